@@ -1,0 +1,87 @@
+"""Performance tests for machine-learning models and the way they are served, beside your unit tests.
+
+Define the fixtures ``perf_model`` and ``perf_payload``, mark a test with ``perf``, ask for the fixture ``perf``, and
+assert on what it measured. The names here are the public ones; they are loaded when first used.
+
+To read the code, go in this order: records, load/schedule, load/loop, load/generator, blocks, metrics, verdict,
+baseline, patterns, serve, measure, perf, session, plugin.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the tests compare these names with the table below
+    # ruff: noqa: F401 - re-exported, by __getattr__ at run time
+    from pytest_mlpatterns.errors import (
+        BaselineFileError,
+        ChildError,
+        DeploymentError,
+        InconclusiveFailure,
+        InconclusiveWarning,
+        LimitFailure,
+        MlpatternsError,
+        ModelLoadError,
+        PerfFailure,
+        PerfWarning,
+        RegressionFailure,
+        SettingError,
+        UncountableResultError,
+        UnitError,
+        UnusedMarkerWarning,
+    )
+    from pytest_mlpatterns.metrics import Metrics
+    from pytest_mlpatterns.patterns import Pattern, Replicated, Single
+    from pytest_mlpatterns.perf import Perf
+    from pytest_mlpatterns.records import Estimate, Outcome, PatternStats
+    from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.targets import Url
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "errors": (
+        "BaselineFileError",
+        "ChildError",
+        "DeploymentError",
+        "InconclusiveFailure",
+        "InconclusiveWarning",
+        "LimitFailure",
+        "MlpatternsError",
+        "ModelLoadError",
+        "PerfFailure",
+        "PerfWarning",
+        "RegressionFailure",
+        "SettingError",
+        "UncountableResultError",
+        "UnitError",
+        "UnusedMarkerWarning",
+    ),
+    "metrics": ("Metrics",),
+    "patterns": ("Pattern", "Replicated", "Single"),
+    "perf": ("Perf",),
+    "records": ("Estimate", "Outcome", "PatternStats"),
+    "serve.deployment": ("Deployment",),
+    "targets": ("Url",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604 - computed from the table above, which the tests compare with the imports for type checkers
+    "__version__",
+    *_HOME_OF,
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first used, so that pytest without perf tests pays nothing."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF])

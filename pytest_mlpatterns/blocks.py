@@ -1,0 +1,177 @@
+"""One launch's window, cut into blocks of a quarter of a second: the value of every metric, and how sure it is.
+
+Every metric of a launch is a function of how much each block counts: a quotient of two sums (throughput, CPU per
+request, ASL) or a percentile of latencies. So one resampling of blocks gives the standard error of them all. Pure; it
+must not know limits, baselines or other launches.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.records import LaunchValue
+from pytest_mlpatterns.statistics import block_weights, relative_error
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.records import Launch
+
+__all__ = ["BLOCK_NS", "LaunchBlocks"]
+
+BLOCK_NS = 250_000_000
+"""Nominal length of a block."""
+_MIN_BLOCKS = 8
+_GRID = 4096
+
+
+class LaunchBlocks:
+    """The samples and usage of one launch, by block.
+
+    Latencies belong to the block in which their request was due, so that a stall counts in full even where its answers
+    came after the window. Completions belong to the block in which they came.
+
+    Attributes:
+        count: number of blocks.
+        requests: requests due in the window.
+        latencies_ns: sorted latencies of the successful ones, int64, shape ``(successes,)``.
+        send_lag_ns: how late each request was sent, int64, shape ``(requests,)``.
+        failures: how many requests ended with each status or failure code that is not 2xx.
+    """
+
+    def __init__(self, launch: Launch) -> None:
+        samples, window = launch.samples, launch.window
+        self._launch = launch
+        self.count = max(_MIN_BLOCKS, round(window.duration_ns / BLOCK_NS))
+        self._edges = np.linspace(window.start_ns, window.end_ns, self.count + 1)
+        due = (samples.due_ns >= window.start_ns) & (samples.due_ns < window.end_ns)
+        good = (samples.outcome >= 200) & (samples.outcome < 300)
+        self.requests = int(due.sum())
+        self.send_lag_ns: NDArray[np.int64] = (samples.sent_ns - samples.due_ns)[due]
+        codes, counts = np.unique(samples.outcome[due & ~good], return_counts=True)
+        self.failures = {int(code): int(count) for code, count in zip(codes, counts, strict=True)}
+        successes = np.flatnonzero(due & good)
+        latencies = (samples.done_ns - samples.due_ns)[successes]
+        order = np.argsort(latencies, kind="stable")
+        self._successes = successes[order]
+        self.latencies_ns: NDArray[np.int64] = latencies[order]
+        self._done_ns = samples.done_ns[good]  # in the order of completion, hence sorted
+
+    def percentile(self, percentile: float) -> LaunchValue | None:
+        """A latency percentile in nanoseconds; None where nothing succeeded."""
+        size = self.latencies_ns.size
+        if not size:
+            return None
+        value = float(np.percentile(self.latencies_ns, percentile))
+        cumulated, upper = self._cumulated
+        wanted = cumulated[:, -1] * (percentile / 100)
+        position = np.minimum((cumulated < wanted[:, None]).sum(axis=1), upper.size - 1)
+        return LaunchValue(value, relative_error(upper[position]))
+
+    def throughput(self) -> LaunchValue | None:
+        """Successful answers per second."""
+        counts, spans_ns = self._completions
+        if not counts.any():
+            return None
+        return self._quotient(counts * 1e9, spans_ns)
+
+    def error_rate(self) -> LaunchValue | None:
+        """Share of requests that got no 2xx answer."""
+        return LaunchValue(sum(self.failures.values()) / self.requests, 0.0) if self.requests else None
+
+    def asl(self) -> LaunchValue | None:
+        """Share of the machine's cores that the deployment used; None where its processes are not known."""
+        usage = self._launch.usage
+        return None if usage is None else self._quotient(self._cpu_ns, usage.cores * np.diff(self._edges))
+
+    def cpu_per_request(self) -> LaunchValue | None:
+        """CPU nanoseconds of the deployment per successful answer."""
+        return None if self._launch.usage is None else self._quotient(self._cpu_ns, self._completions[0])
+
+    def peak_memory(self) -> LaunchValue | None:
+        """Highest resident bytes seen in the window."""
+        usage, window = self._launch.usage, self._launch.window
+        if usage is None:
+            return None
+        inside = (usage.time_ns >= window.start_ns) & (usage.time_ns <= window.end_ns)
+        seen = usage.rss_bytes[inside] if inside.any() else usage.rss_bytes
+        return LaunchValue(float(seen.max()), 0.0)
+
+    def cold_start(self) -> LaunchValue | None:
+        """Nanoseconds from the start of the processes to the first answered inference."""
+        cold = self._launch.cold_start_ns
+        return None if cold is None else LaunchValue(float(cold), 0.0)
+
+    def request_bytes(self) -> LaunchValue | None:
+        """Mean size of the requests that succeeded."""
+        if not self._successes.size:
+            return None
+        sizes = self._launch.request_bytes[self._launch.samples.request[self._successes]]
+        return LaunchValue(float(sizes.mean()), 0.0)
+
+    def response_bytes(self) -> LaunchValue | None:
+        """Mean size of the successful answers."""
+        if not self._successes.size:
+            return None
+        return LaunchValue(float(self._launch.samples.received_bytes[self._successes].mean()), 0.0)
+
+    def load_over_time(self) -> list[tuple[float, float, float]]:
+        """ASL's course: ``(seconds since the window began, deployment's share, whole machine's share)`` per block."""
+        usage = self._launch.usage
+        if usage is None:
+            return []
+        spans = usage.cores * np.diff(self._edges)
+        own = self._cpu_ns / spans
+        machine = np.diff(np.interp(self._edges, usage.time_ns, usage.machine_busy_ns)) / spans
+        since = (self._edges[1:] - self._edges[0]) / 1e9
+        return [(float(t), float(mine), float(all_)) for t, mine, all_ in zip(since, own, machine, strict=True)]
+
+    @cached_property
+    def _weights(self) -> NDArray[np.float64]:
+        return block_weights(self.count)
+
+    @cached_property
+    def _cpu_ns(self) -> NDArray[np.float64]:
+        """CPU time per block, from the cumulative readings."""
+        usage = self._launch.usage
+        assert usage is not None
+        return np.diff(np.interp(self._edges, usage.time_ns, usage.cpu_ns))
+
+    @cached_property
+    def _completions(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Completions per block and the time in which they came.
+
+        Blocks are cut at completions, not at the clock: n completions then take exactly n intervals, where counts in
+        short windows would round. An edge stays where it is when the last completion before it is a block away: a
+        stall is time that passed.
+        """
+        position = np.searchsorted(self._done_ns, self._edges, side="right")
+        cuts = self._edges.copy()
+        if self._done_ns.size:
+            last = self._done_ns[np.maximum(position - 1, 0)]
+            close = (position > 0) & (self._edges - last < (self._edges[1] - self._edges[0]))
+            cuts = np.where(close, last, self._edges)
+        return np.diff(position).astype(np.float64), np.diff(cuts)
+
+    @cached_property
+    def _cumulated(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """For each resample, how many latencies are at most each of up to 4096 ascending values; and these values."""
+        size = self.latencies_ns.size
+        bins = min(size, _GRID)
+        rank = np.arange(size) * bins // size
+        due_ns = self._launch.samples.due_ns[self._successes]
+        block = np.minimum(np.searchsorted(self._edges, due_ns, side="right") - 1, self.count - 1)
+        counts = np.bincount(block * bins + rank, minlength=self.count * bins).reshape(self.count, bins)
+        upper = self.latencies_ns[np.flatnonzero(np.diff(rank, append=bins))].astype(np.float64)
+        return np.cumsum(self._weights @ counts, axis=1), upper
+
+    def _quotient(self, over: NDArray[np.float64], under: NDArray[np.float64]) -> LaunchValue | None:
+        total_over, total_under = float(over.sum()), float(under.sum())
+        if total_under <= 0:
+            return None
+        resampled_under = self._weights @ under
+        resampled = (self._weights @ over)[resampled_under > 0] / resampled_under[resampled_under > 0]
+        return LaunchValue(total_over / total_under, relative_error(resampled))

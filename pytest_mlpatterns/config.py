@@ -1,0 +1,315 @@
+"""One merge: marker > command line > ini > default, into frozen settings of one test.
+
+Takes plain mappings, never ``pytest.Config``. Every setting that can be given is in one table here, with its reader;
+an unknown or impossible one is a :class:`SettingError` that names it and lists what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, Schedule
+from pytest_mlpatterns.patterns import Pattern, Single
+from pytest_mlpatterns.units import parse_duration, parse_ratio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = [
+    "BaselineMode",
+    "InconclusivePolicy",
+    "RunSettings",
+    "Settings",
+    "merge_markers",
+    "patterns_of",
+    "read_choice",
+    "read_run_settings",
+    "read_settings",
+]
+
+MIN_DURATION_NS = 100_000_000
+_LOAD_ARGUMENTS = ("concurrency", "rate_rps", "load")
+
+
+class BaselineMode(StrEnum):
+    """What ``--perf-baseline`` asks for."""
+
+    CHECK = "check"
+    UPDATE = "update"
+    REQUIRE = "require"
+    OFF = "off"
+
+
+class InconclusivePolicy(StrEnum):
+    """What becomes of a test whose verdict is still open when the budget is spent."""
+
+    WARN = "warn"
+    FAIL = "fail"
+    PASS = "pass"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that one perf test was asked to do. ``warmup_ns`` None lets the data decide.
+
+    ``model`` and ``payload`` are None where the fixtures are to be asked.
+    """
+
+    pattern: Pattern
+    schedule: Schedule
+    duration_ns: int
+    warmup_ns: int | None
+    timeout_ns: int
+    startup_timeout_ns: int
+    budget_ns: int
+    launches: int
+    tolerance: float
+    inconclusive: InconclusivePolicy
+    payload: object
+    model: object
+    check: Callable[[Sequence[Any], Sequence[Any]], object] | None
+    wire: str
+
+
+def merge_markers(markers: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]) -> dict[str, Any]:
+    """Merge the marker's arguments, given closest first: argument by argument, the closest wins.
+
+    ``concurrency``, ``rate_rps`` and ``load`` are one choice: the closest marker that makes it, makes it alone.
+
+    Raises:
+        SettingError: a positional or unknown argument.
+    """
+    merged: dict[str, Any] = {}
+    for args, given in markers:
+        if args:
+            raise SettingError(
+                f"perf({args[0]!r}) has a positional argument, expected keywords only; write pattern=..."
+            )
+        for name in given:
+            if name not in _READERS and name not in _LOAD_ARGUMENTS:
+                close = difflib.get_close_matches(name, [*_READERS, *_LOAD_ARGUMENTS], n=1)
+                hint = f"did you mean {close[0]}=? " if close else ""
+                allowed = ", ".join(sorted([*_READERS, *_LOAD_ARGUMENTS]))
+                raise SettingError(f"perf({name}=...) is not an argument of the marker; {hint}allowed are: {allowed}")
+        load_chosen = any(name in merged for name in _LOAD_ARGUMENTS)
+        for name, value in given.items():
+            if name in _LOAD_ARGUMENTS and load_chosen:
+                continue
+            merged.setdefault(name, value)
+    return merged
+
+
+def patterns_of(marker: Mapping[str, Any]) -> tuple[Pattern, ...] | None:
+    """The patterns of a list that makes one test each; None where the marker names one pattern or none.
+
+    Raises:
+        SettingError: an empty list, something that is no pattern, or one pattern twice.
+    """
+    given = marker.get("pattern")
+    if not isinstance(given, list | tuple):
+        return None
+    if not given:
+        raise SettingError("perf(pattern=[]) is empty, expected at least one pattern; write [Single()]")
+    found = tuple(_read_pattern(item, "perf(pattern=...)") for item in given)
+    for number, pattern in enumerate(found):
+        if pattern in found[:number]:
+            raise SettingError(f"perf(pattern=...) lists {pattern!r} twice, expected each pattern once")
+    return found
+
+
+def read_settings(
+    marker: Mapping[str, Any],
+    options: Mapping[str, object],
+    ini: Mapping[str, object],
+    *,
+    pattern: Pattern | None = None,
+) -> Settings:
+    """Merge one test's settings.
+
+    Args:
+        marker: arguments of the marker, as :func:`merge_markers` returns them.
+        options: command-line values by option name, None where not given.
+        ini: ini values by option name, None or empty text where not given.
+        pattern: the member of the marker's list that this test is about.
+
+    Raises:
+        SettingError: a value that cannot be read; the message names where it was given.
+    """
+    values: dict[str, Any] = {}
+    for name, (read, default) in _READERS.items():
+        option = name.replace("_", "-")
+        if marker.get(name) is not None:
+            value, source = marker[name], f"perf({name}=...)"
+        elif options.get(option) is not None:
+            value, source = options[option], f"--perf-{option}"
+        elif ini.get(option) not in (None, ""):
+            value, source = ini[option], f"ini key perf_{name}"
+        else:
+            value, source = default, f"perf({name}=...)"
+        values[name] = read(value, source)
+    if pattern is not None:
+        values["pattern"] = pattern
+    del values["engine"]
+    settings = {**values, "schedule": _read_schedule(marker)}
+    for name in ("duration", "warmup", "timeout", "startup_timeout", "budget"):
+        settings[f"{name}_ns"] = settings.pop(name)
+    return Settings(**settings)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What a whole run was asked to do."""
+
+    baseline: BaselineMode
+    baseline_file: Path
+    json_file: Path | None
+    smoke: bool
+
+
+def read_run_settings(
+    options: Mapping[str, object], ini: Mapping[str, object], *, invoked_in: Path, root: Path
+) -> RunSettings:
+    """Merge the settings of a whole run.
+
+    Args:
+        options: command-line values by option name, None where not given.
+        ini: ini values by option name, None or empty text where not given.
+        invoked_in: directory that paths from the command line are relative to.
+        root: directory that paths from the ini file are relative to, and where the baseline file is by default.
+
+    Raises:
+        SettingError: a value that cannot be read, or a file that cannot be written where it should be.
+    """
+
+    def path(name: str) -> Path | None:
+        given, base = (options[name], invoked_in) if options.get(name) is not None else (ini.get(name), root)
+        if not given:
+            return None
+        found = base / str(given)
+        if found.is_dir() or not found.parent.is_dir():
+            problem = "is a directory" if found.is_dir() else f"is in {found.parent}, which does not exist"
+            raise SettingError(f"--perf-{name} {given} {problem}; name a file in a directory that exists")
+        return found
+
+    mode = options.get("baseline") or ini.get("baseline") or BaselineMode.CHECK
+    smoke = options["smoke"] if options.get("smoke") is not None else ini.get("smoke")
+    return RunSettings(
+        baseline=read_choice(BaselineMode, mode, "perf_baseline"),
+        baseline_file=path("baseline-file") or root / "perf-baseline.json",
+        json_file=path("json"),
+        smoke=_read_flag(smoke, "perf_smoke"),
+    )
+
+
+def read_choice(kind: type[StrEnum], value: object, source: str) -> Any:
+    """A member of a closed choice.
+
+    Raises:
+        SettingError: not one of its values; the message lists them.
+    """
+    try:
+        return kind(str(value))
+    except ValueError:
+        raise SettingError(f"{source} is {value!r}, expected one of {', '.join(kind)}") from None
+
+
+def _read_flag(value: object, source: str) -> bool:
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "none": False, "": False}
+    try:
+        return known[str(value).strip().lower()]
+    except KeyError:
+        raise SettingError(f"{source} is {value!r}, expected true or false") from None
+
+
+def _read_schedule(marker: Mapping[str, Any]) -> Schedule:
+    given = [name for name in _LOAD_ARGUMENTS if marker.get(name) is not None]
+    if len(given) > 1:
+        raise SettingError(f"perf({'=..., '.join(given)}=...) names two loads, expected one of them")
+    if given == ["load"]:
+        raise SettingError(
+            "perf(load=...) is not available in this version; write concurrency=16 (closed loop) or rate_rps=200 (open)"
+        )
+    if given == ["rate_rps"]:
+        return ConstantRate(marker["rate_rps"])
+    return ClosedLoop(1 if marker.get("concurrency") is None else marker["concurrency"])
+
+
+def _read_pattern(value: object, source: str) -> Pattern:
+    if isinstance(value, type) and issubclass(value, Pattern):
+        raise SettingError(f"{source} is the class {value.__name__}, expected a value; write {value.__name__}()")
+    if not isinstance(value, Pattern):
+        raise SettingError(f"{source} is {value!r}, expected a pattern; write Single() or Replicated(replicas=2)")
+    return value
+
+
+def _read_duration(value: object, source: str) -> int:
+    nanoseconds = parse_duration(value, name=source)
+    if nanoseconds < MIN_DURATION_NS:
+        raise SettingError(f"{source} is {value!r}, expected at least 100ms, or there is nothing to see")
+    return nanoseconds
+
+
+def _read_positive(value: object, source: str) -> int:
+    nanoseconds = parse_duration(value, name=source)
+    if not nanoseconds:
+        raise SettingError(f"{source} is {value!r}, expected more than no time")
+    return nanoseconds
+
+
+def _read_warmup(value: object, source: str) -> int | None:
+    return None if value == "auto" else parse_duration(value, name=source)
+
+
+def _read_launches(value: object, source: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100:
+        raise SettingError(f"{source} is {value!r}, expected a whole number of deployments from 1 to 100")
+    return value
+
+
+def _read_check(value: object, source: str) -> object:
+    if value is not None and not callable(value):
+        raise SettingError(f"{source} is {value!r}, expected a function of (inputs, outputs)")
+    return value
+
+
+def _only(*allowed: str) -> Callable[[object, str], str]:
+    def read(value: object, source: str) -> str:
+        if value not in allowed:
+            raise SettingError(f"{source} is {value!r}, this version serves {', '.join(map(repr, allowed))}")
+        return str(value)
+
+    return read
+
+
+def _as_given(value: object, _source: str) -> object:
+    return value
+
+
+_READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
+    "pattern": (
+        lambda value, source: Single() if isinstance(value, list | tuple) else _read_pattern(value, source),
+        Single(),
+    ),
+    "duration": (_read_duration, "3s"),
+    "warmup": (_read_warmup, "auto"),
+    "timeout": (_read_positive, "10s"),
+    "startup_timeout": (_read_positive, "60s"),
+    "budget": (_read_positive, "30s"),
+    "launches": (_read_launches, 5),
+    "tolerance": (lambda value, source: parse_ratio(value, name=source), 0.10),
+    "inconclusive": (
+        lambda value, source: read_choice(InconclusivePolicy, value, source),
+        InconclusivePolicy.WARN,
+    ),
+    "payload": (_as_given, None),
+    "model": (_as_given, None),
+    "check": (_read_check, None),
+    "wire": (_only("rest+json"), "rest+json"),
+    "engine": (_only("local"), "local"),
+}
+"""Marker argument → how it is read, and its default."""

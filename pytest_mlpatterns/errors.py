@@ -1,0 +1,92 @@
+"""Every exception and warning of the package.
+
+A message says what was found, what was expected and what to do, in that order, with the user's own names in it.
+This module must not know how a message is shown.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BaselineFileError",
+    "ChildError",
+    "DeploymentError",
+    "InconclusiveFailure",
+    "InconclusiveWarning",
+    "LimitFailure",
+    "MlpatternsError",
+    "ModelLoadError",
+    "PerfFailure",
+    "PerfWarning",
+    "RegressionFailure",
+    "SettingError",
+    "UncountableResultError",
+    "UnitError",
+    "UnusedMarkerWarning",
+]
+
+
+class MlpatternsError(Exception):
+    """Base of every error that is not a verdict about performance."""
+
+
+class SettingError(MlpatternsError, ValueError):
+    """A marker argument, option, pattern or schedule is not one that can be served."""
+
+
+class UnitError(SettingError):
+    """A time, size or ratio could not be read."""
+
+
+class BaselineFileError(MlpatternsError):
+    """The baseline file is damaged, foreign, newer than this version, or cannot be written."""
+
+
+class ChildError(MlpatternsError):
+    """A process of ours ended, or stopped answering, when it should not have."""
+
+
+class DeploymentError(MlpatternsError):
+    """A deployment did not start, is not ready, or died."""
+
+
+class ModelLoadError(DeploymentError):
+    """The user's model could not be built, or failed on its first inference; carries its own traceback."""
+
+
+class UncountableResultError(MlpatternsError):
+    """What was measured supports no verdict: nothing succeeded, too few samples, or the generator was the limit."""
+
+
+class PerfFailure(AssertionError):
+    """A verdict that fails the test. The first line carries the essential figures."""
+
+
+class LimitFailure(PerfFailure):
+    """A metric is beyond the limit that the test asserts."""
+
+
+class RegressionFailure(PerfFailure):
+    """A metric is worse than its baseline by more than the tolerance."""
+
+
+class InconclusiveFailure(PerfFailure):
+    """The interval still includes the limit when the budget is spent, and the user asked that this fails."""
+
+
+class PerfWarning(UserWarning):
+    """Base of the warnings of this package."""
+
+
+class InconclusiveWarning(PerfWarning):
+    """The interval still includes the limit when the budget is spent."""
+
+
+class UnusedMarkerWarning(PerfWarning):
+    """A test carries a perf marker of ours but does not ask for the fixture, so nothing is measured."""
+
+
+for _name in __all__:
+    # Tracebacks show the names by which users import them; a verdict shows its figures first, where summaries cut
+    # lines, as the outcomes of pytest itself do.
+    _class = globals()[_name]
+    _class.__module__ = "builtins" if issubclass(_class, PerfFailure) else "pytest_mlpatterns"

@@ -1,0 +1,64 @@
+"""Waking a selector loop at an exact time.
+
+``epoll`` rounds its time-out up to whole milliseconds, which is more than many models take to answer. On Linux a timer
+descriptor wakes the loop within some tens of microseconds; elsewhere the selector's own time-out is fine-grained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import selectors
+import sys
+
+__all__ = ["Alarm"]
+
+_CLOCK_MONOTONIC = 1
+_NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC if sys.platform != "win32" else 0
+_ABSOLUTE = 1
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+class _Itimerspec(ctypes.Structure):
+    _fields_ = (("interval", _Timespec), ("value", _Timespec))
+
+
+class Alarm:
+    """Wakes ``selector`` at the time set; on systems without timer descriptors it does nothing.
+
+    Times are nanoseconds on the clock of ``time.perf_counter_ns``, which on Linux is CLOCK_MONOTONIC.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector) -> None:
+        self._descriptor = -1
+        self._due_ns = -1
+        if sys.platform != "linux":
+            return
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor = self._libc.timerfd_create(_CLOCK_MONOTONIC, _NONBLOCK_CLOEXEC)
+        if self._descriptor < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create")
+        selector.register(self._descriptor, selectors.EVENT_READ, self._drain)
+
+    def set(self, due_ns: int) -> None:
+        """Wake the loop at this time."""
+        if self._descriptor < 0 or due_ns == self._due_ns:
+            return
+        self._due_ns = due_ns
+        at = _Itimerspec(_Timespec(0, 0), _Timespec(*divmod(due_ns, 1_000_000_000)))
+        if self._libc.timerfd_settime(self._descriptor, _ABSOLUTE, ctypes.byref(at), None):
+            raise OSError(ctypes.get_errno(), "timerfd_settime")
+
+    def close(self) -> None:
+        """Give the descriptor back; the selector is closed by its owner."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _drain(self, _mask: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._descriptor, 8)

@@ -1,0 +1,242 @@
+"""One HTTP/1.1 connection that stamps every request it carries.
+
+It opens its socket when the first request needs it, sends prepared bytes, and knows from httptools when an answer is
+complete. It must not know when a request is due or which comes next: it tells its owner that it is free.
+"""
+
+from __future__ import annotations
+
+import re
+import selectors
+import socket
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Protocol
+
+import httptools
+
+from pytest_mlpatterns.load.job import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.load.recording import Answers, Recording
+
+__all__ = ["Connection", "Owner"]
+
+_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+_PIECE = 1 << 18
+_DELIMITED = re.compile(rb"\r\n(?:content-length|transfer-encoding)[ \t]*:", re.IGNORECASE)
+
+
+class Owner(Protocol):
+    """What a connection needs of the loop that owns it."""
+
+    selector: selectors.BaseSelector
+    recording: Recording
+    answers: Answers | None
+    messages: Sequence[bytes]
+
+    def completed(self, connection: Connection, now_ns: int, *, failed: bool) -> None:
+        """The connection has recorded its request and is free."""
+        ...
+
+
+class Connection:
+    """One keep-alive connection to one address, with at most one request on it.
+
+    Every request ends in exactly one row of the owner's recording, whatever the peer does: an answer with its status,
+    or one of the codes of :class:`Failure`.
+    """
+
+    __slots__ = (
+        "_address",
+        "_chunks",
+        "_feed",
+        "_first",
+        "_keep_alive",
+        "_opened",
+        "_owner",
+        "_received",
+        "_recv",
+        "_send",
+        "_sent_ns",
+        "_socket",
+        "_status",
+        "_unsent",
+        "busy",
+        "due_ns",
+        "request",
+        "target",
+    )
+
+    def __init__(self, owner: Owner, address: tuple[str, int], target: int) -> None:
+        self._owner = owner
+        self._address = address
+        self.target = target
+        self.busy = False
+        self.request = 0
+        self.due_ns = 0
+        self._sent_ns = 0
+        self._received = 0
+        self._socket: socket.socket | None = None
+        self._opened = False
+        self._unsent = memoryview(b"")
+        self._first = b""
+        self._chunks: list[bytes] = []
+
+    def send(self, request: int, due_ns: int | None = None) -> None:
+        """Send the prepared request of this index; ``due_ns`` None means that it is due now."""
+        now = perf_counter_ns()
+        self.request = request
+        self.due_ns = now if due_ns is None else due_ns
+        self._sent_ns = now
+        self._received = 0
+        self.busy = True
+        message = self._owner.messages[request]
+        if not self._opened:
+            self._unsent = memoryview(message)
+            if self._socket is None:
+                self._open()
+            return
+        try:
+            sent = self._send(message)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.fail(Failure.CLOSED)
+            return
+        if sent < len(message):
+            self._unsent = memoryview(message)[sent:]
+            self._watch(_READ | _WRITE)
+
+    def open(self) -> None:
+        """Start to connect ahead of the first request."""
+        if self._socket is None:
+            self._open()
+
+    def close(self) -> None:
+        """Close the socket; the next request opens a new one."""
+        if self._socket is not None:
+            self._owner.selector.unregister(self._socket)
+            self._socket.close()
+            self._socket = None
+            self._opened = False
+            self._unsent = memoryview(b"")
+
+    def fail(self, failure: Failure) -> None:
+        """End the request under way, if any, as failed, and close."""
+        self.close()
+        if self.busy:
+            self._finish(perf_counter_ns(), failure.value, failed=True)
+
+    def on_ready(self, mask: int) -> None:
+        """The selector says that the socket can be read or written."""
+        if mask & _WRITE:
+            self._on_writable()
+        if not mask & _READ or self._socket is None:
+            return
+        try:
+            data = self._recv(_PIECE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._on_end()
+            return
+        if not self._received:
+            self._first = data
+        self._received += len(data)
+        try:
+            self._feed(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.fail(Failure.MALFORMED)
+
+    def on_body(self, chunk: bytes) -> None:
+        """Called by the parser with a piece of an answer's body, where answers are kept."""
+        self._chunks.append(chunk)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser at the last byte of an answer."""
+        now = perf_counter_ns()
+        status = self._status()
+        if status < 200:  # 100 Continue, 103 Early Hints: the answer proper follows
+            return
+        if not self.busy:  # an answer to nothing: this peer cannot be trusted with another request
+            self.close()
+            return
+        if not self._keep_alive():
+            self.close()
+        self._finish(now, status, failed=False)
+
+    def _finish(self, now_ns: int, outcome: int, *, failed: bool) -> None:
+        owner = self._owner
+        self.busy = False
+        owner.recording.add(self.due_ns, self._sent_ns, now_ns, outcome, self.request, self.target, self._received)
+        if owner.answers is not None:
+            if 200 <= outcome < 300:
+                owner.answers.offer(self.request, b"".join(self._chunks))
+            self._chunks.clear()
+        owner.completed(self, now_ns, failed=failed)
+
+    def _open(self) -> None:
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        self._socket = sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.connect_ex(self._address)  # its result comes with the first event
+        self._recv, self._send = sock.recv, sock.send
+        tap = self if self._owner.answers is not None else _Completion(self)
+        parser = httptools.HttpResponseParser(tap)
+        self._feed, self._status, self._keep_alive = (
+            parser.feed_data,
+            parser.get_status_code,
+            parser.should_keep_alive,
+        )
+        self._owner.selector.register(sock, _READ | _WRITE, self.on_ready)
+
+    def _on_writable(self) -> None:
+        assert self._socket is not None
+        if not self._opened:
+            if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self.fail(Failure.CONNECT)
+                return
+            self._opened = True
+        try:
+            self._unsent = self._unsent[self._send(self._unsent) :] if self._unsent else self._unsent
+        except BlockingIOError:
+            return
+        except OSError:
+            self.fail(Failure.CLOSED)
+            return
+        if not self._unsent:
+            self._watch(_READ)
+
+    def _on_end(self) -> None:
+        """The peer closed. That ends an answer without a length; otherwise the answer is lost."""
+        if not self._opened:
+            self.fail(Failure.CONNECT)
+        elif self.busy and self._received and self._ends_with_connection():
+            status = self._status()
+            self.close()
+            self._finish(perf_counter_ns(), status, failed=False)
+        else:
+            self.fail(Failure.CLOSED)
+
+    def _ends_with_connection(self) -> bool:
+        """Whether the answer has neither length nor chunks, so that the end of the connection is its end."""
+        head, complete, _ = self._first.partition(b"\r\n\r\n")
+        return bool(complete) and not self._keep_alive() and _DELIMITED.search(head) is None
+
+    def _watch(self, events: int) -> None:
+        assert self._socket is not None
+        self._owner.selector.modify(self._socket, events, self.on_ready)
+
+
+class _Completion:
+    """Hides ``on_body`` from the parser, which then spares itself the copy of every body."""
+
+    __slots__ = ("on_message_complete",)
+
+    def __init__(self, connection: Connection) -> None:
+        self.on_message_complete = connection.on_message_complete

@@ -1,0 +1,127 @@
+"""What is sent: a user's inputs, or ready-made ``httpx`` requests, as complete HTTP/1.1 messages.
+
+Everything is encoded once, before the load, so that sending costs no encoding. This module opens no socket.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.wire import CONTENT_TYPE, WireError, encode_instances
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["MAX_PAYLOAD_BYTES", "Payload", "read_payload"]
+
+MAX_PAYLOAD_BYTES = 256 * 2**20
+"""Most bytes that the prepared requests of one test may take."""
+_FRAMING = ("host", "content-length", "transfer-encoding")
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """Inputs and what is sent for them, index by index.
+
+    ``inputs`` holds what the user gave. ``bodies`` holds the encoded body of each, or is empty where the inputs are
+    ``httpx.Request`` objects, which carry their own.
+    """
+
+    inputs: tuple[Any, ...]
+    bodies: tuple[bytes, ...]
+
+    @property
+    def digest(self) -> str:
+        """Identity of what is sent, for the baseline: SHA-256 over all bodies, shortened to 16 hexadecimal digits."""
+        sha = hashlib.sha256()
+        for body in self.bodies or [_signature(request) for request in self.inputs]:
+            sha.update(len(body).to_bytes(8, "little"))
+            sha.update(body)
+        return f"sha256:{sha.hexdigest()[:16]}"
+
+    def messages(self, host: str, port: int, path: str) -> tuple[bytes, ...]:
+        """Complete requests for a server at this address; ``httpx.Request`` objects keep their own path and headers."""
+        if not self.bodies:
+            return tuple(_message_of(request) for request in self.inputs)
+        head = f"POST {path} HTTP/1.1\r\nhost: {host}:{port}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: "
+        prefix = head.encode("ascii")
+        return tuple(b"%s%d\r\n\r\n%s" % (prefix, len(body), body) for body in self.bodies)
+
+    def first(self, path: str) -> dict[str, Any]:
+        """The first request as arguments of ``httpx.Client.request``, for a functional check before the load."""
+        if self.bodies:
+            headers = {"content-type": CONTENT_TYPE}
+            return {"method": "POST", "url": path, "content": self.bodies[0], "headers": headers}
+        request: httpx.Request = self.inputs[0]
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in _FRAMING}
+        url = request.url.raw_path.decode("ascii")
+        return {"method": request.method, "url": url, "content": request.read(), "headers": headers}
+
+
+def read_payload(given: object) -> Payload:
+    """Turn what ``perf_payload`` or ``payload=`` gave into bodies of REST JSON V1, one input each.
+
+    Args:
+        given: a non-empty iterable of inputs (Python values, or numpy arrays and scalars), or of ``httpx.Request``.
+
+    Raises:
+        SettingError: empty, not iterable, an input that JSON cannot hold, both kinds mixed, or over 256 MiB.
+    """
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise SettingError(
+            f"perf_payload is {type(given).__name__}, expected a list of inputs, one for each request; "
+            "wrap a single input in a list"
+        )
+    inputs = tuple(given)
+    if not inputs:
+        raise SettingError("perf_payload is empty, expected at least one input; return a list such as [[5.1, 3.5]]")
+    requests = [_is_request(item) for item in inputs]
+    if all(requests):
+        return Payload(inputs, ())
+    if any(requests):
+        raise SettingError(
+            "perf_payload mixes inputs and httpx.Request objects, expected one kind; "
+            f"the first {'input' if requests[0] else 'request'} is item {requests.index(not requests[0])}"
+        )
+    bodies = []
+    size = 0
+    for number, item in enumerate(inputs):
+        try:
+            bodies.append(encode_instances([item]))
+        except WireError as error:
+            raise SettingError(
+                f"perf_payload item {number} is {type(item).__name__}, which cannot be sent: {error}; "
+                "give numbers, text, lists, dictionaries or numpy arrays"
+            ) from error
+        size += len(bodies[-1])
+        if size > MAX_PAYLOAD_BYTES:
+            raise SettingError(
+                f"perf_payload makes over {MAX_PAYLOAD_BYTES >> 20} MiB of requests by item {number} of {len(inputs)}; "
+                "give a sample of the inputs"
+            )
+    return Payload(inputs, tuple(bodies))
+
+
+def _is_request(item: object) -> bool:
+    return type(item).__module__.partition(".")[0] == "httpx" and type(item).__name__ == "Request"
+
+
+def _signature(request: httpx.Request) -> bytes:
+    return b"%s %s\n%s" % (request.method.encode(), request.url.raw_path, request.read())
+
+
+def _message_of(request: httpx.Request) -> bytes:
+    if request.method in ("HEAD", "CONNECT"):
+        raise SettingError(
+            f"perf_payload holds a {request.method} request, whose answer has no body to wait for; use another method"
+        )
+    body = request.read()
+    head = b"%s %s HTTP/1.1\r\n" % (request.method.encode("ascii"), request.url.raw_path)
+    headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"transfer-encoding"]
+    if body and not any(name.lower() == b"content-length" for name, _ in headers):
+        headers.append((b"Content-Length", b"%d" % len(body)))
+    return head + b"".join(b"%s: %s\r\n" % header for header in headers) + b"\r\n" + body

@@ -1,0 +1,87 @@
+"""What the generator writes down: one row per request in plain arrays, and a sample of the answers.
+
+Thirty-five bytes a request, so that a million requests fit in memory. This module must not know numpy (the generator
+process does not load it) nor how requests are sent.
+"""
+
+from __future__ import annotations
+
+from array import array
+from pickle import PickleBuffer
+
+__all__ = ["Answers", "Recording"]
+
+
+class Recording:
+    """Grows by one row per finished request, in the order of completion."""
+
+    __slots__ = ("done_ns", "due_ns", "outcome", "received_bytes", "request", "sent_ns", "target")
+
+    def __init__(self) -> None:
+        self.due_ns = array("q")
+        self.sent_ns = array("q")
+        self.done_ns = array("q")
+        self.outcome = array("h")
+        self.request = array("I")
+        self.target = array("B")
+        self.received_bytes = array("I")
+
+    def __len__(self) -> int:
+        return len(self.done_ns)
+
+    def add(  # noqa: PLR0913, PLR0917 - called once a request: keywords would cost as much as the columns
+        self,
+        due_ns: int,
+        sent_ns: int,
+        done_ns: int,
+        outcome: int,
+        request: int,
+        target: int,
+        received_bytes: int,
+    ) -> None:
+        """Append one finished request; the columns are those of :class:`pytest_mlpatterns.records.Samples`."""
+        self.due_ns.append(due_ns)
+        self.sent_ns.append(sent_ns)
+        self.done_ns.append(done_ns)
+        self.outcome.append(outcome)
+        self.request.append(request)
+        self.target.append(target)
+        self.received_bytes.append(received_bytes)
+
+    def median_latency_ns(self, first: int) -> int | None:
+        """Median latency of the successful requests from row ``first`` on, None where there is none."""
+        rows = range(first, len(self))
+        latencies = sorted(self.done_ns[row] - self.due_ns[row] for row in rows if 200 <= self.outcome[row] < 300)
+        return latencies[len(latencies) // 2] if latencies else None
+
+    def columns(self) -> dict[str, PickleBuffer]:
+        """The arrays as raw buffers, which cross the pipe without being copied."""
+        return {name: PickleBuffer(getattr(self, name)) for name in self.__slots__}
+
+
+class Answers:
+    """At most ``limit`` answers spread evenly over all that were offered, whose number nobody knows before.
+
+    Keeps every n-th; when full, drops every second one kept and doubles n.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._stride = 1
+        self._offered = 0
+        self.kept: list[tuple[int, bytes]] = []
+
+    def offer(self, request: int, body: bytes) -> None:
+        """Consider one answer to the request of this index."""
+        if self._offered % self._stride == 0:
+            if len(self.kept) >= self._limit:
+                del self.kept[1::2]
+                self._stride *= 2
+            if self._offered % self._stride == 0:
+                self.kept.append((request, body))
+        self._offered += 1
+
+    def clear(self) -> None:
+        """Forget all, at the start of the measured window."""
+        self.kept.clear()
+        self._stride, self._offered = 1, 0

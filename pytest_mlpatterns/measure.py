@@ -1,0 +1,254 @@
+"""One launch: start a deployment, drive load at it, watch it, and hand back everything seen as one record.
+
+Puts serve, load and observe together. It must not know limits, baselines or pytest.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_mlpatterns.errors import DeploymentError, UncountableResultError
+from pytest_mlpatterns.load.generator import LoadInterrupted
+from pytest_mlpatterns.load.job import Job, Progress, WindowOpened
+from pytest_mlpatterns.load.schedule import ConstantRate
+from pytest_mlpatterns.observe import Observer
+from pytest_mlpatterns.records import GeneratorReport, Launch, PatternStats, Samples, Warmup, Window
+from pytest_mlpatterns.wire import WireError, decode_predictions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pytest_mlpatterns.load.generator import Generator
+    from pytest_mlpatterns.load.job import Recorded
+    from pytest_mlpatterns.load.payload import Payload
+    from pytest_mlpatterns.load.schedule import Schedule
+    from pytest_mlpatterns.serve.deployment import Deployment
+
+__all__ = ["Bench", "Interrupted", "LoadPlan"]
+
+_POLL_S = 0.05
+_CHECKED_ANSWERS = 200
+_DTYPES = {
+    "due_ns": np.int64,
+    "sent_ns": np.int64,
+    "done_ns": np.int64,
+    "outcome": np.int16,
+    "request": np.uint32,
+    "target": np.uint8,
+    "received_bytes": np.uint32,
+}
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during the load; ``launch`` is what was measured until then, maybe nothing."""
+
+    def __init__(self, launch: Launch) -> None:
+        super().__init__()
+        self.launch = launch
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """What is sent to a deployment, and for how long. ``warmup_ns`` None lets the data decide."""
+
+    payload: Payload
+    schedule: Schedule
+    duration_ns: int
+    warmup_ns: int | None
+    timeout_ns: int
+    check: Callable[[Sequence[Any], Sequence[Any]], object] | None
+
+
+class Bench:
+    """Starts deployments of one test and measures them, one launch at a time.
+
+    Args:
+        start: starts a deployment and waits until it is ready.
+        plan: what is sent to it.
+        generator: the process that sends it; not used in a smoke run.
+        on_progress: takes a sign of life some times a second.
+        smoke: send one request instead of a load.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], Deployment],
+        plan: LoadPlan,
+        generator: Generator,
+        on_progress: Callable[[Progress], None],
+        *,
+        smoke: bool = False,
+    ) -> None:
+        self.plan = plan
+        self.smoke = smoke
+        self._start = start
+        self._generator = generator
+        self._on_progress = on_progress
+        self._deployment: Deployment | None = None
+        self._measured = False
+
+    @property
+    def deployment(self) -> Deployment:
+        """The deployment that runs now; started when first asked for.
+
+        Raises:
+            DeploymentError: it did not start.
+        """
+        if self._deployment is None:
+            self._deployment = self._start()
+            self._measured = False
+        return self._deployment
+
+    def measure(self) -> Launch:
+        """Measure one launch; a deployment that was measured already is started afresh.
+
+        Raises:
+            DeploymentError: it did not start, or one of its processes died.
+            UncountableResultError: a check is given and an answer could not be read.
+            Interrupted: Ctrl-C; carries what was measured so far.
+            Exception: whatever the check raises.
+        """
+        if self._measured:
+            self.close()
+        deployment = self.deployment
+        self._measured = True
+        if self.smoke:
+            return _send_one(deployment, self.plan)
+        return _measure(deployment, self.plan, self._generator, self._on_progress)
+
+    def log_tail(self) -> str:
+        """What the deployment's processes printed last."""
+        return "" if self._deployment is None else self._deployment.log_tail()
+
+    def close(self) -> None:
+        """End the deployment."""
+        if self._deployment is not None:
+            self._deployment.close()
+            self._deployment = None
+
+
+def _measure(
+    deployment: Deployment,
+    plan: LoadPlan,
+    generator: Generator,
+    on_progress: Callable[[Progress], None],
+) -> Launch:
+    """Warm up, measure one window, drain; watch the deployment meanwhile."""
+    messages = plan.payload.messages(*deployment.addresses[0], deployment.path)
+    job = Job(
+        addresses=deployment.addresses,
+        messages=messages,
+        schedule=plan.schedule,
+        balance=deployment.balance,
+        duration_ns=plan.duration_ns,
+        warmup_ns=plan.warmup_ns,
+        timeout_ns=plan.timeout_ns,
+        keep_answers=_CHECKED_ANSWERS if plan.check else 0,
+    )
+    observer = Observer(deployment.pids)
+    before: list[PatternStats] = []
+
+    def on_poll(event: WindowOpened | Progress | None) -> None:
+        observer.sample()
+        if isinstance(event, WindowOpened):
+            before.append(deployment.stats())
+        elif isinstance(event, Progress):
+            on_progress(event)
+
+    def launch_of(recorded: Recorded) -> Launch:
+        observer.sample()
+        now = deployment.stats()
+        return _launch(deployment, plan, messages, recorded, observer, now.since(before[0]) if before else now)
+
+    observer.sample()
+    try:
+        recorded = generator.run(job, poll_s=_POLL_S, on_poll=on_poll)
+    except LoadInterrupted as stop:
+        raise Interrupted(launch_of(stop.recorded)) from None
+    launch = launch_of(recorded)
+    if plan.check is not None:
+        _check_answers(plan, recorded)
+    return launch
+
+
+def _send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
+    """Send a single request: a launch of one sample."""
+    import httpx
+
+    request = plan.payload.first(deployment.path)
+    started = time.perf_counter_ns()
+    try:
+        response = deployment.client.request(**request, timeout=plan.timeout_ns / 1e9)
+    except httpx.HTTPError as error:
+        raise DeploymentError(f"{deployment.url}: {type(error).__name__}: {error}") from error
+    done = time.perf_counter_ns()
+    if plan.check is not None:
+        _run_check(plan, [(0, response.content)])
+    moment = np.array([started], dtype=np.int64)
+    samples = Samples(
+        due_ns=moment,
+        sent_ns=moment,
+        done_ns=np.array([done], dtype=np.int64),
+        outcome=np.array([response.status_code], dtype=np.int16),
+        request=np.zeros(1, dtype=np.uint32),
+        target=np.zeros(1, dtype=np.uint8),
+        received_bytes=np.array([len(response.content)], dtype=np.uint32),
+    )
+    return Launch(
+        samples=samples,
+        window=Window(started, done + 1),
+        usage=None,
+        stats=deployment.stats(),
+        warmup=Warmup(0, 0, None),
+        generator=GeneratorReport(cpu_ns=0, wall_ns=done - started, completed=1, connections=1),
+        cold_start_ns=deployment.cold_start_ns,
+        request_bytes=np.array([len(request["content"])], dtype=np.int64),
+        open_loop=False,
+    )
+
+
+def _launch(  # noqa: PLR0913, PLR0917 - the pieces of one record
+    deployment: Deployment,
+    plan: LoadPlan,
+    messages: Sequence[bytes],
+    recorded: Recorded,
+    observer: Observer,
+    stats: PatternStats,
+) -> Launch:
+    columns = {name: np.frombuffer(recorded.columns[name], dtype=dtype) for name, dtype in _DTYPES.items()}
+    return Launch(
+        samples=Samples(**columns),
+        window=recorded.window,
+        usage=observer.usage(),
+        stats=stats,
+        warmup=recorded.warmup,
+        generator=recorded.generator,
+        cold_start_ns=deployment.cold_start_ns,
+        request_bytes=np.array([len(message) for message in messages], dtype=np.int64),
+        open_loop=isinstance(plan.schedule, ConstantRate),
+    )
+
+
+def _check_answers(plan: LoadPlan, recorded: Recorded) -> None:
+    if not recorded.answers:
+        raise UncountableResultError("check= has no successful answer to look at")
+    _run_check(plan, recorded.answers)
+
+
+def _run_check(plan: LoadPlan, answers: Sequence[tuple[int, bytes]]) -> None:
+    """Hand the user's check the inputs and outputs, index by index."""
+    assert plan.check is not None
+    try:
+        outputs = [decode_predictions(body)[0] if plan.payload.bodies else body for _, body in answers]
+    except (WireError, IndexError) as error:
+        raise UncountableResultError(f"check= could not read an answer: {error}") from error
+    verdict = plan.check([plan.payload.inputs[request] for request, _ in answers], outputs)
+    if verdict is not None and not verdict:
+        raise AssertionError(
+            f"check= returned {verdict!r} for {len(outputs)} answers from under load; "
+            "return None or True, or assert inside it"
+        )

@@ -1,0 +1,245 @@
+"""From launches to metrics: RTM, percentiles, throughput, ASL and the rest, each with its interval over launches.
+
+Pure: takes launches, returns estimates. It must not know limits or baselines.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from pytest_mlpatterns.blocks import LaunchBlocks
+from pytest_mlpatterns.errors import UncountableResultError
+from pytest_mlpatterns.records import Estimate
+from pytest_mlpatterns.statistics import LAUNCH_SD, estimate, min_samples, wilson_interval
+from pytest_mlpatterns.units import format_duration, format_percent, format_rate, format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.records import Launch, LaunchValue
+
+__all__ = ["METRICS", "GeneratorMetrics", "Metric", "Metrics", "percentile_metric"]
+
+_LIMITED_CPU_SHARE = 0.85
+_LIMITED_LAG_NS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What a metric is called, how a launch yields it, how it prints, and which way is worse.
+
+    ``launch_sd`` is how much it is expected to vary between launches (0: not by itself). ``floor`` is the smallest
+    change that a comparison takes seriously, in the metric's unit: 30 µs of latency are a machine's mood, not a
+    regression. ``percentile`` is set for latencies.
+    """
+
+    name: str
+    label: str
+    of: Callable[[LaunchBlocks], LaunchValue | None]
+    show: Callable[[float], str]
+    better: Literal["lower", "higher"] = "lower"
+    launch_sd: float = LAUNCH_SD
+    floor: float = 0.0
+    percentile: float | None = None
+
+
+def percentile_metric(percentile: float) -> Metric:
+    """The metric of a latency percentile; the median is RTM."""
+    name, label = ("rtm", "RTM") if percentile == 50 else (f"p{percentile:g}", f"p{percentile:g} latency")
+    return Metric(
+        name,
+        label,
+        lambda blocks: blocks.percentile(percentile),
+        format_duration,
+        floor=30_000,
+        percentile=percentile,
+    )
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        *(percentile_metric(percentile) for percentile in (50, 90, 95, 99)),
+        Metric("throughput", "throughput", LaunchBlocks.throughput, format_rate, better="higher"),
+        Metric("error_rate", "error rate", LaunchBlocks.error_rate, format_percent, launch_sd=0.0),
+        Metric("asl", "ASL", LaunchBlocks.asl, format_percent, floor=0.01),
+        Metric("cpu_per_request", "CPU per request", LaunchBlocks.cpu_per_request, format_duration, floor=10_000),
+        Metric("peak_memory", "peak memory", LaunchBlocks.peak_memory, format_size, launch_sd=0.0),
+        Metric("cold_start", "start to first answer", LaunchBlocks.cold_start, format_duration, floor=50_000_000),
+        Metric("request_bytes", "request size", LaunchBlocks.request_bytes, format_size, launch_sd=0.0),
+        Metric("response_bytes", "response size", LaunchBlocks.response_bytes, format_size, launch_sd=0.0),
+    )
+}
+"""Every metric by its name, in the order in which reports show them."""
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorMetrics:
+    """What the load generator saw of itself, so that its numbers can be believed or not.
+
+    ``limited`` is a sentence where the generator, not the deployment, was the limit; None where it was not.
+    """
+
+    cpu_ns_per_request: float
+    send_lag: NDArray[np.int64]
+    limited: str | None
+
+    def send_lag_ns(self, percentile: float) -> float:
+        """How late requests were sent, against when they were due; 0 throughout in a closed loop."""
+        return float(np.percentile(self.send_lag, percentile))
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The metrics of one test over all its launches. Each is an :class:`Estimate`, or None where it does not apply.
+
+    Args:
+        launches: at least one, each with at least one request.
+    """
+
+    launches: tuple[Launch, ...]
+
+    @property
+    def rtm_ns(self) -> Estimate:
+        """Response time median: from when a request was due until its last byte, over successful requests."""
+        return self.latency_ns(50)
+
+    @property
+    def throughput_rps(self) -> Estimate:
+        """Successful answers per second in the window."""
+        return self._known("throughput")
+
+    @property
+    def error_ratio(self) -> Estimate:
+        """Share of requests without a 2xx answer, with its binomial interval."""
+        return wilson_interval(sum(self.failures.values()), self.requests)
+
+    @property
+    def asl_ratio(self) -> Estimate | None:
+        """Average system load: mean share of the machine's cores that the deployment's processes used."""
+        return self.estimate(METRICS["asl"])
+
+    @property
+    def cpu_ns_per_request(self) -> Estimate | None:
+        """CPU time of the deployment's process tree per successful answer."""
+        return self.estimate(METRICS["cpu_per_request"])
+
+    @property
+    def peak_rss_bytes(self) -> Estimate | None:
+        """Highest resident memory of the process tree in the window."""
+        return self.estimate(METRICS["peak_memory"])
+
+    @property
+    def cold_start_ns(self) -> Estimate | None:
+        """From the start of the processes to the first answered inference."""
+        return self.estimate(METRICS["cold_start"])
+
+    @property
+    def request_bytes(self) -> Estimate:
+        """Mean size of a request on the wire, headers included."""
+        return self._known("request_bytes")
+
+    @property
+    def response_bytes(self) -> Estimate:
+        """Mean size of a successful answer on the wire, headers included."""
+        return self._known("response_bytes")
+
+    @cached_property
+    def replica_share(self) -> tuple[Estimate, ...] | None:
+        """Share of the window's requests that each replica answered, None for a single process."""
+        counts = [launch.stats.replica_requests for launch in self.launches if launch.stats is not None]
+        if not counts or len(counts[0]) < 2 or not all(sum(row) for row in counts):
+            return None
+        shares = [[row[replica] / sum(row) for row in counts] for replica in range(len(counts[0]))]
+        return tuple(Estimate(sum(values) / len(values), min(values), max(values)) for values in shares)
+
+    @cached_property
+    def generator(self) -> GeneratorMetrics:
+        """The load generator's own figures."""
+        lag = np.concatenate([blocks.send_lag_ns for blocks in self._by_launch])
+        cpu = sum(launch.generator.cpu_ns for launch in self.launches)
+        completed = sum(launch.generator.completed for launch in self.launches)
+        return GeneratorMetrics(cpu / max(completed, 1), lag, self._limited())
+
+    @property
+    def requests(self) -> int:
+        """Requests that were due in the measured windows."""
+        return sum(blocks.requests for blocks in self._by_launch)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks over all launches."""
+        return sum(blocks.count for blocks in self._by_launch)
+
+    @cached_property
+    def failures(self) -> dict[int, int]:
+        """How many requests ended with each status or failure code that is not 2xx."""
+        total: Counter[int] = Counter()
+        for blocks in self._by_launch:
+            total.update(blocks.failures)
+        return dict(total.most_common())
+
+    def latency_ns(self, percentile: float) -> Estimate:
+        """A latency percentile over the successful requests.
+
+        Raises:
+            UncountableResultError: too few samples to bound it at 99 % confidence.
+            ValueError: not between 0 and 100.
+        """
+        metric, needed = percentile_metric(percentile), min_samples(percentile)
+        samples = sum(blocks.latencies_ns.size for blocks in self._by_launch)
+        if samples == 0:
+            raise UncountableResultError(f"no request succeeded, so there is no {metric.label}")
+        if samples < needed:
+            raise UncountableResultError(
+                f"{metric.label} of {samples} samples, expected at least {needed} for 99 % confidence; "
+                "measure longer (duration=), or with more load"
+            )
+        return estimate(self.launch_values(metric), metric.launch_sd)
+
+    def launch_values(self, metric: Metric) -> tuple[LaunchValue, ...]:
+        """The metric's value in each launch that has one."""
+        values = [metric.of(blocks) for blocks in self._by_launch]
+        return tuple(value for value in values if value is not None)
+
+    def estimate(self, metric: Metric) -> Estimate | None:
+        """The metric over all launches; None where it does not apply."""
+        values = self.launch_values(metric)
+        return estimate(values, metric.launch_sd) if values else None
+
+    def load_over_time(self) -> list[tuple[float, float, float]]:
+        """ASL's course over the last launch: ``(seconds, deployment's share, whole machine's share)`` per block."""
+        return self._by_launch[-1].load_over_time()
+
+    @cached_property
+    def _by_launch(self) -> tuple[LaunchBlocks, ...]:
+        return tuple(LaunchBlocks(launch) for launch in self.launches)
+
+    def _known(self, name: str) -> Estimate:
+        found = self.estimate(METRICS[name])
+        if found is None:
+            raise UncountableResultError(f"no request succeeded, so there is no {METRICS[name].label}")
+        return found
+
+    def _limited(self) -> str | None:
+        for launch, blocks in zip(self.launches, self._by_launch, strict=True):
+            share = launch.generator.cpu_ns / max(launch.generator.wall_ns, 1)
+            if share > _LIMITED_CPU_SHARE:
+                return f"the load generator used {format_percent(share)} of a core and may itself be the limit"
+            if launch.open_loop and blocks.requests:
+                lag = float(np.percentile(blocks.send_lag_ns, 99))
+                median = blocks.percentile(50)
+                allowed = max(_LIMITED_LAG_NS, 0.1 * median.value if median else 0.0)
+                if lag > allowed:
+                    return (
+                        f"the load generator was behind its schedule: 1 % of the requests were sent over "
+                        f"{format_duration(lag)} late, allowed are {format_duration(allowed)}"
+                    )
+        return None

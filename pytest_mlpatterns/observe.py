@@ -1,0 +1,139 @@
+"""What the processes of a deployment use over time: CPU, memory, and the whole machine's load beside it.
+
+Reads the operating system whenever it is asked to; who asks, and when, is the caller's business. A process that ended
+keeps the CPU time that was last seen of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+
+from pytest_mlpatterns.records import Environment, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["Observer", "available_cores", "commit", "environment"]
+
+_TREE_REFRESH_NS = 500_000_000
+
+
+class Observer:
+    """Follows the process trees under some roots.
+
+    Args:
+        roots: process ids. Their children are followed too, and looked for again every half second.
+    """
+
+    def __init__(self, roots: Sequence[int]) -> None:
+        self._roots = tuple(roots)
+        self._processes: dict[int, psutil.Process] = {}
+        self._cpu_ns: dict[int, int] = {}
+        self._looked_ns = 0
+        self._rows: list[tuple[int, int, int, int]] = []
+
+    def sample(self) -> None:
+        """Read the system once."""
+        now = time.perf_counter_ns()
+        if not self._processes or now - self._looked_ns > _TREE_REFRESH_NS:
+            self._look_for_children()
+            self._looked_ns = now
+        rss = 0
+        for pid, process in list(self._processes.items()):
+            try:
+                self._cpu_ns[pid] = _cpu_ns(process)
+                rss += process.memory_info().rss
+            except (psutil.Error, OSError):
+                del self._processes[pid]
+        self._rows.append((now, sum(self._cpu_ns.values()), rss, _machine_busy_ns()))
+
+    def usage(self) -> Usage | None:
+        """Everything sampled so far; None where there are no roots or nothing was sampled."""
+        if not self._roots or not self._rows:
+            return None
+        columns = np.array(self._rows, dtype=np.int64).T
+        return Usage(columns[0], columns[1], columns[2], columns[3], available_cores())
+
+    def _look_for_children(self) -> None:
+        for root in self._roots:
+            with contextlib.suppress(psutil.Error):
+                process = self._processes.get(root) or psutil.Process(root)
+                for member in (process, *process.children(recursive=True)):
+                    self._processes.setdefault(member.pid, member)
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment() -> Environment:
+    """The machine and the software that shapes a result."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {}
+    for name in ("pytest-mlpatterns", "numpy", "uvicorn", "uvloop", "httptools"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return Environment(
+        processor=_processor(),
+        cores=available_cores(),
+        architecture=platform.machine(),
+        python=f"{sys.version_info.major}.{sys.version_info.minor}",
+        versions=versions,
+    )
+
+
+def commit(directory: Path) -> str | None:
+    """The commit that is checked out, with a plus sign where files differ from it; None outside of git."""
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],  # noqa: S607 - git from the PATH
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _processor() -> str:
+    """The processor's model name; what ``platform`` knows where the system does not tell."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
+        for line in info:
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model", "cpu model"):
+                return " ".join(value.split())
+    return platform.processor() or platform.machine()
+
+
+def _cpu_ns(process: psutil.Process) -> int:
+    """CPU time of all threads of a process, in nanoseconds.
+
+    Linux gives every process a clock of that; its id is made from the pid as ``clock_getcpuclockid`` does. Elsewhere
+    psutil's times serve, whose steps are 10 ms.
+    """
+    if sys.platform != "linux":
+        times = process.cpu_times()
+        return round((times.user + times.system) * 1e9)
+    return time.clock_gettime_ns((~process.pid << 3) | 2)
+
+
+def _machine_busy_ns() -> int:
+    times = psutil.cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    counted = ("user", "nice", "system", "irq", "softirq", "steal", "idle", "iowait")
+    return round((sum(getattr(times, name, 0.0) for name in counted) - idle) * 1e9)

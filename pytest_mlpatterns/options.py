@@ -1,0 +1,123 @@
+"""Our options on pytest's command line and in its ini file, and what happens beside a plugin that took one of them.
+
+What an option means is told in :mod:`pytest_mlpatterns.config`, which this module does not import: it is loaded with
+every pytest, and pytest without perf tests should pay nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["OPTIONS", "add_ini_keys", "add_options", "given_ini", "given_options"]
+
+_GROUP = "performance tests (pytest-mlpatterns)"
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "baseline": {
+        "choices": ("check", "update", "require", "off"),
+        "help": "compare with the stored baseline (check, the default), record it (update), fail where there is no "
+        "comparable entry (require), or leave it alone (off)",
+    },
+    "baseline-file": {
+        "metavar": "PATH",
+        "help": "the baseline file (default: perf-baseline.json in the root directory)",
+    },
+    "budget": {
+        "metavar": "TIME",
+        "help": "time that one test may measure until it is decided (default: 30s)",
+    },
+    "duration": {"metavar": "TIME", "help": "measured window of one launch (default: 3s)"},
+    "inconclusive": {
+        "choices": ("warn", "fail", "pass"),
+        "help": "what becomes of a test that is undecided when its budget is spent (default: warn)",
+    },
+    "json": {"metavar": "PATH", "help": "write every result to this file"},
+    "smoke": {"action": "store_true", "help": "send one request per perf test and judge nothing"},
+    "startup-timeout": {
+        "metavar": "TIME",
+        "help": "time that a deployment may take to get ready (default: 60s)",
+    },
+    "tolerance": {
+        "metavar": "RATIO",
+        "help": "worsening against the baseline that is accepted (default: 0.10)",
+    },
+}
+"""Option ``--perf-NAME``, ini key ``perf_NAME`` (with underscores), and how argparse is to read it. Every default is
+None, so that the ini file can win where the command line is silent. No option takes an optional value: it would swallow
+a path."""
+
+
+def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Add the command-line options, after every installed plugin has added its own.
+
+    Raises:
+        pytest.UsageError: another plugin has taken one; the message names both plugins and the mend.
+    """
+    group = parser.getgroup("mlpatterns", _GROUP)
+    for name, attributes in OPTIONS.items():
+        flag = f"--perf-{name}"
+        try:
+            group.addoption(flag, default=None, dest=_key(name), **attributes)
+        except ValueError:
+            owner, switch = _owner_of(flag, pluginmanager)
+            raise pytest.UsageError(
+                f"pytest-mlpatterns and {owner} both own the option {flag}; "
+                f"switch one off: pytest -p no:{switch} or pytest -p no:mlpatterns"
+            ) from None
+
+
+def add_ini_keys(parser: pytest.Parser) -> None:
+    """Add the ini keys, the same names in snake case."""
+    for name, attributes in OPTIONS.items():
+        parser.addini(_key(name), attributes["help"], default=None)
+
+
+def given_options(config: pytest.Config) -> dict[str, object]:
+    """What the command line gives, None where it is silent."""
+    return {name: config.getoption(_key(name)) for name in OPTIONS}
+
+
+def given_ini(config: pytest.Config) -> dict[str, object]:
+    """What the ini file gives, None or empty where it is silent."""
+    return {name: config.getini(_key(name)) for name in OPTIONS}
+
+
+def _key(name: str) -> str:
+    return f"perf_{name.replace('-', '_')}"
+
+
+class _Recorder:
+    """Stands in for a parser and notes which options a plugin adds."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def getgroup(self, *_args: object, **_kwargs: object) -> _Recorder:
+        return self
+
+    def addoption(self, *names: str, **_attributes: object) -> None:
+        self.seen.update(names)
+
+    _addoption = addoption
+
+    def addini(self, *_args: object, **_kwargs: object) -> None:
+        """Ini keys are of no interest here."""
+
+
+def _owner_of(flag: str, pluginmanager: pytest.PytestPluginManager) -> tuple[str, str]:
+    """The distribution that added this option, and the name by which ``-p no:`` knows its plugin."""
+    for plugin, distribution in pluginmanager.list_plugin_distinfo():
+        hook = getattr(plugin, "pytest_addoption", None)
+        if hook is None or hook.__module__.startswith("pytest_mlpatterns"):
+            continue
+        recorder = _Recorder()
+        offered = {"parser": recorder, "pluginmanager": pluginmanager}
+        hook(**{name: offered[name] for name in inspect.signature(hook).parameters if name in offered})
+        if flag in recorder.seen:
+            return str(distribution.project_name), str(pluginmanager.get_name(plugin))
+    return "another plugin", "THAT_PLUGIN"

@@ -1,0 +1,389 @@
+"""What a test talks to: measure, decide, assert.
+
+An assertion measures as long as it must to decide. An open verdict, and a failing one that rests on a single launch,
+start the deployment again and measure once more, until decided or out of budget. This module must not know pytest.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.config import BaselineMode, InconclusivePolicy
+from pytest_mlpatterns.errors import (
+    InconclusiveFailure,
+    InconclusiveWarning,
+    LimitFailure,
+    PerfFailure,
+    RegressionFailure,
+    SettingError,
+    UncountableResultError,
+)
+from pytest_mlpatterns.measure import Interrupted
+from pytest_mlpatterns.metrics import METRICS, Metric, Metrics, percentile_metric
+from pytest_mlpatterns.records import Judgement, Outcome, Setup, TestResult
+from pytest_mlpatterns.reports.facts import describe_failures, failure_text
+from pytest_mlpatterns.statistics import min_samples
+from pytest_mlpatterns.units import format_percent, parse_duration, parse_number, parse_ratio, parse_size
+from pytest_mlpatterns.verdict import judge_change, judge_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pytest_mlpatterns.baseline import Entry
+    from pytest_mlpatterns.config import Settings
+    from pytest_mlpatterns.measure import Bench
+    from pytest_mlpatterns.records import Estimate, Launch, LaunchValue
+
+__all__ = ["Perf", "Reference"]
+
+_UPDATE_LAUNCHES = 3
+"""A baseline is recorded from so many launches, since it will be compared with many times."""
+_MAX_ERROR_RATIO = 0.05
+"""With a larger share of failed requests, the latency of the rest says nothing about the service."""
+_COMPARED = ("rtm", "throughput")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a test is compared with: the mode, the entry for this test and machine if there is one."""
+
+    mode: BaselineMode
+    entry: Entry | None = None
+    missing: str = "no baseline"
+
+
+class Perf:
+    """One test's measurement: the ``perf`` fixture.
+
+    Nothing is sent before the first figure, prediction or assertion is asked for.
+
+    Args:
+        test: the test's id.
+        bench: starts and measures its deployments.
+        settings: what it was asked to do.
+        subject: the pattern, or the target, as it is written.
+        reference: the baseline.
+    """
+
+    def __init__(self, test: str, bench: Bench, settings: Settings, subject: str, reference: Reference) -> None:
+        self._test = test
+        self._bench = bench
+        self._settings = settings
+        self._reference = reference
+        self._setup = Setup(subject, str(settings.schedule), settings.wire, bench.plan.payload.digest)
+        self._launches: list[Launch] = []
+        self._metrics: Metrics | None = None
+        self._judgements: list[Judgement] = []
+        self._spent_s = 0.0
+        self._interrupted = False
+
+    @property
+    def metrics(self) -> Metrics:
+        """What was measured; the first access starts the load.
+
+        Raises:
+            UncountableResultError: not a single request was due in the window.
+            DeploymentError: the deployment did not start, or died.
+        """
+        self._measure_at_least(1)
+        assert self._metrics is not None
+        return self._metrics
+
+    def predict(self, value: Any) -> Any:
+        """Ask the deployment for one input, outside the load: a functional check under the pattern.
+
+        Raises:
+            DeploymentError: it does not answer, or with an error.
+        """
+        return self._bench.deployment.predict(value)
+
+    def assert_rtm_below(self, limit: object) -> None:
+        """The response time median is below a time such as ``"20ms"``."""
+        __tracebackhide__ = True
+        self._assert_limit(METRICS["rtm"], parse_duration(limit, name="assert_rtm_below(...)"))
+
+    def assert_latency_below(self, limit: object, *, percentile: float) -> None:
+        """A latency percentile, ``percentile=99``, is below a time such as ``"80ms"``."""
+        __tracebackhide__ = True
+        try:
+            min_samples(percentile)
+        except (ValueError, TypeError) as error:
+            raise SettingError(f"assert_latency_below(percentile={percentile!r}): {error}") from None
+        self._assert_limit(
+            percentile_metric(percentile),
+            parse_duration(limit, name="assert_latency_below(...)"),
+            lambda metrics: metrics.latency_ns(percentile),
+        )
+
+    def assert_throughput_at_least(self, rps: object) -> None:
+        """Successful answers per second reach a rate."""
+        __tracebackhide__ = True
+        self._assert_limit(METRICS["throughput"], parse_number(rps, name="assert_throughput_at_least(rps=...)"))
+
+    def assert_asl_below(self, limit: object) -> None:
+        """The average system load is below a share of the machine, 0.8 or ``"80%"``."""
+        __tracebackhide__ = True
+        self._assert_limit(METRICS["asl"], parse_ratio(limit, name="assert_asl_below(...)"))
+
+    def assert_error_rate_below(self, limit: object) -> None:
+        """The share of requests without a 2xx answer is below a limit, 0.001 or ``"0.1%"``."""
+        __tracebackhide__ = True
+        self._assert_limit(
+            METRICS["error_rate"],
+            parse_ratio(limit, name="assert_error_rate_below(...)"),
+            lambda metrics: metrics.error_ratio,
+        )
+
+    def assert_peak_memory_below(self, limit: object) -> None:
+        """The peak resident memory of the deployment's processes is below a size such as ``"512MiB"``."""
+        __tracebackhide__ = True
+        self._assert_limit(METRICS["peak_memory"], parse_size(limit, name="assert_peak_memory_below(...)"))
+
+    def assert_cpu_per_request_below(self, limit: object) -> None:
+        """The deployment's CPU time per successful answer is below a time such as ``"2ms"``."""
+        __tracebackhide__ = True
+        self._assert_limit(METRICS["cpu_per_request"], parse_duration(limit, name="assert_cpu_per_request_below(...)"))
+
+    def assert_no_regression(self, metrics: Sequence[str] = _COMPARED, tolerance: object = None) -> None:
+        """No metric is worse than the baseline beyond the tolerance.
+
+        Every perf test with a baseline is compared in RTM and throughput by itself; this asks for more metrics, or a
+        tighter tolerance. Without a comparable entry it judges nothing, and the summary says so
+        (``--perf-baseline require`` makes that a failure).
+
+        Args:
+            metrics: names such as ``"rtm"``, ``"p95"``, ``"throughput"``, ``"cpu_per_request"``, ``"peak_memory"``.
+            tolerance: largest acceptable worsening, 0.05 or ``"5%"``; the test's own where None.
+        """
+        __tracebackhide__ = True
+        allowed = [name for name in METRICS if name != "error_rate"]
+        for name in metrics:
+            if isinstance(metrics, str) or name not in allowed:
+                raise SettingError(
+                    f"assert_no_regression(metrics={metrics!r}), expected a tuple of {', '.join(allowed)}"
+                )
+        given = self._settings.tolerance
+        if tolerance is not None:
+            given = parse_ratio(tolerance, name="assert_no_regression(tolerance=...)")
+        self._measure_at_least(1)
+        self._compare([METRICS[name] for name in metrics], given)
+
+    def finish(self) -> None:
+        """After the body: measure if nothing was measured yet, and compare with the baseline.
+
+        Raises:
+            RegressionFailure: worse than the baseline beyond the tolerance.
+            PerfFailure: there is no comparable entry, and one is required.
+        """
+        __tracebackhide__ = True
+        self._measure_at_least(1)
+        if self._bench.smoke:
+            return
+        self._countable()
+        if self._reference.mode is BaselineMode.UPDATE:
+            self._measure_at_least(_UPDATE_LAUNCHES)
+            self._countable()
+        judged = {judgement.metric for judgement in self._judgements if judgement.against == "baseline"}
+        self._compare([METRICS[name] for name in _COMPARED if name not in judged], self._settings.tolerance)
+        if self._reference.mode is BaselineMode.REQUIRE and (why := self._why_not_comparable()):
+            raise PerfFailure(f"{why}, and --perf-baseline require asks for one; record it: {self._update_command()}")
+
+    def result(self, *, passed: bool) -> TestResult | None:
+        """Everything for reports and the baseline; None where nothing was measured."""
+        metrics = self._metrics
+        if metrics is None:
+            return None
+        launches, estimates = {}, {}
+        for metric in METRICS.values():
+            if (found := self._estimate_or_none(metric)) is not None:
+                estimates[metric.name] = (found.value, found.low, found.high)
+                values = metrics.launch_values(metric)
+                launches[metric.name] = tuple((value.value, value.relative_error) for value in values)
+        return TestResult(
+            test=self._test,
+            passed=passed,
+            setup=self._setup,
+            metrics=estimates,
+            launches=launches,
+            judgements=tuple(self._judgements),
+            requests=metrics.requests,
+            failed_requests={str(code): count for code, count in metrics.failures.items()},
+            blocks=metrics.blocks,
+            launch_count=len(self._launches),
+            seconds_spent=self._spent_s,
+            baseline_note=self._baseline_note(),
+            notes=self._notes(metrics),
+            load_over_time=tuple(metrics.load_over_time()),
+            generator={
+                "cpu_ns_per_request": metrics.generator.cpu_ns_per_request,
+                "send_lag_p99_ns": metrics.generator.send_lag_ns(99) if metrics.requests else None,
+                "limited": metrics.generator.limited is not None,
+            },
+            interrupted=self._interrupted,
+        )
+
+    def diagnosis(self) -> str:
+        """What helps to understand a failing test: the model's tracebacks and what its processes printed last."""
+        tracebacks = [text for launch in self._launches if launch.stats for text in launch.stats.tracebacks]
+        log = self._bench.log_tail()
+        parts = [f"The model raised:\n{text}" for text in dict.fromkeys(tracebacks)]
+        return "\n\n".join([*parts, f"The deployment printed last:\n{log}"] if log else parts)
+
+    def _assert_limit(
+        self, metric: Metric, limit: float, read: Callable[[Metrics], Estimate | None] | None = None
+    ) -> None:
+        __tracebackhide__ = True
+
+        def judge() -> Judgement:
+            self._countable(errors_count=metric.name != "error_rate")
+            measured = read(self.metrics) if read else self.metrics.estimate(metric)
+            if measured is None:
+                raise UncountableResultError(
+                    f"{metric.label} is not known for {self._setup.pattern}; name its process: Url(..., pid=...)"
+                )
+            return judge_limit(metric, measured, limit)
+
+        self._measure_at_least(1)
+        if self._bench.smoke:
+            return
+        judgement = self._decide(judge)
+        self._judgements.append(judgement)
+        if judgement.outcome is Outcome.FAIL:
+            raise LimitFailure(self._failure([judgement]))
+        if judgement.outcome is Outcome.INCONCLUSIVE:
+            self._leave_open([judgement])
+
+    def _compare(self, metrics: Sequence[Metric], tolerance: float) -> None:
+        __tracebackhide__ = True
+        entry = self._reference.entry
+        if self._bench.smoke or entry is None or self._why_not_comparable() or not self._compares:
+            return
+        found: list[Judgement] = []
+        for metric in metrics:
+            before = entry.metrics.get(metric.name)
+            if before and self._estimate_or_none(metric) is not None:
+                found.append(self._decide(partial(self._judge_change, metric, before, tolerance)))
+        self._judgements.extend(found)
+        if failed := [judgement for judgement in found if judgement.outcome is Outcome.FAIL]:
+            raise RegressionFailure(self._failure(failed))
+        if undecided := [judgement for judgement in found if judgement.outcome is Outcome.INCONCLUSIVE]:
+            self._leave_open(undecided)
+
+    def _judge_change(self, metric: Metric, before: Sequence[LaunchValue], tolerance: float) -> Judgement:
+        self._countable()
+        return judge_change(metric, self.metrics.launch_values(metric), before, tolerance)
+
+    def _decide(self, judge: Callable[[], Judgement]) -> Judgement:
+        """Judge, and measure further launches while that is open or rests on one launch, and the budget allows."""
+        judgement = judge()
+        while self._unsettled(judgement) and self._may_launch_again():
+            self._measure()
+            judgement = judge()
+        return judgement
+
+    def _unsettled(self, judgement: Judgement) -> bool:
+        if judgement.outcome is Outcome.INCONCLUSIVE:
+            return True
+        return judgement.outcome is Outcome.FAIL and len(self._launches) < 2
+
+    def _may_launch_again(self) -> bool:
+        per_launch = self._spent_s / max(len(self._launches), 1)
+        within = (self._spent_s + per_launch) * 1e9 <= self._settings.budget_ns
+        return within and len(self._launches) < self._settings.launches
+
+    def _measure_at_least(self, launches: int) -> None:
+        while not self._launches or (len(self._launches) < launches and self._may_launch_again()):
+            self._measure()
+
+    def _measure(self) -> None:
+        started = time.perf_counter()
+        try:
+            self._launches.append(self._bench.measure())
+        except Interrupted as stop:
+            self._interrupted = True
+            self._launches.append(stop.launch)
+            raise
+        finally:
+            self._spent_s += time.perf_counter() - started
+            if self._launches:
+                self._metrics = Metrics(tuple(self._launches))
+
+    def _countable(self, *, errors_count: bool = True) -> None:
+        """Raise where what was measured supports no verdict."""
+        metrics = self.metrics
+        if not metrics.requests:
+            raise UncountableResultError(
+                "no request was due in the measured window; measure longer (duration=) or with more load"
+            )
+        kinds = describe_failures(metrics.failures)
+        failed = sum(metrics.failures.values())
+        if failed == metrics.requests:
+            raise UncountableResultError(f"none of {failed:,} requests succeeded ({kinds})")
+        if errors_count and failed > _MAX_ERROR_RATIO * metrics.requests:
+            raise UncountableResultError(
+                f"{failed:,} of {metrics.requests:,} requests failed ({kinds}); over "
+                f"{format_percent(_MAX_ERROR_RATIO)} the others say nothing about the service"
+            )
+        if metrics.generator.limited:
+            raise UncountableResultError(metrics.generator.limited)
+
+    def _leave_open(self, judgements: list[Judgement]) -> None:
+        __tracebackhide__ = True
+        if self._settings.inconclusive is InconclusivePolicy.FAIL:
+            raise InconclusiveFailure(self._failure(judgements))
+        if self._settings.inconclusive is InconclusivePolicy.WARN:
+            reasons = "; ".join(judgement.reason for judgement in judgements)
+            warnings.warn(f"{self._test}: undecided: {reasons}", InconclusiveWarning, stacklevel=4)
+
+    def _failure(self, judgements: list[Judgement]) -> str:
+        result = self.result(passed=False)
+        assert result is not None
+        return failure_text(judgements, result)
+
+    def _estimate_or_none(self, metric: Metric) -> Estimate | None:
+        """A metric of this result, None where it does not apply or has too few samples to be told."""
+        assert self._metrics is not None
+        try:
+            if metric.name == "error_rate":
+                return self._metrics.error_ratio if self._metrics.requests else None
+            if metric.percentile is not None:
+                return self._metrics.latency_ns(metric.percentile)
+        except UncountableResultError:
+            return None
+        return self._metrics.estimate(metric)
+
+    @property
+    def _compares(self) -> bool:
+        return self._reference.mode in (BaselineMode.CHECK, BaselineMode.REQUIRE)
+
+    def _why_not_comparable(self) -> str:
+        """Why the baseline says nothing about this test; empty where it does."""
+        entry = self._reference.entry
+        if entry is None:
+            return self._reference.missing
+        if differences := self._setup.differences(entry.setup):
+            return f"baseline not comparable ({'; '.join(differences)})"
+        return ""
+
+    def _baseline_note(self) -> str:
+        return "" if self._bench.smoke or not self._compares else self._why_not_comparable()
+
+    def _notes(self, metrics: Metrics) -> tuple[str, ...]:
+        notes = []
+        if any(launch.warmup.steady is False for launch in self._launches):
+            notes.append("the warm-up ended by its time limit, not because the load was steady")
+        if metrics.failures:
+            failed = sum(metrics.failures.values())
+            notes.append(f"{failed:,} of {metrics.requests:,} requests failed ({describe_failures(metrics.failures)})")
+        if any(launch.generator.connection_limit_reached for launch in self._launches):
+            notes.append("the load generator had all its connections in use; some requests waited for one")
+        if metrics.generator.limited:
+            notes.append(metrics.generator.limited)
+        return tuple(notes)
+
+    def _update_command(self) -> str:
+        return f"pytest '{self._test}' --perf-baseline update"

@@ -1,0 +1,180 @@
+"""The plugin as pytest loads it: options, the marker, parametrization, and the fixtures.
+
+Loaded with every pytest, so it imports nothing but pytest and the option table. The hooks that are only of use where
+there are perf tests live in :mod:`pytest_mlpatterns.session`, which is loaded when such a test was collected.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_mlpatterns import options
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable, Iterator
+
+    from pytest_mlpatterns.patterns import Pattern
+    from pytest_mlpatterns.perf import Perf
+    from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.session import PerfSession
+
+__all__ = ["perf", "perf_deploy", "perf_model", "perf_payload", "perf_target"]
+
+_FIXTURES = ("perf", "perf_deploy")
+_SESSION = "mlpatterns-session"
+_MARKER = (
+    "perf(pattern=Single(), concurrency=1 | rate_rps=..., duration='3s', warmup='auto', timeout='10s', payload=..., "
+    "model=..., check=..., tolerance=0.10, launches=5, budget='30s', ...): measure the model of this test under load "
+    "and judge it; see pytest-mlpatterns"
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the ini keys; the options come later (:func:`pytest_load_initial_conftests`)."""
+    options.add_ini_keys(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
+    """Add the options once every installed plugin has its own, so that a clash can be told in one line."""
+    options.add_options(parser, early_config.pluginmanager)
+    early_config.known_args_namespace = parser.parse_known_args(args, namespace=copy.copy(early_config.option))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker; in a session that distributes its tests, this process writes for all."""
+    config.addinivalue_line("markers", _MARKER)
+    if not hasattr(config.option, "perf_baseline"):
+        raise pytest.UsageError(
+            "pytest-mlpatterns was loaded from a conftest file, too late for its options; install it, "
+            "or load it with -p pytest_mlpatterns.plugin"
+        )
+    if config.pluginmanager.hasplugin("dsession") and not hasattr(config, "workerinput"):
+        _session(config)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """One line: which baseline is used, and how."""
+    mode, file = (config.getoption(key) or config.getini(key) for key in ("perf_baseline", "perf_baseline_file"))
+    return f"mlpatterns: baseline {file or 'perf-baseline.json'} ({mode or 'check'})"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A list of patterns makes one test each."""
+    if "_perf_pattern" not in metafunc.fixturenames:
+        return
+    from pytest_mlpatterns.config import merge_markers, patterns_of
+    from pytest_mlpatterns.errors import SettingError
+
+    markers = [(mark.args, mark.kwargs) for mark in metafunc.definition.iter_markers("perf")]
+    try:
+        patterns = patterns_of(merge_markers(markers))
+    except SettingError:
+        return  # told when the test's settings are read, where a usage error can end the run
+    if patterns is not None:
+        metafunc.parametrize("_perf_pattern", patterns, ids=[str(pattern) for pattern in patterns], indirect=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Read the settings of every perf test; nothing is loaded where there is none."""
+    wanted = [item for item in items if not set(_FIXTURES).isdisjoint(getattr(item, "fixturenames", ()))]
+    if wanted:
+        _session(config).prepare(wanted)
+    for item in items:
+        if item.get_closest_marker("perf") and item not in wanted:
+            _warn_unused(item)
+
+
+@pytest.fixture
+def perf_model() -> object:
+    """The model under test; define it: a callable, a class, or ``"package.module:attribute"``."""
+    return None
+
+
+@pytest.fixture
+def perf_payload() -> object:
+    """The inputs that requests draw from, in turn; define it: a list of inputs, or of ``httpx.Request``."""
+    return None
+
+
+@pytest.fixture
+def perf_target() -> object:
+    """A service that runs already, instead of a model; define it: ``Url("http://127.0.0.1:8000/predict")``."""
+    return None
+
+
+@pytest.fixture
+def _perf_pattern(request: pytest.FixtureRequest) -> Pattern | None:
+    """The member of the marker's list of patterns that this test is about."""
+    return getattr(request, "param", None)
+
+
+@pytest.fixture
+def perf(
+    request: pytest.FixtureRequest,
+    perf_model: object,
+    perf_payload: object,
+    perf_target: object,
+    _perf_pattern: object,
+) -> Iterator[Perf]:
+    """The measurement: deployment, load, metrics, assertions. The load runs when the first figure is asked for."""
+    with _session(request.config).measurement(
+        request.node, model=perf_model, payload=perf_payload, target=perf_target
+    ) as measurement:
+        yield measurement
+
+
+@pytest.fixture
+def perf_deploy(
+    request: pytest.FixtureRequest, perf_model: object, perf_payload: object
+) -> Callable[..., contextlib.AbstractContextManager[Deployment]]:
+    """Start a deployment without load: ``with perf_deploy(Replicated(2)) as deployment: deployment.predict(x)``."""
+
+    def deploy(
+        pattern: Pattern | None = None,
+        *,
+        wire: str = "rest+json",
+        model: Any = None,
+    ) -> contextlib.AbstractContextManager[Deployment]:
+        return _session(request.config).deployed(
+            request.node,
+            pattern,
+            wire=wire,
+            model=perf_model if model is None else model,
+            payload=perf_payload,
+        )
+
+    return deploy
+
+
+def _session(config: pytest.Config) -> PerfSession:
+    """The session's one object of ours, made when first needed."""
+    found = config.pluginmanager.get_plugin(_SESSION)
+    if found is None:
+        from pytest_mlpatterns.session import PerfSession
+
+        found = PerfSession(config)
+        config.pluginmanager.register(found, _SESSION)
+    return found
+
+
+def _warn_unused(item: pytest.Item) -> None:
+    from pytest_mlpatterns.config import merge_markers
+    from pytest_mlpatterns.errors import SettingError, UnusedMarkerWarning
+
+    try:
+        ours = merge_markers([(mark.args, mark.kwargs) for mark in item.iter_markers("perf")])
+    except SettingError:
+        return  # another plugin's marker of the same name
+    if ours:
+        item.warn(
+            UnusedMarkerWarning(
+                f"{item.nodeid} has perf({', '.join(f'{name}=...' for name in ours)}) but does not ask for the fixture "
+                "perf, so nothing is measured; add perf to its arguments"
+            )
+        )

@@ -1,0 +1,263 @@
+"""The frozen values that travel between the modules: samples, launches, estimates, verdicts, results.
+
+Everything else takes or returns one of these. This module does no I/O, reads no clock and knows no pytest; numpy
+stands in annotations only, so that importing it costs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = [
+    "Environment",
+    "Estimate",
+    "GeneratorReport",
+    "Judgement",
+    "Launch",
+    "LaunchValue",
+    "Outcome",
+    "PatternStats",
+    "Samples",
+    "Setup",
+    "TestResult",
+    "Usage",
+    "Warmup",
+    "Window",
+]
+
+
+class Outcome(StrEnum):
+    """What a comparison with a limit or a baseline came to."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The measured stretch of time, on the clock of ``time.perf_counter_ns``."""
+
+    start_ns: int
+    end_ns: int
+
+    @property
+    def duration_ns(self) -> int:
+        """Length of the window."""
+        return self.end_ns - self.start_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """One row per request, all arrays of shape ``(requests,)``, in the order of completion.
+
+    ``due_ns``, ``sent_ns`` and ``done_ns`` (int64) are on the clock of ``time.perf_counter_ns``: when the request was
+    due, when its first byte was handed to the system, when its last byte arrived. ``outcome`` (int16) is the HTTP
+    status, or one of the negative codes of :class:`pytest_mlpatterns.load.job.Failure`. ``request`` (uint32) is the
+    index of the prepared request, ``target`` (uint8) that of the address it went to, ``received_bytes`` (uint32) the
+    size of the whole answer, headers included.
+    """
+
+    due_ns: NDArray[np.int64]
+    sent_ns: NDArray[np.int64]
+    done_ns: NDArray[np.int64]
+    outcome: NDArray[np.int16]
+    request: NDArray[np.uint32]
+    target: NDArray[np.uint8]
+    received_bytes: NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the processes of a deployment used, sampled over time; arrays of shape ``(moments,)``.
+
+    ``cpu_ns`` is cumulative over the whole process tree; ``rss_bytes`` is the tree's resident memory, where a page
+    that several processes share counts once for each. ``machine_busy_ns`` is cumulative busy time of all cores,
+    whoever used them. ``cores`` is how many cores the machine offers.
+    """
+
+    time_ns: NDArray[np.int64]
+    cpu_ns: NDArray[np.int64]
+    rss_bytes: NDArray[np.int64]
+    machine_busy_ns: NDArray[np.int64]
+    cores: int
+
+
+@dataclass(frozen=True, slots=True)
+class Warmup:
+    """How the warm-up ended: how long it took, and whether the data called it steady (None: it was a fixed time)."""
+
+    duration_ns: int
+    requests: int
+    steady: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorReport:
+    """What the load generator says of itself, over the measured window."""
+
+    cpu_ns: int
+    wall_ns: int
+    completed: int
+    connections: int
+    connection_limit_reached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PatternStats:
+    """What a deployment knows of itself; counters are over the window where a window was measured.
+
+    ``replica_requests`` counts the inference requests that each replica answered. ``tracebacks`` are those of the
+    user's model, the first few distinct ones.
+    """
+
+    replica_requests: tuple[int, ...] = ()
+    tracebacks: tuple[str, ...] = ()
+
+    def since(self, earlier: PatternStats) -> PatternStats:
+        """The counters gained between an earlier reading and this one; everything else as it is now."""
+        gained = tuple(
+            now - before for now, before in zip(self.replica_requests, earlier.replica_requests, strict=True)
+        )
+        return PatternStats(replica_requests=gained, tracebacks=self.tracebacks)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Everything that one start of a deployment gave: one window of samples and what was seen beside it."""
+
+    samples: Samples
+    window: Window
+    usage: Usage | None
+    stats: PatternStats | None
+    warmup: Warmup
+    generator: GeneratorReport
+    cold_start_ns: int | None
+    request_bytes: NDArray[np.int64]
+    open_loop: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchValue:
+    """One metric over one launch: its value and its relative standard error from resampling the launch's blocks."""
+
+    value: float
+    relative_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95 % confidence interval, in the unit that the attribute's name carries."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What was measured and how; two results are comparable when these are equal."""
+
+    pattern: str
+    load: str
+    wire: str
+    payload: str
+
+    def differences(self, other: Setup) -> tuple[str, ...]:
+        """Name what differs, as ``load: closed(8) → closed(16)``, from ``other`` to this."""
+        mine, theirs = asdict(self), asdict(other)
+        return tuple(f"{name}: {theirs[name]} → {mine[name]}" for name in mine if mine[name] != theirs[name])
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The machine and software that gave a result: stable facts only, so that the same machine stays the same."""
+
+    processor: str
+    cores: int
+    architecture: str
+    python: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def machine(self) -> str:
+        """The machine's identity, as it stands in the baseline file."""
+        return f"{self.processor}, {self.cores} cores, {self.architecture}, Python {self.python}"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One verdict: on which metric, against what, and why. ``change`` is relative, worse is positive."""
+
+    metric: str
+    against: Literal["limit", "baseline"]
+    outcome: Outcome
+    reason: str
+    change: Estimate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """One perf test as reports and the baseline see it: plain values only, so that it travels as JSON.
+
+    ``metrics`` maps a metric's name to ``(value, low, high)``; ``launches`` maps it to one ``(value, relative_error)``
+    per launch.
+    """
+
+    __test__ = False
+
+    test: str
+    passed: bool
+    setup: Setup
+    metrics: Mapping[str, tuple[float, float, float]]
+    launches: Mapping[str, tuple[tuple[float, float], ...]]
+    judgements: tuple[Judgement, ...]
+    requests: int
+    failed_requests: Mapping[str, int]
+    blocks: int
+    launch_count: int
+    seconds_spent: float
+    baseline_note: str
+    notes: tuple[str, ...]
+    load_over_time: tuple[tuple[float, float, float], ...]
+    generator: Mapping[str, float | bool | None]
+    interrupted: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as dictionaries, lists, text and numbers."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TestResult:
+        """The inverse of :meth:`to_json`, also after a trip through JSON or between processes."""
+        judgements = tuple(
+            Judgement(
+                **{
+                    **item,
+                    "outcome": Outcome(item["outcome"]),
+                    "change": None if item["change"] is None else Estimate(**item["change"]),
+                }
+            )
+            for item in data["judgements"]
+        )
+        return cls(
+            **{
+                **data,
+                "setup": Setup(**data["setup"]),
+                "metrics": {name: tuple(values) for name, values in data["metrics"].items()},
+                "launches": {
+                    name: tuple((value, error) for value, error in values) for name, values in data["launches"].items()
+                },
+                "judgements": judgements,
+                "notes": tuple(data["notes"]),
+                "load_over_time": tuple(tuple(moment) for moment in data["load_over_time"]),
+            }
+        )

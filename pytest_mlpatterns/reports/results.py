@@ -1,0 +1,34 @@
+"""The result file of ``--perf-json``: every result of a run, versioned. Takes results, returns text.
+
+Format, version 1 (2026): ``{"format": "pytest-mlpatterns-results", "version": 1, "environment": …, "date": …,
+"results": [...]}``, where a result is :class:`pytest_mlpatterns.records.TestResult`; metrics are ``[value, low, high]``
+in nanoseconds, requests per second, bytes or shares.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.records import Environment, TestResult
+
+__all__ = ["FORMAT", "VERSION", "results_json"]
+
+FORMAT = "pytest-mlpatterns-results"
+VERSION = 1
+
+
+def results_json(results: Sequence[TestResult], environment: Environment, date: str) -> str:
+    """The file's text; ``date`` is ISO 8601."""
+    data = {
+        "format": FORMAT,
+        "version": VERSION,
+        "date": date,
+        "environment": {**asdict(environment), "machine": environment.machine},
+        "results": [result.to_json() for result in results],
+    }
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"

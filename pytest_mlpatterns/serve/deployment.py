@@ -1,0 +1,159 @@
+"""A running deployment: where it listens, which processes it is, what it knows of itself, how it ends.
+
+The same for what this package starts and for a service that ran before. Functional requests go through ``client``;
+load does not.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.load.job import Balance
+from pytest_mlpatterns.records import PatternStats
+from pytest_mlpatterns.serve.worker import STATS
+from pytest_mlpatterns.wire import CONTENT_TYPE, WireError, decode_predictions, encode_instances
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import httpx
+
+    from pytest_mlpatterns.children import Child
+    from pytest_mlpatterns.serve.worker import WorkerStats
+
+__all__ = ["Deployment"]
+
+_ANSWER_TIMEOUT_S = 5.0
+_CLIENT_TIMEOUT_S = 30.0
+
+
+class Deployment:
+    """A model that can be asked.
+
+    Args:
+        model_name: its name in the addresses; the path's last part for a service that ran before.
+        addresses: ``(host, port)`` of every face.
+        path: path that takes inference requests.
+        balance: how load is spread over the addresses.
+        workers: our processes, none for a service that ran before.
+        roots: process ids whose trees are the deployment; empty where they are not known.
+    """
+
+    def __init__(  # noqa: PLR0913 - the facts of a deployment, all by name
+        self,
+        *,
+        model_name: str,
+        addresses: Sequence[tuple[str, int]],
+        path: str,
+        balance: Balance = Balance.ROUND_ROBIN,
+        workers: Sequence[Child] = (),
+        roots: Sequence[int] = (),
+    ) -> None:
+        self.model_name = model_name
+        self.addresses = tuple(addresses)
+        self.path = path
+        self.balance = balance
+        self.cold_start_ns: int | None = None
+        self._workers = tuple(workers)
+        self._roots = tuple(roots)
+        self._clients: list[httpx.Client] = []
+        self._turns = itertools.count()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The deployment's own processes (their children are found when usage is measured)."""
+        return self._roots
+
+    @property
+    def url(self) -> str:
+        """Base address of the first face, without a path."""
+        return _base_url(self.addresses[0])
+
+    @property
+    def client(self) -> httpx.Client:
+        """An ``httpx.Client`` bound to :attr:`url`; closed with the deployment."""
+        return self._client(0)
+
+    def predict(self, value: Any) -> Any:
+        """Ask for one input over HTTP, the faces taking turns.
+
+        Returns:
+            The output, as JSON gives it back.
+
+        Raises:
+            DeploymentError: an answer other than 200, or not of the form expected.
+        """
+        import httpx
+
+        client = self._client(next(self._turns) % len(self.addresses))
+        try:
+            response = client.post(self.path, content=encode_instances([value]), headers={"content-type": CONTENT_TYPE})
+        except httpx.HTTPError as error:
+            raise DeploymentError(f"{client.base_url}: {type(error).__name__}: {error}{self._epitaph()}") from error
+        if response.status_code != httpx.codes.OK:
+            raise DeploymentError(f"{response.url} answered {response.status_code}: {response.text[:2000]}")
+        try:
+            return decode_predictions(response.content)[0]
+        except (WireError, IndexError) as error:
+            raise DeploymentError(f"{response.url} answered something else than one prediction: {error}") from error
+
+    def stats(self) -> PatternStats:
+        """What the deployment knows of itself since its start.
+
+        Raises:
+            DeploymentError: one of its processes is gone or does not answer.
+        """
+        answers: list[WorkerStats] = []
+        for worker in self._workers:
+            try:
+                worker.send(STATS)
+                answers.append(worker.receive(_ANSWER_TIMEOUT_S))
+            except ChildError as error:
+                raise DeploymentError(f"{self.model_name}: {error}") from error
+            except TimeoutError:
+                raise DeploymentError(
+                    f"{self.model_name}: process {worker.pid} does not answer; does the model hold the GIL?"
+                ) from None
+        return PatternStats(
+            replica_requests=tuple(answer.predict_requests for answer in answers),
+            tracebacks=tuple(dict.fromkeys(text for answer in answers for text in answer.tracebacks)),
+        )
+
+    def log_tail(self) -> str:
+        """What the processes printed last."""
+        return "\n".join(filter(None, (worker.log_tail() for worker in self._workers)))
+
+    def close(self) -> None:
+        """End every process of ours and wait until it is gone. Safe to call twice."""
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
+        for worker in self._workers:
+            worker.close_channel()
+        for worker in self._workers:
+            worker.stop()
+
+    def _client(self, number: int) -> httpx.Client:
+        import httpx
+
+        if not self._clients:
+            self._clients = [
+                httpx.Client(base_url=_base_url(address), timeout=_CLIENT_TIMEOUT_S, trust_env=False)
+                for address in self.addresses
+            ]
+        return self._clients[number]
+
+    def _epitaph(self) -> str:
+        """Why nobody answers, where the reason is that a process of ours died."""
+        try:
+            self.stats()
+        except DeploymentError as error:
+            return f"; {error}"
+        return ""
+
+
+def _base_url(address: tuple[str, int]) -> str:
+    host, port = address
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

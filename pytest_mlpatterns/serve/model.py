@@ -1,0 +1,89 @@
+"""How a user's model gets into another process.
+
+A model is a callable, a class that is built inside each process, or an import string. What stands in a test file is
+sent by value, since that file cannot be imported elsewhere; everything else is imported there by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.errors import SettingError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__all__ = ["Model", "ModelSource", "pack"]
+
+Model = Callable[[list[Any]], Sequence[Any]]
+_IMPORT_STRING = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model on its way: an import string, or a pickle."""
+
+    name: str
+    import_string: str | None = None
+    pickled: bytes | None = None
+
+    def load(self) -> Model:
+        """Import or unpickle, and build where it is a class. What the user's code raises is raised."""
+        if self.import_string is not None:
+            module, _, attribute = self.import_string.partition(":")
+            found: Any = importlib.import_module(module)
+            for part in attribute.split("."):
+                found = getattr(found, part)
+        else:
+            import cloudpickle
+
+            found = cloudpickle.loads(self.pickled)
+        model = found() if isinstance(found, type) else found
+        if not callable(model):
+            raise TypeError(f"perf_model {self.name} is {type(model).__name__}, which cannot be called with a batch")
+        return model  # type: ignore[no-any-return]
+
+
+def pack(model: object, by_value: Sequence[ModuleType] = ()) -> ModelSource:
+    """Make a model ready for the way into another process.
+
+    Args:
+        model: a callable taking a list of inputs and returning as many outputs, a class of such, or
+            ``"package.module:attribute"``.
+        by_value: modules whose functions and classes are sent by value (test files, conftest files).
+
+    Raises:
+        SettingError: neither of these, or something in it cannot leave this process.
+    """
+    if isinstance(model, str):
+        if not _IMPORT_STRING.fullmatch(model):
+            raise SettingError(
+                f"perf_model is {model!r}, expected an import string; write it as package.module:attribute"
+            )
+        return ModelSource(name=model, import_string=model)
+    if not callable(model):
+        raise SettingError(
+            f"perf_model is {type(model).__name__}, expected a callable that takes a list of inputs, "
+            'a class of such, or an import string "package.module:attribute"'
+        )
+    import cloudpickle
+
+    name = getattr(model, "__qualname__", type(model).__qualname__)
+    with ExitStack() as registered:
+        for module in by_value:
+            if sys.modules.get(module.__name__) is module:
+                cloudpickle.register_pickle_by_value(module)
+                registered.callback(cloudpickle.unregister_pickle_by_value, module)
+        try:
+            return ModelSource(name=name, pickled=cloudpickle.dumps(model))
+        except Exception as error:  # pickling runs the user's code, which may raise anything
+            raise SettingError(
+                f"perf_model {name} cannot be sent to another process: {type(error).__name__}: {error}; "
+                "give a class that builds it there, or an import string"
+            ) from error

@@ -1,0 +1,132 @@
+"""One service process: builds the model, serves it with uvicorn, answers questions about itself, ends with its parent.
+
+The parent sends one :class:`WorkerJob`; the worker answers :class:`Listening` or :class:`LoadFailed`, and then a
+:class:`WorkerStats` for every ``"stats"``. This module must not know patterns or load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.children import Channel
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.serve.model import ModelSource
+
+__all__ = ["BACKLOG", "STATS", "Listening", "LoadFailed", "WorkerJob", "WorkerStats", "listening_socket"]
+
+BACKLOG = 2048
+STATS = "stats"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerJob:
+    """What a worker serves; ``socket_fd`` is an inherited listening socket, or None to open one."""
+
+    model: ModelSource
+    name: str
+    import_path: tuple[str, ...]
+    max_body_bytes: int
+    socket_fd: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """The model is built and the port accepts."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    """The model could not be built; the traceback is the user's."""
+
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStats:
+    """What one worker knows of itself since its start."""
+
+    predict_requests: int
+    tracebacks: tuple[str, ...]
+
+
+def listening_socket() -> socket.socket:
+    """A socket that listens on 127.0.0.1, on a port that the system chose.
+
+    The protocol is named because asyncio sets TCP_NODELAY only then; without it an answer can wait 40 ms for the
+    acknowledgement of the one before.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(BACKLOG)
+    return listener
+
+
+def main() -> None:
+    """The child process."""
+    channel = Channel()
+    job: WorkerJob = channel.receive()
+    sys.path[:] = job.import_path
+    try:
+        model = job.model.load()
+    except BaseException as error:  # also SystemExit: whatever it was, the test wants to see it
+        channel.send(LoadFailed(_user_traceback(error)))
+        raise SystemExit(1) from error
+    listener = listening_socket() if job.socket_fd is None else _inherited(job.socket_fd)
+    _serve(channel, job, model, listener)
+
+
+def _serve(channel: Channel, job: WorkerJob, model: Any, listener: socket.socket) -> None:
+    import uvicorn
+
+    from pytest_mlpatterns.serve.app import ModelApp
+
+    app = ModelApp(model, job.name, job.max_body_bytes)
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        loop="auto",
+        lifespan="off",
+        ws="none",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        log_level="warning",
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=1,
+    )
+    server = uvicorn.Server(config)
+
+    def on_message(message: object) -> None:
+        if message == STATS:
+            channel.send(WorkerStats(app.predict_requests, tuple(app.tracebacks)))
+
+    def on_close() -> None:
+        server.should_exit = True
+
+    async def serve() -> None:
+        asyncio.get_running_loop().call_soon(channel.send, Listening(listener.getsockname()[1]))
+        await server.serve(sockets=[listener])
+
+    channel.listen(on_message, on_close)
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(serve())
+
+
+def _inherited(descriptor: int) -> socket.socket:
+    return socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=descriptor)
+
+
+def _user_traceback(error: BaseException) -> str:
+    """The traceback without the frames of this package, which a reader can do nothing about."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith("pytest_mlpatterns."):
+        frame = frame.tb_next
+    return "".join(traceback.format_exception(type(error), error, frame)).rstrip()

@@ -1,0 +1,178 @@
+"""The arithmetic of uncertainty: how sure a value is, given a few launches of some blocks each.
+
+Pure functions over plain numbers and arrays. This module must not know what the numbers measure.
+
+The unit of evidence is the launch, then the block (a quarter of a second), not the request: two identical deployments
+differ by a launch-level standard deviation of one to four percent however many requests are sent, so resampling
+requests would promise an accuracy that is not there. All arithmetic is on logarithms, since slowdowns multiply.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.records import Estimate, LaunchValue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = [
+    "CHANGE_CONFIDENCE",
+    "CONFIDENCE",
+    "LAUNCH_SD",
+    "PRIOR_DEGREES",
+    "block_weights",
+    "estimate",
+    "min_samples",
+    "ratio_of",
+    "relative_error",
+    "t_quantile",
+    "wilson_interval",
+]
+
+CONFIDENCE = 0.95
+"""Confidence of the intervals that are shown and compared with limits."""
+CHANGE_CONFIDENCE = 0.99
+"""Confidence of the intervals of a change against a baseline: a false alarm costs more than a second look."""
+LAUNCH_SD = 0.017
+"""Relative standard deviation between launches of one deployment, as measured on a shared machine; the prior."""
+PRIOR_DEGREES = 3
+"""How many degrees of freedom the prior is worth beside the launches that were really seen."""
+_RESAMPLES = 200
+_RUN = 3
+
+
+def min_samples(percentile: float, confidence: float = 0.99) -> int:
+    """Fewest samples with which the largest bounds this percentile from above at this confidence.
+
+    The chance that all n samples lie below the q-quantile is q**n, so n = ceil(ln(1 - confidence) / ln(q)): 459 for
+    p99, 90 for p95, 44 for p90 at 99 %.
+
+    Raises:
+        ValueError: the percentile is not between 0 and 100.
+    """
+    if not 0 < percentile < 100:
+        raise ValueError(f"percentile is {percentile!r}, expected more than 0 and less than 100; write 99")
+    return math.ceil(math.log(1 - confidence) / math.log(percentile / 100) - 1e-9)
+
+
+def block_weights(blocks: int) -> NDArray[np.float64]:
+    """How often each block counts in each of 200 resamples: shape ``(200, blocks)``, rows sum to ``blocks``.
+
+    Runs of three neighbouring blocks are drawn together (circular block bootstrap, Politis & Romano 1992), so that
+    slow drifts within a launch widen the interval as they should. The draw is seeded: the same data give the same
+    answer.
+    """
+    draws = math.ceil(blocks / _RUN)
+    starts = np.random.default_rng(0).integers(0, blocks, size=(_RESAMPLES, draws))
+    chosen = (starts[:, :, None] + np.arange(_RUN)) % blocks
+    flat = chosen.reshape(_RESAMPLES, -1)[:, :blocks]
+    offsets = np.arange(_RESAMPLES)[:, None] * blocks
+    counts = np.bincount((flat + offsets).ravel(), minlength=_RESAMPLES * blocks)
+    return counts.reshape(_RESAMPLES, blocks).astype(np.float64)
+
+
+def relative_error(resampled: NDArray[np.float64]) -> float:
+    """Relative standard error: the standard deviation of the logarithms of resampled values above zero."""
+    positive = resampled[resampled > 0]
+    return float(np.std(np.log(positive))) if positive.size > 1 else 0.0
+
+
+def estimate(launches: Sequence[LaunchValue], launch_sd: float, confidence: float = CONFIDENCE) -> Estimate:
+    """The geometric mean over launches, with its interval.
+
+    With y the logarithms of J launch values, e their relative errors and s0 the prior deviation between launches, the
+    variance of one launch is (k0 (s0² + mean e²) + Σ(y - ȳ)²) / (k0 + J - 1) where k0 is :data:`PRIOR_DEGREES`; the
+    interval is exp(ȳ ± t sqrt(variance / J)) with t at k0 + J - 1 degrees of freedom.
+
+    Args:
+        launches: at least one.
+        launch_sd: prior relative deviation between launches; 0 for what does not vary by itself (bytes, memory), whose
+            interval is then the range over the launches.
+        confidence: of the two-sided interval.
+    """
+    values = [launch.value for launch in launches]
+    if launch_sd == 0 or min(values) <= 0:
+        return Estimate(sum(values) / len(values), min(values), max(values))
+    mean = _log_mean(launches)
+    half = t_quantile(confidence, PRIOR_DEGREES + len(launches) - 1) * math.sqrt(
+        _launch_variance(launches, (), launch_sd) / len(launches)
+    )
+    return Estimate(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+
+
+def ratio_of(
+    present: Sequence[LaunchValue],
+    baseline: Sequence[LaunchValue],
+    launch_sd: float,
+    confidence: float = CHANGE_CONFIDENCE,
+) -> Estimate:
+    """Present over baseline, with its interval; both sides share one variance between launches.
+
+    As :func:`estimate`, with k0 + J1 - 1 + J2 - 1 degrees of freedom and variance (1/J1 + 1/J2).
+    All values must be above zero.
+    """
+    difference = _log_mean(present) - _log_mean(baseline)
+    degrees = PRIOR_DEGREES + len(present) + len(baseline) - 2
+    variance = _launch_variance(present, baseline, launch_sd)
+    half = t_quantile(confidence, degrees) * math.sqrt(variance * (1 / len(present) + 1 / len(baseline)))
+    return Estimate(math.exp(difference), math.exp(difference - half), math.exp(difference + half))
+
+
+def wilson_interval(events: int, trials: int, confidence: float = CONFIDENCE) -> Estimate:
+    """A share of independent trials with its interval (Wilson 1927), which holds for no events at all too."""
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = events / trials
+    scale = 1 + z * z / trials
+    middle = (share + z * z / (2 * trials)) / scale
+    half = z * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2) / scale
+    low = 0.0 if events == 0 else max(0.0, middle - half)
+    high = 1.0 if events == trials else min(1.0, middle + half)
+    return Estimate(share, low, high)
+
+
+def t_quantile(confidence: float, degrees: float) -> float:
+    """Two-sided quantile of Student's t: the t with ``P(|T| <= t) = confidence``.
+
+    Hill's asymptotic inverse (Communications of the ACM, algorithm 396, 1970), within 0.1 % from three degrees of
+    freedom on.
+    """
+    tail = 1 - confidence
+    a = 1 / (degrees - 0.5)
+    b = 48 / a**2
+    c = ((20700 * a / b - 98) * a - 16) * a + 96.36
+    d = ((94.5 / (b + c) - 3) / b + 1) * math.sqrt(a * math.pi / 2) * degrees
+    y = (d * tail) ** (2 / degrees)
+    if y > 0.05 + a:
+        x = NormalDist().inv_cdf(tail / 2)
+        y = x * x
+        if degrees < 5:
+            c += 0.3 * (degrees - 4.5) * (x + 0.6)
+        c = (((0.05 * d * x - 5) * x - 7) * x - 2) * x + b + c
+        y = (((((0.4 * y + 6.3) * y + 36) * y + 94.5) / c - y - 3) / b + 1) * x
+        y = math.expm1(a * y * y)
+    else:
+        first = 1 / (((degrees + 6) / (degrees * y) - 0.089 * d - 0.822) * (degrees + 2) * 3)
+        y = ((first + 0.5 / (degrees + 4)) * y - 1) * (degrees + 1) / (degrees + 2) + 1 / y
+    return math.sqrt(degrees * y)
+
+
+def _log_mean(launches: Sequence[LaunchValue]) -> float:
+    return sum(math.log(launch.value) for launch in launches) / len(launches)
+
+
+def _launch_variance(first: Sequence[LaunchValue], second: Sequence[LaunchValue], launch_sd: float) -> float:
+    everything = [*first, *second]
+    within = sum(launch.relative_error**2 for launch in everything) / len(everything)
+    scatter, degrees = 0.0, 0
+    for side in filter(None, (first, second)):
+        mean = _log_mean(side)
+        scatter += sum((math.log(launch.value) - mean) ** 2 for launch in side)
+        degrees += len(side) - 1
+    return (PRIOR_DEGREES * (launch_sd**2 + within) + scatter) / (PRIOR_DEGREES + degrees)

@@ -1,0 +1,149 @@
+"""Durations, sizes, rates and ratios: read from what users write, print for people to read.
+
+The only module that converts between units. Inside the package time is integer nanoseconds, size is integer bytes,
+a ratio is 0..1 and a rate is requests per second.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import timedelta
+
+from pytest_mlpatterns.errors import UnitError
+
+__all__ = [
+    "format_duration",
+    "format_percent",
+    "format_rate",
+    "format_size",
+    "parse_duration",
+    "parse_number",
+    "parse_ratio",
+    "parse_size",
+]
+
+_NS_PER = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "μs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "min": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
+_BYTES_PER = {
+    "B": 1,
+    **{unit: 1000**power for power, unit in enumerate(("kB", "MB", "GB", "TB"), start=1)},
+    **{unit: 1024**power for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), start=1)},
+}
+_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([^\s\d.]+)\s*")
+
+
+def parse_duration(value: object, *, name: str = "duration") -> int:
+    """Read a time such as ``"20ms"``, ``"1.5 s"`` or a ``timedelta``.
+
+    Args:
+        value: text of a number and one of ns, us, µs, ms, s, min, h; or a ``timedelta``. Not negative.
+        name: what the value is, for the message.
+
+    Returns:
+        Whole nanoseconds.
+
+    Raises:
+        UnitError: a bare number, an unknown unit, or a negative time.
+    """
+    if isinstance(value, timedelta):
+        nanoseconds = (value.days * 86_400 + value.seconds) * 10**9 + value.microseconds * 1000
+        if nanoseconds < 0:
+            raise UnitError(f"{name} is {value!r}, expected a time that is not negative")
+        return nanoseconds
+    return round(_quantity(value, _NS_PER, name, "a time with its unit", "20ms"))
+
+
+def parse_size(value: object, *, name: str = "size") -> int:
+    """Read a size such as ``"512MiB"`` (1024-based) or ``"10 MB"`` (1000-based).
+
+    Returns:
+        Whole bytes.
+
+    Raises:
+        UnitError: a bare number, an unknown unit, or a negative size.
+    """
+    return round(_quantity(value, _BYTES_PER, name, "a size with its unit", "512MiB"))
+
+
+def parse_ratio(value: object, *, name: str = "ratio") -> float:
+    """Read a share such as ``0.1`` or ``"10%"``.
+
+    Returns:
+        The share, at least 0.
+
+    Raises:
+        UnitError: not a number or a percentage, negative or not finite.
+    """
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return parse_number(value.strip()[:-1], name=name) / 100
+    return parse_number(value, name=name, example='0.05 or "5%"')
+
+
+def parse_number(value: object, *, name: str, example: str = "100") -> float:
+    """Read a finite number that is not negative.
+
+    Raises:
+        UnitError: anything else.
+    """
+    number = math.nan
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+    if not math.isfinite(number) or number < 0:
+        raise UnitError(f"{name} is {value!r}, expected a number that is not negative; write {example}")
+    return number
+
+
+def format_duration(ns: float) -> str:
+    """Print nanoseconds with three significant digits and the unit that keeps the number between 1 and 1000."""
+    for unit, scale in (("s", 10**9), ("ms", 10**6), ("µs", 10**3)):
+        if abs(ns) >= 0.9995 * scale:
+            return f"{_three_digits(ns / scale)} {unit}"
+    return f"{_three_digits(ns)} ns"
+
+
+def format_size(size_bytes: float) -> str:
+    """Print bytes with three significant digits and a 1024-based unit."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if abs(size_bytes) >= 0.9995 * _BYTES_PER[unit]:
+            return f"{_three_digits(size_bytes / _BYTES_PER[unit])} {unit}"
+    return f"{_three_digits(size_bytes)} B"
+
+
+def format_rate(per_second: float) -> str:
+    """Print requests per second: three significant digits below 1000, whole numbers above."""
+    return f"{_three_digits(per_second)} req/s"
+
+
+def format_percent(ratio: float, *, signed: bool = False) -> str:
+    """Print a share as a percentage with at most three significant digits, ``0.123`` as ``12.3 %``."""
+    percent = ratio * 100
+    digits = 0 if abs(percent) >= 99.95 else 1 if abs(percent) >= 0.95 or percent == 0 else 2
+    return f"{percent:{'+' if signed else ''}.{digits}f} %"
+
+
+def _three_digits(number: float) -> str:
+    if number == 0 or not math.isfinite(number):
+        return f"{number:.0f}"
+    rounded = float(f"{number:.3g}") if abs(number) < 999.5 else float(round(number))
+    decimals = max(0, 2 - math.floor(math.log10(abs(rounded))))
+    return f"{rounded:,.{decimals}f}"
+
+
+def _quantity(value: object, scales: dict[str, int], name: str, expected: str, example: str) -> float:
+    if isinstance(value, str) and (match := _QUANTITY.fullmatch(value)) and match[2] in scales:
+        return float(match[1]) * scales[match[2]]
+    raise UnitError(
+        f'{name} is {value!r}, expected {expected}; write for example "{example}" (units: {", ".join(scales)})'
+    )

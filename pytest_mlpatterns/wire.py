@@ -1,0 +1,98 @@
+"""Inputs and outputs as bytes: REST JSON V1, as KServe and TF Serving define it.
+
+``{"instances": [...]}`` out, ``{"predictions": [...]}`` back, ``{"error": text}`` where it went wrong. Both ends use
+this module; it must not know sockets or HTTP.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+__all__ = [
+    "CONTENT_TYPE",
+    "WireError",
+    "decode_instances",
+    "decode_predictions",
+    "encode_error",
+    "encode_instances",
+    "encode_predictions",
+]
+
+CONTENT_TYPE = "application/json"
+
+
+class WireError(ValueError):
+    """Bytes that are not the message they should be, or values that the message cannot hold."""
+
+
+def encode_instances(instances: list[Any]) -> bytes:
+    """The body of a predict request. Numpy arrays and scalars are written as numbers.
+
+    Raises:
+        WireError: JSON cannot hold an input.
+    """
+    return _dump({"instances": instances})
+
+
+def encode_predictions(outputs: object) -> bytes:
+    """The body of an answer; ``outputs`` is a list, an array, or anything that ``list`` takes.
+
+    Raises:
+        WireError: JSON cannot hold an output.
+    """
+    return _dump({"predictions": outputs})
+
+
+def encode_error(text: str) -> bytes:
+    """The body of an answer that says what went wrong."""
+    return orjson.dumps({"error": text})
+
+
+def decode_instances(body: bytes) -> list[Any]:
+    """The inputs of a predict request, at least one.
+
+    Raises:
+        WireError: not JSON, or not of this form.
+    """
+    instances = _load(body, "instances")
+    if not isinstance(instances, list) or not instances:
+        raise WireError('the body is not {"instances": [...]} with at least one instance')
+    return instances
+
+
+def decode_predictions(body: bytes) -> list[Any]:
+    """The outputs in an answer.
+
+    Raises:
+        WireError: not JSON, or not of this form.
+    """
+    predictions = _load(body, "predictions")
+    if not isinstance(predictions, list):
+        raise WireError('the body is not {"predictions": [...]}')
+    return predictions
+
+
+def _load(body: bytes, key: str) -> object:
+    try:
+        message = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise WireError(f"the body is not JSON: {error}") from None
+    return message.get(key) if isinstance(message, dict) else None
+
+
+def _dump(message: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(message, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError as error:
+        raise WireError(str(error)) from error
+
+
+def _plain(value: object) -> object:
+    """What orjson does not know itself: arrays of other layouts and types, sets, ranges."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, set | frozenset | range):
+        return list(value)
+    raise TypeError(f"JSON cannot hold {type(value).__name__}")
