@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
         UnitError,
         UnusedMarkerWarning,
     )
+    from pytest_mlpatterns.load.draw import Uniform, Zipf
+    from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
     from pytest_mlpatterns.metrics import Metrics
     from pytest_mlpatterns.patterns import Pattern, Replicated, Single
     from pytest_mlpatterns.perf import Perf
@@ -57,6 +59,8 @@ _HOMES = {
         "UnitError",
         "UnusedMarkerWarning",
     ),
+    "load.draw": ("Uniform", "Zipf"),
+    "load.schedule": ("ClosedLoop", "ConstantRate", "PoissonRate", "Stages", "Trace"),
     "metrics": ("Metrics",),
     "patterns": ("Pattern", "Replicated", "Single"),
     "perf": ("Perf",),

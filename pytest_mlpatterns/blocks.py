@@ -14,18 +14,43 @@ import numpy as np
 
 from pytest_mlpatterns.records import LaunchValue
 from pytest_mlpatterns.statistics import block_weights, relative_error
+from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.records import Launch
 
-__all__ = ["BLOCK_NS", "LaunchBlocks"]
+__all__ = ["BLOCK_NS", "LaunchBlocks", "completions_between"]
 
 BLOCK_NS = 250_000_000
 """Nominal length of a block."""
 _MIN_BLOCKS = 8
 _GRID = 4096
+_TREND = 0.10
+_TREND_Z = 2.576
+
+
+def completions_between(
+    done_ns: NDArray[np.int64], edges_ns: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Completions in each block and the time in which they came, so that their quotient is a rate.
+
+    Blocks are cut at completions, not at the clock: n completions then take exactly n intervals, where counts in short
+    windows would round. An edge stays where it is when the last completion before it is a block away: a stall is time
+    that passed.
+
+    Args:
+        done_ns: times of completion, ascending, those before the first edge included.
+        edges_ns: block edges, evenly spaced, one more than blocks.
+    """
+    position = np.searchsorted(done_ns, edges_ns, side="right")
+    cuts = edges_ns
+    if done_ns.size:
+        last = done_ns[np.maximum(position - 1, 0)]
+        close = (position > 0) & (edges_ns - last < edges_ns[1] - edges_ns[0])
+        cuts = np.where(close, last, edges_ns)
+    return np.diff(position).astype(np.float64), np.diff(cuts)
 
 
 class LaunchBlocks:
@@ -129,6 +154,32 @@ class LaunchBlocks:
         since = (self._edges[1:] - self._edges[0]) / 1e9
         return [(float(t), float(mine), float(all_)) for t, mine, all_ in zip(since, own, machine, strict=True)]
 
+    def trend(self) -> str | None:
+        """A sentence where latency rose or fell steadily through the window; None where it was stationary.
+
+        The slope is Theil and Sen's, the median of the slopes between all pairs of block medians, on logarithms. It
+        counts when it would change the latency by over a tenth through the window and Kendall's test finds it at 99 %.
+        """
+        due_ns = self._launch.samples.due_ns[self._successes]
+        block = np.searchsorted(self._edges, due_ns, side="right") - 1
+        present = [number for number in range(self.count) if (block == number).any()]
+        if len(present) < _MIN_BLOCKS:
+            return None
+        medians = np.log([max(np.median(self.latencies_ns[block == number]), 1.0) for number in present])
+        first, second = np.triu_indices(len(present), k=1)
+        apart = np.array(present)[second] - np.array(present)[first]
+        slope = float(np.median((medians[second] - medians[first]) / apart))
+        change = float(np.expm1(slope * (self.count - 1)))
+        n = len(present)
+        concordance = float(np.sign(medians[second] - medians[first]).sum())
+        spread = (n * (n - 1) * (2 * n + 5) / 18) ** 0.5
+        if abs(change) < _TREND or abs(concordance) < _TREND_Z * spread:
+            return None
+        seconds = self._launch.window.duration_ns / 1e9
+        return (
+            f"not stationary: RTM changed by {format_percent(change, signed=True)} through the {seconds:.1f} s window"
+        )
+
     @cached_property
     def _weights(self) -> NDArray[np.float64]:
         return block_weights(self.count)
@@ -142,19 +193,8 @@ class LaunchBlocks:
 
     @cached_property
     def _completions(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Completions per block and the time in which they came.
-
-        Blocks are cut at completions, not at the clock: n completions then take exactly n intervals, where counts in
-        short windows would round. An edge stays where it is when the last completion before it is a block away: a
-        stall is time that passed.
-        """
-        position = np.searchsorted(self._done_ns, self._edges, side="right")
-        cuts = self._edges.copy()
-        if self._done_ns.size:
-            last = self._done_ns[np.maximum(position - 1, 0)]
-            close = (position > 0) & (self._edges - last < (self._edges[1] - self._edges[0]))
-            cuts = np.where(close, last, self._edges)
-        return np.diff(position).astype(np.float64), np.diff(cuts)
+        """Completions per block and the time in which they came."""
+        return completions_between(self._done_ns, self._edges)
 
     @cached_property
     def _cumulated(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

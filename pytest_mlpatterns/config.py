@@ -156,6 +156,14 @@ def read_settings(
         values["pattern"] = pattern
     del values["engine"]
     settings = {**values, "schedule": _read_schedule(marker)}
+    if (length_ns := settings["schedule"].length_ns) is not None:
+        for name in ("duration", "warmup"):
+            if marker.get(name) is not None:
+                raise SettingError(
+                    f"perf({name}=...) beside {settings['schedule']}, expected one of them; such a load says itself "
+                    f"how long it is"
+                )
+        settings["duration"] = length_ns
     for name in ("duration", "warmup", "timeout", "startup_timeout", "budget"):
         settings[f"{name}_ns"] = settings.pop(name)
     return Settings(**settings)
@@ -231,9 +239,13 @@ def _read_schedule(marker: Mapping[str, Any]) -> Schedule:
     if len(given) > 1:
         raise SettingError(f"perf({'=..., '.join(given)}=...) names two loads, expected one of them")
     if given == ["load"]:
-        raise SettingError(
-            "perf(load=...) is not available in this version; write concurrency=16 (closed loop) or rate_rps=200 (open)"
-        )
+        load = marker["load"]
+        if not isinstance(load, Schedule):
+            raise SettingError(
+                f"perf(load=...) is {load!r}, expected a schedule; write ClosedLoop(16), ConstantRate(200), "
+                "PoissonRate(200), Stages([('10s', 100)]) or Trace('arrivals.csv')"
+            )
+        return load
     if given == ["rate_rps"]:
         return ConstantRate(marker["rate_rps"])
     return ClosedLoop(1 if marker.get("concurrency") is None else marker["concurrency"])

@@ -6,7 +6,7 @@ Puts serve, load and observe together. It must not know limits, baselines or pyt
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,33 +14,30 @@ import numpy as np
 from pytest_mlpatterns.errors import DeploymentError, UncountableResultError
 from pytest_mlpatterns.load.generator import LoadInterrupted
 from pytest_mlpatterns.load.job import Job, Progress, WindowOpened
-from pytest_mlpatterns.load.schedule import ConstantRate
+from pytest_mlpatterns.load.samples import samples_of
+from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.observe import Observer
 from pytest_mlpatterns.records import GeneratorReport, Launch, PatternStats, Samples, Warmup, Window
+from pytest_mlpatterns.sustain import Search
 from pytest_mlpatterns.wire import WireError, decode_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_mlpatterns.load.capacity import Objective
     from pytest_mlpatterns.load.generator import Generator
     from pytest_mlpatterns.load.job import Recorded
     from pytest_mlpatterns.load.payload import Payload
     from pytest_mlpatterns.load.schedule import Schedule
+    from pytest_mlpatterns.records import Capacity, LaunchValue
     from pytest_mlpatterns.serve.deployment import Deployment
 
 __all__ = ["Bench", "Interrupted", "LoadPlan"]
 
 _POLL_S = 0.05
 _CHECKED_ANSWERS = 200
-_DTYPES = {
-    "due_ns": np.int64,
-    "sent_ns": np.int64,
-    "done_ns": np.int64,
-    "outcome": np.int16,
-    "request": np.uint32,
-    "target": np.uint8,
-    "received_bytes": np.uint32,
-}
+MAX_SEARCH_NS = 15_000_000_000
+"""Longest capacity search, where the test's budget allows it."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -120,6 +117,36 @@ class Bench:
             return _send_one(deployment, self.plan)
         return _measure(deployment, self.plan, self._generator, self._on_progress)
 
+    def search(
+        self,
+        decided: Callable[[LaunchValue], bool],
+        objective: Objective | None,
+        budget_ns: int,
+    ) -> Capacity:
+        """Search for what the deployment that runs now sustains.
+
+        Args:
+            decided: ends the search early, see :func:`pytest_mlpatterns.load.capacity.climb`.
+            objective: a latency objective to keep, None for throughput alone.
+            budget_ns: time after which the search ends.
+
+        Raises:
+            DeploymentError: it did not start, or one of its processes died.
+        """
+        deployment = self.deployment
+        plan = replace(self.plan, schedule=ClosedLoop(1), check=None)
+        messages = plan.payload.messages(*deployment.addresses[0], deployment.path)
+        search = Search(
+            template=_job(deployment, plan, messages),
+            generator=self._generator,
+            deadline_ns=time.perf_counter_ns() + min(budget_ns, MAX_SEARCH_NS),
+            on_progress=self._on_progress,
+            ceiling_rps=self._generator.ceiling_rps,
+        )
+        capacity = search.run(decided, objective)
+        deployment.stats()  # a process that died in the search is told, not taken for capacity
+        return capacity
+
     def log_tail(self) -> str:
         """What the deployment's processes printed last."""
         return "" if self._deployment is None else self._deployment.log_tail()
@@ -139,16 +166,7 @@ def _measure(
 ) -> Launch:
     """Warm up, measure one window, drain; watch the deployment meanwhile."""
     messages = plan.payload.messages(*deployment.addresses[0], deployment.path)
-    job = Job(
-        addresses=deployment.addresses,
-        messages=messages,
-        schedule=plan.schedule,
-        balance=deployment.balance,
-        duration_ns=plan.duration_ns,
-        warmup_ns=plan.warmup_ns,
-        timeout_ns=plan.timeout_ns,
-        keep_answers=_CHECKED_ANSWERS if plan.check else 0,
-    )
+    job = _job(deployment, plan, messages)
     observer = Observer(deployment.pids)
     before: list[PatternStats] = []
 
@@ -162,7 +180,9 @@ def _measure(
     def launch_of(recorded: Recorded) -> Launch:
         observer.sample()
         now = deployment.stats()
-        return _launch(deployment, plan, messages, recorded, observer, now.since(before[0]) if before else now)
+        launch = _launch(deployment, plan, messages, recorded, observer, now.since(before[0]) if before else now)
+        report = replace(launch.generator, ceiling_rps=generator.ceiling_rps)
+        return replace(launch, generator=report)
 
     observer.sample()
     try:
@@ -173,6 +193,20 @@ def _measure(
     if plan.check is not None:
         _check_answers(plan, recorded)
     return launch
+
+
+def _job(deployment: Deployment, plan: LoadPlan, messages: tuple[bytes, ...]) -> Job:
+    return Job(
+        addresses=deployment.addresses,
+        messages=messages,
+        order=plan.payload.order(),
+        schedule=plan.schedule,
+        balance=deployment.balance,
+        duration_ns=plan.duration_ns,
+        warmup_ns=plan.warmup_ns,
+        timeout_ns=plan.timeout_ns,
+        keep_answers=_CHECKED_ANSWERS if plan.check else 0,
+    )
 
 
 def _send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
@@ -219,9 +253,8 @@ def _launch(  # noqa: PLR0913, PLR0917 - the pieces of one record
     observer: Observer,
     stats: PatternStats,
 ) -> Launch:
-    columns = {name: np.frombuffer(recorded.columns[name], dtype=dtype) for name, dtype in _DTYPES.items()}
     return Launch(
-        samples=Samples(**columns),
+        samples=samples_of(recorded),
         window=recorded.window,
         usage=observer.usage(),
         stats=stats,
@@ -229,7 +262,7 @@ def _launch(  # noqa: PLR0913, PLR0917 - the pieces of one record
         generator=recorded.generator,
         cold_start_ns=deployment.cold_start_ns,
         request_bytes=np.array([len(message) for message in messages], dtype=np.int64),
-        open_loop=isinstance(plan.schedule, ConstantRate),
+        open_loop=not plan.schedule.closed,
     )
 
 

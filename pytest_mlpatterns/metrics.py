@@ -6,7 +6,7 @@ Pure: takes launches, returns estimates. It must not know limits or baselines.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.records import Launch, LaunchValue
+    from pytest_mlpatterns.records import Capacity, GeneratorReport, Launch, LaunchValue
 
-__all__ = ["METRICS", "GeneratorMetrics", "Metric", "Metrics", "percentile_metric"]
+__all__ = ["METRICS", "GeneratorMetrics", "Metric", "Metrics", "metric_named", "percentile_metric", "why_limited"]
 
-_LIMITED_CPU_SHARE = 0.85
+_LIMITED_SHARE = 0.70
 _LIMITED_LAG_NS = 1_000_000
 
 
@@ -35,6 +35,7 @@ _LIMITED_LAG_NS = 1_000_000
 class Metric:
     """What a metric is called, how a launch yields it, how it prints, and which way is worse.
 
+    ``of`` is None for NMRT, which a search yields and not a launch.
     ``launch_sd`` is how much it is expected to vary between launches (0: not by itself). ``floor`` is the smallest
     change that a comparison takes seriously, in the metric's unit: 30 µs of latency are a machine's mood, not a
     regression. ``percentile`` is set for latencies.
@@ -42,7 +43,7 @@ class Metric:
 
     name: str
     label: str
-    of: Callable[[LaunchBlocks], LaunchValue | None]
+    of: Callable[[LaunchBlocks], LaunchValue | None] | None
     show: Callable[[float], str]
     better: Literal["lower", "higher"] = "lower"
     launch_sd: float = LAUNCH_SD
@@ -68,6 +69,7 @@ METRICS = {
     for metric in (
         *(percentile_metric(percentile) for percentile in (50, 90, 95, 99)),
         Metric("throughput", "throughput", LaunchBlocks.throughput, format_rate, better="higher"),
+        Metric("nmrt", "NMRT", None, format_rate, better="higher"),
         Metric("error_rate", "error rate", LaunchBlocks.error_rate, format_percent, launch_sd=0.0),
         Metric("asl", "ASL", LaunchBlocks.asl, format_percent, floor=0.01),
         Metric("cpu_per_request", "CPU per request", LaunchBlocks.cpu_per_request, format_duration, floor=10_000),
@@ -78,6 +80,17 @@ METRICS = {
     )
 }
 """Every metric by its name, in the order in which reports show them."""
+
+
+def metric_named(name: str) -> Metric:
+    """The metric of this name; ``nmrt(p95<50ms)`` is NMRT under a latency objective.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if name.startswith("nmrt("):
+        return replace(METRICS["nmrt"], name=name, label=f"NMRT {name[4:]}")
+    return METRICS[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +115,11 @@ class Metrics:
 
     Args:
         launches: at least one, each with at least one request.
+        capacities: one for each capacity search, in the order in which they were made.
     """
 
     launches: tuple[Launch, ...]
+    capacities: tuple[Capacity, ...] = ()
 
     @property
     def rtm_ns(self) -> Estimate:
@@ -151,6 +166,21 @@ class Metrics:
         """Mean size of a successful answer on the wire, headers included."""
         return self._known("response_bytes")
 
+    @property
+    def nmrt_rps(self) -> Estimate | None:
+        """Number of requests at max throughput: the most per second that is sustained; None where not searched for.
+
+        Of the searches without a latency objective; where a search ended early it is a lower bound
+        (``capacities[...].at_least``).
+        """
+        return self.estimate(METRICS["nmrt"])
+
+    @property
+    def nmrt_concurrency(self) -> Estimate | None:
+        """The smallest number of requests in flight with which NMRT is reached, over the searches."""
+        found = [capacity.concurrency for capacity in self._searches("nmrt")]
+        return Estimate(sum(found) / len(found), min(found), max(found)) if found else None
+
     @cached_property
     def replica_share(self) -> tuple[Estimate, ...] | None:
         """Share of the window's requests that each replica answered, None for a single process."""
@@ -163,7 +193,7 @@ class Metrics:
     @cached_property
     def generator(self) -> GeneratorMetrics:
         """The load generator's own figures."""
-        lag = np.concatenate([blocks.send_lag_ns for blocks in self._by_launch])
+        lag = np.concatenate([blocks.send_lag_ns for blocks in self.by_launch])
         cpu = sum(launch.generator.cpu_ns for launch in self.launches)
         completed = sum(launch.generator.completed for launch in self.launches)
         return GeneratorMetrics(cpu / max(completed, 1), lag, self._limited())
@@ -171,18 +201,18 @@ class Metrics:
     @property
     def requests(self) -> int:
         """Requests that were due in the measured windows."""
-        return sum(blocks.requests for blocks in self._by_launch)
+        return sum(blocks.requests for blocks in self.by_launch)
 
     @property
     def blocks(self) -> int:
         """Blocks over all launches."""
-        return sum(blocks.count for blocks in self._by_launch)
+        return sum(blocks.count for blocks in self.by_launch)
 
     @cached_property
     def failures(self) -> dict[int, int]:
         """How many requests ended with each status or failure code that is not 2xx."""
         total: Counter[int] = Counter()
-        for blocks in self._by_launch:
+        for blocks in self.by_launch:
             total.update(blocks.failures)
         return dict(total.most_common())
 
@@ -194,7 +224,7 @@ class Metrics:
             ValueError: not between 0 and 100.
         """
         metric, needed = percentile_metric(percentile), min_samples(percentile)
-        samples = sum(blocks.latencies_ns.size for blocks in self._by_launch)
+        samples = sum(blocks.latencies_ns.size for blocks in self.by_launch)
         if samples == 0:
             raise UncountableResultError(f"no request succeeded, so there is no {metric.label}")
         if samples < needed:
@@ -205,8 +235,10 @@ class Metrics:
         return estimate(self.launch_values(metric), metric.launch_sd)
 
     def launch_values(self, metric: Metric) -> tuple[LaunchValue, ...]:
-        """The metric's value in each launch that has one."""
-        values = [metric.of(blocks) for blocks in self._by_launch]
+        """The metric's value in each launch that has one; for NMRT, in each search."""
+        if metric.of is None:
+            return tuple(capacity.nmrt for capacity in self._searches(metric.name) if capacity.nmrt.value > 0)
+        values = [metric.of(blocks) for blocks in self.by_launch]
         return tuple(value for value in values if value is not None)
 
     def estimate(self, metric: Metric) -> Estimate | None:
@@ -216,10 +248,21 @@ class Metrics:
 
     def load_over_time(self) -> list[tuple[float, float, float]]:
         """ASL's course over the last launch: ``(seconds, deployment's share, whole machine's share)`` per block."""
-        return self._by_launch[-1].load_over_time()
+        return self.by_launch[-1].load_over_time()
+
+    def only_at_least(self, metric: Metric) -> bool:
+        """Whether the metric is NMRT and every search for it ended before the deployment degraded."""
+        return metric.of is None and all(capacity.at_least for capacity in self._searches(metric.name))
+
+    def _searches(self, name: str) -> list[Capacity]:
+        """The searches for NMRT, or for NMRT under an objective: those that went to the end, if any did."""
+        wanted = None if name == "nmrt" else name[len("nmrt(") : -1]
+        found = [capacity for capacity in self.capacities if capacity.objective == wanted]
+        return [capacity for capacity in found if not capacity.at_least] or found
 
     @cached_property
-    def _by_launch(self) -> tuple[LaunchBlocks, ...]:
+    def by_launch(self) -> tuple[LaunchBlocks, ...]:
+        """The launches, cut into blocks."""
         return tuple(LaunchBlocks(launch) for launch in self.launches)
 
     def _known(self, name: str) -> Estimate:
@@ -229,17 +272,43 @@ class Metrics:
         return found
 
     def _limited(self) -> str | None:
-        for launch, blocks in zip(self.launches, self._by_launch, strict=True):
-            share = launch.generator.cpu_ns / max(launch.generator.wall_ns, 1)
-            if share > _LIMITED_CPU_SHARE:
-                return f"the load generator used {format_percent(share)} of a core and may itself be the limit"
-            if launch.open_loop and blocks.requests:
-                lag = float(np.percentile(blocks.send_lag_ns, 99))
-                median = blocks.percentile(50)
-                allowed = max(_LIMITED_LAG_NS, 0.1 * median.value if median else 0.0)
-                if lag > allowed:
-                    return (
-                        f"the load generator was behind its schedule: 1 % of the requests were sent over "
-                        f"{format_duration(lag)} late, allowed are {format_duration(allowed)}"
-                    )
+        for launch, blocks in zip(self.launches, self.by_launch, strict=True):
+            median = blocks.percentile(50)
+            lag = blocks.send_lag_ns if launch.open_loop else None
+            if why := why_limited(launch.generator, send_lag_ns=lag, latency_ns=median.value if median else 0.0):
+                return why
         return None
+
+
+def why_limited(
+    report: GeneratorReport, *, send_lag_ns: NDArray[np.int64] | None = None, latency_ns: float = 0.0
+) -> str | None:
+    """Why the load generator itself may be what was measured; None where it was not.
+
+    It is the limit when it used over 70 % of a core, reached over 70 % of what it reaches against a server that does
+    nothing, or, in an open loop, sent 1 % of its requests later than 1 ms and than a tenth of the latency.
+
+    Args:
+        report: the generator's own figures.
+        send_lag_ns: how late each request of an open loop was sent; None for a closed loop, where none is due.
+        latency_ns: the latency that the lag is compared with.
+    """
+    wall_ns = max(report.wall_ns, 1)
+    share = report.cpu_ns / wall_ns
+    if share > _LIMITED_SHARE:
+        return f"the load generator used {format_percent(share)} of a core and may itself be the limit"
+    if report.ceiling_rps is not None and report.completed * 1e9 / wall_ns > _LIMITED_SHARE * report.ceiling_rps:
+        return (
+            f"the load generator did {format_rate(report.completed * 1e9 / wall_ns)}, over "
+            f"{format_percent(_LIMITED_SHARE)} of the {format_rate(report.ceiling_rps)} that it reaches "
+            "on this machine against a server that does nothing"
+        )
+    if send_lag_ns is not None and send_lag_ns.size:
+        lag = float(np.percentile(send_lag_ns, 99))
+        allowed = max(_LIMITED_LAG_NS, 0.1 * latency_ns)
+        if lag > allowed:
+            return (
+                f"the load generator was behind its schedule: 1 % of the requests were sent over "
+                f"{format_duration(lag)} late, allowed are {format_duration(allowed)}"
+            )
+    return None

@@ -1,12 +1,11 @@
 """What a test talks to: measure, decide, assert.
 
-An assertion measures as long as it must to decide. An open verdict, and a failing one that rests on a single launch,
-start the deployment again and measure once more, until decided or out of budget. This module must not know pytest.
+An assertion measures as long as it must to decide (:mod:`pytest_mlpatterns.evidence`). This module must not know
+pytest.
 """
 
 from __future__ import annotations
 
-import time
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -22,13 +21,15 @@ from pytest_mlpatterns.errors import (
     SettingError,
     UncountableResultError,
 )
-from pytest_mlpatterns.measure import Interrupted
-from pytest_mlpatterns.metrics import METRICS, Metric, Metrics, percentile_metric
-from pytest_mlpatterns.records import Judgement, Outcome, Setup, TestResult
-from pytest_mlpatterns.reports.facts import describe_failures, failure_text
-from pytest_mlpatterns.statistics import min_samples
-from pytest_mlpatterns.units import format_percent, parse_duration, parse_number, parse_ratio, parse_size
-from pytest_mlpatterns.verdict import judge_change, judge_limit
+from pytest_mlpatterns.evidence import Evidence
+from pytest_mlpatterns.load.capacity import DECIDED, parse_objective
+from pytest_mlpatterns.load.job import describe_failures
+from pytest_mlpatterns.metrics import METRICS, Metric, Metrics, metric_named, percentile_metric
+from pytest_mlpatterns.records import Estimate, Judgement, Outcome, Setup, TestResult
+from pytest_mlpatterns.reports.facts import describe_capacity, failure_text
+from pytest_mlpatterns.statistics import estimate, min_samples
+from pytest_mlpatterns.units import format_rate, parse_duration, parse_number, parse_ratio, parse_size
+from pytest_mlpatterns.verdict import judge_change, judge_limit, why_uncountable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,14 +37,12 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.baseline import Entry
     from pytest_mlpatterns.config import Settings
     from pytest_mlpatterns.measure import Bench
-    from pytest_mlpatterns.records import Estimate, Launch, LaunchValue
+    from pytest_mlpatterns.records import LaunchValue
 
 __all__ = ["Perf", "Reference"]
 
 _UPDATE_LAUNCHES = 3
 """A baseline is recorded from so many launches, since it will be compared with many times."""
-_MAX_ERROR_RATIO = 0.05
-"""With a larger share of failed requests, the latency of the rest says nothing about the service."""
 _COMPARED = ("rtm", "throughput")
 
 
@@ -74,12 +73,9 @@ class Perf:
         self._bench = bench
         self._settings = settings
         self._reference = reference
+        self._evidence = Evidence(bench, settings.budget_ns, settings.launches)
         self._setup = Setup(subject, str(settings.schedule), settings.wire, bench.plan.payload.digest)
-        self._launches: list[Launch] = []
-        self._metrics: Metrics | None = None
         self._judgements: list[Judgement] = []
-        self._spent_s = 0.0
-        self._interrupted = False
 
     @property
     def metrics(self) -> Metrics:
@@ -89,9 +85,7 @@ class Perf:
             UncountableResultError: not a single request was due in the window.
             DeploymentError: the deployment did not start, or died.
         """
-        self._measure_at_least(1)
-        assert self._metrics is not None
-        return self._metrics
+        return self._evidence.metrics
 
     def predict(self, value: Any) -> Any:
         """Ask the deployment for one input, outside the load: a functional check under the pattern.
@@ -148,6 +142,58 @@ class Perf:
         __tracebackhide__ = True
         self._assert_limit(METRICS["cpu_per_request"], parse_duration(limit, name="assert_cpu_per_request_below(...)"))
 
+    def measure_nmrt(self, *, slo: str | None = None) -> Metrics:
+        """Search for NMRT, the most requests per second that the deployment sustains before it begins to degrade.
+
+        Takes at most 15 seconds of the test's budget. Assertions about NMRT start it by themselves.
+
+        Args:
+            slo: a latency objective such as ``"p95<50ms"``; the search is then for the highest rate that keeps it.
+
+        Returns:
+            The metrics with ``nmrt_rps`` and ``nmrt_concurrency``; ``capacities`` holds the ladder.
+        """
+        objective = None if slo is None else parse_objective(slo)
+        self._evidence.measure_at_least(1)
+        if not self._bench.smoke:
+            self._evidence.search(_never, objective)
+        return self.metrics
+
+    def assert_nmrt_at_least(self, rps: object, *, slo: str | None = None) -> None:
+        """The deployment sustains at least so many requests per second; measures until that is decided.
+
+        Args:
+            rps: requests per second.
+            slo: a latency objective such as ``"p95<50ms"`` that has to be kept at that rate.
+        """
+        __tracebackhide__ = True
+        limit = parse_number(rps, name="assert_nmrt_at_least(...)")
+        objective = None if slo is None else parse_objective(slo)
+        metric = METRICS["nmrt"] if objective is None else metric_named(f"nmrt({objective})")
+
+        def enough(value: LaunchValue) -> bool:
+            measured = estimate([value], metric.launch_sd)
+            return objective is None and judge_limit(metric, measured, limit).outcome is Outcome.PASS
+
+        def judge() -> Judgement:
+            self._countable()
+            judgement = judge_limit(metric, self.metrics.estimate(metric) or Estimate(0.0, 0.0, 0.0), limit)
+            ends_early = [one for one in self.metrics.capacities if one.at_least and one.stopped != DECIDED]
+            if judgement.outcome is not Outcome.PASS and ends_early:
+                raise UncountableResultError(
+                    f"{metric.label} is at least {format_rate(ends_early[-1].nmrt.value)}, "
+                    f"but not known: {ends_early[-1].stopped}"
+                )
+            return judgement
+
+        self._evidence.measure_at_least(1)
+        if not self._bench.smoke:
+            search = partial(self._evidence.search, enough, objective)
+            known = self.metrics.estimate(metric)
+            if known is None or judge_limit(metric, known, limit).outcome is not Outcome.PASS:
+                search()
+            self._settle(self._evidence.decide(judge, search))
+
     def assert_no_regression(self, metrics: Sequence[str] = _COMPARED, tolerance: object = None) -> None:
         """No metric is worse than the baseline beyond the tolerance.
 
@@ -169,7 +215,7 @@ class Perf:
         given = self._settings.tolerance
         if tolerance is not None:
             given = parse_ratio(tolerance, name="assert_no_regression(tolerance=...)")
-        self._measure_at_least(1)
+        self._evidence.measure_at_least(1)
         self._compare([METRICS[name] for name in metrics], given)
 
     def finish(self) -> None:
@@ -180,25 +226,27 @@ class Perf:
             PerfFailure: there is no comparable entry, and one is required.
         """
         __tracebackhide__ = True
-        self._measure_at_least(1)
+        self._evidence.measure_at_least(1)
         if self._bench.smoke:
             return
         self._countable()
         if self._reference.mode is BaselineMode.UPDATE:
-            self._measure_at_least(_UPDATE_LAUNCHES)
+            self._evidence.measure_at_least(_UPDATE_LAUNCHES)
             self._countable()
         judged = {judgement.metric for judgement in self._judgements if judgement.against == "baseline"}
-        self._compare([METRICS[name] for name in _COMPARED if name not in judged], self._settings.tolerance)
+        metrics = [METRICS[name] for name in _COMPARED] + self._searched_for()
+        self._compare([metric for metric in metrics if metric.name not in judged], self._settings.tolerance)
         if self._reference.mode is BaselineMode.REQUIRE and (why := self._why_not_comparable()):
             raise PerfFailure(f"{why}, and --perf-baseline require asks for one; record it: {self._update_command()}")
 
     def result(self, *, passed: bool) -> TestResult | None:
         """Everything for reports and the baseline; None where nothing was measured."""
-        metrics = self._metrics
+        metrics = self._evidence.so_far
         if metrics is None:
             return None
         launches, estimates = {}, {}
-        for metric in METRICS.values():
+        others = [metric for metric in self._searched_for() if metric.name not in METRICS]
+        for metric in (*METRICS.values(), *others):
             if (found := self._estimate_or_none(metric)) is not None:
                 estimates[metric.name] = (found.value, found.low, found.high)
                 values = metrics.launch_values(metric)
@@ -213,22 +261,25 @@ class Perf:
             requests=metrics.requests,
             failed_requests={str(code): count for code, count in metrics.failures.items()},
             blocks=metrics.blocks,
-            launch_count=len(self._launches),
-            seconds_spent=self._spent_s,
+            launch_count=len(metrics.launches),
+            seconds_spent=self._evidence.spent_s,
             baseline_note=self._baseline_note(),
             notes=self._notes(metrics),
             load_over_time=tuple(metrics.load_over_time()),
+            capacities=metrics.capacities,
             generator={
                 "cpu_ns_per_request": metrics.generator.cpu_ns_per_request,
                 "send_lag_p99_ns": metrics.generator.send_lag_ns(99) if metrics.requests else None,
                 "limited": metrics.generator.limited is not None,
             },
-            interrupted=self._interrupted,
+            interrupted=self._evidence.interrupted,
         )
 
     def diagnosis(self) -> str:
         """What helps to understand a failing test: the model's tracebacks and what its processes printed last."""
-        tracebacks = [text for launch in self._launches if launch.stats for text in launch.stats.tracebacks]
+        so_far = self._evidence.so_far
+        launches = () if so_far is None else so_far.launches
+        tracebacks = [text for launch in launches if launch.stats for text in launch.stats.tracebacks]
         log = self._bench.log_tail()
         parts = [f"The model raised:\n{text}" for text in dict.fromkeys(tracebacks)]
         return "\n\n".join([*parts, f"The deployment printed last:\n{log}"] if log else parts)
@@ -247,10 +298,14 @@ class Perf:
                 )
             return judge_limit(metric, measured, limit)
 
-        self._measure_at_least(1)
+        self._evidence.measure_at_least(1)
         if self._bench.smoke:
             return
-        judgement = self._decide(judge)
+        self._settle(self._evidence.decide(judge))
+
+    def _settle(self, judgement: Judgement) -> None:
+        """Keep the verdict on a limit, and let it fail the test where it must."""
+        __tracebackhide__ = True
         self._judgements.append(judgement)
         if judgement.outcome is Outcome.FAIL:
             raise LimitFailure(self._failure([judgement]))
@@ -266,7 +321,8 @@ class Perf:
         for metric in metrics:
             before = entry.metrics.get(metric.name)
             if before and self._estimate_or_none(metric) is not None:
-                found.append(self._decide(partial(self._judge_change, metric, before, tolerance)))
+                judge = partial(self._judge_change, metric, before, tolerance)
+                found.append(self._evidence.decide(judge, self._search_again(metric)))
         self._judgements.extend(found)
         if failed := [judgement for judgement in found if judgement.outcome is Outcome.FAIL]:
             raise RegressionFailure(self._failure(failed))
@@ -277,59 +333,10 @@ class Perf:
         self._countable()
         return judge_change(metric, self.metrics.launch_values(metric), before, tolerance)
 
-    def _decide(self, judge: Callable[[], Judgement]) -> Judgement:
-        """Judge, and measure further launches while that is open or rests on one launch, and the budget allows."""
-        judgement = judge()
-        while self._unsettled(judgement) and self._may_launch_again():
-            self._measure()
-            judgement = judge()
-        return judgement
-
-    def _unsettled(self, judgement: Judgement) -> bool:
-        if judgement.outcome is Outcome.INCONCLUSIVE:
-            return True
-        return judgement.outcome is Outcome.FAIL and len(self._launches) < 2
-
-    def _may_launch_again(self) -> bool:
-        per_launch = self._spent_s / max(len(self._launches), 1)
-        within = (self._spent_s + per_launch) * 1e9 <= self._settings.budget_ns
-        return within and len(self._launches) < self._settings.launches
-
-    def _measure_at_least(self, launches: int) -> None:
-        while not self._launches or (len(self._launches) < launches and self._may_launch_again()):
-            self._measure()
-
-    def _measure(self) -> None:
-        started = time.perf_counter()
-        try:
-            self._launches.append(self._bench.measure())
-        except Interrupted as stop:
-            self._interrupted = True
-            self._launches.append(stop.launch)
-            raise
-        finally:
-            self._spent_s += time.perf_counter() - started
-            if self._launches:
-                self._metrics = Metrics(tuple(self._launches))
-
     def _countable(self, *, errors_count: bool = True) -> None:
         """Raise where what was measured supports no verdict."""
-        metrics = self.metrics
-        if not metrics.requests:
-            raise UncountableResultError(
-                "no request was due in the measured window; measure longer (duration=) or with more load"
-            )
-        kinds = describe_failures(metrics.failures)
-        failed = sum(metrics.failures.values())
-        if failed == metrics.requests:
-            raise UncountableResultError(f"none of {failed:,} requests succeeded ({kinds})")
-        if errors_count and failed > _MAX_ERROR_RATIO * metrics.requests:
-            raise UncountableResultError(
-                f"{failed:,} of {metrics.requests:,} requests failed ({kinds}); over "
-                f"{format_percent(_MAX_ERROR_RATIO)} the others say nothing about the service"
-            )
-        if metrics.generator.limited:
-            raise UncountableResultError(metrics.generator.limited)
+        if why := why_uncountable(self.metrics, errors_count=errors_count):
+            raise UncountableResultError(why)
 
     def _leave_open(self, judgements: list[Judgement]) -> None:
         __tracebackhide__ = True
@@ -346,15 +353,27 @@ class Perf:
 
     def _estimate_or_none(self, metric: Metric) -> Estimate | None:
         """A metric of this result, None where it does not apply or has too few samples to be told."""
-        assert self._metrics is not None
+        metrics = self.metrics
         try:
             if metric.name == "error_rate":
-                return self._metrics.error_ratio if self._metrics.requests else None
+                return metrics.error_ratio if metrics.requests else None
             if metric.percentile is not None:
-                return self._metrics.latency_ns(metric.percentile)
+                return metrics.latency_ns(metric.percentile)
         except UncountableResultError:
             return None
-        return self._metrics.estimate(metric)
+        return None if metrics.only_at_least(metric) else metrics.estimate(metric)
+
+    def _searched_for(self) -> list[Metric]:
+        """NMRT as this test searched for it: alone, and under each objective."""
+        objectives = dict.fromkeys(capacity.objective for capacity in self.metrics.capacities)
+        return [metric_named("nmrt" if one is None else f"nmrt({one})") for one in objectives]
+
+    def _search_again(self, metric: Metric) -> Callable[[], None] | None:
+        """How more evidence for this metric is had, None where another launch gives it."""
+        if metric.of is not None:
+            return None
+        objective = None if metric.name == "nmrt" else parse_objective(metric.name[len("nmrt(") : -1])
+        return partial(self._evidence.search, _never, objective)
 
     @property
     def _compares(self) -> bool:
@@ -374,16 +393,28 @@ class Perf:
 
     def _notes(self, metrics: Metrics) -> tuple[str, ...]:
         notes = []
-        if any(launch.warmup.steady is False for launch in self._launches):
+        if any(launch.warmup.steady is False for launch in metrics.launches):
             notes.append("the warm-up ended by its time limit, not because the load was steady")
         if metrics.failures:
             failed = sum(metrics.failures.values())
             notes.append(f"{failed:,} of {metrics.requests:,} requests failed ({describe_failures(metrics.failures)})")
-        if any(launch.generator.connection_limit_reached for launch in self._launches):
+        if any(launch.generator.connection_limit_reached for launch in metrics.launches):
             notes.append("the load generator had all its connections in use; some requests waited for one")
         if metrics.generator.limited:
             notes.append(metrics.generator.limited)
+        if self._evidence.dropped:
+            notes.append(
+                f"{self._evidence.dropped} of {self._evidence.dropped + len(metrics.launches)} launches were dropped "
+                "and measured again, because the load generator was the limit"
+            )
+        notes += [trend for blocks in metrics.by_launch if (trend := blocks.trend())]
+        notes += [describe_capacity(capacity) for capacity in metrics.capacities]
         return tuple(notes)
 
     def _update_command(self) -> str:
         return f"pytest '{self._test}' --perf-baseline update"
+
+
+def _never(_value: LaunchValue) -> bool:
+    """A search goes on to its end."""
+    return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "Capacity",
     "Environment",
     "Estimate",
     "GeneratorReport",
@@ -27,6 +29,7 @@ __all__ = [
     "PatternStats",
     "Samples",
     "Setup",
+    "Step",
     "TestResult",
     "Usage",
     "Warmup",
@@ -102,13 +105,21 @@ class Warmup:
 
 @dataclass(frozen=True, slots=True)
 class GeneratorReport:
-    """What the load generator says of itself, over the measured window."""
+    """What the load generator says of itself, over the measured window.
+
+    ``connect_ns`` is the median time that opening a connection took, since the start of the load. ``loop_lag_ns`` is
+    the most by which its loop was late. ``ceiling_rps`` is what it reaches on this machine against a server that does
+    nothing, where that is known.
+    """
 
     cpu_ns: int
     wall_ns: int
     completed: int
     connections: int
     connection_limit_reached: bool = False
+    connect_ns: int | None = None
+    loop_lag_ns: int = 0
+    ceiling_rps: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +162,37 @@ class LaunchValue:
 
     value: float
     relative_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One concurrency of a capacity search: throughput in several short windows, and what went with it."""
+
+    concurrency: int
+    rates_rps: tuple[float, ...]
+    median_ns: float | None
+    error_ratio: float
+    limited: str | None
+
+    @property
+    def rate_rps(self) -> float:
+        """Median over the windows."""
+        return median(self.rates_rps) if self.rates_rps else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a capacity search found: requests per second, the concurrency at which they are reached, and how.
+
+    ``at_least`` says that the deployment had not degraded when the search ended; ``stopped`` says why it ended.
+    """
+
+    nmrt: LaunchValue
+    concurrency: int
+    ladder: tuple[Step, ...]
+    stopped: str
+    at_least: bool
+    objective: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +270,7 @@ class TestResult:
     baseline_note: str
     notes: tuple[str, ...]
     load_over_time: tuple[tuple[float, float, float], ...]
+    capacities: tuple[Capacity, ...]
     generator: Mapping[str, float | bool | None]
     interrupted: bool = False
 
@@ -258,6 +301,12 @@ class TestResult:
                 },
                 "judgements": judgements,
                 "notes": tuple(data["notes"]),
+                "capacities": tuple(_capacity(item) for item in data["capacities"]),
                 "load_over_time": tuple(tuple(moment) for moment in data["load_over_time"]),
             }
         )
+
+
+def _capacity(data: Mapping[str, Any]) -> Capacity:
+    ladder = tuple(Step(**{**step, "rates_rps": tuple(step["rates_rps"])}) for step in data["ladder"])
+    return Capacity(**{**data, "nmrt": LaunchValue(**data["nmrt"]), "ladder": ladder})

@@ -21,6 +21,7 @@ from pytest_mlpatterns.config import BaselineMode, Settings, merge_markers, read
 from pytest_mlpatterns.errors import MlpatternsError, SettingError
 from pytest_mlpatterns.exclusive import MachineLock
 from pytest_mlpatterns.live import LiveLine
+from pytest_mlpatterns.load.ceiling import measure_ceiling
 from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.measure import Bench, LoadPlan
@@ -103,6 +104,8 @@ class PerfSession:
         """
         bench: Bench | None = None
         try:
+            if self._generator.ceiling_rps is None and not self._run.smoke:
+                measure_ceiling(self._generator, self._directory)
             settings = item.stash[_SETTINGS]
             bench, subject = self._bench(item, settings, model, payload, target)
             item.stash[_PERF] = Perf(item.nodeid, bench, settings, subject, self._reference(item.nodeid))
@@ -321,7 +324,8 @@ def _raise_at_definition(item: pytest.Item, failure: BaseException) -> None:
     if code is None:
         raise failure
     line = _definition_line(code)
-    statement = compile("raise failure", code.co_filename, "exec").replace(co_firstlineno=line, co_name=code.co_name, co_qualname=code.co_qualname)
+    name = {"co_name": code.co_name, "co_qualname": code.co_qualname}
+    statement = compile("raise failure", code.co_filename, "exec").replace(co_firstlineno=line, **name)
     exec(statement, {"failure": failure.with_traceback(None)})  # noqa: S102 - our own two words, see above
 
 

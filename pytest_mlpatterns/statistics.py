@@ -10,7 +10,7 @@ requests would promise an accuracy that is not there. All arithmetic is on logar
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
+from statistics import NormalDist, median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +29,7 @@ __all__ = [
     "PRIOR_DEGREES",
     "block_weights",
     "estimate",
+    "median_error",
     "min_samples",
     "ratio_of",
     "relative_error",
@@ -123,6 +124,19 @@ def ratio_of(
     variance = _launch_variance(present, baseline, launch_sd)
     half = t_quantile(confidence, degrees) * math.sqrt(variance * (1 / len(present) + 1 / len(baseline)))
     return Estimate(math.exp(difference), math.exp(difference - half), math.exp(difference + half))
+
+
+def median_error(values: Sequence[float]) -> float:
+    """Relative standard error of the median of independent values, ``1.2533 s / (m sqrt(n))``.
+
+    The factor is sqrt(pi / 2), exact for normal scatter; s is taken from the median absolute deviation
+    (1.4826 MAD), so that a stray value does not count.
+    """
+    middle = median(values)
+    if middle <= 0 or len(values) < 2:
+        return 0.0
+    deviation = 1.4826 * median(abs(value - middle) for value in values)
+    return math.sqrt(math.pi / 2) * deviation / (middle * math.sqrt(len(values)))
 
 
 def wilson_interval(events: int, trials: int, confidence: float = CONFIDENCE) -> Estimate:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.load.job import describe_failures
 from pytest_mlpatterns.records import Estimate, Judgement, Outcome
 from pytest_mlpatterns.statistics import estimate, ratio_of
 from pytest_mlpatterns.units import format_percent
@@ -15,10 +16,35 @@ from pytest_mlpatterns.units import format_percent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.metrics import Metric
+    from pytest_mlpatterns.metrics import Metric, Metrics
     from pytest_mlpatterns.records import LaunchValue
 
-__all__ = ["describe_estimate", "judge_change", "judge_limit"]
+__all__ = ["MAX_ERROR_RATIO", "describe_estimate", "judge_change", "judge_limit", "why_uncountable"]
+
+
+MAX_ERROR_RATIO = 0.05
+"""With a larger share of failed requests, the latency of the others says nothing about the service."""
+
+
+def why_uncountable(metrics: Metrics, *, errors_count: bool = True) -> str | None:
+    """Why what was measured supports no verdict; None where it does.
+
+    Args:
+        metrics: what was measured.
+        errors_count: whether too many failed requests are such a reason; they are not for a verdict on the error rate.
+    """
+    if not metrics.requests:
+        return "no request was due in the measured window; measure longer (duration=) or with more load"
+    kinds = describe_failures(metrics.failures)
+    failed = sum(metrics.failures.values())
+    if failed == metrics.requests:
+        return f"none of {failed:,} requests succeeded ({kinds})"
+    if errors_count and failed > MAX_ERROR_RATIO * metrics.requests:
+        return (
+            f"{failed:,} of {metrics.requests:,} requests failed ({kinds}); "
+            f"over {format_percent(MAX_ERROR_RATIO)} the others say nothing about the service"
+        )
+    return metrics.generator.limited
 
 
 def describe_estimate(metric: Metric, value: Estimate) -> str:

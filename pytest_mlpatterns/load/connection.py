@@ -17,6 +17,7 @@ import httptools
 from pytest_mlpatterns.load.job import Failure
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Sequence
 
     from pytest_mlpatterns.load.recording import Answers, Recording
@@ -34,6 +35,7 @@ class Owner(Protocol):
     selector: selectors.BaseSelector
     recording: Recording
     answers: Answers | None
+    connect_ns: array[int]
     messages: Sequence[bytes]
 
     def completed(self, connection: Connection, now_ns: int, *, failed: bool) -> None:
@@ -55,6 +57,7 @@ class Connection:
         "_first",
         "_keep_alive",
         "_opened",
+        "_opening_ns",
         "_owner",
         "_received",
         "_recv",
@@ -184,6 +187,7 @@ class Connection:
         self._socket = sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._opening_ns = perf_counter_ns()
         sock.connect_ex(self._address)  # its result comes with the first event
         self._recv, self._send = sock.recv, sock.send
         tap = self if self._owner.answers is not None else _Completion(self)
@@ -202,6 +206,7 @@ class Connection:
                 self.fail(Failure.CONNECT)
                 return
             self._opened = True
+            self._owner.connect_ns.append(perf_counter_ns() - self._opening_ns)
         try:
             self._unsent = self._unsent[self._send(self._unsent) :] if self._unsent else self._unsent
         except BlockingIOError:

@@ -37,11 +37,15 @@ class Generator:
 
     Args:
         log: file for what the process prints, which should be nothing.
+
+    Attributes:
+        ceiling_rps: what it reaches on this machine against a server that does nothing; None until measured.
     """
 
     def __init__(self, log: Path) -> None:
         self._log = log
         self._child: Child | None = None
+        self.ceiling_rps: float | None = None
 
     def run(self, job: Job, *, poll_s: float, on_poll: Callable[[WindowOpened | Progress | None], None]) -> Recorded:
         """Drive one job to its end.

@@ -11,10 +11,12 @@ from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_mlpatterns.load.schedule import Schedule
     from pytest_mlpatterns.records import GeneratorReport, Warmup, Window
 
-__all__ = ["Balance", "Failure", "Job", "Progress", "Recorded", "WindowOpened"]
+__all__ = ["Balance", "Failure", "Job", "Progress", "Recorded", "WindowOpened", "describe_failures"]
 
 
 class Balance(Enum):
@@ -38,13 +40,21 @@ class Failure(IntEnum):
         return {-1: "time-out", -2: "connection failed", -3: "connection closed", -4: "malformed answer"}[self.value]
 
 
+def describe_failures(failures: Mapping[int, int]) -> str:
+    """Failed requests by kind, ``500: 12, time-out: 3``; keys are HTTP statuses or codes of :class:`Failure`."""
+    names = {code: Failure(code).label if code < 0 else str(code) for code in failures}
+    return ", ".join(f"{names[code]}: {count:,}" for code, count in failures.items())
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One stretch of load.
 
     ``addresses`` are ``(host, port)``; ``messages`` are complete HTTP/1.1 requests, drawn in turn. ``warmup_ns`` is a
-    fixed time, or None to let the data decide. ``max_requests`` ends the load early (a smoke run sends one).
-    ``keep_answers`` asks for up to so many ``(request index, body)`` pairs, spread over the window.
+    fixed time, or None to let the data decide. A schedule with a length of its own is the window as a whole; its
+    warm-up is one caller. ``keep_answers`` asks for up to so many ``(request index, body)`` pairs, spread over the
+    window. ``order`` gives the indices of messages in the order in which they are drawn (unsigned 32-bit, native,
+    begun again at its end); empty draws them in turn.
     """
 
     addresses: tuple[tuple[str, int], ...]
@@ -54,8 +64,8 @@ class Job:
     duration_ns: int
     warmup_ns: int | None
     timeout_ns: int
-    max_requests: int | None = None
     keep_answers: int = 0
+    order: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

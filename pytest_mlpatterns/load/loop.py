@@ -10,7 +10,9 @@ warm-up, and a sign of life. In a closed loop the answer itself sends the next r
 from __future__ import annotations
 
 import selectors
+from array import array
 from collections import deque
+from statistics import median
 from time import perf_counter_ns, process_time_ns
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,8 @@ from pytest_mlpatterns.load.alarm import Alarm
 from pytest_mlpatterns.load.connection import Connection
 from pytest_mlpatterns.load.job import Balance, Failure, Progress, Recorded, WindowOpened
 from pytest_mlpatterns.load.recording import Answers, Recording
-from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate
+from pytest_mlpatterns.load.schedule import ClosedLoop, Stages
+from pytest_mlpatterns.load.source import NEVER_NS, source_of
 from pytest_mlpatterns.load.steady import (
     MIN_WINDOW_REQUESTS,
     WARMUP_CAP_NS,
@@ -39,7 +42,6 @@ TICK_NS = 50_000_000
 MAX_OPEN_LOOP_CONNECTIONS = 1024
 """An open loop opens connections as it needs them, up to this many over all addresses."""
 _PROGRESS_TICKS = 5
-_NEVER_NS = 2**62
 
 
 class LoadLoop:
@@ -53,6 +55,7 @@ class LoadLoop:
     def __init__(self, job: Job, tell: Callable[[WindowOpened | Progress], None]) -> None:
         self.selector: selectors.BaseSelector = selectors.DefaultSelector()
         self.recording = Recording()
+        self.connect_ns = array("q")
         self.answers = Answers(job.keep_answers) if job.keep_answers else None
         self.messages: Sequence[bytes] = job.messages
         self.stopped_early = False
@@ -60,13 +63,12 @@ class LoadLoop:
         self._tell = tell
         self._alarm = Alarm(self.selector)
         self._pool = _Pool(self, job)
-        self._source = (
-            _ClosedSource(self, job.schedule)
-            if isinstance(job.schedule, ClosedLoop)
-            else _OpenSource(self, job.schedule)
-        )
-        self._next_request = -1
-        self._stop_ns = _NEVER_NS
+        self._scheduled = job.schedule.length_ns is not None
+        self._source = source_of(ClosedLoop(1) if self._scheduled else job.schedule, self.send_next)
+        self._source_since_ns = 0
+        self._order = array("I", job.order)
+        self._drawn = -1
+        self._stop_ns = NEVER_NS
         self._start_ns = 0
         self._warmup: Warmup | None = None
         self._warmup_windows: list[WarmupWindow] = []
@@ -75,6 +77,7 @@ class LoadLoop:
         self._window_row = 0
         self._window_start_ns = 0
         self._window_cpu_ns = 0
+        self._loop_lag_ns = 0
         self._report: GeneratorReport | None = None
 
     def run(self) -> Recorded:
@@ -102,32 +105,35 @@ class LoadLoop:
 
     def send_next(self, due_ns: int | None = None) -> None:
         """Send the next prepared request over a free connection, or let it wait for one."""
-        self._next_request = request = (self._next_request + 1) % len(self.messages)
+        self._drawn = drawn = self._drawn + 1
+        request = self._order[drawn % len(self._order)] if self._order else drawn % len(self.messages)
         self._pool.send(request, due_ns)
 
     def completed(self, connection: Connection, now_ns: int, *, failed: bool) -> None:
         """A connection is free again."""
         self._pool.release(connection)
-        if now_ns < self._stop_ns:
-            self._source.answered(failed=failed)
+        if now_ns < self._stop_ns and connection.due_ns >= self._source_since_ns:
+            self._source.answered(now_ns, failed=failed)
 
     def _drive(self) -> None:
-        select, clock, pool, source = self.selector.select, perf_counter_ns, self._pool, self._source
+        select, clock, pool = self.selector.select, perf_counter_ns, self._pool
         self._start_ns = self._warmup_since_ns = now = clock()
-        source.start(now)
+        pool.open()
+        self._source.start(now)
         next_tick = now + TICK_NS
         ticks = 0
         while True:
-            due_ns = source.next_due_ns
+            due_ns = self._source.next_due_ns
             if due_ns < next_tick:
                 self._alarm.set(due_ns)
             for key, mask in select(max(0, min(next_tick, due_ns) - now) / 1e9):
                 key.data(mask)
             now = clock()
-            if now >= source.next_due_ns:
-                source.send_due(min(now, self._stop_ns))
+            if now >= self._source.next_due_ns:
+                self._source.send_due(min(now, self._stop_ns))
             if now < next_tick:
                 continue
+            self._loop_lag_ns = max(self._loop_lag_ns, now - next_tick)
             next_tick = now + TICK_NS
             ticks += 1
             pool.expire(now - self._job.timeout_ns)
@@ -154,7 +160,7 @@ class LoadLoop:
         elif self._report is None and now >= self._stop_ns:
             self._close_window(now)
         if self._report is None and now < self._stop_ns:
-            self._source.resume()
+            self._source.tick(now)
 
     def _look_for_steady_state(self, now: int) -> bool:
         elapsed, count = now - self._warmup_since_ns, len(self.recording) - self._warmup_row
@@ -172,8 +178,14 @@ class LoadLoop:
         self._window_row = len(self.recording)
         self._window_cpu_ns = process_time_ns()
         self._stop_ns = now + self._job.duration_ns
+        self._loop_lag_ns = 0
         if self.answers is not None:
             self.answers.clear()
+        if self._scheduled:  # the warm-up was one caller; the schedule as a whole is the window
+            self._source.finish()
+            self._source = source_of(self._job.schedule, self.send_next)
+            self._source_since_ns = now
+            self._source.start(now)
         self._tell(WindowOpened(now))
 
     def _close_window(self, now: int) -> None:
@@ -184,6 +196,8 @@ class LoadLoop:
             wall_ns=now - self._window_start_ns,
             completed=len(self.recording) - self._window_row,
             connections=self._pool.connections,
+            connect_ns=int(median(self.connect_ns)) if self.connect_ns else None,
+            loop_lag_ns=self._loop_lag_ns,
             connection_limit_reached=self._pool.limit_reached,
         )
 
@@ -205,8 +219,9 @@ class _Pool:
         self._waiting: deque[tuple[int, int | None]] = deque()
         self._last_target = -1
         self._limit = MAX_OPEN_LOOP_CONNECTIONS
-        if isinstance(job.schedule, ClosedLoop):
-            self._limit = job.schedule.concurrency * len(job.addresses)
+        if isinstance(job.schedule, ClosedLoop | Stages) and job.schedule.closed:
+            self._limit = job.schedule.max_concurrency * len(job.addresses)
+        self._open_ahead = job.schedule.concurrency if isinstance(job.schedule, ClosedLoop) else 1
         self.limit_reached = False
 
     @property
@@ -217,10 +232,10 @@ class _Pool:
     def outstanding(self) -> int:
         return sum(self._outstanding) + len(self._waiting)
 
-    def open(self, count: int) -> None:
-        """Start to connect ``count`` connections to each address, ahead of the load."""
+    def open(self) -> None:
+        """Start to connect ahead of the load: to each address as many as all callers together, or one."""
         for target in range(len(self._addresses)):
-            for _ in range(count):
+            for _ in range(self._open_ahead):
                 connection = self._make(target)
                 connection.open()
                 self._idle[target].append(connection)
@@ -273,65 +288,3 @@ class _Pool:
             return min(range(count), key=self._outstanding.__getitem__)
         self._last_target = (self._last_target + 1) % count
         return self._last_target
-
-
-class _ClosedSource:
-    """So many callers, each of which sends again when it is answered."""
-
-    def __init__(self, loop: LoadLoop, schedule: ClosedLoop) -> None:
-        self._loop = loop
-        self._callers = schedule.concurrency
-        self._resting = 0
-        self.next_due_ns = _NEVER_NS
-
-    def start(self, _now: int) -> None:
-        self._loop._pool.open(self._callers)
-        for _ in range(self._callers):
-            self._loop.send_next()
-
-    def answered(self, *, failed: bool) -> None:
-        if failed:  # a caller whose connection failed rests until the next tick, or it would only count refusals
-            self._resting += 1
-        else:
-            self._loop.send_next()
-
-    def resume(self) -> None:
-        resting, self._resting = self._resting, 0
-        for _ in range(resting):
-            self._loop.send_next()
-
-    def send_due(self, _now: int) -> None:
-        """Nothing is due by the clock."""
-
-    def finish(self) -> None:
-        """Answers send nothing more once the window is closed."""
-
-
-class _OpenSource:
-    """Requests by the clock, whatever the answers do."""
-
-    def __init__(self, loop: LoadLoop, schedule: ConstantRate) -> None:
-        self._loop = loop
-        self._schedule = schedule
-        self._number = 0
-        self._origin_ns = 0
-        self.next_due_ns = _NEVER_NS
-
-    def start(self, now: int) -> None:
-        self._origin_ns = self.next_due_ns = now
-
-    def send_due(self, now: int) -> None:
-        while self.next_due_ns <= now:
-            due_ns = self.next_due_ns
-            self._number += 1
-            self.next_due_ns = self._origin_ns + self._schedule.due_ns(self._number)
-            self._loop.send_next(due_ns)
-
-    def answered(self, *, failed: bool) -> None:
-        """An answer makes nothing due."""
-
-    def resume(self) -> None:
-        """Nobody rests."""
-
-    def finish(self) -> None:
-        self.next_due_ns = _NEVER_NS

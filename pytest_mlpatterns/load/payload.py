@@ -6,20 +6,26 @@ Everything is encoded once, before the load, so that sending costs no encoding. 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.load.draw import Uniform, Zipf
 from pytest_mlpatterns.wire import CONTENT_TYPE, WireError, encode_instances
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["MAX_PAYLOAD_BYTES", "Payload", "read_payload"]
+__all__ = ["MAX_PAYLOAD_BYTES", "MAX_PRODUCED", "Payload", "read_payload"]
 
 MAX_PAYLOAD_BYTES = 256 * 2**20
 """Most bytes that the prepared requests of one test may take."""
+MAX_PRODUCED = 10_000
+"""So many inputs are taken of a function that yields them, which may never end."""
 _FRAMING = ("host", "content-length", "transfer-encoding")
 
 
@@ -28,16 +34,19 @@ class Payload:
     """Inputs and what is sent for them, index by index.
 
     ``inputs`` holds what the user gave. ``bodies`` holds the encoded body of each, or is empty where the inputs are
-    ``httpx.Request`` objects, which carry their own.
+    ``httpx.Request`` objects, which carry their own. ``draw`` None draws them in turn.
     """
 
     inputs: tuple[Any, ...]
     bodies: tuple[bytes, ...]
+    draw: Uniform | Zipf | None = None
 
     @property
     def digest(self) -> str:
-        """Identity of what is sent, for the baseline: SHA-256 over all bodies, shortened to 16 hexadecimal digits."""
+        """Identity of what is sent, for the baseline: SHA-256 over bodies and draw, 16 hexadecimal digits of it."""
         sha = hashlib.sha256()
+        if self.draw is not None:
+            sha.update(str(self.draw).encode())
         for body in self.bodies or [_signature(request) for request in self.inputs]:
             sha.update(len(body).to_bytes(8, "little"))
             sha.update(body)
@@ -50,6 +59,10 @@ class Payload:
         head = f"POST {path} HTTP/1.1\r\nhost: {host}:{port}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: "
         prefix = head.encode("ascii")
         return tuple(b"%s%d\r\n\r\n%s" % (prefix, len(body), body) for body in self.bodies)
+
+    def order(self) -> bytes:
+        """The order in which requests are drawn, as :class:`pytest_mlpatterns.load.job.Job` takes it."""
+        return b"" if self.draw is None else self.draw.order(len(self.inputs))
 
     def first(self, path: str) -> dict[str, Any]:
         """The first request as arguments of ``httpx.Client.request``, for a functional check before the load."""
@@ -66,17 +79,16 @@ def read_payload(given: object) -> Payload:
     """Turn what ``perf_payload`` or ``payload=`` gave into bodies of REST JSON V1, one input each.
 
     Args:
-        given: a non-empty iterable of inputs (Python values, or numpy arrays and scalars), or of ``httpx.Request``.
+        given: a non-empty iterable of inputs (Python values, or numpy arrays and scalars) or of ``httpx.Request``; a
+            function that yields them, of which the first 10,000 are taken; a path of a file with one JSON value a line;
+            or one of these in :class:`Uniform` or :class:`Zipf`, to draw from it at random instead of in turn.
 
     Raises:
         SettingError: empty, not iterable, an input that JSON cannot hold, both kinds mixed, or over 256 MiB.
     """
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise SettingError(
-            f"perf_payload is {type(given).__name__}, expected a list of inputs, one for each request; "
-            "wrap a single input in a list"
-        )
-    inputs = tuple(given)
+    if isinstance(given, Uniform | Zipf):
+        return replace(read_payload(given.inputs), draw=given)
+    inputs = _inputs_of(given)
     if not inputs:
         raise SettingError("perf_payload is empty, expected at least one input; return a list such as [[5.1, 3.5]]")
     requests = [_is_request(item) for item in inputs]
@@ -104,6 +116,37 @@ def read_payload(given: object) -> Payload:
                 "give a sample of the inputs"
             )
     return Payload(inputs, tuple(bodies))
+
+
+def _inputs_of(given: object) -> tuple[Any, ...]:
+    if isinstance(given, Path):
+        return tuple(_read_lines(given))
+    if callable(given) and not isinstance(given, type):
+        produced = given()
+        if isinstance(produced, Iterable) and not isinstance(produced, str | bytes | Mapping):
+            return tuple(itertools.islice(produced, MAX_PRODUCED))
+        raise SettingError(
+            f"perf_payload is a function that returns {type(produced).__name__}, expected one that yields inputs"
+        )
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise SettingError(
+            f"perf_payload is {type(given).__name__}, expected a list of inputs, one for each request; "
+            "wrap a single input in a list, a file name in pathlib.Path"
+        )
+    return tuple(given)
+
+
+def _read_lines(path: Path) -> Iterator[Any]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"perf_payload {path} cannot be read: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            if line.strip():
+                yield json.loads(line)
+        except ValueError as error:
+            raise SettingError(f"perf_payload {path} line {number} is not JSON: {error}") from None
 
 
 def _is_request(item: object) -> bool:

@@ -1,19 +1,68 @@
-"""When requests are due: closed loop or open loop, as pure functions of time.
+"""When requests are due, as pure functions of elapsed time: closed loops, open loops, stages, traces.
 
-A schedule is a frozen value. This module reads no clock, sends nothing and knows no pytest.
+A schedule is a frozen value that prints as it is written. Those of a closed loop say how many callers there are at a
+time; those of an open loop say when each request is due, whatever the answers do. This module reads no clock and sends
+nothing; a trace's file is read when the value is made.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import csv
+import itertools
+import json
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol
 
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.units import format_duration, parse_duration
 
-__all__ = ["MAX_CONCURRENCY", "ClosedLoop", "ConstantRate", "Schedule"]
+__all__ = [
+    "MAX_CONCURRENCY",
+    "MAX_RATE_RPS",
+    "ClosedLoop",
+    "ClosedSchedule",
+    "ConstantRate",
+    "OpenSchedule",
+    "PoissonRate",
+    "Schedule",
+    "Stages",
+    "Trace",
+]
 
 MAX_CONCURRENCY = 4096
 """Most requests in flight that one generator process is asked for."""
-_MAX_RATE_RPS = 1_000_000
+MAX_RATE_RPS = 1_000_000
+_SECOND_NS = 1_000_000_000
+
+
+class ClosedSchedule(Protocol):
+    """Callers that wait for their answer before they send again."""
+
+    @property
+    def think_time_ns(self) -> int:
+        """Pause of each caller between an answer and its next request."""
+        ...
+
+    @property
+    def length_ns(self) -> int | None:
+        """How long the schedule is, None where it goes on for ever."""
+        ...
+
+    def concurrency_at(self, elapsed_ns: int) -> int:
+        """Callers at this time after the start."""
+        ...
+
+
+class OpenSchedule(Protocol):
+    """Requests that are due by the clock."""
+
+    def arrivals(self) -> Iterator[int]:
+        """Nanoseconds from the start at which requests are due, ascending; the same at every call."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,29 +70,44 @@ class ClosedLoop:
     """A fixed number of callers; each sends its next request as soon as its last one is answered.
 
     Args:
-        concurrency: requests in flight, 1..4096.
+        concurrency: callers, 1..4096.
+        think_time: pause of each caller after an answer, such as ``"50ms"``.
 
     Raises:
-        SettingError: not a whole number in that range.
+        SettingError: not a whole number in that range, or a time that cannot be read.
     """
 
     concurrency: int
+    think_time: str = "0s"
+    closed: ClassVar[bool] = True
+    length_ns: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.concurrency, bool) or not isinstance(self.concurrency, int):
-            raise SettingError(
-                f"concurrency is {self.concurrency!r}, expected a whole number of requests in flight; write 16"
-            )
-        if not 1 <= self.concurrency <= MAX_CONCURRENCY:
-            raise SettingError(f"concurrency is {self.concurrency}, expected 1 to {MAX_CONCURRENCY} requests in flight")
+        _check_concurrency(self.concurrency, "concurrency")
+        parse_duration(self.think_time, name="ClosedLoop(think_time=...)")
 
     def __str__(self) -> str:
-        return f"closed({self.concurrency})"
+        pause = f", think_time={self.think_time}" if self.think_time_ns else ""
+        return f"closed({self.concurrency}{pause})"
+
+    @property
+    def think_time_ns(self) -> int:
+        """Pause between an answer and the next request."""
+        return parse_duration(self.think_time)
+
+    @property
+    def max_concurrency(self) -> int:
+        """Most callers at any time."""
+        return self.concurrency
+
+    def concurrency_at(self, elapsed_ns: int) -> int:
+        """The same at any time."""
+        return self.concurrency
 
 
 @dataclass(frozen=True, slots=True)
 class ConstantRate:
-    """An open loop: requests are due at even intervals, whatever the answers do.
+    """An open loop with even intervals: request n is due at n / rate.
 
     Args:
         rate_rps: requests per second, above 0 and at most 1,000,000.
@@ -53,19 +117,226 @@ class ConstantRate:
     """
 
     rate_rps: float
+    closed: ClassVar[bool] = False
+    length_ns: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.rate_rps, bool) or not isinstance(self.rate_rps, int | float):
-            raise SettingError(f"rate_rps is {self.rate_rps!r}, expected requests per second; write 200")
-        if not 0 < self.rate_rps <= _MAX_RATE_RPS:
-            raise SettingError(f"rate_rps is {self.rate_rps}, expected above 0 and at most {_MAX_RATE_RPS:,} req/s")
+        _check_rate(self.rate_rps, "rate_rps")
 
     def __str__(self) -> str:
         return f"constant({self.rate_rps:g}/s)"
 
     def due_ns(self, number: int) -> int:
         """When request ``number`` (0, 1, 2, …) is due, in nanoseconds from the start: ``number / rate``."""
-        return round(number * 1_000_000_000 / self.rate_rps)
+        return round(number * _SECOND_NS / self.rate_rps)
+
+    def arrivals(self) -> Iterator[int]:
+        """0, 1/rate, 2/rate, …"""
+        return map(self.due_ns, itertools.count())
 
 
-Schedule = ClosedLoop | ConstantRate
+@dataclass(frozen=True, slots=True)
+class PoissonRate:
+    """An open loop of independent callers: intervals are exponential with mean 1 / rate.
+
+    Args:
+        rate_rps: requests per second in the mean, above 0 and at most 1,000,000.
+        seed: of the random intervals; the same seed gives the same arrivals.
+
+    Raises:
+        SettingError: not a number in that range, or a seed that is no whole number.
+    """
+
+    rate_rps: float
+    seed: int = 0
+    closed: ClassVar[bool] = False
+    length_ns: ClassVar[int | None] = None
+
+    def __post_init__(self) -> None:
+        _check_rate(self.rate_rps, "rate_rps")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+            raise SettingError(f"PoissonRate(seed={self.seed!r}), expected a whole number")
+
+    def __str__(self) -> str:
+        return f"poisson({self.rate_rps:g}/s{f', seed={self.seed}' if self.seed else ''})"
+
+    def arrivals(self) -> Iterator[int]:
+        """Cumulated exponential intervals."""
+        draw = random.Random(self.seed).expovariate  # noqa: S311 - arrivals, not secrets
+        due_s = 0.0
+        while True:
+            due_s += draw(self.rate_rps)
+            yield round(due_s * _SECOND_NS)
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Load that changes over time: ramps, plateaus and spikes. The whole of it is the measured window.
+
+    Each stage takes its time to go linearly from where the last one ended to its own level; a stage of no time jumps.
+
+    Args:
+        stages: ``(duration, level)`` pairs such as ``("10s", 100)``.
+        of: what the levels are, ``"rate_rps"`` (an open loop) or ``"concurrency"`` (a closed loop).
+        start: level before the first stage.
+
+    Raises:
+        SettingError: no stage, a time or level that cannot be read, or nothing that ever sends.
+    """
+
+    stages: tuple[tuple[str, float], ...]
+    of: Literal["rate_rps", "concurrency"] = "rate_rps"
+    start: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.of not in ("rate_rps", "concurrency"):
+            raise SettingError(f"Stages(of={self.of!r}), expected 'rate_rps' or 'concurrency'")
+        found = self.stages
+        pairs = isinstance(found, Sequence) and all(isinstance(one, Sequence) and len(one) == 2 for one in found)
+        if not pairs or not found:
+            raise SettingError(f"Stages({found!r}), expected (duration, level) pairs; write [('10s', 100), ('5s', 0)]")
+        object.__setattr__(self, "stages", tuple((duration, level) for duration, level in found))
+        check = _check_rate if self.of == "rate_rps" else _check_concurrency
+        for level in (self.start, *(level for _, level in self.stages)):
+            if level != 0 or isinstance(level, bool):
+                check(level, f"Stages level ({self.of})")
+        if not self.length_ns or not any((self.start, *(level for _, level in self.stages))):
+            raise SettingError(f"Stages({found!r}) never sends anything, expected some time above level 0")
+
+    def __str__(self) -> str:
+        steps = ", ".join(f"{duration}→{level:g}" for duration, level in self.stages)
+        return f"stages({self.of}: {self.start:g}, {steps})"
+
+    @property
+    def closed(self) -> bool:
+        """Whether answers make requests due."""
+        return self.of == "concurrency"
+
+    @property
+    def length_ns(self) -> int:
+        """The stages together."""
+        return sum(parse_duration(duration, name="Stages duration") for duration, _ in self.stages)
+
+    @property
+    def max_concurrency(self) -> int:
+        """Most callers at any time."""
+        return int(max(self.start, *(level for _, level in self.stages)))
+
+    @property
+    def think_time_ns(self) -> int:
+        """Callers of stages do not pause."""
+        return 0
+
+    def level_at(self, elapsed_ns: int) -> float:
+        """The level at this time: linear between the ends of stages."""
+        begin, before = 0, self.start
+        for duration, level in self.stages:
+            end = begin + parse_duration(duration)
+            if elapsed_ns < end:
+                return before + (level - before) * (elapsed_ns - begin) / (end - begin)
+            begin, before = end, level
+        return before
+
+    def concurrency_at(self, elapsed_ns: int) -> int:
+        """Callers at this time, the level rounded to the nearest whole number."""
+        return round(self.level_at(elapsed_ns))
+
+    def arrivals(self) -> Iterator[int]:
+        """Request n is due when the integral of the rate reaches n.
+
+        Within a stage of length T from rate a to rate b the integral is a t + (b - a) t² / 2T; its inverse at x is
+        2x / (a + sqrt(a² + 2 x (b - a) / T)), which holds for a = b too.
+        """
+        begin_s, before, reached, number = 0.0, float(self.start), 0.0, 0
+        for duration, level in self.stages:
+            length_s = parse_duration(duration) / _SECOND_NS
+            gained = (before + level) / 2 * length_s
+            slope = (level - before) / length_s if length_s else 0.0
+            while number < reached + gained - 1e-9:
+                x = number - reached
+                root = math.sqrt(max(0.0, before * before + 2 * x * slope))
+                yield round((begin_s + (2 * x / (before + root) if x > 0 else 0.0)) * _SECOND_NS)
+                number += 1
+            begin_s, before, reached = begin_s + length_s, float(level), reached + gained
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Recorded arrivals, replayed. The whole of it is the measured window.
+
+    Args:
+        path: a file of timestamps in seconds, one request each: JSON lines (a number, or an object with the key
+            ``column``) or CSV with a heading. The earliest is the start.
+        column: key or heading of the timestamps.
+        speed: 2.0 replays in half the time.
+
+    Raises:
+        SettingError: the file or one of its timestamps cannot be read; the message names the line.
+    """
+
+    path: str | Path
+    column: str = "timestamp"
+    speed: float = 1.0
+    closed: ClassVar[bool] = False
+    _offsets_ns: tuple[int, ...] = field(default=(), init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        speed = self.speed
+        if isinstance(speed, bool) or not isinstance(speed, int | float) or not 0 < speed < math.inf:
+            raise SettingError(f"Trace(speed={speed!r}), expected a factor above 0; 2.0 replays in half the time")
+        seconds = sorted(_read_trace(Path(self.path), self.column))
+        if len(seconds) < 2:
+            raise SettingError(f"Trace({str(self.path)!r}) has {len(seconds)} timestamps, expected at least 2")
+        offsets = tuple(round((moment - seconds[0]) / speed * _SECOND_NS) for moment in seconds)
+        object.__setattr__(self, "_offsets_ns", offsets)
+
+    def __str__(self) -> str:
+        speed = "" if self.speed == 1 else f", speed={self.speed:g}"
+        return f"trace({Path(self.path).name}, {len(self._offsets_ns):,} in {format_duration(self.length_ns)}{speed})"
+
+    @property
+    def length_ns(self) -> int:
+        """From the first to just after the last request."""
+        return self._offsets_ns[-1] + 1
+
+    def arrivals(self) -> Iterator[int]:
+        """The recorded times, from the earliest on, divided by the speed."""
+        return iter(self._offsets_ns)
+
+
+def _check_concurrency(value: object, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SettingError(f"{name} is {value!r}, expected a whole number of requests in flight; write 16")
+    if not 1 <= value <= MAX_CONCURRENCY:
+        raise SettingError(f"{name} is {value}, expected 1 to {MAX_CONCURRENCY} requests in flight")
+
+
+def _check_rate(value: object, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SettingError(f"{name} is {value!r}, expected requests per second; write 200")
+    if not 0 < value <= MAX_RATE_RPS:
+        raise SettingError(f"{name} is {value}, expected above 0 and at most {MAX_RATE_RPS:,} req/s")
+
+
+def _read_trace(path: Path, column: str) -> Iterator[float]:
+    """Timestamps in seconds, in the order of the file."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"Trace({str(path)!r}) cannot be read: {error}") from None
+    is_csv = path.suffix.lower() == ".csv"
+    rows: Iterator[object] = iter(csv.DictReader(lines)) if is_csv else (line for line in lines if line.strip())
+    for number, row in enumerate(rows, start=2 if is_csv else 1):
+        try:
+            value = json.loads(row) if isinstance(row, str) else row
+            moment = float(value[column] if isinstance(value, dict) else value)  # type: ignore[arg-type]
+        except (ValueError, TypeError, KeyError):
+            moment = math.nan
+        if not math.isfinite(moment):
+            raise SettingError(
+                f"Trace({str(path)!r}) row {number} is {row!r}, expected a number of seconds, or one under {column!r}"
+            )
+        yield moment
+
+
+Schedule = ClosedLoop | ConstantRate | PoissonRate | Stages | Trace

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.load.job import Failure
+from pytest_mlpatterns.load.job import describe_failures
 from pytest_mlpatterns.metrics import METRICS
 from pytest_mlpatterns.records import Estimate, Outcome
+from pytest_mlpatterns.units import format_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from pytest_mlpatterns.records import Judgement, TestResult
+    from pytest_mlpatterns.records import Capacity, Judgement, TestResult
 
-__all__ = ["describe_failures", "failure_text"]
+__all__ = ["describe_capacity", "failure_text"]
 
 _BESIDE = ("rtm", "p95", "throughput", "error_rate", "asl", "cpu_per_request", "peak_memory")
 
 
-def describe_failures(failures: Mapping[int, int]) -> str:
-    """Failed requests by kind: ``500: 12, time-out: 3``."""
-    names = {code: Failure(code).label if code < 0 else str(code) for code in failures}
-    return ", ".join(f"{names[code]}: {count:,}" for code, count in failures.items())
+def describe_capacity(capacity: Capacity) -> str:
+    """A capacity search in one line: ``NMRT 391 req/s at concurrency 4: two doublings …``."""
+    objective = f" with {capacity.objective}" if capacity.objective else ""
+    least = "at least " if capacity.at_least else ""
+    rate = format_rate(capacity.nmrt.value)
+    return f"NMRT{objective} {least}{rate} at concurrency {capacity.concurrency} (the search ended: {capacity.stopped})"
 
 
 def failure_text(judgements: Sequence[Judgement], result: TestResult) -> str:

@@ -1,0 +1,224 @@
+"""NMRT: the most requests per second that a deployment sustains before it begins to degrade, and where.
+
+Pure: two searches over functions that measure, with no clock and no socket of their own.
+
+:func:`climb` is a closed-loop ladder, since every concurrency has a steady state while an arrival rate above capacity
+measures only its own backlog. :func:`highest_rate` looks for the highest open-loop rate that keeps a latency objective,
+by bisection; each of its probes stops as soon as a binomial interval of the violations is on one side.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.load.schedule import MAX_CONCURRENCY
+from pytest_mlpatterns.records import Capacity, LaunchValue, Step
+from pytest_mlpatterns.statistics import median_error, wilson_interval
+from pytest_mlpatterns.units import format_duration, parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["DECIDED", "MAX_ERROR_RATIO", "Objective", "Probe", "climb", "highest_rate", "parse_objective"]
+
+MAX_ERROR_RATIO = 0.01
+"""A step with a larger share of failed requests is beyond what the deployment sustains."""
+DECIDED = "decided"
+"""Why a search ended that knew enough."""
+_GAIN = 1.10
+_FLAT_DOUBLINGS = 2
+_PLATEAU = 0.95
+_RESOLUTION = 0.03
+_MAX_PROBES = 12
+_PROBE_WINDOWS = 6
+_PROBE_CONFIDENCE = 0.90
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A latency objective: this percentile is below this time. Prints as it is written."""
+
+    percentile: float
+    limit_ns: int
+
+    def __str__(self) -> str:
+        name = "rtm" if self.percentile == 50 else f"p{self.percentile:g}"
+        return f"{name}<{format_duration(self.limit_ns).replace(' ', '')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One window of an open-loop rate: requests due, those over the objective or failed, and who was the limit."""
+
+    requests: int
+    violations: int
+    limited: str | None
+
+
+def parse_objective(text: object) -> Objective:
+    """Read ``"p95<50ms"`` or ``"rtm<20ms"``.
+
+    Raises:
+        SettingError: another form, a percentile out of range, or a time that cannot be read.
+    """
+    match = re.fullmatch(r"\s*(?:(rtm)|p(\d+(?:\.\d+)?))\s*<\s*(\S.*)", text) if isinstance(text, str) else None
+    percentile = 0.0 if match is None else 50.0 if match[1] else float(match[2])
+    if match is None or not 0 < percentile < 100:
+        raise SettingError(f'slo is {text!r}, expected a percentile and a time; write "p95<50ms" or "rtm<20ms"')
+    return Objective(percentile, parse_duration(match[3].strip(), name=f"slo {text!r}"))
+
+
+def climb(
+    measure: Callable[[int], Step],
+    *,
+    out_of_time: Callable[[], bool],
+    decided: Callable[[LaunchValue], bool] = lambda _value: False,
+    max_concurrency: int = MAX_CONCURRENCY,
+) -> Capacity:
+    """Double the concurrency until throughput stops to grow, then confirm where.
+
+    The ladder ends at two doublings in a row with under 10 % gain, at over 1 % of failed requests, when the generator
+    is the limit, when time is up, or when ``decided`` says so. The plateau is made of the steps within 5 % of the best
+    one; NMRT is the median over all short windows of the plateau, not their maximum, which would grow with the number
+    of tries. Knee and twice the knee are then measured again in the order A B B A. The knee is the smallest concurrency
+    with 95 % of NMRT.
+
+    Args:
+        measure: throughput at a concurrency, in several short windows.
+        out_of_time: whether the search has to end.
+        decided: whether a step's throughput is already all that the caller wants to know.
+        max_concurrency: where the ladder ends at the latest.
+
+    Returns:
+        The capacity; ``at_least`` is set where the search ended before the deployment degraded.
+    """
+    ladder: list[Step] = []
+    concurrency, best, flat = 1, 0.0, 0
+    while True:
+        step = measure(concurrency)
+        ladder.append(step)
+        if step.limited:
+            return _open_end(ladder, f"the load generator was the limit at concurrency {concurrency}: {step.limited}")
+        if step.error_ratio > MAX_ERROR_RATIO or not step.rates_rps:
+            stopped = f"requests failed at concurrency {concurrency}"
+            break
+        if decided(_value(step.rates_rps)):
+            return _open_end(ladder, DECIDED)
+        flat = flat + 1 if best and step.rate_rps < best * _GAIN else 0
+        best = max(best, step.rate_rps)
+        if flat == _FLAT_DOUBLINGS:
+            stopped = "two doublings of the concurrency gained less than 10 %"
+            break
+        if out_of_time():
+            return _open_end(ladder, f"the time was up at concurrency {concurrency}")
+        if concurrency * 2 > max_concurrency:
+            return _open_end(ladder, f"the ladder ends at concurrency {concurrency}")
+        concurrency *= 2
+    good = [step for step in ladder if step.rates_rps and step.error_ratio <= MAX_ERROR_RATIO]
+    if not good:
+        return Capacity(LaunchValue(0.0, 0.0), 1, tuple(ladder), stopped, at_least=False)
+    return _confirm(measure, good, ladder, stopped, out_of_time)
+
+
+def highest_rate(
+    probe: Callable[[float], Probe],
+    objective: Objective,
+    capacity_rps: float,
+    *,
+    out_of_time: Callable[[], bool],
+) -> tuple[LaunchValue, str | None]:
+    """The highest arrival rate that keeps the objective, by bisection between nothing and the capacity.
+
+    Args:
+        probe: one window of open-loop load at a rate.
+        objective: what has to hold.
+        capacity_rps: a rate that cannot be exceeded.
+        out_of_time: whether the search has to end.
+
+    Returns:
+        The rate, its relative error half of what the bisection left open; and why the load generator, not the
+        deployment, was the limit, None where it was not.
+    """
+    kept, broken = 0.0, capacity_rps * 1.05
+    rate = capacity_rps * 0.9
+    for _ in range(_MAX_PROBES):
+        holds = _keeps(probe, rate, objective)
+        if isinstance(holds, str):
+            return LaunchValue(kept, 0.0), holds
+        kept, broken = (rate, broken) if holds else (kept, rate)
+        if broken - kept <= _RESOLUTION * broken or out_of_time():
+            break
+        rate = (kept + broken) / 2 if kept else broken / 2
+    return LaunchValue(kept, (broken - kept) / (2 * broken)), None
+
+
+def _keeps(probe: Callable[[float], Probe], rate: float, objective: Objective) -> bool | str:
+    """Whether the objective holds at this rate; text where the generator was the limit."""
+    allowed = 1 - objective.percentile / 100
+    requests = violations = 0
+    for _ in range(_PROBE_WINDOWS):
+        window = probe(rate)
+        if window.limited:
+            return window.limited
+        requests, violations = requests + window.requests, violations + window.violations
+        if requests:
+            share = wilson_interval(violations, requests, _PROBE_CONFIDENCE)
+            if share.high < allowed:
+                return True
+            if share.low > allowed:
+                return False
+    return requests > 0 and violations <= allowed * requests
+
+
+def _confirm(
+    measure: Callable[[int], Step],
+    good: list[Step],
+    ladder: list[Step],
+    stopped: str,
+    out_of_time: Callable[[], bool],
+) -> Capacity:
+    knee = _knee(good, _plateau_rate(good))
+    for factor in (1, 2, 2, 1):
+        if out_of_time():
+            break
+        step = measure(knee * factor)
+        if step.limited is None and step.error_ratio <= MAX_ERROR_RATIO and step.rates_rps:
+            good.append(step)
+    rates = _plateau_rates(good)
+    value = _value(rates)
+    return Capacity(value, _knee(good, value.value), tuple(ladder), stopped, at_least=False)
+
+
+def _plateau_rates(steps: list[Step]) -> tuple[float, ...]:
+    best = max(step.rate_rps for step in steps)
+    return tuple(rate for step in steps if step.rate_rps >= _PLATEAU * best for rate in step.rates_rps)
+
+
+def _plateau_rate(steps: list[Step]) -> float:
+    return median(_plateau_rates(steps))
+
+
+def _knee(steps: list[Step], plateau_rps: float) -> int:
+    """The smallest concurrency whose windows, over all its steps, have a median of 95 % of the plateau."""
+    pooled: dict[int, list[float]] = {}
+    for step in steps:
+        pooled.setdefault(step.concurrency, []).extend(step.rates_rps)
+    reached = [concurrency for concurrency, rates in pooled.items() if median(rates) >= _PLATEAU * plateau_rps]
+    return min(reached, default=max(pooled))
+
+
+def _open_end(ladder: list[Step], stopped: str) -> Capacity:
+    """The search ended while the deployment had not degraded yet: what the best step reached, at least."""
+    reached = [step for step in ladder if step.rates_rps and step.error_ratio <= MAX_ERROR_RATIO]
+    best = max(reached, key=lambda step: step.rate_rps, default=None)
+    if best is None:
+        return Capacity(LaunchValue(0.0, 0.0), 1, tuple(ladder), stopped, at_least=True)
+    return Capacity(_value(best.rates_rps), best.concurrency, tuple(ladder), stopped, at_least=True)
+
+
+def _value(rates: tuple[float, ...]) -> LaunchValue:
+    return LaunchValue(median(rates), median_error(rates))

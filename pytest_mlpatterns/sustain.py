@@ -1,0 +1,130 @@
+"""How much a running deployment sustains: the capacity searches of ``load.capacity`` over real load.
+
+Turns each step or probe that a search asks for into one job of the generator. It must not know limits or baselines.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.blocks import completions_between
+from pytest_mlpatterns.load.capacity import Probe, climb, highest_rate
+from pytest_mlpatterns.load.job import Job, Progress
+from pytest_mlpatterns.load.samples import samples_of
+from pytest_mlpatterns.load.schedule import ClosedLoop, PoissonRate
+from pytest_mlpatterns.metrics import why_limited
+from pytest_mlpatterns.records import Capacity, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.load.capacity import Objective
+    from pytest_mlpatterns.load.generator import Generator
+    from pytest_mlpatterns.load.job import Recorded, WindowOpened
+    from pytest_mlpatterns.load.schedule import Schedule
+    from pytest_mlpatterns.records import LaunchValue, Samples
+
+__all__ = ["Search"]
+
+_STEP_NS = 500_000_000
+_MAX_STEP_NS = 3_000_000_000
+_STEP_COMPLETIONS = 40
+_WINDOWS = 10
+_WINDOW_COMPLETIONS = 8
+_WARMUP_NS = 100_000_000
+_MAX_WARMUP_NS = 1_000_000_000
+_POLL_S = 0.1
+
+
+@dataclass(slots=True)
+class Search:
+    """One search over one deployment.
+
+    Args:
+        template: a job for this deployment; its schedule and times are replaced.
+        generator: the process that sends.
+        deadline_ns: on the clock of ``time.perf_counter_ns``, when the search has to end.
+        on_progress: takes a sign of life some times a second.
+        ceiling_rps: what the generator reaches on this machine, None where it is not known.
+    """
+
+    template: Job
+    generator: Generator
+    deadline_ns: int
+    on_progress: Callable[[Progress], None]
+    ceiling_rps: float | None
+    _last_rate_rps: float = 0.0
+
+    def run(self, decided: Callable[[LaunchValue], bool], objective: Objective | None) -> Capacity:
+        """Climb, and where there is an objective look for the highest rate that keeps it."""
+        capacity = climb(self._step, out_of_time=self._out_of_time, decided=decided)
+        if objective is None or capacity.nmrt.value <= 0:
+            return capacity
+        rate, limited = highest_rate(
+            lambda rate_rps: self._probe(rate_rps, objective),
+            objective,
+            capacity.nmrt.value,
+            out_of_time=self._out_of_time,
+        )
+        stopped = limited or "the highest rate that keeps the objective was found"
+        return replace(capacity, nmrt=rate, stopped=stopped, at_least=limited is not None, objective=str(objective))
+
+    def _out_of_time(self) -> bool:
+        return time.perf_counter_ns() >= self.deadline_ns
+
+    def _step(self, concurrency: int) -> Step:
+        """One closed-loop step, long enough for some tens of completions at the pace of the last step."""
+        expected_ns = 1e9 / self._last_rate_rps if self._last_rate_rps else 0.0
+        duration_ns = int(min(max(_STEP_NS, _STEP_COMPLETIONS * expected_ns), _MAX_STEP_NS))
+        warmup_ns = int(min(max(_WARMUP_NS, 2 * concurrency * expected_ns), _MAX_WARMUP_NS))
+        recorded = self._drive(ClosedLoop(concurrency), duration_ns, warmup_ns)
+        samples, inside, good = self._window(recorded)
+        requests, successes = int(inside.sum()), int((inside & good).sum())
+        windows = max(1, min(_WINDOWS, successes // _WINDOW_COMPLETIONS))
+        edges = np.linspace(recorded.window.start_ns, recorded.window.end_ns, windows + 1)
+        counts, spans_ns = completions_between(samples.done_ns[good], edges)
+        rates = tuple(float(count * 1e9 / span) for count, span in zip(counts, spans_ns, strict=True) if span > 0)
+        step = Step(
+            concurrency=concurrency,
+            rates_rps=rates if successes else (),
+            median_ns=float(np.median((samples.done_ns - samples.due_ns)[inside & good])) if successes else None,
+            error_ratio=1 - successes / requests if requests else 1.0,
+            limited=why_limited(replace(recorded.generator, ceiling_rps=self.ceiling_rps)),
+        )
+        self._last_rate_rps = step.rate_rps
+        return step
+
+    def _probe(self, rate_rps: float, objective: Objective) -> Probe:
+        """One open-loop window at a rate; a failed request violates the objective."""
+        recorded = self._drive(PoissonRate(rate_rps), 2 * _STEP_NS, _WARMUP_NS)
+        samples, inside, good = self._window(recorded)
+        kept = good & (samples.done_ns - samples.due_ns < objective.limit_ns)
+        return Probe(
+            requests=int(inside.sum()),
+            violations=int((inside & ~kept).sum()),
+            limited=why_limited(
+                replace(recorded.generator, ceiling_rps=self.ceiling_rps),
+                send_lag_ns=(samples.sent_ns - samples.due_ns)[inside],
+                latency_ns=float(objective.limit_ns),
+            ),
+        )
+
+    def _window(self, recorded: Recorded) -> tuple[Samples, NDArray[np.bool_], NDArray[np.bool_]]:
+        """The samples, which of them were due in the window, and which succeeded."""
+        samples = samples_of(recorded)
+        inside = (samples.due_ns >= recorded.window.start_ns) & (samples.due_ns < recorded.window.end_ns)
+        return samples, inside, (samples.outcome >= 200) & (samples.outcome < 300)
+
+    def _drive(self, schedule: Schedule, duration_ns: int, warmup_ns: int) -> Recorded:
+        def on_poll(event: WindowOpened | Progress | None) -> None:
+            if isinstance(event, Progress):
+                self.on_progress(event)
+
+        job = replace(self.template, schedule=schedule, duration_ns=duration_ns, warmup_ns=warmup_ns)
+        return self.generator.run(job, poll_s=_POLL_S, on_poll=on_poll)
