@@ -68,6 +68,7 @@ class Settings:
     startup_timeout_ns: int
     budget_ns: int
     launches: int
+    generators: int
     tolerance: float
     inconclusive: InconclusivePolicy
     payload: object
@@ -277,10 +278,13 @@ def _read_warmup(value: object, source: str) -> int | None:
     return None if value == "auto" else parse_duration(value, name=source)
 
 
-def _read_launches(value: object, source: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100:
-        raise SettingError(f"{source} is {value!r}, expected a whole number of deployments from 1 to 100")
-    return value
+def _whole(most: int, what: str) -> Callable[[object, str], int]:
+    def read(value: object, source: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise SettingError(f"{source} is {value!r}, expected a whole number of {what} from 1 to {most}")
+        return value
+
+    return read
 
 
 def _read_check(value: object, source: str) -> object:
@@ -312,7 +316,8 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
     "timeout": (_read_positive, "10s"),
     "startup_timeout": (_read_positive, "60s"),
     "budget": (_read_positive, "30s"),
-    "launches": (_read_launches, 5),
+    "launches": (_whole(100, "deployments"), 5),
+    "generators": (_whole(64, "generator processes"), 1),
     "tolerance": (lambda value, source: parse_ratio(value, name=source), 0.10),
     "inconclusive": (
         lambda value, source: read_choice(InconclusivePolicy, value, source),

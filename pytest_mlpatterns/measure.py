@@ -13,7 +13,7 @@ import numpy as np
 
 from pytest_mlpatterns.errors import DeploymentError, UncountableResultError
 from pytest_mlpatterns.load.generator import LoadInterrupted
-from pytest_mlpatterns.load.job import Job, Progress, WindowOpened
+from pytest_mlpatterns.load.job import Event, Job, Progress, WindowOpened
 from pytest_mlpatterns.load.samples import samples_of
 from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.observe import Observer
@@ -58,6 +58,7 @@ class LoadPlan:
     warmup_ns: int | None
     timeout_ns: int
     check: Callable[[Sequence[Any], Sequence[Any]], object] | None
+    generators: int = 1
 
 
 class Bench:
@@ -141,6 +142,7 @@ class Bench:
             generator=self._generator,
             deadline_ns=time.perf_counter_ns() + min(budget_ns, MAX_SEARCH_NS),
             on_progress=self._on_progress,
+            generators=plan.generators,
             ceiling_rps=self._generator.ceiling_rps,
         )
         capacity = search.run(decided, objective)
@@ -170,7 +172,7 @@ def _measure(
     observer = Observer(deployment.pids)
     before: list[PatternStats] = []
 
-    def on_poll(event: WindowOpened | Progress | None) -> None:
+    def on_poll(event: Event | None) -> None:
         observer.sample()
         if isinstance(event, WindowOpened):
             before.append(deployment.stats())
@@ -181,12 +183,14 @@ def _measure(
         observer.sample()
         now = deployment.stats()
         launch = _launch(deployment, plan, messages, recorded, observer, now.since(before[0]) if before else now)
-        report = replace(launch.generator, ceiling_rps=generator.ceiling_rps)
+        overhead = generator.library_overhead_ns if deployment.remote else None
+        ceiling = generator.ceiling_rps if deployment.remote is None else None
+        report = replace(launch.generator, ceiling_rps=ceiling, library_overhead_ns=overhead)
         return replace(launch, generator=report)
 
     observer.sample()
     try:
-        recorded = generator.run(job, poll_s=_POLL_S, on_poll=on_poll)
+        recorded = generator.run(job, poll_s=_POLL_S, on_poll=on_poll, processes=plan.generators)
     except LoadInterrupted as stop:
         raise Interrupted(launch_of(stop.recorded)) from None
     launch = launch_of(recorded)
@@ -202,6 +206,7 @@ def _job(deployment: Deployment, plan: LoadPlan, messages: tuple[bytes, ...]) ->
         order=plan.payload.order(),
         schedule=plan.schedule,
         balance=deployment.balance,
+        remote=deployment.remote,
         duration_ns=plan.duration_ns,
         warmup_ns=plan.warmup_ns,
         timeout_ns=plan.timeout_ns,

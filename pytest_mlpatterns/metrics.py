@@ -293,7 +293,7 @@ def why_limited(
         send_lag_ns: how late each request of an open loop was sent; None for a closed loop, where none is due.
         latency_ns: the latency that the lag is compared with.
     """
-    wall_ns = max(report.wall_ns, 1)
+    wall_ns = max(report.wall_ns, 1) * report.processes
     share = report.cpu_ns / wall_ns
     if share > _LIMITED_SHARE:
         return f"the load generator used {format_percent(share)} of a core and may itself be the limit"

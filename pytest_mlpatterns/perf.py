@@ -28,7 +28,7 @@ from pytest_mlpatterns.metrics import METRICS, Metric, Metrics, metric_named, pe
 from pytest_mlpatterns.records import Estimate, Judgement, Outcome, Setup, TestResult
 from pytest_mlpatterns.reports.facts import describe_capacity, failure_text
 from pytest_mlpatterns.statistics import estimate, min_samples
-from pytest_mlpatterns.units import format_rate, parse_duration, parse_number, parse_ratio, parse_size
+from pytest_mlpatterns.units import format_duration, format_rate, parse_duration, parse_number, parse_ratio, parse_size
 from pytest_mlpatterns.verdict import judge_change, judge_limit, why_uncountable
 
 if TYPE_CHECKING:
@@ -400,6 +400,11 @@ class Perf:
             notes.append(f"{failed:,} of {metrics.requests:,} requests failed ({describe_failures(metrics.failures)})")
         if any(launch.generator.connection_limit_reached for launch in metrics.launches):
             notes.append("the load generator had all its connections in use; some requests waited for one")
+        overhead = metrics.launches[-1].generator.library_overhead_ns
+        if overhead is not None:
+            notes.append(
+                f"driven through a client library, which adds about {format_duration(overhead)} to every request here"
+            )
         if metrics.generator.limited:
             notes.append(metrics.generator.limited)
         if self._evidence.dropped:

@@ -109,7 +109,8 @@ class GeneratorReport:
 
     ``connect_ns`` is the median time that opening a connection took, since the start of the load. ``loop_lag_ns`` is
     the most by which its loop was late. ``ceiling_rps`` is what it reaches on this machine against a server that does
-    nothing, where that is known.
+    nothing, where that is known. ``library_overhead_ns`` is what a client library adds to the median of a request,
+    where one drives the load. ``processes`` is how many generators shared the load; their costs are added up.
     """
 
     cpu_ns: int
@@ -120,6 +121,8 @@ class GeneratorReport:
     connect_ns: int | None = None
     loop_lag_ns: int = 0
     ceiling_rps: float | None = None
+    library_overhead_ns: float | None = None
+    processes: int = 1
 
 
 @dataclass(frozen=True, slots=True)

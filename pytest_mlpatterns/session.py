@@ -21,7 +21,7 @@ from pytest_mlpatterns.config import BaselineMode, Settings, merge_markers, read
 from pytest_mlpatterns.errors import MlpatternsError, SettingError
 from pytest_mlpatterns.exclusive import MachineLock
 from pytest_mlpatterns.live import LiveLine
-from pytest_mlpatterns.load.ceiling import measure_ceiling
+from pytest_mlpatterns.load.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.measure import Bench, LoadPlan
@@ -109,7 +109,8 @@ class PerfSession:
             settings = item.stash[_SETTINGS]
             bench, subject = self._bench(item, settings, model, payload, target)
             item.stash[_PERF] = Perf(item.nodeid, bench, settings, subject, self._reference(item.nodeid))
-            bench.deployment  # noqa: B018 - starts it
+            if bench.deployment.remote and self._generator.library_overhead_ns is None and not self._run.smoke:
+                measure_library_overhead(self._generator, self._directory)
         except MlpatternsError as error:
             item.stash[_DEFERRED] = error
         try:
@@ -266,6 +267,7 @@ class PerfSession:
             warmup_ns=settings.warmup_ns,
             timeout_ns=settings.timeout_ns,
             check=settings.check,
+            generators=settings.generators,
         )
         show = self._live.of(item.nodeid)
         return Bench(start, plan, self._generator, show, smoke=self._run.smoke), subject

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.load.capacity import Objective
     from pytest_mlpatterns.load.generator import Generator
-    from pytest_mlpatterns.load.job import Recorded, WindowOpened
+    from pytest_mlpatterns.load.job import Event, Recorded
     from pytest_mlpatterns.load.schedule import Schedule
     from pytest_mlpatterns.records import LaunchValue, Samples
 
@@ -52,6 +52,7 @@ class Search:
         deadline_ns: on the clock of ``time.perf_counter_ns``, when the search has to end.
         on_progress: takes a sign of life some times a second.
         ceiling_rps: what the generator reaches on this machine, None where it is not known.
+        generators: how many generator processes share the load.
     """
 
     template: Job
@@ -59,6 +60,7 @@ class Search:
     deadline_ns: int
     on_progress: Callable[[Progress], None]
     ceiling_rps: float | None
+    generators: int = 1
     _last_rate_rps: float = 0.0
 
     def run(self, decided: Callable[[LaunchValue], bool], objective: Objective | None) -> Capacity:
@@ -122,9 +124,9 @@ class Search:
         return samples, inside, (samples.outcome >= 200) & (samples.outcome < 300)
 
     def _drive(self, schedule: Schedule, duration_ns: int, warmup_ns: int) -> Recorded:
-        def on_poll(event: WindowOpened | Progress | None) -> None:
+        def on_poll(event: Event | None) -> None:
             if isinstance(event, Progress):
                 self.on_progress(event)
 
         job = replace(self.template, schedule=schedule, duration_ns=duration_ns, warmup_ns=warmup_ns)
-        return self.generator.run(job, poll_s=_POLL_S, on_poll=on_poll)
+        return self.generator.run(job, poll_s=_POLL_S, on_poll=on_poll, processes=self.generators)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from pytest_mlpatterns.errors import SettingError
@@ -15,27 +16,31 @@ class Url:
     """A service that runs already. Nothing is started or stopped, and only this address is contacted.
 
     Args:
-        url: ``http://host[:port]/path`` that takes the requests. Inputs of ``perf_payload`` are posted to it as
-            ``{"instances": [input]}``; ``httpx.Request`` objects keep their own path and body.
+        url: ``http://host[:port]/path`` or ``https://…`` that takes the requests. Inputs of ``perf_payload`` are posted
+            to it as ``{"instances": [input]}``; ``httpx.Request`` objects keep their own path and body.
         pid: process whose tree is the service, for CPU, memory and load; without it these metrics are None.
+        http2: speak HTTP/2. That and https go through a client library (extra ``https``), whose cost is in the result.
+        ca: file with the certificate of an authority to trust besides those of the system (https).
 
     Raises:
-        SettingError: not an http address, or an impossible pid.
+        SettingError: not an http or https address, an impossible pid, or a certificate file that is not there.
     """
 
     url: str
     pid: int | None = None
+    http2: bool = False
+    ca: str | Path | None = None
 
     def __post_init__(self) -> None:
         found = f"Url({self.url!r})"
         try:
             parts = urlsplit(self.url)
             port = parts.port
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, TypeError) as error:
             raise SettingError(f"{found}, expected an address such as http://127.0.0.1:8000/predict; {error}") from None
-        if parts.scheme != "http":
+        if parts.scheme not in ("http", "https"):
             raise SettingError(
-                f"{found} has scheme {parts.scheme!r}, expected http; put the service's plain HTTP port here"
+                f"{found} has scheme {parts.scheme!r}, expected http or https; write http://host:port/path"
             )
         if not parts.hostname or port == 0:
             raise SettingError(
@@ -45,6 +50,10 @@ class Url:
             raise SettingError(f"{found} has a user, password or fragment; send credentials in httpx.Request headers")
         if self.pid is not None and (isinstance(self.pid, bool) or not isinstance(self.pid, int) or self.pid <= 0):
             raise SettingError(f"Url(pid={self.pid!r}), expected the number of a running process")
+        if self.ca is not None and (parts.scheme != "https" or not Path(self.ca).is_file()):
+            raise SettingError(
+                f"Url(ca={str(self.ca)!r}), expected a certificate file that exists, for an https address"
+            )
 
     def __str__(self) -> str:
         return self.url
@@ -56,8 +65,19 @@ class Url:
 
     @property
     def port(self) -> int:
-        """Port, 80 where the address names none."""
-        return urlsplit(self.url).port or 80
+        """Port; 80, or 443 for https, where the address names none."""
+        return urlsplit(self.url).port or (443 if self.is_https else 80)
+
+    @property
+    def is_https(self) -> bool:
+        """Whether the connection is encrypted."""
+        return urlsplit(self.url).scheme == "https"
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.is_https else 'http'}://{host}:{self.port}"
 
     @property
     def path(self) -> str:

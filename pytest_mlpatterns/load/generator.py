@@ -1,27 +1,33 @@
-"""The load generator's process: its main loop, and the handle by which the parent asks it for load.
+"""The load generator's processes: their main loop, and the handle by which the parent asks them for load.
 
-The process is fresh, so that coverage, debuggers and the suite's garbage do not disturb it, and it serves one job after
-the other, so that starting it is paid once.
+The processes are fresh, so that coverage, debuggers and the suite's garbage do not disturb them, and serve one job
+after the other, so that starting them is paid once. Several of them share a job where the machine has cores to spare:
+each takes every k-th request, all open the measured window at the same moment, and their recordings are merged exactly.
 """
 
 from __future__ import annotations
 
 import gc
+import queue
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.children import Channel, Child
-from pytest_mlpatterns.load.job import Recorded
+from pytest_mlpatterns.load.job import Event, OpenWindow, Recorded, Share, Warm, WindowOpened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns.load.job import Job, Progress, WindowOpened
+    from pytest_mlpatterns.load.job import Job
 
 __all__ = ["Generator", "LoadInterrupted"]
 
 _STOP = "stop"
 _STOP_TIMEOUT_S = 2.0
+_OPENING_DELAY_NS = 100_000_000
+_SLICE_S = 0.02
 
 
 class LoadInterrupted(KeyboardInterrupt):
@@ -33,94 +39,163 @@ class LoadInterrupted(KeyboardInterrupt):
 
 
 class Generator:
-    """The parent's handle; starts the process at its first job.
+    """The parent's handle; starts its processes at its first job.
 
     Args:
-        log: file for what the process prints, which should be nothing.
+        log: file for what the processes print, which should be nothing.
 
     Attributes:
-        ceiling_rps: what it reaches on this machine against a server that does nothing; None until measured.
+        ceiling_rps: what one process reaches on this machine against a server that does nothing; None until measured.
+        library_overhead_ns: what a client library adds to the median of a request; None until measured.
     """
 
     def __init__(self, log: Path) -> None:
         self._log = log
-        self._child: Child | None = None
+        self._children: list[Child] = []
         self.ceiling_rps: float | None = None
+        self.library_overhead_ns: float | None = None
 
-    def run(self, job: Job, *, poll_s: float, on_poll: Callable[[WindowOpened | Progress | None], None]) -> Recorded:
+    def run(self, job: Job, *, poll_s: float, on_poll: Callable[[Event | None], None], processes: int = 1) -> Recorded:
         """Drive one job to its end.
 
         Args:
             job: what to send.
             poll_s: how often ``on_poll`` is called at least.
             on_poll: takes each event as it comes, and None when none came for ``poll_s``. What it raises ends the load.
+            processes: how many generators share the job.
 
         Raises:
-            ChildError: the process died.
+            ChildError: a process died.
             LoadInterrupted: Ctrl-C; carries what was recorded until then.
         """
-        if self._child is None:
-            self._child = Child(__name__, log=self._log)
-        child = self._child
+        while len(self._children) < processes:
+            log = self._log.with_suffix(f".{len(self._children)}.log")
+            self._children.append(Child(__name__, log=log))
+        children = self._children[:processes]
         try:
-            child.send(job)
-            return _until_recorded(child, poll_s, on_poll)
+            for number, child in enumerate(children):
+                child.send(replace(job, share=Share(number, processes)))
+            return _merged(_until_recorded(children, poll_s, on_poll))
         except KeyboardInterrupt:
-            child.send(_STOP)
-            recorded = _until_recorded(child, _STOP_TIMEOUT_S, _raise_timeout)
-            raise LoadInterrupted(recorded) from None
+            for child in children:
+                child.send(_STOP)
+            raise LoadInterrupted(_merged(_until_recorded(children, _STOP_TIMEOUT_S, _raise_timeout))) from None
         except BaseException:
-            self.close()  # whatever it still does belongs to nobody; the next job gets a fresh process
+            self.close()  # whatever they still do belongs to nobody; the next job gets fresh processes
             raise
 
     def close(self) -> None:
-        """End the process."""
-        if self._child is not None:
-            self._child.stop()
-            self._child = None
+        """End the processes."""
+        for child in self._children:
+            child.close_channel()
+        for child in self._children:
+            child.stop()
+        self._children.clear()
 
 
-def _until_recorded(child: Child, poll_s: float, on_poll: Callable[[WindowOpened | Progress | None], None]) -> Recorded:
-    while True:
-        try:
-            message = child.receive(poll_s)
-        except TimeoutError:
-            message = None
+def _until_recorded(
+    children: Sequence[Child], poll_s: float, on_poll: Callable[[Event | None], None]
+) -> list[Recorded]:
+    """Await every child's recording; when all are warm, tell them when the window opens."""
+    recorded: dict[int, Recorded] = {}
+    warm = 0
+    for number, message in _messages(children, poll_s, recorded):
         if isinstance(message, Recorded):
-            return message
-        on_poll(message)
+            recorded[number] = message
+        elif isinstance(message, Warm):
+            warm += 1
+            if warm == len(children):
+                opening = OpenWindow(time.perf_counter_ns() + _OPENING_DELAY_NS)
+                for child in children:
+                    child.send(opening)
+        elif number == 0 or not isinstance(message, WindowOpened):  # the window opens for all at once
+            on_poll(message)
+    return [recorded[number] for number in range(len(children))]
 
 
-def _raise_timeout(event: WindowOpened | Progress | None) -> None:
+def _messages(
+    children: Sequence[Child], poll_s: float, ended: Mapping[int, object]
+) -> Iterator[tuple[int, Recorded | Event | None]]:
+    """What the children that have not ended say, with their number; None when nobody said anything for ``poll_s``."""
+    slice_s = poll_s if len(children) == 1 else min(poll_s, _SLICE_S)  # several are looked at in turn
+    last = time.perf_counter()
+    while len(ended) < len(children):
+        for number in [number for number in range(len(children)) if number not in ended]:
+            try:
+                message = children[number].receive(slice_s)
+            except TimeoutError:
+                if time.perf_counter() - last < poll_s:
+                    continue
+                message = None
+            last = time.perf_counter()
+            yield number, message
+
+
+def _merged(parts: list[Recorded]) -> Recorded:
+    """One recording of several that share a window: rows in the order of completion, costs added up."""
+    if len(parts) == 1:
+        return parts[0]
+    from pytest_mlpatterns.load.samples import merged_columns
+
+    first = parts[0]
+    reports = [part.generator for part in parts]
+    connects = sorted(report.connect_ns for report in reports if report.connect_ns is not None)
+    return replace(
+        first,
+        columns=merged_columns([part.columns for part in parts]),
+        warmup=replace(
+            first.warmup,
+            requests=sum(part.warmup.requests for part in parts),
+            steady=None if first.warmup.steady is None else all(part.warmup.steady for part in parts),
+        ),
+        generator=replace(
+            first.generator,
+            cpu_ns=sum(report.cpu_ns for report in reports),
+            completed=sum(report.completed for report in reports),
+            connections=sum(report.connections for report in reports),
+            connection_limit_reached=any(report.connection_limit_reached for report in reports),
+            connect_ns=connects[len(connects) // 2] if connects else None,
+            loop_lag_ns=max(report.loop_lag_ns for report in reports),
+            processes=len(parts),
+        ),
+        answers=[answer for part in parts for answer in part.answers],
+        stopped_early=any(part.stopped_early for part in parts),
+    )
+
+
+def _raise_timeout(event: Event | None) -> None:
     if event is None:
         raise TimeoutError("the load generator does not stop")
 
 
 def main() -> None:
     """The child: take a job, drive it, answer, until the parent closes the channel."""
-    import queue
-
+    from pytest_mlpatterns.load.library import LibraryLoop
     from pytest_mlpatterns.load.loop import LoadLoop
 
     gc.disable()  # a collection in the middle of the load would count as the server's latency
     channel = Channel()
     jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-    current: list[LoadLoop] = []
+    current: list[LoadLoop | LibraryLoop] = []
 
-    def on_message(message: Job | str) -> None:
-        if message != _STOP:
-            jobs.put(message)  # type: ignore[arg-type]
-        elif current:
-            current[0].stop()
+    def on_message(message: Job | OpenWindow | str) -> None:
+        if isinstance(message, OpenWindow):
+            for loop in current:
+                loop.open_at(message.at_ns)
+        elif isinstance(message, str):
+            for loop in current:
+                loop.stop()
+        else:
+            jobs.put(message)
 
     def on_close() -> None:
-        if current:
-            current[0].stop()
+        for loop in current:
+            loop.stop()
         jobs.put(None)
 
     channel.listen(on_message, on_close)
     while (job := jobs.get()) is not None:
-        loop = LoadLoop(job, channel.send)
+        loop = LoadLoop(job, channel.send) if job.remote is None else LibraryLoop(job, channel.send)
         current.append(loop)
         channel.send(loop.run())
         current.clear()

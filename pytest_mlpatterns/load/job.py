@@ -16,7 +16,20 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.load.schedule import Schedule
     from pytest_mlpatterns.records import GeneratorReport, Warmup, Window
 
-__all__ = ["Balance", "Failure", "Job", "Progress", "Recorded", "WindowOpened", "describe_failures"]
+__all__ = [
+    "Balance",
+    "Event",
+    "Failure",
+    "Job",
+    "OpenWindow",
+    "Progress",
+    "Recorded",
+    "Remote",
+    "Share",
+    "Warm",
+    "WindowOpened",
+    "describe_failures",
+]
 
 
 class Balance(Enum):
@@ -47,6 +60,29 @@ def describe_failures(failures: Mapping[int, int]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Remote:
+    """A server that is driven through a client library: ``scheme://host:port``, which HTTP, and whom to trust.
+
+    ``ca_pem`` is the certificate of an authority to trust besides those of the system.
+    """
+
+    origin: str
+    http2: bool
+    ca_pem: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which part of a load one of several generators takes: requests ``number``, ``number + of``, ``number + 2 of``, …
+
+    A generator that shares tells when it is warm, and opens its window when it is told to, with all the others.
+    """
+
+    number: int = 0
+    of: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One stretch of load.
 
@@ -54,7 +90,8 @@ class Job:
     fixed time, or None to let the data decide. A schedule with a length of its own is the window as a whole; its
     warm-up is one caller. ``keep_answers`` asks for up to so many ``(request index, body)`` pairs, spread over the
     window. ``order`` gives the indices of messages in the order in which they are drawn (unsigned 32-bit, native,
-    begun again at its end); empty draws them in turn.
+    begun again at its end); empty draws them in turn. Where ``remote`` is set,
+    a client library drives the load and ``addresses`` and ``balance`` are of no matter.
     """
 
     addresses: tuple[tuple[str, int], ...]
@@ -66,6 +103,20 @@ class Job:
     timeout_ns: int
     keep_answers: int = 0
     order: bytes = b""
+    remote: Remote | None = None
+    share: Share = Share()
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """A generator that shares a load has warmed up and waits to be told when the window opens."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWindow:
+    """To all generators that share a load: the window opens at this time, on the clock of ``time.perf_counter_ns``."""
+
+    at_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +133,10 @@ class Progress:
     elapsed_ns: int
     completed: int
     median_ns: int | None
+
+
+Event = WindowOpened | Progress | Warm
+"""What a generator tells while it works."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,47 +1,31 @@
-"""The loop that drives the load: one thread, one selector, connections that call back.
+"""The loop that drives load over our own connections: one thread, one selector, connections that call back.
 
-It follows a :class:`~pytest_mlpatterns.load.job.Job` from warm-up through the measured window until every request has
-ended, and returns what was recorded. It must not know processes, pipes or numpy.
-
-The order of an iteration: answers first, then requests that are due, then (every 50 ms) time-outs, the end of the
-warm-up, and a sign of life. In a closed loop the answer itself sends the next request.
+The order of an iteration: answers first, then requests that are due, then (every 50 ms) time-outs and the course of the
+job. In a closed loop the answer itself sends the next request. It must not know processes, pipes or numpy.
 """
 
 from __future__ import annotations
 
 import selectors
-from array import array
 from collections import deque
-from statistics import median
-from time import perf_counter_ns, process_time_ns
+from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.load.alarm import Alarm
 from pytest_mlpatterns.load.connection import Connection
-from pytest_mlpatterns.load.job import Balance, Failure, Progress, Recorded, WindowOpened
-from pytest_mlpatterns.load.recording import Answers, Recording
+from pytest_mlpatterns.load.course import TICK_NS, Course
+from pytest_mlpatterns.load.job import Balance, Failure
 from pytest_mlpatterns.load.schedule import ClosedLoop, Stages
-from pytest_mlpatterns.load.source import NEVER_NS, source_of
-from pytest_mlpatterns.load.steady import (
-    MIN_WINDOW_REQUESTS,
-    WARMUP_CAP_NS,
-    WINDOW_NS,
-    WarmupWindow,
-    is_steady,
-)
-from pytest_mlpatterns.records import GeneratorReport, Warmup, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.load.job import Job
+    from pytest_mlpatterns.load.job import Event, Job, Recorded
 
 __all__ = ["MAX_OPEN_LOOP_CONNECTIONS", "LoadLoop"]
 
-TICK_NS = 50_000_000
 MAX_OPEN_LOOP_CONNECTIONS = 1024
 """An open loop opens connections as it needs them, up to this many over all addresses."""
-_PROGRESS_TICKS = 5
 
 
 class LoadLoop:
@@ -49,161 +33,66 @@ class LoadLoop:
 
     Args:
         job: what to do.
-        tell: takes :class:`WindowOpened` and :class:`Progress` as they happen.
+        tell: takes each event as it happens.
     """
 
-    def __init__(self, job: Job, tell: Callable[[WindowOpened | Progress], None]) -> None:
+    def __init__(self, job: Job, tell: Callable[[Event], None]) -> None:
         self.selector: selectors.BaseSelector = selectors.DefaultSelector()
-        self.recording = Recording()
-        self.connect_ns = array("q")
-        self.answers = Answers(job.keep_answers) if job.keep_answers else None
         self.messages: Sequence[bytes] = job.messages
-        self.stopped_early = False
-        self._job = job
-        self._tell = tell
-        self._alarm = Alarm(self.selector)
+        self._timeout_ns = job.timeout_ns
         self._pool = _Pool(self, job)
-        self._scheduled = job.schedule.length_ns is not None
-        self._source = source_of(ClosedLoop(1) if self._scheduled else job.schedule, self.send_next)
-        self._source_since_ns = 0
-        self._order = array("I", job.order)
-        self._drawn = -1
-        self._stop_ns = NEVER_NS
-        self._start_ns = 0
-        self._warmup: Warmup | None = None
-        self._warmup_windows: list[WarmupWindow] = []
-        self._warmup_row = 0
-        self._warmup_since_ns = 0
-        self._window_row = 0
-        self._window_start_ns = 0
-        self._window_cpu_ns = 0
-        self._loop_lag_ns = 0
-        self._report: GeneratorReport | None = None
+        self._course = Course(job, self._pool.send, tell)
+        self.recording = self._course.recording
+        self.answers = self._course.answers
+        self.connect_ns = self._course.connect_ns
 
     def run(self) -> Recorded:
         """Drive the load to its end."""
+        alarm = Alarm(self.selector)
         try:
-            self._drive()
+            self._drive(alarm)
         finally:
             self._pool.close()
-            self._alarm.close()
+            alarm.close()
             self.selector.close()
-        assert self._warmup is not None
-        assert self._report is not None
-        return Recorded(
-            columns=self.recording.columns(),
-            window=Window(self._window_start_ns, self._stop_ns),
-            warmup=self._warmup,
-            generator=self._report,
-            answers=self.answers.kept if self.answers is not None else [],
-            stopped_early=self.stopped_early,
-        )
+        return self._course.recorded()
+
+    def open_at(self, at_ns: int) -> None:
+        """Open the window at this time, where the load is shared. Callable from another thread."""
+        self._course.open_at(at_ns)
 
     def stop(self) -> None:
         """End the load now: the window closes, requests under way are given up. Callable from another thread."""
-        self.stopped_early = True
-
-    def send_next(self, due_ns: int | None = None) -> None:
-        """Send the next prepared request over a free connection, or let it wait for one."""
-        self._drawn = drawn = self._drawn + 1
-        request = self._order[drawn % len(self._order)] if self._order else drawn % len(self.messages)
-        self._pool.send(request, due_ns)
+        self._course.stop_early = True
 
     def completed(self, connection: Connection, now_ns: int, *, failed: bool) -> None:
         """A connection is free again."""
+        due_ns = connection.due_ns
         self._pool.release(connection)
-        if now_ns < self._stop_ns and connection.due_ns >= self._source_since_ns:
-            self._source.answered(now_ns, failed=failed)
+        self._course.answered(due_ns, now_ns, failed=failed)
 
-    def _drive(self) -> None:
-        select, clock, pool = self.selector.select, perf_counter_ns, self._pool
-        self._start_ns = self._warmup_since_ns = now = clock()
+    def _drive(self, alarm: Alarm) -> None:
+        select, clock, pool, course = self.selector.select, perf_counter_ns, self._pool, self._course
+        now = clock()
         pool.open()
-        self._source.start(now)
+        course.start(now)
         next_tick = now + TICK_NS
-        ticks = 0
         while True:
-            due_ns = self._source.next_due_ns
+            due_ns = course.next_due_ns
             if due_ns < next_tick:
-                self._alarm.set(due_ns)
+                alarm.set(due_ns)
             for key, mask in select(max(0, min(next_tick, due_ns) - now) / 1e9):
                 key.data(mask)
             now = clock()
-            if now >= self._source.next_due_ns:
-                self._source.send_due(min(now, self._stop_ns))
+            if now >= course.next_due_ns:
+                course.send_due(now)
             if now < next_tick:
                 continue
-            self._loop_lag_ns = max(self._loop_lag_ns, now - next_tick)
             next_tick = now + TICK_NS
-            ticks += 1
-            pool.expire(now - self._job.timeout_ns)
-            self._advance(now)
-            if ticks % _PROGRESS_TICKS == 0:
-                self._report_progress(now)
-            if self._report is not None and (self.stopped_early or not pool.outstanding):
+            pool.expire(now - self._timeout_ns)
+            course.tick(now, pool.connections, limit_reached=pool.limit_reached)
+            if course.draining and (course.stop_early or not pool.outstanding):
                 return
-
-    def _advance(self, now: int) -> None:
-        """Move from warm-up to window to drain, as far as it is time."""
-        if self.stopped_early and self._report is None:
-            if self._warmup is None:
-                self._open_window(now, steady=False)
-            self._close_window(now)
-        elif self._warmup is None:
-            if self._job.warmup_ns is not None:
-                if now - self._start_ns >= self._job.warmup_ns:
-                    self._open_window(now, steady=None)
-            elif self._look_for_steady_state(now):
-                self._open_window(now, steady=True)
-            elif now - self._start_ns >= WARMUP_CAP_NS:
-                self._open_window(now, steady=False)
-        elif self._report is None and now >= self._stop_ns:
-            self._close_window(now)
-        if self._report is None and now < self._stop_ns:
-            self._source.tick(now)
-
-    def _look_for_steady_state(self, now: int) -> bool:
-        elapsed, count = now - self._warmup_since_ns, len(self.recording) - self._warmup_row
-        if elapsed < WINDOW_NS or count < MIN_WINDOW_REQUESTS:
-            return False
-        median = self.recording.median_latency_ns(self._warmup_row)
-        if median is not None:
-            self._warmup_windows.append(WarmupWindow(count * 1e9 / elapsed, median))
-        self._warmup_row, self._warmup_since_ns = len(self.recording), now
-        return is_steady(self._warmup_windows)
-
-    def _open_window(self, now: int, *, steady: bool | None) -> None:
-        self._warmup = Warmup(now - self._start_ns, len(self.recording), steady)
-        self._window_start_ns = now
-        self._window_row = len(self.recording)
-        self._window_cpu_ns = process_time_ns()
-        self._stop_ns = now + self._job.duration_ns
-        self._loop_lag_ns = 0
-        if self.answers is not None:
-            self.answers.clear()
-        if self._scheduled:  # the warm-up was one caller; the schedule as a whole is the window
-            self._source.finish()
-            self._source = source_of(self._job.schedule, self.send_next)
-            self._source_since_ns = now
-            self._source.start(now)
-        self._tell(WindowOpened(now))
-
-    def _close_window(self, now: int) -> None:
-        self._stop_ns = min(self._stop_ns, now)
-        self._source.finish()
-        self._report = GeneratorReport(
-            cpu_ns=process_time_ns() - self._window_cpu_ns,
-            wall_ns=now - self._window_start_ns,
-            completed=len(self.recording) - self._window_row,
-            connections=self._pool.connections,
-            connect_ns=int(median(self.connect_ns)) if self.connect_ns else None,
-            loop_lag_ns=self._loop_lag_ns,
-            connection_limit_reached=self._pool.limit_reached,
-        )
-
-    def _report_progress(self, now: int) -> None:
-        recent = max(self._window_row, len(self.recording) - 1000)
-        self._tell(Progress(now - self._start_ns, len(self.recording), self.recording.median_latency_ns(recent)))
 
 
 class _Pool:

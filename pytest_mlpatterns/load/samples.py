@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pytest_mlpatterns.records import Samples
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from pytest_mlpatterns.load.job import Recorded
 
-__all__ = ["samples_of"]
+__all__ = ["merged_columns", "samples_of"]
+
+_DTYPES: dict[str, Any] = {
+    "due_ns": np.int64,
+    "sent_ns": np.int64,
+    "done_ns": np.int64,
+    "outcome": np.int16,
+    "request": np.uint32,
+    "target": np.uint8,
+    "received_bytes": np.uint32,
+}
 
 
 def samples_of(recorded: Recorded) -> Samples:
     """The samples of a job, warm-up included."""
-    columns = recorded.columns
-    return Samples(
-        due_ns=np.frombuffer(columns["due_ns"], np.int64),
-        sent_ns=np.frombuffer(columns["sent_ns"], np.int64),
-        done_ns=np.frombuffer(columns["done_ns"], np.int64),
-        outcome=np.frombuffer(columns["outcome"], np.int16),
-        request=np.frombuffer(columns["request"], np.uint32),
-        target=np.frombuffer(columns["target"], np.uint8),
-        received_bytes=np.frombuffer(columns["received_bytes"], np.uint32),
-    )
+    return Samples(**{name: np.frombuffer(recorded.columns[name], dtype) for name, dtype in _DTYPES.items()})
+
+
+def merged_columns(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The rows of several recordings as one, in the order of completion."""
+    joined = {
+        name: np.concatenate([np.frombuffer(part[name], dtype) for part in parts]) for name, dtype in _DTYPES.items()
+    }
+    order = np.argsort(joined["done_ns"], kind="stable")
+    return {name: column[order] for name, column in joined.items()}

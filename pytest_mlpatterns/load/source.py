@@ -5,6 +5,7 @@ A source says when it wants to be called next and asks the loop to send. It must
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,6 +14,7 @@ from pytest_mlpatterns.load.schedule import ClosedLoop, Stages
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pytest_mlpatterns.load.job import Share
     from pytest_mlpatterns.load.schedule import ClosedSchedule, OpenSchedule, Schedule
 
 __all__ = ["NEVER_NS", "Source", "source_of"]
@@ -47,11 +49,11 @@ class Source(Protocol):
         ...
 
 
-def source_of(schedule: Schedule, send: Callable[[int | None], None]) -> Source:
-    """The source of a schedule; ``send`` takes the due time, None for now."""
+def source_of(schedule: Schedule, send: Callable[[int | None], None], share: Share) -> Source:
+    """The source of one generator's share of a schedule; ``send`` takes the due time, None for now."""
     if isinstance(schedule, ClosedLoop) or (isinstance(schedule, Stages) and schedule.closed):
-        return _Callers(schedule, send)
-    return _Clock(schedule, send)
+        return _Callers(schedule, send, share)
+    return _Clock(schedule, send, share)
 
 
 class _Callers:
@@ -60,8 +62,9 @@ class _Callers:
     A caller whose connection failed rests until the next tick, or a dead server would only see refusals counted.
     """
 
-    def __init__(self, schedule: ClosedSchedule, send: Callable[[int | None], None]) -> None:
+    def __init__(self, schedule: ClosedSchedule, send: Callable[[int | None], None], share: Share) -> None:
         self._schedule = schedule
+        self._share = share
         self._send = send
         self._think_ns = schedule.think_time_ns
         self._fixed = schedule.length_ns is None
@@ -106,7 +109,8 @@ class _Callers:
 
     def _adjust(self, now_ns: int) -> None:
         """Let callers come, or leave after their next answer, until there are as many as the schedule says."""
-        wanted = self._schedule.concurrency_at(now_ns - self._origin_ns)
+        callers = self._schedule.concurrency_at(now_ns - self._origin_ns)
+        wanted = len(range(self._share.number, callers, self._share.of))
         self._surplus = max(0, self._callers - wanted)
         for _ in range(wanted - self._callers):
             self._callers += 1
@@ -116,8 +120,8 @@ class _Callers:
 class _Clock:
     """Requests by the clock, whatever the answers do."""
 
-    def __init__(self, schedule: OpenSchedule, send: Callable[[int | None], None]) -> None:
-        self._arrivals = schedule.arrivals()
+    def __init__(self, schedule: OpenSchedule, send: Callable[[int | None], None], share: Share) -> None:
+        self._arrivals = itertools.islice(schedule.arrivals(), share.number, None, share.of)
         self._send = send
         self._origin_ns = 0
         self.next_due_ns = NEVER_NS

@@ -7,6 +7,7 @@ load does not.
 from __future__ import annotations
 
 import itertools
+import ssl
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import httpx
 
     from pytest_mlpatterns.children import Child
+    from pytest_mlpatterns.load.job import Remote
     from pytest_mlpatterns.serve.worker import WorkerStats
 
 __all__ = ["Deployment"]
@@ -39,6 +41,7 @@ class Deployment:
         balance: how load is spread over the addresses.
         workers: our processes, none for a service that ran before.
         roots: process ids whose trees are the deployment; empty where they are not known.
+        remote: how load is driven where our own connections cannot: https, HTTP/2.
     """
 
     def __init__(  # noqa: PLR0913 - the facts of a deployment, all by name
@@ -50,11 +53,13 @@ class Deployment:
         balance: Balance = Balance.ROUND_ROBIN,
         workers: Sequence[Child] = (),
         roots: Sequence[int] = (),
+        remote: Remote | None = None,
     ) -> None:
         self.model_name = model_name
         self.addresses = tuple(addresses)
         self.path = path
         self.balance = balance
+        self.remote = remote
         self.cold_start_ns: int | None = None
         self._workers = tuple(workers)
         self._roots = tuple(roots)
@@ -69,7 +74,7 @@ class Deployment:
     @property
     def url(self) -> str:
         """Base address of the first face, without a path."""
-        return _base_url(self.addresses[0])
+        return self.remote.origin if self.remote else _base_url(self.addresses[0])
 
     @property
     def client(self) -> httpx.Client:
@@ -139,9 +144,12 @@ class Deployment:
         import httpx
 
         if not self._clients:
+            context = ssl.create_default_context()
+            if self.remote is not None and self.remote.ca_pem is not None:
+                context.load_verify_locations(cadata=self.remote.ca_pem.decode())
+            urls = [self.remote.origin] if self.remote else [_base_url(address) for address in self.addresses]
             self._clients = [
-                httpx.Client(base_url=_base_url(address), timeout=_CLIENT_TIMEOUT_S, trust_env=False)
-                for address in self.addresses
+                httpx.Client(base_url=url, timeout=_CLIENT_TIMEOUT_S, trust_env=False, verify=context) for url in urls
             ]
         return self._clients[number]
 

@@ -6,15 +6,17 @@ inference. Every process listens on 127.0.0.1, on a port that the system chose.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.children import Child
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError
-from pytest_mlpatterns.load.job import Balance
+from pytest_mlpatterns.load.job import Balance, Remote
 from pytest_mlpatterns.patterns.base import Spread
 from pytest_mlpatterns.serve.deployment import Deployment
 from pytest_mlpatterns.serve.worker import Listening, LoadFailed, WorkerJob, listening_socket
@@ -22,7 +24,6 @@ from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
     import socket
-    from pathlib import Path
 
     from pytest_mlpatterns.load.payload import Payload
     from pytest_mlpatterns.patterns.base import Topology
@@ -96,6 +97,7 @@ def attach(target: Url, startup: Startup) -> Deployment:
         addresses=[(_resolve(target), target.port)],
         path=target.path,
         roots=[] if target.pid is None else [target.pid],
+        remote=_remote(target),
     )
     try:
         if startup.payload is not None:
@@ -177,6 +179,18 @@ def _too_slow(model: str, state: str, startup: Startup, log: str) -> str:
         'raise it with perf(startup_timeout="5min") or --perf-startup-timeout'
     )
     return f"{text}\nIt printed last:\n{log}" if log else text
+
+
+def _remote(target: Url) -> Remote | None:
+    """How load reaches a target that needs a client library; None where our own connections serve."""
+    if not target.is_https and not target.http2:
+        return None
+    if importlib.util.find_spec("pyreqwest") is None:
+        raise DeploymentError(
+            f"{target.url} needs a client library for https and HTTP/2, which is not installed; "
+            "install it: pip install 'pytest-mlpatterns[https]'"
+        )
+    return Remote(target.origin, target.http2, None if target.ca is None else Path(target.ca).read_bytes())
 
 
 def _resolve(target: Url) -> str:

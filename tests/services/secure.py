@@ -1,0 +1,53 @@
+"""A real server that speaks https, with HTTP/1.1 and HTTP/2: hypercorn with a certificate made for the test.
+
+Run as a script: ``secure.py CERT KEY``, or without them for HTTP/2 in clear text. It prints its port, answers predict
+requests with the sum of each input, and ends when its standard input closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+from typing import Any
+
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+
+
+async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Answer {"instances": [...]} with their sums, and say which HTTP it was in a header."""
+    if scope["type"] != "http":
+        return
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    answer = json.dumps({"predictions": [sum(one) for one in json.loads(body)["instances"]]}).encode()
+    headers = [(b"content-type", b"application/json"), (b"x-http-version", scope["http_version"].encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": answer})
+
+
+async def main() -> None:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    if len(sys.argv) == 3:
+        config.certfile, config.keyfile = sys.argv[1:]
+        config.alpn_protocols = ["h2", "http/1.1"]
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(sys.stdin, ended.set)
+    sys.stdout.write(f"{port}\n")
+    sys.stdout.flush()
+    await serve(app, config, shutdown_trigger=ended.wait)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
