@@ -9,7 +9,9 @@ This module must not know verdicts: it says what was recorded, not whether the p
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import tempfile
 from dataclasses import asdict, dataclass
@@ -65,7 +67,9 @@ def read_baselines(path: Path) -> Baselines:
             f"{path} is no baseline file of pytest-mlpatterns; name another with --perf-baseline-file, or move it away"
         )
     version = data.get("version")
-    if isinstance(version, int) and version > VERSION:
+    if not isinstance(version, int) or version < 1:
+        raise BaselineFileError(f"{path} is damaged: its format version is {version!r}; {_MEND}")
+    if version > VERSION:
         raise BaselineFileError(
             f"{path} has format version {version}, this pytest-mlpatterns reads up to {VERSION}; upgrade the package"
         )
@@ -93,17 +97,27 @@ def write_baselines(path: Path, updates: Baselines) -> None:
         "tests": {test: {machine: _plain(entry) for machine, entry in found.items()} for test, found in merged.items()},
     }
     text = _lines(data) + "\n"
+    temporary = None
     try:
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:
+            temporary = file.name
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(file.name, path.stat().st_mode if path.exists() else 0o644)
-        os.replace(file.name, path)
+        os.chmod(temporary, path.stat().st_mode if path.exists() else 0o644)
+        os.replace(temporary, path)
+        temporary = None
     except OSError as error:
-        raise BaselineFileError(f"{path} cannot be written: {error}; it is as it was") from error
+        raise BaselineFileError(
+            f"{path} cannot be written: {error}; it is as it was, "
+            "make its directory writable or name another file with --perf-baseline-file"
+        ) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
 
 
 def _entry(data: dict[str, Any]) -> Entry:
@@ -111,6 +125,9 @@ def _entry(data: dict[str, Any]) -> Entry:
         str(name): tuple(LaunchValue(float(value), float(error)) for value, error in launches)
         for name, launches in data["metrics"].items()
     }
+    values = [number for launches in metrics.values() for one in launches for number in (one.value, one.relative_error)]
+    if not all(math.isfinite(number) for number in values):
+        raise ValueError("a value that is no finite number")
     if not all(metrics.values()):
         raise ValueError("a metric without launches")
     return Entry(

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.errors import SettingError, UnitError
 from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, Schedule
 from pytest_mlpatterns.patterns import Pattern, Single
-from pytest_mlpatterns.units import parse_duration, parse_ratio
+from pytest_mlpatterns.units import parse_duration, parse_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -141,6 +141,7 @@ def read_settings(
     Raises:
         SettingError: a value that cannot be read; the message names where it was given.
     """
+    patterns_of(marker)  # a bad list of patterns is told here
     values: dict[str, Any] = {}
     for name, (read, default) in _READERS.items():
         option = name.replace("_", "-")
@@ -202,7 +203,8 @@ def read_run_settings(
         found = base / str(given)
         if found.is_dir() or not found.parent.is_dir():
             problem = "is a directory" if found.is_dir() else f"is in {found.parent}, which does not exist"
-            raise SettingError(f"--perf-{name} {given} {problem}; name a file in a directory that exists")
+            source = f"--perf-{name}" if options.get(name) is not None else f"ini key perf_{name.replace('-', '_')}"
+            raise SettingError(f"{source} {given} {problem}; name a file in a directory that exists")
         return found
 
     mode = options.get("baseline") or ini.get("baseline") or BaselineMode.CHECK
@@ -238,7 +240,7 @@ def _read_flag(value: object, source: str) -> bool:
 def _read_schedule(marker: Mapping[str, Any]) -> Schedule:
     given = [name for name in _LOAD_ARGUMENTS if marker.get(name) is not None]
     if len(given) > 1:
-        raise SettingError(f"perf({'=..., '.join(given)}=...) names two loads, expected one of them")
+        raise SettingError(f"perf({'=..., '.join(given)}=...) names two loads, expected one of them; leave one out")
     if given == ["load"]:
         load = marker["load"]
         if not isinstance(load, Schedule):
@@ -270,12 +272,17 @@ def _read_duration(value: object, source: str) -> int:
 def _read_positive(value: object, source: str) -> int:
     nanoseconds = parse_duration(value, name=source)
     if not nanoseconds:
-        raise SettingError(f"{source} is {value!r}, expected more than no time")
+        raise SettingError(f"{source} is {value!r}, expected more than no time; write 10s")
     return nanoseconds
 
 
 def _read_warmup(value: object, source: str) -> int | None:
-    return None if value == "auto" else parse_duration(value, name=source)
+    if value == "auto":
+        return None
+    try:
+        return parse_duration(value, name=source)
+    except UnitError as error:
+        raise UnitError(f'{error}, or "auto"') from None
 
 
 def _whole(most: int, what: str) -> Callable[[object, str], int]:
@@ -289,7 +296,7 @@ def _whole(most: int, what: str) -> Callable[[object, str], int]:
 
 def _read_check(value: object, source: str) -> object:
     if value is not None and not callable(value):
-        raise SettingError(f"{source} is {value!r}, expected a function of (inputs, outputs)")
+        raise SettingError(f"{source} is {value!r}, expected a function; write def check(inputs, outputs): assert ...")
     return value
 
 
@@ -318,7 +325,7 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
     "budget": (_read_positive, "30s"),
     "launches": (_whole(100, "deployments"), 5),
     "generators": (_whole(64, "generator processes"), 1),
-    "tolerance": (lambda value, source: parse_ratio(value, name=source), 0.10),
+    "tolerance": (lambda value, source: parse_share(value, name=source), 0.10),
     "inconclusive": (
         lambda value, source: read_choice(InconclusivePolicy, value, source),
         InconclusivePolicy.WARN,

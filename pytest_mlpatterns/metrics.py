@@ -53,7 +53,7 @@ class Metric:
 
 def percentile_metric(percentile: float) -> Metric:
     """The metric of a latency percentile; the median is RTM."""
-    name, label = ("rtm", "RTM") if percentile == 50 else (f"p{percentile:g}", f"p{percentile:g} latency")
+    name, label = ("rtm", "RTM") if percentile == 50 else (f"p{percentile:.10g}", f"p{percentile:.10g} latency")
     return Metric(
         name,
         label,
@@ -106,7 +106,7 @@ class GeneratorMetrics:
 
     def send_lag_ns(self, percentile: float) -> float:
         """How late requests were sent, against when they were due; 0 throughout in a closed loop."""
-        return float(np.percentile(self.send_lag, percentile))
+        return float(np.percentile(self.send_lag, percentile)) if self.send_lag.size else 0.0
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,8 @@ class Metrics:
     @property
     def error_ratio(self) -> Estimate:
         """Share of requests without a 2xx answer, with its binomial interval."""
+        if not self.requests:
+            raise UncountableResultError("no request was due in the measured window, so there is no error rate")
         return wilson_interval(sum(self.failures.values()), self.requests)
 
     @property

@@ -6,6 +6,7 @@ pytest.
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +29,7 @@ from pytest_mlpatterns.metrics import METRICS, Metric, Metrics, metric_named, pe
 from pytest_mlpatterns.records import Estimate, Judgement, Outcome, Setup, TestResult
 from pytest_mlpatterns.reports.facts import describe_capacity, failure_text
 from pytest_mlpatterns.statistics import estimate, min_samples
-from pytest_mlpatterns.units import format_duration, format_rate, parse_duration, parse_number, parse_ratio, parse_size
+from pytest_mlpatterns.units import format_duration, format_rate, parse_duration, parse_number, parse_share, parse_size
 from pytest_mlpatterns.verdict import judge_change, judge_limit, why_uncountable
 
 if TYPE_CHECKING:
@@ -121,14 +122,14 @@ class Perf:
     def assert_asl_below(self, limit: object) -> None:
         """The average system load is below a share of the machine, 0.8 or ``"80%"``."""
         __tracebackhide__ = True
-        self._assert_limit(METRICS["asl"], parse_ratio(limit, name="assert_asl_below(...)"))
+        self._assert_limit(METRICS["asl"], parse_share(limit, name="assert_asl_below(...)"))
 
     def assert_error_rate_below(self, limit: object) -> None:
         """The share of requests without a 2xx answer is below a limit, 0.001 or ``"0.1%"``."""
         __tracebackhide__ = True
         self._assert_limit(
             METRICS["error_rate"],
-            parse_ratio(limit, name="assert_error_rate_below(...)"),
+            parse_share(limit, name="assert_error_rate_below(...)"),
             lambda metrics: metrics.error_ratio,
         )
 
@@ -214,7 +215,7 @@ class Perf:
                 )
         given = self._settings.tolerance
         if tolerance is not None:
-            given = parse_ratio(tolerance, name="assert_no_regression(tolerance=...)")
+            given = parse_share(tolerance, name="assert_no_regression(tolerance=...)")
         self._evidence.measure_at_least(1)
         self._compare([METRICS[name] for name in metrics], given)
 
@@ -417,7 +418,7 @@ class Perf:
         return tuple(notes)
 
     def _update_command(self) -> str:
-        return f"pytest '{self._test}' --perf-baseline update"
+        return f"pytest {shlex.quote(self._test)} --perf-baseline update"
 
 
 def _never(_value: LaunchValue) -> bool:

@@ -279,7 +279,10 @@ class TestResult:
 
     def to_json(self) -> dict[str, Any]:
         """The same as dictionaries, lists, text and numbers."""
-        return asdict(self)
+        plain = asdict(self)
+        for judgement in plain["judgements"]:
+            judgement["outcome"] = str(judgement["outcome"])  # the plain str: execnet takes no subclass
+        return plain
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TestResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,12 +33,18 @@ class Url:
     ca: str | Path | None = None
 
     def __post_init__(self) -> None:
-        found = f"Url({self.url!r})"
+        found = f"Url({re.sub('//[^/@]*@', '//…@', repr(self.url))})"
+        if not isinstance(self.url, str):
+            raise SettingError(f"{found}, expected an address such as http://127.0.0.1:8000/predict")
         try:
             parts = urlsplit(self.url)
             port = parts.port
-        except (ValueError, AttributeError, TypeError) as error:
+        except ValueError as error:
             raise SettingError(f"{found}, expected an address such as http://127.0.0.1:8000/predict; {error}") from None
+        if "://" not in self.url:
+            raise SettingError(
+                f"{found} has no scheme, expected http or https; write http://{self.url or 'host:port/path'}"
+            )
         if parts.scheme not in ("http", "https"):
             raise SettingError(
                 f"{found} has scheme {parts.scheme!r}, expected http or https; write http://host:port/path"
@@ -48,6 +55,8 @@ class Url:
             )
         if parts.username or parts.password or parts.fragment:
             raise SettingError(f"{found} has a user, password or fragment; send credentials in httpx.Request headers")
+        if not self.path.isascii() or not self.path.isprintable() or " " in self.path:
+            raise SettingError(f"{found}, expected a path of printable ASCII; quote it: urllib.parse.quote(path)")
         if self.pid is not None and (isinstance(self.pid, bool) or not isinstance(self.pid, int) or self.pid <= 0):
             raise SettingError(f"Url(pid={self.pid!r}), expected the number of a running process")
         if self.ca is not None and (parts.scheme != "https" or not Path(self.ca).is_file()):

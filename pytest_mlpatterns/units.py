@@ -20,6 +20,7 @@ __all__ = [
     "parse_duration",
     "parse_number",
     "parse_ratio",
+    "parse_share",
     "parse_size",
 ]
 
@@ -83,9 +84,23 @@ def parse_ratio(value: object, *, name: str = "ratio") -> float:
     Raises:
         UnitError: not a number or a percentage, negative or not finite.
     """
-    if isinstance(value, str) and value.strip().endswith("%"):
-        return parse_number(value.strip()[:-1], name=name) / 100
-    return parse_number(value, name=name, example='0.05 or "5%"')
+    text = value.strip() if isinstance(value, str) else ""
+    number = _finite(text[:-1]) / 100 if text.endswith("%") else _finite(value)
+    if math.isnan(number):
+        raise UnitError(f'{name} is {value!r}, expected a share that is not negative; write 0.05 or "5%"')
+    return number
+
+
+def parse_share(value: object, *, name: str = "share") -> float:
+    """Read a ratio that cannot be above 1, where ``10`` is likely meant as 10 %.
+
+    Raises:
+        UnitError: not a ratio, or above 1.
+    """
+    share = parse_ratio(value, name=name)
+    if share > 1:
+        raise UnitError(f'{name} is {value!r}, expected at most 1 (100 %); write 0.1 or "10%" for ten percent')
+    return share
 
 
 def parse_number(value: object, *, name: str, example: str = "100") -> float:
@@ -94,13 +109,8 @@ def parse_number(value: object, *, name: str, example: str = "100") -> float:
     Raises:
         UnitError: anything else.
     """
-    number = math.nan
-    if isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-    if not math.isfinite(number) or number < 0:
+    number = _finite(value)
+    if math.isnan(number):
         raise UnitError(f"{name} is {value!r}, expected a number that is not negative; write {example}")
     return number
 
@@ -129,8 +139,19 @@ def format_rate(per_second: float) -> str:
 def format_percent(ratio: float, *, signed: bool = False) -> str:
     """Print a share as a percentage with at most three significant digits, ``0.123`` as ``12.3 %``."""
     percent = ratio * 100
-    digits = 0 if abs(percent) >= 99.95 else 1 if abs(percent) >= 0.95 or percent == 0 else 2
+    digits = 0 if abs(percent) >= 99.95 else 1 if abs(percent) >= 0.995 or percent == 0 else 2
     return f"{percent:{'+' if signed else ''}.{digits}f} %"
+
+
+def _finite(value: object) -> float:
+    """A finite number that is not negative; NaN for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return math.nan
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+    return number if math.isfinite(number) and number >= 0 else math.nan
 
 
 def _three_digits(number: float) -> str:
@@ -143,7 +164,9 @@ def _three_digits(number: float) -> str:
 
 def _quantity(value: object, scales: dict[str, int], name: str, expected: str, example: str) -> float:
     if isinstance(value, str) and (match := _QUANTITY.fullmatch(value)) and match[2] in scales:
-        return float(match[1]) * scales[match[2]]
+        quantity = float(match[1]) * scales[match[2]]
+        if math.isfinite(quantity):
+            return quantity
     raise UnitError(
         f'{name} is {value!r}, expected {expected}; write for example "{example}" (units: {", ".join(scales)})'
     )

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["MAX_ERROR_RATIO", "describe_estimate", "judge_change", "judge_limit", "why_uncountable"]
 
 
+_ROUNDING = 1e-12
+"""110 against 100 is 10 % more, not 10.000000000000009 %."""
 MAX_ERROR_RATIO = 0.05
 """With a larger share of failed requests, the latency of the others says nothing about the service."""
 
@@ -76,10 +78,9 @@ def judge_change(
 ) -> Judgement:
     """Compare with a baseline.
 
-    The change is turned so that worse is positive: present/baseline - 1 where lower is better, baseline/present - 1
-    where higher is. FAIL when the whole 99 % interval of the change is beyond the tolerance and the change is larger
-    than the metric's absolute floor; PASS when the whole interval is within the tolerance, or the change is below the
-    floor.
+    The change is present/baseline - 1, turned so that worse is positive where higher is better. FAIL when the whole
+    99 % interval of the change is beyond the tolerance and the change is larger than the metric's absolute floor; PASS
+    when the whole interval is within the tolerance, or the change is below the floor.
 
     Args:
         metric: what is compared.
@@ -88,12 +89,11 @@ def judge_change(
         tolerance: largest acceptable worsening, 0.10 for 10 %.
     """
     now, then = estimate(present, metric.launch_sd), estimate(baseline, metric.launch_sd)
-    worse, better = (present, baseline) if metric.better == "lower" else (baseline, present)
-    change = _change(metric, worse, better)
+    change = _change(metric, present, baseline)
     small = abs(now.value - then.value) <= metric.floor
-    if change.high <= tolerance or small:
+    if change.high <= tolerance + _ROUNDING or small:
         outcome = Outcome.PASS
-    elif change.low > tolerance:
+    elif change.low > tolerance + _ROUNDING:
         outcome = Outcome.FAIL
     else:
         outcome = Outcome.INCONCLUSIVE
@@ -113,10 +113,13 @@ def judge_change(
     return Judgement(metric.name, "baseline", outcome, reason, change)
 
 
-def _change(metric: Metric, worse: Sequence[LaunchValue], better: Sequence[LaunchValue]) -> Estimate:
-    if metric.launch_sd == 0 or any(launch.value <= 0 for launch in (*worse, *better)):
+def _change(metric: Metric, present: Sequence[LaunchValue], baseline: Sequence[LaunchValue]) -> Estimate:
+    if metric.launch_sd == 0 or any(launch.value <= 0 for launch in (*present, *baseline)):
         smallest = max(metric.floor, 1e-9)
-        above, below = (max(estimate(side, 0.0).value, smallest) for side in (worse, better))
-        return Estimate(above / below - 1, above / below - 1, above / below - 1)
-    ratio = ratio_of(worse, better, metric.launch_sd)
-    return Estimate(ratio.value - 1, ratio.low - 1, ratio.high - 1)
+        now, then = (max(estimate(side, 0.0).value, smallest) for side in (present, baseline))
+        ratio = Estimate(now / then, now / then, now / then)
+    else:
+        ratio = ratio_of(present, baseline, metric.launch_sd)
+    if metric.better == "lower":
+        return Estimate(ratio.value - 1, ratio.low - 1, ratio.high - 1)
+    return Estimate(1 - ratio.value, 1 - ratio.high, 1 - ratio.low)

@@ -36,13 +36,14 @@ def encode_instances(instances: list[Any]) -> bytes:
     return _dump({"instances": instances})
 
 
-def encode_predictions(outputs: object) -> bytes:
+def encode_predictions(outputs: Any) -> bytes:
     """The body of an answer; ``outputs`` is a list, an array, or anything that ``list`` takes.
 
     Raises:
         WireError: JSON cannot hold an output.
     """
-    return _dump({"predictions": outputs})
+    plain = outputs if isinstance(outputs, list | tuple) or hasattr(outputs, "tolist") else list(outputs)
+    return _dump({"predictions": plain})
 
 
 def encode_error(text: str) -> bytes:

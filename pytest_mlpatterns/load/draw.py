@@ -34,6 +34,9 @@ class Uniform:
     inputs: Any
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        _check_seed(self)
+
     def __str__(self) -> str:
         return f"uniform(seed={self.seed})"
 
@@ -62,6 +65,7 @@ class Zipf:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _check_seed(self)
         number = isinstance(self.exponent, int | float) and not isinstance(self.exponent, bool)
         if not number or not 0 <= self.exponent < math.inf:
             raise SettingError(f"Zipf(exponent={self.exponent!r}), expected a number that is not negative; write 1.1")
@@ -81,3 +85,8 @@ def zipf_probabilities(count: int, exponent: float) -> NDArray[np.float64]:
     weights = np.power(np.arange(1, count + 1, dtype=np.float64), -exponent)
     total: np.float64 = weights.sum()
     return np.divide(weights, total)
+
+
+def _check_seed(draw: Uniform | Zipf) -> None:
+    if isinstance(draw.seed, bool) or not isinstance(draw.seed, int) or draw.seed < 0:
+        raise SettingError(f"{type(draw).__name__}(seed={draw.seed!r}), expected a whole number that is not negative")

@@ -56,7 +56,8 @@ class Payload:
         """Complete requests for a server at this address; ``httpx.Request`` objects keep their own path and headers."""
         if not self.bodies:
             return tuple(_message_of(request) for request in self.inputs)
-        head = f"POST {path} HTTP/1.1\r\nhost: {host}:{port}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: "
+        name = f"[{host}]" if ":" in host else host
+        head = f"POST {path} HTTP/1.1\r\nhost: {name}:{port}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: "
         prefix = head.encode("ascii")
         return tuple(b"%s%d\r\n\r\n%s" % (prefix, len(body), body) for body in self.bodies)
 
@@ -128,7 +129,7 @@ def _inputs_of(given: object) -> tuple[Any, ...]:
         raise SettingError(
             f"perf_payload is a function that returns {type(produced).__name__}, expected one that yields inputs"
         )
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
         raise SettingError(
             f"perf_payload is {type(given).__name__}, expected a list of inputs, one for each request; "
             "wrap a single input in a list, a file name in pathlib.Path"

@@ -200,12 +200,19 @@ class Stages:
         for level in (self.start, *(level for _, level in self.stages)):
             if level != 0 or isinstance(level, bool):
                 check(level, f"Stages level ({self.of})")
-        if not self.length_ns or not any((self.start, *(level for _, level in self.stages))):
+        if not any(self._areas()):
             raise SettingError(f"Stages({found!r}) never sends anything, expected some time above level 0")
 
     def __str__(self) -> str:
         steps = ", ".join(f"{duration}→{level:g}" for duration, level in self.stages)
         return f"stages({self.of}: {self.start:g}, {steps})"
+
+    def _areas(self) -> Iterator[float]:
+        """Time under the level, stage by stage."""
+        before = self.start
+        for duration, level in self.stages:
+            yield parse_duration(duration, name="Stages duration") * (before + level)
+            before = level
 
     @property
     def closed(self) -> bool:
@@ -325,8 +332,13 @@ def _read_trace(path: Path, column: str) -> Iterator[float]:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"Trace({str(path)!r}) cannot be read: {error}") from None
     is_csv = path.suffix.lower() == ".csv"
-    rows: Iterator[object] = iter(csv.DictReader(lines)) if is_csv else (line for line in lines if line.strip())
-    for number, row in enumerate(rows, start=2 if is_csv else 1):
+    reader = csv.DictReader(lines)
+    rows: Iterator[tuple[int, object]] = (
+        ((reader.line_num, row) for row in reader)
+        if is_csv
+        else ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+    )
+    for number, row in rows:
         try:
             value = json.loads(row) if isinstance(row, str) else row
             moment = float(value[column] if isinstance(value, dict) else value)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.load.job import describe_failures
@@ -54,10 +55,11 @@ def _beside(result: TestResult, shown: set[str]) -> str:
 
 
 def _next_step(judgements: Sequence[Judgement], result: TestResult) -> str:
+    test = shlex.quote(result.test)
     if any(judgement.outcome is Outcome.INCONCLUSIVE for judgement in judgements):
-        return f"measure longer: pytest '{result.test}' --perf-budget 120s"
+        return f"measure longer: pytest {test} --perf-budget 120s --perf-duration 10s"
     if any(judgement.against == "baseline" for judgement in judgements):
-        return f"find the slower change; if it is meant, accept it: pytest '{result.test}' --perf-baseline update"
+        return f"find the slower change; if it is meant, accept it: pytest {test} --perf-baseline update"
     return f"find what is slow; if the limit is too tight, change it in the test: {result.test.partition('::')[0]}"
 
 

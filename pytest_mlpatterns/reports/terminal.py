@@ -56,9 +56,9 @@ def update_lines(results: Sequence[TestResult], before: Baselines, machine: str)
                 then = sum(launch.value for launch in old.metrics[name]) / len(old.metrics[name])
                 now = result.metrics[name][0]
                 show = METRICS[name].show
-                change = format_percent(now / then - 1, signed=True)
-                changes.append(f"{METRICS[name].label} {show(then)} → {show(now)} ({change})")
-        lines.append(f"{result.test}: {', '.join(changes)}")
+                change = f" ({format_percent(now / then - 1, signed=True)})" if then else ""
+                changes.append(f"{METRICS[name].label} {show(then)} → {show(now)}{change}")
+        lines.append(f"{result.test}: {', '.join(changes) or 'recorded'}")
     return lines
 
 
@@ -125,7 +125,7 @@ def _words(result: TestResult) -> list[str]:
         f"undecided: {judgement.reason}" for judgement in result.judgements if judgement.outcome is Outcome.INCONCLUSIVE
     ]
     better = [
-        f"faster than its baseline: {judgement.reason}; record it to keep it: --perf-baseline update"
+        f"better than its baseline: {judgement.reason}; record it to keep it: --perf-baseline update"
         for judgement in result.judgements
         if judgement.change is not None and judgement.change.high < -0.10
     ]

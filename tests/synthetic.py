@@ -1,0 +1,236 @@
+"""Seeded values that the tests of the pure modules share: launches, usage, results, and settings for properties.
+
+Nothing here measures anything: every time, latency and load is declared, so that what must come out is known.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+
+from pytest_mlpatterns.records import (
+    Capacity,
+    Environment,
+    Estimate,
+    GeneratorReport,
+    Judgement,
+    Launch,
+    LaunchValue,
+    Outcome,
+    PatternStats,
+    Samples,
+    Setup,
+    Step,
+    TestResult,
+    Usage,
+    Warmup,
+    Window,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
+
+PROPERTY = settings(
+    deadline=None,  # no test fails because a machine is slow
+    derandomize=True,  # a run says the same twice
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+"""Decorates every Hypothesis test of the suite."""
+
+MS = 1_000_000
+S = 1_000_000_000
+START_NS = 5_000 * S
+"""Where the synthetic windows begin on the clock."""
+ENVIRONMENT = Environment("Test Processor 3000", 2, "x86_64", "3.11", {"numpy": "2.0.0", "pytest-mlpatterns": "0.1.0"})
+
+
+def samples(
+    due_ns: ArrayLike,
+    latency_ns: ArrayLike,
+    *,
+    lag_ns: ArrayLike = 0,
+    outcome: ArrayLike = 200,
+    request: ArrayLike = 0,
+    received_bytes: ArrayLike = 150,
+) -> Samples:
+    """Requests by when they were due and how long they took, in the order of completion as the generator gives them."""
+    due = np.asarray(due_ns, dtype=np.int64)
+    done = due + np.broadcast_to(np.asarray(latency_ns, dtype=np.int64), due.shape)
+    order = np.argsort(done, kind="stable")
+
+    def column(values: ArrayLike, dtype: type) -> np.ndarray:
+        return np.broadcast_to(np.asarray(values, dtype=dtype), due.shape)[order]
+
+    return Samples(
+        due_ns=due[order],
+        sent_ns=due[order] + column(lag_ns, np.int64),
+        done_ns=done[order],
+        outcome=column(outcome, np.int16),
+        request=column(request, np.uint32),
+        target=column(0, np.uint8),
+        received_bytes=column(received_bytes, np.uint32),
+    )
+
+
+def usage(
+    busy_cores: float = 0.5,
+    machine_cores: float = 1.0,
+    *,
+    seconds: float = 3.0,
+    start_ns: int = START_NS,
+    rss_bytes: Sequence[int] = (100 * 2**20,),
+    cores: int = 2,
+) -> Usage:
+    """Readings every 50 ms, from half a second before the window to half a second after it, of an even load.
+
+    ``rss_bytes`` are spread over the window's readings; before and after it memory is ten times as high.
+    """
+    time_ns = np.arange(start_ns - S // 2, start_ns + int((seconds + 0.5) * S) + 1, 50 * MS, dtype=np.int64)
+    elapsed = time_ns - time_ns[0]
+    inside = (time_ns >= start_ns) & (time_ns <= start_ns + int(seconds * S))
+    rss = np.full(time_ns.shape, 10 * max(rss_bytes), dtype=np.int64)
+    rss[inside] = np.asarray(rss_bytes, dtype=np.int64)[np.arange(int(inside.sum())) % len(rss_bytes)]
+    return Usage(
+        time_ns=time_ns,
+        cpu_ns=(elapsed * busy_cores).astype(np.int64),
+        rss_bytes=rss,
+        machine_busy_ns=(elapsed * machine_cores).astype(np.int64),
+        cores=cores,
+    )
+
+
+def launch(
+    of: Samples,
+    *,
+    seconds: float = 3.0,
+    start_ns: int = START_NS,
+    used: Usage | None = None,
+    stats: PatternStats | None = None,
+    cpu_ns: int = 0,
+    cold_start_ns: int | None = 900 * MS,
+    request_bytes: Sequence[int] = (200,),
+    open_loop: bool = False,
+) -> Launch:
+    """One launch of these samples; ``cpu_ns`` is what the load generator used."""
+    return Launch(
+        samples=of,
+        window=Window(start_ns, start_ns + int(seconds * S)),
+        usage=used,
+        stats=stats,
+        warmup=Warmup(duration_ns=S // 2, requests=100, steady=True),
+        generator=GeneratorReport(
+            cpu_ns=cpu_ns, wall_ns=int(seconds * S), completed=int(of.done_ns.size), connections=8
+        ),
+        cold_start_ns=cold_start_ns,
+        request_bytes=np.asarray(request_bytes, dtype=np.int64),
+        open_loop=open_loop,
+    )
+
+
+def even_launch(
+    rate_rps: float = 200.0, latency_ns: ArrayLike = 4 * MS, *, seconds: float = 3.0, used: Usage | None = None
+) -> Launch:
+    """Requests at even intervals, from half a second before the window until it ends, all of one latency."""
+    interval = S / rate_rps
+    count = int((seconds + 0.5) * rate_rps)
+    due = START_NS - S // 2 + np.round(np.arange(count) * interval).astype(np.int64)
+    return launch(samples(due, latency_ns), seconds=seconds, used=used)
+
+
+def noisy_launch(seed: int, *, rtm_ns: float = 4 * MS, rate_rps: float = 200.0, seconds: float = 3.0) -> Launch:
+    """A lively launch: lognormal latencies, blocks that drift by 4 %, a 500 and a time-out now and then."""
+    rng = np.random.default_rng(seed)
+    count = int((seconds + 0.5) * rate_rps)
+    due = START_NS - S // 2 + np.round(np.arange(count) * S / rate_rps).astype(np.int64)
+    block = (np.arange(count) * 4 / rate_rps).astype(np.int64)
+    drift = np.exp(rng.normal(0, 0.04, size=int(block.max()) + 1))[block]
+    latency = rtm_ns * drift * np.exp(rng.normal(0, 0.2, size=count))
+    outcome = rng.choice([200, 500, -1], p=[0.99, 0.007, 0.003], size=count)
+    return launch(
+        samples(due, latency.astype(np.int64), outcome=outcome, request=np.arange(count) % 2),
+        seconds=seconds,
+        used=usage(seconds=seconds),
+        stats=PatternStats(replica_requests=(300, 100)),
+        request_bytes=(180, 220),
+    )
+
+
+def launch_values(
+    rng: np.random.Generator,
+    true_value: float,
+    launches: int,
+    *,
+    launch_sd: float = 0.017,
+    block_cv: float = 0.04,
+    blocks: int = 12,
+) -> list[LaunchValue]:
+    """What launches of one deployment give: its true value, moved by the launch and by the mean of its blocks."""
+    error = block_cv / np.sqrt(blocks)
+    moved = true_value * np.exp(rng.normal(0, launch_sd, launches) + rng.normal(0, error, launches))
+    return [LaunchValue(float(value), float(error)) for value in moved]
+
+
+def capacity(nmrt_rps: float = 400.0, *, at_least: bool = False, objective: str | None = None) -> Capacity:
+    """A capacity search over three steps, which found this rate with four requests in flight."""
+    ladder = tuple(
+        Step(concurrency, (rate, rate * 1.01, rate * 0.99), 10.0 * MS, 0.0, None)
+        for concurrency, rate in ((1, nmrt_rps / 4), (2, nmrt_rps / 2), (4, nmrt_rps))
+    )
+    return Capacity(
+        nmrt=LaunchValue(nmrt_rps, 0.01),
+        concurrency=4,
+        ladder=ladder,
+        stopped="two doublings gained less than 10 %",
+        at_least=at_least,
+        objective=objective,
+    )
+
+
+SETUP = Setup("replicated(replicas=3)", "closed(8)", "rest+json", "sha256:0123456789abcdef")
+
+
+def result(test: str = "test_perf.py::test_digits", **changes: object) -> TestResult:
+    """A passing result of two launches; ``changes`` replace fields."""
+    plain = {
+        "test": test,
+        "passed": True,
+        "setup": SETUP,
+        "metrics": {
+            "rtm": (4_120_000.0, 4_050_000.0, 4_190_000.0),
+            "p95": (9_870_000.0, 9_500_000.0, 10_300_000.0),
+            "throughput": (1234.4, 1200.0, 1270.0),
+            "error_rate": (0.0, 0.0, 0.0005),
+            "asl": (0.512, 0.48, 0.54),
+            "cpu_per_request": (830_000.0, 810_000.0, 850_000.0),
+            "peak_memory": (256.0 * 2**20, 255.0 * 2**20, 257.0 * 2**20),
+        },
+        "launches": {
+            "rtm": ((4_100_000.0, 0.011), (4_140_000.0, 0.012)),
+            "throughput": ((1240.1, 0.01), (1228.7, 0.009)),
+        },
+        "judgements": (),
+        "requests": 7406,
+        "failed_requests": {},
+        "blocks": 24,
+        "launch_count": 2,
+        "seconds_spent": 8.64,
+        "baseline_note": "",
+        "notes": (),
+        "capacities": (),
+        "load_over_time": ((0.25, 0.5, 0.61), (0.5, 0.52, 0.63)),
+        "generator": {"cpu_ns_per_request": 18_400.0, "send_lag_p99_ns": None, "limited": False},
+    }
+    return TestResult(**{**plain, **changes})  # type: ignore[arg-type]
+
+
+def judgement(
+    outcome: Outcome, metric: str = "rtm", against: str = "baseline", change: tuple[float, float, float] | None = None
+) -> Judgement:
+    """A verdict with a reason that says where it stands in a report."""
+    reason = f"{metric} against its {against}: {outcome}"
+    return Judgement(metric, against, outcome, reason, None if change is None else Estimate(*change))  # type: ignore[arg-type]

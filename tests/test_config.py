@@ -1,0 +1,379 @@
+"""Settings: marker over command line over ini over default at every level, and messages that name what is wrong."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_mlpatterns import config
+from pytest_mlpatterns.config import (
+    BaselineMode,
+    InconclusivePolicy,
+    merge_markers,
+    patterns_of,
+    read_choice,
+    read_run_settings,
+    read_settings,
+)
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
+from pytest_mlpatterns.options import OPTIONS
+from pytest_mlpatterns.patterns import Replicated, Single
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+S = 1_000_000_000
+LEVELS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
+    "duration": (
+        "duration_ns",
+        {"marker": ("1s", S), "option": ("2s", 2 * S), "ini": ("4s", 4 * S), "default": (None, 3 * S)},
+    ),
+    "budget": (
+        "budget_ns",
+        {"marker": ("1s", S), "option": ("2s", 2 * S), "ini": ("4s", 4 * S), "default": (None, 30 * S)},
+    ),
+    "startup_timeout": (
+        "startup_timeout_ns",
+        {"marker": ("1s", S), "option": ("2s", 2 * S), "ini": ("4s", 4 * S), "default": (None, 60 * S)},
+    ),
+    "tolerance": (
+        "tolerance",
+        {"marker": (0.2, 0.2), "option": ("5%", 0.05), "ini": ("0.3", 0.3), "default": (None, 0.1)},
+    ),
+    "inconclusive": (
+        "inconclusive",
+        {
+            "marker": ("fail", InconclusivePolicy.FAIL),
+            "option": ("pass", InconclusivePolicy.PASS),
+            "ini": ("fail", InconclusivePolicy.FAIL),
+            "default": (None, InconclusivePolicy.WARN),
+        },
+    ),
+}
+"""Marker argument → field of the settings, and at each level what is given and what it comes to."""
+RUN_LEVEL = {"baseline", "baseline-file", "json", "smoke"}
+
+
+@pytest.mark.parametrize("name", LEVELS)
+@pytest.mark.parametrize(
+    "given", [given for size in range(4) for given in itertools.combinations(("marker", "option", "ini"), size)]
+)
+def test_the_marker_wins_over_the_command_line_over_the_ini_file_over_the_default(
+    name: str, given: tuple[str, ...]
+) -> None:
+    field, levels = LEVELS[name]
+    option = name.replace("_", "-")
+    found = read_settings(
+        {name: levels["marker"][0]} if "marker" in given else {},
+        {option: levels["option"][0] if "option" in given else None},
+        {option: levels["ini"][0] if "ini" in given else ""},
+    )
+    wins = given[0] if given else "default"
+    assert getattr(found, field) == levels[wins][1]
+
+
+def test_every_option_of_a_test_has_its_levels_tested() -> None:
+    assert {name.replace("_", "-") for name in LEVELS} == set(OPTIONS) - RUN_LEVEL
+
+
+def test_every_option_is_read_by_somebody() -> None:
+    readable = {name.replace("_", "-") for name in config._READERS} | RUN_LEVEL
+    assert set(OPTIONS) <= readable
+
+
+@pytest.mark.parametrize(
+    ("option", "kind"), [("baseline", BaselineMode), ("inconclusive", InconclusivePolicy)], ids=["mode", "policy"]
+)
+def test_the_choices_of_an_option_are_those_that_it_is_read_by(option: str, kind: Any) -> None:
+    assert list(OPTIONS[option]["choices"]) == [str(member) for member in kind]
+
+
+def test_options_are_named_by_their_help_and_take_no_optional_value() -> None:
+    for attributes in OPTIONS.values():
+        assert attributes["help"]
+        assert "default" not in attributes  # the default of each is None, so that the ini file can win
+        assert attributes.get("nargs") is None
+
+
+def test_without_any_argument_the_defaults_are_as_documented() -> None:
+    found = read_settings({}, {}, {})
+    assert found.pattern == Single()
+    assert found.schedule == ClosedLoop(1)
+    assert (found.duration_ns, found.warmup_ns, found.timeout_ns) == (3 * S, None, 10 * S)
+    assert (found.startup_timeout_ns, found.budget_ns, found.launches) == (60 * S, 30 * S, 5)
+    assert (found.tolerance, found.inconclusive) == (0.1, InconclusivePolicy.WARN)
+    assert (found.payload, found.model, found.check, found.wire) == (None, None, None, "rest+json")
+
+
+def check(inputs: object, outputs: object) -> None:
+    """A check that a marker names."""
+
+
+@pytest.mark.parametrize(
+    ("argument", "given", "field", "value"),
+    [
+        ("pattern", Replicated(3), "pattern", Replicated(3)),
+        ("concurrency", 16, "schedule", ClosedLoop(16)),
+        ("rate_rps", 200, "schedule", ConstantRate(200)),
+        ("load", PoissonRate(50), "schedule", PoissonRate(50)),
+        ("warmup", "auto", "warmup_ns", None),
+        ("warmup", "1s", "warmup_ns", S),
+        ("warmup", "0s", "warmup_ns", 0),
+        ("timeout", "1s", "timeout_ns", S),
+        ("launches", 1, "launches", 1),
+        ("launches", 100, "launches", 100),
+        ("tolerance", "5%", "tolerance", 0.05),
+        ("tolerance", 0, "tolerance", 0.0),
+        ("payload", [1, 2], "payload", [1, 2]),
+        ("model", "package.module:attribute", "model", "package.module:attribute"),
+        ("check", check, "check", check),
+        ("wire", "rest+json", "wire", "rest+json"),
+        ("duration", "100ms", "duration_ns", S // 10),
+        ("engine", "local", "wire", "rest+json"),
+    ],
+)
+def test_an_argument_of_the_marker_is_read(argument: str, given: object, field: str, value: object) -> None:
+    assert getattr(read_settings({argument: given}, {}, {}), field) == value
+
+
+def test_a_load_with_a_length_of_its_own_is_the_window() -> None:
+    found = read_settings({"load": Stages((("2s", 10), ("5s", 0)))}, {"duration": "1s"}, {})
+    assert found.duration_ns == 7 * S
+
+
+def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
+    patterns = [Single(), Replicated(3)]
+    assert read_settings({"pattern": patterns}, {}, {}, pattern=patterns[1]).pattern == Replicated(3)
+
+
+@pytest.mark.parametrize(
+    ("marker", "found", "expected"),
+    [
+        ({"pattern": "single"}, "perf(pattern=...) is 'single'", "write Single() or Replicated(replicas=2)"),
+        ({"pattern": Single}, "perf(pattern=...) is the class Single", "write Single()"),
+        ({"concurrency": 0}, "concurrency is 0", "1 to 4096"),
+        ({"concurrency": 4097}, "concurrency is 4097", "1 to 4096"),
+        ({"concurrency": "16"}, "concurrency is '16'", "a whole number of requests in flight; write 16"),
+        ({"concurrency": 2.0}, "concurrency is 2.0", "a whole number of requests in flight; write 16"),
+        ({"concurrency": True}, "concurrency is True", "a whole number of requests in flight; write 16"),
+        ({"rate_rps": 0}, "rate_rps is 0", "above 0 and at most 1,000,000 req/s"),
+        ({"rate_rps": "200"}, "rate_rps is '200'", "requests per second; write 200"),
+        ({"load": 16}, "perf(load=...) is 16", "a schedule; write ClosedLoop(16)"),
+        ({"load": ClosedLoop}, "perf(load=...) is <class", "a schedule; write ClosedLoop(16)"),
+        ({"concurrency": 1, "rate_rps": 2}, "perf(concurrency=..., rate_rps=...) names two loads", "one of them"),
+        ({"duration": "99ms"}, "perf(duration=...) is '99ms'", "at least 100ms"),
+        ({"duration": 3}, "perf(duration=...) is 3", '"20ms"'),
+        ({"warmup": "soon"}, "perf(warmup=...) is 'soon'", '"auto"'),
+        ({"timeout": "0s"}, "perf(timeout=...) is '0s'", "more than no time"),
+        ({"startup_timeout": "0s"}, "perf(startup_timeout=...) is '0s'", "more than no time"),
+        ({"budget": "0s"}, "perf(budget=...) is '0s'", "more than no time"),
+        ({"launches": 0}, "perf(launches=...) is 0", "a whole number of deployments from 1 to 100"),
+        ({"launches": 101}, "perf(launches=...) is 101", "a whole number of deployments from 1 to 100"),
+        ({"launches": "3"}, "perf(launches=...) is '3'", "a whole number of deployments from 1 to 100"),
+        ({"launches": True}, "perf(launches=...) is True", "a whole number of deployments from 1 to 100"),
+        ({"tolerance": -0.1}, "perf(tolerance=...) is -0.1", 'write 0.05 or "5%"'),
+        ({"tolerance": "much"}, "perf(tolerance=...) is 'much'", 'write 0.05 or "5%"'),
+        ({"inconclusive": "ignore"}, "perf(inconclusive=...) is 'ignore'", "one of warn, fail, pass"),
+        ({"check": 5}, "perf(check=...) is 5", "expected a function; write def check(inputs, outputs)"),
+        ({"wire": "smoke signals"}, "perf(wire=...) is 'smoke signals'", "'rest+json'"),
+        ({"engine": "steam"}, "perf(engine=...) is 'steam'", "'local'"),
+        ({"load": Stages((("2s", 10),)), "duration": "3s"}, "perf(duration=...) beside stages(", "one of them"),
+        ({"load": Stages((("2s", 10),)), "warmup": "3s"}, "perf(warmup=...) beside stages(", "one of them"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_what_is_allowed(marker: dict[str, Any], found: str, expected: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        read_settings(marker, {}, {})
+    message = str(caught.value)
+    assert message.startswith(found)
+    assert expected in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["duration", "budget", "startup-timeout", "tolerance", "inconclusive"])
+@pytest.mark.parametrize("level", ["option", "ini"])
+def test_a_wrong_value_is_named_by_where_it_was_given(name: str, level: str) -> None:
+    given = {name: "nonsense"}
+    with pytest.raises(SettingError) as caught:
+        read_settings({}, given if level == "option" else {}, given if level == "ini" else {})
+    where = f"--perf-{name}" if level == "option" else f"ini key perf_{name.replace('-', '_')}"
+    assert str(caught.value).startswith(f"{where} is 'nonsense', expected ")
+
+
+def test_markers_merge_argument_by_argument_and_the_closest_wins() -> None:
+    function = {"tolerance": 0.2}
+    class_ = {"tolerance": 0.3, "duration": "1s"}
+    module = {"tolerance": 0.4, "duration": "2s", "launches": 2}
+    merged = merge_markers([((), function), ((), class_), ((), module)])
+    assert merged == {"tolerance": 0.2, "duration": "1s", "launches": 2}
+
+
+@pytest.mark.parametrize("near", [{"concurrency": 4}, {"rate_rps": 10}, {"load": ClosedLoop(2)}])
+@pytest.mark.parametrize("far", [{"concurrency": 8}, {"rate_rps": 20}, {"load": ClosedLoop(3)}])
+def test_the_closest_marker_that_chooses_a_load_chooses_it_alone(near: dict[str, Any], far: dict[str, Any]) -> None:
+    assert merge_markers([((), near), ((), {**far, "launches": 2})]) == {**near, "launches": 2}
+
+
+def test_two_loads_in_one_marker_are_both_seen_and_refused() -> None:
+    merged = merge_markers([((), {"concurrency": 1, "rate_rps": 2})])
+    with pytest.raises(SettingError, match="names two loads"):
+        read_settings(merged, {}, {})
+
+
+def test_no_marker_is_no_argument() -> None:
+    assert merge_markers([]) == {}
+
+
+def test_a_positional_argument_of_the_marker_is_refused() -> None:
+    with pytest.raises(SettingError) as caught:
+        merge_markers([((Single(),), {})])
+    assert str(caught.value) == ("perf(Single()) has a positional argument, expected keywords only; write pattern=...")
+
+
+def test_an_unknown_argument_is_named_with_the_nearest_and_all_that_are_allowed() -> None:
+    with pytest.raises(SettingError) as caught:
+        merge_markers([((), {"concurency": 4})])
+    message = str(caught.value)
+    assert message.startswith("perf(concurency=...) is not an argument of the marker; did you mean concurrency=?")
+    for name in (*config._READERS, "concurrency", "rate_rps", "load"):
+        assert name in message
+
+
+def test_an_unknown_argument_like_no_other_gets_no_guess() -> None:
+    with pytest.raises(SettingError, match=r"perf\(zzz=\.\.\.\) is not an argument of the marker; allowed are: budget"):
+        merge_markers([((), {"zzz": 4})])
+
+
+@pytest.mark.parametrize("marker", [{}, {"pattern": Single()}, {"pattern": None}])
+def test_one_pattern_or_none_makes_no_list(marker: dict[str, Any]) -> None:
+    assert patterns_of(marker) is None
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_list_of_patterns_is_kept_in_its_order(kind: type) -> None:
+    patterns = (Replicated(3), Single(), Replicated(2))
+    assert patterns_of({"pattern": kind(patterns)}) == patterns
+
+
+BAD_LISTS = [
+    ([], "perf(pattern=[]) is empty, expected at least one pattern; write [Single()]"),
+    ([Single(), "cached"], "perf(pattern=...) is 'cached', expected a pattern; write Single() or Replicated"),
+    ([Single], "perf(pattern=...) is the class Single, expected a value; write Single()"),
+    ([Replicated(), Single(), Replicated(2)], "perf(pattern=...) lists Replicated(replicas=2, balance='round-robin')"),
+]
+
+
+@pytest.mark.parametrize(("patterns", "message"), BAD_LISTS, ids=["empty", "no pattern", "class", "twice"])
+def test_a_list_that_makes_no_tests_is_refused(patterns: list[Any], message: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        patterns_of({"pattern": patterns})
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(("patterns", "message"), BAD_LISTS, ids=["empty", "no pattern", "class", "twice"])
+def test_a_list_that_makes_no_tests_is_refused_where_the_settings_are_read(patterns: list[Any], message: str) -> None:
+    """There a usage error can end the run; what is not told there is told nowhere."""
+    with pytest.raises(SettingError) as caught:
+        read_settings({"pattern": patterns}, {}, {})
+    assert str(caught.value).startswith(message)
+
+
+def test_a_choice_may_be_its_member_or_its_text() -> None:
+    assert read_choice(BaselineMode, "update", "x") is BaselineMode.UPDATE
+    assert read_choice(BaselineMode, BaselineMode.OFF, "x") is BaselineMode.OFF
+
+
+def run_settings(tmp_path: Path, options: dict[str, object] | None = None, ini: dict[str, object] | None = None) -> Any:
+    for name in ("root", "invoked"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    return read_run_settings(options or {}, ini or {}, invoked_in=tmp_path / "invoked", root=tmp_path / "root")
+
+
+def test_a_run_without_options_checks_the_baseline_beside_the_project(tmp_path: Path) -> None:
+    found = run_settings(tmp_path)
+    assert found.baseline is BaselineMode.CHECK
+    assert found.baseline_file == tmp_path / "root" / "perf-baseline.json"
+    assert found.json_file is None
+    assert found.smoke is False
+
+
+@pytest.mark.parametrize(
+    ("option", "ini", "mode"),
+    [
+        ("update", "off", BaselineMode.UPDATE),
+        ("check", "off", BaselineMode.CHECK),
+        (None, "off", BaselineMode.OFF),
+        (None, "require", BaselineMode.REQUIRE),
+        (None, "", BaselineMode.CHECK),
+        (None, None, BaselineMode.CHECK),
+    ],
+)
+def test_the_mode_of_the_baseline_is_of_the_command_line_then_of_the_ini_file(
+    tmp_path: Path, option: str | None, ini: str | None, mode: BaselineMode
+) -> None:
+    assert run_settings(tmp_path, {"baseline": option}, {"baseline": ini}).baseline is mode
+
+
+@pytest.mark.parametrize("name", ["baseline-file", "json"])
+def test_paths_are_relative_to_where_they_were_written(tmp_path: Path, name: str) -> None:
+    field = name.replace("-", "_") if name == "baseline-file" else "json_file"
+    both = run_settings(tmp_path, {name: "here.json"}, {name: "there.json"})
+    assert getattr(both, field) == tmp_path / "invoked" / "here.json"
+    assert getattr(run_settings(tmp_path, {name: None}, {name: "there.json"}), field) == tmp_path / "root/there.json"
+    assert getattr(run_settings(tmp_path, {name: str(tmp_path / "a.json")}), field) == tmp_path / "a.json"
+
+
+@pytest.mark.parametrize(
+    ("option", "ini", "smoke"),
+    [
+        (True, None, True),
+        (True, "false", True),
+        (None, "true", True),
+        (None, "1", True),
+        (None, " Yes ", True),
+        (None, "false", False),
+        (None, "0", False),
+        (None, "no", False),
+        (None, "", False),
+        (None, None, False),
+    ],
+)
+def test_a_smoke_run_is_of_the_command_line_then_of_the_ini_file(
+    tmp_path: Path, option: bool | None, ini: str | None, smoke: bool
+) -> None:
+    assert run_settings(tmp_path, {"smoke": option}, {"smoke": ini}).smoke is smoke
+
+
+@pytest.mark.parametrize(
+    ("ini", "message"),
+    [
+        ({"baseline": "chek"}, "perf_baseline is 'chek', expected one of check, update, require, off"),
+        ({"smoke": "maybe"}, "perf_smoke is 'maybe', expected true or false"),
+    ],
+)
+def test_a_wrong_value_of_a_run_is_named_with_what_is_allowed(
+    tmp_path: Path, ini: dict[str, object], message: str
+) -> None:
+    with pytest.raises(SettingError) as caught:
+        run_settings(tmp_path, ini=ini)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["baseline-file", "json"])
+@pytest.mark.parametrize("level", ["option", "ini"])
+@pytest.mark.parametrize("kind", ["directory", "nowhere"])
+def test_a_path_that_no_file_can_have_is_named_by_where_it_was_given(
+    tmp_path: Path, name: str, level: str, kind: str
+) -> None:
+    given: dict[str, object] = {name: str(tmp_path if kind == "directory" else tmp_path / "absent" / "file.json")}
+    with pytest.raises(SettingError) as caught:
+        run_settings(tmp_path, given if level == "option" else None, given if level == "ini" else None)
+    message = str(caught.value)
+    where = f"--perf-{name}" if level == "option" else f"perf_{name.replace('-', '_')}"
+    assert where in message
+    assert str(given[name]) in message
+    assert ("is a directory" if kind == "directory" else "does not exist") in message
+    assert message.endswith("; name a file in a directory that exists")

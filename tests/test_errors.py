@@ -1,0 +1,123 @@
+"""Public names: every one resolves, is told to type checkers, and shows in tracebacks as users import it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import pytest_mlpatterns
+from pytest_mlpatterns import errors
+
+PUBLIC = [name for name in pytest_mlpatterns.__all__ if name != "__version__"]
+
+
+def imports_for_type_checkers() -> dict[str, str]:
+    """Name → module, of the imports under ``if TYPE_CHECKING``."""
+    tree = ast.parse(Path(pytest_mlpatterns.__file__).read_text(encoding="utf-8"))
+    (block,) = (
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    )
+    return {
+        alias.name: str(node.module)
+        for node in ast.walk(block)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+@pytest.mark.parametrize("name", pytest_mlpatterns.__all__)
+def test_every_public_name_resolves(name: str) -> None:
+    assert getattr(pytest_mlpatterns, name) is not None
+    assert name in dir(pytest_mlpatterns)
+
+
+def test_public_names_are_those_that_type_checkers_see() -> None:
+    assert sorted(imports_for_type_checkers()) == sorted(PUBLIC)
+
+
+@pytest.mark.parametrize(("name", "module"), imports_for_type_checkers().items())
+def test_a_public_name_is_the_one_that_type_checkers_see(name: str, module: str) -> None:
+    assert getattr(pytest_mlpatterns, name) is getattr(import_module(module), name)
+    assert name in import_module(module).__all__
+
+
+def test_a_public_name_is_named_once() -> None:
+    assert len(set(pytest_mlpatterns.__all__)) == len(pytest_mlpatterns.__all__)
+
+
+@pytest.mark.parametrize("name", ["Nonsense", "_HOMES_", "metrics_"])
+def test_an_unknown_name_is_an_attribute_error(name: str) -> None:
+    with pytest.raises(AttributeError, match=f"module 'pytest_mlpatterns' has no attribute '{name}'"):
+        getattr(pytest_mlpatterns, name)
+
+
+def test_an_unknown_name_cannot_be_imported() -> None:
+    with pytest.raises(ImportError, match="Nonsense"):
+        exec("from pytest_mlpatterns import Nonsense")
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, pytest_mlpatterns\n"
+        "print(sorted(sys.modules.keys() & {'numpy', 'httpx', 'uvicorn', 'psutil', 'orjson', 'httptools'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    from importlib.metadata import version
+
+    assert pytest_mlpatterns.__version__ == version("pytest-mlpatterns")
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_every_error_and_warning_is_public_and_has_a_docstring(name: str) -> None:
+    found = getattr(pytest_mlpatterns, name)
+    assert found is getattr(errors, name)
+    assert inspect.getdoc(found)
+
+
+def test_every_class_of_the_module_is_listed() -> None:
+    defined = [name for name, value in vars(errors).items() if inspect.isclass(value) and not name.startswith("_")]
+    assert sorted(defined) == sorted(errors.__all__)
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_a_verdict_shows_its_figures_first_and_every_other_error_the_name_to_import(name: str) -> None:
+    """A class of ``builtins`` is printed without its module."""
+    found = getattr(errors, name)
+    assert found.__module__ == ("builtins" if issubclass(found, errors.PerfFailure) else "pytest_mlpatterns")
+
+
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [
+        ("SettingError", ValueError),
+        ("UnitError", errors.SettingError),
+        ("ModelLoadError", errors.DeploymentError),
+        ("PerfFailure", AssertionError),
+        ("LimitFailure", errors.PerfFailure),
+        ("RegressionFailure", errors.PerfFailure),
+        ("InconclusiveFailure", errors.PerfFailure),
+        ("PerfWarning", UserWarning),
+        ("InconclusiveWarning", errors.PerfWarning),
+        ("UnusedMarkerWarning", errors.PerfWarning),
+    ],
+)
+def test_errors_can_be_caught_by_their_kind(name: str, base: type) -> None:
+    assert issubclass(getattr(errors, name), base)
+
+
+def test_an_error_is_no_verdict_and_a_verdict_no_error() -> None:
+    for name in errors.__all__:
+        kinds = (errors.MlpatternsError, errors.PerfFailure, errors.PerfWarning)
+        assert sum(issubclass(getattr(errors, name), kind) for kind in kinds) == 1

@@ -1,0 +1,164 @@
+"""Random and mutated answers crash and hang nothing, and every request ends in exactly one row.
+
+The number of answers is small here; ``make fuzz`` sends 100,000 (environment variable ``FUZZ_ANSWERS``).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pytest_mlpatterns.load.job import Balance, Failure, Job
+from pytest_mlpatterns.load.loop import LoadLoop
+from pytest_mlpatterns.load.schedule import ClosedLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ANSWERS = int(os.environ.get("FUZZ_ANSWERS", "2000"))
+CALLERS = 16
+REQUEST = b"GET / HTTP/1.1\r\nhost: fuzz\r\n\r\n"
+ITEM_BYTES = {
+    "due_ns": 8,
+    "sent_ns": 8,
+    "done_ns": 8,
+    "outcome": 2,
+    "request": 4,
+    "target": 1,
+    "received_bytes": 4,
+}
+SEEDS = (
+    b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\nx-trailer: 1\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n",
+    b"HTTP/1.1 500 Oh\r\ncontent-type: text/plain\r\n\r\nuntil the end",
+    b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\n\r\nold",
+)
+
+
+@pytest.fixture(autouse=True)
+def _short_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller whose connection failed rests until the next tick; here nearly all do."""
+    monkeypatch.setattr("pytest_mlpatterns.load.loop.TICK_NS", 1_000_000)
+
+
+def mutated(draw: random.Random) -> bytes:
+    """A good answer with some bytes changed, removed, doubled or inserted, or nothing but noise."""
+    if draw.random() < 0.1:
+        return draw.randbytes(draw.randrange(200))
+    answer = bytearray(draw.choice(SEEDS))
+    for _ in range(draw.randrange(4)):
+        at = draw.randrange(len(answer) + 1)
+        how = draw.randrange(5)
+        if how == 0:
+            answer[at : at + 1] = draw.randbytes(1)
+        elif how == 1:
+            del answer[at : at + draw.randrange(1, 8)]
+        elif how == 2:
+            answer[at:at] = answer[at : at + draw.randrange(1, 30)]
+        elif how == 3:
+            answer[at:at] = draw.choice([b"\r\n", b"\0", b"\xff", b": ", b"99999999999999999999", b"-1", b"\r\n\r\n"])
+        else:
+            answer += draw.choice(SEEDS)
+    return bytes(answer)
+
+
+class Server:
+    """Sends one answer to each request and closes, or lets the client wait where ``hold`` says so."""
+
+    def __init__(self, answer: Callable[[], bytes], hold: Callable[[], bool], answers: int) -> None:
+        self._answer, self._hold, self._left = answer, hold, answers
+        self._lock = threading.Lock()
+        self.served = 0
+        self.enough = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.address: tuple[str, int] = self._listener.getsockname()
+        self._threads = [threading.Thread(target=self._serve) for _ in range(CALLERS)]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                self._answer_one(connection)
+
+    def _answer_one(self, connection: socket.socket) -> None:
+        try:
+            if not connection.recv(65536):
+                return
+            with self._lock:
+                answer, hold = self._answer(), self._hold()
+                self.served += 1
+                if self.served >= self._left:
+                    self.enough.set()
+            connection.sendall(answer)
+            if hold:
+                connection.recv(1)  # until the client gives up, or sends again
+        except OSError:
+            return
+
+
+def bombard(answer: Callable[[], bytes], hold: Callable[[], bool], answers: int) -> Counter[int]:
+    """Drive a load at such a server until it has served so many answers; the outcomes."""
+    server = Server(answer, hold, answers)
+    job = Job(
+        addresses=(server.address,),
+        messages=(REQUEST,),
+        schedule=ClosedLoop(CALLERS),
+        balance=Balance.ROUND_ROBIN,
+        duration_ns=3600 * 10**9,
+        warmup_ns=0,
+        timeout_ns=200_000_000,
+        keep_answers=10,
+    )
+    loop = LoadLoop(job, lambda _event: None)
+    stopper = threading.Thread(target=lambda: (server.enough.wait(600), loop.stop()))
+    stopper.start()
+    try:
+        recorded = loop.run()
+    finally:
+        server.enough.set()
+        stopper.join()
+        server.close()
+    sizes = {name: len(column.raw()) // ITEM_BYTES[name] for name, column in recorded.columns.items()}
+    (rows,) = set(sizes.values())
+    # An answer is one row; where it was good, the next request on that connection finds it closed, which is another.
+    assert server.served - CALLERS <= rows <= 2 * server.served + CALLERS
+    return Counter(memoryview(recorded.columns["outcome"]).cast("B").cast("h"))
+
+
+def test_mutated_answers_crash_and_hang_nothing() -> None:
+    draw = random.Random(20251124)
+    outcomes = bombard(lambda: mutated(draw), lambda: draw.random() < 0.01, ANSWERS)
+    assert outcomes[200] > 0
+    assert outcomes[Failure.MALFORMED] > 0
+    assert outcomes[Failure.CLOSED] > 0
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(max_size=80) | st.sampled_from(SEEDS), min_size=1, max_size=20))
+def test_any_bytes_at_all_are_counted(answers: list[bytes]) -> None:
+    turn = iter(range(10**9))
+    outcomes = bombard(lambda: answers[next(turn) % len(answers)], lambda: False, 40)
+    assert sum(outcomes.values()) > 0

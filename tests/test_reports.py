@@ -1,0 +1,249 @@
+"""Reports: finished results become text, compared with golden files under tests/golden.
+
+The golden files are made from the seeded values of synthetic.py. When a change of a report is meant, renew them and
+read the difference before it is committed::
+
+    UPDATE_GOLDEN=1 python -m pytest tests/test_reports.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+from synthetic import ENVIRONMENT, MS, SETUP, capacity, judgement, result
+
+from pytest_mlpatterns.baseline import Entry
+from pytest_mlpatterns.load.job import Failure, Progress, describe_failures
+from pytest_mlpatterns.metrics import METRICS
+from pytest_mlpatterns.records import Estimate, Judgement, LaunchValue, Outcome, TestResult
+from pytest_mlpatterns.reports.facts import describe_capacity, failure_text
+from pytest_mlpatterns.reports.results import FORMAT, VERSION, results_json
+from pytest_mlpatterns.reports.terminal import live_text, summary_lines, update_lines
+from pytest_mlpatterns.verdict import judge_change, judge_limit
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def check_golden(name: str, text: str) -> None:
+    """Compare with a golden file, or renew it where the environment asks for that."""
+    path = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        GOLDEN.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8"), f"{name} differs; if that is meant, renew it: UPDATE_GOLDEN=1"
+
+
+def launches(*values: float) -> list[LaunchValue]:
+    return [LaunchValue(value, 0.01) for value in values]
+
+
+SLOWER = judge_change(METRICS["rtm"], launches(5.6 * MS, 5.7 * MS), launches(4.1 * MS, 4.2 * MS, 4.1 * MS), 0.10)
+LESS = judge_change(METRICS["throughput"], launches(900, 910), launches(1240, 1250, 1230), 0.10)
+OPEN = judge_change(METRICS["rtm"], launches(4.4 * MS, 4.6 * MS), launches(4.1 * MS, 4.2 * MS, 4.1 * MS), 0.10)
+SAME = judge_change(METRICS["rtm"], launches(4.1 * MS, 4.15 * MS), launches(4.1 * MS, 4.2 * MS, 4.1 * MS), 0.10)
+FASTER = judge_change(METRICS["rtm"], launches(2 * MS, 2.1 * MS), launches(4.1 * MS, 4.2 * MS, 4.1 * MS), 0.10)
+WITHIN = judge_limit(METRICS["rtm"], Estimate(4.12 * MS, 4.05 * MS, 4.19 * MS), 20 * MS)
+BEYOND = judge_limit(METRICS["rtm"], Estimate(4.12 * MS, 4.05 * MS, 4.19 * MS), 4 * MS)
+
+
+def everything() -> list[TestResult]:
+    """One result for each thing that the summary can say."""
+    few = {"rtm": (250 * MS, 240 * MS, 262 * MS), "throughput": (3.98, 3.9, 4.1)}
+    return [
+        result("test_perf.py::test_passes", judgements=(SAME, WITHIN)),
+        result("test_perf.py::test_is_slower", passed=False, judgements=(SLOWER, LESS)),
+        result("test_perf.py::test_is_open[replicated(replicas=3)]", judgements=(OPEN,)),
+        result("test_perf.py::test_is_faster", judgements=(FASTER,)),
+        result("test_perf.py::test_is_new", baseline_note="no baseline"),
+        result("test_perf.py::test_was_recorded_elsewhere", baseline_note="baseline not comparable (load: a → b)"),
+        result("test_perf.py::test_with_few_requests", metrics=few, requests=12, notes=("a first note", "a second")),
+        result("test_perf.py::test_without_success", passed=False, metrics={"error_rate": (1.0, 0.97, 1.0)}),
+        result("test_perf.py::test_interrupted", passed=False, interrupted=True),
+        result("tests/deep/er/test_a_module_of_a_long_name.py::TestSuite::test_of_a_long_name_too[single]"),
+    ]
+
+
+def test_the_summary_says_everything_that_there_is_to_say() -> None:
+    check_golden("summary.txt", "\n".join(summary_lines(everything(), 160)) + "\n")
+
+
+def test_the_summary_of_a_narrow_terminal_shortens_the_tests_from_the_left() -> None:
+    lines = summary_lines(everything(), 80)
+    check_golden("summary-80.txt", "\n".join(lines) + "\n")
+    table = lines[: lines.index("")]
+    assert all(len(line) <= 80 for line in table)
+    assert any(line.startswith("…") for line in table)
+
+
+@pytest.mark.parametrize("width", [0, 10, 40, 80, 120, 400])
+def test_the_columns_of_the_summary_stand_below_each_other(width: int) -> None:
+    lines = summary_lines(everything(), width)
+    table = lines[: lines.index("")]
+    end = table[0].index("verdict")
+    assert all(line[end - 2 : end] == "  " and line[end] != " " for line in table)
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"judgements": ()}, "measured"),
+        ({"judgements": (WITHIN,)}, "pass"),
+        ({"judgements": (WITHIN, OPEN)}, "undecided"),
+        ({"judgements": (BEYOND,), "passed": False}, "FAIL"),
+        ({"judgements": (), "passed": False}, "FAIL"),
+        ({"judgements": (OPEN,), "passed": False}, "FAIL"),
+        ({"judgements": (), "passed": False, "interrupted": True}, "interrupted"),
+    ],
+)
+def test_a_row_of_the_summary_ends_with_its_verdict(changes: dict[str, object], verdict: str) -> None:
+    assert summary_lines([result(**changes)], 160)[1].split()[-1] == verdict  # type: ignore[arg-type]
+
+
+def test_a_summary_of_good_results_has_nothing_below_its_table() -> None:
+    assert len(summary_lines([result(judgements=(SAME,)), result(judgements=(WITHIN,))], 160)) == 3
+
+
+@pytest.mark.parametrize(
+    ("count", "line"),
+    [
+        (1, "1 test has no baseline on this machine; record it: pytest --perf-baseline update"),
+        (3, "3 tests have no baseline on this machine; record it: pytest --perf-baseline update"),
+    ],
+)
+def test_tests_without_a_baseline_are_counted_in_one_line(count: int, line: str) -> None:
+    lines = summary_lines([result(baseline_note="no baseline")] * count + [result()], 160)
+    assert lines[-1] == line
+
+
+def test_only_rtm_stands_in_the_column_of_the_change() -> None:
+    of_throughput = judgement(Outcome.PASS, "throughput", change=(0.3, 0.2, 0.4))
+    of_rtm = judgement(Outcome.PASS, "rtm", change=(-0.05, -0.07, -0.03))
+    assert "-5.0 %" in summary_lines([result(judgements=(of_throughput, of_rtm))], 160)[1]
+    assert "30.0 %" not in summary_lines([result(judgements=(of_throughput,))], 160)[1]
+
+
+@pytest.mark.parametrize(("high", "said"), [(-0.101, True), (-0.1, False), (-0.05, False)])
+def test_a_test_that_is_surely_a_tenth_faster_is_offered_to_be_recorded(high: float, said: bool) -> None:
+    better = judgement(Outcome.PASS, change=(-0.3, -0.4, high))
+    text = "\n".join(summary_lines([result(judgements=(better,))], 160))
+    assert ("record it to keep it: --perf-baseline update" in text) is said
+
+
+def before(**metrics: tuple[LaunchValue, ...]) -> dict[str, dict[str, Entry]]:
+    return {"test_perf.py::test_digits": {"box": Entry(SETUP, metrics, {}, None, "2026-01-01")}}
+
+
+def test_an_update_prints_old_and_new_of_every_test_that_it_recorded() -> None:
+    old = before(rtm=(LaunchValue(5.0 * MS, 0.01),) * 2, throughput=(LaunchValue(1000.0, 0.01),))
+    lines = update_lines([result(), result("test_perf.py::test_new")], old, "box")
+    check_golden("update.txt", "\n".join(lines) + "\n")
+
+
+def test_an_update_on_another_machine_is_new() -> None:
+    old = before(rtm=(LaunchValue(5.0 * MS, 0.01),))
+    (line,) = update_lines([result()], old, "another box")
+    assert line == "test_perf.py::test_digits: new, RTM 4.12 ms, throughput 1,234 req/s"
+
+
+def test_an_update_prints_only_what_both_know() -> None:
+    (line,) = update_lines([result()], before(rtm=(LaunchValue(4.12 * MS, 0.01),)), "box")
+    assert line == "test_perf.py::test_digits: RTM 4.12 ms → 4.12 ms (+0.0 %)"
+
+
+def test_an_update_of_a_test_with_nothing_in_common_still_says_something() -> None:
+    (line,) = update_lines([result(metrics={})], before(rtm=(LaunchValue(MS, 0.01),)), "box")
+    assert not line.endswith(": ")
+
+
+def test_an_update_over_a_value_of_zero_is_printed() -> None:
+    (line,) = update_lines([result()], before(rtm=(LaunchValue(0.0, 0.0),)), "box")
+    assert "RTM 0 ns → 4.12 ms" in line
+
+
+@pytest.mark.parametrize(
+    ("progress", "text"),
+    [
+        (Progress(1_500_000_000, 1234, 4 * MS), "test_digits[single]: launch 2, 1.5 s, 1,234 requests, RTM 4.00 ms"),
+        (Progress(250_000_000, 0, None), "test_digits[single]: launch 2, 0.2 s, 0 requests"),
+    ],
+)
+def test_the_live_line_says_how_far_the_measurement_is(progress: Progress, text: str) -> None:
+    assert live_text("tests/test_perf.py::test_digits[single]", 2, progress) == text
+
+
+FAILURES = {
+    "limit": ((BEYOND,), {}),
+    "regression": ((SLOWER, LESS), {"failed_requests": {"500": 1200, "-1": 3}, "requests": 74_060}),
+    "undecided": ((OPEN,), {"launch_count": 1, "blocks": 1, "requests": 1}),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failure_says_on_what_it_stands_and_what_to_do(name: str) -> None:
+    judgements, changes = FAILURES[name]
+    failed = result("test_perf.py::test_digits[single]", passed=False, judgements=judgements, **changes)
+    text = failure_text(judgements, failed)
+    check_golden(f"failure-{name}.txt", text + "\n")
+    assert text.splitlines()[0] == judgements[0].reason
+
+
+def test_a_failure_does_not_repeat_the_metric_that_it_is_about() -> None:
+    beside = next(line for line in failure_text((BEYOND,), result()).splitlines() if "beside" in line)
+    assert "RTM" not in beside
+    assert "p95 latency 9.87 ms" in beside
+
+
+@pytest.mark.parametrize("judged", [(SLOWER,), (OPEN,)], ids=["slower", "undecided"])
+def test_the_command_of_a_failure_can_be_pasted_into_a_shell(judged: tuple[Judgement, ...]) -> None:
+    test = "test_perf.py::test_digits[it's $HOME]"
+    line = failure_text(judged, result(test)).splitlines()[-1]
+    command = shlex.split(line[line.index("pytest ") :])
+    assert command[:2] == ["pytest", test]
+
+
+@pytest.mark.parametrize(
+    ("failures", "text"),
+    [
+        ({}, ""),
+        ({500: 12}, "500: 12"),
+        ({503: 1200, Failure.TIMEOUT: 3}, "503: 1,200, time-out: 3"),
+        ({-2: 1, -3: 2, -4: 3}, "connection failed: 1, connection closed: 2, malformed answer: 3"),
+    ],
+)
+def test_failed_requests_are_told_by_kind(failures: dict[int, int], text: str) -> None:
+    assert describe_failures(failures) == text
+
+
+def test_every_failure_has_a_label() -> None:
+    assert all(failure.label for failure in Failure)
+
+
+@pytest.mark.parametrize(
+    ("at_least", "objective", "text"),
+    [
+        (False, None, "NMRT 400 req/s at concurrency 4 (the search ended: two doublings gained less than 10 %)"),
+        (True, None, "NMRT at least 400 req/s at concurrency 4"),
+        (False, "p95<50.0 ms", "NMRT with p95<50.0 ms 400 req/s at concurrency 4"),
+    ],
+)
+def test_a_capacity_search_is_told_in_one_line(at_least: bool, objective: str | None, text: str) -> None:
+    assert describe_capacity(capacity(400, at_least=at_least, objective=objective)).startswith(text)
+
+
+def test_the_result_file_has_every_result_and_where_it_was_measured() -> None:
+    slower = judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4))
+    judged = result(judgements=(slower,), passed=False, failed_requests={"500": 3}, capacities=(capacity(),))
+    text = results_json([result(), judged], ENVIRONMENT, "2026-11-24T12:00:00+00:00")
+    check_golden("results.json", text)
+    data = json.loads(text)
+    assert (data["format"], data["version"]) == (FORMAT, VERSION)
+    assert data["environment"]["machine"] == ENVIRONMENT.machine
+    assert [TestResult.from_json(item) for item in data["results"]] == [result(), judged]
+
+
+def test_the_result_file_of_no_results_is_valid() -> None:
+    assert json.loads(results_json([], ENVIRONMENT, "2026-11-24"))["results"] == []
