@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench fuzz clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -22,6 +22,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)  ## what the README says about speed, measured here beside public tools
 	$(BIN)/python benchmarks/run.py
+
+fuzz: $(STAMP)  ## 100,000 random and mutated answers
+	FUZZ_ANSWERS=100000 $(BIN)/python -m pytest -q tests/test_fuzz.py
 
 clean:
 	rm -rf .venv .coverage .coverage.* .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
