@@ -6,17 +6,18 @@ pytest.
 
 from __future__ import annotations
 
+import functools
 import shlex
 import warnings
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pytest_mlpatterns.config import BaselineMode, InconclusivePolicy
 from pytest_mlpatterns.errors import (
     InconclusiveFailure,
     InconclusiveWarning,
     LimitFailure,
+    MlpatternsError,
     PerfFailure,
     RegressionFailure,
     SettingError,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Perf", "Reference"]
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _UPDATE_LAUNCHES = 3
 """A baseline is recorded from so many launches, since it will be compared with many times."""
 _COMPARED = ("rtm", "throughput")
@@ -54,6 +57,20 @@ class Reference:
     mode: BaselineMode
     entry: Entry | None = None
     missing: str = "no baseline"
+
+
+def _at_the_call(method: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let what a method raises end at the test's own line: how it came about inside is of no use to the reader."""
+
+    @functools.wraps(method)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        __tracebackhide__ = True
+        try:
+            return method(*args, **kwargs)
+        except (MlpatternsError, PerfFailure) as error:
+            raise error.with_traceback(None) from None
+
+    return call
 
 
 class Perf:
@@ -79,6 +96,7 @@ class Perf:
         self._judgements: list[Judgement] = []
 
     @property
+    @_at_the_call
     def metrics(self) -> Metrics:
         """What was measured; the first access starts the load.
 
@@ -88,6 +106,7 @@ class Perf:
         """
         return self._evidence.metrics
 
+    @_at_the_call
     def predict(self, value: Any) -> Any:
         """Ask the deployment for one input, outside the load: a functional check under the pattern.
 
@@ -96,14 +115,14 @@ class Perf:
         """
         return self._bench.deployment.predict(value)
 
+    @_at_the_call
     def assert_rtm_below(self, limit: object) -> None:
         """The response time median is below a time such as ``"20ms"``."""
-        __tracebackhide__ = True
         self._assert_limit(METRICS["rtm"], parse_duration(limit, name="assert_rtm_below(...)"))
 
+    @_at_the_call
     def assert_latency_below(self, limit: object, *, percentile: float) -> None:
         """A latency percentile, ``percentile=99``, is below a time such as ``"80ms"``."""
-        __tracebackhide__ = True
         try:
             min_samples(percentile)
         except (ValueError, TypeError) as error:
@@ -114,35 +133,36 @@ class Perf:
             lambda metrics: metrics.latency_ns(percentile),
         )
 
+    @_at_the_call
     def assert_throughput_at_least(self, rps: object) -> None:
         """Successful answers per second reach a rate."""
-        __tracebackhide__ = True
         self._assert_limit(METRICS["throughput"], parse_number(rps, name="assert_throughput_at_least(rps=...)"))
 
+    @_at_the_call
     def assert_asl_below(self, limit: object) -> None:
         """The average system load is below a share of the machine, 0.8 or ``"80%"``."""
-        __tracebackhide__ = True
         self._assert_limit(METRICS["asl"], parse_share(limit, name="assert_asl_below(...)"))
 
+    @_at_the_call
     def assert_error_rate_below(self, limit: object) -> None:
         """The share of requests without a 2xx answer is below a limit, 0.001 or ``"0.1%"``."""
-        __tracebackhide__ = True
         self._assert_limit(
             METRICS["error_rate"],
             parse_share(limit, name="assert_error_rate_below(...)"),
             lambda metrics: metrics.error_ratio,
         )
 
+    @_at_the_call
     def assert_peak_memory_below(self, limit: object) -> None:
         """The peak resident memory of the deployment's processes is below a size such as ``"512MiB"``."""
-        __tracebackhide__ = True
         self._assert_limit(METRICS["peak_memory"], parse_size(limit, name="assert_peak_memory_below(...)"))
 
+    @_at_the_call
     def assert_cpu_per_request_below(self, limit: object) -> None:
         """The deployment's CPU time per successful answer is below a time such as ``"2ms"``."""
-        __tracebackhide__ = True
         self._assert_limit(METRICS["cpu_per_request"], parse_duration(limit, name="assert_cpu_per_request_below(...)"))
 
+    @_at_the_call
     def measure_nmrt(self, *, slo: str | None = None) -> Metrics:
         """Search for NMRT, the most requests per second that the deployment sustains before it begins to degrade.
 
@@ -160,6 +180,7 @@ class Perf:
             self._evidence.search(_never, objective)
         return self.metrics
 
+    @_at_the_call
     def assert_nmrt_at_least(self, rps: object, *, slo: str | None = None) -> None:
         """The deployment sustains at least so many requests per second; measures until that is decided.
 
@@ -167,7 +188,6 @@ class Perf:
             rps: requests per second.
             slo: a latency objective such as ``"p95<50ms"`` that has to be kept at that rate.
         """
-        __tracebackhide__ = True
         limit = parse_number(rps, name="assert_nmrt_at_least(...)")
         objective = None if slo is None else parse_objective(slo)
         metric = METRICS["nmrt"] if objective is None else metric_named(f"nmrt({objective})")
@@ -189,12 +209,13 @@ class Perf:
 
         self._evidence.measure_at_least(1)
         if not self._bench.smoke:
-            search = partial(self._evidence.search, enough, objective)
+            search = functools.partial(self._evidence.search, enough, objective)
             known = self.metrics.estimate(metric)
             if known is None or judge_limit(metric, known, limit).outcome is not Outcome.PASS:
                 search()
             self._settle(self._evidence.decide(judge, search))
 
+    @_at_the_call
     def assert_no_regression(self, metrics: Sequence[str] = _COMPARED, tolerance: object = None) -> None:
         """No metric is worse than the baseline beyond the tolerance.
 
@@ -206,7 +227,6 @@ class Perf:
             metrics: names such as ``"rtm"``, ``"p95"``, ``"throughput"``, ``"cpu_per_request"``, ``"peak_memory"``.
             tolerance: largest acceptable worsening, 0.05 or ``"5%"``; the test's own where None.
         """
-        __tracebackhide__ = True
         allowed = [name for name in METRICS if name != "error_rate"]
         for name in metrics:
             if isinstance(metrics, str) or name not in allowed:
@@ -226,7 +246,6 @@ class Perf:
             RegressionFailure: worse than the baseline beyond the tolerance.
             PerfFailure: there is no comparable entry, and one is required.
         """
-        __tracebackhide__ = True
         self._evidence.measure_at_least(1)
         if self._bench.smoke:
             return
@@ -288,7 +307,6 @@ class Perf:
     def _assert_limit(
         self, metric: Metric, limit: float, read: Callable[[Metrics], Estimate | None] | None = None
     ) -> None:
-        __tracebackhide__ = True
 
         def judge() -> Judgement:
             self._countable(errors_count=metric.name != "error_rate")
@@ -306,7 +324,6 @@ class Perf:
 
     def _settle(self, judgement: Judgement) -> None:
         """Keep the verdict on a limit, and let it fail the test where it must."""
-        __tracebackhide__ = True
         self._judgements.append(judgement)
         if judgement.outcome is Outcome.FAIL:
             raise LimitFailure(self._failure([judgement]))
@@ -314,7 +331,6 @@ class Perf:
             self._leave_open([judgement])
 
     def _compare(self, metrics: Sequence[Metric], tolerance: float) -> None:
-        __tracebackhide__ = True
         entry = self._reference.entry
         if self._bench.smoke or entry is None or self._why_not_comparable() or not self._compares:
             return
@@ -322,7 +338,7 @@ class Perf:
         for metric in metrics:
             before = entry.metrics.get(metric.name)
             if before and self._estimate_or_none(metric) is not None:
-                judge = partial(self._judge_change, metric, before, tolerance)
+                judge = functools.partial(self._judge_change, metric, before, tolerance)
                 found.append(self._evidence.decide(judge, self._search_again(metric)))
         self._judgements.extend(found)
         if failed := [judgement for judgement in found if judgement.outcome is Outcome.FAIL]:
@@ -340,12 +356,11 @@ class Perf:
             raise UncountableResultError(why)
 
     def _leave_open(self, judgements: list[Judgement]) -> None:
-        __tracebackhide__ = True
         if self._settings.inconclusive is InconclusivePolicy.FAIL:
             raise InconclusiveFailure(self._failure(judgements))
         if self._settings.inconclusive is InconclusivePolicy.WARN:
             reasons = "; ".join(judgement.reason for judgement in judgements)
-            warnings.warn(f"{self._test}: undecided: {reasons}", InconclusiveWarning, stacklevel=4)
+            warnings.warn(f"{self._test}: undecided: {reasons}", InconclusiveWarning, stacklevel=6)
 
     def _failure(self, judgements: list[Judgement]) -> str:
         result = self.result(passed=False)
@@ -374,7 +389,7 @@ class Perf:
         if metric.of is not None:
             return None
         objective = None if metric.name == "nmrt" else parse_objective(metric.name[len("nmrt(") : -1])
-        return partial(self._evidence.search, _never, objective)
+        return functools.partial(self._evidence.search, _never, objective)
 
     @property
     def _compares(self) -> bool:

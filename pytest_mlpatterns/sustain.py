@@ -107,14 +107,12 @@ class Search:
         recorded = self._drive(PoissonRate(rate_rps), 2 * _STEP_NS, _WARMUP_NS)
         samples, inside, good = self._window(recorded)
         kept = good & (samples.done_ns - samples.due_ns < objective.limit_ns)
+        kept_unlagged = good & (samples.done_ns - samples.sent_ns < objective.limit_ns)
         return Probe(
             requests=int(inside.sum()),
             violations=int((inside & ~kept).sum()),
-            limited=why_limited(
-                replace(recorded.generator, ceiling_rps=self.ceiling_rps),
-                send_lag_ns=(samples.sent_ns - samples.due_ns)[inside],
-                latency_ns=float(objective.limit_ns),
-            ),
+            violations_unlagged=int((inside & ~kept_unlagged).sum()),
+            limited=why_limited(replace(recorded.generator, ceiling_rps=self.ceiling_rps)),
         )
 
     def _window(self, recorded: Recorded) -> tuple[Samples, NDArray[np.bool_], NDArray[np.bool_]]:

@@ -18,7 +18,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.load.schedule import MAX_CONCURRENCY
 from pytest_mlpatterns.records import Capacity, LaunchValue, Step
 from pytest_mlpatterns.statistics import median_error, wilson_interval
-from pytest_mlpatterns.units import format_duration, parse_duration
+from pytest_mlpatterns.units import format_duration, format_rate, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,10 +52,15 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One window of an open-loop rate: requests due, those over the objective or failed, and who was the limit."""
+    """One window of an open-loop rate: requests due, and those over the objective or failed.
+
+    ``violations_unlagged`` counts those that would be without the time by which the generator sent them late;
+    ``limited`` says why the generator itself was the limit, None where it was not.
+    """
 
     requests: int
     violations: int
+    violations_unlagged: int
     limited: str | None
 
 
@@ -157,20 +162,25 @@ def highest_rate(
 
 
 def _keeps(probe: Callable[[float], Probe], rate: float, objective: Objective) -> bool | str:
-    """Whether the objective holds at this rate; text where the generator was the limit."""
+    """Whether the objective holds at this rate; text where the generator was the limit.
+
+    It holds where it does although some requests were sent late, and does not where it would not even without that.
+    """
     allowed = 1 - objective.percentile / 100
-    requests = violations = 0
+    requests = violations = unlagged = 0
     for _ in range(_PROBE_WINDOWS):
         window = probe(rate)
         if window.limited:
             return window.limited
         requests, violations = requests + window.requests, violations + window.violations
+        unlagged += window.violations_unlagged
         if requests:
-            share = wilson_interval(violations, requests, _PROBE_CONFIDENCE)
-            if share.high < allowed:
+            if wilson_interval(violations, requests, _PROBE_CONFIDENCE).high < allowed:
                 return True
-            if share.low > allowed:
+            if wilson_interval(unlagged, requests, _PROBE_CONFIDENCE).low > allowed:
                 return False
+    if unlagged <= allowed * requests < violations:
+        return f"the load generator sent too late to tell whether {objective} holds at {format_rate(rate)}"
     return requests > 0 and violations <= allowed * requests
 
 
