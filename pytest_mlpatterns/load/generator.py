@@ -175,29 +175,30 @@ def main() -> None:
 
     gc.disable()  # a collection in the middle of the load would count as the server's latency
     channel = Channel()
-    jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-    current: list[LoadLoop | LibraryLoop] = []
+    waiting: queue.SimpleQueue[LoadLoop | LibraryLoop | None] = queue.SimpleQueue()
+    latest: list[LoadLoop | LibraryLoop] = []
 
     def on_message(message: Job | OpenWindow | str) -> None:
         if isinstance(message, OpenWindow):
-            for loop in current:
+            for loop in latest:
                 loop.open_at(message.at_ns)
         elif isinstance(message, str):
-            for loop in current:
+            for loop in latest:
                 loop.stop()
-        else:
-            jobs.put(message)
+        else:  # made here, so that a stop that follows at once finds it, whether it runs yet or not
+            loop = LoadLoop(message, channel.send) if message.remote is None else LibraryLoop(message, channel.send)
+            latest[:] = [loop]
+            waiting.put(loop)
 
     def on_close() -> None:
-        for loop in current:
+        for loop in latest:
             loop.stop()
-        jobs.put(None)
+        waiting.put(None)
 
     channel.listen(on_message, on_close)
-    while (job := jobs.get()) is not None:
-        loop = LoadLoop(job, channel.send) if job.remote is None else LibraryLoop(job, channel.send)
-        current.append(loop)
-        channel.send(loop.run())
-        current.clear()
-        del loop, job
+    while (loop := waiting.get()) is not None:
+        recorded = loop.run()
+        latest.clear()  # before the parent can send the next job
+        channel.send(recorded)
+        del loop, recorded
         gc.collect()
