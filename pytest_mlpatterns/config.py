@@ -210,10 +210,10 @@ def read_run_settings(
     mode = options.get("baseline") or ini.get("baseline") or BaselineMode.CHECK
     smoke = options["smoke"] if options.get("smoke") is not None else ini.get("smoke")
     return RunSettings(
-        baseline=read_choice(BaselineMode, mode, "perf_baseline"),
+        baseline=read_choice(BaselineMode, mode, "ini key perf_baseline"),
         baseline_file=path("baseline-file") or root / "perf-baseline.json",
         json_file=path("json"),
-        smoke=_read_flag(smoke, "perf_smoke"),
+        smoke=_read_flag(smoke, "ini key perf_smoke"),
     )
 
 

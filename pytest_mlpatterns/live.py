@@ -5,7 +5,9 @@ Silent on pipes, with ``-q``, in CI, and in the workers of a distributed run.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,7 @@ class LiveLine:
             hasattr(config, "workerinput")
             or config.get_verbosity() < 0
             or "CI" in os.environ
+            or not config.pluginmanager.hasplugin("terminalreporter")
             or not sys.__stdout__
             or not sys.__stdout__.isatty()
         )
@@ -60,13 +63,11 @@ class LiveLine:
             self._shown = False
 
     def _write(self, text: str) -> None:
-        writer = self._config.get_terminal_writer()
-        room = writer.fullwidth - writer.width_of_current_line - 1
-        if room < _MIN_ROOM:
-            return
         capture = self._config.pluginmanager.getplugin("capturemanager")
-        assert capture is not None
-        with capture.global_and_fixture_disabled():
-            sys.stdout.write(f"{_SAVE}{text[:room]}{_ERASE}{_RESTORE}")
-            sys.stdout.flush()
-        self._shown = True
+        with contextlib.nullcontext() if capture is None else capture.global_and_fixture_disabled():
+            # asked here, where standard output is the terminal, the width is the terminal's
+            room = shutil.get_terminal_size().columns - self._config.get_terminal_writer().width_of_current_line - 1
+            if room >= _MIN_ROOM or not text:
+                sys.stdout.write(f"{_SAVE}{text[: max(room, 0)]}{_ERASE}{_RESTORE}")
+                sys.stdout.flush()
+                self._shown = True

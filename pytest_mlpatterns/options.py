@@ -6,6 +6,7 @@ every pytest, and pytest without perf tests should pay nothing.
 
 from __future__ import annotations
 
+import argparse
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager
         flag = f"--perf-{name}"
         try:
             group.addoption(flag, default=None, dest=_key(name), **attributes)
-        except ValueError:
+        except (ValueError, argparse.ArgumentError):  # of one group, or of two
             owner, switch = _owner_of(flag, pluginmanager)
             raise pytest.UsageError(
                 f"pytest-mlpatterns and {owner} both own the option {flag}; "
@@ -111,13 +112,14 @@ class _Recorder:
 
 def _owner_of(flag: str, pluginmanager: pytest.PytestPluginManager) -> tuple[str, str]:
     """The distribution that added this option, and the name by which ``-p no:`` knows its plugin."""
-    for plugin, distribution in pluginmanager.list_plugin_distinfo():
+    installed = {id(plugin): str(found.project_name) for plugin, found in pluginmanager.list_plugin_distinfo()}
+    for name, plugin in pluginmanager.list_name_plugin():
         hook = getattr(plugin, "pytest_addoption", None)
-        if hook is None or hook.__module__.startswith("pytest_mlpatterns"):
+        if hook is None or hook.__module__.startswith(("pytest_mlpatterns", "_pytest.")):
             continue
         recorder = _Recorder()
         offered = {"parser": recorder, "pluginmanager": pluginmanager}
-        hook(**{name: offered[name] for name in inspect.signature(hook).parameters if name in offered})
+        hook(**{key: offered[key] for key in inspect.signature(hook).parameters if key in offered})
         if flag in recorder.seen:
-            return str(distribution.project_name), str(pluginmanager.get_name(plugin))
+            return installed.get(id(plugin), name), name
     return "another plugin", "THAT_PLUGIN"

@@ -95,6 +95,9 @@ class Perf:
         self._setup = Setup(subject, str(settings.schedule), settings.wire, bench.plan.payload.digest)
         self._judgements: list[Judgement] = []
 
+    def __repr__(self) -> str:
+        return f"<perf of {self._setup.pattern} under {self._setup.load}>"
+
     @property
     @_at_the_call
     def metrics(self) -> Metrics:

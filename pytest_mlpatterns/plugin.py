@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["perf", "perf_deploy", "perf_model", "perf_payload", "perf_target"]
 
-_FIXTURES = ("perf", "perf_deploy")
+_FIXTURES = frozenset({"perf", "perf_deploy"})
 _SESSION = "mlpatterns-session"
 _MARKER = (
     "perf(pattern=Single(), concurrency=1 | rate_rps=..., duration='3s', warmup='auto', timeout='10s', payload=..., "
@@ -42,19 +42,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
     """Add the options once every installed plugin has its own, so that a clash can be told in one line."""
     options.add_options(parser, early_config.pluginmanager)
-    early_config.known_args_namespace = parser.parse_known_args(args, namespace=copy.copy(early_config.option))
+    known = parser.parse_known_args(args, namespace=copy.copy(early_config.option))
+    known.confcutdir = early_config.known_args_namespace.confcutdir
+    early_config.known_args_namespace = known
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker; in a session that distributes its tests, this process writes for all."""
+    """Declare the marker."""
     config.addinivalue_line("markers", _MARKER)
     if not hasattr(config.option, "perf_baseline"):
         raise pytest.UsageError(
             "pytest-mlpatterns was loaded from a conftest file, too late for its options; install it, "
             "or load it with -p pytest_mlpatterns.plugin"
         )
-    if config.pluginmanager.hasplugin("dsession") and not hasattr(config, "workerinput"):
-        _session(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """In a session that distributes its tests (pytest-xdist), this process collects the results and writes for all."""
+    if session.config.pluginmanager.hasplugin("dsession"):
+        _session(session.config)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -82,12 +89,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Read the settings of every perf test; nothing is loaded where there is none."""
-    wanted = [item for item in items if not set(_FIXTURES).isdisjoint(getattr(item, "fixturenames", ()))]
+    wanted = []
+    for item in items:
+        if not _FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+            wanted.append(item)
+        elif "perf" in item.keywords and item.get_closest_marker("perf"):
+            _warn_unused(item)
     if wanted:
         _session(config).prepare(wanted)
-    for item in items:
-        if item.get_closest_marker("perf") and item not in wanted:
-            _warn_unused(item)
 
 
 @pytest.fixture

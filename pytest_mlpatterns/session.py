@@ -49,6 +49,7 @@ _SETTINGS: pytest.StashKey[Settings] = pytest.StashKey()
 _PERF: pytest.StashKey[Perf] = pytest.StashKey()
 _DEFERRED: pytest.StashKey[MlpatternsError] = pytest.StashKey()
 _LOCK = "mlpatterns_lock"
+_USAGE_ERROR = "mlpatterns_usage_error"
 
 
 class PerfSession:
@@ -94,7 +95,10 @@ class PerfSession:
             try:
                 item.stash[_SETTINGS] = read_settings(merge_markers(markers), self._options, self._ini, pattern=pattern)
             except SettingError as error:
-                raise pytest.UsageError(f"{item.nodeid}: {error}") from None
+                text = f"{item.nodeid}: {error}"
+                if self._is_worker:  # only the process that distributes the tests can end the run in one line
+                    self._config.workeroutput[_USAGE_ERROR] = text  # type: ignore[attr-defined]  # pytest-xdist's
+                raise pytest.UsageError(text) from None
 
     @contextlib.contextmanager
     def measurement(self, item: pytest.Item, *, model: object, payload: object, target: object) -> Iterator[Perf]:
@@ -166,7 +170,7 @@ class PerfSession:
         except KeyboardInterrupt:
             if perf is not None and (partial := perf.result(passed=False)) is not None:
                 self._results.append(partial)
-            raise
+            raise KeyboardInterrupt from None  # pytest prints the name of any other class
         finally:
             self._live.clear()
         return result
@@ -195,6 +199,12 @@ class PerfSession:
         """Tell a worker where the lock is (pytest-xdist)."""
         node.workerinput[_LOCK] = str(self._directory)
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker that met a usage error told it here (pytest-xdist)."""
+        if text := getattr(node, "workeroutput", {}).get(_USAGE_ERROR):
+            raise pytest.UsageError(text)
+
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Write the baseline and the results, in the one process that has them all; end the generator."""
         self._generator.close()
@@ -202,8 +212,11 @@ class PerfSession:
             return
         complete = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         try:
-            if self._run.baseline is BaselineMode.UPDATE and complete and not self._run.smoke:
-                self._update_baseline()
+            if self._run.baseline is BaselineMode.UPDATE and not self._run.smoke:
+                if complete:
+                    self._update_baseline()
+                else:
+                    self._written.append("baseline not updated: the run did not come to its end")
             if self._run.json_file is not None:
                 now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
                 self._run.json_file.write_text(results_json(self._results, self._environment, now), encoding="utf-8")
@@ -218,7 +231,9 @@ class PerfSession:
             return
         terminalreporter.section("performance", sep="-")
         if self._results and self._run.smoke:
-            terminalreporter.line(f"smoke run: {len(self._results)} perf tests sent one request each, judged nothing")
+            count = len(self._results)
+            who = "1 perf test sent one request" if count == 1 else f"{count} perf tests sent one request each"
+            terminalreporter.line(f"smoke run: {who}, judged nothing")
         elif self._results:
             for line in summary_lines(self._results, self._config.get_terminal_writer().fullwidth):
                 terminalreporter.line(line)
@@ -327,7 +342,7 @@ def _raise_at_definition(item: pytest.Item, failure: BaseException) -> None:
         raise failure
     line = _definition_line(code)
     name = {"co_name": code.co_name, "co_qualname": code.co_qualname}
-    statement = compile("raise failure", code.co_filename, "exec").replace(co_firstlineno=line, **name)
+    statement = compile("raise failure from None", code.co_filename, "exec").replace(co_firstlineno=line, **name)
     exec(statement, {"failure": failure.with_traceback(None)})  # noqa: S102 - our own two words, see above
 
 

@@ -97,13 +97,11 @@ def judge_change(
         outcome = Outcome.FAIL
     else:
         outcome = Outcome.INCONCLUSIVE
-    word = "worse" if change.value >= 0 else "better"
+    word, low, high = ("worse", change.low, change.high) if change.value >= 0 else ("better", -change.high, -change.low)
     spread = (
         ""
         if change.low == change.high
-        else (
-            f", 99 % interval {format_percent(change.low, signed=True)} to {format_percent(change.high, signed=True)}"
-        )
+        else (f", 99 % interval {format_percent(low, signed=True)} to {format_percent(high, signed=True)}")
     )
     floor = f"; changes up to {metric.show(metric.floor)} do not count" if small and change.high > tolerance else ""
     reason = (

@@ -6,6 +6,7 @@ complete. It must not know when a request is due or which comes next: it tells i
 
 from __future__ import annotations
 
+import errno
 import re
 import selectors
 import socket
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "Owner"]
 
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-_PIECE = 1 << 18
+_PIECE = 1 << 16  # above malloc's threshold for maps of their own, every read would cost page faults
+_UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
+_HEAD_BYTES = 1 << 16
+_INTERIM = re.compile(rb"HTTP/\d\.\d 1")
 _DELIMITED = re.compile(rb"\r\n(?:content-length|transfer-encoding)[ \t]*:", re.IGNORECASE)
 
 
@@ -53,8 +57,9 @@ class Connection:
     __slots__ = (
         "_address",
         "_chunks",
+        "_done_ns",
         "_feed",
-        "_first",
+        "_head",
         "_keep_alive",
         "_opened",
         "_opening_ns",
@@ -65,7 +70,9 @@ class Connection:
         "_sent_ns",
         "_socket",
         "_status",
+        "_status_code",
         "_unsent",
+        "_used_up",
         "busy",
         "due_ns",
         "request",
@@ -84,7 +91,10 @@ class Connection:
         self._socket: socket.socket | None = None
         self._opened = False
         self._unsent = memoryview(b"")
-        self._first = b""
+        self._head = b""
+        self._status_code = 0
+        self._done_ns = 0
+        self._used_up = False
         self._chunks: list[bytes] = []
 
     def send(self, request: int, due_ns: int | None = None) -> None:
@@ -142,39 +152,60 @@ class Connection:
             data = self._recv(_PIECE)
         except (BlockingIOError, InterruptedError):
             return
-        except OSError:
-            data = b""
+        except OSError:  # a reset
+            self.fail(Failure.CLOSED if self._opened else Failure.CONNECT)
+            return
         if not data:
             self._on_end()
             return
+        if self.busy:
+            self._take(data)
+        else:  # an answer to nothing: this peer cannot be trusted with another request
+            self.close()
+
+    def _take(self, data: bytes) -> None:
+        """A piece of the answer has come, maybe its last, maybe more than it."""
         if not self._received:
-            self._first = data
+            self._head = data
+        elif self._received < _HEAD_BYTES:
+            self._head += data
         self._received += len(data)
         try:
             self._feed(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self.fail(Failure.MALFORMED)
+            if not self._status_code:
+                self.fail(Failure.MALFORMED)
+                return
+            self._used_up = True
+        if self._status_code:
+            # After more than the answer, or an answer to half a request, the next could not be told from the rest.
+            if self._used_up or self._unsent:
+                self.close()
+            self._finish(self._done_ns, self._status_code, failed=False)
+
+    def on_message_begin(self) -> None:
+        """Called by the parser at the first byte of an answer."""
+        if self._status_code:  # a second answer to one request
+            self._used_up = True
 
     def on_body(self, chunk: bytes) -> None:
         """Called by the parser with a piece of an answer's body, where answers are kept."""
-        self._chunks.append(chunk)
+        if not self._status_code:
+            self._chunks.append(chunk)
 
     def on_message_complete(self) -> None:
         """Called by the parser at the last byte of an answer."""
-        now = perf_counter_ns()
         status = self._status()
-        if status < 200:  # 100 Continue, 103 Early Hints: the answer proper follows
-            return
-        if not self.busy:  # an answer to nothing: this peer cannot be trusted with another request
-            self.close()
-            return
-        if not self._keep_alive():
-            self.close()
-        self._finish(now, status, failed=False)
+        if status >= 200 and not self._status_code:  # below: 100 Continue, 103 Early Hints; the answer proper follows
+            self._done_ns = perf_counter_ns()
+            self._status_code = status
+            self._used_up = not self._keep_alive()  # known only here
 
     def _finish(self, now_ns: int, outcome: int, *, failed: bool) -> None:
         owner = self._owner
         self.busy = False
+        self._status_code = 0
+        self._used_up = False
         owner.recording.add(self.due_ns, self._sent_ns, now_ns, outcome, self.request, self.target, self._received)
         if owner.answers is not None:
             if 200 <= outcome < 300:
@@ -184,11 +215,19 @@ class Connection:
 
     def _open(self) -> None:
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
-        self._socket = sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        except OSError:  # no descriptor is left
+            self.fail(Failure.CONNECT)
+            return
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._opening_ns = perf_counter_ns()
-        sock.connect_ex(self._address)  # its result comes with the first event
+        if sock.connect_ex(self._address) not in _UNDER_WAY:
+            sock.close()
+            self.fail(Failure.CONNECT)
+            return
+        self._socket = sock
         self._recv, self._send = sock.recv, sock.send
         tap = self if self._owner.answers is not None else _Completion(self)
         parser = httptools.HttpResponseParser(tap)
@@ -230,8 +269,12 @@ class Connection:
 
     def _ends_with_connection(self) -> bool:
         """Whether the answer has neither length nor chunks, so that the end of the connection is its end."""
-        head, complete, _ = self._first.partition(b"\r\n\r\n")
-        return bool(complete) and not self._keep_alive() and _DELIMITED.search(head) is None
+        if self._keep_alive():
+            return False
+        head, complete, rest = self._head.partition(b"\r\n\r\n")
+        while complete and _INTERIM.match(head):
+            head, complete, rest = rest.partition(b"\r\n\r\n")
+        return bool(complete) and _DELIMITED.search(head) is None
 
     def _watch(self, events: int) -> None:
         assert self._socket is not None
@@ -241,7 +284,8 @@ class Connection:
 class _Completion:
     """Hides ``on_body`` from the parser, which then spares itself the copy of every body."""
 
-    __slots__ = ("on_message_complete",)
+    __slots__ = ("on_message_begin", "on_message_complete")
 
     def __init__(self, connection: Connection) -> None:
+        self.on_message_begin = connection.on_message_begin
         self.on_message_complete = connection.on_message_complete

@@ -174,6 +174,7 @@ def main() -> None:
     from pytest_mlpatterns.load.loop import LoadLoop
 
     gc.disable()  # a collection in the middle of the load would count as the server's latency
+    _allow_many_files()
     channel = Channel()
     waiting: queue.SimpleQueue[LoadLoop | LibraryLoop | None] = queue.SimpleQueue()
     latest: list[LoadLoop | LibraryLoop] = []
@@ -202,3 +203,11 @@ def main() -> None:
         channel.send(recorded)
         del loop, recorded
         gc.collect()
+
+
+def _allow_many_files() -> None:
+    """A connection is a file; raise what we may open to what we are allowed to raise it to."""
+    import resource
+
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

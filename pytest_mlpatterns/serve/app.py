@@ -9,12 +9,12 @@ awaited. This module must not know processes.
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from pytest_mlpatterns.serve.model import user_traceback
 from pytest_mlpatterns.wire import CONTENT_TYPE, WireError, decode_instances, encode_error, encode_predictions
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class ModelApp:
                 outputs = await outputs
             count = len(outputs)
         except Exception as error:
-            self._remember(traceback.format_exc())
+            self._remember(user_traceback(error))
             raise RequestError(500, f"the model raised {type(error).__name__}: {error}") from error
         if count != len(instances):
             raise RequestError(

@@ -7,19 +7,23 @@ sent by value, since that file cannot be imported elsewhere; everything else is 
 from __future__ import annotations
 
 import importlib
+import io
 import re
 import sys
+import traceback
+from collections import ChainMap
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from types import CodeType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["Model", "ModelSource", "pack"]
+__all__ = ["Model", "ModelSource", "pack", "user_traceback"]
 
 Model = Callable[[list[Any]], Sequence[Any]]
 _IMPORT_STRING = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -81,9 +85,39 @@ def pack(model: object, by_value: Sequence[ModuleType] = ()) -> ModelSource:
                 cloudpickle.register_pickle_by_value(module)
                 registered.callback(cloudpickle.unregister_pickle_by_value, module)
         try:
-            return ModelSource(name=name, pickled=cloudpickle.dumps(model))
+            return ModelSource(name=name, pickled=_dumps(model))
         except Exception as error:  # pickling runs the user's code, which may raise anything
             raise SettingError(
                 f"perf_model {name} cannot be sent to another process: {type(error).__name__}: {error}; "
                 "give a class that builds it there, or an import string"
             ) from error
+
+
+def user_traceback(error: BaseException) -> str:
+    """The traceback of what a user's model raised, without our frames, about which a reader can do nothing."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith("pytest_mlpatterns."):
+        frame = frame.tb_next
+    return "".join(traceback.format_exception(type(error), error, frame)).rstrip()
+
+
+def _dumps(model: object) -> bytes:
+    """Pickle by value where needed, with the file names of code kept, so that tracebacks show the user's lines."""
+    import cloudpickle
+
+    plain = cloudpickle.Pickler.dispatch_table[CodeType]
+
+    def reduce_code(code: CodeType) -> tuple[object, tuple[object, ...]]:
+        return _code_of, (*plain(code), code.co_filename)
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # not typed
+        dispatch_table: ClassVar = ChainMap({CodeType: reduce_code}, cloudpickle.Pickler.dispatch_table)
+
+    output = io.BytesIO()
+    Pickler(output).dump(model)
+    return output.getvalue()
+
+
+def _code_of(make: Callable[..., CodeType], arguments: tuple[object, ...], filename: str) -> CodeType:
+    """The inverse of what :func:`_dumps` does with code."""
+    return make(*arguments).replace(co_filename=filename)

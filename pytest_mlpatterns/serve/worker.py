@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.children import Channel
+from pytest_mlpatterns.serve.model import user_traceback
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.serve.model import ModelSource
@@ -77,7 +77,7 @@ def main() -> None:
     try:
         model = job.model.load()
     except BaseException as error:  # also SystemExit: whatever it was, the test wants to see it
-        channel.send(LoadFailed(_user_traceback(error)))
+        channel.send(LoadFailed(user_traceback(error)))
         raise SystemExit(1) from error
     listener = listening_socket() if job.socket_fd is None else _inherited(job.socket_fd)
     _serve(channel, job, model, listener)
@@ -122,11 +122,3 @@ def _serve(channel: Channel, job: WorkerJob, model: Any, listener: socket.socket
 
 def _inherited(descriptor: int) -> socket.socket:
     return socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=descriptor)
-
-
-def _user_traceback(error: BaseException) -> str:
-    """The traceback without the frames of this package, which a reader can do nothing about."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith("pytest_mlpatterns."):
-        frame = frame.tb_next
-    return "".join(traceback.format_exception(type(error), error, frame)).rstrip()

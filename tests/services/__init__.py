@@ -1,0 +1,1 @@
+"""Servers and models for the tests: real ones, and one whose every byte is declared."""

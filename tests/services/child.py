@@ -1,0 +1,95 @@
+"""A child process that does what it is told: one command a message, ``(name, argument)``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.children import Channel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WAIT = "import threading; threading.Event().wait()"
+
+
+def main() -> None:
+    channel = Channel()
+    while True:
+        try:
+            name, argument = channel.receive()
+        except EOFError:
+            return
+        COMMANDS[name](channel, argument)
+
+
+def _print(channel: Channel, line: str) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.write(f"{line}\n")
+        stream.flush()
+    os.write(1, f"{line}\n".encode())
+    subprocess.run([sys.executable, "-S", "-c", f"print({line!r}, flush=True)"], check=True)
+    channel.send("printed")
+
+
+def _exit(_channel: Channel, code: int | None) -> None:
+    sys.stdout.write("last words\n")
+    raise SystemExit(code)
+
+
+def _raise(_channel: Channel, text: str) -> None:
+    raise RuntimeError(text)
+
+
+def _hang_up(_channel: Channel, _: None) -> None:
+    os.closerange(3, 64)
+    threading.Event().wait()
+
+
+def _listen(channel: Channel, _: None) -> None:
+    closed = threading.Event()
+    channel.listen(lambda message: channel.send(("heard", message)), closed.set)
+    channel.send("listening")
+    closed.wait()
+    raise SystemExit(0)
+
+
+def _serve(channel: Channel, _: None) -> None:
+    """Start a process, and end in good order when the channel is closed."""
+    closed = threading.Event()
+    channel.listen(lambda _: None, closed.set)
+    _spawn(channel, None)
+    closed.wait()
+    raise SystemExit(0)
+
+
+def _spawn(channel: Channel, _: None) -> None:
+    channel.send(subprocess.Popen([sys.executable, "-S", "-c", WAIT]).pid)
+
+
+def _busy(channel: Channel, state: str) -> None:
+    if state == "listening":
+        channel.listen(lambda _: None, lambda: None)
+    channel.send("busy")
+    while True:
+        pass
+
+
+COMMANDS: dict[str, Callable[[Channel, Any], object]] = {
+    "echo": lambda channel, value: channel.send(value),
+    "print": _print,
+    "read": lambda channel, _: channel.send(sys.stdin.read()),
+    "descriptor": lambda channel, number: channel.send(os.read(number, 100)),
+    "exit": _exit,
+    "raise": _raise,
+    "kill": lambda _, name: os.kill(os.getpid(), getattr(signal, name)),
+    "hang up": _hang_up,
+    "listen": _listen,
+    "serve": _serve,
+    "spawn": _spawn,
+    "busy": _busy,
+}

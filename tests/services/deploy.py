@@ -1,0 +1,45 @@
+"""Starting deployments of small models in tests."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns import Single
+from pytest_mlpatterns.load.payload import read_payload
+from pytest_mlpatterns.serve.local import Startup, launch
+from pytest_mlpatterns.serve.model import pack
+from pytest_mlpatterns.units import parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from types import ModuleType
+
+    from pytest_mlpatterns import Deployment, Pattern
+
+__all__ = ["a_startup", "deployed"]
+
+
+def a_startup(directory: Path, payload: list[Any] | None = None, timeout: str = "60s") -> Startup:
+    """A patient start; the first of ``payload`` is asked, where there is one."""
+    return Startup(parse_duration(timeout), None if payload is None else read_payload(payload), directory)
+
+
+@contextmanager
+def deployed(
+    model: object,
+    directory: Path,
+    pattern: Pattern | None = None,
+    *,
+    by_value: Sequence[ModuleType] = (),
+    payload: list[Any] | None = None,
+    timeout: str = "60s",
+) -> Iterator[Deployment]:
+    """A running deployment of a model, under ``Single()`` where no pattern is given."""
+    topology = (pattern or Single()).topology()
+    deployment = launch(pack(model, by_value), topology, a_startup(directory, payload, timeout))
+    try:
+        yield deployment
+    finally:
+        deployment.close()

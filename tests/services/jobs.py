@@ -1,0 +1,36 @@
+"""Jobs that tests give to the load engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.load.job import Balance, Job
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.load.schedule import Schedule
+
+__all__ = ["MESSAGES", "MS", "a_job", "message"]
+
+MS = 1_000_000
+
+
+def message(body: bytes) -> bytes:
+    """A request that carries this body."""
+    return b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+
+
+MESSAGES = tuple(message(b"input %d" % number) for number in range(5))
+
+
+def a_job(addresses: Sequence[tuple[str, int]], schedule: Schedule, **changes: Any) -> Job:
+    """A short load of :data:`MESSAGES` without a warm-up."""
+    facts: dict[str, Any] = {
+        "messages": MESSAGES,
+        "balance": Balance.ROUND_ROBIN,
+        "duration_ns": 120 * MS,
+        "warmup_ns": 0,
+        "timeout_ns": 30_000 * MS,
+    }
+    return Job(addresses=tuple(addresses), schedule=schedule, **{**facts, **changes})

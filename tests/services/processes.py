@@ -1,0 +1,36 @@
+"""Waiting for processes to end, and making sure that none is left."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["our_children", "survivors"]
+
+
+def our_children() -> set[int]:
+    """Ids of the processes under this one that run."""
+    return {process.pid for process in psutil.Process().children(recursive=True) if _runs(process)}
+
+
+def survivors(pids: Iterable[int], timeout_s: float) -> set[int]:
+    """Those of these processes that still run after so long; they are killed then."""
+    alive = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    deadline = time.monotonic() + timeout_s
+    while (alive := [process for process in alive if _runs(process)]) and time.monotonic() < deadline:
+        psutil.wait_procs(alive, 0.05)
+    for process in alive:
+        process.kill()
+    return {process.pid for process in alive}
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
