@@ -8,6 +8,7 @@ mean.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import pickle
@@ -173,6 +174,7 @@ class Channel:
         os.close(nothing)
         self._writing = threading.Lock()
         self._parent = os.getppid()
+        atexit.register(self._leave_nobody)
 
     def send(self, message: object) -> None:
         """Send one value to the parent. A parent that is gone is no error: the lifeline ends us."""
@@ -192,6 +194,15 @@ class Channel:
         After ``on_close`` the process has a moment to end by itself; then its whole group is killed.
         """
         threading.Thread(target=self._listen, args=(on_message, on_close), name="lifeline", daemon=True).start()
+
+    def _leave_nobody(self) -> None:
+        """End what we started, where the parent is gone and cannot; where it is not, it kills our group."""
+        if os.getppid() != self._parent:
+            import psutil
+
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
 
     def _listen(self, on_message: Callable[[Any], None], on_close: Callable[[], None]) -> None:
         try:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.children import Channel, Child
+from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.load.job import Event, OpenWindow, Recorded, Share, Warm, WindowOpened
 
 if TYPE_CHECKING:
@@ -72,17 +73,28 @@ class Generator:
             log = self._log.with_suffix(f".{len(self._children)}.log")
             self._children.append(Child(__name__, log=log))
         children = self._children[:processes]
+        recorded: dict[int, Recorded] = {}
         try:
             for number, child in enumerate(children):
                 child.send(replace(job, share=Share(number, processes)))
-            return _merged(_until_recorded(children, poll_s, on_poll))
+            _await(children, recorded, poll_s, on_poll)
         except KeyboardInterrupt:
-            for child in children:
-                child.send(_STOP)
-            raise LoadInterrupted(_merged(_until_recorded(children, _STOP_TIMEOUT_S, _raise_timeout))) from None
+            self._stop(children, recorded)
+            raise LoadInterrupted(_merged(recorded)) from None
         except BaseException:
             self.close()  # whatever they still do belongs to nobody; the next job gets fresh processes
             raise
+        return _merged(recorded)
+
+    def _stop(self, children: Sequence[Child], recorded: dict[int, Recorded]) -> None:
+        """After Ctrl-C: end the job and fetch what is missing; where that fails, it stays Ctrl-C all the same."""
+        try:
+            for child in children:
+                child.send(_STOP)
+            _await(children, recorded, _STOP_TIMEOUT_S, _raise_timeout)
+        except (ChildError, TimeoutError):
+            self.close()
+            raise KeyboardInterrupt from None
 
     def close(self) -> None:
         """End the processes."""
@@ -93,11 +105,10 @@ class Generator:
         self._children.clear()
 
 
-def _until_recorded(
-    children: Sequence[Child], poll_s: float, on_poll: Callable[[Event | None], None]
-) -> list[Recorded]:
-    """Await every child's recording; when all are warm, tell them when the window opens."""
-    recorded: dict[int, Recorded] = {}
+def _await(
+    children: Sequence[Child], recorded: dict[int, Recorded], poll_s: float, on_poll: Callable[[Event | None], None]
+) -> None:
+    """Await the recording of every child that has none yet; when all are warm, tell them when the window opens."""
     warm = 0
     for number, message in _messages(children, poll_s, recorded):
         if isinstance(message, Recorded):
@@ -110,7 +121,6 @@ def _until_recorded(
                     child.send(opening)
         elif number == 0 or not isinstance(message, WindowOpened):  # the window opens for all at once
             on_poll(message)
-    return [recorded[number] for number in range(len(children))]
 
 
 def _messages(
@@ -131,8 +141,9 @@ def _messages(
             yield number, message
 
 
-def _merged(parts: list[Recorded]) -> Recorded:
+def _merged(recorded: Mapping[int, Recorded]) -> Recorded:
     """One recording of several that share a window: rows in the order of completion, costs added up."""
+    parts = [recorded[number] for number in sorted(recorded)]
     if len(parts) == 1:
         return parts[0]
     from pytest_mlpatterns.load.samples import merged_columns

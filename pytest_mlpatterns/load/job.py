@@ -81,6 +81,10 @@ class Share:
     number: int = 0
     of: int = 1
 
+    def part_of(self, whole: int) -> int:
+        """How many of so many callers are this generator's."""
+        return len(range(self.number, whole, self.of))
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

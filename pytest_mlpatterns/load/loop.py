@@ -109,8 +109,8 @@ class _Pool:
         self._last_target = -1
         self._limit = MAX_OPEN_LOOP_CONNECTIONS
         if isinstance(job.schedule, ClosedLoop | Stages) and job.schedule.closed:
-            self._limit = job.schedule.max_concurrency * len(job.addresses)
-        self._open_ahead = job.schedule.concurrency if isinstance(job.schedule, ClosedLoop) else 1
+            self._limit = job.share.part_of(job.schedule.max_concurrency) * len(job.addresses)
+        self._open_ahead = job.share.part_of(job.schedule.concurrency) if isinstance(job.schedule, ClosedLoop) else 1
         self.limit_reached = False
 
     @property

@@ -109,8 +109,7 @@ class _Callers:
 
     def _adjust(self, now_ns: int) -> None:
         """Let callers come, or leave after their next answer, until there are as many as the schedule says."""
-        callers = self._schedule.concurrency_at(now_ns - self._origin_ns)
-        wanted = len(range(self._share.number, callers, self._share.of))
+        wanted = self._share.part_of(self._schedule.concurrency_at(now_ns - self._origin_ns))
         self._surplus = max(0, self._callers - wanted)
         for _ in range(wanted - self._callers):
             self._callers += 1

@@ -1,0 +1,21 @@
+"""Fixtures of the whole suite: what runs plugin tests serially and distributed."""
+
+from __future__ import annotations
+
+import pytest
+
+import pytest_mlpatterns.session  # noqa: F401 - numpy loads once a process, and runs in this process forget modules
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(autouse=True)
+def _no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suite says the same where CI is set."""
+    monkeypatch.delenv("CI", raising=False)
+
+
+@pytest.fixture(scope="session", params=[(), ("-n", "2")], ids=["serial", "xdist"])
+def distribution(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Arguments that run a project serially, and over two workers of pytest-xdist."""
+    return tuple(request.param)

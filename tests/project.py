@@ -1,0 +1,172 @@
+"""Small test projects as values: what stands in their files, how they are run, and what a run said.
+
+A project is immutable; every method returns another. Runs are kept short here, once, so that tests need not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from textwrap import dedent
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["MODEL", "OPTIONS", "QUICK", "Project", "Run", "clean_environment", "command"]
+
+QUICK = 'pytest.mark.perf(duration="200ms", warmup="0s", launches=1)'
+"""A marker that keeps a test as short as it can be."""
+
+MODEL = """
+import time
+
+import pytest
+
+
+def double(batch):
+    time.sleep(0.001)
+    return [2 * value for value in batch]
+
+
+@pytest.fixture
+def perf_model():
+    return double
+
+
+@pytest.fixture
+def perf_payload():
+    return [1, 2, 3]
+"""
+"""The smallest model and its inputs, as the head of a test file; it rests, so that the generator is not the limit."""
+
+OPTIONS = tuple(f"-pno:{name}" for name in ("perf", "benchmark", "hypothesispytest", "anyio", "pytest_cov", "locust"))
+"""Plugins that may be installed beside ours and clash with it, warn under pytest-xdist, or cost time."""
+
+_TIMEOUT_S = 60
+_WIDTH = "160"
+_HEADING = re.compile(r"^_{3,} (?P<test>.+?) _{3,}$")
+_END = re.compile(r"^(=+ .+ =+|-+ performance -+)$")
+_RULE = re.compile(r"^(=|-){3,} .* \1{3,}$")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run of pytest came to."""
+
+    exit_code: int
+    out: str
+    err: str
+    directory: Path
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many tests passed, failed, …, as the last line counts them; warnings are counted too."""
+        return pytest.RunResult.parse_summary_nouns(self.out.splitlines())
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines on standard error."""
+        return self.err.splitlines()
+
+    @property
+    def table(self) -> dict[str, str]:
+        """The last column, the verdict, of every row of the performance table, by test name without its file."""
+        rows = self.section("performance").split("\n\n")[0].splitlines()[1:]
+        return {row.split()[0].rpartition("::")[2]: row.split()[-1] for row in rows if "::" in row.split()[0]}
+
+    def section(self, title: str) -> str:
+        """What stands under a rule with this title, up to the next rule."""
+        lines = self.out.splitlines()
+        starts = [number for number, line in enumerate(lines) if re.fullmatch(rf"(=|-)+ {re.escape(title)} \1+", line)]
+        assert starts, f"there is no section {title!r} in:\n{self.out}"
+        end = next((n for n in range(starts[0] + 1, len(lines)) if _RULE.match(lines[n])), len(lines))
+        return "\n".join(lines[starts[0] + 1 : end])
+
+    def failure(self, test: str) -> str:
+        """What pytest prints of one failed test: traceback, message and report sections."""
+        lines = self.out.splitlines()
+        for number, line in enumerate(lines):
+            if (found := _HEADING.match(line)) and found["test"] == test:
+                rest = lines[number + 1 :]
+                end = next((n for n, text in enumerate(rest) if _HEADING.match(text) or _END.match(text)), None)
+                return "\n".join(rest[:end])
+        raise AssertionError(f"test {test!r} did not fail in:\n{self.out}")
+
+    def json(self, name: str) -> Any:
+        """A JSON file of the project, as it is after the run."""
+        return json.loads((self.directory / name).read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """The files of a project, by name, and its settings in ``pytest.ini``."""
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    ini: Mapping[str, str] = field(default_factory=dict)
+
+    def with_file(self, name: str, text: str) -> Project:
+        """The project with one file more, or another text in it."""
+        return replace(self, files={**self.files, name: dedent(text)})
+
+    def with_tests(self, body: str, *, marker: str | None = QUICK, name: str = "test_perf.py") -> Project:
+        """The project with a test file that has the smallest model, and all of whose tests carry a marker."""
+        mark = f"\n\npytestmark = {marker}\n" if marker else ""
+        return replace(self, files={**self.files, name: f"{MODEL}{mark}\n\n{dedent(body)}"})
+
+    def with_ini(self, **settings: str) -> Project:
+        """The project with more settings."""
+        return replace(self, ini={**self.ini, **settings})
+
+    def write(self, directory: Path) -> None:
+        """Put the files into a directory."""
+        settings = "".join(f"{key} = {value}\n" for key, value in self.ini.items())
+        for name, text in {"pytest.ini": f"[pytest]\n{settings}", **self.files}.items():
+            path = directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+
+    def run(self, directory: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Run:
+        """Write the files and run pytest there, in a process of its own."""
+        self.write(directory)
+        done = subprocess.run(
+            command(*arguments),
+            cwd=directory,
+            env=clean_environment() | (environment or {}),
+            capture_output=True,
+            encoding="utf-8",
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+        return _told(Run(done.returncode, done.stdout, done.stderr, directory))
+
+    def run_inside(self, pytester: pytest.Pytester, *arguments: str) -> Run:
+        """Write the files and run pytest in this process: for runs that start no process of their own."""
+        self.write(pytester.path)
+        result = pytester.runpytest_inprocess(*OPTIONS, *arguments)
+        return Run(int(result.ret), result.stdout.str(), result.stderr.str(), pytester.path)
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line of a run."""
+    return [sys.executable, "-m", "pytest", *OPTIONS, *arguments]
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what the outer run of pytest, or CI, put there."""
+    kept = {name: value for name, value in os.environ.items() if name != "CI" and not name.startswith("PYTEST_")}
+    return {**kept, "COLUMNS": _WIDTH, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _told(run: Run) -> Run:
+    """Show what the run said where the test that made it fails."""
+    sys.stdout.write(run.out)
+    sys.stderr.write(run.err)
+    return run

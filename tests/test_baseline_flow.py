@@ -1,0 +1,279 @@
+"""The baseline from outside: recorded, compared, required, refused, and never harmed."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import pytest
+from project import Project, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+FILE = "perf-baseline.json"
+TEST = "test_perf.py::test_it"
+ONE = Project().with_tests("def test_it(perf):\n    pass\n")
+
+
+def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> bytes:
+    """Change the only test's entries, by machine, in a baseline file; returns its new bytes."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    change(data["tests"][TEST])
+    path.write_text(json.dumps(data), encoding="utf-8")
+    return path.read_bytes()
+
+
+def _much_faster(machines: dict[str, Any]) -> None:
+    for entry in machines.values():
+        for name, factor in (("rtm", 0.1), ("throughput", 10)):
+            entry["metrics"][name] = [[value * factor, error] for value, error in entry["metrics"][name]]
+
+
+def _much_slower(machines: dict[str, Any]) -> None:
+    for entry in machines.values():
+        for name, factor in (("rtm", 10), ("throughput", 0.1)):
+            entry["metrics"][name] = [[value * factor, error] for value, error in entry["metrics"][name]]
+
+
+def _setups(machines: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [(machine, *entry["setup"].values()) for machine, entry in machines.items()]
+
+
+def _tiny(machines: dict[str, Any]) -> None:
+    for entry in machines.values():
+        entry["metrics"]["peak_memory"] = [[1000, 0]]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return ONE.run(tmp_path_factory.mktemp("recorded"), "--perf-baseline", "update")
+
+
+@pytest.fixture
+def directory(recorded: Run, tmp_path: Path) -> Path:
+    """A directory with the baseline that was just recorded."""
+    (tmp_path / FILE).write_bytes((recorded.directory / FILE).read_bytes())
+    return tmp_path
+
+
+def test_update_records_what_was_measured(recorded: Run) -> None:
+    assert recorded.exit_code == pytest.ExitCode.OK
+    data = recorded.json(FILE)
+    assert (data["format"], data["version"]) == ("pytest-mlpatterns-baseline", 1)
+    ((machine, entry),) = data["tests"][TEST].items()
+    assert re.fullmatch(r".+, \d+ cores, \w+, Python 3\.\d+", machine)
+    assert {key: value for key, value in entry["setup"].items() if key != "payload"} == {
+        "pattern": "single",
+        "load": "closed(1)",
+        "wire": "rest+json",
+    }
+    assert re.fullmatch(r"sha256:[0-9a-f]{16}", entry["setup"]["payload"])
+    assert {"rtm", "throughput", "asl", "cpu_per_request", "peak_memory"} <= set(entry["metrics"])
+    assert entry["versions"]["pytest-mlpatterns"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", entry["date"])
+    said = recorded.section("performance")
+    assert f"baseline {recorded.directory / FILE} updated:" in said
+    assert re.search(rf"{TEST}: new, RTM \S+ ms, throughput \S+ req/s", said)
+
+
+def test_update_prints_old_and_new(directory: Path) -> None:
+    _edit(directory / FILE, _much_faster)
+    run = ONE.run(directory, "--perf-baseline", "update")
+    assert run.exit_code == pytest.ExitCode.OK
+    change = r"RTM \S+ µs → \S+ ms \(\+[\d,. ]+ %\), throughput \S+ req/s → \S+ req/s \([-−]\S+ %\)"
+    assert re.search(rf"{TEST}: {change}", run.section("performance"))
+
+
+def test_update_writes_what_passed_and_keeps_all_others_and_so_it_does_over_workers(
+    recorded: Run, tmp_path: Path
+) -> None:
+    project = Project().with_tests(
+        """
+        from pytest_mlpatterns import Replicated
+
+        @pytest.mark.perf(pattern=[Replicated()], concurrency=3)
+        def test_new(perf): pass
+
+        def test_fails(perf): perf.assert_rtm_below("1ns")
+
+        def test_breaks(perf):
+            perf.assert_rtm_below("60s")
+            raise KeyError("not about speed")
+        """
+    )
+    before = recorded.json(FILE)["tests"]
+    setups = []
+    for name, arguments in (("serial", ()), ("xdist", ("-n", "2"))):
+        directory = tmp_path / name
+        directory.mkdir()
+        (directory / FILE).write_bytes((recorded.directory / FILE).read_bytes())
+        run = project.run(directory, "--perf-baseline", "update", *arguments)
+        assert run.outcomes == {"passed": 1, "failed": 2}
+        after = run.json(FILE)["tests"]
+        assert set(after) == {TEST, "test_perf.py::test_new[replicated]"}
+        assert after[TEST] == before[TEST]
+        setups.append({(test, *found) for test, machines in after.items() for found in _setups(machines)})
+    assert setups[0] == setups[1]
+
+
+def test_update_with_nothing_that_passed_writes_nothing(tmp_path: Path) -> None:
+    run = Project().with_tests("def test_it(perf): assert False\n").run(tmp_path, "--perf-baseline", "update")
+    assert run.outcomes == {"failed": 1}
+    assert not (tmp_path / FILE).exists()
+
+
+def test_a_run_like_the_baseline_passes(directory: Path) -> None:
+    run = ONE.run(directory, "--perf-tolerance", "100%")  # however much this machine drifts
+    assert run.exit_code == pytest.ExitCode.OK
+    assert run.table == {"test_it": "pass"}
+    assert "baseline" not in run.section("performance")
+
+
+def test_a_run_better_than_its_baseline_says_so(directory: Path) -> None:
+    _edit(directory / FILE, _much_slower)
+    run = ONE.run(directory)
+    assert run.outcomes == {"passed": 1}
+    assert re.search(r"better than its baseline: RTM .+ % better.+--perf-baseline update", run.section("performance"))
+
+
+def test_a_regression_fails_the_test_at_its_definition(directory: Path, distribution: tuple[str, ...]) -> None:
+    before = _edit(directory / FILE, _much_faster)
+    run = ONE.run(directory, "--junitxml", "junit.xml", *distribution)
+    assert run.exit_code == pytest.ExitCode.TESTS_FAILED
+    assert run.outcomes == {"failed": 1}
+    text = run.failure("test_it")
+    lines = (directory / "test_perf.py").read_text(encoding="utf-8").splitlines()
+    defined = lines.index("def test_it(perf):") + 1
+    assert ">   def test_it(perf):" in text
+    assert f"test_perf.py:{defined}: RegressionFailure" in text
+    assert "pytest_mlpatterns/" not in text
+    interval = r"99 % interval \+\S+ % to \+\S+ %; tolerance 10"
+    assert re.search(rf"RegressionFailure: RTM \S+ µs → \S+ ms: \S+ % worse, {interval}", text)
+    assert re.search(rf"E +throughput \S+ req/s → \S+ req/s: \S+ % worse, {interval}", text)
+    assert re.search(r"evidence  1 launch, 8 blocks, \d+ requests, 0 failed", text)
+    assert f"accept it: pytest {TEST} --perf-baseline update" in text
+    assert run.table == {"test_it": "FAIL"}
+    (suite,) = ElementTree.parse(directory / "junit.xml").getroot()
+    assert (suite.get("failures"), suite.get("errors")) == ("1", "0")
+    assert (directory / FILE).read_bytes() == before
+    if distribution:
+        return
+    again = ONE.run(directory, "--lf", "--tb=line")
+    assert again.outcomes["failed"] == 1
+    assert re.search(rf"test_perf\.py:{defined}: RegressionFailure: RTM", again.out)
+
+
+def test_a_test_may_ask_for_more_or_tighter_than_the_run(directory: Path) -> None:
+    _edit(
+        directory / FILE,
+        lambda machines: [entry["metrics"].update(peak_memory=[[1000, 0]]) for entry in machines.values()],
+    )
+    body = "def test_it(perf):\n    perf.assert_no_regression(metrics=('peak_memory',), tolerance='20%')\n"
+    run = Project().with_tests(body).run(directory, "--perf-tolerance", "100%")
+    assert run.outcomes == {"failed": 1}
+    text = run.failure("test_it")
+    assert ">       perf.assert_no_regression(" in text
+    assert re.search(r"RegressionFailure: peak memory 1,?000 B → \S+ MiB: \S+ % worse; tolerance 20", text)
+
+
+def test_without_a_comparable_entry_a_run_says_so_and_require_fails(directory: Path) -> None:
+    project = Project().with_tests(
+        "def test_new(perf): pass\ndef test_load(perf): pass\ndef test_machine(perf): pass\n"
+    )
+    path = directory / FILE
+    data = json.loads(path.read_text(encoding="utf-8"))
+    ((machine, entry),) = data["tests"][TEST].items()
+    other_load = {**entry, "setup": {**entry["setup"], "load": "closed(16)"}}
+    data["tests"]["test_perf.py::test_load"] = {machine: other_load}
+    data["tests"]["test_perf.py::test_machine"] = {"Abacus 3000, 2 cores, wood, Python 3.12": entry}
+    path.write_text(json.dumps(data), encoding="utf-8")
+    found = {
+        "test_new": "no baseline",
+        "test_load": "baseline not comparable (load: closed(16) → closed(1))",
+        "test_machine": f"baseline not comparable (machine: Abacus 3000, 2 cores, wood, Python 3.12 → {machine})",
+    }
+    checked = project.run(directory)
+    assert checked.outcomes == {"passed": 3}
+    assert checked.table == dict.fromkeys(found, "measured")
+    said = checked.section("performance")
+    assert "1 test has no baseline on this machine; record it: pytest --perf-baseline update" in said
+    for test in ("test_load", "test_machine"):
+        assert f"test_perf.py::{test}\n  {found[test]}" in said
+    required = project.run(directory, "--perf-baseline", "require", "--tb=short")
+    assert required.outcomes == {"failed": 3}
+    for test, reason in found.items():
+        text = required.failure(test)
+        assert f"PerfFailure: {reason}" in text
+        command = f"pytest test_perf.py::{test} --perf-baseline update"
+        assert f"--perf-baseline require asks for one; record it: {command}" in text
+
+
+def test_off_compares_nothing_and_says_nothing(directory: Path) -> None:
+    before = _edit(directory / FILE, _much_faster)
+    run = ONE.run(directory, "--perf-baseline", "off")
+    assert run.outcomes == {"passed": 1}
+    assert "baseline" not in run.section("performance")
+    assert (directory / FILE).read_bytes() == before
+
+
+DAMAGED = {
+    "empty": (b"", "is damaged"),
+    "cut off": (b'{"format": "pytest-mlpatterns-baseline", "version": 1, "tests": {"te', "is damaged"),
+    "no text": (b"\xff\xfe\x00", "cannot be read"),
+    "of something else": (b'{"benchmarks": []}\n', "is no baseline file of pytest-mlpatterns"),
+    "a list": (b"[]", "is no baseline file of pytest-mlpatterns"),
+    "newer": (b'{"format": "pytest-mlpatterns-baseline", "version": 2, "tests": []}', "has format version 2"),
+    "without tests": (b'{"format": "pytest-mlpatterns-baseline", "version": 1}', "is damaged"),
+    "with half an entry": (
+        b'{"format": "pytest-mlpatterns-baseline", "version": 1, "tests": {"t": {"m": {"setup": {}}}}}',
+        "is damaged",
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", ["check", "update"])
+@pytest.mark.parametrize(("content", "words"), DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_file_that_cannot_be_read_ends_the_run_and_stays_as_it_is(
+    pytester: pytest.Pytester, content: bytes, words: str, mode: str
+) -> None:
+    path = pytester.path / FILE
+    path.write_bytes(content)
+    run = ONE.run_inside(pytester, "--perf-baseline", mode)
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    (line,) = filter(None, run.errors)
+    assert line.startswith(f"ERROR: {path} {words}")
+    assert "Traceback" not in run.out
+    assert path.read_bytes() == content
+
+
+def test_it_ends_a_distributed_run_in_one_line_too(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"")
+    run = ONE.run(tmp_path, "-n", "2")
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    (line,) = filter(None, run.errors)
+    assert line.startswith(f"ERROR: {tmp_path / FILE} is damaged")
+    assert "INTERNALERROR" not in run.out
+
+
+def test_off_does_not_look_at_the_file(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"not a baseline")
+    assert ONE.run(tmp_path, "--perf-smoke", "--perf-baseline", "off").outcomes == {"passed": 1}
+
+
+def test_the_file_may_stand_elsewhere(pytester: pytest.Pytester) -> None:
+    project = ONE.with_ini(perf_baseline_file="inner/from-ini.json").with_file("inner/from-ini.json", "{}")
+    project = project.with_file("inner/asked.json", "[]")
+    inner = pytester.path / "inner"
+    assert f"ERROR: {inner / 'from-ini.json'} is no baseline file" in project.run_inside(pytester).err
+    asked = project.run_inside(pytester, "--perf-baseline-file", "inner/asked.json")
+    assert f"ERROR: {inner / 'asked.json'} is no baseline file" in asked.err
+
+
+def test_update_makes_the_file_where_it_was_asked_for(tmp_path: Path) -> None:
+    run = ONE.run(tmp_path, "--perf-baseline", "update", "--perf-baseline-file", "asked.json")
+    assert list(run.json("asked.json")["tests"]) == [TEST]
+    assert not (tmp_path / FILE).exists()
