@@ -136,7 +136,7 @@ class Bench:
         """
         deployment = self.deployment
         plan = replace(self.plan, schedule=ClosedLoop(1), check=None)
-        messages = plan.payload.messages(*deployment.addresses[0], deployment.path)
+        messages = deployment.messages(plan.payload)
         search = Search(
             template=_job(deployment, plan, messages),
             generator=self._generator,
@@ -167,7 +167,7 @@ def _measure(
     on_progress: Callable[[Progress], None],
 ) -> Launch:
     """Warm up, measure one window, drain; watch the deployment meanwhile."""
-    messages = plan.payload.messages(*deployment.addresses[0], deployment.path)
+    messages = deployment.messages(plan.payload)
     job = _job(deployment, plan, messages)
     observer = Observer(deployment.pids)
     before: list[PatternStats] = []
@@ -195,7 +195,7 @@ def _measure(
         raise Interrupted(launch_of(stop.recorded)) from None
     launch = launch_of(recorded)
     if plan.check is not None:
-        _check_answers(plan, recorded)
+        _check_answers(plan, recorded.answers)
     return launch
 
 
@@ -219,6 +219,7 @@ def _send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
     import httpx
 
     request = plan.payload.first(deployment.path)
+    before = deployment.stats()
     started = time.perf_counter_ns()
     try:
         response = deployment.client.request(**request, timeout=plan.timeout_ns / 1e9)
@@ -226,7 +227,7 @@ def _send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
         raise DeploymentError(f"{deployment.url}: {type(error).__name__}: {error}") from error
     done = time.perf_counter_ns()
     if plan.check is not None:
-        _run_check(plan, [(0, response.content)])
+        _check_answers(plan, [(0, response.content)] if response.is_success else [])
     moment = np.array([started], dtype=np.int64)
     samples = Samples(
         due_ns=moment,
@@ -241,7 +242,7 @@ def _send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
         samples=samples,
         window=Window(started, done + 1),
         usage=None,
-        stats=deployment.stats(),
+        stats=deployment.stats().since(before),
         warmup=Warmup(0, 0, None),
         generator=GeneratorReport(cpu_ns=0, wall_ns=done - started, completed=1, connections=1),
         cold_start_ns=deployment.cold_start_ns,
@@ -271,15 +272,11 @@ def _launch(  # noqa: PLR0913, PLR0917 - the pieces of one record
     )
 
 
-def _check_answers(plan: LoadPlan, recorded: Recorded) -> None:
-    if not recorded.answers:
-        raise UncountableResultError("check= has no successful answer to look at")
-    _run_check(plan, recorded.answers)
-
-
-def _run_check(plan: LoadPlan, answers: Sequence[tuple[int, bytes]]) -> None:
+def _check_answers(plan: LoadPlan, answers: Sequence[tuple[int, bytes]]) -> None:
     """Hand the user's check the inputs and outputs, index by index."""
     assert plan.check is not None
+    if not answers:
+        raise UncountableResultError("check= has no successful answer to look at")
     try:
         outputs = [decode_predictions(body)[0] if plan.payload.bodies else body for _, body in answers]
     except (WireError, IndexError) as error:

@@ -68,7 +68,7 @@ class TestClosedLoop:
 
     def test_every_request_is_one_row_in_the_order_of_completion(self, server: ScriptedServer) -> None:
         samples = samples_of(drive(a_job([server.address], ClosedLoop(4))))
-        assert len(samples.done_ns) == len(server.requests) > 4
+        assert len(samples.done_ns) == len(server.requests) >= 4
         assert set(samples.outcome.tolist()) == {200}
         assert set(samples.received_bytes.tolist()) == {len(answer())}
         assert (np.diff(samples.done_ns) >= 0).all()
@@ -80,9 +80,9 @@ class TestClosedLoop:
         assert (samples.due_ns[1:] >= samples.done_ns[:-1]).all()
 
     def test_a_caller_pauses_for_its_think_time(self, server: ScriptedServer) -> None:
-        samples = samples_of(drive(a_job([server.address], ClosedLoop(1, think_time="20ms"))))
+        samples = samples_of(drive(a_job([server.address], ClosedLoop(1, think_time="5ms"))))
         assert len(samples.due_ns) > 1
-        assert (samples.due_ns[1:] - samples.done_ns[:-1] >= 20 * MS).all()
+        assert (samples.due_ns[1:] - samples.done_ns[:-1] >= 5 * MS).all()
 
     @pytest.mark.parametrize(
         ("order", "drawn"), [((), (0, 1, 2, 3, 4)), ((2, 0, 2, 4), (2, 0, 2, 4))], ids=["in-turn", "given"]
@@ -382,7 +382,7 @@ class TestWarmUp:
         assert recorded.warmup.steady is None
         assert recorded.warmup.duration_ns >= 100 * MS
         assert WindowOpened(recorded.window.start_ns) in told
-        assert recorded.window.duration_ns == 120 * MS
+        assert recorded.window.duration_ns == 90 * MS
         done = samples_of(recorded).done_ns
         assert recorded.warmup.requests == (done < recorded.window.start_ns).sum() > 0
         assert (
@@ -414,10 +414,10 @@ class TestWarmUp:
             recorded = drive(a_job([server.address], ClosedLoop(2), warmup_ns=None))
         assert recorded.warmup.steady is False
         assert recorded.warmup.duration_ns >= 300 * MS
-        assert recorded.window.duration_ns == 120 * MS
+        assert recorded.window.duration_ns == 90 * MS
 
     def test_a_window_of_the_warm_up_waits_for_enough_requests(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(course_module, "WARMUP_CAP_NS", 400 * MS)
+        monkeypatch.setattr(course_module, "WARMUP_CAP_NS", 300 * MS)
         windows: list[object] = []
 
         def is_steady(so_far: list[object]) -> bool:
@@ -426,7 +426,7 @@ class TestWarmUp:
 
         monkeypatch.setattr(course_module, "is_steady", is_steady)
         with ScriptedServer(lambda request: [Send(answer()) if request.number < 3 else Silence()]) as server:
-            recorded = drive(a_job([server.address], ClosedLoop(1), warmup_ns=None, timeout_ns=500 * MS))
+            recorded = drive(a_job([server.address], ClosedLoop(1), warmup_ns=None, timeout_ns=300 * MS))
         assert windows == []
         assert recorded.warmup.steady is False
 
@@ -476,7 +476,7 @@ class TestTheEnd:
 
     def test_signs_of_life_count_up(self, server: ScriptedServer) -> None:
         told: list[object] = []
-        drive(a_job([server.address], ClosedLoop(1), duration_ns=700 * MS), told.append)
+        drive(a_job([server.address], ClosedLoop(1), duration_ns=550 * MS), told.append)
         signs = [event for event in told if isinstance(event, Progress)]
         assert len(signs) >= 1
         assert [sign.elapsed_ns for sign in signs] == sorted({sign.elapsed_ns for sign in signs})

@@ -187,15 +187,23 @@ def pytest_addoption(parser):
 """
 
 
-def test_beside_pytest_perf_the_run_ends_with_one_line_that_names_both(tmp_path: Path) -> None:
+def test_beside_an_installed_plugin_the_run_ends_with_one_line_that_names_both(tmp_path: Path) -> None:
+    """As beside pytest-perf, which owns --perf-baseline too: a distribution with an entry point."""
+    metadata = tmp_path / "site" / "pytest_neighbour-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: pytest-neighbour\nVersion: 1.0\n", encoding="utf-8"
+    )
+    (metadata / "entry_points.txt").write_text("[pytest11]\nneighbour = neighbour_plugin\n", encoding="utf-8")
+    text = NEIGHBOUR.replace("--perf-json", "--perf-baseline")
+    (tmp_path / "site" / "neighbour_plugin.py").write_text(text, encoding="utf-8")
     EMPTY.with_file("test_it.py", "def test_it(): pass\n").write(tmp_path)
-    others = [option for option in OPTIONS if option != "-pno:perf"]
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "pytest", *others, *arguments],
+            [sys.executable, "-m", "pytest", *OPTIONS, *arguments],
             cwd=tmp_path,
-            env=clean_environment(),
+            env={**clean_environment(), "PYTHONPATH": str(tmp_path / "site")},
             capture_output=True,
             encoding="utf-8",
             check=False,
@@ -205,10 +213,10 @@ def test_beside_pytest_perf_the_run_ends_with_one_line_that_names_both(tmp_path:
     assert clash.returncode == pytest.ExitCode.USAGE_ERROR
     (line,) = filter(None, clash.stderr.splitlines())
     assert line == (
-        "ERROR: pytest-mlpatterns and pytest-perf both own the option --perf-baseline; "
-        "switch one off: pytest -p no:perf or pytest -p no:mlpatterns"
+        "ERROR: pytest-mlpatterns and pytest-neighbour both own the option --perf-baseline; "
+        "switch one off: pytest -p no:neighbour or pytest -p no:mlpatterns"
     )
-    assert run("-p", "no:perf").returncode == pytest.ExitCode.OK
+    assert run("-p", "no:neighbour").returncode == pytest.ExitCode.OK
     assert run("-p", "no:mlpatterns").returncode == pytest.ExitCode.OK
 
 

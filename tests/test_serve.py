@@ -372,8 +372,8 @@ class TestModelsThatFail:
     @pytest.mark.parametrize(
         ("model", "timeout", "words"),
         [
-            (HangsAtLoad, "1500ms", ("HangsAtLoad is still loading after 1.50 s", "downloading")),
-            (hang, "3s", ("hang is not done with its first inference after 3.00 s", "thinking")),
+            (HangsAtLoad, "1s", ("HangsAtLoad is still loading after 1.00 s", "downloading")),
+            (hang, "2s", ("hang is not done with its first inference after 2.00 s", "thinking")),
         ],
         ids=["load", "first-inference"],
     )

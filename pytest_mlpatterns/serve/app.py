@@ -112,14 +112,18 @@ class ModelApp:
             outputs: Any = self._model(instances)
             if inspect.isawaitable(outputs):
                 outputs = await outputs
-            count = len(outputs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a model that wants to exit does not end the service
             self._remember(user_traceback(error))
             raise RequestError(500, f"the model raised {type(error).__name__}: {error}") from error
-        if count != len(instances):
+        if not hasattr(outputs, "__len__"):
+            found = type(outputs).__name__
+            raise RequestError(
+                500, f"the model returned {found}, which has no length; it must return a list of outputs"
+            )
+        if len(outputs) != len(instances):
             raise RequestError(
                 500,
-                f"the model returned {count} outputs for {len(instances)} inputs; it must return one for each",
+                f"the model returned {len(outputs)} outputs for {len(instances)} inputs; it must return one for each",
             )
         try:
             return encode_predictions(outputs)

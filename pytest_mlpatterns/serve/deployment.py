@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.load.job import Balance
 from pytest_mlpatterns.records import PatternStats
-from pytest_mlpatterns.serve.worker import STATS
+from pytest_mlpatterns.serve.worker import StatsQuestion
 from pytest_mlpatterns.wire import CONTENT_TYPE, WireError, decode_predictions, encode_instances
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.children import Child
     from pytest_mlpatterns.load.job import Remote
+    from pytest_mlpatterns.load.payload import Payload
     from pytest_mlpatterns.serve.worker import WorkerStats
 
 __all__ = ["Deployment"]
@@ -42,6 +43,7 @@ class Deployment:
         workers: our processes, none for a service that ran before.
         roots: process ids whose trees are the deployment; empty where they are not known.
         remote: how load is driven where our own connections cannot: https, HTTP/2.
+        host: the name that requests are for, where it is not the first address.
     """
 
     def __init__(  # noqa: PLR0913 - the facts of a deployment, all by name
@@ -54,17 +56,20 @@ class Deployment:
         workers: Sequence[Child] = (),
         roots: Sequence[int] = (),
         remote: Remote | None = None,
+        host: str | None = None,
     ) -> None:
         self.model_name = model_name
         self.addresses = tuple(addresses)
         self.path = path
         self.balance = balance
         self.remote = remote
+        self.host = host or self.addresses[0][0]
         self.cold_start_ns: int | None = None
         self._workers = tuple(workers)
         self._roots = tuple(roots)
         self._clients: list[httpx.Client] = []
         self._turns = itertools.count()
+        self._questions = itertools.count()
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -74,12 +79,16 @@ class Deployment:
     @property
     def url(self) -> str:
         """Base address of the first face, without a path."""
-        return self.remote.origin if self.remote else _base_url(self.addresses[0])
+        return self.remote.origin if self.remote else _base_url(self.host, self.addresses[0][1])
 
     @property
     def client(self) -> httpx.Client:
         """An ``httpx.Client`` bound to :attr:`url`; closed with the deployment."""
         return self._client(0)
+
+    def messages(self, payload: Payload) -> tuple[bytes, ...]:
+        """Complete requests for this deployment, one for each input."""
+        return payload.messages(self.host, self.addresses[0][1], self.path)
 
     def predict(self, value: Any) -> Any:
         """Ask for one input over HTTP, the faces taking turns.
@@ -111,10 +120,14 @@ class Deployment:
             DeploymentError: one of its processes is gone or does not answer.
         """
         answers: list[WorkerStats] = []
+        question = StatsQuestion(next(self._questions))
         for worker in self._workers:
             try:
-                worker.send(STATS)
-                answers.append(worker.receive(_ANSWER_TIMEOUT_S))
+                worker.send(question)
+                answer = worker.receive(_ANSWER_TIMEOUT_S)
+                while answer.number != question.number:  # one that came too late for its own question
+                    answer = worker.receive(_ANSWER_TIMEOUT_S)
+                answers.append(answer)
             except ChildError as error:
                 raise DeploymentError(f"{self.model_name}: {error}") from error
             except TimeoutError:
@@ -147,7 +160,7 @@ class Deployment:
             context = ssl.create_default_context()
             if self.remote is not None and self.remote.ca_pem is not None:
                 context.load_verify_locations(cadata=self.remote.ca_pem.decode())
-            urls = [self.remote.origin] if self.remote else [_base_url(address) for address in self.addresses]
+            urls = [self.url, *(_base_url(host, port) for host, port in self.addresses[1:])]
             self._clients = [
                 httpx.Client(base_url=url, timeout=_CLIENT_TIMEOUT_S, trust_env=False, verify=context) for url in urls
             ]
@@ -162,6 +175,5 @@ class Deployment:
         return ""
 
 
-def _base_url(address: tuple[str, int]) -> str:
-    host, port = address
+def _base_url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -6,6 +6,7 @@ inference. Every process listens on 127.0.0.1, on a port that the system chose.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 import sys
@@ -34,6 +35,7 @@ __all__ = ["MAX_BODY_BYTES", "Startup", "attach", "launch"]
 
 MAX_BODY_BYTES = 64 * 2**20
 """Longest request body that our servers accept."""
+_CONNECT_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ def attach(target: Url, startup: Startup) -> Deployment:
 
     deployment = Deployment(
         model_name=target.path.rpartition("/")[2],
-        addresses=[(_resolve(target), target.port)],
+        addresses=[_resolve(target)],
+        host=target.host,
         path=target.path,
         roots=[] if target.pid is None else [target.pid],
         remote=_remote(target),
@@ -193,11 +196,16 @@ def _remote(target: Url) -> Remote | None:
     return Remote(target.origin, target.http2, None if target.ca is None else Path(target.ca).read_bytes())
 
 
-def _resolve(target: Url) -> str:
+def _resolve(target: Url) -> tuple[str, int]:
+    """The first of the name's addresses at which somebody accepts; the first at all where nobody does."""
     import socket
 
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise DeploymentError(f"{target.url}: the host {target.host!r} is not known: {error}") from error
-    return str(found[0][4][0])
+    addresses = [(str(entry[4][0]), target.port) for entry in found]
+    for address in addresses:
+        with contextlib.suppress(OSError), socket.create_connection(address, timeout=_CONNECT_TIMEOUT_S):
+            return address
+    return addresses[0]

@@ -1,7 +1,7 @@
 """One service process: builds the model, serves it with uvicorn, answers questions about itself, ends with its parent.
 
 The parent sends one :class:`WorkerJob`; the worker answers :class:`Listening` or :class:`LoadFailed`, and then a
-:class:`WorkerStats` for every ``"stats"``. This module must not know patterns or load.
+:class:`WorkerStats` for every :class:`StatsQuestion`. This module must not know patterns or load.
 """
 
 from __future__ import annotations
@@ -10,18 +10,20 @@ import asyncio
 import socket
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.children import Channel
 from pytest_mlpatterns.serve.model import user_traceback
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.serve.model import ModelSource
+    import uvicorn
 
-__all__ = ["BACKLOG", "STATS", "Listening", "LoadFailed", "WorkerJob", "WorkerStats", "listening_socket"]
+    from pytest_mlpatterns.serve.app import ModelApp
+    from pytest_mlpatterns.serve.model import Model, ModelSource
+
+__all__ = ["BACKLOG", "Listening", "LoadFailed", "StatsQuestion", "WorkerJob", "WorkerStats", "listening_socket"]
 
 BACKLOG = 2048
-STATS = "stats"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +52,17 @@ class LoadFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerStats:
-    """What one worker knows of itself since its start."""
+class StatsQuestion:
+    """Asks a worker what it knows of itself."""
 
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStats:
+    """What one worker knows of itself since its start, in answer to the question of this number."""
+
+    number: int
     predict_requests: int
     tracebacks: tuple[str, ...]
 
@@ -73,6 +83,18 @@ def main() -> None:
     """The child process."""
     channel = Channel()
     job: WorkerJob = channel.receive()
+    serving: list[tuple[ModelApp, uvicorn.Server]] = []
+
+    def on_message(message: object) -> None:
+        if isinstance(message, StatsQuestion) and serving:
+            app, _ = serving[0]
+            channel.send(WorkerStats(message.number, app.predict_requests, tuple(app.tracebacks)))
+
+    def on_close() -> None:
+        for _, server in serving:
+            server.should_exit = True
+
+    channel.listen(on_message, on_close)  # from now on, so that a model that is still loading ends with the parent too
     sys.path[:] = job.import_path
     try:
         model = job.model.load()
@@ -80,15 +102,27 @@ def main() -> None:
         channel.send(LoadFailed(user_traceback(error)))
         raise SystemExit(1) from error
     listener = listening_socket() if job.socket_fd is None else _inherited(job.socket_fd)
-    _serve(channel, job, model, listener)
+    app = _app_of(model, job)
+    server = _server_of(app)
+    serving.append((app, server))
+
+    async def serve() -> None:
+        asyncio.get_running_loop().call_soon(channel.send, Listening(listener.getsockname()[1]))
+        await server.serve(sockets=[listener])
+
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(serve())
 
 
-def _serve(channel: Channel, job: WorkerJob, model: Any, listener: socket.socket) -> None:
-    import uvicorn
-
+def _app_of(model: Model, job: WorkerJob) -> ModelApp:
     from pytest_mlpatterns.serve.app import ModelApp
 
-    app = ModelApp(model, job.name, job.max_body_bytes)
+    return ModelApp(model, job.name, job.max_body_bytes)
+
+
+def _server_of(app: ModelApp) -> uvicorn.Server:
+    import uvicorn
+
     config = uvicorn.Config(
         app,
         http="httptools",
@@ -102,22 +136,7 @@ def _serve(channel: Channel, job: WorkerJob, model: Any, listener: socket.socket
         backlog=BACKLOG,
         timeout_graceful_shutdown=1,
     )
-    server = uvicorn.Server(config)
-
-    def on_message(message: object) -> None:
-        if message == STATS:
-            channel.send(WorkerStats(app.predict_requests, tuple(app.tracebacks)))
-
-    def on_close() -> None:
-        server.should_exit = True
-
-    async def serve() -> None:
-        asyncio.get_running_loop().call_soon(channel.send, Listening(listener.getsockname()[1]))
-        await server.serve(sockets=[listener])
-
-    channel.listen(on_message, on_close)
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(serve())
+    return uvicorn.Server(config)
 
 
 def _inherited(descriptor: int) -> socket.socket:

@@ -29,7 +29,7 @@ def a_job(addresses: Sequence[tuple[str, int]], schedule: Schedule, **changes: A
     facts: dict[str, Any] = {
         "messages": MESSAGES,
         "balance": Balance.ROUND_ROBIN,
-        "duration_ns": 120 * MS,
+        "duration_ns": 90 * MS,
         "warmup_ns": 0,
         "timeout_ns": 30_000 * MS,
     }
