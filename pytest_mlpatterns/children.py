@@ -174,6 +174,7 @@ class Channel:
         os.close(nothing)
         self._writing = threading.Lock()
         self._parent = os.getppid()
+        self._closed = False
         atexit.register(self._leave_nobody)
 
     def send(self, message: object) -> None:
@@ -183,10 +184,14 @@ class Channel:
 
     def receive(self) -> Any:
         """The next value from the parent; raises EOFError when it closed the channel or is gone."""
-        while not select.select([self._in], [], [], 1.0)[0]:
-            if os.getppid() != self._parent:  # a forked copy of the parent can hold the pipe open after its death
-                raise EOFError
-        return _read(self._in)
+        try:
+            while not select.select([self._in], [], [], 1.0)[0]:
+                if os.getppid() != self._parent:  # a forked copy of the parent can hold the pipe open after its death
+                    raise EOFError
+            return _read(self._in)
+        except EOFError:
+            self._closed = True
+            raise
 
     def listen(self, on_message: Callable[[Any], None], on_close: Callable[[], None]) -> None:
         """Hand every further value to ``on_message``, in a thread of its own; ``on_close`` when the parent is gone.
@@ -196,8 +201,8 @@ class Channel:
         threading.Thread(target=self._listen, args=(on_message, on_close), name="lifeline", daemon=True).start()
 
     def _leave_nobody(self) -> None:
-        """End what we started, where the parent is gone and cannot; where it is not, it kills our group."""
-        if os.getppid() != self._parent:
+        """End what we started, where the parent closed the channel or is gone, and may not do it for us."""
+        if self._closed or os.getppid() != self._parent:
             import psutil
 
             for process in psutil.Process().children(recursive=True):

@@ -11,7 +11,7 @@ import sys
 import threading
 from array import array
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -164,7 +164,8 @@ class TestObituaries:
         finally:
             child.stop()
 
-    def test_a_child_that_only_hung_up_is_not_called_dead(self, child: Child) -> None:
+    def test_a_child_that_only_hung_up_is_not_called_dead(self, child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("pytest_mlpatterns.children._GRACE_S", 0.1)
         child.send(("hang up", None))
         with pytest.raises(ChildError, match="still runs"):
             child.receive(PATIENCE_S)
@@ -185,7 +186,11 @@ class TestTheEnd:
         assert survivors([child.pid], 0) == set()
 
     @pytest.mark.parametrize("state", ["not listening", "listening"])
-    def test_stop_kills_a_child_that_is_stuck_in_a_busy_loop(self, child: Child, state: str) -> None:
+    def test_stop_kills_a_child_that_is_stuck_in_a_busy_loop(
+        self, child: Child, state: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if state == "not listening":  # then it is ours to kill, sooner than it would itself
+            monkeypatch.setattr("pytest_mlpatterns.children._GRACE_S", -0.9)
         assert ask(child, "busy", state) == "busy"
         child.stop()
         assert survivors([child.pid], 0) == set()
@@ -214,8 +219,16 @@ class TestTheEnd:
         pids, answers = kill_parent(tmp_path, "serve")
         assert survivors([*pids, *answers], PATIENCE_S) == set()
 
+    def test_a_forked_copy_of_the_parent_that_holds_the_pipes_open_does_not_keep_a_child(self, tmp_path: Path) -> None:
+        pids, answers = kill_parent(tmp_path, "--fork", "listen")
+        try:
+            assert psutil.pid_exists(answers[-1])
+            assert survivors(pids, PATIENCE_S) == set()
+        finally:
+            survivors(answers[-1:], 0)
 
-def kill_parent(directory: Path, *states: str) -> tuple[list[int], list[int]]:
+
+def kill_parent(directory: Path, *states: str) -> tuple[list[int], list[Any]]:
     """Start a parent of children in these states, and kill it; the children's ids and their answers."""
     command = [sys.executable, "-m", "services.parent", str(directory), *states]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:

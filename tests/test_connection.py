@@ -5,6 +5,7 @@ The test is the server, in the same thread: it sends a piece, lets the connectio
 
 from __future__ import annotations
 
+import resource
 import selectors
 import socket
 import struct
@@ -382,6 +383,21 @@ def test_an_address_that_fails_at_once_is_a_connect_row() -> None:
         if bench.connection.busy:
             bench.turn()
         assert bench.rows == [Failure.CONNECT]
+
+
+def test_a_connection_for_which_there_is_no_descriptor_is_a_connect_row() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Bench((REQUEST,), keep=False) as bench:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))  # no new one is given
+        try:
+            bench.connection.send(0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if bench.connection.busy:
+            bench.turn()
+        assert bench.rows == [Failure.CONNECT]
+        bench.deliver(bench.request(0), LENGTH)
+        assert bench.rows == [Failure.CONNECT, 200]
 
 
 def test_giving_up_is_one_row_and_a_late_answer_goes_to_nobody(bench: Bench) -> None:

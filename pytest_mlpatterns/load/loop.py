@@ -101,6 +101,7 @@ class _Pool:
     def __init__(self, loop: LoadLoop, job: Job) -> None:
         self._loop = loop
         self._addresses = job.addresses
+        self._several = len(job.addresses) > 1
         self._least_outstanding = job.balance is Balance.LEAST_OUTSTANDING
         self._idle: list[list[Connection]] = [[] for _ in job.addresses]
         self._all: list[Connection] = []
@@ -130,7 +131,7 @@ class _Pool:
                 self._idle[target].append(connection)
 
     def send(self, request: int, due_ns: int | None) -> None:
-        target = self._choose()
+        target = self._choose() if self._several else 0
         idle = self._idle[target]
         if idle:
             connection = idle.pop()
@@ -171,8 +172,6 @@ class _Pool:
 
     def _choose(self) -> int:
         count = len(self._addresses)
-        if count == 1:
-            return 0
         if self._least_outstanding:
             return min(range(count), key=self._outstanding.__getitem__)
         self._last_target = (self._last_target + 1) % count
