@@ -144,7 +144,7 @@ class Connection:
 
     def on_ready(self, mask: int) -> None:
         """The selector says that the socket can be read or written."""
-        if mask & _WRITE:
+        if mask & _WRITE and self._socket is not None:  # an earlier event of the same batch may have closed it
             self._on_writable()
         if not mask & _READ or self._socket is None:
             return

@@ -6,7 +6,6 @@ job. In a closed loop the answer itself sends the next request. It must not know
 
 from __future__ import annotations
 
-import selectors
 from collections import deque
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
@@ -15,9 +14,11 @@ from pytest_mlpatterns.load.alarm import Alarm
 from pytest_mlpatterns.load.connection import Connection
 from pytest_mlpatterns.load.course import TICK_NS, Course
 from pytest_mlpatterns.load.job import Balance, Failure
+from pytest_mlpatterns.load.poller import new_selector
 from pytest_mlpatterns.load.schedule import ClosedLoop, Stages
 
 if TYPE_CHECKING:
+    import selectors
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.load.job import Event, Job, Recorded
@@ -37,7 +38,7 @@ class LoadLoop:
     """
 
     def __init__(self, job: Job, tell: Callable[[Event], None]) -> None:
-        self.selector: selectors.BaseSelector = selectors.DefaultSelector()
+        self.selector: selectors.BaseSelector = new_selector()
         self.messages: Sequence[bytes] = job.messages
         self._timeout_ns = job.timeout_ns
         self._pool = _Pool(self, job)
