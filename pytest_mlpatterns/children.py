@@ -80,6 +80,7 @@ class Child:
 
     def __init__(self, module: str, *, log: Path, pass_fds: Sequence[int] = ()) -> None:
         self._log = log
+        self._stopped = False
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", f"from {module} import main; main()"],
@@ -134,6 +135,9 @@ class Child:
 
     def stop(self) -> None:
         """End the child and its group, and wait until they are gone. Safe to call twice."""
+        if self._stopped:  # the system may have given the group's id to somebody else by now
+            return
+        self._stopped = True
         self.close_channel()
         try:
             self._process.wait(_GRACE_S + 1.0)

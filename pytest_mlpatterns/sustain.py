@@ -87,6 +87,10 @@ class Search:
         warmup_ns = int(min(max(_WARMUP_NS, 2 * concurrency * expected_ns), _MAX_WARMUP_NS))
         recorded = self._drive(ClosedLoop(concurrency), duration_ns, warmup_ns)
         samples, inside, good = self._window(recorded)
+        while not inside.any() and duration_ns < self.template.timeout_ns and not self._out_of_time():
+            duration_ns *= 4  # every caller waited all the time: the service is slow, or busy with what came before
+            recorded = self._drive(ClosedLoop(concurrency), duration_ns, warmup_ns)
+            samples, inside, good = self._window(recorded)
         requests, successes = int(inside.sum()), int((inside & good).sum())
         windows = max(1, min(_WINDOWS, successes // _WINDOW_COMPLETIONS))
         edges = np.linspace(recorded.window.start_ns, recorded.window.end_ns, windows + 1)

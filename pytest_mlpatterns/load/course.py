@@ -87,7 +87,10 @@ class Course:
     @property
     def next_due_ns(self) -> int:
         """When :meth:`send_due` wants to be called; far in the future where only answers matter."""
-        return self._source.next_due_ns if self._warmup is not None else min(self._source.next_due_ns, self._open_at_ns)
+        due_ns = self._source.next_due_ns
+        if self._warmup is None:
+            return min(due_ns, self._open_at_ns)
+        return due_ns if due_ns < self._stop_ns else NEVER_NS
 
     def open_at(self, at_ns: int) -> None:
         """Open the window at this time, with all generators that share the load. Callable from another thread."""
