@@ -37,6 +37,7 @@ async def main() -> None:
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     config = Config()
+    config.keep_alive_max_requests = 10**9  # its default of 1,000 ends connections with requests under way
     config.bind = [f"fd://{listener.detach()}"]
     if len(sys.argv) == 3:
         config.certfile, config.keyfile = sys.argv[1:]
