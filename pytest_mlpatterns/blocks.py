@@ -72,8 +72,7 @@ class LaunchBlocks:
         self._launch = launch
         self.count = max(_MIN_BLOCKS, round(window.duration_ns / BLOCK_NS))
         self._edges = np.linspace(window.start_ns, window.end_ns, self.count + 1)
-        due = (samples.due_ns >= window.start_ns) & (samples.due_ns < window.end_ns)
-        good = (samples.outcome >= 200) & (samples.outcome < 300)
+        due, good = samples.due_in(window), samples.succeeded
         self.requests = int(due.sum())
         self.send_lag_ns: NDArray[np.int64] = (samples.sent_ns - samples.due_ns)[due]
         codes, counts = np.unique(samples.outcome[due & ~good], return_counts=True)

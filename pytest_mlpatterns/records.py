@@ -77,6 +77,15 @@ class Samples:
     target: NDArray[np.uint8]
     received_bytes: NDArray[np.uint32]
 
+    @property
+    def succeeded(self) -> NDArray[np.bool_]:
+        """Which requests got a 2xx answer."""
+        return (self.outcome >= 200) & (self.outcome < 300)
+
+    def due_in(self, window: Window) -> NDArray[np.bool_]:
+        """Which requests were due in the window."""
+        return (self.due_ns >= window.start_ns) & (self.due_ns < window.end_ns)
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:

@@ -122,8 +122,7 @@ class Search:
     def _window(self, recorded: Recorded) -> tuple[Samples, NDArray[np.bool_], NDArray[np.bool_]]:
         """The samples, which of them were due in the window, and which succeeded."""
         samples = samples_of(recorded)
-        inside = (samples.due_ns >= recorded.window.start_ns) & (samples.due_ns < recorded.window.end_ns)
-        return samples, inside, (samples.outcome >= 200) & (samples.outcome < 300)
+        return samples, samples.due_in(recorded.window), samples.succeeded
 
     def _drive(self, schedule: Schedule, duration_ns: int, warmup_ns: int) -> Recorded:
         def on_poll(event: Event | None) -> None:
