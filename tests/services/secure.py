@@ -35,6 +35,7 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 async def main() -> None:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
+    listener.listen()  # the port is told below: whoever connects before the server runs waits in the backlog
     port = listener.getsockname()[1]
     config = Config()
     config.keep_alive_max_requests = 10**9  # its default of 1,000 ends connections with requests under way
