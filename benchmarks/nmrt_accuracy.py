@@ -1,7 +1,8 @@
 """Does the NMRT search find what a deployment sustains? Services of known capacity, ten searches each, beside wrk.
 
 Three services have N places in which a request spends a fixed time; a fourth burns 2 ms of CPU per request. The
-reference is the rate that wrk reaches with many connections, measured between the searches.
+reference is the rate that wrk reaches, measured between the searches with several numbers of connections: the median
+with the number with which it is highest, since a service can slow down again beyond its best.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from pytest_mlpatterns.serve.model import pack
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CLAIM = "NMRT within 3 % of wrk's saturated rate, coefficient of variation at most 2 %, each search at most 15 s"
+CLAIM = "NMRT within 3 % of the highest rate that wrk reaches, coefficient of variation at most 2 %, each search at most 15 s"
 SEARCHES = 10
+CONNECTIONS = (16, 32, 64)
 BODY = '{"instances":[0]}'
 
 
@@ -83,7 +85,7 @@ def measure() -> Iterator[Table]:
             finally:
                 bench.close()
             middle, variation = median(found), stdev(found) / median(found)
-            wrk = median(reference) if reference else None
+            wrk = max(median(rates) for rates in reference.values()) if shutil.which("wrk") else None
             rows.append(
                 (
                     label,
@@ -102,24 +104,26 @@ def measure() -> Iterator[Table]:
             ]
     yield Table(
         f"NMRT by {SEARCHES} searches, in requests/s",
-        ("service", "NMRT", "variation", "wrk, saturated", "ratio", "knee: times found", "seconds"),
+        ("service", "NMRT", "variation", "wrk, at its best", "ratio", "knee: times found", "seconds"),
         rows,
         claims,
     )
 
 
-def search(bench: Bench, directory: Path) -> tuple[list[float], list[int], list[float], list[float]]:
-    """NMRT, knee and seconds of each search, and wrk's rate before each."""
-    found, knees, seconds, reference = [], [], [], []
+def search(bench: Bench, directory: Path) -> tuple[list[float], list[int], list[float], dict[int, list[float]]]:
+    """NMRT, knee and seconds of each search, and wrk's rates by connections, measured before each."""
+    found, knees, seconds = [], [], []
+    reference: dict[int, list[float]] = {connections: [] for connections in CONNECTIONS}
     deployment = bench.deployment
     for _ in range(SEARCHES):
         if shutil.which("wrk"):
-            command = ["wrk", "-t1", "-c64", "-d2s", "-s", "wrk.lua", deployment.url + deployment.path]
-            with on_client_core():
-                output = run_child(command, directory=directory).output
-            match = re.search(r"Requests/sec:\s+([\d.]+)", output)
-            assert match is not None, output
-            reference.append(float(match[1]))
+            for connections, rates in reference.items():
+                command = ["wrk", "-t1", f"-c{connections}", "-d1s", "-s", "wrk.lua", deployment.url + deployment.path]
+                with on_client_core():
+                    output = run_child(command, directory=directory).output
+                match = re.search(r"Requests/sec:\s+([\d.]+)", output)
+                assert match is not None, output
+                rates.append(float(match[1]))
         started = time.perf_counter()
         with on_client_core():
             capacity = bench.search(lambda _value: False, None, 15 * 10**9)

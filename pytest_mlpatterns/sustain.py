@@ -35,8 +35,11 @@ __all__ = ["Search"]
 _STEP_NS = 500_000_000
 _MAX_STEP_NS = 3_000_000_000
 _STEP_COMPLETIONS = 40
+_STEP_WAVES = 20
 _WINDOWS = 10
 _WINDOW_COMPLETIONS = 8
+_WINDOW_WAVES = 4
+"""Answers can come in waves of a whole concurrency; a window is as long as some of them."""
 _WARMUP_NS = 100_000_000
 _MAX_WARMUP_NS = 1_000_000_000
 _POLL_S = 0.1
@@ -83,7 +86,8 @@ class Search:
     def _step(self, concurrency: int) -> Step:
         """One closed-loop step, long enough for some tens of completions at the pace of the last step."""
         expected_ns = 1e9 / self._last_rate_rps if self._last_rate_rps else 0.0
-        duration_ns = int(min(max(_STEP_NS, _STEP_COMPLETIONS * expected_ns), _MAX_STEP_NS))
+        completions = max(_STEP_COMPLETIONS, _STEP_WAVES * concurrency)
+        duration_ns = int(min(max(_STEP_NS, completions * expected_ns), _MAX_STEP_NS))
         warmup_ns = int(min(max(_WARMUP_NS, 2 * concurrency * expected_ns), _MAX_WARMUP_NS))
         recorded = self._drive(ClosedLoop(concurrency), duration_ns, warmup_ns)
         samples, inside, good = self._window(recorded)
@@ -92,7 +96,8 @@ class Search:
             recorded = self._drive(ClosedLoop(concurrency), duration_ns, warmup_ns)
             samples, inside, good = self._window(recorded)
         requests, successes = int(inside.sum()), int((inside & good).sum())
-        windows = max(1, min(_WINDOWS, successes // _WINDOW_COMPLETIONS))
+        in_one = max(_WINDOW_COMPLETIONS, _WINDOW_WAVES * concurrency)
+        windows = max(1, min(_WINDOWS, successes // in_one))
         edges = np.linspace(recorded.window.start_ns, recorded.window.end_ns, windows + 1)
         counts, spans_ns = completions_between(samples.done_ns[good], edges)
         rates = tuple(float(count * 1e9 / span) for count, span in zip(counts, spans_ns, strict=True) if span > 0)
