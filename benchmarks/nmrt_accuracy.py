@@ -23,7 +23,7 @@ from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.measure import Bench, LoadPlan
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.serve.local import Startup, launch
-from pytest_mlpatterns.serve.model import pack
+from pytest_mlpatterns.serve.model import recipe_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,9 +76,9 @@ def measure() -> Iterator[Table]:
         payload = read_payload([0])
         plan = LoadPlan(payload, ClosedLoop(1), 10**9, 10**8, 10 * 10**9, None)
         for label, model in SERVICES.items():
-            source, startup = pack(model), Startup(20 * 10**9, payload, directory)
+            recipe, startup = recipe_of(Single(), model), Startup(20 * 10**9, payload, directory)
             bench = Bench(
-                lambda s=source, u=startup: launch(s, Single().topology(), u), plan, generator, lambda _: None
+                lambda r=recipe, u=startup: launch(r, u), plan, generator, lambda _: None
             )
             try:
                 found, knees, seconds, reference = search(bench, directory)

@@ -20,6 +20,7 @@ NAMES = (
     "plugin_overhead",
     "generator_cost",
     "serving_cost",
+    "pattern_cost",
     "xdist_isolation",
     "truth",
     "nmrt_accuracy",

@@ -20,7 +20,7 @@ from bench import Claim, Load, Table, drive, interleave, on_server_core, our_gen
 from pytest_mlpatterns import Single
 from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.serve.local import Startup, launch
-from pytest_mlpatterns.serve.model import pack
+from pytest_mlpatterns.serve.model import recipe_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -75,7 +75,7 @@ def _launch_ours(generator: Generator, model: Any, payload: Payload, concurrency
     with tempfile.TemporaryDirectory() as directory:
         startup = Startup(60_000_000_000, payload, Path(directory))
         with on_server_core():
-            deployment = launch(pack(model), Single().topology(), startup)
+            deployment = launch(recipe_of(Single(), model), startup)
         try:
             (address,) = deployment.addresses
             messages = payload.messages(*address, deployment.path)

@@ -25,7 +25,7 @@ from pytest_mlpatterns.load.samples import samples_of
 from pytest_mlpatterns.load.schedule import ConstantRate, PoissonRate
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.serve.local import Startup, launch
-from pytest_mlpatterns.serve.model import pack
+from pytest_mlpatterns.serve.model import recipe_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +124,7 @@ def poisson_table(directory: Path) -> Table:
 
 def serving_stall(directory: Path) -> Deployment:
     """A fresh service that will stall at its known request; health is all that is asked of it before."""
-    return launch(pack(Stalling), Single().topology(), Startup(20 * 10**9, None, directory))
+    return launch(recipe_of(Single(), Stalling), Startup(20 * 10**9, None, directory))
 
 
 def drive(directory: Path, schedule: Schedule, seconds: float) -> tuple[Samples, Window]:

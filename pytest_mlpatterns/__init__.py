@@ -30,12 +30,23 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
         UnitError,
         UnusedMarkerWarning,
     )
+    from pytest_mlpatterns.insight import LayerStats, PatternStats
     from pytest_mlpatterns.load.draw import Uniform, Zipf
     from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
     from pytest_mlpatterns.metrics import Metrics
-    from pytest_mlpatterns.patterns import Pattern, Replicated, Single
+    from pytest_mlpatterns.patterns import (
+        Batched,
+        Cached,
+        Ensemble,
+        Microservice,
+        Pattern,
+        Pipeline,
+        Queued,
+        Replicated,
+        Single,
+    )
     from pytest_mlpatterns.perf import Perf
-    from pytest_mlpatterns.records import Estimate, Outcome, PatternStats
+    from pytest_mlpatterns.records import Estimate, Outcome
     from pytest_mlpatterns.serve.deployment import Deployment
     from pytest_mlpatterns.targets import Url
 
@@ -59,12 +70,23 @@ _HOMES = {
         "UnitError",
         "UnusedMarkerWarning",
     ),
+    "insight": ("LayerStats", "PatternStats"),
     "load.draw": ("Uniform", "Zipf"),
     "load.schedule": ("ClosedLoop", "ConstantRate", "PoissonRate", "Stages", "Trace"),
     "metrics": ("Metrics",),
-    "patterns": ("Pattern", "Replicated", "Single"),
+    "patterns": (
+        "Batched",
+        "Cached",
+        "Ensemble",
+        "Microservice",
+        "Pattern",
+        "Pipeline",
+        "Queued",
+        "Replicated",
+        "Single",
+    ),
     "perf": ("Perf",),
-    "records": ("Estimate", "Outcome", "PatternStats"),
+    "records": ("Estimate", "Outcome"),
     "serve.deployment": ("Deployment",),
     "targets": ("Url",),
 }

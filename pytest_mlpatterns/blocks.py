@@ -19,6 +19,7 @@ from pytest_mlpatterns.units import format_percent
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pytest_mlpatterns.insight import PatternStats
     from pytest_mlpatterns.records import Launch
 
 __all__ = ["BLOCK_NS", "LaunchBlocks", "completions_between"]
@@ -83,6 +84,11 @@ class LaunchBlocks:
         self._successes = successes[order]
         self.latencies_ns: NDArray[np.int64] = latencies[order]
         self._done_ns = samples.done_ns[good]  # in the order of completion, hence sorted
+
+    @property
+    def stats(self) -> PatternStats | None:
+        """What the deployment knows of itself over the window."""
+        return self._launch.stats
 
     def percentile(self, percentile: float) -> LaunchValue | None:
         """A latency percentile in nanoseconds; None where nothing succeeded."""

@@ -73,13 +73,17 @@ class Child:
         module: dotted name of the module whose ``main()`` the child runs.
         log: file that takes what the child and its libraries print.
         pass_fds: open file descriptors that the child inherits under the same numbers (POSIX).
+        on_end: called once when the child has closed its channel, in a thread of its own.
 
     Raises:
         ChildError: from :meth:`send` and :meth:`receive`, when the child has ended.
     """
 
-    def __init__(self, module: str, *, log: Path, pass_fds: Sequence[int] = ()) -> None:
+    def __init__(
+        self, module: str, *, log: Path, pass_fds: Sequence[int] = (), on_end: Callable[[], None] | None = None
+    ) -> None:
         self._log = log
+        self._on_end = on_end
         self._stopped = False
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -99,6 +103,11 @@ class Child:
     def pid(self) -> int:
         """The child's process id, which is also its group's."""
         return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._process.poll() is not None
 
     def send(self, message: object) -> None:
         """Send one value."""
@@ -152,6 +161,8 @@ class Child:
             while True:
                 self._messages.put(_read(stream))
         self._messages.put(self._gone)
+        if self._on_end is not None:
+            self._on_end()
 
     def _obituary(self) -> str:
         try:

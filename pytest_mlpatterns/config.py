@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import SettingError, UnitError
 from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, Schedule
 from pytest_mlpatterns.patterns import Pattern, Single
+from pytest_mlpatterns.patterns.names import parse_pattern, split_outside_brackets
 from pytest_mlpatterns.units import parse_duration, parse_share
 
 if TYPE_CHECKING:
@@ -105,21 +106,28 @@ def merge_markers(markers: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]) 
     return merged
 
 
-def patterns_of(marker: Mapping[str, Any]) -> tuple[Pattern, ...] | None:
-    """The patterns of a list that makes one test each; None where the marker names one pattern or none.
+def patterns_of(
+    marker: Mapping[str, Any], options: Mapping[str, object], ini: Mapping[str, object]
+) -> tuple[Pattern, ...] | None:
+    """The patterns that make one test each: a list on the marker, or ``--perf-patterns`` where it names none.
+
+    None where the marker names one pattern, or nobody names any.
 
     Raises:
         SettingError: an empty list, something that is no pattern, or one pattern twice.
     """
-    given = marker.get("pattern")
+    given, source = marker.get("pattern"), "perf(pattern=...)"
+    if given is None and (text := options.get("patterns") or ini.get("patterns")):
+        given = [part for part in split_outside_brackets(str(text), ",") if part.strip()]
+        source = "--perf-patterns" if options.get("patterns") else "ini key perf_patterns"
     if not isinstance(given, list | tuple):
         return None
     if not given:
-        raise SettingError("perf(pattern=[]) is empty, expected at least one pattern; write [Single()]")
-    found = tuple(_read_pattern(item, "perf(pattern=...)") for item in given)
+        raise SettingError(f'{source} is empty, expected at least one pattern; write [Single()] or "single"')
+    found = tuple(_read_pattern(item, source) for item in given)
     for number, pattern in enumerate(found):
         if pattern in found[:number]:
-            raise SettingError(f"perf(pattern=...) lists {pattern!r} twice, expected each pattern once")
+            raise SettingError(f"{source} lists {pattern!r} twice, expected each pattern once")
     return found
 
 
@@ -141,7 +149,7 @@ def read_settings(
     Raises:
         SettingError: a value that cannot be read; the message names where it was given.
     """
-    patterns_of(marker)  # a bad list of patterns is told here
+    patterns_of(marker, options, ini)  # a bad list of patterns is told here
     values: dict[str, Any] = {}
     for name, (read, default) in _READERS.items():
         option = name.replace("_", "-")
@@ -255,10 +263,14 @@ def _read_schedule(marker: Mapping[str, Any]) -> Schedule:
 
 
 def _read_pattern(value: object, source: str) -> Pattern:
+    if isinstance(value, str):
+        return parse_pattern(value, source)
     if isinstance(value, type) and issubclass(value, Pattern):
         raise SettingError(f"{source} is the class {value.__name__}, expected a value; write {value.__name__}()")
     if not isinstance(value, Pattern):
-        raise SettingError(f"{source} is {value!r}, expected a pattern; write Single() or Replicated(replicas=2)")
+        raise SettingError(
+            f'{source} is {value!r}, expected a pattern; write Single(), Cached() | Batched(), or "cached|batched"'
+        )
     return value
 
 

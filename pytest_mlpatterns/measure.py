@@ -17,13 +17,14 @@ from pytest_mlpatterns.load.job import Event, Job, Progress, WindowOpened
 from pytest_mlpatterns.load.samples import samples_of
 from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.observe import Observer
-from pytest_mlpatterns.records import GeneratorReport, Launch, PatternStats, Samples, Warmup, Window
+from pytest_mlpatterns.records import GeneratorReport, Launch, Samples, Warmup, Window
 from pytest_mlpatterns.sustain import Search
 from pytest_mlpatterns.wire import WireError, decode_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_mlpatterns.insight import PatternStats
     from pytest_mlpatterns.load.capacity import Objective
     from pytest_mlpatterns.load.generator import Generator
     from pytest_mlpatterns.load.job import Recorded
@@ -169,7 +170,7 @@ def _measure(
     """Warm up, measure one window, drain; watch the deployment meanwhile."""
     messages = deployment.messages(plan.payload)
     job = _job(deployment, plan, messages)
-    observer = Observer(deployment.pids)
+    observer = Observer(lambda: deployment.pids)
     before: list[PatternStats] = []
 
     def on_poll(event: Event | None) -> None:
@@ -207,6 +208,7 @@ def _job(deployment: Deployment, plan: LoadPlan, messages: tuple[bytes, ...]) ->
         schedule=plan.schedule,
         balance=deployment.balance,
         remote=deployment.remote,
+        follow=deployment.polled,
         duration_ns=plan.duration_ns,
         warmup_ns=plan.warmup_ns,
         timeout_ns=plan.timeout_ns,
@@ -222,7 +224,7 @@ def _send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
     before = deployment.stats()
     started = time.perf_counter_ns()
     try:
-        response = deployment.client.request(**request, timeout=plan.timeout_ns / 1e9)
+        response = deployment.ask(deployment.client, request, plan.timeout_ns / 1e9)
     except httpx.HTTPError as error:
         raise DeploymentError(f"{deployment.url}: {type(error).__name__}: {error}") from error
     done = time.perf_counter_ns()

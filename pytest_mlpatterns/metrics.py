@@ -14,16 +14,18 @@ import numpy as np
 
 from pytest_mlpatterns.blocks import LaunchBlocks
 from pytest_mlpatterns.errors import UncountableResultError
-from pytest_mlpatterns.records import Estimate
+from pytest_mlpatterns.insight import figures_of
+from pytest_mlpatterns.records import Estimate, LaunchValue
 from pytest_mlpatterns.statistics import LAUNCH_SD, estimate, min_samples, wilson_interval
-from pytest_mlpatterns.units import format_duration, format_percent, format_rate, format_size
+from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.records import Capacity, GeneratorReport, Launch, LaunchValue
+    from pytest_mlpatterns.insight import LayerStats
+    from pytest_mlpatterns.records import Capacity, GeneratorReport, Launch
 
 __all__ = ["METRICS", "GeneratorMetrics", "Metric", "Metrics", "metric_named", "percentile_metric", "why_limited"]
 
@@ -64,6 +66,24 @@ def percentile_metric(percentile: float) -> Metric:
     )
 
 
+def _of_pattern(  # noqa: PLR0913 - the fields of a metric
+    name: str,
+    label: str,
+    show: Callable[[float], str],
+    *,
+    better: Literal["lower", "higher"] = "lower",
+    floor: float = 0.0,
+    launch_sd: float = LAUNCH_SD,
+) -> Metric:
+    """A metric that a pattern knows of itself, by its name in :func:`pytest_mlpatterns.insight.figures_of`."""
+
+    def read(blocks: LaunchBlocks) -> LaunchValue | None:
+        figure = figures_of(blocks.stats).get(name)
+        return None if figure is None else LaunchValue(figure.value, figure.relative_error)
+
+    return Metric(name, label, read, show, better, launch_sd, floor)
+
+
 METRICS = {
     metric.name: metric
     for metric in (
@@ -77,6 +97,14 @@ METRICS = {
         Metric("cold_start", "start to first answer", LaunchBlocks.cold_start, format_duration, floor=50_000_000),
         Metric("request_bytes", "request size", LaunchBlocks.request_bytes, format_size, launch_sd=0.0),
         Metric("response_bytes", "response size", LaunchBlocks.response_bytes, format_size, launch_sd=0.0),
+        _of_pattern("cache_hit_ratio", "cache hit ratio", format_percent, better="higher", floor=0.01, launch_sd=0.0),
+        _of_pattern("cache_hit", "time of a cache hit", format_duration, floor=30_000),
+        _of_pattern("cache_miss", "time of a cache miss", format_duration, floor=30_000),
+        _of_pattern("batch_size", "batch size", format_count, better="higher", floor=0.5),
+        _of_pattern("batch_wait", "wait for a batch", format_duration, floor=30_000),
+        _of_pattern("queue_depth", "queue depth", format_count, floor=0.5),
+        _of_pattern("queue_wait", "wait in the queue", format_duration, floor=30_000),
+        _of_pattern("hop", "hop", format_duration, floor=30_000),
     )
 }
 """Every metric by its name, in the order in which reports show them."""
@@ -109,7 +137,7 @@ class GeneratorMetrics:
         return float(np.percentile(self.send_lag, percentile)) if self.send_lag.size else 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Metrics:
     """The metrics of one test over all its launches. Each is an :class:`Estimate`, or None where it does not apply.
 
@@ -120,6 +148,9 @@ class Metrics:
 
     launches: tuple[Launch, ...]
     capacities: tuple[Capacity, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<metrics of {self.requests:,} requests in {len(self.launches)} launches>"
 
     @property
     def rtm_ns(self) -> Estimate:
@@ -191,6 +222,68 @@ class Metrics:
             return None
         shares = [[row[replica] / sum(row) for row in counts] for replica in range(len(counts[0]))]
         return tuple(Estimate(sum(values) / len(values), min(values), max(values)) for values in shares)
+
+    @property
+    def cache_hit_ratio(self) -> Estimate | None:
+        """Share of inputs that were answered without a model call of their own; None without a cache."""
+        return self.estimate(METRICS["cache_hit_ratio"])
+
+    @property
+    def cache_hit_ns(self) -> Estimate | None:
+        """Median time in the cache's layer of a request answered from it."""
+        return self.estimate(METRICS["cache_hit"])
+
+    @property
+    def cache_miss_ns(self) -> Estimate | None:
+        """Median time in the cache's layer of a request for which the model was asked."""
+        return self.estimate(METRICS["cache_miss"])
+
+    @property
+    def batch_size(self) -> Estimate | None:
+        """Mean inputs in one model call; None without batching."""
+        return self.estimate(METRICS["batch_size"])
+
+    @property
+    def batch_wait_ns(self) -> Estimate | None:
+        """Median time that a request waited for others of its batch."""
+        return self.estimate(METRICS["batch_wait"])
+
+    @property
+    def queue_depth(self) -> Estimate | None:
+        """Mean over time of the requests that waited in the queue; None without one."""
+        return self.estimate(METRICS["queue_depth"])
+
+    @property
+    def queue_wait_ns(self) -> Estimate | None:
+        """Median time that a request waited in the queue."""
+        return self.estimate(METRICS["queue_wait"])
+
+    @property
+    def hop_ns(self) -> Estimate | None:
+        """Median time on the way to a process behind and back: with the wait until it is free, without its work."""
+        return self.estimate(METRICS["hop"])
+
+    @property
+    def layers(self) -> tuple[LayerStats, ...]:
+        """What the pattern's layers counted in the last launch's window, the outermost first."""
+        stats = self.launches[-1].stats
+        return () if stats is None else stats.layers
+
+    @property
+    def stage_ns(self) -> dict[str, float]:
+        """Mean time in each stage of a pipeline, or model of an ensemble, by its name, over the last launch."""
+        return {
+            spread.partition(":")[2]: mean
+            for layer in self.layers
+            for spread in layer.spreads
+            if spread.startswith(("stage:", "model:")) and (mean := layer.mean(spread)) is not None
+        }
+
+    @property
+    def bottleneck(self) -> str | None:
+        """The stage that takes longest; for an ensemble the slowest model; None without stages."""
+        times = self.stage_ns
+        return max(times, key=times.__getitem__) if times else None
 
     @cached_property
     def generator(self) -> GeneratorMetrics:

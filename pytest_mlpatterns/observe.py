@@ -20,7 +20,7 @@ import psutil
 from pytest_mlpatterns.records import Environment, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 __all__ = ["Observer", "available_cores", "commit", "environment"]
@@ -32,11 +32,11 @@ class Observer:
     """Follows the process trees under some roots.
 
     Args:
-        roots: process ids. Their children are followed too, and looked for again every half second.
+        roots: gives process ids; they and their children are looked for again every half second.
     """
 
-    def __init__(self, roots: Sequence[int]) -> None:
-        self._roots = tuple(roots)
+    def __init__(self, roots: Callable[[], Sequence[int]]) -> None:
+        self._roots = roots
         self._processes: dict[int, psutil.Process] = {}
         self._cpu_ns: dict[int, int] = {}
         self._looked_ns = 0
@@ -58,14 +58,14 @@ class Observer:
         self._rows.append((now, sum(self._cpu_ns.values()), rss, _machine_busy_ns()))
 
     def usage(self) -> Usage | None:
-        """Everything sampled so far; None where there are no roots or nothing was sampled."""
-        if not self._roots or not self._rows:
+        """Everything sampled so far; None where no process was ever seen."""
+        if not self._cpu_ns or not self._rows:
             return None
         columns = np.array(self._rows, dtype=np.int64).T
         return Usage(columns[0], columns[1], columns[2], columns[3], available_cores())
 
     def _look_for_children(self) -> None:
-        for root in self._roots:
+        for root in self._roots():
             with contextlib.suppress(psutil.Error):
                 process = self._processes.get(root) or psutil.Process(root)
                 for member in (process, *process.children(recursive=True)):

@@ -38,6 +38,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "what becomes of a test that is undecided when its budget is spent (default: warn)",
     },
     "json": {"metavar": "PATH", "help": "write every result to this file"},
+    "patterns": {
+        "metavar": "PATTERNS",
+        "help": "serve tests whose marker names no pattern under each of these, separated by commas: "
+        "single,cached,cached|batched",
+    },
     "smoke": {"action": "store_true", "help": "send one request per perf test and judge nothing"},
     "startup-timeout": {
         "metavar": "TIME",

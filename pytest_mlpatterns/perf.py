@@ -12,6 +12,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from pytest_mlpatterns.account import estimate_or_none, result_of, searched_for
 from pytest_mlpatterns.config import BaselineMode, InconclusivePolicy
 from pytest_mlpatterns.errors import (
     InconclusiveFailure,
@@ -25,12 +26,11 @@ from pytest_mlpatterns.errors import (
 )
 from pytest_mlpatterns.evidence import Evidence
 from pytest_mlpatterns.load.capacity import DECIDED, parse_objective
-from pytest_mlpatterns.load.job import describe_failures
 from pytest_mlpatterns.metrics import METRICS, Metric, Metrics, metric_named, percentile_metric
 from pytest_mlpatterns.records import Estimate, Judgement, Outcome, Setup, TestResult
-from pytest_mlpatterns.reports.facts import describe_capacity, failure_text
+from pytest_mlpatterns.reports.facts import failure_text
 from pytest_mlpatterns.statistics import estimate, min_samples
-from pytest_mlpatterns.units import format_duration, format_rate, parse_duration, parse_number, parse_share, parse_size
+from pytest_mlpatterns.units import format_rate, parse_duration, parse_number, parse_share, parse_size
 from pytest_mlpatterns.verdict import judge_change, judge_limit, why_uncountable
 
 if TYPE_CHECKING:
@@ -38,10 +38,12 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.baseline import Entry
     from pytest_mlpatterns.config import Settings
-    from pytest_mlpatterns.measure import Bench
+    from pytest_mlpatterns.measure import Bench, LoadPlan
+    from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records import LaunchValue
+    from pytest_mlpatterns.serve.deployment import Deployment
 
-__all__ = ["Perf", "Reference"]
+__all__ = ["Perf", "Reference", "Subject"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -57,6 +59,19 @@ class Reference:
     mode: BaselineMode
     entry: Entry | None = None
     missing: str = "no baseline"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a test measures: how it is written, how it is started, what is sent to it.
+
+    ``under`` starts the same model under another pattern; None for a service that runs already.
+    """
+
+    name: str
+    start: Callable[[], Deployment]
+    plan: LoadPlan
+    under: Callable[[Pattern], Callable[[], Deployment]] | None = None
 
 
 def _at_the_call(method: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -82,17 +97,18 @@ class Perf:
         test: the test's id.
         bench: starts and measures its deployments.
         settings: what it was asked to do.
-        subject: the pattern, or the target, as it is written.
+        subject: what is measured.
         reference: the baseline.
     """
 
-    def __init__(self, test: str, bench: Bench, settings: Settings, subject: str, reference: Reference) -> None:
+    def __init__(self, test: str, bench: Bench, settings: Settings, subject: Subject, reference: Reference) -> None:
         self._test = test
         self._bench = bench
         self._settings = settings
         self._reference = reference
         self._evidence = Evidence(bench, settings.budget_ns, settings.launches)
-        self._setup = Setup(subject, str(settings.schedule), settings.wire, bench.plan.payload.digest)
+        self._subject = subject
+        self._setup = Setup(subject.name, str(settings.schedule), settings.wire, bench.plan.payload.digest)
         self._judgements: list[Judgement] = []
 
     def __repr__(self) -> str:
@@ -164,6 +180,12 @@ class Perf:
     def assert_cpu_per_request_below(self, limit: object) -> None:
         """The deployment's CPU time per successful answer is below a time such as ``"2ms"``."""
         self._assert_limit(METRICS["cpu_per_request"], parse_duration(limit, name="assert_cpu_per_request_below(...)"))
+
+    @_at_the_call
+    def assert_cache_hit_ratio_at_least(self, limit: object) -> None:
+        """The share of inputs answered without a model call of their own reaches a limit, 0.5 or ``"50%"``."""
+        share = parse_share(limit, name="assert_cache_hit_ratio_at_least(...)")
+        self._assert_limit(METRICS["cache_hit_ratio"], share)
 
     @_at_the_call
     def measure_nmrt(self, *, slo: str | None = None) -> Metrics:
@@ -257,45 +279,20 @@ class Perf:
             self._evidence.measure_at_least(_UPDATE_LAUNCHES)
             self._countable()
         judged = {judgement.metric for judgement in self._judgements if judgement.against == "baseline"}
-        metrics = [METRICS[name] for name in _COMPARED] + self._searched_for()
+        metrics = [METRICS[name] for name in _COMPARED] + searched_for(self.metrics)
         self._compare([metric for metric in metrics if metric.name not in judged], self._settings.tolerance)
         if self._reference.mode is BaselineMode.REQUIRE and (why := self._why_not_comparable()):
             raise PerfFailure(f"{why}, and --perf-baseline require asks for one; record it: {self._update_command()}")
 
     def result(self, *, passed: bool) -> TestResult | None:
         """Everything for reports and the baseline; None where nothing was measured."""
-        metrics = self._evidence.so_far
-        if metrics is None:
-            return None
-        launches, estimates = {}, {}
-        others = [metric for metric in self._searched_for() if metric.name not in METRICS]
-        for metric in (*METRICS.values(), *others):
-            if (found := self._estimate_or_none(metric)) is not None:
-                estimates[metric.name] = (found.value, found.low, found.high)
-                values = metrics.launch_values(metric)
-                launches[metric.name] = tuple((value.value, value.relative_error) for value in values)
-        return TestResult(
+        return result_of(
+            self._evidence,
             test=self._test,
-            passed=passed,
             setup=self._setup,
-            metrics=estimates,
-            launches=launches,
-            judgements=tuple(self._judgements),
-            requests=metrics.requests,
-            failed_requests={str(code): count for code, count in metrics.failures.items()},
-            blocks=metrics.blocks,
-            launch_count=len(metrics.launches),
-            seconds_spent=self._evidence.spent_s,
+            judgements=self._judgements,
             baseline_note=self._baseline_note(),
-            notes=self._notes(metrics),
-            load_over_time=tuple(metrics.load_over_time()),
-            capacities=metrics.capacities,
-            generator={
-                "cpu_ns_per_request": metrics.generator.cpu_ns_per_request,
-                "send_lag_p99_ns": metrics.generator.send_lag_ns(99) if metrics.requests else None,
-                "limited": metrics.generator.limited is not None,
-            },
-            interrupted=self._evidence.interrupted,
+            passed=passed,
         )
 
     def diagnosis(self) -> str:
@@ -315,15 +312,18 @@ class Perf:
             self._countable(errors_count=metric.name != "error_rate")
             measured = read(self.metrics) if read else self.metrics.estimate(metric)
             if measured is None:
-                raise UncountableResultError(
-                    f"{metric.label} is not known for {self._setup.pattern}; name its process: Url(..., pid=...)"
-                )
+                raise UncountableResultError(self._why_unknown(metric))
             return judge_limit(metric, measured, limit)
 
         self._evidence.measure_at_least(1)
         if self._bench.smoke:
             return
         self._settle(self._evidence.decide(judge))
+
+    def _why_unknown(self, metric: Metric) -> str:
+        if metric.name == "cache_hit_ratio":
+            return f"{self._setup.pattern} has no cache that was asked, so there is no {metric.label}; use Cached()"
+        return f"{metric.label} is not known for {self._setup.pattern}; name its process: Url(..., pid=...)"
 
     def _settle(self, judgement: Judgement) -> None:
         """Keep the verdict on a limit, and let it fail the test where it must."""
@@ -340,7 +340,7 @@ class Perf:
         found: list[Judgement] = []
         for metric in metrics:
             before = entry.metrics.get(metric.name)
-            if before and self._estimate_or_none(metric) is not None:
+            if before and estimate_or_none(self.metrics, metric) is not None:
                 judge = functools.partial(self._judge_change, metric, before, tolerance)
                 found.append(self._evidence.decide(judge, self._search_again(metric)))
         self._judgements.extend(found)
@@ -370,23 +370,6 @@ class Perf:
         assert result is not None
         return failure_text(judgements, result)
 
-    def _estimate_or_none(self, metric: Metric) -> Estimate | None:
-        """A metric of this result, None where it does not apply or has too few samples to be told."""
-        metrics = self.metrics
-        try:
-            if metric.name == "error_rate":
-                return metrics.error_ratio if metrics.requests else None
-            if metric.percentile is not None:
-                return metrics.latency_ns(metric.percentile)
-        except UncountableResultError:
-            return None
-        return None if metrics.only_at_least(metric) else metrics.estimate(metric)
-
-    def _searched_for(self) -> list[Metric]:
-        """NMRT as this test searched for it: alone, and under each objective."""
-        objectives = dict.fromkeys(capacity.objective for capacity in self.metrics.capacities)
-        return [metric_named("nmrt" if one is None else f"nmrt({one})") for one in objectives]
-
     def _search_again(self, metric: Metric) -> Callable[[], None] | None:
         """How more evidence for this metric is had, None where another launch gives it."""
         if metric.of is not None:
@@ -409,31 +392,6 @@ class Perf:
 
     def _baseline_note(self) -> str:
         return "" if self._bench.smoke or not self._compares else self._why_not_comparable()
-
-    def _notes(self, metrics: Metrics) -> tuple[str, ...]:
-        notes = []
-        if any(launch.warmup.steady is False for launch in metrics.launches):
-            notes.append("the warm-up ended by its time limit, not because the load was steady")
-        if metrics.failures:
-            failed = sum(metrics.failures.values())
-            notes.append(f"{failed:,} of {metrics.requests:,} requests failed ({describe_failures(metrics.failures)})")
-        if any(launch.generator.connection_limit_reached for launch in metrics.launches):
-            notes.append("the load generator had all its connections in use; some requests waited for one")
-        overhead = metrics.launches[-1].generator.library_overhead_ns
-        if overhead is not None:
-            notes.append(
-                f"driven through a client library, which adds about {format_duration(overhead)} to every request here"
-            )
-        if metrics.generator.limited:
-            notes.append(metrics.generator.limited)
-        if self._evidence.dropped:
-            notes.append(
-                f"{self._evidence.dropped} of {self._evidence.dropped + len(metrics.launches)} launches were dropped "
-                "and measured again, because the load generator was the limit"
-            )
-        notes += [trend for blocks in metrics.by_launch if (trend := blocks.trend())]
-        notes += [describe_capacity(capacity) for capacity in metrics.capacities]
-        return tuple(notes)
 
     def _update_command(self) -> str:
         return f"pytest {shlex.quote(self._test)} --perf-baseline update"

@@ -78,8 +78,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     from pytest_mlpatterns.errors import SettingError
 
     markers = [(mark.args, mark.kwargs) for mark in metafunc.definition.iter_markers("perf")]
+    given = options.given_options(metafunc.config), options.given_ini(metafunc.config)
     try:
-        patterns = patterns_of(merge_markers(markers))
+        patterns = patterns_of(merge_markers(markers), *given)
     except SettingError:
         return  # told when the test's settings are read, where a usage error can end the run
     if patterns is not None:
@@ -145,7 +146,7 @@ def perf_deploy(
     """Start a deployment without load: ``with perf_deploy(Replicated(2)) as deployment: deployment.predict(x)``."""
 
     def deploy(
-        pattern: Pattern | None = None,
+        pattern: Pattern | str | None = None,
         *,
         wire: str = "rest+json",
         model: Any = None,

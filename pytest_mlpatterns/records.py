@@ -11,11 +11,15 @@ from enum import StrEnum
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
+from pytest_mlpatterns.insight import LayerStats
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from pytest_mlpatterns.insight import PatternStats
 
 __all__ = [
     "Capacity",
@@ -26,7 +30,6 @@ __all__ = [
     "Launch",
     "LaunchValue",
     "Outcome",
-    "PatternStats",
     "Samples",
     "Setup",
     "Step",
@@ -132,25 +135,6 @@ class GeneratorReport:
     ceiling_rps: float | None = None
     library_overhead_ns: float | None = None
     processes: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class PatternStats:
-    """What a deployment knows of itself; counters are over the window where a window was measured.
-
-    ``replica_requests`` counts the inference requests that each replica answered. ``tracebacks`` are those of the
-    user's model, the first few distinct ones.
-    """
-
-    replica_requests: tuple[int, ...] = ()
-    tracebacks: tuple[str, ...] = ()
-
-    def since(self, earlier: PatternStats) -> PatternStats:
-        """The counters gained between an earlier reading and this one; everything else as it is now."""
-        gained = tuple(
-            now - before for now, before in zip(self.replica_requests, earlier.replica_requests, strict=True)
-        )
-        return PatternStats(replica_requests=gained, tracebacks=self.tracebacks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +247,7 @@ class TestResult:
     """One perf test as reports and the baseline see it: plain values only, so that it travels as JSON.
 
     ``metrics`` maps a metric's name to ``(value, low, high)``; ``launches`` maps it to one ``(value, relative_error)``
-    per launch.
+    per launch. ``layers`` is what the pattern's layers counted in the last launch's window.
     """
 
     __test__ = False
@@ -283,6 +267,7 @@ class TestResult:
     notes: tuple[str, ...]
     load_over_time: tuple[tuple[float, float, float], ...]
     capacities: tuple[Capacity, ...]
+    layers: tuple[LayerStats, ...]
     generator: Mapping[str, float | bool | None]
     interrupted: bool = False
 
@@ -317,6 +302,7 @@ class TestResult:
                 "judgements": judgements,
                 "notes": tuple(data["notes"]),
                 "capacities": tuple(_capacity(item) for item in data["capacities"]),
+                "layers": tuple(LayerStats.from_json(item) for item in data["layers"]),
                 "load_over_time": tuple(tuple(moment) for moment in data["load_over_time"]),
             }
         )

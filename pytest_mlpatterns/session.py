@@ -27,13 +27,12 @@ from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.measure import Bench, LoadPlan
 from pytest_mlpatterns.observe import commit, environment
 from pytest_mlpatterns.options import given_ini, given_options
-from pytest_mlpatterns.patterns import Single
-from pytest_mlpatterns.perf import Perf, Reference
+from pytest_mlpatterns.perf import Perf, Reference, Subject
 from pytest_mlpatterns.records import LaunchValue, TestResult
 from pytest_mlpatterns.reports.results import results_json
 from pytest_mlpatterns.reports.terminal import summary_lines, update_lines
 from pytest_mlpatterns.serve.local import Startup, attach, launch
-from pytest_mlpatterns.serve.model import pack
+from pytest_mlpatterns.serve.model import recipe_of
 from pytest_mlpatterns.targets import Url
 
 if TYPE_CHECKING:
@@ -111,7 +110,10 @@ class PerfSession:
             if self._generator.ceiling_rps is None and not self._run.smoke:
                 measure_ceiling(self._generator, self._directory)
             settings = item.stash[_SETTINGS]
-            bench, subject = self._bench(item, settings, model, payload, target)
+            subject = self._subject(item, settings, model, payload, target)
+            bench = Bench(
+                subject.start, subject.plan, self._generator, self._live.of(item.nodeid), smoke=self._run.smoke
+            )
             item.stash[_PERF] = Perf(item.nodeid, bench, settings, subject, self._reference(item.nodeid))
             if bench.deployment.remote and self._generator.library_overhead_ns is None and not self._run.smoke:
                 measure_library_overhead(self._generator, self._directory)
@@ -125,7 +127,7 @@ class PerfSession:
 
     @contextlib.contextmanager
     def deployed(
-        self, item: pytest.Item, pattern: Pattern | None, *, wire: str, model: object, payload: object
+        self, item: pytest.Item, pattern: Pattern | str | None, *, wire: str, model: object, payload: object
     ) -> Iterator[Deployment]:
         """The ``perf_deploy`` fixture: a deployment without load.
 
@@ -134,12 +136,10 @@ class PerfSession:
             SettingError: there is no model, or another wire than this version serves.
         """
         settings = read_settings({"pattern": pattern, "wire": wire}, self._options, self._ini)
-        if model is None:
-            raise SettingError(_NO_MODEL.format(test=item.nodeid, fixture="perf_deploy"))
         startup = Startup(
             settings.startup_timeout_ns, None if payload is None else read_payload(payload), self._directory
         )
-        deployment = launch(pack(model, self._by_value(item)), (pattern or Single()).topology(), startup)
+        deployment = launch(recipe_of(settings.pattern, model, self._by_value(item)), startup)
         try:
             yield deployment
         finally:
@@ -249,10 +249,10 @@ class PerfSession:
 
     # --- pieces --------------------------------------------------------------------------------------------------
 
-    def _bench(
+    def _subject(
         self, item: pytest.Item, settings: Settings, model: object, payload: object, target: object
-    ) -> tuple[Bench, str]:
-        """The bench of one test, and what it measures as it is written."""
+    ) -> Subject:
+        """What one test measures."""
         model = model if settings.model is None else settings.model
         payload = payload if settings.payload is None else settings.payload
         if payload is None:
@@ -262,19 +262,6 @@ class PerfSession:
             )
         inputs = read_payload(payload)
         startup = Startup(settings.startup_timeout_ns, inputs, self._directory)
-        start: Callable[[], Deployment]
-        if target is not None:
-            if not isinstance(target, Url):
-                raise SettingError(f"perf_target is {target!r}, expected Url('http://127.0.0.1:8000/predict')")
-            start, subject = (lambda: attach(target, startup)), str(target)
-        elif model is None:
-            raise SettingError(_NO_MODEL.format(test=item.nodeid, fixture="perf"))
-        else:
-            source = pack(model, self._by_value(item))
-            start, subject = (
-                (lambda: launch(source, settings.pattern.topology(), startup)),
-                str(settings.pattern),
-            )
         plan = LoadPlan(
             payload=inputs,
             schedule=settings.schedule,
@@ -284,8 +271,16 @@ class PerfSession:
             check=settings.check,
             generators=settings.generators,
         )
-        show = self._live.of(item.nodeid)
-        return Bench(start, plan, self._generator, show, smoke=self._run.smoke), subject
+        if target is not None:
+            if not isinstance(target, Url):
+                raise SettingError(f"perf_target is {target!r}, expected Url('http://127.0.0.1:8000/predict')")
+            return Subject(str(target), lambda: attach(target, startup), plan)
+
+        def under(pattern: Pattern) -> Callable[[], Deployment]:
+            recipe = recipe_of(pattern, model, self._by_value(item))
+            return lambda: launch(recipe, startup)
+
+        return Subject(str(settings.pattern), under(settings.pattern), plan, under)
 
     def _reference(self, test: str) -> Reference:
         recorded = self._baselines.get(test, {})
@@ -322,12 +317,6 @@ class PerfSession:
         conftests = [plugin for plugin in plugins if Path(plugin.__file__ or "").name == "conftest.py"]
         module = item.getparent(pytest.Module)
         return [*conftests, *([module.obj] if module is not None else [])]
-
-
-_NO_MODEL = (
-    "{test} asks for {fixture} but there is no model; define a fixture perf_model that returns a callable, "
-    'a class or "package.module:attribute", or give model='
-)
 
 
 def _raise_at_definition(item: pytest.Item, failure: BaseException) -> None:

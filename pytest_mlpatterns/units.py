@@ -13,6 +13,7 @@ from datetime import timedelta
 from pytest_mlpatterns.errors import UnitError
 
 __all__ = [
+    "format_count",
     "format_duration",
     "format_percent",
     "format_rate",
@@ -134,6 +135,11 @@ def format_size(size_bytes: float) -> str:
 def format_rate(per_second: float) -> str:
     """Print requests per second: three significant digits below 1000, whole numbers above."""
     return f"{_three_digits(per_second)} req/s"
+
+
+def format_count(number: float) -> str:
+    """A mean of counts to three digits: ``12.4``."""
+    return _three_digits(number)
 
 
 def format_percent(ratio: float, *, signed: bool = False) -> str:

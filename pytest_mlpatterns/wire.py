@@ -13,6 +13,7 @@ import orjson
 __all__ = [
     "CONTENT_TYPE",
     "WireError",
+    "decode_error",
     "decode_instances",
     "decode_predictions",
     "encode_error",
@@ -49,6 +50,15 @@ def encode_predictions(outputs: Any) -> bytes:
 def encode_error(text: str) -> bytes:
     """The body of an answer that says what went wrong."""
     return orjson.dumps({"error": text})
+
+
+def decode_error(body: bytes) -> str:
+    """What an answer says went wrong; the body itself where it is not of this form."""
+    try:
+        text = _load(body, "error")
+    except WireError:
+        text = None
+    return text if isinstance(text, str) else body[:2000].decode(errors="replace")
 
 
 def decode_instances(body: bytes) -> list[Any]:

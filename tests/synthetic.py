@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from hypothesis import HealthCheck, settings
 
+from pytest_mlpatterns.insight import LayerStats, PatternStats
 from pytest_mlpatterns.records import (
     Capacity,
     Environment,
@@ -19,7 +20,6 @@ from pytest_mlpatterns.records import (
     Launch,
     LaunchValue,
     Outcome,
-    PatternStats,
     Samples,
     Setup,
     Step,
@@ -47,6 +47,31 @@ S = 1_000_000_000
 START_NS = 5_000 * S
 """Where the synthetic windows begin on the clock."""
 ENVIRONMENT = Environment("Test Processor 3000", 2, "x86_64", "3.11", {"numpy": "2.0.0", "pytest-mlpatterns": "0.1.0"})
+
+
+LAYERS = (
+    LayerStats(
+        0,
+        "cached",
+        {"hits": 300, "misses": 100, "coalesced": 0, "evictions": 0},
+        {"hit_ns": {20_000: 200, 40_000: 100}, "miss_ns": {4 * MS: 100}},
+    ),
+    LayerStats(
+        1,
+        "batched",
+        {"calls": 25, "items": 100},
+        {"size": {2: 10, 4: 5, 6: 10}, "wait_ns": {2 * MS: 100}, "call_ns": {3 * MS: 25}},
+    ),
+    LayerStats(
+        2,
+        "queued",
+        {"accepted": 25, "answered": 25, "depth_ns": 6 * S, "observed_ns": 3 * S},
+        {"wait_ns": {MS: 25}},
+        {"depth": ((START_NS, 0), (START_NS + S, 3))},
+    ),
+    LayerStats(2, "hop", {"calls": 25}, {"hop_ns": {200_000: 25}}),
+)
+"""What the layers of ``cached|batched|queued`` counted in one window: three hits in four, batches of four inputs."""
 
 
 def samples(
@@ -155,7 +180,7 @@ def noisy_launch(seed: int, *, rtm_ns: float = 4 * MS, rate_rps: float = 200.0, 
         samples(due, latency.astype(np.int64), outcome=outcome, request=np.arange(count) % 2),
         seconds=seconds,
         used=usage(seconds=seconds),
-        stats=PatternStats(replica_requests=(300, 100)),
+        stats=PatternStats(replica_requests=(300, 100), layers=LAYERS),
         request_bytes=(180, 220),
     )
 
@@ -222,6 +247,7 @@ def result(test: str = "test_perf.py::test_digits", **changes: object) -> TestRe
         "baseline_note": "",
         "notes": (),
         "capacities": (),
+        "layers": (),
         "load_over_time": ((0.25, 0.5, 0.61), (0.5, 0.52, 0.63)),
         "generator": {"cpu_ns_per_request": 18_400.0, "send_lag_p99_ns": None, "limited": False},
     }

@@ -20,7 +20,7 @@ from pytest_mlpatterns.config import (
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
 from pytest_mlpatterns.options import OPTIONS
-from pytest_mlpatterns.patterns import Replicated, Single
+from pytest_mlpatterns.patterns import Batched, Cached, Replicated, Single
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +55,7 @@ LEVELS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
 }
 """Marker argument → field of the settings, and at each level what is given and what it comes to."""
 RUN_LEVEL = {"baseline", "baseline-file", "json", "smoke"}
+COLLECTION_LEVEL = {"patterns"}
 
 
 @pytest.mark.parametrize("name", LEVELS)
@@ -76,11 +77,11 @@ def test_the_marker_wins_over_the_command_line_over_the_ini_file_over_the_defaul
 
 
 def test_every_option_of_a_test_has_its_levels_tested() -> None:
-    assert {name.replace("_", "-") for name in LEVELS} == set(OPTIONS) - RUN_LEVEL
+    assert {name.replace("_", "-") for name in LEVELS} == set(OPTIONS) - RUN_LEVEL - COLLECTION_LEVEL
 
 
 def test_every_option_is_read_by_somebody() -> None:
-    readable = {name.replace("_", "-") for name in config._READERS} | RUN_LEVEL
+    readable = {name.replace("_", "-") for name in config._READERS} | RUN_LEVEL | COLLECTION_LEVEL
     assert set(OPTIONS) <= readable
 
 
@@ -116,6 +117,8 @@ def check(inputs: object, outputs: object) -> None:
     ("argument", "given", "field", "value"),
     [
         ("pattern", Replicated(3), "pattern", Replicated(3)),
+        ("pattern", "replicated(replicas=3)", "pattern", Replicated(3)),
+        ("pattern", "cached|batched", "pattern", Cached() | Batched()),
         ("concurrency", 16, "schedule", ClosedLoop(16)),
         ("rate_rps", 200, "schedule", ConstantRate(200)),
         ("load", PoissonRate(50), "schedule", PoissonRate(50)),
@@ -152,7 +155,9 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
 @pytest.mark.parametrize(
     ("marker", "found", "expected"),
     [
-        ({"pattern": "single"}, "perf(pattern=...) is 'single'", "write Single() or Replicated(replicas=2)"),
+        ({"pattern": 3}, "perf(pattern=...) is 3", 'write Single(), Cached() | Batched(), or "cached|batched"'),
+        ({"pattern": "cachd"}, "perf(pattern=...) names the pattern 'cachd'", "did you mean cached?"),
+        ({"pattern": "replicated(replicas=1)"}, "perf(pattern=...): Replicated(replicas=1)", "write Single()"),
         ({"pattern": Single}, "perf(pattern=...) is the class Single", "write Single()"),
         ({"concurrency": 0}, "concurrency is 0", "1 to 4096"),
         ({"concurrency": 4097}, "concurrency is 4097", "1 to 4096"),
@@ -247,33 +252,76 @@ def test_an_unknown_argument_like_no_other_gets_no_guess() -> None:
         merge_markers([((), {"zzz": 4})])
 
 
-@pytest.mark.parametrize("marker", [{}, {"pattern": Single()}, {"pattern": None}])
-def test_one_pattern_or_none_makes_no_list(marker: dict[str, Any]) -> None:
-    assert patterns_of(marker) is None
+@pytest.mark.parametrize("marker", [{}, {"pattern": Single()}, {"pattern": "single"}, {"pattern": None}])
+@pytest.mark.parametrize("nothing", [{}, {"patterns": None}, {"patterns": ""}])
+def test_one_pattern_or_none_makes_no_list(marker: dict[str, Any], nothing: dict[str, Any]) -> None:
+    assert patterns_of(marker, nothing, nothing) is None
+
+
+@pytest.mark.parametrize(
+    ("marker", "option", "ini", "found"),
+    [
+        (None, "single,cached", "batched", (Single(), Cached())),
+        (None, None, " batched , cached|batched ,", (Batched(), Cached() | Batched())),
+        (None, "replicated(replicas=3,balance=shared-socket),single", None, (Replicated(3, "shared-socket"), Single())),
+        (None, "single", None, (Single(),)),
+        ([Single()], "cached,batched", "batched", (Single(),)),
+        (["single", Replicated(), "cached|batched"], None, None, (Single(), Replicated(), Cached() | Batched())),
+        (Single(), "cached,batched", "batched", None),
+        ("single", "cached,batched", "batched", None),
+    ],
+)
+def test_patterns_of_the_marker_win_over_the_command_line_over_the_ini_file(
+    marker: object, option: str | None, ini: str | None, found: object
+) -> None:
+    assert patterns_of({"pattern": marker}, {"patterns": option}, {"patterns": ini}) == found
+
+
+@pytest.mark.parametrize(("level", "source"), [("option", "--perf-patterns"), ("ini", "ini key perf_patterns")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("single,cachd", " names the pattern 'cachd', did you mean cached? expected one of single, "),
+        (" , ,", ' is empty, expected at least one pattern; write [Single()] or "single"'),
+        ("cached,batched,cached", " lists Cached(max_entries=10000, ttl=None, store='memory://') twice"),
+        ("cached(max_entries=0)", ": Cached(max_entries=0), expected a whole number"),
+        ("pipeline", " names 'pipeline', which needs code; write the value: Pipeline(...)"),
+    ],
+)
+def test_a_wrong_list_of_patterns_is_named_by_where_it_was_given(
+    level: str, source: str, text: str, message: str
+) -> None:
+    given = {"patterns": text}
+    option, ini = (given, {}) if level == "option" else ({}, given)
+    for read in (patterns_of, read_settings):  # the second is where a usage error can end the run
+        with pytest.raises(SettingError) as caught:
+            read({}, option, ini)
+        assert str(caught.value).startswith(f"{source}{message}")
 
 
 @pytest.mark.parametrize("kind", [list, tuple])
 def test_a_list_of_patterns_is_kept_in_its_order(kind: type) -> None:
     patterns = (Replicated(3), Single(), Replicated(2))
-    assert patterns_of({"pattern": kind(patterns)}) == patterns
+    assert patterns_of({"pattern": kind(patterns)}, {}, {}) == patterns
 
 
 BAD_LISTS = [
-    ([], "perf(pattern=[]) is empty, expected at least one pattern; write [Single()]"),
-    ([Single(), "cached"], "perf(pattern=...) is 'cached', expected a pattern; write Single() or Replicated"),
+    ([], 'perf(pattern=...) is empty, expected at least one pattern; write [Single()] or "single"'),
+    ([Single(), 3], "perf(pattern=...) is 3, expected a pattern; write Single(), Cached() | Batched(), or "),
+    (["single", "cachd"], "perf(pattern=...) names the pattern 'cachd', did you mean cached? expected one of single, "),
     ([Single], "perf(pattern=...) is the class Single, expected a value; write Single()"),
     ([Replicated(), Single(), Replicated(2)], "perf(pattern=...) lists Replicated(replicas=2, balance='round-robin')"),
 ]
 
 
-@pytest.mark.parametrize(("patterns", "message"), BAD_LISTS, ids=["empty", "no pattern", "class", "twice"])
+@pytest.mark.parametrize(("patterns", "message"), BAD_LISTS, ids=["empty", "no pattern", "no name", "class", "twice"])
 def test_a_list_that_makes_no_tests_is_refused(patterns: list[Any], message: str) -> None:
     with pytest.raises(SettingError) as caught:
-        patterns_of({"pattern": patterns})
+        patterns_of({"pattern": patterns}, {}, {})
     assert str(caught.value).startswith(message)
 
 
-@pytest.mark.parametrize(("patterns", "message"), BAD_LISTS, ids=["empty", "no pattern", "class", "twice"])
+@pytest.mark.parametrize(("patterns", "message"), BAD_LISTS, ids=["empty", "no pattern", "no name", "class", "twice"])
 def test_a_list_that_makes_no_tests_is_refused_where_the_settings_are_read(patterns: list[Any], message: str) -> None:
     """There a usage error can end the run; what is not told there is told nowhere."""
     with pytest.raises(SettingError) as caught:

@@ -66,12 +66,15 @@ ENDLESS = {  # answers that end where the connection ends: bytes of the head, bo
 class Bench:
     """The owner of one connection, and the server that it talks to."""
 
-    def __init__(self, messages: tuple[bytes, ...], *, keep: bool, address: tuple[str, int] | None = None) -> None:
+    def __init__(
+        self, messages: tuple[bytes, ...], *, keep: bool, address: tuple[str, int] | None = None, follow: bool = False
+    ) -> None:
         self.selector: selectors.BaseSelector = selectors.DefaultSelector()
         self.recording = Recording()
         self.answers = Answers(100) if keep else None
         self.connect_ns = array("q")
         self.messages = messages
+        self.follow = follow
         self.failures: list[bool] = []
         self.then: list[int] = []  # requests sent at once when the one before is answered, as a closed loop does
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -509,3 +512,45 @@ def test_ipv6_addresses_are_connected_to() -> None:
             bench.turn()
             bench.deliver(peer, LENGTH)
         assert bench.rows == [200]
+
+
+class TestAcceptedRequests:
+    """Answers of 202, whose result is asked for at their location, where the owner says so."""
+
+    ACCEPTED = b"HTTP/1.1 202 Accepted\r\nLocation: /v1/jobs/7\r\ncontent-length: 2\r\n\r\n{}"
+    RESULT = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
+
+    @pytest.mark.parametrize("keep", [False, True], ids=["times-only", "keeping-answers"])
+    @pytest.mark.parametrize("times", [1, 3])
+    def test_the_result_is_asked_for_until_it_is_there(self, keep: bool, times: int) -> None:
+        asked = b"GET /v1/jobs/7 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+        with Bench((REQUEST,), keep=keep, follow=True) as bench:
+            peer = bench.request()
+            for _ in range(times):
+                bench.deliver(peer, self.ACCEPTED)
+                assert read(peer, len(asked)) == asked
+                assert bench.rows == []
+            bench.deliver(peer, self.RESULT)
+            expect(bench, 200, len(self.RESULT), b"hello")
+            assert not is_closed_now(peer)
+
+    def test_it_is_the_end_of_the_request_where_nobody_follows(self) -> None:
+        with Bench((REQUEST,), keep=False) as bench:
+            bench.deliver(bench.request(), self.ACCEPTED)
+            assert bench.rows == [202]
+
+    @pytest.mark.parametrize(
+        ("answer", "failure"),
+        [
+            (b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n", Failure.MALFORMED),
+            (
+                b"HTTP/1.1 202 Accepted\r\nlocation: /j\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+                Failure.CLOSED,
+            ),
+        ],
+        ids=["without-location", "closing"],
+    )
+    def test_an_acceptance_that_leads_nowhere_is_a_failure(self, answer: bytes, failure: Failure) -> None:
+        with Bench((REQUEST,), keep=False, follow=True) as bench:
+            bench.deliver(bench.request(), answer)
+            assert bench.rows == [failure]

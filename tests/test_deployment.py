@@ -137,16 +137,16 @@ class TestKnowing:
     def test_a_late_answer_is_not_taken_for_the_next(
         self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("pytest_mlpatterns.serve.deployment._ANSWER_TIMEOUT_S", 0.2)
+        monkeypatch.setattr("pytest_mlpatterns.serve.member._ANSWER_TIMEOUT_S", 0.2)
         (pid,) = deployment.pids
         process = psutil.Process(pid)
         process.suspend()
         try:
-            with pytest.raises(DeploymentError, match=f"double: process {pid} does not answer"):
+            with pytest.raises(DeploymentError, match=f"service: process {pid} does not answer"):
                 deployment.stats()
         finally:
             process.resume()
-        monkeypatch.setattr("pytest_mlpatterns.serve.deployment._ANSWER_TIMEOUT_S", 30)
+        monkeypatch.setattr("pytest_mlpatterns.serve.member._ANSWER_TIMEOUT_S", 30)
         deployment.predict(1)
         assert deployment.stats().replica_requests == (1,)
 
@@ -155,7 +155,7 @@ class TestDying:
     def test_statistics_of_a_killed_process_say_which_and_how(self, deployment: Deployment) -> None:
         (pid,) = deployment.pids
         kill(pid)
-        with pytest.raises(DeploymentError, match=f"double: process {pid} ended with signal SIGKILL"):
+        with pytest.raises(DeploymentError, match=f"service: process {pid} ended with signal SIGKILL"):
             deployment.stats()
 
     def test_asking_a_killed_process_says_which_and_how(self, deployment: Deployment) -> None:

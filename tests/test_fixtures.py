@@ -213,6 +213,21 @@ class Sleeps:
         return batch
 
 
+class Fragile:
+    # serves for a while, and then kills its process under load
+
+    def __init__(self):
+        self.left = 20
+
+    def __call__(self, batch):
+        self.left -= 1
+        if not self.left:
+            import signal
+
+            os.kill(os.getpid(), signal.SIGKILL)
+        return batch
+
+
 @pytest.mark.perf(payload=[1])
 def test_no_model(perf):
     raise AssertionError("the body ran")
@@ -280,6 +295,24 @@ def test_model_answers_what_cannot_be_sent(perf): pass
 def test_model_takes_too_long(perf): pass
 
 
+@pytest.mark.perf(model=Fragile, payload=[1], pattern="microservice", duration="300ms", warmup="0s")
+def test_service_is_killed_under_load(perf): pass
+
+
+@pytest.mark.perf(model=Fragile, payload=[1], pattern="microservice")
+def test_service_is_killed_under_predict(perf):
+    for value in range(100):
+        assert perf.predict(value) == value
+
+
+@pytest.mark.perf(model=CannotLoad, payload=[1], pattern="microservice")
+def test_service_cannot_load(perf): pass
+
+
+@pytest.mark.perf(model=cannot_answer, payload=[1], pattern="microservice")
+def test_service_cannot_answer(perf): pass
+
+
 LOCK = __import__("threading").Lock()
 
 
@@ -334,6 +367,16 @@ SAID = {
     "test_model_answers_too_few": ["the model returned 0 outputs for 1 inputs"],
     "test_model_answers_what_cannot_be_sent": ["outputs that cannot be sent", "object"],
     "test_model_takes_too_long": ["Sleeps is still loading after 1.00 s", "startup_timeout=", "--perf-startup-timeout"],
+    "test_service_is_killed_under_load": ["service: process ", " ended with signal SIGKILL"],
+    "test_service_is_killed_under_predict": [
+        "/v1/models/Fragile:predict answered 502: ",
+        "the service behind closed the connection under a request; its process may have died",
+    ],
+    "test_service_cannot_load": ["CannotLoad failed to load", "FileNotFoundError: digits.joblib"],
+    "test_service_cannot_answer": [
+        "cannot_answer failed on its first inference, of perf_payload item 0: 500",
+        'raise ZeroDivisionError("mean of nothing")',
+    ],
     "test_model_holds_what_cannot_leave": ["cannot be sent to another process", "lock", "a class that builds it there"],
     "TestTarget.test_target_is_text": ["perf_target is 'http://127.0.0.1:1/'", "expected Url("],
     "TestNobody.test_nobody_answers": ["http://127.0.0.1:1/predict: ConnectError", "does the service run?"],
@@ -396,6 +439,28 @@ def test_open_loop(perf):
     assert perf.metrics.rtm_ns.value >= 500_000_000
 
 
+@pytest.mark.perf(pattern="microservice", duration="300ms")
+def test_microservice(perf):
+    metrics = perf.metrics
+    assert positive(metrics.hop_ns)
+    assert metrics.hop_ns.value < metrics.rtm_ns.value  # the model's millisecond is no part of the hop
+    (layer,) = metrics.layers
+    assert (layer.layer, layer.place, layer.counters.get("errors", 0)) == ("hop", 0, 0)
+    assert layer.counters["calls"] == sum(layer.spreads["hop_ns"].values()) > 0
+    for name in ("cache_hit_ratio", "batch_size", "queue_depth", "queue_wait_ns", "replica_share", "bottleneck"):
+        assert getattr(metrics, name) is None, name
+
+
+def test_without_a_pattern_there_is_no_hop(perf):
+    assert perf.metrics.hop_ns is None
+    assert perf.metrics.layers == ()
+
+
+@pytest.mark.perf(pattern=["single", "microservice(replicas=2)", Replicated()])
+def test_named(perf):
+    assert perf.predict(4) == 8
+
+
 def test_predict(perf):
     assert [perf.predict(value) for value in (1, 2.5)] == [2, 5.0]
     with pytest.raises(DeploymentError, match=r"answered 500: .*the model raised TypeError"):
@@ -416,6 +481,20 @@ def test_deploy(perf_deploy):
         assert [deployment.predict(4), deployment.predict(5)] == [8, 10]
         assert sum(deployment.stats().replica_requests) == sum(before) + 2
     assert psutil.wait_procs(processes, timeout=10)[1] == []
+
+
+def test_deploy_takes_a_pattern_by_name(perf_deploy):
+    with perf_deploy("microservice") as deployment:
+        assert len(deployment.pids) == 2
+        assert deployment.predict(4) == 8
+        (hop,) = deployment.stats().layers_named("hop")
+        assert hop.counters["calls"] == deployment.stats().replica_requests[0] >= 1
+
+
+def test_deploy_refuses_a_name_that_it_does_not_know(perf_deploy):
+    with pytest.raises(ValueError, match=r"names the pattern 'microservices', did you mean microservice\\?"):
+        with perf_deploy("microservices"):
+            raise AssertionError("the body ran")
 
 
 def test_deploy_takes_another_model(perf_deploy):
@@ -505,6 +584,13 @@ def test_a_model_that_cannot_load_is_a_failed_test_under_xdist_too(tmp_path: Pat
         "test_open_loop",
         "test_predict",
         "test_deploy",
+        "test_microservice",
+        "test_without_a_pattern_there_is_no_hop",
+        "test_named[single]",
+        "test_named[microservice(replicas=2)]",
+        "test_named[replicated]",
+        "test_deploy_takes_a_pattern_by_name",
+        "test_deploy_refuses_a_name_that_it_does_not_know",
         "test_deploy_takes_another_model",
         "test_deploy_refuses_another_wire",
         "test_both",
@@ -513,6 +599,28 @@ def test_a_model_that_cannot_load_is_a_failed_test_under_xdist_too(tmp_path: Pat
 )
 def test_what_a_test_can_ask(measured: Run, test: str) -> None:
     assert _passed(measured, test)
+
+
+def test_patterns_of_the_command_line_are_measured_one_by_one(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+    project = Project().with_tests(
+        """
+        def test_open(perf):
+            assert perf.predict(4) == 8
+            assert (perf.metrics.hop_ns is None) == ("single" in __import__("os").environ["PYTEST_CURRENT_TEST"])
+
+        @pytest.mark.perf(pattern="replicated")
+        def test_named(perf):
+            assert perf.predict(4) == 8
+        """
+    )
+    run = project.run(tmp_path, "--perf-patterns", "single,microservice", "--perf-json", "out.json", *distribution)
+    assert run.outcomes == {"passed": 3}
+    setups = {result["test"].rpartition("::")[2]: result["setup"] for result in run.json("out.json")["results"]}
+    assert {test: setup["pattern"] for test, setup in setups.items()} == {
+        "test_open[single]": "single",
+        "test_open[microservice]": "microservice",
+        "test_named": "replicated",
+    }
 
 
 class _Service(http.server.BaseHTTPRequestHandler):

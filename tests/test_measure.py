@@ -23,7 +23,7 @@ from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate
 from pytest_mlpatterns.measure import Bench, Interrupted, LoadPlan
 from pytest_mlpatterns.serve.local import attach, launch
-from pytest_mlpatterns.serve.model import pack
+from pytest_mlpatterns.serve.model import recipe_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,8 +75,7 @@ def a_bench(
     smoke: bool = False,
 ) -> Iterator[Bench]:
     def start() -> Deployment:
-        topology = (pattern or Single()).topology()
-        return launch(pack(model, [HERE]), topology, a_startup(directory, INPUTS))
+        return launch(recipe_of(pattern or Single(), model, [HERE]), a_startup(directory, INPUTS))
 
     bench = Bench(start, plan, generator, on_progress, smoke=smoke)
     try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from synthetic import MS, START_NS, S, capacity, even_launch, launch, noisy_launch, samples, usage
+from synthetic import LAYERS, MS, START_NS, S, capacity, even_launch, launch, noisy_launch, samples, usage
 
 from pytest_mlpatterns.errors import UncountableResultError
+from pytest_mlpatterns.insight import LayerStats, PatternStats
 from pytest_mlpatterns.metrics import METRICS, Metrics, metric_named, percentile_metric, why_limited
-from pytest_mlpatterns.records import GeneratorReport, Launch, PatternStats
+from pytest_mlpatterns.records import GeneratorReport, Launch
 
 DUE = START_NS + np.arange(600) * 5 * MS
 
@@ -200,8 +201,63 @@ def test_a_percentile_close_to_the_maximum_is_not_named_after_the_maximum() -> N
     assert percentile_metric(99.99999).name == "p99.99999"
 
 
-def test_only_rates_are_better_when_higher() -> None:
-    assert [name for name, metric in METRICS.items() if metric.better == "higher"] == ["throughput", "nmrt"]
+def test_rates_hits_and_batches_are_better_when_higher() -> None:
+    assert [name for name, metric in METRICS.items() if metric.better == "higher"] == [
+        "throughput",
+        "nmrt",
+        "cache_hit_ratio",
+        "batch_size",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("figure", "value"),
+    [
+        ("cache_hit_ratio", 0.75),
+        ("cache_hit_ns", 20_000),
+        ("cache_miss_ns", 4 * MS),
+        ("batch_size", 4),
+        ("batch_wait_ns", 2 * MS),
+        ("queue_depth", 2),
+        ("queue_wait_ns", MS),
+        ("hop_ns", 200_000),
+    ],
+)
+def test_what_a_pattern_knows_of_itself_is_a_metric_and_none_without_the_pattern(figure: str, value: float) -> None:
+    knowing = launch(samples(DUE, MS), stats=PatternStats(layers=LAYERS))
+    found = getattr(Metrics((knowing, knowing)), figure)
+    assert found.value == pytest.approx(value)
+    assert found.low <= found.value <= found.high
+    for stats in (None, PatternStats(replica_requests=(5,)), PatternStats(layers=(LayerStats(0, "pipeline"),))):
+        assert getattr(Metrics((launch(samples(DUE, MS), stats=stats),)), figure) is None
+
+
+def test_a_queue_that_was_always_empty_has_a_depth_of_nothing() -> None:
+    empty = LayerStats(0, "queued", {"depth_ns": 0, "observed_ns": 3 * S})
+    depth = Metrics((launch(samples(DUE, MS), stats=PatternStats(layers=(empty,))),)).queue_depth
+    assert depth is not None
+    assert (depth.value, depth.low, depth.high) == (0, 0, 0)
+
+
+def test_the_layers_are_those_of_the_last_launch() -> None:
+    first, last = (launch(samples(DUE, MS), stats=PatternStats(layers=(layer,))) for layer in LAYERS[:2])
+    assert Metrics((first, last)).layers == LAYERS[1:2]
+    assert Metrics((last, even_launch())).layers == ()
+
+
+@pytest.mark.parametrize(("layer", "spread"), [("pipeline", "stage"), ("ensemble", "model")])
+def test_stages_and_models_tell_their_mean_time_and_the_slowest_is_the_bottleneck(layer: str, spread: str) -> None:
+    spreads = {f"{spread}:shift": {MS: 3, 5 * MS: 1}, f"{spread}:sum": {3 * MS: 2}, f"{spread}:idle": {}}
+    knowing = launch(samples(DUE, MS), stats=PatternStats(layers=(*LAYERS, LayerStats(3, layer, {}, spreads))))
+    metrics = Metrics((knowing,))
+    assert metrics.stage_ns == {"shift": 2 * MS, "sum": 3 * MS}
+    assert metrics.bottleneck == "sum"
+
+
+def test_without_stages_there_is_no_bottleneck() -> None:
+    metrics = Metrics((noisy_launch(1),))
+    assert metrics.stage_ns == {}
+    assert metrics.bottleneck is None
 
 
 def test_nmrt_is_pooled_over_the_searches_without_an_objective() -> None:

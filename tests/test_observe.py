@@ -83,7 +83,7 @@ def usage_of(observer: Observer) -> Usage:
 
 class TestUsage:
     def test_cpu_grows_by_what_the_process_used(self, burner: Burner) -> None:
-        observer = Observer([burner.pid])
+        observer = Observer(lambda: [burner.pid])
         before = burner.burn(1)
         observer.sample()
         used = burner.burn() - before
@@ -93,7 +93,7 @@ class TestUsage:
         assert 0.8 * used < gained < 1.2 * used + 50_000_000
 
     def test_what_other_processes_use_is_not_counted(self, burner: Burner) -> None:
-        observer = Observer([burner.pid])
+        observer = Observer(lambda: [burner.pid])
         burner.burn(1)
         other = Burner()
         try:
@@ -108,7 +108,7 @@ class TestUsage:
         parent = Burner(WITH_CHILD)
         try:
             child = parent.read()
-            observer = Observer([parent.pid])
+            observer = Observer(lambda: [parent.pid])
             observer.sample()
             parent.burn()
             observer.sample()
@@ -121,7 +121,7 @@ class TestUsage:
 
     def test_a_process_that_is_started_later_is_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("pytest_mlpatterns.observe._TREE_REFRESH_NS", 0)
-        observer = Observer([os.getpid()])
+        observer = Observer(lambda: [os.getpid()])
         observer.sample()
         before = time.process_time_ns()
         late = Burner()
@@ -137,7 +137,7 @@ class TestUsage:
 
     def test_a_process_that_ended_keeps_what_it_used(self) -> None:
         burner = Burner()
-        observer = Observer([burner.pid])
+        observer = Observer(lambda: [burner.pid])
         try:
             burner.burn()
             observer.sample()
@@ -154,7 +154,7 @@ class TestUsage:
     def test_several_roots_are_added_up(self, burner: Burner) -> None:
         other = Burner()
         try:
-            observer = Observer([burner.pid, other.pid])
+            observer = Observer(lambda: [burner.pid, other.pid])
             burner.burn(1)
             other.burn(1)
             observer.sample()
@@ -166,7 +166,7 @@ class TestUsage:
         assert np.diff(usage_of(observer).cpu_ns)[0] > 0.8 * 2 * WORK_NS
 
     def test_cumulative_figures_never_fall_and_times_are_of_our_clock(self, burner: Burner) -> None:
-        observer = Observer([burner.pid])
+        observer = Observer(lambda: [burner.pid])
         begin = time.perf_counter_ns()
         for _ in range(5):
             observer.sample()
@@ -178,32 +178,51 @@ class TestUsage:
         assert {len(column) for column in (usage.time_ns, usage.cpu_ns, usage.rss_bytes, usage.machine_busy_ns)} == {5}
 
     def test_the_machine_is_busy_with_the_process_too(self, burner: Burner) -> None:
-        observer = Observer([burner.pid])
+        observer = Observer(lambda: [burner.pid])
         observer.sample()
         burner.burn(400_000_000)
         observer.sample()
         assert np.diff(usage_of(observer).machine_busy_ns)[0] > 200_000_000
 
     def test_without_roots_or_samples_there_is_nothing_to_tell(self, burner: Burner) -> None:
-        nobody = Observer([])
+        nobody = Observer(lambda: [])
         nobody.sample()
         assert nobody.usage() is None
-        assert Observer([burner.pid]).usage() is None
+        assert Observer(lambda: [burner.pid]).usage() is None
 
-    def test_a_root_that_does_not_run_uses_nothing(self) -> None:
+    def test_of_a_root_that_never_ran_there_is_nothing_to_tell(self) -> None:
         burner = Burner()
         burner.end()
-        observer = Observer([burner.pid])
+        observer = Observer(lambda: [burner.pid])
         observer.sample()
-        assert usage_of(observer).cpu_ns.tolist() == [0]
-        assert usage_of(observer).rss_bytes.tolist() == [0]
+        assert observer.usage() is None
+
+    def test_a_root_that_takes_the_place_of_another_is_followed_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As a replaced worker does; what the one before it used still counts."""
+        monkeypatch.setattr("pytest_mlpatterns.observe._TREE_REFRESH_NS", 0)
+        first, second = Burner(), Burner()
+        roots = [first.pid]
+        try:
+            observer = Observer(lambda: roots)
+            first.burn()
+            observer.sample()
+            first.end()
+            roots[:] = [second.pid]
+            second.burn()
+            observer.sample()
+        finally:
+            first.end()
+            second.end()
+        cpu_ns = usage_of(observer).cpu_ns
+        assert cpu_ns[1] > 1.6 * WORK_NS
+        assert cpu_ns[1] - cpu_ns[0] > 0.8 * WORK_NS
 
 
 class TestFacts:
     def test_cores_are_those_that_this_process_may_use(self) -> None:
         cores = available_cores()
         assert 1 <= cores <= (os.cpu_count() or 1)
-        observer = Observer([os.getpid()])
+        observer = Observer(lambda: [os.getpid()])
         observer.sample()
         assert usage_of(observer).cores == cores
 

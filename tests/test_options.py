@@ -32,6 +32,7 @@ WRONG = {
     "duration": ("1ms", " is '1ms', expected at least 100ms"),
     "inconclusive": ("perhaps", " is 'perhaps', expected one of warn, fail, pass"),
     "json": (".", " . is a directory; name a file"),
+    "patterns": ("single,cachd", " names the pattern 'cachd', did you mean cached? expected one of single, "),
     "smoke": ("maybe", " is 'maybe', expected true or false"),
     "startup-timeout": ("soon", " is 'soon', expected a time with its unit"),
     "tolerance": ("-1", " is '-1', expected a share that is not negative"),
@@ -118,6 +119,7 @@ def test_every_key_can_stand_in_the_ini_file(tmp_path: Path, distribution: tuple
         perf_duration="200ms",
         perf_inconclusive="pass",
         perf_json="out.json",
+        perf_patterns="single",
         perf_smoke="false",
         perf_startup_timeout="50s",
         perf_tolerance="20%",
@@ -129,7 +131,7 @@ def test_every_key_can_stand_in_the_ini_file(tmp_path: Path, distribution: tuple
     assert result["launch_count"] == 1  # the budget is spent by the first
     assert result["blocks"] == 8
     assert result["requests"] <= 11
-    assert run.json("base.json")["tests"].keys() == {"test_perf.py::test_it"}
+    assert run.json("base.json")["tests"].keys() == {"test_perf.py::test_it[single]"}
 
 
 def test_the_result_file_holds_every_result(tmp_path: Path) -> None:

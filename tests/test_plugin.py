@@ -19,8 +19,12 @@ WRONG_MARKERS = {
     "positional": ("Single()", ["positional argument", "keywords only", "pattern="]),
     "a pattern's class": ("pattern=Single", ["perf(pattern=...) is the class Single", "write Single()"]),
     "no pattern": ("pattern=3", ["perf(pattern=...) is 3", "expected a pattern"]),
+    "an unknown name": ("pattern='cachd'", ["perf(pattern=...) names the pattern 'cachd'", "did you mean cached?"]),
+    "an unknown argument": ("pattern='cached(size=3)'", ["perf(pattern=...) gives 'size=3' to cached", "max_entries="]),
+    "a pattern that needs code": ("pattern='ensemble'", ["perf(pattern=...) names 'ensemble'", "needs code"]),
+    "an impossible value": ("pattern='replicated(replicas=1)'", ["perf(pattern=...): Replicated(replicas=1)"]),
     "no pattern in the list": ("pattern=[Single(), 3]", ["perf(pattern=...) is 3", "expected a pattern"]),
-    "an empty list": ("pattern=[]", ["perf(pattern=[]) is empty"]),
+    "an empty list": ("pattern=[]", ["perf(pattern=...) is empty", "write [Single()]"]),
     "one pattern twice": ("pattern=[Single(), Single()]", ["Single() twice"]),
     "no callers": ("concurrency=0", ["concurrency is 0", "1 to 4096"]),
     "half a caller": ("concurrency=1.5", ["concurrency is 1.5", "whole number"]),
@@ -84,9 +88,90 @@ def test_a_list_of_patterns_makes_one_test_each(pytester: pytest.Pytester) -> No
     ]
 
 
-def test_one_pattern_makes_one_test_without_an_id(pytester: pytest.Pytester) -> None:
-    run = _marked("pattern=Replicated()").run_inside(pytester, "--collect-only", "-q")
+@pytest.mark.parametrize("pattern", ["Replicated()", "'replicated'", "Cached() | Batched()"])
+def test_one_pattern_makes_one_test_without_an_id(pytester: pytest.Pytester, pattern: str) -> None:
+    run = _marked(f"pattern={pattern}").run_inside(pytester, "--collect-only", "-q")
     assert "test_it.py::test_it\n" in run.out
+
+
+NAMING = """
+import pytest
+from pytest_mlpatterns import Batched, Cached
+
+def test_open(perf): pass
+
+@pytest.mark.perf(concurrency=2)
+def test_marked(perf): pass
+
+@pytest.mark.perf(pattern=Cached() | Batched())
+def test_value(perf): pass
+
+@pytest.mark.perf(pattern="cached")
+def test_name(perf): pass
+
+@pytest.mark.perf(pattern=["single", "Cached(ttl=30s) | batched"])
+def test_names(perf): pass
+
+def test_plain(): pass
+"""
+OPEN = ("test_open", "test_marked")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ini", "ids"),
+    [
+        ((), {}, [*OPEN]),
+        (
+            ("--perf-patterns", "single,microservice"),
+            {},
+            [f"{test}[{pattern}]" for test in OPEN for pattern in ("single", "microservice")],
+        ),
+        ((), {"perf_patterns": "cached|batched"}, [f"{test}[cached|batched]" for test in OPEN]),
+        (("--perf-patterns=single",), {"perf_patterns": "cached,batched"}, [f"{test}[single]" for test in OPEN]),
+    ],
+    ids=["nowhere", "command line", "ini file", "command line over ini file"],
+)
+def test_patterns_of_the_command_line_make_tests_of_those_that_name_none(
+    pytester: pytest.Pytester, arguments: tuple[str, ...], ini: dict[str, str], ids: list[str]
+) -> None:
+    run = EMPTY.with_file("test_it.py", NAMING).with_ini(**ini).run_inside(pytester, "--collect-only", "-q", *arguments)
+    assert [line.removeprefix("test_it.py::") for line in run.out.splitlines() if "::" in line] == [
+        *ids,
+        "test_value",
+        "test_name",
+        "test_names[single]",
+        "test_names[cached(ttl=30s)|batched]",
+        "test_plain",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("single,cachd", "names the pattern 'cachd', did you mean cached? expected one of single, "),
+        ("cached(max_entries=0)", ": Cached(max_entries=0), expected a whole number from 1 to "),
+        (",", "is empty, expected at least one pattern"),
+    ],
+)
+@pytest.mark.parametrize("level", ["option", "ini"])
+def test_a_bad_name_of_a_pattern_ends_the_run_with_one_line(
+    pytester: pytest.Pytester, text: str, words: str, level: str
+) -> None:
+    project = EMPTY.with_file("test_it.py", NAMING).with_ini(**({"perf_patterns": text} if level == "ini" else {}))
+    run = project.run_inside(pytester, *(["--perf-patterns", text] if level == "option" else []))
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    (line,) = filter(None, run.errors)
+    assert line.startswith("ERROR: --perf-patterns" if level == "option" else "ERROR: ini key perf_patterns")
+    assert words in line
+    assert "Traceback" not in run.out
+
+
+def test_a_bad_name_of_a_pattern_ends_a_distributed_run_with_one_line(tmp_path: Path) -> None:
+    run = EMPTY.with_file("test_it.py", NAMING).run(tmp_path, "--perf-patterns", "cachd", "-n", "2")
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    (line,) = filter(None, run.errors)
+    assert line.startswith("ERROR: --perf-patterns names the pattern 'cachd'")
+    assert "INTERNALERROR" not in run.out
 
 
 def test_one_of_the_patterns_can_be_chosen_by_its_id(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import execnet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import ENVIRONMENT, PROPERTY, SETUP, judgement, result
+from synthetic import ENVIRONMENT, LAYERS, PROPERTY, SETUP, judgement, result
 
+from pytest_mlpatterns.insight import LayerStats
 from pytest_mlpatterns.records import (
     Capacity,
     Environment,
@@ -18,7 +19,6 @@ from pytest_mlpatterns.records import (
     Judgement,
     LaunchValue,
     Outcome,
-    PatternStats,
     Setup,
     Step,
     TestResult,
@@ -44,6 +44,15 @@ CAPACITIES = st.builds(
     stopped=NAMES,
     at_least=st.booleans(),
     objective=st.none() | NAMES,
+)
+COUNTS = st.integers(0, 2**62)
+ANY_LAYER = st.builds(
+    LayerStats,
+    place=st.integers(0, 63),
+    layer=NAMES,
+    counters=st.dictionaries(NAMES, COUNTS, max_size=3),
+    spreads=st.dictionaries(NAMES, st.dictionaries(COUNTS, COUNTS, max_size=3), max_size=2),
+    courses=st.dictionaries(NAMES, st.lists(st.tuples(COUNTS, COUNTS), max_size=3).map(tuple), max_size=2),
 )
 RESULTS = st.builds(
     TestResult,
@@ -72,6 +81,7 @@ RESULTS = st.builds(
     notes=st.lists(NAMES, max_size=3).map(tuple),
     load_over_time=st.lists(st.tuples(FINITE, FINITE, FINITE), max_size=3).map(tuple),
     capacities=st.lists(CAPACITIES, max_size=2).map(tuple),
+    layers=st.lists(ANY_LAYER, max_size=2).map(tuple),
     generator=st.dictionaries(NAMES, st.none() | st.booleans() | FINITE, max_size=3),
     interrupted=st.booleans(),
 )
@@ -91,12 +101,13 @@ def test_a_result_survives_a_trip_between_processes(original: TestResult) -> Non
 
 
 def test_a_result_comes_back_with_the_types_that_it_had() -> None:
-    original = result(judgements=(judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4)),))
+    original = result(judgements=(judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4)),), layers=LAYERS)
     back = TestResult.from_json(json.loads(json.dumps(original.to_json())))
     assert isinstance(back.setup, Setup)
     assert isinstance(back.judgements[0], Judgement)
     assert back.judgements[0].outcome is Outcome.FAIL
     assert back.judgements[0].change == Estimate(0.3, 0.2, 0.4)
+    assert back.layers == LAYERS
     assert all(isinstance(values, tuple) for values in (*back.metrics.values(), *back.launches.values()))
 
 
@@ -142,19 +153,6 @@ def test_a_machine_is_identified_by_what_stays_the_same() -> None:
 
 def test_a_window_knows_its_length() -> None:
     assert Window(100, 350).duration_ns == 250
-
-
-def test_counters_since_an_earlier_reading_are_what_was_gained() -> None:
-    earlier = PatternStats(replica_requests=(10, 20), tracebacks=("one",))
-    now = PatternStats(replica_requests=(15, 40), tracebacks=("one", "two"))
-    gained = now.since(earlier)
-    assert gained.replica_requests == (5, 20)
-    assert gained.tracebacks == ("one", "two")
-
-
-def test_readings_of_different_deployments_cannot_be_subtracted() -> None:
-    with pytest.raises(ValueError, match=r"zip\(\) argument 2 is longer"):
-        PatternStats(replica_requests=(1,)).since(PatternStats(replica_requests=(1, 2)))
 
 
 def test_an_outcome_is_its_own_text() -> None:

@@ -14,13 +14,14 @@ import shlex
 from pathlib import Path
 
 import pytest
-from synthetic import ENVIRONMENT, MS, SETUP, capacity, judgement, result
+from synthetic import ENVIRONMENT, LAYERS, MS, SETUP, S, capacity, judgement, result
 
 from pytest_mlpatterns.baseline import Entry
+from pytest_mlpatterns.insight import LayerStats
 from pytest_mlpatterns.load.job import Failure, Progress, describe_failures
 from pytest_mlpatterns.metrics import METRICS
 from pytest_mlpatterns.records import Estimate, Judgement, LaunchValue, Outcome, TestResult
-from pytest_mlpatterns.reports.facts import describe_capacity, failure_text
+from pytest_mlpatterns.reports.facts import describe_capacity, describe_layer, failure_text
 from pytest_mlpatterns.reports.results import FORMAT, VERSION, results_json
 from pytest_mlpatterns.reports.terminal import live_text, summary_lines, update_lines
 from pytest_mlpatterns.verdict import judge_change, judge_limit
@@ -234,9 +235,44 @@ def test_a_capacity_search_is_told_in_one_line(at_least: bool, objective: str | 
     assert describe_capacity(capacity(400, at_least=at_least, objective=objective)).startswith(text)
 
 
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        (LAYERS[0], "cached: 75.0 % hits, a hit takes 20.0 µs, a miss takes 4.00 ms"),
+        (
+            LayerStats(0, "cached", {"hits": 5, "coalesced": 5, "store_errors": 2}, {"hit_ns": {MS: 5}}),
+            "cached: 100 % hits, a hit takes 1.00 ms; 5 joined a call under way; 2 requests could not use the store",
+        ),
+        (LAYERS[1], "batched: 4.00 inputs a call, wait 2.00 ms, call 3.00 ms"),
+        (LAYERS[2], "queued: 2.00 waiting on average, wait 1.00 ms"),
+        (LAYERS[3], "hop: 200 µs there and back"),
+        (
+            LayerStats(0, "pipeline", {}, {"stage:shift": {1000: 1, 3000: 1}, "stage:model": {5 * MS: 2}}),
+            "pipeline: shift 2.00 µs, model 5.00 ms",
+        ),
+        (
+            LayerStats(0, "ensemble", {"last:a": 1}, {"model:a": {MS: 1}, "model:b": {2 * MS: 1}}),
+            "ensemble: a 1.00 ms, b 2.00 ms",
+        ),
+        (
+            LayerStats(1, "queued", {"observed_ns": S, "rejected": 1234, "lost": 0, "redelivered": 2}, {}),
+            "queued: 0 waiting on average, wait 0 ns; 1,234 rejected; 2 given to a worker again",
+        ),
+        (LayerStats(1, "hop", {"errors": 3}), "hop: 3 failed"),
+        (LayerStats(0, "cached", {"hits": 0, "misses": 0}), ""),
+        (LayerStats(0, "batched"), ""),
+    ],
+    ids=lambda value: value.layer if isinstance(value, LayerStats) else "",
+)
+def test_what_a_layer_knows_of_itself_is_told_in_one_line(layer: LayerStats, text: str) -> None:
+    assert describe_layer(layer) == text
+
+
 def test_the_result_file_has_every_result_and_where_it_was_measured() -> None:
     slower = judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4))
-    judged = result(judgements=(slower,), passed=False, failed_requests={"500": 3}, capacities=(capacity(),))
+    judged = result(
+        judgements=(slower,), passed=False, failed_requests={"500": 3}, capacities=(capacity(),), layers=LAYERS
+    )
     text = results_json([result(), judged], ENVIRONMENT, "2026-11-24T12:00:00+00:00")
     check_golden("results.json", text)
     data = json.loads(text)

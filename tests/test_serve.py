@@ -22,7 +22,7 @@ from services.processes import our_children, survivors
 
 from pytest_mlpatterns import DeploymentError, ModelLoadError, Replicated, SettingError
 from pytest_mlpatterns.load.job import Balance
-from pytest_mlpatterns.serve.app import ModelApp
+from pytest_mlpatterns.serve.app import Answering, ModelApp
 from pytest_mlpatterns.serve.model import pack
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ def fail(batch: list[Any]) -> list[Any]:
     raise ValueError(f"bad input {batch[0]}")
 
 
+def app_of(model: Callable[[list[Any]], Any], name: str, max_body_bytes: int) -> ModelApp:
+    return ModelApp(Answering(model), name, max_body_bytes)
+
+
 def ask(
     app: ModelApp, body: bytes | AsyncIterator[bytes] | None = None, method: str = "POST", path: str = PREDICT
 ) -> httpx.Response:
@@ -76,7 +80,7 @@ async def pieces_of(data: bytes, size: int) -> AsyncIterator[bytes]:
 class TestFace:
     @pytest.mark.parametrize("model", [double, double_later, LaterDouble(), lambda batch: tuple(double(batch))])
     def test_predictions_are_the_outputs_in_order(self, model: Callable[[list[Any]], Any]) -> None:
-        response = ask(ModelApp(model, "m", 1000), b'{"instances": [1, 2.5, "ab"]}')
+        response = ask(app_of(model, "m", 1000), b'{"instances": [1, 2.5, "ab"]}')
         assert response.status_code == 200
         assert response.json() == {"predictions": [2, 5.0, "abab"]}
         assert response.headers["content-type"] == "application/json"
@@ -95,7 +99,7 @@ class TestFace:
         ids=["ints", "floats", "strided", "text", "scalars", "nested", "bools"],
     )
     def test_numpy_outputs_are_sent_as_numbers(self, outputs: Any, sent: list[Any]) -> None:
-        response = ask(ModelApp(lambda _: outputs, "m", 1000), b'{"instances": [1, 2]}')
+        response = ask(app_of(lambda _: outputs, "m", 1000), b'{"instances": [1, 2]}')
         assert response.json() == {"predictions": sent}
 
     @pytest.mark.parametrize(
@@ -103,7 +107,7 @@ class TestFace:
         [b"", b"{", b"[1]", b"{}", b'{"inputs": [1]}', b'{"instances": []}', b'{"instances": 1}', b'{"instances": {}}'],
     )
     def test_a_body_of_another_form_is_400_and_says_what_is_expected(self, body: bytes) -> None:
-        response = ask(ModelApp(double, "m", 1000), body)
+        response = ask(app_of(double, "m", 1000), body)
         assert response.status_code == 400
         assert "JSON" in response.json()["error"] or '{"instances": [...]}' in response.json()["error"]
 
@@ -122,17 +126,17 @@ class TestFace:
         ],
     )
     def test_every_other_address_has_its_status(self, method: str, path: str, status: int) -> None:
-        app = ModelApp(double, "m", 1000)
-        response = ask(app, None, method, path)
+        answering = Answering(double)
+        response = ask(ModelApp(answering, "m", 1000), None, method, path)
         assert response.status_code == status
         assert ("error" in response.json()) == (status >= 400)
-        assert app.predict_requests == 0
+        assert answering.requests == 0
 
     def test_the_wrong_address_is_told_the_right_one(self) -> None:
-        assert PREDICT in ask(ModelApp(double, "m", 1000), None, "GET", "/predict").json()["error"]
+        assert PREDICT in ask(app_of(double, "m", 1000), None, "GET", "/predict").json()["error"]
 
     def test_the_status_of_the_model_has_its_name(self) -> None:
-        status = ask(ModelApp(double, "m", 1000), None, "GET", "/v1/models/m").json()
+        status = ask(app_of(double, "m", 1000), None, "GET", "/v1/models/m").json()
         assert status["name"] == "m"
         assert status["model_version_status"][0]["state"] == "AVAILABLE"
 
@@ -140,7 +144,7 @@ class TestFace:
     @pytest.mark.parametrize(("surplus", "status"), [(0, 200), (1, 413)])
     def test_a_body_over_the_limit_is_413(self, streamed: bool, surplus: int, status: int) -> None:
         body = b'{"instances": ["%s"]}' % (b"x" * 100)
-        app = ModelApp(lambda batch: batch, "m", len(body) - surplus)
+        app = app_of(lambda batch: batch, "m", len(body) - surplus)
         response = ask(app, pieces_of(body, 7) if streamed else body)
         assert response.status_code == status
         if status == 413:
@@ -163,26 +167,28 @@ class TestFace:
     def test_a_model_that_fails_is_500_and_the_error_says_how(
         self, model: Callable[[list[Any]], Any], words: str
     ) -> None:
-        response = ask(ModelApp(model, "m", 1000), b'{"instances": [1, 2]}')
+        response = ask(app_of(model, "m", 1000), b'{"instances": [1, 2]}')
         assert response.status_code == 500
         assert words in response.json()["error"]
 
     def test_the_first_different_tracebacks_are_kept(self) -> None:
-        app = ModelApp(fail, "m", 1000)
+        answering = Answering(fail)
+        app = ModelApp(answering, "m", 1000)
         for number in (1, 1, 2, 3, 4, 5):
             ask(app, b'{"instances": [%d]}' % number)
-        assert [text.splitlines()[-1] for text in app.tracebacks] == [f"ValueError: bad input {n}" for n in (1, 2, 3)]
-        assert all("in fail" in text for text in app.tracebacks)
+        assert [text.splitlines()[-1] for text in answering.tracebacks] == [f"ValueError: bad input {n}" for n in (1, 2, 3)]
+        assert all("in fail" in text for text in answering.tracebacks)
 
     def test_requests_for_predictions_are_counted_whatever_comes_of_them(self) -> None:
-        app = ModelApp(double, "m", 1000)
+        answering = Answering(double)
+        app = ModelApp(answering, "m", 1000)
         ask(app, b'{"instances": [1]}')
         ask(app, b"nonsense")
         ask(app, None, "GET", "/v2/health/ready")
-        assert app.predict_requests == 2
+        assert answering.requests == 2
 
     def test_the_model_works_on_after_it_failed(self) -> None:
-        app = ModelApp(lambda batch: double(batch) if batch[0] else fail(batch), "m", 1000)
+        app = app_of(lambda batch: double(batch) if batch[0] else fail(batch), "m", 1000)
         assert ask(app, b'{"instances": [0]}').status_code == 500
         assert ask(app, b'{"instances": [1]}').json() == {"predictions": [2]}
 

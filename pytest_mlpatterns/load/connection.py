@@ -29,7 +29,9 @@ _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _PIECE = 1 << 16  # above malloc's threshold for maps of their own, every read would cost page faults
 _UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
 _HEAD_BYTES = 1 << 16
+_ACCEPTED = 202
 _INTERIM = re.compile(rb"HTTP/\d\.\d 1")
+_LOCATION = re.compile(rb"\r\nlocation:[ \t]*(/[!-~]*)", re.IGNORECASE)
 _DELIMITED = re.compile(rb"\r\n(?:content-length|transfer-encoding)[ \t]*:", re.IGNORECASE)
 
 
@@ -41,6 +43,7 @@ class Owner(Protocol):
     answers: Answers | None
     connect_ns: array[int]
     messages: Sequence[bytes]
+    follow: bool
 
     def completed(self, connection: Connection, now_ns: int, *, failed: bool) -> None:
         """The connection has recorded its request and is free."""
@@ -105,7 +108,9 @@ class Connection:
         self._sent_ns = now
         self._received = 0
         self.busy = True
-        message = self._owner.messages[request]
+        self._write(self._owner.messages[request])
+
+    def _write(self, message: bytes) -> None:
         if not self._opened:
             self._unsent = memoryview(message)
             if self._socket is None:
@@ -177,11 +182,24 @@ class Connection:
                 self.fail(Failure.MALFORMED)
                 return
             self._used_up = True
-        if self._status_code:
+        if self._status_code == _ACCEPTED and self._owner.follow:
+            self._ask_for_result()
+        elif self._status_code:
             # After more than the answer, or an answer to half a request, the next could not be told from the rest.
             if self._used_up or self._unsent:
                 self.close()
             self._finish(self._done_ns, self._status_code, failed=False)
+
+    def _ask_for_result(self) -> None:
+        """The request was accepted; ask for its result, which the service holds back for a while until it is there."""
+        location = _LOCATION.search(self._head)
+        if location is None or self._used_up or self._unsent:
+            self.fail(Failure.MALFORMED if location is None else Failure.CLOSED)
+            return
+        self._status_code = 0
+        self._received = 0
+        self._chunks.clear()
+        self._write(b"GET %s HTTP/1.1\r\nhost: %s\r\n\r\n" % (location[1], self._address[0].encode("ascii")))
 
     def on_message_begin(self) -> None:
         """Called by the parser at the first byte of an answer."""

@@ -94,8 +94,9 @@ class Job:
     fixed time, or None to let the data decide. A schedule with a length of its own is the window as a whole; its
     warm-up is one caller. ``keep_answers`` asks for up to so many ``(request index, body)`` pairs, spread over the
     window. ``order`` gives the indices of messages in the order in which they are drawn (unsigned 32-bit, native,
-    begun again at its end); empty draws them in turn. Where ``remote`` is set,
-    a client library drives the load and ``addresses`` and ``balance`` are of no matter.
+    begun again at its end); empty draws them in turn. ``follow``: an answer of 202 is not the end of a request; its
+    result is asked for where ``Location`` says, until it is there. Where ``remote`` is set, a client library drives the
+    load and ``addresses``, ``balance`` and ``follow`` are of no matter.
     """
 
     addresses: tuple[tuple[str, int], ...]
@@ -108,6 +109,7 @@ class Job:
     keep_answers: int = 0
     order: bytes = b""
     remote: Remote | None = None
+    follow: bool = False
     share: Share = Share()
 
 

@@ -40,6 +40,7 @@ class LoadLoop:
     def __init__(self, job: Job, tell: Callable[[Event], None]) -> None:
         self.selector: selectors.BaseSelector = new_selector()
         self.messages: Sequence[bytes] = job.messages
+        self.follow = job.follow
         self._timeout_ns = job.timeout_ns
         self._pool = _Pool(self, job)
         self._course = Course(job, self._pool.send, tell)

@@ -1,12 +1,27 @@
 """Serving patterns: what happens to a request, and in how many processes.
 
-A pattern is a frozen value that says what it needs as a :class:`Topology`; an engine builds that. No module here opens
-a socket or starts a process.
+A pattern is a frozen value; composed by ``|``, patterns build a tree of what happens where (:mod:`.base`), which an
+engine starts. What a pattern does to a request stands beside its value, as a layer around a model (:mod:`.layer`). No
+module here opens a socket or starts a process.
 """
 
 from __future__ import annotations
 
-from pytest_mlpatterns.patterns.base import Pattern, Spread, Topology
-from pytest_mlpatterns.patterns.replicas import Replicated, Single
+from pytest_mlpatterns.patterns.base import Pattern
+from pytest_mlpatterns.patterns.batched import Batched
+from pytest_mlpatterns.patterns.cached import Cached
+from pytest_mlpatterns.patterns.queued import Queued
+from pytest_mlpatterns.patterns.replicas import Microservice, Replicated, Single
+from pytest_mlpatterns.patterns.stages import Ensemble, Pipeline
 
-__all__ = ["Pattern", "Replicated", "Single", "Spread", "Topology"]
+__all__ = [
+    "Batched",
+    "Cached",
+    "Ensemble",
+    "Microservice",
+    "Pattern",
+    "Pipeline",
+    "Queued",
+    "Replicated",
+    "Single",
+]

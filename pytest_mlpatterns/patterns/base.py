@@ -1,15 +1,44 @@
-"""What every pattern has: a name as it is written, and the processes that it asks for."""
+"""What every pattern has: a name as it is written, and the tree of what happens to a request and in which processes.
+
+A pattern builds a tree of three kinds of node: :class:`Call`, a model or a stage of the user's; :class:`Wrap`, what a
+pattern does in the process in which it stands, around what is inside; :class:`Apart`, processes of their own. An engine
+starts the tree; here nothing is started.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["MAX_PROCESSES", "Pattern", "Spread", "Topology"]
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.patterns.stores import without_password
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = [
+    "MAX_PROCESSES",
+    "MODEL",
+    "Apart",
+    "Behind",
+    "Call",
+    "Composed",
+    "Consumers",
+    "Node",
+    "Pattern",
+    "Spread",
+    "Wrap",
+    "build",
+    "name_of",
+    "whole",
+]
 
 MAX_PROCESSES = 64
 """Most service processes that one pattern may ask for."""
+MODEL = "model"
+"""Stands for ``perf_model`` among the stages of a pipeline or the models of an ensemble."""
 
 
 class Spread(StrEnum):
@@ -21,30 +50,204 @@ class Spread(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Topology:
-    """What an engine has to start: so many processes that each hold the whole service."""
+class Call:
+    """Calls something of the user's: ``MODEL``, or a callable, class or import string."""
 
-    replicas: int
-    spread: Spread
+    target: Any
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wrap:
+    """What a pattern does around one node, or several: its stages or models, by name."""
+
+    pattern: Pattern
+    place: int
+    inside: tuple[Node, ...]
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """So many processes that each hold what is inside; ``role`` names them in messages and logs.
+
+    ``takes_load`` says that as the outermost of a composition they need no process before them: the load itself is
+    balanced over them.
+    """
+
+    inside: Node
+    role: str
+    place: int
+    replicas: int = 1
+    spread: Spread = Spread.ROUND_ROBIN
+    takes_load: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What an engine puts in the place of :class:`Apart` once it runs: where its processes answer predict requests.
+
+    ``in_flight`` is how many requests one of them should be given at a time by a queue.
+    """
+
+    addresses: tuple[tuple[str, int], ...]
+    path: str
+    place: int
+    least_outstanding: bool
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Consumers:
+    """What an engine puts in the place of :class:`Apart` once its processes take requests from a broker's stream."""
+
+    url: str
+    stream: str
+
+
+Node = Call | Wrap | Apart | Behind | Consumers
 
 
 class Pattern(ABC):
     """A serving pattern: a frozen, comparable value that prints as it is written.
 
-    ``str()`` leaves out what is default, so that it can stand in test ids and baseline keys and stays stable.
+    ``a | b`` composes, in the order in which a request meets them. ``str()`` leaves out what is default, so that it can
+    stand in test ids and baseline keys and stays stable.
     """
 
     __slots__ = ()
 
     @abstractmethod
-    def topology(self) -> Topology:
-        """The processes that the pattern asks for."""
+    def build(self, place: int, rest: Sequence[Pattern]) -> Node:
+        """What happens to a request here and in the rest of the composition.
+
+        Args:
+            place: this pattern's place in the composition, the outermost 0.
+            rest: the patterns that a request meets after this one.
+        """
+
+    @property
+    def parts(self) -> tuple[Pattern, ...]:
+        """The patterns of a composition, the outermost first; this one alone where it is none."""
+        return (self,)
+
+    def plan(self) -> Apart:
+        """The tree of processes; its root is the one that requests come to.
+
+        Raises:
+            SettingError: an impossible composition.
+        """
+        node = build(0, self.parts)
+        root = node if isinstance(node, Apart) and node.takes_load else Apart(node, "service", place=-1)
+        for wrap in _wraps(root.inside):
+            if wrap.pattern.outermost_only and wrap is not root.inside:
+                raise SettingError(f"{self}: {wrap.pattern} answers before there is a result, so it has to come first")
+        return root
+
+    @property
+    def outermost_only(self) -> bool:
+        """Whether no other layer may stand around this one."""
+        return False
+
+    def without_members(self, names: Sequence[str]) -> Pattern:
+        """The same with names in the place of the user's callables, which cannot leave this process as they are.
+
+        Args:
+            names: import strings, one for each member.
+        """
+        return self
+
+    def __or__(self, other: object) -> Composed:
+        if not isinstance(other, Pattern):
+            return NotImplemented
+        return Composed((*self.parts, *other.parts))
 
     def __str__(self) -> str:
         changed = [
-            f"{field.name}={getattr(self, field.name)}"
+            f"{field.name}={_written(getattr(self, field.name))}"
             for field in fields(self)  # type: ignore[arg-type]  # every pattern is a dataclass
             if getattr(self, field.name) != field.default
         ]
         name = type(self).__name__.lower()
         return f"{name}({','.join(changed)})" if changed else name
+
+
+@dataclass(frozen=True, slots=True)
+class Composed(Pattern):
+    """Several patterns, in the order in which a request meets them; made by ``|``.
+
+    Raises:
+        SettingError: an impossible composition, or more than 64 processes.
+    """
+
+    members: tuple[Pattern, ...]
+
+    def __post_init__(self) -> None:
+        processes = _processes(self.plan())
+        if processes > MAX_PROCESSES:
+            raise SettingError(f"{self} asks for {processes} processes, expected at most {MAX_PROCESSES}")
+
+    @property
+    def parts(self) -> tuple[Pattern, ...]:
+        """Its patterns, the outermost first."""
+        return self.members
+
+    def build(self, place: int, rest: Sequence[Pattern]) -> Node:
+        """What happens in all of them."""
+        return build(place, (*self.members, *rest))
+
+    def __str__(self) -> str:
+        return "|".join(map(str, self.members))
+
+    def __repr__(self) -> str:
+        return " | ".join(map(repr, self.members))
+
+
+def build(place: int, parts: Sequence[Pattern]) -> Node:
+    """What happens to a request in these patterns and, after the last, in the model."""
+    return parts[0].build(place, parts[1:]) if parts else Call(MODEL, MODEL)
+
+
+def whole(pattern: Pattern, name: str, least: int, most: int) -> None:
+    """Refuse a field that is no whole number within these bounds.
+
+    Raises:
+        SettingError: names the pattern, the field and what it is.
+    """
+    value = getattr(pattern, name)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise SettingError(
+            f"{type(pattern).__name__}({name}={value!r}), expected a whole number from {least:,} to {most:,}"
+        )
+
+
+def _wraps(node: Node) -> Iterator[Wrap]:
+    if isinstance(node, Apart):
+        yield from _wraps(node.inside)
+    elif isinstance(node, Wrap):
+        yield node
+        for inside in node.inside:
+            yield from _wraps(inside)
+
+
+def _processes(node: Node) -> int:
+    if isinstance(node, Apart):
+        return node.replicas * (1 + _processes(node.inside))
+    return sum(map(_processes, node.inside)) if isinstance(node, Wrap) else 0
+
+
+def _written(value: object) -> str:
+    """A field as it stands in a name: callables by their name, addresses without a password."""
+    if isinstance(value, tuple):
+        return f"[{','.join(map(_written, value))}]"
+    if isinstance(value, str) and "://" in value:
+        return without_password(value)
+    return str(value) if isinstance(value, str | int | float) or value is None else name_of(value)
+
+
+def name_of(target: object) -> str:
+    """How a callable, class, instance or import string of the user's is called in names and messages."""
+    if isinstance(target, str):
+        return target.rpartition(":")[2] or target
+    found = getattr(target, "__qualname__", None) or type(target).__qualname__
+    return str(found).rpartition(".")[2]

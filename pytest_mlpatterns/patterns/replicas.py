@@ -1,13 +1,17 @@
-"""One process, or the whole service several times."""
+"""One process, the whole service several times, or a gateway before a service of its own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.base import MAX_PROCESSES, Pattern, Spread, Topology
+from pytest_mlpatterns.patterns.base import MAX_PROCESSES, Apart, Node, Pattern, Spread, build, whole
 
-__all__ = ["Replicated", "Single"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Microservice", "Replicated", "Single"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,14 +20,23 @@ class Single(Pattern):
 
     __str__ = Pattern.__str__
 
-    def topology(self) -> Topology:
-        """One process."""
-        return Topology(replicas=1, spread=Spread.ROUND_ROBIN)
+    def build(self, place: int, rest: Sequence[Pattern]) -> Node:
+        """The model itself.
+
+        Raises:
+            SettingError: it stands in a composition.
+        """
+        if place or rest:
+            raise SettingError("Single() in a composition, expected alone; leave it out: Cached() | Batched()")
+        return build(place, rest)
 
 
 @dataclass(frozen=True, slots=True)
 class Replicated(Pattern):
     """The whole service several times, horizontally scaled.
+
+    First in a composition, the load itself is balanced over the replicas, each with everything that follows; further
+    in, the process before them balances.
 
     Args:
         replicas: processes, 2..64.
@@ -41,17 +54,38 @@ class Replicated(Pattern):
     __str__ = Pattern.__str__
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.replicas, int) and not isinstance(self.replicas, bool)
-        if not whole or not 2 <= self.replicas <= MAX_PROCESSES:
-            raise SettingError(
-                f"Replicated(replicas={self.replicas!r}), expected a whole number from 2 to {MAX_PROCESSES}; "
-                "for one process write Single()"
-            )
+        if self.replicas == 1:
+            raise SettingError("Replicated(replicas=1), expected from 2; for one process write Single()")
+        whole(self, "replicas", 2, MAX_PROCESSES)
         if self.balance not in list(Spread):
             raise SettingError(
                 f"Replicated(balance={self.balance!r}), expected one of {', '.join(repr(str(s)) for s in Spread)}"
             )
 
-    def topology(self) -> Topology:
-        """So many processes, and how requests are spread over them."""
-        return Topology(replicas=self.replicas, spread=Spread(self.balance))
+    def build(self, place: int, rest: Sequence[Pattern]) -> Node:
+        """So many processes with the rest in each."""
+        inside = build(place + 1, rest)
+        return Apart(inside, "replica", place, self.replicas, Spread(self.balance), takes_load=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Microservice(Pattern):
+    """A gateway process, and the model as a service of its own behind it, asked over a socket.
+
+    Args:
+        replicas: processes of the service behind the gateway, which take turns; 1..63.
+
+    Raises:
+        SettingError: another number.
+    """
+
+    replicas: int = 1
+
+    __str__ = Pattern.__str__
+
+    def __post_init__(self) -> None:
+        whole(self, "replicas", 1, MAX_PROCESSES - 1)
+
+    def build(self, place: int, rest: Sequence[Pattern]) -> Node:
+        """The rest in processes of its own."""
+        return Apart(build(place + 1, rest), "service", place, self.replicas)

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.load.job import describe_failures
 from pytest_mlpatterns.metrics import METRICS
 from pytest_mlpatterns.records import Estimate, Outcome
-from pytest_mlpatterns.units import format_rate
+from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_mlpatterns.insight import LayerStats
     from pytest_mlpatterns.records import Capacity, Judgement, TestResult
 
-__all__ = ["describe_capacity", "failure_text"]
+__all__ = ["describe_capacity", "describe_layer", "failure_text"]
 
 _BESIDE = ("rtm", "p95", "throughput", "error_rate", "asl", "cpu_per_request", "peak_memory")
 
@@ -26,6 +27,57 @@ def describe_capacity(capacity: Capacity) -> str:
     least = "at least " if capacity.at_least else ""
     rate = format_rate(capacity.nmrt.value)
     return f"NMRT{objective} {least}{rate} at concurrency {capacity.concurrency} (the search ended: {capacity.stopped})"
+
+
+def describe_layer(layer: LayerStats) -> str:
+    """What a pattern's layer knows of itself in one line; empty where it saw nothing."""
+    counts = layer.counters
+    times = [
+        f"{name.partition(':')[2]} {format_duration(mean)}"
+        for name in layer.spreads
+        if ":" in name and (mean := layer.mean(name)) is not None
+    ]
+    parts: list[str] = []
+    if layer.layer == "cached" and (asked := sum(counts.get(name, 0) for name in ("hits", "coalesced", "misses"))):
+        hits = (counts.get("hits", 0) + counts.get("coalesced", 0)) / asked
+        spent = (
+            f"a {name} takes {_median(layer, f'{name}_ns')}"
+            for name in ("hit", "miss")
+            if layer.spreads.get(f"{name}_ns")
+        )
+        parts = [", ".join([f"{format_percent(hits)} hits", *spent])]
+    elif layer.layer == "batched" and (size := layer.mean("size")) is not None:
+        parts = [
+            f"{format_count(size)} inputs a call, wait {_median(layer, 'wait_ns')}, call {_median(layer, 'call_ns')}"
+        ]
+    elif layer.layer == "queued" and counts.get("observed_ns"):
+        depth = counts.get("depth_ns", 0) / counts["observed_ns"]
+        parts = [f"{format_count(depth)} waiting on average, wait {_median(layer, 'wait_ns')}"]
+    elif layer.layer == "hop" and layer.spreads.get("hop_ns"):
+        parts = [f"{_median(layer, 'hop_ns')} there and back"]
+    elif times:
+        parts = [", ".join(times)]
+    said = [f"{counts[name]:,} {words}" for name, words in _TOLD.items() if counts.get(name)]
+    return f"{layer.layer}: {'; '.join([*parts, *said])}" if parts or said else ""
+
+
+def _median(layer: LayerStats, name: str) -> str:
+    return format_duration(layer.median(name) or 0.0)
+
+
+_TOLD = {
+    "coalesced": "joined a call under way",
+    "evictions": "evicted",
+    "store_errors": "requests could not use the store",
+    "failed_alone": "failed alone",
+    "rejected": "rejected",
+    "redelivered": "given to a worker again",
+    "duplicated": "answered twice",
+    "lost": "lost",
+    "broker_errors": "refused because the broker was away",
+    "errors": "failed",
+}
+"""Counters that are told where they are not zero."""
 
 
 def failure_text(judgements: Sequence[Judgement], result: TestResult) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import ssl
+import time
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.insight import PatternStats, merged_layers
 from pytest_mlpatterns.load.job import Balance
-from pytest_mlpatterns.records import PatternStats
-from pytest_mlpatterns.serve.worker import StatsQuestion
 from pytest_mlpatterns.wire import CONTENT_TYPE, WireError, decode_predictions, encode_instances
 
 if TYPE_CHECKING:
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.children import Child
     from pytest_mlpatterns.load.job import Remote
     from pytest_mlpatterns.load.payload import Payload
-    from pytest_mlpatterns.serve.worker import WorkerStats
+    from pytest_mlpatterns.serve.member import Member
 
 __all__ = ["Deployment"]
 
-_ANSWER_TIMEOUT_S = 5.0
 _CLIENT_TIMEOUT_S = 30.0
 
 
@@ -40,8 +39,10 @@ class Deployment:
         addresses: ``(host, port)`` of every face.
         path: path that takes inference requests.
         balance: how load is spread over the addresses.
-        workers: our processes, none for a service that ran before.
-        roots: process ids whose trees are the deployment; empty where they are not known.
+        members: our service processes, none for a service that ran before.
+        helpers: other processes of ours, such as a store's server.
+        roots: process ids of a service that ran before whose trees it is; empty where they are not known.
+        polled: requests are answered 202, and the result is fetched where ``Location`` says.
         remote: how load is driven where our own connections cannot: https, HTTP/2.
         host: the name that requests are for, where it is not the first address.
     """
@@ -53,8 +54,10 @@ class Deployment:
         addresses: Sequence[tuple[str, int]],
         path: str,
         balance: Balance = Balance.ROUND_ROBIN,
-        workers: Sequence[Child] = (),
+        members: Sequence[Member] = (),
+        helpers: Sequence[Child] = (),
         roots: Sequence[int] = (),
+        polled: bool = False,
         remote: Remote | None = None,
         host: str | None = None,
     ) -> None:
@@ -65,16 +68,18 @@ class Deployment:
         self.remote = remote
         self.host = host or self.addresses[0][0]
         self.cold_start_ns: int | None = None
-        self._workers = tuple(workers)
+        self.polled = polled
+        self._members = tuple(members)
+        self._helpers = tuple(helpers)
         self._roots = tuple(roots)
         self._clients: list[httpx.Client] = []
         self._turns = itertools.count()
-        self._questions = itertools.count()
 
     @property
     def pids(self) -> tuple[int, ...]:
         """The deployment's own processes (their children are found when usage is measured)."""
-        return self._roots
+        ours = [*(member.child for member in self._members), *self._helpers]
+        return (*self._roots, *(child.pid for child in ours))
 
     @property
     def url(self) -> str:
@@ -103,7 +108,8 @@ class Deployment:
 
         client = self._client(next(self._turns) % len(self.addresses))
         try:
-            response = client.post(self.path, content=encode_instances([value]), headers={"content-type": CONTENT_TYPE})
+            request = {"content": encode_instances([value]), "headers": {"content-type": CONTENT_TYPE}}
+            response = self.ask(client, {"method": "POST", "url": self.path, **request}, _CLIENT_TIMEOUT_S)
         except httpx.HTTPError as error:
             raise DeploymentError(f"{client.base_url}: {type(error).__name__}: {error}{self._epitaph()}") from error
         if response.status_code != httpx.codes.OK:
@@ -119,39 +125,49 @@ class Deployment:
         Raises:
             DeploymentError: one of its processes is gone or does not answer.
         """
-        answers: list[WorkerStats] = []
-        question = StatsQuestion(next(self._questions))
-        for worker in self._workers:
-            try:
-                worker.send(question)
-                answer = worker.receive(_ANSWER_TIMEOUT_S)
-                while answer.number != question.number:  # one that came too late for its own question
-                    answer = worker.receive(_ANSWER_TIMEOUT_S)
-                answers.append(answer)
-            except ChildError as error:
-                raise DeploymentError(f"{self.model_name}: {error}") from error
-            except TimeoutError:
-                raise DeploymentError(
-                    f"{self.model_name}: process {worker.pid} does not answer; does the model hold the GIL?"
-                ) from None
+        answers = [(member, member.stats()) for member in self._members]
+        groups: dict[tuple[int, str], list[int]] = {}
+        for member, answer in sorted(answers, key=lambda pair: pair[0].place):
+            groups.setdefault((member.place, member.role), []).append(answer.predict_requests)
+        several = next((counts for counts in groups.values() if len(counts) > 1), None)
         return PatternStats(
-            replica_requests=tuple(answer.predict_requests for answer in answers),
-            tracebacks=tuple(dict.fromkeys(text for answer in answers for text in answer.tracebacks)),
+            replica_requests=tuple(several or next(iter(groups.values()), ())),
+            tracebacks=tuple(dict.fromkeys(text for _, answer in answers for text in answer.tracebacks)),
+            layers=merged_layers(layer for _, answer in answers for layer in answer.layers),
+            replaced=sum(member.replaced for member in self._members),
         )
+
+    def ask(self, client: httpx.Client, request: dict[str, Any], timeout_s: float) -> httpx.Response:
+        """Send a request and, where it is answered 202, ask for its result until it is there.
+
+        Raises:
+            httpx.HTTPError: nobody answers, or not in time.
+        """
+        import httpx
+
+        deadline = time.monotonic() + timeout_s
+        response = client.request(**request, timeout=timeout_s)
+        while self.polled and response.status_code == httpx.codes.ACCEPTED:
+            if (left := deadline - time.monotonic()) <= 0:
+                raise httpx.ReadTimeout(f"no result after {timeout_s:g} s", request=response.request)
+            response = client.get(response.headers["location"], timeout=left + 1.5)  # it answers once a second
+        return response
 
     def log_tail(self) -> str:
         """What the processes printed last."""
-        return "\n".join(filter(None, (worker.log_tail() for worker in self._workers)))
+        return "\n".join(filter(None, (member.child.log_tail() for member in self._members)))
 
     def close(self) -> None:
         """End every process of ours and wait until it is gone. Safe to call twice."""
         for client in self._clients:
             client.close()
         self._clients.clear()
-        for worker in self._workers:
-            worker.close_channel()
-        for worker in self._workers:
-            worker.stop()
+        for member in self._members:
+            member.close_channel()
+        for member in self._members:
+            member.stop()
+        for helper in self._helpers:
+            helper.stop()
 
     def _client(self, number: int) -> httpx.Client:
         import httpx

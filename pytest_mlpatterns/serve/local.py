@@ -1,4 +1,4 @@
-"""The local engine: starts a model's processes under a topology, waits until they are ready, or says why not.
+"""The local engine: starts the processes of a pattern's tree, waits until they are ready, or says why not.
 
 Ready means that every process accepts, answers its health check, and (where an input is known) has answered one real
 inference. Every process listens on 127.0.0.1, on a port that the system chose.
@@ -8,27 +8,43 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import re
+import itertools
+import secrets
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.children import Child
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError
 from pytest_mlpatterns.load.job import Balance, Remote
-from pytest_mlpatterns.patterns.base import Spread
+from pytest_mlpatterns.patterns.base import Apart, Behind, Consumers, Spread, Wrap
+from pytest_mlpatterns.patterns.cached import Cached
+from pytest_mlpatterns.patterns.queued import Queued
+from pytest_mlpatterns.patterns.stores import EMBEDDED, MEMORY
+from pytest_mlpatterns.serve.chain import in_flight
+from pytest_mlpatterns.serve.consumer import Subscription
 from pytest_mlpatterns.serve.deployment import Deployment
-from pytest_mlpatterns.serve.worker import Listening, LoadFailed, WorkerJob, listening_socket
+from pytest_mlpatterns.serve.member import Member
+from pytest_mlpatterns.serve.worker import (
+    Consume,
+    Listen,
+    LoadFailed,
+    Ready,
+    WorkerJob,
+    listening_socket,
+    predict_path,
+)
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from pytest_mlpatterns.load.payload import Payload
-    from pytest_mlpatterns.patterns.base import Topology
-    from pytest_mlpatterns.serve.model import ModelSource
+    from pytest_mlpatterns.patterns.base import Node
+    from pytest_mlpatterns.serve.model import Recipe
     from pytest_mlpatterns.targets import Url
 
 __all__ = ["MAX_BODY_BYTES", "Startup", "attach", "launch"]
@@ -47,43 +63,147 @@ class Startup:
     directory: Path
 
 
-def launch(source: ModelSource, topology: Topology, startup: Startup) -> Deployment:
-    """Start a model and wait until it is ready.
+def launch(recipe: Recipe, startup: Startup) -> Deployment:
+    """Start a model under a pattern and wait until it is ready.
 
     Raises:
         ModelLoadError: the model could not be built or failed on its first inference; with its traceback.
         DeploymentError: a process died, or was not ready in time.
     """
     started_ns = time.perf_counter_ns()
-    name = re.sub(r"\W+", "", source.name.rpartition(".")[2].rpartition(":")[2]) or "model"
-    shared = listening_socket() if topology.spread is Spread.SHARED_SOCKET else None
-    workers: list[Child] = []
+    launching = _Launching(recipe, startup)
     try:
-        for number in range(topology.replicas):
-            workers.append(_start(source, name, number, shared, startup))  # noqa: PERF401 - those started are stopped
-        ports = [_await_listening(worker, source.name, started_ns, startup) for worker in workers]
+        addresses = launching.start(recipe.root, outermost=True)
+        for member in launching.members:
+            _await_loaded(member, recipe.name, started_ns, startup)
     except BaseException:
-        for worker in workers:
-            worker.stop()
+        launching.stop()
         raise
-    finally:
-        if shared is not None:
-            shared.close()
-    least = topology.spread is Spread.LEAST_OUTSTANDING
+    least = recipe.root.spread is Spread.LEAST_OUTSTANDING
     deployment = Deployment(
-        model_name=name,
-        addresses=[("127.0.0.1", port) for port in dict.fromkeys(ports)],
-        path=f"/v1/models/{name}:predict",
+        model_name=recipe.name,
+        addresses=addresses,
+        path=predict_path(recipe.name),
         balance=Balance.LEAST_OUTSTANDING if least else Balance.ROUND_ROBIN,
-        workers=workers,
-        roots=[worker.pid for worker in workers],
+        members=launching.members,
+        helpers=launching.helpers,
+        polled=launching.polled,
     )
     try:
-        _await_ready(deployment, source.name, started_ns, startup)
+        _await_ready(deployment, recipe.name, started_ns, startup)
     except BaseException:
         deployment.close()
         raise
+    for member in launching.guarded:
+        member.guard()
     return deployment
+
+
+class _Launching:
+    """Starts the processes of a tree, those further in first; all load at the same time."""
+
+    def __init__(self, recipe: Recipe, startup: Startup) -> None:
+        self.members: list[Member] = []
+        self.guarded: list[Member] = []
+        self.helpers: list[Child] = []
+        self._name = recipe.name
+        self._startup = startup
+        self._identity = f"mlpatterns:{secrets.token_hex(8)}"
+        self._server_url: str | None = None
+        self._logs = itertools.count()
+        outermost = recipe.root.inside
+        self.polled = isinstance(outermost, Wrap) and outermost.pattern.outermost_only
+
+    def start(self, apart: Apart, *, outermost: bool = False, guarded: bool = False) -> tuple[tuple[str, int], ...]:
+        """Start so many processes, and where they can be asked."""
+        shared = listening_socket() if apart.spread is Spread.SHARED_SOCKET else None
+        addresses = []
+        try:
+            for _ in range(apart.replicas):
+                node = self._bound(apart.inside)
+                listener = shared or listening_socket()
+                addresses.append(("127.0.0.1", listener.getsockname()[1]))
+                try:
+                    self._spawn(apart, node, Listen(listener.fileno(), internal=not outermost), listener, guarded)
+                finally:
+                    if not guarded and shared is None:
+                        listener.close()
+        finally:
+            if shared is not None:
+                shared.close()
+        return tuple(dict.fromkeys(addresses))
+
+    def stop(self) -> None:
+        """End everything that was started."""
+        for member in self.members:
+            member.close_channel()
+        for member in self.members:
+            member.stop()
+        for helper in self.helpers:
+            helper.stop()
+
+    def _bound(self, node: Node) -> Node:
+        """The node with what lives in other processes started, and replaced by how it is reached."""
+        match node:
+            case Apart():
+                return self._behind(node)
+            case Wrap(Queued(broker=broker), _, (Apart() as workers,)) if broker != MEMORY:
+                return replace(node, inside=(self._consumers(self._server(broker), workers),))
+            case Wrap(Queued(), _, (Apart() as workers,)):
+                return replace(node, inside=(self._behind(workers, guarded=True),))
+            case Wrap(Cached(store=store) as pattern) if store != MEMORY:
+                node = replace(node, pattern=replace(pattern, store=self._server(store)))
+        return replace(node, inside=tuple(map(self._bound, node.inside))) if isinstance(node, Wrap) else node
+
+    def _behind(self, apart: Apart, *, guarded: bool = False) -> Behind:
+        least = apart.spread is Spread.LEAST_OUTSTANDING
+        addresses = self.start(apart, guarded=guarded)
+        return Behind(addresses, predict_path(self._name), apart.place, least, in_flight(apart.inside))
+
+    def _consumers(self, url: str, apart: Apart) -> Consumers:
+        stream = f"{self._identity}:{len(self.members)}"
+        for number in range(apart.replicas):
+            node = self._bound(apart.inside)
+            subscription = Subscription(url, stream, f"worker-{number}", in_flight(apart.inside))
+            self._spawn(apart, node, Consume(subscription, apart.place), None, guarded=True)
+        return Consumers(url, stream)
+
+    def _server(self, address: str) -> str:
+        """The address of a server; one of the deployment's own is started when first asked for."""
+        if address != EMBEDDED:
+            return address
+        if self._server_url is None:
+            from pytest_mlpatterns.serve.embedded import start_embedded
+
+            server = start_embedded(self._startup.directory, self._startup.timeout_ns)
+            self.helpers.append(server.child)
+            self._server_url = server.url
+        return self._server_url
+
+    def _spawn(
+        self, apart: Apart, node: Any, source: Listen | Consume, listener: socket.socket | None, guarded: bool
+    ) -> None:
+        job = WorkerJob(
+            node=node,
+            name=self._name,
+            identity=self._identity,
+            source=source,
+            import_path=tuple(sys.path),
+            max_body_bytes=MAX_BODY_BYTES,
+            jobs=self.polled and isinstance(source, Listen) and not source.internal,
+        )
+
+        def start(on_end: Callable[[], None]) -> Child:
+            log = self._startup.directory / f"{self._identity.rpartition(':')[2]}-{next(self._logs)}.log"
+            descriptors = [] if listener is None else [listener.fileno()]
+            child = Child("pytest_mlpatterns.serve.worker", log=log, pass_fds=descriptors, on_end=on_end)
+            child.send(job)
+            return child
+
+        member = Member(start, role=apart.role, place=apart.place, listener=listener if guarded else None)
+        self.members.append(member)
+        if guarded:
+            self.guarded.append(member)
 
 
 def attach(target: Url, startup: Startup) -> Deployment:
@@ -105,7 +225,7 @@ def attach(target: Url, startup: Startup) -> Deployment:
     try:
         if startup.payload is not None:
             request = startup.payload.first(target.path)
-            response = deployment.client.request(**request, timeout=startup.timeout_ns / 1e9)
+            response = deployment.ask(deployment.client, request, startup.timeout_ns / 1e9)
             if not response.is_success:
                 raise DeploymentError(f"{target.url} answered {response.status_code}: {response.text[:2000]}")
     except httpx.HTTPError as error:
@@ -117,33 +237,17 @@ def attach(target: Url, startup: Startup) -> Deployment:
     return deployment
 
 
-def _start(source: ModelSource, name: str, number: int, shared: socket.socket | None, startup: Startup) -> Child:
-    descriptors = [] if shared is None else [shared.fileno()]
-    log = startup.directory / f"{name}-{number}-{time.monotonic_ns()}.log"
-    worker = Child("pytest_mlpatterns.serve.worker", log=log, pass_fds=descriptors)
-    worker.send(
-        WorkerJob(
-            model=source,
-            name=name,
-            import_path=tuple(sys.path),
-            max_body_bytes=MAX_BODY_BYTES,
-            socket_fd=descriptors[0] if descriptors else None,
-        )
-    )
-    return worker
-
-
-def _await_listening(worker: Child, model: str, started_ns: int, startup: Startup) -> int:
+def _await_loaded(member: Member, model: str, started_ns: int, startup: Startup) -> None:
+    who = f"perf_model {model}" if member.role in ("service", "replica", "worker") else member.role
     try:
-        message: Any = worker.receive(_left_s(started_ns, startup))
+        message: Any = member.child.receive(_left_s(started_ns, startup))
     except TimeoutError:
-        raise DeploymentError(_too_slow(model, "still loading", startup, worker.log_tail())) from None
+        raise DeploymentError(_too_slow(who, "still loading", startup, member.child.log_tail())) from None
     except ChildError as error:
-        raise ModelLoadError(f"perf_model {model} ended its process while loading: {error}") from error
+        raise ModelLoadError(f"{who} ended its process while loading: {error}") from error
     if isinstance(message, LoadFailed):
-        raise ModelLoadError(f"perf_model {model} failed to load:\n{message.traceback}")
-    assert isinstance(message, Listening)
-    return message.port
+        raise ModelLoadError(f"{who} failed to load:\n{message.traceback}")
+    assert isinstance(message, Ready)
 
 
 def _await_ready(deployment: Deployment, model: str, started_ns: int, startup: Startup) -> None:
@@ -156,9 +260,9 @@ def _await_ready(deployment: Deployment, model: str, started_ns: int, startup: S
             if startup.payload is None:
                 continue
             request = startup.payload.first(deployment.path)
-            response = client.request(**request, timeout=_left_s(started_ns, startup))
+            response = deployment.ask(client, request, _left_s(started_ns, startup))
         except httpx.TimeoutException:
-            text = _too_slow(model, "not done with its first inference", startup, deployment.log_tail())
+            text = _too_slow(f"perf_model {model}", "not done with its first inference", startup, deployment.log_tail())
             raise DeploymentError(text) from None
         except httpx.HTTPError as error:
             raise DeploymentError(f"perf_model {model}: {error}{deployment._epitaph()}") from error
@@ -176,9 +280,9 @@ def _left_s(started_ns: int, startup: Startup) -> float:
     return max(0.001, (started_ns + startup.timeout_ns - time.perf_counter_ns()) / 1e9)
 
 
-def _too_slow(model: str, state: str, startup: Startup, log: str) -> str:
+def _too_slow(who: str, state: str, startup: Startup, log: str) -> str:
     text = (
-        f"perf_model {model} is {state} after {format_duration(startup.timeout_ns)}, the start-up time limit; "
+        f"{who} is {state} after {format_duration(startup.timeout_ns)}, the start-up time limit; "
         'raise it with perf(startup_timeout="5min") or --perf-startup-timeout'
     )
     return f"{text}\nIt printed last:\n{log}" if log else text

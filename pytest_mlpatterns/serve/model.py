@@ -12,20 +12,23 @@ import re
 import sys
 import traceback
 from collections import ChainMap
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CodeType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.patterns.base import MODEL, Apart, Call, Node, Wrap, name_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from types import ModuleType
 
-__all__ = ["Model", "ModelSource", "pack", "user_traceback"]
+    from pytest_mlpatterns.patterns.base import Pattern
+    from pytest_mlpatterns.patterns.layer import Inner
 
-Model = Callable[[list[Any]], Sequence[Any]]
+__all__ = ["ModelSource", "Recipe", "pack", "recipe_of", "user_traceback"]
+
 _IMPORT_STRING = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -37,7 +40,7 @@ class ModelSource:
     import_string: str | None = None
     pickled: bytes | None = None
 
-    def load(self) -> Model:
+    def load(self) -> Inner:
         """Import or unpickle, and build where it is a class. What the user's code raises is raised."""
         if self.import_string is not None:
             module, _, attribute = self.import_string.partition(":")
@@ -50,30 +53,29 @@ class ModelSource:
             found = cloudpickle.loads(self.pickled)
         model = found() if isinstance(found, type) else found
         if not callable(model):
-            raise TypeError(f"perf_model {self.name} is {type(model).__name__}, which cannot be called with a batch")
+            raise TypeError(f"{self.name} is {type(model).__name__}, which cannot be called with a batch")
         return model  # type: ignore[no-any-return]
 
 
-def pack(model: object, by_value: Sequence[ModuleType] = ()) -> ModelSource:
+def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "perf_model") -> ModelSource:
     """Make a model ready for the way into another process.
 
     Args:
         model: a callable taking a list of inputs and returning as many outputs, a class of such, or
             ``"package.module:attribute"``.
         by_value: modules whose functions and classes are sent by value (test files, conftest files).
+        what: how messages call it.
 
     Raises:
         SettingError: neither of these, or something in it cannot leave this process.
     """
     if isinstance(model, str):
         if not _IMPORT_STRING.fullmatch(model):
-            raise SettingError(
-                f"perf_model is {model!r}, expected an import string; write it as package.module:attribute"
-            )
+            raise SettingError(f"{what} is {model!r}, expected an import string; write it as package.module:attribute")
         return ModelSource(name=model, import_string=model)
     if not callable(model):
         raise SettingError(
-            f"perf_model is {type(model).__name__}, expected a callable that takes a list of inputs, "
+            f"{what} is {type(model).__name__}, expected a callable that takes a list of inputs, "
             'a class of such, or an import string "package.module:attribute"'
         )
     import cloudpickle
@@ -88,9 +90,53 @@ def pack(model: object, by_value: Sequence[ModuleType] = ()) -> ModelSource:
             return ModelSource(name=name, pickled=_dumps(model))
         except Exception as error:  # pickling runs the user's code, which may raise anything
             raise SettingError(
-                f"perf_model {name} cannot be sent to another process: {type(error).__name__}: {error}; "
+                f"{what} {name} cannot be sent to another process: {type(error).__name__}: {error}; "
                 "give a class that builds it there, or an import string"
             ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What an engine starts: the name under which the model is served, and the tree of processes with all packed."""
+
+    name: str
+    root: Apart
+
+
+def recipe_of(pattern: Pattern, model: object | None, by_value: Sequence[ModuleType] = ()) -> Recipe:
+    """Pack a model and everything of the user's that a pattern holds.
+
+    Args:
+        pattern: how the model is served.
+        model: as :func:`pack` takes it; None where the pattern brings its own.
+        by_value: as :func:`pack` takes it.
+
+    Raises:
+        SettingError: something that is no model or cannot be sent, or the pattern needs a model and there is none.
+    """
+
+    def packed(node: Node) -> Node:
+        match node:
+            case Call(target, name):
+                if target != MODEL:
+                    return Call(pack(target, by_value, what=f"{pattern} member"), name)
+                if model is None:
+                    raise SettingError(
+                        "there is no model; define a fixture perf_model that returns a callable, a class or "
+                        '"package.module:attribute", or give model='
+                    )
+                return Call(pack(model, by_value), MODEL)
+            case Wrap(pattern=wrapping, inside=inside, names=names):  # whose members travel as what is inside
+                bare = wrapping.without_members([f":{name}" for name in names])
+                return replace(node, pattern=bare, inside=tuple(map(packed, inside)))
+            case Apart(inside):
+                return replace(node, inside=packed(inside))
+        return node
+
+    root = packed(pattern.plan())
+    assert isinstance(root, Apart)
+    name = name_of(MODEL if model is None else model)
+    return Recipe(re.sub(r"\W+", "", name) or MODEL, root)
 
 
 def user_traceback(error: BaseException) -> str:

@@ -1,7 +1,8 @@
-"""One service process: builds the model, serves it with uvicorn, answers questions about itself, ends with its parent.
+"""One service process: builds its layers and the model, serves them, tells about itself, and ends with its parent.
 
-The parent sends one :class:`WorkerJob`; the worker answers :class:`Listening` or :class:`LoadFailed`, and then a
-:class:`WorkerStats` for every :class:`StatsQuestion`. This module must not know patterns or load.
+It serves over HTTP with uvicorn, or takes requests from a broker's stream. The parent sends one :class:`WorkerJob`; the
+worker answers :class:`Ready` or :class:`LoadFailed`, and then a :class:`WorkerStats` for every :class:`StatsQuestion`.
+This module must not know load.
 """
 
 from __future__ import annotations
@@ -10,38 +11,74 @@ import asyncio
 import socket
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.children import Channel
+from pytest_mlpatterns.patterns.layer import Tally
+from pytest_mlpatterns.serve.app import Answering, ModelApp
 from pytest_mlpatterns.serve.model import user_traceback
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import uvicorn
 
-    from pytest_mlpatterns.serve.app import ModelApp
-    from pytest_mlpatterns.serve.model import Model, ModelSource
+    from pytest_mlpatterns.insight import LayerStats
+    from pytest_mlpatterns.patterns.base import Node
+    from pytest_mlpatterns.serve.chain import Chain
+    from pytest_mlpatterns.serve.consumer import Subscription
 
-__all__ = ["BACKLOG", "Listening", "LoadFailed", "StatsQuestion", "WorkerJob", "WorkerStats", "listening_socket"]
+__all__ = [
+    "Consume",
+    "Listen",
+    "LoadFailed",
+    "Ready",
+    "StatsQuestion",
+    "WorkerJob",
+    "WorkerStats",
+    "listening_socket",
+    "predict_path",
+]
 
 BACKLOG = 2048
+_INTERNAL_KEEP_ALIVE_S = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Serve over HTTP on an inherited listening socket; ``internal`` to other processes of the deployment only."""
+
+    socket_fd: int
+    internal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Consume:
+    """Take requests from a broker; ``place`` is that of the queue in the composition."""
+
+    subscription: Subscription
+    place: int
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerJob:
-    """What a worker serves; ``socket_fd`` is an inherited listening socket, or None to open one."""
+    """What a worker does with a request, and where requests come from.
 
-    model: ModelSource
+    ``identity`` is unique for the deployment. ``jobs`` answers 202 and keeps results until they are fetched.
+    """
+
+    node: Node
     name: str
+    identity: str
+    source: Listen | Consume
     import_path: tuple[str, ...]
     max_body_bytes: int
-    socket_fd: int | None
+    jobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
-    """The model is built and the port accepts."""
-
-    port: int
+class Ready:
+    """The model is built and requests are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +102,7 @@ class WorkerStats:
     number: int
     predict_requests: int
     tracebacks: tuple[str, ...]
+    layers: tuple[LayerStats, ...] = ()
 
 
 def listening_socket() -> socket.socket:
@@ -79,48 +117,107 @@ def listening_socket() -> socket.socket:
     return listener
 
 
+def predict_path(name: str) -> str:
+    """The path that takes predict requests for a model of this name."""
+    return f"/v1/models/{name}:predict"
+
+
 def main() -> None:
     """The child process."""
     channel = Channel()
     job: WorkerJob = channel.receive()
-    serving: list[tuple[ModelApp, uvicorn.Server]] = []
+    ended: list[Callable[[], None]] = []
+    known: list[tuple[Answering, Chain, Tally | None]] = []
 
     def on_message(message: object) -> None:
-        if isinstance(message, StatsQuestion) and serving:
-            app, _ = serving[0]
-            channel.send(WorkerStats(message.number, app.predict_requests, tuple(app.tracebacks)))
+        if isinstance(message, StatsQuestion) and known:
+            answering, chain, tally = known[0]
+            layers = (*chain.layers(), *([tally.snapshot()] if tally else []))
+            channel.send(WorkerStats(message.number, answering.requests, tuple(answering.tracebacks), layers))
 
     def on_close() -> None:
-        for _, server in serving:
-            server.should_exit = True
+        for end in ended:
+            end()
 
     channel.listen(on_message, on_close)  # from now on, so that a model that is still loading ends with the parent too
     sys.path[:] = job.import_path
     try:
-        model = job.model.load()
+        from pytest_mlpatterns.serve.chain import Chain
+
+        chain = Chain(job.node, job.identity)
     except BaseException as error:  # also SystemExit: whatever it was, the test wants to see it
         channel.send(LoadFailed(user_traceback(error)))
         raise SystemExit(1) from error
-    listener = listening_socket() if job.socket_fd is None else _inherited(job.socket_fd)
-    app = _app_of(model, job)
-    server = _server_of(app)
-    serving.append((app, server))
+    answering = Answering(chain.inner)
+    if isinstance(job.source, Listen):
+        known.append((answering, chain, None))
+        _serve(job, job.source, answering, chain, ended, lambda: channel.send(Ready()))
+    else:
+        tally = Tally(job.source.place, "queued")
+        known.append((answering, chain, tally))
+        _consume(job.source, answering, tally, ended, lambda: channel.send(Ready()))
+
+
+def _serve(  # noqa: PLR0913, PLR0917 - the pieces of one process
+    job: WorkerJob,
+    source: Listen,
+    answering: Answering,
+    chain: Chain,
+    ended: list[Callable[[], None]],
+    tell_ready: Callable[[], None],
+) -> None:
+    """Serve over HTTP until the parent closes the channel."""
+    from pytest_mlpatterns.serve.jobs import Jobs
+
+    jobs = Jobs(chain.queue) if job.jobs and chain.queue else None
+    app = ModelApp(answering, job.name, job.max_body_bytes, jobs=jobs, timed=source.internal)
+    server = _server_of(app, internal=source.internal)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=source.socket_fd)
+
+    def end() -> None:
+        server.should_exit = True
 
     async def serve() -> None:
-        asyncio.get_running_loop().call_soon(channel.send, Listening(listener.getsockname()[1]))
+        asyncio.get_running_loop().call_soon(tell_ready)
         await server.serve(sockets=[listener])
+        await chain.close()
 
+    ended.append(end)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(serve())
 
 
-def _app_of(model: Model, job: WorkerJob) -> ModelApp:
-    from pytest_mlpatterns.serve.app import ModelApp
+def _consume(
+    source: Consume,
+    answering: Answering,
+    tally: Tally,
+    ended: list[Callable[[], None]],
+    tell_ready: Callable[[], None],
+) -> None:
+    """Take requests from the stream until the parent closes the channel."""
+    import contextlib
 
-    return ModelApp(model, job.name, job.max_body_bytes)
+    import uvloop
+
+    from pytest_mlpatterns.serve.consumer import consume
+
+    async def run(instances: list[Any]) -> Sequence[Any]:
+        answering.requests += 1
+        return await answering(instances)
+
+    async def serve() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        ended.append(lambda: loop.call_soon_threadsafe(task.cancel))  # type: ignore[arg-type]
+        loop.call_soon(tell_ready)
+        with contextlib.suppress(asyncio.CancelledError):
+            await consume(source.subscription, run, tally)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())
 
 
-def _server_of(app: ModelApp) -> uvicorn.Server:
+def _server_of(app: Any, *, internal: bool) -> uvicorn.Server:
     import uvicorn
 
     config = uvicorn.Config(
@@ -135,9 +232,6 @@ def _server_of(app: ModelApp) -> uvicorn.Server:
         log_level="warning",
         backlog=BACKLOG,
         timeout_graceful_shutdown=1,
+        timeout_keep_alive=_INTERNAL_KEEP_ALIVE_S if internal else 5,
     )
     return uvicorn.Server(config)
-
-
-def _inherited(descriptor: int) -> socket.socket:
-    return socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=descriptor)

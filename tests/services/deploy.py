@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns import Single
 from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.serve.local import Startup, launch
-from pytest_mlpatterns.serve.model import pack
+from pytest_mlpatterns.serve.model import recipe_of
 from pytest_mlpatterns.units import parse_duration
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ def deployed(
     timeout: str = "60s",
 ) -> Iterator[Deployment]:
     """A running deployment of a model, under ``Single()`` where no pattern is given."""
-    topology = (pattern or Single()).topology()
-    deployment = launch(pack(model, by_value), topology, a_startup(directory, payload, timeout))
+    deployment = launch(recipe_of(pattern or Single(), model, by_value), a_startup(directory, payload, timeout))
     try:
         yield deployment
     finally:

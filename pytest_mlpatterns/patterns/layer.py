@@ -1,0 +1,102 @@
+"""What the layers of a pattern share: how they are called, how they refuse, and how they count.
+
+A layer takes a model and is a model: called with a list of inputs, it returns as many outputs, or an awaitable of them.
+So layers nest in any order, and what serves them knows only the outermost. All of a layer runs on one event loop;
+:meth:`Tally.snapshot` may be called from another thread.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter_ns
+from typing import Any
+
+from pytest_mlpatterns.insight import LayerStats
+
+__all__ = ["Answer", "Inner", "LostError", "RequestError", "Tally", "rounded"]
+
+Answer = Sequence[Any] | Awaitable[Sequence[Any]]
+Inner = Callable[[list[Any]], Answer]
+"""A model, or a layer around one."""
+
+_COURSE_STEP_NS = 10_000_000
+_MAX_COURSE = 100_000
+
+
+class RequestError(Exception):
+    """An answer other than 200: its status, the text of its error, and when to try again (seconds, None: not said)."""
+
+    def __init__(self, status: int, text: str, retry_after_s: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+
+class LostError(RequestError):
+    """The process that had the request is gone, or closed the connection under it: nobody knows whether it was done."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(502, text)
+
+
+class Tally:
+    """Counts for one layer, under the names of :mod:`pytest_mlpatterns.insight`.
+
+    Args:
+        place: the layer's place in the composition.
+        layer: the layer's name.
+    """
+
+    def __init__(self, place: int, layer: str) -> None:
+        self._place = place
+        self._layer = layer
+        self._counters: defaultdict[str, int] = defaultdict(int)
+        self._spreads: defaultdict[str, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
+        self._levels: dict[str, tuple[int, int, int, int]] = {}  # each replaced as a whole, for other threads' sake
+        self._courses: dict[str, list[tuple[int, int]]] = {}
+
+    def count(self, name: str, times: int = 1) -> None:
+        """Something happened so many times."""
+        self._counters[name] += times
+
+    def see(self, name: str, value: int) -> None:
+        """A small number was seen, such as the size of a batch; kept exactly."""
+        self._spreads[name][value] += 1
+
+    def time(self, name: str, duration_ns: int) -> None:
+        """A stretch of time was seen; kept to its seven leading bits."""
+        self._spreads[name][rounded(duration_ns)] += 1
+
+    def level(self, name: str, value: int) -> None:
+        """A level, such as a queue's depth, is ``value`` from now on.
+
+        Its integral is the counter ``NAME_ns``, over ``observed_ns``; its course keeps one moment in 10 ms.
+        """
+        now = perf_counter_ns()
+        since, old, integral, observed = self._levels.get(name, (now, 0, 0, 0))
+        self._levels[name] = (now, value, integral + old * (now - since), observed + now - since)
+        course = self._courses.setdefault(name, [])
+        if (not course or now - course[-1][0] >= _COURSE_STEP_NS) and len(course) < _MAX_COURSE:
+            course.append((now, value))
+
+    def snapshot(self) -> LayerStats:
+        """Everything counted so far."""
+        counters = dict(self._counters)
+        now = perf_counter_ns()
+        for name, (since, value, integral, observed) in tuple(self._levels.items()):
+            counters[f"{name}_ns"] = integral + value * max(now - since, 0)
+            counters["observed_ns"] = observed + max(now - since, 0)
+        return LayerStats(
+            self._place,
+            self._layer,
+            counters,
+            {name: dict(spread) for name, spread in tuple(self._spreads.items())},
+            {name: tuple(course) for name, course in tuple(self._courses.items())},
+        )
+
+
+def rounded(value: int) -> int:
+    """A number to its seven leading bits, in the middle of those that share them."""
+    spare = value.bit_length() - 7
+    return value if spare <= 0 else (value >> spare << spare) + (1 << spare >> 1)

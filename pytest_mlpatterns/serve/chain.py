@@ -1,0 +1,126 @@
+"""What one service process does with a request: the layers of a node, each around the next, down to the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.patterns.base import Behind, Call, Consumers, Wrap
+from pytest_mlpatterns.patterns.batched import Batched, Batching
+from pytest_mlpatterns.patterns.cached import Cached, Caching
+from pytest_mlpatterns.patterns.layer import Tally
+from pytest_mlpatterns.patterns.queued import Queued, Queueing
+from pytest_mlpatterns.patterns.stages import Ensemble, Gathering, Pipeline, Staging
+from pytest_mlpatterns.patterns.stores import MEMORY
+from pytest_mlpatterns.serve.hop import Hop
+from pytest_mlpatterns.units import parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.insight import LayerStats
+    from pytest_mlpatterns.patterns.base import Node, Pattern
+    from pytest_mlpatterns.patterns.layer import Inner
+    from pytest_mlpatterns.serve.broker import BrokerQueue
+
+__all__ = ["Chain", "in_flight"]
+
+
+class Chain:
+    """Builds the layers.
+
+    Args:
+        node: what happens in this process; models are loaded here.
+        identity: unique for the deployment; keys in servers begin with it.
+
+    Attributes:
+        inner: the outermost layer, or the model itself.
+        queue: the queue, where there is one.
+
+    Raises:
+        Exception: whatever a model raises while it loads.
+    """
+
+    def __init__(self, node: Node, identity: str) -> None:
+        self._identity = identity
+        self._tallies: list[Tally] = []
+        self._broker_queue: BrokerQueue | None = None
+        self.queue: Queueing | BrokerQueue | None = None
+        self.inner = self._build(node)
+
+    def layers(self) -> tuple[LayerStats, ...]:
+        """What every layer counted so far."""
+        return tuple(tally.snapshot() for tally in self._tallies)
+
+    async def close(self) -> None:
+        """Leave nothing in a broker."""
+        if self._broker_queue is not None:
+            await self._broker_queue.close()
+
+    def _tally(self, place: int, layer: str) -> Tally:
+        self._tallies.append(Tally(place, layer))
+        return self._tallies[-1]
+
+    def _build(self, node: Node) -> Inner:
+        """The layer of a node, around the layers of what is inside."""
+        match node:
+            case Call(target):
+                inner: Inner = target.load()  # packed by the engine
+            case Behind(addresses, path, place, least):
+                inner = Hop(addresses, path, self._tally(place, "hop"), least_outstanding=least)
+            case Wrap(Queued() as pattern, place, (inside,)):
+                inner = self.queue = self._queue_before(inside, pattern, place)
+            case Wrap(pattern, place, inside, names):
+                inner = self._layer(pattern, place, inside, names)
+            case _:
+                raise AssertionError(f"nobody started {node!r}")
+        return inner
+
+    def _layer(self, pattern: Pattern, place: int, inside: Sequence[Node], names: Sequence[str]) -> Inner:
+        layers = [self._build(node) for node in inside]
+        tally = self._tally(place, type(pattern).__name__.lower())
+        match pattern:
+            case Cached():
+                return Caching(pattern, layers[0], tally, self._store(pattern, place))
+            case Batched():
+                return Batching(pattern, layers[0], tally, at_once=_at_once(inside[0]))
+            case Pipeline():
+                return Staging(pattern, layers, names, tally)
+            case Ensemble():
+                models, combine = layers[: len(names)], layers[len(names) :]
+                return Gathering(pattern, models, names, combine[0] if combine else None, tally)
+        raise AssertionError(f"nobody knows how to serve {pattern}")
+
+    def _queue_before(self, inside: Node, pattern: Queued, place: int) -> Queueing | BrokerQueue:
+        tally = self._tally(place, "queued")
+        if isinstance(inside, Consumers):
+            from pytest_mlpatterns.serve.broker import BrokerQueue
+
+            self._broker_queue = BrokerQueue(pattern, inside.url, inside.stream, tally)
+            return self._broker_queue
+        assert isinstance(inside, Behind)
+        hops = self._tally(place, "hop")
+        workers = [Hop([address], inside.path, hops) for address in inside.addresses]
+        return Queueing(pattern, workers, inside.in_flight, tally)
+
+    def _store(self, pattern: Cached, place: int) -> Any:
+        if pattern.store == MEMORY:
+            return None
+        from pytest_mlpatterns.serve.store import ServerStore
+
+        ttl_ns = None if pattern.ttl is None else parse_duration(pattern.ttl, name="ttl")
+        return ServerStore(pattern.store, f"{self._identity}:{place}:".encode(), ttl_ns)
+
+
+def in_flight(node: Node) -> int:
+    """How many requests a worker that does this takes at a time: one, or a batch where it gathers them again."""
+    return node.pattern.max_batch_size if isinstance(node, Wrap) and isinstance(node.pattern, Batched) else 1
+
+
+def _at_once(node: Node) -> int:
+    """How many batches can be worked on at a time: one, or as many as there are processes behind."""
+    match node:
+        case Behind(addresses):
+            return len(addresses)
+        case Wrap(Queued(workers=workers)):
+            return workers
+    return 1

