@@ -14,7 +14,7 @@ ensemble   last:NAME for every model                                  model:NAME
 hop        calls, errors                                              hop_ns (the way and the wait, without the work)
 =========  =========================================================  ================================================
 
-``coalesced`` inputs waited for a model call that another request had begun. ``failed_alone`` inputs failed although
+``coalesced`` inputs waited for a model call that another input had begun. ``failed_alone`` inputs failed although
 others of their batch did not. Pure; it must not know who counts.
 """
 

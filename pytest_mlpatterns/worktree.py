@@ -137,7 +137,7 @@ def _has_no_owner(base: Path) -> bool:
         owner = os.open(base / _OWNER, os.O_RDWR)
     except FileNotFoundError:  # the system has emptied its temporary directory
         return True
-    except PermissionError:  # another user's
+    except OSError:  # another user's, or nothing that we made
         return False
     try:
         fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)

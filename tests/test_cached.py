@@ -408,6 +408,9 @@ class TestSingleFlight:
             assert await answer_of(layer([3, 1])) == [[3], [1]]
             assert counted(tally) == {"misses": 3, "coalesced": 5, "hits": 2}
             assert timed(tally) == {"miss_ns": 4, "hit_ns": 1}
+            await _settled()
+            assert not layer._tasks
+            assert not layer._flights
 
         asyncio.run(scenario())
 

@@ -28,7 +28,6 @@ from pytest_mlpatterns.wire import WireError, decode_predictions, encode_predict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-    from types import TracebackType
 
     from pytest_mlpatterns.patterns.layer import Answer, Inner, Tally
 
@@ -157,7 +156,6 @@ class Caching:
 
     async def _ask_store(self, store: Store, request: _Request, instances: list[Any]) -> Sequence[Any]:
         """With a store; every look-up is a flight, so that two requests never both miss what one of them then asks."""
-        request.keys = [hashlib.sha256(key).digest() for key in request.keys]
         awaited, mine = self._divided(request, dict(zip(request.keys, instances, strict=True)))
         if mine:
             awaited |= self._take_off(mine, partial(self._land_stored, store, mine))
@@ -186,7 +184,7 @@ class Caching:
             await work(flights)
         except (Exception, SystemExit) as error:  # a model that wants to exit must not end the loop
             for flight in self._ended(flights):
-                flight.set_result(_Failed(error, error.__traceback__))
+                flight.set_result(error)  # as an exception, it would lose its traceback to the first who asks
         finally:
             for flight in self._ended(flights):  # none, except where the loop ends
                 flight.cancel()
@@ -244,8 +242,8 @@ class Caching:
             await asyncio.wait(flying)  # which, itself cancelled, cancels none of them
         for key, flight in awaited.items():
             landed = flight.result()
-            if isinstance(landed, _Failed):
-                raise landed.error.with_traceback(landed.traceback)
+            if isinstance(landed, BaseException):
+                raise landed
             request.outputs[key] = landed.output
             if landed.remembered:
                 request.asked.discard(key)
@@ -286,17 +284,9 @@ class _Landed:
     remembered: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    """What a model raised, and where: the first who raises it again would leave no trace of that to the others."""
-
-    error: BaseException
-    traceback: TracebackType | None
-
-
-_Flight = asyncio.Future[_Landed | _Failed]
+_Flight = asyncio.Future[_Landed | BaseException]
 _Flights = dict[bytes, _Flight]
-"""Answers on their way, by key."""
+"""Answers on their way, or what the model raised, by key."""
 
 
 class _Memory(LRUCache[bytes, Any]):
@@ -324,17 +314,18 @@ class _TimedMemory(TTLCache[bytes, Any]):
 
 
 def _key_of(instance: Any) -> bytes:
-    """The same for inputs that JSON writes alike, whatever the order of their keys."""
+    """The same for inputs that JSON writes alike, whatever the order of their keys; short however long they are."""
     try:
-        key = orjson.dumps(instance, default=methodcaller("tolist"), option=_CANONICAL)
-        # orjson writes NaN and the infinities as null
-        return json.dumps(instance, default=methodcaller("tolist"), sort_keys=True).encode() if b"null" in key else key
+        text = orjson.dumps(instance, default=methodcaller("tolist"), option=_CANONICAL)
+        if b"null" in text:  # orjson writes NaN and the infinities so
+            text = json.dumps(instance, default=methodcaller("tolist"), sort_keys=True).encode()
     except TypeError as error:
         raise RequestError(
             500,
             f"Cached cannot tell inputs of type {type(instance).__name__} apart: {error}; "
             "it needs inputs that JSON can hold, so put it before what makes these",
         ) from error
+    return hashlib.sha256(text).digest()
 
 
 def _encoded(output: Any) -> bytes:

@@ -25,7 +25,9 @@ def check_store(pattern: Pattern, name: str) -> None:
     """
     value = getattr(pattern, name)
     try:
-        known = value in (MEMORY, EMBEDDED) or (urlsplit(value).scheme in _SERVERS and bool(urlsplit(value).hostname))
+        parts = urlsplit(value)
+        is_server = parts.scheme in _SERVERS and bool(parts.hostname) and parts.port != 0
+        known = value in (MEMORY, EMBEDDED) or is_server
     except (ValueError, TypeError, AttributeError):
         known = False
     if not known:

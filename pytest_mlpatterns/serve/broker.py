@@ -108,6 +108,8 @@ class BrokerQueue:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
+        self._trouble = "the service ends"
+        self._troubles += 1  # what is about to be accepted is refused
         for request in self._unanswered.values():
             request.fail(RequestError(503, "the service ended before this request was answered"))
         self._unanswered.clear()
@@ -309,4 +311,4 @@ def answers_key(name: str) -> str:
 
 
 def _text(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    return f"no answer within {_ANSWER_S} s" if isinstance(error, TimeoutError) else str(error) or type(error).__name__

@@ -17,7 +17,7 @@ from pytest_mlpatterns.load.job import Balance
 from pytest_mlpatterns.wire import CONTENT_TYPE, WireError, decode_predictions, encode_instances
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import httpx
 
@@ -43,6 +43,7 @@ class Deployment:
         helpers: other processes of ours, such as a store's server.
         roots: process ids of a service that ran before whose trees it is; empty where they are not known.
         polled: requests are answered 202, and the result is fetched where ``Location`` says.
+        on_close: ends what somebody else started, once.
         remote: how load is driven where our own connections cannot: https, HTTP/2.
         host: the name that requests are for, where it is not the first address.
     """
@@ -58,6 +59,7 @@ class Deployment:
         helpers: Sequence[Child] = (),
         roots: Sequence[int] = (),
         polled: bool = False,
+        on_close: Callable[[], None] | None = None,
         remote: Remote | None = None,
         host: str | None = None,
     ) -> None:
@@ -69,6 +71,7 @@ class Deployment:
         self.host = host or self.addresses[0][0]
         self.cold_start_ns: int | None = None
         self.polled = polled
+        self._on_close = on_close
         self._members = tuple(members)
         self._helpers = tuple(helpers)
         self._roots = tuple(roots)
@@ -168,6 +171,9 @@ class Deployment:
             member.stop()
         for helper in self._helpers:
             helper.stop()
+        if self._on_close is not None:
+            end, self._on_close = self._on_close, None
+            end()
 
     def _client(self, number: int) -> httpx.Client:
         import httpx

@@ -56,11 +56,15 @@ _CONNECT_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Startup:
-    """How a deployment is started: the time limit, a first request (None: health alone), where its logs go."""
+    """How a deployment is started: the time limit, a first request (None: health alone), where its logs go.
+
+    ``trees`` as :class:`pytest_mlpatterns.serve.worker.WorkerJob` takes them.
+    """
 
     timeout_ns: int
     payload: Payload | None
     directory: Path
+    trees: tuple[Path, Path] | None = None
 
 
 def launch(recipe: Recipe, startup: Startup) -> Deployment:
@@ -189,6 +193,7 @@ class _Launching:
             identity=self._identity,
             source=source,
             import_path=tuple(sys.path),
+            trees=self._startup.trees,
             max_body_bytes=MAX_BODY_BYTES,
             jobs=self.polled and isinstance(source, Listen) and not source.internal,
         )

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.children import Channel
+from pytest_mlpatterns.importmap import install, modules_from, wrong_tree
 from pytest_mlpatterns.patterns.layer import Tally
 from pytest_mlpatterns.serve.app import Answering, ModelApp
 from pytest_mlpatterns.serve.model import user_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import uvicorn
 
@@ -64,7 +66,9 @@ class Consume:
 class WorkerJob:
     """What a worker does with a request, and where requests come from.
 
-    ``identity`` is unique for the deployment. ``jobs`` answers 202 and keeps results until they are fetched.
+    ``identity`` is unique for the deployment. ``trees`` are the tops of the tree in which the user works and of the one
+    from which code is to come instead; None: there is one tree. ``jobs`` answers 202 and keeps results until they are
+    fetched.
     """
 
     node: Node
@@ -72,6 +76,7 @@ class WorkerJob:
     identity: str
     source: Listen | Consume
     import_path: tuple[str, ...]
+    trees: tuple[Path, Path] | None
     max_body_bytes: int
     jobs: bool = False
 
@@ -141,10 +146,14 @@ def main() -> None:
 
     channel.listen(on_message, on_close)  # from now on, so that a model that is still loading ends with the parent too
     sys.path[:] = job.import_path
+    if job.trees is not None:
+        install(*job.trees)
     try:
         from pytest_mlpatterns.serve.chain import Chain
 
         chain = Chain(job.node, job.identity)
+        if job.trees is not None and (strays := modules_from(*job.trees)):
+            raise wrong_tree(strays, *job.trees)
     except BaseException as error:  # also SystemExit: whatever it was, the test wants to see it
         channel.send(LoadFailed(user_traceback(error)))
         raise SystemExit(1) from error

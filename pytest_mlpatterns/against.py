@@ -1,0 +1,112 @@
+"""The same test at another git revision, as a side to compare with: its process, and its deployments.
+
+The parent's end of :mod:`pytest_mlpatterns.reference`. It must not know how sides are measured or judged.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.children import Child
+from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.serve.deployment import Deployment
+from pytest_mlpatterns.sides import Reason, ReferenceJob, Refused, Served, StartSide, StopSide
+from pytest_mlpatterns.units import format_duration
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_mlpatterns.worktree import Worktree
+
+__all__ = ["NothingToCompareError", "ReferenceSide"]
+
+_STOP_TIMEOUT_S = 20.0
+
+
+class NothingToCompareError(DeploymentError):
+    """The test does not exist at the revision, or fails there; ``reason`` says which."""
+
+    def __init__(self, reason: Reason, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class ReferenceSide:
+    """One test at another revision; its process is started when a deployment is first asked for.
+
+    Args:
+        test: the test's id.
+        worktree: the revision's files.
+        directory: takes what the process prints.
+        startup_timeout_ns: how long pytest there may take to collect the test and start a deployment.
+    """
+
+    def __init__(self, test: str, worktree: Worktree, directory: Path, startup_timeout_ns: int) -> None:
+        self._test = test
+        self._worktree = worktree
+        self._directory = directory
+        self._timeout_ns = startup_timeout_ns
+        self._child: Child | None = None
+        self._numbers = itertools.count()
+
+    @property
+    def name(self) -> str:
+        """The revision as messages name it."""
+        return f"{self._worktree.revision.name} ({self._worktree.revision.short})"
+
+    def start(self) -> tuple[Deployment, Served]:
+        """Start a deployment there; closing it stops it, the process stays for the next.
+
+        Raises:
+            NothingToCompareError: the test does not exist there, or fails there.
+            DeploymentError: it loaded code of the present tree, or its process ended.
+        """
+        if self._child is None:
+            log = self._directory / f"reference-{id(self):x}.log"
+            self._child = Child("pytest_mlpatterns.reference", log=log)
+            self._child.send(
+                ReferenceJob(self._test, self._worktree.directory, self._worktree.present_root, self._worktree.root)
+            )
+        served = self._ask(self._child, StartSide(), self._timeout_ns / 1e9)
+        assert isinstance(served, Served)
+        deployment = Deployment(
+            model_name=served.model_name,
+            addresses=served.addresses,
+            host=served.host,
+            path=served.path,
+            balance=served.balance,
+            polled=served.polled,
+            roots=served.pids,
+            on_close=self._stop,
+        )
+        deployment.cold_start_ns = served.cold_start_ns
+        return deployment, served
+
+    def close(self) -> None:
+        """End the process and everything that it started."""
+        if self._child is not None:
+            self._child.stop()
+            self._child = None
+
+    def _stop(self) -> None:
+        if self._child is not None:
+            self._ask(self._child, StopSide(), _STOP_TIMEOUT_S)
+
+    def _ask(self, child: Child, question: StartSide | StopSide, timeout_s: float) -> Any:
+        try:
+            child.send(question)
+            answer = child.receive(timeout_s)
+        except ChildError as error:
+            raise DeploymentError(f"{self._test} at {self.name}: {error}") from error
+        except TimeoutError:
+            raise DeploymentError(
+                f"{self._test} at {self.name} gave no deployment within {format_duration(timeout_s * 1e9)}; raise the "
+                f'time limit with perf(startup_timeout="5min")\nIt printed last:\n{child.log_tail()}'
+            ) from None
+        if isinstance(answer, Refused):
+            text = f"{self._test} {answer.reason.value} at {self.name}: {answer.text}"
+            if answer.reason is Reason.WRONG:
+                raise DeploymentError(text)
+            raise NothingToCompareError(answer.reason, text)
+        return answer

@@ -1,0 +1,129 @@
+"""The reference side of a comparison: pytest in the tree of another revision, where one test's subject is served.
+
+A child process runs that one test with this plugin, the code, the test file and the fixtures of that revision, but
+instead of the test's body it starts and stops deployments as the parent asks (:mod:`pytest_mlpatterns.sides`). This
+module must not know load, nor what is compared.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import queue
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_mlpatterns.children import Channel
+from pytest_mlpatterns.errors import MlpatternsError
+from pytest_mlpatterns.importmap import install, modules_from, wrong_tree
+from pytest_mlpatterns.session import REFERENCE_TREES
+from pytest_mlpatterns.sides import Reason, ReferenceJob, Refused, Served, StartSide, Stopped, StopSide
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from pytest_mlpatterns.perf import Subject
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """The child process."""
+    channel = Channel()
+    job: ReferenceJob = channel.receive()
+    asked: queue.SimpleQueue[StartSide | StopSide | None] = queue.SimpleQueue()
+    channel.listen(asked.put, lambda: asked.put(None))
+    os.chdir(job.directory)
+    install(job.present_top, job.reference_top)
+    side = _Side(channel, asked, job)
+    arguments = [job.test, "-q", "-p", "no:cacheprovider", "--perf-baseline=off", "--tb=short", "-W", "default"]
+    if importlib.util.find_spec("xdist"):
+        arguments.append("-n0")
+    if importlib.util.find_spec("pytest_cov"):
+        arguments.append("--no-cov")
+    code = pytest.main(arguments, plugins=[side])
+    if not side.has_served:
+        text = "\n".join(side.failures) or f"pytest ended with exit code {int(code)}"
+        channel.send(Refused(Reason.FAILED if side.failures else Reason.ABSENT, text))
+
+
+class _Side:
+    """The pytest plugin of the child."""
+
+    def __init__(
+        self, channel: Channel, asked: queue.SimpleQueue[StartSide | StopSide | None], job: ReferenceJob
+    ) -> None:
+        self.failures: list[str] = []
+        self.has_served = False
+        self.trees = (job.present_top, job.reference_top)
+        self._channel = channel
+        self._asked = asked
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Tell the session which side it is."""
+        config.stash[REFERENCE_TREES] = self.trees
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Keep why a file cannot be collected."""
+        if report.failed:
+            self.failures.append(str(report.longrepr))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Keep why the test cannot be set up, or is skipped."""
+        report = yield
+        if report.failed or report.skipped:
+            self.failures.append(report.longreprtext or str(report.longrepr))
+        return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
+        """Instead of the body: start and stop deployments as the parent asks, until it closes the channel."""
+        subject: Any = pyfuncitem.funcargs.get("perf")  # on this side the bare subject
+        if subject is None:
+            return None
+        self.has_served = True
+        deployment = None
+        try:
+            while (question := self._asked.get()) is not None:
+                if isinstance(question, StartSide):
+                    deployment = subject.start()
+                    if strays := modules_from(*self.trees):
+                        self._refuse(Reason.WRONG, str(wrong_tree(strays, *self.trees)))
+                        return True
+                    self._channel.send(_served(subject, deployment))
+                elif deployment is not None:
+                    deployment.close()
+                    deployment = None
+                    self._channel.send(Stopped())
+        except MlpatternsError as error:
+            self._refuse(Reason.FAILED, str(error))
+        finally:
+            if deployment is not None:
+                deployment.close()
+        return True
+
+    def _refuse(self, reason: Reason, text: str) -> None:
+        self._channel.send(Refused(reason, text))
+
+
+def _served(subject: Subject, deployment: Any) -> Served:
+    payload = subject.plan.payload
+    return Served(
+        model_name=deployment.model_name,
+        addresses=deployment.addresses,
+        host=deployment.host,
+        path=deployment.path,
+        balance=deployment.balance,
+        polled=deployment.polled,
+        pids=deployment.pids,
+        cold_start_ns=deployment.cold_start_ns,
+        pattern=subject.name,
+        payload=replace(payload, inputs=()) if payload.bodies else payload,
+        digest=payload.digest,
+    )

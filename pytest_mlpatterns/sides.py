@@ -1,0 +1,80 @@
+"""What the two ends of a reference side say to each other: values that cross the pipe.
+
+The parent sends one :class:`ReferenceJob`, then :class:`StartSide` and :class:`StopSide` in turn; the child answers
+:class:`Served` and :class:`Stopped`, or :class:`Refused` once and for all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_mlpatterns.load.job import Balance
+    from pytest_mlpatterns.load.payload import Payload
+
+__all__ = ["Reason", "ReferenceJob", "Refused", "Served", "StartSide", "StopSide", "Stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceJob:
+    """Which test, in which tree; ``present_top`` and ``reference_top`` are the tops of both working trees."""
+
+    test: str
+    directory: Path
+    present_top: Path
+    reference_top: Path
+
+
+@dataclass(frozen=True, slots=True)
+class StartSide:
+    """Start the deployment."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopSide:
+    """Stop the deployment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A deployment runs: what :class:`pytest_mlpatterns.serve.deployment.Deployment` knows of it, and what it takes.
+
+    ``payload`` has no inputs where their encoded bodies tell everything.
+    """
+
+    model_name: str
+    addresses: tuple[tuple[str, int], ...]
+    host: str
+    path: str
+    balance: Balance
+    polled: bool
+    pids: tuple[int, ...]
+    cold_start_ns: int | None
+    pattern: str
+    payload: Payload
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The deployment is gone."""
+
+
+class Reason(Enum):
+    """Why there is nothing to compare with."""
+
+    ABSENT = "does not exist"
+    FAILED = "fails"
+    WRONG = "is not itself"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """This revision gives no deployment of the test."""
+
+    reason: Reason
+    text: str
