@@ -51,6 +51,11 @@ class Chain:
         """What every layer counted so far."""
         return tuple(tally.snapshot() for tally in self._tallies)
 
+    async def start(self) -> None:
+        """Connect to the broker, so that the first request need not."""
+        if self._broker_queue is not None:
+            await self._broker_queue.start()
+
     async def close(self) -> None:
         """Leave nothing in a broker."""
         if self._broker_queue is not None:

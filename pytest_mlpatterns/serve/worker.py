@@ -187,6 +187,7 @@ def _serve(  # noqa: PLR0913, PLR0917 - the pieces of one process
         server.should_exit = True
 
     async def serve() -> None:
+        await chain.start()
         asyncio.get_running_loop().call_soon(tell_ready)
         await server.serve(sockets=[listener])
         await chain.close()
