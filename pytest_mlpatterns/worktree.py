@@ -127,7 +127,7 @@ def compiled_parts(project_top: Path, worktree_top: Path) -> list[str]:
                 built.setdefault(place, []).append(name)
     return [
         f"{', '.join(names)} in {place} was built in the present tree and is not tracked, so the revision runs without "
-        "it: take it along as an extra file if the revision has the same source for it"
+        "it: take it along with perf_against_files if the revision has the same source for it"
         for place, names in built.items()
     ]
 
@@ -240,11 +240,11 @@ def _filled_pointers(git: Git, sha: str) -> list[str]:
 def _copy(pattern: str, project: Path, top: Path, base: Path, root: Path) -> None:
     found = sorted(glob.glob(pattern, root_dir=project, recursive=True))
     if not found:
-        raise SettingError(f"the extra file {pattern!r} matches nothing in {project}, expected a file or directory")
+        raise SettingError(f"perf_against_files: {pattern!r} matches nothing in {project}, expected a file or directory")
     for name in found:
         source = Path(os.path.normpath(project / name))
         if not source.is_relative_to(top):
-            raise SettingError(f"the extra file {pattern!r} matches {source}, expected files in {top}")
+            raise SettingError(f"perf_against_files: {pattern!r} matches {source}, expected files in {top}")
         for file in _files(source, base):
             target = root / file.relative_to(top)
             if os.path.lexists(target):
@@ -254,7 +254,7 @@ def _copy(pattern: str, project: Path, top: Path, base: Path, root: Path) -> Non
                 shutil.copy2(file, target)
             except OSError as error:
                 raise DeploymentError(
-                    f"the extra file {file} could not be copied to {target}: {error.strerror}; TMPDIR decides where"
+                    f"perf_against_files: {file} could not be copied to {target}: {error.strerror}; TMPDIR decides where"
                 ) from error
 
 

@@ -277,6 +277,14 @@ def test_what_a_killed_run_left_goes_in_whatever_state(
     assert list(temporary.iterdir()) == []
 
 
+def test_a_worktree_that_only_looks_like_ours_stays(repository: Repository, temporary: Path) -> None:
+    root = temporary / "mlpatterns-against-mine" / "project"
+    repository.git("worktree", "add", "--quiet", "--detach", str(root))
+    (root.parent / "owner").mkdir()
+    assert remove_stale(repository.top) == []
+    assert repository.worktrees() == [repository.top, root]
+
+
 def test_a_git_that_outlives_its_run_keeps_the_worktree(repository: Repository, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -338,7 +346,7 @@ def test_extra_files_are_found_from_the_project_not_from_the_top(repository: Rep
 def test_an_extra_file_that_does_not_exist_is_named(repository: Repository, temporary: Path, pattern: str) -> None:
     revision = resolve_revision(repository.top, "main~1")
     with (
-        pytest.raises(SettingError, match=f"^the extra file '{pattern.replace('*', '.')}' matches nothing in"),
+        pytest.raises(SettingError, match=f"^perf_against_files: '{pattern.replace('*', '.')}' matches nothing in"),
         laid_out(repository.top, revision, ["data", pattern]),
     ):
         pass
