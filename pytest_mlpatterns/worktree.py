@@ -240,7 +240,9 @@ def _filled_pointers(git: Git, sha: str) -> list[str]:
 def _copy(pattern: str, project: Path, top: Path, base: Path, root: Path) -> None:
     found = sorted(glob.glob(pattern, root_dir=project, recursive=True))
     if not found:
-        raise SettingError(f"perf_against_files: {pattern!r} matches nothing in {project}, expected a file or directory")
+        raise SettingError(
+            f"perf_against_files: {pattern!r} matches nothing in {project}, expected a file or directory"
+        )
     for name in found:
         source = Path(os.path.normpath(project / name))
         if not source.is_relative_to(top):
@@ -254,7 +256,7 @@ def _copy(pattern: str, project: Path, top: Path, base: Path, root: Path) -> Non
                 shutil.copy2(file, target)
             except OSError as error:
                 raise DeploymentError(
-                    f"perf_against_files: {file} could not be copied to {target}: {error.strerror}; TMPDIR decides where"
+                    f"perf_against_files: {file} cannot be copied to {target}: {error.strerror}; TMPDIR decides where"
                 ) from error
 
 

@@ -24,8 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_mlpatterns.patterns import batched
-from pytest_mlpatterns.patterns.batched import AdaptiveWait, Batched, Batching, needs_loop
-from pytest_mlpatterns.patterns.layer import LostError, RequestError, Tally
+from pytest_mlpatterns.patterns.batched import AdaptiveWait, Batched, Batching
+from pytest_mlpatterns.patterns.layer import LostError, RequestError, Tally, needs_loop
 from pytest_mlpatterns.serve.app import Answering
 from tests.synthetic import MS, PROPERTY, S
 

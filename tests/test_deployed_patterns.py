@@ -29,7 +29,6 @@ from pytest_mlpatterns import (
     Zipf,
 )
 from pytest_mlpatterns.load.generator import Generator
-from pytest_mlpatterns.load.job import Progress
 from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.measure import Bench, LoadPlan
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns import Deployment, Pattern
+    from pytest_mlpatterns.load.job import Progress
     from pytest_mlpatterns.records import Launch
 
 HERE = sys.modules[__name__]

@@ -372,7 +372,7 @@ def test_an_extra_file_that_cannot_be_copied_is_named(repository: Repository) ->
     revision = resolve_revision(repository.top, "main")
     with (
         pytest.raises(
-            DeploymentError, match=r"data/a.csv could not be copied to .*: (File exists|Not a directory); TMPDIR"
+            DeploymentError, match=r"data/a.csv cannot be copied to .*: (File exists|Not a directory); TMPDIR"
         ),
         laid_out(repository.top, revision, ["data"]),
     ):

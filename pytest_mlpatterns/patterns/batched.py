@@ -19,7 +19,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.base import Node, Pattern, Wrap, build, whole
-from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.patterns.layer import RequestError, matched, needs_loop
 from pytest_mlpatterns.units import parse_duration
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.patterns.layer import Answer, Inner, Tally
 
-__all__ = ["ADAPTIVE", "AdaptiveWait", "Batched", "Batching", "matched", "needs_loop"]
+__all__ = ["ADAPTIVE", "AdaptiveWait", "Batched", "Batching"]
 
 ADAPTIVE = "adaptive"
 
@@ -330,39 +330,6 @@ class Batching:
         for request in group:
             if not request.answer.done():
                 request.answer.set_exception(_own(failure))
-
-
-def needs_loop(inner: Inner) -> bool:
-    """Whether a model or layer has to be called on the event loop; otherwise it may be called in a thread.
-
-    Layers say so themselves, by an attribute of this name.
-    """
-    said = getattr(inner, "needs_loop", None)
-    if isinstance(said, bool):
-        return said
-    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(type(inner).__call__)
-
-
-def matched(outputs: Any, count: int, who: str) -> Sequence[Any]:
-    """The outputs, if there is one for each input.
-
-    Args:
-        outputs: what ``who`` returned.
-        count: how many inputs it was given.
-        who: for the message, such as "the model".
-
-    Raises:
-        RequestError: status 500: another number of outputs, or something that has none.
-    """
-    try:
-        found = len(outputs)
-    except TypeError:
-        kind = type(outputs).__name__
-        text = f"{who} returned {kind}, which has no length; it must return a list of outputs"
-        raise RequestError(500, text) from None
-    if found != count:
-        raise RequestError(500, f"{who} returned {found} outputs for {count} inputs; it must return one for each")
-    return outputs  # type: ignore[no-any-return]
 
 
 def _hand_out(group: list[_Request], outputs: Any) -> None:

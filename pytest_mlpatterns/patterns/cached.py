@@ -21,7 +21,7 @@ from cachetools import LRUCache, TTLCache
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.base import Node, Pattern, Wrap, build, whole
-from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.patterns.layer import RequestError, matched, needs_loop
 from pytest_mlpatterns.patterns.stores import check_store
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wire import WireError, decode_predictions, encode_predictions
@@ -116,6 +116,7 @@ class Caching:
         *,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
+        self.needs_loop = store is not None or needs_loop(inner)
         self._inner = inner
         self._tally = tally
         self._store = store
@@ -339,11 +340,4 @@ def _encoded(output: Any) -> bytes:
 
 def _paired(inputs: Mapping[bytes, Any], outputs: Any) -> dict[bytes, Any]:
     """Each output by the key of its input."""
-    if not hasattr(outputs, "__len__"):
-        found = type(outputs).__name__
-        raise RequestError(500, f"the model returned {found}, which has no length; it must return a list of outputs")
-    if len(outputs) != len(inputs):
-        raise RequestError(
-            500, f"the model returned {len(outputs)} outputs for {len(inputs)} inputs; it must return one for each"
-        )
-    return dict(zip(inputs, outputs, strict=True))
+    return dict(zip(inputs, matched(outputs, len(inputs), "the model"), strict=True))

@@ -7,6 +7,7 @@ So layers nest in any order, and what serves them knows only the outermost. All 
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter_ns
@@ -14,7 +15,7 @@ from typing import Any
 
 from pytest_mlpatterns.insight import LayerStats
 
-__all__ = ["Answer", "Inner", "LostError", "RequestError", "Tally", "rounded"]
+__all__ = ["Answer", "Inner", "LostError", "RequestError", "Tally", "matched", "needs_loop", "rounded"]
 
 Answer = Sequence[Any] | Awaitable[Sequence[Any]]
 Inner = Callable[[list[Any]], Answer]
@@ -94,6 +95,39 @@ class Tally:
             {name: dict(spread) for name, spread in tuple(self._spreads.items())},
             {name: tuple(course) for name, course in tuple(self._courses.items())},
         )
+
+
+def needs_loop(inner: Inner) -> bool:
+    """Whether a model or layer has to be called on the event loop; otherwise it may be called in a thread.
+
+    Layers say so themselves, by an attribute of this name.
+    """
+    said = getattr(inner, "needs_loop", None)
+    if isinstance(said, bool):
+        return said
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(type(inner).__call__)
+
+
+def matched(outputs: Any, count: int, who: str) -> Sequence[Any]:
+    """The outputs, if there is one for each input.
+
+    Args:
+        outputs: what ``who`` returned.
+        count: how many inputs it was given.
+        who: for the message, such as "the model".
+
+    Raises:
+        RequestError: status 500: another number of outputs, or something that has none.
+    """
+    try:
+        found = len(outputs)
+    except TypeError:
+        kind = type(outputs).__name__
+        text = f"{who} returned {kind}, which has no length; it must return a list of outputs"
+        raise RequestError(500, text) from None
+    if found != count:
+        raise RequestError(500, f"{who} returned {found} outputs for {count} inputs; it must return one for each")
+    return outputs  # type: ignore[no-any-return]
 
 
 def rounded(value: int) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.base import MAX_PROCESSES, MODEL, Apart, Call, Node, Pattern, Wrap, build, name_of
-from pytest_mlpatterns.patterns.batched import matched, needs_loop
+from pytest_mlpatterns.patterns.layer import matched, needs_loop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

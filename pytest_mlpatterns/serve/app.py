@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.patterns.layer import RequestError, matched
 from pytest_mlpatterns.serve.model import user_traceback
 from pytest_mlpatterns.wire import CONTENT_TYPE, WireError, decode_instances, encode_error, encode_predictions
 
@@ -70,17 +70,7 @@ class Answering:
             if text not in self.tracebacks and len(self.tracebacks) < _MAX_TRACEBACKS:
                 self.tracebacks.append(text)
             raise RequestError(500, f"the model raised {type(error).__name__}: {error}") from error
-        if not hasattr(outputs, "__len__"):
-            found = type(outputs).__name__
-            raise RequestError(
-                500, f"the model returned {found}, which has no length; it must return a list of outputs"
-            )
-        if len(outputs) != len(instances):
-            raise RequestError(
-                500,
-                f"the model returned {len(outputs)} outputs for {len(instances)} inputs; it must return one for each",
-            )
-        return outputs  # type: ignore[no-any-return]
+        return matched(outputs, len(instances), "the model")
 
 
 class ModelApp:

@@ -128,4 +128,6 @@ def _at_once(node: Node) -> int:
             return len(addresses)
         case Wrap(Queued(workers=workers)):
             return workers
+        case Wrap(Cached(), _, (inside,)):
+            return _at_once(inside)
     return 1
