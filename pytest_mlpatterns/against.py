@@ -5,13 +5,12 @@ The parent's end of :mod:`pytest_mlpatterns.reference`. It must not know how sid
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.children import Child
 from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.serve.deployment import Deployment
-from pytest_mlpatterns.sides import Reason, ReferenceJob, Refused, Served, StartSide, StopSide
+from pytest_mlpatterns.sides import Offered, Reason, ReferenceJob, Refused, Served, StartSide, StopSide
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ class NothingToCompareError(DeploymentError):
 
 
 class ReferenceSide:
-    """One test at another revision; its process is started when a deployment is first asked for.
+    """One test at another revision, in a process of its own.
 
     Args:
         test: the test's id.
@@ -48,26 +47,35 @@ class ReferenceSide:
         self._directory = directory
         self._timeout_ns = startup_timeout_ns
         self._child: Child | None = None
-        self._numbers = itertools.count()
 
     @property
     def name(self) -> str:
         """The revision as messages name it."""
         return f"{self._worktree.revision.name} ({self._worktree.revision.short})"
 
-    def start(self) -> tuple[Deployment, Served]:
-        """Start a deployment there; closing it stops it, the process stays for the next.
+    def offer(self) -> Offered:
+        """What the test measures there; starts its process.
 
         Raises:
-            NothingToCompareError: the test does not exist there, or fails there.
+            NothingToCompareError: the test does not exist there, or cannot be collected or set up there.
+            DeploymentError: its process ended, or says nothing in time.
+        """
+        log = self._directory / f"reference-{id(self):x}.log"
+        self._child = Child("pytest_mlpatterns.reference", log=log)
+        tree = self._worktree
+        job = ReferenceJob(self._test, tree.directory, tree.present_root, tree.root)
+        offered = self._ask(self._child, job, self._timeout_ns / 1e9)
+        assert isinstance(offered, Offered)
+        return offered
+
+    def start(self) -> Deployment:
+        """Start a deployment there, after :meth:`offer`; closing it stops it, the process stays for the next.
+
+        Raises:
+            NothingToCompareError: the model fails there.
             DeploymentError: it loaded code of the present tree, or its process ended.
         """
-        if self._child is None:
-            log = self._directory / f"reference-{id(self):x}.log"
-            self._child = Child("pytest_mlpatterns.reference", log=log)
-            self._child.send(
-                ReferenceJob(self._test, self._worktree.directory, self._worktree.present_root, self._worktree.root)
-            )
+        assert self._child is not None
         served = self._ask(self._child, StartSide(), self._timeout_ns / 1e9)
         assert isinstance(served, Served)
         deployment = Deployment(
@@ -81,7 +89,7 @@ class ReferenceSide:
             on_close=self._stop,
         )
         deployment.cold_start_ns = served.cold_start_ns
-        return deployment, served
+        return deployment
 
     def close(self) -> None:
         """End the process and everything that it started."""
@@ -93,7 +101,7 @@ class ReferenceSide:
         if self._child is not None:
             self._ask(self._child, StopSide(), _STOP_TIMEOUT_S)
 
-    def _ask(self, child: Child, question: StartSide | StopSide, timeout_s: float) -> Any:
+    def _ask(self, child: Child, question: ReferenceJob | StartSide | StopSide, timeout_s: float) -> Any:
         try:
             child.send(question)
             answer = child.receive(timeout_s)
@@ -101,7 +109,7 @@ class ReferenceSide:
             raise DeploymentError(f"{self._test} at {self.name}: {error}") from error
         except TimeoutError:
             raise DeploymentError(
-                f"{self._test} at {self.name} gave no deployment within {format_duration(timeout_s * 1e9)}; raise the "
+                f"{self._test} at {self.name} said nothing within {format_duration(timeout_s * 1e9)}; raise the "
                 f'time limit with perf(startup_timeout="5min")\nIt printed last:\n{child.log_tail()}'
             ) from None
         if isinstance(answer, Refused):

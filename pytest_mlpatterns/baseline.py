@@ -2,9 +2,11 @@
 
 Format, version 1 (2026): ``{"format": "pytest-mlpatterns-baseline", "version": 1, "tests": {test id: {machine:
 {"setup": …, "metrics": {name: [[value, relative error], …]}, "versions": …, "commit": …, "date": …}}}}``; keys sorted,
-one launch per pair, numbers of five digits. A file of another format or a later version is refused and not touched.
+one launch per pair, numbers of five digits. An entry may have an ``anchor`` (``metrics``, ``commit`` and ``date`` of an
+earlier one) and a ``calibration`` (``cores``, ``ns``, ``workload``); a set-up has a ``model`` where the model names a
+version. A file of another format or a later version is refused and not touched.
 
-This module must not know verdicts: it says what was recorded, not whether the present is worse.
+This module judges nothing: it says what was recorded, not whether the present is worse.
 """
 
 from __future__ import annotations
@@ -21,14 +23,45 @@ from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records import LaunchValue, Setup
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
-__all__ = ["FORMAT", "VERSION", "Baselines", "Entry", "read_baselines", "write_baselines"]
+    from pytest_mlpatterns.records import Judgement
+
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "Anchor",
+    "Baselines",
+    "Calibration",
+    "Entry",
+    "Update",
+    "read_baselines",
+    "write_baselines",
+]
 
 FORMAT = "pytest-mlpatterns-baseline"
 VERSION = 1
 _MEND = "restore it from version control, or delete it and record anew with pytest --perf-baseline update"
+_ANCHORED = ("rtm", "throughput")
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How fast a machine is: CPU time of a fixed workload, which version of the workload, and how many cores."""
+
+    ns: float
+    cores: int
+    workload: int
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """An earlier entry of the test, since which every update changed little: RTM and throughput, and where it was."""
+
+    metrics: Mapping[str, tuple[LaunchValue, ...]]
+    commit: str | None
+    date: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +73,46 @@ class Entry:
     versions: Mapping[str, str]
     commit: str | None
     date: str
+    calibration: Calibration | None = None
+    anchor: Anchor | None = None
+
+    @property
+    def anchored(self) -> Anchor:
+        """What slow drift is told against; an entry that no update has followed is its own."""
+        if self.anchor is not None:
+            return self.anchor
+        metrics = {name: self.metrics[name] for name in _ANCHORED if name in self.metrics}
+        return Anchor(metrics, self.commit, self.date)
+
+    def differences(self, setup: Setup, versions: Mapping[str, str]) -> tuple[str, ...]:
+        """Why this entry says nothing about a test: what differs, as ``load: closed(8) → closed(16)``.
+
+        Args:
+            setup: what the test measures.
+            versions: of the packages that are installed; those that serve count, others do not.
+        """
+        then, now = _serving(self.setup, self.versions), _serving(setup, versions)
+        served = [f"{name}: {then[name]} → {now[name]}" for name in then if name in now and then[name] != now[name]]
+        return (*setup.differences(self.setup), *served)
 
 
 Baselines = dict[str, dict[str, Entry]]
 """Test id → machine → entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One entry that is written: what stood there before, if anything, and how the new one compares with it.
+
+    ``differences`` says why the two are not comparable; ``worse`` are the verdicts on metrics that are worse than
+    before beyond the test's tolerance.
+    """
+
+    test: str
+    before: Entry | None
+    after: Entry
+    differences: tuple[str, ...] = ()
+    worse: tuple[Judgement, ...] = ()
 
 
 def read_baselines(path: Path) -> Baselines:
@@ -82,13 +151,18 @@ def read_baselines(path: Path) -> Baselines:
         raise BaselineFileError(f"{path} is damaged: {type(error).__name__}: {error}; {_MEND}") from error
 
 
-def write_baselines(path: Path, updates: Baselines) -> None:
+def write_baselines(path: Path, updates: Baselines, remove: Collection[str] = ()) -> None:
     """Replace the entries of these tests and machines, keep all others; the file is replaced as a whole or not at all.
+
+    Args:
+        path: the file.
+        updates: what is written.
+        remove: tests whose entries are removed, of every machine.
 
     Raises:
         BaselineFileError: the file on disk cannot be read, or not be written; it stays as it was.
     """
-    merged = read_baselines(path)
+    merged = {test: machines for test, machines in read_baselines(path).items() if test not in remove}
     for test, machines in updates.items():
         merged.setdefault(test, {}).update(machines)
     data = {
@@ -120,35 +194,71 @@ def write_baselines(path: Path, updates: Baselines) -> None:
                 os.unlink(temporary)
 
 
+def _serving(setup: Setup, versions: Mapping[str, str]) -> dict[str, str]:
+    """What serves a model and shapes its figures, by name; nothing of it where the service runs without us."""
+    if setup.pattern.startswith(("http://", "https://")):
+        return {}
+    loop = f"uvloop {versions['uvloop']}" if "uvloop" in versions else "asyncio"
+    return {"event loop": loop, **{name: versions.get(name, "none") for name in ("uvicorn", "httptools")}}
+
+
 def _entry(data: dict[str, Any]) -> Entry:
+    anchor, calibration = data.get("anchor"), data.get("calibration")
+    return Entry(
+        setup=Setup(**{name: str(value) for name, value in data["setup"].items()}),
+        metrics=_metrics(data["metrics"]),
+        versions={str(name): str(version) for name, version in data["versions"].items()},
+        commit=data["commit"],
+        date=str(data["date"]),
+        calibration=None if calibration is None else _calibration(calibration),
+        anchor=None if anchor is None else _anchor(anchor),
+    )
+
+
+def _anchor(data: dict[str, Any]) -> Anchor:
+    return Anchor(_metrics(data["metrics"]), data["commit"], str(data["date"]))
+
+
+def _metrics(data: dict[str, Any]) -> dict[str, tuple[LaunchValue, ...]]:
     metrics = {
         str(name): tuple(LaunchValue(float(value), float(error)) for value, error in launches)
-        for name, launches in data["metrics"].items()
+        for name, launches in data.items()
     }
     values = [number for launches in metrics.values() for one in launches for number in (one.value, one.relative_error)]
     if not all(math.isfinite(number) for number in values):
         raise ValueError("a value that is no finite number")
     if not all(metrics.values()):
         raise ValueError("a metric without launches")
-    return Entry(
-        setup=Setup(**data["setup"]),
-        metrics=metrics,
-        versions={str(name): str(version) for name, version in data["versions"].items()},
-        commit=data["commit"],
-        date=str(data["date"]),
-    )
+    return metrics
+
+
+def _calibration(data: dict[str, Any]) -> Calibration:
+    found = Calibration(float(data["ns"]), int(data["cores"]), int(data["workload"]))
+    if not 0 < found.ns < math.inf:
+        raise ValueError("a calibration that is no time")
+    return found
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
-    return {
-        "setup": asdict(entry.setup),
-        "metrics": {
-            name: [[_digits(launch.value), _digits(launch.relative_error, 2)] for launch in launches]
-            for name, launches in entry.metrics.items()
-        },
+    setup, calibration, anchor = asdict(entry.setup), entry.calibration, entry.anchor
+    plain = {
+        "setup": {name: value for name, value in setup.items() if value or name != "model"},
+        "metrics": _pairs(entry.metrics),
         "versions": dict(entry.versions),
         "commit": entry.commit,
         "date": entry.date,
+    }
+    if calibration is not None:
+        plain["calibration"] = {**asdict(calibration), "ns": _digits(calibration.ns)}
+    if anchor is not None:
+        plain["anchor"] = {"metrics": _pairs(anchor.metrics), "commit": anchor.commit, "date": anchor.date}
+    return plain
+
+
+def _pairs(metrics: Mapping[str, tuple[LaunchValue, ...]]) -> dict[str, list[list[float | int]]]:
+    return {
+        name: [[_digits(launch.value), _digits(launch.relative_error, 2)] for launch in launches]
+        for name, launches in metrics.items()
     }
 
 

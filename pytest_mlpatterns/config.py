@@ -7,6 +7,7 @@ an unknown or impossible one is a :class:`SettingError` that names it and lists 
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -27,8 +28,10 @@ __all__ = [
     "RunSettings",
     "Settings",
     "merge_markers",
+    "model_version",
     "patterns_of",
     "read_choice",
+    "read_pattern",
     "read_run_settings",
     "read_settings",
 ]
@@ -43,6 +46,7 @@ class BaselineMode(StrEnum):
     CHECK = "check"
     UPDATE = "update"
     REQUIRE = "require"
+    PRUNE = "prune"
     OFF = "off"
 
 
@@ -124,7 +128,7 @@ def patterns_of(
         return None
     if not given:
         raise SettingError(f'{source} is empty, expected at least one pattern; write [Single()] or "single"')
-    found = tuple(_read_pattern(item, source) for item in given)
+    found = tuple(read_pattern(item, source) for item in given)
     for number, pattern in enumerate(found):
         if pattern in found[:number]:
             raise SettingError(f"{source} lists {pattern!r} twice, expected each pattern once")
@@ -187,6 +191,9 @@ class RunSettings:
     baseline_file: Path
     json_file: Path | None
     smoke: bool
+    calibrate: bool
+    against: str | None
+    against_files: tuple[str, ...]
 
 
 def read_run_settings(
@@ -215,14 +222,41 @@ def read_run_settings(
             raise SettingError(f"{source} {given} {problem}; name a file in a directory that exists")
         return found
 
+    def flag(name: str) -> bool:
+        given = options[name] if options.get(name) is not None else ini.get(name)
+        return _read_flag(given, f"ini key perf_{name}")
+
+    def text(name: str) -> str:
+        return str(options.get(name) or ini.get(name) or "")
+
     mode = options.get("baseline") or ini.get("baseline") or BaselineMode.CHECK
-    smoke = options["smoke"] if options.get("smoke") is not None else ini.get("smoke")
+    against = text("against") or None
+    if against is not None and mode in (BaselineMode.UPDATE, BaselineMode.PRUNE):
+        raise SettingError(
+            f"--perf-against {against} beside --perf-baseline {mode}, expected one of them: the comparison with a "
+            "revision leaves the baseline file alone"
+        )
     return RunSettings(
         baseline=read_choice(BaselineMode, mode, "ini key perf_baseline"),
         baseline_file=path("baseline-file") or root / "perf-baseline.json",
         json_file=path("json"),
-        smoke=_read_flag(smoke, "ini key perf_smoke"),
+        smoke=flag("smoke"),
+        calibrate=flag("calibrate"),
+        against=against,
+        against_files=tuple(re.split(r"[\s,]+", text("against-files").strip())) if text("against-files") else (),
     )
+
+
+def model_version(model: object) -> str:
+    """The version that a model names itself by, in its attribute ``perf_version``; empty where it has none.
+
+    Raises:
+        SettingError: it is no text.
+    """
+    version = getattr(model, "perf_version", "")
+    if not isinstance(version, str):
+        raise SettingError(f"perf_model has perf_version {version!r}, expected text; write perf_version = '2'")
+    return version
 
 
 def read_choice(kind: type[StrEnum], value: object, source: str) -> Any:
@@ -262,7 +296,12 @@ def _read_schedule(marker: Mapping[str, Any]) -> Schedule:
     return ClosedLoop(1 if marker.get("concurrency") is None else marker["concurrency"])
 
 
-def _read_pattern(value: object, source: str) -> Pattern:
+def read_pattern(value: object, source: str) -> Pattern:
+    """A pattern, or one by its name.
+
+    Raises:
+        SettingError: something else, or an unknown name.
+    """
     if isinstance(value, str):
         return parse_pattern(value, source)
     if isinstance(value, type) and issubclass(value, Pattern):
@@ -327,7 +366,7 @@ def _as_given(value: object, _source: str) -> object:
 
 _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
     "pattern": (
-        lambda value, source: Single() if isinstance(value, list | tuple) else _read_pattern(value, source),
+        lambda value, source: Single() if isinstance(value, list | tuple) else read_pattern(value, source),
         Single(),
     ),
     "duration": (_read_duration, "3s"),

@@ -19,10 +19,20 @@ __all__ = ["OPTIONS", "add_ini_keys", "add_options", "given_ini", "given_options
 
 _GROUP = "performance tests (pytest-mlpatterns)"
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "against": {
+        "metavar": "GITREF",
+        "help": "compare with the same tests at this branch, tag or commit, measured interleaved, instead of with the "
+        "baseline; merge-base:main names the commit at which this branch left main",
+    },
+    "against-files": {
+        "metavar": "PATTERNS",
+        "help": "files that the tests need and git does not track, for --perf-against: glob patterns relative to the "
+        "root directory",
+    },
     "baseline": {
-        "choices": ("check", "update", "require", "off"),
+        "choices": ("check", "update", "require", "prune", "off"),
         "help": "compare with the stored baseline (check, the default), record it (update), fail where there is no "
-        "comparable entry (require), or leave it alone (off)",
+        "comparable entry (require), check and remove entries whose tests are gone (prune), or leave it alone (off)",
     },
     "baseline-file": {
         "metavar": "PATH",
@@ -31,6 +41,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "budget": {
         "metavar": "TIME",
         "help": "time that one test may measure until it is decided (default: 30s)",
+    },
+    "calibrate": {
+        "action": "store_true",
+        "help": "measure how fast the machine is, store it with the baseline, and where only another machine has a "
+        "baseline, compare with that one scaled, at twice the tolerance",
     },
     "duration": {"metavar": "TIME", "help": "measured window of one launch (default: 3s)"},
     "inconclusive": {

@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import shlex
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pytest_mlpatterns.account import estimate_or_none, result_of, searched_for
-from pytest_mlpatterns.config import BaselineMode, InconclusivePolicy
+from pytest_mlpatterns.against import NothingToCompareError
+from pytest_mlpatterns.config import BaselineMode, InconclusivePolicy, read_pattern
 from pytest_mlpatterns.errors import (
     InconclusiveFailure,
     InconclusiveWarning,
@@ -27,7 +28,9 @@ from pytest_mlpatterns.errors import (
 from pytest_mlpatterns.evidence import Evidence
 from pytest_mlpatterns.load.capacity import DECIDED, parse_objective
 from pytest_mlpatterns.metrics import METRICS, Metric, Metrics, metric_named, percentile_metric
-from pytest_mlpatterns.records import Estimate, Judgement, Outcome, Setup, TestResult
+from pytest_mlpatterns.paired import Side
+from pytest_mlpatterns.pairwise import MEASURED, RACED, judge_faster, judge_no_slower
+from pytest_mlpatterns.records import Estimate, Judgement, Outcome, TestResult
 from pytest_mlpatterns.reports.facts import failure_text
 from pytest_mlpatterns.statistics import estimate, min_samples
 from pytest_mlpatterns.units import format_rate, parse_duration, parse_number, parse_share, parse_size
@@ -36,14 +39,16 @@ from pytest_mlpatterns.verdict import judge_change, judge_limit, why_uncountable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.baseline import Entry
+    from pytest_mlpatterns.against import ReferenceSide
     from pytest_mlpatterns.config import Settings
+    from pytest_mlpatterns.ledger import Reference
     from pytest_mlpatterns.measure import Bench, LoadPlan
+    from pytest_mlpatterns.paired import Pairing
     from pytest_mlpatterns.patterns import Pattern
-    from pytest_mlpatterns.records import LaunchValue
+    from pytest_mlpatterns.records import LaunchValue, Setup
     from pytest_mlpatterns.serve.deployment import Deployment
 
-__all__ = ["Perf", "Reference", "Subject"]
+__all__ = ["Perf", "Subject"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -53,24 +58,17 @@ _COMPARED = ("rtm", "throughput")
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
-    """What a test is compared with: the mode, the entry for this test and machine if there is one."""
-
-    mode: BaselineMode
-    entry: Entry | None = None
-    missing: str = "no baseline"
-
-
-@dataclass(frozen=True, slots=True)
 class Subject:
-    """What a test measures: how it is written, how it is started, what is sent to it.
+    """What a test measures, how it is started, and what is sent to it.
 
-    ``under`` starts the same model under another pattern; None for a service that runs already.
+    ``pair`` measures two sides interleaved. ``under`` starts the same model under another pattern; None for a service
+    that runs already.
     """
 
-    name: str
+    setup: Setup
     start: Callable[[], Deployment]
     plan: LoadPlan
+    pair: Callable[[Side, Side], Pairing]
     under: Callable[[Pattern], Callable[[], Deployment]] | None = None
 
 
@@ -99,16 +97,27 @@ class Perf:
         settings: what it was asked to do.
         subject: what is measured.
         reference: the baseline.
+        revision: the same test at another git revision, which is compared with instead of the baseline.
     """
 
-    def __init__(self, test: str, bench: Bench, settings: Settings, subject: Subject, reference: Reference) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 - what one test is about
+        self,
+        test: str,
+        bench: Bench,
+        settings: Settings,
+        subject: Subject,
+        reference: Reference,
+        revision: ReferenceSide | None = None,
+    ) -> None:
         self._test = test
         self._bench = bench
         self._settings = settings
         self._reference = reference
         self._evidence = Evidence(bench, settings.budget_ns, settings.launches)
         self._subject = subject
-        self._setup = Setup(subject.name, str(settings.schedule), settings.wire, bench.plan.payload.digest)
+        self._setup = subject.setup
+        self._revision = revision
+        self._revision_note = ""
         self._judgements: list[Judgement] = []
 
     def __repr__(self) -> str:
@@ -241,6 +250,38 @@ class Perf:
             self._settle(self._evidence.decide(judge, search))
 
     @_at_the_call
+    def assert_faster_than(self, other: Pattern | str, *, by: object = 1.0, on: str = "rtm") -> None:
+        """The model is so many times as fast under this pattern as under another, measured interleaved.
+
+        Both are started several times and loaded in short blocks that take turns, so that it holds on any machine; it
+        takes some seconds a launch, within a budget of its own that is as large as the test's.
+
+        Args:
+            other: a pattern, or its name.
+            by: at least so many times, such as 3.0.
+            on: ``"rtm"`` (the other's RTM over this one's), ``"throughput"`` or ``"nmrt"`` (this one's over the
+                other's).
+        """
+        times = parse_number(by, name="assert_faster_than(by=...)", example="2.0")
+        rival = read_pattern(other, "assert_faster_than(...)")
+        if on not in RACED:
+            raise SettingError(f"assert_faster_than(on={on!r}), expected one of {', '.join(map(repr, RACED))}")
+        if self._subject.under is None:
+            raise SettingError(f"assert_faster_than({rival}) for {self._setup.pattern}, expected a model of our own")
+        if str(rival) == self._setup.pattern:
+            raise SettingError(f"assert_faster_than({rival}) under that very pattern, expected another")
+        start = self._subject.under(rival)
+        self._evidence.measure_at_least(1)
+        if self._bench.smoke:
+            return
+        self._bench.close()  # the two sides have the machine to themselves
+        plan = self._subject.plan
+        pairing = self._subject.pair(
+            Side(self._setup.pattern, self._subject.start, plan), Side(str(rival), start, plan)
+        )
+        self._settle(judge_faster(pairing, on, times, self._settings.budget_ns))
+
+    @_at_the_call
     def assert_no_regression(self, metrics: Sequence[str] = _COMPARED, tolerance: object = None) -> None:
         """No metric is worse than the baseline beyond the tolerance.
 
@@ -262,7 +303,8 @@ class Perf:
         if tolerance is not None:
             given = parse_share(tolerance, name="assert_no_regression(tolerance=...)")
         self._evidence.measure_at_least(1)
-        self._compare([METRICS[name] for name in metrics], given)
+        compare = self._compare if self._revision is None else self._compare_with_revision
+        compare([METRICS[name] for name in metrics], given)
 
     def finish(self) -> None:
         """After the body: measure if nothing was measured yet, and compare with the baseline.
@@ -278,10 +320,11 @@ class Perf:
         if self._reference.mode is BaselineMode.UPDATE:
             self._evidence.measure_at_least(_UPDATE_LAUNCHES)
             self._countable()
-        judged = {judgement.metric for judgement in self._judgements if judgement.against == "baseline"}
+        judged = {judgement.metric for judgement in self._judgements if judgement.against in ("baseline", "revision")}
         metrics = [METRICS[name] for name in _COMPARED] + searched_for(self.metrics)
-        self._compare([metric for metric in metrics if metric.name not in judged], self._settings.tolerance)
-        if self._reference.mode is BaselineMode.REQUIRE and (why := self._why_not_comparable()):
+        compare = self._compare if self._revision is None else self._compare_with_revision
+        compare([metric for metric in metrics if metric.name not in judged], self._settings.tolerance)
+        if self._reference.mode is BaselineMode.REQUIRE and (why := self._reference.missing):
             raise PerfFailure(f"{why}, and --perf-baseline require asks for one; record it: {self._update_command()}")
 
     def result(self, *, passed: bool) -> TestResult | None:
@@ -335,14 +378,44 @@ class Perf:
 
     def _compare(self, metrics: Sequence[Metric], tolerance: float) -> None:
         entry = self._reference.entry
-        if self._bench.smoke or entry is None or self._why_not_comparable() or not self._compares:
+        if self._bench.smoke or entry is None:
             return
         found: list[Judgement] = []
         for metric in metrics:
             before = entry.metrics.get(metric.name)
             if before and estimate_or_none(self.metrics, metric) is not None:
-                judge = functools.partial(self._judge_change, metric, before, tolerance)
+                judge = functools.partial(self._judge_change, metric, before, tolerance * self._reference.widening)
                 found.append(self._evidence.decide(judge, self._search_again(metric)))
+        self._conclude(found)
+
+    def _compare_with_revision(self, metrics: Sequence[Metric], tolerance: float) -> None:
+        """Measure both sides interleaved; what cannot be measured so is not compared, and that is said."""
+        assert self._revision is not None
+        if self._bench.smoke or self._revision_note:
+            return
+        plan, theirs = self._subject.plan, self._revision
+        try:
+            offered = theirs.offer()
+            differences = self._setup.differences(offered.setup)
+            if differences:
+                self._revision_note = f"not comparable with {theirs.name} ({'; '.join(differences)})"
+                return
+            self._bench.close()  # the two sides have the machine to themselves
+            pairing = self._subject.pair(
+                Side(theirs.name, theirs.start, replace(plan, payload=offered.payload)),
+                Side("the present", self._subject.start, plan),
+            )
+            names = [metric.name for metric in metrics if metric.name in MEASURED]
+            found = judge_no_slower(pairing, names, tolerance, self._settings.budget_ns)
+        except NothingToCompareError as error:
+            self._revision_note = str(error)
+            return
+        finally:
+            theirs.close()
+        self._conclude(found)
+
+    def _conclude(self, found: Sequence[Judgement]) -> None:
+        """Keep the verdicts of a comparison, and let them fail the test where they must."""
         self._judgements.extend(found)
         if failed := [judgement for judgement in found if judgement.outcome is Outcome.FAIL]:
             raise RegressionFailure(self._failure(failed))
@@ -351,7 +424,9 @@ class Perf:
 
     def _judge_change(self, metric: Metric, before: Sequence[LaunchValue], tolerance: float) -> Judgement:
         self._countable()
-        return judge_change(metric, self.metrics.launch_values(metric), before, tolerance)
+        judgement = judge_change(metric, self.metrics.launch_values(metric), before, tolerance)
+        said = self._reference.said
+        return replace(judgement, reason=f"{judgement.reason}; {said}") if said else judgement
 
     def _countable(self, *, errors_count: bool = True) -> None:
         """Raise where what was measured supports no verdict."""
@@ -377,21 +452,10 @@ class Perf:
         objective = None if metric.name == "nmrt" else parse_objective(metric.name[len("nmrt(") : -1])
         return functools.partial(self._evidence.search, _never, objective)
 
-    @property
-    def _compares(self) -> bool:
-        return self._reference.mode in (BaselineMode.CHECK, BaselineMode.REQUIRE)
-
-    def _why_not_comparable(self) -> str:
-        """Why the baseline says nothing about this test; empty where it does."""
-        entry = self._reference.entry
-        if entry is None:
-            return self._reference.missing
-        if differences := self._setup.differences(entry.setup):
-            return f"baseline not comparable ({'; '.join(differences)})"
-        return ""
-
     def _baseline_note(self) -> str:
-        return "" if self._bench.smoke or not self._compares else self._why_not_comparable()
+        if self._bench.smoke:
+            return ""
+        return self._reference.missing if self._revision is None else self._revision_note
 
     def _update_command(self) -> str:
         return f"pytest {shlex.quote(self._test)} --perf-baseline update"

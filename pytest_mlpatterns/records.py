@@ -202,17 +202,23 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What was measured and how; two results are comparable when these are equal."""
+    """What was measured and how; two results are comparable when these are equal.
+
+    ``model`` is the model's version, as its ``perf_version`` says it; empty where it says none.
+    """
 
     pattern: str
     load: str
     wire: str
     payload: str
+    model: str = ""
 
     def differences(self, other: Setup) -> tuple[str, ...]:
         """Name what differs, as ``load: closed(8) → closed(16)``, from ``other`` to this."""
         mine, theirs = asdict(self), asdict(other)
-        return tuple(f"{name}: {theirs[name]} → {mine[name]}" for name in mine if mine[name] != theirs[name])
+        return tuple(
+            f"{name}: {theirs[name] or 'none'} → {mine[name] or 'none'}" for name in mine if mine[name] != theirs[name]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +242,7 @@ class Judgement:
     """One verdict: on which metric, against what, and why. ``change`` is relative, worse is positive."""
 
     metric: str
-    against: Literal["limit", "baseline"]
+    against: Literal["limit", "baseline", "pattern", "revision"]
     outcome: Outcome
     reason: str
     change: Estimate | None = None
@@ -247,7 +253,8 @@ class TestResult:
     """One perf test as reports and the baseline see it: plain values only, so that it travels as JSON.
 
     ``metrics`` maps a metric's name to ``(value, low, high)``; ``launches`` maps it to one ``(value, relative_error)``
-    per launch. ``layers`` is what the pattern's layers counted in the last launch's window.
+    per launch. ``layers`` is what the pattern's layers counted in the last launch's window. ``tolerance`` is the
+    worsening against the baseline that the test accepts.
     """
 
     __test__ = False
@@ -270,6 +277,7 @@ class TestResult:
     layers: tuple[LayerStats, ...]
     generator: Mapping[str, float | bool | None]
     interrupted: bool = False
+    tolerance: float = 0.10
 
     def to_json(self) -> dict[str, Any]:
         """The same as dictionaries, lists, text and numbers."""

@@ -19,12 +19,12 @@ from pytest_mlpatterns.children import Channel
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.importmap import install, modules_from, wrong_tree
 from pytest_mlpatterns.session import REFERENCE_TREES
-from pytest_mlpatterns.sides import Reason, ReferenceJob, Refused, Served, StartSide, Stopped, StopSide
+from pytest_mlpatterns.sides import Offered, Reason, ReferenceJob, Refused, Served, StartSide, Stopped, StopSide
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from pytest_mlpatterns.perf import Subject
+    from pytest_mlpatterns.serve.deployment import Deployment
 
 __all__ = ["main"]
 
@@ -89,6 +89,8 @@ class _Side:
             return None
         self.has_served = True
         deployment = None
+        payload = subject.plan.payload
+        self._channel.send(Offered(subject.setup, replace(payload, inputs=()) if payload.bodies else payload))
         try:
             while (question := self._asked.get()) is not None:
                 if isinstance(question, StartSide):
@@ -96,7 +98,7 @@ class _Side:
                     if strays := modules_from(*self.trees):
                         self._refuse(Reason.WRONG, str(wrong_tree(strays, *self.trees)))
                         return True
-                    self._channel.send(_served(subject, deployment))
+                    self._channel.send(_served(deployment))
                 elif deployment is not None:
                     deployment.close()
                     deployment = None
@@ -112,8 +114,7 @@ class _Side:
         self._channel.send(Refused(reason, text))
 
 
-def _served(subject: Subject, deployment: Any) -> Served:
-    payload = subject.plan.payload
+def _served(deployment: Deployment) -> Served:
     return Served(
         model_name=deployment.model_name,
         addresses=deployment.addresses,
@@ -123,7 +124,4 @@ def _served(subject: Subject, deployment: Any) -> Served:
         polled=deployment.polled,
         pids=deployment.pids,
         cold_start_ns=deployment.cold_start_ns,
-        pattern=subject.name,
-        payload=replace(payload, inputs=()) if payload.bodies else payload,
-        digest=payload.digest,
     )

@@ -10,45 +10,56 @@ import contextlib
 import datetime
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_mlpatterns.baseline import Baselines, Entry, read_baselines, write_baselines
-from pytest_mlpatterns.config import BaselineMode, Settings, merge_markers, read_run_settings, read_settings
+from pytest_mlpatterns.against import ReferenceSide
+from pytest_mlpatterns.config import Settings, merge_markers, model_version, read_run_settings, read_settings
 from pytest_mlpatterns.errors import MlpatternsError, SettingError
 from pytest_mlpatterns.exclusive import MachineLock
+from pytest_mlpatterns.ledger import Collected, Ledger
 from pytest_mlpatterns.live import LiveLine
 from pytest_mlpatterns.load.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.measure import Bench, LoadPlan
-from pytest_mlpatterns.observe import commit, environment
+from pytest_mlpatterns.observe import environment
 from pytest_mlpatterns.options import given_ini, given_options
-from pytest_mlpatterns.perf import Perf, Reference, Subject
-from pytest_mlpatterns.records import LaunchValue, TestResult
+from pytest_mlpatterns.paired import Pairing, Side
+from pytest_mlpatterns.perf import Perf, Subject
+from pytest_mlpatterns.records import Setup, TestResult
 from pytest_mlpatterns.reports.results import results_json
-from pytest_mlpatterns.reports.terminal import summary_lines, update_lines
+from pytest_mlpatterns.reports.terminal import summary_lines
+from pytest_mlpatterns.revision import resolve_revision
 from pytest_mlpatterns.serve.local import Startup, attach, launch
 from pytest_mlpatterns.serve.model import recipe_of
 from pytest_mlpatterns.targets import Url
+from pytest_mlpatterns.worktree import Worktree, laid_out, remove_stale
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from collections.abc import Generator as Yielding
 
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.serve.deployment import Deployment
 
-__all__ = ["PerfSession"]
+__all__ = ["REFERENCE_TREES", "PerfSession"]
 
+REFERENCE_TREES: pytest.StashKey[tuple[Path, Path]] = pytest.StashKey()
+"""Set where this pytest only serves tests of another revision: the tops of the present tree and of that one."""
 _SETTINGS: pytest.StashKey[Settings] = pytest.StashKey()
 _PERF: pytest.StashKey[Perf] = pytest.StashKey()
 _DEFERRED: pytest.StashKey[MlpatternsError] = pytest.StashKey()
 _LOCK = "mlpatterns_lock"
+_WORKTREE = "mlpatterns_worktree"
 _USAGE_ERROR = "mlpatterns_usage_error"
+_LEDGER = "mlpatterns_ledger"
+_DONE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+"""How a run ends that came to its end."""
 
 
 class PerfSession:
@@ -64,6 +75,9 @@ class PerfSession:
         self._results: list[TestResult] = []
         self._written: list[str] = []
         self._directory = Path(tempfile.mkdtemp(prefix="pytest-mlpatterns-"))
+        self._leaving = contextlib.ExitStack()
+        self._trees = config.stash.get(REFERENCE_TREES, None)
+        self._worktree: Worktree | None = None
         self._generator = Generator(self._directory / "generator.log")
         self._live = LiveLine(config)
         worker_input = getattr(config, "workerinput", None)
@@ -75,15 +89,28 @@ class PerfSession:
                 self._options, self._ini, invoked_in=config.invocation_params.dir, root=config.rootpath
             )
             read_settings({}, self._options, self._ini)
-            off = self._run.baseline is BaselineMode.OFF
-            self._baselines: Baselines = {} if off else read_baselines(self._run.baseline_file)
+            self._ledger = Ledger(self._run, self._environment, root=config.rootpath, directory=self._directory)
+            if worker_input and _WORKTREE in worker_input:
+                self._worktree = Worktree.from_plain(worker_input[_WORKTREE])
+            elif self._run.against is not None and not self._is_worker:
+                self._worktree = self._lay_out(self._run.against)
         except MlpatternsError as error:
             raise pytest.UsageError(str(error)) from None
 
     # --- asked by the plugin -------------------------------------------------------------------------------------
 
-    def prepare(self, items: Sequence[pytest.Item]) -> None:
-        """Read every perf test's settings, before anything runs.
+    def prepare(
+        self,
+        items: Sequence[pytest.Item],
+        files: Mapping[str, bool] = MappingProxyType({}),
+        tests: Mapping[str, pytest.Item] = MappingProxyType({}),
+    ) -> None:
+        """Read every perf test's settings, and look which tests there are, before anything runs.
+
+        Args:
+            items: the perf tests that are to run.
+            files: ids of the files that were collected as a whole, and whether that went without errors.
+            tests: by their ids, those that were collected, before options such as ``-k`` took some away.
 
         Raises:
             pytest.UsageError: a marker argument or option that cannot be served; names the test.
@@ -98,6 +125,8 @@ class PerfSession:
                 if self._is_worker:  # only the process that distributes the tests can end the run in one line
                     self._config.workeroutput[_USAGE_ERROR] = text  # type: ignore[attr-defined]  # pytest-xdist's
                 raise pytest.UsageError(text) from None
+        whole = () if self._config.getoption("lf", False) else [file for file, clean in files.items() if clean]
+        self._ledger.look_for_gone(Collected(whole, tests.keys(), [*filter(None, map(_variable, tests.values()))]))
 
     @contextlib.contextmanager
     def measurement(self, item: pytest.Item, *, model: object, payload: object, target: object) -> Iterator[Perf]:
@@ -105,16 +134,23 @@ class PerfSession:
 
         What goes wrong here fails the test's body, not its set-up.
         """
+        settings = item.stash[_SETTINGS]
+        if self._trees is not None:
+            yield self._subject(item, settings, model, payload, target)  # type: ignore[misc]  # no body runs there
+            return
         bench: Bench | None = None
+        revision: ReferenceSide | None = None
         try:
             if self._generator.ceiling_rps is None and not self._run.smoke:
                 measure_ceiling(self._generator, self._directory)
-            settings = item.stash[_SETTINGS]
             subject = self._subject(item, settings, model, payload, target)
+            if self._worktree is not None:
+                revision = ReferenceSide(item.nodeid, self._worktree, self._directory, settings.startup_timeout_ns)
             bench = Bench(
                 subject.start, subject.plan, self._generator, self._live.of(item.nodeid), smoke=self._run.smoke
             )
-            item.stash[_PERF] = Perf(item.nodeid, bench, settings, subject, self._reference(item.nodeid))
+            reference = self._ledger.reference(item.nodeid, subject.setup)
+            item.stash[_PERF] = Perf(item.nodeid, bench, settings, subject, reference, revision)
             if bench.deployment.remote and self._generator.library_overhead_ns is None and not self._run.smoke:
                 measure_library_overhead(self._generator, self._directory)
         except MlpatternsError as error:
@@ -122,6 +158,8 @@ class PerfSession:
         try:
             yield item.stash.get(_PERF, None)  # type: ignore[misc]  # without one the body does not run
         finally:
+            if revision is not None:
+                revision.close()
             if bench is not None:
                 bench.close()
 
@@ -184,6 +222,7 @@ class PerfSession:
         perf = item.stash.get(_PERF, None)
         if call.when == "call" and perf is not None:
             if (result := perf.result(passed=report.passed)) is not None:
+                result = replace(result, tolerance=item.stash[_SETTINGS].tolerance)
                 report.perf_result = result.to_json()  # type: ignore[attr-defined]
             if report.failed and (text := perf.diagnosis()):
                 report.sections.append(("perf deployment", text))
@@ -192,34 +231,38 @@ class PerfSession:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect the results, wherever they were measured."""
         if (data := getattr(report, "perf_result", None)) is not None:
-            self._results.append(TestResult.from_json(data))
+            self._results.append(self._ledger.with_drift(TestResult.from_json(data)))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker where the lock is (pytest-xdist)."""
         node.workerinput[_LOCK] = str(self._directory)
+        if self._worktree is not None:
+            node.workerinput[_WORKTREE] = self._worktree.to_plain()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """A worker that met a usage error told it here (pytest-xdist)."""
-        if text := getattr(node, "workeroutput", {}).get(_USAGE_ERROR):
+        """A worker that met a usage error told it here, and what it knows of the baseline (pytest-xdist)."""
+        told = getattr(node, "workeroutput", {})
+        if text := told.get(_USAGE_ERROR):
             raise pytest.UsageError(text)
+        if found := told.get(_LEDGER):
+            self._ledger.take(found)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Write the baseline and the results, in the one process that has them all; end the generator."""
         self._generator.close()
         if self._is_worker:
+            self._config.workeroutput[_LEDGER] = self._ledger.to_json()  # type: ignore[attr-defined]  # pytest-xdist's
             return
-        complete = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         try:
-            if self._run.baseline is BaselineMode.UPDATE and not self._run.smoke:
-                if complete:
-                    self._update_baseline()
-                else:
-                    self._written.append("baseline not updated: the run did not come to its end")
+            if not self._config.option.collectonly:
+                self._ledger.close(self._results, complete=exitstatus in _DONE)
+                self._written += self._ledger.lines
             if self._run.json_file is not None:
                 now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-                self._run.json_file.write_text(results_json(self._results, self._environment, now), encoding="utf-8")
+                text = results_json(self._results, self._environment, now, self._ledger.account())
+                self._run.json_file.write_text(text, encoding="utf-8")
                 self._written.append(f"results written to {self._run.json_file}")
         except (MlpatternsError, OSError) as error:
             self._written.append(f"ERROR: {error}")
@@ -245,6 +288,7 @@ class PerfSession:
         self._generator.close()
         if self._lock is not None:
             self._lock.close()
+        self._leaving.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     # --- pieces --------------------------------------------------------------------------------------------------
@@ -261,7 +305,7 @@ class PerfSession:
                 "a list of inputs, or give payload= to the marker"
             )
         inputs = read_payload(payload)
-        startup = Startup(settings.startup_timeout_ns, inputs, self._directory)
+        startup = Startup(settings.startup_timeout_ns, inputs, self._directory, self._trees)
         plan = LoadPlan(
             payload=inputs,
             schedule=settings.schedule,
@@ -271,45 +315,31 @@ class PerfSession:
             check=settings.check,
             generators=settings.generators,
         )
+
+        def pair(first: Side, second: Side) -> Pairing:
+            return Pairing(first, second, self._generator, self._live.of(item.nodeid))
+
+        setup = Setup(str(settings.pattern), str(settings.schedule), settings.wire, inputs.digest, model_version(model))
         if target is not None:
             if not isinstance(target, Url):
                 raise SettingError(f"perf_target is {target!r}, expected Url('http://127.0.0.1:8000/predict')")
-            return Subject(str(target), lambda: attach(target, startup), plan)
+            return Subject(replace(setup, pattern=str(target), model=""), lambda: attach(target, startup), plan, pair)
 
         def under(pattern: Pattern) -> Callable[[], Deployment]:
             recipe = recipe_of(pattern, model, self._by_value(item))
             return lambda: launch(recipe, startup)
 
-        return Subject(str(settings.pattern), under(settings.pattern), plan, under)
+        return Subject(setup, under(settings.pattern), plan, pair, under)
 
-    def _reference(self, test: str) -> Reference:
-        recorded = self._baselines.get(test, {})
-        machine = self._environment.machine
-        missing = "no baseline"
-        if recorded and machine not in recorded:
-            missing = f"baseline not comparable (machine: {'; '.join(recorded)} → {machine})"
-        return Reference(self._run.baseline, recorded.get(machine), missing)
-
-    def _update_baseline(self) -> None:
-        passed = [result for result in self._results if result.passed]
-        if not passed:
-            self._written.append("baseline not updated: no perf test passed")
-            return
-        machine, revision = self._environment.machine, commit(self._config.rootpath)
-        today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        updates: Baselines = {}
-        for result in passed:
-            metrics = {
-                name: tuple(LaunchValue(value, error) for value, error in launches)
-                for name, launches in result.launches.items()
-            }
-            entry = Entry(result.setup, metrics, self._environment.versions, revision, today)
-            updates[result.test] = {machine: entry}
-        write_baselines(self._run.baseline_file, updates)
-        self._written += [
-            f"baseline {self._run.baseline_file} updated:",
-            *update_lines(passed, self._baselines, machine),
-        ]
+    def _lay_out(self, ref: str) -> Worktree:
+        """The files of the revision to compare with, until the session ends."""
+        root = self._config.rootpath
+        revision = resolve_revision(root, ref)
+        remove_stale(root)
+        worktree = self._leaving.enter_context(laid_out(root, revision, self._run.against_files))
+        self._written.append(f"compared with {revision.name}, {revision.short} {revision.subject}")
+        self._written += [f"note: {note}" for note in worktree.notes]
+        return worktree
 
     def _by_value(self, item: pytest.Item) -> list[ModuleType]:
         """The modules that no other process can import by name: the test's own file, and conftest files."""
@@ -317,6 +347,17 @@ class PerfSession:
         conftests = [plugin for plugin in plugins if Path(plugin.__file__ or "").name == "conftest.py"]
         module = item.getparent(pytest.Module)
         return [*conftests, *([module.obj] if module is not None else [])]
+
+
+def _variable(item: pytest.Item) -> str | None:
+    """The id without brackets of a test that gets its patterns from the command line or the ini file, where given."""
+    if "_perf_pattern" not in getattr(item, "fixturenames", ()):
+        return None
+    with contextlib.suppress(SettingError):  # of a test that does not run
+        marker = merge_markers([(mark.args, mark.kwargs) for mark in item.iter_markers("perf")])
+        if marker.get("pattern") is not None:
+            return None
+    return f"{item.parent.nodeid if item.parent else ''}::{getattr(item, 'originalname', item.name)}"
 
 
 def _raise_at_definition(item: pytest.Item, failure: BaseException) -> None:

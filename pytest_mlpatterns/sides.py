@@ -1,7 +1,8 @@
 """What the two ends of a reference side say to each other: values that cross the pipe.
 
-The parent sends one :class:`ReferenceJob`, then :class:`StartSide` and :class:`StopSide` in turn; the child answers
-:class:`Served` and :class:`Stopped`, or :class:`Refused` once and for all.
+The parent sends one :class:`ReferenceJob`; the child answers :class:`Offered`, or :class:`Refused` once and for all.
+Then the parent sends :class:`StartSide` and :class:`StopSide` in turn, and the child answers :class:`Served` and
+:class:`Stopped`, or that it has :class:`Refused`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.load.job import Balance
     from pytest_mlpatterns.load.payload import Payload
+    from pytest_mlpatterns.records import Setup
 
-__all__ = ["Reason", "ReferenceJob", "Refused", "Served", "StartSide", "StopSide", "Stopped"]
+__all__ = ["Offered", "Reason", "ReferenceJob", "Refused", "Served", "StartSide", "StopSide", "Stopped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,14 @@ class ReferenceJob:
     directory: Path
     present_top: Path
     reference_top: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What the test measures there, and what is sent; ``payload`` has no inputs where their bodies tell everything."""
+
+    setup: Setup
+    payload: Payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +51,7 @@ class StopSide:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A deployment runs: what :class:`pytest_mlpatterns.serve.deployment.Deployment` knows of it, and what it takes.
-
-    ``payload`` has no inputs where their encoded bodies tell everything.
-    """
+    """A deployment runs: what :class:`pytest_mlpatterns.serve.deployment.Deployment` knows of it."""
 
     model_name: str
     addresses: tuple[tuple[str, int], ...]
@@ -54,9 +61,6 @@ class Served:
     polled: bool
     pids: tuple[int, ...]
     cold_start_ns: int | None
-    pattern: str
-    payload: Payload
-    digest: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,19 +15,17 @@ import os
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.importmap import is_environment
-from pytest_mlpatterns.revision import Git
+from pytest_mlpatterns.revision import Git, Revision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from pytest_mlpatterns.revision import Revision
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["Worktree", "compiled_parts", "laid_out", "remove_stale"]
 
@@ -35,6 +33,7 @@ _PREFIX = "mlpatterns-against-"
 _OWNER = "owner"
 """The file whose lock says that the process that made a worktree still lives; the kernel frees it at the end of that
 process and of the git that it may have left behind, and unlike a process id nobody else can have it by chance."""
+_PATHS = ("root", "directory", "present_root")
 _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*?oid sha256:([0-9a-f]{64})\n")
 
 
@@ -55,6 +54,17 @@ class Worktree:
     directory: Path
     present_root: Path
     notes: tuple[str, ...]
+
+    def to_plain(self) -> dict[str, object]:
+        """The same as text and lists, for another process of this run."""
+        plain = asdict(self)
+        return {**plain, **{name: str(plain[name]) for name in _PATHS}, "notes": list(self.notes)}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Worktree:
+        """The inverse of :meth:`to_plain`."""
+        paths = {name: Path(plain[name]) for name in _PATHS}
+        return cls(revision=Revision(**plain["revision"]), notes=tuple(plain["notes"]), **paths)
 
 
 @contextlib.contextmanager

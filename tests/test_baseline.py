@@ -12,11 +12,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import PROPERTY, SETUP
 
-from pytest_mlpatterns.baseline import FORMAT, VERSION, Baselines, Entry, read_baselines, write_baselines
+from pytest_mlpatterns.baseline import (
+    FORMAT,
+    VERSION,
+    Anchor,
+    Baselines,
+    Calibration,
+    Entry,
+    read_baselines,
+    write_baselines,
+)
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records import LaunchValue, Setup
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 ENTRY = Entry(
@@ -29,6 +39,13 @@ ENTRY = Entry(
     commit="1a2b3c4",
     date="2026-11-24",
 )
+FULL = replace(
+    ENTRY,
+    setup=replace(SETUP, model="2"),
+    calibration=Calibration(31_250_000.0, 2, 1),
+    anchor=Anchor({"rtm": (LaunchValue(4_000_000.0, 0.01),)}, "0a1b2c3", "2026-01-31"),
+)
+"""With everything that an entry may have."""
 PLAIN: dict[str, Any] = {
     "format": FORMAT,
     "version": VERSION,
@@ -46,13 +63,16 @@ PLAIN: dict[str, Any] = {
 }
 NAMES = st.text(min_size=1, max_size=10)
 VALUES = st.builds(LaunchValue, st.floats(0, 1e12), st.floats(0, 1))
+METRICS = st.dictionaries(NAMES, st.lists(VALUES, min_size=1, max_size=4).map(tuple), max_size=3)
 ENTRIES = st.builds(
     Entry,
-    setup=st.builds(Setup, NAMES, NAMES, NAMES, NAMES),
-    metrics=st.dictionaries(NAMES, st.lists(VALUES, min_size=1, max_size=4).map(tuple), max_size=3),
+    setup=st.builds(Setup, NAMES, NAMES, NAMES, NAMES, st.just("") | NAMES),
+    metrics=METRICS,
     versions=st.dictionaries(NAMES, NAMES, max_size=2),
     commit=st.none() | NAMES,
     date=NAMES,
+    calibration=st.none() | st.builds(Calibration, st.integers(1, 99_999).map(float), st.integers(1, 256), st.just(1)),
+    anchor=st.none() | st.builds(Anchor, METRICS, st.none() | NAMES, NAMES),
 )
 BASELINES = st.dictionaries(NAMES, st.dictionaries(NAMES, ENTRIES, min_size=1, max_size=2), max_size=3)
 WITH_FILES = settings(
@@ -88,10 +108,14 @@ def test_a_good_file_is_read(path: Path) -> None:
     assert entry.setup == Setup("single", "closed(1)", "rest+json", "sha256:0")
     assert entry.metrics == {"rtm": (LaunchValue(1000.0, 0.01),)}
     assert (entry.versions, entry.commit, entry.date) == ({"numpy": "2.0.0"}, None, "2026-11-24")
+    assert (entry.setup.model, entry.calibration, entry.anchor) == ("", None, None)
 
 
 def test_what_was_written_is_read_back(path: Path) -> None:
-    written = {"test_a.py::test_one": {"box": ENTRY}, "test_ä.py::test[π]": {"box": replace(ENTRY, commit=None)}}
+    written = {
+        "test_a.py::test_one": {"box": ENTRY, "new box": FULL},
+        "test_ä.py::test[π]": {"box": replace(ENTRY, commit=None)},
+    }
     write_baselines(path, written)
     assert read_baselines(path) == written
 
@@ -112,12 +136,21 @@ def test_any_baseline_reads_back_within_its_digits_and_writes_the_same_bytes_aga
         assert read[test].keys() == machines.keys()
         for machine, entry in machines.items():
             found = read[test][machine]
-            assert replace(found, metrics={}) == replace(entry, metrics={})
-            for name, launches in entry.metrics.items():
-                values = [launch.value for launch in found.metrics[name]]
-                assert values == pytest.approx([launch.value for launch in launches], rel=5e-5)
-                errors = [launch.relative_error for launch in found.metrics[name]]
-                assert errors == pytest.approx([launch.relative_error for launch in launches], rel=5e-2)
+            assert replace(found, metrics={}, anchor=None) == replace(entry, metrics={}, anchor=None)
+            assert_close(found.metrics, entry.metrics)
+            assert (found.anchor is None) is (entry.anchor is None)
+            if found.anchor and entry.anchor:
+                assert replace(found.anchor, metrics={}) == replace(entry.anchor, metrics={})
+                assert_close(found.anchor.metrics, entry.anchor.metrics)
+
+
+def assert_close(found: Mapping[str, tuple[LaunchValue, ...]], written: Mapping[str, tuple[LaunchValue, ...]]) -> None:
+    assert found.keys() == written.keys()
+    for name, launches in written.items():
+        values = [launch.value for launch in found[name]]
+        assert values == pytest.approx([launch.value for launch in launches], rel=5e-5)
+        errors = [launch.relative_error for launch in found[name]]
+        assert errors == pytest.approx([launch.relative_error for launch in launches], rel=5e-2)
 
 
 def test_the_file_is_sorted_has_one_line_per_fact_and_ends_with_a_newline(path: Path) -> None:
@@ -156,8 +189,77 @@ def test_an_update_keeps_every_other_test_and_machine(path: Path) -> None:
     assert read_baselines(path) == {"a": {"x": new, "y": old}, "b": {"x": old}, "c": {"x": new}}
 
 
-def test_an_update_of_nothing_rewrites_the_same_bytes(path: Path) -> None:
+def test_what_an_entry_does_not_have_does_not_stand_in_the_file(path: Path) -> None:
     write_baselines(path, {"a": {"x": ENTRY}})
+    text = path.read_text(encoding="utf-8")
+    assert not any(f'"{key}"' in text for key in ("anchor", "calibration", "model"))
+    write_baselines(path, {"a": {"x": FULL}})
+    (entry,) = json.loads(path.read_text(encoding="utf-8"))["tests"]["a"].values()
+    assert entry["setup"]["model"] == "2"
+    assert entry["calibration"] == {"cores": 2, "ns": 31_250_000, "workload": 1}
+    assert entry["anchor"] == {"commit": "0a1b2c3", "date": "2026-01-31", "metrics": {"rtm": [[4_000_000, 0.01]]}}
+
+
+def test_a_test_that_is_removed_is_removed_for_every_machine_and_all_others_stay(path: Path) -> None:
+    write_baselines(path, {"a": {"x": ENTRY, "y": ENTRY}, "b": {"x": ENTRY}})
+    write_baselines(path, {"c": {"x": ENTRY}}, remove={"a", "absent"})
+    assert read_baselines(path) == {"b": {"x": ENTRY}, "c": {"x": ENTRY}}
+    write_baselines(path, {}, remove=["b", "c"])
+    assert read_baselines(path) == {}
+    assert json.loads(path.read_text(encoding="utf-8"))["tests"] == {}
+
+
+SERVING = {
+    "numpy": "2.0.0",
+    "pytest-mlpatterns": "0.1.0",
+    "uvicorn": "0.38.0",
+    "uvloop": "0.22.1",
+    "httptools": "0.7.1",
+}
+
+
+@pytest.mark.parametrize(
+    ("setup", "versions", "differences"),
+    [
+        ({}, {}, ()),
+        ({}, {"numpy": "3.0.0", "pytest-mlpatterns": "0.2.0"}, ()),
+        ({"load": "closed(16)"}, {}, ("load: closed(8) → closed(16)",)),
+        ({"model": "2"}, {}, ("model: none → 2",)),
+        ({}, {"uvicorn": "0.40.0"}, ("uvicorn: 0.38.0 → 0.40.0",)),
+        ({}, {"httptools": None}, ("httptools: 0.7.1 → none",)),
+        ({}, {"uvloop": "0.23.0"}, ("event loop: uvloop 0.22.1 → uvloop 0.23.0",)),
+        (
+            {"pattern": "single"},
+            {"uvloop": None},
+            ("pattern: replicated(replicas=3) → single", "event loop: uvloop 0.22.1 → asyncio"),
+        ),
+    ],
+    ids=lambda value: ", ".join(map(str, value)) if isinstance(value, dict) else "",
+)
+def test_an_entry_says_what_differs_from_what_is_measured_now(
+    setup: dict[str, str], versions: dict[str, str | None], differences: tuple[str, ...]
+) -> None:
+    present = {name: version for name, version in {**SERVING, **versions}.items() if version is not None}
+    assert replace(ENTRY, versions=SERVING).differences(replace(SETUP, **setup), present) == differences
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000/predict", "https://example.org/"])
+def test_our_own_servers_say_nothing_of_a_service_that_runs_without_them(url: str) -> None:
+    setup = replace(SETUP, pattern=url)
+    old = replace(ENTRY, setup=setup, versions=SERVING)
+    assert old.differences(setup, {"uvicorn": "1.0"}) == ()
+    assert old.differences(SETUP, SERVING) == (f"pattern: {url} → {SETUP.pattern}",)
+
+
+def test_an_entry_is_its_own_anchor_until_it_has_another() -> None:
+    both = {name: ENTRY.metrics[name] for name in ("rtm", "throughput")}
+    more = replace(ENTRY, metrics={**ENTRY.metrics, "asl": (LaunchValue(0.5, 0.0),)})
+    assert more.anchored == Anchor(both, "1a2b3c4", "2026-11-24")
+    assert FULL.anchored is FULL.anchor
+
+
+def test_an_update_of_nothing_rewrites_the_same_bytes(path: Path) -> None:
+    write_baselines(path, {"a": {"x": ENTRY, "y": FULL}})
     before = path.read_bytes()
     write_baselines(path, {})
     assert path.read_bytes() == before
@@ -199,6 +301,15 @@ DAMAGED = {
     "value is not a number": changed(metrics={"rtm": [[float("nan"), 0.1]]}).encode(),
     "value is infinite": changed(metrics={"rtm": [[float("inf"), 0.1]]}).encode(),
     "no launches": changed(metrics={"rtm": []}).encode(),
+    "anchor is text": changed(anchor="x").encode(),
+    "anchor has no metrics": changed(anchor={"commit": None, "date": "2026"}).encode(),
+    "anchor has a value that is text": changed(
+        anchor={"commit": None, "date": "2026", "metrics": {"rtm": [["fast", 0]]}}
+    ).encode(),
+    "calibration is a number": changed(calibration=5).encode(),
+    "calibration has no workload": changed(calibration={"ns": 5, "cores": 2}).encode(),
+    "calibration is no time": changed(calibration={"ns": 0, "cores": 2, "workload": 1}).encode(),
+    "calibration is not a number": changed(calibration={"ns": float("nan"), "cores": 2, "workload": 1}).encode(),
     "versions is a list": changed(versions=["numpy"]).encode(),
     "version is text": json.dumps({**PLAIN, "version": "1"}).encode(),
     "version is null": json.dumps({**PLAIN, "version": None}).encode(),

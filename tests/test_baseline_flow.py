@@ -27,16 +27,19 @@ def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> bytes:
     return path.read_bytes()
 
 
-def _much_faster(machines: dict[str, Any]) -> None:
-    for entry in machines.values():
-        for name, factor in (("rtm", 0.1), ("throughput", 10)):
-            entry["metrics"][name] = [[value * factor, error] for value, error in entry["metrics"][name]]
+def _in_metrics(names: dict[str, float]) -> Callable[[dict[str, Any]], None]:
+    """Multiply metrics of every entry."""
+
+    def change(machines: dict[str, Any]) -> None:
+        for entry in machines.values():
+            for name, factor in names.items():
+                entry["metrics"][name] = [[value * factor, error] for value, error in entry["metrics"][name]]
+
+    return change
 
 
-def _much_slower(machines: dict[str, Any]) -> None:
-    for entry in machines.values():
-        for name, factor in (("rtm", 10), ("throughput", 0.1)):
-            entry["metrics"][name] = [[value * factor, error] for value, error in entry["metrics"][name]]
+_much_faster = _in_metrics({"rtm": 0.1, "throughput": 10})
+_much_slower = _in_metrics({"rtm": 10, "throughput": 0.1})
 
 
 def _setups(machines: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -80,12 +83,21 @@ def test_update_records_what_was_measured(recorded: Run) -> None:
     assert re.search(rf"{TEST}: new, RTM \S+ ms, throughput \S+ req/s", said)
 
 
-def test_update_prints_old_and_new(directory: Path) -> None:
+def test_update_prints_old_and_new_and_lists_what_it_recorded_although_worse(directory: Path) -> None:
     _edit(directory / FILE, _much_faster)
-    run = ONE.run(directory, "--perf-baseline", "update")
+    run = ONE.run(directory, "--perf-baseline", "update", "--perf-json", "out.json")
     assert run.exit_code == pytest.ExitCode.OK
     change = r"RTM \S+ µs → \S+ ms \(\+[\d,. ]+ %\), throughput \S+ req/s → \S+ req/s \([-−]\S+ %\)"
-    assert re.search(rf"{TEST}: {change}", run.section("performance"))
+    worse = rf"recorded although worse:\n  {TEST}: RTM \S+ µs → .+ % worse.+\n  {TEST}: throughput .+ % worse"
+    said = run.section("performance")
+    assert re.search(rf"{TEST}: {change}", said)
+    assert re.search(worse, said)
+    account = run.json("out.json")["baseline"]
+    assert (account["mode"], account["recorded"]) == ("update", [TEST])
+    assert [(one["test"], one["metric"]) for one in account["recorded_although_worse"]] == [
+        (TEST, "rtm"),
+        (TEST, "throughput"),
+    ]
 
 
 def test_update_writes_what_passed_and_keeps_all_others_and_so_it_does_over_workers(
@@ -218,6 +230,234 @@ def test_off_compares_nothing_and_says_nothing(directory: Path) -> None:
     assert run.outcomes == {"passed": 1}
     assert "baseline" not in run.section("performance")
     assert (directory / FILE).read_bytes() == before
+
+
+def test_an_entry_measured_on_other_servers_is_not_comparable(directory: Path) -> None:
+    def older(machines: dict[str, Any]) -> None:
+        for entry in machines.values():
+            entry["versions"].update(uvicorn="0.1", numpy="0.1", **{"pytest-mlpatterns": "0.0.1"})
+            del entry["versions"]["uvloop"]
+
+    _edit(directory / FILE, older)
+    said = ONE.run(directory).section("performance")
+    assert re.search(
+        r"baseline not comparable \(event loop: asyncio → uvloop [\d.]+; uvicorn: 0\.1 → [\d.]+\)\n?", said
+    )
+
+
+VERSIONED = """
+class Kept:
+    perf_version = "1"
+
+    def __call__(self, batch):
+        time.sleep(0.001)
+        return batch
+
+
+class Renewed(Kept):
+    perf_version = "{version}"
+
+
+@pytest.mark.perf(model=Kept)
+def test_kept(perf): pass
+
+
+@pytest.mark.perf(model=Renewed)
+def test_renewed(perf): pass
+"""
+
+
+def test_another_version_of_the_model_is_another_model(tmp_path: Path) -> None:
+    def run(version: str, *arguments: str) -> Run:
+        return Project().with_tests(VERSIONED.format(version=version)).run(tmp_path, *arguments)
+
+    first = run("1", "--perf-baseline", "update")
+    versions = [entry["setup"]["model"] for found in first.json(FILE)["tests"].values() for entry in found.values()]
+    assert versions == ["1", "1"]
+    second = run("2", "--perf-tolerance", "100%")
+    assert second.table == {"test_kept": "pass", "test_renewed": "measured"}
+    assert "test_renewed\n  baseline not comparable (model: 1 → 2)" in second.section("performance")
+
+
+def test_slow_drift_is_told_and_fails_nothing(directory: Path) -> None:
+    def drifted(machines: dict[str, Any]) -> None:
+        for entry in machines.values():
+            metrics = {"rtm": [[value * 0.1, error] for value, error in entry["metrics"]["rtm"]]}
+            entry["anchor"] = {"metrics": metrics, "commit": "1a2b3c4", "date": "2026-01-31"}
+
+    _edit(directory / FILE, drifted)
+    run = ONE.run(directory, "--perf-tolerance", "100%", "--perf-json", "out.json", "-n", "2")
+    assert run.table == {"test_it": "pass"}
+    note = r"RTM [\d,.]+ % worse than on 2026-01-31 \(1a2b3c4\), little by little"
+    assert re.search(note, run.section("performance"))
+    assert re.search(note, run.json("out.json")["results"][0]["notes"][-1])
+
+
+def test_an_update_keeps_the_anchor_where_little_changed(directory: Path) -> None:
+    recorded = json.loads((directory / FILE).read_text(encoding="utf-8"))["tests"][TEST]
+    ONE.run(directory, "--perf-baseline", "update", "--perf-tolerance", "100%")
+    ((machine, entry),) = json.loads((directory / FILE).read_text(encoding="utf-8"))["tests"][TEST].items()
+    old = recorded[machine]
+    assert entry["anchor"] == {
+        "metrics": {name: old["metrics"][name] for name in ("rtm", "throughput")},
+        "commit": old["commit"],
+        "date": old["date"],
+    }
+
+
+PERF_AND_OTHERS = """
+def test_it(perf): pass
+
+class TestSuite:
+    @pytest.mark.perf(pattern=["single"])
+    def test_patterns(self, perf): pass
+
+def test_plain(): pass
+"""
+GONE = (f"{TEST}_no_more", "test_perf.py::TestSuite::test_patterns[replicated]", "test_away.py::test_it")
+KEPT = (
+    TEST,
+    "test_perf.py::TestSuite::test_patterns[single]",
+    "test_other.py::test_not_looked_at",
+    "test_broken.py::test_it",
+    f"{TEST}[cached]",
+)
+"""Ids of entries, of which some tests are gone; the last is made by ``--perf-patterns cached``."""
+
+
+@pytest.fixture
+def overgrown(directory: Path) -> Path:
+    """A directory whose baseline has entries of tests that are gone."""
+    data = json.loads((directory / FILE).read_text(encoding="utf-8"))
+    data["tests"] = dict.fromkeys((*KEPT, *GONE), data["tests"][TEST])
+    (directory / FILE).write_text(json.dumps(data), encoding="utf-8")
+    return directory
+
+
+SUITE = (
+    Project()
+    .with_tests(PERF_AND_OTHERS)
+    .with_file("test_other.py", "def test_something_else(): pass\n")
+    .with_file("test_broken.py", "import nothing_of_this_name\n")
+)
+
+
+def _listed(run: Run) -> list[str]:
+    """The tests under the line about entries that belong to no test."""
+    _, _, after = run.section("performance").partition("remove what is not needed: pytest --perf-baseline prune\n")
+    return [line.strip() for line in after.splitlines() if line.startswith("  ")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gone"),
+    [
+        (("test_perf.py",), GONE),
+        (("test_perf.py", "-k", "patterns"), GONE),
+        (("test_perf.py", "--perf-patterns", "cached", "-k", "patterns"), GONE),
+        (("test_perf.py::TestSuite",), GONE[2:]),
+        ((".", "--continue-on-collection-errors", "--ignore", "test_other.py", "-k", "patterns"), GONE),
+        ((".", "--continue-on-collection-errors", "-k", "patterns"), (*GONE, "test_other.py::test_not_looked_at")),
+    ],
+    ids=["file", "some of a file", "patterns given", "ids", "broken file", "everything"],
+)
+def test_entries_of_tests_that_are_gone_are_listed_where_a_run_looked(
+    overgrown: Path, arguments: tuple[str, ...], gone: tuple[str, ...]
+) -> None:
+    before = (overgrown / FILE).read_bytes()
+    run = SUITE.run(overgrown, "--perf-smoke", "--perf-json", "out.json", *arguments)
+    assert _listed(run) == sorted(gone)
+    assert run.json("out.json")["baseline"]["without_test"] == sorted(gone)
+    assert (overgrown / FILE).read_bytes() == before
+
+
+def test_a_run_of_what_failed_last_lists_only_files_that_are_gone(overgrown: Path) -> None:
+    cache = ("-o", "cache_dir=cache", "--perf-smoke")
+    failing = SUITE.with_file("test_perf.py", SUITE.files["test_perf.py"] + "\ndef test_fails(): assert False\n")
+    assert failing.run(overgrown, *cache, "test_perf.py").outcomes["failed"] == 1
+    again = SUITE.with_file("test_perf.py", SUITE.files["test_perf.py"]).run(
+        overgrown, *cache, "test_perf.py", "--lf", "--perf-json", "out.json"
+    )
+    assert again.json("out.json")["baseline"]["without_test"] == list(GONE[2:])
+
+
+def test_prune_removes_them_and_judges_as_check_does(overgrown: Path) -> None:
+    _edit(overgrown / FILE, _much_faster)
+    run = SUITE.run(overgrown, "test_perf.py", "-k", "test_it", "--perf-baseline", "prune")
+    assert "RegressionFailure: RTM" in run.failure("test_it")
+    assert set(run.json(FILE)["tests"]) == set(KEPT)
+    said = run.section("performance").splitlines()
+    start = said.index(f"baseline {overgrown / FILE} pruned:")
+    assert said[start + 1 :] == [f"  {test}" for test in sorted(GONE)]
+
+
+def test_prune_says_what_it_did_and_where_there_was_nothing_to_do(
+    overgrown: Path, distribution: tuple[str, ...]
+) -> None:
+    arguments = ("test_perf.py", "--perf-smoke", "--perf-baseline", "prune", "--perf-json", "out.json", *distribution)
+    first = SUITE.run(overgrown, *arguments)
+    assert set(first.json(FILE)["tests"]) == set(KEPT)
+    assert first.json("out.json")["baseline"]["pruned"] == sorted(GONE)
+    second = SUITE.run(overgrown, *arguments)
+    assert "baseline not pruned: nothing that this run looked at is gone" in second.section("performance")
+
+
+def test_prune_works_where_no_test_is_left(overgrown: Path, distribution: tuple[str, ...]) -> None:
+    project = SUITE.with_file("test_perf.py", "")
+    run = project.run(overgrown, "test_perf.py", "--perf-baseline", "prune", *distribution)
+    assert run.exit_code == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert set(run.json(FILE)["tests"]) == {"test_other.py::test_not_looked_at", "test_broken.py::test_it"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--collect-only",), ("--collect-only", "--perf-baseline", "prune"), ("-k", "plain"), ("--perf-baseline", "off")],
+    ids=" ".join,
+)
+def test_a_run_that_only_collects_or_has_no_perf_tests_or_baseline_does_nothing(
+    overgrown: Path, arguments: tuple[str, ...]
+) -> None:
+    before = (overgrown / FILE).read_bytes()
+    run = SUITE.run(overgrown, "test_perf.py", "--perf-smoke", *arguments)
+    assert "to no test" not in run.out
+    assert "pruned" not in run.out
+    assert (overgrown / FILE).read_bytes() == before
+
+
+ELSEWHERE = "Abacus 3000, 2 cores, wood, Python 3.12"
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    project = ONE.with_ini(perf_calibrate="true")
+    return project.run(tmp_path_factory.mktemp("calibrated"), "--perf-baseline", "update", "-n", "1")
+
+
+def _half_as_fast_elsewhere(machines: dict[str, Any]) -> None:
+    """As if it had been recorded on another machine, on which everything takes twice as long."""
+    entry = machines.pop(next(iter(machines)))
+    entry["calibration"]["ns"] *= 2
+    machines[ELSEWHERE] = entry
+    _in_metrics({"rtm": 2, "throughput": 0.5})(machines)
+
+
+def test_the_calibration_is_stored_with_every_entry(calibrated: Run) -> None:
+    ((entry,),) = (machines.values() for machines in calibrated.json(FILE)["tests"].values())
+    assert entry["calibration"]["ns"] > 0
+    assert set(entry["calibration"]) == {"cores", "ns", "workload"}
+
+
+def test_another_machine_s_baseline_is_compared_scaled(calibrated: Run, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes((calibrated.directory / FILE).read_bytes())
+    _edit(tmp_path / FILE, _half_as_fast_elsewhere)
+    passing = ONE.run(tmp_path, "--perf-calibrate", "--perf-tolerance", "100%", "-n", "2")
+    assert passing.table == {"test_it": "pass"}
+    scaled = rf"baseline of {ELSEWHERE}, its times × \d\.\d\d by calibration, at twice the tolerance"
+    assert re.search(rf"\n  {scaled}", passing.section("performance"))
+    _edit(tmp_path / FILE, _in_metrics({"rtm": 0.05, "throughput": 20}))
+    required = ("--perf-baseline", "require", "--perf-tolerance", "20%")
+    failing = ONE.run(tmp_path, "--perf-calibrate", *required)
+    worse = rf"RegressionFailure: RTM \S+ µs → .+ % worse, .+; tolerance 40\.0 %; {scaled}"
+    assert re.search(worse, failing.failure("test_it"))
 
 
 DAMAGED = {

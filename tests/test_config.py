@@ -12,6 +12,7 @@ from pytest_mlpatterns.config import (
     BaselineMode,
     InconclusivePolicy,
     merge_markers,
+    model_version,
     patterns_of,
     read_choice,
     read_run_settings,
@@ -54,7 +55,7 @@ LEVELS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
     ),
 }
 """Marker argument → field of the settings, and at each level what is given and what it comes to."""
-RUN_LEVEL = {"baseline", "baseline-file", "json", "smoke"}
+RUN_LEVEL = {"baseline", "baseline-file", "calibrate", "json", "smoke"}
 COLLECTION_LEVEL = {"patterns"}
 
 
@@ -346,6 +347,7 @@ def test_a_run_without_options_checks_the_baseline_beside_the_project(tmp_path: 
     assert found.baseline_file == tmp_path / "root" / "perf-baseline.json"
     assert found.json_file is None
     assert found.smoke is False
+    assert found.calibrate is False
 
 
 @pytest.mark.parametrize(
@@ -375,7 +377,7 @@ def test_paths_are_relative_to_where_they_were_written(tmp_path: Path, name: str
 
 
 @pytest.mark.parametrize(
-    ("option", "ini", "smoke"),
+    ("option", "ini", "on"),
     [
         (True, None, True),
         (True, "false", True),
@@ -389,16 +391,57 @@ def test_paths_are_relative_to_where_they_were_written(tmp_path: Path, name: str
         (None, None, False),
     ],
 )
-def test_a_smoke_run_is_of_the_command_line_then_of_the_ini_file(
-    tmp_path: Path, option: bool | None, ini: str | None, smoke: bool
+@pytest.mark.parametrize("name", ["calibrate", "smoke"])
+def test_a_switch_is_of_the_command_line_then_of_the_ini_file(
+    tmp_path: Path, name: str, option: bool | None, ini: str | None, on: bool
 ) -> None:
-    assert run_settings(tmp_path, {"smoke": option}, {"smoke": ini}).smoke is smoke
+    assert getattr(run_settings(tmp_path, {name: option}, {name: ini}), name) is on
+
+
+class Versioned:
+    perf_version = "2"
+
+    def __call__(self, batch: list[int]) -> list[int]:
+        return batch
+
+
+def with_version(version: object) -> Any:
+    def model(batch: list[int]) -> list[int]:
+        return batch
+
+    model.perf_version = version  # type: ignore[attr-defined]
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "version"),
+    [
+        (Versioned, "2"),
+        (Versioned(), "2"),
+        (with_version("of May"), "of May"),
+        (with_version(""), ""),
+        (len, ""),
+        ("package.module:attribute", ""),
+        (None, ""),
+    ],
+    ids=["class", "object", "function", "empty", "without", "import string", "no model"],
+)
+def test_a_model_names_its_version_in_an_attribute(model: object, version: str) -> None:
+    assert model_version(model) == version
+
+
+@pytest.mark.parametrize("version", [2, 1.5, None, b"2"])
+def test_a_version_of_a_model_that_is_no_text_is_refused(version: object) -> None:
+    with pytest.raises(SettingError) as caught:
+        model_version(with_version(version))
+    assert str(caught.value) == (f"perf_model has perf_version {version!r}, expected text; write perf_version = '2'")
 
 
 @pytest.mark.parametrize(
     ("ini", "message"),
     [
-        ({"baseline": "chek"}, "perf_baseline is 'chek', expected one of check, update, require, off"),
+        ({"baseline": "chek"}, "perf_baseline is 'chek', expected one of check, update, require, prune, off"),
+        ({"calibrate": "maybe"}, "perf_calibrate is 'maybe', expected true or false"),
         ({"smoke": "maybe"}, "perf_smoke is 'maybe', expected true or false"),
     ],
 )

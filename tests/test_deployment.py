@@ -141,6 +141,7 @@ class TestKnowing:
         (pid,) = deployment.pids
         process = psutil.Process(pid)
         process.suspend()
+        os.waitid(os.P_PID, pid, os.WSTOPPED)  # until then it may still answer
         try:
             with pytest.raises(DeploymentError, match=f"service: process {pid} does not answer"):
                 deployment.stats()

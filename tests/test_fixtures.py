@@ -341,16 +341,16 @@ class TestNobody:
 """
 
 SAID = {
-    "test_no_model": ["asks for perf but there is no model", "define a fixture perf_model"],
+    "test_no_model": ["there is no model", "define a fixture perf_model"],
     "test_no_payload": ["asks for perf but there are no inputs", "define a fixture perf_payload"],
-    "test_no_model_to_deploy": ["asks for perf_deploy but there is no model", "define a fixture perf_model"],
+    "test_no_model_to_deploy": ["there is no model", "define a fixture perf_model"],
     "test_empty_payload": ["perf_payload is empty", "at least one input"],
     "test_text_payload": ["perf_payload is str", "a list of inputs"],
     "test_payload_that_cannot_be_sent": ["perf_payload item 1 is object", "give numbers, text, lists"],
     "test_model_is_a_number": ["perf_model is int", "a callable that takes a list"],
     "test_model_is_other_text": ["perf_model is 'no colon'", "package.module:attribute"],
     "test_model_cannot_be_imported": [
-        "nowhere:predict failed to load",
+        "perf_model predict failed to load",
         "ModuleNotFoundError: No module named 'nowhere'",
     ],
     "test_model_cannot_load": [

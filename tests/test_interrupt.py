@@ -155,7 +155,7 @@ def test_a_deployment_that_dies_under_load_fails_its_test_and_no_other(tmp_path:
     run = Project().with_tests(body).run(tmp_path)
     assert run.outcomes == {"failed": 1, "passed": 1}
     text = run.failure("test_dies")
-    assert "DeploymentError: Dies: process " in text
+    assert "DeploymentError: service: process " in text
     assert "ended with exit code 9" in text
     assert "out of memory" in text
     assert "pytest_mlpatterns/" not in text

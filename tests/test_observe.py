@@ -185,7 +185,7 @@ class TestUsage:
         assert np.diff(usage_of(observer).machine_busy_ns)[0] > 200_000_000
 
     def test_without_roots_or_samples_there_is_nothing_to_tell(self, burner: Burner) -> None:
-        nobody = Observer(lambda: [])
+        nobody = Observer(list)
         nobody.sample()
         assert nobody.usage() is None
         assert Observer(lambda: [burner.pid]).usage() is None

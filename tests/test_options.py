@@ -26,9 +26,10 @@ def test_it(perf):
 """Never decided by the few requests of 200 ms, see test_assertions."""
 
 WRONG = {
-    "baseline": ("perhaps", " is 'perhaps', expected one of check, update, require, off"),
+    "baseline": ("perhaps", " is 'perhaps', expected one of check, update, require, prune, off"),
     "baseline-file": ("no/such/place.json", " no/such/place.json is in"),
     "budget": ("30", " is '30', expected a time with its unit"),
+    "calibrate": ("maybe", " is 'maybe', expected true or false"),
     "duration": ("1ms", " is '1ms', expected at least 100ms"),
     "inconclusive": ("perhaps", " is 'perhaps', expected one of warn, fail, pass"),
     "json": (".", " . is a directory; name a file"),
@@ -53,7 +54,7 @@ def test_an_ini_key_that_cannot_be_read_ends_the_run_with_one_line(
 
 @pytest.mark.parametrize(
     ("name", "value", "words"),
-    [(name, *WRONG[name]) for name in WRONG if name not in ("baseline", "inconclusive", "smoke")],
+    [(name, *WRONG[name]) for name in WRONG if name not in ("baseline", "calibrate", "inconclusive", "smoke")],
 )
 def test_an_option_that_cannot_be_read_ends_the_run_with_one_line(
     pytester: pytest.Pytester, name: str, value: str, words: str

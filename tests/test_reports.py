@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 from synthetic import ENVIRONMENT, LAYERS, MS, SETUP, S, capacity, judgement, result
 
-from pytest_mlpatterns.baseline import Entry
+from pytest_mlpatterns.baseline import Entry, Update
 from pytest_mlpatterns.insight import LayerStats
 from pytest_mlpatterns.load.job import Failure, Progress, describe_failures
 from pytest_mlpatterns.metrics import METRICS
 from pytest_mlpatterns.records import Estimate, Judgement, LaunchValue, Outcome, TestResult
 from pytest_mlpatterns.reports.facts import describe_capacity, describe_layer, failure_text
 from pytest_mlpatterns.reports.results import FORMAT, VERSION, results_json
-from pytest_mlpatterns.reports.terminal import live_text, summary_lines, update_lines
+from pytest_mlpatterns.reports.terminal import gone_lines, live_text, summary_lines, update_lines
 from pytest_mlpatterns.verdict import judge_change, judge_limit
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -127,42 +127,86 @@ def test_only_rtm_stands_in_the_column_of_the_change() -> None:
     assert "30.0 %" not in summary_lines([result(judgements=(of_throughput,))], 160)[1]
 
 
-@pytest.mark.parametrize(("high", "said"), [(-0.101, True), (-0.1, False), (-0.05, False)])
-def test_a_test_that_is_surely_a_tenth_faster_is_offered_to_be_recorded(high: float, said: bool) -> None:
+@pytest.mark.parametrize(
+    ("high", "tolerance", "changes", "said"),
+    [
+        (-0.101, 0.1, {}, True),
+        (-0.1, 0.1, {}, False),
+        (-0.05, 0.1, {}, False),
+        (-0.05, 0.04, {}, True),
+        (-0.2, 0.25, {}, False),
+        (-0.3, 0.1, {"baseline_note": "baseline of another machine, scaled"}, False),
+    ],
+)
+def test_a_test_that_is_surely_better_than_its_tolerance_is_offered_to_be_recorded(
+    high: float, tolerance: float, changes: dict[str, object], said: bool
+) -> None:
     better = judgement(Outcome.PASS, change=(-0.3, -0.4, high))
-    text = "\n".join(summary_lines([result(judgements=(better,))], 160))
+    text = "\n".join(summary_lines([result(judgements=(better,), tolerance=tolerance, **changes)], 160))
     assert ("record it to keep it: --perf-baseline update" in text) is said
 
 
-def before(**metrics: tuple[LaunchValue, ...]) -> dict[str, dict[str, Entry]]:
-    return {"test_perf.py::test_digits": {"box": Entry(SETUP, metrics, {}, None, "2026-01-01")}}
+def test_what_is_better_than_something_else_is_not_offered_to_be_recorded() -> None:
+    faster = judgement(Outcome.PASS, against="limit", change=(-0.3, -0.4, -0.2))
+    assert "record it" not in "\n".join(summary_lines([result(judgements=(faster,))], 160))
 
 
-def test_an_update_prints_old_and_new_of_every_test_that_it_recorded() -> None:
-    old = before(rtm=(LaunchValue(5.0 * MS, 0.01),) * 2, throughput=(LaunchValue(1000.0, 0.01),))
-    lines = update_lines([result(), result("test_perf.py::test_new")], old, "box")
-    check_golden("update.txt", "\n".join(lines) + "\n")
+def test_a_comparison_with_another_machine_s_baseline_is_said() -> None:
+    note = "baseline of Abacus 3000, its times × 1.30 by calibration, at twice the tolerance"
+    assert summary_lines([result(baseline_note=note, judgements=(SAME,))], 160)[-1] == f"  {note}"
 
 
-def test_an_update_on_another_machine_is_new() -> None:
-    old = before(rtm=(LaunchValue(5.0 * MS, 0.01),))
-    (line,) = update_lines([result()], old, "another box")
-    assert line == "test_perf.py::test_digits: new, RTM 4.12 ms, throughput 1,234 req/s"
+def entry(**metrics: float) -> Entry:
+    return Entry(SETUP, {name: (LaunchValue(value, 0.01),) * 2 for name, value in metrics.items()}, {}, None, "2026")
 
 
-def test_an_update_prints_only_what_both_know() -> None:
-    (line,) = update_lines([result()], before(rtm=(LaunchValue(4.12 * MS, 0.01),)), "box")
-    assert line == "test_perf.py::test_digits: RTM 4.12 ms → 4.12 ms (+0.0 %)"
+def test_an_update_prints_old_and_new_of_every_test_that_it_recorded_and_a_list_of_those_that_got_worse() -> None:
+    now = entry(rtm=4.12 * MS, throughput=1234.4, asl=0.5)
+    searched = "nmrt(p95<50.0 ms)"
+    updates = [
+        Update("test_perf.py::test_digits", entry(rtm=5.0 * MS, throughput=1000.0), now),
+        Update("test_perf.py::test_new", None, now),
+        Update("test_perf.py::test_slower", entry(rtm=4.1 * MS, throughput=1240.0), now, worse=(SLOWER, LESS)),
+        Update("test_perf.py::test_otherwise", entry(rtm=MS), now, differences=("load: a → b", "wire: c → d")),
+        Update("test_perf.py::test_sustains", entry(nmrt=380.0), entry(nmrt=400.0, rtm=MS, **{searched: 390.0})),
+    ]
+    check_golden("update.txt", "\n".join(update_lines(updates)) + "\n")
 
 
-def test_an_update_of_a_test_with_nothing_in_common_still_says_something() -> None:
-    (line,) = update_lines([result(metrics={})], before(rtm=(LaunchValue(MS, 0.01),)), "box")
-    assert not line.endswith(": ")
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        (entry(rtm=4.12 * MS), entry(rtm=4.12 * MS, throughput=1000.0), "RTM 4.12 ms → 4.12 ms (+0.0 %)"),
+        (entry(rtm=MS), entry(), "recorded"),
+        (entry(rtm=0.0), entry(rtm=4.12 * MS), "RTM 0 ns → 4.12 ms"),
+        (None, entry(asl=0.5), "new"),
+    ],
+    ids=["one side knows less", "nothing in common", "over a value of zero", "new and without times"],
+)
+def test_an_update_prints_only_what_both_know(before: Entry | None, after: Entry, line: str) -> None:
+    assert update_lines([Update("test_perf.py::test_digits", before, after)]) == [f"test_perf.py::test_digits: {line}"]
 
 
-def test_an_update_over_a_value_of_zero_is_printed() -> None:
-    (line,) = update_lines([result()], before(rtm=(LaunchValue(0.0, 0.0),)), "box")
-    assert "RTM 0 ns → 4.12 ms" in line
+@pytest.mark.parametrize(
+    ("entries", "lines"),
+    [
+        ({"a.py::a": 1}, ["1 entry of the baseline belongs to no test", "  a.py::a"]),
+        ({"a.py::a": 2, "b.py::b": 1}, ["3 entries of the baseline belong to no test", "  a.py::a", "  b.py::b"]),
+        (
+            {f"a.py::{number}": 1 for number in range(12)},
+            [
+                "12 entries of the baseline belong to no test",
+                *(f"  a.py::{number}" for number in range(10)),
+                "  and 2 more tests",
+            ],
+        ),
+    ],
+    ids=["one", "three of two tests", "many"],
+)
+def test_entries_without_a_test_are_counted_and_named(entries: dict[str, int], lines: list[str]) -> None:
+    first, *rest = gone_lines(entries)
+    assert first == f"{lines[0]}; remove what is not needed: pytest --perf-baseline prune"
+    assert rest == lines[1:]
 
 
 @pytest.mark.parametrize(
@@ -268,18 +312,22 @@ def test_what_a_layer_knows_of_itself_is_told_in_one_line(layer: LayerStats, tex
     assert describe_layer(layer) == text
 
 
+ACCOUNT = {"mode": "update", "recorded": ["test_perf.py::test_digits"], "recorded_although_worse": []}
+
+
 def test_the_result_file_has_every_result_and_where_it_was_measured() -> None:
     slower = judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4))
     judged = result(
         judgements=(slower,), passed=False, failed_requests={"500": 3}, capacities=(capacity(),), layers=LAYERS
     )
-    text = results_json([result(), judged], ENVIRONMENT, "2026-11-24T12:00:00+00:00")
+    text = results_json([result(), judged], ENVIRONMENT, "2026-11-24T12:00:00+00:00", ACCOUNT)
     check_golden("results.json", text)
     data = json.loads(text)
     assert (data["format"], data["version"]) == (FORMAT, VERSION)
     assert data["environment"]["machine"] == ENVIRONMENT.machine
+    assert data["baseline"] == ACCOUNT
     assert [TestResult.from_json(item) for item in data["results"]] == [result(), judged]
 
 
 def test_the_result_file_of_no_results_is_valid() -> None:
-    assert json.loads(results_json([], ENVIRONMENT, "2026-11-24"))["results"] == []
+    assert json.loads(results_json([], ENVIRONMENT, "2026-11-24", ACCOUNT))["results"] == []

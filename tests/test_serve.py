@@ -176,7 +176,9 @@ class TestFace:
         app = ModelApp(answering, "m", 1000)
         for number in (1, 1, 2, 3, 4, 5):
             ask(app, b'{"instances": [%d]}' % number)
-        assert [text.splitlines()[-1] for text in answering.tracebacks] == [f"ValueError: bad input {n}" for n in (1, 2, 3)]
+        assert [text.splitlines()[-1] for text in answering.tracebacks] == [
+            f"ValueError: bad input {n}" for n in (1, 2, 3)
+        ]
         assert all("in fail" in text for text in answering.tracebacks)
 
     def test_requests_for_predictions_are_counted_whatever_comes_of_them(self) -> None:

@@ -8,6 +8,7 @@ So layers nest in any order, and what serves them knows only the outermost. All 
 from __future__ import annotations
 
 import inspect
+import threading
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter_ns
@@ -54,8 +55,9 @@ class Tally:
         self._layer = layer
         self._counters: defaultdict[str, int] = defaultdict(int)
         self._spreads: defaultdict[str, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
-        self._levels: dict[str, tuple[int, int, int, int]] = {}  # each replaced as a whole, for other threads' sake
+        self._levels: dict[str, tuple[int, int, int, int]] = {}
         self._courses: dict[str, list[tuple[int, int]]] = {}
+        self._leveling = threading.Lock()  # a clock read before another's change would make integrals fall
 
     def count(self, name: str, times: int = 1) -> None:
         """Something happened so many times."""
@@ -74,27 +76,25 @@ class Tally:
 
         Its integral is the counter ``NAME_ns``, over ``observed_ns``; its course keeps one moment in 10 ms.
         """
-        now = perf_counter_ns()
-        since, old, integral, observed = self._levels.get(name, (now, 0, 0, 0))
-        self._levels[name] = (now, value, integral + old * (now - since), observed + now - since)
-        course = self._courses.setdefault(name, [])
-        if (not course or now - course[-1][0] >= _COURSE_STEP_NS) and len(course) < _MAX_COURSE:
-            course.append((now, value))
+        with self._leveling:
+            now = perf_counter_ns()
+            since, old, integral, observed = self._levels.get(name, (now, 0, 0, 0))
+            self._levels[name] = (now, value, integral + old * (now - since), observed + now - since)
+            course = self._courses.setdefault(name, [])
+            if (not course or now - course[-1][0] >= _COURSE_STEP_NS) and len(course) < _MAX_COURSE:
+                course.append((now, value))
 
     def snapshot(self) -> LayerStats:
         """Everything counted so far."""
         counters = dict(self._counters)
-        now = perf_counter_ns()
-        for name, (since, value, integral, observed) in tuple(self._levels.items()):
-            counters[f"{name}_ns"] = integral + value * max(now - since, 0)
-            counters["observed_ns"] = observed + max(now - since, 0)
-        return LayerStats(
-            self._place,
-            self._layer,
-            counters,
-            {name: dict(spread) for name, spread in tuple(self._spreads.items())},
-            {name: tuple(course) for name, course in tuple(self._courses.items())},
-        )
+        with self._leveling:
+            now = perf_counter_ns()
+            for name, (since, value, integral, observed) in self._levels.items():
+                counters[f"{name}_ns"] = integral + value * (now - since)
+                counters["observed_ns"] = observed + now - since
+            courses = {name: tuple(course) for name, course in self._courses.items()}
+        spreads = {name: dict(spread) for name, spread in dict(self._spreads).items()}  # copied whole, as others count
+        return LayerStats(self._place, self._layer, counters, spreads, courses)
 
 
 def needs_loop(inner: Inner) -> bool:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.metrics import METRICS
+from pytest_mlpatterns.metrics import METRICS, metric_named
 from pytest_mlpatterns.records import Outcome
+from pytest_mlpatterns.statistics import estimate
 from pytest_mlpatterns.units import format_duration, format_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.baseline import Baselines
+    from pytest_mlpatterns.baseline import Entry, Update
     from pytest_mlpatterns.load.job import Progress
     from pytest_mlpatterns.records import TestResult
 
-__all__ = ["live_text", "summary_lines", "update_lines"]
+__all__ = ["gone_lines", "live_text", "summary_lines", "update_lines"]
 
 _HEADINGS = ("test", "RTM", "±", "p95", "req/s", "ASL", "change", "verdict")
 _MIN_TEST_WIDTH = 16
+_MOST_GONE = 10
+_NO_BASELINE = "no baseline"
+_WRITTEN = ("rtm", "throughput")
 
 
 def summary_lines(results: Sequence[TestResult], width: int) -> list[str]:
@@ -42,24 +46,28 @@ def summary_lines(results: Sequence[TestResult], width: int) -> list[str]:
     return lines
 
 
-def update_lines(results: Sequence[TestResult], before: Baselines, machine: str) -> list[str]:
-    """What ``--perf-baseline update`` wrote: old → new for every test it recorded."""
-    lines = []
-    for result in results:
-        old = before.get(result.test, {}).get(machine)
-        if old is None:
-            lines.append(f"{result.test}: new, {_figure(result, 'rtm')}, {_figure(result, 'throughput')}")
-            continue
-        changes = []
-        for name in ("rtm", "throughput"):
-            if name in old.metrics and name in result.metrics:
-                then = sum(launch.value for launch in old.metrics[name]) / len(old.metrics[name])
-                now = result.metrics[name][0]
-                show = METRICS[name].show
-                change = f" ({format_percent(now / then - 1, signed=True)})" if then else ""
-                changes.append(f"{METRICS[name].label} {show(then)} → {show(now)}{change}")
-        lines.append(f"{result.test}: {', '.join(changes) or 'recorded'}")
-    return lines
+def update_lines(updates: Sequence[Update]) -> list[str]:
+    """What ``--perf-baseline update`` wrote: old → new for every test, and in a list of their own those that got worse.
+
+    Args:
+        updates: at least one.
+    """
+    lines = [f"{update.test}: {_written(update)}" for update in updates]
+    worse = [f"  {update.test}: {judgement.reason}" for update in updates for judgement in update.worse]
+    return [*lines, *(["recorded although worse:", *worse] if worse else [])]
+
+
+def gone_lines(entries: Mapping[str, int]) -> list[str]:
+    """The entries that belong to no test, and how they are removed.
+
+    Args:
+        entries: how many a test has, by the test's id; at least one.
+    """
+    count = sum(entries.values())
+    what = "1 entry of the baseline belongs" if count == 1 else f"{count} entries of the baseline belong"
+    shown = [f"  {test}" for test in entries][:_MOST_GONE]
+    more = [f"  and {len(entries) - _MOST_GONE} more tests"] if len(entries) > _MOST_GONE else []
+    return [f"{what} to no test; remove what is not needed: pytest --perf-baseline prune", *shown, *more]
 
 
 def live_text(test: str, launch: int, progress: Progress) -> str:
@@ -99,8 +107,33 @@ def _spread(result: TestResult, name: str) -> str:
     return format_percent((high - low) / (2 * value)) if value else "–"
 
 
-def _figure(result: TestResult, name: str) -> str:
-    return f"{METRICS[name].label} {_shown(result, name)}"
+def _written(update: Update) -> str:
+    """What was written of one test."""
+    then, now = update.before, update.after
+    names = [name for name in _WRITTEN if name in now.metrics]
+    names += [name for name in now.metrics if name.startswith("nmrt")]
+    if then is None or update.differences:
+        how = "new" if then is None else f"measured anew ({'; '.join(update.differences)})"
+        return ", ".join([how, *(f"{metric_named(name).label} {_recorded(now, name)}" for name in names)])
+    changes = [
+        f"{metric_named(name).label} {_recorded(then, name)} → {_recorded(now, name)}{_percent(then, now, name)}"
+        for name in names
+        if name in then.metrics
+    ]
+    return ", ".join(changes) or "recorded"
+
+
+def _recorded(entry: Entry, name: str) -> str:
+    return metric_named(name).show(_value(entry, name))
+
+
+def _percent(then: Entry, now: Entry, name: str) -> str:
+    before = _value(then, name)
+    return f" ({format_percent(_value(now, name) / before - 1, signed=True)})" if before else ""
+
+
+def _value(entry: Entry, name: str) -> float:
+    return estimate(entry.metrics[name], metric_named(name).launch_sd).value
 
 
 def _change(result: TestResult) -> str:
@@ -127,16 +160,15 @@ def _words(result: TestResult) -> list[str]:
     better = [
         f"better than its baseline: {judgement.reason}; record it to keep it: --perf-baseline update"
         for judgement in result.judgements
-        if judgement.change is not None and judgement.change.high < -0.10
+        if judgement.against == "baseline" and not result.baseline_note
+        if judgement.change is not None and judgement.change.high < -result.tolerance
     ]
-    note = [result.baseline_note] if result.baseline_note.startswith("baseline not comparable") else []
+    note = [result.baseline_note] if result.baseline_note not in ("", _NO_BASELINE) else []
     return [*undecided, *better, *note, *result.notes]
 
 
 def _without_baseline(results: Sequence[TestResult]) -> str:
-    absent = sum(
-        1 for result in results if result.baseline_note and not result.baseline_note.startswith("baseline not")
-    )
+    absent = sum(1 for result in results if result.baseline_note == _NO_BASELINE)
     if not absent:
         return ""
     tests = "1 test has" if absent == 1 else f"{absent} tests have"

@@ -161,12 +161,14 @@ class _Connection(asyncio.Protocol):
         self._chunks.append(chunk)
 
     def on_message_complete(self) -> None:
+        if self._answer is None or self._answer.done():
+            self.close()  # nobody asked for this answer; the next could not be told from it
+            return
         self.status = self._parser.get_status_code()
         self.body = b"".join(self._chunks)
         if not self._parser.should_keep_alive():
             self.close()
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(None)
+        self._answer.set_result(None)
 
     def _fail(self, text: str) -> None:
         if self._answer is not None and not self._answer.done():

@@ -1,0 +1,113 @@
+"""How fast this machine is beside another one: a fixed workload, and a baseline scaled by it.
+
+The workload is one core's work of the kind that serving a model is: half of it plain Python, half small numpy. So its
+ratio says something of a processor, and nothing of how many cores there are; machines whose numbers of cores differ are
+not compared. This module must not know verdicts: it says what a baseline would be here, and others judge.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from statistics import median
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.baseline import Calibration
+from pytest_mlpatterns.children import Channel, Child
+from pytest_mlpatterns.errors import ChildError
+from pytest_mlpatterns.metrics import metric_named
+from pytest_mlpatterns.records import LaunchValue
+from pytest_mlpatterns.units import format_duration, format_rate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_mlpatterns.baseline import Entry
+
+__all__ = ["WORKLOAD", "measure_calibration", "ratio_between", "scaled"]
+
+WORKLOAD = 1
+"""Version of the workload; whoever changes what it does counts this up, and older calibrations no longer count."""
+_ROUNDS = 9
+_TIMEOUT_S = 60.0
+
+
+def measure_calibration(directory: Path, cores: int) -> Calibration:
+    """Run the workload in a fresh process, where no tracer or garbage of this one is in its way.
+
+    Args:
+        directory: takes the log of the process.
+        cores: of this machine.
+
+    Raises:
+        ChildError: the process ended without an answer, or gave none in time.
+    """
+    child = Child(__name__, log=directory / "calibrate.log")
+    try:
+        return Calibration(child.receive(_TIMEOUT_S), cores, WORKLOAD)
+    except TimeoutError:
+        raise ChildError(
+            f"the calibration workload, which takes half a second, did not end in {_TIMEOUT_S:.0f} s; "
+            "leave the machine more room, or switch perf_calibrate off"
+        ) from None
+    finally:
+        child.stop()
+
+
+def ratio_between(here: Calibration, there: Calibration) -> float | None:
+    """How much longer the same work takes here than there; None where the two do not compare."""
+    if (here.workload, here.cores) != (there.workload, there.cores):
+        return None
+    return here.ns / there.ns
+
+
+def scaled(entry: Entry, ratio: float) -> Entry:
+    """What an entry of another machine would be here: times multiplied by the ratio, rates divided by it.
+
+    Shares, sizes and counts stay as they are, and so does a metric of a name that is not known.
+    """
+    metrics = {
+        name: tuple(LaunchValue(launch.value * factor, launch.relative_error) for launch in launches)
+        for name, launches in entry.metrics.items()
+        for factor in [_factor(name, ratio)]
+    }
+    return replace(entry, metrics=metrics, anchor=None)
+
+
+def _factor(name: str, ratio: float) -> float:
+    try:
+        show = metric_named(name).show
+    except KeyError:
+        return 1.0
+    return ratio if show is format_duration else 1 / ratio if show is format_rate else 1.0
+
+
+def main() -> None:
+    """The child: time the workload in CPU time, since how busy the machine is says nothing of its speed."""
+    channel = Channel()
+    rounds = []
+    for _ in range(_ROUNDS):
+        started = time.process_time_ns()
+        _work()
+        rounds.append(time.process_time_ns() - started)
+    channel.send(float(median(rounds[1:])))  # the first round fills caches
+
+
+def _work() -> float:
+    """About 35 ms of a core of 2024: dictionaries, text and lists, then small matrices, sorting and functions."""
+    import numpy as np
+
+    state, counts = 1, dict[str, int]()
+    for _ in range(40_000):
+        state = (state * 1_103_515_245 + 12_345) % 2_147_483_648
+        key = f"k{state % 251}"
+        counts[key] = counts.get(key, 0) + (state >> 16)
+    ordered = sorted(counts.items(), key=lambda pair: pair[1])
+
+    weights = np.linspace(-1.0, 1.0, 48 * 48).reshape(48, 48)
+    layer = np.full((48, 48), 0.5)
+    for _ in range(800):  # so small that no library spreads it over several cores
+        layer = np.tanh(weights @ layer)
+    values = np.modf(np.arange(100_000) * 0.618_033_988_75)[0]
+    values.sort()
+    return float(np.exp(-values).cumsum()[-1] + layer.sum() + ordered[0][1])

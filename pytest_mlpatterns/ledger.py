@@ -1,0 +1,281 @@
+"""What a run does with the baseline file: gives each test its reference, records what passed, prunes, and says so.
+
+One ledger lives as long as the session. In a distributed run the workers' ledgers give references and look for entries
+whose tests are gone; what they found travels to the one that writes. This module must not know pytest.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.baseline import Baselines, Calibration, Entry, Update, read_baselines, write_baselines
+from pytest_mlpatterns.calibrate import measure_calibration, ratio_between, scaled
+from pytest_mlpatterns.config import BaselineMode
+from pytest_mlpatterns.metrics import metric_named
+from pytest_mlpatterns.observe import commit
+from pytest_mlpatterns.records import LaunchValue, Outcome
+from pytest_mlpatterns.reports.terminal import gone_lines, update_lines
+from pytest_mlpatterns.units import format_percent
+from pytest_mlpatterns.verdict import judge_change
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
+
+    from pytest_mlpatterns.config import RunSettings
+    from pytest_mlpatterns.records import Environment, Judgement, Setup, TestResult
+
+__all__ = ["Collected", "Ledger", "Reference"]
+
+_DRIFTS = ("rtm", "throughput")
+_WIDENING = 2.0
+"""Factor on the tolerance where the baseline is another machine's, scaled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a test is compared with.
+
+    Attributes:
+        setup: what the test measures; an entry of another set-up is not given.
+        mode: what the run asks of a test; a run that prunes asks what ``check`` asks.
+        entry: what it is compared with, None where there is nothing comparable, or nothing is compared.
+        missing: why there is nothing comparable; empty where there is, or nothing is compared.
+        widening: factor on the tolerance.
+        said: what a reader of the comparison has to know; empty where it is plain.
+    """
+
+    setup: Setup
+    mode: BaselineMode
+    entry: Entry | None = None
+    missing: str = ""
+    widening: float = 1.0
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a run looked at, before options such as ``-k`` took tests away.
+
+    Attributes:
+        files: those that were collected as a whole and without errors.
+        tests: the ids of the tests in them.
+        variable: ids of tests, without what stands in brackets, that get other brackets from the command line.
+    """
+
+    files: Collection[str] = ()
+    tests: Collection[str] = ()
+    variable: Collection[str] = ()
+
+
+class Ledger:
+    """The baseline file during one run.
+
+    Args:
+        run: what the run was asked to do.
+        environment: the machine and what is installed.
+        root: directory that test ids are relative to.
+        directory: takes the log of a calibration.
+
+    Attributes:
+        lines: what was done with the file, in words.
+
+    Raises:
+        BaselineFileError: the file is damaged, foreign or newer.
+    """
+
+    def __init__(self, run: RunSettings, environment: Environment, *, root: Path, directory: Path) -> None:
+        self._run = run
+        self._environment = environment
+        self._root = root
+        self._directory = directory
+        self._before: Baselines = {} if run.baseline is BaselineMode.OFF else read_baselines(run.baseline_file)
+        self._gone: set[str] = set()
+        self._calibration: Calibration | None = None
+        self._updates: list[Update] = []
+        self._pruned: list[str] = []
+        self.lines: list[str] = []
+
+    # --- while tests are collected and run -----------------------------------------------------------------------
+
+    def look_for_gone(self, collected: Collected) -> None:
+        """Note the entries that belong to no test: its file is gone, or was collected and does not hold it."""
+        files, tests = set(collected.files), set(collected.tests)
+
+        def is_gone(test: str) -> bool:
+            file = test.partition("::")[0]
+            if not (self._root / file).exists():
+                return True
+            varies = any(test == name or test.startswith(f"{name}[") for name in collected.variable)
+            return file in files and test not in tests and not varies
+
+        self._gone.update(filter(is_gone, self._before))
+
+    def reference(self, test: str, setup: Setup) -> Reference:
+        """What a test is compared with; measures the calibration where one is asked for and not yet known.
+
+        Raises:
+            ChildError: the calibration workload did not come to its end.
+        """
+        mode = BaselineMode.CHECK if self._run.baseline is BaselineMode.PRUNE else self._run.baseline
+        if self._run.smoke or mode is BaselineMode.OFF:
+            return Reference(setup, mode)
+        if mode is BaselineMode.UPDATE:
+            if self._run.calibrate:
+                self._calibrated()  # beside the test, while nothing else runs
+            return Reference(setup, mode)
+        recorded = self._before.get(test, {})
+        if (own := recorded.get(self._environment.machine)) is None:
+            return self._from_others(recorded, setup, mode)
+        if differences := self._differences(own, setup):
+            return Reference(setup, mode, missing=f"baseline not comparable ({'; '.join(differences)})")
+        return Reference(setup, mode, own)
+
+    def with_drift(self, result: TestResult) -> TestResult:
+        """The result with a note where it is worse than the anchor of its entry, but not worse than the entry."""
+        entry = self._before.get(result.test, {}).get(self._environment.machine)
+        if entry is None or result.interrupted or self._run.smoke or self._differences(entry, result.setup):
+            return result
+        notes, anchor = [], entry.anchored
+        for name in _DRIFTS:
+            against_entry, against_anchor = (_judged(name, result, old) for old in (entry.metrics, anchor.metrics))
+            if not against_entry or not against_anchor or against_entry.outcome is Outcome.FAIL:
+                continue
+            if against_anchor.outcome is Outcome.FAIL and against_anchor.change is not None:
+                since = f"{anchor.date}{f' ({anchor.commit})' if anchor.commit else ''}"
+                much = format_percent(against_anchor.change.value)
+                notes.append(f"{metric_named(name).label} {much} worse than on {since}, little by little")
+        return replace(result, notes=(*result.notes, *notes))
+
+    # --- between the processes of a distributed run --------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """What a worker knows and the process that writes has to know, as plain values."""
+        return {
+            "gone": sorted(self._gone),
+            "calibration": None if self._calibration is None else asdict(self._calibration),
+        }
+
+    def take(self, data: Mapping[str, Any]) -> None:
+        """Take what a worker's :meth:`to_json` gave."""
+        self._gone.update(data["gone"])
+        if data["calibration"] is not None:
+            self._calibration = Calibration(**data["calibration"])
+
+    # --- at the end ----------------------------------------------------------------------------------------------
+
+    def close(self, results: Sequence[TestResult], *, complete: bool) -> None:
+        """Do with the file what the run was asked for, and say it in :attr:`lines`.
+
+        Args:
+            results: of all tests that ran.
+            complete: whether the run came to its end; one that did not changes nothing.
+
+        Raises:
+            BaselineFileError: the file cannot be read any more, or not be written; it stays as it was.
+        """
+        file, mode = self._run.baseline_file, self._run.baseline
+        if mode is BaselineMode.UPDATE and not self._run.smoke:
+            passed = [result for result in results if result.passed]
+            if complete and passed:
+                updates = self._updates_of(passed)
+                machine = self._environment.machine
+                write_baselines(file, {update.test: {machine: update.after} for update in updates})
+                self._updates = updates
+                self.lines += [f"baseline {file} updated:", *update_lines(updates)]
+            else:
+                why = "no perf test passed" if complete else "the run did not come to its end"
+                self.lines.append(f"baseline not updated: {why}")
+        if mode is BaselineMode.PRUNE:
+            if complete and self._gone:
+                write_baselines(file, {}, remove=self._gone)
+                self._pruned, self._gone = sorted(self._gone), set()
+                self.lines += [f"baseline {file} pruned:", *(f"  {test}" for test in self._pruned)]
+            else:
+                why = "nothing that this run looked at is gone" if complete else "the run did not come to its end"
+                self.lines.append(f"baseline not pruned: {why}")
+        elif complete and self._gone:
+            self.lines += gone_lines({test: len(self._before.get(test, ())) for test in sorted(self._gone)})
+
+    def account(self) -> dict[str, Any]:
+        """The same for the result file: plain values."""
+        return {
+            "mode": str(self._run.baseline),
+            "recorded": [update.test for update in self._updates],
+            "recorded_although_worse": [
+                {"test": update.test, **asdict(judgement), "outcome": str(judgement.outcome)}
+                for update in self._updates
+                for judgement in update.worse
+            ],
+            "without_test": sorted(self._gone),
+            "pruned": self._pruned,
+        }
+
+    # --- pieces --------------------------------------------------------------------------------------------------
+
+    def _differences(self, entry: Entry, setup: Setup) -> tuple[str, ...]:
+        return entry.differences(setup, self._environment.versions)
+
+    def _calibrated(self) -> Calibration:
+        if self._calibration is None:
+            self._calibration = measure_calibration(self._directory, self._environment.cores)
+        return self._calibration
+
+    def _from_others(self, recorded: Mapping[str, Entry], setup: Setup, mode: BaselineMode) -> Reference:
+        """Where this machine has no entry: another one's as it would be here, or why there is none."""
+        if not recorded:
+            return Reference(setup, mode, missing="no baseline")
+        ratios = self._ratios(recorded, setup) if self._run.calibrate else {}
+        if not ratios:
+            machines = f"machine: {'; '.join(recorded)} → {self._environment.machine}"
+            why = "; none was recorded with perf_calibrate, as many cores and this set-up" * self._run.calibrate
+            return Reference(setup, mode, missing=f"baseline not comparable ({machines}{why})")
+        machine = min(ratios, key=lambda name: abs(math.log(ratios[name])))
+        said = f"baseline of {machine}, its times × {ratios[machine]:.2f} by calibration, at twice the tolerance"
+        return Reference(setup, mode, scaled(recorded[machine], ratios[machine]), widening=_WIDENING, said=said)
+
+    def _ratios(self, recorded: Mapping[str, Entry], setup: Setup) -> dict[str, float]:
+        """How much longer work takes here, by machine, where that machine's entry is comparable and calibrated."""
+        return {
+            machine: ratio
+            for machine, entry in recorded.items()
+            if entry.calibration is not None
+            and not self._differences(entry, setup)
+            and (ratio := ratio_between(self._calibrated(), entry.calibration)) is not None
+        }
+
+    def _updates_of(self, passed: Sequence[TestResult]) -> list[Update]:
+        revision = commit(self._root)
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        return [self._update_of(result, revision, today) for result in passed]
+
+    def _update_of(self, result: TestResult, revision: str | None, today: str) -> Update:
+        """The new entry of one test. Its anchor stays while updates change little, and begins anew after a step."""
+        metrics = {name: _values(launches) for name, launches in result.launches.items()}
+        entry = Entry(result.setup, metrics, self._environment.versions, revision, today, self._calibration)
+        before = self._before.get(result.test, {}).get(self._environment.machine)
+        if before is None:
+            return Update(result.test, None, entry)
+        if differences := self._differences(before, result.setup):
+            return Update(result.test, before, entry, differences)
+        names = [name for name in metrics if name in _DRIFTS or name.startswith("nmrt")]
+        judgements = [found for name in names if (found := _judged(name, result, before.metrics))]
+        worse = tuple(found for found in judgements if found.outcome is Outcome.FAIL)
+        better = [found for found in judgements if found.change and found.change.high < -result.tolerance]
+        if not worse and not better:
+            entry = replace(entry, anchor=before.anchored)
+        return Update(result.test, before, entry, worse=worse)
+
+
+def _judged(name: str, result: TestResult, old: Mapping[str, Sequence[LaunchValue]]) -> Judgement | None:
+    """A metric of a result against what was recorded, at the test's tolerance; None where one side does not know it."""
+    if name not in old or name not in result.launches:
+        return None
+    return judge_change(metric_named(name), _values(result.launches[name]), old[name], result.tolerance)
+
+
+def _values(launches: Sequence[tuple[float, float]]) -> tuple[LaunchValue, ...]:
+    return tuple(LaunchValue(value, error) for value, error in launches)

@@ -1,0 +1,171 @@
+"""Verdicts on two sides that are measured interleaved: faster than another pattern, no slower than another revision.
+
+Says what a pairing has to decide, and what it came to in words. It must not know how sides are started, nor pytest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, Literal
+
+from pytest_mlpatterns.metrics import METRICS
+from pytest_mlpatterns.ratio import Looks, judge_ratio
+from pytest_mlpatterns.records import Estimate, Judgement, Outcome
+from pytest_mlpatterns.units import format_percent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.paired import Pairing
+    from pytest_mlpatterns.ratio import LogRatio, PairedCapacity, PairedLaunch, RatioVerdict
+
+__all__ = ["MEASURED", "RACED", "judge_faster", "judge_no_slower"]
+
+RACED = ("rtm", "throughput", "nmrt")
+"""Metrics by which one pattern can be faster than another."""
+MEASURED = ("rtm", "throughput", "cpu_per_request")
+"""Metrics that a paired launch measures."""
+_ALPHA = 0.01
+"""Chance of a false alarm of a whole comparison."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One metric of a pairing, and the limit that second/first is held against."""
+
+    metric: str
+    limit: float
+    better: Literal["lower", "higher"]
+    looks: Looks
+
+    def ratios(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> list[LogRatio]:
+        return [getattr(one, self.metric) for one in found]
+
+    def verdict(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> RatioVerdict:
+        return judge_ratio(self.ratios(found), self.limit, self.better, self.looks)
+
+
+def judge_faster(pairing: Pairing, on: str, by: float, budget_ns: int) -> Judgement:
+    """Measure until it is decided whether the first side is so many times as fast as the second.
+
+    Args:
+        pairing: of this pattern and the other, in that order.
+        on: one of :data:`RACED`; RTM counts the other way round, as less is faster.
+        by: at least so many times.
+        budget_ns: time that all measuring may take.
+
+    Raises:
+        DeploymentError, UncountableResultError: as :meth:`pytest_mlpatterns.paired.Pairing.decide` does.
+    """
+    lower = METRICS[on].better == "lower"
+    first = 2 if on == "nmrt" else 3
+    question = _Question(on, by if lower else 1 / by, "higher" if lower else "lower", Looks(first=first, last=8))
+    if on == "nmrt":
+        pairing.decide_nmrt(lambda found: question.verdict(found).outcome, budget_ns, max_launches=8)
+        verdict = question.verdict(pairing.capacities)
+    else:
+        pairing.decide(lambda found: question.verdict(found).outcome, budget_ns, max_launches=8)
+        verdict = question.verdict(pairing.launches)
+    faster = verdict.judged if lower else _inverse(verdict.judged)
+    verb = {Outcome.PASS: "is", Outcome.FAIL: "is not", Outcome.INCONCLUSIVE: "may or may not be"}[verdict.outcome]
+    reason = (
+        f"{METRICS[on].label} {_figures(pairing, on)}: {faster.value:.3g} times as fast ({faster.low:.3g} to "
+        f"{faster.high:.3g}), which {verb} at least {by:g}; {_evidence(pairing, verdict)}"
+    )
+    return Judgement(on, "pattern", verdict.outcome, reason)
+
+
+def judge_no_slower(
+    pairing: Pairing, metrics: Sequence[str], tolerance: float, budget_ns: int
+) -> tuple[Judgement, ...]:
+    """Measure until it is decided whether the second side is worse than the first beyond the tolerance.
+
+    A change counts only where it exceeds the metric's absolute floor too. Judging several metrics is paid for: they
+    share the chance of a false alarm.
+
+    Args:
+        pairing: of the reference and the present, in that order.
+        metrics: names of attributes of :class:`pytest_mlpatterns.ratio.PairedLaunch`.
+        tolerance: largest acceptable worsening, 0.05 for 5 %.
+        budget_ns: time that all measuring may take.
+
+    Raises:
+        DeploymentError, UncountableResultError: as :meth:`pytest_mlpatterns.paired.Pairing.decide` does.
+    """
+    looks = Looks.for_tolerance(tolerance, _ALPHA / len(metrics))
+    questions = [
+        _Question(name, 1 + tolerance, "lower", looks)
+        if METRICS[name].better == "lower"
+        else _Question(name, 1 - tolerance, "higher", looks)
+        for name in metrics
+    ]
+
+    def judge(found: Sequence[PairedLaunch]) -> Outcome:
+        outcomes = [_outcome(question, found) for question in questions]
+        if Outcome.FAIL in outcomes:
+            return Outcome.FAIL
+        return Outcome.INCONCLUSIVE if Outcome.INCONCLUSIVE in outcomes else Outcome.PASS
+
+    pairing.decide(judge, budget_ns, max_launches=looks.last)
+    return tuple(_judgement(pairing, question, tolerance) for question in questions)
+
+
+def _outcome(question: _Question, found: Sequence[PairedLaunch]) -> Outcome:
+    verdict = question.verdict(found)
+    return Outcome.PASS if verdict.outcome is Outcome.FAIL and _is_small(question.metric, found) else verdict.outcome
+
+
+def _judgement(pairing: Pairing, question: _Question, tolerance: float) -> Judgement:
+    metric = METRICS[question.metric]
+    verdict, outcome = question.verdict(pairing.launches), _outcome(question, pairing.launches)
+    ratio = verdict.judged
+    change = Estimate(ratio.value - 1, ratio.low - 1, ratio.high - 1)
+    if metric.better == "higher":
+        change = Estimate(-change.value, -change.high, -change.low)
+    word, low, high = ("worse", change.low, change.high) if change.value >= 0 else ("better", -change.high, -change.low)
+    floor = f"; changes up to {metric.show(metric.floor)} do not count" if outcome is not verdict.outcome else ""
+    reason = (
+        f"{metric.label} {_figures(pairing, question.metric)}: {format_percent(abs(change.value))} {word} "
+        f"({format_percent(low, signed=True)} to {format_percent(high, signed=True)}); "
+        f"tolerance {format_percent(tolerance)}{floor}; {_evidence(pairing, verdict)}"
+    )
+    return Judgement(question.metric, "revision", outcome, reason, change)
+
+
+def _is_small(metric: str, found: Sequence[PairedLaunch]) -> bool:
+    """Whether the two sides differ by no more than the metric's absolute floor."""
+    floor = METRICS[metric].floor
+    first, second = _means(metric, found)
+    return floor > 0 and abs(second - first) <= floor
+
+
+def _means(metric: str, found: Sequence[PairedLaunch]) -> tuple[float, float]:
+    """The metric of both sides, over their launches."""
+    name = {"rtm": "rtm_ns", "throughput": "throughput_rps", "cpu_per_request": "cpu_ns_per_request"}[metric]
+    sides = [launch.first for launch in found], [launch.second for launch in found]
+    first, second = (fmean(getattr(side, name) or 0.0 for side in launches) for launches in sides)
+    return first, second
+
+
+def _figures(pairing: Pairing, name: str) -> str:
+    """Both sides' figures with their names: ``2.0 ms (cached) against 4.1 ms (single)``."""
+    metric = METRICS[name]
+    if name == "nmrt":
+        values = (
+            fmean(one.first.nmrt.value for one in pairing.capacities),
+            fmean(one.second.nmrt.value for one in pairing.capacities),
+        )
+    else:
+        values = _means(name, pairing.launches)
+    first, second = (f"{metric.show(value)} ({side})" for value, side in zip(values, pairing.names, strict=True))
+    return f"{first} against {second}"
+
+
+def _evidence(pairing: Pairing, verdict: RatioVerdict) -> str:
+    count = verdict.launches
+    return f"{count} paired launch{'' if count == 1 else 'es'} in {pairing.spent_s:.1f} s"
+
+
+def _inverse(ratio: Estimate) -> Estimate:
+    return Estimate(1 / ratio.value, 1 / ratio.high, 1 / ratio.low)

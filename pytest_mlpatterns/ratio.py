@@ -1,0 +1,325 @@
+"""How much one side differs from another, when both were measured in the same minutes, and when that is decided.
+
+Pure. The unit of evidence is the paired launch: both sides freshly started, loaded in short blocks that take turns.
+What slows the machine slows both, so that the ratio holds where neither of its parts does. All arithmetic is on
+logarithms of second/first. This module must not know what is measured, or how.
+
+Looking after every launch is paid for. Each look has a level of its own, so that all of them together are wrong at
+most once in a hundred in either direction (alpha spending: Lan & DeMets, "Discrete sequential boundaries for clinical
+trials", Biometrika 70, 1983, with their function near Pocock's boundary; levels applied to Student's t as in Pocock,
+Biometrika 64, 1977). ``benchmarks/paired_simulation.py`` counts the errors.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from statistics import median
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from pytest_mlpatterns.records import Estimate, Outcome
+from pytest_mlpatterns.statistics import CONFIDENCE, PRIOR_DEGREES, t_quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.records import Capacity
+
+__all__ = [
+    "RATIO_SD",
+    "LogRatio",
+    "Looks",
+    "PairedCapacity",
+    "PairedLaunch",
+    "RatioVerdict",
+    "SideFigures",
+    "judge_ratio",
+    "paired_log_ratio",
+    "ratio_estimate",
+]
+
+RATIO_SD = 0.015
+"""Standard deviation between paired launches of two equal sides, beyond that within a launch; the prior."""
+_DISTURBED = 3.0
+"""A launch whose error is over three times the lower quartile of all errors was disturbed, and counts for less."""
+_ROUNDING = 1e-12
+_NODES = 96
+_REACH = 7.0
+_FEWEST_LOOKS, _MOST_LOOKS = 8, 24
+_PLANNED_SD = 0.043
+_PLANNED_QUANTILES = 4.5
+
+
+@dataclass(frozen=True, slots=True)
+class LogRatio:
+    """log(second/first) of one paired launch, and its standard error within the launch."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class SideFigures:
+    """One side of a paired launch: medians over its blocks, and how many requests there were."""
+
+    rtm_ns: float
+    throughput_rps: float
+    cpu_ns_per_request: float | None
+    requests: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PairedLaunch:
+    """One start of both sides, measured in pairs of neighbouring blocks.
+
+    ``cpu_per_request`` is None where the processes of a side are not known. ``second_began`` says which side was
+    started and loaded first; ``repeated`` counts the blocks that were measured again since the load generator was the
+    limit.
+    """
+
+    rtm: LogRatio
+    throughput: LogRatio
+    cpu_per_request: LogRatio | None
+    first: SideFigures
+    second: SideFigures
+    pairs: int
+    second_began: bool
+    repeated: int
+
+
+@dataclass(frozen=True, slots=True)
+class PairedCapacity:
+    """One start of both sides, each searched for what it sustains, one after the other."""
+
+    nmrt: LogRatio
+    first: Capacity
+    second: Capacity
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """When it is judged: after the ``first`` paired launch and each that follows, the ``last`` included.
+
+    Args:
+        first: paired launches before the first look.
+        last: most paired launches.
+        alpha: the chance that any of the looks is wrong in one direction. Where several metrics are judged, share it.
+
+    Raises:
+        ValueError: no look, or a chance that is none.
+    """
+
+    first: int = 3
+    last: int = 18
+    alpha: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.first <= self.last or not 0 < self.alpha < 0.5:
+            raise ValueError(f"{self!r}, expected 1 <= first <= last and alpha between 0 and 0.5")
+
+    @classmethod
+    def for_tolerance(cls, tolerance: float, alpha: float = 0.01) -> Looks:
+        """As many looks as it can take to tell twice the tolerance from the tolerance.
+
+        With a standard deviation s of 4.3 % from launch to launch (blocks that vary by 6 %) that takes about
+        (4.5 s / log((1 + 2 tolerance) / (1 + tolerance)))² launches, 4.5 being the quantiles of both errors together.
+        """
+        apart = math.log((1 + 2 * tolerance) / (1 + tolerance))
+        needed = _MOST_LOOKS if apart <= 0 else math.ceil((_PLANNED_QUANTILES * _PLANNED_SD / apart) ** 2)
+        return cls(last=min(max(needed, _FEWEST_LOOKS), _MOST_LOOKS), alpha=alpha)
+
+    def confidence(self, launches: int) -> float:
+        """Confidence of the two-sided interval that is judged after so many paired launches, ``first`` to ``last``."""
+        return 1 - 2 * _levels(self.first, self.last, self.alpha)[launches - self.first]
+
+
+@dataclass(frozen=True, slots=True)
+class RatioVerdict:
+    """What a look, or the last of several, came to.
+
+    ``ratio`` is second/first with its 95 % interval, ``judged`` the same with the interval of the look that decided;
+    ``launches`` is how many it rests on.
+    """
+
+    outcome: Outcome
+    ratio: Estimate
+    judged: Estimate
+    launches: int
+    reason: str
+
+
+def paired_log_ratio(first: Sequence[float], second: Sequence[float]) -> LogRatio:
+    """The median over pairs of neighbouring blocks of log(second/first), with its standard error.
+
+    The error is sqrt(pi / 2) s / sqrt(n) of n pairs, s being 1.4826 times their median absolute deviation, so that a
+    block in which the machine was busy elsewhere counts in neither.
+
+    Args:
+        first: one value above zero per pair, at least one.
+        second: likewise, of the block beside it.
+    """
+    values = [math.log(b / a) for a, b in zip(first, second, strict=True)]
+    middle = median(values)
+    deviation = 1.4826 * median(abs(value - middle) for value in values)
+    return LogRatio(middle, math.sqrt(math.pi / 2) * deviation / math.sqrt(len(values)))
+
+
+def ratio_estimate(
+    launches: Sequence[LogRatio],
+    prior_sd: float = RATIO_SD,
+    prior_degrees: float = PRIOR_DEGREES,
+    confidence: float = CONFIDENCE,
+) -> Estimate:
+    """second/first over all paired launches, with its interval.
+
+    With x the values of n launches and e their errors, s0 the prior deviation between launches and k0 the degrees of
+    freedom that it is worth, w = 1 / (s0² + e²) and m = Σ w x / Σ w, the interval is
+
+        exp(m ± t sqrt(q / Σ w)),  q = (k0 + Σ w (x - m)²) / (k0 + n - 1)
+
+    with t at k0 + n - 1 degrees of freedom. Where all errors are alike that is a t interval around the mean whose
+    variance (k0 (s0² + e²) + Σ (x - m)²) / (k0 + n - 1) is drawn towards the prior; weights by error keep a launch that
+    another process disturbed from spoiling the others (the estimator of Hartung & Knapp, Statistics in Medicine 20,
+    2001, with a prior). An error is itself known from a few pairs only: up to three times the lower quartile of all
+    errors it is taken to be like the others, their root mean square.
+
+    Args:
+        launches: at least one.
+        prior_sd: s0, above zero.
+        prior_degrees: k0, above zero.
+        confidence: of the two-sided interval.
+    """
+    return _weighed(launches, prior_sd, prior_degrees).interval(confidence)
+
+
+def judge_ratio(
+    launches: Sequence[LogRatio],
+    limit: float,
+    better: Literal["lower", "higher"],
+    looks: Looks = Looks(),
+    prior_sd: float = RATIO_SD,
+) -> RatioVerdict:
+    """Compare second/first with a limit: at most ``limit`` where lower is better, at least ``limit`` where higher is.
+
+    PASS when the whole interval is on the good side, the limit itself included; FAIL when it is wholly on the bad side.
+    The first look that decides stands, whatever is measured after it.
+
+    Args:
+        launches: all paired launches so far, at least one, in the order in which they were measured.
+        limit: above zero; 1.05 for at most 5 % more, 3.0 for at least three times as much.
+        better: which side of the limit is the good one.
+        looks: which launches are looked at, and what each look may cost; settled before the first launch.
+        prior_sd: see :func:`ratio_estimate`.
+    """
+    wanted = math.log(limit)
+    for number in range(looks.first, min(len(launches), looks.last) + 1):
+        weighed = _weighed(launches[:number], prior_sd, PRIOR_DEGREES)
+        half = weighed.half(looks.confidence(number))
+        low, high = weighed.mean - half - wanted, weighed.mean + half - wanted
+        if better == "higher":
+            low, high = -high, -low
+        if high <= _ROUNDING:
+            return _verdict(Outcome.PASS, weighed, limit, better, looks)
+        if low > _ROUNDING:
+            return _verdict(Outcome.FAIL, weighed, limit, better, looks)
+    weighed = _weighed(launches[: looks.last], prior_sd, PRIOR_DEGREES)
+    return _verdict(Outcome.INCONCLUSIVE, weighed, limit, better, looks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighed:
+    """The weighted mean of some log ratios, its standard error, and how many degrees of freedom that rests on."""
+
+    mean: float
+    error: float
+    degrees: float
+    launches: int
+
+    def half(self, confidence: float) -> float:
+        """Half the width of the interval, on the logarithm."""
+        return t_quantile(confidence, self.degrees) * self.error
+
+    def interval(self, confidence: float) -> Estimate:
+        """The ratio with its interval."""
+        half = self.half(confidence)
+        return Estimate(math.exp(self.mean), math.exp(self.mean - half), math.exp(self.mean + half))
+
+    def after(self, launches: int) -> _Weighed:
+        """The same with so many launches that scatter as these do."""
+        error = self.error * math.sqrt(self.launches / launches)
+        return _Weighed(self.mean, error, self.degrees + launches - self.launches, launches)
+
+
+def _weighed(launches: Sequence[LogRatio], prior_sd: float, prior_degrees: float) -> _Weighed:
+    x = np.array([launch.value for launch in launches])
+    error = np.array([launch.error for launch in launches])
+    usual = error <= _DISTURBED * np.quantile(error, 0.25)
+    variance = np.where(usual, np.mean(error[usual] ** 2), error**2)
+    weight = 1 / (prior_sd**2 + variance)
+    mean = float((weight * x).sum() / weight.sum())
+    degrees = prior_degrees + len(launches) - 1
+    scale = (prior_degrees + float((weight * (x - mean) ** 2).sum())) / degrees
+    return _Weighed(mean, math.sqrt(scale / float(weight.sum())), degrees, len(launches))
+
+
+def _verdict(outcome: Outcome, weighed: _Weighed, limit: float, better: str, looks: Looks) -> RatioVerdict:
+    number = weighed.launches
+    judged = weighed.interval(looks.confidence(max(number, looks.first)))
+    verb = {Outcome.PASS: "is", Outcome.FAIL: "is not", Outcome.INCONCLUSIVE: "may or may not be"}[outcome]
+    reason = (
+        f"ratio {_show(judged.value)} ({_show(judged.low)} to {_show(judged.high)}) {verb} "
+        f"{'at most' if better == 'lower' else 'at least'} {_show(limit)} after "
+        f"{number} paired launch{'' if number == 1 else 'es'}"
+    )
+    if outcome is Outcome.INCONCLUSIVE:
+        reason += f"; {_what_is_missing(weighed, math.log(limit), looks)}"
+    return RatioVerdict(outcome, weighed.interval(CONFIDENCE), judged, number, reason)
+
+
+def _what_is_missing(weighed: _Weighed, wanted: float, looks: Looks) -> str:
+    for number in range(max(weighed.launches + 1, looks.first), looks.last + 1):
+        if weighed.after(number).half(looks.confidence(number)) < abs(weighed.mean - wanted):
+            return f"about {number - weighed.launches} more would decide it"
+    return f"it is too near to tell with {looks.last}"
+
+
+def _show(ratio: float) -> str:
+    return f"{ratio:.3f}" if ratio < 10 else f"{ratio:.1f}"
+
+
+@cache
+def _levels(first: int, last: int, alpha: float) -> tuple[float, ...]:
+    """The one-sided level of each look at 3, 4, … launches: the chance of being over its boundary at that look alone.
+
+    Until n of N launches alpha log(1 + (e - 1) n / N) is spent. With S_n the sum of n standard normal values, the
+    boundary c_n of each look is the one over which S_n is for the first time with the chance that is spent at that
+    look; the density of the sums that were never over is carried from look to look by integration over Gauss-Legendre
+    nodes (Armitage, McPherson & Rowe, Journal of the Royal Statistical Society A 132, 1969).
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    levels: list[float] = []
+    sums, mass = np.zeros(1), np.ones(1)
+    spent, before = 0.0, 0
+    for number in range(first, last + 1):
+        spread = math.sqrt(number - before)
+        target = alpha * math.log(1 + (math.e - 1) * number / last) - spent
+        low, high = -_REACH * math.sqrt(number), _REACH * math.sqrt(number)
+        for _ in range(50):
+            boundary = (low + high) / 2
+            over = sum(
+                m * math.erfc((boundary - s) / (spread * math.sqrt(2))) / 2 for s, m in zip(sums, mass, strict=True)
+            )
+            low, high = (boundary, high) if over > target else (low, boundary)
+        levels.append(math.erfc(boundary / math.sqrt(2 * number)) / 2)
+        start = -_REACH * math.sqrt(number)
+        found = start + (boundary - start) * (nodes + 1) / 2
+        density = (
+            np.exp(-(((found[:, None] - sums[None, :]) / spread) ** 2) / 2) @ mass / (spread * math.sqrt(2 * math.pi))
+        )
+        sums, mass = found, density * weights * (boundary - start) / 2
+        spent, before = spent + target, number
+    return tuple(levels)

@@ -1,0 +1,87 @@
+"""How a paired launch spends its time: how long the blocks of each side are, and how many of them there are.
+
+Pure. A paired launch loads two sides in rounds of blocks A B B A. This module must not know deployments or verdicts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, PoissonRate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.load.schedule import Schedule
+
+__all__ = ["Blocks", "Pace", "Rhythm", "pace_of"]
+
+_MOST_ROUNDS = 8
+_QUICK_START_S = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a side answers: the time between two answers, and between two requests of one caller (of all, by the clock).
+
+    ``length_ns`` is set where the schedule has a length of its own, which is then that of every block.
+    """
+
+    interval_ns: float
+    cycle_ns: float
+    length_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """The plan of a launch: the length of each side's blocks, and rounds of four blocks."""
+
+    lengths_ns: tuple[int, ...]
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """What is asked of a paired launch.
+
+    With c the time that starting and warming up both sides takes, b that of a pair of blocks, and s and t the
+    deviations of a pair and between launches, the interval narrows fastest with s/t sqrt(c/b) pairs in a launch: six
+    where c is 0.8 s, as measured, and in proportion to sqrt(c).
+
+    Args:
+        block_ns: shortest block.
+        answers: blocks are longer where they would have fewer answers than this, as far as there is time.
+        rounds: rounds A B B A of sides that start quickly; up to eight where starting takes long.
+        warmup_ns: shortest warm-up of each side; a longer one that its plan asks for is kept.
+        launch_ns: time for all blocks of a launch. Blocks are shortened to keep it, down to two requests of a caller,
+            then rounds are left out, down to one.
+    """
+
+    block_ns: int = 200_000_000
+    answers: int = 20
+    rounds: int = 3
+    warmup_ns: int = 200_000_000
+    launch_ns: int = 20_000_000_000
+
+    def blocks(self, paces: Sequence[Pace], start_s: float) -> Blocks:
+        """The plan for sides that answer like this and took so long to start and warm up, together."""
+        rounds = max(self.rounds, min(round(self.rounds * math.sqrt(start_s / _QUICK_START_S)), _MOST_ROUNDS))
+        wanted = [max(self.block_ns, self.answers * pace.interval_ns) for pace in paces]
+        least = [max(self.block_ns, 2 * pace.cycle_ns) for pace in paces]
+        share = min(1.0, self.launch_ns / (2 * rounds * sum(wanted)))
+        lengths = tuple(
+            pace.length_ns or int(max(low, share * high)) for pace, low, high in zip(paces, least, wanted, strict=True)
+        )
+        return Blocks(lengths, max(1, min(rounds, self.launch_ns // (2 * sum(lengths)))))
+
+
+def pace_of(schedule: Schedule, latency_ns: float) -> Pace:
+    """How a side answers under a schedule when a request takes so long."""
+    if isinstance(schedule, ClosedLoop):
+        cycle_ns = latency_ns + schedule.think_time_ns
+        return Pace(cycle_ns / schedule.concurrency, cycle_ns)
+    if isinstance(schedule, ConstantRate | PoissonRate):
+        return Pace(1e9 / schedule.rate_rps, 1e9 / schedule.rate_rps)
+    return Pace(latency_ns, latency_ns, schedule.length_ns)

@@ -1,0 +1,440 @@
+"""Two sides in the same minutes: real deployments and scripted servers that take turns, and both gone afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import signal
+import sys
+import time
+from dataclasses import asdict, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from services.deploy import a_startup
+from services.processes import our_children, survivors
+from services.scripted import ScriptedServer, Send, answer
+from synthetic import MS, S, capacity
+
+from pytest_mlpatterns import Deployment, DeploymentError, ModelLoadError, Single, UncountableResultError
+from pytest_mlpatterns.load.generator import Generator
+from pytest_mlpatterns.load.payload import read_payload
+from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
+from pytest_mlpatterns.measure import LoadPlan
+from pytest_mlpatterns.paired import Pairing, Side
+from pytest_mlpatterns.ratio import LogRatio, Looks, PairedCapacity, PairedLaunch, judge_ratio
+from pytest_mlpatterns.records import Outcome
+from pytest_mlpatterns.rhythm import Rhythm
+from pytest_mlpatterns.serve.local import launch
+from pytest_mlpatterns.serve.model import recipe_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from services.scripted import Request, Step
+
+    from pytest_mlpatterns.load.job import Job, Progress, Recorded
+
+HERE = sys.modules[__name__]
+INPUTS = [[1], [2], [3]]
+PLAN = LoadPlan(
+    payload=read_payload(INPUTS),
+    schedule=ClosedLoop(2),
+    duration_ns=S,
+    warmup_ns=0,
+    timeout_ns=30 * S,
+    check=None,
+)
+SHORT = Rhythm(block_ns=100 * MS, answers=5, rounds=1, warmup_ns=20 * MS)
+
+
+class Sleeps:
+    """Answers after a time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    async def __call__(self, batch: list[Any]) -> list[Any]:
+        await asyncio.sleep(self.seconds)
+        return batch
+
+
+class OneAtATime(Sleeps):
+    """As many a second as its time allows, whatever is asked of it."""
+
+    async def __call__(self, batch: list[Any]) -> list[Any]:
+        self.free = getattr(self, "free", None) or asyncio.Semaphore(1)
+        async with self.free:
+            return await super().__call__(batch)
+
+
+def broken() -> object:
+    raise LookupError("no weights")
+
+
+class Broken:
+    """Cannot be built."""
+
+    def __init__(self) -> None:
+        broken()
+
+    def __call__(self, batch: list[Any]) -> list[Any]:
+        return batch
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
+    generator = Generator(tmp_path_factory.mktemp("generator") / "generator.log")
+    yield generator
+    generator.close()
+
+
+def started(model: object, directory: Path) -> Deployment:
+    """The one place that knows how a deployment is started."""
+    return launch(recipe_of(Single(), model, [HERE]), a_startup(directory, INPUTS))
+
+
+def a_side(name: str, model: object, directory: Path, plan: LoadPlan = PLAN) -> Side:
+    return Side(name, partial(started, model, directory), plan)
+
+
+def silent(_: Progress) -> None:
+    """Nobody watches."""
+
+
+class Served(Deployment):
+    """A scripted server as a deployment; tells when it is closed."""
+
+    def __init__(self, server: ScriptedServer, events: list[str], name: str) -> None:
+        super().__init__(model_name=name, addresses=[server.address], path="/v1/models/m:predict")
+        events.append(f"start {name}")
+        self._tell = partial(events.append, f"close {name}")
+
+    def close(self) -> None:
+        self._tell()
+        super().close()
+
+
+def scripted(server: ScriptedServer, events: list[str], name: str, plan: LoadPlan = PLAN) -> Side:
+    return Side(name, lambda: Served(server, events, name), plan)
+
+
+def after(seconds: float, data: bytes = answer(b'{"predictions": [1]}')) -> Any:
+    """A script that answers after a time."""
+
+    def script(_: Request) -> Iterable[Step]:
+        time.sleep(seconds)
+        return [Send(data)]
+
+    return script
+
+
+def never(_: Sequence[object]) -> Outcome:
+    return Outcome.INCONCLUSIVE
+
+
+def measured(pairing: Pairing, launches: int = 1) -> list[PairedLaunch]:
+    """So many launches, whatever they say."""
+    outcome = pairing.decide(never, 60 * S, max_launches=launches, min_launches=1)
+    assert outcome is Outcome.INCONCLUSIVE
+    return pairing.launches
+
+
+class Recording(Generator):
+    """Keeps the jobs that it was given."""
+
+    def __init__(self, log: Path) -> None:
+        super().__init__(log)
+        self.jobs: list[Job] = []
+
+    def run(self, job: Job, **how: Any) -> Recorded:  # type: ignore[override]
+        self.jobs.append(job)
+        return super().run(job, **how)
+
+
+class TestRealDeployments:
+    def test_a_service_of_4_ms_is_decided_to_be_faster_than_one_of_24_ms_and_not_by_any_factor(
+        self, generator: Generator, tmp_path: Path
+    ) -> None:
+        before = our_children()
+        sides = a_side("slow", Sleeps(0.024), tmp_path), a_side("quick", Sleeps(0.004), tmp_path)
+        pairing = Pairing(sides[1], sides[0], generator, silent, SHORT)
+
+        def at_least(factor: float, launches: Sequence[PairedLaunch]) -> Outcome:
+            return judge_ratio([one.rtm for one in launches], factor, "higher", Looks()).outcome
+
+        assert pairing.decide(partial(at_least, 1.5), 60 * S, max_launches=6) is Outcome.PASS
+        assert len(pairing.launches) >= 3
+        assert 0 < pairing.spent_s < 60
+        launches, spent_s = list(pairing.launches), pairing.spent_s
+        assert pairing.decide(partial(at_least, 24.0), 60 * S, max_launches=6) is Outcome.FAIL
+        assert pairing.launches[: len(launches)] == launches
+        assert pairing.spent_s == spent_s  # what was there was enough
+        assert len(our_children() - before) <= 1  # the generator, which goes on
+
+        found = launches[0]
+        assert 1.5 < math.exp(found.rtm.value) < 12
+        assert found.throughput.value < 0
+        assert found.cpu_per_request is not None
+        assert found.pairs == 2
+        assert found.first.rtm_ns >= 4 * MS
+        assert found.second.rtm_ns >= 24 * MS
+        assert found.second.throughput_rps <= 2 / 0.024
+        assert found.first.cpu_ns_per_request is not None
+        assert 0 < found.first.cpu_ns_per_request < S
+        assert found.first.requests > found.second.requests > 4
+        assert found.first.failed == found.second.failed == 0
+        assert [one.second_began for one in launches[:3]] == [False, True, False]
+        assert json.loads(json.dumps(asdict(found)))["rtm"]["value"] == found.rtm.value
+
+    def test_a_side_that_does_not_load_is_named_and_the_other_is_closed(
+        self, generator: Generator, tmp_path: Path
+    ) -> None:
+        before = our_children()
+        sides = a_side("reference", Sleeps(0), tmp_path), a_side("present", Broken, tmp_path)
+        with pytest.raises(ModelLoadError, match=r"present: (?s:.*)LookupError: no weights"):
+            measured(Pairing(*sides, generator, silent, SHORT))
+        assert len(our_children() - before) == 0
+
+    def test_a_side_that_dies_under_load_is_named_and_both_are_closed(
+        self, generator: Generator, tmp_path: Path
+    ) -> None:
+        running: dict[str, Deployment] = {}
+
+        def start(name: str) -> Deployment:
+            running[name] = started(Sleeps(0.002), tmp_path)
+            return running[name]
+
+        def kill(_: Progress) -> None:
+            for pid in running["present"].pids:
+                os.kill(pid, signal.SIGKILL)
+
+        sides = [Side(name, partial(start, name), PLAN) for name in ("reference", "present")]
+        with pytest.raises(DeploymentError, match=r"present: .*SIGKILL"):
+            measured(Pairing(*sides, generator, kill, replace(SHORT, block_ns=300 * MS)))
+        pids = [pid for deployment in running.values() for pid in deployment.pids]
+        assert survivors(pids, 0) == set()
+
+    def test_what_each_sustains_is_searched_for_in_turn(self, generator: Generator, tmp_path: Path) -> None:
+        before = our_children()
+        sides = a_side("quick", OneAtATime(0.003), tmp_path), a_side("slow", OneAtATime(0.007), tmp_path)
+        pairing = Pairing(*sides, generator, silent)
+
+        def at_most(launches: Sequence[PairedCapacity]) -> Outcome:
+            return judge_ratio([one.nmrt for one in launches], 1.0, "lower", Looks(first=1)).outcome
+
+        assert pairing.decide_nmrt(at_most, 60 * S, max_launches=1, min_launches=1) is Outcome.PASS
+        (found,) = pairing.capacities
+        assert found.first.nmrt.value <= 340
+        assert found.second.nmrt.value <= 144
+        assert found.nmrt.value == pytest.approx(math.log(found.second.nmrt.value / found.first.nmrt.value))
+        assert found.nmrt.error >= max(found.first.nmrt.relative_error, found.second.nmrt.relative_error)
+        assert pairing.spent_s > 0
+        assert len(our_children() - before) <= 1
+
+    def test_a_search_that_gave_only_a_bound_supports_no_ratio(self, generator: Generator, tmp_path: Path) -> None:
+        sides = a_side("quick", Sleeps(0.001), tmp_path), a_side("slow", Sleeps(0.002), tmp_path)
+        pairing = Pairing(*sides, generator, silent)
+        pairing.capacities.append(PairedCapacity(LogRatio(0, 0), capacity(), capacity()))  # so that the other begins
+        with pytest.raises(UncountableResultError, match=r"slow: NMRT is at least .* but not known: the time was up"):
+            pairing.decide_nmrt(never, S, max_launches=2)
+
+
+class TestTurns:
+    def test_blocks_alternate_within_a_launch_and_launches_among_themselves(self, tmp_path: Path) -> None:
+        events: list[str] = []
+        generator = Recording(tmp_path / "generator.log")
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
+            pairing = Pairing(
+                scripted(one, events, "A"),
+                scripted(other, events, "B"),
+                generator,
+                silent,
+                replace(SHORT, rounds=2),
+            )
+            measured(pairing, 2)
+            assert pairing.names == ("A", "B")
+        generator.close()
+        starts = ["start A", "start B", "close B", "close A"]
+        turned = ["start B", "start A", "close A", "close B"]
+        assert events == [*starts, *turned]
+        names = {one.address: "A", other.address: "B"}
+        blocks = "".join(names[job.addresses[0]] for job in generator.jobs)
+        assert blocks == "AB" + "ABBAABBA" + "BA" + "BAABBAAB"  # each after its warm-ups
+        assert {job.duration_ns for job in generator.jobs[2:10]} == {100 * MS}
+
+    def test_both_blocks_of_a_pair_begin_with_the_same_input_and_the_next_pair_goes_on(self, tmp_path: Path) -> None:
+        inputs = list(range(100_000))
+        plan = replace(PLAN, payload=read_payload(inputs), schedule=ClosedLoop(1))
+        generator = Recording(tmp_path / "generator.log")
+        with ScriptedServer(after(0.001)) as one, ScriptedServer(after(0.004)) as other:
+            measured(Pairing(scripted(one, [], "A", plan), scripted(other, [], "B", plan), generator, silent, SHORT))
+            bodies = {
+                name: [request.body for request in server.requests] for name, server in (("A", one), ("B", other))
+            }
+        generator.close()
+        starts = [int.from_bytes(job.order[:4], sys.byteorder) for job in generator.jobs[2:]]
+        assert starts[0] == starts[1] == 0
+        assert starts[2] == starts[3] >= len(bodies["A"]) // 3
+        asked = [json.loads(body)["instances"][0] for body in bodies["A"]]
+        assert asked[asked.index(starts[2]) - 1] == starts[2] - 1  # of the faster side nothing is left out
+
+    def test_an_open_loop_keeps_its_rate_on_both_sides(self, generator: Generator) -> None:
+        plan = replace(PLAN, schedule=ConstantRate(50))
+        with ScriptedServer(after(0.1)) as one, ScriptedServer(after(0.15)) as other:
+            pairing = Pairing(scripted(one, [], "A", plan), scripted(other, [], "B", plan), generator, silent, SHORT)
+            (found,) = measured(pairing)
+        assert found.rtm.value > 0
+        assert found.second.rtm_ns >= 150 * MS
+        assert found.throughput.value == pytest.approx(0, abs=0.4)
+        assert found.cpu_per_request is None
+        assert found.first.cpu_ns_per_request is None
+
+    def test_a_schedule_with_a_length_is_a_block_as_a_whole(self, tmp_path: Path) -> None:
+        schedule = Stages((("80ms", 2), ("40ms", 2)), of="concurrency", start=2)
+        plan = replace(PLAN, schedule=schedule)
+        generator = Recording(tmp_path / "generator.log")
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
+            sides = scripted(one, [], "A", plan), scripted(other, [], "B", plan)
+            measured(Pairing(*sides, generator, silent, SHORT))
+        generator.close()
+        assert [job.schedule for job in generator.jobs] == [ClosedLoop(1)] * 2 + [schedule] * 4
+        assert {job.duration_ns for job in generator.jobs[2:]} == {120 * MS}
+
+    def test_a_longer_warm_up_of_the_plan_is_kept(self, tmp_path: Path) -> None:
+        generator = Recording(tmp_path / "generator.log")
+        plan = replace(PLAN, warmup_ns=150 * MS)
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
+            sides = scripted(one, [], "A", plan), scripted(other, [], "B", replace(plan, warmup_ns=None))
+            measured(Pairing(*sides, generator, silent, SHORT))
+        generator.close()
+        assert [job.duration_ns for job in generator.jobs[:2]] == [150 * MS, 20 * MS]
+
+    def test_a_block_may_be_over_before_its_first_answer_comes(self, generator: Generator) -> None:
+        plan = replace(PLAN, schedule=ConstantRate(200))
+        with ScriptedServer(after(0.4)) as one, ScriptedServer(after(0.001)) as other:
+            sides = scripted(one, [], "late", plan), scripted(other, [], "B", plan)
+            (found,) = measured(Pairing(*sides, generator, silent, replace(SHORT, block_ns=20 * MS, launch_ns=MS)))
+        assert found.first.rtm_ns >= 400 * MS
+        assert found.first.throughput_rps > 0
+
+
+class TestDeciding:
+    def test_the_budget_ends_it_after_at_least_one_launch(self, generator: Generator) -> None:
+        asked: list[int] = []
+
+        def judge(launches: Sequence[PairedLaunch]) -> Outcome:
+            asked.append(len(launches))
+            return Outcome.PASS
+
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
+            sides = scripted(one, [], "A"), scripted(other, [], "B")
+            pairing = Pairing(*sides, generator, silent, SHORT)
+            assert pairing.decide(judge, 1, max_launches=8) is Outcome.INCONCLUSIVE
+            assert (len(pairing.launches), asked) == (1, [])
+            assert pairing.decide(judge, 60 * S, max_launches=8, min_launches=2) is Outcome.PASS
+            assert (len(pairing.launches), asked) == (2, [2])
+
+    def test_ctrl_c_passes_through_and_both_are_closed(self, generator: Generator) -> None:
+        def interrupt(_: Progress) -> None:
+            raise KeyboardInterrupt
+
+        events: list[str] = []
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
+            sides = scripted(one, events, "A"), scripted(other, events, "B")
+            pairing = Pairing(*sides, generator, interrupt, replace(SHORT, warmup_ns=60 * S))
+            with pytest.raises(KeyboardInterrupt):
+                measured(pairing)
+        assert events == ["start A", "start B", "close B", "close A"]
+        assert pairing.launches == []
+        assert pairing.spent_s > 0
+
+
+def failing_every(nth: int) -> Any:
+    """A script that answers every so many requests with an error."""
+
+    def script(request: Request) -> Iterable[Step]:
+        time.sleep(0.001)
+        return [Send(answer(b"busy", 503) if request.number % nth == nth - 1 else answer(b'{"predictions": [1]}'))]
+
+    return script
+
+
+class TestWhatDoesNotCount:
+    @pytest.mark.parametrize(
+        ("script", "words"),
+        [
+            (failing_every(1), r"B: [\d,]+ of [\d,]+ requests failed \(503: [\d,]+\); over 5.0 % the others"),
+            (failing_every(8), r"B: [\d,]+ of [\d,]+ requests failed \(503: [\d,]+\); over 5.0 % the others"),
+        ],
+        ids=["all", "every-eighth"],
+    )
+    def test_a_side_whose_requests_fail_is_named(self, generator: Generator, script: Any, words: str) -> None:
+        events: list[str] = []
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(script) as other:
+            sides = scripted(one, events, "A"), scripted(other, events, "B")
+            pairing = Pairing(*sides, generator, silent, SHORT)
+            with pytest.raises(UncountableResultError, match=words):
+                measured(pairing)
+        assert pairing.launches == []
+        assert events[2:] == ["close B", "close A"]
+
+    def test_a_failure_now_and_then_is_counted(self, generator: Generator) -> None:
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(failing_every(40)) as other:
+            sides = scripted(one, [], "A"), scripted(other, [], "B")
+            (found,) = measured(Pairing(*sides, generator, silent, SHORT))
+        assert found.first.failed == 0
+        assert found.second.failed >= 1
+        assert found.second.requests >= 30 * found.second.failed
+
+    def test_a_side_that_fails_after_much_that_was_good_is_told(self, generator: Generator) -> None:
+        def script(request: Request) -> Iterable[Step]:
+            good = request.connection < 4  # each job opens two: the warm-up, and the first block
+            time.sleep(0.0005 if good else 0.3)
+            return [Send(answer(b'{"predictions": [1]}') if good else answer(b"", 503))]
+
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(script) as other:
+            sides = scripted(one, [], "A"), scripted(other, [], "B")
+            with pytest.raises(UncountableResultError, match=r"B: .*503: [\d,]+"):
+                measured(Pairing(*sides, generator, silent, replace(SHORT, block_ns=200 * MS)))
+
+    def test_a_block_without_a_request_says_so(self, generator: Generator) -> None:
+        rare = PoissonRate(10, seed=1847)  # one request at once, the next after 0.8 s: between them lies the block
+        plan = replace(PLAN, schedule=rare)
+        with ScriptedServer(after(0.001)) as one, ScriptedServer(after(0.001)) as other:
+            sides = scripted(one, [], "A", plan), scripted(other, [], "B", plan)
+            with pytest.raises(
+                UncountableResultError, match="A: in 5 blocks in a row no request was due; measure with"
+            ):
+                measured(Pairing(*sides, generator, silent, replace(SHORT, launch_ns=1)))
+
+    def test_a_generator_that_is_always_the_limit_is_told(self, tmp_path: Path) -> None:
+        generator = Generator(tmp_path / "generator.log")
+        generator.ceiling_rps = 1.0
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
+            sides = scripted(one, [], "A"), scripted(other, [], "B")
+            with pytest.raises(UncountableResultError, match=r"A: in 5 blocks in a row the load generator did .*lower"):
+                measured(Pairing(*sides, generator, silent, SHORT))
+        generator.close()
+
+    def test_a_block_in_which_it_was_the_limit_is_measured_again(self, tmp_path: Path) -> None:
+        class Busy(Recording):
+            """The limit in its third job, the first block."""
+
+            def run(self, job: Job, **how: Any) -> Recorded:
+                recorded = super().run(job, **how)
+                busy = replace(recorded.generator, cpu_ns=2 * recorded.generator.wall_ns)
+                return replace(recorded, generator=busy) if len(self.jobs) == 3 else recorded
+
+        generator = Busy(tmp_path / "generator.log")
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
+            sides = scripted(one, [], "A"), scripted(other, [], "B")
+            (found,) = measured(Pairing(*sides, generator, silent, SHORT))
+        generator.close()
+        assert found.repeated == 1
+        assert found.pairs == 2
+        assert [job.addresses[0] for job in generator.jobs[2:4]] == [one.address] * 2

@@ -1,0 +1,66 @@
+"""How a paired launch spends its time: longer blocks for slow sides, more rounds after a slow start, within bounds."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import MS, PROPERTY, S
+
+from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
+from pytest_mlpatterns.rhythm import Blocks, Pace, Rhythm, pace_of
+
+QUICK = Pace(2 * MS, 2 * MS)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "pace"),
+    [
+        (ClosedLoop(1), Pace(10 * MS, 10 * MS)),
+        (ClosedLoop(4), Pace(2.5 * MS, 10 * MS)),
+        (ClosedLoop(4, think_time="30ms"), Pace(10 * MS, 40 * MS)),
+        (ConstantRate(50), Pace(20 * MS, 20 * MS)),
+        (PoissonRate(2), Pace(500 * MS, 500 * MS)),
+        (Stages([("3s", 10)]), Pace(10 * MS, 10 * MS, 3 * S)),  # type: ignore[arg-type]
+    ],
+    ids=str,
+)
+def test_the_pace_is_that_of_the_schedule_at_a_latency_of_ten_milliseconds(schedule: object, pace: Pace) -> None:
+    assert pace_of(schedule, 10 * MS) == pace  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("paces", "start_s", "expected"),
+    [
+        ((QUICK, QUICK), 0.1, Blocks((200 * MS, 200 * MS), 3)),
+        ((QUICK, QUICK), 0.8, Blocks((200 * MS, 200 * MS), 3)),
+        ((QUICK, QUICK), 3.2, Blocks((200 * MS, 200 * MS), 6)),  # four times the start, twice the rounds
+        ((QUICK, QUICK), 60, Blocks((200 * MS, 200 * MS), 8)),
+        ((QUICK, Pace(30 * MS, 30 * MS)), 0.8, Blocks((200 * MS, 600 * MS), 3)),  # twenty answers each
+        ((Pace(500 * MS, 500 * MS),) * 2, 0.8, Blocks((20 * S // 12,) * 2, 3)),  # all the time there is
+        ((Pace(900 * MS, 900 * MS),) * 2, 0.8, Blocks((1800 * MS,) * 2, 2)),  # two answers, hence fewer rounds
+        ((Pace(10 * S, 10 * S),) * 2, 0.8, Blocks((20 * S, 20 * S), 1)),
+        ((Pace(1 * S, 16 * S), QUICK), 0.8, Blocks((32 * S, 200 * MS), 1)),  # of each of sixteen callers
+        ((Pace(MS, MS, 2 * S), Pace(MS, MS, 2 * S)), 0.8, Blocks((2 * S, 2 * S), 2)),
+        ((Pace(MS, MS, 30 * S), Pace(MS, MS, 30 * S)), 0.8, Blocks((30 * S, 30 * S), 1)),
+    ],
+)
+def test_blocks_are_as_long_and_as_many_as_pays(paces: tuple[Pace, Pace], start_s: float, expected: Blocks) -> None:
+    assert Rhythm().blocks(paces, start_s) == expected
+
+
+INTERVALS = st.floats(min_value=1e4, max_value=1e11)
+
+
+@PROPERTY
+@given(INTERVALS, INTERVALS, st.floats(min_value=0, max_value=1e3), st.integers(min_value=1, max_value=100))
+def test_a_launch_keeps_its_time_or_has_the_least_that_says_anything(
+    first: float, second: float, start_s: float, launch_s: int
+) -> None:
+    rhythm = Rhythm(launch_ns=launch_s * S)
+    found = rhythm.blocks([Pace(first, first), Pace(second, second)], start_s)
+    assert 1 <= found.rounds <= 8
+    assert all(
+        length >= max(200 * MS, 2 * pace - 1) for length, pace in zip(found.lengths_ns, (first, second), strict=True)
+    )
+    assert found.rounds == 1 or 2 * found.rounds * sum(found.lengths_ns) <= launch_s * S
