@@ -121,9 +121,10 @@ def patterns_of(
         SettingError: an empty list, something that is no pattern, or one pattern twice.
     """
     given, source = marker.get("pattern"), "perf(pattern=...)"
-    if given is None and (text := options.get("patterns") or ini.get("patterns")):
+    text = options["patterns"] if options.get("patterns") is not None else ini.get("patterns") or None
+    if given is None and text is not None:
         given = [part for part in split_outside_brackets(str(text), ",") if part.strip()]
-        source = "--perf-patterns" if options.get("patterns") else "ini key perf_patterns"
+        source = "--perf-patterns" if options.get("patterns") is not None else "ini key perf_patterns"
     if not isinstance(given, list | tuple):
         return None
     if not given:

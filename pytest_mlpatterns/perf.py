@@ -28,11 +28,11 @@ from pytest_mlpatterns.errors import (
 from pytest_mlpatterns.evidence import Evidence
 from pytest_mlpatterns.load.capacity import DECIDED, parse_objective
 from pytest_mlpatterns.metrics import METRICS, Metric, Metrics, metric_named, percentile_metric
-from pytest_mlpatterns.paired import Side
 from pytest_mlpatterns.pairwise import MEASURED, RACED, judge_faster, judge_no_slower
 from pytest_mlpatterns.records import Estimate, Judgement, Outcome, TestResult
 from pytest_mlpatterns.reports.facts import failure_text
 from pytest_mlpatterns.statistics import estimate, min_samples
+from pytest_mlpatterns.turn import Side
 from pytest_mlpatterns.units import format_rate, parse_duration, parse_number, parse_share, parse_size
 from pytest_mlpatterns.verdict import judge_change, judge_limit, why_uncountable
 

@@ -29,7 +29,7 @@ from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.measure import Bench, LoadPlan
 from pytest_mlpatterns.observe import environment
 from pytest_mlpatterns.options import given_ini, given_options
-from pytest_mlpatterns.paired import Pairing, Side
+from pytest_mlpatterns.paired import Pairing
 from pytest_mlpatterns.perf import Perf, Subject
 from pytest_mlpatterns.records import Setup, TestResult
 from pytest_mlpatterns.reports.results import results_json
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.serve.model import Recipe
+    from pytest_mlpatterns.turn import Side
 
 __all__ = ["REFERENCE_TREES", "PerfSession"]
 
@@ -173,11 +175,13 @@ class PerfSession:
             DeploymentError: it did not start.
             SettingError: there is no model, or another wire than this version serves.
         """
+        if isinstance(pattern, list | tuple):
+            raise SettingError(f"perf_deploy({pattern!r}), expected one pattern; start one deployment after the other")
         settings = read_settings({"pattern": pattern, "wire": wire}, self._options, self._ini)
         startup = Startup(
             settings.startup_timeout_ns, None if payload is None else read_payload(payload), self._directory
         )
-        deployment = launch(recipe_of(settings.pattern, model, self._by_value(item)), startup)
+        deployment = launch(self._recipe(item, settings.pattern, model, "perf_deploy"), startup)
         try:
             yield deployment
         finally:
@@ -326,10 +330,16 @@ class PerfSession:
             return Subject(replace(setup, pattern=str(target), model=""), lambda: attach(target, startup), plan, pair)
 
         def under(pattern: Pattern) -> Callable[[], Deployment]:
-            recipe = recipe_of(pattern, model, self._by_value(item))
+            recipe = self._recipe(item, pattern, model, "perf")
             return lambda: launch(recipe, startup)
 
         return Subject(setup, under(settings.pattern), plan, pair, under)
+
+    def _recipe(self, item: pytest.Item, pattern: Pattern, model: object, fixture: str) -> Recipe:
+        try:
+            return recipe_of(pattern, model, self._by_value(item))
+        except SettingError as error:
+            raise SettingError(f"{item.nodeid} asks for {fixture}, but {error}") from error
 
     def _lay_out(self, ref: str) -> Worktree:
         """The files of the revision to compare with, until the session ends."""

@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from services.deploy import a_startup
 from services.processes import our_children, survivors
@@ -22,14 +23,15 @@ from synthetic import MS, S, capacity
 from pytest_mlpatterns import Deployment, DeploymentError, ModelLoadError, Single, UncountableResultError
 from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.load.payload import read_payload
-from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
+from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, Stages
 from pytest_mlpatterns.measure import LoadPlan
 from pytest_mlpatterns.paired import Pairing, Side
 from pytest_mlpatterns.ratio import LogRatio, Looks, PairedCapacity, PairedLaunch, judge_ratio
-from pytest_mlpatterns.records import Outcome
+from pytest_mlpatterns.records import Outcome, Window
 from pytest_mlpatterns.rhythm import Rhythm
 from pytest_mlpatterns.serve.local import launch
 from pytest_mlpatterns.serve.model import recipe_of
+from pytest_mlpatterns.turn import answer_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -268,20 +270,17 @@ class TestTurns:
         assert {job.duration_ns for job in generator.jobs[2:10]} == {100 * MS}
 
     def test_both_blocks_of_a_pair_begin_with_the_same_input_and_the_next_pair_goes_on(self, tmp_path: Path) -> None:
-        inputs = list(range(100_000))
-        plan = replace(PLAN, payload=read_payload(inputs), schedule=ClosedLoop(1))
+        plan = replace(PLAN, payload=read_payload(list(range(3000))), schedule=ClosedLoop(1))
         generator = Recording(tmp_path / "generator.log")
         with ScriptedServer(after(0.001)) as one, ScriptedServer(after(0.004)) as other:
             measured(Pairing(scripted(one, [], "A", plan), scripted(other, [], "B", plan), generator, silent, SHORT))
-            bodies = {
-                name: [request.body for request in server.requests] for name, server in (("A", one), ("B", other))
-            }
         generator.close()
         starts = [int.from_bytes(job.order[:4], sys.byteorder) for job in generator.jobs[2:]]
         assert starts[0] == starts[1] == 0
-        assert starts[2] == starts[3] >= len(bodies["A"]) // 3
-        asked = [json.loads(body)["instances"][0] for body in bodies["A"]]
-        assert asked[asked.index(starts[2]) - 1] == starts[2] - 1  # of the faster side nothing is left out
+        assert starts[2] == starts[3] > 0
+        asked = [[json.loads(request.body)["instances"][0] for request in server.requests] for server in (one, other)]
+        before = [inputs[inputs.index(starts[2]) - 1] for inputs in asked]
+        assert max(before) == starts[2] - 1  # of the faster side nothing is left out
 
     def test_an_open_loop_keeps_its_rate_on_both_sides(self, generator: Generator) -> None:
         plan = replace(PLAN, schedule=ConstantRate(50))
@@ -402,15 +401,30 @@ class TestWhatDoesNotCount:
             with pytest.raises(UncountableResultError, match=r"B: .*503: [\d,]+"):
                 measured(Pairing(*sides, generator, silent, replace(SHORT, block_ns=200 * MS)))
 
-    def test_a_block_without_a_request_says_so(self, generator: Generator) -> None:
-        rare = PoissonRate(10, seed=1847)  # one request at once, the next after 0.8 s: between them lies the block
-        plan = replace(PLAN, schedule=rare)
-        with ScriptedServer(after(0.001)) as one, ScriptedServer(after(0.001)) as other:
-            sides = scripted(one, [], "A", plan), scripted(other, [], "B", plan)
-            with pytest.raises(
-                UncountableResultError, match="A: in 5 blocks in a row no request was due; measure with"
-            ):
-                measured(Pairing(*sides, generator, silent, replace(SHORT, launch_ns=1)))
+    @pytest.mark.parametrize("times", [2, 5])
+    def test_a_block_in_which_every_caller_only_waited_is_measured_longer(self, tmp_path: Path, times: int) -> None:
+        class Stalled(Recording):
+            """Nothing is due in the windows of its first blocks."""
+
+            def run(self, job: Job, **how: Any) -> Recorded:
+                recorded = super().run(job, **how)
+                stalled = 2 < len(self.jobs) <= 2 + times
+                return replace(recorded, window=Window(0, 1)) if stalled else recorded
+
+        generator = Stalled(tmp_path / "generator.log")
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
+            pairing = Pairing(
+                scripted(one, [], "A"), scripted(other, [], "B"), generator, silent, replace(SHORT, block_ns=20 * MS)
+            )
+            if times == 5:
+                with pytest.raises(UncountableResultError, match="A: in 5 blocks in a row no request was due; measure"):
+                    measured(pairing)
+            else:
+                (found,) = measured(pairing)
+                assert found.repeated == 2
+        generator.close()
+        lengths = [job.duration_ns for job in generator.jobs[2:]]
+        assert lengths[:times] == [lengths[0] * 2**number for number in range(times)]
 
     def test_a_generator_that_is_always_the_limit_is_told(self, tmp_path: Path) -> None:
         generator = Generator(tmp_path / "generator.log")
@@ -438,3 +452,26 @@ class TestWhatDoesNotCount:
         assert found.repeated == 1
         assert found.pairs == 2
         assert [job.addresses[0] for job in generator.jobs[2:4]] == [one.address] * 2
+
+
+class TestAnswerRate:
+    """Of a block from 100 ms to 300 ms, whose load began at 50 ms."""
+
+    WINDOW = Window(100 * MS, 300 * MS)
+
+    @pytest.mark.parametrize(
+        ("done_ms", "closed", "rate"),
+        [
+            (range(60, 330, 10), True, 100),
+            ([95, 135, 175, 215, 255, 295, 335], True, 25),  # whole intervals, though no answer falls on an edge
+            ([110, 170, 230, 290, 350], True, 4 / 0.24),  # the first answer is in the window: since the load began
+            ([150, 150, 250, 250, 350, 350], True, 20),  # two callers in step, 100 ms each
+            ([400], True, 1 / 0.35),
+            (range(140, 350, 10), False, 100),  # each answer 90 ms after its request
+            ([140, 190, 240, 290, 340, 390, 440, 490], False, 20),  # a side that falls behind
+            ([150], False, 10),
+        ],
+    )
+    def test_it_is_that_of_whole_intervals(self, done_ms: Sequence[int], closed: bool, rate: float) -> None:
+        done_ns = np.array([moment * MS for moment in done_ms], dtype=np.int64)
+        assert answer_rate(done_ns, 50 * MS, self.WINDOW, closed) == pytest.approx(rate)

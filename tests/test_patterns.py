@@ -451,7 +451,7 @@ class TestNamesOfMembers:
             (lambda batch: batch, "<lambda>"),
             (max, "max"),
         ],
-        ids=str,
+        ids=lambda value: value if isinstance(value, str) else "",
     )
     def test_a_member_is_called_as_the_user_knows_it(self, target: object, name: str) -> None:
         assert name_of(target) == name

@@ -68,7 +68,7 @@ def _median(layer: LayerStats, name: str) -> str:
 _TOLD = {
     "coalesced": "joined a call under way",
     "evictions": "evicted",
-    "store_errors": "requests could not use the store",
+    "store_errors": "answered without the store",
     "failed_alone": "failed alone",
     "rejected": "rejected",
     "redelivered": "given to a worker again",

@@ -116,7 +116,9 @@ class Deployment:
         except httpx.HTTPError as error:
             raise DeploymentError(f"{client.base_url}: {type(error).__name__}: {error}{self._epitaph()}") from error
         if response.status_code != httpx.codes.OK:
-            raise DeploymentError(f"{response.url} answered {response.status_code}: {response.text[:2000]}")
+            raise DeploymentError(
+                f"{response.url} answered {response.status_code}: {response.text[:2000]}{self._epitaph()}"
+            )
         try:
             return decode_predictions(response.content)[0]
         except (WireError, IndexError) as error:

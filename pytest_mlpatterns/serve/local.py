@@ -202,7 +202,11 @@ class _Launching:
             log = self._startup.directory / f"{self._identity.rpartition(':')[2]}-{next(self._logs)}.log"
             descriptors = [] if listener is None else [listener.fileno()]
             child = Child("pytest_mlpatterns.serve.worker", log=log, pass_fds=descriptors, on_end=on_end)
-            child.send(job)
+            try:
+                child.send(job)
+            except ChildError:
+                child.stop()
+                raise
             return child
 
         member = Member(start, role=apart.role, place=apart.place, listener=listener if guarded else None)

@@ -1,0 +1,223 @@
+"""One side of a pairing while it runs: warmed up, loaded block by block, and asked at the end whether all went well.
+
+A block gives one value of each metric. One that says nothing about the side is measured again, a bounded number of
+times. This module must not know the other side.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.blocks import completions_between
+from pytest_mlpatterns.errors import DeploymentError, UncountableResultError
+from pytest_mlpatterns.load.job import Progress, describe_failures
+from pytest_mlpatterns.load.samples import samples_of
+from pytest_mlpatterns.load.schedule import ClosedLoop
+from pytest_mlpatterns.measure import _job
+from pytest_mlpatterns.metrics import why_limited
+from pytest_mlpatterns.observe import Observer
+from pytest_mlpatterns.ratio import SideFigures
+from pytest_mlpatterns.rhythm import Pace, pace_of
+from pytest_mlpatterns.units import format_percent
+from pytest_mlpatterns.verdict import MAX_ERROR_RATIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.load.generator import Generator
+    from pytest_mlpatterns.load.job import Event, Recorded
+    from pytest_mlpatterns.load.schedule import Schedule
+    from pytest_mlpatterns.measure import LoadPlan
+    from pytest_mlpatterns.records import Samples, Window
+    from pytest_mlpatterns.serve.deployment import Deployment
+
+__all__ = ["Side", "Turn", "answer_rate", "naming"]
+
+_POLL_S = 0.1
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two: how messages call it, what starts it, and what is sent to it. A check of the plan is not made."""
+
+    name: str
+    start: Callable[[], Deployment]
+    plan: LoadPlan
+
+
+class Turn:
+    """One side while it runs: its blocks so far, and where in its inputs the next one begins."""
+
+    def __init__(
+        self, side: Side, deployment: Deployment, generator: Generator, on_progress: Callable[[Progress], None]
+    ) -> None:
+        self.drawn = 0
+        self.repeated = 0
+        self.rtm_ns: list[float] = []
+        self.throughput_rps: list[float] = []
+        self.cpu_ns_per_request: list[float] = []
+        self._requests = 0
+        self._failures: Counter[int] = Counter()
+        self._side = side
+        self._deployment = deployment
+        self._generator = generator
+        self._on_progress = on_progress
+        self._observer = Observer(lambda: deployment.pids)
+        plan = replace(side.plan, check=None, warmup_ns=0)
+        self._job = _job(deployment, plan, deployment.messages(plan.payload))
+        self._closed = plan.schedule.closed
+        self._order = array("I", self._job.order) or array("I", range(len(self._job.messages)))
+
+    def warm_up(self, shortest_ns: int) -> Pace:
+        """Load the side for a while, and see how it answers."""
+        schedule = self._job.schedule
+        whole = schedule.length_ns is not None  # it is the course of a block, not of a warm-up
+        length_ns = max(shortest_ns, self._side.plan.warmup_ns or 0)
+        recorded = self._drive(ClosedLoop(1) if whole else schedule, length_ns, 0)
+        samples = samples_of(recorded)
+        if not samples.succeeded.any():
+            self._refuse(samples)
+        latency_ns = (samples.done_ns - samples.due_ns)[samples.succeeded]
+        return pace_of(schedule, float(np.median(latency_ns)))
+
+    def load(self, length_ns: int, drawn: int) -> None:
+        """Measure one block, from this input on.
+
+        One in which the load generator was the limit is measured again, one in which every caller only waited for
+        longer, both only so often.
+
+        Raises:
+            UncountableResultError: that did not help, or nothing succeeded.
+        """
+        for _ in range(_TRIES):
+            self._observer.sample()
+            recorded = self._drive(self._job.schedule, length_ns, drawn)
+            self._observer.sample()
+            samples = samples_of(recorded)
+            inside = samples.due_in(recorded.window)
+            good = inside & samples.succeeded
+            if inside.any() and not good.any():
+                self._refuse(samples)
+            why = self._why_limited(recorded, samples, good)
+            if why is None:
+                break
+            self.repeated += 1
+            length_ns *= 1 if inside.any() else 2
+        else:
+            raise UncountableResultError(f"{self._side.name}: in {_TRIES} blocks in a row {why}")
+        latency_ns = float(np.median((samples.done_ns - samples.due_ns)[good]))
+        self.drawn = drawn + samples.outcome.size
+        self._count(samples)
+        self.rtm_ns.append(latency_ns)
+        rate = answer_rate(samples.done_ns[samples.succeeded], samples.due_ns.min(), recorded.window, self._closed)
+        self.throughput_rps.append(rate)
+        usage = self._observer.usage()
+        used_ns = 0 if usage is None else int(usage.cpu_ns[-1] - usage.cpu_ns[-2])
+        self.cpu_ns_per_request.append(used_ns / int(samples.succeeded.sum()))
+
+    def end(self) -> None:
+        """After the last block: see that the side is alive, and that not too much of what it was asked failed.
+
+        Raises:
+            DeploymentError: one of its processes died.
+            UncountableResultError: over 5 % of the requests failed.
+        """
+        with naming(self._side):
+            self._deployment.stats()
+        if self._failures.total() > MAX_ERROR_RATIO * self._requests:
+            raise UncountableResultError(
+                f"{self._side.name}: {self._failures.total():,} of {self._requests:,} requests failed "
+                f"({describe_failures(self._failures)}); "
+                f"over {format_percent(MAX_ERROR_RATIO)} the others say nothing about the service"
+            )
+
+    def figures(self) -> SideFigures:
+        """What is reported of this side."""
+        cpu_ns = median(self.cpu_ns_per_request)
+        return SideFigures(
+            rtm_ns=median(self.rtm_ns),
+            throughput_rps=median(self.throughput_rps),
+            cpu_ns_per_request=cpu_ns or None,
+            requests=self._requests,
+            failed=self._failures.total(),
+        )
+
+    def _drive(self, schedule: Schedule, length_ns: int, drawn: int) -> Recorded:
+        def on_poll(event: Event | None) -> None:
+            if isinstance(event, Progress):
+                self._on_progress(event)
+
+        start = drawn % len(self._order)
+        order = (self._order[start:] + self._order[:start]).tobytes()
+        job = replace(self._job, schedule=schedule, duration_ns=length_ns, order=order)
+        return self._generator.run(job, poll_s=_POLL_S, on_poll=on_poll, processes=self._side.plan.generators)
+
+    def _why_limited(self, recorded: Recorded, samples: Samples, good: NDArray[np.bool_]) -> str | None:
+        """Why a block says nothing about the side; None where it does."""
+        if not good.any():
+            return "no request was due; measure with more load"
+        latency_ns = samples.done_ns - samples.due_ns
+        lag_ns = None
+        if not self._closed:
+            lag_ns = (samples.sent_ns - samples.due_ns)[samples.due_in(recorded.window)]
+        ceiling = self._generator.ceiling_rps if self._job.remote is None else None
+        report = replace(recorded.generator, ceiling_rps=ceiling)
+        limited = why_limited(report, send_lag_ns=lag_ns, latency_ns=float(np.median(latency_ns[good])))
+        return limited and f"{limited}; lower the load, or share it: perf(generators=2)"
+
+    def _count(self, samples: Samples) -> None:
+        self._requests += samples.outcome.size
+        self._failures.update(samples.outcome[~samples.succeeded].tolist())
+
+    def _refuse(self, samples: Samples) -> None:
+        """Say why a block in which requests failed and nothing succeeded supports no verdict."""
+        self._count(samples)
+        self.end()
+        failures = Counter(samples.outcome[~samples.succeeded].tolist())
+        raise UncountableResultError(
+            f"{self._side.name}: nothing succeeded in a block, {failures.total():,} failed "
+            f"({describe_failures(failures)})"
+        )
+
+
+@contextmanager
+def naming(side: Side) -> Iterator[None]:
+    """A deployment that fails says which side it is."""
+    try:
+        yield
+    except DeploymentError as error:
+        raise type(error)(f"{side.name}: {error}") from error
+
+
+def answer_rate(done_ns: NDArray[np.int64], began_ns: int, window: Window, closed: bool) -> float:
+    """Successful answers per second of a block.
+
+    In a closed loop, those of the window in the time in which they came; where the first answer of all came within the
+    window, the time from the first request on. In an open loop the answers come as late after the window as they take,
+    so that it is the time from the first answer to the last: the rate that was asked for, or what the side manages.
+
+    Args:
+        done_ns: when they came, ascending, at least one, those before and after the window included.
+        began_ns: when the first request of the block was due, before the window.
+        window: the block.
+        closed: whether it was a closed loop.
+    """
+    if closed:
+        start_ns = window.start_ns if done_ns[0] <= window.start_ns else began_ns
+        edges = np.array([start_ns, window.end_ns], dtype=np.float64)
+        counts, spans_ns = completions_between(done_ns, edges)
+        if counts[0]:
+            return float(counts[0] * 1e9 / spans_ns[0])
+    elif done_ns.size > 1:
+        return float((done_ns.size - 1) * 1e9 / max(done_ns[-1] - done_ns[0], 1))
+    return float(done_ns.size * 1e9 / max(done_ns[-1] - began_ns, 1))

@@ -1,0 +1,187 @@
+"""``--perf-against``: the same tests at another git revision, through the real plugin, in real repositories."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from project import clean_environment, command
+from repository import Repository
+from services.processes import our_children
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MODEL = """
+import time
+
+
+class Model:
+    def __call__(self, batch):
+        time.sleep({seconds})
+        return batch
+"""
+
+TESTS = """
+import pytest
+
+from shop.model import Model
+
+
+@pytest.fixture
+def perf_model():
+    return Model
+
+
+@pytest.fixture
+def perf_payload():
+    return [1, 2, 3]
+
+
+pytestmark = pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5)
+
+
+def test_shop(perf):
+    perf.assert_rtm_below("10s")
+"""
+
+
+def files(*, seconds: float, tests: str = TESTS) -> dict[str, str]:
+    return {
+        "pytest.ini": "[pytest]\npythonpath = src\n",
+        "src/shop/__init__.py": "",
+        "src/shop/model.py": MODEL.format(seconds=seconds),
+        "test_shop.py": tests,
+    }
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Repository:
+    """A repository whose model, in a package under ``src``, takes 10 ms."""
+    repository = Repository.made(tmp_path / "shop")
+    repository.commit(files(seconds=0.01))
+    return repository
+
+
+def against(repository: Repository, *arguments: str, ref: str = "main") -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command(f"--perf-against={ref}", *arguments),
+        cwd=repository.top,
+        env=clean_environment(),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    print(done.stdout, done.stderr)  # noqa: T201 - shown where the test fails
+    assert_nothing_is_left(repository)
+    return done
+
+
+def assert_nothing_is_left(repository: Repository) -> None:
+    assert len(repository.worktrees()) == 1
+    assert our_children() == set()
+
+
+@pytest.mark.parametrize("workers", [[], ["-n2"]], ids=["serial", "distributed"])
+def test_a_regression_is_caught_without_any_baseline_file(shop: Repository, workers: list[str]) -> None:
+    shop.write(files(seconds=0.03))  # not committed: the working tree is the present
+    done = against(shop, *workers)
+    assert done.returncode == 1
+    assert "RegressionFailure: RTM" in done.stdout
+    assert "(the present)" in done.stdout
+    assert "compared with main, " in done.stdout
+    assert not (shop.top / "perf-baseline.json").exists()
+
+
+def test_the_same_code_passes_and_a_package_is_imported_from_the_revision(shop: Repository) -> None:
+    shop.write(files(seconds=0.002))  # much faster: had both sides run this code, it would be no better than itself
+    done = against(shop, "--perf-json=results.json")
+    assert done.returncode == 0
+    (result,) = json.loads((shop.top / "results.json").read_text(encoding="utf-8"))["results"]
+    changes = {one["metric"]: one["change"] for one in result["judgements"] if one["against"] == "revision"}
+    assert changes["rtm"]["high"] < -0.5
+
+
+def test_a_test_that_is_new_is_said_not_to_exist_there(shop: Repository) -> None:
+    shop.write(files(seconds=0.01, tests=TESTS.replace("test_shop(", "test_new(")))
+    done = against(shop)
+    assert done.returncode == 0
+    assert "test_shop.py::test_new does not exist at main (" in done.stdout
+
+
+def test_a_test_that_fails_there_is_said(tmp_path: Path) -> None:
+    repository = Repository.made(tmp_path / "shop")
+    repository.commit(files(seconds=0.01, tests=TESTS.replace("return Model", "raise ValueError('not yet')")))
+    repository.write(files(seconds=0.01))
+    done = against(repository)
+    assert done.returncode == 0
+    assert "test_shop.py::test_shop fails at main (" in done.stdout
+    assert "not yet" in done.stdout
+
+
+def test_another_set_up_there_is_not_comparable(shop: Repository) -> None:
+    shop.write(files(seconds=0.01, tests=TESTS.replace('warmup="100ms"', 'warmup="100ms", concurrency=3')))
+    done = against(shop)
+    assert done.returncode == 0
+    assert "not comparable with main (" in done.stdout
+    assert "load: closed(1) → closed(3)" in done.stdout
+
+
+def test_code_that_leads_back_into_the_present_tree_is_an_error_that_names_it(tmp_path: Path) -> None:
+    repository = Repository.made(tmp_path / "shop")
+    tests = STRAY.format(path=repository.top / "src" / "shop" / "model.py") + TESTS
+    repository.commit(files(seconds=0.01, tests=tests))
+    done = against(repository)
+    assert done.returncode == 1
+    assert "the reference side loaded shop_stray from the present tree" in done.stdout
+
+
+STRAY = """
+import importlib.util
+import sys
+
+spec = importlib.util.spec_from_file_location("shop_stray", "{path}")
+stray = importlib.util.module_from_spec(spec)
+sys.modules["shop_stray"] = stray
+spec.loader.exec_module(stray)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--perf-against=nowhere"], "'nowhere' is no revision of"),
+        (["--perf-against=main", "--perf-baseline=update"], "beside --perf-baseline update, expected one of them"),
+        (["--perf-against=main", "--perf-against-files=none/*.csv"], "'none/*.csv' matches nothing"),
+    ],
+)
+def test_what_cannot_be_compared_with_ends_the_run_with_one_line(
+    shop: Repository, arguments: list[str], words: str
+) -> None:
+    done = against(shop, *arguments, ref="main")
+    assert done.returncode == 4
+    (line,) = [line for line in done.stderr.splitlines() if line]
+    assert words in line
+
+
+def test_after_a_kill_the_next_run_cleans_up(shop: Repository) -> None:
+    first = subprocess.Popen(
+        command("--perf-against=main"),
+        cwd=shop.top,
+        env=clean_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while len(shop.worktrees()) == 1 and time.monotonic() < deadline:
+        time.sleep(0.05)  # git tells nobody
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert len(shop.worktrees()) == 2
+    against(shop, "--perf-smoke")
