@@ -28,7 +28,7 @@ from pytest_mlpatterns.serve.model import recipe_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CLAIM = "NMRT within 3 % of the highest rate that wrk reaches, coefficient of variation at most 2 %, each search at most 15 s"
+CLAIM = "NMRT within 3 % of the highest rate that wrk reaches, variation at most 2 %, each search at most 15 s"
 SEARCHES = 10
 CONNECTIONS = (16, 32, 64)
 BODY = '{"instances":[0]}'
