@@ -55,7 +55,7 @@ LEVELS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
     ),
 }
 """Marker argument → field of the settings, and at each level what is given and what it comes to."""
-RUN_LEVEL = {"baseline", "baseline-file", "calibrate", "json", "smoke"}
+RUN_LEVEL = {"against", "against-files", "baseline", "baseline-file", "calibrate", "json", "smoke"}
 COLLECTION_LEVEL = {"patterns"}
 
 
@@ -256,7 +256,28 @@ def test_an_unknown_argument_like_no_other_gets_no_guess() -> None:
 @pytest.mark.parametrize("marker", [{}, {"pattern": Single()}, {"pattern": "single"}, {"pattern": None}])
 @pytest.mark.parametrize("nothing", [{}, {"patterns": None}, {"patterns": ""}])
 def test_one_pattern_or_none_makes_no_list(marker: dict[str, Any], nothing: dict[str, Any]) -> None:
-    assert patterns_of(marker, nothing, nothing) is None
+    assert patterns_of(marker, {"patterns": None}, nothing) is None
+
+
+def test_an_empty_list_of_the_command_line_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"^--perf-patterns is empty, expected at least one pattern"):
+        patterns_of({}, {"patterns": ""}, {"patterns": "cached"})
+
+
+@pytest.mark.parametrize("mode", ["update", "prune"])
+def test_a_revision_is_not_compared_with_while_the_baseline_changes(mode: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        SettingError, match=rf"^--perf-against main beside --perf-baseline {mode}, expected one of them"
+    ):
+        read_run_settings({"against": "main", "baseline": mode}, {}, invoked_in=tmp_path, root=tmp_path)
+
+
+def test_files_to_take_along_are_separated_by_commas_or_spaces(tmp_path: Path) -> None:
+    found = read_run_settings(
+        {"against-files": " a.csv,b/*  c "}, {"against": "main"}, invoked_in=tmp_path, root=tmp_path
+    )
+    assert found.against == "main"
+    assert found.against_files == ("a.csv", "b/*", "c")
 
 
 @pytest.mark.parametrize(

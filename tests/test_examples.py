@@ -196,7 +196,7 @@ class TestDemo:
 
         def make(exit_code: int, results: Sequence[TestResult]) -> Any:
             file = tmp_path / "results.json"
-            file.write_text(results_json(results, ENVIRONMENT, "2026-01-01"))
+            file.write_text(results_json(results, ENVIRONMENT, "2026-01-01", {}))
             return demo.Run(exit_code, demo.read_results(file))
 
         return make

@@ -10,7 +10,7 @@ import pytest
 from synthetic import ENVIRONMENT, MS, SETUP, result
 
 from pytest_mlpatterns.baseline import Anchor, Baselines, Calibration, Entry, read_baselines, write_baselines
-from pytest_mlpatterns.config import BaselineMode, RunSettings
+from pytest_mlpatterns.config import BaselineMode, read_run_settings
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.ledger import Collected, Ledger
 from pytest_mlpatterns.records import LaunchValue, TestResult
@@ -41,13 +41,12 @@ def measured(rtm_ms: float = 4.0, rate_rps: float = 1000.0, test: str = TEST, **
 
 
 def opened(
-    directory: Path, mode: BaselineMode = BaselineMode.CHECK, before: Baselines | None = None, **changes: bool
+    directory: Path, mode: BaselineMode = BaselineMode.CHECK, before: Baselines | None = None, **switches: bool
 ) -> Ledger:
     """The ledger of a run over a file with these entries."""
-    path = directory / "perf-baseline.json"
     if before is not None:
-        write_baselines(path, before)
-    run = RunSettings(mode, path, None, **{"smoke": False, "calibrate": False, **changes})
+        write_baselines(directory / "perf-baseline.json", before)
+    run = read_run_settings({"baseline": mode, **switches}, {}, invoked_in=directory, root=directory)
     return Ledger(run, ENVIRONMENT, root=directory, directory=directory)
 
 

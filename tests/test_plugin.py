@@ -240,7 +240,7 @@ def test_the_marker_and_the_options_are_documented(pytester: pytest.Pytester) ->
     ).out.replace("\n", " ")
     shown = EMPTY.run_inside(pytester, "--help").out
     assert "performance tests (pytest-mlpatterns):" in shown
-    assert "--perf-baseline={check,update,require,off}" in shown
+    assert "--perf-baseline={check,update,require,prune,off}" in shown
     assert "perf_startup_timeout" in shown
 
 

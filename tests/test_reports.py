@@ -285,7 +285,7 @@ def test_a_capacity_search_is_told_in_one_line(at_least: bool, objective: str | 
         (LAYERS[0], "cached: 75.0 % hits, a hit takes 20.0 µs, a miss takes 4.00 ms"),
         (
             LayerStats(0, "cached", {"hits": 5, "coalesced": 5, "store_errors": 2}, {"hit_ns": {MS: 5}}),
-            "cached: 100 % hits, a hit takes 1.00 ms; 5 joined a call under way; 2 requests could not use the store",
+            "cached: 100 % hits, a hit takes 1.00 ms; 5 joined a call under way; 2 answered without the store",
         ),
         (LAYERS[1], "batched: 4.00 inputs a call, wait 2.00 ms, call 3.00 ms"),
         (LAYERS[2], "queued: 2.00 waiting on average, wait 1.00 ms"),
