@@ -455,7 +455,8 @@ class Perf:
     def _baseline_note(self) -> str:
         if self._bench.smoke:
             return ""
-        return self._reference.missing if self._revision is None else self._revision_note
+        reference = self._reference
+        return reference.missing or reference.said if self._revision is None else self._revision_note
 
     def _update_command(self) -> str:
         return f"pytest {shlex.quote(self._test)} --perf-baseline update"

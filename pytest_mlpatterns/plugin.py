@@ -26,6 +26,7 @@ __all__ = ["perf", "perf_deploy", "perf_model", "perf_payload", "perf_target"]
 
 _FIXTURES = frozenset({"perf", "perf_deploy"})
 _SESSION = "mlpatterns-session"
+_COLLECTION: pytest.StashKey[_Collection] = pytest.StashKey()
 _MARKER = (
     "perf(pattern=Single(), concurrency=1 | rate_rps=..., duration='3s', warmup='auto', timeout='10s', payload=..., "
     "model=..., check=..., tolerance=0.10, launches=5, budget='30s', ...): measure the model of this test under load "
@@ -48,13 +49,15 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker."""
+    """Declare the marker, and keep what is collected."""
     config.addinivalue_line("markers", _MARKER)
     if not hasattr(config.option, "perf_baseline"):
         raise pytest.UsageError(
             "pytest-mlpatterns was loaded from a conftest file, too late for its options; install it, "
             "or load it with -p pytest_mlpatterns.plugin"
         )
+    config.stash[_COLLECTION] = _Collection()
+    config.pluginmanager.register(config.stash[_COLLECTION], "mlpatterns-collection")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -66,8 +69,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     """One line: which baseline is used, and how."""
-    mode, file = (config.getoption(key) or config.getini(key) for key in ("perf_baseline", "perf_baseline_file"))
-    return f"mlpatterns: baseline {file or 'perf-baseline.json'} ({mode or 'check'})"
+    return f"mlpatterns: baseline {_given(config, 'baseline_file') or 'perf-baseline.json'} ({_mode(config)})"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -89,20 +91,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Read the settings of every perf test; nothing is loaded where there is none."""
+    """Read the settings of every perf test; nothing is loaded where there is none and nothing to prune."""
     wanted = []
     for item in items:
         if not _FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
             wanted.append(item)
         elif "perf" in item.keywords and item.get_closest_marker("perf"):
             _warn_unused(item)
-    if wanted:
-        _session(config).prepare(wanted)
+    if wanted or _mode(config) == "prune":
+        collection = config.stash[_COLLECTION]
+        _session(config).prepare(wanted, collection.files, collection.tests)
 
 
 @pytest.fixture
 def perf_model() -> object:
-    """The model under test; define it: a callable, a class, or ``"package.module:attribute"``."""
+    """The model under test; define it: a callable, a class, or ``"package.module:attribute"``.
+
+    A callable or class may name its version in an attribute ``perf_version``, such as ``"2"``. Another version is
+    another model: the baseline of the old one is not compared with it, so that a change that is meant to cost something
+    is no regression, and its baseline is recorded anew with ``--perf-baseline update``.
+    """
     return None
 
 
@@ -160,6 +168,34 @@ def perf_deploy(
         )
 
     return deploy
+
+
+class _Collection:
+    """What was collected, before options such as ``-k`` take tests away.
+
+    Attributes:
+        files: ids of the files that were collected as a whole, and whether that went without errors.
+        tests: by their ids.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, bool] = {}
+        self.tests: dict[str, pytest.Item] = {}
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Note a file and its tests. A file of which single tests were named has no report of its own."""
+        file, _, inside = report.nodeid.partition("::")
+        if not inside or not report.passed:
+            self.files[file] = report.passed and self.files.get(file, True)
+        self.tests.update((node.nodeid, node) for node in report.result if isinstance(node, pytest.Item))
+
+
+def _mode(config: pytest.Config) -> str:
+    return str(_given(config, "baseline") or "check")
+
+
+def _given(config: pytest.Config, name: str) -> object:
+    return config.getoption(f"perf_{name}") or config.getini(f"perf_{name}")
 
 
 def _session(config: pytest.Config) -> PerfSession:

@@ -7,6 +7,7 @@ decision is fed with recorded runs.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from synthetic import ENVIRONMENT, result
 
+from pytest_mlpatterns import Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single
 from pytest_mlpatterns.metrics import METRICS
 from pytest_mlpatterns.options import OPTIONS
 from pytest_mlpatterns.records import Estimate, LaunchValue, Outcome
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records import TestResult
 
+PATTERNS = (Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single)
 QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart"
 STARTED_WITH = ("README.md", "demo.py", "model.py", "pytest.ini", "test_perf.py", "train.py")
 TESTS = ("test_perf.py::test_digits[single]", "test_perf.py::test_digits[replicated]")
@@ -49,11 +52,11 @@ def load(file: Path) -> ModuleType:
     return module
 
 
-def run_python(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
+def run_python(*arguments: str, directory: Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     command = [sys.executable, *arguments]
     return subprocess.run(
-        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
     )
 
 
@@ -253,3 +256,19 @@ class TestDemo:
 
     def test_a_run_that_wrote_no_results_has_none(self, demo: ModuleType, tmp_path: Path) -> None:
         assert demo.read_results(tmp_path / "results.json") == {}
+
+
+class TestPatterns:
+    """The project that shows every pattern, measured in short windows."""
+
+    def test_every_test_passes_and_every_pattern_is_among_them(self, tmp_path: Path) -> None:
+        source = QUICKSTART.parent / "patterns"
+        project = tmp_path / "patterns"
+        shutil.copytree(source, project, ignore=shutil.ignore_patterns("*.joblib", "__pycache__"))
+        command = ("-m", "pytest", "-p", "no:cacheprovider", "--perf-duration=500ms", "--perf-budget=10s")
+        run = run_python(*command, "--perf-json=results.json", directory=project, timeout_s=240)
+        assert run.returncode == 0, run.stdout
+        results = json.loads((project / "results.json").read_text(encoding="utf-8"))["results"]
+        shown = {part.partition("(")[0] for result in results for part in result["setup"]["pattern"].split("|")}
+        assert shown == {kind.__name__.lower() for kind in PATTERNS}
+        assert all(result["passed"] for result in results)
