@@ -21,6 +21,7 @@ NAMES = (
     "generator_cost",
     "serving_cost",
     "pattern_cost",
+    "paired_simulation",
     "xdist_isolation",
     "truth",
     "nmrt_accuracy",

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records import Capacity, LaunchValue
     from pytest_mlpatterns.serve.deployment import Deployment
 
-__all__ = ["Bench", "Interrupted", "LoadPlan"]
+__all__ = ["Bench", "Interrupted", "LoadPlan", "job_for"]
 
 _POLL_S = 0.05
 _CHECKED_ANSWERS = 200
@@ -139,7 +139,7 @@ class Bench:
         plan = replace(self.plan, schedule=ClosedLoop(1), check=None)
         messages = deployment.messages(plan.payload)
         search = Search(
-            template=_job(deployment, plan, messages),
+            template=job_for(deployment, plan, messages),
             generator=self._generator,
             deadline_ns=time.perf_counter_ns() + min(budget_ns, MAX_SEARCH_NS),
             on_progress=self._on_progress,
@@ -169,7 +169,7 @@ def _measure(
 ) -> Launch:
     """Warm up, measure one window, drain; watch the deployment meanwhile."""
     messages = deployment.messages(plan.payload)
-    job = _job(deployment, plan, messages)
+    job = job_for(deployment, plan, messages)
     observer = Observer(lambda: deployment.pids)
     before: list[PatternStats] = []
 
@@ -200,7 +200,8 @@ def _measure(
     return launch
 
 
-def _job(deployment: Deployment, plan: LoadPlan, messages: tuple[bytes, ...]) -> Job:
+def job_for(deployment: Deployment, plan: LoadPlan, messages: tuple[bytes, ...]) -> Job:
+    """What the generator is asked to do for a plan."""
     return Job(
         addresses=deployment.addresses,
         messages=messages,

@@ -85,12 +85,12 @@ class Pairing:
 
         Args:
             judge: judges all launches so far.
-            budget_ns: time that all measuring of this pairing may take; one launch is measured whatever it takes.
+            budget_ns: time that all measuring of this pairing may take; those before the first judgement are measured whatever they take.
             max_launches: most launches.
             min_launches: launches before the first judgement.
 
         Returns:
-            What the last judgement came to; INCONCLUSIVE where the time was up before the first.
+            What the last judgement came to.
 
         Raises:
             DeploymentError: a side did not start, or died; it is named.
@@ -133,7 +133,7 @@ class Pairing:
             if outcome is not Outcome.INCONCLUSIVE or len(found) >= undecided.stop:
                 return outcome
             each_s = self.spent_s / max(len(self.launches) + len(self.capacities), 1)
-            if found and (self.spent_s + each_s) * 1e9 > budget_ns:
+            if len(found) >= undecided.start and (self.spent_s + each_s) * 1e9 > budget_ns:
                 return outcome
             started = time.perf_counter()
             try:

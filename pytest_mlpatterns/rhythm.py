@@ -55,8 +55,9 @@ class Rhythm:
         answers: blocks are longer where they would have fewer answers than this, as far as there is time.
         rounds: rounds A B B A of sides that start quickly; up to eight where starting takes long.
         warmup_ns: shortest warm-up of each side; a longer one that its plan asks for is kept.
-        launch_ns: time for all blocks of a launch. Blocks are shortened to keep it, down to two requests of a caller,
-            then rounds are left out, down to one.
+        launch_ns: time for a launch, of which at least a quarter belongs to the blocks, however long the sides take to
+            start. Blocks are shortened to keep it, down to two requests of a caller, then rounds are left out, down to
+            one.
     """
 
     block_ns: int = 200_000_000
@@ -70,11 +71,12 @@ class Rhythm:
         rounds = max(self.rounds, min(round(self.rounds * math.sqrt(start_s / _QUICK_START_S)), _MOST_ROUNDS))
         wanted = [max(self.block_ns, self.answers * pace.interval_ns) for pace in paces]
         least = [max(self.block_ns, 2 * pace.cycle_ns) for pace in paces]
-        share = min(1.0, self.launch_ns / (2 * rounds * sum(wanted)))
+        room_ns = max(self.launch_ns - round(start_s * 1e9), self.launch_ns // 4)
+        share = min(1.0, room_ns / (2 * rounds * sum(wanted)))
         lengths = tuple(
             pace.length_ns or int(max(low, share * high)) for pace, low, high in zip(paces, least, wanted, strict=True)
         )
-        return Blocks(lengths, max(1, min(rounds, self.launch_ns // (2 * sum(lengths)))))
+        return Blocks(lengths, max(1, min(rounds, room_ns // (2 * sum(lengths)))))
 
 
 def pace_of(schedule: Schedule, latency_ns: float) -> Pace:

@@ -20,7 +20,7 @@ from pytest_mlpatterns.errors import DeploymentError, UncountableResultError
 from pytest_mlpatterns.load.job import Progress, describe_failures
 from pytest_mlpatterns.load.samples import samples_of
 from pytest_mlpatterns.load.schedule import ClosedLoop
-from pytest_mlpatterns.measure import _job
+from pytest_mlpatterns.measure import job_for
 from pytest_mlpatterns.metrics import why_limited
 from pytest_mlpatterns.observe import Observer
 from pytest_mlpatterns.ratio import SideFigures
@@ -74,7 +74,7 @@ class Turn:
         self._on_progress = on_progress
         self._observer = Observer(lambda: deployment.pids)
         plan = replace(side.plan, check=None, warmup_ns=0)
-        self._job = _job(deployment, plan, deployment.messages(plan.payload))
+        self._job = job_for(deployment, plan, deployment.messages(plan.payload))
         self._closed = plan.schedule.closed
         self._order = array("I", self._job.order) or array("I", range(len(self._job.messages)))
 

@@ -43,7 +43,7 @@ def perf_payload():
     return [1, 2, 3]
 
 
-pytestmark = pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5)
+pytestmark = pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5, budget="6s")
 
 
 def test_shop(perf):

@@ -34,7 +34,7 @@ def perf_payload():
 
 def a_project(body: str, arguments: str = 'pattern="cached"') -> Project:
     test = f"""
-@{QUICK}
+@{QUICK.replace("launches=1", 'launches=1, budget="6s"')}
 @pytest.mark.perf({arguments})
 def test_it(perf):
     {body}

@@ -323,20 +323,20 @@ class TestTurns:
 
 
 class TestDeciding:
-    def test_the_budget_ends_it_after_at_least_one_launch(self, generator: Generator) -> None:
+    def test_the_budget_ends_it_after_the_launches_that_a_judgement_needs(self, generator: Generator) -> None:
         asked: list[int] = []
 
         def judge(launches: Sequence[PairedLaunch]) -> Outcome:
             asked.append(len(launches))
-            return Outcome.PASS
+            return Outcome.PASS if len(launches) == 3 else Outcome.INCONCLUSIVE
 
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             sides = scripted(one, [], "A"), scripted(other, [], "B")
             pairing = Pairing(*sides, generator, silent, SHORT)
-            assert pairing.decide(judge, 1, max_launches=8) is Outcome.INCONCLUSIVE
-            assert (len(pairing.launches), asked) == (1, [])
-            assert pairing.decide(judge, 60 * S, max_launches=8, min_launches=2) is Outcome.PASS
+            assert pairing.decide(judge, 1, max_launches=8, min_launches=2) is Outcome.INCONCLUSIVE
             assert (len(pairing.launches), asked) == (2, [2])
+            assert pairing.decide(judge, 60 * S, max_launches=8, min_launches=2) is Outcome.PASS
+            assert (len(pairing.launches), asked) == (3, [2, 2, 3])
 
     def test_ctrl_c_passes_through_and_both_are_closed(self, generator: Generator) -> None:
         def interrupt(_: Progress) -> None:
