@@ -85,7 +85,8 @@ class Pairing:
 
         Args:
             judge: judges all launches so far.
-            budget_ns: time that all measuring of this pairing may take; those before the first judgement are measured whatever they take.
+            budget_ns: time that all measuring of this pairing may take; the launches before the first judgement are
+                measured whatever they take.
             max_launches: most launches.
             min_launches: launches before the first judgement.
 
