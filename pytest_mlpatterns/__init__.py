@@ -3,9 +3,9 @@
 Define the fixtures ``perf_model`` and ``perf_payload``, mark a test with ``perf``, ask for the fixture ``perf``, and
 assert on what it measured. The names here are the public ones; they are loaded when first used.
 
-To read the code, go in this order: records, insight, load/schedule, load/loop, load/generator, blocks, metrics, verdict,
-baseline, patterns/base, patterns, serve/chain, serve/local, measure, evidence, ratio, paired, perf, session, plugin; and
-for comparisons with a git revision: worktree, importmap, against, reference.
+To read the code, go in this order: records, insight, load/schedule, load/loop, load/generator, blocks, metrics,
+verdict, baseline, patterns/base, patterns, serve/chain, serve/local, measure, evidence, ratio, paired, perf, session,
+plugin; and for comparisons with a git revision: worktree, importmap, against, reference.
 """
 
 from __future__ import annotations
