@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.catalog import METRICS, Metric, metric_named
 from pytest_mlpatterns.errors import UncountableResultError
 from pytest_mlpatterns.load.job import describe_failures
-from pytest_mlpatterns.metrics import METRICS, Metric, Metrics, metric_named
 from pytest_mlpatterns.records import TestResult
 from pytest_mlpatterns.reports.facts import describe_capacity, describe_layer
 from pytest_mlpatterns.units import format_duration
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.evidence import Evidence
+    from pytest_mlpatterns.metrics import Metrics
     from pytest_mlpatterns.records import Estimate, Judgement, Setup
 
 __all__ = ["estimate_or_none", "result_of", "searched_for"]

@@ -13,9 +13,9 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.baseline import Calibration
+from pytest_mlpatterns.catalog import metric_named
 from pytest_mlpatterns.children import Channel, Child
 from pytest_mlpatterns.errors import ChildError
-from pytest_mlpatterns.metrics import metric_named
 from pytest_mlpatterns.records import LaunchValue
 from pytest_mlpatterns.units import format_duration, format_rate
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.baseline import Baselines, Calibration, Entry, Update, read_baselines, write_baselines
 from pytest_mlpatterns.calibrate import measure_calibration, ratio_between, scaled
+from pytest_mlpatterns.catalog import metric_named
 from pytest_mlpatterns.config import BaselineMode
-from pytest_mlpatterns.metrics import metric_named
 from pytest_mlpatterns.observe import commit
 from pytest_mlpatterns.records import LaunchValue, Outcome
 from pytest_mlpatterns.reports.terminal import gone_lines, update_lines

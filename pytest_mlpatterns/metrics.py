@@ -6,119 +6,29 @@ Pure: takes launches, returns estimates. It must not know limits or baselines.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pytest_mlpatterns.blocks import LaunchBlocks
+from pytest_mlpatterns.catalog import METRICS, Metric, percentile_metric
 from pytest_mlpatterns.errors import UncountableResultError
-from pytest_mlpatterns.insight import figures_of
 from pytest_mlpatterns.records import Estimate, LaunchValue
-from pytest_mlpatterns.statistics import LAUNCH_SD, estimate, min_samples, wilson_interval
-from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
+from pytest_mlpatterns.statistics import estimate, min_samples, wilson_interval
+from pytest_mlpatterns.units import format_duration, format_percent, format_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.insight import LayerStats
     from pytest_mlpatterns.records import Capacity, GeneratorReport, Launch
 
-__all__ = ["METRICS", "GeneratorMetrics", "Metric", "Metrics", "metric_named", "percentile_metric", "why_limited"]
+__all__ = ["GeneratorMetrics", "Metrics", "why_limited"]
 
 _LIMITED_SHARE = 0.70
 _LIMITED_LAG_NS = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """What a metric is called, how a launch yields it, how it prints, and which way is worse.
-
-    ``of`` is None for NMRT, which a search yields and not a launch.
-    ``launch_sd`` is how much it is expected to vary between launches (0: not by itself). ``floor`` is the smallest
-    change that a comparison takes seriously, in the metric's unit: 30 µs of latency are a machine's mood, not a
-    regression. ``percentile`` is set for latencies.
-    """
-
-    name: str
-    label: str
-    of: Callable[[LaunchBlocks], LaunchValue | None] | None
-    show: Callable[[float], str]
-    better: Literal["lower", "higher"] = "lower"
-    launch_sd: float = LAUNCH_SD
-    floor: float = 0.0
-    percentile: float | None = None
-
-
-def percentile_metric(percentile: float) -> Metric:
-    """The metric of a latency percentile; the median is RTM."""
-    name, label = ("rtm", "RTM") if percentile == 50 else (f"p{percentile:.10g}", f"p{percentile:.10g} latency")
-    return Metric(
-        name,
-        label,
-        lambda blocks: blocks.percentile(percentile),
-        format_duration,
-        floor=30_000,
-        percentile=percentile,
-    )
-
-
-def _of_pattern(  # noqa: PLR0913 - the fields of a metric
-    name: str,
-    label: str,
-    show: Callable[[float], str],
-    *,
-    better: Literal["lower", "higher"] = "lower",
-    floor: float = 0.0,
-    launch_sd: float = LAUNCH_SD,
-) -> Metric:
-    """A metric that a pattern knows of itself, by its name in :func:`pytest_mlpatterns.insight.figures_of`."""
-
-    def read(blocks: LaunchBlocks) -> LaunchValue | None:
-        figure = figures_of(blocks.stats).get(name)
-        return None if figure is None else LaunchValue(figure.value, figure.relative_error)
-
-    return Metric(name, label, read, show, better, launch_sd, floor)
-
-
-METRICS = {
-    metric.name: metric
-    for metric in (
-        *(percentile_metric(percentile) for percentile in (50, 90, 95, 99)),
-        Metric("throughput", "throughput", LaunchBlocks.throughput, format_rate, better="higher"),
-        Metric("nmrt", "NMRT", None, format_rate, better="higher"),
-        Metric("error_rate", "error rate", LaunchBlocks.error_rate, format_percent, launch_sd=0.0),
-        Metric("asl", "ASL", LaunchBlocks.asl, format_percent, floor=0.01),
-        Metric("cpu_per_request", "CPU per request", LaunchBlocks.cpu_per_request, format_duration, floor=10_000),
-        Metric("peak_memory", "peak memory", LaunchBlocks.peak_memory, format_size, launch_sd=0.0),
-        Metric("cold_start", "start to first answer", LaunchBlocks.cold_start, format_duration, floor=50_000_000),
-        Metric("request_bytes", "request size", LaunchBlocks.request_bytes, format_size, launch_sd=0.0),
-        Metric("response_bytes", "response size", LaunchBlocks.response_bytes, format_size, launch_sd=0.0),
-        _of_pattern("cache_hit_ratio", "cache hit ratio", format_percent, better="higher", floor=0.01, launch_sd=0.0),
-        _of_pattern("cache_hit", "time of a cache hit", format_duration, floor=30_000),
-        _of_pattern("cache_miss", "time of a cache miss", format_duration, floor=30_000),
-        _of_pattern("batch_size", "batch size", format_count, better="higher", floor=0.5),
-        _of_pattern("batch_wait", "wait for a batch", format_duration, floor=30_000),
-        _of_pattern("queue_depth", "queue depth", format_count, floor=0.5),
-        _of_pattern("queue_wait", "wait in the queue", format_duration, floor=30_000),
-        _of_pattern("hop", "hop", format_duration, floor=30_000),
-    )
-}
-"""Every metric by its name, in the order in which reports show them."""
-
-
-def metric_named(name: str) -> Metric:
-    """The metric of this name; ``nmrt(p95<50ms)`` is NMRT under a latency objective.
-
-    Raises:
-        KeyError: there is none.
-    """
-    if name.startswith("nmrt("):
-        return replace(METRICS["nmrt"], name=name, label=f"NMRT {name[4:]}")
-    return METRICS[name]
 
 
 @dataclass(frozen=True, slots=True)

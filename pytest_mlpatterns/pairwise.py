@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
-from pytest_mlpatterns.metrics import METRICS
+from pytest_mlpatterns.catalog import METRICS
 from pytest_mlpatterns.ratio import Looks, judge_ratio
 from pytest_mlpatterns.records import Estimate, Judgement, Outcome
 from pytest_mlpatterns.units import format_percent

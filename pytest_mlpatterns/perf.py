@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pytest_mlpatterns.account import estimate_or_none, result_of, searched_for
 from pytest_mlpatterns.against import NothingToCompareError
+from pytest_mlpatterns.catalog import METRICS, Metric, metric_named, percentile_metric
 from pytest_mlpatterns.config import BaselineMode, InconclusivePolicy, read_pattern
 from pytest_mlpatterns.errors import (
     InconclusiveFailure,
@@ -27,7 +28,6 @@ from pytest_mlpatterns.errors import (
 )
 from pytest_mlpatterns.evidence import Evidence
 from pytest_mlpatterns.load.capacity import DECIDED, parse_objective
-from pytest_mlpatterns.metrics import METRICS, Metric, Metrics, metric_named, percentile_metric
 from pytest_mlpatterns.pairwise import MEASURED, RACED, judge_faster, judge_no_slower
 from pytest_mlpatterns.records import Estimate, Judgement, Outcome, TestResult
 from pytest_mlpatterns.reports.facts import failure_text
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.config import Settings
     from pytest_mlpatterns.ledger import Reference
     from pytest_mlpatterns.measure import Bench, LoadPlan
+    from pytest_mlpatterns.metrics import Metrics
     from pytest_mlpatterns.paired import Pairing
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records import LaunchValue, Setup

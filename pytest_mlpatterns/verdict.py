@@ -16,7 +16,8 @@ from pytest_mlpatterns.units import format_percent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.metrics import Metric, Metrics
+    from pytest_mlpatterns.catalog import Metric
+    from pytest_mlpatterns.metrics import Metrics
     from pytest_mlpatterns.records import LaunchValue
 
 __all__ = ["MAX_ERROR_RATIO", "describe_estimate", "judge_change", "judge_limit", "why_uncountable"]

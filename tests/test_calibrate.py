@@ -15,8 +15,8 @@ from synthetic import PROPERTY, SETUP
 from pytest_mlpatterns import calibrate
 from pytest_mlpatterns.baseline import Anchor, Calibration, Entry
 from pytest_mlpatterns.calibrate import WORKLOAD, measure_calibration, ratio_between, scaled
+from pytest_mlpatterns.catalog import METRICS
 from pytest_mlpatterns.errors import ChildError
-from pytest_mlpatterns.metrics import METRICS
 from pytest_mlpatterns.records import LaunchValue
 
 if TYPE_CHECKING:

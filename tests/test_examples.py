@@ -20,7 +20,7 @@ import pytest
 from synthetic import ENVIRONMENT, result
 
 from pytest_mlpatterns import Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single
-from pytest_mlpatterns.metrics import METRICS
+from pytest_mlpatterns.catalog import METRICS
 from pytest_mlpatterns.options import OPTIONS
 from pytest_mlpatterns.records import Estimate, LaunchValue, Outcome
 from pytest_mlpatterns.reports.results import results_json

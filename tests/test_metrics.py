@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from synthetic import LAYERS, MS, START_NS, S, capacity, even_launch, launch, noisy_launch, samples, usage
 
+from pytest_mlpatterns.catalog import METRICS, metric_named, percentile_metric
 from pytest_mlpatterns.errors import UncountableResultError
 from pytest_mlpatterns.insight import LayerStats, PatternStats
-from pytest_mlpatterns.metrics import METRICS, Metrics, metric_named, percentile_metric, why_limited
+from pytest_mlpatterns.metrics import Metrics, why_limited
 from pytest_mlpatterns.records import GeneratorReport, Launch
 
 DUE = START_NS + np.arange(600) * 5 * MS

@@ -17,9 +17,9 @@ import pytest
 from synthetic import ENVIRONMENT, LAYERS, MS, SETUP, S, capacity, judgement, result
 
 from pytest_mlpatterns.baseline import Entry, Update
+from pytest_mlpatterns.catalog import METRICS
 from pytest_mlpatterns.insight import LayerStats
 from pytest_mlpatterns.load.job import Failure, Progress, describe_failures
-from pytest_mlpatterns.metrics import METRICS
 from pytest_mlpatterns.records import Estimate, Judgement, LaunchValue, Outcome, TestResult
 from pytest_mlpatterns.reports.facts import describe_capacity, describe_layer, failure_text
 from pytest_mlpatterns.reports.results import FORMAT, VERSION, results_json

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, launch_values, samples
 
-from pytest_mlpatterns.metrics import METRICS, Metrics
+from pytest_mlpatterns.catalog import METRICS
+from pytest_mlpatterns.metrics import Metrics
 from pytest_mlpatterns.records import Estimate, LaunchValue, Outcome
 from pytest_mlpatterns.verdict import MAX_ERROR_RATIO, describe_estimate, judge_change, judge_limit, why_uncountable
 

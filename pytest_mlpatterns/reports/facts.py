@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.catalog import METRICS
 from pytest_mlpatterns.load.job import describe_failures
-from pytest_mlpatterns.metrics import METRICS
 from pytest_mlpatterns.records import Estimate, Outcome
 from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate
 

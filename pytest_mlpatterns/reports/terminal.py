@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.metrics import METRICS, metric_named
+from pytest_mlpatterns.catalog import METRICS, metric_named
 from pytest_mlpatterns.records import Outcome
 from pytest_mlpatterns.statistics import estimate
 from pytest_mlpatterns.units import format_duration, format_percent
