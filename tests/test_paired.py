@@ -185,7 +185,7 @@ class TestRealDeployments:
         assert found.pairs == 2
         assert found.first.rtm_ns >= 4 * MS
         assert found.second.rtm_ns >= 24 * MS
-        assert found.second.throughput_rps <= 2 / 0.024
+        assert found.second.throughput_rps <= 1.1 * 2 / 0.024  # a block ends in the middle of answers
         assert found.first.cpu_ns_per_request is not None
         assert 0 < found.first.cpu_ns_per_request < S
         assert found.first.requests > found.second.requests > 4
