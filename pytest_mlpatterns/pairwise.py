@@ -26,6 +26,8 @@ RACED = ("rtm", "throughput", "nmrt")
 """Metrics by which one pattern can be faster than another."""
 MEASURED = ("rtm", "throughput", "cpu_per_request")
 """Metrics that a paired launch measures."""
+_LEAST = 1e-9
+"""A rate that falls to nothing has no logarithm."""
 _ALPHA = 0.01
 """Chance of a false alarm of a whole comparison."""
 
@@ -97,7 +99,7 @@ def judge_no_slower(
     questions = [
         _Question(name, 1 + tolerance, "lower", looks)
         if METRICS[name].better == "lower"
-        else _Question(name, 1 - tolerance, "higher", looks)
+        else _Question(name, max(1 - tolerance, _LEAST), "higher", looks)
         for name in metrics
     ]
 

@@ -119,6 +119,7 @@ class Perf:
         self._setup = subject.setup
         self._revision = revision
         self._revision_note = ""
+        self._left_out: dict[str, None] = {}
         self._judgements: list[Judgement] = []
 
     def __repr__(self) -> str:
@@ -395,6 +396,10 @@ class Perf:
         if self._bench.smoke or self._revision_note:
             return
         plan, theirs = self._subject.plan, self._revision
+        names = [metric.name for metric in metrics if metric.name in MEASURED]
+        self._left_out.update((metric.label, None) for metric in metrics if metric.name not in MEASURED)
+        if not names:
+            return
         try:
             offered = theirs.offer()
             differences = self._setup.differences(offered.setup)
@@ -406,7 +411,6 @@ class Perf:
                 Side(theirs.name, theirs.start, replace(plan, payload=offered.payload)),
                 Side("the present", self._subject.start, plan),
             )
-            names = [metric.name for metric in metrics if metric.name in MEASURED]
             found = judge_no_slower(pairing, names, tolerance, self._settings.budget_ns)
         except NothingToCompareError as error:
             self._revision_note = str(error)
@@ -456,8 +460,11 @@ class Perf:
     def _baseline_note(self) -> str:
         if self._bench.smoke:
             return ""
-        reference = self._reference
-        return reference.missing or reference.said if self._revision is None else self._revision_note
+        if self._revision is None:
+            return self._reference.missing or self._reference.said
+        if self._left_out and not self._revision_note:
+            return f"not compared with {self._revision.name}: {', '.join(self._left_out)}"
+        return self._revision_note
 
     def _update_command(self) -> str:
         return f"pytest {shlex.quote(self._test)} --perf-baseline update"

@@ -108,6 +108,18 @@ def test_the_same_code_passes_and_a_package_is_imported_from_the_revision(shop: 
     assert changes["rtm"]["high"] < -0.5
 
 
+def test_metrics_that_no_pair_measures_are_said_and_the_others_are_compared_once(shop: Repository) -> None:
+    body = 'perf.assert_no_regression(metrics=("rtm", "throughput", "p95"), tolerance=1.0)'
+    shop.write(files(seconds=0.01, tests=TESTS.replace('perf.assert_rtm_below("10s")', body)))
+    done = against(shop, "--perf-json=results.json")
+    assert done.returncode == 0
+    (result,) = json.loads((shop.top / "results.json").read_text(encoding="utf-8"))["results"]
+    compared = [one["metric"] for one in result["judgements"] if one["against"] == "revision"]
+    assert compared == ["rtm", "throughput"]
+    assert result["baseline_note"].startswith("not compared with main (")
+    assert result["baseline_note"].endswith("): p95 latency")
+
+
 def test_a_test_that_is_new_is_said_not_to_exist_there(shop: Repository) -> None:
     shop.write(files(seconds=0.01, tests=TESTS.replace("test_shop(", "test_new(")))
     done = against(shop)
