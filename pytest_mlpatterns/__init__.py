@@ -3,7 +3,7 @@
 Define the fixtures ``perf_model`` and ``perf_payload``, mark a test with ``perf``, ask for the fixture ``perf``, and
 assert on what it measured. The names here are the public ones; they are loaded when first used.
 
-To read the code, go in this order: records, insight, load/schedule, load/loop, load/generator, blocks, metrics,
+To read the code, go in this order: records, result, insight, load/schedule, load/loop, load/generator, blocks, metrics,
 verdict, baseline, patterns/base, patterns, serve/chain, serve/local, measure, evidence, ratio, paired, perf, session,
 plugin; and for comparisons with a git revision: worktree, importmap, against, reference.
 """
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
         PerfFailure,
         PerfWarning,
         RegressionFailure,
+        ResultFileError,
         SettingError,
         UncountableResultError,
         UnitError,
@@ -66,6 +67,7 @@ _HOMES = {
         "PerfFailure",
         "PerfWarning",
         "RegressionFailure",
+        "ResultFileError",
         "SettingError",
         "UncountableResultError",
         "UnitError",

@@ -5,23 +5,31 @@ It must not know pytest, and judges nothing.
 
 from __future__ import annotations
 
+from collections import Counter
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.catalog import METRICS, Metric, metric_named
 from pytest_mlpatterns.errors import UncountableResultError
 from pytest_mlpatterns.load.job import describe_failures
-from pytest_mlpatterns.records import TestResult
 from pytest_mlpatterns.reports.facts import describe_capacity, describe_layer
+from pytest_mlpatterns.result import Counterpart, TestResult
+from pytest_mlpatterns.shape import latency_of, percentiles_of_counts
+from pytest_mlpatterns.statistics import estimate
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from pytest_mlpatterns.baseline import Entry
     from pytest_mlpatterns.evidence import Evidence
     from pytest_mlpatterns.metrics import Metrics
+    from pytest_mlpatterns.paired import Pairing
+    from pytest_mlpatterns.ratio import SideFigures
     from pytest_mlpatterns.records import Estimate, Judgement, Setup
+    from pytest_mlpatterns.result import Percentiles
 
-__all__ = ["estimate_or_none", "result_of", "searched_for"]
+__all__ = ["counterpart_in_baseline", "counterpart_in_pairing", "estimate_or_none", "result_of", "searched_for"]
 
 
 def result_of(  # noqa: PLR0913 - the pieces of one record, by name
@@ -32,23 +40,25 @@ def result_of(  # noqa: PLR0913 - the pieces of one record, by name
     judgements: Sequence[Judgement],
     baseline_note: str,
     passed: bool,
+    reference: Counterpart | None,
 ) -> TestResult | None:
     """Everything for reports and the baseline; None where nothing was measured."""
     metrics = evidence.so_far
     if metrics is None:
         return None
-    launches, estimates = {}, {}
+    launches: dict[str, tuple[tuple[float, float], ...]] = {}
+    estimates: dict[str, Estimate] = {}
     others = [metric for metric in searched_for(metrics) if metric.name not in METRICS]
     for metric in (*METRICS.values(), *others):
         if (found := estimate_or_none(metrics, metric)) is not None:
-            estimates[metric.name] = (found.value, found.low, found.high)
+            estimates[metric.name] = found
             values = metrics.launch_values(metric)
             launches[metric.name] = tuple((value.value, value.relative_error) for value in values)
     return TestResult(
         test=test,
         passed=passed,
         setup=setup,
-        metrics=estimates,
+        metrics=_plain(estimates),
         launches=launches,
         judgements=tuple(judgements),
         requests=metrics.requests,
@@ -67,6 +77,31 @@ def result_of(  # noqa: PLR0913 - the pieces of one record, by name
             "limited": metrics.generator.limited is not None,
         },
         interrupted=evidence.interrupted,
+        latency=latency_of(metrics.latencies_ns),
+        reference=reference,
+        memory_over_time=tuple(metrics.memory_over_time()),
+        warmups=tuple(launch.warmup for launch in metrics.launches),
+    )
+
+
+def counterpart_in_baseline(entry: Entry, name: str) -> Counterpart:
+    """A baseline entry as what a test is compared with; metrics that this version does not know are left out."""
+    known = [metric for metric in entry.metrics if metric in METRICS or metric.startswith("nmrt(")]
+    estimates = {metric: estimate(entry.metrics[metric], metric_named(metric).launch_sd) for metric in known}
+    return Counterpart("baseline", name, _plain(estimates), entry.latency)
+
+
+def counterpart_in_pairing(pairing: Pairing) -> Counterpart:
+    """The first side of a pairing as what the second, the present, is compared with."""
+    first = [launch.first for launch in pairing.launches]
+    second = [launch.second for launch in pairing.launches]
+    return Counterpart(
+        "revision",
+        pairing.names[0],
+        _figures(first),
+        _pooled(first),
+        _figures(second),
+        _pooled(second),
     )
 
 
@@ -86,6 +121,27 @@ def searched_for(metrics: Metrics) -> list[Metric]:
     """NMRT as a test searched for it: alone, and under each objective."""
     objectives = dict.fromkeys(capacity.objective for capacity in metrics.capacities)
     return [metric_named("nmrt" if one is None else f"nmrt({one})") for one in objectives]
+
+
+def _figures(sides: Sequence[SideFigures]) -> dict[str, tuple[float, float, float]]:
+    """What a side of a pairing came to: the mean over its launches, from the least to the most of them."""
+    values = {
+        "rtm": [side.rtm_ns for side in sides],
+        "throughput": [side.throughput_rps for side in sides],
+        "cpu_per_request": [side.cpu_ns_per_request for side in sides if side.cpu_ns_per_request is not None],
+    }
+    return {name: (fmean(found), min(found), max(found)) for name, found in values.items() if found}
+
+
+def _pooled(sides: Sequence[SideFigures]) -> Percentiles:
+    counts: Counter[int] = Counter()
+    for side in sides:
+        counts.update(side.latencies)
+    return percentiles_of_counts(counts)
+
+
+def _plain(estimates: Mapping[str, Estimate]) -> dict[str, tuple[float, float, float]]:
+    return {name: (found.value, found.low, found.high) for name, found in estimates.items()}
 
 
 def _notes(metrics: Metrics, evidence: Evidence, setup: Setup) -> tuple[str, ...]:

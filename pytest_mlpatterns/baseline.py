@@ -3,7 +3,8 @@
 Format, version 1 (2026): ``{"format": "pytest-mlpatterns-baseline", "version": 1, "tests": {test id: {machine:
 {"setup": …, "metrics": {name: [[value, relative error], …]}, "versions": …, "commit": …, "date": …}}}}``; keys sorted,
 one launch per pair, numbers of five digits. An entry may have an ``anchor`` (``metrics``, ``commit`` and ``date`` of an
-earlier one) and a ``calibration`` (``cores``, ``ns``, ``workload``); a set-up has a ``model`` where the model names a
+earlier one), a ``calibration`` (``cores``, ``ns``, ``workload``) and the shape of its ``latency`` (``[[percent, ns],
+…]``, for pictures only); a set-up has a ``model`` where the model names a
 version. A file of another format or a later version is refused and not touched.
 
 This module judges nothing: it says what was recorded, not whether the present is worse.
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns.records import Judgement
+    from pytest_mlpatterns.result import Percentiles
 
 __all__ = [
     "FORMAT",
@@ -66,7 +68,10 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one test gave on one machine: set-up, every metric launch by launch, and where it came from."""
+    """What one test gave on one machine: set-up, every metric launch by launch, and where it came from.
+
+    ``latency`` is the shape of its distribution, for pictures; entries of before there was one have none.
+    """
 
     setup: Setup
     metrics: Mapping[str, tuple[LaunchValue, ...]]
@@ -75,6 +80,7 @@ class Entry:
     date: str
     calibration: Calibration | None = None
     anchor: Anchor | None = None
+    latency: Percentiles = ()
 
     @property
     def anchored(self) -> Anchor:
@@ -212,6 +218,7 @@ def _entry(data: dict[str, Any]) -> Entry:
         date=str(data["date"]),
         calibration=None if calibration is None else _calibration(calibration),
         anchor=None if anchor is None else _anchor(anchor),
+        latency=_latency(data.get("latency", ())),
     )
 
 
@@ -232,6 +239,14 @@ def _metrics(data: dict[str, Any]) -> dict[str, tuple[LaunchValue, ...]]:
     return metrics
 
 
+def _latency(data: Any) -> Percentiles:
+    latency = tuple((float(percent), float(ns)) for percent, ns in data)
+    columns = list(zip(*latency, strict=True))
+    if any(list(column) != sorted(column) or not all(map(math.isfinite, column)) for column in columns):
+        raise ValueError("latency percentiles that do not ascend")
+    return latency
+
+
 def _calibration(data: dict[str, Any]) -> Calibration:
     found = Calibration(float(data["ns"]), int(data["cores"]), int(data["workload"]))
     if not 0 < found.ns < math.inf:
@@ -241,7 +256,7 @@ def _calibration(data: dict[str, Any]) -> Calibration:
 
 def _plain(entry: Entry) -> dict[str, Any]:
     setup, calibration, anchor = asdict(entry.setup), entry.calibration, entry.anchor
-    plain = {
+    plain: dict[str, Any] = {
         "setup": {name: value for name, value in setup.items() if value or name != "model"},
         "metrics": _pairs(entry.metrics),
         "versions": dict(entry.versions),
@@ -250,6 +265,8 @@ def _plain(entry: Entry) -> dict[str, Any]:
     }
     if calibration is not None:
         plain["calibration"] = {**asdict(calibration), "ns": _digits(calibration.ns)}
+    if entry.latency:
+        plain["latency"] = [[_digits(percent), _digits(ns)] for percent, ns in entry.latency]
     if anchor is not None:
         plain["anchor"] = {"metrics": _pairs(anchor.metrics), "commit": anchor.commit, "date": anchor.date}
     return plain

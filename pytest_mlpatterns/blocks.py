@@ -159,6 +159,16 @@ class LaunchBlocks:
         since = (self._edges[1:] - self._edges[0]) / 1e9
         return [(float(t), float(mine), float(all_)) for t, mine, all_ in zip(since, own, machine, strict=True)]
 
+    def memory_over_time(self) -> list[tuple[float, float]]:
+        """The highest resident bytes of each block: ``(seconds since the window began, bytes)``."""
+        usage = self._launch.usage
+        if usage is None:
+            return []
+        block = np.searchsorted(self._edges, usage.time_ns, side="right") - 1
+        highest = [usage.rss_bytes[block == number].max(initial=0) for number in range(self.count)]
+        since = (self._edges[1:] - self._edges[0]) / 1e9
+        return [(float(t), float(found)) for t, found in zip(since, highest, strict=True) if found]
+
     def trend(self) -> str | None:
         """A sentence where latency rose or fell steadily through the window; None where it was stationary.
 

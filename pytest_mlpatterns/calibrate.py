@@ -71,7 +71,8 @@ def scaled(entry: Entry, ratio: float) -> Entry:
         for name, launches in entry.metrics.items()
         for factor in [_factor(name, ratio)]
     }
-    return replace(entry, metrics=metrics, anchor=None)
+    latency = tuple((percent, ns * ratio) for percent, ns in entry.latency)
+    return replace(entry, metrics=metrics, anchor=None, latency=latency)
 
 
 def _factor(name: str, ratio: float) -> float:

@@ -18,6 +18,7 @@ __all__ = [
     "PerfFailure",
     "PerfWarning",
     "RegressionFailure",
+    "ResultFileError",
     "SettingError",
     "UncountableResultError",
     "UnitError",
@@ -39,6 +40,10 @@ class UnitError(SettingError):
 
 class BaselineFileError(MlpatternsError):
     """The baseline file is damaged, foreign, newer than this version, or cannot be written."""
+
+
+class ResultFileError(MlpatternsError):
+    """A result file is damaged, foreign, or of another version."""
 
 
 class ChildError(MlpatternsError):

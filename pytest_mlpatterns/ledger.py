@@ -11,13 +11,14 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.baseline import Baselines, Calibration, Entry, Update, read_baselines, write_baselines
+from pytest_mlpatterns.baseline import Anchor, Baselines, Calibration, Entry, Update, read_baselines, write_baselines
 from pytest_mlpatterns.calibrate import measure_calibration, ratio_between, scaled
 from pytest_mlpatterns.catalog import metric_named
 from pytest_mlpatterns.config import BaselineMode
 from pytest_mlpatterns.observe import commit
 from pytest_mlpatterns.records import LaunchValue, Outcome
 from pytest_mlpatterns.reports.terminal import gone_lines, update_lines
+from pytest_mlpatterns.shape import stored_percentiles
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.verdict import judge_change
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns.config import RunSettings
-    from pytest_mlpatterns.records import Environment, Judgement, Setup, TestResult
+    from pytest_mlpatterns.records import Environment, Judgement, Setup
+    from pytest_mlpatterns.result import TestResult
 
 __all__ = ["Collected", "Ledger", "Reference"]
 
@@ -46,6 +48,7 @@ class Reference:
         missing: why there is nothing comparable; empty where there is, or nothing is compared.
         widening: factor on the tolerance.
         said: what a reader of the comparison has to know; empty where it is plain.
+        name: of the entry, as people are told of it.
     """
 
     setup: Setup
@@ -54,6 +57,7 @@ class Reference:
     missing: str = ""
     widening: float = 1.0
     said: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,7 @@ class Ledger:
             return self._from_others(recorded, setup, mode)
         if differences := self._differences(own, setup):
             return Reference(setup, mode, missing=f"baseline not comparable ({'; '.join(differences)})")
-        return Reference(setup, mode, own)
+        return Reference(setup, mode, own, name=self._named(own))
 
     def with_drift(self, result: TestResult) -> TestResult:
         """The result with a note where it is worse than the anchor of its entry, but not worse than the entry."""
@@ -145,9 +149,8 @@ class Ledger:
             if not against_entry or not against_anchor or against_entry.outcome is Outcome.FAIL:
                 continue
             if against_anchor.outcome is Outcome.FAIL and against_anchor.change is not None:
-                since = f"{anchor.date}{f' ({anchor.commit})' if anchor.commit else ''}"
                 much = format_percent(against_anchor.change.value)
-                notes.append(f"{metric_named(name).label} {much} worse than on {since}, little by little")
+                notes.append(f"{metric_named(name).label} {much} worse than on {_dated(anchor)}, little by little")
         return replace(result, notes=(*result.notes, *notes))
 
     # --- between the processes of a distributed run --------------------------------------------------------------
@@ -219,6 +222,9 @@ class Ledger:
     def _differences(self, entry: Entry, setup: Setup) -> tuple[str, ...]:
         return entry.differences(setup, self._environment.versions)
 
+    def _named(self, entry: Entry) -> str:
+        return f"{self._run.baseline_file.name}, {_dated(entry)}"
+
     def _calibrated(self) -> Calibration:
         if self._calibration is None:
             self._calibration = measure_calibration(self._directory, self._environment.cores)
@@ -235,7 +241,8 @@ class Ledger:
             return Reference(setup, mode, missing=f"baseline not comparable ({machines}{why})")
         machine = min(ratios, key=lambda name: abs(math.log(ratios[name])))
         said = f"baseline of {machine}, its times × {ratios[machine]:.2f} by calibration, at twice the tolerance"
-        return Reference(setup, mode, scaled(recorded[machine], ratios[machine]), widening=_WIDENING, said=said)
+        entry = scaled(recorded[machine], ratios[machine])
+        return Reference(setup, mode, entry, widening=_WIDENING, said=said, name=self._named(entry))
 
     def _ratios(self, recorded: Mapping[str, Entry], setup: Setup) -> dict[str, float]:
         """How much longer work takes here, by machine, where that machine's entry is comparable and calibrated."""
@@ -255,7 +262,15 @@ class Ledger:
     def _update_of(self, result: TestResult, revision: str | None, today: str) -> Update:
         """The new entry of one test. Its anchor stays while updates change little, and begins anew after a step."""
         metrics = {name: _values(launches) for name, launches in result.launches.items()}
-        entry = Entry(result.setup, metrics, self._environment.versions, revision, today, self._calibration)
+        entry = Entry(
+            setup=result.setup,
+            metrics=metrics,
+            versions=self._environment.versions,
+            commit=revision,
+            date=today,
+            calibration=self._calibration,
+            latency=stored_percentiles(result.latency),
+        )
         before = self._before.get(result.test, {}).get(self._environment.machine)
         if before is None:
             return Update(result.test, None, entry)
@@ -268,6 +283,10 @@ class Ledger:
         if not worse and not better:
             entry = replace(entry, anchor=before.anchored)
         return Update(result.test, before, entry, worse=worse)
+
+
+def _dated(recorded: Entry | Anchor) -> str:
+    return f"{recorded.date}{f' ({recorded.commit})' if recorded.commit else ''}"
 
 
 def _judged(name: str, result: TestResult, old: Mapping[str, Sequence[LaunchValue]]) -> Judgement | None:

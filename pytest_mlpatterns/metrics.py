@@ -255,6 +255,15 @@ class Metrics:
         """ASL's course over the last launch: ``(seconds, deployment's share, whole machine's share)`` per block."""
         return self.by_launch[-1].load_over_time()
 
+    def memory_over_time(self) -> list[tuple[float, float]]:
+        """Resident memory's course over the last launch: ``(seconds, highest bytes)`` per block."""
+        return self.by_launch[-1].memory_over_time()
+
+    @property
+    def latencies_ns(self) -> NDArray[np.int64]:
+        """The latency of every successful request, over all launches, shape ``(successes,)``."""
+        return np.concatenate([blocks.latencies_ns for blocks in self.by_launch])
+
     def only_at_least(self, metric: Metric) -> bool:
         """Whether the metric is NMRT and every search for it ended before the deployment degraded."""
         return metric.of is None and all(capacity.at_least for capacity in self._searches(metric.name))

@@ -12,7 +12,13 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from pytest_mlpatterns.account import estimate_or_none, result_of, searched_for
+from pytest_mlpatterns.account import (
+    counterpart_in_baseline,
+    counterpart_in_pairing,
+    estimate_or_none,
+    result_of,
+    searched_for,
+)
 from pytest_mlpatterns.against import NothingToCompareError
 from pytest_mlpatterns.catalog import METRICS, Metric, metric_named, percentile_metric
 from pytest_mlpatterns.config import BaselineMode, InconclusivePolicy, read_pattern
@@ -29,7 +35,7 @@ from pytest_mlpatterns.errors import (
 from pytest_mlpatterns.evidence import Evidence
 from pytest_mlpatterns.load.capacity import DECIDED, parse_objective
 from pytest_mlpatterns.pairwise import MEASURED, RACED, judge_faster, judge_no_slower
-from pytest_mlpatterns.records import Estimate, Judgement, Outcome, TestResult
+from pytest_mlpatterns.records import Estimate, Judgement, Outcome
 from pytest_mlpatterns.reports.facts import failure_text
 from pytest_mlpatterns.statistics import estimate, min_samples
 from pytest_mlpatterns.turn import Side
@@ -47,6 +53,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.paired import Pairing
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records import LaunchValue, Setup
+    from pytest_mlpatterns.result import Counterpart, TestResult
     from pytest_mlpatterns.serve.deployment import Deployment
 
 __all__ = ["Perf", "Subject"]
@@ -119,6 +126,9 @@ class Perf:
         self._setup = subject.setup
         self._revision = revision
         self._revision_note = ""
+        self._counterpart: Counterpart | None = None
+        if revision is None and reference.entry is not None:
+            self._counterpart = counterpart_in_baseline(reference.entry, reference.name)
         self._left_out: dict[str, None] = {}
         self._judgements: list[Judgement] = []
 
@@ -338,6 +348,7 @@ class Perf:
             judgements=self._judgements,
             baseline_note=self._baseline_note(),
             passed=passed,
+            reference=self._counterpart,
         )
 
     def diagnosis(self) -> str:
@@ -412,6 +423,7 @@ class Perf:
                 Side("the present", self._subject.start, plan),
             )
             found = judge_no_slower(pairing, names, tolerance, self._settings.budget_ns)
+            self._counterpart = counterpart_in_pairing(pairing)
         except NothingToCompareError as error:
             self._revision_note = str(error)
             return

@@ -13,7 +13,7 @@ Biometrika 64, 1977). ``benchmarks/paired_simulation.py`` counts the errors.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from statistics import median
 from typing import TYPE_CHECKING, Literal
@@ -26,6 +26,7 @@ from pytest_mlpatterns.statistics import CONFIDENCE, PRIOR_DEGREES, t_quantile
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_mlpatterns.insight import Histogram
     from pytest_mlpatterns.records import Capacity
 
 __all__ = [
@@ -63,13 +64,17 @@ class LogRatio:
 
 @dataclass(frozen=True, slots=True)
 class SideFigures:
-    """One side of a paired launch: medians over its blocks, and how many requests there were."""
+    """One side of a paired launch: medians over its blocks, how many requests there were, and how long each took.
+
+    ``latencies`` counts them as :func:`pytest_mlpatterns.shape.counted` does.
+    """
 
     rtm_ns: float
     throughput_rps: float
     cpu_ns_per_request: float | None
     requests: int
     failed: int
+    latencies: Histogram = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The frozen values that travel between the modules: samples, launches, estimates, verdicts, results.
+"""The frozen values that travel between the modules: samples, launches, estimates, verdicts.
 
 Everything else takes or returns one of these. This module does no I/O, reads no clock and knows no pytest; numpy
 stands in annotations only, so that importing it costs nothing.
@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
-
-from pytest_mlpatterns.insight import LayerStats
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +31,6 @@ __all__ = [
     "Samples",
     "Setup",
     "Step",
-    "TestResult",
     "Usage",
     "Warmup",
     "Window",
@@ -246,76 +243,3 @@ class Judgement:
     outcome: Outcome
     reason: str
     change: Estimate | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TestResult:
-    """One perf test as reports and the baseline see it: plain values only, so that it travels as JSON.
-
-    ``metrics`` maps a metric's name to ``(value, low, high)``; ``launches`` maps it to one ``(value, relative_error)``
-    per launch. ``layers`` is what the pattern's layers counted in the last launch's window. ``tolerance`` is the
-    worsening against the baseline that the test accepts.
-    """
-
-    __test__ = False
-
-    test: str
-    passed: bool
-    setup: Setup
-    metrics: Mapping[str, tuple[float, float, float]]
-    launches: Mapping[str, tuple[tuple[float, float], ...]]
-    judgements: tuple[Judgement, ...]
-    requests: int
-    failed_requests: Mapping[str, int]
-    blocks: int
-    launch_count: int
-    seconds_spent: float
-    baseline_note: str
-    notes: tuple[str, ...]
-    load_over_time: tuple[tuple[float, float, float], ...]
-    capacities: tuple[Capacity, ...]
-    layers: tuple[LayerStats, ...]
-    generator: Mapping[str, float | bool | None]
-    interrupted: bool = False
-    tolerance: float = 0.10
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as dictionaries, lists, text and numbers."""
-        plain = asdict(self)
-        for judgement in plain["judgements"]:
-            judgement["outcome"] = str(judgement["outcome"])  # the plain str: execnet takes no subclass
-        return plain
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> TestResult:
-        """The inverse of :meth:`to_json`, also after a trip through JSON or between processes."""
-        judgements = tuple(
-            Judgement(
-                **{
-                    **item,
-                    "outcome": Outcome(item["outcome"]),
-                    "change": None if item["change"] is None else Estimate(**item["change"]),
-                }
-            )
-            for item in data["judgements"]
-        )
-        return cls(
-            **{
-                **data,
-                "setup": Setup(**data["setup"]),
-                "metrics": {name: tuple(values) for name, values in data["metrics"].items()},
-                "launches": {
-                    name: tuple((value, error) for value, error in values) for name, values in data["launches"].items()
-                },
-                "judgements": judgements,
-                "notes": tuple(data["notes"]),
-                "capacities": tuple(_capacity(item) for item in data["capacities"]),
-                "layers": tuple(LayerStats.from_json(item) for item in data["layers"]),
-                "load_over_time": tuple(tuple(moment) for moment in data["load_over_time"]),
-            }
-        )
-
-
-def _capacity(data: Mapping[str, Any]) -> Capacity:
-    ladder = tuple(Step(**{**step, "rates_rps": tuple(step["rates_rps"])}) for step in data["ladder"])
-    return Capacity(**{**data, "nmrt": LaunchValue(**data["nmrt"]), "ladder": ladder})

@@ -19,6 +19,7 @@ import pytest
 
 from pytest_mlpatterns.against import ReferenceSide
 from pytest_mlpatterns.config import Settings, merge_markers, model_version, read_run_settings, read_settings
+from pytest_mlpatterns.definition import location_of, raise_at_definition
 from pytest_mlpatterns.errors import MlpatternsError, SettingError
 from pytest_mlpatterns.exclusive import MachineLock
 from pytest_mlpatterns.ledger import Collected, Ledger
@@ -31,9 +32,10 @@ from pytest_mlpatterns.observe import environment
 from pytest_mlpatterns.options import given_ini, given_options
 from pytest_mlpatterns.paired import Pairing
 from pytest_mlpatterns.perf import Perf, Subject
-from pytest_mlpatterns.records import Setup, TestResult
+from pytest_mlpatterns.records import Setup
 from pytest_mlpatterns.reports.results import results_json
 from pytest_mlpatterns.reports.terminal import summary_lines
+from pytest_mlpatterns.result import TestResult, group_of
 from pytest_mlpatterns.revision import resolve_revision
 from pytest_mlpatterns.serve.local import Startup, attach, launch
 from pytest_mlpatterns.serve.model import recipe_of
@@ -200,7 +202,7 @@ class PerfSession:
         """Raise what went wrong in the set-up; after the body, measure if it did not, and compare."""
         __tracebackhide__ = True
         if (deferred := item.stash.get(_DEFERRED, None)) is not None:
-            _raise_at_definition(item, deferred)
+            raise_at_definition(item, deferred)
         perf = item.stash.get(_PERF, None)
         try:
             result = yield
@@ -208,7 +210,7 @@ class PerfSession:
                 try:
                     perf.finish()
                 except (AssertionError, MlpatternsError) as failure:
-                    _raise_at_definition(item, failure)
+                    raise_at_definition(item, failure)
         except KeyboardInterrupt:
             if perf is not None and (partial := perf.result(passed=False)) is not None:
                 self._results.append(partial)
@@ -226,7 +228,12 @@ class PerfSession:
         perf = item.stash.get(_PERF, None)
         if call.when == "call" and perf is not None:
             if (result := perf.result(passed=report.passed)) is not None:
-                result = replace(result, tolerance=item.stash[_SETTINGS].tolerance)
+                result = replace(
+                    result,
+                    tolerance=item.stash[_SETTINGS].tolerance,
+                    group=group_of(item.nodeid, _listed(item)),
+                    location=location_of(item),
+                )
                 report.perf_result = result.to_json()  # type: ignore[attr-defined]
             if report.failed and (text := perf.diagnosis()):
                 report.sections.append(("perf deployment", text))
@@ -370,28 +377,7 @@ def _variable(item: pytest.Item) -> str | None:
     return f"{item.parent.nodeid if item.parent else ''}::{getattr(item, 'originalname', item.name)}"
 
 
-def _raise_at_definition(item: pytest.Item, failure: BaseException) -> None:
-    """Raise from the line that defines the test, so that reports point there and not into this package.
-
-    A statement compiled under the test's own file name and line gives a traceback entry that is exactly that.
-    """
-    __tracebackhide__ = True
-    function = getattr(getattr(item, "function", None), "__wrapped__", None) or getattr(item, "function", None)
-    code = getattr(function, "__code__", None)
-    if code is None:
-        raise failure
-    line = _definition_line(code)
-    name = {"co_name": code.co_name, "co_qualname": code.co_qualname}
-    statement = compile("raise failure from None", code.co_filename, "exec").replace(co_firstlineno=line, **name)
-    exec(statement, {"failure": failure.with_traceback(None)})  # noqa: S102 - our own two words, see above
-
-
-def _definition_line(code: Any) -> int:
-    """The line of ``def``, below the decorators."""
-    import linecache
-
-    line: int = code.co_firstlineno
-    for number in range(line, line + 50):
-        if linecache.getline(code.co_filename, number).lstrip().startswith(("def ", "async def ")):
-            return number
-    return line
+def _listed(item: pytest.Item) -> list[str]:
+    """What in a test's id says which member of a list of ours it is about."""
+    found: Mapping[str, object] = getattr(getattr(item, "callspec", None), "params", {})
+    return [str(found[name]) for name in ("_perf_pattern",) if name in found]

@@ -25,6 +25,7 @@ from pytest_mlpatterns.metrics import why_limited
 from pytest_mlpatterns.observe import Observer
 from pytest_mlpatterns.ratio import SideFigures
 from pytest_mlpatterns.rhythm import Pace, pace_of
+from pytest_mlpatterns.shape import counted
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.verdict import MAX_ERROR_RATIO
 
@@ -66,6 +67,7 @@ class Turn:
         self.rtm_ns: list[float] = []
         self.throughput_rps: list[float] = []
         self.cpu_ns_per_request: list[float] = []
+        self._latencies_ns: list[NDArray[np.int64]] = []
         self._requests = 0
         self._failures: Counter[int] = Counter()
         self._side = side
@@ -115,10 +117,10 @@ class Turn:
             length_ns *= 1 if inside.any() else 2
         else:
             raise UncountableResultError(f"{self._side.name}: in {_TRIES} blocks in a row {why}")
-        latency_ns = float(np.median((samples.done_ns - samples.due_ns)[good]))
+        self._latencies_ns.append((samples.done_ns - samples.due_ns)[good])
         self.drawn = drawn + samples.outcome.size
         self._count(samples)
-        self.rtm_ns.append(latency_ns)
+        self.rtm_ns.append(float(np.median(self._latencies_ns[-1])))
         rate = answer_rate(samples.done_ns[samples.succeeded], samples.due_ns.min(), recorded.window, self._closed)
         self.throughput_rps.append(rate)
         usage = self._observer.usage()
@@ -150,6 +152,7 @@ class Turn:
             cpu_ns_per_request=cpu_ns or None,
             requests=self._requests,
             failed=self._failures.total(),
+            latencies=counted(np.concatenate(self._latencies_ns)),
         )
 
     def _drive(self, schedule: Schedule, length_ns: int, drawn: int) -> Recorded:

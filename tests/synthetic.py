@@ -23,16 +23,17 @@ from pytest_mlpatterns.records import (
     Samples,
     Setup,
     Step,
-    TestResult,
     Usage,
     Warmup,
     Window,
 )
+from pytest_mlpatterns.result import Counterpart, Location, TestResult
+from pytest_mlpatterns.shape import latency_of, stored_percentiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
 PROPERTY = settings(
     deadline=None,  # no test fails because a machine is slow
@@ -216,6 +217,24 @@ def capacity(nmrt_rps: float = 400.0, *, at_least: bool = False, objective: str 
     )
 
 
+def latencies(rtm_ns: float, requests: int = 2000) -> NDArray[np.int64]:
+    """Latencies of a lively service with a tail, always the same ones, around a median."""
+    rng = np.random.default_rng(7)
+    body = rtm_ns * np.exp(rng.normal(0, 0.25, size=requests))
+    return (body * np.where(rng.random(requests) < 0.03, 3.0, 1.0)).astype(np.int64)
+
+
+def counterpart(rtm_ns: float = 2_100_000.0, kind: str = "baseline") -> Counterpart:
+    """What a result is compared with: a baseline entry, or a revision beside which the present was measured again."""
+    name = "perf-baseline.json, 2026-11-20 (1a2b3c4)" if kind == "baseline" else "main (05428cb)"
+    figures = {"rtm": (rtm_ns, 0.99 * rtm_ns, 1.01 * rtm_ns), "throughput": (2450.0, 2400.0, 2500.0)}
+    told = stored_percentiles(latency_of(latencies(rtm_ns)))
+    if kind == "baseline":
+        return Counterpart("baseline", name, figures, told)
+    beside = {"rtm": (2 * rtm_ns, 1.98 * rtm_ns, 2.02 * rtm_ns)}
+    return Counterpart("revision", name, figures, told, beside, stored_percentiles(latency_of(latencies(2 * rtm_ns))))
+
+
 SETUP = Setup("replicated(replicas=3)", "closed(8)", "rest+json", "sha256:0123456789abcdef")
 
 
@@ -248,8 +267,13 @@ def result(test: str = "test_perf.py::test_digits", **changes: object) -> TestRe
         "notes": (),
         "capacities": (),
         "layers": (),
-        "load_over_time": ((0.25, 0.5, 0.61), (0.5, 0.52, 0.63)),
+        "load_over_time": tuple((s / 4, 0.5 + 0.02 * (s % 3), 0.6 + 0.03 * (s % 4)) for s in range(1, 13)),
         "generator": {"cpu_ns_per_request": 18_400.0, "send_lag_p99_ns": None, "limited": False},
+        "latency": latency_of(latencies(4_120_000)),
+        "memory_over_time": tuple((s / 4, (250 + s % 6) * 2.0**20) for s in range(1, 13)),
+        "warmups": (Warmup(S // 2, 600, True), Warmup(3 * S // 4, 900, True)),
+        "group": test.partition("[")[0],
+        "location": Location(test.partition("::")[0], 12),
     }
     return TestResult(**{**plain, **changes})  # type: ignore[arg-type]
 

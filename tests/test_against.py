@@ -83,6 +83,9 @@ def against(repository: Repository, *arguments: str, ref: str = "main") -> subpr
     return done
 
 
+SHAPES = ("latency_percentiles", "present_latency_percentiles")
+
+
 def assert_nothing_is_left(repository: Repository) -> None:
     assert len(repository.worktrees()) == 1
     assert our_children() == set()
@@ -106,6 +109,11 @@ def test_the_same_code_passes_and_a_package_is_imported_from_the_revision(shop: 
     (result,) = json.loads((shop.top / "results.json").read_text(encoding="utf-8"))["results"]
     changes = {one["metric"]: one["change"] for one in result["judgements"] if one["against"] == "revision"}
     assert changes["rtm"]["high"] < -0.5
+    reference = result["reference"]
+    assert (reference["kind"], reference["name"][:6]) == ("revision", "main (")
+    before, now = (dict(map(tuple, reference[name])) for name in SHAPES)
+    assert before[50] > 2 * now[50] > 0
+    assert reference["metrics"]["rtm"][0] > 2 * reference["present_metrics"]["rtm"][0]
 
 
 def test_metrics_that_no_pair_measures_are_said_and_the_others_are_compared_once(shop: Repository) -> None:

@@ -44,6 +44,7 @@ FULL = replace(
     setup=replace(SETUP, model="2"),
     calibration=Calibration(31_250_000.0, 2, 1),
     anchor=Anchor({"rtm": (LaunchValue(4_000_000.0, 0.01),)}, "0a1b2c3", "2026-01-31"),
+    latency=((1.0, 3_100_000.0), (50.0, 4_120_000.0), (99.9, 9_870_000.0)),
 )
 """With everything that an entry may have."""
 PLAIN: dict[str, Any] = {
@@ -73,6 +74,9 @@ ENTRIES = st.builds(
     date=NAMES,
     calibration=st.none() | st.builds(Calibration, st.integers(1, 99_999).map(float), st.integers(1, 256), st.just(1)),
     anchor=st.none() | st.builds(Anchor, METRICS, st.none() | NAMES, NAMES),
+    latency=st.lists(st.tuples(st.integers(0, 100), st.integers(0, 99_999)), max_size=4).map(
+        lambda points: tuple(zip(*(map(float, sorted(column)) for column in zip(*points, strict=True)), strict=True))
+    ),
 )
 BASELINES = st.dictionaries(NAMES, st.dictionaries(NAMES, ENTRIES, min_size=1, max_size=2), max_size=3)
 WITH_FILES = settings(
@@ -108,7 +112,7 @@ def test_a_good_file_is_read(path: Path) -> None:
     assert entry.setup == Setup("single", "closed(1)", "rest+json", "sha256:0")
     assert entry.metrics == {"rtm": (LaunchValue(1000.0, 0.01),)}
     assert (entry.versions, entry.commit, entry.date) == ({"numpy": "2.0.0"}, None, "2026-11-24")
-    assert (entry.setup.model, entry.calibration, entry.anchor) == ("", None, None)
+    assert (entry.setup.model, entry.calibration, entry.anchor, entry.latency) == ("", None, None, ())
 
 
 def test_what_was_written_is_read_back(path: Path) -> None:
@@ -310,6 +314,11 @@ DAMAGED = {
     "calibration has no workload": changed(calibration={"ns": 5, "cores": 2}).encode(),
     "calibration is no time": changed(calibration={"ns": 0, "cores": 2, "workload": 1}).encode(),
     "calibration is not a number": changed(calibration={"ns": float("nan"), "cores": 2, "workload": 1}).encode(),
+    "latency is a number": changed(latency=5).encode(),
+    "latency has three members": changed(latency=[[50, 1, 2]]).encode(),
+    "latency does not ascend": changed(latency=[[50, 2], [99, 1]]).encode(),
+    "percent does not ascend": changed(latency=[[99, 1], [50, 2]]).encode(),
+    "latency is not a number": changed(latency=[[50, float("nan")]]).encode(),
     "versions is a list": changed(versions=["numpy"]).encode(),
     "version is text": json.dumps({**PLAIN, "version": "1"}).encode(),
     "version is null": json.dumps({**PLAIN, "version": None}).encode(),

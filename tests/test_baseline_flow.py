@@ -76,6 +76,7 @@ def test_update_records_what_was_measured(recorded: Run) -> None:
     }
     assert re.fullmatch(r"sha256:[0-9a-f]{16}", entry["setup"]["payload"])
     assert {"rtm", "throughput", "asl", "cpu_per_request", "peak_memory"} <= set(entry["metrics"])
+    assert [percent for percent, _ in entry["latency"]][:5] == [1, 5, 10, 25, 50]
     assert entry["versions"]["pytest-mlpatterns"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", entry["date"])
     said = recorded.section("performance")

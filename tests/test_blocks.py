@@ -149,6 +149,19 @@ def test_cpu_per_request_divides_by_the_successful_answers() -> None:
     assert value(found) == pytest.approx(0.5 * S / 200, rel=0.01)
 
 
+def test_memory_over_time_is_the_highest_reading_of_each_block() -> None:
+    """Around the window the synthetic readings are ten times as high."""
+    course = LaunchBlocks(even_launch(used=usage(rss_bytes=(100,) * 20 + (300,) + (100,) * 40))).memory_over_time()
+    assert [moment for moment, _ in course] == pytest.approx([0.25 * number for number in range(1, 13)])
+    assert [highest for _, highest in course] == [100.0] * 4 + [300.0] + [100.0] * 7
+
+
+def test_blocks_without_a_reading_are_left_out_of_the_course_of_memory() -> None:
+    used = usage(seconds=1.0)
+    course = LaunchBlocks(even_launch(used=used)).memory_over_time()
+    assert [moment for moment, _ in course] == pytest.approx([0.25 * number for number in range(1, 8)])
+
+
 def test_peak_memory_is_the_highest_reading_of_the_window() -> None:
     """Around the window the synthetic readings are ten times as high."""
     found = LaunchBlocks(even_launch(used=usage(rss_bytes=(100, 300, 200)))).peak_memory()
@@ -183,6 +196,7 @@ def test_without_the_processes_there_is_no_load(metric: str) -> None:
     blocks = LaunchBlocks(even_launch())
     assert getattr(blocks, metric)() is None
     assert blocks.load_over_time() == []
+    assert blocks.memory_over_time() == []
 
 
 def test_where_everything_failed_only_the_error_rate_and_the_load_are_known() -> None:

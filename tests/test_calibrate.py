@@ -88,8 +88,10 @@ def test_every_metric_is_a_time_a_rate_or_stays_as_it_is() -> None:
 
 def test_scaling_changes_nothing_else_but_gives_no_anchor() -> None:
     old = replace(entry("rtm"), anchor=Anchor({}, None, "2026-01-01"), calibration=Calibration(30e6, 2, 1))
+    old = replace(old, latency=((50.0, 100.0), (99.0, 300.0)))
     found = scaled(old, 2.0)
-    assert replace(found, metrics=old.metrics, anchor=old.anchor) == old
+    assert replace(found, metrics=old.metrics, anchor=old.anchor, latency=old.latency) == old
+    assert found.latency == ((50.0, 200.0), (99.0, 600.0))
     assert found.anchor is None
     assert [launch.relative_error for launch in found.metrics["rtm"]] == [0.01, 0.02]
 

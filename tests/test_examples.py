@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
 
-    from pytest_mlpatterns.records import TestResult
+    from pytest_mlpatterns.result import TestResult
 
 PATTERNS = (Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single)
 QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart"

@@ -13,10 +13,12 @@ from pytest_mlpatterns.baseline import Anchor, Baselines, Calibration, Entry, re
 from pytest_mlpatterns.config import BaselineMode, read_run_settings
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.ledger import Collected, Ledger
-from pytest_mlpatterns.records import LaunchValue, TestResult
+from pytest_mlpatterns.records import LaunchValue
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pytest_mlpatterns.result import TestResult
 
 TEST = "test_perf.py::test_digits"
 HERE = ENVIRONMENT.machine

@@ -154,7 +154,7 @@ def test_the_result_file_holds_every_result(tmp_path: Path) -> None:
     run = project.run(tmp_path, "--perf-json", "out.json", "-W", "ignore")
     assert run.outcomes == {"passed": 2, "failed": 2}
     data = run.json("out.json")
-    assert (data["format"], data["version"]) == ("pytest-mlpatterns-results", 1)
+    assert (data["format"], data["version"]) == ("pytest-mlpatterns-results", 2)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", data["date"])
     assert {"processor", "cores", "architecture", "python", "versions", "machine"} <= set(data["environment"])
     results = {result["test"].rpartition("::")[2]: result for result in data["results"]}

@@ -14,16 +14,18 @@ import shlex
 from pathlib import Path
 
 import pytest
-from synthetic import ENVIRONMENT, LAYERS, MS, SETUP, S, capacity, judgement, result
+from synthetic import ENVIRONMENT, LAYERS, MS, SETUP, S, capacity, counterpart, judgement, result
 
 from pytest_mlpatterns.baseline import Entry, Update
 from pytest_mlpatterns.catalog import METRICS
+from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.insight import LayerStats
 from pytest_mlpatterns.load.job import Failure, Progress, describe_failures
-from pytest_mlpatterns.records import Estimate, Judgement, LaunchValue, Outcome, TestResult
+from pytest_mlpatterns.records import Estimate, Judgement, LaunchValue, Outcome
 from pytest_mlpatterns.reports.facts import describe_capacity, describe_layer, failure_text
-from pytest_mlpatterns.reports.results import FORMAT, VERSION, results_json
+from pytest_mlpatterns.reports.results import FORMAT, VERSION, Results, read_results, results_json
 from pytest_mlpatterns.reports.terminal import gone_lines, live_text, summary_lines, update_lines
+from pytest_mlpatterns.result import TestResult
 from pytest_mlpatterns.verdict import judge_change, judge_limit
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -331,3 +333,37 @@ def test_the_result_file_has_every_result_and_where_it_was_measured() -> None:
 
 def test_the_result_file_of_no_results_is_valid() -> None:
     assert json.loads(results_json([], ENVIRONMENT, "2026-11-24", ACCOUNT))["results"] == []
+
+
+def test_a_result_file_is_read_back_as_it_was_written() -> None:
+    slower = judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4))
+    judged = result(judgements=(slower,), passed=False, capacities=(capacity(),), reference=counterpart())
+    ranking = [{"group": "test_perf.py::test_digits", "rows": []}]
+    written = Results((result(), judged), ENVIRONMENT, "2026-11-24", ACCOUNT, tuple(ranking))
+    text = results_json(written.results, ENVIRONMENT, written.date, ACCOUNT, ranking)
+    assert read_results(text) == written
+
+
+GOOD = json.loads(results_json([result()], ENVIRONMENT, "2026-11-24", ACCOUNT))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is damaged: "),
+        ("[]", "is no result file of pytest-mlpatterns; name one that pytest --perf-json wrote"),
+        ('{"format": "pytest-mlpatterns-baseline"}', "is no result file of pytest-mlpatterns"),
+        (json.dumps({**GOOD, "version": 1}), "has format version 1, this pytest-mlpatterns reads 2; measure again"),
+        (json.dumps({**GOOD, "version": 3}), "has format version 3, this pytest-mlpatterns reads 2; upgrade"),
+        (json.dumps({**GOOD, "version": "2"}), "has format version '2', this"),
+        (json.dumps({**GOOD, "results": [{}]}), "is damaged: KeyError: "),
+        (json.dumps({**GOOD, "results": 5}), "is damaged: TypeError: "),
+        (json.dumps({**GOOD, "environment": []}), "is damaged: AttributeError: "),
+        (json.dumps({**GOOD, "environment": {}}), "is damaged: TypeError: "),
+    ],
+)
+def test_another_file_than_a_result_file_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ResultFileError) as caught:
+        read_results(text)
+    assert str(caught.value).startswith(words)
+    assert "\n" not in str(caught.value)

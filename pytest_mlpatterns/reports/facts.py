@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.insight import LayerStats
-    from pytest_mlpatterns.records import Capacity, Judgement, TestResult
+    from pytest_mlpatterns.records import Capacity, Judgement
+    from pytest_mlpatterns.result import TestResult
 
 __all__ = ["describe_capacity", "describe_layer", "failure_text"]
 

@@ -1,46 +1,115 @@
-"""The result file of ``--perf-json``: every result of a run, versioned. Takes results, returns text.
+"""The result file of ``--perf-json``: every result of a run, versioned; written, and read back. Results ↔ text.
 
-Format, version 1 (2026): ``{"format": "pytest-mlpatterns-results", "version": 1, "environment": …, "date": …,
-"baseline": …, "results": [...]}``, where a result is :class:`pytest_mlpatterns.records.TestResult`; metrics are
-``[value, low, high]`` in nanoseconds, requests per second, bytes or shares. ``baseline`` says what the run did with the
-baseline file: its ``mode``, the tests that were ``recorded``, those of them ``recorded_although_worse`` with the
-verdict, the entries ``without_test``, and those that were ``pruned``.
+Format, version 2 (2026): ``{"format": "pytest-mlpatterns-results", "version": 2, "date": …, "environment": …,
+"baseline": …, "ranking": [...], "results": [...]}``, where a result is
+:class:`pytest_mlpatterns.result.TestResult` with its ``outcome``; metrics are ``[value, low, high]`` in nanoseconds,
+requests per second, bytes or shares. ``baseline`` says what the run did with the baseline file: its ``mode``, the tests
+that were ``recorded``, those of them ``recorded_although_worse`` with the verdict, the entries ``without_test``, and
+those that were ``pruned``. ``ranking`` orders the patterns of each test that has several, where that was asked for.
+
+Version 1 had no distributions of latency, nothing that a test was compared with, and no ranking. It is not read.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.errors import ResultFileError
+from pytest_mlpatterns.records import Environment
+from pytest_mlpatterns.result import TestResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.records import Environment, TestResult
-
-__all__ = ["FORMAT", "VERSION", "results_json"]
+__all__ = ["FORMAT", "VERSION", "Results", "read_results", "results_json"]
 
 FORMAT = "pytest-mlpatterns-results"
-VERSION = 1
+VERSION = 2
 
 
-def results_json(
-    results: Sequence[TestResult], environment: Environment, date: str, baseline: Mapping[str, object]
-) -> str:
-    """The file's text.
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What a result file holds.
 
-    Args:
+    Attributes:
         results: in the order in which the tests ran.
         environment: in which they ran.
         date: ISO 8601.
         baseline: what the run did with the baseline file, as plain values.
+        ranking: the order of the patterns of each test that has several, as plain values.
     """
+
+    results: tuple[TestResult, ...]
+    environment: Environment
+    date: str
+    baseline: Mapping[str, Any]
+    ranking: tuple[Mapping[str, Any], ...] = ()
+
+
+def results_json(
+    results: Sequence[TestResult],
+    environment: Environment,
+    date: str,
+    baseline: Mapping[str, object],
+    ranking: Sequence[Mapping[str, object]] = (),
+) -> str:
+    """The file's text; the arguments are those of :class:`Results`."""
     data = {
         "format": FORMAT,
         "version": VERSION,
         "date": date,
         "environment": {**asdict(environment), "machine": environment.machine},
         "baseline": dict(baseline),
+        "ranking": [dict(ranked) for ranked in ranking],
         "results": [result.to_json() for result in results],
     }
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    return _laid_out(data) + "\n"
+
+
+def read_results(text: str) -> Results:
+    """What the text of a result file says.
+
+    Raises:
+        ResultFileError: it is damaged, none of ours, or of another version.
+    """
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ResultFileError(f"is damaged: {error}; measure again with --perf-json") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise ResultFileError("is no result file of pytest-mlpatterns; name one that pytest --perf-json wrote")
+    if (version := data.get("version")) != VERSION:
+        mend = "upgrade the package" if isinstance(version, int) and version > VERSION else "measure again"
+        raise ResultFileError(f"has format version {version!r}, this pytest-mlpatterns reads {VERSION}; {mend}")
+    try:
+        environment = {name: value for name, value in data["environment"].items() if name != "machine"}
+        return Results(
+            results=tuple(TestResult.from_json(item) for item in data["results"]),
+            environment=Environment(**environment),
+            date=str(data["date"]),
+            baseline=dict(data["baseline"]),
+            ranking=tuple(dict(ranked) for ranked in data["ranking"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ResultFileError(f"is damaged: {type(error).__name__}: {error}; measure again with --perf-json") from error
+
+
+def _laid_out(value: object, indent: str = "") -> str:
+    """JSON with an object's members on lines of their own, likewise the objects of a list.
+
+    Lists of numbers and objects of counts stay on one line.
+    """
+    inner = indent + " "
+    if isinstance(value, dict) and not all(isinstance(member, int) for member in value.values()):
+        members = [f"{json.dumps(str(name), ensure_ascii=False)}: {_laid_out(value[name], inner)}" for name in value]
+        return _block("{", members, "}", indent)
+    if isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
+        return _block("[", [_laid_out(item, inner) for item in value], "]", indent)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _block(begin: str, lines: Sequence[str], end: str, indent: str) -> str:
+    inner = f"\n{indent} "
+    return f"{begin}{inner}{f',{inner}'.join(lines)}\n{indent}{end}"

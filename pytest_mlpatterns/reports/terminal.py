@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.baseline import Entry, Update
     from pytest_mlpatterns.load.job import Progress
-    from pytest_mlpatterns.records import TestResult
+    from pytest_mlpatterns.result import TestResult
 
 __all__ = ["gone_lines", "live_text", "summary_lines", "update_lines"]
 

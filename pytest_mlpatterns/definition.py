@@ -1,0 +1,53 @@
+"""Where a test is defined: the place that reports, annotations and failures of our own point to."""
+
+from __future__ import annotations
+
+import linecache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.result import Location
+
+if TYPE_CHECKING:
+    import pytest
+
+__all__ = ["location_of", "raise_at_definition"]
+
+_MOST_DECORATOR_LINES = 50
+
+
+def location_of(item: pytest.Item) -> Location | None:
+    """The file and line of a test's ``def``; None for a test that is no Python function."""
+    if (code := _code(item)) is None:
+        return None
+    file, root = Path(code.co_filename), item.config.rootpath
+    inside = file.relative_to(root) if file.is_relative_to(root) else Path(item.nodeid.partition("::")[0])
+    return Location(inside.as_posix(), _definition_line(code))
+
+
+def raise_at_definition(item: pytest.Item, failure: BaseException) -> None:
+    """Raise from the line that defines the test, so that reports point there and not into this package.
+
+    A statement compiled under the test's own file name and line gives a traceback entry that is exactly that.
+    """
+    __tracebackhide__ = True
+    if (code := _code(item)) is None:
+        raise failure
+    name = {"co_name": code.co_name, "co_qualname": code.co_qualname}
+    statement = compile("raise failure from None", code.co_filename, "exec")
+    statement = statement.replace(co_firstlineno=_definition_line(code), **name)
+    exec(statement, {"failure": failure.with_traceback(None)})  # noqa: S102 - our own two words, see above
+
+
+def _code(item: pytest.Item) -> Any:
+    function = getattr(item, "function", None)
+    return getattr(getattr(function, "__wrapped__", None) or function, "__code__", None)
+
+
+def _definition_line(code: Any) -> int:
+    """The line of ``def``, below the decorators."""
+    line: int = code.co_firstlineno
+    for number in range(line, line + _MOST_DECORATOR_LINES):
+        if linecache.getline(code.co_filename, number).lstrip().startswith(("def ", "async def ")):
+            return number
+    return line

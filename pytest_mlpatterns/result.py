@@ -1,0 +1,213 @@
+"""What one perf test came to, as reports and the baseline see it: plain values that travel as JSON.
+
+The result is made from evidence in :mod:`pytest_mlpatterns.account`; this module measures and judges nothing, and must
+not know pytest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal
+
+from pytest_mlpatterns.insight import LayerStats
+from pytest_mlpatterns.records import Capacity, Estimate, Judgement, LaunchValue, Outcome, Setup, Step, Warmup
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Counterpart", "Latency", "LatencyHistogram", "Location", "Percentiles", "State", "TestResult", "group_of"]
+
+Percentiles = tuple[tuple[float, float], ...]
+"""``(percent, nanoseconds)``, both ascending; empty where nothing succeeded."""
+
+
+class State(StrEnum):
+    """What became of a perf test."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNDECIDED = "undecided"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyHistogram:
+    """How many successful requests took how long: ``counts[i]`` from ``edges_ns[i]`` to ``edges_ns[i + 1]``.
+
+    The edges are spaced evenly on a logarithmic scale, and one more than the counts; the last one belongs to its count.
+    """
+
+    edges_ns: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How the latency of the successful requests is distributed, pooled over all launches.
+
+    ``percentiles`` go from 0 to 100, as far into the tail as the number of requests reaches, and are what was seen, not
+    what a percentile is bounded by. ``mean_ns`` and ``sd_ns`` are for those who ask for them: a mean of latencies
+    describes no request.
+    """
+
+    percentiles: Percentiles
+    histogram: LatencyHistogram
+    mean_ns: float
+    sd_ns: float
+
+
+@dataclass(frozen=True, slots=True)
+class Counterpart:
+    """What a test is compared with: a baseline entry, or the same test at another git revision.
+
+    ``name`` is how people are told of it, such as ``main (05428cb)``. ``metrics`` maps a metric's name to ``(value,
+    low, high)``. Against a revision the present was measured once more, block by block beside it:
+    ``present_metrics`` and ``present_latency_percentiles`` are its side of that, which is what belongs beside the
+    other; they are empty for a baseline, beside which the result's own figures belong.
+    """
+
+    kind: Literal["baseline", "revision"]
+    name: str
+    metrics: Mapping[str, tuple[float, float, float]]
+    latency_percentiles: Percentiles = ()
+    present_metrics: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    present_latency_percentiles: Percentiles = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a test is defined: the file relative to pytest's root directory, with slashes, and its line from 1."""
+
+    file: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """One perf test as reports and the baseline see it: plain values only, so that it travels as JSON.
+
+    ``metrics`` maps a metric's name to ``(value, low, high)``; ``launches`` maps it to one ``(value, relative_error)``
+    per launch. ``layers`` is what the pattern's layers counted in the last launch's window. ``load_over_time`` is
+    ``(seconds, deployment's share, machine's share)`` and ``memory_over_time`` ``(seconds, bytes)``, both of the last
+    launch's window. ``warmups`` has one member per launch. ``tolerance`` is the worsening against the baseline that the
+    test accepts. ``group`` is the test's id without its pattern, so that the patterns of one test can stand side by
+    side. ``noise`` says what disturbed the machine in the windows.
+    """
+
+    __test__ = False
+
+    test: str
+    passed: bool
+    setup: Setup
+    metrics: Mapping[str, tuple[float, float, float]]
+    launches: Mapping[str, tuple[tuple[float, float], ...]]
+    judgements: tuple[Judgement, ...]
+    requests: int
+    failed_requests: Mapping[str, int]
+    blocks: int
+    launch_count: int
+    seconds_spent: float
+    baseline_note: str
+    notes: tuple[str, ...]
+    load_over_time: tuple[tuple[float, float, float], ...]
+    capacities: tuple[Capacity, ...]
+    layers: tuple[LayerStats, ...]
+    generator: Mapping[str, float | bool | None]
+    interrupted: bool = False
+    tolerance: float = 0.10
+    latency: Latency | None = None
+    reference: Counterpart | None = None
+    memory_over_time: tuple[tuple[float, float], ...] = ()
+    warmups: tuple[Warmup, ...] = ()
+    noise: tuple[str, ...] = ()
+    group: str = ""
+    location: Location | None = None
+
+    @property
+    def outcome(self) -> State:
+        """What became of the test: a verdict that stayed open makes it undecided, however the test ended."""
+        if self.interrupted:
+            return State.INTERRUPTED
+        if not self.passed:
+            return State.FAILED
+        is_open = any(judgement.outcome is Outcome.INCONCLUSIVE for judgement in self.judgements)
+        return State.UNDECIDED if is_open else State.PASSED
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as dictionaries, lists, text and numbers, with the :attr:`outcome` beside the fields."""
+        plain = {**asdict(self), "outcome": self.outcome.value}
+        for judgement in plain["judgements"]:
+            judgement["outcome"] = str(judgement["outcome"])  # the plain str: execnet takes no subclass
+        return plain
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TestResult:
+        """The inverse of :meth:`to_json`, also after a trip through JSON or between processes."""
+        fields = {name: value for name, value in data.items() if name != "outcome"}
+        return cls(
+            **{
+                **fields,
+                "setup": Setup(**data["setup"]),
+                "metrics": _estimates(data["metrics"]),
+                "launches": {name: _pairs(values) for name, values in data["launches"].items()},
+                "judgements": tuple(_judgement(item) for item in data["judgements"]),
+                "notes": tuple(data["notes"]),
+                "capacities": tuple(_capacity(item) for item in data["capacities"]),
+                "layers": tuple(LayerStats.from_json(item) for item in data["layers"]),
+                "load_over_time": tuple(tuple(moment) for moment in data["load_over_time"]),
+                "latency": None if data["latency"] is None else _latency(data["latency"]),
+                "reference": None if data["reference"] is None else _counterpart(data["reference"]),
+                "memory_over_time": _pairs(data["memory_over_time"]),
+                "warmups": tuple(Warmup(**item) for item in data["warmups"]),
+                "noise": tuple(data["noise"]),
+                "location": None if data["location"] is None else Location(**data["location"]),
+            }
+        )
+
+
+def group_of(test: str, parts: Sequence[str]) -> str:
+    """A test's id without some parts of what stands in its brackets, which dashes separate.
+
+    ``test_perf.py::test_digits[small-cached]`` is of the group ``test_perf.py::test_digits[small]``, given ``cached``.
+    """
+    name, bracket, inside = test.partition("[")
+    inside = inside.removesuffix("]")
+    for part in parts:
+        padded = f"-{inside}-".replace(f"-{part}-", "-", 1)
+        inside = padded[1:-1]
+    return f"{name}{bracket}{inside}]" if inside else name
+
+
+def _pairs(data: Any) -> tuple[tuple[float, float], ...]:
+    return tuple((first, second) for first, second in data)
+
+
+def _estimates(data: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
+    return {name: (value, low, high) for name, (value, low, high) in data.items()}
+
+
+def _judgement(data: Mapping[str, Any]) -> Judgement:
+    change = None if data["change"] is None else Estimate(**data["change"])
+    return Judgement(**{**data, "outcome": Outcome(data["outcome"]), "change": change})
+
+
+def _capacity(data: Mapping[str, Any]) -> Capacity:
+    ladder = tuple(Step(**{**step, "rates_rps": tuple(step["rates_rps"])}) for step in data["ladder"])
+    return Capacity(**{**data, "nmrt": LaunchValue(**data["nmrt"]), "ladder": ladder})
+
+
+def _latency(data: Mapping[str, Any]) -> Latency:
+    histogram = LatencyHistogram(tuple(data["histogram"]["edges_ns"]), tuple(data["histogram"]["counts"]))
+    return Latency(**{**data, "percentiles": _pairs(data["percentiles"]), "histogram": histogram})
+
+
+def _counterpart(data: Mapping[str, Any]) -> Counterpart:
+    return Counterpart(
+        data["kind"],
+        data["name"],
+        _estimates(data["metrics"]),
+        _pairs(data["latency_percentiles"]),
+        _estimates(data["present_metrics"]),
+        _pairs(data["present_latency_percentiles"]),
+    )

@@ -1,0 +1,179 @@
+"""Results of tests keep what they carry, through JSON and between processes, and say what became of the test."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+
+import execnet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import LAYERS, PROPERTY, judgement, result
+
+from pytest_mlpatterns.insight import LayerStats
+from pytest_mlpatterns.records import Capacity, Estimate, Judgement, LaunchValue, Outcome, Setup, Step, Warmup
+from pytest_mlpatterns.result import (
+    Counterpart,
+    Latency,
+    LatencyHistogram,
+    Location,
+    State,
+    TestResult,
+    group_of,
+)
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+NAMES = st.text(min_size=1, max_size=12)
+ESTIMATES = st.builds(Estimate, FINITE, FINITE, FINITE)
+STEPS = st.builds(
+    Step,
+    concurrency=st.integers(1, 4096),
+    rates_rps=st.lists(FINITE, max_size=3).map(tuple),
+    median_ns=st.none() | FINITE,
+    error_ratio=FINITE,
+    limited=st.none() | NAMES,
+)
+CAPACITIES = st.builds(
+    Capacity,
+    nmrt=st.builds(LaunchValue, FINITE, FINITE),
+    concurrency=st.integers(1, 4096),
+    ladder=st.lists(STEPS, max_size=3).map(tuple),
+    stopped=NAMES,
+    at_least=st.booleans(),
+    objective=st.none() | NAMES,
+)
+COUNTS = st.integers(0, 2**62)
+PERCENTILES = st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple)
+LATENCIES = st.builds(
+    Latency,
+    PERCENTILES,
+    st.builds(LatencyHistogram, st.lists(FINITE, max_size=3).map(tuple), st.lists(COUNTS, max_size=2).map(tuple)),
+    FINITE,
+    FINITE,
+)
+FIGURES = st.dictionaries(NAMES, st.tuples(FINITE, FINITE, FINITE), max_size=3)
+COUNTERPARTS = st.builds(
+    Counterpart, st.sampled_from(["baseline", "revision"]), NAMES, FIGURES, PERCENTILES, FIGURES, PERCENTILES
+)
+ANY_LAYER = st.builds(
+    LayerStats,
+    place=st.integers(0, 63),
+    layer=NAMES,
+    counters=st.dictionaries(NAMES, COUNTS, max_size=3),
+    spreads=st.dictionaries(NAMES, st.dictionaries(COUNTS, COUNTS, max_size=3), max_size=2),
+    courses=st.dictionaries(NAMES, st.lists(st.tuples(COUNTS, COUNTS), max_size=3).map(tuple), max_size=2),
+)
+RESULTS = st.builds(
+    TestResult,
+    test=NAMES,
+    passed=st.booleans(),
+    setup=st.builds(Setup, NAMES, NAMES, NAMES, NAMES),
+    metrics=FIGURES,
+    launches=st.dictionaries(NAMES, st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple), max_size=3),
+    judgements=st.lists(
+        st.builds(
+            Judgement,
+            NAMES,
+            st.sampled_from(["limit", "baseline"]),
+            st.sampled_from(Outcome),
+            NAMES,
+            st.none() | ESTIMATES,
+        ),
+        max_size=3,
+    ).map(tuple),
+    requests=st.integers(0, 10**9),
+    failed_requests=st.dictionaries(st.integers(-4, 599).map(str), st.integers(0, 10**9), max_size=3),
+    blocks=st.integers(0, 1000),
+    launch_count=st.integers(0, 100),
+    seconds_spent=FINITE,
+    baseline_note=st.text(max_size=12),
+    notes=st.lists(NAMES, max_size=3).map(tuple),
+    load_over_time=st.lists(st.tuples(FINITE, FINITE, FINITE), max_size=3).map(tuple),
+    capacities=st.lists(CAPACITIES, max_size=2).map(tuple),
+    layers=st.lists(ANY_LAYER, max_size=2).map(tuple),
+    generator=st.dictionaries(NAMES, st.none() | st.booleans() | FINITE, max_size=3),
+    interrupted=st.booleans(),
+    latency=st.none() | LATENCIES,
+    reference=st.none() | COUNTERPARTS,
+    memory_over_time=st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple),
+    warmups=st.lists(st.builds(Warmup, COUNTS, COUNTS, st.none() | st.booleans()), max_size=2).map(tuple),
+    noise=st.lists(NAMES, max_size=2).map(tuple),
+    group=NAMES,
+    location=st.none() | st.builds(Location, NAMES, st.integers(1, 10**6)),
+)
+
+
+@PROPERTY
+@given(RESULTS)
+def test_a_result_survives_a_trip_through_json(original: TestResult) -> None:
+    assert TestResult.from_json(json.loads(json.dumps(original.to_json()))) == original
+
+
+@PROPERTY
+@given(RESULTS)
+def test_a_result_survives_a_trip_between_processes(original: TestResult) -> None:
+    """As pytest-xdist sends it: execnet takes plain values only."""
+    assert TestResult.from_json(execnet.loads(execnet.dumps(original.to_json()))) == original
+
+
+def test_a_result_comes_back_with_the_types_that_it_had() -> None:
+    original = result(judgements=(judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4)),), layers=LAYERS)
+    back = TestResult.from_json(json.loads(json.dumps(original.to_json())))
+    assert isinstance(back.setup, Setup)
+    assert isinstance(back.judgements[0], Judgement)
+    assert back.judgements[0].outcome is Outcome.FAIL
+    assert back.judgements[0].change == Estimate(0.3, 0.2, 0.4)
+    assert back.layers == LAYERS
+    assert back.location == original.location
+    assert all(isinstance(values, tuple) for values in (*back.metrics.values(), *back.launches.values()))
+
+
+def test_a_result_of_another_shape_is_not_taken_for_one() -> None:
+    with pytest.raises(TypeError, match="surprise"):
+        TestResult.from_json({**result().to_json(), "surprise": 1})
+
+
+def test_the_json_of_a_result_has_all_its_fields() -> None:
+    assert set(result().to_json()) == {"outcome", *(field.name for field in fields(TestResult))}
+
+
+def test_pytest_does_not_collect_a_result_as_a_test() -> None:
+    assert TestResult.__test__ is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({}, State.PASSED),
+        ({"judgements": (judgement(Outcome.PASS),)}, State.PASSED),
+        ({"judgements": (judgement(Outcome.PASS), judgement(Outcome.INCONCLUSIVE))}, State.UNDECIDED),
+        ({"passed": False, "judgements": (judgement(Outcome.INCONCLUSIVE),)}, State.FAILED),
+        ({"passed": False}, State.FAILED),
+        ({"passed": False, "interrupted": True}, State.INTERRUPTED),
+    ],
+)
+def test_a_result_says_what_became_of_its_test(changes: dict[str, object], state: State) -> None:
+    found = result(**changes)  # type: ignore[arg-type]
+    assert found.outcome is state
+    assert found.to_json()["outcome"] == str(state)
+    assert type(found.to_json()["outcome"]) is str  # execnet takes no subclass
+
+
+@pytest.mark.parametrize(
+    ("test", "parts", "group"),
+    [
+        ("t.py::test_a", [], "t.py::test_a"),
+        ("t.py::test_a[cached]", ["cached"], "t.py::test_a"),
+        ("t.py::test_a[small-cached]", ["cached"], "t.py::test_a[small]"),
+        ("t.py::test_a[cached-small]", ["cached"], "t.py::test_a[small]"),
+        ("t.py::test_a[a-cached-b]", ["cached"], "t.py::test_a[a-b]"),
+        ("t.py::test_a[cached|batched-rest+json]", ["cached|batched", "rest+json"], "t.py::test_a"),
+        ("t.py::test_a[replicated(balance=shared-socket)]", ["replicated(balance=shared-socket)"], "t.py::test_a"),
+        ("t.py::test_a[cached]", [], "t.py::test_a[cached]"),
+        ("t.py::test_a[uncached]", ["cached"], "t.py::test_a[uncached]"),
+        ("t.py::test_a[a[0]-cached]", ["cached"], "t.py::test_a[a[0]]"),
+    ],
+)
+def test_the_patterns_of_one_test_are_a_group(test: str, parts: list[str], group: str) -> None:
+    assert group_of(test, parts) == group
