@@ -6,6 +6,7 @@ not know pytest.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +17,17 @@ from pytest_mlpatterns.records import Capacity, Estimate, Judgement, LaunchValue
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Counterpart", "Latency", "LatencyHistogram", "Location", "Percentiles", "State", "TestResult", "group_of"]
+__all__ = [
+    "Counterpart",
+    "Latency",
+    "LatencyHistogram",
+    "Location",
+    "Percentiles",
+    "State",
+    "TestResult",
+    "group_of",
+    "interpolated",
+]
 
 Percentiles = tuple[tuple[float, float], ...]
 """``(percent, nanoseconds)``, both ascending; empty where nothing succeeded."""
@@ -164,6 +175,20 @@ class TestResult:
                 "location": None if data["location"] is None else Location(**data["location"]),
             }
         )
+
+
+def interpolated(percentiles: Percentiles, percent: float) -> float:
+    """The latency at a percentile, on the straight line between the two that are told around it.
+
+    Args:
+        percentiles: at least one; beyond the first and the last it is theirs.
+        percent: from 0 to 100.
+    """
+    above = bisect_left(percentiles, (percent,))
+    if above in (0, len(percentiles)):
+        return percentiles[min(above, len(percentiles) - 1)][1]
+    (before, low), (after, high) = percentiles[above - 1], percentiles[above]
+    return low + (high - low) * (percent - before) / (after - before)
 
 
 def group_of(test: str, parts: Sequence[str]) -> str:

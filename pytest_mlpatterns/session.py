@@ -28,7 +28,7 @@ from pytest_mlpatterns.load.ceiling import measure_ceiling, measure_library_over
 from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.measure import Bench, LoadPlan
-from pytest_mlpatterns.observe import environment
+from pytest_mlpatterns.observe import commit, environment
 from pytest_mlpatterns.options import given_ini, given_options
 from pytest_mlpatterns.paired import Pairing
 from pytest_mlpatterns.perf import Perf, Subject
@@ -272,7 +272,13 @@ class PerfSession:
                 self._written += self._ledger.lines
             if self._run.json_file is not None:
                 now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-                text = results_json(self._results, self._environment, now, self._ledger.account())
+                text = results_json(
+                    self._results,
+                    self._environment,
+                    now,
+                    self._ledger.account(),
+                    commit=commit(self._config.rootpath),
+                )
                 self._run.json_file.write_text(text, encoding="utf-8")
                 self._written.append(f"results written to {self._run.json_file}")
         except (MlpatternsError, OSError) as error:

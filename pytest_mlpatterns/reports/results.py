@@ -1,7 +1,7 @@
 """The result file of ``--perf-json``: every result of a run, versioned; written, and read back. Results ↔ text.
 
-Format, version 2 (2026): ``{"format": "pytest-mlpatterns-results", "version": 2, "date": …, "environment": …,
-"baseline": …, "ranking": [...], "results": [...]}``, where a result is
+Format, version 2 (2026): ``{"format": "pytest-mlpatterns-results", "version": 2, "date": …, "commit": …,
+"environment": …, "baseline": …, "ranking": [...], "results": [...]}``, where a result is
 :class:`pytest_mlpatterns.result.TestResult` with its ``outcome``; metrics are ``[value, low, high]`` in nanoseconds,
 requests per second, bytes or shares. ``baseline`` says what the run did with the baseline file: its ``mode``, the tests
 that were ``recorded``, those of them ``recorded_although_worse`` with the verdict, the entries ``without_test``, and
@@ -39,6 +39,7 @@ class Results:
         date: ISO 8601.
         baseline: what the run did with the baseline file, as plain values.
         ranking: the order of the patterns of each test that has several, as plain values.
+        commit: of the code that was measured, with a plus sign where files differed from it; None outside of git.
     """
 
     results: tuple[TestResult, ...]
@@ -46,20 +47,24 @@ class Results:
     date: str
     baseline: Mapping[str, Any]
     ranking: tuple[Mapping[str, Any], ...] = ()
+    commit: str | None = None
 
 
-def results_json(
+def results_json(  # noqa: PLR0913 - the members of the file
     results: Sequence[TestResult],
     environment: Environment,
     date: str,
     baseline: Mapping[str, object],
     ranking: Sequence[Mapping[str, object]] = (),
+    *,
+    commit: str | None = None,
 ) -> str:
     """The file's text; the arguments are those of :class:`Results`."""
     data = {
         "format": FORMAT,
         "version": VERSION,
         "date": date,
+        "commit": commit,
         "environment": {**asdict(environment), "machine": environment.machine},
         "baseline": dict(baseline),
         "ranking": [dict(ranked) for ranked in ranking],
@@ -91,6 +96,7 @@ def read_results(text: str) -> Results:
             date=str(data["date"]),
             baseline=dict(data["baseline"]),
             ranking=tuple(dict(ranked) for ranked in data["ranking"]),
+            commit=data["commit"],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ResultFileError(f"is damaged: {type(error).__name__}: {error}; measure again with --perf-json") from error

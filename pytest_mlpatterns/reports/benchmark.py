@@ -1,0 +1,103 @@
+"""Results in pytest-benchmark's format, which ``pytest-benchmark compare`` and trackers of benchmarks take as it is.
+
+A request is a round, its latency in seconds the duration of that round. ``ops`` is rounds over the sum of their
+durations, as it is there: what one caller gets through, which under a fixed rate says more than the throughput does.
+Everything that the format has no place for, with the throughput, is in ``extra_info``. Results → text.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from dataclasses import asdict
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.result import Latency, TestResult, interpolated
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.reports.results import Results
+
+__all__ = ["FORMAT_VERSION", "benchmark_json"]
+
+FORMAT_VERSION = "5.0.0"
+"""Of the pytest-benchmark whose format this is."""
+_NS_PER_S = 1e9
+
+
+def benchmark_json(results: Results) -> str:
+    """The text of a pytest-benchmark file; tests in which nothing succeeded have no durations and are left out."""
+    environment = results.environment
+    data = {
+        "machine_info": {
+            "node": "",
+            "processor": environment.processor,
+            "machine": environment.architecture,
+            "python_version": environment.python,
+            "cpu": {"count": environment.cores, "brand_raw": environment.processor, "arch": environment.architecture},
+        },
+        "commit_info": {"id": results.commit or "unknown", "dirty": None, "branch": "unknown"},
+        "benchmarks": [_benchmark(result, result.latency) for result in results.results if result.latency],
+        "datetime": results.date,
+        "version": FORMAT_VERSION,
+    }
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+
+def _benchmark(result: TestResult, latency: Latency) -> dict[str, Any]:
+    name = result.test.rpartition("::")[2]
+    _, bracket, inside = name.partition("[")
+    return {
+        "group": result.group if result.group != result.test else None,
+        "name": name,
+        "fullname": result.test,
+        "params": {"pattern": result.setup.pattern} if bracket else None,
+        "param": inside.removesuffix("]") if bracket else None,
+        "extra_info": {
+            "setup": asdict(result.setup),
+            "outcome": result.outcome.value,
+            "metrics": {metric: value for metric, (value, _, _) in result.metrics.items()},
+        },
+        "options": {"timer": "perf_counter", "warmup": True},
+        "stats": _stats(latency),
+    }
+
+
+def _stats(latency: Latency) -> dict[str, Any]:
+    """What pytest-benchmark tells of the durations; outliers are counted by the bins of the histogram."""
+    rounds = sum(latency.histogram.counts)
+    q1, median, q3 = (interpolated(latency.percentiles, percent) for percent in (25, 50, 75))
+    least, most = q1 - 1.5 * (q3 - q1), q3 + 1.5 * (q3 - q1)
+    usual = [ns for _, ns in latency.percentiles if least <= ns <= most] or [median]
+    beyond_sd = _count_beyond(latency, latency.mean_ns - latency.sd_ns, latency.mean_ns + latency.sd_ns)
+    beyond_iqr = _count_beyond(latency, least, most)
+    times = {
+        "min": latency.percentiles[0][1],
+        "max": latency.percentiles[-1][1],
+        "mean": latency.mean_ns,
+        "stddev": latency.sd_ns,
+        "median": median,
+        "iqr": q3 - q1,
+        "q1": q1,
+        "q3": q3,
+        "ld15iqr": min(usual),
+        "hd15iqr": max(usual),
+        "total": latency.mean_ns * rounds,
+    }
+    return {
+        **{name: ns / _NS_PER_S for name, ns in times.items()},
+        "ops": _NS_PER_S / latency.mean_ns if latency.mean_ns else 0.0,
+        "rounds": rounds,
+        "iterations": 1,
+        "stddev_outliers": beyond_sd,
+        "iqr_outliers": beyond_iqr,
+        "outliers": f"{beyond_sd};{beyond_iqr}",
+    }
+
+
+def _count_beyond(latency: Latency, low_ns: float, high_ns: float) -> int:
+    """How many requests lie in bins whose middle is outside."""
+    middles = [(low + high) / 2 for low, high in pairwise(latency.histogram.edges_ns)]
+    first, last = bisect_left(middles, low_ns), bisect_left(middles, high_ns)
+    counts = latency.histogram.counts
+    return sum(counts[:first]) + sum(counts[last:])

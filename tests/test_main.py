@@ -1,0 +1,72 @@
+"""``python -m pytest_mlpatterns``: a result file becomes something else, or one line says why not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from synthetic import ENVIRONMENT, result
+
+from pytest_mlpatterns.__main__ import main
+from pytest_mlpatterns.reports.results import results_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "results.json"
+    path.write_text(results_json([result()], ENVIRONMENT, "2026-11-24", {}), encoding="utf-8")
+    return path
+
+
+def test_export_writes_the_file_that_was_named(file: Path) -> None:
+    assert main(["export", str(file), "-o", str(file.parent / "benchmark.json")]) == 0
+    data = json.loads((file.parent / "benchmark.json").read_text(encoding="utf-8"))
+    assert [one["fullname"] for one in data["benchmarks"]] == ["test_perf.py::test_digits"]
+
+
+def test_without_a_name_it_goes_to_standard_output(file: Path) -> None:
+    command = [sys.executable, "-m", "pytest_mlpatterns", "export", str(file)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+    assert json.loads(done.stdout)["benchmarks"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file or directory"),
+        (b"{", "results.json is damaged: "),
+        (b"\xff\xfe", "results.json 'utf-8' codec can't decode"),
+        (b"{}", "results.json is no result file of pytest-mlpatterns"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told_in_one_line(
+    file: Path, content: bytes | None, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    assert main(["export", str(file)]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    (line,) = told.err.splitlines()
+    assert line.startswith("ERROR: ")
+    assert words in line
+
+
+def test_a_file_that_cannot_be_written_is_told_in_one_line(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(file), "-o", str(file.parent / "no" / "such.json")]) == 2
+    assert "no/such.json" in capsys.readouterr().err
+
+
+def test_a_command_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([])
+    assert caught.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
