@@ -4,8 +4,8 @@ Define the fixtures ``perf_model`` and ``perf_payload``, mark a test with ``perf
 assert on what it measured. The names here are the public ones; they are loaded when first used.
 
 To read the code, go in this order: records, result, insight, load/schedule, load/loop, load/generator, blocks, metrics,
-verdict, baseline, patterns/base, patterns, serve/chain, serve/local, measure, evidence, ratio, paired, perf, session,
-plugin; and for comparisons with a git revision: worktree, importmap, against, reference.
+verdict, baseline, wire, patterns/base, patterns, serve/chain, serve/local, measure, evidence, ratio, paired, perf,
+session, plugin; and for comparisons with a git revision: worktree, importmap, against, reference.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
     from pytest_mlpatterns.records import Estimate, Outcome
     from pytest_mlpatterns.serve.deployment import Deployment
     from pytest_mlpatterns.targets import Url
+    from pytest_mlpatterns.wire import Wire
 
 __version__ = "0.1.0"
 
@@ -92,6 +93,7 @@ _HOMES = {
     "records": ("Estimate", "Outcome"),
     "serve.deployment": ("Deployment",),
     "targets": ("Url",),
+    "wire": ("Wire",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -87,6 +87,7 @@ class ReferenceSide:
             polled=served.polled,
             roots=served.pids,
             on_close=self._stop,
+            wire=served.wire,
         )
         deployment.cold_start_ns = served.cold_start_ns
         return deployment

@@ -17,6 +17,7 @@ from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, Schedule
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.patterns.names import parse_pattern, split_outside_brackets
 from pytest_mlpatterns.units import parse_duration, parse_share
+from pytest_mlpatterns.wire import REST_JSON, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,7 @@ __all__ = [
     "read_pattern",
     "read_run_settings",
     "read_settings",
+    "wires_of",
 ]
 
 MIN_DURATION_NS = 100_000_000
@@ -79,7 +81,7 @@ class Settings:
     payload: object
     model: object
     check: Callable[[Sequence[Any], Sequence[Any]], object] | None
-    wire: str
+    wire: Wire
 
 
 def merge_markers(markers: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]) -> dict[str, Any]:
@@ -136,12 +138,31 @@ def patterns_of(
     return found
 
 
+def wires_of(marker: Mapping[str, Any]) -> tuple[Wire, ...] | None:
+    """The wires that make one test each: a list on the marker; None where it names one, or none.
+
+    Raises:
+        SettingError: an empty list, something that is no wire, or one wire twice.
+    """
+    given, source = marker.get("wire"), "perf(wire=...)"
+    if not isinstance(given, list | tuple):
+        return None
+    if not given:
+        raise SettingError(f"{source} is empty, expected at least one wire; write ['rest+json', 'rest+binary']")
+    found = tuple(_read_wire(item, source) for item in given)
+    for number, wire in enumerate(found):
+        if wire in found[:number]:
+            raise SettingError(f"{source} lists {str(wire)!r} twice, expected each wire once")
+    return found
+
+
 def read_settings(
     marker: Mapping[str, Any],
     options: Mapping[str, object],
     ini: Mapping[str, object],
     *,
     pattern: Pattern | None = None,
+    wire: Wire | None = None,
 ) -> Settings:
     """Merge one test's settings.
 
@@ -150,11 +171,12 @@ def read_settings(
         options: command-line values by option name, None where not given.
         ini: ini values by option name, None or empty text where not given.
         pattern: the member of the marker's list that this test is about.
+        wire: the member of the marker's list of wires that this test is about.
 
     Raises:
         SettingError: a value that cannot be read; the message names where it was given.
     """
-    patterns_of(marker, options, ini)  # a bad list of patterns is told here
+    patterns_of(marker, options, ini), wires_of(marker)  # bad lists are told here
     values: dict[str, Any] = {}
     for name, (read, default) in _READERS.items():
         option = name.replace("_", "-")
@@ -167,10 +189,9 @@ def read_settings(
         else:
             value, source = default, f"perf({name}=...)"
         values[name] = read(value, source)
-    if pattern is not None:
-        values["pattern"] = pattern
     del values["engine"]
-    settings = {**values, "schedule": _read_schedule(marker)}
+    members = {name: member for name, member in (("pattern", pattern), ("wire", wire)) if member is not None}
+    settings = {**values, **members, "schedule": _read_schedule(marker)}
     if (length_ns := settings["schedule"].length_ns) is not None:
         for name in ("duration", "warmup"):
             if marker.get(name) is not None:
@@ -346,6 +367,16 @@ def _whole(most: int, what: str) -> Callable[[object, str], int]:
     return read
 
 
+def _read_wire(value: object, source: str) -> Wire:
+    wire = Wire.parse(value, source) if isinstance(value, str) else value
+    if not isinstance(wire, Wire):
+        raise SettingError(f"{source} is {value!r}, expected a wire; write 'rest+json' or Wire('rest', 'json')")
+    if wire != REST_JSON:
+        raise SettingError(f"{source} is {str(wire)!r}, this version serves 'rest+json'")
+    wire.check_installed(source)
+    return wire
+
+
 def _read_check(value: object, source: str) -> object:
     if value is not None and not callable(value):
         raise SettingError(f"{source} is {value!r}, expected a function; write def check(inputs, outputs): assert ...")
@@ -385,7 +416,10 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
     "payload": (_as_given, None),
     "model": (_as_given, None),
     "check": (_read_check, None),
-    "wire": (_only("rest+json"), "rest+json"),
+    "wire": (
+        lambda value, source: REST_JSON if isinstance(value, list | tuple) else _read_wire(value, source),
+        REST_JSON,
+    ),
     "engine": (_only("local"), "local"),
 }
 """Marker argument → how it is read, and its default."""

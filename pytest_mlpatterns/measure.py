@@ -13,13 +13,13 @@ import numpy as np
 
 from pytest_mlpatterns.errors import DeploymentError, UncountableResultError
 from pytest_mlpatterns.load.generator import LoadInterrupted
-from pytest_mlpatterns.load.job import Event, Job, Progress, WindowOpened
+from pytest_mlpatterns.load.job import Answer, Event, Job, Progress, Spoken, WindowOpened
 from pytest_mlpatterns.load.samples import samples_of
 from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.observe import Observer
 from pytest_mlpatterns.records import GeneratorReport, Launch, Samples, Warmup, Window
 from pytest_mlpatterns.sustain import Search
-from pytest_mlpatterns.wire import WireError, decode_predictions
+from pytest_mlpatterns.wire import WireError, decode_answer, headers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +37,8 @@ __all__ = ["Bench", "Interrupted", "LoadPlan", "job_for"]
 
 _POLL_S = 0.05
 _CHECKED_ANSWERS = 200
+_UNDONE = (b"content-encoding",)
+"""Headers of what the functional client has undone already."""
 MAX_SEARCH_NS = 15_000_000_000
 """Longest capacity search, where the test's budget allows it."""
 
@@ -196,7 +198,7 @@ def _measure(
         raise Interrupted(launch_of(stop.recorded)) from None
     launch = launch_of(recorded)
     if plan.check is not None:
-        _check_answers(plan, recorded.answers)
+        _check_answers(deployment, plan, recorded.answers)
     return launch
 
 
@@ -214,6 +216,7 @@ def job_for(deployment: Deployment, plan: LoadPlan, messages: tuple[bytes, ...])
         warmup_ns=plan.warmup_ns,
         timeout_ns=plan.timeout_ns,
         keep_answers=_CHECKED_ANSWERS if plan.check else 0,
+        spoken=Spoken.GRPC if deployment.wire.protocol == "grpc" else Spoken.HTTP1,
     )
 
 
@@ -230,7 +233,10 @@ def _send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
         raise DeploymentError(f"{deployment.url}: {type(error).__name__}: {error}") from error
     done = time.perf_counter_ns()
     if plan.check is not None:
-        _check_answers(plan, [(0, response.content)] if response.is_success else [])
+        head = b"\r\n" + b"\r\n".join(
+            b"%s: %s" % pair for pair in response.headers.raw if pair[0].lower() not in _UNDONE
+        )
+        _check_answers(deployment, plan, [Answer(0, response.content, head)] if response.is_success else [])
     moment = np.array([started], dtype=np.int64)
     samples = Samples(
         due_ns=moment,
@@ -275,16 +281,21 @@ def _launch(  # noqa: PLR0913, PLR0917 - the pieces of one record
     )
 
 
-def _check_answers(plan: LoadPlan, answers: Sequence[tuple[int, bytes]]) -> None:
+def _check_answers(deployment: Deployment, plan: LoadPlan, answers: Sequence[Answer]) -> None:
     """Hand the user's check the inputs and outputs, index by index."""
     assert plan.check is not None
     if not answers:
         raise UncountableResultError("check= has no successful answer to look at")
     try:
-        outputs = [decode_predictions(body)[0] if plan.payload.bodies else body for _, body in answers]
+        outputs = [
+            decode_answer(deployment.wire, answer.body, headers_of(answer.head), deployment.path)[0]
+            if plan.payload.bodies
+            else answer.body
+            for answer in answers
+        ]
     except (WireError, IndexError) as error:
         raise UncountableResultError(f"check= could not read an answer: {error}") from error
-    verdict = plan.check([plan.payload.inputs[request] for request, _ in answers], outputs)
+    verdict = plan.check([plan.payload.inputs[answer.request] for answer in answers], outputs)
     if verdict is not None and not verdict:
         raise AssertionError(
             f"check= returned {verdict!r} for {len(outputs)} answers from under load; "

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.perf import Perf
     from pytest_mlpatterns.serve.deployment import Deployment
     from pytest_mlpatterns.session import PerfSession
+    from pytest_mlpatterns.wire import Wire
 
 __all__ = ["perf", "perf_deploy", "perf_model", "perf_payload", "perf_target"]
 
@@ -29,8 +30,8 @@ _SESSION = "mlpatterns-session"
 _COLLECTION: pytest.StashKey[_Collection] = pytest.StashKey()
 _MARKER = (
     "perf(pattern=Single(), concurrency=1 | rate_rps=..., duration='3s', warmup='auto', timeout='10s', payload=..., "
-    "model=..., check=..., tolerance=0.10, launches=5, budget='30s', ...): measure the model of this test under load "
-    "and judge it; see pytest-mlpatterns"
+    "model=..., wire='rest+json', check=..., tolerance=0.10, launches=5, budget='30s', ...): measure the model of this "
+    "test under load and judge it; see pytest-mlpatterns"
 )
 
 
@@ -73,20 +74,23 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A list of patterns makes one test each."""
+    """A list of patterns makes one test each, and so does a list of wires."""
     if "_perf_pattern" not in metafunc.fixturenames:
         return
-    from pytest_mlpatterns.config import merge_markers, patterns_of
+    from pytest_mlpatterns.config import merge_markers, patterns_of, wires_of
     from pytest_mlpatterns.errors import SettingError
 
     markers = [(mark.args, mark.kwargs) for mark in metafunc.definition.iter_markers("perf")]
     given = options.given_options(metafunc.config), options.given_ini(metafunc.config)
     try:
-        patterns = patterns_of(merge_markers(markers), *given)
+        merged = merge_markers(markers)
+        patterns, wires = patterns_of(merged, *given), wires_of(merged)
     except SettingError:
         return  # told when the test's settings are read, where a usage error can end the run
     if patterns is not None:
         metafunc.parametrize("_perf_pattern", patterns, ids=[str(pattern) for pattern in patterns], indirect=True)
+    if wires is not None:
+        metafunc.parametrize("_perf_wire", wires, ids=[str(wire) for wire in wires], indirect=True)
 
 
 @pytest.hookimpl(trylast=True)
@@ -133,12 +137,19 @@ def _perf_pattern(request: pytest.FixtureRequest) -> Pattern | None:
 
 
 @pytest.fixture
+def _perf_wire(request: pytest.FixtureRequest) -> Wire | None:
+    """The member of the marker's list of wires that this test is about."""
+    return getattr(request, "param", None)
+
+
+@pytest.fixture
 def perf(
     request: pytest.FixtureRequest,
     perf_model: object,
     perf_payload: object,
     perf_target: object,
     _perf_pattern: object,
+    _perf_wire: object,
 ) -> Iterator[Perf]:
     """The measurement: deployment, load, metrics, assertions. The load runs when the first figure is asked for."""
     with _session(request.config).measurement(
@@ -156,7 +167,7 @@ def perf_deploy(
     def deploy(
         pattern: Pattern | str | None = None,
         *,
-        wire: str = "rest+json",
+        wire: Wire | str = "rest+json",
         model: Any = None,
     ) -> contextlib.AbstractContextManager[Deployment]:
         return _session(request.config).deployed(

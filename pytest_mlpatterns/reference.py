@@ -124,4 +124,5 @@ def _served(deployment: Deployment) -> Served:
         polled=deployment.polled,
         pids=deployment.pids,
         cold_start_ns=deployment.cold_start_ns,
+        wire=deployment.wire,
     )

@@ -121,9 +121,10 @@ class PerfSession:
         """
         for item in items:
             markers = [(mark.args, mark.kwargs) for mark in item.iter_markers("perf")]
-            pattern = getattr(item, "callspec", None) and item.callspec.params.get("_perf_pattern")  # type: ignore[attr-defined]
+            given = getattr(getattr(item, "callspec", None), "params", {})
+            members = {"pattern": given.get("_perf_pattern"), "wire": given.get("_perf_wire")}
             try:
-                item.stash[_SETTINGS] = read_settings(merge_markers(markers), self._options, self._ini, pattern=pattern)
+                item.stash[_SETTINGS] = read_settings(merge_markers(markers), self._options, self._ini, **members)
             except SettingError as error:
                 text = f"{item.nodeid}: {error}"
                 if self._is_worker:  # only the process that distributes the tests can end the run in one line
@@ -169,7 +170,7 @@ class PerfSession:
 
     @contextlib.contextmanager
     def deployed(
-        self, item: pytest.Item, pattern: Pattern | str | None, *, wire: str, model: object, payload: object
+        self, item: pytest.Item, pattern: Pattern | str | None, *, wire: object, model: object, payload: object
     ) -> Iterator[Deployment]:
         """The ``perf_deploy`` fixture: a deployment without load.
 
@@ -179,10 +180,11 @@ class PerfSession:
         """
         if isinstance(pattern, list | tuple):
             raise SettingError(f"perf_deploy({pattern!r}), expected one pattern; start one deployment after the other")
+        if isinstance(wire, list | tuple):
+            raise SettingError(f"perf_deploy(wire={wire!r}), expected one wire; start one deployment after the other")
         settings = read_settings({"pattern": pattern, "wire": wire}, self._options, self._ini)
-        startup = Startup(
-            settings.startup_timeout_ns, None if payload is None else read_payload(payload), self._directory
-        )
+        inputs = None if payload is None else read_payload(payload, settings.wire)
+        startup = Startup(settings.startup_timeout_ns, inputs, self._directory, wire=settings.wire)
         deployment = launch(self._recipe(item, settings.pattern, model, "perf_deploy"), startup)
         try:
             yield deployment
@@ -321,8 +323,9 @@ class PerfSession:
                 f"{item.nodeid} asks for perf but there are no inputs; define a fixture perf_payload that returns "
                 "a list of inputs, or give payload= to the marker"
             )
-        inputs = read_payload(payload)
-        startup = Startup(settings.startup_timeout_ns, inputs, self._directory, self._trees)
+        path = target.path if isinstance(target, Url) else ""
+        inputs = read_payload(payload, settings.wire, path)
+        startup = Startup(settings.startup_timeout_ns, inputs, self._directory, self._trees, settings.wire)
         plan = LoadPlan(
             payload=inputs,
             schedule=settings.schedule,
@@ -336,7 +339,9 @@ class PerfSession:
         def pair(first: Side, second: Side) -> Pairing:
             return Pairing(first, second, self._generator, self._live.of(item.nodeid))
 
-        setup = Setup(str(settings.pattern), str(settings.schedule), settings.wire, inputs.digest, model_version(model))
+        setup = Setup(
+            str(settings.pattern), str(settings.schedule), str(settings.wire), inputs.digest, model_version(model)
+        )
         if target is not None:
             if not isinstance(target, Url):
                 raise SettingError(f"perf_target is {target!r}, expected Url('http://127.0.0.1:8000/predict')")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.load.job import Balance
     from pytest_mlpatterns.load.payload import Payload
     from pytest_mlpatterns.records import Setup
+    from pytest_mlpatterns.wire import Wire
 
 __all__ = ["Offered", "Reason", "ReferenceJob", "Refused", "Served", "StartSide", "StopSide", "Stopped"]
 
@@ -61,6 +62,7 @@ class Served:
     polled: bool
     pids: tuple[int, ...]
     cold_start_ns: int | None
+    wire: Wire
 
 
 @dataclass(frozen=True, slots=True)

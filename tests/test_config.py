@@ -17,11 +17,13 @@ from pytest_mlpatterns.config import (
     read_choice,
     read_run_settings,
     read_settings,
+    wires_of,
 )
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
 from pytest_mlpatterns.options import OPTIONS
 from pytest_mlpatterns.patterns import Batched, Cached, Replicated, Single
+from pytest_mlpatterns.wire import Wire
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,7 +109,7 @@ def test_without_any_argument_the_defaults_are_as_documented() -> None:
     assert (found.duration_ns, found.warmup_ns, found.timeout_ns) == (3 * S, None, 10 * S)
     assert (found.startup_timeout_ns, found.budget_ns, found.launches) == (60 * S, 30 * S, 5)
     assert (found.tolerance, found.inconclusive) == (0.1, InconclusivePolicy.WARN)
-    assert (found.payload, found.model, found.check, found.wire) == (None, None, None, "rest+json")
+    assert (found.payload, found.model, found.check, found.wire) == (None, None, None, Wire("rest", "json"))
 
 
 def check(inputs: object, outputs: object) -> None:
@@ -134,9 +136,9 @@ def check(inputs: object, outputs: object) -> None:
         ("payload", [1, 2], "payload", [1, 2]),
         ("model", "package.module:attribute", "model", "package.module:attribute"),
         ("check", check, "check", check),
-        ("wire", "rest+json", "wire", "rest+json"),
+        ("wire", "rest+json", "wire", Wire("rest", "json")),
         ("duration", "100ms", "duration_ns", S // 10),
-        ("engine", "local", "wire", "rest+json"),
+        ("engine", "local", "wire", Wire("rest", "json")),
     ],
 )
 def test_an_argument_of_the_marker_is_read(argument: str, given: object, field: str, value: object) -> None:
@@ -325,6 +327,29 @@ def test_a_wrong_list_of_patterns_is_named_by_where_it_was_given(
 def test_a_list_of_patterns_is_kept_in_its_order(kind: type) -> None:
     patterns = (Replicated(3), Single(), Replicated(2))
     assert patterns_of({"pattern": kind(patterns)}, {}, {}) == patterns
+
+
+BAD_WIRES = [
+    ([], "perf(wire=...) is empty, expected at least one wire; write ['rest+json', 'rest+binary']"),
+    (["rest+json", 3], "perf(wire=...) is 3, expected a wire; write 'rest+json' or Wire('rest', 'json')"),
+    (["rest+jsn"], "perf(wire=...) is 'rest+jsn', did you mean 'rest+json'? expected 'rest+json', "),
+    (["rest+json", Wire()], "perf(wire=...) lists 'rest+json' twice, expected each wire once"),
+]
+
+
+@pytest.mark.parametrize(("wires", "message"), BAD_WIRES, ids=["empty", "no wire", "no name", "twice"])
+def test_a_list_of_wires_that_makes_no_tests_is_refused(wires: list[Any], message: str) -> None:
+    for read in (wires_of, lambda marker: read_settings(marker, {}, {})):
+        with pytest.raises(SettingError) as caught:
+            read({"wire": wires})
+        assert str(caught.value).startswith(message)
+
+
+def test_a_list_of_wires_makes_one_test_each_and_a_single_one_none() -> None:
+    assert wires_of({"wire": ["rest+json"]}) == (Wire(),)
+    assert wires_of({"wire": "rest+json"}) is None
+    assert wires_of({}) is None
+    assert read_settings({"wire": ["rest+json"]}, {}, {}, wire=Wire()).wire == Wire()
 
 
 BAD_LISTS = [

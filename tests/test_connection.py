@@ -82,6 +82,12 @@ class Bench:
         self.connection = Connection(self, address or self.listener.getsockname(), 0)
         self._peers: list[socket.socket] = []
 
+    @property
+    def kept(self) -> list[tuple[int, bytes]]:
+        """The requests and bodies of the answers that were kept."""
+        assert self.answers is not None
+        return [(answer.request, answer.body) for answer in self.answers.kept]
+
     def completed(self, connection: Connection, now_ns: int, *, failed: bool) -> None:
         assert connection is self.connection
         assert not connection.busy
@@ -172,7 +178,7 @@ def expect(bench: Bench, outcome: int, received: int, body: bytes | None) -> Non
     assert bench.failures == [outcome < 0]
     assert list(bench.recording.received_bytes) == [received]
     if bench.answers is not None:
-        assert bench.answers.kept == ([] if body is None else [(0, body)])
+        assert bench.kept == ([] if body is None else [(0, body)])
 
 
 @pytest.mark.parametrize("name", COMPLETE)
@@ -290,7 +296,7 @@ def test_what_comes_unasked_is_no_row_and_ends_the_connection(bench: Bench, unas
     bench.deliver(bench.request(1), answer(b"mine"))
     assert bench.rows == [200, 200]
     if bench.answers is not None:
-        assert bench.answers.kept == [(0, b"hello"), (1, b"mine")]
+        assert bench.kept == [(0, b"hello"), (1, b"mine")]
 
 
 def test_two_answers_in_one_piece_do_not_answer_the_next_request(bench: Bench) -> None:
@@ -299,7 +305,7 @@ def test_two_answers_in_one_piece_do_not_answer_the_next_request(bench: Bench) -
     bench.deliver(peer, LENGTH + answer(b"stale"))
     assert 200 not in bench.rows[1:], "answered before the server has seen it"
     if bench.answers is not None:
-        assert bench.answers.kept == [(0, b"hello")]
+        assert bench.kept == [(0, b"hello")]
 
 
 @pytest.mark.parametrize("surplus", [b"junk", LENGTH], ids=["junk", "answer"])
@@ -315,7 +321,7 @@ def test_what_follows_the_last_answer_of_a_connection_is_not_held_against_the_ne
     bench.deliver(fresh, answer(b"mine"))
     assert bench.rows == [200, 200]
     if bench.answers is not None:
-        assert bench.answers.kept == [(0, b"hello"), (1, b"mine")]
+        assert bench.kept == [(0, b"hello"), (1, b"mine")]
 
 
 def test_the_beginning_of_an_unasked_answer_is_not_that_of_the_next(bench: Bench) -> None:
@@ -327,7 +333,7 @@ def test_the_beginning_of_an_unasked_answer_is_not_that_of_the_next(bench: Bench
     if not is_closed_now(peer):
         bench.deliver(peer, stale[10:])
     if bench.answers is not None:
-        assert (1, b"stale") not in bench.answers.kept
+        assert (1, b"stale") not in bench.kept
     assert 200 not in bench.rows[1:]
 
 

@@ -110,7 +110,7 @@ class TestJobs:
         with ScriptedServer(lambda request: [Send(answer(b"answer to " + request.body))]) as server:
             recorded = run(generator, a_job([server.address], ClosedLoop(2), keep_answers=10))
         assert recorded.answers
-        assert all(body == b"answer to input %d" % number for number, body in recorded.answers)
+        assert all(answer.body == b"answer to input %d" % answer.request for answer in recorded.answers)
 
     def test_no_process_is_started_before_the_first_job(self, tmp_path: Path) -> None:
         before = our_children()

@@ -312,7 +312,7 @@ class TestFaults:
             job = a_job([server.address], ClosedLoop(1), order=ONE_FIRST, timeout_ns=200 * MS, duration_ns=600 * MS)
             recorded = drive(replace(job, keep_answers=100))
         assert recorded.answers
-        assert {body for _, body in recorded.answers} == {b"input 1"}
+        assert {answer.body for answer in recorded.answers} == {b"input 1"}
 
     def test_nothing_listening_is_tried_again_at_most_once_a_tick_by_every_caller(self) -> None:
         samples = samples_of(drive(a_job([("127.0.0.1", refused_port())], ClosedLoop(4), duration_ns=300 * MS)))
@@ -371,7 +371,7 @@ class TestFaults:
         with ScriptedServer(lambda _: [Send(answer(body), piece_bytes=1000)]) as server:
             recorded = drive(a_job([server.address], ClosedLoop(2), keep_answers=10))
         assert recorded.answers
-        assert all(kept == body for _, kept in recorded.answers)
+        assert all(answer.body == body for answer in recorded.answers)
         assert set(samples_of(recorded).received_bytes.tolist()) == {len(answer(body))}
 
 
@@ -497,8 +497,9 @@ class TestAnswersKept:
         with ScriptedServer(lambda request: [Send(answer(b"answer to " + request.body))]) as server:
             recorded = drive(a_job([server.address], ClosedLoop(4), keep_answers=20))
         assert 0 < len(recorded.answers) <= 20
-        for number, body in recorded.answers:
-            assert body == b"answer to input %d" % number
+        for kept in recorded.answers:
+            assert kept.body == b"answer to input %d" % kept.request
+            assert kept.head.startswith(b"HTTP/1.1 200 ")
 
     def test_none_are_kept_unasked(self, server: ScriptedServer) -> None:
         assert drive(a_job([server.address], ClosedLoop(1))).answers == []
@@ -509,14 +510,14 @@ class TestAnswersKept:
 
         with ScriptedServer(script) as server:
             recorded = drive(a_job([server.address], ClosedLoop(1), keep_answers=20))
-        assert {body for _, body in recorded.answers} == {b"fine"}
-        assert {number for number, _ in recorded.answers} <= {1, 3}
+        assert {answer.body for answer in recorded.answers} == {b"fine"}
+        assert {answer.request for answer in recorded.answers} <= {1, 3}
 
     def test_answers_of_the_warm_up_are_not_kept(self) -> None:
         opened = threading.Event()
         with ScriptedServer(lambda _: [Send(answer(b"window" if opened.is_set() else b"warm-up"))]) as server:
             job = a_job([server.address], ClosedLoop(1), warmup_ns=100 * MS, keep_answers=10_000)
             recorded = drive(job, lambda _: opened.set())
-        bodies = [body for _, body in recorded.answers]
+        bodies = [answer.body for answer in recorded.answers]
         assert bodies.count(b"warm-up") <= 1  # the one that was on its way when the window opened
         assert b"window" in bodies

@@ -94,7 +94,10 @@ def test_an_ipv6_host_stands_in_brackets() -> None:
 def test_inputs_come_from_anything_that_can_be_gone_through(given_inputs: Any) -> None:
     payload = read_payload(given_inputs)
     assert len(payload.inputs) == 2
-    assert payload.bodies == (b'{"instances":[[1.5,2.5]]}', b'{"instances":[[3.5,4.5]]}')
+    assert tuple(body.joined() for body in payload.bodies) == (
+        b'{"instances":[[1.5,2.5]]}',
+        b'{"instances":[[3.5,4.5]]}',
+    )
 
 
 def test_of_a_function_that_never_ends_the_first_inputs_are_taken() -> None:
@@ -132,8 +135,8 @@ REQUEST = httpx.Request("POST", "http://test/", json=1)
         (list, "perf_payload is type, expected a list of inputs"),
         (lambda: 5, "perf_payload is a function that returns int, expected one that yields inputs"),
         (lambda: "text", "perf_payload is a function that returns str, expected one that yields inputs"),
-        ([1, 2, object()], "perf_payload item 2 is object, which cannot be sent: "),
-        ([b"raw"], "perf_payload item 0 is bytes, which cannot be sent: "),
+        ([1, 2, object()], "perf_payload item 2 is object, which cannot be sent over rest+json: "),
+        ([b"raw"], "perf_payload item 0 is bytes, which cannot be sent over rest+json: "),
         ([REQUEST, 1], "perf_payload mixes inputs and httpx.Request objects, expected one kind; the first input is"),
         ([1, 1, REQUEST], "perf_payload mixes inputs and httpx.Request objects, expected one kind; the first request"),
     ],
@@ -189,7 +192,7 @@ def test_ready_made_requests_keep_their_method_path_headers_and_body() -> None:
             request("POST", "http://elsewhere:9/form", data={"a": "b"}),
         ]
     )
-    assert payload.bodies == ()
+    assert tuple(body.joined() for body in payload.bodies) == ()
     put, get, post = parsed(payload)
     assert (put.method, put.url) == ("PUT", b"/a%20b?x=1&y=%C3%BC")
     assert json.loads(put.body) == {"q": 1}

@@ -145,6 +145,28 @@ def test_patterns_of_the_command_line_make_tests_of_those_that_name_none(
     ]
 
 
+def test_the_id_names_the_pattern_and_then_the_wire_of_lists(pytester: pytest.Pytester) -> None:
+    body = """
+        import pytest
+
+        @pytest.mark.perf(wire=["rest+json"])
+        def test_wires(perf): pass
+
+        @pytest.mark.perf(pattern=["single", "cached"], wire=["rest+json"])
+        def test_both(perf): pass
+
+        @pytest.mark.perf(wire="rest+json")
+        def test_one(perf): pass
+    """
+    run = EMPTY.with_file("test_it.py", body).run_inside(pytester, "--collect-only", "-q")
+    assert [line.removeprefix("test_it.py::") for line in run.out.splitlines() if "::" in line] == [
+        "test_wires[rest+json]",
+        "test_both[single-rest+json]",
+        "test_both[cached-rest+json]",
+        "test_one",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -89,10 +89,10 @@ def offered(limit: int, count: int) -> Answers:
 @given(limit=st.integers(1, 50), count=st.integers(0, 1000))
 def test_kept_answers_are_bounded_evenly_spread_and_in_order(limit: int, count: int) -> None:
     kept = offered(limit, count).kept
-    numbers = [number for number, _ in kept]
+    numbers = [answer.request for answer in kept]
     assert len(kept) <= limit
     assert len(kept) >= min(count, (limit + 1) // 2)
-    assert all(body == b"%d" % number for number, body in kept)
+    assert all(answer.body == b"%d" % answer.request for answer in kept)
     strides = set(np.diff(numbers).tolist())
     assert len(strides) <= 1
     if kept:
@@ -103,11 +103,11 @@ def test_kept_answers_are_bounded_evenly_spread_and_in_order(limit: int, count: 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8])
 def test_while_there_is_room_every_answer_is_kept(count: int) -> None:
-    assert [number for number, _ in offered(8, count).kept] == list(range(count))
+    assert [answer.request for answer in offered(8, count).kept] == list(range(count))
 
 
 def test_one_more_than_there_is_room_for_drops_every_second() -> None:
-    assert [number for number, _ in offered(4, 5).kept] == [0, 2, 4]
+    assert [answer.request for answer in offered(4, 5).kept] == [0, 2, 4]
 
 
 def test_cleared_answers_begin_anew() -> None:
@@ -116,4 +116,4 @@ def test_cleared_answers_begin_anew() -> None:
     assert answers.kept == []
     for number in range(4):
         answers.offer(number, b"")
-    assert [number for number, _ in answers.kept] == [0, 1, 2, 3]
+    assert [answer.request for answer in answers.kept] == [0, 1, 2, 3]

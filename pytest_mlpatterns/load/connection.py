@@ -227,7 +227,7 @@ class Connection:
         owner.recording.add(self.due_ns, self._sent_ns, now_ns, outcome, self.request, self.target, self._received)
         if owner.answers is not None:
             if 200 <= outcome < 300:
-                owner.answers.offer(self.request, b"".join(self._chunks))
+                owner.answers.offer(self.request, b"".join(self._chunks), self._final_head())
             self._chunks.clear()
         owner.completed(self, now_ns, failed=failed)
 
@@ -287,12 +287,15 @@ class Connection:
 
     def _ends_with_connection(self) -> bool:
         """Whether the answer has neither length nor chunks, so that the end of the connection is its end."""
-        if self._keep_alive():
-            return False
+        head = self._final_head()
+        return not self._keep_alive() and bool(head) and _DELIMITED.search(head) is None
+
+    def _final_head(self) -> bytes:
+        """The head of the answer itself, after any interim ones; empty where it is not complete, or very long."""
         head, complete, rest = self._head.partition(b"\r\n\r\n")
         while complete and _INTERIM.match(head):
             head, complete, rest = rest.partition(b"\r\n\r\n")
-        return bool(complete) and _DELIMITED.search(head) is None
+        return head if complete else b""
 
     def _watch(self, events: int) -> None:
         assert self._socket is not None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records import GeneratorReport, Warmup, Window
 
 __all__ = [
+    "Answer",
     "Balance",
     "Event",
     "Failure",
@@ -26,6 +27,7 @@ __all__ = [
     "Recorded",
     "Remote",
     "Share",
+    "Spoken",
     "Warm",
     "WindowOpened",
     "describe_failures",
@@ -37,6 +39,13 @@ class Balance(Enum):
 
     ROUND_ROBIN = "round-robin"
     LEAST_OUTSTANDING = "least-outstanding"
+
+
+class Spoken(Enum):
+    """How our own connections speak to a server."""
+
+    HTTP1 = "HTTP/1.1"
+    GRPC = "gRPC"
 
 
 class Failure(IntEnum):
@@ -90,13 +99,13 @@ class Share:
 class Job:
     """One stretch of load.
 
-    ``addresses`` are ``(host, port)``; ``messages`` are complete HTTP/1.1 requests, drawn in turn. ``warmup_ns`` is a
-    fixed time, or None to let the data decide. A schedule with a length of its own is the window as a whole; its
-    warm-up is one caller. ``keep_answers`` asks for up to so many ``(request index, body)`` pairs, spread over the
-    window. ``order`` gives the indices of messages in the order in which they are drawn (unsigned 32-bit, native,
-    begun again at its end); empty draws them in turn. ``follow``: an answer of 202 is not the end of a request; its
-    result is asked for where ``Location`` says, until it is there. Where ``remote`` is set, a client library drives the
-    load and ``addresses``, ``balance`` and ``follow`` are of no matter.
+    ``addresses`` are ``(host, port)``; ``messages`` are complete requests as ``spoken`` has them, drawn in turn.
+    ``warmup_ns`` is a fixed time, or None to let the data decide. A schedule with a length of its own is the window as
+    a whole; its warm-up is one caller. ``keep_answers`` asks for up to so many answers, spread over the window.
+    ``order`` gives the indices of messages in the order in which they are drawn (unsigned 32-bit, native, begun again
+    at its end); empty draws them in turn. ``follow``: an answer of 202 is not the end of a request; its result is asked
+    for where ``Location`` says, until it is there. Where ``remote`` is set, a client library drives the load and
+    ``addresses``, ``balance``, ``spoken`` and ``follow`` are of no matter.
     """
 
     addresses: tuple[tuple[str, int], ...]
@@ -111,6 +120,16 @@ class Job:
     remote: Remote | None = None
     follow: bool = False
     share: Share = Share()
+    spoken: Spoken = Spoken.HTTP1
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that was kept: to which request, its body, and the head that came with it (status line, headers)."""
+
+    request: int
+    body: bytes
+    head: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,5 +175,5 @@ class Recorded:
     window: Window
     warmup: Warmup
     generator: GeneratorReport
-    answers: list[tuple[int, bytes]]
+    answers: list[Answer]
     stopped_early: bool

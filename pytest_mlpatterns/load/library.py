@@ -16,7 +16,7 @@ from pytest_mlpatterns.load.course import TICK_NS, Course
 from pytest_mlpatterns.load.job import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pytest_mlpatterns.load.job import Event, Job, Recorded, Remote
 
@@ -93,12 +93,14 @@ class LibraryLoop:
         method, path, headers, body = self._requests[request]
         sent_ns = perf_counter_ns()
         due_ns = sent_ns if due_ns is None else due_ns
-        answer = b""
+        answer = head = b""
         try:
             prepared = self._client.request(method, self._remote.origin + path).headers(headers).body_bytes(body)
             response = await prepared.build().send()
             answer = bytes(await response.bytes())
             outcome = int(response.status)
+            if self._course.answers is not None:
+                head = _head_of(response.headers)
         except exceptions.RequestTimeoutError:
             outcome = Failure.TIMEOUT.value
         except exceptions.ConnectError:
@@ -111,7 +113,7 @@ class LibraryLoop:
         course = self._course
         course.recording.add(due_ns, sent_ns, now, outcome, request, 0, len(answer))
         if course.answers is not None and 200 <= outcome < 300:
-            course.answers.offer(request, answer)
+            course.answers.offer(request, answer, head)
         course.answered(due_ns, now, failed=outcome < 0)
 
 
@@ -122,6 +124,11 @@ def parse_message(message: bytes) -> tuple[str, str, dict[str, str], bytes]:
     method, path, _version = first.split(" ")
     pairs = (line.partition(": ")[::2] for line in lines)
     return method, path, {name: value for name, value in pairs if name.lower() not in _FRAMING}, body
+
+
+def _head_of(headers: Mapping[str, str]) -> bytes:
+    """The head of an answer as our own connections see it; its first line is of no matter."""
+    return "\r\n".join(["", *(f"{name}: {value}" for name, value in headers.items())]).encode("latin-1")
 
 
 def _client_of(remote: Remote, timeout_ns: int) -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.load.alarm import Alarm
 from pytest_mlpatterns.load.connection import Connection
 from pytest_mlpatterns.load.course import TICK_NS, Course
-from pytest_mlpatterns.load.job import Balance, Failure
+from pytest_mlpatterns.load.job import Balance, Failure, Spoken
 from pytest_mlpatterns.load.poller import new_selector
 from pytest_mlpatterns.load.schedule import ClosedLoop, Stages
 
@@ -27,6 +27,7 @@ __all__ = ["MAX_OPEN_LOOP_CONNECTIONS", "LoadLoop"]
 
 MAX_OPEN_LOOP_CONNECTIONS = 1024
 """An open loop opens connections as it needs them, up to this many over all addresses."""
+_CONNECTIONS = {Spoken.HTTP1: Connection}
 
 
 class LoadLoop:
@@ -103,6 +104,7 @@ class _Pool:
     def __init__(self, loop: LoadLoop, job: Job) -> None:
         self._loop = loop
         self._addresses = job.addresses
+        self._new_connection = _CONNECTIONS[job.spoken]
         self._several = len(job.addresses) > 1
         self._least_outstanding = job.balance is Balance.LEAST_OUTSTANDING
         self._idle: list[list[Connection]] = [[] for _ in job.addresses]
@@ -168,7 +170,7 @@ class _Pool:
             connection.close()
 
     def _make(self, target: int) -> Connection:
-        connection = Connection(self._loop, self._addresses[target], target)
+        connection = self._new_connection(self._loop, self._addresses[target], target)
         self._all.append(connection)
         return connection
 

@@ -9,13 +9,13 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.load.draw import Uniform, Zipf
-from pytest_mlpatterns.wire import CONTENT_TYPE, WireError, encode_instances
+from pytest_mlpatterns.wire import REST_JSON, Body, Wire, WireError, encode_request
 
 if TYPE_CHECKING:
     import httpx
@@ -33,33 +33,24 @@ _FRAMING = ("host", "content-length", "transfer-encoding")
 class Payload:
     """Inputs and what is sent for them, index by index.
 
-    ``inputs`` holds what the user gave. ``bodies`` holds the encoded body of each, or is empty where the inputs are
-    ``httpx.Request`` objects, which carry their own. ``draw`` None draws them in turn.
+    ``inputs`` holds what the user gave. ``bodies`` holds the encoded body of each, in one piece, or is empty where the
+    inputs are ``httpx.Request`` objects, which carry their own. ``digest`` is the identity of what is sent, for the
+    baseline. ``draw`` None draws them in turn.
     """
 
     inputs: tuple[Any, ...]
-    bodies: tuple[bytes, ...]
+    bodies: tuple[Body, ...]
+    digest: str
     draw: Uniform | Zipf | None = None
-
-    @property
-    def digest(self) -> str:
-        """Identity of what is sent, for the baseline: SHA-256 over bodies and draw, 16 hexadecimal digits of it."""
-        sha = hashlib.sha256()
-        if self.draw is not None:
-            sha.update(str(self.draw).encode())
-        for body in self.bodies or [_signature(request) for request in self.inputs]:
-            sha.update(len(body).to_bytes(8, "little"))
-            sha.update(body)
-        return f"sha256:{sha.hexdigest()[:16]}"
+    wire: Wire = REST_JSON
 
     def messages(self, host: str, port: int, path: str) -> tuple[bytes, ...]:
         """Complete requests for a server at this address; ``httpx.Request`` objects keep their own path and headers."""
         if not self.bodies:
             return tuple(_message_of(request) for request in self.inputs)
         name = f"[{host}]" if ":" in host else host
-        head = f"POST {path} HTTP/1.1\r\nhost: {name}:{port}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: "
-        prefix = head.encode("ascii")
-        return tuple(b"%s%d\r\n\r\n%s" % (prefix, len(body), body) for body in self.bodies)
+        first = f"POST {path} HTTP/1.1\r\nhost: {name}:{port}\r\n"
+        return tuple(b"".join([_head(first, body), *body.parts]) for body in self.bodies)
 
     def order(self) -> bytes:
         """The order in which requests are drawn, as :class:`pytest_mlpatterns.load.job.Job` takes it."""
@@ -68,33 +59,34 @@ class Payload:
     def first(self, path: str) -> dict[str, Any]:
         """The first request as arguments of ``httpx.Client.request``, for a functional check before the load."""
         if self.bodies:
-            headers = {"content-type": CONTENT_TYPE}
-            return {"method": "POST", "url": path, "content": self.bodies[0], "headers": headers}
+            body = self.bodies[0]
+            return {"method": "POST", "url": path, "content": body.joined(), "headers": dict(body.headers)}
         request: httpx.Request = self.inputs[0]
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _FRAMING}
         url = request.url.raw_path.decode("ascii")
         return {"method": request.method, "url": url, "content": request.read(), "headers": headers}
 
 
-def read_payload(given: object) -> Payload:
-    """Turn what ``perf_payload`` or ``payload=`` gave into bodies of REST JSON V1, one input each.
+def read_payload(given: object, wire: Wire = REST_JSON, path: str = "") -> Payload:
+    """Turn what ``perf_payload`` or ``payload=`` gave into bodies of requests, one input each.
 
     Args:
         given: a non-empty iterable of inputs (Python values, or numpy arrays and scalars) or of ``httpx.Request``; a
             function that yields them, of which the first 10,000 are taken; a path of a file with one JSON value a line;
             or one of these in :class:`Uniform` or :class:`Zipf`, to draw from it at random instead of in turn.
+        wire: how inputs are encoded.
+        path: where they are sent to; empty for our own servers.
 
     Raises:
-        SettingError: empty, not iterable, an input that JSON cannot hold, both kinds mixed, or over 256 MiB.
+        SettingError: empty, not iterable, an input that the wire cannot hold, both kinds mixed, or over 256 MiB.
     """
-    if isinstance(given, Uniform | Zipf):
-        return replace(read_payload(given.inputs), draw=given)
+    draw, given = (given, given.inputs) if isinstance(given, Uniform | Zipf) else (None, given)
     inputs = _inputs_of(given)
     if not inputs:
         raise SettingError("perf_payload is empty, expected at least one input; return a list such as [[5.1, 3.5]]")
     requests = [_is_request(item) for item in inputs]
     if all(requests):
-        return Payload(inputs, ())
+        return Payload(inputs, (), _digest(draw, map(_signature, inputs)), draw, wire)
     if any(requests):
         raise SettingError(
             "perf_payload mixes inputs and httpx.Request objects, expected one kind; "
@@ -104,19 +96,36 @@ def read_payload(given: object) -> Payload:
     size = 0
     for number, item in enumerate(inputs):
         try:
-            bodies.append(encode_instances([item]))
+            body = encode_request(wire, [item], path)
         except WireError as error:
             raise SettingError(
-                f"perf_payload item {number} is {type(item).__name__}, which cannot be sent: {error}; "
+                f"perf_payload item {number} is {type(item).__name__}, which cannot be sent over {wire}: {error}; "
                 "give numbers, text, lists, dictionaries or numpy arrays"
             ) from error
-        size += len(bodies[-1])
+        bodies.append(Body((body.joined(),), body.headers))
+        size += body.size
         if size > MAX_PAYLOAD_BYTES:
             raise SettingError(
                 f"perf_payload makes over {MAX_PAYLOAD_BYTES >> 20} MiB of requests by item {number} of {len(inputs)}; "
                 "give a sample of the inputs"
             )
-    return Payload(inputs, tuple(bodies))
+    return Payload(inputs, tuple(bodies), _digest(draw, (body.joined() for body in bodies)), draw, wire)
+
+
+def _digest(draw: Uniform | Zipf | None, texts: Iterable[bytes]) -> str:
+    """SHA-256 over what is sent and how it is drawn, 16 hexadecimal digits of it."""
+    sha = hashlib.sha256()
+    if draw is not None:
+        sha.update(str(draw).encode())
+    for text in texts:
+        sha.update(len(text).to_bytes(8, "little"))
+        sha.update(text)
+    return f"sha256:{sha.hexdigest()[:16]}"
+
+
+def _head(first: str, body: Body) -> bytes:
+    headers = "".join(f"{name}: {value}\r\n" for name, value in body.headers)
+    return f"{first}{headers}content-length: {body.size}\r\n\r\n".encode("ascii")
 
 
 def _inputs_of(given: object) -> tuple[Any, ...]:

@@ -10,6 +10,8 @@ from array import array
 from pickle import PickleBuffer
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.load.job import Answer
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -76,16 +78,16 @@ class Answers:
         self._limit = limit
         self._stride = 1
         self._offered = 0
-        self.kept: list[tuple[int, bytes]] = []
+        self.kept: list[Answer] = []
 
-    def offer(self, request: int, body: bytes) -> None:
+    def offer(self, request: int, body: bytes, head: bytes = b"") -> None:
         """Consider one answer to the request of this index."""
         if self._offered % self._stride == 0:
             if len(self.kept) >= self._limit:
                 del self.kept[1::2]
                 self._stride *= 2
             if self._offered % self._stride == 0:
-                self.kept.append((request, body))
+                self.kept.append(Answer(request, body, head))
         self._offered += 1
 
     def clear(self) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.stores import without_password
+from pytest_mlpatterns.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,7 +73,7 @@ class Apart:
     """So many processes that each hold what is inside; ``role`` names them in messages and logs.
 
     ``takes_load`` says that as the outermost of a composition they need no process before them: the load itself is
-    balanced over them.
+    balanced over them. ``wire`` is how they are spoken to; None: as the deployment is.
     """
 
     inside: Node
@@ -81,13 +82,15 @@ class Apart:
     replicas: int = 1
     spread: Spread = Spread.ROUND_ROBIN
     takes_load: bool = False
+    wire: Wire | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Behind:
     """What an engine puts in the place of :class:`Apart` once it runs: where its processes answer predict requests.
 
-    ``in_flight`` is how many requests one of them should be given at a time by a queue.
+    ``in_flight`` is how many requests one of them should be given at a time by a queue; ``wire`` is how they are spoken
+    to.
     """
 
     addresses: tuple[tuple[str, int], ...]
@@ -95,6 +98,7 @@ class Behind:
     place: int
     least_outstanding: bool
     in_flight: int
+    wire: Wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +246,7 @@ def _written(value: object) -> str:
         return f"[{','.join(map(_written, value))}]"
     if isinstance(value, str) and "://" in value:
         return without_password(value)
-    return str(value) if isinstance(value, str | int | float) or value is None else name_of(value)
+    return str(value) if isinstance(value, str | int | float | Wire) or value is None else name_of(value)
 
 
 def name_of(target: object) -> str:

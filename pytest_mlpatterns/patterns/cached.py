@@ -24,7 +24,8 @@ from pytest_mlpatterns.patterns.base import Node, Pattern, Wrap, build, whole
 from pytest_mlpatterns.patterns.layer import RequestError, matched, needs_loop
 from pytest_mlpatterns.patterns.stores import check_store
 from pytest_mlpatterns.units import parse_duration
-from pytest_mlpatterns.wire import WireError, decode_predictions, encode_predictions
+from pytest_mlpatterns.wire import WireError
+from pytest_mlpatterns.wire.v1 import decode_predictions, encode_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence

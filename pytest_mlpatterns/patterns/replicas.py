@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.base import MAX_PROCESSES, Apart, Node, Pattern, Spread, build, whole
+from pytest_mlpatterns.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,18 +75,31 @@ class Microservice(Pattern):
 
     Args:
         replicas: processes of the service behind the gateway, which take turns; 1..63.
+        wire: how the gateway speaks to it, a :class:`Wire` or its short form, over REST; None: as clients speak to the
+            gateway, or ``rest+binary`` where they speak gRPC.
 
     Raises:
-        SettingError: another number.
+        SettingError: another number or wire.
     """
 
     replicas: int = 1
+    wire: Wire | str | None = None
 
     __str__ = Pattern.__str__
 
     def __post_init__(self) -> None:
         whole(self, "replicas", 1, MAX_PROCESSES - 1)
+        if self.wire is None:
+            return
+        if isinstance(self.wire, str):
+            object.__setattr__(self, "wire", Wire.parse(self.wire, "Microservice(wire=...)"))
+        if not isinstance(self.wire, Wire) or self.wire.protocol != "rest":
+            raise SettingError(
+                f"Microservice(wire={str(self.wire)!r}), expected a wire over REST; write 'rest+json' or 'rest+binary'"
+            )
+        self.wire.check_installed("Microservice(wire=...)")
 
     def build(self, place: int, rest: Sequence[Pattern]) -> Node:
         """The rest in processes of its own."""
-        return Apart(build(place + 1, rest), "service", place, self.replicas)
+        assert not isinstance(self.wire, str)  # made a value above
+        return Apart(build(place + 1, rest), "service", place, self.replicas, wire=self.wire)

@@ -18,7 +18,8 @@ import orjson
 
 from pytest_mlpatterns.patterns.layer import RequestError, matched
 from pytest_mlpatterns.serve.model import user_traceback
-from pytest_mlpatterns.wire import CONTENT_TYPE, WireError, decode_instances, encode_error, encode_predictions
+from pytest_mlpatterns.wire import WireError
+from pytest_mlpatterns.wire.v1 import CONTENT_TYPE, decode_instances, encode_error, encode_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

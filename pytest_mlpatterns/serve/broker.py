@@ -19,7 +19,7 @@ from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.queued import refusal_of_full
 from pytest_mlpatterns.patterns.stores import without_password
-from pytest_mlpatterns.wire import decode_error, decode_predictions, encode_instances
+from pytest_mlpatterns.wire.v1 import decode_error, decode_predictions, encode_instances
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -70,8 +70,8 @@ class Chain:
         match node:
             case Call(target):
                 inner: Inner = target.load()  # packed by the engine
-            case Behind(addresses, path, place, least):
-                inner = Hop(addresses, path, self._tally(place, "hop"), least_outstanding=least)
+            case Behind(addresses, path, place, least, wire=wire):
+                inner = Hop(addresses, path, self._tally(place, "hop"), wire=wire, least_outstanding=least)
             case Wrap(Queued() as pattern, place, (inside,)):
                 inner = self.queue = self._queue_before(inside, pattern, place)
             case Wrap(pattern, place, inside, names):
@@ -104,7 +104,7 @@ class Chain:
             return self._broker_queue
         assert isinstance(inside, Behind)
         hops = self._tally(place, "hop")
-        workers = [Hop([address], inside.path, hops) for address in inside.addresses]
+        workers = [Hop([address], inside.path, hops, wire=inside.wire) for address in inside.addresses]
         return Queueing(pattern, workers, inside.in_flight, tally)
 
     def _store(self, pattern: Cached, place: int) -> Any:

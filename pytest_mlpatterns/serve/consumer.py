@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.queued import MAX_ATTEMPTS
 from pytest_mlpatterns.serve.broker import GROUP, LOST, PAUSE_S, answers_key, connect, requests_key
-from pytest_mlpatterns.wire import decode_instances, encode_error, encode_predictions
+from pytest_mlpatterns.wire.v1 import decode_instances, encode_error, encode_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.insight import PatternStats, merged_layers
 from pytest_mlpatterns.load.job import Balance
-from pytest_mlpatterns.wire import CONTENT_TYPE, WireError, decode_predictions, encode_instances
+from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, decode_answer, encode_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,6 +46,7 @@ class Deployment:
         on_close: ends what somebody else started, once.
         remote: how load is driven where our own connections cannot: https, HTTP/2.
         host: the name that requests are for, where it is not the first address.
+        wire: how inputs and outputs travel.
     """
 
     def __init__(  # noqa: PLR0913 - the facts of a deployment, all by name
@@ -62,12 +63,14 @@ class Deployment:
         on_close: Callable[[], None] | None = None,
         remote: Remote | None = None,
         host: str | None = None,
+        wire: Wire = REST_JSON,
     ) -> None:
         self.model_name = model_name
         self.addresses = tuple(addresses)
         self.path = path
         self.balance = balance
         self.remote = remote
+        self.wire = wire
         self.host = host or self.addresses[0][0]
         self.cold_start_ns: int | None = None
         self.polled = polled
@@ -102,17 +105,22 @@ class Deployment:
         """Ask for one input over HTTP, the faces taking turns.
 
         Returns:
-            The output, as JSON gives it back.
+            The output, as the wire gives it back.
 
         Raises:
-            DeploymentError: an answer other than 200, or not of the form expected.
+            DeploymentError: the wire cannot hold the input, or the answer is another than 200 or not of its form.
         """
         import httpx
 
         client = self._client(next(self._turns) % len(self.addresses))
         try:
-            request = {"content": encode_instances([value]), "headers": {"content-type": CONTENT_TYPE}}
+            body = encode_request(self.wire, [value], self.path)
+            request = {"content": body.joined(), "headers": dict(body.headers)}
             response = self.ask(client, {"method": "POST", "url": self.path, **request}, _CLIENT_TIMEOUT_S)
+        except WireError as error:
+            raise DeploymentError(
+                f"predict({type(value).__name__}) cannot be sent over {self.wire}: {error}"
+            ) from error
         except httpx.HTTPError as error:
             raise DeploymentError(f"{client.base_url}: {type(error).__name__}: {error}{self._epitaph()}") from error
         if response.status_code != httpx.codes.OK:
@@ -120,9 +128,18 @@ class Deployment:
                 f"{response.url} answered {response.status_code}: {response.text[:2000]}{self._epitaph()}"
             )
         try:
-            return decode_predictions(response.content)[0]
+            return self.outputs_of(response)[0]
         except (WireError, IndexError) as error:
             raise DeploymentError(f"{response.url} answered something else than one prediction: {error}") from error
+
+    def outputs_of(self, response: httpx.Response) -> Sequence[Any]:
+        """The outputs in an answer to a functional request.
+
+        Raises:
+            WireError: it is no such answer.
+        """
+        headers = {name: value for name, value in response.headers.items() if name != "content-encoding"}  # undone
+        return decode_answer(self.wire, response.content, headers, self.path)
 
     def stats(self) -> PatternStats:
         """What the deployment knows of itself since its start.

@@ -1,6 +1,6 @@
 """From one service process to another: predict requests over keep-alive connections, answers to their own callers.
 
-The bytes are those of the public face, so that what a hop costs is what it costs in a real deployment. The service
+The bytes are those of a public face, so that what a hop costs is what it costs in a real deployment. The service
 behind says in the standard header ``Server-Timing`` how long it worked; the rest of the way there and back is the hop.
 """
 
@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, cast
 import httptools
 
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
-from pytest_mlpatterns.wire import CONTENT_TYPE, WireError, decode_error, decode_predictions, encode_instances
+from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, decode_answer, encode_request
+from pytest_mlpatterns.wire.v1 import decode_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.patterns.layer import Tally
+    from pytest_mlpatterns.wire import Body
 
 __all__ = ["Hop"]
 
@@ -31,6 +33,7 @@ class Hop:
         addresses: ``(host, port)`` of its replicas.
         path: path that takes predict requests.
         tally: counts calls, errors and the time of the way.
+        wire: how inputs and outputs travel.
         least_outstanding: ask the replica with the fewest requests under way, instead of each in turn.
 
     Raises:
@@ -39,8 +42,15 @@ class Hop:
     """
 
     def __init__(
-        self, addresses: Sequence[tuple[str, int]], path: str, tally: Tally, *, least_outstanding: bool = False
+        self,
+        addresses: Sequence[tuple[str, int]],
+        path: str,
+        tally: Tally,
+        *,
+        wire: Wire = REST_JSON,
+        least_outstanding: bool = False,
     ) -> None:
+        self._wire = wire
         self._pools = [_Pool(address, path) for address in addresses]
         self._tally = tally
         self._turns = itertools.cycle(self._pools)
@@ -49,7 +59,7 @@ class Hop:
     async def __call__(self, instances: list[Any]) -> Sequence[Any]:
         """Ask for the outputs of these inputs."""
         try:
-            body = encode_instances(instances)
+            body = encode_request(self._wire, instances)
         except WireError as error:
             raise RequestError(500, f"inputs of the service behind cannot be sent to it: {error}") from error
         pool = min(self._pools, key=lambda one: one.under_way) if self._least_outstanding else next(self._turns)
@@ -64,7 +74,7 @@ class Hop:
         self._tally.count("calls")
         self._tally.time("hop_ns", max(perf_counter_ns() - started - answer.worked_ns, 0))
         try:
-            return decode_predictions(answer.body)
+            return decode_answer(self._wire, answer.body, answer.headers)
         except WireError as error:
             raise RequestError(502, f"the service behind answered something else than predictions: {error}") from error
 
@@ -75,18 +85,17 @@ class _Pool:
     def __init__(self, address: tuple[str, int], path: str) -> None:
         self._address = address
         host, port = address
-        head = f"POST {path} HTTP/1.1\r\nhost: {host}:{port}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: "
-        self._head = head.encode("ascii")
+        self._head = f"POST {path} HTTP/1.1\r\nhost: {host}:{port}\r\n".encode("ascii")
         self._idle: list[_Connection] = []
         self.under_way = 0
 
-    async def ask(self, body: bytes) -> _Connection:
+    async def ask(self, body: Body) -> _Connection:
         """One request; the connection that comes back holds its answer until it is asked again."""
         self.under_way += 1
         try:
             connection = self._free_connection() or await self._connect()
             try:
-                await connection.ask(b"%s%d\r\n\r\n%s" % (self._head, len(body), body))
+                await connection.ask(self._message(body))
             except BaseException:
                 connection.close()  # also where the caller went away: an answer may still come
                 raise
@@ -94,6 +103,10 @@ class _Pool:
             return connection
         finally:
             self.under_way -= 1
+
+    def _message(self, body: Body) -> bytes:
+        headers = "".join(f"{name}: {value}\r\n" for name, value in body.headers)
+        return b"".join([self._head, f"{headers}content-length: {body.size}\r\n\r\n".encode("ascii"), *body.parts])
 
     def _free_connection(self) -> _Connection | None:
         while self._idle:
@@ -116,6 +129,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self.status = 0
         self.body = b""
+        self.headers: dict[str, str] = {}
         self.worked_ns = 0
         self.retry_after_s: int | None = None
         self.is_closed = False
@@ -129,6 +143,7 @@ class _Connection(asyncio.Protocol):
     async def ask(self, message: bytes) -> None:
         """Send a request and await the whole of its answer."""
         self._chunks.clear()
+        self.headers = {}
         self.worked_ns = 0
         self.retry_after_s = None
         self._answer = asyncio.get_running_loop().create_future()
@@ -156,6 +171,8 @@ class _Connection(asyncio.Protocol):
             self.worked_ns = int(float(value.rpartition(b"dur=")[2]) * 1e6)
         elif name == b"retry-after" and value.isdigit():
             self.retry_after_s = int(value)
+        else:
+            self.headers[name.decode("latin-1")] = value.decode("latin-1")
 
     def on_body(self, chunk: bytes) -> None:
         self._chunks.append(chunk)

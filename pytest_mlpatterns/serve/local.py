@@ -34,9 +34,9 @@ from pytest_mlpatterns.serve.worker import (
     Ready,
     WorkerJob,
     listening_socket,
-    predict_path,
 )
 from pytest_mlpatterns.units import format_duration
+from pytest_mlpatterns.wire import REST_JSON, Wire, codec_of
 
 if TYPE_CHECKING:
     import socket
@@ -58,13 +58,14 @@ _CONNECT_TIMEOUT_S = 5.0
 class Startup:
     """How a deployment is started: the time limit, a first request (None: health alone), where its logs go.
 
-    ``trees`` as :class:`pytest_mlpatterns.serve.worker.WorkerJob` takes them.
+    ``trees`` as :class:`pytest_mlpatterns.serve.worker.WorkerJob` takes them. ``wire`` is how clients speak to it.
     """
 
     timeout_ns: int
     payload: Payload | None
     directory: Path
     trees: tuple[Path, Path] | None = None
+    wire: Wire = REST_JSON
 
 
 def launch(recipe: Recipe, startup: Startup) -> Deployment:
@@ -87,7 +88,8 @@ def launch(recipe: Recipe, startup: Startup) -> Deployment:
     deployment = Deployment(
         model_name=recipe.name,
         addresses=addresses,
-        path=predict_path(recipe.name),
+        path=codec_of(startup.wire).path(recipe.name),
+        wire=startup.wire,
         balance=Balance.LEAST_OUTSTANDING if least else Balance.ROUND_ROBIN,
         members=launching.members,
         helpers=launching.helpers,
@@ -161,8 +163,10 @@ class _Launching:
 
     def _behind(self, apart: Apart, *, guarded: bool = False) -> Behind:
         least = apart.spread is Spread.LEAST_OUTSTANDING
+        wire = apart.wire or self._startup.wire.between_processes
         addresses = self.start(apart, guarded=guarded)
-        return Behind(addresses, predict_path(self._name), apart.place, least, in_flight(apart.inside))
+        path = codec_of(wire).path(self._name)
+        return Behind(addresses, path, apart.place, least, in_flight(apart.inside), wire)
 
     def _consumers(self, url: str, apart: Apart) -> Consumers:
         stream = f"{self._identity}:{len(self.members)}"
@@ -230,6 +234,7 @@ def attach(target: Url, startup: Startup) -> Deployment:
         path=target.path,
         roots=[] if target.pid is None else [target.pid],
         remote=_remote(target),
+        wire=startup.wire,
     )
     try:
         if startup.payload is not None:

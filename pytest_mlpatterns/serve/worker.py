@@ -39,7 +39,6 @@ __all__ = [
     "WorkerJob",
     "WorkerStats",
     "listening_socket",
-    "predict_path",
 ]
 
 BACKLOG = 2048
@@ -120,11 +119,6 @@ def listening_socket() -> socket.socket:
     listener.bind(("127.0.0.1", 0))
     listener.listen(BACKLOG)
     return listener
-
-
-def predict_path(name: str) -> str:
-    """The path that takes predict requests for a model of this name."""
-    return f"/v1/models/{name}:predict"
 
 
 def main() -> None:

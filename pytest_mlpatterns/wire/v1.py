@@ -1,18 +1,23 @@
-"""Inputs and outputs as bytes: REST JSON V1, as KServe and TF Serving define it.
+"""REST JSON V1, as KServe and TF Serving define it.
 
-``{"instances": [...]}`` out, ``{"predictions": [...]}`` back, ``{"error": text}`` where it went wrong. Both ends use
-this module; it must not know sockets or HTTP.
+``{"instances": [...]}`` out, ``{"predictions": [...]}`` back, ``{"error": text}`` where it went wrong.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from pytest_mlpatterns.wire.body import Body, Headers, WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 __all__ = [
     "CONTENT_TYPE",
-    "WireError",
+    "JSON_V1",
+    "JsonV1",
     "decode_error",
     "decode_instances",
     "decode_predictions",
@@ -24,8 +29,34 @@ __all__ = [
 CONTENT_TYPE = "application/json"
 
 
-class WireError(ValueError):
-    """Bytes that are not the message they should be, or values that the message cannot hold."""
+_HEADERS = (("content-type", CONTENT_TYPE),)
+
+
+class JsonV1:
+    """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`."""
+
+    def path(self, model: str) -> str:
+        """The path that takes predict requests."""
+        return f"/v1/models/{model}:predict"
+
+    def encode_inputs(self, inputs: Sequence[Any]) -> Body:
+        """A predict request."""
+        return Body((encode_instances(list(inputs)),), _HEADERS)
+
+    def decode_inputs(self, body: bytes, _headers: Headers) -> list[Any]:
+        """The instances."""
+        return decode_instances(body)
+
+    def encode_outputs(self, outputs: Any) -> Body:
+        """An answer."""
+        return Body((encode_predictions(outputs),), _HEADERS)
+
+    def decode_outputs(self, body: bytes, _headers: Headers) -> list[Any]:
+        """The predictions."""
+        return decode_predictions(body)
+
+
+JSON_V1 = JsonV1()
 
 
 def encode_instances(instances: list[Any]) -> bytes:

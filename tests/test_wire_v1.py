@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import PROPERTY
 
-from pytest_mlpatterns.wire import (
+from pytest_mlpatterns.wire import WireError
+from pytest_mlpatterns.wire.v1 import (
     CONTENT_TYPE,
-    WireError,
     decode_instances,
     decode_predictions,
     encode_error,

@@ -1,0 +1,100 @@
+"""A wire as users name it: protocol, codec and compression, in short ``rest+json+gzip``. It must not know any bytes."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from dataclasses import dataclass
+
+from pytest_mlpatterns.errors import SettingError
+
+__all__ = ["REST_JSON", "Wire"]
+
+_CODECS = {"rest": ("json", "binary", "msgpack"), "grpc": ("protobuf",)}
+_COMPRESSIONS = ("gzip", "zstd", "br")
+_NEEDED = {"msgpack": ("msgpack", "wires"), "zstd": ("zstandard", "wires"), "br": ("brotli", "wires")}
+"""Part of a wire → the package that it needs, and the extra that brings it."""
+_SHORT = {"grpc": "grpc+protobuf"}
+_ALLOWED = (
+    "'rest+json', 'rest+binary' or 'rest+msgpack', each also with '+gzip', '+zstd' or '+br' (such as "
+    "'rest+json+gzip'), or 'grpc'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How requests and answers travel: a frozen, comparable value that prints in its short form.
+
+    Args:
+        protocol: ``"rest"`` or ``"grpc"``.
+        codec: ``"json"``: REST JSON as KServe and TF Serving define it (V1), or the Open Inference Protocol (V2) where
+            the path ends in ``/infer``; ``"binary"``: V2 with the binary tensor extension; ``"msgpack"``: V1 with
+            MessagePack in the place of JSON, arrays as arrays; ``"protobuf"``: V2 over gRPC.
+        compression: of requests and answers: ``"gzip"``, ``"zstd"``, ``"br"``, or None.
+
+    Raises:
+        SettingError: an unknown one, or a combination that there is not.
+    """
+
+    protocol: str = "rest"
+    codec: str = "json"
+    compression: str | None = None
+
+    def __post_init__(self) -> None:
+        known = self.codec in _CODECS.get(self.protocol, ())
+        if not known or (self.compression is not None and self.compression not in _COMPRESSIONS):
+            raise SettingError(f"{self!r}, expected {_ALLOWED}")
+        if self.protocol == "grpc" and self.compression is not None:
+            raise SettingError(f"{self!r}, expected no compression over gRPC; write 'grpc'")
+
+    @classmethod
+    def parse(cls, text: str, source: str = "Wire.parse") -> Wire:
+        """Read the short form.
+
+        Args:
+            text: ``"rest+json"``, ``"rest+binary+zstd"``, ``"grpc"``.
+            source: where it was given, for the message.
+
+        Raises:
+            SettingError: an unknown one; lists what is allowed.
+        """
+        try:
+            protocol, codec, *compression = _SHORT.get(text, text).split("+")
+            return cls(protocol, codec, *compression)
+        except (SettingError, ValueError, TypeError):
+            every = [f"{protocol}+{codec}" for protocol, codecs in _CODECS.items() for codec in codecs]
+            every += [f"{plain}+{compression}" for plain in every for compression in _COMPRESSIONS]
+            close = difflib.get_close_matches(text, [*every, *_SHORT], n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise SettingError(f"{source} is {text!r}, {hint}expected {_ALLOWED}") from None
+
+    def __str__(self) -> str:
+        if self.protocol == "grpc":
+            return "grpc"
+        return "+".join(filter(None, (self.protocol, self.codec, self.compression)))
+
+    def check_installed(self, source: str) -> None:
+        """Refuse a wire that needs packages which are not there.
+
+        Args:
+            source: where it was given, for the message.
+
+        Raises:
+            SettingError: names the package and how it is installed.
+        """
+        for part in (self.protocol, self.codec, self.compression):
+            package, extra = _NEEDED.get(part or "", (None, ""))
+            if package is not None and importlib.util.find_spec(package) is None:
+                raise SettingError(
+                    f"{source} is {str(self)!r}, which needs the package {package}, which is not installed; "
+                    f"install it: pip install 'pytest-mlpatterns[{extra}]'"
+                )
+
+    @property
+    def between_processes(self) -> Wire:
+        """What the processes of a deployment speak with each other, where its clients speak this."""
+        return Wire("rest", "binary") if self.protocol == "grpc" else self
+
+
+REST_JSON = Wire()
+"""The wire where nobody names one."""
