@@ -13,21 +13,22 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.load.alarm import Alarm
 from pytest_mlpatterns.load.connection import Connection
 from pytest_mlpatterns.load.course import TICK_NS, Course
-from pytest_mlpatterns.load.job import Balance, Failure, Spoken
+from pytest_mlpatterns.load.http1 import Http1
+from pytest_mlpatterns.load.job import Balance, Failure
 from pytest_mlpatterns.load.poller import new_selector
 from pytest_mlpatterns.load.schedule import ClosedLoop, Stages
 
 if TYPE_CHECKING:
     import selectors
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
+    from pytest_mlpatterns.load.dialogue import Dialogue
     from pytest_mlpatterns.load.job import Event, Job, Recorded
 
 __all__ = ["MAX_OPEN_LOOP_CONNECTIONS", "LoadLoop"]
 
 MAX_OPEN_LOOP_CONNECTIONS = 1024
 """An open loop opens connections as it needs them, up to this many over all addresses."""
-_CONNECTIONS = {Spoken.HTTP1: Connection}
 
 
 class LoadLoop:
@@ -40,14 +41,13 @@ class LoadLoop:
 
     def __init__(self, job: Job, tell: Callable[[Event], None]) -> None:
         self.selector: selectors.BaseSelector = new_selector()
-        self.messages: Sequence[bytes] = job.messages
-        self.follow = job.follow
         self._timeout_ns = job.timeout_ns
         self._pool = _Pool(self, job)
         self._course = Course(job, self._pool.send, tell)
         self.recording = self._course.recording
         self.answers = self._course.answers
         self.connect_ns = self._course.connect_ns
+        self.dialogue = _dialogues(job)
 
     def run(self) -> Recorded:
         """Drive the load to its end."""
@@ -98,13 +98,17 @@ class LoadLoop:
                 return
 
 
+def _dialogues(job: Job) -> Callable[[str], Dialogue]:
+    """What begins a dialogue of the job's protocol with a host of that name."""
+    return lambda host: Http1(job.messages, host, follow=job.follow, keep=job.keep_answers > 0)
+
+
 class _Pool:
     """The connections to every address, which of them is free, and the requests that wait for one."""
 
     def __init__(self, loop: LoadLoop, job: Job) -> None:
         self._loop = loop
         self._addresses = job.addresses
-        self._new_connection = _CONNECTIONS[job.spoken]
         self._several = len(job.addresses) > 1
         self._least_outstanding = job.balance is Balance.LEAST_OUTSTANDING
         self._idle: list[list[Connection]] = [[] for _ in job.addresses]
@@ -170,7 +174,7 @@ class _Pool:
             connection.close()
 
     def _make(self, target: int) -> Connection:
-        connection = self._new_connection(self._loop, self._addresses[target], target)
+        connection = Connection(self._loop, self._addresses[target], target)
         self._all.append(connection)
         return connection
 

@@ -1,0 +1,160 @@
+"""HTTP/1.1 as the client of one connection: prepared requests, and answers that httptools finds the end of.
+
+It must not know sockets, or when a request is due.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import httptools
+
+from pytest_mlpatterns.load.job import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.load.dialogue import Bytes
+
+__all__ = ["Http1"]
+
+_HEAD_BYTES = 1 << 16
+_ACCEPTED = 202
+_INTERIM = re.compile(rb"HTTP/\d\.\d 1")
+_LOCATION = re.compile(rb"\r\nlocation:[ \t]*(/[!-~]*)", re.IGNORECASE)
+_DELIMITED = re.compile(rb"\r\n(?:content-length|transfer-encoding)[ \t]*:", re.IGNORECASE)
+
+
+class Http1:
+    """A :class:`pytest_mlpatterns.load.dialogue.Dialogue`.
+
+    Args:
+        messages: complete requests.
+        host: the name that follow-up requests are for.
+        follow: an answer of 202 is not the end of a request; its result is asked for where ``Location`` says.
+        keep: keep the bodies of answers.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_feed",
+        "_follow",
+        "_head",
+        "_host",
+        "_keep_alive",
+        "_messages",
+        "_received",
+        "_status",
+        "_status_code",
+        "outbox",
+        "used_up",
+    )
+    duplex = False
+
+    def __init__(self, messages: Sequence[bytes], host: str, *, follow: bool, keep: bool) -> None:
+        self.used_up = False
+        self.outbox: list[Bytes] = []
+        self._messages = messages
+        self._host = host
+        self._follow = follow
+        self._received = 0
+        self._head = b""
+        self._status_code = 0
+        self._chunks: list[bytes] = []
+        parser = httptools.HttpResponseParser(self if keep else _Completion(self))
+        self._feed, self._status, self._keep_alive = (
+            parser.feed_data,
+            parser.get_status_code,
+            parser.should_keep_alive,
+        )
+
+    def opening(self) -> bytes:
+        """Nothing."""
+        return b""
+
+    def ask(self, request: int) -> bytes:
+        """A prepared request."""
+        self._received = 0
+        self._status_code = 0
+        self._chunks.clear()
+        return self._messages[request]
+
+    def take(self, data: bytes) -> int:
+        """A piece of the answer has come, maybe its last, maybe more than it."""
+        if not self._received:
+            self._head = data
+        elif self._received < _HEAD_BYTES:
+            self._head += data
+        self._received += len(data)
+        try:
+            self._feed(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            if not self._status_code:
+                return Failure.MALFORMED
+            self.used_up = True
+        if self._status_code == _ACCEPTED and self._follow:
+            return self._ask_for_result()
+        return self._status_code
+
+    def take_idle(self, _data: bytes) -> bool:
+        """An answer to nothing: this peer cannot be trusted with another request."""
+        return False
+
+    def end(self) -> int:
+        """The end of the connection is that of an answer without a length; otherwise the answer is lost."""
+        return self._status() if self._received and self._ends_with_connection() else 0
+
+    def body(self) -> bytes:
+        """The answer's body."""
+        return b"".join(self._chunks)
+
+    def head(self) -> bytes:
+        """The head of the answer itself, after any interim ones; empty where it is not complete, or very long."""
+        head, complete, rest = self._head.partition(b"\r\n\r\n")
+        while complete and _INTERIM.match(head):
+            head, complete, rest = rest.partition(b"\r\n\r\n")
+        return head if complete else b""
+
+    def on_message_begin(self) -> None:
+        """Called by the parser at the first byte of an answer."""
+        if self._status_code:  # a second answer to one request
+            self.used_up = True
+
+    def on_body(self, chunk: bytes) -> None:
+        """Called by the parser with a piece of an answer's body, where answers are kept."""
+        if not self._status_code:
+            self._chunks.append(chunk)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser at the last byte of an answer."""
+        status = self._status()
+        if status >= 200 and not self._status_code:  # below: 100 Continue, 103 Early Hints; the answer proper follows
+            self._status_code = status
+            self.used_up = not self._keep_alive()  # known only here
+
+    def _ask_for_result(self) -> int:
+        """The request was accepted; ask for its result, which the service holds back for a while until it is there."""
+        location = _LOCATION.search(self._head)
+        if location is None or self.used_up:
+            return Failure.MALFORMED if location is None else Failure.CLOSED
+        self._status_code = 0
+        self._received = 0
+        self._chunks.clear()
+        self.outbox.append(b"GET %s HTTP/1.1\r\nhost: %s\r\n\r\n" % (location[1], self._host.encode("ascii")))
+        return 0
+
+    def _ends_with_connection(self) -> bool:
+        """Whether the answer has neither length nor chunks, so that the end of the connection is its end."""
+        head = self.head()
+        return not self._keep_alive() and bool(head) and _DELIMITED.search(head) is None
+
+
+class _Completion:
+    """Hides ``on_body`` from the parser, which then spares itself the copy of every body."""
+
+    __slots__ = ("on_message_begin", "on_message_complete")
+
+    def __init__(self, dialogue: Http1) -> None:
+        self.on_message_begin = dialogue.on_message_begin
+        self.on_message_complete = dialogue.on_message_complete
