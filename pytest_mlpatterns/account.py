@@ -65,7 +65,7 @@ def result_of(  # noqa: PLR0913 - the pieces of one record, by name
         failed_requests={str(code): count for code, count in metrics.failures.items()},
         blocks=metrics.blocks,
         launch_count=len(metrics.launches),
-        seconds_spent=evidence.spent_s,
+        seconds_spent=evidence.spent_s + evidence.paired_s,
         baseline_note=baseline_note,
         notes=_notes(metrics, evidence, setup),
         load_over_time=tuple(metrics.load_over_time()),

@@ -53,18 +53,28 @@ class ReferenceSide:
         """The revision as messages name it."""
         return f"{self._worktree.revision.name} ({self._worktree.revision.short})"
 
+    def begin(self) -> None:
+        """Start its process and let it collect the test, while the caller does something else; once is enough.
+
+        Raises:
+            DeploymentError: its process ended.
+        """
+        if self._child is None:
+            log = self._directory / f"reference-{id(self):x}.log"
+            self._child = Child("pytest_mlpatterns.reference", log=log)
+            tree = self._worktree
+            self._send(self._child, ReferenceJob(self._test, tree.directory, tree.present_root, tree.root))
+
     def offer(self) -> Offered:
-        """What the test measures there; starts its process.
+        """What the test measures there; starts its process where :meth:`begin` did not.
 
         Raises:
             NothingToCompareError: the test does not exist there, or cannot be collected or set up there.
             DeploymentError: its process ended, or says nothing in time.
         """
-        log = self._directory / f"reference-{id(self):x}.log"
-        self._child = Child("pytest_mlpatterns.reference", log=log)
-        tree = self._worktree
-        job = ReferenceJob(self._test, tree.directory, tree.present_root, tree.root)
-        offered = self._ask(self._child, job, self._timeout_ns / 1e9)
+        self.begin()
+        assert self._child is not None
+        offered = self._answer(self._child, self._timeout_ns / 1e9)
         assert isinstance(offered, Offered)
         return offered
 
@@ -102,9 +112,18 @@ class ReferenceSide:
         if self._child is not None:
             self._ask(self._child, StopSide(), _STOP_TIMEOUT_S)
 
-    def _ask(self, child: Child, question: ReferenceJob | StartSide | StopSide, timeout_s: float) -> Any:
+    def _ask(self, child: Child, question: StartSide | StopSide, timeout_s: float) -> Any:
+        self._send(child, question)
+        return self._answer(child, timeout_s)
+
+    def _send(self, child: Child, question: ReferenceJob | StartSide | StopSide) -> None:
         try:
             child.send(question)
+        except ChildError as error:
+            raise DeploymentError(f"{self._test} at {self.name}: {error}") from error
+
+    def _answer(self, child: Child, timeout_s: float) -> Any:
+        try:
             answer = child.receive(timeout_s)
         except ChildError as error:
             raise DeploymentError(f"{self._test} at {self.name}: {error}") from error

@@ -16,7 +16,7 @@ from pytest_mlpatterns.metrics import Metrics
 from pytest_mlpatterns.records import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from pytest_mlpatterns.load.capacity import Objective
     from pytest_mlpatterns.measure import Bench
@@ -35,6 +35,7 @@ class Evidence:
 
     Attributes:
         spent_s: seconds spent on measuring so far.
+        paired_s: seconds spent on comparisons that measure both sides by turns.
         interrupted: Ctrl-C ended the last launch early.
         dropped: launches in which the load generator was the limit, measured again.
     """
@@ -47,6 +48,7 @@ class Evidence:
         self._capacities: list[Capacity] = []
         self._metrics: Metrics | None = None
         self.spent_s = 0.0
+        self.paired_s = 0.0
         self.interrupted = False
         self.dropped = 0
 
@@ -66,6 +68,12 @@ class Evidence:
         """Measure until there are so many launches, or the budget is spent; one in any case."""
         while not self._launches or (len(self._launches) < launches and self._may_launch_again()):
             self._measure()
+
+    def take(self, launches: Sequence[Launch]) -> None:
+        """Take launches that a comparison has measured, where there are none yet: nothing is measured twice."""
+        if not self._launches and launches:
+            self._launches += launches
+            self._metrics = Metrics(tuple(self._launches))
 
     def decide(self, judge: Callable[[], Judgement], more: Callable[[], None] | None = None) -> Judgement:
         """Judge, and gather more while the verdict is open or rests on one launch, and the budget allows.

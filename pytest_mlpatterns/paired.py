@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
@@ -26,11 +27,28 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.load.generator import Generator
     from pytest_mlpatterns.load.job import Progress
-    from pytest_mlpatterns.records import Capacity
+    from pytest_mlpatterns.records import Capacity, Launch
+    from pytest_mlpatterns.serve.deployment import Deployment
 
 __all__ = ["Pairing", "Side"]
 
 _Found = TypeVar("_Found")
+
+
+class _Running:
+    """Deployments that end with the context, all at once: to end takes each of them a while, and nobody's time."""
+
+    def __init__(self) -> None:
+        self.deployments: list[Deployment] = []
+
+    def __enter__(self) -> _Running:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        with ThreadPoolExecutor(max_workers=2) as closing:
+            done = [closing.submit(deployment.close) for deployment in self.deployments]
+        for one in done:
+            one.result()
 
 
 class Pairing:
@@ -45,6 +63,7 @@ class Pairing:
 
     Attributes:
         launches: every paired launch so far.
+        second_launches: those of the second side alone, the blocks of each joined.
         capacities: every pair of capacity searches so far.
         spent_s: seconds spent on both.
     """
@@ -58,6 +77,7 @@ class Pairing:
         rhythm: Rhythm | None = None,
     ) -> None:
         self.launches: list[PairedLaunch] = []
+        self.second_launches: list[Launch] = []
         self.capacities: list[PairedCapacity] = []
         self.spent_s = 0.0
         self._sides = (first, second)
@@ -145,13 +165,13 @@ class Pairing:
     def _measure(self, rhythm: Rhythm) -> None:
         """One paired launch."""
         began = len(self.launches) % 2
-        with ExitStack() as running:
+        with _Running() as running:
             started = time.perf_counter()
             turns = []
             for side in self._in_order(began):
                 with naming(side):
                     deployment = side.start()
-                running.callback(deployment.close)
+                running.deployments.append(deployment)
                 turns.append(Turn(side, deployment, self._generator, self._on_progress))
             paces = [turn.warm_up(rhythm.warmup_ns) for turn in turns]
             blocks = rhythm.blocks(paces, time.perf_counter() - started)
@@ -161,10 +181,12 @@ class Pairing:
                     turns[place].load(blocks.lengths_ns[place], drawn)
             for turn in turns:
                 turn.end()
-        first, second = reversed(turns) if began else turns
+            first, second = reversed(turns) if began else turns
+            second_launch = second.launch()
         cpu = None
         if all([*first.cpu_ns_per_request, *second.cpu_ns_per_request]):
             cpu = paired_log_ratio(first.cpu_ns_per_request, second.cpu_ns_per_request)
+        self.second_launches.append(second_launch)
         self.launches.append(
             PairedLaunch(
                 rtm=paired_log_ratio(first.rtm_ns, second.rtm_ns),

@@ -314,9 +314,7 @@ class Perf:
         given = self._settings.tolerance
         if tolerance is not None:
             given = parse_share(tolerance, name="assert_no_regression(tolerance=...)")
-        self._evidence.measure_at_least(1)
-        compare = self._compare if self._revision is None else self._compare_with_revision
-        compare([METRICS[name] for name in metrics], given)
+        self._compare([METRICS[name] for name in metrics], given)
 
     def finish(self) -> None:
         """After the body: measure if nothing was measured yet, and compare with the baseline.
@@ -325,17 +323,14 @@ class Perf:
             RegressionFailure: worse than the baseline beyond the tolerance.
             PerfFailure: there is no comparable entry, and one is required.
         """
-        self._evidence.measure_at_least(1)
+        if self._reference.mode is BaselineMode.UPDATE and not self._bench.smoke:
+            self._evidence.measure_at_least(_UPDATE_LAUNCHES)
+        judged = {judgement.metric for judgement in self._judgements if judgement.against in ("baseline", "revision")}
+        so_far = self._evidence.so_far
+        metrics = [METRICS[name] for name in _COMPARED] + ([] if so_far is None else searched_for(so_far))
+        self._compare([metric for metric in metrics if metric.name not in judged], self._settings.tolerance)
         if self._bench.smoke:
             return
-        self._countable()
-        if self._reference.mode is BaselineMode.UPDATE:
-            self._evidence.measure_at_least(_UPDATE_LAUNCHES)
-            self._countable()
-        judged = {judgement.metric for judgement in self._judgements if judgement.against in ("baseline", "revision")}
-        metrics = [METRICS[name] for name in _COMPARED] + searched_for(self.metrics)
-        compare = self._compare if self._revision is None else self._compare_with_revision
-        compare([metric for metric in metrics if metric.name not in judged], self._settings.tolerance)
         if self._reference.mode is BaselineMode.REQUIRE and (why := self._reference.missing):
             raise PerfFailure(f"{why}, and --perf-baseline require asks for one; record it: {self._update_command()}")
 
@@ -390,8 +385,25 @@ class Perf:
             self._leave_open([judgement])
 
     def _compare(self, metrics: Sequence[Metric], tolerance: float) -> None:
+        """Compare with the revision or the baseline; measure where nothing was measured, or can be so by pairs."""
+        by_pairs = self._revision is not None and not self._bench.smoke and self._subject.plan.check is None
+        if not by_pairs:
+            self._evidence.measure_at_least(1)
+        if self._revision is None:
+            self._compare_with_baseline(metrics, tolerance)
+            return
+        found = self._compare_with_revision(metrics, tolerance)
+        self._evidence.measure_at_least(1)  # where nothing could be compared
+        if not self._bench.smoke:
+            self._countable()
+        self._conclude(found)
+
+    def _compare_with_baseline(self, metrics: Sequence[Metric], tolerance: float) -> None:
         entry = self._reference.entry
-        if self._bench.smoke or entry is None:
+        if self._bench.smoke:
+            return
+        self._countable()
+        if entry is None:
             return
         found: list[Judgement] = []
         for metric in metrics:
@@ -401,35 +413,45 @@ class Perf:
                 found.append(self._evidence.decide(judge, self._search_again(metric)))
         self._conclude(found)
 
-    def _compare_with_revision(self, metrics: Sequence[Metric], tolerance: float) -> None:
+    def _compare_with_revision(self, metrics: Sequence[Metric], tolerance: float) -> Sequence[Judgement]:
         """Measure both sides interleaved; what cannot be measured so is not compared, and that is said."""
         assert self._revision is not None
         if self._bench.smoke or self._revision_note:
-            return
+            return ()
         plan, theirs = self._subject.plan, self._revision
         names = [metric.name for metric in metrics if metric.name in MEASURED]
         self._left_out.update((metric.label, None) for metric in metrics if metric.name not in MEASURED)
         if not names:
-            return
+            return ()
         try:
             offered = theirs.offer()
             differences = self._setup.differences(offered.setup)
             if differences:
                 self._revision_note = f"not comparable with {theirs.name} ({'; '.join(differences)})"
-                return
+                return ()
             self._bench.close()  # the two sides have the machine to themselves
             pairing = self._subject.pair(
                 Side(theirs.name, theirs.start, replace(plan, payload=offered.payload)),
                 Side("the present", self._subject.start, plan),
             )
-            found = judge_no_slower(pairing, names, tolerance, self._settings.budget_ns)
-            self._counterpart = counterpart_in_pairing(pairing)
+            return self._judge_pairing(pairing, names, tolerance)
         except NothingToCompareError as error:
             self._revision_note = str(error)
-            return
+            return ()
         finally:
             theirs.close()
-        self._conclude(found)
+
+    def _judge_pairing(self, pairing: Pairing, names: Sequence[str], tolerance: float) -> Sequence[Judgement]:
+        try:
+            found = judge_no_slower(pairing, names, tolerance, self._settings.budget_ns)
+        except KeyboardInterrupt:
+            self._evidence.interrupted = True
+            raise
+        finally:
+            self._evidence.take(pairing.second_launches)
+            self._evidence.paired_s += pairing.spent_s
+        self._counterpart = counterpart_in_pairing(pairing)
+        return found
 
     def _conclude(self, found: Sequence[Judgement]) -> None:
         """Keep the verdicts of a comparison, and let them fail the test where they must."""

@@ -102,6 +102,16 @@ class Usage:
     machine_busy_ns: NDArray[np.int64]
     cores: int
 
+    def since(self, moment: int) -> Usage:
+        """The same from the moment of this index on."""
+        return Usage(
+            self.time_ns[moment:],
+            self.cpu_ns[moment:],
+            self.rss_bytes[moment:],
+            self.machine_busy_ns[moment:],
+            self.cores,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Warmup:

@@ -146,17 +146,25 @@ class PerfSession:
         bench: Bench | None = None
         revision: ReferenceSide | None = None
         try:
+            if self._worktree is not None:
+                revision = ReferenceSide(item.nodeid, self._worktree, self._directory, settings.startup_timeout_ns)
+                if not self._run.smoke:
+                    revision.begin()
             if self._generator.ceiling_rps is None and not self._run.smoke:
                 measure_ceiling(self._generator, self._directory)
             subject = self._subject(item, settings, model, payload, target)
-            if self._worktree is not None:
-                revision = ReferenceSide(item.nodeid, self._worktree, self._directory, settings.startup_timeout_ns)
             bench = Bench(
                 subject.start, subject.plan, self._generator, self._live.of(item.nodeid), smoke=self._run.smoke
             )
             reference = self._ledger.reference(item.nodeid, subject.setup)
             item.stash[_PERF] = Perf(item.nodeid, bench, settings, subject, reference, revision)
-            if bench.deployment.remote and self._generator.library_overhead_ns is None and not self._run.smoke:
+            has_its_own_start = revision is not None and target is None  # a comparison starts both sides itself
+            if (
+                not has_its_own_start
+                and bench.deployment.remote
+                and self._generator.library_overhead_ns is None
+                and not self._run.smoke
+            ):
                 measure_library_overhead(self._generator, self._directory)
         except MlpatternsError as error:
             item.stash[_DEFERRED] = error

@@ -17,13 +17,15 @@ import numpy as np
 
 from pytest_mlpatterns.blocks import completions_between
 from pytest_mlpatterns.errors import DeploymentError, UncountableResultError
-from pytest_mlpatterns.load.job import Progress, describe_failures
+from pytest_mlpatterns.joined import Piece, joined_reports, joined_samples, joined_usage, joined_window, latencies_in
+from pytest_mlpatterns.load.job import Progress, WindowOpened, describe_failures
 from pytest_mlpatterns.load.samples import samples_of
 from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.measure import job_for
 from pytest_mlpatterns.metrics import why_limited
 from pytest_mlpatterns.observe import Observer
 from pytest_mlpatterns.ratio import SideFigures
+from pytest_mlpatterns.records import Launch, Warmup
 from pytest_mlpatterns.rhythm import Pace, pace_of
 from pytest_mlpatterns.shape import counted
 from pytest_mlpatterns.units import format_percent
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pytest_mlpatterns.insight import PatternStats
     from pytest_mlpatterns.load.generator import Generator
     from pytest_mlpatterns.load.job import Event, Recorded
     from pytest_mlpatterns.load.schedule import Schedule
@@ -67,7 +70,9 @@ class Turn:
         self.rtm_ns: list[float] = []
         self.throughput_rps: list[float] = []
         self.cpu_ns_per_request: list[float] = []
-        self._latencies_ns: list[NDArray[np.int64]] = []
+        self._pieces: list[Piece] = []
+        self._warmup = Warmup(0, 0, None)
+        self._stats: PatternStats | None = None
         self._requests = 0
         self._failures: Counter[int] = Counter()
         self._side = side
@@ -90,6 +95,9 @@ class Turn:
         if not samples.succeeded.any():
             self._refuse(samples)
         latency_ns = (samples.done_ns - samples.due_ns)[samples.succeeded]
+        self._warmup = Warmup(length_ns, samples.outcome.size, None)
+        with naming(self._side):
+            self._stats = self._deployment.stats()
         return pace_of(schedule, float(np.median(latency_ns)))
 
     def load(self, length_ns: int, drawn: int) -> None:
@@ -117,15 +125,16 @@ class Turn:
             length_ns *= 1 if inside.any() else 2
         else:
             raise UncountableResultError(f"{self._side.name}: in {_TRIES} blocks in a row {why}")
-        self._latencies_ns.append((samples.done_ns - samples.due_ns)[good])
         self.drawn = drawn + samples.outcome.size
         self._count(samples)
-        self.rtm_ns.append(float(np.median(self._latencies_ns[-1])))
+        self.rtm_ns.append(float(np.median((samples.done_ns - samples.due_ns)[good])))
         rate = answer_rate(samples.done_ns[samples.succeeded], samples.due_ns.min(), recorded.window, self._closed)
         self.throughput_rps.append(rate)
-        usage = self._observer.usage()
-        used_ns = 0 if usage is None else int(usage.cpu_ns[-1] - usage.cpu_ns[-2])
+        usage = self._observer.usage()  # before the block, when its window opened, and after it
+        used_ns = 0 if usage is None else int(usage.cpu_ns[-1] - usage.cpu_ns[-3])
         self.cpu_ns_per_request.append(used_ns / int(samples.succeeded.sum()))
+        since_opened = None if usage is None else usage.since(-2)
+        self._pieces.append(Piece(samples, recorded.window, since_opened, recorded.generator))
 
     def end(self) -> None:
         """After the last block: see that the side is alive, and that not too much of what it was asked failed.
@@ -152,13 +161,36 @@ class Turn:
             cpu_ns_per_request=cpu_ns or None,
             requests=self._requests,
             failed=self._failures.total(),
-            latencies=counted(np.concatenate(self._latencies_ns)),
+            latencies=counted(np.concatenate([latencies_in(piece) for piece in self._pieces])),
+        )
+
+    def launch(self) -> Launch:
+        """All blocks, joined into one launch."""
+        now = self._deployment.stats()
+        remote = self._job.remote is not None
+        report = replace(
+            joined_reports(self._pieces),
+            ceiling_rps=None if remote else self._generator.ceiling_rps,
+            library_overhead_ns=self._generator.library_overhead_ns if remote else None,
+        )
+        return Launch(
+            samples=joined_samples(self._pieces),
+            window=joined_window(self._pieces),
+            usage=joined_usage(self._pieces),
+            stats=now if self._stats is None else now.since(self._stats),
+            warmup=self._warmup,
+            generator=report,
+            cold_start_ns=self._deployment.cold_start_ns,
+            request_bytes=np.array([len(message) for message in self._job.messages], dtype=np.int64),
+            open_loop=not self._closed,
         )
 
     def _drive(self, schedule: Schedule, length_ns: int, drawn: int) -> Recorded:
         def on_poll(event: Event | None) -> None:
             if isinstance(event, Progress):
                 self._on_progress(event)
+            elif isinstance(event, WindowOpened):
+                self._observer.sample()
 
         start = drawn % len(self._order)
         order = (self._order[start:] + self._order[:start]).tobytes()

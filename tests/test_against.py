@@ -116,6 +116,36 @@ def test_the_same_code_passes_and_a_package_is_imported_from_the_revision(shop: 
     assert reference["metrics"]["rtm"][0] > 2 * reference["present_metrics"]["rtm"][0]
 
 
+BARE = TESTS.replace('perf.assert_rtm_below("10s")', "pass")
+
+
+def test_a_test_that_asks_for_no_figure_takes_them_from_the_comparison(shop: Repository) -> None:
+    shop.write(files(seconds=0.01, tests=BARE))
+    done = against(shop, "--perf-json=results.json")
+    assert done.returncode == 0
+    (result,) = json.loads((shop.top / "results.json").read_text(encoding="utf-8"))["results"]
+    assert result["launch_count"] >= 3  # a comparison's launches; the load that the test asks for would be one
+    assert {"rtm", "throughput", "asl", "cpu_per_request", "peak_memory", "cold_start"} <= result["metrics"].keys()
+    assert result["metrics"]["rtm"][0] == pytest.approx(result["reference"]["present_metrics"]["rtm"][0], rel=0.3)
+    assert result["seconds_spent"] > 1
+
+
+def test_a_check_is_asked_although_the_comparison_could_do_without_it(shop: Repository) -> None:
+    checked = BARE.replace("duration=", "check=lambda inputs, outputs: False, duration=")
+    shop.write(files(seconds=0.01, tests=checked))
+    done = against(shop)
+    assert done.returncode == 1
+    assert "check= returned False" in done.stdout
+
+
+def test_a_test_that_is_new_and_asks_for_no_figure_is_measured_all_the_same(shop: Repository) -> None:
+    shop.write(files(seconds=0.01, tests=BARE.replace("test_shop(", "test_new(")))
+    done = against(shop, "--perf-json=results.json")
+    assert done.returncode == 0
+    (result,) = json.loads((shop.top / "results.json").read_text(encoding="utf-8"))["results"]
+    assert result["launch_count"] == 1
+
+
 def test_metrics_that_no_pair_measures_are_said_and_the_others_are_compared_once(shop: Repository) -> None:
     body = 'perf.assert_no_regression(metrics=("rtm", "throughput", "p95"), tolerance=1.0)'
     shop.write(files(seconds=0.01, tests=TESTS.replace('perf.assert_rtm_below("10s")', body)))

@@ -182,7 +182,7 @@ class TestRealDeployments:
         assert 1.5 < math.exp(found.rtm.value) < 12
         assert found.throughput.value < 0
         assert found.cpu_per_request is not None
-        assert found.pairs == 2
+        assert found.pairs in range(2, 17, 2)  # more where starting took long
         assert found.first.rtm_ns >= 4 * MS
         assert found.second.rtm_ns >= 24 * MS
         assert found.second.throughput_rps <= 1.1 * 2 / 0.024  # a block ends in the middle of answers
@@ -261,9 +261,9 @@ class TestTurns:
             measured(pairing, 2)
             assert pairing.names == ("A", "B")
         generator.close()
-        starts = ["start A", "start B", "close B", "close A"]
-        turned = ["start B", "start A", "close A", "close B"]
-        assert events == [*starts, *turned]
+        starts, turned = ["start A", "start B"], ["start B", "start A"]
+        assert (events[:2], events[4:6]) == (starts, turned)
+        assert sorted(events[2:4]) == sorted(events[6:8]) == ["close A", "close B"]  # both at once
         names = {one.address: "A", other.address: "B"}
         blocks = "".join(names[job.addresses[0]] for job in generator.jobs)
         assert blocks == "AB" + "ABBAABBA" + "BA" + "BAABBAAB"  # each after its warm-ups
@@ -348,7 +348,7 @@ class TestDeciding:
             pairing = Pairing(*sides, generator, interrupt, replace(SHORT, warmup_ns=60 * S))
             with pytest.raises(KeyboardInterrupt):
                 measured(pairing)
-        assert events == ["start A", "start B", "close B", "close A"]
+        assert sorted(events) == ["close A", "close B", "start A", "start B"]
         assert pairing.launches == []
         assert pairing.spent_s > 0
 
@@ -380,7 +380,7 @@ class TestWhatDoesNotCount:
             with pytest.raises(UncountableResultError, match=words):
                 measured(pairing)
         assert pairing.launches == []
-        assert events[2:] == ["close B", "close A"]
+        assert sorted(events[2:]) == ["close A", "close B"]
 
     def test_a_failure_now_and_then_is_counted(self, generator: Generator) -> None:
         with ScriptedServer(after(0.002)) as one, ScriptedServer(failing_every(40)) as other:
@@ -450,7 +450,7 @@ class TestWhatDoesNotCount:
             (found,) = measured(Pairing(*sides, generator, silent, SHORT))
         generator.close()
         assert found.repeated == 1
-        assert found.pairs == 2
+        assert found.pairs in range(2, 17, 2)  # more where starting took long
         assert [job.addresses[0] for job in generator.jobs[2:4]] == [one.address] * 2
 
 

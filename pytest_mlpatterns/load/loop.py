@@ -89,6 +89,8 @@ class LoadLoop:
             now = clock()
             if now >= course.next_due_ns:
                 course.send_due(now)
+            if course.draining and not pool.outstanding:
+                return
             if now < next_tick:
                 continue
             next_tick = now + TICK_NS

@@ -1,0 +1,103 @@
+"""The blocks of one side of a pairing as one launch, so that its metrics are those of any other launch.
+
+Between its blocks a side waits for the other one. That time is cut out: what was recorded is moved so that the blocks
+lie side by side in one window. Pure; it must not know what is compared, or how a block is measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.records import GeneratorReport, Samples, Usage, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["Piece", "joined_reports", "joined_samples", "joined_usage", "joined_window", "latencies_in"]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One block: its window, everything that was recorded around it, and what was used from its opening to the end.
+
+    ``usage`` is None where the processes are not known.
+    """
+
+    samples: Samples
+    window: Window
+    usage: Usage | None
+    report: GeneratorReport
+
+
+def latencies_in(piece: Piece) -> NDArray[np.int64]:
+    """Latencies of the successful requests that were due in a block."""
+    samples = piece.samples
+    return (samples.done_ns - samples.due_ns)[samples.due_in(piece.window) & samples.succeeded]
+
+
+def joined_window(pieces: Sequence[Piece]) -> Window:
+    """The window that holds all blocks, from the opening of the first on."""
+    start_ns = pieces[0].window.start_ns
+    return Window(start_ns, start_ns + sum(piece.window.duration_ns for piece in pieces))
+
+
+def joined_samples(pieces: Sequence[Piece]) -> Samples:
+    """The requests that were due in the blocks, in the order of completion.
+
+    Those before a block opened are left out, those that were answered after its end are kept: in a closed loop as many
+    as were under way when it opened, so that the rate of completions stays what it was.
+    """
+    parts = []
+    for piece, shift_ns in zip(pieces, _shifts_ns(pieces), strict=True):
+        inside = piece.samples.due_in(piece.window)
+        kept = {name: getattr(piece.samples, name)[inside] for name in Samples.__dataclass_fields__}
+        for name in ("due_ns", "sent_ns", "done_ns"):
+            kept[name] = kept[name] + shift_ns
+        parts.append(kept)
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in Samples.__dataclass_fields__}
+    order = np.argsort(columns["done_ns"], kind="stable")
+    return Samples(**{name: column[order] for name, column in columns.items()})
+
+
+def joined_usage(pieces: Sequence[Piece]) -> Usage | None:
+    """What the processes used in the blocks; None where that is not known."""
+    known = [(piece, piece.usage) for piece in pieces if piece.usage is not None]
+    if len(known) < len(pieces):
+        return None
+    start_ns = pieces[0].window.start_ns
+    times, cpu, rss, busy = [start_ns], [0], [int(known[0][1].rss_bytes[0])], [0]
+    for piece, usage in known:
+        times.append(times[-1] + piece.window.duration_ns)
+        cpu.append(cpu[-1] + int(usage.cpu_ns[-1] - usage.cpu_ns[0]))
+        busy.append(busy[-1] + int(usage.machine_busy_ns[-1] - usage.machine_busy_ns[0]))
+        rss.append(int(usage.rss_bytes.max()))
+    time_ns, cpu_ns, rss_bytes, busy_ns = (np.array(column, dtype=np.int64) for column in (times, cpu, rss, busy))
+    return Usage(time_ns, cpu_ns, rss_bytes, busy_ns, known[0][1].cores)
+
+
+def joined_reports(pieces: Sequence[Piece]) -> GeneratorReport:
+    """What the load generator says of itself, over all blocks."""
+    reports = [piece.report for piece in pieces]
+    return replace(
+        reports[-1],
+        cpu_ns=sum(report.cpu_ns for report in reports),
+        wall_ns=sum(report.wall_ns for report in reports),
+        completed=sum(report.completed for report in reports),
+        connections=max(report.connections for report in reports),
+        connection_limit_reached=any(report.connection_limit_reached for report in reports),
+        loop_lag_ns=max(report.loop_lag_ns for report in reports),
+    )
+
+
+def _shifts_ns(pieces: Sequence[Piece]) -> list[int]:
+    """By how much each block is moved so that it begins where the one before it ends."""
+    shifts, at_ns = [], pieces[0].window.start_ns
+    for piece in pieces:
+        shifts.append(at_ns - piece.window.start_ns)
+        at_ns += piece.window.duration_ns
+    return shifts
