@@ -4,7 +4,8 @@ Define the fixtures ``perf_model`` and ``perf_payload``, mark a test with ``perf
 assert on what it measured. The names here are the public ones; they are loaded when first used.
 
 To read the code, go in this order: records, result, insight, load/schedule, load/loop, load/generator, blocks, metrics,
-verdict, baseline, wire, patterns/base, patterns, serve/chain, serve/local, measure, evidence, ratio, joined, paired, perf,
+verdict, baseline, wire, patterns/base, patterns, serve/chain, serve/local, measure, evidence, ratio, joined, paired,
+perf,
 session, plugin; and for comparisons with a git revision: worktree, importmap, against, reference.
 """
 
