@@ -5,8 +5,8 @@ assert on what it measured. The names here are the public ones; they are loaded 
 
 To read the code, go in this order: records, result, insight, load/schedule, load/loop, load/generator, blocks, metrics,
 verdict, baseline, wire, patterns/base, patterns, serve/chain, serve/local, measure, evidence, ratio, joined, paired,
-perf,
-session, plugin; and for comparisons with a git revision: worktree, importmap, against, reference.
+perf, session, plugin; for comparisons with a git revision: worktree, importmap, against, reference; and for services
+that exist already: targets, exposition, serve/keeper, serve/started.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
         DeploymentError,
         InconclusiveFailure,
         InconclusiveWarning,
+        LeftoverWarning,
         LimitFailure,
         MlpatternsError,
         ModelLoadError,
+        OpenPortWarning,
         PerfFailure,
         PerfWarning,
         RegressionFailure,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
         UnitError,
         UnusedMarkerWarning,
     )
+    from pytest_mlpatterns.exposition import Prometheus
     from pytest_mlpatterns.insight import LayerStats, PatternStats
     from pytest_mlpatterns.load.draw import Uniform, Zipf
     from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
@@ -51,7 +54,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
     from pytest_mlpatterns.perf import Perf
     from pytest_mlpatterns.records import Estimate, Outcome
     from pytest_mlpatterns.serve.deployment import Deployment
-    from pytest_mlpatterns.targets import Url
+    from pytest_mlpatterns.targets import App, Command, Url
     from pytest_mlpatterns.wire import Wire
 
 __version__ = "0.1.0"
@@ -63,9 +66,11 @@ _HOMES = {
         "DeploymentError",
         "InconclusiveFailure",
         "InconclusiveWarning",
+        "LeftoverWarning",
         "LimitFailure",
         "MlpatternsError",
         "ModelLoadError",
+        "OpenPortWarning",
         "PerfFailure",
         "PerfWarning",
         "RegressionFailure",
@@ -75,6 +80,7 @@ _HOMES = {
         "UnitError",
         "UnusedMarkerWarning",
     ),
+    "exposition": ("Prometheus",),
     "insight": ("LayerStats", "PatternStats"),
     "load.draw": ("Uniform", "Zipf"),
     "load.schedule": ("ClosedLoop", "ConstantRate", "PoissonRate", "Stages", "Trace"),
@@ -93,7 +99,7 @@ _HOMES = {
     "perf": ("Perf",),
     "records": ("Estimate", "Outcome"),
     "serve.deployment": ("Deployment",),
-    "targets": ("Url",),
+    "targets": ("App", "Command", "Url"),
     "wire": ("Wire",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

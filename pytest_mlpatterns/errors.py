@@ -12,9 +12,11 @@ __all__ = [
     "DeploymentError",
     "InconclusiveFailure",
     "InconclusiveWarning",
+    "LeftoverWarning",
     "LimitFailure",
     "MlpatternsError",
     "ModelLoadError",
+    "OpenPortWarning",
     "PerfFailure",
     "PerfWarning",
     "RegressionFailure",
@@ -84,6 +86,14 @@ class PerfWarning(UserWarning):
 
 class InconclusiveWarning(PerfWarning):
     """The interval still includes the limit when the budget is spent."""
+
+
+class LeftoverWarning(PerfWarning):
+    """A server left processes behind that lived on after SIGTERM and had to be killed."""
+
+
+class OpenPortWarning(PerfWarning):
+    """A server that was started for a test listens on all interfaces of the machine."""
 
 
 class UnusedMarkerWarning(PerfWarning):

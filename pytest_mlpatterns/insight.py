@@ -15,7 +15,9 @@ hop        calls, errors                                              hop_ns (th
 =========  =========================================================  ================================================
 
 ``coalesced`` inputs waited for a model call that another input had begun. ``failed_alone`` inputs failed although
-others of their batch did not. Pure; it must not know who counts.
+others of their batch did not. A server of another make that tells a spread in buckets, or only its mean, has the
+counters ``NAME_sum`` and ``NAME_count`` beside or instead of it, and its mean is exact. Pure; it must not know who
+counts.
 """
 
 from __future__ import annotations
@@ -75,6 +77,8 @@ class LayerStats:
 
     def mean(self, name: str) -> float | None:
         """Mean of a spread, None where nothing was seen."""
+        if exact := self.counters.get(f"{name}_count", 0):
+            return self.counters.get(f"{name}_sum", 0) / exact
         count = sum(self.spreads.get(name, {}).values())
         return sum(value * times for value, times in self.spreads[name].items()) / count if count else None
 
@@ -160,7 +164,8 @@ def figures_of(stats: PatternStats | None) -> dict[str, Figure]:
     """What follows from the counts, by the name of the metric; of several layers of one name the outermost counts.
 
     ``cache_hit_ratio`` is the share of inputs answered without a model call of their own, ``batch_size`` the mean over
-    the model calls, ``queue_depth`` the mean over time of requests that wait, the times are medians.
+    the model calls, ``queue_depth`` the mean over time of requests that wait, the times are medians (means where a
+    server tells no more).
     """
     if stats is None:
         return {}
@@ -184,6 +189,8 @@ def _depth(stats: PatternStats) -> Figure | None:
     for layer in stats.layers_named("queued"):
         if observed := layer.counters.get("observed_ns", 0):
             return Figure(layer.counters.get("depth_ns", 0) / observed, 0.0)
+        if (found := layer.mean("depth")) is not None:
+            return Figure(found, 0.0)
     return None
 
 
@@ -191,10 +198,10 @@ def _mean_of(layer: str, spread: str) -> Callable[[PatternStats], Figure | None]
     def read(stats: PatternStats) -> Figure | None:
         for found in stats.layers_named(layer):
             if (mean := found.mean(spread)) is not None:
-                values = found.spreads[spread]
+                values = found.spreads.get(spread, {})
                 count = sum(values.values())
-                variance = sum((value - mean) ** 2 * times for value, times in values.items()) / count
-                return Figure(mean, sqrt(variance / count) / mean if mean else 0.0)
+                variance = sum((value - mean) ** 2 * times for value, times in values.items())
+                return Figure(mean, sqrt(variance) / count / mean if mean and count else 0.0)
         return None
 
     return read
@@ -203,7 +210,10 @@ def _mean_of(layer: str, spread: str) -> Callable[[PatternStats], Figure | None]
 def _median_of(layer: str, spread: str) -> Callable[[PatternStats], Figure | None]:
     def read(stats: PatternStats) -> Figure | None:
         for found in stats.layers_named(layer):
-            if (middle := found.median(spread)) is not None:
+            middle = found.median(spread)
+            if middle is None:
+                middle = found.mean(spread)  # all that some servers tell
+            if middle is not None:
                 return Figure(middle, 0.0)
         return None
 

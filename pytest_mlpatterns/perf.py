@@ -45,6 +45,8 @@ from pytest_mlpatterns.verdict import judge_change, judge_limit, why_uncountable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import httpx
+
     from pytest_mlpatterns.against import ReferenceSide
     from pytest_mlpatterns.config import Settings
     from pytest_mlpatterns.ledger import Reference
@@ -145,6 +147,16 @@ class Perf:
             DeploymentError: the deployment did not start, or died.
         """
         return self._evidence.metrics
+
+    @property
+    @_at_the_call
+    def client(self) -> httpx.Client:
+        """An ``httpx.Client`` bound to the deployment: ``perf.client.get("/health")``, outside the load.
+
+        Raises:
+            DeploymentError: the deployment did not start.
+        """
+        return self._bench.deployment.client
 
     @_at_the_call
     def predict(self, value: Any) -> Any:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.perf import Perf
     from pytest_mlpatterns.serve.deployment import Deployment
     from pytest_mlpatterns.session import PerfSession
+    from pytest_mlpatterns.targets import Target
     from pytest_mlpatterns.wire import Wire
 
 __all__ = ["perf", "perf_deploy", "perf_model", "perf_payload", "perf_target"]
@@ -126,7 +127,11 @@ def perf_payload() -> object:
 
 @pytest.fixture
 def perf_target() -> object:
-    """A service that runs already, instead of a model; define it: ``Url("http://127.0.0.1:8000/predict")``."""
+    """A service that exists already, instead of a model; define it.
+
+    ``App("package.module:app")`` is an ASGI application, ``Command("serve --port {port}")`` a server that a command
+    starts, ``Url("http://127.0.0.1:8000/predict")`` one that runs.
+    """
     return None
 
 
@@ -160,15 +165,20 @@ def perf(
 
 @pytest.fixture
 def perf_deploy(
-    request: pytest.FixtureRequest, perf_model: object, perf_payload: object
+    request: pytest.FixtureRequest, perf_model: object, perf_payload: object, perf_target: object
 ) -> Callable[..., contextlib.AbstractContextManager[Deployment]]:
-    """Start a deployment without load: ``with perf_deploy(Replicated(2)) as deployment: deployment.predict(x)``."""
+    """Start a deployment without load: ``with perf_deploy(Replicated(2)) as deployment: deployment.predict(x)``.
+
+    ``perf_deploy(target=App("package.module:app"))`` starts a service that exists already; so does ``perf_deploy()``
+    where the fixture ``perf_target`` names one.
+    """
 
     def deploy(
         pattern: Pattern | str | None = None,
         *,
         wire: Wire | str = "rest+json",
         model: Any = None,
+        target: Target | None = None,
     ) -> contextlib.AbstractContextManager[Deployment]:
         return _session(request.config).deployed(
             request.node,
@@ -176,6 +186,7 @@ def perf_deploy(
             wire=wire,
             model=perf_model if model is None else model,
             payload=perf_payload,
+            target=perf_target if target is None and pattern is None and model is None else target,
         )
 
     return deploy

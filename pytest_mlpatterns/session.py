@@ -31,15 +31,17 @@ from pytest_mlpatterns.measure import Bench, LoadPlan
 from pytest_mlpatterns.observe import commit, environment
 from pytest_mlpatterns.options import given_ini, given_options
 from pytest_mlpatterns.paired import Pairing
+from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.perf import Perf, Subject
 from pytest_mlpatterns.records import Setup
 from pytest_mlpatterns.reports.results import results_json
 from pytest_mlpatterns.reports.terminal import summary_lines
 from pytest_mlpatterns.result import TestResult, group_of
 from pytest_mlpatterns.revision import resolve_revision
-from pytest_mlpatterns.serve.local import Startup, attach, launch
+from pytest_mlpatterns.serve.local import Startup, launch
 from pytest_mlpatterns.serve.model import recipe_of
-from pytest_mlpatterns.targets import Url
+from pytest_mlpatterns.serve.started import deploy_target
+from pytest_mlpatterns.targets import App, Command, Url
 from pytest_mlpatterns.worktree import Worktree, laid_out, remove_stale
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.serve.deployment import Deployment
     from pytest_mlpatterns.serve.model import Recipe
+    from pytest_mlpatterns.targets import Target
     from pytest_mlpatterns.turn import Side
 
 __all__ = ["REFERENCE_TREES", "PerfSession"]
@@ -177,23 +180,37 @@ class PerfSession:
                 bench.close()
 
     @contextlib.contextmanager
-    def deployed(
-        self, item: pytest.Item, pattern: Pattern | str | None, *, wire: object, model: object, payload: object
+    def deployed(  # noqa: PLR0913 - what may be deployed, by name
+        self,
+        item: pytest.Item,
+        pattern: Pattern | str | None,
+        *,
+        wire: object,
+        model: object,
+        payload: object,
+        target: object,
     ) -> Iterator[Deployment]:
         """The ``perf_deploy`` fixture: a deployment without load.
 
         Raises:
             DeploymentError: it did not start.
-            SettingError: there is no model, or another wire than this version serves.
+            SettingError: there is no model, both a pattern and a target, or another wire than this version serves.
         """
         if isinstance(pattern, list | tuple):
             raise SettingError(f"perf_deploy({pattern!r}), expected one pattern; start one deployment after the other")
         if isinstance(wire, list | tuple):
             raise SettingError(f"perf_deploy(wire={wire!r}), expected one wire; start one deployment after the other")
         settings = read_settings({"pattern": pattern, "wire": wire}, self._options, self._ini)
-        inputs = None if payload is None else read_payload(payload, settings.wire)
-        startup = Startup(settings.startup_timeout_ns, inputs, self._directory, wire=settings.wire)
-        deployment = launch(self._recipe(item, settings.pattern, model, "perf_deploy"), startup)
+        inputs = None if payload is None or target is not None else read_payload(payload, settings.wire)
+        startup = Startup(
+            settings.startup_timeout_ns, inputs, self._directory, wire=settings.wire, root=self._config.rootpath
+        )
+        if target is None:
+            deployment = launch(self._recipe(item, settings.pattern, model, "perf_deploy"), startup)
+        elif pattern is None:
+            deployment = deploy_target(_target_of(target, "perf_deploy(target=...)"), startup)
+        else:
+            raise SettingError(f"perf_deploy({pattern}, target={target}), expected one of them")
         try:
             yield deployment
         finally:
@@ -331,9 +348,11 @@ class PerfSession:
                 f"{item.nodeid} asks for perf but there are no inputs; define a fixture perf_payload that returns "
                 "a list of inputs, or give payload= to the marker"
             )
-        path = target.path if isinstance(target, Url) else ""
+        path = _target_of(target, "perf_target").path if target is not None else ""
         inputs = read_payload(payload, settings.wire, path)
-        startup = Startup(settings.startup_timeout_ns, inputs, self._directory, self._trees, settings.wire)
+        startup = Startup(
+            settings.startup_timeout_ns, inputs, self._directory, self._trees, settings.wire, self._config.rootpath
+        )
         plan = LoadPlan(
             payload=inputs,
             schedule=settings.schedule,
@@ -351,9 +370,14 @@ class PerfSession:
             str(settings.pattern), str(settings.schedule), str(settings.wire), inputs.digest, model_version(model)
         )
         if target is not None:
-            if not isinstance(target, Url):
-                raise SettingError(f"perf_target is {target!r}, expected Url('http://127.0.0.1:8000/predict')")
-            return Subject(replace(setup, pattern=str(target), model=""), lambda: attach(target, startup), plan, pair)
+            service = _target_of(target, "perf_target")
+            if settings.pattern != Single():
+                raise SettingError(
+                    f"perf(pattern={settings.pattern}) beside perf_target {service}, expected one of them: a pattern "
+                    "is how perf_model is served"
+                )
+            setup = replace(setup, pattern=str(service), model="")
+            return Subject(setup, lambda: deploy_target(service, startup), plan, pair)
 
         def under(pattern: Pattern) -> Callable[[], Deployment]:
             recipe = self._recipe(item, pattern, model, "perf")
@@ -383,6 +407,15 @@ class PerfSession:
         conftests = [plugin for plugin in plugins if Path(plugin.__file__ or "").name == "conftest.py"]
         module = item.getparent(pytest.Module)
         return [*conftests, *([module.obj] if module is not None else [])]
+
+
+def _target_of(given: object, where: str) -> Target:
+    if not isinstance(given, Url | App | Command):
+        raise SettingError(
+            f"{where} is {given!r}, expected App('package.module:app'), Command('serve --port {{port}}') or "
+            "Url('http://127.0.0.1:8000/predict')"
+        )
+    return given
 
 
 def _variable(item: pytest.Item) -> str | None:

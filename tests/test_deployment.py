@@ -18,7 +18,7 @@ from services.processes import our_children, survivors
 from services.scripted import Close, ScriptedServer, Send, answer, refused_port
 
 from pytest_mlpatterns import Deployment, DeploymentError, Replicated, Url
-from pytest_mlpatterns.serve.local import attach
+from pytest_mlpatterns.serve.attached import attach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

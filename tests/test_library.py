@@ -21,7 +21,8 @@ from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, Schedule
 from pytest_mlpatterns.measure import Bench, LoadPlan
 from pytest_mlpatterns.metrics import Metrics
-from pytest_mlpatterns.serve.local import Startup, attach
+from pytest_mlpatterns.serve.attached import attach
+from pytest_mlpatterns.serve.local import Startup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

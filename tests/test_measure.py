@@ -22,7 +22,8 @@ from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate
 from pytest_mlpatterns.measure import Bench, Interrupted, LoadPlan
-from pytest_mlpatterns.serve.local import attach, launch
+from pytest_mlpatterns.serve.attached import attach
+from pytest_mlpatterns.serve.local import launch
 from pytest_mlpatterns.serve.model import recipe_of
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_mlpatterns import Prometheus
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.targets import Url
+from pytest_mlpatterns.targets import App, Command, Url, figures_told_by
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,3 +115,107 @@ def test_a_target_is_a_value() -> None:
     assert one == Url("http://127.0.0.1:8000", pid=12)
     assert hash(one) == hash(Url("http://127.0.0.1:8000", pid=12))
     assert one != Url("http://127.0.0.1:8000")
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (App("pkg.main:app"), "App('pkg.main:app')"),
+        (App("pkg.main:app", workers=2, env={"A": "1"}, cwd="/tmp"), "App('pkg.main:app', workers=2)"),
+        (
+            App("pkg.main:make", path="/p", server="granian", balance="shared-socket", factory=True),
+            "App('pkg.main:make', path='/p', server='granian', balance='shared-socket', factory=True)",
+        ),
+        (Command("serve --port {port}"), "Command('serve --port {port}')"),
+        (Command(("serve", "{port}"), ready="/health", path="/p"), "Command('serve {port}', path='/p')"),
+        (
+            Command(["/opt/bin/serve", "--name", "two words", "/home/me/model.bin", "{port}"]),
+            "Command(\"serve --name 'two words' model.bin {port}\")",
+        ),
+        (Command("{python} -m serve --url http://127.0.0.1:{port}/a"), None),
+    ],
+    ids=str,
+)
+def test_a_target_reads_the_same_wherever_it_runs(target: App | Command, expected: str | None) -> None:
+    assert str(target) == (expected or "Command('{python} -m serve --url http://127.0.0.1:{port}/a')")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"app": "pkg.main"}, "App('pkg.main'), expected an import string"),
+        ({"app": "pkg/main.py:app"}, "expected an import string"),
+        ({"app": print}, "expected an import string"),
+        ({"workers": 0}, "App(workers=0), expected a whole number of processes from 1 to 64"),
+        ({"workers": True}, "App(workers=True), expected a whole number"),
+        ({"workers": "2"}, "App(workers='2'), expected a whole number"),
+        ({"server": "gunicorn"}, "App(server='gunicorn'), expected one of 'uvicorn', 'granian'"),
+        ({"balance": "random"}, "App(balance='random'), expected one of 'round-robin', 'least-outstanding'"),
+        ({"factory": 1}, "App(factory=1), expected True or False"),
+        ({"path": "predict"}, "App(path='predict'), expected a path such as"),
+        ({"path": "/prédict"}, "expected a path such as"),
+        ({"ready": "http://x/health"}, "App(ready='http://x/health'), expected a path"),
+        ({"ready": 1}, "App(ready=1), expected a path"),
+        ({"env": {"A": 1}}, "App(env=...), expected a mapping of text to text"),
+        ({"env": ["A=1"]}, "App(env=...), expected a mapping of text to text"),
+        ({"cwd": 1}, "App(cwd=1), expected a directory"),
+        ({"stop": 5}, "App(stop=...) is 5, expected a time with its unit"),
+        ({"metrics": 9090}, "App(metrics=9090), expected a path such as"),
+        ({"metrics": "metrics"}, "Prometheus('metrics'), expected a path or address"),
+    ],
+)
+def test_what_is_no_application_is_refused(arguments: dict[str, Any], expected: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        App(**{"app": "pkg.main:app", **arguments})
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("serve", "has no place for the port, expected {port} in it or in env"),
+        ("serve --port {grpc_port}", "has no place for the port"),
+        ("", "is empty, expected a command"),
+        ([], "is empty, expected a command"),
+        (["", "{port}"], "is empty, expected a command"),
+        ("serve 'x", "cannot be split into words: No closing quotation"),
+        ("cd app && serve {port}", "has &&, expected one command without a shell"),
+        ("serve {port} > log", "has >, expected one command without a shell"),
+        ("THREADS=1 serve {port}", "begins with a variable, expected the command; write env={...}"),
+        (8000, "Command(8000), expected a command line or its words"),
+        (None, "Command(None), expected a command line or its words"),
+    ],
+)
+def test_what_is_no_command_is_refused(command: Any, expected: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        Command(command)
+    assert expected in str(caught.value)
+
+
+def test_the_places_of_ports_are_found_in_words_and_environment() -> None:
+    target = Command("serve {port} {grpc_port}", env={"METRICS": "{metrics_port}", "AGAIN": "{port}", "NO": "{Port}"})
+    assert target.ports == ("port", "grpc_port", "metrics_port")
+    assert Command("serve", env={"PORT": "{port}"}).ports == ("port",)
+
+
+def test_what_a_target_was_given_cannot_be_changed_later() -> None:
+    environment = {"A": "1"}
+    target = App("pkg.main:app", env=environment)
+    environment["A"] = "2"
+    assert target.env == {"A": "1"}
+    assert target == App("pkg.main:app", env={"A": "1"})
+    assert len({target, App("pkg.main:app", env={"A": "1"}), App("pkg.main:app", workers=2)}) == 2
+    words = ["serve", "{port}"]
+    command = Command(words)
+    words.append("--debug")
+    assert command.words == ("serve", "{port}")
+
+
+def test_where_figures_are_told_is_a_path_or_a_value() -> None:
+    named = Prometheus("/stats", batch_size="rows")
+    assert figures_told_by(App("a:b", metrics="/metrics")) == Prometheus("/metrics")
+    assert figures_told_by(Url("http://localhost", metrics=named)) is named
+    assert figures_told_by(Command("serve {port}")) is None
+    with pytest.raises(SettingError, match=r"Url\(metrics=1\)"):
+        Url("http://localhost", metrics=1)  # type: ignore[arg-type]

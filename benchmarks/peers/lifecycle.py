@@ -24,7 +24,8 @@ from bench import run_child
 
 from pytest_mlpatterns import Url
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.serve.local import Startup, attach
+from pytest_mlpatterns.serve.attached import attach
+from pytest_mlpatterns.serve.local import Startup
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

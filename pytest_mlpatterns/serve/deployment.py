@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import ssl
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.insight import PatternStats, merged_layers
@@ -25,10 +25,31 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.load.job import Remote
     from pytest_mlpatterns.load.payload import Payload
     from pytest_mlpatterns.serve.member import Member
+    from pytest_mlpatterns.serve.scrape import Scraper
 
-__all__ = ["Deployment"]
+__all__ = ["Backing", "Deployment"]
 
 _CLIENT_TIMEOUT_S = 30.0
+_DYING_S = 0.5
+
+
+class Backing(Protocol):
+    """Processes of another make that serve a deployment."""
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Those whose trees they are."""
+        ...
+
+    def check(self, wait_s: float = 0.0) -> None:
+        """Raise :class:`DeploymentError` where one has ended, at the latest after waiting so long for that."""
+
+    def log_tail(self) -> str:
+        """What they printed last."""
+        ...
+
+    def stop(self) -> None:
+        """End them all. Safe to call twice."""
 
 
 class Deployment:
@@ -42,11 +63,15 @@ class Deployment:
         members: our service processes, none for a service that ran before.
         helpers: other processes of ours, such as a store's server.
         roots: process ids of a service that ran before whose trees it is; empty where they are not known.
+        backing: processes of another make that serve it.
         polled: requests are answered 202, and the result is fetched where ``Location`` says.
         on_close: ends what somebody else started, once.
         remote: how load is driven where our own connections cannot: https, HTTP/2.
         host: the name that requests are for, where it is not the first address.
         wire: how inputs and outputs travel.
+
+    Attributes:
+        scraper: reads what a server of another make tells of itself, where it does.
     """
 
     def __init__(  # noqa: PLR0913 - the facts of a deployment, all by name
@@ -59,6 +84,7 @@ class Deployment:
         members: Sequence[Member] = (),
         helpers: Sequence[Child] = (),
         roots: Sequence[int] = (),
+        backing: Backing | None = None,
         polled: bool = False,
         on_close: Callable[[], None] | None = None,
         remote: Remote | None = None,
@@ -78,6 +104,8 @@ class Deployment:
         self._members = tuple(members)
         self._helpers = tuple(helpers)
         self._roots = tuple(roots)
+        self._backing = backing
+        self.scraper: Scraper | None = None
         self._clients: list[httpx.Client] = []
         self._turns = itertools.count()
 
@@ -85,7 +113,8 @@ class Deployment:
     def pids(self) -> tuple[int, ...]:
         """The deployment's own processes (their children are found when usage is measured)."""
         ours = [*(member.child for member in self._members), *self._helpers]
-        return (*self._roots, *(child.pid for child in ours))
+        theirs = () if self._backing is None else self._backing.pids
+        return (*self._roots, *theirs, *(child.pid for child in ours))
 
     @property
     def url(self) -> str:
@@ -147,6 +176,8 @@ class Deployment:
         Raises:
             DeploymentError: one of its processes is gone or does not answer.
         """
+        if self._backing is not None:
+            self._backing.check()
         answers = [(member, member.stats()) for member in self._members]
         groups: dict[tuple[int, str], list[int]] = {}
         for member, answer in sorted(answers, key=lambda pair: pair[0].place):
@@ -155,7 +186,8 @@ class Deployment:
         return PatternStats(
             replica_requests=tuple(several or next(iter(groups.values()), ())),
             tracebacks=tuple(dict.fromkeys(text for _, answer in answers for text in answer.tracebacks)),
-            layers=merged_layers(layer for _, answer in answers for layer in answer.layers),
+            layers=merged_layers(layer for _, answer in answers for layer in answer.layers)
+            + (self.scraper.layers() if self.scraper else ()),
             replaced=sum(member.replaced for member in self._members),
         )
 
@@ -177,13 +209,18 @@ class Deployment:
 
     def log_tail(self) -> str:
         """What the processes printed last."""
-        return "\n".join(filter(None, (member.child.log_tail() for member in self._members)))
+        theirs = "" if self._backing is None else self._backing.log_tail()
+        return "\n".join(filter(None, (theirs, *(member.child.log_tail() for member in self._members))))
 
     def close(self) -> None:
         """End every process of ours and wait until it is gone. Safe to call twice."""
         for client in self._clients:
             client.close()
         self._clients.clear()
+        if self.scraper is not None:
+            self.scraper.close()
+        if self._backing is not None:
+            self._backing.stop()
         for member in self._members:
             member.close_channel()
         for member in self._members:
@@ -210,6 +247,8 @@ class Deployment:
     def _epitaph(self) -> str:
         """Why nobody answers, where the reason is that a process of ours died."""
         try:
+            if self._backing is not None:
+                self._backing.check(_DYING_S)  # a connection closes before the process is gone
             self.stats()
         except DeploymentError as error:
             return f"; {error}"

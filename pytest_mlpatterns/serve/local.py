@@ -6,8 +6,6 @@ inference. Every process listens on 127.0.0.1, on a port that the system chose.
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import itertools
 import secrets
 import sys
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.children import Child
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError
-from pytest_mlpatterns.load.job import Balance, Remote
+from pytest_mlpatterns.load.job import Balance
 from pytest_mlpatterns.patterns.base import Apart, Behind, Consumers, Spread, Wrap
 from pytest_mlpatterns.patterns.cached import Cached
 from pytest_mlpatterns.patterns.queued import Queued
@@ -27,14 +25,8 @@ from pytest_mlpatterns.serve.chain import in_flight
 from pytest_mlpatterns.serve.consumer import Subscription
 from pytest_mlpatterns.serve.deployment import Deployment
 from pytest_mlpatterns.serve.member import Member
-from pytest_mlpatterns.serve.worker import (
-    Consume,
-    Listen,
-    LoadFailed,
-    Ready,
-    WorkerJob,
-    listening_socket,
-)
+from pytest_mlpatterns.serve.sockets import listening_socket
+from pytest_mlpatterns.serve.worker import Consume, Listen, LoadFailed, Ready, WorkerJob
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wire import REST_JSON, Wire, codec_of
 
@@ -45,13 +37,11 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.load.payload import Payload
     from pytest_mlpatterns.patterns.base import Node
     from pytest_mlpatterns.serve.model import Recipe
-    from pytest_mlpatterns.targets import Url
 
-__all__ = ["MAX_BODY_BYTES", "Startup", "attach", "launch"]
+__all__ = ["MAX_BODY_BYTES", "Startup", "launch"]
 
 MAX_BODY_BYTES = 64 * 2**20
 """Longest request body that our servers accept."""
-_CONNECT_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +49,7 @@ class Startup:
     """How a deployment is started: the time limit, a first request (None: health alone), where its logs go.
 
     ``trees`` as :class:`pytest_mlpatterns.serve.worker.WorkerJob` takes them. ``wire`` is how clients speak to it.
+    ``root`` is what the working directories of users' own servers are relative to.
     """
 
     timeout_ns: int
@@ -66,6 +57,7 @@ class Startup:
     directory: Path
     trees: tuple[Path, Path] | None = None
     wire: Wire = REST_JSON
+    root: Path = Path()
 
 
 def launch(recipe: Recipe, startup: Startup) -> Deployment:
@@ -219,38 +211,6 @@ class _Launching:
             self.guarded.append(member)
 
 
-def attach(target: Url, startup: Startup) -> Deployment:
-    """Use a service that runs already, after one request has shown that it answers.
-
-    Raises:
-        DeploymentError: nobody answers there, or with an error.
-    """
-    import httpx
-
-    deployment = Deployment(
-        model_name=target.path.rpartition("/")[2],
-        addresses=[_resolve(target)],
-        host=target.host,
-        path=target.path,
-        roots=[] if target.pid is None else [target.pid],
-        remote=_remote(target),
-        wire=startup.wire,
-    )
-    try:
-        if startup.payload is not None:
-            request = startup.payload.first(target.path)
-            response = deployment.ask(deployment.client, request, startup.timeout_ns / 1e9)
-            if not response.is_success:
-                raise DeploymentError(f"{target.url} answered {response.status_code}: {response.text[:2000]}")
-    except httpx.HTTPError as error:
-        deployment.close()
-        raise DeploymentError(f"{target.url}: {type(error).__name__}: {error}; does the service run?") from error
-    except DeploymentError:
-        deployment.close()
-        raise
-    return deployment
-
-
 def _await_loaded(member: Member, model: str, started_ns: int, startup: Startup) -> None:
     who = f"perf_model {model}" if member.role in ("service", "replica", "worker") else member.role
     try:
@@ -300,30 +260,3 @@ def _too_slow(who: str, state: str, startup: Startup, log: str) -> str:
         'raise it with perf(startup_timeout="5min") or --perf-startup-timeout'
     )
     return f"{text}\nIt printed last:\n{log}" if log else text
-
-
-def _remote(target: Url) -> Remote | None:
-    """How load reaches a target that needs a client library; None where our own connections serve."""
-    if not target.is_https and not target.http2:
-        return None
-    if importlib.util.find_spec("pyreqwest") is None:
-        raise DeploymentError(
-            f"{target.url} needs a client library for https and HTTP/2, which is not installed; "
-            "install it: pip install 'pytest-mlpatterns[https]'"
-        )
-    return Remote(target.origin, target.http2, None if target.ca is None else Path(target.ca).read_bytes())
-
-
-def _resolve(target: Url) -> tuple[str, int]:
-    """The first of the name's addresses at which somebody accepts; the first at all where nobody does."""
-    import socket
-
-    try:
-        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise DeploymentError(f"{target.url}: the host {target.host!r} is not known: {error}") from error
-    addresses = [(str(entry[4][0]), target.port) for entry in found]
-    for address in addresses:
-        with contextlib.suppress(OSError), socket.create_connection(address, timeout=_CONNECT_TIMEOUT_S):
-            return address
-    return addresses[0]

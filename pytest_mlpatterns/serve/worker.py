@@ -8,7 +8,6 @@ This module must not know load.
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from pytest_mlpatterns.importmap import install, modules_from, wrong_tree
 from pytest_mlpatterns.patterns.layer import Tally
 from pytest_mlpatterns.serve.app import Answering, ModelApp
 from pytest_mlpatterns.serve.model import user_traceback
+from pytest_mlpatterns.serve.sockets import BACKLOG, inherited_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,10 +38,8 @@ __all__ = [
     "StatsQuestion",
     "WorkerJob",
     "WorkerStats",
-    "listening_socket",
 ]
 
-BACKLOG = 2048
 _INTERNAL_KEEP_ALIVE_S = 3600
 
 
@@ -109,18 +107,6 @@ class WorkerStats:
     layers: tuple[LayerStats, ...] = ()
 
 
-def listening_socket() -> socket.socket:
-    """A socket that listens on 127.0.0.1, on a port that the system chose.
-
-    The protocol is named because asyncio sets TCP_NODELAY only then; without it an answer can wait 40 ms for the
-    acknowledgement of the one before.
-    """
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(BACKLOG)
-    return listener
-
-
 def main() -> None:
     """The child process."""
     channel = Channel()
@@ -175,7 +161,7 @@ def _serve(  # noqa: PLR0913, PLR0917 - the pieces of one process
     jobs = Jobs(chain.queue) if job.jobs and chain.queue else None
     app = ModelApp(answering, job.name, job.max_body_bytes, jobs=jobs, timed=source.internal)
     server = _server_of(app, internal=source.internal)
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=source.socket_fd)
+    listener = inherited_socket(source.socket_fd)
 
     def end() -> None:
         server.should_exit = True

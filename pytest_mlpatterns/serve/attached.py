@@ -1,0 +1,87 @@
+"""A service that runs already: found where its address says, asked once, and left alone at the end.
+
+This module must not know load, nor how a service is started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.load.job import Remote
+from pytest_mlpatterns.serve.deployment import Deployment
+from pytest_mlpatterns.serve.scrape import scraper_of
+from pytest_mlpatterns.targets import figures_told_by
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.serve.local import Startup
+    from pytest_mlpatterns.targets import Url
+
+__all__ = ["attach"]
+
+_CONNECT_TIMEOUT_S = 5.0
+
+
+def attach(target: Url, startup: Startup) -> Deployment:
+    """Use a service that runs already, after one request has shown that it answers.
+
+    Raises:
+        DeploymentError: nobody answers there, or with an error.
+    """
+    import httpx
+
+    deployment = Deployment(
+        model_name=target.path.rpartition("/")[2],
+        addresses=[_resolve(target)],
+        host=target.host,
+        path=target.path,
+        roots=[] if target.pid is None else [target.pid],
+        remote=_remote(target),
+        wire=startup.wire,
+    )
+    try:
+        if startup.payload is not None:
+            request = startup.payload.first(target.path)
+            response = deployment.ask(deployment.client, request, startup.timeout_ns / 1e9)
+            if not response.is_success:
+                raise DeploymentError(f"{target.url} answered {response.status_code}: {response.text[:2000]}")
+        if (source := figures_told_by(target)) is not None:
+            deployment.scraper = scraper_of(source, [target.origin])
+            deployment.scraper.start(told=startup.payload is not None)
+    except httpx.HTTPError as error:
+        deployment.close()
+        raise DeploymentError(f"{target.url}: {type(error).__name__}: {error}; does the service run?") from error
+    except DeploymentError:
+        deployment.close()
+        raise
+    return deployment
+
+
+def _remote(target: Url) -> Remote | None:
+    """How load reaches a target that needs a client library; None where our own connections serve."""
+    if not target.is_https and not target.http2:
+        return None
+    if importlib.util.find_spec("pyreqwest") is None:
+        raise DeploymentError(
+            f"{target.url} needs a client library for https and HTTP/2, which is not installed; "
+            "install it: pip install 'pytest-mlpatterns[https]'"
+        )
+    return Remote(target.origin, target.http2, None if target.ca is None else Path(target.ca).read_bytes())
+
+
+def _resolve(target: Url) -> tuple[str, int]:
+    """The first of the name's addresses at which somebody accepts; the first at all where nobody does."""
+    import socket
+
+    try:
+        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise DeploymentError(f"{target.url}: the host {target.host!r} is not known: {error}") from error
+    addresses = [(str(entry[4][0]), target.port) for entry in found]
+    for address in addresses:
+        with contextlib.suppress(OSError), socket.create_connection(address, timeout=_CONNECT_TIMEOUT_S):
+            return address
+    return addresses[0]

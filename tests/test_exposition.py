@@ -1,0 +1,197 @@
+"""Figures in Prometheus' text format: known servers need no names, others name theirs, and windows are differences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pytest_mlpatterns import LayerStats, PatternStats, Prometheus, SettingError
+from pytest_mlpatterns.exposition import merged_readings, read_exposition
+from pytest_mlpatterns.insight import figures_of
+
+MOSEC = """\
+# HELP mosec_service_batch_size batch size for each connection in each stage.
+# TYPE mosec_service_batch_size histogram
+mosec_service_batch_size_sum{stage="Sum_1",connection="1"} 7.0
+mosec_service_batch_size_count{stage="Sum_1",connection="1"} 5
+mosec_service_batch_size_bucket{le="1.0",stage="Sum_1",connection="1"} 3
+mosec_service_batch_size_bucket{le="2.0",stage="Sum_1",connection="1"} 5
+mosec_service_batch_size_bucket{le="+Inf",stage="Sum_1",connection="1"} 5
+# TYPE mosec_service_remaining_task gauge
+mosec_service_remaining_task 4
+# EOF
+"""
+BENTOML = """\
+# TYPE bentoml_service_request_in_progress gauge
+bentoml_service_request_in_progress{endpoint="/a",runner_name="S"} 1.0
+bentoml_service_request_in_progress{endpoint="/b",runner_name="S"} 2.0
+# TYPE bentoml_service_adaptive_batch_size histogram
+bentoml_service_adaptive_batch_size_sum{worker_index="1"} 11.0
+bentoml_service_adaptive_batch_size_bucket{le="1.0",worker_index="1"} 0.0
+bentoml_service_adaptive_batch_size_bucket{le="4.0",worker_index="1"} 1.0
+bentoml_service_adaptive_batch_size_bucket{le="8.0",worker_index="1"} 2.0
+bentoml_service_adaptive_batch_size_bucket{le="+Inf",worker_index="1"} 2.0
+bentoml_service_adaptive_batch_size_count{worker_index="1"} 2.0
+"""
+MLSERVER = """\
+# TYPE parallel_request_queue histogram
+parallel_request_queue_sum 2.0
+parallel_request_queue_bucket{le="1.0"} 2.0
+parallel_request_queue_bucket{le="+Inf"} 2.0
+parallel_request_queue_count 2.0
+# TYPE batch_request_queue histogram
+batch_request_queue_sum{model_name="sums",model_version=""} 3.0
+batch_request_queue_bucket{le="0.005",model_name="sums",model_version=""} 1.0
+batch_request_queue_bucket{le="2.5",model_name="sums",model_version=""} 2.0
+batch_request_queue_bucket{le="5.0",model_name="sums",model_version=""} 2.0
+batch_request_queue_bucket{le="+Inf",model_name="sums",model_version=""} 3.0
+batch_request_queue_count{model_name="sums",model_version=""} 4.0
+"""
+TRITON = """\
+# TYPE nv_inference_count counter
+nv_inference_count{model="a",version="1"} 90
+nv_inference_count{model="b",version="1"} 10
+# TYPE nv_inference_exec_count counter
+nv_inference_exec_count{model="a",version="1"} 15
+nv_inference_exec_count{model="b",version="1"} 10
+# TYPE nv_inference_queue_duration_us counter
+nv_inference_queue_duration_us{model="a",version="1"} 50000
+# TYPE nv_inference_request_success counter
+nv_inference_request_success{model="a",version="1"} 100
+# TYPE nv_inference_pending_request_count gauge
+nv_inference_pending_request_count{model="a",version="1"} 6
+"""
+RAY = """\
+# TYPE ray_serve_actual_batch_size histogram
+ray_serve_actual_batch_size_bucket{le="1.0"} 0.0
+ray_serve_actual_batch_size_bucket{le="2.0"} 3.0
+ray_serve_actual_batch_size_bucket{le="+Inf"} 3.0
+ray_serve_actual_batch_size_count 3.0
+ray_serve_actual_batch_size_sum 6.0
+# TYPE ray_serve_batch_wait_time_ms histogram
+ray_serve_batch_wait_time_ms_bucket{le="1.0"} 0.0
+ray_serve_batch_wait_time_ms_bucket{le="5.0"} 2.0
+ray_serve_batch_wait_time_ms_bucket{le="+Inf"} 3.0
+ray_serve_batch_wait_time_ms_count 3.0
+ray_serve_batch_wait_time_ms_sum 15.0
+# TYPE ray_serve_batch_execution_time_ms histogram
+ray_serve_batch_execution_time_ms_bucket{le="+Inf"} 0.0
+ray_serve_batch_execution_time_ms_count 0.0
+ray_serve_batch_execution_time_ms_sum 0.0
+# TYPE ray_serve_deployment_queued_queries gauge
+ray_serve_deployment_queued_queries{handle="1"} 12.0
+ray_serve_deployment_queued_queries{handle="2"} 8.0
+"""
+OWN = """\
+# TYPE rows summary
+rows{quantile="0.5"} 3
+rows_count 4
+rows_sum 10
+# TYPE waited_seconds histogram
+waited_seconds_bucket{le="0.01"} 3
+waited_seconds_bucket{le="0.03"} 4
+waited_seconds_bucket{le="+Inf"} 4
+waited_seconds_count 4
+waited_seconds_sum 0.04
+waited_seconds_created 1.7e9
+# TYPE refused counter
+refused_total{why="full"} 5
+refused_total{why="old"} 2
+# TYPE hits counter
+hits_total 30
+# TYPE misses counter
+misses_total 10
+# TYPE depth gauge
+depth NaN
+"""
+OURS = Prometheus(
+    batch_size="rows",
+    queue_wait="waited_seconds",
+    queue_rejected="refused_total",
+    cache_hits="hits",
+    cache_misses="misses_total",
+    queue_depth="depth",
+)
+
+
+def layers_of(text: str, source: Prometheus | None = None) -> dict[str, LayerStats]:
+    return {layer.layer: layer for layer in read_exposition(text, source or Prometheus()).layers}
+
+
+def figures(text: str, source: Prometheus | None = None) -> dict[str, float]:
+    stats = PatternStats(layers=read_exposition(text, source or Prometheus()).layers)
+    return {name: figure.value for name, figure in figures_of(stats).items()}
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "expected", "depth"),
+    [
+        (MOSEC, Prometheus(), {"batch_size": 7 / 5}, 4),
+        (BENTOML, Prometheus(), {"batch_size": 5.5}, 3),
+        (MLSERVER, Prometheus(), {"queue_depth": 3 / 4}, None),
+        (TRITON, Prometheus(), {"batch_size": 4.0, "queue_wait": 500_000.0}, 6),
+        (RAY, Prometheus(), {"batch_size": 2.0, "batch_wait": 3_000_000.0}, 20),
+        (OWN, OURS, {"batch_size": 2.5, "queue_wait": 5_000_000.0, "cache_hit_ratio": 0.75}, 0),
+        (OWN, Prometheus(), {}, None),
+        ("", Prometheus(), {}, None),
+    ],
+    ids=["mosec", "BentoML", "MLServer", "Triton", "Ray Serve", "named", "unknown", "nothing"],
+)
+def test_figures_follow_from_what_a_server_tells(
+    text: str, source: Prometheus, expected: dict[str, float], depth: int | None
+) -> None:
+    assert figures(text, source) == pytest.approx(expected)
+    assert read_exposition(text, source).depth == depth
+
+
+def test_buckets_are_kept_by_the_middle_of_what_may_be_in_them() -> None:
+    assert layers_of(MOSEC)["batched"].spreads == {"size": {1: 3, 2: 2}}
+    assert layers_of(BENTOML)["batched"].spreads == {"size": {3: 1, 6: 1}}
+    assert layers_of(MLSERVER)["queued"].spreads == {"depth": {0: 1, 1: 1, 5: 1}}
+    assert layers_of(RAY)["batched"].spreads["wait_ns"] == {3_000_000: 2, 5_000_000: 1}
+
+
+def test_counts_are_added_up_over_labels() -> None:
+    assert layers_of(TRITON)["batched"].counters == {"size_sum": 100, "size_count": 25, "items": 100, "calls": 25}
+    assert layers_of(OWN, OURS)["queued"].counters["rejected"] == 7
+
+
+def test_a_window_is_the_difference_of_two_readings() -> None:
+    later = MOSEC.replace("_sum{", "_sum{x='',".replace("'", '"')).replace("7.0", "27.0").replace(" 5\n", " 10\n")
+    before, after = (PatternStats(layers=read_exposition(text, Prometheus()).layers) for text in (MOSEC, later))
+    assert figures_of(after.since(before))["batch_size"].value == (27 - 7) / (10 - 5)
+    assert "batch_size" not in figures_of(after.since(after))
+
+
+def test_processes_of_one_server_add_up() -> None:
+    merged = merged_readings([read_exposition(MOSEC, Prometheus()), read_exposition(MOSEC, Prometheus())])
+    assert merged.layers[0].counters["items"] == 14
+    assert merged.depth == 8
+    assert merged_readings([read_exposition(MLSERVER, Prometheus())]).depth is None
+
+
+def test_what_is_not_that_format_is_refused() -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the parser's own words
+        read_exposition("<html>", Prometheus())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"path": "metrics"}, "Prometheus('metrics'), expected a path or address"),
+        ({"path": 8080}, "Prometheus(8080), expected a path or address"),
+        ({"path": "/met\nrics"}, "expected a path or address"),
+        ({"batch_size": "my size"}, "Prometheus(batch_size='my size'), expected the name of a metric"),
+        ({"queue_depth": 3}, "Prometheus(queue_depth=3), expected the name of a metric"),
+    ],
+)
+def test_what_is_no_source_is_refused(arguments: dict[str, Any], expected: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        Prometheus(**arguments)
+    assert expected in str(caught.value)
+
+
+def test_a_source_is_a_value() -> None:
+    assert Prometheus() == Prometheus("/metrics")
+    assert len({Prometheus("/a"), Prometheus("/a"), Prometheus("/a", batch_size="b")}) == 2
