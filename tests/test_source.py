@@ -23,17 +23,16 @@ def started(schedule: Schedule, share: Share = ALONE, at: int = 0) -> tuple[Sour
     return source, sent
 
 
-def test_each_caller_sends_at_once_and_again_when_it_is_answered() -> None:
+def test_each_caller_sends_at_once_and_is_to_send_again_when_it_is_answered() -> None:
     source, sent = started(ClosedLoop(3))
     assert sent == [None] * 3
-    source.answered(5 * MS, failed=False)
-    assert sent == [None] * 4
+    assert source.answered(5 * MS, failed=False)
     assert source.next_due_ns == NEVER_NS
 
 
 def test_a_caller_that_failed_rests_until_the_next_tick() -> None:
     source, sent = started(ClosedLoop(2))
-    source.answered(1 * MS, failed=True)
+    assert not source.answered(1 * MS, failed=True)
     assert len(sent) == 2
     source.tick(50 * MS)
     assert len(sent) == 3
@@ -43,8 +42,8 @@ def test_a_caller_that_failed_rests_until_the_next_tick() -> None:
 
 def test_a_caller_thinks_and_its_next_request_is_due_when_it_has() -> None:
     source, sent = started(ClosedLoop(2, think_time="20ms"))
-    source.answered(5 * MS, failed=False)
-    source.answered(7 * MS, failed=False)
+    assert not source.answered(5 * MS, failed=False)
+    assert not source.answered(7 * MS, failed=False)
     assert source.next_due_ns == 25 * MS
     source.send_due(24 * MS)
     assert len(sent) == 2
@@ -60,11 +59,8 @@ def test_callers_come_and_leave_as_the_stages_say() -> None:
     source, sent = started(Stages((("0s", 4), ("1s", 4), ("0s", 1), ("1s", 1)), of="concurrency"))
     assert len(sent) == 4
     source.tick(1100 * MS)  # three are too many now: they leave when they are answered
-    for _ in range(3):
-        source.answered(1200 * MS, failed=False)
+    assert [source.answered(1200 * MS, failed=False) for _ in range(4)] == [False, False, False, True]
     assert len(sent) == 4
-    source.answered(1300 * MS, failed=False)
-    assert len(sent) == 5
 
 
 def test_a_clock_sends_all_that_is_due_with_the_time_at_which_it_was() -> None:
@@ -72,7 +68,7 @@ def test_a_clock_sends_all_that_is_due_with_the_time_at_which_it_was() -> None:
     source.send_due(1025 * MS)
     assert sent == [1000 * MS, 1010 * MS, 1020 * MS]
     assert source.next_due_ns == 1030 * MS
-    source.answered(1026 * MS, failed=True)
+    assert not source.answered(1026 * MS, failed=False)
     source.tick(1027 * MS)
     assert len(sent) == 3
     source.finish()

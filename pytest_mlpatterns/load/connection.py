@@ -52,11 +52,13 @@ class Connection:
 
     __slots__ = (
         "_address",
+        "_completed",
         "_dialogue",
         "_opened",
         "_opening_ns",
         "_owner",
         "_received",
+        "_record",
         "_recv",
         "_send",
         "_sent_ns",
@@ -70,6 +72,7 @@ class Connection:
 
     def __init__(self, owner: Owner, address: tuple[str, int], target: int) -> None:
         self._owner = owner
+        self._record, self._completed = owner.recording.add, owner.completed
         self._address = address
         self.target = target
         self.busy = False
@@ -163,12 +166,12 @@ class Connection:
         outbox.clear()
 
     def _finish(self, now_ns: int, outcome: int, *, failed: bool) -> None:
-        owner = self._owner
         self.busy = False
-        owner.recording.add(self.due_ns, self._sent_ns, now_ns, outcome, self.request, self.target, self._received)
-        if owner.answers is not None and 200 <= outcome < 300:
-            owner.answers.offer(self.request, self._dialogue.body(), self._dialogue.head())
-        owner.completed(self, now_ns, failed=failed)
+        self._record(self.due_ns, self._sent_ns, now_ns, outcome, self.request, self.target, self._received)
+        answers = self._owner.answers
+        if answers is not None and 200 <= outcome < 300:
+            answers.offer(self.request, self._dialogue.body(), self._dialogue.head())
+        self._completed(self, now_ns, failed=failed)
 
     def _open(self) -> bool:
         """Start to connect; False where that failed, and the request with it."""

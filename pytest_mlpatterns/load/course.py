@@ -25,7 +25,7 @@ from pytest_mlpatterns.load.steady import (
 from pytest_mlpatterns.records import GeneratorReport, Warmup, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pytest_mlpatterns.load.job import Event, Job
     from pytest_mlpatterns.load.schedule import Schedule
@@ -46,6 +46,7 @@ class Course:
         tell: takes each event as it happens.
 
     Attributes:
+        next_request: gives the index of the request that is to be sent next.
         recording: one row per finished request.
         answers: the sample of answers, None where none was asked for.
         connect_ns: how long each opening of a connection took.
@@ -63,8 +64,7 @@ class Course:
         self._job = job
         self._send = send
         self._tell = tell
-        self._order = array("I", job.order)
-        self._drawn = job.share.number - job.share.of
+        self.next_request = _drawn(job).__next__
         self._has_length = job.schedule.length_ns is not None
         self._source = self._source_of(ClosedLoop(1) if self._has_length else job.schedule)
         self._source_since_ns = 0
@@ -101,10 +101,11 @@ class Course:
         self._start_ns = self._warmup_since_ns = self._last_tick_ns = now_ns
         self._source.start(now_ns)
 
-    def answered(self, due_ns: int, now_ns: int, *, failed: bool) -> None:
-        """A request that was due then has ended and is recorded."""
-        if now_ns < self._stop_ns and due_ns >= self._source_since_ns:
-            self._source.answered(now_ns, failed=failed)
+    def answered(self, due_ns: int, now_ns: int, *, failed: bool) -> bool:
+        """A request that was due then has ended and is recorded; whether :attr:`next_request` is to be sent now."""
+        return (
+            now_ns < self._stop_ns and due_ns >= self._source_since_ns and self._source.answered(now_ns, failed=failed)
+        )
 
     def send_due(self, now_ns: int) -> None:
         """Send everything that is due by now."""
@@ -155,8 +156,7 @@ class Course:
         return source_of(schedule, self._send_next, self._job.share)
 
     def _send_next(self, due_ns: int | None) -> None:
-        self._drawn = drawn = self._drawn + self._job.share.of
-        self._send(self._order[drawn % len(self._order)] if self._order else drawn % len(self._job.messages), due_ns)
+        self._send(self.next_request(), due_ns)
 
     def _warm(self, now_ns: int) -> bool:
         """Whether the warm-up is over: its time is up, or the data are steady."""
@@ -201,3 +201,12 @@ class Course:
             connect_ns=int(median(self.connect_ns)) if self.connect_ns else None,
             loop_lag_ns=self._loop_lag_ns,
         )
+
+
+def _drawn(job: Job) -> Iterator[int]:
+    """The indices of this generator's requests, one after the other, without end."""
+    order = array("I", job.order) or range(len(job.messages))
+    number, step, count = job.share.number, job.share.of, len(order)
+    while True:
+        yield order[number % count]
+        number += step

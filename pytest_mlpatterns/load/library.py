@@ -114,7 +114,8 @@ class LibraryLoop:
         course.recording.add(due_ns, sent_ns, now, outcome, request, 0, len(answer))
         if course.answers is not None and 200 <= outcome < 300:
             course.answers.offer(request, answer, head)
-        course.answered(due_ns, now, failed=outcome < 0)
+        if course.answered(due_ns, now, failed=outcome < 0):
+            self._start_request(course.next_request(), None)
 
 
 def parse_message(message: bytes) -> tuple[str, str, dict[str, str], bytes]:

@@ -70,9 +70,14 @@ class LoadLoop:
 
     def completed(self, connection: Connection, now_ns: int, *, failed: bool) -> None:
         """A connection is free again."""
-        due_ns = connection.due_ns
-        self._pool.release(connection)
-        self._course.answered(due_ns, now_ns, failed=failed)
+        again = self._course.answered(connection.due_ns, now_ns, failed=failed)
+        if not again:
+            self._pool.release(connection)
+        elif self._pool.several or self._pool.waiting:
+            self._pool.release(connection)
+            self._pool.send(self._course.next_request(), None)
+        else:  # as in a closed loop nearly always
+            connection.send(self._course.next_request())
 
     def _drive(self, alarm: Alarm) -> None:
         select, clock, pool, course = self.selector.select, perf_counter_ns, self._pool, self._course
@@ -80,15 +85,19 @@ class LoadLoop:
         pool.open()
         course.start(now)
         next_tick = now + TICK_NS
+        due_ns = course.next_due_ns
         while True:
-            due_ns = course.next_due_ns
+            wake_ns = next_tick
             if due_ns < next_tick:
                 alarm.set(due_ns)
-            for key, mask in select(max(0, min(next_tick, due_ns) - now) / 1e9):
+                wake_ns = due_ns
+            for key, mask in select((wake_ns - now) / 1e9 if wake_ns > now else 0):
                 key.data(mask)
             now = clock()
-            if now >= course.next_due_ns:
+            due_ns = course.next_due_ns
+            if now >= due_ns:
                 course.send_due(now)
+                due_ns = course.next_due_ns
             if course.draining and not pool.outstanding:
                 return
             if now < next_tick:
@@ -96,6 +105,7 @@ class LoadLoop:
             next_tick = now + TICK_NS
             pool.expire(now - self._timeout_ns)
             course.tick(now, pool.connections, limit_reached=pool.limit_reached)
+            due_ns = course.next_due_ns
             if course.draining and (course.stop_early or not pool.outstanding):
                 return
 
@@ -111,12 +121,12 @@ class _Pool:
     def __init__(self, loop: LoadLoop, job: Job) -> None:
         self._loop = loop
         self._addresses = job.addresses
-        self._several = len(job.addresses) > 1
+        self.several = len(job.addresses) > 1
         self._least_outstanding = job.balance is Balance.LEAST_OUTSTANDING
         self._idle: list[list[Connection]] = [[] for _ in job.addresses]
         self._all: list[Connection] = []
         self._outstanding = [0] * len(job.addresses)
-        self._waiting: deque[tuple[int, int | None]] = deque()
+        self.waiting: deque[tuple[int, int | None]] = deque()
         self._last_target = -1
         self._limit = MAX_OPEN_LOOP_CONNECTIONS
         if isinstance(job.schedule, ClosedLoop | Stages) and job.schedule.closed:
@@ -130,7 +140,7 @@ class _Pool:
 
     @property
     def outstanding(self) -> int:
-        return sum(self._outstanding) + len(self._waiting)
+        return sum(self._outstanding) + len(self.waiting)
 
     def open(self) -> None:
         """Start to connect ahead of the load: to each address as many as all callers together, or one."""
@@ -141,7 +151,7 @@ class _Pool:
                 self._idle[target].append(connection)
 
     def send(self, request: int, due_ns: int | None) -> None:
-        target = self._choose() if self._several else 0
+        target = self._choose() if self.several else 0
         idle = self._idle[target]
         if idle:
             connection = idle.pop()
@@ -149,22 +159,22 @@ class _Pool:
             connection = self._make(target)
         else:
             self.limit_reached = True
-            self._waiting.append((request, perf_counter_ns() if due_ns is None else due_ns))
+            self.waiting.append((request, perf_counter_ns() if due_ns is None else due_ns))
             return
         self._outstanding[target] += 1
         connection.send(request, due_ns)
 
     def release(self, connection: Connection) -> None:
-        if self._waiting:
-            connection.send(*self._waiting.popleft())
+        if self.waiting:
+            connection.send(*self.waiting.popleft())
         else:
             self._outstanding[connection.target] -= 1
             self._idle[connection.target].append(connection)
 
     def expire(self, due_before_ns: int) -> None:
         """Give up every request that was due before this time and is not answered."""
-        while self._waiting and (self._waiting[0][1] or 0) < due_before_ns:
-            request, due_ns = self._waiting.popleft()
+        while self.waiting and (self.waiting[0][1] or 0) < due_before_ns:
+            request, due_ns = self.waiting.popleft()
             now = perf_counter_ns()
             self._loop.recording.add(due_ns or now, now, now, Failure.TIMEOUT, request, 0, 0)
         for connection in self._all:

@@ -32,8 +32,8 @@ class Source(Protocol):
         """The schedule's time begins."""
         ...
 
-    def answered(self, now_ns: int, *, failed: bool) -> None:
-        """A request has ended."""
+    def answered(self, now_ns: int, *, failed: bool) -> bool:
+        """A request has ended; whether the next is due for that, now."""
         ...
 
     def send_due(self, now_ns: int) -> None:
@@ -79,7 +79,7 @@ class _Callers:
         self._origin_ns = now_ns
         self._adjust(now_ns)
 
-    def answered(self, now_ns: int, *, failed: bool) -> None:
+    def answered(self, now_ns: int, *, failed: bool) -> bool:
         if self._surplus:
             self._surplus -= 1
             self._callers -= 1
@@ -89,7 +89,8 @@ class _Callers:
             self._thinking.append(now_ns + self._think_ns)
             self.next_due_ns = self._thinking[0]
         else:
-            self._send(None)
+            return True
+        return False
 
     def send_due(self, now_ns: int) -> None:
         while self._thinking and self._thinking[0] <= now_ns:
@@ -129,8 +130,9 @@ class _Clock:
         self._origin_ns = now_ns
         self._draw()
 
-    def answered(self, now_ns: int, *, failed: bool) -> None:
+    def answered(self, now_ns: int, *, failed: bool) -> bool:
         """An answer makes nothing due."""
+        return False
 
     def send_due(self, now_ns: int) -> None:
         while self.next_due_ns <= now_ns:
