@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_command(
         commands, "export", "write the results in pytest-benchmark's format, for trackers of benchmarks", _benchmark
     )
+    _add_command(commands, "report", "write the results as a page for a browser, which needs no network", _html)
     return parser
 
 
@@ -73,6 +74,12 @@ def _benchmark(results: Results) -> str:
     from pytest_mlpatterns.reports.benchmark import benchmark_json
 
     return benchmark_json(results)
+
+
+def _html(results: Results) -> str:
+    from pytest_mlpatterns.reports.html import html_report
+
+    return html_report(results)
 
 
 if __name__ == "__main__":

@@ -211,6 +211,7 @@ class RunSettings:
 
     baseline: BaselineMode
     baseline_file: Path
+    html_file: Path | None
     json_file: Path | None
     smoke: bool
     calibrate: bool
@@ -261,6 +262,7 @@ def read_run_settings(
     return RunSettings(
         baseline=read_choice(BaselineMode, mode, "ini key perf_baseline"),
         baseline_file=path("baseline-file") or root / "perf-baseline.json",
+        html_file=path("html"),
         json_file=path("json"),
         smoke=flag("smoke"),
         calibrate=flag("calibrate"),

@@ -48,6 +48,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "baseline, compare with that one scaled, at twice the tolerance",
     },
     "duration": {"metavar": "TIME", "help": "measured window of one launch (default: 3s)"},
+    "html": {"metavar": "PATH", "help": "write a report to this file, as one page for a browser that needs no network"},
     "inconclusive": {
         "choices": ("warn", "fail", "pass"),
         "help": "what becomes of a test that is undecided when its budget is spent (default: warn)",

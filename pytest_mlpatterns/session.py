@@ -34,7 +34,7 @@ from pytest_mlpatterns.paired import Pairing
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.perf import Perf, Subject
 from pytest_mlpatterns.records import Setup
-from pytest_mlpatterns.reports.results import results_json
+from pytest_mlpatterns.reports.results import read_results, results_json
 from pytest_mlpatterns.reports.terminal import summary_lines
 from pytest_mlpatterns.result import TestResult, group_of
 from pytest_mlpatterns.revision import resolve_revision
@@ -297,17 +297,7 @@ class PerfSession:
             if not self._config.option.collectonly:
                 self._ledger.close(self._results, complete=exitstatus in _DONE)
                 self._written += self._ledger.lines
-            if self._run.json_file is not None:
-                now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-                text = results_json(
-                    self._results,
-                    self._environment,
-                    now,
-                    self._ledger.account(),
-                    commit=commit(self._config.rootpath),
-                )
-                self._run.json_file.write_text(text, encoding="utf-8")
-                self._written.append(f"results written to {self._run.json_file}")
+            self._write_results()
         except (MlpatternsError, OSError) as error:
             self._written.append(f"ERROR: {error}")
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
@@ -336,6 +326,28 @@ class PerfSession:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     # --- pieces --------------------------------------------------------------------------------------------------
+
+    def _write_results(self) -> None:
+        """The files that were asked for; the page is made of what the result file says, as it would be later."""
+        json_file, html_file = self._run.json_file, self._run.html_file
+        if json_file is None and html_file is None:
+            return
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        text = results_json(
+            self._results,
+            self._environment,
+            now,
+            self._ledger.account(),
+            commit=commit(self._config.rootpath),
+        )
+        if json_file is not None:
+            json_file.write_text(text, encoding="utf-8")
+            self._written.append(f"results written to {json_file}")
+        if html_file is not None:
+            from pytest_mlpatterns.reports.html import html_report
+
+            html_file.write_text(html_report(read_results(text)), encoding="utf-8")
+            self._written.append(f"report written to {html_file}")
 
     def _subject(
         self, item: pytest.Item, settings: Settings, model: object, payload: object, target: object

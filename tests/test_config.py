@@ -57,7 +57,7 @@ LEVELS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
     ),
 }
 """Marker argument → field of the settings, and at each level what is given and what it comes to."""
-RUN_LEVEL = {"against", "against-files", "baseline", "baseline-file", "calibrate", "json", "smoke"}
+RUN_LEVEL = {"against", "against-files", "baseline", "baseline-file", "calibrate", "html", "json", "smoke"}
 COLLECTION_LEVEL = {"patterns"}
 
 
@@ -391,6 +391,7 @@ def test_a_run_without_options_checks_the_baseline_beside_the_project(tmp_path: 
     found = run_settings(tmp_path)
     assert found.baseline is BaselineMode.CHECK
     assert found.baseline_file == tmp_path / "root" / "perf-baseline.json"
+    assert found.html_file is None
     assert found.json_file is None
     assert found.smoke is False
     assert found.calibrate is False
@@ -413,9 +414,9 @@ def test_the_mode_of_the_baseline_is_of_the_command_line_then_of_the_ini_file(
     assert run_settings(tmp_path, {"baseline": option}, {"baseline": ini}).baseline is mode
 
 
-@pytest.mark.parametrize("name", ["baseline-file", "json"])
+@pytest.mark.parametrize("name", ["baseline-file", "html", "json"])
 def test_paths_are_relative_to_where_they_were_written(tmp_path: Path, name: str) -> None:
-    field = name.replace("-", "_") if name == "baseline-file" else "json_file"
+    field = name.replace("-", "_") if name == "baseline-file" else f"{name}_file"
     both = run_settings(tmp_path, {name: "here.json"}, {name: "there.json"})
     assert getattr(both, field) == tmp_path / "invoked" / "here.json"
     assert getattr(run_settings(tmp_path, {name: None}, {name: "there.json"}), field) == tmp_path / "root/there.json"
@@ -499,7 +500,7 @@ def test_a_wrong_value_of_a_run_is_named_with_what_is_allowed(
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["baseline-file", "json"])
+@pytest.mark.parametrize("name", ["baseline-file", "html", "json"])
 @pytest.mark.parametrize("level", ["option", "ini"])
 @pytest.mark.parametrize("kind", ["directory", "nowhere"])
 def test_a_path_that_no_file_can_have_is_named_by_where_it_was_given(

@@ -11,7 +11,8 @@ import pytest
 from synthetic import ENVIRONMENT, result
 
 from pytest_mlpatterns.__main__ import main
-from pytest_mlpatterns.reports.results import results_json
+from pytest_mlpatterns.reports.html import html_report
+from pytest_mlpatterns.reports.results import read_results, results_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +29,12 @@ def test_export_writes_the_file_that_was_named(file: Path) -> None:
     assert main(["export", str(file), "-o", str(file.parent / "benchmark.json")]) == 0
     data = json.loads((file.parent / "benchmark.json").read_text(encoding="utf-8"))
     assert [one["fullname"] for one in data["benchmarks"]] == ["test_perf.py::test_digits"]
+
+
+def test_report_writes_the_page_of_the_results(file: Path) -> None:
+    assert main(["report", str(file), "-o", str(file.parent / "report.html")]) == 0
+    made = html_report(read_results(file.read_text(encoding="utf-8")))
+    assert (file.parent / "report.html").read_text(encoding="utf-8") == made
 
 
 def test_without_a_name_it_goes_to_standard_output(file: Path) -> None:

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from project import OPTIONS, Project, clean_environment
 
+from pytest_mlpatterns.reports.html import html_report
+from pytest_mlpatterns.reports.results import read_results
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -31,6 +34,7 @@ WRONG = {
     "budget": ("30", " is '30', expected a time with its unit"),
     "calibrate": ("maybe", " is 'maybe', expected true or false"),
     "duration": ("1ms", " is '1ms', expected at least 100ms"),
+    "html": ("no/such/place.html", " no/such/place.html is in"),
     "inconclusive": ("perhaps", " is 'perhaps', expected one of warn, fail, pass"),
     "json": (".", " . is a directory; name a file"),
     "patterns": ("single,cachd", " names the pattern 'cachd', did you mean cached? expected one of single, "),
@@ -118,6 +122,7 @@ def test_every_key_can_stand_in_the_ini_file(tmp_path: Path, distribution: tuple
         perf_baseline_file="base.json",
         perf_budget="200ms",
         perf_duration="200ms",
+        perf_html="out.html",
         perf_inconclusive="pass",
         perf_json="out.json",
         perf_patterns="single",
@@ -128,6 +133,9 @@ def test_every_key_can_stand_in_the_ini_file(tmp_path: Path, distribution: tuple
     run = project.run(tmp_path, *distribution)
     assert run.outcomes == {"passed": 1}
     assert f"results written to {tmp_path / 'out.json'}" in run.section("performance")
+    assert f"report written to {tmp_path / 'out.html'}" in run.section("performance")
+    made = html_report(read_results((tmp_path / "out.json").read_text(encoding="utf-8")))
+    assert (tmp_path / "out.html").read_text(encoding="utf-8") == made
     (result,) = run.json("out.json")["results"]
     assert result["launch_count"] == 1  # the budget is spent by the first
     assert result["blocks"] == 8

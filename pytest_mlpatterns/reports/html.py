@@ -1,0 +1,131 @@
+"""The HTML report: one page that needs nothing beside itself. Takes results, returns text.
+
+Everything in words and figures stands in the page as it is; a script draws the charts when they come into view. Style,
+scripts and the charting library are files under ``page``, put into the page; its security policy lets it run just
+those, and load nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+from importlib.metadata import version
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.reports.markup import Markup, tag
+from pytest_mlpatterns.reports.sections import (
+    details_section,
+    groups_section,
+    overview_section,
+    ranking_section,
+    tally,
+)
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.reports.results import Results
+
+__all__ = ["LIBRARIES", "html_report"]
+
+LIBRARIES = {"D3 7.9.2": "d3-7.9.2.min.js", "Observable Plot 0.6.17": "plot-0.6.17.umd.min.js"}
+"""What draws the charts, as the npm registry has it; the licences are beside the files."""
+_LICENCES = ("LICENSE-d3.txt", "LICENSE-plot.txt")
+_SCRIPTS = ("units.js", "charts.js", "report.js")
+_THEMES = ("auto", "light", "dark")
+
+
+def html_report(results: Results) -> str:
+    """The page's text.
+
+    Args:
+        results: of one run, as its result file holds them.
+    """
+    scripts = [_file(f"vendor/{name}") for name in LIBRARIES.values()] + [_file(name) for name in _SCRIPTS]
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_policy(scripts)),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", f"Performance report, {_when(results.date)}"),
+        tag("style", _file("report.css")),
+    )
+    parts = [
+        overview_section(results.results),
+        ranking_section(results.ranking),
+        groups_section(results.results),
+        details_section(results.results),
+    ]
+    body = tag(
+        "body",
+        tag("a", "Skip to the tests", href="#tests", class_="skip") if results.results else None,
+        _header(results),
+        tag("main", tag("noscript", tag("p", "Charts are drawn by a script, which does not run here.")), *parts),
+        _footer(),
+        *(tag("script", text) for text in scripts),
+    )
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _header(results: Results) -> Markup:
+    environment, mode = results.environment, results.baseline.get("mode")
+    versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
+    facts = {
+        "Measured": _when(results.date),
+        "Commit": results.commit or "",
+        "Machine": environment.machine,
+        "Baseline": f"--perf-baseline {mode}" if mode else "",
+        "Versions": versions,
+    }
+    switch = tag(
+        "fieldset",
+        tag("legend", "Colours", class_="visually-hidden"),
+        *(
+            tag("label", tag("input", type="radio", name="theme", value=theme, checked=theme == "auto"), theme)
+            for theme in _THEMES
+        ),
+        id="theme",
+        hidden=True,
+    )
+    items = [part for name, text in facts.items() if text for part in (tag("dt", name), tag("dd", text))]
+    return tag(
+        "header",
+        tag("div", tag("h1", "Performance report"), switch, class_="top"),
+        tally(results.results),
+        tag("dl", *items, class_="facts"),
+        class_="page",
+    )
+
+
+def _footer() -> Markup:
+    licences = "\n".join(_file(f"vendor/{name}") for name in _LICENCES)
+    return tag(
+        "footer",
+        tag(
+            "p",
+            f"Made by pytest-mlpatterns {version('pytest-mlpatterns')}. Charts are drawn by {' and '.join(LIBRARIES)}.",
+        ),
+        tag("details", tag("summary", "Licences of what draws the charts"), tag("pre", str(licences))),
+    )
+
+
+def _when(date: str) -> str:
+    try:
+        return datetime.datetime.fromisoformat(date).strftime("%-d %B %Y, %H:%M %Z").strip(", ")
+    except ValueError:
+        return date
+
+
+def _policy(scripts: list[Markup]) -> str:
+    """Nothing is loaded; of scripts only these run, whatever stands in the page."""
+    hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
+    run = " ".join(f"'sha256-{value}'" for value in hashes)
+    return (
+        f"default-src 'none'; script-src {run}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _file(name: str) -> Markup:
+    """A file that ships with the package."""
+    return Markup(files("pytest_mlpatterns.reports").joinpath("page", name).read_text(encoding="utf-8"))

@@ -1,0 +1,54 @@
+"""HTML as values: what is not markup already becomes text when it is put into an element. Pure.
+
+Whatever users write (test ids, errors, names of models) reaches a page through :func:`tag` or :func:`data_script`, and
+so cannot leave the place that it was put in.
+"""
+
+from __future__ import annotations
+
+import json
+from html import escape
+
+__all__ = ["Content", "Markup", "data_script", "tag"]
+
+
+class Markup(str):
+    """Text that is HTML already; made by the functions here, and of files that ship with the package."""
+
+    __slots__ = ()
+
+
+Content = str | None
+"""What stands in an element: :class:`Markup` as it is, other text escaped, None left out."""
+
+_VOID = frozenset({"br", "hr", "input", "link", "meta", "wbr"})
+_UNSAFE_IN_SCRIPT = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
+
+
+def tag(element: str, /, *children: Content, **attributes: str | int | bool | None) -> Markup:
+    """An element.
+
+    Args:
+        element: its name.
+        children: in order; other text than :class:`Markup` is escaped.
+        attributes: an underscore stands for a dash, a last one for nothing (``class_``, ``aria_label``). True gives the
+            name alone; None and False leave it out.
+    """
+    start = "".join(_attribute(name, value) for name, value in attributes.items())
+    if element in _VOID:
+        return Markup(f"<{element}{start}>")
+    inside = "".join(child if isinstance(child, Markup) else escape(child) for child in children if child is not None)
+    return Markup(f"<{element}{start}>{inside}</{element}>")
+
+
+def data_script(data: object, **attributes: str) -> Markup:
+    """Plain values as JSON in an element that no browser runs, and that no text in them can end."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).translate(_UNSAFE_IN_SCRIPT)
+    return tag("script", Markup(text), type="application/json", **attributes)
+
+
+def _attribute(name: str, value: str | int | bool | None) -> str:
+    if value is None or value is False:
+        return ""
+    shown = name.rstrip("_").replace("_", "-")
+    return f" {shown}" if value is True else f' {shown}="{escape(str(value))}"'

@@ -1,0 +1,279 @@
+// How each kind of chart looks: a table in, an SVG element out. Colours come from the style sheet, so that light, dark
+// and paper need no drawing of their own.
+"use strict";
+const charts = (() => {
+  const PRESENT = "var(--present)", OTHER = "var(--other)", ACCENT = "var(--accent)", FAINT = "var(--faint)";
+  const HEIGHT = 240;
+  const ROW_HEIGHT = 40;
+  const LOG_FROM = 12; // a range this many times its lowest value is read better on a log scale
+  const MOST_BARS = 40;
+
+  const plain = (value) => value !== null && value !== undefined;
+  const values = (rows, ...columns) => rows.flatMap((row) => columns.map((column) => row[column])).filter(plain);
+
+  // --- axes ------------------------------------------------------------------------------------------------------
+
+  function logTicks(low, high, most) {
+    const steps = Math.log10(high / low) > most / 2.2 ? [1] : Math.log10(high / low) > most / 3.5 ? [1, 3] : [1, 2, 5];
+    const found = [];
+    for (let decade = Math.floor(Math.log10(low)); decade <= Math.ceil(Math.log10(high)); decade++) {
+      for (const step of steps) found.push(step * 10 ** decade);
+    }
+    return found.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
+  }
+
+  /** A scale over these numbers that says its unit: from zero, or logarithmic where they differ much. */
+  function scaleOf(unit, numbers, { log = "auto", most = 5, top = null } = {}) {
+    const highest = Math.max(...numbers, 0), lowest = Math.min(...numbers.filter((number) => number > 0));
+    const isLog = Number.isFinite(lowest) && (log === true || (log === "auto" && highest / lowest > LOG_FROM));
+    const tickFormat = (value) => units.tick(unit, value);
+    if (isLog) {
+      const domain = [lowest / 1.06, Math.max(highest, lowest * 1.2) * 1.06];
+      let ticks = logTicks(...domain, most);
+      if (ticks.length < 2) ticks = d3.ticks(...domain, 3);
+      return { type: "log", domain, ticks, tickFormat };
+    }
+    const end = top ?? (highest || 1), step = units.step(unit, end);
+    const ticks = d3.ticks(0, end / step, most).map((tick) => tick * step);
+    const next = ticks.length > 1 ? ticks.at(-1) + (ticks[1] - ticks[0]) : end;
+    if (top === null && end > ticks.at(-1) * 1.001) ticks.push(next);
+    return { domain: [0, top ?? ticks.at(-1)], ticks, tickFormat };
+  }
+
+  function marginOf(scale) {
+    const longest = Math.max(...scale.ticks.map((tick) => scale.tickFormat(tick).length));
+    return 18 + 6.6 * longest;
+  }
+
+  function axes(x, y, xLabel) {
+    return [
+      Plot.gridY(y.ticks, { stroke: "var(--grid)", strokeOpacity: 1 }),
+      Plot.axisY(y.ticks, { tickFormat: y.tickFormat, tickSize: 0, label: null }),
+      Plot.axisX(x.ticks, { tickFormat: x.tickFormat, tickSize: 4, label: xLabel, labelArrow: "none", labelAnchor: "center", color: "var(--muted)" }),
+    ];
+  }
+
+  function frame(width, x, y, xLabel, marks, options = {}) {
+    const { domain, type } = y;
+    return Plot.plot({
+      width,
+      height: HEIGHT,
+      marginLeft: marginOf(y),
+      marginRight: 14,
+      marginTop: 14,
+      marginBottom: 42,
+      style: { background: "none", color: "var(--muted)", fontFamily: "inherit", fontSize: "12px", overflow: "visible" },
+      x: { type: x.type, base: x.base, domain: x.domain, label: null },
+      y: { type, domain, label: null },
+      marks: [...axes(x, y, xLabel), ...marks],
+      ...options,
+    });
+  }
+
+  /** What the pointer, or a finger, is over, in words. */
+  function tip(table, x, y, pointer = Plot.pointerX) {
+    const words = (row) =>
+      table.columns
+        .map(([name, unit], column) => [name, unit, row[column]])
+        .filter(([, , value]) => plain(value))
+        .map(([name, unit, value]) => `${name}: ${units.format(unit, value)}`)
+        .join("\n");
+    const rows = table.rows.filter((row) => plain(y(row)));
+    return [
+      Plot.ruleX(rows, pointer({ x, stroke: "var(--muted)", strokeOpacity: 0.5, maxRadius: 60 })),
+      Plot.tip(rows, pointer({ x, y, title: words, maxRadius: 60, lineWidth: 30, textPadding: 8, fontSize: 12, preferredAnchor: "bottom" })),
+    ];
+  }
+
+  // --- latency ---------------------------------------------------------------------------------------------------
+
+  function percentiles(table, width) {
+    const beyond = Math.max(...table.rows.filter(([percent]) => percent < 100).map(([percent]) => percent), 0);
+    const end = -Math.log10(1 - beyond / 100) + 0.25; // the slowest request has no place of its own on this axis
+    const place = (percent) => (percent >= 100 ? end : -Math.log10(1 - percent / 100));
+    const percents = width < 420 ? [50, 90, 99, 99.9, 99.99] : [0, 50, 90, 99, 99.9, 99.99];
+    const named = percents.filter((percent) => place(percent) <= end - 0.1);
+    const x = {
+      domain: [0, end],
+      ticks: [...named.map(place), end],
+      tickFormat: (at) => (at === end ? "max" : `p${Number((100 * (1 - 10 ** -at)).toPrecision(7))}`),
+    };
+    const y = scaleOf("duration", values(table.rows, 1, 2));
+    const at = (row) => place(row[0]);
+    return frame(width, x, y, "percentile of the requests", [
+      ...(table.columns.length > 2
+        ? [Plot.line(table.rows.filter((row) => plain(row[2])), { x: at, y: "2", stroke: OTHER, strokeWidth: 2, strokeDasharray: "5 4" })]
+        : []),
+      Plot.line(table.rows.filter((row) => plain(row[1])), { x: at, y: "1", stroke: PRESENT, strokeWidth: 2.25 }),
+      ...tip(table, at, (row) => row[1] ?? row[2]),
+    ]);
+  }
+
+  function histogram(table, width) {
+    const x = scaleOf("duration", values(table.rows, 0, 1), { log: true, most: width < 420 ? 4 : 6 });
+    x.domain = [table.rows[0][0], table.rows.at(-1)[1]];
+    x.ticks = x.ticks.filter((tick) => tick >= x.domain[0] && tick <= x.domain[1]);
+    const y = scaleOf("ratio", values(table.rows, 2, 3), { log: false, most: 4 });
+    const middle = (row) => Math.sqrt(row[0] * row[1]);
+    const steps = table.rows.flatMap((row) => [[row[0], row[3]], [row[1], row[3]]]);
+    return frame(width, x, y, "latency", [
+      Plot.rectY(table.rows, { x1: "0", x2: "1", y: "2", fill: PRESENT, fillOpacity: 0.75, insetLeft: 0.25, insetRight: 0.25 }),
+      ...(table.columns.length > 3 ? [Plot.line(steps, { x: "0", y: "1", stroke: OTHER, strokeWidth: 1.75 })] : []),
+      Plot.ruleY([0], { stroke: "var(--muted)" }),
+      ...tip(table, middle, (row) => Math.max(row[2], row[3] ?? 0)),
+    ]);
+  }
+
+  // --- capacity --------------------------------------------------------------------------------------------------
+
+  function inFlight(table) {
+    const all = table.rows.map(([concurrency]) => concurrency);
+    const powers = all.filter((number) => Number.isInteger(Math.log2(number)));
+    const domain = [all[0] / 1.15, all.at(-1) * 1.15];
+    return { type: "log", base: 2, domain, ticks: powers.length > 1 ? powers : all, tickFormat: d3.format(",d") };
+  }
+
+  function knee(table) {
+    const at = table.marks?.NMRT;
+    if (!at) return [];
+    return [
+      Plot.ruleX([at], { stroke: ACCENT, strokeWidth: 1.5, strokeDasharray: "2 3" }),
+      Plot.text([at], {
+        x: (number) => number,
+        frameAnchor: "top",
+        text: () => `NMRT at ${units.format("count", at)}`,
+        fill: ACCENT,
+        fontWeight: 600,
+        dy: -18,
+        textAnchor: "middle",
+      }),
+    ];
+  }
+
+  function ladder(table, width) {
+    const x = inFlight(table);
+    const y = scaleOf("rate", values(table.rows, 1, 3), { log: false });
+    return frame(width, x, y, "requests in flight", [
+      ...knee(table),
+      Plot.areaY(table.rows, { x: "0", y1: "2", y2: "3", fill: PRESENT, fillOpacity: 0.15 }),
+      Plot.ruleX(table.rows, { x: "0", y1: "2", y2: "3", stroke: PRESENT, strokeWidth: 1.5 }),
+      Plot.line(table.rows, { x: "0", y: "1", stroke: PRESENT, strokeWidth: 2.25 }),
+      Plot.dot(table.rows, { x: "0", y: "1", r: 4, stroke: PRESENT, strokeWidth: 2, fill: (row) => (row[5] || row[4] > 0 ? "var(--card)" : PRESENT) }),
+      ...tip(table, (row) => row[0], (row) => row[1]),
+    ], { marginTop: 28 });
+  }
+
+  function latencies(table, width) {
+    const x = inFlight(table);
+    const y = scaleOf("duration", values(table.rows, 1));
+    return frame(width, x, y, "requests in flight", [
+      ...knee(table),
+      Plot.line(table.rows, { x: "0", y: "1", stroke: PRESENT, strokeWidth: 2.25 }),
+      Plot.dot(table.rows, { x: "0", y: "1", r: 4, fill: PRESENT }),
+      ...tip(table, (row) => row[0], (row) => row[1]),
+    ], { marginTop: 28 });
+  }
+
+  // --- over time -------------------------------------------------------------------------------------------------
+
+  function overTime(table, width, { unit, curve = "linear", top = null }) {
+    const domain = [0, table.rows.at(-1)[0]];
+    const rows = table.rows[0][0] > 0 ? [[0, ...table.rows[0].slice(1)], ...table.rows] : table.rows; // a value ends its block
+    const x = { domain, ticks: d3.ticks(...domain, width < 420 ? 4 : 6), tickFormat: (value) => units.tick("seconds", value) };
+    const y = scaleOf(unit, values(table.rows, 1, 2), { log: false, most: 4, top });
+    return frame(width, x, y, "time in the window", [
+      Plot.areaY(rows, { x: "0", y: "1", fill: PRESENT, fillOpacity: 0.15, curve }),
+      ...(table.columns.length > 2
+        ? [Plot.line(rows, { x: "0", y: "2", stroke: OTHER, strokeWidth: 1.75, strokeDasharray: "5 4", curve })]
+        : []),
+      Plot.line(rows, { x: "0", y: "1", stroke: PRESENT, strokeWidth: 2, curve }),
+      Plot.ruleY([0], { stroke: "var(--muted)" }),
+      ...tip(table, (row) => row[0], (row) => row[1]),
+    ]);
+  }
+
+  // --- by name ---------------------------------------------------------------------------------------------------
+
+  /** Rows with the name above its mark and the figure at the right: names are long, and phones narrow. */
+  function named(table, width, x, marks, figure) {
+    const rows = table.rows.map((row, index) => [...row, index]);
+    const index = table.columns.length;
+    const y = (row) => row[index];
+    const top = 8, bottom = 30;
+    return Plot.plot({
+      width,
+      height: rows.length * ROW_HEIGHT + top + bottom,
+      marginLeft: 8,
+      marginRight: 16,
+      marginTop: top,
+      marginBottom: bottom,
+      style: { background: "none", color: "var(--muted)", fontFamily: "inherit", fontSize: "12px", overflow: "visible" },
+      x: { type: x.type, domain: x.domain, label: null },
+      y: { domain: [-0.5, rows.length - 0.5], reverse: true, axis: null },
+      marks: [
+        Plot.gridX(x.ticks, { stroke: "var(--grid)", strokeOpacity: 1 }),
+        Plot.axisX(x.ticks, { tickFormat: x.tickFormat, tickSize: 0, label: null }),
+        ...marks(rows, y),
+        Plot.text(rows, { y, frameAnchor: "left", dx: -8, dy: -11, text: (row) => row[0], fill: "var(--text)", lineWidth: (width - 130) / 12, textOverflow: "ellipsis", lineAnchor: "middle" }),
+        Plot.text(rows, { y, frameAnchor: "right", dx: 16, dy: -11, text: figure, fill: "var(--text)", fontVariant: "tabular-nums" }),
+      ],
+    });
+  }
+
+  function intervals(table, width) {
+    const unit = table.columns[1][1];
+    const x = scaleOf(unit, values(table.rows, 1, 2, 3), { most: width < 420 ? 4 : 6 });
+    if (x.type === "log") x.domain[0] = Math.min(...values(table.rows, 1, 2, 3).filter((number) => number > 0)) / 1.2;
+    const inside = (value) => Math.max(value, x.domain[0]);
+    return named(table, width, x, (rows, y) => [
+      Plot.link(rows, { x1: (row) => inside(row[2]), x2: (row) => row[3], y1: y, y2: y, dy: 6, stroke: PRESENT, strokeWidth: 6, strokeOpacity: 0.35, strokeLinecap: "round" }),
+      Plot.dot(rows, { x: (row) => inside(row[1]), y, dy: 6, r: 4.5, fill: PRESENT }),
+    ], (row) => units.format(unit, row[1]));
+  }
+
+  function parts(table, width) {
+    const x = { domain: [0, 1], ticks: [0, 0.25, 0.5, 0.75, 1], tickFormat: (value) => units.tick("ratio", value) };
+    return named(table, width, x, (rows, y) => [
+      Plot.link(rows, { x1: 0, x2: 1, y1: y, y2: y, dy: 6, stroke: FAINT, strokeWidth: 10 }),
+      Plot.link(rows.filter((row) => row[1] > 0), { x1: 0, x2: (row) => row[1], y1: y, y2: y, dy: 6, stroke: PRESENT, strokeWidth: 10 }),
+    ], (row) => units.format("ratio", row[1]));
+  }
+
+  function sizes(table, width) {
+    const y = scaleOf("ratio", values(table.rows, 1), { log: false, most: 4 });
+    const all = table.rows.map(([size]) => size);
+    const domain = [Math.min(...all) - 0.6, Math.max(...all) + 0.6];
+    const ticks = d3.ticks(...domain, width < 420 ? 5 : 8).filter(Number.isInteger);
+    const x = { domain, ticks: ticks.length ? ticks : all, tickFormat: d3.format(",d") };
+    const half = domain[1] - domain[0] > MOST_BARS * 3 ? 0.5 : 0.38;
+    return frame(width, x, y, "inputs in a batch", [
+      Plot.rectY(table.rows, { x1: (row) => row[0] - half, x2: (row) => row[0] + half, y: "1", fill: PRESENT, fillOpacity: 0.85 }),
+      Plot.ruleY([0], { stroke: "var(--muted)" }),
+      ...tip(table, (row) => row[0], (row) => row[1]),
+    ]);
+  }
+
+  const kinds = {
+    percentiles,
+    histogram,
+    ladder,
+    latencies,
+    load: (table, width) => overTime(table, width, { unit: "ratio", top: Math.max(1, ...values(table.rows, 1, 2)) }),
+    memory: (table, width) => overTime(table, width, { unit: "size" }),
+    depth: (table, width) => overTime(table, width, { unit: "count", curve: "step-after" }),
+    parts,
+    sizes,
+    intervals,
+  };
+  /** The series that a legend names: how they are drawn, and which column holds them. */
+  const legends = {
+    percentiles: [["present", 1], ["other dashed", 2]],
+    histogram: [["present block", 2], ["other", 3]],
+    load: [["present", 1], ["other dashed", 2]],
+  };
+
+  return {
+    draw: (table, width) => kinds[table.kind](table, width),
+    legend: (table) => (legends[table.kind] ?? []).filter(([, column]) => column < table.columns.length).map(([how, column]) => [how, table.columns[column][0]]),
+  };
+})();
