@@ -22,6 +22,7 @@
     const place = figure.querySelector(".plot"), width = given ?? Math.round(place.clientWidth);
     if (!width || Number(figure.dataset.width) === width) return;
     const svg = charts.draw(tableOf(figure), width);
+    for (const part of svg.querySelectorAll("[aria-label]")) part.removeAttribute("aria-label"); // it is read as one
     svg.setAttribute("role", "img");
     svg.setAttribute("aria-labelledby", `${figure.id}-title ${figure.id}-summary`);
     place.replaceChildren(svg);
@@ -72,7 +73,7 @@
     }
     const region = make("div", undefined, "scroll");
     region.tabIndex = 0;
-    region.setAttribute("role", "region");
+    region.setAttribute("role", "group");
     region.setAttribute("aria-label", `Data of ${details.closest("figure").querySelector(".title").textContent}`);
     region.append(table);
     details.append(region);
