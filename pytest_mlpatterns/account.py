@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.catalog import METRICS, Metric, metric_named
 from pytest_mlpatterns.errors import UncountableResultError
 from pytest_mlpatterns.load.job import describe_failures
+from pytest_mlpatterns.noise import noise_sentences
 from pytest_mlpatterns.reports.facts import describe_capacity, describe_layer
 from pytest_mlpatterns.result import Counterpart, TestResult
 from pytest_mlpatterns.shape import latency_of, percentiles_of_counts
@@ -81,6 +82,7 @@ def result_of(  # noqa: PLR0913 - the pieces of one record, by name
         reference=reference,
         memory_over_time=tuple(metrics.memory_over_time()),
         warmups=tuple(launch.warmup for launch in metrics.launches),
+        noise=noise_sentences(metrics.launches),
     )
 
 

@@ -69,15 +69,28 @@ def joined_usage(pieces: Sequence[Piece]) -> Usage | None:
     known = [(piece, piece.usage) for piece in pieces if piece.usage is not None]
     if len(known) < len(pieces):
         return None
-    start_ns = pieces[0].window.start_ns
-    times, cpu, rss, busy = [start_ns], [0], [int(known[0][1].rss_bytes[0])], [0]
-    for piece, usage in known:
-        times.append(times[-1] + piece.window.duration_ns)
-        cpu.append(cpu[-1] + int(usage.cpu_ns[-1] - usage.cpu_ns[0]))
-        busy.append(busy[-1] + int(usage.machine_busy_ns[-1] - usage.machine_busy_ns[0]))
-        rss.append(int(usage.rss_bytes.max()))
-    time_ns, cpu_ns, rss_bytes, busy_ns = (np.array(column, dtype=np.int64) for column in (times, cpu, rss, busy))
-    return Usage(time_ns, cpu_ns, rss_bytes, busy_ns, known[0][1].cores)
+    lengths = [0, *(piece.window.duration_ns for piece in pieces)]
+    usages = [usage for _, usage in known]
+
+    def gained(name: str) -> NDArray[np.int64]:
+        columns = [getattr(usage, name) for usage in usages]
+        return np.cumsum([0, *(int(column[-1] - column[0]) for column in columns)], dtype=np.int64)
+
+    def highest(name: str) -> NDArray[np.int64]:
+        first = int(getattr(usages[0], name)[0])
+        return np.array([first, *(int(getattr(usage, name).max()) for usage in usages)], dtype=np.int64)
+
+    return Usage(
+        time_ns=pieces[0].window.start_ns + np.cumsum(lengths, dtype=np.int64),
+        cpu_ns=gained("cpu_ns"),
+        rss_bytes=highest("rss_bytes"),
+        machine_busy_ns=gained("machine_busy_ns"),
+        others_ns=gained("others_ns"),
+        steal_ns=gained("steal_ns"),
+        throttled_ns=gained("throttled_ns"),
+        frequency_hz=highest("frequency_hz"),
+        cores=usages[0].cores,
+    )
 
 
 def joined_reports(pieces: Sequence[Piece]) -> GeneratorReport:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil
 
+from pytest_mlpatterns.machine import read_machine
 from pytest_mlpatterns.records import Environment, Usage
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Observer:
         self._processes: dict[int, psutil.Process] = {}
         self._cpu_ns: dict[int, int] = {}
         self._looked_ns = 0
-        self._rows: list[tuple[int, int, int, int]] = []
+        self._rows: list[tuple[int, ...]] = []
 
     def sample(self) -> None:
         """Read the system once."""
@@ -55,14 +56,27 @@ class Observer:
                 rss += process.memory_info().rss
             except (psutil.Error, OSError):
                 del self._processes[pid]
-        self._rows.append((now, sum(self._cpu_ns.values()), rss, _machine_busy_ns()))
+        own_ns, machine = sum(self._cpu_ns.values()), read_machine()
+        others_ns = machine.busy_ns - machine.steal_ns - own_ns - time.process_time_ns()
+        self._rows.append(
+            (
+                now,
+                own_ns,
+                rss,
+                machine.busy_ns,
+                others_ns,
+                machine.steal_ns,
+                machine.throttled_ns,
+                machine.frequency_hz,
+            )
+        )
 
     def usage(self) -> Usage | None:
         """Everything sampled so far; None where no process was ever seen."""
         if not self._cpu_ns or not self._rows:
             return None
-        columns = np.array(self._rows, dtype=np.int64).T
-        return Usage(columns[0], columns[1], columns[2], columns[3], available_cores())
+        time_ns, cpu_ns, rss, busy_ns, others_ns, steal_ns, throttled_ns, hz = np.array(self._rows, dtype=np.int64).T
+        return Usage(time_ns, cpu_ns, rss, busy_ns, others_ns, steal_ns, throttled_ns, hz, available_cores())
 
     def _look_for_children(self) -> None:
         for root in self._roots():
@@ -130,10 +144,3 @@ def _cpu_ns(process: psutil.Process) -> int:
         times = process.cpu_times()
         return round((times.user + times.system) * 1e9)
     return time.clock_gettime_ns((~process.pid << 3) | 2)
-
-
-def _machine_busy_ns() -> int:
-    times = psutil.cpu_times()
-    idle = times.idle + getattr(times, "iowait", 0.0)
-    counted = ("user", "nice", "system", "irq", "softirq", "steal", "idle", "iowait")
-    return round((sum(getattr(times, name, 0.0) for name in counted) - idle) * 1e9)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pytest_mlpatterns.errors import UncountableResultError
 from pytest_mlpatterns.measure import Bench
-from pytest_mlpatterns.ratio import LogRatio, PairedCapacity, PairedLaunch, paired_log_ratio
+from pytest_mlpatterns.ratio import LogRatio, PairedCapacity, PairedLaunch, paired_log_ratio, wants_more_pairs
 from pytest_mlpatterns.records import Outcome
 from pytest_mlpatterns.rhythm import Rhythm
 from pytest_mlpatterns.turn import Side, Turn, naming
@@ -175,28 +175,28 @@ class Pairing:
                 turns.append(Turn(side, deployment, self._generator, self._on_progress))
             paces = [turn.warm_up(rhythm.warmup_ns) for turn in turns]
             blocks = rhythm.blocks(paces, time.perf_counter() - started)
-            for number in range(2 * blocks.rounds):
-                drawn = max(turn.drawn for turn in turns)  # both go on from the same input
-                for place in (0, 1) if number % 2 == 0 else (1, 0):
-                    turns[place].load(blocks.lengths_ns[place], drawn)
+            _load(turns, blocks.lengths_ns, blocks.rounds)
+            while len(turns[0].rtm_ns) < 4 * blocks.rounds and wants_more_pairs(_disturbed(turns)):
+                _load(turns, blocks.lengths_ns, 1)
             for turn in turns:
                 turn.end()
             first, second = reversed(turns) if began else turns
             second_launch = second.launch()
-        cpu = None
+        cpu, disturbed = None, _disturbed(turns)
         if all([*first.cpu_ns_per_request, *second.cpu_ns_per_request]):
-            cpu = paired_log_ratio(first.cpu_ns_per_request, second.cpu_ns_per_request)
+            cpu = paired_log_ratio(first.cpu_ns_per_request, second.cpu_ns_per_request, disturbed)
         self.second_launches.append(second_launch)
         self.launches.append(
             PairedLaunch(
-                rtm=paired_log_ratio(first.rtm_ns, second.rtm_ns),
-                throughput=paired_log_ratio(first.throughput_rps, second.throughput_rps),
+                rtm=paired_log_ratio(first.rtm_ns, second.rtm_ns, disturbed),
+                throughput=paired_log_ratio(first.throughput_rps, second.throughput_rps, disturbed),
                 cpu_per_request=cpu,
                 first=first.figures(),
                 second=second.figures(),
                 pairs=len(first.rtm_ns),
                 second_began=bool(began),
                 repeated=first.repeated + second.repeated,
+                disturbed=sum(disturbed),
             )
         )
 
@@ -228,3 +228,17 @@ class Pairing:
 
     def _in_order(self, began: int) -> Sequence[Side]:
         return self._sides[::-1] if began else self._sides
+
+
+def _load(turns: Sequence[Turn], lengths_ns: Sequence[int], rounds: int) -> None:
+    """So many rounds of blocks A B B A."""
+    for number in range(2 * rounds):
+        drawn = max(turn.drawn for turn in turns)  # both go on from the same input
+        for place in (0, 1) if number % 2 == 0 else (1, 0):
+            turns[place].load(lengths_ns[place], drawn)
+
+
+def _disturbed(turns: Sequence[Turn]) -> list[bool]:
+    """Which pairs of blocks somebody else disturbed."""
+    first, second = turns
+    return [one or other for one, other in zip(first.disturbed, second.disturbed, strict=True)]

@@ -40,6 +40,7 @@ __all__ = [
     "judge_ratio",
     "paired_log_ratio",
     "ratio_estimate",
+    "wants_more_pairs",
 ]
 
 RATIO_SD = 0.015
@@ -49,6 +50,7 @@ _DISTURBED = 3.0
 _ROUNDING = 1e-12
 _NODES = 96
 _REACH = 7.0
+_FEWEST_QUIET, _ENOUGH_QUIET = 3, 4
 _FEWEST_LOOKS, _MOST_LOOKS = 8, 24
 _PLANNED_SD = 0.043
 _PLANNED_QUANTILES = 4.5
@@ -83,7 +85,7 @@ class PairedLaunch:
 
     ``cpu_per_request`` is None where the processes of a side are not known. ``second_began`` says which side was
     started and loaded first; ``repeated`` counts the blocks that were measured again since the load generator was the
-    limit.
+    limit, ``disturbed`` the pairs in which somebody else used the machine.
     """
 
     rtm: LogRatio
@@ -94,6 +96,7 @@ class PairedLaunch:
     pairs: int
     second_began: bool
     repeated: int
+    disturbed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,20 +160,35 @@ class RatioVerdict:
     reason: str
 
 
-def paired_log_ratio(first: Sequence[float], second: Sequence[float]) -> LogRatio:
+def paired_log_ratio(
+    first: Sequence[float], second: Sequence[float], disturbed: Sequence[bool] | None = None
+) -> LogRatio:
     """The median over pairs of neighbouring blocks of log(second/first), with its standard error.
 
     The error is sqrt(pi / 2) s / sqrt(n) of n pairs, s being 1.4826 times their median absolute deviation, so that a
-    block in which the machine was busy elsewhere counts in neither.
+    block in which the machine was busy elsewhere counts in neither. Pairs that are known to be disturbed are left out
+    where at least three others remain; who disturbs knows nothing of the sides, so that this favours none.
 
     Args:
         first: one value above zero per pair, at least one.
         second: likewise, of the block beside it.
+        disturbed: for each pair, whether somebody else used the machine; None where that is not known.
     """
     values = [math.log(b / a) for a, b in zip(first, second, strict=True)]
+    if disturbed is not None:
+        quiet = [value for value, spoiled in zip(values, disturbed, strict=True) if not spoiled]
+        values = quiet if len(quiet) >= _FEWEST_QUIET else values
     middle = median(values)
     deviation = 1.4826 * median(abs(value - middle) for value in values)
     return LogRatio(middle, math.sqrt(math.pi / 2) * deviation / math.sqrt(len(values)))
+
+
+def wants_more_pairs(disturbed: Sequence[bool]) -> bool:
+    """Whether a launch gains from further pairs: some were disturbed, so that few are left, but not all.
+
+    Where all are, whoever disturbs stays, and to wait for the end of it is no use.
+    """
+    return 0 < disturbed.count(False) < min(_ENOUGH_QUIET, len(disturbed))
 
 
 def ratio_estimate(

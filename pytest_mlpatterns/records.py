@@ -93,13 +93,20 @@ class Usage:
 
     ``cpu_ns`` is cumulative over the whole process tree; ``rss_bytes`` is the tree's resident memory, where a page
     that several processes share counts once for each. ``machine_busy_ns`` is cumulative busy time of all cores,
-    whoever used them. ``cores`` is how many cores the machine offers.
+    whoever used them, and ``others_ns`` the part of it that neither the deployment nor this process used (the load
+    generator did). ``steal_ns`` is cumulative time that the machine's host gave to other machines, ``throttled_ns``
+    that in which a limit of our control group stopped processes, ``frequency_hz`` the cores' mean frequency; all are 0
+    where the system does not tell. ``cores`` is how many cores the machine offers.
     """
 
     time_ns: NDArray[np.int64]
     cpu_ns: NDArray[np.int64]
     rss_bytes: NDArray[np.int64]
     machine_busy_ns: NDArray[np.int64]
+    others_ns: NDArray[np.int64]
+    steal_ns: NDArray[np.int64]
+    throttled_ns: NDArray[np.int64]
+    frequency_hz: NDArray[np.int64]
     cores: int
 
     def since(self, moment: int) -> Usage:
@@ -109,6 +116,10 @@ class Usage:
             self.cpu_ns[moment:],
             self.rss_bytes[moment:],
             self.machine_busy_ns[moment:],
+            self.others_ns[moment:],
+            self.steal_ns[moment:],
+            self.throttled_ns[moment:],
+            self.frequency_hz[moment:],
             self.cores,
         )
 

@@ -23,6 +23,7 @@ from pytest_mlpatterns.load.samples import samples_of
 from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.measure import job_for
 from pytest_mlpatterns.metrics import why_limited
+from pytest_mlpatterns.noise import is_disturbed
 from pytest_mlpatterns.observe import Observer
 from pytest_mlpatterns.ratio import SideFigures
 from pytest_mlpatterns.records import Launch, Warmup
@@ -70,6 +71,7 @@ class Turn:
         self.rtm_ns: list[float] = []
         self.throughput_rps: list[float] = []
         self.cpu_ns_per_request: list[float] = []
+        self.disturbed: list[bool] = []
         self._pieces: list[Piece] = []
         self._warmup = Warmup(0, 0, None)
         self._stats: PatternStats | None = None
@@ -135,6 +137,7 @@ class Turn:
         self.cpu_ns_per_request.append(used_ns / int(samples.succeeded.sum()))
         since_opened = None if usage is None else usage.since(-2)
         self._pieces.append(Piece(samples, recorded.window, since_opened, recorded.generator))
+        self.disturbed.append(is_disturbed(since_opened, recorded.generator.cpu_ns))
 
     def end(self) -> None:
         """After the last block: see that the side is alive, and that not too much of what it was asked failed.

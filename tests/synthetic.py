@@ -111,6 +111,10 @@ def usage(
     start_ns: int = START_NS,
     rss_bytes: Sequence[int] = (100 * 2**20,),
     cores: int = 2,
+    others_cores: float = 0.0,
+    steal_cores: float = 0.0,
+    throttled: float = 0.0,
+    frequency_hz: Sequence[int] = (0,),
 ) -> Usage:
     """Readings every 50 ms, from half a second before the window to half a second after it, of an even load.
 
@@ -126,6 +130,10 @@ def usage(
         cpu_ns=(elapsed * busy_cores).astype(np.int64),
         rss_bytes=rss,
         machine_busy_ns=(elapsed * machine_cores).astype(np.int64),
+        others_ns=(elapsed * others_cores).astype(np.int64),
+        steal_ns=(elapsed * steal_cores).astype(np.int64),
+        throttled_ns=(elapsed * throttled).astype(np.int64),
+        frequency_hz=np.resize(np.asarray(frequency_hz, dtype=np.int64), time_ns.shape),
         cores=cores,
     )
 

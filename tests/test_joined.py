@@ -29,7 +29,8 @@ def piece(start_ns: int, *, latency_ns: int = 9 * MS, length_ns: int = 200 * MS,
 
 
 def block_usage(cpu_ns: int, busy_ns: int, rss: int) -> Usage:
-    return Usage(*(np.array([0, value]) for value in (250 * MS, cpu_ns, rss, busy_ns)), cores=2)  # type: ignore[arg-type]
+    columns = (250 * MS, cpu_ns, rss, busy_ns, 40 * MS, 30 * MS, 20 * MS, 3_000_000_000)
+    return Usage(*(np.array([0, value]) for value in columns), cores=2)  # type: ignore[arg-type]
 
 
 PIECES = [piece(START_NS), piece(START_NS + 5 * S, length_ns=400 * MS), piece(START_NS + 9 * S)]
@@ -78,7 +79,9 @@ def test_what_was_used_adds_up_over_the_blocks_and_memory_is_the_highest() -> No
     assert (found.time_ns - START_NS).tolist() == [0, 200 * MS, 600 * MS, 800 * MS]
     assert found.cpu_ns.tolist() == [0, 100 * MS, 400 * MS, 500 * MS]
     assert found.machine_busy_ns.tolist() == [0, 300 * MS, 800 * MS, 1000 * MS]
-    assert found.rss_bytes.max() == 9
+    assert found.others_ns.tolist() == [0, 40 * MS, 80 * MS, 120 * MS]
+    assert (found.steal_ns[-1], found.throttled_ns[-1]) == (90 * MS, 60 * MS)
+    assert (found.rss_bytes.max(), found.frequency_hz.max()) == (9, 3_000_000_000)
     assert found.cores == 2
 
 

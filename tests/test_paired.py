@@ -363,6 +363,22 @@ def failing_every(nth: int) -> Any:
     return script
 
 
+class TestDisturbance:
+    @pytest.mark.parametrize(("blocks", "pairs"), [(0, 16), (2, 16), (26, 18), (99, 16)])
+    def test_pairs_that_were_disturbed_are_made_up_for_where_few_others_are_left(
+        self, generator: Generator, monkeypatch: pytest.MonkeyPatch, blocks: int, pairs: int
+    ) -> None:
+        """So many blocks are disturbed, from the first on; a launch has 32 and wants at least four quiet pairs."""
+        numbers = iter(range(99))
+        monkeypatch.setattr("pytest_mlpatterns.turn.is_disturbed", lambda *_: next(numbers) < blocks)
+        rhythm = Rhythm(block_ns=20 * MS, answers=2, rounds=8, warmup_ns=20 * MS)
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
+            pairing = Pairing(scripted(one, [], "A"), scripted(other, [], "B"), generator, silent, rhythm)
+            (found,) = measured(pairing)
+        assert (found.pairs, found.disturbed) == (pairs, min(blocks // 2, 16))
+        assert pairing.second_launches[0].samples.succeeded.all()
+
+
 class TestWhatDoesNotCount:
     @pytest.mark.parametrize(
         ("script", "words"),

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 from synthetic import PROPERTY
 
-from pytest_mlpatterns.ratio import RATIO_SD, LogRatio, Looks, judge_ratio, paired_log_ratio, ratio_estimate
+from pytest_mlpatterns.ratio import (
+    RATIO_SD,
+    LogRatio,
+    Looks,
+    judge_ratio,
+    paired_log_ratio,
+    ratio_estimate,
+    wants_more_pairs,
+)
 from pytest_mlpatterns.records import Outcome
 
 VALUES = st.floats(min_value=-1, max_value=1)
@@ -47,6 +55,19 @@ class TestPairs:
     def test_a_block_in_which_the_machine_was_busy_does_not_count(self) -> None:
         plain = paired_log_ratio([100] * 5, [101, 102, 103, 104, 105])
         assert paired_log_ratio([100] * 5, [101, 102, 103, 104, 105_000]) == plain
+
+    def test_pairs_that_somebody_disturbed_are_left_out_where_three_remain(self) -> None:
+        second = [101, 102, 103, 180, 190, 200]
+        disturbed = [False] * 3 + [True] * 3
+        assert paired_log_ratio([100] * 6, second, disturbed) == paired_log_ratio([100] * 3, second[:3])
+        assert paired_log_ratio([100] * 6, second, [True] * 4 + [False] * 2) == paired_log_ratio([100] * 6, second)
+
+    @pytest.mark.parametrize(
+        ("quiet", "pairs", "more"),
+        [(6, 6, False), (4, 6, False), (3, 6, True), (1, 6, True), (0, 6, False), (2, 2, False), (1, 2, True)],
+    )
+    def test_a_launch_that_was_disturbed_in_part_wants_more_pairs(self, quiet: int, pairs: int, more: bool) -> None:
+        assert wants_more_pairs([False] * quiet + [True] * (pairs - quiet)) is more
 
     @PROPERTY
     @given(PAIRS)

@@ -164,7 +164,7 @@ def _words(result: TestResult) -> list[str]:
         if judgement.change is not None and judgement.change.high < -result.tolerance
     ]
     note = [result.baseline_note] if result.baseline_note not in ("", _NO_BASELINE) else []
-    return [*undecided, *better, *note, *result.notes]
+    return [*undecided, *better, *note, *result.notes, *(f"noise: {text}" for text in result.noise)]
 
 
 def _without_baseline(results: Sequence[TestResult]) -> str:

@@ -1,0 +1,138 @@
+"""What disturbed the machine while something was measured, in words, and what would help.
+
+Pure: from what was sampled beside launches to sentences. It must not know where the readings come from, nor limits.
+Every threshold lies well above what an idle machine shows, since advice that is always given is never read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.units import format_percent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pytest_mlpatterns.records import Launch, Usage, Window
+
+__all__ = ["Disturbance", "disturbance_of", "is_disturbed", "noise_sentences"]
+
+OTHERS_CORES = 0.2
+"""Cores that others use on average from which on they are told; a desktop at rest uses a twentieth of one."""
+_OTHERS_RATIO = 0.05
+_BLOCK_CORES = 0.3
+"""Likewise for a block of a fifth of a second, which the system's clock of 10 ms measures to a tenth of a core."""
+_STEAL_RATIO = 0.02
+_THROTTLED_RATIO = 0.01
+_FREQUENCY_RATIO = 1.2
+_BESIDE = "compare interleaved (--perf-against), which what slows both sides moves least"
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """What was seen in one window.
+
+    Attributes:
+        duration_ns: of the window.
+        cores: of the machine.
+        others_cores: cores that processes other than the deployment, the load generator and pytest used on average.
+        steal_ratio: share of the machine's time that its host gave to others.
+        throttled_ratio: share of the window in which a limit of the control group stopped somebody.
+        frequencies_hz: lowest and highest frequency of the processor, 0 where it is not known.
+    """
+
+    duration_ns: int
+    cores: int
+    others_cores: float
+    steal_ratio: float
+    throttled_ratio: float
+    frequencies_hz: tuple[int, int]
+
+
+def disturbance_of(usage: Usage, window: Window, generator_ns: int) -> Disturbance:
+    """What was seen in a window.
+
+    Args:
+        usage: sampled in it, and around it.
+        window: the measured stretch of time.
+        generator_ns: CPU time that the load generator used in it.
+    """
+    edges = np.array([window.start_ns, window.end_ns], dtype=np.float64)
+
+    def gained(column: Iterable[int]) -> float:
+        first, last = np.interp(edges, usage.time_ns, np.asarray(column))
+        return float(last - first)
+
+    duration = window.duration_ns
+    inside = (usage.time_ns >= window.start_ns) & (usage.time_ns <= window.end_ns) & (usage.frequency_hz > 0)
+    frequencies = usage.frequency_hz[inside]
+    return Disturbance(
+        duration_ns=duration,
+        cores=usage.cores,
+        others_cores=max(0.0, (gained(usage.others_ns) - generator_ns) / duration),
+        steal_ratio=gained(usage.steal_ns) / (duration * usage.cores),
+        throttled_ratio=gained(usage.throttled_ns) / duration,
+        frequencies_hz=(int(frequencies.min()), int(frequencies.max())) if frequencies.size else (0, 0),
+    )
+
+
+def is_disturbed(usage: Usage | None, generator_ns: int) -> bool:
+    """Whether somebody else used so much of the machine in a short block that its latency may be theirs.
+
+    Args:
+        usage: sampled when the block began and when it ended; None where the processes are not known, and nothing is.
+        generator_ns: CPU time that the load generator used in it.
+    """
+    if usage is None:
+        return False
+    duration = int(usage.time_ns[-1] - usage.time_ns[0])
+    others = int(usage.others_ns[-1] - usage.others_ns[0]) + int(usage.steal_ns[-1] - usage.steal_ns[0])
+    return others - generator_ns > _BLOCK_CORES * duration
+
+
+def noise_sentences(launches: Iterable[Launch]) -> tuple[str, ...]:
+    """What disturbed these launches, each with what would help; nothing where nothing stood out."""
+    seen = [
+        disturbance_of(launch.usage, launch.window, launch.generator.cpu_ns)
+        for launch in launches
+        if launch.usage is not None and launch.window.duration_ns > 0
+    ]
+    return tuple(_sentences(seen)) if seen else ()
+
+
+def _sentences(seen: list[Disturbance]) -> Iterable[str]:
+    weights = [one.duration_ns for one in seen]
+
+    def mean(values: Iterable[float]) -> float:
+        return float(np.average(list(values), weights=weights))
+
+    cores = seen[-1].cores
+    others = mean(one.others_cores for one in seen)
+    if others >= max(OTHERS_CORES, _OTHERS_RATIO * cores):
+        yield (
+            f"other processes used {others:.1f} of the {cores} cores while this was measured: "
+            f"let nothing else run beside it, or {_BESIDE}"
+        )
+    steal = mean(one.steal_ratio for one in seen)
+    if steal >= _STEAL_RATIO:
+        yield (
+            f"the host gave {format_percent(steal)} of this machine's time to other machines (steal): "
+            f"use a runner with cores of its own, or {_BESIDE}"
+        )
+    throttled = mean(one.throttled_ratio for one in seen)
+    if throttled >= _THROTTLED_RATIO:
+        yield (
+            f"a CPU limit of the container stopped it for {format_percent(throttled)} of the time (cgroup throttling): "
+            "raise the limit, or give the test less load"
+        )
+    known = [one.frequencies_hz for one in seen if one.frequencies_hz[0]]
+    if known:
+        low, high = min(low for low, _ in known), max(high for _, high in known)
+        if high >= _FREQUENCY_RATIO * low:
+            yield (
+                f"the processor's frequency went from {low / 1e9:.1f} to {high / 1e9:.1f} GHz: "
+                "set its governor to performance and switch turbo off"
+            )

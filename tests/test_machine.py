@@ -1,0 +1,80 @@
+"""The machine as the operating system tells it: readings that only grow, and what a control group says."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_mlpatterns import machine
+from pytest_mlpatterns.machine import read_machine, throttled_ns, throttling_is_told
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+VERSION_2 = "usage_usec 5\nnr_periods 10\nnr_throttled 3\nthrottled_usec 1234\n"
+VERSION_1 = "nr_periods 10\nnr_throttled 3\nthrottled_time 5678\n"
+BARE = "usage_usec 5\nuser_usec 3\n"
+
+
+@pytest.fixture(autouse=True)
+def afresh() -> Iterator[None]:
+    """What is found once is remembered; not from one test to the next."""
+    yield
+    machine._throttling_file.cache_clear()
+    machine._frequency_files.cache_clear()
+
+
+def test_readings_only_grow() -> None:
+    before = read_machine()
+    until = time.process_time_ns() + 60_000_000
+    while time.process_time_ns() < until:
+        pass
+    after = read_machine()
+    assert after.busy_ns > before.busy_ns  # we ourselves were
+    assert after.steal_ns >= before.steal_ns
+    assert after.throttled_ns >= before.throttled_ns
+    assert after.frequency_hz >= 0
+
+
+@pytest.mark.parametrize(("text", "expected"), [(VERSION_2, 1_234_000), (VERSION_1, 5678), (BARE, 0)])
+def test_throttling_of_either_version(tmp_path: Path, text: str, expected: int) -> None:
+    stat = tmp_path / "cpu.stat"
+    stat.write_text(text)
+    assert throttled_ns(stat) == expected
+    assert throttling_is_told(stat) is (expected > 0)
+
+
+def test_a_file_that_is_gone_tells_nothing(tmp_path: Path) -> None:
+    assert throttled_ns(tmp_path / "cpu.stat") == 0
+    assert not throttling_is_told(tmp_path / "cpu.stat")
+
+
+@pytest.mark.parametrize("folder", ["", "jobs/one", "cpu,cpuacct/jobs/one", "cpu"])
+def test_the_control_group_of_this_process_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """In a container the path that the system tells may not be there, but the top is then our own group."""
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    (tmp_path / folder / "cpu.stat").write_text(VERSION_1 if "cpu" in folder else VERSION_2)
+    told = tmp_path / "cgroup"
+    told.write_text("9:name=systemd:/\n2:memory:/jobs/one\n1:cpu,cpuacct:/jobs/one\n0::/jobs/one\n")
+    monkeypatch.setattr(machine, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "_OWN_CGROUP", told)
+    assert read_machine().throttled_ns == (5678 if "cpu" in folder else 1_234_000)
+
+
+def test_without_control_groups_nothing_is_throttled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_OWN_CGROUP", tmp_path / "none")
+    assert read_machine().throttled_ns == 0
+
+
+def test_the_frequency_is_the_mean_of_the_first_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, text in enumerate(["2000000\n", "3000000\n", "unknown\n"]):
+        file = tmp_path / f"cpu{number}" / "cpufreq" / "scaling_cur_freq"
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    monkeypatch.setattr(machine, "_PROCESSORS", tmp_path)
+    assert read_machine().frequency_hz == 2_500_000_000
