@@ -30,13 +30,13 @@ _UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
 
 
 class Owner(Protocol):
-    """What a connection needs of the loop that owns it. ``dialogue`` begins one with the host of that name."""
+    """What a connection needs of the loop that owns it. ``dialogue`` begins one with that address."""
 
     selector: selectors.BaseSelector
     recording: Recording
     answers: Answers | None
     connect_ns: array[int]
-    dialogue: Callable[[str], Dialogue]
+    dialogue: Callable[[tuple[str, int]], Dialogue]
 
     def completed(self, connection: Connection, now_ns: int, *, failed: bool) -> None:
         """The connection has recorded its request and is free."""
@@ -190,7 +190,7 @@ class Connection:
             return False
         self._socket = sock
         self._recv, self._send = sock.recv, sock.send
-        self._dialogue = self._owner.dialogue(self._address[0])
+        self._dialogue = self._owner.dialogue(self._address)
         if opening := self._dialogue.opening():
             self._unsent.append(opening)
         self._owner.selector.register(sock, _READ | _WRITE, self.on_ready)

@@ -14,9 +14,10 @@ from pytest_mlpatterns.load.alarm import Alarm
 from pytest_mlpatterns.load.connection import Connection
 from pytest_mlpatterns.load.course import TICK_NS, Course
 from pytest_mlpatterns.load.http1 import Http1
-from pytest_mlpatterns.load.job import Balance, Failure
+from pytest_mlpatterns.load.job import Balance, Failure, Spoken
 from pytest_mlpatterns.load.poller import new_selector
 from pytest_mlpatterns.load.schedule import ClosedLoop, Stages
+from pytest_mlpatterns.wire.call import INFER_METHOD
 
 if TYPE_CHECKING:
     import selectors
@@ -110,9 +111,17 @@ class LoadLoop:
                 return
 
 
-def _dialogues(job: Job) -> Callable[[str], Dialogue]:
-    """What begins a dialogue of the job's protocol with a host of that name."""
-    return lambda host: Http1(job.messages, host, follow=job.follow, keep=job.keep_answers > 0)
+def _dialogues(job: Job) -> Callable[[tuple[str, int]], Dialogue]:
+    """What begins a dialogue of the job's protocol with whoever is at an address."""
+    keep = job.keep_answers > 0
+    if job.spoken is Spoken.HTTP1:
+        return lambda address: Http1(job.messages, address[0], follow=job.follow, keep=keep)
+    from pytest_mlpatterns.load.headers import HeaderReader, RequestBlocks
+    from pytest_mlpatterns.load.http2 import Http2
+
+    blocks = {address: RequestBlocks.of(address, INFER_METHOD) for address in job.addresses}
+    reader = HeaderReader()
+    return lambda address: Http2(job.messages, blocks[address], reader, keep=keep)
 
 
 class _Pool:

@@ -1,0 +1,337 @@
+"""gRPC over HTTP/2 as the client of one connection: one unary call at a time, with prior knowledge and without TLS.
+
+What ends a call, and what has to be answered meanwhile. Windows for what we receive are as large as they get, since
+answers are counted, not stored. It must not know sockets, clocks or what the messages mean.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.load.frames import (
+    ACK,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    HEADER,
+    MAX_WINDOW,
+    PADDED,
+    PREFACE,
+    PRIORITY,
+    SETTING,
+    BrokenProtocolError,
+    Frame,
+    Outgoing,
+    Setting,
+    frame,
+    unpadded,
+)
+from pytest_mlpatterns.load.headers import DEFAULT_TABLE_BYTES, HeaderError
+from pytest_mlpatterns.load.job import Failure, grpc_outcome
+from pytest_mlpatterns.wire.call import PREFIX_BYTES, message_prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.load.dialogue import Bytes
+    from pytest_mlpatterns.load.headers import HeaderReader, RequestBlocks
+
+__all__ = ["OPENING", "Http2"]
+
+_LARGEST_CONTROL = 1 << 16
+_LAST_STREAM = 2**31 - 3
+_TOP_UP = 1 << 30
+_OURS = ((Setting.TABLE_SIZE, 0), (Setting.ENABLE_PUSH, 0), (Setting.INITIAL_WINDOW, MAX_WINDOW))
+
+OPENING = b"".join(
+    (
+        PREFACE,
+        frame(Frame.SETTINGS, 0, 0, b"".join(SETTING.pack(*pair) for pair in (*_OURS, (Setting.MAX_FRAME, 2**24 - 1)))),
+        frame(Frame.WINDOW_UPDATE, 0, 0, (MAX_WINDOW - DEFAULT_WINDOW).to_bytes(4, "big")),
+    )
+)
+"""What our side of a connection begins with."""
+
+
+class Http2:
+    """A :class:`pytest_mlpatterns.load.dialogue.Dialogue`.
+
+    Args:
+        messages: gRPC messages with their prefix.
+        blocks: the headers of the call.
+        reader: reads the peer's headers; connections may share it.
+        keep: keep the bodies of answers.
+
+    Attributes:
+        grpc_message: what the last error that came in trailers says.
+    """
+
+    __slots__ = (
+        "_blocks",
+        "_body_bytes",
+        "_chunks",
+        "_data_ends",
+        "_data_left",
+        "_fragments",
+        "_greeted",
+        "_headers_end",
+        "_http_status",
+        "_keep",
+        "_messages",
+        "_outcome",
+        "_outgoing",
+        "_prefix",
+        "_reader",
+        "_rest",
+        "_shy",
+        "_stream",
+        "_takers",
+        "_untold",
+        "grpc_message",
+        "outbox",
+        "used_up",
+    )
+    duplex = True
+
+    def __init__(self, messages: Sequence[bytes], blocks: RequestBlocks, reader: HeaderReader, *, keep: bool) -> None:
+        self.used_up = False
+        self.outbox: list[Bytes] = []
+        self.grpc_message = ""
+        self._messages = messages
+        self._blocks = blocks
+        self._reader = reader
+        self._keep = keep
+        self._outgoing = Outgoing()
+        self._greeted = False
+        self._shy = False  # the peer keeps no table of headers, or a small one
+        # what came in and is not dealt with
+        self._rest = b""
+        self._data_left = 0
+        self._data_ends = False
+        self._fragments: list[bytes] | None = None
+        self._headers_end = False
+        self._untold = 0  # bytes of data for which the peer's window is not yet opened again
+        # the call under way
+        self._stream = -1
+        self._outcome = 0
+        self._http_status = 0
+        self._body_bytes = 0
+        self._prefix = b""
+        self._chunks: list[bytes] = []
+        self._takers = {
+            Frame.DATA: self._take_padded_data,
+            Frame.HEADERS: self._take_headers,
+            Frame.RST_STREAM: self._take_reset,
+            Frame.SETTINGS: self._take_settings,
+            Frame.PUSH_PROMISE: self._take_push,
+            Frame.PING: self._take_ping,
+            Frame.GOAWAY: self._take_farewell,
+            Frame.WINDOW_UPDATE: self._take_window,
+            Frame.CONTINUATION: self._take_continuation,
+        }
+
+    def opening(self) -> bytes:
+        """Who we are, and how much we take."""
+        return OPENING
+
+    def ask(self, request: int) -> bytes | Sequence[Bytes]:
+        """The headers of a call and its message, as far as the peer takes it now."""
+        stream = self._stream = self._stream + 2
+        self._outcome = self._http_status = self._body_bytes = 0
+        self._prefix = b""
+        self._chunks.clear()
+        self.used_up = self.used_up or stream >= _LAST_STREAM
+        blocks = self._blocks
+        block = blocks.without_table if self._shy else blocks.later if stream > 1 else blocks.first
+        head = HEADER.pack(len(block) << 8 | Frame.HEADERS, END_HEADERS, stream)
+        return self._outgoing.begin(stream, self._messages[request], (head, block))
+
+    def take(self, data: bytes) -> int:
+        """Bytes of the peer's while a call is under way."""
+        try:
+            self._read(data)
+        except (BrokenProtocolError, HeaderError):
+            return Failure.MALFORMED
+        if self._outcome and self._outgoing.pending:  # answered before it was all asked
+            self.used_up = True
+        return self._outcome
+
+    def take_idle(self, data: bytes) -> bool:
+        """Settings, pings and farewells; anything else comes to the wrong place."""
+        try:
+            self._read(data)
+        except (BrokenProtocolError, HeaderError):
+            return False
+        return not self.used_up
+
+    def end(self) -> int:
+        """No answer of gRPC ends with its connection."""
+        return 0
+
+    def body(self) -> bytes:
+        """The answer's message, without its prefix."""
+        return b"".join(self._chunks)[PREFIX_BYTES:]
+
+    def head(self) -> bytes:
+        """Nothing: all that there is to know is in the message."""
+        return b""
+
+    def _read(self, data: bytes) -> None:
+        """Deal with every whole frame, and with whatever has come of a frame of data."""
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        at, end = 0, len(data)
+        while at < end:
+            if self._data_left:
+                size = min(self._data_left, end - at)
+                self._take_data(data, at, size)
+                at += size
+                continue
+            if end - at < HEADER.size:
+                break
+            length_and_kind, flags, stream = HEADER.unpack_from(data, at)
+            length, kind = length_and_kind >> 8, length_and_kind & 0xFF
+            if not self._greeted and kind != Frame.SETTINGS:
+                raise BrokenProtocolError("the peer does not speak HTTP/2")
+            if kind == Frame.DATA and not flags & PADDED:
+                self._begin_data(length, flags, stream)
+                at += HEADER.size
+                continue
+            if length > _LARGEST_CONTROL:
+                raise BrokenProtocolError("a frame that is too long")
+            if end - at < HEADER.size + length:
+                break
+            at += HEADER.size
+            self._take_frame(kind, flags, stream & MAX_WINDOW, data[at : at + length])
+            at += length
+        self._rest = data[at:]
+
+    def _take_frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if self._fragments is not None and kind != Frame.CONTINUATION:
+            raise BrokenProtocolError("headers that are not continued")
+        if (taker := self._takers.get(kind)) is not None:
+            taker(flags, stream, payload)
+
+    # --- the answer -------------------------------------------------------------------------------------------------
+
+    def _begin_data(self, length: int, flags: int, stream: int) -> None:
+        if stream != self._stream or self._outcome or not self._http_status or self._fragments is not None:
+            raise BrokenProtocolError("data that nobody asked for")
+        self._data_left = length
+        self._data_ends = bool(flags & END_STREAM)
+        self._untold += length
+        if self._untold >= _TOP_UP:
+            self.outbox.append(frame(Frame.WINDOW_UPDATE, 0, 0, self._untold.to_bytes(4, "big")))
+            self._untold = 0
+        if not length and self._data_ends:
+            self._end_without_status()
+
+    def _take_data(self, data: bytes, at: int, size: int) -> None:
+        if self._body_bytes < PREFIX_BYTES:
+            self._prefix += data[at : at + min(size, PREFIX_BYTES - self._body_bytes)]
+        if self._keep:
+            self._chunks.append(data[at : at + size])
+        self._body_bytes += size
+        self._data_left -= size
+        if not self._data_left and self._data_ends:
+            self._end_without_status()
+
+    def _take_padded_data(self, flags: int, stream: int, payload: bytes) -> None:
+        inside = unpadded(flags, payload)
+        self._untold += len(payload) - len(inside)
+        self._begin_data(len(inside), flags, stream)
+        if inside:
+            self._take_data(inside, 0, len(inside))
+
+    def _end_without_status(self) -> None:
+        """The answer ends without trailers, as only that of something else than gRPC does."""
+        self._outcome = Failure.MALFORMED if self._http_status == 200 else self._http_status
+
+    def _take_headers(self, flags: int, stream: int, payload: bytes) -> None:
+        if stream != self._stream or self._outcome:
+            raise BrokenProtocolError("headers that nobody asked for")
+        block = unpadded(flags, payload)[5 if flags & PRIORITY else 0 :]
+        self._headers_end = bool(flags & END_STREAM)
+        if flags & END_HEADERS:
+            self._take_block(block)
+        else:
+            self._fragments = [block]
+
+    def _take_continuation(self, flags: int, stream: int, payload: bytes) -> None:
+        if self._fragments is None or stream != self._stream:
+            raise BrokenProtocolError("headers that continue nothing")
+        self._fragments.append(payload)
+        if sum(map(len, self._fragments)) > _LARGEST_CONTROL:
+            raise BrokenProtocolError("headers that are too long")
+        if flags & END_HEADERS:
+            block = b"".join(self._fragments)
+            self._fragments = None
+            self._take_block(block)
+
+    def _take_block(self, block: bytes) -> None:
+        """The headers of the answer, or its trailers; or both in one where there is no message."""
+        headers = self._reader.read(block)
+        if not self._http_status:
+            status = headers.http_status
+            if status is None or not 100 <= status < 1000 or (status < 200 and self._headers_end):
+                raise BrokenProtocolError("an answer without a status")
+            self._http_status = status if status >= 200 else 0  # the answer proper follows
+        elif not self._headers_end:
+            raise BrokenProtocolError("trailers that do not end the answer")
+        if not self._headers_end:
+            return
+        if self._http_status != 200:
+            self._outcome = self._http_status
+        elif headers.grpc_status:
+            self.grpc_message = headers.grpc_message
+            self._outcome = grpc_outcome(headers.grpc_status)
+        else:
+            whole = self._body_bytes >= PREFIX_BYTES and self._prefix == message_prefix(self._body_bytes - PREFIX_BYTES)
+            self._outcome = 200 if whole and headers.grpc_status == 0 else Failure.MALFORMED
+
+    def _take_reset(self, _flags: int, stream: int, payload: bytes) -> None:
+        if len(payload) != 4 or not 0 < stream <= max(self._stream, 0):
+            raise BrokenProtocolError("an end of no stream")
+        if stream == self._stream and not self._outcome:
+            self._outcome = Failure.RESET
+
+    # --- the connection ---------------------------------------------------------------------------------------------
+
+    def _take_settings(self, flags: int, stream: int, payload: bytes) -> None:
+        if stream or len(payload) % SETTING.size:
+            raise BrokenProtocolError("settings of another size")
+        if flags & ACK:
+            return
+        self._greeted = True
+        for name, value in SETTING.iter_unpack(payload):
+            if name == Setting.TABLE_SIZE:
+                self._shy = self._shy or value < DEFAULT_TABLE_BYTES
+            else:
+                self._outgoing.set(name, value)
+        self.outbox.append(frame(Frame.SETTINGS, ACK, 0))
+        self._send_on()
+
+    def _take_window(self, _flags: int, stream: int, payload: bytes) -> None:
+        self._outgoing.widen(stream, payload)
+        self._send_on()
+
+    def _send_on(self) -> None:
+        if self._outgoing.pending and not self._outcome:
+            self.outbox += self._outgoing.more()
+
+    def _take_ping(self, flags: int, stream: int, payload: bytes) -> None:
+        if len(payload) != 8 or stream:
+            raise BrokenProtocolError("a ping of another size")
+        if not flags & ACK:
+            self.outbox.append(frame(Frame.PING, ACK, 0, payload))
+
+    def _take_farewell(self, _flags: int, stream: int, payload: bytes) -> None:
+        if stream or len(payload) < 8:
+            raise BrokenProtocolError("a farewell that says nothing")
+        self.used_up = True
+        if int.from_bytes(payload[:4], "big") & MAX_WINDOW < self._stream and not self._outcome:
+            self._outcome = Failure.CLOSED
+
+    def _take_push(self, _flags: int, _stream: int, _payload: bytes) -> None:
+        raise BrokenProtocolError("a push, which was declined")
