@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.load.schedule import Schedule
     from pytest_mlpatterns.records import Capacity, LaunchValue
     from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.wire import Wire
 
-__all__ = ["Bench", "Interrupted", "LoadPlan", "job_for"]
+__all__ = ["Bench", "Interrupted", "LoadPlan", "job_for", "spoken_over"]
 
 _POLL_S = 0.05
 _CHECKED_ANSWERS = 200
@@ -140,13 +141,14 @@ class Bench:
         deployment = self.deployment
         plan = replace(self.plan, schedule=ClosedLoop(1), check=None)
         messages = deployment.messages(plan.payload)
+        template = job_for(deployment, plan, messages)
         search = Search(
-            template=job_for(deployment, plan, messages),
+            template=template,
             generator=self._generator,
             deadline_ns=time.perf_counter_ns() + min(budget_ns, MAX_SEARCH_NS),
             on_progress=self._on_progress,
             generators=plan.generators,
-            ceiling_rps=self._generator.ceiling_rps,
+            ceiling_rps=self._generator.ceiling_of(template),
         )
         capacity = search.run(decided, objective)
         deployment.stats()  # a process that died in the search is told, not taken for capacity
@@ -187,8 +189,7 @@ def _measure(
         now = deployment.stats()
         launch = _launch(deployment, plan, messages, recorded, observer, now.since(before[0]) if before else now)
         overhead = generator.library_overhead_ns if deployment.remote else None
-        ceiling = generator.ceiling_rps if deployment.remote is None else None
-        report = replace(launch.generator, ceiling_rps=ceiling, library_overhead_ns=overhead)
+        report = replace(launch.generator, ceiling_rps=generator.ceiling_of(job), library_overhead_ns=overhead)
         return replace(launch, generator=report)
 
     observer.sample()
@@ -216,8 +217,13 @@ def job_for(deployment: Deployment, plan: LoadPlan, messages: tuple[bytes, ...])
         warmup_ns=plan.warmup_ns,
         timeout_ns=plan.timeout_ns,
         keep_answers=_CHECKED_ANSWERS if plan.check else 0,
-        spoken=Spoken.GRPC if deployment.wire.protocol == "grpc" else Spoken.HTTP1,
+        spoken=spoken_over(deployment.wire),
     )
+
+
+def spoken_over(wire: Wire) -> Spoken:
+    """What our own connections speak under a wire."""
+    return Spoken.GRPC if wire.protocol == "grpc" else Spoken.HTTP1
 
 
 def _send_one(deployment: Deployment, plan: LoadPlan) -> Launch:

@@ -27,7 +27,7 @@ from pytest_mlpatterns.live import LiveLine
 from pytest_mlpatterns.load.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.load.payload import read_payload
-from pytest_mlpatterns.measure import Bench, LoadPlan
+from pytest_mlpatterns.measure import Bench, LoadPlan, spoken_over
 from pytest_mlpatterns.observe import commit, environment
 from pytest_mlpatterns.options import given_ini, given_options
 from pytest_mlpatterns.paired import Pairing
@@ -153,8 +153,9 @@ class PerfSession:
                 revision = ReferenceSide(item.nodeid, self._worktree, self._directory, settings.startup_timeout_ns)
                 if not self._run.smoke:
                     revision.begin()
-            if self._generator.ceiling_rps is None and not self._run.smoke:
-                measure_ceiling(self._generator, self._directory)
+            spoken = spoken_over(settings.wire)
+            if spoken not in self._generator.ceilings_rps and not self._run.smoke:
+                measure_ceiling(self._generator, self._directory, spoken)
             subject = self._subject(item, settings, model, payload, target)
             bench = Bench(
                 subject.start, subject.plan, self._generator, self._live.of(item.nodeid), smoke=self._run.smoke

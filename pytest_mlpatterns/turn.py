@@ -173,7 +173,7 @@ class Turn:
         remote = self._job.remote is not None
         report = replace(
             joined_reports(self._pieces),
-            ceiling_rps=None if remote else self._generator.ceiling_rps,
+            ceiling_rps=self._generator.ceiling_of(self._job),
             library_overhead_ns=self._generator.library_overhead_ns if remote else None,
         )
         return Launch(
@@ -208,8 +208,7 @@ class Turn:
         lag_ns = None
         if not self._closed:
             lag_ns = (samples.sent_ns - samples.due_ns)[samples.due_in(recorded.window)]
-        ceiling = self._generator.ceiling_rps if self._job.remote is None else None
-        report = replace(recorded.generator, ceiling_rps=ceiling)
+        report = replace(recorded.generator, ceiling_rps=self._generator.ceiling_of(self._job))
         limited = why_limited(report, send_lag_ns=lag_ns, latency_ns=float(np.median(latency_ns[good])))
         return limited and f"{limited}; lower the load, or share it: perf(generators=2)"
 

@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from services import peer2
 
-from pytest_mlpatterns.load.job import Balance, Failure, Job
+from pytest_mlpatterns.load.frames import ACK, END_HEADERS, END_STREAM, Frame, Setting, frame
+from pytest_mlpatterns.load.job import Balance, Failure, Job, Spoken
 from pytest_mlpatterns.load.loop import LoadLoop
 from pytest_mlpatterns.load.schedule import ClosedLoop
+from pytest_mlpatterns.wire.call import message_prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 ANSWERS = int(os.environ.get("FUZZ_ANSWERS", "2000"))
 CALLERS = 16
@@ -45,6 +48,25 @@ SEEDS = (
     b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
     b"HTTP/1.0 200 OK\r\n\r\nold",
 )
+CALL = message_prefix(100_000) + bytes(100_000)  # more than a peer takes that says nothing of its windows
+GRPC_SEEDS = (
+    peer2.SERVER_SETTINGS + peer2.answer(),
+    peer2.SERVER_SETTINGS + peer2.answer(b"x" * 20_000),
+    peer2.SERVER_SETTINGS + peer2.refusal(14, "gone"),
+    peer2.SERVER_SETTINGS + peer2.headers() + frame(Frame.RST_STREAM, 0, 1, b"\0\0\0\2"),
+    peer2.SERVER_SETTINGS + frame(Frame.PING, 0, 0, b"12345678") + peer2.answer(),
+    peer2.SERVER_SETTINGS + frame(Frame.GOAWAY, 0, 0, b"\0\0\0\1" + b"\0" * 4) + peer2.answer(),
+    peer2.settings((Setting.INITIAL_WINDOW, 1 << 20), (Setting.MAX_FRAME, 1 << 20), (Setting.TABLE_SIZE, 0))
+    + frame(Frame.SETTINGS, ACK, 0)
+    + frame(Frame.WINDOW_UPDATE, 0, 0, b"\0\x10\0\0")
+    + peer2.answer(),
+    peer2.SERVER_SETTINGS
+    + frame(Frame.HEADERS, 0, 1, peer2.HEAD[:4])
+    + frame(Frame.CONTINUATION, END_HEADERS, 1, peer2.HEAD[4:])
+    + frame(Frame.DATA, 0, 1, message_prefix(0))
+    + peer2.trailers(),
+    peer2.SERVER_SETTINGS + peer2.headers(1, peer2.HEAD, END_HEADERS | END_STREAM),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -53,11 +75,11 @@ def _short_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytest_mlpatterns.load.loop.TICK_NS", 1_000_000)
 
 
-def mutated(draw: random.Random) -> bytes:
+def mutated(draw: random.Random, seeds: Sequence[bytes] = SEEDS) -> bytes:
     """A good answer with some bytes changed, removed, doubled or inserted, or nothing but noise."""
     if draw.random() < 0.1:
         return draw.randbytes(draw.randrange(200))
-    answer = bytearray(draw.choice(SEEDS))
+    answer = bytearray(draw.choice(seeds))
     for _ in range(draw.randrange(4)):
         at = draw.randrange(len(answer) + 1)
         how = draw.randrange(5)
@@ -70,7 +92,7 @@ def mutated(draw: random.Random) -> bytes:
         elif how == 3:
             answer[at:at] = draw.choice([b"\r\n", b"\0", b"\xff", b": ", b"99999999999999999999", b"-1", b"\r\n\r\n"])
         else:
-            answer += draw.choice(SEEDS)
+            answer += draw.choice(seeds)
     return bytes(answer)
 
 
@@ -119,12 +141,15 @@ class Server:
             return
 
 
-def bombard(answer: Callable[[], bytes], hold: Callable[[], bool], answers: int) -> Counter[int]:
+def bombard(
+    answer: Callable[[], bytes], hold: Callable[[], bool], answers: int, *, spoken: Spoken = Spoken.HTTP1
+) -> Counter[int]:
     """Drive a load at such a server until it has served so many answers; the outcomes."""
     server = Server(answer, hold, answers)
     job = Job(
         addresses=(server.address,),
-        messages=(REQUEST,),
+        messages=(REQUEST if spoken is Spoken.HTTP1 else CALL,),
+        spoken=spoken,
         schedule=ClosedLoop(CALLERS),
         balance=Balance.ROUND_ROBIN,
         duration_ns=3600 * 10**9,
@@ -161,4 +186,20 @@ def test_mutated_answers_crash_and_hang_nothing() -> None:
 def test_any_bytes_at_all_are_counted(answers: list[bytes]) -> None:
     turn = iter(range(10**9))
     outcomes = bombard(lambda: answers[next(turn) % len(answers)], lambda: False, 40)
+    assert sum(outcomes.values()) > 0
+
+
+def test_mutated_frames_crash_and_hang_nothing() -> None:
+    draw = random.Random(20261125)
+    outcomes = bombard(lambda: mutated(draw, GRPC_SEEDS), lambda: draw.random() < 0.01, ANSWERS, spoken=Spoken.GRPC)
+    assert outcomes[200] > 0
+    assert outcomes[1014] > 0
+    assert {Failure.MALFORMED, Failure.CLOSED, Failure.RESET} <= set(outcomes)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(max_size=80) | st.sampled_from(GRPC_SEEDS), min_size=1, max_size=20))
+def test_any_frames_at_all_are_counted(answers: list[bytes]) -> None:
+    turn = iter(range(10**9))
+    outcomes = bombard(lambda: answers[next(turn) % len(answers)], lambda: False, 40, spoken=Spoken.GRPC)
     assert sum(outcomes.values()) > 0

@@ -22,6 +22,7 @@ from synthetic import MS, S, capacity
 
 from pytest_mlpatterns import Deployment, DeploymentError, ModelLoadError, Single, UncountableResultError
 from pytest_mlpatterns.load.generator import Generator
+from pytest_mlpatterns.load.job import Spoken
 from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, Stages
 from pytest_mlpatterns.measure import LoadPlan
@@ -444,7 +445,7 @@ class TestWhatDoesNotCount:
 
     def test_a_generator_that_is_always_the_limit_is_told(self, tmp_path: Path) -> None:
         generator = Generator(tmp_path / "generator.log")
-        generator.ceiling_rps = 1.0
+        generator.ceilings_rps[Spoken.HTTP1] = 1.0
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             sides = scripted(one, [], "A"), scripted(other, [], "B")
             with pytest.raises(UncountableResultError, match=r"A: in 5 blocks in a row the load generator did .*lower"):

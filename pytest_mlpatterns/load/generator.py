@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns.load.job import Job
+    from pytest_mlpatterns.load.job import Job, Spoken
 
 __all__ = ["Generator", "LoadInterrupted"]
 
@@ -46,15 +46,19 @@ class Generator:
         log: file for what the processes print, which should be nothing.
 
     Attributes:
-        ceiling_rps: what one process reaches on this machine against a server that does nothing; None until measured.
+        ceilings_rps: what one process reaches on this machine against a server that does nothing, where it is measured.
         library_overhead_ns: what a client library adds to the median of a request; None until measured.
     """
 
     def __init__(self, log: Path) -> None:
         self._log = log
         self._children: list[Child] = []
-        self.ceiling_rps: float | None = None
+        self.ceilings_rps: dict[Spoken, float] = {}
         self.library_overhead_ns: float | None = None
+
+    def ceiling_of(self, job: Job) -> float | None:
+        """What a process reaches in a job of this kind; None where that is not known."""
+        return None if job.remote else self.ceilings_rps.get(job.spoken)
 
     def run(self, job: Job, *, poll_s: float, on_poll: Callable[[Event | None], None], processes: int = 1) -> Recorded:
         """Drive one job to its end.

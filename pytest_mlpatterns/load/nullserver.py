@@ -1,0 +1,150 @@
+"""A server that does nothing, in a process of its own: one fixed answer to whatever is asked.
+
+It answers all its connections together, as a generator that is itself the limit finds them: many at a time. It must not
+know what is measured with it.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_mlpatterns.children import Channel
+from pytest_mlpatterns.load.job import Spoken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["GrpcPeer", "Http1Peer", "Peer"]
+
+_BACKLOG = 128
+_BURST_WAIT_S = 0.02
+_PIECE = 65_536
+
+
+class Peer(Protocol):
+    """One connection's side of the server."""
+
+    def take(self, data: bytes) -> bytes:
+        """Bytes of the client's; what has to be sent at once."""
+        ...
+
+    def answer(self) -> bytes:
+        """The answer to a request that has come whole; empty where none has."""
+        ...
+
+
+class Http1Peer:
+    """Takes whatever comes in one piece for a request of HTTP/1.1."""
+
+    _BODY = b'{"predictions":[0]}'
+    _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_BODY)
+
+    def take(self, _data: bytes) -> bytes:
+        """Nothing has to be sent."""
+        return b""
+
+    def answer(self) -> bytes:
+        """The answer."""
+        return self._HEAD + self._BODY
+
+
+class GrpcPeer:
+    """Answers every stream that ends with a message of a few bytes."""
+
+    def __init__(self) -> None:
+        import hpack
+
+        from pytest_mlpatterns.load.frames import PREFACE
+
+        encoder = hpack.Encoder()
+        encoder.header_table_size = 0
+        self._head = encoder.encode([(":status", "200"), ("content-type", "application/grpc")])
+        self._trailers = encoder.encode([("grpc-status", "0")])
+        self._rest = b""
+        self._preface_left = len(PREFACE)
+        self._asked: list[int] = []
+
+    def take(self, data: bytes) -> bytes:
+        """Settings are answered; the ends of streams are remembered."""
+        from pytest_mlpatterns.load.frames import ACK, END_STREAM, HEADER, Frame, frame
+
+        skipped = min(self._preface_left, len(data))
+        self._preface_left -= skipped
+        data = self._rest + data[skipped:]
+        at, reply = 0, b""
+        while len(data) - at >= HEADER.size:
+            length_and_kind, flags, stream = HEADER.unpack_from(data, at)
+            length, kind = length_and_kind >> 8, length_and_kind & 0xFF
+            if len(data) - at < HEADER.size + length:
+                break
+            at += HEADER.size + length
+            if kind == Frame.SETTINGS and not flags & ACK:
+                reply += frame(Frame.SETTINGS, 0, 0) + frame(Frame.SETTINGS, ACK, 0)
+            elif kind == Frame.DATA:
+                reply += frame(Frame.WINDOW_UPDATE, 0, 0, length.to_bytes(4, "big")) if length else b""
+                if flags & END_STREAM:
+                    self._asked.append(stream)
+        self._rest = data[at:]
+        return reply
+
+    def answer(self) -> bytes:
+        """The answer to the stream that ended first."""
+        from pytest_mlpatterns.load.frames import END_HEADERS, END_STREAM, Frame, frame
+        from pytest_mlpatterns.wire.call import message_prefix
+
+        if not self._asked:
+            return b""
+        stream = self._asked.pop(0)
+        return b"".join(
+            (
+                frame(Frame.HEADERS, END_HEADERS, stream, self._head),
+                frame(Frame.DATA, 0, stream, message_prefix(64) + bytes(64)),
+                frame(Frame.HEADERS, END_HEADERS | END_STREAM, stream, self._trailers),
+            )
+        )
+
+
+_PEERS: dict[Spoken, Callable[[], Peer]] = {Spoken.HTTP1: Http1Peer, Spoken.GRPC: GrpcPeer}
+
+
+def main() -> None:
+    """The child process: is told what to speak, tells its port, and serves until the parent closes the channel."""
+    channel = Channel()
+    new_peer = _PEERS[channel.receive()]
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(_BACKLOG)
+    ended, ending = socket.socketpair()
+    channel.listen(lambda _message: None, ending.close)
+    channel.send(listener.getsockname()[1])
+    with selectors.DefaultSelector() as selector, listener, ended:
+        selector.register(listener, selectors.EVENT_READ)
+        selector.register(ended, selectors.EVENT_READ)
+        peers: dict[socket.socket, Peer] = {}
+        asking: dict[socket.socket, bytes] = {}
+        while True:
+            ready = [key.fileobj for key, _ in selector.select(_BURST_WAIT_S)]
+            for sock in ready:
+                assert isinstance(sock, socket.socket)
+                if sock is ended:
+                    return
+                if sock is listener:
+                    connection, _ = listener.accept()
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    selector.register(connection, selectors.EVENT_READ)
+                    peers[connection] = new_peer()
+                elif data := sock.recv(_PIECE):
+                    if reply := peers[sock].take(data):
+                        sock.sendall(reply)
+                    if answer := peers[sock].answer():
+                        asking[sock] = answer
+                else:
+                    selector.unregister(sock)
+                    sock.close()
+                    del peers[sock]
+            if len(asking) >= len(peers) or not ready:
+                for sock, answer in asking.items():
+                    sock.sendall(answer)
+                asking.clear()
