@@ -7,6 +7,7 @@ A script is a function from a :class:`Request` to steps: :class:`Send`, :class:`
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import socket
 import struct
@@ -76,10 +77,16 @@ def answer(body: bytes = b"ok", status: int = 200, *headers: bytes) -> bytes:
 
 
 def refused_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of 127.0.0.1 on which nobody listens, now or while this process lives."""
+    return int(_held_port().getsockname()[1])
+
+
+@functools.cache
+def _held_port() -> socket.socket:
+    """Bound, so that nobody else gets the port, and not listening."""
+    holder = socket.socket()
+    holder.bind(("127.0.0.1", 0))
+    return holder
 
 
 class ScriptedServer:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,9 +29,7 @@ class Valkey:
     """
 
     def __init__(self, directory: Path, *, persistent: bool) -> None:
-        with socket.socket() as unused:
-            unused.bind(("127.0.0.1", 0))
-            port = unused.getsockname()[1]
+        port = _lasting_port()
         config = {"appendonly": "yes", "appendfsync": "always"} if persistent else {}
         self._server = ValkeyServer(port=port, data_dir=directory, config=config)
         self.url = f"redis://127.0.0.1:{port}/0"
@@ -53,6 +52,14 @@ class Valkey:
     def resume(self) -> None:
         """Let it go on after :meth:`suspend`."""
         os.kill(self.pid, signal.SIGCONT)
+
+
+def _lasting_port() -> int:
+    """A free port that the system gives to nobody by itself, not even while the server is away."""
+    while True:
+        with socket.socket() as unused, suppress(OSError):
+            unused.bind(("127.0.0.1", random.SystemRandom().randrange(10_000, 32_000)))
+            return int(unused.getsockname()[1])
 
 
 @contextmanager
