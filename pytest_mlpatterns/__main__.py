@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.errors import ResultFileError
+from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,14 +25,14 @@ _FAILED = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for, and return the exit code."""
     asked = _parser().parse_args(arguments)
-    make: Callable[[Results], str] = asked.make
+    make: Callable[[Results, argparse.Namespace], str] = asked.make
     try:
-        text = make(_read(asked.results))
+        text = make(_read(asked.results), asked)
         if asked.output is None:
             sys.stdout.write(text)
         else:
             Path(asked.output).write_text(text, encoding="utf-8")
-    except (ResultFileError, OSError) as error:
+    except (MlpatternsError, OSError) as error:
         sys.stderr.write(f"ERROR: {error}\n")
         return _FAILED
     return 0
@@ -45,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
         commands, "export", "write the results in pytest-benchmark's format, for trackers of benchmarks", _benchmark
     )
     _add_command(commands, "report", "write the results as a page for a browser, which needs no network", _html)
+    ranking = _add_command(commands, "rank", "say which pattern of each test to choose", _ranking)
+    ranking.add_argument("weights", metavar="WEIGHTS", help="as --perf-rank takes them: rtm=0.5,nmrt=0.3,p95<50ms")
     return parser
 
 
@@ -52,13 +54,14 @@ def _add_command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
     what: str,
-    make: Callable[[Results], str],
-) -> None:
+    make: Callable[[Results, argparse.Namespace], str],
+) -> argparse.ArgumentParser:
     """A command that makes text of a result file."""
     command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
     command.add_argument("results", metavar="RESULTS", help="a file that pytest --perf-json wrote")
     command.add_argument("-o", "--output", metavar="PATH", help="where to write it (default: standard output)")
     command.set_defaults(make=make)
+    return command
 
 
 def _read(file: str) -> Results:
@@ -70,16 +73,35 @@ def _read(file: str) -> Results:
         raise ResultFileError(f"{file} {error}") from error
 
 
-def _benchmark(results: Results) -> str:
+def _benchmark(results: Results, _asked: argparse.Namespace) -> str:
     from pytest_mlpatterns.reports.benchmark import benchmark_json
 
     return benchmark_json(results)
 
 
-def _html(results: Results) -> str:
+def _html(results: Results, _asked: argparse.Namespace) -> str:
     from pytest_mlpatterns.reports.html import html_report
 
     return html_report(results)
+
+
+def _ranking(results: Results, asked: argparse.Namespace) -> str:
+    import shutil
+
+    from pytest_mlpatterns.preferences import parse_preferences
+    from pytest_mlpatterns.ranking import Unmeasured, rank
+    from pytest_mlpatterns.reports.choice import ranking_lines
+
+    preferences = parse_preferences(asked.weights, "WEIGHTS")
+    measured = {result.test for result in results.results}
+    unmeasured = [
+        Unmeasured(row["test"], ranking["group"], row["pattern"])
+        for ranking in results.ranking
+        for row in ranking["rows"]
+        if row["test"] not in measured
+    ]
+    rankings = rank(results.results, preferences, unmeasured)
+    return "\n".join(ranking_lines(rankings, results.results, shutil.get_terminal_size().columns)) + "\n"
 
 
 if __name__ == "__main__":

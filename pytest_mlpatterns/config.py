@@ -16,12 +16,15 @@ from pytest_mlpatterns.errors import SettingError, UnitError
 from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, Schedule
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.patterns.names import parse_pattern, split_outside_brackets
+from pytest_mlpatterns.preferences import parse_preferences
 from pytest_mlpatterns.units import parse_duration, parse_share
 from pytest_mlpatterns.wire import REST_JSON, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from pytest_mlpatterns.preferences import Preferences
 
 __all__ = [
     "BaselineMode",
@@ -215,6 +218,7 @@ class RunSettings:
     json_file: Path | None
     smoke: bool
     calibrate: bool
+    rank: Preferences | None
     against: str | None
     against_files: tuple[str, ...]
 
@@ -259,6 +263,10 @@ def read_run_settings(
             f"--perf-against {against} beside --perf-baseline {mode}, expected one of them: the comparison with a "
             "revision leaves the baseline file alone"
         )
+    rank = None
+    if options.get("rank") is not None or ini.get("rank"):
+        source = "--perf-rank" if options.get("rank") is not None else "ini key perf_rank"
+        rank = parse_preferences(str(options["rank"] if source == "--perf-rank" else ini["rank"]), source)
     return RunSettings(
         baseline=read_choice(BaselineMode, mode, "ini key perf_baseline"),
         baseline_file=path("baseline-file") or root / "perf-baseline.json",
@@ -266,6 +274,7 @@ def read_run_settings(
         json_file=path("json"),
         smoke=flag("smoke"),
         calibrate=flag("calibrate"),
+        rank=rank,
         against=against,
         against_files=tuple(re.split(r"[\s,]+", text("against-files").strip())) if text("against-files") else (),
     )

@@ -59,6 +59,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "serve tests whose marker names no pattern under each of these, separated by commas: "
         "single,cached,cached|batched",
     },
+    "rank": {
+        "metavar": "WEIGHTS",
+        "help": "rank the patterns of each test by these weights of metrics, among those that keep the requirements: "
+        "rtm=0.5,nmrt=0.3,asl=0.2,p95<50ms",
+    },
     "smoke": {"action": "store_true", "help": "send one request per perf test and judge nothing"},
     "startup-timeout": {
         "metavar": "TIME",

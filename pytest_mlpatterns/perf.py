@@ -72,7 +72,8 @@ class Subject:
     """What a test measures, how it is started, and what is sent to it.
 
     ``pair`` measures two sides interleaved. ``under`` starts the same model under another pattern; None for a service
-    that runs already.
+    that runs already. ``searches`` are the searches for NMRT that a ranking of the patterns needs, by their objective,
+    None for NMRT alone.
     """
 
     setup: Setup
@@ -80,6 +81,7 @@ class Subject:
     plan: LoadPlan
     pair: Callable[[Side, Side], Pairing]
     under: Callable[[Pattern], Callable[[], Deployment]] | None = None
+    searches: tuple[str | None, ...] = ()
 
 
 def _at_the_call(method: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -329,7 +331,7 @@ class Perf:
         self._compare([METRICS[name] for name in metrics], given)
 
     def finish(self) -> None:
-        """After the body: measure if nothing was measured yet, and compare with the baseline.
+        """After the body: measure if nothing was measured yet, and what a ranking needs; compare with the baseline.
 
         Raises:
             RegressionFailure: worse than the baseline beyond the tolerance.
@@ -337,6 +339,8 @@ class Perf:
         """
         if self._reference.mode is BaselineMode.UPDATE and not self._bench.smoke:
             self._evidence.measure_at_least(_UPDATE_LAUNCHES)
+        if self._subject.searches and not self._bench.smoke:
+            self._know_nmrt()
         judged = {judgement.metric for judgement in self._judgements if judgement.against in ("baseline", "revision")}
         so_far = self._evidence.so_far
         metrics = [METRICS[name] for name in _COMPARED] + ([] if so_far is None else searched_for(so_far))
@@ -502,6 +506,15 @@ class Perf:
             return None
         objective = None if metric.name == "nmrt" else parse_objective(metric.name[len("nmrt(") : -1])
         return functools.partial(self._evidence.search, _never, objective)
+
+    def _know_nmrt(self) -> None:
+        """Search for NMRT where the test itself did not, or stopped as soon as it knew enough for its own limit."""
+        self._evidence.measure_at_least(1)
+        self._countable()
+        for objective in self._subject.searches:
+            known = [one for one in self.metrics.capacities if one.objective == objective and one.stopped != DECIDED]
+            if not known:
+                self._evidence.search(_never, None if objective is None else parse_objective(objective))
 
     def _baseline_note(self) -> str:
         if self._bench.smoke:

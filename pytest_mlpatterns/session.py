@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import shutil
 import tempfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -33,7 +34,9 @@ from pytest_mlpatterns.options import given_ini, given_options
 from pytest_mlpatterns.paired import Pairing
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.perf import Perf, Subject
+from pytest_mlpatterns.ranking import Ranking, Unmeasured, rank
 from pytest_mlpatterns.records import Setup
+from pytest_mlpatterns.reports.choice import ranking_lines
 from pytest_mlpatterns.reports.results import read_results, results_json
 from pytest_mlpatterns.reports.terminal import summary_lines
 from pytest_mlpatterns.result import TestResult, group_of
@@ -80,6 +83,9 @@ class PerfSession:
         self._config = config
         self._options, self._ini = given_options(config), given_ini(config)
         self._results: list[TestResult] = []
+        self._groups: Counter[str] = Counter()
+        self._unmeasured: list[Unmeasured] = []
+        self._rankings: tuple[Ranking, ...] = ()
         self._written: list[str] = []
         self._directory = Path(tempfile.mkdtemp(prefix="pytest-mlpatterns-"))
         self._leaving = contextlib.ExitStack()
@@ -133,6 +139,7 @@ class PerfSession:
                 if self._is_worker:  # only the process that distributes the tests can end the run in one line
                     self._config.workeroutput[_USAGE_ERROR] = text  # type: ignore[attr-defined]  # pytest-xdist's
                 raise pytest.UsageError(text) from None
+        self._groups.update(group_of(item.nodeid, _listed(item)) for item in items)
         whole = () if self._config.getoption("lf", False) else [file for file, clean in files.items() if clean]
         self._ledger.look_for_gone(Collected(whole, tests.keys(), [*filter(None, map(_variable, tests.values()))]))
 
@@ -254,6 +261,9 @@ class PerfSession:
         """Attach the result to the report, which takes it to the process that writes."""
         report = yield
         perf = item.stash.get(_PERF, None)
+        if report.failed and _SETTINGS in item.stash:
+            pattern = str(item.stash[_SETTINGS].pattern)
+            report.perf_unmeasured = [item.nodeid, group_of(item.nodeid, _listed(item)), pattern]  # type: ignore[attr-defined]
         if call.when == "call" and perf is not None:
             if (result := perf.result(passed=report.passed)) is not None:
                 result = replace(
@@ -271,6 +281,8 @@ class PerfSession:
         """Collect the results, wherever they were measured."""
         if (data := getattr(report, "perf_result", None)) is not None:
             self._results.append(self._ledger.with_drift(TestResult.from_json(data)))
+        elif (names := getattr(report, "perf_unmeasured", None)) is not None:
+            self._unmeasured.append(Unmeasured(*names))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -298,6 +310,8 @@ class PerfSession:
             if not self._config.option.collectonly:
                 self._ledger.close(self._results, complete=exitstatus in _DONE)
                 self._written += self._ledger.lines
+            if self._run.rank is not None and not self._run.smoke:
+                self._rankings = rank(self._results, self._run.rank, self._unmeasured)
             self._write_results()
         except (MlpatternsError, OSError) as error:
             self._written.append(f"ERROR: {error}")
@@ -317,6 +331,10 @@ class PerfSession:
                 terminalreporter.line(line)
         for line in self._written:
             terminalreporter.line(line)
+        if self._run.rank is not None and self._results and not self._run.smoke:
+            terminalreporter.section("choosing a pattern", sep="-")
+            for line in ranking_lines(self._rankings, self._results, self._config.get_terminal_writer().fullwidth):
+                terminalreporter.line(line)
 
     def pytest_unconfigure(self) -> None:
         """Leave nothing behind."""
@@ -339,6 +357,7 @@ class PerfSession:
             self._environment,
             now,
             self._ledger.account(),
+            [ranking.to_json() for ranking in self._rankings],
             commit=commit(self._config.rootpath),
         )
         if json_file is not None:
@@ -396,7 +415,9 @@ class PerfSession:
             recipe = self._recipe(item, pattern, model, "perf")
             return lambda: launch(recipe, startup)
 
-        return Subject(setup, under(settings.pattern), plan, pair, under)
+        has_rivals = self._groups[group_of(item.nodeid, _listed(item))] > 1
+        searches = self._run.rank.searches if self._run.rank is not None and has_rivals else ()
+        return Subject(setup, under(settings.pattern), plan, pair, under, searches)
 
     def _recipe(self, item: pytest.Item, pattern: Pattern, model: object, fixture: str) -> Recipe:
         try:
@@ -445,4 +466,4 @@ def _variable(item: pytest.Item) -> str | None:
 def _listed(item: pytest.Item) -> list[str]:
     """What in a test's id says which member of a list of ours it is about."""
     found: Mapping[str, object] = getattr(getattr(item, "callspec", None), "params", {})
-    return [str(found[name]) for name in ("_perf_pattern",) if name in found]
+    return [str(found[name]) for name in ("_perf_pattern", "_perf_wire") if name in found]

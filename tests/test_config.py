@@ -57,7 +57,7 @@ LEVELS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
     ),
 }
 """Marker argument → field of the settings, and at each level what is given and what it comes to."""
-RUN_LEVEL = {"against", "against-files", "baseline", "baseline-file", "calibrate", "html", "json", "smoke"}
+RUN_LEVEL = {"against", "against-files", "baseline", "baseline-file", "calibrate", "html", "json", "rank", "smoke"}
 COLLECTION_LEVEL = {"patterns"}
 
 
@@ -272,6 +272,32 @@ def test_a_revision_is_not_compared_with_while_the_baseline_changes(mode: str, t
         SettingError, match=rf"^--perf-against main beside --perf-baseline {mode}, expected one of them"
     ):
         read_run_settings({"against": "main", "baseline": mode}, {}, invoked_in=tmp_path, root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "ini", "weights"),
+    [
+        ({"rank": "rtm=1"}, {"rank": "asl=1"}, {"rtm": 1.0}),
+        ({"rank": None}, {"rank": "asl=1"}, {"asl": 1.0}),
+        ({"rank": None}, {"rank": ""}, None),
+    ],
+)
+def test_weights_of_the_command_line_win_over_those_of_the_ini_file(
+    options: dict[str, object], ini: dict[str, object], weights: dict[str, float] | None, tmp_path: Path
+) -> None:
+    found = read_run_settings(options, ini, invoked_in=tmp_path, root=tmp_path).rank
+    assert (found and found.weights) == weights
+
+
+@pytest.mark.parametrize(
+    ("options", "ini", "source"),
+    [({"rank": ""}, {"rank": "rtm=1"}, "--perf-rank is ''"), ({}, {"rank": "rtm"}, "ini key perf_rank has 'rtm'")],
+)
+def test_weights_that_cannot_be_read_are_told_with_where_they_were_given(
+    options: dict[str, object], ini: dict[str, object], source: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingError, match=f"^{source}, expected"):
+        read_run_settings(options, ini, invoked_in=tmp_path, root=tmp_path)
 
 
 def test_files_to_take_along_are_separated_by_commas_or_spaces(tmp_path: Path) -> None:

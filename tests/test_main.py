@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from synthetic import ENVIRONMENT, result
+from synthetic import ENVIRONMENT, SETUP, result
 
 from pytest_mlpatterns.__main__ import main
+from pytest_mlpatterns.preferences import parse_preferences
+from pytest_mlpatterns.ranking import Unmeasured, rank
 from pytest_mlpatterns.reports.html import html_report
 from pytest_mlpatterns.reports.results import read_results, results_json
 
@@ -70,6 +73,44 @@ def test_a_file_that_cannot_be_read_is_told_in_one_line(
 def test_a_file_that_cannot_be_written_is_told_in_one_line(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(file), "-o", str(file.parent / "no" / "such.json")]) == 2
     assert "no/such.json" in capsys.readouterr().err
+
+
+@pytest.fixture
+def patterns(tmp_path: Path) -> Path:
+    """Results of one test under three patterns; a fourth gave none."""
+    path = tmp_path / "patterns.json"
+    results = [
+        result(
+            f"test_perf.py::test_shop[{pattern}]",
+            group="test_perf.py::test_shop",
+            setup=replace(SETUP, pattern=pattern),
+            metrics={"rtm": (rtm, rtm * 0.99, rtm * 1.01)},
+        )
+        for pattern, rtm in (("single", 20e6), ("cached", 5e6), ("batched", 10e6))
+    ]
+    preferences = parse_preferences("rtm=1", "--perf-rank")
+    absent = [Unmeasured("test_perf.py::test_shop[queued]", "test_perf.py::test_shop", "queued")]
+    ranking = [one.to_json() for one in rank(results, preferences, absent)]
+    path.write_text(results_json(results, ENVIRONMENT, "2026-11-24", {}, ranking), encoding="utf-8")
+    return path
+
+
+def test_stored_results_are_ranked_by_other_weights(patterns: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rank", str(patterns), "rtm=1,asl=1,rtm<15ms"]) == 0
+    said = capsys.readouterr().out
+    assert "cached first; batched second; single and" in said
+    assert "left out of the weights: ASL" in said
+    assert "queued: not measured: its test failed" in said
+
+
+def test_results_without_patterns_are_told_to_be_so(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rank", str(file), "rtm=1"]) == 0
+    assert capsys.readouterr().out.startswith("nothing to rank: no test was measured under several patterns; ")
+
+
+def test_weights_that_cannot_be_read_are_told_in_one_line(patterns: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rank", str(patterns), "rmt=1"]) == 2
+    assert capsys.readouterr().err.startswith("ERROR: WEIGHTS names the metric 'rmt', did you mean rtm? ")
 
 
 def test_a_command_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

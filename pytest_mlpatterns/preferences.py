@@ -1,0 +1,166 @@
+"""What matters in the choice of a pattern, as ``--perf-rank`` says it: weights of metrics, and hard requirements.
+
+Pure. It must not know results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.catalog import METRICS, Metric, metric_named
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.load.capacity import parse_objective
+from pytest_mlpatterns.patterns.names import split_outside_brackets
+from pytest_mlpatterns.units import (
+    format_count,
+    format_duration,
+    format_percent,
+    format_rate,
+    format_size,
+    parse_duration,
+    parse_number,
+    parse_ratio,
+    parse_share,
+    parse_size,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["Preferences", "Requirement", "parse_preferences"]
+
+_EXAMPLE = "rtm=0.5,nmrt=0.3,asl=0.2,p95<50ms"
+_PART = re.compile(
+    r"\s*(?P<name>[^\s=<>()]+\s*(?:\((?P<objective>[^()]*)\))?)\s*(?P<sign><=|>=|=|<|>)\s*(?P<value>[^=<>]*?)\s*"
+)
+_LIMITS: Mapping[Callable[..., str], tuple[Callable[..., float], str]] = MappingProxyType(
+    {
+        format_duration: (parse_duration, "20ms"),
+        format_size: (parse_size, "512MiB"),
+        format_percent: (parse_share, "10%"),
+        format_rate: (parse_number, "400"),
+        format_count: (parse_number, "4"),
+    }
+)
+"""How a limit is read, and an example of one, by how the metric prints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """A limit that a pattern has to keep to be chosen at all: below it where lower is better, at least it otherwise.
+
+    ``text`` is the requirement as it was written, ``limit`` is in the metric's own unit.
+    """
+
+    metric: str
+    limit: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """Weights by the name of the metric, which sum to 1, and hard requirements."""
+
+    weights: Mapping[str, float]
+    requirements: tuple[Requirement, ...] = ()
+
+    @property
+    def searches(self) -> tuple[str | None, ...]:
+        """The searches for NMRT that these need, by their objective; None for NMRT alone."""
+        names = dict.fromkeys([*self.weights, *(requirement.metric for requirement in self.requirements)])
+        return tuple(
+            None if name == "nmrt" else name[len("nmrt(") : -1] for name in names if name.partition("(")[0] == "nmrt"
+        )
+
+
+def parse_preferences(text: str, source: str) -> Preferences:
+    """Read ``"rtm=0.5, nmrt=0.3, asl=0.2, p95<50ms"``.
+
+    A weight is a number above 0 or a percentage; only its share of the sum counts. A requirement has the unit of its
+    metric: ``rtm<20ms``, ``error_rate<1%``, ``peak_memory<512MiB``, ``nmrt>=400``. NMRT under a latency objective is
+    ``nmrt(p95<50ms)``.
+
+    Args:
+        text: parts separated by commas.
+        source: where it was given, for the message.
+
+    Raises:
+        SettingError: a part that is neither, an unknown metric, a value that cannot be read, a requirement that asks
+            for the worse side, a metric named twice, or no weight at all.
+    """
+    weights: dict[str, float] = {}
+    requirements: list[Requirement] = []
+    for part in filter(str.strip, split_outside_brackets(text, ",")):
+        match = _PART.fullmatch(part)
+        if match is None:
+            raise SettingError(
+                f"{source} has {part.strip()!r}, expected a weight such as rtm=0.5 or a requirement such as rtm<20ms"
+            )
+        metric = _metric(match, source)
+        given = weights if match["sign"] == "=" else [requirement.metric for requirement in requirements]
+        if metric.name in given:
+            what = "weighs" if match["sign"] == "=" else "limits"
+            raise SettingError(f"{source} {what} {metric.name} twice, expected once; leave one out")
+        if match["sign"] == "=":
+            weights[metric.name] = _weight(metric, match["value"], source)
+        else:
+            requirements.append(_requirement(metric, match["sign"], match["value"], source))
+    if not weights:
+        raise SettingError(f"{source} is {text!r}, expected at least one weight; write for example {_EXAMPLE}")
+    largest = max(weights.values())  # so that a sum of large numbers is a number
+    total = sum(weight / largest for weight in weights.values())
+    return Preferences({name: weight / largest / total for name, weight in weights.items()}, tuple(requirements))
+
+
+def _metric(match: re.Match[str], source: str) -> Metric:
+    name = re.sub(r"\s", "", match["name"]).lower()
+    if match["objective"] is not None and name.startswith("nmrt("):
+        try:
+            return metric_named(f"nmrt({parse_objective(name[len('nmrt(') : -1])})")
+        except SettingError as error:
+            raise SettingError(f"{source} has {name!r}: {error}") from None
+    if name not in METRICS:
+        close = difflib.get_close_matches(name, METRICS, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise SettingError(f"{source} names the metric {name!r}, {hint}expected one of {', '.join(METRICS)}")
+    return METRICS[name]
+
+
+def _weight(metric: Metric, value: str, source: str) -> float:
+    with contextlib.suppress(SettingError):
+        if weight := parse_ratio(value):
+            return weight
+    sign, hint = _sign(metric), ""
+    with contextlib.suppress(SettingError):
+        if value and _limit(metric, value, source):
+            hint = f"; a requirement is written {metric.name}{sign}{value}"
+    raise SettingError(
+        f"{source} weighs {metric.name} with {value!r}, expected a number above 0, such as {metric.name}=0.5{hint}"
+    )
+
+
+def _requirement(metric: Metric, sign: str, value: str, source: str) -> Requirement:
+    wanted = _sign(metric)
+    if not sign.startswith(wanted[0]):
+        raise SettingError(
+            f"{source} requires {metric.name}{sign}{value}, but {metric.better} is better for {metric.label}; "
+            f"write {metric.name}{wanted}{value or _LIMITS[metric.show][1]}"
+        )
+    return Requirement(metric.name, _limit(metric, value, source), f"{metric.name}{sign}{value}")
+
+
+def _limit(metric: Metric, value: str, source: str) -> float:
+    read, example = _LIMITS[metric.show]
+    arguments: dict[str, Any] = {"name": f"{source}: the limit of {metric.name}"}
+    if read is parse_number:
+        arguments["example"] = example
+    return read(value, **arguments)
+
+
+def _sign(metric: Metric) -> str:
+    return "<" if metric.better == "lower" else ">="

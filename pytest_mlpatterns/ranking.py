@@ -1,0 +1,286 @@
+"""Which pattern to choose: the patterns of one test in order, with what excludes them and how sure the order is.
+
+The framework's selection step (Emanuilov & Dimov 2025): requirements exclude first, and so does a result that is no
+evidence for its pattern; the rest is scored (:mod:`pytest_mlpatterns.scoring`). A requirement whose interval straddles
+the limit excludes nothing and is said; one on a metric that is not known is not kept.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.catalog import metric_named
+from pytest_mlpatterns.load.job import describe_failures
+from pytest_mlpatterns.records import Estimate, Outcome
+from pytest_mlpatterns.scoring import Contender, Cost, cost_of, order
+from pytest_mlpatterns.verdict import MAX_ERROR_RATIO, judge_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_mlpatterns.preferences import Preferences, Requirement
+    from pytest_mlpatterns.records import Capacity
+    from pytest_mlpatterns.result import TestResult
+
+__all__ = ["RankedPattern", "Ranking", "Unmeasured", "rank"]
+
+
+@dataclass(frozen=True, slots=True)
+class RankedPattern:
+    """One pattern of a ranking.
+
+    Attributes:
+        test: the test's id.
+        pattern: as it is written, with its wire where the patterns differ in that.
+        rank: its place; patterns that are not distinguishable share one. None where it is excluded.
+        rank_low: the best place that it may have, at 95 % confidence.
+        rank_high: the worst one.
+        score: value, low and high; 1 is the best in every metric. None where it is excluded.
+        parts: by metric, the share of the best (1: the best) and the weight.
+        excluded: why it cannot be chosen; None where it can.
+        doubts: requirements that may or may not be kept, and values that are only known to be at least so much.
+    """
+
+    test: str
+    pattern: str
+    rank: int | None
+    rank_low: int | None
+    rank_high: int | None
+    score: tuple[float, float, float] | None
+    parts: Mapping[str, tuple[float, float]]
+    excluded: str | None = None
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unmeasured:
+    """A test that failed before it gave a result: its id, its group's, and its pattern."""
+
+    test: str
+    group: str
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The patterns of one test in order, the best first, the excluded last.
+
+    ``sentence`` says it in words. ``notes`` say what was left out of the weights.
+    """
+
+    group: str
+    weights: Mapping[str, float]
+    requirements: tuple[str, ...]
+    sentence: str
+    rows: tuple[RankedPattern, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as dictionaries, lists, text and numbers."""
+        return asdict(self)
+
+
+def rank(
+    results: Sequence[TestResult], preferences: Preferences, unmeasured: Sequence[Unmeasured] = ()
+) -> tuple[Ranking, ...]:
+    """Rank the patterns of every test that was measured under several.
+
+    Args:
+        results: of a whole run; of one test that ran more than once, the last counts.
+        preferences: weights and requirements.
+        unmeasured: tests that gave no result.
+
+    Returns:
+        One ranking for each test with at least two patterns, in the order in which the tests ran.
+    """
+    groups: dict[str, dict[str, TestResult]] = defaultdict(dict)
+    absent: dict[str, dict[str, Unmeasured]] = defaultdict(dict)
+    for result in results:
+        groups[result.group][result.test] = result
+    for one in unmeasured:
+        if one.test not in groups[one.group]:
+            absent[one.group][one.test] = one
+    return tuple(
+        _rank_group(group, tuple(members.values()), preferences, tuple(absent[group].values()))
+        for group, members in groups.items()
+        if len(members) + len(absent[group]) > 1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A pattern while it is looked at.
+
+    ``costs`` are by metric, of those that are known; ``open_requirements`` are those that may or may not be kept.
+    """
+
+    name: str
+    result: TestResult
+    costs: Mapping[str, Cost]
+    excluded: str | None
+    open_requirements: tuple[str, ...]
+    doubts: tuple[str, ...]
+
+
+def _rank_group(
+    group: str, results: Sequence[TestResult], preferences: Preferences, absent: Sequence[Unmeasured]
+) -> Ranking:
+    wires = len({result.setup.wire for result in results}) > 1
+    candidates = [_candidate(result, preferences, named_by_wire=wires) for result in results]
+    able = [one for one in candidates if one.excluded is None]
+    unknown = [name for name in preferences.weights if not any(name in one.costs for one in able)] if able else []
+    weights = {name: weight for name, weight in preferences.weights.items() if name not in unknown}
+    weights = {name: weight / sum(weights.values()) for name, weight in weights.items()}
+    candidates = [_with_gaps_excluded(one, weights) for one in candidates]
+    contenders = {one.result.test: one for one in candidates if one.excluded is None}
+    places = order([Contender(test, one.costs) for test, one in contenders.items()], weights)
+    rows = [
+        RankedPattern(
+            test=place.name,
+            pattern=contenders[place.name].name,
+            rank=place.rank,
+            rank_low=place.rank_low,
+            rank_high=place.rank_high,
+            score=place.score,
+            parts={name: (share, weights[name]) for name, share in place.shares.items()},
+            doubts=contenders[place.name].doubts,
+        )
+        for place in places
+    ]
+    rows += [
+        RankedPattern(one.result.test, one.name, None, None, None, None, {}, one.excluded, one.doubts)
+        for one in candidates
+        if one.excluded is not None
+    ]
+    missing = "not measured: its test failed"
+    rows += [RankedPattern(one.test, one.pattern, None, None, None, None, {}, missing) for one in absent]
+    left_out = ", ".join(metric_named(name).label for name in unknown)
+    mend = "; pytest --perf-rank searches for NMRT" if any(name.startswith("nmrt") for name in unknown) else ""
+    return Ranking(
+        group=group,
+        weights=weights,
+        requirements=tuple(requirement.text for requirement in preferences.requirements),
+        sentence=_sentence(rows, {one.name: one.open_requirements for one in candidates}),
+        rows=tuple(rows),
+        notes=(f"not known under any pattern, and left out of the weights: {left_out}{mend}",) if left_out else (),
+    )
+
+
+def _candidate(result: TestResult, preferences: Preferences, *, named_by_wire: bool) -> _Candidate:
+    """One pattern, with why it cannot be chosen and what may or may not hold."""
+    failures, doubts = [_why_out(result)], []
+    open_requirements = []
+    for requirement in preferences.requirements:
+        outcome, reason = _kept(result, requirement)
+        if outcome is Outcome.FAIL:
+            failures.append(reason)
+        elif outcome is Outcome.INCONCLUSIVE:
+            open_requirements.append(requirement.text)
+            doubts.append(reason)
+    costs = {name: cost for name in preferences.weights if (cost := _cost(result, name)) is not None}
+    doubts += [f"{_open_end(result, name)}; it counts as that much" for name, cost in costs.items() if cost.at_most]
+    setup = result.setup
+    return _Candidate(
+        name=f"{setup.pattern}, {setup.wire}" if named_by_wire else setup.pattern,
+        result=result,
+        costs=costs,
+        excluded="; ".join(filter(None, failures)) or None,
+        open_requirements=tuple(open_requirements),
+        doubts=tuple(doubts),
+    )
+
+
+def _with_gaps_excluded(candidate: _Candidate, weights: Mapping[str, float]) -> _Candidate:
+    """A pattern of which a metric is not known cannot be compared with those of which it is."""
+    gaps = [metric_named(name).label for name in weights if name not in candidate.costs]
+    if candidate.excluded is not None or (weights and not gaps):
+        return candidate
+    return replace(candidate, excluded=f"not known: {', '.join(gaps) or 'any of the weighed metrics'}")
+
+
+def _why_out(result: TestResult) -> str:
+    """Why a result is no evidence for its pattern, or why its own test excludes it; empty where neither."""
+    if result.interrupted:
+        return "interrupted"
+    failed = sum(result.failed_requests.values())
+    if failed > MAX_ERROR_RATIO * result.requests:
+        kinds = describe_failures({int(code): count for code, count in result.failed_requests.items()})
+        return f"{failed:,} of {result.requests:,} requests failed ({kinds})"
+    fails = [judgement for judgement in result.judgements if judgement.outcome is Outcome.FAIL]
+    if limits := [judgement.reason for judgement in fails if judgement.against == "limit"]:
+        return f"its test failed: {'; '.join(limits)}"
+    return "" if result.passed or fails else "its test failed"
+
+
+def _kept(result: TestResult, requirement: Requirement) -> tuple[Outcome, str]:
+    """Whether a requirement is kept, and what is known of it."""
+    metric = metric_named(requirement.metric)
+    if metric.name in result.metrics:
+        judgement = judge_limit(metric, Estimate(*result.metrics[metric.name]), requirement.limit)
+        return judgement.outcome, judgement.reason
+    if (found := _at_least(result, metric.name)) is not None:
+        enough = found.nmrt.value >= requirement.limit
+        known = f"{_open_end(result, metric.name)}; {requirement.text} may or may not hold"
+        return Outcome.PASS if enough else Outcome.INCONCLUSIVE, known
+    return Outcome.FAIL, f"{metric.label} is not known, and {requirement.text} is required"
+
+
+def _at_least(result: TestResult, name: str) -> Capacity | None:
+    """The largest capacity under which a deployment had not degraded yet, where no search found where it does."""
+    found = [one for one in result.capacities if name == (f"nmrt({one.objective})" if one.objective else "nmrt")]
+    return max(found, key=lambda one: one.nmrt.value) if found and all(one.at_least for one in found) else None
+
+
+def _open_end(result: TestResult, name: str) -> str:
+    found = _at_least(result, name)
+    assert found is not None
+    metric = metric_named(name)
+    return f"{metric.label} is at least {metric.show(found.nmrt.value)}, more is not known ({found.stopped})"
+
+
+def _cost(result: TestResult, name: str) -> Cost | None:
+    """A metric as a cost; None where it is not known."""
+    metric, launches = metric_named(name), len(result.launches.get(name, ()))
+    if name in result.metrics:
+        return cost_of(metric, result.metrics[name], launches)
+    if (found := _at_least(result, name)) is not None:
+        return cost_of(metric, (found.nmrt.value,) * 3, launches, at_least=True)
+    return None
+
+
+def _sentence(rows: Sequence[RankedPattern], open_requirements: Mapping[str, Sequence[str]]) -> str:
+    """``cached first, if it keeps rtm<20ms; batched and replicated not distinguishable; single excluded``."""
+    tiers: dict[int, list[str]] = defaultdict(list)
+    for row in rows:
+        if row.rank is not None:
+            tiers[row.rank].append(row.pattern)
+    excluded = [row.pattern for row in rows if row.excluded is not None]
+    if not tiers:
+        return "no pattern can be chosen"
+    said = []
+    for place, names in tiers.items():
+        if len(names) > 1:
+            said.append(f"{_listed(names)}{' first,' if place == 1 and len(tiers) > 1 else ''} not distinguishable")
+        else:
+            said.append(f"{names[0]} {_ordinal(place)}")
+        if place == 1:
+            held = [
+                f"{name if len(names) > 1 else 'it'} keeps {_listed(open_requirements[name])}"
+                for name in names
+                if open_requirements[name]
+            ]
+            said[-1] += f", if {_listed(held)}" if held else ""
+    return "; ".join([*said, *([f"{_listed(excluded)} excluded"] if excluded else [])])
+
+
+def _ordinal(number: int) -> str:
+    words = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+    return words[number - 1] if number <= len(words) else f"in place {number}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
