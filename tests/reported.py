@@ -32,6 +32,7 @@ RANKING = (
         "weights": {"rtm": 0.5, "nmrt": 0.3, "asl": 0.2},
         "requirements": ["rtm<20ms"],
         "sentence": "cached first; batched and single not distinguishable",
+        "notes": ["not known under any pattern, and left out of the weights: hop"],
         "rows": [
             {
                 "test": f"test_perf.py::test_digits[{pattern}]",
@@ -42,6 +43,7 @@ RANKING = (
                 "score": [score, score - 0.1, score + 0.05] if score is not None else None,
                 "parts": {"rtm": [0.9, 0.5], "nmrt": [0.8, 0.3]},
                 "excluded": excluded,
+                "doubts": [f"NMRT of {pattern} is only known to be at least 400 req/s"] if rank == 1 else [],
             }
             for pattern, rank, low, high, score, excluded in (
                 ("cached", 1, 1, 1, 0.9, None),
@@ -71,7 +73,7 @@ def everything() -> list[TestResult]:
         )
     ]
     few = {"rtm": (250 * MS, 240 * MS, 262 * MS)}
-    nothing = {"latency": None, "load_over_time": (), "memory_over_time": (), "location": None}
+    nothing = {"latency": None, "launches": {}, "load_over_time": (), "memory_over_time": (), "location": None}
     return [
         *of_digits,
         result("test_perf.py::test_is_open", judgements=(_OPEN,), noise=("another process used 30 % of the machine",)),

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import LAYERS, MS, PROPERTY, S, capacity, latencies, result
+from synthetic import LAYERS, MS, PROPERTY, S, capacity, judgement, latencies, result
 
 from pytest_mlpatterns.catalog import METRICS
 from pytest_mlpatterns.insight import LayerStats
-from pytest_mlpatterns.records import Step
-from pytest_mlpatterns.reports.charts import Chart, charts_of, heading_of, interval_chart, unit_of
+from pytest_mlpatterns.records import Outcome, Step
+from pytest_mlpatterns.reports.charts import Chart, charts_of, deciding_charts, heading_of, interval_chart, unit_of
 from pytest_mlpatterns.result import Counterpart, Latency, LatencyHistogram
 from pytest_mlpatterns.shape import latency_of, stored_percentiles
 
@@ -26,6 +26,10 @@ NOTHING = {"latency": None, "load_over_time": (), "memory_over_time": ()}
 
 def charts(of: TestResult) -> dict[str, Chart]:
     return {chart.kind: chart for chart in charts_of(of)}
+
+
+def deciding(of: TestResult) -> dict[str, Chart]:
+    return {chart.kind: chart for chart in deciding_charts(of)}
 
 
 def of_layer(*layers: LayerStats) -> dict[str, Chart]:
@@ -58,6 +62,36 @@ def test_every_row_has_a_cell_for_every_column() -> None:
         assert {len(row) for row in chart.rows} == {len(chart.columns)}
         assert chart.title
         assert chart.summary
+
+
+class TestDecision:
+    def test_every_change_that_was_judged_stands_beside_what_is_tolerated(self) -> None:
+        judged = (
+            judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4)),
+            judgement(Outcome.INCONCLUSIVE, "throughput", change=(0.1, 0.0, 0.2)),
+            judgement(Outcome.FAIL, against="limit", change=(9.0, 9.0, 9.0)),
+            judgement(Outcome.PASS, against="pattern"),
+        )
+        chart = deciding(result(judgements=judged, reference=BASELINE))["changes"]
+        assert chart.rows == (("RTM", 0.3, 0.2, 0.4, "failed"), ("throughput", 0.1, 0.0, 0.2, "undecided"))
+        assert chart.marks == {"tolerance": 0.1}
+        assert chart.title == "Change against baseline"
+
+    def test_where_less_was_tolerated_no_line_says_otherwise(self) -> None:
+        tighter = judgement(Outcome.FAIL, against="revision", change=(0.05, 0.03, 0.07))
+        chart = deciding(result(judgements=(tighter,)))["changes"]
+        assert chart.marks == {}
+        assert chart.title == "Change against the revision"
+
+    def test_launches_stand_side_by_side_with_twice_their_error(self) -> None:
+        chart = deciding(result(launches={"rtm": ((100.0, 0.05), (200.0, 0.6))}))["intervals"]
+        assert chart.rows == (
+            ("launch 1", 100.0, 90.0, pytest.approx(110.0)),
+            ("launch 2", 200.0, 0.0, pytest.approx(440.0)),
+        )
+
+    def test_one_launch_is_compared_with_nothing(self) -> None:
+        assert deciding(result(launches={"rtm": ((100.0, 0.05),)})) == {}
 
 
 class TestLatency:

@@ -241,7 +241,11 @@ class TestOneTest:
         assert words in Reader(str(details_section([result(**changes)]))).text  # type: ignore[arg-type]
 
     def test_a_test_that_measured_nothing_has_no_figures(self) -> None:
-        page = Reader(str(details_section([result(metrics={}, latency=None, load_over_time=(), memory_over_time=())])))
+        page = Reader(
+            str(
+                details_section([result(metrics={}, launches={}, latency=None, load_over_time=(), memory_over_time=())])
+            )
+        )
         assert page.data == []
         assert "Metric" not in page.text
 

@@ -98,7 +98,7 @@ def test_every_chart_is_drawn_without_a_word_and_without_a_request(opened: Calla
 
 def test_charts_are_drawn_anew_where_the_window_changes(opened: Callable[..., Page]) -> None:
     page = opened([result()])
-    width = "document.querySelector('figure.chart svg').getBoundingClientRect().width"
+    width = "document.querySelector('#test-0-1 svg').getBoundingClientRect().width"
     before = page.evaluate(width)
     page.size(375, 900)
     page.settle()
@@ -148,13 +148,13 @@ def test_the_table_behind_a_chart_says_the_same(opened: Callable[..., Page]) -> 
 
 def test_a_pointer_is_told_the_figures(opened: Callable[..., Page]) -> None:
     page = opened([result(reference=counterpart())])
-    page.evaluate("document.querySelector('figure.chart').scrollIntoView()")
+    page.evaluate("document.querySelector('#test-0-1').scrollIntoView()")
     page.settle()
-    box = page.evaluate("document.querySelector('figure.chart svg').getBoundingClientRect().toJSON()")
+    box = page.evaluate("document.querySelector('#test-0-1 svg').getBoundingClientRect().toJSON()")
     x, y = box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.5
     page.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
     page.settle()
-    told = page.evaluate("document.querySelector('figure.chart svg > g:last-child').textContent")
+    told = page.evaluate("document.querySelector('#test-0-1 svg > g:last-child').textContent")
     assert "percentile: p" in told
     assert "baseline: " in told
 
@@ -308,7 +308,7 @@ def test_numbers_look_as_they_do_elsewhere(
 
 def test_of_two_hundred_tests_only_what_is_looked_at_is_drawn(opened: Callable[..., Page]) -> None:
     page = opened([result(f"t[{number}]", layers=LAYERS, capacities=(capacity(),)) for number in range(200)])
-    assert page.evaluate("document.querySelectorAll('figure.chart').length") == 2007
+    assert page.evaluate("document.querySelectorAll('figure.chart').length") == 2207
     assert page.evaluate("document.querySelectorAll('svg').length") < 50
     page.evaluate("location.hash = '#test-150'")
     page.settle()

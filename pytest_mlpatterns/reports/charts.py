@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_mlpatterns.catalog import metric_named
+from pytest_mlpatterns.records import Outcome
 from pytest_mlpatterns.reports.facts import describe_capacity
 from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
 
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records import Capacity
     from pytest_mlpatterns.result import Percentiles, TestResult
 
-__all__ = ["Chart", "Column", "charts_of", "heading_of", "interval_chart", "unit_of"]
+__all__ = ["Chart", "Column", "charts_of", "deciding_charts", "heading_of", "interval_chart", "unit_of"]
 
-Unit = Literal["duration", "rate", "ratio", "size", "count", "percentile", "seconds", "text"]
+Unit = Literal["duration", "rate", "ratio", "change", "size", "count", "percentile", "seconds", "text"]
 Cell = float | str | None
 _UNITS: Mapping[Callable[[float], str], Unit] = {
     format_duration: "duration",
@@ -34,6 +35,7 @@ _UNITS: Mapping[Callable[[float], str], Unit] = {
     format_size: "size",
     format_count: "count",
 }
+_WORDS = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIVE: "undecided"}
 _MOST_MOMENTS = 240
 """Of a course over time; more than a chart has room for says nothing more."""
 _MOST_BINS = 96
@@ -70,13 +72,19 @@ class Chart:
 
 
 def charts_of(result: TestResult) -> tuple[Chart, ...]:
-    """Everything that one result has to show, the latency first."""
+    """Everything that was measured and can be drawn, the latency first."""
     found = [_percentiles(result), _histogram(result)]
     for capacity in result.capacities:
         found += _ladder(capacity)
     found += [_load(result), _memory(result)]
     found += [chart for layer in result.layers for chart in (_answers(layer), _batches(layer), _depth(layer))]
     found.append(_times(result.layers))
+    return tuple(chart for chart in found if chart is not None)
+
+
+def deciding_charts(result: TestResult) -> tuple[Chart, ...]:
+    """What the verdict stands on: the changes that were judged, and how far the launches agree."""
+    found = (_changes(result), _launches(result))
     return tuple(chart for chart in found if chart is not None)
 
 
@@ -109,6 +117,55 @@ def heading_of(metric: Metric) -> str:
 def unit_of(metric: str) -> Unit:
     """How a metric's numbers are printed."""
     return _UNITS[metric_named(metric).show]
+
+
+# --- what decided ----------------------------------------------------------------------------------------------------
+
+
+def _changes(result: TestResult) -> Chart | None:
+    """Every change against a baseline or revision that was judged, with its interval, beside what is tolerated."""
+    judged = [
+        (judgement, judgement.change)
+        for judgement in result.judgements
+        if judgement.change is not None and judgement.against in ("baseline", "revision")
+    ]
+    if not judged:
+        return None
+    beyond = [change.low > result.tolerance for _, change in judged]
+    is_measure = all((one.outcome is Outcome.FAIL) == far for (one, _), far in zip(judged, beyond, strict=True))
+    return Chart(
+        "changes",
+        f"Change against {_other_name(result) if result.reference else f'the {judged[0][0].against}'}",
+        "worse is to the right; 99 % intervals",
+        (
+            Column("metric", "text"),
+            *(Column(name, "change") for name in ("change, worse is positive", "from", "to")),
+            Column("verdict", "text"),
+        ),
+        tuple(
+            (metric_named(one.metric).label, change.value, change.low, change.high, _WORDS[one.outcome])
+            for one, change in judged
+        ),
+        {"tolerance": result.tolerance} if is_measure else {},  # where an assertion was tighter, it is not the line
+    )
+
+
+def _launches(result: TestResult) -> Chart | None:
+    """The median latency of each launch, the unit of evidence, so that an odd one is seen."""
+    launches = result.launches.get("rtm", ())
+    if len(launches) < 2:
+        return None
+    low, high = (of(value for value, _ in launches) for of in (min, max))
+    return Chart(
+        "intervals",
+        "RTM by launch",
+        f"{format_duration(low)} to {format_duration(high)}; each with twice its standard error",
+        (Column("launch", "text"), *(Column(name, "duration") for name in ("RTM", "from", "to"))),
+        tuple(
+            (f"launch {number}", value, max(value * (1 - 2 * error), 0.0), value * (1 + 2 * error))
+            for number, (value, error) in enumerate(launches, start=1)
+        ),
+    )
 
 
 # --- latency ---------------------------------------------------------------------------------------------------------

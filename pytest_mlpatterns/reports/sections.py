@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.catalog import METRICS, metric_named
 from pytest_mlpatterns.load.job import describe_failures
 from pytest_mlpatterns.records import Outcome
-from pytest_mlpatterns.reports.charts import Chart, Column, charts_of, heading_of, interval_chart
+from pytest_mlpatterns.reports.charts import Chart, Column, charts_of, deciding_charts, heading_of, interval_chart
 from pytest_mlpatterns.reports.markup import Markup, data_script, tag
 from pytest_mlpatterns.units import format_count, format_percent
 
@@ -38,6 +38,8 @@ _PARTS = {
     "Resources": ("asl", "cpu_per_request", "peak_memory", "cold_start"),
 }
 _OTHERS = "Wire and pattern"
+_BY_NAME = ("changes", "intervals", "parts")
+"""Charts that are as high as they have rows."""
 _MOST_OPEN = 3
 """So many tests are open from the start."""
 _OUTCOMES = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIVE: "undecided"}
@@ -120,7 +122,8 @@ def _overview_row(number: int, result: TestResult, shown: Sequence[str], compare
                 data_label="RTM change",
             )
         )
-    return tag("tr", *cells, data_state=state, data_test=f"test-{number}")
+    words = " ".join((result.test, state, result.setup.pattern, result.setup.load, result.setup.wire))
+    return tag("tr", *cells, data_state=state, data_test=f"test-{number}", data_words=words.lower())
 
 
 def _number_cell(name: str, result: TestResult) -> Markup:
@@ -170,7 +173,8 @@ def _ranked(number: int, ranked: Mapping[str, Any]) -> Markup:
     weights = ranked["weights"]
     said = ", ".join(f"{metric_named(name).label} {format_percent(weight)}" for name, weight in weights.items())
     must = f"; required: {', '.join(ranked['requirements'])}" if ranked["requirements"] else ""
-    head = ["Rank", "Pattern", "Score", "95 % interval", *(f"{metric_named(name).label}, of 1" for name in weights)]
+    head = ["Rank", "Pattern", "Score", "95 % interval"]
+    head += [f"{metric_named(name).label} × {weight:.3g}" for name, weight in weights.items()]
     rows = [_ranked_row(row, weights) for row in ranked["rows"]]
     scored = [row for row in ranked["rows"] if row["score"] is not None]
     chart = None
@@ -196,7 +200,8 @@ def _ranked(number: int, ranked: Mapping[str, Any]) -> Markup:
         "div",
         tag("h3", tag("span", _breakable(ranked["group"]), class_="id")),
         tag("p", ranked["sentence"]),
-        tag("p", f"Weights: {said}{must}.", class_="muted"),
+        tag("p", f"Each metric counts as a share of the best, × its weight: {said}{must}.", class_="muted"),
+        *(tag("p", note, class_="muted") for note in ranked.get("notes", ())),
         tag("div", table, class_="scroll"),
         chart,
         class_="card",
@@ -214,7 +219,7 @@ def _ranked_row(row: Mapping[str, Any], weights: Mapping[str, float]) -> Markup:
     return tag(
         "tr",
         tag("td", f"{row['rank']}" if low == high else f"{low}–{high}"),
-        tag("td", row["pattern"]),
+        tag("td", row["pattern"], *(tag("div", doubt, class_="muted") for doubt in row.get("doubts", ()))),
         tag("td", format_count(value), class_="number"),
         tag("td", f"{format_count(least)} to {format_count(most)}", class_="number less"),
         *(tag("td", "–" if part is None else format_count(part[0]), class_="number") for part in parts),
@@ -290,7 +295,9 @@ def _test(number: int, result: TestResult, *, is_open: bool) -> Markup:
         for name in ("rtm", "throughput")
         if name in result.metrics
     )
-    figures = [_figure(f"test-{number}-{place}", chart) for place, chart in enumerate(charts_of(result))]
+    deciding = deciding_charts(result)
+    figures = [_figure(f"test-{number}-{place}", chart) for place, chart in enumerate((*deciding, *charts_of(result)))]
+    decided, measured = figures[: len(deciding)], figures[len(deciding) :]
     return tag(
         "details",
         tag(
@@ -302,8 +309,13 @@ def _test(number: int, result: TestResult, *, is_open: bool) -> Markup:
         tag(
             "div",
             _reasons(result),
-            tag("div", tag("div", _figures(result)), tag("div", _set_up(result)), class_="columns"),
-            tag("div", *figures, class_="charts") if figures else None,
+            tag(
+                "div",
+                tag("div", _figures(result)),
+                tag("div", _set_up(result), tag("div", *decided, class_="charts")),
+                class_="columns",
+            ),
+            tag("div", *measured, class_="charts"),
             class_="inside",
         ),
         class_="test",
@@ -422,7 +434,7 @@ def _figure(name: str, chart: Chart) -> Markup:
             tag("span", chart.title, class_="title", id=f"{name}-title"),
             tag("span", chart.summary, class_="summary", id=f"{name}-summary"),
         ),
-        tag("div", class_=f"plot {'rows' if chart.kind in ('intervals', 'parts') else ''}".strip()),
+        tag("div", class_=f"plot {'rows' if chart.kind in _BY_NAME else ''}".strip()),
         tag("details", tag("summary", "Data"), class_="data"),
         data_script(chart.to_json()),
         class_="chart",

@@ -92,7 +92,7 @@ const charts = (() => {
     const end = -Math.log10(1 - beyond / 100) + 0.25; // the slowest request has no place of its own on this axis
     const place = (percent) => (percent >= 100 ? end : -Math.log10(1 - percent / 100));
     const percents = width < 420 ? [50, 90, 99, 99.9, 99.99] : [0, 50, 90, 99, 99.9, 99.99];
-    const named = percents.filter((percent) => place(percent) <= end - 0.1);
+    const named = percents.filter((percent) => ((end - place(percent)) / end) * width > 48); // beside "max"
     const x = {
       domain: [0, end],
       ticks: [...named.map(place), end],
@@ -195,11 +195,12 @@ const charts = (() => {
   // --- by name ---------------------------------------------------------------------------------------------------
 
   /** Rows with the name above its mark and the figure at the right: names are long, and phones narrow. */
-  function named(table, width, x, marks, figure) {
+  function named(table, width, x, marks, figure, top = 8) {
     const rows = table.rows.map((row, index) => [...row, index]);
     const index = table.columns.length;
     const y = (row) => row[index];
-    const top = 8, bottom = 30;
+    const bottom = 30;
+    const halo = { fill: "var(--text)", stroke: "var(--card)", strokeWidth: 4 };
     return Plot.plot({
       width,
       height: rows.length * ROW_HEIGHT + top + bottom,
@@ -214,8 +215,8 @@ const charts = (() => {
         Plot.gridX(x.ticks, { stroke: "var(--grid)", strokeOpacity: 1 }),
         Plot.axisX(x.ticks, { tickFormat: x.tickFormat, tickSize: 0, label: null }),
         ...marks(rows, y),
-        Plot.text(rows, { y, frameAnchor: "left", dx: -8, dy: -11, text: (row) => row[0], fill: "var(--text)", lineWidth: (width - 130) / 12, textOverflow: "ellipsis", lineAnchor: "middle" }),
-        Plot.text(rows, { y, frameAnchor: "right", dx: 16, dy: -11, text: figure, fill: "var(--text)", fontVariant: "tabular-nums" }),
+        Plot.text(rows, { y, frameAnchor: "left", dx: -8, dy: -11, text: (row) => row[0], ...halo, lineWidth: (width - 130) / 12, textOverflow: "ellipsis", lineAnchor: "middle" }),
+        Plot.text(rows, { y, frameAnchor: "right", dx: 16, dy: -11, text: figure, ...halo, fontVariant: "tabular-nums" }),
       ],
     });
   }
@@ -229,6 +230,27 @@ const charts = (() => {
       Plot.link(rows, { x1: (row) => inside(row[2]), x2: (row) => row[3], y1: y, y2: y, dy: 6, stroke: PRESENT, strokeWidth: 6, strokeOpacity: 0.35, strokeLinecap: "round" }),
       Plot.dot(rows, { x: (row) => inside(row[1]), y, dy: 6, r: 4.5, fill: PRESENT }),
     ], (row) => units.format(unit, row[1]));
+  }
+
+  const VERDICTS = { passed: "var(--passed)", failed: "var(--failed)", undecided: "var(--undecided)" };
+
+  function changes(table, width) {
+    const tolerance = table.marks?.tolerance;
+    const shown = [...values(table.rows, 1, 2, 3), 0, tolerance ?? 0], room = 0.06 * (Math.max(...shown) - Math.min(...shown));
+    const domain = [Math.min(...shown) - room, Math.max(...shown) + room];
+    const x = { domain, ticks: d3.ticks(...domain, width < 420 ? 4 : 6), tickFormat: (value) => units.tick("change", value) };
+    const color = (row) => VERDICTS[row[4]];
+    return named(table, width, x, (rows, y) => [
+      Plot.ruleX([0], { stroke: "var(--muted)" }),
+      ...(tolerance === undefined
+        ? []
+        : [
+            Plot.ruleX([tolerance], { stroke: ACCENT, strokeWidth: 1.5, strokeDasharray: "2 3" }),
+            Plot.text([tolerance], { x: (at) => at, frameAnchor: "top", dy: -16, text: () => `tolerance ${units.tick("ratio", tolerance)}`, fill: ACCENT, fontWeight: 600 }),
+          ]),
+      Plot.link(rows, { x1: "2", x2: "3", y1: y, y2: y, dy: 6, stroke: color, strokeWidth: 6, strokeOpacity: 0.4, strokeLinecap: "round" }),
+      Plot.dot(rows, { x: "1", y, dy: 6, r: 4.5, fill: color }),
+    ], (row) => `${units.format("ratio", Math.abs(row[1]))} ${row[1] < 0 ? "better" : "worse"}, ${row[4]}`, 26);
   }
 
   function parts(table, width) {
@@ -261,6 +283,7 @@ const charts = (() => {
     load: (table, width) => overTime(table, width, { unit: "ratio", top: Math.max(1, ...values(table.rows, 1, 2)) }),
     memory: (table, width) => overTime(table, width, { unit: "size" }),
     depth: (table, width) => overTime(table, width, { unit: "count", curve: "step-after" }),
+    changes,
     parts,
     sizes,
     intervals,

@@ -114,8 +114,7 @@
       const wanted = new Set(states.filter((state) => state.checked).map((state) => state.value));
       let shown = 0;
       for (const row of rows) {
-        const text = row.textContent.toLowerCase();
-        const keep = wanted.has(row.dataset.state) && words.every((word) => text.includes(word));
+        const keep = wanted.has(row.dataset.state) && words.every((word) => row.dataset.words.includes(word));
         row.hidden = !keep;
         document.getElementById(row.dataset.test).hidden = !keep;
         shown += keep;

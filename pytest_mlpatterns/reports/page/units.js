@@ -29,6 +29,7 @@ const units = (() => {
     size: (bytes) => scaled(SIZES, bytes),
     rate: (perSecond) => `${threeDigits(perSecond)} req/s`,
     ratio: percent,
+    change: (ratio) => `${ratio > 0 ? "+" : ""}${percent(ratio)}`,
     count: (number) => (Number.isInteger(number) ? grouped(number, 0) : threeDigits(number)),
     percentile: (number) => (number === 100 ? "max" : `p${Number(number.toPrecision(10))}`),
     seconds: (number) => `${Number(number.toFixed(2))} s`,
@@ -49,6 +50,7 @@ const units = (() => {
     rate: shortest,
     count: shortest,
     ratio: (ratio) => `${shortest(ratio * 100)} %`,
+    change: (ratio) => `${ratio > 0 ? "+" : ""}${shortest(ratio * 100)} %`,
     seconds: (number) => `${shortest(number)} s`,
   };
 
