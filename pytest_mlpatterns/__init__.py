@@ -15,48 +15,54 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the tests compare these names with the table below
-    # ruff: noqa: F401 - re-exported, by __getattr__ at run time
+    # ruff: noqa: I001 - ``A as A``, which it would put on lines of their own, says that we give the name to others
     from pytest_mlpatterns.errors import (
-        BaselineFileError,
-        ChildError,
-        DeploymentError,
-        InconclusiveFailure,
-        InconclusiveWarning,
-        LeftoverWarning,
-        LimitFailure,
-        MlpatternsError,
-        ModelLoadError,
-        OpenPortWarning,
-        PerfFailure,
-        PerfWarning,
-        RegressionFailure,
-        ResultFileError,
-        SettingError,
-        UncountableResultError,
-        UnitError,
-        UnusedMarkerWarning,
+        BaselineFileError as BaselineFileError,
+        ChildError as ChildError,
+        DeploymentError as DeploymentError,
+        InconclusiveFailure as InconclusiveFailure,
+        InconclusiveWarning as InconclusiveWarning,
+        LeftoverWarning as LeftoverWarning,
+        LimitFailure as LimitFailure,
+        MlpatternsError as MlpatternsError,
+        ModelLoadError as ModelLoadError,
+        OpenPortWarning as OpenPortWarning,
+        PerfFailure as PerfFailure,
+        PerfWarning as PerfWarning,
+        RegressionFailure as RegressionFailure,
+        ResultFileError as ResultFileError,
+        SettingError as SettingError,
+        UncountableResultError as UncountableResultError,
+        UnitError as UnitError,
+        UnusedMarkerWarning as UnusedMarkerWarning,
     )
-    from pytest_mlpatterns.exposition import Prometheus
-    from pytest_mlpatterns.insight import LayerStats, PatternStats
-    from pytest_mlpatterns.load.draw import Uniform, Zipf
-    from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
-    from pytest_mlpatterns.metrics import Metrics
+    from pytest_mlpatterns.exposition import Prometheus as Prometheus
+    from pytest_mlpatterns.insight import LayerStats as LayerStats, PatternStats as PatternStats
+    from pytest_mlpatterns.load.draw import Uniform as Uniform, Zipf as Zipf
+    from pytest_mlpatterns.load.schedule import (
+        ClosedLoop as ClosedLoop,
+        ConstantRate as ConstantRate,
+        PoissonRate as PoissonRate,
+        Stages as Stages,
+        Trace as Trace,
+    )
+    from pytest_mlpatterns.metrics import Metrics as Metrics
     from pytest_mlpatterns.patterns import (
-        Batched,
-        Cached,
-        Ensemble,
-        Microservice,
-        Pattern,
-        Pipeline,
-        Queued,
-        Replicated,
-        Single,
+        Batched as Batched,
+        Cached as Cached,
+        Ensemble as Ensemble,
+        Microservice as Microservice,
+        Pattern as Pattern,
+        Pipeline as Pipeline,
+        Queued as Queued,
+        Replicated as Replicated,
+        Single as Single,
     )
-    from pytest_mlpatterns.perf import Perf
-    from pytest_mlpatterns.records import Estimate, Outcome
-    from pytest_mlpatterns.serve.deployment import Deployment
-    from pytest_mlpatterns.targets import App, Command, Url
-    from pytest_mlpatterns.wire import Wire
+    from pytest_mlpatterns.perf import Perf as Perf
+    from pytest_mlpatterns.records import Estimate as Estimate, Outcome as Outcome
+    from pytest_mlpatterns.serve.deployment import Deployment as Deployment
+    from pytest_mlpatterns.targets import App as App, Command as Command, Url as Url
+    from pytest_mlpatterns.wire import Wire as Wire
 
 __version__ = "0.1.0"
 

@@ -26,7 +26,7 @@ def imports_for_type_checkers() -> dict[str, str]:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
     )
     return {
-        alias.name: str(node.module)
+        alias.asname or "": str(node.module)  # ``A as A``: only so are names those of the package, not borrowed
         for node in ast.walk(block)
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
