@@ -147,7 +147,7 @@ def interleave(sides: Mapping[str, Callable[[], _T]], repetitions: int) -> dict[
     """Measure every side so many times, taking turns: A B C, C B A, A B C, …"""
     found: dict[str, list[_T]] = {name: [] for name in sides}
     for number in range(repetitions):
-        for name in list(sides) if number % 2 == 0 else reversed(sides):
+        for name in list(sides) if number % 2 == 0 else reversed(list(sides)):
             found[name].append(sides[name]())
             print(".", end="", flush=True, file=sys.stderr)
     print(file=sys.stderr)

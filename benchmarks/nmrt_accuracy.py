@@ -12,6 +12,7 @@ import re
 import shutil
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median, stdev
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,7 @@ def measure() -> Iterator[Table]:
         plan = LoadPlan(payload, ClosedLoop(1), 10**9, 10**8, 10 * 10**9, None)
         for label, model in SERVICES.items():
             recipe, startup = recipe_of(Single(), model), Startup(20 * 10**9, payload, directory)
-            bench = Bench(lambda r=recipe, u=startup: launch(r, u), plan, generator, lambda _: None)
+            bench = Bench(partial(launch, recipe, startup), plan, generator, lambda _: None)
             try:
                 found, knees, seconds, reference = search(bench, directory)
             finally:

@@ -7,6 +7,7 @@ under uvicorn without an access log, on 127.0.0.1.
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 import sys
@@ -53,9 +54,8 @@ def model_named(name: str) -> Callable[[list[Any]], list[Any]]:
     if name == "identity":
         return identity
     sys.path.insert(0, str(QUICKSTART))
-    from model import Digits
-
-    return Digits()
+    digits: Callable[[list[Any]], list[Any]] = importlib.import_module("model").Digits()
+    return digits
 
 
 def validated(model: Callable[[list[Any]], list[Any]]) -> Any:
