@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from bench import Claim, Table
 
-from pytest_mlpatterns.ratio import Looks, judge_ratio, paired_log_ratio, ratio_estimate
+from pytest_mlpatterns.looks import Looks
+from pytest_mlpatterns.ratio import judge_ratio, paired_log_ratio, ratio_estimate
 from pytest_mlpatterns.records import Outcome
 
 if TYPE_CHECKING:

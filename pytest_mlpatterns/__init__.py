@@ -4,7 +4,8 @@ Define the fixtures ``perf_model`` and ``perf_payload``, mark a test with ``perf
 assert on what it measured. The names here are the public ones; they are loaded when first used.
 
 To read the code, go in this order: records, result, insight, load/schedule, load/loop, load/generator, blocks, metrics,
-verdict, baseline, wire, patterns/base, patterns, serve/chain, serve/local, measure, evidence, ratio, joined, paired,
+verdict, baseline, wire, patterns/base, patterns, serve/chain, serve/local, measure, evidence, looks, ratio, joined,
+paired,
 perf, session, plugin; for comparisons with a git revision: worktree, importmap, against, reference; for services that
 exist already: targets, exposition, serve/keeper, serve/started; and for the choice of a pattern: preferences, scoring,
 ranking.

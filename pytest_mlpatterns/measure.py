@@ -189,7 +189,10 @@ def _measure(
         now = deployment.stats()
         launch = _launch(deployment, plan, messages, recorded, observer, now.since(before[0]) if before else now)
         overhead = generator.library_overhead_ns if deployment.remote else None
-        report = replace(launch.generator, ceiling_rps=generator.ceiling_of(job), library_overhead_ns=overhead)
+        report = launch.generator
+        rate_rps = 0.0 if recorded.stopped_early else report.completed * 1e9 / max(report.wall_ns * report.processes, 1)
+        ceiling = generator.ceiling_of(job, rate_rps)
+        report = replace(report, ceiling_rps=ceiling, library_overhead_ns=overhead)
         return replace(launch, generator=report)
 
     observer.sample()

@@ -10,7 +10,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.catalog import METRICS
-from pytest_mlpatterns.ratio import Looks, judge_ratio
+from pytest_mlpatterns.looks import Looks
+from pytest_mlpatterns.ratio import judge_ratio
 from pytest_mlpatterns.records import Estimate, Judgement, Outcome
 from pytest_mlpatterns.units import format_percent
 
@@ -95,7 +96,7 @@ def judge_no_slower(
     Raises:
         DeploymentError, UncountableResultError: as :meth:`pytest_mlpatterns.paired.Pairing.decide` does.
     """
-    looks = Looks.for_tolerance(tolerance, _ALPHA / len(metrics))
+    looks = Looks.for_tolerance(tolerance, _ALPHA / len(metrics), passing=_ALPHA)
     questions = [
         _Question(name, 1 + tolerance, "lower", looks)
         if METRICS[name].better == "lower"

@@ -4,22 +4,20 @@ Pure. The unit of evidence is the paired launch: both sides freshly started, loa
 What slows the machine slows both, so that the ratio holds where neither of its parts does. All arithmetic is on
 logarithms of second/first. This module must not know what is measured, or how.
 
-Looking after every launch is paid for. Each look has a level of its own, so that all of them together are wrong at
-most once in a hundred in either direction (alpha spending: Lan & DeMets, "Discrete sequential boundaries for clinical
-trials", Biometrika 70, 1983, with their function near Pocock's boundary; levels applied to Student's t as in Pocock,
-Biometrika 64, 1977). ``benchmarks/paired_simulation.py`` counts the errors.
+Looking after every launch is paid for (:mod:`pytest_mlpatterns.looks`); ``benchmarks/paired_simulation.py`` counts the
+errors.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cache
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from pytest_mlpatterns.looks import Looks
 from pytest_mlpatterns.records import Estimate, Outcome
 from pytest_mlpatterns.statistics import CONFIDENCE, PRIOR_DEGREES, t_quantile
 
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = [
     "RATIO_SD",
     "LogRatio",
-    "Looks",
     "PairedCapacity",
     "PairedLaunch",
     "RatioVerdict",
@@ -48,12 +45,8 @@ RATIO_SD = 0.015
 _DISTURBED = 3.0
 """A launch whose error is over three times the lower quartile of all errors was disturbed, and counts for less."""
 _ROUNDING = 1e-12
-_NODES = 96
-_REACH = 7.0
+_USUAL = Looks()
 _FEWEST_QUIET, _ENOUGH_QUIET = 3, 4
-_FEWEST_LOOKS, _MOST_LOOKS = 8, 24
-_PLANNED_SD = 0.043
-_PLANNED_QUANTILES = 4.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,48 +102,11 @@ class PairedCapacity:
 
 
 @dataclass(frozen=True, slots=True)
-class Looks:
-    """When it is judged: after the ``first`` paired launch and each that follows, the ``last`` included.
-
-    Args:
-        first: paired launches before the first look.
-        last: most paired launches.
-        alpha: the chance that any of the looks is wrong in one direction. Where several metrics are judged, share it.
-
-    Raises:
-        ValueError: no look, or a chance that is none.
-    """
-
-    first: int = 3
-    last: int = 18
-    alpha: float = 0.01
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.first <= self.last or not 0 < self.alpha < 0.5:
-            raise ValueError(f"{self!r}, expected 1 <= first <= last and alpha between 0 and 0.5")
-
-    @classmethod
-    def for_tolerance(cls, tolerance: float, alpha: float = 0.01) -> Looks:
-        """As many looks as it can take to tell twice the tolerance from the tolerance.
-
-        With a standard deviation s of 4.3 % from launch to launch (blocks that vary by 6 %) that takes about
-        (4.5 s / log((1 + 2 tolerance) / (1 + tolerance)))² launches, 4.5 being the quantiles of both errors together.
-        """
-        apart = math.log((1 + 2 * tolerance) / (1 + tolerance))
-        needed = _MOST_LOOKS if apart <= 0 else math.ceil((_PLANNED_QUANTILES * _PLANNED_SD / apart) ** 2)
-        return cls(last=min(max(needed, _FEWEST_LOOKS), _MOST_LOOKS), alpha=alpha)
-
-    def confidence(self, launches: int) -> float:
-        """Confidence of the two-sided interval that is judged after so many paired launches, ``first`` to ``last``."""
-        return 1 - 2 * _levels(self.first, self.last, self.alpha)[launches - self.first]
-
-
-@dataclass(frozen=True, slots=True)
 class RatioVerdict:
     """What a look, or the last of several, came to.
 
-    ``ratio`` is second/first with its 95 % interval, ``judged`` the same with the interval of the look that decided;
-    ``launches`` is how many it rests on.
+    ``ratio`` is second/first with its 95 % interval, ``judged`` the same with the interval of the look that decided,
+    each end of which is as sure as a verdict by it has to be; ``launches`` is how many it rests on.
     """
 
     outcome: Outcome
@@ -223,7 +179,7 @@ def judge_ratio(
     launches: Sequence[LogRatio],
     limit: float,
     better: Literal["lower", "higher"],
-    looks: Looks = Looks(),
+    looks: Looks = _USUAL,
     prior_sd: float = RATIO_SD,
 ) -> RatioVerdict:
     """Compare second/first with a limit: at most ``limit`` where lower is better, at least ``limit`` where higher is.
@@ -241,13 +197,10 @@ def judge_ratio(
     wanted = math.log(limit)
     for number in range(looks.first, min(len(launches), looks.last) + 1):
         weighed = _weighed(launches[:number], prior_sd, PRIOR_DEGREES)
-        half = weighed.half(looks.confidence(number))
-        low, high = weighed.mean - half - wanted, weighed.mean + half - wanted
-        if better == "higher":
-            low, high = -high, -low
-        if high <= _ROUNDING:
+        over = weighed.mean - wanted if better == "lower" else wanted - weighed.mean
+        if over + weighed.half(looks.confidence_of_pass(number)) <= _ROUNDING:
             return _verdict(Outcome.PASS, weighed, limit, better, looks)
-        if low > _ROUNDING:
+        if over - weighed.half(looks.confidence(number)) > _ROUNDING:
             return _verdict(Outcome.FAIL, weighed, limit, better, looks)
     weighed = _weighed(launches[: looks.last], prior_sd, PRIOR_DEGREES)
     return _verdict(Outcome.INCONCLUSIVE, weighed, limit, better, looks)
@@ -291,7 +244,9 @@ def _weighed(launches: Sequence[LogRatio], prior_sd: float, prior_degrees: float
 
 def _verdict(outcome: Outcome, weighed: _Weighed, limit: float, better: str, looks: Looks) -> RatioVerdict:
     number = weighed.launches
-    judged = weighed.interval(looks.confidence(max(number, looks.first)))
+    good, bad = weighed.half(looks.confidence(number)), weighed.half(looks.confidence_of_pass(number))
+    below, above = (good, bad) if better == "lower" else (bad, good)
+    judged = Estimate(math.exp(weighed.mean), math.exp(weighed.mean - below), math.exp(weighed.mean + above))
     verb = {Outcome.PASS: "is", Outcome.FAIL: "is not", Outcome.INCONCLUSIVE: "may or may not be"}[outcome]
     reason = (
         f"ratio {_show(judged.value)} ({_show(judged.low)} to {_show(judged.high)}) {verb} "
@@ -299,50 +254,18 @@ def _verdict(outcome: Outcome, weighed: _Weighed, limit: float, better: str, loo
         f"{number} paired launch{'' if number == 1 else 'es'}"
     )
     if outcome is Outcome.INCONCLUSIVE:
-        reason += f"; {_what_is_missing(weighed, math.log(limit), looks)}"
+        reason += f"; {_what_is_missing(weighed, math.log(limit), better, looks)}"
     return RatioVerdict(outcome, weighed.interval(CONFIDENCE), judged, number, reason)
 
 
-def _what_is_missing(weighed: _Weighed, wanted: float, looks: Looks) -> str:
+def _what_is_missing(weighed: _Weighed, wanted: float, better: str, looks: Looks) -> str:
+    is_good = (weighed.mean < wanted) is (better == "lower")
+    confidence = looks.confidence_of_pass if is_good else looks.confidence
     for number in range(max(weighed.launches + 1, looks.first), looks.last + 1):
-        if weighed.after(number).half(looks.confidence(number)) < abs(weighed.mean - wanted):
+        if weighed.after(number).half(confidence(number)) < abs(weighed.mean - wanted):
             return f"about {number - weighed.launches} more would decide it"
     return f"it is too near to tell with {looks.last}"
 
 
 def _show(ratio: float) -> str:
     return f"{ratio:.3f}" if ratio < 10 else f"{ratio:.1f}"
-
-
-@cache
-def _levels(first: int, last: int, alpha: float) -> tuple[float, ...]:
-    """The one-sided level of each look at 3, 4, … launches: the chance of being over its boundary at that look alone.
-
-    Until n of N launches alpha log(1 + (e - 1) n / N) is spent. With S_n the sum of n standard normal values, the
-    boundary c_n of each look is the one over which S_n is for the first time with the chance that is spent at that
-    look; the density of the sums that were never over is carried from look to look by integration over Gauss-Legendre
-    nodes (Armitage, McPherson & Rowe, Journal of the Royal Statistical Society A 132, 1969).
-    """
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
-    levels: list[float] = []
-    sums, mass = np.zeros(1), np.ones(1)
-    spent, before = 0.0, 0
-    for number in range(first, last + 1):
-        spread = math.sqrt(number - before)
-        target = alpha * math.log(1 + (math.e - 1) * number / last) - spent
-        low, high = -_REACH * math.sqrt(number), _REACH * math.sqrt(number)
-        for _ in range(50):
-            boundary = (low + high) / 2
-            over = sum(
-                m * math.erfc((boundary - s) / (spread * math.sqrt(2))) / 2 for s, m in zip(sums, mass, strict=True)
-            )
-            low, high = (boundary, high) if over > target else (low, boundary)
-        levels.append(math.erfc(boundary / math.sqrt(2 * number)) / 2)
-        start = -_REACH * math.sqrt(number)
-        found = start + (boundary - start) * (nodes + 1) / 2
-        density = (
-            np.exp(-(((found[:, None] - sums[None, :]) / spread) ** 2) / 2) @ mass / (spread * math.sqrt(2 * math.pi))
-        )
-        sums, mass = found, density * weights * (boundary - start) / 2
-        spent, before = spent + target, number
-    return tuple(levels)

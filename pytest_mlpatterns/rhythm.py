@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Blocks", "Pace", "Rhythm", "pace_of"]
 
-_MOST_ROUNDS = 8
 _QUICK_START_S = 0.8
 
 
@@ -53,7 +52,8 @@ class Rhythm:
     Args:
         block_ns: shortest block.
         answers: blocks are longer where they would have fewer answers than this, as far as there is time.
-        rounds: rounds A B B A of sides that start quickly; up to eight where starting takes long.
+        rounds: rounds A B B A of sides that start quickly.
+        most_rounds: up to so many where starting takes long, so that it is worth it.
         warmup_ns: shortest warm-up of each side; a longer one that its plan asks for is kept.
         launch_ns: time for a launch, of which at least a quarter belongs to the blocks, however long the sides take to
             start. Blocks are shortened to keep it, down to two requests of a caller, then rounds are left out, down to
@@ -63,12 +63,13 @@ class Rhythm:
     block_ns: int = 200_000_000
     answers: int = 20
     rounds: int = 3
+    most_rounds: int = 8
     warmup_ns: int = 200_000_000
     launch_ns: int = 20_000_000_000
 
     def blocks(self, paces: Sequence[Pace], start_s: float) -> Blocks:
         """The plan for sides that answer like this and took so long to start and warm up, together."""
-        rounds = max(self.rounds, min(round(self.rounds * math.sqrt(start_s / _QUICK_START_S)), _MOST_ROUNDS))
+        rounds = max(self.rounds, min(round(self.rounds * math.sqrt(start_s / _QUICK_START_S)), self.most_rounds))
         wanted = [max(self.block_ns, self.answers * pace.interval_ns) for pace in paces]
         least = [max(self.block_ns, 2 * pace.cycle_ns) for pace in paces]
         room_ns = max(self.launch_ns - round(start_s * 1e9), self.launch_ns // 4)

@@ -28,7 +28,7 @@ from pytest_mlpatterns.live import LiveLine
 from pytest_mlpatterns.load.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.load.payload import read_payload
-from pytest_mlpatterns.measure import Bench, LoadPlan, spoken_over
+from pytest_mlpatterns.measure import Bench, LoadPlan
 from pytest_mlpatterns.observe import commit, environment
 from pytest_mlpatterns.options import given_ini, given_options
 from pytest_mlpatterns.paired import Pairing
@@ -91,7 +91,7 @@ class PerfSession:
         self._leaving = contextlib.ExitStack()
         self._trees = config.stash.get(REFERENCE_TREES, None)
         self._worktree: Worktree | None = None
-        self._generator = Generator(self._directory / "generator.log")
+        self._generator = Generator(self._directory / "generator.log", measure_ceiling)
         self._live = LiveLine(config)
         worker_input = getattr(config, "workerinput", None)
         self._is_worker = worker_input is not None
@@ -160,9 +160,6 @@ class PerfSession:
                 revision = ReferenceSide(item.nodeid, self._worktree, self._directory, settings.startup_timeout_ns)
                 if not self._run.smoke:
                     revision.begin()
-            spoken = spoken_over(settings.wire)
-            if spoken not in self._generator.ceilings_rps and not self._run.smoke:
-                measure_ceiling(self._generator, self._directory, spoken)
             subject = self._subject(item, settings, model, payload, target)
             bench = Bench(
                 subject.start, subject.plan, self._generator, self._live.of(item.nodeid), smoke=self._run.smoke

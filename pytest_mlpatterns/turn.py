@@ -173,7 +173,7 @@ class Turn:
         remote = self._job.remote is not None
         report = replace(
             joined_reports(self._pieces),
-            ceiling_rps=self._generator.ceiling_of(self._job),
+            ceiling_rps=self._generator.ceiling_of(self._job, 0.0),
             library_overhead_ns=self._generator.library_overhead_ns if remote else None,
         )
         return Launch(
@@ -208,7 +208,9 @@ class Turn:
         lag_ns = None
         if not self._closed:
             lag_ns = (samples.sent_ns - samples.due_ns)[samples.due_in(recorded.window)]
-        report = replace(recorded.generator, ceiling_rps=self._generator.ceiling_of(self._job))
+        report = recorded.generator
+        rate_rps = report.completed * 1e9 / max(report.wall_ns * report.processes, 1)
+        report = replace(report, ceiling_rps=self._generator.ceiling_of(self._job, rate_rps))
         limited = why_limited(report, send_lag_ns=lag_ns, latency_ns=float(np.median(latency_ns[good])))
         return limited and f"{limited}; lower the load, or share it: perf(generators=2)"
 

@@ -318,7 +318,7 @@ class TestFaults:
         samples = samples_of(drive(a_job([("127.0.0.1", refused_port())], ClosedLoop(4), duration_ns=300 * MS)))
         assert set(samples.outcome.tolist()) == {Failure.CONNECT}
         ticks = (samples.done_ns[-1] - samples.due_ns[0]) / TICK_NS
-        assert 4 < len(samples.outcome) <= 4 * (ticks + 1)
+        assert 4 < len(samples.outcome) <= 4 * (ticks + 2)  # the first tick comes sooner
 
     def test_a_server_that_comes_up_during_the_load_is_found(self) -> None:
         with ScriptedServer(listening=False) as server:

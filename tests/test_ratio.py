@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -12,10 +11,10 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 from synthetic import PROPERTY
 
+from pytest_mlpatterns.looks import Looks
 from pytest_mlpatterns.ratio import (
     RATIO_SD,
     LogRatio,
-    Looks,
     judge_ratio,
     paired_log_ratio,
     ratio_estimate,
@@ -157,40 +156,6 @@ class TestEstimate:
         assert 0.925 <= held / 1000 <= 0.98
 
 
-class TestLooks:
-    def test_boundaries_are_those_of_lan_and_demets(self) -> None:
-        """Five equal looks at 2.5 % in one direction, with the function near Pocock's boundary, as published."""
-        looks = Looks(first=1, last=5, alpha=0.025)
-        z = [NormalDist().inv_cdf(0.5 + looks.confidence(number) / 2) for number in range(1, 6)]
-        assert z == pytest.approx([2.438, 2.427, 2.410, 2.397, 2.386], abs=1e-3)
-
-    @pytest.mark.parametrize("looks", [Looks(), Looks(last=8), Looks(first=1, last=24, alpha=0.02), Looks(4, 4)])
-    def test_all_looks_together_are_wrong_as_seldom_as_they_say(self, looks: Looks) -> None:
-        rng = np.random.default_rng(32)
-        numbers = np.arange(looks.first, looks.last + 1)
-        sums = np.cumsum(rng.normal(size=(60_000, looks.last)), axis=1)[:, looks.first - 1 :] / np.sqrt(numbers)
-        over = [NormalDist().inv_cdf(0.5 + looks.confidence(int(number)) / 2) for number in numbers]
-        wrong = (sums > over).any(axis=1).mean()
-        assert wrong == pytest.approx(looks.alpha, abs=5 * math.sqrt(looks.alpha / 60_000))
-
-    def test_a_single_look_spends_everything(self) -> None:
-        assert Looks(3, 3, 0.01).confidence(3) == pytest.approx(0.98)
-
-    def test_the_chance_shared_by_several_metrics_makes_each_look_surer(self) -> None:
-        assert Looks(alpha=0.005).confidence(3) > Looks().confidence(3)
-
-    @pytest.mark.parametrize(
-        ("tolerance", "last"), [(0.0, 24), (0.01, 24), (0.025, 24), (0.05, 18), (0.07, 10), (0.1, 8), (0.5, 8)]
-    )
-    def test_a_tighter_tolerance_may_take_more_launches(self, tolerance: float, last: int) -> None:
-        assert Looks.for_tolerance(tolerance) == Looks(last=last)
-
-    @pytest.mark.parametrize("wrong", [{"first": 0}, {"first": 9, "last": 8}, {"alpha": 0.0}, {"alpha": 0.5}])
-    def test_looks_that_cannot_be_are_refused(self, wrong: dict[str, float]) -> None:
-        with pytest.raises(ValueError, match=r"expected 1 <= first <= last and alpha between 0 and 0\.5"):
-            Looks(**wrong)  # type: ignore[arg-type]
-
-
 class TestVerdict:
     @pytest.mark.parametrize("launches", [3, 5, 18])
     def test_the_limit_is_compared_with_the_ends_of_the_interval(self, launches: int) -> None:
@@ -237,6 +202,19 @@ class TestVerdict:
         order = [Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS]
         strict, loose = (judge_ratio(launches, one, "lower", looks).outcome for one in (limit, limit * looser))
         assert order.index(loose) >= order.index(strict)
+
+    def test_a_pass_may_be_less_sure_than_a_failure_and_each_end_of_the_interval_is_as_sure_as_its_verdict(
+        self,
+    ) -> None:
+        measured = alike(0.01, 0.012, 0.008)
+        equal, eased = Looks(alpha=0.005), Looks(alpha=0.005, passing=0.01)
+        both = judge_ratio(measured, 0.5, "lower", equal).judged
+        lower = judge_ratio(measured, 0.5, "lower", eased).judged
+        higher = judge_ratio(measured, 5.0, "higher", eased).judged
+        assert lower.low == both.low
+        assert lower.high < both.high
+        assert higher.high == both.high
+        assert higher.low > both.low
 
     def test_the_first_look_that_decides_stands(self) -> None:
         measured = [*alike(0.0, 0.001, -0.001), *alike(0.4, 0.4, 0.4, 0.4)]

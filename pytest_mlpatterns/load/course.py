@@ -34,6 +34,7 @@ __all__ = ["TICK_NS", "Course"]
 
 TICK_NS = 50_000_000
 """How often a driver calls :meth:`Course.tick`."""
+_SETTLE_NS = 15_000_000
 _PROGRESS_TICKS = 5
 
 
@@ -91,6 +92,11 @@ class Course:
         if self._warmup is None:
             return min(due_ns, self._open_at_ns)
         return due_ns if due_ns < self._stop_ns else NEVER_NS
+
+    @property
+    def first_tick_ns(self) -> int:
+        """When the first tick is wanted, after the start: a job without a warm-up only takes a breath."""
+        return TICK_NS if self._job.warmup_ns is None else min(TICK_NS, max(self._job.warmup_ns, _SETTLE_NS))
 
     def open_at(self, at_ns: int) -> None:
         """Open the window at this time, with all generators that share the load. Callable from another thread."""

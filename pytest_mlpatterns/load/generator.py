@@ -8,6 +8,7 @@ each takes every k-th request, all open the measured window at the same moment, 
 from __future__ import annotations
 
 import gc
+import math
 import queue
 import time
 from dataclasses import replace
@@ -29,6 +30,8 @@ _STOP = "stop"
 _STOP_TIMEOUT_S = 2.0
 _OPENING_DELAY_NS = 100_000_000
 _SLICE_S = 0.02
+_SURELY_REACHED_RPS = 1000
+"""A tenth of what a slow machine reaches."""
 
 
 class LoadInterrupted(KeyboardInterrupt):
@@ -45,20 +48,33 @@ class Generator:
     Args:
         log: file for what the processes print, which should be nothing.
 
+        measure_ceiling: sets one of the ``ceilings_rps`` of this generator; called when a load first comes so far that
+            it matters. None where it never is.
+
     Attributes:
         ceilings_rps: what one process reaches on this machine against a server that does nothing, where it is measured.
         library_overhead_ns: what a client library adds to the median of a request; None until measured.
     """
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, measure_ceiling: Callable[[Generator, Path, Spoken], None] | None = None) -> None:
         self._log = log
+        self._measure_ceiling = measure_ceiling
         self._children: list[Child] = []
         self.ceilings_rps: dict[Spoken, float] = {}
         self.library_overhead_ns: float | None = None
 
-    def ceiling_of(self, job: Job) -> float | None:
-        """What a process reaches in a job of this kind; None where that is not known."""
-        return None if job.remote else self.ceilings_rps.get(job.spoken)
+    def ceiling_of(self, job: Job, rate_rps: float = math.inf) -> float | None:
+        """What a process reaches in a job of this kind; None where that is not known.
+
+        Args:
+            job: sent over our own connections, or there is no such figure.
+            rate_rps: what a process did, or may do; below what every machine reaches nothing is measured for it.
+        """
+        if job.remote:
+            return None
+        if job.spoken not in self.ceilings_rps and rate_rps > _SURELY_REACHED_RPS and self._measure_ceiling is not None:
+            self._measure_ceiling(self, self._log.parent, job.spoken)
+        return self.ceilings_rps.get(job.spoken)
 
     def run(self, job: Job, *, poll_s: float, on_poll: Callable[[Event | None], None], processes: int = 1) -> Recorded:
         """Drive one job to its end.

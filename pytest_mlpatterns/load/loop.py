@@ -85,7 +85,7 @@ class LoadLoop:
         now = clock()
         pool.open()
         course.start(now)
-        next_tick = now + TICK_NS
+        next_tick = now + course.first_tick_ns
         due_ns = course.next_due_ns
         while True:
             wake_ns = next_tick
