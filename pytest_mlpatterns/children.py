@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-__all__ = ["Channel", "Child"]
+__all__ = ["Channel", "Child", "end_with_parent"]
 
 _PARTS = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
+_WATCH_S = 0.25
 _GRACE_S = 1.5
 """How long a child has to end by itself once its input is closed; then its whole group is killed."""
 
@@ -232,6 +233,22 @@ class Channel:
             on_close()
             time.sleep(_GRACE_S)  # not a wait for an event: the deadline of a process that should be gone by now
             _kill_group(0)
+
+
+def end_with_parent() -> None:
+    """Interrupt this process, as Ctrl-C would, as soon as the one that started it is gone.
+
+    For a process that is no :class:`Child` but has some: a worker of pytest-xdist otherwise looks for its controller
+    only when its test is over, or after seconds.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_S)  # no system tells a process everywhere that its parent ended
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def _kill_group(group: int) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_mlpatterns.against import ReferenceSide
+from pytest_mlpatterns.children import end_with_parent
 from pytest_mlpatterns.config import Settings, merge_markers, model_version, read_run_settings, read_settings
 from pytest_mlpatterns.definition import location_of, raise_at_definition
 from pytest_mlpatterns.errors import MlpatternsError, SettingError
@@ -95,6 +96,8 @@ class PerfSession:
         self._live = LiveLine(config)
         worker_input = getattr(config, "workerinput", None)
         self._is_worker = worker_input is not None
+        if self._is_worker:
+            end_with_parent()
         self._lock = MachineLock(Path(worker_input[_LOCK])) if worker_input and _LOCK in worker_input else None
         self._environment = environment()
         try:

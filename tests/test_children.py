@@ -227,6 +227,28 @@ class TestTheEnd:
         finally:
             survivors(answers[-1:], 0)
 
+    def test_a_process_that_asks_for_it_is_interrupted_when_its_parent_is_gone(self, tmp_path: Path) -> None:
+        child = """if True:
+            import os, sys, threading
+            from pathlib import Path
+            from pytest_mlpatterns.children import end_with_parent
+            end_with_parent()
+            print(os.getpid(), flush=True)
+            try:
+                threading.Event().wait()
+            except KeyboardInterrupt:
+                Path("interrupted").touch()
+        """
+        parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+        with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, cwd=tmp_path) as process:
+            try:
+                assert process.stdout is not None
+                pid = int(process.stdout.readline())
+            finally:
+                process.kill()
+        assert survivors([pid], PATIENCE_S) == set()
+        assert (tmp_path / "interrupted").exists()
+
 
 def kill_parent(directory: Path, *states: str) -> tuple[list[int], list[Any]]:
     """Start a parent of children in these states, and kill it; the children's ids and their answers."""

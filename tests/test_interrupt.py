@@ -117,8 +117,9 @@ def test_ctrl_c_ends_every_process_of_a_distributed_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["KILL", "TERM"])
-def test_no_process_outlives_pytest_however_it_ends(tmp_path: Path, how: signal.Signals) -> None:
-    with _under_load(tmp_path, "-k", "long") as (process, family):
+@pytest.mark.parametrize("workers", ["0", "2"], ids=["serial", "distributed"])
+def test_no_process_outlives_pytest_however_it_ends(tmp_path: Path, workers: str, how: signal.Signals) -> None:
+    with _under_load(tmp_path, "-k", "long", "-n", workers) as (process, family):
         process.send_signal(how)
         process.wait(timeout=DEADLINE_S)
         gone, alive = psutil.wait_procs(family, timeout=10)
