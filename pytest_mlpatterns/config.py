@@ -84,6 +84,7 @@ class Settings:
     payload: object
     model: object
     check: Callable[[Sequence[Any], Sequence[Any]], object] | None
+    request: Callable[[Any], object] | None
     wire: Wire
 
 
@@ -388,10 +389,13 @@ def _read_wire(value: object, source: str) -> Wire:
     return wire
 
 
-def _read_check(value: object, source: str) -> object:
-    if value is not None and not callable(value):
-        raise SettingError(f"{source} is {value!r}, expected a function; write def check(inputs, outputs): assert ...")
-    return value
+def _function(example: str) -> Callable[[object, str], object]:
+    def read(value: object, source: str) -> object:
+        if value is not None and not callable(value):
+            raise SettingError(f"{source} is {value!r}, expected a function; write {example}")
+        return value
+
+    return read
 
 
 def _only(*allowed: str) -> Callable[[object, str], str]:
@@ -426,7 +430,8 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
     ),
     "payload": (_as_given, None),
     "model": (_as_given, None),
-    "check": (_read_check, None),
+    "check": (_function("def check(inputs, outputs): assert ..."), None),
+    "request": (_function('lambda text: {"json": {"text": text}}'), None),
     "wire": (
         lambda value, source: REST_JSON if isinstance(value, list | tuple) else _read_wire(value, source),
         REST_JSON,

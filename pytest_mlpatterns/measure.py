@@ -14,12 +14,13 @@ import numpy as np
 from pytest_mlpatterns.errors import DeploymentError, UncountableResultError
 from pytest_mlpatterns.load.generator import LoadInterrupted
 from pytest_mlpatterns.load.job import Answer, Event, Job, Progress, Spoken, WindowOpened
+from pytest_mlpatterns.load.requests import answer_in
 from pytest_mlpatterns.load.samples import samples_of
 from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.observe import Observer
 from pytest_mlpatterns.records import GeneratorReport, Launch, Samples, Warmup, Window
 from pytest_mlpatterns.sustain import Search
-from pytest_mlpatterns.wire import WireError, decode_answer, headers_of
+from pytest_mlpatterns.wire import decode_answer, headers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -290,19 +291,25 @@ def _launch(  # noqa: PLR0913, PLR0917 - the pieces of one record
     )
 
 
+def _output_in(answer: Answer, deployment: Deployment, payload: Payload) -> Any:
+    """What an answer holds: an output as the wire or the service gives it back; of a user's own request the bytes."""
+    if payload.bodies:
+        return decode_answer(deployment.wire, answer.body, headers_of(answer.head), deployment.path)[0]
+    if payload.builder is None:
+        return answer.body
+    import httpx
+
+    return answer_in(httpx.Response(httpx.codes.OK, headers=headers_of(answer.head), content=answer.body))
+
+
 def _check_answers(deployment: Deployment, plan: LoadPlan, answers: Sequence[Answer]) -> None:
     """Hand the user's check the inputs and outputs, index by index."""
     assert plan.check is not None
     if not answers:
         raise UncountableResultError("check= has no successful answer to look at")
     try:
-        outputs = [
-            decode_answer(deployment.wire, answer.body, headers_of(answer.head), deployment.path)[0]
-            if plan.payload.bodies
-            else answer.body
-            for answer in answers
-        ]
-    except (WireError, IndexError) as error:
+        outputs = [_output_in(answer, deployment, plan.payload) for answer in answers]
+    except (ValueError, IndexError) as error:
         raise UncountableResultError(f"check= could not read an answer: {error}") from error
     verdict = plan.check([plan.payload.inputs[answer.request] for answer in answers], outputs)
     if verdict is not None and not verdict:

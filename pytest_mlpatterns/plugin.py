@@ -83,6 +83,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     markers = [(mark.args, mark.kwargs) for mark in metafunc.definition.iter_markers("perf")]
     given = options.given_options(metafunc.config), options.given_ini(metafunc.config)
+    if len(getattr(metafunc, "_arg2fixturedefs", {}).get("perf_target", ())) > 1:  # the user's own beside ours
+        given = {}, {}  # patterns for all tests are for those that have a model of their own
     try:
         merged = merge_markers(markers)
         patterns, wires = patterns_of(merged, *given), wires_of(merged)
@@ -173,20 +175,24 @@ def perf_deploy(
     where the fixture ``perf_target`` names one.
     """
 
+    node, session = request.node, _session(request.config)
+
     def deploy(
         pattern: Pattern | str | None = None,
         *,
         wire: Wire | str = "rest+json",
         model: Any = None,
         target: Target | None = None,
+        request: Callable[[Any], object] | None = None,
     ) -> contextlib.AbstractContextManager[Deployment]:
-        return _session(request.config).deployed(
-            request.node,
+        return session.deployed(
+            node,
             pattern,
             wire=wire,
             model=perf_model if model is None else model,
             payload=perf_payload,
             target=perf_target if target is None and pattern is None and model is None else target,
+            request=request,
         )
 
     return deploy

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import queue
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -89,8 +88,7 @@ class _Side:
             return None
         self.has_served = True
         deployment = None
-        payload = subject.plan.payload
-        self._channel.send(Offered(subject.setup, replace(payload, inputs=()) if payload.bodies else payload))
+        self._channel.send(Offered(subject.setup, subject.plan.payload.bare()))
         try:
             while (question := self._asked.get()) is not None:
                 if isinstance(question, StartSide):

@@ -29,6 +29,7 @@ from pytest_mlpatterns.live import LiveLine
 from pytest_mlpatterns.load.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.load.payload import read_payload
+from pytest_mlpatterns.load.requests import RequestBuilder
 from pytest_mlpatterns.measure import Bench, LoadPlan
 from pytest_mlpatterns.observe import commit, environment
 from pytest_mlpatterns.options import given_ini, given_options
@@ -197,6 +198,7 @@ class PerfSession:
         model: object,
         payload: object,
         target: object,
+        request: Callable[[Any], object] | None,
     ) -> Iterator[Deployment]:
         """The ``perf_deploy`` fixture: a deployment without load.
 
@@ -208,15 +210,22 @@ class PerfSession:
             raise SettingError(f"perf_deploy({pattern!r}), expected one pattern; start one deployment after the other")
         if isinstance(wire, list | tuple):
             raise SettingError(f"perf_deploy(wire={wire!r}), expected one wire; start one deployment after the other")
-        settings = read_settings({"pattern": pattern, "wire": wire}, self._options, self._ini)
+        given = {"pattern": pattern, "wire": wire, "request": request}
+        settings = read_settings(given, self._options, self._ini)
+        service = None if target is None else _target_of(target, "perf_deploy(target=...)")
         inputs = None if payload is None or target is not None else read_payload(payload, settings.wire)
         startup = Startup(
-            settings.startup_timeout_ns, inputs, self._directory, wire=settings.wire, root=self._config.rootpath
+            timeout_ns=settings.startup_timeout_ns,
+            payload=inputs,
+            directory=self._directory,
+            wire=settings.wire,
+            root=self._config.rootpath,
+            builder=_builder_of(settings.request, service, "perf_deploy"),
         )
-        if target is None:
+        if service is None:
             deployment = launch(self._recipe(item, settings.pattern, model, "perf_deploy"), startup)
         elif pattern is None:
-            deployment = deploy_target(_target_of(target, "perf_deploy(target=...)"), startup)
+            deployment = deploy_target(service, startup)
         else:
             raise SettingError(f"perf_deploy({pattern}, target={target}), expected one of them")
         try:
@@ -380,10 +389,17 @@ class PerfSession:
                 f"{item.nodeid} asks for perf but there are no inputs; define a fixture perf_payload that returns "
                 "a list of inputs, or give payload= to the marker"
             )
-        path = _target_of(target, "perf_target").path if target is not None else ""
-        inputs = read_payload(payload, settings.wire, path)
+        service = None if target is None else _target_of(target, "perf_target")
+        builder = _builder_of(settings.request, service, "perf")
+        inputs = read_payload(payload, settings.wire, "" if service is None else service.path, builder)
         startup = Startup(
-            settings.startup_timeout_ns, inputs, self._directory, self._trees, settings.wire, self._config.rootpath
+            timeout_ns=settings.startup_timeout_ns,
+            payload=inputs,
+            directory=self._directory,
+            trees=self._trees,
+            wire=settings.wire,
+            root=self._config.rootpath,
+            builder=builder,
         )
         plan = LoadPlan(
             payload=inputs,
@@ -401,8 +417,7 @@ class PerfSession:
         setup = Setup(
             str(settings.pattern), str(settings.schedule), str(settings.wire), inputs.digest, model_version(model)
         )
-        if target is not None:
-            service = _target_of(target, "perf_target")
+        if service is not None:
             if settings.pattern != Single():
                 raise SettingError(
                     f"perf(pattern={settings.pattern}) beside perf_target {service}, expected one of them: a pattern "
@@ -450,6 +465,16 @@ def _target_of(given: object, where: str) -> Target:
             "Url('http://127.0.0.1:8000/predict')"
         )
     return given
+
+
+def _builder_of(request: Callable[[Any], object] | None, service: Target | None, where: str) -> RequestBuilder | None:
+    if request is None:
+        return None
+    if service is None:
+        raise SettingError(
+            f"{where}(request=...) without a target, expected one whose requests it makes; see perf_target"
+        )
+    return RequestBuilder(request, service.path)
 
 
 def _variable(item: pytest.Item) -> str | None:

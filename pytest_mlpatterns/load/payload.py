@@ -9,18 +9,21 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.load.draw import Uniform, Zipf
+from pytest_mlpatterns.load.requests import is_request
 from pytest_mlpatterns.wire import REST_JSON, Body, Wire, WireError, encode_request
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["MAX_PAYLOAD_BYTES", "MAX_PRODUCED", "Payload", "read_payload"]
+    from pytest_mlpatterns.load.requests import RequestBuilder
+
+__all__ = ["MAX_PAYLOAD_BYTES", "MAX_PRODUCED", "Payload", "arguments_of", "read_payload"]
 
 MAX_PAYLOAD_BYTES = 256 * 2**20
 """Most bytes that the prepared requests of one test may take."""
@@ -33,9 +36,9 @@ _FRAMING = ("host", "content-length", "transfer-encoding")
 class Payload:
     """Inputs and what is sent for them, index by index.
 
-    ``inputs`` holds what the user gave. ``bodies`` holds the encoded body of each, in one piece, or is empty where the
-    inputs are ``httpx.Request`` objects, which carry their own. ``digest`` is the identity of what is sent, for the
-    baseline. ``draw`` None draws them in turn.
+    ``inputs`` holds what the user gave. ``bodies`` holds the encoded body of each, in one piece, or is empty where
+    ``requests`` holds requests as the service takes them: what the user gave, or what ``builder`` made of it.
+    ``digest`` is the identity of what is sent, for the baseline. ``draw`` None draws them in turn.
     """
 
     inputs: tuple[Any, ...]
@@ -43,31 +46,43 @@ class Payload:
     digest: str
     draw: Uniform | Zipf | None = None
     wire: Wire = REST_JSON
+    requests: tuple[httpx.Request, ...] = ()
+    builder: RequestBuilder | None = None
+
+    def bare(self) -> Payload:
+        """The same to send, without what no other process needs to know, or can."""
+        return replace(self, inputs=(), builder=None)
 
     def messages(self, host: str, port: int, path: str) -> tuple[bytes, ...]:
         """Complete requests for a server at this address; ``httpx.Request`` objects keep their own path and headers."""
-        if not self.bodies:
-            return tuple(_message_of(request) for request in self.inputs)
         name = f"[{host}]" if ":" in host else host
+        if not self.bodies:
+            return tuple(_message_of(request, f"{name}:{port}") for request in self.requests)
         first = f"POST {path} HTTP/1.1\r\nhost: {name}:{port}\r\n"
         return tuple(b"".join([_head(first, body), *body.parts]) for body in self.bodies)
 
     def order(self) -> bytes:
         """The order in which requests are drawn, as :class:`pytest_mlpatterns.load.job.Job` takes it."""
-        return b"" if self.draw is None else self.draw.order(len(self.inputs))
+        return b"" if self.draw is None else self.draw.order(len(self.bodies or self.requests))
 
     def first(self, path: str) -> dict[str, Any]:
         """The first request as arguments of ``httpx.Client.request``, for a functional check before the load."""
         if self.bodies:
             body = self.bodies[0]
             return {"method": "POST", "url": path, "content": body.joined(), "headers": dict(body.headers)}
-        request: httpx.Request = self.inputs[0]
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in _FRAMING}
-        url = request.url.raw_path.decode("ascii")
-        return {"method": request.method, "url": url, "content": request.read(), "headers": headers}
+        return arguments_of(self.requests[0])
 
 
-def read_payload(given: object, wire: Wire = REST_JSON, path: str = "") -> Payload:
+def arguments_of(request: httpx.Request) -> dict[str, Any]:
+    """A request as arguments of ``httpx.Client.request``, to be sent to wherever that client is bound."""
+    headers = {name: value for name, value in request.headers.items() if name.lower() not in _FRAMING}
+    url = request.url.raw_path.decode("ascii")
+    return {"method": request.method, "url": url, "content": request.read(), "headers": headers}
+
+
+def read_payload(
+    given: object, wire: Wire = REST_JSON, path: str = "", builder: RequestBuilder | None = None
+) -> Payload:
     """Turn what ``perf_payload`` or ``payload=`` gave into bodies of requests, one input each.
 
     Args:
@@ -76,6 +91,7 @@ def read_payload(given: object, wire: Wire = REST_JSON, path: str = "") -> Paylo
             or one of these in :class:`Uniform` or :class:`Zipf`, to draw from it at random instead of in turn.
         wire: how inputs are encoded.
         path: where they are sent to; empty for our own servers.
+        builder: makes a request of each input instead of the wire.
 
     Raises:
         SettingError: empty, not iterable, an input that the wire cannot hold, both kinds mixed, or over 256 MiB.
@@ -84,9 +100,13 @@ def read_payload(given: object, wire: Wire = REST_JSON, path: str = "") -> Paylo
     inputs = _inputs_of(given)
     if not inputs:
         raise SettingError("perf_payload is empty, expected at least one input; return a list such as [[5.1, 3.5]]")
-    requests = [_is_request(item) for item in inputs]
+    requests = [is_request(item) for item in inputs]
     if all(requests):
-        return Payload(inputs, (), _digest(draw, map(_signature, inputs)), draw, wire)
+        return Payload(inputs, (), _digest(draw, map(_signature, inputs)), draw, wire, inputs)
+    if builder is not None:
+        made = tuple(map(builder, inputs))
+        _check_size(sum(len(request.read()) for request in made), len(made) - 1, len(made))
+        return Payload(inputs, (), _digest(draw, map(_signature, made)), draw, wire, made, builder)
     if any(requests):
         raise SettingError(
             "perf_payload mixes inputs and httpx.Request objects, expected one kind; "
@@ -104,12 +124,16 @@ def read_payload(given: object, wire: Wire = REST_JSON, path: str = "") -> Paylo
             ) from error
         bodies.append(Body((body.joined(),), body.headers))
         size += body.size
-        if size > MAX_PAYLOAD_BYTES:
-            raise SettingError(
-                f"perf_payload makes over {MAX_PAYLOAD_BYTES >> 20} MiB of requests by item {number} of {len(inputs)}; "
-                "give a sample of the inputs"
-            )
+        _check_size(size, number, len(inputs))
     return Payload(inputs, tuple(bodies), _digest(draw, (body.joined() for body in bodies)), draw, wire)
+
+
+def _check_size(size: int, number: int, count: int) -> None:
+    if size > MAX_PAYLOAD_BYTES:
+        raise SettingError(
+            f"perf_payload makes over {MAX_PAYLOAD_BYTES >> 20} MiB of requests by item {number} of {count}; "
+            "give a sample of the inputs"
+        )
 
 
 def _digest(draw: Uniform | Zipf | None, texts: Iterable[bytes]) -> str:
@@ -159,15 +183,11 @@ def _read_lines(path: Path) -> Iterator[Any]:
             raise SettingError(f"perf_payload {path} line {number} is not JSON: {error}") from None
 
 
-def _is_request(item: object) -> bool:
-    return type(item).__module__.partition(".")[0] == "httpx" and type(item).__name__ == "Request"
-
-
 def _signature(request: httpx.Request) -> bytes:
     return b"%s %s\n%s" % (request.method.encode(), request.url.raw_path, request.read())
 
 
-def _message_of(request: httpx.Request) -> bytes:
+def _message_of(request: httpx.Request, address: str) -> bytes:
     if request.method in ("HEAD", "CONNECT"):
         raise SettingError(
             f"perf_payload holds a {request.method} request, whose answer has no body to wait for; use another method"
@@ -175,6 +195,8 @@ def _message_of(request: httpx.Request) -> bytes:
     body = request.read()
     head = b"%s %s HTTP/1.1\r\n" % (request.method.encode("ascii"), request.url.raw_path)
     headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"transfer-encoding"]
+    if not request.url.host:  # a relative address, as in a client that is bound
+        headers = [(b"Host", address.encode("ascii")), *((name, value) for name, value in headers if name != b"Host")]
     if body and not any(name.lower() == b"content-length" for name, _ in headers):
         headers.append((b"Content-Length", b"%d" % len(body)))
     return head + b"".join(b"%s: %s\r\n" % header for header in headers) + b"\r\n" + body

@@ -41,6 +41,7 @@ def attach(target: Url, startup: Startup) -> Deployment:
         roots=[] if target.pid is None else [target.pid],
         remote=_remote(target),
         wire=startup.wire,
+        builder=startup.builder,
     )
     try:
         if startup.payload is not None:

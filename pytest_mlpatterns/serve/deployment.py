@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.insight import PatternStats, merged_layers
 from pytest_mlpatterns.load.job import Balance
+from pytest_mlpatterns.load.payload import arguments_of
+from pytest_mlpatterns.load.requests import answer_in
 from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, decode_answer, encode_request
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.children import Child
     from pytest_mlpatterns.load.job import Remote
     from pytest_mlpatterns.load.payload import Payload
+    from pytest_mlpatterns.load.requests import RequestBuilder
     from pytest_mlpatterns.serve.member import Member
     from pytest_mlpatterns.serve.scrape import Scraper
 
@@ -69,6 +72,7 @@ class Deployment:
         remote: how load is driven where our own connections cannot: https, HTTP/2.
         host: the name that requests are for, where it is not the first address.
         wire: how inputs and outputs travel.
+        builder: makes a request of an input instead of the wire, as a service of another make takes it.
 
     Attributes:
         scraper: reads what a server of another make tells of itself, where it does.
@@ -90,6 +94,7 @@ class Deployment:
         remote: Remote | None = None,
         host: str | None = None,
         wire: Wire = REST_JSON,
+        builder: RequestBuilder | None = None,
     ) -> None:
         self.model_name = model_name
         self.addresses = tuple(addresses)
@@ -97,6 +102,7 @@ class Deployment:
         self.balance = balance
         self.remote = remote
         self.wire = wire
+        self._builder = builder
         self.host = host or self.addresses[0][0]
         self.cold_start_ns: int | None = None
         self.polled = polled
@@ -134,7 +140,7 @@ class Deployment:
         """Ask for one input over HTTP, the faces taking turns.
 
         Returns:
-            The output, as the wire gives it back.
+            The output, as the wire gives it back; the whole answer where ``request=`` made the request.
 
         Raises:
             DeploymentError: the wire cannot hold the input, or the answer is another than 200 or not of its form.
@@ -143,9 +149,7 @@ class Deployment:
 
         client = self._client(next(self._turns) % len(self.addresses))
         try:
-            body = encode_request(self.wire, [value], self.path)
-            request = {"content": body.joined(), "headers": dict(body.headers)}
-            response = self.ask(client, {"method": "POST", "url": self.path, **request}, _CLIENT_TIMEOUT_S)
+            response = self.ask(client, self._request_for(value), _CLIENT_TIMEOUT_S)
         except WireError as error:
             raise DeploymentError(
                 f"predict({type(value).__name__}) cannot be sent over {self.wire}: {error}"
@@ -157,9 +161,16 @@ class Deployment:
                 f"{response.url} answered {response.status_code}: {response.text[:2000]}{self._epitaph()}"
             )
         try:
-            return self.outputs_of(response)[0]
-        except (WireError, IndexError) as error:
+            return self.outputs_of(response)[0] if self._builder is None else answer_in(response)
+        except (ValueError, IndexError) as error:
             raise DeploymentError(f"{response.url} answered something else than one prediction: {error}") from error
+
+    def _request_for(self, value: Any) -> dict[str, Any]:
+        """What asks for one input, as arguments of ``httpx.Client.request``."""
+        if self._builder is not None:
+            return arguments_of(self._builder(value))
+        body = encode_request(self.wire, [value], self.path)
+        return {"method": "POST", "url": self.path, "content": body.joined(), "headers": dict(body.headers)}
 
     def outputs_of(self, response: httpx.Response) -> Sequence[Any]:
         """The outputs in an answer to a functional request.

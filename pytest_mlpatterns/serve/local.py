@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_mlpatterns.load.payload import Payload
+    from pytest_mlpatterns.load.requests import RequestBuilder
     from pytest_mlpatterns.patterns.base import Node
     from pytest_mlpatterns.serve.model import Recipe
 
@@ -49,7 +50,8 @@ class Startup:
     """How a deployment is started: the time limit, a first request (None: health alone), where its logs go.
 
     ``trees`` as :class:`pytest_mlpatterns.serve.worker.WorkerJob` takes them. ``wire`` is how clients speak to it.
-    ``root`` is what the working directories of users' own servers are relative to.
+    ``root`` is what the working directories of users' own servers are relative to, and ``builder`` makes their requests
+    where the wire does not.
     """
 
     timeout_ns: int
@@ -58,6 +60,7 @@ class Startup:
     trees: tuple[Path, Path] | None = None
     wire: Wire = REST_JSON
     root: Path = Path()
+    builder: RequestBuilder | None = None
 
 
 def launch(recipe: Recipe, startup: Startup) -> Deployment:

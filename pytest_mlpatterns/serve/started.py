@@ -109,6 +109,7 @@ class _Start:
             balance=Balance.LEAST_OUTSTANDING if least else Balance.ROUND_ROBIN,
             backing=_Ending(self._kept, str(target)),
             wire=self._startup.wire,
+            builder=self._startup.builder,
         )
         try:
             for number in range(len(self._ports)):

@@ -1,0 +1,125 @@
+"""Requests built from inputs by the user's function, and answers as the service gives them."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import httpx
+import pytest
+
+from pytest_mlpatterns import SettingError, Zipf
+from pytest_mlpatterns.load.payload import MAX_PAYLOAD_BYTES, arguments_of, read_payload
+from pytest_mlpatterns.load.requests import RequestBuilder, answer_in
+
+
+def built(build: Any, value: Any = "text") -> httpx.Request:
+    return RequestBuilder(build, "/predict")(value)
+
+
+class TestBuilding:
+    def test_a_mapping_names_what_differs_from_a_post_to_the_targets_path(self) -> None:
+        request = built(lambda text: {"json": {"text": text}})
+        assert (request.method, request.url.raw_path, request.read()) == ("POST", b"/predict", b'{"text":"text"}')
+
+    def test_a_mapping_may_name_everything_of_a_request(self) -> None:
+        given = {"method": "PUT", "path": "/a", "params": {"b": 1}, "headers": {"x-c": "d"}, "content": b"e"}
+        request = built(lambda _: given)
+        assert (request.method, request.url.raw_path, request.read()) == ("PUT", b"/a?b=1", b"e")
+        assert request.headers["x-c"] == "d"
+        assert given["method"] == "PUT"
+
+    def test_files_and_forms_are_encoded_as_httpx_does(self) -> None:
+        assert b"name=" in built(lambda text: {"files": {"image": text.encode()}}).read()
+        assert built(lambda text: {"data": {"text": text}}).read() == b"text=text"
+
+    def test_a_request_is_taken_as_it_is(self) -> None:
+        request = httpx.Request("GET", "/a")
+        assert built(lambda _: request) is request
+
+    @pytest.mark.parametrize(
+        ("build", "expected"),
+        [
+            (lambda _: None, "returned NoneType, expected an httpx.Request or a mapping"),
+            (lambda text: text, "returned str, expected an httpx.Request or a mapping"),
+            (lambda text: {"body": text}, "returned 'body', expected only method, path, params"),
+            (lambda text: text["a"], "failed for an input of type str: TypeError: string indices"),
+            (lambda _: {"json": {1j}}, "returned what is no request: Object of type set is not JSON serializable"),
+            (lambda _: {"path": "http://[::1"}, "returned what is no request"),
+            (lambda _: {"params": 3}, "returned what is no request"),
+        ],
+    )
+    def test_what_is_no_request_is_told(self, build: Any, expected: str) -> None:
+        with pytest.raises(SettingError) as caught:
+            built(build)
+        assert str(caught.value).startswith("perf(request=...) ")
+        assert expected in str(caught.value)
+
+
+class TestPayload:
+    BUILDER = RequestBuilder(lambda text: {"json": text}, "/predict")
+
+    def test_every_input_has_its_request_for_the_address_it_goes_to(self) -> None:
+        payload = read_payload(["a", "b"], builder=self.BUILDER)
+        assert payload.inputs == ("a", "b")
+        for message, text in zip(payload.messages("127.0.0.1", 8000, "/unused"), ("a", "b"), strict=True):
+            head, _, body = message.partition(b"\r\n\r\n")
+            assert head.startswith(b"POST /predict HTTP/1.1\r\n")
+            assert head.lower().count(b"host: ") == 1
+            assert b"Host: 127.0.0.1:8000\r\n" in head
+            assert body == f'"{text}"'.encode()
+        assert payload.messages("::1", 80, "/")[0].count(b"Host: [::1]:80\r\n") == 1
+
+    def test_an_address_of_its_own_keeps_its_host(self) -> None:
+        payload = read_payload(["a"], builder=RequestBuilder(lambda _: {"path": "http://model.example/a"}, "/"))
+        assert b"Host: model.example\r\n" in payload.messages("127.0.0.1", 8000, "/")[0]
+
+    def test_the_first_is_asked_before_the_load(self) -> None:
+        first = read_payload(["a", "b"], builder=self.BUILDER).first("/unused")
+        assert (first["method"], first["url"], first["content"]) == ("POST", "/predict", b'"a"')
+        assert first == arguments_of(self.BUILDER("a"))
+        assert "content-length" not in first["headers"]
+
+    def test_another_builder_is_another_payload(self) -> None:
+        other = RequestBuilder(lambda text: {"json": [text]}, "/predict")
+        digests = {read_payload(["a"], builder=builder).digest for builder in (self.BUILDER, other, None)}
+        assert len(digests) == 3
+
+    def test_what_another_process_needs_is_drawn_and_pickled_without_the_function(self) -> None:
+        payload = read_payload(Zipf(["a", "b", "c"]), builder=self.BUILDER)
+        bare = pickle.loads(pickle.dumps(payload.bare()))
+        assert (bare.inputs, bare.builder) == ((), None)
+        assert bare.order() == payload.order() != b""
+        assert bare.messages("h", 1, "/") == payload.messages("h", 1, "/")
+
+    def test_ready_made_requests_need_no_builder(self) -> None:
+        requests = [httpx.Request("POST", "http://h/a", content=b"a")]
+        payload = read_payload(requests, builder=self.BUILDER)
+        assert payload.requests == payload.inputs == tuple(requests)
+        assert payload.builder is None
+
+    def test_too_much_of_it_is_refused(self) -> None:
+        large = RequestBuilder(lambda _: {"content": bytes(MAX_PAYLOAD_BYTES // 2 + 1)}, "/")
+        with pytest.raises(SettingError, match="makes over 256 MiB of requests by item 1 of 2"):
+            read_payload(["a", "b"], builder=large)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "expected"),
+    [
+        ("application/json", b'{"a": [1]}', {"a": [1]}),
+        ("application/json; charset=utf-8", '"ü"'.encode(), "ü"),
+        ("application/vnd.api+json", b"3", 3),
+        ("text/plain; charset=latin-1", "ü".encode("latin-1"), "ü"),
+        ("image/png", b"\x89PNG", b"\x89PNG"),
+        (None, b"{}", b"{}"),
+    ],
+)
+def test_an_answer_is_read_as_what_it_says_it_is(kind: str | None, content: bytes, expected: object) -> None:
+    headers = {} if kind is None else {"content-type": kind}
+    assert answer_in(httpx.Response(200, headers=headers, content=content)) == expected
+
+
+def test_json_that_is_none_is_told() -> None:
+    with pytest.raises(ValueError, match="Expecting value"):
+        answer_in(httpx.Response(200, headers={"content-type": "application/json"}, content=b"<html>"))
