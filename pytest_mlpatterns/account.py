@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.metrics import Metrics
     from pytest_mlpatterns.paired import Pairing
     from pytest_mlpatterns.ratio import SideFigures
-    from pytest_mlpatterns.records import Estimate, Judgement, Setup
+    from pytest_mlpatterns.records import Estimate, GeneratorReport, Judgement, Setup
     from pytest_mlpatterns.result import Percentiles
 
 __all__ = ["counterpart_in_baseline", "counterpart_in_pairing", "estimate_or_none", "result_of", "searched_for"]
@@ -55,6 +55,7 @@ def result_of(  # noqa: PLR0913 - the pieces of one record, by name
             estimates[metric.name] = found
             values = metrics.launch_values(metric)
             launches[metric.name] = tuple((value.value, value.relative_error) for value in values)
+    reports = [launch.generator for launch in metrics.launches]
     return TestResult(
         test=test,
         passed=passed,
@@ -76,6 +77,11 @@ def result_of(  # noqa: PLR0913 - the pieces of one record, by name
             "cpu_ns_per_request": metrics.generator.cpu_ns_per_request,
             "send_lag_p99_ns": metrics.generator.send_lag_ns(99) if metrics.requests else None,
             "limited": metrics.generator.limited is not None,
+            "core_share": sum(report.cpu_ns for report in reports) / max(sum(map(_cores_ns, reports)), 1),
+            "connections": max(report.connections for report in reports),
+            "ceiling_rps": reports[-1].ceiling_rps,
+            "processes": reports[-1].processes,
+            "launches_dropped": evidence.dropped,
         },
         interrupted=evidence.interrupted,
         latency=latency_of(metrics.latencies_ns),
@@ -123,6 +129,11 @@ def searched_for(metrics: Metrics) -> list[Metric]:
     """NMRT as a test searched for it: alone, and under each objective."""
     objectives = dict.fromkeys(capacity.objective for capacity in metrics.capacities)
     return [metric_named("nmrt" if one is None else f"nmrt({one})") for one in objectives]
+
+
+def _cores_ns(report: GeneratorReport) -> int:
+    """Time of a core that the generators could have used in the window."""
+    return report.wall_ns * report.processes
 
 
 def _figures(sides: Sequence[SideFigures]) -> dict[str, tuple[float, float, float]]:

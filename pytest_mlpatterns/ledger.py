@@ -17,7 +17,7 @@ from pytest_mlpatterns.catalog import metric_named
 from pytest_mlpatterns.config import BaselineMode
 from pytest_mlpatterns.observe import commit
 from pytest_mlpatterns.records import LaunchValue, Outcome
-from pytest_mlpatterns.reports.terminal import gone_lines, update_lines
+from pytest_mlpatterns.reports.recorded import gone_lines, update_lines
 from pytest_mlpatterns.shape import stored_percentiles
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.verdict import judge_change

@@ -22,7 +22,7 @@ from pytest_mlpatterns.against import ReferenceSide
 from pytest_mlpatterns.children import end_with_parent
 from pytest_mlpatterns.config import Settings, merge_markers, model_version, read_run_settings, read_settings
 from pytest_mlpatterns.definition import location_of, raise_at_definition
-from pytest_mlpatterns.errors import MlpatternsError, SettingError
+from pytest_mlpatterns.errors import InconclusiveWarning, MlpatternsError, PerfFailure, SettingError
 from pytest_mlpatterns.exclusive import MachineLock
 from pytest_mlpatterns.ledger import Collected, Ledger
 from pytest_mlpatterns.live import LiveLine
@@ -39,10 +39,12 @@ from pytest_mlpatterns.perf import Perf, Subject
 from pytest_mlpatterns.ranking import Ranking, Unmeasured, rank
 from pytest_mlpatterns.records import Setup
 from pytest_mlpatterns.reports.choice import ranking_lines
+from pytest_mlpatterns.reports.lines import line
 from pytest_mlpatterns.reports.results import read_results, results_json
 from pytest_mlpatterns.reports.terminal import summary_lines
 from pytest_mlpatterns.result import TestResult, group_of
 from pytest_mlpatterns.revision import resolve_revision
+from pytest_mlpatterns.screen import Screen
 from pytest_mlpatterns.serve.local import Startup, launch
 from pytest_mlpatterns.serve.model import recipe_of
 from pytest_mlpatterns.serve.started import deploy_target
@@ -50,6 +52,7 @@ from pytest_mlpatterns.targets import App, Command, Url
 from pytest_mlpatterns.worktree import Worktree, laid_out, remove_stale
 
 if TYPE_CHECKING:
+    import warnings
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from collections.abc import Generator as Yielding
 
@@ -67,6 +70,7 @@ _SETTINGS: pytest.StashKey[Settings] = pytest.StashKey()
 _PERF: pytest.StashKey[Perf] = pytest.StashKey()
 _DEFERRED: pytest.StashKey[MlpatternsError] = pytest.StashKey()
 _LOCK = "mlpatterns_lock"
+_ASCII_ONLY = "mlpatterns_ascii_only"
 _WORKTREE = "mlpatterns_worktree"
 _USAGE_ERROR = "mlpatterns_usage_error"
 _LEDGER = "mlpatterns_ledger"
@@ -94,11 +98,12 @@ class PerfSession:
         self._trees = config.stash.get(REFERENCE_TREES, None)
         self._worktree: Worktree | None = None
         self._generator = Generator(self._directory / "generator.log", measure_ceiling)
-        self._live = LiveLine(config)
         worker_input = getattr(config, "workerinput", None)
         self._is_worker = worker_input is not None
         if self._is_worker:
             end_with_parent()
+        self._screen = Screen(config, ascii_only=worker_input.get(_ASCII_ONLY) if worker_input else None)
+        self._live = LiveLine(config, self._screen.spell)
         self._lock = MachineLock(Path(worker_input[_LOCK])) if worker_input and _LOCK in worker_input else None
         self._environment = environment()
         try:
@@ -143,6 +148,7 @@ class PerfSession:
                 if self._is_worker:  # only the process that distributes the tests can end the run in one line
                     self._config.workeroutput[_USAGE_ERROR] = text  # type: ignore[attr-defined]  # pytest-xdist's
                 raise pytest.UsageError(text) from None
+        self._live.tests = len(items)
         self._groups.update(group_of(item.nodeid, _listed(item)) for item in items)
         whole = () if self._config.getoption("lf", False) else [file for file, clean in files.items() if clean]
         self._ledger.look_for_gone(Collected(whole, tests.keys(), [*filter(None, map(_variable, tests.values()))]))
@@ -154,6 +160,7 @@ class PerfSession:
         What goes wrong here fails the test's body, not its set-up.
         """
         settings = item.stash[_SETTINGS]
+        self._live.begin(item.nodeid, settings.duration_ns)
         if self._trees is not None:
             yield self._subject(item, settings, model, payload, target)  # type: ignore[misc]  # no body runs there
             return
@@ -165,9 +172,7 @@ class PerfSession:
                 if not self._run.smoke:
                     revision.begin()
             subject = self._subject(item, settings, model, payload, target)
-            bench = Bench(
-                subject.start, subject.plan, self._generator, self._live.of(item.nodeid), smoke=self._run.smoke
-            )
+            bench = Bench(subject.start, subject.plan, self._generator, self._live.show, smoke=self._run.smoke)
             reference = self._ledger.reference(item.nodeid, subject.setup)
             item.stash[_PERF] = Perf(item.nodeid, bench, settings, subject, reference, revision)
             has_its_own_start = revision is not None and target is None  # a comparison starts both sides itself
@@ -260,7 +265,7 @@ class PerfSession:
                 self._results.append(partial)
             raise KeyboardInterrupt from None  # pytest prints the name of any other class
         finally:
-            self._live.clear()
+            self._live.end()
         return result
 
     @pytest.hookimpl(wrapper=True)
@@ -268,6 +273,8 @@ class PerfSession:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Yielding[None, pytest.TestReport, pytest.TestReport]:
         """Attach the result to the report, which takes it to the process that writes."""
+        if call.excinfo is not None and isinstance(failure := call.excinfo.value, MlpatternsError | PerfFailure):
+            failure.args = tuple(self._screen.spell(str(part)) for part in failure.args)
         report = yield
         perf = item.stash.get(_PERF, None)
         if report.failed and _SETTINGS in item.stash:
@@ -293,10 +300,17 @@ class PerfSession:
         elif (names := getattr(report, "perf_unmeasured", None)) is not None:
             self._unmeasured.append(Unmeasured(*names))
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
+        """Spell our own warnings as the terminal can show them, before they are written there."""
+        if isinstance(warning := warning_message.message, InconclusiveWarning):
+            warning.args = tuple(self._screen.spell(str(part)) for part in warning.args)
+
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker where the lock is (pytest-xdist)."""
         node.workerinput[_LOCK] = str(self._directory)
+        node.workerinput[_ASCII_ONLY] = self._screen.ascii_only
         if self._worktree is not None:
             node.workerinput[_WORKTREE] = self._worktree.to_plain()
 
@@ -334,16 +348,16 @@ class PerfSession:
         if self._results and self._run.smoke:
             count = len(self._results)
             who = "1 perf test sent one request" if count == 1 else f"{count} perf tests sent one request each"
-            terminalreporter.line(f"smoke run: {who}, judged nothing")
+            self._screen.write([line(f"smoke run: {who}, judged nothing")])
         elif self._results:
-            for line in summary_lines(self._results, self._config.get_terminal_writer().fullwidth):
-                terminalreporter.line(line)
-        for line in self._written:
-            terminalreporter.line(line)
+            self._screen.write(
+                summary_lines(self._results, self._screen.width, verbose=self._config.get_verbosity() > 0)
+            )
+        self._screen.write(line(text) for text in self._written)
         if self._run.rank is not None and self._results and not self._run.smoke:
             terminalreporter.section("choosing a pattern", sep="-")
-            for line in ranking_lines(self._rankings, self._results, self._config.get_terminal_writer().fullwidth):
-                terminalreporter.line(line)
+            told = ranking_lines(self._rankings, self._results, self._screen.width)
+            self._screen.write(line(text) for text in told)
 
     def pytest_unconfigure(self) -> None:
         """Leave nothing behind."""
@@ -412,7 +426,7 @@ class PerfSession:
         )
 
         def pair(first: Side, second: Side) -> Pairing:
-            return Pairing(first, second, self._generator, self._live.of(item.nodeid))
+            return Pairing(first, second, self._generator, self._live.show)
 
         setup = Setup(
             str(settings.pattern), str(settings.schedule), str(settings.wire), inputs.digest, model_version(model)

@@ -11,22 +11,30 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from synthetic import ENVIRONMENT, LAYERS, MS, SETUP, S, capacity, counterpart, judgement, result
+from synthetic import ENVIRONMENT, LAYERS, MS, SETUP, S, capacity, counterpart, judgement, latencies, result
 
 from pytest_mlpatterns.baseline import Entry, Update
 from pytest_mlpatterns.catalog import METRICS
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.insight import LayerStats
-from pytest_mlpatterns.load.job import Failure, Progress, describe_failures
-from pytest_mlpatterns.records import Estimate, Judgement, LaunchValue, Outcome
+from pytest_mlpatterns.load.job import Failure, describe_failures
+from pytest_mlpatterns.records import Estimate, Judgement, LaunchValue, Outcome, Warmup
 from pytest_mlpatterns.reports.facts import describe_capacity, describe_layer, failure_text
+from pytest_mlpatterns.reports.lines import text_of, width_of
+from pytest_mlpatterns.reports.recorded import gone_lines, update_lines
 from pytest_mlpatterns.reports.results import FORMAT, VERSION, Results, read_results, results_json
-from pytest_mlpatterns.reports.terminal import gone_lines, live_text, summary_lines, update_lines
+from pytest_mlpatterns.reports.terminal import summary_lines, verdict_of
 from pytest_mlpatterns.result import TestResult
+from pytest_mlpatterns.shape import latency_of
 from pytest_mlpatterns.verdict import judge_change, judge_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -70,44 +78,111 @@ def everything() -> list[TestResult]:
     ]
 
 
-def test_the_summary_says_everything_that_there_is_to_say() -> None:
-    check_golden("summary.txt", "\n".join(summary_lines(everything(), 160)) + "\n")
+def summary(results: Sequence[TestResult], width: int, **how: bool) -> list[str]:
+    """The lines of a summary without their styles."""
+    return [text_of(spans) for spans in summary_lines(results, width, **how)]
 
 
-def test_the_summary_of_a_narrow_terminal_shortens_the_tests_from_the_left() -> None:
-    lines = summary_lines(everything(), 80)
-    check_golden("summary-80.txt", "\n".join(lines) + "\n")
-    table = lines[: lines.index("")]
-    assert all(len(line) <= 80 for line in table)
-    assert any(line.startswith("…") for line in table)
+def table(results: Sequence[TestResult], width: int) -> list[str]:
+    """The rows of the table with its heading."""
+    lines = summary(results, width)
+    return lines[: lines.index("")] if "" in lines else lines
 
 
-@pytest.mark.parametrize("width", [0, 10, 40, 80, 120, 400])
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_summary_says_everything_that_there_is_to_say(width: int) -> None:
+    check_golden(f"summary-{width}.txt", "\n".join(summary(everything(), width)) + "\n")
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_a_verbose_summary_adds_percentiles_the_generator_and_how_steady_it_was(width: int) -> None:
+    unsteady = (Warmup(S, 100, False), Warmup(S, 120, True))
+    fixed = (Warmup(0, 0, None),)
+    busy = {
+        "cpu_ns_per_request": 18_400.0,
+        "core_share": 0.31,
+        "ceiling_rps": 41_000.0,
+        "send_lag_p99_ns": 210_000.0,
+        "connections": 16,
+    }
+    results = [
+        result("test_perf.py::test_steady", reference=counterpart()),
+        result("test_perf.py::test_unsteady", warmups=unsteady, generator=busy),
+        result("test_perf.py::test_fixed", warmups=fixed, generator={}, latency=latency_of(latencies(MS, 60))),
+        result("test_perf.py::test_nothing", warmups=(), generator={}, latency=None),
+    ]
+    check_golden(f"summary-verbose-{width}.txt", "\n".join(summary(results, width, verbose=True)) + "\n")
+
+
+def searched() -> list[TestResult]:
+    """Results of which some searched for what is sustained, under two wires."""
+    nmrt = {**result().metrics, "nmrt": (400.0, 390.0, 410.0)}
+    kept = {**result().metrics, "nmrt(p95<50.0 ms)": (380.0, 370.0, 390.0)}
+    other = replace(SETUP, pattern="cached(max_entries=10)|batched(max_batch_size=8)", wire="rest+msgpack")
+    return [
+        result("test_perf.py::test_found", metrics=nmrt, capacities=(capacity(400),), judgements=(SAME,)),
+        result("test_perf.py::test_kept", metrics=kept, capacities=(capacity(380, objective="p95<50.0 ms"),)),
+        result("test_perf.py::test_bound", capacities=(capacity(12_345, at_least=True),), setup=other),
+        result("test_perf.py::test_without", noise=("another process used 40 % of the machine",)),
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_nmrt_and_wires_have_columns_where_there_are_several_to_tell(width: int) -> None:
+    lines = summary(searched(), width)
+    check_golden(f"summary-nmrt-{width}.txt", "\n".join(lines) + "\n")
+    assert all(len(row) <= width for row in table(searched(), width))
+
+
+@pytest.mark.parametrize("results", [everything(), searched()], ids=["everything", "searched"])
+@pytest.mark.parametrize("width", [80, 90, 100, 120, 140, 400])
+def test_the_table_fits_the_terminal(results: list[TestResult], width: int) -> None:
+    assert all(width_of(row) <= width for row in table(results, width))
+
+
+@pytest.mark.parametrize("width", [0, 10, 40, 80, 100, 140, 400])
 def test_the_columns_of_the_summary_stand_below_each_other(width: int) -> None:
-    lines = summary_lines(everything(), width)
-    table = lines[: lines.index("")]
-    end = table[0].index("verdict")
-    assert all(line[end - 2 : end] == "  " and line[end] != " " for line in table)
+    rows = [row for row in table(everything(), width) if "%" in row or "change" in row]
+    end = rows[0].index("change") + len("change")
+    assert all(row[end - 1] in "%–e" and row[end : end + 1] in ("", " ") for row in rows)
+
+
+def test_where_room_is_scarce_a_file_is_said_once_for_the_tests_that_follow() -> None:
+    rows = table(everything(), 80)
+    assert rows[1] == "test_perf.py"
+    assert rows[2].startswith("test_passes ")
+    assert sum("test_perf.py" in row for row in rows) == 1
+    assert sum("::" in row for row in table(everything(), 400)) == len(everything())
 
 
 @pytest.mark.parametrize(
     ("changes", "verdict"),
     [
-        ({"judgements": ()}, "measured"),
-        ({"judgements": (WITHIN,)}, "pass"),
-        ({"judgements": (WITHIN, OPEN)}, "undecided"),
-        ({"judgements": (BEYOND,), "passed": False}, "FAIL"),
-        ({"judgements": (), "passed": False}, "FAIL"),
-        ({"judgements": (OPEN,), "passed": False}, "FAIL"),
-        ({"judgements": (), "passed": False, "interrupted": True}, "interrupted"),
+        ({"judgements": ()}, "· measured"),
+        ({"judgements": (WITHIN,)}, "✓ pass"),
+        ({"judgements": (WITHIN, OPEN)}, "? undecided"),
+        ({"judgements": (BEYOND,), "passed": False}, "✗ FAIL"),
+        ({"judgements": (), "passed": False}, "✗ FAIL"),
+        ({"judgements": (OPEN,), "passed": False}, "✗ FAIL"),
+        ({"judgements": (), "passed": False, "interrupted": True}, "! interrupted"),
     ],
 )
 def test_a_row_of_the_summary_ends_with_its_verdict(changes: dict[str, object], verdict: str) -> None:
-    assert summary_lines([result(**changes)], 160)[1].split()[-1] == verdict  # type: ignore[arg-type]
+    one = result(**changes)  # type: ignore[arg-type]
+    assert summary([one], 160)[1].endswith(f"  {verdict}")
+    sign, word = verdict.split()
+    narrow = table([one], 80)
+    assert narrow[2].endswith(f" {sign} {word[0].upper()}")
+    assert narrow[3:] == ([] if word == "pass" else [f"{word[0].upper()} {word}"])
+
+
+def test_verdicts_are_told_apart_without_colour() -> None:
+    found = {verdict_of(one) for one in everything()}
+    assert len({verdict.sign for verdict in found}) == len({verdict.letter for verdict in found}) == len(found) == 5
 
 
 def test_a_summary_of_good_results_has_nothing_below_its_table() -> None:
-    assert len(summary_lines([result(judgements=(SAME,)), result(judgements=(WITHIN,))], 160)) == 3
+    assert len(summary([result(judgements=(SAME,)), result(judgements=(WITHIN,))], 160)) == 3
 
 
 @pytest.mark.parametrize(
@@ -118,15 +193,15 @@ def test_a_summary_of_good_results_has_nothing_below_its_table() -> None:
     ],
 )
 def test_tests_without_a_baseline_are_counted_in_one_line(count: int, line: str) -> None:
-    lines = summary_lines([result(baseline_note="no baseline")] * count + [result()], 160)
+    lines = summary([result(baseline_note="no baseline")] * count + [result()], 160)
     assert lines[-1] == line
 
 
 def test_only_rtm_stands_in_the_column_of_the_change() -> None:
     of_throughput = judgement(Outcome.PASS, "throughput", change=(0.3, 0.2, 0.4))
     of_rtm = judgement(Outcome.PASS, "rtm", change=(-0.05, -0.07, -0.03))
-    assert "-5.0 %" in summary_lines([result(judgements=(of_throughput, of_rtm))], 160)[1]
-    assert "30.0 %" not in summary_lines([result(judgements=(of_throughput,))], 160)[1]
+    assert "-5.0 %" in summary([result(judgements=(of_throughput, of_rtm))], 160)[1]
+    assert "30.0 %" not in summary([result(judgements=(of_throughput,))], 160)[1]
 
 
 @pytest.mark.parametrize(
@@ -144,18 +219,18 @@ def test_a_test_that_is_surely_better_than_its_tolerance_is_offered_to_be_record
     high: float, tolerance: float, changes: dict[str, object], said: bool
 ) -> None:
     better = judgement(Outcome.PASS, change=(-0.3, -0.4, high))
-    text = "\n".join(summary_lines([result(judgements=(better,), tolerance=tolerance, **changes)], 160))
+    text = "\n".join(summary([result(judgements=(better,), tolerance=tolerance, **changes)], 160))
     assert ("record it to keep it: --perf-baseline update" in text) is said
 
 
 def test_what_is_better_than_something_else_is_not_offered_to_be_recorded() -> None:
     faster = judgement(Outcome.PASS, against="limit", change=(-0.3, -0.4, -0.2))
-    assert "record it" not in "\n".join(summary_lines([result(judgements=(faster,))], 160))
+    assert "record it" not in "\n".join(summary([result(judgements=(faster,))], 160))
 
 
 def test_a_comparison_with_another_machine_s_baseline_is_said() -> None:
     note = "baseline of Abacus 3000, its times × 1.30 by calibration, at twice the tolerance"
-    assert summary_lines([result(baseline_note=note, judgements=(SAME,))], 160)[-1] == f"  {note}"
+    assert summary([result(baseline_note=note, judgements=(SAME,))], 160)[-1] == f"  {note}"
 
 
 def entry(**metrics: float) -> Entry:
@@ -211,21 +286,22 @@ def test_entries_without_a_test_are_counted_and_named(entries: dict[str, int], l
     assert rest == lines[1:]
 
 
-@pytest.mark.parametrize(
-    ("progress", "text"),
-    [
-        (Progress(1_500_000_000, 1234, 4 * MS), "test_digits[single]: launch 2, 1.5 s, 1,234 requests, RTM 4.00 ms"),
-        (Progress(250_000_000, 0, None), "test_digits[single]: launch 2, 0.2 s, 0 requests"),
-    ],
-)
-def test_the_live_line_says_how_far_the_measurement_is(progress: Progress, text: str) -> None:
-    assert live_text("tests/test_perf.py::test_digits[single]", 2, progress) == text
-
-
 FAILURES = {
     "limit": ((BEYOND,), {}),
-    "regression": ((SLOWER, LESS), {"failed_requests": {"500": 1200, "-1": 3}, "requests": 74_060}),
-    "undecided": ((OPEN,), {"launch_count": 1, "blocks": 1, "requests": 1}),
+    "regression": (
+        (SLOWER, LESS),
+        {
+            "failed_requests": {"500": 1200, "-1": 3},
+            "requests": 74_060,
+            "reference": counterpart(),
+            "noise": ("another process used 40 % of the machine", "the clock of a core fell to 60 %"),
+        },
+    ),
+    "revision": ((replace(SLOWER, against="revision"),), {"reference": counterpart(kind="revision")}),
+    "undecided": (
+        (OPEN,),
+        {"launch_count": 1, "blocks": 1, "requests": 1, "latency": None, "load_over_time": (), "location": None},
+    ),
 }
 
 
@@ -236,10 +312,11 @@ def test_a_failure_says_on_what_it_stands_and_what_to_do(name: str) -> None:
     text = failure_text(judgements, failed)
     check_golden(f"failure-{name}.txt", text + "\n")
     assert text.splitlines()[0] == judgements[0].reason
+    assert all(width_of(line) <= 76 for line in text.splitlines()[len(judgements) : -1])
 
 
 def test_a_failure_does_not_repeat_the_metric_that_it_is_about() -> None:
-    beside = next(line for line in failure_text((BEYOND,), result()).splitlines() if "beside" in line)
+    _, _, beside = failure_text((BEYOND,), result()).partition("beside")
     assert "RTM" not in beside
     assert "p95 latency 9.87 ms" in beside
 
@@ -247,8 +324,7 @@ def test_a_failure_does_not_repeat_the_metric_that_it_is_about() -> None:
 @pytest.mark.parametrize("judged", [(SLOWER,), (OPEN,)], ids=["slower", "undecided"])
 def test_the_command_of_a_failure_can_be_pasted_into_a_shell(judged: tuple[Judgement, ...]) -> None:
     test = "test_perf.py::test_digits[it's $HOME]"
-    line = failure_text(judged, result(test)).splitlines()[-1]
-    command = shlex.split(line[line.index("pytest ") :])
+    command = shlex.split(failure_text(judged, result(test)).splitlines()[-1])
     assert command[:2] == ["pytest", test]
 
 

@@ -34,7 +34,7 @@ def test_the_controller_shows_every_result_once(tmp_path: Path, arguments: tuple
     run = Project().with_tests(TESTS).run(tmp_path, "-W", "ignore", "--perf-json", "out.json", *arguments)
     assert run.outcomes == {"passed": 2, "failed": 1}
     assert run.table == {
-        "test_patterns[replicated]": "pass",
+        "test_patterns": "pass",
         "test_fails": "FAIL",
     }
     assert run.out.count(" performance ---") == 1

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.catalog import METRICS
 from pytest_mlpatterns.load.job import describe_failures
 from pytest_mlpatterns.records import Estimate, Outcome
+from pytest_mlpatterns.reports.lines import width_of
+from pytest_mlpatterns.reports.picture import latency_picture, load_picture
 from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate
 
 if TYPE_CHECKING:
@@ -15,10 +18,13 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.insight import LayerStats
     from pytest_mlpatterns.records import Capacity, Judgement
-    from pytest_mlpatterns.result import TestResult
+    from pytest_mlpatterns.result import Location, TestResult
 
 __all__ = ["describe_capacity", "describe_layer", "failure_text"]
 
+_WIDTH = 64
+"""Of what stands behind a label: with it, and what pytest writes before it, 80 columns."""
+_LABEL = 10
 _BESIDE = ("rtm", "p95", "throughput", "error_rate", "asl", "cpu_per_request", "peak_memory")
 
 
@@ -86,34 +92,71 @@ def failure_text(judgements: Sequence[Judgement], result: TestResult) -> str:
     setup = result.setup
     failed = sum(result.failed_requests.values())
     kinds = describe_failures({int(code): count for code, count in result.failed_requests.items()})
-    lines = [judgement.reason for judgement in judgements]
-    lines += [
-        f"  test      {result.test}",
-        f"  set-up    pattern {setup.pattern}, load {setup.load}, wire {setup.wire}",
-        f"  evidence  {_count(result.launch_count, 'launch', 'launches')}, {_count(result.blocks, 'block')}, "
-        f"{_count(result.requests, 'request')}, {failed:,} failed{f' ({kinds})' if kinds else ''}, "
+    evidence = [
+        _count(result.launch_count, "launch", "launches"),
+        _count(result.blocks, "block"),
+        _count(result.requests, "request"),
+        f"{failed:,} failed{f' ({kinds})' if kinds else ''}",
         f"{result.seconds_spent:.1f} s",
-        f"  beside    {_beside(result, {judgement.metric for judgement in judgements})}",
-        f"  next      {_next_step(judgements, result)}",
+    ]
+    lines = [
+        *(judgement.reason for judgement in judgements),
+        *_fact("test", [result.test]),
+        *_fact("set-up", [f"pattern {setup.pattern}", f"load {setup.load}", f"wire {setup.wire}"]),
+        *(_fact("against", [result.reference.name]) if result.reference is not None else ()),
+        *_fact("evidence", evidence),
+        *_fact("beside", _beside(result, {judgement.metric for judgement in judgements})),
+        *_labelled("noise", [part for text in result.noise for part in wrap(text, _WIDTH)]),
+        *_labelled("latency", latency_picture(result)),
+        *_labelled("load", load_picture(result)),
+        *_labelled("next", _next_step(judgements, result)),
     ]
     return "\n".join(lines)
 
 
-def _beside(result: TestResult, shown: set[str]) -> str:
-    return ", ".join(
+def _fact(label: str, parts: Sequence[str]) -> list[str]:
+    """A labelled line of some parts, which goes on below where it gets too long; nothing where there are none."""
+    lines: list[str] = []
+    for number, part in enumerate(parts):
+        said = part if number == len(parts) - 1 else f"{part},"
+        if lines and width_of(lines[-1]) + width_of(said) < _WIDTH:
+            lines[-1] += f" {said}"
+        else:
+            lines.append(said)
+    return _labelled(label, lines)
+
+
+def _labelled(label: str, lines: Sequence[str]) -> list[str]:
+    """Lines behind a label."""
+    return [f"  {'' if number else label:<{_LABEL}}{text}".rstrip() for number, text in enumerate(lines)]
+
+
+def _beside(result: TestResult, shown: set[str]) -> list[str]:
+    return [
         f"{METRICS[name].label} {METRICS[name].show(Estimate(*result.metrics[name]).value)}"
         for name in _BESIDE
         if name in result.metrics and name not in shown
-    )
+    ]
 
 
-def _next_step(judgements: Sequence[Judgement], result: TestResult) -> str:
+def _next_step(judgements: Sequence[Judgement], result: TestResult) -> list[str]:
+    """What to do; a command stands on a line of its own, so that it can be copied."""
     test = shlex.quote(result.test)
     if any(judgement.outcome is Outcome.INCONCLUSIVE for judgement in judgements):
-        return f"measure longer: pytest {test} --perf-budget 120s --perf-duration 10s"
+        return ["measure longer:", f"pytest {test} --perf-budget 120s --perf-duration 10s"]
     if any(judgement.against == "baseline" for judgement in judgements):
-        return f"find the slower change; if it is meant, accept it: pytest {test} --perf-baseline update"
-    return f"find what is slow; if the limit is too tight, change it in the test: {result.test.partition('::')[0]}"
+        return ["find the slower change; if it is meant, accept it:", f"pytest {test} --perf-baseline update"]
+    if any(judgement.against == "revision" for judgement in judgements):
+        return [
+            "find the slower change since then; if it is meant to cost that,",
+            "give the model another perf_version",
+        ]
+    where = result.test.partition("::")[0] if result.location is None else _place(result.location)
+    return ["find what is slow; if the limit is too tight, change it:", where]
+
+
+def _place(location: Location) -> str:
+    return f"{location.file}:{location.line}"
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

@@ -1,99 +1,176 @@
-"""The terminal summary: one row per perf test, then what needs words. Takes results, returns lines."""
+"""The terminal summary: one row per perf test, then what needs words. Takes results, returns lines.
+
+What the live line says is here too; what a baseline update wrote is in :mod:`pytest_mlpatterns.reports.recorded`.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.catalog import METRICS, metric_named
+from pytest_mlpatterns.catalog import METRICS
 from pytest_mlpatterns.records import Outcome
-from pytest_mlpatterns.statistics import estimate
-from pytest_mlpatterns.units import format_duration, format_percent
+from pytest_mlpatterns.reports.lines import Line, Span, Style, cut, line, padded, width_of
+from pytest_mlpatterns.result import State
+from pytest_mlpatterns.units import format_duration, format_percent, format_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.baseline import Entry, Update
-    from pytest_mlpatterns.load.job import Progress
     from pytest_mlpatterns.result import TestResult
 
-__all__ = ["gone_lines", "live_text", "summary_lines", "update_lines"]
+__all__ = ["Verdict", "summary_lines", "verdict_of"]
 
-_HEADINGS = ("test", "RTM", "±", "p95", "req/s", "ASL", "change", "verdict")
-_MIN_TEST_WIDTH = 16
-_MOST_GONE = 10
 _NO_BASELINE = "no baseline"
-_WRITTEN = ("rtm", "throughput")
+_WIDE = 100
+"""From so many columns on verdicts are words."""
+_MIN_TEST, _MIN_PATTERN = 8, 6
+_SHOWN_PERCENTS = (50, 75, 90, 95, 99, 99.9)
 
 
-def summary_lines(results: Sequence[TestResult], width: int) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How the outcome of a test is shown: by a sign and a word, its first letter where room is scarce, and a colour."""
+
+    sign: str
+    word: str
+    style: Style
+
+    @property
+    def letter(self) -> str:
+        """The first letter of the word."""
+        return self.word[0].upper()
+
+
+_PASS = Verdict("✓", "pass", Style.GOOD)
+_MEASURED = Verdict("·", "measured", Style.PLAIN)
+_VERDICTS = {
+    State.PASSED: _PASS,
+    State.FAILED: Verdict("✗", "FAIL", Style.BAD),
+    State.UNDECIDED: Verdict("?", "undecided", Style.OPEN),
+    State.INTERRUPTED: Verdict("!", "interrupted", Style.OPEN),
+}
+
+
+def verdict_of(result: TestResult) -> Verdict:
+    """How the outcome of a test is shown; one that passed without any verdict was only measured."""
+    verdict = _VERDICTS[result.outcome]
+    return _MEASURED if verdict is _PASS and not result.judgements else verdict
+
+
+def summary_lines(results: Sequence[TestResult], width: int, *, verbose: bool = False) -> list[Line]:
     """A table of all results, and below it, by test, what needs words.
 
     Args:
-        results: in the order in which the tests ran.
-        width: of the terminal, in characters; ids are shortened from the left to fit.
+        results: in the order in which the tests ran, at least one.
+        width: of the terminal, in columns; tests are shortened from the left to fit, patterns from the right.
+        verbose: tell percentiles, the load generator's own figures and how steady the load was of every test.
     """
-    rows = [_row(result) for result in results]
-    widths = [max(len(row[column]) for row in [_HEADINGS, *rows]) for column in range(len(_HEADINGS))]
-    room = width - sum(widths[1:]) - 2 * (len(widths) - 1)
-    widths[0] = min(widths[0], max(room, _MIN_TEST_WIDTH))
-    lines = [_line(_HEADINGS, widths), *(_line(row, widths) for row in rows)]
+    lines = _table(results, width)
     if absent := _without_baseline(results):
-        lines += ["", absent]
+        lines += [(), line(absent)]
     for result in results:
-        said = [*_words(result)]
+        said = [*_words(result), *(_details(result) if verbose else ())]
         if said:
-            lines += ["", result.test, *(f"  {text}" for text in said)]
+            lines += [(), line(result.test, Style.STRONG), *(line(f"  {text}") for text in said)]
     return lines
 
 
-def update_lines(updates: Sequence[Update]) -> list[str]:
-    """What ``--perf-baseline update`` wrote: old → new for every test, and in a list of their own those that got worse.
+# --- the table -------------------------------------------------------------------------------------------------------
 
-    Args:
-        updates: at least one.
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One column of the table: its heading, what stands in it, and whether it stands right.
+
+    What stands left gives way where there is no room, but for the verdict.
     """
-    lines = [f"{update.test}: {_written(update)}" for update in updates]
-    worse = [f"  {update.test}: {judgement.reason}" for update in updates for judgement in update.worse]
-    return [*lines, *(["recorded although worse:", *worse] if worse else [])]
+
+    heading: str
+    cell: Callable[[TestResult], Span]
+    right: bool = True
 
 
-def gone_lines(entries: Mapping[str, int]) -> list[str]:
-    """The entries that belong to no test, and how they are removed.
-
-    Args:
-        entries: how many a test has, by the test's id; at least one.
-    """
-    count = sum(entries.values())
-    what = "1 entry of the baseline belongs" if count == 1 else f"{count} entries of the baseline belong"
-    shown = [f"  {test}" for test in entries][:_MOST_GONE]
-    more = [f"  and {len(entries) - _MOST_GONE} more tests"] if len(entries) > _MOST_GONE else []
-    return [f"{what} to no test; remove what is not needed: pytest --perf-baseline prune", *shown, *more]
-
-
-def live_text(test: str, launch: int, progress: Progress) -> str:
-    """The live line while a test measures: what, how long, RTM so far."""
-    rtm = "" if progress.median_ns is None else f", RTM {format_duration(progress.median_ns)}"
-    seconds = progress.elapsed_ns / 1e9
-    return f"{test.rpartition('::')[2]}: launch {launch}, {seconds:.1f} s, {progress.completed:,} requests{rtm}"
-
-
-def _row(result: TestResult) -> tuple[str, ...]:
-    return (
-        result.test,
-        _shown(result, "rtm"),
-        _spread(result, "rtm"),
-        _shown(result, "p95"),
-        _shown(result, "throughput").removesuffix(" req/s"),
-        _shown(result, "asl"),
-        _change(result),
-        _verdict(result),
-    )
+def _table(results: Sequence[TestResult], width: int) -> list[Line]:
+    wide = width >= _WIDE
+    whole = _Column("test", lambda result: Span(_group(result)), right=False)
+    short = _Column("test", lambda result: Span(_group(result).partition("::")[2]), right=False)
+    for test in (whole, short):
+        columns = [test, *_columns(results, wide=wide)]
+        rows = [[column.cell(result) for column in columns] for result in results]
+        natural = [
+            max(width_of(column.heading), *(width_of(row[place].text) for row in rows))
+            for place, column in enumerate(columns)
+        ]
+        if sum(natural) + 2 * (len(columns) - 1) <= width:
+            break
+    gap, widths = _fitted(natural, sum(1 for column in columns[:-1] if not column.right), width)
+    lines = [_row([Span(column.heading, Style.STRONG) for column in columns], columns, widths, gap)]
+    file = ""
+    for result, row in zip(results, rows, strict=True):
+        if test is short and file != (file := result.test.partition("::")[0]):  # said once for all that follow
+            lines.append(line(cut(file, width, left=True), Style.FAINT))
+        lines.append(_row(row, columns, widths, gap))
+    return lines if wide else [*lines, *_legend(results)]
 
 
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    test = cells[0] if len(cells[0]) <= widths[0] else "…" + cells[0][-(widths[0] - 1) :]
-    rest = [cell.rjust(width) for cell, width in zip(cells[1:-1], widths[1:-1], strict=True)]
-    return "  ".join([test.ljust(widths[0]), *rest, cells[-1]]).rstrip()
+def _columns(results: Sequence[TestResult], *, wide: bool) -> list[_Column]:
+    """The columns after the test's."""
+    names = [_Column("pattern", lambda result: Span(result.setup.pattern), right=False)]
+    if len({result.setup.wire for result in results}) > 1:
+        names.append(_Column("wire", lambda result: Span(result.setup.wire), right=False))
+    figures = [
+        _Column("RTM", lambda result: Span(_shown(result, "rtm"))),
+        _Column("±", lambda result: Span(_spread(result, "rtm"), Style.FAINT)),
+        _Column("p95", lambda result: Span(_shown(result, "p95"))),
+        _Column("req/s", lambda result: Span(_shown(result, "throughput").removesuffix(" req/s"))),
+    ]
+    if any(result.capacities for result in results):
+        figures.append(_Column("NMRT", lambda result: Span(_capacity(result))))
+    return [
+        *names,
+        *figures,
+        _Column("ASL", lambda result: Span(_shown(result, "asl"))),
+        _Column("change", _change),
+        _Column("verdict" if wide else "", lambda result: _verdict(result, wide=wide), right=False),
+    ]
+
+
+def _fitted(natural: Sequence[int], flexible: int, width: int) -> tuple[int, list[int]]:
+    """How wide the gaps and the columns are; the first few give way where there is not room for all."""
+    least = [min(natural[0], _MIN_TEST), *(min(one, _MIN_PATTERN) for one in natural[1:flexible])]
+    fixed = sum(natural[flexible:])
+    gaps = len(natural) - 1
+    gap = 2 if sum(least) + fixed + 2 * gaps <= width else 1
+    room = max(width - fixed - gap * gaps, sum(least))
+    widths = list(natural[:flexible])
+    for place in range(1, flexible):  # what tells tests of one name apart gets up to its share, the name the rest
+        others = sum(least[:place]) + sum(widths[place + 1 : flexible])
+        widths[place] = min(widths[place], max(room - max(others, room * 3 // 5), least[place]))
+    widths[0] = min(widths[0], max(room - sum(widths[1:]), least[0]))
+    return gap, [*widths, *natural[flexible:]]
+
+
+def _row(cells: Sequence[Span], columns: Sequence[_Column], widths: Sequence[int], gap: int) -> Line:
+    spans = []
+    for place, (cell, column, width) in enumerate(zip(cells, columns, widths, strict=True)):
+        text = padded(cut(cell.text, width, left=place == 0), width, right=column.right)
+        last = place == len(cells) - 1
+        spans.append(Span(text.rstrip() if last else text + " " * gap, cell.style))
+    return tuple(spans)
+
+
+def _legend(results: Sequence[TestResult]) -> list[Line]:
+    """What the letters mean, of those that are not a plain pass."""
+    found = dict.fromkeys(verdict for result in results if (verdict := verdict_of(result)) is not _PASS)
+    told = ", ".join(f"{verdict.letter} {verdict.word}" for verdict in found)
+    return [line(told, Style.FAINT)] if told else []
+
+
+def _group(result: TestResult) -> str:
+    return result.group or result.test
 
 
 def _shown(result: TestResult, name: str) -> str:
@@ -107,50 +184,30 @@ def _spread(result: TestResult, name: str) -> str:
     return format_percent((high - low) / (2 * value)) if value else "–"
 
 
-def _written(update: Update) -> str:
-    """What was written of one test."""
-    then, now = update.before, update.after
-    names = [name for name in _WRITTEN if name in now.metrics]
-    names += [name for name in now.metrics if name.startswith("nmrt")]
-    if then is None or update.differences:
-        how = "new" if then is None else f"measured anew ({'; '.join(update.differences)})"
-        return ", ".join([how, *(f"{metric_named(name).label} {_recorded(now, name)}" for name in names)])
-    changes = [
-        f"{metric_named(name).label} {_recorded(then, name)} → {_recorded(now, name)}{_percent(then, now, name)}"
-        for name in names
-        if name in then.metrics
-    ]
-    return ", ".join(changes) or "recorded"
+def _capacity(result: TestResult) -> str:
+    """NMRT, alone or under the objective that was asked for first; a bound where no search came to its end."""
+    found = [name for name in result.metrics if name == "nmrt" or name.startswith("nmrt(")]
+    if found:
+        return format_rate(result.metrics[found[0]][0]).removesuffix(" req/s")
+    bounds = [capacity.nmrt.value for capacity in result.capacities]
+    return f"≥{format_rate(max(bounds)).removesuffix(' req/s')}" if bounds else "–"
 
 
-def _recorded(entry: Entry, name: str) -> str:
-    return metric_named(name).show(_value(entry, name))
-
-
-def _percent(then: Entry, now: Entry, name: str) -> str:
-    before = _value(then, name)
-    return f" ({format_percent(_value(now, name) / before - 1, signed=True)})" if before else ""
-
-
-def _value(entry: Entry, name: str) -> float:
-    return estimate(entry.metrics[name], metric_named(name).launch_sd).value
-
-
-def _change(result: TestResult) -> str:
+def _change(result: TestResult) -> Span:
     for judgement in result.judgements:
         if judgement.metric == "rtm" and judgement.change is not None:
-            return format_percent(judgement.change.value, signed=True)
-    return "–"
+            better = judgement.change.high < -result.tolerance
+            style = Style.BAD if judgement.outcome is Outcome.FAIL else Style.GOOD if better else Style.PLAIN
+            return Span(format_percent(judgement.change.value, signed=True), style)
+    return Span("–")
 
 
-def _verdict(result: TestResult) -> str:
-    if result.interrupted:
-        return "interrupted"
-    if not result.passed:
-        return "FAIL"
-    if any(judgement.outcome is Outcome.INCONCLUSIVE for judgement in result.judgements):
-        return "undecided"
-    return "pass" if result.judgements else "measured"
+def _verdict(result: TestResult, *, wide: bool) -> Span:
+    verdict = verdict_of(result)
+    return Span(f"{verdict.sign} {verdict.word if wide else verdict.letter}", verdict.style)
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
 
 
 def _words(result: TestResult) -> list[str]:
@@ -173,3 +230,51 @@ def _without_baseline(results: Sequence[TestResult]) -> str:
         return ""
     tests = "1 test has" if absent == 1 else f"{absent} tests have"
     return f"{tests} no baseline on this machine; record it: pytest --perf-baseline update"
+
+
+def _details(result: TestResult) -> list[str]:
+    """What ``-v`` adds: the distribution in figures, the load generator's own, and how the load became steady."""
+    parts = [("latency", _percentiles(result)), ("generator", _generator(result)), ("warm-up", _warmups(result))]
+    if result.reference is not None:
+        parts.append(("against", result.reference.name))
+    return [f"{label:<10}{text}" for label, text in parts if text]
+
+
+def _percentiles(result: TestResult) -> str:
+    if result.latency is None:
+        return ""
+    told = dict(result.latency.percentiles)
+    shown = [f"p{percent:g} {format_duration(told[percent])}" for percent in _SHOWN_PERCENTS if percent in told]
+    return ", ".join([*shown, f"slowest {format_duration(result.latency.percentiles[-1][1])}"])
+
+
+def _generator(result: TestResult) -> str:
+    """The generator's figures, of those that are known."""
+    found = result.generator
+    parts = []
+    if isinstance(cpu := found.get("cpu_ns_per_request"), float):
+        parts.append(f"{format_duration(cpu)} of CPU a request")
+    if isinstance(share := found.get("core_share"), float):
+        parts.append(f"{format_percent(share)} of a core")
+    if isinstance(ceiling := found.get("ceiling_rps"), float):
+        parts.append(f"reaches {format_rate(ceiling)} here against a server that does nothing")
+    if isinstance(lag := found.get("send_lag_p99_ns"), float) and lag > 0:
+        parts.append(f"99 % sent at most {format_duration(lag)} late")
+    if isinstance(connections := found.get("connections"), int | float):
+        parts.append(f"{connections:.0f} connections")
+    return ", ".join(parts)
+
+
+def _warmups(result: TestResult) -> str:
+    """How long the warm-ups took, and whether the data ended them."""
+    if not result.warmups:
+        return ""
+    count = Counter(warmup.steady for warmup in result.warmups)
+    ended = {True: "steady", False: "not steady at the time limit", None: "of a fixed time"}
+    how = ", ".join(
+        f"{number} {ended[steady]}" if len(count) > 1 else ended[steady] for steady, number in count.items()
+    )
+    launches = "1 launch" if len(result.warmups) == 1 else f"{len(result.warmups)} launches"
+    mean_ns = fmean(warmup.duration_ns for warmup in result.warmups)
+    requests = fmean(warmup.requests for warmup in result.warmups)
+    return f"{how}; {launches}, {format_duration(mean_ns)} and {requests:,.0f} requests each before the window"

@@ -1,0 +1,72 @@
+"""What a run did with the baseline file, in words: what an update wrote, and which entries belong to no test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.catalog import metric_named
+from pytest_mlpatterns.statistics import estimate
+from pytest_mlpatterns.units import format_percent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_mlpatterns.baseline import Entry, Update
+
+__all__ = ["gone_lines", "update_lines"]
+
+_MOST_GONE = 10
+_WRITTEN = ("rtm", "throughput")
+
+
+def update_lines(updates: Sequence[Update]) -> list[str]:
+    """What ``--perf-baseline update`` wrote: old → new for every test, and in a list of their own those that got worse.
+
+    Args:
+        updates: at least one.
+    """
+    lines = [f"{update.test}: {_written(update)}" for update in updates]
+    worse = [f"  {update.test}: {judgement.reason}" for update in updates for judgement in update.worse]
+    return [*lines, *(["recorded although worse:", *worse] if worse else [])]
+
+
+def gone_lines(entries: Mapping[str, int]) -> list[str]:
+    """The entries that belong to no test, and how they are removed.
+
+    Args:
+        entries: how many a test has, by the test's id; at least one.
+    """
+    count = sum(entries.values())
+    what = "1 entry of the baseline belongs" if count == 1 else f"{count} entries of the baseline belong"
+    shown = [f"  {test}" for test in entries][:_MOST_GONE]
+    more = [f"  and {len(entries) - _MOST_GONE} more tests"] if len(entries) > _MOST_GONE else []
+    return [f"{what} to no test; remove what is not needed: pytest --perf-baseline prune", *shown, *more]
+
+
+def _written(update: Update) -> str:
+    """What was written of one test."""
+    then, now = update.before, update.after
+    names = [name for name in _WRITTEN if name in now.metrics]
+    names += [name for name in now.metrics if name.startswith("nmrt")]
+    if then is None or update.differences:
+        how = "new" if then is None else f"measured anew ({'; '.join(update.differences)})"
+        return ", ".join([how, *(f"{metric_named(name).label} {_recorded(now, name)}" for name in names)])
+    changes = [
+        f"{metric_named(name).label} {_recorded(then, name)} → {_recorded(now, name)}{_percent(then, now, name)}"
+        for name in names
+        if name in then.metrics
+    ]
+    return ", ".join(changes) or "recorded"
+
+
+def _recorded(entry: Entry, name: str) -> str:
+    return metric_named(name).show(_value(entry, name))
+
+
+def _percent(then: Entry, now: Entry, name: str) -> str:
+    before = _value(then, name)
+    return f" ({format_percent(_value(now, name) / before - 1, signed=True)})" if before else ""
+
+
+def _value(entry: Entry, name: str) -> float:
+    return estimate(entry.metrics[name], metric_named(name).launch_sd).value
