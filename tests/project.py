@@ -50,7 +50,8 @@ def perf_payload():
 OPTIONS = tuple(f"-pno:{name}" for name in ("perf", "benchmark", "hypothesispytest", "anyio", "pytest_cov", "locust"))
 """Plugins that may be installed beside ours and clash with it, warn under pytest-xdist, or cost time."""
 
-_TIMEOUT_S = 60
+_TIMEOUT_S = 300
+"""What takes longer hangs, however busy the machine is."""
 _WIDTH = "160"
 _HEADING = re.compile(r"^_{3,} (?P<test>.+?) _{3,}$")
 _END = re.compile(r"^(=+ .+ =+|-+ performance -+)$")

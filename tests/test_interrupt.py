@@ -52,7 +52,8 @@ PROJECT = PROJECT.with_file(
 )
 FILE = "perf-baseline.json"
 OLD = '{"format": "pytest-mlpatterns-baseline", "version": 1, "tests": {}}\n'
-DEADLINE_S = 30
+DEADLINE_S = 120
+"""What takes longer hangs, however busy the machine is."""
 
 
 @contextmanager
@@ -89,7 +90,7 @@ def test_ctrl_c_keeps_what_was_measured_and_ends_every_process(tmp_path: Path) -
         assert len(family) >= 2  # the deployment and the load generator
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=DEADLINE_S)
-        _, alive = psutil.wait_procs(family, timeout=10)
+        _, alive = psutil.wait_procs(family, timeout=DEADLINE_S)
     assert alive == []
     run = Run(process.returncode, out, err, tmp_path)
     assert run.exit_code == pytest.ExitCode.INTERRUPTED
@@ -109,7 +110,7 @@ def test_ctrl_c_ends_every_process_of_a_distributed_run(tmp_path: Path) -> None:
         assert len(family) >= 4  # two workers, one deployment, one load generator
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=DEADLINE_S)
-        _, alive = psutil.wait_procs(family, timeout=10)
+        _, alive = psutil.wait_procs(family, timeout=DEADLINE_S)
     assert alive == []
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert "INTERNALERROR" not in out + err
@@ -122,7 +123,7 @@ def test_no_process_outlives_pytest_however_it_ends(tmp_path: Path, workers: str
     with _under_load(tmp_path, "-k", "long", "-n", workers) as (process, family):
         process.send_signal(how)
         process.wait(timeout=DEADLINE_S)
-        gone, alive = psutil.wait_procs(family, timeout=10)
+        gone, alive = psutil.wait_procs(family, timeout=DEADLINE_S)
     assert alive == []
     assert len(gone) == len(family) >= 2
     assert (tmp_path / FILE).read_text(encoding="utf-8") == OLD

@@ -291,7 +291,7 @@ class TestTurns:
             (found,) = measured(pairing)
         assert found.rtm.value > 0
         assert found.second.rtm_ns >= 150 * MS
-        assert found.throughput.value == pytest.approx(0, abs=0.4)
+        assert found.first.requests == pytest.approx(found.second.requests, abs=2 * found.pairs)  # one at either edge
         assert found.cpu_per_request is None
         assert found.first.cpu_ns_per_request is None
 
@@ -403,10 +403,9 @@ class TestWhatDoesNotCount:
     def test_a_failure_now_and_then_is_counted(self, generator: Generator) -> None:
         with ScriptedServer(after(0.002)) as one, ScriptedServer(failing_every(40)) as other:
             sides = scripted(one, [], "A"), scripted(other, [], "B")
-            (found,) = measured(Pairing(*sides, generator, silent, SHORT))
+            (found,) = measured(Pairing(*sides, generator, silent, replace(SHORT, block_ns=400 * MS)))
         assert found.first.failed == 0
-        assert found.second.failed >= 1
-        assert found.second.requests >= 30 * found.second.failed
+        assert 1 <= found.second.failed <= len(other.requests) // 40
 
     def test_a_side_that_fails_after_much_that_was_good_is_told(self, generator: Generator) -> None:
         def script(request: Request) -> Iterable[Step]:
@@ -455,12 +454,12 @@ class TestWhatDoesNotCount:
 
     def test_a_block_in_which_it_was_the_limit_is_measured_again(self, tmp_path: Path) -> None:
         class Busy(Recording):
-            """The limit in its third job, the first block."""
+            """The limit in its third job, the first block, and in no other, however busy the machine is."""
 
             def run(self, job: Job, **how: Any) -> Recorded:
                 recorded = super().run(job, **how)
-                busy = replace(recorded.generator, cpu_ns=2 * recorded.generator.wall_ns)
-                return replace(recorded, generator=busy) if len(self.jobs) == 3 else recorded
+                cpu_ns = 2 * recorded.generator.wall_ns if len(self.jobs) == 3 else 0
+                return replace(recorded, generator=replace(recorded.generator, cpu_ns=cpu_ns))
 
         generator = Busy(tmp_path / "generator.log")
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
