@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["Figure", "Histogram", "LayerStats", "PatternStats", "figures_of", "merged_layers"]
+__all__ = ["Figure", "Histogram", "LayerStats", "PatternStats", "figures_of", "merged_layers", "straggler_shares"]
 
 Histogram = dict[int, int]
 """How often each value was seen; times are rounded to their seven leading bits (0.8 %)."""
@@ -150,6 +150,13 @@ def merged_layers(parts: Iterable[LayerStats]) -> tuple[LayerStats, ...]:
         )
         for (place, layer), same in sorted(found.items())
     )
+
+
+def straggler_shares(layer: LayerStats) -> dict[str, float]:
+    """How often each model of an ensemble was the last to answer, a share by its name; empty for other layers."""
+    names = [spread.partition(":")[2] for spread in layer.spreads if spread.startswith("model:")]
+    total = sum(layer.counters.get(f"last:{name}", 0) for name in names)
+    return {name: layer.counters.get(f"last:{name}", 0) / total for name in names} if total else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import numpy as np
 from pytest_mlpatterns.blocks import LaunchBlocks
 from pytest_mlpatterns.catalog import METRICS, Metric, percentile_metric
 from pytest_mlpatterns.errors import UncountableResultError
+from pytest_mlpatterns.insight import straggler_shares
 from pytest_mlpatterns.records import Estimate, LaunchValue
 from pytest_mlpatterns.statistics import estimate, min_samples, wilson_interval
 from pytest_mlpatterns.units import format_duration, format_percent, format_rate
@@ -194,6 +195,11 @@ class Metrics:
         """The stage that takes longest; for an ensemble the slowest model; None without stages."""
         times = self.stage_ns
         return max(times, key=times.__getitem__) if times else None
+
+    @property
+    def straggler_share(self) -> dict[str, float]:
+        """How often each model of an ensemble was the last to answer, a share by its name, over the last launch."""
+        return {name: share for layer in self.layers for name, share in straggler_shares(layer).items()}
 
     @cached_property
     def generator(self) -> GeneratorMetrics:

@@ -259,6 +259,15 @@ def test_without_stages_there_is_no_bottleneck() -> None:
     metrics = Metrics((noisy_launch(1),))
     assert metrics.stage_ns == {}
     assert metrics.bottleneck is None
+    assert metrics.straggler_share == {}
+
+
+def test_an_ensemble_tells_how_often_each_model_was_the_last() -> None:
+    spreads = {f"model:{name}": {MS: 4} for name in ("quick", "slow", "never")}
+    layer = LayerStats(3, "ensemble", {"last:slow": 3, "last:quick": 1}, spreads)
+    pipeline = LayerStats(4, "pipeline", {}, {"stage:shift": {MS: 4}})
+    knowing = launch(samples(DUE, MS), stats=PatternStats(layers=(*LAYERS, layer, pipeline)))
+    assert Metrics((knowing,)).straggler_share == {"quick": 0.25, "slow": 0.75, "never": 0.0}
 
 
 def test_nmrt_is_pooled_over_the_searches_without_an_objective() -> None:

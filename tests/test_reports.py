@@ -373,8 +373,8 @@ def test_a_capacity_search_is_told_in_one_line(at_least: bool, objective: str | 
             "pipeline: shift 2.00 µs, model 5.00 ms",
         ),
         (
-            LayerStats(0, "ensemble", {"last:a": 1}, {"model:a": {MS: 1}, "model:b": {2 * MS: 1}}),
-            "ensemble: a 1.00 ms, b 2.00 ms",
+            LayerStats(0, "ensemble", {"last:b": 3, "last:a": 1}, {"model:a": {MS: 4}, "model:b": {2 * MS: 4}}),
+            "ensemble: a 1.00 ms (last in 25.0 %), b 2.00 ms (last in 75.0 %)",
         ),
         (
             LayerStats(1, "queued", {"observed_ns": S, "rejected": 1234, "lost": 0, "redelivered": 2}, {}),

@@ -7,6 +7,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.catalog import METRICS
+from pytest_mlpatterns.insight import straggler_shares
 from pytest_mlpatterns.load.job import describe_failures
 from pytest_mlpatterns.records import Estimate, Outcome
 from pytest_mlpatterns.reports.lines import width_of
@@ -39,10 +40,11 @@ def describe_capacity(capacity: Capacity) -> str:
 def describe_layer(layer: LayerStats) -> str:
     """What a pattern's layer knows of itself in one line; empty where it saw nothing."""
     counts = layer.counters
+    last = straggler_shares(layer)
     times = [
-        f"{name.partition(':')[2]} {format_duration(mean)}"
-        for name in layer.spreads
-        if ":" in name and (mean := layer.mean(name)) is not None
+        f"{member} {format_duration(mean)}{f' (last in {format_percent(last[member])})' if member in last else ''}"
+        for kind, _, member in (name.partition(":") for name in layer.spreads)
+        if member and (mean := layer.mean(f"{kind}:{member}")) is not None
     ]
     parts: list[str] = []
     if layer.layer == "cached" and (asked := sum(counts.get(name, 0) for name in ("hits", "coalesced", "misses"))):
