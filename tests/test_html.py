@@ -19,15 +19,11 @@ from synthetic import ENVIRONMENT, LAYERS, SETUP, capacity, counterpart, judgeme
 from test_reports import check_golden
 
 from pytest_mlpatterns.records import Outcome, Setup
+from pytest_mlpatterns.reports.comparison import groups_section, overview_section, ranking_section
+from pytest_mlpatterns.reports.detail import details_section
+from pytest_mlpatterns.reports.elements import state_of
 from pytest_mlpatterns.reports.html import LIBRARIES, html_report
 from pytest_mlpatterns.reports.results import Results
-from pytest_mlpatterns.reports.sections import (
-    details_section,
-    groups_section,
-    overview_section,
-    ranking_section,
-    state_of,
-)
 
 
 class Reader(HTMLParser):
@@ -256,7 +252,7 @@ class TestOneTest:
 
 
 def test_without_a_ranking_there_is_no_section() -> None:
-    assert ranking_section(()) is None
+    assert ranking_section((), [result()]) is None
 
 
 def test_two_hundred_tests_make_a_page_of_a_sensible_size() -> None:

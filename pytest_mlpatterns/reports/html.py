@@ -14,14 +14,9 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.reports.comparison import groups_section, overview_section, ranking_section, tally
+from pytest_mlpatterns.reports.detail import details_section
 from pytest_mlpatterns.reports.markup import Markup, tag
-from pytest_mlpatterns.reports.sections import (
-    details_section,
-    groups_section,
-    overview_section,
-    ranking_section,
-    tally,
-)
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.reports.results import Results
@@ -52,7 +47,7 @@ def html_report(results: Results) -> str:
     )
     parts = [
         overview_section(results.results),
-        ranking_section(results.ranking),
+        ranking_section(results.ranking, results.results),
         groups_section(results.results),
         details_section(results.results),
     ]
@@ -69,12 +64,15 @@ def html_report(results: Results) -> str:
 
 def _header(results: Results) -> Markup:
     environment, mode = results.environment, results.baseline.get("mode")
+    references = (result.reference for result in results.results)
+    revisions = dict.fromkeys(one.name for one in references if one is not None and one.kind == "revision")
     versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
     facts = {
         "Measured": _when(results.date),
         "Commit": results.commit or "",
         "Machine": environment.machine,
-        "Baseline": f"--perf-baseline {mode}" if mode else "",
+        "Compared with": ", ".join(revisions),
+        "Baseline": f"--perf-baseline {mode}" if mode and not revisions else "",
         "Versions": versions,
     }
     switch = tag(

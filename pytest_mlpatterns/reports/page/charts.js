@@ -45,11 +45,12 @@ const charts = (() => {
     return 18 + 6.6 * longest;
   }
 
+  // Ticks are given as text: of a tickFormat Plot leaves out what it thinks too many on a log scale.
   function axes(x, y, xLabel) {
     return [
       Plot.gridY(y.ticks, { stroke: "var(--grid)", strokeOpacity: 1 }),
-      Plot.axisY(y.ticks, { tickFormat: y.tickFormat, tickSize: 0, label: null }),
-      Plot.axisX(x.ticks, { tickFormat: x.tickFormat, tickSize: 4, label: xLabel, labelArrow: "none", labelAnchor: "center", color: "var(--muted)" }),
+      Plot.axisY(y.ticks, { text: y.tickFormat, tickSize: 0, label: null }),
+      Plot.axisX(x.ticks, { text: x.tickFormat, tickSize: 4, label: xLabel, labelArrow: "none", labelAnchor: "center", color: "var(--muted)" }),
     ];
   }
 
@@ -213,7 +214,7 @@ const charts = (() => {
       y: { domain: [-0.5, rows.length - 0.5], reverse: true, axis: null },
       marks: [
         Plot.gridX(x.ticks, { stroke: "var(--grid)", strokeOpacity: 1 }),
-        Plot.axisX(x.ticks, { tickFormat: x.tickFormat, tickSize: 0, label: null }),
+        Plot.axisX(x.ticks, { text: x.tickFormat, tickSize: 0, label: null }),
         ...marks(rows, y),
         Plot.text(rows, { y, frameAnchor: "left", dx: -8, dy: -11, text: (row) => row[0], ...halo, lineWidth: (width - 130) / 12, textOverflow: "ellipsis", lineAnchor: "middle" }),
         Plot.text(rows, { y, frameAnchor: "right", dx: 16, dy: -11, text: figure, ...halo, fontVariant: "tabular-nums" }),

@@ -1,0 +1,89 @@
+"""A chart as a value: a table with a title, a sentence, and how it is to be drawn. Pure.
+
+A chart's table is all that the page needs to draw it, and what it shows to who cannot see or would rather read. It must
+not know HTML, nor how a chart looks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from pytest_mlpatterns.catalog import metric_named
+from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pytest_mlpatterns.catalog import Metric
+
+__all__ = ["Cell", "Chart", "Column", "Unit", "heading_of", "thinned", "unit_of"]
+
+Unit = Literal["duration", "rate", "ratio", "change", "size", "count", "percentile", "seconds", "text"]
+Cell = float | str | None
+_UNITS: Mapping[Callable[[float], str], Unit] = {
+    format_duration: "duration",
+    format_rate: "rate",
+    format_percent: "ratio",
+    format_size: "size",
+    format_count: "count",
+}
+_MOST_MOMENTS = 240
+"""Of a course over time; more than a chart has room for says nothing more."""
+_DIGITS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a chart's table; ``unit`` says how its numbers are printed."""
+
+    name: str
+    unit: Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One chart. ``marks`` are single values on its horizontal axis that it points out, by what they are."""
+
+    kind: str
+    title: str
+    summary: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    marks: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, numbers to five digits."""
+        return {
+            "kind": self.kind,
+            "columns": [[column.name, column.unit] for column in self.columns],
+            "rows": [[_brief(cell) for cell in row] for row in self.rows],
+            **({"marks": {name: _brief(value) for name, value in self.marks.items()}} if self.marks else {}),
+        }
+
+
+def heading_of(metric: Metric) -> str:
+    """Its label as a heading: ``Throughput``, but ``p95 latency``."""
+    return metric.label if metric.percentile else metric.label[0].upper() + metric.label[1:]
+
+
+def unit_of(metric: str) -> Unit:
+    """How a metric's numbers are printed."""
+    return _UNITS[metric_named(metric).show]
+
+
+def thinned(moments: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """At most so many moments as a chart has room for; of those left out the highest values stay."""
+    each = max(1, math.ceil(len(moments) / _MOST_MOMENTS))
+    parts = (moments[start : start + each] for start in range(0, len(moments), each))
+    return [(part[-1][0], *(max(values) for values in list(zip(*part, strict=True))[1:])) for part in parts]
+
+
+def _brief(cell: Cell) -> Cell | int:
+    if not isinstance(cell, float):
+        return cell
+    if not math.isfinite(cell):
+        return None
+    short = float(f"{cell:.{_DIGITS}g}")
+    return int(short) if short.is_integer() else short

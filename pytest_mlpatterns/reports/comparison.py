@@ -1,0 +1,246 @@
+"""What the HTML report tells across tests: the tally, the overview, the ranking, patterns side by side. Pure.
+
+Every part takes finished results and returns markup, or None where there is nothing to show.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.catalog import METRICS, metric_named
+from pytest_mlpatterns.reports.chart import Chart, Column
+from pytest_mlpatterns.reports.charts import interval_chart
+from pytest_mlpatterns.reports.elements import (
+    STATES,
+    breakable,
+    chart_figure,
+    shown_change,
+    state_mark,
+    state_of,
+    tone_of,
+)
+from pytest_mlpatterns.reports.markup import Markup, tag
+from pytest_mlpatterns.units import format_count, format_percent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_mlpatterns.records import Judgement
+    from pytest_mlpatterns.result import TestResult
+
+__all__ = ["groups_section", "overview_section", "ranking_section", "tally"]
+
+_OVERVIEW = ("rtm", "p95", "throughput", "nmrt", "asl")
+_OVERVIEW_LABELS = {"rtm": "RTM", "p95": "p95", "throughput": "Throughput", "nmrt": "NMRT", "asl": "ASL"}
+_SIDE_BY_SIDE = ("rtm", "p95", "throughput", "nmrt", "asl", "cpu_per_request", "peak_memory", "cold_start")
+_SCORE = (
+    "A score is the product of the shares of the best, each to the power of its weight: 1 is the best in everything. "
+    "Ranks and scores are at 95 % confidence."
+)
+_MOST_OPEN = 3
+"""So many groups are open from the start."""
+
+
+def tally(results: Sequence[TestResult]) -> Markup:
+    """How many tests came to what, the most urgent first."""
+    counts = Counter(map(state_of, results))
+    items = [tag("li", state_mark(state, f"{counts[state]} {state}")) for state in STATES if counts[state]]
+    return tag("ul", *items or [tag("li", "no perf test was measured")], class_="tally")
+
+
+def overview_section(results: Sequence[TestResult]) -> Markup | None:
+    """A table with a row per test, which can be searched, filtered and sorted."""
+    if not results:
+        return None
+    present = {state_of(result) for result in results}
+    filters = [
+        tag(
+            "label",
+            tag("input", type="checkbox", name="state", value=state, checked=True),
+            state_mark(state),
+        )
+        for state in STATES
+        if state in present
+    ]
+    shown = [name for name in _OVERVIEW if any(name in result.metrics for result in results)]
+    compared = any(_change(result) for result in results)
+    headings = [("Test", False), ("Verdict", False), *((_OVERVIEW_LABELS[name], True) for name in shown)]
+    headings += [("Change", True)] if compared else []
+    head = [
+        tag(
+            "th",
+            tag("button", heading, type="button"),
+            scope="col",
+            class_="number" if numbers else None,
+            data_numbers=numbers,
+        )
+        for heading, numbers in headings
+    ]
+    rows = [_overview_row(number, result, shown, compared) for number, result in enumerate(results)]
+    search = tag(
+        "input", id="search", type="search", placeholder="Search tests and patterns", aria_label="Search the tests"
+    )
+    table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows), id="overview-table")
+    return tag(
+        "section",
+        tag("h2", "Overview", id="overview"),
+        tag("div", search, *filters, tag("span", id="shown", class_="muted", aria_live="polite"), id="filters"),
+        tag("div", tag("div", table, class_="scroll"), class_="card"),
+        aria_labelledby="overview",
+    )
+
+
+def _overview_row(number: int, result: TestResult, shown: Sequence[str], compared: bool) -> Markup:
+    state = state_of(result)
+    cells = [
+        tag("td", tag("a", breakable(result.test), href=f"#test-{number}", class_="id"), data_value=result.test),
+        tag("td", state_mark(state), data_value=str(STATES.index(state))),
+        *(_number_cell(name, result) for name in shown),
+    ]
+    if compared:
+        change = _change(result)
+        cells.append(
+            tag(
+                "td",
+                "–" if change is None else tag("span", shown_change(change), class_=tone_of(change, result.tolerance)),
+                class_="number" if change else "number none",
+                data_value="" if change is None or change.change is None else f"{change.change.value:.6g}",
+                data_label="RTM change",
+            )
+        )
+    words = " ".join((result.test, state, result.setup.pattern, result.setup.load, result.setup.wire))
+    return tag("tr", *cells, data_state=state, data_test=f"test-{number}", data_words=words.lower())
+
+
+def _number_cell(name: str, result: TestResult) -> Markup:
+    known = name in result.metrics
+    value = result.metrics[name][0] if known else 0.0
+    return tag(
+        "td",
+        METRICS[name].show(value) if known else "–",
+        class_="number" if known else "number none",
+        data_value=f"{value:.6g}" if known else "",
+        data_label=_OVERVIEW_LABELS[name],
+    )
+
+
+def _change(result: TestResult) -> Judgement | None:
+    """By how much RTM differs from what the test was compared with."""
+    compared = (one for one in result.judgements if one.metric == "rtm" and one.change is not None)
+    return next((one for one in compared if one.against in ("baseline", "revision")), None)
+
+
+def ranking_section(ranking: Sequence[Mapping[str, Any]], results: Sequence[TestResult]) -> Markup | None:
+    """The order of the patterns of each test that has several, where that was asked for.
+
+    Args:
+        ranking: as the result file has it.
+        results: those that were ranked.
+    """
+    if not ranking:
+        return None
+    measured = {result.test: result.metrics for result in results}
+    return tag(
+        "section",
+        tag("h2", "Which pattern to choose", id="ranking"),
+        *(_ranked(number, ranked, measured) for number, ranked in enumerate(ranking)),
+        tag("p", _SCORE, class_="muted"),
+        aria_labelledby="ranking",
+    )
+
+
+def _ranked(number: int, ranked: Mapping[str, Any], measured: Mapping[str, Mapping[str, Sequence[float]]]) -> Markup:
+    weights = ranked["weights"]
+    head = [tag("th", text, scope="col") for text in ("Rank", "Pattern")]
+    figures = ["Score", "95 % interval", *(f"{metric_named(name).label} × {weights[name]:.3g}" for name in weights)]
+    head += [tag("th", text, scope="col", class_="number") for text in figures]
+    rows = [_ranked_row(row, weights, measured.get(row["test"], {})) for row in ranked["rows"]]
+    scored = tuple((row["pattern"], *row["score"]) for row in ranked["rows"] if row["score"] is not None)
+    columns = (Column("pattern", "text"), *(Column(name, "count") for name in ("score", "from", "to")))
+    drawn = Chart("intervals", "Scores", "with 95 % intervals; more is better", columns, scored)
+    required = f"Required: {', '.join(ranked['requirements'])}." if ranked["requirements"] else None
+    return tag(
+        "div",
+        tag("h3", tag("span", breakable(ranked["group"]), class_="id")),
+        tag("p", ranked["sentence"]),
+        *(tag("p", text, class_="muted") for text in (required, *ranked.get("notes", ())) if text),
+        tag(
+            "div",
+            tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows)),
+            class_="scroll",
+            role="group",
+            tabindex=0,
+            aria_label=f"Ranking of {ranked['group']}",
+        ),
+        tag("div", chart_figure(f"ranking-{number}", drawn), class_="charts") if len(scored) > 1 else None,
+        class_="card",
+    )
+
+
+def _ranked_row(
+    row: Mapping[str, Any], weights: Mapping[str, float], measured: Mapping[str, Sequence[float]]
+) -> Markup:
+    doubts = [tag("div", doubt, class_="less") for doubt in row.get("doubts", ())]
+    pattern = tag("td", row["pattern"], *doubts)
+    if row["score"] is None:
+        return tag("tr", tag("td", "–"), pattern, tag("td", row["excluded"], colspan=2 + len(weights), class_="less"))
+    low, high = row["rank_low"], row["rank_high"]
+    value, least, most = row["score"]
+    parts = []
+    for name in weights:
+        part = row["parts"].get(name)
+        shown = metric_named(name).show(measured[name][0]) if name in measured else None
+        share = None if part is None else tag("div", f"{format_percent(part[0])} of the best", class_="less")
+        parts.append(tag("td", shown, share, class_="number"))
+    return tag(
+        "tr",
+        tag("td", f"{row['rank']}" if low == high else f"{low}–{high}"),
+        pattern,
+        tag("td", format_count(value), class_="number"),
+        tag("td", f"{format_count(least)} to {format_count(most)}", class_="number less"),
+        *parts,
+    )
+
+
+def groups_section(results: Sequence[TestResult]) -> Markup | None:
+    """The patterns of each test that has several, metric by metric, with intervals."""
+    groups: dict[str, list[TestResult]] = {}
+    for result in results:
+        groups.setdefault(result.group or result.test, []).append(result)
+    shown = [_group(number, name, members) for number, (name, members) in enumerate(groups.items())]
+    parts = [part for part in shown if part is not None]
+    if not parts:
+        return None
+    return tag("section", tag("h2", "Patterns side by side", id="groups"), *parts, aria_labelledby="groups")
+
+
+def _group(number: int, name: str, members: Sequence[TestResult]) -> Markup | None:
+    if len(members) < 2:
+        return None
+    rows = list(zip(_labels(members), members, strict=True))
+    searched = dict.fromkeys(metric for member in members for metric in member.metrics if metric.startswith("nmrt("))
+    drawn = [chart for metric in (*_SIDE_BY_SIDE, *searched) if (chart := interval_chart(metric, rows)) is not None]
+    if not drawn:
+        return None
+    figures = (chart_figure(f"group-{number}-{place}", chart) for place, chart in enumerate(drawn))
+    return tag(
+        "details",
+        tag(
+            "summary",
+            tag("span", tag("h3", breakable(name), class_="id"), class_="name"),
+            tag("span", f"{len(members)} patterns", class_="brief"),
+        ),
+        tag("div", tag("div", *figures, class_="charts small"), class_="inside"),
+        class_="group",
+        open=number < _MOST_OPEN,
+    )
+
+
+def _labels(members: Sequence[TestResult]) -> list[str]:
+    """What tells the tests of a group apart: the pattern, with as much of the set-up as it takes; or their ids."""
+    for parts in (("pattern",), ("pattern", "wire"), ("pattern", "wire", "load")):
+        labels = [", ".join(getattr(member.setup, part) for part in parts) for member in members]
+        if len({*labels}) == len(labels):
+            return labels
+    return [member.test for member in members]

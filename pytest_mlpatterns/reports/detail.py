@@ -1,0 +1,182 @@
+"""The HTML report's part on each test: its verdict, every figure, its set-up, and what there is to draw. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.catalog import METRICS, metric_named
+from pytest_mlpatterns.load.job import describe_failures
+from pytest_mlpatterns.records import Outcome
+from pytest_mlpatterns.reports.chart import heading_of
+from pytest_mlpatterns.reports.charts import charts_of, deciding_charts
+from pytest_mlpatterns.reports.elements import breakable, chart_figure, shown_change, state_mark, state_of, tone_of
+from pytest_mlpatterns.reports.markup import Markup, tag
+from pytest_mlpatterns.units import format_percent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.result import TestResult
+
+__all__ = ["details_section"]
+
+_PARTS = {
+    "Latency": ("rtm", "p90", "p95", "p99", "error_rate"),
+    "Capacity": ("throughput", "nmrt"),
+    "Resources": ("asl", "cpu_per_request", "peak_memory", "cold_start"),
+}
+_OTHERS = "Wire and pattern"
+_MOST_OPEN = 3
+"""So many tests are open from the start."""
+_OUTCOMES = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIVE: "undecided"}
+
+
+def details_section(results: Sequence[TestResult]) -> Markup | None:
+    """One part per test: its verdict, what was measured, and what there is to draw."""
+    if not results:
+        return None
+    few = len(results) <= _MOST_OPEN
+    urgent = [number for number, result in enumerate(results) if state_of(result) == "failed"][:_MOST_OPEN]
+    parts = [_test(number, result, is_open=few or number in urgent) for number, result in enumerate(results)]
+    button = tag("button", "Open all", id="open-all", class_="plain", type="button") if len(results) > 1 else None
+    return tag(
+        "section",
+        tag("div", tag("h2", "Tests", id="tests", tabindex=-1), button, class_="heading"),
+        *parts,
+        aria_labelledby="tests",
+    )
+
+
+def _test(number: int, result: TestResult, *, is_open: bool) -> Markup:
+    state = state_of(result)
+    brief = ", ".join(
+        f"{METRICS[name].label} {METRICS[name].show(result.metrics[name][0])}"
+        for name in ("rtm", "throughput")
+        if name in result.metrics
+    )
+    deciding = deciding_charts(result)
+    figures = [
+        chart_figure(f"test-{number}-{place}", chart) for place, chart in enumerate((*deciding, *charts_of(result)))
+    ]
+    decided, measured = figures[: len(deciding)], figures[len(deciding) :]
+    return tag(
+        "details",
+        tag(
+            "summary",
+            state_mark(state),
+            tag("span", tag("h3", breakable(result.test), class_="id"), class_="name"),
+            tag("span", brief, class_="brief"),
+        ),
+        tag(
+            "div",
+            _reasons(result),
+            tag(
+                "div",
+                tag("div", _figures(result)),
+                tag("div", _set_up(result), tag("div", *decided, class_="charts")),
+                class_="columns",
+            ),
+            tag("div", *measured, class_="charts"),
+            class_="inside",
+        ),
+        class_="test",
+        id=f"test-{number}",
+        open=is_open,
+    )
+
+
+def _reasons(result: TestResult) -> Markup:
+    reasons = [
+        tag(
+            "li",
+            state_mark(_OUTCOMES[judgement.outcome]),
+            tag("span", judgement.reason),
+        )
+        for judgement in result.judgements
+    ]
+    if not reasons:
+        word = {"failed": "the test failed before, or beside, its measurement"}.get(
+            state_of(result), "compared with nothing"
+        )
+        reasons = [tag("li", state_mark(state_of(result)), tag("span", word))]
+    return tag("ul", *reasons, class_="reasons")
+
+
+def _figures(result: TestResult) -> Markup | None:
+    """Every metric, with its interval, and beside it what it was compared with."""
+    if not result.metrics:
+        return None
+    other = result.reference
+    named = {name for names in _PARTS.values() for name in names}
+    searched = tuple(name for name in result.metrics if name.startswith("nmrt("))
+    rest = tuple(name for name in result.metrics if name not in named and name not in searched)
+    parts = {**_PARTS, "Capacity": (*_PARTS["Capacity"], *searched), _OTHERS: rest}
+    width = 5 if other else 3
+    rows = []
+    for title, names in parts.items():
+        known = [name for name in names if name in result.metrics]
+        if known:
+            rows.append(tag("tr", tag("th", title, scope="rowgroup", colspan=width), class_="part"))
+            rows += [_metric_row(name, result) for name in known]
+    head = [
+        tag("th", "Metric", scope="col"),
+        tag("th", "Value", scope="col", class_="number"),
+        tag("th", "95 % interval", scope="col", class_="number interval"),
+    ]
+    if other:
+        head += [tag("th", text, scope="col", class_="number") for text in (other.kind.capitalize(), "Change")]
+    table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows), class_="figures")
+    return tag("div", table, class_="scroll")
+
+
+def _metric_row(name: str, result: TestResult) -> Markup:
+    metric = metric_named(name)
+    value, low, high = result.metrics[name]
+    cells = [
+        tag("td", heading_of(metric)),
+        tag("td", metric.show(value), class_="number"),
+        tag("td", f"{metric.show(low)} to {metric.show(high)}", class_="number less interval"),
+    ]
+    if (other := result.reference) is not None:
+        then = other.metrics.get(name)
+        now = other.present_metrics.get(name, (value,))[0]
+        judged = next((one for one in result.judgements if one.metric == name and one.change is not None), None)
+        if judged is not None:
+            changed, tone = shown_change(judged), tone_of(judged, result.tolerance)
+        else:
+            changed = format_percent(now / then[0] - 1, signed=True) if then and then[0] else "–"
+            tone = "muted"
+        cells.append(tag("td", metric.show(then[0]) if then else "–", class_="number less"))
+        cells.append(tag("td", tag("span", changed, class_=tone), class_="number"))
+    return tag("tr", *cells)
+
+
+def _set_up(result: TestResult) -> Markup:
+    """What was measured and how, what it stands on, what there is to say of it, and how it is run again."""
+    setup, other = result.setup, result.reference
+    failed = sum(result.failed_requests.values())
+    kinds = describe_failures({int(code): count for code, count in result.failed_requests.items()})
+    facts = {
+        "Pattern": setup.pattern,
+        "Load": setup.load,
+        "Wire": setup.wire,
+        "Payload": setup.payload[:19],
+        "Model version": setup.model,
+        "Compared with": other.name if other else "",
+        "Baseline": result.baseline_note,
+        "Evidence": f"{_count(result.launch_count, 'launch', 'launches')}, {_count(result.blocks, 'block')}, "
+        f"{_count(result.requests, 'request')} in {result.seconds_spent:.1f} s",
+        "Failed requests": f"{failed:,} ({kinds})" if failed else "",
+    }
+    items = [part for name, text in facts.items() if text for part in (tag("dt", name), tag("dd", text))]
+    if result.location is not None:
+        where = tag("code", f"{result.location.file}:{result.location.line}")
+        items += [tag("dt", "Defined at"), tag("dd", where)]
+    items += [tag("dt", "Run again"), tag("dd", tag("code", breakable(f"pytest {shlex.quote(result.test)}")))]
+    notes = [tag("li", text) for text in (*result.notes, *result.noise)]
+    return Markup(tag("dl", *items, class_="facts") + (tag("ul", *notes, class_="notes") if notes else ""))
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
