@@ -11,6 +11,7 @@ from pytest_mlpatterns.records import Outcome
 from pytest_mlpatterns.reports.chart import heading_of
 from pytest_mlpatterns.reports.charts import charts_of, deciding_charts
 from pytest_mlpatterns.reports.elements import breakable, chart_figure, shown_change, state_mark, state_of, tone_of
+from pytest_mlpatterns.reports.facts import next_step
 from pytest_mlpatterns.reports.markup import Markup, tag
 from pytest_mlpatterns.units import format_percent
 
@@ -71,6 +72,7 @@ def _test(number: int, result: TestResult, *, is_open: bool) -> Markup:
         tag(
             "div",
             _reasons(result),
+            _next(result),
             tag(
                 "div",
                 tag("div", _figures(result)),
@@ -101,6 +103,17 @@ def _reasons(result: TestResult) -> Markup:
         )
         reasons = [tag("li", state_mark(state_of(result)), tag("span", word))]
     return tag("ul", *reasons, class_="reasons")
+
+
+def _next(result: TestResult) -> Markup | None:
+    """What to do about a verdict that is not a pass."""
+    for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
+        if judged := [judgement for judgement in result.judgements if judgement.outcome is outcome]:
+            lines = next_step(judged, result)
+            parts = [tag("code", breakable(line)) if line.startswith("pytest ") else line for line in lines]
+            spaced = [part for line in parts for part in (" ", line)]
+            return tag("p", tag("b", "Next:"), *spaced, class_="next")
+    return None
 
 
 def _figures(result: TestResult) -> Markup | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records import Capacity, Judgement
     from pytest_mlpatterns.result import Location, TestResult
 
-__all__ = ["describe_capacity", "describe_layer", "failure_text"]
+__all__ = ["describe_capacity", "describe_layer", "failure_text", "next_step"]
 
 _WIDTH = 64
 """Of what stands behind a label: with it, and what pytest writes before it, 80 columns."""
@@ -111,7 +111,7 @@ def failure_text(judgements: Sequence[Judgement], result: TestResult) -> str:
         *_labelled("noise", [part for text in result.noise for part in wrap(text, _WIDTH)]),
         *_labelled("latency", latency_picture(result)),
         *_labelled("load", load_picture(result)),
-        *_labelled("next", _next_step(judgements, result)),
+        *_labelled("next", next_step(judgements, result)),
     ]
     return "\n".join(lines)
 
@@ -141,8 +141,8 @@ def _beside(result: TestResult, shown: set[str]) -> list[str]:
     ]
 
 
-def _next_step(judgements: Sequence[Judgement], result: TestResult) -> list[str]:
-    """What to do; a command stands on a line of its own, so that it can be copied."""
+def next_step(judgements: Sequence[Judgement], result: TestResult) -> list[str]:
+    """What to do about these verdicts; a command stands on a line of its own, so that it can be copied."""
     test = shlex.quote(result.test)
     if any(judgement.outcome is Outcome.INCONCLUSIVE for judgement in judgements):
         return ["measure longer:", f"pytest {test} --perf-budget 120s --perf-duration 10s"]
