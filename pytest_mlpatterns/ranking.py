@@ -158,16 +158,29 @@ def _rank_group(
     ]
     missing = "not measured: its test failed"
     rows += [RankedPattern(one.test, one.pattern, None, None, None, None, {}, missing) for one in absent]
-    left_out = ", ".join(metric_named(name).label for name in unknown)
-    mend = "; pytest --perf-rank searches for NMRT" if any(name.startswith("nmrt") for name in unknown) else ""
     return Ranking(
         group=group,
         weights=weights,
         requirements=tuple(requirement.text for requirement in preferences.requirements),
         sentence=_sentence(rows, {one.name: one.open_requirements for one in candidates}),
         rows=tuple(rows),
-        notes=(f"not known under any pattern, and left out of the weights: {left_out}{mend}",) if left_out else (),
+        notes=_notes(unknown, candidates),
     )
+
+
+def _notes(unknown: Sequence[str], candidates: Sequence[_Candidate]) -> tuple[str, ...]:
+    notes = []
+    if unknown:
+        labels = ", ".join(metric_named(name).label for name in unknown)
+        mend = "; pytest --perf-rank searches for NMRT" if any(name.startswith("nmrt") for name in unknown) else ""
+        notes.append(f"not known under any pattern, and left out of the weights: {labels}{mend}")
+    if disturbed := [one.name for one in candidates if one.result.noise]:
+        who = "all" if len(disturbed) == len(candidates) else _listed(disturbed)
+        notes.append(
+            f"the machine was disturbed while {who} {'were' if disturbed[1:] else 'was'} measured; "
+            "measure again when it is quiet before you choose"
+        )
+    return tuple(notes)
 
 
 def _candidate(result: TestResult, preferences: Preferences, *, named_by_wire: bool) -> _Candidate:

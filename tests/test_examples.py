@@ -273,3 +273,28 @@ class TestPatterns:
         shown = {part.partition("(")[0] for result in results for part in result["setup"]["pattern"].split("|")}
         assert shown == {kind.__name__.lower() for kind in PATTERNS}
         assert all(result["passed"] for result in results)
+
+
+class TestChoosing:
+    """The project that works a decision through, measured in short windows."""
+
+    def test_every_pattern_gets_its_place_or_what_excludes_it(self, tmp_path: Path) -> None:
+        source = QUICKSTART.parent / "choosing"
+        project = tmp_path / "choosing"
+        shutil.copytree(source, project, ignore=shutil.ignore_patterns("*.joblib", "__pycache__"))
+        command = ("-m", "pytest", "-p", "no:cacheprovider", "--perf-duration=300ms", "--perf-budget=3s")
+        run = run_python(*command, "--perf-json=results.json", directory=project, timeout_s=240)
+        assert run.returncode == 0, run.stdout
+        (ranking,) = json.loads((project / "results.json").read_text(encoding="utf-8"))["ranking"]
+        assert ranking["requirements"]
+        assert set(ranking["weights"]) == {"rtm", "nmrt", "asl"}
+        assert len(ranking["rows"]) == 5
+        assert all(row["score"] or row["excluded"] for row in ranking["rows"])
+        again = run_python("-m", "pytest_mlpatterns", "rank", "results.json", "peak_memory=1", directory=project)
+        assert again.returncode == 0, again.stderr
+        assert again.stdout.startswith("test_choosing.py::test_forest: ")
+
+    def test_its_readme_weighs_what_its_settings_weigh(self) -> None:
+        settings, text = ((QUICKSTART.parent / "choosing" / name).read_text() for name in ("pytest.ini", "README.md"))
+        (weights,) = re.findall(r"^perf_rank = (.+)$", settings, re.MULTILINE)
+        assert f"perf_rank = {weights}" in text

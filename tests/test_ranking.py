@@ -254,6 +254,16 @@ class TestMissing:
         assert ranking.sentence == "no pattern can be chosen"
         assert ranking.rows[0].excluded == "not known: any of the weighed metrics"
 
+    @pytest.mark.parametrize(("disturbed", "who"), [(1, "single was"), (2, "single and cached were"), (4, "all were")])
+    def test_a_disturbed_measurement_is_said(self, disturbed: int, who: str) -> None:
+        noisy = [replace(result, noise=("others used 1.4 of the 2 cores",)) for result in SHOP[:disturbed]]
+
+        (note,) = ranked([*noisy, *SHOP[disturbed:]], EQUAL).notes
+
+        assert note == (
+            f"the machine was disturbed while {who} measured; measure again when it is quiet before you choose"
+        )
+
     def test_a_test_that_gave_no_result_is_not_forgotten(self) -> None:
         absent = [Unmeasured(f"{GROUP}[{name}]", GROUP, name) for name in ("queued", "cached")]
 
