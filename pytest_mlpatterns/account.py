@@ -18,6 +18,7 @@ from pytest_mlpatterns.result import Counterpart, TestResult
 from pytest_mlpatterns.shape import latency_of, percentiles_of_counts
 from pytest_mlpatterns.statistics import estimate
 from pytest_mlpatterns.units import format_duration
+from pytest_mlpatterns.wire import REST_JSON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -184,5 +185,6 @@ def _notes(metrics: Metrics, evidence: Evidence, setup: Setup) -> tuple[str, ...
     if not setup.load.startswith(("stages", "trace")):  # a load that changes by itself has a trend
         notes += [trend for blocks in metrics.by_launch if (trend := blocks.trend())]
     notes += [describe_capacity(capacity) for capacity in metrics.capacities]
-    notes += [text for layer in metrics.layers if (text := describe_layer(layer))]
+    telling = [layer for layer in metrics.layers if layer.layer != "wire" or setup.wire != str(REST_JSON)]
+    notes += [text for layer in telling if (text := describe_layer(layer))]
     return tuple(notes)

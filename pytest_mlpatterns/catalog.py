@@ -92,6 +92,9 @@ METRICS = {
         _of_pattern("queue_depth", "queue depth", format_count, floor=0.5),
         _of_pattern("queue_wait", "wait in the queue", format_duration, floor=30_000),
         _of_pattern("hop", "hop", format_duration, floor=30_000),
+        _of_pattern("decode", "time to decode a request", format_duration, floor=10_000),
+        _of_pattern("encode", "time to encode an answer", format_duration, floor=10_000),
+        _of_pattern("compression_ratio", "compression ratio", format_count, better="higher", floor=0.05, launch_sd=0.0),
     )
 }
 """Every metric by its name, in the order in which reports show them."""

@@ -12,12 +12,14 @@ queued     accepted, rejected, answered, redelivered, duplicated,     wait_ns; t
 pipeline   –                                                          stage:NAME for every stage
 ensemble   last:NAME for every model                                  model:NAME for every model
 hop        calls, errors                                              hop_ns (the way and the wait, without the work)
+wire       requests, decode_ns, encode_ns, received_bytes,            –
+           received_plain_bytes, sent_bytes, sent_plain_bytes
 =========  =========================================================  ================================================
 
 ``coalesced`` inputs waited for a model call that another input had begun. ``failed_alone`` inputs failed although
 others of their batch did not. A server of another make that tells a spread in buckets, or only its mean, has the
-counters ``NAME_sum`` and ``NAME_count`` beside or instead of it, and its mean is exact. Pure; it must not know who
-counts.
+counters ``NAME_sum`` and ``NAME_count`` beside or instead of it, and its mean is exact. A ``wire`` is the face of a
+process: its bodies as they came and went, and plain, that is not compressed. Pure; it must not know who counts.
 """
 
 from __future__ import annotations
@@ -171,8 +173,9 @@ def figures_of(stats: PatternStats | None) -> dict[str, Figure]:
     """What follows from the counts, by the name of the metric; of several layers of one name the outermost counts.
 
     ``cache_hit_ratio`` is the share of inputs answered without a model call of their own, ``batch_size`` the mean over
-    the model calls, ``queue_depth`` the mean over time of requests that wait, the times are medians (means where a
-    server tells no more).
+    the model calls, ``queue_depth`` the mean over time of requests that wait; ``decode`` and ``encode`` are means, the
+    other times medians (means where a server tells no more); ``compression_ratio`` is how many times shorter bodies
+    were on the way, where they were.
     """
     if stats is None:
         return {}
@@ -198,6 +201,25 @@ def _depth(stats: PatternStats) -> Figure | None:
             return Figure(layer.counters.get("depth_ns", 0) / observed, 0.0)
         if (found := layer.mean("depth")) is not None:
             return Figure(found, 0.0)
+    return None
+
+
+def _time_per_request(counter: str) -> Callable[[PatternStats], Figure | None]:
+    def read(stats: PatternStats) -> Figure | None:
+        for layer in stats.layers_named("wire"):
+            if requests := layer.counters.get("requests", 0):
+                return Figure(layer.counters.get(counter, 0) / requests, 0.0)
+        return None
+
+    return read
+
+
+def _compression(stats: PatternStats) -> Figure | None:
+    for layer in stats.layers_named("wire"):
+        plain, sent = (
+            sum(layer.counters.get(f"{way}{kind}_bytes", 0) for way in ("received", "sent")) for kind in ("_plain", "")
+        )
+        return Figure(plain / sent, 0.0) if plain != sent and sent else None
     return None
 
 
@@ -236,6 +258,9 @@ _FIGURES: Mapping[str, Callable[[PatternStats], Figure | None]] = {
     "queue_depth": _depth,
     "queue_wait": _median_of("queued", "wait_ns"),
     "hop": _median_of("hop", "hop_ns"),
+    "decode": _time_per_request("decode_ns"),
+    "encode": _time_per_request("encode_ns"),
+    "compression_ratio": _compression,
 }
 
 

@@ -175,6 +175,21 @@ class Metrics:
         return self.estimate(METRICS["hop"])
 
     @property
+    def decode_ns(self) -> Estimate | None:
+        """Mean time in which the service makes the bytes of a request inputs, decompression included."""
+        return self.estimate(METRICS["decode"])
+
+    @property
+    def encode_ns(self) -> Estimate | None:
+        """Mean time in which the service makes outputs the bytes of an answer, compression included."""
+        return self.estimate(METRICS["encode"])
+
+    @property
+    def compression_ratio(self) -> Estimate | None:
+        """How many times shorter the bodies of requests and answers are on the way; None where none is compressed."""
+        return self.estimate(METRICS["compression_ratio"])
+
+    @property
     def layers(self) -> tuple[LayerStats, ...]:
         """What the pattern's layers counted in the last launch's window, the outermost first."""
         stats = self.launches[-1].stats

@@ -50,6 +50,20 @@ START_NS = 5_000 * S
 ENVIRONMENT = Environment("Test Processor 3000", 2, "x86_64", "3.11", {"numpy": "2.0.0", "pytest-mlpatterns": "0.1.0"})
 
 
+WIRE = LayerStats(
+    3,
+    "wire",
+    {
+        "requests": 400,
+        "decode_ns": 400 * 20_000,
+        "encode_ns": 400 * 10_000,
+        "received_bytes": 400 * 512,
+        "received_plain_bytes": 400 * 2048,
+        "sent_bytes": 400 * 100,
+        "sent_plain_bytes": 400 * 100,
+    },
+)
+"""The face of a service whose requests are compressed to a quarter."""
 LAYERS = (
     LayerStats(
         0,
@@ -189,7 +203,7 @@ def noisy_launch(seed: int, *, rtm_ns: float = 4 * MS, rate_rps: float = 200.0, 
         samples(due, latency.astype(np.int64), outcome=outcome, request=np.arange(count) % 2),
         seconds=seconds,
         used=usage(seconds=seconds),
-        stats=PatternStats(replica_requests=(300, 100), layers=LAYERS),
+        stats=PatternStats(replica_requests=(300, 100), layers=(*LAYERS, WIRE)),
         request_bytes=(180, 220),
     )
 

@@ -233,7 +233,7 @@ class TestFigures:
         measured = Metrics((launch,)).cache_hit_ratio
         assert measured is not None
         assert launch.stats is not None
-        (layer,) = launch.stats.layers
+        (layer,) = launch.stats.layers_named("cached")
         hits, evictions = lru(drawn, entries, first)
         counted = len(drawn) - first
         edges = 2 * CALLERS / counted  # those under way when the window opens and closes
@@ -358,7 +358,7 @@ class TestServersThatGoAway:
         assert check.seen
         assert Metrics((launch,)).failures == {}
         assert launch.stats is not None
-        (layer,) = launch.stats.layers
+        (layer,) = launch.stats.layers_named("cached")
         assert layer.counters["store_errors"] > 0
         assert layer.counters["hits"] > 0
 

@@ -552,7 +552,7 @@ class TestDeployed:
         assert deployment.predict(5)[1] == service != gateway
         gained = deployment.stats().since(before)
         assert gained.replica_requests == (3,)
-        (layer,) = gained.layers
+        (layer,) = gained.layers_named("hop")
         assert (layer.place, layer.layer, layer.counters["calls"]) == (0, "hop", 3)
         assert sum(layer.spreads["hop_ns"].values()) == 3
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import LAYERS, MS, PROPERTY, S
+from synthetic import LAYERS, MS, PROPERTY, WIRE, S
 
 from pytest_mlpatterns.insight import Figure, LayerStats, PatternStats, figures_of, merged_layers
 
@@ -217,3 +217,21 @@ class TestFigures:
             "queue_wait": 5.0,
             "batch_size": 2.0,
         }
+
+
+class TestWires:
+    def test_reading_and_writing_are_means_over_the_requests(self) -> None:
+        found = figures_of(PatternStats(layers=(WIRE,)))
+        assert (found["decode"].value, found["encode"].value) == (20_000, 10_000)
+
+    def test_the_compression_ratio_is_over_both_ways(self) -> None:
+        assert figures_of(PatternStats(layers=(WIRE,)))["compression_ratio"].value == pytest.approx(2148 / 612)
+
+    def test_where_nothing_was_compressed_there_is_no_ratio(self) -> None:
+        plain = LayerStats(0, "wire", {"requests": 1, "received_bytes": 5, "received_plain_bytes": 5})
+        assert "compression_ratio" not in figures_of(PatternStats(layers=(plain,)))
+
+    def test_of_several_services_the_outermost_counts_that_had_requests(self) -> None:
+        idle, busy = LayerStats(0, "wire", {"requests": 0}), LayerStats(1, "wire", {"requests": 2, "decode_ns": 6})
+        assert figures_of(PatternStats(layers=(idle, busy)))["decode"].value == 3
+        assert "decode" not in figures_of(PatternStats(layers=(idle,)))

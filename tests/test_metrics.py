@@ -208,6 +208,7 @@ def test_rates_hits_and_batches_are_better_when_higher() -> None:
         "nmrt",
         "cache_hit_ratio",
         "batch_size",
+        "compression_ratio",
     ]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from synthetic import ENVIRONMENT, LAYERS, MS, SETUP, S, capacity, counterpart, judgement, latencies, result
+from synthetic import ENVIRONMENT, LAYERS, MS, SETUP, WIRE, S, capacity, counterpart, judgement, latencies, result
 
 from pytest_mlpatterns.baseline import Entry, Update
 from pytest_mlpatterns.catalog import METRICS
@@ -381,6 +381,8 @@ def test_a_capacity_search_is_told_in_one_line(at_least: bool, objective: str | 
             "queued: 0 waiting on average, wait 0 ns; 1,234 rejected; 2 given to a worker again",
         ),
         (LayerStats(1, "hop", {"errors": 3}), "hop: 3 failed"),
+        (WIRE, "wire: 512 B in (of 2.00 KiB), 100 B out, decode 20.0 µs, encode 10.0 µs"),
+        (LayerStats(0, "wire", {"requests": 0}), ""),
         (LayerStats(0, "cached", {"hits": 0, "misses": 0}), ""),
         (LayerStats(0, "batched"), ""),
     ],

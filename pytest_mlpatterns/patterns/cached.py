@@ -12,7 +12,6 @@ import json
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from operator import methodcaller
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,8 +23,7 @@ from pytest_mlpatterns.patterns.base import Node, Pattern, Wrap, build, whole
 from pytest_mlpatterns.patterns.layer import RequestError, matched, needs_loop
 from pytest_mlpatterns.patterns.stores import check_store
 from pytest_mlpatterns.units import parse_duration
-from pytest_mlpatterns.wire import WireError
-from pytest_mlpatterns.wire.v1 import decode_predictions, encode_predictions
+from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, codec_of, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -93,7 +91,7 @@ class Caching:
     An input that another request has just taken to the model waits for that call, which goes on even where the request
     that began it is gone. A call that fails is told to all who wait for it, and nothing of it is remembered.
 
-    The memory gives the very outputs of the model. Where a server keeps them, they are what JSON makes of them, the
+    The memory gives the very outputs of the model. Where a server keeps them, they are what the wire makes of them, the
     first time too, so that whoever asks always finds the same types. A server that goes away is only missed.
 
     Args:
@@ -101,6 +99,7 @@ class Caching:
         inner: the model, or a layer around it.
         tally: counts the inputs of answered requests by where their answers came from, and times those requests.
         store: keeps the answers; None: the memory of this process does.
+        wire: how a store keeps them.
         clock_ns: a clock that never goes back.
 
     Raises:
@@ -108,19 +107,21 @@ class Caching:
             model did not return one output for each input.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the pieces of one layer
         self,
         pattern: Cached,
         inner: Inner,
         tally: Tally,
         store: Store | None = None,
         *,
+        wire: Wire = REST_JSON,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.needs_loop = store is not None or needs_loop(inner)
         self._inner = inner
         self._tally = tally
         self._store = store
+        self._codec = codec_of(wire)
         self._clock_ns = clock_ns
         self._store_rests_until_ns = clock_ns()
         self._memory: _Memory | _TimedMemory = (
@@ -206,22 +207,33 @@ class Caching:
         bodies: list[bytes | None] | None = await self._tried(lambda: store.get(list(mine)))
         for key, body in zip(mine, bodies or [None] * len(mine), strict=True):
             if body is not None:
-                self._land(flights, key, decode_predictions(body)[0], remembered=True)
+                self._land(flights, key, self._decoded(body), remembered=True)
                 del missing[key]
         if not missing:
             return
         outputs: Any = self._inner(list(missing.values()))
         if inspect.isawaitable(outputs):
             outputs = await outputs
-        answers = {key: _encoded(output) for key, output in _paired(missing, outputs).items()}
+        answers = {key: self._encoded(output) for key, output in _paired(missing, outputs).items()}
         if bodies is not None:
             await self._tried(lambda: store.put(answers))
         for key, body in answers.items():
-            self._land(flights, key, decode_predictions(body)[0])
+            self._land(flights, key, self._decoded(body))
 
     def _land(self, flights: _Flights, key: bytes, output: Any, *, remembered: bool = False) -> None:
         del self._flights[key]
         flights[key].set_result(_Landed(output, remembered))
+
+    def _encoded(self, output: Any) -> bytes:
+        try:
+            return pack(self._codec.encode_outputs([output]))
+        except WireError as error:
+            raise RequestError(
+                500, f"the model returned an output that a store cannot keep: {error}; use Cached(store='memory://')"
+            ) from error
+
+    def _decoded(self, body: bytes) -> Any:
+        return self._codec.decode_outputs(*unpack(body))[0]
 
     async def _tried(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """What the store says; None where it is away."""
@@ -316,11 +328,17 @@ class _TimedMemory(TTLCache[bytes, Any]):
 
 
 def _key_of(instance: Any) -> bytes:
-    """The same for inputs that JSON writes alike, whatever the order of their keys; short however long they are."""
+    """The same for inputs that JSON writes alike, whatever the order of their keys; short however long they are.
+
+    Arrays are the same where type, shape and elements are.
+    """
+    named = instance if isinstance(instance, dict) else {"": instance}
+    if all(isinstance(value, bytes) or hasattr(value, "dtype") for value in named.values()) and named:
+        return _key_of_arrays(named)
     try:
-        text = orjson.dumps(instance, default=methodcaller("tolist"), option=_CANONICAL)
+        text = orjson.dumps(instance, default=_plain, option=_CANONICAL)
         if b"null" in text:  # orjson writes NaN and the infinities so
-            text = json.dumps(instance, default=methodcaller("tolist"), sort_keys=True).encode()
+            text = json.dumps(instance, default=_plain, sort_keys=True).encode()
     except TypeError as error:
         raise RequestError(
             500,
@@ -330,13 +348,21 @@ def _key_of(instance: Any) -> bytes:
     return hashlib.sha256(text).digest()
 
 
-def _encoded(output: Any) -> bytes:
-    try:
-        return encode_predictions([output])
-    except WireError as error:
-        raise RequestError(
-            500, f"the model returned an output that a store cannot keep: {error}; use Cached(store='memory://')"
-        ) from error
+def _plain(value: Any) -> Any:
+    """What JSON has no form for; a type that has no such method is told apart from nothing else."""
+    return ["bytes", value.hex()] if isinstance(value, bytes) else value.tolist()
+
+
+def _key_of_arrays(named: Mapping[str, Any]) -> bytes:
+    digest = hashlib.sha256()
+    for name, value in sorted(named.items()):
+        if isinstance(value, bytes):
+            digest.update(repr((name, len(value))).encode())
+            digest.update(value)
+        else:
+            digest.update(repr((name, value.dtype.str, value.shape)).encode())
+            digest.update(value.tobytes() if not value.flags.c_contiguous else value.reshape(-1).view("u1").data)
+    return digest.digest()
 
 
 def _paired(inputs: Mapping[bytes, Any], outputs: Any) -> dict[bytes, Any]:

@@ -12,10 +12,10 @@ from pytest_mlpatterns.load.job import describe_failures
 from pytest_mlpatterns.records import Estimate, Outcome
 from pytest_mlpatterns.reports.lines import width_of
 from pytest_mlpatterns.reports.picture import latency_picture, load_picture
-from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate
+from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.insight import LayerStats
     from pytest_mlpatterns.records import Capacity, Judgement
@@ -64,10 +64,22 @@ def describe_layer(layer: LayerStats) -> str:
         parts = [f"{format_count(depth)} waiting on average, wait {_median(layer, 'wait_ns')}"]
     elif layer.layer == "hop" and layer.spreads.get("hop_ns"):
         parts = [f"{_median(layer, 'hop_ns')} there and back"]
+    elif layer.layer == "wire" and (requests := counts.get("requests")):
+        parts = [_describe_wire(counts, requests)]
     elif times:
         parts = [", ".join(times)]
     said = [f"{counts[name]:,} {words}" for name, words in _TOLD.items() if counts.get(name)]
     return f"{layer.layer}: {'; '.join([*parts, *said])}" if parts or said else ""
+
+
+def _describe_wire(counts: Mapping[str, int], requests: int) -> str:
+    """Sizes of bodies as they came and went, in brackets before compression, and what reading and writing them took."""
+    sizes = []
+    for way, words in (("received", "in"), ("sent", "out")):
+        size, plain = (counts.get(f"{way}{kind}_bytes", 0) / requests for kind in ("", "_plain"))
+        sizes.append(f"{format_size(size)} {words}{f' (of {format_size(plain)})' if plain != size else ''}")
+    spent = [f"{way} {format_duration(counts.get(f'{way}_ns', 0) / requests)}" for way in ("decode", "encode")]
+    return ", ".join([*sizes, *spent])
 
 
 def _median(layer: LayerStats, name: str) -> str:

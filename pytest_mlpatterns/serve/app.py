@@ -1,31 +1,35 @@
-"""The HTTP face of a model: REST JSON as KServe and TF Serving define it (V1), as one ASGI application.
+"""The HTTP face of a model, as one ASGI application.
 
-``POST /v1/models/<name>:predict`` with ``{"instances": [...]}`` → ``{"predictions": [...]}``;
-``GET /v1/models/<name>``; ``GET /v2/health/ready`` and ``/live``. Errors are ``{"error": text}``. Where answers are
-fetched later, a predict request is answered 202 with a ``Location``; asked there, the service waits up to a second for
-the result and answers 200 with it, or 202 again. A plain function is called on the event loop: the process does one
-thing at a time, as the reference pattern should; an ``async`` model is awaited. This module must not know processes.
+``POST /v1/models/<name>:predict`` takes REST JSON as KServe and TF Serving define it (V1), or the same in MessagePack;
+``POST /v2/models/<name>/infer`` the Open Inference Protocol (V2), JSON or binary; both in :mod:`.exchange`. What GET
+asks is in :mod:`.about`. Errors are ``{"error": text}``, in V1 as in V2. Where answers are fetched later, a predict
+request is answered 202 with a ``Location``; asked there, the service waits up to a second for the result and answers
+200 with it, or 202 again. A plain function is called on the event loop: the process does one thing at a time, as the
+reference pattern should; an ``async`` model is awaited. This module must not know processes.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import lru_cache
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
-
-import orjson
+from urllib.parse import parse_qs
 
 from pytest_mlpatterns.patterns.layer import RequestError, matched
+from pytest_mlpatterns.serve.about import About
+from pytest_mlpatterns.serve.exchange import Exchange, WireTally, read_exchange, stored_exchange
 from pytest_mlpatterns.serve.model import user_traceback
-from pytest_mlpatterns.wire import WireError
-from pytest_mlpatterns.wire.v1 import CONTENT_TYPE, decode_instances, encode_error, encode_predictions
+from pytest_mlpatterns.wire import Body
+from pytest_mlpatterns.wire.v1 import encode_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.patterns.layer import Inner
     from pytest_mlpatterns.serve.jobs import Jobs
+    from pytest_mlpatterns.wire.v2 import InferRequest
 
 __all__ = ["Answering", "ModelApp"]
 
@@ -35,7 +39,8 @@ _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _MAX_TRACEBACKS = 3
 _JOBS_PATH = "/v1/jobs/"
-_JSON_HEADER = (b"content-type", CONTENT_TYPE.encode())
+_JSON = (("content-type", "application/json"),)
+_NOTHING = Body((b"{}",), _JSON)
 
 
 class Answering:
@@ -82,63 +87,86 @@ class ModelApp:
         name: the name in the addresses.
         max_body_bytes: a longer request is refused with 413.
         jobs: where requests are answered 202, and their results are fetched later; None: answers come on the request.
-        timed: say in the header ``Server-Timing`` how long an answer took.
+        internal: asked by other processes of the deployment only: it says in the header ``Server-Timing`` how long an
+            answer took, and answers in forms that only they know.
+        place: where the process stands in the composition.
+
+    Attributes:
+        tally: what encoding and decoding cost.
     """
 
-    def __init__(
-        self, answering: Answering, name: str, max_body_bytes: int, *, jobs: Jobs | None = None, timed: bool = False
+    def __init__(  # noqa: PLR0913 - the facts of a face, by name
+        self,
+        answering: Answering,
+        name: str,
+        max_body_bytes: int,
+        *,
+        jobs: Jobs | None = None,
+        internal: bool = False,
+        place: int = 0,
     ) -> None:
+        self.tally = WireTally(place)
         self._answering = answering
         self._jobs = jobs
-        self._timed = timed
+        self._internal = internal
         self._name = name
         self._max_body_bytes = max_body_bytes
+        self._about = About(name)
         self._predict_path = f"/v1/models/{name}:predict"
-        self._status_path = f"/v1/models/{name}"
+        self._infer_paths = (f"/v2/models/{name}/infer", f"/v2/models/{name}/versions/1/infer")
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         """Answer one request (ASGI)."""
-        headers = [_JSON_HEADER]
-        started = perf_counter_ns() if self._timed else 0
+        headers: list[tuple[bytes, bytes]] = []
+        started = perf_counter_ns() if self._internal else 0
         try:
             status, body = await self._answer(scope, receive, headers)
         except RequestError as error:
-            status, body = error.status, encode_error(str(error))
+            status, body = error.status, Body((encode_error(str(error)),), _JSON)
             if error.retry_after_s is not None:
                 headers.append((b"retry-after", b"%d" % error.retry_after_s))
-        if self._timed:
+        if self._internal:
             headers.append((b"server-timing", b"model;dur=%.3f" % ((perf_counter_ns() - started) / 1e6)))
-        headers.append((b"content-length", b"%d" % len(body)))
+        headers += _raw(body.headers)
+        headers.append((b"content-length", b"%d" % body.size))
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        *first, last = body.parts
+        for part in first:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": last})
 
-    async def _answer(self, scope: _Scope, receive: _Receive, headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:
+    async def _answer(self, scope: _Scope, receive: _Receive, headers: list[tuple[bytes, bytes]]) -> tuple[int, Body]:
         path, method = scope["path"], scope["method"]
-        if path == self._predict_path:
+        is_v2 = path in self._infer_paths
+        if path == self._predict_path or is_v2:
             if method != "POST":
                 raise RequestError(405, f"{method} {path}: expected POST")
             self._answering.requests += 1
-            return await self._predict(await self._read(scope, receive), headers)
+            given = dict(scope["headers"])
+            body = await self._read(given, receive)
+            exchange = read_exchange(body, given, self.tally, self._max_body_bytes, self._answer_v2 if is_v2 else None)
+            return await self._predict(exchange, headers)
+        known = self._about.answer(path)
         if method not in ("GET", "HEAD"):
-            raise RequestError(404 if path != self._status_path else 405, f"{method} {path}: nothing is served here")
-        if path in ("/v2/health/ready", "/v2/health/live"):
-            return 200, b"{}"
+            raise RequestError(404 if known is None else 405, f"{method} {path}: nothing is served here")
+        if known is not None:
+            return 200, Body((known,), _JSON)
         if self._jobs is not None and path.startswith(_JOBS_PATH):
             outputs = await self._jobs.result(path.removeprefix(_JOBS_PATH))
-            return self._accepted(path, headers) if outputs is None else (200, _encoded(outputs))
-        if path == self._status_path:
-            version = {
-                "version": "1",
-                "state": "AVAILABLE",
-                "status": {"error_code": "OK", "error_message": ""},
-            }
-            return 200, orjson.dumps({"name": self._name, "ready": True, "model_version_status": [version]})
-        raise RequestError(404, f"{path}: nothing is served here; the model is at {self._predict_path}")
+            query = scope.get("query_string", b"").decode("latin-1")
+            if outputs is None:
+                return self._accepted(path, query, headers)
+            asked = parse_qs(query)
+            return 200, stored_exchange(
+                asked.get("as", ["json"])[0], asked.get("coding", [None])[0], self.tally
+            ).answer(outputs)
+        raise RequestError(
+            404, f"{path}: nothing is served here; the model is at {self._predict_path} and {self._infer_paths[0]}"
+        )
 
-    async def _read(self, scope: _Scope, receive: _Receive) -> bytes:
-        for name, value in scope["headers"]:
-            if name == b"content-length" and int(value) > self._max_body_bytes:
-                raise self._too_large()
+    async def _read(self, headers: MutableMapping[bytes, bytes], receive: _Receive) -> bytes:
+        if int(headers.get(b"content-length", 0)) > self._max_body_bytes:
+            raise self._too_large()
         message = await receive()
         body: bytes = message.get("body", b"")
         if not message.get("more_body"):
@@ -152,25 +180,31 @@ class ModelApp:
                 raise self._too_large()
         return b"".join(parts)
 
-    async def _predict(self, body: bytes, headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:
-        try:
-            instances = decode_instances(body)
-        except WireError as error:
-            raise RequestError(400, str(error)) from error
+    async def _predict(self, exchange: Exchange, headers: list[tuple[bytes, bytes]]) -> tuple[int, Body]:
         if self._jobs is not None:
-            return self._accepted(_JOBS_PATH + await self._jobs.submit(instances), headers)
-        return 200, _encoded(await self._answering(instances))
+            location = _JOBS_PATH + await self._jobs.submit(exchange.inputs)
+            asked = {"as": exchange.kind if exchange.kind != "json" else None, "coding": exchange.coding}
+            return self._accepted(
+                location, "&".join(f"{key}={value}" for key, value in asked.items() if value), headers
+            )
+        answer = exchange.answer(await self._answering(exchange.inputs))
+        return 200, answer
 
-    def _accepted(self, location: str, headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:
-        headers.append((b"location", location.encode()))
-        return 202, b"{}"
+    def _answer_v2(self, request: InferRequest, outputs: Any) -> Body:
+        from pytest_mlpatterns.wire.v2 import encode_answer
+
+        answer = encode_answer(request, outputs, self._name, rows_allowed=self._internal)
+        self._about.learn(request, answer)
+        return answer
+
+    def _accepted(self, location: str, query: str, headers: list[tuple[bytes, bytes]]) -> tuple[int, Body]:
+        headers.append((b"location", (f"{location}?{query}" if query else location).encode()))
+        return 202, _NOTHING
 
     def _too_large(self) -> RequestError:
         return RequestError(413, f"the body is over the limit of {self._max_body_bytes} bytes")
 
 
-def _encoded(outputs: Sequence[Any]) -> bytes:
-    try:
-        return encode_predictions(outputs)
-    except WireError as error:
-        raise RequestError(500, f"the model returned outputs that cannot be sent: {error}") from error
+@lru_cache(maxsize=256)
+def _raw(headers: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers]

@@ -19,7 +19,8 @@ from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.queued import refusal_of_full
 from pytest_mlpatterns.patterns.stores import without_password
-from pytest_mlpatterns.wire.v1 import decode_error, decode_predictions, encode_instances
+from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, codec_of, pack, unpack
+from pytest_mlpatterns.wire.v1 import decode_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,6 +72,7 @@ class BrokerQueue:
         url: address of the broker.
         name: begins every key; no two deployments at one broker may share it.
         tally: counts what :mod:`pytest_mlpatterns.insight` names for queues, except the waiting times.
+        wire: how inputs and outputs are written.
 
     Raises:
         DeploymentError: the package ``redis`` is not installed, or the address is none.
@@ -78,7 +80,8 @@ class BrokerQueue:
         LostError: when called: the worker died under every attempt.
     """
 
-    def __init__(self, pattern: Queued, url: str, name: str, tally: Tally) -> None:
+    def __init__(self, pattern: Queued, url: str, name: str, tally: Tally, wire: Wire = REST_JSON) -> None:
+        self._codec = codec_of(wire)
         self._pattern = pattern
         self._url = url
         self._requests, self._answers = requests_key(name), answers_key(name)
@@ -134,7 +137,10 @@ class BrokerQueue:
             await self.start()
         if self._trouble is not None:
             raise self._refusal(self._trouble)
-        request = _Request(encode_instances(instances))
+        try:
+            request = _Request(pack(self._codec.encode_inputs(instances)))
+        except WireError as error:
+            raise RequestError(500, f"inputs cannot be sent through the queue: {error}") from error
         number = b"%d" % next(self._numbers)
         self._unanswered[number] = request  # before it is accepted: the answer may be faster than the acceptance
         troubles = self._troubles
@@ -235,7 +241,7 @@ class BrokerQueue:
         else:
             self._tally.count("answered")
             if status == b"200":
-                request.succeed(decode_predictions(body))
+                request.succeed(self._codec.decode_outputs(*unpack(body)))
             else:
                 request.fail(RequestError(int(status), decode_error(body)))
 

@@ -13,6 +13,7 @@ from pytest_mlpatterns.patterns.stages import Ensemble, Gathering, Pipeline, Sta
 from pytest_mlpatterns.patterns.stores import MEMORY
 from pytest_mlpatterns.serve.hop import Hop
 from pytest_mlpatterns.units import parse_duration
+from pytest_mlpatterns.wire import REST_JSON
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.base import Node, Pattern
     from pytest_mlpatterns.patterns.layer import Inner
     from pytest_mlpatterns.serve.broker import BrokerQueue
+    from pytest_mlpatterns.wire import Wire
 
 __all__ = ["Chain", "in_flight"]
 
@@ -31,6 +33,7 @@ class Chain:
     Args:
         node: what happens in this process; models are loaded here.
         identity: unique for the deployment; keys in servers begin with it.
+        wire: how inputs and outputs are written in a store or broker.
 
     Attributes:
         inner: the outermost layer, or the model itself.
@@ -40,8 +43,9 @@ class Chain:
         Exception: whatever a model raises while it loads.
     """
 
-    def __init__(self, node: Node, identity: str) -> None:
+    def __init__(self, node: Node, identity: str, wire: Wire = REST_JSON) -> None:
         self._identity = identity
+        self._wire = wire
         self._tallies: list[Tally] = []
         self._broker_queue: BrokerQueue | None = None
         self.queue: Queueing | BrokerQueue | None = None
@@ -85,7 +89,7 @@ class Chain:
         tally = self._tally(place, type(pattern).__name__.lower())
         match pattern:
             case Cached():
-                return Caching(pattern, layers[0], tally, self._store(pattern, place))
+                return Caching(pattern, layers[0], tally, self._store(pattern, place), wire=self._wire)
             case Batched():
                 return Batching(pattern, layers[0], tally, at_once=_at_once(inside[0]))
             case Pipeline():
@@ -100,7 +104,7 @@ class Chain:
         if isinstance(inside, Consumers):
             from pytest_mlpatterns.serve.broker import BrokerQueue
 
-            self._broker_queue = BrokerQueue(pattern, inside.url, inside.stream, tally)
+            self._broker_queue = BrokerQueue(pattern, inside.url, inside.stream, tally, self._wire)
             return self._broker_queue
         assert isinstance(inside, Behind)
         hops = self._tally(place, "hop")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.queued import MAX_ATTEMPTS
 from pytest_mlpatterns.serve.broker import GROUP, LOST, PAUSE_S, answers_key, connect, requests_key
-from pytest_mlpatterns.wire.v1 import decode_instances, encode_error, encode_predictions
+from pytest_mlpatterns.wire import REST_JSON, Wire, codec_of, pack, unpack
+from pytest_mlpatterns.wire.v1 import encode_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -35,12 +36,14 @@ class Subscription:
         name: the front's name of the queue.
         consumer: which worker this is; one that replaces another takes its name.
         in_flight: most requests at a time.
+        wire: how inputs and outputs are written.
     """
 
     url: str
     name: str
     consumer: str
     in_flight: int
+    wire: Wire = REST_JSON
 
 
 async def consume(
@@ -67,6 +70,7 @@ class _Consumer:
         self._requests, self._answers = requests_key(subscription.name), answers_key(subscription.name)
         self._consumer = subscription.consumer
         self._in_flight = subscription.in_flight
+        self._codec = codec_of(subscription.wire)
         self._run = run
         self._tally = tally
         self._client = connect(subscription.url, subscription.in_flight + 1)
@@ -130,7 +134,8 @@ class _Consumer:
 
     async def _do(self, place: bytes, entry: dict[bytes, bytes]) -> None:
         try:
-            status, body = b"200", encode_predictions(await self._run(decode_instances(entry[b"body"])))
+            outputs = await self._run(self._codec.decode_inputs(*unpack(entry[b"body"])))
+            status, body = b"200", pack(self._codec.encode_outputs(outputs))
         except RequestError as error:
             status, body = b"%d" % error.status, encode_error(str(error))
         except Exception as error:  # such as outputs that cannot be sent: a request is always answered

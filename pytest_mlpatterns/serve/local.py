@@ -167,7 +167,8 @@ class _Launching:
         stream = f"{self._identity}:{len(self.members)}"
         for number in range(apart.replicas):
             node = self._bound(apart.inside)
-            subscription = Subscription(url, stream, f"worker-{number}", in_flight(apart.inside))
+            wire = self._startup.wire.between_processes
+            subscription = Subscription(url, stream, f"worker-{number}", in_flight(apart.inside), wire)
             self._spawn(apart, node, Consume(subscription, apart.place), None, guarded=True)
         return Consumers(url, stream)
 
@@ -194,6 +195,8 @@ class _Launching:
             import_path=tuple(sys.path),
             trees=self._startup.trees,
             max_body_bytes=MAX_BODY_BYTES,
+            wire=self._startup.wire,
+            place=apart.place,
             jobs=self.polled and isinstance(source, Listen) and not source.internal,
         )
 

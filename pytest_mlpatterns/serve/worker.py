@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.base import Node
     from pytest_mlpatterns.serve.chain import Chain
     from pytest_mlpatterns.serve.consumer import Subscription
+    from pytest_mlpatterns.serve.exchange import WireTally
+    from pytest_mlpatterns.wire import Wire
 
 __all__ = [
     "Consume",
@@ -64,7 +66,8 @@ class WorkerJob:
     """What a worker does with a request, and where requests come from.
 
     ``identity`` is unique for the deployment. ``trees`` are the tops of the tree in which the user works and of the one
-    from which code is to come instead; None: there is one tree. ``jobs`` answers 202 and keeps results until they are
+    from which code is to come instead; None: there is one tree. ``wire`` is how the deployment's clients speak to it,
+    ``place`` where this process stands in the composition. ``jobs`` answers 202 and keeps results until they are
     fetched.
     """
 
@@ -75,6 +78,8 @@ class WorkerJob:
     import_path: tuple[str, ...]
     trees: tuple[Path, Path] | None
     max_body_bytes: int
+    wire: Wire
+    place: int
     jobs: bool = False
 
 
@@ -112,12 +117,12 @@ def main() -> None:
     channel = Channel()
     job: WorkerJob = channel.receive()
     ended: list[Callable[[], None]] = []
-    known: list[tuple[Answering, Chain, Tally | None]] = []
+    known: list[tuple[Answering, Chain, Tally | WireTally]] = []
 
     def on_message(message: object) -> None:
         if isinstance(message, StatsQuestion) and known:
             answering, chain, tally = known[0]
-            layers = (*chain.layers(), *([tally.snapshot()] if tally else []))
+            layers = (*chain.layers(), tally.snapshot())
             channel.send(WorkerStats(message.number, answering.requests, tuple(answering.tracebacks), layers))
 
     def on_close() -> None:
@@ -131,7 +136,7 @@ def main() -> None:
     try:
         from pytest_mlpatterns.serve.chain import Chain
 
-        chain = Chain(job.node, job.identity)
+        chain = Chain(job.node, job.identity, job.wire.between_processes)
         if job.trees is not None and (strays := modules_from(*job.trees)):
             raise wrong_tree(strays, *job.trees)
     except BaseException as error:  # also SystemExit: whatever it was, the test wants to see it
@@ -139,27 +144,32 @@ def main() -> None:
         raise SystemExit(1) from error
     answering = Answering(chain.inner)
     if isinstance(job.source, Listen):
-        known.append((answering, chain, None))
-        _serve(job, job.source, answering, chain, ended, lambda: channel.send(Ready()))
+        from pytest_mlpatterns.serve.jobs import Jobs
+
+        app = ModelApp(
+            answering,
+            job.name,
+            job.max_body_bytes,
+            jobs=Jobs(chain.queue) if job.jobs and chain.queue else None,
+            internal=job.source.internal,
+            place=job.place,
+        )
+        known.append((answering, chain, app.tally))
+        _serve(job.source, app, chain, ended, lambda: channel.send(Ready()))
     else:
         tally = Tally(job.source.place, "queued")
         known.append((answering, chain, tally))
         _consume(job.source, answering, tally, ended, lambda: channel.send(Ready()))
 
 
-def _serve(  # noqa: PLR0913, PLR0917 - the pieces of one process
-    job: WorkerJob,
+def _serve(
     source: Listen,
-    answering: Answering,
+    app: ModelApp,
     chain: Chain,
     ended: list[Callable[[], None]],
     tell_ready: Callable[[], None],
 ) -> None:
     """Serve over HTTP until the parent closes the channel."""
-    from pytest_mlpatterns.serve.jobs import Jobs
-
-    jobs = Jobs(chain.queue) if job.jobs and chain.queue else None
-    app = ModelApp(answering, job.name, job.max_body_bytes, jobs=jobs, timed=source.internal)
     server = _server_of(app, internal=source.internal)
     listener = inherited_socket(source.socket_fd)
 

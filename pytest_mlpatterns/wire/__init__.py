@@ -7,7 +7,7 @@ these modules, which must not know sockets, processes or models.
 from __future__ import annotations
 
 from pytest_mlpatterns.wire.body import Body, Headers, WireError, headers_of
-from pytest_mlpatterns.wire.codec import Codec, codec_of, decode_answer, encode_request
+from pytest_mlpatterns.wire.codec import Codec, codec_of, decode_answer, encode_request, pack, unpack
 from pytest_mlpatterns.wire.value import REST_JSON, Wire
 
 __all__ = [
@@ -21,4 +21,6 @@ __all__ = [
     "decode_answer",
     "encode_request",
     "headers_of",
+    "pack",
+    "unpack",
 ]

@@ -43,7 +43,7 @@ class JsonV1:
         """A predict request."""
         return Body((encode_instances(list(inputs)),), _HEADERS)
 
-    def decode_inputs(self, body: bytes, _headers: Headers) -> list[Any]:
+    def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
         """The instances."""
         return decode_instances(body)
 
@@ -51,7 +51,7 @@ class JsonV1:
         """An answer."""
         return Body((encode_predictions(outputs),), _HEADERS)
 
-    def decode_outputs(self, body: bytes, _headers: Headers) -> list[Any]:
+    def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
         """The predictions."""
         return decode_predictions(body)
 
@@ -92,7 +92,7 @@ def decode_error(body: bytes) -> str:
     return text if isinstance(text, str) else body[:2000].decode(errors="replace")
 
 
-def decode_instances(body: bytes) -> list[Any]:
+def decode_instances(body: bytes | memoryview) -> list[Any]:
     """The inputs of a predict request, at least one.
 
     Raises:
@@ -104,7 +104,7 @@ def decode_instances(body: bytes) -> list[Any]:
     return instances
 
 
-def decode_predictions(body: bytes) -> list[Any]:
+def decode_predictions(body: bytes | memoryview) -> list[Any]:
     """The outputs in an answer.
 
     Raises:
@@ -116,7 +116,7 @@ def decode_predictions(body: bytes) -> list[Any]:
     return predictions
 
 
-def _load(body: bytes, key: str) -> object:
+def _load(body: bytes | memoryview, key: str) -> object:
     try:
         message = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -1,0 +1,191 @@
+"""One inference request as it came over HTTP: its inputs, and how its outputs are written.
+
+Which format it is in says its path (V1, V2) and its ``Content-Type``; the answer has the same, compressed where the
+client takes that. What this costs is counted under the names of :mod:`pytest_mlpatterns.insight`. It must not know who
+computes the outputs, nor sockets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.insight import LayerStats
+from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.wire import Body, WireError
+from pytest_mlpatterns.wire.v1 import JSON_V1
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pytest_mlpatterns.wire import Codec
+    from pytest_mlpatterns.wire.v2 import InferRequest
+
+__all__ = ["Exchange", "WireTally", "read_exchange", "stored_exchange"]
+
+_MSGPACK = (b"application/msgpack", b"application/x-msgpack", b"application/vnd.msgpack")
+_JSON = "json"
+
+
+class WireTally:
+    """What encoding and decoding cost in one process, under the names of the layer ``wire``.
+
+    Args:
+        place: where the process stands in the composition.
+    """
+
+    __slots__ = ("_place", "decode_ns", "encode_ns", "received", "received_plain", "requests", "sent", "sent_plain")
+
+    def __init__(self, place: int) -> None:
+        self._place = place
+        self.requests = self.decode_ns = self.encode_ns = 0
+        self.received = self.received_plain = self.sent = self.sent_plain = 0
+
+    def snapshot(self) -> LayerStats:
+        """Everything counted so far."""
+        return LayerStats(
+            self._place,
+            "wire",
+            {
+                "requests": self.requests,
+                "decode_ns": self.decode_ns,
+                "encode_ns": self.encode_ns,
+                "received_bytes": self.received,
+                "received_plain_bytes": self.received_plain,
+                "sent_bytes": self.sent,
+                "sent_plain_bytes": self.sent_plain,
+            },
+        )
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request and how it is answered.
+
+    ``kind`` names the format, for :func:`stored_exchange`; ``coding`` compresses the answer.
+    """
+
+    kind: str
+    inputs: list[Any]
+    encode: Callable[[Any], Body]
+    tally: WireTally
+    coding: str | None = None
+    request: InferRequest | None = None
+
+    def answer(self, outputs: Sequence[Any]) -> Body:
+        """The body of the answer.
+
+        Raises:
+            RequestError: the format cannot hold the outputs.
+        """
+        started_ns = perf_counter_ns()
+        try:
+            body = self.encode(outputs)
+        except WireError as error:
+            raise RequestError(500, f"the model returned outputs that cannot be sent: {error}") from error
+        tally, size = self.tally, body.size
+        tally.sent_plain += size
+        if self.coding is not None:
+            from pytest_mlpatterns.wire.compression import LEAST_BYTES, compressed
+
+            if size >= LEAST_BYTES:
+                body = compressed(body, self.coding)
+                size = body.size
+        tally.sent += size
+        tally.encode_ns += perf_counter_ns() - started_ns
+        return body
+
+
+def read_exchange(
+    body: bytes,
+    headers: Mapping[bytes, bytes],
+    tally: WireTally,
+    most_bytes: int,
+    answer_v2: Callable[[InferRequest, Any], Body] | None,
+) -> Exchange:
+    """Read a request.
+
+    Args:
+        body: as it came.
+        headers: as ASGI has them.
+        tally: counts what it costs.
+        most_bytes: how long the body may be when it is decompressed.
+        answer_v2: writes the answer to a request of the Open Inference Protocol; None: it is of V1.
+
+    Raises:
+        RequestError: it is no such request.
+    """
+    started_ns = perf_counter_ns()
+    tally.received += len(body)
+    try:
+        if b"content-encoding" in headers:
+            body = _decompressed(body, headers[b"content-encoding"], most_bytes)
+        tally.received_plain += len(body)
+        if answer_v2 is not None:
+            exchange = _read_v2(body, headers, tally, answer_v2)
+        elif headers.get(b"content-type") in _MSGPACK:
+            codec = _codecs()["msgpack"]
+            exchange = Exchange("msgpack", codec.decode_inputs(body, {}), codec.encode_outputs, tally)
+        else:
+            exchange = Exchange(_JSON, JSON_V1.decode_inputs(body, {}), JSON_V1.encode_outputs, tally)
+    except WireError as error:
+        raise RequestError(400, str(error)) from error
+    if b"accept-encoding" in headers:
+        exchange.coding = _coding(headers[b"accept-encoding"])
+    tally.requests += 1
+    tally.decode_ns += perf_counter_ns() - started_ns
+    return exchange
+
+
+def stored_exchange(kind: str, coding: str | None, tally: WireTally) -> Exchange:
+    """How a request of this kind is answered whose outputs are fetched later.
+
+    Raises:
+        RequestError: there is no such kind.
+    """
+    codec = JSON_V1 if kind == _JSON else _codecs().get(kind)
+    if codec is None:
+        raise RequestError(404, f"no format {kind!r}")
+    return Exchange(kind, [], codec.encode_outputs, tally, _coding((coding or "").encode()))
+
+
+def _read_v2(
+    body: bytes,
+    headers: Mapping[bytes, bytes],
+    tally: WireTally,
+    answer_v2: Callable[[InferRequest, Any], Body],
+) -> Exchange:
+    from pytest_mlpatterns.wire.v2 import HEAD_LENGTH, read_request
+
+    length = headers.get(HEAD_LENGTH.encode())
+    request = read_request(body, {} if length is None else {HEAD_LENGTH: length.decode("latin-1")})
+    kind = "binary" if request.binary else "v2"
+    return Exchange(kind, request.inputs, lambda outputs: answer_v2(request, outputs), tally, request=request)
+
+
+def _decompressed(body: bytes, header: bytes, most_bytes: int) -> bytes:
+    from pytest_mlpatterns.wire.compression import CODINGS, TooLargeError, decompressed
+
+    coding = header.decode("latin-1").strip().lower()
+    if coding == "identity":
+        return body
+    if coding not in CODINGS:
+        raise RequestError(415, f"Content-Encoding {coding!r}, expected one of {', '.join(CODINGS)}")
+    try:
+        return decompressed(body, coding, most_bytes)
+    except TooLargeError as error:
+        raise RequestError(413, str(error)) from error
+
+
+def _coding(accept_encoding: bytes) -> str | None:
+    from pytest_mlpatterns.wire.compression import accepted_coding
+
+    return accepted_coding(accept_encoding.decode("latin-1")) if accept_encoding else None
+
+
+def _codecs() -> dict[str, Codec]:
+    from pytest_mlpatterns.wire.packed import PACKED
+    from pytest_mlpatterns.wire.v2 import BINARY_V2, JSON_V2
+
+    return {"msgpack": PACKED, "v2": JSON_V2, "binary": BINARY_V2}

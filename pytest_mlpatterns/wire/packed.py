@@ -1,0 +1,120 @@
+"""REST with MessagePack: the messages of V1, with arrays as arrays.
+
+``{"instances": [...]}`` and ``{"predictions": [...]}``; an array is the map that the package msgpack-numpy makes of it
+(``nd``, ``type``, ``kind``, ``shape``, ``data``), so that its users can talk to our servers. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_mlpatterns.wire.body import Body, WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.wire.body import Headers
+
+__all__ = ["CONTENT_TYPE", "PACKED", "Packed"]
+
+CONTENT_TYPE = "application/msgpack"
+_HEADERS = (("content-type", CONTENT_TYPE),)
+_KINDS = "biufcSUmM"
+_MAX_ITEMS = 2**22
+
+
+class Packed:
+    """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`."""
+
+    def path(self, model: str) -> str:
+        """The path that takes predict requests."""
+        return f"/v1/models/{model}:predict"
+
+    def encode_inputs(self, inputs: Sequence[Any]) -> Body:
+        """A predict request."""
+        return _packed({"instances": inputs if isinstance(inputs, list) else list(inputs)})
+
+    def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
+        """The instances."""
+        instances = _unpacked(body, "instances")
+        if not isinstance(instances, list) or not instances:
+            raise WireError('the body is not {"instances": [...]} with at least one instance')
+        return instances
+
+    def encode_outputs(self, outputs: Any) -> Body:
+        """An answer."""
+        return _packed({"predictions": outputs if isinstance(outputs, list) else list(outputs)})
+
+    def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
+        """The predictions."""
+        predictions = _unpacked(body, "predictions")
+        if not isinstance(predictions, list):
+            raise WireError('the body is not {"predictions": [...]}')
+        return predictions
+
+
+PACKED = Packed()
+
+
+def _packed(message: dict[str, list[Any]]) -> Body:
+    import msgpack
+
+    try:
+        return Body((msgpack.packb(message, default=_plain),), _HEADERS)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise WireError(f"MessagePack cannot hold it: {error}") from error
+
+
+def _unpacked(body: bytes | memoryview, key: str) -> object:
+    import msgpack
+
+    try:
+        message = msgpack.unpackb(
+            body, object_hook=_array_of, strict_map_key=False, max_array_len=_MAX_ITEMS, max_map_len=_MAX_ITEMS
+        )
+    except WireError:
+        raise
+    except Exception as error:  # of many kinds, also of keys that cannot be any
+        raise WireError(f"the body is not MessagePack: {error or type(error).__name__}") from None
+    return message.get(key) if isinstance(message, dict) else None
+
+
+def _plain(value: object) -> object:
+    """What MessagePack has no form for: arrays, sets, ranges."""
+    if isinstance(value, np.ndarray | np.generic):
+        if value.dtype.kind not in _KINDS:
+            raise TypeError(f"arrays of {value.dtype} cannot be sent")
+        array = np.ascontiguousarray(value)
+        data = array.reshape(-1).view(np.uint8).data if array.dtype.itemsize else b""
+        kind = {b"type": value.dtype.str, b"data": data}
+        if isinstance(value, np.generic):
+            return {b"nd": False, **kind}
+        return {b"nd": True, b"kind": b"", b"shape": value.shape, **kind}
+    if isinstance(value, set | frozenset | range):
+        return list(value)
+    if hasattr(value, "__array__"):
+        return _plain(np.asarray(value))
+    raise TypeError(f"{type(value).__name__} cannot be sent")
+
+
+def _array_of(found: dict[Any, Any]) -> Any:
+    if b"nd" not in found:
+        return found
+    try:
+        array = np.frombuffer(found[b"data"], _dtype(found[b"type"]))
+        if not found[b"nd"]:
+            return array[0]
+        return array.reshape(found[b"shape"])
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
+        raise WireError(f"an array that is none: {type(error).__name__}: {error}") from None
+
+
+@cache
+def _dtype(name: str) -> np.dtype[Any]:
+    dtype = np.dtype(name)
+    if dtype.kind not in _KINDS or not dtype.itemsize:
+        raise ValueError(f"type {name!r}")
+    return dtype

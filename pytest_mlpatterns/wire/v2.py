@@ -1,0 +1,289 @@
+"""The Open Inference Protocol (V2) over REST: JSON, and the binary tensor extension.
+
+With the extension, the body is a JSON head and then the binary data of its tensors, in their order; the header
+``Inference-Header-Content-Length`` says where the head ends. Two parameters of our own go with messages that the
+protocol has no form for: ``named`` says that a single tensor is a dictionary of one name, ``rows`` that inputs (or
+outputs) are of different shapes and each has tensors of its own, ``0:``, ``1:``, or ``0:name`` of dictionaries. This
+module must not know who asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from pytest_mlpatterns.wire.body import Body, WireError
+from pytest_mlpatterns.wire.columns import RaggedError, columns_of
+from pytest_mlpatterns.wire.rows import rows_of, rows_of_binary, rows_of_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pytest_mlpatterns.wire.body import Headers
+    from pytest_mlpatterns.wire.columns import Column
+    from pytest_mlpatterns.wire.rows import Rows
+
+__all__ = ["BINARY_V2", "HEAD_LENGTH", "JSON_V2", "CodecV2", "InferRequest", "encode_answer", "read_request"]
+
+HEAD_LENGTH = "inference-header-content-length"
+_JSON = (("content-type", "application/json"),)
+_ALIGNMENT = 8
+_INPUT, _OUTPUT = "input-0", "output-0"
+
+
+class CodecV2:
+    """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`.
+
+    Args:
+        binary: with the binary tensor extension.
+    """
+
+    def __init__(self, *, binary: bool) -> None:
+        self._binary = binary
+
+    def path(self, model: str) -> str:
+        """The path that takes inference requests."""
+        return f"/v2/models/{model}/infer"
+
+    def encode_inputs(self, inputs: Any) -> Body:
+        """An inference request that asks for answers of the same kind."""
+        parameters = {"binary_data_output": True} if self._binary else {}
+        return _encoded("inputs", _INPUT, inputs, {}, parameters, binary=self._binary, rows_allowed=True)
+
+    def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
+        """The inputs."""
+        return read_request(body, headers).inputs
+
+    def encode_outputs(self, outputs: Any) -> Body:
+        """An answer, as one process gives it to another."""
+        return _encoded("outputs", _OUTPUT, outputs, {}, {}, binary=self._binary, rows_allowed=True)
+
+    def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
+        """The outputs."""
+        return _decoded("outputs", *_message(body, headers))
+
+
+JSON_V2 = CodecV2(binary=False)
+BINARY_V2 = CodecV2(binary=True)
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """What a client asks.
+
+    ``outputs`` are the names of those that are wanted, and whether each is to be binary; None: all, as ``binary`` says.
+    ``specification`` says name, datatype and shape of each input tensor, with -1 for how many inputs there are.
+    """
+
+    inputs: list[Any]
+    identity: str | None
+    outputs: dict[str, bool] | None
+    binary: bool
+    specification: tuple[dict[str, Any], ...]
+
+
+def read_request(body: bytes | memoryview, headers: Headers) -> InferRequest:
+    """An inference request, JSON or binary.
+
+    Raises:
+        WireError: it is none, or asks for what is not served.
+    """
+    message, data = _message(body, headers)
+    identity = message.get("id")
+    if identity is not None and not isinstance(identity, str):
+        raise WireError(f"id is {identity!r}, expected text")
+    parameters = _parameters(message)
+    inputs = _decoded("inputs", message, data)
+    if not inputs:
+        raise WireError("the first dimension is 0, expected at least one input")
+    wanted = None
+    binary = parameters.get("binary_data_output") is True
+    if message.get("outputs") is not None:
+        wanted = {}
+        for tensor in _tensors(message, "outputs"):
+            asked = _parameters(tensor)
+            if "classification" in asked:
+                raise WireError(f"output {tensor['name']!r} asks for a classification, which is not served")
+            wanted[tensor["name"]] = asked.get("binary_data", binary) is True
+    specification = tuple(
+        {"name": tensor["name"], "datatype": tensor["datatype"], "shape": [-1, *tensor["shape"][1:]]}
+        for tensor in message["inputs"]
+    )
+    return InferRequest(inputs, identity, wanted, binary, specification)
+
+
+def encode_answer(request: InferRequest, outputs: Any, model: str, *, rows_allowed: bool) -> Body:
+    """The answer to a request.
+
+    Args:
+        request: what was asked.
+        outputs: one for each of its inputs.
+        model: the model's name.
+        rows_allowed: whether outputs of different shapes may be told in our own form, which other clients do not know.
+
+    Raises:
+        WireError: no tensor can hold the outputs, or one that is wanted is not among them.
+    """
+    facts: dict[str, Any] = {"model_name": model, "model_version": "1"}
+    if request.identity is not None:
+        facts["id"] = request.identity
+    choose = None if request.outputs is None else partial(_chosen, request.outputs)
+    return _encoded(
+        "outputs", _OUTPUT, outputs, facts, {}, binary=request.binary, rows_allowed=rows_allowed, choose=choose
+    )
+
+
+def _chosen(wanted: Mapping[str, bool], columns: list[Column]) -> list[tuple[Column, str, bool]]:
+    """The columns that are wanted, under the names by which they are; the only output goes by any name."""
+    if len(columns) == len(wanted) == 1:
+        return [(columns[0], name, binary) for name, binary in wanted.items()]
+    found = {column.name: column for column in columns}
+    if absent := [name for name in wanted if name not in found]:
+        raise WireError(f"outputs {', '.join(absent)} are wanted, the model has {', '.join(found)}")
+    return [(found[name], name, binary) for name, binary in wanted.items()]
+
+
+def _encoded(  # noqa: PLR0913 - the parts of a message
+    kind: str,
+    name: str,
+    values: Any,
+    facts: dict[str, Any],
+    parameters: dict[str, Any],
+    *,
+    binary: bool,
+    rows_allowed: bool,
+    choose: Callable[[list[Column]], list[tuple[Column, str, bool]]] | None = None,
+) -> Body:
+    values = values if isinstance(values, np.ndarray) else list(values)
+    try:
+        columns = columns_of(values, name)
+    except RaggedError as error:
+        if not rows_allowed:
+            raise WireError(
+                f"{len(values)} {kind} are no rows of one tensor: {error}; give all the same shape and type, send one "
+                "input a request, or use rest+msgpack or V1"
+            ) from None
+        parameters = {**parameters, "rows": len(values)}
+        columns = [_renamed(column, row) for row, value in enumerate(values) for column in columns_of([value], "")]
+    if len(columns) == 1 and not isinstance(values, np.ndarray) and isinstance(values[0], dict) and not choose:
+        parameters = {**parameters, "named": True}
+    tensors, pieces = [], []
+    for column, known_as, as_binary in choose(columns) if choose else [(one, one.name, binary) for one in columns]:
+        tensor: dict[str, Any] = {"name": known_as, "datatype": column.datatype, "shape": column.shape}
+        asked: dict[str, Any] = {"content_type": "str"} if column.is_text else {}
+        if as_binary:
+            raw = column.raw()
+            asked["binary_data_size"] = sum(map(len, raw))
+            pieces += raw
+        if asked:
+            tensor["parameters"] = asked
+        if not as_binary:
+            tensor["data"] = column.plain()
+        tensors.append(tensor)
+    message = {**facts, **({"parameters": parameters} if parameters else {}), kind: tensors}
+    try:
+        head = orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError as error:
+        raise WireError(str(error)) from None
+    if not pieces:
+        return Body((head,), _JSON)
+    head += b" " * (-len(head) % _ALIGNMENT)  # so that the data can be used where it lies
+    headers = (("content-type", "application/octet-stream"), (HEAD_LENGTH, str(len(head))))
+    return Body((head, *pieces), headers)
+
+
+def _renamed(column: Column, row: int) -> Column:
+    return replace(column, name=f"{row}:{column.name}", shape=column.shape[1:])
+
+
+def _message(body: bytes | memoryview, headers: Headers) -> tuple[dict[str, Any], memoryview]:
+    """The JSON head, and the binary data after it."""
+    whole = memoryview(body)
+    given = headers.get(HEAD_LENGTH)
+    end = len(whole) if given is None else int(given) if given.isascii() and given.isdigit() else -1
+    if not 0 <= end <= len(whole):
+        raise WireError(f"Inference-Header-Content-Length is {given}, expected at most the body's {len(whole)}")
+    try:
+        message = orjson.loads(whole[:end])
+    except orjson.JSONDecodeError as error:
+        raise WireError(f"the body is not JSON: {error}") from None
+    if not isinstance(message, dict):
+        raise WireError('the body is not {"inputs": [...]}')
+    return message, whole[end:]
+
+
+def _decoded(kind: str, message: dict[str, Any], data: memoryview) -> list[Any]:
+    """The rows of a message's tensors."""
+    parameters = _parameters(message)
+    by_row = "rows" in parameters
+    columns: list[tuple[str, Rows]] = []
+    for tensor in _tensors(message, kind):
+        size = _parameters(tensor).get("binary_data_size")
+        try:
+            columns.append((tensor["name"], _rows(tensor, size, data, by_row=by_row)))
+        except WireError as error:
+            raise WireError(f"tensor {tensor['name']!r}: {error}") from None
+        data = data[size or 0 :]
+    if len(data):
+        raise WireError(f"{len(data)} bytes after the last tensor")
+    if not columns:
+        raise WireError(f'"{kind}" is empty, expected at least one tensor')
+    return _by_row(columns, parameters["rows"]) if by_row else rows_of(columns, named=parameters.get("named") is True)
+
+
+def _rows(tensor: dict[str, Any], size: Any, data: memoryview, *, by_row: bool) -> Rows:
+    """The rows of one tensor, whose binary data, where it has a size, is the first of what is left."""
+    asked, datatype, shape = _parameters(tensor), tensor.get("datatype"), tensor.get("shape")
+    if "shared_memory_region" in asked:
+        raise WireError("it is in shared memory, which is not served; send its data")
+    if not isinstance(shape, list) or not all(type(length) is int and length >= 0 for length in shape):
+        raise WireError(f"shape {shape!r}, expected a list of whole numbers from 0")
+    if not isinstance(datatype, str):
+        raise WireError(f"datatype {datatype!r}, expected text")
+    if not shape and not by_row:
+        raise WireError("it has no dimension, expected a first one that counts the inputs")
+    whole = (1, *shape) if by_row else tuple(shape)
+    is_text = asked.get("content_type") == "str"
+    if size is None:
+        return rows_of_json(tensor.get("data"), datatype, whole, is_text=is_text)
+    if type(size) is not int or not 0 <= size <= len(data):
+        raise WireError(f"binary_data_size is {size!r}, where the body has {len(data)} bytes more")
+    return rows_of_binary(data[:size], datatype, whole, is_text=is_text)
+
+
+def _by_row(columns: list[tuple[str, Rows]], count: Any) -> list[Any]:
+    """Rows of which each has tensors of its own."""
+    if type(count) is not int or not 0 < count <= len(columns):
+        raise WireError(f"parameter rows is {count!r}, expected how many there are")
+    grouped: list[list[tuple[str, Rows]]] = [[] for _ in range(count)]
+    for name, rows in columns:
+        number, _, rest = name.partition(":")
+        if not (number.isascii() and number.isdigit() and int(number) < count):
+            raise WireError(f"tensor {name!r}, expected the number of its row before a colon")
+        grouped[int(number)].append((rest, rows))
+    if not all(grouped):
+        raise WireError("a row without a tensor")
+    return [rows_of(row, named=bool(row[0][0]))[0] for row in grouped]
+
+
+def _tensors(message: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    tensors = message.get(kind)
+    if not isinstance(tensors, list):
+        raise WireError(f'the body is not {{"{kind}": [...]}}')
+    for tensor in tensors:
+        if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
+            raise WireError(f'"{kind}" holds something else than tensors with a name')
+    return tensors
+
+
+def _parameters(holder: dict[str, Any]) -> dict[str, Any]:
+    parameters = holder.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise WireError(f"parameters are {parameters!r}, expected an object")
+    return parameters
