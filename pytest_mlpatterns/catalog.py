@@ -39,6 +39,14 @@ class Metric:
     floor: float = 0.0
     percentile: float | None = None
 
+    @property
+    def unit(self) -> str:
+        """What a value counts: ``ns``, ``rps``, ``ratio`` or ``bytes``; empty where it is a plain number."""
+        return _UNITS.get(self.show, "")
+
+
+_UNITS = {format_duration: "ns", format_rate: "rps", format_percent: "ratio", format_size: "bytes"}
+
 
 def percentile_metric(percentile: float) -> Metric:
     """The metric of a latency percentile; the median is RTM."""

@@ -7,11 +7,10 @@ test reports, so that a distributed run ends with what a serial run gives; one p
 from __future__ import annotations
 
 import contextlib
-import datetime
 import shutil
 import tempfile
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -31,18 +30,15 @@ from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.load.requests import RequestBuilder
 from pytest_mlpatterns.measure import Bench, LoadPlan
-from pytest_mlpatterns.observe import commit, environment
+from pytest_mlpatterns.observe import environment
 from pytest_mlpatterns.options import given_ini, given_options
+from pytest_mlpatterns.output import Output
 from pytest_mlpatterns.paired import Pairing
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.perf import Perf, Subject
-from pytest_mlpatterns.ranking import Ranking, Unmeasured, rank
 from pytest_mlpatterns.records import Setup
-from pytest_mlpatterns.reports.choice import ranking_lines
-from pytest_mlpatterns.reports.lines import line
-from pytest_mlpatterns.reports.results import read_results, results_json
-from pytest_mlpatterns.reports.terminal import summary_lines
-from pytest_mlpatterns.result import TestResult, group_of
+from pytest_mlpatterns.reports.junit import properties_of
+from pytest_mlpatterns.result import group_of
 from pytest_mlpatterns.revision import resolve_revision
 from pytest_mlpatterns.screen import Screen
 from pytest_mlpatterns.serve.local import Startup, launch
@@ -88,11 +84,7 @@ class PerfSession:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._options, self._ini = given_options(config), given_ini(config)
-        self._results: list[TestResult] = []
         self._groups: Counter[str] = Counter()
-        self._unmeasured: list[Unmeasured] = []
-        self._rankings: tuple[Ranking, ...] = ()
-        self._written: list[str] = []
         self._directory = Path(tempfile.mkdtemp(prefix="pytest-mlpatterns-"))
         self._leaving = contextlib.ExitStack()
         self._trees = config.stash.get(REFERENCE_TREES, None)
@@ -112,6 +104,7 @@ class PerfSession:
             )
             read_settings({}, self._options, self._ini)
             self._ledger = Ledger(self._run, self._environment, root=config.rootpath, directory=self._directory)
+            self._output = Output(self._run, self._ledger, self._environment, self._screen, root=config.rootpath)
             if worker_input and _WORKTREE in worker_input:
                 self._worktree = Worktree.from_plain(worker_input[_WORKTREE])
             elif self._run.against is not None and not self._is_worker:
@@ -262,7 +255,7 @@ class PerfSession:
                     raise_at_definition(item, failure)
         except KeyboardInterrupt:
             if perf is not None and (partial := perf.result(passed=False)) is not None:
-                self._results.append(partial)
+                self._output.add(partial)
             raise KeyboardInterrupt from None  # pytest prints the name of any other class
         finally:
             self._live.end()
@@ -278,8 +271,7 @@ class PerfSession:
         report = yield
         perf = item.stash.get(_PERF, None)
         if report.failed and _SETTINGS in item.stash:
-            pattern = str(item.stash[_SETTINGS].pattern)
-            report.perf_unmeasured = [item.nodeid, group_of(item.nodeid, _listed(item)), pattern]  # type: ignore[attr-defined]
+            report.perf_failure = _failure(item, report)  # type: ignore[attr-defined]
         if call.when == "call" and perf is not None:
             if (result := perf.result(passed=report.passed)) is not None:
                 result = replace(
@@ -289,6 +281,9 @@ class PerfSession:
                     location=location_of(item),
                 )
                 report.perf_result = result.to_json()  # type: ignore[attr-defined]
+                found = properties_of(result)
+                report.user_properties += found
+                item.user_properties += found  # of which the report of the teardown is made, which JUnit reads
             if report.failed and (text := perf.diagnosis()):
                 report.sections.append(("perf deployment", text))
         return report
@@ -296,9 +291,9 @@ class PerfSession:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect the results, wherever they were measured."""
         if (data := getattr(report, "perf_result", None)) is not None:
-            self._results.append(self._ledger.with_drift(TestResult.from_json(data)))
-        elif (names := getattr(report, "perf_unmeasured", None)) is not None:
-            self._unmeasured.append(Unmeasured(*names))
+            self._output.take_result(data)
+        if (failure := getattr(report, "perf_failure", None)) is not None:
+            self._output.take_failure(failure, measured=data is not None)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
@@ -329,35 +324,13 @@ class PerfSession:
         if self._is_worker:
             self._config.workeroutput[_LEDGER] = self._ledger.to_json()  # type: ignore[attr-defined]  # pytest-xdist's
             return
-        try:
-            if not self._config.option.collectonly:
-                self._ledger.close(self._results, complete=exitstatus in _DONE)
-                self._written += self._ledger.lines
-            if self._run.rank is not None and not self._run.smoke:
-                self._rankings = rank(self._results, self._run.rank, self._unmeasured)
-            self._write_results()
-        except (MlpatternsError, OSError) as error:
-            self._written.append(f"ERROR: {error}")
+        if not self._output.close(complete=exitstatus in _DONE, measured=not self._config.option.collectonly):
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table of all perf tests, and what was written."""
-        if self._is_worker or not (self._results or self._written):
-            return
-        terminalreporter.section("performance", sep="-")
-        if self._results and self._run.smoke:
-            count = len(self._results)
-            who = "1 perf test sent one request" if count == 1 else f"{count} perf tests sent one request each"
-            self._screen.write([line(f"smoke run: {who}, judged nothing")])
-        elif self._results:
-            self._screen.write(
-                summary_lines(self._results, self._screen.width, verbose=self._config.get_verbosity() > 0)
-            )
-        self._screen.write(line(text) for text in self._written)
-        if self._run.rank is not None and self._results and not self._run.smoke:
-            terminalreporter.section("choosing a pattern", sep="-")
-            told = ranking_lines(self._rankings, self._results, self._screen.width)
-            self._screen.write(line(text) for text in told)
+        if not self._is_worker:
+            self._output.show(terminalreporter, verbose=self._config.get_verbosity() > 0)
 
     def pytest_unconfigure(self) -> None:
         """Leave nothing behind."""
@@ -368,29 +341,6 @@ class PerfSession:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     # --- pieces --------------------------------------------------------------------------------------------------
-
-    def _write_results(self) -> None:
-        """The files that were asked for; the page is made of what the result file says, as it would be later."""
-        json_file, html_file = self._run.json_file, self._run.html_file
-        if json_file is None and html_file is None:
-            return
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        text = results_json(
-            self._results,
-            self._environment,
-            now,
-            self._ledger.account(),
-            [ranking.to_json() for ranking in self._rankings],
-            commit=commit(self._config.rootpath),
-        )
-        if json_file is not None:
-            json_file.write_text(text, encoding="utf-8")
-            self._written.append(f"results written to {json_file}")
-        if html_file is not None:
-            from pytest_mlpatterns.reports.html import html_report
-
-            html_file.write_text(html_report(read_results(text)), encoding="utf-8")
-            self._written.append(f"report written to {html_file}")
 
     def _subject(
         self, item: pytest.Item, settings: Settings, model: object, payload: object, target: object
@@ -460,8 +410,8 @@ class PerfSession:
         revision = resolve_revision(root, ref)
         remove_stale(root)
         worktree = self._leaving.enter_context(laid_out(root, revision, self._run.against_files))
-        self._written.append(f"compared with {revision.name}, {revision.short} {revision.subject}")
-        self._written += [f"note: {note}" for note in worktree.notes]
+        self._output.lines.append(f"compared with {revision.name}, {revision.short} {revision.subject}")
+        self._output.lines += [f"note: {note}" for note in worktree.notes]
         return worktree
 
     def _by_value(self, item: pytest.Item) -> list[ModuleType]:
@@ -500,6 +450,19 @@ def _variable(item: pytest.Item) -> str | None:
         if marker.get("pattern") is not None:
             return None
     return f"{item.parent.nodeid if item.parent else ''}::{getattr(item, 'originalname', item.name)}"
+
+
+def _failure(item: pytest.Item, report: pytest.TestReport) -> dict[str, Any]:
+    """What the process that writes is told of a failed test, as plain values."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    location = location_of(item)
+    return {
+        "test": item.nodeid,
+        "group": group_of(item.nodeid, _listed(item)),
+        "pattern": str(item.stash[_SETTINGS].pattern),
+        "location": None if location is None else asdict(location),
+        "message": report.longreprtext if crash is None else crash.message,
+    }
 
 
 def _listed(item: pytest.Item) -> list[str]:

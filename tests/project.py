@@ -162,7 +162,11 @@ def command(*arguments: str) -> list[str]:
 
 def clean_environment() -> dict[str, str]:
     """This process's environment without what the outer run of pytest, or CI, put there."""
-    kept = {name: value for name, value in os.environ.items() if name != "CI" and not name.startswith("PYTEST_")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "CI" and not name.startswith(("PYTEST_", "GITHUB_"))
+    }
     return {**kept, "COLUMNS": _WIDTH, "PYTHONDONTWRITEBYTECODE": "1"}
 
 

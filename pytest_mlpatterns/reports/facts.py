@@ -120,7 +120,7 @@ def failure_text(judgements: Sequence[Judgement], result: TestResult) -> str:
         *(_fact("against", [result.reference.name]) if result.reference is not None else ()),
         *_fact("evidence", evidence),
         *_fact("beside", _beside(result, {judgement.metric for judgement in judgements})),
-        *_labelled("noise", [part for text in result.noise for part in wrap(text, _WIDTH)]),
+        *_labelled("noise", [part for text in result.noise for part in wrap(text, _WIDTH, break_on_hyphens=False)]),
         *_labelled("latency", latency_picture(result)),
         *_labelled("load", load_picture(result)),
         *_labelled("next", next_step(judgements, result)),

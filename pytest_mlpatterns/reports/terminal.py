@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.result import TestResult
 
-__all__ = ["Verdict", "summary_lines", "verdict_of"]
+__all__ = ["Verdict", "cells_of", "summary_lines", "verdict_of"]
 
 _NO_BASELINE = "no baseline"
 _WIDE = 100
@@ -58,6 +58,19 @@ def verdict_of(result: TestResult) -> Verdict:
     """How the outcome of a test is shown; one that passed without any verdict was only measured."""
     verdict = _VERDICTS[result.outcome]
     return _MEASURED if verdict is _PASS and not result.judgements else verdict
+
+
+def cells_of(result: TestResult) -> dict[str, str]:
+    """The figures of a row, by their headings; a dash where one is not known."""
+    return {
+        "RTM": _shown(result, "rtm"),
+        "±": _spread(result, "rtm"),
+        "p95": _shown(result, "p95"),
+        "req/s": _shown(result, "throughput").removesuffix(" req/s"),
+        "NMRT": _capacity(result),
+        "ASL": _shown(result, "asl"),
+        "change": _change(result).text,
+    }
 
 
 def summary_lines(results: Sequence[TestResult], width: int, *, verbose: bool = False) -> list[Line]:

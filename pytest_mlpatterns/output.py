@@ -1,0 +1,177 @@
+"""What a run leaves behind: it collects the results wherever they were measured, and at the end writes what was asked.
+
+The baseline, the result file, the page, the terminal's summary and GitHub's are written here and nowhere else, by the
+one process that has all results. What they say is made by :mod:`pytest_mlpatterns.reports`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.errors import MlpatternsError
+from pytest_mlpatterns.observe import commit
+from pytest_mlpatterns.ranking import Ranking, Unmeasured, rank
+from pytest_mlpatterns.reports.choice import ranking_lines
+from pytest_mlpatterns.reports.github import Failure, annotation, job_summary, reason_in
+from pytest_mlpatterns.reports.lines import line
+from pytest_mlpatterns.reports.results import read_results, results_json
+from pytest_mlpatterns.reports.terminal import summary_lines
+from pytest_mlpatterns.result import Location, TestResult
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pytest
+
+    from pytest_mlpatterns.config import RunSettings
+    from pytest_mlpatterns.ledger import Ledger
+    from pytest_mlpatterns.records import Environment
+    from pytest_mlpatterns.screen import Screen
+
+__all__ = ["Output"]
+
+
+class Output:
+    """Results and failures of a run, and what becomes of them.
+
+    Args:
+        run: what the run was asked to do.
+        ledger: the baseline file.
+        environment: the machine and what is installed.
+        screen: the terminal.
+        root: directory that test ids are relative to.
+        variables: the environment of the process, which says whether it runs on GitHub Actions.
+
+    Attributes:
+        lines: what is told below the table.
+    """
+
+    def __init__(  # noqa: PLR0913 - what a run has one of each
+        self,
+        run: RunSettings,
+        ledger: Ledger,
+        environment: Environment,
+        screen: Screen,
+        *,
+        root: Path,
+        variables: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.lines: list[str] = []
+        self._run = run
+        self._ledger = ledger
+        self._environment = environment
+        self._screen = screen
+        self._root = root
+        self._variables = variables
+        self._results: list[TestResult] = []
+        self._failures: list[Failure] = []
+        self._unmeasured: list[Unmeasured] = []
+        self._rankings: tuple[Ranking, ...] = ()
+
+    def take_result(self, data: Mapping[str, Any]) -> None:
+        """Take what :meth:`TestResult.to_json` gave."""
+        self.add(self._ledger.with_drift(TestResult.from_json(data)))
+
+    def add(self, result: TestResult) -> None:
+        """Take a result as it is."""
+        self._results.append(result)
+
+    def take_failure(self, data: Mapping[str, Any], *, measured: bool) -> None:
+        """Take that a test failed.
+
+        Args:
+            data: its ``test``, ``group``, ``pattern``, ``location`` and the ``message`` of the failure.
+            measured: whether it gave a result too.
+        """
+        location = None if data["location"] is None else Location(**data["location"])
+        self._failures.append(Failure(data["test"], reason_in(data["message"]), location))
+        if not measured:
+            self._unmeasured.append(Unmeasured(data["test"], data["group"], data["pattern"]))
+
+    def close(self, *, complete: bool, measured: bool) -> bool:
+        """Write the files.
+
+        Args:
+            complete: whether the run came to its end.
+            measured: whether tests were run at all, and not only collected.
+
+        Returns:
+            Whether all could be written; :attr:`lines` say what was, and what was not.
+        """
+        try:
+            if measured:
+                self._ledger.close(self._results, complete=complete)
+                self.lines += self._ledger.lines
+            if self._run.rank is not None and not self._run.smoke:
+                self._rankings = rank(self._results, self._run.rank, self._unmeasured)
+            self._write_files()
+            self._write_job_summary()
+        except (MlpatternsError, OSError) as error:
+            self.lines.append(f"ERROR: {error}")
+            return False
+        return True
+
+    def show(self, reporter: pytest.TerminalReporter, *, verbose: bool) -> None:
+        """Write the table of all perf tests, and what was written, to the terminal."""
+        if self._results or self.lines:
+            reporter.section("performance", sep="-")
+        if self._results and self._run.smoke:
+            count = len(self._results)
+            who = "1 perf test sent one request" if count == 1 else f"{count} perf tests sent one request each"
+            self._screen.write([line(f"smoke run: {who}, judged nothing")])
+        elif self._results:
+            self._screen.write(summary_lines(self._results, self._screen.width, verbose=verbose))
+        self._screen.write(line(text) for text in self.lines)
+        if self._run.rank is not None and self._results and not self._run.smoke:
+            reporter.section("choosing a pattern", sep="-")
+            told = ranking_lines(self._rankings, self._results, self._screen.width)
+            self._screen.write(line(text) for text in told)
+        if self._on_github:
+            root = self._root_in_repository()
+            self._screen.write(line(annotation(failure, root)) for failure in self._failures)
+
+    @property
+    def _on_github(self) -> bool:
+        return bool(self._variables.get("GITHUB_ACTIONS"))
+
+    def _root_in_repository(self) -> Path | None:
+        """pytest's root directory relative to the checked-out repository; None where they are the same."""
+        top = self._variables.get("GITHUB_WORKSPACE")
+        inside = top is not None and self._root != Path(top) and self._root.is_relative_to(top)
+        return self._root.relative_to(str(top)) if inside else None
+
+    def _write_files(self) -> None:
+        """The files that were asked for; the page is made of what the result file says, as it would be later."""
+        json_file, html_file = self._run.json_file, self._run.html_file
+        if json_file is None and html_file is None:
+            return
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        text = results_json(
+            self._results,
+            self._environment,
+            now,
+            self._ledger.account(),
+            [ranking.to_json() for ranking in self._rankings],
+            commit=commit(self._root),
+        )
+        if json_file is not None:
+            json_file.write_text(text, encoding="utf-8")
+            self.lines.append(f"results written to {json_file}")
+        if html_file is not None:
+            from pytest_mlpatterns.reports.html import html_report
+
+            html_file.write_text(html_report(read_results(text)), encoding="utf-8")
+            self.lines.append(f"report written to {html_file}")
+
+    def _write_job_summary(self) -> None:
+        """Append to GitHub's job summary, where there is one and something to say."""
+        file = self._variables.get("GITHUB_STEP_SUMMARY")
+        if not self._on_github or not file or self._run.smoke or not (self._results or self._failures):
+            return
+        rankings = {ranking.group: ranking.sentence for ranking in self._rankings}
+        text = job_summary(self._results, self._failures, rankings, self.lines)
+        with Path(file).open("a", encoding="utf-8") as summary:
+            summary.write(text)

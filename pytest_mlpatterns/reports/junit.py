@@ -1,0 +1,44 @@
+"""The figures of a result as properties of a JUnit report: a name that carries the unit, and a plain number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.catalog import metric_named
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.result import TestResult
+
+__all__ = ["properties_of"]
+
+_WHOLE = ("ns", "bytes")
+
+
+def properties_of(result: TestResult) -> list[tuple[str, str]]:
+    """Set-up, outcome, and every metric with its interval: ``perf_rtm_ns``, ``perf_rtm_ns_low``, ``perf_rtm_ns_high``.
+
+    Args:
+        result: with metrics that this version knows.
+    """
+    setup = result.setup
+    found = [
+        ("perf_outcome", result.outcome.value),
+        ("perf_pattern", setup.pattern),
+        ("perf_load", setup.load),
+        ("perf_wire", setup.wire),
+        ("perf_requests", str(result.requests)),
+    ]
+    for metric, (value, low, high) in result.metrics.items():
+        unit = metric_named(metric).unit
+        name = f"perf_{metric}" if not unit or metric.endswith(unit) else f"perf_{metric}_{unit}"
+        found += [
+            (name, _number(value, unit)),
+            (f"{name}_low", _number(low, unit)),
+            (f"{name}_high", _number(high, unit)),
+        ]
+    found += [(f"perf_{one.metric}_against_{one.against}", one.reason) for one in result.judgements]
+    return found
+
+
+def _number(value: float, unit: str) -> str:
+    return str(round(value)) if unit in _WHOLE else f"{value:.6g}"
