@@ -90,6 +90,7 @@ def result_of(  # noqa: PLR0913 - the pieces of one record, by name
         memory_over_time=tuple(metrics.memory_over_time()),
         warmups=tuple(launch.warmup for launch in metrics.launches),
         noise=noise_sentences(metrics.launches),
+        replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
     )
 
 

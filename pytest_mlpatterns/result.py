@@ -103,7 +103,8 @@ class TestResult:
     ``(seconds, deployment's share, machine's share)`` and ``memory_over_time`` ``(seconds, bytes)``, both of the last
     launch's window. ``warmups`` has one member per launch. ``tolerance`` is the worsening against the baseline that the
     test accepts. ``group`` is the test's id without its pattern, so that the patterns of one test can stand side by
-    side. ``noise`` says what disturbed the machine in the windows.
+    side. ``noise`` says what disturbed the machine in the windows. ``replica_share`` is, for each of several replicas,
+    the share of the requests that it answered: the mean over the launches, the least and the most.
     """
 
     __test__ = False
@@ -132,6 +133,7 @@ class TestResult:
     memory_over_time: tuple[tuple[float, float], ...] = ()
     warmups: tuple[Warmup, ...] = ()
     noise: tuple[str, ...] = ()
+    replica_share: tuple[tuple[float, float, float], ...] = ()
     group: str = ""
     location: Location | None = None
 
@@ -172,6 +174,7 @@ class TestResult:
                 "memory_over_time": _pairs(data["memory_over_time"]),
                 "warmups": tuple(Warmup(**item) for item in data["warmups"]),
                 "noise": tuple(data["noise"]),
+                "replica_share": tuple((mean, least, most) for mean, least, most in data["replica_share"]),
                 "location": None if data["location"] is None else Location(**data["location"]),
             }
         )

@@ -122,6 +122,16 @@ class TestCapacity:
         assert found["latencies"].summary == "10.0 ms at 1 in flight"
 
 
+class TestReplicas:
+    def test_the_share_of_each_replica_is_drawn(self) -> None:
+        chart = charts(result(replica_share=((0.25, 0.2, 0.3), (0.75, 0.7, 0.8))))["parts"]
+        assert chart.rows == (("replica 1", 0.25, 0.2, 0.3), ("replica 2", 0.75, 0.7, 0.8))
+        assert chart.summary == "25.0 % to 75.0 %; even would be 50.0 %"
+
+    def test_a_single_process_has_none(self) -> None:
+        assert "parts" not in charts(result())
+
+
 class TestTime:
     def test_a_long_course_keeps_its_peaks(self) -> None:
         memory = tuple((second / 10, 1000.0 if second == 777 else 1.0) for second in range(3000))

@@ -204,6 +204,14 @@ class TestGroups:
     def test_a_group_with_nothing_in_common_is_not_shown(self) -> None:
         assert groups_section([result("a[0]", metrics={}), result("a[1]", metrics={})]) is None
 
+    @pytest.mark.parametrize(("wires", "shown"), [(("rest+json", "grpc"), True), (("grpc", "grpc"), False)])
+    def test_sizes_are_compared_where_the_wires_differ(self, wires: tuple[str, str], shown: bool) -> None:
+        members = [
+            result(f"a[{number}]", setup=Setup("single", "l", wire, "p"), metrics={"request_bytes": (9.0, 9.0, 9.0)})
+            for number, wire in enumerate(wires)
+        ]
+        assert (groups_section(members) is not None) is shown
+
     def test_nmrt_under_an_objective_is_compared_too(self) -> None:
         metrics = {"nmrt(p95<50.0 ms)": (400.0, 390.0, 410.0)}
         page = Reader(str(groups_section([result(f"a[{number}]", metrics=metrics) for number in (0, 1)])))

@@ -52,9 +52,9 @@ FOCUS = """(() => {
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     assert PATH is not None
-    with Browser.start(PATH) as running:
+    with Browser.start(PATH, tmp_path_factory.mktemp("browser")) as running:
         yield running
 
 

@@ -68,6 +68,13 @@ def test_everything_that_is_timed_stands_side_by_side() -> None:
     assert rows[-1] == ("stage model", MS, MS, 5 * MS)
 
 
+def test_the_model_that_keeps_the_others_waiting_is_told() -> None:
+    counted = LayerStats(0, "ensemble", {"last:a": 1, "last:b": 3}, {"model:a": {MS: 4}, "model:b": {MS: 4}})
+    chart = of_layer(counted)["parts"]
+    assert chart.rows == (("a", 0.25), ("b", 0.75))
+    assert chart.summary == "most often b"
+
+
 @pytest.mark.parametrize("name", ["cached", "batched", "queued", "hop", "pipeline"])
 def test_a_layer_that_saw_nothing_is_not_drawn(name: str) -> None:
     assert of_layer(LayerStats(0, name)) == {}

@@ -31,7 +31,7 @@ def charts_of(result: TestResult) -> tuple[Chart, ...]:
     found = [percentile_chart(result), histogram_chart(result)]
     for capacity in result.capacities:
         found += _ladder(capacity)
-    found += [_load(result), _memory(result), *layer_charts(result.layers)]
+    found += [_load(result), _memory(result), _replicas(result), *layer_charts(result.layers)]
     return tuple(chart for chart in found if chart is not None)
 
 
@@ -178,6 +178,21 @@ def _load(result: TestResult) -> Chart | None:
         f"deployment {format_percent(min(own))} to {format_percent(max(own))} of the machine's cores, last launch",
         (Column("time", "seconds"), Column("deployment", "ratio"), Column("whole machine", "ratio")),
         tuple(thinned(result.load_over_time)),
+    )
+
+
+def _replicas(result: TestResult) -> Chart | None:
+    """Which replica answered how many of the requests."""
+    if not result.replica_share:
+        return None
+    shares = [mean for mean, _, _ in result.replica_share]
+    even = format_percent(1 / len(shares))
+    return Chart(
+        "parts",
+        "Share of requests per replica",
+        f"{format_percent(min(shares))} to {format_percent(max(shares))}; even would be {even}",
+        (Column("replica", "text"), *(Column(name, "ratio") for name in ("share", "least of a launch", "most"))),
+        tuple((f"replica {number}", *share) for number, share in enumerate(result.replica_share, start=1)),
     )
 
 

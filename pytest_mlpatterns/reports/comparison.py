@@ -34,6 +34,7 @@ __all__ = ["groups_section", "overview_section", "ranking_section", "tally"]
 _OVERVIEW = ("rtm", "p95", "throughput", "nmrt", "asl")
 _OVERVIEW_LABELS = {"rtm": "RTM", "p95": "p95", "throughput": "Throughput", "nmrt": "NMRT", "asl": "ASL"}
 _SIDE_BY_SIDE = ("rtm", "p95", "throughput", "nmrt", "asl", "cpu_per_request", "peak_memory", "cold_start")
+_WHERE_WIRES_DIFFER = ("request_bytes", "response_bytes", "decode", "encode")
 _SCORE = (
     "A score is the product of the shares of the best, each to the power of its weight: 1 is the best in everything. "
     "Ranks and scores are at 95 % confidence."
@@ -220,7 +221,12 @@ def _group(number: int, name: str, members: Sequence[TestResult]) -> Markup | No
         return None
     rows = list(zip(_labels(members), members, strict=True))
     searched = dict.fromkeys(metric for member in members for metric in member.metrics if metric.startswith("nmrt("))
-    drawn = [chart for metric in (*_SIDE_BY_SIDE, *searched) if (chart := interval_chart(metric, rows)) is not None]
+    of_wires = _WHERE_WIRES_DIFFER if len({member.setup.wire for member in members}) > 1 else ()
+    drawn = [
+        chart
+        for metric in (*_SIDE_BY_SIDE, *searched, *of_wires)
+        if (chart := interval_chart(metric, rows)) is not None
+    ]
     if not drawn:
         return None
     figures = (chart_figure(f"group-{number}-{place}", chart) for place, chart in enumerate(drawn))

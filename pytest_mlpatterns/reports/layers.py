@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.insight import straggler_shares
 from pytest_mlpatterns.reports.chart import Chart, Column, thinned
 from pytest_mlpatterns.units import format_count, format_duration, format_percent
 
@@ -18,7 +19,7 @@ __all__ = ["layer_charts"]
 
 def layer_charts(layers: Sequence[LayerStats]) -> tuple[Chart, ...]:
     """What each layer counted, from the outermost inwards, and how long everything took that any of them timed."""
-    found = [chart for layer in layers for chart in (_answers(layer), _batches(layer), _depth(layer))]
+    found = [chart for layer in layers for chart in (_answers(layer), _batches(layer), _depth(layer), _last(layer))]
     return tuple(chart for chart in (*found, _times(layers)) if chart is not None)
 
 
@@ -70,6 +71,21 @@ def _depth(layer: LayerStats) -> Chart | None:
         f"{mean}at most {deepest:,} waiting",
         (Column("time", "seconds"), Column("waiting", "count")),
         tuple(thinned(moments)),
+    )
+
+
+def _last(layer: LayerStats) -> Chart | None:
+    """Which model of an ensemble kept the others waiting."""
+    shares = straggler_shares(layer)
+    if len(shares) < 2:
+        return None
+    slowest = max(shares, key=shares.__getitem__)
+    return Chart(
+        "parts",
+        "Which model answered last",
+        f"most often {slowest}",
+        (Column("model", "text"), Column("share of requests", "ratio")),
+        tuple(shares.items()),
     )
 
 

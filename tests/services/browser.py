@@ -14,13 +14,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["Browser", "BrowserError", "Page", "chromium"]
 
@@ -134,9 +134,8 @@ class Browser:
 
     @classmethod
     @contextlib.contextmanager
-    def start(cls, path: str) -> Iterator[Browser]:
-        """Start Chromium with an empty profile; it ends, with all of its processes, when the context does."""
-        profile = tempfile.mkdtemp(prefix="chromium-")
+    def start(cls, path: str, profile: Path) -> Iterator[Browser]:
+        """Start Chromium with an empty directory for its profile; it ends, with all its processes, with the context."""
         from_us, writing = os.pipe()
         reading, to_us = os.pipe()
         command = [sys.executable, "-c", _LAUNCHER, str(from_us), str(to_us), path, *_FLAGS]
@@ -163,7 +162,6 @@ class Browser:
             process.wait()
             os.close(writing)
             os.close(reading)
-            shutil.rmtree(profile, ignore_errors=True)
 
     def send(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
         """One command, and its answer; events that come meanwhile are kept.
