@@ -79,6 +79,25 @@ class TestClosedLoop:
         samples = samples_of(drive(a_job([server.address], ClosedLoop(1))))
         assert (samples.due_ns[1:] >= samples.done_ns[:-1]).all()
 
+    def test_answers_that_are_there_are_all_noted_before_a_request_follows_one(self) -> None:
+        released, sent = threading.Event(), [threading.Event() for _ in range(3)]
+
+        def script(request: Request) -> list[Step]:
+            if request.number >= len(sent):
+                return [Send(answer())]
+            return [Hold(released), Send(answer()), Hold(released, sent[request.number])]
+
+        def tell(event: object) -> None:
+            if isinstance(event, WindowOpened):  # the loop waits for us, while the answers come
+                released.set()
+                for one in sent:
+                    assert one.wait(30)
+
+        with ScriptedServer(script) as server:
+            samples = samples_of(drive(a_job([server.address], ClosedLoop(len(sent))), tell))
+        done, due = samples.done_ns[: len(sent)], np.sort(samples.due_ns)
+        assert done.max() <= due[len(sent)]
+
     def test_a_caller_pauses_for_its_think_time(self, server: ScriptedServer) -> None:
         samples = samples_of(drive(a_job([server.address], ClosedLoop(1, think_time="5ms"))))
         assert len(samples.due_ns) > 1

@@ -1,7 +1,8 @@
 """The loop that drives load over our own connections: one thread, one selector, connections that call back.
 
-The order of an iteration: answers first, then requests that are due, then (every 50 ms) time-outs and the course of the
-job. In a closed loop the answer itself sends the next request. It must not know processes, pipes or numpy.
+The order of an iteration: all answers that are there, then the requests that follow them in a closed loop, then those
+that are due by the clock, then (every 50 ms) time-outs and the course of the job. So no answer is noted late because
+another was followed by a request. It must not know processes, pipes or numpy.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class LoadLoop:
         self.selector: selectors.BaseSelector = new_selector()
         self._timeout_ns = job.timeout_ns
         self._pool = _Pool(self, job)
+        self._next: list[Connection] = []
         self._course = Course(job, self._pool.send, tell)
         self.recording = self._course.recording
         self.answers = self._course.answers
@@ -78,10 +80,11 @@ class LoadLoop:
             self._pool.release(connection)
             self._pool.send(self._course.next_request(), None)
         else:  # as in a closed loop nearly always
-            connection.send(self._course.next_request())
+            self._next.append(connection)
 
     def _drive(self, alarm: Alarm) -> None:
         select, clock, pool, course = self.selector.select, perf_counter_ns, self._pool, self._course
+        answered, next_request = self._next, course.next_request
         now = clock()
         pool.open()
         course.start(now)
@@ -94,6 +97,10 @@ class LoadLoop:
                 wake_ns = due_ns
             for key, mask in select((wake_ns - now) / 1e9 if wake_ns > now else 0):
                 key.data(mask)
+            if answered:  # all answers that are there are noted before the first of them is followed by a request
+                for connection in answered:
+                    connection.send(next_request())
+                answered.clear()
             now = clock()
             due_ns = course.next_due_ns
             if now >= due_ns:
