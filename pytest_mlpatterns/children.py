@@ -246,7 +246,8 @@ def end_with_parent() -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(_WATCH_S)  # no system tells a process everywhere that its parent ended
-        os.kill(os.getpid(), signal.SIGINT)
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as where a shell runs us in its background
+        os.kill(os.getpid(), signal.SIGTERM if ignored else signal.SIGINT)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
 

@@ -101,6 +101,18 @@ class Run:
                 return "\n".join(rest[:end])
         raise AssertionError(f"test {test!r} did not fail in:\n{self.out}")
 
+    def facts(self, test: str) -> dict[str, str]:
+        """What stands under the first line of a failure, by its label; lines that go on are joined."""
+        found: dict[str, str] = {}
+        lines = [line for line in self.failure(test).splitlines() if line.startswith("E ")]
+        (start,) = (match.end() for line in lines if (match := re.match(r"E +(?=test {2,}\S)", line)))
+        label = ""
+        for line in lines:
+            if not line[1:start].strip() and (text := line[start + 10 :].strip()):
+                label = line[start : start + 10].strip() or label
+                found[label] = f"{found[label]} {text}" if label in found else text
+        return found
+
     def json(self, name: str) -> Any:
         """A JSON file of the project, as it is after the run."""
         return json.loads((self.directory / name).read_text(encoding="utf-8"))

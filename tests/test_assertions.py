@@ -198,7 +198,7 @@ def test_a_failure_says_what_was_found_what_it_stands_on_and_what_to_do(judged: 
     assert re.search(r"perf\.assert_\w+\(", called)
     messages = [line[1:].strip() for line in text.splitlines() if line.startswith("E ")]
     assert re.fullmatch(f"LimitFailure: {verdict}", messages[0])
-    facts = dict(line.split(maxsplit=1) for line in messages[1:])
+    facts = judged.facts(test)
     assert facts["test"] == f"test_perf.py::{test}"
     assert facts["set-up"] == "pattern single, load closed(2), wire rest+json"
     assert re.fullmatch(r"1 launch, 8 blocks, [\d,]+ requests, 0 failed, [\d.]+ s", facts["evidence"])
@@ -291,9 +291,9 @@ def test_an_undecided_test_becomes_what_was_asked_for(
         )
         assert "perf.assert_error_rate_below(0.05)" in run.section("warnings summary")
     if verdict == "FAIL":
-        text = run.failure("test_ten_requests")
-        assert re.search(rf"InconclusiveFailure: {reason}", text)
-        assert "next      measure longer: pytest test_perf.py::test_ten_requests --perf-budget" in text
+        assert re.search(rf"InconclusiveFailure: {reason}", run.failure("test_ten_requests"))
+        next_step = run.facts("test_ten_requests")["next"]
+        assert next_step.startswith("measure longer: pytest test_perf.py::test_ten_requests --perf-budget")
 
 
 def test_an_undecided_test_launches_again_until_it_may_no_more(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FILE = "perf-baseline.json"
 TEST = "test_perf.py::test_it"
+NOT_WORSE = ("pass", "undecided")
+"""What a busy machine makes of a run that is like its baseline."""
 ONE = Project().with_tests("def test_it(perf):\n    pass\n")
 
 
@@ -143,8 +145,8 @@ def test_a_run_like_the_baseline_passes(directory: Path) -> None:
     _edit(directory / FILE, _in_metrics({"rtm": 1.4, "throughput": 1 / 1.4}))
     run = ONE.run(directory, "--perf-tolerance", "100%")  # however much this machine drifts, either way
     assert run.exit_code == pytest.ExitCode.OK
-    assert run.table == {"test_it": "pass"}
-    assert "baseline" not in run.section("performance")
+    assert run.table["test_it"] in NOT_WORSE
+    assert "no baseline" not in run.section("performance")
 
 
 def test_a_run_better_than_its_baseline_says_so(directory: Path) -> None:
@@ -169,7 +171,7 @@ def test_a_regression_fails_the_test_at_its_definition(directory: Path, distribu
     assert re.search(rf"RegressionFailure: RTM \S+ µs → \S+ ms: \S+ % worse, {interval}", text)
     assert re.search(rf"E +throughput \S+ req/s → \S+ req/s: \S+ % worse, {interval}", text)
     assert re.search(r"evidence  1 launch, 8 blocks, \d+ requests, 0 failed", text)
-    assert f"accept it: pytest {TEST} --perf-baseline update" in text
+    assert f"accept it: pytest {TEST} --perf-baseline update" in run.facts("test_it")["next"]
     assert run.table == {"test_it": "FAIL"}
     (suite,) = ElementTree.parse(directory / "junit.xml").getroot()
     assert (suite.get("failures"), suite.get("errors")) == ("1", "0")
@@ -452,7 +454,7 @@ def test_another_machine_s_baseline_is_compared_scaled(calibrated: Run, tmp_path
     (tmp_path / FILE).write_bytes((calibrated.directory / FILE).read_bytes())
     _edit(tmp_path / FILE, _half_as_fast_elsewhere)
     passing = ONE.run(tmp_path, "--perf-calibrate", "--perf-tolerance", "100%", "-n", "2")
-    assert passing.table == {"test_it": "pass"}
+    assert passing.table["test_it"] in NOT_WORSE
     scaled = rf"baseline of {ELSEWHERE}, its times × \d\.\d\d by calibration, at twice the tolerance"
     assert re.search(rf"\n  {scaled}", passing.section("performance"))
     _edit(tmp_path / FILE, _in_metrics({"rtm": 0.05, "throughput": 20}))
