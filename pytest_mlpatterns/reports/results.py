@@ -7,13 +7,15 @@ requests per second, bytes or shares. ``baseline`` says what the run did with th
 that were ``recorded``, those of them ``recorded_although_worse`` with the verdict, the entries ``without_test``, and
 those that were ``pruned``. ``ranking`` orders the patterns of each test that has several, where that was asked for.
 
-Version 1 had no distributions of latency, nothing that a test was compared with, and no ranking. It is not read.
+``results.schema.json`` beside this module describes every member. Version 1 had no distributions of latency, nothing
+that a test was compared with, and no ranking. It is not read.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ResultFileError
@@ -23,10 +25,12 @@ from pytest_mlpatterns.result import TestResult
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["FORMAT", "VERSION", "Results", "read_results", "results_json"]
+__all__ = ["FORMAT", "SCHEMA_FILE", "VERSION", "Results", "read_results", "results_json"]
 
 FORMAT = "pytest-mlpatterns-results"
 VERSION = 2
+SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
+"""The JSON Schema of the format, which ships with the package."""
 
 
 @dataclass(frozen=True, slots=True)
