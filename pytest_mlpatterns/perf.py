@@ -10,6 +10,7 @@ import functools
 import shlex
 import warnings
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pytest_mlpatterns.account import (
@@ -135,6 +136,7 @@ class Perf:
             self._counterpart = counterpart_in_baseline(reference.entry, reference.name)
         self._left_out: dict[str, None] = {}
         self._judgements: list[Judgement] = []
+        self._warn: Callable[[Warning], None] = functools.partial(warnings.warn, stacklevel=6)  # the test's own line
 
     def __repr__(self) -> str:
         return f"<perf of {self._setup.pattern} under {self._setup.load}>"
@@ -320,23 +322,29 @@ class Perf:
             tolerance: largest acceptable worsening, 0.05 or ``"5%"``; the test's own where None.
         """
         allowed = [name for name in METRICS if name != "error_rate"]
-        for name in metrics:
+        for name in [metrics] if isinstance(metrics, str) else metrics:
             if isinstance(metrics, str) or name not in allowed:
+                close = get_close_matches(str(name), allowed, n=1)
+                hint = f"did you mean {close[0]}? " if close and close[0] != name else ""
                 raise SettingError(
-                    f"assert_no_regression(metrics={metrics!r}), expected a tuple of {', '.join(allowed)}"
+                    f"assert_no_regression(metrics={metrics!r}), {hint}expected a tuple of {', '.join(allowed)}"
                 )
         given = self._settings.tolerance
         if tolerance is not None:
             given = parse_share(tolerance, name="assert_no_regression(tolerance=...)")
         self._compare([METRICS[name] for name in metrics], given)
 
-    def finish(self) -> None:
+    def finish(self, warn: Callable[[Warning], None] | None = None) -> None:
         """After the body: measure if nothing was measured yet, and what a ranking needs; compare with the baseline.
+
+        Args:
+            warn: how to warn of a verdict that stays open, now that there is no line of the test to point to.
 
         Raises:
             RegressionFailure: worse than the baseline beyond the tolerance.
             PerfFailure: there is no comparable entry, and one is required.
         """
+        self._warn = warn or self._warn
         if self._reference.mode is BaselineMode.UPDATE and not self._bench.smoke:
             self._evidence.measure_at_least(_UPDATE_LAUNCHES)
         if self._subject.searches and not self._bench.smoke:
@@ -493,7 +501,7 @@ class Perf:
             raise InconclusiveFailure(self._failure(judgements))
         if self._settings.inconclusive is InconclusivePolicy.WARN:
             reasons = "; ".join(judgement.reason for judgement in judgements)
-            warnings.warn(f"{self._test}: undecided: {reasons}", InconclusiveWarning, stacklevel=6)
+            self._warn(InconclusiveWarning(f"{self._test}: undecided: {reasons}"))
 
     def _failure(self, judgements: list[Judgement]) -> str:
         result = self.result(passed=False)

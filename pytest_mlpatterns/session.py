@@ -250,8 +250,8 @@ class PerfSession:
             result = yield
             if perf is not None:
                 try:
-                    perf.finish()
-                except (AssertionError, MlpatternsError) as failure:
+                    perf.finish(item.warn)
+                except (AssertionError, MlpatternsError, InconclusiveWarning) as failure:
                     raise_at_definition(item, failure)
         except KeyboardInterrupt:
             if perf is not None and (partial := perf.result(passed=False)) is not None:

@@ -62,6 +62,7 @@ REFUSED = {
     "assert_cpu_per_request_below(2)": ["assert_cpu_per_request_below(...) is 2", "a time with its unit"],
     "assert_no_regression(metrics='rtm')": ["metrics='rtm'", "a tuple of rtm, p90"],
     "assert_no_regression(metrics=('speed',))": ["metrics=('speed',)", "throughput"],
+    "assert_no_regression(metrics=('rmt',))": ["metrics=('rmt',)", "did you mean rtm?"],
     "assert_no_regression(tolerance='a bit')": ["assert_no_regression(tolerance=...) is 'a bit'", "expected a"],
 }
 

@@ -183,6 +183,23 @@ def test_a_regression_fails_the_test_at_its_definition(directory: Path, distribu
     assert re.search(rf"test_perf\.py:{defined}: RegressionFailure: RTM", again.out)
 
 
+def _unsure(machines: dict[str, Any]) -> None:
+    """Make what was recorded so uncertain that nothing can be worse than it."""
+    for entry in machines.values():
+        entry["metrics"]["throughput"] = [[value, 5.0] for value, _ in entry["metrics"]["throughput"]]
+
+
+@pytest.mark.parametrize("strict", [(), ("-W", "error")], ids=["warned", "an error"])
+def test_a_comparison_that_stays_open_points_to_the_test(directory: Path, strict: tuple[str, ...]) -> None:
+    _edit(directory / FILE, _unsure)
+    run = ONE.run(directory, "--perf-budget", "1s", *strict)
+    said = run.failure("test_it") if strict else run.section("warnings summary")
+    assert re.search(r"InconclusiveWarning: test_perf\.py::test_it: undecided: .*throughput ", said)
+    assert "test_perf.py" in said
+    assert "pluggy" not in said
+    assert "session.py" not in said
+
+
 def test_a_test_may_ask_for_more_or_tighter_than_the_run(directory: Path) -> None:
     _edit(
         directory / FILE,
