@@ -171,10 +171,14 @@ def test_what_is_uploaded_is_what_the_commands_write(file: Path) -> None:
 def test_a_pull_request_is_compared_with_its_base(runner: Runner) -> None:
     job = workflow("compare.yml")["jobs"]["compare"]
 
-    runner.run_all(commands(job))
+    summary = runner.top.parent / "summary.md"
+    offered = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)}
+
+    runner.run_all([(command, {**environment, **offered}) for command, environment in commands(job)])
 
     (result,) = runner.results()
     assert {judgement["against"] for judgement in result["judgements"]} >= {"revision"}
+    assert summary.read_text(encoding="utf-8").startswith("### Performance: 1 test, none failed")
     assert (runner.top / "perf-report.html").stat().st_size > 0
     assert next(step for step in job["steps"] if "checkout" in step.get("uses", ""))["with"]["fetch-depth"] == 0
 
