@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from synthetic import PROPERTY, SETUP, capacity, judgement, result
+from synthetic import PROPERTY, SETUP, capacity, judgement, launch_values, result
 
 from pytest_mlpatterns.preferences import parse_preferences
 from pytest_mlpatterns.ranking import Unmeasured, rank
 from pytest_mlpatterns.records import Outcome
+from pytest_mlpatterns.scoring import DRIFT_SD
+from pytest_mlpatterns.statistics import LAUNCH_SD, estimate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -365,6 +369,32 @@ class TestGroups:
             "doubts": [],
         }
         assert data["rows"][0]["parts"]["rtm"] == [1.0, pytest.approx(1 / 3)]
+
+
+class TestCalibration:
+    """Simulated pairs: launches of declared spread, and a machine that drifts between one test and the next."""
+
+    @staticmethod
+    def told_apart(factor: float, pairs: int = 120) -> tuple[int, int]:
+        """How often the first of two patterns, and how often the second, which is worse by a factor, is ahead."""
+        rng = np.random.default_rng(7)
+        found: Counter[str] = Counter()
+        for _ in range(pairs):
+            results = []
+            for pattern, true in (("a", 10 * MS), ("b", 10 * MS * factor)):
+                values = launch_values(rng, true * math.exp(rng.normal(0, DRIFT_SD)), 2)
+                estimated = estimate(values, LAUNCH_SD)
+                results.append(measured(pattern, launches=2, rtm=(estimated.value, estimated.low, estimated.high)))
+            found[ranked(results, "rtm=1").sentence.partition(";")[0]] += 1
+        return found["a first"], found["b first"]
+
+    def test_the_same_are_seldom_told_apart(self) -> None:
+        assert sum(self.told_apart(1.0)) <= 10
+
+    def test_a_fifth_is_nearly_always_seen_and_never_the_wrong_way_round(self) -> None:
+        ahead, behind = self.told_apart(1.2)
+        assert ahead >= 110
+        assert behind == 0
 
 
 METRIC_VALUES = st.fixed_dictionaries(
