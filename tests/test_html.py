@@ -257,6 +257,13 @@ class TestOneTest:
     def test_after_a_pass_there_is_nothing_to_do(self) -> None:
         assert "Next" not in Reader(str(details_section([result(judgements=(judgement(Outcome.PASS),))]))).text
 
+    def test_metrics_of_a_later_version_are_left_out(self) -> None:
+        later = judgement(Outcome.FAIL, "sharpness", change=(0.1, 0.1, 0.1))
+        figures = {"rtm": (1.0, 1.0, 1.0), "sharpness": (7.77, 7.7, 7.8)}
+        text = Reader(str(details_section([result(metrics=figures, judgements=(later,))]))).text
+        assert "RTM" in text
+        assert "7.7" not in text
+
     def test_a_test_that_measured_nothing_has_no_figures(self) -> None:
         page = Reader(
             str(

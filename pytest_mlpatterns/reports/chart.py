@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_mlpatterns.catalog import metric_named
+from pytest_mlpatterns.catalog import METRICS, metric_named
 from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.catalog import Metric
 
-__all__ = ["Cell", "Chart", "Column", "Unit", "heading_of", "thinned", "unit_of"]
+__all__ = ["Cell", "Chart", "Column", "Unit", "heading_of", "is_known", "thinned", "unit_of"]
 
 Unit = Literal["duration", "rate", "ratio", "change", "size", "count", "percentile", "seconds", "text"]
 Cell = float | str | None
@@ -66,6 +66,11 @@ class Chart:
 def heading_of(metric: Metric) -> str:
     """Its label as a heading: ``Throughput``, but ``p95 latency``."""
     return metric.label if metric.percentile else metric.label[0].upper() + metric.label[1:]
+
+
+def is_known(metric: str) -> bool:
+    """Whether this version knows the metric: a file of a later one may have more, which are left out."""
+    return metric in METRICS or metric.startswith("nmrt(")
 
 
 def unit_of(metric: str) -> Unit:

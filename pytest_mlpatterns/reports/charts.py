@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.catalog import metric_named
 from pytest_mlpatterns.records import Outcome
-from pytest_mlpatterns.reports.chart import Chart, Column, heading_of, thinned, unit_of
+from pytest_mlpatterns.reports.chart import Chart, Column, heading_of, is_known, thinned, unit_of
 from pytest_mlpatterns.reports.facts import describe_capacity
 from pytest_mlpatterns.reports.latency import histogram_chart, other_name, percentile_chart
 from pytest_mlpatterns.reports.layers import layer_charts
@@ -70,7 +70,7 @@ def _changes(result: TestResult) -> Chart | None:
     judged = [
         (judgement, judgement.change)
         for judgement in result.judgements
-        if judgement.change is not None and judgement.against in ("baseline", "revision")
+        if judgement.change is not None and judgement.against in ("baseline", "revision") and is_known(judgement.metric)
     ]
     if not judged:
         return None

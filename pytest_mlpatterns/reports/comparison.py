@@ -220,6 +220,7 @@ def _group(number: int, name: str, members: Sequence[TestResult]) -> Markup | No
     if len(members) < 2:
         return None
     rows = list(zip(_labels(members), members, strict=True))
+    patterns = {member.setup.pattern for member in members}
     searched = dict.fromkeys(metric for member in members for metric in member.metrics if metric.startswith("nmrt("))
     of_wires = _WHERE_WIRES_DIFFER if len({member.setup.wire for member in members}) > 1 else ()
     drawn = [
@@ -235,7 +236,7 @@ def _group(number: int, name: str, members: Sequence[TestResult]) -> Markup | No
         tag(
             "summary",
             tag("span", tag("h3", breakable(name), class_="id"), class_="name"),
-            tag("span", f"{len(members)} patterns", class_="brief"),
+            tag("span", f"{len(members)} {'patterns' if len(patterns) == len(members) else 'set-ups'}", class_="brief"),
         ),
         tag("div", tag("div", *figures, class_="charts small"), class_="inside"),
         class_="group",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.catalog import METRICS, metric_named
 from pytest_mlpatterns.load.job import describe_failures
 from pytest_mlpatterns.records import Outcome
-from pytest_mlpatterns.reports.chart import heading_of
+from pytest_mlpatterns.reports.chart import heading_of, is_known
 from pytest_mlpatterns.reports.charts import charts_of, deciding_charts
 from pytest_mlpatterns.reports.elements import breakable, chart_figure, shown_change, state_mark, state_of, tone_of
 from pytest_mlpatterns.reports.facts import next_step
@@ -123,7 +123,7 @@ def _figures(result: TestResult) -> Markup | None:
     other = result.reference
     named = {name for names in _PARTS.values() for name in names}
     searched = tuple(name for name in result.metrics if name.startswith("nmrt("))
-    rest = tuple(name for name in result.metrics if name not in named and name not in searched)
+    rest = tuple(name for name in result.metrics if name not in named and name not in searched and is_known(name))
     parts = {**_PARTS, "Capacity": (*_PARTS["Capacity"], *searched), _OTHERS: rest}
     width = 5 if other else 3
     rows = []
