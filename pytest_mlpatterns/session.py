@@ -37,6 +37,7 @@ from pytest_mlpatterns.paired import Pairing
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.perf import Perf, Subject
 from pytest_mlpatterns.records import Setup
+from pytest_mlpatterns.reports.facts import measurement_text
 from pytest_mlpatterns.reports.junit import properties_of
 from pytest_mlpatterns.result import group_of
 from pytest_mlpatterns.revision import resolve_revision
@@ -284,6 +285,8 @@ class PerfSession:
                 found = properties_of(result)
                 report.user_properties += found
                 item.user_properties += found  # of which the report of the teardown is made, which JUnit reads
+                if report.failed and not (call.excinfo and isinstance(call.excinfo.value, PerfFailure)):
+                    report.sections.append(("perf measurement", self._screen.spell(measurement_text(result))))
             if report.failed and (text := perf.diagnosis()):
                 report.sections.append(("perf deployment", text))
         return report

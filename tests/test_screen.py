@@ -85,6 +85,26 @@ def test_every_style_can_be_written() -> None:
     assert stream.getvalue() == "".join(style.value for style in Style) + "\n\n->\n"
 
 
+def test_a_test_that_fails_by_its_own_assertion_shows_what_was_measured(
+    tmp_path: Path, distribution: tuple[str, ...]
+) -> None:
+    body = """
+    def test_fails(perf):
+        assert perf.metrics.rtm_ns.value < 1
+    """
+    run = Project().with_tests(body).run(tmp_path, *distribution)
+    said = run.failure("test_fails")
+    assert "perf measurement" in said
+    for label in (
+        "set-up    pattern single",
+        "evidence  1 launch",
+        "beside    RTM ",
+        "latency   now ",
+        "load      service ",
+    ):
+        assert f"\n  {label}" in said
+
+
 PROJECT = Project().with_tests(
     """
     def test_fails(perf):

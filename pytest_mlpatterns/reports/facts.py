@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records import Capacity, Judgement
     from pytest_mlpatterns.result import Location, TestResult
 
-__all__ = ["describe_capacity", "describe_layer", "failure_text", "next_step"]
+__all__ = ["describe_capacity", "describe_layer", "failure_text", "measurement_text", "next_step"]
 
 _WIDTH = 64
 """Of what stands behind a label: with it, and what pytest writes before it, 80 columns."""
@@ -103,6 +103,21 @@ _TOLD = {
 
 def failure_text(judgements: Sequence[Judgement], result: TestResult) -> str:
     """A failure: the first line is the verdict with its figures, the rest says what it stands on and what to do."""
+    lines = [
+        *(judgement.reason for judgement in judgements),
+        *_facts(result, {judgement.metric for judgement in judgements}),
+        *_labelled("next", next_step(judgements, result)),
+    ]
+    return "\n".join(lines)
+
+
+def measurement_text(result: TestResult) -> str:
+    """What was measured, for a test that failed by something else than a verdict of ours."""
+    return "\n".join(_facts(result, set()))
+
+
+def _facts(result: TestResult, shown: set[str]) -> list[str]:
+    """What a verdict stands on; metrics that are told elsewhere are left out."""
     setup = result.setup
     failed = sum(result.failed_requests.values())
     kinds = describe_failures({int(code): count for code, count in result.failed_requests.items()})
@@ -113,19 +128,16 @@ def failure_text(judgements: Sequence[Judgement], result: TestResult) -> str:
         f"{failed:,} failed{f' ({kinds})' if kinds else ''}",
         f"{result.seconds_spent:.1f} s",
     ]
-    lines = [
-        *(judgement.reason for judgement in judgements),
+    return [
         *_fact("test", [result.test]),
         *_fact("set-up", [f"pattern {setup.pattern}", f"load {setup.load}", f"wire {setup.wire}"]),
         *(_fact("against", [result.reference.name]) if result.reference is not None else ()),
         *_fact("evidence", evidence),
-        *_fact("beside", _beside(result, {judgement.metric for judgement in judgements})),
+        *_fact("beside", _beside(result, shown)),
         *_labelled("noise", [part for text in result.noise for part in wrap(text, _WIDTH, break_on_hyphens=False)]),
         *_labelled("latency", latency_picture(result)),
         *_labelled("load", load_picture(result)),
-        *_labelled("next", next_step(judgements, result)),
     ]
-    return "\n".join(lines)
 
 
 def _fact(label: str, parts: Sequence[str]) -> list[str]:
