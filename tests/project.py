@@ -52,7 +52,7 @@ OPTIONS = tuple(f"-pno:{name}" for name in ("perf", "benchmark", "hypothesispyte
 
 _TIMEOUT_S = 300
 """What takes longer hangs, however busy the machine is."""
-_WIDTH = "160"
+_WIDTH = "240"
 _HEADING = re.compile(r"^_{3,} (?P<test>.+?) _{3,}$")
 _END = re.compile(r"^(=+ .+ =+|-+ performance -+)$")
 _RULE = re.compile(r"^(=|-){3,} .* \1{3,}$")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from statistics import fmean
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.catalog import METRICS
@@ -26,6 +27,7 @@ __all__ = ["Verdict", "cells_of", "summary_lines", "verdict_of"]
 _NO_BASELINE = "no baseline"
 _WIDE = 100
 """From so many columns on verdicts are words."""
+_NARROWEST = 20
 _MIN_TEST, _MIN_PATTERN = 8, 6
 _SHOWN_PERCENTS = (50, 75, 90, 95, 99, 99.9)
 
@@ -87,7 +89,8 @@ def summary_lines(results: Sequence[TestResult], width: int, *, verbose: bool = 
     for result in results:
         said = [*_words(result), *(_details(result) if verbose else ())]
         if said:
-            lines += [(), line(result.test, Style.STRONG), *(line(f"  {text}") for text in said)]
+            told = [part for text in said for part in _wrapped(text, width)]
+            lines += [(), line(result.test, Style.STRONG), *map(line, told)]
     return lines
 
 
@@ -237,6 +240,18 @@ def _words(result: TestResult) -> list[str]:
     return [*undecided, *better, *note, *result.notes, *(f"noise: {text}" for text in result.noise)]
 
 
+def _wrapped(text: str, width: int) -> list[str]:
+    """A text below its test; what does not fit goes on further in, and a name that is too long stays whole."""
+    return wrap(
+        text,
+        max(width, _NARROWEST),
+        initial_indent="  ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def _without_baseline(results: Sequence[TestResult]) -> str:
     absent = sum(1 for result in results if result.baseline_note == _NO_BASELINE)
     if not absent:
@@ -283,11 +298,11 @@ def _warmups(result: TestResult) -> str:
     if not result.warmups:
         return ""
     count = Counter(warmup.steady for warmup in result.warmups)
-    ended = {True: "steady", False: "not steady at the time limit", None: "of a fixed time"}
+    ended = {True: "steady", False: "not steady at the time limit", None: "a fixed time"}
     how = ", ".join(
         f"{number} {ended[steady]}" if len(count) > 1 else ended[steady] for steady, number in count.items()
     )
-    launches = "1 launch" if len(result.warmups) == 1 else f"{len(result.warmups)} launches"
     mean_ns = fmean(warmup.duration_ns for warmup in result.warmups)
     requests = fmean(warmup.requests for warmup in result.warmups)
-    return f"{how}; {launches}, {format_duration(mean_ns)} and {requests:,.0f} requests each before the window"
+    launches = f", mean of {len(result.warmups)} launches" if len(result.warmups) > 1 else ""
+    return f"{how}: {format_duration(mean_ns)} and {requests:,.0f} requests{launches}"
