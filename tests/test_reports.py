@@ -173,7 +173,7 @@ def test_a_row_of_the_summary_ends_with_its_verdict(changes: dict[str, object], 
     sign, word = verdict.split()
     narrow = table([one], 80)
     assert narrow[2].endswith(f" {sign} {word[0].upper()}")
-    assert narrow[3:] == ([] if word == "pass" else [f"{word[0].upper()} {word}"])
+    assert narrow[3:] == ([] if word in ("pass", "FAIL") else [f"{word[0].upper()} {word}"])
 
 
 def test_verdicts_are_told_apart_without_colour() -> None:

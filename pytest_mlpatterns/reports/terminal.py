@@ -179,8 +179,9 @@ def _row(cells: Sequence[Span], columns: Sequence[_Column], widths: Sequence[int
 
 
 def _legend(results: Sequence[TestResult]) -> list[Line]:
-    """What the letters mean, of those that are not a plain pass."""
-    found = dict.fromkeys(verdict for result in results if (verdict := verdict_of(result)) is not _PASS)
+    """What the letters mean, of those that are neither a pass nor a failure."""
+    plain = (_PASS, _VERDICTS[State.FAILED])
+    found = dict.fromkeys(verdict for result in results if (verdict := verdict_of(result)) not in plain)
     told = ", ".join(f"{verdict.letter} {verdict.word}" for verdict in found)
     return [line(told, Style.FAINT)] if told else []
 
