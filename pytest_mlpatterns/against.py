@@ -14,6 +14,7 @@ from pytest_mlpatterns.sides import Offered, Reason, ReferenceJob, Refused, Serv
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pytest_mlpatterns.worktree import Worktree
@@ -39,13 +40,17 @@ class ReferenceSide:
         worktree: the revision's files.
         directory: takes what the process prints.
         startup_timeout_ns: how long pytest there may take to collect the test and start a deployment.
+        options: of the command line, without which the test may not exist.
     """
 
-    def __init__(self, test: str, worktree: Worktree, directory: Path, startup_timeout_ns: int) -> None:
+    def __init__(
+        self, test: str, worktree: Worktree, directory: Path, startup_timeout_ns: int, options: Sequence[str] = ()
+    ) -> None:
         self._test = test
         self._worktree = worktree
         self._directory = directory
         self._timeout_ns = startup_timeout_ns
+        self._options = tuple(options)
         self._child: Child | None = None
 
     @property
@@ -63,7 +68,8 @@ class ReferenceSide:
             log = self._directory / f"reference-{id(self):x}.log"
             self._child = Child("pytest_mlpatterns.reference", log=log)
             tree = self._worktree
-            self._send(self._child, ReferenceJob(self._test, tree.directory, tree.present_root, tree.root))
+            job = ReferenceJob(self._test, tree.directory, tree.present_root, tree.root, self._options)
+            self._send(self._child, job)
 
     def offer(self) -> Offered:
         """What the test measures there; starts its process where :meth:`begin` did not.

@@ -38,6 +38,7 @@ def main() -> None:
     install(job.present_top, job.reference_top)
     side = _Side(channel, asked, job)
     arguments = [job.test, "-q", "-p", "no:cacheprovider", "--perf-baseline=off", "--tb=short", "-W", "default"]
+    arguments += job.options
     if importlib.util.find_spec("xdist"):
         arguments.append("-n0")
     if importlib.util.find_spec("pytest_cov"):

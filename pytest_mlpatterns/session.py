@@ -162,7 +162,14 @@ class PerfSession:
         revision: ReferenceSide | None = None
         try:
             if self._worktree is not None:
-                revision = ReferenceSide(item.nodeid, self._worktree, self._directory, settings.startup_timeout_ns)
+                patterns = self._options["patterns"]  # of the command line, as the other side has its own ini file
+                revision = ReferenceSide(
+                    item.nodeid,
+                    self._worktree,
+                    self._directory,
+                    settings.startup_timeout_ns,
+                    () if patterns is None else (f"--perf-patterns={patterns}",),
+                )
                 if not self._run.smoke:
                     revision.begin()
             subject = self._subject(item, settings, model, payload, target)

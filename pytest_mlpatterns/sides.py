@@ -24,12 +24,16 @@ __all__ = ["Offered", "Reason", "ReferenceJob", "Refused", "Served", "StartSide"
 
 @dataclass(frozen=True, slots=True)
 class ReferenceJob:
-    """Which test, in which tree; ``present_top`` and ``reference_top`` are the tops of both working trees."""
+    """Which test, in which tree; ``present_top`` and ``reference_top`` are the tops of both working trees.
+
+    ``options`` of the command line say which tests there are.
+    """
 
     test: str
     directory: Path
     present_top: Path
     reference_top: Path
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,6 +165,13 @@ def test_a_test_that_is_new_is_said_not_to_exist_there(shop: Repository) -> None
     assert "test_shop.py::test_new does not exist at main (" in done.stdout
 
 
+def test_patterns_of_the_command_line_are_served_there_too(shop: Repository) -> None:
+    run = against(shop, "--perf-patterns", "single,cached", "--perf-json", "out.json", "-W", "ignore")
+    results = json.loads((shop.top / "out.json").read_text(encoding="utf-8"))["results"]
+    assert [result["setup"]["pattern"] for result in results] == ["single", "cached"], run.stdout
+    assert all(result["reference"]["kind"] == "revision" for result in results), run.stdout
+
+
 def test_a_test_that_fails_there_is_said(tmp_path: Path) -> None:
     repository = Repository.made(tmp_path / "shop")
     repository.commit(files(seconds=0.01, tests=TESTS.replace("return Model", "raise ValueError('not yet')")))
