@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint bench fuzz clean
+.PHONY: demo test lint bench servers fuzz clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -22,6 +22,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)  ## what the README says about speed, measured here beside public tools
 	$(BIN)/python benchmarks/run.py
+
+servers: $(STAMP)  ## the examples with real servers: each passes, slowed down it fails, nothing is left running
+	$(BIN)/python benchmarks/real_servers.py
 
 fuzz: $(STAMP)  ## 100,000 random and mutated answers
 	FUZZ_ANSWERS=100000 $(BIN)/python -m pytest -q tests/test_fuzz.py

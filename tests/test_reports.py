@@ -378,7 +378,7 @@ def test_a_capacity_search_is_told_in_one_line(at_least: bool, objective: str | 
         ),
         (
             LayerStats(1, "queued", {"observed_ns": S, "rejected": 1234, "lost": 0, "redelivered": 2}, {}),
-            "queued: 0 waiting on average, wait 0 ns; 1,234 rejected; 2 given to a worker again",
+            "queued: 0 waiting on average; 1,234 rejected; 2 given to a worker again",
         ),
         (LayerStats(1, "hop", {"errors": 3}), "hop: 3 failed"),
         (WIRE, "wire: 512 B in (of 2.00 KiB), 100 B out, decode 20.0 µs, encode 10.0 µs"),

@@ -56,12 +56,11 @@ def describe_layer(layer: LayerStats) -> str:
         )
         parts = [", ".join([f"{format_percent(hits)} hits", *spent])]
     elif layer.layer == "batched" and (size := layer.mean("size")) is not None:
-        parts = [
-            f"{format_count(size)} inputs a call, wait {_median(layer, 'wait_ns')}, call {_median(layer, 'call_ns')}"
-        ]
-    elif layer.layer == "queued" and counts.get("observed_ns"):
-        depth = counts.get("depth_ns", 0) / counts["observed_ns"]
-        parts = [f"{format_count(depth)} waiting on average, wait {_median(layer, 'wait_ns')}"]
+        parts = [", ".join([f"{format_count(size)} inputs a call", *_times(layer, wait="wait_ns", call="call_ns")])]
+    elif layer.layer == "queued" and (counts.get("observed_ns") or layer.mean("depth") is not None):
+        observed = counts.get("observed_ns", 0)
+        depth = counts.get("depth_ns", 0) / observed if observed else layer.mean("depth") or 0.0
+        parts = [", ".join([f"{format_count(depth)} waiting on average", *_times(layer, wait="wait_ns")])]
     elif layer.layer == "hop" and layer.spreads.get("hop_ns"):
         parts = [f"{_median(layer, 'hop_ns')} there and back"]
     elif layer.layer == "wire" and (requests := counts.get("requests")):
@@ -84,6 +83,13 @@ def _describe_wire(counts: Mapping[str, int], requests: int) -> str:
 
 def _median(layer: LayerStats, name: str) -> str:
     return format_duration(layer.median(name) or 0.0)
+
+
+def _times(layer: LayerStats, **names: str) -> list[str]:
+    """Medians of these spreads in words, means where no more is told; nothing of what was not seen."""
+    found = ((word, layer.median(name), layer.mean(name)) for word, name in names.items())
+    known = ((word, mean if middle is None else middle) for word, middle, mean in found)
+    return [f"{word} {format_duration(value)}" for word, value in known if value is not None]
 
 
 _TOLD = {

@@ -286,6 +286,8 @@ def _program(
     if startup.trees is not None and "PYTHONPATH" in env:
         given = [map_path(entry, *startup.trees) for entry in env["PYTHONPATH"].split(os.pathsep)]
         env["PYTHONPATH"] = os.pathsep.join([*given, *filter(None, [os.environ.get("PYTHONPATH")])])
+    commands = [str(Path(sys.executable).parent), *filter(None, [os.environ.get("PATH")])]  # as if it were activated
+    env.setdefault("PATH", os.pathsep.join(commands))
     log = startup.directory / f"server-{time.perf_counter_ns():x}.log"
     return Program(tuple(word.replace("{python}", sys.executable) for word in words), env, cwd, log)
 

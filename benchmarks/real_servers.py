@@ -1,0 +1,115 @@
+"""The examples with real servers, each against the real thing: ``python real_servers.py [NAME…]``.
+
+Every folder of examples/servers gets an environment of its own. Its performance test records a baseline and passes; the
+same service made ten times as slow fails it, as a regression; and of what either run started nothing is left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from secrets import token_hex
+
+import psutil
+from environments import python_of
+
+ROOT = Path(__file__).resolve().parents[1]
+SERVERS = ROOT / "examples" / "servers"
+RUN_S = 300.0
+VARIABLE = "REAL_SERVERS_RUN"
+SLOWDOWN = 10
+
+
+def main(names: list[str]) -> int:
+    found = sorted(folder.parent.name for folder in SERVERS.glob("*/requirements.txt"))
+    if unknown := set(names) - set(found):
+        sys.exit(f"there is no example {', '.join(sorted(unknown))}, expected of {', '.join(found)}")
+    wanted = names or found
+    started = time.monotonic()
+    with ThreadPoolExecutor(2) as pool:
+        pythons = dict(zip(wanted, pool.map(installed, wanted), strict=True))
+    print(f"{len(wanted)} environments: {time.monotonic() - started:.0f} s")
+    failed = 0
+    for name, python in pythons.items():
+        started = time.monotonic()
+        problem = problem_of(name, python)
+        failed += problem is not None
+        print(
+            f"{name}: {problem or 'passes; slowed down it fails; nothing is left'} ({time.monotonic() - started:.0f} s)"
+        )
+    print(f"{len(wanted) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+def installed(name: str) -> str:
+    """The Python of an example's environment."""
+    return python_of(f"example-{name}", SERVERS / name / "requirements.txt", "--editable", str(ROOT))
+
+
+def problem_of(name: str, python: str) -> str | None:
+    """What is wrong with an example, None where nothing is."""
+    with tempfile.TemporaryDirectory() as directory:
+        project = Path(directory) / name
+        shutil.copytree(SERVERS / name, project, ignore=shutil.ignore_patterns("__pycache__", ".*", "perf-*.json"))
+        token = token_hex(8)
+        recorded = run(python, project, token, "--perf-baseline", "update")
+        if recorded.returncode:
+            return f"its test fails:\n{recorded.stdout}{recorded.stderr}"
+        slowed = run(python, project, token, "--perf-json", "results.json", SLOWDOWN=str(SLOWDOWN))
+        if slowed.returncode != 1 or "RegressionFailure" not in slowed.stdout:
+            return f"{SLOWDOWN} times as slow it is no regression:\n{slowed.stdout}{slowed.stderr}"
+        print(*changes_in(project / "results.json"), sep="\n")
+        if left := processes_of(token):
+            return f"these are left: {', '.join(left)}"
+    return None
+
+
+def run(
+    python: str, project: Path, token: str, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """pytest in the project; what it starts is known by the token in its environment."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COVERAGE_"))}
+    return subprocess.run(
+        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+        cwd=project,
+        env={**kept, VARIABLE: token, **environment},
+        capture_output=True,
+        text=True,
+        timeout=RUN_S,
+        check=False,
+    )
+
+
+def changes_in(results: Path) -> list[str]:
+    """What the run says of every comparison that failed."""
+    tests = json.loads(results.read_text(encoding="utf-8"))["results"]
+    return [
+        f"  {one['test']}: {found['reason']}"
+        for one in tests
+        for found in one["judgements"]
+        if found["outcome"] == "fail"
+    ]
+
+
+def processes_of(token: str) -> list[str]:
+    """Whoever has the token in its environment; they are killed."""
+    left = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(VARIABLE) == token and process.status() != psutil.STATUS_ZOMBIE:
+                left.append(f"{' '.join(process.cmdline())} ({process.pid})")
+                process.kill()
+        except psutil.Error:
+            continue
+    return left
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
