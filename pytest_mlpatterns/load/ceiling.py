@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["measure_ceiling", "measure_library_overhead"]
 
 _CONCURRENCY = 32
-_WARMUP_NS = 100_000_000
-_DURATION_NS = 300_000_000
+_WARMUP_NS = 50_000_000
+_DURATION_NS = 150_000_000
 _REQUESTS = {
     Spoken.HTTP1: b"POST / HTTP/1.1\r\nhost: null\r\ncontent-length: 17\r\n\r\n" + b'{"instances":[0]}',
     Spoken.GRPC: message_prefix(64) + bytes(64),
@@ -75,7 +75,7 @@ def _job(port: int, concurrency: int, spoken: Spoken) -> Job:
         balance=Balance.ROUND_ROBIN,
         duration_ns=_DURATION_NS,
         warmup_ns=_WARMUP_NS,
-        timeout_ns=_DURATION_NS * 10,
+        timeout_ns=3_000_000_000,
         spoken=spoken,
     )
 
