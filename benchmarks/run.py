@@ -20,6 +20,7 @@ NAMES = (
     "plugin_overhead",
     "generator_cost",
     "serving_cost",
+    "wire_cost",
     "pattern_cost",
     "paired_simulation",
     "xdist_isolation",

@@ -383,8 +383,6 @@ def _read_wire(value: object, source: str) -> Wire:
     wire = Wire.parse(value, source) if isinstance(value, str) else value
     if not isinstance(wire, Wire):
         raise SettingError(f"{source} is {value!r}, expected a wire; write 'rest+json' or Wire('rest', 'json')")
-    if wire.protocol != "rest":
-        raise SettingError(f"{source} is {str(wire)!r}, this version serves 'rest+json', 'rest+binary', 'rest+msgpack'")
     wire.check_installed(source)
     return wire
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records import GeneratorReport, Warmup, Window
 
 __all__ = [
+    "GRPC_OUTCOMES",
     "Answer",
     "Balance",
     "Event",
@@ -72,7 +73,8 @@ _FAILURES = {
     -4: "malformed answer",
     -5: "stream reset",
 }
-_GRPC = 1000
+GRPC_OUTCOMES = 1000
+"""Outcomes above are statuses of gRPC, so much more than they are."""
 _GRPC_STATUSES = (
     "OK",
     "CANCELLED",
@@ -96,14 +98,14 @@ _GRPC_STATUSES = (
 
 def grpc_outcome(status: int) -> int:
     """The outcome of a call that ended with this status of gRPC, other than 0: 1000 more, which no HTTP status is."""
-    return _GRPC + (status if 0 < status < len(_GRPC_STATUSES) else 2)  # others are to be taken as UNKNOWN
+    return GRPC_OUTCOMES + (status if 0 < status < len(_GRPC_STATUSES) else 2)  # others are to be taken as UNKNOWN
 
 
 def describe_outcome(outcome: int) -> str:
     """How reports name an outcome: ``500``, ``UNAVAILABLE``, ``time-out``."""
     if outcome < 0:
         return Failure(outcome).label
-    return _GRPC_STATUSES[outcome - _GRPC] if outcome > _GRPC else str(outcome)
+    return _GRPC_STATUSES[outcome - GRPC_OUTCOMES] if outcome > GRPC_OUTCOMES else str(outcome)
 
 
 def describe_failures(failures: Mapping[int, int]) -> str:

@@ -17,6 +17,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.load.draw import Uniform, Zipf
 from pytest_mlpatterns.load.requests import is_request
 from pytest_mlpatterns.wire import REST_JSON, Body, Wire, WireError, encode_request
+from pytest_mlpatterns.wire.call import model_in
 
 if TYPE_CHECKING:
     import httpx
@@ -55,6 +56,10 @@ class Payload:
 
     def messages(self, host: str, port: int, path: str) -> tuple[bytes, ...]:
         """Complete requests for a server at this address; ``httpx.Request`` objects keep their own path and headers."""
+        if self.wire.protocol == "grpc":
+            from pytest_mlpatterns.wire.protobuf import call_message
+
+            return tuple(call_message(body.parts, model_in(path)) for body in self.bodies)
         name = f"[{host}]" if ":" in host else host
         if not self.bodies:
             return tuple(_message_of(request, f"{name}:{port}") for request in self.requests)
@@ -101,6 +106,8 @@ def read_payload(
     if not inputs:
         raise SettingError("perf_payload is empty, expected at least one input; return a list such as [[5.1, 3.5]]")
     requests = [is_request(item) for item in inputs]
+    if wire.protocol == "grpc" and (all(requests) or builder is not None):
+        raise SettingError("perf_payload comes to httpx.Request objects, which grpc cannot send; give inputs alone")
     if all(requests):
         return Payload(inputs, (), _digest(draw, map(_signature, inputs)), draw, wire, inputs)
     if builder is not None:

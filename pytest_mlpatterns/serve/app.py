@@ -191,10 +191,11 @@ class ModelApp:
         return 200, answer
 
     def _answer_v2(self, request: InferRequest, outputs: Any) -> Body:
-        from pytest_mlpatterns.wire.v2 import encode_answer
+        from pytest_mlpatterns.wire.v2 import encode_answer, outputs_in
 
         answer = encode_answer(request, outputs, self._name, rows_allowed=self._internal)
-        self._about.learn(request, answer)
+        if not self._about.inputs:
+            self._about.learn(request.specification, outputs_in(answer))
         return answer
 
     def _accepted(self, location: str, query: str, headers: list[tuple[bytes, bytes]]) -> tuple[int, Body]:

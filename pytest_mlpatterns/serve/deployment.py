@@ -251,7 +251,14 @@ class Deployment:
                 context.load_verify_locations(cadata=self.remote.ca_pem.decode())
             urls = [self.url, *(_base_url(host, port) for host, port in self.addresses[1:])]
             self._clients = [
-                httpx.Client(base_url=url, timeout=_CLIENT_TIMEOUT_S, trust_env=False, verify=context) for url in urls
+                httpx.Client(
+                    base_url=url,
+                    timeout=_CLIENT_TIMEOUT_S,
+                    trust_env=False,
+                    verify=context,
+                    transport=_transport_of(self.wire),
+                )
+                for url in urls
             ]
         return self._clients[number]
 
@@ -268,3 +275,12 @@ class Deployment:
 
 def _base_url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _transport_of(wire: Wire) -> httpx.BaseTransport | None:
+    """How an ``httpx.Client`` reaches who speaks this; None: as it does by itself."""
+    if wire.protocol != "grpc":
+        return None
+    from pytest_mlpatterns.serve.unary import GrpcTransport
+
+    return GrpcTransport()

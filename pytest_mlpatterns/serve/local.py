@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.children import Child
-from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError
+from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError, SettingError
 from pytest_mlpatterns.load.job import Balance
 from pytest_mlpatterns.patterns.base import Apart, Behind, Consumers, Spread, Wrap
 from pytest_mlpatterns.patterns.cached import Cached
@@ -25,8 +25,8 @@ from pytest_mlpatterns.serve.chain import in_flight
 from pytest_mlpatterns.serve.consumer import Subscription
 from pytest_mlpatterns.serve.deployment import Deployment
 from pytest_mlpatterns.serve.member import Member
-from pytest_mlpatterns.serve.sockets import listening_socket
-from pytest_mlpatterns.serve.worker import Consume, Listen, LoadFailed, Ready, WorkerJob
+from pytest_mlpatterns.serve.sockets import held_port, listening_socket
+from pytest_mlpatterns.serve.worker import Consume, Listen, ListenGrpc, LoadFailed, Ready, WorkerJob
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wire import REST_JSON, Wire, codec_of
 
@@ -72,6 +72,8 @@ def launch(recipe: Recipe, startup: Startup) -> Deployment:
     """
     started_ns = time.perf_counter_ns()
     launching = _Launching(recipe, startup)
+    if launching.polled and startup.wire.protocol == "grpc":
+        raise SettingError("answers that are fetched later (wait=False) have no form in gRPC; choose a wire over REST")
     try:
         addresses = launching.start(recipe.root, outermost=True)
         for member in launching.members:
@@ -79,6 +81,7 @@ def launch(recipe: Recipe, startup: Startup) -> Deployment:
     except BaseException:
         launching.stop()
         raise
+    launching.release()
     least = recipe.root.spread is Spread.LEAST_OUTSTANDING
     deployment = Deployment(
         model_name=recipe.name,
@@ -112,11 +115,14 @@ class _Launching:
         self._identity = f"mlpatterns:{secrets.token_hex(8)}"
         self._server_url: str | None = None
         self._logs = itertools.count()
+        self._held: list[socket.socket] = []
         outermost = recipe.root.inside
         self.polled = isinstance(outermost, Wrap) and outermost.pattern.outermost_only
 
     def start(self, apart: Apart, *, outermost: bool = False, guarded: bool = False) -> tuple[tuple[str, int], ...]:
         """Start so many processes, and where they can be asked."""
+        if outermost and self._startup.wire.protocol == "grpc":
+            return self._start_grpc(apart)
         shared = listening_socket() if apart.spread is Spread.SHARED_SOCKET else None
         addresses = []
         try:
@@ -134,8 +140,27 @@ class _Launching:
                 shared.close()
         return tuple(dict.fromkeys(addresses))
 
+    def _start_grpc(self, apart: Apart) -> tuple[tuple[str, int], ...]:
+        """The same for processes that bind their ports themselves, as gRPC does; one that is shared is bound by all."""
+        shared = apart.spread is Spread.SHARED_SOCKET
+        ports: list[int] = []
+        for _ in range(apart.replicas):
+            node = self._bound(apart.inside)
+            if not (ports and shared):
+                self._held.append(held_port())
+                ports.append(self._held[-1].getsockname()[1])
+            self._spawn(apart, node, ListenGrpc(ports[-1]), None, guarded=False)
+        return tuple(("127.0.0.1", port) for port in ports)
+
+    def release(self) -> None:
+        """Let go of the ports that were held; whoever should listen there does."""
+        for holder in self._held:
+            holder.close()
+        self._held.clear()
+
     def stop(self) -> None:
         """End everything that was started."""
+        self.release()
         for member in self.members:
             member.close_channel()
         for member in self.members:
@@ -185,7 +210,12 @@ class _Launching:
         return self._server_url
 
     def _spawn(
-        self, apart: Apart, node: Any, source: Listen | Consume, listener: socket.socket | None, guarded: bool
+        self,
+        apart: Apart,
+        node: Any,
+        source: Listen | ListenGrpc | Consume,
+        listener: socket.socket | None,
+        guarded: bool,
     ) -> None:
         job = WorkerJob(
             node=node,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-__all__ = ["BACKLOG", "inherited_socket", "listening_socket"]
+__all__ = ["BACKLOG", "held_port", "inherited_socket", "listening_socket"]
 
 BACKLOG = 2048
 
@@ -19,6 +19,17 @@ def listening_socket() -> socket.socket:
     listener.bind(("127.0.0.1", 0))
     listener.listen(BACKLOG)
     return listener
+
+
+def held_port() -> socket.socket:
+    """A socket that holds a port of 127.0.0.1 that the system chose, until a server that binds it itself listens there.
+
+    It does not listen. The option lets that server, and nobody else's, bind the same port.
+    """
+    holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    holder.bind(("127.0.0.1", 0))
+    return holder
 
 
 def inherited_socket(descriptor: int) -> socket.socket:

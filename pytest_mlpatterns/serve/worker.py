@@ -1,8 +1,8 @@
 """One service process: builds its layers and the model, serves them, tells about itself, and ends with its parent.
 
-It serves over HTTP with uvicorn, or takes requests from a broker's stream. The parent sends one :class:`WorkerJob`; the
-worker answers :class:`Ready` or :class:`LoadFailed`, and then a :class:`WorkerStats` for every :class:`StatsQuestion`.
-This module must not know load.
+It serves over HTTP with uvicorn, over gRPC with grpcio, or takes requests from a broker's stream. The parent sends one
+:class:`WorkerJob`; the worker answers :class:`Ready` or :class:`LoadFailed`, and then a :class:`WorkerStats` for every
+:class:`StatsQuestion`. This module must not know load.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serve.chain import Chain
     from pytest_mlpatterns.serve.consumer import Subscription
     from pytest_mlpatterns.serve.exchange import WireTally
+    from pytest_mlpatterns.serve.grpc_face import GrpcFace
     from pytest_mlpatterns.wire import Wire
 
 __all__ = [
     "Consume",
     "Listen",
+    "ListenGrpc",
     "LoadFailed",
     "Ready",
     "StatsQuestion",
@@ -51,6 +53,13 @@ class Listen:
 
     socket_fd: int
     internal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListenGrpc:
+    """Serve over gRPC on this port of 127.0.0.1, which the parent holds."""
+
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,7 @@ class WorkerJob:
     node: Node
     name: str
     identity: str
-    source: Listen | Consume
+    source: Listen | ListenGrpc | Consume
     import_path: tuple[str, ...]
     trees: tuple[Path, Path] | None
     max_body_bytes: int
@@ -130,20 +139,18 @@ def main() -> None:
             end()
 
     channel.listen(on_message, on_close)  # from now on, so that a model that is still loading ends with the parent too
-    sys.path[:] = job.import_path
-    if job.trees is not None:
-        install(*job.trees)
-    try:
-        from pytest_mlpatterns.serve.chain import Chain
-
-        chain = Chain(job.node, job.identity, job.wire.between_processes)
-        if job.trees is not None and (strays := modules_from(*job.trees)):
-            raise wrong_tree(strays, *job.trees)
-    except BaseException as error:  # also SystemExit: whatever it was, the test wants to see it
-        channel.send(LoadFailed(user_traceback(error)))
-        raise SystemExit(1) from error
+    chain = _loaded(job, channel)
     answering = Answering(chain.inner)
-    if isinstance(job.source, Listen):
+    if isinstance(job.source, ListenGrpc):
+        from pytest_mlpatterns.serve.grpc_face import GrpcFace
+
+        def face() -> GrpcFace:
+            made = GrpcFace(answering, job.name, job.max_body_bytes, place=job.place)
+            known.append((answering, chain, made.tally))
+            return made
+
+        _serve_grpc(job.source, face, chain, ended, lambda: channel.send(Ready()))
+    elif isinstance(job.source, Listen):
         from pytest_mlpatterns.serve.jobs import Jobs
 
         app = ModelApp(
@@ -160,6 +167,23 @@ def main() -> None:
         tally = Tally(job.source.place, "queued")
         known.append((answering, chain, tally))
         _consume(job.source, answering, tally, ended, lambda: channel.send(Ready()))
+
+
+def _loaded(job: WorkerJob, channel: Channel) -> Chain:
+    """The layers and the model; the process ends where it cannot be built."""
+    sys.path[:] = job.import_path
+    if job.trees is not None:
+        install(*job.trees)
+    try:
+        from pytest_mlpatterns.serve.chain import Chain
+
+        chain = Chain(job.node, job.identity, job.wire.between_processes)
+        if job.trees is not None and (strays := modules_from(*job.trees)):
+            raise wrong_tree(strays, *job.trees)
+    except BaseException as error:  # also SystemExit: whatever it was, the test wants to see it
+        channel.send(LoadFailed(user_traceback(error)))
+        raise SystemExit(1) from error
+    return chain
 
 
 def _serve(
@@ -184,6 +208,27 @@ def _serve(
 
     ended.append(end)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(serve())
+
+
+def _serve_grpc(
+    source: ListenGrpc,
+    face: Callable[[], GrpcFace],
+    chain: Chain,
+    ended: list[Callable[[], None]],
+    tell_ready: Callable[[], None],
+) -> None:
+    """Serve over gRPC until the parent closes the channel; the face is made on the loop, to which it belongs."""
+    import uvloop
+
+    async def serve() -> None:
+        loop, end = asyncio.get_running_loop(), asyncio.Event()
+        ended.append(lambda: loop.call_soon_threadsafe(end.set))  # type: ignore[arg-type]
+        await chain.start()
+        await face().serve(source.port, tell_ready, end)
+        await chain.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
 
 

@@ -51,6 +51,10 @@ def codec_of(wire: Wire, path: str = "") -> Codec:
         from pytest_mlpatterns.wire.packed import PACKED
 
         return PACKED
+    if wire.codec == "protobuf":
+        from pytest_mlpatterns.wire.protobuf import PROTOBUF
+
+        return PROTOBUF
     from pytest_mlpatterns.wire.v2 import BINARY_V2, JSON_V2
 
     return JSON_V2 if wire.codec == "json" else BINARY_V2

@@ -1,33 +1,36 @@
 """The Open Inference Protocol (V2) over REST: JSON, and the binary tensor extension.
 
 With the extension, the body is a JSON head and then the binary data of its tensors, in their order; the header
-``Inference-Header-Content-Length`` says where the head ends. Two parameters of our own go with messages that the
-protocol has no form for: ``named`` says that a single tensor is a dictionary of one name, ``rows`` that inputs (or
-outputs) are of different shapes and each has tensors of its own, ``0:``, ``1:``, or ``0:name`` of dictionaries. This
-module must not know who asks.
+``Inference-Header-Content-Length`` says where the head ends. This module must not know who asks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import orjson
 
 from pytest_mlpatterns.wire.body import Body, WireError
-from pytest_mlpatterns.wire.columns import RaggedError, columns_of
-from pytest_mlpatterns.wire.rows import rows_of, rows_of_binary, rows_of_json
+from pytest_mlpatterns.wire.messages import columns_for, rows_from, specification_of
+from pytest_mlpatterns.wire.rows import rows_of_binary, rows_of_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from pytest_mlpatterns.wire.body import Headers
-    from pytest_mlpatterns.wire.columns import Column
     from pytest_mlpatterns.wire.rows import Rows
 
-__all__ = ["BINARY_V2", "HEAD_LENGTH", "JSON_V2", "CodecV2", "InferRequest", "encode_answer", "read_request"]
+__all__ = [
+    "BINARY_V2",
+    "HEAD_LENGTH",
+    "JSON_V2",
+    "CodecV2",
+    "InferRequest",
+    "encode_answer",
+    "outputs_in",
+    "read_request",
+]
 
 HEAD_LENGTH = "inference-header-content-length"
 _JSON = (("content-type", "application/json"),)
@@ -109,10 +112,7 @@ def read_request(body: bytes | memoryview, headers: Headers) -> InferRequest:
             if "classification" in asked:
                 raise WireError(f"output {tensor['name']!r} asks for a classification, which is not served")
             wanted[tensor["name"]] = asked.get("binary_data", binary) is True
-    specification = tuple(
-        {"name": tensor["name"], "datatype": tensor["datatype"], "shape": [-1, *tensor["shape"][1:]]}
-        for tensor in message["inputs"]
-    )
+    specification = specification_of(message["inputs"])
     return InferRequest(inputs, identity, wanted, binary, specification)
 
 
@@ -131,20 +131,15 @@ def encode_answer(request: InferRequest, outputs: Any, model: str, *, rows_allow
     facts: dict[str, Any] = {"model_name": model, "model_version": "1"}
     if request.identity is not None:
         facts["id"] = request.identity
-    choose = None if request.outputs is None else partial(_chosen, request.outputs)
     return _encoded(
-        "outputs", _OUTPUT, outputs, facts, {}, binary=request.binary, rows_allowed=rows_allowed, choose=choose
+        "outputs", _OUTPUT, outputs, facts, {}, binary=request.binary, rows_allowed=rows_allowed, wanted=request.outputs
     )
 
 
-def _chosen(wanted: Mapping[str, bool], columns: list[Column]) -> list[tuple[Column, str, bool]]:
-    """The columns that are wanted, under the names by which they are; the only output goes by any name."""
-    if len(columns) == len(wanted) == 1:
-        return [(columns[0], name, binary) for name, binary in wanted.items()]
-    found = {column.name: column for column in columns}
-    if absent := [name for name in wanted if name not in found]:
-        raise WireError(f"outputs {', '.join(absent)} are wanted, the model has {', '.join(found)}")
-    return [(found[name], name, binary) for name, binary in wanted.items()]
+def outputs_in(answer: Body) -> tuple[dict[str, Any], ...]:
+    """Name, datatype and shape of each tensor in an answer of ours, with -1 for how many outputs there are."""
+    length = int(dict(answer.headers).get(HEAD_LENGTH, answer.size))
+    return specification_of(orjson.loads(answer.joined()[:length])["outputs"])
 
 
 def _encoded(  # noqa: PLR0913 - the parts of a message
@@ -156,24 +151,14 @@ def _encoded(  # noqa: PLR0913 - the parts of a message
     *,
     binary: bool,
     rows_allowed: bool,
-    choose: Callable[[list[Column]], list[tuple[Column, str, bool]]] | None = None,
+    wanted: Mapping[str, bool] | None = None,
 ) -> Body:
-    values = values if isinstance(values, np.ndarray) else list(values)
-    try:
-        columns = columns_of(values, name)
-    except RaggedError as error:
-        if not rows_allowed:
-            raise WireError(
-                f"{len(values)} {kind} are no rows of one tensor: {error}; give all the same shape and type, send one "
-                "input a request, or use rest+msgpack or V1"
-            ) from None
-        parameters = {**parameters, "rows": len(values)}
-        columns = [_renamed(column, row) for row, value in enumerate(values) for column in columns_of([value], "")]
-    if len(columns) == 1 and not isinstance(values, np.ndarray) and isinstance(values[0], dict) and not choose:
-        parameters = {**parameters, "named": True}
+    columns, added = columns_for(kind, name, values, rows_allowed=rows_allowed, wanted=wanted)
+    parameters = {**parameters, **added}
     tensors, pieces = [], []
-    for column, known_as, as_binary in choose(columns) if choose else [(one, one.name, binary) for one in columns]:
-        tensor: dict[str, Any] = {"name": known_as, "datatype": column.datatype, "shape": column.shape}
+    for column in columns:
+        as_binary = binary if wanted is None else wanted[column.name]
+        tensor: dict[str, Any] = {"name": column.name, "datatype": column.datatype, "shape": column.shape}
         asked: dict[str, Any] = {"content_type": "str"} if column.is_text else {}
         if as_binary:
             raw = column.raw()
@@ -194,10 +179,6 @@ def _encoded(  # noqa: PLR0913 - the parts of a message
     head += b" " * (-len(head) % _ALIGNMENT)  # so that the data can be used where it lies
     headers = (("content-type", "application/octet-stream"), (HEAD_LENGTH, str(len(head))))
     return Body((head, *pieces), headers)
-
-
-def _renamed(column: Column, row: int) -> Column:
-    return replace(column, name=f"{row}:{column.name}", shape=column.shape[1:])
 
 
 def _message(body: bytes | memoryview, headers: Headers) -> tuple[dict[str, Any], memoryview]:
@@ -230,9 +211,7 @@ def _decoded(kind: str, message: dict[str, Any], data: memoryview) -> list[Any]:
         data = data[size or 0 :]
     if len(data):
         raise WireError(f"{len(data)} bytes after the last tensor")
-    if not columns:
-        raise WireError(f'"{kind}" is empty, expected at least one tensor')
-    return _by_row(columns, parameters["rows"]) if by_row else rows_of(columns, named=parameters.get("named") is True)
+    return rows_from(kind, columns, parameters)
 
 
 def _rows(tensor: dict[str, Any], size: Any, data: memoryview, *, by_row: bool) -> Rows:
@@ -253,21 +232,6 @@ def _rows(tensor: dict[str, Any], size: Any, data: memoryview, *, by_row: bool) 
     if type(size) is not int or not 0 <= size <= len(data):
         raise WireError(f"binary_data_size is {size!r}, where the body has {len(data)} bytes more")
     return rows_of_binary(data[:size], datatype, whole, is_text=is_text)
-
-
-def _by_row(columns: list[tuple[str, Rows]], count: Any) -> list[Any]:
-    """Rows of which each has tensors of its own."""
-    if type(count) is not int or not 0 < count <= len(columns):
-        raise WireError(f"parameter rows is {count!r}, expected how many there are")
-    grouped: list[list[tuple[str, Rows]]] = [[] for _ in range(count)]
-    for name, rows in columns:
-        number, _, rest = name.partition(":")
-        if not (number.isascii() and number.isdigit() and int(number) < count):
-            raise WireError(f"tensor {name!r}, expected the number of its row before a colon")
-        grouped[int(number)].append((rest, rows))
-    if not all(grouped):
-        raise WireError("a row without a tensor")
-    return [rows_of(row, named=bool(row[0][0]))[0] for row in grouped]
 
 
 def _tensors(message: dict[str, Any], kind: str) -> list[dict[str, Any]]:

@@ -1,0 +1,217 @@
+"""The gRPC face of a model: ``inference.GRPCInferenceService`` of the Open Inference Protocol (V2), served by grpcio.
+
+Health as ``grpc.health.v1`` has it, and reflection. Messages come and go as bytes, so that tensors are views of what
+came. A plain function is called on the event loop, as by the HTTP face. This module must not know processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.serve.about import About
+from pytest_mlpatterns.serve.exchange import WireTally
+from pytest_mlpatterns.wire import WireError
+from pytest_mlpatterns.wire.call import SERVICE
+from pytest_mlpatterns.wire.proto import HEALTH, REFLECTION, SERVICES, message_class, pool
+from pytest_mlpatterns.wire.protobuf import encode_answer, outputs_in, read_call
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from pytest_mlpatterns.serve.app import Answering
+
+__all__ = ["GrpcFace"]
+
+_GRACE_S = 1.0
+_SERVING = 1
+_NO_SUCH_SYMBOL = 5
+_OLD_REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
+_WINDOW_BYTES = 1 << 24
+_LARGEST_FRAME_BYTES = 2**24 - 1
+_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
+    501: grpc.StatusCode.UNIMPLEMENTED,
+    502: grpc.StatusCode.UNAVAILABLE,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+"""Statuses of errors of the layers, and what they are in gRPC."""
+
+
+class GrpcFace:
+    """Serves one model over gRPC.
+
+    Args:
+        answering: gives the outputs.
+        name: the model's name.
+        max_body_bytes: a longer message is refused.
+        place: where the process stands in the composition.
+
+    Attributes:
+        tally: what encoding and decoding cost.
+    """
+
+    def __init__(self, answering: Answering, name: str, max_body_bytes: int, *, place: int = 0) -> None:
+        self.tally = WireTally(place)
+        self._answering = answering
+        self._name = name
+        self._about = About(name)
+        options = [
+            ("grpc.max_receive_message_length", max_body_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 1),  # the port is held by the parent process
+            ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
+            ("grpc.http2.max_frame_size", _LARGEST_FRAME_BYTES),
+        ]
+        self._server = grpc.aio.server(options=options)
+        self._server.add_generic_rpc_handlers(self._handlers())
+
+    async def serve(self, port: int, tell_ready: Callable[[], None], ended: asyncio.Event) -> None:
+        """Serve on 127.0.0.1 until the event is set.
+
+        Raises:
+            RuntimeError: the port cannot be had.
+        """
+        self._server.add_insecure_port(f"127.0.0.1:{port}")
+        await self._server.start()
+        tell_ready()
+        await ended.wait()
+        await self._server.stop(_GRACE_S)
+
+    def _handlers(self) -> list[Any]:
+        """What is called by which name; inference takes and gives bytes, the rest messages."""
+        inference = {
+            "ModelInfer": grpc.unary_unary_rpc_method_handler(self._infer),
+            **{
+                method: _unary(getattr(self, f"_{method.lower()}"), f"inference.{method}")
+                for method in SERVICES[SERVICE]
+                if method != "ModelInfer"
+            },
+        }
+        checks, package = (self._check, self._watch), HEALTH.rpartition(".")[0]
+        takes, gives = message_class(f"{package}.HealthCheckRequest"), message_class(f"{package}.HealthCheckResponse")
+        kinds = {"request_deserializer": takes.FromString, "response_serializer": gives.SerializeToString}
+        health = {
+            "Check": grpc.unary_unary_rpc_method_handler(checks[0], **kinds),
+            "Watch": grpc.unary_stream_rpc_method_handler(checks[1], **kinds),
+        }
+        package = REFLECTION.rpartition(".")[0]
+        takes = message_class(f"{package}.ServerReflectionRequest")
+        gives = message_class(f"{package}.ServerReflectionResponse")
+        kinds = {"request_deserializer": takes.FromString, "response_serializer": gives.SerializeToString}
+        reflection = {"ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(self._reflect, **kinds)}
+        named = {SERVICE: inference, HEALTH: health, REFLECTION: reflection, _OLD_REFLECTION: reflection}
+        return [grpc.method_handlers_generic_handler(service, methods) for service, methods in named.items()]
+
+    # --- inference --------------------------------------------------------------------------------------------------
+
+    async def _infer(self, data: bytes, context: Any) -> bytes:
+        started_ns, tally = perf_counter_ns(), self.tally
+        self._answering.requests += 1
+        try:
+            call = read_call(data)
+            if (text := self._misnamed(call.model_name, call.model_version)) is not None:
+                raise RequestError(404, text)
+            tally.requests += 1
+            tally.received += len(data)
+            tally.received_plain += len(data)
+            tally.decode_ns += perf_counter_ns() - started_ns
+            outputs = await self._answering(call.request.inputs)
+            started_ns = perf_counter_ns()
+            answer = self._encoded(call, outputs)
+            tally.sent += len(answer)
+            tally.sent_plain += len(answer)
+            tally.encode_ns += perf_counter_ns() - started_ns
+        except WireError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except RequestError as error:
+            if error.retry_after_s is not None:
+                context.set_trailing_metadata((("grpc-retry-pushback-ms", str(error.retry_after_s * 1000)),))
+            await context.abort(_CODES.get(error.status, grpc.StatusCode.UNKNOWN), str(error))
+        return answer
+
+    def _encoded(self, call: Any, outputs: Any) -> bytes:
+        try:
+            answer = encode_answer(call.request, outputs, self._name)
+        except WireError as error:
+            raise RequestError(500, f"the model returned outputs that cannot be sent: {error}") from error
+        if not self._about.inputs:
+            self._about.learn(call.request.specification, outputs_in(answer))
+        return answer
+
+    def _misnamed(self, name: str, version: str) -> str | None:
+        """What is wrong with the model that a request is for; one that names none is for the only one."""
+        if name not in ("", self._name):
+            return f"no model {name!r} is served here; the only one is {self._name!r}"
+        return f"model {name!r} has no version {version!r}; the only one is '1'" if version not in ("", "1") else None
+
+    # --- what a service says of itself ------------------------------------------------------------------------------
+
+    async def _serverlive(self, _request: Any, _context: Any) -> Any:
+        return message_class("inference.ServerLiveResponse")(live=True)
+
+    async def _serverready(self, _request: Any, _context: Any) -> Any:
+        return message_class("inference.ServerReadyResponse")(ready=True)
+
+    async def _modelready(self, request: Any, context: Any) -> Any:
+        await self._expect_model(request, context)
+        return message_class("inference.ModelReadyResponse")(ready=True)
+
+    async def _servermetadata(self, _request: Any, _context: Any) -> Any:
+        return message_class("inference.ServerMetadataResponse")(**self._about.server())
+
+    async def _modelmetadata(self, request: Any, context: Any) -> Any:
+        await self._expect_model(request, context)
+        return message_class("inference.ModelMetadataResponse")(**self._about.metadata())
+
+    async def _expect_model(self, request: Any, context: Any) -> None:
+        if (text := self._misnamed(request.name, request.version)) is not None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, text)
+
+    async def _check(self, request: Any, context: Any) -> Any:
+        if request.service not in ("", self._name, SERVICE):
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service!r} is known")
+        return message_class("grpc.health.v1.HealthCheckResponse")(status=_SERVING)
+
+    async def _watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        yield await self._check(request, context)
+        await asyncio.Event().wait()  # it stays so until the server stops, which ends this
+
+    async def _reflect(self, requests: AsyncIterator[Any], _context: Any) -> AsyncIterator[Any]:
+        async for request in requests:
+            answer: Any = message_class("grpc.reflection.v1.ServerReflectionResponse")(
+                valid_host=request.host, original_request=request
+            )
+            which = request.WhichOneof("choice")
+            try:
+                if which == "list_services":
+                    for service in (*SERVICES, _OLD_REFLECTION):
+                        answer.list_services_response.service.add(name=service)
+                elif which == "file_by_filename":
+                    answer.file_descriptor_response.file_descriptor_proto.append(
+                        pool().FindFileByName(request.file_by_filename).serialized_pb
+                    )
+                else:
+                    answer.file_descriptor_response.file_descriptor_proto.append(
+                        pool().FindFileContainingSymbol(request.file_containing_symbol).serialized_pb
+                    )
+            except KeyError as error:
+                answer.error_response.error_code = _NO_SUCH_SYMBOL
+                answer.error_response.error_message = str(error)
+            yield answer
+
+
+def _unary(method: Any, name: str) -> Any:
+    takes, gives = message_class(f"{name}Request"), message_class(f"{name}Response")
+    return grpc.unary_unary_rpc_method_handler(
+        method, request_deserializer=takes.FromString, response_serializer=gives.SerializeToString
+    )

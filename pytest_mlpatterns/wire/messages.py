@@ -1,0 +1,113 @@
+"""Values as the tensors of a message of the Open Inference Protocol, and back.
+
+Two parameters of our own go with messages that the protocol has no form for: ``named`` says that a single tensor is a
+dictionary of one name, ``rows`` that inputs (or outputs) are of different shapes and each has tensors of its own,
+``0:``, ``1:``, or ``0:name`` of dictionaries. This module must not know how messages are written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_mlpatterns.wire.body import WireError
+from pytest_mlpatterns.wire.columns import RaggedError, columns_of
+from pytest_mlpatterns.wire.rows import rows_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from pytest_mlpatterns.wire.columns import Column
+    from pytest_mlpatterns.wire.rows import Rows
+
+__all__ = ["columns_for", "rows_from", "specification_of"]
+
+
+def columns_for(
+    kind: str, name: str, values: Any, *, rows_allowed: bool, wanted: Collection[str] | None = None
+) -> tuple[list[Column], dict[str, Any]]:
+    """The tensors that hold values, and the parameters of our own that the message needs.
+
+    Args:
+        kind: ``inputs`` or ``outputs``.
+        name: of the only tensor.
+        values: an array, or a sequence.
+        rows_allowed: whether values of different shapes may be told in our own form.
+        wanted: names of those that are wanted, None for all; the only one goes by any name.
+
+    Raises:
+        WireError: no tensor can hold them, or one that is wanted is not among them.
+    """
+    values = values if isinstance(values, np.ndarray) else list(values)
+    parameters: dict[str, Any] = {}
+    try:
+        columns = columns_of(values, name)
+    except RaggedError as error:
+        if not rows_allowed:
+            raise WireError(
+                f"{len(values)} {kind} are no rows of one tensor: {error}; give all the same shape and type, send one "
+                "input a request, or use rest+msgpack or V1"
+            ) from None
+        parameters["rows"] = len(values)
+        columns = [_renamed(column, row) for row, value in enumerate(values) for column in columns_of([value], "")]
+    if wanted is not None:
+        return _chosen(wanted, columns), parameters
+    if len(columns) == 1 and not isinstance(values, np.ndarray) and isinstance(values[0], dict):
+        parameters["named"] = True
+    return columns, parameters
+
+
+def rows_from(kind: str, columns: list[tuple[str, Rows]], parameters: Mapping[str, Any]) -> list[Any]:
+    """The values in tensors that came: the inverse of :func:`columns_for`.
+
+    Args:
+        kind: ``inputs`` or ``outputs``.
+        columns: name and rows of each tensor; one row, where the message says that each row has tensors of its own.
+        parameters: those of the message.
+
+    Raises:
+        WireError: they do not belong together.
+    """
+    if not columns:
+        raise WireError(f'"{kind}" is empty, expected at least one tensor')
+    if "rows" in parameters:
+        return _by_row(columns, parameters["rows"])
+    return rows_of(columns, named=parameters.get("named") is True)
+
+
+def specification_of(tensors: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Name, datatype and shape of tensors of which the first dimension may be any."""
+    return tuple(
+        {**{key: tensor[key] for key in ("name", "datatype")}, "shape": [-1, *tensor["shape"][1:]]}
+        for tensor in tensors
+    )
+
+
+def _chosen(wanted: Collection[str], columns: list[Column]) -> list[Column]:
+    if len(columns) == len(wanted) == 1:
+        return [replace(columns[0], name=next(iter(wanted)))]
+    found = {column.name: column for column in columns}
+    if absent := [name for name in wanted if name not in found]:
+        raise WireError(f"outputs {', '.join(absent)} are wanted, the model has {', '.join(found)}")
+    return [found[name] for name in wanted]
+
+
+def _renamed(column: Column, row: int) -> Column:
+    return replace(column, name=f"{row}:{column.name}", shape=column.shape[1:])
+
+
+def _by_row(columns: list[tuple[str, Rows]], count: Any) -> list[Any]:
+    """Rows of which each has tensors of its own."""
+    if type(count) is not int or not 0 < count <= len(columns):
+        raise WireError(f"parameter rows is {count!r}, expected how many there are")
+    grouped: list[list[tuple[str, Rows]]] = [[] for _ in range(count)]
+    for name, rows in columns:
+        number, _, rest = name.partition(":")
+        if not (number.isascii() and number.isdigit() and int(number) < count):
+            raise WireError(f"tensor {name!r}, expected the number of its row before a colon")
+        grouped[int(number)].append((rest, rows))
+    if not all(grouped):
+        raise WireError("a row without a tensor")
+    return [rows_of(row, named=bool(row[0][0]))[0] for row in grouped]
