@@ -211,7 +211,10 @@ def read_settings(
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """What a whole run was asked to do."""
+    """What a whole run was asked to do.
+
+    ``always_ranks`` says that the weights stand in the ini file: a run of tests without rivals is then no mistake.
+    """
 
     baseline: BaselineMode
     baseline_file: Path
@@ -220,6 +223,7 @@ class RunSettings:
     smoke: bool
     calibrate: bool
     rank: Preferences | None
+    always_ranks: bool
     against: str | None
     against_files: tuple[str, ...]
 
@@ -276,6 +280,7 @@ def read_run_settings(
         smoke=flag("smoke"),
         calibrate=flag("calibrate"),
         rank=rank,
+        always_ranks=options.get("rank") is None,
         against=against,
         against_files=tuple(re.split(r"[\s,]+", text("against-files").strip())) if text("against-files") else (),
     )

@@ -125,7 +125,8 @@ class Output:
         elif self._results:
             self._screen.write(summary_lines(self._results, self._screen.width, verbose=verbose))
         self._screen.write(line(text) for text in self.lines)
-        if self._run.rank is not None and self._results and not self._run.smoke:
+        ranked = self._rankings or not self._run.always_ranks
+        if self._run.rank is not None and self._results and ranked and not self._run.smoke:
             reporter.section("choosing a pattern", sep="-")
             told = ranking_lines(self._rankings, self._results, self._screen.width)
             self._screen.write(line(text) for text in told)

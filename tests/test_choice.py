@@ -164,3 +164,10 @@ def test_where_no_test_has_several_patterns_the_section_says_so(tmp_path: Path) 
     run = project().run(tmp_path, "--perf-rank", "rtm=1", "-k", "alone")
 
     assert run.section("choosing a pattern").startswith("nothing to rank: ")
+
+
+def test_where_the_ini_file_asks_for_it_in_every_run_it_does_not(tmp_path: Path) -> None:
+    run = project().with_ini(perf_rank="rtm=1").run(tmp_path, "-k", "alone")
+
+    assert run.exit_code == 0, run.out
+    assert "choosing a pattern" not in run.out

@@ -285,8 +285,9 @@ def test_a_revision_is_not_compared_with_while_the_baseline_changes(mode: str, t
 def test_weights_of_the_command_line_win_over_those_of_the_ini_file(
     options: dict[str, object], ini: dict[str, object], weights: dict[str, float] | None, tmp_path: Path
 ) -> None:
-    found = read_run_settings(options, ini, invoked_in=tmp_path, root=tmp_path).rank
-    assert (found and found.weights) == weights
+    found = read_run_settings(options, ini, invoked_in=tmp_path, root=tmp_path)
+    assert (found.rank and found.rank.weights) == weights
+    assert found.always_ranks is (options["rank"] is None)
 
 
 @pytest.mark.parametrize(
