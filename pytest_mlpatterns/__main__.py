@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         text = make(_read(asked.results), asked)
         if asked.output is None:
-            sys.stdout.write(text)
+            sys.stdout.write(_for_people(text) if asked.for_people else text)
         else:
             Path(asked.output).write_text(text, encoding="utf-8")
     except (MlpatternsError, OSError) as error:
@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_command(commands, "report", "write the results as a page for a browser, which needs no network", _html)
     ranking = _add_command(commands, "rank", "say which pattern of each test to choose", _ranking)
     ranking.add_argument("weights", metavar="WEIGHTS", help="as --perf-rank takes them: rtm=0.5,nmrt=0.3,p95<50ms")
+    ranking.set_defaults(for_people=True)
     return parser
 
 
@@ -60,8 +61,19 @@ def _add_command(
     command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
     command.add_argument("results", metavar="RESULTS", help="a file that pytest --perf-json wrote")
     command.add_argument("-o", "--output", metavar="PATH", help="where to write it (default: standard output)")
-    command.set_defaults(make=make)
+    command.set_defaults(make=make, for_people=False)
     return command
+
+
+def _for_people(text: str) -> str:
+    """A text to look at, as the terminal can show it."""
+    from pytest_mlpatterns.reports.lines import in_ascii
+
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return in_ascii(text)
+    return text
 
 
 def _read(file: str) -> Results:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -101,6 +102,13 @@ def test_stored_results_are_ranked_by_other_weights(patterns: Path, capsys: pyte
     assert "cached first; batched second; single and" in said
     assert "left out of the weights: ASL" in said
     assert "queued: not measured: its test failed" in said
+
+
+def test_a_ranking_is_shown_in_ascii_where_the_terminal_has_no_more(patterns: Path) -> None:
+    command = [sys.executable, "-m", "pytest_mlpatterns", "rank", str(patterns), "rtm=1"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, env=environment, encoding="ascii", check=True)
+    assert "cached first; batched second; single third" in " ".join(done.stdout.split())
 
 
 def test_results_without_patterns_are_told_to_be_so(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
