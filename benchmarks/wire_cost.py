@@ -43,11 +43,11 @@ SIZES = {"1 KB": 256, "100 KB": 25_600, "1 MB": 262_144}
 """How many numbers of 32 bits make a tensor."""
 CLAIMED = "1 MB"
 JSON, BINARY, GRPC = "rest+json", "rest+binary", "grpc"
-WIRES = (JSON, f"{JSON}+gzip", BINARY, f"{BINARY}+zstd", "rest+msgpack", GRPC)
+WIRES = (JSON, f"{JSON}+zstd", BINARY, f"{BINARY}+zstd", "rest+msgpack", GRPC)
 CLIENTS = {BINARY: "tritonclient, HTTP", GRPC: "tritonclient, gRPC"}
 ECHO = "bare socket"
 LAUNCHES = 3
-SECONDS, WARMUP_S = 1.0, 0.3
+SECONDS, WARMUP_S = 1.5, 0.3
 
 
 @dataclass(frozen=True)
