@@ -6,7 +6,6 @@ One Chromium serves the whole session; every test has a page of its own.
 from __future__ import annotations
 
 import base64
-import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -79,7 +78,7 @@ def draw_all(page: Page) -> list[int]:
     page.evaluate("document.querySelectorAll('details.test, details.group').forEach(one => one.open = true)")
     width = page.evaluate("innerWidth")
     page.size(width, 40_000)
-    page.settle()
+    page.wait("[...document.querySelectorAll('figure.chart')].every(figure => figure.querySelector('svg'))")
     drawn: list[int] = page.evaluate(DRAWN)
     return drawn
 
@@ -98,10 +97,12 @@ def test_every_chart_is_drawn_without_a_word_and_without_a_request(opened: Calla
 
 def test_charts_are_drawn_anew_where_the_window_changes(opened: Callable[..., Page]) -> None:
     page = opened([result()])
+    page.size(1280, 4000)
+    page.wait("document.querySelector('#test-0-1 svg')")
     width = "document.querySelector('#test-0-1 svg').getBoundingClientRect().width"
     before = page.evaluate(width)
-    page.size(375, 900)
-    page.settle()
+    page.size(375, 4000)
+    page.wait("document.querySelector('#test-0-1').dataset.width < 375")
     assert page.evaluate(width) < before
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
 
@@ -110,7 +111,7 @@ def test_what_users_wrote_is_shown_and_not_run(opened: Callable[..., Page]) -> N
     page = opened()
     draw_all(page)
     page.evaluate("document.querySelectorAll('details.data').forEach(one => one.open = true)")
-    page.settle()
+    page.wait("[...document.querySelectorAll('details.data')].every(one => one.querySelector('table'))")
     assert page.evaluate("document.querySelectorAll('main img, main script:not([type])').length") == 0
     names = page.evaluate("[...document.querySelectorAll('details.test h3')].map(one => one.textContent)")
     assert f"test_perf.py::test_hostile[{HOSTILE}]" in names
@@ -135,7 +136,7 @@ def test_the_policy_stops_other_scripts_and_requests(opened: Callable[..., Page]
 def test_the_table_behind_a_chart_says_the_same(opened: Callable[..., Page]) -> None:
     page = opened([result(layers=LAYERS[1:2])])
     page.evaluate("document.querySelectorAll('details.data').forEach(one => one.open = true)")
-    page.settle()
+    page.wait("[...document.querySelectorAll('details.data')].every(one => one.querySelector('table'))")
     rows = page.evaluate("""[...document.querySelectorAll('figure.chart')].find(
       figure => figure.textContent.includes('Batch sizes')).querySelector('table').innerText.split('\\n')""")
     assert rows == [
@@ -149,12 +150,14 @@ def test_the_table_behind_a_chart_says_the_same(opened: Callable[..., Page]) -> 
 def test_a_pointer_is_told_the_figures(opened: Callable[..., Page]) -> None:
     page = opened([result(reference=counterpart())])
     page.evaluate("document.querySelector('#test-0-1').scrollIntoView()")
+    page.wait("document.querySelector('#test-0-1 svg')")
     page.settle()
     box = page.evaluate("document.querySelector('#test-0-1 svg').getBoundingClientRect().toJSON()")
     x, y = box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.5
     page.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-    page.settle()
-    told = page.evaluate("document.querySelector('#test-0-1 svg > g:last-child').textContent")
+    tip = "document.querySelector('#test-0-1 svg > g:last-child').textContent"
+    page.wait(tip)
+    told = page.evaluate(tip)
     assert "percentile: p" in told
     assert "baseline: " in told
 
@@ -212,8 +215,7 @@ def test_a_link_of_the_overview_opens_its_test(opened: Callable[..., Page]) -> N
     page = opened()
     closed = page.evaluate("document.querySelector('details.test:not([open])').id")
     page.evaluate(f"document.querySelector('a[href=\"#{closed}\"]').click()")
-    page.settle()
-    assert page.evaluate(f"document.getElementById('{closed}').open") is True
+    page.wait(f"document.getElementById('{closed}').open")
 
 
 def test_all_tests_are_opened_and_closed_at_once(opened: Callable[..., Page]) -> None:
@@ -247,8 +249,7 @@ def test_the_skip_link_leads_to_the_tests_and_a_key_opens_one(opened: Callable[.
     page = opened([result(name) for name in "abcde"])
     page.press("Tab")
     page.press("Enter")
-    page.settle()
-    assert page.evaluate("document.activeElement.id") == "tests"
+    page.wait("document.activeElement.id === 'tests'")
     page.press("Tab")
     page.press("Tab")
     assert page.evaluate("document.querySelector('details.test').open") is False
@@ -311,9 +312,7 @@ def test_of_two_hundred_tests_only_what_is_looked_at_is_drawn(opened: Callable[.
     assert page.evaluate("document.querySelectorAll('figure.chart').length") == 2207
     assert page.evaluate("document.querySelectorAll('svg').length") < 50
     page.evaluate("location.hash = '#test-150'")
-    page.settle()
-    page.settle()
-    assert page.evaluate("document.querySelectorAll('#test-150 svg').length") > 0
+    page.wait("document.querySelector('#test-150 svg')")
     assert page.evaluate("document.querySelectorAll('svg').length") < 60
     assert page.messages == []
 
@@ -330,9 +329,9 @@ def test_a_script_that_fails_is_an_error_and_its_page_says_so(opened: Callable[.
     page = opened([])
     with pytest.raises(BrowserError, match="not defined"):
         page.evaluate("nothing_of_this_name")
-    page.evaluate("console.log('said', 1); setTimeout(() => { throw new Error('later') })")
-    page.settle()
-    with contextlib.suppress(BrowserError):
-        page.evaluate("new Promise(done => setTimeout(done, 50))")
+    page.evaluate(
+        "console.log('said', 1); window.late = setTimeout(() => { window.late = 0; throw new Error('later') })"
+    )
+    page.wait("window.late === 0")
     assert page.messages[0] == "said 1"
     assert "later" in page.messages[1]

@@ -88,8 +88,14 @@ class Page:
         return told["result"].get("value")
 
     def settle(self) -> None:
-        """Wait until what has been asked for is drawn: two frames, after which observers have been called."""
+        """Wait until what has been asked for is laid out and painted: two frames."""
         self.evaluate(_SETTLED)
+
+    def wait(self, expression: str) -> None:
+        """Wait until a JavaScript expression is true; it is looked at in every frame, for a minute."""
+        self.evaluate(
+            f"new Promise(done => {{ const look = () => {expression} ? done() : requestAnimationFrame(look); look() }})"
+        )
 
     def size(self, width: int, height: int, *, scale: float = 1) -> None:
         """The size of the window, in pixels of the style sheet."""
