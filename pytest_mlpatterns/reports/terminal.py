@@ -171,10 +171,10 @@ def _fitted(natural: Sequence[int], flexible: int, width: int) -> tuple[int, lis
 
 def _row(cells: Sequence[Span], columns: Sequence[_Column], widths: Sequence[int], gap: int) -> Line:
     spans = []
-    for place, (cell, column, width) in enumerate(zip(cells, columns, widths, strict=True)):
+    count = len(cells) if cells[-1].text else len(cells) - 1
+    for place, (cell, column, width) in enumerate(zip(cells[:count], columns, widths, strict=False)):
         text = padded(cut(cell.text, width, left=place == 0), width, right=column.right)
-        last = place == len(cells) - 1
-        spans.append(Span(text.rstrip() if last else text + " " * gap, cell.style))
+        spans.append(Span(text.rstrip() if place == count - 1 else text + " " * gap, cell.style))
     return tuple(spans)
 
 
