@@ -170,9 +170,9 @@ class Command:
     """A server that a command starts, in a session of its own, and that ends with the test.
 
     ``{port}`` in the command or in ``env`` is replaced by a free port, which the server must open on 127.0.0.1, and
-    ``{python}`` by the Python that runs pytest, whose environment's commands are found first. ``{grpc_port}``,
-    ``{metrics_port}`` and other names that end in ``_port`` are further free ports. The server stays in the foreground;
-    what it prints is shown where it fails.
+    ``{python}`` by the Python that runs pytest, whose environment's commands are found first. ``{grpc_port}``, where
+    the wire ``grpc`` is spoken, ``{metrics_port}`` and other names that end in ``_port`` are further free ports. The
+    server stays in the foreground; what it prints is shown where it fails.
 
     Args:
         command: a line, split as a shell would but run without one, or a list of words.

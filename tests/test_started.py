@@ -16,7 +16,7 @@ import pytest
 from services.deploy import a_startup
 from services.processes import our_children, survivors
 
-from pytest_mlpatterns import App, Command, DeploymentError, LeftoverWarning, OpenPortWarning, Prometheus
+from pytest_mlpatterns import App, Command, DeploymentError, LeftoverWarning, OpenPortWarning, Prometheus, Wire
 from pytest_mlpatterns.load.job import Balance
 from pytest_mlpatterns.serve.started import deploy_target
 
@@ -287,6 +287,22 @@ def test_an_application_whose_start_up_fails_is_told(start: Starting, tmp_path: 
     (tmp_path / "service.py").write_text(APP)
     with pytest.raises(DeploymentError, match=r"(?s)ended with exit code 3; it printed last:.*no model file"):
         start(App("service:unstarted"))
+
+
+def test_an_application_is_not_asked_over_grpc(tmp_path: Path) -> None:
+    startup = replace(a_startup(tmp_path), wire=Wire.parse("grpc"))
+    with pytest.raises(DeploymentError, match=r"is asked over HTTP, expected a wire of REST instead of grpc"):
+        deploy_target(App("service:app"), startup)
+
+
+def test_a_command_with_a_port_for_grpc_is_asked_there_and_ready_over_http(tmp_path: Path) -> None:
+    startup = replace(a_startup(tmp_path), wire=Wire.parse("grpc"), root=tmp_path)
+    target = Command(["{python}", str(SERVER), "{port}", "{grpc_port}"], ready="/health", path="/v2/models/m/infer")
+    deployment = deploy_target(target, startup)
+    listening = {one.laddr.port for pid in deployment.pids for one in psutil.Process(pid).net_connections("tcp")}
+    assert deployment.addresses[0][1] not in listening  # the server that is used here opens the other one only
+    assert deployment.model_name == "m"
+    deployment.close()
 
 
 def test_without_granian_it_is_told_how_to_get_it(start: Starting, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,6 +210,11 @@ def test_parameters_without_a_value_are_ignored() -> None:
     assert read_call(message.SerializeToString()).request.inputs == [1.0]
 
 
+def test_empty_typed_contents_beside_raw_ones_are_none_as_mlserver_sends_them() -> None:
+    message = Request(inputs=[raw("UINT8", [2], contents={})], raw_input_contents=[b"\1\2"])
+    assert read_call(message.SerializeToString()).request.inputs == [1, 2]
+
+
 def test_ragged_outputs_are_refused_to_clients_of_others() -> None:
     request = read_call(Request(inputs=[typed("FP32", [1.0, 2.0])]).SerializeToString()).request
     with pytest.raises(WireError, match="are no rows of one tensor"):

@@ -15,6 +15,7 @@ from pytest_mlpatterns.load.job import Remote
 from pytest_mlpatterns.serve.deployment import Deployment
 from pytest_mlpatterns.serve.scrape import scraper_of
 from pytest_mlpatterns.targets import figures_told_by
+from pytest_mlpatterns.wire.call import model_in
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.serve.local import Startup
@@ -34,7 +35,7 @@ def attach(target: Url, startup: Startup) -> Deployment:
     import httpx
 
     deployment = Deployment(
-        model_name=target.path.rpartition("/")[2],
+        model_name=model_in(target.path) or target.path.rpartition("/")[2],
         addresses=[_resolve(target)],
         host=target.host,
         path=target.path,

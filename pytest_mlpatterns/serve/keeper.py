@@ -144,10 +144,10 @@ class Kept:
         except (ChildError, TimeoutError) as error:
             answer = NotStarted(str(error) or f"it does not run after {format_duration(timeout_ns)}")
         except BaseException:
-            self._child.stop()
+            self._abandon()
             raise
         if not isinstance(answer, Started):
-            self._child.stop()
+            self._abandon()
             raise DeploymentError(answer.text)
         self.ports = answer.ports
         self.started_ns = answer.started_ns
@@ -180,6 +180,8 @@ class Kept:
         try:
             while not self._ended:
                 event = self._child.receive(wait_s)
+                if not isinstance(event, Ended):
+                    raise ChildError("it was told to end")
                 self._ended[event.number] = event
         except TimeoutError:
             return
@@ -216,6 +218,11 @@ class Kept:
         if answer.survivors:
             raise DeploymentError(f"these live on after SIGKILL: {', '.join(answer.survivors)}")
         return answer
+
+    def _abandon(self) -> None:
+        """End what was started by then, where the start has failed already."""
+        with contextlib.suppress(DeploymentError):
+            self.stop()
 
     def _tail_of(self, number: int, lines: int = 30) -> str:
         try:

@@ -28,6 +28,7 @@ from pytest_mlpatterns.serve.keeper import SOCKET, Kept, Program, describe_kille
 from pytest_mlpatterns.serve.scrape import scraper_of
 from pytest_mlpatterns.targets import App, Command, Url, figures_told_by
 from pytest_mlpatterns.units import format_duration, parse_duration
+from pytest_mlpatterns.wire.call import model_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -60,6 +61,8 @@ def deploy_target(target: Target, startup: Startup) -> Deployment:
     """
     if isinstance(target, Url):
         return attach(target, startup)
+    if isinstance(target, App) and startup.wire.protocol == "grpc":
+        raise DeploymentError(f"{target} is asked over HTTP, expected a wire of REST instead of {startup.wire}")
     for _ in range(_TRIES - 1):
         with contextlib.suppress(_PortTakenError):
             return _Start(target, startup).deployment()
@@ -93,6 +96,9 @@ class _Start:
             timeout_ns=startup.timeout_ns,
         )
         self._ports = list(dict.fromkeys(ports["port"] for ports in self._kept.ports))
+        self._asked = self._ports
+        if startup.wire.protocol == "grpc" and "grpc_port" in self._kept.ports[0]:
+            self._asked = [self._kept.ports[0]["grpc_port"]]
 
     def deployment(self) -> Deployment:
         """The deployment, once it is ready.
@@ -103,8 +109,8 @@ class _Start:
         target = self._target
         least = isinstance(target, App) and target.balance == "least-outstanding"
         deployment = Deployment(
-            model_name=target.path.rpartition("/")[2],
-            addresses=[("127.0.0.1", port) for port in self._ports],
+            model_name=model_in(target.path) or target.path.rpartition("/")[2],
+            addresses=[("127.0.0.1", port) for port in self._asked],
             path=target.path,
             balance=Balance.LEAST_OUTSTANDING if least else Balance.ROUND_ROBIN,
             backing=_Ending(self._kept, str(target)),
@@ -126,12 +132,21 @@ class _Start:
 
     def _await_ready(self, deployment: Deployment, number: int) -> None:
         """Ask until the server says that it is ready, and then for one real answer."""
+        import httpx
+
         client, ready = deployment._client(number), self._target.ready
-        self._ask(
-            lambda timeout_s: client.get(ready or "/", timeout=timeout_s),
-            lambda response: ready is None or response.is_success,
-            f"GET {ready or '/'}",
-        )
+        if self._asked != self._ports:  # it is asked over gRPC, and tells over HTTP whether it is ready
+            health: contextlib.AbstractContextManager[httpx.Client] = httpx.Client(
+                base_url=f"http://127.0.0.1:{self._ports[number]}", trust_env=False
+            )
+        else:
+            health = contextlib.nullcontext(client)
+        with health as asking:
+            self._ask(
+                lambda timeout_s: asking.get(ready or "/", timeout=timeout_s),
+                lambda response: ready is None or response.is_success,
+                f"GET {ready or '/'}",
+            )
         if self._startup.payload is None:
             return
         request = self._startup.payload.first(deployment.path)

@@ -241,7 +241,7 @@ def _rows(tensor: Any, raw: memoryview | None, *, by_row: bool) -> Rows:
         raise WireError("it has no dimension, expected a first one that counts the inputs")
     if raw is None:
         raw = _typed(tensor)
-    elif tensor.HasField("contents"):
+    elif tensor.HasField("contents") and tensor.contents.ByteSize():  # MLServer sends empty ones beside raw contents
         raise WireError("it has both raw and typed contents, expected one of them")
     whole = (1, *shape) if by_row else shape
     return rows_of_binary(raw, tensor.datatype, whole, is_text=asked.get("content_type") == "str")
