@@ -71,6 +71,11 @@ class Observer:
             )
         )
 
+    @property
+    def pids(self) -> list[int]:
+        """The processes that were seen last, in the order in which they were found."""
+        return list(self._processes)
+
     def usage(self) -> Usage | None:
         """Everything sampled so far; None where no process was ever seen."""
         if not self._cpu_ns or not self._rows:

@@ -235,7 +235,7 @@ def _load(turns: Sequence[Turn], lengths_ns: Sequence[int], rounds: int) -> None
     for number in range(2 * rounds):
         drawn = max(turn.drawn for turn in turns)  # both go on from the same input
         for place in (0, 1) if number % 2 == 0 else (1, 0):
-            turns[place].load(lengths_ns[place], drawn)
+            turns[place].load(lengths_ns[place], drawn, number)
 
 
 def _disturbed(turns: Sequence[Turn]) -> list[bool]:

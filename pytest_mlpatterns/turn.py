@@ -25,6 +25,7 @@ from pytest_mlpatterns.measure import job_for
 from pytest_mlpatterns.metrics import why_limited
 from pytest_mlpatterns.noise import is_disturbed
 from pytest_mlpatterns.observe import Observer
+from pytest_mlpatterns.placement import put_on_cores
 from pytest_mlpatterns.ratio import SideFigures
 from pytest_mlpatterns.records import Launch, Warmup
 from pytest_mlpatterns.rhythm import Pace, pace_of
@@ -102,8 +103,8 @@ class Turn:
             self._stats = self._deployment.stats()
         return pace_of(schedule, float(np.median(latency_ns)))
 
-    def load(self, length_ns: int, drawn: int) -> None:
-        """Measure one block, from this input on.
+    def load(self, length_ns: int, drawn: int, core: int = 0) -> None:
+        """Measure one block, from this input on; the first of the side's processes begins on this core.
 
         One in which the load generator was the limit is measured again, one in which every caller only waited for
         longer, both only so often.
@@ -113,6 +114,7 @@ class Turn:
         """
         for _ in range(_TRIES):
             self._observer.sample()
+            put_on_cores([*self._observer.pids, *self._generator.pids], core)
             recorded = self._drive(self._job.schedule, length_ns, drawn)
             self._observer.sample()
             samples = samples_of(recorded)

@@ -63,6 +63,11 @@ class Generator:
         self.ceilings_rps: dict[Spoken, float] = {}
         self.library_overhead_ns: float | None = None
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes that run now."""
+        return tuple(child.pid for child in self._children)
+
     def ceiling_of(self, job: Job, rate_rps: float = math.inf) -> float | None:
         """What a process reaches in a job of this kind; None where that is not known.
 
