@@ -112,6 +112,11 @@ def counterpart_in_pairing(pairing: Pairing) -> Counterpart:
         _pooled(first),
         _figures(second),
         _pooled(second),
+        {
+            name: tuple((ratio.value, ratio.error) for ratio in ratios)
+            for name in ("rtm", "throughput", "cpu_per_request")
+            if (ratios := [ratio for one in pairing.launches if (ratio := getattr(one, name)) is not None])
+        },
     )
 
 

@@ -75,7 +75,8 @@ class Counterpart:
     ``name`` is how people are told of it, such as ``main (05428cb)``. ``metrics`` maps a metric's name to ``(value,
     low, high)``. Against a revision the present was measured once more, block by block beside it:
     ``present_metrics`` and ``present_latency_percentiles`` are its side of that, which is what belongs beside the
-    other; they are empty for a baseline, beside which the result's own figures belong.
+    other; they are empty for a baseline, beside which the result's own figures belong. ``log_ratios`` maps a metric's
+    name to ``(log(present/reference), standard error)`` of each paired launch, which the verdict rests on.
     """
 
     kind: Literal["baseline", "revision"]
@@ -84,6 +85,7 @@ class Counterpart:
     latency_percentiles: Percentiles = ()
     present_metrics: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     present_latency_percentiles: Percentiles = ()
+    log_ratios: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,4 +240,5 @@ def _counterpart(data: Mapping[str, Any]) -> Counterpart:
         _pairs(data["latency_percentiles"]),
         _estimates(data["present_metrics"]),
         _pairs(data["present_latency_percentiles"]),
+        {name: _pairs(values) for name, values in data.get("log_ratios", {}).items()},
     )

@@ -52,9 +52,10 @@ LATENCIES = st.builds(
     FINITE,
     FINITE,
 )
+RATIOS = st.dictionaries(NAMES, st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple), max_size=2)
 FIGURES = st.dictionaries(NAMES, st.tuples(FINITE, FINITE, FINITE), max_size=3)
 COUNTERPARTS = st.builds(
-    Counterpart, st.sampled_from(["baseline", "revision"]), NAMES, FIGURES, PERCENTILES, FIGURES, PERCENTILES
+    Counterpart, st.sampled_from(["baseline", "revision"]), NAMES, FIGURES, PERCENTILES, FIGURES, PERCENTILES, RATIOS
 )
 ANY_LAYER = st.builds(
     LayerStats,
