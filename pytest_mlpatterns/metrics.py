@@ -17,7 +17,7 @@ from pytest_mlpatterns.catalog import METRICS, Metric, percentile_metric
 from pytest_mlpatterns.errors import UncountableResultError
 from pytest_mlpatterns.insight import straggler_shares
 from pytest_mlpatterns.records import Estimate, LaunchValue
-from pytest_mlpatterns.statistics import estimate, min_samples, wilson_interval
+from pytest_mlpatterns.statistics import CONFIDENCE, estimate, min_samples, order_bounds, wilson_interval
 from pytest_mlpatterns.units import format_duration, format_percent, format_rate
 
 if TYPE_CHECKING:
@@ -76,9 +76,17 @@ class Metrics:
     @property
     def error_ratio(self) -> Estimate:
         """Share of requests without a 2xx answer, with its binomial interval."""
+        return self.error_share(CONFIDENCE)
+
+    def error_share(self, confidence: float) -> Estimate:
+        """The same with an interval of another confidence.
+
+        Raises:
+            UncountableResultError: no request was due.
+        """
         if not self.requests:
             raise UncountableResultError("no request was due in the measured window, so there is no error rate")
-        return wilson_interval(sum(self.failures.values()), self.requests)
+        return wilson_interval(sum(self.failures.values()), self.requests, confidence)
 
     @property
     def asl_ratio(self) -> Estimate | None:
@@ -242,8 +250,15 @@ class Metrics:
             total.update(blocks.failures)
         return dict(total.most_common())
 
-    def latency_ns(self, percentile: float) -> Estimate:
+    def latency_ns(self, percentile: float, confidence: float = CONFIDENCE) -> Estimate:
         """A latency percentile over the successful requests.
+
+        Its interval holds what launches and blocks differ by, and what so few samples leave open, whichever is wider:
+        the bounds of order statistics over the requests of all launches.
+
+        Args:
+            percentile: between 0 and 100.
+            confidence: of the interval.
 
         Raises:
             UncountableResultError: too few samples to bound it at 99 % confidence.
@@ -258,7 +273,9 @@ class Metrics:
                 f"{metric.label} of {samples} samples, expected at least {needed} for 99 % confidence; "
                 "measure longer (duration=), or with more load"
             )
-        return estimate(self.launch_values(metric), metric.launch_sd)
+        found = estimate(self.launch_values(metric), metric.launch_sd, confidence)
+        low, high = (float(self._sorted_latencies_ns[rank]) for rank in order_bounds(samples, percentile, confidence))
+        return Estimate(found.value, min(found.low, low), max(found.high, high))
 
     def launch_values(self, metric: Metric) -> tuple[LaunchValue, ...]:
         """The metric's value in each launch that has one; for NMRT, in each search."""
@@ -267,10 +284,10 @@ class Metrics:
         values = [metric.of(blocks) for blocks in self.by_launch]
         return tuple(value for value in values if value is not None)
 
-    def estimate(self, metric: Metric) -> Estimate | None:
+    def estimate(self, metric: Metric, confidence: float = CONFIDENCE) -> Estimate | None:
         """The metric over all launches; None where it does not apply."""
         values = self.launch_values(metric)
-        return estimate(values, metric.launch_sd) if values else None
+        return estimate(values, metric.launch_sd, confidence) if values else None
 
     def load_over_time(self) -> list[tuple[float, float, float]]:
         """ASL's course over the last launch: ``(seconds, deployment's share, whole machine's share)`` per block."""
@@ -284,6 +301,10 @@ class Metrics:
     def latencies_ns(self) -> NDArray[np.int64]:
         """The latency of every successful request, over all launches, shape ``(successes,)``."""
         return np.concatenate([blocks.latencies_ns for blocks in self.by_launch])
+
+    @cached_property
+    def _sorted_latencies_ns(self) -> NDArray[np.int64]:
+        return np.sort(self.latencies_ns)
 
     def only_at_least(self, metric: Metric) -> bool:
         """Whether the metric is NMRT and every search for it ended before the deployment degraded."""

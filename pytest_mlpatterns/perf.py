@@ -35,13 +35,14 @@ from pytest_mlpatterns.errors import (
 )
 from pytest_mlpatterns.evidence import Evidence
 from pytest_mlpatterns.load.capacity import DECIDED, parse_objective
+from pytest_mlpatterns.looks import Looks
 from pytest_mlpatterns.pairwise import MEASURED, RACED, judge_faster, judge_no_slower
 from pytest_mlpatterns.records import Estimate, Judgement, Outcome
 from pytest_mlpatterns.reports.facts import failure_text
-from pytest_mlpatterns.statistics import estimate, min_samples
+from pytest_mlpatterns.statistics import CONFIDENCE, estimate, min_samples
 from pytest_mlpatterns.turn import Side
 from pytest_mlpatterns.units import format_rate, parse_duration, parse_number, parse_share, parse_size
-from pytest_mlpatterns.verdict import judge_change, judge_limit, why_uncountable
+from pytest_mlpatterns.verdict import Stand, judge_change, judge_limit, why_uncountable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,6 +67,10 @@ _R = TypeVar("_R")
 _UPDATE_LAUNCHES = 3
 """A baseline is recorded from so many launches, since it will be compared with many times."""
 _COMPARED = ("rtm", "throughput")
+_LIMIT_ALPHA = (1 - CONFIDENCE) / 2
+"""Chance that a limit is failed by what is just within it, over all looks; that of one interval of 95 %."""
+_ALPHA = 0.01
+"""Chance that a comparison with the baseline fails what is just within the tolerance, over all looks and metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +191,7 @@ class Perf:
         self._assert_limit(
             percentile_metric(percentile),
             parse_duration(limit, name="assert_latency_below(...)"),
-            lambda metrics: metrics.latency_ns(percentile),
+            lambda metrics, confidence: metrics.latency_ns(percentile, confidence),
         )
 
     @_at_the_call
@@ -205,7 +210,7 @@ class Perf:
         self._assert_limit(
             METRICS["error_rate"],
             parse_share(limit, name="assert_error_rate_below(...)"),
-            lambda metrics: metrics.error_ratio,
+            lambda metrics, confidence: metrics.error_share(confidence),
         )
 
     @_at_the_call
@@ -254,13 +259,18 @@ class Perf:
         objective = None if slo is None else parse_objective(slo)
         metric = METRICS["nmrt"] if objective is None else metric_named(f"nmrt({objective})")
 
+        looks = self._looks()
+
         def enough(value: LaunchValue) -> bool:
-            measured = estimate([value], metric.launch_sd)
+            measured = estimate([value], metric.launch_sd, looks.confidence(1))
             return objective is None and judge_limit(metric, measured, limit).outcome is Outcome.PASS
+
+        def known() -> Estimate | None:
+            return self.metrics.estimate(metric, looks.confidence(len(self.metrics.launch_values(metric))))
 
         def judge() -> Judgement:
             self._countable()
-            judgement = judge_limit(metric, self.metrics.estimate(metric) or Estimate(0.0, 0.0, 0.0), limit)
+            judgement = judge_limit(metric, known() or Estimate(0.0, 0.0, 0.0), limit, self._stand(metric))
             ends_early = [one for one in self.metrics.capacities if one.at_least and one.stopped != DECIDED]
             if judgement.outcome is not Outcome.PASS and ends_early:
                 raise UncountableResultError(
@@ -272,8 +282,8 @@ class Perf:
         self._evidence.measure_at_least(1)
         if not self._bench.smoke:
             search = functools.partial(self._evidence.search, enough, objective)
-            known = self.metrics.estimate(metric)
-            if known is None or judge_limit(metric, known, limit).outcome is not Outcome.PASS:
+            before = known()
+            if before is None or judge_limit(metric, before, limit).outcome is not Outcome.PASS:
                 search()
             self._settle(self._evidence.decide(judge, search))
 
@@ -380,15 +390,18 @@ class Perf:
         return "\n\n".join([*parts, f"The deployment printed last:\n{log}"] if log else parts)
 
     def _assert_limit(
-        self, metric: Metric, limit: float, read: Callable[[Metrics], Estimate | None] | None = None
+        self, metric: Metric, limit: float, read: Callable[[Metrics, float], Estimate | None] | None = None
     ) -> None:
+        looks = self._looks()
 
         def judge() -> Judgement:
             self._countable(errors_count=metric.name != "error_rate")
-            measured = read(self.metrics) if read else self.metrics.estimate(metric)
+            stand = self._stand(metric)
+            confidence = looks.confidence(stand.launches)
+            measured = read(self.metrics, confidence) if read else self.metrics.estimate(metric, confidence)
             if measured is None:
                 raise UncountableResultError(self._why_unknown(metric))
-            return judge_limit(metric, measured, limit)
+            return judge_limit(metric, measured, limit, stand)
 
         self._evidence.measure_at_least(1)
         if self._bench.smoke:
@@ -433,7 +446,9 @@ class Perf:
         for metric in metrics:
             before = entry.metrics.get(metric.name)
             if before and estimate_or_none(self.metrics, metric) is not None:
-                judge = functools.partial(self._judge_change, metric, before, tolerance * self._reference.widening)
+                share = tolerance * self._reference.widening
+                looks = self._looks(alpha=_ALPHA / len(metrics), passing=_ALPHA, beside=len(before))
+                judge = functools.partial(self._judge_change, metric, before, share, looks)
                 found.append(self._evidence.decide(judge, self._search_again(metric)))
         self._conclude(found)
 
@@ -485,11 +500,20 @@ class Perf:
         if undecided := [judgement for judgement in found if judgement.outcome is Outcome.INCONCLUSIVE]:
             self._leave_open(undecided)
 
-    def _judge_change(self, metric: Metric, before: Sequence[LaunchValue], tolerance: float) -> Judgement:
+    def _judge_change(self, metric: Metric, before: Sequence[LaunchValue], tolerance: float, looks: Looks) -> Judgement:
         self._countable()
-        judgement = judge_change(metric, self.metrics.launch_values(metric), before, tolerance)
+        values = self.metrics.launch_values(metric)
+        judgement = judge_change(metric, values, before, tolerance, looks=looks, stand=self._stand(metric))
         said = self._reference.said
         return replace(judgement, reason=f"{judgement.reason}; {said}") if said else judgement
+
+    def _looks(self, alpha: float = _LIMIT_ALPHA, passing: float | None = None, beside: int | None = None) -> Looks:
+        """Evidence is judged after every launch; what the looks may cost together."""
+        return Looks(first=1, last=self._settings.launches, alpha=alpha, passing=passing, beside=beside)
+
+    def _stand(self, metric: Metric) -> Stand:
+        """What a verdict on a metric rests on so far."""
+        return Stand(max(len(self.metrics.launch_values(metric)), 1), self.metrics.blocks)
 
     def _countable(self, *, errors_count: bool = True) -> None:
         """Raise where what was measured supports no verdict."""

@@ -31,6 +31,7 @@ __all__ = [
     "estimate",
     "median_error",
     "min_samples",
+    "order_bounds",
     "ratio_of",
     "relative_error",
     "t_quantile",
@@ -61,6 +62,29 @@ def min_samples(percentile: float, confidence: float = 0.99) -> int:
     if not 0 < percentile < 100:
         raise ValueError(f"percentile is {percentile!r}, expected more than 0 and less than 100; write 99")
     return math.ceil(math.log(1 - confidence) / math.log(percentile / 100) - 1e-9)
+
+
+def order_bounds(samples: int, percentile: float, confidence: float = CONFIDENCE) -> tuple[int, int]:
+    """Which of n sorted samples bound a percentile, whatever its distribution: their indices, from 0.
+
+    How many samples lie below the q-quantile is binomial, B(n, q). The l-th smallest is above it with the chance
+    P(B < l), the u-th smallest below it with P(B >= u); l is the largest and u the smallest for which that is at most
+    (1 - confidence) / 2 (David & Nagaraja, Order Statistics, section 7.1). Where no sample is that far out, the first
+    or the last one stands for it; :func:`min_samples` says from when on it may.
+    """
+    q = percentile / 100
+    spread = math.sqrt(samples * q * (1 - q))
+    first = max(0, math.floor(samples * q - 8 * spread) - 2)
+    last = min(samples, math.ceil(samples * q + 8 * spread) + 2)
+    counts = np.arange(first, last)
+    steps = np.log(samples - counts) - np.log(counts + 1) + math.log(q / (1 - q))
+    logs = np.concatenate([[0.0], np.cumsum(steps)])
+    chance = np.exp(logs - logs.max())
+    below = np.cumsum(chance) / chance.sum()  # P(B <= first + i)
+    tail = (1 - confidence) / 2
+    lower = first + int(np.searchsorted(below, tail, side="right"))  # P(B <= lower - 1) is the last at most that
+    upper = first + int(np.searchsorted(below, 1 - tail, side="left")) + 1
+    return max(lower, 1) - 1, min(upper, samples) - 1
 
 
 def block_weights(blocks: int) -> NDArray[np.float64]:

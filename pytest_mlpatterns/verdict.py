@@ -6,27 +6,45 @@ another.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.load.job import describe_failures
 from pytest_mlpatterns.records import Estimate, Judgement, Outcome
-from pytest_mlpatterns.statistics import estimate, ratio_of
+from pytest_mlpatterns.statistics import CHANGE_CONFIDENCE, estimate, ratio_of
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.catalog import Metric
+    from pytest_mlpatterns.looks import Looks
     from pytest_mlpatterns.metrics import Metrics
     from pytest_mlpatterns.records import LaunchValue
 
-__all__ = ["MAX_ERROR_RATIO", "describe_estimate", "judge_change", "judge_limit", "why_uncountable"]
+__all__ = ["MAX_ERROR_RATIO", "Stand", "describe_estimate", "judge_change", "judge_limit", "why_uncountable"]
 
 
 _ROUNDING = 1e-12
 """110 against 100 is 10 % more, not 10.000000000000009 %."""
 MAX_ERROR_RATIO = 0.05
 """With a larger share of failed requests, the latency of the others says nothing about the service."""
+
+
+_MOST_MORE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """What an interval rests on."""
+
+    launches: int
+    blocks: int
+
+    def __str__(self) -> str:
+        launches = f"{self.launches} launch{'' if self.launches == 1 else 'es'}"
+        return f"{launches}, {self.blocks} block{'' if self.blocks == 1 else 's'}"
 
 
 def why_uncountable(metrics: Metrics, *, errors_count: bool = True) -> str | None:
@@ -57,11 +75,17 @@ def describe_estimate(metric: Metric, value: Estimate) -> str:
     return f"{metric.label} {metric.show(value.value)} ({metric.show(value.low)} to {metric.show(value.high)})"
 
 
-def judge_limit(metric: Metric, measured: Estimate, limit: float) -> Judgement:
+def judge_limit(metric: Metric, measured: Estimate, limit: float, stand: Stand | None = None) -> Judgement:
     """Compare with a limit that the test asserts.
 
     PASS when the whole interval is on the good side (the limit itself included for metrics where higher is better, not
     for the others), FAIL when it is wholly on the bad side.
+
+    Args:
+        metric: what is compared.
+        measured: its value, with the interval that is to be judged: that of this look, where there are several.
+        limit: in the metric's unit.
+        stand: what the interval rests on, for the words of an open verdict.
     """
     below = metric.better == "lower"
     if measured.high < limit if below else measured.low >= limit:
@@ -70,17 +94,30 @@ def judge_limit(metric: Metric, measured: Estimate, limit: float) -> Judgement:
         outcome, verb = Outcome.FAIL, "is not"
     else:
         outcome, verb = Outcome.INCONCLUSIVE, "may or may not be"
+    if outcome is Outcome.INCONCLUSIVE and stand is not None:
+        shown = f"{metric.label} {_range(metric.show(measured.low), metric.show(measured.high))}"
+        reason = f"{shown} includes the limit of {metric.show(limit)} after {stand}"
+        if metric.launch_sd > 0 and min(measured.low, limit) > 0:
+            half = math.log(measured.high / measured.low) / 2
+            reason += f"; {_what_helps(half, abs(math.log(measured.value / limit)), stand.launches)}"
+        return Judgement(metric.name, "limit", outcome, reason)
     wanted = f"{'below' if below else 'at least'} {metric.show(limit)}"
     return Judgement(metric.name, "limit", outcome, f"{describe_estimate(metric, measured)} {verb} {wanted}")
 
 
-def judge_change(
-    metric: Metric, present: Sequence[LaunchValue], baseline: Sequence[LaunchValue], tolerance: float
+def judge_change(  # noqa: PLR0913 - the two sides, and how they are judged
+    metric: Metric,
+    present: Sequence[LaunchValue],
+    baseline: Sequence[LaunchValue],
+    tolerance: float,
+    *,
+    looks: Looks | None = None,
+    stand: Stand | None = None,
 ) -> Judgement:
     """Compare with a baseline.
 
     The change is present/baseline - 1, turned so that worse is positive where higher is better. FAIL when the whole
-    99 % interval of the change is beyond the tolerance and the change is larger than the metric's absolute floor; PASS
+    interval of the change is beyond the tolerance and the change is larger than the metric's absolute floor; PASS
     when the whole interval is within the tolerance, or the change is below the floor.
 
     Args:
@@ -88,9 +125,11 @@ def judge_change(
         present: one value per launch, at least one.
         baseline: likewise, as recorded.
         tolerance: largest acceptable worsening, 0.10 for 10 %.
+        looks: how sure each end of the interval has to be after so many launches; None for a single look at 99 %.
+        stand: what the present rests on, for the words of an open verdict.
     """
     now, then = estimate(present, metric.launch_sd), estimate(baseline, metric.launch_sd)
-    change = _change(metric, present, baseline)
+    change = _change(metric, present, baseline, looks)
     small = abs(now.value - then.value) <= metric.floor
     if change.high <= tolerance + _ROUNDING or small:
         outcome = Outcome.PASS
@@ -98,27 +137,74 @@ def judge_change(
         outcome = Outcome.FAIL
     else:
         outcome = Outcome.INCONCLUSIVE
-    word, low, high = ("worse", change.low, change.high) if change.value >= 0 else ("better", -change.high, -change.low)
+    reason = f"{metric.label} {metric.show(then.value)} → {metric.show(now.value)}: "
+    if outcome is Outcome.INCONCLUSIVE and stand is not None:
+        low, high = format_percent(change.low, signed=True), format_percent(change.high, signed=True)
+        reason += f"{_range(low, high, ' to ')} includes the tolerance of {format_percent(tolerance)} after {stand}"
+        worse = 1 if metric.better == "lower" else -1
+        half = abs(math.log((1 + worse * change.high) / (1 + worse * change.low))) / 2
+        apart = abs(math.log((1 + worse * change.value) / max(1 + worse * tolerance, _ROUNDING)))
+        reason += f"; {_what_helps(half, apart, len(present), len(baseline))}"
+        return Judgement(metric.name, "baseline", outcome, reason, change)
+    word, low_, high_ = (
+        ("worse", change.low, change.high) if change.value >= 0 else ("better", -change.high, -change.low)
+    )
     spread = (
         ""
         if change.low == change.high
-        else (f", 99 % interval {format_percent(low, signed=True)} to {format_percent(high, signed=True)}")
+        else (f", 99 % interval {format_percent(low_, signed=True)} to {format_percent(high_, signed=True)}")
     )
     floor = f"; changes up to {metric.show(metric.floor)} do not count" if small and change.high > tolerance else ""
-    reason = (
-        f"{metric.label} {metric.show(then.value)} → {metric.show(now.value)}: "
-        f"{format_percent(abs(change.value))} {word}{spread}; tolerance {format_percent(tolerance)}{floor}"
-    )
+    reason += f"{format_percent(abs(change.value))} {word}{spread}; tolerance {format_percent(tolerance)}{floor}"
     return Judgement(metric.name, "baseline", outcome, reason, change)
 
 
-def _change(metric: Metric, present: Sequence[LaunchValue], baseline: Sequence[LaunchValue]) -> Estimate:
+def _change(
+    metric: Metric, present: Sequence[LaunchValue], baseline: Sequence[LaunchValue], looks: Looks | None
+) -> Estimate:
     if metric.launch_sd == 0 or any(launch.value <= 0 for launch in (*present, *baseline)):
         smallest = max(metric.floor, 1e-9)
         now, then = (max(estimate(side, 0.0).value, smallest) for side in (present, baseline))
         ratio = Estimate(now / then, now / then, now / then)
-    else:
-        ratio = ratio_of(present, baseline, metric.launch_sd)
+        return _worsening(metric, ratio)
+    count = len(present)
+    fails = CHANGE_CONFIDENCE if looks is None else looks.confidence(count)
+    passes = CHANGE_CONFIDENCE if looks is None else looks.confidence_of_pass(count)
+    for_fail, for_pass = (
+        _worsening(metric, ratio_of(present, baseline, metric.launch_sd, confidence)) for confidence in (fails, passes)
+    )
+    return Estimate(for_fail.value, for_fail.low, for_pass.high)
+
+
+def _worsening(metric: Metric, ratio: Estimate) -> Estimate:
+    """A ratio of present to before as a change, worse being positive."""
     if metric.better == "lower":
         return Estimate(ratio.value - 1, ratio.low - 1, ratio.high - 1)
     return Estimate(1 - ratio.value, 1 - ratio.high, 1 - ratio.low)
+
+
+def _range(low: str, high: str, dash: str = "–") -> str:
+    """Two values as one range, ``19.1–20.6 ms``: the unit once where it is the same."""
+    number, _, unit = low.rpartition(" ")
+    return f"{number or low}{dash}{high}" if number and high.endswith(f" {unit}") else f"{low} to {high}"
+
+
+def _what_helps(half: float, apart: float, launches: int, beside: int | None = None) -> str:
+    """How many more launches would decide it, or why none would: ``2 more launches would narrow it to ±1.5 %``.
+
+    Args:
+        half: half the width of the interval now, on the logarithm.
+        apart: how far the value is from what it is compared with, likewise.
+        launches: of which the interval is made.
+        beside: launches of the other side, which stay as many as they are.
+    """
+
+    def left(count: int) -> float:
+        return 1 / count + (0.0 if beside is None else 1 / beside)
+
+    for more in range(1, _MOST_MORE + 1):
+        narrowed = half * math.sqrt(left(launches + more) / left(launches))
+        if narrowed < apart:
+            return f"{more} more launch{'' if more == 1 else 'es'} would narrow it to ±{format_percent(narrowed)}"
+    why = "" if beside is None else f" beside a baseline of {beside}"
+    return f"even {_MOST_MORE} more launches would narrow it only to ±{format_percent(narrowed)}{why}"

@@ -484,7 +484,13 @@ class TestTheEnd:
 
     def test_stop_does_not_wait_for_answers_that_never_come(self) -> None:
         with ScriptedServer(lambda _: [Silence()]) as server:
-            loop = LoadLoop(a_job([server.address], ClosedLoop(3), timeout_ns=600_000 * MS), lambda _: loop.stop())
+
+            def tell(_: object) -> None:
+                if len(server.requests) == 3:
+                    loop.stop()
+
+            job = a_job([server.address], ClosedLoop(3), duration_ns=600_000 * MS, timeout_ns=600_000 * MS)
+            loop = LoadLoop(job, tell)
             recorded = loop.run()
             assert len(server.requests) == 3
         assert recorded.stopped_early

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 from scipy.stats import t as student
 from synthetic import PROPERTY, launch_values
 
@@ -20,6 +20,7 @@ from pytest_mlpatterns.statistics import (
     estimate,
     median_error,
     min_samples,
+    order_bounds,
     ratio_of,
     relative_error,
     t_quantile,
@@ -258,3 +259,44 @@ def test_the_interval_of_a_share_is_that_of_scipy(counted: tuple[int, int]) -> N
     known = binomtest(events, trials).proportion_ci(0.99, method="wilson")
     assert found.low == pytest.approx(known.low, abs=1e-9)
     assert found.high == pytest.approx(known.high, abs=1e-9)
+
+
+class TestOrderBounds:
+    @pytest.mark.parametrize(
+        ("samples", "percentile", "expected"),
+        [
+            (5, 50, (0, 4)),
+            (10, 50, (1, 8)),  # as tabulated: the 2nd and the 9th of ten bound the median at 97.9 %
+            (20, 50, (5, 14)),
+            (100, 50, (39, 60)),
+            (100, 90, (83, 95)),
+        ],
+    )
+    def test_they_are_those_of_the_tables(self, samples: int, percentile: float, expected: tuple[int, int]) -> None:
+        assert order_bounds(samples, percentile) == expected
+
+    @pytest.mark.parametrize(("samples", "percentile"), [(50, 50), (90, 95), (459, 99), (5000, 99.9), (1_000_000, 99)])
+    @pytest.mark.parametrize("confidence", [0.9, 0.99])
+    def test_no_wider_bounds_are_needed_and_no_narrower_ones_do(
+        self, samples: int, percentile: float, confidence: float
+    ) -> None:
+        low, high = order_bounds(samples, percentile, confidence)
+        below, tail = binom(samples, percentile / 100).cdf, (1 - confidence) / 2
+        if low > 0:
+            assert below(low) <= tail < below(low + 1)
+        if high < samples - 1:
+            assert 1 - below(high) <= tail < 1 - below(high - 1)
+
+    def test_they_hold_the_percentile_as_often_as_they_say_whatever_the_distribution(self) -> None:
+        rng, held = np.random.default_rng(8), 0
+        low, high = order_bounds(300, 95)
+        for _ in range(2000):
+            values = np.sort(rng.pareto(1.5, 300))
+            held += values[low] <= 20 ** (1 / 1.5) - 1 <= values[high]
+        assert held / 2000 == pytest.approx(0.96, abs=0.02)
+
+    @PROPERTY
+    @given(st.integers(1, 3000), st.floats(0.1, 99.9), st.floats(0.5, 0.999))
+    def test_they_are_samples_in_order(self, samples: int, percentile: float, confidence: float) -> None:
+        low, high = order_bounds(samples, percentile, confidence)
+        assert 0 <= low <= high < samples

@@ -11,9 +11,18 @@ from hypothesis import strategies as st
 from synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, launch_values, samples
 
 from pytest_mlpatterns.catalog import METRICS
+from pytest_mlpatterns.looks import Looks
 from pytest_mlpatterns.metrics import Metrics
 from pytest_mlpatterns.records import Estimate, LaunchValue, Outcome
-from pytest_mlpatterns.verdict import MAX_ERROR_RATIO, describe_estimate, judge_change, judge_limit, why_uncountable
+from pytest_mlpatterns.statistics import ratio_of
+from pytest_mlpatterns.verdict import (
+    MAX_ERROR_RATIO,
+    Stand,
+    describe_estimate,
+    judge_change,
+    judge_limit,
+    why_uncountable,
+)
 
 RTM, THROUGHPUT, MEMORY = METRICS["rtm"], METRICS["throughput"], METRICS["peak_memory"]
 EXACT_HIGHER = replace(THROUGHPUT, launch_sd=0.0)
@@ -226,6 +235,106 @@ def test_a_slowdown_of_a_third_never_passes_and_is_caught_with_the_second_launch
 
 
 DUE = START_NS + np.arange(600) * 5 * MS
+
+
+@pytest.mark.parametrize(
+    ("metric", "measured", "limit", "stand", "reason"),
+    [
+        (
+            RTM,
+            (19.83, 19.1, 20.6),
+            20,
+            Stand(3, 41),
+            "RTM 19.1–20.6 ms includes the limit of 20.0 ms after 3 launches, 41 blocks; "
+            "even 20 more launches would narrow it only to ±1.4 %",
+        ),
+        (
+            RTM,
+            (19.5, 18.6, 20.6),
+            20,
+            Stand(1, 12),
+            "RTM 18.6–20.6 ms includes the limit of 20.0 ms after 1 launch, 12 blocks; "
+            "4 more launches would narrow it to ±2.3 %",
+        ),
+        (RTM, (0.9, 0.8, 1.1), 1, Stand(1, 1), "RTM 800 µs to 1.10 ms includes the limit of 1.00 ms after 1 launch"),
+    ],
+)
+def test_an_open_verdict_on_a_limit_says_what_would_decide_it(
+    metric: object, measured: tuple[float, float, float], limit: float, stand: Stand, reason: str
+) -> None:
+    found = judge_limit(metric, Estimate(*(value * MS for value in measured)), limit * MS, stand)  # type: ignore[arg-type]
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.reason.startswith(reason)
+
+
+def test_an_open_verdict_on_a_share_promises_no_width() -> None:
+    found = judge_limit(METRICS["error_rate"], Estimate(0.01, 0.0, 0.03), 0.02, Stand(2, 24))
+    assert found.reason == "error rate 0.0–3.0 % includes the limit of 2.0 % after 2 launches, 24 blocks"
+
+
+def test_an_open_change_says_what_would_decide_it_or_that_nothing_would() -> None:
+    before = exact(100 * MS, 101 * MS, 100 * MS)
+    found = judge_change(RTM, exact(108 * MS), before, 0.10, stand=Stand(1, 12))
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.reason.startswith("RTM 100 ms → 108 ms: ")
+    assert "includes the tolerance of 10.0 % after 1 launch, 12 blocks; even 20 more launches would" in found.reason
+    assert found.reason.endswith("beside a baseline of 3")
+    found = judge_change(RTM, exact(104 * MS), before, 0.10, stand=Stand(1, 12))
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.reason.endswith("; 1 more launch would narrow it to ±5.0 %")
+
+
+def test_an_open_change_of_a_rate_says_so_too() -> None:
+    found = judge_change(THROUGHPUT, exact(94), exact(100, 101, 100), 0.10, stand=Stand(1, 12))
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert "includes the tolerance of 10.0 % after 1 launch, 12 blocks; 5 more launches would narrow" in found.reason
+
+
+def test_looks_make_the_interval_of_each_verdict_as_sure_as_it_has_to_be() -> None:
+    sides = exact(110 * MS, 111 * MS), exact(100 * MS, 101 * MS, 100 * MS)
+    looks = Looks(first=1, last=5, alpha=0.001, passing=0.01, beside=3)
+    one, all_looks = judge_change(RTM, *sides, 0.1).change, judge_change(RTM, *sides, 0.1, looks=looks).change
+    assert one is not None
+    assert all_looks is not None
+    assert all_looks.low < one.low
+    assert all_looks.high == pytest.approx(ratio_of(*sides, RTM.launch_sd, looks.confidence_of_pass(2)).high - 1)
+
+
+def run_of(rng: np.random.Generator, change: float, block_cv: float) -> Outcome:
+    """A whole run against a stored baseline of three launches: a look after each of up to five."""
+    before = launch_values(rng, 10 * MS, 3, block_cv=block_cv)
+    now = launch_values(rng, 10 * MS * (1 + change), 5, block_cv=block_cv)
+    looks = Looks(first=1, last=5, alpha=0.005, passing=0.01, beside=3)
+    for count in range(1, 6):
+        outcome = judge_change(RTM, now[:count], before, 0.10, looks=looks).outcome
+        if outcome is Outcome.PASS or (outcome is Outcome.FAIL and count > 1):
+            break
+    return outcome
+
+
+class TestWholeRuns:
+    """At a small size; ``benchmarks/baseline_simulation.py`` counts thousands, with drift."""
+
+    @pytest.mark.parametrize("block_cv", [0.03, 0.06])
+    def test_without_a_change_no_run_fails_and_few_stay_open(self, block_cv: float) -> None:
+        rng = np.random.default_rng(41)
+        found = [run_of(rng, 0.0, block_cv) for _ in range(300)]
+        assert found.count(Outcome.FAIL) == 0
+        assert found.count(Outcome.INCONCLUSIVE) <= 0.05 * 300
+
+    @pytest.mark.parametrize("block_cv", [0.03, 0.06])
+    def test_a_quarter_more_is_caught(self, block_cv: float) -> None:
+        rng = np.random.default_rng(42)
+        found = [run_of(rng, 0.25, block_cv) for _ in range(300)]
+        assert found.count(Outcome.FAIL) >= 0.95 * 300
+        assert found.count(Outcome.PASS) == 0
+
+    def test_at_the_tolerance_itself_either_error_is_rare(self) -> None:
+        """Half a per cent and one per cent are meant, whose standard error of 600 is 0.3 % and 0.4 %."""
+        rng = np.random.default_rng(43)
+        found = [run_of(rng, 0.10, 0.03) for _ in range(600)]
+        assert found.count(Outcome.FAIL) <= 0.015 * 600
+        assert found.count(Outcome.PASS) <= 0.025 * 600
 
 
 def failing(share: float) -> Metrics:
