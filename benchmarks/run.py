@@ -23,6 +23,8 @@ NAMES = (
     "wire_cost",
     "pattern_cost",
     "paired_simulation",
+    "baseline_simulation",
+    "verdict_error_rates",
     "xdist_isolation",
     "truth",
     "nmrt_accuracy",

@@ -242,3 +242,100 @@ def test_after_a_kill_the_next_run_cleans_up(shop: Repository) -> None:
     first.wait()
     assert len(shop.worktrees()) == 2
     against(shop, "--perf-smoke")
+
+
+def test_ctrl_c_in_the_comparison_leaves_nothing_and_says_what_there_was(shop: Repository) -> None:
+    """The model tells by a file when the comparison's load has reached the present side."""
+    told = MODEL.replace("import time\n", "import pathlib\nimport time\n").replace(
+        "        time.sleep", f"        pathlib.Path({str(shop.top / 'under-way')!r}).touch()\n        time.sleep"
+    )
+    shop.write({**files(seconds=0.01, tests=BARE), "src/shop/model.py": told.format(seconds=0.01)})
+    running = subprocess.Popen(
+        command("--perf-against=main", "--perf-budget=60s", "--perf-tolerance=0"),
+        cwd=shop.top,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    )
+    deadline = time.monotonic() + 60
+    while not (shop.top / "under-way").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)  # the file system tells nobody
+    assert len(shop.worktrees()) == 2
+    running.send_signal(signal.SIGINT)
+    out, _ = running.communicate(timeout=60)
+    assert running.returncode == 2, out
+    assert "KeyboardInterrupt" in out
+    assert_nothing_is_left(shop)
+
+
+def test_a_branch_is_compared_with_where_it_left_main(shop: Repository) -> None:
+    shop.git("switch", "--quiet", "--create", "slower")
+    shop.commit(files(seconds=0.03), "Slower")
+    shop.git("switch", "--quiet", "main")
+    shop.commit(files(seconds=0.03), "As slow, by itself")
+    shop.git("switch", "--quiet", "slower")
+    done = against(shop, ref="merge-base:main")
+    assert done.returncode == 1
+    assert "(merge-base:main (" in done.stdout
+    assert against(shop, ref="main").returncode == 0
+
+
+SERVICE = """
+import json
+import time
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        while (await receive()).get("more_body"):
+            pass
+        time.sleep({seconds})
+        body = json.dumps({{"predictions": [1]}}).encode()
+        headers = [(b"content-length", b"%d" % len(body))]
+        await send({{"type": "http.response.start", "status": 200, "headers": headers}})
+        await send({{"type": "http.response.body", "body": body}})
+"""
+TARGETS = """
+import sys
+
+import pytest
+
+from pytest_mlpatterns import App, Command
+
+
+@pytest.fixture
+def perf_target():
+    return {target}
+
+
+@pytest.fixture
+def perf_payload():
+    return [1, 2, 3]
+
+
+@pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5, budget="6s")
+def test_service(perf):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        'App("shop.web:app")',
+        'Command([sys.executable, "-m", "uvicorn", "--app-dir", "src", "shop.web:app", "--port", "{port}"])',
+    ],
+    ids=["app", "command"],
+)
+def test_a_service_of_the_users_own_is_started_from_the_revision_too(tmp_path: Path, target: str) -> None:
+    def project(seconds: float) -> dict[str, str]:
+        tests = TARGETS.replace("{target}", target)
+        return {**files(seconds=0, tests=tests), "src/shop/web.py": SERVICE.format(seconds=seconds)}
+
+    repository = Repository.made(tmp_path / "shop")
+    repository.commit(project(0.01))
+    repository.write(project(0.03))
+    done = against(repository)
+    assert done.returncode == 1
+    assert "RegressionFailure: RTM" in done.stdout
