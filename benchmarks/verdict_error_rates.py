@@ -3,8 +3,8 @@
     python benchmarks/verdict_error_rates.py [RESULTS] [--times N] [--seconds S] [--report]
 
 Every run is one line of RESULTS (JSON lines); the benchmark goes on where it stopped last. All cases take
-turns, so that each sees the machine in the same moods. A slow-down is trees of a forest that are asked in addition:
-RTM with twice the trees says how many make 10 %, and the table says what the slow-down came to in the runs themselves.
+turns, so that each sees the machine in the same moods. A slow-down is trees of a forest that are walked once more: RTM
+with a quarter of them says how many make 10 %, and the table says what the slow-down came to in the runs themselves.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import verdict_rules
 from bench import HERE, Claim, Table
-from peers.forest import TREES, make_repository, set_trees
+from peers.forest import WALKS, make_repository, set_added_walks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,7 +40,7 @@ TEST = "test_digits.py::test_digits"
 OFF = tuple(f"-pno:{name}" for name in ("perf", "benchmark", "hypothesispytest", "anyio", "pytest_cov", "locust"))
 RUNS_PER_BASELINE = 8
 BASELINE_AGE_S = 1800
-CALIBRATIONS = 5
+CALIBRATIONS = 3
 
 
 @dataclass(frozen=True)
@@ -101,25 +102,22 @@ class Laboratory:
             make_repository(self._top)
 
     def calibrate(self) -> None:
-        """How much longer an answer takes with twice the trees; one measured after the other."""
-        once, twice = (
-            self._pytest(count, "--perf-baseline=off")["result"]["launches"]["rtm"][0][0]
-            for count in (TREES, 2 * TREES)
-        )
-        self._records.add({"kind": "calibration", "rtm_ns": once, "ratio_of_twice": twice / once})
+        """How much longer an answer takes with a quarter of the trees walked once more."""
+        ran = self._pytest(WALKS // 4, "--perf-against=main", "--perf-tolerance=0.25", "--perf-budget=15s")
+        self._records.add({"kind": "calibration", "ratio_of_quarter": math.exp(_log_ratio(ran)), **ran})
 
     def run(self, case: Case) -> None:
         """One run of a case, on a baseline that is young."""
         if case.mode == "check":
             self._record_baseline_where_old()
         how = "--perf-against=main" if case.mode == "against" else "--perf-baseline=check"
-        ran = self._pytest(self.trees(case.slower), how, f"--perf-tolerance={case.tolerance}")
+        ran = self._pytest(self.walks(case.slower), how, f"--perf-tolerance={case.tolerance}")
         self._records.add({"kind": "run", "case": case.name, "outcome": _outcome(ran, case), **ran})
 
-    def trees(self, slower: float) -> int:
-        """How many trees make the answer take so much longer."""
-        ratio = median(float(one["ratio_of_twice"]) for one in self._records.of("calibration"))
-        return TREES + round(slower * TREES / (ratio - 1))
+    def walks(self, slower: float) -> int:
+        """How many trees walked once more make the answer take so much longer."""
+        ratio = median(float(one["ratio_of_quarter"]) for one in self._records.of("calibration"))
+        return round(slower * WALKS / 4 / (ratio - 1))
 
     def _record_baseline_where_old(self) -> None:
         since = [number for number, one in enumerate(self._records.all) if one["kind"] == "baseline"]
@@ -129,10 +127,10 @@ class Laboratory:
             age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(last["at"])
             if used < RUNS_PER_BASELINE and age.total_seconds() < BASELINE_AGE_S:
                 return
-        self._records.add({"kind": "baseline", **self._pytest(TREES, "--perf-baseline=update")})
+        self._records.add({"kind": "baseline", **self._pytest(0, "--perf-baseline=update")})
 
-    def _pytest(self, trees: int, *arguments: str) -> dict[str, Any]:
-        set_trees(self._top, trees)
+    def _pytest(self, walks: int, *arguments: str) -> dict[str, Any]:
+        set_added_walks(self._top, walks)
         with tempfile.TemporaryDirectory() as name:
             told = Path(name) / "results.json"
             command = [sys.executable, "-m", "pytest", *OFF, "-q", f"--perf-json={told}", *arguments, TEST]
@@ -153,12 +151,17 @@ class Laboratory:
             result = results[0]
             kept = ("launches", "judgements", "noise", "seconds_spent", "notes", "baseline_note")
             return {
-                "trees": trees,
+                "walks": walks,
                 "wall_s": round(wall_s, 2),
                 "load": os.getloadavg()[0],
                 "result": {name: result[name] for name in kept},
                 "log_ratios": (result["reference"] or {}).get("log_ratios", {}),
             }
+
+
+def _log_ratio(ran: dict[str, Any]) -> float:
+    """Of RTM, over all paired launches."""
+    return float(median(value for value, _ in ran["log_ratios"]["rtm"]))
 
 
 def _outcome(ran: dict[str, Any], case: Case) -> str:
