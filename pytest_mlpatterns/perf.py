@@ -9,19 +9,12 @@ from __future__ import annotations
 import functools
 import shlex
 import warnings
-from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from pytest_mlpatterns.account import (
-    counterpart_in_baseline,
-    counterpart_in_pairing,
-    estimate_or_none,
-    result_of,
-    searched_for,
-)
-from pytest_mlpatterns.against import NothingToCompareError
+from pytest_mlpatterns.account import result_of, searched_for
 from pytest_mlpatterns.catalog import METRICS, Metric, metric_named, percentile_metric
+from pytest_mlpatterns.comparison import Comparison, see_that_it_counts, stand_on, to_the_end
 from pytest_mlpatterns.config import BaselineMode, InconclusivePolicy, read_pattern
 from pytest_mlpatterns.errors import (
     InconclusiveFailure,
@@ -36,13 +29,13 @@ from pytest_mlpatterns.errors import (
 from pytest_mlpatterns.evidence import Evidence
 from pytest_mlpatterns.load.capacity import DECIDED, parse_objective
 from pytest_mlpatterns.looks import Looks
-from pytest_mlpatterns.pairwise import MEASURED, RACED, judge_faster, judge_no_slower
+from pytest_mlpatterns.pairwise import RACED, judge_faster
 from pytest_mlpatterns.records import Estimate, Judgement, Outcome
 from pytest_mlpatterns.reports.facts import failure_text
 from pytest_mlpatterns.statistics import CONFIDENCE, estimate, min_samples
 from pytest_mlpatterns.turn import Side
 from pytest_mlpatterns.units import format_rate, parse_duration, parse_number, parse_share, parse_size
-from pytest_mlpatterns.verdict import Stand, judge_change, judge_limit, why_uncountable
+from pytest_mlpatterns.verdict import Stand, judge_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,15 +45,14 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.against import ReferenceSide
     from pytest_mlpatterns.config import Settings
     from pytest_mlpatterns.ledger import Reference
-    from pytest_mlpatterns.measure import Bench, LoadPlan
+    from pytest_mlpatterns.measure import Bench
     from pytest_mlpatterns.metrics import Metrics
-    from pytest_mlpatterns.paired import Pairing
     from pytest_mlpatterns.patterns import Pattern
-    from pytest_mlpatterns.records import LaunchValue, Setup
-    from pytest_mlpatterns.result import Counterpart, TestResult
-    from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.records import LaunchValue
+    from pytest_mlpatterns.result import TestResult
+    from pytest_mlpatterns.subject import Subject
 
-__all__ = ["Perf", "Subject"]
+__all__ = ["Perf"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -69,25 +61,6 @@ _UPDATE_LAUNCHES = 3
 _COMPARED = ("rtm", "throughput")
 _LIMIT_ALPHA = (1 - CONFIDENCE) / 2
 """Chance that a limit is failed by what is just within it, over all looks; that of one interval of 95 %."""
-_ALPHA = 0.01
-"""Chance that a comparison with the baseline fails what is just within the tolerance, over all looks and metrics."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What a test measures, how it is started, and what is sent to it.
-
-    ``pair`` measures two sides interleaved. ``under`` starts the same model under another pattern; None for a service
-    that runs already. ``searches`` are the searches for NMRT that a ranking of the patterns needs, by their objective,
-    None for NMRT alone.
-    """
-
-    setup: Setup
-    start: Callable[[], Deployment]
-    plan: LoadPlan
-    pair: Callable[[Side, Side], Pairing]
-    under: Callable[[Pattern], Callable[[], Deployment]] | None = None
-    searches: tuple[str | None, ...] = ()
 
 
 def _at_the_call(method: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -134,12 +107,7 @@ class Perf:
         self._evidence = Evidence(bench, settings.budget_ns, settings.launches)
         self._subject = subject
         self._setup = subject.setup
-        self._revision = revision
-        self._revision_note = ""
-        self._counterpart: Counterpart | None = None
-        if revision is None and reference.entry is not None:
-            self._counterpart = counterpart_in_baseline(reference.entry, reference.name)
-        self._left_out: dict[str, None] = {}
+        self._comparison = Comparison(self._evidence, bench, settings, subject, reference, revision)
         self._judgements: list[Judgement] = []
         self._warn: Callable[[Warning], None] = functools.partial(warnings.warn, stacklevel=6)  # the test's own line
 
@@ -244,7 +212,7 @@ class Perf:
         objective = None if slo is None else parse_objective(slo)
         self._evidence.measure_at_least(1)
         if not self._bench.smoke:
-            self._evidence.search(_never, objective)
+            self._evidence.search(to_the_end, objective)
         return self.metrics
 
     @_at_the_call
@@ -375,9 +343,9 @@ class Perf:
             test=self._test,
             setup=self._setup,
             judgements=self._judgements,
-            baseline_note=self._baseline_note(),
+            baseline_note=self._comparison.note,
             passed=passed,
-            reference=self._counterpart,
+            reference=self._comparison.counterpart,
         )
 
     def diagnosis(self) -> str:
@@ -422,103 +390,25 @@ class Perf:
             self._leave_open([judgement])
 
     def _compare(self, metrics: Sequence[Metric], tolerance: float) -> None:
-        """Compare with the revision or the baseline; measure where nothing was measured, or can be so by pairs."""
-        by_pairs = self._revision is not None and not self._bench.smoke and self._subject.plan.check is None
-        if not by_pairs:
-            self._evidence.measure_at_least(1)
-        if self._revision is None:
-            self._compare_with_baseline(metrics, tolerance)
-            return
-        found = self._compare_with_revision(metrics, tolerance)
-        self._evidence.measure_at_least(1)  # where nothing could be compared
-        if not self._bench.smoke:
-            self._countable()
-        self._conclude(found)
-
-    def _compare_with_baseline(self, metrics: Sequence[Metric], tolerance: float) -> None:
-        entry = self._reference.entry
-        if self._bench.smoke:
-            return
-        self._countable()
-        if entry is None:
-            return
-        found: list[Judgement] = []
-        for metric in metrics:
-            before = entry.metrics.get(metric.name)
-            if before and estimate_or_none(self.metrics, metric) is not None:
-                share = tolerance * self._reference.widening
-                looks = self._looks(alpha=_ALPHA / len(metrics), passing=_ALPHA, beside=len(before))
-                judge = functools.partial(self._judge_change, metric, before, share, looks)
-                found.append(self._evidence.decide(judge, self._search_again(metric)))
-        self._conclude(found)
-
-    def _compare_with_revision(self, metrics: Sequence[Metric], tolerance: float) -> Sequence[Judgement]:
-        """Measure both sides interleaved; what cannot be measured so is not compared, and that is said."""
-        assert self._revision is not None
-        if self._bench.smoke or self._revision_note:
-            return ()
-        plan, theirs = self._subject.plan, self._revision
-        names = [metric.name for metric in metrics if metric.name in MEASURED]
-        self._left_out.update((metric.label, None) for metric in metrics if metric.name not in MEASURED)
-        if not names:
-            return ()
-        try:
-            offered = theirs.offer()
-            differences = self._setup.differences(offered.setup)
-            if differences:
-                self._revision_note = f"not comparable with {theirs.name} ({'; '.join(differences)})"
-                return ()
-            self._bench.close()  # the two sides have the machine to themselves
-            pairing = self._subject.pair(
-                Side(theirs.name, theirs.start, replace(plan, payload=offered.payload)),
-                Side("the present", self._subject.start, plan),
-            )
-            return self._judge_pairing(pairing, names, tolerance)
-        except NothingToCompareError as error:
-            self._revision_note = str(error)
-            return ()
-        finally:
-            theirs.close()
-
-    def _judge_pairing(self, pairing: Pairing, names: Sequence[str], tolerance: float) -> Sequence[Judgement]:
-        try:
-            found = judge_no_slower(pairing, names, tolerance, self._settings.budget_ns)
-        except KeyboardInterrupt:
-            self._evidence.interrupted = True
-            raise
-        finally:
-            self._evidence.take(pairing.second_launches)
-            self._evidence.paired_s += pairing.spent_s
-        self._counterpart = counterpart_in_pairing(pairing)
-        return found
+        """Compare with the revision or the baseline, and let the verdicts fail the test where they must."""
+        self._conclude(self._comparison.judge(metrics, tolerance))
 
     def _conclude(self, found: Sequence[Judgement]) -> None:
-        """Keep the verdicts of a comparison, and let them fail the test where they must."""
         self._judgements.extend(found)
         if failed := [judgement for judgement in found if judgement.outcome is Outcome.FAIL]:
             raise RegressionFailure(self._failure(failed))
         if undecided := [judgement for judgement in found if judgement.outcome is Outcome.INCONCLUSIVE]:
             self._leave_open(undecided)
 
-    def _judge_change(self, metric: Metric, before: Sequence[LaunchValue], tolerance: float, looks: Looks) -> Judgement:
-        self._countable()
-        values = self.metrics.launch_values(metric)
-        judgement = judge_change(metric, values, before, tolerance, looks=looks, stand=self._stand(metric))
-        said = self._reference.said
-        return replace(judgement, reason=f"{judgement.reason}; {said}") if said else judgement
-
-    def _looks(self, alpha: float = _LIMIT_ALPHA, passing: float | None = None, beside: int | None = None) -> Looks:
-        """Evidence is judged after every launch; what the looks may cost together."""
-        return Looks(first=1, last=self._settings.launches, alpha=alpha, passing=passing, beside=beside)
+    def _looks(self) -> Looks:
+        """A limit is judged after every launch; what the looks may cost together."""
+        return Looks(first=1, last=self._settings.launches, alpha=_LIMIT_ALPHA)
 
     def _stand(self, metric: Metric) -> Stand:
-        """What a verdict on a metric rests on so far."""
-        return Stand(max(len(self.metrics.launch_values(metric)), 1), self.metrics.blocks)
+        return stand_on(self.metrics, metric)
 
     def _countable(self, *, errors_count: bool = True) -> None:
-        """Raise where what was measured supports no verdict."""
-        if why := why_uncountable(self.metrics, errors_count=errors_count):
-            raise UncountableResultError(why)
+        see_that_it_counts(self.metrics, errors_count=errors_count)
 
     def _leave_open(self, judgements: list[Judgement]) -> None:
         if self._settings.inconclusive is InconclusivePolicy.FAIL:
@@ -532,13 +422,6 @@ class Perf:
         assert result is not None
         return failure_text(judgements, result)
 
-    def _search_again(self, metric: Metric) -> Callable[[], None] | None:
-        """How more evidence for this metric is had, None where another launch gives it."""
-        if metric.of is not None:
-            return None
-        objective = None if metric.name == "nmrt" else parse_objective(metric.name[len("nmrt(") : -1])
-        return functools.partial(self._evidence.search, _never, objective)
-
     def _know_nmrt(self) -> None:
         """Search for NMRT where the test itself did not, or stopped as soon as it knew enough for its own limit."""
         self._evidence.measure_at_least(1)
@@ -546,21 +429,7 @@ class Perf:
         for objective in self._subject.searches:
             known = [one for one in self.metrics.capacities if one.objective == objective and one.stopped != DECIDED]
             if not known:
-                self._evidence.search(_never, None if objective is None else parse_objective(objective))
-
-    def _baseline_note(self) -> str:
-        if self._bench.smoke:
-            return ""
-        if self._revision is None:
-            return self._reference.missing or self._reference.said
-        if self._left_out and not self._revision_note:
-            return f"not compared with {self._revision.name}: {', '.join(self._left_out)}"
-        return self._revision_note
+                self._evidence.search(to_the_end, None if objective is None else parse_objective(objective))
 
     def _update_command(self) -> str:
         return f"pytest {shlex.quote(self._test)} --perf-baseline update"
-
-
-def _never(_value: LaunchValue) -> bool:
-    """A search goes on to its end."""
-    return False

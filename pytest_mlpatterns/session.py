@@ -35,7 +35,7 @@ from pytest_mlpatterns.options import given_ini, given_options
 from pytest_mlpatterns.output import Output
 from pytest_mlpatterns.paired import Pairing
 from pytest_mlpatterns.patterns import Single
-from pytest_mlpatterns.perf import Perf, Subject
+from pytest_mlpatterns.perf import Perf
 from pytest_mlpatterns.records import Setup
 from pytest_mlpatterns.reports.facts import measurement_text
 from pytest_mlpatterns.reports.junit import properties_of
@@ -45,6 +45,7 @@ from pytest_mlpatterns.screen import Screen
 from pytest_mlpatterns.serve.local import Startup, launch
 from pytest_mlpatterns.serve.model import recipe_of
 from pytest_mlpatterns.serve.started import deploy_target
+from pytest_mlpatterns.subject import Subject
 from pytest_mlpatterns.targets import App, Command, Url
 from pytest_mlpatterns.worktree import Worktree, laid_out, remove_stale
 

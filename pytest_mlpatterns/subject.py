@@ -1,0 +1,35 @@
+"""What one test is about: its set-up, how its deployment is started, what is sent to it. It must not know pytest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_mlpatterns.measure import LoadPlan
+    from pytest_mlpatterns.paired import Pairing
+    from pytest_mlpatterns.patterns import Pattern
+    from pytest_mlpatterns.records import Setup
+    from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.turn import Side
+
+__all__ = ["Subject"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a test measures, how it is started, and what is sent to it.
+
+    ``pair`` measures two sides interleaved. ``under`` starts the same model under another pattern; None for a service
+    that runs already. ``searches`` are the searches for NMRT that a ranking of the patterns needs, by their objective,
+    None for NMRT alone.
+    """
+
+    setup: Setup
+    start: Callable[[], Deployment]
+    plan: LoadPlan
+    pair: Callable[[Side, Side], Pairing]
+    under: Callable[[Pattern], Callable[[], Deployment]] | None = None
+    searches: tuple[str | None, ...] = ()
