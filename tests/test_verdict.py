@@ -24,7 +24,7 @@ from pytest_mlpatterns.verdict import (
     why_uncountable,
 )
 
-RTM, THROUGHPUT, MEMORY = METRICS["rtm"], METRICS["throughput"], METRICS["peak_memory"]
+RTM, THROUGHPUT, MEMORY = METRICS["rtm"], METRICS["throughput"], replace(METRICS["peak_memory"], floor=0.0)
 EXACT_HIGHER = replace(THROUGHPUT, launch_sd=0.0)
 """Higher is better, and no interval: what memory is for lower."""
 RATE_FLOOR = replace(THROUGHPUT, floor=5.0)
@@ -168,6 +168,13 @@ def test_a_change_up_to_the_floor_does_not_count(
     found = judge_change(metric, exact(present), exact(baseline), 0.1)  # type: ignore[arg-type]
     assert found.outcome is outcome
     assert ("do not count" in found.reason) is (outcome is Outcome.PASS)
+
+
+@pytest.mark.parametrize("name", ["rtm", "p99", "peak_memory", "request_bytes", "response_bytes", "cpu_per_request"])
+def test_what_moves_by_itself_has_a_floor(name: str) -> None:
+    metric = METRICS[name]
+    assert metric.floor > 0
+    assert judge_change(metric, exact(metric.floor), exact(metric.floor / 10), 0.1).outcome is Outcome.PASS
 
 
 def test_a_change_within_the_tolerance_does_not_speak_of_the_floor() -> None:
