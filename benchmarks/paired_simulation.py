@@ -23,8 +23,8 @@ CLAIM = (
     "at 2.5 % at least 95 % of +5 % in moderate noise; intervals of 95 % hold the truth in 93 % to 97 %"
 )
 TRIALS = 4000
-BLOCKS = 12
-SECONDS_PER_LAUNCH = 4.3
+BLOCKS = 8
+SECONDS_PER_LAUNCH = 2.8
 
 
 @dataclass(frozen=True)

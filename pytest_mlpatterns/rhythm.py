@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Blocks", "Pace", "Rhythm", "pace_of"]
 
-_QUICK_START_S = 0.8
+_QUICK_START_S = 1.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class Rhythm:
     """What is asked of a paired launch.
 
     With c the time that starting and warming up both sides takes, b that of a pair of blocks, and s and t the
-    deviations of a pair and between launches, the interval narrows fastest with s/t sqrt(c/b) pairs in a launch: six
-    where c is 0.8 s, as measured, and in proportion to sqrt(c).
+    deviations of a pair and between launches, the interval narrows fastest with s/t sqrt(c/b) pairs in a launch: four
+    where c is 1.1 s, as measured, and in proportion to sqrt(c).
 
     Args:
         block_ns: shortest block.
@@ -62,7 +62,7 @@ class Rhythm:
 
     block_ns: int = 200_000_000
     answers: int = 20
-    rounds: int = 3
+    rounds: int = 2
     most_rounds: int = 8
     warmup_ns: int = 200_000_000
     launch_ns: int = 20_000_000_000

@@ -32,13 +32,13 @@ def test_the_pace_is_that_of_the_schedule_at_a_latency_of_ten_milliseconds(sched
 @pytest.mark.parametrize(
     ("paces", "start_s", "expected"),
     [
-        ((QUICK, QUICK), 0.1, Blocks((200 * MS, 200 * MS), 3)),
-        ((QUICK, QUICK), 0.8, Blocks((200 * MS, 200 * MS), 3)),
-        ((QUICK, QUICK), 3.2, Blocks((200 * MS, 200 * MS), 6)),  # four times the start, twice the rounds
+        ((QUICK, QUICK), 0.1, Blocks((200 * MS, 200 * MS), 2)),
+        ((QUICK, QUICK), 1.1, Blocks((200 * MS, 200 * MS), 2)),
+        ((QUICK, QUICK), 4.4, Blocks((200 * MS, 200 * MS), 4)),  # four times the start, twice the rounds
         ((QUICK, QUICK), 60, Blocks((200 * MS, 200 * MS), 6)),  # a quarter of the time is theirs in any case
-        ((QUICK, Pace(30 * MS, 30 * MS)), 0.8, Blocks((200 * MS, 600 * MS), 3)),  # twenty answers each
-        ((Pace(500 * MS, 500 * MS),) * 2, 0.8, Blocks((1600 * MS,) * 2, 3)),  # all the time there is
-        ((Pace(900 * MS, 900 * MS),) * 2, 0.8, Blocks((1800 * MS,) * 2, 2)),  # two answers, hence fewer rounds
+        ((QUICK, Pace(30 * MS, 30 * MS)), 0.8, Blocks((200 * MS, 600 * MS), 2)),  # twenty answers each
+        ((Pace(500 * MS, 500 * MS),) * 2, 0.8, Blocks((2400 * MS,) * 2, 2)),  # all the time there is
+        ((Pace(1300 * MS, 1300 * MS),) * 2, 0.8, Blocks((2600 * MS,) * 2, 1)),  # two answers, hence fewer rounds
         ((Pace(10 * S, 10 * S),) * 2, 0.8, Blocks((20 * S, 20 * S), 1)),
         ((Pace(1 * S, 16 * S), QUICK), 0.8, Blocks((32 * S, 200 * MS), 1)),  # of each of sixteen callers
         ((Pace(MS, MS, 2 * S), Pace(MS, MS, 2 * S)), 0.8, Blocks((2 * S, 2 * S), 2)),
