@@ -56,15 +56,24 @@ class Looks:
             raise ValueError(f"{self!r}, expected 1 <= first <= last and alpha between 0 and 0.5")
 
     @classmethod
-    def for_tolerance(cls, tolerance: float, alpha: float = 0.01, passing: float | None = None) -> Looks:
-        """As many looks as it can take to tell twice the tolerance from the tolerance.
+    def for_tolerance(
+        cls, tolerance: float, alpha: float = 0.01, passing: float | None = None, most: int = _MOST_LOOKS
+    ) -> Looks:
+        """As many looks as it can take to tell twice the tolerance from the tolerance, and as there will be.
 
         With a standard deviation s of 4.3 % from launch to launch (blocks that vary by 6 %) that takes about
         (4.5 s / log((1 + 2 tolerance) / (1 + tolerance)))² launches, 4.5 being the quantiles of both errors together.
+
+        Args:
+            tolerance: 0.05 for 5 %.
+            alpha: as above.
+            passing: as above.
+            most: launches for which there is time; chances that are kept for looks which never come are lost. Eight
+                are planned for in any case.
         """
         apart = math.log((1 + 2 * tolerance) / (1 + tolerance))
         needed = _MOST_LOOKS if apart <= 0 else math.ceil((_PLANNED_QUANTILES * _PLANNED_SD / apart) ** 2)
-        return cls(last=min(max(needed, _FEWEST_LOOKS), _MOST_LOOKS), alpha=alpha, passing=passing)
+        return cls(last=max(min(needed, most, _MOST_LOOKS), _FEWEST_LOOKS), alpha=alpha, passing=passing)
 
     def confidence(self, launches: int) -> float:
         """Confidence of the two-sided interval whose good end a FAIL after so many launches is judged by.

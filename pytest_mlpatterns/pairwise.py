@@ -31,6 +31,8 @@ _LEAST = 1e-9
 """A rate that falls to nothing has no logarithm."""
 _ALPHA = 0.01
 """Chance of a false alarm of a whole comparison."""
+_LAUNCH_NS = 2_700_000_000
+"""Time that a paired launch takes at least; how many fit into the budget is how often it is looked at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def judge_no_slower(
     Raises:
         DeploymentError, UncountableResultError: as :meth:`pytest_mlpatterns.paired.Pairing.decide` does.
     """
-    looks = Looks.for_tolerance(tolerance, _ALPHA / len(metrics), passing=_ALPHA)
+    looks = Looks.for_tolerance(tolerance, _ALPHA / len(metrics), _ALPHA, budget_ns // _LAUNCH_NS)
     questions = [
         _Question(name, 1 + tolerance, "lower", looks)
         if METRICS[name].better == "lower"

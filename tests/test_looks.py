@@ -43,6 +43,13 @@ def test_a_tighter_tolerance_may_take_more_launches(tolerance: float, last: int)
     assert Looks.for_tolerance(tolerance) == Looks(last=last)
 
 
+@pytest.mark.parametrize(("most", "last"), [(1, 8), (8, 8), (11, 11), (100, 18)])
+def test_no_chance_is_kept_for_looks_that_there_is_no_time_for(most: int, last: int) -> None:
+    looks = Looks.for_tolerance(0.05, most=most)
+    assert looks == Looks(last=last)
+    assert looks.confidence(8) <= Looks.for_tolerance(0.05).confidence(8)
+
+
 @pytest.mark.parametrize("wrong", [{"first": 0}, {"first": 9, "last": 8}, {"alpha": 0.0}, {"alpha": 0.5}])
 def test_looks_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"expected 1 <= first <= last and alpha between 0 and 0\.5"):
