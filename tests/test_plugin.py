@@ -45,7 +45,7 @@ WRONG_MARKERS = {
     "a policy that does not exist": ("inconclusive='maybe'", ["perf(inconclusive=...) is 'maybe'", "warn, fail, pass"]),
     "a check that is none": ("check=1", ["perf(check=...) is 1", "expected a function"]),
     "a load as text": ("load='0-100'", ["perf(load=...) is '0-100'", "expected a schedule"]),
-    "a later version's wire": ("wire='grpc'", ["perf(wire=...) is 'grpc'", "'rest+json'"]),
+    "a wire that does not exist": ("wire='soap'", ["perf(wire=...) is 'soap'", "'rest+json'"]),
     "a later version's engine": ("engine='ray'", ["perf(engine=...) is 'ray'", "'local'"]),
 }
 
