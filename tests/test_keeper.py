@@ -16,13 +16,14 @@ from services.processes import survivors
 
 from pytest_mlpatterns import ChildError, DeploymentError
 from pytest_mlpatterns.serve import keeper
-from pytest_mlpatterns.serve.keeper import Ended, Kept, Program, Stopped, describe_killed
+from pytest_mlpatterns.serve import kept as kept_module
+from pytest_mlpatterns.serve.kept import Ended, Kept, Program, Stopped, describe_killed
 
 SERVER = Path(__file__).parent / "services" / "behaving.py"
 PARENT = """
 import sys
 from pathlib import Path
-from pytest_mlpatterns.serve.keeper import Kept, Program
+from pytest_mlpatterns.serve.kept import Kept, Program
 
 words = (sys.executable, {server!r}, "{{port}}", "orphans={pids}")
 kept = Kept([Program(words, {{}}, Path.cwd(), Path("server.log"))], Path.cwd(), stop_ns=10**9)
@@ -97,7 +98,7 @@ def test_a_keeper_that_says_nothing_is_told(tmp_path: Path, monkeypatch: pytest.
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(keeper.Child, "receive", interrupted)
+    monkeypatch.setattr(kept_module.Child, "receive", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Kept([waits(tmp_path)], tmp_path)
 
@@ -138,8 +139,8 @@ class ScriptedChild:
 def test_whoever_lives_on_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[Any], expected: str
 ) -> None:
-    child = ScriptedChild(keeper.Started(({"port": 1},), 0), *answers)
-    monkeypatch.setattr(keeper, "Child", child)
+    child = ScriptedChild(kept_module.Started(({"port": 1},), 0), *answers)
+    monkeypatch.setattr(kept_module, "Child", child)
     kept = Kept([waits(tmp_path)], tmp_path)
     assert kept.pids == kept.family() == ()  # a process that is gone has no children
     with pytest.raises(DeploymentError, match=expected):

@@ -153,8 +153,8 @@ class TestCommand:
     )
     def test_what_is_not_ready_in_time_is_told(self, start: Starting, habit: str, heard: str) -> None:
         with pytest.raises(DeploymentError) as caught:
-            start(command(habit), timeout="700ms")
-        assert f"is not ready after 700 ms, the start-up time limit: to GET /health {heard}" in str(caught.value)
+            start(command(habit), timeout="4s")
+        assert f"is not ready after 4.00 s, the start-up time limit: to GET /health {heard}" in str(caught.value)
         assert "--perf-startup-timeout" in str(caught.value)
 
     def test_a_death_after_the_start_is_told_with_its_last_output(self, start: Starting) -> None:

@@ -24,7 +24,7 @@ from pytest_mlpatterns.load.job import Balance
 from pytest_mlpatterns.serve import asgi
 from pytest_mlpatterns.serve.attached import attach
 from pytest_mlpatterns.serve.deployment import Deployment
-from pytest_mlpatterns.serve.keeper import SOCKET, Kept, Program, describe_killed
+from pytest_mlpatterns.serve.kept import SOCKET, Kept, Program, describe_killed
 from pytest_mlpatterns.serve.scrape import scraper_of
 from pytest_mlpatterns.targets import App, Command, Url, figures_told_by
 from pytest_mlpatterns.units import format_duration, parse_duration
