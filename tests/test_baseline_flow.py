@@ -40,8 +40,9 @@ def _in_metrics(names: dict[str, float]) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-_much_faster = _in_metrics({"rtm": 0.1, "throughput": 10})
-_much_slower = _in_metrics({"rtm": 10, "throughput": 0.1})
+_much_faster = _in_metrics({"rtm": 1e-4, "throughput": 1e4})
+_much_slower = _in_metrics({"rtm": 1e4, "throughput": 1e-4})
+"""By more than any noise of a busy machine."""
 
 
 def _setups(machines: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -90,8 +91,8 @@ def test_update_prints_old_and_new_and_lists_what_it_recorded_although_worse(dir
     _edit(directory / FILE, _much_faster)
     run = ONE.run(directory, "--perf-baseline", "update", "--perf-json", "out.json")
     assert run.exit_code == pytest.ExitCode.OK
-    change = r"RTM \S+ µs → \S+ ms \(\+[\d,. ]+ %\), throughput \S+ req/s → \S+ req/s \([-−]\S+ %\)"
-    worse = rf"recorded although worse:\n  {TEST}: RTM \S+ µs → .+ % worse.+\n  {TEST}: throughput .+ % worse"
+    change = r"RTM \S+ ns → \S+ ms \(\+[\d,. ]+ %\), throughput \S+ req/s → \S+ req/s \([-−]\S+ %\)"
+    worse = rf"recorded although worse:\n  {TEST}: RTM \S+ ns → .+ % worse.+\n  {TEST}: throughput .+ % worse"
     said = run.section("performance")
     assert re.search(rf"{TEST}: {change}", said)
     assert re.search(worse, said)
@@ -168,7 +169,7 @@ def test_a_regression_fails_the_test_at_its_definition(directory: Path, distribu
     assert f"test_perf.py:{defined}: RegressionFailure" in text
     assert "pytest_mlpatterns/" not in text
     interval = r"99 % interval \+\S+ % to \+\S+ %; tolerance 10"
-    assert re.search(rf"RegressionFailure: RTM \S+ µs → \S+ ms: \S+ % worse, {interval}", text)
+    assert re.search(rf"RegressionFailure: RTM \S+ ns → \S+ ms: \S+ % worse, {interval}", text)
     assert re.search(rf"E +throughput \S+ req/s → \S+ req/s: \S+ % worse, {interval}", text)
     assert re.search(r"evidence  1 launch, 8 blocks, \d+ requests, 0 failed", text)
     assert f"accept it: pytest {TEST} --perf-baseline update" in run.facts("test_it")["next"]
@@ -303,12 +304,12 @@ def test_another_version_of_the_model_is_another_model(tmp_path: Path) -> None:
 def test_slow_drift_is_told_and_fails_nothing(directory: Path) -> None:
     def drifted(machines: dict[str, Any]) -> None:
         for entry in machines.values():
-            metrics = {"rtm": [[value * 0.1, error] for value, error in entry["metrics"]["rtm"]]}
+            metrics = {"rtm": [[value * 1e-4, error] for value, error in entry["metrics"]["rtm"]]}
             entry["anchor"] = {"metrics": metrics, "commit": "1a2b3c4", "date": "2026-01-31"}
 
     _edit(directory / FILE, drifted)
     run = ONE.run(directory, "--perf-tolerance", "100%", "--perf-json", "out.json", "-n", "2")
-    assert run.table == {"test_it": "pass"}
+    assert run.table["test_it"] in NOT_WORSE
     note = r"RTM [\d,.]+ % worse than on 2026-01-31 \(1a2b3c4\), little by little"
     assert re.search(note, run.section("performance"))
     assert re.search(note, run.json("out.json")["results"][0]["notes"][-1])
@@ -474,10 +475,10 @@ def test_another_machine_s_baseline_is_compared_scaled(calibrated: Run, tmp_path
     assert passing.table["test_it"] in NOT_WORSE
     scaled = rf"baseline of {ELSEWHERE}, its times × \d\.\d\d by calibration, at twice the tolerance"
     assert re.search(rf"\n  {scaled}", passing.section("performance"))
-    _edit(tmp_path / FILE, _in_metrics({"rtm": 0.05, "throughput": 20}))
+    _edit(tmp_path / FILE, _much_faster)
     required = ("--perf-baseline", "require", "--perf-tolerance", "20%")
     failing = ONE.run(tmp_path, "--perf-calibrate", *required)
-    worse = rf"RegressionFailure: RTM \S+ µs → .+ % worse, .+; tolerance 40\.0 %; {scaled}"
+    worse = rf"RegressionFailure: RTM \S+ ns → .+ % worse, .+; tolerance 40\.0 %; {scaled}"
     assert re.search(worse, failing.failure("test_it"))
 
 

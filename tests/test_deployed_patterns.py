@@ -203,8 +203,9 @@ def all_plausible(pattern: Pattern, launch: Launch) -> bool:
     known = {layer.layer for layer in launch.stats.layers}
     assert names - {"single", "replicated", "microservice"} <= known
     if "cached" in names:
-        assert metrics.cache_hit_ratio is not None
-        assert 0 <= metrics.cache_hit_ratio.value <= 1
+        (layer,) = launch.stats.layers_named("cached")
+        asked = sum(layer.counters.get(name, 0) for name in ("hits", "misses", "coalesced"))
+        assert (metrics.cache_hit_ratio is not None) == (asked > 0)
     if metrics.queue_depth is not None:
         assert metrics.queue_depth.value < CALLERS
     if metrics.batch_size is not None:
