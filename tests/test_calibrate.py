@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TIMES = (
     *("rtm", "p90", "p95", "p99", "cpu_per_request", "cold_start"),
-    *("cache_hit", "cache_miss", "batch_wait", "queue_wait", "hop"),
+    *("cache_hit", "cache_miss", "batch_wait", "queue_wait", "hop", "decode", "encode"),
 )
 RATES = ("throughput", "nmrt", "nmrt(p95<50.0 ms)")
 
