@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serve.jobs import Jobs
     from pytest_mlpatterns.wire.v2 import InferRequest
 
-__all__ = ["Answering", "ModelApp"]
+__all__ = ["BODY", "Answering", "ModelApp"]
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+BODY = "mlpatterns.body"
+"""Where the scope of a request with a long body holds it, complete once ``receive`` returns."""
 _MAX_TRACEBACKS = 3
 _JOBS_PATH = "/v1/jobs/"
 _JSON = (("content-type", "application/json"),)
@@ -93,6 +95,7 @@ class ModelApp:
 
     Attributes:
         tally: what encoding and decoding cost.
+        max_body_bytes: as given.
     """
 
     def __init__(  # noqa: PLR0913 - the facts of a face, by name
@@ -110,7 +113,7 @@ class ModelApp:
         self._jobs = jobs
         self._internal = internal
         self._name = name
-        self._max_body_bytes = max_body_bytes
+        self.max_body_bytes = max_body_bytes
         self._about = About(name)
         self._predict_path = f"/v1/models/{name}:predict"
         self._infer_paths = (f"/v2/models/{name}/infer", f"/v2/models/{name}/versions/1/infer")
@@ -143,8 +146,8 @@ class ModelApp:
                 raise RequestError(405, f"{method} {path}: expected POST")
             self._answering.requests += 1
             given = dict(scope["headers"])
-            body = await self._read(given, receive)
-            exchange = read_exchange(body, given, self.tally, self._max_body_bytes, self._answer_v2 if is_v2 else None)
+            body = await self._read(scope, given, receive)
+            exchange = read_exchange(body, given, self.tally, self.max_body_bytes, self._answer_v2 if is_v2 else None)
             return await self._predict(exchange, headers)
         known = self._about.answer(path)
         if method not in ("GET", "HEAD"):
@@ -164,10 +167,16 @@ class ModelApp:
             404, f"{path}: nothing is served here; the model is at {self._predict_path} and {self._infer_paths[0]}"
         )
 
-    async def _read(self, headers: MutableMapping[bytes, bytes], receive: _Receive) -> bytes:
-        if int(headers.get(b"content-length", 0)) > self._max_body_bytes:
+    async def _read(
+        self, scope: _Scope, headers: MutableMapping[bytes, bytes], receive: _Receive
+    ) -> bytes | memoryview:
+        if int(headers.get(b"content-length", 0)) > self.max_body_bytes:
             raise self._too_large()
         message = await receive()
+        if BODY in scope:
+            if message["type"] == "http.disconnect":
+                raise RequestError(400, "the client went away in the middle of its request")
+            return memoryview(scope[BODY]).toreadonly()
         body: bytes = message.get("body", b"")
         if not message.get("more_body"):
             return body
@@ -176,7 +185,7 @@ class ModelApp:
             message = await receive()
             parts.append(message.get("body", b""))
             size += len(parts[-1])
-            if size > self._max_body_bytes:
+            if size > self.max_body_bytes:
                 raise self._too_large()
         return b"".join(parts)
 
@@ -203,7 +212,7 @@ class ModelApp:
         return 202, _NOTHING
 
     def _too_large(self) -> RequestError:
-        return RequestError(413, f"the body is over the limit of {self._max_body_bytes} bytes")
+        return RequestError(413, f"the body is over the limit of {self.max_body_bytes} bytes")
 
 
 @lru_cache(maxsize=256)

@@ -98,7 +98,7 @@ class Exchange:
 
 
 def read_exchange(
-    body: bytes,
+    body: bytes | memoryview,
     headers: Mapping[bytes, bytes],
     tally: WireTally,
     most_bytes: int,
@@ -151,7 +151,7 @@ def stored_exchange(kind: str, coding: str | None, tally: WireTally) -> Exchange
 
 
 def _read_v2(
-    body: bytes,
+    body: bytes | memoryview,
     headers: Mapping[bytes, bytes],
     tally: WireTally,
     answer_v2: Callable[[InferRequest, Any], Body],
@@ -164,7 +164,7 @@ def _read_v2(
     return Exchange(kind, request.inputs, lambda outputs: answer_v2(request, outputs), tally, request=request)
 
 
-def _decompressed(body: bytes, header: bytes, most_bytes: int) -> bytes:
+def _decompressed(body: bytes | memoryview, header: bytes, most_bytes: int) -> bytes | memoryview:
     from pytest_mlpatterns.wire.compression import CODINGS, TooLargeError, decompressed
 
     coding = header.decode("latin-1").strip().lower()

@@ -262,12 +262,14 @@ def _consume(
         runner.run(serve())
 
 
-def _server_of(app: Any, *, internal: bool) -> uvicorn.Server:
+def _server_of(app: ModelApp, *, internal: bool) -> uvicorn.Server:
     import uvicorn
+
+    from pytest_mlpatterns.serve.reception import body_protocol
 
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=body_protocol(app.max_body_bytes),
         loop="auto",
         lifespan="off",
         ws="none",
