@@ -112,9 +112,8 @@ def test_a_model_gets_what_the_wire_carries_and_the_summary_tells_what_it_costs(
             assert perf.metrics.compression_ratio.value > 20
             assert perf.metrics.request_bytes.value < 500
 
-        @pytest.mark.perf(wire="rest+binary")
         def test_deploy(perf_deploy):
-            with perf_deploy(wire="rest+msgpack+gzip") as deployment:
+            with perf_deploy(wire="rest+msgpack+gzip", model=describe) as deployment:
                 assert list(deployment.predict(INPUT)) == ["image:uint8:(2, 3)", "mask:bool:(4,)"]
     """
     run = Project().with_file("test_it.py", body).run(tmp_path, *distribution)

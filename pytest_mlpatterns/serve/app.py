@@ -19,10 +19,10 @@ from urllib.parse import parse_qs
 
 from pytest_mlpatterns.patterns.layer import RequestError, matched
 from pytest_mlpatterns.serve.about import About
-from pytest_mlpatterns.serve.exchange import Exchange, WireTally, read_exchange, stored_exchange
+from pytest_mlpatterns.serve.exchange import Exchange, WireTally, is_plain_json, read_exchange, stored_exchange
 from pytest_mlpatterns.serve.model import user_traceback
-from pytest_mlpatterns.wire import Body
-from pytest_mlpatterns.wire.v1 import encode_error
+from pytest_mlpatterns.wire import Body, WireError
+from pytest_mlpatterns.wire.v1 import decode_instances, encode_error, encode_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,7 @@ BODY = "mlpatterns.body"
 _MAX_TRACEBACKS = 3
 _JOBS_PATH = "/v1/jobs/"
 _JSON = (("content-type", "application/json"),)
+_RAW_JSON = [(b"content-type", b"application/json")]
 _NOTHING = Body((b"{}",), _JSON)
 
 
@@ -130,23 +131,24 @@ class ModelApp:
                 headers.append((b"retry-after", b"%d" % error.retry_after_s))
         if self._internal:
             headers.append((b"server-timing", b"model;dur=%.3f" % ((perf_counter_ns() - started) / 1e6)))
-        headers += _raw(body.headers)
+        headers += _RAW_JSON if body.headers is _JSON else _raw(body.headers)
         headers.append((b"content-length", b"%d" % body.size))
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        *first, last = body.parts
-        for part in first:
+        for part in body.parts[:-1]:
             await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body", "body": last})
+        await send({"type": "http.response.body", "body": body.parts[-1]})
 
     async def _answer(self, scope: _Scope, receive: _Receive, headers: list[tuple[bytes, bytes]]) -> tuple[int, Body]:
         path, method = scope["path"], scope["method"]
-        is_v2 = path in self._infer_paths
-        if path == self._predict_path or is_v2:
+        is_v2 = path != self._predict_path and path in self._infer_paths
+        if is_v2 or path == self._predict_path:
             if method != "POST":
                 raise RequestError(405, f"{method} {path}: expected POST")
             self._answering.requests += 1
             given = dict(scope["headers"])
             body = await self._read(scope, given, receive)
+            if not is_v2 and self._jobs is None and is_plain_json(given):
+                return 200, await self._predict_plain(body)
             exchange = read_exchange(body, given, self.tally, self.max_body_bytes, self._answer_v2 if is_v2 else None)
             return await self._predict(exchange, headers)
         known = self._about.answer(path)
@@ -198,6 +200,23 @@ class ModelApp:
             )
         answer = exchange.answer(await self._answering(exchange.inputs))
         return 200, answer
+
+    async def _predict_plain(self, body: bytes | memoryview) -> Body:
+        """What an exchange does, for the plainest requests, in half of its time."""
+        tally, started_ns = self.tally, perf_counter_ns()
+        try:
+            inputs = decode_instances(body)
+        except WireError as error:
+            raise RequestError(400, str(error)) from error
+        read_ns = perf_counter_ns()
+        outputs = await self._answering(inputs)
+        answered_ns = perf_counter_ns()
+        try:
+            answer = encode_predictions(outputs)
+        except WireError as error:
+            raise RequestError(500, f"the model returned outputs that cannot be sent: {error}") from error
+        tally.add_plain(len(body), len(answer), read_ns - started_ns, perf_counter_ns() - answered_ns)
+        return Body((answer,), _JSON)
 
     def _answer_v2(self, request: InferRequest, outputs: Any) -> Body:
         from pytest_mlpatterns.wire.v2 import encode_answer, outputs_in

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.wire import Codec
     from pytest_mlpatterns.wire.v2 import InferRequest
 
-__all__ = ["Exchange", "WireTally", "read_exchange", "stored_exchange"]
+__all__ = ["Exchange", "WireTally", "is_plain_json", "read_exchange", "stored_exchange"]
 
 _MSGPACK = (b"application/msgpack", b"application/x-msgpack", b"application/vnd.msgpack")
 _JSON = "json"
@@ -42,6 +42,16 @@ class WireTally:
         self.requests = self.decode_ns = self.encode_ns = 0
         self.received = self.received_plain = self.sent = self.sent_plain = 0
 
+    def add_plain(self, received: int, sent: int, decode_ns: int, encode_ns: int) -> None:
+        """One request that was answered, neither way compressed."""
+        self.requests += 1
+        self.received += received
+        self.received_plain += received
+        self.sent += sent
+        self.sent_plain += sent
+        self.decode_ns += decode_ns
+        self.encode_ns += encode_ns
+
     def snapshot(self) -> LayerStats:
         """Everything counted so far."""
         return LayerStats(
@@ -57,6 +67,15 @@ class WireTally:
                 "sent_plain_bytes": self.sent_plain,
             },
         )
+
+
+def is_plain_json(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a request of V1 is JSON, and nothing is compressed either way."""
+    return (
+        b"accept-encoding" not in headers
+        and b"content-encoding" not in headers
+        and headers.get(b"content-type") not in _MSGPACK
+    )
 
 
 @dataclass(slots=True)

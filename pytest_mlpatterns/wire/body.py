@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Body", "Headers", "WireError", "headers_of"]
 
@@ -15,8 +15,7 @@ class WireError(ValueError):
     """Bytes that are not the message they should be, or values that the message cannot hold."""
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):  # made for every answer, in half the time of a frozen dataclass
     """The pieces of a body, in their order, and its headers, names in lower case; the length is not among them."""
 
     parts: tuple[bytes | memoryview, ...]
@@ -25,7 +24,7 @@ class Body:
     @property
     def size(self) -> int:
         """Bytes of all pieces."""
-        return sum(map(len, self.parts))
+        return len(self.parts[0]) if len(self.parts) == 1 else sum(map(len, self.parts))
 
     def joined(self) -> bytes:
         """All pieces as one."""

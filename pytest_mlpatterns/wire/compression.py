@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.wire.body import WireError
+from pytest_mlpatterns.wire.body import Body, WireError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from pytest_mlpatterns.wire.body import Body
 
 __all__ = ["CODINGS", "LEAST_BYTES", "TooLargeError", "accepted_coding", "compressed", "decompressed"]
 
@@ -37,7 +34,7 @@ class TooLargeError(WireError):
 def compressed(body: Body, coding: str) -> Body:
     """The body compressed, with the header that says so."""
     data = _COMPRESS[coding](body.parts)
-    return replace(body, parts=(data,), headers=(*body.headers, ("content-encoding", coding)))
+    return Body((data,), (*body.headers, ("content-encoding", coding)))
 
 
 def decompressed(data: bytes | memoryview, coding: str, most_bytes: int) -> bytes:
