@@ -506,8 +506,8 @@ def test_deploy_takes_another_model(perf_deploy):
 
 
 def test_deploy_refuses_another_wire(perf_deploy):
-    with pytest.raises(ValueError, match=r"wire.* is 'grpc', this version serves 'rest\\+json'"):
-        with perf_deploy(wire="grpc"):
+    with pytest.raises(ValueError, match=r"wire.* is 'rest\\+yaml', .*expected 'rest\\+json'"):
+        with perf_deploy(wire="rest+yaml"):
             raise AssertionError("the body ran")
 
 
