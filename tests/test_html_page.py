@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 
 PATH = chromium()
 
-pytestmark = [
-    pytest.mark.skipif(PATH is None, reason="no Chromium is installed: apt-get install chromium"),
-    pytest.mark.xdist_group("browser"),  # one browser is enough
-]
+pytestmark = pytest.mark.skipif(PATH is None, reason="no Chromium is installed: apt-get install chromium")
 
 DRAWN = """[...document.querySelectorAll("figure.chart")].map(figure => {
   const shapes = figure.querySelectorAll("svg :is(path, rect, circle, line)");

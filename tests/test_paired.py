@@ -258,7 +258,7 @@ class TestTurns:
                 scripted(other, events, "B"),
                 generator,
                 silent,
-                replace(SHORT, rounds=2),
+                replace(SHORT, rounds=2, answers=1),  # however slow the answers are
             )
             measured(pairing, 2)
             assert pairing.names == ("A", "B")

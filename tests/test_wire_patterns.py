@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from project import Project
+from project import Project, Run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ PATTERNS = {
     "pipeline": 'Pipeline(stages=[as_array, "model"], processes=True)',
     "ensemble": 'Ensemble(models=["model", "model:Doubled"], combine=first)',
     "composed": "Cached() | Batched() | Replicated()",
-    "other wire": 'Microservice(wire="rest+msgpack+gzip") | Batched()',
+    "other_wire": 'Microservice(wire="rest+msgpack+gzip") | Batched()',
 }
 HEAD = """
 import numpy as np
@@ -71,12 +71,22 @@ class Doubled:
 MARK = 'duration="200ms", warmup="0s", launches=1, concurrency=3, check=check'
 
 
+@pytest.fixture(scope="module")
+def carried(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One run of every pattern over every wire."""
+    tests = [
+        f"@pytest.mark.perf(pattern={pattern}, wire={list(WIRES)}, {MARK})\ndef test_{name}(perf):\n"
+        "    assert perf.metrics.error_ratio.value == 0\n"
+        for name, pattern in PATTERNS.items()
+    ]
+    project = Project().with_file("model.py", MODEL).with_file("test_it.py", "\n\n".join([HEAD, *tests]))
+    return project.run(tmp_path_factory.mktemp("carried"), "-rA")
+
+
+@pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_every_wire_carries_arrays_under_a_pattern(tmp_path: Path, distribution: tuple[str, ...], pattern: str) -> None:
-    body = f"{HEAD}\n\n@pytest.mark.perf(pattern={PATTERNS[pattern]}, wire={list(WIRES)}, {MARK})\ndef test_it(perf):\n"
-    body += "    assert perf.metrics.error_ratio.value == 0\n"
-    run = Project().with_file("model.py", MODEL).with_file("test_it.py", body).run(tmp_path, *distribution)
-    assert run.outcomes == {"passed": len(WIRES)}
+def test_every_wire_carries_arrays_under_a_pattern(carried: Run, pattern: str, wire: str) -> None:
+    assert f"PASSED test_it.py::test_{pattern}[{wire}]" in carried.out.splitlines()
 
 
 def test_a_model_gets_what_the_wire_carries_and_the_summary_tells_what_it_costs(
