@@ -10,7 +10,7 @@ demo: $(STAMP)  ## train a model, record its performance, make it slower, see it
 
 test: lint  ## lint, types, layers, and every test with branch coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 4 --dist loadfile
+	$(BIN)/coverage run -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

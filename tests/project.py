@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 __all__ = ["MODEL", "OPTIONS", "QUICK", "Project", "Run", "clean_environment", "command"]
@@ -152,7 +152,7 @@ class Project:
         done = subprocess.run(
             command(*arguments),
             cwd=directory,
-            env=clean_environment() | (environment or {}),
+            env=_without_coverage(arguments) | (environment or {}),
             capture_output=True,
             encoding="utf-8",
             timeout=_TIMEOUT_S,
@@ -180,6 +180,14 @@ def clean_environment() -> dict[str, str]:
         if name != "CI" and not name.startswith(("PYTEST_", "GITHUB_"))
     }
     return {**kept, "COLUMNS": _WIDTH, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _without_coverage(arguments: Sequence[str]) -> dict[str, str]:
+    """The environment of a run. A distributed one goes where serial ones go: its processes do not measure coverage."""
+    kept = clean_environment()
+    if "-n" in arguments:
+        kept.pop("COVERAGE_PROCESS_CONFIG", None)
+    return kept
 
 
 def _told(run: Run) -> Run:
