@@ -10,20 +10,35 @@ import difflib
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_mlpatterns.errors import SettingError, UnitError
-from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, Schedule
+from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import Pattern, Single
-from pytest_mlpatterns.patterns.names import parse_pattern, split_outside_brackets
+from pytest_mlpatterns.patterns.names import split_outside_brackets
 from pytest_mlpatterns.preferences import parse_preferences
-from pytest_mlpatterns.units import parse_duration, parse_share
+from pytest_mlpatterns.readers import (
+    LOAD_ARGUMENTS,
+    as_given,
+    function_like,
+    one_of,
+    read_choice,
+    read_duration,
+    read_flag,
+    read_pattern,
+    read_positive,
+    read_schedule,
+    read_warmup,
+    read_wire,
+    whole_number,
+)
+from pytest_mlpatterns.units import parse_share
 from pytest_mlpatterns.wire import REST_JSON, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from pytest_mlpatterns.load.schedule import Schedule
     from pytest_mlpatterns.preferences import Preferences
 
 __all__ = [
@@ -34,15 +49,13 @@ __all__ = [
     "merge_markers",
     "model_version",
     "patterns_of",
-    "read_choice",
-    "read_pattern",
     "read_run_settings",
     "read_settings",
     "wires_of",
 ]
 
-MIN_DURATION_NS = 100_000_000
-_LOAD_ARGUMENTS = ("concurrency", "rate_rps", "load")
+
+_Member = TypeVar("_Member", Pattern, Wire)
 
 
 class BaselineMode(StrEnum):
@@ -103,14 +116,14 @@ def merge_markers(markers: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]) 
                 f"perf({args[0]!r}) has a positional argument, expected keywords only; write pattern=..."
             )
         for name in given:
-            if name not in _READERS and name not in _LOAD_ARGUMENTS:
-                close = difflib.get_close_matches(name, [*_READERS, *_LOAD_ARGUMENTS], n=1)
+            if name not in _READERS and name not in LOAD_ARGUMENTS:
+                close = difflib.get_close_matches(name, [*_READERS, *LOAD_ARGUMENTS], n=1)
                 hint = f"did you mean {close[0]}=? " if close else ""
-                allowed = ", ".join(sorted([*_READERS, *_LOAD_ARGUMENTS]))
+                allowed = ", ".join(sorted([*_READERS, *LOAD_ARGUMENTS]))
                 raise SettingError(f"perf({name}=...) is not an argument of the marker; {hint}allowed are: {allowed}")
-        load_chosen = any(name in merged for name in _LOAD_ARGUMENTS)
+        load_chosen = any(name in merged for name in LOAD_ARGUMENTS)
         for name, value in given.items():
-            if name in _LOAD_ARGUMENTS and load_chosen:
+            if name in LOAD_ARGUMENTS and load_chosen:
                 continue
             merged.setdefault(name, value)
     return merged
@@ -135,11 +148,7 @@ def patterns_of(
         return None
     if not given:
         raise SettingError(f'{source} is empty, expected at least one pattern; write [Single()] or "single"')
-    found = tuple(read_pattern(item, source) for item in given)
-    for number, pattern in enumerate(found):
-        if pattern in found[:number]:
-            raise SettingError(f"{source} lists {pattern!r} twice, expected each pattern once")
-    return found
+    return _each_once(tuple(read_pattern(item, source) for item in given), source, "pattern")
 
 
 def wires_of(marker: Mapping[str, Any]) -> tuple[Wire, ...] | None:
@@ -153,11 +162,14 @@ def wires_of(marker: Mapping[str, Any]) -> tuple[Wire, ...] | None:
         return None
     if not given:
         raise SettingError(f"{source} is empty, expected at least one wire; write ['rest+json', 'rest+binary']")
-    found = tuple(_read_wire(item, source) for item in given)
-    for number, wire in enumerate(found):
-        if wire in found[:number]:
-            raise SettingError(f"{source} lists {str(wire)!r} twice, expected each wire once")
-    return found
+    return _each_once(tuple(read_wire(item, source) for item in given), source, "wire")
+
+
+def _each_once(members: tuple[_Member, ...], source: str, kind: str) -> tuple[_Member, ...]:
+    for number, member in enumerate(members):
+        if member in members[:number]:
+            raise SettingError(f"{source} lists {str(member)!r} twice, expected each {kind} once")
+    return members
 
 
 def read_settings(
@@ -195,7 +207,7 @@ def read_settings(
         values[name] = read(value, source)
     del values["engine"]
     members = {name: member for name, member in (("pattern", pattern), ("wire", wire)) if member is not None}
-    settings = {**values, **members, "schedule": _read_schedule(marker)}
+    settings = {**values, **members, "schedule": read_schedule(marker)}
     if (length_ns := settings["schedule"].length_ns) is not None:
         for name in ("duration", "warmup"):
             if marker.get(name) is not None:
@@ -256,7 +268,7 @@ def read_run_settings(
 
     def flag(name: str) -> bool:
         given = options[name] if options.get(name) is not None else ini.get(name)
-        return _read_flag(given, f"ini key perf_{name}")
+        return read_flag(given, f"ini key perf_{name}")
 
     def text(name: str) -> str:
         return str(options.get(name) or ini.get(name) or "")
@@ -298,147 +310,31 @@ def model_version(model: object) -> str:
     return version
 
 
-def read_choice(kind: type[StrEnum], value: object, source: str) -> Any:
-    """A member of a closed choice.
-
-    Raises:
-        SettingError: not one of its values; the message lists them.
-    """
-    try:
-        return kind(str(value))
-    except ValueError:
-        raise SettingError(f"{source} is {value!r}, expected one of {', '.join(kind)}") from None
-
-
-def _read_flag(value: object, source: str) -> bool:
-    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "none": False, "": False}
-    try:
-        return known[str(value).strip().lower()]
-    except KeyError:
-        raise SettingError(f"{source} is {value!r}, expected true or false") from None
-
-
-def _read_schedule(marker: Mapping[str, Any]) -> Schedule:
-    given = [name for name in _LOAD_ARGUMENTS if marker.get(name) is not None]
-    if len(given) > 1:
-        raise SettingError(f"perf({'=..., '.join(given)}=...) names two loads, expected one of them; leave one out")
-    if given == ["load"]:
-        load = marker["load"]
-        if not isinstance(load, Schedule):
-            raise SettingError(
-                f"perf(load=...) is {load!r}, expected a schedule; write ClosedLoop(16), ConstantRate(200), "
-                "PoissonRate(200), Stages([('10s', 100)]) or Trace('arrivals.csv')"
-            )
-        return load
-    if given == ["rate_rps"]:
-        return ConstantRate(marker["rate_rps"])
-    return ClosedLoop(1 if marker.get("concurrency") is None else marker["concurrency"])
-
-
-def read_pattern(value: object, source: str) -> Pattern:
-    """A pattern, or one by its name.
-
-    Raises:
-        SettingError: something else, or an unknown name.
-    """
-    if isinstance(value, str):
-        return parse_pattern(value, source)
-    if isinstance(value, type) and issubclass(value, Pattern):
-        raise SettingError(f"{source} is the class {value.__name__}, expected a value; write {value.__name__}()")
-    if not isinstance(value, Pattern):
-        raise SettingError(
-            f'{source} is {value!r}, expected a pattern; write Single(), Cached() | Batched(), or "cached|batched"'
-        )
-    return value
-
-
-def _read_duration(value: object, source: str) -> int:
-    nanoseconds = parse_duration(value, name=source)
-    if nanoseconds < MIN_DURATION_NS:
-        raise SettingError(f"{source} is {value!r}, expected at least 100ms, or there is nothing to see")
-    return nanoseconds
-
-
-def _read_positive(value: object, source: str) -> int:
-    nanoseconds = parse_duration(value, name=source)
-    if not nanoseconds:
-        raise SettingError(f"{source} is {value!r}, expected more than no time; write 10s")
-    return nanoseconds
-
-
-def _read_warmup(value: object, source: str) -> int | None:
-    if value == "auto":
-        return None
-    try:
-        return parse_duration(value, name=source)
-    except UnitError as error:
-        raise UnitError(f'{error}, or "auto"') from None
-
-
-def _whole(most: int, what: str) -> Callable[[object, str], int]:
-    def read(value: object, source: str) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-            raise SettingError(f"{source} is {value!r}, expected a whole number of {what} from 1 to {most}")
-        return value
-
-    return read
-
-
-def _read_wire(value: object, source: str) -> Wire:
-    wire = Wire.parse(value, source) if isinstance(value, str) else value
-    if not isinstance(wire, Wire):
-        raise SettingError(f"{source} is {value!r}, expected a wire; write 'rest+json' or Wire('rest', 'json')")
-    wire.check_installed(source)
-    return wire
-
-
-def _function(example: str) -> Callable[[object, str], object]:
-    def read(value: object, source: str) -> object:
-        if value is not None and not callable(value):
-            raise SettingError(f"{source} is {value!r}, expected a function; write {example}")
-        return value
-
-    return read
-
-
-def _only(*allowed: str) -> Callable[[object, str], str]:
-    def read(value: object, source: str) -> str:
-        if value not in allowed:
-            raise SettingError(f"{source} is {value!r}, this version serves {', '.join(map(repr, allowed))}")
-        return str(value)
-
-    return read
-
-
-def _as_given(value: object, _source: str) -> object:
-    return value
-
-
 _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
     "pattern": (
         lambda value, source: Single() if isinstance(value, list | tuple) else read_pattern(value, source),
         Single(),
     ),
-    "duration": (_read_duration, "3s"),
-    "warmup": (_read_warmup, "auto"),
-    "timeout": (_read_positive, "10s"),
-    "startup_timeout": (_read_positive, "60s"),
-    "budget": (_read_positive, "30s"),
-    "launches": (_whole(100, "deployments"), 5),
-    "generators": (_whole(64, "generator processes"), 1),
+    "duration": (read_duration, "3s"),
+    "warmup": (read_warmup, "auto"),
+    "timeout": (read_positive, "10s"),
+    "startup_timeout": (read_positive, "60s"),
+    "budget": (read_positive, "30s"),
+    "launches": (whole_number(100, "deployments"), 5),
+    "generators": (whole_number(64, "generator processes"), 1),
     "tolerance": (lambda value, source: parse_share(value, name=source), 0.10),
     "inconclusive": (
         lambda value, source: read_choice(InconclusivePolicy, value, source),
         InconclusivePolicy.WARN,
     ),
-    "payload": (_as_given, None),
-    "model": (_as_given, None),
-    "check": (_function("def check(inputs, outputs): assert ..."), None),
-    "request": (_function('lambda text: {"json": {"text": text}}'), None),
+    "payload": (as_given, None),
+    "model": (as_given, None),
+    "check": (function_like("def check(inputs, outputs): assert ..."), None),
+    "request": (function_like('lambda text: {"json": {"text": text}}'), None),
     "wire": (
-        lambda value, source: REST_JSON if isinstance(value, list | tuple) else _read_wire(value, source),
+        lambda value, source: REST_JSON if isinstance(value, list | tuple) else read_wire(value, source),
         REST_JSON,
     ),
-    "engine": (_only("local"), "local"),
+    "engine": (one_of("local"), "local"),
 }
 """Marker argument → how it is read, and its default."""

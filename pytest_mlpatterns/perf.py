@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from pytest_mlpatterns.account import result_of, searched_for
 from pytest_mlpatterns.catalog import METRICS, Metric, metric_named, percentile_metric
 from pytest_mlpatterns.comparison import Comparison, see_that_it_counts, stand_on, to_the_end
-from pytest_mlpatterns.config import BaselineMode, InconclusivePolicy, read_pattern
+from pytest_mlpatterns.config import BaselineMode, InconclusivePolicy
 from pytest_mlpatterns.errors import (
     InconclusiveFailure,
     InconclusiveWarning,
@@ -30,6 +30,7 @@ from pytest_mlpatterns.evidence import Evidence
 from pytest_mlpatterns.load.capacity import DECIDED, parse_objective
 from pytest_mlpatterns.looks import Looks
 from pytest_mlpatterns.pairwise import RACED, judge_faster
+from pytest_mlpatterns.readers import read_pattern
 from pytest_mlpatterns.records import Estimate, Judgement, Outcome
 from pytest_mlpatterns.reports.facts import failure_text
 from pytest_mlpatterns.statistics import CONFIDENCE, estimate, min_samples

@@ -12,14 +12,15 @@ import tempfile
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_mlpatterns.against import ReferenceSide
+from pytest_mlpatterns.assembly import Assembly
 from pytest_mlpatterns.children import end_with_parent
-from pytest_mlpatterns.config import Settings, merge_markers, model_version, read_run_settings, read_settings
+from pytest_mlpatterns.config import Settings, merge_markers, read_run_settings, read_settings
 from pytest_mlpatterns.definition import location_of, raise_at_definition
 from pytest_mlpatterns.errors import InconclusiveWarning, MlpatternsError, PerfFailure, SettingError
 from pytest_mlpatterns.exclusive import MachineLock
@@ -27,26 +28,17 @@ from pytest_mlpatterns.ledger import Collected, Ledger
 from pytest_mlpatterns.live import LiveLine
 from pytest_mlpatterns.load.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.load.generator import Generator
-from pytest_mlpatterns.load.payload import read_payload
-from pytest_mlpatterns.load.requests import RequestBuilder
-from pytest_mlpatterns.measure import Bench, LoadPlan
+from pytest_mlpatterns.measure import Bench
 from pytest_mlpatterns.observe import environment
 from pytest_mlpatterns.options import given_ini, given_options
 from pytest_mlpatterns.output import Output
 from pytest_mlpatterns.paired import Pairing
-from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.perf import Perf
-from pytest_mlpatterns.records import Setup
 from pytest_mlpatterns.reports.facts import measurement_text
 from pytest_mlpatterns.reports.junit import properties_of
 from pytest_mlpatterns.result import group_of
 from pytest_mlpatterns.revision import resolve_revision
 from pytest_mlpatterns.screen import Screen
-from pytest_mlpatterns.serve.local import Startup, launch
-from pytest_mlpatterns.serve.model import recipe_of
-from pytest_mlpatterns.serve.started import deploy_target
-from pytest_mlpatterns.subject import Subject
-from pytest_mlpatterns.targets import App, Command, Url
 from pytest_mlpatterns.worktree import Worktree, laid_out, remove_stale
 
 if TYPE_CHECKING:
@@ -56,8 +48,6 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.serve.deployment import Deployment
-    from pytest_mlpatterns.serve.model import Recipe
-    from pytest_mlpatterns.targets import Target
     from pytest_mlpatterns.turn import Side
 
 __all__ = ["REFERENCE_TREES", "PerfSession"]
@@ -92,6 +82,7 @@ class PerfSession:
         self._trees = config.stash.get(REFERENCE_TREES, None)
         self._worktree: Worktree | None = None
         self._generator = Generator(self._directory / "generator.log", measure_ceiling)
+        self._assembly = Assembly(config, self._directory, self._pair, self._trees)
         worker_input = getattr(config, "workerinput", None)
         self._is_worker = worker_input is not None
         if self._is_worker:
@@ -157,7 +148,7 @@ class PerfSession:
         settings = item.stash[_SETTINGS]
         self._live.begin(item.nodeid, settings.duration_ns)
         if self._trees is not None:
-            yield self._subject(item, settings, model, payload, target)  # type: ignore[misc]  # no body runs there
+            yield self._assembly.subject(item, settings, model, payload, target)  # type: ignore[misc]  # no body runs
             return
         bench: Bench | None = None
         revision: ReferenceSide | None = None
@@ -173,7 +164,7 @@ class PerfSession:
                 )
                 if not self._run.smoke:
                     revision.begin()
-            subject = self._subject(item, settings, model, payload, target)
+            subject = self._assembly.subject(item, settings, model, payload, target, self._searches(item))
             bench = Bench(subject.start, subject.plan, self._generator, self._live.show, smoke=self._run.smoke)
             reference = self._ledger.reference(item.nodeid, subject.setup)
             item.stash[_PERF] = Perf(item.nodeid, bench, settings, subject, reference, revision)
@@ -213,28 +204,16 @@ class PerfSession:
             DeploymentError: it did not start.
             SettingError: there is no model, both a pattern and a target, or another wire than this version serves.
         """
-        if isinstance(pattern, list | tuple):
-            raise SettingError(f"perf_deploy({pattern!r}), expected one pattern; start one deployment after the other")
-        if isinstance(wire, list | tuple):
-            raise SettingError(f"perf_deploy(wire={wire!r}), expected one wire; start one deployment after the other")
         given = {"pattern": pattern, "wire": wire, "request": request}
+        for name, value in (("pattern", pattern), ("wire", wire)):
+            if isinstance(value, list | tuple):
+                raise SettingError(
+                    f"perf_deploy({name}={value!r}), expected one {name}; start one deployment after the other"
+                )
         settings = read_settings(given, self._options, self._ini)
-        service = None if target is None else _target_of(target, "perf_deploy(target=...)")
-        inputs = None if payload is None or target is not None else read_payload(payload, settings.wire)
-        startup = Startup(
-            timeout_ns=settings.startup_timeout_ns,
-            payload=inputs,
-            directory=self._directory,
-            wire=settings.wire,
-            root=self._config.rootpath,
-            builder=_builder_of(settings.request, service, "perf_deploy"),
-        )
-        if service is None:
-            deployment = launch(self._recipe(item, settings.pattern, model, "perf_deploy"), startup)
-        elif pattern is None:
-            deployment = deploy_target(service, startup)
-        else:
+        if pattern is not None and target is not None:
             raise SettingError(f"perf_deploy({pattern}, target={target}), expected one of them")
+        deployment = self._assembly.deployment(item, settings, model, payload, target)
         try:
             yield deployment
         finally:
@@ -353,67 +332,13 @@ class PerfSession:
 
     # --- pieces --------------------------------------------------------------------------------------------------
 
-    def _subject(
-        self, item: pytest.Item, settings: Settings, model: object, payload: object, target: object
-    ) -> Subject:
-        """What one test measures."""
-        model = model if settings.model is None else settings.model
-        payload = payload if settings.payload is None else settings.payload
-        if payload is None:
-            raise SettingError(
-                f"{item.nodeid} asks for perf but there are no inputs; define a fixture perf_payload that returns "
-                "a list of inputs, or give payload= to the marker"
-            )
-        service = None if target is None else _target_of(target, "perf_target")
-        builder = _builder_of(settings.request, service, "perf")
-        inputs = read_payload(payload, settings.wire, "" if service is None else service.path, builder)
-        startup = Startup(
-            timeout_ns=settings.startup_timeout_ns,
-            payload=inputs,
-            directory=self._directory,
-            trees=self._trees,
-            wire=settings.wire,
-            root=self._config.rootpath,
-            builder=builder,
-        )
-        plan = LoadPlan(
-            payload=inputs,
-            schedule=settings.schedule,
-            duration_ns=settings.duration_ns,
-            warmup_ns=settings.warmup_ns,
-            timeout_ns=settings.timeout_ns,
-            check=settings.check,
-            generators=settings.generators,
-        )
+    def _pair(self, first: Side, second: Side) -> Pairing:
+        return Pairing(first, second, self._generator, self._live.show)
 
-        def pair(first: Side, second: Side) -> Pairing:
-            return Pairing(first, second, self._generator, self._live.show)
-
-        setup = Setup(
-            str(settings.pattern), str(settings.schedule), str(settings.wire), inputs.digest, model_version(model)
-        )
-        if service is not None:
-            if settings.pattern != Single():
-                raise SettingError(
-                    f"perf(pattern={settings.pattern}) beside perf_target {service}, expected one of them: a pattern "
-                    "is how perf_model is served"
-                )
-            setup = replace(setup, pattern=str(service), model="")
-            return Subject(setup, lambda: deploy_target(service, startup), plan, pair)
-
-        def under(pattern: Pattern) -> Callable[[], Deployment]:
-            recipe = self._recipe(item, pattern, model, "perf")
-            return lambda: launch(recipe, startup)
-
+    def _searches(self, item: pytest.Item) -> tuple[str | None, ...]:
+        """The searches for NMRT that a ranking needs of this test, which has rivals or is not ranked."""
         has_rivals = self._groups[group_of(item.nodeid, _listed(item))] > 1
-        searches = self._run.rank.searches if self._run.rank is not None and has_rivals else ()
-        return Subject(setup, under(settings.pattern), plan, pair, under, searches)
-
-    def _recipe(self, item: pytest.Item, pattern: Pattern, model: object, fixture: str) -> Recipe:
-        try:
-            return recipe_of(pattern, model, self._by_value(item))
-        except SettingError as error:
-            raise SettingError(f"{item.nodeid} asks for {fixture}, but {error}") from error
+        return self._run.rank.searches if self._run.rank is not None and has_rivals else ()
 
     def _lay_out(self, ref: str) -> Worktree:
         """The files of the revision to compare with, until the session ends."""
@@ -424,32 +349,6 @@ class PerfSession:
         self._output.lines.append(f"compared with {revision.name}, {revision.short} {revision.subject}")
         self._output.lines += [f"note: {note}" for note in worktree.notes]
         return worktree
-
-    def _by_value(self, item: pytest.Item) -> list[ModuleType]:
-        """The modules that no other process can import by name: the test's own file, and conftest files."""
-        plugins = [plugin for plugin in self._config.pluginmanager.get_plugins() if isinstance(plugin, ModuleType)]
-        conftests = [plugin for plugin in plugins if Path(plugin.__file__ or "").name == "conftest.py"]
-        module = item.getparent(pytest.Module)
-        return [*conftests, *([module.obj] if module is not None else [])]
-
-
-def _target_of(given: object, where: str) -> Target:
-    if not isinstance(given, Url | App | Command):
-        raise SettingError(
-            f"{where} is {given!r}, expected App('package.module:app'), Command('serve --port {{port}}') or "
-            "Url('http://127.0.0.1:8000/predict')"
-        )
-    return given
-
-
-def _builder_of(request: Callable[[Any], object] | None, service: Target | None, where: str) -> RequestBuilder | None:
-    if request is None:
-        return None
-    if service is None:
-        raise SettingError(
-            f"{where}(request=...) without a target, expected one whose requests it makes; see perf_target"
-        )
-    return RequestBuilder(request, service.path)
 
 
 def _variable(item: pytest.Item) -> str | None:

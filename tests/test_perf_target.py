@@ -134,8 +134,10 @@ class TestModel:
         ({{"target": "service:app"}}, "perf_deploy\\\\(target=...\\\\) is 'service:app', expected App"),
         ({{"target": APP, "pattern": Single()}}, "expected one of them"),
         ({{"request": lambda value: value}}, "perf_deploy\\\\(request=...\\\\) without a target"),
+        ({{"pattern": [Single()]}}, "expected one pattern; start one deployment after the other"),
+        ({{"wire": ["rest+json"]}}, "expected one wire; start one deployment after the other"),
     ],
-    ids=["no target", "pattern too", "request alone"],
+    ids=["no target", "pattern too", "request alone", "patterns", "wires"],
 )
 def test_refused(perf_deploy, arguments, expected):
     with pytest.raises(SettingError, match=expected), perf_deploy(**arguments):
@@ -184,7 +186,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, distribution: tuple[str, ...])
 
 
 def test_a_service_is_measured_checked_and_asked_in_every_way(run: Run) -> None:
-    assert run.outcomes == {"passed": 11, "failed": 3}
+    assert run.outcomes == {"passed": 13, "failed": 3}
     assert run.table == {
         "test_measured": "pass",
         "test_nmrt": "pass",

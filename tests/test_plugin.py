@@ -25,7 +25,7 @@ WRONG_MARKERS = {
     "an impossible value": ("pattern='replicated(replicas=1)'", ["perf(pattern=...): Replicated(replicas=1)"]),
     "no pattern in the list": ("pattern=[Single(), 3]", ["perf(pattern=...) is 3", "expected a pattern"]),
     "an empty list": ("pattern=[]", ["perf(pattern=...) is empty", "write [Single()]"]),
-    "one pattern twice": ("pattern=[Single(), Single()]", ["Single() twice"]),
+    "one pattern twice": ("pattern=[Single(), Single()]", ["'single' twice"]),
     "no callers": ("concurrency=0", ["concurrency is 0", "1 to 4096"]),
     "half a caller": ("concurrency=1.5", ["concurrency is 1.5", "whole number"]),
     "too many callers": ("concurrency=5000", ["concurrency is 5000", "1 to 4096"]),

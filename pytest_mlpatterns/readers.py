@@ -1,0 +1,168 @@
+"""How single values are read, wherever they were given: each reader takes a value and the words that say where from.
+
+What cannot be read is a :class:`SettingError` that names that place, what was found and what is expected.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.errors import SettingError, UnitError
+from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, Schedule
+from pytest_mlpatterns.patterns import Pattern
+from pytest_mlpatterns.patterns.names import parse_pattern
+from pytest_mlpatterns.units import parse_duration
+from pytest_mlpatterns.wire import Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from enum import StrEnum
+
+__all__ = [
+    "LOAD_ARGUMENTS",
+    "as_given",
+    "function_like",
+    "one_of",
+    "read_choice",
+    "read_duration",
+    "read_flag",
+    "read_pattern",
+    "read_positive",
+    "read_schedule",
+    "read_warmup",
+    "read_wire",
+    "whole_number",
+]
+
+LOAD_ARGUMENTS = ("concurrency", "rate_rps", "load")
+"""Marker arguments that make one choice together: the load."""
+_MIN_DURATION_NS = 100_000_000
+
+
+def read_choice(kind: type[StrEnum], value: object, source: str) -> Any:
+    """A member of a closed choice.
+
+    Raises:
+        SettingError: not one of its values; the message lists them.
+    """
+    try:
+        return kind(str(value))
+    except ValueError:
+        raise SettingError(f"{source} is {value!r}, expected one of {', '.join(kind)}") from None
+
+
+def read_flag(value: object, source: str) -> bool:
+    """True or false, of the words that ini files use; silence is false."""
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "none": False, "": False}
+    try:
+        return known[str(value).strip().lower()]
+    except KeyError:
+        raise SettingError(f"{source} is {value!r}, expected true or false") from None
+
+
+def read_schedule(marker: Mapping[str, Any]) -> Schedule:
+    """The load of a marker: closed, with one request in flight, where it names none."""
+    given = [name for name in LOAD_ARGUMENTS if marker.get(name) is not None]
+    if len(given) > 1:
+        raise SettingError(f"perf({'=..., '.join(given)}=...) names two loads, expected one of them; leave one out")
+    if given == ["load"]:
+        load = marker["load"]
+        if not isinstance(load, Schedule):
+            raise SettingError(
+                f"perf(load=...) is {load!r}, expected a schedule; write ClosedLoop(16), ConstantRate(200), "
+                "PoissonRate(200), Stages([('10s', 100)]) or Trace('arrivals.csv')"
+            )
+        return load
+    if given == ["rate_rps"]:
+        return ConstantRate(marker["rate_rps"])
+    return ClosedLoop(1 if marker.get("concurrency") is None else marker["concurrency"])
+
+
+def read_pattern(value: object, source: str) -> Pattern:
+    """A pattern, or one by its name.
+
+    Raises:
+        SettingError: something else, or an unknown name.
+    """
+    if isinstance(value, str):
+        return parse_pattern(value, source)
+    if isinstance(value, type) and issubclass(value, Pattern):
+        raise SettingError(f"{source} is the class {value.__name__}, expected a value; write {value.__name__}()")
+    if not isinstance(value, Pattern):
+        raise SettingError(
+            f'{source} is {value!r}, expected a pattern; write Single(), Cached() | Batched(), or "cached|batched"'
+        )
+    return value
+
+
+def read_duration(value: object, source: str) -> int:
+    """A measured window, in nanoseconds; long enough to see anything."""
+    nanoseconds = parse_duration(value, name=source)
+    if nanoseconds < _MIN_DURATION_NS:
+        raise SettingError(f"{source} is {value!r}, expected at least 100ms, or there is nothing to see")
+    return nanoseconds
+
+
+def read_positive(value: object, source: str) -> int:
+    """A time limit, in nanoseconds; not zero."""
+    nanoseconds = parse_duration(value, name=source)
+    if not nanoseconds:
+        raise SettingError(f"{source} is {value!r}, expected more than no time; write 10s")
+    return nanoseconds
+
+
+def read_warmup(value: object, source: str) -> int | None:
+    """A time, in nanoseconds, or None for ``"auto"``."""
+    if value == "auto":
+        return None
+    try:
+        return parse_duration(value, name=source)
+    except UnitError as error:
+        raise UnitError(f'{error}, or "auto"') from None
+
+
+def whole_number(most: int, what: str) -> Callable[[object, str], int]:
+    """A reader of whole numbers from 1 to ``most``; ``what`` is what they count."""
+
+    def read(value: object, source: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise SettingError(f"{source} is {value!r}, expected a whole number of {what} from 1 to {most}")
+        return value
+
+    return read
+
+
+def read_wire(value: object, source: str) -> Wire:
+    """A wire, or one by its name, whose packages are installed."""
+    wire = Wire.parse(value, source) if isinstance(value, str) else value
+    if not isinstance(wire, Wire):
+        raise SettingError(f"{source} is {value!r}, expected a wire; write 'rest+json' or Wire('rest', 'json')")
+    wire.check_installed(source)
+    return wire
+
+
+def function_like(example: str) -> Callable[[object, str], object]:
+    """A reader of functions; None stays None. ``example`` is one, for the message."""
+
+    def read(value: object, source: str) -> object:
+        if value is not None and not callable(value):
+            raise SettingError(f"{source} is {value!r}, expected a function; write {example}")
+        return value
+
+    return read
+
+
+def one_of(*allowed: str) -> Callable[[object, str], str]:
+    """A reader of one of a few words."""
+
+    def read(value: object, source: str) -> str:
+        if value not in allowed:
+            raise SettingError(f"{source} is {value!r}, this version serves {', '.join(map(repr, allowed))}")
+        return str(value)
+
+    return read
+
+
+def as_given(value: object, _source: str) -> object:
+    """Anything: it is read where more is known."""
+    return value
