@@ -57,10 +57,10 @@ def min_samples(percentile: float, confidence: float = 0.99) -> int:
     p99, 90 for p95, 44 for p90 at 99 %.
 
     Raises:
-        ValueError: the percentile is not between 0 and 100.
+        ValueError: the percentile is below 1, as a quantile would be, or not below 100.
     """
-    if not 0 < percentile < 100:
-        raise ValueError(f"percentile is {percentile!r}, expected more than 0 and less than 100; write 99")
+    if not 1 <= percentile < 100:
+        raise ValueError(f"percentile is {percentile!r}, expected at least 1 and less than 100; write 99 for p99")
     return math.ceil(math.log(1 - confidence) / math.log(percentile / 100) - 1e-9)
 
 

@@ -525,7 +525,7 @@ def test_coroutine_functions_and_what_says_so_are_called_on_the_loop(inner: Any,
         (tuple, 1),
         (np.array, 1),
         (lambda outputs: dict.fromkeys(outputs).keys(), 1),
-        (dict.fromkeys, 5),  # which cannot be divided, so that its requests are asked one by one
+        (deque, 5),  # which cannot be divided, so that its requests are asked one by one
     ],
 )
 def test_whatever_has_a_length_is_handed_out_in_parts(shape: Any, calls: int) -> None:

@@ -212,3 +212,12 @@ def test_what_is_no_objective_is_refused_with_an_example(text: object) -> None:
         parse_objective(text)
     assert "slo" in str(caught.value)
     assert "write" in str(caught.value)
+
+
+def test_an_objective_of_a_quantile_is_refused() -> None:
+    with pytest.raises(SettingError) as caught:
+        parse_objective("p0.95<50ms")
+    assert str(caught.value) == (
+        "slo is 'p0.95<50ms', expected a percentile of at least 1 and less than 100, and a time; "
+        'write "p95<50ms" or "rtm<20ms"'
+    )

@@ -6,6 +6,7 @@ import threading
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -177,8 +178,19 @@ class TestLevels:
         assert tally.snapshot().counters["accepted"] == sum(tally.snapshot().spreads["wait_ns"].values())
 
 
+class Frame:
+    """As libraries of data frames have them: as long as its rows, and gone through by the names of its columns."""
+
+    columns = ("a", "b")
+
+    def __len__(self) -> int:
+        return 2
+
+
 class TestMatching:
-    @pytest.mark.parametrize("outputs", [[1, 2], (1, 2), "ab", {1: 1, 2: 2}])
+    @pytest.mark.parametrize(
+        "outputs", [[1, 2], (1, 2), {1: 1, 2: 2}.keys(), np.zeros((2, 3)), [{"a": 1}, {"a": 2}], ["a", "b"]]
+    )
     def test_as_many_outputs_as_inputs_are_taken_as_they_are(self, outputs: Any) -> None:
         assert matched(outputs, 2, "the model") is outputs
 
@@ -189,6 +201,19 @@ class TestMatching:
             ([1, 2, 3], "the model returned 3 outputs for 2 inputs; it must return one for each"),
             (None, "the model returned NoneType, which has no length; it must return a list of outputs"),
             (iter([1, 2]), "the model returned list_iterator, which has no length; it must return a list of outputs"),
+            (
+                {"label": 1, "score": 2},
+                "the model returned dict for 2 inputs, expected a list with one output for each; return [{...}, ...]",
+            ),
+            ({}, "the model returned dict for 2 inputs, expected a list with one output for each; return [{...}, ...]"),
+            ({1, 2}, "the model returned set for 2 inputs, expected a list with one output for each; return [...]"),
+            ("ab", "the model returned str for 2 inputs, expected a list with one output for each; return [...]"),
+            (b"ab", "the model returned bytes for 2 inputs, expected a list with one output for each; return [...]"),
+            (
+                Frame(),
+                "the model returned Frame for 2 inputs, expected a list with one output for each; "
+                "return frame.to_dict('records') or frame.to_numpy()",
+            ),
         ],
     )
     def test_anything_else_is_an_error_of_the_model(self, outputs: Any, said: str) -> None:

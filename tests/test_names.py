@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from test_patterns import COMPOSED, ONE
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single
 from pytest_mlpatterns.patterns.names import parse_pattern, split_outside_brackets
+from pytest_mlpatterns.units import parse_duration
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.patterns import Pattern
@@ -66,7 +68,15 @@ def test_a_pattern_may_be_written_as_a_name_or_as_a_call(text: str, pattern: Pat
         ("Pipeline", "names 'Pipeline', which needs code; write the value: Pipeline(...)"),
         ("cached | ensemble(models=[a,b])", "names 'ensemble(models=[a,b])', which needs code; write the value: Ensem"),
         ("cached(size=3)", "gives 'size=3' to cached, allowed are: max_entries=, ttl=, store="),
-        ("batched(8)", "gives '8' to batched, allowed are: max_batch_size=, max_wait="),
+        (
+            "Replicated( 3 )",
+            "gives '3' to replicated, allowed are: replicas=, balance=; write replicated(replicas=3)",
+        ),
+        (
+            "replicated(replicas=3,shared-socket)",
+            "gives 'shared-socket' to replicated, allowed are: replicas=, balance=; "
+            "write replicated(balance=shared-socket)",
+        ),
         ("single(1)", "gives '1' to single, allowed are: none"),
         ("microservice(__class__=1)", "gives '__class__=1' to microservice, allowed are: replicas="),
     ],
@@ -75,6 +85,21 @@ def test_what_cannot_be_read_is_named_with_what_could(text: str, message: str) -
     with pytest.raises(SettingError) as caught:
         parse_pattern(text, "--perf-patterns")
     assert str(caught.value).startswith(f"--perf-patterns {message}")
+
+
+def test_an_argument_of_another_name_is_not_taken_for_one_without() -> None:
+    with pytest.raises(SettingError) as caught:
+        parse_pattern("cached(size=3)", "here")
+    assert str(caught.value) == "here gives 'size=3' to cached, allowed are: max_entries=, ttl=, store="
+
+
+@PROPERTY
+@given(st.timedeltas(min_value=timedelta(milliseconds=1), max_value=timedelta(days=100)))
+def test_a_time_in_a_name_is_read_as_that_time(time: timedelta) -> None:
+    for pattern, name in ((Batched(max_wait=time), "max_wait"), (Cached(ttl=time), "ttl")):  # type: ignore[arg-type]
+        read = parse_pattern(str(pattern), "here")
+        assert str(read) == str(pattern)
+        assert parse_duration(getattr(read, name)) == parse_duration(time)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import FrozenInstanceError
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,6 +101,11 @@ class TestValues:
             (Cached(store="redis://me:secret@host:1/2"), "cached(store=redis://host:1/2)"),
             (Batched(8), "batched(max_batch_size=8)"),
             (Batched(max_wait="adaptive"), "batched(max_wait=adaptive)"),
+            (Batched(max_wait=timedelta(milliseconds=5)), "batched"),  # type: ignore[arg-type]
+            (Batched(max_wait=timedelta(milliseconds=50)), "batched(max_wait=50ms)"),  # type: ignore[arg-type]
+            (Batched(max_wait=timedelta(microseconds=1500)), "batched(max_wait=1500us)"),  # type: ignore[arg-type]
+            (Batched(max_wait=timedelta(0)), "batched(max_wait=0s)"),  # type: ignore[arg-type]
+            (Cached(ttl=timedelta(minutes=1.5)), "cached(ttl=90s)"),  # type: ignore[arg-type]
             (Queued(), "queued"),
             (Queued(workers=2, wait=False), "queued(workers=2,wait=False)"),
             (Queued(broker="redis://:secret@host"), "queued(broker=redis://host)"),
@@ -186,10 +193,29 @@ class TestComposing:
     def test_one_pattern_is_the_only_part_of_itself(self) -> None:
         assert Cached().parts == (Cached(),)
 
-    @pytest.mark.parametrize("other", [1, "batched", None, Cached])
+    @pytest.mark.parametrize("other", [1, 1.5, None, [], {}, int, len])
     def test_only_patterns_can_be_composed(self, other: Any) -> None:
         with pytest.raises(TypeError, match="unsupported operand"):
             Cached() | other
+        with pytest.raises(TypeError, match="unsupported operand"):
+            other | Cached()
+
+    @pytest.mark.parametrize(("other", "printed"), [("batched", "'batched'"), (Batched, "Batched")])
+    def test_the_name_or_the_class_of_a_pattern_is_none_yet(self, other: Any, printed: str) -> None:
+        mend = "expected patterns on both sides; write Cached() | Batched()"
+        with pytest.raises(SettingError) as caught:
+            Cached(5) | other
+        assert str(caught.value) == f"cached(max_entries=5) | {printed}, {mend}"
+        with pytest.raises(SettingError) as caught:
+            other | Cached(5)
+        assert str(caught.value) == f"{printed} | cached(max_entries=5), {mend}"
+
+    def test_what_composes_itself_with_anything_does_so_with_patterns(self) -> None:
+        class Anything:
+            def __ror__(self, other: object) -> object:
+                return other
+
+        assert Cached() | Anything() == Cached()
 
     def test_parts_print_and_repeat_as_they_are_written(self) -> None:
         pattern = Cached(ttl="30s") | Replicated(3)
@@ -429,6 +455,13 @@ class TestRefusals:
     @pytest.mark.parametrize("good", [1, 7_000])
     def test_a_number_within_its_bounds_is_taken(self, good: int) -> None:
         whole(Cached(good), "max_entries", 1, 7_000)
+
+    @pytest.mark.parametrize("kind", [np.int64, np.uint8])
+    def test_a_number_of_numpy_is_kept_as_a_plain_one(self, kind: Any) -> None:
+        pattern = Replicated(kind(4))
+        assert type(pattern.replicas) is int
+        assert (pattern, str(pattern)) == (Replicated(4), "replicated(replicas=4)")
+        assert str(Cached() | Batched(kind(8))) == "cached|batched(max_batch_size=8)"
 
     @pytest.mark.parametrize("bad", [1, 7_001])
     def test_a_number_beyond_its_bounds_is_named_with_them(self, bad: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import timedelta
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,6 +91,15 @@ def test_a_schedule_is_a_value(one: object, same: object, other: object) -> None
         (lambda: Stages([("1s", 0)]), "Stages([('1s', 0)]) never sends anything", "some time above level 0"),
         (lambda: Stages([("0s", 5)]), "Stages([('0s', 5)]) never sends anything", "some time above level 0"),
         (lambda: Stages([("1s", 0), ("0s", 5)]), "Stages([('1s', 0), ('0s', 5)]) never sends", "above level 0"),
+        (lambda: Stages([("1s", np.False_)]), f"Stages level (rate_rps) is {np.False_!r}", "requests per second"),
+        (
+            lambda: ClosedLoop(np.float64(2)),
+            f"concurrency is {np.float64(2)!r}",
+            "a whole number of requests in flight",
+        ),
+        (lambda: ClosedLoop(np.int64(0)), "concurrency is 0", "1 to 4096 requests in flight"),
+        (lambda: Trace(3), "Trace(3), expected a file of timestamps", "write Trace('arrivals.csv')"),
+        (lambda: Trace(None), "Trace(None), expected a file of timestamps", "write Trace('arrivals.csv')"),
     ],
 )
 def test_an_impossible_schedule_is_named_with_what_is_possible(make: Any, found: str, expected: str) -> None:
@@ -99,6 +109,24 @@ def test_an_impossible_schedule_is_named_with_what_is_possible(make: Any, found:
     assert message.startswith(found)
     assert expected in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("schedule", "plain"),
+    [
+        (ClosedLoop(np.int64(4)), "ClosedLoop(concurrency=4, think_time='0s')"),  # type: ignore[arg-type]
+        (ConstantRate(np.int64(3)), "ConstantRate(rate_rps=3)"),  # type: ignore[arg-type]
+        (ConstantRate(np.float32(0.5)), "ConstantRate(rate_rps=0.5)"),  # type: ignore[arg-type]
+        (ConstantRate(Fraction(1, 4)), "ConstantRate(rate_rps=0.25)"),  # type: ignore[arg-type]
+        (PoissonRate(np.float64(2.5), seed=np.uint8(7)), "PoissonRate(rate_rps=2.5, seed=7)"),  # type: ignore[arg-type]
+        (
+            Stages([("1s", np.int64(4)), ("1s", np.int64(0))], "concurrency", np.float64(0)),  # type: ignore[arg-type,list-item]
+            "Stages(stages=(('1s', 4), ('1s', 0)), of='concurrency', start=0)",
+        ),
+    ],
+)
+def test_numbers_of_other_kinds_are_kept_as_plain_ones(schedule: object, plain: str) -> None:
+    assert repr(schedule) == plain
 
 
 def test_a_closed_loop_has_the_same_callers_at_any_time() -> None:
@@ -205,6 +233,8 @@ def test_arrivals_are_the_same_at_every_call() -> None:
         ("a.jsonl", '{"at": 10.5}\n{"at": "10"}\n{"at": 12}\n', "at"),
         ("a.csv", "path,timestamp\n/a,10.5\n/b,10\n/c,12\n", "timestamp"),
         ("A.CSV", "at\n10.5\n10\n12\n", "at"),
+        ("a.jsonl", '{"timestamp": 10.5, "x": "\u2028"}\r\n10\r\n12\r\n', "timestamp"),
+        ("a.csv", "path,timestamp\n/\u2028\x85a,10.5\n/b,10\n/c,12\n", "timestamp"),
     ],
 )
 def test_a_trace_replays_its_timestamps_from_the_earliest_on(tmp_path: Path, name: str, text: str, column: str) -> None:
@@ -223,6 +253,7 @@ def test_a_trace_can_be_replayed_faster(tmp_path: Path) -> None:
     assert list(fast.arrivals()) == [0, S // 2, 2 * S]
     assert str(fast) == "trace(a.jsonl, 3 in 2.00 s, speed=2)"
     assert fast != Trace(path)
+    assert type(Trace(path, speed=np.int64(2)).speed) is int  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

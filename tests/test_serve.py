@@ -20,10 +20,10 @@ from services.deploy import deployed
 from services.models import Factor
 from services.processes import our_children, survivors
 
-from pytest_mlpatterns import DeploymentError, ModelLoadError, Replicated, SettingError
+from pytest_mlpatterns import DeploymentError, ModelLoadError, Replicated, SettingError, Single
 from pytest_mlpatterns.load.job import Balance
 from pytest_mlpatterns.serve.app import Answering, ModelApp
-from pytest_mlpatterns.serve.model import pack
+from pytest_mlpatterns.serve.model import pack, recipe_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -52,6 +52,16 @@ async def double_later(batch: list[Any]) -> list[Any]:
 class LaterDouble:
     async def __call__(self, batch: list[Any]) -> list[Any]:
         return await double_later(batch)
+
+
+class OnlyPredicts:
+    """As estimators of scikit-learn are."""
+
+    def predict(self, batch: list[Any]) -> list[Any]:
+        return double(batch)
+
+
+ONLY_PREDICTS = OnlyPredicts()
 
 
 def fail(batch: list[Any]) -> list[Any]:
@@ -203,8 +213,37 @@ class TestPacking:
 
     @pytest.mark.parametrize("model", [None, 3, [double]])
     def test_what_cannot_be_called_is_refused(self, model: object) -> None:
-        with pytest.raises(SettingError, match=type(model).__name__):
+        with pytest.raises(SettingError, match=type(model).__name__) as caught:
             pack(model)
+        assert "predict" not in str(caught.value)
+
+    def test_a_model_that_has_predict_is_told_what_to_return(self) -> None:
+        with pytest.raises(SettingError) as caught:
+            pack(OnlyPredicts())
+        assert str(caught.value) == (
+            "perf_model is OnlyPredicts, expected a callable that takes a list of inputs, a class of such, or an "
+            'import string "package.module:attribute"; return model.predict'
+        )
+        assert pack(OnlyPredicts().predict).load()([1]) == [2]
+
+    def test_a_model_that_has_predict_where_it_is_loaded_is_told_what_to_write(self) -> None:
+        said = "is OnlyPredicts, which cannot be called with a batch; "
+        with pytest.raises(TypeError) as caught:
+            pack(OnlyPredicts).load()
+        assert str(caught.value) == f"OnlyPredicts {said}give it a __call__ that returns self.predict(batch)"
+        with pytest.raises(TypeError) as caught:
+            pack(f"{__name__}:ONLY_PREDICTS").load()
+        assert str(caught.value) == f"{__name__}:ONLY_PREDICTS {said}write {__name__}:ONLY_PREDICTS.predict"
+        assert pack(f"{__name__}:ONLY_PREDICTS.predict").load()([1]) == [2]
+
+    def test_where_there_is_no_model_both_fixtures_are_named(self) -> None:
+        with pytest.raises(SettingError) as caught:
+            recipe_of(Single(), None)
+        assert str(caught.value) == (
+            "there is no model; define a fixture perf_model that returns a callable, a class or "
+            '"package.module:attribute", or give model=; for a service that exists already, define a fixture '
+            "perf_target"
+        )
 
     def test_what_cannot_leave_the_process_is_refused_with_the_reason_and_the_mend(self) -> None:
         lock = threading.Lock()

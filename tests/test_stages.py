@@ -157,6 +157,32 @@ def test_a_stage_that_does_not_return_one_output_for_each_input_is_named(
     run(scenario())
 
 
+class Frame(dict[str, list[int]]):
+    """As long as it has rows, and gone through by its columns, as a data frame is."""
+
+    columns = ("value",)
+
+    def __len__(self) -> int:
+        return len(self["value"])
+
+
+def test_a_stage_may_hand_a_frame_to_the_next_but_the_last_returns_outputs() -> None:
+    def framed(inputs: list[int]) -> Frame:
+        return Frame(value=inputs)
+
+    def unframed(frame: Frame) -> list[int]:
+        return frame["value"]
+
+    async def scenario() -> None:
+        layer, _ = staging(framed, unframed)
+        assert await answered(layer, [1, 2]) == [1, 2]
+        layer, _ = staging(framed)
+        with pytest.raises(RequestError, match=r"stage 0 .* returned Frame for 2 inputs, expected a list with one"):
+            await answered(layer, [1, 2])
+
+    run(scenario())
+
+
 def fails(_: Sequence[int]) -> list[int]:
     raise ZeroDivisionError("of the user's")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from pytest_mlpatterns import Prometheus
@@ -108,6 +109,12 @@ def test_an_impossible_process_is_refused(pid: Any) -> None:
     with pytest.raises(SettingError) as caught:
         Url("http://127.0.0.1", pid=pid)
     assert str(caught.value) == f"Url(pid={pid!r}), expected the number of a running process"
+
+
+def test_numbers_of_numpy_are_kept_as_plain_ones() -> None:
+    app, url = App("pkg.main:app", workers=np.int64(2)), Url("http://127.0.0.1", pid=np.int32(12))  # type: ignore[arg-type]
+    assert (type(app.workers), type(url.pid)) == (int, int)
+    assert str(app) == "App('pkg.main:app', workers=2)"
 
 
 def test_a_target_is_a_value() -> None:

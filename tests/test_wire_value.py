@@ -81,6 +81,31 @@ def test_a_wire_whose_package_is_missing_is_refused_with_what_installs_it(monkey
     )
 
 
+@pytest.mark.parametrize("missing", ["grpc", "hpack", "google.protobuf"])
+def test_grpc_needs_three_packages_of_which_the_missing_one_is_named(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    Wire.parse("grpc").check_installed("perf(wire=...)")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else name)
+    with pytest.raises(SettingError) as caught:
+        Wire.parse("grpc").check_installed("perf(wire=...)")
+    assert str(caught.value) == (
+        f"perf(wire=...) is 'grpc', which needs the package {missing}, which is not installed; install it: "
+        "pip install 'pytest-mlpatterns[grpc]'"
+    )
+
+
+def test_a_package_is_missing_where_the_one_around_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_spec(name: str) -> str:
+        if name == "google.protobuf":
+            raise ModuleNotFoundError("No module named 'google'")
+        return name
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    with pytest.raises(SettingError, match=r"needs the package google\.protobuf, which is not installed"):
+        Wire.parse("grpc").check_installed("perf(wire=...)")
+
+
 def test_a_body_is_its_pieces_joined() -> None:
     body = Body((b"ab", memoryview(b"cd")), ())
     assert (body.size, body.joined()) == (4, b"abcd")

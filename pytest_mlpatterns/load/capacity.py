@@ -72,8 +72,11 @@ def parse_objective(text: object) -> Objective:
     """
     match = re.fullmatch(r"\s*(?:(rtm)|p(\d+(?:\.\d+)?))\s*<\s*(\S.*)", text) if isinstance(text, str) else None
     percentile = 0.0 if match is None else 50.0 if match[1] else float(match[2])
-    if match is None or not 0 < percentile < 100:
-        raise SettingError(f'slo is {text!r}, expected a percentile and a time; write "p95<50ms" or "rtm<20ms"')
+    if match is None or not 1 <= percentile < 100:
+        raise SettingError(
+            f"slo is {text!r}, expected a percentile of at least 1 and less than 100, and a time; "
+            'write "p95<50ms" or "rtm<20ms"'
+        )
     return Objective(percentile, parse_duration(match[3].strip(), name=f"slo {text!r}"))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,9 +67,10 @@ class Zipf:
 
     def __post_init__(self) -> None:
         _check_seed(self)
-        number = isinstance(self.exponent, int | float) and not isinstance(self.exponent, bool)
-        if not number or not 0 <= self.exponent < math.inf:
-            raise SettingError(f"Zipf(exponent={self.exponent!r}), expected a number that is not negative; write 1.1")
+        exponent: object = self.exponent
+        if isinstance(exponent, bool) or not isinstance(exponent, Real) or not 0 <= float(exponent) < math.inf:
+            raise SettingError(f"Zipf(exponent={exponent!r}), expected a number that is not negative; write 1.1")
+        object.__setattr__(self, "exponent", float(exponent))
 
     def __str__(self) -> str:
         return f"zipf(exponent={self.exponent:g}, seed={self.seed})"
@@ -88,5 +90,7 @@ def zipf_probabilities(count: int, exponent: float) -> NDArray[np.float64]:
 
 
 def _check_seed(draw: Uniform | Zipf) -> None:
-    if isinstance(draw.seed, bool) or not isinstance(draw.seed, int) or draw.seed < 0:
-        raise SettingError(f"{type(draw).__name__}(seed={draw.seed!r}), expected a whole number that is not negative")
+    seed: object = draw.seed
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise SettingError(f"{type(draw).__name__}(seed={seed!r}), expected a whole number that is not negative")
+    object.__setattr__(draw, "seed", int(seed))

@@ -91,15 +91,17 @@ def read_payload(
     """Turn what ``perf_payload`` or ``payload=`` gave into bodies of requests, one input each.
 
     Args:
-        given: a non-empty iterable of inputs (Python values, or numpy arrays and scalars) or of ``httpx.Request``; a
-            function that yields them, of which the first 10,000 are taken; a path of a file with one JSON value a line;
-            or one of these in :class:`Uniform` or :class:`Zipf`, to draw from it at random instead of in turn.
+        given: a non-empty list, array or other collection of inputs (Python values, or numpy arrays and scalars) or of
+            ``httpx.Request``; a function that yields them, of which the first 10,000 are taken; a path of a file with
+            one JSON value a line; or one of these in :class:`Uniform` or :class:`Zipf`, to draw from it at random
+            instead of in turn.
         wire: how inputs are encoded.
         path: where they are sent to; empty for our own servers.
         builder: makes a request of each input instead of the wire.
 
     Raises:
-        SettingError: empty, not iterable, an input that the wire cannot hold, both kinds mixed, or over 256 MiB.
+        SettingError: empty, nothing that can be gone through again and again, an input that the wire cannot hold, both
+            kinds mixed, or over 256 MiB.
     """
     draw, given = (given, given.inputs) if isinstance(given, Uniform | Zipf) else (None, given)
     inputs = _inputs_of(given)
@@ -164,22 +166,27 @@ def _inputs_of(given: object) -> tuple[Any, ...]:
         return tuple(_read_lines(given))
     if callable(given) and not isinstance(given, type):
         produced = given()
-        if isinstance(produced, Iterable) and not isinstance(produced, str | bytes | Mapping):
-            return tuple(itertools.islice(produced, MAX_PRODUCED))
-        raise SettingError(
-            f"perf_payload is a function that returns {type(produced).__name__}, expected one that yields inputs"
-        )
+        found = f"perf_payload is a function that returns {type(produced).__name__}"
+        return tuple(itertools.islice(_gone_through(produced, found, "one that yields inputs"), MAX_PRODUCED))
+    found = f"perf_payload is {type(given).__name__}"
+    if isinstance(given, Iterator):
+        raise SettingError(f"{found}, which the first test would use up; return a list, or the function that yields")
+    expected = "a list of inputs, one for each request; wrap a single input in a list, a file name in pathlib.Path"
+    return tuple(_gone_through(given, found, expected))
+
+
+def _gone_through(given: object, found: str, expected: str) -> Iterable[Any]:
+    """What yields inputs, if it does; a data frame yields the names of its columns."""
+    if hasattr(given, "columns"):
+        raise SettingError(f"{found}, expected its rows; return frame.to_dict('records') or frame.values.tolist()")
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
-        raise SettingError(
-            f"perf_payload is {type(given).__name__}, expected a list of inputs, one for each request; "
-            "wrap a single input in a list, a file name in pathlib.Path"
-        )
-    return tuple(given)
+        raise SettingError(f"{found}, expected {expected}")
+    return given
 
 
 def _read_lines(path: Path) -> Iterator[Any]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # text in JSON may hold what else ends lines
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"perf_payload {path} cannot be read: {error}") from None
     for number, line in enumerate(lines, start=1):

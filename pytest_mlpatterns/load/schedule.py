@@ -14,6 +14,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
@@ -83,7 +84,7 @@ class ClosedLoop:
     length_ns: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        _check_concurrency(self.concurrency, "concurrency")
+        object.__setattr__(self, "concurrency", _concurrency(self.concurrency, "concurrency"))
         parse_duration(self.think_time, name="ClosedLoop(think_time=...)")
 
     def __str__(self) -> str:
@@ -121,7 +122,7 @@ class ConstantRate:
     length_ns: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        _check_rate(self.rate_rps, "rate_rps")
+        object.__setattr__(self, "rate_rps", _rate(self.rate_rps, "rate_rps"))
 
     def __str__(self) -> str:
         return f"constant({self.rate_rps:g}/s)"
@@ -153,9 +154,11 @@ class PoissonRate:
     length_ns: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        _check_rate(self.rate_rps, "rate_rps")
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+        object.__setattr__(self, "rate_rps", _rate(self.rate_rps, "rate_rps"))
+        seed = _plain(self.seed)
+        if not isinstance(seed, int):
             raise SettingError(f"PoissonRate(seed={self.seed!r}), expected a whole number")
+        object.__setattr__(self, "seed", seed)
 
     def __str__(self) -> str:
         return f"poisson({self.rate_rps:g}/s{f', seed={self.seed}' if self.seed else ''})"
@@ -195,17 +198,19 @@ class Stages:
         pairs = isinstance(found, Sequence) and all(isinstance(one, Sequence) and len(one) == 2 for one in found)
         if not pairs or not found:
             raise SettingError(f"Stages({found!r}), expected (duration, level) pairs; write [('10s', 100), ('5s', 0)]")
-        object.__setattr__(self, "stages", tuple((duration, level) for duration, level in found))
-        check = _check_rate if self.of == "rate_rps" else _check_concurrency
-        for level in (self.start, *(level for _, level in self.stages)):
-            if level != 0 or isinstance(level, bool):
-                check(level, f"Stages level ({self.of})")
+        object.__setattr__(self, "start", self._level(self.start))
+        object.__setattr__(self, "stages", tuple((duration, self._level(level)) for duration, level in found))
         if not any(self._areas()):
             raise SettingError(f"Stages({found!r}) never sends anything, expected some time above level 0")
 
     def __str__(self) -> str:
         steps = ", ".join(f"{duration}→{level:g}" for duration, level in self.stages)
         return f"stages({self.of}: {self.start:g}, {steps})"
+
+    def _level(self, given: object) -> float:
+        """A level as a plain number, which may be 0."""
+        read = _rate if self.of == "rate_rps" else _concurrency
+        return 0 if _plain(given) == 0 else read(given, f"Stages level ({self.of})")
 
     def _areas(self) -> Iterator[float]:
         """Time under the level, stage by stage."""
@@ -288,10 +293,17 @@ class Trace:
     _offsets_ns: tuple[int, ...] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
-        speed = self.speed
-        if isinstance(speed, bool) or not isinstance(speed, int | float) or not 0 < speed < math.inf:
-            raise SettingError(f"Trace(speed={speed!r}), expected a factor above 0; 2.0 replays in half the time")
-        seconds = sorted(_read_trace(Path(self.path), self.column))
+        try:
+            path = Path(self.path)
+        except TypeError:
+            raise SettingError(
+                f"Trace({self.path!r}), expected a file of timestamps; write Trace('arrivals.csv')"
+            ) from None
+        speed = _plain(self.speed)
+        if speed is None or not 0 < speed < math.inf:
+            raise SettingError(f"Trace(speed={self.speed!r}), expected a factor above 0; 2.0 replays in half the time")
+        object.__setattr__(self, "speed", speed)
+        seconds = sorted(_read_trace(path, self.column))
         if len(seconds) < 2:
             raise SettingError(f"Trace({str(self.path)!r}) has {len(seconds)} timestamps, expected at least 2")
         offsets = tuple(round((moment - seconds[0]) / speed * _SECOND_NS) for moment in seconds)
@@ -311,24 +323,35 @@ class Trace:
         return iter(self._offsets_ns)
 
 
-def _check_concurrency(value: object, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
+def _plain(value: object) -> int | float | None:
+    """A number, also of numpy's, as Python's own ``int`` or ``float``; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def _concurrency(value: object, name: str) -> int:
+    number = _plain(value)
+    if not isinstance(number, int):
         raise SettingError(f"{name} is {value!r}, expected a whole number of requests in flight; write 16")
-    if not 1 <= value <= MAX_CONCURRENCY:
-        raise SettingError(f"{name} is {value}, expected 1 to {MAX_CONCURRENCY} requests in flight")
+    if not 1 <= number <= MAX_CONCURRENCY:
+        raise SettingError(f"{name} is {number}, expected 1 to {MAX_CONCURRENCY} requests in flight")
+    return number
 
 
-def _check_rate(value: object, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+def _rate(value: object, name: str) -> float:
+    number = _plain(value)
+    if number is None:
         raise SettingError(f"{name} is {value!r}, expected requests per second; write 200")
-    if not 0 < value <= MAX_RATE_RPS:
-        raise SettingError(f"{name} is {value}, expected above 0 and at most {MAX_RATE_RPS:,} req/s")
+    if not 0 < number <= MAX_RATE_RPS:
+        raise SettingError(f"{name} is {number}, expected above 0 and at most {MAX_RATE_RPS:,} req/s")
+    return number
 
 
 def _read_trace(path: Path, column: str) -> Iterator[float]:
     """Timestamps in seconds, in the order of the file."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # text in JSON and CSV may hold what else ends lines
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"Trace({str(path)!r}) cannot be read: {error}") from None
     is_csv = path.suffix.lower() == ".csv"

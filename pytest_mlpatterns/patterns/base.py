@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from enum import StrEnum
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
@@ -40,6 +42,7 @@ MAX_PROCESSES = 64
 """Most service processes that one pattern may ask for."""
 MODEL = "model"
 """Stands for ``perf_model`` among the stages of a pipeline or the models of an ensemble."""
+_BOTH_SIDES = "expected patterns on both sides; write Cached() | Batched()"
 
 
 class Spread(StrEnum):
@@ -162,15 +165,22 @@ class Pattern(ABC):
         return self
 
     def __or__(self, other: object) -> Composed:
-        if not isinstance(other, Pattern):
-            return NotImplemented
-        return Composed((*self.parts, *other.parts))
+        if isinstance(other, Pattern):
+            return Composed((*self.parts, *other.parts))
+        if found := _named_only(other):
+            raise SettingError(f"{self} | {found}, {_BOTH_SIDES}")
+        return NotImplemented
+
+    def __ror__(self, other: object) -> Composed:
+        if found := _named_only(other):
+            raise SettingError(f"{found} | {self}, {_BOTH_SIDES}")
+        return NotImplemented
 
     def __str__(self) -> str:
         changed = [
-            f"{field.name}={_written(getattr(self, field.name))}"
+            f"{field.name}={written}"
             for field in fields(self)  # type: ignore[arg-type]  # every pattern is a dataclass
-            if getattr(self, field.name) != field.default
+            if (written := _written(getattr(self, field.name))) != _written(field.default)
         ]
         name = type(self).__name__.lower()
         return f"{name}({','.join(changed)})" if changed else name
@@ -213,16 +223,24 @@ def build(place: int, parts: Sequence[Pattern]) -> Node:
 
 
 def whole(pattern: Pattern, name: str, least: int, most: int) -> None:
-    """Refuse a field that is no whole number within these bounds.
+    """Refuse a field that is no whole number within these bounds, and make one of numpy's a plain one.
 
     Raises:
         SettingError: names the pattern, the field and what it is.
     """
     value = getattr(pattern, name)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
         raise SettingError(
             f"{type(pattern).__name__}({name}={value!r}), expected a whole number from {least:,} to {most:,}"
         )
+    object.__setattr__(pattern, name, int(value))
+
+
+def _named_only(other: object) -> str | None:
+    """The text or class of a pattern that stands where a pattern should; None for anything else."""
+    if isinstance(other, type) and issubclass(other, Pattern):
+        return other.__name__
+    return repr(other) if isinstance(other, str) else None
 
 
 def _wraps(node: Node) -> Iterator[Wrap]:
@@ -241,9 +259,12 @@ def _processes(node: Node) -> int:
 
 
 def _written(value: object) -> str:
-    """A field as it stands in a name: callables by their name, addresses without a password."""
+    """A field as it stands in a name: callables by their name, addresses without a password, times as they are read."""
     if isinstance(value, tuple):
         return f"[{','.join(map(_written, value))}]"
+    if isinstance(value, timedelta):
+        units = {"s": timedelta(seconds=1), "ms": timedelta(milliseconds=1), "us": timedelta(microseconds=1)}
+        return next(f"{value // unit}{name}" for name, unit in units.items() if not value % unit)
     if isinstance(value, str) and "://" in value:
         return without_password(value)
     return str(value) if isinstance(value, str | int | float | Wire) or value is None else name_of(value)

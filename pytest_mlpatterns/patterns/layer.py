@@ -10,13 +10,13 @@ from __future__ import annotations
 import inspect
 import threading
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter_ns
 from typing import Any
 
 from pytest_mlpatterns.insight import LayerStats
 
-__all__ = ["Answer", "Inner", "LostError", "RequestError", "Tally", "matched", "needs_loop", "rounded"]
+__all__ = ["Answer", "Inner", "LostError", "RequestError", "Tally", "counted", "matched", "needs_loop", "rounded"]
 
 Answer = Sequence[Any] | Awaitable[Sequence[Any]]
 Inner = Callable[[list[Any]], Answer]
@@ -117,7 +117,19 @@ def matched(outputs: Any, count: int, who: str) -> Sequence[Any]:
         who: for the message, such as "the model".
 
     Raises:
-        RequestError: status 500: another number of outputs, or something that has none.
+        RequestError: status 500: another number of outputs, something without a length, or a mapping, set, text or data
+            frame, which would be gone through by its keys, letters or columns.
+    """
+    if not isinstance(outputs, list) and (mend := _mend_of(outputs)):
+        text = f"{who} returned {type(outputs).__name__} for {count} inputs, expected a list with one output for each"
+        raise RequestError(500, f"{text}; return {mend}")
+    return counted(outputs, count, who)  # type: ignore[no-any-return]
+
+
+def counted(outputs: Any, count: int, who: str) -> Any:
+    """Whatever ``who`` returned, if it is as long as the inputs; with the arguments and error of :func:`matched`.
+
+    Between the stages of one process a data frame is as good as a list.
     """
     try:
         found = len(outputs)
@@ -127,7 +139,16 @@ def matched(outputs: Any, count: int, who: str) -> Sequence[Any]:
         raise RequestError(500, text) from None
     if found != count:
         raise RequestError(500, f"{who} returned {found} outputs for {count} inputs; it must return one for each")
-    return outputs  # type: ignore[no-any-return]
+    return outputs
+
+
+def _mend_of(outputs: Any) -> str | None:
+    """What to return instead of what goes through as something else than outputs; None for anything else."""
+    if hasattr(outputs, "columns"):
+        return "frame.to_dict('records') or frame.to_numpy()"
+    if isinstance(outputs, Mapping):
+        return "[{...}, ...]"
+    return "[...]" if isinstance(outputs, str | bytes | bytearray | set | frozenset) else None
 
 
 def rounded(value: int) -> int:

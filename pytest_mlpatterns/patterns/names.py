@@ -72,13 +72,16 @@ def _parse_one(text: str, source: str) -> Pattern:
             "or several joined by |"
         )
     kind, given = _NAMED[name], {}
+    known = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]  # all are dataclasses
     for argument in split_outside_brackets(match["arguments"] or "", ","):
         key, equals, value = argument.partition("=")
         if not argument.strip():
             continue
-        if not equals or key.strip() not in kind.__dataclass_fields__:  # type: ignore[attr-defined]  # all are dataclasses
-            allowed = ", ".join(f"{field}=" for field in kind.__dataclass_fields__) or "none"  # type: ignore[attr-defined]
-            raise SettingError(f"{source} gives {argument.strip()!r} to {name}, allowed are: {allowed}")
+        if not equals or key.strip() not in known:
+            allowed = ", ".join(f"{field}=" for field in known) or "none"
+            meant = None if equals else next((field for field in known if field not in given), None)
+            mend = f"; write {name}({meant}={key.strip()})" if meant else ""
+            raise SettingError(f"{source} gives {argument.strip()!r} to {name}, allowed are: {allowed}{mend}")
         given[key.strip()] = _value(value.strip())
     with _named(source):
         return kind(**given)

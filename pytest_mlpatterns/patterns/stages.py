@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.base import MAX_PROCESSES, MODEL, Apart, Call, Node, Pattern, Wrap, build, name_of
-from pytest_mlpatterns.patterns.layer import matched, needs_loop
+from pytest_mlpatterns.patterns.layer import counted, matched, needs_loop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -186,10 +186,11 @@ class Staging:
         answer = self._from(at + 1, self._after(at, await pending, started_ns, count), count)
         return await answer if inspect.isawaitable(answer) else answer
 
-    def _after(self, at: int, outputs: Any, started_ns: int, count: int) -> Sequence[Any]:
+    def _after(self, at: int, outputs: Any, started_ns: int, count: int) -> Any:
         _, name = self._stages[at]
         self._tally.time(f"stage:{name}", perf_counter_ns() - started_ns)
-        return matched(outputs, count, f"stage {name} of {self._pattern}")
+        check = matched if at == len(self._stages) - 1 else counted
+        return check(outputs, count, f"stage {name} of {self._pattern}")
 
 
 class Gathering:

@@ -53,7 +53,11 @@ class ModelSource:
             found = cloudpickle.loads(self.pickled)
         model = found() if isinstance(found, type) else found
         if not callable(model):
-            raise TypeError(f"{self.name} is {type(model).__name__}, which cannot be called with a batch")
+            mend = ""
+            if hasattr(model, "predict"):
+                named = f"; write {self.name}.predict"
+                mend = named if model is found else "; give it a __call__ that returns self.predict(batch)"
+            raise TypeError(f"{self.name} is {type(model).__name__}, which cannot be called with a batch{mend}")
         return model  # type: ignore[no-any-return]
 
 
@@ -74,9 +78,10 @@ def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "per
             raise SettingError(f"{what} is {model!r}, expected an import string; write it as package.module:attribute")
         return ModelSource(name=model, import_string=model)
     if not callable(model):
+        mend = "; return model.predict" if hasattr(model, "predict") else ""
         raise SettingError(
             f"{what} is {type(model).__name__}, expected a callable that takes a list of inputs, "
-            'a class of such, or an import string "package.module:attribute"'
+            f'a class of such, or an import string "package.module:attribute"{mend}'
         )
     import cloudpickle
 
@@ -123,7 +128,8 @@ def recipe_of(pattern: Pattern, model: object | None, by_value: Sequence[ModuleT
                 if model is None:
                     raise SettingError(
                         "there is no model; define a fixture perf_model that returns a callable, a class or "
-                        '"package.module:attribute", or give model='
+                        '"package.module:attribute", or give model=; for a service that exists already, define a '
+                        "fixture perf_target"
                     )
                 return Call(pack(model, by_value), MODEL)
             case Wrap(pattern=wrapping, inside=inside, names=names):  # whose members travel as what is inside

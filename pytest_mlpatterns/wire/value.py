@@ -12,8 +12,13 @@ __all__ = ["REST_JSON", "Wire"]
 
 _CODECS = {"rest": ("json", "binary", "msgpack"), "grpc": ("protobuf",)}
 _COMPRESSIONS = ("gzip", "zstd", "br")
-_NEEDED = {"msgpack": ("msgpack", "wires"), "zstd": ("zstandard", "wires"), "br": ("brotli", "wires")}
-"""Part of a wire → the package that it needs, and the extra that brings it."""
+_NEEDED = {
+    "msgpack": (("msgpack",), "wires"),
+    "zstd": (("zstandard",), "wires"),
+    "br": (("brotli",), "wires"),
+    "grpc": (("grpc", "hpack", "google.protobuf"), "grpc"),
+}
+"""Part of a wire → the packages that it needs, and the extra that brings them."""
 _SHORT = {"grpc": "grpc+protobuf"}
 _ALLOWED = (
     "'rest+json', 'rest+binary' or 'rest+msgpack', each also with '+gzip', '+zstd' or '+br' (such as "
@@ -83,10 +88,10 @@ class Wire:
             SettingError: names the package and how it is installed.
         """
         for part in (self.protocol, self.codec, self.compression):
-            package, extra = _NEEDED.get(part or "", (None, ""))
-            if package is not None and importlib.util.find_spec(package) is None:
+            packages, extra = _NEEDED.get(part or "", ((), ""))
+            if missing := next((package for package in packages if not _is_installed(package)), None):
                 raise SettingError(
-                    f"{source} is {str(self)!r}, which needs the package {package}, which is not installed; "
+                    f"{source} is {str(self)!r}, which needs the package {missing}, which is not installed; "
                     f"install it: pip install 'pytest-mlpatterns[{extra}]'"
                 )
 
@@ -94,6 +99,13 @@ class Wire:
     def between_processes(self) -> Wire:
         """What the processes of a deployment speak with each other, where its clients speak this."""
         return Wire("rest", "binary") if self.protocol == "grpc" else self
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # the package around it
+        return False
 
 
 REST_JSON = Wire()
