@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CLAIM = (
     "against a stored baseline at 10 % tolerance at most 1 % of unchanged runs fail, and at least 95 % of +25 %; a "
-    "limit that just holds is failed in at most 2.5 %; intervals of 95 % hold the truth in 93 % to 97 %"
+    "limit that just holds is failed in at most 2.5 %; intervals of 95 % hold the truth in at least 93 %"
 )
 TRIALS = 1000
 BLOCKS = 12
@@ -133,11 +133,13 @@ def against_a_limit() -> Table:
     claims = [
         Claim("a limit that just holds: FAIL", max(wrong), at_most=0.025),
         Claim("coverage, lowest", min(held), at_least=0.93),
-        Claim("coverage, highest", max(held), at_most=0.985),
     ]
-    note = "Against a number that was true at another time no interval helps where the machine drifts; pairs do."
+    notes = [
+        "One launch cannot know what launches differ by: its interval, of the prior alone, is wider than it had to be.",
+        "Against a number that was true at another time no interval helps where the machine drifts; pairs do.",
+    ]
     headings = ("noise", "FAIL at the limit", *(f"coverage, {count}" for count in range(1, LAUNCHES + 1)))
-    return Table("limits, and intervals of 95 %", headings, rows, claims, [note])
+    return Table("limits, and intervals of 95 %", headings, rows, claims, notes)
 
 
 def _rate(rtm: LaunchValue) -> LaunchValue:

@@ -5,10 +5,10 @@ assert on what it measured. The names here are the public ones; they are loaded 
 
 To read the code, go in this order: records, result, insight, load/schedule, load/loop, load/generator, blocks, metrics,
 verdict, baseline, wire, patterns/base, patterns, serve/chain, serve/local, measure, evidence, looks, ratio, joined,
-paired, comparison, readers, config, perf, assembly, session, plugin; for comparisons with a git revision: worktree,
-importmap, against, reference; for services that exist already: targets, exposition, serve/kept, serve/keeper,
-serve/started; for the choice of a pattern: preferences, scoring, ranking; and for the HTML report: reports/chart,
-reports/charts, reports/elements, reports/html, and the scripts beside it.
+paired, comparison, readers, config, perf, assembly, session, hooks, plugin; for comparisons with a git revision:
+worktree, importmap, against, reference; for services that exist already: targets, exposition, serve/kept,
+serve/keeper, serve/started; for the choice of a pattern: preferences, scoring, ranking; and for the HTML report:
+reports/chart, reports/charts, reports/elements, reports/html, and the scripts beside it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
         RegressionFailure as RegressionFailure,
         ResultFileError as ResultFileError,
         SettingError as SettingError,
+        TooFewSamplesError as TooFewSamplesError,
         UncountableResultError as UncountableResultError,
         UnitError as UnitError,
         UnusedMarkerWarning as UnusedMarkerWarning,
@@ -84,6 +85,7 @@ _HOMES = {
         "RegressionFailure",
         "ResultFileError",
         "SettingError",
+        "TooFewSamplesError",
         "UncountableResultError",
         "UnitError",
         "UnusedMarkerWarning",

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.children import Child
 from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.serve.deployment import Deployment
-from pytest_mlpatterns.sides import Offered, Reason, ReferenceJob, Refused, Served, StartSide, StopSide
+from pytest_mlpatterns.sides import HandedOn, Offered, Reason, ReferenceJob, Refused, Served, StartSide, StopSide
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from pytest_mlpatterns.worktree import Worktree
@@ -40,18 +39,19 @@ class ReferenceSide:
         worktree: the revision's files.
         directory: takes what the process prints.
         startup_timeout_ns: how long pytest there may take to collect the test and start a deployment.
-        options: of the command line, without which the test may not exist.
+        handed_on: what of the command line holds there too.
     """
 
     def __init__(
-        self, test: str, worktree: Worktree, directory: Path, startup_timeout_ns: int, options: Sequence[str] = ()
+        self, test: str, worktree: Worktree, directory: Path, startup_timeout_ns: int, handed_on: HandedOn
     ) -> None:
         self._test = test
         self._worktree = worktree
         self._directory = directory
         self._timeout_ns = startup_timeout_ns
-        self._options = tuple(options)
+        self._handed_on = handed_on
         self._child: Child | None = None
+        self._offered: Offered | DeploymentError | None = None
 
     @property
     def name(self) -> str:
@@ -65,11 +65,20 @@ class ReferenceSide:
             DeploymentError: its process ended.
         """
         if self._child is None:
+            self._offered = None
             log = self._directory / f"reference-{id(self):x}.log"
             self._child = Child("pytest_mlpatterns.reference", log=log)
             tree = self._worktree
-            job = ReferenceJob(self._test, tree.directory, tree.present_root, tree.root, self._options)
+            job = ReferenceJob(self._test, tree.directory, tree.present_root, tree.root, self._handed_on)
             self._send(self._child, job)
+
+    def settle(self) -> None:
+        """Wait until the process that :meth:`begin` started has collected the test, and rests; what fails is kept."""
+        if self._child is not None and self._offered is None:
+            try:
+                self._offered = self._answer(self._child, self._timeout_ns / 1e9)
+            except DeploymentError as error:
+                self._offered = error
 
     def offer(self) -> Offered:
         """What the test measures there; starts its process where :meth:`begin` did not.
@@ -79,18 +88,20 @@ class ReferenceSide:
             DeploymentError: its process ended, or says nothing in time.
         """
         self.begin()
-        assert self._child is not None
-        offered = self._answer(self._child, self._timeout_ns / 1e9)
-        assert isinstance(offered, Offered)
-        return offered
+        self.settle()
+        if isinstance(self._offered, DeploymentError):
+            raise self._offered
+        assert self._offered is not None
+        return self._offered
 
     def start(self) -> Deployment:
-        """Start a deployment there, after :meth:`offer`; closing it stops it, the process stays for the next.
+        """Start a deployment there; closing it stops it, the process stays for the next.
 
         Raises:
-            NothingToCompareError: the model fails there.
+            NothingToCompareError: as :meth:`offer` raises it, or the model fails there.
             DeploymentError: it loaded code of the present tree, or its process ended.
         """
+        self.offer()
         assert self._child is not None
         served = self._ask(self._child, StartSide(), self._timeout_ns / 1e9)
         assert isinstance(served, Served)

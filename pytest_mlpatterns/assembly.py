@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.load.requests import RequestBuilder
 from pytest_mlpatterns.measure import LoadPlan
+from pytest_mlpatterns.options import given_options
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.records import Setup
 from pytest_mlpatterns.serve.local import Startup, launch
@@ -111,23 +113,33 @@ class Assembly:
                     "is how perf_model is served"
                 )
             setup = replace(setup, pattern=str(service), model="")
-            return Subject(setup, lambda: deploy_target(service, startup), plan, self._pair)
+            attached = isinstance(service, Url)
+            return Subject(
+                setup,
+                self._command(item),
+                lambda: deploy_target(service, startup),
+                plan,
+                self._pair,
+                runs_already=attached,
+            )
 
         def under(pattern: Pattern) -> Callable[[], Deployment]:
             recipe = self._recipe(item, pattern, model, "perf")
             return lambda: launch(recipe, startup)
 
-        return Subject(setup, under(settings.pattern), plan, self._pair, under, searches)
+        return Subject(setup, self._command(item), under(settings.pattern), plan, self._pair, under, searches)
 
     def deployment(
         self, item: pytest.Item, settings: Settings, model: object, payload: object, target: object
     ) -> Deployment:
-        """Start a deployment without load.
+        """Start a deployment without load, of the same as :meth:`subject` takes.
 
         Raises:
             DeploymentError: it did not start.
             SettingError: there is no model, or a target of another kind.
         """
+        model = model if settings.model is None else settings.model
+        payload = payload if settings.payload is None else settings.payload
         service = _target_of(target, "perf_deploy(target=...)")
         builder = _builder_of(settings, service, "perf_deploy")
         if service is not None:
@@ -135,6 +147,13 @@ class Assembly:
         recipe = self._recipe(item, settings.pattern, model, "perf_deploy")
         inputs = None if payload is None else read_payload(payload, settings.wire)
         return launch(recipe, self._startup(settings, inputs, builder))
+
+    def _command(self, item: pytest.Item) -> str:
+        """What runs this test alone, with the same baseline."""
+        given = given_options(self._config)
+        options = [f"--perf-{name}={given[name]}" for name in ("patterns", "baseline-file") if given[name] is not None]
+        settings = self._config.option.inifilename
+        return shlex.join(["pytest", *(["-c", str(settings)] if settings else ()), item.nodeid, *options])
 
     def _startup(self, settings: Settings, inputs: Payload | None, builder: RequestBuilder | None) -> Startup:
         return Startup(

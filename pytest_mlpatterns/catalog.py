@@ -27,7 +27,8 @@ class Metric:
     ``of`` is None for NMRT, which a search yields and not a launch.
     ``launch_sd`` is how much it is expected to vary between launches (0: not by itself). ``floor`` is the smallest
     change that a comparison takes seriously, in the metric's unit: 30 µs of latency are a machine's mood, not a
-    regression. ``percentile`` is set for latencies.
+    regression. ``cycle_floor`` is the same for a rate, as nanoseconds from one request of a caller to its next.
+    ``percentile`` is set for latencies.
     """
 
     name: str
@@ -38,13 +39,33 @@ class Metric:
     launch_sd: float = LAUNCH_SD
     floor: float = 0.0
     percentile: float | None = None
+    cycle_floor: float = 0.0
 
     @property
     def unit(self) -> str:
         """What a value counts: ``ns``, ``rps``, ``ratio`` or ``bytes``; empty where it is a plain number."""
         return _UNITS.get(self.show, "")
 
+    @property
+    def floor_text(self) -> str:
+        """The floor in words."""
+        return f"{format_duration(self.cycle_floor)} a request" if self.cycle_floor else self.show(self.floor)
 
+    def is_small(self, before: float, after: float, in_flight: int | None = None) -> bool:
+        """Whether a change is too small for a comparison to take it seriously.
+
+        Args:
+            before: a value, in the metric's unit.
+            after: likewise.
+            in_flight: how many requests were in flight at any time, None where the load did not keep them so; then a
+                rate says nothing of the time that a request takes.
+        """
+        if self.cycle_floor and in_flight and min(before, after) > 0:
+            return in_flight * abs(1 / after - 1 / before) * 1e9 <= self.cycle_floor
+        return abs(after - before) <= self.floor
+
+
+_LATENCY_FLOOR = 30_000
 _UNITS = {format_duration: "ns", format_rate: "rps", format_percent: "ratio", format_size: "bytes"}
 
 
@@ -56,7 +77,7 @@ def percentile_metric(percentile: float) -> Metric:
         label,
         lambda blocks: blocks.percentile(percentile),
         format_duration,
-        floor=30_000,
+        floor=_LATENCY_FLOOR,
         percentile=percentile,
     )
 
@@ -83,7 +104,7 @@ METRICS = {
     metric.name: metric
     for metric in (
         *(percentile_metric(percentile) for percentile in (50, 90, 95, 99)),
-        Metric("throughput", "throughput", LaunchBlocks.throughput, format_rate, better="higher"),
+        Metric("throughput", "throughput", LaunchBlocks.throughput, format_rate, "higher", cycle_floor=_LATENCY_FLOOR),
         Metric("nmrt", "NMRT", None, format_rate, better="higher"),
         Metric("error_rate", "error rate", LaunchBlocks.error_rate, format_percent, launch_sd=0.0),
         Metric("asl", "ASL", LaunchBlocks.asl, format_percent, floor=0.01),
@@ -93,13 +114,13 @@ METRICS = {
         Metric("request_bytes", "request size", LaunchBlocks.request_bytes, format_size, launch_sd=0.0, floor=16),
         Metric("response_bytes", "response size", LaunchBlocks.response_bytes, format_size, launch_sd=0.0, floor=16),
         _of_pattern("cache_hit_ratio", "cache hit ratio", format_percent, better="higher", floor=0.01, launch_sd=0.0),
-        _of_pattern("cache_hit", "time of a cache hit", format_duration, floor=30_000),
-        _of_pattern("cache_miss", "time of a cache miss", format_duration, floor=30_000),
+        _of_pattern("cache_hit", "time of a cache hit", format_duration, floor=_LATENCY_FLOOR),
+        _of_pattern("cache_miss", "time of a cache miss", format_duration, floor=_LATENCY_FLOOR),
         _of_pattern("batch_size", "batch size", format_count, better="higher", floor=0.5),
-        _of_pattern("batch_wait", "wait for a batch", format_duration, floor=30_000),
+        _of_pattern("batch_wait", "wait for a batch", format_duration, floor=_LATENCY_FLOOR),
         _of_pattern("queue_depth", "queue depth", format_count, floor=0.5),
-        _of_pattern("queue_wait", "wait in the queue", format_duration, floor=30_000),
-        _of_pattern("hop", "hop", format_duration, floor=30_000),
+        _of_pattern("queue_wait", "wait in the queue", format_duration, floor=_LATENCY_FLOOR),
+        _of_pattern("hop", "hop", format_duration, floor=_LATENCY_FLOOR),
         _of_pattern("decode", "time to decode a request", format_duration, floor=10_000),
         _of_pattern("encode", "time to encode an answer", format_duration, floor=10_000),
         _of_pattern("compression_ratio", "compression ratio", format_count, better="higher", floor=0.05, launch_sd=0.0),

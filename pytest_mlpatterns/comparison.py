@@ -10,9 +10,11 @@ import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.account import counterpart_in_baseline, counterpart_in_pairing, estimate_or_none
+from pytest_mlpatterns.account import counterpart_in_baseline, counterpart_in_pairing
 from pytest_mlpatterns.against import NothingToCompareError
-from pytest_mlpatterns.errors import UncountableResultError
+from pytest_mlpatterns.catalog import METRICS
+from pytest_mlpatterns.config import BaselineMode
+from pytest_mlpatterns.errors import TooFewSamplesError, UncountableResultError
 from pytest_mlpatterns.load.capacity import parse_objective
 from pytest_mlpatterns.looks import Looks
 from pytest_mlpatterns.pairwise import MEASURED, judge_no_slower
@@ -70,29 +72,38 @@ class Comparison:
         self._subject = subject
         self._reference = reference
         self._revision = revision
+        self._pairing: Pairing | None = None
         self._why_not = ""
-        self._left_out: dict[str, None] = {}
+        self._left_out: dict[str, str] = {}
         self.counterpart: Counterpart | None = None
         if revision is None and reference.entry is not None:
             self.counterpart = counterpart_in_baseline(reference.entry, reference.name)
+
+    @property
+    def missing(self) -> str:
+        """What was to be compared and was not, and why; empty where all of it was."""
+        if self._revision is None and self._reference.missing:
+            return self._reference.missing
+        if self._why_not or not self._left_out:
+            return self._why_not
+        name = "the baseline" if self._revision is None else self._revision.name
+        return f"not compared with {name}: {', '.join(f'{what}{why}' for what, why in self._left_out.items())}"
 
     @property
     def note(self) -> str:
         """What a reader has to know: why nothing was compared, or which metrics were not; empty where all is plain."""
         if self._bench.smoke:
             return ""
-        if self._revision is None:
-            return self._reference.missing or self._reference.said
-        if self._left_out and not self._why_not:
-            return f"not compared with {self._revision.name}: {', '.join(self._left_out)}"
-        return self._why_not
+        said = "" if self._revision is not None else self._reference.said
+        return "; ".join(filter(None, (said, self.missing)))
 
-    def judge(self, metrics: Sequence[Metric], tolerance: float) -> Sequence[Judgement]:
+    def judge(self, metrics: Sequence[Metric], tolerance: float, *, asked: bool = True) -> Sequence[Judgement]:
         """Compare these metrics; measure where nothing was measured, unless pairs of blocks tell as much.
 
         Args:
-            metrics: those that are not known, or that pairs do not measure, are left out.
+            metrics: those that one side does not know, or that pairs do not measure, are left out, and that is said.
             tolerance: largest acceptable worsening, 0.05 for 5 %.
+            asked: the test asked for them itself: then too few samples are an error, and NMRT is searched for.
 
         Raises:
             DeploymentError: a side did not start, or died.
@@ -104,36 +115,69 @@ class Comparison:
         if self._bench.smoke:
             return ()
         if self._revision is None:
-            return self._with_baseline(metrics, tolerance)
+            return self._with_baseline(metrics, tolerance, asked=asked)
         found = self._with_revision(self._revision, metrics, tolerance)
         self._evidence.measure_at_least(1)  # where nothing could be compared
         see_that_it_counts(self._evidence.metrics)
         return found
 
-    def _with_baseline(self, metrics: Sequence[Metric], tolerance: float) -> Sequence[Judgement]:
-        entry = self._reference.entry
+    def _with_baseline(self, metrics: Sequence[Metric], tolerance: float, *, asked: bool) -> Sequence[Judgement]:
         see_that_it_counts(self._evidence.metrics)
+        if asked and self._reference.mode is not BaselineMode.OFF:
+            for metric in metrics:
+                self._search_for(metric)
+        if (entry := self._reference.entry) is None:
+            return ()
         found: list[Judgement] = []
-        for metric in metrics if entry is not None else ():
-            before = entry.metrics.get(metric.name) if entry is not None else None
-            if before and estimate_or_none(self._evidence.metrics, metric) is not None:
-                looks = Looks(
-                    first=1,
-                    last=self._settings.launches,
-                    alpha=_ALPHA / len(metrics),
-                    passing=_ALPHA,
-                    beside=len(before),
-                )
-                share = tolerance * self._reference.widening
-                judge = functools.partial(self._judge_change, metric, before, share, looks)
+        for metric in metrics:
+            before = entry.metrics.get(metric.name)
+            if not asked and self._evidence.metrics.only_at_least(metric):
+                continue  # the search ended once it knew enough for the test's own limit
+            if not before:
+                self._left_out[metric.label] = " (not recorded yet)"
+                continue
+            looks = Looks(
+                first=1,
+                last=self._settings.launches,
+                alpha=_ALPHA / len(metrics),
+                passing=_ALPHA,
+                beside=len(before),
+            )
+            share = tolerance * self._reference.widening
+            judge = functools.partial(self._judge_change, metric, before, share, looks)
+            try:
                 found.append(self._evidence.decide(judge, self._search_again(metric)))
+            except _NotKnownError:
+                self._left_out[metric.label] = f" (not known for {self._subject.setup.pattern})"
+            except TooFewSamplesError as error:
+                if asked:
+                    raise
+                self._left_out[metric.label] = f" ({error})"
         return found
+
+    def _search_for(self, metric: Metric) -> None:
+        """NMRT is known only where it was searched for."""
+        search = self._search_again(metric)
+        if search is not None and not self._evidence.metrics.launch_values(metric):
+            search()
 
     def _judge_change(self, metric: Metric, before: Sequence[LaunchValue], tolerance: float, looks: Looks) -> Judgement:
         now = self._evidence.metrics
         see_that_it_counts(now)
-        values = now.launch_values(metric)
-        judgement = judge_change(metric, values, before, tolerance, looks=looks, stand=stand_on(now, metric))
+        if metric.percentile is not None:
+            now.latency_ns(metric.percentile)  # refuses too few samples
+        values = () if now.only_at_least(metric) else now.launch_values(metric)
+        if not values:
+            raise _NotKnownError
+        judgement = judge_change(
+            metric,
+            values,
+            before,
+            tolerance,
+            looks=looks,
+            stand=stand_on(now, metric),
+            in_flight=self._subject.setup.in_flight,
+        )
         said = self._reference.said
         return replace(judgement, reason=f"{judgement.reason}; {said}") if said else judgement
 
@@ -147,39 +191,56 @@ class Comparison:
     def _with_revision(self, theirs: ReferenceSide, metrics: Sequence[Metric], tolerance: float) -> Sequence[Judgement]:
         """Measure both sides interleaved; what cannot be measured so is not compared, and that is said."""
         names = [metric.name for metric in metrics if metric.name in MEASURED]
-        self._left_out.update((metric.label, None) for metric in metrics if metric.name not in MEASURED)
+        self._left_out.update((metric.label, "") for metric in metrics if metric.name not in MEASURED)
+        if self._subject.runs_already:
+            self._why_not = (
+                f"not compared with {theirs.name}: {self._subject.setup.pattern} runs already and is the same service "
+                "on both sides; name it as App(...) or Command(...), which a revision can start"
+            )
         if not names or self._why_not:
             return ()
-        plan = self._subject.plan
         try:
-            offered = theirs.offer()
-            differences = self._subject.setup.differences(offered.setup)
-            if differences:
-                self._why_not = f"not comparable with {theirs.name} ({'; '.join(differences)})"
+            if self._pairing is None:
+                self._pairing = self._paired_with(theirs)
+            if self._pairing is None:
                 return ()
             self._bench.close()  # the two sides have the machine to themselves
-            pairing = self._subject.pair(
-                Side(theirs.name, theirs.start, replace(plan, payload=offered.payload)),
-                Side("the present", self._subject.start, plan),
-            )
-            return self._judge_pairing(pairing, names, tolerance)
+            return self._judge_pairing(self._pairing, names, tolerance)
         except NothingToCompareError as error:
             self._why_not = str(error)
             return ()
         finally:
             theirs.close()
 
+    def _paired_with(self, theirs: ReferenceSide) -> Pairing | None:
+        """Both sides, which further metrics are judged on too; None where they do not compare, and why is kept."""
+        plan, offered = self._subject.plan, theirs.offer()
+        if differences := self._subject.setup.differences(offered.setup):
+            self._why_not = f"not comparable with {theirs.name} ({'; '.join(differences)})"
+            return None
+        return self._subject.pair(
+            Side(theirs.name, theirs.start, replace(plan, payload=offered.payload)),
+            Side("the present", self._subject.start, plan),
+        )
+
     def _judge_pairing(self, pairing: Pairing, names: Sequence[str], tolerance: float) -> Sequence[Judgement]:
+        launches, spent_s = len(pairing.second_launches), pairing.spent_s
         try:
             found = judge_no_slower(pairing, names, tolerance, self._settings.budget_ns)
         except KeyboardInterrupt:
             self._evidence.interrupted = True
             raise
         finally:
-            self._evidence.take(pairing.second_launches)
-            self._evidence.paired_s += pairing.spent_s
+            self._evidence.take(pairing.second_launches[launches:])
+            self._evidence.paired_s += pairing.spent_s - spent_s
         self.counterpart = counterpart_in_pairing(pairing)
+        unknown = set(names) - {judgement.metric for judgement in found}
+        self._left_out.update((METRICS[name].label, " (not known of both sides)") for name in names if name in unknown)
         return found
+
+
+class _NotKnownError(Exception):
+    """The present has no value of a metric."""
 
 
 def see_that_it_counts(metrics: Metrics, *, errors_count: bool = True) -> None:

@@ -7,7 +7,7 @@ an unknown or impossible one is a :class:`SettingError` that names it and lists 
 from __future__ import annotations
 
 import difflib
-import re
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -172,13 +172,14 @@ def _each_once(members: tuple[_Member, ...], source: str, kind: str) -> tuple[_M
     return members
 
 
-def read_settings(
+def read_settings(  # noqa: PLR0913 - the sources, and what is known of the test
     marker: Mapping[str, Any],
     options: Mapping[str, object],
     ini: Mapping[str, object],
     *,
     pattern: Pattern | None = None,
     wire: Wire | None = None,
+    caller: str = "perf",
 ) -> Settings:
     """Merge one test's settings.
 
@@ -188,6 +189,7 @@ def read_settings(
         ini: ini values by option name, None or empty text where not given.
         pattern: the member of the marker's list that this test is about.
         wire: the member of the marker's list of wires that this test is about.
+        caller: whose arguments ``marker`` holds, for messages.
 
     Raises:
         SettingError: a value that cannot be read; the message names where it was given.
@@ -197,7 +199,7 @@ def read_settings(
     for name, (read, default) in _READERS.items():
         option = name.replace("_", "-")
         if marker.get(name) is not None:
-            value, source = marker[name], f"perf({name}=...)"
+            value, source = marker[name], f"{caller}({name}=...)"
         elif options.get(option) is not None:
             value, source = options[option], f"--perf-{option}"
         elif ini.get(option) not in (None, ""):
@@ -273,19 +275,21 @@ def read_run_settings(
     def text(name: str) -> str:
         return str(options.get(name) or ini.get(name) or "")
 
-    mode = options.get("baseline") or ini.get("baseline") or BaselineMode.CHECK
+    mode = read_choice(BaselineMode, text("baseline") or BaselineMode.CHECK, "ini key perf_baseline")
     against = text("against") or None
-    if against is not None and mode in (BaselineMode.UPDATE, BaselineMode.PRUNE):
-        raise SettingError(
-            f"--perf-against {against} beside --perf-baseline {mode}, expected one of them: the comparison with a "
-            "revision leaves the baseline file alone"
-        )
+    if against is not None:
+        if mode in (BaselineMode.UPDATE, BaselineMode.PRUNE) or options.get("baseline") == BaselineMode.REQUIRE:
+            raise SettingError(
+                f"--perf-against {against} beside --perf-baseline {mode}, expected one of them: the comparison with a "
+                "revision leaves the baseline file alone"
+            )
+        mode = BaselineMode.OFF
     rank = None
     if options.get("rank") is not None or ini.get("rank"):
         source = "--perf-rank" if options.get("rank") is not None else "ini key perf_rank"
         rank = parse_preferences(str(options["rank"] if source == "--perf-rank" else ini["rank"]), source)
     return RunSettings(
-        baseline=read_choice(BaselineMode, mode, "ini key perf_baseline"),
+        baseline=mode,
         baseline_file=path("baseline-file") or root / "perf-baseline.json",
         html_file=path("html"),
         json_file=path("json"),
@@ -294,8 +298,20 @@ def read_run_settings(
         rank=rank,
         always_ranks=options.get("rank") is None,
         against=against,
-        against_files=tuple(re.split(r"[\s,]+", text("against-files").strip())) if text("against-files") else (),
+        against_files=_names_in(text("against-files")),
     )
+
+
+def _names_in(text: str) -> tuple[str, ...]:
+    """Names that commas or white space separate; one that holds either stands in quotes."""
+    words = shlex.shlex(text, posix=True)
+    words.whitespace += ","
+    words.whitespace_split = True
+    words.commenters = ""
+    try:
+        return tuple(words)
+    except ValueError as error:
+        raise SettingError(f"--perf-against-files {text}: {error}; close the quotes") from None
 
 
 def model_version(model: object) -> str:

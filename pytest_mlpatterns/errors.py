@@ -22,6 +22,7 @@ __all__ = [
     "RegressionFailure",
     "ResultFileError",
     "SettingError",
+    "TooFewSamplesError",
     "UncountableResultError",
     "UnitError",
     "UnusedMarkerWarning",
@@ -62,6 +63,10 @@ class ModelLoadError(DeploymentError):
 
 class UncountableResultError(MlpatternsError):
     """What was measured supports no verdict: nothing succeeded, too few samples, or the generator was the limit."""
+
+
+class TooFewSamplesError(UncountableResultError):
+    """A percentile of fewer samples than bound it at 99 % confidence; another launch brings more."""
 
 
 class PerfFailure(AssertionError):

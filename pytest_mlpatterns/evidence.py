@@ -1,8 +1,9 @@
 """The evidence of one test: its launches and capacity searches so far, and whether more of it may be had.
 
-A verdict that is open, and a failing one that rests on a single launch, get another launch, until decided, out of
-budget, or at the largest number of launches. A launch in which the load generator was the limit is no evidence: it is
-dropped and measured again while the budget allows. This module must not know limits or baselines.
+A verdict that is open gets another launch, until decided, out of budget, or at the largest number of launches. A
+failing one that rests on a single launch gets a second, whatever the budget. A launch in which the load generator was
+the limit is no evidence: it is measured again while the budget allows, and dropped where there are others. This module
+must not know limits or baselines.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.errors import TooFewSamplesError
 from pytest_mlpatterns.measure import Interrupted
 from pytest_mlpatterns.metrics import Metrics
 from pytest_mlpatterns.records import Outcome
@@ -24,20 +26,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Evidence"]
 
+_CONFIRMED = 2
+"""Launches that a failing verdict rests on, where so many are allowed."""
+
 
 class Evidence:
     """Grows as verdicts ask for it.
 
     Args:
         bench: starts and measures deployments.
-        budget_ns: time that all measuring may take; the first launch is measured whatever it takes.
+        budget_ns: time that all measuring may take; the first launch is measured whatever it takes, and so is one that
+            confirms a failing verdict.
         max_launches: most deployments that are started.
 
     Attributes:
         spent_s: seconds spent on measuring so far.
         paired_s: seconds spent on comparisons that measure both sides by turns.
         interrupted: Ctrl-C ended the last launch early.
-        dropped: launches in which the load generator was the limit, measured again.
+        dropped: launches in which the load generator was the limit, which count for nothing.
     """
 
     def __init__(self, bench: Bench, budget_ns: int, max_launches: int) -> None:
@@ -47,6 +53,7 @@ class Evidence:
         self._launches: list[Launch] = []
         self._capacities: list[Capacity] = []
         self._metrics: Metrics | None = None
+        self._tries = 0
         self.spent_s = 0.0
         self.paired_s = 0.0
         self.interrupted = False
@@ -72,8 +79,8 @@ class Evidence:
     def take(self, launches: Sequence[Launch]) -> None:
         """Take launches that a comparison has measured, where there are none yet: nothing is measured twice."""
         if not self._launches and launches:
-            self._launches += launches
-            self._metrics = Metrics(tuple(self._launches))
+            self._tries += len(launches)
+            self._keep(*launches)
 
     def decide(self, judge: Callable[[], Judgement], more: Callable[[], None] | None = None) -> Judgement:
         """Judge, and gather more while the verdict is open or rests on one launch, and the budget allows.
@@ -81,12 +88,24 @@ class Evidence:
         Args:
             judge: judges what there is.
             more: gathers more; another launch where None.
+
+        Raises:
+            TooFewSamplesError: still too few when there may be no other launch.
         """
-        judgement = judge()
-        while self._unsettled(judgement) and self._may_launch_again():
+        while True:
+            try:
+                judgement = judge()
+            except TooFewSamplesError:
+                if not self._may_launch_again():
+                    raise
+            else:
+                unconfirmed = judgement.outcome is Outcome.FAIL and len(self._launches) < _CONFIRMED
+                if judgement.outcome is not Outcome.INCONCLUSIVE and not unconfirmed:
+                    return judgement
+                confirms = unconfirmed and more is None and self._tries < min(_CONFIRMED, self._max_launches)
+                if not confirms and not self._may_launch_again():
+                    return judgement
             (more or self._measure)()
-            judgement = judge()
-        return judgement
 
     def search(self, decided: Callable[[LaunchValue], bool], objective: Objective | None) -> None:
         """Search for what the deployment sustains; where that was found before, on a fresh deployment."""
@@ -96,29 +115,35 @@ class Evidence:
         left_ns = max(self._budget_ns - round(self.spent_s * 1e9), 0)
         with self._counted_time():
             self._capacities.append(self._bench.search(decided, objective, left_ns))
-
-    def _unsettled(self, judgement: Judgement) -> bool:
-        if judgement.outcome is Outcome.INCONCLUSIVE:
-            return True
-        return judgement.outcome is Outcome.FAIL and len(self._launches) < 2
+        self._keep()
 
     def _may_launch_again(self) -> bool:
-        tries = len(self._launches) + self.dropped
-        per_launch = self.spent_s / max(tries, 1)
-        return (self.spent_s + per_launch) * 1e9 <= self._budget_ns and tries < self._max_launches
+        per_launch = self.spent_s / max(self._tries, 1)
+        return (self.spent_s + per_launch) * 1e9 <= self._budget_ns and self._tries < self._max_launches
 
     def _measure(self) -> None:
+        launch = self._launch()
+        while (limited := Metrics((launch,)).generator.limited) and self._may_launch_again():
+            self.dropped += 1
+            launch = self._launch()
+        if limited and self._launches:
+            self.dropped += 1
+        else:
+            self._keep(launch)
+
+    def _launch(self) -> Launch:
+        self._tries += 1
         with self._counted_time():
             try:
-                launch = self._bench.measure()
+                return self._bench.measure()
             except Interrupted as stop:
                 self.interrupted = True
-                self._launches.append(stop.launch)
+                self._keep(stop.launch)
                 raise
-            while Metrics((launch,)).generator.limited and self._may_launch_again():
-                self.dropped += 1
-                launch = self._bench.measure()
-            self._launches.append(launch)
+
+    def _keep(self, *launches: Launch) -> None:
+        self._launches += launches
+        self._metrics = Metrics(tuple(self._launches), tuple(self._capacities))
 
     @contextmanager
     def _counted_time(self) -> Iterator[None]:
@@ -127,5 +152,3 @@ class Evidence:
             yield
         finally:
             self.spent_s += time.perf_counter() - started
-            if self._launches:
-                self._metrics = Metrics(tuple(self._launches), tuple(self._capacities))

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["Collected", "Ledger", "Reference"]
 
 _DRIFTS = ("rtm", "throughput")
+_BESIDE = ("p95", "p99", "cpu_per_request", "peak_memory")
+_LISTED = (*_DRIFTS, *_BESIDE)
+"""What an update lists where it got worse, beside NMRT; the anchor is about those that are not merely beside."""
 _WIDENING = 2.0
 """Factor on the tolerance where the baseline is another machine's, scaled."""
 
@@ -276,13 +279,21 @@ class Ledger:
             return Update(result.test, None, entry)
         if differences := self._differences(before, result.setup):
             return Update(result.test, before, entry, differences)
-        names = [name for name in metrics if name in _DRIFTS or name.startswith("nmrt")]
+        names = [name for name in metrics if name in _LISTED or name.startswith("nmrt")]
         judgements = [found for name in names if (found := _judged(name, result, before.metrics))]
-        worse = tuple(found for found in judgements if found.outcome is Outcome.FAIL)
-        better = [found for found in judgements if found.change and found.change.high < -result.tolerance]
-        if not worse and not better:
+        worse = tuple(found for found in judgements if _is_worse(found, result.tolerance))
+        steps = [found for found in judgements if found.metric not in _BESIDE]
+        better = [found for found in steps if found.change and found.change.high < -result.tolerance]
+        if not better and not any(found in worse for found in steps):
             entry = replace(entry, anchor=before.anchored)
         return Update(result.test, before, entry, worse=worse)
+
+
+def _is_worse(judgement: Judgement, tolerance: float) -> bool:
+    """Worse beyond the tolerance, as it was measured, and surely worse at all."""
+    change = judgement.change
+    small = judgement.outcome is Outcome.PASS
+    return change is not None and not small and change.value > tolerance and change.low > 0
 
 
 def _dated(recorded: Entry | Anchor) -> str:
@@ -293,7 +304,9 @@ def _judged(name: str, result: TestResult, old: Mapping[str, Sequence[LaunchValu
     """A metric of a result against what was recorded, at the test's tolerance; None where one side does not know it."""
     if name not in old or name not in result.launches:
         return None
-    return judge_change(metric_named(name), _values(result.launches[name]), old[name], result.tolerance)
+    now = _values(result.launches[name])
+    in_flight = result.setup.in_flight
+    return judge_change(metric_named(name), now, old[name], result.tolerance, in_flight=in_flight)
 
 
 def _values(launches: Sequence[tuple[float, float]]) -> tuple[LaunchValue, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_mlpatterns.errors import DeploymentError, UncountableResultError
+from pytest_mlpatterns.errors import DeploymentError, SettingError, UncountableResultError
 from pytest_mlpatterns.load.generator import LoadInterrupted
 from pytest_mlpatterns.load.job import Answer, Event, Job, Progress, Spoken, WindowOpened
 from pytest_mlpatterns.load.requests import answer_in
@@ -75,9 +75,10 @@ class Bench:
         generator: the process that sends it; not used in a smoke run.
         on_progress: takes a sign of life some times a second.
         smoke: send one request instead of a load.
+        settle: waits until nothing else of ours uses the machine; called before every start.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what one test's measuring takes
         self,
         start: Callable[[], Deployment],
         plan: LoadPlan,
@@ -85,12 +86,14 @@ class Bench:
         on_progress: Callable[[Progress], None],
         *,
         smoke: bool = False,
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
         self.plan = plan
         self.smoke = smoke
         self._start = start
         self._generator = generator
         self._on_progress = on_progress
+        self._settle = settle
         self._deployment: Deployment | None = None
         self._measured = False
 
@@ -102,6 +105,7 @@ class Bench:
             DeploymentError: it did not start.
         """
         if self._deployment is None:
+            self._settle()
             self._deployment = self._start()
             self._measured = False
         return self._deployment
@@ -312,7 +316,15 @@ def _check_answers(deployment: Deployment, plan: LoadPlan, answers: Sequence[Ans
     except (ValueError, IndexError) as error:
         raise UncountableResultError(f"check= could not read an answer: {error}") from error
     verdict = plan.check([plan.payload.inputs[answer.request] for answer in answers], outputs)
-    if verdict is not None and not verdict:
+    if verdict is None:
+        return
+    found = np.asarray(verdict)
+    if found.dtype != np.bool_:
+        raise SettingError(
+            f"check= returned {verdict!r}, expected None, True, False or an array of them; assert inside it, or "
+            "return whether the answers are right"
+        )
+    if not found.all():
         raise AssertionError(
             f"check= returned {verdict!r} for {len(outputs)} answers from under load; "
             "return None or True, or assert inside it"

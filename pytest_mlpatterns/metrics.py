@@ -14,7 +14,7 @@ import numpy as np
 
 from pytest_mlpatterns.blocks import LaunchBlocks
 from pytest_mlpatterns.catalog import METRICS, Metric, percentile_metric
-from pytest_mlpatterns.errors import UncountableResultError
+from pytest_mlpatterns.errors import TooFewSamplesError, UncountableResultError
 from pytest_mlpatterns.insight import straggler_shares
 from pytest_mlpatterns.records import Estimate, LaunchValue
 from pytest_mlpatterns.statistics import CONFIDENCE, estimate, min_samples, order_bounds, wilson_interval
@@ -257,19 +257,20 @@ class Metrics:
         the bounds of order statistics over the requests of all launches.
 
         Args:
-            percentile: between 0 and 100.
+            percentile: at least 1 and less than 100.
             confidence: of the interval.
 
         Raises:
-            UncountableResultError: too few samples to bound it at 99 % confidence.
-            ValueError: not between 0 and 100.
+            TooFewSamplesError: too few to bound it at 99 % confidence.
+            UncountableResultError: no request succeeded.
+            ValueError: another percentile.
         """
         metric, needed = percentile_metric(percentile), min_samples(percentile)
         samples = sum(blocks.latencies_ns.size for blocks in self.by_launch)
         if samples == 0:
             raise UncountableResultError(f"no request succeeded, so there is no {metric.label}")
         if samples < needed:
-            raise UncountableResultError(
+            raise TooFewSamplesError(
                 f"{metric.label} of {samples} samples, expected at least {needed} for 99 % confidence; "
                 "measure longer (duration=), or with more load"
             )

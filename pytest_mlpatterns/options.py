@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import argparse
 import inspect
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-__all__ = ["OPTIONS", "add_ini_keys", "add_options", "given_ini", "given_options"]
+__all__ = ["OPTIONS", "add_ini_keys", "add_options", "given_ini", "given_options", "values_of_conftests"]
 
 _GROUP = "performance tests (pytest-mlpatterns)"
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -118,22 +119,44 @@ def _key(name: str) -> str:
     return f"perf_{name.replace('-', '_')}"
 
 
+def values_of_conftests(config: pytest.Config) -> dict[str, object]:
+    """The options that conftest files add, as they were given: plain values by their destination."""
+    found: dict[str, object] = {}
+    for name, plugin in config.pluginmanager.list_name_plugin():
+        if Path(name).name == "conftest.py" and (hook := getattr(plugin, "pytest_addoption", None)) is not None:
+            for destination in _recorded(hook, config.pluginmanager).destinations:
+                value = getattr(config.option, destination, None)
+                if isinstance(value, str | int | float | list | tuple | None):
+                    found[destination] = value
+    return found
+
+
 class _Recorder:
     """Stands in for a parser and notes which options a plugin adds."""
 
     def __init__(self) -> None:
         self.seen: set[str] = set()
+        self.destinations: list[str] = []
 
     def getgroup(self, *_args: object, **_kwargs: object) -> _Recorder:
         return self
 
-    def addoption(self, *names: str, **_attributes: object) -> None:
+    def addoption(self, *names: str, **attributes: object) -> None:
         self.seen.update(names)
+        long = next((name for name in names if name.startswith("--")), names[0])
+        self.destinations.append(str(attributes.get("dest") or long.lstrip("-").replace("-", "_")))
 
     _addoption = addoption
 
     def addini(self, *_args: object, **_kwargs: object) -> None:
         """Ini keys are of no interest here."""
+
+
+def _recorded(hook: Callable[..., object], pluginmanager: pytest.PytestPluginManager) -> _Recorder:
+    recorder = _Recorder()
+    offered = {"parser": recorder, "pluginmanager": pluginmanager}
+    hook(**{key: offered[key] for key in inspect.signature(hook).parameters if key in offered})
+    return recorder
 
 
 def _owner_of(flag: str, pluginmanager: pytest.PytestPluginManager) -> tuple[str, str]:
@@ -143,9 +166,6 @@ def _owner_of(flag: str, pluginmanager: pytest.PytestPluginManager) -> tuple[str
         hook = getattr(plugin, "pytest_addoption", None)
         if hook is None or hook.__module__.startswith(("pytest_mlpatterns", "_pytest.")):
             continue
-        recorder = _Recorder()
-        offered = {"parser": recorder, "pluginmanager": pluginmanager}
-        hook(**{key: offered[key] for key in inspect.signature(hook).parameters if key in offered})
-        if flag in recorder.seen:
+        if flag in _recorded(hook, pluginmanager).seen:
             return installed.get(id(plugin), name), name
     return "another plugin", "THAT_PLUGIN"

@@ -71,9 +71,11 @@ class Output:
         self._unmeasured: list[Unmeasured] = []
         self._rankings: tuple[Ranking, ...] = ()
 
-    def take_result(self, data: Mapping[str, Any]) -> None:
-        """Take what :meth:`TestResult.to_json` gave."""
-        self.add(self._ledger.with_drift(TestResult.from_json(data)))
+    def take_result(self, data: Mapping[str, Any]) -> TestResult:
+        """Take what :meth:`TestResult.to_json` gave; returns it with what the baseline adds."""
+        result = self._ledger.with_drift(TestResult.from_json(data))
+        self.add(result)
+        return result
 
     def add(self, result: TestResult) -> None:
         """Take a result as it is."""

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_mlpatterns.errors import UncountableResultError
+from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.measure import Bench
 from pytest_mlpatterns.ratio import LogRatio, PairedCapacity, PairedLaunch, paired_log_ratio, wants_more_pairs
 from pytest_mlpatterns.records import Outcome
@@ -90,6 +91,12 @@ class Pairing:
         """How the sides are called."""
         first, second = self._sides
         return first.name, second.name
+
+    @property
+    def in_flight(self) -> int | None:
+        """How many requests each side has in flight at any time, where the load keeps them so."""
+        schedule = self._sides[0].plan.schedule
+        return schedule.concurrency if isinstance(schedule, ClosedLoop) else None
 
     def decide(
         self,

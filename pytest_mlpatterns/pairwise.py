@@ -29,8 +29,8 @@ MEASURED = ("rtm", "throughput", "cpu_per_request")
 """Metrics that a paired launch measures."""
 _LEAST = 1e-9
 """A rate that falls to nothing has no logarithm."""
-_ALPHA = 0.01
-"""Chance of a false alarm of a whole comparison."""
+_ALPHA = 0.025
+"""Chance that a comparison fails what is just within the tolerance, and that it passes what is just beyond it."""
 _LAUNCH_NS = 2_700_000_000
 """Time that a paired launch takes at least; how many fit into the budget is how often it is looked at most."""
 
@@ -45,7 +45,8 @@ class _Question:
     looks: Looks
 
     def ratios(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> list[LogRatio]:
-        return [getattr(one, self.metric) for one in found]
+        """Of the launches in which both sides are known."""
+        return [ratio for one in found if (ratio := getattr(one, self.metric)) is not None]
 
     def verdict(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> RatioVerdict:
         return judge_ratio(self.ratios(found), self.limit, self.better, self.looks)
@@ -91,7 +92,8 @@ def judge_no_slower(
 
     Args:
         pairing: of the reference and the present, in that order.
-        metrics: names of attributes of :class:`pytest_mlpatterns.ratio.PairedLaunch`.
+        metrics: names of attributes of :class:`pytest_mlpatterns.ratio.PairedLaunch`; one that no launch knows of both
+            sides gets no verdict.
         tolerance: largest acceptable worsening, 0.05 for 5 %.
         budget_ns: time that all measuring may take.
 
@@ -107,29 +109,33 @@ def judge_no_slower(
     ]
 
     def judge(found: Sequence[PairedLaunch]) -> Outcome:
-        outcomes = [_outcome(question, found) for question in questions]
+        outcomes = [_outcome(question, found, pairing.in_flight) for question in questions if question.ratios(found)]
         if Outcome.FAIL in outcomes:
             return Outcome.FAIL
         return Outcome.INCONCLUSIVE if Outcome.INCONCLUSIVE in outcomes else Outcome.PASS
 
     pairing.decide(judge, budget_ns, max_launches=looks.last)
-    return tuple(_judgement(pairing, question, tolerance) for question in questions)
+    known = [question for question in questions if question.ratios(pairing.launches)]
+    return tuple(_judgement(pairing, question, tolerance) for question in known)
 
 
-def _outcome(question: _Question, found: Sequence[PairedLaunch]) -> Outcome:
+def _outcome(question: _Question, found: Sequence[PairedLaunch], in_flight: int | None) -> Outcome:
     verdict = question.verdict(found)
-    return Outcome.PASS if verdict.outcome is Outcome.FAIL and _is_small(question.metric, found) else verdict.outcome
+    first, second = _means(question.metric, found)
+    small = METRICS[question.metric].is_small(first, second, in_flight)
+    return Outcome.PASS if verdict.outcome is Outcome.FAIL and small else verdict.outcome
 
 
 def _judgement(pairing: Pairing, question: _Question, tolerance: float) -> Judgement:
     metric = METRICS[question.metric]
-    verdict, outcome = question.verdict(pairing.launches), _outcome(question, pairing.launches)
+    verdict = question.verdict(pairing.launches)
+    outcome = _outcome(question, pairing.launches, pairing.in_flight)
     ratio = verdict.judged
     change = Estimate(ratio.value - 1, ratio.low - 1, ratio.high - 1)
     if metric.better == "higher":
         change = Estimate(-change.value, -change.high, -change.low)
     word, low, high = ("worse", change.low, change.high) if change.value >= 0 else ("better", -change.high, -change.low)
-    floor = f"; changes up to {metric.show(metric.floor)} do not count" if outcome is not verdict.outcome else ""
+    floor = f"; changes up to {metric.floor_text} do not count" if outcome is not verdict.outcome else ""
     reason = (
         f"{metric.label} {_figures(pairing, question.metric)}: {format_percent(abs(change.value))} {word} "
         f"({format_percent(low, signed=True)} to {format_percent(high, signed=True)}); "
@@ -138,18 +144,12 @@ def _judgement(pairing: Pairing, question: _Question, tolerance: float) -> Judge
     return Judgement(question.metric, "revision", outcome, reason, change)
 
 
-def _is_small(metric: str, found: Sequence[PairedLaunch]) -> bool:
-    """Whether the two sides differ by no more than the metric's absolute floor."""
-    floor = METRICS[metric].floor
-    first, second = _means(metric, found)
-    return floor > 0 and abs(second - first) <= floor
-
-
 def _means(metric: str, found: Sequence[PairedLaunch]) -> tuple[float, float]:
-    """The metric of both sides, over their launches."""
+    """The metric of both sides, over the launches in which it is known."""
     name = {"rtm": "rtm_ns", "throughput": "throughput_rps", "cpu_per_request": "cpu_ns_per_request"}[metric]
-    sides = [launch.first for launch in found], [launch.second for launch in found]
-    first, second = (fmean(getattr(side, name) or 0.0 for side in launches) for launches in sides)
+    known = [launch for launch in found if getattr(launch, metric) is not None]
+    sides = [launch.first for launch in known], [launch.second for launch in known]
+    first, second = (fmean(getattr(side, name) for side in launches) for launches in sides)
     return first, second
 
 

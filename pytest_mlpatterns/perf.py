@@ -7,7 +7,6 @@ pytest.
 from __future__ import annotations
 
 import functools
-import shlex
 import warnings
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -112,6 +111,11 @@ class Perf:
         self._judgements: list[Judgement] = []
         self._warn: Callable[[Warning], None] = functools.partial(warnings.warn, stacklevel=6)  # the test's own line
 
+    @property
+    def smoke(self) -> bool:
+        """Whether this run sends one request and judges nothing (``--perf-smoke``), so that there are no figures."""
+        return self._bench.smoke
+
     def __repr__(self) -> str:
         return f"<perf of {self._setup.pattern} under {self._setup.load}>"
 
@@ -176,9 +180,15 @@ class Perf:
     @_at_the_call
     def assert_error_rate_below(self, limit: object) -> None:
         """The share of requests without a 2xx answer is below a limit, 0.001 or ``"0.1%"``."""
+        share = parse_share(limit, name="assert_error_rate_below(...)")
+        if share == 0:
+            raise SettingError(
+                f"assert_error_rate_below({limit!r}), expected more than 0: no run can show that nothing ever fails; "
+                'write "0.1%"'
+            )
         self._assert_limit(
             METRICS["error_rate"],
-            parse_share(limit, name="assert_error_rate_below(...)"),
+            share,
             lambda metrics, confidence: metrics.error_share(confidence),
         )
 
@@ -293,8 +303,8 @@ class Perf:
         """No metric is worse than the baseline beyond the tolerance.
 
         Every perf test with a baseline is compared in RTM and throughput by itself; this asks for more metrics, or a
-        tighter tolerance. Without a comparable entry it judges nothing, and the summary says so
-        (``--perf-baseline require`` makes that a failure).
+        tighter tolerance. NMRT is searched for. Without a comparable entry, or one that holds the metric, it judges
+        nothing, and the summary says so (``--perf-baseline require`` makes that a failure).
 
         Args:
             metrics: names such as ``"rtm"``, ``"p95"``, ``"throughput"``, ``"cpu_per_request"``, ``"peak_memory"``.
@@ -311,7 +321,7 @@ class Perf:
         given = self._settings.tolerance
         if tolerance is not None:
             given = parse_share(tolerance, name="assert_no_regression(tolerance=...)")
-        self._compare([METRICS[name] for name in metrics], given)
+        self._compare([METRICS[name] for name in metrics], given, asked=True)
 
     def finish(self, warn: Callable[[Warning], None] | None = None) -> None:
         """After the body: measure if nothing was measured yet, and what a ranking needs; compare with the baseline.
@@ -331,11 +341,14 @@ class Perf:
         judged = {judgement.metric for judgement in self._judgements if judgement.against in ("baseline", "revision")}
         so_far = self._evidence.so_far
         metrics = [METRICS[name] for name in _COMPARED] + ([] if so_far is None else searched_for(so_far))
-        self._compare([metric for metric in metrics if metric.name not in judged], self._settings.tolerance)
+        self._compare(
+            [metric for metric in metrics if metric.name not in judged], self._settings.tolerance, asked=False
+        )
         if self._bench.smoke:
             return
-        if self._reference.mode is BaselineMode.REQUIRE and (why := self._reference.missing):
-            raise PerfFailure(f"{why}, and --perf-baseline require asks for one; record it: {self._update_command()}")
+        if self._reference.mode is BaselineMode.REQUIRE and (why := self._comparison.missing):
+            update = f"{self._subject.command} --perf-baseline update"
+            raise PerfFailure(f"{why}, and --perf-baseline require asks for one; record it: {update}")
 
     def result(self, *, passed: bool) -> TestResult | None:
         """Everything for reports and the baseline; None where nothing was measured."""
@@ -343,6 +356,7 @@ class Perf:
             self._evidence,
             test=self._test,
             setup=self._setup,
+            command=self._subject.command,
             judgements=self._judgements,
             baseline_note=self._comparison.note,
             passed=passed,
@@ -379,7 +393,9 @@ class Perf:
 
     def _why_unknown(self, metric: Metric) -> str:
         if metric.name == "cache_hit_ratio":
-            return f"{self._setup.pattern} has no cache that was asked, so there is no {metric.label}; use Cached()"
+            ours = self._subject.under is not None
+            use = "Cached()" if ours else 'metrics=Prometheus("/metrics", cache_hits="...", cache_misses="...")'
+            return f"{self._setup.pattern} has no cache that was asked, so there is no {metric.label}; use {use}"
         return f"{metric.label} is not known for {self._setup.pattern}; name its process: Url(..., pid=...)"
 
     def _settle(self, judgement: Judgement) -> None:
@@ -390,11 +406,9 @@ class Perf:
         if judgement.outcome is Outcome.INCONCLUSIVE:
             self._leave_open([judgement])
 
-    def _compare(self, metrics: Sequence[Metric], tolerance: float) -> None:
+    def _compare(self, metrics: Sequence[Metric], tolerance: float, *, asked: bool) -> None:
         """Compare with the revision or the baseline, and let the verdicts fail the test where they must."""
-        self._conclude(self._comparison.judge(metrics, tolerance))
-
-    def _conclude(self, found: Sequence[Judgement]) -> None:
+        found = self._comparison.judge(metrics, tolerance, asked=asked)
         self._judgements.extend(found)
         if failed := [judgement for judgement in found if judgement.outcome is Outcome.FAIL]:
             raise RegressionFailure(self._failure(failed))
@@ -431,6 +445,3 @@ class Perf:
             known = [one for one in self.metrics.capacities if one.objective == objective and one.stopped != DECIDED]
             if not known:
                 self._evidence.search(to_the_end, None if objective is None else parse_objective(objective))
-
-    def _update_command(self) -> str:
-        return f"pytest {shlex.quote(self._test)} --perf-baseline update"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_mlpatterns import options
+from pytest_mlpatterns import hooks, options
 
 if TYPE_CHECKING:
     import contextlib
@@ -34,6 +34,11 @@ _MARKER = (
     "model=..., wire='rest+json', check=..., tolerance=0.10, launches=5, budget='30s', ...): measure the model of this "
     "test under load and judge it; see pytest-mlpatterns"
 )
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare our own hooks."""
+    pluginmanager.add_hookspecs(hooks)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,7 +75,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """One line: which baseline is used, and how."""
+    """One line: which baseline is used, and how, or what a run compares with instead."""
+    if ref := _given(config, "against"):
+        return f"mlpatterns: compared with {ref}"
     return f"mlpatterns: baseline {_given(config, 'baseline_file') or 'perf-baseline.json'} ({_mode(config)})"
 
 
@@ -189,10 +196,11 @@ def perf_deploy(
             node,
             pattern,
             wire=wire,
-            model=perf_model if model is None else model,
-            payload=perf_payload,
-            target=perf_target if target is None and pattern is None and model is None else target,
+            model=model,
             request=request,
+            perf_model=perf_model,
+            perf_payload=perf_payload,
+            target=perf_target if target is None and pattern is None and model is None else target,
         )
 
     return deploy

@@ -6,6 +6,7 @@ stands in annotations only, so that importing it costs nothing.
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from statistics import median
@@ -230,6 +231,12 @@ class Setup:
     wire: str
     payload: str
     model: str = ""
+
+    @property
+    def in_flight(self) -> int | None:
+        """How many requests are in flight at any time, as a closed loop keeps them; None for other loads."""
+        found = re.match(r"closed\((\d+)", self.load)
+        return None if found is None else int(found[1])
 
     def differences(self, other: Setup) -> tuple[str, ...]:
         """Name what differs, as ``load: closed(8) → closed(16)``, from ``other`` to this."""

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_ABSENT = (pytest.ExitCode.OK, pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED)
+"""How pytest ends, once it has begun, where it does not have the test; a test that is not found is a usage error."""
+
 
 def main() -> None:
     """The child process."""
@@ -37,16 +40,20 @@ def main() -> None:
     os.chdir(job.directory)
     install(job.present_top, job.reference_top)
     side = _Side(channel, asked, job)
-    arguments = [job.test, "-q", "-p", "no:cacheprovider", "--perf-baseline=off", "--tb=short", "-W", "default"]
-    arguments += job.options
+    arguments = [job.test, "-q", "--tb=short", "-W", "default", *job.handed_on.options]
     if importlib.util.find_spec("xdist"):
         arguments.append("-n0")
     if importlib.util.find_spec("pytest_cov"):
         arguments.append("--no-cov")
     code = pytest.main(arguments, plugins=[side])
-    if not side.has_served:
-        text = "\n".join(side.failures) or f"pytest ended with exit code {int(code)}"
-        channel.send(Refused(Reason.FAILED if side.failures else Reason.ABSENT, text))
+    if side.has_served:
+        return
+    if side.failures:
+        channel.send(Refused(Reason.FAILED, "\n".join(side.failures)))
+    elif side.has_begun and code in _ABSENT:
+        channel.send(Refused(Reason.ABSENT, f"pytest ended with exit code {int(code)}"))
+    else:
+        raise SystemExit(int(code))  # the parent shows what pytest printed
 
 
 class _Side:
@@ -56,15 +63,23 @@ class _Side:
         self, channel: Channel, asked: queue.SimpleQueue[StartSide | StopSide | None], job: ReferenceJob
     ) -> None:
         self.failures: list[str] = []
+        self.has_begun = False
         self.has_served = False
         self.trees = (job.present_top, job.reference_top)
         self._channel = channel
         self._asked = asked
+        self._values = job.handed_on.values
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: pytest.Config) -> None:
-        """Tell the session which side it is."""
+        """Tell the session which side it is, and conftest files what their options are."""
         config.stash[REFERENCE_TREES] = self.trees
+        for destination, value in self._values.items():
+            setattr(config.option, destination, value)
+
+    def pytest_sessionstart(self) -> None:
+        """From here on, what is wrong is with the test and no longer with the set-up of pytest."""
+        self.has_begun = True
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Keep why a file cannot be collected."""

@@ -106,7 +106,8 @@ class TestResult:
     launch's window. ``warmups`` has one member per launch. ``tolerance`` is the worsening against the baseline that the
     test accepts. ``group`` is the test's id without its pattern, so that the patterns of one test can stand side by
     side. ``noise`` says what disturbed the machine in the windows. ``replica_share`` is, for each of several replicas,
-    the share of the requests that it answered: the mean over the launches, the least and the most.
+    the share of the requests that it answered: the mean over the launches, the least and the most. ``command`` runs the
+    test alone.
     """
 
     __test__ = False
@@ -138,6 +139,7 @@ class TestResult:
     replica_share: tuple[tuple[float, float, float], ...] = ()
     group: str = ""
     location: Location | None = None
+    command: str = ""
 
     @property
     def outcome(self) -> State:

@@ -7,6 +7,8 @@ test reports, so that a distributed run ends with what a serial run gives; one p
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -21,8 +23,14 @@ from pytest_mlpatterns.against import ReferenceSide
 from pytest_mlpatterns.assembly import Assembly
 from pytest_mlpatterns.children import end_with_parent
 from pytest_mlpatterns.config import Settings, merge_markers, read_run_settings, read_settings
-from pytest_mlpatterns.definition import location_of, raise_at_definition
-from pytest_mlpatterns.errors import InconclusiveWarning, MlpatternsError, PerfFailure, SettingError
+from pytest_mlpatterns.definition import location_of, perf_markers, raise_at_definition
+from pytest_mlpatterns.errors import (
+    InconclusiveWarning,
+    MlpatternsError,
+    PerfFailure,
+    SettingError,
+    UncountableResultError,
+)
 from pytest_mlpatterns.exclusive import MachineLock
 from pytest_mlpatterns.ledger import Collected, Ledger
 from pytest_mlpatterns.live import LiveLine
@@ -30,7 +38,7 @@ from pytest_mlpatterns.load.ceiling import measure_ceiling, measure_library_over
 from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.measure import Bench
 from pytest_mlpatterns.observe import environment
-from pytest_mlpatterns.options import given_ini, given_options
+from pytest_mlpatterns.options import given_ini, given_options, values_of_conftests
 from pytest_mlpatterns.output import Output
 from pytest_mlpatterns.paired import Pairing
 from pytest_mlpatterns.perf import Perf
@@ -39,6 +47,7 @@ from pytest_mlpatterns.reports.junit import properties_of
 from pytest_mlpatterns.result import group_of
 from pytest_mlpatterns.revision import resolve_revision
 from pytest_mlpatterns.screen import Screen
+from pytest_mlpatterns.sides import HandedOn
 from pytest_mlpatterns.worktree import Worktree, laid_out, remove_stale
 
 if TYPE_CHECKING:
@@ -57,6 +66,10 @@ REFERENCE_TREES: pytest.StashKey[tuple[Path, Path]] = pytest.StashKey()
 _SETTINGS: pytest.StashKey[Settings] = pytest.StashKey()
 _PERF: pytest.StashKey[Perf] = pytest.StashKey()
 _DEFERRED: pytest.StashKey[MlpatternsError] = pytest.StashKey()
+_OF_THE_WHOLE_RUN = ("against", "baseline", "baseline-file", "calibrate", "html", "json", "rank", "smoke")
+"""Options that say nothing of how a single test is served."""
+_OF_A_TEST = ("patterns", "startup-timeout")
+"""Options without which a test may not exist at another revision, or not start."""
 _LOCK = "mlpatterns_lock"
 _ASCII_ONLY = "mlpatterns_ascii_only"
 _WORKTREE = "mlpatterns_worktree"
@@ -75,11 +88,14 @@ class PerfSession:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
+        self._trees = config.stash.get(REFERENCE_TREES, None)
         self._options, self._ini = given_options(config), given_ini(config)
+        if self._trees is not None:
+            self._options |= dict.fromkeys(_OF_THE_WHOLE_RUN) | {"baseline": "off"}
+            self._ini |= dict.fromkeys(_OF_THE_WHOLE_RUN)
         self._groups: Counter[str] = Counter()
         self._directory = Path(tempfile.mkdtemp(prefix="pytest-mlpatterns-"))
         self._leaving = contextlib.ExitStack()
-        self._trees = config.stash.get(REFERENCE_TREES, None)
         self._worktree: Worktree | None = None
         self._generator = Generator(self._directory / "generator.log", measure_ceiling)
         self._assembly = Assembly(config, self._directory, self._pair, self._trees)
@@ -124,11 +140,15 @@ class PerfSession:
             pytest.UsageError: a marker argument or option that cannot be served; names the test.
         """
         for item in items:
-            markers = [(mark.args, mark.kwargs) for mark in item.iter_markers("perf")]
             given = getattr(getattr(item, "callspec", None), "params", {})
             members = {"pattern": given.get("_perf_pattern"), "wire": given.get("_perf_wire")}
             try:
-                item.stash[_SETTINGS] = read_settings(merge_markers(markers), self._options, self._ini, **members)
+                marker = merge_markers(perf_markers(item))
+                item.stash[_SETTINGS] = read_settings(
+                    marker, self._options, self._ini, pattern=members["pattern"], wire=members["wire"]
+                )
+                if "perf" in item.fixturenames:  # type: ignore[attr-defined]  # of what asks for a fixture
+                    _see_that_lists_made_tests(marker, members)
             except SettingError as error:
                 text = f"{item.nodeid}: {error}"
                 if self._is_worker:  # only the process that distributes the tests can end the run in one line
@@ -150,41 +170,12 @@ class PerfSession:
         if self._trees is not None:
             yield self._assembly.subject(item, settings, model, payload, target)  # type: ignore[misc]  # no body runs
             return
-        bench: Bench | None = None
-        revision: ReferenceSide | None = None
-        try:
-            if self._worktree is not None:
-                patterns = self._options["patterns"]  # of the command line, as the other side has its own ini file
-                revision = ReferenceSide(
-                    item.nodeid,
-                    self._worktree,
-                    self._directory,
-                    settings.startup_timeout_ns,
-                    () if patterns is None else (f"--perf-patterns={patterns}",),
-                )
-                if not self._run.smoke:
-                    revision.begin()
-            subject = self._assembly.subject(item, settings, model, payload, target, self._searches(item))
-            bench = Bench(subject.start, subject.plan, self._generator, self._live.show, smoke=self._run.smoke)
-            reference = self._ledger.reference(item.nodeid, subject.setup)
-            item.stash[_PERF] = Perf(item.nodeid, bench, settings, subject, reference, revision)
-            has_its_own_start = revision is not None and target is None  # a comparison starts both sides itself
-            if (
-                not has_its_own_start
-                and bench.deployment.remote
-                and self._generator.library_overhead_ns is None
-                and not self._run.smoke
-            ):
-                measure_library_overhead(self._generator, self._directory)
-        except MlpatternsError as error:
-            item.stash[_DEFERRED] = error
-        try:
+        with contextlib.ExitStack() as leaving:
+            try:
+                item.stash[_PERF] = self._perf(item, settings, model, payload, target, leaving)
+            except MlpatternsError as error:
+                item.stash[_DEFERRED] = error
             yield item.stash.get(_PERF, None)  # type: ignore[misc]  # without one the body does not run
-        finally:
-            if revision is not None:
-                revision.close()
-            if bench is not None:
-                bench.close()
 
     @contextlib.contextmanager
     def deployed(  # noqa: PLR0913 - what may be deployed, by name
@@ -194,26 +185,34 @@ class PerfSession:
         *,
         wire: object,
         model: object,
-        payload: object,
-        target: object,
         request: Callable[[Any], object] | None,
+        perf_model: object,
+        perf_payload: object,
+        target: object,
     ) -> Iterator[Deployment]:
-        """The ``perf_deploy`` fixture: a deployment without load.
+        """The ``perf_deploy`` fixture: a deployment without load. What it is not given the test's marker may say.
 
         Raises:
             DeploymentError: it did not start.
             SettingError: there is no model, both a pattern and a target, or another wire than this version serves.
         """
-        given = {"pattern": pattern, "wire": wire, "request": request}
         for name, value in (("pattern", pattern), ("wire", wire)):
             if isinstance(value, list | tuple):
                 raise SettingError(
                     f"perf_deploy({name}={value!r}), expected one {name}; start one deployment after the other"
                 )
-        settings = read_settings(given, self._options, self._ini)
+        of_test = item.stash[_SETTINGS]
+        given = {"pattern": pattern, "wire": wire, "request": request, "model": model}
+        settings = read_settings(given, self._options, self._ini, caller="perf_deploy")
+        settings = replace(
+            settings,
+            model=of_test.model if model is None else model,
+            payload=of_test.payload,
+            startup_timeout_ns=of_test.startup_timeout_ns,
+        )
         if pattern is not None and target is not None:
             raise SettingError(f"perf_deploy({pattern}, target={target}), expected one of them")
-        deployment = self._assembly.deployment(item, settings, model, payload, target)
+        deployment = self._assembly.deployment(item, settings, perf_model, perf_payload, target)
         try:
             yield deployment
         finally:
@@ -241,6 +240,10 @@ class PerfSession:
                     perf.finish(item.warn)
                 except (AssertionError, MlpatternsError, InconclusiveWarning) as failure:
                     raise_at_definition(item, failure)
+        except UncountableResultError as error:
+            if self._run.smoke:
+                error.args = (f"{error}; this is a smoke run: guard what reads figures with `if not perf.smoke:`",)
+            raise
         except KeyboardInterrupt:
             if perf is not None and (partial := perf.result(passed=False)) is not None:
                 self._output.add(partial)
@@ -279,9 +282,11 @@ class PerfSession:
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Collect the results, wherever they were measured."""
+        """Collect the results, wherever they were measured, and hand them on."""
         if (data := getattr(report, "perf_result", None)) is not None:
-            self._output.take_result(data)
+            result = self._output.take_result(data)
+            if not self._is_worker:
+                self._config.hook.pytest_mlpatterns_result(config=self._config, result=result.to_json())
         if (failure := getattr(report, "perf_failure", None)) is not None:
             self._output.take_failure(failure, measured=data is not None)
 
@@ -332,6 +337,57 @@ class PerfSession:
 
     # --- pieces --------------------------------------------------------------------------------------------------
 
+    def _perf(  # noqa: PLR0913, PLR0917 - a test, and what it was given
+        self,
+        item: pytest.Item,
+        settings: Settings,
+        model: object,
+        payload: object,
+        target: object,
+        leaving: contextlib.ExitStack,
+    ) -> Perf:
+        """The measurement of one test, and what ends with it."""
+        revision: ReferenceSide | None = None
+        if self._worktree is not None:
+            revision = ReferenceSide(
+                item.nodeid, self._worktree, self._directory, settings.startup_timeout_ns, self._handed_on
+            )
+            leaving.callback(revision.close)
+            if not self._run.smoke:
+                revision.begin()
+        subject = self._assembly.subject(item, settings, model, payload, target, self._searches(item))
+        bench = Bench(
+            subject.start,
+            subject.plan,
+            self._generator,
+            self._live.show,
+            smoke=self._run.smoke,
+            settle=(lambda: None) if revision is None else revision.settle,
+        )
+        leaving.callback(bench.close)
+        reference = self._ledger.reference(item.nodeid, subject.setup)
+        perf = Perf(item.nodeid, bench, settings, subject, reference, revision)
+        by_pairs = revision is not None and target is None  # a comparison starts both sides itself
+        if (
+            not by_pairs
+            and bench.deployment.remote
+            and self._generator.library_overhead_ns is None
+            and not self._run.smoke
+        ):
+            measure_library_overhead(self._generator, self._directory)
+        return perf
+
+    @functools.cached_property
+    def _handed_on(self) -> HandedOn:
+        """What of the command line holds at another revision too, as it says which tests there are and what they do."""
+        config, given = self._config, self._options
+        options = [f"--perf-{name}={given[name]}" for name in _OF_A_TEST if given[name] is not None]
+        options += [f"--import-mode={config.getoption('importmode')}", *(f"-p{name}" for name in config.option.plugins)]
+        options += [f"-o{override}" for override in config.option.override_ini or ()]
+        if config.option.inifilename and config.inipath is not None:
+            options.append(f"-c{os.path.relpath(config.inipath, config.rootpath)}")
+        return HandedOn(tuple(options), values_of_conftests(config))
+
     def _pair(self, first: Side, second: Side) -> Pairing:
         return Pairing(first, second, self._generator, self._live.show)
 
@@ -351,12 +407,21 @@ class PerfSession:
         return worktree
 
 
+def _see_that_lists_made_tests(marker: Mapping[str, Any], members: Mapping[str, object]) -> None:
+    for name, member in members.items():
+        if isinstance(marker.get(name), list | tuple) and member is None:
+            raise SettingError(
+                f"perf({name}={marker[name]!r}) comes too late to make one test each; give the list to the marker of "
+                f"the function, class or module, or one {name} here"
+            )
+
+
 def _variable(item: pytest.Item) -> str | None:
     """The id without brackets of a test that gets its patterns from the command line or the ini file, where given."""
     if "_perf_pattern" not in getattr(item, "fixturenames", ()):
         return None
     with contextlib.suppress(SettingError):  # of a test that does not run
-        marker = merge_markers([(mark.args, mark.kwargs) for mark in item.iter_markers("perf")])
+        marker = merge_markers(perf_markers(item))
         if marker.get("pattern") is not None:
             return None
     return f"{item.parent.nodeid if item.parent else ''}::{getattr(item, 'originalname', item.name)}"

@@ -7,11 +7,12 @@ Then the parent sends :class:`StartSide` and :class:`StopSide` in turn, and the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from pytest_mlpatterns.load.job import Balance
@@ -19,21 +20,29 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records import Setup
     from pytest_mlpatterns.wire import Wire
 
-__all__ = ["Offered", "Reason", "ReferenceJob", "Refused", "Served", "StartSide", "StopSide", "Stopped"]
+__all__ = ["HandedOn", "Offered", "Reason", "ReferenceJob", "Refused", "Served", "StartSide", "StopSide", "Stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOn:
+    """What of the user's command line holds at the other revision too.
+
+    ``options`` are words of it, ``values`` those of the options that conftest files add, by their destination.
+    """
+
+    options: tuple[str, ...] = ()
+    values: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceJob:
-    """Which test, in which tree; ``present_top`` and ``reference_top`` are the tops of both working trees.
-
-    ``options`` of the command line say which tests there are.
-    """
+    """Which test, in which tree; ``present_top`` and ``reference_top`` are the tops of both working trees."""
 
     test: str
     directory: Path
     present_top: Path
     reference_top: Path
-    options: tuple[str, ...] = ()
+    handed_on: HandedOn
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,14 +22,17 @@ __all__ = ["Subject"]
 class Subject:
     """What a test measures, how it is started, and what is sent to it.
 
-    ``pair`` measures two sides interleaved. ``under`` starts the same model under another pattern; None for a service
-    that runs already. ``searches`` are the searches for NMRT that a ranking of the patterns needs, by their objective,
-    None for NMRT alone.
+    ``command`` runs the test alone. ``pair`` measures two sides interleaved. ``under`` starts the same model under
+    another pattern; None for a service of the user's own. ``searches`` are the searches for NMRT that a ranking of the
+    patterns needs, by their objective, None for NMRT alone. ``runs_already`` says that the service is attached to, not
+    started.
     """
 
     setup: Setup
+    command: str
     start: Callable[[], Deployment]
     plan: LoadPlan
     pair: Callable[[Side, Side], Pairing]
     under: Callable[[Pattern], Callable[[], Deployment]] | None = None
     searches: tuple[str | None, ...] = ()
+    runs_already: bool = False

@@ -27,6 +27,7 @@ __all__ = ["MAX_ERROR_RATIO", "Stand", "describe_estimate", "judge_change", "jud
 
 
 _ROUNDING = 1e-12
+_SMALLEST = 1e-9
 """110 against 100 is 10 % more, not 10.000000000000009 %."""
 MAX_ERROR_RATIO = 0.05
 """With a larger share of failed requests, the latency of the others says nothing about the service."""
@@ -113,6 +114,7 @@ def judge_change(  # noqa: PLR0913 - the two sides, and how they are judged
     *,
     looks: Looks | None = None,
     stand: Stand | None = None,
+    in_flight: int | None = None,
 ) -> Judgement:
     """Compare with a baseline.
 
@@ -127,10 +129,11 @@ def judge_change(  # noqa: PLR0913 - the two sides, and how they are judged
         tolerance: largest acceptable worsening, 0.10 for 10 %.
         looks: how sure each end of the interval has to be after so many launches; None for a single look at 99 %.
         stand: what the present rests on, for the words of an open verdict.
+        in_flight: see :meth:`pytest_mlpatterns.catalog.Metric.is_small`.
     """
     now, then = estimate(present, metric.launch_sd), estimate(baseline, metric.launch_sd)
     change = _change(metric, present, baseline, looks)
-    small = abs(now.value - then.value) <= metric.floor
+    small = metric.is_small(then.value, now.value, in_flight)
     if change.high <= tolerance + _ROUNDING or small:
         outcome = Outcome.PASS
     elif change.low > tolerance + _ROUNDING:
@@ -141,20 +144,22 @@ def judge_change(  # noqa: PLR0913 - the two sides, and how they are judged
     if outcome is Outcome.INCONCLUSIVE and stand is not None:
         low, high = format_percent(change.low, signed=True), format_percent(change.high, signed=True)
         reason += f"{_range(low, high, ' to ')} includes the tolerance of {format_percent(tolerance)} after {stand}"
-        worse = 1 if metric.better == "lower" else -1
-        half = abs(math.log((1 + worse * change.high) / (1 + worse * change.low))) / 2
-        apart = abs(math.log((1 + worse * change.value) / max(1 + worse * tolerance, _ROUNDING)))
-        reason += f"; {_what_helps(half, apart, len(present), len(baseline))}"
+        if _varies(metric, present, baseline):
+            worse = 1 if metric.better == "lower" else -1
+            half = abs(math.log((1 + worse * change.high) / (1 + worse * change.low))) / 2
+            apart = abs(math.log((1 + worse * change.value) / max(1 + worse * tolerance, _ROUNDING)))
+            reason += f"; {_what_helps(half, apart, len(present), len(baseline))}"
         return Judgement(metric.name, "baseline", outcome, reason, change)
     word, low_, high_ = (
         ("worse", change.low, change.high) if change.value >= 0 else ("better", -change.high, -change.low)
     )
+    kind = "99 % interval" if _varies(metric, present, baseline) else "range"
     spread = (
         ""
         if change.low == change.high
-        else (f", 99 % interval {format_percent(low_, signed=True)} to {format_percent(high_, signed=True)}")
+        else (f", {kind} {format_percent(low_, signed=True)} to {format_percent(high_, signed=True)}")
     )
-    floor = f"; changes up to {metric.show(metric.floor)} do not count" if small and change.high > tolerance else ""
+    floor = f"; changes up to {metric.floor_text} do not count" if small and change.high > tolerance else ""
     reason += f"{format_percent(abs(change.value))} {word}{spread}; tolerance {format_percent(tolerance)}{floor}"
     return Judgement(metric.name, "baseline", outcome, reason, change)
 
@@ -162,10 +167,13 @@ def judge_change(  # noqa: PLR0913 - the two sides, and how they are judged
 def _change(
     metric: Metric, present: Sequence[LaunchValue], baseline: Sequence[LaunchValue], looks: Looks | None
 ) -> Estimate:
-    if metric.launch_sd == 0 or any(launch.value <= 0 for launch in (*present, *baseline)):
-        smallest = max(metric.floor, 1e-9)
-        now, then = (max(estimate(side, 0.0).value, smallest) for side in (present, baseline))
-        ratio = Estimate(now / then, now / then, now / then)
+    if not _varies(metric, present, baseline):
+        smallest = max(metric.floor, _SMALLEST)
+        ranges = (estimate(side, 0.0) for side in (present, baseline))
+        now, then = (
+            Estimate(max(one.value, smallest), max(one.low, smallest), max(one.high, smallest)) for one in ranges
+        )
+        ratio = Estimate(now.value / then.value, now.low / then.high, now.high / then.low)
         return _worsening(metric, ratio)
     count = len(present)
     fails = CHANGE_CONFIDENCE if looks is None else looks.confidence(count)
@@ -174,6 +182,11 @@ def _change(
         _worsening(metric, ratio_of(present, baseline, metric.launch_sd, confidence)) for confidence in (fails, passes)
     )
     return Estimate(for_fail.value, for_fail.low, for_pass.high)
+
+
+def _varies(metric: Metric, present: Sequence[LaunchValue], baseline: Sequence[LaunchValue]) -> bool:
+    """Whether the ratio has an interval; otherwise it has a range, over the launches of both sides."""
+    return metric.launch_sd > 0 and all(launch.value > 0 for launch in (*present, *baseline))
 
 
 def _worsening(metric: Metric, ratio: Estimate) -> Estimate:

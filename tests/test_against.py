@@ -13,6 +13,7 @@ import pytest
 from project import clean_environment, command
 from repository import Repository
 from services.processes import our_children
+from services.scripted import ScriptedServer, Send, answer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,11 +166,88 @@ def test_a_test_that_is_new_is_said_not_to_exist_there(shop: Repository) -> None
     assert "test_shop.py::test_new does not exist at main (" in done.stdout
 
 
-def test_patterns_of_the_command_line_are_served_there_too(shop: Repository) -> None:
-    run = against(shop, "--perf-patterns", "single,cached", "--perf-json", "out.json", "-W", "ignore")
+@pytest.mark.parametrize(
+    "arguments",
+    [("--perf-patterns", "single,cached"), ("-o", "perf_patterns=single,cached"), ("-c", "other.ini")],
+    ids=["option", "override", "file"],
+)
+def test_patterns_of_the_command_line_are_served_there_too(shop: Repository, arguments: tuple[str, ...]) -> None:
+    shop.commit({"other.ini": "[pytest]\npythonpath = src\nperf_patterns = single,cached\n"})
+    shop.commit({"pytest.ini": "[pytest]\n" + "pythonpath = src\n" * (arguments[0] != "-c")})
+    run = against(shop, *arguments, "--perf-json", "out.json", "-W", "ignore")
     results = json.loads((shop.top / "out.json").read_text(encoding="utf-8"))["results"]
     assert [result["setup"]["pattern"] for result in results] == ["single", "cached"], run.stdout
     assert all(result["reference"]["kind"] == "revision" for result in results), run.stdout
+
+
+def test_options_of_conftest_files_hold_there_too(shop: Repository) -> None:
+    chosen = TESTS.replace("def perf_model():\n    return Model", MODEL_BY_OPTION)
+    shop.commit(files(seconds=0.01, tests=chosen) | {"conftest.py": CONFTEST})
+    done = against(shop, "--answers-in=0.01", "--perf-json=results.json")
+    assert done.returncode == 0
+    (result,) = json.loads((shop.top / "results.json").read_text(encoding="utf-8"))["results"]
+    assert result["reference"]["metrics"]["rtm"][0] > 10_000_000  # the default would be answered at once
+
+
+CONFTEST = """
+def pytest_addoption(parser):
+    parser.addoption("--answers-in", type=float, default=0.0)
+"""
+MODEL_BY_OPTION = """def perf_model(request):
+    seconds = request.config.getoption("--answers-in")
+
+    class Chosen:
+        def __call__(self, batch):
+            import time
+
+            time.sleep(seconds)
+            return batch
+
+    return Chosen"""
+
+
+def test_settings_of_the_whole_run_are_not_those_of_the_other_side(shop: Repository) -> None:
+    settings = "addopts = --ff\nperf_against = main\nperf_json = build/out.json\nperf_baseline = require\n"
+    shop.commit({"pytest.ini": f"[pytest]\npythonpath = src\n{settings}"})
+    shop.write(files(seconds=0.03) | {"pytest.ini": f"[pytest]\npythonpath = src\n{settings}", "build/.keep": ""})
+    done = against(shop)
+    assert done.returncode == 1
+    assert "RegressionFailure: RTM" in done.stdout
+    assert "mlpatterns: compared with main" in done.stdout
+
+
+def test_a_pytest_that_cannot_begin_there_is_an_error_with_what_it_printed(shop: Repository) -> None:
+    shop.commit({"pytest.ini": "[pytest]\npythonpath = src\naddopts = --no-such-option\n"})
+    shop.write({"pytest.ini": "[pytest]\npythonpath = src\n"})
+    done = against(shop)
+    assert done.returncode == 1
+    assert "ended with exit code 4; it printed last:" in done.stdout
+    assert "--no-such-option" in done.stdout
+
+
+def test_a_service_that_runs_already_is_not_compared_with_itself(shop: Repository) -> None:
+    with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}'))]) as server:
+        tests = TARGETS.replace("{target}", f'Url("http://127.0.0.1:{server.address[1]}/predict")')
+        shop.commit(files(seconds=0, tests=tests.replace("import App", "import Url, App")))
+        done = against(shop, "-W", "ignore")
+    assert done.returncode == 0
+    assert f"http://127.0.0.1:{server.address[1]}/predict runs already and is the same service on both" in done.stdout
+
+
+def test_what_a_comparison_measured_serves_a_second_one_too(shop: Repository) -> None:
+    """The model tells by a file how often the present side was built."""
+    built = f"    def __init__(self):\n        with open({str(shop.top / 'built')!r}, 'a') as file:\n"
+    counting = f"class Model:\n{built}            file.write('.')\n\n"
+    told = MODEL.replace("class Model:\n", counting).format(seconds=0.01)
+    body = 'perf.assert_no_regression(metrics=("rtm",), tolerance=1.0)'
+    tests = TESTS.replace('perf.assert_rtm_below("10s")', body).replace("tolerance=0.5", "tolerance=1.0")
+    shop.write({**files(seconds=0.01, tests=tests), "src/shop/model.py": told})
+    done = against(shop, "--perf-json=results.json")
+    assert done.returncode == 0
+    (result,) = json.loads((shop.top / "results.json").read_text(encoding="utf-8"))["results"]
+    compared = [one["metric"] for one in result["judgements"] if one["against"] == "revision"]
+    assert compared == ["rtm", "throughput"]
+    assert len((shop.top / "built").read_text(encoding="utf-8")) == len(result["reference"]["log_ratios"]["rtm"])
 
 
 def test_a_test_that_fails_there_is_said(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import pytest
-from project import Project, Run
+from project import QUICK, Project, Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,6 +104,54 @@ def test_update_prints_old_and_new_and_lists_what_it_recorded_although_worse(dir
     ]
 
 
+ASKS = """
+    def test_it(perf):
+        perf.assert_no_regression(metrics=({metric!r},))
+"""
+
+
+def test_too_few_samples_of_what_the_test_asks_for_are_an_error(directory: Path) -> None:
+    def change(machines: dict[str, Any]) -> None:
+        for entry in machines.values():
+            entry["metrics"]["p99"] = [[1e7, 0.01]]
+
+    _edit(directory / FILE, change)
+    run = Project().with_tests(ASKS.format(metric="p99")).run(directory)
+    assert run.outcomes == {"failed": 1}
+    assert re.search(r"TooFewSamplesError: p99 latency of \d+ samples, expected at least 459", run.failure("test_it"))
+
+
+@pytest.mark.parametrize("mode", ["check", "require"])
+def test_what_the_entry_does_not_hold_is_said_and_required_where_that_is_asked(directory: Path, mode: str) -> None:
+    project = Project().with_tests(ASKS.format(metric="cache_hit_ratio"))
+    run = project.run(directory, "--perf-baseline", mode, "--perf-tolerance", "100%")
+    said = "not compared with the baseline: cache hit ratio (not recorded yet)"
+    assert run.outcomes == ({"passed": 1} if mode == "check" else {"failed": 1})
+    assert said in (run.section("performance") if mode == "check" else run.failure("test_it"))
+
+
+def test_what_is_not_known_under_a_pattern_is_said(directory: Path) -> None:
+    def change(machines: dict[str, Any]) -> None:
+        for entry in machines.values():
+            entry["metrics"]["cache_hit_ratio"] = [[0.5, 0.0]]
+
+    _edit(directory / FILE, change)
+    run = Project().with_tests(ASKS.format(metric="cache_hit_ratio")).run(directory, "--perf-tolerance", "100%")
+    assert run.outcomes == {"passed": 1}
+    assert "not compared with the baseline: cache hit ratio (not known for single)" in run.section("performance")
+
+
+def test_nmrt_is_searched_for_where_a_test_asks_that_it_does_not_fall(tmp_path: Path) -> None:
+    project = Project().with_tests(ASKS.format(metric="nmrt"), marker=f"{QUICK[:-1]}, tolerance=0.9)")
+    recorded = project.run(tmp_path, "--perf-baseline", "update")
+    assert recorded.outcomes == {"passed": 1}
+    assert "NMRT" in recorded.section("performance")
+    compared = project.run(tmp_path, "--perf-json", "out.json")
+    assert compared.outcomes == {"passed": 1}
+    (result,) = compared.json("out.json")["results"]
+    assert "nmrt" in {one["metric"] for one in result["judgements"] if one["against"] == "baseline"}
+
+
 def test_update_writes_what_passed_and_keeps_all_others_and_so_it_does_over_workers(
     recorded: Run, tmp_path: Path
 ) -> None:
@@ -187,7 +235,7 @@ def test_a_regression_fails_the_test_at_its_definition(directory: Path, distribu
 def _unsure(machines: dict[str, Any]) -> None:
     """Make what was recorded so uncertain that nothing can be worse than it."""
     for entry in machines.values():
-        entry["metrics"]["throughput"] = [[value, 5.0] for value, _ in entry["metrics"]["throughput"]]
+        entry["metrics"]["throughput"] = [[1.3 * value, 5.0] for value, _ in entry["metrics"]["throughput"]]
 
 
 @pytest.mark.parametrize("strict", [(), ("-W", "error")], ids=["warned", "an error"])

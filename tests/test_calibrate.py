@@ -86,6 +86,16 @@ def test_every_metric_is_a_time_a_rate_or_stays_as_it_is() -> None:
     assert "peak_memory" in others
 
 
+@pytest.mark.parametrize(
+    ("load", "rate"),
+    [("closed(8)", 80.0), ("closed(8, think_time=50ms)", 100.0), ("constant(200)", 100.0), ("poisson(200)", 100.0)],
+)
+def test_a_rate_that_a_clock_sets_is_not_that_of_the_machine(load: str, rate: float) -> None:
+    found = scaled(replace(entry("rtm", "throughput"), setup=replace(SETUP, load=load)), 1.25)
+    assert found.metrics["throughput"][0].value == rate
+    assert found.metrics["rtm"][0].value == 125.0
+
+
 def test_scaling_changes_nothing_else_but_gives_no_anchor() -> None:
     old = replace(entry("rtm"), anchor=Anchor({}, None, "2026-01-01"), calibration=Calibration(30e6, 2, 1))
     old = replace(old, latency=((50.0, 100.0), (99.0, 300.0)))

@@ -301,12 +301,36 @@ def test_weights_that_cannot_be_read_are_told_with_where_they_were_given(
         read_run_settings(options, ini, invoked_in=tmp_path, root=tmp_path)
 
 
-def test_files_to_take_along_are_separated_by_commas_or_spaces(tmp_path: Path) -> None:
+def test_files_to_take_along_are_separated_by_commas_or_spaces_unless_quoted(tmp_path: Path) -> None:
     found = read_run_settings(
-        {"against-files": " a.csv,b/*  c "}, {"against": "main"}, invoked_in=tmp_path, root=tmp_path
+        {"against-files": " a.csv,b/*  'my file, too' "}, {"against": "main"}, invoked_in=tmp_path, root=tmp_path
     )
     assert found.against == "main"
-    assert found.against_files == ("a.csv", "b/*", "c")
+    assert found.against_files == ("a.csv", "b/*", "my file, too")
+    with pytest.raises(SettingError, match=r"--perf-against-files 'a: No closing quotation; close the quotes"):
+        read_run_settings({"against-files": "'a"}, {}, invoked_in=tmp_path, root=tmp_path)
+
+
+@pytest.mark.parametrize("ini", [{}, {"baseline": "require"}, {"baseline": "check"}])
+def test_against_a_revision_the_baseline_file_is_left_alone(ini: dict[str, object], tmp_path: Path) -> None:
+    found = read_run_settings({"against": "main"}, ini, invoked_in=tmp_path, root=tmp_path)
+    assert found.baseline is BaselineMode.OFF
+
+
+@pytest.mark.parametrize(
+    ("options", "ini"),
+    [
+        ({"baseline": "update"}, {}),
+        ({"baseline": "prune"}, {}),
+        ({"baseline": "require"}, {}),
+        ({}, {"baseline": "update"}),
+    ],
+)
+def test_what_needs_the_baseline_does_not_go_with_a_revision(
+    options: dict[str, object], ini: dict[str, object], tmp_path: Path
+) -> None:
+    with pytest.raises(SettingError, match=r"--perf-against main beside --perf-baseline \w+, expected one of them"):
+        read_run_settings({"against": "main", **options}, ini, invoked_in=tmp_path, root=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -494,7 +494,7 @@ def test_deploy_takes_a_pattern_by_name(perf_deploy):
 
 
 def test_deploy_refuses_a_name_that_it_does_not_know(perf_deploy):
-    with pytest.raises(ValueError, match=r"names the pattern 'microservices', did you mean microservice\\?"):
+    with pytest.raises(ValueError, match=r"^perf_deploy\\(pattern=.*'microservices', did you mean microservice\\?"):
         with perf_deploy("microservices"):
             raise AssertionError("the body ran")
 
@@ -520,6 +520,24 @@ def test_both(perf, perf_deploy):
 @pytest.mark.perf(model=lambda batch: [value + 1 for value in batch], payload=[10])
 def test_the_marker_wins_over_the_fixtures(perf):
     assert perf.predict(1) == 2
+
+
+@pytest.mark.perf(model=lambda batch: [value + 1 for value in batch], payload=[10], startup_timeout="55s")
+def test_the_marker_holds_for_deployments_too(perf_deploy):
+    with perf_deploy() as deployment:
+        assert deployment.predict(1) == 2
+
+
+@pytest.mark.perf(model=lambda batch: [value + 1 for value in batch])
+def test_what_is_said_here_wins_over_the_marker(perf_deploy):
+    with perf_deploy(model=lambda batch: [-value for value in batch]) as deployment:
+        assert deployment.predict(1) == -1
+
+
+@pytest.mark.perf(concurrency=1)
+@pytest.mark.parametrize("callers", [pytest.param(3, marks=pytest.mark.perf(concurrency=3))])
+def test_the_marker_of_a_parameter_is_the_closest(perf, callers):
+    assert f"closed({callers})" in repr(perf)
 """
 
 
@@ -597,10 +615,44 @@ def test_a_model_that_cannot_load_is_a_failed_test_under_xdist_too(tmp_path: Pat
         "test_deploy_refuses_another_wire",
         "test_both",
         "test_the_marker_wins_over_the_fixtures",
+        "test_the_marker_holds_for_deployments_too",
+        "test_what_is_said_here_wins_over_the_marker",
+        "test_the_marker_of_a_parameter_is_the_closest[3]",
     ],
 )
 def test_what_a_test_can_ask(measured: Run, test: str) -> None:
     assert _passed(measured, test)
+
+
+@pytest.mark.parametrize("name", ["pattern", "wire"])
+def test_a_list_that_comes_too_late_to_make_tests_ends_the_run(tmp_path: Path, name: str) -> None:
+    project = Project().with_tests(
+        f"""
+        MARK = pytest.mark.perf({name}=["single"])
+
+        @pytest.mark.parametrize("number", [pytest.param(1, marks=MARK)])
+        def test_it(perf, number): pass
+        """
+    )
+    run = project.run(tmp_path)
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    assert f"test_it[1]: perf({name}=['single']) comes too late to make one test each; give the list to" in run.err
+
+
+def test_a_smoke_run_is_known_to_its_tests_and_says_so_where_one_reads_figures(tmp_path: Path) -> None:
+    project = Project().with_tests(
+        """
+        def test_guarded(perf):
+            assert perf.smoke
+            assert perf.predict(4) == 8
+
+        def test_reads(perf):
+            assert perf.metrics.rtm_ns.value > 0
+        """
+    )
+    run = project.run(tmp_path, "--perf-smoke")
+    assert run.outcomes == {"passed": 1, "failed": 1}
+    assert "this is a smoke run: guard what reads figures with `if not perf.smoke:`" in run.failure("test_reads")
 
 
 def test_patterns_of_the_command_line_are_measured_one_by_one(tmp_path: Path, distribution: tuple[str, ...]) -> None:

@@ -248,7 +248,10 @@ class TestOneTest:
         ("outcome", "words"),
         [
             (Outcome.FAIL, "Next: find the slower change; if it is meant, accept it: pytest t --perf-baseline update"),
-            (Outcome.INCONCLUSIVE, "Next: measure longer: pytest t --perf-budget 120s"),
+            (
+                Outcome.INCONCLUSIVE,
+                "Next: measure longer: raise budget=, launches= and duration= where its marker names them, or pytest t",
+            ),
         ],
     )
     def test_it_says_what_to_do(self, outcome: Outcome, words: str) -> None:

@@ -386,6 +386,29 @@ def test_a_search_that_found_less_is_recorded_although_worse_too(tmp_path: Path)
     assert [one["metric"] for one in told] == [sought]
 
 
+def test_what_was_measured_worse_is_listed_although_a_verdict_would_stay_open(tmp_path: Path) -> None:
+    ledger = updated(
+        tmp_path,
+        measured(4.52, test="test_perf.py::test_more"),
+        measured(4.3, test="test_perf.py::test_little"),
+        before={f"test_perf.py::test_{name}": {HERE: entry()} for name in ("more", "little")},
+    )
+    (told,) = ledger.account()["recorded_although_worse"]
+    assert (told["test"], told["metric"], told["outcome"]) == ("test_perf.py::test_more", "rtm", "inconclusive")
+
+
+def test_tail_and_memory_are_listed_too_and_leave_the_anchor_where_it_is(tmp_path: Path) -> None:
+    before = {"p99": 8.0 * MS, "peak_memory": 100 * 2.0**20, "cpu_per_request": 1.0 * MS, "cold_start": 900.0 * MS}
+    old = entry(
+        metrics={**entry().metrics, **{name: (LaunchValue(value, 0.01),) * 3 for name, value in before.items()}}
+    )
+    now = {name: ((1.6 * value, 0.01),) * 3 for name, value in before.items()}
+    ledger = updated(tmp_path, measured(launches={**measured().launches, **now}), before={TEST: {HERE: old}})
+    told = ledger.account()["recorded_although_worse"]
+    assert [one["metric"] for one in told] == ["p99", "peak_memory", "cpu_per_request"]
+    assert recorded(tmp_path)[TEST][HERE].anchor == old.anchored
+
+
 def test_an_entry_of_another_set_up_is_replaced_and_not_compared(tmp_path: Path) -> None:
     other = entry(1.0, setup=replace(SETUP, load="closed(16)"), anchor=entry(0.5).anchored)
     ledger = updated(tmp_path, measured(4.0), before={TEST: {HERE: other}})

@@ -17,7 +17,15 @@ from services.deploy import a_startup
 from services.processes import our_children, survivors
 from services.scripted import Reset, ScriptedServer, Send, answer
 
-from pytest_mlpatterns import Deployment, DeploymentError, Replicated, Single, UncountableResultError, Url
+from pytest_mlpatterns import (
+    Deployment,
+    DeploymentError,
+    Replicated,
+    SettingError,
+    Single,
+    UncountableResultError,
+    Url,
+)
 from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate
@@ -227,12 +235,25 @@ class TestCheck:
         assert [sum(numbers) for numbers in inputs] == list(outputs)
         assert {tuple(numbers) for numbers in inputs} == {tuple(numbers) for numbers in INPUTS}
 
-    @pytest.mark.parametrize("verdict", [False, 0, ""])
-    def test_a_check_that_returns_something_false_fails(self, generator: Generator, verdict: object) -> None:
+    @pytest.mark.parametrize(
+        ("verdict", "error", "message"),
+        [
+            (False, AssertionError, r"check= returned False for \d+ answers"),
+            ([True, False], AssertionError, r"check= returned \[True, False\] for \d+ answers"),
+            (np.array([True, False]), AssertionError, r"check= returned array\(.*\) for \d+ answers"),
+            (0, SettingError, "check= returned 0, expected None, True, False or an array of them; assert inside it"),
+            ([], SettingError, r"check= returned \[\], expected None, True, False or an array of them"),
+            ("wrong", SettingError, "check= returned 'wrong', expected None, True, False or an array of them"),
+        ],
+        ids=["false", "list", "array", "number", "nothing", "text"],
+    )
+    def test_a_check_that_does_not_say_that_all_is_well_fails(
+        self, generator: Generator, verdict: object, error: type[Exception], message: str
+    ) -> None:
         plan = replace(PLAN, check=lambda _inputs, _outputs: verdict)
         with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}'))]) as server:
             bench = bench_of(server, plan, generator)
-            with pytest.raises(AssertionError, match=rf"check= returned {verdict!r} for \d+ answers"):
+            with pytest.raises(error, match=message):
                 bench.measure()
             bench.close()
 

@@ -95,9 +95,9 @@ def test_samples_of_all_launches_count_for_a_percentile() -> None:
     assert Metrics((half, half)).latency_ns(99).value == pytest.approx(MS)
 
 
-@pytest.mark.parametrize("wrong", [0, 100, -5])
+@pytest.mark.parametrize("wrong", [0, 100, -5, 0.99])
 def test_a_percentile_that_does_not_exist_is_refused(wrong: float) -> None:
-    with pytest.raises(ValueError, match="more than 0 and less than 100"):
+    with pytest.raises(ValueError, match="at least 1 and less than 100"):
         Metrics((even_launch(),)).latency_ns(wrong)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -277,7 +278,8 @@ def test_a_session_without_perf_tests_loads_nothing_heavy(tmp_path: Path) -> Non
             heavy = {"numpy", "httpx", "uvicorn", "psutil", "httptools", "orjson", "cloudpickle", "uvloop", "asyncio"}
             ours = {name for name in sys.modules if name.startswith("pytest_mlpatterns")}
             assert not heavy & set(sys.modules)
-            assert ours == {"pytest_mlpatterns", "pytest_mlpatterns.options", "pytest_mlpatterns.plugin"}
+            package = "pytest_mlpatterns"
+            assert ours == {package, f"{package}.hooks", f"{package}.options", f"{package}.plugin"}
         """,
     )
     run = project.run(tmp_path, "-p", "pytest_mlpatterns.plugin", environment={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
@@ -326,3 +328,21 @@ def test_the_plugin_can_be_switched_off(pytester: pytest.Pytester) -> None:
     run = EMPTY.with_file("test_it.py", text).run_inside(pytester, "-p", "no:mlpatterns")
     assert run.outcomes == {"passed": 1}
     assert "mlpatterns:" not in run.out
+
+
+def test_other_plugins_are_told_of_every_result_once(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+    told = """
+        import json
+        from pathlib import Path
+
+        def pytest_mlpatterns_result(config, result):
+            with (config.rootpath / "told.jsonl").open("a", encoding="utf-8") as file:
+                print(json.dumps(result), file=file)
+        """
+    project = Project().with_file("conftest.py", told).with_tests("def test_a(perf): pass\ndef test_b(perf): pass\n")
+    run = project.run(tmp_path, "--perf-json", "out.json", *distribution)
+    assert run.outcomes == {"passed": 2}
+    lines = (tmp_path / "told.jsonl").read_text(encoding="utf-8").splitlines()
+    by_test = {result["test"]: result for result in map(json.loads, lines)}
+    assert len(lines) == 2
+    assert by_test == {result["test"]: result for result in run.json("out.json")["results"]}

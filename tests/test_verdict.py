@@ -170,6 +170,41 @@ def test_a_change_up_to_the_floor_does_not_count(
     assert ("do not count" in found.reason) is (outcome is Outcome.PASS)
 
 
+@pytest.mark.parametrize("in_flight", [1, 16])
+def test_the_rate_of_a_closed_loop_has_the_floor_of_its_latency(in_flight: int) -> None:
+    rate = METRICS["throughput"]
+    before, after = (exact(in_flight * 1e9 / ns) for ns in (72_000, 95_000))
+    found = judge_change(rate, after, before, 0.1, in_flight=in_flight)
+    assert found.outcome is Outcome.PASS
+    assert found.reason.endswith("changes up to 30.0 µs a request do not count")
+    assert judge_change(rate, after, before, 0.1).outcome is Outcome.FAIL  # of an open loop
+    slower = exact(in_flight * 1e9 / 110_000)
+    assert judge_change(rate, slower, before, 0.1, in_flight=in_flight).outcome is Outcome.FAIL
+
+
+MIB = 2.0**20
+
+
+@pytest.mark.parametrize(
+    ("present", "baseline", "outcome", "words"),
+    [
+        ((110, 126), (100, 106, 120), Outcome.INCONCLUSIVE, "26.0 % includes the tolerance of 8.0 % after"),
+        ((140, 141), (100, 106), Outcome.FAIL, ", range +32.1 % to +41.0 %; tolerance 8.0 %"),
+        ((100, 104), (100, 106), Outcome.PASS, ""),
+        ((130,), (100,), Outcome.FAIL, ": 30.0 % worse; tolerance 8.0 %"),
+    ],
+    ids=["ranges overlap", "apart", "within", "one launch each"],
+)
+def test_what_has_no_spread_of_its_own_is_compared_by_the_ranges_of_both_sides(
+    present: tuple[float, ...], baseline: tuple[float, ...], outcome: Outcome, words: str
+) -> None:
+    sides = ([value * MIB for value in side] for side in (present, baseline))
+    found = judge_change(METRICS["peak_memory"], *(exact(*side) for side in sides), 0.08, stand=Stand(len(present), 24))
+    assert found.outcome is outcome
+    assert words in found.reason
+    assert "more launch" not in found.reason
+
+
 @pytest.mark.parametrize("name", ["rtm", "p99", "peak_memory", "request_bytes", "response_bytes", "cpu_per_request"])
 def test_what_moves_by_itself_has_a_floor(name: str) -> None:
     metric = METRICS[name]

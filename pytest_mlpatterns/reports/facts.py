@@ -26,6 +26,7 @@ __all__ = ["describe_capacity", "describe_layer", "failure_text", "measurement_t
 _WIDTH = 64
 """Of what stands behind a label: with it, and what pytest writes before it, 80 columns."""
 _LABEL = 10
+_SERVICES = ("App(", "Command(")
 _BESIDE = ("rtm", "p95", "throughput", "error_rate", "asl", "cpu_per_request", "peak_memory")
 
 
@@ -173,16 +174,19 @@ def _beside(result: TestResult, shown: set[str]) -> list[str]:
 
 def next_step(judgements: Sequence[Judgement], result: TestResult) -> list[str]:
     """What to do about these verdicts; a command stands on a line of its own, so that it can be copied."""
-    test = shlex.quote(result.test)
+    again = result.command or f"pytest {shlex.quote(result.test)}"
     if any(judgement.outcome is Outcome.INCONCLUSIVE for judgement in judgements):
-        return ["measure longer:", f"pytest {test} --perf-budget 120s --perf-duration 10s"]
-    if any(judgement.against == "baseline" for judgement in judgements):
-        return ["find the slower change; if it is meant, accept it:", f"pytest {test} --perf-baseline update"]
-    if any(judgement.against == "revision" for judgement in judgements):
         return [
-            "find the slower change since then; if it is meant to cost that,",
-            "give the model another perf_version",
+            "measure longer: raise budget=, launches= and duration= where its marker",
+            "names them, or",
+            f"{again} --perf-budget 120s --perf-duration 10s",
         ]
+    if any(judgement.against == "baseline" for judgement in judgements):
+        return ["find the slower change; if it is meant, accept it:", f"{again} --perf-baseline update"]
+    if any(judgement.against == "revision" for judgement in judgements):
+        is_service = result.setup.pattern.startswith(_SERVICES)
+        mend = "compare with a later revision" if is_service else "give the model another perf_version"
+        return ["find the slower change since then; if it is meant to cost that,", mend]
     where = result.test.partition("::")[0] if result.location is None else _place(result.location)
     return ["find what is slow; if the limit is too tight, change it:", where]
 
