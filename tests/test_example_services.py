@@ -55,6 +55,13 @@ def test_more_threads_of_onnxruntime_are_a_regression_of_cpu_per_request(tmp_pat
     assert re.search(r"RegressionFailure: .*|CPU per request .* worse", threaded.stdout)
 
 
+@pytest.mark.parametrize("example", ["servers/fastapi", "onnx"])
+def test_one_request_is_enough_to_pass(example: str, tmp_path: Path) -> None:
+    smoked = run(example, tmp_path, "--perf-smoke")
+    assert smoked.returncode == 0, smoked.stdout + smoked.stderr
+    assert "1 perf test sent one request" in smoked.stdout
+
+
 @pytest.mark.parametrize("example", [*(f"servers/{name}" for name in SERVERS), "onnx"])
 def test_every_file_and_option_that_a_readme_names_exists(example: str) -> None:
     folder = EXAMPLES / example

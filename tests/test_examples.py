@@ -259,6 +259,21 @@ class TestDemo:
         assert demo.read_results(tmp_path / "results.json") == {}
 
 
+class TestSmoke:
+    """Every project whose tests need no more than the demo's packages runs with one request per test."""
+
+    @pytest.mark.parametrize(("example", "tests"), [("patterns", 10), ("choosing", 5)])
+    def test_one_request_per_test_is_enough_to_pass(self, tmp_path: Path, example: str, tests: int) -> None:
+        project = tmp_path / example
+        ignored = shutil.ignore_patterns("*.joblib", "__pycache__", ".*", "perf-*")
+        shutil.copytree(QUICKSTART.parent / example, project, ignore=ignored)
+
+        run = run_python("-m", "pytest", "-p", "no:cacheprovider", "--perf-smoke", directory=project)
+
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert f"{tests} perf tests sent one request each" in run.stdout
+
+
 class TestPatterns:
     """The project that shows every pattern, measured in short windows."""
 
@@ -266,7 +281,7 @@ class TestPatterns:
         source = QUICKSTART.parent / "patterns"
         project = tmp_path / "patterns"
         shutil.copytree(source, project, ignore=shutil.ignore_patterns("*.joblib", "__pycache__"))
-        command = ("-m", "pytest", "-p", "no:cacheprovider", "--perf-duration=300ms", "--perf-budget=6s")
+        command = ("-m", "pytest", "-p", "no:cacheprovider", "--perf-duration=300ms", "--perf-budget=12s")
         run = run_python(*command, "--perf-json=results.json", directory=project, timeout_s=600)
         assert run.returncode == 0, run.stdout
         results = json.loads((project / "results.json").read_text(encoding="utf-8"))["results"]

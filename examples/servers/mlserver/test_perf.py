@@ -34,4 +34,5 @@ def right(inputs, answers):
 @pytest.mark.perf(wire=["rest+json", "grpc"], concurrency=16, duration="1s", check=right)
 def test_sums(perf):
     perf.assert_rtm_below("500ms")
-    assert perf.metrics.queue_depth is not None
+    if not perf.smoke:
+        assert perf.metrics.queue_depth is not None

@@ -24,4 +24,5 @@ def right(inputs, answers):
 @pytest.mark.perf(concurrency=16, duration="1s", request=lambda numbers: {"json": {"numbers": numbers}}, check=right)
 def test_sums(perf):
     perf.assert_rtm_below("200ms")
-    assert perf.metrics.batch_size.value > 2
+    if not perf.smoke:  # one request makes no batch
+        assert perf.metrics.batch_size.value > 2
