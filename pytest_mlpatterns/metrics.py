@@ -271,8 +271,8 @@ class Metrics:
             raise UncountableResultError(f"no request succeeded, so there is no {metric.label}")
         if samples < needed:
             raise TooFewSamplesError(
-                f"{metric.label} of {samples} samples, expected at least {needed} for 99 % confidence; "
-                "measure longer (duration=), or with more load"
+                f"{metric.label} of {samples} sample{'' if samples == 1 else 's'}, expected at least {needed} for 99 % "
+                "confidence; measure longer (duration=), or with more load"
             )
         found = estimate(self.launch_values(metric), metric.launch_sd, confidence)
         low, high = (float(self._sorted_latencies_ns[rank]) for rank in order_bounds(samples, percentile, confidence))

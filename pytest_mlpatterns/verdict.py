@@ -27,8 +27,9 @@ __all__ = ["MAX_ERROR_RATIO", "Stand", "describe_estimate", "judge_change", "jud
 
 
 _ROUNDING = 1e-12
-_SMALLEST = 1e-9
 """110 against 100 is 10 % more, not 10.000000000000009 %."""
+_SMALLEST = 1e-9
+"""What a value of zero counts as where one is divided by it."""
 MAX_ERROR_RATIO = 0.05
 """With a larger share of failed requests, the latency of the others says nothing about the service."""
 
