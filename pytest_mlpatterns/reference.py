@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import queue
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,6 +39,7 @@ def main() -> None:
     asked: queue.SimpleQueue[StartSide | StopSide | None] = queue.SimpleQueue()
     channel.listen(asked.put, lambda: asked.put(None))
     os.chdir(job.directory)
+    sys.path[:] = job.handed_on.import_path
     install(job.present_top, job.reference_top)
     side = _Side(channel, asked, job)
     arguments = [job.test, "-q", "--tb=short", "-W", "default", *job.handed_on.options]

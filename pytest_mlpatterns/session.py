@@ -10,6 +10,7 @@ import contextlib
 import functools
 import os
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from dataclasses import asdict, replace
@@ -379,14 +380,15 @@ class PerfSession:
 
     @functools.cached_property
     def _handed_on(self) -> HandedOn:
-        """What of the command line holds at another revision too, as it says which tests there are and what they do."""
+        """What of this run holds at another revision too, as it says which tests there are and what they do."""
         config, given = self._config, self._options
         options = [f"--perf-{name}={given[name]}" for name in _OF_A_TEST if given[name] is not None]
         options += [f"--import-mode={config.getoption('importmode')}", *(f"-p{name}" for name in config.option.plugins)]
         options += [f"-o{override}" for override in config.option.override_ini or ()]
         if config.option.inifilename and config.inipath is not None:
             options.append(f"-c{os.path.relpath(config.inipath, config.rootpath)}")
-        return HandedOn(tuple(options), values_of_conftests(config))
+        import_path = tuple(map(os.path.abspath, sys.path))
+        return HandedOn(tuple(options), values_of_conftests(config), import_path)
 
     def _pair(self, first: Side, second: Side) -> Pairing:
         return Pairing(first, second, self._generator, self._live.show)

@@ -7,7 +7,7 @@ Then the parent sends :class:`StartSide` and :class:`StopSide` in turn, and the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -25,13 +25,15 @@ __all__ = ["HandedOn", "Offered", "Reason", "ReferenceJob", "Refused", "Served",
 
 @dataclass(frozen=True, slots=True)
 class HandedOn:
-    """What of the user's command line holds at the other revision too.
+    """What of the user's run of pytest holds at the other revision too.
 
-    ``options`` are words of it, ``values`` those of the options that conftest files add, by their destination.
+    ``options`` are words of the command line, ``values`` those of the options that conftest files add, by their
+    destination. ``import_path`` is ``sys.path``, all of it absolute: ``python -m pytest`` adds to it.
     """
 
-    options: tuple[str, ...] = ()
-    values: Mapping[str, object] = field(default_factory=dict)
+    options: tuple[str, ...]
+    values: Mapping[str, object]
+    import_path: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

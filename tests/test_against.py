@@ -120,6 +120,19 @@ def test_the_same_code_passes_and_a_package_is_imported_from_the_revision(shop: 
 BARE = TESTS.replace('perf.assert_rtm_below("10s")', "pass")
 
 
+def test_a_package_that_only_python_dash_m_finds_is_imported_from_the_revision(tmp_path: Path) -> None:
+    def project(seconds: float) -> dict[str, str]:
+        model = MODEL.format(seconds=seconds)
+        return {"pytest.ini": "[pytest]\n", "shop/model.py": model, "shop/__init__.py": "", "tests/test_shop.py": TESTS}
+
+    repository = Repository.made(tmp_path / "shop")
+    repository.commit(project(0.01))
+    repository.write(project(0.03))
+    done = against(repository)
+    assert done.returncode == 1
+    assert "RegressionFailure: RTM" in done.stdout
+
+
 def test_a_test_that_asks_for_no_figure_takes_them_from_the_comparison(shop: Repository) -> None:
     shop.write(files(seconds=0.01, tests=BARE))
     done = against(shop, "--perf-json=results.json")
