@@ -624,11 +624,11 @@ def test_what_a_test_can_ask(measured: Run, test: str) -> None:
     assert _passed(measured, test)
 
 
-@pytest.mark.parametrize("name", ["pattern", "wire"])
-def test_a_list_that_comes_too_late_to_make_tests_ends_the_run(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "member"), [("pattern", "single"), ("wire", "rest+json")])
+def test_a_list_that_comes_too_late_to_make_tests_ends_the_run(tmp_path: Path, name: str, member: str) -> None:
     project = Project().with_tests(
         f"""
-        MARK = pytest.mark.perf({name}=["single"])
+        MARK = pytest.mark.perf({name}=[{member!r}])
 
         @pytest.mark.parametrize("number", [pytest.param(1, marks=MARK)])
         def test_it(perf, number): pass
@@ -636,7 +636,7 @@ def test_a_list_that_comes_too_late_to_make_tests_ends_the_run(tmp_path: Path, n
     )
     run = project.run(tmp_path)
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
-    assert f"test_it[1]: perf({name}=['single']) comes too late to make one test each; give the list to" in run.err
+    assert f"test_it[1]: perf({name}=[{member!r}]) comes too late to make one test each; give the list to" in run.err
 
 
 def test_a_smoke_run_is_known_to_its_tests_and_says_so_where_one_reads_figures(tmp_path: Path) -> None:

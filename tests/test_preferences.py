@@ -81,7 +81,7 @@ def test_nmrt_has_to_be_searched_for_wherever_it_is_named(text: str, searches: t
         ),
         ("speed=1", "--perf-rank names the metric 'speed', expected one of rtm, p90"),
         ("p95(x)=1", "--perf-rank names the metric 'p95(x)', did you mean p95? expected one of"),
-        ("nmrt(fast)=1", "--perf-rank has 'nmrt(fast)': slo is 'fast', expected a percentile and a time"),
+        ("nmrt(fast)=1", "--perf-rank has 'nmrt(fast)': slo is 'fast', expected a percentile of at least 1"),
         ("rtm=fast", "--perf-rank weighs rtm with 'fast', expected a number above 0, such as rtm=0.5"),
         ("rtm=", "--perf-rank weighs rtm with '', expected a number above 0, such as rtm=0.5"),
         ("rtm=0", "--perf-rank weighs rtm with '0', expected a number above 0"),

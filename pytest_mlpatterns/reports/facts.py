@@ -177,8 +177,8 @@ def next_step(judgements: Sequence[Judgement], result: TestResult) -> list[str]:
     again = result.command or f"pytest {shlex.quote(result.test)}"
     if any(judgement.outcome is Outcome.INCONCLUSIVE for judgement in judgements):
         return [
-            "measure longer: raise budget=, launches= and duration= where its marker",
-            "names them, or",
+            "measure longer: raise budget=, launches= and duration= where",
+            "its marker names them, or",
             f"{again} --perf-budget 120s --perf-duration 10s",
         ]
     if any(judgement.against == "baseline" for judgement in judgements):
