@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.account import counterpart_in_baseline, counterpart_in_pairing
 from pytest_mlpatterns.against import NothingToCompareError
+from pytest_mlpatterns.calibrate import scaled
 from pytest_mlpatterns.catalog import METRICS
 from pytest_mlpatterns.config import BaselineMode
 from pytest_mlpatterns.errors import TooFewSamplesError, UncountableResultError
 from pytest_mlpatterns.load.capacity import parse_objective
 from pytest_mlpatterns.looks import Looks
 from pytest_mlpatterns.pairwise import MEASURED, judge_no_slower
+from pytest_mlpatterns.records import Outcome
 from pytest_mlpatterns.turn import Side
 from pytest_mlpatterns.verdict import Stand, judge_change, why_uncountable
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.against import ReferenceSide
+    from pytest_mlpatterns.baseline import Entry
     from pytest_mlpatterns.catalog import Metric
     from pytest_mlpatterns.config import Settings
     from pytest_mlpatterns.evidence import Evidence
@@ -40,6 +43,8 @@ __all__ = ["Comparison", "see_that_it_counts", "stand_on", "to_the_end"]
 
 _ALPHA = 0.01
 """Chance that a comparison with the baseline fails what is just within the tolerance, over all looks and metrics."""
+_MOOD = 1.05
+"""By less than this the calibration workload differs from time to time anyway."""
 
 
 class Comparison:
@@ -146,7 +151,8 @@ class Comparison:
             share = tolerance * self._reference.widening
             judge = functools.partial(self._judge_change, metric, before, share, looks)
             try:
-                found.append(self._evidence.decide(judge, self._search_again(metric)))
+                judgement = self._evidence.decide(judge, self._search_again(metric))
+                found.append(self._unless_explained(judgement, metric, entry, share, looks))
             except _NotKnownError:
                 self._left_out[metric.label] = f" (not known for {self._subject.setup.pattern})"
             except TooFewSamplesError as error:
@@ -154,6 +160,26 @@ class Comparison:
                     raise
                 self._left_out[metric.label] = f" ({error})"
         return found
+
+    def _unless_explained(
+        self, judgement: Judgement, metric: Metric, entry: Entry, tolerance: float, looks: Looks
+    ) -> Judgement:
+        """The verdict; one that fails is left open where the machine itself got slower, and that is enough for it."""
+        if judgement.outcome is not Outcome.FAIL or self._slowdown is None or self._slowdown < _MOOD:
+            return judgement
+        before = scaled(entry, self._slowdown).metrics[metric.name]
+        if self._judge_change(metric, before, tolerance, looks).outcome is Outcome.FAIL:
+            return judgement
+        why = (
+            f"but this machine takes {self._slowdown:.2f} times as long for the same work as when the baseline was "
+            "recorded, which explains it: run it again, or compare interleaved (--perf-against)"
+        )
+        return replace(judgement, outcome=Outcome.INCONCLUSIVE, reason=f"{judgement.reason}; {why}")
+
+    @functools.cached_property
+    def _slowdown(self) -> float | None:
+        """How much slower the machine is than when the baseline was recorded; measured where it is first asked for."""
+        return self._reference.slowdown()
 
     def _search_for(self, metric: Metric) -> None:
         """NMRT is known only where it was searched for."""

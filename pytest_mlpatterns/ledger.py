@@ -6,15 +6,18 @@ whose tests are gone; what they found travels to the one that writes. This modul
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import functools
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.baseline import Anchor, Baselines, Calibration, Entry, Update, read_baselines, write_baselines
 from pytest_mlpatterns.calibrate import measure_calibration, ratio_between, scaled
 from pytest_mlpatterns.catalog import metric_named
 from pytest_mlpatterns.config import BaselineMode
+from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.observe import commit
 from pytest_mlpatterns.records import LaunchValue, Outcome
 from pytest_mlpatterns.reports.recorded import gone_lines, update_lines
@@ -23,7 +26,7 @@ from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.verdict import judge_change
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from pytest_mlpatterns.config import RunSettings
@@ -52,6 +55,8 @@ class Reference:
         widening: factor on the tolerance.
         said: what a reader of the comparison has to know; empty where it is plain.
         name: of the entry, as people are told of it.
+        slowdown: measures how many times as long a fixed piece of work takes now as when the entry was recorded; None
+            where nobody can tell.
     """
 
     setup: Setup
@@ -61,6 +66,7 @@ class Reference:
     widening: float = 1.0
     said: str = ""
     name: str = ""
+    slowdown: Callable[[], float | None] = field(default=lambda: None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +128,16 @@ class Ledger:
         self._gone.update(filter(is_gone, self._before))
 
     def reference(self, test: str, setup: Setup) -> Reference:
-        """What a test is compared with; measures the calibration where one is asked for and not yet known.
+        """What a test is compared with; measures the calibration where one is needed and not yet known.
 
         Raises:
-            ChildError: the calibration workload did not come to its end.
+            ChildError: another machine's entry was to be scaled, and the calibration workload did not come to its end.
         """
         mode = BaselineMode.CHECK if self._run.baseline is BaselineMode.PRUNE else self._run.baseline
         if self._run.smoke or mode is BaselineMode.OFF:
             return Reference(setup, mode)
         if mode is BaselineMode.UPDATE:
-            if self._run.calibrate:
+            with contextlib.suppress(ChildError):  # an entry is of use without it too
                 self._calibrated()  # beside the test, while nothing else runs
             return Reference(setup, mode)
         recorded = self._before.get(test, {})
@@ -139,7 +145,8 @@ class Ledger:
             return self._from_others(recorded, setup, mode)
         if differences := self._differences(own, setup):
             return Reference(setup, mode, missing=f"baseline not comparable ({'; '.join(differences)})")
-        return Reference(setup, mode, own, name=self._named(own))
+        slowdown = functools.partial(self._slowdown, own.calibration)
+        return Reference(setup, mode, own, name=self._named(own), slowdown=slowdown)
 
     def with_drift(self, result: TestResult) -> TestResult:
         """The result with a note where it is worse than the anchor of its entry, but not worse than the entry."""
@@ -233,6 +240,15 @@ class Ledger:
             self._calibration = measure_calibration(self._directory, self._environment.cores)
         return self._calibration
 
+    def _slowdown(self, then: Calibration | None) -> float | None:
+        """How many times as long the calibration workload takes as it took then; measured anew, as machines vary."""
+        if then is None:
+            return None
+        try:
+            return ratio_between(measure_calibration(self._directory, then.cores), then)
+        except ChildError:  # the workload did not end: whatever the machine does, its speed is not known
+            return None
+
     def _from_others(self, recorded: Mapping[str, Entry], setup: Setup, mode: BaselineMode) -> Reference:
         """Where this machine has no entry: another one's as it would be here, or why there is none."""
         if not recorded:
@@ -240,7 +256,7 @@ class Ledger:
         ratios = self._ratios(recorded, setup) if self._run.calibrate else {}
         if not ratios:
             machines = f"machine: {'; '.join(recorded)} → {self._environment.machine}"
-            why = "; none was recorded with perf_calibrate, as many cores and this set-up" * self._run.calibrate
+            why = "; none tells how fast its machine was, of as many cores and this set-up" * self._run.calibrate
             return Reference(setup, mode, missing=f"baseline not comparable ({machines}{why})")
         machine = min(ratios, key=lambda name: abs(math.log(ratios[name])))
         said = f"baseline of {machine}, its times × {ratios[machine]:.2f} by calibration, at twice the tolerance"

@@ -45,8 +45,8 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "calibrate": {
         "action": "store_true",
-        "help": "measure how fast the machine is, store it with the baseline, and where only another machine has a "
-        "baseline, compare with that one scaled, at twice the tolerance",
+        "help": "where only another machine with as many cores has a baseline, compare with that one, scaled by how "
+        "fast both machines are, at twice the tolerance",
     },
     "duration": {"metavar": "TIME", "help": "measured window of one launch (default: 3s)"},
     "html": {"metavar": "PATH", "help": "write a report to this file, as one page for a browser that needs no network"},

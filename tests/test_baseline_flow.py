@@ -238,6 +238,20 @@ def _unsure(machines: dict[str, Any]) -> None:
         entry["metrics"]["throughput"] = [[1.3 * value, 5.0] for value, _ in entry["metrics"]["throughput"]]
 
 
+def test_a_failure_that_the_machine_itself_explains_is_left_open(directory: Path) -> None:
+    def change(machines: dict[str, Any]) -> None:
+        for entry in machines.values():
+            entry["calibration"]["ns"] /= 3
+
+    _edit(directory / FILE, _in_metrics({"rtm": 0.5, "throughput": 2.0}))
+    assert ONE.run(directory).outcomes == {"failed": 1}
+    _edit(directory / FILE, change)
+    run = ONE.run(directory)
+    assert run.outcomes == {"passed": 1, "warnings": 1}
+    explained = r"RTM .+ % worse, .+; but this machine takes \d\.\d\d times as long for the same work as when the"
+    assert re.search(f"undecided: {explained}", run.section("performance"))
+
+
 @pytest.mark.parametrize("strict", [(), ("-W", "error")], ids=["warned", "an error"])
 def test_a_comparison_that_stays_open_points_to_the_test(directory: Path, strict: tuple[str, ...]) -> None:
     _edit(directory / FILE, _unsure)

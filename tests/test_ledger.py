@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from synthetic import ENVIRONMENT, MS, SETUP, result
 
+from pytest_mlpatterns import calibrate
 from pytest_mlpatterns.baseline import Anchor, Baselines, Calibration, Entry, read_baselines, write_baselines
 from pytest_mlpatterns.config import BaselineMode, read_run_settings
 from pytest_mlpatterns.errors import BaselineFileError
@@ -155,12 +156,12 @@ def test_an_entry_of_this_machine_is_never_scaled(tmp_path: Path) -> None:
 def test_what_cannot_be_scaled_is_not_comparable_and_says_what_it_lacks(tmp_path: Path, other: Entry) -> None:
     ledger = opened(tmp_path, before={TEST: {THERE: other}}, calibrate=True)
     ledger.take(SPEED)
-    why = "none was recorded with perf_calibrate, as many cores and this set-up"
+    why = "none tells how fast its machine was, of as many cores and this set-up"
     assert ledger.reference(TEST, SETUP).missing == f"baseline not comparable (machine: {THERE} → {HERE}; {why})"
 
 
 def test_the_calibration_is_measured_once_beside_the_tests_that_are_recorded(tmp_path: Path) -> None:
-    ledger = opened(tmp_path, BaselineMode.UPDATE, calibrate=True)
+    ledger = opened(tmp_path, BaselineMode.UPDATE)
     assert ledger.to_json()["calibration"] is None
     ledger.reference(TEST, SETUP)
     found = ledger.to_json()["calibration"]
@@ -172,6 +173,20 @@ def test_the_calibration_is_measured_once_beside_the_tests_that_are_recorded(tmp
     assert stored is not None
     assert stored.ns == pytest.approx(found["ns"], rel=1e-4)
     assert (stored.cores, stored.workload) == (ENVIRONMENT.cores, 1)
+
+
+def test_how_much_slower_the_machine_is_than_at_the_entry_is_measured_when_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {TEST: {HERE: entry(calibration=TWICE_AS_FAST)}, "test_perf.py::test_old": {HERE: entry()}}
+    ledger = opened(tmp_path, before=before)
+    known, unknown = (ledger.reference(test, SETUP) for test in before)
+    assert unknown.slowdown() is None
+    found = known.slowdown()
+    assert found is not None
+    assert found > 0
+    monkeypatch.setattr(calibrate, "_TIMEOUT_S", 0.0)
+    assert known.slowdown() is None
 
 
 # --- entries whose tests are gone ------------------------------------------------------------------------------------
