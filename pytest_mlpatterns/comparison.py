@@ -43,8 +43,8 @@ __all__ = ["Comparison", "see_that_it_counts", "stand_on", "to_the_end"]
 
 _ALPHA = 0.01
 """Chance that a comparison with the baseline fails what is just within the tolerance, over all looks and metrics."""
-_MOOD = 1.05
-"""By less than this the calibration workload differs from time to time anyway."""
+_MOOD = 1.15
+"""By less than this the calibration workload differs from time to time anyway: 1.08 was seen."""
 
 
 class Comparison:
