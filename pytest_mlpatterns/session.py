@@ -203,7 +203,7 @@ class PerfSession:
                     f"perf_deploy({name}={value!r}), expected one {name}; start one deployment after the other"
                 )
         of_test = item.stash[_SETTINGS]
-        given = {"pattern": pattern, "wire": wire, "request": request, "model": model}
+        given = {"pattern": pattern, "wire": wire, "request": request}
         settings = read_settings(given, self._options, self._ini, caller="perf_deploy")
         settings = replace(
             settings,

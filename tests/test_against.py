@@ -16,6 +16,7 @@ from services.processes import our_children
 from services.scripted import ScriptedServer, Send, answer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 MODEL = """
@@ -92,6 +93,16 @@ def assert_nothing_is_left(repository: Repository) -> None:
     assert our_children() == set()
 
 
+def assert_slower_is_caught(top: Path, project: Callable[[float], dict[str, str]]) -> None:
+    """Of a project whose service takes a number of seconds."""
+    repository = Repository.made(top)
+    repository.commit(project(0.01))
+    repository.write(project(0.03))
+    done = against(repository)
+    assert done.returncode == 1
+    assert "RegressionFailure: RTM" in done.stdout
+
+
 @pytest.mark.parametrize("workers", [[], ["-n2"]], ids=["serial", "distributed"])
 def test_a_regression_is_caught_without_any_baseline_file(shop: Repository, workers: list[str]) -> None:
     shop.write(files(seconds=0.03))  # not committed: the working tree is the present
@@ -125,12 +136,7 @@ def test_a_package_that_only_python_dash_m_finds_is_imported_from_the_revision(t
         model = MODEL.format(seconds=seconds)
         return {"pytest.ini": "[pytest]\n", "shop/model.py": model, "shop/__init__.py": "", "tests/test_shop.py": TESTS}
 
-    repository = Repository.made(tmp_path / "shop")
-    repository.commit(project(0.01))
-    repository.write(project(0.03))
-    done = against(repository)
-    assert done.returncode == 1
-    assert "RegressionFailure: RTM" in done.stdout
+    assert_slower_is_caught(tmp_path / "shop", project)
 
 
 def test_a_test_that_asks_for_no_figure_takes_them_from_the_comparison(shop: Repository) -> None:
@@ -424,9 +430,4 @@ def test_a_service_of_the_users_own_is_started_from_the_revision_too(tmp_path: P
         tests = TARGETS.replace("{target}", target)
         return {**files(seconds=0, tests=tests), "src/shop/web.py": SERVICE.format(seconds=seconds)}
 
-    repository = Repository.made(tmp_path / "shop")
-    repository.commit(project(0.01))
-    repository.write(project(0.03))
-    done = against(repository)
-    assert done.returncode == 1
-    assert "RegressionFailure: RTM" in done.stdout
+    assert_slower_is_caught(tmp_path / "shop", project)
