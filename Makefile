@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint bench servers fuzz clean
+.PHONY: demo test lint bench servers fuzz protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -28,6 +28,9 @@ servers: $(STAMP)  ## the examples with real servers: each passes, slowed down i
 
 fuzz: $(STAMP)  ## 100,000 random and mutated answers
 	FUZZ_ANSWERS=100000 $(BIN)/python -m pytest -q tests/test_fuzz.py
+
+protos: $(STAMP)  ## compile the .proto files into the descriptor set that the package ships
+	cd pytest_mlpatterns/wire && $(CURDIR)/$(BIN)/python -m grpc_tools.protoc -I. --descriptor_set_out=descriptors.binpb *.proto
 
 clean:
 	rm -rf .venv .coverage .coverage.* .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis

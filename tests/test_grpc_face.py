@@ -233,7 +233,7 @@ class TestHealthAndReflection:
                 [
                     request(list_services=""),
                     request(file_containing_symbol="inference.ModelInferRequest"),
-                    request(file_by_filename="inference.proto"),
+                    request(file_by_filename="open_inference.proto"),
                     request(file_containing_symbol="no.such.Symbol"),
                 ]
             )

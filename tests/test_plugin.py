@@ -276,6 +276,7 @@ def test_a_session_without_perf_tests_loads_nothing_heavy(tmp_path: Path) -> Non
         def test_light(pytestconfig):
             assert pytestconfig.pluginmanager.hasplugin("pytest_mlpatterns.plugin")
             heavy = {"numpy", "httpx", "uvicorn", "psutil", "httptools", "orjson", "cloudpickle", "uvloop", "asyncio"}
+            heavy |= {"grpc", "google.protobuf"}
             ours = {name for name in sys.modules if name.startswith("pytest_mlpatterns")}
             assert not heavy & set(sys.modules)
             package = "pytest_mlpatterns"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_mlpatterns import wire
 from pytest_mlpatterns.wire import Wire, WireError, codec_of
 from pytest_mlpatterns.wire.call import INFER_METHOD, message_prefix, model_in
 from pytest_mlpatterns.wire.columns import DTYPES
-from pytest_mlpatterns.wire.proto import message_class, pool
+from pytest_mlpatterns.wire.proto import SERVICES, message_class, pool
 from pytest_mlpatterns.wire.protobuf import (
     PROTOBUF,
     call_message,
@@ -273,6 +275,20 @@ class TestDefinitions:
         other = other.nested_types_by_name[inner] if inner else other
         ours = pool().FindMessageTypeByName(f"inference.{name}")
         assert fields_of(ours) == fields_of(other)
+
+    def test_the_shipped_descriptor_set_is_what_protoc_makes_of_the_shipped_files(self, tmp_path: Path) -> None:
+        from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+        shipped = Path(wire.__file__).parent
+        sources = sorted(path.name for path in shipped.glob("*.proto"))
+        compiled = tmp_path / "descriptors.binpb"
+        protoc = [sys.executable, "-m", "grpc_tools.protoc", "-I.", f"--descriptor_set_out={compiled}", *sources]
+        subprocess.run(protoc, cwd=shipped, check=True, timeout=60)
+        found, expected = (
+            FileDescriptorSet.FromString(path.read_bytes()) for path in (shipped / "descriptors.binpb", compiled)
+        )
+        assert found == expected, "run make protos"
+        assert [f"{file.package}.{service.name}" for file in found.file for service in file.service] == sorted(SERVICES)
 
     @pytest.mark.parametrize("order", ["ours, theirs", "theirs, ours"])
     def test_another_copy_of_them_in_the_same_process_does_not_clash(self, order: str) -> None:

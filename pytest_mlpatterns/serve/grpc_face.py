@@ -93,7 +93,7 @@ class GrpcFace:
             "ModelInfer": grpc.unary_unary_rpc_method_handler(self._infer),
             **{
                 method: _unary(getattr(self, f"_{method.lower()}"), f"inference.{method}")
-                for method in SERVICES[SERVICE]
+                for method in pool().FindServiceByName(SERVICE).methods_by_name
                 if method != "ModelInfer"
             },
         }
@@ -191,7 +191,7 @@ class GrpcFace:
             answer: Any = message_class("grpc.reflection.v1.ServerReflectionResponse")(
                 valid_host=request.host, original_request=request
             )
-            which = request.WhichOneof("choice")
+            which = request.WhichOneof("message_request")
             try:
                 if which == "list_services":
                     for service in (*SERVICES, _OLD_REFLECTION):

@@ -312,5 +312,5 @@ def _parameters(holder: Any) -> dict[str, Any]:
     return {
         name: getattr(value, which)
         for name, value in holder.parameters.items()
-        if (which := value.WhichOneof("choice")) is not None
+        if (which := value.WhichOneof("parameter_choice")) is not None
     }
