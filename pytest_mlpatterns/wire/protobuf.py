@@ -32,6 +32,7 @@ __all__ = [
     "InferCall",
     "call_message",
     "encode_answer",
+    "model_field",
     "outputs_in",
     "read_call",
     "split_raw",
@@ -156,8 +157,13 @@ def outputs_in(answer: bytes) -> tuple[dict[str, Any], ...]:
 
 def call_message(parts: Sequence[bytes | memoryview], model: str) -> bytes:
     """A request for a model as it lies on the connection: prefix, the model's name, and the body of the codec."""
-    name = message_class(_REQUEST)(model_name=model).SerializeToString()
+    name = model_field(model)
     return b"".join([message_prefix(len(name) + sum(map(len, parts))), name, *parts])
+
+
+def model_field(model: str) -> bytes:
+    """The field of a request that names its model. Put before the body of the codec, it makes a complete message."""
+    return message_class(_REQUEST)(model_name=model).SerializeToString()
 
 
 def split_raw(data: bytes | memoryview, field: int) -> tuple[bytes | memoryview, list[memoryview]]:
