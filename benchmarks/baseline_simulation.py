@@ -15,7 +15,8 @@ from bench import Claim, Table
 
 from pytest_mlpatterns.catalog import METRICS
 from pytest_mlpatterns.looks import Looks
-from pytest_mlpatterns.records import LaunchValue, Outcome
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.statistics import estimate
 from pytest_mlpatterns.verdict import judge_change, judge_limit
 

@@ -15,12 +15,13 @@ from bench import Claim, Table, on_client_core, our_generator, serving
 from services import PATH
 
 from pytest_mlpatterns.catalog import METRICS
-from pytest_mlpatterns.load.job import Balance, Job
+from pytest_mlpatterns.load.job import Job
 from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.load.samples import samples_of
 from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.metrics import Metrics
-from pytest_mlpatterns.records import Launch
+from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.records.launch import Launch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

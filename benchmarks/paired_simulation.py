@@ -11,7 +11,7 @@ from bench import Claim, Table
 
 from pytest_mlpatterns.looks import Looks
 from pytest_mlpatterns.ratio import judge_ratio, paired_log_ratio, ratio_estimate
-from pytest_mlpatterns.records import Outcome
+from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -19,11 +19,12 @@ import numpy as np
 from bench import Claim, Table, our_generator, run_child
 from scipy import stats
 
-from pytest_mlpatterns.load.job import Balance, Job
+from pytest_mlpatterns.load.job import Job
 from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.load.samples import samples_of
 from pytest_mlpatterns.load.schedule import ConstantRate, PoissonRate
 from pytest_mlpatterns.patterns import Single
+from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serve.local import Startup, launch
 from pytest_mlpatterns.serve.model import recipe_of
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_mlpatterns.load.schedule import Schedule
-    from pytest_mlpatterns.records import Samples, Window
+    from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.serve.deployment import Deployment
 
 CLAIM = "percentiles of a 1 s stall within 5 % of arithmetic; Poisson arrivals pass a Kolmogorov-Smirnov test"

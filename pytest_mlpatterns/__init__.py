@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
         UnusedMarkerWarning as UnusedMarkerWarning,
     )
     from pytest_mlpatterns.exposition import Prometheus as Prometheus
-    from pytest_mlpatterns.insight import LayerStats as LayerStats, PatternStats as PatternStats
+    from pytest_mlpatterns.records.telemetry import LayerStats as LayerStats, PatternStats as PatternStats
     from pytest_mlpatterns.load.draw import Uniform as Uniform, Zipf as Zipf
     from pytest_mlpatterns.load.schedule import (
         ClosedLoop as ClosedLoop,
@@ -61,7 +61,8 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
         Single as Single,
     )
     from pytest_mlpatterns.perf import Perf as Perf
-    from pytest_mlpatterns.records import Estimate as Estimate, Outcome as Outcome
+    from pytest_mlpatterns.records.launch import Estimate as Estimate
+    from pytest_mlpatterns.records.verdict import Outcome as Outcome
     from pytest_mlpatterns.serve.deployment import Deployment as Deployment
     from pytest_mlpatterns.targets import App as App, Command as Command, Url as Url
     from pytest_mlpatterns.wire import Wire as Wire
@@ -91,9 +92,17 @@ _HOMES = {
         "UnusedMarkerWarning",
     ),
     "exposition": ("Prometheus",),
-    "insight": ("LayerStats", "PatternStats"),
-    "load.draw": ("Uniform", "Zipf"),
-    "load.schedule": ("ClosedLoop", "ConstantRate", "PoissonRate", "Stages", "Trace"),
+    "load.draw": (
+        "Uniform",
+        "Zipf",
+    ),
+    "load.schedule": (
+        "ClosedLoop",
+        "ConstantRate",
+        "PoissonRate",
+        "Stages",
+        "Trace",
+    ),
     "metrics": ("Metrics",),
     "patterns": (
         "Batched",
@@ -107,9 +116,18 @@ _HOMES = {
         "Single",
     ),
     "perf": ("Perf",),
-    "records": ("Estimate", "Outcome"),
+    "records.launch": ("Estimate",),
+    "records.telemetry": (
+        "LayerStats",
+        "PatternStats",
+    ),
+    "records.verdict": ("Outcome",),
     "serve.deployment": ("Deployment",),
-    "targets": ("App", "Command", "Url"),
+    "targets": (
+        "App",
+        "Command",
+        "Url",
+    ),
     "wire": ("Wire",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.catalog import METRICS, Metric, metric_named
 from pytest_mlpatterns.errors import UncountableResultError
-from pytest_mlpatterns.load.job import describe_failures
 from pytest_mlpatterns.noise import noise_sentences
+from pytest_mlpatterns.records.outcomes import describe_failures
+from pytest_mlpatterns.records.result import Counterpart, TestResult
 from pytest_mlpatterns.reports.facts import describe_capacity, describe_layer
-from pytest_mlpatterns.result import Counterpart, TestResult
 from pytest_mlpatterns.shape import latency_of, percentiles_of_counts
 from pytest_mlpatterns.statistics import estimate
 from pytest_mlpatterns.units import format_duration
@@ -23,13 +23,15 @@ from pytest_mlpatterns.wire import REST_JSON
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.baseline import Entry
     from pytest_mlpatterns.evidence import Evidence
     from pytest_mlpatterns.metrics import Metrics
     from pytest_mlpatterns.paired import Pairing
     from pytest_mlpatterns.ratio import SideFigures
-    from pytest_mlpatterns.records import Estimate, GeneratorReport, Judgement, Setup
-    from pytest_mlpatterns.result import Percentiles
+    from pytest_mlpatterns.records.baseline_entry import Entry
+    from pytest_mlpatterns.records.launch import Estimate, GeneratorReport
+    from pytest_mlpatterns.records.result import Percentiles
+    from pytest_mlpatterns.records.setup import Setup
+    from pytest_mlpatterns.records.verdict import Judgement
 
 __all__ = ["counterpart_in_baseline", "counterpart_in_pairing", "estimate_or_none", "result_of", "searched_for"]
 

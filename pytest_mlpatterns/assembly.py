@@ -17,7 +17,7 @@ from pytest_mlpatterns.load.requests import RequestBuilder
 from pytest_mlpatterns.measure import LoadPlan
 from pytest_mlpatterns.options import given_options
 from pytest_mlpatterns.patterns import Single
-from pytest_mlpatterns.records import Setup
+from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.serve.local import Startup, launch
 from pytest_mlpatterns.serve.model import recipe_of
 from pytest_mlpatterns.serve.started import deploy_target

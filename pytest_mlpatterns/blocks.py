@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.records import LaunchValue
+from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.statistics import block_weights, relative_error
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.insight import PatternStats
-    from pytest_mlpatterns.records import Launch
+    from pytest_mlpatterns.records.launch import Launch
+    from pytest_mlpatterns.records.telemetry import PatternStats
 
 __all__ = ["BLOCK_NS", "LaunchBlocks", "completions_between"]
 

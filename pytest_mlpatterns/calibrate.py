@@ -12,17 +12,17 @@ from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.baseline import Calibration
 from pytest_mlpatterns.catalog import metric_named
 from pytest_mlpatterns.children import Channel, Child
 from pytest_mlpatterns.errors import ChildError
-from pytest_mlpatterns.records import LaunchValue
+from pytest_mlpatterns.records.baseline_entry import Calibration
+from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.units import format_duration, format_rate
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_mlpatterns.baseline import Entry
+    from pytest_mlpatterns.records.baseline_entry import Entry
 
 __all__ = ["WORKLOAD", "measure_calibration", "ratio_between", "scaled"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.blocks import LaunchBlocks
-from pytest_mlpatterns.insight import figures_of
-from pytest_mlpatterns.records import LaunchValue
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.telemetry import figures_of
 from pytest_mlpatterns.statistics import LAUNCH_SD
 from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
 
@@ -91,7 +91,8 @@ def _of_pattern(  # noqa: PLR0913 - the fields of a metric
     floor: float = 0.0,
     launch_sd: float = LAUNCH_SD,
 ) -> Metric:
-    """A metric that a pattern knows of itself, by its name in :func:`pytest_mlpatterns.insight.figures_of`."""
+    """A metric that a pattern knows of itself, by its name in
+    :func:`pytest_mlpatterns.records.telemetry.figures_of`."""
 
     def read(blocks: LaunchBlocks) -> LaunchValue | None:
         figure = figures_of(blocks.stats).get(name)

@@ -16,10 +16,10 @@ from pytest_mlpatterns.calibrate import scaled
 from pytest_mlpatterns.catalog import METRICS
 from pytest_mlpatterns.config import BaselineMode
 from pytest_mlpatterns.errors import TooFewSamplesError, UncountableResultError
-from pytest_mlpatterns.load.capacity import parse_objective
 from pytest_mlpatterns.looks import Looks
 from pytest_mlpatterns.pairwise import MEASURED, judge_no_slower
-from pytest_mlpatterns.records import Outcome
+from pytest_mlpatterns.records.objective import parse_objective
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.turn import Side
 from pytest_mlpatterns.verdict import Stand, judge_change, why_uncountable
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.against import ReferenceSide
-    from pytest_mlpatterns.baseline import Entry
     from pytest_mlpatterns.catalog import Metric
     from pytest_mlpatterns.config import Settings
     from pytest_mlpatterns.evidence import Evidence
@@ -35,8 +34,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measure import Bench
     from pytest_mlpatterns.metrics import Metrics
     from pytest_mlpatterns.paired import Pairing
-    from pytest_mlpatterns.records import Judgement, LaunchValue
-    from pytest_mlpatterns.result import Counterpart
+    from pytest_mlpatterns.records.baseline_entry import Entry
+    from pytest_mlpatterns.records.launch import LaunchValue
+    from pytest_mlpatterns.records.result import Counterpart
+    from pytest_mlpatterns.records.verdict import Judgement
     from pytest_mlpatterns.subject import Subject
 
 __all__ = ["Comparison", "see_that_it_counts", "stand_on", "to_the_end"]

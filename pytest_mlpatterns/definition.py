@@ -6,7 +6,7 @@ import linecache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.result import Location
+from pytest_mlpatterns.records.result import Location
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

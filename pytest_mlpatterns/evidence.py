@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.errors import TooFewSamplesError
 from pytest_mlpatterns.measure import Interrupted
 from pytest_mlpatterns.metrics import Metrics
-from pytest_mlpatterns.records import Outcome
+from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pytest_mlpatterns.load.capacity import Objective
     from pytest_mlpatterns.measure import Bench
-    from pytest_mlpatterns.records import Capacity, Judgement, Launch, LaunchValue
+    from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
+    from pytest_mlpatterns.records.objective import Objective
+    from pytest_mlpatterns.records.verdict import Judgement
 
 __all__ = ["Evidence"]
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.insight import LayerStats, merged_layers
+from pytest_mlpatterns.records.telemetry import LayerStats, merged_layers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.insight import Histogram
+    from pytest_mlpatterns.records.telemetry import Histogram
 
 __all__ = ["Prometheus", "Reading", "merged_readings", "read_exposition"]
 

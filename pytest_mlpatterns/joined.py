@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.records import GeneratorReport, Samples, Usage, Window
+from pytest_mlpatterns.records.launch import GeneratorReport, Usage
+from pytest_mlpatterns.records.samples import Samples, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

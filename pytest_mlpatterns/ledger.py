@@ -13,13 +13,15 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.baseline import Anchor, Baselines, Calibration, Entry, Update, read_baselines, write_baselines
+from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
 from pytest_mlpatterns.calibrate import measure_calibration, ratio_between, scaled
 from pytest_mlpatterns.catalog import metric_named
 from pytest_mlpatterns.config import BaselineMode
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.observe import commit
-from pytest_mlpatterns.records import LaunchValue, Outcome
+from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry, Update
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.recorded import gone_lines, update_lines
 from pytest_mlpatterns.shape import stored_percentiles
 from pytest_mlpatterns.units import format_percent
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns.config import RunSettings
-    from pytest_mlpatterns.records import Environment, Judgement, Setup
-    from pytest_mlpatterns.result import TestResult
+    from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.setup import Environment, Setup
+    from pytest_mlpatterns.records.verdict import Judgement
 
 __all__ = ["Collected", "Ledger", "Reference"]
 

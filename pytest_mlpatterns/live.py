@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_mlpatterns.load.job import Progress
+    from pytest_mlpatterns.records.addressing import Progress
 
 __all__ = ["LiveLine"]
 

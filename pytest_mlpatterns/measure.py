@@ -13,25 +13,27 @@ import numpy as np
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError, UncountableResultError
 from pytest_mlpatterns.load.generator import LoadInterrupted
-from pytest_mlpatterns.load.job import Answer, Event, Job, Progress, Spoken, WindowOpened
+from pytest_mlpatterns.load.job import Event, Job, Spoken, WindowOpened
 from pytest_mlpatterns.load.requests import answer_in
 from pytest_mlpatterns.load.samples import samples_of
 from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.observe import Observer
-from pytest_mlpatterns.records import GeneratorReport, Launch, Samples, Warmup, Window
+from pytest_mlpatterns.records.addressing import Answer, Progress
+from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
+from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.sustain import Search
 from pytest_mlpatterns.wire import decode_answer, headers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.insight import PatternStats
-    from pytest_mlpatterns.load.capacity import Objective
     from pytest_mlpatterns.load.generator import Generator
     from pytest_mlpatterns.load.job import Recorded
     from pytest_mlpatterns.load.payload import Payload
     from pytest_mlpatterns.load.schedule import Schedule
-    from pytest_mlpatterns.records import Capacity, LaunchValue
+    from pytest_mlpatterns.records.launch import Capacity, LaunchValue
+    from pytest_mlpatterns.records.objective import Objective
+    from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serve.deployment import Deployment
     from pytest_mlpatterns.wire import Wire
 

@@ -15,16 +15,16 @@ import numpy as np
 from pytest_mlpatterns.blocks import LaunchBlocks
 from pytest_mlpatterns.catalog import METRICS, Metric, percentile_metric
 from pytest_mlpatterns.errors import TooFewSamplesError, UncountableResultError
-from pytest_mlpatterns.insight import straggler_shares
-from pytest_mlpatterns.records import Estimate, LaunchValue
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.telemetry import straggler_shares
 from pytest_mlpatterns.statistics import CONFIDENCE, estimate, min_samples, order_bounds, wilson_interval
 from pytest_mlpatterns.units import format_duration, format_percent, format_rate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.insight import LayerStats
-    from pytest_mlpatterns.records import Capacity, GeneratorReport, Launch
+    from pytest_mlpatterns.records.launch import Capacity, GeneratorReport, Launch
+    from pytest_mlpatterns.records.telemetry import LayerStats
 
 __all__ = ["GeneratorMetrics", "Metrics", "why_limited"]
 

@@ -16,7 +16,8 @@ from pytest_mlpatterns.units import format_percent
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pytest_mlpatterns.records import Launch, Usage, Window
+    from pytest_mlpatterns.records.launch import Launch, Usage
+    from pytest_mlpatterns.records.samples import Window
 
 __all__ = ["Disturbance", "disturbance_of", "is_disturbed", "noise_sentences"]
 

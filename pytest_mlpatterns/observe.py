@@ -18,7 +18,8 @@ import numpy as np
 import psutil
 
 from pytest_mlpatterns.machine import read_machine
-from pytest_mlpatterns.records import Environment, Usage
+from pytest_mlpatterns.records.launch import Usage
+from pytest_mlpatterns.records.setup import Environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.observe import commit
 from pytest_mlpatterns.ranking import Ranking, Unmeasured, rank
+from pytest_mlpatterns.records.result import Location, TestResult
 from pytest_mlpatterns.reports.choice import ranking_lines
 from pytest_mlpatterns.reports.github import Failure, annotation, job_summary, reason_in
 from pytest_mlpatterns.reports.lines import line
 from pytest_mlpatterns.reports.results import read_results, results_json
 from pytest_mlpatterns.reports.terminal import summary_lines
-from pytest_mlpatterns.result import Location, TestResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.config import RunSettings
     from pytest_mlpatterns.ledger import Ledger
-    from pytest_mlpatterns.records import Environment
+    from pytest_mlpatterns.records.setup import Environment
     from pytest_mlpatterns.screen import Screen
 
 __all__ = ["Output"]

@@ -18,7 +18,7 @@ from pytest_mlpatterns.errors import UncountableResultError
 from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.measure import Bench
 from pytest_mlpatterns.ratio import LogRatio, PairedCapacity, PairedLaunch, paired_log_ratio, wants_more_pairs
-from pytest_mlpatterns.records import Outcome
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.rhythm import Rhythm
 from pytest_mlpatterns.turn import Side, Turn, naming
 from pytest_mlpatterns.units import format_rate
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.load.generator import Generator
-    from pytest_mlpatterns.load.job import Progress
-    from pytest_mlpatterns.records import Capacity, Launch
+    from pytest_mlpatterns.records.addressing import Progress
+    from pytest_mlpatterns.records.launch import Capacity, Launch
     from pytest_mlpatterns.serve.deployment import Deployment
 
 __all__ = ["Pairing", "Side"]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from pytest_mlpatterns.catalog import METRICS
 from pytest_mlpatterns.looks import Looks
 from pytest_mlpatterns.ratio import judge_ratio
-from pytest_mlpatterns.records import Estimate, Judgement, Outcome
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.verdict import Judgement, Outcome
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:

@@ -26,11 +26,13 @@ from pytest_mlpatterns.errors import (
     UncountableResultError,
 )
 from pytest_mlpatterns.evidence import Evidence
-from pytest_mlpatterns.load.capacity import DECIDED, parse_objective
+from pytest_mlpatterns.load.capacity import DECIDED
 from pytest_mlpatterns.looks import Looks
 from pytest_mlpatterns.pairwise import RACED, judge_faster
 from pytest_mlpatterns.readers import read_pattern
-from pytest_mlpatterns.records import Estimate, Judgement, Outcome
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.objective import parse_objective
+from pytest_mlpatterns.records.verdict import Judgement, Outcome
 from pytest_mlpatterns.reports.facts import failure_text
 from pytest_mlpatterns.statistics import CONFIDENCE, estimate, min_samples
 from pytest_mlpatterns.turn import Side
@@ -48,8 +50,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measure import Bench
     from pytest_mlpatterns.metrics import Metrics
     from pytest_mlpatterns.patterns import Pattern
-    from pytest_mlpatterns.records import LaunchValue
-    from pytest_mlpatterns.result import TestResult
+    from pytest_mlpatterns.records.launch import LaunchValue
+    from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.subject import Subject
 
 __all__ = ["Perf"]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.catalog import METRICS, Metric, metric_named
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.load.capacity import parse_objective
 from pytest_mlpatterns.patterns.names import split_outside_brackets
+from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.units import (
     format_count,
     format_duration,

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.catalog import metric_named
-from pytest_mlpatterns.load.job import describe_failures
-from pytest_mlpatterns.records import Estimate, Outcome
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.outcomes import describe_failures
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.scoring import Contender, Cost, cost_of, order
 from pytest_mlpatterns.verdict import MAX_ERROR_RATIO, judge_limit
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.preferences import Preferences, Requirement
-    from pytest_mlpatterns.records import Capacity
-    from pytest_mlpatterns.result import TestResult
+    from pytest_mlpatterns.records.launch import Capacity
+    from pytest_mlpatterns.records.result import TestResult
 
 __all__ = ["RankedPattern", "Ranking", "Unmeasured", "rank"]
 

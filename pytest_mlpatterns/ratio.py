@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pytest_mlpatterns.looks import Looks
-from pytest_mlpatterns.records import Estimate, Outcome
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.statistics import CONFIDENCE, PRIOR_DEGREES, t_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.insight import Histogram
-    from pytest_mlpatterns.records import Capacity
+    from pytest_mlpatterns.records.launch import Capacity
+    from pytest_mlpatterns.records.telemetry import Histogram
 
 __all__ = [
     "RATIO_SD",

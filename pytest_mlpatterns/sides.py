@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_mlpatterns.load.job import Balance
     from pytest_mlpatterns.load.payload import Payload
-    from pytest_mlpatterns.records import Setup
+    from pytest_mlpatterns.records.addressing import Balance
+    from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.wire import Wire
 
 __all__ = ["HandedOn", "Offered", "Reason", "ReferenceJob", "Refused", "Served", "StartSide", "StopSide", "Stopped"]

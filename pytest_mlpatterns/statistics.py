@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.records import Estimate, LaunchValue
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

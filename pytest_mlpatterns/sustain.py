@@ -13,22 +13,23 @@ import numpy as np
 
 from pytest_mlpatterns.blocks import completions_between
 from pytest_mlpatterns.load.capacity import Probe, climb, highest_rate
-from pytest_mlpatterns.load.job import Job, Progress
 from pytest_mlpatterns.load.samples import samples_of
 from pytest_mlpatterns.load.schedule import ClosedLoop, PoissonRate
 from pytest_mlpatterns.metrics import why_limited
-from pytest_mlpatterns.records import Capacity, Step
+from pytest_mlpatterns.records.addressing import Progress
+from pytest_mlpatterns.records.launch import Capacity, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.load.capacity import Objective
     from pytest_mlpatterns.load.generator import Generator
-    from pytest_mlpatterns.load.job import Event, Recorded
+    from pytest_mlpatterns.load.job import Event, Job, Recorded
     from pytest_mlpatterns.load.schedule import Schedule
-    from pytest_mlpatterns.records import LaunchValue, Samples
+    from pytest_mlpatterns.records.launch import LaunchValue
+    from pytest_mlpatterns.records.objective import Objective
+    from pytest_mlpatterns.records.samples import Samples
 
 __all__ = ["Search"]
 

@@ -18,7 +18,7 @@ import numpy as np
 from pytest_mlpatterns.blocks import completions_between
 from pytest_mlpatterns.errors import DeploymentError, UncountableResultError
 from pytest_mlpatterns.joined import Piece, joined_reports, joined_samples, joined_usage, joined_window, latencies_in
-from pytest_mlpatterns.load.job import Progress, WindowOpened, describe_failures
+from pytest_mlpatterns.load.job import WindowOpened
 from pytest_mlpatterns.load.samples import samples_of
 from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.measure import job_for
@@ -27,7 +27,9 @@ from pytest_mlpatterns.noise import is_disturbed
 from pytest_mlpatterns.observe import Observer
 from pytest_mlpatterns.placement import put_on_cores
 from pytest_mlpatterns.ratio import SideFigures
-from pytest_mlpatterns.records import Launch, Warmup
+from pytest_mlpatterns.records.addressing import Progress
+from pytest_mlpatterns.records.launch import Launch, Warmup
+from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.rhythm import Pace, pace_of
 from pytest_mlpatterns.shape import counted
 from pytest_mlpatterns.units import format_percent
@@ -38,12 +40,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.insight import PatternStats
     from pytest_mlpatterns.load.generator import Generator
     from pytest_mlpatterns.load.job import Event, Recorded
     from pytest_mlpatterns.load.schedule import Schedule
     from pytest_mlpatterns.measure import LoadPlan
-    from pytest_mlpatterns.records import Samples, Window
+    from pytest_mlpatterns.records.samples import Samples, Window
+    from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serve.deployment import Deployment
 
 __all__ = ["Side", "Turn", "answer_rate", "naming"]

@@ -10,8 +10,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.load.job import describe_failures
-from pytest_mlpatterns.records import Estimate, Judgement, Outcome
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.outcomes import describe_failures
+from pytest_mlpatterns.records.verdict import Judgement, Outcome
 from pytest_mlpatterns.statistics import CHANGE_CONFIDENCE, estimate, ratio_of
 from pytest_mlpatterns.units import format_percent
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.catalog import Metric
     from pytest_mlpatterns.looks import Looks
     from pytest_mlpatterns.metrics import Metrics
-    from pytest_mlpatterns.records import LaunchValue
+    from pytest_mlpatterns.records.launch import LaunchValue
 
 __all__ = ["MAX_ERROR_RATIO", "Stand", "describe_estimate", "judge_change", "judge_limit", "why_uncountable"]
 

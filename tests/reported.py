@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 from synthetic import ENVIRONMENT, LAYERS, MS, SETUP, S, capacity, counterpart, judgement, result
 
-from pytest_mlpatterns.insight import LayerStats
-from pytest_mlpatterns.records import Outcome, Setup
+from pytest_mlpatterns.records.setup import Setup
+from pytest_mlpatterns.records.telemetry import LayerStats
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html import html_report
 from pytest_mlpatterns.reports.results import read_results, results_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.result import TestResult
+    from pytest_mlpatterns.records.result import TestResult
 
 __all__ = ["HOSTILE", "RANKING", "everything", "report"]
 

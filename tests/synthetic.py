@@ -10,24 +10,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from hypothesis import HealthCheck, settings
 
-from pytest_mlpatterns.insight import LayerStats, PatternStats
-from pytest_mlpatterns.records import (
+from pytest_mlpatterns.records.launch import (
     Capacity,
-    Environment,
     Estimate,
     GeneratorReport,
-    Judgement,
     Launch,
     LaunchValue,
-    Outcome,
-    Samples,
-    Setup,
     Step,
     Usage,
     Warmup,
-    Window,
 )
-from pytest_mlpatterns.result import Counterpart, Location, TestResult
+from pytest_mlpatterns.records.result import Counterpart, Location, TestResult
+from pytest_mlpatterns.records.samples import Samples, Window
+from pytest_mlpatterns.records.setup import Environment, Setup
+from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
+from pytest_mlpatterns.records.verdict import Judgement, Outcome
 from pytest_mlpatterns.shape import latency_of, stored_percentiles
 
 if TYPE_CHECKING:

@@ -12,18 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import PROPERTY, SETUP
 
-from pytest_mlpatterns.baseline import (
-    FORMAT,
-    VERSION,
-    Anchor,
-    Baselines,
-    Calibration,
-    Entry,
-    read_baselines,
-    write_baselines,
-)
+from pytest_mlpatterns.baseline.file import FORMAT, VERSION, read_baselines, write_baselines
 from pytest_mlpatterns.errors import BaselineFileError
-from pytest_mlpatterns.records import LaunchValue, Setup
+from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.setup import Setup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -398,7 +391,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(f"pytest_mlpatterns.baseline.os.{step}", refuse)
+        patched.setattr(f"pytest_mlpatterns.baseline.file.os.{step}", refuse)
         with pytest.raises(BaselineFileError, match=r"cannot be written: .*No space left on device"):
             write_baselines(path, {"b": {"x": ENTRY}})
     assert (path.read_bytes() if path.exists() else None) == before
@@ -415,7 +408,7 @@ def test_a_write_that_is_interrupted_leaves_the_old_file_and_nothing_else(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("pytest_mlpatterns.baseline.os.fsync", interrupt)
+        patched.setattr("pytest_mlpatterns.baseline.file.os.fsync", interrupt)
         with pytest.raises(KeyboardInterrupt):
             write_baselines(path, {"b": {"x": ENTRY}})
     assert path.read_bytes() == before

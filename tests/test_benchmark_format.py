@@ -20,7 +20,7 @@ from pytest_mlpatterns.reports.results import Results
 from pytest_mlpatterns.shape import latency_of
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.result import TestResult
+    from pytest_mlpatterns.records.result import TestResult
 
 
 def exported(*results: TestResult) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, noisy_launch, samples, usage
 
 from pytest_mlpatterns.blocks import BLOCK_NS, LaunchBlocks, completions_between
-from pytest_mlpatterns.load.job import Failure
+from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.records import LaunchValue
+    from pytest_mlpatterns.records.launch import LaunchValue
 
 EMPTY = launch(samples([], []))
 

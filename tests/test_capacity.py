@@ -11,15 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_mlpatterns import SettingError
-from pytest_mlpatterns.load.capacity import (
-    DECIDED,
-    Objective,
-    Probe,
-    climb,
-    highest_rate,
-    parse_objective,
-)
-from pytest_mlpatterns.records import LaunchValue, Step
+from pytest_mlpatterns.load.capacity import DECIDED, Probe, climb, highest_rate
+from pytest_mlpatterns.records.launch import LaunchValue, Step
+from pytest_mlpatterns.records.objective import Objective, parse_objective
 from tests.synthetic import PROPERTY
 
 if TYPE_CHECKING:

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 import pytest
 from synthetic import LAYERS, MS, capacity, judgement, latencies, result
 
-from pytest_mlpatterns.records import Outcome, Step
+from pytest_mlpatterns.records.launch import Step
+from pytest_mlpatterns.records.result import Counterpart
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.charts import charts_of, deciding_charts, interval_chart
-from pytest_mlpatterns.result import Counterpart
 from pytest_mlpatterns.shape import latency_of, stored_percentiles
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.insight import LayerStats
+    from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.telemetry import LayerStats
     from pytest_mlpatterns.reports.chart import Chart
-    from pytest_mlpatterns.result import TestResult
 
 BASELINE = Counterpart("baseline", "perf-baseline.json", {}, stored_percentiles(latency_of(latencies(2 * MS))))
 NOTHING = {"latency": None, "load_over_time": (), "memory_over_time": ()}

@@ -17,7 +17,7 @@ from tests.project import QUICK, Project
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_mlpatterns.result import TestResult
+    from pytest_mlpatterns.records.result import TestResult
 
 MS = 1e6
 LONG = "cached(max_entries=150)|batched(max_batch_size=16)|replicated(balance='least-outstanding')"

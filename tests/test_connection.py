@@ -17,8 +17,8 @@ from services.scripted import answer, refused_port
 
 from pytest_mlpatterns.load.connection import Connection
 from pytest_mlpatterns.load.http1 import Http1
-from pytest_mlpatterns.load.job import Failure
 from pytest_mlpatterns.load.recording import Answers, Recording
+from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns import Deployment, Pattern
-    from pytest_mlpatterns.load.job import Progress
-    from pytest_mlpatterns.records import Launch
+    from pytest_mlpatterns.records.addressing import Progress
+    from pytest_mlpatterns.records.launch import Launch
 
 HERE = sys.modules[__name__]
 MS = 1_000_000

@@ -12,12 +12,12 @@ from synthetic import MS, S, capacity, even_launch
 from pytest_mlpatterns import TooFewSamplesError
 from pytest_mlpatterns.evidence import Evidence
 from pytest_mlpatterns.measure import Interrupted
-from pytest_mlpatterns.records import Judgement, Outcome
+from pytest_mlpatterns.records.verdict import Judgement, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.records import Capacity, Launch
+    from pytest_mlpatterns.records.launch import Capacity, Launch
 
 GOOD = even_launch()
 LIMITED = replace(GOOD, generator=replace(GOOD.generator, cpu_ns=GOOD.generator.wall_ns))

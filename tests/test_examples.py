@@ -22,7 +22,8 @@ from synthetic import ENVIRONMENT, result
 from pytest_mlpatterns import Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single
 from pytest_mlpatterns.catalog import METRICS
 from pytest_mlpatterns.options import OPTIONS
-from pytest_mlpatterns.records import Estimate, LaunchValue, Outcome
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.results import results_json
 from pytest_mlpatterns.verdict import judge_change, judge_limit
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
 
-    from pytest_mlpatterns.result import TestResult
+    from pytest_mlpatterns.records.result import TestResult
 
 PATTERNS = (Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single)
 QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart"

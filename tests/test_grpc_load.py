@@ -16,10 +16,11 @@ from pytest_mlpatterns.load.ceiling import measure_ceiling
 from pytest_mlpatterns.load.frames import PREFACE, Frame
 from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.load.http2 import OPENING
-from pytest_mlpatterns.load.job import Balance, Job, Spoken
+from pytest_mlpatterns.load.job import Job, Spoken
 from pytest_mlpatterns.load.loop import LoadLoop
 from pytest_mlpatterns.load.nullserver import GrpcPeer, Http1Peer
 from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate
+from pytest_mlpatterns.records.addressing import Balance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

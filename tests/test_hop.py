@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from pytest_mlpatterns import Deployment
-    from pytest_mlpatterns.insight import LayerStats
+    from pytest_mlpatterns.records.telemetry import LayerStats
 
 HERE = sys.modules[__name__]
 PATH = "/v1/models/m:predict"

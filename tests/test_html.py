@@ -18,7 +18,8 @@ from reported import HOSTILE, everything, report
 from synthetic import ENVIRONMENT, LAYERS, SETUP, capacity, counterpart, judgement, result
 from test_reports import check_golden
 
-from pytest_mlpatterns.records import Outcome, Setup
+from pytest_mlpatterns.records.setup import Setup
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.comparison import groups_section, overview_section, ranking_section
 from pytest_mlpatterns.reports.detail import details_section
 from pytest_mlpatterns.reports.elements import state_of

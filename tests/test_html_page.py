@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from services.browser import Page
 
-    from pytest_mlpatterns.result import TestResult
+    from pytest_mlpatterns.records.result import TestResult
 
 PATH = chromium()
 

@@ -29,7 +29,7 @@ from pytest_mlpatterns.load.frames import (
 )
 from pytest_mlpatterns.load.headers import HeaderReader, RequestBlocks
 from pytest_mlpatterns.load.http2 import OPENING, Http2
-from pytest_mlpatterns.load.job import Failure, describe_failures
+from pytest_mlpatterns.records.outcomes import Failure, describe_failures
 
 SMALL, LARGE = message(b"x" * 100), message(bytes(range(256)) * 1000)
 BLOCKS = RequestBlocks.of(("127.0.0.1", 80), "/inference.GRPCInferenceService/ModelInfer")

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import LAYERS, MS, PROPERTY, WIRE, S
 
-from pytest_mlpatterns.insight import Figure, LayerStats, PatternStats, figures_of, merged_layers
+from pytest_mlpatterns.records.telemetry import Figure, LayerStats, PatternStats, figures_of, merged_layers
 
 NAMES = st.sampled_from(["a", "b", "c"])
 COUNTS = st.integers(0, 10**6)

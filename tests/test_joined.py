@@ -17,7 +17,8 @@ from pytest_mlpatterns.joined import (
     joined_window,
     latencies_in,
 )
-from pytest_mlpatterns.records import GeneratorReport, Usage, Window
+from pytest_mlpatterns.records.launch import GeneratorReport, Usage
+from pytest_mlpatterns.records.samples import Window
 
 REPORT = GeneratorReport(cpu_ns=10 * MS, wall_ns=200 * MS, completed=20, connections=2, connect_ns=1000)
 

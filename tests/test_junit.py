@@ -9,7 +9,7 @@ import pytest
 from project import Project
 from synthetic import SETUP, judgement, result
 
-from pytest_mlpatterns.records import Outcome
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.junit import properties_of
 
 if TYPE_CHECKING:

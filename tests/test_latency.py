@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import MS, PROPERTY, latencies, result
 
+from pytest_mlpatterns.records.result import Counterpart, Latency, LatencyHistogram, TestResult
 from pytest_mlpatterns.reports.latency import histogram_chart, percentile_chart
-from pytest_mlpatterns.result import Counterpart, Latency, LatencyHistogram, TestResult
 from pytest_mlpatterns.shape import latency_of, stored_percentiles
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import MS, PROPERTY, S
 
-from pytest_mlpatterns.insight import LayerStats
 from pytest_mlpatterns.patterns import layer
 from pytest_mlpatterns.patterns.layer import LostError, RequestError, Tally, matched, needs_loop, rounded
+from pytest_mlpatterns.records.telemetry import LayerStats
 
 
 class Clock:

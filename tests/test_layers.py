@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from synthetic import LAYERS, MS, S
 
-from pytest_mlpatterns.insight import LayerStats
+from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.reports.layers import layer_charts
 
 if TYPE_CHECKING:

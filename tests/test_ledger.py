@@ -10,16 +10,17 @@ import pytest
 from synthetic import ENVIRONMENT, MS, SETUP, result
 
 from pytest_mlpatterns import calibrate
-from pytest_mlpatterns.baseline import Anchor, Baselines, Calibration, Entry, read_baselines, write_baselines
+from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
 from pytest_mlpatterns.config import BaselineMode, read_run_settings
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.ledger import Collected, Ledger
-from pytest_mlpatterns.records import LaunchValue
+from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry
+from pytest_mlpatterns.records.launch import LaunchValue
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_mlpatterns.result import TestResult
+    from pytest_mlpatterns.records.result import TestResult
 
 TEST = "test_perf.py::test_digits"
 HERE = ENVIRONMENT.machine

@@ -15,19 +15,20 @@ import trustme
 from pytest_mlpatterns import Url
 from pytest_mlpatterns.load.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.load.generator import Generator
-from pytest_mlpatterns.load.job import Failure, Spoken
+from pytest_mlpatterns.load.job import Spoken
 from pytest_mlpatterns.load.library import parse_message
 from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, Schedule
 from pytest_mlpatterns.measure import Bench, LoadPlan
 from pytest_mlpatterns.metrics import Metrics
+from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.serve.attached import attach
 from pytest_mlpatterns.serve.local import Startup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_mlpatterns.records import Launch
+    from pytest_mlpatterns.records.launch import Launch
 
 SERVER = Path(__file__).parent / "services" / "secure.py"
 INPUTS = [[1, 2], [3, 4], [5, 6]]
@@ -107,7 +108,8 @@ def test_http2_without_encryption_is_driven_by_prior_knowledge(tmp_path: Path) -
 
 
 def test_a_server_that_is_gone_gives_counted_refusals_and_no_crash(tmp_path: Path) -> None:
-    from pytest_mlpatterns.load.job import Balance, Job, Progress, Remote, WindowOpened
+    from pytest_mlpatterns.load.job import Job, WindowOpened
+    from pytest_mlpatterns.records.addressing import Balance, Progress, Remote
 
     generator = Generator(tmp_path / "generator.log")
     message = read_payload(INPUTS).messages("127.0.0.1", 1, "/predict")

@@ -13,7 +13,7 @@ from project import Project, clean_environment, command
 from synthetic import MS, S
 
 from pytest_mlpatterns.live import LiveLine
-from pytest_mlpatterns.load.job import Progress
+from pytest_mlpatterns.records.addressing import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable

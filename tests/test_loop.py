@@ -15,10 +15,12 @@ from services.scripted import Close, Hold, Reset, ScriptedServer, Send, Silence,
 
 from pytest_mlpatterns.load import course as course_module
 from pytest_mlpatterns.load import loop as loop_module
-from pytest_mlpatterns.load.job import Balance, Failure, Progress, WindowOpened
+from pytest_mlpatterns.load.job import WindowOpened
 from pytest_mlpatterns.load.loop import LoadLoop
 from pytest_mlpatterns.load.samples import samples_of
 from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
+from pytest_mlpatterns.records.addressing import Balance, Progress
+from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.load.job import Job, Recorded
     from pytest_mlpatterns.load.schedule import Schedule
-    from pytest_mlpatterns.records import Samples
+    from pytest_mlpatterns.records.samples import Samples
 
 TICK_NS = 50 * MS
 LATER = b"later"

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_mlpatterns import Pattern
-    from pytest_mlpatterns.load.job import Progress
-    from pytest_mlpatterns.records import Launch
+    from pytest_mlpatterns.records.addressing import Progress
+    from pytest_mlpatterns.records.launch import Launch
 
 HERE = sys.modules[__name__]
 MS = 1_000_000

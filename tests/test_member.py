@@ -17,7 +17,7 @@ from services.processes import our_children, survivors
 
 from pytest_mlpatterns import ChildError, DeploymentError, Queued
 from pytest_mlpatterns.children import Child
-from pytest_mlpatterns.insight import LayerStats
+from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.serve.member import MAX_REPLACEMENTS, Member
 from pytest_mlpatterns.serve.sockets import listening_socket
 from pytest_mlpatterns.serve.worker import Ready, WorkerStats

@@ -8,9 +8,9 @@ from synthetic import LAYERS, MS, START_NS, S, capacity, even_launch, launch, no
 
 from pytest_mlpatterns.catalog import METRICS, metric_named, percentile_metric
 from pytest_mlpatterns.errors import UncountableResultError
-from pytest_mlpatterns.insight import LayerStats, PatternStats
 from pytest_mlpatterns.metrics import Metrics, why_limited
-from pytest_mlpatterns.records import GeneratorReport, Launch
+from pytest_mlpatterns.records.launch import GeneratorReport, Launch
+from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 
 DUE = START_NS + np.arange(600) * 5 * MS
 

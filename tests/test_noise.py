@@ -14,7 +14,7 @@ from synthetic import MS, PROPERTY, S, even_launch, usage
 from pytest_mlpatterns.noise import disturbance_of, is_disturbed, noise_sentences
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.records import Launch
+    from pytest_mlpatterns.records.launch import Launch
 
 
 def noisy(*, generator_ns: int = 0, **seen: Any) -> Launch:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_mlpatterns.records import Usage
+    from pytest_mlpatterns.records.launch import Usage
 
 BURN = """
 import sys, time

@@ -29,7 +29,8 @@ from pytest_mlpatterns.looks import Looks
 from pytest_mlpatterns.measure import LoadPlan
 from pytest_mlpatterns.paired import Pairing, Side
 from pytest_mlpatterns.ratio import LogRatio, PairedCapacity, PairedLaunch, judge_ratio
-from pytest_mlpatterns.records import Outcome, Window
+from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.rhythm import Rhythm
 from pytest_mlpatterns.serve.local import launch
 from pytest_mlpatterns.serve.model import recipe_of
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 
     from services.scripted import Request, Step
 
-    from pytest_mlpatterns.load.job import Job, Progress, Recorded
+    from pytest_mlpatterns.load.job import Job, Recorded
+    from pytest_mlpatterns.records.addressing import Progress
 
 HERE = sys.modules[__name__]
 INPUTS = [[1], [2], [3]]

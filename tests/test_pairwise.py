@@ -10,7 +10,7 @@ from synthetic import MS
 
 from pytest_mlpatterns.pairwise import judge_no_slower
 from pytest_mlpatterns.ratio import LogRatio, PairedLaunch, SideFigures, paired_log_ratio
-from pytest_mlpatterns.records import Outcome
+from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -17,7 +17,7 @@ from pytest_mlpatterns.reports.picture import latency_picture, load_picture
 from pytest_mlpatterns.shape import latency_of, stored_percentiles
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.result import Counterpart, TestResult
+    from pytest_mlpatterns.records.result import Counterpart, TestResult
 
 BARS = " ▁▂▃▄▅▆▇█"
 PLOT = slice(10, 50)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import MS, PROPERTY, S
 
-from pytest_mlpatterns.load.job import Progress
+from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.reports.lines import width_of
 from pytest_mlpatterns.reports.progress import Standing, live_text
 

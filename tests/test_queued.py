@@ -16,7 +16,7 @@ from tests.synthetic import PROPERTY
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from pytest_mlpatterns.insight import LayerStats
+    from pytest_mlpatterns.records.telemetry import LayerStats
 
 PATIENCE_S = 15
 

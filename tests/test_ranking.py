@@ -16,7 +16,7 @@ from synthetic import PROPERTY, SETUP, capacity, judgement, launch_values, resul
 
 from pytest_mlpatterns.preferences import parse_preferences
 from pytest_mlpatterns.ranking import Unmeasured, rank
-from pytest_mlpatterns.records import Outcome
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.scoring import DRIFT_SD
 from pytest_mlpatterns.statistics import LAUNCH_SD, estimate
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.ranking import RankedPattern, Ranking
-    from pytest_mlpatterns.result import TestResult
+    from pytest_mlpatterns.records.result import TestResult
 
 MS = 1e6
 GROUP = "test_perf.py::test_shop"

@@ -20,7 +20,7 @@ from pytest_mlpatterns.ratio import (
     ratio_estimate,
     wants_more_pairs,
 )
-from pytest_mlpatterns.records import Outcome
+from pytest_mlpatterns.records.verdict import Outcome
 
 VALUES = st.floats(min_value=-1, max_value=1)
 LAUNCHES = st.lists(

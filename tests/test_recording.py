@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import PROPERTY
 
-from pytest_mlpatterns.load.job import Failure, Recorded
+from pytest_mlpatterns.load.job import Recorded
 from pytest_mlpatterns.load.recording import Answers, Recording
 from pytest_mlpatterns.load.samples import samples_of
-from pytest_mlpatterns.records import GeneratorReport, Warmup, Window
+from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
+from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.records.samples import Window
 
 ROWS = st.lists(
     st.tuples(

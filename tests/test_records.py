@@ -7,7 +7,10 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 from synthetic import ENVIRONMENT, SETUP
 
-from pytest_mlpatterns.records import Environment, Outcome, Setup, Step, Window
+from pytest_mlpatterns.records.launch import Step
+from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.records.setup import Environment, Setup
+from pytest_mlpatterns.records.verdict import Outcome
 
 
 def test_records_are_frozen() -> None:

@@ -18,18 +18,19 @@ from typing import TYPE_CHECKING
 import pytest
 from synthetic import ENVIRONMENT, LAYERS, MS, SETUP, WIRE, S, capacity, counterpart, judgement, latencies, result
 
-from pytest_mlpatterns.baseline import Entry, Update
 from pytest_mlpatterns.catalog import METRICS
 from pytest_mlpatterns.errors import ResultFileError
-from pytest_mlpatterns.insight import LayerStats
-from pytest_mlpatterns.load.job import Failure, describe_failures
-from pytest_mlpatterns.records import Estimate, Judgement, LaunchValue, Outcome, Warmup
+from pytest_mlpatterns.records.baseline_entry import Entry, Update
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue, Warmup
+from pytest_mlpatterns.records.outcomes import Failure, describe_failures
+from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.telemetry import LayerStats
+from pytest_mlpatterns.records.verdict import Judgement, Outcome
 from pytest_mlpatterns.reports.facts import describe_capacity, describe_layer, failure_text
 from pytest_mlpatterns.reports.lines import text_of, width_of
 from pytest_mlpatterns.reports.recorded import gone_lines, update_lines
 from pytest_mlpatterns.reports.results import FORMAT, VERSION, Results, read_results, results_json
 from pytest_mlpatterns.reports.terminal import summary_lines, verdict_of
-from pytest_mlpatterns.result import TestResult
 from pytest_mlpatterns.shape import latency_of
 from pytest_mlpatterns.verdict import judge_change, judge_limit
 

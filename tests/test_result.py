@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import LAYERS, PROPERTY, judgement, result
 
-from pytest_mlpatterns.insight import LayerStats
-from pytest_mlpatterns.records import Capacity, Estimate, Judgement, LaunchValue, Outcome, Setup, Step, Warmup
-from pytest_mlpatterns.result import (
+from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
+from pytest_mlpatterns.records.result import (
     Counterpart,
     Latency,
     LatencyHistogram,
@@ -22,6 +21,9 @@ from pytest_mlpatterns.result import (
     TestResult,
     group_of,
 )
+from pytest_mlpatterns.records.setup import Setup
+from pytest_mlpatterns.records.telemetry import LayerStats
+from pytest_mlpatterns.records.verdict import Judgement, Outcome
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 NAMES = st.text(min_size=1, max_size=12)

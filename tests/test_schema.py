@@ -15,9 +15,11 @@ from synthetic import ENVIRONMENT, LAYERS, PROPERTY, capacity, counterpart, judg
 from test_result import RESULTS
 
 from pytest_mlpatterns.ranking import RankedPattern, Ranking
-from pytest_mlpatterns.records import Capacity, Environment, Judgement, Outcome, Setup, Step, Warmup
+from pytest_mlpatterns.records.launch import Capacity, Step, Warmup
+from pytest_mlpatterns.records.result import Counterpart, Latency, LatencyHistogram, Location, TestResult
+from pytest_mlpatterns.records.setup import Environment, Setup
+from pytest_mlpatterns.records.verdict import Judgement, Outcome
 from pytest_mlpatterns.reports.results import SCHEMA_FILE, VERSION, results_json
-from pytest_mlpatterns.result import Counterpart, Latency, LatencyHistogram, Location, TestResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,7 +21,7 @@ from services.models import Factor
 from services.processes import our_children, survivors
 
 from pytest_mlpatterns import DeploymentError, ModelLoadError, Replicated, SettingError, Single
-from pytest_mlpatterns.load.job import Balance
+from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serve.app import Answering, ModelApp
 from pytest_mlpatterns.serve.model import pack, recipe_of
 

@@ -17,7 +17,7 @@ from services.deploy import a_startup
 from services.processes import our_children, survivors
 
 from pytest_mlpatterns import App, Command, DeploymentError, LeftoverWarning, OpenPortWarning, Prometheus, Wire
-from pytest_mlpatterns.load.job import Balance
+from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serve.started import deploy_target
 
 if TYPE_CHECKING:

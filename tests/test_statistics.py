@@ -13,7 +13,7 @@ from scipy.stats import binom, binomtest
 from scipy.stats import t as student
 from synthetic import PROPERTY, launch_values
 
-from pytest_mlpatterns.records import LaunchValue
+from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.statistics import (
     LAUNCH_SD,
     block_weights,

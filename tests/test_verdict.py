@@ -13,7 +13,8 @@ from synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, launch_val
 from pytest_mlpatterns.catalog import METRICS
 from pytest_mlpatterns.looks import Looks
 from pytest_mlpatterns.metrics import Metrics
-from pytest_mlpatterns.records import Estimate, LaunchValue, Outcome
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.statistics import ratio_of
 from pytest_mlpatterns.verdict import (
     MAX_ERROR_RATIO,

@@ -9,21 +9,21 @@ by bisection; each of its probes stops as soon as a binomial interval of the vio
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.load.schedule import MAX_CONCURRENCY
-from pytest_mlpatterns.records import Capacity, LaunchValue, Step
+from pytest_mlpatterns.records.launch import Capacity, LaunchValue, Step
 from pytest_mlpatterns.statistics import median_error, wilson_interval
-from pytest_mlpatterns.units import format_duration, format_rate, parse_duration
+from pytest_mlpatterns.units import format_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["DECIDED", "MAX_ERROR_RATIO", "Objective", "Probe", "climb", "highest_rate", "parse_objective"]
+    from pytest_mlpatterns.records.objective import Objective
+
+__all__ = ["DECIDED", "MAX_ERROR_RATIO", "Probe", "climb", "highest_rate"]
 
 MAX_ERROR_RATIO = 0.01
 """A step with a larger share of failed requests is beyond what the deployment sustains."""
@@ -39,18 +39,6 @@ _PROBE_CONFIDENCE = 0.90
 
 
 @dataclass(frozen=True, slots=True)
-class Objective:
-    """A latency objective: this percentile is below this time. Prints as it is written."""
-
-    percentile: float
-    limit_ns: int
-
-    def __str__(self) -> str:
-        name = "rtm" if self.percentile == 50 else f"p{self.percentile:g}"
-        return f"{name}<{format_duration(self.limit_ns).replace(' ', '')}"
-
-
-@dataclass(frozen=True, slots=True)
 class Probe:
     """One window of an open-loop rate: requests due, and those over the objective or failed.
 
@@ -62,22 +50,6 @@ class Probe:
     violations: int
     violations_unlagged: int
     limited: str | None
-
-
-def parse_objective(text: object) -> Objective:
-    """Read ``"p95<50ms"`` or ``"rtm<20ms"``.
-
-    Raises:
-        SettingError: another form, a percentile out of range, or a time that cannot be read.
-    """
-    match = re.fullmatch(r"\s*(?:(rtm)|p(\d+(?:\.\d+)?))\s*<\s*(\S.*)", text) if isinstance(text, str) else None
-    percentile = 0.0 if match is None else 50.0 if match[1] else float(match[2])
-    if match is None or not 1 <= percentile < 100:
-        raise SettingError(
-            f"slo is {text!r}, expected a percentile of at least 1 and less than 100, and a time; "
-            'write "p95<50ms" or "rtm<20ms"'
-        )
-    return Objective(percentile, parse_duration(match[3].strip(), name=f"slo {text!r}"))
 
 
 def climb(

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_mlpatterns.children import Child
-from pytest_mlpatterns.load.job import Balance, Job, Remote, Spoken
+from pytest_mlpatterns.load.job import Job, Spoken
 from pytest_mlpatterns.load.samples import samples_of
 from pytest_mlpatterns.load.schedule import ClosedLoop
+from pytest_mlpatterns.records.addressing import Balance, Remote
 from pytest_mlpatterns.wire.call import message_prefix
 
 if TYPE_CHECKING:

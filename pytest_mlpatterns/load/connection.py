@@ -12,7 +12,7 @@ import socket
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_mlpatterns.load.job import Failure
+from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
     from array import array

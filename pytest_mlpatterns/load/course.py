@@ -11,7 +11,7 @@ from statistics import median
 from time import process_time_ns
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.load.job import Progress, Recorded, Warm, WindowOpened
+from pytest_mlpatterns.load.job import Recorded, Warm, WindowOpened
 from pytest_mlpatterns.load.recording import Answers, Recording
 from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.load.source import NEVER_NS, Source, source_of
@@ -22,7 +22,9 @@ from pytest_mlpatterns.load.steady import (
     WarmupWindow,
     is_steady,
 )
-from pytest_mlpatterns.records import GeneratorReport, Warmup, Window
+from pytest_mlpatterns.records.addressing import Progress
+from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
+from pytest_mlpatterns.records.samples import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

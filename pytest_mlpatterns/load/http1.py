@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import httptools
 
-from pytest_mlpatterns.load.job import Failure
+from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

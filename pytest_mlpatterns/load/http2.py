@@ -27,7 +27,7 @@ from pytest_mlpatterns.load.frames import (
     unpadded,
 )
 from pytest_mlpatterns.load.headers import DEFAULT_TABLE_BYTES, HeaderError
-from pytest_mlpatterns.load.job import Failure, grpc_outcome
+from pytest_mlpatterns.records.outcomes import Failure, grpc_outcome
 from pytest_mlpatterns.wire.call import PREFIX_BYTES, message_prefix
 
 if TYPE_CHECKING:

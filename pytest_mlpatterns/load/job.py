@@ -7,41 +7,17 @@ loads not.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.records.addressing import Answer, Balance, Progress, Remote
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pytest_mlpatterns.load.schedule import Schedule
-    from pytest_mlpatterns.records import GeneratorReport, Warmup, Window
+    from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
+    from pytest_mlpatterns.records.samples import Window
 
-__all__ = [
-    "GRPC_OUTCOMES",
-    "Answer",
-    "Balance",
-    "Event",
-    "Failure",
-    "Job",
-    "OpenWindow",
-    "Progress",
-    "Recorded",
-    "Remote",
-    "Share",
-    "Spoken",
-    "Warm",
-    "WindowOpened",
-    "describe_failures",
-    "describe_outcome",
-    "grpc_outcome",
-]
-
-
-class Balance(Enum):
-    """How requests are spread over the addresses of a deployment."""
-
-    ROUND_ROBIN = "round-robin"
-    LEAST_OUTSTANDING = "least-outstanding"
+__all__ = ["Event", "Job", "OpenWindow", "Recorded", "Share", "Spoken", "Warm", "WindowOpened"]
 
 
 class Spoken(Enum):
@@ -49,80 +25,6 @@ class Spoken(Enum):
 
     HTTP1 = "HTTP/1.1"
     GRPC = "gRPC"
-
-
-class Failure(IntEnum):
-    """Why a request has no status; negative, so that it shares a column with those of HTTP and gRPC."""
-
-    TIMEOUT = -1
-    CONNECT = -2
-    CLOSED = -3
-    MALFORMED = -4
-    RESET = -5
-
-    @property
-    def label(self) -> str:
-        """How reports name it."""
-        return _FAILURES[self.value]
-
-
-_FAILURES = {
-    -1: "time-out",
-    -2: "connection failed",
-    -3: "connection closed",
-    -4: "malformed answer",
-    -5: "stream reset",
-}
-GRPC_OUTCOMES = 1000
-"""Outcomes above are statuses of gRPC, so much more than they are."""
-_GRPC_STATUSES = (
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-)
-
-
-def grpc_outcome(status: int) -> int:
-    """The outcome of a call that ended with this status of gRPC, other than 0: 1000 more, which no HTTP status is."""
-    return GRPC_OUTCOMES + (status if 0 < status < len(_GRPC_STATUSES) else 2)  # others are to be taken as UNKNOWN
-
-
-def describe_outcome(outcome: int) -> str:
-    """How reports name an outcome: ``500``, ``UNAVAILABLE``, ``time-out``."""
-    if outcome < 0:
-        return Failure(outcome).label
-    return _GRPC_STATUSES[outcome - GRPC_OUTCOMES] if outcome > GRPC_OUTCOMES else str(outcome)
-
-
-def describe_failures(failures: Mapping[int, int]) -> str:
-    """Failed requests by kind, ``500: 12, time-out: 3``; keys are outcomes of requests."""
-    return ", ".join(f"{describe_outcome(code)}: {count:,}" for code, count in failures.items())
-
-
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """A server that is driven through a client library: ``scheme://host:port``, which HTTP, and whom to trust.
-
-    ``ca_pem`` is the certificate of an authority to trust besides those of the system.
-    """
-
-    origin: str
-    http2: bool
-    ca_pem: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +71,6 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer that was kept: to which request, its body, and the head that came with it (status line, headers)."""
-
-    request: int
-    body: bytes
-    head: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
 class Warm:
     """A generator that shares a load has warmed up and waits to be told when the window opens."""
 
@@ -196,15 +89,6 @@ class WindowOpened:
     start_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """A sign of life while the load runs, for people who watch."""
-
-    elapsed_ns: int
-    completed: int
-    median_ns: int | None
-
-
 Event = WindowOpened | Progress | Warm
 """What a generator tells while it works."""
 
@@ -213,7 +97,7 @@ Event = WindowOpened | Progress | Warm
 class Recorded:
     """The end of a job: everything recorded since its start, warm-up included, and what the generator saw of itself.
 
-    ``columns`` maps the names of :class:`pytest_mlpatterns.records.Samples` to raw bytes.
+    ``columns`` maps the names of :class:`pytest_mlpatterns.records.samples.Samples` to raw bytes.
     """
 
     columns: dict[str, Any]

@@ -13,12 +13,13 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.load.course import TICK_NS, Course
-from pytest_mlpatterns.load.job import Failure
+from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pytest_mlpatterns.load.job import Event, Job, Recorded, Remote
+    from pytest_mlpatterns.load.job import Event, Job, Recorded
+    from pytest_mlpatterns.records.addressing import Remote
 
 __all__ = ["LibraryLoop", "parse_message"]
 

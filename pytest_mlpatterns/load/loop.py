@@ -15,9 +15,11 @@ from pytest_mlpatterns.load.alarm import Alarm
 from pytest_mlpatterns.load.connection import Connection
 from pytest_mlpatterns.load.course import TICK_NS, Course
 from pytest_mlpatterns.load.http1 import Http1
-from pytest_mlpatterns.load.job import Balance, Failure, Spoken
+from pytest_mlpatterns.load.job import Spoken
 from pytest_mlpatterns.load.poller import new_selector
 from pytest_mlpatterns.load.schedule import ClosedLoop, Stages
+from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.wire.call import INFER_METHOD
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from array import array
 from pickle import PickleBuffer
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.load.job import Answer
+from pytest_mlpatterns.records.addressing import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_mlpatterns.records import Samples
+from pytest_mlpatterns.records.samples import Samples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

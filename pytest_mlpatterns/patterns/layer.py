@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter_ns
 from typing import Any
 
-from pytest_mlpatterns.insight import LayerStats
+from pytest_mlpatterns.records.telemetry import LayerStats
 
 __all__ = ["Answer", "Inner", "LostError", "RequestError", "Tally", "counted", "matched", "needs_loop", "rounded"]
 
@@ -43,7 +43,7 @@ class LostError(RequestError):
 
 
 class Tally:
-    """Counts for one layer, under the names of :mod:`pytest_mlpatterns.insight`.
+    """Counts for one layer, under the names of :mod:`pytest_mlpatterns.records.telemetry`.
 
     Args:
         place: the layer's place in the composition.

@@ -72,7 +72,7 @@ class Queueing:
         pattern: its capacity.
         workers: one for each worker process.
         in_flight: most requests at a time at one worker.
-        tally: counts what :mod:`pytest_mlpatterns.insight` names for queues.
+        tally: counts what :mod:`pytest_mlpatterns.records.telemetry` names for queues.
 
     Raises:
         RequestError: when called: the queue is full, or the request's own error.

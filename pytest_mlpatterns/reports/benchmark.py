@@ -13,7 +13,7 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.result import Latency, TestResult, interpolated
+from pytest_mlpatterns.records.result import Latency, TestResult, interpolated
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.reports.results import Results

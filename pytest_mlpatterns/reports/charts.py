@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.catalog import metric_named
-from pytest_mlpatterns.records import Outcome
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.chart import Chart, Column, heading_of, is_known, thinned, unit_of
 from pytest_mlpatterns.reports.facts import describe_capacity
 from pytest_mlpatterns.reports.latency import histogram_chart, other_name, percentile_chart
@@ -18,8 +18,8 @@ from pytest_mlpatterns.units import format_duration, format_percent, format_size
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pytest_mlpatterns.records import Capacity
-    from pytest_mlpatterns.result import TestResult
+    from pytest_mlpatterns.records.launch import Capacity
+    from pytest_mlpatterns.records.result import TestResult
 
 __all__ = ["charts_of", "deciding_charts", "interval_chart"]
 

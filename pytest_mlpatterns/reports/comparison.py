@@ -26,8 +26,8 @@ from pytest_mlpatterns.units import format_count, format_percent
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.records import Judgement
-    from pytest_mlpatterns.result import TestResult
+    from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.verdict import Judgement
 
 __all__ = ["groups_section", "overview_section", "ranking_section", "tally"]
 

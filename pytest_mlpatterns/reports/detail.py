@@ -6,8 +6,8 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.catalog import METRICS, metric_named
-from pytest_mlpatterns.load.job import describe_failures
-from pytest_mlpatterns.records import Outcome
+from pytest_mlpatterns.records.outcomes import describe_failures
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.chart import heading_of, is_known
 from pytest_mlpatterns.reports.charts import charts_of, deciding_charts
 from pytest_mlpatterns.reports.elements import breakable, chart_figure, shown_change, state_mark, state_of, tone_of
@@ -18,7 +18,7 @@ from pytest_mlpatterns.units import format_percent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.result import TestResult
+    from pytest_mlpatterns.records.result import TestResult
 
 __all__ = ["details_section"]
 

@@ -7,9 +7,10 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.catalog import METRICS
-from pytest_mlpatterns.insight import straggler_shares
-from pytest_mlpatterns.load.job import describe_failures
-from pytest_mlpatterns.records import Estimate, Outcome
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.outcomes import describe_failures
+from pytest_mlpatterns.records.telemetry import straggler_shares
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.lines import width_of
 from pytest_mlpatterns.reports.picture import latency_picture, load_picture
 from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
@@ -17,9 +18,10 @@ from pytest_mlpatterns.units import format_count, format_duration, format_percen
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.insight import LayerStats
-    from pytest_mlpatterns.records import Capacity, Judgement
-    from pytest_mlpatterns.result import Location, TestResult
+    from pytest_mlpatterns.records.launch import Capacity
+    from pytest_mlpatterns.records.result import Location, TestResult
+    from pytest_mlpatterns.records.telemetry import LayerStats
+    from pytest_mlpatterns.records.verdict import Judgement
 
 __all__ = ["describe_capacity", "describe_layer", "failure_text", "measurement_text", "next_step"]
 

@@ -10,16 +10,16 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.records import Outcome
+from pytest_mlpatterns.records.result import Location, State
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.picture import latency_picture, load_picture
 from pytest_mlpatterns.reports.terminal import cells_of, verdict_of
-from pytest_mlpatterns.result import Location, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import PurePath
 
-    from pytest_mlpatterns.result import TestResult
+    from pytest_mlpatterns.records.result import TestResult
 
 __all__ = ["Failure", "annotation", "job_summary", "reason_in"]
 

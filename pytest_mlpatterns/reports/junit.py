@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.catalog import metric_named
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.result import TestResult
+    from pytest_mlpatterns.records.result import TestResult
 
 __all__ = ["properties_of"]
 

@@ -12,7 +12,7 @@ from pytest_mlpatterns.units import format_duration
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.result import Percentiles, TestResult
+    from pytest_mlpatterns.records.result import Percentiles, TestResult
 
 __all__ = ["histogram_chart", "other_name", "percentile_chart"]
 

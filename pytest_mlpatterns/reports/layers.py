@@ -5,14 +5,14 @@ from __future__ import annotations
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.insight import straggler_shares
+from pytest_mlpatterns.records.telemetry import straggler_shares
 from pytest_mlpatterns.reports.chart import Chart, Column, thinned
 from pytest_mlpatterns.units import format_count, format_duration, format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.insight import LayerStats
+    from pytest_mlpatterns.records.telemetry import LayerStats
 
 __all__ = ["layer_charts"]
 

@@ -12,13 +12,13 @@ from math import exp, log
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.result import interpolated
+from pytest_mlpatterns.records.result import interpolated
 from pytest_mlpatterns.units import format_duration, format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.result import Percentiles, TestResult
+    from pytest_mlpatterns.records.result import Percentiles, TestResult
 
 __all__ = ["latency_picture", "load_picture"]
 

@@ -13,7 +13,7 @@ from pytest_mlpatterns.reports.lines import cut, width_of
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.load.job import Progress
+    from pytest_mlpatterns.records.addressing import Progress
 
 __all__ = ["Standing", "live_text"]
 

@@ -11,7 +11,7 @@ from pytest_mlpatterns.units import format_percent
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.baseline import Entry, Update
+    from pytest_mlpatterns.records.baseline_entry import Entry, Update
 
 __all__ = ["gone_lines", "update_lines"]
 

@@ -2,7 +2,8 @@
 
 Format, version 2 (2026): ``{"format": "pytest-mlpatterns-results", "version": 2, "date": …, "commit": …,
 "environment": …, "baseline": …, "ranking": [...], "results": [...]}``, where a result is
-:class:`pytest_mlpatterns.result.TestResult` with its ``outcome``; metrics are ``[value, low, high]`` in nanoseconds,
+:class:`pytest_mlpatterns.records.result.TestResult` with its ``outcome``; metrics are ``[value, low, high]`` in
+nanoseconds,
 requests per second, bytes or shares. ``baseline`` says what the run did with the baseline file: its ``mode``, the tests
 that were ``recorded``, those of them ``recorded_although_worse`` with the verdict, the entries ``without_test``, and
 those that were ``pruned``. ``ranking`` orders the patterns of each test that has several, where that was asked for.
@@ -19,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ResultFileError
-from pytest_mlpatterns.records import Environment
-from pytest_mlpatterns.result import TestResult
+from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.setup import Environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

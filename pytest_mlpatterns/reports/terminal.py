@@ -12,15 +12,15 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.catalog import METRICS
-from pytest_mlpatterns.records import Outcome
+from pytest_mlpatterns.records.result import State
+from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.lines import Line, Span, Style, cut, line, padded, width_of
-from pytest_mlpatterns.result import State
 from pytest_mlpatterns.units import format_duration, format_percent, format_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.result import TestResult
+    from pytest_mlpatterns.records.result import TestResult
 
 __all__ = ["Verdict", "cells_of", "summary_lines", "verdict_of"]
 

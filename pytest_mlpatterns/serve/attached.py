@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.load.job import Remote
+from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.serve.deployment import Deployment
 from pytest_mlpatterns.serve.scrape import scraper_of
 from pytest_mlpatterns.targets import figures_told_by

@@ -71,7 +71,7 @@ class BrokerQueue:
         pattern: its capacity.
         url: address of the broker.
         name: begins every key; no two deployments at one broker may share it.
-        tally: counts what :mod:`pytest_mlpatterns.insight` names for queues, except the waiting times.
+        tally: counts what :mod:`pytest_mlpatterns.records.telemetry` names for queues, except the waiting times.
         wire: how inputs and outputs are written.
 
     Raises:

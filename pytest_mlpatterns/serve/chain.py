@@ -18,9 +18,9 @@ from pytest_mlpatterns.wire import REST_JSON
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.insight import LayerStats
     from pytest_mlpatterns.patterns.base import Node, Pattern
     from pytest_mlpatterns.patterns.layer import Inner
+    from pytest_mlpatterns.records.telemetry import LayerStats
     from pytest_mlpatterns.serve.broker import BrokerQueue
     from pytest_mlpatterns.wire import Wire
 

@@ -12,10 +12,10 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.insight import PatternStats, merged_layers
-from pytest_mlpatterns.load.job import Balance
 from pytest_mlpatterns.load.payload import arguments_of
 from pytest_mlpatterns.load.requests import answer_in
+from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.records.telemetry import PatternStats, merged_layers
 from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, decode_answer, encode_request
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import httpx
 
     from pytest_mlpatterns.children import Child
-    from pytest_mlpatterns.load.job import Remote
     from pytest_mlpatterns.load.payload import Payload
     from pytest_mlpatterns.load.requests import RequestBuilder
+    from pytest_mlpatterns.records.addressing import Remote
     from pytest_mlpatterns.serve.member import Member
     from pytest_mlpatterns.serve.scrape import Scraper
 

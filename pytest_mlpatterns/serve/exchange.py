@@ -1,7 +1,8 @@
 """One inference request as it came over HTTP: its inputs, and how its outputs are written.
 
 Which format it is in says its path (V1, V2) and its ``Content-Type``; the answer has the same, compressed where the
-client takes that. What this costs is counted under the names of :mod:`pytest_mlpatterns.insight`. It must not know who
+client takes that. What this costs is counted under the names of :mod:`pytest_mlpatterns.records.telemetry`. It must
+not know who
 computes the outputs, nor sockets.
 """
 
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.insight import LayerStats
 from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.wire import Body, WireError
 from pytest_mlpatterns.wire.v1 import JSON_V1
 

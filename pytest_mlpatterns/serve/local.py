@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.children import Child
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError, SettingError
-from pytest_mlpatterns.load.job import Balance
 from pytest_mlpatterns.patterns.base import Apart, Behind, Consumers, Spread, Wrap
 from pytest_mlpatterns.patterns.cached import Cached
 from pytest_mlpatterns.patterns.queued import Queued
 from pytest_mlpatterns.patterns.stores import EMBEDDED, MEMORY
+from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serve.chain import in_flight
 from pytest_mlpatterns.serve.consumer import Subscription
 from pytest_mlpatterns.serve.deployment import Deployment

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
-from pytest_mlpatterns.insight import merged_layers
+from pytest_mlpatterns.records.telemetry import merged_layers
 from pytest_mlpatterns.serve.worker import Ready, StatsQuestion, WorkerStats
 
 if TYPE_CHECKING:

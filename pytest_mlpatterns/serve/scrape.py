@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.exposition import merged_readings, read_exposition
-from pytest_mlpatterns.insight import LayerStats, merged_layers
+from pytest_mlpatterns.records.telemetry import LayerStats, merged_layers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -20,7 +20,7 @@ import psutil
 
 from pytest_mlpatterns.errors import DeploymentError, LeftoverWarning, OpenPortWarning
 from pytest_mlpatterns.importmap import map_path
-from pytest_mlpatterns.load.job import Balance
+from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serve import asgi
 from pytest_mlpatterns.serve.attached import attach
 from pytest_mlpatterns.serve.deployment import Deployment

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     import uvicorn
 
-    from pytest_mlpatterns.insight import LayerStats
     from pytest_mlpatterns.patterns.base import Node
+    from pytest_mlpatterns.records.telemetry import LayerStats
     from pytest_mlpatterns.serve.chain import Chain
     from pytest_mlpatterns.serve.consumer import Subscription
     from pytest_mlpatterns.serve.exchange import WireTally

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.load.job import Balance, Job
+from pytest_mlpatterns.load.job import Job
+from pytest_mlpatterns.records.addressing import Balance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,108 +17,25 @@ import json
 import math
 import os
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import BaselineFileError
-from pytest_mlpatterns.records import LaunchValue, Setup
+from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.setup import Setup
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
-    from pytest_mlpatterns.records import Judgement
-    from pytest_mlpatterns.result import Percentiles
+    from pytest_mlpatterns.records.result import Percentiles
 
-__all__ = [
-    "FORMAT",
-    "VERSION",
-    "Anchor",
-    "Baselines",
-    "Calibration",
-    "Entry",
-    "Update",
-    "read_baselines",
-    "write_baselines",
-]
+__all__ = ["FORMAT", "VERSION", "read_baselines", "write_baselines"]
 
 FORMAT = "pytest-mlpatterns-baseline"
 VERSION = 1
 _MEND = "restore it from version control, or delete it and record anew with pytest --perf-baseline update"
-_ANCHORED = ("rtm", "throughput")
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """How fast a machine is: CPU time of a fixed workload, which version of the workload, and how many cores."""
-
-    ns: float
-    cores: int
-    workload: int
-
-
-@dataclass(frozen=True, slots=True)
-class Anchor:
-    """An earlier entry of the test, since which every update changed little: RTM and throughput, and where it was."""
-
-    metrics: Mapping[str, tuple[LaunchValue, ...]]
-    commit: str | None
-    date: str
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What one test gave on one machine: set-up, every metric launch by launch, and where it came from.
-
-    ``latency`` is the shape of its distribution, for pictures; entries of before there was one have none.
-    """
-
-    setup: Setup
-    metrics: Mapping[str, tuple[LaunchValue, ...]]
-    versions: Mapping[str, str]
-    commit: str | None
-    date: str
-    calibration: Calibration | None = None
-    anchor: Anchor | None = None
-    latency: Percentiles = ()
-
-    @property
-    def anchored(self) -> Anchor:
-        """What slow drift is told against; an entry that no update has followed is its own."""
-        if self.anchor is not None:
-            return self.anchor
-        metrics = {name: self.metrics[name] for name in _ANCHORED if name in self.metrics}
-        return Anchor(metrics, self.commit, self.date)
-
-    def differences(self, setup: Setup, versions: Mapping[str, str]) -> tuple[str, ...]:
-        """Why this entry says nothing about a test: what differs, as ``load: closed(8) → closed(16)``.
-
-        Args:
-            setup: what the test measures.
-            versions: of the packages that are installed; those that serve count, others do not.
-        """
-        then, now = _serving(self.setup, self.versions), _serving(setup, versions)
-        served = [f"{name}: {then[name]} → {now[name]}" for name in then if name in now and then[name] != now[name]]
-        return (*setup.differences(self.setup), *served)
-
-
-Baselines = dict[str, dict[str, Entry]]
-"""Test id → machine → entry."""
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """One entry that is written: what stood there before, if anything, and how the new one compares with it.
-
-    ``differences`` says why the two are not comparable; ``worse`` are the verdicts on metrics that are worse than
-    before beyond the test's tolerance.
-    """
-
-    test: str
-    before: Entry | None
-    after: Entry
-    differences: tuple[str, ...] = ()
-    worse: tuple[Judgement, ...] = ()
 
 
 def read_baselines(path: Path) -> Baselines:
@@ -198,14 +115,6 @@ def write_baselines(path: Path, updates: Baselines, remove: Collection[str] = ()
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-
-
-def _serving(setup: Setup, versions: Mapping[str, str]) -> dict[str, str]:
-    """What serves a model and shapes its figures, by name; nothing of it where the service runs without us."""
-    if setup.pattern.startswith(("http://", "https://")):
-        return {}
-    loop = f"uvloop {versions['uvloop']}" if "uvloop" in versions else "asyncio"
-    return {"event loop": loop, **{name: versions.get(name, "none") for name in ("uvicorn", "httptools")}}
 
 
 def _entry(data: dict[str, Any]) -> Entry:

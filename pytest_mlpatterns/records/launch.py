@@ -1,91 +1,21 @@
-"""The frozen values that travel between the modules: samples, launches, estimates, verdicts.
+"""What one start of a deployment gave: samples, resource usage, warm-up, and the generator's report.
 
-Everything else takes or returns one of these. This module does no I/O, reads no clock and knows no pytest; numpy
-stands in annotations only, so that importing it costs nothing.
-"""
+numpy appears in annotations only, so that importing this module costs nothing."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy as np
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.insight import PatternStats
+    from pytest_mlpatterns.records.samples import Samples, Window
+    from pytest_mlpatterns.records.telemetry import PatternStats
 
-__all__ = [
-    "Capacity",
-    "Environment",
-    "Estimate",
-    "GeneratorReport",
-    "Judgement",
-    "Launch",
-    "LaunchValue",
-    "Outcome",
-    "Samples",
-    "Setup",
-    "Step",
-    "Usage",
-    "Warmup",
-    "Window",
-]
-
-
-class Outcome(StrEnum):
-    """What a comparison with a limit or a baseline came to."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    INCONCLUSIVE = "inconclusive"
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The measured stretch of time, on the clock of ``time.perf_counter_ns``."""
-
-    start_ns: int
-    end_ns: int
-
-    @property
-    def duration_ns(self) -> int:
-        """Length of the window."""
-        return self.end_ns - self.start_ns
-
-
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """One row per request, all arrays of shape ``(requests,)``, in the order of completion.
-
-    ``due_ns``, ``sent_ns`` and ``done_ns`` (int64) are on the clock of ``time.perf_counter_ns``: when the request was
-    due, when its first byte was handed to the system, when its last byte arrived. ``outcome`` (int16) is the HTTP
-    status, or one of the negative codes of :class:`pytest_mlpatterns.load.job.Failure`. ``request`` (uint32) is the
-    index of the prepared request, ``target`` (uint8) that of the address it went to, ``received_bytes`` (uint32) the
-    size of the whole answer, headers included.
-    """
-
-    due_ns: NDArray[np.int64]
-    sent_ns: NDArray[np.int64]
-    done_ns: NDArray[np.int64]
-    outcome: NDArray[np.int16]
-    request: NDArray[np.uint32]
-    target: NDArray[np.uint8]
-    received_bytes: NDArray[np.uint32]
-
-    @property
-    def succeeded(self) -> NDArray[np.bool_]:
-        """Which requests got a 2xx answer."""
-        return (self.outcome >= 200) & (self.outcome < 300)
-
-    def due_in(self, window: Window) -> NDArray[np.bool_]:
-        """Which requests were due in the window."""
-        return (self.due_ns >= window.start_ns) & (self.due_ns < window.end_ns)
+__all__ = ["Capacity", "Estimate", "GeneratorReport", "Launch", "LaunchValue", "Step", "Usage", "Warmup"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,57 +147,3 @@ class Estimate:
     value: float
     low: float
     high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What was measured and how; two results are comparable when these are equal.
-
-    ``model`` is the model's version, as its ``perf_version`` says it; empty where it says none.
-    """
-
-    pattern: str
-    load: str
-    wire: str
-    payload: str
-    model: str = ""
-
-    @property
-    def in_flight(self) -> int | None:
-        """How many requests are in flight at any time, as a closed loop keeps them; None for other loads."""
-        found = re.match(r"closed\((\d+)", self.load)
-        return None if found is None else int(found[1])
-
-    def differences(self, other: Setup) -> tuple[str, ...]:
-        """Name what differs, as ``load: closed(8) → closed(16)``, from ``other`` to this."""
-        mine, theirs = asdict(self), asdict(other)
-        return tuple(
-            f"{name}: {theirs[name] or 'none'} → {mine[name] or 'none'}" for name in mine if mine[name] != theirs[name]
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """The machine and software that gave a result: stable facts only, so that the same machine stays the same."""
-
-    processor: str
-    cores: int
-    architecture: str
-    python: str
-    versions: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def machine(self) -> str:
-        """The machine's identity, as it stands in the baseline file."""
-        return f"{self.processor}, {self.cores} cores, {self.architecture}, Python {self.python}"
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """One verdict: on which metric, against what, and why. ``change`` is relative, worse is positive."""
-
-    metric: str
-    against: Literal["limit", "baseline", "pattern", "revision"]
-    outcome: Outcome
-    reason: str
-    change: Estimate | None = None

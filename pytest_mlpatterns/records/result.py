@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_mlpatterns.insight import LayerStats
-from pytest_mlpatterns.records import Capacity, Estimate, Judgement, LaunchValue, Outcome, Setup, Step, Warmup
+from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
+from pytest_mlpatterns.records.setup import Setup
+from pytest_mlpatterns.records.telemetry import LayerStats
+from pytest_mlpatterns.records.verdict import Judgement, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

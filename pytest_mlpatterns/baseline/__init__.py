@@ -1,0 +1,1 @@
+"""The baseline file: read, look up, update, write."""

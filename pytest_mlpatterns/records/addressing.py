@@ -1,0 +1,45 @@
+"""How a deployment is addressed, and what comes back while it is under load: values for several packages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+__all__ = ["Answer", "Balance", "Progress", "Remote"]
+
+
+class Balance(Enum):
+    """How requests are spread over the addresses of a deployment."""
+
+    ROUND_ROBIN = "round-robin"
+    LEAST_OUTSTANDING = "least-outstanding"
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A server that is driven through a client library: ``scheme://host:port``, which HTTP, and whom to trust.
+
+    ``ca_pem`` is the certificate of an authority to trust besides those of the system.
+    """
+
+    origin: str
+    http2: bool
+    ca_pem: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that was kept: to which request, its body, and the head that came with it (status line, headers)."""
+
+    request: int
+    body: bytes
+    head: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A sign of life while the load runs, for people who watch."""
+
+    elapsed_ns: int
+    completed: int
+    median_ns: int | None

@@ -1,0 +1,74 @@
+"""Outcomes of a request: HTTP statuses, gRPC statuses and failures, as one column of numbers, with their names."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+__all__ = ["GRPC_OUTCOMES", "Failure", "describe_failures", "describe_outcome", "grpc_outcome"]
+
+
+class Failure(IntEnum):
+    """Why a request has no status; negative, so that it shares a column with those of HTTP and gRPC."""
+
+    TIMEOUT = -1
+    CONNECT = -2
+    CLOSED = -3
+    MALFORMED = -4
+    RESET = -5
+
+    @property
+    def label(self) -> str:
+        """How reports name it."""
+        return _FAILURES[self.value]
+
+
+_FAILURES = {
+    -1: "time-out",
+    -2: "connection failed",
+    -3: "connection closed",
+    -4: "malformed answer",
+    -5: "stream reset",
+}
+GRPC_OUTCOMES = 1000
+"""Outcomes above are statuses of gRPC, so much more than they are."""
+_GRPC_STATUSES = (
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
+
+
+def grpc_outcome(status: int) -> int:
+    """The outcome of a call that ended with this status of gRPC, other than 0: 1000 more, which no HTTP status is."""
+    return GRPC_OUTCOMES + (status if 0 < status < len(_GRPC_STATUSES) else 2)  # others are to be taken as UNKNOWN
+
+
+def describe_outcome(outcome: int) -> str:
+    """How reports name an outcome: ``500``, ``UNAVAILABLE``, ``time-out``."""
+    if outcome < 0:
+        return Failure(outcome).label
+    return _GRPC_STATUSES[outcome - GRPC_OUTCOMES] if outcome > GRPC_OUTCOMES else str(outcome)
+
+
+def describe_failures(failures: Mapping[int, int]) -> str:
+    """Failed requests by kind, ``500: 12, time-out: 3``; keys are outcomes of requests."""
+    return ", ".join(f"{describe_outcome(code)}: {count:,}" for code, count in failures.items())

@@ -1,0 +1,58 @@
+"""The rows of a load: one per request, and the window in which they were due.
+
+numpy appears in annotations only, so that importing this module costs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+__all__ = ["Samples", "Window"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The measured stretch of time, on the clock of ``time.perf_counter_ns``."""
+
+    start_ns: int
+    end_ns: int
+
+    @property
+    def duration_ns(self) -> int:
+        """Length of the window."""
+        return self.end_ns - self.start_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """One row per request, all arrays of shape ``(requests,)``, in the order of completion.
+
+    ``due_ns``, ``sent_ns`` and ``done_ns`` (int64) are on the clock of ``time.perf_counter_ns``: when the request was
+    due, when its first byte was handed to the system, when its last byte arrived. ``outcome`` (int16) is the HTTP
+    status, or one of the negative codes of :class:`pytest_mlpatterns.records.outcomes.Failure`. ``request`` (uint32)
+    is the
+    index of the prepared request, ``target`` (uint8) that of the address it went to, ``received_bytes`` (uint32) the
+    size of the whole answer, headers included.
+    """
+
+    due_ns: NDArray[np.int64]
+    sent_ns: NDArray[np.int64]
+    done_ns: NDArray[np.int64]
+    outcome: NDArray[np.int16]
+    request: NDArray[np.uint32]
+    target: NDArray[np.uint8]
+    received_bytes: NDArray[np.uint32]
+
+    @property
+    def succeeded(self) -> NDArray[np.bool_]:
+        """Which requests got a 2xx answer."""
+        return (self.outcome >= 200) & (self.outcome < 300)
+
+    def due_in(self, window: Window) -> NDArray[np.bool_]:
+        """Which requests were due in the window."""
+        return (self.due_ns >= window.start_ns) & (self.due_ns < window.end_ns)
