@@ -28,7 +28,7 @@ from pytest_mlpatterns.measure import Bench, LoadPlan
 from pytest_mlpatterns.metrics import Metrics
 from pytest_mlpatterns.serve.local import Startup, launch
 from pytest_mlpatterns.serve.model import recipe_of
-from pytest_mlpatterns.wire.v1 import CONTENT_TYPE, encode_instances
+from pytest_mlpatterns.wire.kserve_v1 import CONTENT_TYPE, encode_instances
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

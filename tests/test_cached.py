@@ -21,7 +21,7 @@ from pytest_mlpatterns.load.draw import Zipf, zipf_probabilities
 from pytest_mlpatterns.patterns.cached import Cached, Caching, StoreAway
 from pytest_mlpatterns.patterns.layer import RequestError, Tally
 from pytest_mlpatterns.serve.app import Answering
-from pytest_mlpatterns.wire.v1 import encode_predictions
+from pytest_mlpatterns.wire.kserve_v1 import encode_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

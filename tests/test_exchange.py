@@ -19,7 +19,7 @@ from synthetic import PROPERTY
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.wire import Wire, codec_of
 from pytest_mlpatterns.wire.compression import compressed
-from pytest_mlpatterns.wire.v2 import HEAD_LENGTH
+from pytest_mlpatterns.wire.open_inference import HEAD_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

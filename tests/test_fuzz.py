@@ -23,7 +23,7 @@ from pytest_mlpatterns.load.loop import LoadLoop
 from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.wire.call import message_prefix
+from pytest_mlpatterns.wire.grpc_call import message_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

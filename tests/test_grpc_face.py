@@ -34,7 +34,7 @@ from pytest_mlpatterns import (
 from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.serve.local import Startup, launch
 from pytest_mlpatterns.serve.model import recipe_of
-from pytest_mlpatterns.wire.proto import message_class
+from pytest_mlpatterns.wire.descriptors import message_class
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as arrays_of
 from synthetic import PROPERTY
 
 from pytest_mlpatterns.wire import Body, Wire, WireError, codec_of, decode_answer, encode_request, pack, unpack
-from pytest_mlpatterns.wire.v2 import HEAD_LENGTH, encode_answer, read_request
+from pytest_mlpatterns.wire.open_inference import HEAD_LENGTH, encode_answer, read_request
 
 DTYPES = ("?", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
 BINARY, MSGPACK, V1 = (codec_of(Wire.parse(text)) for text in ("rest+binary", "rest+msgpack", "rest+json"))

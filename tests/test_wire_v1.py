@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from synthetic import PROPERTY
 
 from pytest_mlpatterns.wire import WireError
-from pytest_mlpatterns.wire.v1 import (
+from pytest_mlpatterns.wire.kserve_v1 import (
     CONTENT_TYPE,
     decode_instances,
     decode_predictions,

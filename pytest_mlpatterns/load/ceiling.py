@@ -17,7 +17,7 @@ from pytest_mlpatterns.load.job import Job, Spoken
 from pytest_mlpatterns.load.samples import samples_of
 from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.records.addressing import Balance, Remote
-from pytest_mlpatterns.wire.call import message_prefix
+from pytest_mlpatterns.wire.grpc_call import message_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

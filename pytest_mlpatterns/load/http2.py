@@ -28,7 +28,7 @@ from pytest_mlpatterns.load.frames import (
 )
 from pytest_mlpatterns.load.headers import DEFAULT_TABLE_BYTES, HeaderError
 from pytest_mlpatterns.records.outcomes import Failure, grpc_outcome
-from pytest_mlpatterns.wire.call import PREFIX_BYTES, message_prefix
+from pytest_mlpatterns.wire.grpc_call import PREFIX_BYTES, message_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,7 +20,7 @@ from pytest_mlpatterns.load.poller import new_selector
 from pytest_mlpatterns.load.schedule import ClosedLoop, Stages
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.outcomes import Failure
-from pytest_mlpatterns.wire.call import INFER_METHOD
+from pytest_mlpatterns.wire.grpc_call import INFER_METHOD
 
 if TYPE_CHECKING:
     import selectors

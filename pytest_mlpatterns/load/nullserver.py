@@ -92,7 +92,7 @@ class GrpcPeer:
     def answer(self) -> bytes:
         """The answer to the stream that ended first."""
         from pytest_mlpatterns.load.frames import END_HEADERS, END_STREAM, Frame, frame
-        from pytest_mlpatterns.wire.call import message_prefix
+        from pytest_mlpatterns.wire.grpc_call import message_prefix
 
         if not self._asked:
             return b""

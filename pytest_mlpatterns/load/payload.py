@@ -17,7 +17,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.load.draw import Uniform, Zipf
 from pytest_mlpatterns.load.requests import is_request
 from pytest_mlpatterns.wire import REST_JSON, Body, Wire, WireError, encode_request
-from pytest_mlpatterns.wire.call import model_in
+from pytest_mlpatterns.wire.grpc_call import model_in
 
 if TYPE_CHECKING:
     import httpx
@@ -57,7 +57,7 @@ class Payload:
     def messages(self, host: str, port: int, path: str) -> tuple[bytes, ...]:
         """Complete requests for a server at this address; ``httpx.Request`` objects keep their own path and headers."""
         if self.wire.protocol == "grpc":
-            from pytest_mlpatterns.wire.protobuf import call_message
+            from pytest_mlpatterns.wire.open_inference_grpc import call_message
 
             return tuple(call_message(body.parts, model_in(path)) for body in self.bodies)
         name = f"[{host}]" if ":" in host else host

@@ -22,14 +22,14 @@ from pytest_mlpatterns.serve.about import About
 from pytest_mlpatterns.serve.exchange import Exchange, WireTally, is_plain_json, read_exchange, stored_exchange
 from pytest_mlpatterns.serve.model import user_traceback
 from pytest_mlpatterns.wire import Body, WireError
-from pytest_mlpatterns.wire.v1 import decode_instances, encode_error, encode_predictions
+from pytest_mlpatterns.wire.kserve_v1 import decode_instances, encode_error, encode_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.patterns.layer import Inner
     from pytest_mlpatterns.serve.jobs import Jobs
-    from pytest_mlpatterns.wire.v2 import InferRequest
+    from pytest_mlpatterns.wire.open_inference import InferRequest
 
 __all__ = ["BODY", "Answering", "ModelApp"]
 
@@ -219,7 +219,7 @@ class ModelApp:
         return Body((answer,), _JSON)
 
     def _answer_v2(self, request: InferRequest, outputs: Any) -> Body:
-        from pytest_mlpatterns.wire.v2 import encode_answer, outputs_in
+        from pytest_mlpatterns.wire.open_inference import encode_answer, outputs_in
 
         answer = encode_answer(request, outputs, self._name, rows_allowed=self._internal)
         if not self._about.inputs:

@@ -15,7 +15,7 @@ from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.serve.deployment import Deployment
 from pytest_mlpatterns.serve.scrape import scraper_of
 from pytest_mlpatterns.targets import figures_told_by
-from pytest_mlpatterns.wire.call import model_in
+from pytest_mlpatterns.wire.grpc_call import model_in
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.serve.local import Startup

@@ -20,7 +20,7 @@ from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.queued import refusal_of_full
 from pytest_mlpatterns.patterns.stores import without_password
 from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, codec_of, pack, unpack
-from pytest_mlpatterns.wire.v1 import decode_error
+from pytest_mlpatterns.wire.kserve_v1 import decode_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,7 @@ from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.queued import MAX_ATTEMPTS
 from pytest_mlpatterns.serve.broker import GROUP, LOST, PAUSE_S, answers_key, connect, requests_key
 from pytest_mlpatterns.wire import REST_JSON, Wire, codec_of, pack, unpack
-from pytest_mlpatterns.wire.v1 import encode_error
+from pytest_mlpatterns.wire.kserve_v1 import encode_error
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

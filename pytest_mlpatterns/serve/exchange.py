@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.wire import Body, WireError
-from pytest_mlpatterns.wire.v1 import JSON_V1
+from pytest_mlpatterns.wire.kserve_v1 import JSON_V1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.wire import Codec
-    from pytest_mlpatterns.wire.v2 import InferRequest
+    from pytest_mlpatterns.wire.open_inference import InferRequest
 
 __all__ = ["Exchange", "WireTally", "is_plain_json", "read_exchange", "stored_exchange"]
 
@@ -176,7 +176,7 @@ def _read_v2(
     tally: WireTally,
     answer_v2: Callable[[InferRequest, Any], Body],
 ) -> Exchange:
-    from pytest_mlpatterns.wire.v2 import HEAD_LENGTH, read_request
+    from pytest_mlpatterns.wire.open_inference import HEAD_LENGTH, read_request
 
     length = headers.get(HEAD_LENGTH.encode())
     request = read_request(body, {} if length is None else {HEAD_LENGTH: length.decode("latin-1")})
@@ -205,7 +205,7 @@ def _coding(accept_encoding: bytes) -> str | None:
 
 
 def _codecs() -> dict[str, Codec]:
-    from pytest_mlpatterns.wire.packed import PACKED
-    from pytest_mlpatterns.wire.v2 import BINARY_V2, JSON_V2
+    from pytest_mlpatterns.wire.msgpack_v1 import PACKED
+    from pytest_mlpatterns.wire.open_inference import BINARY_V2, JSON_V2
 
     return {"msgpack": PACKED, "v2": JSON_V2, "binary": BINARY_V2}

@@ -16,9 +16,9 @@ from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.serve.about import About
 from pytest_mlpatterns.serve.exchange import WireTally
 from pytest_mlpatterns.wire import WireError
-from pytest_mlpatterns.wire.call import SERVICE
-from pytest_mlpatterns.wire.proto import HEALTH, REFLECTION, SERVICES, message_class, pool
-from pytest_mlpatterns.wire.protobuf import encode_answer, outputs_in, read_call
+from pytest_mlpatterns.wire.descriptors import HEALTH, REFLECTION, SERVICES, message_class, pool
+from pytest_mlpatterns.wire.grpc_call import SERVICE
+from pytest_mlpatterns.wire.open_inference_grpc import encode_answer, outputs_in, read_call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

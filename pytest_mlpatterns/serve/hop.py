@@ -15,7 +15,7 @@ import httptools
 
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, decode_answer, encode_request
-from pytest_mlpatterns.wire.v1 import decode_error
+from pytest_mlpatterns.wire.kserve_v1 import decode_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

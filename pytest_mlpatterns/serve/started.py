@@ -28,7 +28,7 @@ from pytest_mlpatterns.serve.kept import SOCKET, Kept, Program, describe_killed
 from pytest_mlpatterns.serve.scrape import scraper_of
 from pytest_mlpatterns.targets import App, Command, Url, figures_told_by
 from pytest_mlpatterns.units import format_duration, parse_duration
-from pytest_mlpatterns.wire.call import model_in
+from pytest_mlpatterns.wire.grpc_call import model_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

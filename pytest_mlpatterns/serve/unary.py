@@ -13,7 +13,7 @@ import time
 import grpc
 import httpx
 
-from pytest_mlpatterns.wire.call import INFER_METHOD, SERVICE, model_in
+from pytest_mlpatterns.wire.grpc_call import INFER_METHOD, SERVICE, model_in
 
 __all__ = ["GATEWAY_STATUSES", "GrpcTransport"]
 
@@ -61,7 +61,7 @@ class GrpcTransport(httpx.BaseTransport):
         """
         path, message = request.url.path, request.read()
         if model := model_in(path):
-            from pytest_mlpatterns.wire.protobuf import model_field
+            from pytest_mlpatterns.wire.open_inference_grpc import model_field
 
             method, message = INFER_METHOD, model_field(model) + message
         elif path in _HEALTH_METHODS:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_mlpatterns.wire.body import Body, WireError
-from pytest_mlpatterns.wire.v1 import JSON_V1
+from pytest_mlpatterns.wire.kserve_v1 import JSON_V1
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.wire.body import Headers
-    from pytest_mlpatterns.wire.value import Wire
+    from pytest_mlpatterns.wire.wire import Wire
 
 __all__ = ["Codec", "codec_of", "decode_answer", "encode_request", "pack", "unpack"]
 
@@ -48,14 +48,14 @@ def codec_of(wire: Wire, path: str = "") -> Codec:
     if wire.codec == "json" and not path.partition("?")[0].endswith("/infer"):
         return JSON_V1
     if wire.codec == "msgpack":
-        from pytest_mlpatterns.wire.packed import PACKED
+        from pytest_mlpatterns.wire.msgpack_v1 import PACKED
 
         return PACKED
     if wire.codec == "protobuf":
-        from pytest_mlpatterns.wire.protobuf import PROTOBUF
+        from pytest_mlpatterns.wire.open_inference_grpc import PROTOBUF
 
         return PROTOBUF
-    from pytest_mlpatterns.wire.v2 import BINARY_V2, JSON_V2
+    from pytest_mlpatterns.wire.open_inference import BINARY_V2, JSON_V2
 
     return JSON_V2 if wire.codec == "json" else BINARY_V2
 

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_mlpatterns.wire.body import Body, WireError
-from pytest_mlpatterns.wire.call import message_prefix
-from pytest_mlpatterns.wire.messages import columns_for, rows_from, specification_of
-from pytest_mlpatterns.wire.proto import message_class
-from pytest_mlpatterns.wire.rows import rows_of_binary
-from pytest_mlpatterns.wire.v2 import InferRequest
+from pytest_mlpatterns.wire.descriptors import message_class
+from pytest_mlpatterns.wire.grpc_call import message_prefix
+from pytest_mlpatterns.wire.open_inference import InferRequest
+from pytest_mlpatterns.wire.tensor_decoding import rows_of_binary
+from pytest_mlpatterns.wire.tensor_message import columns_for, rows_from, specification_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.wire.body import Headers
-    from pytest_mlpatterns.wire.columns import Column
-    from pytest_mlpatterns.wire.rows import Rows
+    from pytest_mlpatterns.wire.tensor_decoding import Rows
+    from pytest_mlpatterns.wire.tensor_encoding import Column
 
 __all__ = [
     "PROTOBUF",
@@ -255,7 +255,7 @@ def _rows(tensor: Any, raw: memoryview | None, *, by_row: bool) -> Rows:
 
 def _typed(tensor: Any) -> memoryview:
     """Typed contents in the binary form."""
-    from pytest_mlpatterns.wire.columns import DTYPES
+    from pytest_mlpatterns.wire.tensor_encoding import DTYPES
 
     datatype = tensor.datatype
     if datatype not in _TYPED:

@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.wire.call import SERVICE
+from pytest_mlpatterns.wire.grpc_call import SERVICE
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor_pool import DescriptorPool

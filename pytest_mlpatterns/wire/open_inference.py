@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from pytest_mlpatterns.wire.body import Body, WireError
-from pytest_mlpatterns.wire.messages import columns_for, rows_from, specification_of
-from pytest_mlpatterns.wire.rows import rows_of_binary, rows_of_json
+from pytest_mlpatterns.wire.tensor_decoding import rows_of_binary, rows_of_json
+from pytest_mlpatterns.wire.tensor_message import columns_for, rows_from, specification_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_mlpatterns.wire.body import Headers
-    from pytest_mlpatterns.wire.rows import Rows
+    from pytest_mlpatterns.wire.tensor_decoding import Rows
 
 __all__ = [
     "BINARY_V2",

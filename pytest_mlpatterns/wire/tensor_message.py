@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_mlpatterns.wire.body import WireError
-from pytest_mlpatterns.wire.columns import RaggedError, columns_of
-from pytest_mlpatterns.wire.rows import rows_of
+from pytest_mlpatterns.wire.tensor_decoding import rows_of
+from pytest_mlpatterns.wire.tensor_encoding import RaggedError, columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from pytest_mlpatterns.wire.columns import Column
-    from pytest_mlpatterns.wire.rows import Rows
+    from pytest_mlpatterns.wire.tensor_decoding import Rows
+    from pytest_mlpatterns.wire.tensor_encoding import Column
 
 __all__ = ["columns_for", "rows_from", "specification_of"]
 

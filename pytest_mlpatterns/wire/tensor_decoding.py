@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_mlpatterns.wire.body import WireError
-from pytest_mlpatterns.wire.columns import DTYPES
+from pytest_mlpatterns.wire.tensor_encoding import DTYPES
 
 __all__ = ["Rows", "rows_of", "rows_of_binary", "rows_of_json"]
 
