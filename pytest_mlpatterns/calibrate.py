@@ -13,10 +13,10 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.catalog import metric_named
-from pytest_mlpatterns.children import Channel, Child
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.records.baseline_entry import Calibration
 from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.system.child import Channel, Child
 from pytest_mlpatterns.units import format_duration, format_rate
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ from pytest_mlpatterns.calibrate import measure_calibration, ratio_between, scal
 from pytest_mlpatterns.catalog import metric_named
 from pytest_mlpatterns.config import BaselineMode
 from pytest_mlpatterns.errors import ChildError
-from pytest_mlpatterns.observe import commit
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry, Update
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.recorded import gone_lines, update_lines
 from pytest_mlpatterns.shape import stored_percentiles
+from pytest_mlpatterns.system.git import commit
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.verdict import judge_change
 

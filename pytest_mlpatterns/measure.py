@@ -17,11 +17,11 @@ from pytest_mlpatterns.load.job import Event, Job, Spoken, WindowOpened
 from pytest_mlpatterns.load.requests import answer_in
 from pytest_mlpatterns.load.samples import samples_of
 from pytest_mlpatterns.load.schedule import ClosedLoop
-from pytest_mlpatterns.observe import Observer
 from pytest_mlpatterns.records.addressing import Answer, Progress
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.sustain import Search
+from pytest_mlpatterns.system.monitor import Observer
 from pytest_mlpatterns.wire import decode_answer, headers_of
 
 if TYPE_CHECKING:

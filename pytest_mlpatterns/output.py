@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import MlpatternsError
-from pytest_mlpatterns.observe import commit
 from pytest_mlpatterns.ranking import Ranking, Unmeasured, rank
 from pytest_mlpatterns.records.result import Location, TestResult
 from pytest_mlpatterns.reports.choice import ranking_lines
@@ -20,6 +19,7 @@ from pytest_mlpatterns.reports.github import Failure, annotation, job_summary, r
 from pytest_mlpatterns.reports.lines import line
 from pytest_mlpatterns.reports.results import read_results, results_json
 from pytest_mlpatterns.reports.terminal import summary_lines
+from pytest_mlpatterns.system.git import commit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_mlpatterns.children import Channel
 from pytest_mlpatterns.errors import MlpatternsError
-from pytest_mlpatterns.importmap import install, modules_from, wrong_tree
 from pytest_mlpatterns.session import REFERENCE_TREES
 from pytest_mlpatterns.sides import Offered, Reason, ReferenceJob, Refused, Served, StartSide, Stopped, StopSide
+from pytest_mlpatterns.system.child import Channel
+from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
 
 if TYPE_CHECKING:
     from collections.abc import Generator

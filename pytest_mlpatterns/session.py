@@ -22,7 +22,6 @@ import pytest
 
 from pytest_mlpatterns.against import ReferenceSide
 from pytest_mlpatterns.assembly import Assembly
-from pytest_mlpatterns.children import end_with_parent
 from pytest_mlpatterns.config import Settings, merge_markers, read_run_settings, read_settings
 from pytest_mlpatterns.definition import location_of, perf_markers, raise_at_definition
 from pytest_mlpatterns.errors import (
@@ -38,7 +37,6 @@ from pytest_mlpatterns.live import LiveLine
 from pytest_mlpatterns.load.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.measure import Bench
-from pytest_mlpatterns.observe import environment
 from pytest_mlpatterns.options import given_ini, given_options, values_of_conftests
 from pytest_mlpatterns.output import Output
 from pytest_mlpatterns.paired import Pairing
@@ -46,9 +44,11 @@ from pytest_mlpatterns.perf import Perf
 from pytest_mlpatterns.records.result import group_of
 from pytest_mlpatterns.reports.facts import measurement_text
 from pytest_mlpatterns.reports.junit import properties_of
-from pytest_mlpatterns.revision import resolve_revision
+from pytest_mlpatterns.revision.resolve import resolve_revision
 from pytest_mlpatterns.screen import Screen
 from pytest_mlpatterns.sides import HandedOn
+from pytest_mlpatterns.system.child import end_with_parent
+from pytest_mlpatterns.system.environment import environment
 from pytest_mlpatterns.worktree import Worktree, laid_out, remove_stale
 
 if TYPE_CHECKING:

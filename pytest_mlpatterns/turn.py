@@ -24,14 +24,14 @@ from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.measure import job_for
 from pytest_mlpatterns.metrics import why_limited
 from pytest_mlpatterns.noise import is_disturbed
-from pytest_mlpatterns.observe import Observer
-from pytest_mlpatterns.placement import put_on_cores
 from pytest_mlpatterns.ratio import SideFigures
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import Launch, Warmup
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.rhythm import Pace, pace_of
 from pytest_mlpatterns.shape import counted
+from pytest_mlpatterns.system.affinity import put_on_cores
+from pytest_mlpatterns.system.monitor import Observer
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.verdict import MAX_ERROR_RATIO
 

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
-from pytest_mlpatterns.importmap import is_environment
-from pytest_mlpatterns.revision import Git, Revision
+from pytest_mlpatterns.revision.resolve import Revision
+from pytest_mlpatterns.system.git import Git
+from pytest_mlpatterns.system.import_redirect import is_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -18,7 +18,7 @@ import pytest
 from services.processes import survivors
 
 from pytest_mlpatterns import ChildError
-from pytest_mlpatterns.children import Child
+from pytest_mlpatterns.system.child import Child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,7 +165,7 @@ class TestObituaries:
             child.stop()
 
     def test_a_child_that_only_hung_up_is_not_called_dead(self, child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("pytest_mlpatterns.children._GRACE_S", 0.1)
+        monkeypatch.setattr("pytest_mlpatterns.system.child._GRACE_S", 0.1)
         child.send(("hang up", None))
         with pytest.raises(ChildError, match="still runs"):
             child.receive(PATIENCE_S)
@@ -190,7 +190,7 @@ class TestTheEnd:
         self, child: Child, state: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         if state == "not listening":  # then it is ours to kill, sooner than it would itself
-            monkeypatch.setattr("pytest_mlpatterns.children._GRACE_S", -0.9)
+            monkeypatch.setattr("pytest_mlpatterns.system.child._GRACE_S", -0.9)
         assert ask(child, "busy", state) == "busy"
         child.stop()
         assert survivors([child.pid], 0) == set()
@@ -231,7 +231,7 @@ class TestTheEnd:
         child = """if True:
             import os, sys, threading
             from pathlib import Path
-            from pytest_mlpatterns.children import end_with_parent
+            from pytest_mlpatterns.system.child import end_with_parent
             end_with_parent()
             print(os.getpid(), flush=True)
             try:

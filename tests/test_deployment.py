@@ -218,7 +218,7 @@ class TestEnding:
         assert survivors([pid], 15) == set()
 
     def test_close_ends_a_process_that_is_at_work(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("pytest_mlpatterns.children._GRACE_S", -0.9)
+        monkeypatch.setattr("pytest_mlpatterns.system.child._GRACE_S", -0.9)
 
         def work(batch: list[Any]) -> list[Any]:
             sys.stderr.write("working\n")

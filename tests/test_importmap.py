@@ -21,7 +21,7 @@ from synthetic import PROPERTY
 
 import pytest_mlpatterns
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.importmap import (
+from pytest_mlpatterns.system.import_redirect import (
     Stray,
     is_environment,
     map_path,
@@ -204,7 +204,7 @@ class Trees:
         from pathlib import Path
         site.addsitedir({str(self.site)!r})
         present, reference = Path({str(self.present)!r}), Path({str(self.reference)!r})
-        from pytest_mlpatterns.importmap import install, modules_from
+        from pytest_mlpatterns.system.import_redirect import install, modules_from
         turn = lambda: install(present, reference)
         said = {{}}
         """

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_mlpatterns import machine
-from pytest_mlpatterns.machine import read_machine, throttled_ns, throttling_is_told
+from pytest_mlpatterns.system import machine
+from pytest_mlpatterns.system.machine import read_machine, throttled_ns, throttling_is_told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

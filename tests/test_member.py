@@ -16,11 +16,11 @@ from services.deploy import deployed
 from services.processes import our_children, survivors
 
 from pytest_mlpatterns import ChildError, DeploymentError, Queued
-from pytest_mlpatterns.children import Child
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.serve.member import MAX_REPLACEMENTS, Member
-from pytest_mlpatterns.serve.sockets import listening_socket
 from pytest_mlpatterns.serve.worker import Ready, WorkerStats
+from pytest_mlpatterns.system.child import Child
+from pytest_mlpatterns.system.sockets import listening_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,7 +13,9 @@ import psutil
 import pytest
 from services.processes import survivors
 
-from pytest_mlpatterns.observe import Observer, available_cores, commit, environment
+from pytest_mlpatterns.system.environment import available_cores, environment
+from pytest_mlpatterns.system.git import commit
+from pytest_mlpatterns.system.monitor import Observer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,7 +122,7 @@ class TestUsage:
         assert survivors([child], 30) == set()
 
     def test_a_process_that_is_started_later_is_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("pytest_mlpatterns.observe._TREE_REFRESH_NS", 0)
+        monkeypatch.setattr("pytest_mlpatterns.system.monitor._TREE_REFRESH_NS", 0)
         observer = Observer(lambda: [os.getpid()])
         observer.sample()
         before = time.process_time_ns()
@@ -199,7 +201,7 @@ class TestUsage:
 
     def test_a_root_that_takes_the_place_of_another_is_followed_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """As a replaced worker does; what the one before it used still counts."""
-        monkeypatch.setattr("pytest_mlpatterns.observe._TREE_REFRESH_NS", 0)
+        monkeypatch.setattr("pytest_mlpatterns.system.monitor._TREE_REFRESH_NS", 0)
         first, second = Burner(), Burner()
         roots = [first.pid]
         try:

@@ -426,7 +426,7 @@ class TestModelsThatFail:
     def test_a_model_that_hangs_is_given_up_at_the_time_limit(
         self, model: object, timeout: str, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("pytest_mlpatterns.children._GRACE_S", -0.9)
+        monkeypatch.setattr("pytest_mlpatterns.system.child._GRACE_S", -0.9)
         with (
             pytest.raises(DeploymentError) as caught,
             deployed(model, tmp_path, by_value=[HERE], payload=[1], timeout=timeout),

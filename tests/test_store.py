@@ -23,7 +23,6 @@ from services.processes import our_children, survivors
 from services.valkey import Valkey, valkey_server
 from synthetic import PROPERTY
 
-from pytest_mlpatterns.children import Child
 from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.patterns.cached import Cached, Caching, StoreAway
 from pytest_mlpatterns.patterns.layer import Tally
@@ -31,6 +30,7 @@ from pytest_mlpatterns.serve import embedded as embedding
 from pytest_mlpatterns.serve import store as storing
 from pytest_mlpatterns.serve.embedded import Embedded, start_embedded
 from pytest_mlpatterns.serve.store import ServerStore
+from pytest_mlpatterns.system.child import Child
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -16,7 +16,7 @@ import pytest
 from repository import Repository, settings
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
-from pytest_mlpatterns.revision import resolve_revision
+from pytest_mlpatterns.revision.resolve import resolve_revision
 from pytest_mlpatterns.worktree import compiled_parts, laid_out, remove_stale
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ BUILT = f"_speed{EXTENSION_SUFFIXES[0]}"
 HOLDER = """
 import sys
 from pathlib import Path
-from pytest_mlpatterns.revision import resolve_revision
+from pytest_mlpatterns.revision.resolve import resolve_revision
 from pytest_mlpatterns.worktree import laid_out
 
 project = Path(sys.argv[1])

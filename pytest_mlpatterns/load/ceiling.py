@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.children import Child
 from pytest_mlpatterns.load.job import Job, Spoken
 from pytest_mlpatterns.load.samples import samples_of
 from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.records.addressing import Balance, Remote
+from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.wire.grpc_call import message_prefix
 
 if TYPE_CHECKING:

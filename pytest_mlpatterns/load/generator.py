@@ -14,9 +14,9 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.children import Channel, Child
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.load.job import Event, OpenWindow, Recorded, Share, Warm, WindowOpened
+from pytest_mlpatterns.system.child import Channel, Child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

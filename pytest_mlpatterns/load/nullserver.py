@@ -10,8 +10,8 @@ import selectors
 import socket
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_mlpatterns.children import Channel
 from pytest_mlpatterns.load.job import Spoken
+from pytest_mlpatterns.system.child import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable

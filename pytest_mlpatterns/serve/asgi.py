@@ -43,7 +43,7 @@ def load() -> Any:
     sys.path[:] = job["import_path"]
     trees = None if job["trees"] is None else (Path(job["trees"][0]), Path(job["trees"][1]))
     if trees is not None:
-        from pytest_mlpatterns.importmap import install
+        from pytest_mlpatterns.system.import_redirect import install
 
         install(*trees)
     module, _, attribute = job["app"].partition(":")
@@ -52,7 +52,7 @@ def load() -> Any:
         found = getattr(found, part)
     app = found() if job["factory"] else found
     if trees is not None:
-        from pytest_mlpatterns.importmap import modules_from, wrong_tree
+        from pytest_mlpatterns.system.import_redirect import modules_from, wrong_tree
 
         if strays := modules_from(*trees):
             raise wrong_tree(strays, *trees)
@@ -63,7 +63,7 @@ def main() -> None:
     """Serve on an inherited listening socket, whose descriptor is the one argument, until SIGTERM."""
     import uvicorn
 
-    from pytest_mlpatterns.serve.sockets import BACKLOG, inherited_socket
+    from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket
 
     config = uvicorn.Config(
         load(), access_log=False, log_level="warning", backlog=BACKLOG, timeout_graceful_shutdown=_GRACE_S

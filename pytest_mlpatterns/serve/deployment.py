@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from pytest_mlpatterns.children import Child
     from pytest_mlpatterns.load.payload import Payload
     from pytest_mlpatterns.load.requests import RequestBuilder
     from pytest_mlpatterns.records.addressing import Remote
     from pytest_mlpatterns.serve.member import Member
     from pytest_mlpatterns.serve.scrape import Scraper
+    from pytest_mlpatterns.system.child import Child
 
 __all__ = ["Backing", "Deployment"]
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.children import Channel, Child
 from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.system.child import Channel, Child
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from pytest_mlpatterns.children import Channel
 from pytest_mlpatterns.serve.kept import KILL_S, ORPHANS_GRACE_S, SOCKET, Ended, NotStarted, Started, Stopped
-from pytest_mlpatterns.serve.sockets import listening_socket
+from pytest_mlpatterns.system.child import Channel
+from pytest_mlpatterns.system.sockets import listening_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from pytest_mlpatterns.children import Child
 from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:

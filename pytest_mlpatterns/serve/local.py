@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.children import Child
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError, SettingError
 from pytest_mlpatterns.patterns.base import Apart, Behind, Consumers, Spread, Wrap
 from pytest_mlpatterns.patterns.cached import Cached
@@ -25,8 +24,9 @@ from pytest_mlpatterns.serve.chain import in_flight
 from pytest_mlpatterns.serve.consumer import Subscription
 from pytest_mlpatterns.serve.deployment import Deployment
 from pytest_mlpatterns.serve.member import Member
-from pytest_mlpatterns.serve.sockets import held_port, listening_socket
 from pytest_mlpatterns.serve.worker import Consume, Listen, ListenGrpc, LoadFailed, Ready, WorkerJob
+from pytest_mlpatterns.system.child import Child
+from pytest_mlpatterns.system.sockets import held_port, listening_socket
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wire import REST_JSON, Wire, codec_of
 

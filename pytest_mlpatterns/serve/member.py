@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from pytest_mlpatterns.children import Child
+    from pytest_mlpatterns.system.child import Child
 
 __all__ = ["MAX_REPLACEMENTS", "Member"]
 

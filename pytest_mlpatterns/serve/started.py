@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from pytest_mlpatterns.errors import DeploymentError, LeftoverWarning, OpenPortWarning
-from pytest_mlpatterns.importmap import map_path
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serve import asgi
 from pytest_mlpatterns.serve.attached import attach
 from pytest_mlpatterns.serve.deployment import Deployment
 from pytest_mlpatterns.serve.kept import SOCKET, Kept, Program, describe_killed
 from pytest_mlpatterns.serve.scrape import scraper_of
+from pytest_mlpatterns.system.import_redirect import map_path
 from pytest_mlpatterns.targets import App, Command, Url, figures_told_by
 from pytest_mlpatterns.units import format_duration, parse_duration
 from pytest_mlpatterns.wire.grpc_call import model_in

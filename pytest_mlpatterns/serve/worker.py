@@ -12,12 +12,12 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.children import Channel
-from pytest_mlpatterns.importmap import install, modules_from, wrong_tree
 from pytest_mlpatterns.patterns.layer import Tally
 from pytest_mlpatterns.serve.app import Answering, ModelApp
 from pytest_mlpatterns.serve.model import user_traceback
-from pytest_mlpatterns.serve.sockets import BACKLOG, inherited_socket
+from pytest_mlpatterns.system.child import Channel
+from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
+from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

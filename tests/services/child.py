@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.children import Channel
+from pytest_mlpatterns.system.child import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable

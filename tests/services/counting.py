@@ -7,9 +7,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from pytest_mlpatterns.children import Channel
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.serve.worker import LoadFailed, Ready, StatsQuestion, WorkerStats
+from pytest_mlpatterns.system.child import Channel
 
 
 def main() -> None:

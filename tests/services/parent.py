@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from pytest_mlpatterns.children import Child
+from pytest_mlpatterns.system.child import Child
 
 
 def main() -> None:

@@ -1,15 +1,8 @@
-"""What the processes of a deployment use over time: CPU, memory, and the whole machine's load beside it.
-
-Reads the operating system whenever it is asked to; who asks, and when, is the caller's business. A process that ended
-keeps the CPU time that was last seen of it.
-"""
+"""The resource monitor: CPU time and memory of a process tree, sampled over time beside the machine's own counters."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
-import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -17,15 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil
 
-from pytest_mlpatterns.machine import read_machine
 from pytest_mlpatterns.records.launch import Usage
-from pytest_mlpatterns.records.setup import Environment
+from pytest_mlpatterns.system.environment import available_cores
+from pytest_mlpatterns.system.machine import read_machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
-__all__ = ["Observer", "available_cores", "commit", "environment"]
+__all__ = ["Observer"]
 
 _TREE_REFRESH_NS = 500_000_000
 
@@ -90,54 +82,6 @@ class Observer:
                 process = self._processes.get(root) or psutil.Process(root)
                 for member in (process, *process.children(recursive=True)):
                     self._processes.setdefault(member.pid, member)
-
-
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def environment() -> Environment:
-    """The machine and the software that shapes a result."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {}
-    for name in ("pytest-mlpatterns", "numpy", "uvicorn", "uvloop", "httptools"):
-        with contextlib.suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return Environment(
-        processor=_processor(),
-        cores=available_cores(),
-        architecture=platform.machine(),
-        python=f"{sys.version_info.major}.{sys.version_info.minor}",
-        versions=versions,
-    )
-
-
-def commit(directory: Path) -> str | None:
-    """The commit that is checked out, with a plus sign where files differ from it; None outside of git."""
-    try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],  # noqa: S607 - git from the PATH
-            cwd=directory,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()
-
-
-def _processor() -> str:
-    """The processor's model name; what ``platform`` knows where the system does not tell."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
-        for line in info:
-            key, _, value = line.partition(":")
-            if key.strip() in ("model name", "Model", "cpu model"):
-                return " ".join(value.split())
-    return platform.processor() or platform.machine()
 
 
 def _cpu_ns(process: psutil.Process) -> int:

@@ -1,0 +1,1 @@
+"""The same test at another git revision."""

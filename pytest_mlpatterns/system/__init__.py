@@ -1,0 +1,1 @@
+"""Processes and the machine: children with a lifeline, sockets, resource monitor, git."""

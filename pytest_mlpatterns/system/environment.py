@@ -1,0 +1,44 @@
+"""The machine and the software that shape a result: stable facts only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+
+from pytest_mlpatterns.records.setup import Environment
+
+__all__ = ["available_cores", "environment"]
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment() -> Environment:
+    """The machine and the software that shapes a result."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {}
+    for name in ("pytest-mlpatterns", "numpy", "uvicorn", "uvloop", "httptools"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return Environment(
+        processor=_processor(),
+        cores=available_cores(),
+        architecture=platform.machine(),
+        python=f"{sys.version_info.major}.{sys.version_info.minor}",
+        versions=versions,
+    )
+
+
+def _processor() -> str:
+    """The processor's model name; what ``platform`` knows where the system does not tell."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
+        for line in info:
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model", "cpu model"):
+                return " ".join(value.split())
+    return platform.processor() or platform.machine()
