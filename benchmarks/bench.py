@@ -25,9 +25,9 @@ import numpy as np
 
 from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.load.job import Job
-from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.system.environment import available_cores, environment
+from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

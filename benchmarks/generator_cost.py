@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from bench import Claim, Table, drive, interleave, on_client_core, our_generator, run_child, serving
 from services import PATH
 
-from pytest_mlpatterns.load.payload import read_payload
+from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

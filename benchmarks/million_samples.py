@@ -16,12 +16,12 @@ from services import PATH
 
 from pytest_mlpatterns.catalog import METRICS
 from pytest_mlpatterns.load.job import Job
-from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.load.samples import samples_of
-from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.metrics import Metrics
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.launch import Launch
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,21 +22,22 @@ from bench import Claim, Table, interleave, on_client_core, our_generator, sprea
 from peers.lifecycle import FILES, Peer, install, serving_peer, versions
 
 from pytest_mlpatterns import Batched, Microservice, Replicated, Single
-from pytest_mlpatterns.load.payload import read_payload
-from pytest_mlpatterns.load.schedule import ClosedLoop
-from pytest_mlpatterns.measure import Bench, LoadPlan
+from pytest_mlpatterns.measurement.launch import Bench
 from pytest_mlpatterns.metrics import Metrics
 from pytest_mlpatterns.serve.local import Startup, launch
 from pytest_mlpatterns.serve.model import recipe_of
 from pytest_mlpatterns.wire.kserve_v1 import CONTENT_TYPE, encode_instances
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.plan import LoadPlan
+from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_mlpatterns import Pattern
     from pytest_mlpatterns.load.generator import Generator
-    from pytest_mlpatterns.load.payload import Payload
     from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.workload.payload import Payload
 
     Start = Callable[[], contextlib.AbstractContextManager[Deployment]]
 

@@ -18,15 +18,15 @@ import services
 from bench import Claim, Load, Table, drive, interleave, on_server_core, our_generator, serving, spread
 
 from pytest_mlpatterns import Single
-from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.serve.local import Startup, launch
 from pytest_mlpatterns.serve.model import recipe_of
+from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_mlpatterns.load.generator import Generator
-    from pytest_mlpatterns.load.payload import Payload
+    from pytest_mlpatterns.workload.payload import Payload
 
 CLAIM = (
     "the RTM of the digits classifier is at most 1.3 times that of FastAPI, and a model that costs nothing reaches at "

@@ -20,20 +20,20 @@ from bench import Claim, Table, our_generator, run_child
 from scipy import stats
 
 from pytest_mlpatterns.load.job import Job
-from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.load.samples import samples_of
-from pytest_mlpatterns.load.schedule import ConstantRate, PoissonRate
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serve.local import Startup, launch
 from pytest_mlpatterns.serve.model import recipe_of
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.schedule import ConstantRate, PoissonRate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_mlpatterns.load.schedule import Schedule
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.workload.schedule import Schedule
 
 CLAIM = "percentiles of a 1 s stall within 5 % of arithmetic; Poisson arrivals pass a Kolmogorov-Smirnov test"
 RATE_RPS, WINDOW_S, WARMUP_S, STALL_S = 100, 10, 1.0, 1.0

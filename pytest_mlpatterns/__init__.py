@@ -40,14 +40,14 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
     )
     from pytest_mlpatterns.exposition import Prometheus as Prometheus
     from pytest_mlpatterns.records.telemetry import LayerStats as LayerStats, PatternStats as PatternStats
-    from pytest_mlpatterns.load.draw import Uniform as Uniform, Zipf as Zipf
-    from pytest_mlpatterns.load.schedule import (
+    from pytest_mlpatterns.workload.input_order import Uniform as Uniform, Zipf as Zipf
+    from pytest_mlpatterns.workload.schedule import (
         ClosedLoop as ClosedLoop,
         ConstantRate as ConstantRate,
         PoissonRate as PoissonRate,
         Stages as Stages,
-        Trace as Trace,
     )
+    from pytest_mlpatterns.workload.trace import Trace as Trace
     from pytest_mlpatterns.metrics import Metrics as Metrics
     from pytest_mlpatterns.patterns import (
         Batched as Batched,
@@ -92,17 +92,6 @@ _HOMES = {
         "UnusedMarkerWarning",
     ),
     "exposition": ("Prometheus",),
-    "load.draw": (
-        "Uniform",
-        "Zipf",
-    ),
-    "load.schedule": (
-        "ClosedLoop",
-        "ConstantRate",
-        "PoissonRate",
-        "Stages",
-        "Trace",
-    ),
     "metrics": ("Metrics",),
     "patterns": (
         "Batched",
@@ -129,6 +118,17 @@ _HOMES = {
         "Url",
     ),
     "wire": ("Wire",),
+    "workload.input_order": (
+        "Uniform",
+        "Zipf",
+    ),
+    "workload.schedule": (
+        "ClosedLoop",
+        "ConstantRate",
+        "PoissonRate",
+        "Stages",
+    ),
+    "workload.trace": ("Trace",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -12,9 +12,6 @@ import pytest
 
 from pytest_mlpatterns.config import model_version
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.load.payload import read_payload
-from pytest_mlpatterns.load.requests import RequestBuilder
-from pytest_mlpatterns.measure import LoadPlan
 from pytest_mlpatterns.options import given_options
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.records.setup import Setup
@@ -23,18 +20,21 @@ from pytest_mlpatterns.serve.model import recipe_of
 from pytest_mlpatterns.serve.started import deploy_target
 from pytest_mlpatterns.subject import Subject
 from pytest_mlpatterns.targets import App, Command, Url
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.plan import LoadPlan
+from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_mlpatterns.config import Settings
-    from pytest_mlpatterns.load.payload import Payload
     from pytest_mlpatterns.paired import Pairing
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.serve.deployment import Deployment
     from pytest_mlpatterns.serve.model import Recipe
     from pytest_mlpatterns.targets import Target
     from pytest_mlpatterns.turn import Side
+    from pytest_mlpatterns.workload.payload import Payload
 
 __all__ = ["Assembly"]
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.config import Settings
     from pytest_mlpatterns.evidence import Evidence
     from pytest_mlpatterns.ledger import Reference
-    from pytest_mlpatterns.measure import Bench
+    from pytest_mlpatterns.measurement.launch import Bench
     from pytest_mlpatterns.metrics import Metrics
     from pytest_mlpatterns.paired import Pairing
     from pytest_mlpatterns.records.baseline_entry import Entry

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns.load.schedule import Schedule
     from pytest_mlpatterns.preferences import Preferences
+    from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = [
     "BaselineMode",

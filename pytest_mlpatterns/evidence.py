@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import TooFewSamplesError
-from pytest_mlpatterns.measure import Interrupted
+from pytest_mlpatterns.measurement.launch import Interrupted
 from pytest_mlpatterns.metrics import Metrics
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pytest_mlpatterns.measure import Bench
+    from pytest_mlpatterns.measurement.launch import Bench
     from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.verdict import Judgement

@@ -15,13 +15,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_mlpatterns.errors import UncountableResultError
-from pytest_mlpatterns.load.schedule import ClosedLoop
-from pytest_mlpatterns.measure import Bench
+from pytest_mlpatterns.measurement.launch import Bench
 from pytest_mlpatterns.ratio import LogRatio, PairedCapacity, PairedLaunch, paired_log_ratio, wants_more_pairs
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.rhythm import Rhythm
 from pytest_mlpatterns.turn import Side, Turn, naming
 from pytest_mlpatterns.units import format_rate
+from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

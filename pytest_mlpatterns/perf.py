@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.against import ReferenceSide
     from pytest_mlpatterns.config import Settings
     from pytest_mlpatterns.ledger import Reference
-    from pytest_mlpatterns.measure import Bench
+    from pytest_mlpatterns.measurement.launch import Bench
     from pytest_mlpatterns.metrics import Metrics
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.launch import LaunchValue

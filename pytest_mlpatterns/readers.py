@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError, UnitError
-from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, Schedule
 from pytest_mlpatterns.patterns import Pattern
 from pytest_mlpatterns.patterns.names import parse_pattern
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wire import Wire
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,12 +9,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, PoissonRate
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.load.schedule import Schedule
+    from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["Blocks", "Pace", "Rhythm", "pace_of"]
 

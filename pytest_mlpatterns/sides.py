@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_mlpatterns.load.payload import Payload
     from pytest_mlpatterns.records.addressing import Balance
     from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.wire import Wire
+    from pytest_mlpatterns.workload.payload import Payload
 
 __all__ = ["HandedOn", "Offered", "Reason", "ReferenceJob", "Refused", "Served", "StartSide", "StopSide", "Stopped"]
 

@@ -14,10 +14,10 @@ import numpy as np
 from pytest_mlpatterns.blocks import completions_between
 from pytest_mlpatterns.load.capacity import Probe, climb, highest_rate
 from pytest_mlpatterns.load.samples import samples_of
-from pytest_mlpatterns.load.schedule import ClosedLoop, PoissonRate
 from pytest_mlpatterns.metrics import why_limited
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import Capacity, Step
+from pytest_mlpatterns.workload.schedule import ClosedLoop, PoissonRate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.load.generator import Generator
     from pytest_mlpatterns.load.job import Event, Job, Recorded
-    from pytest_mlpatterns.load.schedule import Schedule
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.samples import Samples
+    from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["Search"]
 

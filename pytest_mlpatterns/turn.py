@@ -20,8 +20,7 @@ from pytest_mlpatterns.errors import DeploymentError, UncountableResultError
 from pytest_mlpatterns.joined import Piece, joined_reports, joined_samples, joined_usage, joined_window, latencies_in
 from pytest_mlpatterns.load.job import WindowOpened
 from pytest_mlpatterns.load.samples import samples_of
-from pytest_mlpatterns.load.schedule import ClosedLoop
-from pytest_mlpatterns.measure import job_for
+from pytest_mlpatterns.measurement.launch import job_for
 from pytest_mlpatterns.metrics import why_limited
 from pytest_mlpatterns.noise import is_disturbed
 from pytest_mlpatterns.ratio import SideFigures
@@ -34,6 +33,7 @@ from pytest_mlpatterns.system.affinity import put_on_cores
 from pytest_mlpatterns.system.monitor import Observer
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.verdict import MAX_ERROR_RATIO
+from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,11 +42,11 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.load.generator import Generator
     from pytest_mlpatterns.load.job import Event, Recorded
-    from pytest_mlpatterns.load.schedule import Schedule
-    from pytest_mlpatterns.measure import LoadPlan
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.workload.plan import LoadPlan
+    from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["Side", "Turn", "answer_rate", "naming"]
 

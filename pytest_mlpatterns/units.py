@@ -13,6 +13,8 @@ from datetime import timedelta
 from pytest_mlpatterns.errors import UnitError
 
 __all__ = [
+    "MAX_CONCURRENCY",
+    "MAX_RATE_RPS",
     "format_count",
     "format_duration",
     "format_percent",
@@ -24,6 +26,7 @@ __all__ = [
     "parse_share",
     "parse_size",
 ]
+
 
 _NS_PER = {
     "ns": 1,
@@ -176,3 +179,9 @@ def _quantity(value: object, scales: dict[str, int], name: str, expected: str, e
     raise UnitError(
         f'{name} is {value!r}, expected {expected}; write for example "{example}" (units: {", ".join(scales)})'
     )
+
+
+MAX_CONCURRENCY = 4096
+"""Most requests in flight that one generator process is asked for."""
+MAX_RATE_RPS = 1_000_000
+SECOND_NS = 1_000_000_000

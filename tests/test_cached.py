@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from synthetic import PROPERTY
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.load.draw import Zipf, zipf_probabilities
 from pytest_mlpatterns.patterns.cached import Cached, Caching, StoreAway
 from pytest_mlpatterns.patterns.layer import RequestError, Tally
 from pytest_mlpatterns.serve.app import Answering
 from pytest_mlpatterns.wire.kserve_v1 import encode_predictions
+from pytest_mlpatterns.workload.input_order import Zipf, zipf_probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

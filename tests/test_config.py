@@ -20,10 +20,10 @@ from pytest_mlpatterns.config import (
     wires_of,
 )
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
 from pytest_mlpatterns.options import OPTIONS
 from pytest_mlpatterns.patterns import Batched, Cached, Replicated, Single
 from pytest_mlpatterns.wire import Wire
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -29,12 +29,13 @@ from pytest_mlpatterns import (
     Zipf,
 )
 from pytest_mlpatterns.load.generator import Generator
-from pytest_mlpatterns.load.payload import read_payload
-from pytest_mlpatterns.load.schedule import ClosedLoop
-from pytest_mlpatterns.measure import Bench, LoadPlan
+from pytest_mlpatterns.measurement.launch import Bench
 from pytest_mlpatterns.metrics import Metrics
 from pytest_mlpatterns.serve.local import launch
 from pytest_mlpatterns.serve.model import recipe_of
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.plan import LoadPlan
+from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -20,10 +20,10 @@ from services import peer2
 from pytest_mlpatterns.load.frames import ACK, END_HEADERS, END_STREAM, Frame, Setting, frame
 from pytest_mlpatterns.load.job import Job, Spoken
 from pytest_mlpatterns.load.loop import LoadLoop
-from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.wire.grpc_call import message_prefix
+from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -21,9 +21,9 @@ from pytest_mlpatterns import ChildError
 from pytest_mlpatterns.load.generator import Generator, LoadInterrupted
 from pytest_mlpatterns.load.job import Warm, WindowOpened
 from pytest_mlpatterns.load.samples import samples_of
-from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, Stages
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -31,10 +31,10 @@ from pytest_mlpatterns import (
     Single,
     Wire,
 )
-from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.serve.local import Startup, launch
 from pytest_mlpatterns.serve.model import recipe_of
 from pytest_mlpatterns.wire.descriptors import message_class
+from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,8 +19,8 @@ from pytest_mlpatterns.load.http2 import OPENING
 from pytest_mlpatterns.load.job import Job, Spoken
 from pytest_mlpatterns.load.loop import LoadLoop
 from pytest_mlpatterns.load.nullserver import GrpcPeer, Http1Peer
-from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate
 from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,13 +17,14 @@ from pytest_mlpatterns.load.ceiling import measure_ceiling, measure_library_over
 from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.load.job import Spoken
 from pytest_mlpatterns.load.library import parse_message
-from pytest_mlpatterns.load.payload import read_payload
-from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, Schedule
-from pytest_mlpatterns.measure import Bench, LoadPlan
+from pytest_mlpatterns.measurement.launch import Bench
 from pytest_mlpatterns.metrics import Metrics
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.serve.attached import attach
 from pytest_mlpatterns.serve.local import Startup
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.plan import LoadPlan
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

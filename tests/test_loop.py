@@ -18,9 +18,10 @@ from pytest_mlpatterns.load import loop as loop_module
 from pytest_mlpatterns.load.job import WindowOpened
 from pytest_mlpatterns.load.loop import LoadLoop
 from pytest_mlpatterns.load.samples import samples_of
-from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages, Trace
 from pytest_mlpatterns.records.addressing import Balance, Progress
 from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
+from pytest_mlpatterns.workload.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from services.scripted import Request, Step
 
     from pytest_mlpatterns.load.job import Job, Recorded
-    from pytest_mlpatterns.load.schedule import Schedule
     from pytest_mlpatterns.records.samples import Samples
+    from pytest_mlpatterns.workload.schedule import Schedule
 
 TICK_NS = 50 * MS
 LATER = b"later"

@@ -27,12 +27,13 @@ from pytest_mlpatterns import (
     Url,
 )
 from pytest_mlpatterns.load.generator import Generator
-from pytest_mlpatterns.load.payload import read_payload
-from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate
-from pytest_mlpatterns.measure import Bench, Interrupted, LoadPlan
+from pytest_mlpatterns.measurement.launch import Bench, Interrupted
 from pytest_mlpatterns.serve.attached import attach
 from pytest_mlpatterns.serve.local import launch
 from pytest_mlpatterns.serve.model import recipe_of
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.plan import LoadPlan
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

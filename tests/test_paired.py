@@ -23,10 +23,7 @@ from synthetic import MS, S, capacity
 from pytest_mlpatterns import Deployment, DeploymentError, ModelLoadError, Single, UncountableResultError
 from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.load.job import Spoken
-from pytest_mlpatterns.load.payload import read_payload
-from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate, Stages
 from pytest_mlpatterns.looks import Looks
-from pytest_mlpatterns.measure import LoadPlan
 from pytest_mlpatterns.paired import Pairing, Side
 from pytest_mlpatterns.ratio import LogRatio, PairedCapacity, PairedLaunch, judge_ratio
 from pytest_mlpatterns.records.samples import Window
@@ -35,6 +32,9 @@ from pytest_mlpatterns.rhythm import Rhythm
 from pytest_mlpatterns.serve.local import launch
 from pytest_mlpatterns.serve.model import recipe_of
 from pytest_mlpatterns.turn import answer_rate
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.plan import LoadPlan
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Stages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from synthetic import PROPERTY
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.load import payload as payload_module
-from pytest_mlpatterns.load.draw import DRAWS, Uniform, Zipf, zipf_probabilities
-from pytest_mlpatterns.load.payload import MAX_PRODUCED, Payload, read_payload
+from pytest_mlpatterns.workload import payload as payload_module
+from pytest_mlpatterns.workload.input_order import DRAWS, Uniform, Zipf, zipf_probabilities
+from pytest_mlpatterns.workload.payload import MAX_PRODUCED, Payload, read_payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from pytest_mlpatterns import SettingError, Zipf
-from pytest_mlpatterns.load.payload import MAX_PAYLOAD_BYTES, arguments_of, read_payload
-from pytest_mlpatterns.load.requests import RequestBuilder, answer_in
+from pytest_mlpatterns.workload.payload import MAX_PAYLOAD_BYTES, arguments_of, read_payload
+from pytest_mlpatterns.workload.request_builder import RequestBuilder, answer_in
 
 
 def built(build: Any, value: Any = "text") -> httpx.Request:

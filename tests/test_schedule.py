@@ -14,15 +14,9 @@ from hypothesis import strategies as st
 from synthetic import MS, PROPERTY, S
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.load.schedule import (
-    MAX_CONCURRENCY,
-    MAX_RATE_RPS,
-    ClosedLoop,
-    ConstantRate,
-    PoissonRate,
-    Stages,
-    Trace,
-)
+from pytest_mlpatterns.units import MAX_CONCURRENCY, MAX_RATE_RPS
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
+from pytest_mlpatterns.workload.trace import Trace
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,8 +25,8 @@ from pytest_mlpatterns.serve.started import deploy_target
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from pytest_mlpatterns.load.payload import Payload
     from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.workload.payload import Payload
 
 FILES = Path(__file__).resolve().parent
 STARTUP_S = 60.0

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.load.schedule import MAX_CONCURRENCY
 from pytest_mlpatterns.records.launch import Capacity, LaunchValue, Step
 from pytest_mlpatterns.statistics import median_error, wilson_interval
-from pytest_mlpatterns.units import format_rate
+from pytest_mlpatterns.units import MAX_CONCURRENCY, format_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,10 +14,10 @@ import numpy as np
 
 from pytest_mlpatterns.load.job import Job, Spoken
 from pytest_mlpatterns.load.samples import samples_of
-from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.records.addressing import Balance, Remote
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.wire.grpc_call import message_prefix
+from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.load.job import Recorded, Warm, WindowOpened
 from pytest_mlpatterns.load.recording import Answers, Recording
-from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.load.source import NEVER_NS, Source, source_of
 from pytest_mlpatterns.load.steady import (
     MIN_WINDOW_REQUESTS,
@@ -25,12 +24,13 @@ from pytest_mlpatterns.load.steady import (
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_mlpatterns.load.job import Event, Job
-    from pytest_mlpatterns.load.schedule import Schedule
+    from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["TICK_NS", "Course"]
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.records.addressing import Answer, Balance, Progress, Remote
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.load.schedule import Schedule
     from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
     from pytest_mlpatterns.records.samples import Window
+    from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["Event", "Job", "OpenWindow", "Recorded", "Share", "Spoken", "Warm", "WindowOpened"]
 

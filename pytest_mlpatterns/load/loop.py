@@ -17,10 +17,10 @@ from pytest_mlpatterns.load.course import TICK_NS, Course
 from pytest_mlpatterns.load.http1 import Http1
 from pytest_mlpatterns.load.job import Spoken
 from pytest_mlpatterns.load.poller import new_selector
-from pytest_mlpatterns.load.schedule import ClosedLoop, Stages
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.wire.grpc_call import INFER_METHOD
+from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
 
 if TYPE_CHECKING:
     import selectors

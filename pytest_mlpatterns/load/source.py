@@ -9,13 +9,13 @@ import itertools
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_mlpatterns.load.schedule import ClosedLoop, Stages
+from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_mlpatterns.load.job import Share
-    from pytest_mlpatterns.load.schedule import ClosedSchedule, OpenSchedule, Schedule
+    from pytest_mlpatterns.workload.schedule import ClosedSchedule, OpenSchedule, Schedule
 
 __all__ = ["NEVER_NS", "Source", "source_of"]
 

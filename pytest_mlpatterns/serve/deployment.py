@@ -12,23 +12,23 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.load.payload import arguments_of
-from pytest_mlpatterns.load.requests import answer_in
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.telemetry import PatternStats, merged_layers
 from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, decode_answer, encode_request
+from pytest_mlpatterns.workload.payload import arguments_of
+from pytest_mlpatterns.workload.request_builder import answer_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import httpx
 
-    from pytest_mlpatterns.load.payload import Payload
-    from pytest_mlpatterns.load.requests import RequestBuilder
     from pytest_mlpatterns.records.addressing import Remote
     from pytest_mlpatterns.serve.member import Member
     from pytest_mlpatterns.serve.scrape import Scraper
     from pytest_mlpatterns.system.child import Child
+    from pytest_mlpatterns.workload.payload import Payload
+    from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
 __all__ = ["Backing", "Deployment"]
 

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from pytest_mlpatterns.load.payload import Payload
-    from pytest_mlpatterns.load.requests import RequestBuilder
     from pytest_mlpatterns.patterns.base import Node
     from pytest_mlpatterns.serve.model import Recipe
+    from pytest_mlpatterns.workload.payload import Payload
+    from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
 __all__ = ["MAX_BODY_BYTES", "Startup", "launch"]
 

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns import Single
-from pytest_mlpatterns.load.payload import read_payload
 from pytest_mlpatterns.serve.local import Startup, launch
 from pytest_mlpatterns.serve.model import recipe_of
 from pytest_mlpatterns.units import parse_duration
+from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,7 +10,7 @@ from pytest_mlpatterns.records.addressing import Balance
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.load.schedule import Schedule
+    from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["MESSAGES", "MS", "a_job", "message"]
 

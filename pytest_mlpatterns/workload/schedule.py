@@ -7,37 +7,19 @@ nothing; a trace's file is read when the value is made.
 
 from __future__ import annotations
 
-import csv
 import itertools
-import json
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from numbers import Integral, Real
-from pathlib import Path
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.units import format_duration, parse_duration
+from pytest_mlpatterns.fields import plain_number
+from pytest_mlpatterns.units import MAX_CONCURRENCY, MAX_RATE_RPS, SECOND_NS, parse_duration
+from pytest_mlpatterns.workload.trace import Trace
 
-__all__ = [
-    "MAX_CONCURRENCY",
-    "MAX_RATE_RPS",
-    "ClosedLoop",
-    "ClosedSchedule",
-    "ConstantRate",
-    "OpenSchedule",
-    "PoissonRate",
-    "Schedule",
-    "Stages",
-    "Trace",
-]
-
-MAX_CONCURRENCY = 4096
-"""Most requests in flight that one generator process is asked for."""
-MAX_RATE_RPS = 1_000_000
-_SECOND_NS = 1_000_000_000
+__all__ = ["ClosedLoop", "ClosedSchedule", "ConstantRate", "OpenSchedule", "PoissonRate", "Schedule", "Stages"]
 
 
 class ClosedSchedule(Protocol):
@@ -129,7 +111,7 @@ class ConstantRate:
 
     def due_ns(self, number: int) -> int:
         """When request ``number`` (0, 1, 2, …) is due, in nanoseconds from the start: ``number / rate``."""
-        return round(number * _SECOND_NS / self.rate_rps)
+        return round(number * SECOND_NS / self.rate_rps)
 
     def arrivals(self) -> Iterator[int]:
         """0, 1/rate, 2/rate, …"""
@@ -155,7 +137,7 @@ class PoissonRate:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rate_rps", _rate(self.rate_rps, "rate_rps"))
-        seed = _plain(self.seed)
+        seed = plain_number(self.seed)
         if not isinstance(seed, int):
             raise SettingError(f"PoissonRate(seed={self.seed!r}), expected a whole number")
         object.__setattr__(self, "seed", seed)
@@ -169,7 +151,7 @@ class PoissonRate:
         due_s = 0.0
         while True:
             due_s += draw(self.rate_rps)
-            yield round(due_s * _SECOND_NS)
+            yield round(due_s * SECOND_NS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +192,7 @@ class Stages:
     def _level(self, given: object) -> float:
         """A level as a plain number, which may be 0."""
         read = _rate if self.of == "rate_rps" else _concurrency
-        return 0 if _plain(given) == 0 else read(given, f"Stages level ({self.of})")
+        return 0 if plain_number(given) == 0 else read(given, f"Stages level ({self.of})")
 
     def _areas(self) -> Iterator[float]:
         """Time under the level, stage by stage."""
@@ -261,77 +243,19 @@ class Stages:
         """
         begin_s, before, reached, number = 0.0, float(self.start), 0.0, 0
         for duration, level in self.stages:
-            length_s = parse_duration(duration) / _SECOND_NS
+            length_s = parse_duration(duration) / SECOND_NS
             gained = (before + level) / 2 * length_s
             slope = (level - before) / length_s if length_s else 0.0
             while number < reached + gained - 1e-9:
                 x = number - reached
                 root = math.sqrt(max(0.0, before * before + 2 * x * slope))
-                yield round((begin_s + (2 * x / (before + root) if x > 0 else 0.0)) * _SECOND_NS)
+                yield round((begin_s + (2 * x / (before + root) if x > 0 else 0.0)) * SECOND_NS)
                 number += 1
             begin_s, before, reached = begin_s + length_s, float(level), reached + gained
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """Recorded arrivals, replayed. The whole of it is the measured window.
-
-    Args:
-        path: a file of timestamps in seconds, one request each: JSON lines (a number, or an object with the key
-            ``column``) or CSV with a heading. The earliest is the start.
-        column: key or heading of the timestamps.
-        speed: 2.0 replays in half the time.
-
-    Raises:
-        SettingError: the file or one of its timestamps cannot be read; the message names the line.
-    """
-
-    path: str | Path
-    column: str = "timestamp"
-    speed: float = 1.0
-    closed: ClassVar[bool] = False
-    _offsets_ns: tuple[int, ...] = field(default=(), init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        try:
-            path = Path(self.path)
-        except TypeError:
-            raise SettingError(
-                f"Trace({self.path!r}), expected a file of timestamps; write Trace('arrivals.csv')"
-            ) from None
-        speed = _plain(self.speed)
-        if speed is None or not 0 < speed < math.inf:
-            raise SettingError(f"Trace(speed={self.speed!r}), expected a factor above 0; 2.0 replays in half the time")
-        object.__setattr__(self, "speed", speed)
-        seconds = sorted(_read_trace(path, self.column))
-        if len(seconds) < 2:
-            raise SettingError(f"Trace({str(self.path)!r}) has {len(seconds)} timestamps, expected at least 2")
-        offsets = tuple(round((moment - seconds[0]) / speed * _SECOND_NS) for moment in seconds)
-        object.__setattr__(self, "_offsets_ns", offsets)
-
-    def __str__(self) -> str:
-        speed = "" if self.speed == 1 else f", speed={self.speed:g}"
-        return f"trace({Path(self.path).name}, {len(self._offsets_ns):,} in {format_duration(self.length_ns)}{speed})"
-
-    @property
-    def length_ns(self) -> int:
-        """From the first to just after the last request."""
-        return self._offsets_ns[-1] + 1
-
-    def arrivals(self) -> Iterator[int]:
-        """The recorded times, from the earliest on, divided by the speed."""
-        return iter(self._offsets_ns)
-
-
-def _plain(value: object) -> int | float | None:
-    """A number, also of numpy's, as Python's own ``int`` or ``float``; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return None
-    return int(value) if isinstance(value, Integral) else float(value)
-
-
 def _concurrency(value: object, name: str) -> int:
-    number = _plain(value)
+    number = plain_number(value)
     if not isinstance(number, int):
         raise SettingError(f"{name} is {value!r}, expected a whole number of requests in flight; write 16")
     if not 1 <= number <= MAX_CONCURRENCY:
@@ -340,38 +264,12 @@ def _concurrency(value: object, name: str) -> int:
 
 
 def _rate(value: object, name: str) -> float:
-    number = _plain(value)
+    number = plain_number(value)
     if number is None:
         raise SettingError(f"{name} is {value!r}, expected requests per second; write 200")
     if not 0 < number <= MAX_RATE_RPS:
         raise SettingError(f"{name} is {number}, expected above 0 and at most {MAX_RATE_RPS:,} req/s")
     return number
-
-
-def _read_trace(path: Path, column: str) -> Iterator[float]:
-    """Timestamps in seconds, in the order of the file."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # text in JSON and CSV may hold what else ends lines
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"Trace({str(path)!r}) cannot be read: {error}") from None
-    is_csv = path.suffix.lower() == ".csv"
-    reader = csv.DictReader(lines)
-    rows: Iterator[tuple[int, object]] = (
-        ((reader.line_num, row) for row in reader)
-        if is_csv
-        else ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-    )
-    for number, row in rows:
-        try:
-            value = json.loads(row) if isinstance(row, str) else row
-            moment = float(value[column] if isinstance(value, dict) else value)  # type: ignore[arg-type]
-        except (ValueError, TypeError, KeyError):
-            moment = math.nan
-        if not math.isfinite(moment):
-            raise SettingError(
-                f"Trace({str(path)!r}) row {number} is {row!r}, expected a number of seconds, or one under {column!r}"
-            )
-        yield moment
 
 
 Schedule = ClosedLoop | ConstantRate | PoissonRate | Stages | Trace

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.load.draw import Uniform, Zipf
-from pytest_mlpatterns.load.requests import is_request
 from pytest_mlpatterns.wire import REST_JSON, Body, Wire, WireError, encode_request
 from pytest_mlpatterns.wire.grpc_call import model_in
+from pytest_mlpatterns.workload.input_order import Uniform, Zipf
+from pytest_mlpatterns.workload.request_builder import is_request
 
 if TYPE_CHECKING:
     import httpx
 
-    from pytest_mlpatterns.load.requests import RequestBuilder
+    from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
 __all__ = ["MAX_PAYLOAD_BYTES", "MAX_PRODUCED", "Payload", "arguments_of", "read_payload"]
 

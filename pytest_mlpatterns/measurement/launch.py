@@ -6,7 +6,7 @@ Puts serve, load and observe together. It must not know limits, baselines or pyt
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,30 +14,30 @@ import numpy as np
 from pytest_mlpatterns.errors import DeploymentError, SettingError, UncountableResultError
 from pytest_mlpatterns.load.generator import LoadInterrupted
 from pytest_mlpatterns.load.job import Event, Job, Spoken, WindowOpened
-from pytest_mlpatterns.load.requests import answer_in
 from pytest_mlpatterns.load.samples import samples_of
-from pytest_mlpatterns.load.schedule import ClosedLoop
 from pytest_mlpatterns.records.addressing import Answer, Progress
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.sustain import Search
 from pytest_mlpatterns.system.monitor import Observer
 from pytest_mlpatterns.wire import decode_answer, headers_of
+from pytest_mlpatterns.workload.request_builder import answer_in
+from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.load.generator import Generator
     from pytest_mlpatterns.load.job import Recorded
-    from pytest_mlpatterns.load.payload import Payload
-    from pytest_mlpatterns.load.schedule import Schedule
     from pytest_mlpatterns.records.launch import Capacity, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serve.deployment import Deployment
     from pytest_mlpatterns.wire import Wire
+    from pytest_mlpatterns.workload.payload import Payload
+    from pytest_mlpatterns.workload.plan import LoadPlan
 
-__all__ = ["Bench", "Interrupted", "LoadPlan", "job_for", "spoken_over"]
+__all__ = ["Bench", "Interrupted", "job_for", "spoken_over"]
 
 _POLL_S = 0.05
 _CHECKED_ANSWERS = 200
@@ -53,19 +53,6 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, launch: Launch) -> None:
         super().__init__()
         self.launch = launch
-
-
-@dataclass(frozen=True, slots=True)
-class LoadPlan:
-    """What is sent to a deployment, and for how long. ``warmup_ns`` None lets the data decide."""
-
-    payload: Payload
-    schedule: Schedule
-    duration_ns: int
-    warmup_ns: int | None
-    timeout_ns: int
-    check: Callable[[Sequence[Any], Sequence[Any]], object] | None
-    generators: int = 1
 
 
 class Bench:

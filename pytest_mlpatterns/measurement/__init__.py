@@ -1,0 +1,1 @@
+"""Deployments under load: launches, capacity searches, interleaved runs."""
