@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import Pattern, Single
-from pytest_mlpatterns.patterns.names import split_outside_brackets
 from pytest_mlpatterns.preferences import parse_preferences
 from pytest_mlpatterns.readers import (
     LOAD_ARGUMENTS,
@@ -33,6 +32,7 @@ from pytest_mlpatterns.readers import (
 )
 from pytest_mlpatterns.units import parse_share
 from pytest_mlpatterns.wire import REST_JSON, Wire
+from pytest_mlpatterns.wording import split_outside_brackets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

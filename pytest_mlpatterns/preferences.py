@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.catalog import METRICS, Metric, metric_named
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.names import split_outside_brackets
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.units import (
     format_count,
@@ -28,6 +27,7 @@ from pytest_mlpatterns.units import (
     parse_share,
     parse_size,
 )
+from pytest_mlpatterns.wording import split_outside_brackets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

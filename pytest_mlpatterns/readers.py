@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError, UnitError
 from pytest_mlpatterns.patterns import Pattern
-from pytest_mlpatterns.patterns.names import parse_pattern
+from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule

@@ -23,9 +23,12 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mlpatterns.patterns import batched
-from pytest_mlpatterns.patterns.batched import AdaptiveWait, Batched, Batching
-from pytest_mlpatterns.patterns.layer import LostError, RequestError, Tally, needs_loop
+from pytest_mlpatterns.patterns import batch_layer as batched
+from pytest_mlpatterns.patterns.adaptive_wait import AdaptiveWait
+from pytest_mlpatterns.patterns.batch_layer import Batching
+from pytest_mlpatterns.patterns.batched import Batched
+from pytest_mlpatterns.patterns.layer import LostError, RequestError, needs_loop
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serve.app import Answering
 from tests.synthetic import MS, PROPERTY, S
 

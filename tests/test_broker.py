@@ -14,8 +14,9 @@ from redis.asyncio import Redis
 from services.valkey import Valkey, valkey_server
 
 from pytest_mlpatterns import DeploymentError
-from pytest_mlpatterns.patterns.layer import LostError, RequestError, Tally
+from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.queued import Queued
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serve import broker, consumer
 from pytest_mlpatterns.serve.broker import GROUP, PAUSE_S, BrokerQueue
 from pytest_mlpatterns.serve.consumer import Subscription, consume

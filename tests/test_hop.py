@@ -23,7 +23,8 @@ from services.processes import our_children, survivors
 from services.scripted import refused_port
 
 from pytest_mlpatterns import DeploymentError, Microservice, Queued
-from pytest_mlpatterns.patterns.layer import LostError, RequestError, Tally
+from pytest_mlpatterns.patterns.layer import LostError, RequestError
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serve.hop import Hop
 
 if TYPE_CHECKING:

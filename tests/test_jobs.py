@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_mlpatterns.patterns.layer import RequestError, Tally
+from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.queued import Queued, Queueing
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serve.jobs import Jobs
 from tests.synthetic import S
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from synthetic import MS, PROPERTY, S
 
 from pytest_mlpatterns.patterns import layer
-from pytest_mlpatterns.patterns.layer import LostError, RequestError, Tally, matched, needs_loop, rounded
+from pytest_mlpatterns.patterns.layer import LostError, RequestError, matched, needs_loop
+from pytest_mlpatterns.patterns.tally import Tally, rounded
 from pytest_mlpatterns.records.telemetry import LayerStats
 
 

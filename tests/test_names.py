@@ -13,8 +13,9 @@ from test_patterns import COMPOSED, ONE
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single
-from pytest_mlpatterns.patterns.names import parse_pattern, split_outside_brackets
+from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.units import parse_duration
+from pytest_mlpatterns.wording import split_outside_brackets
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.patterns import Pattern

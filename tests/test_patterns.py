@@ -26,13 +26,23 @@ from pytest_mlpatterns.patterns import (
     Replicated,
     Single,
 )
-from pytest_mlpatterns.patterns.base import MAX_PROCESSES, MODEL, Apart, Call, Composed, Spread, Wrap, name_of, whole
-from pytest_mlpatterns.patterns.stores import without_password
+from pytest_mlpatterns.patterns.pattern import (
+    MAX_PROCESSES,
+    MODEL,
+    Apart,
+    Call,
+    Composed,
+    Spread,
+    Wrap,
+    name_of,
+    whole,
+)
+from pytest_mlpatterns.patterns.store_url import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.patterns.base import Node
+    from pytest_mlpatterns.patterns.pattern import Node
 
 THE_MODEL = Call(MODEL, MODEL)
 

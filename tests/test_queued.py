@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mlpatterns.patterns.layer import LostError, RequestError, Tally
+from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.queued import Queued, Queueing
+from pytest_mlpatterns.patterns.tally import Tally
 from tests.synthetic import PROPERTY
 
 if TYPE_CHECKING:

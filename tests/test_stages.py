@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mlpatterns.patterns.batched import Batched, Batching
-from pytest_mlpatterns.patterns.layer import RequestError, Tally
-from pytest_mlpatterns.patterns.stages import Ensemble, Gathering, Pipeline, Staging
+from pytest_mlpatterns.patterns.batch_layer import Batching
+from pytest_mlpatterns.patterns.batched import Batched
+from pytest_mlpatterns.patterns.ensemble import Ensemble, Gathering
+from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.patterns.pipeline import Pipeline, Staging
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serve.app import Answering
 from tests.synthetic import PROPERTY
 

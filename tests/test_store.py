@@ -24,8 +24,9 @@ from services.valkey import Valkey, valkey_server
 from synthetic import PROPERTY
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
-from pytest_mlpatterns.patterns.cached import Cached, Caching, StoreAway
-from pytest_mlpatterns.patterns.layer import Tally
+from pytest_mlpatterns.patterns.cache_layer import Caching, StoreAway
+from pytest_mlpatterns.patterns.cached import Cached
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serve import embedded as embedding
 from pytest_mlpatterns.serve import store as storing
 from pytest_mlpatterns.serve.embedded import Embedded, start_embedded

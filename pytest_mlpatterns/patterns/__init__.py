@@ -7,12 +7,13 @@ module here opens a socket or starts a process.
 
 from __future__ import annotations
 
-from pytest_mlpatterns.patterns.base import Pattern
 from pytest_mlpatterns.patterns.batched import Batched
 from pytest_mlpatterns.patterns.cached import Cached
+from pytest_mlpatterns.patterns.ensemble import Ensemble
+from pytest_mlpatterns.patterns.pattern import Pattern
+from pytest_mlpatterns.patterns.pipeline import Pipeline
 from pytest_mlpatterns.patterns.queued import Queued
-from pytest_mlpatterns.patterns.replicas import Microservice, Replicated, Single
-from pytest_mlpatterns.patterns.stages import Ensemble, Pipeline
+from pytest_mlpatterns.patterns.replication import Microservice, Replicated, Single
 
 __all__ = [
     "Batched",

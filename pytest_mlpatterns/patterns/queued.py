@@ -10,14 +10,15 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.base import MAX_PROCESSES, Apart, Node, Pattern, Wrap, build, whole
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
-from pytest_mlpatterns.patterns.stores import MEMORY, check_store
+from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Apart, Node, Pattern, Wrap, build, whole
+from pytest_mlpatterns.patterns.store_url import MEMORY, check_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.patterns.layer import Inner, Tally
+    from pytest_mlpatterns.patterns.layer import Inner
+    from pytest_mlpatterns.patterns.tally import Tally
 
 __all__ = ["MAX_ATTEMPTS", "Queued", "Queueing", "refusal_of_full"]
 

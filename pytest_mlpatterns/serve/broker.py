@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.queued import refusal_of_full
-from pytest_mlpatterns.patterns.stores import without_password
+from pytest_mlpatterns.patterns.store_url import without_password
 from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, codec_of, pack, unpack
 from pytest_mlpatterns.wire.kserve_v1 import decode_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.patterns.layer import Tally
     from pytest_mlpatterns.patterns.queued import Queued
+    from pytest_mlpatterns.patterns.tally import Tally
 
 __all__ = ["GROUP", "LOST", "PAUSE_S", "BrokerQueue", "answers_key", "connect", "requests_key"]
 

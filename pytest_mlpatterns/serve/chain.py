@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.patterns.base import Behind, Call, Consumers, Wrap
-from pytest_mlpatterns.patterns.batched import Batched, Batching
-from pytest_mlpatterns.patterns.cached import Cached, Caching
-from pytest_mlpatterns.patterns.layer import Tally
+from pytest_mlpatterns.patterns.batch_layer import Batching
+from pytest_mlpatterns.patterns.batched import Batched
+from pytest_mlpatterns.patterns.cache_layer import Caching
+from pytest_mlpatterns.patterns.cached import Cached
+from pytest_mlpatterns.patterns.ensemble import Ensemble, Gathering
+from pytest_mlpatterns.patterns.pattern import Behind, Call, Consumers, Wrap
+from pytest_mlpatterns.patterns.pipeline import Pipeline, Staging
 from pytest_mlpatterns.patterns.queued import Queued, Queueing
-from pytest_mlpatterns.patterns.stages import Ensemble, Gathering, Pipeline, Staging
-from pytest_mlpatterns.patterns.stores import MEMORY
+from pytest_mlpatterns.patterns.store_url import MEMORY
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serve.hop import Hop
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wire import REST_JSON
@@ -18,8 +21,8 @@ from pytest_mlpatterns.wire import REST_JSON
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.patterns.base import Node, Pattern
     from pytest_mlpatterns.patterns.layer import Inner
+    from pytest_mlpatterns.patterns.pattern import Node, Pattern
     from pytest_mlpatterns.records.telemetry import LayerStats
     from pytest_mlpatterns.serve.broker import BrokerQueue
     from pytest_mlpatterns.wire import Wire

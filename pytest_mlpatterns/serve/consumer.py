@@ -20,7 +20,7 @@ from pytest_mlpatterns.wire.kserve_v1 import encode_error
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from pytest_mlpatterns.patterns.layer import Tally
+    from pytest_mlpatterns.patterns.tally import Tally
 
 __all__ = ["Subscription", "consume"]
 

@@ -20,7 +20,7 @@ from pytest_mlpatterns.wire.kserve_v1 import decode_error
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.patterns.layer import Tally
+    from pytest_mlpatterns.patterns.tally import Tally
     from pytest_mlpatterns.wire import Body
 
 __all__ = ["Hop"]

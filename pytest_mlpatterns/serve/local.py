@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError, SettingError
-from pytest_mlpatterns.patterns.base import Apart, Behind, Consumers, Spread, Wrap
 from pytest_mlpatterns.patterns.cached import Cached
+from pytest_mlpatterns.patterns.pattern import Apart, Behind, Consumers, Spread, Wrap
 from pytest_mlpatterns.patterns.queued import Queued
-from pytest_mlpatterns.patterns.stores import EMBEDDED, MEMORY
+from pytest_mlpatterns.patterns.store_url import EMBEDDED, MEMORY
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serve.chain import in_flight
 from pytest_mlpatterns.serve.consumer import Subscription
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from pytest_mlpatterns.patterns.base import Node
+    from pytest_mlpatterns.patterns.pattern import Node
     from pytest_mlpatterns.serve.model import Recipe
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.request_builder import RequestBuilder

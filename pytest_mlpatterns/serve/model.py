@@ -18,14 +18,14 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.base import MODEL, Apart, Call, Node, Wrap, name_of
+from pytest_mlpatterns.patterns.pattern import MODEL, Apart, Call, Node, Wrap, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
 
-    from pytest_mlpatterns.patterns.base import Pattern
     from pytest_mlpatterns.patterns.layer import Inner
+    from pytest_mlpatterns.patterns.pattern import Pattern
 
 __all__ = ["ModelSource", "Recipe", "pack", "recipe_of", "user_traceback"]
 

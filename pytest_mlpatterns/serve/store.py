@@ -1,4 +1,5 @@
-"""Answers kept in a server that speaks the Redis protocol, for :class:`~pytest_mlpatterns.patterns.cached.Caching`.
+"""Answers kept in a server that speaks the Redis protocol, for
+:class:`~pytest_mlpatterns.patterns.cache_layer.Caching`.
 
 This module must not know what is kept, or under which keys.
 """
@@ -9,8 +10,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.patterns.cached import StoreAway
-from pytest_mlpatterns.patterns.stores import without_password
+from pytest_mlpatterns.patterns.cache_layer import StoreAway
+from pytest_mlpatterns.patterns.store_url import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.patterns.layer import Tally
+from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serve.app import Answering, ModelApp
 from pytest_mlpatterns.serve.model import user_traceback
 from pytest_mlpatterns.system.child import Channel
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import uvicorn
 
-    from pytest_mlpatterns.patterns.base import Node
+    from pytest_mlpatterns.patterns.pattern import Node
     from pytest_mlpatterns.records.telemetry import LayerStats
     from pytest_mlpatterns.serve.chain import Chain
     from pytest_mlpatterns.serve.consumer import Subscription

@@ -15,7 +15,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.stores import without_password
+from pytest_mlpatterns.patterns.store_url import without_password
 from pytest_mlpatterns.wire import Wire
 
 if TYPE_CHECKING:

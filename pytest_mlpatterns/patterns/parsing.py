@@ -9,17 +9,19 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.base import Composed, Pattern
 from pytest_mlpatterns.patterns.batched import Batched
 from pytest_mlpatterns.patterns.cached import Cached
+from pytest_mlpatterns.patterns.ensemble import Ensemble
+from pytest_mlpatterns.patterns.pattern import Composed, Pattern
+from pytest_mlpatterns.patterns.pipeline import Pipeline
 from pytest_mlpatterns.patterns.queued import Queued
-from pytest_mlpatterns.patterns.replicas import Microservice, Replicated, Single
-from pytest_mlpatterns.patterns.stages import Ensemble, Pipeline
+from pytest_mlpatterns.patterns.replication import Microservice, Replicated, Single
+from pytest_mlpatterns.wording import split_outside_brackets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["parse_pattern", "split_outside_brackets"]
+__all__ = ["parse_pattern"]
 
 _NAMED: dict[str, type[Pattern]] = {
     kind.__name__.lower(): kind for kind in (Single, Replicated, Microservice, Cached, Batched, Queued)
@@ -43,18 +45,6 @@ def parse_pattern(text: str, source: str) -> Pattern:
         return members[0]
     with _named(source):
         return Composed(members)
-
-
-def split_outside_brackets(text: str, separator: str) -> list[str]:
-    """The parts between separators that stand in no bracket."""
-    parts, depth = [""], 0
-    for letter in text:
-        depth += (letter in "([") - (letter in ")]")
-        if letter == separator and not depth:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return parts
 
 
 def _parse_one(text: str, source: str) -> Pattern:

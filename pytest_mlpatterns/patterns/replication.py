@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.base import MAX_PROCESSES, Apart, Node, Pattern, Spread, build, whole
+from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Apart, Node, Pattern, Spread, build, whole
 from pytest_mlpatterns.wire import Wire
 
 if TYPE_CHECKING:

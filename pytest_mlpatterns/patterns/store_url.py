@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pytest_mlpatterns.errors import SettingError
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.patterns.base import Pattern
+    from pytest_mlpatterns.patterns.pattern import Pattern
 
 __all__ = ["EMBEDDED", "MEMORY", "check_store", "without_password"]
 

@@ -1,0 +1,290 @@
+"""Requests gathered into one model call: the pattern ``Batched``, and the layer that does it.
+
+It must not know HTTP, nor whether the model is in this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import threading
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, chain
+from queue import SimpleQueue
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.patterns.adaptive_wait import _TIMER_RESOLUTION_NS, AdaptiveWait
+from pytest_mlpatterns.patterns.batched import ADAPTIVE, Batched
+from pytest_mlpatterns.patterns.layer import RequestError, matched, needs_loop
+from pytest_mlpatterns.units import parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from pytest_mlpatterns.patterns.layer import Answer, Inner
+    from pytest_mlpatterns.patterns.tally import Tally
+
+__all__ = ["Batching"]
+
+_UNAVAILABLE = frozenset({429, 502, 503, 504})
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    inputs: list[Any]
+    answer: asyncio.Future[Sequence[Any]]
+    arrived_ns: int
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Requests that go together; after a failure they are asked in ever smaller groups, the last of the list first."""
+
+    groups: list[list[_Request]]
+    size: int
+    is_full: bool
+    went_ns: int
+    last_ns: int | None
+    next_ns: int | None = None
+    failed: int = 0
+
+
+class Batching:
+    """The layer: gathers requests into calls of ``inner``, and gives every caller its own outputs.
+
+    A batch goes when ``max_batch_size`` inputs wait, or when the first request has waited ``max_wait``; where as many
+    as may be are under way, when one of them ends. An adaptive wait begins only when a batch may go, so that the
+    callers of two batches that take turns can find each other. A request is never split; a larger one goes alone.
+
+    A model that is no coroutine function runs in a thread of its own, one call at a time, while the next batch gathers.
+
+    If a call fails, its requests are asked again in halves, so that only those fail which fail alone. An answer that
+    says that what is behind is overloaded or gone (429, 502, 503, 504) is given to all of the batch instead: asking
+    again would add to the load.
+
+    Args:
+        pattern: the sizes and the wait.
+        inner: the model, or the layer around it.
+        tally: counts calls, sizes and waits.
+        at_once: most batches that may be under way at a time, if ``inner`` runs on the event loop.
+    """
+
+    needs_loop = True
+
+    def __init__(self, pattern: Batched, inner: Inner, tally: Tally, *, at_once: int = 1) -> None:
+        self._inner = inner
+        self._tally = tally
+        self._max_size = pattern.max_batch_size
+        self._adaptive = AdaptiveWait() if pattern.max_wait == ADAPTIVE else None
+        self._fixed_wait_ns = 0 if self._adaptive else parse_duration(pattern.max_wait, name="max_wait")
+        self._waiting: deque[_Request] = deque()
+        self._waiting_inputs = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._under_way = 0
+        self._free_since_ns = 0
+        self._latest: _Batch | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._calls: SimpleQueue[Callable[[], None] | None] | None = None
+        self._at_once = at_once
+        if not needs_loop(inner):
+            self._at_once = 1
+            self._calls = SimpleQueue()
+            weakref.finalize(self, self._calls.put, None)
+            # A daemon: a model that hangs must not keep the process.
+            threading.Thread(target=_run_all, args=[self._calls], name="batched model", daemon=True).start()
+
+    def __call__(self, instances: list[Any]) -> Awaitable[Sequence[Any]]:
+        """The outputs for these inputs, of which there is at least one; on the event loop.
+
+        Raises:
+            RequestError: when awaited: there was not one output for each input, or ``inner`` raised it.
+            Exception: when awaited: whatever ``inner`` raised.
+        """
+        loop = asyncio.get_running_loop()
+        request = _Request(instances, loop.create_future(), perf_counter_ns())
+        self._waiting.append(request)
+        self._waiting_inputs += len(instances)
+        if self._latest is not None:
+            self._latest.next_ns = request.arrived_ns - self._latest.went_ns
+            self._latest = None
+        if self._under_way < self._at_once:
+            if self._waiting_inputs >= self._max_size:
+                self._go()
+            elif self._timer is None:
+                wait_ns = self._adaptive.wait_ns if self._adaptive else self._fixed_wait_ns
+                self._timer = loop.call_later(wait_ns / 1e9, self._on_timer)
+        return request.answer
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._go(early_ns=_TIMER_RESOLUTION_NS)
+
+    def _go(self, early_ns: int = 0) -> None:
+        """Send every batch that is full or due and may go; set the timer for the one after."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._under_way < self._at_once:
+            while self._waiting and self._waiting[0].answer.done():
+                self._pop()
+            if not self._waiting:
+                return
+            since_ns, wait_ns = self._waiting[0].arrived_ns, self._fixed_wait_ns
+            if self._adaptive:
+                since_ns, wait_ns = max(since_ns, self._free_since_ns), self._adaptive.wait_ns
+            now_ns = perf_counter_ns()
+            left_ns = since_ns + wait_ns - now_ns
+            if left_ns > early_ns and self._waiting_inputs < self._max_size:
+                self._timer = asyncio.get_running_loop().call_later(left_ns / 1e9, self._on_timer)
+                return
+            self._send(since_ns, now_ns)
+
+    def _send(self, since_ns: int, now_ns: int) -> None:
+        """Send the next batch, without callers who went away."""
+        requests: list[_Request] = []
+        size = 0
+        while self._waiting and size < self._max_size:
+            if self._waiting[0].answer.done():
+                self._pop()
+            elif requests and size + len(self._waiting[0].inputs) > self._max_size:
+                break
+            else:
+                requests.append(self._pop())
+                size += len(requests[-1].inputs)
+        for request in requests:
+            self._tally.time("wait_ns", now_ns - request.arrived_ns)
+        is_full = size >= self._max_size or bool(self._waiting)
+        last_ns = requests[-1].arrived_ns
+        batch = _Batch([requests], size, is_full, now_ns, now_ns - last_ns if last_ns > since_ns else None)
+        if self._adaptive and not is_full:
+            self._latest = batch
+        self._under_way += 1
+        self._ask(batch)
+
+    def _pop(self) -> _Request:
+        request = self._waiting.popleft()
+        self._waiting_inputs -= len(request.inputs)
+        return request
+
+    def _ask(self, batch: _Batch) -> None:
+        """Call the model for the next group of a batch."""
+        loop, group = asyncio.get_running_loop(), batch.groups.pop()
+        inputs = group[0].inputs if len(group) == 1 else list(chain.from_iterable(one.inputs for one in group))
+        if self._calls is None:
+            self._await(batch, group, partial(self._inner, inputs))
+        else:
+            self._calls.put(partial(self._call_in_thread, loop, batch, group, inputs))
+
+    def _call_in_thread(
+        self, loop: asyncio.AbstractEventLoop, batch: _Batch, group: list[_Request], inputs: list[Any]
+    ) -> None:
+        outputs: Any = None
+        failure: BaseException | None = None
+        started_ns = perf_counter_ns()
+        try:
+            outputs = self._inner(inputs)
+        except BaseException as error:  # whatever it is, callers wait for an answer
+            failure = error
+        took_ns = perf_counter_ns() - started_ns
+        with contextlib.suppress(RuntimeError):  # the loop ended meanwhile, and nobody waits any more
+            loop.call_soon_threadsafe(self._called, batch, group, outputs, failure, took_ns)
+
+    def _await(self, batch: _Batch, group: list[_Request], ask: Callable[[], Answer]) -> None:
+        task = asyncio.get_running_loop().create_task(self._call_on_loop(batch, group, ask))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _call_on_loop(self, batch: _Batch, group: list[_Request], ask: Callable[[], Answer]) -> None:
+        outputs: Any = None
+        failure: BaseException | None = None
+        started_ns = perf_counter_ns()
+        try:
+            outputs = ask()
+            if inspect.isawaitable(outputs):
+                outputs = await outputs
+        except (Exception, SystemExit, asyncio.CancelledError) as error:  # an exit would end the loop
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise  # the loop ends, and its callers with it
+            failure = error
+        self._called(batch, group, outputs, failure, perf_counter_ns() - started_ns)
+
+    def _called(
+        self, batch: _Batch, group: list[_Request], outputs: Any, failure: BaseException | None, took_ns: int
+    ) -> None:
+        """A call ended: hand out what came, ask again in halves, or go on with the next batch."""
+        if failure is None and inspect.isawaitable(outputs):
+            self._await(batch, group, lambda: outputs)
+            return
+        size = sum(len(request.inputs) for request in group)
+        self._tally.count("calls")
+        self._tally.count("items", size)
+        self._tally.see("size", size)
+        self._tally.time("call_ns", took_ns)
+        if failure is None:
+            try:
+                _hand_out(group, matched(outputs, size, "the model"))
+            except Exception as error:  # also from something that only looks like a list
+                failure = error
+        if failure is not None:
+            self._failed(batch, group, size, failure)
+        if batch.groups:
+            self._ask(batch)
+            return
+        if 0 < batch.failed < batch.size:
+            self._tally.count("failed_alone", batch.failed)
+        if self._adaptive and size == batch.size and failure is None and not batch.is_full:
+            self._adaptive.called(took_ns, batch.last_ns, batch.next_ns)
+        if self._under_way == self._at_once:
+            self._free_since_ns = perf_counter_ns()
+        self._under_way -= 1
+        self._go()
+
+    def _failed(self, batch: _Batch, group: list[_Request], size: int, failure: BaseException) -> None:
+        """Ask the requests of a group again in halves, or give them the error."""
+        is_unavailable = isinstance(failure, RequestError) and failure.status in _UNAVAILABLE
+        if len(group) > 1 and not is_unavailable:
+            half = len(group) // 2
+            batch.groups += (group[half:], group[:half])
+            return
+        batch.failed += size
+        for request in group:
+            if not request.answer.done():
+                request.answer.set_exception(_own(failure))
+
+
+def _hand_out(group: list[_Request], outputs: Any) -> None:
+    """Give every request its own of the outputs."""
+    if len(group) == 1:
+        parts = [outputs]
+    else:
+        outputs = outputs if hasattr(outputs, "__getitem__") else list(outputs)
+        ends = list(accumulate(len(request.inputs) for request in group))
+        parts = [outputs[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    for request, part in zip(group, parts, strict=True):
+        if not request.answer.done():
+            request.answer.set_result(part)
+
+
+def _own(failure: BaseException) -> BaseException:
+    """The error for one caller: raising the same one in several would mix their tracebacks."""
+    if isinstance(failure, StopIteration):  # no future takes it
+        own: BaseException = RuntimeError(f"it raised StopIteration: {failure}")
+    elif isinstance(failure, RequestError):
+        own = type(failure).__new__(type(failure), *failure.args)
+        own.__dict__.update(failure.__dict__)
+    else:
+        return failure
+    own.__cause__ = failure
+    return own
+
+
+def _run_all(calls: SimpleQueue[Callable[[], None] | None]) -> None:
+    """The thread of a model; it holds nothing of the layer while it waits, so that it ends with it."""
+    while (call := calls.get()) is not None:
+        call()
+        del call
