@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from bench import Claim, Table
 
-from pytest_mlpatterns.catalog import METRICS
-from pytest_mlpatterns.looks import Looks
+from pytest_mlpatterns.analysis.alpha_spending import Looks
+from pytest_mlpatterns.analysis.intervals import estimate
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.verdicts import judge_change, judge_limit
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.statistics import estimate
-from pytest_mlpatterns.verdict import judge_change, judge_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -14,10 +14,10 @@ import psutil
 from bench import Claim, Table, on_client_core, our_generator, serving
 from services import PATH
 
-from pytest_mlpatterns.catalog import METRICS
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.load.job import Job
 from pytest_mlpatterns.load.samples import samples_of
-from pytest_mlpatterns.metrics import Metrics
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.workload.payload import read_payload

@@ -22,8 +22,8 @@ from bench import Claim, Table, interleave, on_client_core, our_generator, sprea
 from peers.lifecycle import FILES, Peer, install, serving_peer, versions
 
 from pytest_mlpatterns import Batched, Microservice, Replicated, Single
+from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.measurement.launch import Bench
-from pytest_mlpatterns.metrics import Metrics
 from pytest_mlpatterns.serve.local import Startup, launch
 from pytest_mlpatterns.serve.model import recipe_of
 from pytest_mlpatterns.wire.kserve_v1 import CONTENT_TYPE, encode_instances

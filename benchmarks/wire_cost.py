@@ -22,8 +22,8 @@ import numpy as np
 from bench import Claim, Table, interleave, on_client_core, on_server_core, our_generator, spread
 
 from pytest_mlpatterns import Single, Wire
+from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.measurement.launch import Bench
-from pytest_mlpatterns.metrics import Metrics
 from pytest_mlpatterns.serve.local import Startup, launch
 from pytest_mlpatterns.serve.model import recipe_of
 from pytest_mlpatterns.workload.payload import read_payload

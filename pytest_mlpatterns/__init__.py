@@ -48,7 +48,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
         Stages as Stages,
     )
     from pytest_mlpatterns.workload.trace import Trace as Trace
-    from pytest_mlpatterns.metrics import Metrics as Metrics
+    from pytest_mlpatterns.analysis.metrics import Metrics as Metrics
     from pytest_mlpatterns.patterns import (
         Batched as Batched,
         Cached as Cached,
@@ -70,6 +70,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
 __version__ = "0.1.0"
 
 _HOMES = {
+    "analysis.metrics": ("Metrics",),
     "errors": (
         "BaselineFileError",
         "ChildError",
@@ -92,7 +93,6 @@ _HOMES = {
         "UnusedMarkerWarning",
     ),
     "exposition": ("Prometheus",),
-    "metrics": ("Metrics",),
     "patterns": (
         "Batched",
         "Cached",

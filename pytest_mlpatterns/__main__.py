@@ -100,8 +100,8 @@ def _html(results: Results, _asked: argparse.Namespace) -> str:
 def _ranking(results: Results, asked: argparse.Namespace) -> str:
     import shutil
 
-    from pytest_mlpatterns.preferences import parse_preferences
-    from pytest_mlpatterns.ranking import Unmeasured, rank
+    from pytest_mlpatterns.analysis.criteria import parse_preferences
+    from pytest_mlpatterns.analysis.ranking import Unmeasured, rank
     from pytest_mlpatterns.reports.choice import ranking_lines
 
     preferences = parse_preferences(asked.weights, "WEIGHTS")

@@ -9,24 +9,24 @@ from collections import Counter
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.catalog import METRICS, Metric, metric_named
+from pytest_mlpatterns.analysis.intervals import estimate
+from pytest_mlpatterns.analysis.latency_distribution import latency_of, percentiles_of_counts
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, metric_named
+from pytest_mlpatterns.analysis.noise import noise_sentences
 from pytest_mlpatterns.errors import UncountableResultError
-from pytest_mlpatterns.noise import noise_sentences
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.result import Counterpart, TestResult
 from pytest_mlpatterns.reports.facts import describe_capacity, describe_layer
-from pytest_mlpatterns.shape import latency_of, percentiles_of_counts
-from pytest_mlpatterns.statistics import estimate
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wire import REST_JSON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pytest_mlpatterns.analysis.log_ratio import SideFigures
+    from pytest_mlpatterns.analysis.metrics import Metrics
     from pytest_mlpatterns.evidence import Evidence
-    from pytest_mlpatterns.metrics import Metrics
     from pytest_mlpatterns.paired import Pairing
-    from pytest_mlpatterns.ratio import SideFigures
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.launch import Estimate, GeneratorReport
     from pytest_mlpatterns.records.result import Percentiles

@@ -12,7 +12,7 @@ from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.catalog import metric_named
+from pytest_mlpatterns.analysis.metric_definitions import metric_named
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.records.baseline_entry import Calibration
 from pytest_mlpatterns.records.launch import LaunchValue

@@ -12,27 +12,27 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.account import counterpart_in_baseline, counterpart_in_pairing
 from pytest_mlpatterns.against import NothingToCompareError
+from pytest_mlpatterns.analysis.alpha_spending import Looks
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.verdicts import Stand, judge_change, why_uncountable
 from pytest_mlpatterns.calibrate import scaled
-from pytest_mlpatterns.catalog import METRICS
 from pytest_mlpatterns.config import BaselineMode
 from pytest_mlpatterns.errors import TooFewSamplesError, UncountableResultError
-from pytest_mlpatterns.looks import Looks
 from pytest_mlpatterns.pairwise import MEASURED, judge_no_slower
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.turn import Side
-from pytest_mlpatterns.verdict import Stand, judge_change, why_uncountable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.against import ReferenceSide
-    from pytest_mlpatterns.catalog import Metric
+    from pytest_mlpatterns.analysis.metric_definitions import Metric
+    from pytest_mlpatterns.analysis.metrics import Metrics
     from pytest_mlpatterns.config import Settings
     from pytest_mlpatterns.evidence import Evidence
     from pytest_mlpatterns.ledger import Reference
     from pytest_mlpatterns.measurement.launch import Bench
-    from pytest_mlpatterns.metrics import Metrics
     from pytest_mlpatterns.paired import Pairing
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.launch import LaunchValue

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytest_mlpatterns.analysis.criteria import parse_preferences
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import Pattern, Single
-from pytest_mlpatterns.preferences import parse_preferences
 from pytest_mlpatterns.readers import (
     LOAD_ARGUMENTS,
     as_given,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns.preferences import Preferences
+    from pytest_mlpatterns.analysis.criteria import Preferences
     from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = [

@@ -12,9 +12,9 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.errors import TooFewSamplesError
 from pytest_mlpatterns.measurement.launch import Interrupted
-from pytest_mlpatterns.metrics import Metrics
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:

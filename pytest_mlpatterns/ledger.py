@@ -13,19 +13,19 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.analysis.latency_distribution import stored_percentiles
+from pytest_mlpatterns.analysis.metric_definitions import metric_named
+from pytest_mlpatterns.analysis.verdicts import judge_change
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
 from pytest_mlpatterns.calibrate import measure_calibration, ratio_between, scaled
-from pytest_mlpatterns.catalog import metric_named
 from pytest_mlpatterns.config import BaselineMode
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry, Update
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.recorded import gone_lines, update_lines
-from pytest_mlpatterns.shape import stored_percentiles
 from pytest_mlpatterns.system.git import commit
 from pytest_mlpatterns.units import format_percent
-from pytest_mlpatterns.verdict import judge_change
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

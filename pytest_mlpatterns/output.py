@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.analysis.ranking import Ranking, Unmeasured, rank
 from pytest_mlpatterns.errors import MlpatternsError
-from pytest_mlpatterns.ranking import Ranking, Unmeasured, rank
 from pytest_mlpatterns.records.result import Location, TestResult
 from pytest_mlpatterns.reports.choice import ranking_lines
 from pytest_mlpatterns.reports.github import Failure, annotation, job_summary, reason_in

@@ -14,9 +14,15 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from pytest_mlpatterns.analysis.log_ratio import (
+    LogRatio,
+    PairedCapacity,
+    PairedLaunch,
+    paired_log_ratio,
+    wants_more_pairs,
+)
 from pytest_mlpatterns.errors import UncountableResultError
 from pytest_mlpatterns.measurement.launch import Bench
-from pytest_mlpatterns.ratio import LogRatio, PairedCapacity, PairedLaunch, paired_log_ratio, wants_more_pairs
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.rhythm import Rhythm
 from pytest_mlpatterns.turn import Side, Turn, naming

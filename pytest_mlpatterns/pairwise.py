@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
-from pytest_mlpatterns.catalog import METRICS
-from pytest_mlpatterns.looks import Looks
-from pytest_mlpatterns.ratio import judge_ratio
+from pytest_mlpatterns.analysis.alpha_spending import Looks
+from pytest_mlpatterns.analysis.log_ratio import judge_ratio
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Judgement, Outcome
 from pytest_mlpatterns.units import format_percent
@@ -19,8 +19,8 @@ from pytest_mlpatterns.units import format_percent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedCapacity, PairedLaunch, RatioVerdict
     from pytest_mlpatterns.paired import Pairing
-    from pytest_mlpatterns.ratio import LogRatio, PairedCapacity, PairedLaunch, RatioVerdict
 
 __all__ = ["MEASURED", "RACED", "judge_faster", "judge_no_slower"]
 
@@ -93,7 +93,8 @@ def judge_no_slower(
 
     Args:
         pairing: of the reference and the present, in that order.
-        metrics: names of attributes of :class:`pytest_mlpatterns.ratio.PairedLaunch`; one that no launch knows of both
+        metrics: names of attributes of :class:`pytest_mlpatterns.analysis.log_ratio.PairedLaunch`; one that no launch
+        knows of both
             sides gets no verdict.
         tolerance: largest acceptable worsening, 0.05 for 5 %.
         budget_ns: time that all measuring may take.

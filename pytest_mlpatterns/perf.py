@@ -12,7 +12,11 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pytest_mlpatterns.account import result_of, searched_for
-from pytest_mlpatterns.catalog import METRICS, Metric, metric_named, percentile_metric
+from pytest_mlpatterns.analysis.alpha_spending import Looks
+from pytest_mlpatterns.analysis.capacity_search import DECIDED
+from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, min_samples
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, metric_named, percentile_metric
+from pytest_mlpatterns.analysis.verdicts import Stand, judge_limit
 from pytest_mlpatterns.comparison import Comparison, see_that_it_counts, stand_on, to_the_end
 from pytest_mlpatterns.config import BaselineMode, InconclusivePolicy
 from pytest_mlpatterns.errors import (
@@ -26,18 +30,14 @@ from pytest_mlpatterns.errors import (
     UncountableResultError,
 )
 from pytest_mlpatterns.evidence import Evidence
-from pytest_mlpatterns.load.capacity import DECIDED
-from pytest_mlpatterns.looks import Looks
 from pytest_mlpatterns.pairwise import RACED, judge_faster
 from pytest_mlpatterns.readers import read_pattern
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Judgement, Outcome
 from pytest_mlpatterns.reports.facts import failure_text
-from pytest_mlpatterns.statistics import CONFIDENCE, estimate, min_samples
 from pytest_mlpatterns.turn import Side
 from pytest_mlpatterns.units import format_rate, parse_duration, parse_number, parse_share, parse_size
-from pytest_mlpatterns.verdict import Stand, judge_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     import httpx
 
     from pytest_mlpatterns.against import ReferenceSide
+    from pytest_mlpatterns.analysis.metrics import Metrics
     from pytest_mlpatterns.config import Settings
     from pytest_mlpatterns.ledger import Reference
     from pytest_mlpatterns.measurement.launch import Bench
-    from pytest_mlpatterns.metrics import Metrics
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.result import TestResult

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.blocks import completions_between
-from pytest_mlpatterns.load.capacity import Probe, climb, highest_rate
+from pytest_mlpatterns.analysis.blocks import completions_between
+from pytest_mlpatterns.analysis.capacity_search import Probe, climb, highest_rate
+from pytest_mlpatterns.analysis.generator_health import why_limited
 from pytest_mlpatterns.load.samples import samples_of
-from pytest_mlpatterns.metrics import why_limited
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import Capacity, Step
 from pytest_mlpatterns.workload.schedule import ClosedLoop, PoissonRate

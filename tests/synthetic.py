@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from hypothesis import HealthCheck, settings
 
+from pytest_mlpatterns.analysis.latency_distribution import latency_of, stored_percentiles
 from pytest_mlpatterns.records.launch import (
     Capacity,
     Estimate,
@@ -25,7 +26,6 @@ from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.records.setup import Environment, Setup
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 from pytest_mlpatterns.records.verdict import Judgement, Outcome
-from pytest_mlpatterns.shape import latency_of, stored_percentiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, noisy_launch, samples, usage
 
-from pytest_mlpatterns.blocks import BLOCK_NS, LaunchBlocks, completions_between
+from pytest_mlpatterns.analysis.blocks import BLOCK_NS, LaunchBlocks, completions_between
 from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:

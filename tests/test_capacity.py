@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_mlpatterns import SettingError
-from pytest_mlpatterns.load.capacity import DECIDED, Probe, climb, highest_rate
+from pytest_mlpatterns.analysis.capacity_search import DECIDED, Probe, climb, highest_rate
 from pytest_mlpatterns.records.launch import LaunchValue, Step
 from pytest_mlpatterns.records.objective import Objective, parse_objective
 from tests.synthetic import PROPERTY

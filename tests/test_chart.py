@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_mlpatterns.catalog import METRICS
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.reports.chart import Chart, heading_of, thinned, unit_of
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 from synthetic import LAYERS, MS, capacity, judgement, latencies, result
 
+from pytest_mlpatterns.analysis.latency_distribution import latency_of, stored_percentiles
 from pytest_mlpatterns.records.launch import Step
 from pytest_mlpatterns.records.result import Counterpart
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.charts import charts_of, deciding_charts, interval_chart
-from pytest_mlpatterns.shape import latency_of, stored_percentiles
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult

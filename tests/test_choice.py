@@ -9,8 +9,8 @@ import pytest
 from synthetic import SETUP, result
 from test_reports import check_golden
 
-from pytest_mlpatterns.preferences import parse_preferences
-from pytest_mlpatterns.ranking import rank
+from pytest_mlpatterns.analysis.criteria import parse_preferences
+from pytest_mlpatterns.analysis.ranking import rank
 from pytest_mlpatterns.reports.choice import ranking_lines
 from tests.project import QUICK, Project
 

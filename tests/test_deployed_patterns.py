@@ -28,9 +28,9 @@ from pytest_mlpatterns import (
     Single,
     Zipf,
 )
+from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.measurement.launch import Bench
-from pytest_mlpatterns.metrics import Metrics
 from pytest_mlpatterns.serve.local import launch
 from pytest_mlpatterns.serve.model import recipe_of
 from pytest_mlpatterns.workload.payload import read_payload

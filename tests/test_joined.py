@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from synthetic import MS, START_NS, S, launch, samples, usage
 
-from pytest_mlpatterns.blocks import LaunchBlocks
+from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.joined import (
     Piece,
     joined_reports,

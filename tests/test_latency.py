@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import MS, PROPERTY, latencies, result
 
+from pytest_mlpatterns.analysis.latency_distribution import latency_of, stored_percentiles
 from pytest_mlpatterns.records.result import Counterpart, Latency, LatencyHistogram, TestResult
 from pytest_mlpatterns.reports.latency import histogram_chart, percentile_chart
-from pytest_mlpatterns.shape import latency_of, stored_percentiles
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.reports.chart import Chart

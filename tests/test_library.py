@@ -13,12 +13,12 @@ import pytest
 import trustme
 
 from pytest_mlpatterns import Url
+from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.load.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.load.job import Spoken
 from pytest_mlpatterns.load.library import parse_message
 from pytest_mlpatterns.measurement.launch import Bench
-from pytest_mlpatterns.metrics import Metrics
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.serve.attached import attach
 from pytest_mlpatterns.serve.local import Startup

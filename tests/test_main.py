@@ -13,8 +13,8 @@ import pytest
 from synthetic import ENVIRONMENT, SETUP, result
 
 from pytest_mlpatterns.__main__ import main
-from pytest_mlpatterns.preferences import parse_preferences
-from pytest_mlpatterns.ranking import Unmeasured, rank
+from pytest_mlpatterns.analysis.criteria import parse_preferences
+from pytest_mlpatterns.analysis.ranking import Unmeasured, rank
 from pytest_mlpatterns.reports.html import html_report
 from pytest_mlpatterns.reports.results import read_results, results_json
 

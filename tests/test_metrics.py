@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from synthetic import LAYERS, MS, START_NS, S, capacity, even_launch, launch, noisy_launch, samples, usage
 
-from pytest_mlpatterns.catalog import METRICS, metric_named, percentile_metric
+from pytest_mlpatterns.analysis.generator_health import why_limited
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named, percentile_metric
+from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.errors import UncountableResultError
-from pytest_mlpatterns.metrics import Metrics, why_limited
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 

@@ -21,11 +21,11 @@ from services.scripted import ScriptedServer, Send, answer
 from synthetic import MS, S, capacity
 
 from pytest_mlpatterns import Deployment, DeploymentError, ModelLoadError, Single, UncountableResultError
+from pytest_mlpatterns.analysis.alpha_spending import Looks
+from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedCapacity, PairedLaunch, judge_ratio
 from pytest_mlpatterns.load.generator import Generator
 from pytest_mlpatterns.load.job import Spoken
-from pytest_mlpatterns.looks import Looks
 from pytest_mlpatterns.paired import Pairing, Side
-from pytest_mlpatterns.ratio import LogRatio, PairedCapacity, PairedLaunch, judge_ratio
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.rhythm import Rhythm

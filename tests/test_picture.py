@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import MS, PROPERTY, counterpart, latencies, result
 
+from pytest_mlpatterns.analysis.latency_distribution import latency_of, stored_percentiles
 from pytest_mlpatterns.reports.lines import width_of
 from pytest_mlpatterns.reports.picture import latency_picture, load_picture
-from pytest_mlpatterns.shape import latency_of, stored_percentiles
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import Counterpart, TestResult

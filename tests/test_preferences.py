@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import PROPERTY
 
-from pytest_mlpatterns.catalog import METRICS
+from pytest_mlpatterns.analysis.criteria import Preferences, Requirement, parse_preferences
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.preferences import Preferences, Requirement, parse_preferences
 
 SOURCE = "--perf-rank"
 

@@ -14,16 +14,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from synthetic import PROPERTY, SETUP, capacity, judgement, launch_values, result
 
-from pytest_mlpatterns.preferences import parse_preferences
-from pytest_mlpatterns.ranking import Unmeasured, rank
+from pytest_mlpatterns.analysis.criteria import parse_preferences
+from pytest_mlpatterns.analysis.intervals import LAUNCH_SD, estimate
+from pytest_mlpatterns.analysis.ranking import Unmeasured, rank
+from pytest_mlpatterns.analysis.scoring import DRIFT_SD
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.scoring import DRIFT_SD
-from pytest_mlpatterns.statistics import LAUNCH_SD, estimate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.ranking import RankedPattern, Ranking
+    from pytest_mlpatterns.analysis.ranking import RankedPattern, Ranking
     from pytest_mlpatterns.records.result import TestResult
 
 MS = 1e6

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 from synthetic import PROPERTY
 
-from pytest_mlpatterns.looks import Looks
-from pytest_mlpatterns.ratio import (
+from pytest_mlpatterns.analysis.alpha_spending import Looks
+from pytest_mlpatterns.analysis.log_ratio import (
     RATIO_SD,
     LogRatio,
     judge_ratio,

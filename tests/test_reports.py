@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 import pytest
 from synthetic import ENVIRONMENT, LAYERS, MS, SETUP, WIRE, S, capacity, counterpart, judgement, latencies, result
 
-from pytest_mlpatterns.catalog import METRICS
+from pytest_mlpatterns.analysis.latency_distribution import latency_of
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.verdicts import judge_change, judge_limit
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.baseline_entry import Entry, Update
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue, Warmup
@@ -31,8 +33,6 @@ from pytest_mlpatterns.reports.lines import text_of, width_of
 from pytest_mlpatterns.reports.recorded import gone_lines, update_lines
 from pytest_mlpatterns.reports.results import FORMAT, VERSION, Results, read_results, results_json
 from pytest_mlpatterns.reports.terminal import summary_lines, verdict_of
-from pytest_mlpatterns.shape import latency_of
-from pytest_mlpatterns.verdict import judge_change, judge_limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from project import Project
 from synthetic import ENVIRONMENT, LAYERS, PROPERTY, capacity, counterpart, judgement, result
 from test_result import RESULTS
 
-from pytest_mlpatterns.ranking import RankedPattern, Ranking
+from pytest_mlpatterns.analysis.ranking import RankedPattern, Ranking
 from pytest_mlpatterns.records.launch import Capacity, Step, Warmup
 from pytest_mlpatterns.records.result import Counterpart, Latency, LatencyHistogram, Location, TestResult
 from pytest_mlpatterns.records.setup import Environment, Setup

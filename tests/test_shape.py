@@ -10,8 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import MS, PROPERTY
 
+from pytest_mlpatterns.analysis.latency_distribution import (
+    STORED_PERCENTS,
+    counted,
+    latency_of,
+    percentiles_of_counts,
+    stored_percentiles,
+)
 from pytest_mlpatterns.patterns.tally import rounded
-from pytest_mlpatterns.shape import STORED_PERCENTS, counted, latency_of, percentiles_of_counts, stored_percentiles
 
 NANOSECONDS = st.lists(st.integers(0, 10**11), min_size=1, max_size=300)
 

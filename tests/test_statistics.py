@@ -13,8 +13,7 @@ from scipy.stats import binom, binomtest
 from scipy.stats import t as student
 from synthetic import PROPERTY, launch_values
 
-from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.statistics import (
+from pytest_mlpatterns.analysis.intervals import (
     LAUNCH_SD,
     block_weights,
     estimate,
@@ -26,6 +25,7 @@ from pytest_mlpatterns.statistics import (
     t_quantile,
     wilson_interval,
 )
+from pytest_mlpatterns.records.launch import LaunchValue
 
 LAUNCHES = st.lists(
     st.builds(LaunchValue, st.floats(min_value=1e-3, max_value=1e9), st.floats(min_value=0, max_value=0.2)),

@@ -10,13 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, launch_values, samples
 
-from pytest_mlpatterns.catalog import METRICS
-from pytest_mlpatterns.looks import Looks
-from pytest_mlpatterns.metrics import Metrics
-from pytest_mlpatterns.records.launch import Estimate, LaunchValue
-from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.statistics import ratio_of
-from pytest_mlpatterns.verdict import (
+from pytest_mlpatterns.analysis.alpha_spending import Looks
+from pytest_mlpatterns.analysis.intervals import ratio_of
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.verdicts import (
     MAX_ERROR_RATIO,
     Stand,
     describe_estimate,
@@ -24,6 +22,8 @@ from pytest_mlpatterns.verdict import (
     judge_limit,
     why_uncountable,
 )
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.verdict import Outcome
 
 RTM, THROUGHPUT, MEMORY = METRICS["rtm"], METRICS["throughput"], replace(METRICS["peak_memory"], floor=0.0)
 EXACT_HIGHER = replace(THROUGHPUT, launch_sd=0.0)

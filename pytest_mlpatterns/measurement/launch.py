@@ -125,7 +125,7 @@ class Bench:
         """Search for what the deployment that runs now sustains.
 
         Args:
-            decided: ends the search early, see :func:`pytest_mlpatterns.load.capacity.climb`.
+            decided: ends the search early, see :func:`pytest_mlpatterns.analysis.capacity_search.climb`.
             objective: a latency objective to keep, None for throughput alone.
             budget_ns: time after which the search ends.
 

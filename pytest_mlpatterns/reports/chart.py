@@ -10,13 +10,13 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_mlpatterns.catalog import METRICS, metric_named
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named
 from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_mlpatterns.catalog import Metric
+    from pytest_mlpatterns.analysis.metric_definitions import Metric
 
 __all__ = ["Cell", "Chart", "Column", "Unit", "heading_of", "is_known", "thinned", "unit_of"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.catalog import metric_named
+from pytest_mlpatterns.analysis.metric_definitions import metric_named
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.chart import Chart, Column, heading_of, is_known, thinned, unit_of
 from pytest_mlpatterns.reports.facts import describe_capacity

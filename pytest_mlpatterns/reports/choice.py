@@ -5,12 +5,12 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.catalog import metric_named
+from pytest_mlpatterns.analysis.metric_definitions import metric_named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.ranking import RankedPattern, Ranking
+    from pytest_mlpatterns.analysis.ranking import RankedPattern, Ranking
     from pytest_mlpatterns.records.result import TestResult
 
 __all__ = ["ranking_lines"]
@@ -30,7 +30,7 @@ def ranking_lines(rankings: Sequence[Ranking], results: Sequence[TestResult], wi
     """The decision on each test in a sentence, its table, and what needs words.
 
     Args:
-        rankings: as :func:`pytest_mlpatterns.ranking.rank` makes them.
+        rankings: as :func:`pytest_mlpatterns.analysis.ranking.rank` makes them.
         results: those that were ranked.
         width: of the terminal, in characters.
     """

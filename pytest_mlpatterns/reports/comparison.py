@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.catalog import METRICS, metric_named
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named
 from pytest_mlpatterns.reports.chart import Chart, Column
 from pytest_mlpatterns.reports.charts import interval_chart
 from pytest_mlpatterns.reports.elements import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.catalog import METRICS, metric_named
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.chart import heading_of, is_known

@@ -6,7 +6,7 @@ import re
 from html import escape
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.catalog import metric_named
+from pytest_mlpatterns.analysis.metric_definitions import metric_named
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.markup import Markup, data_script, tag
 from pytest_mlpatterns.units import format_percent

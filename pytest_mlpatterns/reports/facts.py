@@ -6,7 +6,7 @@ import shlex
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.catalog import METRICS
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.telemetry import straggler_shares

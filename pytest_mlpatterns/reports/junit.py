@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.catalog import metric_named
+from pytest_mlpatterns.analysis.metric_definitions import metric_named
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult

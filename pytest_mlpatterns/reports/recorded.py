@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.catalog import metric_named
-from pytest_mlpatterns.statistics import estimate
+from pytest_mlpatterns.analysis.intervals import estimate
+from pytest_mlpatterns.analysis.metric_definitions import metric_named
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from statistics import fmean
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.catalog import METRICS
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.lines import Line, Span, Style, cut, line, padded, width_of

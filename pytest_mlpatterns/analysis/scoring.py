@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.statistics import CONFIDENCE, PRIOR_DEGREES, t_quantile
+from pytest_mlpatterns.analysis.intervals import CONFIDENCE, PRIOR_DEGREES, t_quantile
 from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.catalog import Metric
+    from pytest_mlpatterns.analysis.metric_definitions import Metric
 
 __all__ = ["DRIFT_SD", "Contender", "Cost", "Place", "cost_of", "order"]
 

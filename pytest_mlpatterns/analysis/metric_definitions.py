@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from pytest_mlpatterns.blocks import LaunchBlocks
+from pytest_mlpatterns.analysis.blocks import LaunchBlocks
+from pytest_mlpatterns.analysis.intervals import LAUNCH_SD
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.telemetry import figures_of
-from pytest_mlpatterns.statistics import LAUNCH_SD
 from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
 
 if TYPE_CHECKING:

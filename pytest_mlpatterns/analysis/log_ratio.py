@@ -4,7 +4,8 @@ Pure. The unit of evidence is the paired launch: both sides freshly started, loa
 What slows the machine slows both, so that the ratio holds where neither of its parts does. All arithmetic is on
 logarithms of second/first. This module must not know what is measured, or how.
 
-Looking after every launch is paid for (:mod:`pytest_mlpatterns.looks`); ``benchmarks/paired_simulation.py`` counts the
+Looking after every launch is paid for (:mod:`pytest_mlpatterns.analysis.alpha_spending`);
+``benchmarks/paired_simulation.py`` counts the
 errors.
 """
 
@@ -17,10 +18,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from pytest_mlpatterns.looks import Looks
+from pytest_mlpatterns.analysis.alpha_spending import Looks
+from pytest_mlpatterns.analysis.intervals import CONFIDENCE, PRIOR_DEGREES, t_quantile
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.statistics import CONFIDENCE, PRIOR_DEGREES, t_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +63,7 @@ class LogRatio:
 class SideFigures:
     """One side of a paired launch: medians over its blocks, how many requests there were, and how long each took.
 
-    ``latencies`` counts them as :func:`pytest_mlpatterns.shape.counted` does.
+    ``latencies`` counts them as :func:`pytest_mlpatterns.analysis.latency_distribution.counted` does.
     """
 
     rtm_ns: float

@@ -1,7 +1,8 @@
 """Which pattern to choose: the patterns of one test in order, with what excludes them and how sure the order is.
 
 The framework's selection step (Emanuilov & Dimov 2025): requirements exclude first, and so does a result that is no
-evidence for its pattern; the rest is scored (:mod:`pytest_mlpatterns.scoring`). A requirement whose interval straddles
+evidence for its pattern; the rest is scored (:mod:`pytest_mlpatterns.analysis.scoring`). A requirement whose interval
+straddles
 the limit excludes nothing and is said; one on a metric that is not known is not kept.
 
 Pure.
@@ -13,17 +14,17 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.catalog import metric_named
+from pytest_mlpatterns.analysis.metric_definitions import metric_named
+from pytest_mlpatterns.analysis.scoring import Contender, Cost, cost_of, order
+from pytest_mlpatterns.analysis.verdicts import MAX_ERROR_RATIO, judge_limit
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.scoring import Contender, Cost, cost_of, order
-from pytest_mlpatterns.verdict import MAX_ERROR_RATIO, judge_limit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.preferences import Preferences, Requirement
+    from pytest_mlpatterns.analysis.criteria import Preferences, Requirement
     from pytest_mlpatterns.records.launch import Capacity
     from pytest_mlpatterns.records.result import TestResult
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.catalog import METRICS, Metric, metric_named
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, metric_named
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.units import (

@@ -12,24 +12,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.blocks import LaunchBlocks
-from pytest_mlpatterns.catalog import METRICS, Metric, percentile_metric
+from pytest_mlpatterns.analysis.blocks import LaunchBlocks
+from pytest_mlpatterns.analysis.generator_health import why_limited
+from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, min_samples, order_bounds, wilson_interval
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
 from pytest_mlpatterns.errors import TooFewSamplesError, UncountableResultError
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.telemetry import straggler_shares
-from pytest_mlpatterns.statistics import CONFIDENCE, estimate, min_samples, order_bounds, wilson_interval
-from pytest_mlpatterns.units import format_duration, format_percent, format_rate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.records.launch import Capacity, GeneratorReport, Launch
+    from pytest_mlpatterns.records.launch import Capacity, Launch
     from pytest_mlpatterns.records.telemetry import LayerStats
 
-__all__ = ["GeneratorMetrics", "Metrics", "why_limited"]
-
-_LIMITED_SHARE = 0.70
-_LIMITED_LAG_NS = 1_000_000
+__all__ = ["GeneratorMetrics", "Metrics"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,37 +332,3 @@ class Metrics:
             if why := why_limited(launch.generator, send_lag_ns=lag, latency_ns=median.value if median else 0.0):
                 return why
         return None
-
-
-def why_limited(
-    report: GeneratorReport, *, send_lag_ns: NDArray[np.int64] | None = None, latency_ns: float = 0.0
-) -> str | None:
-    """Why the load generator itself may be what was measured; None where it was not.
-
-    It is the limit when it used over 70 % of a core, reached over 70 % of what it reaches against a server that does
-    nothing, or, in an open loop, sent 1 % of its requests later than 1 ms and than a tenth of the latency.
-
-    Args:
-        report: the generator's own figures.
-        send_lag_ns: how late each request of an open loop was sent; None for a closed loop, where none is due.
-        latency_ns: the latency that the lag is compared with.
-    """
-    wall_ns = max(report.wall_ns, 1) * report.processes
-    share = report.cpu_ns / wall_ns
-    if share > _LIMITED_SHARE:
-        return f"the load generator used {format_percent(share)} of a core and may itself be the limit"
-    if report.ceiling_rps is not None and report.completed * 1e9 / wall_ns > _LIMITED_SHARE * report.ceiling_rps:
-        return (
-            f"the load generator did {format_rate(report.completed * 1e9 / wall_ns)}, over "
-            f"{format_percent(_LIMITED_SHARE)} of the {format_rate(report.ceiling_rps)} that it reaches "
-            "on this machine against a server that does nothing"
-        )
-    if send_lag_ns is not None and send_lag_ns.size:
-        lag = float(np.percentile(send_lag_ns, 99, method="lower"))  # of few requests, one late one is no rule
-        allowed = max(_LIMITED_LAG_NS, 0.1 * latency_ns)
-        if lag > allowed:
-            return (
-                f"the load generator was behind its schedule: 1 % of the requests were sent over "
-                f"{format_duration(lag)} late, allowed are {format_duration(allowed)}"
-            )
-    return None

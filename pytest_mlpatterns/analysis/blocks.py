@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_mlpatterns.analysis.intervals import block_weights, relative_error
 from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.statistics import block_weights, relative_error
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:

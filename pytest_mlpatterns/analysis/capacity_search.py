@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.analysis.intervals import median_error, wilson_interval
 from pytest_mlpatterns.records.launch import Capacity, LaunchValue, Step
-from pytest_mlpatterns.statistics import median_error, wilson_interval
 from pytest_mlpatterns.units import MAX_CONCURRENCY, format_rate
 
 if TYPE_CHECKING:

@@ -10,18 +10,18 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.analysis.intervals import CHANGE_CONFIDENCE, estimate, ratio_of
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Judgement, Outcome
-from pytest_mlpatterns.statistics import CHANGE_CONFIDENCE, estimate, ratio_of
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.catalog import Metric
-    from pytest_mlpatterns.looks import Looks
-    from pytest_mlpatterns.metrics import Metrics
+    from pytest_mlpatterns.analysis.alpha_spending import Looks
+    from pytest_mlpatterns.analysis.metric_definitions import Metric
+    from pytest_mlpatterns.analysis.metrics import Metrics
     from pytest_mlpatterns.records.launch import LaunchValue
 
 __all__ = ["MAX_ERROR_RATIO", "Stand", "describe_estimate", "judge_change", "judge_limit", "why_uncountable"]
@@ -131,7 +131,7 @@ def judge_change(  # noqa: PLR0913 - the two sides, and how they are judged
         tolerance: largest acceptable worsening, 0.10 for 10 %.
         looks: how sure each end of the interval has to be after so many launches; None for a single look at 99 %.
         stand: what the present rests on, for the words of an open verdict.
-        in_flight: see :meth:`pytest_mlpatterns.catalog.Metric.is_small`.
+        in_flight: see :meth:`pytest_mlpatterns.analysis.metric_definitions.Metric.is_small`.
     """
     now, then = estimate(present, metric.launch_sd), estimate(baseline, metric.launch_sd)
     change = _change(metric, present, baseline, looks)

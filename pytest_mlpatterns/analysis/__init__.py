@@ -1,0 +1,1 @@
+"""Pure mathematics: arrays and values in, values out; no I/O, no clock."""
