@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_mlpatterns.config import model_version
+from pytest_mlpatterns.config.settings import model_version
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.options import given_options
 from pytest_mlpatterns.patterns import Single
@@ -27,7 +27,7 @@ from pytest_mlpatterns.workload.request_builder import RequestBuilder
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.config import Settings
+    from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.paired import Pairing
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.serve.deployment import Deployment

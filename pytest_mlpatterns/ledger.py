@@ -18,7 +18,7 @@ from pytest_mlpatterns.analysis.metric_definitions import metric_named
 from pytest_mlpatterns.analysis.verdicts import judge_change
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
 from pytest_mlpatterns.calibrate import measure_calibration, ratio_between, scaled
-from pytest_mlpatterns.config import BaselineMode
+from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry, Update
 from pytest_mlpatterns.records.launch import LaunchValue
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns.config import RunSettings
+    from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.setup import Environment, Setup
     from pytest_mlpatterns.records.verdict import Judgement

@@ -1,6 +1,7 @@
 """Our options on pytest's command line and in its ini file, and what happens beside a plugin that took one of them.
 
-What an option means is told in :mod:`pytest_mlpatterns.config`, which this module does not import: it is loaded with
+What an option means is told in :mod:`pytest_mlpatterns.config.settings`, which this module does not import: it is
+loaded with
 every pytest, and pytest without perf tests should pay nothing.
 """
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_mlpatterns.config import RunSettings
+    from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.ledger import Ledger
     from pytest_mlpatterns.records.setup import Environment
     from pytest_mlpatterns.screen import Screen

@@ -18,7 +18,9 @@ from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, min_sampl
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, metric_named, percentile_metric
 from pytest_mlpatterns.analysis.verdicts import Stand, judge_limit
 from pytest_mlpatterns.comparison import Comparison, see_that_it_counts, stand_on, to_the_end
-from pytest_mlpatterns.config import BaselineMode, InconclusivePolicy
+from pytest_mlpatterns.config.converters import read_pattern
+from pytest_mlpatterns.config.run_settings import BaselineMode
+from pytest_mlpatterns.config.settings import InconclusivePolicy
 from pytest_mlpatterns.errors import (
     InconclusiveFailure,
     InconclusiveWarning,
@@ -31,7 +33,6 @@ from pytest_mlpatterns.errors import (
 )
 from pytest_mlpatterns.evidence import Evidence
 from pytest_mlpatterns.pairwise import RACED, judge_faster
-from pytest_mlpatterns.readers import read_pattern
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Judgement, Outcome
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.against import ReferenceSide
     from pytest_mlpatterns.analysis.metrics import Metrics
-    from pytest_mlpatterns.config import Settings
+    from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.ledger import Reference
     from pytest_mlpatterns.measurement.launch import Bench
     from pytest_mlpatterns.patterns import Pattern

@@ -85,7 +85,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A list of patterns makes one test each, and so does a list of wires."""
     if "_perf_pattern" not in metafunc.fixturenames:
         return
-    from pytest_mlpatterns.config import merge_markers, patterns_of, wires_of
+    from pytest_mlpatterns.config.settings import merge_markers, patterns_of, wires_of
     from pytest_mlpatterns.errors import SettingError
 
     markers = [(mark.args, mark.kwargs) for mark in metafunc.definition.iter_markers("perf")]
@@ -246,7 +246,7 @@ def _session(config: pytest.Config) -> PerfSession:
 
 
 def _warn_unused(item: pytest.Item) -> None:
-    from pytest_mlpatterns.config import merge_markers
+    from pytest_mlpatterns.config.settings import merge_markers
     from pytest_mlpatterns.errors import SettingError, UnusedMarkerWarning
 
     try:

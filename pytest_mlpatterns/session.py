@@ -22,7 +22,8 @@ import pytest
 
 from pytest_mlpatterns.against import ReferenceSide
 from pytest_mlpatterns.assembly import Assembly
-from pytest_mlpatterns.config import Settings, merge_markers, read_run_settings, read_settings
+from pytest_mlpatterns.config.run_settings import read_run_settings
+from pytest_mlpatterns.config.settings import Settings, merge_markers, read_settings
 from pytest_mlpatterns.definition import location_of, perf_markers, raise_at_definition
 from pytest_mlpatterns.errors import (
     InconclusiveWarning,

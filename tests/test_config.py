@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_mlpatterns import config
-from pytest_mlpatterns.config import (
-    BaselineMode,
+from pytest_mlpatterns.config import settings as config
+from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
+from pytest_mlpatterns.config.settings import (
     InconclusivePolicy,
     merge_markers,
     model_version,
     patterns_of,
     read_choice,
-    read_run_settings,
     read_settings,
     wires_of,
 )

@@ -11,7 +11,7 @@ from synthetic import ENVIRONMENT, MS, SETUP, result
 
 from pytest_mlpatterns import calibrate
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
-from pytest_mlpatterns.config import BaselineMode, read_run_settings
+from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.ledger import Collected, Ledger
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry

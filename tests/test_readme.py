@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import pytest_mlpatterns
-from pytest_mlpatterns.config import merge_markers
+from pytest_mlpatterns.config.settings import merge_markers
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.options import OPTIONS
 from pytest_mlpatterns.perf import Perf

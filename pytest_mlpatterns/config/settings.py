@@ -7,22 +7,17 @@ an unknown or impossible one is a :class:`SettingError` that names it and lists 
 from __future__ import annotations
 
 import difflib
-import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_mlpatterns.analysis.criteria import parse_preferences
-from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns import Pattern, Single
-from pytest_mlpatterns.readers import (
+from pytest_mlpatterns.config.converters import (
     LOAD_ARGUMENTS,
     as_given,
     function_like,
     one_of,
     read_choice,
     read_duration,
-    read_flag,
     read_pattern,
     read_positive,
     read_schedule,
@@ -30,42 +25,28 @@ from pytest_mlpatterns.readers import (
     read_wire,
     whole_number,
 )
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.units import parse_share
 from pytest_mlpatterns.wire import REST_JSON, Wire
 from pytest_mlpatterns.wording import split_outside_brackets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
-    from pytest_mlpatterns.analysis.criteria import Preferences
     from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = [
-    "BaselineMode",
     "InconclusivePolicy",
-    "RunSettings",
     "Settings",
     "merge_markers",
     "model_version",
     "patterns_of",
-    "read_run_settings",
     "read_settings",
     "wires_of",
 ]
 
-
 _Member = TypeVar("_Member", Pattern, Wire)
-
-
-class BaselineMode(StrEnum):
-    """What ``--perf-baseline`` asks for."""
-
-    CHECK = "check"
-    UPDATE = "update"
-    REQUIRE = "require"
-    PRUNE = "prune"
-    OFF = "off"
 
 
 class InconclusivePolicy(StrEnum):
@@ -221,97 +202,6 @@ def read_settings(  # noqa: PLR0913 - the sources, and what is known of the test
     for name in ("duration", "warmup", "timeout", "startup_timeout", "budget"):
         settings[f"{name}_ns"] = settings.pop(name)
     return Settings(**settings)
-
-
-@dataclass(frozen=True, slots=True)
-class RunSettings:
-    """What a whole run was asked to do.
-
-    ``always_ranks`` says that the weights stand in the ini file: a run of tests without rivals is then no mistake.
-    """
-
-    baseline: BaselineMode
-    baseline_file: Path
-    html_file: Path | None
-    json_file: Path | None
-    smoke: bool
-    calibrate: bool
-    rank: Preferences | None
-    always_ranks: bool
-    against: str | None
-    against_files: tuple[str, ...]
-
-
-def read_run_settings(
-    options: Mapping[str, object], ini: Mapping[str, object], *, invoked_in: Path, root: Path
-) -> RunSettings:
-    """Merge the settings of a whole run.
-
-    Args:
-        options: command-line values by option name, None where not given.
-        ini: ini values by option name, None or empty text where not given.
-        invoked_in: directory that paths from the command line are relative to.
-        root: directory that paths from the ini file are relative to, and where the baseline file is by default.
-
-    Raises:
-        SettingError: a value that cannot be read, or a file that cannot be written where it should be.
-    """
-
-    def path(name: str) -> Path | None:
-        given, base = (options[name], invoked_in) if options.get(name) is not None else (ini.get(name), root)
-        if not given:
-            return None
-        found = base / str(given)
-        if found.is_dir() or not found.parent.is_dir():
-            problem = "is a directory" if found.is_dir() else f"is in {found.parent}, which does not exist"
-            source = f"--perf-{name}" if options.get(name) is not None else f"ini key perf_{name.replace('-', '_')}"
-            raise SettingError(f"{source} {given} {problem}; name a file in a directory that exists")
-        return found
-
-    def flag(name: str) -> bool:
-        given = options[name] if options.get(name) is not None else ini.get(name)
-        return read_flag(given, f"ini key perf_{name}")
-
-    def text(name: str) -> str:
-        return str(options.get(name) or ini.get(name) or "")
-
-    mode = read_choice(BaselineMode, text("baseline") or BaselineMode.CHECK, "ini key perf_baseline")
-    against = text("against") or None
-    if against is not None:
-        if mode in (BaselineMode.UPDATE, BaselineMode.PRUNE) or options.get("baseline") == BaselineMode.REQUIRE:
-            raise SettingError(
-                f"--perf-against {against} beside --perf-baseline {mode}, expected one of them: the comparison with a "
-                "revision leaves the baseline file alone"
-            )
-        mode = BaselineMode.OFF
-    rank = None
-    if options.get("rank") is not None or ini.get("rank"):
-        source = "--perf-rank" if options.get("rank") is not None else "ini key perf_rank"
-        rank = parse_preferences(str(options["rank"] if source == "--perf-rank" else ini["rank"]), source)
-    return RunSettings(
-        baseline=mode,
-        baseline_file=path("baseline-file") or root / "perf-baseline.json",
-        html_file=path("html"),
-        json_file=path("json"),
-        smoke=flag("smoke"),
-        calibrate=flag("calibrate"),
-        rank=rank,
-        always_ranks=options.get("rank") is None,
-        against=against,
-        against_files=_names_in(text("against-files")),
-    )
-
-
-def _names_in(text: str) -> tuple[str, ...]:
-    """Names that commas or white space separate; one that holds either stands in quotes."""
-    words = shlex.shlex(text, posix=True)
-    words.whitespace += ","
-    words.whitespace_split = True
-    words.commenters = ""
-    try:
-        return tuple(words)
-    except ValueError as error:
-        raise SettingError(f"--perf-against-files {text}: {error}; close the quotes") from None
 
 
 def model_version(model: object) -> str:
