@@ -15,7 +15,7 @@ from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.reports.results import Results
+    from pytest_mlpatterns.reports.files.result_file import Results
 
 __all__ = ["main"]
 
@@ -67,7 +67,7 @@ def _add_command(
 
 def _for_people(text: str) -> str:
     """A text to look at, as the terminal can show it."""
-    from pytest_mlpatterns.reports.lines import in_ascii
+    from pytest_mlpatterns.reports.text.styled_text import in_ascii
 
     try:
         text.encode(sys.stdout.encoding or "ascii")
@@ -77,7 +77,7 @@ def _for_people(text: str) -> str:
 
 
 def _read(file: str) -> Results:
-    from pytest_mlpatterns.reports.results import read_results
+    from pytest_mlpatterns.reports.files.result_file import read_results
 
     try:
         return read_results(Path(file).read_text(encoding="utf-8"))
@@ -86,13 +86,13 @@ def _read(file: str) -> Results:
 
 
 def _benchmark(results: Results, _asked: argparse.Namespace) -> str:
-    from pytest_mlpatterns.reports.benchmark import benchmark_json
+    from pytest_mlpatterns.reports.files.pytest_benchmark import benchmark_json
 
     return benchmark_json(results)
 
 
 def _html(results: Results, _asked: argparse.Namespace) -> str:
-    from pytest_mlpatterns.reports.html import html_report
+    from pytest_mlpatterns.reports.html.page import html_report
 
     return html_report(results)
 
@@ -102,7 +102,7 @@ def _ranking(results: Results, asked: argparse.Namespace) -> str:
 
     from pytest_mlpatterns.analysis.criteria import parse_preferences
     from pytest_mlpatterns.analysis.ranking import Unmeasured, rank
-    from pytest_mlpatterns.reports.choice import ranking_lines
+    from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
 
     preferences = parse_preferences(asked.weights, "WEIGHTS")
     measured = {result.test for result in results.results}

@@ -23,7 +23,7 @@ from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry, Update
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.recorded import gone_lines, update_lines
+from pytest_mlpatterns.reports.text.baseline_changes import gone_lines, update_lines
 from pytest_mlpatterns.system.git import commit
 from pytest_mlpatterns.units import format_percent
 

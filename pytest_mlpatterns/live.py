@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.reports.progress import Standing, live_text
+from pytest_mlpatterns.reports.text.live_line import Standing, live_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

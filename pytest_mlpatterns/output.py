@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.analysis.ranking import Ranking, Unmeasured, rank
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.records.result import Location, TestResult
-from pytest_mlpatterns.reports.choice import ranking_lines
-from pytest_mlpatterns.reports.github import Failure, annotation, job_summary, reason_in
-from pytest_mlpatterns.reports.lines import line
-from pytest_mlpatterns.reports.results import read_results, results_json
-from pytest_mlpatterns.reports.terminal import summary_lines
+from pytest_mlpatterns.reports.files.github import Failure, annotation, job_summary, reason_in
+from pytest_mlpatterns.reports.files.result_file import read_results, results_json
+from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
+from pytest_mlpatterns.reports.text.styled_text import line
+from pytest_mlpatterns.reports.text.summary_table import summary_lines
 from pytest_mlpatterns.system.git import commit
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Output:
             json_file.write_text(text, encoding="utf-8")
             self.lines.append(f"results written to {json_file}")
         if html_file is not None:
-            from pytest_mlpatterns.reports.html import html_report
+            from pytest_mlpatterns.reports.html.page import html_report
 
             html_file.write_text(html_report(read_results(text)), encoding="utf-8")
             self.lines.append(f"report written to {html_file}")

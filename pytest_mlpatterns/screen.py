@@ -9,14 +9,14 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.reports.lines import Style, in_ascii
+from pytest_mlpatterns.reports.text.styled_text import Style, in_ascii
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import pytest
 
-    from pytest_mlpatterns.reports.lines import Line
+    from pytest_mlpatterns.reports.text.styled_text import Line
 
 __all__ = ["Screen", "shows_unicode"]
 

@@ -43,8 +43,8 @@ from pytest_mlpatterns.output import Output
 from pytest_mlpatterns.paired import Pairing
 from pytest_mlpatterns.perf import Perf
 from pytest_mlpatterns.records.result import group_of
-from pytest_mlpatterns.reports.facts import measurement_text
-from pytest_mlpatterns.reports.junit import properties_of
+from pytest_mlpatterns.reports.files.junit import properties_of
+from pytest_mlpatterns.reports.text.failure import measurement_text
 from pytest_mlpatterns.revision.resolve import resolve_revision
 from pytest_mlpatterns.screen import Screen
 from pytest_mlpatterns.sides import HandedOn

@@ -9,8 +9,8 @@ from synthetic import ENVIRONMENT, LAYERS, MS, SETUP, S, capacity, counterpart, 
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.html import html_report
-from pytest_mlpatterns.reports.results import read_results, results_json
+from pytest_mlpatterns.reports.files.result_file import read_results, results_json
+from pytest_mlpatterns.reports.html.page import html_report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from synthetic import ENVIRONMENT, MS, PROPERTY, result
 
 from pytest_mlpatterns.analysis.latency_distribution import latency_of
-from pytest_mlpatterns.reports.benchmark import benchmark_json
-from pytest_mlpatterns.reports.results import Results
+from pytest_mlpatterns.reports.files.pytest_benchmark import benchmark_json
+from pytest_mlpatterns.reports.files.result_file import Results
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult

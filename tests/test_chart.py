@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.reports.chart import Chart, heading_of, thinned, unit_of
+from pytest_mlpatterns.reports.html.chart import Chart, heading_of, thinned, unit_of
 
 
 def test_every_metric_has_a_unit_and_a_heading() -> None:

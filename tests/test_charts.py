@@ -12,12 +12,12 @@ from pytest_mlpatterns.analysis.latency_distribution import latency_of, stored_p
 from pytest_mlpatterns.records.launch import Step
 from pytest_mlpatterns.records.result import Counterpart
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.charts import charts_of, deciding_charts, interval_chart
+from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts, interval_chart
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.telemetry import LayerStats
-    from pytest_mlpatterns.reports.chart import Chart
+    from pytest_mlpatterns.reports.html.chart import Chart
 
 BASELINE = Counterpart("baseline", "perf-baseline.json", {}, stored_percentiles(latency_of(latencies(2 * MS))))
 NOTHING = {"latency": None, "load_over_time": (), "memory_over_time": ()}

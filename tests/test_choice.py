@@ -11,7 +11,7 @@ from test_reports import check_golden
 
 from pytest_mlpatterns.analysis.criteria import parse_preferences
 from pytest_mlpatterns.analysis.ranking import rank
-from pytest_mlpatterns.reports.choice import ranking_lines
+from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
 from tests.project import QUICK, Project
 
 if TYPE_CHECKING:

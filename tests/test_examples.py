@@ -25,7 +25,7 @@ from pytest_mlpatterns.analysis.verdicts import judge_change, judge_limit
 from pytest_mlpatterns.options import OPTIONS
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.results import results_json
+from pytest_mlpatterns.reports.files.result_file import results_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -15,8 +15,8 @@ from synthetic import PROPERTY, counterpart, result
 from test_reports import BEYOND, LESS, SLOWER, check_golden, everything, searched
 
 from pytest_mlpatterns.records.result import Location
-from pytest_mlpatterns.reports.facts import failure_text
-from pytest_mlpatterns.reports.github import Failure, annotation, escaped, job_summary, reason_in
+from pytest_mlpatterns.reports.files.github import Failure, annotation, escaped, job_summary, reason_in
+from pytest_mlpatterns.reports.text.failure import failure_text
 
 NASTY = "t.py::test_it[a|b `c` <script>@me $x$ **d**\n::error::e]"
 WHERE = Location("tests/test_perf.py", 12)

@@ -20,11 +20,11 @@ from test_reports import check_golden
 
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.comparison import groups_section, overview_section, ranking_section
-from pytest_mlpatterns.reports.detail import details_section
-from pytest_mlpatterns.reports.elements import state_of
-from pytest_mlpatterns.reports.html import LIBRARIES, html_report
-from pytest_mlpatterns.reports.results import Results
+from pytest_mlpatterns.reports.files.result_file import Results
+from pytest_mlpatterns.reports.html.fragments import state_of
+from pytest_mlpatterns.reports.html.overview import groups_section, overview_section, ranking_section
+from pytest_mlpatterns.reports.html.page import LIBRARIES, html_report
+from pytest_mlpatterns.reports.html.test_page import details_section
 
 
 class Reader(HTMLParser):
@@ -93,7 +93,9 @@ def test_nothing_in_the_page_has_an_address_elsewhere() -> None:
     assert not {"link", "iframe", "img", "object", "embed", "base", "form"} & {tag for tag, _ in page.tags}
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     assert "@import" not in report([])
-    assert "url(" not in files("pytest_mlpatterns.reports").joinpath("page/report.css").read_text(encoding="utf-8")
+    assert "url(" not in files("pytest_mlpatterns.reports.html").joinpath("assets/report.css").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_what_users_wrote_stays_text() -> None:
@@ -121,7 +123,7 @@ def test_the_page_of_no_results_says_so() -> None:
 
 
 def test_the_libraries_are_those_that_the_registry_has_with_their_licences() -> None:
-    vendored = files("pytest_mlpatterns.reports").joinpath("page/vendor")
+    vendored = files("pytest_mlpatterns.reports.html").joinpath("assets/vendor")
     digests = {
         name: hashlib.sha256(vendored.joinpath(name).read_bytes()).hexdigest() for name in sorted(LIBRARIES.values())
     }

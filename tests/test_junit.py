@@ -10,7 +10,7 @@ from project import Project
 from synthetic import SETUP, judgement, result
 
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.junit import properties_of
+from pytest_mlpatterns.reports.files.junit import properties_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,10 +12,10 @@ from synthetic import MS, PROPERTY, latencies, result
 
 from pytest_mlpatterns.analysis.latency_distribution import latency_of, stored_percentiles
 from pytest_mlpatterns.records.result import Counterpart, Latency, LatencyHistogram, TestResult
-from pytest_mlpatterns.reports.latency import histogram_chart, percentile_chart
+from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, percentile_chart
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.reports.chart import Chart
+    from pytest_mlpatterns.reports.html.chart import Chart
 
 BASELINE = Counterpart("baseline", "perf-baseline.json", {}, stored_percentiles(latency_of(latencies(2 * MS))))
 

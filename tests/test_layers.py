@@ -8,10 +8,10 @@ import pytest
 from synthetic import LAYERS, MS, S
 
 from pytest_mlpatterns.records.telemetry import LayerStats
-from pytest_mlpatterns.reports.layers import layer_charts
+from pytest_mlpatterns.reports.html.layer_charts import layer_charts
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.reports.chart import Chart
+    from pytest_mlpatterns.reports.html.chart import Chart
 
 
 def of_layer(*layers: LayerStats) -> dict[str, Chart]:

@@ -15,8 +15,8 @@ from synthetic import ENVIRONMENT, SETUP, result
 from pytest_mlpatterns.__main__ import main
 from pytest_mlpatterns.analysis.criteria import parse_preferences
 from pytest_mlpatterns.analysis.ranking import Unmeasured, rank
-from pytest_mlpatterns.reports.html import html_report
-from pytest_mlpatterns.reports.results import read_results, results_json
+from pytest_mlpatterns.reports.files.result_file import read_results, results_json
+from pytest_mlpatterns.reports.html.page import html_report
 
 if TYPE_CHECKING:
     from pathlib import Path

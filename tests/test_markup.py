@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import PROPERTY
 
-from pytest_mlpatterns.reports.markup import Markup, data_script, tag
+from pytest_mlpatterns.reports.html.markup import Markup, data_script, tag
 
 HOSTILE = "</script><script>alert(1)</script><!-- \" ' & \u2028"
 

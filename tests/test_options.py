@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from project import OPTIONS, Project, clean_environment
 
-from pytest_mlpatterns.reports.html import html_report
-from pytest_mlpatterns.reports.results import read_results
+from pytest_mlpatterns.reports.files.result_file import read_results
+from pytest_mlpatterns.reports.html.page import html_report
 
 if TYPE_CHECKING:
     from pathlib import Path

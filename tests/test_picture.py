@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from synthetic import MS, PROPERTY, counterpart, latencies, result
 
 from pytest_mlpatterns.analysis.latency_distribution import latency_of, stored_percentiles
-from pytest_mlpatterns.reports.lines import width_of
-from pytest_mlpatterns.reports.picture import latency_picture, load_picture
+from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
+from pytest_mlpatterns.reports.text.styled_text import width_of
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import Counterpart, TestResult

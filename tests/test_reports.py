@@ -28,11 +28,11 @@ from pytest_mlpatterns.records.outcomes import Failure, describe_failures
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Judgement, Outcome
-from pytest_mlpatterns.reports.facts import describe_capacity, describe_layer, failure_text
-from pytest_mlpatterns.reports.lines import text_of, width_of
-from pytest_mlpatterns.reports.recorded import gone_lines, update_lines
-from pytest_mlpatterns.reports.results import FORMAT, VERSION, Results, read_results, results_json
-from pytest_mlpatterns.reports.terminal import summary_lines, verdict_of
+from pytest_mlpatterns.reports.files.result_file import FORMAT, VERSION, Results, read_results, results_json
+from pytest_mlpatterns.reports.text.baseline_changes import gone_lines, update_lines
+from pytest_mlpatterns.reports.text.failure import describe_capacity, describe_layer, failure_text
+from pytest_mlpatterns.reports.text.styled_text import text_of, width_of
+from pytest_mlpatterns.reports.text.summary_table import summary_lines, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

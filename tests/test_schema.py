@@ -19,7 +19,7 @@ from pytest_mlpatterns.records.launch import Capacity, Step, Warmup
 from pytest_mlpatterns.records.result import Counterpart, Latency, LatencyHistogram, Location, TestResult
 from pytest_mlpatterns.records.setup import Environment, Setup
 from pytest_mlpatterns.records.verdict import Judgement, Outcome
-from pytest_mlpatterns.reports.results import SCHEMA_FILE, VERSION, results_json
+from pytest_mlpatterns.reports.files.result_file import SCHEMA_FILE, VERSION, results_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """The terminal summary: one row per perf test, then what needs words. Takes results, returns lines.
 
-What the live line says is here too; what a baseline update wrote is in :mod:`pytest_mlpatterns.reports.recorded`.
+What the live line says is here too; what a baseline update wrote is in
+:mod:`pytest_mlpatterns.reports.text.baseline_changes`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.lines import Line, Span, Style, cut, line, padded, width_of
+from pytest_mlpatterns.reports.text.styled_text import Line, Span, Style, cut, line, padded, width_of
 from pytest_mlpatterns.units import format_duration, format_percent, format_rate
 
 if TYPE_CHECKING:

@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.chart import heading_of, is_known
-from pytest_mlpatterns.reports.charts import charts_of, deciding_charts
-from pytest_mlpatterns.reports.elements import breakable, chart_figure, shown_change, state_mark, state_of, tone_of
-from pytest_mlpatterns.reports.facts import next_step
-from pytest_mlpatterns.reports.markup import Markup, tag
+from pytest_mlpatterns.reports.html.chart import heading_of, is_known
+from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts
+from pytest_mlpatterns.reports.html.fragments import (
+    breakable,
+    chart_figure,
+    shown_change,
+    state_mark,
+    state_of,
+    tone_of,
+)
+from pytest_mlpatterns.reports.html.markup import Markup, tag
+from pytest_mlpatterns.reports.text.failure import next_step
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:

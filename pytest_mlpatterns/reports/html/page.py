@@ -14,12 +14,12 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.reports.comparison import groups_section, overview_section, ranking_section, tally
-from pytest_mlpatterns.reports.detail import details_section
-from pytest_mlpatterns.reports.markup import Markup, tag
+from pytest_mlpatterns.reports.html.markup import Markup, tag
+from pytest_mlpatterns.reports.html.overview import groups_section, overview_section, ranking_section, tally
+from pytest_mlpatterns.reports.html.test_page import details_section
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.reports.results import Results
+    from pytest_mlpatterns.reports.files.result_file import Results
 
 __all__ = ["LIBRARIES", "html_report"]
 
@@ -126,4 +126,4 @@ def _policy(scripts: list[Markup]) -> str:
 
 def _file(name: str) -> Markup:
     """A file that ships with the package."""
-    return Markup(files("pytest_mlpatterns.reports").joinpath("page", name).read_text(encoding="utf-8"))
+    return Markup(files("pytest_mlpatterns.reports.html").joinpath("assets", name).read_text(encoding="utf-8"))

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metric_definitions import metric_named
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.markup import Markup, data_script, tag
+from pytest_mlpatterns.reports.html.markup import Markup, data_script, tag
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Judgement
-    from pytest_mlpatterns.reports.chart import Chart
+    from pytest_mlpatterns.reports.html.chart import Chart
 
 __all__ = ["STATES", "breakable", "chart_figure", "shown_change", "state_mark", "state_of", "tone_of"]
 

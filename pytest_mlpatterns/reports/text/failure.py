@@ -11,8 +11,8 @@ from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.telemetry import straggler_shares
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.lines import width_of
-from pytest_mlpatterns.reports.picture import latency_picture, load_picture
+from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
+from pytest_mlpatterns.reports.text.styled_text import width_of
 from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.records.result import Latency, TestResult, interpolated
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.reports.results import Results
+    from pytest_mlpatterns.reports.files.result_file import Results
 
 __all__ = ["FORMAT_VERSION", "benchmark_json"]
 

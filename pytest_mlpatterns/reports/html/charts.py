@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metric_definitions import metric_named
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.chart import Chart, Column, heading_of, is_known, thinned, unit_of
-from pytest_mlpatterns.reports.facts import describe_capacity
-from pytest_mlpatterns.reports.latency import histogram_chart, other_name, percentile_chart
-from pytest_mlpatterns.reports.layers import layer_charts
+from pytest_mlpatterns.reports.html.chart import Chart, Column, heading_of, is_known, thinned, unit_of
+from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, other_name, percentile_chart
+from pytest_mlpatterns.reports.html.layer_charts import layer_charts
+from pytest_mlpatterns.reports.text.failure import describe_capacity
 from pytest_mlpatterns.units import format_duration, format_percent, format_size
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.result import Location, State
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.picture import latency_picture, load_picture
-from pytest_mlpatterns.reports.terminal import cells_of, verdict_of
+from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
+from pytest_mlpatterns.reports.text.summary_table import cells_of, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.telemetry import straggler_shares
-from pytest_mlpatterns.reports.chart import Chart, Column, thinned
+from pytest_mlpatterns.reports.html.chart import Chart, Column, thinned
 from pytest_mlpatterns.units import format_count, format_duration, format_percent
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named
-from pytest_mlpatterns.reports.chart import Chart, Column
-from pytest_mlpatterns.reports.charts import interval_chart
-from pytest_mlpatterns.reports.elements import (
+from pytest_mlpatterns.reports.html.chart import Chart, Column
+from pytest_mlpatterns.reports.html.charts import interval_chart
+from pytest_mlpatterns.reports.html.fragments import (
     STATES,
     breakable,
     chart_figure,
@@ -20,7 +20,7 @@ from pytest_mlpatterns.reports.elements import (
     state_of,
     tone_of,
 )
-from pytest_mlpatterns.reports.markup import Markup, tag
+from pytest_mlpatterns.reports.html.markup import Markup, tag
 from pytest_mlpatterns.units import format_count, format_percent
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.reports.chart import Chart, Column
+from pytest_mlpatterns.reports.html.chart import Chart, Column
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:

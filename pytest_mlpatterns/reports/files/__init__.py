@@ -1,0 +1,1 @@
+"""Reports that other programs read: the result file, GitHub, JUnit, pytest-benchmark."""
