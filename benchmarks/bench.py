@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from pytest_mlpatterns.load.generator import Generator
-from pytest_mlpatterns.load.job import Job
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.messages import Job
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.system.environment import available_cores, environment
 from pytest_mlpatterns.workload.schedule import ClosedLoop

@@ -25,7 +25,7 @@ from pytest_mlpatterns.workload.payload import read_payload
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_mlpatterns.load.generator import Generator
+    from pytest_mlpatterns.loadgen.generator import Generator
 
 CLAIM = (
     "our generator takes at most 1.2 times the CPU per request of wrk, half that of k6, 0.3 times that of Locust, "

@@ -16,8 +16,8 @@ from services import PATH
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.load.job import Job
-from pytest_mlpatterns.load.samples import samples_of
+from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.loadgen.messages import Job
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.workload.payload import read_payload
@@ -26,7 +26,7 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_mlpatterns.load.job import Recorded
+    from pytest_mlpatterns.loadgen.messages import Recorded
 
 CLAIM = "a million samples: at most 100 MB in the generator, metrics in at most 0.5 s"
 SAMPLES = 1_000_000
@@ -84,7 +84,7 @@ def measure() -> Iterator[Table]:
 def peak_rss_bytes() -> int:
     """High-water mark of the generator, the only child of ours that is not the service."""
     for child in psutil.Process(os.getpid()).children():
-        if "pytest_mlpatterns.load.generator" in " ".join(child.cmdline()):
+        if "pytest_mlpatterns.loadgen.generator" in " ".join(child.cmdline()):
             status = Path(f"/proc/{child.pid}/status").read_text(encoding="utf-8")
             return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
     raise RuntimeError("the generator is not among our children")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_mlpatterns import Pattern
-    from pytest_mlpatterns.load.generator import Generator
+    from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.serve.deployment import Deployment
     from pytest_mlpatterns.workload.payload import Payload
 

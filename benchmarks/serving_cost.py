@@ -25,7 +25,7 @@ from pytest_mlpatterns.workload.payload import read_payload
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pytest_mlpatterns.load.generator import Generator
+    from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.workload.payload import Payload
 
 CLAIM = (

@@ -19,8 +19,8 @@ import numpy as np
 from bench import Claim, Table, our_generator, run_child
 from scipy import stats
 
-from pytest_mlpatterns.load.job import Job
-from pytest_mlpatterns.load.samples import samples_of
+from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.loadgen.messages import Job
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serve.local import Startup, launch

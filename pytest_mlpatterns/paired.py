@@ -32,7 +32,7 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.load.generator import Generator
+    from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import Capacity, Launch
     from pytest_mlpatterns.serve.deployment import Deployment

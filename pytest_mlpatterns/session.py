@@ -35,8 +35,8 @@ from pytest_mlpatterns.errors import (
 from pytest_mlpatterns.exclusive import MachineLock
 from pytest_mlpatterns.ledger import Collected, Ledger
 from pytest_mlpatterns.live import LiveLine
-from pytest_mlpatterns.load.ceiling import measure_ceiling, measure_library_overhead
-from pytest_mlpatterns.load.generator import Generator
+from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
+from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.launch import Bench
 from pytest_mlpatterns.options import given_ini, given_options, values_of_conftests
 from pytest_mlpatterns.output import Output

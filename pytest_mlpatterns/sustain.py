@@ -14,7 +14,7 @@ import numpy as np
 from pytest_mlpatterns.analysis.blocks import completions_between
 from pytest_mlpatterns.analysis.capacity_search import Probe, climb, highest_rate
 from pytest_mlpatterns.analysis.generator_health import why_limited
-from pytest_mlpatterns.load.samples import samples_of
+from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import Capacity, Step
 from pytest_mlpatterns.workload.schedule import ClosedLoop, PoissonRate
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.load.generator import Generator
-    from pytest_mlpatterns.load.job import Event, Job, Recorded
+    from pytest_mlpatterns.loadgen.generator import Generator
+    from pytest_mlpatterns.loadgen.messages import Event, Job, Recorded
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.samples import Samples

@@ -23,8 +23,8 @@ from pytest_mlpatterns.analysis.noise import is_disturbed
 from pytest_mlpatterns.analysis.verdicts import MAX_ERROR_RATIO
 from pytest_mlpatterns.errors import DeploymentError, UncountableResultError
 from pytest_mlpatterns.joined import Piece, joined_reports, joined_samples, joined_usage, joined_window, latencies_in
-from pytest_mlpatterns.load.job import WindowOpened
-from pytest_mlpatterns.load.samples import samples_of
+from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.loadgen.messages import WindowOpened
 from pytest_mlpatterns.measurement.launch import job_for
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import Launch, Warmup
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.load.generator import Generator
-    from pytest_mlpatterns.load.job import Event, Recorded
+    from pytest_mlpatterns.loadgen.generator import Generator
+    from pytest_mlpatterns.loadgen.messages import Event, Recorded
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serve.deployment import Deployment

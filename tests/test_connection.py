@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 from services.scripted import answer, refused_port
 
-from pytest_mlpatterns.load.connection import Connection
-from pytest_mlpatterns.load.http1 import Http1
-from pytest_mlpatterns.load.recording import Answers, Recording
+from pytest_mlpatterns.loadgen.connection import Connection
+from pytest_mlpatterns.loadgen.http1 import Http1
+from pytest_mlpatterns.loadgen.recorder import Answers, Recording
 from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from pytest_mlpatterns import (
     Zipf,
 )
 from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.load.generator import Generator
+from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.launch import Bench
 from pytest_mlpatterns.serve.local import launch
 from pytest_mlpatterns.serve.model import recipe_of

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from services import peer2
 
-from pytest_mlpatterns.load.frames import ACK, END_HEADERS, END_STREAM, Frame, Setting, frame
-from pytest_mlpatterns.load.job import Job, Spoken
-from pytest_mlpatterns.load.loop import LoadLoop
+from pytest_mlpatterns.loadgen.event_loop import LoadLoop
+from pytest_mlpatterns.loadgen.http2_frames import ACK, END_HEADERS, END_STREAM, Frame, Setting, frame
+from pytest_mlpatterns.loadgen.messages import Job, Spoken
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.wire.grpc_call import message_prefix
@@ -74,7 +74,7 @@ GRPC_SEEDS = (
 @pytest.fixture(autouse=True)
 def _short_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller whose connection failed rests until the next tick; here nearly all do."""
-    monkeypatch.setattr("pytest_mlpatterns.load.loop.TICK_NS", 1_000_000)
+    monkeypatch.setattr("pytest_mlpatterns.loadgen.event_loop.TICK_NS", 1_000_000)
 
 
 def mutated(draw: random.Random, seeds: Sequence[bytes] = SEEDS) -> bytes:

@@ -18,9 +18,9 @@ from services.processes import our_children, survivors
 from services.scripted import Hold, ScriptedServer, Send, Silence, answer
 
 from pytest_mlpatterns import ChildError
-from pytest_mlpatterns.load.generator import Generator, LoadInterrupted
-from pytest_mlpatterns.load.job import Warm, WindowOpened
-from pytest_mlpatterns.load.samples import samples_of
+from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.loadgen.generator import Generator, LoadInterrupted
+from pytest_mlpatterns.loadgen.messages import Warm, WindowOpened
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Stages
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from services.scripted import Request, Step
 
-    from pytest_mlpatterns.load.job import Event, Job, Recorded
+    from pytest_mlpatterns.loadgen.messages import Event, Job, Recorded
 
 LONG_NS = 600_000 * MS
 

@@ -12,20 +12,20 @@ import pytest
 from services import peer2
 from services.peer2 import frames_in, message
 
-from pytest_mlpatterns.load.ceiling import measure_ceiling
-from pytest_mlpatterns.load.frames import PREFACE, Frame
-from pytest_mlpatterns.load.generator import Generator
-from pytest_mlpatterns.load.http2 import OPENING
-from pytest_mlpatterns.load.job import Job, Spoken
-from pytest_mlpatterns.load.loop import LoadLoop
-from pytest_mlpatterns.load.nullserver import GrpcPeer, Http1Peer
+from pytest_mlpatterns.loadgen.ceiling import measure_ceiling
+from pytest_mlpatterns.loadgen.event_loop import LoadLoop
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.http2 import OPENING
+from pytest_mlpatterns.loadgen.http2_frames import PREFACE, Frame
+from pytest_mlpatterns.loadgen.messages import Job, Spoken
+from pytest_mlpatterns.loadgen.null_server import GrpcPeer, Http1Peer
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_mlpatterns.load.job import Recorded
+    from pytest_mlpatterns.loadgen.messages import Recorded
 
 SERVER = Path(__file__).parent / "services" / "grpc_echo.py"
 

@@ -13,7 +13,8 @@ import pytest
 from services import peer2
 from services.peer2 import answer, block, frames_in, headers, message, refusal, settings, trailers
 
-from pytest_mlpatterns.load.frames import (
+from pytest_mlpatterns.loadgen.http2 import OPENING, Http2
+from pytest_mlpatterns.loadgen.http2_frames import (
     ACK,
     END_HEADERS,
     END_STREAM,
@@ -27,8 +28,7 @@ from pytest_mlpatterns.load.frames import (
     frame,
     unpadded,
 )
-from pytest_mlpatterns.load.headers import HeaderReader, RequestBlocks
-from pytest_mlpatterns.load.http2 import OPENING, Http2
+from pytest_mlpatterns.loadgen.http2_headers import HeaderReader, RequestBlocks
 from pytest_mlpatterns.records.outcomes import Failure, describe_failures
 
 SMALL, LARGE = message(b"x" * 100), message(bytes(range(256)) * 1000)

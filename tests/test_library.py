@@ -14,10 +14,10 @@ import trustme
 
 from pytest_mlpatterns import Url
 from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.load.ceiling import measure_ceiling, measure_library_overhead
-from pytest_mlpatterns.load.generator import Generator
-from pytest_mlpatterns.load.job import Spoken
-from pytest_mlpatterns.load.library import parse_message
+from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.messages import Spoken
+from pytest_mlpatterns.loadgen.pyreqwest_loop import parse_message
 from pytest_mlpatterns.measurement.launch import Bench
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.serve.attached import attach
@@ -109,7 +109,7 @@ def test_http2_without_encryption_is_driven_by_prior_knowledge(tmp_path: Path) -
 
 
 def test_a_server_that_is_gone_gives_counted_refusals_and_no_crash(tmp_path: Path) -> None:
-    from pytest_mlpatterns.load.job import Job, WindowOpened
+    from pytest_mlpatterns.loadgen.messages import Job, WindowOpened
     from pytest_mlpatterns.records.addressing import Balance, Progress, Remote
 
     generator = Generator(tmp_path / "generator.log")

@@ -13,11 +13,11 @@ import pytest
 from services.jobs import MS, a_job, message
 from services.scripted import Close, Hold, Reset, ScriptedServer, Send, Silence, answer, refused_port
 
-from pytest_mlpatterns.load import course as course_module
-from pytest_mlpatterns.load import loop as loop_module
-from pytest_mlpatterns.load.job import WindowOpened
-from pytest_mlpatterns.load.loop import LoadLoop
-from pytest_mlpatterns.load.samples import samples_of
+from pytest_mlpatterns.loadgen import event_loop as loop_module
+from pytest_mlpatterns.loadgen import load_run as course_module
+from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.loadgen.event_loop import LoadLoop
+from pytest_mlpatterns.loadgen.messages import WindowOpened
 from pytest_mlpatterns.records.addressing import Balance, Progress
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from services.scripted import Request, Step
 
-    from pytest_mlpatterns.load.job import Job, Recorded
+    from pytest_mlpatterns.loadgen.messages import Job, Recorded
     from pytest_mlpatterns.records.samples import Samples
     from pytest_mlpatterns.workload.schedule import Schedule
 

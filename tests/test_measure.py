@@ -26,7 +26,7 @@ from pytest_mlpatterns import (
     UncountableResultError,
     Url,
 )
-from pytest_mlpatterns.load.generator import Generator
+from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.launch import Bench, Interrupted
 from pytest_mlpatterns.serve.attached import attach
 from pytest_mlpatterns.serve.local import launch

@@ -23,8 +23,8 @@ from synthetic import MS, S, capacity
 from pytest_mlpatterns import Deployment, DeploymentError, ModelLoadError, Single, UncountableResultError
 from pytest_mlpatterns.analysis.alpha_spending import Looks
 from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedCapacity, PairedLaunch, judge_ratio
-from pytest_mlpatterns.load.generator import Generator
-from pytest_mlpatterns.load.job import Spoken
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.messages import Spoken
 from pytest_mlpatterns.paired import Pairing, Side
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.verdict import Outcome
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from services.scripted import Request, Step
 
-    from pytest_mlpatterns.load.job import Job, Recorded
+    from pytest_mlpatterns.loadgen.messages import Job, Recorded
     from pytest_mlpatterns.records.addressing import Progress
 
 HERE = sys.modules[__name__]

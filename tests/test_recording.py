@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import PROPERTY
 
-from pytest_mlpatterns.load.job import Recorded
-from pytest_mlpatterns.load.recording import Answers, Recording
-from pytest_mlpatterns.load.samples import samples_of
+from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.loadgen.messages import Recorded
+from pytest_mlpatterns.loadgen.recorder import Answers, Recording
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.samples import Window

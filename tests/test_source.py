@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mlpatterns.load.job import Share
-from pytest_mlpatterns.load.source import NEVER_NS, Source, source_of
+from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, Source, source_of
+from pytest_mlpatterns.loadgen.messages import Share
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Schedule, Stages
 from tests.synthetic import PROPERTY
 

@@ -16,7 +16,7 @@ import pytest
 from services import peer2
 from services.scripted import refused_port
 
-from pytest_mlpatterns.load.frames import PREFACE, Frame, frame
+from pytest_mlpatterns.loadgen.http2_frames import PREFACE, Frame, frame
 from pytest_mlpatterns.serve.unary import GrpcTransport
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError, UncountableResultError
-from pytest_mlpatterns.load.generator import LoadInterrupted
-from pytest_mlpatterns.load.job import Event, Job, Spoken, WindowOpened
-from pytest_mlpatterns.load.samples import samples_of
+from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.loadgen.generator import LoadInterrupted
+from pytest_mlpatterns.loadgen.messages import Event, Job, Spoken, WindowOpened
 from pytest_mlpatterns.records.addressing import Answer, Progress
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
 from pytest_mlpatterns.records.samples import Samples, Window
@@ -27,8 +27,8 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.load.generator import Generator
-    from pytest_mlpatterns.load.job import Recorded
+    from pytest_mlpatterns.loadgen.generator import Generator
+    from pytest_mlpatterns.loadgen.messages import Recorded
     from pytest_mlpatterns.records.launch import Capacity, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.telemetry import PatternStats

@@ -67,7 +67,7 @@ class Payload:
         return tuple(b"".join([_head(first, body), *body.parts]) for body in self.bodies)
 
     def order(self) -> bytes:
-        """The order in which requests are drawn, as :class:`pytest_mlpatterns.load.job.Job` takes it."""
+        """The order in which requests are drawn, as :class:`pytest_mlpatterns.loadgen.messages.Job` takes it."""
         return b"" if self.draw is None else self.draw.order(len(self.bodies or self.requests))
 
     def first(self, path: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.load.job import Job
+from pytest_mlpatterns.loadgen.messages import Job
 from pytest_mlpatterns.records.addressing import Balance
 
 if TYPE_CHECKING:

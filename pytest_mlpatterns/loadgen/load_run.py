@@ -11,10 +11,10 @@ from statistics import median
 from time import process_time_ns
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.load.job import Recorded, Warm, WindowOpened
-from pytest_mlpatterns.load.recording import Answers, Recording
-from pytest_mlpatterns.load.source import NEVER_NS, Source, source_of
-from pytest_mlpatterns.load.steady import (
+from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, Source, source_of
+from pytest_mlpatterns.loadgen.messages import Recorded, Warm, WindowOpened
+from pytest_mlpatterns.loadgen.recorder import Answers, Recording
+from pytest_mlpatterns.loadgen.steady_state import (
     MIN_WINDOW_REQUESTS,
     WARMUP_CAP_NS,
     WINDOW_NS,
@@ -29,7 +29,7 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_mlpatterns.load.job import Event, Job
+    from pytest_mlpatterns.loadgen.messages import Event, Job
     from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["TICK_NS", "Course"]

@@ -15,7 +15,7 @@ from pytest_mlpatterns.records.outcomes import Failure
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.load.dialogue import Bytes
+    from pytest_mlpatterns.loadgen.protocol import Bytes
 
 __all__ = ["Http1"]
 
@@ -27,7 +27,7 @@ _DELIMITED = re.compile(rb"\r\n(?:content-length|transfer-encoding)[ \t]*:", re.
 
 
 class Http1:
-    """A :class:`pytest_mlpatterns.load.dialogue.Dialogue`.
+    """A :class:`pytest_mlpatterns.loadgen.protocol.Dialogue`.
 
     Args:
         messages: complete requests.

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.load.job import Job, Spoken
-from pytest_mlpatterns.load.samples import samples_of
+from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.loadgen.messages import Job, Spoken
 from pytest_mlpatterns.records.addressing import Balance, Remote
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.wire.grpc_call import message_prefix
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_mlpatterns.load.generator import Generator
+    from pytest_mlpatterns.loadgen.generator import Generator
 
 __all__ = ["measure_ceiling", "measure_library_overhead"]
 
@@ -60,7 +60,7 @@ def measure_library_overhead(generator: Generator, directory: Path) -> None:
 
 @contextmanager
 def _null_server(directory: Path, spoken: Spoken) -> Iterator[int]:
-    server = Child("pytest_mlpatterns.load.nullserver", log=directory / "null-server.log")
+    server = Child("pytest_mlpatterns.loadgen.null_server", log=directory / "null-server.log")
     try:
         server.send(spoken)
         yield server.receive(_START_TIMEOUT_S)

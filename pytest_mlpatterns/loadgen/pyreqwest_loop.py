@@ -1,7 +1,9 @@
 """The loop that drives load through a client library: for https and HTTP/2, which our own connections do not speak.
 
-Same course of a job, same recording as :class:`pytest_mlpatterns.load.loop.LoadLoop`. The library (pyreqwest, extra
-``https``) costs time of its own in every request, which :mod:`pytest_mlpatterns.load.ceiling` measures and the result
+Same course of a job, same recording as :class:`pytest_mlpatterns.loadgen.event_loop.LoadLoop`. The library (pyreqwest,
+extra
+``https``) costs time of its own in every request, which :mod:`pytest_mlpatterns.loadgen.ceiling` measures and the
+result
 states. It must not know processes or numpy.
 """
 
@@ -12,13 +14,13 @@ from datetime import timedelta
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.load.course import TICK_NS, Course
+from pytest_mlpatterns.loadgen.load_run import TICK_NS, Course
 from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pytest_mlpatterns.load.job import Event, Job, Recorded
+    from pytest_mlpatterns.loadgen.messages import Event, Job, Recorded
     from pytest_mlpatterns.records.addressing import Remote
 
 __all__ = ["LibraryLoop", "parse_message"]

@@ -9,7 +9,7 @@ import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.load.dialogue import Bytes
+    from pytest_mlpatterns.loadgen.protocol import Bytes
 
 __all__ = [
     "ACK",

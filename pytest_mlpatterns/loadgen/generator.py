@@ -7,26 +7,24 @@ each takes every k-th request, all open the measured window at the same moment, 
 
 from __future__ import annotations
 
-import gc
 import math
-import queue
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import ChildError
-from pytest_mlpatterns.load.job import Event, OpenWindow, Recorded, Share, Warm, WindowOpened
-from pytest_mlpatterns.system.child import Channel, Child
+from pytest_mlpatterns.loadgen.messages import Event, OpenWindow, Recorded, Share, Warm, WindowOpened
+from pytest_mlpatterns.loadgen.process import _STOP
+from pytest_mlpatterns.system.child import Child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns.load.job import Job, Spoken
+    from pytest_mlpatterns.loadgen.messages import Job, Spoken
 
 __all__ = ["Generator", "LoadInterrupted"]
 
-_STOP = "stop"
 _STOP_TIMEOUT_S = 2.0
 _OPENING_DELAY_NS = 100_000_000
 _SLICE_S = 0.02
@@ -96,7 +94,7 @@ class Generator:
         """
         while len(self._children) < processes:
             log = self._log.with_suffix(f".{len(self._children)}.log")
-            self._children.append(Child(__name__, log=log))
+            self._children.append(Child("pytest_mlpatterns.loadgen.process", log=log))
         children = self._children[:processes]
         recorded: dict[int, Recorded] = {}
         try:
@@ -171,7 +169,7 @@ def _merged(recorded: Mapping[int, Recorded]) -> Recorded:
     parts = [recorded[number] for number in sorted(recorded)]
     if len(parts) == 1:
         return parts[0]
-    from pytest_mlpatterns.load.samples import merged_columns
+    from pytest_mlpatterns.loadgen.columns import merged_columns
 
     first = parts[0]
     reports = [part.generator for part in parts]
@@ -202,48 +200,3 @@ def _merged(recorded: Mapping[int, Recorded]) -> Recorded:
 def _raise_timeout(event: Event | None) -> None:
     if event is None:
         raise TimeoutError("the load generator does not stop")
-
-
-def main() -> None:
-    """The child: take a job, drive it, answer, until the parent closes the channel."""
-    from pytest_mlpatterns.load.library import LibraryLoop
-    from pytest_mlpatterns.load.loop import LoadLoop
-
-    gc.disable()  # a collection in the middle of the load would count as the server's latency
-    _allow_many_files()
-    channel = Channel()
-    waiting: queue.SimpleQueue[LoadLoop | LibraryLoop | None] = queue.SimpleQueue()
-    latest: list[LoadLoop | LibraryLoop] = []
-
-    def on_message(message: Job | OpenWindow | str) -> None:
-        if isinstance(message, OpenWindow):
-            for loop in latest:
-                loop.open_at(message.at_ns)
-        elif isinstance(message, str):
-            for loop in latest:
-                loop.stop()
-        else:  # made here, so that a stop that follows at once finds it, whether it runs yet or not
-            loop = LoadLoop(message, channel.send) if message.remote is None else LibraryLoop(message, channel.send)
-            latest[:] = [loop]
-            waiting.put(loop)
-
-    def on_close() -> None:
-        for loop in latest:
-            loop.stop()
-        waiting.put(None)
-
-    channel.listen(on_message, on_close)
-    while (loop := waiting.get()) is not None:
-        recorded = loop.run()
-        latest.clear()  # before the parent can send the next job
-        channel.send(recorded)
-        del loop, recorded
-        gc.collect()
-
-
-def _allow_many_files() -> None:
-    """A connection is a file; raise what we may open to what we are allowed to raise it to."""
-    import resource
-
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from array import array
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.load.dialogue import Bytes, Dialogue
-    from pytest_mlpatterns.load.recording import Answers, Recording
+    from pytest_mlpatterns.loadgen.protocol import Bytes, Dialogue
+    from pytest_mlpatterns.loadgen.recorder import Answers, Recording
 
 __all__ = ["Connection", "Owner"]
 

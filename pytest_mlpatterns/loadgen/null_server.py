@@ -10,7 +10,7 @@ import selectors
 import socket
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_mlpatterns.load.job import Spoken
+from pytest_mlpatterns.loadgen.messages import Spoken
 from pytest_mlpatterns.system.child import Channel
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class GrpcPeer:
     def __init__(self) -> None:
         import hpack
 
-        from pytest_mlpatterns.load.frames import PREFACE
+        from pytest_mlpatterns.loadgen.http2_frames import PREFACE
 
         encoder = hpack.Encoder()
         encoder.header_table_size = 0
@@ -68,7 +68,7 @@ class GrpcPeer:
 
     def take(self, data: bytes) -> bytes:
         """Settings are answered; the ends of streams are remembered."""
-        from pytest_mlpatterns.load.frames import ACK, END_STREAM, HEADER, Frame, frame
+        from pytest_mlpatterns.loadgen.http2_frames import ACK, END_STREAM, HEADER, Frame, frame
 
         skipped = min(self._preface_left, len(data))
         self._preface_left -= skipped
@@ -91,7 +91,7 @@ class GrpcPeer:
 
     def answer(self) -> bytes:
         """The answer to the stream that ended first."""
-        from pytest_mlpatterns.load.frames import END_HEADERS, END_STREAM, Frame, frame
+        from pytest_mlpatterns.loadgen.http2_frames import END_HEADERS, END_STREAM, Frame, frame
         from pytest_mlpatterns.wire.grpc_call import message_prefix
 
         if not self._asked:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.load.frames import (
+from pytest_mlpatterns.loadgen.http2_frames import (
     ACK,
     DEFAULT_WINDOW,
     END_HEADERS,
@@ -26,15 +26,15 @@ from pytest_mlpatterns.load.frames import (
     frame,
     unpadded,
 )
-from pytest_mlpatterns.load.headers import DEFAULT_TABLE_BYTES, HeaderError
+from pytest_mlpatterns.loadgen.http2_headers import DEFAULT_TABLE_BYTES, HeaderError
 from pytest_mlpatterns.records.outcomes import Failure, grpc_outcome
 from pytest_mlpatterns.wire.grpc_call import PREFIX_BYTES, message_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.load.dialogue import Bytes
-    from pytest_mlpatterns.load.headers import HeaderReader, RequestBlocks
+    from pytest_mlpatterns.loadgen.http2_headers import HeaderReader, RequestBlocks
+    from pytest_mlpatterns.loadgen.protocol import Bytes
 
 __all__ = ["OPENING", "Http2"]
 
@@ -54,7 +54,7 @@ OPENING = b"".join(
 
 
 class Http2:
-    """A :class:`pytest_mlpatterns.load.dialogue.Dialogue`.
+    """A :class:`pytest_mlpatterns.loadgen.protocol.Dialogue`.
 
     Args:
         messages: gRPC messages with their prefix.

@@ -14,7 +14,7 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.load.job import Share
+    from pytest_mlpatterns.loadgen.messages import Share
     from pytest_mlpatterns.workload.schedule import ClosedSchedule, OpenSchedule, Schedule
 
 __all__ = ["NEVER_NS", "Source", "source_of"]

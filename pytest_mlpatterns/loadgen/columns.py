@@ -11,7 +11,7 @@ from pytest_mlpatterns.records.samples import Samples
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.load.job import Recorded
+    from pytest_mlpatterns.loadgen.messages import Recorded
 
 __all__ = ["merged_columns", "samples_of"]
 

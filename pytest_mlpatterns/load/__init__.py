@@ -1,1 +1,0 @@
-"""Load: what is sent, when, and by whom."""

@@ -1,0 +1,104 @@
+"""The connections of a load: opened when needed, balanced over addresses, with the requests that wait for one."""
+
+from __future__ import annotations
+
+from collections import deque
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.loadgen.connection import Connection
+from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.loadgen.event_loop import LoadLoop
+    from pytest_mlpatterns.loadgen.messages import Job
+
+__all__ = ["MAX_OPEN_LOOP_CONNECTIONS"]
+
+MAX_OPEN_LOOP_CONNECTIONS = 1024
+"""An open loop opens connections as it needs them, up to this many over all addresses."""
+
+
+class _Pool:
+    """The connections to every address, which of them is free, and the requests that wait for one."""
+
+    def __init__(self, loop: LoadLoop, job: Job) -> None:
+        self._loop = loop
+        self._addresses = job.addresses
+        self.several = len(job.addresses) > 1
+        self._least_outstanding = job.balance is Balance.LEAST_OUTSTANDING
+        self._idle: list[list[Connection]] = [[] for _ in job.addresses]
+        self._all: list[Connection] = []
+        self._outstanding = [0] * len(job.addresses)
+        self.waiting: deque[tuple[int, int | None]] = deque()
+        self._last_target = -1
+        self._limit = MAX_OPEN_LOOP_CONNECTIONS
+        if isinstance(job.schedule, ClosedLoop | Stages) and job.schedule.closed:
+            self._limit = job.share.part_of(job.schedule.max_concurrency) * len(job.addresses)
+        self._open_ahead = job.share.part_of(job.schedule.concurrency) if isinstance(job.schedule, ClosedLoop) else 1
+        self.limit_reached = False
+
+    @property
+    def connections(self) -> int:
+        return len(self._all)
+
+    @property
+    def outstanding(self) -> int:
+        return sum(self._outstanding) + len(self.waiting)
+
+    def open(self) -> None:
+        """Start to connect ahead of the load: to each address as many as all callers together, or one."""
+        for target in range(len(self._addresses)):
+            for _ in range(self._open_ahead):
+                connection = self._make(target)
+                connection.open()
+                self._idle[target].append(connection)
+
+    def send(self, request: int, due_ns: int | None) -> None:
+        target = self._choose() if self.several else 0
+        idle = self._idle[target]
+        if idle:
+            connection = idle.pop()
+        elif len(self._all) < self._limit:
+            connection = self._make(target)
+        else:
+            self.limit_reached = True
+            self.waiting.append((request, perf_counter_ns() if due_ns is None else due_ns))
+            return
+        self._outstanding[target] += 1
+        connection.send(request, due_ns)
+
+    def release(self, connection: Connection) -> None:
+        if self.waiting:
+            connection.send(*self.waiting.popleft())
+        else:
+            self._outstanding[connection.target] -= 1
+            self._idle[connection.target].append(connection)
+
+    def expire(self, due_before_ns: int) -> None:
+        """Give up every request that was due before this time and is not answered."""
+        while self.waiting and (self.waiting[0][1] or 0) < due_before_ns:
+            request, due_ns = self.waiting.popleft()
+            now = perf_counter_ns()
+            self._loop.recording.add(due_ns or now, now, now, Failure.TIMEOUT, request, 0, 0)
+        for connection in self._all:
+            if connection.busy and connection.due_ns < due_before_ns:
+                connection.fail(Failure.TIMEOUT)
+
+    def close(self) -> None:
+        for connection in self._all:
+            connection.close()
+
+    def _make(self, target: int) -> Connection:
+        connection = Connection(self._loop, self._addresses[target], target)
+        self._all.append(connection)
+        return connection
+
+    def _choose(self) -> int:
+        count = len(self._addresses)
+        if self._least_outstanding:
+            return min(range(count), key=self._outstanding.__getitem__)
+        self._last_target = (self._last_target + 1) % count
+        return self._last_target

@@ -1,0 +1,63 @@
+"""The main loop of a load generator process: takes a job, drives it, sends the recording back.
+
+Keep this module light: the process must start quickly and must not load numpy."""
+
+from __future__ import annotations
+
+import gc
+import queue
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.loadgen.messages import OpenWindow
+from pytest_mlpatterns.system.child import Channel
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.loadgen.messages import Job
+
+
+_STOP = "stop"
+
+
+def main() -> None:
+    """The child: take a job, drive it, answer, until the parent closes the channel."""
+    from pytest_mlpatterns.loadgen.event_loop import LoadLoop
+    from pytest_mlpatterns.loadgen.pyreqwest_loop import LibraryLoop
+
+    gc.disable()  # a collection in the middle of the load would count as the server's latency
+    _allow_many_files()
+    channel = Channel()
+    waiting: queue.SimpleQueue[LoadLoop | LibraryLoop | None] = queue.SimpleQueue()
+    latest: list[LoadLoop | LibraryLoop] = []
+
+    def on_message(message: Job | OpenWindow | str) -> None:
+        if isinstance(message, OpenWindow):
+            for loop in latest:
+                loop.open_at(message.at_ns)
+        elif isinstance(message, str):
+            for loop in latest:
+                loop.stop()
+        else:  # made here, so that a stop that follows at once finds it, whether it runs yet or not
+            loop = LoadLoop(message, channel.send) if message.remote is None else LibraryLoop(message, channel.send)
+            latest[:] = [loop]
+            waiting.put(loop)
+
+    def on_close() -> None:
+        for loop in latest:
+            loop.stop()
+        waiting.put(None)
+
+    channel.listen(on_message, on_close)
+    while (loop := waiting.get()) is not None:
+        recorded = loop.run()
+        latest.clear()  # before the parent can send the next job
+        channel.send(recorded)
+        del loop, recorded
+        gc.collect()
+
+
+def _allow_many_files() -> None:
+    """A connection is a file; raise what we may open to what we are allowed to raise it to."""
+    import resource
+
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
