@@ -21,8 +21,8 @@ from bench import Claim, Table, on_client_core, our_generator, run_child
 
 from pytest_mlpatterns.measurement.launch import Bench
 from pytest_mlpatterns.patterns import Single
-from pytest_mlpatterns.serve.local import Startup, launch
-from pytest_mlpatterns.serve.model import recipe_of
+from pytest_mlpatterns.serving.local.launcher import Startup, launch
+from pytest_mlpatterns.serving.model import recipe_of
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop

@@ -24,8 +24,8 @@ from peers.lifecycle import FILES, Peer, install, serving_peer, versions
 from pytest_mlpatterns import Batched, Microservice, Replicated, Single
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.measurement.launch import Bench
-from pytest_mlpatterns.serve.local import Startup, launch
-from pytest_mlpatterns.serve.model import recipe_of
+from pytest_mlpatterns.serving.local.launcher import Startup, launch
+from pytest_mlpatterns.serving.model import recipe_of
 from pytest_mlpatterns.wire.kserve_v1 import CONTENT_TYPE, encode_instances
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns import Pattern
     from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.payload import Payload
 
     Start = Callable[[], contextlib.AbstractContextManager[Deployment]]

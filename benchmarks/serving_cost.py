@@ -18,8 +18,8 @@ import services
 from bench import Claim, Load, Table, drive, interleave, on_server_core, our_generator, serving, spread
 
 from pytest_mlpatterns import Single
-from pytest_mlpatterns.serve.local import Startup, launch
-from pytest_mlpatterns.serve.model import recipe_of
+from pytest_mlpatterns.serving.local.launcher import Startup, launch
+from pytest_mlpatterns.serving.model import recipe_of
 from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.messages import Job
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.serve.local import Startup, launch
-from pytest_mlpatterns.serve.model import recipe_of
+from pytest_mlpatterns.serving.local.launcher import Startup, launch
+from pytest_mlpatterns.serving.model import recipe_of
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.schedule import ConstantRate, PoissonRate
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_mlpatterns.records.samples import Samples, Window
-    from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.schedule import Schedule
 
 CLAIM = "percentiles of a 1 s stall within 5 % of arithmetic; Poisson arrivals pass a Kolmogorov-Smirnov test"

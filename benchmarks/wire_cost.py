@@ -24,8 +24,8 @@ from bench import Claim, Table, interleave, on_client_core, on_server_core, our_
 from pytest_mlpatterns import Single, Wire
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.measurement.launch import Bench
-from pytest_mlpatterns.serve.local import Startup, launch
-from pytest_mlpatterns.serve.model import recipe_of
+from pytest_mlpatterns.serving.local.launcher import Startup, launch
+from pytest_mlpatterns.serving.model import recipe_of
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.serving.deployment import Deployment
 
 CLAIM = (
     "a tensor of 1 MB over rest+binary and grpc takes at most 1.3 times what tritonclient needs for it, and at most a "

@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
         UnitError as UnitError,
         UnusedMarkerWarning as UnusedMarkerWarning,
     )
-    from pytest_mlpatterns.exposition import Prometheus as Prometheus
+    from pytest_mlpatterns.serving.prometheus import Prometheus as Prometheus
     from pytest_mlpatterns.records.telemetry import LayerStats as LayerStats, PatternStats as PatternStats
     from pytest_mlpatterns.workload.input_order import Uniform as Uniform, Zipf as Zipf
     from pytest_mlpatterns.workload.schedule import (
@@ -63,8 +63,8 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
     from pytest_mlpatterns.perf import Perf as Perf
     from pytest_mlpatterns.records.launch import Estimate as Estimate
     from pytest_mlpatterns.records.verdict import Outcome as Outcome
-    from pytest_mlpatterns.serve.deployment import Deployment as Deployment
-    from pytest_mlpatterns.targets import App as App, Command as Command, Url as Url
+    from pytest_mlpatterns.serving.deployment import Deployment as Deployment
+    from pytest_mlpatterns.serving.targets import App as App, Command as Command, Url as Url
     from pytest_mlpatterns.wire import Wire as Wire
 
 __version__ = "0.1.0"
@@ -92,7 +92,6 @@ _HOMES = {
         "UnitError",
         "UnusedMarkerWarning",
     ),
-    "exposition": ("Prometheus",),
     "patterns": (
         "Batched",
         "Cached",
@@ -111,8 +110,9 @@ _HOMES = {
         "PatternStats",
     ),
     "records.verdict": ("Outcome",),
-    "serve.deployment": ("Deployment",),
-    "targets": (
+    "serving.deployment": ("Deployment",),
+    "serving.prometheus": ("Prometheus",),
+    "serving.targets": (
         "App",
         "Command",
         "Url",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
-from pytest_mlpatterns.serve.deployment import Deployment
+from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.sides import HandedOn, Offered, Reason, ReferenceJob, Refused, Served, StartSide, StopSide
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.units import format_duration

@@ -15,11 +15,11 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.options import given_options
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.records.setup import Setup
-from pytest_mlpatterns.serve.local import Startup, launch
-from pytest_mlpatterns.serve.model import recipe_of
-from pytest_mlpatterns.serve.started import deploy_target
+from pytest_mlpatterns.serving.external.start import deploy_target
+from pytest_mlpatterns.serving.local.launcher import Startup, launch
+from pytest_mlpatterns.serving.model import recipe_of
+from pytest_mlpatterns.serving.targets import App, Command, Url
 from pytest_mlpatterns.subject import Subject
-from pytest_mlpatterns.targets import App, Command, Url
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.paired import Pairing
     from pytest_mlpatterns.patterns import Pattern
-    from pytest_mlpatterns.serve.deployment import Deployment
-    from pytest_mlpatterns.serve.model import Recipe
-    from pytest_mlpatterns.targets import Target
+    from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.serving.model import Recipe
+    from pytest_mlpatterns.serving.targets import Target
     from pytest_mlpatterns.turn import Side
     from pytest_mlpatterns.workload.payload import Payload
 

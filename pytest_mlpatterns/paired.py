@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import Capacity, Launch
-    from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.serving.deployment import Deployment
 
 __all__ = ["Pairing", "Side"]
 

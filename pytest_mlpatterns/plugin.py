@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.perf import Perf
-    from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.serving.targets import Target
     from pytest_mlpatterns.session import PerfSession
-    from pytest_mlpatterns.targets import Target
     from pytest_mlpatterns.wire import Wire
 
 __all__ = ["perf", "perf_deploy", "perf_model", "perf_payload", "perf_target"]

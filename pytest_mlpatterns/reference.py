@@ -24,7 +24,7 @@ from pytest_mlpatterns.system.import_redirect import install, modules_from, wron
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.serving.deployment import Deployment
 
 __all__ = ["main"]
 

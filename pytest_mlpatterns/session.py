@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator as Yielding
 
     from pytest_mlpatterns.patterns import Pattern
-    from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.turn import Side
 
 __all__ = ["REFERENCE_TREES", "PerfSession"]

@@ -67,7 +67,7 @@ class StopSide:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A deployment runs: what :class:`pytest_mlpatterns.serve.deployment.Deployment` knows of it."""
+    """A deployment runs: what :class:`pytest_mlpatterns.serving.deployment.Deployment` knows of it."""
 
     model_name: str
     addresses: tuple[tuple[str, int], ...]

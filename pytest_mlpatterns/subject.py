@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.paired import Pairing
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.setup import Setup
-    from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.turn import Side
     from pytest_mlpatterns.workload.plan import LoadPlan
 

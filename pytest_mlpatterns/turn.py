@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import Event, Recorded
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.records.telemetry import PatternStats
-    from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.plan import LoadPlan
     from pytest_mlpatterns.workload.schedule import Schedule
 

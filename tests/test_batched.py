@@ -29,7 +29,7 @@ from pytest_mlpatterns.patterns.batch_layer import Batching
 from pytest_mlpatterns.patterns.batched import Batched
 from pytest_mlpatterns.patterns.layer import LostError, RequestError, needs_loop
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serve.app import Answering
+from pytest_mlpatterns.serving.http.app import Answering
 from tests.synthetic import MS, PROPERTY, S
 
 if TYPE_CHECKING:

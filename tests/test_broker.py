@@ -17,9 +17,10 @@ from pytest_mlpatterns import DeploymentError
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.queued import Queued
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serve import broker, consumer
-from pytest_mlpatterns.serve.broker import GROUP, PAUSE_S, BrokerQueue
-from pytest_mlpatterns.serve.consumer import Subscription, consume
+from pytest_mlpatterns.serving.redis import queue as broker
+from pytest_mlpatterns.serving.redis import queue_worker as consumer
+from pytest_mlpatterns.serving.redis.queue import GROUP, PAUSE_S, BrokerQueue
+from pytest_mlpatterns.serving.redis.queue_worker import Subscription, consume
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -31,7 +32,7 @@ REQUESTS, ANSWERS = f"{NAME}:requests", f"{NAME}:answers"
 HOLDING_WORKER = """
 import asyncio, sys
 from pytest_mlpatterns.patterns.layer import Tally
-from pytest_mlpatterns.serve.consumer import Subscription, consume
+from pytest_mlpatterns.serving.redis.queue_worker import Subscription, consume
 
 async def hold(instances):
     print("taken", flush=True)

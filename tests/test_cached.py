@@ -21,7 +21,7 @@ from pytest_mlpatterns.patterns.cache_layer import Caching, StoreAway
 from pytest_mlpatterns.patterns.cached import Cached
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serve.app import Answering
+from pytest_mlpatterns.serving.http.app import Answering
 from pytest_mlpatterns.wire.kserve_v1 import encode_predictions
 from pytest_mlpatterns.workload.input_order import Zipf, zipf_probabilities
 

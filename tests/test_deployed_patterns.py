@@ -31,8 +31,8 @@ from pytest_mlpatterns import (
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.launch import Bench
-from pytest_mlpatterns.serve.local import launch
-from pytest_mlpatterns.serve.model import recipe_of
+from pytest_mlpatterns.serving.local.launcher import launch
+from pytest_mlpatterns.serving.model import recipe_of
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop

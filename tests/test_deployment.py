@@ -18,7 +18,7 @@ from services.processes import our_children, survivors
 from services.scripted import Close, ScriptedServer, Send, answer, refused_port
 
 from pytest_mlpatterns import Deployment, DeploymentError, Replicated, Url
-from pytest_mlpatterns.serve.attached import attach
+from pytest_mlpatterns.serving.external.attach import attach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,7 +137,7 @@ class TestKnowing:
     def test_a_late_answer_is_not_taken_for_the_next(
         self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("pytest_mlpatterns.serve.member._ANSWER_TIMEOUT_S", 0.2)
+        monkeypatch.setattr("pytest_mlpatterns.serving.local.supervised_worker._ANSWER_TIMEOUT_S", 0.2)
         (pid,) = deployment.pids
         process = psutil.Process(pid)
         process.suspend()
@@ -147,7 +147,7 @@ class TestKnowing:
                 deployment.stats()
         finally:
             process.resume()
-        monkeypatch.setattr("pytest_mlpatterns.serve.member._ANSWER_TIMEOUT_S", 30)
+        monkeypatch.setattr("pytest_mlpatterns.serving.local.supervised_worker._ANSWER_TIMEOUT_S", 30)
         deployment.predict(1)
         assert deployment.stats().replica_requests == (1,)
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pytest_mlpatterns import LayerStats, PatternStats, Prometheus, SettingError
-from pytest_mlpatterns.exposition import merged_readings, read_exposition
 from pytest_mlpatterns.records.telemetry import figures_of
+from pytest_mlpatterns.serving.prometheus import merged_readings, read_exposition
 
 MOSEC = """\
 # HELP mosec_service_batch_size batch size for each connection in each stage.

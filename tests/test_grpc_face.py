@@ -31,8 +31,8 @@ from pytest_mlpatterns import (
     Single,
     Wire,
 )
-from pytest_mlpatterns.serve.local import Startup, launch
-from pytest_mlpatterns.serve.model import recipe_of
+from pytest_mlpatterns.serving.local.launcher import Startup, launch
+from pytest_mlpatterns.serving.model import recipe_of
 from pytest_mlpatterns.wire.descriptors import message_class
 from pytest_mlpatterns.workload.payload import read_payload
 
@@ -318,7 +318,7 @@ class TestDeployment:
             deployment.close()
 
     def test_a_message_over_the_limit_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("pytest_mlpatterns.serve.local.MAX_BODY_BYTES", 1000)
+        monkeypatch.setattr("pytest_mlpatterns.serving.local.launcher.MAX_BODY_BYTES", 1000)
         deployment = started(Echo, tmp_path)
         try:
             with pytest.raises(DeploymentError, match="answered 429"):

@@ -25,7 +25,7 @@ from services.scripted import refused_port
 from pytest_mlpatterns import DeploymentError, Microservice, Queued
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serve.hop import Hop
+from pytest_mlpatterns.serving.local.upstream import Hop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -490,7 +490,7 @@ class TestTime:
         self, header: bytes, hop_ns: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         times = iter([1_000_000_000, 1_010_000_000])
-        monkeypatch.setattr("pytest_mlpatterns.serve.hop.perf_counter_ns", lambda: next(times))
+        monkeypatch.setattr("pytest_mlpatterns.serving.local.upstream.perf_counter_ns", lambda: next(times))
         found: list[LayerStats] = []
 
         async def working(_: Asked) -> bytes:
@@ -507,7 +507,7 @@ class TestTime:
 
     def test_the_work_that_one_answer_tells_does_not_count_for_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
         times = iter([0, 10_000_000, 20_000_000, 30_000_000])
-        monkeypatch.setattr("pytest_mlpatterns.serve.hop.perf_counter_ns", lambda: next(times))
+        monkeypatch.setattr("pytest_mlpatterns.serving.local.upstream.perf_counter_ns", lambda: next(times))
 
         async def told_once(asked: Asked) -> bytes:
             return answer([1], *([b"server-timing: model;dur=10"] if asked.instances == [0] else []))

@@ -11,7 +11,7 @@ import pytest
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.queued import Queued, Queueing
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serve.jobs import Jobs
+from pytest_mlpatterns.serving.http.async_jobs import Jobs
 from tests.synthetic import S
 
 if TYPE_CHECKING:

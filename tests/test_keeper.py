@@ -15,15 +15,15 @@ import pytest
 from services.processes import survivors
 
 from pytest_mlpatterns import ChildError, DeploymentError
-from pytest_mlpatterns.serve import keeper
-from pytest_mlpatterns.serve import kept as kept_module
-from pytest_mlpatterns.serve.kept import Ended, Kept, Program, Stopped, describe_killed
+from pytest_mlpatterns.serving.external import programs as kept_module
+from pytest_mlpatterns.serving.external import supervisor as keeper
+from pytest_mlpatterns.serving.external.programs import Ended, Kept, Program, Stopped, describe_killed
 
 SERVER = Path(__file__).parent / "services" / "behaving.py"
 PARENT = """
 import sys
 from pathlib import Path
-from pytest_mlpatterns.serve.kept import Kept, Program
+from pytest_mlpatterns.serving.external.programs import Kept, Program
 
 words = (sys.executable, {server!r}, "{{port}}", "orphans={pids}")
 kept = Kept([Program(words, {{}}, Path.cwd(), Path("server.log"))], Path.cwd(), stop_ns=10**9)

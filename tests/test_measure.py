@@ -28,9 +28,9 @@ from pytest_mlpatterns import (
 )
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.launch import Bench, Interrupted
-from pytest_mlpatterns.serve.attached import attach
-from pytest_mlpatterns.serve.local import launch
-from pytest_mlpatterns.serve.model import recipe_of
+from pytest_mlpatterns.serving.external.attach import attach
+from pytest_mlpatterns.serving.local.launcher import launch
+from pytest_mlpatterns.serving.model import recipe_of
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate

@@ -17,8 +17,8 @@ from services.processes import our_children, survivors
 
 from pytest_mlpatterns import ChildError, DeploymentError, Queued
 from pytest_mlpatterns.records.telemetry import LayerStats
-from pytest_mlpatterns.serve.member import MAX_REPLACEMENTS, Member
-from pytest_mlpatterns.serve.worker import Ready, WorkerStats
+from pytest_mlpatterns.serving.local.messages import Ready, WorkerStats
+from pytest_mlpatterns.serving.local.supervised_worker import MAX_REPLACEMENTS, Member
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.sockets import listening_socket
 
@@ -132,7 +132,7 @@ class TestKnowing:
         assert member.replaced == 0
 
     def test_a_process_that_does_not_answer_is_named(self, member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("pytest_mlpatterns.serve.member._ANSWER_TIMEOUT_S", 0.05)
+        monkeypatch.setattr("pytest_mlpatterns.serving.local.supervised_worker._ANSWER_TIMEOUT_S", 0.05)
         os.kill(member.child.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, member.child.pid, os.WSTOPPED)  # until then it may still answer
         try:
@@ -140,7 +140,7 @@ class TestKnowing:
                 member.stats()
         finally:
             os.kill(member.child.pid, signal.SIGCONT)
-        monkeypatch.setattr("pytest_mlpatterns.serve.member._ANSWER_TIMEOUT_S", PATIENCE_S)
+        monkeypatch.setattr("pytest_mlpatterns.serving.local.supervised_worker._ANSWER_TIMEOUT_S", PATIENCE_S)
         assert told(member, 3, "").predict_requests == 3  # and not what the question before was answered
 
 

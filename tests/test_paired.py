@@ -29,8 +29,8 @@ from pytest_mlpatterns.paired import Pairing, Side
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.rhythm import Rhythm
-from pytest_mlpatterns.serve.local import launch
-from pytest_mlpatterns.serve.model import recipe_of
+from pytest_mlpatterns.serving.local.launcher import launch
+from pytest_mlpatterns.serving.model import recipe_of
 from pytest_mlpatterns.turn import answer_rate
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan

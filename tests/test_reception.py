@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from services.deploy import deployed
 
-from pytest_mlpatterns.serve.reception import LEAST_BYTES
+from pytest_mlpatterns.serving.http.long_body import LEAST_BYTES
 from pytest_mlpatterns.wire import Wire, codec_of
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_mlpatterns import DeploymentError, Prometheus
-from pytest_mlpatterns.serve import scrape
-from pytest_mlpatterns.serve.scrape import Scraper, scraper_of
+from pytest_mlpatterns.serving.external import scraper as scrape
+from pytest_mlpatterns.serving.external.scraper import Scraper, scraper_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

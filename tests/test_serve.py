@@ -22,8 +22,8 @@ from services.processes import our_children, survivors
 
 from pytest_mlpatterns import DeploymentError, ModelLoadError, Replicated, SettingError, Single
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.serve.app import Answering, ModelApp
-from pytest_mlpatterns.serve.model import pack, recipe_of
+from pytest_mlpatterns.serving.http.app import Answering, ModelApp
+from pytest_mlpatterns.serving.model import pack, recipe_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -525,7 +525,7 @@ class TestTopologies:
             assert {host for host, _ in listening} == {"127.0.0.1"}
 
     def test_the_body_limit_is_that_of_the_server(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("pytest_mlpatterns.serve.local.MAX_BODY_BYTES", 50)
+        monkeypatch.setattr("pytest_mlpatterns.serving.local.launcher.MAX_BODY_BYTES", 50)
         with deployed(double, tmp_path, by_value=[HERE]) as deployment:
             assert deployment.predict(1) == 2
             with pytest.raises(DeploymentError, match="413"):

@@ -18,7 +18,7 @@ from pytest_mlpatterns.patterns.ensemble import Ensemble, Gathering
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.pipeline import Pipeline, Staging
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serve.app import Answering
+from pytest_mlpatterns.serving.http.app import Answering
 from tests.synthetic import PROPERTY
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from services.processes import our_children, survivors
 
 from pytest_mlpatterns import App, Command, DeploymentError, LeftoverWarning, OpenPortWarning, Prometheus, Wire
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.serve.started import deploy_target
+from pytest_mlpatterns.serving.external.start import deploy_target
 
 if TYPE_CHECKING:
     from pytest_mlpatterns import Deployment
-    from pytest_mlpatterns.targets import Target
+    from pytest_mlpatterns.serving.targets import Target
 
 SERVER = Path(__file__).parent / "services" / "behaving.py"
 APP = """

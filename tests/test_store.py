@@ -27,10 +27,10 @@ from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.patterns.cache_layer import Caching, StoreAway
 from pytest_mlpatterns.patterns.cached import Cached
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serve import embedded as embedding
-from pytest_mlpatterns.serve import store as storing
-from pytest_mlpatterns.serve.embedded import Embedded, start_embedded
-from pytest_mlpatterns.serve.store import ServerStore
+from pytest_mlpatterns.serving.redis import cache as storing
+from pytest_mlpatterns.serving.redis import embedded_server as embedding
+from pytest_mlpatterns.serving.redis.cache import ServerStore
+from pytest_mlpatterns.serving.redis.embedded_server import Embedded, start_embedded
 from pytest_mlpatterns.system.child import Child
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ def _server_pid(url: str) -> int:
 PARENT = """
 import sys, threading
 from pathlib import Path
-from pytest_mlpatterns.serve.embedded import start_embedded
+from pytest_mlpatterns.serving.redis.embedded_server import start_embedded
 
 started = start_embedded(Path(sys.argv[1]), 60 * 10**9)
 print(started.child.pid, started.url, flush=True)

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_mlpatterns import Prometheus
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.targets import App, Command, Url, figures_told_by
+from pytest_mlpatterns.serving.targets import App, Command, Url, figures_told_by
 
 if TYPE_CHECKING:
     from pathlib import Path

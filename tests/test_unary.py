@@ -17,7 +17,7 @@ from services import peer2
 from services.scripted import refused_port
 
 from pytest_mlpatterns.loadgen.http2_frames import PREFACE, Frame, frame
-from pytest_mlpatterns.serve.unary import GrpcTransport
+from pytest_mlpatterns.serving.grpc.client import GrpcTransport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,7 +160,7 @@ def test_a_process_that_has_sent_calls_forks_and_exits_silently() -> None:
     script = f"""
         import multiprocessing, os, subprocess, sys, threading
         import httpx
-        from pytest_mlpatterns.serve.unary import GrpcTransport
+        from pytest_mlpatterns.serving.grpc.client import GrpcTransport
 
         with httpx.Client(transport=GrpcTransport()) as client:
             for child in range(3):

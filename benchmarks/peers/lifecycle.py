@@ -19,13 +19,13 @@ from environments import python_of
 
 from pytest_mlpatterns import Command
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.serve.local import Startup
-from pytest_mlpatterns.serve.started import deploy_target
+from pytest_mlpatterns.serving.external.start import deploy_target
+from pytest_mlpatterns.serving.local.launcher import Startup
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.payload import Payload
 
 FILES = Path(__file__).resolve().parent

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Capacity, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.telemetry import PatternStats
-    from pytest_mlpatterns.serve.deployment import Deployment
+    from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.wire import Wire
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.plan import LoadPlan

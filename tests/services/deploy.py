@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns import Single
-from pytest_mlpatterns.serve.local import Startup, launch
-from pytest_mlpatterns.serve.model import recipe_of
+from pytest_mlpatterns.serving.local.launcher import Startup, launch
+from pytest_mlpatterns.serving.model import recipe_of
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.workload.payload import read_payload
 

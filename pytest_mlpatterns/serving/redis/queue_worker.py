@@ -1,7 +1,8 @@
 """A worker's side of a queue in Redis or Valkey: takes requests, has them done, and puts their answers back.
 
 A consumer has the same name as the one whose place it takes, and so finds what that one had taken and not answered.
-This module must not know the model; what the broker loses is the business of :mod:`pytest_mlpatterns.serve.broker`.
+This module must not know the model; what the broker loses is the business of
+:mod:`pytest_mlpatterns.serving.redis.queue`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.queued import MAX_ATTEMPTS
-from pytest_mlpatterns.serve.broker import GROUP, LOST, PAUSE_S, answers_key, connect, requests_key
+from pytest_mlpatterns.serving.redis.queue import GROUP, LOST, PAUSE_S, answers_key, connect, requests_key
 from pytest_mlpatterns.wire import REST_JSON, Wire, codec_of, pack, unpack
 from pytest_mlpatterns.wire.kserve_v1 import encode_error
 

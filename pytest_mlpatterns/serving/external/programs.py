@@ -1,6 +1,7 @@
 """Programs of the user's own, started for a test, as the process that asked for them sees them.
 
-:mod:`pytest_mlpatterns.serve.keeper` starts and ends them; the values here cross the pipe to it. This module must not
+:mod:`pytest_mlpatterns.serving.external.supervisor` starts and ends them; the values here cross the pipe to it. This
+module must not
 know HTTP, nor what the programs are for.
 """
 
@@ -139,7 +140,9 @@ class Kept:
         self._programs = tuple(programs)
         self._stop_ns = stop_ns
         self._ended: dict[int, Ended] = {}
-        self._child: Child | None = Child("pytest_mlpatterns.serve.keeper", log=directory / f"keeper-{id(self):x}.log")
+        self._child: Child | None = Child(
+            "pytest_mlpatterns.serving.external.supervisor", log=directory / f"keeper-{id(self):x}.log"
+        )
         try:
             self._child.send(Keep(self._programs, shares_socket, stop_ns))
             answer: Any = self._child.receive(timeout_ns / 1e9)

@@ -20,13 +20,13 @@ import psutil
 
 from pytest_mlpatterns.errors import DeploymentError, LeftoverWarning, OpenPortWarning
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.serve import asgi
-from pytest_mlpatterns.serve.attached import attach
-from pytest_mlpatterns.serve.deployment import Deployment
-from pytest_mlpatterns.serve.kept import SOCKET, Kept, Program, describe_killed
-from pytest_mlpatterns.serve.scrape import scraper_of
+from pytest_mlpatterns.serving.deployment import Deployment
+from pytest_mlpatterns.serving.external import asgi_server as asgi
+from pytest_mlpatterns.serving.external.attach import attach
+from pytest_mlpatterns.serving.external.programs import SOCKET, Kept, Program, describe_killed
+from pytest_mlpatterns.serving.external.scraper import scraper_of
+from pytest_mlpatterns.serving.targets import App, Command, Url, figures_told_by
 from pytest_mlpatterns.system.import_redirect import map_path
-from pytest_mlpatterns.targets import App, Command, Url, figures_told_by
 from pytest_mlpatterns.units import format_duration, parse_duration
 from pytest_mlpatterns.wire.grpc_call import model_in
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from pytest_mlpatterns.serve.local import Startup
-    from pytest_mlpatterns.targets import Target
+    from pytest_mlpatterns.serving.local.launcher import Startup
+    from pytest_mlpatterns.serving.targets import Target
 
 __all__ = ["deploy_target"]
 
@@ -45,10 +45,10 @@ _POLL_S = 0.02
 _TRIES = 3
 _NOT_YET = (502, 503, 504)
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - what is told, not what is done
-_UVICORN = ("{python}", "-P", "-c", "from pytest_mlpatterns.serve.asgi import main; main()", SOCKET)
+_UVICORN = ("{python}", "-P", "-c", "from pytest_mlpatterns.serving.external.asgi_server import main; main()", SOCKET)
 _GRANIAN = (
     *("{python}", "-m", "granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}"),
-    *("--log-level", "warning", "--no-access-log", "--factory", "pytest_mlpatterns.serve.asgi:load"),
+    *("--log-level", "warning", "--no-access-log", "--factory", "pytest_mlpatterns.serving.external.asgi_server:load"),
 )
 
 

@@ -2,7 +2,7 @@
 
 Names of servers that are known stand in one table; users name others in :class:`Prometheus`. Where a server tells
 buckets, a spread holds the middle of each, and the counters ``NAME_sum`` and ``NAME_count`` what was summed up exactly.
-Pure; who fetches the text, and when, is the caller's business (:mod:`pytest_mlpatterns.serve.scrape`).
+Pure; who fetches the text, and when, is the caller's business (:mod:`pytest_mlpatterns.serving.external.scraper`).
 """
 
 from __future__ import annotations

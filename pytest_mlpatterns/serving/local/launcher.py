@@ -20,11 +20,11 @@ from pytest_mlpatterns.patterns.pattern import Apart, Behind, Consumers, Spread,
 from pytest_mlpatterns.patterns.queued import Queued
 from pytest_mlpatterns.patterns.store_url import EMBEDDED, MEMORY
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.serve.chain import in_flight
-from pytest_mlpatterns.serve.consumer import Subscription
-from pytest_mlpatterns.serve.deployment import Deployment
-from pytest_mlpatterns.serve.member import Member
-from pytest_mlpatterns.serve.worker import Consume, Listen, ListenGrpc, LoadFailed, Ready, WorkerJob
+from pytest_mlpatterns.serving.deployment import Deployment
+from pytest_mlpatterns.serving.local.handler_stack import in_flight
+from pytest_mlpatterns.serving.local.messages import Consume, Listen, ListenGrpc, LoadFailed, Ready, WorkerJob
+from pytest_mlpatterns.serving.local.supervised_worker import Member
+from pytest_mlpatterns.serving.redis.queue_worker import Subscription
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.sockets import held_port, listening_socket
 from pytest_mlpatterns.units import format_duration
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_mlpatterns.patterns.pattern import Node
-    from pytest_mlpatterns.serve.model import Recipe
+    from pytest_mlpatterns.serving.model import Recipe
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
@@ -49,7 +49,8 @@ MAX_BODY_BYTES = 64 * 2**20
 class Startup:
     """How a deployment is started: the time limit, a first request (None: health alone), where its logs go.
 
-    ``trees`` as :class:`pytest_mlpatterns.serve.worker.WorkerJob` takes them. ``wire`` is how clients speak to it.
+    ``trees`` as :class:`pytest_mlpatterns.serving.local.messages.WorkerJob` takes them. ``wire`` is how clients speak
+    to it.
     ``root`` is what the working directories of users' own servers are relative to, and ``builder`` makes their requests
     where the wire does not.
     """
@@ -202,7 +203,7 @@ class _Launching:
         if address != EMBEDDED:
             return address
         if self._server_url is None:
-            from pytest_mlpatterns.serve.embedded import start_embedded
+            from pytest_mlpatterns.serving.redis.embedded_server import start_embedded
 
             server = start_embedded(self._startup.directory, self._startup.timeout_ns)
             self.helpers.append(server.child)
@@ -233,7 +234,7 @@ class _Launching:
         def start(on_end: Callable[[], None]) -> Child:
             log = self._startup.directory / f"{self._identity.rpartition(':')[2]}-{next(self._logs)}.log"
             descriptors = [] if listener is None else [listener.fileno()]
-            child = Child("pytest_mlpatterns.serve.worker", log=log, pass_fds=descriptors, on_end=on_end)
+            child = Child("pytest_mlpatterns.serving.local.worker", log=log, pass_fds=descriptors, on_end=on_end)
             try:
                 child.send(job)
             except ChildError:

@@ -12,7 +12,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from pytest_mlpatterns.serve.app import BODY
+from pytest_mlpatterns.serving.http.app import BODY
 
 __all__ = ["LEAST_BYTES", "body_protocol"]
 

@@ -1,7 +1,7 @@
 """Reads what a server tells of itself in Prometheus' text format, over HTTP, as long as the server runs.
 
 Counters are read when they are asked for. A queue's depth is a moment's value, so where a server tells one it is read
-twice a second, in a thread. What the text means is :mod:`pytest_mlpatterns.exposition`'s business.
+twice a second, in a thread. What the text means is :mod:`pytest_mlpatterns.serving.prometheus`'s business.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.exposition import merged_readings, read_exposition
 from pytest_mlpatterns.records.telemetry import LayerStats, merged_layers
+from pytest_mlpatterns.serving.prometheus import merged_readings, read_exposition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.exposition import Prometheus, Reading
+    from pytest_mlpatterns.serving.prometheus import Prometheus, Reading
 
 __all__ = ["Scraper", "scraper_of"]
 

@@ -22,14 +22,22 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from pytest_mlpatterns.serve.kept import KILL_S, ORPHANS_GRACE_S, SOCKET, Ended, NotStarted, Started, Stopped
+from pytest_mlpatterns.serving.external.programs import (
+    KILL_S,
+    ORPHANS_GRACE_S,
+    SOCKET,
+    Ended,
+    NotStarted,
+    Started,
+    Stopped,
+)
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.sockets import listening_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_mlpatterns.serve.kept import Keep, Program, StopAll
+    from pytest_mlpatterns.serving.external.programs import Keep, Program, StopAll
 
 __all__ = ["main"]
 

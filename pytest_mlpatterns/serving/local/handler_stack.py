@@ -14,7 +14,7 @@ from pytest_mlpatterns.patterns.pipeline import Pipeline, Staging
 from pytest_mlpatterns.patterns.queued import Queued, Queueing
 from pytest_mlpatterns.patterns.store_url import MEMORY
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serve.hop import Hop
+from pytest_mlpatterns.serving.local.upstream import Hop
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wire import REST_JSON
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.layer import Inner
     from pytest_mlpatterns.patterns.pattern import Node, Pattern
     from pytest_mlpatterns.records.telemetry import LayerStats
-    from pytest_mlpatterns.serve.broker import BrokerQueue
+    from pytest_mlpatterns.serving.redis.queue import BrokerQueue
     from pytest_mlpatterns.wire import Wire
 
 __all__ = ["Chain", "in_flight"]
@@ -105,7 +105,7 @@ class Chain:
     def _queue_before(self, inside: Node, pattern: Queued, place: int) -> Queueing | BrokerQueue:
         tally = self._tally(place, "queued")
         if isinstance(inside, Consumers):
-            from pytest_mlpatterns.serve.broker import BrokerQueue
+            from pytest_mlpatterns.serving.redis.queue import BrokerQueue
 
             self._broker_queue = BrokerQueue(pattern, inside.url, inside.stream, tally, self._wire)
             return self._broker_queue
@@ -117,7 +117,7 @@ class Chain:
     def _store(self, pattern: Cached, place: int) -> Any:
         if pattern.store == MEMORY:
             return None
-        from pytest_mlpatterns.serve.store import ServerStore
+        from pytest_mlpatterns.serving.redis.cache import ServerStore
 
         ttl_ns = None if pattern.ttl is None else parse_duration(pattern.ttl, name="ttl")
         return ServerStore(pattern.store, f"{self._identity}:{place}:".encode(), ttl_ns)

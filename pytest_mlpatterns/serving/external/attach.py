@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.records.addressing import Remote
-from pytest_mlpatterns.serve.deployment import Deployment
-from pytest_mlpatterns.serve.scrape import scraper_of
-from pytest_mlpatterns.targets import figures_told_by
+from pytest_mlpatterns.serving.deployment import Deployment
+from pytest_mlpatterns.serving.external.scraper import scraper_of
+from pytest_mlpatterns.serving.targets import figures_told_by
 from pytest_mlpatterns.wire.grpc_call import model_in
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.serve.local import Startup
-    from pytest_mlpatterns.targets import Url
+    from pytest_mlpatterns.serving.local.launcher import Startup
+    from pytest_mlpatterns.serving.targets import Url
 
 __all__ = ["attach"]
 

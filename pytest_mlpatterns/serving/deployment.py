@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import httpx
 
     from pytest_mlpatterns.records.addressing import Remote
-    from pytest_mlpatterns.serve.member import Member
-    from pytest_mlpatterns.serve.scrape import Scraper
+    from pytest_mlpatterns.serving.external.scraper import Scraper
+    from pytest_mlpatterns.serving.local.supervised_worker import Member
     from pytest_mlpatterns.system.child import Child
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
@@ -281,6 +281,6 @@ def _transport_of(wire: Wire) -> httpx.BaseTransport | None:
     """How an ``httpx.Client`` reaches who speaks this; None: as it does by itself."""
     if wire.protocol != "grpc":
         return None
-    from pytest_mlpatterns.serve.unary import GrpcTransport
+    from pytest_mlpatterns.serving.grpc.client import GrpcTransport
 
     return GrpcTransport()

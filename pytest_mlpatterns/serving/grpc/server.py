@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from pytest_mlpatterns.patterns.layer import RequestError
-from pytest_mlpatterns.serve.about import About
-from pytest_mlpatterns.serve.exchange import WireTally
+from pytest_mlpatterns.serving.http.inference_call import WireTally
+from pytest_mlpatterns.serving.http.metadata import About
 from pytest_mlpatterns.wire import WireError
 from pytest_mlpatterns.wire.descriptors import HEALTH, REFLECTION, SERVICES, message_class, pool
 from pytest_mlpatterns.wire.grpc_call import SERVICE
@@ -23,7 +23,7 @@ from pytest_mlpatterns.wire.open_inference_grpc import encode_answer, outputs_in
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from pytest_mlpatterns.serve.app import Answering
+    from pytest_mlpatterns.serving.http.app import Answering
 
 __all__ = ["GrpcFace"]
 

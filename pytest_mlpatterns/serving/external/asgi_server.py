@@ -31,7 +31,7 @@ def description_of(app: str, *, factory: bool, import_path: Sequence[str], trees
         app: import string.
         factory: it names a function that makes the application.
         import_path: ``sys.path`` of the process.
-        trees: as :class:`pytest_mlpatterns.serve.worker.WorkerJob` takes them.
+        trees: as :class:`pytest_mlpatterns.serving.local.messages.WorkerJob` takes them.
     """
     tops = None if trees is None else [str(top) for top in trees]
     return json.dumps({"app": app, "factory": factory, "import_path": list(import_path), "trees": tops})

@@ -65,7 +65,7 @@ return found
 
 
 class BrokerQueue:
-    """The queue before workers that :func:`~pytest_mlpatterns.serve.consumer.consume` from it.
+    """The queue before workers that :func:`~pytest_mlpatterns.serving.redis.queue_worker.consume` from it.
 
     Args:
         pattern: its capacity.

@@ -9,116 +9,36 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serve.app import Answering, ModelApp
-from pytest_mlpatterns.serve.model import user_traceback
+from pytest_mlpatterns.serving.http.app import Answering, ModelApp
+from pytest_mlpatterns.serving.local.messages import (
+    Consume,
+    Listen,
+    ListenGrpc,
+    LoadFailed,
+    Ready,
+    StatsQuestion,
+    WorkerJob,
+    WorkerStats,
+)
+from pytest_mlpatterns.serving.model import user_traceback
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
 from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     import uvicorn
 
-    from pytest_mlpatterns.patterns.pattern import Node
-    from pytest_mlpatterns.records.telemetry import LayerStats
-    from pytest_mlpatterns.serve.chain import Chain
-    from pytest_mlpatterns.serve.consumer import Subscription
-    from pytest_mlpatterns.serve.exchange import WireTally
-    from pytest_mlpatterns.serve.grpc_face import GrpcFace
-    from pytest_mlpatterns.wire import Wire
+    from pytest_mlpatterns.serving.grpc.server import GrpcFace
+    from pytest_mlpatterns.serving.http.inference_call import WireTally
+    from pytest_mlpatterns.serving.local.handler_stack import Chain
 
-__all__ = [
-    "Consume",
-    "Listen",
-    "ListenGrpc",
-    "LoadFailed",
-    "Ready",
-    "StatsQuestion",
-    "WorkerJob",
-    "WorkerStats",
-]
 
 _INTERNAL_KEEP_ALIVE_S = 3600
-
-
-@dataclass(frozen=True, slots=True)
-class Listen:
-    """Serve over HTTP on an inherited listening socket; ``internal`` to other processes of the deployment only."""
-
-    socket_fd: int
-    internal: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ListenGrpc:
-    """Serve over gRPC on this port of 127.0.0.1, which the parent holds."""
-
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class Consume:
-    """Take requests from a broker; ``place`` is that of the queue in the composition."""
-
-    subscription: Subscription
-    place: int
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerJob:
-    """What a worker does with a request, and where requests come from.
-
-    ``identity`` is unique for the deployment. ``trees`` are the tops of the tree in which the user works and of the one
-    from which code is to come instead; None: there is one tree. ``wire`` is how the deployment's clients speak to it,
-    ``place`` where this process stands in the composition. ``jobs`` answers 202 and keeps results until they are
-    fetched.
-    """
-
-    node: Node
-    name: str
-    identity: str
-    source: Listen | ListenGrpc | Consume
-    import_path: tuple[str, ...]
-    trees: tuple[Path, Path] | None
-    max_body_bytes: int
-    wire: Wire
-    place: int
-    jobs: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """The model is built and requests are taken."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadFailed:
-    """The model could not be built; the traceback is the user's."""
-
-    traceback: str
-
-
-@dataclass(frozen=True, slots=True)
-class StatsQuestion:
-    """Asks a worker what it knows of itself."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStats:
-    """What one worker knows of itself since its start, in answer to the question of this number."""
-
-    number: int
-    predict_requests: int
-    tracebacks: tuple[str, ...]
-    layers: tuple[LayerStats, ...] = ()
 
 
 def main() -> None:
@@ -142,7 +62,7 @@ def main() -> None:
     chain = _loaded(job, channel)
     answering = Answering(chain.inner)
     if isinstance(job.source, ListenGrpc):
-        from pytest_mlpatterns.serve.grpc_face import GrpcFace
+        from pytest_mlpatterns.serving.grpc.server import GrpcFace
 
         def face() -> GrpcFace:
             made = GrpcFace(answering, job.name, job.max_body_bytes, place=job.place)
@@ -151,7 +71,7 @@ def main() -> None:
 
         _serve_grpc(job.source, face, chain, ended, lambda: channel.send(Ready()))
     elif isinstance(job.source, Listen):
-        from pytest_mlpatterns.serve.jobs import Jobs
+        from pytest_mlpatterns.serving.http.async_jobs import Jobs
 
         app = ModelApp(
             answering,
@@ -175,7 +95,7 @@ def _loaded(job: WorkerJob, channel: Channel) -> Chain:
     if job.trees is not None:
         install(*job.trees)
     try:
-        from pytest_mlpatterns.serve.chain import Chain
+        from pytest_mlpatterns.serving.local.handler_stack import Chain
 
         chain = Chain(job.node, job.identity, job.wire.between_processes)
         if job.trees is not None and (strays := modules_from(*job.trees)):
@@ -244,7 +164,7 @@ def _consume(
 
     import uvloop
 
-    from pytest_mlpatterns.serve.consumer import consume
+    from pytest_mlpatterns.serving.redis.queue_worker import consume
 
     async def run(instances: list[Any]) -> Sequence[Any]:
         answering.requests += 1
@@ -265,7 +185,7 @@ def _consume(
 def _server_of(app: ModelApp, *, internal: bool) -> uvicorn.Server:
     import uvicorn
 
-    from pytest_mlpatterns.serve.reception import body_protocol
+    from pytest_mlpatterns.serving.http.long_body import body_protocol
 
     config = uvicorn.Config(
         app,

@@ -18,9 +18,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from pytest_mlpatterns.patterns.layer import RequestError, matched
-from pytest_mlpatterns.serve.about import About
-from pytest_mlpatterns.serve.exchange import Exchange, WireTally, is_plain_json, read_exchange, stored_exchange
-from pytest_mlpatterns.serve.model import user_traceback
+from pytest_mlpatterns.serving.http.inference_call import (
+    Exchange,
+    WireTally,
+    is_plain_json,
+    read_exchange,
+    stored_exchange,
+)
+from pytest_mlpatterns.serving.http.metadata import About
+from pytest_mlpatterns.serving.model import user_traceback
 from pytest_mlpatterns.wire import Body, WireError
 from pytest_mlpatterns.wire.kserve_v1 import decode_instances, encode_error, encode_predictions
 
@@ -28,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.patterns.layer import Inner
-    from pytest_mlpatterns.serve.jobs import Jobs
+    from pytest_mlpatterns.serving.http.async_jobs import Jobs
     from pytest_mlpatterns.wire.open_inference import InferRequest
 
 __all__ = ["BODY", "Answering", "ModelApp"]

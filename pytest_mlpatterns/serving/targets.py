@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.exposition import Prometheus
+from pytest_mlpatterns.serving.prometheus import Prometheus
 from pytest_mlpatterns.units import parse_duration
 
 __all__ = ["App", "Command", "Target", "Url", "figures_told_by"]

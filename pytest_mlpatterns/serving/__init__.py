@@ -1,0 +1,1 @@
+"""Deployments: processes that serve a model or a service, and the handle to them while they run."""

@@ -1,0 +1,1 @@
+"""Services of the user's own: attached to, or started and supervised."""

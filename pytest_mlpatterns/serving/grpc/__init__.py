@@ -1,0 +1,1 @@
+"""The gRPC server of our own deployments, and a functional client of it."""

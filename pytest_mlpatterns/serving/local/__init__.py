@@ -1,0 +1,1 @@
+"""The local engine: starts the process tree of a pattern on this machine."""

@@ -1,0 +1,1 @@
+"""Caches and queues in Redis or Valkey."""
