@@ -15,7 +15,7 @@ from pytest_mlpatterns.against import NothingToCompareError
 from pytest_mlpatterns.analysis.alpha_spending import Looks
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts import Stand, judge_change, why_uncountable
-from pytest_mlpatterns.calibrate import scaled
+from pytest_mlpatterns.baseline.calibration import scaled
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import TooFewSamplesError, UncountableResultError
 from pytest_mlpatterns.pairwise import MEASURED, judge_no_slower
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.against import ReferenceSide
     from pytest_mlpatterns.analysis.metric_definitions import Metric
     from pytest_mlpatterns.analysis.metrics import Metrics
+    from pytest_mlpatterns.baseline.lookup import Reference
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.evidence import Evidence
-    from pytest_mlpatterns.ledger import Reference
     from pytest_mlpatterns.measurement.launch import Bench
     from pytest_mlpatterns.paired import Pairing
     from pytest_mlpatterns.records.baseline_entry import Entry

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from pytest_mlpatterns.baseline.session import Ledger
     from pytest_mlpatterns.config.run_settings import RunSettings
-    from pytest_mlpatterns.ledger import Ledger
     from pytest_mlpatterns.records.setup import Environment
     from pytest_mlpatterns.screen import Screen
 

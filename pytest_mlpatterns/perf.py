@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.against import ReferenceSide
     from pytest_mlpatterns.analysis.metrics import Metrics
+    from pytest_mlpatterns.baseline.lookup import Reference
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.ledger import Reference
     from pytest_mlpatterns.measurement.launch import Bench
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.launch import LaunchValue

@@ -22,6 +22,7 @@ import pytest
 
 from pytest_mlpatterns.against import ReferenceSide
 from pytest_mlpatterns.assembly import Assembly
+from pytest_mlpatterns.baseline.session import Collected, Ledger
 from pytest_mlpatterns.config.run_settings import read_run_settings
 from pytest_mlpatterns.config.settings import Settings, merge_markers, read_settings
 from pytest_mlpatterns.definition import location_of, perf_markers, raise_at_definition
@@ -33,7 +34,6 @@ from pytest_mlpatterns.errors import (
     UncountableResultError,
 )
 from pytest_mlpatterns.exclusive import MachineLock
-from pytest_mlpatterns.ledger import Collected, Ledger
 from pytest_mlpatterns.live import LiveLine
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.generator import Generator

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import PROPERTY, SETUP
 
-from pytest_mlpatterns import calibrate
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.calibrate import WORKLOAD, measure_calibration, ratio_between, scaled
+from pytest_mlpatterns.baseline import calibration as calibrate
+from pytest_mlpatterns.baseline.calibration import WORKLOAD, measure_calibration, ratio_between, scaled
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Calibration, Entry
 from pytest_mlpatterns.records.launch import LaunchValue

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from synthetic import ENVIRONMENT, MS, SETUP, result
 
-from pytest_mlpatterns import calibrate
+from pytest_mlpatterns.baseline import calibration as calibrate
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
+from pytest_mlpatterns.baseline.session import Collected, Ledger
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.errors import BaselineFileError
-from pytest_mlpatterns.ledger import Collected, Ledger
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry
 from pytest_mlpatterns.records.launch import LaunchValue
 

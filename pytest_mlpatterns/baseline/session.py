@@ -10,67 +10,38 @@ import contextlib
 import datetime
 import functools
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.latency_distribution import stored_percentiles
 from pytest_mlpatterns.analysis.metric_definitions import metric_named
-from pytest_mlpatterns.analysis.verdicts import judge_change
+from pytest_mlpatterns.baseline.calibration import measure_calibration, ratio_between, scaled
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
-from pytest_mlpatterns.calibrate import measure_calibration, ratio_between, scaled
+from pytest_mlpatterns.baseline.lookup import _BESIDE, Reference
+from pytest_mlpatterns.baseline.updates import _DRIFTS, _is_worse, _judged, _values
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry, Update
-from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.baseline_changes import gone_lines, update_lines
 from pytest_mlpatterns.system.git import commit
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.setup import Environment, Setup
-    from pytest_mlpatterns.records.verdict import Judgement
 
-__all__ = ["Collected", "Ledger", "Reference"]
+__all__ = ["Collected", "Ledger"]
 
-_DRIFTS = ("rtm", "throughput")
-_BESIDE = ("p95", "p99", "cpu_per_request", "peak_memory")
 _LISTED = (*_DRIFTS, *_BESIDE)
 """What an update lists where it got worse, beside NMRT; the anchor is about those that are not merely beside."""
 _TRIES = 3
 _WIDENING = 2.0
 """Factor on the tolerance where the baseline is another machine's, scaled."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """What a test is compared with.
-
-    Attributes:
-        setup: what the test measures; an entry of another set-up is not given.
-        mode: what the run asks of a test; a run that prunes asks what ``check`` asks.
-        entry: what it is compared with, None where there is nothing comparable, or nothing is compared.
-        missing: why there is nothing comparable; empty where there is, or nothing is compared.
-        widening: factor on the tolerance.
-        said: what a reader of the comparison has to know; empty where it is plain.
-        name: of the entry, as people are told of it.
-        slowdown: measures how many times as long a fixed piece of work takes now as when the entry was recorded; None
-            where nobody can tell.
-    """
-
-    setup: Setup
-    mode: BaselineMode
-    entry: Entry | None = None
-    missing: str = ""
-    widening: float = 1.0
-    said: str = ""
-    name: str = ""
-    slowdown: Callable[[], float | None] = field(default=lambda: None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,25 +284,5 @@ class Ledger:
         return Update(result.test, before, entry, worse=worse)
 
 
-def _is_worse(judgement: Judgement, tolerance: float) -> bool:
-    """Worse beyond the tolerance, as it was measured, and surely worse at all."""
-    change = judgement.change
-    small = judgement.outcome is Outcome.PASS
-    return change is not None and not small and change.value > tolerance and change.low > 0
-
-
 def _dated(recorded: Entry | Anchor) -> str:
     return f"{recorded.date}{f' ({recorded.commit})' if recorded.commit else ''}"
-
-
-def _judged(name: str, result: TestResult, old: Mapping[str, Sequence[LaunchValue]]) -> Judgement | None:
-    """A metric of a result against what was recorded, at the test's tolerance; None where one side does not know it."""
-    if name not in old or name not in result.launches:
-        return None
-    now = _values(result.launches[name])
-    in_flight = result.setup.in_flight
-    return judge_change(metric_named(name), now, old[name], result.tolerance, in_flight=in_flight)
-
-
-def _values(launches: Sequence[tuple[float, float]]) -> tuple[LaunchValue, ...]:
-    return tuple(LaunchValue(value, error) for value, error in launches)
