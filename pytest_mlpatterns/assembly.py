@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.paired import Pairing
+    from pytest_mlpatterns.measurement.interleaved import Pairing
+    from pytest_mlpatterns.measurement.variant import Side
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.serving.model import Recipe
     from pytest_mlpatterns.serving.targets import Target
-    from pytest_mlpatterns.turn import Side
     from pytest_mlpatterns.workload.payload import Payload
 
 __all__ = ["Assembly"]

@@ -18,10 +18,10 @@ from pytest_mlpatterns.analysis.verdicts import Stand, judge_change, why_uncount
 from pytest_mlpatterns.baseline.calibration import scaled
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import TooFewSamplesError, UncountableResultError
+from pytest_mlpatterns.measurement.variant import Side
 from pytest_mlpatterns.pairwise import MEASURED, judge_no_slower
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.turn import Side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.baseline.lookup import Reference
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.evidence import Evidence
+    from pytest_mlpatterns.measurement.interleaved import Pairing
     from pytest_mlpatterns.measurement.launch import Bench
-    from pytest_mlpatterns.paired import Pairing
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.result import Counterpart

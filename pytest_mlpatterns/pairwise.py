@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedCapacity, PairedLaunch, RatioVerdict
-    from pytest_mlpatterns.paired import Pairing
+    from pytest_mlpatterns.measurement.interleaved import Pairing
 
 __all__ = ["MEASURED", "RACED", "judge_faster", "judge_no_slower"]
 
@@ -63,7 +63,8 @@ def judge_faster(pairing: Pairing, on: str, by: float, budget_ns: int) -> Judgem
         budget_ns: time that all measuring may take.
 
     Raises:
-        DeploymentError, UncountableResultError: as :meth:`pytest_mlpatterns.paired.Pairing.decide` does.
+        DeploymentError, UncountableResultError: as :meth:`pytest_mlpatterns.measurement.interleaved.Pairing.decide`
+        does.
     """
     lower = METRICS[on].better == "lower"
     first = 2 if on == "nmrt" else 3
@@ -100,7 +101,8 @@ def judge_no_slower(
         budget_ns: time that all measuring may take.
 
     Raises:
-        DeploymentError, UncountableResultError: as :meth:`pytest_mlpatterns.paired.Pairing.decide` does.
+        DeploymentError, UncountableResultError: as :meth:`pytest_mlpatterns.measurement.interleaved.Pairing.decide`
+        does.
     """
     looks = Looks.for_tolerance(tolerance, _ALPHA / len(metrics), _ALPHA, budget_ns // _LAUNCH_NS)
     questions = [

@@ -32,12 +32,12 @@ from pytest_mlpatterns.errors import (
     UncountableResultError,
 )
 from pytest_mlpatterns.evidence import Evidence
+from pytest_mlpatterns.measurement.variant import Side
 from pytest_mlpatterns.pairwise import RACED, judge_faster
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Judgement, Outcome
 from pytest_mlpatterns.reports.text.failure import failure_text
-from pytest_mlpatterns.turn import Side
 from pytest_mlpatterns.units import format_rate, parse_duration, parse_number, parse_share, parse_size
 
 if TYPE_CHECKING:

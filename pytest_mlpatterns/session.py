@@ -37,10 +37,10 @@ from pytest_mlpatterns.exclusive import MachineLock
 from pytest_mlpatterns.live import LiveLine
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.measurement.interleaved import Pairing
 from pytest_mlpatterns.measurement.launch import Bench
 from pytest_mlpatterns.options import given_ini, given_options, values_of_conftests
 from pytest_mlpatterns.output import Output
-from pytest_mlpatterns.paired import Pairing
 from pytest_mlpatterns.perf import Perf
 from pytest_mlpatterns.records.result import group_of
 from pytest_mlpatterns.reports.files.junit import properties_of
@@ -57,9 +57,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from collections.abc import Generator as Yielding
 
+    from pytest_mlpatterns.measurement.variant import Side
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.turn import Side
 
 __all__ = ["REFERENCE_TREES", "PerfSession"]
 

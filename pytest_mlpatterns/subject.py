@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.paired import Pairing
+    from pytest_mlpatterns.measurement.interleaved import Pairing
+    from pytest_mlpatterns.measurement.variant import Side
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.turn import Side
     from pytest_mlpatterns.workload.plan import LoadPlan
 
 __all__ = ["Subject"]

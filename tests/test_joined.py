@@ -9,7 +9,7 @@ import pytest
 from synthetic import MS, START_NS, S, launch, samples, usage
 
 from pytest_mlpatterns.analysis.blocks import LaunchBlocks
-from pytest_mlpatterns.joined import (
+from pytest_mlpatterns.measurement.block_merge import (
     Piece,
     joined_reports,
     joined_samples,

@@ -25,13 +25,13 @@ from pytest_mlpatterns.analysis.alpha_spending import Looks
 from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedCapacity, PairedLaunch, judge_ratio
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import Spoken
-from pytest_mlpatterns.paired import Pairing, Side
+from pytest_mlpatterns.measurement.block_plan import Rhythm
+from pytest_mlpatterns.measurement.interleaved import Pairing, Side
+from pytest_mlpatterns.measurement.variant import answer_rate
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.rhythm import Rhythm
 from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import recipe_of
-from pytest_mlpatterns.turn import answer_rate
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Stages
@@ -374,7 +374,7 @@ class TestDisturbance:
     ) -> None:
         """So many blocks are disturbed, from the first on; a launch has 32 and wants at least four quiet pairs."""
         numbers = iter(range(99))
-        monkeypatch.setattr("pytest_mlpatterns.turn.is_disturbed", lambda *_: next(numbers) < blocks)
+        monkeypatch.setattr("pytest_mlpatterns.measurement.variant.is_disturbed", lambda *_: next(numbers) < blocks)
         rhythm = Rhythm(block_ns=20 * MS, answers=2, rounds=8, warmup_ns=20 * MS)
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             pairing = Pairing(scripted(one, [], "A"), scripted(other, [], "B"), generator, silent, rhythm)

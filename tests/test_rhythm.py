@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import MS, PROPERTY, S
 
-from pytest_mlpatterns.rhythm import Blocks, Pace, Rhythm, pace_of
+from pytest_mlpatterns.measurement.block_plan import Blocks, Pace, Rhythm, pace_of
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
 
 QUICK = Pace(2 * MS, 2 * MS)

@@ -15,10 +15,10 @@ from pytest_mlpatterns.errors import DeploymentError, SettingError, UncountableR
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import LoadInterrupted
 from pytest_mlpatterns.loadgen.messages import Event, Job, Spoken, WindowOpened
+from pytest_mlpatterns.measurement.capacity import Search
 from pytest_mlpatterns.records.addressing import Answer, Progress
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
 from pytest_mlpatterns.records.samples import Samples, Window
-from pytest_mlpatterns.sustain import Search
 from pytest_mlpatterns.system.monitor import Observer
 from pytest_mlpatterns.wire import decode_answer, headers_of
 from pytest_mlpatterns.workload.request_builder import answer_in

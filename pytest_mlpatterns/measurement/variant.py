@@ -22,14 +22,21 @@ from pytest_mlpatterns.analysis.log_ratio import SideFigures
 from pytest_mlpatterns.analysis.noise import is_disturbed
 from pytest_mlpatterns.analysis.verdicts import MAX_ERROR_RATIO
 from pytest_mlpatterns.errors import DeploymentError, UncountableResultError
-from pytest_mlpatterns.joined import Piece, joined_reports, joined_samples, joined_usage, joined_window, latencies_in
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.messages import WindowOpened
+from pytest_mlpatterns.measurement.block_merge import (
+    Piece,
+    joined_reports,
+    joined_samples,
+    joined_usage,
+    joined_window,
+    latencies_in,
+)
+from pytest_mlpatterns.measurement.block_plan import Pace, pace_of
 from pytest_mlpatterns.measurement.launch import job_for
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import Launch, Warmup
 from pytest_mlpatterns.records.outcomes import describe_failures
-from pytest_mlpatterns.rhythm import Pace, pace_of
 from pytest_mlpatterns.system.affinity import put_on_cores
 from pytest_mlpatterns.system.monitor import Observer
 from pytest_mlpatterns.units import format_percent

@@ -22,10 +22,10 @@ from pytest_mlpatterns.analysis.log_ratio import (
     wants_more_pairs,
 )
 from pytest_mlpatterns.errors import UncountableResultError
+from pytest_mlpatterns.measurement.block_plan import Rhythm
 from pytest_mlpatterns.measurement.launch import Bench
+from pytest_mlpatterns.measurement.variant import Side, Turn, naming
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.rhythm import Rhythm
-from pytest_mlpatterns.turn import Side, Turn, naming
 from pytest_mlpatterns.units import format_rate
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
