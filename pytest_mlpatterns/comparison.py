@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.account import counterpart_in_baseline, counterpart_in_pairing
-from pytest_mlpatterns.against import NothingToCompareError
 from pytest_mlpatterns.analysis.alpha_spending import Looks
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts import Stand, judge_change, why_uncountable
@@ -22,11 +21,11 @@ from pytest_mlpatterns.measurement.variant import Side
 from pytest_mlpatterns.pairwise import MEASURED, judge_no_slower
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.revision.client import NothingToCompareError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.against import ReferenceSide
     from pytest_mlpatterns.analysis.metric_definitions import Metric
     from pytest_mlpatterns.analysis.metrics import Metrics
     from pytest_mlpatterns.baseline.lookup import Reference
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.result import Counterpart
     from pytest_mlpatterns.records.verdict import Judgement
+    from pytest_mlpatterns.revision.client import ReferenceSide
     from pytest_mlpatterns.subject import Subject
 
 __all__ = ["Comparison", "see_that_it_counts", "stand_on", "to_the_end"]

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from pytest_mlpatterns.against import ReferenceSide
     from pytest_mlpatterns.analysis.metrics import Metrics
     from pytest_mlpatterns.baseline.lookup import Reference
     from pytest_mlpatterns.config.settings import Settings
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.revision.client import ReferenceSide
     from pytest_mlpatterns.subject import Subject
 
 __all__ = ["Perf"]

@@ -1,7 +1,8 @@
 """The reference side of a comparison: pytest in the tree of another revision, where one test's subject is served.
 
 A child process runs that one test with this plugin, the code, the test file and the fixtures of that revision, but
-instead of the test's body it starts and stops deployments as the parent asks (:mod:`pytest_mlpatterns.sides`). This
+instead of the test's body it starts and stops deployments as the parent asks
+(:mod:`pytest_mlpatterns.revision.messages`). This
 module must not know load, nor what is compared.
 """
 
@@ -16,8 +17,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_mlpatterns.errors import MlpatternsError
+from pytest_mlpatterns.revision.messages import (
+    Offered,
+    Reason,
+    ReferenceJob,
+    Refused,
+    Served,
+    StartSide,
+    Stopped,
+    StopSide,
+)
 from pytest_mlpatterns.session import REFERENCE_TREES
-from pytest_mlpatterns.sides import Offered, Reason, ReferenceJob, Refused, Served, StartSide, Stopped, StopSide
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_mlpatterns.against import ReferenceSide
 from pytest_mlpatterns.assembly import Assembly
 from pytest_mlpatterns.baseline.session import Collected, Ledger
 from pytest_mlpatterns.config.run_settings import read_run_settings
@@ -45,12 +44,13 @@ from pytest_mlpatterns.perf import Perf
 from pytest_mlpatterns.records.result import group_of
 from pytest_mlpatterns.reports.files.junit import properties_of
 from pytest_mlpatterns.reports.text.failure import measurement_text
+from pytest_mlpatterns.revision.client import ReferenceSide
+from pytest_mlpatterns.revision.messages import HandedOn
 from pytest_mlpatterns.revision.resolve import resolve_revision
+from pytest_mlpatterns.revision.worktree import Worktree, laid_out, remove_stale
 from pytest_mlpatterns.screen import Screen
-from pytest_mlpatterns.sides import HandedOn
 from pytest_mlpatterns.system.child import end_with_parent
 from pytest_mlpatterns.system.environment import environment
-from pytest_mlpatterns.worktree import Worktree, laid_out, remove_stale
 
 if TYPE_CHECKING:
     import warnings

@@ -17,7 +17,7 @@ from repository import Repository, settings
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.revision.resolve import resolve_revision
-from pytest_mlpatterns.worktree import compiled_parts, laid_out, remove_stale
+from pytest_mlpatterns.revision.worktree import compiled_parts, laid_out, remove_stale
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from pytest_mlpatterns.revision.resolve import resolve_revision
-from pytest_mlpatterns.worktree import laid_out
+from pytest_mlpatterns.revision.worktree import laid_out
 
 project = Path(sys.argv[1])
 with laid_out(project, resolve_revision(project, "main~1")) as worktree:

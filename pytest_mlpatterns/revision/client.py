@@ -8,15 +8,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.revision.messages import (
+    HandedOn,
+    Offered,
+    Reason,
+    ReferenceJob,
+    Refused,
+    Served,
+    StartSide,
+    StopSide,
+)
 from pytest_mlpatterns.serving.deployment import Deployment
-from pytest_mlpatterns.sides import HandedOn, Offered, Reason, ReferenceJob, Refused, Served, StartSide, StopSide
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_mlpatterns.worktree import Worktree
+    from pytest_mlpatterns.revision.worktree import Worktree
 
 __all__ = ["NothingToCompareError", "ReferenceSide"]
 
