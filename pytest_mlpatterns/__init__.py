@@ -60,7 +60,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
         Replicated as Replicated,
         Single as Single,
     )
-    from pytest_mlpatterns.perf import Perf as Perf
+    from pytest_mlpatterns.judging.perf import Perf as Perf
     from pytest_mlpatterns.records.launch import Estimate as Estimate
     from pytest_mlpatterns.records.verdict import Outcome as Outcome
     from pytest_mlpatterns.serving.deployment import Deployment as Deployment
@@ -92,6 +92,7 @@ _HOMES = {
         "UnitError",
         "UnusedMarkerWarning",
     ),
+    "judging.perf": ("Perf",),
     "patterns": (
         "Batched",
         "Cached",
@@ -103,7 +104,6 @@ _HOMES = {
         "Replicated",
         "Single",
     ),
-    "perf": ("Perf",),
     "records.launch": ("Estimate",),
     "records.telemetry": (
         "LayerStats",

@@ -12,6 +12,7 @@ import pytest
 
 from pytest_mlpatterns.config.settings import model_version
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.judging.experiment import Subject
 from pytest_mlpatterns.options import given_options
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.records.setup import Setup
@@ -19,7 +20,6 @@ from pytest_mlpatterns.serving.external.start import deploy_target
 from pytest_mlpatterns.serving.local.launcher import Startup, launch
 from pytest_mlpatterns.serving.model import recipe_of
 from pytest_mlpatterns.serving.targets import App, Command, Url
-from pytest_mlpatterns.subject import Subject
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.request_builder import RequestBuilder

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import Callable, Iterator
 
+    from pytest_mlpatterns.judging.perf import Perf
     from pytest_mlpatterns.patterns import Pattern
-    from pytest_mlpatterns.perf import Perf
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.serving.targets import Target
     from pytest_mlpatterns.session import PerfSession

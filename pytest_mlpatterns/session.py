@@ -33,6 +33,7 @@ from pytest_mlpatterns.errors import (
     UncountableResultError,
 )
 from pytest_mlpatterns.exclusive import MachineLock
+from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.live import LiveLine
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.generator import Generator
@@ -40,7 +41,6 @@ from pytest_mlpatterns.measurement.interleaved import Pairing
 from pytest_mlpatterns.measurement.launch import Bench
 from pytest_mlpatterns.options import given_ini, given_options, values_of_conftests
 from pytest_mlpatterns.output import Output
-from pytest_mlpatterns.perf import Perf
 from pytest_mlpatterns.records.result import group_of
 from pytest_mlpatterns.reports.files.junit import properties_of
 from pytest_mlpatterns.reports.text.failure import measurement_text

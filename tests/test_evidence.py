@@ -10,7 +10,7 @@ import pytest
 from synthetic import MS, S, capacity, even_launch
 
 from pytest_mlpatterns import TooFewSamplesError
-from pytest_mlpatterns.evidence import Evidence
+from pytest_mlpatterns.judging.sequential import Evidence
 from pytest_mlpatterns.measurement.launch import Interrupted
 from pytest_mlpatterns.records.verdict import Judgement, Outcome
 

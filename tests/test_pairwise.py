@@ -9,7 +9,7 @@ import pytest
 from synthetic import MS
 
 from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedLaunch, SideFigures, paired_log_ratio
-from pytest_mlpatterns.pairwise import judge_no_slower
+from pytest_mlpatterns.judging.interleaved_verdicts import judge_no_slower
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
 """What one perf test came to, as reports and the baseline see it: plain values that travel as JSON.
 
-The result is made from evidence in :mod:`pytest_mlpatterns.account`; this module measures and judges nothing, and must
+The result is made from evidence in :mod:`pytest_mlpatterns.judging.result_builder`; this module measures and judges
+nothing, and must
 not know pytest.
 """
 

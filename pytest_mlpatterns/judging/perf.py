@@ -1,6 +1,7 @@
 """What a test talks to: measure, decide, assert.
 
-An assertion measures as long as it must to decide (:mod:`pytest_mlpatterns.evidence`). This module must not know
+An assertion measures as long as it must to decide (:mod:`pytest_mlpatterns.judging.sequential`). This module must not
+know
 pytest.
 """
 
@@ -11,13 +12,11 @@ import warnings
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from pytest_mlpatterns.account import result_of, searched_for
 from pytest_mlpatterns.analysis.alpha_spending import Looks
 from pytest_mlpatterns.analysis.capacity_search import DECIDED
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, min_samples
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, metric_named, percentile_metric
 from pytest_mlpatterns.analysis.verdicts import Stand, judge_limit
-from pytest_mlpatterns.comparison import Comparison, see_that_it_counts, stand_on, to_the_end
 from pytest_mlpatterns.config.converters import read_pattern
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import InconclusivePolicy
@@ -31,9 +30,11 @@ from pytest_mlpatterns.errors import (
     SettingError,
     UncountableResultError,
 )
-from pytest_mlpatterns.evidence import Evidence
+from pytest_mlpatterns.judging.baseline_comparison import Comparison, see_that_it_counts, stand_on, to_the_end
+from pytest_mlpatterns.judging.interleaved_verdicts import RACED, judge_faster
+from pytest_mlpatterns.judging.result_builder import result_of, searched_for
+from pytest_mlpatterns.judging.sequential import Evidence
 from pytest_mlpatterns.measurement.variant import Side
-from pytest_mlpatterns.pairwise import RACED, judge_faster
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Judgement, Outcome
@@ -48,12 +49,12 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics import Metrics
     from pytest_mlpatterns.baseline.lookup import Reference
     from pytest_mlpatterns.config.settings import Settings
+    from pytest_mlpatterns.judging.experiment import Subject
     from pytest_mlpatterns.measurement.launch import Bench
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.revision.client import ReferenceSide
-    from pytest_mlpatterns.subject import Subject
 
 __all__ = ["Perf"]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.log_ratio import SideFigures
     from pytest_mlpatterns.analysis.metrics import Metrics
-    from pytest_mlpatterns.evidence import Evidence
+    from pytest_mlpatterns.judging.sequential import Evidence
     from pytest_mlpatterns.measurement.interleaved import Pairing
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.launch import Estimate, GeneratorReport

@@ -10,15 +10,15 @@ import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.account import counterpart_in_baseline, counterpart_in_pairing
 from pytest_mlpatterns.analysis.alpha_spending import Looks
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts import Stand, judge_change, why_uncountable
 from pytest_mlpatterns.baseline.calibration import scaled
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import TooFewSamplesError, UncountableResultError
+from pytest_mlpatterns.judging.interleaved_verdicts import MEASURED, judge_no_slower
+from pytest_mlpatterns.judging.result_builder import counterpart_in_baseline, counterpart_in_pairing
 from pytest_mlpatterns.measurement.variant import Side
-from pytest_mlpatterns.pairwise import MEASURED, judge_no_slower
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.revision.client import NothingToCompareError
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics import Metrics
     from pytest_mlpatterns.baseline.lookup import Reference
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.evidence import Evidence
+    from pytest_mlpatterns.judging.experiment import Subject
+    from pytest_mlpatterns.judging.sequential import Evidence
     from pytest_mlpatterns.measurement.interleaved import Pairing
     from pytest_mlpatterns.measurement.launch import Bench
     from pytest_mlpatterns.records.baseline_entry import Entry
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import Counterpart
     from pytest_mlpatterns.records.verdict import Judgement
     from pytest_mlpatterns.revision.client import ReferenceSide
-    from pytest_mlpatterns.subject import Subject
 
 __all__ = ["Comparison", "see_that_it_counts", "stand_on", "to_the_end"]
 

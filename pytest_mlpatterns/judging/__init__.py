@@ -1,0 +1,1 @@
+"""One perf test: measure, decide, compare, assert."""
