@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-import pytest_mlpatterns.session  # noqa: F401 - numpy loads once a process, and runs in this process forget modules
+import pytest_mlpatterns.plugin.session  # noqa: F401 - numpy loads once a process, and runs in this process forget modules
 
 pytest_plugins = ["pytester"]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from pytest_mlpatterns.options import OPTIONS
+from pytest_mlpatterns.plugin.options import OPTIONS
 from tests.project import MODEL, QUICK, clean_environment
 from tests.project import OPTIONS as WITHOUT_NEIGHBOURS
 from tests.repository import Repository, settings

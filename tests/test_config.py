@@ -19,8 +19,8 @@ from pytest_mlpatterns.config.settings import (
     wires_of,
 )
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.options import OPTIONS
 from pytest_mlpatterns.patterns import Batched, Cached, Replicated, Single
+from pytest_mlpatterns.plugin.options import OPTIONS
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_mlpatterns.options import OPTIONS
+from pytest_mlpatterns.plugin.options import OPTIONS
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from project import Project
 
-from pytest_mlpatterns.exclusive import MachineLock
+from pytest_mlpatterns.plugin.machine_lock import MachineLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HOLDER = """
 import sys
 from pathlib import Path
-from pytest_mlpatterns.exclusive import MachineLock
+from pytest_mlpatterns.plugin.machine_lock import MachineLock
 
 lock = MachineLock(Path(sys.argv[1]))
 print("asks", flush=True)

@@ -12,7 +12,7 @@ import pytest
 from project import Project, clean_environment, command
 from synthetic import MS, S
 
-from pytest_mlpatterns.live import LiveLine
+from pytest_mlpatterns.plugin.live_line import LiveLine
 from pytest_mlpatterns.records.addressing import Progress
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 from synthetic import ENVIRONMENT, SETUP, result
 
-from pytest_mlpatterns.__main__ import main
 from pytest_mlpatterns.analysis.criteria import parse_preferences
 from pytest_mlpatterns.analysis.ranking import Unmeasured, rank
+from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.html.page import html_report
 

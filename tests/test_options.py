@@ -235,8 +235,8 @@ def test_beside_an_installed_plugin_the_run_ends_with_one_line_that_names_both(t
     ("arguments", "autoload"),
     [
         (("-p", "neighbour"), True),
-        (("-p", "neighbour", "-p", "pytest_mlpatterns.plugin"), False),
-        (("-p", "pytest_mlpatterns.plugin", "-p", "neighbour"), False),
+        (("-p", "neighbour", "-p", "pytest_mlpatterns.plugin.entry"), False),
+        (("-p", "pytest_mlpatterns.plugin.entry", "-p", "neighbour"), False),
     ],
     ids=["ours is installed", "ours is named last", "ours is named first"],
 )

@@ -274,7 +274,7 @@ def test_a_session_without_perf_tests_loads_nothing_heavy(tmp_path: Path) -> Non
         import sys
 
         def test_light(pytestconfig):
-            assert pytestconfig.pluginmanager.hasplugin("pytest_mlpatterns.plugin")
+            assert pytestconfig.pluginmanager.hasplugin("pytest_mlpatterns.plugin.entry")
             heavy = {"numpy", "httpx", "uvicorn", "psutil", "httptools", "orjson", "cloudpickle", "uvloop", "asyncio"}
             heavy |= {"grpc", "google.protobuf"}
             ours = {name for name in sys.modules if name.startswith("pytest_mlpatterns")}
@@ -283,7 +283,9 @@ def test_a_session_without_perf_tests_loads_nothing_heavy(tmp_path: Path) -> Non
             assert ours == {package, f"{package}.hooks", f"{package}.options", f"{package}.plugin"}
         """,
     )
-    run = project.run(tmp_path, "-p", "pytest_mlpatterns.plugin", environment={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
+    run = project.run(
+        tmp_path, "-p", "pytest_mlpatterns.plugin.entry", environment={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    )
     assert run.outcomes == {"passed": 1}
     assert "performance" not in run.out.replace("mlpatterns: baseline perf-baseline.json (check)", "")
 
@@ -295,21 +297,21 @@ def test_a_deselected_perf_test_starts_nothing(tmp_path: Path) -> None:
 
 
 def test_a_conftest_file_is_too_late_to_load_the_plugin(tmp_path: Path) -> None:
-    project = EMPTY.with_file("conftest.py", "pytest_plugins = ['pytest_mlpatterns.plugin']\n")
+    project = EMPTY.with_file("conftest.py", "pytest_plugins = ['pytest_mlpatterns.plugin.entry']\n")
     run = project.with_file("test_it.py", "def test_it(): pass\n").run(
         tmp_path, environment={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     )
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
     (line,) = filter(None, run.errors)
     assert "too late for its options" in line
-    assert "-p pytest_mlpatterns.plugin" in line
+    assert "-p pytest_mlpatterns.plugin.entry" in line
 
 
 def test_the_plugin_can_be_named_where_plugins_are_not_found_by_themselves(tmp_path: Path) -> None:
     run = EMPTY.with_tests(ASKS).run(
         tmp_path,
         "-p",
-        "pytest_mlpatterns.plugin",
+        "pytest_mlpatterns.plugin.entry",
         "--perf-smoke",
         environment={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
     )

@@ -16,7 +16,7 @@ import pytest_mlpatterns
 from pytest_mlpatterns.config.settings import merge_markers
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.perf import Perf
-from pytest_mlpatterns.options import OPTIONS
+from pytest_mlpatterns.plugin.options import OPTIONS
 from tests.project import Project
 
 if TYPE_CHECKING:

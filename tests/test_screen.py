@@ -16,9 +16,9 @@ from _pytest._io import TerminalWriter
 from project import Project
 from test_reports import check_golden, everything
 
+from pytest_mlpatterns.plugin.terminal import Screen, shows_unicode
 from pytest_mlpatterns.reports.text.styled_text import Span, Style, line
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
-from pytest_mlpatterns.screen import Screen, shows_unicode
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,6 +1,6 @@
 """The same test at another git revision, as a side to compare with: its process, and its deployments.
 
-The parent's end of :mod:`pytest_mlpatterns.reference`. It must not know how sides are measured or judged.
+The parent's end of :mod:`pytest_mlpatterns.plugin.revision_server`. It must not know how sides are measured or judged.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class ReferenceSide:
         if self._child is None:
             self._offered = None
             log = self._directory / f"reference-{id(self):x}.log"
-            self._child = Child("pytest_mlpatterns.reference", log=log)
+            self._child = Child("pytest_mlpatterns.plugin.revision_server", log=log)
             tree = self._worktree
             job = ReferenceJob(self._test, tree.directory, tree.present_root, tree.root, self._handed_on)
             self._send(self._child, job)

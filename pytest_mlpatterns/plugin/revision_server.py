@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_mlpatterns.errors import MlpatternsError
+from pytest_mlpatterns.plugin.session import REFERENCE_TREES
 from pytest_mlpatterns.revision.messages import (
     Offered,
     Reason,
@@ -27,7 +28,6 @@ from pytest_mlpatterns.revision.messages import (
     Stopped,
     StopSide,
 )
-from pytest_mlpatterns.session import REFERENCE_TREES
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
 

@@ -20,11 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_mlpatterns.assembly import Assembly
 from pytest_mlpatterns.baseline.session import Collected, Ledger
 from pytest_mlpatterns.config.run_settings import read_run_settings
 from pytest_mlpatterns.config.settings import Settings, merge_markers, read_settings
-from pytest_mlpatterns.definition import location_of, perf_markers, raise_at_definition
 from pytest_mlpatterns.errors import (
     InconclusiveWarning,
     MlpatternsError,
@@ -32,15 +30,18 @@ from pytest_mlpatterns.errors import (
     SettingError,
     UncountableResultError,
 )
-from pytest_mlpatterns.exclusive import MachineLock
 from pytest_mlpatterns.judging.perf import Perf
-from pytest_mlpatterns.live import LiveLine
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.interleaved import Pairing
 from pytest_mlpatterns.measurement.launch import Bench
-from pytest_mlpatterns.options import given_ini, given_options, values_of_conftests
-from pytest_mlpatterns.output import Output
+from pytest_mlpatterns.plugin.experiment_builder import Assembly
+from pytest_mlpatterns.plugin.live_line import LiveLine
+from pytest_mlpatterns.plugin.location import location_of, perf_markers, raise_at_definition
+from pytest_mlpatterns.plugin.machine_lock import MachineLock
+from pytest_mlpatterns.plugin.options import given_ini, given_options, values_of_conftests
+from pytest_mlpatterns.plugin.run_output import Output
+from pytest_mlpatterns.plugin.terminal import Screen
 from pytest_mlpatterns.records.result import group_of
 from pytest_mlpatterns.reports.files.junit import properties_of
 from pytest_mlpatterns.reports.text.failure import measurement_text
@@ -48,7 +49,6 @@ from pytest_mlpatterns.revision.client import ReferenceSide
 from pytest_mlpatterns.revision.messages import HandedOn
 from pytest_mlpatterns.revision.resolve import resolve_revision
 from pytest_mlpatterns.revision.worktree import Worktree, laid_out, remove_stale
-from pytest_mlpatterns.screen import Screen
 from pytest_mlpatterns.system.child import end_with_parent
 from pytest_mlpatterns.system.environment import environment
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.baseline.session import Ledger
     from pytest_mlpatterns.config.run_settings import RunSettings
+    from pytest_mlpatterns.plugin.terminal import Screen
     from pytest_mlpatterns.records.setup import Environment
-    from pytest_mlpatterns.screen import Screen
 
 __all__ = ["Output"]
 

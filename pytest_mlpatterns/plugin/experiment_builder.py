@@ -13,8 +13,8 @@ import pytest
 from pytest_mlpatterns.config.settings import model_version
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.experiment import Subject
-from pytest_mlpatterns.options import given_options
 from pytest_mlpatterns.patterns import Single
+from pytest_mlpatterns.plugin.options import given_options
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.serving.external.start import deploy_target
 from pytest_mlpatterns.serving.local.launcher import Startup, launch

@@ -1,7 +1,7 @@
 """The plugin as pytest loads it: options, the marker, parametrization, and the fixtures.
 
 Loaded with every pytest, so it imports nothing but pytest and the option table. The hooks that are only of use where
-there are perf tests live in :mod:`pytest_mlpatterns.session`, which is loaded when such a test was collected.
+there are perf tests live in :mod:`pytest_mlpatterns.plugin.session`, which is loaded when such a test was collected.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_mlpatterns import hooks, options
+from pytest_mlpatterns.plugin import hookspecs as hooks
+from pytest_mlpatterns.plugin import options
 
 if TYPE_CHECKING:
     import contextlib
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.judging.perf import Perf
     from pytest_mlpatterns.patterns import Pattern
+    from pytest_mlpatterns.plugin.session import PerfSession
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.serving.targets import Target
-    from pytest_mlpatterns.session import PerfSession
     from pytest_mlpatterns.wire import Wire
 
 __all__ = ["perf", "perf_deploy", "perf_model", "perf_payload", "perf_target"]
@@ -61,7 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config.option, "perf_baseline"):
         raise pytest.UsageError(
             "pytest-mlpatterns was loaded from a conftest file, too late for its options; install it, "
-            "or load it with -p pytest_mlpatterns.plugin"
+            "or load it with -p pytest_mlpatterns.plugin.entry"
         )
     config.stash[_COLLECTION] = _Collection()
     config.pluginmanager.register(config.stash[_COLLECTION], "mlpatterns-collection")
@@ -238,7 +239,7 @@ def _session(config: pytest.Config) -> PerfSession:
     """The session's one object of ours, made when first needed."""
     found = config.pluginmanager.get_plugin(_SESSION)
     if found is None:
-        from pytest_mlpatterns.session import PerfSession
+        from pytest_mlpatterns.plugin.session import PerfSession
 
         found = PerfSession(config)
         config.pluginmanager.register(found, _SESSION)

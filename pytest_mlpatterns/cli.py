@@ -1,0 +1,120 @@
+"""``python -m pytest_mlpatterns``: what can be made of a result file later, on any machine, without measuring.
+
+Reads files, writes what :mod:`pytest_mlpatterns.reports` makes of them, and says in one line what went wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pytest_mlpatterns.reports.files.result_file import Results
+
+__all__ = ["main"]
+
+_FAILED = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line asks for, and return the exit code."""
+    asked = _parser().parse_args(arguments)
+    make: Callable[[Results, argparse.Namespace], str] = asked.make
+    try:
+        text = make(_read(asked.results), asked)
+        if asked.output is None:
+            sys.stdout.write(_for_people(text) if asked.for_people else text)
+        else:
+            Path(asked.output).write_text(text, encoding="utf-8")
+    except (MlpatternsError, OSError) as error:
+        sys.stderr.write(f"ERROR: {error}\n")
+        return _FAILED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m pytest_mlpatterns", description="Work with a file of --perf-json.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_command(
+        commands, "export", "write the results in pytest-benchmark's format, for trackers of benchmarks", _benchmark
+    )
+    _add_command(commands, "report", "write the results as a page for a browser, which needs no network", _html)
+    ranking = _add_command(commands, "rank", "say which pattern of each test to choose", _ranking)
+    ranking.add_argument("weights", metavar="WEIGHTS", help="as --perf-rank takes them: rtm=0.5,nmrt=0.3,p95<50ms")
+    ranking.set_defaults(for_people=True)
+    return parser
+
+
+def _add_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    what: str,
+    make: Callable[[Results, argparse.Namespace], str],
+) -> argparse.ArgumentParser:
+    """A command that makes text of a result file."""
+    command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+    command.add_argument("results", metavar="RESULTS", help="a file that pytest --perf-json wrote")
+    command.add_argument("-o", "--output", metavar="PATH", help="where to write it (default: standard output)")
+    command.set_defaults(make=make, for_people=False)
+    return command
+
+
+def _for_people(text: str) -> str:
+    """A text to look at, as the terminal can show it."""
+    from pytest_mlpatterns.reports.text.styled_text import in_ascii
+
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return in_ascii(text)
+    return text
+
+
+def _read(file: str) -> Results:
+    from pytest_mlpatterns.reports.files.result_file import read_results
+
+    try:
+        return read_results(Path(file).read_text(encoding="utf-8"))
+    except (ResultFileError, UnicodeDecodeError) as error:
+        raise ResultFileError(f"{file} {error}") from error
+
+
+def _benchmark(results: Results, _asked: argparse.Namespace) -> str:
+    from pytest_mlpatterns.reports.files.pytest_benchmark import benchmark_json
+
+    return benchmark_json(results)
+
+
+def _html(results: Results, _asked: argparse.Namespace) -> str:
+    from pytest_mlpatterns.reports.html.page import html_report
+
+    return html_report(results)
+
+
+def _ranking(results: Results, asked: argparse.Namespace) -> str:
+    import shutil
+
+    from pytest_mlpatterns.analysis.criteria import parse_preferences
+    from pytest_mlpatterns.analysis.ranking import Unmeasured, rank
+    from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
+
+    preferences = parse_preferences(asked.weights, "WEIGHTS")
+    measured = {result.test for result in results.results}
+    unmeasured = [
+        Unmeasured(row["test"], ranking["group"], row["pattern"])
+        for ranking in results.ranking
+        for row in ranking["rows"]
+        if row["test"] not in measured
+    ]
+    rankings = rank(results.results, preferences, unmeasured)
+    return "\n".join(ranking_lines(rankings, results.results, shutil.get_terminal_size().columns)) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

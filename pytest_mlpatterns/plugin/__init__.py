@@ -1,0 +1,40 @@
+"""The only package that knows pytest. Its hooks and fixtures stand here, so that ``-p pytest_mlpatterns.plugin`` finds
+them."""
+
+from __future__ import annotations
+
+from pytest_mlpatterns.plugin.entry import (
+    _perf_pattern,
+    _perf_wire,
+    perf,
+    perf_deploy,
+    perf_model,
+    perf_payload,
+    perf_target,
+    pytest_addhooks,
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_generate_tests,
+    pytest_load_initial_conftests,
+    pytest_report_header,
+    pytest_sessionstart,
+)
+
+__all__ = [
+    "_perf_pattern",
+    "_perf_wire",
+    "perf",
+    "perf_deploy",
+    "perf_model",
+    "perf_payload",
+    "perf_target",
+    "pytest_addhooks",
+    "pytest_addoption",
+    "pytest_collection_modifyitems",
+    "pytest_configure",
+    "pytest_generate_tests",
+    "pytest_load_initial_conftests",
+    "pytest_report_header",
+    "pytest_sessionstart",
+]
