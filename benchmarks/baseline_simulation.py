@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from bench import Claim, Table
 
-from pytest_mlpatterns.analysis.alpha_spending import Looks
+from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.intervals import estimate
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts import judge_change, judge_limit
@@ -67,7 +67,7 @@ def procedure(rng: np.random.Generator, noise: Noise, change: float) -> tuple[Ou
     """What a run came to, and after how many launches."""
     before = launches(rng, noise, 4e6, RECORDED)
     after = launches(rng, noise, 4e6 * (1 + change), LAUNCHES)
-    looks = Looks(first=1, last=LAUNCHES, alpha=0.005, passing=0.01, beside=RECORDED)
+    looks = SequentialPlan(first=1, last=LAUNCHES, alpha=0.005, passing=0.01, beside=RECORDED)
     outcomes, used = [], 1
     for metric in (RTM, THROUGHPUT):
         sides = [[value if metric is RTM else _rate(value) for value in side] for side in (after, before)]
@@ -111,7 +111,7 @@ def against_a_limit() -> Table:
     rows: list[Sequence[str]] = []
     wrong: list[float] = []
     held: list[float] = []
-    looks = Looks(first=1, last=LAUNCHES, alpha=0.025)
+    looks = SequentialPlan(first=1, last=LAUNCHES, alpha=0.025)
     for noise in NOISES:
         rng = np.random.default_rng(4)
         failed, inside = 0, [0] * LAUNCHES

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from pytest_mlpatterns.loadgen.generator import Generator
-from pytest_mlpatterns.loadgen.messages import Job
+from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.system.environment import available_cores, environment
 from pytest_mlpatterns.workload.schedule import ClosedLoop
@@ -288,7 +288,7 @@ def drive(  # noqa: PLR0913 - the load, by name
     Raises:
         RuntimeError: a request failed, so that the figures would mean nothing.
     """
-    job = Job(
+    job = LoadJob(
         addresses=(address,),
         messages=tuple(messages),
         schedule=ClosedLoop(concurrency),

@@ -17,7 +17,7 @@ from services import PATH
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.loadgen.columns import samples_of
-from pytest_mlpatterns.loadgen.messages import Job
+from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.workload.payload import read_payload
@@ -26,7 +26,7 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_mlpatterns.loadgen.messages import Recorded
+    from pytest_mlpatterns.loadgen.messages import LoadResult
 
 CLAIM = "a million samples: at most 100 MB in the generator, metrics in at most 0.5 s"
 SAMPLES = 1_000_000
@@ -37,13 +37,13 @@ REPETITIONS = 5
 def measure() -> Iterator[Table]:
     with tempfile.TemporaryDirectory(), serving("tiny") as address, our_generator() as generator:
         messages = read_payload([[float(n % 16) for n in range(64)]]).messages(*address, PATH)
-        parts: list[Recorded] = []
+        parts: list[LoadResult] = []
         peak = 0
         rate = 0.0
         seconds = 1.0
         for seconds_of_rate in (1.0, None):  # a second to learn the rate, then as long as a million takes
             seconds = seconds_of_rate or min(1.02 * SAMPLES / rate, TIMEOUT_S)
-            job = Job(
+            job = LoadJob(
                 addresses=(address,),
                 messages=messages,
                 schedule=ClosedLoop(64),
@@ -90,7 +90,7 @@ def peak_rss_bytes() -> int:
     raise RuntimeError("the generator is not among our children")
 
 
-def launch_of(recorded: Recorded) -> Launch:
+def launch_of(recorded: LoadResult) -> Launch:
     return Launch(
         samples=samples_of(recorded),
         window=recorded.window,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from bench import Claim, Table
 
-from pytest_mlpatterns.analysis.alpha_spending import Looks
+from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.log_ratio import judge_ratio, paired_log_ratio, ratio_estimate
 from pytest_mlpatterns.records.verdict import Outcome
 
@@ -75,7 +75,7 @@ def verdicts() -> Table:
     rows: list[Sequence[str]] = []
     shares: dict[tuple[Noise, float, float], dict[Outcome, float]] = {}
     for tolerance, changes in ((0.05, (0.0, 0.05, 0.10)), (0.025, (0.0, 0.025, 0.05))):
-        looks = Looks.for_tolerance(tolerance, 0.0125, 0.025)  # of one of two metrics
+        looks = SequentialPlan.for_tolerance(tolerance, 0.0125, 0.025)  # of one of two metrics
         for noise in NOISES:
             for change in changes:
                 rng = np.random.default_rng(1)

@@ -20,7 +20,7 @@ from bench import Claim, Table, our_generator, run_child
 from scipy import stats
 
 from pytest_mlpatterns.loadgen.columns import samples_of
-from pytest_mlpatterns.loadgen.messages import Job
+from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.local.launcher import Startup, launch
@@ -131,7 +131,7 @@ def serving_stall(directory: Path) -> Deployment:
 def drive(directory: Path, schedule: Schedule, seconds: float) -> tuple[Samples, Window]:
     deployment = serving_stall(directory)
     try:
-        job = Job(
+        job = LoadJob(
             addresses=deployment.addresses,
             messages=read_payload([[1.0]]).messages(*deployment.addresses[0], deployment.path),
             schedule=schedule,

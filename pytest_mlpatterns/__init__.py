@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
         ResultFileError as ResultFileError,
         SettingError as SettingError,
         TooFewSamplesError as TooFewSamplesError,
-        UncountableResultError as UncountableResultError,
+        InvalidResultError as InvalidResultError,
         UnitError as UnitError,
         UnusedMarkerWarning as UnusedMarkerWarning,
     )
@@ -88,7 +88,7 @@ _HOMES = {
         "ResultFileError",
         "SettingError",
         "TooFewSamplesError",
-        "UncountableResultError",
+        "InvalidResultError",
         "UnitError",
         "UnusedMarkerWarning",
     ),

@@ -100,11 +100,11 @@ def _html(results: Results, _asked: argparse.Namespace) -> str:
 def _ranking(results: Results, asked: argparse.Namespace) -> str:
     import shutil
 
-    from pytest_mlpatterns.analysis.criteria import parse_preferences
+    from pytest_mlpatterns.analysis.criteria import parse_criteria
     from pytest_mlpatterns.analysis.ranking import Unmeasured, rank
     from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
 
-    preferences = parse_preferences(asked.weights, "WEIGHTS")
+    preferences = parse_criteria(asked.weights, "WEIGHTS")
     measured = {result.test for result in results.results}
     unmeasured = [
         Unmeasured(row["test"], ranking["group"], row["pattern"])

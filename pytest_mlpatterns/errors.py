@@ -12,6 +12,7 @@ __all__ = [
     "DeploymentError",
     "InconclusiveFailure",
     "InconclusiveWarning",
+    "InvalidResultError",
     "LeftoverWarning",
     "LimitFailure",
     "MlpatternsError",
@@ -23,7 +24,6 @@ __all__ = [
     "ResultFileError",
     "SettingError",
     "TooFewSamplesError",
-    "UncountableResultError",
     "UnitError",
     "UnusedMarkerWarning",
 ]
@@ -61,11 +61,11 @@ class ModelLoadError(DeploymentError):
     """The user's model could not be built, or failed on its first inference; carries its own traceback."""
 
 
-class UncountableResultError(MlpatternsError):
+class InvalidResultError(MlpatternsError):
     """What was measured supports no verdict: nothing succeeded, too few samples, or the generator was the limit."""
 
 
-class TooFewSamplesError(UncountableResultError):
+class TooFewSamplesError(InvalidResultError):
     """A percentile of fewer samples than bound it at 99 % confidence; another launch brings more."""
 
 

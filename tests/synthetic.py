@@ -21,11 +21,11 @@ from pytest_mlpatterns.records.launch import (
     Usage,
     Warmup,
 )
-from pytest_mlpatterns.records.result import Counterpart, Location, TestResult
+from pytest_mlpatterns.records.result import Location, Reference, TestResult
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.records.setup import Environment, Setup
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
-from pytest_mlpatterns.records.verdict import Judgement, Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -243,15 +243,15 @@ def latencies(rtm_ns: float, requests: int = 2000) -> NDArray[np.int64]:
     return (body * np.where(rng.random(requests) < 0.03, 3.0, 1.0)).astype(np.int64)
 
 
-def counterpart(rtm_ns: float = 2_100_000.0, kind: str = "baseline") -> Counterpart:
+def counterpart(rtm_ns: float = 2_100_000.0, kind: str = "baseline") -> Reference:
     """What a result is compared with: a baseline entry, or a revision beside which the present was measured again."""
     name = "perf-baseline.json, 2026-11-20 (1a2b3c4)" if kind == "baseline" else "main (05428cb)"
     figures = {"rtm": (rtm_ns, 0.99 * rtm_ns, 1.01 * rtm_ns), "throughput": (2450.0, 2400.0, 2500.0)}
     told = stored_percentiles(latency_of(latencies(rtm_ns)))
     if kind == "baseline":
-        return Counterpart("baseline", name, figures, told)
+        return Reference("baseline", name, figures, told)
     beside = {"rtm": (2 * rtm_ns, 1.98 * rtm_ns, 2.02 * rtm_ns)}
-    return Counterpart("revision", name, figures, told, beside, stored_percentiles(latency_of(latencies(2 * rtm_ns))))
+    return Reference("revision", name, figures, told, beside, stored_percentiles(latency_of(latencies(2 * rtm_ns))))
 
 
 SETUP = Setup("replicated(replicas=3)", "closed(8)", "rest+json", "sha256:0123456789abcdef")
@@ -299,7 +299,7 @@ def result(test: str = "test_perf.py::test_digits", **changes: object) -> TestRe
 
 def judgement(
     outcome: Outcome, metric: str = "rtm", against: str = "baseline", change: tuple[float, float, float] | None = None
-) -> Judgement:
+) -> Verdict:
     """A verdict with a reason that says where it stands in a report."""
     reason = f"{metric} against its {against}: {outcome}"
-    return Judgement(metric, against, outcome, reason, None if change is None else Estimate(*change))  # type: ignore[arg-type]
+    return Verdict(metric, against, outcome, reason, None if change is None else Estimate(*change))  # type: ignore[arg-type]

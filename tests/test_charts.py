@@ -10,7 +10,7 @@ from synthetic import LAYERS, MS, capacity, judgement, latencies, result
 
 from pytest_mlpatterns.analysis.latency_distribution import latency_of, stored_percentiles
 from pytest_mlpatterns.records.launch import Step
-from pytest_mlpatterns.records.result import Counterpart
+from pytest_mlpatterns.records.result import Reference
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts, interval_chart
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.telemetry import LayerStats
     from pytest_mlpatterns.reports.html.chart import Chart
 
-BASELINE = Counterpart("baseline", "perf-baseline.json", {}, stored_percentiles(latency_of(latencies(2 * MS))))
+BASELINE = Reference("baseline", "perf-baseline.json", {}, stored_percentiles(latency_of(latencies(2 * MS))))
 NOTHING = {"latency": None, "load_over_time": (), "memory_over_time": ()}
 
 

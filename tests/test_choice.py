@@ -9,7 +9,7 @@ import pytest
 from synthetic import SETUP, result
 from test_reports import check_golden
 
-from pytest_mlpatterns.analysis.criteria import parse_preferences
+from pytest_mlpatterns.analysis.criteria import parse_criteria
 from pytest_mlpatterns.analysis.ranking import rank
 from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
 from tests.project import QUICK, Project
@@ -52,7 +52,7 @@ LONGER = [
 @pytest.mark.parametrize("width", [60, 80, 140])
 def test_the_section_has_a_sentence_a_table_and_what_needs_words(width: int) -> None:
     results = [*SHORT, *LONGER]
-    rankings = rank(results, parse_preferences(WEIGHTS, "--perf-rank"))
+    rankings = rank(results, parse_criteria(WEIGHTS, "--perf-rank"))
 
     lines = ranking_lines(rankings, results, width)
 
@@ -61,7 +61,7 @@ def test_the_section_has_a_sentence_a_table_and_what_needs_words(width: int) -> 
 
 
 def test_where_no_pattern_can_be_chosen_there_is_no_table() -> None:
-    (ranking,) = rank(SHORT, parse_preferences("rtm=1,rtm<1us", "--perf-rank"))
+    (ranking,) = rank(SHORT, parse_criteria("rtm=1,rtm<1us", "--perf-rank"))
 
     first, *rest = ranking_lines([ranking], SHORT, 80)
 

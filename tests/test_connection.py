@@ -17,7 +17,7 @@ from services.scripted import answer, refused_port
 
 from pytest_mlpatterns.loadgen.connection import Connection
 from pytest_mlpatterns.loadgen.http1 import Http1
-from pytest_mlpatterns.loadgen.recorder import Answers, Recording
+from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder
 from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ class Bench:
         self, messages: tuple[bytes, ...], *, keep: bool, address: tuple[str, int] | None = None, follow: bool = False
     ) -> None:
         self.selector: selectors.BaseSelector = selectors.DefaultSelector()
-        self.recording = Recording()
-        self.answers = Answers(100) if keep else None
+        self.recording = SampleRecorder()
+        self.answers = ResponseSample(100) if keep else None
         self.connect_ns = array("q")
         self.messages = messages
         self.dialogue = lambda address: Http1(messages, address[0], follow=follow, keep=keep)

@@ -12,7 +12,7 @@ from synthetic import MS, S, capacity, even_launch
 from pytest_mlpatterns import TooFewSamplesError
 from pytest_mlpatterns.judging.sequential import Evidence
 from pytest_mlpatterns.measurement.launch import Interrupted
-from pytest_mlpatterns.records.verdict import Judgement, Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,16 +56,16 @@ def an_evidence(
     return Evidence(bench, budget_ns, most), bench  # type: ignore[arg-type]
 
 
-def judging(evidence: Evidence, *outcomes: Outcome | None) -> Callable[[], Judgement]:
+def judging(evidence: Evidence, *outcomes: Outcome | None) -> Callable[[], Verdict]:
     """Comes to these verdicts one after the other, then to the last again; None: there are too few samples."""
     left = list(outcomes)
 
-    def judge() -> Judgement:
+    def judge() -> Verdict:
         outcome = left.pop(0) if len(left) > 1 else left[0]
         assert evidence.metrics.requests
         if outcome is None:
             raise TooFewSamplesError("too few")
-        return Judgement("rtm", "limit", outcome, "so it is")
+        return Verdict("rtm", "limit", outcome, "so it is")
 
     return judge
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pytest_mlpatterns import LayerStats, PatternStats, Prometheus, SettingError
-from pytest_mlpatterns.records.telemetry import figures_of
+from pytest_mlpatterns.records.telemetry import derived_metrics
 from pytest_mlpatterns.serving.prometheus import merged_readings, read_exposition
 
 MOSEC = """\
@@ -121,7 +121,7 @@ def layers_of(text: str, source: Prometheus | None = None) -> dict[str, LayerSta
 
 def figures(text: str, source: Prometheus | None = None) -> dict[str, float]:
     stats = PatternStats(layers=read_exposition(text, source or Prometheus()).layers)
-    return {name: figure.value for name, figure in figures_of(stats).items()}
+    return {name: figure.value for name, figure in derived_metrics(stats).items()}
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_counts_are_added_up_over_labels() -> None:
 def test_a_window_is_the_difference_of_two_readings() -> None:
     later = MOSEC.replace("_sum{", "_sum{x='',".replace("'", '"')).replace("7.0", "27.0").replace(" 5\n", " 10\n")
     before, after = (PatternStats(layers=read_exposition(text, Prometheus()).layers) for text in (MOSEC, later))
-    assert figures_of(after.since(before))["batch_size"].value == (27 - 7) / (10 - 5)
-    assert "batch_size" not in figures_of(after.since(after))
+    assert derived_metrics(after.since(before))["batch_size"].value == (27 - 7) / (10 - 5)
+    assert "batch_size" not in derived_metrics(after.since(after))
 
 
 def test_processes_of_one_server_add_up() -> None:

@@ -19,7 +19,7 @@ from services import peer2
 
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 from pytest_mlpatterns.loadgen.http2_frames import ACK, END_HEADERS, END_STREAM, Frame, Setting, frame
-from pytest_mlpatterns.loadgen.messages import Job, Spoken
+from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.wire.grpc_call import message_prefix
@@ -144,13 +144,13 @@ class Server:
 
 
 def bombard(
-    answer: Callable[[], bytes], hold: Callable[[], bool], answers: int, *, spoken: Spoken = Spoken.HTTP1
+    answer: Callable[[], bytes], hold: Callable[[], bool], answers: int, *, spoken: Transport = Transport.HTTP1
 ) -> Counter[int]:
     """Drive a load at such a server until it has served so many answers; the outcomes."""
     server = Server(answer, hold, answers)
-    job = Job(
+    job = LoadJob(
         addresses=(server.address,),
-        messages=(REQUEST if spoken is Spoken.HTTP1 else CALL,),
+        messages=(REQUEST if spoken is Transport.HTTP1 else CALL,),
         spoken=spoken,
         schedule=ClosedLoop(CALLERS),
         balance=Balance.ROUND_ROBIN,
@@ -193,7 +193,7 @@ def test_any_bytes_at_all_are_counted(answers: list[bytes]) -> None:
 
 def test_mutated_frames_crash_and_hang_nothing() -> None:
     draw = random.Random(20261125)
-    outcomes = bombard(lambda: mutated(draw, GRPC_SEEDS), lambda: draw.random() < 0.01, ANSWERS, spoken=Spoken.GRPC)
+    outcomes = bombard(lambda: mutated(draw, GRPC_SEEDS), lambda: draw.random() < 0.01, ANSWERS, spoken=Transport.GRPC)
     assert outcomes[200] > 0
     assert outcomes[1014] > 0
     assert {Failure.MALFORMED, Failure.CLOSED, Failure.RESET} <= set(outcomes)
@@ -203,5 +203,5 @@ def test_mutated_frames_crash_and_hang_nothing() -> None:
 @given(st.lists(st.binary(max_size=80) | st.sampled_from(GRPC_SEEDS), min_size=1, max_size=20))
 def test_any_frames_at_all_are_counted(answers: list[bytes]) -> None:
     turn = iter(range(10**9))
-    outcomes = bombard(lambda: answers[next(turn) % len(answers)], lambda: False, 40, spoken=Spoken.GRPC)
+    outcomes = bombard(lambda: answers[next(turn) % len(answers)], lambda: False, 40, spoken=Transport.GRPC)
     assert sum(outcomes.values()) > 0

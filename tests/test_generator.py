@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from services.scripted import Request, Step
 
-    from pytest_mlpatterns.loadgen.messages import Event, Job, Recorded
+    from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
 
 LONG_NS = 600_000 * MS
 
@@ -62,7 +62,7 @@ def server() -> Iterator[ScriptedServer]:
         yield server
 
 
-def run(generator: Generator, job: Job, *, processes: int = 1) -> Recorded:
+def run(generator: Generator, job: LoadJob, *, processes: int = 1) -> LoadResult:
     return generator.run(job, poll_s=0.05, on_poll=lambda _: None, processes=processes)
 
 

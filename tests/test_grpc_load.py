@@ -17,7 +17,7 @@ from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.http2 import OPENING
 from pytest_mlpatterns.loadgen.http2_frames import PREFACE, Frame
-from pytest_mlpatterns.loadgen.messages import Job, Spoken
+from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
 from pytest_mlpatterns.loadgen.null_server import GrpcPeer, Http1Peer
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
@@ -25,7 +25,7 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_mlpatterns.loadgen.messages import Recorded
+    from pytest_mlpatterns.loadgen.messages import LoadResult
 
 SERVER = Path(__file__).parent / "services" / "grpc_echo.py"
 
@@ -40,8 +40,8 @@ def port() -> Iterator[int]:
         process.communicate("")
 
 
-def load(port: int, *texts: bytes, schedule: Any = None, keep: int = 10) -> Recorded:
-    job = Job(
+def load(port: int, *texts: bytes, schedule: Any = None, keep: int = 10) -> LoadResult:
+    job = LoadJob(
         addresses=(("127.0.0.1", port),),
         messages=tuple(map(message, texts)),
         schedule=schedule or ClosedLoop(4),
@@ -50,12 +50,12 @@ def load(port: int, *texts: bytes, schedule: Any = None, keep: int = 10) -> Reco
         warmup_ns=0,
         timeout_ns=20 * 10**9,
         keep_answers=keep,
-        spoken=Spoken.GRPC,
+        spoken=Transport.GRPC,
     )
     return LoadLoop(job, lambda _event: None).run()
 
 
-def outcomes(recorded: Recorded) -> Counter[int]:
+def outcomes(recorded: LoadResult) -> Counter[int]:
     return Counter(memoryview(recorded.columns["outcome"]).cast("B").cast("h"))
 
 
@@ -88,12 +88,12 @@ def test_a_status_is_an_outcome_of_its_own_and_the_connection_goes_on(port: int)
 def test_the_ceiling_is_known_for_this_wire_too(tmp_path: Path) -> None:
     generator = Generator(tmp_path / "generator.log")
     try:
-        measure_ceiling(generator, tmp_path, Spoken.GRPC)
+        measure_ceiling(generator, tmp_path, Transport.GRPC)
     finally:
         generator.close()
-    assert set(generator.ceilings_rps) == {Spoken.GRPC}
-    job = Job((), (), ClosedLoop(1), Balance.ROUND_ROBIN, 1, 0, 1, spoken=Spoken.GRPC)
-    assert generator.ceiling_of(job) == generator.ceilings_rps[Spoken.GRPC] > 0
+    assert set(generator.ceilings_rps) == {Transport.GRPC}
+    job = LoadJob((), (), ClosedLoop(1), Balance.ROUND_ROBIN, 1, 0, 1, spoken=Transport.GRPC)
+    assert generator.ceiling_of(job) == generator.ceilings_rps[Transport.GRPC] > 0
 
 
 class TestNullServer:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import LAYERS, MS, PROPERTY, WIRE, S
 
-from pytest_mlpatterns.records.telemetry import Figure, LayerStats, PatternStats, figures_of, merged_layers
+from pytest_mlpatterns.records.telemetry import DerivedMetric, LayerStats, PatternStats, derived_metrics, merged_layers
 
 NAMES = st.sampled_from(["a", "b", "c"])
 COUNTS = st.integers(0, 10**6)
@@ -141,7 +141,7 @@ class TestReadings:
 
 class TestFigures:
     def test_every_figure_follows_from_the_counts(self) -> None:
-        found = figures_of(PatternStats(layers=LAYERS))
+        found = derived_metrics(PatternStats(layers=LAYERS))
         assert {name: figure.value for name, figure in found.items()} == {
             "cache_hit_ratio": 0.75,
             "cache_hit": 20_000,
@@ -171,7 +171,7 @@ class TestFigures:
         ids=["unknown", "empty", "no layers", "idle layers", "layers of zeros"],
     )
     def test_of_nothing_counted_there_is_no_figure(self, stats: PatternStats | None) -> None:
-        assert figures_of(stats) == {}
+        assert derived_metrics(stats) == {}
 
     @pytest.mark.parametrize(
         ("counters", "ratio"),
@@ -183,7 +183,7 @@ class TestFigures:
         ],
     )
     def test_inputs_that_waited_for_a_call_under_way_are_hits(self, counters: dict[str, int], ratio: float) -> None:
-        found = figures_of(PatternStats(layers=(LayerStats(0, "cached", counters),)))["cache_hit_ratio"]
+        found = derived_metrics(PatternStats(layers=(LayerStats(0, "cached", counters),)))["cache_hit_ratio"]
         hits = ratio * sum(counters.values())
         assert found.value == ratio
         assert found.relative_error == pytest.approx(sqrt((1 - ratio) / hits) if hits else 0.0)
@@ -191,14 +191,14 @@ class TestFigures:
     @PROPERTY
     @given(st.lists(st.integers(1, 1000), min_size=1, max_size=50))
     def test_the_size_of_a_batch_is_as_sure_as_the_scatter_of_its_calls(self, sizes: list[int]) -> None:
-        found = figures_of(PatternStats(layers=(LayerStats(0, "batched", {}, {"size": spread_of(sizes)}),)))
+        found = derived_metrics(PatternStats(layers=(LayerStats(0, "batched", {}, {"size": spread_of(sizes)}),)))
         mean = fmean(sizes)
         assert found["batch_size"].value == pytest.approx(mean)
         assert found["batch_size"].relative_error == pytest.approx(pstdev(sizes) / sqrt(len(sizes)) / mean)
 
     def test_batches_of_nothing_have_a_size_of_nothing(self) -> None:
-        found = figures_of(PatternStats(layers=(LayerStats(0, "batched", {}, {"size": {0: 3}}),)))
-        assert found == {"batch_size": Figure(0.0, 0.0)}
+        found = derived_metrics(PatternStats(layers=(LayerStats(0, "batched", {}, {"size": {0: 3}}),)))
+        assert found == {"batch_size": DerivedMetric(0.0, 0.0)}
 
     def test_of_several_layers_of_one_name_the_outermost_that_counted_counts(self) -> None:
         layers = (
@@ -210,7 +210,7 @@ class TestFigures:
             LayerStats(5, "batched"),
             LayerStats(6, "batched", {}, {"size": {2: 1}}),
         )
-        found = figures_of(PatternStats(layers=layers))
+        found = derived_metrics(PatternStats(layers=layers))
         assert {name: figure.value for name, figure in found.items()} == {
             "cache_hit_ratio": 0.5,
             "queue_depth": 3.0,
@@ -221,17 +221,17 @@ class TestFigures:
 
 class TestWires:
     def test_reading_and_writing_are_means_over_the_requests(self) -> None:
-        found = figures_of(PatternStats(layers=(WIRE,)))
+        found = derived_metrics(PatternStats(layers=(WIRE,)))
         assert (found["decode"].value, found["encode"].value) == (20_000, 10_000)
 
     def test_the_compression_ratio_is_over_both_ways(self) -> None:
-        assert figures_of(PatternStats(layers=(WIRE,)))["compression_ratio"].value == pytest.approx(2148 / 612)
+        assert derived_metrics(PatternStats(layers=(WIRE,)))["compression_ratio"].value == pytest.approx(2148 / 612)
 
     def test_where_nothing_was_compressed_there_is_no_ratio(self) -> None:
         plain = LayerStats(0, "wire", {"requests": 1, "received_bytes": 5, "received_plain_bytes": 5})
-        assert "compression_ratio" not in figures_of(PatternStats(layers=(plain,)))
+        assert "compression_ratio" not in derived_metrics(PatternStats(layers=(plain,)))
 
     def test_of_several_services_the_outermost_counts_that_had_requests(self) -> None:
         idle, busy = LayerStats(0, "wire", {"requests": 0}), LayerStats(1, "wire", {"requests": 2, "decode_ns": 6})
-        assert figures_of(PatternStats(layers=(idle, busy)))["decode"].value == 3
-        assert "decode" not in figures_of(PatternStats(layers=(idle,)))
+        assert derived_metrics(PatternStats(layers=(idle, busy)))["decode"].value == 3
+        assert "decode" not in derived_metrics(PatternStats(layers=(idle,)))

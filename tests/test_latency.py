@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from synthetic import MS, PROPERTY, latencies, result
 
 from pytest_mlpatterns.analysis.latency_distribution import latency_of, stored_percentiles
-from pytest_mlpatterns.records.result import Counterpart, Latency, LatencyHistogram, TestResult
+from pytest_mlpatterns.records.result import Latency, LatencyHistogram, Reference, TestResult
 from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, percentile_chart
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.reports.html.chart import Chart
 
-BASELINE = Counterpart("baseline", "perf-baseline.json", {}, stored_percentiles(latency_of(latencies(2 * MS))))
+BASELINE = Reference("baseline", "perf-baseline.json", {}, stored_percentiles(latency_of(latencies(2 * MS))))
 
 
 def percentiles(of: TestResult) -> Chart:
@@ -43,7 +43,7 @@ def test_percentiles_stand_beside_those_of_the_baseline_where_both_know_them() -
 
 
 def test_against_a_revision_both_sides_are_those_that_were_measured_together() -> None:
-    both = Counterpart(
+    both = Reference(
         "revision",
         "main (05428cb)",
         {},

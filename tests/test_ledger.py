@@ -11,7 +11,7 @@ from synthetic import ENVIRONMENT, MS, SETUP, result
 
 from pytest_mlpatterns.baseline import calibration as calibrate
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
-from pytest_mlpatterns.baseline.session import Collected, Ledger
+from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry
@@ -46,12 +46,12 @@ def measured(rtm_ms: float = 4.0, rate_rps: float = 1000.0, test: str = TEST, **
 
 def opened(
     directory: Path, mode: BaselineMode = BaselineMode.CHECK, before: Baselines | None = None, **switches: bool
-) -> Ledger:
+) -> BaselineSession:
     """The ledger of a run over a file with these entries."""
     if before is not None:
         write_baselines(directory / "perf-baseline.json", before)
     run = read_run_settings({"baseline": mode, **switches}, {}, invoked_in=directory, root=directory)
-    return Ledger(run, ENVIRONMENT, root=directory, directory=directory)
+    return BaselineSession(run, ENVIRONMENT, root=directory, directory=directory)
 
 
 def recorded(directory: Path) -> Baselines:
@@ -315,7 +315,7 @@ def test_what_workers_know_reaches_the_process_that_writes(filed: Path) -> None:
 # --- updates ---------------------------------------------------------------------------------------------------------
 
 
-def updated(directory: Path, *results: TestResult, before: Baselines | None = None) -> Ledger:
+def updated(directory: Path, *results: TestResult, before: Baselines | None = None) -> BaselineSession:
     ledger = opened(directory, BaselineMode.UPDATE, before)
     ledger.close(results, complete=True)
     return ledger

@@ -16,7 +16,7 @@ from pytest_mlpatterns import Url
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.generator import Generator
-from pytest_mlpatterns.loadgen.messages import Spoken
+from pytest_mlpatterns.loadgen.messages import Transport
 from pytest_mlpatterns.loadgen.pyreqwest_loop import parse_message
 from pytest_mlpatterns.measurement.launch import Bench
 from pytest_mlpatterns.records.outcomes import Failure
@@ -109,13 +109,13 @@ def test_http2_without_encryption_is_driven_by_prior_knowledge(tmp_path: Path) -
 
 
 def test_a_server_that_is_gone_gives_counted_refusals_and_no_crash(tmp_path: Path) -> None:
-    from pytest_mlpatterns.loadgen.messages import Job, WindowOpened
+    from pytest_mlpatterns.loadgen.messages import LoadJob, WindowOpened
     from pytest_mlpatterns.records.addressing import Balance, Progress, Remote
 
     generator = Generator(tmp_path / "generator.log")
     message = read_payload(INPUTS).messages("127.0.0.1", 1, "/predict")
     with server() as port:
-        job = Job(
+        job = LoadJob(
             addresses=(("127.0.0.1", port),),
             messages=message,
             schedule=ClosedLoop(2),
@@ -145,7 +145,7 @@ def test_the_overhead_of_the_library_is_measured_beside_the_ceiling(tmp_path: Pa
         measure_library_overhead(generator, tmp_path)
     finally:
         generator.close()
-    assert generator.ceilings_rps[Spoken.HTTP1] > 0
+    assert generator.ceilings_rps[Transport.HTTP1] > 0
     assert generator.library_overhead_ns is not None
 
 

@@ -8,18 +8,21 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from pytest_mlpatterns.analysis.alpha_spending import Looks
+from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 
 
 def test_boundaries_are_those_of_lan_and_demets() -> None:
     """Five equal looks at 2.5 % in one direction, with the function near Pocock's boundary, as published."""
-    looks = Looks(first=1, last=5, alpha=0.025)
+    looks = SequentialPlan(first=1, last=5, alpha=0.025)
     z = [NormalDist().inv_cdf(0.5 + looks.confidence(number) / 2) for number in range(1, 6)]
     assert z == pytest.approx([2.438, 2.427, 2.410, 2.397, 2.386], abs=1e-3)
 
 
-@pytest.mark.parametrize("looks", [Looks(), Looks(last=8), Looks(first=1, last=24, alpha=0.02), Looks(4, 4)])
-def test_all_looks_together_are_wrong_as_seldom_as_they_say(looks: Looks) -> None:
+@pytest.mark.parametrize(
+    "looks",
+    [SequentialPlan(), SequentialPlan(last=8), SequentialPlan(first=1, last=24, alpha=0.02), SequentialPlan(4, 4)],
+)
+def test_all_looks_together_are_wrong_as_seldom_as_they_say(looks: SequentialPlan) -> None:
     rng = np.random.default_rng(32)
     numbers = np.arange(looks.first, looks.last + 1)
     sums = np.cumsum(rng.normal(size=(60_000, looks.last)), axis=1)[:, looks.first - 1 :] / np.sqrt(numbers)
@@ -29,49 +32,49 @@ def test_all_looks_together_are_wrong_as_seldom_as_they_say(looks: Looks) -> Non
 
 
 def test_a_single_look_spends_everything() -> None:
-    assert Looks(3, 3, 0.01).confidence(3) == pytest.approx(0.98)
+    assert SequentialPlan(3, 3, 0.01).confidence(3) == pytest.approx(0.98)
 
 
 def test_the_chance_shared_by_several_metrics_makes_each_look_surer() -> None:
-    assert Looks(alpha=0.005).confidence(3) > Looks().confidence(3)
+    assert SequentialPlan(alpha=0.005).confidence(3) > SequentialPlan().confidence(3)
 
 
 @pytest.mark.parametrize(
     ("tolerance", "last"), [(0.0, 24), (0.01, 24), (0.025, 24), (0.05, 18), (0.07, 10), (0.1, 8), (0.5, 8)]
 )
 def test_a_tighter_tolerance_may_take_more_launches(tolerance: float, last: int) -> None:
-    assert Looks.for_tolerance(tolerance) == Looks(last=last)
+    assert SequentialPlan.for_tolerance(tolerance) == SequentialPlan(last=last)
 
 
 @pytest.mark.parametrize(("most", "last"), [(1, 8), (8, 8), (11, 11), (100, 18)])
 def test_no_chance_is_kept_for_looks_that_there_is_no_time_for(most: int, last: int) -> None:
-    looks = Looks.for_tolerance(0.05, most=most)
-    assert looks == Looks(last=last)
-    assert looks.confidence(8) <= Looks.for_tolerance(0.05).confidence(8)
+    looks = SequentialPlan.for_tolerance(0.05, most=most)
+    assert looks == SequentialPlan(last=last)
+    assert looks.confidence(8) <= SequentialPlan.for_tolerance(0.05).confidence(8)
 
 
 @pytest.mark.parametrize("wrong", [{"first": 0}, {"first": 9, "last": 8}, {"alpha": 0.0}, {"alpha": 0.5}])
 def test_looks_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"expected 1 <= first <= last and alpha between 0 and 0\.5"):
-        Looks(**wrong)  # type: ignore[arg-type]
+        SequentialPlan(**wrong)  # type: ignore[arg-type]
 
 
 def test_metrics_that_share_the_chance_of_a_false_alarm_need_not_share_that_of_a_wrong_pass() -> None:
-    looks = Looks(alpha=0.005, passing=0.01)
-    assert looks.confidence(3) == Looks(alpha=0.005).confidence(3)
-    assert looks.confidence_of_pass(3) == Looks(alpha=0.01).confidence(3) < looks.confidence(3)
-    assert Looks(alpha=0.005).confidence_of_pass(3) == Looks(alpha=0.005).confidence(3)
+    looks = SequentialPlan(alpha=0.005, passing=0.01)
+    assert looks.confidence(3) == SequentialPlan(alpha=0.005).confidence(3)
+    assert looks.confidence_of_pass(3) == SequentialPlan(alpha=0.01).confidence(3) < looks.confidence(3)
+    assert SequentialPlan(alpha=0.005).confidence_of_pass(3) == SequentialPlan(alpha=0.005).confidence(3)
 
 
 def test_fewer_launches_than_the_first_look_and_more_than_the_last_are_judged_like_these() -> None:
-    looks = Looks(first=2, last=5)
+    looks = SequentialPlan(first=2, last=5)
     assert looks.confidence(1) == looks.confidence(2)
     assert looks.confidence(9) == looks.confidence(5)
 
 
 @pytest.mark.parametrize("beside", [1, 3, 10])
 def test_looks_at_a_growing_side_beside_one_that_stays_are_wrong_as_seldom_as_they_say(beside: int) -> None:
-    rng, looks = np.random.default_rng(33), Looks(first=1, last=5, alpha=0.01, beside=beside)
+    rng, looks = np.random.default_rng(33), SequentialPlan(first=1, last=5, alpha=0.01, beside=beside)
     numbers = np.arange(1, 6)
     grown = np.cumsum(rng.normal(size=(60_000, 5)), axis=1) / numbers
     there = rng.normal(size=(60_000, beside)).mean(axis=1, keepdims=True)

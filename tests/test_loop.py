@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from services.scripted import Request, Step
 
-    from pytest_mlpatterns.loadgen.messages import Job, Recorded
+    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
     from pytest_mlpatterns.records.samples import Samples
     from pytest_mlpatterns.workload.schedule import Schedule
 
@@ -39,7 +39,7 @@ ONE_FIRST = array("I", [0] + [1] * 100_000).tobytes()
 """An order that draws the first message once, and then the second for as long as any test takes."""
 
 
-def drive(job: Job, tell: Callable[[WindowOpened | Progress], None] = lambda _: None) -> Recorded:
+def drive(job: LoadJob, tell: Callable[[WindowOpened | Progress], None] = lambda _: None) -> LoadResult:
     return LoadLoop(job, tell).run()
 
 

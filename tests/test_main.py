@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from synthetic import ENVIRONMENT, SETUP, result
 
-from pytest_mlpatterns.analysis.criteria import parse_preferences
+from pytest_mlpatterns.analysis.criteria import parse_criteria
 from pytest_mlpatterns.analysis.ranking import Unmeasured, rank
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
@@ -89,7 +89,7 @@ def patterns(tmp_path: Path) -> Path:
         )
         for pattern, rtm in (("single", 20e6), ("cached", 5e6), ("batched", 10e6))
     ]
-    preferences = parse_preferences("rtm=1", "--perf-rank")
+    preferences = parse_criteria("rtm=1", "--perf-rank")
     absent = [Unmeasured("test_perf.py::test_shop[queued]", "test_perf.py::test_shop", "queued")]
     ranking = [one.to_json() for one in rank(results, preferences, absent)]
     path.write_text(results_json(results, ENVIRONMENT, "2026-11-24", {}, ranking), encoding="utf-8")

@@ -20,10 +20,10 @@ from services.scripted import Reset, ScriptedServer, Send, answer
 from pytest_mlpatterns import (
     Deployment,
     DeploymentError,
+    InvalidResultError,
     Replicated,
     SettingError,
     Single,
-    UncountableResultError,
     Url,
 )
 from pytest_mlpatterns.loadgen.generator import Generator
@@ -301,7 +301,7 @@ class TestCheck:
     ) -> None:
         with ScriptedServer(lambda _: [Send(sent)]) as server:
             bench = bench_of(server, replace(PLAN, check=lambda _inputs, _outputs: True), generator)
-            with pytest.raises(UncountableResultError, match=words):
+            with pytest.raises(InvalidResultError, match=words):
                 bench.measure()
             bench.close()
 
@@ -347,7 +347,7 @@ class TestSmoke:
         plan = replace(PLAN, check=lambda _inputs, _outputs: True)
         with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}', 503))]) as server:
             bench = bench_of(server, plan, generator, smoke=True)
-            with pytest.raises(UncountableResultError, match="no successful answer"):
+            with pytest.raises(InvalidResultError, match="no successful answer"):
                 bench.measure()
             bench.close()
 

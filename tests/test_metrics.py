@@ -9,7 +9,7 @@ from synthetic import LAYERS, MS, START_NS, S, capacity, even_launch, launch, no
 from pytest_mlpatterns.analysis.generator_health import why_limited
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named, percentile_metric
 from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.errors import UncountableResultError
+from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 
@@ -84,7 +84,7 @@ def test_a_percentile_is_told_from_just_enough_samples_on(percentile: float, nee
     enough = launch(samples(DUE[:needed], MS))
     assert Metrics((enough,)).latency_ns(percentile).value == pytest.approx(MS)
     too_few = Metrics((launch(samples(DUE[: needed - 1], MS)),))
-    with pytest.raises(UncountableResultError) as caught:
+    with pytest.raises(InvalidResultError) as caught:
         too_few.latency_ns(percentile)
     message = str(caught.value)
     assert f"of {needed - 1} samples, expected at least {needed} for 99 % confidence" in message
@@ -105,7 +105,7 @@ def test_a_percentile_that_does_not_exist_is_refused(wrong: float) -> None:
 @pytest.mark.parametrize("figure", ["rtm_ns", "throughput_rps", "request_bytes", "response_bytes"])
 def test_where_nothing_succeeded_there_is_no_figure_but_a_reason(figure: str) -> None:
     metrics = Metrics((launch(samples(DUE, MS, outcome=500)),))
-    with pytest.raises(UncountableResultError, match="no request succeeded, so there is no "):
+    with pytest.raises(InvalidResultError, match="no request succeeded, so there is no "):
         getattr(metrics, figure)
     assert metrics.error_ratio.value == 1.0
 
@@ -332,5 +332,5 @@ def test_a_generator_whose_ceiling_is_not_known_is_not_held_to_it() -> None:
 @pytest.mark.parametrize("figure", ["rtm_ns", "throughput_rps", "error_ratio", "request_bytes"])
 def test_launches_without_any_request_have_no_figure_but_a_reason(figure: str) -> None:
     empty: Launch = launch(samples([], []))
-    with pytest.raises(UncountableResultError):
+    with pytest.raises(InvalidResultError):
         getattr(Metrics((empty,)), figure)

@@ -20,11 +20,11 @@ from services.processes import our_children, survivors
 from services.scripted import ScriptedServer, Send, answer
 from synthetic import MS, S, capacity
 
-from pytest_mlpatterns import Deployment, DeploymentError, ModelLoadError, Single, UncountableResultError
-from pytest_mlpatterns.analysis.alpha_spending import Looks
+from pytest_mlpatterns import Deployment, DeploymentError, InvalidResultError, ModelLoadError, Single
+from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedCapacity, PairedLaunch, judge_ratio
 from pytest_mlpatterns.loadgen.generator import Generator
-from pytest_mlpatterns.loadgen.messages import Spoken
+from pytest_mlpatterns.loadgen.messages import Transport
 from pytest_mlpatterns.measurement.block_plan import Rhythm
 from pytest_mlpatterns.measurement.interleaved import Pairing, Side
 from pytest_mlpatterns.measurement.variant import answer_rate
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from services.scripted import Request, Step
 
-    from pytest_mlpatterns.loadgen.messages import Job, Recorded
+    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
     from pytest_mlpatterns.records.addressing import Progress
 
 HERE = sys.modules[__name__]
@@ -155,9 +155,9 @@ class Recording(Generator):
 
     def __init__(self, log: Path) -> None:
         super().__init__(log)
-        self.jobs: list[Job] = []
+        self.jobs: list[LoadJob] = []
 
-    def run(self, job: Job, **how: Any) -> Recorded:  # type: ignore[override]
+    def run(self, job: LoadJob, **how: Any) -> LoadResult:  # type: ignore[override]
         self.jobs.append(job)
         return super().run(job, **how)
 
@@ -171,7 +171,7 @@ class TestRealDeployments:
         pairing = Pairing(sides[1], sides[0], generator, silent, SHORT)
 
         def at_least(factor: float, launches: Sequence[PairedLaunch]) -> Outcome:
-            return judge_ratio([one.rtm for one in launches], factor, "higher", Looks()).outcome
+            return judge_ratio([one.rtm for one in launches], factor, "higher", SequentialPlan()).outcome
 
         assert pairing.decide(partial(at_least, 1.5), 60 * S, max_launches=6) is Outcome.PASS
         assert len(pairing.launches) >= 3
@@ -231,7 +231,7 @@ class TestRealDeployments:
         pairing = Pairing(*sides, generator, silent)
 
         def at_most(launches: Sequence[PairedCapacity]) -> Outcome:
-            return judge_ratio([one.nmrt for one in launches], 1.0, "lower", Looks(first=1)).outcome
+            return judge_ratio([one.nmrt for one in launches], 1.0, "lower", SequentialPlan(first=1)).outcome
 
         assert pairing.decide_nmrt(at_most, 60 * S, max_launches=1, min_launches=1) is Outcome.PASS
         (found,) = pairing.capacities
@@ -246,7 +246,7 @@ class TestRealDeployments:
         sides = a_side("quick", Sleeps(0.001), tmp_path), a_side("slow", Sleeps(0.002), tmp_path)
         pairing = Pairing(*sides, generator, silent)
         pairing.capacities.append(PairedCapacity(LogRatio(0, 0), capacity(), capacity()))  # so that the other begins
-        with pytest.raises(UncountableResultError, match=r"slow: NMRT is at least .* but not known: the time was up"):
+        with pytest.raises(InvalidResultError, match=r"slow: NMRT is at least .* but not known: the time was up"):
             pairing.decide_nmrt(never, S, max_launches=2)
 
 
@@ -397,7 +397,7 @@ class TestWhatDoesNotCount:
         with ScriptedServer(after(0.002)) as one, ScriptedServer(script) as other:
             sides = scripted(one, events, "A"), scripted(other, events, "B")
             pairing = Pairing(*sides, generator, silent, SHORT)
-            with pytest.raises(UncountableResultError, match=words):
+            with pytest.raises(InvalidResultError, match=words):
                 measured(pairing)
         assert pairing.launches == []
         assert sorted(events[2:]) == ["close A", "close B"]
@@ -417,7 +417,7 @@ class TestWhatDoesNotCount:
 
         with ScriptedServer(after(0.002)) as one, ScriptedServer(script) as other:
             sides = scripted(one, [], "A"), scripted(other, [], "B")
-            with pytest.raises(UncountableResultError, match=r"B: .*503: [\d,]+"):
+            with pytest.raises(InvalidResultError, match=r"B: .*503: [\d,]+"):
                 measured(Pairing(*sides, generator, silent, replace(SHORT, block_ns=200 * MS)))
 
     @pytest.mark.parametrize("times", [2, 5])
@@ -425,7 +425,7 @@ class TestWhatDoesNotCount:
         class Stalled(Recording):
             """Nothing is due in the windows of its first blocks."""
 
-            def run(self, job: Job, **how: Any) -> Recorded:
+            def run(self, job: LoadJob, **how: Any) -> LoadResult:
                 recorded = super().run(job, **how)
                 stalled = 2 < len(self.jobs) <= 2 + times
                 return replace(recorded, window=Window(0, 1)) if stalled else recorded
@@ -436,7 +436,7 @@ class TestWhatDoesNotCount:
                 scripted(one, [], "A"), scripted(other, [], "B"), generator, silent, replace(SHORT, block_ns=20 * MS)
             )
             if times == 5:
-                with pytest.raises(UncountableResultError, match="A: in 5 blocks in a row no request was due; measure"):
+                with pytest.raises(InvalidResultError, match="A: in 5 blocks in a row no request was due; measure"):
                     measured(pairing)
             else:
                 (found,) = measured(pairing)
@@ -447,10 +447,10 @@ class TestWhatDoesNotCount:
 
     def test_a_generator_that_is_always_the_limit_is_told(self, tmp_path: Path) -> None:
         generator = Generator(tmp_path / "generator.log")
-        generator.ceilings_rps[Spoken.HTTP1] = 1.0
+        generator.ceilings_rps[Transport.HTTP1] = 1.0
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             sides = scripted(one, [], "A"), scripted(other, [], "B")
-            with pytest.raises(UncountableResultError, match=r"A: in 5 blocks in a row the load generator did .*lower"):
+            with pytest.raises(InvalidResultError, match=r"A: in 5 blocks in a row the load generator did .*lower"):
                 measured(Pairing(*sides, generator, silent, SHORT))
         generator.close()
 
@@ -458,7 +458,7 @@ class TestWhatDoesNotCount:
         class Busy(Recording):
             """The limit in its third job, the first block, and in no other, however busy the machine is."""
 
-            def run(self, job: Job, **how: Any) -> Recorded:
+            def run(self, job: LoadJob, **how: Any) -> LoadResult:
                 recorded = super().run(job, **how)
                 cpu_ns = 2 * recorded.generator.wall_ns if len(self.jobs) == 3 else 0
                 return replace(recorded, generator=replace(recorded.generator, cpu_ns=cpu_ns))

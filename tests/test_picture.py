@@ -17,17 +17,17 @@ from pytest_mlpatterns.reports.text.sketches import latency_picture, load_pictur
 from pytest_mlpatterns.reports.text.styled_text import width_of
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.records.result import Counterpart, TestResult
+    from pytest_mlpatterns.records.result import Reference, TestResult
 
 BARS = " ▁▂▃▄▅▆▇█"
 PLOT = slice(10, 50)
 
 
-def of(values: object, reference: Counterpart | None = None) -> TestResult:
+def of(values: object, reference: Reference | None = None) -> TestResult:
     return result(latency=latency_of(np.asarray(values, dtype=np.int64)), reference=reference)
 
 
-def before(values: object) -> Counterpart:
+def before(values: object) -> Reference:
     """A baseline of these latencies."""
     return replace(counterpart(), latency_percentiles=stored_percentiles(latency_of(np.asarray(values))))
 

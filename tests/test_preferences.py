@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import PROPERTY
 
-from pytest_mlpatterns.analysis.criteria import Preferences, Requirement, parse_preferences
+from pytest_mlpatterns.analysis.criteria import Requirement, SelectionCriteria, parse_criteria
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.errors import SettingError
 
 SOURCE = "--perf-rank"
 
 
-def parse(text: str) -> Preferences:
-    return parse_preferences(text, SOURCE)
+def parse(text: str) -> SelectionCriteria:
+    return parse_criteria(text, SOURCE)
 
 
 @pytest.mark.parametrize(

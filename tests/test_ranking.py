@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from synthetic import PROPERTY, SETUP, capacity, judgement, launch_values, result
 
-from pytest_mlpatterns.analysis.criteria import parse_preferences
+from pytest_mlpatterns.analysis.criteria import parse_criteria
 from pytest_mlpatterns.analysis.intervals import LAUNCH_SD, estimate
 from pytest_mlpatterns.analysis.ranking import Unmeasured, rank
 from pytest_mlpatterns.analysis.scoring import DRIFT_SD
@@ -50,7 +50,7 @@ def measured(
 
 
 def ranked(results: Sequence[TestResult], text: str) -> Ranking:
-    (found,) = rank(results, parse_preferences(text, "--perf-rank"))
+    (found,) = rank(results, parse_criteria(text, "--perf-rank"))
     return found
 
 
@@ -271,7 +271,7 @@ class TestMissing:
     def test_a_test_that_gave_no_result_is_not_forgotten(self) -> None:
         absent = [Unmeasured(f"{GROUP}[{name}]", GROUP, name) for name in ("queued", "cached")]
 
-        (ranking,) = rank(SHOP[:2], parse_preferences("rtm=1", "--perf-rank"), absent)
+        (ranking,) = rank(SHOP[:2], parse_criteria("rtm=1", "--perf-rank"), absent)
 
         assert ranking.sentence == "cached first; single second; queued excluded"
         assert rows(ranking)["queued"].excluded == "not measured: its test failed"
@@ -279,7 +279,7 @@ class TestMissing:
     def test_where_no_test_of_a_group_gave_a_result_there_is_no_choice(self) -> None:
         absent = [Unmeasured(f"{GROUP}[{name}]", GROUP, name) for name in ("queued", "cached")]
 
-        (ranking,) = rank([], parse_preferences("rtm=1", "--perf-rank"), absent)
+        (ranking,) = rank([], parse_criteria("rtm=1", "--perf-rank"), absent)
 
         assert ranking.sentence == "no pattern can be chosen"
         assert len(ranking.rows) == 2
@@ -336,7 +336,7 @@ class TestGroups:
             measured(name, group="test_perf.py::test_other", rtm=time * MS) for name, time in (("a", 2.0), ("b", 1.0))
         ]
 
-        found = rank([other[0], *SHOP, alone, other[1]], parse_preferences("rtm=1", "--perf-rank"))
+        found = rank([other[0], *SHOP, alone, other[1]], parse_criteria("rtm=1", "--perf-rank"))
 
         assert [ranking.group for ranking in found] == ["test_perf.py::test_other", GROUP]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 from synthetic import PROPERTY
 
-from pytest_mlpatterns.analysis.alpha_spending import Looks
+from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.log_ratio import (
     RATIO_SD,
     LogRatio,
@@ -160,7 +160,7 @@ class TestVerdict:
     @pytest.mark.parametrize("launches", [3, 5, 18])
     def test_the_limit_is_compared_with_the_ends_of_the_interval(self, launches: int) -> None:
         """The interval is taken from the verdict itself; a limit at its ends is on the good side of "at most"."""
-        looks = Looks(first=launches)
+        looks = SequentialPlan(first=launches)
         measured = alike(*([0.03, 0.05] * launches)[:launches], error=0.01)
         ends = judge_ratio(measured, 1.0, "lower", looks).judged
         tiny = 1e-9
@@ -175,7 +175,7 @@ class TestVerdict:
             assert judge_ratio(measured, limit, "lower", looks).outcome is lower
 
     def test_at_least_holds_at_the_limit_itself_and_fails_below(self) -> None:
-        measured, looks = alike(1.1, 1.12, 1.08), Looks(3, 3)
+        measured, looks = alike(1.1, 1.12, 1.08), SequentialPlan(3, 3)
         ends = judge_ratio(measured, 1.0, "higher", looks).judged
         tiny = 1e-9
         for limit, higher in (
@@ -198,7 +198,7 @@ class TestVerdict:
     def test_a_looser_limit_never_turns_a_pass_into_a_failure(
         self, launches: list[LogRatio], limit: float, looser: float
     ) -> None:
-        looks = Looks(first=len(launches))
+        looks = SequentialPlan(first=len(launches))
         order = [Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS]
         strict, loose = (judge_ratio(launches, one, "lower", looks).outcome for one in (limit, limit * looser))
         assert order.index(loose) >= order.index(strict)
@@ -207,7 +207,7 @@ class TestVerdict:
         self,
     ) -> None:
         measured = alike(0.01, 0.012, 0.008)
-        equal, eased = Looks(alpha=0.005), Looks(alpha=0.005, passing=0.01)
+        equal, eased = SequentialPlan(alpha=0.005), SequentialPlan(alpha=0.005, passing=0.01)
         both = judge_ratio(measured, 0.5, "lower", equal).judged
         lower = judge_ratio(measured, 0.5, "lower", eased).judged
         higher = judge_ratio(measured, 5.0, "higher", eased).judged
@@ -218,13 +218,13 @@ class TestVerdict:
 
     def test_the_first_look_that_decides_stands(self) -> None:
         measured = [*alike(0.0, 0.001, -0.001), *alike(0.4, 0.4, 0.4, 0.4)]
-        found = judge_ratio(measured, 1.05, "lower", Looks(last=8))
+        found = judge_ratio(measured, 1.05, "lower", SequentialPlan(last=8))
         assert (found.outcome, found.launches) == (Outcome.PASS, 3)
         assert found.ratio.value == pytest.approx(1.0)
 
     def test_nothing_is_looked_at_after_the_last_look(self) -> None:
         undecided = alike(0.05, 0.048, 0.052)
-        found = judge_ratio([*undecided, *alike(*[2.0] * 9)], 1.05, "lower", Looks(last=3))
+        found = judge_ratio([*undecided, *alike(*[2.0] * 9)], 1.05, "lower", SequentialPlan(last=3))
         assert (found.outcome, found.launches) == (Outcome.INCONCLUSIVE, 3)
 
     def test_a_wider_prior_is_less_sure(self) -> None:
@@ -301,7 +301,7 @@ def simulated(
 
 def outcomes(ratio: float, tolerance: float, trials: int, block_cv: float = 0.04) -> dict[Outcome, float]:
     """Shares of the outcomes of so many whole procedures."""
-    rng, looks = np.random.default_rng(33), Looks.for_tolerance(tolerance)
+    rng, looks = np.random.default_rng(33), SequentialPlan.for_tolerance(tolerance)
     found = [
         judge_ratio(simulated(rng, ratio, looks.last, block_cv=block_cv), 1 + tolerance, "lower", looks).outcome
         for _ in range(trials)

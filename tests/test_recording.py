@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from synthetic import PROPERTY
 
 from pytest_mlpatterns.loadgen.columns import samples_of
-from pytest_mlpatterns.loadgen.messages import Recorded
-from pytest_mlpatterns.loadgen.recorder import Answers, Recording
+from pytest_mlpatterns.loadgen.messages import LoadResult
+from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.samples import Window
@@ -32,9 +32,9 @@ ROWS = st.lists(
 COLUMNS = ("due_ns", "sent_ns", "done_ns", "outcome", "request", "target", "received_bytes")
 
 
-def recorded(recording: Recording) -> Recorded:
+def recorded(recording: SampleRecorder) -> LoadResult:
     """What the generator answers, after its trip over the pipe."""
-    made = Recorded(
+    made = LoadResult(
         columns=recording.columns(),
         window=Window(0, 1),
         warmup=Warmup(0, 0, None),
@@ -45,14 +45,14 @@ def recorded(recording: Recording) -> Recorded:
     buffers: list[pickle.PickleBuffer] = []
     text = pickle.dumps(made, protocol=5, buffer_callback=buffers.append)
     found = pickle.loads(text, buffers=[bytes(buffer) for buffer in buffers])
-    assert isinstance(found, Recorded)
+    assert isinstance(found, LoadResult)
     return found
 
 
 @PROPERTY
 @given(ROWS)
 def test_every_row_arrives_as_it_was_written(rows: list[tuple[int, ...]]) -> None:
-    recording = Recording()
+    recording = SampleRecorder()
     for row in rows:
         recording.add(*row)
     assert len(recording) == len(rows)
@@ -63,7 +63,7 @@ def test_every_row_arrives_as_it_was_written(rows: list[tuple[int, ...]]) -> Non
 
 
 def test_columns_have_the_types_that_samples_promise() -> None:
-    recording = Recording()
+    recording = SampleRecorder()
     recording.add(1, 2, 3, 200, 4, 5, 6)
     samples = samples_of(recorded(recording))
     types = [getattr(samples, name).dtype for name in COLUMNS]
@@ -71,7 +71,7 @@ def test_columns_have_the_types_that_samples_promise() -> None:
 
 
 def test_the_median_is_of_the_successful_requests_from_a_row_on() -> None:
-    recording = Recording()
+    recording = SampleRecorder()
     for latency, outcome in ((900, 200), (10, 200), (5000, 500), (30, 204), (20, 200), (1, Failure.TIMEOUT)):
         recording.add(1000, 1000, 1000 + latency, outcome, 0, 0, 0)
     assert recording.median_latency_ns(1) == 20
@@ -80,8 +80,8 @@ def test_the_median_is_of_the_successful_requests_from_a_row_on() -> None:
     assert recording.median_latency_ns(6) is None
 
 
-def offered(limit: int, count: int) -> Answers:
-    answers = Answers(limit)
+def offered(limit: int, count: int) -> ResponseSample:
+    answers = ResponseSample(limit)
     for number in range(count):
         answers.offer(number, b"%d" % number)
     return answers

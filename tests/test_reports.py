@@ -27,7 +27,7 @@ from pytest_mlpatterns.records.launch import Estimate, LaunchValue, Warmup
 from pytest_mlpatterns.records.outcomes import Failure, describe_failures
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.telemetry import LayerStats
-from pytest_mlpatterns.records.verdict import Judgement, Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import FORMAT, VERSION, Results, read_results, results_json
 from pytest_mlpatterns.reports.text.baseline_changes import gone_lines, update_lines
 from pytest_mlpatterns.reports.text.failure import describe_capacity, describe_layer, failure_text
@@ -323,7 +323,7 @@ def test_a_failure_does_not_repeat_the_metric_that_it_is_about() -> None:
 
 
 @pytest.mark.parametrize("judged", [(SLOWER,), (OPEN,)], ids=["slower", "undecided"])
-def test_the_command_of_a_failure_can_be_pasted_into_a_shell(judged: tuple[Judgement, ...]) -> None:
+def test_the_command_of_a_failure_can_be_pasted_into_a_shell(judged: tuple[Verdict, ...]) -> None:
     test = "test_perf.py::test_digits[it's $HOME]"
     command = shlex.split(failure_text(judged, result(test)).splitlines()[-1])
     assert command[:2] == ["pytest", test]

@@ -13,17 +13,17 @@ from synthetic import LAYERS, PROPERTY, judgement, result
 
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
 from pytest_mlpatterns.records.result import (
-    Counterpart,
     Latency,
     LatencyHistogram,
     Location,
+    Reference,
     State,
     TestResult,
     group_of,
 )
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.telemetry import LayerStats
-from pytest_mlpatterns.records.verdict import Judgement, Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 NAMES = st.text(min_size=1, max_size=12)
@@ -57,7 +57,7 @@ LATENCIES = st.builds(
 RATIOS = st.dictionaries(NAMES, st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple), max_size=2)
 FIGURES = st.dictionaries(NAMES, st.tuples(FINITE, FINITE, FINITE), max_size=3)
 COUNTERPARTS = st.builds(
-    Counterpart, st.sampled_from(["baseline", "revision"]), NAMES, FIGURES, PERCENTILES, FIGURES, PERCENTILES, RATIOS
+    Reference, st.sampled_from(["baseline", "revision"]), NAMES, FIGURES, PERCENTILES, FIGURES, PERCENTILES, RATIOS
 )
 ANY_LAYER = st.builds(
     LayerStats,
@@ -76,7 +76,7 @@ RESULTS = st.builds(
     launches=st.dictionaries(NAMES, st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple), max_size=3),
     judgements=st.lists(
         st.builds(
-            Judgement,
+            Verdict,
             NAMES,
             st.sampled_from(["limit", "baseline"]),
             st.sampled_from(Outcome),
@@ -125,7 +125,7 @@ def test_a_result_comes_back_with_the_types_that_it_had() -> None:
     original = result(judgements=(judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4)),), layers=LAYERS)
     back = TestResult.from_json(json.loads(json.dumps(original.to_json())))
     assert isinstance(back.setup, Setup)
-    assert isinstance(back.judgements[0], Judgement)
+    assert isinstance(back.judgements[0], Verdict)
     assert back.judgements[0].outcome is Outcome.FAIL
     assert back.judgements[0].change == Estimate(0.3, 0.2, 0.4)
     assert back.layers == LAYERS

@@ -16,9 +16,9 @@ from test_result import RESULTS
 
 from pytest_mlpatterns.analysis.ranking import RankedPattern, Ranking
 from pytest_mlpatterns.records.launch import Capacity, Step, Warmup
-from pytest_mlpatterns.records.result import Counterpart, Latency, LatencyHistogram, Location, TestResult
+from pytest_mlpatterns.records.result import Latency, LatencyHistogram, Location, Reference, TestResult
 from pytest_mlpatterns.records.setup import Environment, Setup
-from pytest_mlpatterns.records.verdict import Judgement, Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import SCHEMA_FILE, VERSION, results_json
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def test_any_results_are_valid(results: list[TestResult]) -> None:
     [
         ("result", TestResult),
         ("capacity", Capacity),
-        ("judgement", Judgement),
+        ("judgement", Verdict),
         ("ranking", Ranking),
     ],
 )
@@ -93,7 +93,7 @@ def test_every_member_is_described(place: str, kind: type) -> None:
         (("result", "location"), Location),
         (("result", "latency"), Latency),
         (("result", "latency", "histogram"), LatencyHistogram),
-        (("result", "reference"), Counterpart),
+        (("result", "reference"), Reference),
         (("result", "warmups"), Warmup),
         (("capacity", "ladder"), Step),
         (("ranking", "rows"), RankedPattern),

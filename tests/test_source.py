@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, Source, source_of
+from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, Arrivals, arrivals_of
 from pytest_mlpatterns.loadgen.messages import Share
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Schedule, Stages
 from tests.synthetic import PROPERTY
@@ -15,10 +15,10 @@ MS = 1_000_000
 ALONE = Share()
 
 
-def started(schedule: Schedule, share: Share = ALONE, at: int = 0) -> tuple[Source, list[int | None]]:
+def started(schedule: Schedule, share: Share = ALONE, at: int = 0) -> tuple[Arrivals, list[int | None]]:
     """A source that has started, and the due times of what it sent."""
     sent: list[int | None] = []
-    source = source_of(schedule, sent.append, share)
+    source = arrivals_of(schedule, sent.append, share)
     source.start(at)
     return source, sent
 

@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, launch_values, samples
 
-from pytest_mlpatterns.analysis.alpha_spending import Looks
+from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.intervals import ratio_of
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.verdicts import (
     MAX_ERROR_RATIO,
-    Stand,
+    SampleSize,
     describe_estimate,
     judge_change,
     judge_limit,
-    why_uncountable,
+    why_invalid,
 )
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
@@ -200,7 +200,9 @@ def test_what_has_no_spread_of_its_own_is_compared_by_the_ranges_of_both_sides(
     present: tuple[float, ...], baseline: tuple[float, ...], outcome: Outcome, words: str
 ) -> None:
     sides = ([value * MIB for value in side] for side in (present, baseline))
-    found = judge_change(METRICS["peak_memory"], *(exact(*side) for side in sides), 0.08, stand=Stand(len(present), 24))
+    found = judge_change(
+        METRICS["peak_memory"], *(exact(*side) for side in sides), 0.08, stand=SampleSize(len(present), 24)
+    )
     assert found.outcome is outcome
     assert words in found.reason
     assert "more launch" not in found.reason
@@ -287,7 +289,7 @@ DUE = START_NS + np.arange(600) * 5 * MS
             RTM,
             (19.83, 19.1, 20.6),
             20,
-            Stand(3, 41),
+            SampleSize(3, 41),
             "RTM 19.1–20.6 ms includes the limit of 20.0 ms after 3 launches, 41 blocks; "
             "even 20 more launches would narrow it only to ±1.4 %",
         ),
@@ -295,15 +297,21 @@ DUE = START_NS + np.arange(600) * 5 * MS
             RTM,
             (19.5, 18.6, 20.6),
             20,
-            Stand(1, 12),
+            SampleSize(1, 12),
             "RTM 18.6–20.6 ms includes the limit of 20.0 ms after 1 launch, 12 blocks; "
             "4 more launches would narrow it to ±2.3 %",
         ),
-        (RTM, (0.9, 0.8, 1.1), 1, Stand(1, 1), "RTM 800 µs to 1.10 ms includes the limit of 1.00 ms after 1 launch"),
+        (
+            RTM,
+            (0.9, 0.8, 1.1),
+            1,
+            SampleSize(1, 1),
+            "RTM 800 µs to 1.10 ms includes the limit of 1.00 ms after 1 launch",
+        ),
     ],
 )
 def test_an_open_verdict_on_a_limit_says_what_would_decide_it(
-    metric: object, measured: tuple[float, float, float], limit: float, stand: Stand, reason: str
+    metric: object, measured: tuple[float, float, float], limit: float, stand: SampleSize, reason: str
 ) -> None:
     found = judge_limit(metric, Estimate(*(value * MS for value in measured)), limit * MS, stand)  # type: ignore[arg-type]
     assert found.outcome is Outcome.INCONCLUSIVE
@@ -311,31 +319,31 @@ def test_an_open_verdict_on_a_limit_says_what_would_decide_it(
 
 
 def test_an_open_verdict_on_a_share_promises_no_width() -> None:
-    found = judge_limit(METRICS["error_rate"], Estimate(0.01, 0.0, 0.03), 0.02, Stand(2, 24))
+    found = judge_limit(METRICS["error_rate"], Estimate(0.01, 0.0, 0.03), 0.02, SampleSize(2, 24))
     assert found.reason == "error rate 0.0–3.0 % includes the limit of 2.0 % after 2 launches, 24 blocks"
 
 
 def test_an_open_change_says_what_would_decide_it_or_that_nothing_would() -> None:
     before = exact(100 * MS, 101 * MS, 100 * MS)
-    found = judge_change(RTM, exact(108 * MS), before, 0.10, stand=Stand(1, 12))
+    found = judge_change(RTM, exact(108 * MS), before, 0.10, stand=SampleSize(1, 12))
     assert found.outcome is Outcome.INCONCLUSIVE
     assert found.reason.startswith("RTM 100 ms → 108 ms: ")
     assert "includes the tolerance of 10.0 % after 1 launch, 12 blocks; even 20 more launches would" in found.reason
     assert found.reason.endswith("beside a baseline of 3")
-    found = judge_change(RTM, exact(104 * MS), before, 0.10, stand=Stand(1, 12))
+    found = judge_change(RTM, exact(104 * MS), before, 0.10, stand=SampleSize(1, 12))
     assert found.outcome is Outcome.INCONCLUSIVE
     assert found.reason.endswith("; 1 more launch would narrow it to ±5.0 %")
 
 
 def test_an_open_change_of_a_rate_says_so_too() -> None:
-    found = judge_change(THROUGHPUT, exact(94), exact(100, 101, 100), 0.10, stand=Stand(1, 12))
+    found = judge_change(THROUGHPUT, exact(94), exact(100, 101, 100), 0.10, stand=SampleSize(1, 12))
     assert found.outcome is Outcome.INCONCLUSIVE
     assert "includes the tolerance of 10.0 % after 1 launch, 12 blocks; 5 more launches would narrow" in found.reason
 
 
 def test_looks_make_the_interval_of_each_verdict_as_sure_as_it_has_to_be() -> None:
     sides = exact(110 * MS, 111 * MS), exact(100 * MS, 101 * MS, 100 * MS)
-    looks = Looks(first=1, last=5, alpha=0.001, passing=0.01, beside=3)
+    looks = SequentialPlan(first=1, last=5, alpha=0.001, passing=0.01, beside=3)
     one, all_looks = judge_change(RTM, *sides, 0.1).change, judge_change(RTM, *sides, 0.1, looks=looks).change
     assert one is not None
     assert all_looks is not None
@@ -347,7 +355,7 @@ def run_of(rng: np.random.Generator, change: float, block_cv: float) -> Outcome:
     """A whole run against a stored baseline of three launches: a look after each of up to five."""
     before = launch_values(rng, 10 * MS, 3, block_cv=block_cv)
     now = launch_values(rng, 10 * MS * (1 + change), 5, block_cv=block_cv)
-    looks = Looks(first=1, last=5, alpha=0.005, passing=0.01, beside=3)
+    looks = SequentialPlan(first=1, last=5, alpha=0.005, passing=0.01, beside=3)
     for count in range(1, 6):
         outcome = judge_change(RTM, now[:count], before, 0.10, looks=looks).outcome
         if outcome is Outcome.PASS or (outcome is Outcome.FAIL and count > 1):
@@ -385,31 +393,31 @@ def failing(share: float) -> Metrics:
 
 
 def test_what_was_measured_well_is_countable() -> None:
-    assert why_uncountable(Metrics((even_launch(),))) is None
+    assert why_invalid(Metrics((even_launch(),))) is None
 
 
 def test_a_window_without_requests_supports_no_verdict() -> None:
-    assert why_uncountable(Metrics((launch(samples([], [])),))) == (
+    assert why_invalid(Metrics((launch(samples([], [])),))) == (
         "no request was due in the measured window; measure longer (duration=) or with more load"
     )
 
 
 @pytest.mark.parametrize("errors_count", [True, False])
 def test_only_failures_support_no_verdict(errors_count: bool) -> None:
-    assert why_uncountable(failing(1.0), errors_count=errors_count) == "none of 600 requests succeeded (503: 600)"
+    assert why_invalid(failing(1.0), errors_count=errors_count) == "none of 600 requests succeeded (503: 600)"
 
 
 def test_a_share_of_failures_is_tolerated_and_a_larger_one_is_not() -> None:
-    assert why_uncountable(failing(MAX_ERROR_RATIO)) is None
-    why = why_uncountable(failing(MAX_ERROR_RATIO + 0.01))
+    assert why_invalid(failing(MAX_ERROR_RATIO)) is None
+    why = why_invalid(failing(MAX_ERROR_RATIO + 0.01))
     assert why == "36 of 600 requests failed (503: 36); over 5.0 % the others say nothing about the service"
 
 
 def test_failures_do_not_keep_the_error_rate_from_being_judged() -> None:
-    assert why_uncountable(failing(0.5), errors_count=False) is None
+    assert why_invalid(failing(0.5), errors_count=False) is None
 
 
 def test_a_generator_that_was_the_limit_supports_no_verdict() -> None:
-    why = why_uncountable(Metrics((launch(samples(DUE, MS), cpu_ns=3 * S),)))
+    why = why_invalid(Metrics((launch(samples(DUE, MS), cpu_ns=3 * S),)))
     assert why is not None
     assert "load generator" in why

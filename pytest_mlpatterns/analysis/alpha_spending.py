@@ -18,7 +18,7 @@ from functools import cache
 
 import numpy as np
 
-__all__ = ["Looks"]
+__all__ = ["SequentialPlan"]
 
 _NODES = 96
 _REACH = 7.0
@@ -28,7 +28,7 @@ _PLANNED_QUANTILES = 4.5
 
 
 @dataclass(frozen=True, slots=True)
-class Looks:
+class SequentialPlan:
     """It is judged after the ``first`` launch of so many and each that follows, the ``last`` included.
 
     Args:
@@ -58,7 +58,7 @@ class Looks:
     @classmethod
     def for_tolerance(
         cls, tolerance: float, alpha: float = 0.01, passing: float | None = None, most: int = _MOST_LOOKS
-    ) -> Looks:
+    ) -> SequentialPlan:
         """As many looks as it can take to tell twice the tolerance from the tolerance, and as there will be.
 
         With a standard deviation s of 4.3 % from launch to launch (blocks that vary by 6 %) that takes about

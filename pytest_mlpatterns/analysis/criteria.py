@@ -32,7 +32,7 @@ from pytest_mlpatterns.wording import split_outside_brackets
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Preferences", "Requirement", "parse_preferences"]
+__all__ = ["Requirement", "SelectionCriteria", "parse_criteria"]
 
 _EXAMPLE = "rtm=0.5,nmrt=0.3,asl=0.2,p95<50ms"
 _PART = re.compile(
@@ -63,7 +63,7 @@ class Requirement:
 
 
 @dataclass(frozen=True, slots=True)
-class Preferences:
+class SelectionCriteria:
     """Weights by the name of the metric, which sum to 1, and hard requirements."""
 
     weights: Mapping[str, float]
@@ -78,7 +78,7 @@ class Preferences:
         )
 
 
-def parse_preferences(text: str, source: str) -> Preferences:
+def parse_criteria(text: str, source: str) -> SelectionCriteria:
     """Read ``"rtm=0.5, nmrt=0.3, asl=0.2, p95<50ms"``.
 
     A weight is a number above 0 or a percentage; only its share of the sum counts. A requirement has the unit of its
@@ -114,7 +114,7 @@ def parse_preferences(text: str, source: str) -> Preferences:
         raise SettingError(f"{source} is {text!r}, expected at least one weight; write for example {_EXAMPLE}")
     largest = max(weights.values())  # so that a sum of large numbers is a number
     total = sum(weight / largest for weight in weights.values())
-    return Preferences({name: weight / largest / total for name, weight in weights.items()}, tuple(requirements))
+    return SelectionCriteria({name: weight / largest / total for name, weight in weights.items()}, tuple(requirements))
 
 
 def _metric(match: re.Match[str], source: str) -> Metric:

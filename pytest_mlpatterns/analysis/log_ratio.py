@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.alpha_spending import Looks
+from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, PRIOR_DEGREES, t_quantile
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome
@@ -47,7 +47,7 @@ RATIO_SD = 0.015
 _DISTURBED = 3.0
 """A launch whose error is over three times the lower quartile of all errors was disturbed, and counts for less."""
 _ROUNDING = 1e-12
-_USUAL = Looks()
+_USUAL = SequentialPlan()
 _FEWEST_QUIET, _ENOUGH_QUIET = 3, 4
 
 
@@ -181,7 +181,7 @@ def judge_ratio(
     launches: Sequence[LogRatio],
     limit: float,
     better: Literal["lower", "higher"],
-    looks: Looks = _USUAL,
+    looks: SequentialPlan = _USUAL,
     prior_sd: float = RATIO_SD,
 ) -> RatioVerdict:
     """Compare second/first with a limit: at most ``limit`` where lower is better, at least ``limit`` where higher is.
@@ -244,7 +244,7 @@ def _weighed(launches: Sequence[LogRatio], prior_sd: float, prior_degrees: float
     return _Weighed(mean, math.sqrt(scale / float(weight.sum())), degrees, len(launches))
 
 
-def _verdict(outcome: Outcome, weighed: _Weighed, limit: float, better: str, looks: Looks) -> RatioVerdict:
+def _verdict(outcome: Outcome, weighed: _Weighed, limit: float, better: str, looks: SequentialPlan) -> RatioVerdict:
     number = weighed.launches
     good, bad = weighed.half(looks.confidence(number)), weighed.half(looks.confidence_of_pass(number))
     below, above = (good, bad) if better == "lower" else (bad, good)
@@ -260,7 +260,7 @@ def _verdict(outcome: Outcome, weighed: _Weighed, limit: float, better: str, loo
     return RatioVerdict(outcome, weighed.interval(CONFIDENCE), judged, number, reason)
 
 
-def _what_is_missing(weighed: _Weighed, wanted: float, better: str, looks: Looks) -> str:
+def _what_is_missing(weighed: _Weighed, wanted: float, better: str, looks: SequentialPlan) -> str:
     is_good = (weighed.mean < wanted) is (better == "lower")
     confidence = looks.confidence_of_pass if is_good else looks.confidence
     for number in range(max(weighed.launches + 1, looks.first), looks.last + 1):

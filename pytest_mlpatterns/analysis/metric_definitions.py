@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.intervals import LAUNCH_SD
 from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.records.telemetry import figures_of
+from pytest_mlpatterns.records.telemetry import derived_metrics
 from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
 
 if TYPE_CHECKING:
@@ -92,10 +92,10 @@ def _of_pattern(  # noqa: PLR0913 - the fields of a metric
     launch_sd: float = LAUNCH_SD,
 ) -> Metric:
     """A metric that a pattern knows of itself, by its name in
-    :func:`pytest_mlpatterns.records.telemetry.figures_of`."""
+    :func:`pytest_mlpatterns.records.telemetry.derived_metrics`."""
 
     def read(blocks: LaunchBlocks) -> LaunchValue | None:
-        figure = figures_of(blocks.stats).get(name)
+        figure = derived_metrics(blocks.stats).get(name)
         return None if figure is None else LaunchValue(figure.value, figure.relative_error)
 
     return Metric(name, label, read, show, better, launch_sd, floor)

@@ -16,7 +16,7 @@ from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.generator_health import why_limited
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, min_samples, order_bounds, wilson_interval
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
-from pytest_mlpatterns.errors import TooFewSamplesError, UncountableResultError
+from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.telemetry import straggler_shares
 
@@ -79,10 +79,10 @@ class Metrics:
         """The same with an interval of another confidence.
 
         Raises:
-            UncountableResultError: no request was due.
+            InvalidResultError: no request was due.
         """
         if not self.requests:
-            raise UncountableResultError("no request was due in the measured window, so there is no error rate")
+            raise InvalidResultError("no request was due in the measured window, so there is no error rate")
         return wilson_interval(sum(self.failures.values()), self.requests, confidence)
 
     @property
@@ -259,13 +259,13 @@ class Metrics:
 
         Raises:
             TooFewSamplesError: too few to bound it at 99 % confidence.
-            UncountableResultError: no request succeeded.
+            InvalidResultError: no request succeeded.
             ValueError: another percentile.
         """
         metric, needed = percentile_metric(percentile), min_samples(percentile)
         samples = sum(blocks.latencies_ns.size for blocks in self.by_launch)
         if samples == 0:
-            raise UncountableResultError(f"no request succeeded, so there is no {metric.label}")
+            raise InvalidResultError(f"no request succeeded, so there is no {metric.label}")
         if samples < needed:
             raise TooFewSamplesError(
                 f"{metric.label} of {samples} sample{'' if samples == 1 else 's'}, expected at least {needed} for 99 % "
@@ -322,7 +322,7 @@ class Metrics:
     def _known(self, name: str) -> Estimate:
         found = self.estimate(METRICS[name])
         if found is None:
-            raise UncountableResultError(f"no request succeeded, so there is no {METRICS[name].label}")
+            raise InvalidResultError(f"no request succeeded, so there is no {METRICS[name].label}")
         return found
 
     def _limited(self) -> str | None:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.metric_definitions import metric_named
-from pytest_mlpatterns.analysis.scoring import Contender, Cost, cost_of, order
+from pytest_mlpatterns.analysis.scoring import Alternative, Cost, cost_of, order
 from pytest_mlpatterns.analysis.verdicts import MAX_ERROR_RATIO, judge_limit
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
@@ -24,7 +24,7 @@ from pytest_mlpatterns.records.verdict import Outcome
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.criteria import Preferences, Requirement
+    from pytest_mlpatterns.analysis.criteria import Requirement, SelectionCriteria
     from pytest_mlpatterns.records.launch import Capacity
     from pytest_mlpatterns.records.result import TestResult
 
@@ -87,7 +87,7 @@ class Ranking:
 
 
 def rank(
-    results: Sequence[TestResult], preferences: Preferences, unmeasured: Sequence[Unmeasured] = ()
+    results: Sequence[TestResult], preferences: SelectionCriteria, unmeasured: Sequence[Unmeasured] = ()
 ) -> tuple[Ranking, ...]:
     """Rank the patterns of every test that was measured under several.
 
@@ -129,7 +129,7 @@ class _Candidate:
 
 
 def _rank_group(
-    group: str, results: Sequence[TestResult], preferences: Preferences, absent: Sequence[Unmeasured]
+    group: str, results: Sequence[TestResult], preferences: SelectionCriteria, absent: Sequence[Unmeasured]
 ) -> Ranking:
     wires = len({result.setup.wire for result in results}) > 1
     candidates = [_candidate(result, preferences, named_by_wire=wires) for result in results]
@@ -139,7 +139,7 @@ def _rank_group(
     weights = {name: weight / sum(weights.values()) for name, weight in weights.items()}
     candidates = [_with_gaps_excluded(one, weights) for one in candidates]
     contenders = {one.result.test: one for one in candidates if one.excluded is None}
-    places = order([Contender(test, one.costs) for test, one in contenders.items()], weights)
+    places = order([Alternative(test, one.costs) for test, one in contenders.items()], weights)
     rows = [
         RankedPattern(
             test=place.name,
@@ -185,7 +185,7 @@ def _notes(unknown: Sequence[str], candidates: Sequence[_Candidate]) -> tuple[st
     return tuple(notes)
 
 
-def _candidate(result: TestResult, preferences: Preferences, *, named_by_wire: bool) -> _Candidate:
+def _candidate(result: TestResult, preferences: SelectionCriteria, *, named_by_wire: bool) -> _Candidate:
     """One pattern, with why it cannot be chosen and what may or may not hold."""
     failures, doubts = [_why_out(result)], []
     open_requirements = []

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metric_definitions import Metric
 
-__all__ = ["DRIFT_SD", "Contender", "Cost", "Place", "cost_of", "order"]
+__all__ = ["DRIFT_SD", "Alternative", "Cost", "RankedAlternative", "cost_of", "order"]
 
 DRIFT_SD = 0.025
 """Relative standard deviation by which one deployment drifts within minutes: ±5 % was seen on a shared machine."""
@@ -71,7 +71,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
+class Alternative:
     """One pattern by a name of its own, and its costs by metric."""
 
     name: str
@@ -88,7 +88,7 @@ class Contender:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RankedAlternative:
     """Where a contender stands.
 
     Attributes:
@@ -132,7 +132,7 @@ def cost_of(metric: Metric, values: tuple[float, float, float], launches: int, *
     )
 
 
-def order(contenders: Sequence[Contender], weights: Mapping[str, float]) -> tuple[Place, ...]:
+def order(contenders: Sequence[Alternative], weights: Mapping[str, float]) -> tuple[RankedAlternative, ...]:
     """The contenders in order, the best first.
 
     Args:
@@ -148,7 +148,7 @@ def order(contenders: Sequence[Contender], weights: Mapping[str, float]) -> tupl
     ahead = (draws[:, None, :] < draws[None, :, :]).mean(axis=2)  # [a, b]: how often a was ahead of b
     before = (draws[None, :, :] < draws[:, None, :]).sum(axis=1)  # [a, draw]: how many were ahead of a
     level = (draws[None, :, :] <= draws[:, None, :]).sum(axis=1)  # [a, draw]: likewise, or level with it
-    places: list[Place] = []
+    places: list[RankedAlternative] = []
     leader = 0
     for number, one in enumerate(ranked):
         if ahead[leader, number] >= _AHEAD and not one.may_be_better:
@@ -159,7 +159,7 @@ def order(contenders: Sequence[Contender], weights: Mapping[str, float]) -> tupl
         overtaken_by = sum(other.may_be_better for other in ranked[number + 1 :])
         highest = min(int(np.quantile(level[number], _AHEAD, method="higher")) + overtaken_by, len(ranked))
         places.append(
-            Place(
+            RankedAlternative(
                 name=one.name,
                 rank=leader + 1,
                 rank_low=min(lowest, leader + 1),
@@ -171,7 +171,7 @@ def order(contenders: Sequence[Contender], weights: Mapping[str, float]) -> tupl
     return tuple(places)
 
 
-def _draws(contender: Contender, weights: Mapping[str, float]) -> NDArray[np.float64]:
+def _draws(contender: Alternative, weights: Mapping[str, float]) -> NDArray[np.float64]:
     """The contender's total cost, drawn again: shape ``(4000,)``."""
     seed = zlib.crc32(contender.name.encode())
     rng = np.random.default_rng(seed)

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.intervals import CHANGE_CONFIDENCE, estimate, ratio_of
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
-from pytest_mlpatterns.records.verdict import Judgement, Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.analysis.alpha_spending import Looks
+    from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
     from pytest_mlpatterns.analysis.metric_definitions import Metric
     from pytest_mlpatterns.analysis.metrics import Metrics
     from pytest_mlpatterns.records.launch import LaunchValue
 
-__all__ = ["MAX_ERROR_RATIO", "Stand", "describe_estimate", "judge_change", "judge_limit", "why_uncountable"]
+__all__ = ["MAX_ERROR_RATIO", "SampleSize", "describe_estimate", "judge_change", "judge_limit", "why_invalid"]
 
 
 _ROUNDING = 1e-12
@@ -39,7 +39,7 @@ _MOST_MORE = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Stand:
+class SampleSize:
     """What an interval rests on."""
 
     launches: int
@@ -50,7 +50,7 @@ class Stand:
         return f"{launches}, {self.blocks} block{'' if self.blocks == 1 else 's'}"
 
 
-def why_uncountable(metrics: Metrics, *, errors_count: bool = True) -> str | None:
+def why_invalid(metrics: Metrics, *, errors_count: bool = True) -> str | None:
     """Why what was measured supports no verdict; None where it does.
 
     Args:
@@ -78,7 +78,7 @@ def describe_estimate(metric: Metric, value: Estimate) -> str:
     return f"{metric.label} {metric.show(value.value)} ({metric.show(value.low)} to {metric.show(value.high)})"
 
 
-def judge_limit(metric: Metric, measured: Estimate, limit: float, stand: Stand | None = None) -> Judgement:
+def judge_limit(metric: Metric, measured: Estimate, limit: float, stand: SampleSize | None = None) -> Verdict:
     """Compare with a limit that the test asserts.
 
     PASS when the whole interval is on the good side (the limit itself included for metrics where higher is better, not
@@ -103,9 +103,9 @@ def judge_limit(metric: Metric, measured: Estimate, limit: float, stand: Stand |
         if metric.launch_sd > 0 and min(measured.low, limit) > 0:
             half = math.log(measured.high / measured.low) / 2
             reason += f"; {_what_helps(half, abs(math.log(measured.value / limit)), stand.launches)}"
-        return Judgement(metric.name, "limit", outcome, reason)
+        return Verdict(metric.name, "limit", outcome, reason)
     wanted = f"{'below' if below else 'at least'} {metric.show(limit)}"
-    return Judgement(metric.name, "limit", outcome, f"{describe_estimate(metric, measured)} {verb} {wanted}")
+    return Verdict(metric.name, "limit", outcome, f"{describe_estimate(metric, measured)} {verb} {wanted}")
 
 
 def judge_change(  # noqa: PLR0913 - the two sides, and how they are judged
@@ -114,10 +114,10 @@ def judge_change(  # noqa: PLR0913 - the two sides, and how they are judged
     baseline: Sequence[LaunchValue],
     tolerance: float,
     *,
-    looks: Looks | None = None,
-    stand: Stand | None = None,
+    looks: SequentialPlan | None = None,
+    stand: SampleSize | None = None,
     in_flight: int | None = None,
-) -> Judgement:
+) -> Verdict:
     """Compare with a baseline.
 
     The change is present/baseline - 1, turned so that worse is positive where higher is better. FAIL when the whole
@@ -151,7 +151,7 @@ def judge_change(  # noqa: PLR0913 - the two sides, and how they are judged
             half = abs(math.log((1 + worse * change.high) / (1 + worse * change.low))) / 2
             apart = abs(math.log((1 + worse * change.value) / max(1 + worse * tolerance, _ROUNDING)))
             reason += f"; {_what_helps(half, apart, len(present), len(baseline))}"
-        return Judgement(metric.name, "baseline", outcome, reason, change)
+        return Verdict(metric.name, "baseline", outcome, reason, change)
     word, low_, high_ = (
         ("worse", change.low, change.high) if change.value >= 0 else ("better", -change.high, -change.low)
     )
@@ -163,11 +163,11 @@ def judge_change(  # noqa: PLR0913 - the two sides, and how they are judged
     )
     floor = f"; changes up to {metric.floor_text} do not count" if small and change.high > tolerance else ""
     reason += f"{format_percent(abs(change.value))} {word}{spread}; tolerance {format_percent(tolerance)}{floor}"
-    return Judgement(metric.name, "baseline", outcome, reason, change)
+    return Verdict(metric.name, "baseline", outcome, reason, change)
 
 
 def _change(
-    metric: Metric, present: Sequence[LaunchValue], baseline: Sequence[LaunchValue], looks: Looks | None
+    metric: Metric, present: Sequence[LaunchValue], baseline: Sequence[LaunchValue], looks: SequentialPlan | None
 ) -> Estimate:
     if not _varies(metric, present, baseline):
         smallest = max(metric.floor, _SMALLEST)

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.setup import Setup
 
-__all__ = ["Reference"]
+__all__ = ["BaselineMatch"]
 
 _BESIDE = ("p95", "p99", "cpu_per_request", "peak_memory")
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class BaselineMatch:
     """What a test is compared with.
 
     Attributes:

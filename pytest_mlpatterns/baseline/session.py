@@ -17,7 +17,7 @@ from pytest_mlpatterns.analysis.latency_distribution import stored_percentiles
 from pytest_mlpatterns.analysis.metric_definitions import metric_named
 from pytest_mlpatterns.baseline.calibration import measure_calibration, ratio_between, scaled
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
-from pytest_mlpatterns.baseline.lookup import _BESIDE, Reference
+from pytest_mlpatterns.baseline.lookup import _BESIDE, BaselineMatch
 from pytest_mlpatterns.baseline.updates import _DRIFTS, _is_worse, _judged, _values
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import ChildError
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.setup import Environment, Setup
 
-__all__ = ["Collected", "Ledger"]
+__all__ = ["BaselineSession", "Collected"]
 
 _LISTED = (*_DRIFTS, *_BESIDE)
 """What an update lists where it got worse, beside NMRT; the anchor is about those that are not merely beside."""
@@ -59,7 +59,7 @@ class Collected:
     variable: Collection[str] = ()
 
 
-class Ledger:
+class BaselineSession:
     """The baseline file during one run.
 
     Args:
@@ -102,7 +102,7 @@ class Ledger:
 
         self._gone.update(filter(is_gone, self._before))
 
-    def reference(self, test: str, setup: Setup) -> Reference:
+    def reference(self, test: str, setup: Setup) -> BaselineMatch:
         """What a test is compared with; measures the calibration where one is needed and not yet known.
 
         Raises:
@@ -110,18 +110,18 @@ class Ledger:
         """
         mode = BaselineMode.CHECK if self._run.baseline is BaselineMode.PRUNE else self._run.baseline
         if self._run.smoke or mode is BaselineMode.OFF:
-            return Reference(setup, mode)
+            return BaselineMatch(setup, mode)
         if mode is BaselineMode.UPDATE:
             with contextlib.suppress(ChildError):  # an entry is of use without it too
                 self._calibrated()  # beside the test, while nothing else runs
-            return Reference(setup, mode)
+            return BaselineMatch(setup, mode)
         recorded = self._before.get(test, {})
         if (own := recorded.get(self._environment.machine)) is None:
             return self._from_others(recorded, setup, mode)
         if differences := self._differences(own, setup):
-            return Reference(setup, mode, missing=f"baseline not comparable ({'; '.join(differences)})")
+            return BaselineMatch(setup, mode, missing=f"baseline not comparable ({'; '.join(differences)})")
         slowdown = functools.partial(self._slowdown, own.calibration)
-        return Reference(setup, mode, own, name=self._named(own), slowdown=slowdown)
+        return BaselineMatch(setup, mode, own, name=self._named(own), slowdown=slowdown)
 
     def with_drift(self, result: TestResult) -> TestResult:
         """The result with a note where it is worse than the anchor of its entry, but not worse than the entry."""
@@ -228,19 +228,19 @@ class Ledger:
         except ChildError:  # the workload did not end: whatever the machine does, its speed is not known
             return None
 
-    def _from_others(self, recorded: Mapping[str, Entry], setup: Setup, mode: BaselineMode) -> Reference:
+    def _from_others(self, recorded: Mapping[str, Entry], setup: Setup, mode: BaselineMode) -> BaselineMatch:
         """Where this machine has no entry: another one's as it would be here, or why there is none."""
         if not recorded:
-            return Reference(setup, mode, missing="no baseline")
+            return BaselineMatch(setup, mode, missing="no baseline")
         ratios = self._ratios(recorded, setup) if self._run.calibrate else {}
         if not ratios:
             machines = f"machine: {'; '.join(recorded)} → {self._environment.machine}"
             why = "; none tells how fast its machine was, of as many cores and this set-up" * self._run.calibrate
-            return Reference(setup, mode, missing=f"baseline not comparable ({machines}{why})")
+            return BaselineMatch(setup, mode, missing=f"baseline not comparable ({machines}{why})")
         machine = min(ratios, key=lambda name: abs(math.log(ratios[name])))
         said = f"baseline of {machine}, its times × {ratios[machine]:.2f} by calibration, at twice the tolerance"
         entry = scaled(recorded[machine], ratios[machine])
-        return Reference(setup, mode, entry, widening=_WIDENING, said=said, name=self._named(entry))
+        return BaselineMatch(setup, mode, entry, widening=_WIDENING, said=said, name=self._named(entry))
 
     def _ratios(self, recorded: Mapping[str, Entry], setup: Setup) -> dict[str, float]:
         """How much longer work takes here, by machine, where that machine's entry is comparable and calibrated."""

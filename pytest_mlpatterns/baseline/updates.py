@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.verdict import Judgement
+    from pytest_mlpatterns.records.verdict import Verdict
 
 
 _DRIFTS = ("rtm", "throughput")
 
 
-def _is_worse(judgement: Judgement, tolerance: float) -> bool:
+def _is_worse(judgement: Verdict, tolerance: float) -> bool:
     """Worse beyond the tolerance, as it was measured, and surely worse at all."""
     change = judgement.change
     small = judgement.outcome is Outcome.PASS
     return change is not None and not small and change.value > tolerance and change.low > 0
 
 
-def _judged(name: str, result: TestResult, old: Mapping[str, Sequence[LaunchValue]]) -> Judgement | None:
+def _judged(name: str, result: TestResult, old: Mapping[str, Sequence[LaunchValue]]) -> Verdict | None:
     """A metric of a result against what was recorded, at the test's tolerance; None where one side does not know it."""
     if name not in old or name not in result.launches:
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.criteria import parse_preferences
+from pytest_mlpatterns.analysis.criteria import parse_criteria
 from pytest_mlpatterns.config.converters import (
     read_choice,
     read_flag,
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_mlpatterns.analysis.criteria import Preferences
+    from pytest_mlpatterns.analysis.criteria import SelectionCriteria
 
 __all__ = ["BaselineMode", "RunSettings", "read_run_settings"]
 
@@ -46,7 +46,7 @@ class RunSettings:
     json_file: Path | None
     smoke: bool
     calibrate: bool
-    rank: Preferences | None
+    rank: SelectionCriteria | None
     always_ranks: bool
     against: str | None
     against_files: tuple[str, ...]
@@ -97,7 +97,7 @@ def read_run_settings(
     rank = None
     if options.get("rank") is not None or ini.get("rank"):
         source = "--perf-rank" if options.get("rank") is not None else "ini key perf_rank"
-        rank = parse_preferences(str(options["rank"] if source == "--perf-rank" else ini["rank"]), source)
+        rank = parse_criteria(str(options["rank"] if source == "--perf-rank" else ini["rank"]), source)
     return RunSettings(
         baseline=mode,
         baseline_file=path("baseline-file") or root / "perf-baseline.json",

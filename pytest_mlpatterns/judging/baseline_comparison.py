@@ -10,14 +10,14 @@ import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.alpha_spending import Looks
+from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.analysis.verdicts import Stand, judge_change, why_uncountable
+from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change, why_invalid
 from pytest_mlpatterns.baseline.calibration import scaled
 from pytest_mlpatterns.config.run_settings import BaselineMode
-from pytest_mlpatterns.errors import TooFewSamplesError, UncountableResultError
+from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.judging.interleaved_verdicts import MEASURED, judge_no_slower
-from pytest_mlpatterns.judging.result_builder import counterpart_in_baseline, counterpart_in_pairing
+from pytest_mlpatterns.judging.result_builder import reference_from_baseline, reference_from_interleaved
 from pytest_mlpatterns.measurement.variant import Side
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Outcome
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.metric_definitions import Metric
     from pytest_mlpatterns.analysis.metrics import Metrics
-    from pytest_mlpatterns.baseline.lookup import Reference
+    from pytest_mlpatterns.baseline.lookup import BaselineMatch
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.judging.experiment import Subject
     from pytest_mlpatterns.judging.sequential import Evidence
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.launch import Bench
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.launch import LaunchValue
-    from pytest_mlpatterns.records.result import Counterpart
-    from pytest_mlpatterns.records.verdict import Judgement
+    from pytest_mlpatterns.records.result import Reference
+    from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.revision.client import ReferenceSide
 
 __all__ = ["Comparison", "see_that_it_counts", "stand_on", "to_the_end"]
@@ -69,7 +69,7 @@ class Comparison:
         bench: Bench,
         settings: Settings,
         subject: Subject,
-        reference: Reference,
+        reference: BaselineMatch,
         revision: ReferenceSide | None,
     ) -> None:
         self._evidence = evidence
@@ -81,9 +81,9 @@ class Comparison:
         self._pairing: Pairing | None = None
         self._why_not = ""
         self._left_out: dict[str, str] = {}
-        self.counterpart: Counterpart | None = None
+        self.counterpart: Reference | None = None
         if revision is None and reference.entry is not None:
-            self.counterpart = counterpart_in_baseline(reference.entry, reference.name)
+            self.counterpart = reference_from_baseline(reference.entry, reference.name)
 
     @property
     def missing(self) -> str:
@@ -103,7 +103,7 @@ class Comparison:
         said = "" if self._revision is not None else self._reference.said
         return "; ".join(filter(None, (said, self.missing)))
 
-    def judge(self, metrics: Sequence[Metric], tolerance: float, *, asked: bool = True) -> Sequence[Judgement]:
+    def judge(self, metrics: Sequence[Metric], tolerance: float, *, asked: bool = True) -> Sequence[Verdict]:
         """Compare these metrics; measure where nothing was measured, unless pairs of blocks tell as much.
 
         Args:
@@ -113,7 +113,7 @@ class Comparison:
 
         Raises:
             DeploymentError: a side did not start, or died.
-            UncountableResultError: what was measured supports no verdict.
+            InvalidResultError: what was measured supports no verdict.
         """
         by_pairs = self._revision is not None and not self._bench.smoke and self._subject.plan.check is None
         if not by_pairs:
@@ -127,14 +127,14 @@ class Comparison:
         see_that_it_counts(self._evidence.metrics)
         return found
 
-    def _with_baseline(self, metrics: Sequence[Metric], tolerance: float, *, asked: bool) -> Sequence[Judgement]:
+    def _with_baseline(self, metrics: Sequence[Metric], tolerance: float, *, asked: bool) -> Sequence[Verdict]:
         see_that_it_counts(self._evidence.metrics)
         if asked and self._reference.mode is not BaselineMode.OFF:
             for metric in metrics:
                 self._search_for(metric)
         if (entry := self._reference.entry) is None:
             return ()
-        found: list[Judgement] = []
+        found: list[Verdict] = []
         for metric in metrics:
             before = entry.metrics.get(metric.name)
             if not asked and self._evidence.metrics.only_at_least(metric):
@@ -142,7 +142,7 @@ class Comparison:
             if not before:
                 self._left_out[metric.label] = " (not recorded yet)"
                 continue
-            looks = Looks(
+            looks = SequentialPlan(
                 first=1,
                 last=self._settings.launches,
                 alpha=_ALPHA / len(metrics),
@@ -163,8 +163,8 @@ class Comparison:
         return found
 
     def _unless_explained(
-        self, judgement: Judgement, metric: Metric, entry: Entry, tolerance: float, looks: Looks
-    ) -> Judgement:
+        self, judgement: Verdict, metric: Metric, entry: Entry, tolerance: float, looks: SequentialPlan
+    ) -> Verdict:
         """The verdict; one that fails is left open where the machine itself got slower, and that is enough for it."""
         if judgement.outcome is not Outcome.FAIL or self._slowdown is None or self._slowdown < _MOOD:
             return judgement
@@ -188,7 +188,9 @@ class Comparison:
         if search is not None and not self._evidence.metrics.launch_values(metric):
             search()
 
-    def _judge_change(self, metric: Metric, before: Sequence[LaunchValue], tolerance: float, looks: Looks) -> Judgement:
+    def _judge_change(
+        self, metric: Metric, before: Sequence[LaunchValue], tolerance: float, looks: SequentialPlan
+    ) -> Verdict:
         now = self._evidence.metrics
         see_that_it_counts(now)
         if metric.percentile is not None:
@@ -215,7 +217,7 @@ class Comparison:
         objective = None if metric.name == "nmrt" else parse_objective(metric.name[len("nmrt(") : -1])
         return functools.partial(self._evidence.search, to_the_end, objective)
 
-    def _with_revision(self, theirs: ReferenceSide, metrics: Sequence[Metric], tolerance: float) -> Sequence[Judgement]:
+    def _with_revision(self, theirs: ReferenceSide, metrics: Sequence[Metric], tolerance: float) -> Sequence[Verdict]:
         """Measure both sides interleaved; what cannot be measured so is not compared, and that is said."""
         names = [metric.name for metric in metrics if metric.name in MEASURED]
         self._left_out.update((metric.label, "") for metric in metrics if metric.name not in MEASURED)
@@ -250,7 +252,7 @@ class Comparison:
             Side("the present", self._subject.start, plan),
         )
 
-    def _judge_pairing(self, pairing: Pairing, names: Sequence[str], tolerance: float) -> Sequence[Judgement]:
+    def _judge_pairing(self, pairing: Pairing, names: Sequence[str], tolerance: float) -> Sequence[Verdict]:
         launches, spent_s = len(pairing.second_launches), pairing.spent_s
         try:
             found = judge_no_slower(pairing, names, tolerance, self._settings.budget_ns)
@@ -260,7 +262,7 @@ class Comparison:
         finally:
             self._evidence.take(pairing.second_launches[launches:])
             self._evidence.paired_s += pairing.spent_s - spent_s
-        self.counterpart = counterpart_in_pairing(pairing)
+        self.counterpart = reference_from_interleaved(pairing)
         unknown = set(names) - {judgement.metric for judgement in found}
         self._left_out.update((METRICS[name].label, " (not known of both sides)") for name in names if name in unknown)
         return found
@@ -274,15 +276,15 @@ def see_that_it_counts(metrics: Metrics, *, errors_count: bool = True) -> None:
     """Raise where what was measured supports no verdict.
 
     Raises:
-        UncountableResultError: and says why.
+        InvalidResultError: and says why.
     """
-    if why := why_uncountable(metrics, errors_count=errors_count):
-        raise UncountableResultError(why)
+    if why := why_invalid(metrics, errors_count=errors_count):
+        raise InvalidResultError(why)
 
 
-def stand_on(metrics: Metrics, metric: Metric) -> Stand:
+def stand_on(metrics: Metrics, metric: Metric) -> SampleSize:
     """What a verdict on a metric rests on so far."""
-    return Stand(max(len(metrics.launch_values(metric)), 1), metrics.blocks)
+    return SampleSize(max(len(metrics.launch_values(metric)), 1), metrics.blocks)
 
 
 def to_the_end(_value: LaunchValue) -> bool:

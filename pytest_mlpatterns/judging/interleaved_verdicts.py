@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
-from pytest_mlpatterns.analysis.alpha_spending import Looks
+from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.log_ratio import judge_ratio
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.records.launch import Estimate
-from pytest_mlpatterns.records.verdict import Judgement, Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class _Question:
     metric: str
     limit: float
     better: Literal["lower", "higher"]
-    looks: Looks
+    looks: SequentialPlan
 
     def ratios(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> list[LogRatio]:
         """Of the launches in which both sides are known."""
@@ -53,7 +53,7 @@ class _Question:
         return judge_ratio(self.ratios(found), self.limit, self.better, self.looks)
 
 
-def judge_faster(pairing: Pairing, on: str, by: float, budget_ns: int) -> Judgement:
+def judge_faster(pairing: Pairing, on: str, by: float, budget_ns: int) -> Verdict:
     """Measure until it is decided whether the first side is so many times as fast as the second.
 
     Args:
@@ -63,12 +63,14 @@ def judge_faster(pairing: Pairing, on: str, by: float, budget_ns: int) -> Judgem
         budget_ns: time that all measuring may take.
 
     Raises:
-        DeploymentError, UncountableResultError: as :meth:`pytest_mlpatterns.measurement.interleaved.Pairing.decide`
+        DeploymentError, InvalidResultError: as :meth:`pytest_mlpatterns.measurement.interleaved.Pairing.decide`
         does.
     """
     lower = METRICS[on].better == "lower"
     first = 2 if on == "nmrt" else 3
-    question = _Question(on, by if lower else 1 / by, "higher" if lower else "lower", Looks(first=first, last=8))
+    question = _Question(
+        on, by if lower else 1 / by, "higher" if lower else "lower", SequentialPlan(first=first, last=8)
+    )
     if on == "nmrt":
         pairing.decide_nmrt(lambda found: question.verdict(found).outcome, budget_ns, max_launches=8)
         verdict = question.verdict(pairing.capacities)
@@ -81,12 +83,10 @@ def judge_faster(pairing: Pairing, on: str, by: float, budget_ns: int) -> Judgem
         f"{METRICS[on].label} {_figures(pairing, on)}: {faster.value:.3g} times as fast ({faster.low:.3g} to "
         f"{faster.high:.3g}), which {verb} at least {by:g}; {_evidence(pairing, verdict)}"
     )
-    return Judgement(on, "pattern", verdict.outcome, reason)
+    return Verdict(on, "pattern", verdict.outcome, reason)
 
 
-def judge_no_slower(
-    pairing: Pairing, metrics: Sequence[str], tolerance: float, budget_ns: int
-) -> tuple[Judgement, ...]:
+def judge_no_slower(pairing: Pairing, metrics: Sequence[str], tolerance: float, budget_ns: int) -> tuple[Verdict, ...]:
     """Measure until it is decided whether the second side is worse than the first beyond the tolerance.
 
     A change counts only where it exceeds the metric's absolute floor too. Judging several metrics is paid for: they
@@ -101,10 +101,10 @@ def judge_no_slower(
         budget_ns: time that all measuring may take.
 
     Raises:
-        DeploymentError, UncountableResultError: as :meth:`pytest_mlpatterns.measurement.interleaved.Pairing.decide`
+        DeploymentError, InvalidResultError: as :meth:`pytest_mlpatterns.measurement.interleaved.Pairing.decide`
         does.
     """
-    looks = Looks.for_tolerance(tolerance, _ALPHA / len(metrics), _ALPHA, budget_ns // _LAUNCH_NS)
+    looks = SequentialPlan.for_tolerance(tolerance, _ALPHA / len(metrics), _ALPHA, budget_ns // _LAUNCH_NS)
     questions = [
         _Question(name, 1 + tolerance, "lower", looks)
         if METRICS[name].better == "lower"
@@ -130,7 +130,7 @@ def _outcome(question: _Question, found: Sequence[PairedLaunch], in_flight: int 
     return Outcome.PASS if verdict.outcome is Outcome.FAIL and small else verdict.outcome
 
 
-def _judgement(pairing: Pairing, question: _Question, tolerance: float) -> Judgement:
+def _judgement(pairing: Pairing, question: _Question, tolerance: float) -> Verdict:
     metric = METRICS[question.metric]
     verdict = question.verdict(pairing.launches)
     outcome = _outcome(question, pairing.launches, pairing.in_flight)
@@ -145,7 +145,7 @@ def _judgement(pairing: Pairing, question: _Question, tolerance: float) -> Judge
         f"({format_percent(low, signed=True)} to {format_percent(high, signed=True)}); "
         f"tolerance {format_percent(tolerance)}{floor}; {_evidence(pairing, verdict)}"
     )
-    return Judgement(question.metric, "revision", outcome, reason, change)
+    return Verdict(question.metric, "revision", outcome, reason, change)
 
 
 def _means(metric: str, found: Sequence[PairedLaunch]) -> tuple[float, float]:

@@ -12,23 +12,23 @@ import warnings
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from pytest_mlpatterns.analysis.alpha_spending import Looks
+from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.capacity_search import DECIDED
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, min_samples
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, metric_named, percentile_metric
-from pytest_mlpatterns.analysis.verdicts import Stand, judge_limit
+from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_limit
 from pytest_mlpatterns.config.converters import read_pattern
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import InconclusivePolicy
 from pytest_mlpatterns.errors import (
     InconclusiveFailure,
     InconclusiveWarning,
+    InvalidResultError,
     LimitFailure,
     MlpatternsError,
     PerfFailure,
     RegressionFailure,
     SettingError,
-    UncountableResultError,
 )
 from pytest_mlpatterns.judging.baseline_comparison import Comparison, see_that_it_counts, stand_on, to_the_end
 from pytest_mlpatterns.judging.interleaved_verdicts import RACED, judge_faster
@@ -37,7 +37,7 @@ from pytest_mlpatterns.judging.sequential import Evidence
 from pytest_mlpatterns.measurement.variant import Side
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.objective import parse_objective
-from pytest_mlpatterns.records.verdict import Judgement, Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.failure import failure_text
 from pytest_mlpatterns.units import format_rate, parse_duration, parse_number, parse_share, parse_size
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     import httpx
 
     from pytest_mlpatterns.analysis.metrics import Metrics
-    from pytest_mlpatterns.baseline.lookup import Reference
+    from pytest_mlpatterns.baseline.lookup import BaselineMatch
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.judging.experiment import Subject
     from pytest_mlpatterns.measurement.launch import Bench
@@ -101,7 +101,7 @@ class Perf:
         bench: Bench,
         settings: Settings,
         subject: Subject,
-        reference: Reference,
+        reference: BaselineMatch,
         revision: ReferenceSide | None = None,
     ) -> None:
         self._test = test
@@ -112,7 +112,7 @@ class Perf:
         self._subject = subject
         self._setup = subject.setup
         self._comparison = Comparison(self._evidence, bench, settings, subject, reference, revision)
-        self._judgements: list[Judgement] = []
+        self._judgements: list[Verdict] = []
         self._warn: Callable[[Warning], None] = functools.partial(warnings.warn, stacklevel=6)  # the test's own line
 
     @property
@@ -129,7 +129,7 @@ class Perf:
         """What was measured; the first access starts the load.
 
         Raises:
-            UncountableResultError: not a single request was due in the window.
+            InvalidResultError: not a single request was due in the window.
             DeploymentError: the deployment did not start, or died.
         """
         return self._evidence.metrics
@@ -251,12 +251,12 @@ class Perf:
         def known() -> Estimate | None:
             return self.metrics.estimate(metric, looks.confidence(len(self.metrics.launch_values(metric))))
 
-        def judge() -> Judgement:
+        def judge() -> Verdict:
             self._countable()
             judgement = judge_limit(metric, known() or Estimate(0.0, 0.0, 0.0), limit, self._stand(metric))
             ends_early = [one for one in self.metrics.capacities if one.at_least and one.stopped != DECIDED]
             if judgement.outcome is not Outcome.PASS and ends_early:
-                raise UncountableResultError(
+                raise InvalidResultError(
                     f"{metric.label} is at least {format_rate(ends_early[-1].nmrt.value)}, "
                     f"but not known: {ends_early[-1].stopped}"
                 )
@@ -381,13 +381,13 @@ class Perf:
     ) -> None:
         looks = self._looks()
 
-        def judge() -> Judgement:
+        def judge() -> Verdict:
             self._countable(errors_count=metric.name != "error_rate")
             stand = self._stand(metric)
             confidence = looks.confidence(stand.launches)
             measured = read(self.metrics, confidence) if read else self.metrics.estimate(metric, confidence)
             if measured is None:
-                raise UncountableResultError(self._why_unknown(metric))
+                raise InvalidResultError(self._why_unknown(metric))
             return judge_limit(metric, measured, limit, stand)
 
         self._evidence.measure_at_least(1)
@@ -402,7 +402,7 @@ class Perf:
             return f"{self._setup.pattern} has no cache that was asked, so there is no {metric.label}; use {use}"
         return f"{metric.label} is not known for {self._setup.pattern}; name its process: Url(..., pid=...)"
 
-    def _settle(self, judgement: Judgement) -> None:
+    def _settle(self, judgement: Verdict) -> None:
         """Keep the verdict on a limit, and let it fail the test where it must."""
         self._judgements.append(judgement)
         if judgement.outcome is Outcome.FAIL:
@@ -419,24 +419,24 @@ class Perf:
         if undecided := [judgement for judgement in found if judgement.outcome is Outcome.INCONCLUSIVE]:
             self._leave_open(undecided)
 
-    def _looks(self) -> Looks:
+    def _looks(self) -> SequentialPlan:
         """A limit is judged after every launch; what the looks may cost together."""
-        return Looks(first=1, last=self._settings.launches, alpha=_LIMIT_ALPHA)
+        return SequentialPlan(first=1, last=self._settings.launches, alpha=_LIMIT_ALPHA)
 
-    def _stand(self, metric: Metric) -> Stand:
+    def _stand(self, metric: Metric) -> SampleSize:
         return stand_on(self.metrics, metric)
 
     def _countable(self, *, errors_count: bool = True) -> None:
         see_that_it_counts(self.metrics, errors_count=errors_count)
 
-    def _leave_open(self, judgements: list[Judgement]) -> None:
+    def _leave_open(self, judgements: list[Verdict]) -> None:
         if self._settings.inconclusive is InconclusivePolicy.FAIL:
             raise InconclusiveFailure(self._failure(judgements))
         if self._settings.inconclusive is InconclusivePolicy.WARN:
             reasons = "; ".join(judgement.reason for judgement in judgements)
             self._warn(InconclusiveWarning(f"{self._test}: undecided: {reasons}"))
 
-    def _failure(self, judgements: list[Judgement]) -> str:
+    def _failure(self, judgements: list[Verdict]) -> str:
         result = self.result(passed=False)
         assert result is not None
         return failure_text(judgements, result)

@@ -13,9 +13,9 @@ from pytest_mlpatterns.analysis.intervals import estimate
 from pytest_mlpatterns.analysis.latency_distribution import latency_of, percentiles_of_counts
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, metric_named
 from pytest_mlpatterns.analysis.noise import noise_sentences
-from pytest_mlpatterns.errors import UncountableResultError
+from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.outcomes import describe_failures
-from pytest_mlpatterns.records.result import Counterpart, TestResult
+from pytest_mlpatterns.records.result import Reference, TestResult
 from pytest_mlpatterns.reports.text.failure import describe_capacity, describe_layer
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wire import REST_JSON
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Estimate, GeneratorReport
     from pytest_mlpatterns.records.result import Percentiles
     from pytest_mlpatterns.records.setup import Setup
-    from pytest_mlpatterns.records.verdict import Judgement
+    from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["counterpart_in_baseline", "counterpart_in_pairing", "estimate_or_none", "result_of", "searched_for"]
+__all__ = ["estimate_or_none", "reference_from_baseline", "reference_from_interleaved", "result_of", "searched_for"]
 
 
 def result_of(  # noqa: PLR0913 - the pieces of one record, by name
@@ -42,10 +42,10 @@ def result_of(  # noqa: PLR0913 - the pieces of one record, by name
     test: str,
     setup: Setup,
     command: str,
-    judgements: Sequence[Judgement],
+    judgements: Sequence[Verdict],
     baseline_note: str,
     passed: bool,
-    reference: Counterpart | None,
+    reference: Reference | None,
 ) -> TestResult | None:
     """Everything for reports and the baseline; None where nothing was measured."""
     metrics = evidence.so_far
@@ -98,18 +98,18 @@ def result_of(  # noqa: PLR0913 - the pieces of one record, by name
     )
 
 
-def counterpart_in_baseline(entry: Entry, name: str) -> Counterpart:
+def reference_from_baseline(entry: Entry, name: str) -> Reference:
     """A baseline entry as what a test is compared with; metrics that this version does not know are left out."""
     known = [metric for metric in entry.metrics if metric in METRICS or metric.startswith("nmrt(")]
     estimates = {metric: estimate(entry.metrics[metric], metric_named(metric).launch_sd) for metric in known}
-    return Counterpart("baseline", name, _plain(estimates), entry.latency)
+    return Reference("baseline", name, _plain(estimates), entry.latency)
 
 
-def counterpart_in_pairing(pairing: Pairing) -> Counterpart:
+def reference_from_interleaved(pairing: Pairing) -> Reference:
     """The first side of a pairing as what the second, the present, is compared with."""
     first = [launch.first for launch in pairing.launches]
     second = [launch.second for launch in pairing.launches]
-    return Counterpart(
+    return Reference(
         "revision",
         pairing.names[0],
         _figures(first),
@@ -131,7 +131,7 @@ def estimate_or_none(metrics: Metrics, metric: Metric) -> Estimate | None:
             return metrics.error_ratio if metrics.requests else None
         if metric.percentile is not None:
             return metrics.latency_ns(metric.percentile)
-    except UncountableResultError:
+    except InvalidResultError:
         return None
     return None if metrics.only_at_least(metric) else metrics.estimate(metric)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.launch import Bench
     from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
-    from pytest_mlpatterns.records.verdict import Judgement
+    from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = ["Evidence"]
 
@@ -83,7 +83,7 @@ class Evidence:
             self._tries += len(launches)
             self._keep(*launches)
 
-    def decide(self, judge: Callable[[], Judgement], more: Callable[[], None] | None = None) -> Judgement:
+    def decide(self, judge: Callable[[], Verdict], more: Callable[[], None] | None = None) -> Verdict:
         """Judge, and gather more while the verdict is open or rests on one launch, and the budget allows.
 
         Args:

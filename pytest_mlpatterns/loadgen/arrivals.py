@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import Share
     from pytest_mlpatterns.workload.schedule import ClosedSchedule, OpenSchedule, Schedule
 
-__all__ = ["NEVER_NS", "Source", "source_of"]
+__all__ = ["NEVER_NS", "Arrivals", "arrivals_of"]
 
 NEVER_NS = 2**62
 
 
-class Source(Protocol):
+class Arrivals(Protocol):
     """What the loop needs of a source; all times are on the loop's clock."""
 
     next_due_ns: int
@@ -49,14 +49,14 @@ class Source(Protocol):
         ...
 
 
-def source_of(schedule: Schedule, send: Callable[[int | None], None], share: Share) -> Source:
+def arrivals_of(schedule: Schedule, send: Callable[[int | None], None], share: Share) -> Arrivals:
     """The source of one generator's share of a schedule; ``send`` takes the due time, None for now."""
     if isinstance(schedule, ClosedLoop) or (isinstance(schedule, Stages) and schedule.closed):
-        return _Callers(schedule, send, share)
-    return _Clock(schedule, send, share)
+        return ClosedLoopArrivals(schedule, send, share)
+    return OpenLoopArrivals(schedule, send, share)
 
 
-class _Callers:
+class ClosedLoopArrivals:
     """So many callers, each of which sends again when it is answered.
 
     A caller whose connection failed rests until the next tick, or a dead server would only see refusals counted.
@@ -117,7 +117,7 @@ class _Callers:
             self._send(None)
 
 
-class _Clock:
+class OpenLoopArrivals:
     """Requests by the clock, whatever the answers do."""
 
     def __init__(self, schedule: OpenSchedule, send: Callable[[int | None], None], share: Share) -> None:

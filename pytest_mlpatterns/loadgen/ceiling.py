@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_mlpatterns.loadgen.columns import samples_of
-from pytest_mlpatterns.loadgen.messages import Job, Spoken
+from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
 from pytest_mlpatterns.records.addressing import Balance, Remote
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.wire.grpc_call import message_prefix
@@ -31,13 +31,13 @@ _CONCURRENCY = 32
 _WARMUP_NS = 50_000_000
 _DURATION_NS = 150_000_000
 _REQUESTS = {
-    Spoken.HTTP1: b"POST / HTTP/1.1\r\nhost: null\r\ncontent-length: 17\r\n\r\n" + b'{"instances":[0]}',
-    Spoken.GRPC: message_prefix(64) + bytes(64),
+    Transport.HTTP1: b"POST / HTTP/1.1\r\nhost: null\r\ncontent-length: 17\r\n\r\n" + b'{"instances":[0]}',
+    Transport.GRPC: message_prefix(64) + bytes(64),
 }
 _START_TIMEOUT_S = 20.0
 
 
-def measure_ceiling(generator: Generator, directory: Path, spoken: Spoken = Spoken.HTTP1) -> None:
+def measure_ceiling(generator: Generator, directory: Path, spoken: Transport = Transport.HTTP1) -> None:
     """Set one of the ``ceilings_rps``: completions per second of the generator's CPU time, as if it used a whole core.
 
     The null server may be the slower of the two: it is the generator's own CPU time that counts.
@@ -50,16 +50,16 @@ def measure_ceiling(generator: Generator, directory: Path, spoken: Spoken = Spok
 def measure_library_overhead(generator: Generator, directory: Path) -> None:
     """Set ``library_overhead_ns``: by how much a client library's median exceeds ours, one plain request at a time."""
     medians = []
-    with _null_server(directory, Spoken.HTTP1) as port:
+    with _null_server(directory, Transport.HTTP1) as port:
         for remote in (None, Remote(f"http://127.0.0.1:{port}", http2=False)):
-            job = replace(_job(port, 1, Spoken.HTTP1), remote=remote)
+            job = replace(_job(port, 1, Transport.HTTP1), remote=remote)
             samples = samples_of(generator.run(job, poll_s=_START_TIMEOUT_S, on_poll=_ignore))
             medians.append(float(np.median(samples.done_ns - samples.due_ns)))
     generator.library_overhead_ns = medians[1] - medians[0]
 
 
 @contextmanager
-def _null_server(directory: Path, spoken: Spoken) -> Iterator[int]:
+def _null_server(directory: Path, spoken: Transport) -> Iterator[int]:
     server = Child("pytest_mlpatterns.loadgen.null_server", log=directory / "null-server.log")
     try:
         server.send(spoken)
@@ -68,8 +68,8 @@ def _null_server(directory: Path, spoken: Spoken) -> Iterator[int]:
         server.stop()
 
 
-def _job(port: int, concurrency: int, spoken: Spoken) -> Job:
-    return Job(
+def _job(port: int, concurrency: int, spoken: Transport) -> LoadJob:
+    return LoadJob(
         addresses=(("127.0.0.1", port),),
         messages=(_REQUESTS[spoken],),
         schedule=ClosedLoop(concurrency),

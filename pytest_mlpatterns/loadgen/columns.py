@@ -11,7 +11,7 @@ from pytest_mlpatterns.records.samples import Samples
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.loadgen.messages import Recorded
+    from pytest_mlpatterns.loadgen.messages import LoadResult
 
 __all__ = ["merged_columns", "samples_of"]
 
@@ -26,7 +26,7 @@ _DTYPES: dict[str, Any] = {
 }
 
 
-def samples_of(recorded: Recorded) -> Samples:
+def samples_of(recorded: LoadResult) -> Samples:
     """The samples of a job, warm-up included."""
     return Samples(**{name: np.frombuffer(recorded.columns[name], dtype) for name, dtype in _DTYPES.items()})
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from array import array
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.loadgen.protocol import Bytes, Dialogue
-    from pytest_mlpatterns.loadgen.recorder import Answers, Recording
+    from pytest_mlpatterns.loadgen.protocol import Bytes, ClientProtocol
+    from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder
 
 __all__ = ["Connection", "Owner"]
 
@@ -33,10 +33,10 @@ class Owner(Protocol):
     """What a connection needs of the loop that owns it. ``dialogue`` begins one with that address."""
 
     selector: selectors.BaseSelector
-    recording: Recording
-    answers: Answers | None
+    recording: SampleRecorder
+    answers: ResponseSample | None
     connect_ns: array[int]
-    dialogue: Callable[[tuple[str, int]], Dialogue]
+    dialogue: Callable[[tuple[str, int]], ClientProtocol]
 
     def completed(self, connection: Connection, now_ns: int, *, failed: bool) -> None:
         """The connection has recorded its request and is free."""

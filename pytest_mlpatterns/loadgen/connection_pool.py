@@ -13,7 +13,7 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.event_loop import LoadLoop
-    from pytest_mlpatterns.loadgen.messages import Job
+    from pytest_mlpatterns.loadgen.messages import LoadJob
 
 __all__ = ["MAX_OPEN_LOOP_CONNECTIONS"]
 
@@ -21,10 +21,10 @@ MAX_OPEN_LOOP_CONNECTIONS = 1024
 """An open loop opens connections as it needs them, up to this many over all addresses."""
 
 
-class _Pool:
+class ConnectionPool:
     """The connections to every address, which of them is free, and the requests that wait for one."""
 
-    def __init__(self, loop: LoadLoop, job: Job) -> None:
+    def __init__(self, loop: LoadLoop, job: LoadJob) -> None:
         self._loop = loop
         self._addresses = job.addresses
         self.several = len(job.addresses) > 1

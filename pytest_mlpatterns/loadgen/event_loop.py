@@ -10,11 +10,11 @@ from __future__ import annotations
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.loadgen.connection_pool import _Pool
+from pytest_mlpatterns.loadgen.connection_pool import ConnectionPool
 from pytest_mlpatterns.loadgen.epoll import new_selector
 from pytest_mlpatterns.loadgen.http1 import Http1
-from pytest_mlpatterns.loadgen.load_run import TICK_NS, Course
-from pytest_mlpatterns.loadgen.messages import Spoken
+from pytest_mlpatterns.loadgen.load_run import TICK_NS, LoadRun
+from pytest_mlpatterns.loadgen.messages import Transport
 from pytest_mlpatterns.loadgen.timerfd import Alarm
 from pytest_mlpatterns.wire.grpc_call import INFER_METHOD
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_mlpatterns.loadgen.connection import Connection
-    from pytest_mlpatterns.loadgen.messages import Event, Job, Recorded
-    from pytest_mlpatterns.loadgen.protocol import Dialogue
+    from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
+    from pytest_mlpatterns.loadgen.protocol import ClientProtocol
 
 __all__ = ["LoadLoop"]
 
@@ -37,18 +37,18 @@ class LoadLoop:
         tell: takes each event as it happens.
     """
 
-    def __init__(self, job: Job, tell: Callable[[Event], None]) -> None:
+    def __init__(self, job: LoadJob, tell: Callable[[Event], None]) -> None:
         self.selector: selectors.BaseSelector = new_selector()
         self._timeout_ns = job.timeout_ns
-        self._pool = _Pool(self, job)
+        self._pool = ConnectionPool(self, job)
         self._next: list[Connection] = []
-        self._course = Course(job, self._pool.send, tell)
+        self._course = LoadRun(job, self._pool.send, tell)
         self.recording = self._course.recording
         self.answers = self._course.answers
         self.connect_ns = self._course.connect_ns
         self.dialogue = _dialogues(job)
 
-    def run(self) -> Recorded:
+    def run(self) -> LoadResult:
         """Drive the load to its end."""
         alarm = Alarm(self.selector)
         try:
@@ -114,10 +114,10 @@ class LoadLoop:
                 return
 
 
-def _dialogues(job: Job) -> Callable[[tuple[str, int]], Dialogue]:
+def _dialogues(job: LoadJob) -> Callable[[tuple[str, int]], ClientProtocol]:
     """What begins a dialogue of the job's protocol with whoever is at an address."""
     keep = job.keep_answers > 0
-    if job.spoken is Spoken.HTTP1:
+    if job.spoken is Transport.HTTP1:
         return lambda address: Http1(job.messages, address[0], follow=job.follow, keep=keep)
     from pytest_mlpatterns.loadgen.http2 import Http2
     from pytest_mlpatterns.loadgen.http2_headers import HeaderReader, RequestBlocks

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import ChildError
-from pytest_mlpatterns.loadgen.messages import Event, OpenWindow, Recorded, Share, Warm, WindowOpened
+from pytest_mlpatterns.loadgen.messages import Event, LoadResult, OpenWindow, Share, Warm, WindowOpened
 from pytest_mlpatterns.loadgen.process import _STOP
 from pytest_mlpatterns.system.child import Child
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns.loadgen.messages import Job, Spoken
+    from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
 
 __all__ = ["Generator", "LoadInterrupted"]
 
@@ -35,7 +35,7 @@ _SURELY_REACHED_RPS = 1000
 class LoadInterrupted(KeyboardInterrupt):
     """Ctrl-C during the load, with what was recorded until then."""
 
-    def __init__(self, recorded: Recorded) -> None:
+    def __init__(self, recorded: LoadResult) -> None:
         super().__init__()
         self.recorded = recorded
 
@@ -54,11 +54,11 @@ class Generator:
         library_overhead_ns: what a client library adds to the median of a request; None until measured.
     """
 
-    def __init__(self, log: Path, measure_ceiling: Callable[[Generator, Path, Spoken], None] | None = None) -> None:
+    def __init__(self, log: Path, measure_ceiling: Callable[[Generator, Path, Transport], None] | None = None) -> None:
         self._log = log
         self._measure_ceiling = measure_ceiling
         self._children: list[Child] = []
-        self.ceilings_rps: dict[Spoken, float] = {}
+        self.ceilings_rps: dict[Transport, float] = {}
         self.library_overhead_ns: float | None = None
 
     @property
@@ -66,7 +66,7 @@ class Generator:
         """The processes that run now."""
         return tuple(child.pid for child in self._children)
 
-    def ceiling_of(self, job: Job, rate_rps: float = math.inf) -> float | None:
+    def ceiling_of(self, job: LoadJob, rate_rps: float = math.inf) -> float | None:
         """What a process reaches in a job of this kind; None where that is not known.
 
         Args:
@@ -79,7 +79,9 @@ class Generator:
             self._measure_ceiling(self, self._log.parent, job.spoken)
         return self.ceilings_rps.get(job.spoken)
 
-    def run(self, job: Job, *, poll_s: float, on_poll: Callable[[Event | None], None], processes: int = 1) -> Recorded:
+    def run(
+        self, job: LoadJob, *, poll_s: float, on_poll: Callable[[Event | None], None], processes: int = 1
+    ) -> LoadResult:
         """Drive one job to its end.
 
         Args:
@@ -96,7 +98,7 @@ class Generator:
             log = self._log.with_suffix(f".{len(self._children)}.log")
             self._children.append(Child("pytest_mlpatterns.loadgen.process", log=log))
         children = self._children[:processes]
-        recorded: dict[int, Recorded] = {}
+        recorded: dict[int, LoadResult] = {}
         try:
             for number, child in enumerate(children):
                 child.send(replace(job, share=Share(number, processes)))
@@ -109,7 +111,7 @@ class Generator:
             raise
         return _merged(recorded)
 
-    def _stop(self, children: Sequence[Child], recorded: dict[int, Recorded]) -> None:
+    def _stop(self, children: Sequence[Child], recorded: dict[int, LoadResult]) -> None:
         """After Ctrl-C: end the job and fetch what is missing; where that fails, it stays Ctrl-C all the same."""
         try:
             for child in children:
@@ -129,12 +131,12 @@ class Generator:
 
 
 def _await(
-    children: Sequence[Child], recorded: dict[int, Recorded], poll_s: float, on_poll: Callable[[Event | None], None]
+    children: Sequence[Child], recorded: dict[int, LoadResult], poll_s: float, on_poll: Callable[[Event | None], None]
 ) -> None:
     """Await the recording of every child that has none yet; when all are warm, tell them when the window opens."""
     warm = 0
     for number, message in _messages(children, poll_s, recorded):
-        if isinstance(message, Recorded):
+        if isinstance(message, LoadResult):
             recorded[number] = message
         elif isinstance(message, Warm):
             warm += 1
@@ -148,7 +150,7 @@ def _await(
 
 def _messages(
     children: Sequence[Child], poll_s: float, ended: Mapping[int, object]
-) -> Iterator[tuple[int, Recorded | Event | None]]:
+) -> Iterator[tuple[int, LoadResult | Event | None]]:
     """What the children that have not ended say, with their number; None when nobody said anything for ``poll_s``."""
     slice_s = poll_s if len(children) == 1 else min(poll_s, _SLICE_S)  # several are looked at in turn
     last = time.perf_counter()
@@ -164,7 +166,7 @@ def _messages(
             yield number, message
 
 
-def _merged(recorded: Mapping[int, Recorded]) -> Recorded:
+def _merged(recorded: Mapping[int, LoadResult]) -> LoadResult:
     """One recording of several that share a window: rows in the order of completion, costs added up."""
     parts = [recorded[number] for number in sorted(recorded)]
     if len(parts) == 1:

@@ -11,9 +11,9 @@ from statistics import median
 from time import process_time_ns
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, Source, source_of
-from pytest_mlpatterns.loadgen.messages import Recorded, Warm, WindowOpened
-from pytest_mlpatterns.loadgen.recorder import Answers, Recording
+from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, Arrivals, arrivals_of
+from pytest_mlpatterns.loadgen.messages import LoadResult, Warm, WindowOpened
+from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder
 from pytest_mlpatterns.loadgen.steady_state import (
     MIN_WINDOW_REQUESTS,
     WARMUP_CAP_NS,
@@ -29,18 +29,18 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_mlpatterns.loadgen.messages import Event, Job
+    from pytest_mlpatterns.loadgen.messages import Event, LoadJob
     from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["TICK_NS", "Course"]
+__all__ = ["TICK_NS", "LoadRun"]
 
 TICK_NS = 50_000_000
-"""How often a driver calls :meth:`Course.tick`."""
+"""How often a driver calls :meth:`LoadRun.tick`."""
 _SETTLE_NS = 15_000_000
 _PROGRESS_TICKS = 5
 
 
-class Course:
+class LoadRun:
     """Follows one job.
 
     Args:
@@ -58,9 +58,9 @@ class Course:
         stop_early: set it to end the job at the next tick.
     """
 
-    def __init__(self, job: Job, send: Callable[[int, int | None], None], tell: Callable[[Event], None]) -> None:
-        self.recording = Recording()
-        self.answers = Answers(job.keep_answers) if job.keep_answers else None
+    def __init__(self, job: LoadJob, send: Callable[[int, int | None], None], tell: Callable[[Event], None]) -> None:
+        self.recording = SampleRecorder()
+        self.answers = ResponseSample(job.keep_answers) if job.keep_answers else None
         self.connect_ns = array("q")
         self.draining = False
         self.stop_early = False
@@ -147,11 +147,11 @@ class Course:
             latency = self.recording.median_latency_ns(recent)
             self._tell(Progress(now_ns - self._start_ns, len(self.recording), latency))
 
-    def recorded(self) -> Recorded:
+    def recorded(self) -> LoadResult:
         """Everything, once the window is closed."""
         assert self._warmup is not None
         assert self._report is not None
-        return Recorded(
+        return LoadResult(
             columns=self.recording.columns(),
             window=Window(self._window_start_ns, self._stop_ns),
             warmup=self._warmup,
@@ -160,8 +160,8 @@ class Course:
             stopped_early=self.stop_early,
         )
 
-    def _source_of(self, schedule: Schedule) -> Source:
-        return source_of(schedule, self._send_next, self._job.share)
+    def _source_of(self, schedule: Schedule) -> Arrivals:
+        return arrivals_of(schedule, self._send_next, self._job.share)
 
     def _send_next(self, due_ns: int | None) -> None:
         self._send(self.next_request(), due_ns)
@@ -211,7 +211,7 @@ class Course:
         )
 
 
-def _drawn(job: Job) -> Iterator[int]:
+def _drawn(job: LoadJob) -> Iterator[int]:
     """The indices of this generator's requests, one after the other, without end."""
     order = array("I", job.order) or range(len(job.messages))
     number, step, count = job.share.number, job.share.of, len(order)

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.samples import Window
     from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["Event", "Job", "OpenWindow", "Recorded", "Share", "Spoken", "Warm", "WindowOpened"]
+__all__ = ["Event", "LoadJob", "LoadResult", "OpenWindow", "Share", "Transport", "Warm", "WindowOpened"]
 
 
-class Spoken(Enum):
+class Transport(Enum):
     """How our own connections speak to a server."""
 
     HTTP1 = "HTTP/1.1"
@@ -43,7 +43,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class LoadJob:
     """One stretch of load.
 
     ``addresses`` are ``(host, port)``; ``messages`` are complete requests as ``spoken`` has them, drawn in turn.
@@ -67,7 +67,7 @@ class Job:
     remote: Remote | None = None
     follow: bool = False
     share: Share = Share()
-    spoken: Spoken = Spoken.HTTP1
+    spoken: Transport = Transport.HTTP1
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ Event = WindowOpened | Progress | Warm
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class LoadResult:
     """The end of a job: everything recorded since its start, warm-up included, and what the generator saw of itself.
 
     ``columns`` maps the names of :class:`pytest_mlpatterns.records.samples.Samples` to raw bytes.

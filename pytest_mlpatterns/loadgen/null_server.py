@@ -10,7 +10,7 @@ import selectors
 import socket
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_mlpatterns.loadgen.messages import Spoken
+from pytest_mlpatterns.loadgen.messages import Transport
 from pytest_mlpatterns.system.child import Channel
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class GrpcPeer:
         )
 
 
-_PEERS: dict[Spoken, Callable[[], Peer]] = {Spoken.HTTP1: Http1Peer, Spoken.GRPC: GrpcPeer}
+_PEERS: dict[Transport, Callable[[], Peer]] = {Transport.HTTP1: Http1Peer, Transport.GRPC: GrpcPeer}
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from pytest_mlpatterns.loadgen.messages import OpenWindow
 from pytest_mlpatterns.system.child import Channel
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.loadgen.messages import Job
+    from pytest_mlpatterns.loadgen.messages import LoadJob
 
 
 _STOP = "stop"
@@ -21,15 +21,15 @@ _STOP = "stop"
 def main() -> None:
     """The child: take a job, drive it, answer, until the parent closes the channel."""
     from pytest_mlpatterns.loadgen.event_loop import LoadLoop
-    from pytest_mlpatterns.loadgen.pyreqwest_loop import LibraryLoop
+    from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop
 
     gc.disable()  # a collection in the middle of the load would count as the server's latency
     _allow_many_files()
     channel = Channel()
-    waiting: queue.SimpleQueue[LoadLoop | LibraryLoop | None] = queue.SimpleQueue()
-    latest: list[LoadLoop | LibraryLoop] = []
+    waiting: queue.SimpleQueue[LoadLoop | PyreqwestLoop | None] = queue.SimpleQueue()
+    latest: list[LoadLoop | PyreqwestLoop] = []
 
-    def on_message(message: Job | OpenWindow | str) -> None:
+    def on_message(message: LoadJob | OpenWindow | str) -> None:
         if isinstance(message, OpenWindow):
             for loop in latest:
                 loop.open_at(message.at_ns)
@@ -37,7 +37,7 @@ def main() -> None:
             for loop in latest:
                 loop.stop()
         else:  # made here, so that a stop that follows at once finds it, whether it runs yet or not
-            loop = LoadLoop(message, channel.send) if message.remote is None else LibraryLoop(message, channel.send)
+            loop = LoadLoop(message, channel.send) if message.remote is None else PyreqwestLoop(message, channel.send)
             latest[:] = [loop]
             waiting.put(loop)
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Bytes", "Dialogue"]
+__all__ = ["Bytes", "ClientProtocol"]
 
 Bytes = bytes | memoryview
 
 
-class Dialogue(Protocol):
+class ClientProtocol(Protocol):
     """Both sides of one protocol, as its client.
 
     Attributes:

@@ -14,21 +14,21 @@ from datetime import timedelta
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.loadgen.load_run import TICK_NS, Course
+from pytest_mlpatterns.loadgen.load_run import TICK_NS, LoadRun
 from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pytest_mlpatterns.loadgen.messages import Event, Job, Recorded
+    from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
     from pytest_mlpatterns.records.addressing import Remote
 
-__all__ = ["LibraryLoop", "parse_message"]
+__all__ = ["PyreqwestLoop", "parse_message"]
 
 _FRAMING = ("host", "content-length", "transfer-encoding", "connection")
 
 
-class LibraryLoop:
+class PyreqwestLoop:
     """Runs one job whose ``remote`` is set.
 
     Args:
@@ -36,16 +36,16 @@ class LibraryLoop:
         tell: takes each event as it happens.
     """
 
-    def __init__(self, job: Job, tell: Callable[[Event], None]) -> None:
+    def __init__(self, job: LoadJob, tell: Callable[[Event], None]) -> None:
         assert job.remote is not None
         self._remote = job.remote
         self._requests = [parse_message(message) for message in job.messages]
         self._timeout_ns = job.timeout_ns
         self._tasks: set[asyncio.Task[None]] = set()
         self._client: Any = None
-        self._course = Course(job, self._start_request, tell)
+        self._course = LoadRun(job, self._start_request, tell)
 
-    def run(self) -> Recorded:
+    def run(self) -> LoadResult:
         """Drive the load to its end."""
         import uvloop
 

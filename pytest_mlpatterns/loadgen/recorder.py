@@ -15,10 +15,10 @@ from pytest_mlpatterns.records.addressing import Answer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Answers", "Recording"]
+__all__ = ["ResponseSample", "SampleRecorder"]
 
 
-class Recording:
+class SampleRecorder:
     """Grows by one row per finished request, in the order of completion."""
 
     COLUMNS = ("due_ns", "sent_ns", "done_ns", "outcome", "request", "target", "received_bytes")
@@ -68,7 +68,7 @@ class Recording:
         return {name: PickleBuffer(getattr(self, name)) for name in self.COLUMNS}
 
 
-class Answers:
+class ResponseSample:
     """At most ``limit`` answers spread evenly over all that were offered, whose number nobody knows before.
 
     Keeps every n-th; when full, drops every second one kept and doubles n.

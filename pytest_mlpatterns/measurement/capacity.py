@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.loadgen.messages import Event, Job, Recorded
+    from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.samples import Samples
@@ -59,7 +59,7 @@ class Search:
         generators: how many generator processes share the load.
     """
 
-    template: Job
+    template: LoadJob
     generator: Generator
     deadline_ns: int
     on_progress: Callable[[Progress], None]
@@ -125,12 +125,12 @@ class Search:
             limited=why_limited(replace(recorded.generator, ceiling_rps=self.ceiling_rps)),
         )
 
-    def _window(self, recorded: Recorded) -> tuple[Samples, NDArray[np.bool_], NDArray[np.bool_]]:
+    def _window(self, recorded: LoadResult) -> tuple[Samples, NDArray[np.bool_], NDArray[np.bool_]]:
         """The samples, which of them were due in the window, and which succeeded."""
         samples = samples_of(recorded)
         return samples, samples.due_in(recorded.window), samples.succeeded
 
-    def _drive(self, schedule: Schedule, duration_ns: int, warmup_ns: int) -> Recorded:
+    def _drive(self, schedule: Schedule, duration_ns: int, warmup_ns: int) -> LoadResult:
         def on_poll(event: Event | None) -> None:
             if isinstance(event, Progress):
                 self.on_progress(event)

@@ -21,7 +21,7 @@ from pytest_mlpatterns.analysis.log_ratio import (
     paired_log_ratio,
     wants_more_pairs,
 )
-from pytest_mlpatterns.errors import UncountableResultError
+from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.measurement.block_plan import Rhythm
 from pytest_mlpatterns.measurement.launch import Bench
 from pytest_mlpatterns.measurement.variant import Side, Turn, naming
@@ -128,7 +128,7 @@ class Pairing:
 
         Raises:
             DeploymentError: a side did not start, or died; it is named.
-            UncountableResultError: too many requests failed, or the load generator was the limit; the side is named.
+            InvalidResultError: too many requests failed, or the load generator was the limit; the side is named.
         """
         longest_ns = min(self._rhythm.launch_ns, budget_ns // min_launches)
         rhythm = replace(self._rhythm, launch_ns=longest_ns)
@@ -229,7 +229,7 @@ class Pairing:
                 with naming(side):
                     capacity = bench.search(lambda _value: False, None, budget_ns)
                 if capacity.at_least or capacity.nmrt.value <= 0:
-                    raise UncountableResultError(
+                    raise InvalidResultError(
                         f"{side.name}: NMRT is at least {format_rate(capacity.nmrt.value)}, "
                         f"but not known: {capacity.stopped}"
                     )

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_mlpatterns.errors import DeploymentError, SettingError, UncountableResultError
+from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, SettingError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import LoadInterrupted
-from pytest_mlpatterns.loadgen.messages import Event, Job, Spoken, WindowOpened
+from pytest_mlpatterns.loadgen.messages import Event, LoadJob, Transport, WindowOpened
 from pytest_mlpatterns.measurement.capacity import Search
 from pytest_mlpatterns.records.addressing import Answer, Progress
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.loadgen.messages import Recorded
+    from pytest_mlpatterns.loadgen.messages import LoadResult
     from pytest_mlpatterns.records.launch import Capacity, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.telemetry import PatternStats
@@ -104,7 +104,7 @@ class Bench:
 
         Raises:
             DeploymentError: it did not start, or one of its processes died.
-            UncountableResultError: a check is given and an answer could not be read.
+            InvalidResultError: a check is given and an answer could not be read.
             Interrupted: Ctrl-C; carries what was measured so far.
             Exception: whatever the check raises.
         """
@@ -178,7 +178,7 @@ def _measure(
         elif isinstance(event, Progress):
             on_progress(event)
 
-    def launch_of(recorded: Recorded) -> Launch:
+    def launch_of(recorded: LoadResult) -> Launch:
         observer.sample()
         now = deployment.stats()
         launch = _launch(deployment, plan, messages, recorded, observer, now.since(before[0]) if before else now)
@@ -200,9 +200,9 @@ def _measure(
     return launch
 
 
-def job_for(deployment: Deployment, plan: LoadPlan, messages: tuple[bytes, ...]) -> Job:
+def job_for(deployment: Deployment, plan: LoadPlan, messages: tuple[bytes, ...]) -> LoadJob:
     """What the generator is asked to do for a plan."""
-    return Job(
+    return LoadJob(
         addresses=deployment.addresses,
         messages=messages,
         order=plan.payload.order(),
@@ -218,9 +218,9 @@ def job_for(deployment: Deployment, plan: LoadPlan, messages: tuple[bytes, ...])
     )
 
 
-def spoken_over(wire: Wire) -> Spoken:
+def spoken_over(wire: Wire) -> Transport:
     """What our own connections speak under a wire."""
-    return Spoken.GRPC if wire.protocol == "grpc" else Spoken.HTTP1
+    return Transport.GRPC if wire.protocol == "grpc" else Transport.HTTP1
 
 
 def _send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
@@ -267,7 +267,7 @@ def _launch(  # noqa: PLR0913, PLR0917 - the pieces of one record
     deployment: Deployment,
     plan: LoadPlan,
     messages: Sequence[bytes],
-    recorded: Recorded,
+    recorded: LoadResult,
     observer: Observer,
     stats: PatternStats,
 ) -> Launch:
@@ -299,11 +299,11 @@ def _check_answers(deployment: Deployment, plan: LoadPlan, answers: Sequence[Ans
     """Hand the user's check the inputs and outputs, index by index."""
     assert plan.check is not None
     if not answers:
-        raise UncountableResultError("check= has no successful answer to look at")
+        raise InvalidResultError("check= has no successful answer to look at")
     try:
         outputs = [_output_in(answer, deployment, plan.payload) for answer in answers]
     except (ValueError, IndexError) as error:
-        raise UncountableResultError(f"check= could not read an answer: {error}") from error
+        raise InvalidResultError(f"check= could not read an answer: {error}") from error
     verdict = plan.check([plan.payload.inputs[answer.request] for answer in answers], outputs)
     if verdict is None:
         return

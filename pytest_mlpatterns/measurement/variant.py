@@ -21,7 +21,7 @@ from pytest_mlpatterns.analysis.latency_distribution import counted
 from pytest_mlpatterns.analysis.log_ratio import SideFigures
 from pytest_mlpatterns.analysis.noise import is_disturbed
 from pytest_mlpatterns.analysis.verdicts import MAX_ERROR_RATIO
-from pytest_mlpatterns.errors import DeploymentError, UncountableResultError
+from pytest_mlpatterns.errors import DeploymentError, InvalidResultError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.messages import WindowOpened
 from pytest_mlpatterns.measurement.block_merge import (
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.loadgen.messages import Event, Recorded
+    from pytest_mlpatterns.loadgen.messages import Event, LoadResult
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
@@ -119,7 +119,7 @@ class Turn:
         longer, both only so often.
 
         Raises:
-            UncountableResultError: that did not help, or nothing succeeded.
+            InvalidResultError: that did not help, or nothing succeeded.
         """
         for _ in range(_TRIES):
             self._observer.sample()
@@ -137,7 +137,7 @@ class Turn:
             self.repeated += 1
             length_ns *= 1 if inside.any() else 2
         else:
-            raise UncountableResultError(f"{self._side.name}: in {_TRIES} blocks in a row {why}")
+            raise InvalidResultError(f"{self._side.name}: in {_TRIES} blocks in a row {why}")
         self.drawn = drawn + samples.outcome.size
         self._count(samples)
         self.rtm_ns.append(float(np.median((samples.done_ns - samples.due_ns)[good])))
@@ -155,12 +155,12 @@ class Turn:
 
         Raises:
             DeploymentError: one of its processes died.
-            UncountableResultError: over 5 % of the requests failed.
+            InvalidResultError: over 5 % of the requests failed.
         """
         with naming(self._side):
             self._deployment.stats()
         if self._failures.total() > MAX_ERROR_RATIO * self._requests:
-            raise UncountableResultError(
+            raise InvalidResultError(
                 f"{self._side.name}: {self._failures.total():,} of {self._requests:,} requests failed "
                 f"({describe_failures(self._failures)}); "
                 f"over {format_percent(MAX_ERROR_RATIO)} the others say nothing about the service"
@@ -199,7 +199,7 @@ class Turn:
             open_loop=not self._closed,
         )
 
-    def _drive(self, schedule: Schedule, length_ns: int, drawn: int) -> Recorded:
+    def _drive(self, schedule: Schedule, length_ns: int, drawn: int) -> LoadResult:
         def on_poll(event: Event | None) -> None:
             if isinstance(event, Progress):
                 self._on_progress(event)
@@ -211,7 +211,7 @@ class Turn:
         job = replace(self._job, schedule=schedule, duration_ns=length_ns, order=order)
         return self._generator.run(job, poll_s=_POLL_S, on_poll=on_poll, processes=self._side.plan.generators)
 
-    def _why_limited(self, recorded: Recorded, samples: Samples, good: NDArray[np.bool_]) -> str | None:
+    def _why_limited(self, recorded: LoadResult, samples: Samples, good: NDArray[np.bool_]) -> str | None:
         """Why a block says nothing about the side; None where it does."""
         if not good.any():
             return "no request was due; measure with more load"
@@ -234,7 +234,7 @@ class Turn:
         self._count(samples)
         self.end()
         failures = Counter(samples.outcome[~samples.succeeded].tolist())
-        raise UncountableResultError(
+        raise InvalidResultError(
             f"{self._side.name}: nothing succeeded in a block, {failures.total():,} failed "
             f"({describe_failures(failures)})"
         )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_mlpatterns.baseline.session import Ledger
+    from pytest_mlpatterns.baseline.session import BaselineSession
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.plugin.terminal import Screen
     from pytest_mlpatterns.records.setup import Environment
@@ -52,7 +52,7 @@ class Output:
     def __init__(  # noqa: PLR0913 - what a run has one of each
         self,
         run: RunSettings,
-        ledger: Ledger,
+        ledger: BaselineSession,
         environment: Environment,
         screen: Screen,
         *,

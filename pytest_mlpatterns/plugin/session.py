@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_mlpatterns.baseline.session import Collected, Ledger
+from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.config.run_settings import read_run_settings
 from pytest_mlpatterns.config.settings import Settings, merge_markers, read_settings
 from pytest_mlpatterns.errors import (
     InconclusiveWarning,
+    InvalidResultError,
     MlpatternsError,
     PerfFailure,
     SettingError,
-    UncountableResultError,
 )
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
@@ -114,7 +114,9 @@ class PerfSession:
                 self._options, self._ini, invoked_in=config.invocation_params.dir, root=config.rootpath
             )
             read_settings({}, self._options, self._ini)
-            self._ledger = Ledger(self._run, self._environment, root=config.rootpath, directory=self._directory)
+            self._ledger = BaselineSession(
+                self._run, self._environment, root=config.rootpath, directory=self._directory
+            )
             self._output = Output(self._run, self._ledger, self._environment, self._screen, root=config.rootpath)
             if worker_input and _WORKTREE in worker_input:
                 self._worktree = Worktree.from_plain(worker_input[_WORKTREE])
@@ -242,7 +244,7 @@ class PerfSession:
                     perf.finish(item.warn)
                 except (AssertionError, MlpatternsError, InconclusiveWarning) as failure:
                     raise_at_definition(item, failure)
-        except UncountableResultError as error:
+        except InvalidResultError as error:
             if self._run.smoke:
                 error.args = (f"{error}; this is a smoke run: guard what reads figures with `if not perf.smoke:`",)
             raise

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.result import Percentiles
     from pytest_mlpatterns.records.setup import Setup
-    from pytest_mlpatterns.records.verdict import Judgement
+    from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = ["Anchor", "Baselines", "Calibration", "Entry", "Update"]
 
@@ -88,7 +88,7 @@ class Update:
     before: Entry | None
     after: Entry
     differences: tuple[str, ...] = ()
-    worse: tuple[Judgement, ...] = ()
+    worse: tuple[Verdict, ...] = ()
 
 
 def _serving(setup: Setup, versions: Mapping[str, str]) -> dict[str, str]:

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.telemetry import LayerStats
-from pytest_mlpatterns.records.verdict import Judgement, Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
-    "Counterpart",
     "Latency",
     "LatencyHistogram",
     "Location",
     "Percentiles",
+    "Reference",
     "State",
     "TestResult",
     "group_of",
@@ -72,7 +72,7 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
-class Counterpart:
+class Reference:
     """What a test is compared with: a baseline entry, or the same test at another git revision.
 
     ``name`` is how people are told of it, such as ``main (05428cb)``. ``metrics`` maps a metric's name to ``(value,
@@ -120,7 +120,7 @@ class TestResult:
     setup: Setup
     metrics: Mapping[str, tuple[float, float, float]]
     launches: Mapping[str, tuple[tuple[float, float], ...]]
-    judgements: tuple[Judgement, ...]
+    judgements: tuple[Verdict, ...]
     requests: int
     failed_requests: Mapping[str, int]
     blocks: int
@@ -135,7 +135,7 @@ class TestResult:
     interrupted: bool = False
     tolerance: float = 0.10
     latency: Latency | None = None
-    reference: Counterpart | None = None
+    reference: Reference | None = None
     memory_over_time: tuple[tuple[float, float], ...] = ()
     warmups: tuple[Warmup, ...] = ()
     noise: tuple[str, ...] = ()
@@ -222,9 +222,9 @@ def _estimates(data: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]
     return {name: (value, low, high) for name, (value, low, high) in data.items()}
 
 
-def _judgement(data: Mapping[str, Any]) -> Judgement:
+def _judgement(data: Mapping[str, Any]) -> Verdict:
     change = None if data["change"] is None else Estimate(**data["change"])
-    return Judgement(**{**data, "outcome": Outcome(data["outcome"]), "change": change})
+    return Verdict(**{**data, "outcome": Outcome(data["outcome"]), "change": change})
 
 
 def _capacity(data: Mapping[str, Any]) -> Capacity:
@@ -237,8 +237,8 @@ def _latency(data: Mapping[str, Any]) -> Latency:
     return Latency(**{**data, "percentiles": _pairs(data["percentiles"]), "histogram": histogram})
 
 
-def _counterpart(data: Mapping[str, Any]) -> Counterpart:
-    return Counterpart(
+def _counterpart(data: Mapping[str, Any]) -> Reference:
+    return Reference(
         data["kind"],
         data["name"],
         _estimates(data["metrics"]),

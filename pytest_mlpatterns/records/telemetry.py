@@ -32,7 +32,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["Figure", "Histogram", "LayerStats", "PatternStats", "figures_of", "merged_layers", "straggler_shares"]
+__all__ = [
+    "DerivedMetric",
+    "Histogram",
+    "LayerStats",
+    "PatternStats",
+    "derived_metrics",
+    "merged_layers",
+    "straggler_shares",
+]
 
 Histogram = dict[int, int]
 """How often each value was seen; times are rounded to their seven leading bits (0.8 %)."""
@@ -162,14 +170,14 @@ def straggler_shares(layer: LayerStats) -> dict[str, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class DerivedMetric:
     """One figure of one window, and its relative standard error as far as the counts tell."""
 
     value: float
     relative_error: float
 
 
-def figures_of(stats: PatternStats | None) -> dict[str, Figure]:
+def derived_metrics(stats: PatternStats | None) -> dict[str, DerivedMetric]:
     """What follows from the counts, by the name of the metric; of several layers of one name the outermost counts.
 
     ``cache_hit_ratio`` is the share of inputs answered without a model call of their own, ``batch_size`` the mean over
@@ -183,7 +191,7 @@ def figures_of(stats: PatternStats | None) -> dict[str, Figure]:
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
-def _hit_ratio(stats: PatternStats) -> Figure | None:
+def _hit_ratio(stats: PatternStats) -> DerivedMetric | None:
     for layer in stats.layers_named("cached"):
         hits, total = (
             sum(layer.counters.get(name, 0) for name in names)
@@ -191,65 +199,65 @@ def _hit_ratio(stats: PatternStats) -> Figure | None:
         )
         if total:
             ratio = hits / total
-            return Figure(ratio, sqrt((1 - ratio) / hits) if hits else 0.0)
+            return DerivedMetric(ratio, sqrt((1 - ratio) / hits) if hits else 0.0)
     return None
 
 
-def _depth(stats: PatternStats) -> Figure | None:
+def _depth(stats: PatternStats) -> DerivedMetric | None:
     for layer in stats.layers_named("queued"):
         if observed := layer.counters.get("observed_ns", 0):
-            return Figure(layer.counters.get("depth_ns", 0) / observed, 0.0)
+            return DerivedMetric(layer.counters.get("depth_ns", 0) / observed, 0.0)
         if (found := layer.mean("depth")) is not None:
-            return Figure(found, 0.0)
+            return DerivedMetric(found, 0.0)
     return None
 
 
-def _time_per_request(counter: str) -> Callable[[PatternStats], Figure | None]:
-    def read(stats: PatternStats) -> Figure | None:
+def _time_per_request(counter: str) -> Callable[[PatternStats], DerivedMetric | None]:
+    def read(stats: PatternStats) -> DerivedMetric | None:
         for layer in stats.layers_named("wire"):
             if requests := layer.counters.get("requests", 0):
-                return Figure(layer.counters.get(counter, 0) / requests, 0.0)
+                return DerivedMetric(layer.counters.get(counter, 0) / requests, 0.0)
         return None
 
     return read
 
 
-def _compression(stats: PatternStats) -> Figure | None:
+def _compression(stats: PatternStats) -> DerivedMetric | None:
     for layer in stats.layers_named("wire"):
         plain, sent = (
             sum(layer.counters.get(f"{way}{kind}_bytes", 0) for way in ("received", "sent")) for kind in ("_plain", "")
         )
-        return Figure(plain / sent, 0.0) if plain != sent and sent else None
+        return DerivedMetric(plain / sent, 0.0) if plain != sent and sent else None
     return None
 
 
-def _mean_of(layer: str, spread: str) -> Callable[[PatternStats], Figure | None]:
-    def read(stats: PatternStats) -> Figure | None:
+def _mean_of(layer: str, spread: str) -> Callable[[PatternStats], DerivedMetric | None]:
+    def read(stats: PatternStats) -> DerivedMetric | None:
         for found in stats.layers_named(layer):
             if (mean := found.mean(spread)) is not None:
                 values = found.spreads.get(spread, {})
                 count = sum(values.values())
                 variance = sum((value - mean) ** 2 * times for value, times in values.items())
-                return Figure(mean, sqrt(variance) / count / mean if mean and count else 0.0)
+                return DerivedMetric(mean, sqrt(variance) / count / mean if mean and count else 0.0)
         return None
 
     return read
 
 
-def _median_of(layer: str, spread: str) -> Callable[[PatternStats], Figure | None]:
-    def read(stats: PatternStats) -> Figure | None:
+def _median_of(layer: str, spread: str) -> Callable[[PatternStats], DerivedMetric | None]:
+    def read(stats: PatternStats) -> DerivedMetric | None:
         for found in stats.layers_named(layer):
             middle = found.median(spread)
             if middle is None:
                 middle = found.mean(spread)  # all that some servers tell
             if middle is not None:
-                return Figure(middle, 0.0)
+                return DerivedMetric(middle, 0.0)
         return None
 
     return read
 
 
-_FIGURES: Mapping[str, Callable[[PatternStats], Figure | None]] = {
+_FIGURES: Mapping[str, Callable[[PatternStats], DerivedMetric | None]] = {
     "cache_hit_ratio": _hit_ratio,
     "cache_hit": _median_of("cached", "hit_ns"),
     "cache_miss": _median_of("cached", "miss_ns"),

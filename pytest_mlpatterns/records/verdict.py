@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Estimate
 
-__all__ = ["Judgement", "Outcome"]
+__all__ = ["Outcome", "Verdict"]
 
 
 class Outcome(StrEnum):
@@ -21,7 +21,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Verdict:
     """One verdict: on which metric, against what, and why. ``change`` is relative, worse is positive."""
 
     metric: str

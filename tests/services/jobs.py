@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.loadgen.messages import Job
+from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.records.addressing import Balance
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def message(body: bytes) -> bytes:
 MESSAGES = tuple(message(b"input %d" % number) for number in range(5))
 
 
-def a_job(addresses: Sequence[tuple[str, int]], schedule: Schedule, **changes: Any) -> Job:
+def a_job(addresses: Sequence[tuple[str, int]], schedule: Schedule, **changes: Any) -> LoadJob:
     """A short load of :data:`MESSAGES` without a warm-up."""
     facts: dict[str, Any] = {
         "messages": MESSAGES,
@@ -34,4 +34,4 @@ def a_job(addresses: Sequence[tuple[str, int]], schedule: Schedule, **changes: A
         "warmup_ns": 0,
         "timeout_ns": 30_000 * MS,
     }
-    return Job(addresses=tuple(addresses), schedule=schedule, **{**facts, **changes})
+    return LoadJob(addresses=tuple(addresses), schedule=schedule, **{**facts, **changes})

@@ -13,7 +13,7 @@ from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.verdict import Judgement
+    from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.reports.html.chart import Chart
 
 __all__ = ["STATES", "breakable", "chart_figure", "shown_change", "state_mark", "state_of", "tone_of"]
@@ -34,14 +34,14 @@ def state_mark(state: str, text: str | None = None) -> Markup:
     return tag("span", text or state, class_=f"state {state}")
 
 
-def shown_change(judgement: Judgement) -> str:
+def shown_change(judgement: Verdict) -> str:
     """By how much the value changed; a judgement's own change is positive where it is worse."""
     assert judgement.change is not None
     sign = 1 if metric_named(judgement.metric).better == "lower" else -1
     return format_percent(sign * judgement.change.value, signed=True)
 
 
-def tone_of(judgement: Judgement, tolerance: float) -> str | None:
+def tone_of(judgement: Verdict, tolerance: float) -> str | None:
     """How a change is coloured: where it fails the test, and where it is better by more than the tolerance."""
     if judgement.outcome is Outcome.FAIL:
         return "worse"

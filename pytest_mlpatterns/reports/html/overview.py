@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.verdict import Judgement
+    from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = ["groups_section", "overview_section", "ranking_section", "tally"]
 
@@ -126,7 +126,7 @@ def _number_cell(name: str, result: TestResult) -> Markup:
     )
 
 
-def _change(result: TestResult) -> Judgement | None:
+def _change(result: TestResult) -> Verdict | None:
     """By how much RTM differs from what the test was compared with."""
     compared = (one for one in result.judgements if one.metric == "rtm" and one.change is not None)
     return next((one for one in compared if one.against in ("baseline", "revision")), None)

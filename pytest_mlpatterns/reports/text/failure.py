@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Capacity
     from pytest_mlpatterns.records.result import Location, TestResult
     from pytest_mlpatterns.records.telemetry import LayerStats
-    from pytest_mlpatterns.records.verdict import Judgement
+    from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = ["describe_capacity", "describe_layer", "failure_text", "measurement_text", "next_step"]
 
@@ -110,7 +110,7 @@ _TOLD = {
 """Counters that are told where they are not zero."""
 
 
-def failure_text(judgements: Sequence[Judgement], result: TestResult) -> str:
+def failure_text(judgements: Sequence[Verdict], result: TestResult) -> str:
     """A failure: the first line is the verdict with its figures, the rest says what it stands on and what to do."""
     lines = [
         *(judgement.reason for judgement in judgements),
@@ -174,7 +174,7 @@ def _beside(result: TestResult, shown: set[str]) -> list[str]:
     ]
 
 
-def next_step(judgements: Sequence[Judgement], result: TestResult) -> list[str]:
+def next_step(judgements: Sequence[Verdict], result: TestResult) -> list[str]:
     """What to do about these verdicts; a command stands on a line of its own, so that it can be copied."""
     again = result.command or f"pytest {shlex.quote(result.test)}"
     if any(judgement.outcome is Outcome.INCONCLUSIVE for judgement in judgements):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["Verdict", "cells_of", "summary_lines", "verdict_of"]
+__all__ = ["VerdictMark", "cells_of", "summary_lines", "verdict_of"]
 
 _NO_BASELINE = "no baseline"
 _WIDE = 100
@@ -34,7 +34,7 @@ _SHOWN_PERCENTS = (50, 75, 90, 95, 99, 99.9)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class VerdictMark:
     """How the outcome of a test is shown: by a sign and a word, its first letter where room is scarce, and a colour."""
 
     sign: str
@@ -47,17 +47,17 @@ class Verdict:
         return self.word[0].upper()
 
 
-_PASS = Verdict("✓", "pass", Style.GOOD)
-_MEASURED = Verdict("·", "measured", Style.PLAIN)
+_PASS = VerdictMark("✓", "pass", Style.GOOD)
+_MEASURED = VerdictMark("·", "measured", Style.PLAIN)
 _VERDICTS = {
     State.PASSED: _PASS,
-    State.FAILED: Verdict("✗", "FAIL", Style.BAD),
-    State.UNDECIDED: Verdict("?", "undecided", Style.OPEN),
-    State.INTERRUPTED: Verdict("!", "interrupted", Style.OPEN),
+    State.FAILED: VerdictMark("✗", "FAIL", Style.BAD),
+    State.UNDECIDED: VerdictMark("?", "undecided", Style.OPEN),
+    State.INTERRUPTED: VerdictMark("!", "interrupted", Style.OPEN),
 }
 
 
-def verdict_of(result: TestResult) -> Verdict:
+def verdict_of(result: TestResult) -> VerdictMark:
     """How the outcome of a test is shown; one that passed without any verdict was only measured."""
     verdict = _VERDICTS[result.outcome]
     return _MEASURED if verdict is _PASS and not result.judgements else verdict
