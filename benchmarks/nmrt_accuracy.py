@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from bench import Claim, Table, on_client_core, our_generator, run_child
 
-from pytest_mlpatterns.measurement.launch import Bench
+from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.patterns import Single
-from pytest_mlpatterns.serving.local.launcher import Startup, launch
-from pytest_mlpatterns.serving.model import recipe_of
+from pytest_mlpatterns.serving.local.launcher import StartOptions, launch
+from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop
@@ -78,8 +78,8 @@ def measure() -> Iterator[Table]:
         payload = read_payload([0])
         plan = LoadPlan(payload, ClosedLoop(1), 10**9, 10**8, 10 * 10**9, None)
         for label, model in SERVICES.items():
-            recipe, startup = recipe_of(Single(), model), Startup(20 * 10**9, payload, directory)
-            bench = Bench(partial(launch, recipe, startup), plan, generator, lambda _: None)
+            recipe, startup = service_plan(Single(), model), StartOptions(20 * 10**9, payload, directory)
+            bench = LaunchRunner(partial(launch, recipe, startup), plan, generator, lambda _: None)
             try:
                 found, knees, seconds, reference = search(bench, directory)
             finally:
@@ -110,7 +110,7 @@ def measure() -> Iterator[Table]:
     )
 
 
-def search(bench: Bench, directory: Path) -> tuple[list[float], list[int], list[float], dict[int, list[float]]]:
+def search(bench: LaunchRunner, directory: Path) -> tuple[list[float], list[int], list[float], dict[int, list[float]]]:
     """NMRT, knee and seconds of each search, and wrk's rates by connections, measured before each."""
     found, knees, seconds = [], [], []
     reference: dict[int, list[float]] = {connections: [] for connections in CONNECTIONS}

@@ -23,9 +23,9 @@ from peers.lifecycle import FILES, Peer, install, serving_peer, versions
 
 from pytest_mlpatterns import Batched, Microservice, Replicated, Single
 from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.measurement.launch import Bench
-from pytest_mlpatterns.serving.local.launcher import Startup, launch
-from pytest_mlpatterns.serving.model import recipe_of
+from pytest_mlpatterns.measurement.launch import LaunchRunner
+from pytest_mlpatterns.serving.local.launcher import StartOptions, launch
+from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.wire.kserve_v1 import CONTENT_TYPE, encode_instances
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
@@ -125,7 +125,7 @@ def measure_launch(generator: Generator, label: str, start: Start) -> Figures:
             timeout_ns=10 * 10**9,
             check=partial(check_answers, label),
         )
-        bench = Bench(lambda: deployment, plan, generator, lambda _progress: None)
+        bench = LaunchRunner(lambda: deployment, plan, generator, lambda _progress: None)
         with on_client_core():
             metrics = Metrics((bench.measure(),))
     if metrics.failures:
@@ -150,8 +150,8 @@ def check_answers(label: str, requests: Sequence[httpx.Request], answers: Sequen
 def serving_ours(pattern: Pattern, model: str, payload: Payload) -> Iterator[Deployment]:
     """A model under one of our patterns."""
     with tempfile.TemporaryDirectory() as directory:
-        startup = Startup(60 * 10**9, payload, Path(directory))
-        deployment = launch(recipe_of(pattern, f"models:{model}"), startup)
+        startup = StartOptions(60 * 10**9, payload, Path(directory))
+        deployment = launch(service_plan(pattern, f"models:{model}"), startup)
         try:
             yield deployment
         finally:

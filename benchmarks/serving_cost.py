@@ -18,8 +18,8 @@ import services
 from bench import Claim, Load, Table, drive, interleave, on_server_core, our_generator, serving, spread
 
 from pytest_mlpatterns import Single
-from pytest_mlpatterns.serving.local.launcher import Startup, launch
-from pytest_mlpatterns.serving.model import recipe_of
+from pytest_mlpatterns.serving.local.launcher import StartOptions, launch
+from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ def measure_launches(name: str, model: Any, payload: Payload, *, concurrency: in
 
 def _launch_ours(generator: Generator, model: Any, payload: Payload, concurrency: int) -> Load:
     with tempfile.TemporaryDirectory() as directory:
-        startup = Startup(60_000_000_000, payload, Path(directory))
+        startup = StartOptions(60_000_000_000, payload, Path(directory))
         with on_server_core():
-            deployment = launch(recipe_of(Single(), model), startup)
+            deployment = launch(service_plan(Single(), model), startup)
         try:
             (address,) = deployment.addresses
             messages = payload.messages(*address, deployment.path)

@@ -23,8 +23,8 @@ from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.serving.local.launcher import Startup, launch
-from pytest_mlpatterns.serving.model import recipe_of
+from pytest_mlpatterns.serving.local.launcher import StartOptions, launch
+from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.schedule import ConstantRate, PoissonRate
 
@@ -125,7 +125,7 @@ def poisson_table(directory: Path) -> Table:
 
 def serving_stall(directory: Path) -> Deployment:
     """A fresh service that will stall at its known request; health is all that is asked of it before."""
-    return launch(recipe_of(Single(), Stalling), Startup(20 * 10**9, None, directory))
+    return launch(service_plan(Single(), Stalling), StartOptions(20 * 10**9, None, directory))
 
 
 def drive(directory: Path, schedule: Schedule, seconds: float) -> tuple[Samples, Window]:

@@ -23,9 +23,9 @@ from bench import Claim, Table, interleave, on_client_core, on_server_core, our_
 
 from pytest_mlpatterns import Single, Wire
 from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.measurement.launch import Bench
-from pytest_mlpatterns.serving.local.launcher import Startup, launch
-from pytest_mlpatterns.serving.model import recipe_of
+from pytest_mlpatterns.measurement.launch import LaunchRunner
+from pytest_mlpatterns.serving.local.launcher import StartOptions, launch
+from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop
@@ -84,9 +84,9 @@ def deployed(wire: str, tensor: Any) -> Iterator[Deployment]:
     """The model that gives back what it gets, on the server's core."""
     with tempfile.TemporaryDirectory() as directory:
         payload = read_payload([tensor], Wire.parse(wire))
-        startup = Startup(60 * 10**9, payload, Path(directory), wire=Wire.parse(wire))
+        startup = StartOptions(60 * 10**9, payload, Path(directory), wire=Wire.parse(wire))
         with on_server_core():
-            deployment = launch(recipe_of(Single(), "services:identity"), startup)
+            deployment = launch(service_plan(Single(), "services:identity"), startup)
         try:
             yield deployment
         finally:
@@ -108,7 +108,7 @@ def measure_wire(generator: Generator, wire: str, tensor: Any) -> Figures:
             timeout_ns=10 * 10**9,
             check=None,
         )
-        bench = Bench(lambda: deployment, plan, generator, lambda _progress: None)
+        bench = LaunchRunner(lambda: deployment, plan, generator, lambda _progress: None)
         with on_client_core():
             metrics = Metrics((bench.measure(),))
         if metrics.failures or not np.array_equal(np.float32(deployment.predict(tensor)), tensor):

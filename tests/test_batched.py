@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from pytest_mlpatterns.patterns import batch_layer as batched
 from pytest_mlpatterns.patterns.adaptive_wait import AdaptiveWait
-from pytest_mlpatterns.patterns.batch_layer import Batching
+from pytest_mlpatterns.patterns.batch_layer import BatchLayer
 from pytest_mlpatterns.patterns.batched import Batched
 from pytest_mlpatterns.patterns.layer import LostError, RequestError, needs_loop
 from pytest_mlpatterns.patterns.tally import Tally
@@ -154,16 +154,16 @@ class ThreadModel:
         self._go_on.release(times)
 
 
-def batching(inner: Any, size: int = 32, wait: str = "0ms", at_once: int = 1) -> tuple[Batching, Tally]:
+def batching(inner: Any, size: int = 32, wait: str = "0ms", at_once: int = 1) -> tuple[BatchLayer, Tally]:
     tally = Tally(0, "batched")
-    return Batching(Batched(size, wait), inner, tally, at_once=at_once), tally
+    return BatchLayer(Batched(size, wait), inner, tally, at_once=at_once), tally
 
 
 def counters(tally: Tally) -> dict[str, int]:
     return dict(tally.snapshot().counters)
 
 
-def ask_each(layer: Batching, inputs: Sequence[Any]) -> list[asyncio.Future[Any]]:
+def ask_each(layer: BatchLayer, inputs: Sequence[Any]) -> list[asyncio.Future[Any]]:
     return [asyncio.ensure_future(layer([one])) for one in inputs]
 
 
@@ -786,7 +786,7 @@ def test_callers_who_go_away_during_the_call_do_not_disturb_the_others() -> None
     run(scenario())
 
 
-async def _with(model: Model, layer: Batching) -> Any:
+async def _with(model: Model, layer: BatchLayer) -> Any:
     asked = ask_each(layer, [5])
     await settle()
     await model.answer()
@@ -897,7 +897,7 @@ class Noting(AdaptiveWait):
         self.told.append((call_ns, last_ns, next_ns))
 
 
-def noting(monkeypatch: pytest.MonkeyPatch, inner: Any, size: int = 32) -> tuple[Batching, Noting]:
+def noting(monkeypatch: pytest.MonkeyPatch, inner: Any, size: int = 32) -> tuple[BatchLayer, Noting]:
     noted = Noting(4 * MS)
     monkeypatch.setattr(batched, "AdaptiveWait", lambda: noted)
     return batching(inner, size, "adaptive")[0], noted
@@ -942,7 +942,7 @@ def test_batches_that_failed_or_were_full_do_not_tell_the_wait_anything(monkeypa
     run_jumping(scenario())
 
 
-async def drive(layer: Batching, callers: int, seconds: float) -> list[int]:
+async def drive(layer: BatchLayer, callers: int, seconds: float) -> list[int]:
     """So many callers that each come back after 0.2 to 1.2 ms; the latencies of the second half, in ns."""
     draw = random.Random(1)
     end_ns = round(seconds * S)
@@ -960,14 +960,14 @@ async def drive(layer: Batching, callers: int, seconds: float) -> list[int]:
     return latencies
 
 
-def driven(wait: str, callers: int) -> tuple[list[int], Tally, Batching]:
+def driven(wait: str, callers: int) -> tuple[list[int], Tally, BatchLayer]:
     """A model of 5 ms and 0.1 ms for each input under so many callers, for two seconds of its own clock."""
 
     async def model(inputs: list[int]) -> list[int]:
         await asyncio.sleep(0.005 + 0.0001 * len(inputs))
         return inputs
 
-    async def scenario() -> tuple[list[int], Tally, Batching]:
+    async def scenario() -> tuple[list[int], Tally, BatchLayer]:
         layer, tally = batching(model, wait=wait)
         return await drive(layer, callers, 2), tally, layer
 

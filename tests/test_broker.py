@@ -19,7 +19,7 @@ from pytest_mlpatterns.patterns.queued import Queued
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.redis import queue as broker
 from pytest_mlpatterns.serving.redis import queue_worker as consumer
-from pytest_mlpatterns.serving.redis.queue import GROUP, PAUSE_S, BrokerQueue
+from pytest_mlpatterns.serving.redis.queue import GROUP, PAUSE_S, RedisQueue
 from pytest_mlpatterns.serving.redis.queue_worker import Subscription, consume
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Service:
     def __init__(self, url: str, capacity: int) -> None:
         self.url = url
         self.tally = Tally(0, "queued")
-        self.ask = BrokerQueue(Queued(capacity=capacity), url, NAME, self.tally)
+        self.ask = RedisQueue(Queued(capacity=capacity), url, NAME, self.tally)
         self.broker = Redis.from_url(url.replace("valkey", "redis"), protocol=2)
 
     def counted(self) -> dict[str, int]:
@@ -585,9 +585,9 @@ class TestTheDriver:
     def test_where_it_is_not_installed_it_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "redis.asyncio", None)
         with pytest.raises(DeploymentError, match=r"needs the package redis.*pytest-mlpatterns\[redis\]"):
-            BrokerQueue(Queued(), "redis://127.0.0.1", NAME, Tally(0, "queued"))
+            RedisQueue(Queued(), "redis://127.0.0.1", NAME, Tally(0, "queued"))
 
     def test_an_address_that_it_does_not_take_is_named_without_the_password(self) -> None:
         with pytest.raises(DeploymentError, match="is no address of a server") as error:
-            BrokerQueue(Queued(), "redis://:secret@127.0.0.1:1/0?socket_timeout=soon", NAME, Tally(0, "queued"))
+            RedisQueue(Queued(), "redis://:secret@127.0.0.1:1/0?socket_timeout=soon", NAME, Tally(0, "queued"))
         assert "secret" not in str(error.value)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from synthetic import PROPERTY
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.cache_layer import Caching, StoreAway
+from pytest_mlpatterns.patterns.cache_layer import CacheLayer, StoreUnavailable
 from pytest_mlpatterns.patterns.cached import Cached
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.tally import Tally
@@ -90,13 +90,13 @@ class Server:
         if self.reading is not None:
             await self.reading.wait()
         if "get" in self.away:
-            raise StoreAway("gone")
+            raise StoreUnavailable("gone")
         return [self.kept.get(key) for key in keys]
 
     async def put(self, items: Mapping[bytes, bytes]) -> None:
         self.asked.append("put")
         if "put" in self.away:
-            raise StoreAway("gone")
+            raise StoreUnavailable("gone")
         self.kept.update(items)
 
 
@@ -112,9 +112,9 @@ def timed(tally: Tally) -> dict[str, int]:
 
 def caching(
     inner: Callable[[list[Any]], Any], pattern: Cached | None = None, store: Server | None = None, **more: Any
-) -> tuple[Caching, Tally]:
+) -> tuple[CacheLayer, Tally]:
     tally = Tally(0, "cached")
-    return Caching(pattern or Cached(), inner, tally, store, **more), tally
+    return CacheLayer(pattern or Cached(), inner, tally, store, **more), tally
 
 
 async def answer_of(outputs: Any) -> Any:
@@ -492,7 +492,7 @@ class TestSingleFlight:
     def test_the_end_of_the_loop_ends_what_is_under_way(self, store: bool) -> None:
         ends: list[BaseException] = []
 
-        async def wait(layer: Caching) -> None:
+        async def wait(layer: CacheLayer) -> None:
             try:
                 await answer_of(layer([1]))
             except asyncio.CancelledError as error:

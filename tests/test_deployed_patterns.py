@@ -30,9 +30,9 @@ from pytest_mlpatterns import (
 )
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.loadgen.generator import Generator
-from pytest_mlpatterns.measurement.launch import Bench
+from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.serving.local.launcher import launch
-from pytest_mlpatterns.serving.model import recipe_of
+from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop
@@ -164,11 +164,11 @@ def a_bench(
     model: object = Squares,
     payload: object = INPUTS,
     check: Checked | None = None,
-    on_progress: Callable[[Progress, Bench], None] | None = None,
+    on_progress: Callable[[Progress, LaunchRunner], None] | None = None,
     milliseconds: int = 500,
-) -> Iterator[Bench]:
+) -> Iterator[LaunchRunner]:
     plan = LoadPlan(read_payload(payload), ClosedLoop(CALLERS), milliseconds * MS, 200 * MS, 10_000 * MS, check)
-    recipe = recipe_of(pattern, model, [HERE])
+    recipe = service_plan(pattern, model, [HERE])
 
     def start() -> Deployment:
         return launch(recipe, replace(a_startup(directory), payload=plan.payload))
@@ -177,7 +177,7 @@ def a_bench(
         if on_progress is not None:
             on_progress(progress, bench)
 
-    bench = Bench(start, plan, generator, tell)
+    bench = LaunchRunner(start, plan, generator, tell)
     try:
         yield bench
     finally:
@@ -297,7 +297,7 @@ class Killer:
         self.role = role
         self.killed: int | None = None
 
-    def __call__(self, progress: Progress, bench: Bench) -> None:
+    def __call__(self, progress: Progress, bench: LaunchRunner) -> None:
         if self.killed is None and progress.elapsed_ns > 300 * MS:
             member = next(one for one in bench.deployment._members if one.role == self.role)
             self.killed = member.child.pid
@@ -388,7 +388,7 @@ class Away:
         self.since: int | None = None
         self.over = False
 
-    def __call__(self, progress: Progress, _bench: Bench) -> None:
+    def __call__(self, progress: Progress, _bench: LaunchRunner) -> None:
         if self.since is None and progress.elapsed_ns > 300 * MS:
             self.server.kill()
             self.since = progress.elapsed_ns

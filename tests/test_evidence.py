@@ -10,7 +10,7 @@ import pytest
 from synthetic import MS, S, capacity, even_launch
 
 from pytest_mlpatterns import TooFewSamplesError
-from pytest_mlpatterns.judging.sequential import Evidence
+from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.measurement.launch import Interrupted
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
@@ -51,12 +51,12 @@ STOP: Any = object()
 
 def an_evidence(
     launches: Sequence[Launch] = (GOOD,), *, seconds: float = 0.0, budget_ns: int = MINUTE, most: int = 5
-) -> tuple[Evidence, FakeBench]:
+) -> tuple[SequentialMeasurement, FakeBench]:
     bench = FakeBench(launches, seconds)
-    return Evidence(bench, budget_ns, most), bench  # type: ignore[arg-type]
+    return SequentialMeasurement(bench, budget_ns, most), bench  # type: ignore[arg-type]
 
 
-def judging(evidence: Evidence, *outcomes: Outcome | None) -> Callable[[], Verdict]:
+def judging(evidence: SequentialMeasurement, *outcomes: Outcome | None) -> Callable[[], Verdict]:
     """Comes to these verdicts one after the other, then to the last again; None: there are too few samples."""
     left = list(outcomes)
 

@@ -31,8 +31,8 @@ from pytest_mlpatterns import (
     Single,
     Wire,
 )
-from pytest_mlpatterns.serving.local.launcher import Startup, launch
-from pytest_mlpatterns.serving.model import recipe_of
+from pytest_mlpatterns.serving.local.launcher import StartOptions, launch
+from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.wire.descriptors import message_class
 from pytest_mlpatterns.workload.payload import read_payload
 
@@ -94,8 +94,8 @@ def started(
     model: object, directory: Path, pattern: Pattern | None = None, payload: list[Any] | None = None
 ) -> Deployment:
     inputs = None if payload is None else read_payload(payload, GRPC)
-    startup = Startup(a_startup(directory).timeout_ns, inputs, directory, wire=GRPC)
-    return launch(recipe_of(pattern or Single(), model), startup)
+    startup = StartOptions(a_startup(directory).timeout_ns, inputs, directory, wire=GRPC)
+    return launch(service_plan(pattern or Single(), model), startup)
 
 
 def ask(client: Any, array: np.ndarray[Any, Any], datatype: str | None = None, **more: Any) -> Any:

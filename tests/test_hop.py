@@ -25,7 +25,7 @@ from services.scripted import refused_port
 from pytest_mlpatterns import DeploymentError, Microservice, Queued
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serving.local.upstream import Hop
+from pytest_mlpatterns.serving.local.upstream import Upstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -96,11 +96,13 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def behind(*services: Service, least_outstanding: bool = False) -> AsyncIterator[tuple[Hop, Tally]]:
+async def behind(*services: Service, least_outstanding: bool = False) -> AsyncIterator[tuple[Upstream, Tally]]:
     """A hop to these services, which run meanwhile."""
     servers = [await asyncio.start_server(service.serve, "127.0.0.1", 0) for service in services]
     tally = Tally(2, "hop")
-    hop = Hop([server.sockets[0].getsockname() for server in servers], PATH, tally, least_outstanding=least_outstanding)
+    hop = Upstream(
+        [server.sockets[0].getsockname() for server in servers], PATH, tally, least_outstanding=least_outstanding
+    )
     try:
         yield hop, tally
     finally:
@@ -340,7 +342,7 @@ class TestReplicas:
         async def scenario() -> None:
             async with behind(Service()) as (alive, _):
                 addresses = [alive._pools[0]._address, ("127.0.0.1", refused_port())]
-                hop = Hop(addresses, PATH, Tally(0, "hop"))
+                hop = Upstream(addresses, PATH, Tally(0, "hop"))
                 for _ in range(2):
                     assert await hop([1]) == [2]
                     with pytest.raises(LostError):
@@ -457,7 +459,7 @@ class TestErrors:
         async def scenario() -> None:
             port, tally = refused_port(), Tally(0, "hop")
             with pytest.raises(LostError, match=rf"the service behind, at 127\.0\.0\.1:{port}, cannot be reached: "):
-                await Hop([("127.0.0.1", port)], PATH, tally)([1])
+                await Upstream([("127.0.0.1", port)], PATH, tally)([1])
             assert tally.snapshot().counters == {"errors": 1}
 
         run(scenario)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_mlpatterns.patterns.layer import RequestError
-from pytest_mlpatterns.patterns.queued import Queued, Queueing
+from pytest_mlpatterns.patterns.queued import Queued, QueueLayer
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serving.http.async_jobs import Jobs
+from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
 from tests.synthetic import S
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ class Service:
     def __init__(self, capacity: int = 1000) -> None:
         self.gate = asyncio.Event()
         self.now_ns = 1000 * S
-        queue = Queueing(Queued(capacity=capacity), [self._work], 1, Tally(0, "queued"))
-        self.jobs = Jobs(queue, clock=lambda: self.now_ns)
+        queue = QueueLayer(Queued(capacity=capacity), [self._work], 1, Tally(0, "queued"))
+        self.jobs = AsyncJobs(queue, clock=lambda: self.now_ns)
 
     async def _work(self, instances: list[Any]) -> list[Any]:
         await self.gate.wait()
@@ -201,7 +201,7 @@ def test_a_result_that_is_there_at_once_is_fetched_at_once_and_nothing_of_it_is_
             return outputs
 
     async def scenario() -> None:
-        jobs = Jobs(Instant())
+        jobs = AsyncJobs(Instant())
         assert await jobs.result(await jobs.submit([1])) == [1]
         await asyncio.sleep(0)
         assert not jobs._jobs

@@ -10,7 +10,7 @@ from synthetic import MS, START_NS, S, launch, samples, usage
 
 from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.measurement.block_merge import (
-    Piece,
+    BlockRecording,
     joined_reports,
     joined_samples,
     joined_usage,
@@ -23,10 +23,12 @@ from pytest_mlpatterns.records.samples import Window
 REPORT = GeneratorReport(cpu_ns=10 * MS, wall_ns=200 * MS, completed=20, connections=2, connect_ns=1000)
 
 
-def piece(start_ns: int, *, latency_ns: int = 9 * MS, length_ns: int = 200 * MS, used: Usage | None = None) -> Piece:
+def piece(
+    start_ns: int, *, latency_ns: int = 9 * MS, length_ns: int = 200 * MS, used: Usage | None = None
+) -> BlockRecording:
     """A block of requests every 10 ms; they begin 50 ms before its window opens."""
     due = np.arange(start_ns - 50 * MS, start_ns + length_ns, 10 * MS)
-    return Piece(samples(due, latency_ns), Window(start_ns, start_ns + length_ns), used, REPORT)
+    return BlockRecording(samples(due, latency_ns), Window(start_ns, start_ns + length_ns), used, REPORT)
 
 
 def block_usage(cpu_ns: int, busy_ns: int, rss: int) -> Usage:

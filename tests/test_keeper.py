@@ -17,7 +17,7 @@ from services.processes import survivors
 from pytest_mlpatterns import ChildError, DeploymentError
 from pytest_mlpatterns.serving.external import programs as kept_module
 from pytest_mlpatterns.serving.external import supervisor as keeper
-from pytest_mlpatterns.serving.external.programs import Ended, Kept, Program, Stopped, describe_killed
+from pytest_mlpatterns.serving.external.programs import Ended, Program, Stopped, SupervisedPrograms, describe_killed
 
 SERVER = Path(__file__).parent / "services" / "behaving.py"
 PARENT = """
@@ -62,7 +62,7 @@ def test_where_the_asking_process_is_killed_everything_ends(tmp_path: Path) -> N
 
 
 def test_where_the_keeper_is_asked_to_end_the_programs_end_with_it(tmp_path: Path) -> None:
-    kept = Kept([waits(tmp_path)], tmp_path)
+    kept = SupervisedPrograms([waits(tmp_path)], tmp_path)
     pids = kept.pids
     os.kill(psutil.Process(pids[0]).ppid(), signal.SIGTERM)
     assert survivors(pids, 15) == set()
@@ -74,7 +74,9 @@ def test_where_the_keeper_is_asked_to_end_the_programs_end_with_it(tmp_path: Pat
 
 
 def test_programs_that_end_are_known_by_their_last_words(tmp_path: Path) -> None:
-    kept = Kept([program(tmp_path, "-c", "print('the last words'); raise SystemExit(7)"), waits(tmp_path)], tmp_path)
+    kept = SupervisedPrograms(
+        [program(tmp_path, "-c", "print('the last words'); raise SystemExit(7)"), waits(tmp_path)], tmp_path
+    )
     with pytest.raises(DeploymentError, match=r"ended with exit code 7; it printed last:\nthe last words"):
         kept.check(30)
     assert kept.log_tail() == "the last words"
@@ -86,21 +88,21 @@ def test_programs_that_end_are_known_by_their_last_words(tmp_path: Path) -> None
 def test_where_one_program_cannot_start_those_before_it_end(tmp_path: Path) -> None:
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     with pytest.raises(DeploymentError, match="nowhere cannot be started: No such file or directory"):
-        Kept([waits(tmp_path), Program(("nowhere",), {}, tmp_path, tmp_path / "log")], tmp_path)
+        SupervisedPrograms([waits(tmp_path), Program(("nowhere",), {}, tmp_path, tmp_path / "log")], tmp_path)
     left = {process.pid for process in psutil.Process().children(recursive=True)} - before
     assert survivors(left, 10) == set()
 
 
 def test_a_keeper_that_says_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeploymentError, match=r"it does not run after 1\.00 ns"):
-        Kept([waits(tmp_path)], tmp_path, timeout_ns=1)
+        SupervisedPrograms([waits(tmp_path)], tmp_path, timeout_ns=1)
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(kept_module.Child, "receive", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        Kept([waits(tmp_path)], tmp_path)
+        SupervisedPrograms([waits(tmp_path)], tmp_path)
 
 
 class ScriptedChild:
@@ -141,7 +143,7 @@ def test_whoever_lives_on_is_told(
 ) -> None:
     child = ScriptedChild(kept_module.Started(({"port": 1},), 0), *answers)
     monkeypatch.setattr(kept_module, "Child", child)
-    kept = Kept([waits(tmp_path)], tmp_path)
+    kept = SupervisedPrograms([waits(tmp_path)], tmp_path)
     assert kept.pids == kept.family() == ()  # a process that is gone has no children
     with pytest.raises(DeploymentError, match=expected):
         kept.stop()

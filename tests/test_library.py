@@ -18,10 +18,10 @@ from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_o
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import Transport
 from pytest_mlpatterns.loadgen.pyreqwest_loop import parse_message
-from pytest_mlpatterns.measurement.launch import Bench
+from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.serving.external.attach import attach
-from pytest_mlpatterns.serving.local.launcher import Startup
+from pytest_mlpatterns.serving.local.launcher import StartOptions
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule
@@ -73,7 +73,9 @@ def measure(target: Url, tmp_path: Path, schedule: Schedule, timeout_ns: int = 1
         payload, schedule, duration_ns=400_000_000, warmup_ns=100_000_000, timeout_ns=timeout_ns, check=check
     )
     generator = Generator(tmp_path / "generator.log")
-    bench = Bench(lambda: attach(target, Startup(20 * 10**9, payload, tmp_path)), plan, generator, lambda _: None)
+    bench = LaunchRunner(
+        lambda: attach(target, StartOptions(20 * 10**9, payload, tmp_path)), plan, generator, lambda _: None
+    )
     try:
         launch = bench.measure()
     finally:

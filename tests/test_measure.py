@@ -27,10 +27,10 @@ from pytest_mlpatterns import (
     Url,
 )
 from pytest_mlpatterns.loadgen.generator import Generator
-from pytest_mlpatterns.measurement.launch import Bench, Interrupted
+from pytest_mlpatterns.measurement.launch import Interrupted, LaunchRunner
 from pytest_mlpatterns.serving.external.attach import attach
 from pytest_mlpatterns.serving.local.launcher import launch
-from pytest_mlpatterns.serving.model import recipe_of
+from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
@@ -83,11 +83,11 @@ def a_bench(
     pattern: Pattern | None = None,
     on_progress: Any = lambda _: None,
     smoke: bool = False,
-) -> Iterator[Bench]:
+) -> Iterator[LaunchRunner]:
     def start() -> Deployment:
-        return launch(recipe_of(pattern or Single(), model, [HERE]), a_startup(directory, INPUTS))
+        return launch(service_plan(pattern or Single(), model, [HERE]), a_startup(directory, INPUTS))
 
-    bench = Bench(start, plan, generator, on_progress, smoke=smoke)
+    bench = LaunchRunner(start, plan, generator, on_progress, smoke=smoke)
     try:
         yield bench
     finally:
@@ -306,9 +306,9 @@ class TestCheck:
             bench.close()
 
 
-def bench_of(server: ScriptedServer, plan: LoadPlan, generator: Generator, *, smoke: bool = False) -> Bench:
+def bench_of(server: ScriptedServer, plan: LoadPlan, generator: Generator, *, smoke: bool = False) -> LaunchRunner:
     deployment = Deployment(model_name="m", addresses=[server.address], path="/v1/models/m:predict")
-    return Bench(lambda: deployment, plan, generator, lambda _: None, smoke=smoke)
+    return LaunchRunner(lambda: deployment, plan, generator, lambda _: None, smoke=smoke)
 
 
 class TestSmoke:
@@ -384,7 +384,7 @@ class TestServicesThatRun:
             seen.append([sum(numbers) for numbers in inputs] == list(outputs))
 
         plan = replace(PLAN, check=check)
-        bench = Bench(lambda: attach(target, a_startup(tmp_path, INPUTS)), plan, generator, lambda _: None)
+        bench = LaunchRunner(lambda: attach(target, a_startup(tmp_path, INPUTS)), plan, generator, lambda _: None)
         launches = [bench.measure() for _ in range(2)]
         bench.close()
         assert seen == [True, True]

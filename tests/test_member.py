@@ -18,7 +18,7 @@ from services.processes import our_children, survivors
 from pytest_mlpatterns import ChildError, DeploymentError, Queued
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.serving.local.messages import Ready, WorkerStats
-from pytest_mlpatterns.serving.local.supervised_worker import MAX_REPLACEMENTS, Member
+from pytest_mlpatterns.serving.local.supervised_worker import MAX_REPLACEMENTS, SupervisedWorker
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.sockets import listening_socket
 
@@ -80,9 +80,9 @@ def starter(tmp_path: Path) -> Starter:
 
 
 @pytest.fixture
-def member(starter: Starter) -> Iterator[Member]:
+def member(starter: Starter) -> Iterator[SupervisedWorker]:
     """A process that serves, and is not guarded yet."""
-    member = Member(starter, role="worker", place=1)
+    member = SupervisedWorker(starter, role="worker", place=1)
     assert isinstance(starter.next().receive(PATIENCE_S), Ready)
     yield member
     starter.held.set()
@@ -93,13 +93,13 @@ def kill(child: Child) -> None:
     os.kill(child.pid, signal.SIGKILL)
 
 
-def told(member: Member, requests: int, traceback: str) -> WorkerStats:
+def told(member: SupervisedWorker, requests: int, traceback: str) -> WorkerStats:
     """The statistics after the present process was told this; messages keep their order."""
     member.child.send((requests, traceback))
     return member.stats()
 
 
-def ask_until(member: Member, enough: Callable[[], bool]) -> None:
+def ask_until(member: SupervisedWorker, enough: Callable[[], bool]) -> None:
     """Ask for statistics again and again; one that still loads has nothing to tell."""
     deadline = time.monotonic() + PATIENCE_S
     while not enough():
@@ -107,7 +107,7 @@ def ask_until(member: Member, enough: Callable[[], bool]) -> None:
         assert time.monotonic() < deadline
 
 
-def replaced(member: Member, starter: Starter) -> Child:
+def replaced(member: SupervisedWorker, starter: Starter) -> Child:
     """Kill the process, and await the next until it serves."""
     kill(member.child)
     child = starter.next()
@@ -116,7 +116,7 @@ def replaced(member: Member, starter: Starter) -> Child:
 
 
 class TestKnowing:
-    def test_it_is_what_its_process_is(self, member: Member) -> None:
+    def test_it_is_what_its_process_is(self, member: SupervisedWorker) -> None:
         assert (member.role, member.place, member.replaced) == ("worker", 1, 0)
         assert told(member, 3, "one").predict_requests == 3
         found = told(member, 2, "two")
@@ -124,14 +124,18 @@ class TestKnowing:
         assert found.tracebacks == ("one", "two")
         assert found.layers == (LayerStats(1, "hop", {"calls": 5}, {"hop_ns": {5: 5}}),)
 
-    def test_a_process_that_is_not_guarded_is_gone_when_it_dies(self, member: Member, starter: Starter) -> None:
+    def test_a_process_that_is_not_guarded_is_gone_when_it_dies(
+        self, member: SupervisedWorker, starter: Starter
+    ) -> None:
         kill(member.child)
         with pytest.raises(DeploymentError, match=rf"^worker: process {member.child.pid} ended with signal SIGKILL"):
             member.stats()
         assert len(starter.on_ends) == 1
         assert member.replaced == 0
 
-    def test_a_process_that_does_not_answer_is_named(self, member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_process_that_does_not_answer_is_named(
+        self, member: SupervisedWorker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("pytest_mlpatterns.serving.local.supervised_worker._ANSWER_TIMEOUT_S", 0.05)
         os.kill(member.child.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, member.child.pid, os.WSTOPPED)  # until then it may still answer
@@ -145,7 +149,7 @@ class TestKnowing:
 
 
 class TestReplacement:
-    def test_a_guarded_process_is_replaced_when_it_dies(self, member: Member, starter: Starter) -> None:
+    def test_a_guarded_process_is_replaced_when_it_dies(self, member: SupervisedWorker, starter: Starter) -> None:
         first = member.child
         member.guard()
         kill(first)
@@ -156,7 +160,9 @@ class TestReplacement:
         assert member.replaced == 1
         assert survivors([first.pid], 0) == set()
 
-    def test_one_that_was_dead_before_it_was_guarded_is_replaced_too(self, member: Member, starter: Starter) -> None:
+    def test_one_that_was_dead_before_it_was_guarded_is_replaced_too(
+        self, member: SupervisedWorker, starter: Starter
+    ) -> None:
         first = member.child
         kill(first)
         with pytest.raises(ChildError):
@@ -167,7 +173,7 @@ class TestReplacement:
         assert member.replaced == 1
         assert starter.children.empty()
 
-    def test_what_the_process_knew_is_kept(self, member: Member, starter: Starter) -> None:
+    def test_what_the_process_knew_is_kept(self, member: SupervisedWorker, starter: Starter) -> None:
         member.guard()
         told(member, 3, "one")
         replaced(member, starter)
@@ -179,7 +185,7 @@ class TestReplacement:
         assert found.layers == (LayerStats(1, "hop", {"calls": 8}, {"hop_ns": {5: 8}}),)
         assert member.replaced == 2
 
-    def test_what_it_never_told_is_lost_with_it(self, member: Member, starter: Starter) -> None:
+    def test_what_it_never_told_is_lost_with_it(self, member: SupervisedWorker, starter: Starter) -> None:
         member.guard()
         told(member, 3, "")
         member.child.send((100, "never read"))
@@ -187,7 +193,7 @@ class TestReplacement:
         assert member.stats().predict_requests == 3
 
     def test_while_its_replacement_loads_it_knows_what_it_knew(
-        self, member: Member, starter: Starter, tmp_path: Path
+        self, member: SupervisedWorker, starter: Starter, tmp_path: Path
     ) -> None:
         starter.gates = [str(tmp_path / "gate")]
         member.guard()
@@ -203,7 +209,7 @@ class TestReplacement:
         ask_until(member, lambda: not member._loading)
         assert told(member, 2, "two").predict_requests == 5
 
-    def test_who_asks_while_it_is_replaced_waits(self, member: Member, starter: Starter) -> None:
+    def test_who_asks_while_it_is_replaced_waits(self, member: SupervisedWorker, starter: Starter) -> None:
         told(member, 3, "")
         member.guard()
         starter.held.clear()
@@ -220,7 +226,7 @@ class TestReplacement:
         asking.join()
         assert member.replaced == 1
 
-    def test_who_asks_a_dead_process_waits_for_the_next(self, member: Member, starter: Starter) -> None:
+    def test_who_asks_a_dead_process_waits_for_the_next(self, member: SupervisedWorker, starter: Starter) -> None:
         told(member, 3, "")
         member.guard()
         kill(member.child)
@@ -230,7 +236,7 @@ class TestReplacement:
 
 
 class TestLimit:
-    def test_a_process_that_dies_again_and_again_is_given_up(self, member: Member, starter: Starter) -> None:
+    def test_a_process_that_dies_again_and_again_is_given_up(self, member: SupervisedWorker, starter: Starter) -> None:
         assert MAX_REPLACEMENTS == 3
         member.guard()
         for _ in range(3):
@@ -246,7 +252,7 @@ class TestLimit:
         assert member.replaced == 3
         assert len(starter.on_ends) == 4
 
-    def test_one_whose_replacements_cannot_load_is_given_up(self, member: Member, starter: Starter) -> None:
+    def test_one_whose_replacements_cannot_load_is_given_up(self, member: SupervisedWorker, starter: Starter) -> None:
         starter.gates = ["fails"] * 3
         member.guard()
         kill(member.child)
@@ -257,7 +263,7 @@ class TestLimit:
         assert len(starter.on_ends) == 4
 
     def test_one_whose_replacements_end_before_they_have_their_job_is_given_up(
-        self, member: Member, starter: Starter, monkeypatch: pytest.MonkeyPatch
+        self, member: SupervisedWorker, starter: Starter, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         member.guard()
 
@@ -281,7 +287,7 @@ class TestLimit:
 class TestEnd:
     def test_stop_ends_the_process_and_closes_its_listener_and_is_safe_to_call_twice(self, starter: Starter) -> None:
         listener = listening_socket()
-        member = Member(starter, role="worker", place=0, listener=listener)
+        member = SupervisedWorker(starter, role="worker", place=0, listener=listener)
         member.guard()
         child = starter.next()
         for _ in range(2):
@@ -291,7 +297,9 @@ class TestEnd:
         assert member.replaced == 0
         assert starter.children.empty()
 
-    def test_a_process_whose_channel_was_closed_is_not_replaced(self, member: Member, starter: Starter) -> None:
+    def test_a_process_whose_channel_was_closed_is_not_replaced(
+        self, member: SupervisedWorker, starter: Starter
+    ) -> None:
         member.guard()
         member.close_channel()
         with pytest.raises(ChildError, match=r"^process \d+ ended with exit code 0"):
@@ -302,7 +310,7 @@ class TestEnd:
 
     @pytest.mark.parametrize("closing", [False, True], ids=["stop", "close the channel, then stop"])
     def test_stop_awaits_a_replacement_under_way_and_ends_it(
-        self, member: Member, starter: Starter, closing: bool
+        self, member: SupervisedWorker, starter: Starter, closing: bool
     ) -> None:
         member.guard()
         starter.held.clear()

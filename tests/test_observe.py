@@ -15,7 +15,7 @@ from services.processes import survivors
 
 from pytest_mlpatterns.system.environment import available_cores, environment
 from pytest_mlpatterns.system.git import commit
-from pytest_mlpatterns.system.monitor import Observer
+from pytest_mlpatterns.system.monitor import ResourceMonitor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +77,7 @@ def burner() -> Iterator[Burner]:
     burner.end()
 
 
-def usage_of(observer: Observer) -> Usage:
+def usage_of(observer: ResourceMonitor) -> Usage:
     usage = observer.usage()
     assert usage is not None
     return usage
@@ -85,7 +85,7 @@ def usage_of(observer: Observer) -> Usage:
 
 class TestUsage:
     def test_cpu_grows_by_what_the_process_used(self, burner: Burner) -> None:
-        observer = Observer(lambda: [burner.pid])
+        observer = ResourceMonitor(lambda: [burner.pid])
         before = burner.burn(1)
         observer.sample()
         used = burner.burn() - before
@@ -95,7 +95,7 @@ class TestUsage:
         assert 0.8 * used < gained < 1.2 * used + 50_000_000
 
     def test_what_other_processes_use_is_not_counted(self, burner: Burner) -> None:
-        observer = Observer(lambda: [burner.pid])
+        observer = ResourceMonitor(lambda: [burner.pid])
         burner.burn(1)
         other = Burner()
         try:
@@ -110,7 +110,7 @@ class TestUsage:
         parent = Burner(WITH_CHILD)
         try:
             child = parent.read()
-            observer = Observer(lambda: [parent.pid])
+            observer = ResourceMonitor(lambda: [parent.pid])
             observer.sample()
             parent.burn()
             observer.sample()
@@ -123,7 +123,7 @@ class TestUsage:
 
     def test_a_process_that_is_started_later_is_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("pytest_mlpatterns.system.monitor._TREE_REFRESH_NS", 0)
-        observer = Observer(lambda: [os.getpid()])
+        observer = ResourceMonitor(lambda: [os.getpid()])
         observer.sample()
         before = time.process_time_ns()
         late = Burner()
@@ -139,7 +139,7 @@ class TestUsage:
 
     def test_a_process_that_ended_keeps_what_it_used(self) -> None:
         burner = Burner()
-        observer = Observer(lambda: [burner.pid])
+        observer = ResourceMonitor(lambda: [burner.pid])
         try:
             burner.burn()
             observer.sample()
@@ -156,7 +156,7 @@ class TestUsage:
     def test_several_roots_are_added_up(self, burner: Burner) -> None:
         other = Burner()
         try:
-            observer = Observer(lambda: [burner.pid, other.pid])
+            observer = ResourceMonitor(lambda: [burner.pid, other.pid])
             burner.burn(1)
             other.burn(1)
             observer.sample()
@@ -168,7 +168,7 @@ class TestUsage:
         assert np.diff(usage_of(observer).cpu_ns)[0] > 0.8 * 2 * WORK_NS
 
     def test_cumulative_figures_never_fall_and_times_are_of_our_clock(self, burner: Burner) -> None:
-        observer = Observer(lambda: [burner.pid])
+        observer = ResourceMonitor(lambda: [burner.pid])
         begin = time.perf_counter_ns()
         for _ in range(5):
             observer.sample()
@@ -180,22 +180,22 @@ class TestUsage:
         assert {len(column) for column in (usage.time_ns, usage.cpu_ns, usage.rss_bytes, usage.machine_busy_ns)} == {5}
 
     def test_the_machine_is_busy_with_the_process_too(self, burner: Burner) -> None:
-        observer = Observer(lambda: [burner.pid])
+        observer = ResourceMonitor(lambda: [burner.pid])
         observer.sample()
         burner.burn(400_000_000)
         observer.sample()
         assert np.diff(usage_of(observer).machine_busy_ns)[0] > 200_000_000
 
     def test_without_roots_or_samples_there_is_nothing_to_tell(self, burner: Burner) -> None:
-        nobody = Observer(list)
+        nobody = ResourceMonitor(list)
         nobody.sample()
         assert nobody.usage() is None
-        assert Observer(lambda: [burner.pid]).usage() is None
+        assert ResourceMonitor(lambda: [burner.pid]).usage() is None
 
     def test_of_a_root_that_never_ran_there_is_nothing_to_tell(self) -> None:
         burner = Burner()
         burner.end()
-        observer = Observer(lambda: [burner.pid])
+        observer = ResourceMonitor(lambda: [burner.pid])
         observer.sample()
         assert observer.usage() is None
 
@@ -205,7 +205,7 @@ class TestUsage:
         first, second = Burner(), Burner()
         roots = [first.pid]
         try:
-            observer = Observer(lambda: roots)
+            observer = ResourceMonitor(lambda: roots)
             first.burn()
             observer.sample()
             first.end()
@@ -224,7 +224,7 @@ class TestFacts:
     def test_cores_are_those_that_this_process_may_use(self) -> None:
         cores = available_cores()
         assert 1 <= cores <= (os.cpu_count() or 1)
-        observer = Observer(lambda: [os.getpid()])
+        observer = ResourceMonitor(lambda: [os.getpid()])
         observer.sample()
         assert usage_of(observer).cores == cores
 

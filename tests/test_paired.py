@@ -25,13 +25,13 @@ from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedCapacity, PairedLaunch, judge_ratio
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import Transport
-from pytest_mlpatterns.measurement.block_plan import Rhythm
-from pytest_mlpatterns.measurement.interleaved import Pairing, Side
+from pytest_mlpatterns.measurement.block_plan import BlockDesign
+from pytest_mlpatterns.measurement.interleaved import InterleavedRun, Side
 from pytest_mlpatterns.measurement.variant import answer_rate
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.serving.local.launcher import launch
-from pytest_mlpatterns.serving.model import recipe_of
+from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Stages
@@ -55,7 +55,7 @@ PLAN = LoadPlan(
     timeout_ns=30 * S,
     check=None,
 )
-SHORT = Rhythm(block_ns=100 * MS, answers=5, rounds=1, most_rounds=1, warmup_ns=20 * MS)
+SHORT = BlockDesign(block_ns=100 * MS, answers=5, rounds=1, most_rounds=1, warmup_ns=20 * MS)
 
 
 class Sleeps:
@@ -101,7 +101,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
 
 def started(model: object, directory: Path) -> Deployment:
     """The one place that knows how a deployment is started."""
-    return launch(recipe_of(Single(), model, [HERE]), a_startup(directory, INPUTS))
+    return launch(service_plan(Single(), model, [HERE]), a_startup(directory, INPUTS))
 
 
 def a_side(name: str, model: object, directory: Path, plan: LoadPlan = PLAN) -> Side:
@@ -143,7 +143,7 @@ def never(_: Sequence[object]) -> Outcome:
     return Outcome.INCONCLUSIVE
 
 
-def measured(pairing: Pairing, launches: int = 1) -> list[PairedLaunch]:
+def measured(pairing: InterleavedRun, launches: int = 1) -> list[PairedLaunch]:
     """So many launches, whatever they say."""
     outcome = pairing.decide(never, 60 * S, max_launches=launches, min_launches=1)
     assert outcome is Outcome.INCONCLUSIVE
@@ -168,7 +168,7 @@ class TestRealDeployments:
     ) -> None:
         before = our_children()
         sides = a_side("slow", Sleeps(0.024), tmp_path), a_side("quick", Sleeps(0.004), tmp_path)
-        pairing = Pairing(sides[1], sides[0], generator, silent, SHORT)
+        pairing = InterleavedRun(sides[1], sides[0], generator, silent, SHORT)
 
         def at_least(factor: float, launches: Sequence[PairedLaunch]) -> Outcome:
             return judge_ratio([one.rtm for one in launches], factor, "higher", SequentialPlan()).outcome
@@ -203,7 +203,7 @@ class TestRealDeployments:
         before = our_children()
         sides = a_side("reference", Sleeps(0), tmp_path), a_side("present", Broken, tmp_path)
         with pytest.raises(ModelLoadError, match=r"present: (?s:.*)LookupError: no weights"):
-            measured(Pairing(*sides, generator, silent, SHORT))
+            measured(InterleavedRun(*sides, generator, silent, SHORT))
         assert len(our_children() - before) == 0
 
     def test_a_side_that_dies_under_load_is_named_and_both_are_closed(
@@ -221,14 +221,14 @@ class TestRealDeployments:
 
         sides = [Side(name, partial(start, name), PLAN) for name in ("reference", "present")]
         with pytest.raises(DeploymentError, match=r"present: .*SIGKILL"):
-            measured(Pairing(*sides, generator, kill, replace(SHORT, block_ns=300 * MS)))
+            measured(InterleavedRun(*sides, generator, kill, replace(SHORT, block_ns=300 * MS)))
         pids = [pid for deployment in running.values() for pid in deployment.pids]
         assert survivors(pids, 0) == set()
 
     def test_what_each_sustains_is_searched_for_in_turn(self, generator: Generator, tmp_path: Path) -> None:
         before = our_children()
         sides = a_side("quick", OneAtATime(0.003), tmp_path), a_side("slow", OneAtATime(0.007), tmp_path)
-        pairing = Pairing(*sides, generator, silent)
+        pairing = InterleavedRun(*sides, generator, silent)
 
         def at_most(launches: Sequence[PairedCapacity]) -> Outcome:
             return judge_ratio([one.nmrt for one in launches], 1.0, "lower", SequentialPlan(first=1)).outcome
@@ -244,7 +244,7 @@ class TestRealDeployments:
 
     def test_a_search_that_gave_only_a_bound_supports_no_ratio(self, generator: Generator, tmp_path: Path) -> None:
         sides = a_side("quick", Sleeps(0.001), tmp_path), a_side("slow", Sleeps(0.002), tmp_path)
-        pairing = Pairing(*sides, generator, silent)
+        pairing = InterleavedRun(*sides, generator, silent)
         pairing.capacities.append(PairedCapacity(LogRatio(0, 0), capacity(), capacity()))  # so that the other begins
         with pytest.raises(InvalidResultError, match=r"slow: NMRT is at least .* but not known: the time was up"):
             pairing.decide_nmrt(never, S, max_launches=2)
@@ -255,7 +255,7 @@ class TestTurns:
         events: list[str] = []
         generator = Recording(tmp_path / "generator.log")
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            pairing = Pairing(
+            pairing = InterleavedRun(
                 scripted(one, events, "A"),
                 scripted(other, events, "B"),
                 generator,
@@ -277,7 +277,9 @@ class TestTurns:
         plan = replace(PLAN, payload=read_payload(list(range(3000))), schedule=ClosedLoop(1))
         generator = Recording(tmp_path / "generator.log")
         with ScriptedServer(after(0.001)) as one, ScriptedServer(after(0.004)) as other:
-            measured(Pairing(scripted(one, [], "A", plan), scripted(other, [], "B", plan), generator, silent, SHORT))
+            measured(
+                InterleavedRun(scripted(one, [], "A", plan), scripted(other, [], "B", plan), generator, silent, SHORT)
+            )
         generator.close()
         starts = [int.from_bytes(job.order[:4], sys.byteorder) for job in generator.jobs[2:]]
         assert starts[0] == starts[1] == 0
@@ -289,7 +291,9 @@ class TestTurns:
     def test_an_open_loop_keeps_its_rate_on_both_sides(self, generator: Generator) -> None:
         plan = replace(PLAN, schedule=ConstantRate(50))
         with ScriptedServer(after(0.1)) as one, ScriptedServer(after(0.15)) as other:
-            pairing = Pairing(scripted(one, [], "A", plan), scripted(other, [], "B", plan), generator, silent, SHORT)
+            pairing = InterleavedRun(
+                scripted(one, [], "A", plan), scripted(other, [], "B", plan), generator, silent, SHORT
+            )
             (found,) = measured(pairing)
         assert found.rtm.value > 0
         assert found.second.rtm_ns >= 150 * MS
@@ -303,7 +307,7 @@ class TestTurns:
         generator = Recording(tmp_path / "generator.log")
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             sides = scripted(one, [], "A", plan), scripted(other, [], "B", plan)
-            measured(Pairing(*sides, generator, silent, SHORT))
+            measured(InterleavedRun(*sides, generator, silent, SHORT))
         generator.close()
         assert [job.schedule for job in generator.jobs] == [ClosedLoop(1)] * 2 + [schedule] * 4
         assert {job.duration_ns for job in generator.jobs[2:]} == {120 * MS}
@@ -313,7 +317,7 @@ class TestTurns:
         plan = replace(PLAN, warmup_ns=150 * MS)
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             sides = scripted(one, [], "A", plan), scripted(other, [], "B", replace(plan, warmup_ns=None))
-            measured(Pairing(*sides, generator, silent, SHORT))
+            measured(InterleavedRun(*sides, generator, silent, SHORT))
         generator.close()
         assert [job.duration_ns for job in generator.jobs[:2]] == [150 * MS, 20 * MS]
 
@@ -321,7 +325,9 @@ class TestTurns:
         plan = replace(PLAN, schedule=ConstantRate(200))
         with ScriptedServer(after(0.4)) as one, ScriptedServer(after(0.001)) as other:
             sides = scripted(one, [], "late", plan), scripted(other, [], "B", plan)
-            (found,) = measured(Pairing(*sides, generator, silent, replace(SHORT, block_ns=20 * MS, launch_ns=MS)))
+            (found,) = measured(
+                InterleavedRun(*sides, generator, silent, replace(SHORT, block_ns=20 * MS, launch_ns=MS))
+            )
         assert found.first.rtm_ns >= 400 * MS
         assert found.first.throughput_rps > 0
 
@@ -336,7 +342,7 @@ class TestDeciding:
 
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             sides = scripted(one, [], "A"), scripted(other, [], "B")
-            pairing = Pairing(*sides, generator, silent, SHORT)
+            pairing = InterleavedRun(*sides, generator, silent, SHORT)
             assert pairing.decide(judge, 1, max_launches=8, min_launches=2) is Outcome.INCONCLUSIVE
             assert (len(pairing.launches), asked) == (2, [2])
             assert pairing.decide(judge, 60 * S, max_launches=8, min_launches=2) is Outcome.PASS
@@ -349,7 +355,7 @@ class TestDeciding:
         events: list[str] = []
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             sides = scripted(one, events, "A"), scripted(other, events, "B")
-            pairing = Pairing(*sides, generator, interrupt, replace(SHORT, warmup_ns=60 * S))
+            pairing = InterleavedRun(*sides, generator, interrupt, replace(SHORT, warmup_ns=60 * S))
             with pytest.raises(KeyboardInterrupt):
                 measured(pairing)
         assert sorted(events) == ["close A", "close B", "start A", "start B"]
@@ -375,9 +381,9 @@ class TestDisturbance:
         """So many blocks are disturbed, from the first on; a launch has 32 and wants at least four quiet pairs."""
         numbers = iter(range(99))
         monkeypatch.setattr("pytest_mlpatterns.measurement.variant.is_disturbed", lambda *_: next(numbers) < blocks)
-        rhythm = Rhythm(block_ns=20 * MS, answers=2, rounds=8, warmup_ns=20 * MS)
+        rhythm = BlockDesign(block_ns=20 * MS, answers=2, rounds=8, warmup_ns=20 * MS)
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            pairing = Pairing(scripted(one, [], "A"), scripted(other, [], "B"), generator, silent, rhythm)
+            pairing = InterleavedRun(scripted(one, [], "A"), scripted(other, [], "B"), generator, silent, rhythm)
             (found,) = measured(pairing)
         assert (found.pairs, found.disturbed) == (pairs, min(blocks // 2, 16))
         assert pairing.second_launches[0].samples.succeeded.all()
@@ -396,7 +402,7 @@ class TestWhatDoesNotCount:
         events: list[str] = []
         with ScriptedServer(after(0.002)) as one, ScriptedServer(script) as other:
             sides = scripted(one, events, "A"), scripted(other, events, "B")
-            pairing = Pairing(*sides, generator, silent, SHORT)
+            pairing = InterleavedRun(*sides, generator, silent, SHORT)
             with pytest.raises(InvalidResultError, match=words):
                 measured(pairing)
         assert pairing.launches == []
@@ -405,7 +411,7 @@ class TestWhatDoesNotCount:
     def test_a_failure_now_and_then_is_counted(self, generator: Generator) -> None:
         with ScriptedServer(after(0.002)) as one, ScriptedServer(failing_every(40)) as other:
             sides = scripted(one, [], "A"), scripted(other, [], "B")
-            (found,) = measured(Pairing(*sides, generator, silent, replace(SHORT, block_ns=400 * MS)))
+            (found,) = measured(InterleavedRun(*sides, generator, silent, replace(SHORT, block_ns=400 * MS)))
         assert found.first.failed == 0
         assert 1 <= found.second.failed <= len(other.requests) // 40
 
@@ -418,7 +424,7 @@ class TestWhatDoesNotCount:
         with ScriptedServer(after(0.002)) as one, ScriptedServer(script) as other:
             sides = scripted(one, [], "A"), scripted(other, [], "B")
             with pytest.raises(InvalidResultError, match=r"B: .*503: [\d,]+"):
-                measured(Pairing(*sides, generator, silent, replace(SHORT, block_ns=200 * MS)))
+                measured(InterleavedRun(*sides, generator, silent, replace(SHORT, block_ns=200 * MS)))
 
     @pytest.mark.parametrize("times", [2, 5])
     def test_a_block_in_which_every_caller_only_waited_is_measured_longer(self, tmp_path: Path, times: int) -> None:
@@ -432,7 +438,7 @@ class TestWhatDoesNotCount:
 
         generator = Stalled(tmp_path / "generator.log")
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            pairing = Pairing(
+            pairing = InterleavedRun(
                 scripted(one, [], "A"), scripted(other, [], "B"), generator, silent, replace(SHORT, block_ns=20 * MS)
             )
             if times == 5:
@@ -451,7 +457,7 @@ class TestWhatDoesNotCount:
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             sides = scripted(one, [], "A"), scripted(other, [], "B")
             with pytest.raises(InvalidResultError, match=r"A: in 5 blocks in a row the load generator did .*lower"):
-                measured(Pairing(*sides, generator, silent, SHORT))
+                measured(InterleavedRun(*sides, generator, silent, SHORT))
         generator.close()
 
     def test_a_block_in_which_it_was_the_limit_is_measured_again(self, tmp_path: Path) -> None:
@@ -466,7 +472,7 @@ class TestWhatDoesNotCount:
         generator = Busy(tmp_path / "generator.log")
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             sides = scripted(one, [], "A"), scripted(other, [], "B")
-            (found,) = measured(Pairing(*sides, generator, silent, SHORT))
+            (found,) = measured(InterleavedRun(*sides, generator, silent, SHORT))
         generator.close()
         assert found.repeated == 1
         assert found.pairs == 2

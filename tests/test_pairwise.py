@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from synthetic import MS
 
-from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedLaunch, SideFigures, paired_log_ratio
+from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedLaunch, VariantFigures, paired_log_ratio
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_no_slower
 from pytest_mlpatterns.records.verdict import Outcome
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-def side(rtm_ns: float, in_flight: int, cpu_ns: float | None) -> SideFigures:
-    return SideFigures(rtm_ns, in_flight * 1e9 / rtm_ns, cpu_ns, requests=1000, failed=0)
+def side(rtm_ns: float, in_flight: int, cpu_ns: float | None) -> VariantFigures:
+    return VariantFigures(rtm_ns, in_flight * 1e9 / rtm_ns, cpu_ns, requests=1000, failed=0)
 
 
 def paired(before_ns: float, after_ns: float, *, in_flight: int = 1, cpu: bool = True) -> PairedLaunch:

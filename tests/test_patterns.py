@@ -29,11 +29,11 @@ from pytest_mlpatterns.patterns import (
 from pytest_mlpatterns.patterns.pattern import (
     MAX_PROCESSES,
     MODEL,
-    Apart,
-    Call,
     Composed,
+    LayerNode,
+    ModelNode,
+    ProcessGroup,
     Spread,
-    Wrap,
     name_of,
     whole,
 )
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.patterns.pattern import Node
 
-THE_MODEL = Call(MODEL, MODEL)
+THE_MODEL = ModelNode(MODEL, MODEL)
 
 
 def shift(batch: list[Any]) -> list[Any]:
@@ -232,12 +232,12 @@ class TestComposing:
         assert repr(pattern) == f"{Cached(ttl='30s')!r} | {Replicated(3)!r}"
 
 
-def service(node: Node) -> Apart:
+def service(node: Node) -> ProcessGroup:
     """The process that requests come to, where the pattern brings none itself."""
-    return Apart(node, "service", place=-1)
+    return ProcessGroup(node, "service", place=-1)
 
 
-SHIFT, TOTAL = Call(shift, "shift"), Call(total, "total")
+SHIFT, TOTAL = ModelNode(shift, "shift"), ModelNode(total, "total")
 BETWEEN = Pipeline([shift, "model", total])
 PARTED = Pipeline([shift, "model"], processes=True)
 BESIDE = Ensemble(["model", shift])
@@ -248,21 +248,21 @@ class TestTrees:
         ("pattern", "root"),
         [
             (Single(), service(THE_MODEL)),
-            (Microservice(3), service(Apart(THE_MODEL, "service", 0, 3))),
-            (Cached(), service(Wrap(Cached(), 0, (THE_MODEL,)))),
-            (Batched(), service(Wrap(Batched(), 0, (THE_MODEL,)))),
-            (Queued(workers=2), service(Wrap(Queued(workers=2), 0, (Apart(THE_MODEL, "worker", 0, 2),)))),
+            (Microservice(3), service(ProcessGroup(THE_MODEL, "service", 0, 3))),
+            (Cached(), service(LayerNode(Cached(), 0, (THE_MODEL,)))),
+            (Batched(), service(LayerNode(Batched(), 0, (THE_MODEL,)))),
+            (Queued(workers=2), service(LayerNode(Queued(workers=2), 0, (ProcessGroup(THE_MODEL, "worker", 0, 2),)))),
             (
                 BETWEEN,
-                service(Wrap(BETWEEN, 0, (SHIFT, THE_MODEL, TOTAL), ("shift", "model", "total"))),
+                service(LayerNode(BETWEEN, 0, (SHIFT, THE_MODEL, TOTAL), ("shift", "model", "total"))),
             ),
             (
                 PARTED,
                 service(
-                    Wrap(
+                    LayerNode(
                         PARTED,
                         0,
-                        (Apart(SHIFT, "stage shift", 0), Apart(THE_MODEL, "stage model", 0)),
+                        (ProcessGroup(SHIFT, "stage shift", 0), ProcessGroup(THE_MODEL, "stage model", 0)),
                         ("shift", "model"),
                     )
                 ),
@@ -270,35 +270,41 @@ class TestTrees:
             (
                 BESIDE,
                 service(
-                    Wrap(
+                    LayerNode(
                         BESIDE,
                         0,
-                        (Apart(THE_MODEL, "model model", 0), Apart(SHIFT, "model shift", 0)),
+                        (ProcessGroup(THE_MODEL, "model model", 0), ProcessGroup(SHIFT, "model shift", 0)),
                         ("model", "shift"),
                     )
                 ),
             ),
             (
                 Replicated(3) | Cached(),
-                Apart(Wrap(Cached(), 1, (THE_MODEL,)), "replica", 0, 3, Spread.ROUND_ROBIN, takes_load=True),
+                ProcessGroup(
+                    LayerNode(Cached(), 1, (THE_MODEL,)), "replica", 0, 3, Spread.ROUND_ROBIN, takes_load=True
+                ),
             ),
             (
                 Cached() | Replicated(2, "least-outstanding"),
                 service(
-                    Wrap(Cached(), 0, (Apart(THE_MODEL, "replica", 1, 2, Spread.LEAST_OUTSTANDING, takes_load=True),))
+                    LayerNode(
+                        Cached(),
+                        0,
+                        (ProcessGroup(THE_MODEL, "replica", 1, 2, Spread.LEAST_OUTSTANDING, takes_load=True),),
+                    )
                 ),
             ),
             (
                 Microservice() | Queued(),
-                service(Apart(Wrap(Queued(), 1, (Apart(THE_MODEL, "worker", 1),)), "service", 0)),
+                service(ProcessGroup(LayerNode(Queued(), 1, (ProcessGroup(THE_MODEL, "worker", 1),)), "service", 0)),
             ),
             (
                 BETWEEN | Batched(),
                 service(
-                    Wrap(
+                    LayerNode(
                         BETWEEN,
                         0,
-                        (SHIFT, Wrap(Batched(), 1, (THE_MODEL,)), TOTAL),
+                        (SHIFT, LayerNode(Batched(), 1, (THE_MODEL,)), TOTAL),
                         ("shift", "model", "total"),
                     )
                 ),
@@ -306,27 +312,27 @@ class TestTrees:
         ],
         ids=lambda value: str(value) if isinstance(value, Pattern) else "",
     )
-    def test_a_pattern_builds_the_tree_of_its_processes(self, pattern: Pattern, root: Apart) -> None:
+    def test_a_pattern_builds_the_tree_of_its_processes(self, pattern: Pattern, root: ProcessGroup) -> None:
         assert pattern.plan() == root
 
     @pytest.mark.parametrize("spread", Spread)
     def test_replicas_alone_take_the_load_themselves(self, spread: Spread) -> None:
         found = Replicated(5, str(spread)).plan()
-        assert found == Apart(THE_MODEL, "replica", 0, 5, spread, takes_load=True)
+        assert found == ProcessGroup(THE_MODEL, "replica", 0, 5, spread, takes_load=True)
         assert found.spread is spread
 
     def test_an_ensemble_combines_last(self) -> None:
         pattern = Ensemble(["model", shift], combine=max)
         root = pattern.plan().inside
-        assert isinstance(root, Wrap)
+        assert isinstance(root, LayerNode)
         assert root.names == ("model", "shift")
-        assert root.inside[2:] == (Call(max, "combine"),)
+        assert root.inside[2:] == (ModelNode(max, "combine"),)
 
     def test_members_of_one_name_are_numbered(self) -> None:
         node = Pipeline(["a:clean", "model", "b:clean", lambda batch: batch]).plan().inside
-        assert isinstance(node, Wrap)
+        assert isinstance(node, LayerNode)
         assert node.names == ("clean1", "model", "clean2", "<lambda>")
-        assert [inside.name for inside in node.inside if isinstance(inside, Call)] == list(node.names)
+        assert [inside.name for inside in node.inside if isinstance(inside, ModelNode)] == list(node.names)
 
     @pytest.mark.parametrize(
         ("pattern", "bare"),
@@ -383,9 +389,9 @@ class TestProcesses:
 
 def count(node: Node) -> int:
     match node:
-        case Apart(inside, replicas=replicas):
+        case ProcessGroup(inside, replicas=replicas):
             return replicas * (1 + count(inside))
-        case Wrap(inside=inside):
+        case LayerNode(inside=inside):
             return sum(map(count, inside))
     return 0
 

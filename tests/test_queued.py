@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
-from pytest_mlpatterns.patterns.queued import Queued, Queueing
+from pytest_mlpatterns.patterns.queued import Queued, QueueLayer
 from pytest_mlpatterns.patterns.tally import Tally
 from tests.synthetic import PROPERTY
 
@@ -48,9 +48,9 @@ async def double(instances: list[int]) -> list[int]:
     return [2 * one for one in instances]
 
 
-def queue(*workers: Any, capacity: int = 1000, in_flight: int = 1) -> tuple[Queueing, Tally]:
+def queue(*workers: Any, capacity: int = 1000, in_flight: int = 1) -> tuple[QueueLayer, Tally]:
     tally = Tally(0, "queued")
-    return Queueing(Queued(capacity=capacity, workers=len(workers)), workers, in_flight, tally), tally
+    return QueueLayer(Queued(capacity=capacity, workers=len(workers)), workers, in_flight, tally), tally
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:

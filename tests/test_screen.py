@@ -16,7 +16,7 @@ from _pytest._io import TerminalWriter
 from project import Project
 from test_reports import check_golden, everything
 
-from pytest_mlpatterns.plugin.terminal import Screen, shows_unicode
+from pytest_mlpatterns.plugin.terminal import Terminal, shows_unicode
 from pytest_mlpatterns.reports.text.styled_text import Span, Style, line
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
 
@@ -31,7 +31,7 @@ def written(width: int, *, colour: bool, ascii_only: bool) -> str:
     stream = io.StringIO()
     writer = TerminalWriter(stream)
     writer.hasmarkup, writer.fullwidth = colour, width
-    screen = Screen(SimpleNamespace(get_terminal_writer=lambda: writer), ascii_only=ascii_only)  # type: ignore[arg-type]
+    screen = Terminal(SimpleNamespace(get_terminal_writer=lambda: writer), ascii_only=ascii_only)  # type: ignore[arg-type]
     assert screen.width == width
     screen.write(summary_lines(everything(), screen.width))
     return stream.getvalue()
@@ -72,15 +72,15 @@ def test_an_unknown_encoding_has_not() -> None:
 def test_the_stream_is_asked_where_nobody_says_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     for encoding in ("ascii", "utf-8"):
         monkeypatch.setattr(sys, "__stdout__", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
-        assert Screen(SimpleNamespace()).ascii_only is (encoding == "ascii")  # type: ignore[arg-type]
+        assert Terminal(SimpleNamespace()).ascii_only is (encoding == "ascii")  # type: ignore[arg-type]
     monkeypatch.setattr(sys, "__stdout__", None)
-    assert Screen(SimpleNamespace()).ascii_only  # type: ignore[arg-type]
+    assert Terminal(SimpleNamespace()).ascii_only  # type: ignore[arg-type]
 
 
 def test_every_style_can_be_written() -> None:
     stream = io.StringIO()
     writer = TerminalWriter(stream)
-    screen = Screen(SimpleNamespace(get_terminal_writer=lambda: writer), ascii_only=True)  # type: ignore[arg-type]
+    screen = Terminal(SimpleNamespace(get_terminal_writer=lambda: writer), ascii_only=True)  # type: ignore[arg-type]
     screen.write([tuple(Span(style.value, style) for style in Style), (), line("→")])
     assert stream.getvalue() == "".join(style.value for style in Style) + "\n\n->\n"
 

@@ -23,7 +23,7 @@ from services.processes import our_children, survivors
 from pytest_mlpatterns import DeploymentError, ModelLoadError, Replicated, SettingError, Single
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.http.app import Answering, ModelApp
-from pytest_mlpatterns.serving.model import pack, recipe_of
+from pytest_mlpatterns.serving.model import pack, service_plan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -238,7 +238,7 @@ class TestPacking:
 
     def test_where_there_is_no_model_both_fixtures_are_named(self) -> None:
         with pytest.raises(SettingError) as caught:
-            recipe_of(Single(), None)
+            service_plan(Single(), None)
         assert str(caught.value) == (
             "there is no model; define a fixture perf_model that returns a callable, a class or "
             '"package.module:attribute", or give model=; for a service that exists already, define a fixture '

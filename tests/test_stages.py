@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_mlpatterns.patterns.batch_layer import Batching
+from pytest_mlpatterns.patterns.batch_layer import BatchLayer
 from pytest_mlpatterns.patterns.batched import Batched
-from pytest_mlpatterns.patterns.ensemble import Ensemble, Gathering
+from pytest_mlpatterns.patterns.ensemble import Ensemble, EnsembleLayer
 from pytest_mlpatterns.patterns.layer import RequestError
-from pytest_mlpatterns.patterns.pipeline import Pipeline, Staging
+from pytest_mlpatterns.patterns.pipeline import Pipeline, PipelineLayer
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.http.app import Answering
 from tests.synthetic import PROPERTY
@@ -58,15 +58,15 @@ async def minus_three(inputs: Sequence[int]) -> list[int]:
     return [one - 3 for one in inputs]
 
 
-async def answered(layer: Staging, inputs: list[Any]) -> Any:
+async def answered(layer: PipelineLayer, inputs: list[Any]) -> Any:
     outputs = layer(inputs)
     return await outputs if inspect.isawaitable(outputs) else outputs
 
 
-def staging(*stages: Any) -> tuple[Staging, Tally]:
+def staging(*stages: Any) -> tuple[PipelineLayer, Tally]:
     tally = Tally(1, "pipeline")
     names = [f"{number}" for number, _ in enumerate(stages)]
-    return Staging(Pipeline([plus_one, doubled]), stages, names, tally), tally
+    return PipelineLayer(Pipeline([plus_one, doubled]), stages, names, tally), tally
 
 
 class Model:
@@ -87,10 +87,10 @@ class Model:
             raise
 
 
-def gathering(*models: Any, combine: Callable[[list[Any]], Any] | None = None) -> tuple[Gathering, Tally]:
+def gathering(*models: Any, combine: Callable[[list[Any]], Any] | None = None) -> tuple[EnsembleLayer, Tally]:
     tally = Tally(0, "ensemble")
     names = "abcdefg"[: len(models)]
-    return Gathering(Ensemble([plus_one, doubled]), models, names, combine, tally), tally
+    return EnsembleLayer(Ensemble([plus_one, doubled]), models, names, combine, tally), tally
 
 
 # --- pipelines
@@ -229,7 +229,7 @@ def test_a_pipeline_in_batches_runs_its_plain_stages_in_the_thread() -> None:
         mixed, _ = staging(plus_one, minus_three)
         for inner, answers in ((plain, [[4], [6]]), (mixed, [[-1], [0]])):
             tally = Tally(0, "batched")
-            layer = Batching(Batched(), inner, tally)
+            layer = BatchLayer(Batched(), inner, tally)
             assert await asyncio.gather(layer([1]), layer([2])) == answers
             assert tally.snapshot().counters["calls"] == 1
 

@@ -24,12 +24,12 @@ from services.valkey import Valkey, valkey_server
 from synthetic import PROPERTY
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
-from pytest_mlpatterns.patterns.cache_layer import Caching, StoreAway
+from pytest_mlpatterns.patterns.cache_layer import CacheLayer, StoreUnavailable
 from pytest_mlpatterns.patterns.cached import Cached
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.redis import cache as storing
 from pytest_mlpatterns.serving.redis import embedded_server as embedding
-from pytest_mlpatterns.serving.redis.cache import ServerStore
+from pytest_mlpatterns.serving.redis.cache import RedisCache
 from pytest_mlpatterns.serving.redis.embedded_server import Embedded, start_embedded
 from pytest_mlpatterns.system.child import Child
 
@@ -58,8 +58,8 @@ def valkey() -> Iterator[Valkey]:
 
 
 @contextlib.asynccontextmanager
-async def opened(url: str, prefix: bytes = b"test:", ttl_ns: int | None = None) -> AsyncIterator[ServerStore]:
-    store = ServerStore(url, prefix, ttl_ns)
+async def opened(url: str, prefix: bytes = b"test:", ttl_ns: int | None = None) -> AsyncIterator[RedisCache]:
+    store = RedisCache(url, prefix, ttl_ns)
     try:
         yield store
     finally:
@@ -129,7 +129,7 @@ class TestServerStore:
         async def scenario() -> None:
             async with opened("redis://user:secret@127.0.0.1:1/0") as store:
                 for asked in (store.get([b"key"]), store.put({b"key": b"value"})):
-                    with pytest.raises(StoreAway, match=r"redis://127\.0\.0\.1:1/0") as caught:
+                    with pytest.raises(StoreUnavailable, match=r"redis://127\.0\.0\.1:1/0") as caught:
                         await asked
                     assert "secret" not in str(caught.value)
 
@@ -145,7 +145,7 @@ class TestServerStore:
                 monkeypatch.setattr(storing, "_TURNS", TURNS)
                 try:
                     for store in (used, unused):
-                        with pytest.raises(StoreAway, match=r"did not answer within 0\.25 s"):
+                        with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.25 s"):
                             await store.get([b"key"])
                 finally:
                     server.resume()
@@ -161,13 +161,13 @@ class TestServerStore:
             with redis.Redis.from_url(server.url) as client:
                 async with opened(server.url) as store:
                     client.config_set("maxmemory", 1)
-                    with pytest.raises(StoreAway, match="maxmemory"):
+                    with pytest.raises(StoreUnavailable, match="maxmemory"):
                         await store.put({b"key": b"value"})
                     client.config_set("maxmemory", 0)
                     await store.put({b"key": b"value"})
                 client.config_set("requirepass", "secret")
                 async with opened(server.url) as store:
-                    with pytest.raises(StoreAway, match="Authentication"):
+                    with pytest.raises(StoreUnavailable, match="Authentication"):
                         await store.get([b"key"])
                 async with opened(server.url.replace("//", "//:secret@")) as store:
                     assert await store.get([b"key"]) == [b"value"]
@@ -179,7 +179,7 @@ class TestServerStore:
     def test_without_its_package_it_says_what_to_install(self, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, missing, None)
         with pytest.raises(DeploymentError) as caught:
-            ServerStore("redis://:secret@127.0.0.1:6379/0", b"", None)
+            RedisCache("redis://:secret@127.0.0.1:6379/0", b"", None)
         assert str(caught.value) == (
             "Cached(store='redis://127.0.0.1:6379/0') needs the package redis, which is not installed; "
             "install it: pip install 'pytest-mlpatterns[redis]'"
@@ -187,7 +187,7 @@ class TestServerStore:
 
     def test_an_address_that_is_none_is_refused(self) -> None:
         with pytest.raises(DeploymentError, match=r"redis://127\.0\.0\.1:6379/0"):
-            ServerStore("redis://127.0.0.1:99999/0", b"", None)
+            RedisCache("redis://127.0.0.1:99999/0", b"", None)
 
 
 class TestCachingInAServer:
@@ -200,7 +200,7 @@ class TestCachingInAServer:
 
         async def scenario() -> list[Any]:
             async with opened(valkey.url, uuid.uuid4().bytes) as store:
-                replicas = [Caching(Cached(), _squares(asked), Tally(0, "cached"), store) for _ in range(2)]
+                replicas = [CacheLayer(Cached(), _squares(asked), Tally(0, "cached"), store) for _ in range(2)]
                 return [await replicas[place % 2](request) for place, request in enumerate(requests)]  # type: ignore[misc]
 
         assert asyncio.run(scenario()) == [[value * value for value in request] for request in requests]
@@ -217,7 +217,7 @@ class TestCachingInAServer:
 
         async def scenario(server: Valkey) -> None:
             async with opened(server.url) as store:
-                layer = Caching(Cached(), _squares(asked), tally, store, clock_ns=lambda: now_ns[0])
+                layer = CacheLayer(Cached(), _squares(asked), tally, store, clock_ns=lambda: now_ns[0])
 
                 async def ask() -> tuple[int, int, int]:
                     before = seen()

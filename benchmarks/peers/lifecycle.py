@@ -20,7 +20,7 @@ from environments import python_of
 from pytest_mlpatterns import Command
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.serving.external.start import deploy_target
-from pytest_mlpatterns.serving.local.launcher import Startup
+from pytest_mlpatterns.serving.local.launcher import StartOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -85,7 +85,7 @@ def serving_peer(python: str, peer: Peer, model: str, payload: Payload) -> Itera
     with tempfile.TemporaryDirectory() as directory:
         words = [python, str(FILES / f"serve_{peer.name}.py"), model, "{port}", peer.form]
         target = Command(words, path=peer.path, env={"HOME": directory, "TMPDIR": directory}, stop="3s")
-        startup = Startup(round(STARTUP_S * 1e9), None, Path(directory), root=Path(directory))
+        startup = StartOptions(round(STARTUP_S * 1e9), None, Path(directory), root=Path(directory))
         deployment = deploy_target(target, startup)
         try:
             _await_answer(deployment, payload)

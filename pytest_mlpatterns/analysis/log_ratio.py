@@ -35,7 +35,7 @@ __all__ = [
     "PairedCapacity",
     "PairedLaunch",
     "RatioVerdict",
-    "SideFigures",
+    "VariantFigures",
     "judge_ratio",
     "paired_log_ratio",
     "ratio_estimate",
@@ -60,7 +60,7 @@ class LogRatio:
 
 
 @dataclass(frozen=True, slots=True)
-class SideFigures:
+class VariantFigures:
     """One side of a paired launch: medians over its blocks, how many requests there were, and how long each took.
 
     ``latencies`` counts them as :func:`pytest_mlpatterns.analysis.latency_distribution.counted` does.
@@ -86,8 +86,8 @@ class PairedLaunch:
     rtm: LogRatio
     throughput: LogRatio
     cpu_per_request: LogRatio | None
-    first: SideFigures
-    second: SideFigures
+    first: VariantFigures
+    second: VariantFigures
     pairs: int
     second_began: bool
     repeated: int

@@ -18,7 +18,7 @@ from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.judging.interleaved_verdicts import MEASURED, judge_no_slower
 from pytest_mlpatterns.judging.result_builder import reference_from_baseline, reference_from_interleaved
-from pytest_mlpatterns.measurement.variant import Side
+from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.revision.client import NothingToCompareError
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics import Metrics
     from pytest_mlpatterns.baseline.lookup import BaselineMatch
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.judging.experiment import Subject
-    from pytest_mlpatterns.judging.sequential import Evidence
-    from pytest_mlpatterns.measurement.interleaved import Pairing
-    from pytest_mlpatterns.measurement.launch import Bench
+    from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+    from pytest_mlpatterns.measurement.interleaved import InterleavedRun
+    from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.result import Reference
     from pytest_mlpatterns.records.verdict import Verdict
-    from pytest_mlpatterns.revision.client import ReferenceSide
+    from pytest_mlpatterns.revision.client import RevisionClient
 
-__all__ = ["Comparison", "see_that_it_counts", "stand_on", "to_the_end"]
+__all__ = ["BaselineComparison", "see_that_it_counts", "stand_on", "to_the_end"]
 
 _ALPHA = 0.01
 """Chance that a comparison with the baseline fails what is just within the tolerance, over all looks and metrics."""
@@ -48,7 +48,7 @@ _MOOD = 1.15
 """By less than this the calibration workload differs from time to time anyway: 1.08 was seen."""
 
 
-class Comparison:
+class BaselineComparison:
     """Compares what one test measures.
 
     Args:
@@ -65,12 +65,12 @@ class Comparison:
 
     def __init__(  # noqa: PLR0913, PLR0917 - what one test is about
         self,
-        evidence: Evidence,
-        bench: Bench,
+        evidence: SequentialMeasurement,
+        bench: LaunchRunner,
         settings: Settings,
-        subject: Subject,
+        subject: Experiment,
         reference: BaselineMatch,
-        revision: ReferenceSide | None,
+        revision: RevisionClient | None,
     ) -> None:
         self._evidence = evidence
         self._bench = bench
@@ -78,7 +78,7 @@ class Comparison:
         self._subject = subject
         self._reference = reference
         self._revision = revision
-        self._pairing: Pairing | None = None
+        self._pairing: InterleavedRun | None = None
         self._why_not = ""
         self._left_out: dict[str, str] = {}
         self.counterpart: Reference | None = None
@@ -217,7 +217,7 @@ class Comparison:
         objective = None if metric.name == "nmrt" else parse_objective(metric.name[len("nmrt(") : -1])
         return functools.partial(self._evidence.search, to_the_end, objective)
 
-    def _with_revision(self, theirs: ReferenceSide, metrics: Sequence[Metric], tolerance: float) -> Sequence[Verdict]:
+    def _with_revision(self, theirs: RevisionClient, metrics: Sequence[Metric], tolerance: float) -> Sequence[Verdict]:
         """Measure both sides interleaved; what cannot be measured so is not compared, and that is said."""
         names = [metric.name for metric in metrics if metric.name in MEASURED]
         self._left_out.update((metric.label, "") for metric in metrics if metric.name not in MEASURED)
@@ -241,18 +241,18 @@ class Comparison:
         finally:
             theirs.close()
 
-    def _paired_with(self, theirs: ReferenceSide) -> Pairing | None:
+    def _paired_with(self, theirs: RevisionClient) -> InterleavedRun | None:
         """Both sides, which further metrics are judged on too; None where they do not compare, and why is kept."""
         plan, offered = self._subject.plan, theirs.offer()
         if differences := self._subject.setup.differences(offered.setup):
             self._why_not = f"not comparable with {theirs.name} ({'; '.join(differences)})"
             return None
         return self._subject.pair(
-            Side(theirs.name, theirs.start, replace(plan, payload=offered.payload)),
-            Side("the present", self._subject.start, plan),
+            Variant(theirs.name, theirs.start, replace(plan, payload=offered.payload)),
+            Variant("the present", self._subject.start, plan),
         )
 
-    def _judge_pairing(self, pairing: Pairing, names: Sequence[str], tolerance: float) -> Sequence[Verdict]:
+    def _judge_pairing(self, pairing: InterleavedRun, names: Sequence[str], tolerance: float) -> Sequence[Verdict]:
         launches, spent_s = len(pairing.second_launches), pairing.spent_s
         try:
             found = judge_no_slower(pairing, names, tolerance, self._settings.budget_ns)

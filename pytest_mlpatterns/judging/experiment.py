@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.measurement.interleaved import Pairing
-    from pytest_mlpatterns.measurement.variant import Side
+    from pytest_mlpatterns.measurement.interleaved import InterleavedRun
+    from pytest_mlpatterns.measurement.variant import Variant
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.plan import LoadPlan
 
-__all__ = ["Subject"]
+__all__ = ["Experiment"]
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class Experiment:
     """What a test measures, how it is started, and what is sent to it.
 
     ``command`` runs the test alone. ``pair`` measures two sides interleaved. ``under`` starts the same model under
@@ -32,7 +32,7 @@ class Subject:
     command: str
     start: Callable[[], Deployment]
     plan: LoadPlan
-    pair: Callable[[Side, Side], Pairing]
+    pair: Callable[[Variant, Variant], InterleavedRun]
     under: Callable[[Pattern], Callable[[], Deployment]] | None = None
     searches: tuple[str | None, ...] = ()
     runs_already: bool = False

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedCapacity, PairedLaunch, RatioVerdict
-    from pytest_mlpatterns.measurement.interleaved import Pairing
+    from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 
 __all__ = ["MEASURED", "RACED", "judge_faster", "judge_no_slower"]
 
@@ -53,7 +53,7 @@ class _Question:
         return judge_ratio(self.ratios(found), self.limit, self.better, self.looks)
 
 
-def judge_faster(pairing: Pairing, on: str, by: float, budget_ns: int) -> Verdict:
+def judge_faster(pairing: InterleavedRun, on: str, by: float, budget_ns: int) -> Verdict:
     """Measure until it is decided whether the first side is so many times as fast as the second.
 
     Args:
@@ -63,7 +63,7 @@ def judge_faster(pairing: Pairing, on: str, by: float, budget_ns: int) -> Verdic
         budget_ns: time that all measuring may take.
 
     Raises:
-        DeploymentError, InvalidResultError: as :meth:`pytest_mlpatterns.measurement.interleaved.Pairing.decide`
+        DeploymentError, InvalidResultError: as :meth:`pytest_mlpatterns.measurement.interleaved.InterleavedRun.decide`
         does.
     """
     lower = METRICS[on].better == "lower"
@@ -86,7 +86,9 @@ def judge_faster(pairing: Pairing, on: str, by: float, budget_ns: int) -> Verdic
     return Verdict(on, "pattern", verdict.outcome, reason)
 
 
-def judge_no_slower(pairing: Pairing, metrics: Sequence[str], tolerance: float, budget_ns: int) -> tuple[Verdict, ...]:
+def judge_no_slower(
+    pairing: InterleavedRun, metrics: Sequence[str], tolerance: float, budget_ns: int
+) -> tuple[Verdict, ...]:
     """Measure until it is decided whether the second side is worse than the first beyond the tolerance.
 
     A change counts only where it exceeds the metric's absolute floor too. Judging several metrics is paid for: they
@@ -101,7 +103,7 @@ def judge_no_slower(pairing: Pairing, metrics: Sequence[str], tolerance: float, 
         budget_ns: time that all measuring may take.
 
     Raises:
-        DeploymentError, InvalidResultError: as :meth:`pytest_mlpatterns.measurement.interleaved.Pairing.decide`
+        DeploymentError, InvalidResultError: as :meth:`pytest_mlpatterns.measurement.interleaved.InterleavedRun.decide`
         does.
     """
     looks = SequentialPlan.for_tolerance(tolerance, _ALPHA / len(metrics), _ALPHA, budget_ns // _LAUNCH_NS)
@@ -130,7 +132,7 @@ def _outcome(question: _Question, found: Sequence[PairedLaunch], in_flight: int 
     return Outcome.PASS if verdict.outcome is Outcome.FAIL and small else verdict.outcome
 
 
-def _judgement(pairing: Pairing, question: _Question, tolerance: float) -> Verdict:
+def _judgement(pairing: InterleavedRun, question: _Question, tolerance: float) -> Verdict:
     metric = METRICS[question.metric]
     verdict = question.verdict(pairing.launches)
     outcome = _outcome(question, pairing.launches, pairing.in_flight)
@@ -157,7 +159,7 @@ def _means(metric: str, found: Sequence[PairedLaunch]) -> tuple[float, float]:
     return first, second
 
 
-def _figures(pairing: Pairing, name: str) -> str:
+def _figures(pairing: InterleavedRun, name: str) -> str:
     """Both sides' figures with their names: ``2.0 ms (cached) against 4.1 ms (single)``."""
     metric = METRICS[name]
     if name == "nmrt":
@@ -171,7 +173,7 @@ def _figures(pairing: Pairing, name: str) -> str:
     return f"{first} against {second}"
 
 
-def _evidence(pairing: Pairing, verdict: RatioVerdict) -> str:
+def _evidence(pairing: InterleavedRun, verdict: RatioVerdict) -> str:
     count = verdict.launches
     return f"{count} paired launch{'' if count == 1 else 'es'} in {pairing.spent_s:.1f} s"
 

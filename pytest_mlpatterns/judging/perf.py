@@ -30,11 +30,11 @@ from pytest_mlpatterns.errors import (
     RegressionFailure,
     SettingError,
 )
-from pytest_mlpatterns.judging.baseline_comparison import Comparison, see_that_it_counts, stand_on, to_the_end
+from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison, see_that_it_counts, stand_on, to_the_end
 from pytest_mlpatterns.judging.interleaved_verdicts import RACED, judge_faster
-from pytest_mlpatterns.judging.result_builder import result_of, searched_for
-from pytest_mlpatterns.judging.sequential import Evidence
-from pytest_mlpatterns.measurement.variant import Side
+from pytest_mlpatterns.judging.result_builder import build_result, searched_for
+from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -49,12 +49,12 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics import Metrics
     from pytest_mlpatterns.baseline.lookup import BaselineMatch
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.judging.experiment import Subject
-    from pytest_mlpatterns.measurement.launch import Bench
+    from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.revision.client import ReferenceSide
+    from pytest_mlpatterns.revision.client import RevisionClient
 
 __all__ = ["Perf"]
 
@@ -98,20 +98,20 @@ class Perf:
     def __init__(  # noqa: PLR0913, PLR0917 - what one test is about
         self,
         test: str,
-        bench: Bench,
+        bench: LaunchRunner,
         settings: Settings,
-        subject: Subject,
+        subject: Experiment,
         reference: BaselineMatch,
-        revision: ReferenceSide | None = None,
+        revision: RevisionClient | None = None,
     ) -> None:
         self._test = test
         self._bench = bench
         self._settings = settings
         self._reference = reference
-        self._evidence = Evidence(bench, settings.budget_ns, settings.launches)
+        self._evidence = SequentialMeasurement(bench, settings.budget_ns, settings.launches)
         self._subject = subject
         self._setup = subject.setup
-        self._comparison = Comparison(self._evidence, bench, settings, subject, reference, revision)
+        self._comparison = BaselineComparison(self._evidence, bench, settings, subject, reference, revision)
         self._judgements: list[Verdict] = []
         self._warn: Callable[[Warning], None] = functools.partial(warnings.warn, stacklevel=6)  # the test's own line
 
@@ -298,7 +298,7 @@ class Perf:
         self._bench.close()  # the two sides have the machine to themselves
         plan = self._subject.plan
         pairing = self._subject.pair(
-            Side(self._setup.pattern, self._subject.start, plan), Side(str(rival), start, plan)
+            Variant(self._setup.pattern, self._subject.start, plan), Variant(str(rival), start, plan)
         )
         self._settle(judge_faster(pairing, on, times, self._settings.budget_ns))
 
@@ -356,7 +356,7 @@ class Perf:
 
     def result(self, *, passed: bool) -> TestResult | None:
         """Everything for reports and the baseline; None where nothing was measured."""
-        return result_of(
+        return build_result(
             self._evidence,
             test=self._test,
             setup=self._setup,

@@ -23,21 +23,21 @@ from pytest_mlpatterns.wire import REST_JSON
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.log_ratio import SideFigures
+    from pytest_mlpatterns.analysis.log_ratio import VariantFigures
     from pytest_mlpatterns.analysis.metrics import Metrics
-    from pytest_mlpatterns.judging.sequential import Evidence
-    from pytest_mlpatterns.measurement.interleaved import Pairing
+    from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+    from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.launch import Estimate, GeneratorReport
     from pytest_mlpatterns.records.result import Percentiles
     from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["estimate_or_none", "reference_from_baseline", "reference_from_interleaved", "result_of", "searched_for"]
+__all__ = ["build_result", "estimate_or_none", "reference_from_baseline", "reference_from_interleaved", "searched_for"]
 
 
-def result_of(  # noqa: PLR0913 - the pieces of one record, by name
-    evidence: Evidence,
+def build_result(  # noqa: PLR0913 - the pieces of one record, by name
+    evidence: SequentialMeasurement,
     *,
     test: str,
     setup: Setup,
@@ -105,7 +105,7 @@ def reference_from_baseline(entry: Entry, name: str) -> Reference:
     return Reference("baseline", name, _plain(estimates), entry.latency)
 
 
-def reference_from_interleaved(pairing: Pairing) -> Reference:
+def reference_from_interleaved(pairing: InterleavedRun) -> Reference:
     """The first side of a pairing as what the second, the present, is compared with."""
     first = [launch.first for launch in pairing.launches]
     second = [launch.second for launch in pairing.launches]
@@ -147,7 +147,7 @@ def _cores_ns(report: GeneratorReport) -> int:
     return report.wall_ns * report.processes
 
 
-def _figures(sides: Sequence[SideFigures]) -> dict[str, tuple[float, float, float]]:
+def _figures(sides: Sequence[VariantFigures]) -> dict[str, tuple[float, float, float]]:
     """What a side of a pairing came to: the mean over its launches, from the least to the most of them."""
     values = {
         "rtm": [side.rtm_ns for side in sides],
@@ -157,7 +157,7 @@ def _figures(sides: Sequence[SideFigures]) -> dict[str, tuple[float, float, floa
     return {name: (fmean(found), min(found), max(found)) for name, found in values.items() if found}
 
 
-def _pooled(sides: Sequence[SideFigures]) -> Percentiles:
+def _pooled(sides: Sequence[VariantFigures]) -> Percentiles:
     counts: Counter[int] = Counter()
     for side in sides:
         counts.update(side.latencies)
@@ -168,7 +168,7 @@ def _plain(estimates: Mapping[str, Estimate]) -> dict[str, tuple[float, float, f
     return {name: (found.value, found.low, found.high) for name, found in estimates.items()}
 
 
-def _notes(metrics: Metrics, evidence: Evidence, setup: Setup) -> tuple[str, ...]:
+def _notes(metrics: Metrics, evidence: SequentialMeasurement, setup: Setup) -> tuple[str, ...]:
     notes = []
     if any(launch.warmup.steady is False for launch in metrics.launches):
         notes.append("the warm-up ended by its time limit, not because the load was steady")

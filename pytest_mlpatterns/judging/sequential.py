@@ -20,18 +20,18 @@ from pytest_mlpatterns.records.verdict import Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pytest_mlpatterns.measurement.launch import Bench
+    from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["Evidence"]
+__all__ = ["SequentialMeasurement"]
 
 _CONFIRMED = 2
 """Launches that a failing verdict rests on, where so many are allowed."""
 
 
-class Evidence:
+class SequentialMeasurement:
     """Grows as verdicts ask for it.
 
     Args:
@@ -47,7 +47,7 @@ class Evidence:
         dropped: launches in which the load generator was the limit, which count for nothing.
     """
 
-    def __init__(self, bench: Bench, budget_ns: int, max_launches: int) -> None:
+    def __init__(self, bench: LaunchRunner, budget_ns: int, max_launches: int) -> None:
         self._bench = bench
         self._budget_ns = budget_ns
         self._max_launches = max_launches

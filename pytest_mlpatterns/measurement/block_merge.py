@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Piece", "joined_reports", "joined_samples", "joined_usage", "joined_window", "latencies_in"]
+__all__ = ["BlockRecording", "joined_reports", "joined_samples", "joined_usage", "joined_window", "latencies_in"]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class BlockRecording:
     """One block: its window, everything that was recorded around it, and what was used from its opening to the end.
 
     ``usage`` is None where the processes are not known.
@@ -35,19 +35,19 @@ class Piece:
     report: GeneratorReport
 
 
-def latencies_in(piece: Piece) -> NDArray[np.int64]:
+def latencies_in(piece: BlockRecording) -> NDArray[np.int64]:
     """Latencies of the successful requests that were due in a block."""
     samples = piece.samples
     return (samples.done_ns - samples.due_ns)[samples.due_in(piece.window) & samples.succeeded]
 
 
-def joined_window(pieces: Sequence[Piece]) -> Window:
+def joined_window(pieces: Sequence[BlockRecording]) -> Window:
     """The window that holds all blocks, from the opening of the first on."""
     start_ns = pieces[0].window.start_ns
     return Window(start_ns, start_ns + sum(piece.window.duration_ns for piece in pieces))
 
 
-def joined_samples(pieces: Sequence[Piece]) -> Samples:
+def joined_samples(pieces: Sequence[BlockRecording]) -> Samples:
     """The requests that were due in the blocks, in the order of completion.
 
     Those before a block opened are left out, those that were answered after its end are kept: in a closed loop as many
@@ -65,7 +65,7 @@ def joined_samples(pieces: Sequence[Piece]) -> Samples:
     return Samples(**{name: column[order] for name, column in columns.items()})
 
 
-def joined_usage(pieces: Sequence[Piece]) -> Usage | None:
+def joined_usage(pieces: Sequence[BlockRecording]) -> Usage | None:
     """What the processes used in the blocks; None where that is not known."""
     known = [(piece, piece.usage) for piece in pieces if piece.usage is not None]
     if len(known) < len(pieces):
@@ -94,7 +94,7 @@ def joined_usage(pieces: Sequence[Piece]) -> Usage | None:
     )
 
 
-def joined_reports(pieces: Sequence[Piece]) -> GeneratorReport:
+def joined_reports(pieces: Sequence[BlockRecording]) -> GeneratorReport:
     """What the load generator says of itself, over all blocks."""
     reports = [piece.report for piece in pieces]
     return replace(
@@ -108,7 +108,7 @@ def joined_reports(pieces: Sequence[Piece]) -> GeneratorReport:
     )
 
 
-def _shifts_ns(pieces: Sequence[Piece]) -> list[int]:
+def _shifts_ns(pieces: Sequence[BlockRecording]) -> list[int]:
     """By how much each block is moved so that it begins where the one before it ends."""
     shifts, at_ns = [], pieces[0].window.start_ns
     for piece in pieces:

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["Blocks", "Pace", "Rhythm", "pace_of"]
+__all__ = ["BlockDesign", "BlockPlan", "ResponsePace", "pace_of"]
 
 _QUICK_START_S = 1.1
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class ResponsePace:
     """How a side answers: the time between two answers, and between two requests of one caller (of all, by the clock).
 
     ``length_ns`` is set where the schedule has a length of its own, which is then that of every block.
@@ -34,7 +34,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
+class BlockPlan:
     """The plan of a launch: the length of each side's blocks, and rounds of four blocks."""
 
     lengths_ns: tuple[int, ...]
@@ -42,7 +42,7 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True)
-class Rhythm:
+class BlockDesign:
     """What is asked of a paired launch.
 
     With c the time that starting and warming up both sides takes, b that of a pair of blocks, and s and t the
@@ -67,7 +67,7 @@ class Rhythm:
     warmup_ns: int = 200_000_000
     launch_ns: int = 20_000_000_000
 
-    def blocks(self, paces: Sequence[Pace], start_s: float) -> Blocks:
+    def blocks(self, paces: Sequence[ResponsePace], start_s: float) -> BlockPlan:
         """The plan for sides that answer like this and took so long to start and warm up, together."""
         rounds = max(self.rounds, min(round(self.rounds * math.sqrt(start_s / _QUICK_START_S)), self.most_rounds))
         wanted = [max(self.block_ns, self.answers * pace.interval_ns) for pace in paces]
@@ -77,14 +77,14 @@ class Rhythm:
         lengths = tuple(
             pace.length_ns or int(max(low, share * high)) for pace, low, high in zip(paces, least, wanted, strict=True)
         )
-        return Blocks(lengths, max(1, min(rounds, room_ns // (2 * sum(lengths)))))
+        return BlockPlan(lengths, max(1, min(rounds, room_ns // (2 * sum(lengths)))))
 
 
-def pace_of(schedule: Schedule, latency_ns: float) -> Pace:
+def pace_of(schedule: Schedule, latency_ns: float) -> ResponsePace:
     """How a side answers under a schedule when a request takes so long."""
     if isinstance(schedule, ClosedLoop):
         cycle_ns = latency_ns + schedule.think_time_ns
-        return Pace(cycle_ns / schedule.concurrency, cycle_ns)
+        return ResponsePace(cycle_ns / schedule.concurrency, cycle_ns)
     if isinstance(schedule, ConstantRate | PoissonRate):
-        return Pace(1e9 / schedule.rate_rps, 1e9 / schedule.rate_rps)
-    return Pace(latency_ns, latency_ns, schedule.length_ns)
+        return ResponsePace(1e9 / schedule.rate_rps, 1e9 / schedule.rate_rps)
+    return ResponsePace(latency_ns, latency_ns, schedule.length_ns)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.samples import Samples
     from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["Search"]
+__all__ = ["CapacitySearch"]
 
 _STEP_NS = 500_000_000
 _MAX_STEP_NS = 3_000_000_000
@@ -47,7 +47,7 @@ _POLL_S = 0.1
 
 
 @dataclass(slots=True)
-class Search:
+class CapacitySearch:
     """One search over one deployment.
 
     Args:

@@ -22,9 +22,9 @@ from pytest_mlpatterns.analysis.log_ratio import (
     wants_more_pairs,
 )
 from pytest_mlpatterns.errors import InvalidResultError
-from pytest_mlpatterns.measurement.block_plan import Rhythm
-from pytest_mlpatterns.measurement.launch import Bench
-from pytest_mlpatterns.measurement.variant import Side, Turn, naming
+from pytest_mlpatterns.measurement.block_plan import BlockDesign
+from pytest_mlpatterns.measurement.launch import LaunchRunner
+from pytest_mlpatterns.measurement.variant import Variant, VariantRun, naming
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import format_rate
 from pytest_mlpatterns.workload.schedule import ClosedLoop
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Capacity, Launch
     from pytest_mlpatterns.serving.deployment import Deployment
 
-__all__ = ["Pairing", "Side"]
+__all__ = ["InterleavedRun", "Variant"]
 
 _Found = TypeVar("_Found")
 
@@ -58,7 +58,7 @@ class _Running:
             one.result()
 
 
-class Pairing:
+class InterleavedRun:
     """Measures two sides in paired launches, which it keeps.
 
     Args:
@@ -77,11 +77,11 @@ class Pairing:
 
     def __init__(
         self,
-        first: Side,
-        second: Side,
+        first: Variant,
+        second: Variant,
         generator: Generator,
         on_progress: Callable[[Progress], None],
-        rhythm: Rhythm | None = None,
+        rhythm: BlockDesign | None = None,
     ) -> None:
         self.launches: list[PairedLaunch] = []
         self.second_launches: list[Launch] = []
@@ -90,7 +90,7 @@ class Pairing:
         self._sides = (first, second)
         self._generator = generator
         self._on_progress = on_progress
-        self._rhythm = rhythm or Rhythm()
+        self._rhythm = rhythm or BlockDesign()
 
     @property
     def names(self) -> tuple[str, str]:
@@ -175,7 +175,7 @@ class Pairing:
             finally:
                 self.spent_s += time.perf_counter() - started
 
-    def _measure(self, rhythm: Rhythm) -> None:
+    def _measure(self, rhythm: BlockDesign) -> None:
         """One paired launch."""
         began = len(self.launches) % 2
         with _Running() as running:
@@ -185,7 +185,7 @@ class Pairing:
                 with naming(side):
                     deployment = side.start()
                 running.deployments.append(deployment)
-                turns.append(Turn(side, deployment, self._generator, self._on_progress))
+                turns.append(VariantRun(side, deployment, self._generator, self._on_progress))
             paces = [turn.warm_up(rhythm.warmup_ns) for turn in turns]
             blocks = rhythm.blocks(paces, time.perf_counter() - started)
             _load(turns, blocks.lengths_ns, blocks.rounds)
@@ -220,7 +220,7 @@ class Pairing:
         with ExitStack() as running:
             benches = []
             for side in self._in_order(began):
-                bench = Bench(side.start, side.plan, self._generator, self._on_progress)
+                bench = LaunchRunner(side.start, side.plan, self._generator, self._on_progress)
                 running.callback(bench.close)
                 with naming(side):
                     _ = bench.deployment
@@ -239,11 +239,11 @@ class Pairing:
         error = math.hypot(first.nmrt.relative_error, second.nmrt.relative_error)
         self.capacities.append(PairedCapacity(LogRatio(value, error), first, second))
 
-    def _in_order(self, began: int) -> Sequence[Side]:
+    def _in_order(self, began: int) -> Sequence[Variant]:
         return self._sides[::-1] if began else self._sides
 
 
-def _load(turns: Sequence[Turn], lengths_ns: Sequence[int], rounds: int) -> None:
+def _load(turns: Sequence[VariantRun], lengths_ns: Sequence[int], rounds: int) -> None:
     """So many rounds of blocks A B B A."""
     for number in range(2 * rounds):
         drawn = max(turn.drawn for turn in turns)  # both go on from the same input
@@ -251,7 +251,7 @@ def _load(turns: Sequence[Turn], lengths_ns: Sequence[int], rounds: int) -> None
             turns[place].load(lengths_ns[place], drawn, number)
 
 
-def _disturbed(turns: Sequence[Turn]) -> list[bool]:
+def _disturbed(turns: Sequence[VariantRun]) -> list[bool]:
     """Which pairs of blocks somebody else disturbed."""
     first, second = turns
     return [one or other for one, other in zip(first.disturbed, second.disturbed, strict=True)]

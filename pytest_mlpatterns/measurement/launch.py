@@ -15,11 +15,11 @@ from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, Settin
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import LoadInterrupted
 from pytest_mlpatterns.loadgen.messages import Event, LoadJob, Transport, WindowOpened
-from pytest_mlpatterns.measurement.capacity import Search
+from pytest_mlpatterns.measurement.capacity import CapacitySearch
 from pytest_mlpatterns.records.addressing import Answer, Progress
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
 from pytest_mlpatterns.records.samples import Samples, Window
-from pytest_mlpatterns.system.monitor import Observer
+from pytest_mlpatterns.system.monitor import ResourceMonitor
 from pytest_mlpatterns.wire import decode_answer, headers_of
 from pytest_mlpatterns.workload.request_builder import answer_in
 from pytest_mlpatterns.workload.schedule import ClosedLoop
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.plan import LoadPlan
 
-__all__ = ["Bench", "Interrupted", "job_for", "spoken_over"]
+__all__ = ["Interrupted", "LaunchRunner", "job_for", "spoken_over"]
 
 _POLL_S = 0.05
 _CHECKED_ANSWERS = 200
@@ -55,7 +55,7 @@ class Interrupted(KeyboardInterrupt):
         self.launch = launch
 
 
-class Bench:
+class LaunchRunner:
     """Starts deployments of one test and measures them, one launch at a time.
 
     Args:
@@ -136,7 +136,7 @@ class Bench:
         plan = replace(self.plan, schedule=ClosedLoop(1), check=None)
         messages = deployment.messages(plan.payload)
         template = job_for(deployment, plan, messages)
-        search = Search(
+        search = CapacitySearch(
             template=template,
             generator=self._generator,
             deadline_ns=time.perf_counter_ns() + min(budget_ns, MAX_SEARCH_NS),
@@ -168,7 +168,7 @@ def _measure(
     """Warm up, measure one window, drain; watch the deployment meanwhile."""
     messages = deployment.messages(plan.payload)
     job = job_for(deployment, plan, messages)
-    observer = Observer(lambda: deployment.pids)
+    observer = ResourceMonitor(lambda: deployment.pids)
     before: list[PatternStats] = []
 
     def on_poll(event: Event | None) -> None:
@@ -268,7 +268,7 @@ def _launch(  # noqa: PLR0913, PLR0917 - the pieces of one record
     plan: LoadPlan,
     messages: Sequence[bytes],
     recorded: LoadResult,
-    observer: Observer,
+    observer: ResourceMonitor,
     stats: PatternStats,
 ) -> Launch:
     return Launch(

@@ -18,27 +18,27 @@ import numpy as np
 from pytest_mlpatterns.analysis.blocks import completions_between
 from pytest_mlpatterns.analysis.generator_health import why_limited
 from pytest_mlpatterns.analysis.latency_distribution import counted
-from pytest_mlpatterns.analysis.log_ratio import SideFigures
+from pytest_mlpatterns.analysis.log_ratio import VariantFigures
 from pytest_mlpatterns.analysis.noise import is_disturbed
 from pytest_mlpatterns.analysis.verdicts import MAX_ERROR_RATIO
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.messages import WindowOpened
 from pytest_mlpatterns.measurement.block_merge import (
-    Piece,
+    BlockRecording,
     joined_reports,
     joined_samples,
     joined_usage,
     joined_window,
     latencies_in,
 )
-from pytest_mlpatterns.measurement.block_plan import Pace, pace_of
+from pytest_mlpatterns.measurement.block_plan import ResponsePace, pace_of
 from pytest_mlpatterns.measurement.launch import job_for
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import Launch, Warmup
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.system.affinity import put_on_cores
-from pytest_mlpatterns.system.monitor import Observer
+from pytest_mlpatterns.system.monitor import ResourceMonitor
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
@@ -55,14 +55,14 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.plan import LoadPlan
     from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["Side", "Turn", "answer_rate", "naming"]
+__all__ = ["Variant", "VariantRun", "answer_rate", "naming"]
 
 _POLL_S = 0.1
 _TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class Variant:
     """One of the two: how messages call it, what starts it, and what is sent to it. A check of the plan is not made."""
 
     name: str
@@ -70,11 +70,11 @@ class Side:
     plan: LoadPlan
 
 
-class Turn:
+class VariantRun:
     """One side while it runs: its blocks so far, and where in its inputs the next one begins."""
 
     def __init__(
-        self, side: Side, deployment: Deployment, generator: Generator, on_progress: Callable[[Progress], None]
+        self, side: Variant, deployment: Deployment, generator: Generator, on_progress: Callable[[Progress], None]
     ) -> None:
         self.drawn = 0
         self.repeated = 0
@@ -82,7 +82,7 @@ class Turn:
         self.throughput_rps: list[float] = []
         self.cpu_ns_per_request: list[float] = []
         self.disturbed: list[bool] = []
-        self._pieces: list[Piece] = []
+        self._pieces: list[BlockRecording] = []
         self._warmup = Warmup(0, 0, None)
         self._stats: PatternStats | None = None
         self._requests = 0
@@ -91,13 +91,13 @@ class Turn:
         self._deployment = deployment
         self._generator = generator
         self._on_progress = on_progress
-        self._observer = Observer(lambda: deployment.pids)
+        self._observer = ResourceMonitor(lambda: deployment.pids)
         plan = replace(side.plan, check=None, warmup_ns=0)
         self._job = job_for(deployment, plan, deployment.messages(plan.payload))
         self._closed = plan.schedule.closed
         self._order = array("I", self._job.order) or array("I", range(len(self._job.messages)))
 
-    def warm_up(self, shortest_ns: int) -> Pace:
+    def warm_up(self, shortest_ns: int) -> ResponsePace:
         """Load the side for a while, and see how it answers."""
         schedule = self._job.schedule
         whole = schedule.length_ns is not None  # it is the course of a block, not of a warm-up
@@ -147,7 +147,7 @@ class Turn:
         used_ns = 0 if usage is None else int(usage.cpu_ns[-1] - usage.cpu_ns[-3])
         self.cpu_ns_per_request.append(used_ns / int(samples.succeeded.sum()))
         since_opened = None if usage is None else usage.since(-2)
-        self._pieces.append(Piece(samples, recorded.window, since_opened, recorded.generator))
+        self._pieces.append(BlockRecording(samples, recorded.window, since_opened, recorded.generator))
         self.disturbed.append(is_disturbed(since_opened, recorded.generator.cpu_ns))
 
     def end(self) -> None:
@@ -166,10 +166,10 @@ class Turn:
                 f"over {format_percent(MAX_ERROR_RATIO)} the others say nothing about the service"
             )
 
-    def figures(self) -> SideFigures:
+    def figures(self) -> VariantFigures:
         """What is reported of this side."""
         cpu_ns = median(self.cpu_ns_per_request)
-        return SideFigures(
+        return VariantFigures(
             rtm_ns=median(self.rtm_ns),
             throughput_rps=median(self.throughput_rps),
             cpu_ns_per_request=cpu_ns or None,
@@ -241,7 +241,7 @@ class Turn:
 
 
 @contextmanager
-def naming(side: Side) -> Iterator[None]:
+def naming(side: Variant) -> Iterator[None]:
     """A deployment that fails says which side it is."""
     try:
         yield

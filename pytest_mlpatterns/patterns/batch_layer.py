@@ -26,10 +26,10 @@ from pytest_mlpatterns.units import parse_duration
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from pytest_mlpatterns.patterns.layer import Answer, Inner
+    from pytest_mlpatterns.patterns.layer import Answer, Handler
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["Batching"]
+__all__ = ["BatchLayer"]
 
 _UNAVAILABLE = frozenset({429, 502, 503, 504})
 
@@ -54,7 +54,7 @@ class _Batch:
     failed: int = 0
 
 
-class Batching:
+class BatchLayer:
     """The layer: gathers requests into calls of ``inner``, and gives every caller its own outputs.
 
     A batch goes when ``max_batch_size`` inputs wait, or when the first request has waited ``max_wait``; where as many
@@ -76,7 +76,7 @@ class Batching:
 
     needs_loop = True
 
-    def __init__(self, pattern: Batched, inner: Inner, tally: Tally, *, at_once: int = 1) -> None:
+    def __init__(self, pattern: Batched, inner: Handler, tally: Tally, *, at_once: int = 1) -> None:
         self._inner = inner
         self._tally = tally
         self._max_size = pattern.max_batch_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.patterns.pattern import Node, Pattern, Wrap, build, whole
+from pytest_mlpatterns.patterns.pattern import LayerNode, Node, Pattern, build, whole
 from pytest_mlpatterns.units import parse_duration
 
 if TYPE_CHECKING:
@@ -43,4 +43,4 @@ class Batched(Pattern):
 
     def build(self, place: int, rest: Sequence[Pattern]) -> Node:
         """A gathering place before the rest."""
-        return Wrap(self, place, (build(place + 1, rest),))
+        return LayerNode(self, place, (build(place + 1, rest),))

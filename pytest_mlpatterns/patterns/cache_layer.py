@@ -26,22 +26,22 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from pytest_mlpatterns.patterns.cached import Cached
-    from pytest_mlpatterns.patterns.layer import Answer, Inner
+    from pytest_mlpatterns.patterns.layer import Answer, Handler
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["Caching", "Store", "StoreAway"]
+__all__ = ["CacheLayer", "Store", "StoreUnavailable"]
 
 _REST_NS = 500_000_000
 """So long a store that went away is left alone, so that not every request pays for finding out."""
 _CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
-class StoreAway(Exception):
+class StoreUnavailable(Exception):
     """A store cannot be reached, or does not answer; the text says which, and why."""
 
 
 class Store(Protocol):
-    """Keeps answers outside of this process; both methods may raise :class:`StoreAway`."""
+    """Keeps answers outside of this process; both methods may raise :class:`StoreUnavailable`."""
 
     async def get(self, keys: list[bytes]) -> list[bytes | None]:
         """What is kept under each of these keys, None where nothing is."""
@@ -50,7 +50,7 @@ class Store(Protocol):
         """Keep these values under their keys."""
 
 
-class Caching:
+class CacheLayer:
     """Remembers answers by their input; a layer around a model.
 
     The inputs of a request are looked up one by one; those that are not known go to the model in one call, each once.
@@ -76,7 +76,7 @@ class Caching:
     def __init__(  # noqa: PLR0913 - the pieces of one layer
         self,
         pattern: Cached,
-        inner: Inner,
+        inner: Handler,
         tally: Tally,
         store: Store | None = None,
         *,
@@ -95,7 +95,7 @@ class Caching:
             if pattern.ttl is None
             else _TimedMemory(pattern.max_entries, parse_duration(pattern.ttl), clock_ns, tally)
         )
-        self._flights: _Flights = {}
+        self._flights: _PendingByKey = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __call__(self, instances: list[Any]) -> Answer:
@@ -130,7 +130,7 @@ class Caching:
             awaited |= self._take_off(mine, partial(self._land_stored, store, mine))
         return await self._landed(request, awaited)
 
-    def _divided(self, request: _Request, wanted: dict[bytes, Any]) -> tuple[_Flights, dict[bytes, Any]]:
+    def _divided(self, request: _Request, wanted: dict[bytes, Any]) -> tuple[_PendingByKey, dict[bytes, Any]]:
         """The flights of others to await, and the inputs that are left to this request."""
         awaited = {key: self._flights[key] for key in wanted if key in self._flights}
         mine = {key: instance for key, instance in wanted.items() if key not in awaited}
@@ -138,17 +138,17 @@ class Caching:
         request.shared.update(awaited)
         return awaited, mine
 
-    def _take_off(self, wanted: Mapping[bytes, Any], work: Callable[[_Flights], Awaitable[None]]) -> _Flights:
+    def _take_off(self, wanted: Mapping[bytes, Any], work: Callable[[_PendingByKey], Awaitable[None]]) -> _PendingByKey:
         """Begin flights of these keys, in a task of their own: no request that goes away takes them with it."""
         loop = asyncio.get_running_loop()
-        flights: _Flights = {key: loop.create_future() for key in wanted}
+        flights: _PendingByKey = {key: loop.create_future() for key in wanted}
         self._flights |= flights
         task = loop.create_task(self._fly(flights, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return flights
 
-    async def _fly(self, flights: _Flights, work: Callable[[_Flights], Awaitable[None]]) -> None:
+    async def _fly(self, flights: _PendingByKey, work: Callable[[_PendingByKey], Awaitable[None]]) -> None:
         try:
             await work(flights)
         except (Exception, SystemExit) as error:  # a model that wants to exit must not end the loop
@@ -158,17 +158,17 @@ class Caching:
             for flight in self._ended(flights):  # none, except where the loop ends
                 flight.cancel()
 
-    def _ended(self, flights: _Flights) -> Iterator[_Flight]:
+    def _ended(self, flights: _PendingByKey) -> Iterator[_Pending]:
         for key, flight in flights.items():
             if not flight.done():
                 del self._flights[key]
                 yield flight
 
-    async def _land_awaited(self, mine: dict[bytes, Any], outputs: Awaitable[Any], flights: _Flights) -> None:
+    async def _land_awaited(self, mine: dict[bytes, Any], outputs: Awaitable[Any], flights: _PendingByKey) -> None:
         for key, output in self._remembered(mine, await outputs).items():
             self._land(flights, key, output)
 
-    async def _land_stored(self, store: Store, mine: dict[bytes, Any], flights: _Flights) -> None:
+    async def _land_stored(self, store: Store, mine: dict[bytes, Any], flights: _PendingByKey) -> None:
         missing = dict(mine)
         bodies: list[bytes | None] | None = await self._tried(lambda: store.get(list(mine)))
         for key, body in zip(mine, bodies or [None] * len(mine), strict=True):
@@ -186,7 +186,7 @@ class Caching:
         for key, body in answers.items():
             self._land(flights, key, self._decoded(body))
 
-    def _land(self, flights: _Flights, key: bytes, output: Any, *, remembered: bool = False) -> None:
+    def _land(self, flights: _PendingByKey, key: bytes, output: Any, *, remembered: bool = False) -> None:
         del self._flights[key]
         flights[key].set_result(_Landed(output, remembered))
 
@@ -206,7 +206,7 @@ class Caching:
         if self._clock_ns() >= self._store_rests_until_ns:
             try:
                 return await ask()
-            except StoreAway:
+            except StoreUnavailable:
                 self._store_rests_until_ns = self._clock_ns() + _REST_NS
         self._tally.count("store_errors")
         return None
@@ -217,7 +217,7 @@ class Caching:
             self._memory[key] = output
         return answers
 
-    async def _landed(self, request: _Request, awaited: _Flights) -> Sequence[Any]:
+    async def _landed(self, request: _Request, awaited: _PendingByKey) -> Sequence[Any]:
         if flying := [flight for flight in awaited.values() if not flight.done()]:
             await asyncio.wait(flying)  # which, itself cancelled, cancels none of them
         for key, flight in awaited.items():
@@ -264,8 +264,8 @@ class _Landed:
     remembered: bool
 
 
-_Flight = asyncio.Future[_Landed | BaseException]
-_Flights = dict[bytes, _Flight]
+_Pending = asyncio.Future[_Landed | BaseException]
+_PendingByKey = dict[bytes, _Pending]
 """Answers on their way, or what the model raised, by key."""
 
 

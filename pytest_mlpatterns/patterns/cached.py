@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.pattern import Node, Pattern, Wrap, build, whole
+from pytest_mlpatterns.patterns.pattern import LayerNode, Node, Pattern, build, whole
 from pytest_mlpatterns.patterns.store_url import check_store
 from pytest_mlpatterns.units import parse_duration
 
@@ -47,4 +47,4 @@ class Cached(Pattern):
 
     def build(self, place: int, rest: Sequence[Pattern]) -> Node:
         """A memory before the rest."""
-        return Wrap(self, place, (build(place + 1, rest),))
+        return LayerNode(self, place, (build(place + 1, rest),))

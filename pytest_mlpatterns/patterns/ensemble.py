@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.layer import matched
 from pytest_mlpatterns.patterns.members import _around, _members
-from pytest_mlpatterns.patterns.pattern import Call, Node, Pattern
+from pytest_mlpatterns.patterns.pattern import ModelNode, Node, Pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.patterns.layer import Inner
+    from pytest_mlpatterns.patterns.layer import Handler
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["Ensemble", "Gathering"]
+__all__ = ["Ensemble", "EnsembleLayer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,16 @@ class Ensemble(Pattern):
             SettingError: there is a rest, but no ``"model"`` among the models.
         """
         node = _around(self, self.models, place, rest, apart=True, role="model")
-        return node if self.combine is None else replace(node, inside=(*node.inside, Call(self.combine, "combine")))
+        return (
+            node if self.combine is None else replace(node, inside=(*node.inside, ModelNode(self.combine, "combine")))
+        )
 
     def without_members(self, names: Sequence[str]) -> Pattern:
         """The same with names in the place of the models; ``combine`` is the last of what is inside its node."""
         return replace(self, models=names, combine=None)
 
 
-class Gathering:
+class EnsembleLayer:
     """The layer of an ensemble: asks all models at once with the same inputs, and makes their answers into one.
 
     Args:
@@ -76,7 +78,7 @@ class Gathering:
     def __init__(
         self,
         pattern: Ensemble,
-        models: Sequence[Inner],
+        models: Sequence[Handler],
         names: Sequence[str],
         combine: Callable[[list[Any]], Any] | None,
         tally: Tally,
@@ -105,7 +107,7 @@ class Gathering:
         self._tally.count(f"last:{answered[-1]}")
         return [self._combine(list(each)) for each in zip(*answers, strict=True)]
 
-    async def _ask(self, model: Inner, name: str, instances: list[Any], answered: list[str]) -> Sequence[Any]:
+    async def _ask(self, model: Handler, name: str, instances: list[Any], answered: list[str]) -> Sequence[Any]:
         started_ns = perf_counter_ns()
         outputs = model(instances)
         if inspect.isawaitable(outputs):

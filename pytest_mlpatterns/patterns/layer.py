@@ -11,10 +11,10 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["Answer", "Inner", "LostError", "RequestError", "counted", "matched", "needs_loop"]
+__all__ = ["Answer", "Handler", "LostError", "RequestError", "counted", "matched", "needs_loop"]
 
 Answer = Sequence[Any] | Awaitable[Sequence[Any]]
-Inner = Callable[[list[Any]], Answer]
+Handler = Callable[[list[Any]], Answer]
 """A model, or a layer around one."""
 
 
@@ -34,7 +34,7 @@ class LostError(RequestError):
         super().__init__(502, text)
 
 
-def needs_loop(inner: Inner) -> bool:
+def needs_loop(inner: Handler) -> bool:
     """Whether a model or layer has to be called on the event loop; otherwise it may be called in a thread.
 
     Layers say so themselves, by an attribute of this name.

@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, MODEL, Apart, Call, Node, Pattern, Wrap, build, name_of
+from pytest_mlpatterns.patterns.pattern import (
+    MAX_PROCESSES,
+    MODEL,
+    LayerNode,
+    ModelNode,
+    Node,
+    Pattern,
+    ProcessGroup,
+    build,
+    name_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +42,7 @@ def _members(pattern: Pattern, field: str) -> tuple[Any, ...]:
 
 def _around(  # noqa: PLR0913 - the pieces of one node
     pattern: Pattern, members: Sequence[Any], place: int, rest: Sequence[Pattern], *, apart: bool, role: str
-) -> Wrap:
+) -> LayerNode:
     if rest and MODEL not in members:
         raise SettingError(
             f'{pattern} | {" | ".join(map(str, rest))}: nothing can follow where no member is "{MODEL}"; '
@@ -41,9 +51,9 @@ def _around(  # noqa: PLR0913 - the pieces of one node
     names = _distinct([name_of(member) for member in members])
     inside: list[Node] = []
     for member, name in zip(members, names, strict=True):
-        node = build(place + 1, rest) if member == MODEL else Call(member, name)
-        inside.append(Apart(node, f"{role} {name}", place) if apart else node)
-    return Wrap(pattern, place, tuple(inside), tuple(names))
+        node = build(place + 1, rest) if member == MODEL else ModelNode(member, name)
+        inside.append(ProcessGroup(node, f"{role} {name}", place) if apart else node)
+    return LayerNode(pattern, place, tuple(inside), tuple(names))
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

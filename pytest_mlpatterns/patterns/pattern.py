@@ -1,7 +1,9 @@
 """What every pattern has: a name as it is written, and the tree of what happens to a request and in which processes.
 
-A pattern builds a tree of three kinds of node: :class:`Call`, a model or a stage of the user's; :class:`Wrap`, what a
-pattern does in the process in which it stands, around what is inside; :class:`Apart`, processes of their own. An engine
+A pattern builds a tree of three kinds of node: :class:`ModelNode`, a model or a stage of the user's;
+:class:`LayerNode`, what a
+pattern does in the process in which it stands, around what is inside; :class:`ProcessGroup`, processes of their own.
+An engine
 starts the tree; here nothing is started.
 """
 
@@ -24,15 +26,15 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_PROCESSES",
     "MODEL",
-    "Apart",
-    "Behind",
-    "Call",
     "Composed",
-    "Consumers",
+    "LayerNode",
+    "ModelNode",
     "Node",
     "Pattern",
+    "ProcessGroup",
+    "QueueNode",
     "Spread",
-    "Wrap",
+    "UpstreamNode",
     "build",
     "name_of",
     "whole",
@@ -54,7 +56,7 @@ class Spread(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ModelNode:
     """Calls something of the user's: ``MODEL``, or a callable, class or import string."""
 
     target: Any
@@ -62,7 +64,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Wrap:
+class LayerNode:
     """What a pattern does around one node, or several: its stages or models, by name."""
 
     pattern: Pattern
@@ -72,7 +74,7 @@ class Wrap:
 
 
 @dataclass(frozen=True, slots=True)
-class Apart:
+class ProcessGroup:
     """So many processes that each hold what is inside; ``role`` names them in messages and logs.
 
     ``takes_load`` says that as the outermost of a composition they need no process before them: the load itself is
@@ -89,8 +91,9 @@ class Apart:
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
-    """What an engine puts in the place of :class:`Apart` once it runs: where its processes answer predict requests.
+class UpstreamNode:
+    """What an engine puts in the place of :class:`ProcessGroup` once it runs: where its processes answer predict
+    requests.
 
     ``in_flight`` is how many requests one of them should be given at a time by a queue; ``wire`` is how they are spoken
     to.
@@ -105,14 +108,15 @@ class Behind:
 
 
 @dataclass(frozen=True, slots=True)
-class Consumers:
-    """What an engine puts in the place of :class:`Apart` once its processes take requests from a broker's stream."""
+class QueueNode:
+    """What an engine puts in the place of :class:`ProcessGroup` once its processes take requests from a broker's
+    stream."""
 
     url: str
     stream: str
 
 
-Node = Call | Wrap | Apart | Behind | Consumers
+Node = ModelNode | LayerNode | ProcessGroup | UpstreamNode | QueueNode
 
 
 class Pattern(ABC):
@@ -138,14 +142,14 @@ class Pattern(ABC):
         """The patterns of a composition, the outermost first; this one alone where it is none."""
         return (self,)
 
-    def plan(self) -> Apart:
+    def plan(self) -> ProcessGroup:
         """The tree of processes; its root is the one that requests come to.
 
         Raises:
             SettingError: an impossible composition.
         """
         node = build(0, self.parts)
-        root = node if isinstance(node, Apart) and node.takes_load else Apart(node, "service", place=-1)
+        root = node if isinstance(node, ProcessGroup) and node.takes_load else ProcessGroup(node, "service", place=-1)
         for wrap in _wraps(root.inside):
             if wrap.pattern.outermost_only and wrap is not root.inside:
                 raise SettingError(f"{self}: {wrap.pattern} answers before there is a result, so it has to come first")
@@ -219,7 +223,7 @@ class Composed(Pattern):
 
 def build(place: int, parts: Sequence[Pattern]) -> Node:
     """What happens to a request in these patterns and, after the last, in the model."""
-    return parts[0].build(place, parts[1:]) if parts else Call(MODEL, MODEL)
+    return parts[0].build(place, parts[1:]) if parts else ModelNode(MODEL, MODEL)
 
 
 def whole(pattern: Pattern, name: str, least: int, most: int) -> None:
@@ -243,19 +247,19 @@ def _named_only(other: object) -> str | None:
     return repr(other) if isinstance(other, str) else None
 
 
-def _wraps(node: Node) -> Iterator[Wrap]:
-    if isinstance(node, Apart):
+def _wraps(node: Node) -> Iterator[LayerNode]:
+    if isinstance(node, ProcessGroup):
         yield from _wraps(node.inside)
-    elif isinstance(node, Wrap):
+    elif isinstance(node, LayerNode):
         yield node
         for inside in node.inside:
             yield from _wraps(inside)
 
 
 def _processes(node: Node) -> int:
-    if isinstance(node, Apart):
+    if isinstance(node, ProcessGroup):
         return node.replicas * (1 + _processes(node.inside))
-    return sum(map(_processes, node.inside)) if isinstance(node, Wrap) else 0
+    return sum(map(_processes, node.inside)) if isinstance(node, LayerNode) else 0
 
 
 def _written(value: object) -> str:

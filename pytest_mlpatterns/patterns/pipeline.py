@@ -15,10 +15,10 @@ from pytest_mlpatterns.patterns.pattern import Node, Pattern
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
-    from pytest_mlpatterns.patterns.layer import Answer, Inner
+    from pytest_mlpatterns.patterns.layer import Answer, Handler
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["Pipeline", "Staging"]
+__all__ = ["Pipeline", "PipelineLayer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Pipeline(Pattern):
         return replace(self, stages=names)
 
 
-class Staging:
+class PipelineLayer:
     """The layer of a pipeline: what one stage returns, the next takes; each must return as many as it takes.
 
     It needs no coroutine where no stage returns an awaitable.
@@ -72,7 +72,7 @@ class Staging:
         needs_loop: whether a stage has to be called on the event loop.
     """
 
-    def __init__(self, pattern: Pipeline, stages: Sequence[Inner], names: Sequence[str], tally: Tally) -> None:
+    def __init__(self, pattern: Pipeline, stages: Sequence[Handler], names: Sequence[str], tally: Tally) -> None:
         self._pattern = pattern
         self._stages = tuple(zip(stages, names, strict=True))
         self._tally = tally

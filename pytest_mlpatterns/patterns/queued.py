@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
-from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Apart, Node, Pattern, Wrap, build, whole
+from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, LayerNode, Node, Pattern, ProcessGroup, build, whole
 from pytest_mlpatterns.patterns.store_url import MEMORY, check_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.patterns.layer import Inner
+    from pytest_mlpatterns.patterns.layer import Handler
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["MAX_ATTEMPTS", "Queued", "Queueing", "refusal_of_full"]
+__all__ = ["MAX_ATTEMPTS", "QueueLayer", "Queued", "refusal_of_full"]
 
 MAX_ATTEMPTS = 3
 """So often a request is given to a worker; one whose workers all died then is taken for what kills them."""
@@ -63,10 +63,10 @@ class Queued(Pattern):
 
     def build(self, place: int, rest: Sequence[Pattern]) -> Node:
         """A queue before processes of the rest."""
-        return Wrap(self, place, (Apart(build(place + 1, rest), "worker", place, self.workers),))
+        return LayerNode(self, place, (ProcessGroup(build(place + 1, rest), "worker", place, self.workers),))
 
 
-class Queueing:
+class QueueLayer:
     """The queue in memory: accepts up to its capacity, and keeps every worker as busy as it may be.
 
     Args:
@@ -80,7 +80,7 @@ class Queueing:
         LostError: when called: the worker died under every attempt.
     """
 
-    def __init__(self, pattern: Queued, workers: Sequence[Inner], in_flight: int, tally: Tally) -> None:
+    def __init__(self, pattern: Queued, workers: Sequence[Handler], in_flight: int, tally: Tally) -> None:
         self._pattern = pattern
         self._workers = [_Worker(inner) for inner in workers]
         self._in_flight = in_flight
@@ -196,7 +196,7 @@ class _Worker:
 
     __slots__ = ("inner", "under_way")
 
-    def __init__(self, inner: Inner) -> None:
+    def __init__(self, inner: Handler) -> None:
         self.inner = inner
         self.under_way = 0
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Apart, Node, Pattern, Spread, build, whole
+from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Node, Pattern, ProcessGroup, Spread, build, whole
 from pytest_mlpatterns.wire import Wire
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Replicated(Pattern):
     def build(self, place: int, rest: Sequence[Pattern]) -> Node:
         """So many processes with the rest in each."""
         inside = build(place + 1, rest)
-        return Apart(inside, "replica", place, self.replicas, Spread(self.balance), takes_load=True)
+        return ProcessGroup(inside, "replica", place, self.replicas, Spread(self.balance), takes_load=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,4 +102,4 @@ class Microservice(Pattern):
     def build(self, place: int, rest: Sequence[Pattern]) -> Node:
         """The rest in processes of its own."""
         assert not isinstance(self.wire, str)  # made a value above
-        return Apart(build(place + 1, rest), "service", place, self.replicas, wire=self.wire)
+        return ProcessGroup(build(place + 1, rest), "service", place, self.replicas, wire=self.wire)

@@ -12,13 +12,13 @@ import pytest
 
 from pytest_mlpatterns.config.settings import model_version
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.judging.experiment import Subject
+from pytest_mlpatterns.judging.experiment import Experiment
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.plugin.options import given_options
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.serving.external.start import deploy_target
-from pytest_mlpatterns.serving.local.launcher import Startup, launch
-from pytest_mlpatterns.serving.model import recipe_of
+from pytest_mlpatterns.serving.local.launcher import StartOptions, launch
+from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.serving.targets import App, Command, Url
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.measurement.interleaved import Pairing
-    from pytest_mlpatterns.measurement.variant import Side
+    from pytest_mlpatterns.measurement.interleaved import InterleavedRun
+    from pytest_mlpatterns.measurement.variant import Variant
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.serving.model import Recipe
+    from pytest_mlpatterns.serving.model import ServicePlan
     from pytest_mlpatterns.serving.targets import Target
     from pytest_mlpatterns.workload.payload import Payload
 
-__all__ = ["Assembly"]
+__all__ = ["ExperimentBuilder"]
 
 
-class Assembly:
+class ExperimentBuilder:
     """Puts together what the tests of one session deploy and measure.
 
     Args:
@@ -53,7 +53,7 @@ class Assembly:
         self,
         config: pytest.Config,
         directory: Path,
-        pair: Callable[[Side, Side], Pairing],
+        pair: Callable[[Variant, Variant], InterleavedRun],
         trees: tuple[Path, Path] | None,
     ) -> None:
         self._config = config
@@ -69,7 +69,7 @@ class Assembly:
         payload: object,
         target: object,
         searches: tuple[str | None, ...] = (),
-    ) -> Subject:
+    ) -> Experiment:
         """What one test measures.
 
         Args:
@@ -114,7 +114,7 @@ class Assembly:
                 )
             setup = replace(setup, pattern=str(service), model="")
             attached = isinstance(service, Url)
-            return Subject(
+            return Experiment(
                 setup,
                 self._command(item),
                 lambda: deploy_target(service, startup),
@@ -127,7 +127,7 @@ class Assembly:
             recipe = self._recipe(item, pattern, model, "perf")
             return lambda: launch(recipe, startup)
 
-        return Subject(setup, self._command(item), under(settings.pattern), plan, self._pair, under, searches)
+        return Experiment(setup, self._command(item), under(settings.pattern), plan, self._pair, under, searches)
 
     def deployment(
         self, item: pytest.Item, settings: Settings, model: object, payload: object, target: object
@@ -155,8 +155,8 @@ class Assembly:
         settings = self._config.option.inifilename
         return shlex.join(["pytest", *(["-c", str(settings)] if settings else ()), item.nodeid, *options])
 
-    def _startup(self, settings: Settings, inputs: Payload | None, builder: RequestBuilder | None) -> Startup:
-        return Startup(
+    def _startup(self, settings: Settings, inputs: Payload | None, builder: RequestBuilder | None) -> StartOptions:
+        return StartOptions(
             timeout_ns=settings.startup_timeout_ns,
             payload=inputs,
             directory=self._directory,
@@ -166,9 +166,9 @@ class Assembly:
             builder=builder,
         )
 
-    def _recipe(self, item: pytest.Item, pattern: Pattern, model: object, fixture: str) -> Recipe:
+    def _recipe(self, item: pytest.Item, pattern: Pattern, model: object, fixture: str) -> ServicePlan:
         try:
-            return recipe_of(pattern, model, self._by_value(item))
+            return service_plan(pattern, model, self._by_value(item))
         except SettingError as error:
             raise SettingError(f"{item.nodeid} asks for {fixture}, but {error}") from error
 

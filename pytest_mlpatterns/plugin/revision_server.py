@@ -19,14 +19,14 @@ import pytest
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.plugin.session import REFERENCE_TREES
 from pytest_mlpatterns.revision.messages import (
-    Offered,
+    DeploymentStarted,
+    DeploymentStopped,
     Reason,
     ReferenceJob,
-    Refused,
-    Served,
-    StartSide,
-    Stopped,
-    StopSide,
+    RevisionFailed,
+    RevisionSetup,
+    StartDeployment,
+    StopDeployment,
 )
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
@@ -46,12 +46,12 @@ def main() -> None:
     """The child process."""
     channel = Channel()
     job: ReferenceJob = channel.receive()
-    asked: queue.SimpleQueue[StartSide | StopSide | None] = queue.SimpleQueue()
+    asked: queue.SimpleQueue[StartDeployment | StopDeployment | None] = queue.SimpleQueue()
     channel.listen(asked.put, lambda: asked.put(None))
     os.chdir(job.directory)
     sys.path[:] = job.handed_on.import_path
     install(job.present_top, job.reference_top)
-    side = _Side(channel, asked, job)
+    side = _Server(channel, asked, job)
     arguments = [job.test, "-q", "--tb=short", "-W", "default", *job.handed_on.options]
     if importlib.util.find_spec("xdist"):
         arguments.append("-n0")
@@ -61,18 +61,18 @@ def main() -> None:
     if side.has_served:
         return
     if side.failures:
-        channel.send(Refused(Reason.FAILED, "\n".join(side.failures)))
+        channel.send(RevisionFailed(Reason.FAILED, "\n".join(side.failures)))
     elif side.has_begun and code in _ABSENT:
-        channel.send(Refused(Reason.ABSENT, f"pytest ended with exit code {int(code)}"))
+        channel.send(RevisionFailed(Reason.ABSENT, f"pytest ended with exit code {int(code)}"))
     else:
         raise SystemExit(int(code))  # the parent shows what pytest printed
 
 
-class _Side:
+class _Server:
     """The pytest plugin of the child."""
 
     def __init__(
-        self, channel: Channel, asked: queue.SimpleQueue[StartSide | StopSide | None], job: ReferenceJob
+        self, channel: Channel, asked: queue.SimpleQueue[StartDeployment | StopDeployment | None], job: ReferenceJob
     ) -> None:
         self.failures: list[str] = []
         self.has_begun = False
@@ -116,10 +116,10 @@ class _Side:
             return None
         self.has_served = True
         deployment = None
-        self._channel.send(Offered(subject.setup, subject.plan.payload.bare()))
+        self._channel.send(RevisionSetup(subject.setup, subject.plan.payload.bare()))
         try:
             while (question := self._asked.get()) is not None:
-                if isinstance(question, StartSide):
+                if isinstance(question, StartDeployment):
                     deployment = subject.start()
                     if strays := modules_from(*self.trees):
                         self._refuse(Reason.WRONG, str(wrong_tree(strays, *self.trees)))
@@ -128,7 +128,7 @@ class _Side:
                 elif deployment is not None:
                     deployment.close()
                     deployment = None
-                    self._channel.send(Stopped())
+                    self._channel.send(DeploymentStopped())
         except MlpatternsError as error:
             self._refuse(Reason.FAILED, str(error))
         finally:
@@ -137,11 +137,11 @@ class _Side:
         return True
 
     def _refuse(self, reason: Reason, text: str) -> None:
-        self._channel.send(Refused(reason, text))
+        self._channel.send(RevisionFailed(reason, text))
 
 
-def _served(deployment: Deployment) -> Served:
-    return Served(
+def _served(deployment: Deployment) -> DeploymentStarted:
+    return DeploymentStarted(
         model_name=deployment.model_name,
         addresses=deployment.addresses,
         host=deployment.host,

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.baseline.session import BaselineSession
     from pytest_mlpatterns.config.run_settings import RunSettings
-    from pytest_mlpatterns.plugin.terminal import Screen
+    from pytest_mlpatterns.plugin.terminal import Terminal
     from pytest_mlpatterns.records.setup import Environment
 
-__all__ = ["Output"]
+__all__ = ["RunOutput"]
 
 
-class Output:
+class RunOutput:
     """Results and failures of a run, and what becomes of them.
 
     Args:
@@ -54,7 +54,7 @@ class Output:
         run: RunSettings,
         ledger: BaselineSession,
         environment: Environment,
-        screen: Screen,
+        screen: Terminal,
         *,
         root: Path,
         variables: Mapping[str, str] = os.environ,

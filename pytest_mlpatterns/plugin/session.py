@@ -33,20 +33,20 @@ from pytest_mlpatterns.errors import (
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.generator import Generator
-from pytest_mlpatterns.measurement.interleaved import Pairing
-from pytest_mlpatterns.measurement.launch import Bench
-from pytest_mlpatterns.plugin.experiment_builder import Assembly
+from pytest_mlpatterns.measurement.interleaved import InterleavedRun
+from pytest_mlpatterns.measurement.launch import LaunchRunner
+from pytest_mlpatterns.plugin.experiment_builder import ExperimentBuilder
 from pytest_mlpatterns.plugin.live_line import LiveLine
 from pytest_mlpatterns.plugin.location import location_of, perf_markers, raise_at_definition
 from pytest_mlpatterns.plugin.machine_lock import MachineLock
 from pytest_mlpatterns.plugin.options import given_ini, given_options, values_of_conftests
-from pytest_mlpatterns.plugin.run_output import Output
-from pytest_mlpatterns.plugin.terminal import Screen
+from pytest_mlpatterns.plugin.run_output import RunOutput
+from pytest_mlpatterns.plugin.terminal import Terminal
 from pytest_mlpatterns.records.result import group_of
 from pytest_mlpatterns.reports.files.junit import properties_of
 from pytest_mlpatterns.reports.text.failure import measurement_text
-from pytest_mlpatterns.revision.client import ReferenceSide
-from pytest_mlpatterns.revision.messages import HandedOn
+from pytest_mlpatterns.revision.client import RevisionClient
+from pytest_mlpatterns.revision.messages import InheritedOptions
 from pytest_mlpatterns.revision.resolve import resolve_revision
 from pytest_mlpatterns.revision.worktree import Worktree, laid_out, remove_stale
 from pytest_mlpatterns.system.child import end_with_parent
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from collections.abc import Generator as Yielding
 
-    from pytest_mlpatterns.measurement.variant import Side
+    from pytest_mlpatterns.measurement.variant import Variant
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.serving.deployment import Deployment
 
@@ -100,12 +100,12 @@ class PerfSession:
         self._leaving = contextlib.ExitStack()
         self._worktree: Worktree | None = None
         self._generator = Generator(self._directory / "generator.log", measure_ceiling)
-        self._assembly = Assembly(config, self._directory, self._pair, self._trees)
+        self._assembly = ExperimentBuilder(config, self._directory, self._pair, self._trees)
         worker_input = getattr(config, "workerinput", None)
         self._is_worker = worker_input is not None
         if self._is_worker:
             end_with_parent()
-        self._screen = Screen(config, ascii_only=worker_input.get(_ASCII_ONLY) if worker_input else None)
+        self._screen = Terminal(config, ascii_only=worker_input.get(_ASCII_ONLY) if worker_input else None)
         self._live = LiveLine(config, self._screen.spell)
         self._lock = MachineLock(Path(worker_input[_LOCK])) if worker_input and _LOCK in worker_input else None
         self._environment = environment()
@@ -117,7 +117,7 @@ class PerfSession:
             self._ledger = BaselineSession(
                 self._run, self._environment, root=config.rootpath, directory=self._directory
             )
-            self._output = Output(self._run, self._ledger, self._environment, self._screen, root=config.rootpath)
+            self._output = RunOutput(self._run, self._ledger, self._environment, self._screen, root=config.rootpath)
             if worker_input and _WORKTREE in worker_input:
                 self._worktree = Worktree.from_plain(worker_input[_WORKTREE])
             elif self._run.against is not None and not self._is_worker:
@@ -351,16 +351,16 @@ class PerfSession:
         leaving: contextlib.ExitStack,
     ) -> Perf:
         """The measurement of one test, and what ends with it."""
-        revision: ReferenceSide | None = None
+        revision: RevisionClient | None = None
         if self._worktree is not None:
-            revision = ReferenceSide(
+            revision = RevisionClient(
                 item.nodeid, self._worktree, self._directory, settings.startup_timeout_ns, self._handed_on
             )
             leaving.callback(revision.close)
             if not self._run.smoke:
                 revision.begin()
         subject = self._assembly.subject(item, settings, model, payload, target, self._searches(item))
-        bench = Bench(
+        bench = LaunchRunner(
             subject.start,
             subject.plan,
             self._generator,
@@ -382,7 +382,7 @@ class PerfSession:
         return perf
 
     @functools.cached_property
-    def _handed_on(self) -> HandedOn:
+    def _handed_on(self) -> InheritedOptions:
         """What of this run holds at another revision too, as it says which tests there are and what they do."""
         config, given = self._config, self._options
         options = [f"--perf-{name}={given[name]}" for name in _OF_A_TEST if given[name] is not None]
@@ -391,10 +391,10 @@ class PerfSession:
         if config.option.inifilename and config.inipath is not None:
             options.append(f"-c{os.path.relpath(config.inipath, config.rootpath)}")
         import_path = tuple(map(os.path.abspath, sys.path))
-        return HandedOn(tuple(options), values_of_conftests(config), import_path)
+        return InheritedOptions(tuple(options), values_of_conftests(config), import_path)
 
-    def _pair(self, first: Side, second: Side) -> Pairing:
-        return Pairing(first, second, self._generator, self._live.show)
+    def _pair(self, first: Variant, second: Variant) -> InterleavedRun:
+        return InterleavedRun(first, second, self._generator, self._live.show)
 
     def _searches(self, item: pytest.Item) -> tuple[str | None, ...]:
         """The searches for NMRT that a ranking needs of this test, which has rivals or is not ranked."""

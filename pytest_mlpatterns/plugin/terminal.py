@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.reports.text.styled_text import Line
 
-__all__ = ["Screen", "shows_unicode"]
+__all__ = ["Terminal", "shows_unicode"]
 
 _SIGNS = "→µ±–…×✓✗·█▁≥"
 _MARKUP: Mapping[Style, Mapping[str, bool]] = {
@@ -40,7 +40,7 @@ def shows_unicode(encoding: str | None) -> bool:
     return True
 
 
-class Screen:
+class Terminal:
     """The terminal of a run.
 
     Args:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.revision.messages import (
-    HandedOn,
-    Offered,
+    DeploymentStarted,
+    InheritedOptions,
     Reason,
     ReferenceJob,
-    Refused,
-    Served,
-    StartSide,
-    StopSide,
+    RevisionFailed,
+    RevisionSetup,
+    StartDeployment,
+    StopDeployment,
 )
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.system.child import Child
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.revision.worktree import Worktree
 
-__all__ = ["NothingToCompareError", "ReferenceSide"]
+__all__ = ["NothingToCompareError", "RevisionClient"]
 
 _STOP_TIMEOUT_S = 20.0
 
@@ -40,7 +40,7 @@ class NothingToCompareError(DeploymentError):
         self.reason = reason
 
 
-class ReferenceSide:
+class RevisionClient:
     """One test at another revision, in a process of its own.
 
     Args:
@@ -52,7 +52,7 @@ class ReferenceSide:
     """
 
     def __init__(
-        self, test: str, worktree: Worktree, directory: Path, startup_timeout_ns: int, handed_on: HandedOn
+        self, test: str, worktree: Worktree, directory: Path, startup_timeout_ns: int, handed_on: InheritedOptions
     ) -> None:
         self._test = test
         self._worktree = worktree
@@ -60,7 +60,7 @@ class ReferenceSide:
         self._timeout_ns = startup_timeout_ns
         self._handed_on = handed_on
         self._child: Child | None = None
-        self._offered: Offered | DeploymentError | None = None
+        self._offered: RevisionSetup | DeploymentError | None = None
 
     @property
     def name(self) -> str:
@@ -89,7 +89,7 @@ class ReferenceSide:
             except DeploymentError as error:
                 self._offered = error
 
-    def offer(self) -> Offered:
+    def offer(self) -> RevisionSetup:
         """What the test measures there; starts its process where :meth:`begin` did not.
 
         Raises:
@@ -112,8 +112,8 @@ class ReferenceSide:
         """
         self.offer()
         assert self._child is not None
-        served = self._ask(self._child, StartSide(), self._timeout_ns / 1e9)
-        assert isinstance(served, Served)
+        served = self._ask(self._child, StartDeployment(), self._timeout_ns / 1e9)
+        assert isinstance(served, DeploymentStarted)
         deployment = Deployment(
             model_name=served.model_name,
             addresses=served.addresses,
@@ -136,13 +136,13 @@ class ReferenceSide:
 
     def _stop(self) -> None:
         if self._child is not None:
-            self._ask(self._child, StopSide(), _STOP_TIMEOUT_S)
+            self._ask(self._child, StopDeployment(), _STOP_TIMEOUT_S)
 
-    def _ask(self, child: Child, question: StartSide | StopSide, timeout_s: float) -> Any:
+    def _ask(self, child: Child, question: StartDeployment | StopDeployment, timeout_s: float) -> Any:
         self._send(child, question)
         return self._answer(child, timeout_s)
 
-    def _send(self, child: Child, question: ReferenceJob | StartSide | StopSide) -> None:
+    def _send(self, child: Child, question: ReferenceJob | StartDeployment | StopDeployment) -> None:
         try:
             child.send(question)
         except ChildError as error:
@@ -158,7 +158,7 @@ class ReferenceSide:
                 f"{self._test} at {self.name} said nothing within {format_duration(timeout_s * 1e9)}; raise the "
                 f'time limit with perf(startup_timeout="5min")\nIt printed last:\n{child.log_tail()}'
             ) from None
-        if isinstance(answer, Refused):
+        if isinstance(answer, RevisionFailed):
             text = f"{self._test} {answer.reason.value} at {self.name}: {answer.text}"
             if answer.reason is Reason.WRONG:
                 raise DeploymentError(text)

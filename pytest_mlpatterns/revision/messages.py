@@ -1,8 +1,10 @@
 """What the two ends of a reference side say to each other: values that cross the pipe.
 
-The parent sends one :class:`ReferenceJob`; the child answers :class:`Offered`, or :class:`Refused` once and for all.
-Then the parent sends :class:`StartSide` and :class:`StopSide` in turn, and the child answers :class:`Served` and
-:class:`Stopped`, or that it has :class:`Refused`.
+The parent sends one :class:`ReferenceJob`; the child answers :class:`RevisionSetup`, or :class:`RevisionFailed` once
+and for all.
+Then the parent sends :class:`StartDeployment` and :class:`StopDeployment` in turn, and the child answers
+:class:`DeploymentStarted` and
+:class:`DeploymentStopped`, or that it has :class:`RevisionFailed`.
 """
 
 from __future__ import annotations
@@ -20,11 +22,21 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.wire import Wire
     from pytest_mlpatterns.workload.payload import Payload
 
-__all__ = ["HandedOn", "Offered", "Reason", "ReferenceJob", "Refused", "Served", "StartSide", "StopSide", "Stopped"]
+__all__ = [
+    "DeploymentStarted",
+    "DeploymentStopped",
+    "InheritedOptions",
+    "Reason",
+    "ReferenceJob",
+    "RevisionFailed",
+    "RevisionSetup",
+    "StartDeployment",
+    "StopDeployment",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class HandedOn:
+class InheritedOptions:
     """What of the user's run of pytest holds at the other revision too.
 
     ``options`` are words of the command line, ``values`` those of the options that conftest files add, by their
@@ -44,11 +56,11 @@ class ReferenceJob:
     directory: Path
     present_top: Path
     reference_top: Path
-    handed_on: HandedOn
+    handed_on: InheritedOptions
 
 
 @dataclass(frozen=True, slots=True)
-class Offered:
+class RevisionSetup:
     """What the test measures there, and what is sent; ``payload`` has no inputs where their bodies tell everything."""
 
     setup: Setup
@@ -56,17 +68,17 @@ class Offered:
 
 
 @dataclass(frozen=True, slots=True)
-class StartSide:
+class StartDeployment:
     """Start the deployment."""
 
 
 @dataclass(frozen=True, slots=True)
-class StopSide:
+class StopDeployment:
     """Stop the deployment."""
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class DeploymentStarted:
     """A deployment runs: what :class:`pytest_mlpatterns.serving.deployment.Deployment` knows of it."""
 
     model_name: str
@@ -81,7 +93,7 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
+class DeploymentStopped:
     """The deployment is gone."""
 
 
@@ -94,7 +106,7 @@ class Reason(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RevisionFailed:
     """This revision gives no deployment of the test."""
 
     reason: Reason

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.addressing import Remote
     from pytest_mlpatterns.serving.external.scraper import Scraper
-    from pytest_mlpatterns.serving.local.supervised_worker import Member
+    from pytest_mlpatterns.serving.local.supervised_worker import SupervisedWorker
     from pytest_mlpatterns.system.child import Child
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
@@ -85,7 +85,7 @@ class Deployment:
         addresses: Sequence[tuple[str, int]],
         path: str,
         balance: Balance = Balance.ROUND_ROBIN,
-        members: Sequence[Member] = (),
+        members: Sequence[SupervisedWorker] = (),
         helpers: Sequence[Child] = (),
         roots: Sequence[int] = (),
         backing: Backing | None = None,

@@ -18,16 +18,16 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.pattern import MODEL, Apart, Call, Node, Wrap, name_of
+from pytest_mlpatterns.patterns.pattern import MODEL, LayerNode, ModelNode, Node, ProcessGroup, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
 
-    from pytest_mlpatterns.patterns.layer import Inner
+    from pytest_mlpatterns.patterns.layer import Handler
     from pytest_mlpatterns.patterns.pattern import Pattern
 
-__all__ = ["ModelSource", "Recipe", "pack", "recipe_of", "user_traceback"]
+__all__ = ["ModelSource", "ServicePlan", "pack", "service_plan", "user_traceback"]
 
 _IMPORT_STRING = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -40,7 +40,7 @@ class ModelSource:
     import_string: str | None = None
     pickled: bytes | None = None
 
-    def load(self) -> Inner:
+    def load(self) -> Handler:
         """Import or unpickle, and build where it is a class. What the user's code raises is raised."""
         if self.import_string is not None:
             module, _, attribute = self.import_string.partition(":")
@@ -101,14 +101,14 @@ def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "per
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class ServicePlan:
     """What an engine starts: the name under which the model is served, and the tree of processes with all packed."""
 
     name: str
-    root: Apart
+    root: ProcessGroup
 
 
-def recipe_of(pattern: Pattern, model: object | None, by_value: Sequence[ModuleType] = ()) -> Recipe:
+def service_plan(pattern: Pattern, model: object | None, by_value: Sequence[ModuleType] = ()) -> ServicePlan:
     """Pack a model and everything of the user's that a pattern holds.
 
     Args:
@@ -122,27 +122,27 @@ def recipe_of(pattern: Pattern, model: object | None, by_value: Sequence[ModuleT
 
     def packed(node: Node) -> Node:
         match node:
-            case Call(target, name):
+            case ModelNode(target, name):
                 if target != MODEL:
-                    return Call(pack(target, by_value, what=f"{pattern} member"), name)
+                    return ModelNode(pack(target, by_value, what=f"{pattern} member"), name)
                 if model is None:
                     raise SettingError(
                         "there is no model; define a fixture perf_model that returns a callable, a class or "
                         '"package.module:attribute", or give model=; for a service that exists already, define a '
                         "fixture perf_target"
                     )
-                return Call(pack(model, by_value), MODEL)
-            case Wrap(pattern=wrapping, inside=inside, names=names):  # whose members travel as what is inside
+                return ModelNode(pack(model, by_value), MODEL)
+            case LayerNode(pattern=wrapping, inside=inside, names=names):  # whose members travel as what is inside
                 bare = wrapping.without_members([f":{name}" for name in names])
                 return replace(node, pattern=bare, inside=tuple(map(packed, inside)))
-            case Apart(inside):
+            case ProcessGroup(inside):
                 return replace(node, inside=packed(inside))
         return node
 
     root = packed(pattern.plan())
-    assert isinstance(root, Apart)
+    assert isinstance(root, ProcessGroup)
     name = name_of(MODEL if model is None else model)
-    return Recipe(re.sub(r"\W+", "", name) or MODEL, root)
+    return ServicePlan(re.sub(r"\W+", "", name) or MODEL, root)
 
 
 def user_traceback(error: BaseException) -> str:

@@ -17,12 +17,12 @@ from pytest_mlpatterns.system.machine import read_machine
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Observer"]
+__all__ = ["ResourceMonitor"]
 
 _TREE_REFRESH_NS = 500_000_000
 
 
-class Observer:
+class ResourceMonitor:
     """Follows the process trees under some roots.
 
     Args:

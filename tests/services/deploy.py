@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns import Single
-from pytest_mlpatterns.serving.local.launcher import Startup, launch
-from pytest_mlpatterns.serving.model import recipe_of
+from pytest_mlpatterns.serving.local.launcher import StartOptions, launch
+from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.workload.payload import read_payload
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["a_startup", "deployed"]
 
 
-def a_startup(directory: Path, payload: list[Any] | None = None, timeout: str = "60s") -> Startup:
+def a_startup(directory: Path, payload: list[Any] | None = None, timeout: str = "60s") -> StartOptions:
     """A patient start; the first of ``payload`` is asked, where there is one."""
-    return Startup(parse_duration(timeout), None if payload is None else read_payload(payload), directory)
+    return StartOptions(parse_duration(timeout), None if payload is None else read_payload(payload), directory)
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def deployed(
     timeout: str = "60s",
 ) -> Iterator[Deployment]:
     """A running deployment of a model, under ``Single()`` where no pattern is given."""
-    deployment = launch(recipe_of(pattern or Single(), model, by_value), a_startup(directory, payload, timeout))
+    deployment = launch(service_plan(pattern or Single(), model, by_value), a_startup(directory, payload, timeout))
     try:
         yield deployment
     finally:

@@ -18,7 +18,7 @@ from pytest_mlpatterns.serving.targets import figures_told_by
 from pytest_mlpatterns.wire.grpc_call import model_in
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.serving.local.launcher import Startup
+    from pytest_mlpatterns.serving.local.launcher import StartOptions
     from pytest_mlpatterns.serving.targets import Url
 
 __all__ = ["attach"]
@@ -26,7 +26,7 @@ __all__ = ["attach"]
 _CONNECT_TIMEOUT_S = 5.0
 
 
-def attach(target: Url, startup: Startup) -> Deployment:
+def attach(target: Url, startup: StartOptions) -> Deployment:
     """Use a service that runs already, after one request has shown that it answers.
 
     Raises:

@@ -29,13 +29,13 @@ __all__ = [
     "ORPHANS_GRACE_S",
     "SOCKET",
     "Ended",
-    "Keep",
-    "Kept",
     "NotStarted",
     "Program",
     "Started",
     "StopAll",
     "Stopped",
+    "SupervisePrograms",
+    "SupervisedPrograms",
     "describe_killed",
 ]
 
@@ -65,7 +65,7 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
+class SupervisePrograms:
     """What the keeper is asked: programs, whether all take from one socket, and how long they may take to end."""
 
     programs: tuple[Program, ...]
@@ -114,7 +114,7 @@ class Stopped:
     survivors: tuple[str, ...]
 
 
-class Kept:
+class SupervisedPrograms:
     """Programs that run, as the process that asked for them sees them.
 
     Args:
@@ -144,7 +144,7 @@ class Kept:
             "pytest_mlpatterns.serving.external.supervisor", log=directory / f"keeper-{id(self):x}.log"
         )
         try:
-            self._child.send(Keep(self._programs, shares_socket, stop_ns))
+            self._child.send(SupervisePrograms(self._programs, shares_socket, stop_ns))
             answer: Any = self._child.receive(timeout_ns / 1e9)
         except (ChildError, TimeoutError) as error:
             answer = NotStarted(str(error) or f"it does not run after {format_duration(timeout_ns)}")

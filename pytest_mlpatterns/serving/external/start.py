@@ -23,7 +23,7 @@ from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.external import asgi_server as asgi
 from pytest_mlpatterns.serving.external.attach import attach
-from pytest_mlpatterns.serving.external.programs import SOCKET, Kept, Program, describe_killed
+from pytest_mlpatterns.serving.external.programs import SOCKET, Program, SupervisedPrograms, describe_killed
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.targets import App, Command, Url, figures_told_by
 from pytest_mlpatterns.system.import_redirect import map_path
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from pytest_mlpatterns.serving.local.launcher import Startup
+    from pytest_mlpatterns.serving.local.launcher import StartOptions
     from pytest_mlpatterns.serving.targets import Target
 
 __all__ = ["deploy_target"]
@@ -52,7 +52,7 @@ _GRANIAN = (
 )
 
 
-def deploy_target(target: Target, startup: Startup) -> Deployment:
+def deploy_target(target: Target, startup: StartOptions) -> Deployment:
     """Attach to a service that runs, or start one and wait until it is ready.
 
     Raises:
@@ -84,11 +84,11 @@ class _Start:
         DeploymentError: a program cannot be started at all.
     """
 
-    def __init__(self, target: App | Command, startup: Startup) -> None:
+    def __init__(self, target: App | Command, startup: StartOptions) -> None:
         self._target = target
         self._startup = startup
         self._deadline_ns = time.perf_counter_ns() + startup.timeout_ns
-        self._kept = Kept(
+        self._kept = SupervisedPrograms(
             _app_programs(target, startup) if isinstance(target, App) else [_command_program(target, startup)],
             startup.directory,
             shares_socket=isinstance(target, App) and (target.server, target.balance) == ("uvicorn", "shared-socket"),
@@ -230,7 +230,7 @@ class _Start:
 class _Ending:
     """Programs as a deployment needs them; at their end it is told who outlived them."""
 
-    def __init__(self, kept: Kept, name: str) -> None:
+    def __init__(self, kept: SupervisedPrograms, name: str) -> None:
         self._kept = kept
         self._name = name
 
@@ -261,7 +261,7 @@ class _Ending:
             )
 
 
-def _command_program(target: Command, startup: Startup) -> Program:
+def _command_program(target: Command, startup: StartOptions) -> Program:
     words: Sequence[str] = target.words
     if startup.trees is not None:  # what leads into the present tree leads to the same place in the other
         there = [os.path.isabs(word) and os.path.exists(word) for word in words]
@@ -269,7 +269,7 @@ def _command_program(target: Command, startup: Startup) -> Program:
     return _program(target, words, target.env, _directory(target, startup), startup)
 
 
-def _app_programs(target: App, startup: Startup) -> list[Program]:
+def _app_programs(target: App, startup: StartOptions) -> list[Program]:
     cwd = _directory(target, startup)
     import_path = [str(cwd), *sys.path]
     described = asgi.description_of(target.app, factory=target.factory, import_path=import_path, trees=startup.trees)
@@ -285,7 +285,7 @@ def _app_programs(target: App, startup: Startup) -> list[Program]:
     return [_program(target, _GRANIAN, env, cwd, startup) for _ in range(target.workers)]
 
 
-def _directory(target: App | Command, startup: Startup) -> Path:
+def _directory(target: App | Command, startup: StartOptions) -> Path:
     cwd = startup.root / (target.cwd or "")
     if startup.trees is not None:
         cwd = Path(map_path(str(cwd), *startup.trees))
@@ -295,7 +295,7 @@ def _directory(target: App | Command, startup: Startup) -> Path:
 
 
 def _program(
-    target: App | Command, words: Sequence[str], env: Mapping[str, str], cwd: Path, startup: Startup
+    target: App | Command, words: Sequence[str], env: Mapping[str, str], cwd: Path, startup: StartOptions
 ) -> Program:
     env = dict(env)
     if startup.trees is not None and "PYTHONPATH" in env:

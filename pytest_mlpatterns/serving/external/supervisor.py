@@ -37,7 +37,7 @@ from pytest_mlpatterns.system.sockets import listening_socket
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_mlpatterns.serving.external.programs import Keep, Program, StopAll
+    from pytest_mlpatterns.serving.external.programs import Program, StopAll, SupervisePrograms
 
 __all__ = ["main"]
 
@@ -48,7 +48,7 @@ _ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER of linux/prctl.h
 def main() -> None:
     """The child process."""
     channel = Channel()
-    job: Keep = channel.receive()
+    job: SupervisePrograms = channel.receive()
     events: queue.SimpleQueue[Ended | StopAll | None] = queue.SimpleQueue()
     is_done = threading.Event()
 
@@ -84,7 +84,7 @@ def _next(events: queue.SimpleQueue[Any]) -> Any:
             return events.get(timeout=1.0)
 
 
-def _started(job: Keep, running: list[subprocess.Popen[bytes]]) -> list[Mapping[str, int]]:
+def _started(job: SupervisePrograms, running: list[subprocess.Popen[bytes]]) -> list[Mapping[str, int]]:
     """Start the programs, and tell their ports; ``running`` has those that were started, also where one was not."""
     shared = listening_socket() if job.shares_socket else None
     found: list[Mapping[str, int]] = []

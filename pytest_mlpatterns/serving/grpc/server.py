@@ -14,7 +14,7 @@ import grpc
 
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.serving.http.inference_call import WireTally
-from pytest_mlpatterns.serving.http.metadata import About
+from pytest_mlpatterns.serving.http.metadata import ModelMetadata
 from pytest_mlpatterns.wire import WireError
 from pytest_mlpatterns.wire.descriptors import HEALTH, REFLECTION, SERVICES, message_class, pool
 from pytest_mlpatterns.wire.grpc_call import SERVICE
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.serving.http.app import Answering
 
-__all__ = ["GrpcFace"]
+__all__ = ["GrpcServer"]
 
 _GRACE_S = 1.0
 _SERVING = 1
@@ -47,7 +47,7 @@ _CODES = {
 """Statuses of errors of the layers, and what they are in gRPC."""
 
 
-class GrpcFace:
+class GrpcServer:
     """Serves one model over gRPC.
 
     Args:
@@ -64,7 +64,7 @@ class GrpcFace:
         self.tally = WireTally(place)
         self._answering = answering
         self._name = name
-        self._about = About(name)
+        self._about = ModelMetadata(name)
         options = [
             ("grpc.max_receive_message_length", max_body_bytes),
             ("grpc.max_send_message_length", -1),

@@ -19,13 +19,13 @@ from urllib.parse import parse_qs
 
 from pytest_mlpatterns.patterns.layer import RequestError, matched
 from pytest_mlpatterns.serving.http.inference_call import (
-    Exchange,
+    InferenceCall,
     WireTally,
     is_plain_json,
-    read_exchange,
-    stored_exchange,
+    read_inference_call,
+    stored_inference_call,
 )
-from pytest_mlpatterns.serving.http.metadata import About
+from pytest_mlpatterns.serving.http.metadata import ModelMetadata
 from pytest_mlpatterns.serving.model import user_traceback
 from pytest_mlpatterns.wire import Body, WireError
 from pytest_mlpatterns.wire.kserve_v1 import decode_instances, encode_error, encode_predictions
@@ -33,8 +33,8 @@ from pytest_mlpatterns.wire.kserve_v1 import decode_instances, encode_error, enc
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.patterns.layer import Inner
-    from pytest_mlpatterns.serving.http.async_jobs import Jobs
+    from pytest_mlpatterns.patterns.layer import Handler
+    from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
     from pytest_mlpatterns.wire.open_inference import InferRequest
 
 __all__ = ["BODY", "Answering", "ModelApp"]
@@ -63,7 +63,7 @@ class Answering:
         tracebacks: the first few distinct ones of the user's code.
     """
 
-    def __init__(self, inner: Inner) -> None:
+    def __init__(self, inner: Handler) -> None:
         self.requests = 0
         self.tracebacks: list[str] = []
         self._inner = inner
@@ -111,7 +111,7 @@ class ModelApp:
         name: str,
         max_body_bytes: int,
         *,
-        jobs: Jobs | None = None,
+        jobs: AsyncJobs | None = None,
         internal: bool = False,
         place: int = 0,
     ) -> None:
@@ -121,7 +121,7 @@ class ModelApp:
         self._internal = internal
         self._name = name
         self.max_body_bytes = max_body_bytes
-        self._about = About(name)
+        self._about = ModelMetadata(name)
         self._predict_path = f"/v1/models/{name}:predict"
         self._infer_paths = (f"/v2/models/{name}/infer", f"/v2/models/{name}/versions/1/infer")
 
@@ -155,7 +155,9 @@ class ModelApp:
             body = await self._read(scope, given, receive)
             if not is_v2 and self._jobs is None and is_plain_json(given):
                 return 200, await self._predict_plain(body)
-            exchange = read_exchange(body, given, self.tally, self.max_body_bytes, self._answer_v2 if is_v2 else None)
+            exchange = read_inference_call(
+                body, given, self.tally, self.max_body_bytes, self._answer_v2 if is_v2 else None
+            )
             return await self._predict(exchange, headers)
         known = self._about.answer(path)
         if method not in ("GET", "HEAD"):
@@ -168,7 +170,7 @@ class ModelApp:
             if outputs is None:
                 return self._accepted(path, query, headers)
             asked = parse_qs(query)
-            return 200, stored_exchange(
+            return 200, stored_inference_call(
                 asked.get("as", ["json"])[0], asked.get("coding", [None])[0], self.tally
             ).answer(outputs)
         raise RequestError(
@@ -197,7 +199,7 @@ class ModelApp:
                 raise self._too_large()
         return b"".join(parts)
 
-    async def _predict(self, exchange: Exchange, headers: list[tuple[bytes, bytes]]) -> tuple[int, Body]:
+    async def _predict(self, exchange: InferenceCall, headers: list[tuple[bytes, bytes]]) -> tuple[int, Body]:
         if self._jobs is not None:
             location = _JOBS_PATH + await self._jobs.submit(exchange.inputs)
             asked = {"as": exchange.kind if exchange.kind != "json" else None, "coding": exchange.coding}

@@ -17,7 +17,7 @@ from pytest_mlpatterns.patterns.layer import RequestError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Jobs", "Queue"]
+__all__ = ["AsyncJobs", "Queue"]
 
 _KEPT_NS = 600_000_000_000
 
@@ -29,7 +29,7 @@ class Queue(Protocol):
         """Accept a request, or raise :class:`RequestError`; the future holds its outputs or its error."""
 
 
-class Jobs:
+class AsyncJobs:
     """The asynchronous form of a queue.
 
     Args:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.wire import Codec
     from pytest_mlpatterns.wire.open_inference import InferRequest
 
-__all__ = ["Exchange", "WireTally", "is_plain_json", "read_exchange", "stored_exchange"]
+__all__ = ["InferenceCall", "WireTally", "is_plain_json", "read_inference_call", "stored_inference_call"]
 
 _MSGPACK = (b"application/msgpack", b"application/x-msgpack", b"application/vnd.msgpack")
 _JSON = "json"
@@ -80,10 +80,10 @@ def is_plain_json(headers: Mapping[bytes, bytes]) -> bool:
 
 
 @dataclass(slots=True)
-class Exchange:
+class InferenceCall:
     """A request and how it is answered.
 
-    ``kind`` names the format, for :func:`stored_exchange`; ``coding`` compresses the answer.
+    ``kind`` names the format, for :func:`stored_inference_call`; ``coding`` compresses the answer.
     """
 
     kind: str
@@ -117,13 +117,13 @@ class Exchange:
         return body
 
 
-def read_exchange(
+def read_inference_call(
     body: bytes | memoryview,
     headers: Mapping[bytes, bytes],
     tally: WireTally,
     most_bytes: int,
     answer_v2: Callable[[InferRequest, Any], Body] | None,
-) -> Exchange:
+) -> InferenceCall:
     """Read a request.
 
     Args:
@@ -146,9 +146,9 @@ def read_exchange(
             exchange = _read_v2(body, headers, tally, answer_v2)
         elif headers.get(b"content-type") in _MSGPACK:
             codec = _codecs()["msgpack"]
-            exchange = Exchange("msgpack", codec.decode_inputs(body, {}), codec.encode_outputs, tally)
+            exchange = InferenceCall("msgpack", codec.decode_inputs(body, {}), codec.encode_outputs, tally)
         else:
-            exchange = Exchange(_JSON, JSON_V1.decode_inputs(body, {}), JSON_V1.encode_outputs, tally)
+            exchange = InferenceCall(_JSON, JSON_V1.decode_inputs(body, {}), JSON_V1.encode_outputs, tally)
     except WireError as error:
         raise RequestError(400, str(error)) from error
     if b"accept-encoding" in headers:
@@ -158,7 +158,7 @@ def read_exchange(
     return exchange
 
 
-def stored_exchange(kind: str, coding: str | None, tally: WireTally) -> Exchange:
+def stored_inference_call(kind: str, coding: str | None, tally: WireTally) -> InferenceCall:
     """How a request of this kind is answered whose outputs are fetched later.
 
     Raises:
@@ -167,7 +167,7 @@ def stored_exchange(kind: str, coding: str | None, tally: WireTally) -> Exchange
     codec = JSON_V1 if kind == _JSON else _codecs().get(kind)
     if codec is None:
         raise RequestError(404, f"no format {kind!r}")
-    return Exchange(kind, [], codec.encode_outputs, tally, _coding((coding or "").encode()))
+    return InferenceCall(kind, [], codec.encode_outputs, tally, _coding((coding or "").encode()))
 
 
 def _read_v2(
@@ -175,13 +175,13 @@ def _read_v2(
     headers: Mapping[bytes, bytes],
     tally: WireTally,
     answer_v2: Callable[[InferRequest, Any], Body],
-) -> Exchange:
+) -> InferenceCall:
     from pytest_mlpatterns.wire.open_inference import HEAD_LENGTH, read_request
 
     length = headers.get(HEAD_LENGTH.encode())
     request = read_request(body, {} if length is None else {HEAD_LENGTH: length.decode("latin-1")})
     kind = "binary" if request.binary else "v2"
-    return Exchange(kind, request.inputs, lambda outputs: answer_v2(request, outputs), tally, request=request)
+    return InferenceCall(kind, request.inputs, lambda outputs: answer_v2(request, outputs), tally, request=request)
 
 
 def _decompressed(body: bytes | memoryview, header: bytes, most_bytes: int) -> bytes | memoryview:

@@ -9,10 +9,10 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["About"]
+__all__ = ["ModelMetadata"]
 
 
-class About:
+class ModelMetadata:
     """Answers what GET asks.
 
     Names, datatypes and shapes of the model's tensors are those of the first inference request over V2: a model that is

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.patterns.batch_layer import Batching
+from pytest_mlpatterns.patterns.batch_layer import BatchLayer
 from pytest_mlpatterns.patterns.batched import Batched
-from pytest_mlpatterns.patterns.cache_layer import Caching
+from pytest_mlpatterns.patterns.cache_layer import CacheLayer
 from pytest_mlpatterns.patterns.cached import Cached
-from pytest_mlpatterns.patterns.ensemble import Ensemble, Gathering
-from pytest_mlpatterns.patterns.pattern import Behind, Call, Consumers, Wrap
-from pytest_mlpatterns.patterns.pipeline import Pipeline, Staging
-from pytest_mlpatterns.patterns.queued import Queued, Queueing
+from pytest_mlpatterns.patterns.ensemble import Ensemble, EnsembleLayer
+from pytest_mlpatterns.patterns.pattern import LayerNode, ModelNode, QueueNode, UpstreamNode
+from pytest_mlpatterns.patterns.pipeline import Pipeline, PipelineLayer
+from pytest_mlpatterns.patterns.queued import Queued, QueueLayer
 from pytest_mlpatterns.patterns.store_url import MEMORY
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serving.local.upstream import Hop
+from pytest_mlpatterns.serving.local.upstream import Upstream
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wire import REST_JSON
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.patterns.layer import Inner
+    from pytest_mlpatterns.patterns.layer import Handler
     from pytest_mlpatterns.patterns.pattern import Node, Pattern
     from pytest_mlpatterns.records.telemetry import LayerStats
-    from pytest_mlpatterns.serving.redis.queue import BrokerQueue
+    from pytest_mlpatterns.serving.redis.queue import RedisQueue
     from pytest_mlpatterns.wire import Wire
 
-__all__ = ["Chain", "in_flight"]
+__all__ = ["HandlerStack", "in_flight"]
 
 
-class Chain:
+class HandlerStack:
     """Builds the layers.
 
     Args:
@@ -50,8 +50,8 @@ class Chain:
         self._identity = identity
         self._wire = wire
         self._tallies: list[Tally] = []
-        self._broker_queue: BrokerQueue | None = None
-        self.queue: Queueing | BrokerQueue | None = None
+        self._broker_queue: RedisQueue | None = None
+        self.queue: QueueLayer | RedisQueue | None = None
         self.inner = self._build(node)
 
     def layers(self) -> tuple[LayerStats, ...]:
@@ -72,69 +72,69 @@ class Chain:
         self._tallies.append(Tally(place, layer))
         return self._tallies[-1]
 
-    def _build(self, node: Node) -> Inner:
+    def _build(self, node: Node) -> Handler:
         """The layer of a node, around the layers of what is inside."""
         match node:
-            case Call(target):
-                inner: Inner = target.load()  # packed by the engine
-            case Behind(addresses, path, place, least, wire=wire):
-                inner = Hop(addresses, path, self._tally(place, "hop"), wire=wire, least_outstanding=least)
-            case Wrap(Queued() as pattern, place, (inside,)):
+            case ModelNode(target):
+                inner: Handler = target.load()  # packed by the engine
+            case UpstreamNode(addresses, path, place, least, wire=wire):
+                inner = Upstream(addresses, path, self._tally(place, "hop"), wire=wire, least_outstanding=least)
+            case LayerNode(Queued() as pattern, place, (inside,)):
                 inner = self.queue = self._queue_before(inside, pattern, place)
-            case Wrap(pattern, place, inside, names):
+            case LayerNode(pattern, place, inside, names):
                 inner = self._layer(pattern, place, inside, names)
             case _:
                 raise AssertionError(f"nobody started {node!r}")
         return inner
 
-    def _layer(self, pattern: Pattern, place: int, inside: Sequence[Node], names: Sequence[str]) -> Inner:
+    def _layer(self, pattern: Pattern, place: int, inside: Sequence[Node], names: Sequence[str]) -> Handler:
         layers = [self._build(node) for node in inside]
         tally = self._tally(place, type(pattern).__name__.lower())
         match pattern:
             case Cached():
-                return Caching(pattern, layers[0], tally, self._store(pattern, place), wire=self._wire)
+                return CacheLayer(pattern, layers[0], tally, self._store(pattern, place), wire=self._wire)
             case Batched():
-                return Batching(pattern, layers[0], tally, at_once=_at_once(inside[0]))
+                return BatchLayer(pattern, layers[0], tally, at_once=_at_once(inside[0]))
             case Pipeline():
-                return Staging(pattern, layers, names, tally)
+                return PipelineLayer(pattern, layers, names, tally)
             case Ensemble():
                 models, combine = layers[: len(names)], layers[len(names) :]
-                return Gathering(pattern, models, names, combine[0] if combine else None, tally)
+                return EnsembleLayer(pattern, models, names, combine[0] if combine else None, tally)
         raise AssertionError(f"nobody knows how to serve {pattern}")
 
-    def _queue_before(self, inside: Node, pattern: Queued, place: int) -> Queueing | BrokerQueue:
+    def _queue_before(self, inside: Node, pattern: Queued, place: int) -> QueueLayer | RedisQueue:
         tally = self._tally(place, "queued")
-        if isinstance(inside, Consumers):
-            from pytest_mlpatterns.serving.redis.queue import BrokerQueue
+        if isinstance(inside, QueueNode):
+            from pytest_mlpatterns.serving.redis.queue import RedisQueue
 
-            self._broker_queue = BrokerQueue(pattern, inside.url, inside.stream, tally, self._wire)
+            self._broker_queue = RedisQueue(pattern, inside.url, inside.stream, tally, self._wire)
             return self._broker_queue
-        assert isinstance(inside, Behind)
+        assert isinstance(inside, UpstreamNode)
         hops = self._tally(place, "hop")
-        workers = [Hop([address], inside.path, hops, wire=inside.wire) for address in inside.addresses]
-        return Queueing(pattern, workers, inside.in_flight, tally)
+        workers = [Upstream([address], inside.path, hops, wire=inside.wire) for address in inside.addresses]
+        return QueueLayer(pattern, workers, inside.in_flight, tally)
 
     def _store(self, pattern: Cached, place: int) -> Any:
         if pattern.store == MEMORY:
             return None
-        from pytest_mlpatterns.serving.redis.cache import ServerStore
+        from pytest_mlpatterns.serving.redis.cache import RedisCache
 
         ttl_ns = None if pattern.ttl is None else parse_duration(pattern.ttl, name="ttl")
-        return ServerStore(pattern.store, f"{self._identity}:{place}:".encode(), ttl_ns)
+        return RedisCache(pattern.store, f"{self._identity}:{place}:".encode(), ttl_ns)
 
 
 def in_flight(node: Node) -> int:
     """How many requests a worker that does this takes at a time: one, or a batch where it gathers them again."""
-    return node.pattern.max_batch_size if isinstance(node, Wrap) and isinstance(node.pattern, Batched) else 1
+    return node.pattern.max_batch_size if isinstance(node, LayerNode) and isinstance(node.pattern, Batched) else 1
 
 
 def _at_once(node: Node) -> int:
     """How many batches can be worked on at a time: one, or as many as there are processes behind."""
     match node:
-        case Behind(addresses):
+        case UpstreamNode(addresses):
             return len(addresses)
-        case Wrap(Queued(workers=workers)):
+        case LayerNode(Queued(workers=workers)):
             return workers
-        case Wrap(Cached(), _, (inside,)):
+        case LayerNode(Cached(), _, (inside,)):
             return _at_once(inside)
     return 1

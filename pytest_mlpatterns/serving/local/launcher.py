@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError, SettingError
 from pytest_mlpatterns.patterns.cached import Cached
-from pytest_mlpatterns.patterns.pattern import Apart, Behind, Consumers, Spread, Wrap
+from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup, QueueNode, Spread, UpstreamNode
 from pytest_mlpatterns.patterns.queued import Queued
 from pytest_mlpatterns.patterns.store_url import EMBEDDED, MEMORY
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.local.handler_stack import in_flight
 from pytest_mlpatterns.serving.local.messages import Consume, Listen, ListenGrpc, LoadFailed, Ready, WorkerJob
-from pytest_mlpatterns.serving.local.supervised_worker import Member
+from pytest_mlpatterns.serving.local.supervised_worker import SupervisedWorker
 from pytest_mlpatterns.serving.redis.queue_worker import Subscription
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.sockets import held_port, listening_socket
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_mlpatterns.patterns.pattern import Node
-    from pytest_mlpatterns.serving.model import Recipe
+    from pytest_mlpatterns.serving.model import ServicePlan
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
-__all__ = ["MAX_BODY_BYTES", "Startup", "launch"]
+__all__ = ["MAX_BODY_BYTES", "StartOptions", "launch"]
 
 MAX_BODY_BYTES = 64 * 2**20
 """Longest request body that our servers accept."""
 
 
 @dataclass(frozen=True, slots=True)
-class Startup:
+class StartOptions:
     """How a deployment is started: the time limit, a first request (None: health alone), where its logs go.
 
     ``trees`` as :class:`pytest_mlpatterns.serving.local.messages.WorkerJob` takes them. ``wire`` is how clients speak
@@ -64,7 +64,7 @@ class Startup:
     builder: RequestBuilder | None = None
 
 
-def launch(recipe: Recipe, startup: Startup) -> Deployment:
+def launch(recipe: ServicePlan, startup: StartOptions) -> Deployment:
     """Start a model under a pattern and wait until it is ready.
 
     Raises:
@@ -72,7 +72,7 @@ def launch(recipe: Recipe, startup: Startup) -> Deployment:
         DeploymentError: a process died, or was not ready in time.
     """
     started_ns = time.perf_counter_ns()
-    launching = _Launching(recipe, startup)
+    launching = Launcher(recipe, startup)
     if launching.polled and startup.wire.protocol == "grpc":
         raise SettingError("answers that are fetched later (wait=False) have no form in gRPC; choose a wire over REST")
     try:
@@ -104,12 +104,12 @@ def launch(recipe: Recipe, startup: Startup) -> Deployment:
     return deployment
 
 
-class _Launching:
+class Launcher:
     """Starts the processes of a tree, those further in first; all load at the same time."""
 
-    def __init__(self, recipe: Recipe, startup: Startup) -> None:
-        self.members: list[Member] = []
-        self.guarded: list[Member] = []
+    def __init__(self, recipe: ServicePlan, startup: StartOptions) -> None:
+        self.members: list[SupervisedWorker] = []
+        self.guarded: list[SupervisedWorker] = []
         self.helpers: list[Child] = []
         self._name = recipe.name
         self._startup = startup
@@ -118,9 +118,11 @@ class _Launching:
         self._logs = itertools.count()
         self._held: list[socket.socket] = []
         outermost = recipe.root.inside
-        self.polled = isinstance(outermost, Wrap) and outermost.pattern.outermost_only
+        self.polled = isinstance(outermost, LayerNode) and outermost.pattern.outermost_only
 
-    def start(self, apart: Apart, *, outermost: bool = False, guarded: bool = False) -> tuple[tuple[str, int], ...]:
+    def start(
+        self, apart: ProcessGroup, *, outermost: bool = False, guarded: bool = False
+    ) -> tuple[tuple[str, int], ...]:
         """Start so many processes, and where they can be asked."""
         if outermost and self._startup.wire.protocol == "grpc":
             return self._start_grpc(apart)
@@ -141,7 +143,7 @@ class _Launching:
                 shared.close()
         return tuple(dict.fromkeys(addresses))
 
-    def _start_grpc(self, apart: Apart) -> tuple[tuple[str, int], ...]:
+    def _start_grpc(self, apart: ProcessGroup) -> tuple[tuple[str, int], ...]:
         """The same for processes that bind their ports themselves, as gRPC does; one that is shared is bound by all."""
         shared = apart.spread is Spread.SHARED_SOCKET
         ports: list[int] = []
@@ -172,31 +174,31 @@ class _Launching:
     def _bound(self, node: Node) -> Node:
         """The node with what lives in other processes started, and replaced by how it is reached."""
         match node:
-            case Apart():
+            case ProcessGroup():
                 return self._behind(node)
-            case Wrap(Queued(broker=broker), _, (Apart() as workers,)) if broker != MEMORY:
+            case LayerNode(Queued(broker=broker), _, (ProcessGroup() as workers,)) if broker != MEMORY:
                 return replace(node, inside=(self._consumers(self._server(broker), workers),))
-            case Wrap(Queued(), _, (Apart() as workers,)):
+            case LayerNode(Queued(), _, (ProcessGroup() as workers,)):
                 return replace(node, inside=(self._behind(workers, guarded=True),))
-            case Wrap(Cached(store=store) as pattern) if store != MEMORY:
+            case LayerNode(Cached(store=store) as pattern) if store != MEMORY:
                 node = replace(node, pattern=replace(pattern, store=self._server(store)))
-        return replace(node, inside=tuple(map(self._bound, node.inside))) if isinstance(node, Wrap) else node
+        return replace(node, inside=tuple(map(self._bound, node.inside))) if isinstance(node, LayerNode) else node
 
-    def _behind(self, apart: Apart, *, guarded: bool = False) -> Behind:
+    def _behind(self, apart: ProcessGroup, *, guarded: bool = False) -> UpstreamNode:
         least = apart.spread is Spread.LEAST_OUTSTANDING
         wire = apart.wire or self._startup.wire.between_processes
         addresses = self.start(apart, guarded=guarded)
         path = codec_of(wire).path(self._name)
-        return Behind(addresses, path, apart.place, least, in_flight(apart.inside), wire)
+        return UpstreamNode(addresses, path, apart.place, least, in_flight(apart.inside), wire)
 
-    def _consumers(self, url: str, apart: Apart) -> Consumers:
+    def _consumers(self, url: str, apart: ProcessGroup) -> QueueNode:
         stream = f"{self._identity}:{len(self.members)}"
         for number in range(apart.replicas):
             node = self._bound(apart.inside)
             wire = self._startup.wire.between_processes
             subscription = Subscription(url, stream, f"worker-{number}", in_flight(apart.inside), wire)
             self._spawn(apart, node, Consume(subscription, apart.place), None, guarded=True)
-        return Consumers(url, stream)
+        return QueueNode(url, stream)
 
     def _server(self, address: str) -> str:
         """The address of a server; one of the deployment's own is started when first asked for."""
@@ -212,7 +214,7 @@ class _Launching:
 
     def _spawn(
         self,
-        apart: Apart,
+        apart: ProcessGroup,
         node: Any,
         source: Listen | ListenGrpc | Consume,
         listener: socket.socket | None,
@@ -242,13 +244,13 @@ class _Launching:
                 raise
             return child
 
-        member = Member(start, role=apart.role, place=apart.place, listener=listener if guarded else None)
+        member = SupervisedWorker(start, role=apart.role, place=apart.place, listener=listener if guarded else None)
         self.members.append(member)
         if guarded:
             self.guarded.append(member)
 
 
-def _await_loaded(member: Member, model: str, started_ns: int, startup: Startup) -> None:
+def _await_loaded(member: SupervisedWorker, model: str, started_ns: int, startup: StartOptions) -> None:
     who = f"perf_model {model}" if member.role in ("service", "replica", "worker") else member.role
     try:
         message: Any = member.child.receive(_left_s(started_ns, startup))
@@ -261,7 +263,7 @@ def _await_loaded(member: Member, model: str, started_ns: int, startup: Startup)
     assert isinstance(message, Ready)
 
 
-def _await_ready(deployment: Deployment, model: str, started_ns: int, startup: Startup) -> None:
+def _await_ready(deployment: Deployment, model: str, started_ns: int, startup: StartOptions) -> None:
     import httpx
 
     for number in range(len(deployment.addresses)):
@@ -287,11 +289,11 @@ def _await_ready(deployment: Deployment, model: str, started_ns: int, startup: S
             )
 
 
-def _left_s(started_ns: int, startup: Startup) -> float:
+def _left_s(started_ns: int, startup: StartOptions) -> float:
     return max(0.001, (started_ns + startup.timeout_ns - time.perf_counter_ns()) / 1e9)
 
 
-def _too_slow(who: str, state: str, startup: Startup, log: str) -> str:
+def _too_slow(who: str, state: str, startup: StartOptions, log: str) -> str:
     text = (
         f"{who} is {state} after {format_duration(startup.timeout_ns)}, the start-up time limit; "
         'raise it with perf(startup_timeout="5min") or --perf-startup-timeout'

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.system.child import Child
 
-__all__ = ["MAX_REPLACEMENTS", "Member"]
+__all__ = ["MAX_REPLACEMENTS", "SupervisedWorker"]
 
 MAX_REPLACEMENTS = 3
 """A process that dies oftener dies of what it is asked, and is not started again."""
@@ -27,7 +27,7 @@ _REPLACEMENT_TIMEOUT_S = 60.0
 _NOTHING = WorkerStats(0, 0, ())
 
 
-class Member:
+class SupervisedWorker:
     """A service process.
 
     Args:

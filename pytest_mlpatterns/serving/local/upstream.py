@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.tally import Tally
     from pytest_mlpatterns.wire import Body
 
-__all__ = ["Hop"]
+__all__ = ["Upstream"]
 
 
-class Hop:
+class Upstream:
     """Asks a service behind this process; an innermost layer.
 
     Args:

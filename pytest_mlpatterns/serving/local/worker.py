@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     import uvicorn
 
-    from pytest_mlpatterns.serving.grpc.server import GrpcFace
+    from pytest_mlpatterns.serving.grpc.server import GrpcServer
     from pytest_mlpatterns.serving.http.inference_call import WireTally
-    from pytest_mlpatterns.serving.local.handler_stack import Chain
+    from pytest_mlpatterns.serving.local.handler_stack import HandlerStack
 
 
 _INTERNAL_KEEP_ALIVE_S = 3600
@@ -46,7 +46,7 @@ def main() -> None:
     channel = Channel()
     job: WorkerJob = channel.receive()
     ended: list[Callable[[], None]] = []
-    known: list[tuple[Answering, Chain, Tally | WireTally]] = []
+    known: list[tuple[Answering, HandlerStack, Tally | WireTally]] = []
 
     def on_message(message: object) -> None:
         if isinstance(message, StatsQuestion) and known:
@@ -62,22 +62,22 @@ def main() -> None:
     chain = _loaded(job, channel)
     answering = Answering(chain.inner)
     if isinstance(job.source, ListenGrpc):
-        from pytest_mlpatterns.serving.grpc.server import GrpcFace
+        from pytest_mlpatterns.serving.grpc.server import GrpcServer
 
-        def face() -> GrpcFace:
-            made = GrpcFace(answering, job.name, job.max_body_bytes, place=job.place)
+        def face() -> GrpcServer:
+            made = GrpcServer(answering, job.name, job.max_body_bytes, place=job.place)
             known.append((answering, chain, made.tally))
             return made
 
         _serve_grpc(job.source, face, chain, ended, lambda: channel.send(Ready()))
     elif isinstance(job.source, Listen):
-        from pytest_mlpatterns.serving.http.async_jobs import Jobs
+        from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
 
         app = ModelApp(
             answering,
             job.name,
             job.max_body_bytes,
-            jobs=Jobs(chain.queue) if job.jobs and chain.queue else None,
+            jobs=AsyncJobs(chain.queue) if job.jobs and chain.queue else None,
             internal=job.source.internal,
             place=job.place,
         )
@@ -89,15 +89,15 @@ def main() -> None:
         _consume(job.source, answering, tally, ended, lambda: channel.send(Ready()))
 
 
-def _loaded(job: WorkerJob, channel: Channel) -> Chain:
+def _loaded(job: WorkerJob, channel: Channel) -> HandlerStack:
     """The layers and the model; the process ends where it cannot be built."""
     sys.path[:] = job.import_path
     if job.trees is not None:
         install(*job.trees)
     try:
-        from pytest_mlpatterns.serving.local.handler_stack import Chain
+        from pytest_mlpatterns.serving.local.handler_stack import HandlerStack
 
-        chain = Chain(job.node, job.identity, job.wire.between_processes)
+        chain = HandlerStack(job.node, job.identity, job.wire.between_processes)
         if job.trees is not None and (strays := modules_from(*job.trees)):
             raise wrong_tree(strays, *job.trees)
     except BaseException as error:  # also SystemExit: whatever it was, the test wants to see it
@@ -109,7 +109,7 @@ def _loaded(job: WorkerJob, channel: Channel) -> Chain:
 def _serve(
     source: Listen,
     app: ModelApp,
-    chain: Chain,
+    chain: HandlerStack,
     ended: list[Callable[[], None]],
     tell_ready: Callable[[], None],
 ) -> None:
@@ -133,8 +133,8 @@ def _serve(
 
 def _serve_grpc(
     source: ListenGrpc,
-    face: Callable[[], GrpcFace],
-    chain: Chain,
+    face: Callable[[], GrpcServer],
+    chain: HandlerStack,
     ended: list[Callable[[], None]],
     tell_ready: Callable[[], None],
 ) -> None:

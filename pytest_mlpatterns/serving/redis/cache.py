@@ -10,13 +10,13 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.patterns.cache_layer import StoreAway
+from pytest_mlpatterns.patterns.cache_layer import StoreUnavailable
 from pytest_mlpatterns.patterns.store_url import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
 
-__all__ = ["ServerStore"]
+__all__ = ["RedisCache"]
 
 _TURNS = 5
 _TURN_S = 0.05
@@ -24,7 +24,7 @@ _SAFETY_TTL_MS = 3_600_000
 _MAX_CONNECTIONS = 10_000
 
 
-class ServerStore:
+class RedisCache:
     """Keeps values in a running server; all on the event loop that first used it.
 
     The server has 250 ms for an answer, a new connection included. Values without a time of their own are kept for one
@@ -97,7 +97,7 @@ class ServerStore:
                 if (await asyncio.wait((task,), timeout=_TURN_S))[0]:
                     return task.result()
         except self._errors as error:
-            raise StoreAway(f"{self._name}: {type(error).__name__}: {error}") from error
+            raise StoreUnavailable(f"{self._name}: {type(error).__name__}: {error}") from error
         finally:
             task.cancel()
-        raise StoreAway(f"{self._name} did not answer within {_TURNS * _TURN_S:.2f} s")
+        raise StoreUnavailable(f"{self._name} did not answer within {_TURNS * _TURN_S:.2f} s")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.queued import Queued
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["GROUP", "LOST", "PAUSE_S", "BrokerQueue", "answers_key", "connect", "requests_key"]
+__all__ = ["GROUP", "LOST", "PAUSE_S", "RedisQueue", "answers_key", "connect", "requests_key"]
 
 GROUP = "workers"
 LOST = b"lost"
@@ -64,7 +64,7 @@ return found
 """
 
 
-class BrokerQueue:
+class RedisQueue:
     """The queue before workers that :func:`~pytest_mlpatterns.serving.redis.queue_worker.consume` from it.
 
     Args:
