@@ -27,7 +27,7 @@ servers: $(STAMP)  ## the examples with real servers: each passes, slowed down i
 	$(BIN)/python benchmarks/real_servers.py
 
 fuzz: $(STAMP)  ## 100,000 random and mutated answers
-	FUZZ_ANSWERS=100000 $(BIN)/python -m pytest -q tests/test_fuzz.py
+	FUZZ_ANSWERS=100000 $(BIN)/python -m pytest -q tests/loadgen/test_fuzz.py
 
 protos: $(STAMP)  ## compile the .proto files into the descriptor set that the package ships
 	cd pytest_mlpatterns/wire && $(CURDIR)/$(BIN)/python -m grpc_tools.protoc -I. --descriptor_set_out=descriptors.binpb *.proto

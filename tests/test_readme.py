@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from support.project import Project
 
 import pytest_mlpatterns
 from pytest_mlpatterns.config.settings import merge_markers
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.plugin.options import OPTIONS
-from tests.project import Project
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import PROPERTY
+from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.errors import SettingError, UnitError
 from pytest_mlpatterns.units import (

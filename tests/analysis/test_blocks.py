@@ -1,0 +1,301 @@
+"""One launch's blocks: what each metric is for declared arrivals, latencies and usage, and how sure it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, noisy_launch, samples, usage
+
+from pytest_mlpatterns.analysis.blocks import BLOCK_NS, LaunchBlocks, completions_between
+from pytest_mlpatterns.records.outcomes import Failure
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.launch import LaunchValue
+
+EMPTY = launch(samples([], []))
+
+
+def value(found: LaunchValue | None) -> float:
+    assert found is not None
+    return found.value
+
+
+@pytest.mark.parametrize(("seconds", "blocks"), [(3.0, 12), (2.6, 10), (10.0, 40), (0.1, 8), (1.0, 8)])
+def test_blocks_are_a_quarter_of_a_second_and_at_least_eight(seconds: float, blocks: int) -> None:
+    assert BLOCK_NS == S // 4
+    assert LaunchBlocks(launch(samples([START_NS], MS), seconds=seconds)).count == blocks
+
+
+@PROPERTY
+@given(
+    latencies=st.lists(st.integers(1, 10**12), min_size=1, max_size=300),
+    percentile=st.floats(min_value=0.01, max_value=99.99),
+)
+def test_a_percentile_is_that_of_numpy(latencies: list[int], percentile: float) -> None:
+    due = START_NS + np.arange(len(latencies)) * MS
+    found = LaunchBlocks(launch(samples(due, latencies))).percentile(percentile)
+    assert value(found) == float(np.percentile(np.array(latencies), percentile))
+
+
+@pytest.mark.parametrize("percentile", [50, 90, 99])
+def test_a_percentile_of_more_values_than_its_grid_is_that_of_numpy(percentile: float) -> None:
+    rng = np.random.default_rng(3)
+    latencies = (4 * MS * np.exp(rng.normal(0, 0.5, 20_000))).astype(np.int64)
+    due = START_NS + np.arange(latencies.size) * (3 * S // latencies.size)
+    found = LaunchBlocks(launch(samples(due, latencies))).percentile(percentile)
+    assert found is not None
+    assert found.value == float(np.percentile(latencies, percentile))
+    assert 0 < found.relative_error < 0.05
+
+
+def test_latency_counts_from_when_a_request_was_due() -> None:
+    due = START_NS + np.arange(300) * 10 * MS
+    blocks = LaunchBlocks(launch(samples(due, 5 * MS, lag_ns=2 * MS)))
+    assert value(blocks.percentile(50)) == 5 * MS
+    assert np.all(blocks.send_lag_ns == 2 * MS)
+
+
+def test_requests_due_in_the_window_count_even_where_their_answers_came_after_it() -> None:
+    """The last second stalls: nothing answers before the window ends, and every latency of it is seen."""
+    due = START_NS + np.arange(300) * 10 * MS
+    release = START_NS + 4 * S
+    latency = np.where(due < START_NS + 2 * S, 5 * MS, release - due)
+    blocks = LaunchBlocks(launch(samples(due, latency)))
+    assert blocks.requests == 300
+    assert value(blocks.percentile(99)) == float(np.percentile(latency, 99))
+    assert value(blocks.percentile(99)) > S
+
+
+def test_requests_due_before_or_after_the_window_do_not_count() -> None:
+    due = [START_NS - 1, START_NS, START_NS + 3 * S - 1, START_NS + 3 * S]
+    blocks = LaunchBlocks(launch(samples(due, [7 * MS, 1 * MS, 1 * MS, 7 * MS], outcome=[500, 200, 200, 500])))
+    assert blocks.requests == 2
+    assert blocks.failures == {}
+    assert blocks.latencies_ns.tolist() == [MS, MS]
+
+
+def test_failed_requests_are_counted_by_kind_and_have_no_latency() -> None:
+    due = START_NS + np.arange(6) * 10 * MS
+    outcome = [200, 204, 500, 500, Failure.TIMEOUT, 302]
+    blocks = LaunchBlocks(launch(samples(due, [MS, MS, 9 * MS, 9 * MS, 9 * MS, 9 * MS], outcome=outcome)))
+    assert blocks.failures == {-1: 1, 302: 1, 500: 2}
+    assert blocks.latencies_ns.tolist() == [MS, MS]
+    assert value(blocks.error_rate()) == pytest.approx(4 / 6)
+
+
+@PROPERTY
+@given(interval=st.integers(1 * MS, 100 * MS), phase=st.floats(min_value=0, max_value=1), seconds=st.floats(0.9, 5))
+def test_even_completions_give_the_exact_rate_whatever_the_window_cuts(
+    interval: int, phase: float, seconds: float
+) -> None:
+    first = START_NS - 5 * interval + int(phase * interval)
+    count = int(seconds * S) // interval + 10
+    due = first + np.arange(count) * interval
+    found = LaunchBlocks(launch(samples(due, 0), seconds=seconds)).throughput()
+    assert value(found) == pytest.approx(S / interval, rel=1e-6)
+    assert found is not None
+    assert found.relative_error == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("completions", [3, 7, 10, 33])
+def test_a_few_completions_per_window_are_not_rounded_to_whole_windows(completions: int) -> None:
+    interval = 3 * S // completions if completions > 12 else 240 * MS
+    due = START_NS - S // 10 + np.arange(completions + 20) * interval
+    assert value(LaunchBlocks(launch(samples(due, 0))).throughput()) == pytest.approx(S / interval, rel=1e-6)
+
+
+def test_a_stall_at_the_end_of_the_window_lowers_throughput() -> None:
+    due = START_NS - S // 2 + np.arange(350) * 10 * MS
+    whole = value(LaunchBlocks(launch(samples(due, 0))).throughput())
+    stalled = due[due < START_NS + 2 * S]
+    found = value(LaunchBlocks(launch(samples(stalled, 0))).throughput())
+    assert whole == pytest.approx(100, rel=1e-6)
+    assert found == pytest.approx(100 * 2 / 3, rel=0.02)
+
+
+def test_a_stall_at_the_start_or_in_the_middle_lowers_throughput() -> None:
+    due = START_NS - S // 2 + np.arange(350) * 10 * MS
+    for begin, end in ((-0.5, 1.0), (1.0, 2.0)):
+        left = due[(due < START_NS + int(begin * S)) | (due >= START_NS + int(end * S))]
+        assert value(LaunchBlocks(launch(samples(left, 0))).throughput()) == pytest.approx(100 * 2 / 3, rel=0.02)
+
+
+def test_only_successful_answers_are_throughput() -> None:
+    due = START_NS - S // 2 + np.arange(350) * 10 * MS
+    half = np.where(np.arange(350) % 2, 200, 500)
+    assert value(LaunchBlocks(launch(samples(due, 0, outcome=half))).throughput()) == pytest.approx(50, rel=0.01)
+
+
+def test_answers_to_requests_of_the_warm_up_are_throughput_where_they_come_in_the_window() -> None:
+    due = START_NS - S + np.arange(500) * 10 * MS
+    assert value(LaunchBlocks(launch(samples(due, 700 * MS))).throughput()) == pytest.approx(100, rel=1e-6)
+
+
+def test_average_system_load_is_the_share_of_all_cores() -> None:
+    blocks = LaunchBlocks(even_launch(used=usage(busy_cores=0.5, machine_cores=1.5, cores=4)))
+    assert value(blocks.asl()) == pytest.approx(0.125, rel=1e-6)
+    course = blocks.load_over_time()
+    assert [moment for moment, _, _ in course] == pytest.approx([0.25 * number for number in range(1, 13)])
+    assert [own for _, own, _ in course] == pytest.approx([0.125] * 12, rel=1e-6)
+    assert [machine for _, _, machine in course] == pytest.approx([0.375] * 12, rel=1e-6)
+
+
+def test_cpu_per_request_divides_by_the_successful_answers() -> None:
+    found = LaunchBlocks(even_launch(rate_rps=200, used=usage(busy_cores=0.5))).cpu_per_request()
+    assert value(found) == pytest.approx(0.5 * S / 200, rel=0.01)
+
+
+def test_memory_over_time_is_the_highest_reading_of_each_block() -> None:
+    """Around the window the synthetic readings are ten times as high."""
+    course = LaunchBlocks(even_launch(used=usage(rss_bytes=(100,) * 20 + (300,) + (100,) * 40))).memory_over_time()
+    assert [moment for moment, _ in course] == pytest.approx([0.25 * number for number in range(1, 13)])
+    assert [highest for _, highest in course] == [100.0] * 4 + [300.0] + [100.0] * 7
+
+
+def test_blocks_without_a_reading_are_left_out_of_the_course_of_memory() -> None:
+    used = usage(seconds=1.0)
+    course = LaunchBlocks(even_launch(used=used)).memory_over_time()
+    assert [moment for moment, _ in course] == pytest.approx([0.25 * number for number in range(1, 8)])
+
+
+def test_peak_memory_is_the_highest_reading_of_the_window() -> None:
+    """Around the window the synthetic readings are ten times as high."""
+    found = LaunchBlocks(even_launch(used=usage(rss_bytes=(100, 300, 200)))).peak_memory()
+    assert value(found) == 300
+
+
+def test_peak_memory_falls_back_on_all_readings_where_none_is_in_the_window() -> None:
+    far = usage(start_ns=START_NS - 100 * S, rss_bytes=(100,))
+    assert value(LaunchBlocks(even_launch(used=far)).peak_memory()) == 1000
+
+
+def test_sizes_are_means_over_the_successful_requests() -> None:
+    due = START_NS + np.arange(4) * MS
+    of = samples(due, MS, outcome=[200, 200, 200, 500], request=[0, 1, 1, 0], received_bytes=[10, 20, 30, 10_000])
+    blocks = LaunchBlocks(launch(of, request_bytes=(100, 400)))
+    assert value(blocks.request_bytes()) == 300
+    assert value(blocks.response_bytes()) == 20
+
+
+def test_the_cold_start_is_the_launch_s_own() -> None:
+    assert value(LaunchBlocks(launch(samples([START_NS], MS), cold_start_ns=5 * S)).cold_start()) == 5 * S
+    assert LaunchBlocks(launch(samples([START_NS], MS), cold_start_ns=None)).cold_start() is None
+
+
+@pytest.mark.parametrize("metric", ["throughput", "error_rate", "asl", "cpu_per_request", "request_bytes"])
+def test_without_a_request_there_is_no_value(metric: str) -> None:
+    assert getattr(LaunchBlocks(EMPTY), metric)() is None
+
+
+@pytest.mark.parametrize("metric", ["asl", "cpu_per_request", "peak_memory"])
+def test_without_the_processes_there_is_no_load(metric: str) -> None:
+    blocks = LaunchBlocks(even_launch())
+    assert getattr(blocks, metric)() is None
+    assert blocks.load_over_time() == []
+    assert blocks.memory_over_time() == []
+
+
+def test_where_everything_failed_only_the_error_rate_and_the_load_are_known() -> None:
+    due = START_NS + np.arange(100) * 10 * MS
+    blocks = LaunchBlocks(launch(samples(due, MS, outcome=503), used=usage()))
+    assert value(blocks.error_rate()) == 1.0
+    assert value(blocks.asl()) == pytest.approx(0.25)
+    for metric in (blocks.throughput, blocks.cpu_per_request, blocks.request_bytes, blocks.response_bytes):
+        assert metric() is None
+    assert blocks.percentile(50) is None
+
+
+def test_drifting_blocks_are_less_sure_than_even_ones() -> None:
+    due = START_NS - S // 2 + np.arange(700) * 5 * MS
+    drift = np.where((due - START_NS) // S % 2, 8 * MS, 4 * MS)
+    even, drifting = (LaunchBlocks(launch(samples(due, latency))).percentile(50) for latency in (4 * MS, drift))
+    assert even is not None
+    assert drifting is not None
+    assert even.relative_error == pytest.approx(0, abs=1e-9)
+    assert drifting.relative_error > 0.1
+
+
+def test_the_same_launch_gives_the_same_values() -> None:
+    one, other = LaunchBlocks(noisy_launch(1)), LaunchBlocks(noisy_launch(1))
+    assert one.percentile(95) == other.percentile(95)
+    assert one.throughput() == other.throughput()
+    assert one.cpu_per_request() == other.cpu_per_request()
+
+
+@PROPERTY
+@given(seed=st.integers(0, 1000), factor=st.floats(min_value=0.5, max_value=4))
+def test_scaling_all_latencies_scales_every_percentile_and_no_error(seed: int, factor: float) -> None:
+    plain = noisy_launch(seed, seconds=1.0)
+    due, latency = plain.samples.due_ns, plain.samples.done_ns - plain.samples.due_ns
+    slower = launch(samples(due, (latency * factor).astype(np.int64), outcome=plain.samples.outcome), seconds=1.0)
+    one, other = LaunchBlocks(plain).percentile(50), LaunchBlocks(slower).percentile(50)
+    assert one is not None
+    assert other is not None
+    assert other.value == pytest.approx(one.value * factor, rel=1e-6)
+    assert other.relative_error == pytest.approx(one.relative_error, rel=1e-3, abs=1e-9)
+
+
+@pytest.mark.parametrize("offset", range(1, 8))
+def test_a_window_on_a_machine_that_runs_for_months_has_its_first_request(offset: int) -> None:
+    """After 104 days nanoseconds no longer fit a float, and an edge may come to lie after the window's first moment."""
+    start = 2**53 + offset
+    due = start + np.arange(300) * 10 * MS
+    blocks = LaunchBlocks(launch(samples(due, 5 * MS), start_ns=start))
+    assert blocks.requests == 300
+    assert value(blocks.percentile(50)) == 5 * MS
+
+
+def test_blocks_are_cut_at_the_last_completion_before_their_edge() -> None:
+    counts, spans_ns = completions_between(np.array([90, 140, 190, 240]), np.array([100.0, 200.0, 300.0]))
+    assert counts.tolist() == [2, 1]
+    assert spans_ns.tolist() == [100, 50]
+
+
+def test_an_edge_a_block_away_from_the_last_completion_stays_where_it_is() -> None:
+    counts, spans_ns = completions_between(np.array([90, 140]), np.array([100.0, 200.0, 300.0, 400.0]))
+    assert counts.tolist() == [1, 0, 0]
+    assert spans_ns.tolist() == [50, 160, 100]
+
+
+def test_without_completions_blocks_are_as_long_as_the_clock_says() -> None:
+    counts, spans_ns = completions_between(np.array([], dtype=np.int64), np.array([0.0, 100.0, 200.0]))
+    assert counts.tolist() == [0, 0]
+    assert spans_ns.tolist() == [100, 100]
+
+
+def rising(factor: float, *, scatter: float = 0.02, seconds: float = 3.0) -> LaunchBlocks:
+    """Latency that grows evenly by this factor through the window."""
+    rng = np.random.default_rng(11)
+    due = START_NS + np.arange(int(seconds * 200)) * 5 * MS
+    course = factor ** ((due - START_NS) / (seconds * S))
+    latency = 4 * MS * course * np.exp(rng.normal(0, scatter, due.size))
+    return LaunchBlocks(launch(samples(due, latency.astype(np.int64)), seconds=seconds))
+
+
+@pytest.mark.parametrize(("factor", "sign"), [(1.5, "+"), (0.6, "-"), (3.0, "+")])
+def test_a_latency_that_rises_or_falls_through_the_window_is_said(factor: float, sign: str) -> None:
+    said = rising(factor).trend()
+    assert said is not None
+    assert said.startswith(f"not stationary: RTM changed by {sign}")
+    assert said.endswith("% through the 3.0 s window")
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.05, 0.95])
+def test_a_latency_that_stays_within_a_tenth_is_stationary(factor: float) -> None:
+    assert rising(factor).trend() is None
+
+
+def test_a_trend_that_could_be_chance_is_not_said() -> None:
+    rng = np.random.default_rng(13)
+    due = START_NS + np.arange(600) * 5 * MS
+    wild = np.exp(rng.normal(0, 0.5, 12))[np.minimum((due - START_NS) // (S // 4), 11)]
+    assert LaunchBlocks(launch(samples(due, (4 * MS * wild).astype(np.int64)))).trend() is None
+
+
+def test_too_few_blocks_with_answers_have_no_trend() -> None:
+    due = START_NS + np.arange(7) * S // 4
+    assert LaunchBlocks(launch(samples(due, np.arange(1, 8) * MS))).trend() is None

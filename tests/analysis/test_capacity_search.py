@@ -1,0 +1,217 @@
+"""The capacity searches: pure functions over services whose capacity is known, with and without noise."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.synthetic import PROPERTY
+
+from pytest_mlpatterns import SettingError
+from pytest_mlpatterns.analysis.capacity_search import DECIDED, Probe, climb, highest_rate
+from pytest_mlpatterns.records.launch import LaunchValue, Step
+from pytest_mlpatterns.records.objective import Objective, parse_objective
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def places(
+    count: int, seconds: float, noise: float = 0.0, degrade: float = 0.0, seed: int = 0
+) -> Callable[[int], Step]:
+    """A service of so many places of a fixed time: rate is callers over time, up to the places."""
+    draw = random.Random(seed)
+
+    def measure(concurrency: int) -> Step:
+        rate = min(concurrency, count) / seconds
+        rate *= 1 - degrade * max(0, concurrency - count) / count
+        rates = tuple(max(rate * draw.gauss(1, noise), 0.01) for _ in range(10))
+        return Step(concurrency, rates, concurrency / rate * 1e9, 0.0, None)
+
+    return measure
+
+
+def forever() -> bool:
+    return False
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 15, 16, 100])
+def test_the_capacity_of_places_is_found_and_the_knee_is_the_first_doubling_that_fills_them(count: int) -> None:
+    found = climb(places(count, 0.01), out_of_time=forever)
+    assert found.nmrt.value == pytest.approx(count / 0.01)
+    assert found.concurrency == min(2**n for n in range(12) if 2**n >= 0.95 * count)
+    assert not found.at_least
+    assert "two doublings" in found.stopped
+    assert [step.concurrency for step in found.ladder] == [2**n for n in range(len(found.ladder))]
+
+
+@PROPERTY
+@given(count=st.integers(1, 200), noise=st.floats(0, 0.05), seed=st.integers(0, 1000))
+def test_noise_does_not_lift_the_capacity_to_the_best_of_many_tries(count: int, noise: float, seed: int) -> None:
+    found = climb(places(count, 0.01, noise, seed=seed), out_of_time=forever)
+    assert found.nmrt.value == pytest.approx(count / 0.01, rel=0.01 + noise)
+    assert found.nmrt.relative_error <= 0.01 + noise
+
+
+def test_a_service_that_degrades_beyond_its_knee_is_judged_at_its_best() -> None:
+    found = climb(places(8, 0.01, degrade=0.2), out_of_time=forever)
+    assert found.nmrt.value == pytest.approx(800)
+    assert found.concurrency == 8
+
+
+def test_the_knee_and_twice_the_knee_are_measured_again_in_the_order_a_b_b_a() -> None:
+    asked: list[int] = []
+    service = places(4, 0.01)
+
+    def measure(concurrency: int) -> Step:
+        asked.append(concurrency)
+        return service(concurrency)
+
+    climb(measure, out_of_time=forever)
+    assert asked == [1, 2, 4, 8, 16, 4, 8, 8, 4]
+
+
+def test_a_generator_that_is_the_limit_gives_a_lower_bound_and_says_why() -> None:
+    service = places(1000, 0.01)
+
+    def measure(concurrency: int) -> Step:
+        step = service(concurrency)
+        return step if concurrency < 16 else Step(concurrency, step.rates_rps, None, 0.0, "it used 90 % of a core")
+
+    found = climb(measure, out_of_time=forever)
+    assert found.at_least
+    assert "it used 90 % of a core" in found.stopped
+    assert found.nmrt.value == pytest.approx(1600)
+
+
+def test_failed_requests_end_the_ladder_and_do_not_count_as_throughput() -> None:
+    service = places(1000, 0.01)
+
+    def measure(concurrency: int) -> Step:
+        step = service(concurrency)
+        return step if concurrency < 8 else Step(concurrency, step.rates_rps, None, 0.02, None)
+
+    found = climb(measure, out_of_time=forever)
+    assert found.nmrt.value == pytest.approx(400)
+    assert "requests failed at concurrency 8" in found.stopped
+    assert not found.at_least
+
+
+def test_a_service_that_never_answers_sustains_nothing() -> None:
+    found = climb(lambda concurrency: Step(concurrency, (), None, 1.0, None), out_of_time=forever)
+    assert found.nmrt.value == 0
+    assert not found.at_least
+
+
+@pytest.mark.parametrize(("steps", "rate"), [(1, 100), (2, 200), (3, 400)])
+def test_a_search_out_of_time_is_a_lower_bound(steps: int, rate: float) -> None:
+    left = itertools.count(1)
+    found = climb(places(1000, 0.01), out_of_time=lambda: next(left) >= steps)
+    assert found.at_least
+    assert "time was up" in found.stopped
+    assert found.nmrt.value == pytest.approx(rate)
+
+
+def test_a_search_stops_as_soon_as_it_knows_enough() -> None:
+    def enough(value: LaunchValue) -> bool:
+        return value.value >= 350
+
+    found = climb(places(1000, 0.01), out_of_time=forever, decided=enough)
+    assert found.stopped == DECIDED
+    assert found.at_least
+    assert len(found.ladder) == 3
+
+
+def test_the_ladder_ends_at_its_largest_concurrency() -> None:
+    found = climb(places(1000, 0.01), out_of_time=forever, max_concurrency=8)
+    assert found.at_least
+    assert "ends at concurrency 8" in found.stopped
+
+
+@pytest.mark.parametrize("true_rate", [50.0, 200.0, 390.0])
+def test_the_highest_rate_that_keeps_an_objective_is_found_by_bisection(true_rate: float) -> None:
+    def probe(rate: float) -> Probe:
+        return Probe(1000, *([0 if rate <= true_rate else 500] * 2), None)
+
+    rate, limited = highest_rate(probe, Objective(95, 1), 400.0, out_of_time=forever)
+    assert limited is None
+    assert rate.value == pytest.approx(true_rate, rel=0.04)
+    assert rate.value <= true_rate
+    assert rate.relative_error <= 0.02
+
+
+def test_a_probe_is_repeated_only_while_its_violations_are_undecided() -> None:
+    windows: list[float] = []
+
+    def clear(rate: float) -> Probe:
+        windows.append(rate)
+        return Probe(1000, *([0 if rate < 100 else 1000] * 2), None)
+
+    highest_rate(clear, Objective(95, 1), 200.0, out_of_time=forever)
+    assert len(windows) == len(set(windows))
+    windows.clear()
+
+    def border(rate: float) -> Probe:
+        windows.append(rate)
+        return Probe(100, 5, 5, None)
+
+    highest_rate(border, Objective(95, 1), 200.0, out_of_time=lambda: True)
+    assert len(windows) == 6
+
+
+def test_an_objective_that_no_rate_keeps_gives_nothing() -> None:
+    rate, limited = highest_rate(
+        lambda _rate: Probe(1000, 1000, 1000, None), Objective(95, 1), 400.0, out_of_time=forever
+    )
+    assert rate.value == 0
+    assert limited is None
+
+
+def test_a_probe_limited_by_the_generator_ends_the_search_and_says_so() -> None:
+    rate, limited = highest_rate(lambda _rate: Probe(10, 0, 0, "behind"), Objective(95, 1), 400.0, out_of_time=forever)
+    assert (rate.value, limited) == (0.0, "behind")
+
+
+def test_requests_that_were_sent_late_decide_nothing_by_their_lateness() -> None:
+    rate, limited = highest_rate(lambda _rate: Probe(1000, 500, 0, None), Objective(95, 1), 400.0, out_of_time=forever)
+    assert rate.value == 0
+    assert limited is not None
+    assert "sent too late to tell whether p95<1.00ns holds at 360 req/s" in limited
+
+
+@pytest.mark.parametrize(
+    ("text", "percentile", "limit_ns", "printed"),
+    [
+        ("p95<50ms", 95, 50_000_000, "p95<50.0ms"),
+        (" p99.9 < 1.5 s ", 99.9, 1_500_000_000, "p99.9<1.50s"),
+        ("rtm<20ms", 50, 20_000_000, "rtm<20.0ms"),
+    ],
+)
+def test_an_objective_is_read_and_prints_what_it_means(
+    text: str, percentile: float, limit_ns: int, printed: str
+) -> None:
+    objective = parse_objective(text)
+    assert (objective.percentile, objective.limit_ns) == (percentile, limit_ns)
+    assert str(objective) == printed
+    assert parse_objective(printed) == objective
+
+
+@pytest.mark.parametrize("text", ["", "50ms", "p95", "p95>50ms", "p100<1s", "p0<1s", "p95<50", "p95<fast", 95, None])
+def test_what_is_no_objective_is_refused_with_an_example(text: object) -> None:
+    with pytest.raises(SettingError) as caught:
+        parse_objective(text)
+    assert "slo" in str(caught.value)
+    assert "write" in str(caught.value)
+
+
+def test_an_objective_of_a_quantile_is_refused() -> None:
+    with pytest.raises(SettingError) as caught:
+        parse_objective("p0.95<50ms")
+    assert str(caught.value) == (
+        "slo is 'p0.95<50ms', expected a percentile of at least 1 and less than 100, and a time; "
+        'write "p95<50ms" or "rtm<20ms"'
+    )

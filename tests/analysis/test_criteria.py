@@ -1,0 +1,128 @@
+"""Weights and requirements as people write them, and what they are told where they cannot be read."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.synthetic import PROPERTY
+
+from pytest_mlpatterns.analysis.criteria import Requirement, SelectionCriteria, parse_criteria
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.errors import SettingError
+
+SOURCE = "--perf-rank"
+
+
+def parse(text: str) -> SelectionCriteria:
+    return parse_criteria(text, SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("rtm=0.5,nmrt=0.3,asl=0.2", {"rtm": 0.5, "nmrt": 0.3, "asl": 0.2}),
+        ("rtm=5,nmrt=3,asl=2", {"rtm": 0.5, "nmrt": 0.3, "asl": 0.2}),
+        (" RTM = 75% , asl=25%,", {"rtm": 0.75, "asl": 0.25}),
+        ("peak_memory=1", {"peak_memory": 1.0}),
+        ("nmrt( P95 < 50 ms )=1, rtm=1", {"nmrt(p95<50.0ms)": 0.5, "rtm": 0.5}),
+        ("rtm=1e308,asl=1e308", {"rtm": 0.5, "asl": 0.5}),
+    ],
+)
+def test_weights_count_by_their_share_of_the_sum(text: str, weights: dict[str, float]) -> None:
+    assert parse(text).weights == pytest.approx(weights)
+
+
+@pytest.mark.parametrize(
+    ("text", "requirement"),
+    [
+        ("rtm<20ms", Requirement("rtm", 20_000_000, "rtm<20ms")),
+        ("p95 <= 1.5 s", Requirement("p95", 1_500_000_000, "p95<=1.5 s")),
+        ("error_rate<1%", Requirement("error_rate", 0.01, "error_rate<1%")),
+        ("asl<0.8", Requirement("asl", 0.8, "asl<0.8")),
+        ("peak_memory<512MiB", Requirement("peak_memory", 512 * 2**20, "peak_memory<512MiB")),
+        ("NMRT>=400", Requirement("nmrt", 400, "nmrt>=400")),
+        ("throughput>400", Requirement("throughput", 400, "throughput>400")),
+        ("queue_depth<4", Requirement("queue_depth", 4, "queue_depth<4")),
+        ("nmrt(rtm<5ms)>=10", Requirement("nmrt(rtm<5.00ms)", 10, "nmrt(rtm<5.00ms)>=10")),
+    ],
+)
+def test_a_requirement_has_the_unit_of_its_metric(text: str, requirement: Requirement) -> None:
+    assert parse(f"rtm=1,{text}").requirements == (requirement,)
+
+
+@pytest.mark.parametrize(
+    ("text", "searches"),
+    [
+        ("rtm=1", ()),
+        ("nmrt=1", (None,)),
+        ("rtm=1,nmrt>=400", (None,)),
+        ("nmrt=1,nmrt(p95<50ms)=1,nmrt>=3", (None, "p95<50.0ms")),
+    ],
+)
+def test_nmrt_has_to_be_searched_for_wherever_it_is_named(text: str, searches: tuple[str | None, ...]) -> None:
+    assert parse(text).searches == searches
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "--perf-rank is '', expected at least one weight; write for example rtm=0.5,nmrt=0.3,asl=0.2,p95<50ms"),
+        ("rtm<20ms", "--perf-rank is 'rtm<20ms', expected at least one weight"),
+        ("rtm", "--perf-rank has 'rtm', expected a weight such as rtm=0.5 or a requirement such as rtm<20ms"),
+        ("rtm==1", "--perf-rank has 'rtm==1', expected a weight"),
+        ("rtm:1", "--perf-rank has 'rtm:1', expected a weight"),
+        ("rtm 1 asl 2", "--perf-rank has 'rtm 1 asl 2', expected a weight"),
+        (
+            "rmt=1",
+            "--perf-rank names the metric 'rmt', did you mean rtm? expected one of rtm, p90, p95, p99, throughput",
+        ),
+        ("speed=1", "--perf-rank names the metric 'speed', expected one of rtm, p90"),
+        ("p95(x)=1", "--perf-rank names the metric 'p95(x)', did you mean p95? expected one of"),
+        ("nmrt(fast)=1", "--perf-rank has 'nmrt(fast)': slo is 'fast', expected a percentile of at least 1"),
+        ("rtm=fast", "--perf-rank weighs rtm with 'fast', expected a number above 0, such as rtm=0.5"),
+        ("rtm=", "--perf-rank weighs rtm with '', expected a number above 0, such as rtm=0.5"),
+        ("rtm=0", "--perf-rank weighs rtm with '0', expected a number above 0"),
+        ("rtm=-1", "--perf-rank weighs rtm with '-1', expected a number above 0"),
+        ("rtm=nan", "--perf-rank weighs rtm with 'nan', expected a number above 0"),
+        ("rtm=20ms", "such as rtm=0.5; a requirement is written rtm<20ms"),
+        ("rtm=1,rtm=2", "--perf-rank weighs rtm twice, expected once; leave one out"),
+        ("rtm=1,asl<1,asl<0.5", "--perf-rank limits asl twice, expected once; leave one out"),
+        ("asl=1,rtm>20ms", "--perf-rank requires rtm>20ms, but lower is better for RTM; write rtm<20ms"),
+        ("asl=1,nmrt<400", "--perf-rank requires nmrt<400, but higher is better for NMRT; write nmrt>=400"),
+        ("asl=1,nmrt<", "write nmrt>=400"),
+        ("asl=1,rtm<20", "--perf-rank: the limit of rtm is '20', expected a time with its unit"),
+        (
+            "asl=1,nmrt>=many",
+            "--perf-rank: the limit of nmrt is 'many', expected a number that is not negative; write 400",
+        ),
+        ("asl=1,error_rate<5", "--perf-rank: the limit of error_rate is '5', expected at most 1 (100 %)"),
+    ],
+)
+def test_what_cannot_be_read_is_told_with_what_is_allowed(text: str, problem: str) -> None:
+    with pytest.raises(SettingError) as raised:
+        parse(text)
+    assert problem in str(raised.value)
+
+
+@PROPERTY
+@given(
+    st.dictionaries(st.sampled_from([*METRICS]), st.floats(1e-6, 1e6), min_size=1, max_size=5),
+    st.floats(1e-3, 1e3),
+)
+def test_only_the_proportion_of_the_weights_counts(weights: dict[str, float], scale: float) -> None:
+    once = parse(",".join(f"{name}={weight!r}" for name, weight in weights.items()))
+    scaled = parse(",".join(f"{name}={weight * scale!r}" for name, weight in weights.items()))
+
+    assert once.weights == pytest.approx(scaled.weights)
+    assert sum(once.weights.values()) == pytest.approx(1.0)
+
+
+@PROPERTY
+@given(st.text(alphabet="rtmnasl p95<>=,.0()%ms", max_size=30))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(SettingError):
+        found = parse(text)
+        assert sum(found.weights.values()) == pytest.approx(1.0)

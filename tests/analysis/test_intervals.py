@@ -1,0 +1,303 @@
+"""Statistics: quantiles as scipy gives them, intervals with known values, and what any estimate must be true to."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom, binomtest
+from scipy.stats import t as student
+from support.synthetic import PROPERTY, launch_values
+
+from pytest_mlpatterns.analysis.intervals import (
+    LAUNCH_SD,
+    block_weights,
+    estimate,
+    median_error,
+    min_samples,
+    order_bounds,
+    ratio_of,
+    relative_error,
+    t_quantile,
+    wilson_interval,
+)
+from pytest_mlpatterns.records.launch import LaunchValue
+
+LAUNCHES = st.lists(
+    st.builds(LaunchValue, st.floats(min_value=1e-3, max_value=1e9), st.floats(min_value=0, max_value=0.2)),
+    min_size=1,
+    max_size=6,
+)
+SCALES = st.floats(min_value=1e-3, max_value=1e3)
+
+
+def scaled(launches: list[LaunchValue], factor: float) -> list[LaunchValue]:
+    return [LaunchValue(launch.value * factor, launch.relative_error) for launch in launches]
+
+
+@pytest.mark.parametrize(
+    ("percentile", "confidence", "needed"),
+    [(99, 0.99, 459), (95, 0.99, 90), (90, 0.99, 44), (50, 0.99, 7), (99.9, 0.99, 4603), (95, 0.95, 59), (1, 0.99, 1)],
+)
+def test_a_percentile_needs_so_many_samples(percentile: float, confidence: float, needed: int) -> None:
+    assert min_samples(percentile, confidence) == needed
+
+
+@PROPERTY
+@given(st.floats(min_value=1, max_value=99.99))
+def test_the_samples_needed_are_the_fewest_whose_largest_bounds_the_percentile(percentile: float) -> None:
+    needed, share = min_samples(percentile), percentile / 100
+    assert share**needed <= 0.01 + 1e-6
+    assert needed == 1 or share ** (needed - 1) > 0.01 - 1e-6
+
+
+@pytest.mark.parametrize("wrong", [0, 100, -1, 101, math.nan, 0.99, 0.5])
+def test_a_percentile_that_does_not_exist_or_is_a_quantile_is_refused(wrong: float) -> None:
+    with pytest.raises(ValueError, match="percentile") as caught:
+        min_samples(wrong)
+    assert str(caught.value) == f"percentile is {wrong!r}, expected at least 1 and less than 100; write 99 for p99"
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.99])
+@pytest.mark.parametrize("degrees", range(3, 101))
+def test_the_quantile_of_student_is_that_of_scipy(degrees: int, confidence: float) -> None:
+    assert t_quantile(confidence, degrees) == pytest.approx(student.ppf(0.5 + confidence / 2, degrees), rel=1e-3)
+
+
+@PROPERTY
+@given(st.integers(min_value=1, max_value=400))
+def test_block_weights_are_whole_counts_whose_rows_sum_to_the_blocks(blocks: int) -> None:
+    weights = block_weights(blocks)
+    assert weights.shape == (200, blocks)
+    assert np.all(weights.sum(axis=1) == blocks)
+    assert np.all(weights >= 0)
+    assert np.all(weights == np.round(weights))
+
+
+def test_block_weights_are_the_same_at_every_call_and_differ_between_resamples() -> None:
+    assert np.array_equal(block_weights(12), block_weights(12))
+    assert np.unique(block_weights(12), axis=0).shape[0] > 100
+
+
+def test_blocks_are_drawn_with_their_neighbours() -> None:
+    """Weights of blocks side by side go together, which those of a plain bootstrap do not (they avoid each other)."""
+    weights = block_weights(60)
+    beside = np.corrcoef(weights[:, :-1].ravel(), weights[:, 1:].ravel())[0, 1]
+    apart = np.corrcoef(weights[:, :-10].ravel(), weights[:, 10:].ravel())[0, 1]
+    assert beside > 0.5
+    assert abs(apart) < 0.1
+
+
+def test_no_block_is_favoured() -> None:
+    assert block_weights(24).mean(axis=0) == pytest.approx(1.0, abs=0.35)
+
+
+def test_a_relative_error_is_the_deviation_of_the_logarithms() -> None:
+    assert relative_error(np.array([1.0, math.e])) == pytest.approx(0.5)
+    assert relative_error(np.array([7.0, 7.0, 7.0])) == 0.0
+
+
+@pytest.mark.parametrize("few", [[], [3.0], [0.0, 0.0], [0.0, 3.0]])
+def test_without_two_values_above_zero_there_is_no_relative_error(few: list[float]) -> None:
+    assert relative_error(np.array(few)) == 0.0
+
+
+def test_the_error_of_a_median_is_about_that_of_many_repetitions() -> None:
+    rng = np.random.default_rng(5)
+    runs = 100 * np.exp(rng.normal(0, 0.05, size=(400, 31)))
+    seen = np.std(np.log(np.median(runs, axis=1)))
+    told = np.median([median_error(list(run)) for run in runs])
+    assert told == pytest.approx(seen, rel=0.2)
+
+
+def test_the_error_of_a_median_does_not_count_a_stray_value() -> None:
+    plain = median_error([98.0, 99.0, 100.0, 101.0, 102.0])
+    assert median_error([98.0, 99.0, 100.0, 101.0, 10_000.0]) == plain
+    assert plain == pytest.approx(math.sqrt(math.pi / 2) * 1.4826 / (100 * math.sqrt(5)))
+
+
+@pytest.mark.parametrize("values", [[3.0], [0.0, 0.0, 5.0], [7.0, 7.0]])
+def test_the_error_of_a_median_is_none_where_nothing_scatters(values: list[float]) -> None:
+    assert median_error(values) == 0.0
+
+
+@PROPERTY
+@given(LAUNCHES, SCALES)
+def test_scaling_all_launches_scales_the_estimate(launches: list[LaunchValue], factor: float) -> None:
+    plain, larger = estimate(launches, LAUNCH_SD), estimate(scaled(launches, factor), LAUNCH_SD)
+    assert (larger.value, larger.low, larger.high) == pytest.approx(
+        (plain.value * factor, plain.low * factor, plain.high * factor)
+    )
+
+
+@PROPERTY
+@given(LAUNCHES)
+def test_an_estimate_lies_within_its_interval_and_its_launches(launches: list[LaunchValue]) -> None:
+    found = estimate(launches, LAUNCH_SD)
+    values = [launch.value for launch in launches]
+    assert found.low < found.value < found.high
+    assert min(values) * (1 - 1e-9) <= found.value <= max(values) * (1 + 1e-9)
+
+
+@PROPERTY
+@given(LAUNCHES, st.randoms(use_true_random=False))
+def test_the_order_of_launches_does_not_matter(launches: list[LaunchValue], random: object) -> None:
+    mixed = list(launches)
+    random.shuffle(mixed)  # type: ignore[attr-defined]
+    one, other = estimate(launches, LAUNCH_SD), estimate(mixed, LAUNCH_SD)
+    assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high))
+
+
+@PROPERTY
+@given(LAUNCHES, st.floats(min_value=1.01, max_value=10))
+def test_a_slower_launch_raises_the_estimate(launches: list[LaunchValue], factor: float) -> None:
+    slower = [*scaled(launches[:1], factor), *launches[1:]]
+    assert estimate(slower, LAUNCH_SD).value > estimate(launches, LAUNCH_SD).value
+
+
+@PROPERTY
+@given(LAUNCHES)
+def test_more_confidence_and_more_doubt_widen_the_interval(launches: list[LaunchValue]) -> None:
+    plain = estimate(launches, LAUNCH_SD, 0.95)
+    for wider in (
+        estimate(launches, LAUNCH_SD, 0.99),
+        estimate(launches, 2 * LAUNCH_SD, 0.95),
+        estimate([LaunchValue(one.value, one.relative_error + 0.1) for one in launches], LAUNCH_SD, 0.95),
+    ):
+        assert wider.low < plain.low < plain.high < wider.high
+
+
+def test_agreeing_launches_narrow_the_interval() -> None:
+    widths = [estimate([LaunchValue(100.0, 0.01)] * count, LAUNCH_SD) for count in range(1, 8)]
+    assert all(more.high - more.low < fewer.high - fewer.low for fewer, more in itertools.pairwise(widths))
+
+
+def test_disagreeing_launches_widen_the_interval() -> None:
+    close = estimate([LaunchValue(100.0, 0.01), LaunchValue(101.0, 0.01)], LAUNCH_SD)
+    apart = estimate([LaunchValue(80.0, 0.01), LaunchValue(126.0, 0.01)], LAUNCH_SD)
+    assert apart.high / apart.low > close.high / close.low
+
+
+def test_an_estimate_of_one_launch_follows_the_formula_of_its_docstring() -> None:
+    half = student.ppf(0.975, 3) * math.sqrt(LAUNCH_SD**2 + 0.02**2)
+    found = estimate([LaunchValue(50.0, 0.02)], LAUNCH_SD)
+    assert found.value == pytest.approx(50.0)
+    assert found.low == pytest.approx(50 * math.exp(-half), rel=1e-3)
+    assert found.high == pytest.approx(50 * math.exp(half), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("values", "launch_sd"), [([10.0, 14.0, 12.0], 0.0), ([0.0, 14.0, 22.0], 0.017), ([-3.0, 39.0, 0.0], 0.017)]
+)
+def test_what_does_not_vary_or_is_not_above_zero_has_the_range_for_an_interval(
+    values: list[float], launch_sd: float
+) -> None:
+    found = estimate([LaunchValue(value, 0.05) for value in values], launch_sd)
+    assert (found.value, found.low, found.high) == (12.0, min(values), max(values))
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(7)
+    runs = [estimate(launch_values(rng, 1000.0, 3), LAUNCH_SD) for _ in range(500)]
+    assert sum(run.low <= 1000.0 <= run.high for run in runs) / len(runs) >= 0.93
+
+
+@PROPERTY
+@given(LAUNCHES, LAUNCHES)
+def test_a_ratio_turned_round_is_its_own_inverse(present: list[LaunchValue], baseline: list[LaunchValue]) -> None:
+    one, other = ratio_of(present, baseline, LAUNCH_SD), ratio_of(baseline, present, LAUNCH_SD)
+    assert (one.value, one.low, one.high) == pytest.approx((1 / other.value, 1 / other.high, 1 / other.low))
+
+
+@PROPERTY
+@given(LAUNCHES, LAUNCHES, SCALES)
+def test_a_ratio_does_not_know_the_unit(present: list[LaunchValue], baseline: list[LaunchValue], factor: float) -> None:
+    one = ratio_of(present, baseline, LAUNCH_SD)
+    other = ratio_of(scaled(present, factor), scaled(baseline, factor), LAUNCH_SD)
+    assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high))
+
+
+@PROPERTY
+@given(LAUNCHES, LAUNCHES, st.floats(min_value=1.01, max_value=10))
+def test_a_slower_present_raises_the_ratio_by_its_factor(
+    present: list[LaunchValue], baseline: list[LaunchValue], factor: float
+) -> None:
+    one = ratio_of(present, baseline, LAUNCH_SD)
+    slower = ratio_of(scaled(present, factor), baseline, LAUNCH_SD)
+    assert (slower.value, slower.low, slower.high) == pytest.approx(
+        (one.value * factor, one.low * factor, one.high * factor)
+    )
+
+
+def test_a_ratio_of_one_launch_each_follows_the_formula_of_its_docstring() -> None:
+    found = ratio_of([LaunchValue(60.0, 0.03)], [LaunchValue(50.0, 0.01)], LAUNCH_SD)
+    half = student.ppf(0.995, 3) * math.sqrt(2 * (LAUNCH_SD**2 + (0.03**2 + 0.01**2) / 2))
+    assert found.value == pytest.approx(1.2)
+    assert found.low == pytest.approx(1.2 * math.exp(-half), rel=2e-3)
+    assert found.high == pytest.approx(1.2 * math.exp(half), rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("events", "trials", "low", "high"),
+    [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (1, 100, 0.0018, 0.0545)],
+)
+def test_the_interval_of_a_share_has_the_known_values(events: int, trials: int, low: float, high: float) -> None:
+    found = wilson_interval(events, trials)
+    assert found.value == events / trials
+    assert found.low == pytest.approx(low, abs=5e-5)
+    assert found.high == pytest.approx(high, abs=5e-5)
+
+
+@PROPERTY
+@given(st.integers(1, 100_000).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials))))
+def test_the_interval_of_a_share_is_that_of_scipy(counted: tuple[int, int]) -> None:
+    events, trials = counted
+    found = wilson_interval(events, trials, 0.99)
+    known = binomtest(events, trials).proportion_ci(0.99, method="wilson")
+    assert found.low == pytest.approx(known.low, abs=1e-9)
+    assert found.high == pytest.approx(known.high, abs=1e-9)
+
+
+class TestOrderBounds:
+    @pytest.mark.parametrize(
+        ("samples", "percentile", "expected"),
+        [
+            (5, 50, (0, 4)),
+            (10, 50, (1, 8)),  # as tabulated: the 2nd and the 9th of ten bound the median at 97.9 %
+            (20, 50, (5, 14)),
+            (100, 50, (39, 60)),
+            (100, 90, (83, 95)),
+        ],
+    )
+    def test_they_are_those_of_the_tables(self, samples: int, percentile: float, expected: tuple[int, int]) -> None:
+        assert order_bounds(samples, percentile) == expected
+
+    @pytest.mark.parametrize(("samples", "percentile"), [(50, 50), (90, 95), (459, 99), (5000, 99.9), (1_000_000, 99)])
+    @pytest.mark.parametrize("confidence", [0.9, 0.99])
+    def test_no_wider_bounds_are_needed_and_no_narrower_ones_do(
+        self, samples: int, percentile: float, confidence: float
+    ) -> None:
+        low, high = order_bounds(samples, percentile, confidence)
+        below, tail = binom(samples, percentile / 100).cdf, (1 - confidence) / 2
+        if low > 0:
+            assert below(low) <= tail < below(low + 1)
+        if high < samples - 1:
+            assert 1 - below(high) <= tail < 1 - below(high - 1)
+
+    def test_they_hold_the_percentile_as_often_as_they_say_whatever_the_distribution(self) -> None:
+        rng, held = np.random.default_rng(8), 0
+        low, high = order_bounds(300, 95)
+        for _ in range(2000):
+            values = np.sort(rng.pareto(1.5, 300))
+            held += values[low] <= 20 ** (1 / 1.5) - 1 <= values[high]
+        assert held / 2000 == pytest.approx(0.96, abs=0.02)
+
+    @PROPERTY
+    @given(st.integers(1, 3000), st.floats(0.1, 99.9), st.floats(0.5, 0.999))
+    def test_they_are_samples_in_order(self, samples: int, percentile: float, confidence: float) -> None:
+        low, high = order_bounds(samples, percentile, confidence)
+        assert 0 <= low <= high < samples

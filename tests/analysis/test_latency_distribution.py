@@ -1,0 +1,88 @@
+"""The shape of a distribution: percentiles as far as there are samples, histograms that lose nobody, pooled counts."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.synthetic import MS, PROPERTY
+
+from pytest_mlpatterns.analysis.latency_distribution import (
+    STORED_PERCENTS,
+    counted,
+    latency_of,
+    percentiles_of_counts,
+    stored_percentiles,
+)
+from pytest_mlpatterns.patterns.tally import rounded
+
+NANOSECONDS = st.lists(st.integers(0, 10**11), min_size=1, max_size=300)
+
+
+@PROPERTY
+@given(NANOSECONDS)
+def test_a_shape_ascends_and_counts_every_request(values: list[int]) -> None:
+    shape = latency_of(np.array(values))
+    assert shape is not None
+    percents, found = zip(*shape.percentiles, strict=True)
+    assert list(percents) == sorted(set(percents))
+    assert list(found) == sorted(found)
+    assert (found[0], found[-1]) == (min(values) if percents[0] == 0 else found[0], max(values))
+    edges, counts = shape.histogram.edges_ns, shape.histogram.counts
+    assert len(edges) == len(counts) + 1
+    assert all(low < high for low, high in pairwise(edges))
+    assert sum(counts) == len(values)
+
+
+@pytest.mark.parametrize(
+    ("requests", "last"),
+    [(1, [0, 100]), (50, [97.5, 98, 100]), (1000, [99.8, 99.9, 100]), (20_000, [99.98, 99.99, 100])],
+)
+def test_percentiles_reach_as_far_as_there_are_requests(requests: int, last: list[float]) -> None:
+    shape = latency_of(np.arange(requests) + MS)
+    assert shape is not None
+    assert [percent for percent, _ in shape.percentiles][-len(last) :] == last
+    assert 0 in dict(shape.percentiles)
+
+
+def test_a_shape_says_what_the_numbers_are() -> None:
+    shape = latency_of(np.arange(1, 1001) * MS)
+    assert shape is not None
+    told = dict(shape.percentiles)
+    assert told[50] == pytest.approx(500.5 * MS)
+    assert told[99] == pytest.approx(990 * MS, rel=0.001)
+    assert (shape.mean_ns, shape.sd_ns) == (pytest.approx(500.5 * MS), pytest.approx(288.67 * MS, rel=1e-3))
+
+
+def test_no_requests_have_no_shape() -> None:
+    assert latency_of(np.array([], dtype=np.int64)) is None
+    assert stored_percentiles(None) == ()
+    assert percentiles_of_counts({}) == ()
+
+
+def test_a_baseline_keeps_some_of_the_percentiles() -> None:
+    kept = stored_percentiles(latency_of(np.arange(2000) + MS))
+    assert tuple(percent for percent, _ in kept) == STORED_PERCENTS
+    few = stored_percentiles(latency_of(np.arange(20) + MS))
+    assert [percent for percent, _ in few] == [1, 5, 10, 25, 50, 75, 90, 95, 100]
+
+
+@PROPERTY
+@given(NANOSECONDS)
+def test_counts_round_as_the_servers_do(values: list[int]) -> None:
+    counts = counted(np.array(values))
+    assert sum(counts.values()) == len(values)
+    assert set(counts) == {rounded(value) for value in values}
+
+
+@PROPERTY
+@given(st.lists(st.integers(1, 10**10), min_size=5, max_size=300))
+def test_percentiles_of_counts_are_those_of_the_values_within_their_rounding(values: list[int]) -> None:
+    told = dict(percentiles_of_counts(counted(np.array(values))))
+    exact = np.sort(np.array(values))
+    for percent, value in told.items():
+        place = max(int(np.ceil(percent / 100 * len(values) - 1e-9)), 1) - 1
+        assert value == pytest.approx(exact[place], rel=0.01)

@@ -1,0 +1,336 @@
+"""Metrics over launches: each figure with its interval, what does not apply is None, what does not count is said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.synthetic import LAYERS, MS, START_NS, S, capacity, even_launch, launch, noisy_launch, samples, usage
+
+from pytest_mlpatterns.analysis.generator_health import why_limited
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named, percentile_metric
+from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.records.launch import GeneratorReport, Launch
+from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
+
+DUE = START_NS + np.arange(600) * 5 * MS
+
+
+def test_the_median_of_latencies_is_rtm() -> None:
+    metrics = Metrics((even_launch(latency_ns=4 * MS), even_launch(latency_ns=4 * MS)))
+    found = metrics.rtm_ns
+    assert found.value == pytest.approx(4 * MS)
+    assert found.low < found.value < found.high
+    assert metrics.latency_ns(50) == found
+
+
+def test_launches_are_pooled_by_their_geometric_mean() -> None:
+    metrics = Metrics((even_launch(latency_ns=4 * MS), even_launch(latency_ns=9 * MS)))
+    assert metrics.rtm_ns.value == pytest.approx(6 * MS)
+
+
+def test_throughput_is_in_requests_per_second() -> None:
+    assert Metrics((even_launch(rate_rps=200),)).throughput_rps.value == pytest.approx(200, rel=1e-6)
+
+
+def test_usage_gives_load_cpu_and_memory() -> None:
+    metrics = Metrics((even_launch(used=usage(busy_cores=0.5, rss_bytes=(7 * 2**20,))),))
+    asl, cpu, memory = metrics.asl_ratio, metrics.cpu_ns_per_request, metrics.peak_rss_bytes
+    assert asl is not None
+    assert cpu is not None
+    assert memory is not None
+    assert asl.value == pytest.approx(0.25)
+    assert cpu.value == pytest.approx(0.5 * S / 200, rel=0.01)
+    assert (memory.value, memory.low, memory.high) == (7 * 2**20,) * 3
+
+
+def test_without_the_processes_load_cpu_and_memory_do_not_apply() -> None:
+    metrics = Metrics((even_launch(),))
+    assert metrics.asl_ratio is None
+    assert metrics.cpu_ns_per_request is None
+    assert metrics.peak_rss_bytes is None
+    assert metrics.load_over_time() == []
+
+
+def test_sizes_and_the_cold_start_are_known() -> None:
+    metrics = Metrics((even_launch(),))
+    assert metrics.request_bytes.value == 200
+    assert metrics.response_bytes.value == 150
+    assert metrics.cold_start_ns is not None
+    assert metrics.cold_start_ns.value == pytest.approx(900 * MS)
+
+
+def test_requests_blocks_and_failures_add_up_over_launches() -> None:
+    outcome = np.where(np.arange(600) % 100 == 0, 503, 200)
+    outcome[1] = -1
+    failing = launch(samples(DUE, MS, outcome=outcome))
+    metrics = Metrics((failing, failing))
+    assert metrics.requests == 1200
+    assert metrics.blocks == 24
+    assert metrics.failures == {503: 12, -1: 2}
+    assert list(metrics.failures) == [503, -1]  # the most frequent first
+    assert metrics.error_ratio.value == pytest.approx(14 / 1200)
+    assert metrics.error_ratio.low < 14 / 1200 < metrics.error_ratio.high
+
+
+def test_an_error_rate_without_errors_still_has_an_upper_bound() -> None:
+    found = Metrics((even_launch(),)).error_ratio
+    assert (found.value, found.low) == (0.0, 0.0)
+    assert 0 < found.high < 0.02
+
+
+@pytest.mark.parametrize(("percentile", "needed"), [(99, 459), (95, 90), (90, 44), (50, 7)])
+def test_a_percentile_is_told_from_just_enough_samples_on(percentile: float, needed: int) -> None:
+    enough = launch(samples(DUE[:needed], MS))
+    assert Metrics((enough,)).latency_ns(percentile).value == pytest.approx(MS)
+    too_few = Metrics((launch(samples(DUE[: needed - 1], MS)),))
+    with pytest.raises(InvalidResultError) as caught:
+        too_few.latency_ns(percentile)
+    message = str(caught.value)
+    assert f"of {needed - 1} samples, expected at least {needed} for 99 % confidence" in message
+    assert "measure longer (duration=)" in message
+
+
+def test_samples_of_all_launches_count_for_a_percentile() -> None:
+    half = launch(samples(DUE[:230], MS))
+    assert Metrics((half, half)).latency_ns(99).value == pytest.approx(MS)
+
+
+@pytest.mark.parametrize("wrong", [0, 100, -5, 0.99])
+def test_a_percentile_that_does_not_exist_is_refused(wrong: float) -> None:
+    with pytest.raises(ValueError, match="at least 1 and less than 100"):
+        Metrics((even_launch(),)).latency_ns(wrong)
+
+
+@pytest.mark.parametrize("figure", ["rtm_ns", "throughput_rps", "request_bytes", "response_bytes"])
+def test_where_nothing_succeeded_there_is_no_figure_but_a_reason(figure: str) -> None:
+    metrics = Metrics((launch(samples(DUE, MS, outcome=500)),))
+    with pytest.raises(InvalidResultError, match="no request succeeded, so there is no "):
+        getattr(metrics, figure)
+    assert metrics.error_ratio.value == 1.0
+
+
+def test_launches_without_a_value_leave_the_metric_to_the_others() -> None:
+    broken = launch(samples(DUE, MS, outcome=500))
+    metrics = Metrics((broken, even_launch(latency_ns=4 * MS)))
+    assert len(metrics.launch_values(METRICS["rtm"])) == 1
+    assert metrics.rtm_ns.value == pytest.approx(4 * MS)
+
+
+def test_the_share_of_each_replica_is_its_mean_and_range_over_launches() -> None:
+    launches = tuple(
+        launch(samples(DUE, MS), stats=PatternStats(replica_requests=counts)) for counts in ((300, 100), (100, 100))
+    )
+    shares = Metrics(launches).replica_share
+    assert shares is not None
+    assert [(share.value, share.low, share.high) for share in shares] == [(0.625, 0.5, 0.75), (0.375, 0.25, 0.5)]
+
+
+@pytest.mark.parametrize("stats", [None, PatternStats(replica_requests=(400,)), PatternStats(replica_requests=(0, 0))])
+def test_one_process_an_unknown_one_or_an_idle_pair_has_no_shares(stats: PatternStats | None) -> None:
+    assert Metrics((launch(samples(DUE, MS), stats=stats),)).replica_share is None
+
+
+def test_the_generator_tells_its_own_cost_and_lag() -> None:
+    one = launch(samples(DUE, MS, lag_ns=np.arange(600)), cpu_ns=600 * 1000)
+    generator = Metrics((one, one)).generator
+    assert generator.cpu_ns_per_request == 1000
+    assert generator.send_lag_ns(50) == pytest.approx(299.5)
+    assert generator.limited is None
+
+
+def test_the_generator_of_no_request_costs_nothing_per_request() -> None:
+    idle = launch(samples([], []), cpu_ns=5)
+    assert Metrics((idle,)).generator.cpu_ns_per_request == 5
+
+
+@pytest.mark.parametrize(("share", "limited"), [(0.69, False), (0.71, True)])
+def test_a_generator_that_is_most_of_a_core_may_be_the_limit(share: float, limited: bool) -> None:
+    said = Metrics((launch(samples(DUE, MS), cpu_ns=int(share * 3 * S)),)).generator.limited
+    assert (said is not None) is limited
+    assert not limited or "71.0 % of a core" in str(said)
+
+
+@pytest.mark.parametrize(
+    ("latency_ns", "lag_ns", "open_loop", "limited"),
+    [
+        (5 * MS, 990_000, True, False),  # a millisecond is always allowed
+        (5 * MS, 1_010_000, True, True),
+        (50 * MS, 4_900_000, True, False),  # a tenth of RTM too
+        (50 * MS, 5_100_000, True, True),
+        (5 * MS, 1_010_000, False, False),  # in a closed loop nothing is due by the clock
+    ],
+)
+def test_a_generator_behind_its_schedule_says_so(latency_ns: int, lag_ns: int, open_loop: bool, limited: bool) -> None:
+    late = launch(samples(DUE, latency_ns, lag_ns=lag_ns), open_loop=open_loop)
+    said = Metrics((even_launch(), late)).generator.limited
+    assert (said is not None) is limited
+    assert not limited or "behind its schedule" in str(said)
+
+
+def test_a_late_generator_of_only_failed_requests_says_so_too() -> None:
+    late = launch(samples(DUE, 50 * MS, lag_ns=2 * MS, outcome=500), open_loop=True)
+    said = Metrics((late,)).generator.limited
+    assert said is not None
+    assert "2.00 ms late, allowed are 1.00 ms" in said
+
+
+def test_the_course_of_the_load_is_that_of_the_last_launch() -> None:
+    first, last = even_launch(used=usage(busy_cores=0.2)), even_launch(used=usage(busy_cores=1.0))
+    assert Metrics((first, last)).load_over_time()[0] == pytest.approx((0.25, 0.5, 0.5))
+
+
+def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> None:
+    metrics = Metrics((noisy_launch(1), noisy_launch(2)), (capacity(),))
+    for name, metric in METRICS.items():
+        assert metric.name == name
+        found = metrics.estimate(metric)
+        assert found is not None
+        assert found.low <= found.value <= found.high
+        assert metric.show(found.value)
+
+
+@pytest.mark.parametrize(
+    ("percentile", "name", "label"),
+    [(50, "rtm", "RTM"), (50.0, "rtm", "RTM"), (99, "p99", "p99 latency"), (99.9, "p99.9", "p99.9 latency")],
+)
+def test_a_percentile_is_named_as_people_write_it(percentile: float, name: str, label: str) -> None:
+    metric = percentile_metric(percentile)
+    assert (metric.name, metric.label, metric.percentile) == (name, label, percentile)
+
+
+def test_a_percentile_close_to_the_maximum_is_not_named_after_the_maximum() -> None:
+    assert percentile_metric(99.99999).name == "p99.99999"
+
+
+def test_rates_hits_and_batches_are_better_when_higher() -> None:
+    assert [name for name, metric in METRICS.items() if metric.better == "higher"] == [
+        "throughput",
+        "nmrt",
+        "cache_hit_ratio",
+        "batch_size",
+        "compression_ratio",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("figure", "value"),
+    [
+        ("cache_hit_ratio", 0.75),
+        ("cache_hit_ns", 20_000),
+        ("cache_miss_ns", 4 * MS),
+        ("batch_size", 4),
+        ("batch_wait_ns", 2 * MS),
+        ("queue_depth", 2),
+        ("queue_wait_ns", MS),
+        ("hop_ns", 200_000),
+    ],
+)
+def test_what_a_pattern_knows_of_itself_is_a_metric_and_none_without_the_pattern(figure: str, value: float) -> None:
+    knowing = launch(samples(DUE, MS), stats=PatternStats(layers=LAYERS))
+    found = getattr(Metrics((knowing, knowing)), figure)
+    assert found.value == pytest.approx(value)
+    assert found.low <= found.value <= found.high
+    for stats in (None, PatternStats(replica_requests=(5,)), PatternStats(layers=(LayerStats(0, "pipeline"),))):
+        assert getattr(Metrics((launch(samples(DUE, MS), stats=stats),)), figure) is None
+
+
+def test_a_queue_that_was_always_empty_has_a_depth_of_nothing() -> None:
+    empty = LayerStats(0, "queued", {"depth_ns": 0, "observed_ns": 3 * S})
+    depth = Metrics((launch(samples(DUE, MS), stats=PatternStats(layers=(empty,))),)).queue_depth
+    assert depth is not None
+    assert (depth.value, depth.low, depth.high) == (0, 0, 0)
+
+
+def test_the_layers_are_those_of_the_last_launch() -> None:
+    first, last = (launch(samples(DUE, MS), stats=PatternStats(layers=(layer,))) for layer in LAYERS[:2])
+    assert Metrics((first, last)).layers == LAYERS[1:2]
+    assert Metrics((last, even_launch())).layers == ()
+
+
+@pytest.mark.parametrize(("layer", "spread"), [("pipeline", "stage"), ("ensemble", "model")])
+def test_stages_and_models_tell_their_mean_time_and_the_slowest_is_the_bottleneck(layer: str, spread: str) -> None:
+    spreads = {f"{spread}:shift": {MS: 3, 5 * MS: 1}, f"{spread}:sum": {3 * MS: 2}, f"{spread}:idle": {}}
+    knowing = launch(samples(DUE, MS), stats=PatternStats(layers=(*LAYERS, LayerStats(3, layer, {}, spreads))))
+    metrics = Metrics((knowing,))
+    assert metrics.stage_ns == {"shift": 2 * MS, "sum": 3 * MS}
+    assert metrics.bottleneck == "sum"
+
+
+def test_without_stages_there_is_no_bottleneck() -> None:
+    metrics = Metrics((noisy_launch(1),))
+    assert metrics.stage_ns == {}
+    assert metrics.bottleneck is None
+    assert metrics.straggler_share == {}
+
+
+def test_an_ensemble_tells_how_often_each_model_was_the_last() -> None:
+    spreads = {f"model:{name}": {MS: 4} for name in ("quick", "slow", "never")}
+    layer = LayerStats(3, "ensemble", {"last:slow": 3, "last:quick": 1}, spreads)
+    pipeline = LayerStats(4, "pipeline", {}, {"stage:shift": {MS: 4}})
+    knowing = launch(samples(DUE, MS), stats=PatternStats(layers=(*LAYERS, layer, pipeline)))
+    assert Metrics((knowing,)).straggler_share == {"quick": 0.25, "slow": 0.75, "never": 0.0}
+
+
+def test_nmrt_is_pooled_over_the_searches_without_an_objective() -> None:
+    searches = (capacity(400), capacity(900), capacity(50, objective="p95<50.0 ms"))
+    metrics = Metrics((even_launch(),), searches)
+    nmrt, concurrency = metrics.nmrt_rps, metrics.nmrt_concurrency
+    assert nmrt is not None
+    assert concurrency is not None
+    assert nmrt.value == pytest.approx(600)
+    assert (concurrency.value, concurrency.low, concurrency.high) == (4, 4, 4)
+
+
+def test_nmrt_under_an_objective_is_a_metric_of_its_own() -> None:
+    metrics = Metrics((even_launch(),), (capacity(400), capacity(50, objective="p95<50.0 ms")))
+    metric = metric_named("nmrt(p95<50.0 ms)")
+    assert (metric.name, metric.label) == ("nmrt(p95<50.0 ms)", "NMRT (p95<50.0 ms)")
+    found = metrics.estimate(metric)
+    assert found is not None
+    assert found.value == pytest.approx(50)
+
+
+def test_without_a_search_there_is_no_nmrt() -> None:
+    metrics = Metrics((even_launch(),))
+    assert metrics.nmrt_rps is None
+    assert metrics.nmrt_concurrency is None
+
+
+def test_a_search_that_found_nothing_is_no_value_of_nmrt() -> None:
+    assert Metrics((even_launch(),), (capacity(0.0),)).nmrt_rps is None
+
+
+def test_a_search_that_went_to_its_end_counts_more_than_those_that_did_not() -> None:
+    early, whole = capacity(900, at_least=True), capacity(400)
+    for searches, rps, at_least in (((early,), 900, True), ((early, whole), 400, False), ((early, early), 900, True)):
+        metrics = Metrics((even_launch(),), searches)
+        assert metrics.nmrt_rps is not None
+        assert metrics.nmrt_rps.value == pytest.approx(rps)
+        assert metrics.only_at_least(METRICS["nmrt"]) is at_least
+    assert Metrics((even_launch(),), (early,)).only_at_least(METRICS["rtm"]) is False
+
+
+def test_metrics_are_found_by_their_name() -> None:
+    assert metric_named("rtm") is METRICS["rtm"]
+    with pytest.raises(KeyError, match="speed"):
+        metric_named("speed")
+
+
+@pytest.mark.parametrize(("completed", "limited"), [(2090, False), (2110, True)])
+def test_a_generator_close_to_its_ceiling_may_be_the_limit(completed: int, limited: bool) -> None:
+    report = GeneratorReport(cpu_ns=0, wall_ns=3 * S, completed=completed, connections=8, ceiling_rps=1000.0)
+    said = why_limited(report)
+    assert (said is not None) is limited
+    assert not limited or "703 req/s, over 70.0 % of the 1,000 req/s" in str(said)
+
+
+def test_a_generator_whose_ceiling_is_not_known_is_not_held_to_it() -> None:
+    assert why_limited(GeneratorReport(cpu_ns=0, wall_ns=S, completed=10**6, connections=8)) is None
+
+
+@pytest.mark.parametrize("figure", ["rtm_ns", "throughput_rps", "error_ratio", "request_bytes"])
+def test_launches_without_any_request_have_no_figure_but_a_reason(figure: str) -> None:
+    empty: Launch = launch(samples([], []))
+    with pytest.raises(InvalidResultError):
+        getattr(Metrics((empty,)), figure)

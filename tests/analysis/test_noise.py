@@ -1,0 +1,122 @@
+"""Noise advice: what is told, from which measure on, and that a machine at rest gives no advice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.synthetic import MS, PROPERTY, S, even_launch, usage
+
+from pytest_mlpatterns.analysis.noise import disturbance_of, is_disturbed, noise_sentences
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.launch import Launch
+
+
+def noisy(*, generator_ns: int = 0, **seen: Any) -> Launch:
+    """A launch of three seconds on two cores, beside which this was seen."""
+    launch = even_launch()
+    return replace(launch, usage=usage(**seen), generator=replace(launch.generator, cpu_ns=generator_ns))
+
+
+def told(*launches: Launch) -> tuple[str, ...]:
+    return noise_sentences(launches)
+
+
+def test_a_machine_at_rest_gives_no_advice() -> None:
+    assert told(noisy(others_cores=0.1, steal_cores=0.02, throttled=0.005, frequency_hz=(3_000_000_000,))) == ()
+
+
+def test_launches_whose_processes_are_not_known_give_none() -> None:
+    assert told(replace(even_launch(), usage=None)) == ()
+    assert told() == ()
+
+
+def test_other_processes_are_told_in_cores() -> None:
+    (sentence,) = told(noisy(others_cores=0.9))
+    assert sentence.startswith("other processes used 0.9 of the 2 cores while this was measured")
+    assert "--perf-against" in sentence
+
+
+def test_the_load_generator_is_none_of_the_others() -> None:
+    assert told(noisy(others_cores=0.5, generator_ns=int(1.2 * S))) == ()
+    assert told(noisy(others_cores=0.9, generator_ns=int(1.2 * S)))
+
+
+def test_on_a_machine_of_many_cores_a_single_busy_one_is_no_noise() -> None:
+    assert told(noisy(others_cores=1.0, cores=64)) == ()
+    assert told(noisy(others_cores=4.0, cores=64))
+
+
+def test_steal_is_told_as_a_share_of_the_machine() -> None:
+    (sentence,) = told(noisy(steal_cores=0.1))
+    assert sentence.startswith("the host gave 5.0 % of this machine's time to other machines (steal)")
+
+
+def test_throttling_is_told_as_a_share_of_the_time() -> None:
+    (sentence,) = told(noisy(throttled=0.25))
+    assert "for 25.0 % of the time (cgroup throttling)" in sentence
+
+
+def test_a_frequency_that_changed_is_told_from_a_fifth_on() -> None:
+    assert told(noisy(frequency_hz=(2_500_000_000, 2_900_000_000))) == ()
+    (sentence,) = told(noisy(frequency_hz=(2_000_000_000, 3_500_000_000)))
+    assert "from 2.0 to 3.5 GHz" in sentence
+
+
+def test_a_frequency_that_changed_between_launches_is_told() -> None:
+    assert told(noisy(frequency_hz=(2_000_000_000,)), noisy(frequency_hz=(3_000_000_000,)))
+
+
+def test_launches_count_by_their_length() -> None:
+    short = replace(noisy(others_cores=2.0), window=replace(even_launch().window, end_ns=even_launch().window.start_ns))
+    assert told(noisy(), short) == ()
+    assert told(noisy(), noisy(others_cores=0.8))
+
+
+def test_everything_at_once_is_a_sentence_each() -> None:
+    launch = noisy(others_cores=1.0, steal_cores=0.5, throttled=0.5, frequency_hz=(1_000_000_000, 2_000_000_000))
+    assert len(told(launch)) == 4
+
+
+def test_what_is_seen_is_of_the_window_alone() -> None:
+    launch = noisy(others_cores=0.5)
+    used = launch.usage
+    assert used is not None
+    late = np.where(used.time_ns > launch.window.end_ns, used.others_ns + 10 * S, used.others_ns)
+    found = disturbance_of(replace(used, others_ns=late), launch.window, 0)
+    assert found.others_cores == pytest.approx(0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("others_cores", "steal_cores", "generator_ns", "expected"),
+    [
+        (0.0, 0.0, 0, False),
+        (0.25, 0.0, 0, False),
+        (0.4, 0.0, 0, True),
+        (0.4, 0.0, 40 * MS, False),
+        (0.2, 0.2, 0, True),
+        (0.0, 0.0, 100 * MS, False),
+    ],
+)
+def test_a_block_is_disturbed_by_others_and_by_the_host(
+    others_cores: float, steal_cores: float, generator_ns: int, expected: bool
+) -> None:
+    block = usage(others_cores=others_cores, steal_cores=steal_cores, seconds=-0.75)  # a quarter of a second in all
+    assert block.time_ns[-1] - block.time_ns[0] == 250 * MS
+    assert is_disturbed(block, generator_ns) is expected
+
+
+def test_a_block_of_processes_that_are_not_known_is_not_disturbed() -> None:
+    assert not is_disturbed(None, 0)
+
+
+@PROPERTY
+@given(st.floats(0, 4), st.floats(0, 4))
+def test_more_of_others_never_takes_the_advice_away(less: float, more: float) -> None:
+    less, more = sorted((less, more))
+    assert len(told(noisy(others_cores=less))) <= len(told(noisy(others_cores=more)))

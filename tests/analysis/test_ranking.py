@@ -1,0 +1,497 @@
+"""The order of the patterns: declared metrics in, places, scores and words out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from support.synthetic import PROPERTY, SETUP, capacity, judgement, launch_values, result
+
+from pytest_mlpatterns.analysis.criteria import parse_criteria
+from pytest_mlpatterns.analysis.intervals import LAUNCH_SD, estimate
+from pytest_mlpatterns.analysis.ranking import Unmeasured, rank
+from pytest_mlpatterns.analysis.scoring import DRIFT_SD
+from pytest_mlpatterns.records.verdict import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_mlpatterns.analysis.ranking import RankedPattern, Ranking
+    from pytest_mlpatterns.records.result import TestResult
+
+MS = 1e6
+GROUP = "test_perf.py::test_shop"
+Values = float | tuple[float, float, float]
+
+
+def measured(
+    pattern: str, *, group: str = GROUP, launches: int = 3, spread: float = 0.01, **metrics: Values
+) -> TestResult:
+    """A pattern with these metrics, each with an interval of ± ``spread`` where it gives none."""
+    estimates = {
+        name: value if isinstance(value, tuple) else (value, value / (1 + spread), value * (1 + spread))
+        for name, value in metrics.items()
+    }
+    return result(
+        f"{group}[{pattern}]",
+        group=group,
+        setup=replace(SETUP, pattern=pattern),
+        metrics=estimates,
+        launches={name: ((value[0], 0.01),) * launches for name, value in estimates.items()},
+        requests=1000,
+    )
+
+
+def ranked(results: Sequence[TestResult], text: str) -> Ranking:
+    (found,) = rank(results, parse_criteria(text, "--perf-rank"))
+    return found
+
+
+def rows(ranking: Ranking) -> Mapping[str, RankedPattern]:
+    return {row.pattern: row for row in ranking.rows}
+
+
+SHOP = (
+    measured("single", rtm=20 * MS, nmrt=100.0, asl=0.5),
+    measured("cached", rtm=5 * MS, nmrt=400.0, asl=0.25),
+    measured("batched", rtm=10 * MS, nmrt=200.0, asl=0.5),
+    measured("replicated", rtm=10.1 * MS, nmrt=198.0, asl=0.5),
+)
+EQUAL = "rtm=1,nmrt=1,asl=1"
+
+
+class TestOrder:
+    def test_a_clear_order_is_said_and_what_is_not_distinguishable_shares_a_place(self) -> None:
+        ranking = ranked(SHOP, EQUAL)
+
+        assert ranking.sentence == "cached first; batched and replicated not distinguishable; single fourth"
+        assert [(row.pattern, row.rank, row.rank_low, row.rank_high) for row in ranking.rows] == [
+            ("cached", 1, 1, 1),
+            ("batched", 2, 2, 3),
+            ("replicated", 2, 2, 3),
+            ("single", 4, 4, 4),
+        ]
+
+    def test_a_score_is_the_product_of_the_shares_of_the_best_to_the_power_of_their_weights(self) -> None:
+        found = rows(ranked(SHOP, "rtm=0.5,nmrt=0.25,asl=0.25"))
+
+        assert found["cached"].score is not None
+        assert found["cached"].score[0] == pytest.approx(1.0)
+        assert found["single"].parts == {
+            "rtm": (pytest.approx(1 / 4), 0.5),
+            "nmrt": (pytest.approx(1 / 4), 0.25),
+            "asl": (pytest.approx(1 / 2), 0.25),
+        }
+        assert found["single"].score is not None
+        assert found["single"].score[0] == pytest.approx(0.25**0.5 * 0.25**0.25 * 0.5**0.25)
+
+    def test_weights_decide_between_patterns_that_are_good_at_different_things(self) -> None:
+        fast = measured("cached", rtm=5 * MS, peak_memory=800 * 2.0**20)
+        small = measured("single", rtm=20 * MS, peak_memory=200 * 2.0**20)
+
+        assert ranked([fast, small], "rtm=3,peak_memory=1").sentence == "cached first; single second"
+        assert ranked([fast, small], "rtm=1,peak_memory=3").sentence == "single first; cached second"
+        assert ranked([fast, small], "rtm=1,peak_memory=1").sentence == "cached and single not distinguishable"
+
+    def test_values_too_small_to_matter_do_not_win(self) -> None:
+        """An ASL of nearly nothing is no better than one of a percent."""
+        idle = measured("idle", rtm=20 * MS, asl=0.0001)
+        quick = measured("quick", rtm=10 * MS, asl=0.01)
+
+        found = rows(ranked([idle, quick], "rtm=1,asl=1"))
+
+        assert found["idle"].parts["asl"][0] == pytest.approx(found["quick"].parts["asl"][0])
+        assert found["quick"].rank == 1
+
+    def test_no_errors_at_all_have_a_finite_score(self) -> None:
+        clean = measured("clean", rtm=20 * MS, error_rate=(0.0, 0.0, 0.002))
+        faulty = measured("faulty", rtm=20 * MS, error_rate=(0.04, 0.03, 0.05))
+
+        score = rows(ranked([clean, faulty], "rtm=1,error_rate=1"))["faulty"].score
+
+        assert score is not None
+        assert score[0] == pytest.approx(math.sqrt(0.001 / 0.04))
+
+    def test_what_was_measured_badly_is_not_distinguishable(self) -> None:
+        unsure = (measured("a", rtm=(10 * MS, 6 * MS, 17 * MS)), measured("b", rtm=(14 * MS, 8 * MS, 24 * MS)))
+
+        found = ranked(unsure, "rtm=1")
+
+        assert found.sentence == "a and b not distinguishable"
+        assert [(row.rank_low, row.rank_high) for row in found.rows] == [(1, 2), (1, 2)]
+
+    def test_a_difference_within_the_drift_of_the_machine_is_none(self) -> None:
+        exact = [measured(name, spread=1e-6, rtm=value * MS) for name, value in (("a", 10.0), ("b", 10.3), ("c", 12.0))]
+
+        assert ranked(exact, "rtm=1").sentence == "a and b first, not distinguishable; c third"
+
+    def test_sizes_do_not_drift(self) -> None:
+        sizes = [measured("a", spread=0, response_bytes=100.0), measured("b", spread=0, response_bytes=101.0)]
+
+        assert ranked(sizes, "response_bytes=1").sentence == "a first; b second"
+
+    def test_two_of_the_same_share_a_place(self) -> None:
+        same = [measured("a", spread=0, response_bytes=100.0), measured("b", spread=0, response_bytes=100.0)]
+
+        assert ranked(same, "response_bytes=1").sentence == "a and b not distinguishable"
+
+    def test_many_patterns_have_places_in_words(self) -> None:
+        many = [measured(f"p{number}", rtm=2.0**number * MS) for number in range(12)]
+
+        assert ranked(many, "rtm=1").sentence.endswith("p9 tenth; p10 in place 11; p11 in place 12")
+
+
+class TestRequirements:
+    def test_a_pattern_that_does_not_keep_one_is_excluded_with_its_figures(self) -> None:
+        ranking = ranked(SHOP, f"{EQUAL},rtm<15ms,nmrt>=150")
+
+        assert ranking.sentence == "cached first; batched and replicated not distinguishable; single excluded"
+        assert ranking.requirements == ("rtm<15ms", "nmrt>=150")
+        single = rows(ranking)["single"]
+        assert single.excluded == (
+            "RTM 20.0 ms (19.8 ms to 20.2 ms) is not below 15.0 ms; "
+            "NMRT 100 req/s (99.0 req/s to 101 req/s) is not at least 150 req/s"
+        )
+        assert (single.rank, single.rank_low, single.rank_high, single.score, single.parts) == (
+            None,
+            None,
+            None,
+            None,
+            {},
+        )
+
+    def test_the_best_is_sought_among_those_that_can_be_chosen(self) -> None:
+        found = rows(ranked(SHOP, f"{EQUAL},asl>0.3".replace("asl>0.3", "nmrt>=150")))
+
+        assert found["cached"].score is not None
+        assert found["cached"].score[0] == pytest.approx(1.0)
+
+    def test_an_interval_that_straddles_the_limit_is_said(self) -> None:
+        ranking = ranked(SHOP, f"{EQUAL},rtm<5.02ms,asl<0.9")
+
+        assert ranking.sentence == "cached first, if it keeps rtm<5.02ms; single, batched and replicated excluded"
+        assert rows(ranking)["cached"].doubts == ("RTM 5.00 ms (4.95 ms to 5.05 ms) may or may not be below 5.02 ms",)
+
+    def test_of_several_that_share_the_first_place_each_is_named_with_what_it_may_not_keep(self) -> None:
+        level = [measured(name, rtm=10 * MS, asl=0.5) for name in ("a", "b", "c")]
+
+        ranking = ranked(
+            [level[0], replace(level[1], metrics={**level[1].metrics, "asl": (0.5, 0.3, 0.7)}), level[2]],
+            "rtm=1,asl<0.6,rtm<10.05ms",
+        )
+
+        assert ranking.sentence == (
+            "a, b and c not distinguishable, if a keeps rtm<10.05ms, b keeps asl<0.6 and rtm<10.05ms "
+            "and c keeps rtm<10.05ms"
+        )
+
+    def test_what_is_not_known_is_not_kept(self) -> None:
+        unknown = measured("single", rtm=1 * MS)
+
+        ranking = ranked([unknown, *SHOP[1:]], "rtm=1,nmrt>=150")
+
+        assert rows(ranking)["single"].excluded == "NMRT is not known, and nmrt>=150 is required"
+
+    def test_where_none_can_be_chosen_that_is_the_answer(self) -> None:
+        ranking = ranked(SHOP, f"{EQUAL},rtm<1ms")
+
+        assert ranking.sentence == "no pattern can be chosen"
+        assert all(row.excluded for row in ranking.rows)
+
+
+class TestWhatIsNoEvidence:
+    @pytest.mark.parametrize(
+        ("changes", "why"),
+        [
+            ({"interrupted": True}, "interrupted"),
+            ({"passed": False}, "its test failed"),
+            ({"failed_requests": {"503": 51}}, "51 of 1,000 requests failed (503: 51)"),
+            (
+                {"passed": False, "judgements": (judgement(Outcome.FAIL, against="limit"),)},
+                "its test failed: rtm against its limit: fail",
+            ),
+        ],
+    )
+    def test_it_is_excluded_with_the_reason(self, changes: Mapping[str, object], why: str) -> None:
+        bad = replace(SHOP[1], **changes)
+
+        ranking = ranked([SHOP[0], bad], EQUAL)
+
+        assert ranking.sentence == "single first; cached excluded"
+        assert rows(ranking)["cached"].excluded == why
+
+    def test_a_regression_is_no_reason_not_to_choose_a_pattern(self) -> None:
+        slower = replace(SHOP[1], passed=False, judgements=(judgement(Outcome.FAIL, against="baseline"),))
+
+        assert ranked([SHOP[0], slower], EQUAL).sentence == "cached first; single second"
+
+    def test_a_few_failed_requests_are_none(self) -> None:
+        assert ranked([SHOP[0], replace(SHOP[1], failed_requests={"503": 50})], EQUAL).rows[0].excluded is None
+
+
+class TestMissing:
+    def test_a_pattern_without_a_metric_that_others_have_is_excluded(self) -> None:
+        ranking = ranked([measured("single", rtm=1 * MS), *SHOP[1:3]], EQUAL)
+
+        assert rows(ranking)["single"].excluded == "not known: NMRT, ASL"
+        assert ranking.sentence == "cached first; batched second; single excluded"
+
+    def test_a_metric_that_nobody_has_is_left_out_of_the_weights(self) -> None:
+        ranking = ranked([measured("a", rtm=1 * MS), measured("b", rtm=2 * MS)], "rtm=0.3,asl=0.5,nmrt=0.2")
+
+        assert ranking.weights == {"rtm": 1.0}
+        assert ranking.notes == (
+            "not known under any pattern, and left out of the weights: ASL, NMRT; pytest --perf-rank searches for NMRT",
+        )
+        assert ranking.sentence == "a first; b second"
+
+    def test_where_no_weighed_metric_is_known_nothing_can_be_chosen(self) -> None:
+        ranking = ranked([measured("a", rtm=1 * MS), measured("b", rtm=2 * MS)], "nmrt=1")
+
+        assert ranking.sentence == "no pattern can be chosen"
+        assert ranking.rows[0].excluded == "not known: any of the weighed metrics"
+
+    @pytest.mark.parametrize(("disturbed", "who"), [(1, "single was"), (2, "single and cached were"), (4, "all were")])
+    def test_a_disturbed_measurement_is_said(self, disturbed: int, who: str) -> None:
+        noisy = [replace(result, noise=("others used 1.4 of the 2 cores",)) for result in SHOP[:disturbed]]
+
+        (note,) = ranked([*noisy, *SHOP[disturbed:]], EQUAL).notes
+
+        assert note == (
+            f"the machine was disturbed while {who} measured; measure again when it is quiet before you choose"
+        )
+
+    def test_a_test_that_gave_no_result_is_not_forgotten(self) -> None:
+        absent = [Unmeasured(f"{GROUP}[{name}]", GROUP, name) for name in ("queued", "cached")]
+
+        (ranking,) = rank(SHOP[:2], parse_criteria("rtm=1", "--perf-rank"), absent)
+
+        assert ranking.sentence == "cached first; single second; queued excluded"
+        assert rows(ranking)["queued"].excluded == "not measured: its test failed"
+
+    def test_where_no_test_of_a_group_gave_a_result_there_is_no_choice(self) -> None:
+        absent = [Unmeasured(f"{GROUP}[{name}]", GROUP, name) for name in ("queued", "cached")]
+
+        (ranking,) = rank([], parse_criteria("rtm=1", "--perf-rank"), absent)
+
+        assert ranking.sentence == "no pattern can be chosen"
+        assert len(ranking.rows) == 2
+
+
+class TestOpenEnd:
+    """NMRT that is only known to be at least so much."""
+
+    OPEN = replace(
+        measured("cached", rtm=10 * MS), capacities=(capacity(150.0, at_least=True), capacity(90.0, at_least=True))
+    )
+    OTHER = measured("single", rtm=10 * MS, nmrt=300.0)
+
+    def test_it_counts_as_that_much_and_may_be_any_better(self) -> None:
+        ranking = ranked([self.OTHER, self.OPEN], "nmrt=1")
+
+        assert ranking.sentence == "single and cached not distinguishable"
+        cached = rows(ranking)["cached"]
+        assert cached.parts["nmrt"][0] == pytest.approx(0.5)
+        assert (cached.rank_low, cached.rank_high) == (1, 2)
+        assert (ranking.rows[0].rank_low, ranking.rows[0].rank_high) == (1, 2)
+        assert cached.doubts == (
+            "NMRT is at least 150 req/s, more is not known (two doublings gained less than 10 %); "
+            "it counts as that much",
+        )
+
+    def test_it_may_be_first(self) -> None:
+        assert ranked([measured("single", rtm=10 * MS, nmrt=50.0), self.OPEN], "nmrt=1").sentence == (
+            "cached first; single second"
+        )
+
+    @pytest.mark.parametrize(
+        ("limit", "sentence"),
+        [(140, "cached first"), (200, "cached first, if it keeps nmrt>=200")],
+    )
+    def test_it_keeps_a_requirement_that_it_is_known_to_reach(self, limit: int, sentence: str) -> None:
+        assert ranked([self.OPEN, SHOP[0]], f"rtm=1,nmrt>={limit}").sentence == f"{sentence}; single excluded"
+
+    def test_a_search_under_an_objective_is_another(self) -> None:
+        slow = replace(
+            measured("cached", rtm=10 * MS), capacities=(capacity(9.0, at_least=True, objective="p95<50.0ms"),)
+        )
+
+        ranking = ranked([slow, self.OTHER], "rtm=1,nmrt(p95<50ms)>=5")
+
+        assert ranking.sentence == "cached first; single excluded"
+        assert rows(ranking)["cached"].doubts == ()
+
+
+class TestGroups:
+    def test_each_test_with_several_patterns_has_a_ranking_of_its_own_in_the_order_of_the_run(self) -> None:
+        alone = measured("single", group="test_perf.py::test_alone", rtm=1 * MS)
+        other = [
+            measured(name, group="test_perf.py::test_other", rtm=time * MS) for name, time in (("a", 2.0), ("b", 1.0))
+        ]
+
+        found = rank([other[0], *SHOP, alone, other[1]], parse_criteria("rtm=1", "--perf-rank"))
+
+        assert [ranking.group for ranking in found] == ["test_perf.py::test_other", GROUP]
+
+    def test_of_a_test_that_ran_again_the_last_counts(self) -> None:
+        again = measured("cached", rtm=100 * MS)
+
+        assert ranked([SHOP[1], SHOP[2], again], "rtm=1").sentence == "batched first; cached second"
+
+    def test_wires_are_named_where_they_differ(self) -> None:
+        (slow, fast) = (
+            replace(measured("single", rtm=time * MS), test=wire, setup=replace(SETUP, pattern="single", wire=wire))
+            for wire, time in (("rest+json", 2.0), ("rest+msgpack", 1.0))
+        )
+
+        assert ranked([slow, fast], "rtm=1").sentence == "single, rest+msgpack first; single, rest+json second"
+
+    def test_a_ranking_travels_as_json(self) -> None:
+        data = json.loads(json.dumps(ranked(SHOP, f"{EQUAL},rtm<15ms").to_json(), allow_nan=False))
+
+        assert set(data) == {"group", "weights", "requirements", "sentence", "rows", "notes"}
+        assert data["rows"][0] | {"score": None, "parts": None} == {
+            "test": f"{GROUP}[cached]",
+            "pattern": "cached",
+            "rank": 1,
+            "rank_low": 1,
+            "rank_high": 1,
+            "score": None,
+            "parts": None,
+            "excluded": None,
+            "doubts": [],
+        }
+        assert data["rows"][0]["parts"]["rtm"] == [1.0, pytest.approx(1 / 3)]
+
+
+class TestCalibration:
+    """Simulated pairs: launches of declared spread, and a machine that drifts between one test and the next."""
+
+    @staticmethod
+    def told_apart(factor: float, pairs: int = 120) -> tuple[int, int]:
+        """How often the first of two patterns, and how often the second, which is worse by a factor, is ahead."""
+        rng = np.random.default_rng(7)
+        found: Counter[str] = Counter()
+        for _ in range(pairs):
+            results = []
+            for pattern, true in (("a", 10 * MS), ("b", 10 * MS * factor)):
+                values = launch_values(rng, true * math.exp(rng.normal(0, DRIFT_SD)), 2)
+                estimated = estimate(values, LAUNCH_SD)
+                results.append(measured(pattern, launches=2, rtm=(estimated.value, estimated.low, estimated.high)))
+            found[ranked(results, "rtm=1").sentence.partition(";")[0]] += 1
+        return found["a first"], found["b first"]
+
+    def test_the_same_are_seldom_told_apart(self) -> None:
+        assert sum(self.told_apart(1.0)) <= 10
+
+    def test_a_fifth_is_nearly_always_seen_and_never_the_wrong_way_round(self) -> None:
+        ahead, behind = self.told_apart(1.2)
+        assert ahead >= 110
+        assert behind == 0
+
+
+METRIC_VALUES = st.fixed_dictionaries(  # above the floors, below which changes do not count
+    {
+        "rtm": st.floats(1 * MS, 1000 * MS),
+        "throughput": st.floats(10, 10_000),
+        "asl": st.floats(0.05, 1.0),
+        "peak_memory": st.floats(2.0**24, 2.0**33),
+    }
+)
+GROUPS = st.lists(METRIC_VALUES, min_size=2, max_size=5)
+WEIGHTS = st.dictionaries(
+    st.sampled_from(["rtm", "throughput", "asl", "peak_memory"]), st.floats(0.01, 10), min_size=1, max_size=4
+)
+
+
+def patterns(values: Sequence[Mapping[str, float]]) -> list[TestResult]:
+    return [measured(f"p{number}", **metrics) for number, metrics in enumerate(values)]
+
+
+def text_of(weights: Mapping[str, float], scale: float = 1.0) -> str:
+    return ",".join(f"{name}={weight * scale!r}" for name, weight in weights.items())
+
+
+def order(ranking: Ranking) -> list[tuple[str, int | None]]:
+    return [(row.pattern, row.rank) for row in ranking.rows]
+
+
+class TestProperties:
+    @PROPERTY
+    @given(GROUPS, WEIGHTS, st.floats(0.01, 100))
+    def test_only_the_proportion_of_the_weights_counts(
+        self, values: list[dict[str, float]], weights: dict[str, float], scale: float
+    ) -> None:
+        once, scaled = (ranked(patterns(values), text_of(weights, by)) for by in (1.0, scale))
+        for first, second in zip(once.rows, scaled.rows, strict=True):
+            assert first.score == pytest.approx(second.score)
+
+    @PROPERTY
+    @given(GROUPS, WEIGHTS)
+    def test_neither_the_order_of_weights_nor_that_of_tests_matters(
+        self, values: list[dict[str, float]], weights: dict[str, float]
+    ) -> None:
+        forwards = rows(ranked(patterns(values), text_of(weights)))
+        backwards = rows(ranked(patterns(values)[::-1], text_of(dict(reversed(weights.items())))))
+        for name, row in forwards.items():
+            assert row.score == pytest.approx(backwards[name].score)
+
+    @PROPERTY
+    @given(GROUPS, WEIGHTS, st.sampled_from(["rtm", "throughput", "peak_memory"]), st.floats(1.5, 1000))
+    def test_the_unit_of_a_metric_does_not_matter(
+        self, values: list[dict[str, float]], weights: dict[str, float], name: str, factor: float
+    ) -> None:
+        converted = [{**metrics, name: metrics[name] * factor} for metrics in values]
+        once, other = (rows(ranked(patterns(one), text_of(weights))) for one in (values, converted))
+        for pattern, row in once.items():
+            assert row.score == pytest.approx(other[pattern].score)
+
+    @PROPERTY
+    @given(GROUPS, METRIC_VALUES, WEIGHTS)
+    def test_another_alternative_does_not_change_the_order_of_those_that_were_there(
+        self, values: list[dict[str, float]], another: dict[str, float], weights: dict[str, float]
+    ) -> None:
+        before = ranked(patterns(values), text_of(weights))
+        after = ranked([*patterns(values), measured("another", **another)], text_of(weights))
+        scores = {row.pattern: row.score[0] for row in before.rows if row.score}
+        assume(len({round(score, 9) for score in scores.values()}) == len(scores))
+        assert [name for name, _ in order(before)] == [name for name, _ in order(after) if name != "another"]
+
+    @PROPERTY
+    @given(GROUPS, WEIGHTS, st.data())
+    def test_a_dominated_pattern_is_never_ahead_of_its_better(
+        self, values: list[dict[str, float]], weights: dict[str, float], data: st.DataObject
+    ) -> None:
+        better = values[0]
+        worse = {
+            name: value * (1 / factor if name == "throughput" else factor)
+            for name, value in better.items()
+            for factor in [data.draw(st.floats(1.05, 10))]
+        }
+        ranking = ranked([measured("worse", **worse), *patterns(values)], text_of(weights))
+        places = [name for name, _ in order(ranking)]
+        assert places.index("p0") < places.index("worse")
+
+    @PROPERTY
+    @given(GROUPS, WEIGHTS)
+    def test_places_scores_and_intervals_agree(self, values: list[dict[str, float]], weights: dict[str, float]) -> None:
+        found = ranked(patterns(values), text_of(weights)).rows
+        previous = math.inf
+        for row in found:
+            assert row.score is not None
+            assert row.rank is not None
+            assert row.rank_low is not None
+            assert row.rank_high is not None
+            assert row.rank_low <= row.rank <= row.rank_high
+            assert 0 < row.score[1] <= row.score[0] <= row.score[2]
+            assert row.score[0] <= min(previous, 1 + 1e-9)
+            assert row.score[0] == pytest.approx(math.prod(share**weight for share, weight in row.parts.values()))
+            previous = row.score[0] + 1e-12
+        assert found[0].rank == 1

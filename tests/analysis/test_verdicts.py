@@ -1,0 +1,423 @@
+"""Verdicts: exact boundaries in both directions, what does not count as a change, and the error rates of the rule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, launch_values, samples
+
+from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.intervals import ratio_of
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.verdicts import (
+    MAX_ERROR_RATIO,
+    SampleSize,
+    describe_estimate,
+    judge_change,
+    judge_limit,
+    why_invalid,
+)
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.verdict import Outcome
+
+RTM, THROUGHPUT, MEMORY = METRICS["rtm"], METRICS["throughput"], replace(METRICS["peak_memory"], floor=0.0)
+EXACT_HIGHER = replace(THROUGHPUT, launch_sd=0.0)
+"""Higher is better, and no interval: what memory is for lower."""
+RATE_FLOOR = replace(THROUGHPUT, floor=5.0)
+
+
+def exact(*values: float) -> list[LaunchValue]:
+    return [LaunchValue(value, 0.0) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"),
+    [
+        (18, 19, Outcome.PASS),
+        (18, 19.999, Outcome.PASS),
+        (18, 20, Outcome.INCONCLUSIVE),  # "below" does not hold at the limit itself
+        (19, 21, Outcome.INCONCLUSIVE),
+        (20, 21, Outcome.FAIL),
+        (21, 22, Outcome.FAIL),
+        (20, 20, Outcome.FAIL),
+    ],
+)
+def test_below_a_limit_is_decided_by_the_whole_interval(low: float, high: float, outcome: Outcome) -> None:
+    found = judge_limit(RTM, Estimate((low + high) / 2 * MS, low * MS, high * MS), 20 * MS)
+    assert (found.outcome, found.metric, found.against, found.change) == (outcome, "rtm", "limit", None)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"),
+    [
+        (501, 520, Outcome.PASS),
+        (500, 520, Outcome.PASS),  # "at least" holds at the limit itself
+        (500, 500, Outcome.PASS),
+        (499, 520, Outcome.INCONCLUSIVE),
+        (490, 500, Outcome.INCONCLUSIVE),
+        (490, 499.9, Outcome.FAIL),
+    ],
+)
+def test_at_least_a_limit_is_decided_by_the_whole_interval(low: float, high: float, outcome: Outcome) -> None:
+    assert judge_limit(THROUGHPUT, Estimate((low + high) / 2, low, high), 500).outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("metric", "measured", "limit", "reason"),
+    [
+        (RTM, (4.12, 4.05, 4.19), 5, "RTM 4.12 ms (4.05 ms to 4.19 ms) is below 5.00 ms"),
+        (RTM, (4.12, 4.05, 4.19), 4, "RTM 4.12 ms (4.05 ms to 4.19 ms) is not below 4.00 ms"),
+        (RTM, (4.12, 4.05, 4.19), 4.1, "RTM 4.12 ms (4.05 ms to 4.19 ms) may or may not be below 4.10 ms"),
+    ],
+)
+def test_a_verdict_on_a_limit_says_interval_and_limit(
+    metric: object, measured: tuple[float, float, float], limit: float, reason: str
+) -> None:
+    found = judge_limit(metric, Estimate(*(value * MS for value in measured)), limit * MS)  # type: ignore[arg-type]
+    assert found.reason == reason
+
+
+def test_a_verdict_on_throughput_says_at_least() -> None:
+    found = judge_limit(THROUGHPUT, Estimate(480, 470, 490), 500)
+    assert found.reason == "throughput 480 req/s (470 req/s to 490 req/s) is not at least 500 req/s"
+
+
+def test_a_value_without_an_interval_is_described_alone() -> None:
+    assert describe_estimate(MEMORY, Estimate(2**20, 2**20, 2**20)) == "peak memory 1.00 MiB"
+
+
+@pytest.mark.parametrize(
+    ("metric", "baseline", "present", "tolerance", "outcome"),
+    [
+        (MEMORY, 200.0, 200.0, 0.25, Outcome.PASS),
+        (MEMORY, 200.0, 249.9, 0.25, Outcome.PASS),
+        (MEMORY, 200.0, 250.0, 0.25, Outcome.PASS),  # at the tolerance is not beyond it
+        (MEMORY, 200.0, 250.1, 0.25, Outcome.FAIL),
+        (MEMORY, 200.0, 100.0, 0.25, Outcome.PASS),
+        (EXACT_HIGHER, 250.0, 250.0, 0.25, Outcome.PASS),
+        (EXACT_HIGHER, 250.0, 187.5, 0.25, Outcome.PASS),
+        (EXACT_HIGHER, 250.0, 187.4, 0.25, Outcome.FAIL),
+        (EXACT_HIGHER, 250.0, 500.0, 0.25, Outcome.PASS),
+        (MEMORY, 200.0, 200.1, 0.0, Outcome.FAIL),
+        (MEMORY, 200.0, 200.0, 0.0, Outcome.PASS),
+    ],
+)
+def test_a_change_without_spread_is_judged_exactly_at_the_tolerance(
+    metric: object, baseline: float, present: float, tolerance: float, outcome: Outcome
+) -> None:
+    found = judge_change(metric, exact(present), exact(baseline), tolerance)  # type: ignore[arg-type]
+    assert found.outcome is outcome
+    assert found.against == "baseline"
+
+
+@pytest.mark.parametrize("tolerance", [0.01, 0.05, 0.1, 0.15, 0.2, 0.3])
+def test_exactly_the_tolerance_is_not_beyond_it_in_decimal_numbers_either(tolerance: float) -> None:
+    """110 against 100 at 10 %: binary fractions must not make that 10.000000000000009 %."""
+    assert judge_change(MEMORY, exact(round(100 + 100 * tolerance)), exact(100), tolerance).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("metric", [RTM, THROUGHPUT])
+def test_a_tolerance_at_the_ends_of_the_interval_decides_as_it_says(metric: object) -> None:
+    """The interval of the change is taken from the verdict itself and used as the tolerance."""
+    slower, faster = exact(130 * MS, 131 * MS), exact(100 * MS, 101 * MS)
+    present, baseline = (slower, faster) if metric is RTM else (faster, slower)
+    change = judge_change(metric, present, baseline, 0.1).change  # type: ignore[arg-type]
+    assert change is not None
+    tiny = 1e-9
+    for tolerance, outcome in (
+        (change.high + tiny, Outcome.PASS),
+        (change.high, Outcome.PASS),
+        (change.high - tiny, Outcome.INCONCLUSIVE),
+        (change.value, Outcome.INCONCLUSIVE),
+        (change.low, Outcome.INCONCLUSIVE),
+        (change.low - tiny, Outcome.FAIL),
+    ):
+        assert judge_change(metric, present, baseline, tolerance).outcome is outcome  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("metric", "present", "baseline", "change"),
+    [(RTM, 2.0, 1.0, 1.0), (RTM, 1.0, 2.0, -0.5), (THROUGHPUT, 1.0, 2.0, 0.5), (THROUGHPUT, 2.0, 1.0, -1.0)],
+)
+def test_worse_is_positive_whichever_way_is_better(
+    metric: object, present: float, baseline: float, change: float
+) -> None:
+    found = judge_change(metric, exact(present * S), exact(baseline * S), 0.1)  # type: ignore[arg-type]
+    assert found.change is not None
+    assert found.change.value == pytest.approx(change)
+    assert found.outcome is (Outcome.FAIL if change > 0 else Outcome.PASS)
+    assert ("worse" if change > 0 else "better") in found.reason
+
+
+@pytest.mark.parametrize(
+    ("metric", "baseline", "present", "outcome"),
+    [
+        (RTM, 50_000.0, 80_000.0, Outcome.PASS),  # 60 % worse, but by no more than the 30 µs that do not count
+        (RTM, 50_000.0, 81_000.0, Outcome.FAIL),
+        (RATE_FLOOR, 9.0, 4.01, Outcome.PASS),
+        (RATE_FLOOR, 9.0, 3.9, Outcome.FAIL),
+    ],
+)
+def test_a_change_up_to_the_floor_does_not_count(
+    metric: object, baseline: float, present: float, outcome: Outcome
+) -> None:
+    found = judge_change(metric, exact(present), exact(baseline), 0.1)  # type: ignore[arg-type]
+    assert found.outcome is outcome
+    assert ("do not count" in found.reason) is (outcome is Outcome.PASS)
+
+
+@pytest.mark.parametrize("in_flight", [1, 16])
+def test_the_rate_of_a_closed_loop_has_the_floor_of_its_latency(in_flight: int) -> None:
+    rate = METRICS["throughput"]
+    before, after = (exact(in_flight * 1e9 / ns) for ns in (72_000, 95_000))
+    found = judge_change(rate, after, before, 0.1, in_flight=in_flight)
+    assert found.outcome is Outcome.PASS
+    assert found.reason.endswith("changes up to 30.0 µs a request do not count")
+    assert judge_change(rate, after, before, 0.1).outcome is Outcome.FAIL  # of an open loop
+    slower = exact(in_flight * 1e9 / 110_000)
+    assert judge_change(rate, slower, before, 0.1, in_flight=in_flight).outcome is Outcome.FAIL
+
+
+MIB = 2.0**20
+
+
+@pytest.mark.parametrize(
+    ("present", "baseline", "outcome", "words"),
+    [
+        ((110, 126), (100, 106, 120), Outcome.INCONCLUSIVE, "26.0 % includes the tolerance of 8.0 % after"),
+        ((140, 141), (100, 106), Outcome.FAIL, ", range +32.1 % to +41.0 %; tolerance 8.0 %"),
+        ((100, 104), (100, 106), Outcome.PASS, ""),
+        ((130,), (100,), Outcome.FAIL, ": 30.0 % worse; tolerance 8.0 %"),
+    ],
+    ids=["ranges overlap", "apart", "within", "one launch each"],
+)
+def test_what_has_no_spread_of_its_own_is_compared_by_the_ranges_of_both_sides(
+    present: tuple[float, ...], baseline: tuple[float, ...], outcome: Outcome, words: str
+) -> None:
+    sides = ([value * MIB for value in side] for side in (present, baseline))
+    found = judge_change(
+        METRICS["peak_memory"], *(exact(*side) for side in sides), 0.08, stand=SampleSize(len(present), 24)
+    )
+    assert found.outcome is outcome
+    assert words in found.reason
+    assert "more launch" not in found.reason
+
+
+@pytest.mark.parametrize("name", ["rtm", "p99", "peak_memory", "request_bytes", "response_bytes", "cpu_per_request"])
+def test_what_moves_by_itself_has_a_floor(name: str) -> None:
+    metric = METRICS[name]
+    assert metric.floor > 0
+    assert judge_change(metric, exact(metric.floor), exact(metric.floor / 10), 0.1).outcome is Outcome.PASS
+
+
+def test_a_change_within_the_tolerance_does_not_speak_of_the_floor() -> None:
+    assert "do not count" not in judge_change(RTM, exact(50_000), exact(50_000), 0.5).reason
+
+
+@pytest.mark.parametrize(
+    ("baseline", "present", "outcome"), [(0.0, 0.0, Outcome.PASS), (0.0, 0.5, Outcome.FAIL), (0.5, 0.0, Outcome.PASS)]
+)
+def test_a_value_of_zero_can_be_compared(baseline: float, present: float, outcome: Outcome) -> None:
+    found = judge_change(METRICS["asl"], exact(present), exact(baseline), 0.1)
+    assert found.outcome is outcome
+    assert found.change is not None
+    assert np.isfinite(found.change.value)
+
+
+def test_the_reason_of_a_change_has_both_values_the_interval_and_the_tolerance() -> None:
+    found = judge_change(RTM, exact(13 * MS, 13 * MS), exact(10 * MS, 10 * MS), 0.1)
+    assert found.reason.startswith("RTM 10.0 ms → 13.0 ms: 30.0 % worse, 99 % interval +")
+    assert found.reason.endswith("; tolerance 10.0 %")
+
+
+def test_the_reason_of_an_exact_change_has_no_interval() -> None:
+    found = judge_change(MEMORY, exact(2**20), exact(2**19), 0.1)
+    assert found.reason == "peak memory 512 KiB → 1.00 MiB: 100 % worse; tolerance 10.0 %"
+
+
+@PROPERTY
+@given(st.floats(min_value=0.2, max_value=5), st.floats(min_value=0, max_value=1))
+def test_a_looser_tolerance_never_turns_a_pass_into_a_failure(ratio: float, tolerance: float) -> None:
+    order = [Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS]
+    sides = exact(ratio * S, ratio * S * 1.01), exact(S, S * 1.02)
+    strict = judge_change(RTM, *sides, tolerance).outcome
+    loose = judge_change(RTM, *sides, tolerance + 0.1).outcome
+    assert order.index(loose) >= order.index(strict)
+
+
+@pytest.mark.parametrize("metric", [RTM, THROUGHPUT])
+@pytest.mark.parametrize("launches", [1, 2, 3])
+def test_without_a_change_a_false_alarm_is_rare(metric: object, launches: int) -> None:
+    """With no tolerance at all the 99 % interval allows half a per cent on the bad side; with 10 % none is left."""
+    rng = np.random.default_rng(20)
+    runs = [(launch_values(rng, 10 * MS, launches), launch_values(rng, 10 * MS, 3)) for _ in range(400)]
+    for tolerance, most in ((0.0, 8), (0.10, 0)):
+        outcomes = [judge_change(metric, now, then, tolerance).outcome for now, then in runs]  # type: ignore[arg-type]
+        assert outcomes.count(Outcome.FAIL) <= most
+
+
+@pytest.mark.parametrize("launches", [1, 2, 3])
+def test_without_a_change_most_runs_pass_at_the_default_tolerance(launches: int) -> None:
+    rng = np.random.default_rng(21)
+    runs = [(launch_values(rng, 10 * MS, launches), launch_values(rng, 10 * MS, 3)) for _ in range(400)]
+    passed = sum(judge_change(RTM, now, then, 0.10).outcome is Outcome.PASS for now, then in runs)
+    assert passed / len(runs) > (0.4 if launches == 1 else 0.9)
+
+
+@pytest.mark.parametrize("metric", [RTM, THROUGHPUT])
+def test_a_slowdown_of_a_third_never_passes_and_is_caught_with_the_second_launch(metric: object) -> None:
+    rng = np.random.default_rng(22)
+    slow, plain = (13 * MS, 10 * MS) if metric is RTM else (10 * MS / 1.3, 10 * MS)
+    for _ in range(400):
+        now, then = launch_values(rng, slow, 2), launch_values(rng, plain, 3)
+        assert judge_change(metric, now[:1], then, 0.10).outcome is not Outcome.PASS  # type: ignore[arg-type]
+        assert judge_change(metric, now, then, 0.10).outcome is Outcome.FAIL  # type: ignore[arg-type]
+
+
+DUE = START_NS + np.arange(600) * 5 * MS
+
+
+@pytest.mark.parametrize(
+    ("metric", "measured", "limit", "stand", "reason"),
+    [
+        (
+            RTM,
+            (19.83, 19.1, 20.6),
+            20,
+            SampleSize(3, 41),
+            "RTM 19.1–20.6 ms includes the limit of 20.0 ms after 3 launches, 41 blocks; "
+            "even 20 more launches would narrow it only to ±1.4 %",
+        ),
+        (
+            RTM,
+            (19.5, 18.6, 20.6),
+            20,
+            SampleSize(1, 12),
+            "RTM 18.6–20.6 ms includes the limit of 20.0 ms after 1 launch, 12 blocks; "
+            "4 more launches would narrow it to ±2.3 %",
+        ),
+        (
+            RTM,
+            (0.9, 0.8, 1.1),
+            1,
+            SampleSize(1, 1),
+            "RTM 800 µs to 1.10 ms includes the limit of 1.00 ms after 1 launch",
+        ),
+    ],
+)
+def test_an_open_verdict_on_a_limit_says_what_would_decide_it(
+    metric: object, measured: tuple[float, float, float], limit: float, stand: SampleSize, reason: str
+) -> None:
+    found = judge_limit(metric, Estimate(*(value * MS for value in measured)), limit * MS, stand)  # type: ignore[arg-type]
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.reason.startswith(reason)
+
+
+def test_an_open_verdict_on_a_share_promises_no_width() -> None:
+    found = judge_limit(METRICS["error_rate"], Estimate(0.01, 0.0, 0.03), 0.02, SampleSize(2, 24))
+    assert found.reason == "error rate 0.0–3.0 % includes the limit of 2.0 % after 2 launches, 24 blocks"
+
+
+def test_an_open_change_says_what_would_decide_it_or_that_nothing_would() -> None:
+    before = exact(100 * MS, 101 * MS, 100 * MS)
+    found = judge_change(RTM, exact(108 * MS), before, 0.10, stand=SampleSize(1, 12))
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.reason.startswith("RTM 100 ms → 108 ms: ")
+    assert "includes the tolerance of 10.0 % after 1 launch, 12 blocks; even 20 more launches would" in found.reason
+    assert found.reason.endswith("beside a baseline of 3")
+    found = judge_change(RTM, exact(104 * MS), before, 0.10, stand=SampleSize(1, 12))
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.reason.endswith("; 1 more launch would narrow it to ±5.0 %")
+
+
+def test_an_open_change_of_a_rate_says_so_too() -> None:
+    found = judge_change(THROUGHPUT, exact(94), exact(100, 101, 100), 0.10, stand=SampleSize(1, 12))
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert "includes the tolerance of 10.0 % after 1 launch, 12 blocks; 5 more launches would narrow" in found.reason
+
+
+def test_looks_make_the_interval_of_each_verdict_as_sure_as_it_has_to_be() -> None:
+    sides = exact(110 * MS, 111 * MS), exact(100 * MS, 101 * MS, 100 * MS)
+    looks = SequentialPlan(first=1, last=5, alpha=0.001, passing=0.01, beside=3)
+    one, all_looks = judge_change(RTM, *sides, 0.1).change, judge_change(RTM, *sides, 0.1, looks=looks).change
+    assert one is not None
+    assert all_looks is not None
+    assert all_looks.low < one.low
+    assert all_looks.high == pytest.approx(ratio_of(*sides, RTM.launch_sd, looks.confidence_of_pass(2)).high - 1)
+
+
+def run_of(rng: np.random.Generator, change: float, block_cv: float) -> Outcome:
+    """A whole run against a stored baseline of three launches: a look after each of up to five."""
+    before = launch_values(rng, 10 * MS, 3, block_cv=block_cv)
+    now = launch_values(rng, 10 * MS * (1 + change), 5, block_cv=block_cv)
+    looks = SequentialPlan(first=1, last=5, alpha=0.005, passing=0.01, beside=3)
+    for count in range(1, 6):
+        outcome = judge_change(RTM, now[:count], before, 0.10, looks=looks).outcome
+        if outcome is Outcome.PASS or (outcome is Outcome.FAIL and count > 1):
+            break
+    return outcome
+
+
+class TestWholeRuns:
+    """At a small size; ``benchmarks/baseline_simulation.py`` counts thousands, with drift."""
+
+    @pytest.mark.parametrize("block_cv", [0.03, 0.06])
+    def test_without_a_change_no_run_fails_and_few_stay_open(self, block_cv: float) -> None:
+        rng = np.random.default_rng(41)
+        found = [run_of(rng, 0.0, block_cv) for _ in range(300)]
+        assert found.count(Outcome.FAIL) == 0
+        assert found.count(Outcome.INCONCLUSIVE) <= 0.05 * 300
+
+    @pytest.mark.parametrize("block_cv", [0.03, 0.06])
+    def test_a_quarter_more_is_caught(self, block_cv: float) -> None:
+        rng = np.random.default_rng(42)
+        found = [run_of(rng, 0.25, block_cv) for _ in range(300)]
+        assert found.count(Outcome.FAIL) >= 0.95 * 300
+        assert found.count(Outcome.PASS) == 0
+
+    def test_at_the_tolerance_itself_either_error_is_rare(self) -> None:
+        """Half a per cent and one per cent are meant, whose standard error of 600 is 0.3 % and 0.4 %."""
+        rng = np.random.default_rng(43)
+        found = [run_of(rng, 0.10, 0.03) for _ in range(600)]
+        assert found.count(Outcome.FAIL) <= 0.015 * 600
+        assert found.count(Outcome.PASS) <= 0.025 * 600
+
+
+def failing(share: float) -> Metrics:
+    return Metrics((launch(samples(DUE, MS, outcome=np.where(np.arange(600) < share * 600, 503, 200))),))
+
+
+def test_what_was_measured_well_is_countable() -> None:
+    assert why_invalid(Metrics((even_launch(),))) is None
+
+
+def test_a_window_without_requests_supports_no_verdict() -> None:
+    assert why_invalid(Metrics((launch(samples([], [])),))) == (
+        "no request was due in the measured window; measure longer (duration=) or with more load"
+    )
+
+
+@pytest.mark.parametrize("errors_count", [True, False])
+def test_only_failures_support_no_verdict(errors_count: bool) -> None:
+    assert why_invalid(failing(1.0), errors_count=errors_count) == "none of 600 requests succeeded (503: 600)"
+
+
+def test_a_share_of_failures_is_tolerated_and_a_larger_one_is_not() -> None:
+    assert why_invalid(failing(MAX_ERROR_RATIO)) is None
+    why = why_invalid(failing(MAX_ERROR_RATIO + 0.01))
+    assert why == "36 of 600 requests failed (503: 36); over 5.0 % the others say nothing about the service"
+
+
+def test_failures_do_not_keep_the_error_rate_from_being_judged() -> None:
+    assert why_invalid(failing(0.5), errors_count=False) is None
+
+
+def test_a_generator_that_was_the_limit_supports_no_verdict() -> None:
+    why = why_invalid(Metrics((launch(samples(DUE, MS), cpu_ns=3 * S),)))
+    assert why is not None
+    assert "load generator" in why

@@ -1,0 +1,415 @@
+"""The baseline file: read back as written, made for diffs, never lost, and refused in one line where it is not ours."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.synthetic import PROPERTY, SETUP
+
+from pytest_mlpatterns.baseline.file import FORMAT, VERSION, read_baselines, write_baselines
+from pytest_mlpatterns.errors import BaselineFileError
+from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.setup import Setup
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+ENTRY = Entry(
+    setup=SETUP,
+    metrics={
+        "throughput": (LaunchValue(1234.5, 0.01), LaunchValue(1240.0, 0.011)),
+        "rtm": (LaunchValue(4_120_000.0, 0.012),),
+    },
+    versions={"pytest-mlpatterns": "0.1.0", "numpy": "2.0.0"},
+    commit="1a2b3c4",
+    date="2026-11-24",
+)
+FULL = replace(
+    ENTRY,
+    setup=replace(SETUP, model="2"),
+    calibration=Calibration(31_250_000.0, 2, 1),
+    anchor=Anchor({"rtm": (LaunchValue(4_000_000.0, 0.01),)}, "0a1b2c3", "2026-01-31"),
+    latency=((1.0, 3_100_000.0), (50.0, 4_120_000.0), (99.9, 9_870_000.0)),
+)
+"""With everything that an entry may have."""
+PLAIN: dict[str, Any] = {
+    "format": FORMAT,
+    "version": VERSION,
+    "tests": {
+        "test_a.py::test_one": {
+            "box": {
+                "setup": {"pattern": "single", "load": "closed(1)", "wire": "rest+json", "payload": "sha256:0"},
+                "metrics": {"rtm": [[1000, 0.01]]},
+                "versions": {"numpy": "2.0.0"},
+                "commit": None,
+                "date": "2026-11-24",
+            }
+        }
+    },
+}
+NAMES = st.text(min_size=1, max_size=10)
+VALUES = st.builds(LaunchValue, st.floats(0, 1e12), st.floats(0, 1))
+METRICS = st.dictionaries(NAMES, st.lists(VALUES, min_size=1, max_size=4).map(tuple), max_size=3)
+ENTRIES = st.builds(
+    Entry,
+    setup=st.builds(Setup, NAMES, NAMES, NAMES, NAMES, st.just("") | NAMES),
+    metrics=METRICS,
+    versions=st.dictionaries(NAMES, NAMES, max_size=2),
+    commit=st.none() | NAMES,
+    date=NAMES,
+    calibration=st.none() | st.builds(Calibration, st.integers(1, 99_999).map(float), st.integers(1, 256), st.just(1)),
+    anchor=st.none() | st.builds(Anchor, METRICS, st.none() | NAMES, NAMES),
+    latency=st.lists(st.tuples(st.integers(0, 100), st.integers(0, 99_999)), max_size=4).map(
+        lambda points: tuple(zip(*(map(float, sorted(column)) for column in zip(*points, strict=True)), strict=True))
+    ),
+)
+BASELINES = st.dictionaries(NAMES, st.dictionaries(NAMES, ENTRIES, min_size=1, max_size=2), max_size=3)
+WITH_FILES = settings(
+    PROPERTY, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "perf-baseline.json"
+
+
+def changed(**values: object) -> str:
+    """The text of a good file with these members of its one entry changed."""
+    data = json.loads(json.dumps(PLAIN))
+    data["tests"]["test_a.py::test_one"]["box"].update(values)
+    return json.dumps(data)
+
+
+def without(name: str) -> str:
+    data = json.loads(json.dumps(PLAIN))
+    del data["tests"]["test_a.py::test_one"]["box"][name]
+    return json.dumps(data)
+
+
+def test_a_missing_file_is_an_empty_baseline(path: Path) -> None:
+    assert read_baselines(path) == {}
+
+
+def test_a_good_file_is_read(path: Path) -> None:
+    path.write_text(json.dumps(PLAIN), encoding="utf-8")
+    entry = read_baselines(path)["test_a.py::test_one"]["box"]
+    assert entry.setup == Setup("single", "closed(1)", "rest+json", "sha256:0")
+    assert entry.metrics == {"rtm": (LaunchValue(1000.0, 0.01),)}
+    assert (entry.versions, entry.commit, entry.date) == ({"numpy": "2.0.0"}, None, "2026-11-24")
+    assert (entry.setup.model, entry.calibration, entry.anchor, entry.latency) == ("", None, None, ())
+
+
+def test_what_was_written_is_read_back(path: Path) -> None:
+    written = {
+        "test_a.py::test_one": {"box": ENTRY, "new box": FULL},
+        "test_ä.py::test[π]": {"box": replace(ENTRY, commit=None)},
+    }
+    write_baselines(path, written)
+    assert read_baselines(path) == written
+
+
+@WITH_FILES
+@given(written=BASELINES)
+def test_any_baseline_reads_back_within_its_digits_and_writes_the_same_bytes_again(
+    written: Baselines, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("baseline") / "perf-baseline.json"
+    write_baselines(path, written)
+    first = path.read_bytes()
+    read = read_baselines(path)
+    write_baselines(path, read)
+    assert path.read_bytes() == first
+    assert read.keys() == written.keys()
+    for test, machines in written.items():
+        assert read[test].keys() == machines.keys()
+        for machine, entry in machines.items():
+            found = read[test][machine]
+            assert replace(found, metrics={}, anchor=None) == replace(entry, metrics={}, anchor=None)
+            assert_close(found.metrics, entry.metrics)
+            assert (found.anchor is None) is (entry.anchor is None)
+            if found.anchor and entry.anchor:
+                assert replace(found.anchor, metrics={}) == replace(entry.anchor, metrics={})
+                assert_close(found.anchor.metrics, entry.anchor.metrics)
+
+
+def assert_close(found: Mapping[str, tuple[LaunchValue, ...]], written: Mapping[str, tuple[LaunchValue, ...]]) -> None:
+    assert found.keys() == written.keys()
+    for name, launches in written.items():
+        values = [launch.value for launch in found[name]]
+        assert values == pytest.approx([launch.value for launch in launches], rel=5e-5)
+        errors = [launch.relative_error for launch in found[name]]
+        assert errors == pytest.approx([launch.relative_error for launch in launches], rel=5e-2)
+
+
+def test_the_file_is_sorted_has_one_line_per_fact_and_ends_with_a_newline(path: Path) -> None:
+    write_baselines(path, {"test_b.py::test": {"box": ENTRY}, "test_a.py::test": {"box": ENTRY}})
+    text = path.read_text(encoding="utf-8")
+    assert text.endswith("}\n")
+    assert not text.endswith("\n\n")
+    assert '\n     "rtm": [[4120000, 0.012]],\n     "throughput": [[1234.5, 0.01], [1240, 0.011]]\n' in text
+
+    def keys_in_order(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        assert [key for key, _ in pairs] == sorted(key for key, _ in pairs)
+        return dict(pairs)
+
+    data = json.loads(text, object_pairs_hook=keys_in_order)
+    assert (data["format"], data["version"]) == (FORMAT, VERSION)
+
+
+def test_numbers_have_five_digits_and_whole_ones_no_point(path: Path) -> None:
+    metrics = {"rtm": (LaunchValue(4_123_456.789, 0.0123456), LaunchValue(0.000123456, 0.0))}
+    write_baselines(path, {"t": {"box": replace(ENTRY, metrics=metrics)}})
+    assert '"rtm": [[4123500, 0.012], [0.00012346, 0]]' in path.read_text(encoding="utf-8")
+
+
+def test_the_order_of_updates_does_not_change_the_file(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    write_baselines(path, {"a": {"x": ENTRY, "y": ENTRY}, "b": {"x": ENTRY}})
+    for update in ({"b": {"x": ENTRY}}, {"a": {"y": ENTRY}}, {"a": {"x": ENTRY}}):
+        write_baselines(other, update)
+    assert path.read_bytes() == other.read_bytes()
+
+
+def test_an_update_keeps_every_other_test_and_machine(path: Path) -> None:
+    old, new = replace(ENTRY, date="2026-01-01"), replace(ENTRY, date="2026-11-24")
+    write_baselines(path, {"a": {"x": old, "y": old}, "b": {"x": old}})
+    write_baselines(path, {"a": {"x": new}, "c": {"x": new}})
+    assert read_baselines(path) == {"a": {"x": new, "y": old}, "b": {"x": old}, "c": {"x": new}}
+
+
+def test_what_an_entry_does_not_have_does_not_stand_in_the_file(path: Path) -> None:
+    write_baselines(path, {"a": {"x": ENTRY}})
+    text = path.read_text(encoding="utf-8")
+    assert not any(f'"{key}"' in text for key in ("anchor", "calibration", "model"))
+    write_baselines(path, {"a": {"x": FULL}})
+    (entry,) = json.loads(path.read_text(encoding="utf-8"))["tests"]["a"].values()
+    assert entry["setup"]["model"] == "2"
+    assert entry["calibration"] == {"cores": 2, "ns": 31_250_000, "workload": 1}
+    assert entry["anchor"] == {"commit": "0a1b2c3", "date": "2026-01-31", "metrics": {"rtm": [[4_000_000, 0.01]]}}
+
+
+def test_a_test_that_is_removed_is_removed_for_every_machine_and_all_others_stay(path: Path) -> None:
+    write_baselines(path, {"a": {"x": ENTRY, "y": ENTRY}, "b": {"x": ENTRY}})
+    write_baselines(path, {"c": {"x": ENTRY}}, remove={"a", "absent"})
+    assert read_baselines(path) == {"b": {"x": ENTRY}, "c": {"x": ENTRY}}
+    write_baselines(path, {}, remove=["b", "c"])
+    assert read_baselines(path) == {}
+    assert json.loads(path.read_text(encoding="utf-8"))["tests"] == {}
+
+
+SERVING = {
+    "numpy": "2.0.0",
+    "pytest-mlpatterns": "0.1.0",
+    "uvicorn": "0.38.0",
+    "uvloop": "0.22.1",
+    "httptools": "0.7.1",
+}
+
+
+@pytest.mark.parametrize(
+    ("setup", "versions", "differences"),
+    [
+        ({}, {}, ()),
+        ({}, {"numpy": "3.0.0", "pytest-mlpatterns": "0.2.0"}, ()),
+        ({"load": "closed(16)"}, {}, ("load: closed(8) → closed(16)",)),
+        ({"model": "2"}, {}, ("model: none → 2",)),
+        ({}, {"uvicorn": "0.40.0"}, ("uvicorn: 0.38.0 → 0.40.0",)),
+        ({}, {"httptools": None}, ("httptools: 0.7.1 → none",)),
+        ({}, {"uvloop": "0.23.0"}, ("event loop: uvloop 0.22.1 → uvloop 0.23.0",)),
+        (
+            {"pattern": "single"},
+            {"uvloop": None},
+            ("pattern: replicated(replicas=3) → single", "event loop: uvloop 0.22.1 → asyncio"),
+        ),
+    ],
+    ids=lambda value: ", ".join(map(str, value)) if isinstance(value, dict) else "",
+)
+def test_an_entry_says_what_differs_from_what_is_measured_now(
+    setup: dict[str, str], versions: dict[str, str | None], differences: tuple[str, ...]
+) -> None:
+    present = {name: version for name, version in {**SERVING, **versions}.items() if version is not None}
+    assert replace(ENTRY, versions=SERVING).differences(replace(SETUP, **setup), present) == differences
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000/predict", "https://example.org/"])
+def test_our_own_servers_say_nothing_of_a_service_that_runs_without_them(url: str) -> None:
+    setup = replace(SETUP, pattern=url)
+    old = replace(ENTRY, setup=setup, versions=SERVING)
+    assert old.differences(setup, {"uvicorn": "1.0"}) == ()
+    assert old.differences(SETUP, SERVING) == (f"pattern: {url} → {SETUP.pattern}",)
+
+
+def test_an_entry_is_its_own_anchor_until_it_has_another() -> None:
+    both = {name: ENTRY.metrics[name] for name in ("rtm", "throughput")}
+    more = replace(ENTRY, metrics={**ENTRY.metrics, "asl": (LaunchValue(0.5, 0.0),)})
+    assert more.anchored == Anchor(both, "1a2b3c4", "2026-11-24")
+    assert FULL.anchored is FULL.anchor
+
+
+def test_an_update_of_nothing_rewrites_the_same_bytes(path: Path) -> None:
+    write_baselines(path, {"a": {"x": ENTRY, "y": FULL}})
+    before = path.read_bytes()
+    write_baselines(path, {})
+    assert path.read_bytes() == before
+
+
+def test_a_new_file_may_be_read_by_all_and_an_old_one_keeps_its_mode(path: Path) -> None:
+    write_baselines(path, {"a": {"x": ENTRY}})
+    assert path.stat().st_mode & 0o777 == 0o644
+    path.chmod(0o640)
+    write_baselines(path, {"b": {"x": ENTRY}})
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+GOOD = json.dumps(PLAIN)
+DAMAGED = {
+    "empty": b"",
+    "truncated": GOOD[: len(GOOD) // 2].encode(),
+    "merge conflict": b"<<<<<<< HEAD\n" + GOOD.encode() + b"\n=======\n",
+    "no text": b"\xff\xfe\x00\x01",
+    "no tests": json.dumps({"format": FORMAT, "version": VERSION}).encode(),
+    "tests is a list": json.dumps({**PLAIN, "tests": []}).encode(),
+    "machines is a list": json.dumps({**PLAIN, "tests": {"a": []}}).encode(),
+    "entry is text": json.dumps({**PLAIN, "tests": {"a": {"box": "x"}}}).encode(),
+    "entry is null": json.dumps({**PLAIN, "tests": {"a": {"box": None}}}).encode(),
+    "no set-up": without("setup").encode(),
+    "no metrics": without("metrics").encode(),
+    "no versions": without("versions").encode(),
+    "no commit": without("commit").encode(),
+    "no date": without("date").encode(),
+    "set-up is text": changed(setup="single").encode(),
+    "set-up lacks a name": changed(setup={"pattern": "single"}).encode(),
+    "set-up has another name": changed(setup={**asdict(SETUP), "speed": 1}).encode(),
+    "metrics is a list": changed(metrics=[1]).encode(),
+    "launches is a number": changed(metrics={"rtm": 5}).encode(),
+    "launch is a number": changed(metrics={"rtm": [5]}).encode(),
+    "launch has three members": changed(metrics={"rtm": [[1, 2, 3]]}).encode(),
+    "value is text": changed(metrics={"rtm": [["fast", 0.1]]}).encode(),
+    "value is null": changed(metrics={"rtm": [[None, 0.1]]}).encode(),
+    "value is not a number": changed(metrics={"rtm": [[float("nan"), 0.1]]}).encode(),
+    "value is infinite": changed(metrics={"rtm": [[float("inf"), 0.1]]}).encode(),
+    "no launches": changed(metrics={"rtm": []}).encode(),
+    "anchor is text": changed(anchor="x").encode(),
+    "anchor has no metrics": changed(anchor={"commit": None, "date": "2026"}).encode(),
+    "anchor has a value that is text": changed(
+        anchor={"commit": None, "date": "2026", "metrics": {"rtm": [["fast", 0]]}}
+    ).encode(),
+    "calibration is a number": changed(calibration=5).encode(),
+    "calibration has no workload": changed(calibration={"ns": 5, "cores": 2}).encode(),
+    "calibration is no time": changed(calibration={"ns": 0, "cores": 2, "workload": 1}).encode(),
+    "calibration is not a number": changed(calibration={"ns": float("nan"), "cores": 2, "workload": 1}).encode(),
+    "latency is a number": changed(latency=5).encode(),
+    "latency has three members": changed(latency=[[50, 1, 2]]).encode(),
+    "latency does not ascend": changed(latency=[[50, 2], [99, 1]]).encode(),
+    "percent does not ascend": changed(latency=[[99, 1], [50, 2]]).encode(),
+    "latency is not a number": changed(latency=[[50, float("nan")]]).encode(),
+    "versions is a list": changed(versions=["numpy"]).encode(),
+    "version is text": json.dumps({**PLAIN, "version": "1"}).encode(),
+    "version is null": json.dumps({**PLAIN, "version": None}).encode(),
+    "version is zero": json.dumps({**PLAIN, "version": 0}).encode(),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_damaged_file_is_refused_in_one_line_and_stays_as_it_is(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    for attempt in (lambda: read_baselines(path), lambda: write_baselines(path, {"a": {"x": ENTRY}})):
+        with pytest.raises(BaselineFileError) as caught:
+            attempt()
+        message = str(caught.value)
+        assert message.startswith(f"{path} ")
+        assert "\n" not in message
+        assert "restore it from version control, or delete it" in message
+        assert "pytest --perf-baseline update" in message
+        assert path.read_bytes() == content
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "null", "5", "{}", '{"format": "pytest-benchmark", "version": 1}', '{"machine_info": {}}']
+)
+def test_a_foreign_file_is_refused_with_its_mend_and_stays_as_it_is(path: Path, content: str) -> None:
+    path.write_text(content, encoding="utf-8")
+    for attempt in (lambda: read_baselines(path), lambda: write_baselines(path, {"a": {"x": ENTRY}})):
+        with pytest.raises(BaselineFileError) as caught:
+            attempt()
+        message = str(caught.value)
+        assert message.startswith(f"{path} is no baseline file of pytest-mlpatterns; ")
+        assert "--perf-baseline-file" in message
+        assert "\n" not in message
+        assert path.read_text(encoding="utf-8") == content
+
+
+def test_a_newer_file_is_refused_with_both_versions_and_stays_as_it_is(path: Path) -> None:
+    content = json.dumps({**PLAIN, "version": VERSION + 1, "tests": {"of another": "shape"}})
+    path.write_text(content, encoding="utf-8")
+    for attempt in (lambda: read_baselines(path), lambda: write_baselines(path, {"a": {"x": ENTRY}})):
+        with pytest.raises(BaselineFileError) as caught:
+            attempt()
+        message = str(caught.value)
+        assert message.startswith(f"{path} has format version {VERSION + 1}")
+        assert f"up to {VERSION}; upgrade the package" in message
+        assert "\n" not in message
+        assert path.read_text(encoding="utf-8") == content
+
+
+def test_a_directory_in_the_file_s_place_is_refused(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(BaselineFileError, match=r"cannot be read: .*irectory"):
+        read_baselines(path)
+
+
+def test_a_file_that_cannot_be_made_is_an_error_with_a_mend(tmp_path: Path) -> None:
+    path = tmp_path / "absent" / "perf-baseline.json"
+    with pytest.raises(BaselineFileError) as caught:
+        write_baselines(path, {"a": {"x": ENTRY}})
+    message = str(caught.value)
+    assert message.startswith(f"{path} cannot be written: ")
+    assert "--perf-baseline-file" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("step", ["replace", "fsync", "chmod"])
+@pytest.mark.parametrize("present", [True, False], ids=["over an old file", "anew"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    path: Path, monkeypatch: pytest.MonkeyPatch, step: str, present: bool
+) -> None:
+    if present:
+        write_baselines(path, {"a": {"x": ENTRY}})
+    before = path.read_bytes() if present else None
+
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"pytest_mlpatterns.baseline.file.os.{step}", refuse)
+        with pytest.raises(BaselineFileError, match=r"cannot be written: .*No space left on device"):
+            write_baselines(path, {"b": {"x": ENTRY}})
+    assert (path.read_bytes() if path.exists() else None) == before
+    assert os.listdir(path.parent) == ([path.name] if present else [])
+
+
+def test_a_write_that_is_interrupted_leaves_the_old_file_and_nothing_else(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_baselines(path, {"a": {"x": ENTRY}})
+    before = path.read_bytes()
+
+    def interrupt(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pytest_mlpatterns.baseline.file.os.fsync", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            write_baselines(path, {"b": {"x": ENTRY}})
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]

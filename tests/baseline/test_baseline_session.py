@@ -1,0 +1,506 @@
+"""The ledger: which reference a test gets, which entries are gone, what an update writes and what drifts unseen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.synthetic import ENVIRONMENT, MS, SETUP, result
+
+from pytest_mlpatterns.baseline import calibration as calibrate
+from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
+from pytest_mlpatterns.baseline.session import BaselineSession, Collected
+from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
+from pytest_mlpatterns.errors import BaselineFileError
+from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry
+from pytest_mlpatterns.records.launch import LaunchValue
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_mlpatterns.records.result import TestResult
+
+TEST = "test_perf.py::test_digits"
+HERE = ENVIRONMENT.machine
+THERE = "Abacus 3000, 2 cores, wood, Python 3.12"
+NEAR = "Slide Rule 1, 2 cores, bone, Python 3.12"
+SPEED = {"gone": [], "calibration": {"ns": 30e6, "cores": 2, "workload": 1}}
+"""What a worker that has measured this machine tells."""
+TWICE_AS_FAST = Calibration(15e6, 2, 1)
+COMPARING = (BaselineMode.CHECK, BaselineMode.REQUIRE, BaselineMode.PRUNE)
+
+
+def entry(rtm_ms: float = 4.0, rate_rps: float = 1000.0, **changes: Any) -> Entry:
+    """An entry of two equal launches, recorded with what is installed now."""
+    metrics = {"rtm": (LaunchValue(rtm_ms * MS, 0.01),) * 2, "throughput": (LaunchValue(rate_rps, 0.01),) * 2}
+    return replace(Entry(SETUP, metrics, ENVIRONMENT.versions, "1a2b3c4", "2026-01-31"), **changes)
+
+
+def measured(rtm_ms: float = 4.0, rate_rps: float = 1000.0, test: str = TEST, **changes: Any) -> TestResult:
+    """What a test gave, in the same shape."""
+    launches = {"rtm": ((rtm_ms * MS, 0.01),) * 2, "throughput": ((rate_rps, 0.01),) * 2}
+    return result(test, **{"launches": launches, **changes})
+
+
+def opened(
+    directory: Path, mode: BaselineMode = BaselineMode.CHECK, before: Baselines | None = None, **switches: bool
+) -> BaselineSession:
+    """The ledger of a run over a file with these entries."""
+    if before is not None:
+        write_baselines(directory / "perf-baseline.json", before)
+    run = read_run_settings({"baseline": mode, **switches}, {}, invoked_in=directory, root=directory)
+    return BaselineSession(run, ENVIRONMENT, root=directory, directory=directory)
+
+
+def recorded(directory: Path) -> Baselines:
+    return read_baselines(directory / "perf-baseline.json")
+
+
+# --- references ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", COMPARING)
+def test_a_test_is_compared_with_its_entry_of_this_machine(tmp_path: Path, mode: BaselineMode) -> None:
+    own = entry()
+    found = opened(tmp_path, mode, {TEST: {HERE: own, THERE: entry(9.0)}}).reference(TEST, SETUP)
+    assert (found.setup, found.entry, found.missing, found.widening, found.said) == (SETUP, own, "", 1.0, "")
+    assert found.mode is (BaselineMode.CHECK if mode is BaselineMode.PRUNE else mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "smoke"), [(BaselineMode.UPDATE, False), (BaselineMode.OFF, False), (BaselineMode.REQUIRE, True)]
+)
+def test_where_nothing_is_compared_nothing_is_missing(tmp_path: Path, mode: BaselineMode, smoke: bool) -> None:
+    found = opened(tmp_path, mode, {TEST: {HERE: entry()}}, smoke=smoke).reference(TEST, SETUP)
+    assert (found.mode, found.entry, found.missing) == (mode, None, "")
+
+
+@pytest.mark.parametrize(
+    ("before", "missing"),
+    [
+        ({}, "no baseline"),
+        ({HERE: entry(setup=replace(SETUP, load="closed(16)"))}, "(load: closed(16) → closed(8))"),
+        ({HERE: entry(setup=replace(SETUP, model="1"))}, "(model: 1 → none)"),
+        (
+            {HERE: entry(versions={"uvloop": "0.22.1", "uvicorn": "0.38.0"})},
+            "(event loop: uvloop 0.22.1 → asyncio; uvicorn: 0.38.0 → none)",
+        ),
+        ({HERE: entry(versions={"numpy": "1.0", "pytest-mlpatterns": "0.0.1"})}, ""),
+        ({THERE: entry(), NEAR: entry()}, f"(machine: {THERE}; {NEAR} → {HERE})"),
+        ({THERE: entry(calibration=TWICE_AS_FAST)}, f"(machine: {THERE} → {HERE})"),
+    ],
+    ids=["new", "load", "model", "servers", "what does not count", "machines", "calibrated, but not asked for"],
+)
+def test_an_entry_that_is_not_comparable_is_not_given_and_says_what_differs(
+    tmp_path: Path, before: dict[str, Entry], missing: str
+) -> None:
+    found = opened(tmp_path, before={TEST: before} if before else None).reference(TEST, SETUP)
+    assert (found.entry is None) is bool(missing)
+    assert found.missing == (f"baseline not comparable {missing}" if missing.startswith("(") else missing)
+
+
+def test_off_does_not_read_the_file(tmp_path: Path) -> None:
+    (tmp_path / "perf-baseline.json").write_bytes(b"not a baseline")
+    opened(tmp_path, BaselineMode.OFF)
+    with pytest.raises(BaselineFileError):
+        opened(tmp_path, BaselineMode.CHECK)
+
+
+# --- another machine's entry, scaled ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", COMPARING)
+def test_where_only_another_machine_has_an_entry_it_is_scaled_and_the_tolerance_is_doubled(
+    tmp_path: Path, mode: BaselineMode
+) -> None:
+    metrics = {**entry().metrics, "asl": (LaunchValue(0.5, 0.01),), "peak_memory": (LaunchValue(1e6, 0.0),)}
+    before = {TEST: {THERE: entry(metrics=metrics, calibration=TWICE_AS_FAST)}}
+    ledger = opened(tmp_path, mode, before, calibrate=True)
+    ledger.take(SPEED)
+    found = ledger.reference(TEST, SETUP)
+    assert found.entry is not None
+    values = {name: launches[0].value for name, launches in found.entry.metrics.items()}
+    assert values == {"rtm": 8.0 * MS, "throughput": 500.0, "asl": 0.5, "peak_memory": 1e6}
+    assert (found.widening, found.missing) == (2.0, "")
+    assert found.said == f"baseline of {THERE}, its times × 2.00 by calibration, at twice the tolerance"
+    assert found.mode is (BaselineMode.CHECK if mode is BaselineMode.PRUNE else mode)
+
+
+def test_of_several_machines_the_one_of_the_nearest_speed_is_taken(tmp_path: Path) -> None:
+    before = {
+        THERE: entry(1.0, calibration=Calibration(60e6, 2, 1)),
+        NEAR: entry(2.0, calibration=Calibration(25e6, 2, 1)),
+        "not comparable": entry(3.0, calibration=Calibration(30e6, 2, 1), setup=replace(SETUP, wire="grpc")),
+    }
+    ledger = opened(tmp_path, before={TEST: before}, calibrate=True)
+    ledger.take(SPEED)
+    assert f"baseline of {NEAR}, its times × 1.20" in ledger.reference(TEST, SETUP).said
+
+
+def test_an_entry_of_this_machine_is_never_scaled(tmp_path: Path) -> None:
+    before = {TEST: {HERE: entry(), THERE: entry(calibration=TWICE_AS_FAST)}}
+    assert opened(tmp_path, before=before, calibrate=True).reference(TEST, SETUP).said == ""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        entry(),
+        entry(calibration=Calibration(15e6, 8, 1)),
+        entry(calibration=Calibration(15e6, 2, 99)),
+        entry(calibration=TWICE_AS_FAST, setup=replace(SETUP, load="closed(1)")),
+    ],
+    ids=["no calibration", "other cores", "another workload", "another load"],
+)
+def test_what_cannot_be_scaled_is_not_comparable_and_says_what_it_lacks(tmp_path: Path, other: Entry) -> None:
+    ledger = opened(tmp_path, before={TEST: {THERE: other}}, calibrate=True)
+    ledger.take(SPEED)
+    why = "none tells how fast its machine was, of as many cores and this set-up"
+    assert ledger.reference(TEST, SETUP).missing == f"baseline not comparable (machine: {THERE} → {HERE}; {why})"
+
+
+def test_the_calibration_is_measured_once_beside_the_tests_that_are_recorded(tmp_path: Path) -> None:
+    ledger = opened(tmp_path, BaselineMode.UPDATE)
+    assert ledger.to_json()["calibration"] is None
+    ledger.reference(TEST, SETUP)
+    found = ledger.to_json()["calibration"]
+    assert found["ns"] > 0
+    ledger.reference("test_perf.py::test_other", SETUP)
+    assert ledger.to_json()["calibration"] == found
+    ledger.close([measured()], complete=True)
+    stored = recorded(tmp_path)[TEST][HERE].calibration
+    assert stored is not None
+    assert stored.ns == pytest.approx(found["ns"], rel=1e-4)
+    assert (stored.cores, stored.workload) == (ENVIRONMENT.cores, 1)
+
+
+def test_how_much_slower_the_machine_is_than_at_the_entry_is_measured_when_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {TEST: {HERE: entry(calibration=TWICE_AS_FAST)}, "test_perf.py::test_old": {HERE: entry()}}
+    ledger = opened(tmp_path, before=before)
+    known, unknown = (ledger.reference(test, SETUP) for test in before)
+    assert unknown.slowdown() is None
+    found = known.slowdown()
+    assert found is not None
+    assert found > 0
+    monkeypatch.setattr(calibrate, "_TIMEOUT_S", 0.0)
+    assert known.slowdown() is None
+
+
+# --- entries whose tests are gone ------------------------------------------------------------------------------------
+
+FILED = {
+    name: {HERE: entry()}
+    for name in (
+        "test_a.py::test_kept",
+        "test_a.py::test_gone",
+        "test_a.py::test_listed[single]",
+        "test_a.py::test_asked[cached]",
+        "test_a.py::test_asked_too",
+        "test_away.py::test_it",
+        "deep/test_b.py::test_it",
+    )
+}
+
+
+@pytest.fixture
+def filed(tmp_path: Path) -> Path:
+    (tmp_path / "deep").mkdir()
+    for name in ("test_a.py", "deep/test_b.py"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("collected", "gone"),
+    [
+        (Collected(), []),
+        (Collected(tests=["test_a.py::test_kept"]), []),
+        (
+            Collected(files=["test_a.py"], tests=["test_a.py::test_kept"]),
+            [
+                "test_a.py::test_asked[cached]",
+                "test_a.py::test_asked_too",
+                "test_a.py::test_gone",
+                "test_a.py::test_listed[single]",
+            ],
+        ),
+        (
+            Collected(
+                files=["test_a.py", "deep"],
+                tests=["test_a.py::test_kept", "test_a.py::test_listed[single]"],
+                variable=["test_a.py::test_asked"],
+            ),
+            ["test_a.py::test_asked_too", "test_a.py::test_gone"],
+        ),
+        (Collected(files=["deep/test_b.py"], tests=["deep/test_b.py::test_it"]), []),
+        (Collected(files=["deep/test_b.py"]), ["deep/test_b.py::test_it"]),
+    ],
+    ids=["nothing", "single tests", "a file", "patterns of the command line", "its test is there", "an emptied file"],
+)
+def test_an_entry_is_gone_where_its_file_is_or_was_looked_at_as_a_whole(
+    filed: Path, collected: Collected, gone: list[str]
+) -> None:
+    ledger = opened(filed, before=FILED)
+    ledger.look_for_gone(collected)
+    assert ledger.account()["without_test"] == sorted([*gone, "test_away.py::test_it"])
+
+
+def test_entries_without_a_test_are_listed_and_stay(filed: Path) -> None:
+    before = {**FILED, "test_away.py::test_it": {HERE: entry(), THERE: entry()}}
+    ledger = opened(filed, before=before)
+    ledger.look_for_gone(Collected())
+    ledger.close([measured()], complete=True)
+    assert ledger.lines == [
+        "2 entries of the baseline belong to no test; remove what is not needed: pytest --perf-baseline prune",
+        "  test_away.py::test_it",
+    ]
+    assert recorded(filed) == before
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+def test_prune_removes_them_and_nothing_else(filed: Path, smoke: bool) -> None:
+    ledger = opened(filed, BaselineMode.PRUNE, FILED, smoke=smoke)
+    ledger.look_for_gone(Collected(files=["deep/test_b.py"]))
+    ledger.close([], complete=True)
+    assert ledger.lines == [
+        f"baseline {filed / 'perf-baseline.json'} pruned:",
+        "  deep/test_b.py::test_it",
+        "  test_away.py::test_it",
+    ]
+    assert set(recorded(filed)) == {test for test in FILED if test.startswith("test_a.py")}
+    assert ledger.account()["pruned"] == ["deep/test_b.py::test_it", "test_away.py::test_it"]
+    assert ledger.account()["without_test"] == []
+
+
+@pytest.mark.parametrize(
+    ("collected", "complete", "why"),
+    [
+        (True, False, "the run did not come to its end"),
+        (False, True, "nothing that this run looked at is gone"),
+    ],
+)
+def test_prune_says_why_it_removed_nothing(filed: Path, collected: bool, complete: bool, why: str) -> None:
+    ledger = opened(filed, BaselineMode.PRUNE, FILED)
+    if collected:
+        ledger.look_for_gone(Collected())
+    ledger.close([], complete=complete)
+    assert ledger.lines == [f"baseline not pruned: {why}"]
+    assert recorded(filed) == FILED
+
+
+def test_a_run_that_did_not_come_to_its_end_lists_nothing(filed: Path) -> None:
+    ledger = opened(filed, before=FILED)
+    ledger.look_for_gone(Collected())
+    ledger.close([], complete=False)
+    assert ledger.lines == []
+
+
+def test_what_workers_know_reaches_the_process_that_writes(filed: Path) -> None:
+    writer = opened(filed, BaselineMode.PRUNE, FILED, calibrate=True)
+    for test in ("test_a.py", "deep/test_b.py"):
+        worker = opened(filed, BaselineMode.PRUNE, calibrate=True)
+        worker.look_for_gone(Collected(files=[test]))
+        worker.take(SPEED)
+        writer.take(json.loads(json.dumps(worker.to_json())))
+    assert writer.account()["without_test"] == sorted(FILED)
+    assert writer.to_json()["calibration"] == SPEED["calibration"]
+    writer.take({"gone": [], "calibration": None})
+    assert writer.to_json()["calibration"] == SPEED["calibration"]
+
+
+# --- updates ---------------------------------------------------------------------------------------------------------
+
+
+def updated(directory: Path, *results: TestResult, before: Baselines | None = None) -> BaselineSession:
+    ledger = opened(directory, BaselineMode.UPDATE, before)
+    ledger.close(results, complete=True)
+    return ledger
+
+
+def test_an_update_records_what_passed_and_keeps_all_others(tmp_path: Path) -> None:
+    before = {TEST: {HERE: entry(), THERE: entry()}, "test_b.py::test": {HERE: entry()}}
+    failed = measured(9.0, test="test_b.py::test", passed=False)
+    ledger = updated(tmp_path, measured(4.1), failed, measured(test="test_c.py::test"), before=before)
+    after = recorded(tmp_path)
+    assert after[TEST][HERE].metrics["rtm"][0].value == pytest.approx(4.1 * MS)
+    assert after[TEST][HERE].versions == ENVIRONMENT.versions
+    assert after[TEST][THERE] == before[TEST][THERE]
+    assert after["test_b.py::test"] == before["test_b.py::test"]
+    assert set(after) == {TEST, "test_b.py::test", "test_c.py::test"}
+    assert ledger.lines == [
+        f"baseline {tmp_path / 'perf-baseline.json'} updated:",
+        f"{TEST}: RTM 4.00 ms → 4.10 ms (+2.5 %), throughput 1,000 req/s → 1,000 req/s (+0.0 %)",
+        "test_c.py::test: new, RTM 4.00 ms, throughput 1,000 req/s",
+    ]
+    assert ledger.account() == {
+        "mode": "update",
+        "recorded": [TEST, "test_c.py::test"],
+        "recorded_although_worse": [],
+        "without_test": [],
+        "pruned": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("results", "complete", "why"),
+    [
+        ([], True, "no perf test passed"),
+        ([measured(passed=False)], True, "no perf test passed"),
+        ([measured()], False, "the run did not come to its end"),
+    ],
+)
+def test_an_update_says_why_it_wrote_nothing(
+    tmp_path: Path, results: list[TestResult], complete: bool, why: str
+) -> None:
+    ledger = opened(tmp_path, BaselineMode.UPDATE)
+    ledger.close(results, complete=complete)
+    assert ledger.lines == [f"baseline not updated: {why}"]
+    assert not (tmp_path / "perf-baseline.json").exists()
+
+
+def test_an_update_of_a_smoke_run_writes_nothing(tmp_path: Path) -> None:
+    ledger = opened(tmp_path, BaselineMode.UPDATE, smoke=True)
+    ledger.close([measured()], complete=True)
+    assert ledger.lines == []
+    assert not (tmp_path / "perf-baseline.json").exists()
+
+
+def test_what_is_recorded_although_worse_stands_in_a_list_of_its_own(tmp_path: Path) -> None:
+    tests = {f"test_perf.py::test_{name}": {HERE: entry()} for name in ("slower", "fewer", "wide", "within")}
+    ledger = updated(
+        tmp_path,
+        measured(5.6, test="test_perf.py::test_slower"),
+        measured(rate_rps=700.0, test="test_perf.py::test_fewer"),
+        measured(5.6, test="test_perf.py::test_wide", tolerance=0.8),
+        measured(4.2, test="test_perf.py::test_within"),
+        before=tests,
+    )
+    start = ledger.lines.index("recorded although worse:")
+    slower, fewer = ledger.lines[start + 1 :]
+    assert slower.startswith("  test_perf.py::test_slower: RTM 4.00 ms → 5.60 ms: 40.0 % worse")
+    assert slower.endswith("tolerance 10.0 %")
+    assert fewer.startswith("  test_perf.py::test_fewer: throughput 1,000 req/s → 700 req/s: 30.0 % worse")
+    told = ledger.account()["recorded_although_worse"]
+    assert [(one["test"], one["metric"]) for one in told] == [
+        ("test_perf.py::test_slower", "rtm"),
+        ("test_perf.py::test_fewer", "throughput"),
+    ]
+    assert told[0]["change"]["value"] == pytest.approx(0.4)
+    assert json.loads(json.dumps(told)) == told
+
+
+def test_a_search_that_found_less_is_recorded_although_worse_too(tmp_path: Path) -> None:
+    sought = "nmrt(p95<50.0 ms)"
+    before = entry(metrics={**entry().metrics, sought: (LaunchValue(400.0, 0.01),)})
+    less = measured()
+    less = replace(less, launches={**less.launches, sought: ((200.0, 0.01),)})
+    told = updated(tmp_path, less, before={TEST: {HERE: before}}).account()["recorded_although_worse"]
+    assert [one["metric"] for one in told] == [sought]
+
+
+def test_what_was_measured_worse_is_listed_although_a_verdict_would_stay_open(tmp_path: Path) -> None:
+    ledger = updated(
+        tmp_path,
+        measured(4.52, test="test_perf.py::test_more"),
+        measured(4.3, test="test_perf.py::test_little"),
+        before={f"test_perf.py::test_{name}": {HERE: entry()} for name in ("more", "little")},
+    )
+    (told,) = ledger.account()["recorded_although_worse"]
+    assert (told["test"], told["metric"], told["outcome"]) == ("test_perf.py::test_more", "rtm", "inconclusive")
+
+
+def test_tail_and_memory_are_listed_too_and_leave_the_anchor_where_it_is(tmp_path: Path) -> None:
+    before = {"p99": 8.0 * MS, "peak_memory": 100 * 2.0**20, "cpu_per_request": 1.0 * MS, "cold_start": 900.0 * MS}
+    old = entry(
+        metrics={**entry().metrics, **{name: (LaunchValue(value, 0.01),) * 3 for name, value in before.items()}}
+    )
+    now = {name: ((1.6 * value, 0.01),) * 3 for name, value in before.items()}
+    ledger = updated(tmp_path, measured(launches={**measured().launches, **now}), before={TEST: {HERE: old}})
+    told = ledger.account()["recorded_although_worse"]
+    assert [one["metric"] for one in told] == ["p99", "peak_memory", "cpu_per_request"]
+    assert recorded(tmp_path)[TEST][HERE].anchor == old.anchored
+
+
+def test_an_entry_of_another_set_up_is_replaced_and_not_compared(tmp_path: Path) -> None:
+    other = entry(1.0, setup=replace(SETUP, load="closed(16)"), anchor=entry(0.5).anchored)
+    ledger = updated(tmp_path, measured(4.0), before={TEST: {HERE: other}})
+    assert ledger.lines[1:] == [
+        f"{TEST}: measured anew (load: closed(16) → closed(8)), RTM 4.00 ms, throughput 1,000 req/s"
+    ]
+    assert recorded(tmp_path)[TEST][HERE].anchor is None
+
+
+# --- the anchor ------------------------------------------------------------------------------------------------------
+
+
+def test_the_anchor_stays_while_updates_change_little_and_the_drift_is_told(tmp_path: Path) -> None:
+    first = entry(4.0)
+    write_baselines(tmp_path / "perf-baseline.json", {TEST: {HERE: first}})
+    told = []
+    for step in range(1, 6):
+        now = measured(4.0 * 1.06**step)
+        ledger = opened(tmp_path, BaselineMode.UPDATE)
+        told.append([note for note in ledger.with_drift(now).notes if "little by little" in note])
+        ledger.close([now], complete=True)
+        assert "recorded although worse:" not in ledger.lines
+        assert recorded(tmp_path)[TEST][HERE].anchor == first.anchored
+    assert told[0] == []
+    assert told[-1] == ["RTM 33.8 % worse than on 2026-01-31 (1a2b3c4), little by little"]
+
+
+@pytest.mark.parametrize(("rtm_ms", "rate_rps"), [(6.0, 1000.0), (2.0, 1000.0), (4.0, 1500.0)])
+def test_the_anchor_begins_anew_after_a_step_that_was_seen(tmp_path: Path, rtm_ms: float, rate_rps: float) -> None:
+    before = {TEST: {HERE: entry(anchor=entry(3.9).anchored)}}
+    updated(tmp_path, measured(rtm_ms, rate_rps), before=before)
+    assert recorded(tmp_path)[TEST][HERE].anchor is None
+
+
+DRIFTED = entry(5.0, 800.0, anchor=Anchor(entry(4.0, 1000.0).metrics, None, "2026-01-31"))
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "notes"),
+    [
+        (
+            DRIFTED,
+            measured(5.1, 790.0),
+            (
+                "RTM 27.5 % worse than on 2026-01-31, little by little",
+                "throughput 21.0 % worse than on 2026-01-31, little by little",
+            ),
+        ),
+        (DRIFTED, measured(4.1, 1000.0), ()),
+        (DRIFTED, measured(8.0, 1000.0), ()),
+        (DRIFTED, measured(5.1, 1000.0, tolerance=0.5), ()),
+        (DRIFTED, measured(5.1, 1000.0, interrupted=True), ()),
+        (replace(DRIFTED, anchor=None), measured(5.1, 790.0), ()),
+        (replace(DRIFTED, setup=replace(SETUP, load="closed(1)")), measured(5.1, 790.0), ()),
+        (DRIFTED, measured(launches={}), ()),
+    ],
+    ids=["both", "as at first", "worse than the entry", "tolerated", "interrupted", "no anchor", "set-up", "nothing"],
+)
+def test_drift_is_told_where_the_anchor_is_left_behind_but_not_the_entry(
+    tmp_path: Path, before: Entry, now: TestResult, notes: tuple[str, ...]
+) -> None:
+    ledger = opened(tmp_path, before={TEST: {HERE: before}})
+    assert ledger.with_drift(replace(now, notes=("first",))) == replace(now, notes=("first", *notes))
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_drift_changes_no_verdict(tmp_path: Path, passed: bool) -> None:
+    found = opened(tmp_path, before={TEST: {HERE: DRIFTED}}).with_drift(measured(5.1, passed=passed))
+    assert (found.passed, found.judgements) == (passed, ())
+    assert "little by little" in found.notes[0]
+
+
+def test_a_file_that_was_harmed_meanwhile_is_an_error_and_stays_as_it_is(tmp_path: Path) -> None:
+    ledger = opened(tmp_path, BaselineMode.UPDATE, {TEST: {HERE: entry()}})
+    (tmp_path / "perf-baseline.json").write_bytes(b"")
+    with pytest.raises(BaselineFileError):
+        ledger.close([measured()], complete=True)
+    assert (tmp_path / "perf-baseline.json").read_bytes() == b""
+    assert ledger.account()["recorded"] == []

@@ -1,0 +1,128 @@
+"""``python -m pytest_mlpatterns``: a result file becomes something else, or one line says why not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from support.synthetic import ENVIRONMENT, SETUP, result
+
+from pytest_mlpatterns.analysis.criteria import parse_criteria
+from pytest_mlpatterns.analysis.ranking import Unmeasured, rank
+from pytest_mlpatterns.cli import main
+from pytest_mlpatterns.reports.files.result_file import read_results, results_json
+from pytest_mlpatterns.reports.html.page import html_report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "results.json"
+    path.write_text(results_json([result()], ENVIRONMENT, "2026-11-24", {}), encoding="utf-8")
+    return path
+
+
+def test_export_writes_the_file_that_was_named(file: Path) -> None:
+    assert main(["export", str(file), "-o", str(file.parent / "benchmark.json")]) == 0
+    data = json.loads((file.parent / "benchmark.json").read_text(encoding="utf-8"))
+    assert [one["fullname"] for one in data["benchmarks"]] == ["test_perf.py::test_digits"]
+
+
+def test_report_writes_the_page_of_the_results(file: Path) -> None:
+    assert main(["report", str(file), "-o", str(file.parent / "report.html")]) == 0
+    made = html_report(read_results(file.read_text(encoding="utf-8")))
+    assert (file.parent / "report.html").read_text(encoding="utf-8") == made
+
+
+def test_without_a_name_it_goes_to_standard_output(file: Path) -> None:
+    command = [sys.executable, "-m", "pytest_mlpatterns", "export", str(file)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+    assert json.loads(done.stdout)["benchmarks"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file or directory"),
+        (b"{", "results.json is damaged: "),
+        (b"\xff\xfe", "results.json 'utf-8' codec can't decode"),
+        (b"{}", "results.json is no result file of pytest-mlpatterns"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told_in_one_line(
+    file: Path, content: bytes | None, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    assert main(["export", str(file)]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    (line,) = told.err.splitlines()
+    assert line.startswith("ERROR: ")
+    assert words in line
+
+
+def test_a_file_that_cannot_be_written_is_told_in_one_line(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(file), "-o", str(file.parent / "no" / "such.json")]) == 2
+    assert "no/such.json" in capsys.readouterr().err
+
+
+@pytest.fixture
+def patterns(tmp_path: Path) -> Path:
+    """Results of one test under three patterns; a fourth gave none."""
+    path = tmp_path / "patterns.json"
+    results = [
+        result(
+            f"test_perf.py::test_shop[{pattern}]",
+            group="test_perf.py::test_shop",
+            setup=replace(SETUP, pattern=pattern),
+            metrics={"rtm": (rtm, rtm * 0.99, rtm * 1.01)},
+        )
+        for pattern, rtm in (("single", 20e6), ("cached", 5e6), ("batched", 10e6))
+    ]
+    preferences = parse_criteria("rtm=1", "--perf-rank")
+    absent = [Unmeasured("test_perf.py::test_shop[queued]", "test_perf.py::test_shop", "queued")]
+    ranking = [one.to_json() for one in rank(results, preferences, absent)]
+    path.write_text(results_json(results, ENVIRONMENT, "2026-11-24", {}, ranking), encoding="utf-8")
+    return path
+
+
+def test_stored_results_are_ranked_by_other_weights(patterns: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rank", str(patterns), "rtm=1,asl=1,rtm<15ms"]) == 0
+    said = capsys.readouterr().out
+    assert "cached first; batched second; single and" in said
+    assert "left out of the weights: ASL" in said
+    assert "queued: not measured: its test failed" in said
+
+
+def test_a_ranking_is_shown_in_ascii_where_the_terminal_has_no_more(patterns: Path) -> None:
+    command = [sys.executable, "-m", "pytest_mlpatterns", "rank", str(patterns), "rtm=1"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, env=environment, encoding="ascii", check=True)
+    assert "cached first; batched second; single third" in " ".join(done.stdout.split())
+
+
+def test_results_without_patterns_are_told_to_be_so(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rank", str(file), "rtm=1"]) == 0
+    assert capsys.readouterr().out.startswith("nothing to rank: no test was measured under several patterns; ")
+
+
+def test_weights_that_cannot_be_read_are_told_in_one_line(patterns: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rank", str(patterns), "rmt=1"]) == 2
+    assert capsys.readouterr().err.startswith("ERROR: WEIGHTS names the metric 'rmt', did you mean rtm? ")
+
+
+def test_a_command_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([])
+    assert caught.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err

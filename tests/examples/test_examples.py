@@ -1,0 +1,317 @@
+"""The example projects: they run as their README says, and the demo tells a caught regression from anything else.
+
+What runs is a copy, so that nothing is written to the checkout. The demo itself measures for most of a minute; here its
+decision is fed with recorded runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support import ROOT
+from support.synthetic import ENVIRONMENT, result
+
+from pytest_mlpatterns import Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.verdicts import judge_change, judge_limit
+from pytest_mlpatterns.plugin.options import OPTIONS
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.reports.files.result_file import results_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import ModuleType
+
+    from pytest_mlpatterns.records.result import TestResult
+
+PATTERNS = (Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single)
+QUICKSTART = ROOT / "examples" / "quickstart"
+STARTED_WITH = ("README.md", "demo.py", "model.py", "pytest.ini", "test_perf.py", "train.py")
+TESTS = ("test_perf.py::test_digits[single]", "test_perf.py::test_digits[replicated]")
+
+
+def load(file: Path) -> ModuleType:
+    """A module of an example, under a name that no other module has."""
+    spec = importlib.util.spec_from_file_location(f"example_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules[spec.name]
+    return module
+
+
+def run_python(*arguments: str, directory: Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    left_out = ("PYTEST_", "COVERAGE_")  # what examples run is covered elsewhere, and would take twice as long
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+    command = [sys.executable, *arguments]
+    return subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the quickstart."""
+    copy = tmp_path_factory.mktemp("examples") / "quickstart"
+    ignored = shutil.ignore_patterns("digits.joblib", "perf-baseline.json", "__pycache__", ".*")
+    return Path(shutil.copytree(QUICKSTART, copy, ignore=ignored))
+
+
+@pytest.fixture(scope="module")
+def trained(project: Path) -> subprocess.CompletedProcess[str]:
+    """What train.py did in the copy."""
+    return run_python("train.py", directory=project)
+
+
+class TestQuickstart:
+    def test_training_prints_a_useful_accuracy_and_writes_the_model(
+        self, project: Path, trained: subprocess.CompletedProcess[str]
+    ) -> None:
+        found = re.match(r"accuracy (0\.\d+) ", trained.stdout)
+
+        assert found, trained.stdout + trained.stderr
+        assert float(found[1]) > 0.9
+        assert (project / "digits.joblib").stat().st_size > 0
+
+    @pytest.mark.usefixtures("trained")
+    def test_its_tests_run_under_every_pattern_and_leave_the_folder_clean(self, project: Path, tmp_path: Path) -> None:
+        results = tmp_path / "results.json"
+
+        command = ("-m", "pytest", "-W", "error", "-p", "no:cacheprovider", "--perf-smoke")
+        run = run_python(*command, f"--perf-json={results}", directory=project)
+
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert "2 perf tests sent one request each" in run.stdout
+        found = load(QUICKSTART / "demo.py").read_results(results)
+        assert tuple(found) == TESTS
+        assert all(result["requests"] == 1 and not result["failed_requests"] for result in found.values())
+        assert {path.name for path in project.glob("[!._]*")} == {*STARTED_WITH, "digits.joblib"}
+
+    @pytest.mark.usefixtures("trained")
+    def test_the_model_answers_each_input_with_an_int(self, project: Path) -> None:
+        from sklearn.datasets import load_digits
+
+        inputs, digits = load_digits(return_X_y=True)
+
+        answers = load(project / "model.py").Digits()(inputs[:50].tolist())
+
+        assert all(type(answer) is int for answer in answers)
+        assert sum(answer == digit for answer, digit in zip(answers, digits[:50], strict=True)) > 45
+
+    @pytest.mark.parametrize(
+        ("environment", "expected_s"),
+        [
+            ({}, 5.0),
+            ({"DIGITS_SLOWDOWN": "1"}, 5.0),
+            ({"DIGITS_SLOWDOWN": "2"}, 10.0),
+            ({"DIGITS_SLOWDOWN": "3"}, 15.0),
+        ],
+    )
+    @pytest.mark.usefixtures("trained")
+    def test_the_slowdown_multiplies_the_time_of_every_call(
+        self, project: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected_s: float
+    ) -> None:
+        monkeypatch.delenv("DIGITS_SLOWDOWN", raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        clock = Clock()
+        module = load(project / "model.py")
+        monkeypatch.setattr(module, "perf_counter", clock)
+        model = module.Digits()
+        model.forest = SlowForest(clock, 5.0)
+
+        assert model([[0.0] * 64]) == [7]
+        assert clock.now == pytest.approx(expected_s, abs=0.1)
+
+    def test_its_test_is_at_most_twelve_lines(self) -> None:
+        lines = (QUICKSTART / "test_perf.py").read_text(encoding="utf-8").splitlines()
+        code = [line for line in lines if line.strip() and not line.startswith(('"""', "import ", "from "))]
+
+        assert len(code) <= 12
+
+    def test_every_file_and_option_that_its_readme_names_exists(self) -> None:
+        text = (QUICKSTART / "README.md").read_text(encoding="utf-8")
+        commands = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
+        scripts, options = re.findall(r"python (\S+)", commands), re.findall(r"--perf-([\w-]+)", commands)
+
+        assert scripts
+        assert options
+        assert all((QUICKSTART / script).is_file() for script in scripts)
+        assert set(options) <= set(OPTIONS)
+
+
+class Clock:
+    """Time that passes a little whenever somebody looks, and as told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 0.01
+        return self.now
+
+
+class SlowForest:
+    """Takes a declared time on that clock."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+
+    def predict(self, batch: list[Any]) -> list[float]:
+        self._clock.now += self._seconds
+        return [7.0] * len(batch)
+
+
+BEFORE = [LaunchValue(10e6, 0.01)] * 3
+SLOWER, SAME, UNDECIDED = (
+    judge_change(METRICS["rtm"], [LaunchValue(now, 0.01)] * 2, BEFORE, 0.10) for now in (20e6, 10e6, 11e6)
+)
+WITHIN = judge_limit(METRICS["rtm"], Estimate(20e6, 19e6, 21e6), 1e9)
+OVER = judge_limit(METRICS["rtm"], Estimate(20e6, 19e6, 21e6), 1e6)
+
+
+PASSED = [result(test, judgements=(WITHIN,)) for test in TESTS]
+CAUGHT = [result(test, judgements=(WITHIN, SLOWER), passed=False) for test in TESTS]
+
+
+class TestDemo:
+    """The decision of demo.py, on results that went through the file of --perf-json."""
+
+    @pytest.fixture
+    def demo(self) -> ModuleType:
+        return load(QUICKSTART / "demo.py")
+
+    @pytest.fixture
+    def run_of(self, demo: ModuleType, tmp_path: Path) -> Callable[[int, Sequence[TestResult]], Any]:
+        """A run of pytest as the demo sees it."""
+
+        def make(exit_code: int, results: Sequence[TestResult]) -> Any:
+            file = tmp_path / "results.json"
+            file.write_text(results_json(results, ENVIRONMENT, "2026-01-01", {}))
+            return demo.Run(exit_code, demo.read_results(file))
+
+        return make
+
+    def test_a_regression_caught_in_every_test_is_a_success_told_with_its_figures(
+        self, demo: ModuleType, run_of: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert {UNDECIDED.outcome, SAME.outcome, SLOWER.outcome} == set(Outcome)
+
+        assert demo.judge(run_of(0, PASSED), run_of(1, CAUGHT)) == 0
+
+        text = capsys.readouterr().out
+        assert f"test_digits[single]: {SLOWER.reason}" in text
+        assert f"test_digits[replicated]: {SLOWER.reason}" in text
+        assert "10.0 ms → 20.0 ms" in text
+
+    @pytest.mark.parametrize(
+        ("runs", "problem"),
+        [
+            pytest.param(
+                [(1, PASSED), (1, CAUGHT)], "recording the baseline ended with exit code 1", id="first failed"
+            ),
+            pytest.param([(0, []), (1, CAUGHT)], "measured no test", id="first measured nothing"),
+            pytest.param([(0, PASSED), (0, CAUGHT)], "ended with exit code 0, expected 1", id="second passed"),
+            pytest.param(
+                [(0, PASSED), (4, CAUGHT)], "ended with exit code 4, expected 1", id="second was a usage error"
+            ),
+            pytest.param([(0, PASSED), (1, [])], f"{TESTS[0]} was not measured", id="second measured nothing"),
+            pytest.param([(0, PASSED), (1, CAUGHT[:1])], f"{TESTS[1]} was not measured", id="one test is missing"),
+            *(
+                pytest.param(
+                    [(0, PASSED), (1, [CAUGHT[0], other])], f"{TESTS[1]} did not fail by a regression", id=name
+                )
+                for name, other in {
+                    "one test passed": result(TESTS[1], judgements=(WITHIN, SAME)),
+                    "one test is undecided": result(TESTS[1], judgements=(WITHIN, UNDECIDED)),
+                    "one test failed its limit": result(TESTS[1], judgements=(OVER,), passed=False),
+                    "one test failed otherwise": result(TESTS[1], passed=False),
+                    "one test got away": result(TESTS[1], judgements=(SLOWER,)),
+                }.items()
+            ),
+        ],
+    )
+    def test_anything_else_is_a_failure_that_says_why(
+        self,
+        demo: ModuleType,
+        run_of: Callable[..., Any],
+        runs: Sequence[tuple[int, Sequence[TestResult]]],
+        problem: str,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        assert demo.judge(*(run_of(*run) for run in runs)) == 1
+        assert problem in capsys.readouterr().out
+
+    def test_a_run_that_wrote_no_results_has_none(self, demo: ModuleType, tmp_path: Path) -> None:
+        assert demo.read_results(tmp_path / "results.json") == {}
+
+
+class TestSmoke:
+    """Every project whose tests need no more than the demo's packages runs with one request per test."""
+
+    @pytest.mark.parametrize(("example", "tests"), [("patterns", 10), ("choosing", 5)])
+    def test_one_request_per_test_is_enough_to_pass(self, tmp_path: Path, example: str, tests: int) -> None:
+        project = tmp_path / example
+        ignored = shutil.ignore_patterns("*.joblib", "__pycache__", ".*", "perf-*")
+        shutil.copytree(QUICKSTART.parent / example, project, ignore=ignored)
+
+        run = run_python("-m", "pytest", "-p", "no:cacheprovider", "--perf-smoke", directory=project)
+
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert f"{tests} perf tests sent one request each" in run.stdout
+
+
+class TestPatterns:
+    """The project that shows every pattern, measured in short windows."""
+
+    def test_every_test_passes_and_every_pattern_is_among_them(self, tmp_path: Path) -> None:
+        source = QUICKSTART.parent / "patterns"
+        project = tmp_path / "patterns"
+        shutil.copytree(source, project, ignore=shutil.ignore_patterns("*.joblib", "__pycache__"))
+        command = ("-m", "pytest", "-p", "no:cacheprovider", "--perf-duration=300ms")
+        run = run_python(*command, "--perf-json=results.json", directory=project, timeout_s=600)
+        assert run.returncode == 0, run.stdout
+        results = json.loads((project / "results.json").read_text(encoding="utf-8"))["results"]
+        shown = {part.partition("(")[0] for result in results for part in result["setup"]["pattern"].split("|")}
+        assert shown == {kind.__name__.lower() for kind in PATTERNS}
+        assert all(result["passed"] for result in results)
+
+
+class TestChoosing:
+    """The project that works a decision through, measured in short windows."""
+
+    def test_every_pattern_gets_its_place_or_what_excludes_it(self, tmp_path: Path) -> None:
+        source = QUICKSTART.parent / "choosing"
+        project = tmp_path / "choosing"
+        shutil.copytree(source, project, ignore=shutil.ignore_patterns("*.joblib", "__pycache__"))
+        command = ("-m", "pytest", "-p", "no:cacheprovider", "--perf-duration=300ms", "--perf-budget=3s")
+        run = run_python(*command, "--perf-json=results.json", directory=project, timeout_s=240)
+        assert run.returncode == 0, run.stdout
+        (ranking,) = json.loads((project / "results.json").read_text(encoding="utf-8"))["ranking"]
+        assert ranking["requirements"]
+        assert set(ranking["weights"]) == {"rtm", "nmrt", "asl"}
+        assert len(ranking["rows"]) == 5
+        assert all(row["score"] or row["excluded"] for row in ranking["rows"])
+        again = run_python("-m", "pytest_mlpatterns", "rank", "results.json", "peak_memory=1", directory=project)
+        assert again.returncode == 0, again.stderr
+        assert again.stdout.startswith("test_choosing.py::test_forest: ")
+
+    def test_its_readme_weighs_what_its_settings_weigh(self) -> None:
+        settings, text = ((QUICKSTART.parent / "choosing" / name).read_text() for name in ("pytest.ini", "README.md"))
+        (weights,) = re.findall(r"^perf_rank = (.+)$", settings, re.MULTILINE)
+        assert f"perf_rank = {weights}" in text

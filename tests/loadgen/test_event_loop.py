@@ -1,0 +1,551 @@
+"""The loop that drives the load, against servers whose every byte is declared: who is asked, when, what is noted."""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from dataclasses import replace
+from time import perf_counter_ns as time_ns
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from support.services.jobs import MS, a_job, message
+from support.services.scripted import Close, Hold, Reset, ScriptedServer, Send, Silence, answer, refused_port
+
+from pytest_mlpatterns.loadgen import connection_pool as pool_module
+from pytest_mlpatterns.loadgen import load_run as course_module
+from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.loadgen.event_loop import LoadLoop
+from pytest_mlpatterns.loadgen.messages import WindowOpened
+from pytest_mlpatterns.records.addressing import Balance, Progress
+from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
+from pytest_mlpatterns.workload.trace import Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from support.services.scripted import Request, Step
+
+    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
+    from pytest_mlpatterns.records.samples import Samples
+    from pytest_mlpatterns.workload.schedule import Schedule
+
+TICK_NS = 50 * MS
+LATER = b"later"
+ONE_FIRST = array("I", [0] + [1] * 100_000).tobytes()
+"""An order that draws the first message once, and then the second for as long as any test takes."""
+
+
+def drive(job: LoadJob, tell: Callable[[WindowOpened | Progress], None] = lambda _: None) -> LoadResult:
+    return LoadLoop(job, tell).run()
+
+
+def in_due_order(samples: Samples) -> list[int]:
+    return np.sort(samples.due_ns).tolist()
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
+        yield server
+
+
+class TestClosedLoop:
+    @pytest.mark.parametrize("concurrency", [1, 3, 16])
+    def test_there_are_exactly_as_many_requests_in_flight_as_callers(self, concurrency: int) -> None:
+        everybody = threading.Event()
+
+        def script(request: Request) -> list[Step]:
+            if request.number == concurrency - 1:
+                everybody.set()
+            return [Hold(everybody), Send(answer())]
+
+        with ScriptedServer(script) as server:
+            recorded = drive(a_job([server.address], ClosedLoop(concurrency)))
+        assert server.peak_in_flight == concurrency
+        assert server.connections == concurrency
+        assert recorded.generator.connections == concurrency
+
+    def test_every_request_is_one_row_in_the_order_of_completion(self, server: ScriptedServer) -> None:
+        samples = samples_of(drive(a_job([server.address], ClosedLoop(4))))
+        assert len(samples.done_ns) == len(server.requests) >= 4
+        assert set(samples.outcome.tolist()) == {200}
+        assert set(samples.received_bytes.tolist()) == {len(answer())}
+        assert (np.diff(samples.done_ns) >= 0).all()
+        assert (samples.due_ns <= samples.sent_ns).all()
+        assert (samples.sent_ns <= samples.done_ns).all()
+
+    def test_a_caller_sends_again_when_it_is_answered_and_not_before(self, server: ScriptedServer) -> None:
+        samples = samples_of(drive(a_job([server.address], ClosedLoop(1))))
+        assert (samples.due_ns[1:] >= samples.done_ns[:-1]).all()
+
+    def test_answers_that_are_there_are_all_noted_before_a_request_follows_one(self) -> None:
+        released, sent = threading.Event(), [threading.Event() for _ in range(3)]
+
+        def script(request: Request) -> list[Step]:
+            if request.number >= len(sent):
+                return [Send(answer())]
+            return [Hold(released), Send(answer()), Hold(released, sent[request.number])]
+
+        def tell(event: object) -> None:
+            if isinstance(event, WindowOpened):  # the loop waits for us, while the answers come
+                released.set()
+                for one in sent:
+                    assert one.wait(30)
+
+        with ScriptedServer(script) as server:
+            samples = samples_of(drive(a_job([server.address], ClosedLoop(len(sent))), tell))
+        done, due = samples.done_ns[: len(sent)], np.sort(samples.due_ns)
+        assert done.max() <= due[len(sent)]
+
+    def test_a_caller_pauses_for_its_think_time(self, server: ScriptedServer) -> None:
+        samples = samples_of(drive(a_job([server.address], ClosedLoop(1, think_time="5ms"))))
+        assert len(samples.due_ns) > 1
+        assert (samples.due_ns[1:] - samples.done_ns[:-1] >= 5 * MS).all()
+
+    @pytest.mark.parametrize(
+        ("order", "drawn"), [((), (0, 1, 2, 3, 4)), ((2, 0, 2, 4), (2, 0, 2, 4))], ids=["in-turn", "given"]
+    )
+    def test_messages_are_drawn_in_turn_or_in_the_order_given(
+        self, server: ScriptedServer, order: tuple[int, ...], drawn: tuple[int, ...]
+    ) -> None:
+        job = a_job([server.address], ClosedLoop(1), order=array("I", order).tobytes())
+        samples = samples_of(drive(job))
+        expected = [drawn[number % len(drawn)] for number in range(len(samples.request))]
+        assert samples.request.tolist() == expected
+        assert [request.body for request in server.requests] == [b"input %d" % number for number in expected]
+
+    def test_answers_that_arrive_after_the_window_are_still_recorded(self) -> None:
+        over = threading.Event()
+
+        def tell(event: object) -> None:
+            if isinstance(event, Progress) and event.elapsed_ns > 500 * MS:
+                over.set()
+
+        with ScriptedServer(lambda _: [Hold(over), Send(answer())]) as server:
+            recorded = drive(a_job([server.address], ClosedLoop(3)), tell)
+            assert len(server.requests) == 3
+        samples = samples_of(recorded)
+        assert samples.outcome.tolist() == [200] * 3
+        assert (samples.done_ns > recorded.window.end_ns).all()
+        assert recorded.generator.completed == 0
+
+    def test_a_warm_up_request_that_hangs_into_the_window_adds_no_caller(self) -> None:
+        opened = threading.Event()
+
+        def script(request: Request) -> list[Step]:
+            return [Hold(opened), Send(answer())] if request.number == 0 else [Send(answer())]
+
+        schedule = Stages((("200ms", 1),), of="concurrency", start=1)
+        with ScriptedServer(script) as server:
+            recorded = drive(a_job([server.address], schedule, warmup_ns=50 * MS), lambda _: opened.set())
+        samples = samples_of(recorded)
+        due, done = samples.due_ns[1:], samples.done_ns[1:]
+        assert len(due) > 1
+        assert (due[1:] >= done[:-1]).all()
+        assert server.peak_in_flight == 1
+
+
+class TestTargets:
+    @pytest.mark.parametrize("schedule", [ClosedLoop(1), ConstantRate(200)], ids=str)
+    def test_round_robin_alternates_exactly(self, schedule: Schedule) -> None:
+        with ScriptedServer() as one, ScriptedServer() as two:
+            samples = samples_of(drive(a_job([one.address, two.address], schedule)))
+        by_due = samples.target[np.argsort(samples.due_ns, kind="stable")].tolist()
+        assert by_due == [number % 2 for number in range(len(by_due))]
+        assert [len(one.requests), len(two.requests)] == [by_due.count(0), by_due.count(1)]
+
+    def test_round_robin_gives_every_address_its_share_under_concurrency(self) -> None:
+        with ScriptedServer() as one, ScriptedServer() as two, ScriptedServer() as three:
+            drive(a_job([one.address, two.address, three.address], ClosedLoop(7)))
+        counts = [len(server.requests) for server in (one, two, three)]
+        assert max(counts) - min(counts) <= 1
+
+    def test_least_outstanding_avoids_an_address_that_is_stuck(self) -> None:
+        arrived, enough = threading.Event(), threading.Event()
+        seen: list[int] = []
+
+        def stick(_request: Request) -> list[Step]:
+            arrived.set()
+            return [Hold(enough), Send(answer())]
+
+        def healthy(request: Request) -> list[Step]:
+            arrived.wait()
+            if request.number == 20:
+                seen.append(len(stuck.requests))
+                enough.set()
+            return [Send(answer())]
+
+        with (
+            ScriptedServer(stick) as stuck,
+            ScriptedServer(healthy) as other,
+        ):
+            job = a_job([stuck.address, other.address], ClosedLoop(2), balance=Balance.LEAST_OUTSTANDING)
+            samples = samples_of(drive(job))
+            assert len(samples.done_ns) == len(stuck.requests) + len(other.requests)
+        assert seen == [1]
+
+
+class TestOpenLoop:
+    @pytest.mark.parametrize("rate_rps", [37, 300.5])
+    def test_request_n_is_due_at_n_over_the_rate_and_none_is_left_out(
+        self, server: ScriptedServer, rate_rps: float
+    ) -> None:
+        recorded = drive(a_job([server.address], ConstantRate(rate_rps), warmup_ns=60 * MS))
+        due = in_due_order(samples_of(recorded))
+        assert due == [due[0] + round(number * 1e9 / rate_rps) for number in range(len(due))]
+        assert due[-1] <= recorded.window.end_ns < due[0] + round(len(due) * 1e9 / rate_rps) + 1
+        assert len(server.requests) == len(due)
+
+    def test_nothing_is_sent_before_it_is_due(self, server: ScriptedServer) -> None:
+        samples = samples_of(drive(a_job([server.address], PoissonRate(300))))
+        assert len(samples.due_ns) > 5
+        assert (samples.sent_ns >= samples.due_ns).all()
+
+    def test_a_schedule_with_a_length_is_the_window_as_a_whole(self, server: ScriptedServer, tmp_path: Path) -> None:
+        path = tmp_path / "trace.csv"
+        path.write_text("timestamp\n" + "".join(f"{100 + moment}\n" for moment in (0, 0.01, 0.011, 0.05, 0.13)))
+        for schedule in (Trace(path), Stages((("100ms", 100), ("50ms", 20)))):
+            job = a_job([server.address], schedule, warmup_ns=60 * MS, duration_ns=schedule.length_ns)
+            recorded = drive(job)
+            due = np.array(in_due_order(samples_of(recorded)))
+            scheduled = due[recorded.warmup.requests :] - recorded.window.start_ns
+            assert scheduled[scheduled >= 0].tolist() == list(schedule.arrivals())
+
+    def test_a_stall_counts_in_full_for_every_request_that_was_due_during_it(self) -> None:
+        released = threading.Event()
+        released_ns: list[int] = []
+
+        def script(request: Request) -> list[Step]:
+            if request.number == 14:
+                released_ns.append(time_ns())
+                released.set()
+            return [Hold(released), Send(answer())] if 3 <= request.number <= 14 else [Send(answer())]
+
+        with ScriptedServer(script) as server:
+            recorded = drive(a_job([server.address], ConstantRate(100), duration_ns=400 * MS))
+            samples = samples_of(recorded)
+            assert len(server.requests) == len(samples.due_ns)
+        by_due = np.argsort(samples.due_ns)
+        due, done = samples.due_ns[by_due], samples.done_ns[by_due]
+        assert np.diff(due).tolist() == [10 * MS] * (len(due) - 1)
+        stalled = (due <= released_ns[0]) & (done >= released_ns[0])
+        assert stalled.sum() >= 12
+        assert (done - due >= released_ns[0] - due)[stalled].all()
+        assert (done - due)[stalled].max() >= 110 * MS  # twelve were due one after the other, and none was answered
+
+    def test_requests_wait_when_connections_are_exhausted_and_the_report_says_so(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pool_module, "MAX_OPEN_LOOP_CONNECTIONS", 2)
+        released = threading.Event()
+        released_ns: list[int] = []
+
+        def tell(event: object) -> None:
+            if isinstance(event, Progress) and not released.is_set():
+                released_ns.append(time_ns())
+                released.set()
+
+        with ScriptedServer(lambda _: [Hold(released), Send(answer())]) as server:
+            recorded = drive(a_job([server.address], ConstantRate(100), duration_ns=400 * MS), tell)
+        samples = samples_of(recorded)
+        assert recorded.generator.connection_limit_reached
+        assert recorded.generator.connections == server.connections == server.peak_in_flight == 2
+        assert set(samples.outcome.tolist()) == {200}
+        due = in_due_order(samples)
+        assert due == [due[0] + number * 10 * MS for number in range(len(due))]
+        waited = np.sort(samples.sent_ns)[2:]
+        assert (waited >= released_ns[0]).all()
+        assert (samples.sent_ns - samples.due_ns).max() > 0
+
+    def test_connections_that_are_enough_are_not_reported(self, server: ScriptedServer) -> None:
+        assert not drive(a_job([server.address], ConstantRate(50))).generator.connection_limit_reached
+
+    def test_requests_that_wait_too_long_for_a_connection_time_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pool_module, "MAX_OPEN_LOOP_CONNECTIONS", 1)
+        with ScriptedServer(lambda _: [Silence()]) as server:
+            job = a_job([server.address], ConstantRate(100), timeout_ns=100 * MS)
+            samples = samples_of(drive(job))
+        assert len(samples.outcome) > 5
+        assert set(samples.outcome.tolist()) == {Failure.TIMEOUT}
+        assert (samples.done_ns - samples.due_ns >= 100 * MS).all()
+        assert (samples.sent_ns >= samples.due_ns).all()
+
+    def test_with_nothing_listening_every_request_is_a_connect_row(self) -> None:
+        samples = samples_of(drive(a_job([("127.0.0.1", refused_port())], ConstantRate(100))))
+        assert set(samples.outcome.tolist()) == {Failure.CONNECT}
+        due = in_due_order(samples)
+        assert due == [due[0] + number * 10 * MS for number in range(len(due))]
+
+
+class TestFaults:
+    @pytest.mark.parametrize(
+        ("steps", "outcome"),
+        [
+            ([Send(answer()[:-1]), Close()], Failure.CLOSED),
+            ([Send(answer()[:10]), Close()], Failure.CLOSED),
+            ([Close()], Failure.CLOSED),
+            ([Reset()], Failure.CLOSED),
+            ([Send(answer()[:-1]), Reset()], Failure.CLOSED),
+            ([Send(b"\x00 garbage \r\n\r\n")], Failure.MALFORMED),
+        ],
+        ids=["last-byte-missing", "head-missing", "no-answer", "reset", "reset-in-the-answer", "garbage"],
+    )
+    @pytest.mark.parametrize("schedule", [ClosedLoop(1), ConstantRate(100)], ids=str)
+    def test_a_fault_is_one_row_and_the_load_goes_on_over_a_new_connection(
+        self, schedule: Schedule, steps: list[Step], outcome: Failure
+    ) -> None:
+        def script(request: Request) -> list[Step]:
+            return steps if request.body == b"input 0" else [Send(answer())]
+
+        with ScriptedServer(script) as server:
+            samples = samples_of(drive(a_job([server.address], schedule, order=ONE_FIRST)))
+        assert samples.outcome[samples.request == 0].tolist() == [outcome]
+        assert set(samples.outcome[samples.request == 1].tolist()) == {200}
+        assert len(samples.outcome) == len(server.requests)
+        assert server.requests[0].connection != server.requests[1].connection
+
+    def test_a_request_without_an_answer_is_one_time_out_row_and_the_load_goes_on(self) -> None:
+        def script(request: Request) -> list[Step]:
+            return [Silence()] if request.body == b"input 0" else [Send(answer())]
+
+        with ScriptedServer(script) as server:
+            job = a_job([server.address], ClosedLoop(1), order=ONE_FIRST, timeout_ns=200 * MS, duration_ns=600 * MS)
+            samples = samples_of(drive(job))
+            assert len(samples.outcome) == len(server.requests)
+        silent = samples.request == 0
+        assert samples.outcome[silent].tolist() == [Failure.TIMEOUT]
+        assert (samples.done_ns - samples.due_ns)[silent] >= 200 * MS
+        assert 200 in samples.outcome[~silent]
+
+    def test_a_late_answer_is_not_taken_for_that_of_the_next_request(self) -> None:
+        later = threading.Event()
+
+        def script(request: Request) -> list[Step]:
+            if request.body == b"input 0":
+                return [Hold(later), Send(answer(LATER))]
+            later.set()
+            return [Send(answer(request.body))]
+
+        with ScriptedServer(script) as server:
+            job = a_job([server.address], ClosedLoop(1), order=ONE_FIRST, timeout_ns=200 * MS, duration_ns=600 * MS)
+            recorded = drive(replace(job, keep_answers=100))
+        assert recorded.answers
+        assert {answer.body for answer in recorded.answers} == {b"input 1"}
+
+    def test_nothing_listening_is_tried_again_at_most_once_a_tick_by_every_caller(self) -> None:
+        samples = samples_of(drive(a_job([("127.0.0.1", refused_port())], ClosedLoop(4), duration_ns=300 * MS)))
+        assert set(samples.outcome.tolist()) == {Failure.CONNECT}
+        ticks = (samples.done_ns[-1] - samples.due_ns[0]) / TICK_NS
+        assert 4 < len(samples.outcome) <= 4 * (ticks + 2)  # the first tick comes sooner
+
+    def test_a_server_that_comes_up_during_the_load_is_found(self) -> None:
+        with ScriptedServer(listening=False) as server:
+
+            def tell(event: object) -> None:
+                if isinstance(event, WindowOpened):
+                    server.listen()
+
+            samples = samples_of(drive(a_job([server.address], ClosedLoop(2), warmup_ns=60 * MS), tell))
+        outcomes = samples.outcome.tolist()
+        assert set(outcomes) == {Failure.CONNECT, 200}
+        assert outcomes == sorted(outcomes)
+
+    def test_a_server_that_closes_between_requests_costs_no_error(self) -> None:
+        closed = [threading.Event() for _ in range(10_000)]
+        with (
+            ScriptedServer(lambda request: [Send(answer()), Close(closed[request.number])]) as closing,
+            ScriptedServer(lambda request: [Hold(closed[request.number]), Send(answer())]) as other,
+        ):
+            samples = samples_of(drive(a_job([closing.address, other.address], ClosedLoop(1))))
+        assert set(samples.outcome.tolist()) == {200}
+        assert len(closing.requests) > 2
+        assert len({request.connection for request in closing.requests}) == len(closing.requests)
+        assert other.connections == 1
+
+    @pytest.mark.parametrize("header", [b"connection: close", b"Connection: Close"])
+    def test_a_server_that_says_close_gets_a_new_connection_for_every_request(self, header: bytes) -> None:
+        with ScriptedServer(lambda _: [Send(answer(b"ok", 200, header)), Close()]) as server:
+            samples = samples_of(drive(a_job([server.address], ClosedLoop(2))))
+        assert set(samples.outcome.tolist()) == {200}
+        assert server.connections >= len(server.requests) == len(samples.outcome) > 2
+        assert {request.number_on_connection for request in server.requests} == {0}
+
+    def test_error_statuses_are_rows_like_any_other_and_do_not_slow_the_caller(self) -> None:
+        with ScriptedServer(lambda request: [Send(answer(b"no", 500 + request.number % 2))]) as server:
+            samples = samples_of(drive(a_job([server.address], ClosedLoop(1))))
+        assert samples.outcome.tolist() == [500 + number % 2 for number in range(len(samples.outcome))]
+        assert server.connections == 1
+
+    def test_large_requests_reach_a_server_that_reads_slowly_whole(self) -> None:
+        body = bytes(range(256)) * (8 * 1024)
+        with ScriptedServer(read_bytes=4096) as server:
+            samples = samples_of(drive(a_job([server.address], ClosedLoop(2), messages=(message(body),))))
+        assert set(samples.outcome.tolist()) == {200}
+        assert len(server.requests) == len(samples.outcome)
+        assert all(request.body == body for request in server.requests)
+
+    def test_answers_in_small_pieces_are_whole(self) -> None:
+        body = bytes(range(256)) * 256
+        with ScriptedServer(lambda _: [Send(answer(body), piece_bytes=1000)]) as server:
+            recorded = drive(a_job([server.address], ClosedLoop(2), keep_answers=10))
+        assert recorded.answers
+        assert all(answer.body == body for answer in recorded.answers)
+        assert set(samples_of(recorded).received_bytes.tolist()) == {len(answer(body))}
+
+
+class TestWarmUp:
+    def test_a_fixed_warm_up_lasts_its_time_and_the_window_follows(self, server: ScriptedServer) -> None:
+        told: list[object] = []
+        recorded = drive(a_job([server.address], ClosedLoop(2), warmup_ns=100 * MS), told.append)
+        assert recorded.warmup.steady is None
+        assert recorded.warmup.duration_ns >= 100 * MS
+        assert WindowOpened(recorded.window.start_ns) in told
+        assert recorded.window.duration_ns == 90 * MS
+        done = samples_of(recorded).done_ns
+        assert recorded.warmup.requests == (done < recorded.window.start_ns).sum() > 0
+        assert (
+            recorded.generator.completed >= ((done >= recorded.window.start_ns) & (done < recorded.window.end_ns)).sum()
+        )
+
+    def test_an_automatic_warm_up_ends_when_its_windows_are_steady(
+        self, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        windows: list[object] = []
+
+        def is_steady(so_far: list[object]) -> bool:
+            windows[:] = so_far
+            return len(so_far) >= 2
+
+        monkeypatch.setattr(course_module, "is_steady", is_steady)
+        recorded = drive(a_job([server.address], ClosedLoop(2), warmup_ns=None))
+        assert recorded.warmup.steady is True
+        assert recorded.warmup.duration_ns >= 2 * course_module.WINDOW_NS
+        assert len(windows) == 2
+        assert all(window.throughput_rps > 0 and window.median_ns > 0 for window in windows)
+
+    @pytest.mark.parametrize("status", [200, 503])
+    def test_an_automatic_warm_up_that_never_gets_steady_is_capped_and_says_so(
+        self, status: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(course_module, "WARMUP_CAP_NS", 300 * MS)
+        with ScriptedServer(lambda _: [Send(answer(status=status))]) as server:
+            recorded = drive(a_job([server.address], ClosedLoop(2), warmup_ns=None))
+        assert recorded.warmup.steady is False
+        assert recorded.warmup.duration_ns >= 300 * MS
+        assert recorded.window.duration_ns == 90 * MS
+
+    def test_a_window_of_the_warm_up_waits_for_enough_requests(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(course_module, "WARMUP_CAP_NS", 300 * MS)
+        windows: list[object] = []
+
+        def is_steady(so_far: list[object]) -> bool:
+            windows.extend(so_far)
+            return False
+
+        monkeypatch.setattr(course_module, "is_steady", is_steady)
+        with ScriptedServer(lambda request: [Send(answer()) if request.number < 3 else Silence()]) as server:
+            recorded = drive(a_job([server.address], ClosedLoop(1), warmup_ns=None, timeout_ns=300 * MS))
+        assert windows == []
+        assert recorded.warmup.steady is False
+
+
+class TestTheEnd:
+    def test_stop_ends_the_load_early_from_another_thread(self) -> None:
+        loops: list[LoadLoop] = []
+
+        def script(request: Request) -> list[Step]:
+            if request.number == 5:
+                loops[0].stop()
+            return [Send(answer())]
+
+        with ScriptedServer(script) as server:
+            job = a_job([server.address], ClosedLoop(1), duration_ns=600_000 * MS)
+            loops.append(LoadLoop(job, lambda _: None))
+            recorded = loops[0].run()
+        assert recorded.stopped_early
+        assert recorded.window.end_ns < recorded.window.start_ns + 600_000 * MS
+        assert len(samples_of(recorded).outcome) > 5
+
+    @pytest.mark.parametrize(("warmup_ns", "steady"), [(600_000 * MS, None), (None, False)], ids=["fixed", "automatic"])
+    def test_stop_during_the_warm_up_gives_what_there_is(
+        self, server: ScriptedServer, warmup_ns: int | None, steady: bool | None
+    ) -> None:
+        def tell(event: object) -> None:
+            if isinstance(event, Progress):
+                loop.stop()
+
+        loop = LoadLoop(a_job([server.address], ClosedLoop(1), warmup_ns=warmup_ns), tell)
+        recorded = loop.run()
+        assert recorded.stopped_early
+        assert recorded.warmup.steady is steady
+        assert recorded.window.duration_ns >= 0
+        assert recorded.warmup.requests > 0
+
+    def test_stop_does_not_wait_for_answers_that_never_come(self) -> None:
+        with ScriptedServer(lambda _: [Silence()]) as server:
+
+            def tell(_: object) -> None:
+                if len(server.requests) == 3:
+                    loop.stop()
+
+            job = a_job([server.address], ClosedLoop(3), duration_ns=600_000 * MS, timeout_ns=600_000 * MS)
+            loop = LoadLoop(job, tell)
+            recorded = loop.run()
+            assert len(server.requests) == 3
+        assert recorded.stopped_early
+        assert len(samples_of(recorded).outcome) == 0
+
+    def test_a_load_that_runs_its_time_is_not_stopped_early(self, server: ScriptedServer) -> None:
+        assert not drive(a_job([server.address], ClosedLoop(1))).stopped_early
+
+    def test_signs_of_life_count_up(self, server: ScriptedServer) -> None:
+        told: list[object] = []
+        drive(a_job([server.address], ClosedLoop(1), duration_ns=550 * MS), told.append)
+        signs = [event for event in told if isinstance(event, Progress)]
+        assert len(signs) >= 1
+        assert [sign.elapsed_ns for sign in signs] == sorted({sign.elapsed_ns for sign in signs})
+        assert [sign.completed for sign in signs] == sorted(sign.completed for sign in signs)
+        assert all(sign.median_ns is not None and sign.median_ns > 0 for sign in signs)
+
+    def test_the_generator_reports_its_own_cost_over_the_window(self, server: ScriptedServer) -> None:
+        recorded = drive(a_job([server.address], ClosedLoop(2)))
+        report = recorded.generator
+        assert report.cpu_ns > 0
+        assert report.wall_ns >= recorded.window.duration_ns
+        assert report.connect_ns is not None
+        assert report.connect_ns > 0
+
+
+class TestAnswersKept:
+    def test_kept_answers_are_those_of_their_requests(self) -> None:
+        with ScriptedServer(lambda request: [Send(answer(b"answer to " + request.body))]) as server:
+            recorded = drive(a_job([server.address], ClosedLoop(4), keep_answers=20))
+        assert 0 < len(recorded.answers) <= 20
+        for kept in recorded.answers:
+            assert kept.body == b"answer to input %d" % kept.request
+            assert kept.head.startswith(b"HTTP/1.1 200 ")
+
+    def test_none_are_kept_unasked(self, server: ScriptedServer) -> None:
+        assert drive(a_job([server.address], ClosedLoop(1))).answers == []
+
+    def test_only_successful_answers_are_kept(self) -> None:
+        def script(request: Request) -> list[Step]:
+            return [Send(answer(b"fine") if int(request.body[-1:]) % 2 else answer(b"broken", 500))]
+
+        with ScriptedServer(script) as server:
+            recorded = drive(a_job([server.address], ClosedLoop(1), keep_answers=20))
+        assert {answer.body for answer in recorded.answers} == {b"fine"}
+        assert {answer.request for answer in recorded.answers} <= {1, 3}
+
+    def test_answers_of_the_warm_up_are_not_kept(self) -> None:
+        opened = threading.Event()
+        with ScriptedServer(lambda _: [Send(answer(b"window" if opened.is_set() else b"warm-up"))]) as server:
+            job = a_job([server.address], ClosedLoop(1), warmup_ns=100 * MS, keep_answers=10_000)
+            recorded = drive(job, lambda _: opened.set())
+        bodies = [answer.body for answer in recorded.answers]
+        assert bodies.count(b"warm-up") <= 1  # the one that was on its way when the window opened
+        assert b"window" in bodies

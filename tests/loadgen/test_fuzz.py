@@ -1,0 +1,207 @@
+"""Random and mutated answers crash and hang nothing, and every request ends in exactly one row.
+
+The number of answers is small here; ``make fuzz`` sends 100,000 (environment variable ``FUZZ_ANSWERS``).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.services import peer2
+
+from pytest_mlpatterns.loadgen.event_loop import LoadLoop
+from pytest_mlpatterns.loadgen.http2_frames import ACK, END_HEADERS, END_STREAM, Frame, Setting, frame
+from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
+from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.wire.grpc_call import message_prefix
+from pytest_mlpatterns.workload.schedule import ClosedLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+ANSWERS = int(os.environ.get("FUZZ_ANSWERS", "2000"))
+CALLERS = 16
+REQUEST = b"GET / HTTP/1.1\r\nhost: fuzz\r\n\r\n"
+ITEM_BYTES = {
+    "due_ns": 8,
+    "sent_ns": 8,
+    "done_ns": 8,
+    "outcome": 2,
+    "request": 4,
+    "target": 1,
+    "received_bytes": 4,
+}
+SEEDS = (
+    b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\nx-trailer: 1\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+    b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n",
+    b"HTTP/1.1 500 Oh\r\ncontent-type: text/plain\r\n\r\nuntil the end",
+    b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\n\r\nold",
+)
+CALL = message_prefix(100_000) + bytes(100_000)  # more than a peer takes that says nothing of its windows
+GRPC_SEEDS = (
+    peer2.SERVER_SETTINGS + peer2.answer(),
+    peer2.SERVER_SETTINGS + peer2.answer(b"x" * 20_000),
+    peer2.SERVER_SETTINGS + peer2.refusal(14, "gone"),
+    peer2.SERVER_SETTINGS + peer2.headers() + frame(Frame.RST_STREAM, 0, 1, b"\0\0\0\2"),
+    peer2.SERVER_SETTINGS + frame(Frame.PING, 0, 0, b"12345678") + peer2.answer(),
+    peer2.SERVER_SETTINGS + frame(Frame.GOAWAY, 0, 0, b"\0\0\0\1" + b"\0" * 4) + peer2.answer(),
+    peer2.settings((Setting.INITIAL_WINDOW, 1 << 20), (Setting.MAX_FRAME, 1 << 20), (Setting.TABLE_SIZE, 0))
+    + frame(Frame.SETTINGS, ACK, 0)
+    + frame(Frame.WINDOW_UPDATE, 0, 0, b"\0\x10\0\0")
+    + peer2.answer(),
+    peer2.SERVER_SETTINGS
+    + frame(Frame.HEADERS, 0, 1, peer2.HEAD[:4])
+    + frame(Frame.CONTINUATION, END_HEADERS, 1, peer2.HEAD[4:])
+    + frame(Frame.DATA, 0, 1, message_prefix(0))
+    + peer2.trailers(),
+    peer2.SERVER_SETTINGS + peer2.headers(1, peer2.HEAD, END_HEADERS | END_STREAM),
+)
+
+
+@pytest.fixture(autouse=True)
+def _short_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller whose connection failed rests until the next tick; here nearly all do."""
+    monkeypatch.setattr("pytest_mlpatterns.loadgen.event_loop.TICK_NS", 1_000_000)
+
+
+def mutated(draw: random.Random, seeds: Sequence[bytes] = SEEDS) -> bytes:
+    """A good answer with some bytes changed, removed, doubled or inserted, or nothing but noise."""
+    if draw.random() < 0.1:
+        return draw.randbytes(draw.randrange(200))
+    answer = bytearray(draw.choice(seeds))
+    for _ in range(draw.randrange(4)):
+        at = draw.randrange(len(answer) + 1)
+        how = draw.randrange(5)
+        if how == 0:
+            answer[at : at + 1] = draw.randbytes(1)
+        elif how == 1:
+            del answer[at : at + draw.randrange(1, 8)]
+        elif how == 2:
+            answer[at:at] = answer[at : at + draw.randrange(1, 30)]
+        elif how == 3:
+            answer[at:at] = draw.choice([b"\r\n", b"\0", b"\xff", b": ", b"99999999999999999999", b"-1", b"\r\n\r\n"])
+        else:
+            answer += draw.choice(seeds)
+    return bytes(answer)
+
+
+class Server:
+    """Sends one answer to each request and closes, or lets the client wait where ``hold`` says so."""
+
+    def __init__(self, answer: Callable[[], bytes], hold: Callable[[], bool], answers: int) -> None:
+        self._answer, self._hold, self._left = answer, hold, answers
+        self._lock = threading.Lock()
+        self.served = 0
+        self.enough = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.address: tuple[str, int] = self._listener.getsockname()
+        self._threads = [threading.Thread(target=self._serve) for _ in range(CALLERS)]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                self._answer_one(connection)
+
+    def _answer_one(self, connection: socket.socket) -> None:
+        try:
+            if not connection.recv(65536):
+                return
+            with self._lock:
+                answer, hold = self._answer(), self._hold()
+                self.served += 1
+                if self.served >= self._left:
+                    self.enough.set()
+            connection.sendall(answer)
+            if hold:
+                connection.recv(1)  # until the client gives up, or sends again
+        except OSError:
+            return
+
+
+def bombard(
+    answer: Callable[[], bytes], hold: Callable[[], bool], answers: int, *, spoken: Transport = Transport.HTTP1
+) -> Counter[int]:
+    """Drive a load at such a server until it has served so many answers; the outcomes."""
+    server = Server(answer, hold, answers)
+    job = LoadJob(
+        addresses=(server.address,),
+        messages=(REQUEST if spoken is Transport.HTTP1 else CALL,),
+        spoken=spoken,
+        schedule=ClosedLoop(CALLERS),
+        balance=Balance.ROUND_ROBIN,
+        duration_ns=3600 * 10**9,
+        warmup_ns=0,
+        timeout_ns=200_000_000,
+        keep_answers=10,
+    )
+    loop = LoadLoop(job, lambda _event: None)
+    stopper = threading.Thread(target=lambda: (server.enough.wait(600), loop.stop()))
+    stopper.start()
+    try:
+        recorded = loop.run()
+    finally:
+        server.enough.set()
+        stopper.join()
+        server.close()
+    sizes = {name: len(column.raw()) // ITEM_BYTES[name] for name, column in recorded.columns.items()}
+    (rows,) = set(sizes.values())
+    # An answer is one row; where it was good, the next request on that connection finds it closed, which is another.
+    assert server.served - CALLERS <= rows <= 2 * server.served + CALLERS
+    return Counter(memoryview(recorded.columns["outcome"]).cast("B").cast("h"))
+
+
+def test_mutated_answers_crash_and_hang_nothing() -> None:
+    draw = random.Random(20251124)
+    outcomes = bombard(lambda: mutated(draw), lambda: draw.random() < 0.01, ANSWERS)
+    assert outcomes[200] > 0
+    assert outcomes[Failure.MALFORMED] > 0
+    assert outcomes[Failure.CLOSED] > 0
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(max_size=80) | st.sampled_from(SEEDS), min_size=1, max_size=20))
+def test_any_bytes_at_all_are_counted(answers: list[bytes]) -> None:
+    turn = iter(range(10**9))
+    outcomes = bombard(lambda: answers[next(turn) % len(answers)], lambda: False, 40)
+    assert sum(outcomes.values()) > 0
+
+
+def test_mutated_frames_crash_and_hang_nothing() -> None:
+    draw = random.Random(20261125)
+    outcomes = bombard(lambda: mutated(draw, GRPC_SEEDS), lambda: draw.random() < 0.01, ANSWERS, spoken=Transport.GRPC)
+    assert outcomes[200] > 0
+    assert outcomes[1014] > 0
+    assert {Failure.MALFORMED, Failure.CLOSED, Failure.RESET} <= set(outcomes)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(max_size=80) | st.sampled_from(GRPC_SEEDS), min_size=1, max_size=20))
+def test_any_frames_at_all_are_counted(answers: list[bytes]) -> None:
+    turn = iter(range(10**9))
+    outcomes = bombard(lambda: answers[next(turn) % len(answers)], lambda: False, 40, spoken=Transport.GRPC)
+    assert sum(outcomes.values()) > 0

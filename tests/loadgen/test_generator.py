@@ -1,0 +1,323 @@
+"""The generator's processes: one job after the other, shared loads, Ctrl-C, failures, and their end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import threading
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+import pytest
+from support.services.jobs import MS, a_job, message
+from support.services.processes import our_children, survivors
+from support.services.scripted import Hold, ScriptedServer, Send, Silence, answer
+
+from pytest_mlpatterns import ChildError
+from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.loadgen.generator import Generator, LoadInterrupted
+from pytest_mlpatterns.loadgen.messages import Warm, WindowOpened
+from pytest_mlpatterns.records.addressing import Progress
+from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Stages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from support.services.scripted import Request, Step
+
+    from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
+
+LONG_NS = 600_000 * MS
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
+    """One for most tests: whatever one of them did to it, it works for the next."""
+    before = our_children()
+    generator = Generator(tmp_path_factory.mktemp("generator") / "generator.log")
+    yield generator
+    generator.close()
+    assert our_children() <= before
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Generator]:
+    """One that has no process yet."""
+    before = our_children()
+    generator = Generator(tmp_path / "generator.log")
+    yield generator
+    generator.close()
+    assert our_children() <= before
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
+        yield server
+
+
+def run(generator: Generator, job: LoadJob, *, processes: int = 1) -> LoadResult:
+    return generator.run(job, poll_s=0.05, on_poll=lambda _: None, processes=processes)
+
+
+def raising(error: BaseException, when: type = WindowOpened) -> Callable[[Event | None], None]:
+    def on_poll(event: Event | None) -> None:
+        if isinstance(event, when):
+            raise error
+
+    return on_poll
+
+
+def works(generator: Generator, server: ScriptedServer, processes: int = 1) -> bool:
+    """Whether a job runs to its end."""
+    recorded = run(generator, a_job([server.address], ClosedLoop(processes)), processes=processes)
+    return not recorded.stopped_early and set(samples_of(recorded).outcome.tolist()) == {200}
+
+
+class TestJobs:
+    def test_jobs_one_after_the_other_are_driven_by_one_process(self, fresh: Generator, server: ScriptedServer) -> None:
+        before = our_children()
+        first = samples_of(run(fresh, a_job([server.address], ClosedLoop(2))))
+        started = our_children() - before
+        seen = len(server.requests)
+        second = samples_of(run(fresh, a_job([server.address], ConstantRate(100))))
+        assert our_children() - before == started
+        assert len(started) == 1
+        assert [len(first.outcome), len(second.outcome)] == [seen, len(server.requests) - seen]
+        assert second.due_ns.min() > first.done_ns.max()
+
+    def test_times_are_on_the_clock_of_this_process(self, generator: Generator, server: ScriptedServer) -> None:
+        begin = perf_counter_ns()
+        samples = samples_of(run(generator, a_job([server.address], ClosedLoop(1))))
+        assert begin < samples.due_ns.min()
+        assert samples.done_ns.max() < perf_counter_ns()
+
+    def test_the_caller_is_told_of_the_window_of_progress_and_that_nothing_happens(
+        self, generator: Generator, server: ScriptedServer
+    ) -> None:
+        told: list[Event | None] = []
+        job = a_job([server.address], ClosedLoop(1), warmup_ns=60 * MS, duration_ns=600 * MS)
+        recorded = generator.run(job, poll_s=0.001, on_poll=told.append)
+        assert [event for event in told if isinstance(event, WindowOpened)] == [WindowOpened(recorded.window.start_ns)]
+        assert any(isinstance(event, Progress) for event in told)
+        assert None in told
+
+    def test_answers_come_with_the_recording(self, generator: Generator) -> None:
+        with ScriptedServer(lambda request: [Send(answer(b"answer to " + request.body))]) as server:
+            recorded = run(generator, a_job([server.address], ClosedLoop(2), keep_answers=10))
+        assert recorded.answers
+        assert all(answer.body == b"answer to input %d" % answer.request for answer in recorded.answers)
+
+    def test_no_process_is_started_before_the_first_job(self, tmp_path: Path) -> None:
+        before = our_children()
+        generator = Generator(tmp_path / "generator.log")
+        assert our_children() == before
+        generator.close()
+        generator.close()
+
+    def test_large_messages_and_many_rows_cross_the_pipe(self, generator: Generator, server: ScriptedServer) -> None:
+        messages = tuple(message(bytes([number]) * 300_000) for number in range(10))
+        samples = samples_of(run(generator, a_job([server.address], ClosedLoop(1), messages=messages)))
+        assert set(samples.outcome.tolist()) == {200}
+        for request in server.requests:
+            assert request.body == bytes([request.number % 10]) * 300_000
+
+    def test_more_callers_than_the_soft_limit_of_open_files_are_served(self, fresh: Generator) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limit = psutil.Process().num_fds() + 40
+        everybody = threading.Event()
+
+        def script(request: Request) -> list[Step]:
+            if request.number == limit:  # one was sent before, by the job that started the process
+                everybody.set()
+            return [Hold(everybody), Send(answer())] if request.number else [Send(answer())]
+
+        with ScriptedServer(script) as server:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))  # the new process inherits it
+            try:
+                run(fresh, a_job([server.address], ConstantRate(1)))
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            samples = samples_of(run(fresh, a_job([server.address], ClosedLoop(limit))))
+        assert set(samples.outcome.tolist()) == {200}
+        assert server.peak_in_flight == limit
+
+    def test_the_process_prints_nothing(self, tmp_path: Path, server: ScriptedServer) -> None:
+        generator = Generator(tmp_path / "generator.log")
+        try:
+            assert works(generator, server)
+        finally:
+            generator.close()
+        logs = list(tmp_path.iterdir())
+        assert logs
+        assert [log.read_text() for log in logs] == [""] * len(logs)
+
+
+class TestSharedLoads:
+    def test_callers_are_shared_out_and_their_rows_merged_in_the_order_of_completion(
+        self, generator: Generator
+    ) -> None:
+        everybody = threading.Event()
+
+        def script(request: Request) -> list[Step]:
+            if request.number == 4:
+                everybody.set()
+            return [Hold(everybody), Send(answer())]
+
+        with ScriptedServer(script) as server:
+            recorded = run(generator, a_job([server.address], ClosedLoop(5)), processes=2)
+        samples = samples_of(recorded)
+        assert server.peak_in_flight == 5
+        assert recorded.generator.processes == 2
+        assert recorded.generator.connections == 5
+        assert len(samples.done_ns) == len(server.requests)
+        assert (np.diff(samples.done_ns) >= 0).all()
+
+    def test_an_open_loop_keeps_its_exact_arrivals_over_several_processes(
+        self, generator: Generator, server: ScriptedServer
+    ) -> None:
+        job = a_job([server.address], ConstantRate(200), duration_ns=300 * MS)
+        recorded = run(generator, job, processes=2)
+        due = np.sort(samples_of(recorded).due_ns)
+        in_window = (due[due >= recorded.window.start_ns] - recorded.window.start_ns).tolist()
+        assert in_window == [number * 5 * MS for number in range(len(in_window))]
+        assert len(in_window) >= 60
+
+    def test_stages_of_callers_are_shared_out(self, generator: Generator, server: ScriptedServer) -> None:
+        schedule = Stages((("300ms", 3),), of="concurrency", start=3)
+        job = a_job([server.address], schedule, duration_ns=schedule.length_ns)
+        recorded = run(generator, job, processes=2)
+        assert server.peak_in_flight <= 3
+        assert set(samples_of(recorded).outcome.tolist()) == {200}
+
+    def test_the_window_opens_once_for_all(self, generator: Generator, server: ScriptedServer) -> None:
+        told: list[Event | None] = []
+        job = a_job([server.address], ClosedLoop(4), warmup_ns=60 * MS)
+        recorded = generator.run(job, poll_s=0.05, on_poll=told.append, processes=2)
+        assert [event for event in told if isinstance(event, WindowOpened)] == [WindowOpened(recorded.window.start_ns)]
+        assert not any(isinstance(event, Warm) for event in told)
+
+    def test_ctrl_c_ends_them_all_and_keeps_all_rows(self, generator: Generator, server: ScriptedServer) -> None:
+        job = a_job([server.address], ClosedLoop(4), duration_ns=LONG_NS)
+        with pytest.raises(LoadInterrupted) as caught:
+            generator.run(job, poll_s=0.05, on_poll=raising(KeyboardInterrupt()), processes=2)
+        assert caught.value.recorded.stopped_early
+        assert caught.value.recorded.generator.processes == 2
+        assert works(generator, server, processes=2)
+
+    def test_ctrl_c_when_one_of_them_has_ended_already_keeps_its_rows_too(self, generator: Generator) -> None:
+        """One of two callers waits for an answer that does not come, long after the window."""
+
+        def script(request: Request) -> list[Step]:
+            return [Silence()] if request.body == b"input 1" else [Send(answer())]
+
+        def on_poll(event: Event | None) -> None:
+            if isinstance(event, Progress) and event.elapsed_ns > 1_500 * MS:
+                raise KeyboardInterrupt
+
+        with ScriptedServer(script) as server:
+            job = a_job([server.address], ClosedLoop(2), messages=(message(b"input 0"), message(b"input 1")))
+            with pytest.raises(LoadInterrupted) as caught:
+                generator.run(job, poll_s=0.05, on_poll=on_poll, processes=2)
+        samples = samples_of(caught.value.recorded)
+        assert set(samples.request.tolist()) == {0}
+        assert len(samples.outcome) > 1
+
+
+class TestCtrlC:
+    def test_it_keeps_what_was_recorded_and_the_next_job_works(self, fresh: Generator, server: ScriptedServer) -> None:
+        before = our_children()
+        job = a_job([server.address], ClosedLoop(2), duration_ns=LONG_NS)
+        with pytest.raises(LoadInterrupted) as caught:
+            fresh.run(job, poll_s=0.05, on_poll=raising(KeyboardInterrupt(), Progress))
+        recorded = caught.value.recorded
+        started = our_children() - before
+        assert recorded.stopped_early
+        assert set(samples_of(recorded).outcome.tolist()) == {200}
+        assert isinstance(caught.value, KeyboardInterrupt)
+        assert works(fresh, server)
+        assert our_children() - before == started
+
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_it_ends_a_load_that_has_not_begun_yet(
+        self, fresh: Generator, server: ScriptedServer, processes: int
+    ) -> None:
+        job = a_job([server.address], ClosedLoop(2), duration_ns=20_000 * MS)
+        with pytest.raises(LoadInterrupted) as caught:
+            fresh.run(job, poll_s=0.0001, on_poll=raising(KeyboardInterrupt(), type(None)), processes=processes)
+        assert caught.value.recorded.stopped_early
+        assert works(fresh, server, processes)
+
+    def test_it_ends_a_load_whose_answers_never_come(self, generator: Generator) -> None:
+        with ScriptedServer(lambda _: [Silence()]) as server:
+            job = a_job([server.address], ClosedLoop(2), duration_ns=LONG_NS, timeout_ns=LONG_NS)
+            with pytest.raises(LoadInterrupted) as caught:
+                generator.run(job, poll_s=0.05, on_poll=raising(KeyboardInterrupt(), Progress))
+            assert len(samples_of(caught.value.recorded).outcome) == 0
+
+    def test_it_stays_ctrl_c_when_the_process_is_gone_too(self, fresh: Generator, server: ScriptedServer) -> None:
+        before = our_children()
+
+        def on_poll(event: Event | None) -> None:
+            if isinstance(event, Progress):
+                (pid,) = our_children() - before
+                os.kill(pid, signal.SIGKILL)
+                survivors([pid], 30)
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fresh.run(a_job([server.address], ClosedLoop(2), duration_ns=LONG_NS), poll_s=0.05, on_poll=on_poll)
+        assert works(fresh, server)
+
+
+class TestFailures:
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_what_the_caller_raises_ends_the_load_and_the_next_job_works(
+        self, generator: Generator, server: ScriptedServer, processes: int
+    ) -> None:
+        job = a_job([server.address], ClosedLoop(2), duration_ns=LONG_NS)
+        with pytest.raises(ZeroDivisionError):
+            generator.run(job, poll_s=0.05, on_poll=raising(ZeroDivisionError()), processes=processes)
+        seen = len(server.requests)
+        assert works(generator, server, processes)
+        assert len(server.requests) > seen
+
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_a_killed_process_is_an_error_that_says_so_and_the_next_job_works(
+        self, fresh: Generator, server: ScriptedServer, processes: int
+    ) -> None:
+        before = our_children()
+
+        def on_poll(event: Event | None) -> None:
+            if isinstance(event, WindowOpened):
+                os.kill(max(our_children() - before), signal.SIGKILL)
+
+        job = a_job([server.address], ClosedLoop(2), duration_ns=LONG_NS)
+        with pytest.raises(ChildError, match="SIGKILL"):
+            fresh.run(job, poll_s=0.05, on_poll=on_poll, processes=processes)
+        assert works(fresh, server, processes)
+
+    def test_a_process_that_dies_between_jobs_does_not_take_the_next_with_it(
+        self, fresh: Generator, server: ScriptedServer
+    ) -> None:
+        before = our_children()
+        assert works(fresh, server)
+        (pid,) = our_children() - before
+        os.kill(pid, signal.SIGKILL)
+        survivors([pid], 30)
+        with contextlib.suppress(ChildError):  # found out now, and told
+            works(fresh, server)
+        assert works(fresh, server)
+
+    def test_timeouts_and_refusals_are_rows_and_no_errors(self, generator: Generator) -> None:
+        with ScriptedServer(lambda _: [Silence()]) as server:
+            samples = samples_of(run(generator, a_job([server.address], ClosedLoop(1), timeout_ns=100 * MS)))
+        assert set(samples.outcome.tolist()) == {Failure.TIMEOUT}
+        samples = samples_of(run(generator, a_job([server.address], ClosedLoop(1))))
+        assert set(samples.outcome.tolist()) == {Failure.CONNECT}

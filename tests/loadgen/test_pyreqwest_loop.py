@@ -1,0 +1,160 @@
+"""https and HTTP/2 targets, driven through the client library, against a real server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+import trustme
+from support import SERVICES
+
+from pytest_mlpatterns import Url
+from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.messages import Transport
+from pytest_mlpatterns.loadgen.pyreqwest_loop import parse_message
+from pytest_mlpatterns.measurement.launch import LaunchRunner
+from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.serving.external.attach import attach
+from pytest_mlpatterns.serving.local.launcher import StartOptions
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.plan import LoadPlan
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pytest_mlpatterns.records.launch import Launch
+
+SERVER = SERVICES / "secure.py"
+INPUTS = [[1, 2], [3, 4], [5, 6]]
+
+
+@contextmanager
+def server(*certificate: Path) -> Iterator[int]:
+    """The real server, on a port of its own."""
+    command = [sys.executable, str(SERVER), *map(str, certificate)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.stdin.close()
+            process.wait(20)
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Files of an authority, and of a server's certificate and key signed by it."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1", "localhost")
+    paths = tmp_path / "ca.pem", tmp_path / "cert.pem", tmp_path / "key.pem"
+    authority.cert_pem.write_to_path(str(paths[0]))
+    issued.cert_chain_pems[0].write_to_path(str(paths[1]))
+    issued.private_key_pem.write_to_path(str(paths[2]))
+    return paths
+
+
+def measure(target: Url, tmp_path: Path, schedule: Schedule, timeout_ns: int = 10 * 10**9) -> Launch:
+    """One short launch, every answer's content checked."""
+    payload = read_payload(INPUTS)
+    checked = []
+
+    def check(inputs: object, outputs: object) -> None:
+        checked.append((list(inputs), list(outputs)))  # type: ignore[call-overload]
+
+    plan = LoadPlan(
+        payload, schedule, duration_ns=400_000_000, warmup_ns=100_000_000, timeout_ns=timeout_ns, check=check
+    )
+    generator = Generator(tmp_path / "generator.log")
+    bench = LaunchRunner(
+        lambda: attach(target, StartOptions(20 * 10**9, payload, tmp_path)), plan, generator, lambda _: None
+    )
+    try:
+        launch = bench.measure()
+    finally:
+        bench.close()
+        generator.close()
+    ((inputs, outputs),) = checked
+    assert inputs
+    assert outputs == [sum(one) for one in inputs]
+    return launch
+
+
+@pytest.mark.parametrize("http2", [False, True])
+@pytest.mark.parametrize("schedule", [ClosedLoop(3), ConstantRate(100)], ids=str)
+def test_https_is_driven_with_either_http_and_every_answer_is_right(
+    tmp_path: Path, certificates: tuple[Path, Path, Path], schedule: Schedule, http2: bool
+) -> None:
+    ca, cert, key = certificates
+    with server(cert, key) as port:
+        target = Url(f"https://127.0.0.1:{port}/predict", http2=http2, ca=ca)
+        launch = measure(target, tmp_path, schedule)
+    metrics = Metrics((launch,))
+    assert metrics.requests > 0
+    assert metrics.failures == {}
+    assert launch.generator.ceiling_rps is None
+
+
+def test_http2_without_encryption_is_driven_by_prior_knowledge(tmp_path: Path) -> None:
+    with server() as port, httpx.Client(trust_env=False) as client:
+        answer = client.post(f"http://127.0.0.1:{port}/predict", json={"instances": [[1, 2]]})
+        assert answer.headers["x-http-version"] == "1.1"
+        launch = measure(Url(f"http://127.0.0.1:{port}/predict", http2=True), tmp_path, ClosedLoop(2))
+    assert Metrics((launch,)).failures == {}
+
+
+def test_a_server_that_is_gone_gives_counted_refusals_and_no_crash(tmp_path: Path) -> None:
+    from pytest_mlpatterns.loadgen.messages import LoadJob, WindowOpened
+    from pytest_mlpatterns.records.addressing import Balance, Progress, Remote
+
+    generator = Generator(tmp_path / "generator.log")
+    message = read_payload(INPUTS).messages("127.0.0.1", 1, "/predict")
+    with server() as port:
+        job = LoadJob(
+            addresses=(("127.0.0.1", port),),
+            messages=message,
+            schedule=ClosedLoop(2),
+            balance=Balance.ROUND_ROBIN,
+            duration_ns=600_000_000,
+            warmup_ns=0,
+            timeout_ns=2 * 10**9,
+            remote=Remote(f"http://127.0.0.1:{port}", http2=False),
+        )
+
+    def on_poll(_event: WindowOpened | Progress | None) -> None:
+        """Nobody watches."""
+
+    try:
+        recorded = generator.run(job, poll_s=0.1, on_poll=on_poll)  # the server is gone by now
+    finally:
+        generator.close()
+    outcomes = set(memoryview(recorded.columns["outcome"]).cast("h"))
+    assert outcomes == {Failure.CONNECT.value}
+    assert len(recorded.columns["outcome"]) // 2 <= 2 * 20  # two callers that rest between refusals
+
+
+def test_the_overhead_of_the_library_is_measured_beside_the_ceiling(tmp_path: Path) -> None:
+    generator = Generator(tmp_path / "generator.log")
+    try:
+        measure_ceiling(generator, tmp_path)
+        measure_library_overhead(generator, tmp_path)
+    finally:
+        generator.close()
+    assert generator.ceilings_rps[Transport.HTTP1] > 0
+    assert generator.library_overhead_ns is not None
+
+
+def test_a_prepared_message_is_taken_apart_into_what_a_library_wants() -> None:
+    request = httpx.Request("PUT", "http://host:1/a?b=c", headers={"X-Key": "v: w"}, content=b"body\r\n\r\nmore")
+    (message,) = read_payload([request]).messages("ignored", 1, "/ignored")
+    method, path, headers, body = parse_message(message)
+    assert (method, path, body) == ("PUT", "/a?b=c", b"body\r\n\r\nmore")
+    assert headers == {"X-Key": "v: w"}

@@ -1,0 +1,106 @@
+"""Blocks of one side joined into a launch: what is kept, where it lies; rates and medians stay as they were."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.synthetic import MS, START_NS, S, launch, samples, usage
+
+from pytest_mlpatterns.analysis.blocks import LaunchBlocks
+from pytest_mlpatterns.measurement.block_merge import (
+    BlockRecording,
+    joined_reports,
+    joined_samples,
+    joined_usage,
+    joined_window,
+    latencies_in,
+)
+from pytest_mlpatterns.records.launch import GeneratorReport, Usage
+from pytest_mlpatterns.records.samples import Window
+
+REPORT = GeneratorReport(cpu_ns=10 * MS, wall_ns=200 * MS, completed=20, connections=2, connect_ns=1000)
+
+
+def piece(
+    start_ns: int, *, latency_ns: int = 9 * MS, length_ns: int = 200 * MS, used: Usage | None = None
+) -> BlockRecording:
+    """A block of requests every 10 ms; they begin 50 ms before its window opens."""
+    due = np.arange(start_ns - 50 * MS, start_ns + length_ns, 10 * MS)
+    return BlockRecording(samples(due, latency_ns), Window(start_ns, start_ns + length_ns), used, REPORT)
+
+
+def block_usage(cpu_ns: int, busy_ns: int, rss: int) -> Usage:
+    columns = (250 * MS, cpu_ns, rss, busy_ns, 40 * MS, 30 * MS, 20 * MS, 3_000_000_000)
+    return Usage(*(np.array([0, value]) for value in columns), cores=2)  # type: ignore[arg-type]
+
+
+PIECES = [piece(START_NS), piece(START_NS + 5 * S, length_ns=400 * MS), piece(START_NS + 9 * S)]
+
+
+def test_the_window_is_as_long_as_all_blocks() -> None:
+    assert joined_window(PIECES) == Window(START_NS, START_NS + 800 * MS)
+
+
+def test_requests_of_the_blocks_lie_side_by_side_and_those_before_a_block_are_left_out() -> None:
+    found = joined_samples(PIECES)
+    assert found.due_ns.tolist() == list(range(START_NS, START_NS + 800 * MS, 10 * MS))
+    assert (found.done_ns - found.due_ns == 9 * MS).all()
+    assert (np.diff(found.done_ns) >= 0).all()
+
+
+def test_rows_are_in_the_order_of_completion_where_answers_of_one_block_come_after_the_next_began() -> None:
+    found = joined_samples([piece(START_NS, latency_ns=50 * MS), piece(START_NS + S, latency_ns=1 * MS)])
+    assert (np.diff(found.done_ns) >= 0).all()
+    assert sorted(found.due_ns) == list(range(START_NS, START_NS + 400 * MS, 10 * MS))
+
+
+def test_throughput_and_rtm_are_those_of_the_blocks() -> None:
+    of = replace(launch(joined_samples(PIECES)), window=joined_window(PIECES))
+    blocks = LaunchBlocks(of)
+    throughput, rtm = blocks.throughput(), blocks.percentile(50)
+    assert throughput is not None
+    assert rtm is not None
+    assert throughput.value == pytest.approx(100, rel=0.02)
+    assert rtm.value == 9 * MS
+
+
+def test_latencies_of_a_block_are_of_what_succeeded_in_its_window() -> None:
+    whole = PIECES[0]
+    outcome = whole.samples.outcome.copy()
+    outcome[-1] = 503
+    failed = replace(whole, samples=replace(whole.samples, outcome=outcome))
+    assert latencies_in(whole).tolist() == [9 * MS] * 20
+    assert latencies_in(failed).tolist() == [9 * MS] * 19
+
+
+def test_what_was_used_adds_up_over_the_blocks_and_memory_is_the_highest() -> None:
+    used = [block_usage(100 * MS, 300 * MS, 5), block_usage(300 * MS, 500 * MS, 9), block_usage(100 * MS, 200 * MS, 7)]
+    found = joined_usage([replace(one, usage=use) for one, use in zip(PIECES, used, strict=True)])
+    assert found is not None
+    assert (found.time_ns - START_NS).tolist() == [0, 200 * MS, 600 * MS, 800 * MS]
+    assert found.cpu_ns.tolist() == [0, 100 * MS, 400 * MS, 500 * MS]
+    assert found.machine_busy_ns.tolist() == [0, 300 * MS, 800 * MS, 1000 * MS]
+    assert found.others_ns.tolist() == [0, 40 * MS, 80 * MS, 120 * MS]
+    assert (found.steal_ns[-1], found.throttled_ns[-1]) == (90 * MS, 60 * MS)
+    assert (found.rss_bytes.max(), found.frequency_hz.max()) == (9, 3_000_000_000)
+    assert found.cores == 2
+
+
+def test_where_processes_are_not_known_in_one_block_nothing_is_known() -> None:
+    assert joined_usage([PIECES[0], replace(PIECES[1], usage=block_usage(1, 1, 1))]) is None
+
+
+def test_costs_of_the_generator_add_up() -> None:
+    late = replace(REPORT, loop_lag_ns=5, connections=7, connection_limit_reached=True)
+    found = joined_reports([PIECES[0], replace(PIECES[1], report=late), PIECES[2]])
+    assert (found.cpu_ns, found.wall_ns, found.completed) == (30 * MS, 600 * MS, 60)
+    assert (found.connections, found.connection_limit_reached, found.loop_lag_ns) == (7, True, 5)
+
+
+def test_usage_from_a_moment_on() -> None:
+    whole = usage()
+    found = whole.since(-2)
+    assert found.time_ns.tolist() == whole.time_ns[-2:].tolist()
+    assert found.cores == whole.cores

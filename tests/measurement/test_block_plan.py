@@ -1,0 +1,74 @@
+"""How a paired launch spends its time: longer blocks for slow sides, more rounds after a slow start, within bounds."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.synthetic import MS, PROPERTY, S
+
+from pytest_mlpatterns.measurement.block_plan import BlockDesign, BlockPlan, ResponsePace, pace_of
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
+
+QUICK = ResponsePace(2 * MS, 2 * MS)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "pace"),
+    [
+        (ClosedLoop(1), ResponsePace(10 * MS, 10 * MS)),
+        (ClosedLoop(4), ResponsePace(2.5 * MS, 10 * MS)),
+        (ClosedLoop(4, think_time="30ms"), ResponsePace(10 * MS, 40 * MS)),
+        (ConstantRate(50), ResponsePace(20 * MS, 20 * MS)),
+        (PoissonRate(2), ResponsePace(500 * MS, 500 * MS)),
+        (Stages([("3s", 10)]), ResponsePace(10 * MS, 10 * MS, 3 * S)),  # type: ignore[arg-type]
+    ],
+    ids=str,
+)
+def test_the_pace_is_that_of_the_schedule_at_a_latency_of_ten_milliseconds(
+    schedule: object, pace: ResponsePace
+) -> None:
+    assert pace_of(schedule, 10 * MS) == pace  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("paces", "start_s", "expected"),
+    [
+        ((QUICK, QUICK), 0.1, BlockPlan((200 * MS, 200 * MS), 2)),
+        ((QUICK, QUICK), 1.1, BlockPlan((200 * MS, 200 * MS), 2)),
+        ((QUICK, QUICK), 4.4, BlockPlan((200 * MS, 200 * MS), 4)),  # four times the start, twice the rounds
+        ((QUICK, QUICK), 60, BlockPlan((200 * MS, 200 * MS), 6)),  # a quarter of the time is theirs in any case
+        ((QUICK, ResponsePace(30 * MS, 30 * MS)), 0.8, BlockPlan((200 * MS, 600 * MS), 2)),  # twenty answers each
+        ((ResponsePace(500 * MS, 500 * MS),) * 2, 0.8, BlockPlan((2400 * MS,) * 2, 2)),  # all the time there is
+        (
+            (ResponsePace(1300 * MS, 1300 * MS),) * 2,
+            0.8,
+            BlockPlan((2600 * MS,) * 2, 1),
+        ),  # two answers, hence fewer rounds
+        ((ResponsePace(10 * S, 10 * S),) * 2, 0.8, BlockPlan((20 * S, 20 * S), 1)),
+        ((ResponsePace(1 * S, 16 * S), QUICK), 0.8, BlockPlan((32 * S, 200 * MS), 1)),  # of each of sixteen callers
+        ((ResponsePace(MS, MS, 2 * S), ResponsePace(MS, MS, 2 * S)), 0.8, BlockPlan((2 * S, 2 * S), 2)),
+        ((ResponsePace(MS, MS, 30 * S), ResponsePace(MS, MS, 30 * S)), 0.8, BlockPlan((30 * S, 30 * S), 1)),
+    ],
+)
+def test_blocks_are_as_long_and_as_many_as_pays(
+    paces: tuple[ResponsePace, ResponsePace], start_s: float, expected: BlockPlan
+) -> None:
+    assert BlockDesign().blocks(paces, start_s) == expected
+
+
+INTERVALS = st.floats(min_value=1e4, max_value=1e11)
+
+
+@PROPERTY
+@given(INTERVALS, INTERVALS, st.floats(min_value=0, max_value=1e3), st.integers(min_value=1, max_value=100))
+def test_a_launch_keeps_its_time_or_has_the_least_that_says_anything(
+    first: float, second: float, start_s: float, launch_s: int
+) -> None:
+    rhythm = BlockDesign(launch_ns=launch_s * S)
+    found = rhythm.blocks([ResponsePace(first, first), ResponsePace(second, second)], start_s)
+    assert 1 <= found.rounds <= 8
+    assert all(
+        length >= max(200 * MS, 2 * pace - 1) for length, pace in zip(found.lengths_ns, (first, second), strict=True)
+    )
+    assert found.rounds == 1 or 2 * found.rounds * sum(found.lengths_ns) <= launch_s * S

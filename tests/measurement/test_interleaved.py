@@ -1,0 +1,502 @@
+"""Two sides in the same minutes: real deployments and scripted servers that take turns, and both gone afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import signal
+import sys
+import time
+from dataclasses import asdict, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from support.services.deploy import a_startup
+from support.services.processes import our_children, survivors
+from support.services.scripted import ScriptedServer, Send, answer
+from support.synthetic import MS, S, capacity
+
+from pytest_mlpatterns import Deployment, DeploymentError, InvalidResultError, ModelLoadError, Single
+from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedCapacity, PairedLaunch, judge_ratio
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.messages import Transport
+from pytest_mlpatterns.measurement.block_plan import BlockDesign
+from pytest_mlpatterns.measurement.interleaved import InterleavedRun, Variant
+from pytest_mlpatterns.measurement.variant import answer_rate
+from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.serving.local.launcher import launch
+from pytest_mlpatterns.serving.model import service_plan
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.plan import LoadPlan
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Stages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from support.services.scripted import Request, Step
+
+    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
+    from pytest_mlpatterns.records.addressing import Progress
+
+HERE = sys.modules[__name__]
+INPUTS = [[1], [2], [3]]
+PLAN = LoadPlan(
+    payload=read_payload(INPUTS),
+    schedule=ClosedLoop(2),
+    duration_ns=S,
+    warmup_ns=0,
+    timeout_ns=30 * S,
+    check=None,
+)
+SHORT = BlockDesign(block_ns=100 * MS, answers=5, rounds=1, most_rounds=1, warmup_ns=20 * MS)
+
+
+class Sleeps:
+    """Answers after a time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    async def __call__(self, batch: list[Any]) -> list[Any]:
+        await asyncio.sleep(self.seconds)
+        return batch
+
+
+class OneAtATime(Sleeps):
+    """As many a second as its time allows, whatever is asked of it."""
+
+    async def __call__(self, batch: list[Any]) -> list[Any]:
+        self.free = getattr(self, "free", None) or asyncio.Semaphore(1)
+        async with self.free:
+            return await super().__call__(batch)
+
+
+def broken() -> object:
+    raise LookupError("no weights")
+
+
+class Broken:
+    """Cannot be built."""
+
+    def __init__(self) -> None:
+        broken()
+
+    def __call__(self, batch: list[Any]) -> list[Any]:
+        return batch
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
+    generator = Generator(tmp_path_factory.mktemp("generator") / "generator.log")
+    yield generator
+    generator.close()
+
+
+def started(model: object, directory: Path) -> Deployment:
+    """The one place that knows how a deployment is started."""
+    return launch(service_plan(Single(), model, [HERE]), a_startup(directory, INPUTS))
+
+
+def a_side(name: str, model: object, directory: Path, plan: LoadPlan = PLAN) -> Variant:
+    return Variant(name, partial(started, model, directory), plan)
+
+
+def silent(_: Progress) -> None:
+    """Nobody watches."""
+
+
+class Served(Deployment):
+    """A scripted server as a deployment; tells when it is closed."""
+
+    def __init__(self, server: ScriptedServer, events: list[str], name: str) -> None:
+        super().__init__(model_name=name, addresses=[server.address], path="/v1/models/m:predict")
+        events.append(f"start {name}")
+        self._tell = partial(events.append, f"close {name}")
+
+    def close(self) -> None:
+        self._tell()
+        super().close()
+
+
+def scripted(server: ScriptedServer, events: list[str], name: str, plan: LoadPlan = PLAN) -> Variant:
+    return Variant(name, lambda: Served(server, events, name), plan)
+
+
+def after(seconds: float, data: bytes = answer(b'{"predictions": [1]}')) -> Any:
+    """A script that answers after a time."""
+
+    def script(_: Request) -> Iterable[Step]:
+        time.sleep(seconds)
+        return [Send(data)]
+
+    return script
+
+
+def never(_: Sequence[object]) -> Outcome:
+    return Outcome.INCONCLUSIVE
+
+
+def measured(pairing: InterleavedRun, launches: int = 1) -> list[PairedLaunch]:
+    """So many launches, whatever they say."""
+    outcome = pairing.decide(never, 60 * S, max_launches=launches, min_launches=1)
+    assert outcome is Outcome.INCONCLUSIVE
+    return pairing.launches
+
+
+class Recording(Generator):
+    """Keeps the jobs that it was given."""
+
+    def __init__(self, log: Path) -> None:
+        super().__init__(log)
+        self.jobs: list[LoadJob] = []
+
+    def run(self, job: LoadJob, **how: Any) -> LoadResult:  # type: ignore[override]
+        self.jobs.append(job)
+        return super().run(job, **how)
+
+
+class TestRealDeployments:
+    def test_a_service_of_4_ms_is_decided_to_be_faster_than_one_of_24_ms_and_not_by_any_factor(
+        self, generator: Generator, tmp_path: Path
+    ) -> None:
+        before = our_children()
+        sides = a_side("slow", Sleeps(0.024), tmp_path), a_side("quick", Sleeps(0.004), tmp_path)
+        pairing = InterleavedRun(sides[1], sides[0], generator, silent, SHORT)
+
+        def at_least(factor: float, launches: Sequence[PairedLaunch]) -> Outcome:
+            return judge_ratio([one.rtm for one in launches], factor, "higher", SequentialPlan()).outcome
+
+        assert pairing.decide(partial(at_least, 1.5), 60 * S, max_launches=6) is Outcome.PASS
+        assert len(pairing.launches) >= 3
+        assert 0 < pairing.spent_s < 60
+        launches, spent_s = list(pairing.launches), pairing.spent_s
+        assert pairing.decide(partial(at_least, 24.0), 60 * S, max_launches=6) is Outcome.FAIL
+        assert pairing.launches[: len(launches)] == launches
+        assert pairing.spent_s == spent_s  # what was there was enough
+        assert len(our_children() - before) <= 1  # the generator, which goes on
+
+        found = launches[0]
+        assert 1.5 < math.exp(found.rtm.value) < 12
+        assert found.throughput.value < 0
+        assert found.cpu_per_request is not None
+        assert found.pairs == 2
+        assert found.first.rtm_ns >= 4 * MS
+        assert found.second.rtm_ns >= 24 * MS
+        assert found.second.throughput_rps <= 1.1 * 2 / 0.024  # a block ends in the middle of answers
+        assert found.first.cpu_ns_per_request is not None
+        assert 0 < found.first.cpu_ns_per_request < S
+        assert found.first.requests > found.second.requests > 4
+        assert found.first.failed == found.second.failed == 0
+        assert [one.second_began for one in launches[:3]] == [False, True, False]
+        assert json.loads(json.dumps(asdict(found)))["rtm"]["value"] == found.rtm.value
+
+    def test_a_side_that_does_not_load_is_named_and_the_other_is_closed(
+        self, generator: Generator, tmp_path: Path
+    ) -> None:
+        before = our_children()
+        sides = a_side("reference", Sleeps(0), tmp_path), a_side("present", Broken, tmp_path)
+        with pytest.raises(ModelLoadError, match=r"present: (?s:.*)LookupError: no weights"):
+            measured(InterleavedRun(*sides, generator, silent, SHORT))
+        assert len(our_children() - before) == 0
+
+    def test_a_side_that_dies_under_load_is_named_and_both_are_closed(
+        self, generator: Generator, tmp_path: Path
+    ) -> None:
+        running: dict[str, Deployment] = {}
+
+        def start(name: str) -> Deployment:
+            running[name] = started(Sleeps(0.002), tmp_path)
+            return running[name]
+
+        def kill(_: Progress) -> None:
+            for pid in running["present"].pids:
+                os.kill(pid, signal.SIGKILL)
+
+        sides = [Variant(name, partial(start, name), PLAN) for name in ("reference", "present")]
+        with pytest.raises(DeploymentError, match=r"present: .*SIGKILL"):
+            measured(InterleavedRun(*sides, generator, kill, replace(SHORT, block_ns=300 * MS)))
+        pids = [pid for deployment in running.values() for pid in deployment.pids]
+        assert survivors(pids, 0) == set()
+
+    def test_what_each_sustains_is_searched_for_in_turn(self, generator: Generator, tmp_path: Path) -> None:
+        before = our_children()
+        sides = a_side("quick", OneAtATime(0.003), tmp_path), a_side("slow", OneAtATime(0.007), tmp_path)
+        pairing = InterleavedRun(*sides, generator, silent)
+
+        def at_most(launches: Sequence[PairedCapacity]) -> Outcome:
+            return judge_ratio([one.nmrt for one in launches], 1.0, "lower", SequentialPlan(first=1)).outcome
+
+        assert pairing.decide_nmrt(at_most, 60 * S, max_launches=1, min_launches=1) is Outcome.PASS
+        (found,) = pairing.capacities
+        assert found.first.nmrt.value <= 340
+        assert found.second.nmrt.value <= 144
+        assert found.nmrt.value == pytest.approx(math.log(found.second.nmrt.value / found.first.nmrt.value))
+        assert found.nmrt.error >= max(found.first.nmrt.relative_error, found.second.nmrt.relative_error)
+        assert pairing.spent_s > 0
+        assert len(our_children() - before) <= 1
+
+    def test_a_search_that_gave_only_a_bound_supports_no_ratio(self, generator: Generator, tmp_path: Path) -> None:
+        sides = a_side("quick", Sleeps(0.001), tmp_path), a_side("slow", Sleeps(0.002), tmp_path)
+        pairing = InterleavedRun(*sides, generator, silent)
+        pairing.capacities.append(PairedCapacity(LogRatio(0, 0), capacity(), capacity()))  # so that the other begins
+        with pytest.raises(InvalidResultError, match=r"slow: NMRT is at least .* but not known: the time was up"):
+            pairing.decide_nmrt(never, S, max_launches=2)
+
+
+class TestTurns:
+    def test_blocks_alternate_within_a_launch_and_launches_among_themselves(self, tmp_path: Path) -> None:
+        events: list[str] = []
+        generator = Recording(tmp_path / "generator.log")
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
+            pairing = InterleavedRun(
+                scripted(one, events, "A"),
+                scripted(other, events, "B"),
+                generator,
+                silent,
+                replace(SHORT, rounds=2, answers=1),  # however slow the answers are
+            )
+            measured(pairing, 2)
+            assert pairing.names == ("A", "B")
+        generator.close()
+        starts, turned = ["start A", "start B"], ["start B", "start A"]
+        assert (events[:2], events[4:6]) == (starts, turned)
+        assert sorted(events[2:4]) == sorted(events[6:8]) == ["close A", "close B"]  # both at once
+        names = {one.address: "A", other.address: "B"}
+        blocks = "".join(names[job.addresses[0]] for job in generator.jobs)
+        assert blocks == "AB" + "ABBAABBA" + "BA" + "BAABBAAB"  # each after its warm-ups
+        assert {job.duration_ns for job in generator.jobs[2:10]} == {100 * MS}
+
+    def test_both_blocks_of_a_pair_begin_with_the_same_input_and_the_next_pair_goes_on(self, tmp_path: Path) -> None:
+        plan = replace(PLAN, payload=read_payload(list(range(3000))), schedule=ClosedLoop(1))
+        generator = Recording(tmp_path / "generator.log")
+        with ScriptedServer(after(0.001)) as one, ScriptedServer(after(0.004)) as other:
+            measured(
+                InterleavedRun(scripted(one, [], "A", plan), scripted(other, [], "B", plan), generator, silent, SHORT)
+            )
+        generator.close()
+        starts = [int.from_bytes(job.order[:4], sys.byteorder) for job in generator.jobs[2:]]
+        assert starts[0] == starts[1] == 0
+        assert starts[2] == starts[3] > 0
+        asked = [[json.loads(request.body)["instances"][0] for request in server.requests] for server in (one, other)]
+        before = [inputs[inputs.index(starts[2]) - 1] for inputs in asked]
+        assert max(before) == starts[2] - 1  # of the faster side nothing is left out
+
+    def test_an_open_loop_keeps_its_rate_on_both_sides(self, generator: Generator) -> None:
+        plan = replace(PLAN, schedule=ConstantRate(50))
+        with ScriptedServer(after(0.1)) as one, ScriptedServer(after(0.15)) as other:
+            pairing = InterleavedRun(
+                scripted(one, [], "A", plan), scripted(other, [], "B", plan), generator, silent, SHORT
+            )
+            (found,) = measured(pairing)
+        assert found.rtm.value > 0
+        assert found.second.rtm_ns >= 150 * MS
+        assert found.first.requests == pytest.approx(found.second.requests, abs=2 * found.pairs)  # one at either edge
+        assert found.cpu_per_request is None
+        assert found.first.cpu_ns_per_request is None
+
+    def test_a_schedule_with_a_length_is_a_block_as_a_whole(self, tmp_path: Path) -> None:
+        schedule = Stages((("80ms", 2), ("40ms", 2)), of="concurrency", start=2)
+        plan = replace(PLAN, schedule=schedule)
+        generator = Recording(tmp_path / "generator.log")
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
+            sides = scripted(one, [], "A", plan), scripted(other, [], "B", plan)
+            measured(InterleavedRun(*sides, generator, silent, SHORT))
+        generator.close()
+        assert [job.schedule for job in generator.jobs] == [ClosedLoop(1)] * 2 + [schedule] * 4
+        assert {job.duration_ns for job in generator.jobs[2:]} == {120 * MS}
+
+    def test_a_longer_warm_up_of_the_plan_is_kept(self, tmp_path: Path) -> None:
+        generator = Recording(tmp_path / "generator.log")
+        plan = replace(PLAN, warmup_ns=150 * MS)
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
+            sides = scripted(one, [], "A", plan), scripted(other, [], "B", replace(plan, warmup_ns=None))
+            measured(InterleavedRun(*sides, generator, silent, SHORT))
+        generator.close()
+        assert [job.duration_ns for job in generator.jobs[:2]] == [150 * MS, 20 * MS]
+
+    def test_a_block_may_be_over_before_its_first_answer_comes(self, generator: Generator) -> None:
+        plan = replace(PLAN, schedule=ConstantRate(200))
+        with ScriptedServer(after(0.4)) as one, ScriptedServer(after(0.001)) as other:
+            sides = scripted(one, [], "late", plan), scripted(other, [], "B", plan)
+            (found,) = measured(
+                InterleavedRun(*sides, generator, silent, replace(SHORT, block_ns=20 * MS, launch_ns=MS))
+            )
+        assert found.first.rtm_ns >= 400 * MS
+        assert found.first.throughput_rps > 0
+
+
+class TestDeciding:
+    def test_the_budget_ends_it_after_the_launches_that_a_judgement_needs(self, generator: Generator) -> None:
+        asked: list[int] = []
+
+        def judge(launches: Sequence[PairedLaunch]) -> Outcome:
+            asked.append(len(launches))
+            return Outcome.PASS if len(launches) == 3 else Outcome.INCONCLUSIVE
+
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
+            sides = scripted(one, [], "A"), scripted(other, [], "B")
+            pairing = InterleavedRun(*sides, generator, silent, SHORT)
+            assert pairing.decide(judge, 1, max_launches=8, min_launches=2) is Outcome.INCONCLUSIVE
+            assert (len(pairing.launches), asked) == (2, [2])
+            assert pairing.decide(judge, 60 * S, max_launches=8, min_launches=2) is Outcome.PASS
+            assert (len(pairing.launches), asked) == (3, [2, 2, 3])
+
+    def test_ctrl_c_passes_through_and_both_are_closed(self, generator: Generator) -> None:
+        def interrupt(_: Progress) -> None:
+            raise KeyboardInterrupt
+
+        events: list[str] = []
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
+            sides = scripted(one, events, "A"), scripted(other, events, "B")
+            pairing = InterleavedRun(*sides, generator, interrupt, replace(SHORT, warmup_ns=60 * S))
+            with pytest.raises(KeyboardInterrupt):
+                measured(pairing)
+        assert sorted(events) == ["close A", "close B", "start A", "start B"]
+        assert pairing.launches == []
+        assert pairing.spent_s > 0
+
+
+def failing_every(nth: int) -> Any:
+    """A script that answers every so many requests with an error."""
+
+    def script(request: Request) -> Iterable[Step]:
+        time.sleep(0.001)
+        return [Send(answer(b"busy", 503) if request.number % nth == nth - 1 else answer(b'{"predictions": [1]}'))]
+
+    return script
+
+
+class TestDisturbance:
+    @pytest.mark.parametrize(("blocks", "pairs"), [(0, 16), (2, 16), (26, 18), (99, 16)])
+    def test_pairs_that_were_disturbed_are_made_up_for_where_few_others_are_left(
+        self, generator: Generator, monkeypatch: pytest.MonkeyPatch, blocks: int, pairs: int
+    ) -> None:
+        """So many blocks are disturbed, from the first on; a launch has 32 and wants at least four quiet pairs."""
+        numbers = iter(range(99))
+        monkeypatch.setattr("pytest_mlpatterns.measurement.variant.is_disturbed", lambda *_: next(numbers) < blocks)
+        rhythm = BlockDesign(block_ns=20 * MS, answers=2, rounds=8, warmup_ns=20 * MS)
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
+            pairing = InterleavedRun(scripted(one, [], "A"), scripted(other, [], "B"), generator, silent, rhythm)
+            (found,) = measured(pairing)
+        assert (found.pairs, found.disturbed) == (pairs, min(blocks // 2, 16))
+        assert pairing.second_launches[0].samples.succeeded.all()
+
+
+class TestWhatDoesNotCount:
+    @pytest.mark.parametrize(
+        ("script", "words"),
+        [
+            (failing_every(1), r"B: [\d,]+ of [\d,]+ requests failed \(503: [\d,]+\); over 5.0 % the others"),
+            (failing_every(8), r"B: [\d,]+ of [\d,]+ requests failed \(503: [\d,]+\); over 5.0 % the others"),
+        ],
+        ids=["all", "every-eighth"],
+    )
+    def test_a_side_whose_requests_fail_is_named(self, generator: Generator, script: Any, words: str) -> None:
+        events: list[str] = []
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(script) as other:
+            sides = scripted(one, events, "A"), scripted(other, events, "B")
+            pairing = InterleavedRun(*sides, generator, silent, SHORT)
+            with pytest.raises(InvalidResultError, match=words):
+                measured(pairing)
+        assert pairing.launches == []
+        assert sorted(events[2:]) == ["close A", "close B"]
+
+    def test_a_failure_now_and_then_is_counted(self, generator: Generator) -> None:
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(failing_every(40)) as other:
+            sides = scripted(one, [], "A"), scripted(other, [], "B")
+            (found,) = measured(InterleavedRun(*sides, generator, silent, replace(SHORT, block_ns=400 * MS)))
+        assert found.first.failed == 0
+        assert 1 <= found.second.failed <= len(other.requests) // 40
+
+    def test_a_side_that_fails_after_much_that_was_good_is_told(self, generator: Generator) -> None:
+        def script(request: Request) -> Iterable[Step]:
+            good = request.connection < 4  # each job opens two: the warm-up, and the first block
+            time.sleep(0.0005 if good else 0.3)
+            return [Send(answer(b'{"predictions": [1]}') if good else answer(b"", 503))]
+
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(script) as other:
+            sides = scripted(one, [], "A"), scripted(other, [], "B")
+            with pytest.raises(InvalidResultError, match=r"B: .*503: [\d,]+"):
+                measured(InterleavedRun(*sides, generator, silent, replace(SHORT, block_ns=200 * MS)))
+
+    @pytest.mark.parametrize("times", [2, 5])
+    def test_a_block_in_which_every_caller_only_waited_is_measured_longer(self, tmp_path: Path, times: int) -> None:
+        class Stalled(Recording):
+            """Nothing is due in the windows of its first blocks."""
+
+            def run(self, job: LoadJob, **how: Any) -> LoadResult:
+                recorded = super().run(job, **how)
+                stalled = 2 < len(self.jobs) <= 2 + times
+                return replace(recorded, window=Window(0, 1)) if stalled else recorded
+
+        generator = Stalled(tmp_path / "generator.log")
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
+            pairing = InterleavedRun(
+                scripted(one, [], "A"), scripted(other, [], "B"), generator, silent, replace(SHORT, block_ns=20 * MS)
+            )
+            if times == 5:
+                with pytest.raises(InvalidResultError, match="A: in 5 blocks in a row no request was due; measure"):
+                    measured(pairing)
+            else:
+                (found,) = measured(pairing)
+                assert found.repeated == 2
+        generator.close()
+        lengths = [job.duration_ns for job in generator.jobs[2:]]
+        assert lengths[:times] == [lengths[0] * 2**number for number in range(times)]
+
+    def test_a_generator_that_is_always_the_limit_is_told(self, tmp_path: Path) -> None:
+        generator = Generator(tmp_path / "generator.log")
+        generator.ceilings_rps[Transport.HTTP1] = 1.0
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
+            sides = scripted(one, [], "A"), scripted(other, [], "B")
+            with pytest.raises(InvalidResultError, match=r"A: in 5 blocks in a row the load generator did .*lower"):
+                measured(InterleavedRun(*sides, generator, silent, SHORT))
+        generator.close()
+
+    def test_a_block_in_which_it_was_the_limit_is_measured_again(self, tmp_path: Path) -> None:
+        class Busy(Recording):
+            """The limit in its third job, the first block, and in no other, however busy the machine is."""
+
+            def run(self, job: LoadJob, **how: Any) -> LoadResult:
+                recorded = super().run(job, **how)
+                cpu_ns = 2 * recorded.generator.wall_ns if len(self.jobs) == 3 else 0
+                return replace(recorded, generator=replace(recorded.generator, cpu_ns=cpu_ns))
+
+        generator = Busy(tmp_path / "generator.log")
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
+            sides = scripted(one, [], "A"), scripted(other, [], "B")
+            (found,) = measured(InterleavedRun(*sides, generator, silent, SHORT))
+        generator.close()
+        assert found.repeated == 1
+        assert found.pairs == 2
+        assert [job.addresses[0] for job in generator.jobs[2:4]] == [one.address] * 2
+
+
+class TestAnswerRate:
+    """Of a block from 100 ms to 300 ms, whose load began at 50 ms."""
+
+    WINDOW = Window(100 * MS, 300 * MS)
+
+    @pytest.mark.parametrize(
+        ("done_ms", "closed", "rate"),
+        [
+            (range(60, 330, 10), True, 100),
+            ([95, 135, 175, 215, 255, 295, 335], True, 25),  # whole intervals, though no answer falls on an edge
+            ([110, 170, 230, 290, 350], True, 4 / 0.24),  # the first answer is in the window: since the load began
+            ([150, 150, 250, 250, 350, 350], True, 20),  # two callers in step, 100 ms each
+            ([400], True, 1 / 0.35),
+            (range(140, 350, 10), False, 100),  # each answer 90 ms after its request
+            ([140, 190, 240, 290, 340, 390, 440, 490], False, 20),  # a side that falls behind
+            ([150], False, 10),
+        ],
+    )
+    def test_it_is_that_of_whole_intervals(self, done_ms: Sequence[int], closed: bool, rate: float) -> None:
+        done_ns = np.array([moment * MS for moment in done_ms], dtype=np.int64)
+        assert answer_rate(done_ns, 50 * MS, self.WINDOW, closed) == pytest.approx(rate)

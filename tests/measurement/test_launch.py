@@ -1,0 +1,412 @@
+"""One launch from start to record: a real model under a real load, the check, a smoke run, services that ran before."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from support import SERVICES
+from support.services.deploy import a_startup
+from support.services.processes import our_children, survivors
+from support.services.scripted import Reset, ScriptedServer, Send, answer
+
+from pytest_mlpatterns import (
+    Deployment,
+    DeploymentError,
+    InvalidResultError,
+    Replicated,
+    SettingError,
+    Single,
+    Url,
+)
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.measurement.launch import Interrupted, LaunchRunner
+from pytest_mlpatterns.serving.external.attach import attach
+from pytest_mlpatterns.serving.local.launcher import launch
+from pytest_mlpatterns.serving.model import service_plan
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.plan import LoadPlan
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from pytest_mlpatterns import Pattern
+    from pytest_mlpatterns.records.addressing import Progress
+    from pytest_mlpatterns.records.launch import Launch
+
+HERE = sys.modules[__name__]
+MS = 1_000_000
+INPUTS = [[1, 2], [3, 4], [5, 6]]
+PLAN = LoadPlan(
+    payload=read_payload(INPUTS),
+    schedule=ClosedLoop(2),
+    duration_ns=140 * MS,
+    warmup_ns=40 * MS,
+    timeout_ns=30_000 * MS,
+    check=None,
+)
+SUMS = SERVICES / "sums.py"
+
+
+def add(batch: list[Any]) -> list[Any]:
+    return [sum(numbers) for numbers in batch]
+
+
+def refuse_odd(batch: list[Any]) -> list[Any]:
+    if batch[0] == INPUTS[1]:
+        raise ValueError("the second input")
+    return add(batch)
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
+    generator = Generator(tmp_path_factory.mktemp("generator") / "generator.log")
+    yield generator
+    generator.close()
+
+
+@contextmanager
+def a_bench(
+    generator: Generator,
+    directory: Path,
+    plan: LoadPlan = PLAN,
+    *,
+    model: object = add,
+    pattern: Pattern | None = None,
+    on_progress: Any = lambda _: None,
+    smoke: bool = False,
+) -> Iterator[LaunchRunner]:
+    def start() -> Deployment:
+        return launch(service_plan(pattern or Single(), model, [HERE]), a_startup(directory, INPUTS))
+
+    bench = LaunchRunner(start, plan, generator, on_progress, smoke=smoke)
+    try:
+        yield bench
+    finally:
+        bench.close()
+
+
+def in_window(launch: Launch) -> int:
+    """Requests that ended in the measured window."""
+    done = launch.samples.done_ns
+    return int(((done >= launch.window.start_ns) & (done < launch.window.end_ns)).sum())
+
+
+class TestLaunch:
+    def test_a_launch_has_everything_that_was_seen(self, generator: Generator, tmp_path: Path) -> None:
+        told: list[Progress] = []
+        with a_bench(generator, tmp_path, replace(PLAN, duration_ns=300 * MS), on_progress=told.append) as bench:
+            launch = bench.measure()
+            total = bench.deployment.stats().replica_requests[0]
+            messages = PLAN.payload.messages(*bench.deployment.addresses[0], bench.deployment.path)
+        samples = launch.samples
+        assert set(samples.outcome.tolist()) == {200}
+        assert set(samples.request.tolist()) == {0, 1, 2}
+        assert launch.window.duration_ns == 300 * MS
+        assert launch.warmup.duration_ns >= PLAN.warmup_ns
+        assert launch.warmup.steady is None
+        assert launch.cold_start_ns is not None
+        assert launch.cold_start_ns > 0
+        assert not launch.open_loop
+        assert launch.request_bytes.tolist() == [len(message) for message in messages]
+        assert launch.generator.completed >= in_window(launch) > 0
+        assert launch.generator.cpu_ns > 0
+        assert total == len(samples.outcome) + 1  # and the one that showed that it is ready
+        assert told
+        assert told[-1].completed > 0
+
+        assert launch.stats is not None  # over the window, not the warm-up
+        assert 0 < launch.stats.replica_requests[0] < len(samples.outcome)
+
+        usage = launch.usage
+        assert usage is not None
+        assert len(usage.time_ns) >= 3
+        assert usage.time_ns[0] <= launch.window.start_ns
+        assert usage.time_ns[-1] >= launch.window.end_ns
+        assert usage.cpu_ns[-1] > usage.cpu_ns[0]
+        assert usage.rss_bytes.max() > 2**20
+
+    def test_an_open_loop_is_marked_as_one(self, generator: Generator, tmp_path: Path) -> None:
+        with a_bench(generator, tmp_path, replace(PLAN, schedule=ConstantRate(50))) as bench:
+            launch = bench.measure()
+        assert launch.open_loop
+        due = np.sort(launch.samples.due_ns)
+        assert np.diff(due).tolist() == [20 * MS] * (len(due) - 1)
+
+    def test_replicas_share_the_load_of_the_window(self, generator: Generator, tmp_path: Path) -> None:
+        with a_bench(generator, tmp_path, pattern=Replicated(2)) as bench:
+            launch = bench.measure()
+        assert launch.stats is not None
+        one, two = launch.stats.replica_requests
+        assert min(one, two) > 0
+        assert set(launch.samples.target.tolist()) == {0, 1}
+
+    def test_several_generators_give_one_launch(self, generator: Generator, tmp_path: Path) -> None:
+        with a_bench(generator, tmp_path, replace(PLAN, generators=2)) as bench:
+            launch = bench.measure()
+            total = bench.deployment.stats().replica_requests[0]
+        assert launch.generator.processes == 2
+        assert len(launch.samples.outcome) == total - 1
+
+    def test_errors_of_the_model_are_rows_and_its_traceback_is_kept(self, generator: Generator, tmp_path: Path) -> None:
+        with a_bench(generator, tmp_path, model=refuse_odd) as bench:
+            launch = bench.measure()
+        outcome, request = launch.samples.outcome, launch.samples.request
+        assert set(outcome[request == 1].tolist()) == {500}
+        assert set(outcome[request != 1].tolist()) == {200}
+        assert launch.stats is not None
+        assert [text.splitlines()[-1] for text in launch.stats.tracebacks] == ["ValueError: the second input"]
+
+
+class TestBench:
+    def test_the_deployment_starts_when_first_asked_for_and_serves_the_first_measurement(
+        self, generator: Generator, tmp_path: Path
+    ) -> None:
+        before = our_children()
+        with a_bench(generator, tmp_path) as bench:
+            assert bench.log_tail() == ""
+            assert our_children() == before
+            first = bench.deployment.pids
+            assert bench.deployment.predict([20, 22]) == 42
+            bench.measure()
+            assert bench.deployment.pids == first
+            bench.measure()
+            assert bench.deployment.pids != first
+            assert survivors(first, 0) == set()
+            second = bench.deployment.pids
+            bench.close()
+            bench.close()
+        assert survivors(second, 0) == set()
+
+    def test_a_worker_that_is_killed_under_load_is_told(self, generator: Generator, tmp_path: Path) -> None:
+        def kill(progress: Progress) -> None:
+            for pid in bench.deployment.pids:
+                os.kill(pid, signal.SIGKILL)
+
+        plan = replace(PLAN, duration_ns=1_000 * MS)
+        with a_bench(generator, tmp_path, plan, on_progress=kill) as bench:
+            with pytest.raises(DeploymentError, match="SIGKILL"):
+                bench.measure()
+            bench.close()
+            assert bench.deployment.predict([1, 1]) == 2
+
+    def test_ctrl_c_keeps_what_was_measured(self, generator: Generator, tmp_path: Path) -> None:
+        def interrupt(_: Progress) -> None:
+            raise KeyboardInterrupt
+
+        plan = replace(PLAN, duration_ns=600_000 * MS)
+        with a_bench(generator, tmp_path, plan, on_progress=interrupt) as bench:
+            with pytest.raises(Interrupted) as caught:
+                bench.measure()
+            launch = caught.value.launch
+            assert launch.window.duration_ns < plan.duration_ns
+            assert set(launch.samples.outcome.tolist()) == {200}
+            assert launch.stats is not None
+
+    def test_ctrl_c_during_the_warm_up_has_a_launch_too(self, generator: Generator, tmp_path: Path) -> None:
+        def interrupt(_: Progress) -> None:
+            raise KeyboardInterrupt
+
+        plan = replace(PLAN, warmup_ns=600_000 * MS)
+        with a_bench(generator, tmp_path, plan, on_progress=interrupt) as bench, pytest.raises(Interrupted) as caught:
+            bench.measure()
+        assert caught.value.launch.warmup.requests > 0
+
+
+class TestCheck:
+    def test_a_check_sees_pairs_from_under_load(self, generator: Generator, tmp_path: Path) -> None:
+        seen: list[tuple[Sequence[Any], Sequence[Any]]] = []
+
+        def check(inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
+            seen.append((inputs, outputs))
+            return True
+
+        with a_bench(generator, tmp_path, replace(PLAN, check=check)) as bench:
+            bench.measure()
+        ((inputs, outputs),) = seen
+        assert 0 < len(inputs) <= 200
+        assert [sum(numbers) for numbers in inputs] == list(outputs)
+        assert {tuple(numbers) for numbers in inputs} == {tuple(numbers) for numbers in INPUTS}
+
+    @pytest.mark.parametrize(
+        ("verdict", "error", "message"),
+        [
+            (False, AssertionError, r"check= returned False for \d+ answers"),
+            ([True, False], AssertionError, r"check= returned \[True, False\] for \d+ answers"),
+            (np.array([True, False]), AssertionError, r"check= returned array\(.*\) for \d+ answers"),
+            (0, SettingError, "check= returned 0, expected None, True, False or an array of them; assert inside it"),
+            ([], SettingError, r"check= returned \[\], expected None, True, False or an array of them"),
+            ("wrong", SettingError, "check= returned 'wrong', expected None, True, False or an array of them"),
+        ],
+        ids=["false", "list", "array", "number", "nothing", "text"],
+    )
+    def test_a_check_that_does_not_say_that_all_is_well_fails(
+        self, generator: Generator, verdict: object, error: type[Exception], message: str
+    ) -> None:
+        plan = replace(PLAN, check=lambda _inputs, _outputs: verdict)
+        with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}'))]) as server:
+            bench = bench_of(server, plan, generator)
+            with pytest.raises(error, match=message):
+                bench.measure()
+            bench.close()
+
+    def test_what_a_check_raises_is_raised(self, generator: Generator) -> None:
+        def check(inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+            raise LookupError(f"{len(inputs)} pairs")
+
+        with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}'))]) as server:
+            bench = bench_of(server, replace(PLAN, check=check), generator)
+            with pytest.raises(LookupError, match=r"\d+ pairs"):
+                bench.measure()
+            bench.close()
+
+    def test_a_model_that_mixes_up_its_callers_is_caught(self, generator: Generator, tmp_path: Path) -> None:
+        def late() -> Any:
+            last = [0]
+
+            def model(batch: list[Any]) -> list[Any]:
+                last[0], now = sum(batch[0]), last[0]
+                return [now]
+
+            return model
+
+        def check(inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+            assert [sum(numbers) for numbers in inputs] == list(outputs)
+
+        with (
+            a_bench(generator, tmp_path, replace(PLAN, check=check), model=late()) as bench,
+            pytest.raises(AssertionError),
+        ):
+            bench.measure()
+
+    @pytest.mark.parametrize(
+        ("sent", "words"),
+        [
+            (answer(b"no", 503), "no successful answer"),
+            (answer(b"hello"), "could not read an answer"),
+            (answer(b'{"predictions": []}'), "could not read an answer"),
+        ],
+        ids=["errors", "no-json", "empty"],
+    )
+    def test_a_check_without_an_answer_to_look_at_is_no_verdict(
+        self, generator: Generator, sent: bytes, words: str
+    ) -> None:
+        with ScriptedServer(lambda _: [Send(sent)]) as server:
+            bench = bench_of(server, replace(PLAN, check=lambda _inputs, _outputs: True), generator)
+            with pytest.raises(InvalidResultError, match=words):
+                bench.measure()
+            bench.close()
+
+
+def bench_of(server: ScriptedServer, plan: LoadPlan, generator: Generator, *, smoke: bool = False) -> LaunchRunner:
+    deployment = Deployment(model_name="m", addresses=[server.address], path="/v1/models/m:predict")
+    return LaunchRunner(lambda: deployment, plan, generator, lambda _: None, smoke=smoke)
+
+
+class TestSmoke:
+    def test_it_sends_exactly_one_request_and_needs_no_generator(self, tmp_path: Path) -> None:
+        generator = Generator(tmp_path / "generator.log")
+        seen: list[tuple[Sequence[Any], Sequence[Any]]] = []
+        plan = replace(PLAN, check=lambda inputs, outputs: seen.append((inputs, outputs)))
+        with a_bench(generator, tmp_path, plan, smoke=True) as bench:
+            before = bench.deployment.stats()
+            running = our_children()
+            launch = bench.measure()
+            assert our_children() == running
+            assert bench.deployment.stats().since(before).replica_requests == (1,)
+        assert launch.samples.outcome.tolist() == [200]
+        assert launch.samples.request.tolist() == [0]
+        assert in_window(launch) == 1
+        assert launch.generator.completed == 1
+        assert seen == [([INPUTS[0]], [3])]
+        generator.close()
+
+    def test_its_statistics_are_those_of_that_request(self, generator: Generator, tmp_path: Path) -> None:
+        with a_bench(generator, tmp_path, smoke=True) as bench:
+            launch = bench.measure()
+        assert launch.stats is not None
+        assert launch.stats.replica_requests == (1,)
+
+    def test_an_error_is_a_sample_like_any_other(self, generator: Generator) -> None:
+        with ScriptedServer(lambda _: [Send(answer(b"busy", 503))]) as server:
+            bench = bench_of(server, PLAN, generator, smoke=True)
+            launch = bench.measure()
+            bench.close()
+        assert launch.samples.outcome.tolist() == [503]
+        assert len(server.requests) == 1
+
+    def test_an_error_is_no_answer_for_a_check(self, generator: Generator) -> None:
+        plan = replace(PLAN, check=lambda _inputs, _outputs: True)
+        with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}', 503))]) as server:
+            bench = bench_of(server, plan, generator, smoke=True)
+            with pytest.raises(InvalidResultError, match="no successful answer"):
+                bench.measure()
+            bench.close()
+
+    def test_a_connection_that_breaks_is_told(self, generator: Generator) -> None:
+        with ScriptedServer(lambda _: [Reset()]) as server:
+            bench = bench_of(server, PLAN, generator, smoke=True)
+            with pytest.raises(DeploymentError, match=f"127.0.0.1:{server.address[1]}"):
+                bench.measure()
+            bench.close()
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[tuple[str, int]]:
+    """Address and process id of a real server that we did not start."""
+    with subprocess.Popen([sys.executable, str(SUMS)], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline())
+            yield f"http://127.0.0.1:{port}/sums", process.pid
+        finally:
+            process.kill()
+
+
+class TestServicesThatRun:
+    @pytest.mark.parametrize("with_pid", [False, True], ids=["without-pid", "with-pid"])
+    def test_it_is_measured_and_left_running(
+        self, generator: Generator, tmp_path: Path, service: tuple[str, int], with_pid: bool
+    ) -> None:
+        url, pid = service
+        target = Url(url, pid=pid if with_pid else None)
+        seen: list[bool] = []
+
+        def check(inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+            seen.append([sum(numbers) for numbers in inputs] == list(outputs))
+
+        plan = replace(PLAN, check=check)
+        bench = LaunchRunner(lambda: attach(target, a_startup(tmp_path, INPUTS)), plan, generator, lambda _: None)
+        launches = [bench.measure() for _ in range(2)]
+        bench.close()
+        assert seen == [True, True]
+        for seen_once in launches:
+            assert set(seen_once.samples.outcome.tolist()) == {200}
+            assert seen_once.cold_start_ns is None
+            assert seen_once.stats is not None
+            assert seen_once.stats.replica_requests == ()
+            assert (seen_once.usage is not None) == with_pid
+        if with_pid:
+            usage = launches[0].usage
+            assert usage is not None
+            assert usage.cpu_ns[-1] > usage.cpu_ns[0]
+        with attached(target, tmp_path) as deployment:
+            assert deployment.predict([20, 22]) == 42
+
+
+@contextmanager
+def attached(target: Url, directory: Path) -> Iterator[Deployment]:
+    deployment = attach(target, a_startup(directory, INPUTS))
+    try:
+        yield deployment
+    finally:
+        deployment.close()

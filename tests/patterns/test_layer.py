@@ -1,0 +1,271 @@
+"""What layers share: how they count, and that another thread can read it at any moment."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.synthetic import MS, PROPERTY, S
+
+from pytest_mlpatterns.patterns import tally as tally_module
+from pytest_mlpatterns.patterns.layer import LostError, RequestError, matched, needs_loop
+from pytest_mlpatterns.patterns.tally import Tally, rounded
+from pytest_mlpatterns.records.telemetry import LayerStats
+
+
+class Clock:
+    """Stands still until it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1_000 * S
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(tally_module, "perf_counter_ns", clock)
+    return clock
+
+
+class TestRounding:
+    @pytest.mark.parametrize(
+        ("value", "kept"),
+        [(0, 0), (1, 1), (127, 127), (128, 129), (129, 129), (130, 131), (1000, 1004), (2**40, 2**40 + 2**33)],
+    )
+    def test_seven_leading_bits_are_kept(self, value: int, kept: int) -> None:
+        assert rounded(value) == kept
+
+    @PROPERTY
+    @given(st.integers(0, 2**62))
+    def test_what_is_kept_is_within_a_percent(self, value: int) -> None:
+        assert abs(rounded(value) - value) <= value * 0.008
+        assert rounded(rounded(value)) == rounded(value)
+
+    @PROPERTY
+    @given(st.integers(0, 2**40), st.integers(0, 2**40))
+    def test_what_is_longer_is_never_kept_as_shorter(self, one: int, other: int) -> None:
+        assert rounded(min(one, other)) <= rounded(max(one, other))
+
+
+class TestCounting:
+    def test_a_tally_that_counted_nothing_is_empty(self) -> None:
+        assert Tally(3, "cached").snapshot() == LayerStats(3, "cached")
+
+    def test_counters_add_up(self) -> None:
+        tally = Tally(0, "cached")
+        tally.count("hits")
+        tally.count("misses", 3)
+        tally.count("hits", 0)
+        assert tally.snapshot().counters == {"hits": 1, "misses": 3}
+
+    def test_small_numbers_are_kept_exactly_and_times_to_their_leading_bits(self) -> None:
+        tally = Tally(0, "batched")
+        for size in (1000, 1001, 1000):
+            tally.see("size", size)
+            tally.time("wait_ns", size)
+        assert tally.snapshot().spreads == {"size": {1000: 2, 1001: 1}, "wait_ns": {1004: 3}}
+
+    def test_a_snapshot_stays_as_it_was(self) -> None:
+        tally = Tally(0, "batched")
+        tally.count("calls")
+        tally.see("size", 2)
+        tally.level("depth", 1)
+        before = tally.snapshot()
+        counters = dict(before.counters)
+        tally.count("calls")
+        tally.see("size", 2)
+        tally.level("depth", 2)
+        assert before.counters == counters
+        assert before.spreads == {"size": {2: 1}}
+        assert len(before.courses["depth"]) == 1
+
+    def test_a_snapshot_survives_a_trip_through_plain_values(self) -> None:
+        tally = Tally(1, "queued")
+        tally.level("depth", 4)
+        tally.time("wait_ns", 12345)
+        found = tally.snapshot()
+        assert LayerStats.from_json(asdict(found)) == found
+
+
+class TestLevels:
+    def test_the_integral_of_a_level_is_over_the_time_that_it_was_observed(self, clock: Clock) -> None:
+        tally = Tally(0, "queued")
+        clock.now_ns += 5 * S  # before the first level nothing is observed
+        for value, seconds in ((0, 1), (3, 2), (1, 4)):
+            tally.level("depth", value)
+            clock.now_ns += seconds * S
+        assert tally.snapshot().counters == {"depth_ns": 10 * S, "observed_ns": 7 * S}
+
+    def test_a_level_that_does_not_change_goes_on(self, clock: Clock) -> None:
+        tally = Tally(0, "queued")
+        tally.level("depth", 2)
+        clock.now_ns += S
+        first = tally.snapshot()
+        clock.now_ns += S
+        gained = tally.snapshot().since(first)
+        assert gained.counters == {"depth_ns": 2 * S, "observed_ns": S}
+
+    @PROPERTY
+    @given(
+        st.lists(st.tuples(st.integers(0, 50), st.integers(0, 100 * MS)), min_size=1, max_size=50),
+        st.integers(0, 49),
+    )
+    def test_readings_in_between_change_nothing(self, steps: list[tuple[int, int]], at: int) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            clock = Clock()
+            patch.setattr(tally_module, "perf_counter_ns", clock)
+            tally = Tally(0, "queued")
+            between = None
+            for number, (value, duration_ns) in enumerate(steps):
+                tally.level("depth", value)
+                clock.now_ns += duration_ns
+                if number == at:
+                    between = tally.snapshot()
+            whole = tally.snapshot()
+        assert whole.counters["depth_ns"] == sum(value * duration_ns for value, duration_ns in steps)
+        assert whole.counters["observed_ns"] == sum(duration_ns for _, duration_ns in steps)
+        if between is not None:
+            assert whole.since(between).counters["depth_ns"] == sum(v * d for v, d in steps[at + 1 :])
+
+    def test_the_course_keeps_a_moment_in_ten_milliseconds(self, clock: Clock) -> None:
+        start = clock.now_ns
+        tally = Tally(0, "queued")
+        for value in range(25):
+            tally.level("depth", value)
+            clock.now_ns += MS
+        assert tally.snapshot().courses == {"depth": ((start, 0), (start + 10 * MS, 10), (start + 20 * MS, 20))}
+
+    def test_the_course_does_not_grow_for_ever(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tally_module, "_MAX_COURSE", 5)
+        tally = Tally(0, "queued")
+        for value in range(100):
+            tally.level("depth", value)
+            clock.now_ns += S
+        found = tally.snapshot()
+        assert [value for _, value in found.courses["depth"]] == [0, 1, 2, 3, 4]
+        assert found.counters["depth_ns"] == sum(range(100)) * S
+
+    def test_a_tally_read_from_another_thread_only_grows(self) -> None:
+        tally, done = Tally(0, "queued"), threading.Event()
+
+        def count() -> None:
+            number = 0
+            while not done.is_set():
+                number += 1
+                tally.level("depth", number % 7)
+                tally.count("accepted")
+                tally.time("wait_ns", number)
+                tally.see(f"seen{number % 300}", number % 500)
+
+        thread = threading.Thread(target=count)
+        thread.start()
+        try:
+            readings = [tally.snapshot() for _ in range(500)]
+        finally:
+            done.set()
+            thread.join()
+        for earlier, later in zip(readings, [*readings[1:], tally.snapshot()], strict=True):
+            gained = later.since(earlier)
+            assert min(gained.counters.values(), default=0) >= 0
+            assert all(times > 0 for spread in gained.spreads.values() for times in spread.values())
+        assert tally.snapshot().counters["accepted"] == sum(tally.snapshot().spreads["wait_ns"].values())
+
+
+class Frame:
+    """As libraries of data frames have them: as long as its rows, and gone through by the names of its columns."""
+
+    columns = ("a", "b")
+
+    def __len__(self) -> int:
+        return 2
+
+
+class TestMatching:
+    @pytest.mark.parametrize(
+        "outputs", [[1, 2], (1, 2), {1: 1, 2: 2}.keys(), np.zeros((2, 3)), [{"a": 1}, {"a": 2}], ["a", "b"]]
+    )
+    def test_as_many_outputs_as_inputs_are_taken_as_they_are(self, outputs: Any) -> None:
+        assert matched(outputs, 2, "the model") is outputs
+
+    @pytest.mark.parametrize(
+        ("outputs", "said"),
+        [
+            ([], "the model returned 0 outputs for 2 inputs; it must return one for each"),
+            ([1, 2, 3], "the model returned 3 outputs for 2 inputs; it must return one for each"),
+            (None, "the model returned NoneType, which has no length; it must return a list of outputs"),
+            (iter([1, 2]), "the model returned list_iterator, which has no length; it must return a list of outputs"),
+            (
+                {"label": 1, "score": 2},
+                "the model returned dict for 2 inputs, expected a list with one output for each; return [{...}, ...]",
+            ),
+            ({}, "the model returned dict for 2 inputs, expected a list with one output for each; return [{...}, ...]"),
+            ({1, 2}, "the model returned set for 2 inputs, expected a list with one output for each; return [...]"),
+            ("ab", "the model returned str for 2 inputs, expected a list with one output for each; return [...]"),
+            (b"ab", "the model returned bytes for 2 inputs, expected a list with one output for each; return [...]"),
+            (
+                Frame(),
+                "the model returned Frame for 2 inputs, expected a list with one output for each; "
+                "return frame.to_dict('records') or frame.to_numpy()",
+            ),
+        ],
+    )
+    def test_anything_else_is_an_error_of_the_model(self, outputs: Any, said: str) -> None:
+        with pytest.raises(RequestError) as caught:
+            matched(outputs, 2, "the model")
+        assert (caught.value.status, str(caught.value)) == (500, said)
+
+
+class Plain:
+    def __call__(self, batch: list[Any]) -> list[Any]:
+        return batch
+
+
+class Later:
+    async def __call__(self, batch: list[Any]) -> list[Any]:
+        return batch
+
+
+class Says(Plain):
+    def __init__(self, needs: object) -> None:
+        self.needs_loop = needs
+
+
+async def later(batch: list[Any]) -> list[Any]:
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("inner", "needs"),
+    [
+        (later, True),
+        (Later(), True),
+        (Plain(), False),
+        (len, False),
+        (Says(True), True),
+        (Says(False), False),
+        (Says("of something else"), False),
+    ],
+    ids=["coroutine function", "coroutine object", "object", "function", "says yes", "says no", "says otherwise"],
+)
+def test_what_is_called_on_the_event_loop_is_what_returns_an_awaitable_or_says_so(inner: Any, needs: bool) -> None:
+    assert needs_loop(inner) is needs
+
+
+class TestRefusals:
+    def test_an_error_of_a_request_has_its_status_text_and_when_to_try_again(self) -> None:
+        error = RequestError(503, "the queue is full", retry_after_s=1)
+        assert (error.status, str(error), error.retry_after_s) == (503, "the queue is full", 1)
+        assert RequestError(400, "what?").retry_after_s is None
+
+    def test_a_request_that_got_lost_is_a_bad_gateway(self) -> None:
+        error = LostError("gone")
+        assert isinstance(error, RequestError)
+        assert (error.status, str(error), error.retry_after_s) == (502, "gone", None)

@@ -1,0 +1,171 @@
+"""Patterns by their names: what prints can be read again, and what cannot be read says what could."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.synthetic import PROPERTY
+from test_patterns import COMPOSED, ONE
+
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.patterns import Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single
+from pytest_mlpatterns.patterns.parsing import parse_pattern
+from pytest_mlpatterns.units import parse_duration
+from pytest_mlpatterns.wording import split_outside_brackets
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.patterns import Pattern
+
+NAMES = "single, replicated, microservice, cached, batched, queued"
+
+
+@PROPERTY
+@given(ONE.filter(lambda pattern: not isinstance(pattern, Pipeline | Ensemble)) | COMPOSED)
+def test_what_a_pattern_prints_is_read_as_that_pattern(pattern: Pattern) -> None:
+    assert parse_pattern(str(pattern), "x") == pattern
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("single", Single()),
+        ("single()", Single()),
+        (" Single ( ) ", Single()),
+        ("CACHED", Cached()),
+        ("Cached(max_entries=5, ttl='30s')", Cached(5, "30s")),
+        ('cached(ttl="30s",)', Cached(ttl="30s")),
+        ("cached(ttl=1.5 min)", Cached(ttl="1.5 min")),
+        ("cached(ttl=None)", Cached()),
+        ("cached(max_entries=10_000)", Cached()),
+        ("queued(wait=False)", Queued(wait=False)),
+        ("queued(broker=redis://127.0.0.1:6379/0,workers=2)", Queued(workers=2, broker="redis://127.0.0.1:6379/0")),
+        ("queued(broker=redis://[::1]:6379/0,workers=2)", Queued(workers=2, broker="redis://[::1]:6379/0")),
+        ("replicated(balance=shared-socket)", Replicated(balance="shared-socket")),
+        ("cached|batched", Cached() | Batched()),
+        ("Cached() | Batched(max_batch_size=8) | Microservice", Cached() | Batched(8) | Microservice()),
+        ("cached\n| batched", Cached() | Batched()),
+    ],
+)
+def test_a_pattern_may_be_written_as_a_name_or_as_a_call(text: str, pattern: Pattern) -> None:
+    assert parse_pattern(text, "x") == pattern
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cachd", f"names the pattern 'cachd', did you mean cached? expected one of {NAMES}, or several joined by |"),
+        ("Repliccated(2)", "names the pattern 'Repliccated(2)', did you mean replicated? expected one of single, "),
+        ("zzz", f"names the pattern 'zzz', expected one of {NAMES}, or several joined by |"),
+        ("", f"names the pattern '', expected one of {NAMES}"),
+        ("cached||batched", "names the pattern '', expected one of"),
+        ("cached(ttl=1s", "names the pattern 'cached(ttl=1s', did you mean cached? expected one of"),
+        ("cached)ttl=1s(", "names the pattern 'cached)ttl=1s(', did you mean cached? expected one of"),
+        ("cached batched", "names the pattern 'cached batched', "),
+        ("cached-batched", "names the pattern 'cached-batched', "),
+        ("Pipeline", "names 'Pipeline', which needs code; write the value: Pipeline(...)"),
+        ("cached | ensemble(models=[a,b])", "names 'ensemble(models=[a,b])', which needs code; write the value: Ensem"),
+        ("cached(size=3)", "gives 'size=3' to cached, allowed are: max_entries=, ttl=, store="),
+        (
+            "Replicated( 3 )",
+            "gives '3' to replicated, allowed are: replicas=, balance=; write replicated(replicas=3)",
+        ),
+        (
+            "replicated(replicas=3,shared-socket)",
+            "gives 'shared-socket' to replicated, allowed are: replicas=, balance=; "
+            "write replicated(balance=shared-socket)",
+        ),
+        ("single(1)", "gives '1' to single, allowed are: none"),
+        ("microservice(__class__=1)", "gives '__class__=1' to microservice, allowed are: replicas="),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_what_could(text: str, message: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        parse_pattern(text, "--perf-patterns")
+    assert str(caught.value).startswith(f"--perf-patterns {message}")
+
+
+def test_an_argument_of_another_name_is_not_taken_for_one_without() -> None:
+    with pytest.raises(SettingError) as caught:
+        parse_pattern("cached(size=3)", "here")
+    assert str(caught.value) == "here gives 'size=3' to cached, allowed are: max_entries=, ttl=, store="
+
+
+@PROPERTY
+@given(st.timedeltas(min_value=timedelta(milliseconds=1), max_value=timedelta(days=100)))
+def test_a_time_in_a_name_is_read_as_that_time(time: timedelta) -> None:
+    for pattern, name in ((Batched(max_wait=time), "max_wait"), (Cached(ttl=time), "ttl")):  # type: ignore[arg-type]
+        read = parse_pattern(str(pattern), "here")
+        assert str(read) == str(pattern)
+        assert parse_duration(getattr(read, name)) == parse_duration(time)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("replicated(replicas=1)", "Replicated(replicas=1), expected from 2; for one process write Single()"),
+        ("cached(max_entries=many)", "Cached(max_entries='many'), expected a whole number from 1 to 100,000,000"),
+        ("cached(ttl=30)", "Cached(ttl=...) is 30, expected a time with its unit"),
+        ("cached(store={[]})", "Cached(store='{[]}'), expected 'memory://', "),
+        ("queued(wait=no)", "Queued(wait='no'), expected True or False"),
+        ("cached|single", "Single() in a composition, expected alone; leave it out"),
+        ("replicated(replicas=64)|microservice", "replicated(replicas=64)|microservice asks for 128 processes, "),
+        ("cached|queued(wait=False)", "cached|queued(wait=False): queued(wait=False) answers before there is a result"),
+    ],
+)
+def test_what_a_pattern_refuses_is_named_by_where_it_was_given(text: str, message: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        parse_pattern(text, "ini key perf_patterns")
+    assert str(caught.value).startswith(f"ini key perf_patterns: {message}")
+
+
+def read(text: str) -> Pattern | str:
+    """The pattern, or what was said against it."""
+    try:
+        return parse_pattern(text, "here")
+    except SettingError as error:
+        return str(error)
+
+
+@PROPERTY
+@given(st.text(alphabet="cachedbt|(),=[]{}'\"0123 s:/\\\x00.-_", max_size=30) | st.text(max_size=20))
+def test_any_text_is_a_pattern_or_refused_in_words(text: str) -> None:
+    pattern = read(text)
+    if isinstance(pattern, str):
+        assert pattern.startswith("here")
+    else:
+        assert parse_pattern(str(pattern), "here") == pattern
+
+
+@PROPERTY
+@given(
+    st.sampled_from(["max_entries", "ttl", "store"]),
+    st.text(alphabet="0123456789abc[]{}()'\"\\.:-_ ", max_size=12) | st.text(max_size=12),
+)
+def test_any_value_is_taken_or_refused_in_words(field: str, value: str) -> None:
+    pattern = read(f"cached({field}={value})")
+    assert isinstance(pattern, Cached) or str(pattern).startswith("here")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", [""]),
+        ("a", ["a"]),
+        ("a,b", ["a", "b"]),
+        ("a(1,2),b", ["a(1,2)", "b"]),
+        ("a([1,2],(3,4)),", ["a([1,2],(3,4))", ""]),
+        ("a(,b", ["a(,b"]),
+    ],
+)
+def test_separators_in_brackets_separate_nothing(text: str, parts: list[str]) -> None:
+    assert split_outside_brackets(text, ",") == parts
+
+
+@PROPERTY
+@given(st.text(alphabet="ab,|()[]", max_size=20), st.sampled_from(",|"))
+def test_the_parts_joined_again_are_the_text(text: str, separator: str) -> None:
+    assert separator.join(split_outside_brackets(text, separator)) == text

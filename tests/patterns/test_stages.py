@@ -1,0 +1,336 @@
+"""Pipelines and ensembles as layers: what goes on to whom, what is counted, and what happens where one fails."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.synthetic import PROPERTY
+
+from pytest_mlpatterns.patterns.batch_layer import BatchLayer
+from pytest_mlpatterns.patterns.batched import Batched
+from pytest_mlpatterns.patterns.ensemble import Ensemble, EnsembleLayer
+from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.patterns.pipeline import Pipeline, PipelineLayer
+from pytest_mlpatterns.patterns.tally import Tally
+from pytest_mlpatterns.serving.http.app import Answering
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+PATIENCE_S = 15
+
+
+def run(scenario: Coroutine[Any, Any, Any]) -> Any:
+    async def bounded() -> Any:
+        async with asyncio.timeout(PATIENCE_S):
+            return await scenario
+
+    return asyncio.run(bounded())
+
+
+async def settle() -> None:
+    """Let everything that can go on without the test go on."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def plus_one(inputs: Sequence[int]) -> list[int]:
+    return [one + 1 for one in inputs]
+
+
+def doubled(inputs: Sequence[int]) -> list[int]:
+    return [one * 2 for one in inputs]
+
+
+def as_array(inputs: Sequence[int]) -> Any:
+    return np.array(inputs)
+
+
+async def minus_three(inputs: Sequence[int]) -> list[int]:
+    await asyncio.sleep(0)
+    return [one - 3 for one in inputs]
+
+
+async def answered(layer: PipelineLayer, inputs: list[Any]) -> Any:
+    outputs = layer(inputs)
+    return await outputs if inspect.isawaitable(outputs) else outputs
+
+
+def staging(*stages: Any) -> tuple[PipelineLayer, Tally]:
+    tally = Tally(1, "pipeline")
+    names = [f"{number}" for number, _ in enumerate(stages)]
+    return PipelineLayer(Pipeline([plus_one, doubled]), stages, names, tally), tally
+
+
+class Model:
+    """A model in another process: it answers when the test says so, and knows whether it was cancelled."""
+
+    def __init__(self) -> None:
+        self.given: list[list[Any]] = []
+        self.was_cancelled = False
+        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    async def __call__(self, inputs: list[Any]) -> Any:
+        self.given.append(inputs)
+        try:
+            return await self.answer
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)  # it takes a while to give up
+            self.was_cancelled = True
+            raise
+
+
+def gathering(*models: Any, combine: Callable[[list[Any]], Any] | None = None) -> tuple[EnsembleLayer, Tally]:
+    tally = Tally(0, "ensemble")
+    names = "abcdefg"[: len(models)]
+    return EnsembleLayer(Ensemble([plus_one, doubled]), models, names, combine, tally), tally
+
+
+# --- pipelines
+
+
+def test_stages_run_in_their_order_and_without_the_event_loop_where_none_needs_it() -> None:
+    layer, tally = staging(plus_one, doubled, as_array)
+    assert not layer.needs_loop
+    outputs: Any = layer([1, 2, 3])
+    assert outputs.tolist() == [4, 6, 8]
+    stats = tally.snapshot()
+    assert {name: sum(spread.values()) for name, spread in stats.spreads.items()} == {
+        "stage:0": 1,
+        "stage:1": 1,
+        "stage:2": 1,
+    }
+
+
+STAGES = st.lists(st.sampled_from([plus_one, doubled, minus_three, as_array]), min_size=2, max_size=6)
+
+
+@PROPERTY
+@given(STAGES, st.lists(st.integers(-100, 100), min_size=1, max_size=5))
+def test_a_pipeline_is_its_stages_one_after_the_other_whichever_of_them_are_awaited(
+    stages: list[Any], inputs: list[int]
+) -> None:
+    async def expected() -> list[int]:
+        values: Any = inputs
+        for stage in stages:
+            values = await stage(values) if stage is minus_three else stage(values)
+        return list(values)
+
+    async def scenario() -> None:
+        layer, tally = staging(*stages)
+        assert layer.needs_loop is (minus_three in stages)
+        outputs: Any = layer(inputs)
+        if minus_three in stages:
+            outputs = await outputs
+        assert list(outputs) == await expected()
+        spreads = tally.snapshot().spreads
+        assert sorted(spreads) == [f"stage:{number}" for number in range(len(stages))]
+        assert all(sum(spread.values()) == 1 for spread in spreads.values())
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+@pytest.mark.parametrize(
+    ("returns", "found"),
+    [
+        (lambda inputs: inputs[:1], "returned 1 outputs for 2 inputs; it must return one for each"),
+        (lambda inputs: [*inputs, 5], "returned 3 outputs for 2 inputs; it must return one for each"),
+        (lambda _: 5, "returned int, which has no length; it must return a list of outputs"),
+    ],
+)
+def test_a_stage_that_does_not_return_one_output_for_each_input_is_named(
+    returns: Callable[[list[Any]], Any], found: str, awaited: bool
+) -> None:
+    async def scenario() -> None:
+        layer, _ = staging(*([minus_three] if awaited else []), plus_one, returns, doubled)
+        with pytest.raises(RequestError) as caught:
+            await answered(layer, [1, 2])
+        assert caught.value.status == 500
+        stage = 2 if awaited else 1
+        assert str(caught.value) == f"stage {stage} of pipeline(stages=[plus_one,doubled]) {found}"
+
+    run(scenario())
+
+
+class Frame(dict[str, list[int]]):
+    """As long as it has rows, and gone through by its columns, as a data frame is."""
+
+    columns = ("value",)
+
+    def __len__(self) -> int:
+        return len(self["value"])
+
+
+def test_a_stage_may_hand_a_frame_to_the_next_but_the_last_returns_outputs() -> None:
+    def framed(inputs: list[int]) -> Frame:
+        return Frame(value=inputs)
+
+    def unframed(frame: Frame) -> list[int]:
+        return frame["value"]
+
+    async def scenario() -> None:
+        layer, _ = staging(framed, unframed)
+        assert await answered(layer, [1, 2]) == [1, 2]
+        layer, _ = staging(framed)
+        with pytest.raises(RequestError, match=r"stage 0 .* returned Frame for 2 inputs, expected a list with one"):
+            await answered(layer, [1, 2])
+
+    run(scenario())
+
+
+def fails(_: Sequence[int]) -> list[int]:
+    raise ZeroDivisionError("of the user's")
+
+
+@pytest.mark.parametrize("stages", [(plus_one, fails), (minus_three, fails, plus_one), (fails, minus_three)])
+def test_an_error_of_a_stage_passes_as_it_is_with_the_users_frames_alone(stages: tuple[Any, ...]) -> None:
+    async def scenario() -> None:
+        answering = Answering(staging(*stages)[0])
+        with pytest.raises(RequestError, match="the model raised ZeroDivisionError: of the user's"):
+            await answering([1])
+        (text,) = answering.tracebacks
+        assert "raise ZeroDivisionError" in text
+        assert "patterns" not in text
+
+    run(scenario())
+
+
+def test_requests_of_a_pipeline_can_be_in_different_stages() -> None:
+    async def scenario() -> None:
+        first, second = Model(), Model()
+        models = iter([first, second])
+
+        def either(inputs: list[int]) -> Any:
+            return next(models)(inputs)
+
+        layer, _ = staging(either, plus_one)
+        one, other = (asyncio.create_task(answered(layer, [number])) for number in (1, 2))
+        await settle()
+        second.answer.set_result([20])
+        assert await other == [21]
+        assert not one.done()
+        first.answer.set_result([10])
+        assert await one == [11]
+
+    run(scenario())
+
+
+def test_a_pipeline_in_batches_runs_its_plain_stages_in_the_thread() -> None:
+    async def scenario() -> None:
+        plain, _ = staging(plus_one, doubled)
+        mixed, _ = staging(plus_one, minus_three)
+        for inner, answers in ((plain, [[4], [6]]), (mixed, [[-1], [0]])):
+            tally = Tally(0, "batched")
+            layer = BatchLayer(Batched(), inner, tally)
+            assert await asyncio.gather(layer([1]), layer([2])) == answers
+            assert tally.snapshot().counters["calls"] == 1
+
+    run(scenario())
+
+
+# --- ensembles
+
+
+@pytest.mark.parametrize(
+    ("combine", "answers"),
+    [(None, [[2, 2, -2], [3, 4, -1]]), (sum, [2, 6]), (max, [2, 4]), (tuple, [(2, 2, -2), (3, 4, -1)])],
+)
+def test_the_answers_to_each_input_are_combined_in_the_order_of_the_models(
+    combine: Callable[[list[Any]], Any] | None, answers: list[Any]
+) -> None:
+    layer, tally = gathering(plus_one, doubled, minus_three, combine=combine)
+    assert run(layer([1, 2])) == answers
+    stats = tally.snapshot()
+    assert stats.counters == {"last:c": 1}, "the one that had to be awaited"
+    assert {name: sum(spread.values()) for name, spread in stats.spreads.items()} == {
+        "model:a": 1,
+        "model:b": 1,
+        "model:c": 1,
+    }
+
+
+def test_all_models_are_asked_at_once_and_the_last_to_answer_is_counted() -> None:
+    async def scenario() -> None:
+        for order, last in (((0, 1, 2), "c"), ((2, 0, 1), "b"), ((1, 2, 0), "a")):
+            models = [Model(), Model(), Model()]
+            layer, tally = gathering(*models)
+            asked = asyncio.create_task(layer([7, 8]))
+            await settle()
+            assert [model.given for model in models] == [[[7, 8]]] * 3
+            for number in order:
+                assert not asked.done()
+                models[number].answer.set_result([number, -number])
+                await settle()
+            assert await asked == [[0, 1, 2], [0, -1, -2]]
+            assert tally.snapshot().counters == {f"last:{last}": 1}
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("also_fails", [False, True])
+def test_where_one_model_fails_the_request_fails_with_its_error_and_the_others_are_ended(also_fails: bool) -> None:
+    async def scenario() -> None:
+        said: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+        models = [Model(), Model(), Model()]
+        layer, tally = gathering(*models)
+        asked = asyncio.create_task(layer([1]))
+        await settle()
+        models[1].answer.set_exception(RequestError(503, "the second is full"))
+        if also_fails:
+            models[2].answer.set_exception(ValueError("too"))
+        with pytest.raises(RequestError, match="the second is full"):
+            await asked
+        assert models[0].was_cancelled, "and it was awaited until it gave up"
+        assert models[2].was_cancelled is not also_fails
+        assert tally.snapshot().counters == {}
+        del asked, models
+        gc.collect()
+        assert said == []
+
+    run(scenario())
+
+
+def test_a_caller_who_goes_away_ends_what_was_asked() -> None:
+    async def scenario() -> None:
+        models = [Model(), Model()]
+        layer, _ = gathering(*models)
+        asked = asyncio.create_task(layer([1]))
+        await settle()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        assert all(model.was_cancelled for model in models)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("models", "combine"), [((plus_one, fails), None), ((plus_one, doubled), fails)])
+def test_an_error_of_a_model_or_of_combine_keeps_the_users_frames_alone(models: Any, combine: Any) -> None:
+    async def scenario() -> None:
+        answering = Answering(gathering(*models, combine=combine)[0])
+        with pytest.raises(RequestError, match="the model raised ZeroDivisionError: of the user's"):
+            await answering([1])
+        (text,) = answering.tracebacks
+        assert "raise ZeroDivisionError" in text
+        assert "patterns" not in text
+
+    run(scenario())
+
+
+def test_a_model_that_does_not_return_one_output_for_each_input_is_named() -> None:
+    layer, _ = gathering(plus_one, lambda inputs: inputs[1:])
+    with pytest.raises(RequestError) as caught:
+        run(layer([1, 2]))
+    assert caught.value.status == 500
+    assert str(caught.value) == (
+        "model b of ensemble(models=[plus_one,doubled]) returned 1 outputs for 2 inputs; it must return one for each"
+    )

@@ -1,0 +1,433 @@
+"""``--perf-against``: the same tests at another git revision, through the real plugin, in real repositories."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import clean_environment, command
+from support.repository import Repository
+from support.services.processes import our_children
+from support.services.scripted import ScriptedServer, Send, answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+MODEL = """
+import time
+
+
+class Model:
+    def __call__(self, batch):
+        time.sleep({seconds})
+        return batch
+"""
+
+TESTS = """
+import pytest
+
+from shop.model import Model
+
+
+@pytest.fixture
+def perf_model():
+    return Model
+
+
+@pytest.fixture
+def perf_payload():
+    return [1, 2, 3]
+
+
+pytestmark = pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5, budget="6s")
+
+
+def test_shop(perf):
+    perf.assert_rtm_below("10s")
+"""
+
+
+def files(*, seconds: float, tests: str = TESTS) -> dict[str, str]:
+    return {
+        "pytest.ini": "[pytest]\npythonpath = src\n",
+        "src/shop/__init__.py": "",
+        "src/shop/model.py": MODEL.format(seconds=seconds),
+        "test_shop.py": tests,
+    }
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Repository:
+    """A repository whose model, in a package under ``src``, takes 10 ms."""
+    repository = Repository.made(tmp_path / "shop")
+    repository.commit(files(seconds=0.01))
+    return repository
+
+
+def against(repository: Repository, *arguments: str, ref: str = "main") -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command(f"--perf-against={ref}", *arguments),
+        cwd=repository.top,
+        env=clean_environment(),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+    print(done.stdout, done.stderr)  # noqa: T201 - shown where the test fails
+    assert_nothing_is_left(repository)
+    return done
+
+
+SHAPES = ("latency_percentiles", "present_latency_percentiles")
+
+
+def assert_nothing_is_left(repository: Repository) -> None:
+    assert len(repository.worktrees()) == 1
+    assert our_children() == set()
+
+
+def assert_slower_is_caught(top: Path, project: Callable[[float], dict[str, str]]) -> None:
+    """Of a project whose service takes a number of seconds."""
+    repository = Repository.made(top)
+    repository.commit(project(0.01))
+    repository.write(project(0.03))
+    done = against(repository)
+    assert done.returncode == 1
+    assert "RegressionFailure: RTM" in done.stdout
+
+
+@pytest.mark.parametrize("workers", [[], ["-n2"]], ids=["serial", "distributed"])
+def test_a_regression_is_caught_without_any_baseline_file(shop: Repository, workers: list[str]) -> None:
+    shop.write(files(seconds=0.03))  # not committed: the working tree is the present
+    done = against(shop, *workers)
+    assert done.returncode == 1
+    assert "RegressionFailure: RTM" in done.stdout
+    assert "(the present)" in done.stdout
+    assert "compared with main, " in done.stdout
+    assert not (shop.top / "perf-baseline.json").exists()
+
+
+def test_the_same_code_passes_and_a_package_is_imported_from_the_revision(shop: Repository) -> None:
+    shop.write(files(seconds=0.002))  # much faster: had both sides run this code, it would be no better than itself
+    done = against(shop, "--perf-json=results.json")
+    assert done.returncode == 0
+    (result,) = json.loads((shop.top / "results.json").read_text(encoding="utf-8"))["results"]
+    changes = {one["metric"]: one["change"] for one in result["judgements"] if one["against"] == "revision"}
+    assert changes["rtm"]["high"] < -0.5
+    reference = result["reference"]
+    assert (reference["kind"], reference["name"][:6]) == ("revision", "main (")
+    before, now = (dict(map(tuple, reference[name])) for name in SHAPES)
+    assert before[50] > 2 * now[50] > 0
+    assert reference["metrics"]["rtm"][0] > 2 * reference["present_metrics"]["rtm"][0]
+
+
+BARE = TESTS.replace('perf.assert_rtm_below("10s")', "pass")
+
+
+def test_a_package_that_only_python_dash_m_finds_is_imported_from_the_revision(tmp_path: Path) -> None:
+    def project(seconds: float) -> dict[str, str]:
+        model = MODEL.format(seconds=seconds)
+        return {"pytest.ini": "[pytest]\n", "shop/model.py": model, "shop/__init__.py": "", "tests/test_shop.py": TESTS}
+
+    assert_slower_is_caught(tmp_path / "shop", project)
+
+
+def test_a_test_that_asks_for_no_figure_takes_them_from_the_comparison(shop: Repository) -> None:
+    shop.write(files(seconds=0.01, tests=BARE))
+    done = against(shop, "--perf-json=results.json")
+    assert done.returncode == 0
+    (result,) = json.loads((shop.top / "results.json").read_text(encoding="utf-8"))["results"]
+    assert result["launch_count"] >= 3  # a comparison's launches; the load that the test asks for would be one
+    assert {"rtm", "throughput", "asl", "cpu_per_request", "peak_memory", "cold_start"} <= result["metrics"].keys()
+    assert result["metrics"]["rtm"][0] == pytest.approx(result["reference"]["present_metrics"]["rtm"][0], rel=0.3)
+    assert result["seconds_spent"] > 1
+
+
+def test_a_check_is_asked_although_the_comparison_could_do_without_it(shop: Repository) -> None:
+    checked = BARE.replace("duration=", "check=lambda inputs, outputs: False, duration=")
+    shop.write(files(seconds=0.01, tests=checked))
+    done = against(shop)
+    assert done.returncode == 1
+    assert "check= returned False" in done.stdout
+
+
+def test_a_test_that_is_new_and_asks_for_no_figure_is_measured_all_the_same(shop: Repository) -> None:
+    shop.write(files(seconds=0.01, tests=BARE.replace("test_shop(", "test_new(")))
+    done = against(shop, "--perf-json=results.json")
+    assert done.returncode == 0
+    (result,) = json.loads((shop.top / "results.json").read_text(encoding="utf-8"))["results"]
+    assert result["launch_count"] == 1
+
+
+def test_metrics_that_no_pair_measures_are_said_and_the_others_are_compared_once(shop: Repository) -> None:
+    body = 'perf.assert_no_regression(metrics=("rtm", "throughput", "p95"), tolerance=1.0)'
+    shop.write(files(seconds=0.01, tests=TESTS.replace('perf.assert_rtm_below("10s")', body)))
+    done = against(shop, "--perf-json=results.json")
+    assert done.returncode == 0
+    (result,) = json.loads((shop.top / "results.json").read_text(encoding="utf-8"))["results"]
+    compared = [one["metric"] for one in result["judgements"] if one["against"] == "revision"]
+    assert compared == ["rtm", "throughput"]
+    assert result["baseline_note"].startswith("not compared with main (")
+    assert result["baseline_note"].endswith("): p95 latency")
+
+
+def test_a_test_that_is_new_is_said_not_to_exist_there(shop: Repository) -> None:
+    shop.write(files(seconds=0.01, tests=TESTS.replace("test_shop(", "test_new(")))
+    done = against(shop)
+    assert done.returncode == 0
+    assert "test_shop.py::test_new does not exist at main (" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--perf-patterns", "single,cached"), ("-o", "perf_patterns=single,cached"), ("-c", "other.ini")],
+    ids=["option", "override", "file"],
+)
+def test_patterns_of_the_command_line_are_served_there_too(shop: Repository, arguments: tuple[str, ...]) -> None:
+    shop.commit({"other.ini": "[pytest]\npythonpath = src\nperf_patterns = single,cached\n"})
+    shop.commit({"pytest.ini": "[pytest]\n" + "pythonpath = src\n" * (arguments[0] != "-c")})
+    run = against(shop, *arguments, "--perf-json", "out.json", "-W", "ignore")
+    results = json.loads((shop.top / "out.json").read_text(encoding="utf-8"))["results"]
+    assert [result["setup"]["pattern"] for result in results] == ["single", "cached"], run.stdout
+    assert all(result["reference"]["kind"] == "revision" for result in results), run.stdout
+
+
+def test_options_of_conftest_files_hold_there_too(shop: Repository) -> None:
+    chosen = TESTS.replace("def perf_model():\n    return Model", MODEL_BY_OPTION)
+    shop.commit(files(seconds=0.01, tests=chosen) | {"conftest.py": CONFTEST})
+    done = against(shop, "--answers-in=0.01", "--perf-json=results.json")
+    assert done.returncode == 0
+    (result,) = json.loads((shop.top / "results.json").read_text(encoding="utf-8"))["results"]
+    assert result["reference"]["metrics"]["rtm"][0] > 10_000_000  # the default would be answered at once
+
+
+CONFTEST = """
+def pytest_addoption(parser):
+    parser.addoption("--answers-in", type=float, default=0.0)
+"""
+MODEL_BY_OPTION = """def perf_model(request):
+    seconds = request.config.getoption("--answers-in")
+
+    class Chosen:
+        def __call__(self, batch):
+            import time
+
+            time.sleep(seconds)
+            return batch
+
+    return Chosen"""
+
+
+def test_settings_of_the_whole_run_are_not_those_of_the_other_side(shop: Repository) -> None:
+    settings = "addopts = --ff\nperf_against = main\nperf_json = build/out.json\nperf_baseline = require\n"
+    shop.commit({"pytest.ini": f"[pytest]\npythonpath = src\n{settings}"})
+    shop.write(files(seconds=0.03) | {"pytest.ini": f"[pytest]\npythonpath = src\n{settings}", "build/.keep": ""})
+    done = against(shop)
+    assert done.returncode == 1
+    assert "RegressionFailure: RTM" in done.stdout
+    assert "mlpatterns: compared with main" in done.stdout
+
+
+def test_a_pytest_that_cannot_begin_there_is_an_error_with_what_it_printed(shop: Repository) -> None:
+    shop.commit({"pytest.ini": "[pytest]\npythonpath = src\naddopts = --no-such-option\n"})
+    shop.write({"pytest.ini": "[pytest]\npythonpath = src\n"})
+    done = against(shop)
+    assert done.returncode == 1
+    assert "ended with exit code 4; it printed last:" in done.stdout
+    assert "--no-such-option" in done.stdout
+
+
+def test_a_service_that_runs_already_is_not_compared_with_itself(shop: Repository) -> None:
+    with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}'))]) as server:
+        tests = TARGETS.replace("{target}", f'Url("http://127.0.0.1:{server.address[1]}/predict")')
+        shop.commit(files(seconds=0, tests=tests.replace("import App", "import Url, App")))
+        done = against(shop, "-W", "ignore")
+    assert done.returncode == 0
+    assert f"http://127.0.0.1:{server.address[1]}/predict runs already and is the same service on both" in done.stdout
+
+
+def test_what_a_comparison_measured_serves_a_second_one_too(shop: Repository) -> None:
+    """The model tells by a file how often the present side was built."""
+    built = f"    def __init__(self):\n        with open({str(shop.top / 'built')!r}, 'a') as file:\n"
+    counting = f"class Model:\n{built}            file.write('.')\n\n"
+    told = MODEL.replace("class Model:\n", counting).format(seconds=0.01)
+    body = 'perf.assert_no_regression(metrics=("rtm",), tolerance=1.0)'
+    tests = TESTS.replace('perf.assert_rtm_below("10s")', body).replace("tolerance=0.5", "tolerance=1.0")
+    shop.write({**files(seconds=0.01, tests=tests), "src/shop/model.py": told})
+    done = against(shop, "--perf-json=results.json")
+    assert done.returncode == 0
+    (result,) = json.loads((shop.top / "results.json").read_text(encoding="utf-8"))["results"]
+    compared = [one["metric"] for one in result["judgements"] if one["against"] == "revision"]
+    assert compared == ["rtm", "throughput"]
+    assert len((shop.top / "built").read_text(encoding="utf-8")) == len(result["reference"]["log_ratios"]["rtm"])
+
+
+def test_a_test_that_fails_there_is_said(tmp_path: Path) -> None:
+    repository = Repository.made(tmp_path / "shop")
+    repository.commit(files(seconds=0.01, tests=TESTS.replace("return Model", "raise ValueError('not yet')")))
+    repository.write(files(seconds=0.01))
+    done = against(repository)
+    assert done.returncode == 0
+    assert "test_shop.py::test_shop fails at main (" in done.stdout
+    assert "not yet" in done.stdout
+
+
+def test_another_set_up_there_is_not_comparable(shop: Repository) -> None:
+    shop.write(files(seconds=0.01, tests=TESTS.replace('warmup="100ms"', 'warmup="100ms", concurrency=3')))
+    done = against(shop)
+    assert done.returncode == 0
+    assert "not comparable with main (" in done.stdout
+    assert "load: closed(1) → closed(3)" in done.stdout
+
+
+def test_code_that_leads_back_into_the_present_tree_is_an_error_that_names_it(tmp_path: Path) -> None:
+    repository = Repository.made(tmp_path / "shop")
+    tests = STRAY.format(path=repository.top / "src" / "shop" / "model.py") + TESTS
+    repository.commit(files(seconds=0.01, tests=tests))
+    done = against(repository)
+    assert done.returncode == 1
+    assert "the reference side loaded shop_stray from the present tree" in done.stdout
+
+
+STRAY = """
+import importlib.util
+import sys
+
+spec = importlib.util.spec_from_file_location("shop_stray", "{path}")
+stray = importlib.util.module_from_spec(spec)
+sys.modules["shop_stray"] = stray
+spec.loader.exec_module(stray)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--perf-against=nowhere"], "'nowhere' is no revision of"),
+        (["--perf-against=main", "--perf-baseline=update"], "beside --perf-baseline update, expected one of them"),
+        (["--perf-against=main", "--perf-against-files=none/*.csv"], "'none/*.csv' matches nothing"),
+    ],
+)
+def test_what_cannot_be_compared_with_ends_the_run_with_one_line(
+    shop: Repository, arguments: list[str], words: str
+) -> None:
+    done = against(shop, *arguments, ref="main")
+    assert done.returncode == 4
+    (line,) = [line for line in done.stderr.splitlines() if line]
+    assert words in line
+
+
+def test_after_a_kill_the_next_run_cleans_up(shop: Repository) -> None:
+    first = subprocess.Popen(
+        command("--perf-against=main"),
+        cwd=shop.top,
+        env=clean_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while len(shop.worktrees()) == 1 and time.monotonic() < deadline:
+        time.sleep(0.05)  # git tells nobody
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert len(shop.worktrees()) == 2
+    against(shop, "--perf-smoke")
+
+
+def test_ctrl_c_in_the_comparison_leaves_nothing_and_says_what_there_was(shop: Repository) -> None:
+    """The model tells by a file when the comparison's load has reached the present side."""
+    told = MODEL.replace("import time\n", "import pathlib\nimport time\n").replace(
+        "        time.sleep", f"        pathlib.Path({str(shop.top / 'under-way')!r}).touch()\n        time.sleep"
+    )
+    shop.write({**files(seconds=0.01, tests=BARE), "src/shop/model.py": told.format(seconds=0.01)})
+    running = subprocess.Popen(
+        command("--perf-against=main", "--perf-budget=60s", "--perf-tolerance=0"),
+        cwd=shop.top,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    )
+    deadline = time.monotonic() + 60
+    while not (shop.top / "under-way").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)  # the file system tells nobody
+    assert len(shop.worktrees()) == 2
+    running.send_signal(signal.SIGINT)
+    out, _ = running.communicate(timeout=60)
+    assert running.returncode == 2, out
+    assert "KeyboardInterrupt" in out
+    assert_nothing_is_left(shop)
+
+
+def test_a_branch_is_compared_with_where_it_left_main(shop: Repository) -> None:
+    shop.git("switch", "--quiet", "--create", "slower")
+    shop.commit(files(seconds=0.03), "Slower")
+    shop.git("switch", "--quiet", "main")
+    shop.commit(files(seconds=0.03), "As slow, by itself")
+    shop.git("switch", "--quiet", "slower")
+    done = against(shop, ref="merge-base:main")
+    assert done.returncode == 1
+    assert "(merge-base:main (" in done.stdout
+    assert against(shop, ref="main").returncode == 0
+
+
+SERVICE = """
+import json
+import time
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        while (await receive()).get("more_body"):
+            pass
+        time.sleep({seconds})
+        body = json.dumps({{"predictions": [1]}}).encode()
+        headers = [(b"content-length", b"%d" % len(body))]
+        await send({{"type": "http.response.start", "status": 200, "headers": headers}})
+        await send({{"type": "http.response.body", "body": body}})
+"""
+TARGETS = """
+import sys
+
+import pytest
+
+from pytest_mlpatterns import App, Command
+
+
+@pytest.fixture
+def perf_target():
+    return {target}
+
+
+@pytest.fixture
+def perf_payload():
+    return [1, 2, 3]
+
+
+@pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5, budget="6s")
+def test_service(perf):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        'App("shop.web:app")',
+        'Command([sys.executable, "-m", "uvicorn", "--app-dir", "src", "shop.web:app", "--port", "{port}"])',
+    ],
+    ids=["app", "command"],
+)
+def test_a_service_of_the_users_own_is_started_from_the_revision_too(tmp_path: Path, target: str) -> None:
+    def project(seconds: float) -> dict[str, str]:
+        tests = TARGETS.replace("{target}", target)
+        return {**files(seconds=0, tests=tests), "src/shop/web.py": SERVICE.format(seconds=seconds)}
+
+    assert_slower_is_caught(tmp_path / "shop", project)

@@ -1,0 +1,83 @@
+"""``perf.assert_faster_than``: two patterns measured interleaved through the real plugin, and what is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import QUICK, Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SLOW = """
+import time
+
+import pytest
+
+
+def slow(batch):
+    time.sleep(0.01)
+    return batch
+
+
+@pytest.fixture
+def perf_model():
+    return slow
+
+
+@pytest.fixture
+def perf_payload():
+    return [1, 2]
+"""
+
+
+def a_project(body: str, arguments: str = 'pattern="cached"') -> Project:
+    test = f"""
+@{QUICK.replace("launches=1", 'launches=1, budget="6s"')}
+@pytest.mark.perf({arguments})
+def test_it(perf):
+    {body}
+"""
+    return Project().with_file("test_it.py", SLOW + test)
+
+
+def test_a_cache_is_faster_than_a_slow_model(tmp_path: Path) -> None:
+    run = a_project('perf.assert_faster_than("single", by=2.0)').run(tmp_path, "--perf-json=results.json")
+    assert run.outcomes == {"passed": 1}
+    (result,) = run.json("results.json")["results"]
+    (judgement,) = result["judgements"]
+    assert judgement["against"] == "pattern"
+    assert judgement["outcome"] == "pass"
+    assert "(cached) against" in judgement["reason"]
+    assert "(single): " in judgement["reason"]
+    assert "paired launches" in judgement["reason"]
+
+
+def test_a_pattern_that_is_not_faster_fails_with_both_figures(tmp_path: Path) -> None:
+    body = 'perf.assert_faster_than("microservice", by=3.0, on="throughput")'
+    run = a_project(body, 'pattern="single"').run(tmp_path)
+    assert run.outcomes == {"failed": 1}
+    assert "LimitFailure: throughput" in run.failure("test_it")
+    assert "times as fast" in run.failure("test_it")
+    assert "which is not at least 3;" in run.failure("test_it")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('perf.assert_faster_than("cached")', "under that very pattern, expected another"),
+        ('perf.assert_faster_than("cach")', "did you mean cached?"),
+        ('perf.assert_faster_than("single", on="p95")', "expected one of 'rtm', 'throughput', 'nmrt'"),
+        ('perf.assert_faster_than("single", by="much")', "assert_faster_than(by=...)"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path: Path, body: str, words: str) -> None:
+    run = a_project(body).run(tmp_path)
+    assert run.outcomes == {"failed": 1}
+    assert words in run.failure("test_it")
+
+
+def test_a_smoke_run_compares_nothing(tmp_path: Path) -> None:
+    run = a_project('perf.assert_faster_than("single", by=1000.0)').run(tmp_path, "--perf-smoke")
+    assert run.outcomes == {"passed": 1}

@@ -1,0 +1,127 @@
+"""NMRT through the plugin, on real services whose capacity cannot be exceeded on any machine."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PLACES = """
+    import asyncio
+    import pytest
+
+    class TwoPlaces:
+        def __init__(self):
+            self.free = None
+
+        async def __call__(self, batch):
+            self.free = self.free or asyncio.Semaphore(2)
+            async with self.free:
+                await asyncio.sleep(0.02)  # two of these at a time: at most 100 requests a second, on any machine
+            return batch
+
+    @pytest.fixture
+    def perf_model():
+        return TwoPlaces
+
+    @pytest.fixture
+    def perf_payload():
+        return [1, 2, 3]
+
+    pytestmark = pytest.mark.perf(duration="300ms", warmup="0s", launches=1, budget="7s")
+"""
+
+
+def project(body: str) -> Project:
+    return Project().with_file("test_perf.py", dedent(PLACES) + dedent(body))
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def test_the_capacity_is_found_with_its_ladder_and_takes_part_in_the_baseline(directory: Path) -> None:
+    tests = project(
+        """
+        def test_it(perf):
+            metrics = perf.measure_nmrt()
+            (capacity,) = metrics.capacities
+            assert 0 < metrics.nmrt_rps.value <= 102
+            assert capacity.concurrency == metrics.nmrt_concurrency.value
+            assert [step.concurrency for step in capacity.ladder[:3]] == [1, 2, 4]
+        """
+    )
+    run = tests.run(directory, "--perf-baseline", "update", "--perf-json", "out.json")
+    assert run.exit_code == 0, run.out
+    (result,) = run.json("out.json")["results"]
+    assert result["capacities"][0]["ladder"][0]["concurrency"] == 1
+    (entry,) = run.json("perf-baseline.json")["tests"]["test_perf.py::test_it"].values()
+    assert len(entry["metrics"]["nmrt"]) == 1
+    assert "NMRT" in run.section("performance")
+
+    entry["metrics"]["nmrt"] = [[10_000, 0.001]]
+    text = (directory / "perf-baseline.json").read_text(encoding="utf-8")
+    before, _, rest = text.partition('"nmrt": ')
+    (directory / "perf-baseline.json").write_text(
+        f'{before}"nmrt": [[10000, 0.001]],\n{rest.partition(chr(10))[2]}', encoding="utf-8"
+    )
+    run = tests.run(directory)
+    assert run.exit_code == 1, run.out
+    assert "NMRT 10,000 req/s → " in run.failure("test_it")
+
+
+def test_a_capacity_that_is_there_passes_as_soon_as_it_is_known_and_a_larger_one_fails(directory: Path) -> None:
+    run = project(
+        """
+        def test_enough(perf):
+            perf.assert_nmrt_at_least(1)
+            assert perf.metrics.capacities[-1].stopped == "decided"
+
+        def test_too_much(perf):
+            perf.assert_nmrt_at_least(10_000)
+
+        def test_too_much_under_an_objective(perf):
+            perf.assert_nmrt_at_least(10_000, slo="p95<5s")
+
+        def test_impossible_objective(perf):
+            perf.assert_nmrt_at_least(1, slo="p95<1ms")  # an answer takes 20 ms
+
+        def test_no_objective(perf):
+            perf.assert_nmrt_at_least(1, slo="fast")
+        """
+    ).run(directory, "--perf-baseline", "off")
+    assert run.outcomes == {"passed": 1, "failed": 4}, run.out
+    assert "is not at least 10,000 req/s" in run.failure("test_too_much")
+    assert "NMRT (p95<5.00s)" in run.failure("test_too_much_under_an_objective")
+    assert "is not at least 1.00 req/s" in run.failure("test_impossible_objective")
+    assert "slo is 'fast', expected a percentile of at least 1 and less than 100, " in run.failure("test_no_objective")
+
+
+def test_a_search_out_of_budget_is_no_verdict(directory: Path) -> None:
+    run = project(
+        """
+        @pytest.mark.perf(budget="300ms")
+        def test_it(perf):
+            perf.assert_nmrt_at_least(10_000)
+        """
+    ).run(directory, "--perf-baseline", "off")
+    assert run.outcomes == {"failed": 1}, run.out
+    assert "NMRT is at least" in run.failure("test_it")
+    assert "the time was up at concurrency 1" in run.failure("test_it")
+
+
+def test_a_smoke_run_searches_for_nothing(directory: Path) -> None:
+    run = project(
+        """
+        def test_it(perf):
+            perf.assert_nmrt_at_least(10_000)
+            assert perf.measure_nmrt().nmrt_rps is None
+        """
+    ).run(directory, "--perf-smoke")
+    assert run.outcomes == {"passed": 1}, run.out

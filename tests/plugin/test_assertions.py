@@ -1,0 +1,367 @@
+"""Assertions as users meet them: what passes, what a failure says, what counts for nothing, what stays undecided."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import Project, Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FAST = 'pytest.mark.perf(duration="300ms", warmup="100ms", launches=1, concurrency=2)'
+
+JUDGED = """
+def test_all_pass(perf):
+    perf.assert_rtm_below("60s")
+    perf.assert_latency_below("60s", percentile=75)
+    perf.assert_throughput_at_least(rps=0.001)
+    perf.assert_asl_below("100%")
+    perf.assert_error_rate_below(0.99)
+    perf.assert_peak_memory_below("1TiB")
+    perf.assert_cpu_per_request_below("60s")
+
+def test_rtm_fails(perf):
+    perf.assert_rtm_below("1ns")
+
+def test_throughput_fails(perf):
+    perf.assert_throughput_at_least(rps=1e9)
+
+def test_asl_fails(perf):
+    perf.assert_asl_below(0)
+
+def test_the_first_limit_that_fails_ends_the_test(perf):
+    perf.assert_peak_memory_below("1TiB")
+    perf.assert_latency_below("1ns", percentile=75)
+    perf.assert_peak_memory_below("1 B")
+"""
+
+FAILURES = {
+    "test_rtm_fails": r"RTM .+ \(.+ to .+\) is not below 1\.00 ns",
+    "test_throughput_fails": r"throughput .+ req/s \(.+ to .+\) is not at least 1,000,000,000 req/s",
+    "test_asl_fails": r"ASL .+ % \(.+ to .+\) is not below 0\.0 %",
+    "test_the_first_limit_that_fails_ends_the_test": r"p75 latency .+ \(.+ to .+\) is not below 1\.00 ns",
+}
+
+REFUSED = {
+    "assert_rtm_below(20)": ["assert_rtm_below(...) is 20", "a time with its unit", "20ms"],
+    "assert_rtm_below('20')": ["assert_rtm_below(...) is '20'", "a time with its unit"],
+    "assert_rtm_below('-1ms')": ["assert_rtm_below(...) is '-1ms'"],
+    "assert_latency_below(20, percentile=99)": ["assert_latency_below(...) is 20", "a time with its unit"],
+    "assert_latency_below('20ms', percentile=0.99)": ["percentile=0.99", "at least 1 and less", "write 99 for p99"],
+    "assert_latency_below('20ms', percentile=100)": ["percentile=100", "at least 1 and less than 100"],
+    "assert_latency_below('20ms', percentile='p99')": ["percentile='p99'"],
+    "assert_throughput_at_least('many')": ["rps=...) is 'many'", "a number"],
+    "assert_throughput_at_least(-1)": ["rps=...) is -1", "not negative"],
+    "assert_asl_below('most')": ["assert_asl_below(...) is 'most'", "expected a"],
+    "assert_error_rate_below('few')": ["assert_error_rate_below(...) is 'few'", "expected a"],
+    "assert_peak_memory_below(512)": ["assert_peak_memory_below(...) is 512", "a size with its unit", "512MiB"],
+    "assert_peak_memory_below('5ms')": ["assert_peak_memory_below(...) is '5ms'", "a size with its unit"],
+    "assert_cpu_per_request_below(2)": ["assert_cpu_per_request_below(...) is 2", "a time with its unit"],
+    "assert_no_regression(metrics='rtm')": ["metrics='rtm'", "a tuple of rtm, p90"],
+    "assert_no_regression(metrics=('speed',))": ["metrics=('speed',)", "throughput"],
+    "assert_no_regression(metrics=('rmt',))": ["metrics=('rmt',)", "did you mean rtm?"],
+    "assert_no_regression(tolerance='a bit')": ["assert_no_regression(tolerance=...) is 'a bit'", "expected a"],
+}
+
+UNCOUNTABLE = '''
+import pytest
+
+class Fails:
+    """Answers the first request, which shows that it is ready, and then every n-th."""
+
+    def __init__(self, every):
+        self.every, self.calls = every, 0
+
+    def __call__(self, batch):
+        self.calls += 1
+        if self.calls > 1 and self.calls % self.every:
+            raise RuntimeError(f"no weights for {batch}")
+        return batch
+
+
+def echo(batch):
+    return batch
+
+
+def slow(batch):
+    import time
+
+    time.sleep(0.05)
+    return batch
+
+
+@pytest.fixture
+def perf_payload():
+    return ["a"]
+
+
+pytestmark = pytest.mark.perf(duration="300ms", warmup="0s", launches=1)
+
+
+@pytest.mark.perf(model=Fails(10**9))
+def test_nothing_succeeds(perf):
+    perf.assert_rtm_below("60s")
+
+
+@pytest.mark.perf(model=Fails(10**9))
+def test_nothing_succeeds_and_the_body_asks_for_nothing(perf):
+    pass
+
+
+@pytest.mark.perf(model=Fails(2))
+def test_too_many_fail(perf):
+    perf.assert_throughput_at_least(1)
+
+
+@pytest.mark.perf(model=Fails(2))
+def test_an_error_rate_may_be_judged_all_the_same(perf):
+    perf.assert_error_rate_below(0.001)
+
+
+@pytest.mark.perf(model=slow)
+def test_too_few_samples(perf):
+    perf.assert_latency_below("60s", percentile=99)
+
+
+@pytest.mark.perf(model=echo, rate_rps=100_000, duration="100ms", timeout="60s")
+def test_the_generator_is_behind(perf):
+    perf.assert_rtm_below("60s")
+
+
+@pytest.mark.perf(model=slow, rate_rps=0.5, duration="100ms", warmup="100ms")
+def test_nothing_is_due(perf):
+    perf.assert_rtm_below("60s")
+'''
+
+UNDECIDED = """
+def slow(batch):
+    time.sleep(0.02)
+    return batch
+
+@pytest.mark.perf(model=slow, duration="200ms", launches=1)
+def test_ten_requests(perf):
+    perf.assert_error_rate_below(0.05)
+"""
+"""At most ten requests and none that failed say that the rate is below 28 % (Wilson, 95 %), on any machine."""
+
+
+@pytest.fixture(scope="module")
+def judged(distribution: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Project().with_tests(JUDGED, marker=FAST).run(tmp_path_factory.mktemp("judged"), *distribution)
+
+
+@pytest.fixture(scope="module")
+def uncountable(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Project().with_file("test_perf.py", UNCOUNTABLE).run(tmp_path_factory.mktemp("uncountable"))
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    calls = "".join(f"    {call!r}: lambda perf: perf.{call},\n" for call in REFUSED)
+    body = f"""
+import json
+
+from pytest_mlpatterns import SettingError
+
+CALLS = {{
+{calls}}}
+
+
+def test_each(perf):
+    said = {{}}
+    for call, run in CALLS.items():
+        with pytest.raises(SettingError) as error:
+            run(perf)
+        said[call] = str(error.value)
+    with open("said.json", "w") as file:
+        json.dump(said, file)
+
+
+def test_one(perf):
+    perf.assert_rtm_below(20)
+"""
+    return Project().with_tests(body).run(tmp_path_factory.mktemp("refused"), "--perf-smoke")
+
+
+def test_limits_that_hold_pass_and_those_that_do_not_fail(judged: Run) -> None:
+    assert judged.outcomes == {"passed": 1, "failed": 4}
+    assert judged.exit_code == pytest.ExitCode.TESTS_FAILED
+    assert judged.table == {"test_all_pass": "pass", **dict.fromkeys(FAILURES, "FAIL")}
+
+
+@pytest.mark.parametrize(("test", "verdict"), FAILURES.items(), ids=FAILURES.keys())
+def test_a_failure_says_what_was_found_what_it_stands_on_and_what_to_do(judged: Run, test: str, verdict: str) -> None:
+    text = judged.failure(test)
+    (called,) = [line for line in text.splitlines() if line.startswith(">")]
+    assert re.search(r"perf\.assert_\w+\(", called)
+    messages = [line[1:].strip() for line in text.splitlines() if line.startswith("E ")]
+    assert re.fullmatch(f"LimitFailure: {verdict}", messages[0])
+    facts = judged.facts(test)
+    assert facts["test"] == f"test_perf.py::{test}"
+    assert facts["set-up"] == "pattern single, load closed(2), wire rest+json"
+    assert re.fullmatch(r"1 launch, 8 blocks, [\d,]+ requests, 0 failed, [\d.]+ s", facts["evidence"])
+    assert facts["beside"]
+    assert "test_perf.py" in facts["next"]
+    assert "pytest_mlpatterns/" not in text  # nobody wants to read frames of ours
+
+
+def test_a_failure_is_one_line_of_figures_where_space_is_short(judged: Run) -> None:
+    (line,) = [line for line in judged.out.splitlines() if line.startswith("FAILED test_perf.py::test_rtm_fails")]
+    assert re.match(r"FAILED \S+ - LimitFailure: RTM .+ is not below 1\.00 ns", line)
+
+
+@pytest.mark.parametrize("call", REFUSED, ids=lambda call: re.sub(r"\W+", "-", call).strip("-"))
+def test_an_impossible_limit_is_refused_by_name(refused: Run, call: str) -> None:
+    message = refused.json("said.json")[call]
+    assert [word for word in REFUSED[call] if word not in message] == []
+
+
+def test_a_refusal_points_at_the_call(refused: Run) -> None:
+    assert refused.outcomes == {"passed": 1, "failed": 1}
+    text = refused.failure("test_one")
+    assert ">       perf.assert_rtm_below(20)" in text
+    assert "UnitError: assert_rtm_below(...) is 20, expected a time with its unit" in text
+    assert "test_perf.py:" in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("test", "words"),
+    {
+        "test_nothing_succeeds": [r"none of [\d,]+ requests succeeded \(500: [\d,]+\)"],
+        "test_nothing_succeeds_and_the_body_asks_for_nothing": [r"none of [\d,]+ requests succeeded \(500: [\d,]+\)"],
+        "test_too_many_fail": [r"[\d,]+ of [\d,]+ requests failed \(500: [\d,]+\); over 5(\.\d+)? %"],
+        "test_too_few_samples": [r"p99 latency of \d+ samples, expected at least 459 for 99 % confidence", "duration="],
+        "test_the_generator_is_behind": ["the load generator (was behind its schedule|used .* of a core)"],
+        "test_nothing_is_due": ["no request was due in the measured window", "duration="],
+    }.items(),
+)
+def test_what_supports_no_verdict_fails_and_says_why(uncountable: Run, test: str, words: list[str]) -> None:
+    (message,) = [line for line in uncountable.failure(test).splitlines() if line.startswith("E ")]
+    assert message.startswith("E   ")
+    assert re.search("(UncountableResult|TooFewSamples)Error: ", message)
+    assert "pytest_mlpatterns/" not in uncountable.failure(test)
+    assert [word for word in words if not re.search(word, message)] == []
+
+
+def test_errors_are_judged_even_where_they_are_many(uncountable: Run) -> None:
+    text = uncountable.failure("test_an_error_rate_may_be_judged_all_the_same")
+    assert re.search(r"LimitFailure: error rate .+ % \(.+ to .+\) is not below 0\.1", text)
+    assert re.search(r"evidence .+ [\d,]+ failed \(500: [\d,]+\)", text)
+
+
+@pytest.mark.parametrize("test", ["test_nothing_succeeds", "test_too_many_fail"])
+def test_the_traceback_of_a_failing_model_stands_in_the_report(uncountable: Run, test: str) -> None:
+    text = uncountable.failure(test)
+    assert "perf deployment" in text
+    assert "The model raised:\nTraceback (most recent call last):" in text
+    assert "RuntimeError: no weights for ['a']" in text
+    assert 'raise RuntimeError(f"no weights for {batch}")' in text
+    assert text.count("Traceback (most recent call last):") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "outcomes", "verdict"),
+    [
+        ((), pytest.ExitCode.OK, {"passed": 1, "warning": 1}, "undecided"),
+        (("--perf-inconclusive", "warn"), pytest.ExitCode.OK, {"passed": 1, "warning": 1}, "undecided"),
+        (("--perf-inconclusive", "pass"), pytest.ExitCode.OK, {"passed": 1}, "undecided"),
+        (("--perf-inconclusive", "fail"), pytest.ExitCode.TESTS_FAILED, {"failed": 1}, "FAIL"),
+    ],
+    ids=["by default", "warn", "pass", "fail"],
+)
+def test_an_undecided_test_becomes_what_was_asked_for(
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    exit_code: pytest.ExitCode,
+    outcomes: dict[str, int],
+    verdict: str,
+) -> None:
+    run = Project().with_tests(UNDECIDED).run(tmp_path, *arguments)
+    assert run.exit_code == exit_code
+    assert run.outcomes == {name.replace("warning", "warnings"): count for name, count in outcomes.items()}
+    assert run.table == {"test_ten_requests": verdict}
+    reason = r"error rate 0\.0–\d\d\.\d % includes the limit of 5\.0 % after 1 launch, 8 blocks"
+    assert re.search(rf"undecided: {reason}", run.section("performance"))
+    if "warning" in outcomes:
+        assert re.search(
+            rf"InconclusiveWarning: test_perf.py::test_ten_requests: undecided: {reason}",
+            run.section("warnings summary"),
+        )
+        assert "perf.assert_error_rate_below(0.05)" in run.section("warnings summary")
+    if verdict == "FAIL":
+        assert re.search(rf"InconclusiveFailure: {reason}", run.failure("test_ten_requests"))
+        next_step = run.facts("test_ten_requests")["next"]
+        assert next_step.startswith(
+            "measure longer: raise budget=, launches= and duration= where its marker names them"
+        )
+        assert next_step.endswith("pytest test_perf.py::test_ten_requests --perf-budget 120s --perf-duration 10s")
+
+
+def test_an_undecided_test_launches_again_until_it_may_no_more(tmp_path: Path) -> None:
+    body = UNDECIDED.replace("launches=1", "launches=3")
+    run = Project().with_tests(body).run(tmp_path, "--perf-inconclusive", "fail")
+    assert re.search(r"evidence  3 launches, 24 blocks, \d+ requests, 0 failed", run.failure("test_ten_requests"))
+
+
+def test_a_small_budget_ends_the_launches(tmp_path: Path) -> None:
+    body = UNDECIDED.replace("launches=1", "launches=3")
+    run = Project().with_tests(body).run(tmp_path, "--perf-inconclusive", "fail", "--perf-budget", "250ms")
+    assert re.search(r"evidence  1 launch, ", run.failure("test_ten_requests"))
+
+
+def test_a_check_sees_answers_from_under_load(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+    body = """
+    def right(inputs, outputs):
+        assert len(inputs) == len(outputs) > 3
+        assert set(inputs) == {1, 2, 3}
+        assert outputs == [2 * value for value in inputs]
+
+    def wrong(inputs, outputs):
+        assert outputs == inputs, "answers went to the wrong callers"
+
+    def says_false(inputs, outputs):
+        return outputs == inputs
+
+    @pytest.mark.perf(check=right)
+    def test_right(perf): pass
+
+    @pytest.mark.perf(check=wrong)
+    def test_wrong(perf): pass
+
+    @pytest.mark.perf(check=says_false)
+    def test_false(perf): perf.assert_rtm_below("60s")
+    """
+    run = Project().with_tests(body).run(tmp_path, *distribution)
+    assert run.outcomes == {"passed": 1, "failed": 2}
+    assert "AssertionError: answers went to the wrong callers" in run.failure("test_wrong")
+    assert "check= returned False for" in run.failure("test_false")
+
+
+def test_a_smoke_run_sends_one_request_and_judges_nothing(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+    body = """
+    from pathlib import Path
+
+    def count(batch):
+        with open("calls.txt", "a") as file:
+            file.write(f"{batch}\\n")
+        return batch
+
+    def one(inputs, outputs):
+        assert inputs == outputs == [1]
+
+    @pytest.mark.perf(model=count, check=one)
+    def test_impossible_limits(perf):
+        perf.assert_rtm_below("1ns")
+        perf.assert_throughput_at_least(1e9)
+        perf.assert_no_regression()
+        assert perf.predict(5) == 5
+    """
+    run = Project().with_tests(body).run(tmp_path, "--perf-smoke", "--perf-baseline", "update", *distribution)
+    assert run.outcomes == {"passed": 1}
+    assert "smoke run: 1 perf test sent one request, judged nothing" in run.section("performance")
+    sent = (tmp_path / "calls.txt").read_text(encoding="utf-8").splitlines()
+    assert sent == ["[1]", "[1]", "[5]"]  # readiness, the one request, and the prediction that the body asks for
+    assert not (tmp_path / "perf-baseline.json").exists()

@@ -1,0 +1,603 @@
+"""The baseline from outside: recorded, compared, required, refused, and never harmed."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import pytest
+from support.project import QUICK, Project, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+FILE = "perf-baseline.json"
+TEST = "test_perf.py::test_it"
+NOT_WORSE = ("pass", "undecided")
+"""What a busy machine makes of a run that is like its baseline."""
+ONE = Project().with_tests("def test_it(perf):\n    pass\n")
+
+
+def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> bytes:
+    """Change the only test's entries, by machine, in a baseline file; returns its new bytes."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    change(data["tests"][TEST])
+    path.write_text(json.dumps(data), encoding="utf-8")
+    return path.read_bytes()
+
+
+def _in_metrics(names: dict[str, float]) -> Callable[[dict[str, Any]], None]:
+    """Multiply metrics of every entry."""
+
+    def change(machines: dict[str, Any]) -> None:
+        for entry in machines.values():
+            for name, factor in names.items():
+                entry["metrics"][name] = [[value * factor, error] for value, error in entry["metrics"][name]]
+
+    return change
+
+
+_much_faster = _in_metrics({"rtm": 1e-4, "throughput": 1e4})
+_much_slower = _in_metrics({"rtm": 1e4, "throughput": 1e-4})
+"""By more than any noise of a busy machine."""
+
+
+def _setups(machines: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [(machine, *entry["setup"].values()) for machine, entry in machines.items()]
+
+
+def _tiny(machines: dict[str, Any]) -> None:
+    for entry in machines.values():
+        entry["metrics"]["peak_memory"] = [[1000, 0]]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return ONE.run(tmp_path_factory.mktemp("recorded"), "--perf-baseline", "update")
+
+
+@pytest.fixture
+def directory(recorded: Run, tmp_path: Path) -> Path:
+    """A directory with the baseline that was just recorded."""
+    (tmp_path / FILE).write_bytes((recorded.directory / FILE).read_bytes())
+    return tmp_path
+
+
+def test_update_records_what_was_measured(recorded: Run) -> None:
+    assert recorded.exit_code == pytest.ExitCode.OK
+    data = recorded.json(FILE)
+    assert (data["format"], data["version"]) == ("pytest-mlpatterns-baseline", 1)
+    ((machine, entry),) = data["tests"][TEST].items()
+    assert re.fullmatch(r".+, \d+ cores, \w+, Python 3\.\d+", machine)
+    assert {key: value for key, value in entry["setup"].items() if key != "payload"} == {
+        "pattern": "single",
+        "load": "closed(1)",
+        "wire": "rest+json",
+    }
+    assert re.fullmatch(r"sha256:[0-9a-f]{16}", entry["setup"]["payload"])
+    assert {"rtm", "throughput", "asl", "cpu_per_request", "peak_memory"} <= set(entry["metrics"])
+    assert [percent for percent, _ in entry["latency"]][:5] == [1, 5, 10, 25, 50]
+    assert entry["versions"]["pytest-mlpatterns"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", entry["date"])
+    said = recorded.section("performance")
+    assert f"baseline {recorded.directory / FILE} updated:" in said
+    assert re.search(rf"{TEST}: new, RTM \S+ ms, throughput \S+ req/s", said)
+
+
+def test_update_prints_old_and_new_and_lists_what_it_recorded_although_worse(directory: Path) -> None:
+    _edit(directory / FILE, _much_faster)
+    run = ONE.run(directory, "--perf-baseline", "update", "--perf-json", "out.json")
+    assert run.exit_code == pytest.ExitCode.OK
+    change = r"RTM \S+ ns → \S+ ms \(\+[\d,. ]+ %\), throughput \S+ req/s → \S+ req/s \([-−]\S+ %\)"
+    worse = rf"recorded although worse:\n  {TEST}: RTM \S+ ns → .+ % worse.+\n  {TEST}: throughput .+ % worse"
+    said = run.section("performance")
+    assert re.search(rf"{TEST}: {change}", said)
+    assert re.search(worse, said)
+    account = run.json("out.json")["baseline"]
+    assert (account["mode"], account["recorded"]) == ("update", [TEST])
+    assert [(one["test"], one["metric"]) for one in account["recorded_although_worse"]] == [
+        (TEST, "rtm"),
+        (TEST, "throughput"),
+    ]
+
+
+ASKS = """
+    def test_it(perf):
+        perf.assert_no_regression(metrics=({metric!r},))
+"""
+
+
+def test_too_few_samples_of_what_the_test_asks_for_are_an_error(directory: Path) -> None:
+    def change(machines: dict[str, Any]) -> None:
+        for entry in machines.values():
+            entry["metrics"]["p99"] = [[1e7, 0.01]]
+
+    _edit(directory / FILE, change)
+    run = Project().with_tests(ASKS.format(metric="p99")).run(directory)
+    assert run.outcomes == {"failed": 1}
+    assert re.search(r"TooFewSamplesError: p99 latency of \d+ samples, expected at least 459", run.failure("test_it"))
+
+
+@pytest.mark.parametrize("mode", ["check", "require"])
+def test_what_the_entry_does_not_hold_is_said_and_required_where_that_is_asked(directory: Path, mode: str) -> None:
+    project = Project().with_tests(ASKS.format(metric="cache_hit_ratio"))
+    run = project.run(directory, "--perf-baseline", mode, "--perf-tolerance", "100%")
+    said = "not compared with the baseline: cache hit ratio (not recorded yet)"
+    assert run.outcomes == ({"passed": 1} if mode == "check" else {"failed": 1})
+    assert said in (run.section("performance") if mode == "check" else run.failure("test_it"))
+
+
+def test_what_is_not_known_under_a_pattern_is_said(directory: Path) -> None:
+    def change(machines: dict[str, Any]) -> None:
+        for entry in machines.values():
+            entry["metrics"]["cache_hit_ratio"] = [[0.5, 0.0]]
+
+    _edit(directory / FILE, change)
+    run = Project().with_tests(ASKS.format(metric="cache_hit_ratio")).run(directory, "--perf-tolerance", "100%")
+    assert run.outcomes == {"passed": 1}
+    assert "not compared with the baseline: cache hit ratio (not known for single)" in run.section("performance")
+
+
+def test_nmrt_is_searched_for_where_a_test_asks_that_it_does_not_fall(tmp_path: Path) -> None:
+    project = Project().with_tests(ASKS.format(metric="nmrt"), marker=f"{QUICK[:-1]}, tolerance=0.9)")
+    recorded = project.run(tmp_path, "--perf-baseline", "update")
+    assert recorded.outcomes == {"passed": 1}
+    assert "NMRT" in recorded.section("performance")
+    compared = project.run(tmp_path, "--perf-json", "out.json")
+    assert compared.outcomes == {"passed": 1}
+    (result,) = compared.json("out.json")["results"]
+    assert "nmrt" in {one["metric"] for one in result["judgements"] if one["against"] == "baseline"}
+
+
+def test_update_writes_what_passed_and_keeps_all_others_and_so_it_does_over_workers(
+    recorded: Run, tmp_path: Path
+) -> None:
+    project = Project().with_tests(
+        """
+        from pytest_mlpatterns import Replicated
+
+        @pytest.mark.perf(pattern=[Replicated()], concurrency=3)
+        def test_new(perf): pass
+
+        def test_fails(perf): perf.assert_rtm_below("1ns")
+
+        def test_breaks(perf):
+            perf.assert_rtm_below("60s")
+            raise KeyError("not about speed")
+        """
+    )
+    before = recorded.json(FILE)["tests"]
+    setups = []
+    for name, arguments in (("serial", ()), ("xdist", ("-n", "2"))):
+        directory = tmp_path / name
+        directory.mkdir()
+        (directory / FILE).write_bytes((recorded.directory / FILE).read_bytes())
+        run = project.run(directory, "--perf-baseline", "update", *arguments)
+        assert run.outcomes == {"passed": 1, "failed": 2}
+        after = run.json(FILE)["tests"]
+        assert set(after) == {TEST, "test_perf.py::test_new[replicated]"}
+        assert after[TEST] == before[TEST]
+        setups.append({(test, *found) for test, machines in after.items() for found in _setups(machines)})
+    assert setups[0] == setups[1]
+
+
+def test_update_with_nothing_that_passed_writes_nothing(tmp_path: Path) -> None:
+    run = Project().with_tests("def test_it(perf): assert False\n").run(tmp_path, "--perf-baseline", "update")
+    assert run.outcomes == {"failed": 1}
+    assert not (tmp_path / FILE).exists()
+
+
+def test_a_run_like_the_baseline_passes(directory: Path) -> None:
+    _edit(directory / FILE, _in_metrics({"rtm": 1.4, "throughput": 1 / 1.4}))
+    run = ONE.run(directory, "--perf-tolerance", "100%")  # however much this machine drifts, either way
+    assert run.exit_code == pytest.ExitCode.OK
+    assert run.table["test_it"] in NOT_WORSE
+    assert "no baseline" not in run.section("performance")
+
+
+def test_a_run_better_than_its_baseline_says_so(directory: Path) -> None:
+    _edit(directory / FILE, _much_slower)
+    run = ONE.run(directory)
+    assert run.outcomes == {"passed": 1}
+    assert re.search(r"better than its baseline: RTM .+ % better.+--perf-baseline update", run.section("performance"))
+
+
+def test_a_regression_fails_the_test_at_its_definition(directory: Path, distribution: tuple[str, ...]) -> None:
+    before = _edit(directory / FILE, _much_faster)
+    run = ONE.run(directory, "--junitxml", "junit.xml", *distribution)
+    assert run.exit_code == pytest.ExitCode.TESTS_FAILED
+    assert run.outcomes == {"failed": 1}
+    text = run.failure("test_it")
+    lines = (directory / "test_perf.py").read_text(encoding="utf-8").splitlines()
+    defined = lines.index("def test_it(perf):") + 1
+    assert ">   def test_it(perf):" in text
+    assert f"test_perf.py:{defined}: RegressionFailure" in text
+    assert "pytest_mlpatterns/" not in text
+    interval = r"99 % interval \+\S+ % to \+\S+ %; tolerance 10"
+    assert re.search(rf"RegressionFailure: RTM \S+ ns → \S+ ms: \S+ % worse, {interval}", text)
+    assert re.search(rf"E +throughput \S+ req/s → \S+ req/s: \S+ % worse, {interval}", text)
+    assert re.search(r"evidence  1 launch, 8 blocks, \d+ requests, 0 failed", text)
+    assert f"accept it: pytest {TEST} --perf-baseline update" in run.facts("test_it")["next"]
+    assert run.table == {"test_it": "FAIL"}
+    (suite,) = ElementTree.parse(directory / "junit.xml").getroot()
+    assert (suite.get("failures"), suite.get("errors")) == ("1", "0")
+    assert (directory / FILE).read_bytes() == before
+    if distribution:
+        return
+    again = ONE.run(directory, "--lf", "--tb=line")
+    assert again.outcomes["failed"] == 1
+    assert re.search(rf"test_perf\.py:{defined}: RegressionFailure: RTM", again.out)
+
+
+def _unsure(machines: dict[str, Any]) -> None:
+    """Make what was recorded so uncertain that nothing can be worse than it."""
+    for entry in machines.values():
+        entry["metrics"]["throughput"] = [[1.3 * value, 5.0] for value, _ in entry["metrics"]["throughput"]]
+
+
+def test_a_failure_that_the_machine_itself_explains_is_left_open(directory: Path) -> None:
+    def change(machines: dict[str, Any]) -> None:
+        for entry in machines.values():
+            entry["calibration"]["ns"] /= 3
+
+    _edit(directory / FILE, _in_metrics({"rtm": 0.5, "throughput": 2.0}))
+    assert ONE.run(directory).outcomes == {"failed": 1}
+    _edit(directory / FILE, change)
+    run = ONE.run(directory)
+    assert run.outcomes == {"passed": 1, "warnings": 1}
+    explained = r"RTM .+ % worse, .+; but this machine takes \d\.\d\d times as long for the same work as when the"
+    assert re.search(f"undecided: {explained}", run.section("performance"))
+
+
+@pytest.mark.parametrize("strict", [(), ("-W", "error")], ids=["warned", "an error"])
+def test_a_comparison_that_stays_open_points_to_the_test(directory: Path, strict: tuple[str, ...]) -> None:
+    _edit(directory / FILE, _unsure)
+    run = ONE.run(directory, "--perf-budget", "1s", *strict)
+    said = run.failure("test_it") if strict else run.section("warnings summary")
+    assert re.search(r"InconclusiveWarning: test_perf\.py::test_it: undecided: .*throughput ", said)
+    assert "test_perf.py" in said
+    assert "pluggy" not in said
+    assert "session.py" not in said
+
+
+def test_a_test_may_ask_for_more_or_tighter_than_the_run(directory: Path) -> None:
+    _edit(
+        directory / FILE,
+        lambda machines: [entry["metrics"].update(peak_memory=[[1000, 0]]) for entry in machines.values()],
+    )
+    body = "def test_it(perf):\n    perf.assert_no_regression(metrics=('peak_memory',), tolerance='20%')\n"
+    run = Project().with_tests(body).run(directory, "--perf-tolerance", "100%")
+    assert run.outcomes == {"failed": 1}
+    text = run.failure("test_it")
+    assert ">       perf.assert_no_regression(" in text
+    assert re.search(r"RegressionFailure: peak memory 1,?000 B → \S+ MiB: \S+ % worse; tolerance 20", text)
+
+
+def test_without_a_comparable_entry_a_run_says_so_and_require_fails(directory: Path) -> None:
+    project = Project().with_tests(
+        "def test_new(perf): pass\ndef test_load(perf): pass\ndef test_machine(perf): pass\n"
+    )
+    path = directory / FILE
+    data = json.loads(path.read_text(encoding="utf-8"))
+    ((machine, entry),) = data["tests"][TEST].items()
+    other_load = {**entry, "setup": {**entry["setup"], "load": "closed(16)"}}
+    data["tests"]["test_perf.py::test_load"] = {machine: other_load}
+    data["tests"]["test_perf.py::test_machine"] = {"Abacus 3000, 2 cores, wood, Python 3.12": entry}
+    path.write_text(json.dumps(data), encoding="utf-8")
+    found = {
+        "test_new": "no baseline",
+        "test_load": "baseline not comparable (load: closed(16) → closed(1))",
+        "test_machine": f"baseline not comparable (machine: Abacus 3000, 2 cores, wood, Python 3.12 → {machine})",
+    }
+    checked = project.run(directory)
+    assert checked.outcomes == {"passed": 3}
+    assert checked.table == dict.fromkeys(found, "measured")
+    said = checked.section("performance")
+    assert "1 test has no baseline on this machine; record it: pytest --perf-baseline update" in said
+    for test in ("test_load", "test_machine"):
+        assert f"test_perf.py::{test}\n  {found[test]}" in said
+    required = project.run(directory, "--perf-baseline", "require", "--tb=short")
+    assert required.outcomes == {"failed": 3}
+    for test, reason in found.items():
+        text = required.failure(test)
+        assert f"PerfFailure: {reason}" in text
+        command = f"pytest test_perf.py::{test} --perf-baseline update"
+        assert f"--perf-baseline require asks for one; record it: {command}" in text
+
+
+def test_off_compares_nothing_and_says_nothing(directory: Path) -> None:
+    before = _edit(directory / FILE, _much_faster)
+    run = ONE.run(directory, "--perf-baseline", "off")
+    assert run.outcomes == {"passed": 1}
+    assert "baseline" not in run.section("performance")
+    assert (directory / FILE).read_bytes() == before
+
+
+def test_an_entry_measured_on_other_servers_is_not_comparable(directory: Path) -> None:
+    def older(machines: dict[str, Any]) -> None:
+        for entry in machines.values():
+            entry["versions"].update(uvicorn="0.1", numpy="0.1", **{"pytest-mlpatterns": "0.0.1"})
+            del entry["versions"]["uvloop"]
+
+    _edit(directory / FILE, older)
+    said = ONE.run(directory).section("performance")
+    assert re.search(
+        r"baseline not comparable \(event loop: asyncio → uvloop [\d.]+; uvicorn: 0\.1 → [\d.]+\)\n?", said
+    )
+
+
+VERSIONED = """
+class Kept:
+    perf_version = "1"
+
+    def __call__(self, batch):
+        time.sleep(0.001)
+        return batch
+
+
+class Renewed(Kept):
+    perf_version = "{version}"
+
+
+@pytest.mark.perf(model=Kept)
+def test_kept(perf): pass
+
+
+@pytest.mark.perf(model=Renewed)
+def test_renewed(perf): pass
+"""
+
+
+def test_another_version_of_the_model_is_another_model(tmp_path: Path) -> None:
+    def run(version: str, *arguments: str) -> Run:
+        return Project().with_tests(VERSIONED.format(version=version)).run(tmp_path, *arguments)
+
+    first = run("1", "--perf-baseline", "update")
+    versions = [entry["setup"]["model"] for found in first.json(FILE)["tests"].values() for entry in found.values()]
+    assert versions == ["1", "1"]
+    second = run("2", "--perf-tolerance", "100%")
+    assert second.table == {"test_kept": "pass", "test_renewed": "measured"}
+    assert "test_renewed\n  baseline not comparable (model: 1 → 2)" in second.section("performance")
+
+
+def test_slow_drift_is_told_and_fails_nothing(directory: Path) -> None:
+    def drifted(machines: dict[str, Any]) -> None:
+        for entry in machines.values():
+            metrics = {"rtm": [[value * 1e-4, error] for value, error in entry["metrics"]["rtm"]]}
+            entry["anchor"] = {"metrics": metrics, "commit": "1a2b3c4", "date": "2026-01-31"}
+
+    _edit(directory / FILE, drifted)
+    run = ONE.run(directory, "--perf-tolerance", "100%", "--perf-json", "out.json", "-n", "2")
+    assert run.table["test_it"] in NOT_WORSE
+    note = r"RTM [\d,.]+ % worse than on 2026-01-31 \(1a2b3c4\), little by little"
+    assert re.search(note, run.section("performance"))
+    assert re.search(note, run.json("out.json")["results"][0]["notes"][-1])
+
+
+def test_an_update_keeps_the_anchor_where_little_changed(directory: Path) -> None:
+    recorded = json.loads((directory / FILE).read_text(encoding="utf-8"))["tests"][TEST]
+    ONE.run(directory, "--perf-baseline", "update", "--perf-tolerance", "100%")
+    ((machine, entry),) = json.loads((directory / FILE).read_text(encoding="utf-8"))["tests"][TEST].items()
+    old = recorded[machine]
+    assert entry["anchor"] == {
+        "metrics": {name: old["metrics"][name] for name in ("rtm", "throughput")},
+        "commit": old["commit"],
+        "date": old["date"],
+    }
+
+
+PERF_AND_OTHERS = """
+def test_it(perf): pass
+
+class TestSuite:
+    @pytest.mark.perf(pattern=["single"])
+    def test_patterns(self, perf): pass
+
+def test_plain(): pass
+"""
+GONE = (f"{TEST}_no_more", "test_perf.py::TestSuite::test_patterns[replicated]", "test_away.py::test_it")
+KEPT = (
+    TEST,
+    "test_perf.py::TestSuite::test_patterns[single]",
+    "test_other.py::test_not_looked_at",
+    "test_broken.py::test_it",
+    f"{TEST}[cached]",
+)
+"""Ids of entries, of which some tests are gone; the last is made by ``--perf-patterns cached``."""
+
+
+@pytest.fixture
+def overgrown(directory: Path) -> Path:
+    """A directory whose baseline has entries of tests that are gone."""
+    data = json.loads((directory / FILE).read_text(encoding="utf-8"))
+    data["tests"] = dict.fromkeys((*KEPT, *GONE), data["tests"][TEST])
+    (directory / FILE).write_text(json.dumps(data), encoding="utf-8")
+    return directory
+
+
+SUITE = (
+    Project()
+    .with_tests(PERF_AND_OTHERS)
+    .with_file("test_other.py", "def test_something_else(): pass\n")
+    .with_file("test_broken.py", "import nothing_of_this_name\n")
+)
+
+
+def _listed(run: Run) -> list[str]:
+    """The tests under the line about entries that belong to no test."""
+    _, _, after = run.section("performance").partition("remove what is not needed: pytest --perf-baseline prune\n")
+    return [line.strip() for line in after.splitlines() if line.startswith("  ")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gone"),
+    [
+        (("test_perf.py",), GONE),
+        (("test_perf.py", "-k", "patterns"), GONE),
+        (("test_perf.py", "--perf-patterns", "cached", "-k", "patterns"), GONE),
+        (("test_perf.py::TestSuite",), GONE[2:]),
+        ((".", "--continue-on-collection-errors", "--ignore", "test_other.py", "-k", "patterns"), GONE),
+        ((".", "--continue-on-collection-errors", "-k", "patterns"), (*GONE, "test_other.py::test_not_looked_at")),
+    ],
+    ids=["file", "some of a file", "patterns given", "ids", "broken file", "everything"],
+)
+def test_entries_of_tests_that_are_gone_are_listed_where_a_run_looked(
+    overgrown: Path, arguments: tuple[str, ...], gone: tuple[str, ...]
+) -> None:
+    before = (overgrown / FILE).read_bytes()
+    run = SUITE.run(overgrown, "--perf-smoke", "--perf-json", "out.json", *arguments)
+    assert _listed(run) == sorted(gone)
+    assert run.json("out.json")["baseline"]["without_test"] == sorted(gone)
+    assert (overgrown / FILE).read_bytes() == before
+
+
+def test_a_run_of_what_failed_last_lists_only_files_that_are_gone(overgrown: Path) -> None:
+    cache = ("-o", "cache_dir=cache", "--perf-smoke")
+    failing = SUITE.with_file("test_perf.py", SUITE.files["test_perf.py"] + "\ndef test_fails(): assert False\n")
+    assert failing.run(overgrown, *cache, "test_perf.py").outcomes["failed"] == 1
+    again = SUITE.with_file("test_perf.py", SUITE.files["test_perf.py"]).run(
+        overgrown, *cache, "test_perf.py", "--lf", "--perf-json", "out.json"
+    )
+    assert again.json("out.json")["baseline"]["without_test"] == list(GONE[2:])
+
+
+def test_prune_removes_them_and_judges_as_check_does(overgrown: Path) -> None:
+    _edit(overgrown / FILE, _much_faster)
+    run = SUITE.run(overgrown, "test_perf.py", "-k", "test_it", "--perf-baseline", "prune")
+    assert "RegressionFailure: RTM" in run.failure("test_it")
+    assert set(run.json(FILE)["tests"]) == set(KEPT)
+    said = run.section("performance").splitlines()
+    start = said.index(f"baseline {overgrown / FILE} pruned:")
+    assert said[start + 1 :] == [f"  {test}" for test in sorted(GONE)]
+
+
+def test_prune_says_what_it_did_and_where_there_was_nothing_to_do(
+    overgrown: Path, distribution: tuple[str, ...]
+) -> None:
+    arguments = ("test_perf.py", "--perf-smoke", "--perf-baseline", "prune", "--perf-json", "out.json", *distribution)
+    first = SUITE.run(overgrown, *arguments)
+    assert set(first.json(FILE)["tests"]) == set(KEPT)
+    assert first.json("out.json")["baseline"]["pruned"] == sorted(GONE)
+    second = SUITE.run(overgrown, *arguments)
+    assert "baseline not pruned: nothing that this run looked at is gone" in second.section("performance")
+
+
+def test_prune_works_where_no_test_is_left(overgrown: Path, distribution: tuple[str, ...]) -> None:
+    project = SUITE.with_file("test_perf.py", "")
+    run = project.run(overgrown, "test_perf.py", "--perf-baseline", "prune", *distribution)
+    assert run.exit_code == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert set(run.json(FILE)["tests"]) == {"test_other.py::test_not_looked_at", "test_broken.py::test_it"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--collect-only",), ("--collect-only", "--perf-baseline", "prune"), ("-k", "plain"), ("--perf-baseline", "off")],
+    ids=" ".join,
+)
+def test_a_run_that_only_collects_or_has_no_perf_tests_or_baseline_does_nothing(
+    overgrown: Path, arguments: tuple[str, ...]
+) -> None:
+    before = (overgrown / FILE).read_bytes()
+    run = SUITE.run(overgrown, "test_perf.py", "--perf-smoke", *arguments)
+    assert "to no test" not in run.out
+    assert "pruned" not in run.out
+    assert (overgrown / FILE).read_bytes() == before
+
+
+ELSEWHERE = "Abacus 3000, 2 cores, wood, Python 3.12"
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    project = ONE.with_ini(perf_calibrate="true")
+    return project.run(tmp_path_factory.mktemp("calibrated"), "--perf-baseline", "update", "-n", "1")
+
+
+def _half_as_fast_elsewhere(machines: dict[str, Any]) -> None:
+    """As if it had been recorded on another machine, on which everything takes twice as long."""
+    entry = machines.pop(next(iter(machines)))
+    entry["calibration"]["ns"] *= 2
+    machines[ELSEWHERE] = entry
+    _in_metrics({"rtm": 2, "throughput": 0.5})(machines)
+
+
+def test_the_calibration_is_stored_with_every_entry(calibrated: Run) -> None:
+    ((entry,),) = (machines.values() for machines in calibrated.json(FILE)["tests"].values())
+    assert entry["calibration"]["ns"] > 0
+    assert set(entry["calibration"]) == {"cores", "ns", "workload"}
+
+
+def test_another_machine_s_baseline_is_compared_scaled(calibrated: Run, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes((calibrated.directory / FILE).read_bytes())
+    _edit(tmp_path / FILE, _half_as_fast_elsewhere)
+    passing = ONE.run(tmp_path, "--perf-calibrate", "--perf-tolerance", "100%", "-n", "2")
+    assert passing.table["test_it"] in NOT_WORSE
+    scaled = rf"baseline of {ELSEWHERE}, its times × \d\.\d\d by calibration, at twice the tolerance"
+    assert re.search(rf"\n  {scaled}", passing.section("performance"))
+    _edit(tmp_path / FILE, _much_faster)
+    required = ("--perf-baseline", "require", "--perf-tolerance", "20%")
+    failing = ONE.run(tmp_path, "--perf-calibrate", *required)
+    worse = rf"RegressionFailure: RTM \S+ ns → .+ % worse, .+; tolerance 40\.0 %; {scaled}"
+    assert re.search(worse, failing.failure("test_it"))
+
+
+DAMAGED = {
+    "empty": (b"", "is damaged"),
+    "cut off": (b'{"format": "pytest-mlpatterns-baseline", "version": 1, "tests": {"te', "is damaged"),
+    "no text": (b"\xff\xfe\x00", "cannot be read"),
+    "of something else": (b'{"benchmarks": []}\n', "is no baseline file of pytest-mlpatterns"),
+    "a list": (b"[]", "is no baseline file of pytest-mlpatterns"),
+    "newer": (b'{"format": "pytest-mlpatterns-baseline", "version": 2, "tests": []}', "has format version 2"),
+    "without tests": (b'{"format": "pytest-mlpatterns-baseline", "version": 1}', "is damaged"),
+    "with half an entry": (
+        b'{"format": "pytest-mlpatterns-baseline", "version": 1, "tests": {"t": {"m": {"setup": {}}}}}',
+        "is damaged",
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", ["check", "update"])
+@pytest.mark.parametrize(("content", "words"), DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_file_that_cannot_be_read_ends_the_run_and_stays_as_it_is(
+    pytester: pytest.Pytester, content: bytes, words: str, mode: str
+) -> None:
+    path = pytester.path / FILE
+    path.write_bytes(content)
+    run = ONE.run_inside(pytester, "--perf-baseline", mode)
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    (line,) = filter(None, run.errors)
+    assert line.startswith(f"ERROR: {path} {words}")
+    assert "Traceback" not in run.out
+    assert path.read_bytes() == content
+
+
+def test_it_ends_a_distributed_run_in_one_line_too(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"")
+    run = ONE.run(tmp_path, "-n", "2")
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    (line,) = filter(None, run.errors)
+    assert line.startswith(f"ERROR: {tmp_path / FILE} is damaged")
+    assert "INTERNALERROR" not in run.out
+
+
+def test_off_does_not_look_at_the_file(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"not a baseline")
+    assert ONE.run(tmp_path, "--perf-smoke", "--perf-baseline", "off").outcomes == {"passed": 1}
+
+
+def test_the_file_may_stand_elsewhere(pytester: pytest.Pytester) -> None:
+    project = ONE.with_ini(perf_baseline_file="inner/from-ini.json").with_file("inner/from-ini.json", "{}")
+    project = project.with_file("inner/asked.json", "[]")
+    inner = pytester.path / "inner"
+    assert f"ERROR: {inner / 'from-ini.json'} is no baseline file" in project.run_inside(pytester).err
+    asked = project.run_inside(pytester, "--perf-baseline-file", "inner/asked.json")
+    assert f"ERROR: {inner / 'asked.json'} is no baseline file" in asked.err
+
+
+def test_update_makes_the_file_where_it_was_asked_for(tmp_path: Path) -> None:
+    run = ONE.run(tmp_path, "--perf-baseline", "update", "--perf-baseline-file", "asked.json")
+    assert list(run.json("asked.json")["tests"]) == [TEST]
+    assert not (tmp_path / FILE).exists()

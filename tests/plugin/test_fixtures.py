@@ -1,0 +1,774 @@
+"""The fixtures: models of every kind and from every place, targets, deployments, metrics and predictions."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import Project, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+KINDS = """
+import pytest
+
+from pytest_mlpatterns import Replicated
+from beside import beside_function, BesideClass, made_beside
+
+OFFSET = 1
+pytestmark = pytest.mark.perf(payload=[1])
+
+
+def shifted(value):
+    return value + OFFSET
+
+
+def function(batch):
+    return [shifted(value) for value in batch]
+
+
+class Class:
+    def __init__(self):
+        self.weight = shifted(0)
+
+    def __call__(self, batch):
+        return [value + self.weight for value in batch]
+
+
+def closure(weight):
+    return lambda batch: [value + weight for value in batch]
+
+
+class Asynchronous:
+    async def __call__(self, batch):
+        return [value + OFFSET for value in batch]
+
+
+class Method:
+    weight = 1
+
+    def answer(self, batch):
+        return [value + self.weight for value in batch]
+
+
+@pytest.fixture
+def perf_model(request):
+    return {
+        "function": function,
+        "class": Class,
+        "instance": Class(),
+        "lambda": lambda batch: [value + 1 for value in batch],
+        "closure": closure(1),
+        "method": Method().answer,
+        "asynchronous": Asynchronous,
+        "import-string": "importable:predict",
+        "import-string-of-a-class": "importable:Nested.Model",
+        "conftest": request.getfixturevalue("from_conftest"),
+        "beside-function": beside_function,
+        "beside-class": BesideClass,
+        "beside-closure": made_beside(1),
+        "numpy": request.getfixturevalue("of_numpy"),
+    }[request.node.callspec.params["kind"]]
+
+
+@pytest.fixture
+def of_numpy():
+    import numpy
+
+    return lambda batch: numpy.asarray(batch) + 1
+
+
+@pytest.mark.parametrize("kind", [KINDS])
+def test_kind(perf, kind):
+    assert perf.predict(41) == 42
+
+
+@pytest.mark.parametrize("kind", ["class", "beside-class"])
+@pytest.mark.perf(pattern=Replicated())
+def test_replicated(perf, kind):
+    assert [perf.predict(41), perf.predict(1)] == [42, 2]
+"""
+NAMES = (
+    "function",
+    "class",
+    "instance",
+    "lambda",
+    "closure",
+    "method",
+    "asynchronous",
+    "import-string",
+    "import-string-of-a-class",
+    "conftest",
+    "beside-function",
+    "beside-class",
+    "beside-closure",
+    "numpy",
+)
+
+ELSEWHERE = ("closure", "conftest", "beside-class")
+"""Kinds whose way into another process depends on how modules are imported."""
+
+MODELS = (
+    Project()
+    .with_file("checks/test_kinds.py", KINDS.replace("[KINDS]", repr(list(NAMES))))
+    .with_file(
+        "checks/beside.py",
+        """
+        from further import WEIGHT
+
+        def beside_function(batch):
+            return [value + WEIGHT for value in batch]
+
+        class BesideClass:
+            def __call__(self, batch):
+                return beside_function(batch)
+
+        def made_beside(weight):
+            return lambda batch: [value + weight for value in batch]
+        """,
+    )
+    .with_file("checks/further.py", "WEIGHT = 1\n")
+    .with_file(
+        "checks/conftest.py",
+        """
+        import pytest
+
+        BIAS = 1
+
+        class Kept:
+            def __call__(self, batch):
+                return [value + BIAS for value in batch]
+
+        @pytest.fixture
+        def from_conftest():
+            return Kept
+        """,
+    )
+    .with_file(
+        "importable.py",
+        """
+        def predict(batch):
+            return [value + 1 for value in batch]
+
+        class Nested:
+            class Model:
+                def __call__(self, batch):
+                    return predict(batch)
+        """,
+    )
+)
+
+BROKEN = """
+import os
+
+import pytest
+
+from pytest_mlpatterns import Replicated
+
+
+def echo(batch):
+    return batch
+
+
+class CannotLoad:
+    def __init__(self):
+        raise FileNotFoundError("digits.joblib")
+
+    def __call__(self, batch):
+        return batch
+
+
+class Exits:
+    def __init__(self):
+        print("weights are missing", flush=True)
+        os._exit(7)
+
+    def __call__(self, batch):
+        return batch
+
+
+def cannot_answer(batch):
+    raise ZeroDivisionError("mean of nothing")
+
+
+def too_few(batch):
+    return []
+
+
+def not_json(batch):
+    return [object() for _ in batch]
+
+
+class Sleeps:
+    def __init__(self):
+        import time
+
+        time.sleep(60)
+
+    def __call__(self, batch):
+        return batch
+
+
+class Fragile:
+    # serves for a while, and then kills its process under load
+
+    def __init__(self):
+        self.left = 20
+
+    def __call__(self, batch):
+        self.left -= 1
+        if not self.left:
+            import signal
+
+            os.kill(os.getpid(), signal.SIGKILL)
+        return batch
+
+
+@pytest.mark.perf(payload=[1])
+def test_no_model(perf):
+    raise AssertionError("the body ran")
+
+
+@pytest.mark.perf(model=echo)
+def test_no_payload(perf):
+    raise AssertionError("the body ran")
+
+
+def test_no_model_to_deploy(perf_deploy):
+    with perf_deploy():
+        raise AssertionError("the body ran")
+
+
+@pytest.mark.perf(model=echo, payload=[])
+def test_empty_payload(perf): pass
+
+
+@pytest.mark.perf(model=echo, payload="text")
+def test_text_payload(perf): pass
+
+
+@pytest.mark.perf(model=echo, payload=[1, object()])
+def test_payload_that_cannot_be_sent(perf): pass
+
+
+@pytest.mark.perf(model=3, payload=[1])
+def test_model_is_a_number(perf): pass
+
+
+@pytest.mark.perf(model="no colon", payload=[1])
+def test_model_is_other_text(perf): pass
+
+
+@pytest.mark.perf(model="nowhere:predict", payload=[1])
+def test_model_cannot_be_imported(perf): pass
+
+
+@pytest.mark.perf(model=CannotLoad, payload=[1])
+def test_model_cannot_load(perf): pass
+
+
+@pytest.mark.perf(model=CannotLoad, payload=[1], pattern=Replicated())
+def test_replicas_cannot_load(perf): pass
+
+
+@pytest.mark.perf(model=Exits, payload=[1])
+def test_model_exits(perf): pass
+
+
+@pytest.mark.perf(model=cannot_answer, payload=[1])
+def test_model_cannot_answer(perf): pass
+
+
+@pytest.mark.perf(model=too_few, payload=[1])
+def test_model_answers_too_few(perf): pass
+
+
+@pytest.mark.perf(model=not_json, payload=[1])
+def test_model_answers_what_cannot_be_sent(perf): pass
+
+
+@pytest.mark.perf(model=Sleeps, payload=[1], startup_timeout="1s")
+def test_model_takes_too_long(perf): pass
+
+
+@pytest.mark.perf(model=Fragile, payload=[1], pattern="microservice", duration="300ms", warmup="0s")
+def test_service_is_killed_under_load(perf): pass
+
+
+@pytest.mark.perf(model=Fragile, payload=[1], pattern="microservice")
+def test_service_is_killed_under_predict(perf):
+    for value in range(100):
+        assert perf.predict(value) == value
+
+
+@pytest.mark.perf(model=CannotLoad, payload=[1], pattern="microservice")
+def test_service_cannot_load(perf): pass
+
+
+@pytest.mark.perf(model=cannot_answer, payload=[1], pattern="microservice")
+def test_service_cannot_answer(perf): pass
+
+
+LOCK = __import__("threading").Lock()
+
+
+@pytest.mark.perf(model=lambda batch: LOCK and batch, payload=[1])
+def test_model_holds_what_cannot_leave(perf): pass
+
+
+class TestTarget:
+    @pytest.fixture
+    def perf_target(self):
+        return "http://127.0.0.1:1/"
+
+    @pytest.mark.perf(payload=[1])
+    def test_target_is_text(self, perf): pass
+
+
+class TestNobody:
+    @pytest.fixture
+    def perf_target(self):
+        from pytest_mlpatterns import Url
+
+        return Url("http://127.0.0.1:1/predict")
+
+    @pytest.mark.perf(payload=[1])
+    def test_nobody_answers(self, perf): pass
+"""
+
+SAID = {
+    "test_no_model": ["there is no model", "define a fixture perf_model"],
+    "test_no_payload": ["asks for perf but there are no inputs", "define a fixture perf_payload"],
+    "test_no_model_to_deploy": ["there is no model", "define a fixture perf_model"],
+    "test_empty_payload": ["perf_payload is empty", "at least one input"],
+    "test_text_payload": ["perf_payload is str", "a list of inputs"],
+    "test_payload_that_cannot_be_sent": ["perf_payload item 1 is object", "give numbers, text, lists"],
+    "test_model_is_a_number": ["perf_model is int", "a callable that takes a list"],
+    "test_model_is_other_text": ["perf_model is 'no colon'", "package.module:attribute"],
+    "test_model_cannot_be_imported": [
+        "perf_model predict failed to load",
+        "ModuleNotFoundError: No module named 'nowhere'",
+    ],
+    "test_model_cannot_load": [
+        "CannotLoad failed to load",
+        'raise FileNotFoundError("digits.joblib")',
+        "FileNotFoundError: digits.joblib",
+    ],
+    "test_replicas_cannot_load": ["CannotLoad failed to load", "FileNotFoundError: digits.joblib"],
+    "test_model_exits": ["Exits ended its process while loading", "exit code 7", "weights are missing"],
+    "test_model_cannot_answer": [
+        "cannot_answer failed on its first inference, of perf_payload item 0: 500",
+        'raise ZeroDivisionError("mean of nothing")',
+    ],
+    "test_model_answers_too_few": ["the model returned 0 outputs for 1 inputs"],
+    "test_model_answers_what_cannot_be_sent": ["outputs that cannot be sent", "object"],
+    "test_model_takes_too_long": ["Sleeps is still loading after 1.00 s", "startup_timeout=", "--perf-startup-timeout"],
+    "test_service_is_killed_under_load": ["service: process ", " ended with signal SIGKILL"],
+    "test_service_is_killed_under_predict": [
+        "/v1/models/Fragile:predict answered 502: ",
+        "the service behind closed the connection under a request; its process may have died",
+    ],
+    "test_service_cannot_load": ["CannotLoad failed to load", "FileNotFoundError: digits.joblib"],
+    "test_service_cannot_answer": [
+        "cannot_answer failed on its first inference, of perf_payload item 0: 500",
+        'raise ZeroDivisionError("mean of nothing")',
+    ],
+    "test_model_holds_what_cannot_leave": ["cannot be sent to another process", "lock", "a class that builds it there"],
+    "TestTarget.test_target_is_text": ["perf_target is 'http://127.0.0.1:1/'", "or Url('http"],
+    "TestNobody.test_nobody_answers": ["http://127.0.0.1:1/predict: ConnectError", "does the service run?"],
+}
+
+MEASURED = """
+import os
+
+import httpx
+import psutil
+
+from pytest_mlpatterns import DeploymentError, Estimate, Replicated
+
+
+def positive(estimate):
+    return isinstance(estimate, Estimate) and 0 < estimate.low <= estimate.value <= estimate.high
+
+
+@pytest.mark.perf(duration="500ms", concurrency=2, pattern=Replicated())
+def test_metrics(perf):
+    metrics = perf.metrics
+    assert metrics is perf.metrics  # measured once
+    for name in ("rtm_ns", "throughput_rps", "asl_ratio", "cpu_ns_per_request", "peak_rss_bytes", "cold_start_ns",
+                 "request_bytes", "response_bytes"):
+        assert positive(getattr(metrics, name)), name
+    # the model rests for a millisecond: no answer is faster, and two callers are never answered oftener than that
+    assert metrics.rtm_ns.value >= 1_000_000
+    assert metrics.latency_ns(75).value >= metrics.latency_ns(50).value == metrics.rtm_ns.value
+    assert metrics.throughput_rps.value <= 2_000
+    assert metrics.error_ratio.value == metrics.error_ratio.low == 0 < metrics.error_ratio.high < 1
+    assert 0 < metrics.asl_ratio.value <= 1.05
+    assert metrics.cpu_ns_per_request.value < 1e9
+    assert metrics.peak_rss_bytes.value > 2 * 2**20
+    assert 1e6 < metrics.cold_start_ns.value < 60e9
+    assert len(b'{"instances":[1]}') < metrics.request_bytes.value < 1000
+    assert len(b'{"predictions":[2]}') < metrics.response_bytes.value < 1000
+    assert sum(share.value for share in metrics.replica_share) == pytest.approx(1)
+    assert all(0.3 < share.value < 0.7 for share in metrics.replica_share)
+    assert metrics.generator.cpu_ns_per_request > 0
+    assert metrics.generator.send_lag_ns(99) >= 0
+    assert metrics.generator.limited is None
+    with pytest.raises(AttributeError):
+        metrics.rtm_ns = None
+
+
+def test_single(perf):
+    assert perf.metrics.replica_share is None
+
+
+async def answers_later(batch):
+    import asyncio
+
+    await asyncio.sleep(0.5)
+    return batch
+
+
+@pytest.mark.perf(rate_rps=50, duration="300ms", model=answers_later)
+def test_open_loop(perf):
+    assert 14 <= perf.metrics.requests <= 16
+    assert perf.metrics.rtm_ns.value >= 500_000_000
+
+
+@pytest.mark.perf(pattern="microservice", duration="300ms")
+def test_microservice(perf):
+    metrics = perf.metrics
+    assert positive(metrics.hop_ns)
+    assert metrics.hop_ns.value < metrics.rtm_ns.value  # the model's millisecond is no part of the hop
+    assert [(layer.layer, layer.place) for layer in metrics.layers] == [("wire", -1), ("hop", 0), ("wire", 0)]
+    layer = metrics.layers[1]
+    assert (layer.layer, layer.place, layer.counters.get("errors", 0)) == ("hop", 0, 0)
+    assert layer.counters["calls"] == sum(layer.spreads["hop_ns"].values()) > 0
+    for name in ("cache_hit_ratio", "batch_size", "queue_depth", "queue_wait_ns", "replica_share", "bottleneck"):
+        assert getattr(metrics, name) is None, name
+
+
+def test_without_a_pattern_there_is_no_hop(perf):
+    assert perf.metrics.hop_ns is None
+    (wire,) = perf.metrics.layers
+    assert (wire.layer, wire.counters["requests"] > 0) == ("wire", True)
+
+
+@pytest.mark.perf(pattern=["single", "microservice(replicas=2)", Replicated()])
+def test_named(perf):
+    assert perf.predict(4) == 8
+
+
+def test_predict(perf):
+    assert [perf.predict(value) for value in (1, 2.5)] == [2, 5.0]
+    with pytest.raises(DeploymentError, match=r"answered 500: .*the model raised TypeError"):
+        perf.predict(None)
+
+
+def test_deploy(perf_deploy):
+    with perf_deploy(Replicated()) as deployment:
+        assert isinstance(deployment.client, httpx.Client)
+        assert deployment.url.startswith("http://127.0.0.1:")
+        assert deployment.model_name == "double"
+        processes = [psutil.Process(pid) for pid in deployment.pids]
+        assert len(processes) == 2 and os.getpid() not in deployment.pids
+        assert deployment.client.get("/v2/health/ready").status_code == 200
+        answer = deployment.client.post("/v1/models/double:predict", json={"instances": [1, 2]})
+        assert answer.json() == {"predictions": [2, 4]}
+        before = deployment.stats().replica_requests
+        assert [deployment.predict(4), deployment.predict(5)] == [8, 10]
+        assert sum(deployment.stats().replica_requests) == sum(before) + 2
+    assert psutil.wait_procs(processes, timeout=10)[1] == []
+
+
+def test_deploy_takes_a_pattern_by_name(perf_deploy):
+    with perf_deploy("microservice") as deployment:
+        assert len(deployment.pids) == 2
+        assert deployment.predict(4) == 8
+        (hop,) = deployment.stats().layers_named("hop")
+        assert hop.counters["calls"] == deployment.stats().replica_requests[0] >= 1
+
+
+def test_deploy_refuses_a_name_that_it_does_not_know(perf_deploy):
+    with pytest.raises(ValueError, match=r"^perf_deploy\\(pattern=.*'microservices', did you mean microservice\\?"):
+        with perf_deploy("microservices"):
+            raise AssertionError("the body ran")
+
+
+def test_deploy_takes_another_model(perf_deploy):
+    with perf_deploy(model=lambda batch: [-value for value in batch]) as deployment:
+        assert deployment.predict(4) == -4
+        assert deployment.model_name == "lambda"
+
+
+def test_deploy_refuses_another_wire(perf_deploy):
+    with pytest.raises(ValueError, match=r"wire.* is 'rest\\+yaml', .*expected 'rest\\+json'"):
+        with perf_deploy(wire="rest+yaml"):
+            raise AssertionError("the body ran")
+
+
+def test_both(perf, perf_deploy):
+    with perf_deploy() as deployment:
+        assert deployment.predict(3) == perf.predict(3) == 6
+        assert deployment.pids
+
+
+@pytest.mark.perf(model=lambda batch: [value + 1 for value in batch], payload=[10])
+def test_the_marker_wins_over_the_fixtures(perf):
+    assert perf.predict(1) == 2
+
+
+@pytest.mark.perf(model=lambda batch: [value + 1 for value in batch], payload=[10], startup_timeout="55s")
+def test_the_marker_holds_for_deployments_too(perf_deploy):
+    with perf_deploy() as deployment:
+        assert deployment.predict(1) == 2
+
+
+@pytest.mark.perf(model=lambda batch: [value + 1 for value in batch])
+def test_what_is_said_here_wins_over_the_marker(perf_deploy):
+    with perf_deploy(model=lambda batch: [-value for value in batch]) as deployment:
+        assert deployment.predict(1) == -1
+
+
+@pytest.mark.perf(concurrency=1)
+@pytest.mark.parametrize("callers", [pytest.param(3, marks=pytest.mark.perf(concurrency=3))])
+def test_the_marker_of_a_parameter_is_the_closest(perf, callers):
+    assert f"closed({callers})" in repr(perf)
+"""
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return MODELS.run(tmp_path_factory.mktemp("kinds"), "--perf-smoke", "-v")
+
+
+@pytest.fixture(scope="module", params=[("--import-mode=importlib",), ("-n", "2")], ids=["importlib", "xdist"])
+def kinds_elsewhere(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    project = MODELS.with_ini(pythonpath=". checks")
+    chosen = " or ".join(ELSEWHERE)
+    return project.run(tmp_path_factory.mktemp("kinds"), "--perf-smoke", "-v", "-k", chosen, *request.param)
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Project().with_file("test_broken.py", BROKEN).run(tmp_path_factory.mktemp("broken"))
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Project().with_tests(MEASURED).run(tmp_path_factory.mktemp("measured"), "-v")
+
+
+def _passed(run: Run, test: str) -> bool:
+    return any(f"::{test} " in f"{line} " and "PASSED" in line for line in run.out.splitlines())
+
+
+@pytest.mark.parametrize("test", [*(f"test_kind[{n}]" for n in NAMES), "test_replicated[class]"])
+def test_a_model_may_be_of_any_kind_and_from_anywhere(kinds: Run, test: str) -> None:
+    assert _passed(kinds, test)
+
+
+@pytest.mark.parametrize("test", [*(f"test_kind[{name}]" for name in ELSEWHERE), "test_replicated[beside-class]"])
+def test_so_it_may_however_modules_are_imported(kinds_elsewhere: Run, test: str) -> None:
+    assert _passed(kinds_elsewhere, test)
+
+
+@pytest.mark.parametrize(("test", "words"), SAID.items(), ids=SAID.keys())
+def test_what_is_missing_or_broken_fails_the_test_and_is_named(broken: Run, test: str, words: list[str]) -> None:
+    text = broken.failure(test)
+    assert [word for word in words if word not in text] == []
+    assert "the body ran" not in text.replace('raise AssertionError("the body ran")', "")
+    assert "pytest_mlpatterns/" not in text or "perf_deploy" in text
+
+
+def test_it_is_a_failed_test_and_never_an_error(broken: Run) -> None:
+    assert broken.outcomes == {"failed": len(SAID)}
+
+
+def test_a_model_that_cannot_load_is_a_failed_test_under_xdist_too(tmp_path: Path) -> None:
+    run = Project().with_file("test_broken.py", BROKEN).run(tmp_path, "-n", "2", "-k", "model_cannot_load or no_model")
+    assert run.outcomes == {"failed": 3}
+    for test in ("test_no_model", "test_no_model_to_deploy", "test_model_cannot_load"):
+        assert [word for word in SAID[test] if word not in run.failure(test)] == []
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "test_metrics",
+        "test_single",
+        "test_open_loop",
+        "test_predict",
+        "test_deploy",
+        "test_microservice",
+        "test_without_a_pattern_there_is_no_hop",
+        "test_named[single]",
+        "test_named[microservice(replicas=2)]",
+        "test_named[replicated]",
+        "test_deploy_takes_a_pattern_by_name",
+        "test_deploy_refuses_a_name_that_it_does_not_know",
+        "test_deploy_takes_another_model",
+        "test_deploy_refuses_another_wire",
+        "test_both",
+        "test_the_marker_wins_over_the_fixtures",
+        "test_the_marker_holds_for_deployments_too",
+        "test_what_is_said_here_wins_over_the_marker",
+        "test_the_marker_of_a_parameter_is_the_closest[3]",
+    ],
+)
+def test_what_a_test_can_ask(measured: Run, test: str) -> None:
+    assert _passed(measured, test)
+
+
+@pytest.mark.parametrize(("name", "member"), [("pattern", "single"), ("wire", "rest+json")])
+def test_a_list_that_comes_too_late_to_make_tests_ends_the_run(tmp_path: Path, name: str, member: str) -> None:
+    project = Project().with_tests(
+        f"""
+        MARK = pytest.mark.perf({name}=[{member!r}])
+
+        @pytest.mark.parametrize("number", [pytest.param(1, marks=MARK)])
+        def test_it(perf, number): pass
+        """
+    )
+    run = project.run(tmp_path)
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    assert f"test_it[1]: perf({name}=[{member!r}]) comes too late to make one test each; give the list to" in run.err
+
+
+def test_a_smoke_run_is_known_to_its_tests_and_says_so_where_one_reads_figures(tmp_path: Path) -> None:
+    project = Project().with_tests(
+        """
+        def test_guarded(perf):
+            assert perf.smoke
+            assert perf.predict(4) == 8
+
+        def test_reads(perf):
+            assert perf.metrics.rtm_ns.value > 0
+        """
+    )
+    run = project.run(tmp_path, "--perf-smoke")
+    assert run.outcomes == {"passed": 1, "failed": 1}
+    assert "this is a smoke run: guard what reads figures with `if not perf.smoke:`" in run.failure("test_reads")
+
+
+def test_patterns_of_the_command_line_are_measured_one_by_one(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+    project = Project().with_tests(
+        """
+        def test_open(perf):
+            assert perf.predict(4) == 8
+            assert (perf.metrics.hop_ns is None) == ("single" in __import__("os").environ["PYTEST_CURRENT_TEST"])
+
+        @pytest.mark.perf(pattern="replicated")
+        def test_named(perf):
+            assert perf.predict(4) == 8
+        """
+    )
+    run = project.run(tmp_path, "--perf-patterns", "single,microservice", "--perf-json", "out.json", *distribution)
+    assert run.outcomes == {"passed": 3}
+    setups = {result["test"].rpartition("::")[2]: result["setup"] for result in run.json("out.json")["results"]}
+    assert {test: setup["pattern"] for test, setup in setups.items()} == {
+        "test_open[single]": "single",
+        "test_open[microservice]": "microservice",
+        "test_named": "replicated",
+    }
+
+
+class _Service(http.server.BaseHTTPRequestHandler):
+    """Answers as a service of the user's own might, and with 503 below /broken."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # head and body in one packet, or each answer waits 40 ms for an acknowledgement
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self._answer(503 if self.path == "/broken" else 200, b'{"predictions": [7]}')
+
+    def do_GET(self) -> None:
+        self._answer(200, b"[]")
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
+        pass
+
+
+@pytest.fixture
+def service() -> Iterator[str]:
+    """A real server that was there before."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Service)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_target_that_runs_already_is_measured(tmp_path: Path, service: str, distribution: tuple[str, ...]) -> None:
+    project = Project().with_tests(
+        f"""
+        import os
+
+        import httpx
+
+        from pytest_mlpatterns import Url
+
+        URL = "{service}"
+
+        class TestPlain:
+            @pytest.fixture
+            def perf_target(self):
+                return Url(URL + "/predict")
+
+            def test_plain(self, perf):
+                assert perf.predict("anything") == 7
+                assert perf.metrics.rtm_ns.value > 0
+                for name in ("asl_ratio", "cpu_ns_per_request", "peak_rss_bytes", "cold_start_ns", "replica_share"):
+                    assert getattr(perf.metrics, name) is None, name
+                perf.assert_rtm_below("60s")
+
+            def test_cpu_of_nobody(self, perf):
+                perf.assert_cpu_per_request_below("1s")
+
+        class TestPid:
+            @pytest.fixture
+            def perf_target(self):
+                return Url(URL + "/predict", pid=os.getppid())
+
+            def test_pid(self, perf):
+                assert perf.metrics.peak_rss_bytes.value > 2**20
+                assert perf.metrics.asl_ratio.value >= 0
+
+        class TestRequests:
+            @pytest.fixture
+            def perf_target(self):
+                return Url(URL)
+
+            @pytest.mark.perf(payload=[httpx.Request("GET", URL + "/items", headers={{"x-key": "1"}})])
+            def test_requests(self, perf):
+                assert perf.metrics.error_ratio.value == 0
+                assert perf.metrics.requests > 0
+
+        class TestBroken:
+            @pytest.fixture
+            def perf_target(self):
+                return Url(URL + "/broken")
+
+            def test_broken(self, perf): pass
+        """
+    )
+    run = project.run(tmp_path, "--perf-json", "out.json", *distribution)
+    assert run.outcomes == {"passed": 3, "failed": 2}
+    text = run.failure("TestPlain.test_cpu_of_nobody")
+    assert f"CPU per request is not known for {service}/predict; name its process: Url(..., pid=...)" in text
+    assert f"{service}/broken answered 503" in run.failure("TestBroken.test_broken")
+    setups = {result["test"].rpartition("::")[2]: result["setup"] for result in run.json("out.json")["results"]}
+    assert setups["test_plain"]["pattern"] == f"{service}/predict"

@@ -1,0 +1,122 @@
+"""``wire="grpc"`` through the plugin: as users write it, serially and under pytest-xdist."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from support.project import Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+TESTS = """
+import time
+
+import numpy as np
+import pytest
+
+from pytest_mlpatterns import Batched, Single, Wire
+
+
+class Model:
+    def __call__(self, batch):
+        assert all(isinstance(one, np.ndarray) for one in batch)
+        time.sleep(0.001)  # so that the generator is not the limit
+        if batch[0][0] == 13:
+            raise ValueError("thirteen")
+        return [one * 2 for one in batch]
+
+
+@pytest.fixture
+def perf_model():
+    return Model
+
+
+@pytest.fixture
+def perf_payload():
+    return [np.full(16, number, "f4") for number in range(5)]
+"""
+QUICK = 'duration="300ms", warmup="0s", launches=1'
+
+
+def test_it_is_measured_checked_and_predicted_over(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+    project = Project().with_file(
+        "test_perf.py",
+        TESTS
+        + f"""
+
+def check(inputs, outputs):
+    assert inputs
+    for one, other in zip(inputs, outputs, strict=True):
+        np.testing.assert_array_equal(one * 2, other, strict=True)
+
+
+@pytest.mark.perf(pattern=[Single(), Batched()], wire="grpc", check=check, concurrency=4, {QUICK})
+def test_echo(perf):
+    assert perf.metrics.error_ratio.value == 0
+    assert 64 < perf.metrics.request_bytes.value < 300
+    np.testing.assert_array_equal(perf.predict(np.ones(16, "f4")), np.full(16, 2, "f4"))
+
+
+@pytest.mark.perf(wire=["rest+binary", Wire("grpc", "protobuf")], concurrency=2, {QUICK})
+def test_wires(perf):
+    assert perf.metrics.error_ratio.value == 0
+
+
+def test_deployed(perf_deploy):
+    with perf_deploy(Single(), wire="grpc") as deployment:
+        assert deployment.predict(np.ones(16, "f4"))[0] == 2
+        assert deployment.client.get("/v2/health/ready").is_success
+""",
+    )
+    run = project.run(tmp_path, *distribution)
+    assert run.outcomes["passed"] == 5
+
+
+def test_failures_are_told_by_their_status(tmp_path: Path) -> None:
+    project = Project().with_file(
+        "test_perf.py",
+        TESTS.replace("range(5)", "(1, 13)")
+        + f"""
+
+@pytest.mark.perf(wire="grpc", {QUICK})
+def test_half(perf):
+    perf.assert_error_rate_below(0.1)
+""",
+    )
+    run = project.run(tmp_path)
+    assert run.outcomes == {"failed": 1}
+    assert "INTERNAL: " in run.out
+    assert "ValueError: thirteen" in run.out
+
+
+def test_a_smoke_run_sends_one_call(tmp_path: Path) -> None:
+    project = Project().with_file(
+        "test_perf.py",
+        TESTS
+        + """
+
+@pytest.mark.perf(wire="grpc")
+def test_one(perf):
+    perf.assert_rtm_below("1ns")
+""",
+    )
+    assert project.run(tmp_path, "--perf-smoke").outcomes == {"passed": 1}
+
+
+def test_ready_made_requests_cannot_be_sent(tmp_path: Path) -> None:
+    project = Project().with_file(
+        "test_perf.py",
+        TESTS
+        + """
+import httpx
+
+@pytest.mark.perf(wire="grpc", payload=[httpx.Request("GET", "http://x/")])
+def test_one(perf):
+    pass
+""",
+    )
+    run = project.run(tmp_path)
+    assert run.outcomes == {"failed": 1}
+    assert "perf_payload comes to httpx.Request objects, which grpc cannot send" in run.out

@@ -1,0 +1,154 @@
+"""The live line on a terminal: there while a test measures, gone at the end, absent where nobody watches."""
+
+from __future__ import annotations
+
+import re
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pexpect
+import pytest
+from support.project import Project, clean_environment, command
+from support.synthetic import MS, S
+
+from pytest_mlpatterns.plugin.live_line import LiveLine
+from pytest_mlpatterns.records.addressing import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SAVE = "\x1b7"
+PROJECT = Project().with_tests(
+    'def test_it(perf):\n    perf.assert_rtm_below("60s")\n',
+    marker='pytest.mark.perf(duration="600ms", warmup="0s", launches=1)',
+)
+
+
+def _on_a_terminal(directory: Path, *arguments: str, columns: int = 120, **environment: str) -> str:
+    """What a run writes to a pseudo-terminal."""
+    PROJECT.write(directory)
+    program, *rest = command(*arguments)
+    kept = {name: value for name, value in clean_environment().items() if name != "COLUMNS"}
+    child = pexpect.spawn(
+        program,
+        rest,
+        cwd=str(directory),
+        env={**kept, "TERM": "xterm", "NO_COLOR": "1", **environment},
+        dimensions=(40, columns),
+        encoding="utf-8",
+        timeout=60,
+    )
+    try:
+        child.expect(pexpect.EOF)
+    finally:
+        child.close()
+    assert child.exitstatus == 0, child.before
+    sys.stdout.write(repr(child.before))
+    return str(child.before)
+
+
+def test_a_terminal_shows_the_progress_and_it_is_gone_at_the_end(tmp_path: Path) -> None:
+    written = _on_a_terminal(tmp_path)
+    shown = re.findall(r"\x1b7([^\x1b]*)\x1b\[K\x1b8", written)
+    progress = [text for text in shown if text]
+    assert progress
+    starting, *measuring = progress
+    assert re.fullmatch(r" test_it ·{16} starting, about \d s left", starting)
+    assert measuring
+    for text in measuring:
+        figures = r"\d+ s(, RTM \S+ \S+)?, [\d,]+ requests"
+        assert re.fullmatch(rf" test_it █*·* {figures}(, about \d+ s left)?", text)
+    assert shown[-1] == ""
+    assert "test_it █" not in re.sub(r"\x1b7[^\x1b]*\x1b\[K\x1b8", "", written)
+    assert written.index(progress[-1]) < written.index("1 passed")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [(("-q",), {}), ((), {"CI": "1"}), (("-p", "no:terminal"), {})],
+    ids=["quiet", "CI", "no terminal reporter"],
+)
+def test_nothing_is_shown_where_it_would_disturb(
+    tmp_path: Path, arguments: tuple[str, ...], environment: dict[str, str]
+) -> None:
+    assert SAVE not in _on_a_terminal(tmp_path, *arguments, **environment)
+
+
+def test_nothing_is_shown_on_a_pipe(tmp_path: Path) -> None:
+    run = PROJECT.run(tmp_path)
+    assert run.outcomes == {"passed": 1}
+    assert "\x1b" not in run.out + run.err
+    assert "left" not in run.out
+
+
+def test_a_narrow_terminal_cuts_the_line(tmp_path: Path) -> None:
+    written = _on_a_terminal(tmp_path, columns=45)
+    shown = re.findall(r"\x1b7([^\x1b]+)\x1b\[K\x1b8", written)
+    assert shown
+    assert all(len("test_perf.py ") + len(text) < 45 for text in shown)
+
+
+def test_output_of_a_test_that_is_not_captured_stays(tmp_path: Path) -> None:
+    project = PROJECT.with_file("conftest.py", "def pytest_runtest_teardown(): print('and then')\n")
+    project.write(tmp_path)
+    assert "and then" in _on_a_terminal(tmp_path, "-s")
+
+
+def test_the_line_speaks_ascii_where_the_stream_has_no_more(tmp_path: Path) -> None:
+    written = _on_a_terminal(tmp_path, PYTHONIOENCODING="ascii")
+    shown = re.findall(r"\x1b7([^\x1b]+)\x1b\[K\x1b8", written)
+    assert shown[0].startswith(" test_it ----------------")
+    assert written.isascii()
+
+
+class Config:
+    """What the line asks of pytest's configuration, in a process that has no terminal."""
+
+    pluginmanager = SimpleNamespace(hasplugin=lambda _name: True, getplugin=lambda _name: None)
+
+    def get_verbosity(self) -> int:
+        return 0
+
+    def get_terminal_writer(self) -> object:
+        return SimpleNamespace(width_of_current_line=0)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """Standard output is a terminal of 120 columns; called, what was written there."""
+    monkeypatch.setattr(sys, "__stdout__", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.delenv("CI", raising=False)
+    return lambda: capsys.readouterr().out
+
+
+def test_the_time_left_is_that_of_the_tests_before(terminal: Callable[[], str]) -> None:
+    now = [0]
+    line = LiveLine(Config(), str, clock=lambda: now[0])  # type: ignore[arg-type]
+    line.tests = 3
+    line.begin("t.py::test_a", 3 * S)
+    now[0] += 10 * S
+    line.end()
+    line.begin("t.py::test_b", 3 * S)
+    now[0] += 4 * S
+    line.show(Progress(S, 100, MS))
+    line.show(Progress(2 * S, 150, MS))
+    line.show(Progress(S, 30, MS))  # the next launch
+    line.end()
+    shown = re.findall(r"\x1b7([^\x1b]*)\x1b\[K\x1b8", terminal())
+    assert shown == [
+        " test_a 1/3 ················ starting, about 15 s left",
+        "",
+        " test_b 2/3 █████··········· starting, about 20 s left",
+        " test_b 2/3 ███████········· 4 s, RTM 1.00 ms, 100 requests, about 16 s left",
+        " test_b 2/3 ███████········· 4 s, RTM 1.00 ms, 150 requests, about 16 s left",
+        " test_b 2/3 ███████········· 4 s, RTM 1.00 ms, 180 requests, about 16 s left",
+        "",
+    ]
+
+
+def test_the_end_of_a_test_that_never_began_writes_nothing(terminal: Callable[[], str]) -> None:
+    LiveLine(Config(), str).end()  # type: ignore[arg-type]
+    assert terminal() == ""

@@ -1,0 +1,242 @@
+"""Who has the machine: the locks between real processes, and what a distributed run makes of them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import select
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import Project
+
+from pytest_mlpatterns.plugin.machine_lock import MachineLock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HOLDER = """
+import sys
+from pathlib import Path
+from pytest_mlpatterns.plugin.machine_lock import MachineLock
+
+lock = MachineLock(Path(sys.argv[1]))
+print("asks", flush=True)
+with lock.held(exclusive=sys.argv[2] == "alone"):
+    print("holds", flush=True)
+    sys.stdin.readline()
+print("gave back", flush=True)
+lock.close()
+"""
+
+
+class Holder:
+    """A process that asks for the machine, and holds it until it is told to give it back."""
+
+    def __init__(self, directory: Path, how: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(directory), how],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        self.expect("asks")
+
+    def expect(self, line: str) -> None:
+        """Wait until it says so."""
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline().strip() == line
+
+    def says_more(self) -> bool:
+        """Whether it gets on within a moment; asked where it must not."""
+        return bool(select.select([self.process.stdout], [], [], 0.15)[0])
+
+    def give_back(self) -> None:
+        """Let it go on."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        self.expect("gave back")
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.communicate()
+
+
+def await_closed_gate(directory: Path) -> None:
+    """Wait until a process keeps the gate closed while it waits for the room to empty."""
+    until = time.monotonic() + 30
+    with (directory / "gate").open("r+") as gate:
+        while True:
+            try:
+                fcntl.lockf(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            fcntl.lockf(gate, fcntl.LOCK_UN)
+            assert time.monotonic() < until, "nobody closes the gate"
+            time.sleep(0.005)  # the kernel tells nobody that a lock was taken
+
+
+@pytest.fixture
+def holders() -> Iterator[list[Holder]]:
+    """Takes the processes that are to end with the test."""
+    found: list[Holder] = []
+    yield found
+    for holder in found:
+        holder.close()
+
+
+def test_ordinary_tests_share_the_machine(tmp_path: Path, holders: list[Holder]) -> None:
+    holders += [Holder(tmp_path, "shared"), Holder(tmp_path, "shared")]
+    for holder in holders:
+        holder.expect("holds")
+    for holder in holders:
+        holder.give_back()
+
+
+def test_a_perf_test_waits_for_those_that_hold_the_machine(tmp_path: Path, holders: list[Holder]) -> None:
+    first = Holder(tmp_path, "shared")
+    holders.append(first)
+    first.expect("holds")
+    alone = Holder(tmp_path, "alone")
+    holders.append(alone)
+    assert not alone.says_more()
+    first.give_back()
+    alone.expect("holds")
+    alone.give_back()
+
+
+@pytest.mark.parametrize("how", ["shared", "alone"])
+def test_everybody_waits_for_a_perf_test(tmp_path: Path, holders: list[Holder], how: str) -> None:
+    alone = Holder(tmp_path, "alone")
+    holders.append(alone)
+    alone.expect("holds")
+    later = Holder(tmp_path, how)
+    holders.append(later)
+    assert not later.says_more()
+    alone.give_back()
+    later.expect("holds")
+    later.give_back()
+
+
+def test_a_perf_test_that_waits_is_not_overtaken(tmp_path: Path, holders: list[Holder]) -> None:
+    first = Holder(tmp_path, "shared")
+    holders.append(first)
+    first.expect("holds")
+    alone = Holder(tmp_path, "alone")
+    holders.append(alone)
+    await_closed_gate(tmp_path)
+    overtaker = Holder(tmp_path, "shared")
+    holders.append(overtaker)
+    assert not overtaker.says_more()
+    first.give_back()
+    alone.expect("holds")
+    assert not overtaker.says_more()
+    alone.give_back()
+    overtaker.expect("holds")
+
+
+@pytest.mark.parametrize("how", ["shared", "alone"])
+def test_a_process_that_is_killed_blocks_nobody(tmp_path: Path, holders: list[Holder], how: str) -> None:
+    dies = Holder(tmp_path, how)
+    holders.append(dies)
+    dies.expect("holds")
+    waits = Holder(tmp_path, "alone")
+    holders.append(waits)
+    dies.process.send_signal(signal.SIGKILL)
+    waits.expect("holds")
+
+
+def test_the_machine_is_given_back_where_the_test_raises(tmp_path: Path, holders: list[Holder]) -> None:
+    lock = MachineLock(tmp_path)
+    try:
+        with pytest.raises(KeyError), lock.held(exclusive=True):
+            raise KeyError
+        holders.append(Holder(tmp_path, "alone"))
+        holders[0].expect("holds")
+    finally:
+        lock.close()
+
+
+BESIDE = """
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+SPANS = TESTS / "spans"
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call(item):
+    started = time.perf_counter_ns()
+    try:
+        return (yield)
+    finally:
+        span = {"test": item.name, "worker": os.environ["PYTEST_XDIST_WORKER"], "from": started}
+        (SPANS / f"{item.name}.json").write_text(json.dumps({**span, "to": time.perf_counter_ns()}))
+"""
+
+
+def test_no_other_test_runs_while_a_perf_test_measures(tmp_path: Path) -> None:
+    project = (
+        Project()
+        .with_file("conftest.py", BESIDE)
+        .with_file("spans/empty.txt", "")
+        .with_tests(
+            """
+            @pytest.mark.parametrize("number", range(9))
+            def test_plain_before(number): time.sleep(0.05)
+
+            def test_perf_one(perf): pass
+
+            @pytest.mark.parametrize("number", range(9))
+            def test_plain_between(number): time.sleep(0.05)
+
+            def test_perf_two(perf): pass
+
+            @pytest.mark.parametrize("number", range(9))
+            def test_plain_after(number): time.sleep(0.05)
+            """,
+        )
+    )
+    run = project.run(tmp_path, "-n", "3", "--dist=load", "--maxschedchunk=1", "-W", "ignore")
+    assert run.outcomes["passed"] == 29
+    spans = [json.loads(file.read_text(encoding="utf-8")) for file in (tmp_path / "spans").glob("*.json")]
+    assert len(spans) == 29
+    assert len({span["worker"] for span in spans}) > 1
+    measured = [span for span in spans if span["test"].startswith("test_perf")]
+    assert len(measured) == 2
+    for perf in measured:
+        beside = [s["test"] for s in spans if s is not perf and s["from"] < perf["to"] and s["to"] > perf["from"]]
+        assert beside == []
+
+
+def test_a_worker_that_dies_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    body = """
+    import os
+
+    def test_dies(perf):
+        os._exit(1)
+
+    def test_dies_too():
+        os._exit(1)
+
+    def test_perf(perf):
+        perf.assert_rtm_below("60s")
+
+    @pytest.mark.parametrize("number", range(4))
+    def test_plain(number): pass
+    """
+    run = Project().with_tests(body).run(tmp_path, "-n", "2", "-W", "ignore", "--perf-json", "out.json")
+    assert run.outcomes == {"failed": 2, "passed": 5}
+    assert "worker 'gw" in run.out
+    assert [result["test"] for result in run.json("out.json")["results"]] == ["test_perf.py::test_perf"]

@@ -1,0 +1,235 @@
+"""``perf_target``: a team's own service measured, judged and compared through the real plugin."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import QUICK, Project, Run
+from support.repository import Repository
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SERVICE = """
+import asyncio
+import json
+import os
+
+DELAY_S = float(os.environ.get("DELAY_S", "{seconds}"))
+
+
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    await asyncio.sleep(DELAY_S)
+    if scope["path"] == "/predict":
+        answer = {{"predictions": [sum(row) for row in json.loads(body)["instances"]]}}
+    elif scope["path"] == "/length":
+        answer = {{"length": len(json.loads(body)["text"]), "how": dict(scope["headers"])[b"host"].decode()}}
+    elif scope["path"] == "/echo":
+        answer = body.decode()
+    else:
+        answer = {{"status": "fine"}}
+    text = isinstance(answer, str)
+    headers = [(b"content-type", b"text/plain" if text else b"application/json")]
+    await send({{"type": "http.response.start", "status": 200, "headers": headers}})
+    await send({{"type": "http.response.body", "body": answer.encode() if text else json.dumps(answer).encode()}})
+"""
+SERVE = """
+import sys
+
+import uvicorn
+from service import app
+
+uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", lifespan="off")
+"""
+TESTS = f"""
+import httpx
+import pytest
+
+from pytest_mlpatterns import App, Cached, Command, SettingError, Single
+
+pytestmark = {QUICK}
+APP = App("service:app", path="/predict")
+TEXTS = ["a", "bc", "def"]
+
+
+@pytest.fixture
+def perf_payload():
+    return [[1, 2], [3, 4]]
+
+
+class TestApp:
+    @pytest.fixture
+    def perf_target(self):
+        return APP
+
+    def test_measured(self, perf):
+        perf.assert_rtm_below("10s")
+        assert perf.client.get("/health").json() == {{"status": "fine"}}
+        assert perf.predict([5, 6]) == 11
+        metrics = perf.metrics
+        assert metrics.cold_start_ns.value > 0
+        assert metrics.peak_rss_bytes.value > 0
+        assert metrics.asl_ratio.value > 0
+
+    def test_nmrt(self, perf):
+        perf.assert_nmrt_at_least(1)
+
+    @pytest.mark.perf(payload=TEXTS, request=lambda text: {{"path": "/length", "json": {{"text": text}}}})
+    @pytest.mark.perf(check=lambda texts, answers: [answer["length"] for answer in answers] == list(map(len, texts)))
+    def test_mapping(self, perf):
+        answer = perf.predict("four")
+        assert answer["length"] == 4
+        assert answer["how"].startswith("127.0.0.1:")
+
+    @pytest.mark.perf(payload=TEXTS, request=lambda text: httpx.Request("PUT", "/echo", content=text))
+    @pytest.mark.perf(check=lambda texts, answers: list(texts) == list(answers))
+    def test_request(self, perf):
+        assert perf.predict("echo") == "echo"
+
+    @pytest.mark.perf(payload=[httpx.Request("POST", "/echo", content=text) for text in TEXTS])
+    @pytest.mark.perf(check=lambda requests, answers: [request.content for request in requests] == list(answers))
+    def test_ready_made(self, perf):
+        perf.assert_error_rate_below(0.5)
+
+    @pytest.mark.perf(pattern=[Cached()])
+    def test_pattern_beside_it(self, perf):
+        pass
+
+    def test_deployed(self, perf_deploy):
+        with perf_deploy() as deployment:
+            assert deployment.predict([1, 1]) == 2
+
+
+class TestCommand:
+    @pytest.fixture
+    def perf_target(self):
+        return Command("{{python}} serve.py {{port}}", ready="/health", path="/predict")
+
+    def test_measured(self, perf):
+        perf.assert_rtm_below("10s")
+        assert perf.client.get("/").json() == {{"status": "fine"}}
+
+
+class TestModel:
+    @pytest.fixture
+    def perf_model(self):
+        return lambda batch: batch
+
+    @pytest.mark.perf(request=lambda value: {{"json": value}})
+    def test_request_without_target(self, perf):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({{"target": "service:app"}}, "perf_deploy\\\\(target=...\\\\) is 'service:app', expected App"),
+        ({{"target": APP, "pattern": Single()}}, "expected one of them"),
+        ({{"request": lambda value: value}}, "perf_deploy\\\\(request=...\\\\) without a target"),
+        ({{"pattern": [Single()]}}, "expected one pattern; start one deployment after the other"),
+        ({{"wire": ["rest+json"]}}, "expected one wire; start one deployment after the other"),
+    ],
+    ids=["no target", "pattern too", "request alone", "patterns", "wires"],
+)
+def test_refused(perf_deploy, arguments, expected):
+    with pytest.raises(SettingError, match=expected), perf_deploy(**arguments):
+        pass
+
+
+def test_deployed_by_name(perf_deploy):
+    with perf_deploy(target=APP, request=lambda text: {{"path": "/length", "json": {{"text": text}}}}) as deployment:
+        assert deployment.client.get("/health").json() == {{"status": "fine"}}
+        assert deployment.predict("four")["length"] == 4
+"""
+REGRESSION = """
+import pytest
+
+from pytest_mlpatterns import App, Command
+
+
+@pytest.fixture
+def perf_payload():
+    return [[1, 2]]
+
+
+@pytest.fixture(params=[App("service:app", path="/predict"), Command("{python} serve.py {port}", path="/predict")],
+                ids=["app", "command"])
+def perf_target(request):
+    return request.param
+
+
+@pytest.mark.perf(duration="200ms", warmup="100ms", launches=2, tolerance=0.5, budget="6s")
+def test_service(perf):
+    perf.assert_rtm_below("10s")
+"""
+PROJECT = (
+    Project()
+    .with_file("service.py", SERVICE.format(seconds=0.002))
+    .with_file("serve.py", SERVE)
+    .with_ini(pythonpath=".")
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, distribution: tuple[str, ...]) -> Run:
+    return PROJECT.with_file("test_perf.py", TESTS).run(
+        tmp_path_factory.mktemp("targets"), "-W", "ignore", "--perf-patterns", "single,cached", *distribution
+    )
+
+
+def test_a_service_is_measured_checked_and_asked_in_every_way(run: Run) -> None:
+    assert run.outcomes == {"passed": 13, "failed": 3}
+    assert run.table == {
+        "test_measured": "pass",
+        "test_nmrt": "pass",
+        "test_mapping": "measured",
+        "test_request": "measured",
+        "test_ready_made": "pass",
+    }
+
+
+@pytest.mark.parametrize(
+    ("test", "expected"),
+    [
+        ("TestApp.test_pattern_beside_it[cached]", "perf(pattern=cached) beside perf_target App('service:app'"),
+        ("TestModel.test_request_without_target[single]", "perf(request=...) without a target"),
+    ],
+)
+def test_what_does_not_go_together_is_told(run: Run, test: str, expected: str) -> None:
+    assert expected in run.failure(test)
+
+
+def test_a_slower_service_is_a_regression_against_its_baseline(tmp_path: Path) -> None:
+    project = PROJECT.with_file("test_perf.py", REGRESSION)
+    recorded = project.run(tmp_path, "--perf-baseline", "update")
+    assert recorded.outcomes == {"passed": 2}
+    baseline = (tmp_path / "perf-baseline.json").read_text(encoding="utf-8")
+    assert "Command('{python} serve.py {port}', path='/predict')" in baseline
+    assert "App('service:app', path='/predict')" in baseline
+
+    slower = project.run(tmp_path, environment={"DELAY_S": "0.05"})
+    assert slower.outcomes == {"failed": 2}
+    for name in ("app", "command"):
+        assert re.search(r"RegressionFailure: (RTM|throughput) .+ worse", slower.failure(f"test_service[{name}]"))
+
+
+def test_the_service_of_another_revision_is_started_from_its_own_tree(tmp_path: Path) -> None:
+    repository = Repository.made(tmp_path / "shop")
+    files = {"pytest.ini": "[pytest]\npythonpath = .\n", "serve.py": SERVE, "test_perf.py": REGRESSION}
+    repository.commit({**files, "service.py": SERVICE.format(seconds=0.002)})
+    repository.write({"service.py": SERVICE.format(seconds=0.03)})
+
+    run = Project({}).run(repository.top, "--perf-against", "main")
+
+    assert run.outcomes == {"failed": 2}
+    for test in ("test_service[app]", "test_service[command]"):
+        assert "(the present)" in run.failure(test)
+    assert repository.worktrees() == [repository.top]

@@ -1,0 +1,351 @@
+"""The plugin as pytest meets it: the marker and its errors, parametrization, what an idle session loads."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ASKS = "def test_it(perf):\n    pass\n"
+EMPTY = Project()
+
+WRONG_MARKERS = {
+    "unknown": ("concurency=2", ["perf(concurency=...)", "did you mean concurrency=?", "duration", "rate_rps"]),
+    "unknown and like nothing": ("zzz=1", ["perf(zzz=...)", "allowed are: budget, check, concurrency"]),
+    "positional": ("Single()", ["positional argument", "keywords only", "pattern="]),
+    "a pattern's class": ("pattern=Single", ["perf(pattern=...) is the class Single", "write Single()"]),
+    "no pattern": ("pattern=3", ["perf(pattern=...) is 3", "expected a pattern"]),
+    "an unknown name": ("pattern='cachd'", ["perf(pattern=...) names the pattern 'cachd'", "did you mean cached?"]),
+    "an unknown argument": ("pattern='cached(size=3)'", ["perf(pattern=...) gives 'size=3' to cached", "max_entries="]),
+    "a pattern that needs code": ("pattern='ensemble'", ["perf(pattern=...) names 'ensemble'", "needs code"]),
+    "an impossible value": ("pattern='replicated(replicas=1)'", ["perf(pattern=...): Replicated(replicas=1)"]),
+    "no pattern in the list": ("pattern=[Single(), 3]", ["perf(pattern=...) is 3", "expected a pattern"]),
+    "an empty list": ("pattern=[]", ["perf(pattern=...) is empty", "write [Single()]"]),
+    "one pattern twice": ("pattern=[Single(), Single()]", ["'single' twice"]),
+    "no callers": ("concurrency=0", ["concurrency is 0", "1 to 4096"]),
+    "half a caller": ("concurrency=1.5", ["concurrency is 1.5", "whole number"]),
+    "too many callers": ("concurrency=5000", ["concurrency is 5000", "1 to 4096"]),
+    "a rate of nothing": ("rate_rps=0", ["rate_rps is 0", "above 0"]),
+    "a rate as text": ("rate_rps='fast'", ["rate_rps is 'fast'", "requests per second"]),
+    "two loads": ("concurrency=1, rate_rps=1", ["concurrency=..., rate_rps=...", "two loads", "one of them"]),
+    "a time without its unit": ("duration=3", ["perf(duration=...) is 3", "a time with its unit", "20ms"]),
+    "a unit that does not exist": ("duration='3 parsecs'", ["perf(duration=...) is '3 parsecs'"]),
+    "a window too short": ("duration='1ms'", ["perf(duration=...) is '1ms'", "at least 100ms"]),
+    "a warm-up without its unit": ("warmup=1", ["perf(warmup=...) is 1", "a time with its unit"]),
+    "no time to answer": ("timeout='0s'", ["perf(timeout=...) is '0s'", "more than no time"]),
+    "no time to start": ("startup_timeout='0s'", ["perf(startup_timeout=...) is '0s'", "more than no time"]),
+    "no budget": ("budget='0s'", ["perf(budget=...) is '0s'", "more than no time"]),
+    "no launch": ("launches=0", ["perf(launches=...) is 0", "from 1 to 100"]),
+    "a launch that is true": ("launches=True", ["perf(launches=...) is True", "from 1 to 100"]),
+    "a negative tolerance": ("tolerance=-1", ["perf(tolerance=...) is -1", "not negative"]),
+    "a policy that does not exist": ("inconclusive='maybe'", ["perf(inconclusive=...) is 'maybe'", "warn, fail, pass"]),
+    "a check that is none": ("check=1", ["perf(check=...) is 1", "expected a function"]),
+    "a load as text": ("load='0-100'", ["perf(load=...) is '0-100'", "expected a schedule"]),
+    "a wire that does not exist": ("wire='soap'", ["perf(wire=...) is 'soap'", "'rest+json'"]),
+    "a later version's engine": ("engine='ray'", ["perf(engine=...) is 'ray'", "'local'"]),
+}
+
+
+def _marked(arguments: str) -> Project:
+    text = f"import pytest\nfrom pytest_mlpatterns import *\n\n\n@pytest.mark.perf({arguments})\n{ASKS}"
+    return EMPTY.with_file("test_it.py", text)
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG_MARKERS.values(), ids=WRONG_MARKERS.keys())
+def test_a_marker_that_cannot_be_served_ends_the_run_with_one_line(
+    pytester: pytest.Pytester, arguments: str, words: list[str]
+) -> None:
+    run = _marked(arguments).run_inside(pytester)
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    (line,) = filter(None, run.errors)
+    assert line.startswith("ERROR: test_it.py::test_it")
+    assert [word for word in words if word not in line] == []
+    assert "Traceback" not in run.out
+
+
+@pytest.mark.parametrize("arguments", ["concurency=2", "pattern=[]"])
+def test_it_is_one_line_under_xdist_too(tmp_path: Path, arguments: str) -> None:
+    run = _marked(arguments).run(tmp_path, "-n", "2")
+    (line,) = filter(None, run.errors)
+    assert line.startswith("ERROR: test_it.py::test_it")
+    assert arguments.partition("=")[0] in line
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    assert "INTERNALERROR" not in run.out
+
+
+def test_a_list_of_patterns_makes_one_test_each(pytester: pytest.Pytester) -> None:
+    patterns = "[Single(), Replicated(), Replicated(replicas=3), Replicated(balance='shared-socket')]"
+    run = _marked(f"pattern={patterns}").run_inside(pytester, "--collect-only", "-q")
+    assert [line for line in run.out.splitlines() if "::" in line] == [
+        "test_it.py::test_it[single]",
+        "test_it.py::test_it[replicated]",
+        "test_it.py::test_it[replicated(replicas=3)]",
+        "test_it.py::test_it[replicated(balance=shared-socket)]",
+    ]
+
+
+@pytest.mark.parametrize("pattern", ["Replicated()", "'replicated'", "Cached() | Batched()"])
+def test_one_pattern_makes_one_test_without_an_id(pytester: pytest.Pytester, pattern: str) -> None:
+    run = _marked(f"pattern={pattern}").run_inside(pytester, "--collect-only", "-q")
+    assert "test_it.py::test_it\n" in run.out
+
+
+NAMING = """
+import pytest
+from pytest_mlpatterns import Batched, Cached
+
+def test_open(perf): pass
+
+@pytest.mark.perf(concurrency=2)
+def test_marked(perf): pass
+
+@pytest.mark.perf(pattern=Cached() | Batched())
+def test_value(perf): pass
+
+@pytest.mark.perf(pattern="cached")
+def test_name(perf): pass
+
+@pytest.mark.perf(pattern=["single", "Cached(ttl=30s) | batched"])
+def test_names(perf): pass
+
+def test_plain(): pass
+"""
+OPEN = ("test_open", "test_marked")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ini", "ids"),
+    [
+        ((), {}, [*OPEN]),
+        (
+            ("--perf-patterns", "single,microservice"),
+            {},
+            [f"{test}[{pattern}]" for test in OPEN for pattern in ("single", "microservice")],
+        ),
+        ((), {"perf_patterns": "cached|batched"}, [f"{test}[cached|batched]" for test in OPEN]),
+        (("--perf-patterns=single",), {"perf_patterns": "cached,batched"}, [f"{test}[single]" for test in OPEN]),
+    ],
+    ids=["nowhere", "command line", "ini file", "command line over ini file"],
+)
+def test_patterns_of_the_command_line_make_tests_of_those_that_name_none(
+    pytester: pytest.Pytester, arguments: tuple[str, ...], ini: dict[str, str], ids: list[str]
+) -> None:
+    run = EMPTY.with_file("test_it.py", NAMING).with_ini(**ini).run_inside(pytester, "--collect-only", "-q", *arguments)
+    assert [line.removeprefix("test_it.py::") for line in run.out.splitlines() if "::" in line] == [
+        *ids,
+        "test_value",
+        "test_name",
+        "test_names[single]",
+        "test_names[cached(ttl=30s)|batched]",
+        "test_plain",
+    ]
+
+
+def test_the_id_names_the_pattern_and_then_the_wire_of_lists(pytester: pytest.Pytester) -> None:
+    body = """
+        import pytest
+
+        @pytest.mark.perf(wire=["rest+json"])
+        def test_wires(perf): pass
+
+        @pytest.mark.perf(pattern=["single", "cached"], wire=["rest+json"])
+        def test_both(perf): pass
+
+        @pytest.mark.perf(wire="rest+json")
+        def test_one(perf): pass
+    """
+    run = EMPTY.with_file("test_it.py", body).run_inside(pytester, "--collect-only", "-q")
+    assert [line.removeprefix("test_it.py::") for line in run.out.splitlines() if "::" in line] == [
+        "test_wires[rest+json]",
+        "test_both[single-rest+json]",
+        "test_both[cached-rest+json]",
+        "test_one",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("single,cachd", "names the pattern 'cachd', did you mean cached? expected one of single, "),
+        ("cached(max_entries=0)", ": Cached(max_entries=0), expected a whole number from 1 to "),
+        (",", "is empty, expected at least one pattern"),
+    ],
+)
+@pytest.mark.parametrize("level", ["option", "ini"])
+def test_a_bad_name_of_a_pattern_ends_the_run_with_one_line(
+    pytester: pytest.Pytester, text: str, words: str, level: str
+) -> None:
+    project = EMPTY.with_file("test_it.py", NAMING).with_ini(**({"perf_patterns": text} if level == "ini" else {}))
+    run = project.run_inside(pytester, *(["--perf-patterns", text] if level == "option" else []))
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    (line,) = filter(None, run.errors)
+    assert line.startswith("ERROR: --perf-patterns" if level == "option" else "ERROR: ini key perf_patterns")
+    assert words in line
+    assert "Traceback" not in run.out
+
+
+def test_a_bad_name_of_a_pattern_ends_a_distributed_run_with_one_line(tmp_path: Path) -> None:
+    run = EMPTY.with_file("test_it.py", NAMING).run(tmp_path, "--perf-patterns", "cachd", "-n", "2")
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    (line,) = filter(None, run.errors)
+    assert line.startswith("ERROR: --perf-patterns names the pattern 'cachd'")
+    assert "INTERNALERROR" not in run.out
+
+
+def test_one_of_the_patterns_can_be_chosen_by_its_id(tmp_path: Path) -> None:
+    body = "@pytest.mark.perf(pattern=[Single(), Replicated()])\n" + ASKS
+    project = EMPTY.with_tests(f"from pytest_mlpatterns import Single, Replicated\n\n\n{body}")
+    run = project.run(tmp_path, "--perf-smoke", "--perf-json", "out.json", "-k", "replicated")
+    (result,) = run.json("out.json")["results"]
+    assert result["test"] == "test_perf.py::test_it[replicated]"
+    assert result["setup"]["pattern"] == "replicated"
+
+
+def test_markers_on_module_class_and_function_merge_and_the_closest_wins(
+    tmp_path: Path, distribution: tuple[str, ...]
+) -> None:
+    project = EMPTY.with_tests(
+        """
+        from pytest_mlpatterns import Replicated
+
+        def test_module(perf): pass
+
+        @pytest.mark.perf(pattern=Replicated(), payload=["of the class"])
+        class TestClass:
+            def test_class(self, perf): pass
+
+            @pytest.mark.perf(concurrency=7)
+            def test_function(self, perf): pass
+
+            @pytest.mark.perf(rate_rps=50, payload=["of the function"])
+            def test_load(self, perf): pass
+        """,
+        marker="pytest.mark.perf(concurrency=3, launches=1)",
+    )
+    run = project.run(tmp_path, "--perf-smoke", "--perf-json", "out.json", *distribution)
+    assert run.outcomes == {"passed": 4}
+    setups = {result["test"].rpartition("::")[2]: result["setup"] for result in run.json("out.json")["results"]}
+    assert {test: (setup["load"], setup["pattern"]) for test, setup in setups.items()} == {
+        "test_module": ("closed(3)", "single"),
+        "test_class": ("closed(3)", "replicated"),
+        "test_function": ("closed(7)", "replicated"),
+        "test_load": ("constant(50/s)", "replicated"),
+    }
+    assert setups["test_class"]["payload"] == setups["test_function"]["payload"] != setups["test_module"]["payload"]
+    assert setups["test_load"]["payload"] != setups["test_class"]["payload"]
+
+
+def test_a_marker_of_ours_without_the_fixture_is_warned_about(
+    pytester: pytest.Pytester,
+) -> None:
+    text = "import pytest\n\n\n@pytest.mark.perf(duration='3s')\ndef test_it(): pass\n"
+    run = EMPTY.with_ini(filterwarnings="default").with_file("test_it.py", text).run_inside(pytester)
+    assert run.outcomes == {"passed": 1, "warnings": 1}
+    assert "UnusedMarkerWarning: test_it.py::test_it has perf(duration=...) but does not ask for the fixture" in run.out
+
+
+@pytest.mark.parametrize("arguments", ["", "'fast'", "group='x'", "threshold=3, duration='1s'"])
+def test_another_plugins_marker_of_this_name_is_left_alone(pytester: pytest.Pytester, arguments: str) -> None:
+    text = f"import pytest\n\n\n@pytest.mark.perf({arguments})\ndef test_it(): pass\n"
+    run = EMPTY.with_file("test_it.py", text).run_inside(pytester, "--strict-markers")
+    assert run.outcomes == {"passed": 1}
+    assert run.exit_code == pytest.ExitCode.OK
+
+
+def test_the_marker_and_the_options_are_documented(pytester: pytest.Pytester) -> None:
+    assert "@pytest.mark.perf(pattern=Single(), concurrency=1 | rate_rps=..." in EMPTY.run_inside(
+        pytester, "--markers"
+    ).out.replace("\n", " ")
+    shown = EMPTY.run_inside(pytester, "--help").out
+    assert "performance tests (pytest-mlpatterns):" in shown
+    assert "--perf-baseline={check,update,require,prune,off}" in shown
+    assert "perf_startup_timeout" in shown
+
+
+def test_a_session_without_perf_tests_loads_nothing_heavy(tmp_path: Path) -> None:
+    project = EMPTY.with_file(
+        "test_plain.py",
+        """
+        import sys
+
+        def test_light(pytestconfig):
+            assert pytestconfig.pluginmanager.hasplugin("pytest_mlpatterns.plugin.entry")
+            heavy = {"numpy", "httpx", "uvicorn", "psutil", "httptools", "orjson", "cloudpickle", "uvloop", "asyncio"}
+            heavy |= {"grpc", "google.protobuf"}
+            ours = {name for name in sys.modules if name.startswith("pytest_mlpatterns")}
+            assert not heavy & set(sys.modules)
+            package = "pytest_mlpatterns"
+            assert ours == {package, f"{package}.hooks", f"{package}.options", f"{package}.plugin"}
+        """,
+    )
+    run = project.run(
+        tmp_path, "-p", "pytest_mlpatterns.plugin.entry", environment={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    )
+    assert run.outcomes == {"passed": 1}
+    assert "performance" not in run.out.replace("mlpatterns: baseline perf-baseline.json (check)", "")
+
+
+def test_a_deselected_perf_test_starts_nothing(tmp_path: Path) -> None:
+    run = EMPTY.with_tests(f"{ASKS}\ndef test_plain(): pass\n", marker=None).run(tmp_path, "-k", "plain")
+    assert run.outcomes == {"passed": 1, "deselected": 1}
+    assert "performance" not in run.out
+
+
+def test_a_conftest_file_is_too_late_to_load_the_plugin(tmp_path: Path) -> None:
+    project = EMPTY.with_file("conftest.py", "pytest_plugins = ['pytest_mlpatterns.plugin.entry']\n")
+    run = project.with_file("test_it.py", "def test_it(): pass\n").run(
+        tmp_path, environment={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    )
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    (line,) = filter(None, run.errors)
+    assert "too late for its options" in line
+    assert "-p pytest_mlpatterns.plugin.entry" in line
+
+
+def test_the_plugin_can_be_named_where_plugins_are_not_found_by_themselves(tmp_path: Path) -> None:
+    run = EMPTY.with_tests(ASKS).run(
+        tmp_path,
+        "-p",
+        "pytest_mlpatterns.plugin.entry",
+        "--perf-smoke",
+        environment={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    )
+    assert run.outcomes == {"passed": 1}
+
+
+def test_the_header_says_which_baseline_is_used(pytester: pytest.Pytester) -> None:
+    text = "def test_it(): pass\n"
+    project = EMPTY.with_file("test_it.py", text).with_ini(perf_baseline_file="old.json")
+    assert "mlpatterns: baseline old.json (check)" in project.run_inside(pytester).out
+    given = project.run_inside(pytester, "--perf-baseline", "require", "--perf-baseline-file", "new.json").out
+    assert "mlpatterns: baseline new.json (require)" in given
+
+
+def test_the_plugin_can_be_switched_off(pytester: pytest.Pytester) -> None:
+    text = "def test_it(pytestconfig):\n    assert not hasattr(pytestconfig.option, 'perf_smoke')\n"
+    run = EMPTY.with_file("test_it.py", text).run_inside(pytester, "-p", "no:mlpatterns")
+    assert run.outcomes == {"passed": 1}
+    assert "mlpatterns:" not in run.out
+
+
+def test_other_plugins_are_told_of_every_result_once(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+    told = """
+        import json
+        from pathlib import Path
+
+        def pytest_mlpatterns_result(config, result):
+            with (config.rootpath / "told.jsonl").open("a", encoding="utf-8") as file:
+                print(json.dumps(result), file=file)
+        """
+    project = Project().with_file("conftest.py", told).with_tests("def test_a(perf): pass\ndef test_b(perf): pass\n")
+    run = project.run(tmp_path, "--perf-json", "out.json", *distribution)
+    assert run.outcomes == {"passed": 2}
+    lines = (tmp_path / "told.jsonl").read_text(encoding="utf-8").splitlines()
+    by_test = {result["test"]: result for result in map(json.loads, lines)}
+    assert len(lines) == 2
+    assert by_test == {result["test"]: result for result in run.json("out.json")["results"]}

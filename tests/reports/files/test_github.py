@@ -1,0 +1,109 @@
+"""What GitHub Actions shows: the job summary and the annotations, whatever stands in ids and messages.
+
+Renew the golden files with ``UPDATE_GOLDEN=1``, see test_reports.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.golden import BEYOND, LESS, SLOWER, check_golden, everything, searched
+from support.synthetic import PROPERTY, counterpart, result
+
+from pytest_mlpatterns.records.result import Location
+from pytest_mlpatterns.reports.files.github import Failure, annotation, escaped, job_summary, reason_in
+from pytest_mlpatterns.reports.text.failure import failure_text
+
+NASTY = "t.py::test_it[a|b `c` <script>@me $x$ **d**\n::error::e]"
+WHERE = Location("tests/test_perf.py", 12)
+
+
+def test_the_summary_has_every_result_and_why_tests_failed() -> None:
+    slower = result(
+        "test_perf.py::test_is_slower", passed=False, judgements=(SLOWER, LESS), reference=counterpart(), location=WHERE
+    )
+    results = [*everything()[:1], slower, *everything()[2:], *searched()]
+    failures = [
+        Failure(slower.test, f"{SLOWER.reason}\n{LESS.reason}", WHERE),
+        Failure("test_perf.py::test_broken", "ModelLoadError: no weights", None),
+    ]
+    rankings = {"test_perf.py::test_digits": "cached first; batched and replicated not distinguishable"}
+    check_golden("job-summary.md", job_summary(results, failures, rankings, ["results written to out.json"]))
+
+
+@pytest.mark.parametrize(
+    ("passed", "headline"),
+    [(True, "### Performance: 1 test, none failed\n"), (False, "### Performance: 1 of 1 test failed\n")],
+)
+def test_the_summary_of_one_test_begins_with_what_came_of_it(passed: bool, headline: str) -> None:
+    one = result(passed=passed, latency=None, load_over_time=())
+    failures = [] if passed else [Failure(one.test, "too slow", None)]
+    text = job_summary([one], failures, {})
+    assert text.startswith(headline)
+    assert "<details>" not in text
+
+
+def test_a_run_in_which_nothing_was_measured_has_no_table() -> None:
+    text = job_summary([], [Failure("t.py::test_a", "no model", WHERE)], {})
+    assert text == "### Performance: 1 of 1 test failed\n\n- ✗ **t.py::test\\_a**: no model\n"
+
+
+def test_what_users_write_stays_text() -> None:
+    nasty = result(NASTY, passed=False, group=NASTY, setup=replace(result().setup, pattern="a | b\n\n# c"))
+    text = job_summary([nasty], [Failure(NASTY, f"{NASTY}\nmore", None)], {NASTY: NASTY}, [NASTY])
+    assert "<script>" not in text.replace("\\<script\\>", "")
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(rows) == 2
+    assert len({row.replace("\\|", "").count("|") for row in rows}) == 1
+    assert not any(line.startswith(("::", "# ")) for line in text.splitlines())
+
+
+@PROPERTY
+@given(st.text())
+def test_an_escaped_text_is_one_line_without_markup(text: str) -> None:
+    found = escaped(text)
+    assert len(found.splitlines()) <= 1
+    for sign in "`*_[]<>|$":
+        assert found.count(sign) == found.count(f"\\{sign}")
+
+
+def test_an_annotation_stands_at_the_line_of_the_test() -> None:
+    failure = Failure("tests/test_perf.py::test_digits[a,b]", "RTM 100 % worse\nthroughput 50 % worse", WHERE)
+    assert annotation(failure) == (
+        "::error file=tests/test_perf.py,line=12,title=tests/test_perf.py%3A%3Atest_digits[a%2Cb]"
+        "::RTM 100 %25 worse%0Athroughput 50 %25 worse"
+    )
+    assert annotation(failure, PurePosixPath("models/digits")).startswith(
+        "::error file=models/digits/tests/test_perf.py,line=12,"
+    )
+    assert annotation(replace(failure, location=None)).startswith("::error title=tests/")
+
+
+@PROPERTY
+@given(st.text(), st.text())
+def test_an_annotation_is_one_line_whatever_stands_in_it(test: str, reason: str) -> None:
+    told = annotation(Failure(test, reason, Location(test, 1)))
+    assert "\n" not in told
+    assert "\r" not in told
+    assert told.count("::") >= 2
+    properties = told.split("::")[1].removeprefix("error ")
+    assert len(properties.split(",")) == 3
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (failure_text((SLOWER, LESS), result()), f"{SLOWER.reason}\n{LESS.reason}"),
+        (failure_text((BEYOND,), result()), BEYOND.reason),
+        ("AssertionError: assert 1 == 2\n +  where 1 = f()", "AssertionError: assert 1 == 2"),
+        ("\nassert a\n+  b", "assert a"),
+        ("  indented", "  indented"),
+        ("", ""),
+    ],
+)
+def test_the_reason_of_a_failure_is_what_stands_before_the_facts(message: str, reason: str) -> None:
+    assert reason_in(message) == reason

@@ -1,0 +1,60 @@
+"""Properties of a JUnit report: every metric with its unit and interval, serial and over workers."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import Project
+from support.synthetic import SETUP, judgement, result
+
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.reports.files.junit import properties_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_every_metric_has_its_unit_in_its_name_and_its_interval_beside_it() -> None:
+    failed = judgement(Outcome.FAIL)
+    found = dict(properties_of(result(passed=False, judgements=(failed,))))
+    assert (found["perf_outcome"], found["perf_pattern"], found["perf_requests"]) == ("failed", SETUP.pattern, "7406")
+    assert [found[f"perf_rtm_ns{end}"] for end in ("", "_low", "_high")] == ["4120000", "4050000", "4190000"]
+    assert found["perf_throughput_rps"] == "1234.4"
+    assert found["perf_asl_ratio"] == "0.512"
+    assert found["perf_peak_memory_bytes"] == str(256 * 2**20)
+    assert found["perf_rtm_against_baseline"] == failed.reason
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [
+        ("request_bytes", "perf_request_bytes"),
+        ("batch_size", "perf_batch_size"),
+        ("cache_hit_ratio", "perf_cache_hit_ratio"),
+        ("nmrt(p95<50.0 ms)", "perf_nmrt(p95<50.0 ms)_rps"),
+    ],
+)
+def test_a_unit_stands_in_a_name_once(metric: str, name: str) -> None:
+    assert name in dict(properties_of(result(metrics={metric: (1.0, 1.0, 1.0)})))
+
+
+def test_a_junit_report_has_the_figures_of_every_perf_test(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+    body = """
+    def test_passes(perf, record_property):
+        record_property("mine", 1)
+
+    def test_fails(perf):
+        perf.assert_rtm_below("1ns")
+
+    def test_plain(): pass
+    """
+    Project().with_tests(body).run(tmp_path, "--junit-xml", "junit.xml", *distribution)
+    cases = {case.get("name"): case for case in ET.parse(tmp_path / "junit.xml").iter("testcase")}
+    names = {test: [one.get("name") for one in case.iter("property")] for test, case in cases.items()}
+    assert names["test_plain"] == []
+    assert names["test_passes"][:2] == ["mine", "perf_outcome"]
+    for test in ("test_passes", "test_fails"):
+        assert {"perf_rtm_ns", "perf_rtm_ns_low", "perf_throughput_rps"} <= set(names[test])
+        assert len(names[test]) == len(set(names[test]))

@@ -1,0 +1,158 @@
+"""The JSON Schema of the result file, against a real run and against any results that there can be."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator, ValidationError
+from support.project import Project
+from support.result_strategies import RESULTS
+from support.synthetic import ENVIRONMENT, LAYERS, PROPERTY, capacity, counterpart, judgement, result
+
+from pytest_mlpatterns.analysis.ranking import RankedPattern, Ranking
+from pytest_mlpatterns.records.launch import Capacity, Step, Warmup
+from pytest_mlpatterns.records.result import Latency, LatencyHistogram, Location, Reference, TestResult
+from pytest_mlpatterns.records.setup import Environment, Setup
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.reports.files.result_file import SCHEMA_FILE, VERSION, results_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+SCHEMA: dict[str, Any] = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+VALIDATOR = Draft202012Validator(SCHEMA)
+WORSE = result(judgements=(judgement(Outcome.FAIL),)).to_json()["judgements"][0]
+ACCOUNT: dict[str, object] = {
+    "mode": "update",
+    "recorded": ["t.py::test_a"],
+    "recorded_although_worse": [{"test": "t.py::test_a", **WORSE}],
+    "without_test": [],
+    "pruned": [],
+}
+
+
+def written(results: Sequence[TestResult], **more: Any) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(results_json(results, ENVIRONMENT, "2026-11-24", ACCOUNT, **more))
+    return data
+
+
+def test_the_schema_is_one() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    assert SCHEMA["properties"]["version"]["const"] == VERSION
+
+
+def test_a_result_with_everything_is_valid() -> None:
+    full = result(
+        judgements=(judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4)),),
+        passed=False,
+        failed_requests={"500": 3, "-1": 1},
+        capacities=(capacity(), capacity(at_least=True, objective="p95<50.0 ms")),
+        layers=LAYERS,
+        reference=counterpart(kind="revision"),
+        noise=("others used 40 % of the machine",),
+    )
+    rows = (
+        RankedPattern("t.py::test_a[cached]", "cached", 1, 1, 2, (1.0, 0.9, 1.0), {"rtm": (1.0, 0.5)}, None, ("?",)),
+        RankedPattern("t.py::test_a[single]", "single", None, None, None, None, {}, "rtm<20ms is not kept"),
+    )
+    ranking = Ranking("t.py::test_a", {"rtm": 0.5}, ("rtm<20ms",), "cached", rows, ("a note",))
+    VALIDATOR.validate(written([full], ranking=[ranking.to_json()], commit="1a2b3c4+"))
+
+
+@PROPERTY
+@given(st.lists(RESULTS, max_size=2))
+def test_any_results_are_valid(results: list[TestResult]) -> None:
+    VALIDATOR.validate(written(results))
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        ("result", TestResult),
+        ("capacity", Capacity),
+        ("judgement", Verdict),
+        ("ranking", Ranking),
+    ],
+)
+def test_every_member_is_described(place: str, kind: type) -> None:
+    described = SCHEMA["$defs"][place]
+    members = {field.name for field in fields(kind)} | ({"outcome"} if kind is TestResult else set())
+    assert set(described["properties"]) == members == set(described["required"])
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        (("result", "setup"), Setup),
+        (("result", "location"), Location),
+        (("result", "latency"), Latency),
+        (("result", "latency", "histogram"), LatencyHistogram),
+        (("result", "reference"), Reference),
+        (("result", "warmups"), Warmup),
+        (("capacity", "ladder"), Step),
+        (("ranking", "rows"), RankedPattern),
+    ],
+)
+def test_every_member_of_a_member_is_described(path: tuple[str, ...], kind: type) -> None:
+    place = SCHEMA["$defs"][path[0]]
+    for name in path[1:]:
+        place = place["properties"][name]
+    place = place.get("items", place)
+    assert set(place["properties"]) == {field.name for field in fields(kind)} == set(place["required"])
+
+
+def test_the_environment_is_described() -> None:
+    described = set(SCHEMA["properties"]["environment"]["properties"])
+    assert described == {*(field.name for field in fields(Environment)), "machine"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"passed": "yes"},
+        {"metrics": {"rtm": [1, 2]}},
+        {"outcome": "fine"},
+        {"latency": {}},
+        {"surprise": 1},
+        {"failed_requests": {"many": 3}},
+    ],
+)
+def test_what_is_no_result_is_refused(changes: dict[str, Any]) -> None:
+    data = written([result()])
+    data["results"][0].update(changes)
+    with pytest.raises(ValidationError):
+        VALIDATOR.validate(data)
+
+
+def test_the_file_of_a_real_run_is_valid(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+    body = """
+    from pytest_mlpatterns import Batched, Cached, Queued, Single
+
+    @pytest.mark.perf(pattern=[Single(), Cached() | Batched() | Queued()], budget="2s", wire="rest+json")
+    def test_patterns(perf):
+        perf.measure_nmrt()
+
+    @pytest.mark.perf(rate_rps=50)
+    def test_fails(perf):
+        perf.assert_rtm_below("1ns")
+    """
+    arguments = (
+        "--perf-json=out.json",
+        "--perf-baseline=update",
+        "--perf-rank=rtm=0.5,asl=0.5,rtm<10s",
+        "-W",
+        "ignore",
+    )
+    run = Project().with_tests(body).run(tmp_path, *arguments, *distribution)
+    data = run.json("out.json")
+    VALIDATOR.validate(data)
+    assert len(data["results"]) == 3
+    assert [one["group"] for one in data["ranking"]] == ["test_perf.py::test_patterns"]
+    assert any(one["capacities"] for one in data["results"])
+    assert any(layer["layer"] == "queued" for one in data["results"] for layer in one["layers"])

@@ -1,0 +1,297 @@
+"""The HTML report as text: what stands in it, that it loads nothing, and that what users wrote stays text.
+
+How it looks and works in a browser is tested in test_html_page.py. The golden file is the page without its style and
+scripts; renew it as in test_reports.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from importlib.resources import files
+
+import pytest
+from support.golden import check_golden
+from support.reported import HOSTILE, everything, report
+from support.synthetic import ENVIRONMENT, LAYERS, SETUP, capacity, counterpart, judgement, result
+
+from pytest_mlpatterns.records.setup import Setup
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.reports.files.result_file import Results
+from pytest_mlpatterns.reports.html.fragments import state_of
+from pytest_mlpatterns.reports.html.overview import groups_section, overview_section, ranking_section
+from pytest_mlpatterns.reports.html.page import LIBRARIES, html_report
+from pytest_mlpatterns.reports.html.test_page import details_section
+
+
+class Reader(HTMLParser):
+    """What a page is made of."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.data: list[object] = []
+        self.text = ""
+        self._inside: str | None = None
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = None
+        if tag == "script":
+            self._inside = "data" if dict(attrs).get("type") == "application/json" else "script"
+        elif tag == "style":
+            self._inside = "style"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = None
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts.append(data)
+        elif self._inside == "data":
+            self.data.append(json.loads(data))
+        elif self._inside is None:
+            self.text += data
+
+    def attributes(self, name: str) -> list[str]:
+        return [value for _, attributes in self.tags if (value := attributes.get(name)) is not None]
+
+
+def test_the_page_of_everything() -> None:
+    page = report(everything())
+    page = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+    page = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    page = re.sub(r"<pre>.*?</pre>", "", page, flags=re.DOTALL)
+    page = re.sub(r'content="default-src[^"]*"', "", page)
+    page = re.sub(r"Made by pytest-mlpatterns [^ ]+ ", "Made by pytest-mlpatterns ", page)
+    check_golden("report.html", re.sub(r"(?<=>)(?=<(?!/|b>))", "\n", page))
+
+
+def test_the_policy_lets_the_page_run_its_own_scripts_and_load_nothing() -> None:
+    page = Reader(report(everything()))
+    (policy,) = (
+        attributes["content"]
+        for _, attributes in page.tags
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; ")
+    allowed = re.findall(r"'sha256-([^']+)'", policy)
+    assert [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in page.scripts] == allowed
+    assert "http" not in policy
+
+
+def test_nothing_in_the_page_has_an_address_elsewhere() -> None:
+    page = Reader(report(everything()))
+    assert all(address.startswith("#") for address in [*page.attributes("href"), *page.attributes("src")])
+    assert not {"link", "iframe", "img", "object", "embed", "base", "form"} & {tag for tag, _ in page.tags}
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert "@import" not in report([])
+    assert "url(" not in files("pytest_mlpatterns.reports.html").joinpath("assets/report.css").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_what_users_wrote_stays_text() -> None:
+    plain, hostile = Reader(report([result(), result("b")])), Reader(report(everything()))
+    assert HOSTILE in hostile.text
+    assert len(hostile.scripts) == len(plain.scripts)
+    assert "alert" not in "".join(hostile.scripts)
+    assert "img" not in {tag for tag, _ in hostile.tags}
+
+
+def test_ids_are_unique_and_every_reference_has_its_target() -> None:
+    page = Reader(report(everything()))
+    ids = page.attributes("id")
+    assert len(ids) == len({*ids})
+    targets = {address.removeprefix("#") for address in page.attributes("href")}
+    targets |= {name for names in page.attributes("aria-labelledby") for name in names.split()}
+    targets |= {*page.attributes("data-test")}
+    assert targets <= {*ids}
+
+
+def test_the_page_of_no_results_says_so() -> None:
+    page = Reader(report([]))
+    assert "no perf test was measured" in page.text
+    assert page.data == []
+
+
+def test_the_libraries_are_those_that_the_registry_has_with_their_licences() -> None:
+    vendored = files("pytest_mlpatterns.reports.html").joinpath("assets/vendor")
+    digests = {
+        name: hashlib.sha256(vendored.joinpath(name).read_bytes()).hexdigest() for name in sorted(LIBRARIES.values())
+    }
+    assert digests == {
+        "d3-7.9.2.min.js": "912111098ea99503a6f4967361d2bbdc9dbf58cf9c678c8e27e5b02d1a07f0c1",
+        "plot-0.6.17.umd.min.js": "4358086467740777dd788d6b27a95cebdbaefdd50c730a3060117073bd7134cb",
+    }
+    assert "ISC" in Reader(report([])).text or "Permission to use, copy" in Reader(report([])).text
+    for name in LIBRARIES:
+        assert name in Reader(report([])).text
+
+
+@pytest.mark.parametrize(
+    ("date", "shown"),
+    [("2026-11-24T12:00:00+00:00", "24 November 2026, 12:00 UTC"), ("some day", "some day")],
+)
+def test_the_date_is_written_for_people(date: str, shown: str) -> None:
+    assert shown in Reader(html_report(Results((), ENVIRONMENT, date, {}))).text
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({}, "measured"),
+        ({"judgements": (judgement(Outcome.PASS),)}, "passed"),
+        ({"judgements": (judgement(Outcome.PASS), judgement(Outcome.INCONCLUSIVE))}, "undecided"),
+        ({"passed": False}, "failed"),
+        ({"passed": False, "interrupted": True}, "interrupted"),
+    ],
+)
+def test_a_test_comes_to_one_of_five(changes: dict[str, object], state: str) -> None:
+    assert state_of(result(**changes)) == state  # type: ignore[arg-type]
+
+
+class TestOverview:
+    def test_columns_that_no_test_fills_are_left_out(self) -> None:
+        bare = Reader(str(overview_section([result(metrics={"rtm": (1.0, 1.0, 1.0)})])))
+        assert "Throughput" not in bare.text
+        assert "Change" not in bare.text
+
+    def test_a_change_is_that_of_rtm_against_what_the_test_was_compared_with(self) -> None:
+        limit = judgement(Outcome.FAIL, against="limit", change=(0.5, 0.4, 0.6))
+        slower = judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4))
+        faster = judgement(Outcome.PASS, change=(-0.3, -0.4, -0.2), against="revision")
+        page = str(overview_section([result("a", judgements=(limit, slower)), result("b", judgements=(faster,))]))
+        assert '<span class="worse">+30.0 %</span>' in page
+        assert '<span class="better">-30.0 %</span>' in page
+        assert "+50" not in page
+
+
+class TestGroups:
+    def test_tests_of_one_group_stand_side_by_side(self) -> None:
+        one = [result(f"t::a[{name}]", setup=Setup(name, "l", "w", "p")) for name in ("single", "cached")]
+        page = Reader(str(groups_section([*one, result("t::b")])))
+        assert {tuple(row[0] for row in data["rows"]) for data in page.data} == {("single", "cached")}  # type: ignore[index]
+        assert "t::b" not in page.text
+
+    def test_tests_without_a_group_have_no_sides(self) -> None:
+        assert groups_section([result("a"), result("b")]) is None
+        assert groups_section([result("a", group=""), result("b", group="")]) is None
+
+    @pytest.mark.parametrize(
+        ("setups", "labels"),
+        [
+            ((("p", "l", "w"), ("q", "l", "w")), ("p", "q")),
+            ((("p", "l", "w"), ("p", "l", "v")), ("p, w", "p, v")),
+            ((("p", "l", "w"), ("p", "k", "w")), ("p, w, l", "p, w, k")),
+            ((("p", "l", "w"), ("p", "l", "w")), ("a[0]", "a[1]")),
+        ],
+    )
+    def test_they_are_told_apart_by_as_little_as_it_takes(
+        self, setups: tuple[tuple[str, str, str], ...], labels: tuple[str, ...]
+    ) -> None:
+        members = [
+            result(f"a[{number}]", setup=Setup(pattern, load, wire, "x"))
+            for number, (pattern, load, wire) in enumerate(setups)
+        ]
+        first = Reader(str(groups_section(members))).data[0]
+        assert tuple(row[0] for row in first["rows"]) == labels  # type: ignore[index]
+
+    def test_a_group_with_nothing_in_common_is_not_shown(self) -> None:
+        assert groups_section([result("a[0]", metrics={}), result("a[1]", metrics={})]) is None
+
+    @pytest.mark.parametrize(("wires", "shown"), [(("rest+json", "grpc"), True), (("grpc", "grpc"), False)])
+    def test_sizes_are_compared_where_the_wires_differ(self, wires: tuple[str, str], shown: bool) -> None:
+        members = [
+            result(f"a[{number}]", setup=Setup("single", "l", wire, "p"), metrics={"request_bytes": (9.0, 9.0, 9.0)})
+            for number, wire in enumerate(wires)
+        ]
+        assert (groups_section(members) is not None) is shown
+
+    def test_nmrt_under_an_objective_is_compared_too(self) -> None:
+        metrics = {"nmrt(p95<50.0 ms)": (400.0, 390.0, 410.0)}
+        page = Reader(str(groups_section([result(f"a[{number}]", metrics=metrics) for number in (0, 1)])))
+        assert "NMRT (p95<50.0 ms)" in page.text
+
+
+class TestOneTest:
+    def test_it_says_what_was_compared_and_how(self) -> None:
+        text = Reader(str(details_section([result(reference=counterpart(), baseline_note="a note")]))).text
+        assert "perf-baseline.json, 2026-11-20 (1a2b3c4)" in text
+        assert "a note" in text
+        assert "Baseline" in text
+
+    def test_the_change_against_a_revision_is_between_what_was_measured_together(self) -> None:
+        text = Reader(str(details_section([result(reference=counterpart(2e6, "revision"))]))).text
+        assert "+100 %" in text
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({}, "compared with nothing"),
+            ({"passed": False}, "the test failed before, or beside, its measurement"),
+            ({"failed_requests": {"500": 1200, "-1": 3}}, "1,203 (500: 1,200, time-out: 3)"),
+            ({"location": None}, "pytest test_perf.py::test_digits"),
+            ({"noise": ("the machine was busy",)}, "the machine was busy"),
+            ({"launch_count": 1, "blocks": 1, "requests": 1}, "1 launch, 1 block, 1 request in"),
+            ({"setup": Setup("p", "l", "w", "x", "model 2")}, "model 2"),
+        ],
+    )
+    def test_it_says_what_there_is_to_say(self, changes: dict[str, object], words: str) -> None:
+        assert words in Reader(str(details_section([result(**changes)]))).text  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("outcome", "words"),
+        [
+            (Outcome.FAIL, "Next: find the slower change; if it is meant, accept it: pytest t --perf-baseline update"),
+            (
+                Outcome.INCONCLUSIVE,
+                "Next: measure longer: raise budget=, launches= and duration= where its marker names them, or pytest t",
+            ),
+        ],
+    )
+    def test_it_says_what_to_do(self, outcome: Outcome, words: str) -> None:
+        assert words in Reader(str(details_section([result("t", judgements=(judgement(outcome),))]))).text
+
+    def test_after_a_pass_there_is_nothing_to_do(self) -> None:
+        assert "Next" not in Reader(str(details_section([result(judgements=(judgement(Outcome.PASS),))]))).text
+
+    def test_metrics_of_a_later_version_are_left_out(self) -> None:
+        later = judgement(Outcome.FAIL, "sharpness", change=(0.1, 0.1, 0.1))
+        figures = {"rtm": (1.0, 1.0, 1.0), "sharpness": (7.77, 7.7, 7.8)}
+        text = Reader(str(details_section([result(metrics=figures, judgements=(later,))]))).text
+        assert "RTM" in text
+        assert "7.7" not in text
+
+    def test_a_test_that_measured_nothing_has_no_figures(self) -> None:
+        page = Reader(
+            str(
+                details_section([result(metrics={}, launches={}, latency=None, load_over_time=(), memory_over_time=())])
+            )
+        )
+        assert page.data == []
+        assert "Metric" not in page.text
+
+    def test_of_many_tests_the_first_failures_are_open(self) -> None:
+        results = [result(f"t[{number}]", passed=number % 2 == 0) for number in range(12)]
+        tags = Reader(str(details_section(results))).tags
+        assert [a["id"] for _, a in tags if a.get("class") == "test" and "open" in a] == ["test-1", "test-3", "test-5"]
+
+
+def test_without_a_ranking_there_is_no_section() -> None:
+    assert ranking_section((), [result()]) is None
+
+
+def test_two_hundred_tests_make_a_page_of_a_sensible_size() -> None:
+    many = [
+        result(f"t[{number}]", layers=LAYERS, capacities=(capacity(),), reference=counterpart(), setup=SETUP)
+        for number in range(200)
+    ]
+    assert len(report(many)) < 4_000_000

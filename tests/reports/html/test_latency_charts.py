@@ -1,0 +1,96 @@
+"""Charts of how latency is distributed: both sides, over the same bins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.synthetic import MS, PROPERTY, latencies, result
+
+from pytest_mlpatterns.analysis.latency_distribution import latency_of, stored_percentiles
+from pytest_mlpatterns.records.result import Latency, LatencyHistogram, Reference, TestResult
+from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, percentile_chart
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.reports.html.chart import Chart
+
+BASELINE = Reference("baseline", "perf-baseline.json", {}, stored_percentiles(latency_of(latencies(2 * MS))))
+
+
+def percentiles(of: TestResult) -> Chart:
+    chart = percentile_chart(of)
+    assert chart is not None
+    return chart
+
+
+def histogram(of: TestResult) -> Chart:
+    chart = histogram_chart(of)
+    assert chart is not None
+    return chart
+
+
+def test_percentiles_stand_beside_those_of_the_baseline_where_both_know_them() -> None:
+    chart = percentiles(result(reference=BASELINE))
+    assert [column.name for column in chart.columns] == ["percentile", "this run", "baseline"]
+    rows = {row[0]: row[1:] for row in chart.rows}
+    assert rows[50][0] > rows[50][1] > 0
+    assert rows[80][1] is None
+    assert chart.summary.startswith("this run: p50 ")
+    assert "; baseline: p50 " in chart.summary
+
+
+def test_against_a_revision_both_sides_are_those_that_were_measured_together() -> None:
+    both = Reference(
+        "revision",
+        "main (05428cb)",
+        {},
+        ((0.0, MS), (50.0, 2 * MS), (100.0, 4 * MS)),
+        {},
+        ((0.0, 2 * MS), (50.0, 4 * MS), (100.0, 8 * MS)),
+    )
+    found = percentiles(result(reference=both))
+    assert found.rows == ((0.0, 2 * MS, MS), (50.0, 4 * MS, 2 * MS), (100.0, 8 * MS, 4 * MS))
+    assert found.columns[2].name == "main (05428cb)"
+    drawn = histogram(result(reference=both))
+    assert drawn.summary.endswith("; both measured together")
+    shares = [sum(row[column] for row in drawn.rows) for column in (2, 3)]  # type: ignore[misc]
+    assert shares == pytest.approx([1.0, 1.0])
+
+
+def test_a_reference_without_percentiles_changes_nothing() -> None:
+    without = replace(BASELINE, latency_percentiles=())
+    assert percentiles(result(reference=without)) == percentiles(result())
+    assert histogram(result(reference=without)) == histogram(result())
+
+
+def test_where_nothing_succeeded_there_is_nothing_to_draw() -> None:
+    assert percentile_chart(result(latency=None)) is None
+    assert histogram_chart(result(latency=None)) is None
+
+
+def test_the_histogram_holds_every_request_once() -> None:
+    chart = histogram(result())
+    assert sum(row[2] for row in chart.rows) == pytest.approx(1.0)  # type: ignore[misc]
+    assert all(row[1] == after[0] for row, after in zip(chart.rows, chart.rows[1:], strict=False))
+
+
+@PROPERTY
+@given(st.floats(0.01, 100))
+def test_the_histogram_reaches_as_far_as_the_other_side(times: float) -> None:
+    other = stored_percentiles(latency_of((latencies(4 * MS) * times).astype(int)))
+    chart = histogram(result(reference=replace(BASELINE, latency_percentiles=other)))
+    assert len(chart.rows) <= 96
+    for column in (2, 3):
+        assert sum(row[column] for row in chart.rows) == pytest.approx(1.0)  # type: ignore[misc]
+    assert chart.rows[0][0] <= other[0][1] * 1.001  # type: ignore[operator]
+    assert chart.rows[-1][1] >= other[-1][1] * 0.999  # type: ignore[operator]
+
+
+def test_equal_latencies_have_a_histogram_too() -> None:
+    flat = ((0.0, MS), (50.0, MS), (100.0, MS))
+    same = Latency(flat, LatencyHistogram((MS, 1.01 * MS), (5,)), MS, 0.0)
+    chart = histogram(result(latency=same, reference=replace(BASELINE, latency_percentiles=flat)))
+    assert [row[2:] for row in chart.rows] == [(1.0, 1.0)]

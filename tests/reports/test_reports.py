@@ -1,0 +1,413 @@
+"""Reports: finished results become text, compared with golden files under tests/golden.
+
+The golden files are made from the seeded values of synthetic.py. When a change of a report is meant, renew them and
+read the difference before it is committed::
+
+    UPDATE_GOLDEN=1 python -m pytest tests/reports
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from support.golden import (
+    BEYOND,
+    LESS,
+    OPEN,
+    SAME,
+    SLOWER,
+    WITHIN,
+    check_golden,
+    everything,
+    searched,
+)
+from support.synthetic import (
+    ENVIRONMENT,
+    LAYERS,
+    MS,
+    SETUP,
+    WIRE,
+    S,
+    capacity,
+    counterpart,
+    judgement,
+    latencies,
+    result,
+)
+
+from pytest_mlpatterns.analysis.latency_distribution import latency_of
+from pytest_mlpatterns.errors import ResultFileError
+from pytest_mlpatterns.records.baseline_entry import Entry, Update
+from pytest_mlpatterns.records.launch import LaunchValue, Warmup
+from pytest_mlpatterns.records.outcomes import Failure, describe_failures
+from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.telemetry import LayerStats
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.reports.files.result_file import FORMAT, VERSION, Results, read_results, results_json
+from pytest_mlpatterns.reports.text.baseline_changes import gone_lines, update_lines
+from pytest_mlpatterns.reports.text.failure import describe_capacity, describe_layer, failure_text
+from pytest_mlpatterns.reports.text.styled_text import text_of, width_of
+from pytest_mlpatterns.reports.text.summary_table import summary_lines, verdict_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def summary(results: Sequence[TestResult], width: int, **how: bool) -> list[str]:
+    """The lines of a summary without their styles."""
+    return [text_of(spans) for spans in summary_lines(results, width, **how)]
+
+
+def table(results: Sequence[TestResult], width: int) -> list[str]:
+    """The rows of the table with its heading."""
+    lines = summary(results, width)
+    return lines[: lines.index("")] if "" in lines else lines
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_summary_says_everything_that_there_is_to_say(width: int) -> None:
+    check_golden(f"summary-{width}.txt", "\n".join(summary(everything(), width)) + "\n")
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_a_verbose_summary_adds_percentiles_the_generator_and_how_steady_it_was(width: int) -> None:
+    unsteady = (Warmup(S, 100, False), Warmup(S, 120, True))
+    fixed = (Warmup(0, 0, None),)
+    busy = {
+        "cpu_ns_per_request": 18_400.0,
+        "core_share": 0.31,
+        "ceiling_rps": 41_000.0,
+        "send_lag_p99_ns": 210_000.0,
+        "connections": 16,
+    }
+    results = [
+        result("test_perf.py::test_steady", reference=counterpart()),
+        result("test_perf.py::test_unsteady", warmups=unsteady, generator=busy),
+        result("test_perf.py::test_fixed", warmups=fixed, generator={}, latency=latency_of(latencies(MS, 60))),
+        result("test_perf.py::test_nothing", warmups=(), generator={}, latency=None),
+    ]
+    check_golden(f"summary-verbose-{width}.txt", "\n".join(summary(results, width, verbose=True)) + "\n")
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_nmrt_and_wires_have_columns_where_there_are_several_to_tell(width: int) -> None:
+    lines = summary(searched(), width)
+    check_golden(f"summary-nmrt-{width}.txt", "\n".join(lines) + "\n")
+    assert all(len(row) <= width for row in table(searched(), width))
+
+
+@pytest.mark.parametrize("results", [everything(), searched()], ids=["everything", "searched"])
+@pytest.mark.parametrize("width", [80, 90, 100, 120, 140, 400])
+def test_the_table_fits_the_terminal(results: list[TestResult], width: int) -> None:
+    assert all(width_of(row) <= width for row in table(results, width))
+
+
+@pytest.mark.parametrize("width", [0, 10, 40, 80, 100, 140, 400])
+def test_the_columns_of_the_summary_stand_below_each_other(width: int) -> None:
+    rows = [row for row in table(everything(), width) if "%" in row or "change" in row]
+    end = rows[0].index("change") + len("change")
+    assert all(row[end - 1] in "%–e" and row[end : end + 1] in ("", " ") for row in rows)
+
+
+def test_where_room_is_scarce_a_file_is_said_once_for_the_tests_that_follow() -> None:
+    rows = table(everything(), 80)
+    assert rows[1] == "test_perf.py"
+    assert rows[2].startswith("test_passes ")
+    assert sum("test_perf.py" in row for row in rows) == 1
+    assert sum("::" in row for row in table(everything(), 400)) == len(everything())
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"judgements": ()}, "· measured"),
+        ({"judgements": (WITHIN,)}, "✓ pass"),
+        ({"judgements": (WITHIN, OPEN)}, "? undecided"),
+        ({"judgements": (BEYOND,), "passed": False}, "✗ FAIL"),
+        ({"judgements": (), "passed": False}, "✗ FAIL"),
+        ({"judgements": (OPEN,), "passed": False}, "✗ FAIL"),
+        ({"judgements": (), "passed": False, "interrupted": True}, "! interrupted"),
+    ],
+)
+def test_a_row_of_the_summary_ends_with_its_verdict(changes: dict[str, object], verdict: str) -> None:
+    one = result(**changes)  # type: ignore[arg-type]
+    assert summary([one], 160)[1].endswith(f"  {verdict}")
+    sign, word = verdict.split()
+    narrow = table([one], 80)
+    assert narrow[2].endswith(f" {sign} {word[0].upper()}")
+    assert narrow[3:] == ([] if word in ("pass", "FAIL") else [f"{word[0].upper()} {word}"])
+
+
+def test_verdicts_are_told_apart_without_colour() -> None:
+    found = {verdict_of(one) for one in everything()}
+    assert len({verdict.sign for verdict in found}) == len({verdict.letter for verdict in found}) == len(found) == 5
+
+
+def test_a_summary_of_good_results_has_nothing_below_its_table() -> None:
+    assert len(summary([result(judgements=(SAME,)), result(judgements=(WITHIN,))], 160)) == 3
+
+
+@pytest.mark.parametrize(
+    ("count", "line"),
+    [
+        (1, "1 test has no baseline on this machine; record it: pytest --perf-baseline update"),
+        (3, "3 tests have no baseline on this machine; record it: pytest --perf-baseline update"),
+    ],
+)
+def test_tests_without_a_baseline_are_counted_in_one_line(count: int, line: str) -> None:
+    lines = summary([result(baseline_note="no baseline")] * count + [result()], 160)
+    assert lines[-1] == line
+
+
+def test_only_rtm_stands_in_the_column_of_the_change() -> None:
+    of_throughput = judgement(Outcome.PASS, "throughput", change=(0.3, 0.2, 0.4))
+    of_rtm = judgement(Outcome.PASS, "rtm", change=(-0.05, -0.07, -0.03))
+    assert "-5.0 %" in summary([result(judgements=(of_throughput, of_rtm))], 160)[1]
+    assert "30.0 %" not in summary([result(judgements=(of_throughput,))], 160)[1]
+
+
+@pytest.mark.parametrize(
+    ("high", "tolerance", "changes", "said"),
+    [
+        (-0.101, 0.1, {}, True),
+        (-0.1, 0.1, {}, False),
+        (-0.05, 0.1, {}, False),
+        (-0.05, 0.04, {}, True),
+        (-0.2, 0.25, {}, False),
+        (-0.3, 0.1, {"baseline_note": "baseline of another machine, scaled"}, False),
+    ],
+)
+def test_a_test_that_is_surely_better_than_its_tolerance_is_offered_to_be_recorded(
+    high: float, tolerance: float, changes: dict[str, object], said: bool
+) -> None:
+    better = judgement(Outcome.PASS, change=(-0.3, -0.4, high))
+    text = "\n".join(summary([result(judgements=(better,), tolerance=tolerance, **changes)], 160))
+    assert ("record it to keep it: --perf-baseline update" in text) is said
+
+
+def test_what_is_better_than_something_else_is_not_offered_to_be_recorded() -> None:
+    faster = judgement(Outcome.PASS, against="limit", change=(-0.3, -0.4, -0.2))
+    assert "record it" not in "\n".join(summary([result(judgements=(faster,))], 160))
+
+
+def test_a_comparison_with_another_machine_s_baseline_is_said() -> None:
+    note = "baseline of Abacus 3000, its times × 1.30 by calibration, at twice the tolerance"
+    assert summary([result(baseline_note=note, judgements=(SAME,))], 160)[-1] == f"  {note}"
+
+
+def entry(**metrics: float) -> Entry:
+    return Entry(SETUP, {name: (LaunchValue(value, 0.01),) * 2 for name, value in metrics.items()}, {}, None, "2026")
+
+
+def test_an_update_prints_old_and_new_of_every_test_that_it_recorded_and_a_list_of_those_that_got_worse() -> None:
+    now = entry(rtm=4.12 * MS, throughput=1234.4, asl=0.5)
+    searched = "nmrt(p95<50.0 ms)"
+    updates = [
+        Update("test_perf.py::test_digits", entry(rtm=5.0 * MS, throughput=1000.0), now),
+        Update("test_perf.py::test_new", None, now),
+        Update("test_perf.py::test_slower", entry(rtm=4.1 * MS, throughput=1240.0), now, worse=(SLOWER, LESS)),
+        Update("test_perf.py::test_otherwise", entry(rtm=MS), now, differences=("load: a → b", "wire: c → d")),
+        Update("test_perf.py::test_sustains", entry(nmrt=380.0), entry(nmrt=400.0, rtm=MS, **{searched: 390.0})),
+    ]
+    check_golden("update.txt", "\n".join(update_lines(updates)) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        (entry(rtm=4.12 * MS), entry(rtm=4.12 * MS, throughput=1000.0), "RTM 4.12 ms → 4.12 ms (+0.0 %)"),
+        (entry(rtm=MS), entry(), "recorded"),
+        (entry(rtm=0.0), entry(rtm=4.12 * MS), "RTM 0 ns → 4.12 ms"),
+        (None, entry(asl=0.5), "new"),
+    ],
+    ids=["one side knows less", "nothing in common", "over a value of zero", "new and without times"],
+)
+def test_an_update_prints_only_what_both_know(before: Entry | None, after: Entry, line: str) -> None:
+    assert update_lines([Update("test_perf.py::test_digits", before, after)]) == [f"test_perf.py::test_digits: {line}"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "lines"),
+    [
+        ({"a.py::a": 1}, ["1 entry of the baseline belongs to no test", "  a.py::a"]),
+        ({"a.py::a": 2, "b.py::b": 1}, ["3 entries of the baseline belong to no test", "  a.py::a", "  b.py::b"]),
+        (
+            {f"a.py::{number}": 1 for number in range(12)},
+            [
+                "12 entries of the baseline belong to no test",
+                *(f"  a.py::{number}" for number in range(10)),
+                "  and 2 more tests",
+            ],
+        ),
+    ],
+    ids=["one", "three of two tests", "many"],
+)
+def test_entries_without_a_test_are_counted_and_named(entries: dict[str, int], lines: list[str]) -> None:
+    first, *rest = gone_lines(entries)
+    assert first == f"{lines[0]}; remove what is not needed: pytest --perf-baseline prune"
+    assert rest == lines[1:]
+
+
+FAILURES = {
+    "limit": ((BEYOND,), {}),
+    "regression": (
+        (SLOWER, LESS),
+        {
+            "failed_requests": {"500": 1200, "-1": 3},
+            "requests": 74_060,
+            "reference": counterpart(),
+            "noise": ("another process used 40 % of the machine", "the clock of a core fell to 60 %"),
+        },
+    ),
+    "revision": ((replace(SLOWER, against="revision"),), {"reference": counterpart(kind="revision")}),
+    "undecided": (
+        (OPEN,),
+        {"launch_count": 1, "blocks": 1, "requests": 1, "latency": None, "load_over_time": (), "location": None},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failure_says_on_what_it_stands_and_what_to_do(name: str) -> None:
+    judgements, changes = FAILURES[name]
+    failed = result("test_perf.py::test_digits[single]", passed=False, judgements=judgements, **changes)
+    text = failure_text(judgements, failed)
+    check_golden(f"failure-{name}.txt", text + "\n")
+    assert text.splitlines()[0] == judgements[0].reason
+    assert all(width_of(line) <= 76 for line in text.splitlines()[len(judgements) : -1])
+
+
+def test_a_failure_does_not_repeat_the_metric_that_it_is_about() -> None:
+    _, _, beside = failure_text((BEYOND,), result()).partition("beside")
+    assert "RTM" not in beside
+    assert "p95 latency 9.87 ms" in beside
+
+
+@pytest.mark.parametrize("judged", [(SLOWER,), (OPEN,)], ids=["slower", "undecided"])
+def test_the_command_of_a_failure_can_be_pasted_into_a_shell(judged: tuple[Verdict, ...]) -> None:
+    test = "test_perf.py::test_digits[it's $HOME]"
+    command = shlex.split(failure_text(judged, result(test)).splitlines()[-1])
+    assert command[:2] == ["pytest", test]
+
+
+@pytest.mark.parametrize(
+    ("failures", "text"),
+    [
+        ({}, ""),
+        ({500: 12}, "500: 12"),
+        ({503: 1200, Failure.TIMEOUT: 3}, "503: 1,200, time-out: 3"),
+        ({-2: 1, -3: 2, -4: 3}, "connection failed: 1, connection closed: 2, malformed answer: 3"),
+    ],
+)
+def test_failed_requests_are_told_by_kind(failures: dict[int, int], text: str) -> None:
+    assert describe_failures(failures) == text
+
+
+def test_every_failure_has_a_label() -> None:
+    assert all(failure.label for failure in Failure)
+
+
+@pytest.mark.parametrize(
+    ("at_least", "objective", "text"),
+    [
+        (False, None, "NMRT 400 req/s at concurrency 4 (the search ended: two doublings gained less than 10 %)"),
+        (True, None, "NMRT at least 400 req/s at concurrency 4"),
+        (False, "p95<50.0 ms", "NMRT with p95<50.0 ms 400 req/s at concurrency 4"),
+    ],
+)
+def test_a_capacity_search_is_told_in_one_line(at_least: bool, objective: str | None, text: str) -> None:
+    assert describe_capacity(capacity(400, at_least=at_least, objective=objective)).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        (LAYERS[0], "cached: 75.0 % hits, a hit takes 20.0 µs, a miss takes 4.00 ms"),
+        (
+            LayerStats(0, "cached", {"hits": 5, "coalesced": 5, "store_errors": 2}, {"hit_ns": {MS: 5}}),
+            "cached: 100 % hits, a hit takes 1.00 ms; 5 joined a call under way; 2 answered without the store",
+        ),
+        (LAYERS[1], "batched: 4.00 inputs a call, wait 2.00 ms, call 3.00 ms"),
+        (LAYERS[2], "queued: 2.00 waiting on average, wait 1.00 ms"),
+        (LAYERS[3], "hop: 200 µs there and back"),
+        (
+            LayerStats(0, "pipeline", {}, {"stage:shift": {1000: 1, 3000: 1}, "stage:model": {5 * MS: 2}}),
+            "pipeline: shift 2.00 µs, model 5.00 ms",
+        ),
+        (
+            LayerStats(0, "ensemble", {"last:b": 3, "last:a": 1}, {"model:a": {MS: 4}, "model:b": {2 * MS: 4}}),
+            "ensemble: a 1.00 ms (last in 25.0 %), b 2.00 ms (last in 75.0 %)",
+        ),
+        (
+            LayerStats(1, "queued", {"observed_ns": S, "rejected": 1234, "lost": 0, "redelivered": 2}, {}),
+            "queued: 0 waiting on average; 1,234 rejected; 2 given to a worker again",
+        ),
+        (LayerStats(1, "hop", {"errors": 3}), "hop: 3 failed"),
+        (WIRE, "wire: 512 B in (of 2.00 KiB), 100 B out, decode 20.0 µs, encode 10.0 µs"),
+        (LayerStats(0, "wire", {"requests": 0}), ""),
+        (LayerStats(0, "cached", {"hits": 0, "misses": 0}), ""),
+        (LayerStats(0, "batched"), ""),
+    ],
+    ids=lambda value: value.layer if isinstance(value, LayerStats) else "",
+)
+def test_what_a_layer_knows_of_itself_is_told_in_one_line(layer: LayerStats, text: str) -> None:
+    assert describe_layer(layer) == text
+
+
+ACCOUNT = {"mode": "update", "recorded": ["test_perf.py::test_digits"], "recorded_although_worse": []}
+
+
+def test_the_result_file_has_every_result_and_where_it_was_measured() -> None:
+    slower = judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4))
+    judged = result(
+        judgements=(slower,), passed=False, failed_requests={"500": 3}, capacities=(capacity(),), layers=LAYERS
+    )
+    text = results_json([result(), judged], ENVIRONMENT, "2026-11-24T12:00:00+00:00", ACCOUNT)
+    check_golden("results.json", text)
+    data = json.loads(text)
+    assert (data["format"], data["version"]) == (FORMAT, VERSION)
+    assert data["environment"]["machine"] == ENVIRONMENT.machine
+    assert data["baseline"] == ACCOUNT
+    assert [TestResult.from_json(item) for item in data["results"]] == [result(), judged]
+
+
+def test_the_result_file_of_no_results_is_valid() -> None:
+    assert json.loads(results_json([], ENVIRONMENT, "2026-11-24", ACCOUNT))["results"] == []
+
+
+def test_a_result_file_is_read_back_as_it_was_written() -> None:
+    slower = judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4))
+    judged = result(judgements=(slower,), passed=False, capacities=(capacity(),), reference=counterpart())
+    ranking = [{"group": "test_perf.py::test_digits", "rows": []}]
+    written = Results((result(), judged), ENVIRONMENT, "2026-11-24", ACCOUNT, tuple(ranking))
+    text = results_json(written.results, ENVIRONMENT, written.date, ACCOUNT, ranking)
+    assert read_results(text) == written
+
+
+GOOD = json.loads(results_json([result()], ENVIRONMENT, "2026-11-24", ACCOUNT))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is damaged: "),
+        ("[]", "is no result file of pytest-mlpatterns; name one that pytest --perf-json wrote"),
+        ('{"format": "pytest-mlpatterns-baseline"}', "is no result file of pytest-mlpatterns"),
+        (json.dumps({**GOOD, "version": 1}), "has format version 1, this pytest-mlpatterns reads 2; measure again"),
+        (json.dumps({**GOOD, "version": 3}), "has format version 3, this pytest-mlpatterns reads 2; upgrade"),
+        (json.dumps({**GOOD, "version": "2"}), "has format version '2', this"),
+        (json.dumps({**GOOD, "results": [{}]}), "is damaged: KeyError: "),
+        (json.dumps({**GOOD, "results": 5}), "is damaged: TypeError: "),
+        (json.dumps({**GOOD, "environment": []}), "is damaged: AttributeError: "),
+        (json.dumps({**GOOD, "environment": {}}), "is damaged: TypeError: "),
+    ],
+)
+def test_another_file_than_a_result_file_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ResultFileError) as caught:
+        read_results(text)
+    assert str(caught.value).startswith(words)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,72 @@
+"""The live line in words: which test, how far the run is, how long it will take still, within a width."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.synthetic import MS, PROPERTY, S
+
+from pytest_mlpatterns.records.addressing import Progress
+from pytest_mlpatterns.reports.text.live_line import Standing, live_text
+from pytest_mlpatterns.reports.text.styled_text import width_of
+
+FIRST = Standing("tests/test_perf.py::test_digits[single]", 1, 1, 2 * S, 0, 3 * S)
+THIRD = Standing("tests/test_perf.py::test_digits[single]", 3, 7, 4 * S, 20 * S, 3 * S)
+PROGRESS = Progress(1_500_000_000, 1234, 4 * MS)
+
+
+@pytest.mark.parametrize(
+    ("standing", "progress", "text"),
+    [
+        (FIRST, None, "test_digits[single] ██████·········· starting, about 3 s left"),
+        (FIRST, PROGRESS, "test_digits[single] ██████·········· 2 s, RTM 4.00 ms, 1,234 requests, about 3 s left"),
+        (THIRD, PROGRESS, "test_digits[single] 3/7 █████··········· 4 s, RTM 4.00 ms, 1,234 requests, about 46 s left"),
+        (
+            Standing("t.py::test_a", 2, 20, 0, 60 * S, 3 * S),
+            Progress(0, 0, None),
+            "test_a 2/20 █··············· 0 s, 0 requests, about 19 min left",
+        ),
+        (
+            Standing("t.py::test_a", 2, 2, 90 * S, 60 * S, 3 * S),
+            PROGRESS,
+            "test_a 2/2 ████████████████ 90 s, RTM 4.00 ms, 1,234 requests",
+        ),
+    ],
+    ids=["starting", "first", "third", "many", "longer than expected"],
+)
+def test_it_says_how_far_the_run_is(standing: Standing, progress: Progress | None, text: str) -> None:
+    assert live_text(standing, progress, 120) == text
+
+
+@pytest.mark.parametrize(
+    ("width", "text"),
+    [
+        (80, "test_digits[single] 3/7 █████··········· 4 s, RTM 4.00 ms, about 46 s left"),
+        (70, "…digits[single] 3/7 █████··········· 4 s, RTM 4.00 ms, about 46 s left"),
+        (60, "…st_digits[single] 3/7 █████··········· 4 s, about 46 s left"),
+        (40, "…its[single] 3/7 █████··········· 4 s, …"),
+    ],
+)
+def test_what_matters_least_is_left_out_first(width: int, text: str) -> None:
+    found = live_text(THIRD, PROGRESS, width)
+    assert found == text
+    assert width_of(found) <= width
+
+
+@PROPERTY
+@given(
+    st.text(max_size=60),
+    st.integers(1, 50),
+    st.integers(0, 50),
+    st.tuples(st.integers(0, 10**12), st.integers(0, 10**13)),
+    st.integers(0, 200),
+)
+def test_it_fits_any_width_and_the_share_is_one(
+    test: str, number: int, more: int, times_ns: tuple[int, int], width: int
+) -> None:
+    elapsed_ns, finished_ns = times_ns
+    standing = Standing(test, number, number + more, elapsed_ns, max(finished_ns, number), 3 * S)
+    assert 0 <= standing.share <= 1
+    assert standing.left_ns >= 0
+    assert width_of(live_text(standing, PROGRESS, width)) <= max(width, 1)

@@ -1,0 +1,173 @@
+"""The terminal's section on choosing a pattern, compared with golden files; and --perf-rank through the plugin."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from support.golden import check_golden
+from support.project import QUICK, Project
+from support.synthetic import SETUP, result
+
+from pytest_mlpatterns.analysis.criteria import parse_criteria
+from pytest_mlpatterns.analysis.ranking import rank
+from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_mlpatterns.records.result import TestResult
+
+MS = 1e6
+LONG = "cached(max_entries=150)|batched(max_batch_size=16)|replicated(balance='least-outstanding')"
+WEIGHTS = "rtm=0.5,nmrt=0.3,asl=0.2,p95<50ms"
+
+
+def measured(test: str, pattern: str, rtm_ms: float, nmrt_rps: float, p95_ms: float) -> TestResult:
+    metrics = {"rtm": rtm_ms * MS, "nmrt": nmrt_rps, "asl": 0.5, "p95": p95_ms * MS}
+    return result(
+        f"{test}[{pattern}]",
+        group=test,
+        setup=replace(SETUP, pattern=pattern),
+        metrics={name: (value, value * 0.98, value * 1.02) for name, value in metrics.items()},
+    )
+
+
+SHORT = [
+    measured("test_shop.py::test_shelf", *figures)
+    for figures in (
+        ("single", 20.0, 60.0, 80.0),
+        ("cached", 0.4, 2400.0, 49.8),
+        ("batched", 10.0, 400.0, 20.0),
+        ("replicated", 10.2, 390.0, 21.0),
+    )
+]
+LONGER = [
+    measured("tests/shop/test_a_shop_with_a_long_name.py::test_shelf", *figures)
+    for figures in (("single", 20.0, 60.0, 80.0), (LONG, 0.04, 24_000.0, 1.0), ("batched", 20.0, 60.0, 40.0))
+]
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_the_section_has_a_sentence_a_table_and_what_needs_words(width: int) -> None:
+    results = [*SHORT, *LONGER]
+    rankings = rank(results, parse_criteria(WEIGHTS, "--perf-rank"))
+
+    lines = ranking_lines(rankings, results, width)
+
+    assert max(map(len, lines)) <= max(width, len(LONG) + 2)
+    check_golden(f"choice-{width}.txt", "\n".join(lines) + "\n")
+
+
+def test_where_no_pattern_can_be_chosen_there_is_no_table() -> None:
+    (ranking,) = rank(SHORT, parse_criteria("rtm=1,rtm<1us", "--perf-rank"))
+
+    first, *rest = ranking_lines([ranking], SHORT, 80)
+
+    assert first == "test_shop.py::test_shelf: no pattern can be chosen"
+    assert rest[0] == "  single: RTM 20.0 ms (19.6 ms to 20.4 ms) is not below 1.00 µs"
+
+
+PATTERNS = f'{QUICK}, pytest.mark.perf(pattern=["single", "cached", "queued"], concurrency=4, wire=["rest+json"])'
+BODY = """
+    def test_it(perf):
+        pass
+
+    @pytest.mark.perf(pattern="single")
+    def test_alone(perf):
+        assert not perf.metrics.capacities
+
+    def test_no_perf_test():
+        pass
+"""
+
+
+def project() -> Project:
+    return Project().with_tests(BODY, marker=f"[{PATTERNS}]")
+
+
+def test_the_patterns_of_a_test_are_ranked_after_the_table(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+    run = project().run(tmp_path, "--perf-rank", "rtm=0.7,asl=0.3,rtm<60s", "--perf-json", "out.json", *distribution)
+
+    assert run.exit_code == 0, run.out
+    (ranking,) = run.json("out.json")["ranking"]
+    assert ranking["group"] == "test_perf.py::test_it"
+    assert {row["pattern"] for row in ranking["rows"]} == {"single", "cached", "queued"}
+    assert all(row["excluded"] is None and row["score"] for row in ranking["rows"])
+    section = run.section("choosing a pattern")
+    assert " ".join(ranking["sentence"].split()) in " ".join(section.split())
+    assert run.out.index("- performance -") < run.out.index("- choosing a pattern -")
+    assert not any(result["capacities"] for result in run.json("out.json")["results"])
+
+
+def test_a_ranking_by_nmrt_searches_for_it_where_a_test_has_several_patterns(tmp_path: Path) -> None:
+    marker = 'pytest.mark.perf(pattern=["single", "cached"], duration="200ms", warmup="0s", launches=1, budget="5s")'
+    tests = Project().with_tests(
+        """
+        def test_it(perf):
+            perf.assert_nmrt_at_least(1)  # stops the search as soon as that is known
+
+        @pytest.mark.perf(pattern=["cached"])
+        def test_alone(perf):
+            pass
+        """,
+        marker=marker,
+    )
+
+    run = tests.with_ini(perf_rank="nmrt=1").run(tmp_path, "--perf-json", "out.json")
+
+    assert run.exit_code == 0, run.out
+    found = run.json("out.json")
+    ends = {one["test"]: [capacity["stopped"] for capacity in one["capacities"]] for one in found["results"]}
+    assert ends.pop("test_perf.py::test_alone[cached]") == []
+    assert all(stopped[0] == "decided" and len(stopped) == 2 and stopped[1] != "decided" for stopped in ends.values())
+    (ranking,) = found["ranking"]
+    assert ranking["weights"] == {"nmrt": 1.0}
+    assert all(row["parts"]["nmrt"][1] == 1.0 for row in ranking["rows"])
+
+
+def test_a_pattern_whose_test_gave_no_result_is_excluded(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+    tests = project().with_tests(
+        """
+        def test_it(perf, request):
+            if "queued" in request.node.name:
+                raise KeyError("before anything was measured")
+        """,
+        marker=f"[{PATTERNS}]",
+    )
+
+    run = tests.run(tmp_path, "--perf-rank", "rtm=1", "--perf-json", "out.json", *distribution)
+
+    assert run.outcomes == {"passed": 2, "failed": 1}
+    (ranking,) = run.json("out.json")["ranking"]
+    assert ranking["rows"][-1]["pattern"] == "queued"
+    assert "queued: not measured: its test failed" in run.section("choosing a pattern")
+
+
+def test_weights_that_cannot_be_read_end_the_run_in_one_line(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+    run = project().run(tmp_path, "--perf-rank", "rmt=1", *distribution)
+
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    (line,) = [line for line in run.errors if line.startswith("ERROR: ")]
+    assert line.startswith("ERROR: --perf-rank names the metric 'rmt', did you mean rtm? expected one of rtm, p90")
+
+
+def test_a_smoke_run_ranks_nothing(tmp_path: Path) -> None:
+    run = project().run(tmp_path, "--perf-rank", "rtm=1", "--perf-smoke")
+
+    assert run.exit_code == 0, run.out
+    assert "choosing a pattern" not in run.out
+
+
+def test_where_no_test_has_several_patterns_the_section_says_so(tmp_path: Path) -> None:
+    run = project().run(tmp_path, "--perf-rank", "rtm=1", "-k", "alone")
+
+    assert run.section("choosing a pattern").startswith("nothing to rank: ")
+
+
+def test_where_the_ini_file_asks_for_it_in_every_run_it_does_not(tmp_path: Path) -> None:
+    run = project().with_ini(perf_rank="rtm=1").run(tmp_path, "-k", "alone")
+
+    assert run.exit_code == 0, run.out
+    assert "choosing a pattern" not in run.out

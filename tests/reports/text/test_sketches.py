@@ -1,0 +1,126 @@
+"""Pictures in characters: where the bars stand says where the latencies are, alone and beside others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.synthetic import MS, PROPERTY, counterpart, latencies, result
+
+from pytest_mlpatterns.analysis.latency_distribution import latency_of, stored_percentiles
+from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
+from pytest_mlpatterns.reports.text.styled_text import width_of
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.result import Reference, TestResult
+
+BARS = " ▁▂▃▄▅▆▇█"
+PLOT = slice(10, 50)
+
+
+def of(values: object, reference: Reference | None = None) -> TestResult:
+    return result(latency=latency_of(np.asarray(values, dtype=np.int64)), reference=reference)
+
+
+def before(values: object) -> Reference:
+    """A baseline of these latencies."""
+    return replace(counterpart(), latency_percentiles=stored_percentiles(latency_of(np.asarray(values))))
+
+
+def heights(line: str) -> list[int]:
+    return [BARS.index(bar) for bar in line[PLOT].ljust(40)]
+
+
+def test_the_highest_bar_is_where_most_latencies_are() -> None:
+    now, axis = latency_picture(of(latencies(4 * MS)))
+    assert now.startswith("now  ")
+    assert max(heights(now)) == 8
+    assert 10 < heights(now).index(8) < 20  # 4 ms between 1.7 and 18 ms
+    assert axis.split() == ["1.74", "ms", "5.55", "ms", "17.7", "ms"]
+
+
+def test_two_kinds_of_requests_are_two_hills() -> None:
+    now, _ = latency_picture(of(np.concatenate([latencies(60_000, 1500), latencies(5 * MS, 500)])))
+    high = [column for column, height in enumerate(heights(now)) if height >= 2]
+    assert max(after - here for here, after in pairwise(high)) > 15
+
+
+def test_the_same_distribution_looks_the_same() -> None:
+    same = latencies(4 * MS)
+    then, now, _ = latency_picture(of(same, before(same)))
+    assert then.startswith("baseline  ")
+    assert heights(then) == heights(now)
+
+
+def test_what_got_slower_stands_further_right() -> None:
+    then, now, _ = latency_picture(of(latencies(8 * MS), before(latencies(4 * MS))))
+    assert heights(now).index(max(heights(now))) > heights(then).index(max(heights(then))) + 5
+    assert then.endswith("p95 6.63 ms")
+    assert now.endswith("p95 13.3 ms")
+
+
+def test_beside_a_revision_stands_what_was_measured_with_it() -> None:
+    revision = counterpart(2 * MS, kind="revision")
+    first, now, _ = latency_picture(result(reference=revision))
+    assert first.startswith("revision  ")
+    told = dict(revision.present_latency_percentiles)[95] / MS
+    assert now.endswith(f"p95 {told:.2f} ms")
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        result(latency=None),
+        result(latency=None, reference=counterpart()),
+        of([5 * MS]),
+        of([5 * MS], counterpart()),
+    ],
+    ids=["nothing succeeded", "nothing beside a baseline", "one request", "one beside a baseline"],
+)
+def test_too_little_is_not_drawn(unknown: TestResult) -> None:
+    assert latency_picture(unknown) == []
+
+
+def test_a_baseline_without_a_shape_is_left_out() -> None:
+    old = replace(counterpart(), latency_percentiles=())
+    assert [line[:8] for line in latency_picture(result(reference=old))] == ["now     ", " " * 8]
+
+
+def test_requests_that_all_take_the_same_time_are_one_bar() -> None:
+    now, _ = latency_picture(of([4 * MS] * 100))
+    assert sorted(heights(now))[-2:] == [0, 8]
+
+
+@PROPERTY
+@given(
+    st.lists(st.integers(0, 10**10), min_size=1, max_size=200),
+    st.lists(st.integers(0, 10**10), min_size=1, max_size=200),
+)
+def test_any_two_distributions_are_drawn_within_their_columns(now: list[int], then: list[int]) -> None:
+    for lines in (latency_picture(of(now)), latency_picture(of(now, before(then)))):
+        assert all(width_of(text) <= 64 for text in lines)
+        assert len(lines) in (0, 2, 3)
+
+
+def test_load_is_drawn_of_the_service_and_of_the_machine() -> None:
+    course = tuple((second / 4, 1.0 if second > 6 else 0.0, 1.0) for second in range(1, 13))
+    service, machine, axis = load_picture(result(load_over_time=course))
+    assert heights(service) == [0] * 20 + [8] * 20
+    assert heights(machine) == [8] * 40
+    assert service.endswith("mean 50.0 %")
+    assert axis.split() == ["0", "s", "3", "s", "of", "100", "%"]
+
+
+def test_a_long_course_is_averaged() -> None:
+    course = tuple((second / 4, float(second % 2), 0.0) for second in range(1, 161))
+    service, _, _ = load_picture(result(load_over_time=course))
+    assert heights(service) == [4] * 40
+
+
+def test_without_the_processes_no_load_is_drawn() -> None:
+    assert load_picture(result(load_over_time=())) == []

@@ -1,0 +1,508 @@
+"""Revisions laid out from real repositories: what is in them, what is left of them, and what they leave alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from support.repository import Repository, settings
+
+from pytest_mlpatterns.errors import DeploymentError, SettingError
+from pytest_mlpatterns.revision.resolve import resolve_revision
+from pytest_mlpatterns.revision.worktree import compiled_parts, laid_out, remove_stale
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BUILT = f"_speed{EXTENSION_SUFFIXES[0]}"
+
+HOLDER = """
+import sys
+from pathlib import Path
+from pytest_mlpatterns.revision.resolve import resolve_revision
+from pytest_mlpatterns.revision.worktree import laid_out
+
+project = Path(sys.argv[1])
+with laid_out(project, resolve_revision(project, "main~1")) as worktree:
+    print(worktree.root, flush=True)
+    sys.stdin.readline()
+print("left", flush=True)
+"""
+
+
+class Holder:
+    """A process that has a revision laid out until it is told to go on, interrupted or killed."""
+
+    def __init__(self, project: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(project)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+        )
+        assert self.process.stdout is not None
+        self.root = Path(self.process.stdout.readline().strip())
+
+    def end(self, how: signal.Signals | None = None) -> None:
+        """Let it end by itself or by a signal, and wait for that."""
+        if how is not None:
+            self.process.send_signal(how)
+        self.process.communicate("\n" if how is None else None)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Two commits on main, of a package and its data."""
+    made = Repository.made(tmp_path_factory.mktemp("template") / "project")
+    made.commit({"src/pkg/model.py": "old", "data/tracked.csv": "old", ".gitignore": "*.bin\n"}, "Old")
+    made.commit({"src/pkg/model.py": "new", "data/tracked.csv": "new", "service/app.py": "new"}, "New")
+    return made
+
+
+@pytest.fixture
+def repository(template: Repository, tmp_path: Path) -> Repository:
+    """A copy of it, for one test."""
+    return template.copied(tmp_path / "project")
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of temporary files, so that what is left in it is seen."""
+    directory = tmp_path / "temporary"
+    directory.mkdir()
+    monkeypatch.setenv("TMPDIR", str(directory))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return directory
+
+
+@pytest.fixture
+def holders() -> Iterator[list[Holder]]:
+    """Takes the processes that are to end with the test."""
+    found: list[Holder] = []
+    yield found
+    for holder in found:
+        holder.process.kill()
+        holder.process.communicate()
+
+
+def files(top: Path) -> dict[str, str]:
+    """The files under a directory with their content, without git's."""
+    found = (file for file in top.rglob("*") if file.is_file() and ".git" not in file.relative_to(top).parts)
+    return {str(file.relative_to(top)): file.read_text(encoding="utf-8") for file in found}
+
+
+def test_the_worktree_holds_the_revision_and_not_the_present(repository: Repository, temporary: Path) -> None:
+    repository.write({"src/pkg/model.py": "uncommitted", "untracked.py": ""})
+    revision = resolve_revision(repository.top, "main~1")
+    with laid_out(repository.top, revision) as worktree:
+        assert files(worktree.root) == {
+            "src/pkg/model.py": "old",
+            "data/tracked.csv": "old",
+            ".gitignore": "*.bin\n",
+        }
+        assert worktree.revision == revision
+        assert worktree.directory == worktree.root
+        assert worktree.present_root == repository.top
+        assert worktree.root.name == "project"  # a top that is a package keeps its name
+        assert worktree.root.is_relative_to(temporary)
+        assert str(os.getpid()) in worktree.root.parent.name
+        assert worktree.notes == ()
+        assert repository.worktrees() == [repository.top, worktree.root]
+        assert repository.git("-C", str(worktree.root), "status", "--porcelain") == ""
+    assert repository.worktrees() == [repository.top]
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_project_below_the_top_has_its_place_below_the_top(repository: Repository) -> None:
+    below = repository.top / "src" / "pkg"
+    with laid_out(below, resolve_revision(below, "main~1")) as worktree:
+        assert worktree.directory == worktree.root / "src" / "pkg"
+        assert worktree.present_root == repository.top
+
+
+def test_a_project_that_the_revision_does_not_have_is_said(repository: Repository, temporary: Path) -> None:
+    below = repository.top / "service"
+    revision = resolve_revision(below, "main~1")
+    with (
+        pytest.raises(DeploymentError, match=rf"service does not exist at main~1 \({revision.short}\)"),
+        laid_out(below, revision),
+    ):
+        pass
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_the_worktree_goes_however_the_context_ends(
+    repository: Repository, temporary: Path, error: type[BaseException]
+) -> None:
+    with pytest.raises(error), laid_out(repository.top, resolve_revision(repository.top, "main~1")):
+        raise error
+    assert repository.worktrees() == [repository.top]
+    assert list(temporary.iterdir()) == []
+
+
+def test_the_worktree_goes_whatever_was_done_to_it(repository: Repository, temporary: Path) -> None:
+    with laid_out(repository.top, resolve_revision(repository.top, "main~1")) as worktree:
+        (worktree.root / ".git").unlink()
+        (worktree.root / "data").chmod(0o500)
+        repository.git("worktree", "lock", str(worktree.root))
+    assert repository.worktrees() == [repository.top]
+    assert list(temporary.iterdir()) == []
+    with laid_out(repository.top, resolve_revision(repository.top, "main~1")):
+        shutil.rmtree(repository.top)
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_revision_that_git_cannot_lay_out_brings_what_git_says(repository: Repository, temporary: Path) -> None:
+    revision = resolve_revision(repository.top, "main~1")
+    (repository.top / ".git" / "worktrees").write_text("in the way")
+    with (
+        pytest.raises(DeploymentError, match=r"^`git worktree` failed in .*: fatal: "),
+        laid_out(repository.top, revision),
+    ):
+        pass
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_the_user_has_stays_as_it_is(repository: Repository, tmp_path: Path) -> None:
+    repository.write({"src/pkg/model.py": "stashed"})
+    repository.git("stash")
+    repository.write({"src/pkg/model.py": "staged", "untracked.py": "mine"})
+    repository.git("add", "src/pkg/model.py")
+    repository.write({"src/pkg/model.py": "changed again"})
+    for setting in ("worktree.useRelativePaths=true", "submodule.recurse=true", "core.fsmonitor=true"):
+        repository.git("config", *setting.split("="))
+    for hook in ("post-checkout", "reference-transaction", "post-index-change"):
+        script = repository.top / ".git" / "hooks" / hook
+        script.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran-{hook}\n", encoding="utf-8")
+        script.chmod(0o755)
+    unplugged = tmp_path / "unplugged"
+    repository.git("-c", "core.hooksPath=/dev/null", "worktree", "add", "--quiet", "--detach", str(unplugged))
+    shutil.rmtree(unplugged)
+
+    def all_of_git() -> dict[Path, bytes]:
+        return {file: file.read_bytes() for file in (repository.top / ".git").rglob("*") if file.is_file()}
+
+    before, present = all_of_git(), files(repository.top)
+    remove_stale(repository.top)
+    with laid_out(repository.top, resolve_revision(repository.top, "main~1"), ["untracked.py"]) as worktree:
+        (worktree.root / "src" / "pkg" / "model.py").write_text("by the reference", encoding="utf-8")
+        during = all_of_git()
+        registered = repository.top / ".git" / "worktrees" / "project"
+        assert {file: text for file, text in during.items() if not file.is_relative_to(registered)} == before
+    assert all_of_git() == before
+    assert files(repository.top) == present
+    assert not list(tmp_path.glob("ran-*"))
+
+
+def test_in_a_git_hook_nothing_else_is_read_or_written(repository: Repository, tmp_path: Path) -> None:
+    hook = repository.top / ".git" / "hooks" / "pre-commit"
+    hook.write_text(f'#!/bin/sh\necho now | {sys.executable} -c "$HOLDER" "$PWD" > {tmp_path}/said\n', encoding="utf-8")
+    hook.chmod(0o755)
+    repository.write({"src/pkg/model.py": "half of it", "service/app.py": "not this"})
+    subprocess.run(
+        ["git", "commit", "--quiet", "-m", "Through the hook", "src/pkg/model.py"],
+        cwd=repository.top,
+        env={**settings(), "HOLDER": HOLDER},
+        check=True,
+    )
+    assert (tmp_path / "said").read_text(encoding="utf-8").endswith("project\nleft\n")
+    assert repository.git("show", "--name-only", "--format=%s") == "Through the hook\n\nsrc/pkg/model.py"
+    assert repository.git("status", "--porcelain") == "M service/app.py"
+    assert repository.worktrees() == [repository.top]
+
+
+def test_a_worktree_of_the_users_and_a_detached_head_will_do(repository: Repository, tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    repository.git("worktree", "add", "--quiet", "--detach", str(users))
+    with laid_out(users, resolve_revision(users, "HEAD~1")) as worktree:
+        assert worktree.present_root == users
+        assert (worktree.root / "src" / "pkg" / "model.py").read_text(encoding="utf-8") == "old"
+        assert remove_stale(users) == []
+    assert repository.worktrees() == [repository.top, users]
+
+
+def test_an_interrupted_run_leaves_nothing(repository: Repository, temporary: Path, holders: list[Holder]) -> None:
+    holders.append(Holder(repository.top))
+    assert holders[0].root.is_dir()
+    holders[0].end(signal.SIGINT)
+    assert repository.worktrees() == [repository.top]
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_a_killed_run_left_goes_and_what_a_living_one_uses_stays(
+    repository: Repository, temporary: Path, holders: list[Holder]
+) -> None:
+    holders += [Holder(repository.top), Holder(repository.top)]
+    killed, living = holders
+    with laid_out(repository.top, resolve_revision(repository.top, "main~1")) as own:
+        killed.end(signal.SIGKILL)
+        assert killed.root in repository.worktrees()
+        assert remove_stale(repository.top) == [killed.root]
+        assert remove_stale(repository.top) == []
+        assert set(repository.worktrees()) == {repository.top, living.root, own.root}
+        assert {entry.name for entry in temporary.iterdir()} == {living.root.parent.name, own.root.parent.name}
+    living.end()
+    assert repository.worktrees() == [repository.top]
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("state", ["locked by git", "emptied", "without its own .git", "in part"])
+def test_what_a_killed_run_left_goes_in_whatever_state(
+    repository: Repository, temporary: Path, holders: list[Holder], state: str
+) -> None:
+    holders.append(Holder(repository.top))
+    holders[0].end(signal.SIGKILL)
+    root = holders[0].root
+    match state:
+        case "locked by git":
+            repository.git("worktree", "lock", "--reason", "initializing", str(root))
+        case "emptied":
+            shutil.rmtree(root.parent)
+        case "without its own .git":
+            (root / ".git").unlink()
+        case "in part":
+            shutil.rmtree(root / "src")
+    assert remove_stale(repository.top / "data") == [root]
+    assert repository.worktrees() == [repository.top]
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_worktree_that_only_looks_like_ours_stays(repository: Repository, temporary: Path) -> None:
+    root = temporary / "mlpatterns-against-mine" / "project"
+    repository.git("worktree", "add", "--quiet", "--detach", str(root))
+    (root.parent / "owner").mkdir()
+    assert remove_stale(repository.top) == []
+    assert repository.worktrees() == [repository.top, root]
+
+
+def test_a_git_that_outlives_its_run_keeps_the_worktree(repository: Repository, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    repository.git("config", "filter.slow.smudge", f"cat {pipe}")
+    repository.commit({".gitattributes": "slow.txt filter=slow\n", "slow.txt": "content"})
+    repository.commit({"src/pkg/model.py": "newer"})
+    repository.git("tag", "slow", "HEAD~1")
+    program = HOLDER.replace("main~1", "slow")
+    process = subprocess.Popen([sys.executable, "-c", program, str(repository.top)], stdout=subprocess.DEVNULL)
+    with pipe.open("w", encoding="utf-8") as content:  # opens once git has come to the file
+        process.kill()
+        process.wait()
+        assert remove_stale(repository.top) == []
+        content.write("content")
+    while not remove_stale(repository.top):
+        pass  # until that git has ended
+    assert repository.worktrees() == [repository.top]
+
+
+def test_extra_files_are_copied_and_what_the_revision_has_is_kept(repository: Repository) -> None:
+    outside = repository.top.parent / "store"
+    outside.mkdir()
+    (outside / "weights.bin").write_text("weights", encoding="utf-8")
+    repository.write(
+        {"data/a.csv": "a", "data/b.txt": "b", "data/deep/.c.csv": "c", "models/v1/m.bin": "m", "models/.git/x": "x"}
+    )
+    (repository.top / "models" / "linked").symlink_to(outside)
+    (repository.top / "models" / "itself").symlink_to(".")
+    (repository.top / "models" / "broken").symlink_to("nowhere")
+    os.mkfifo(repository.top / "models" / "pipe")
+    extra = ["data/*.csv", "data/**/.*.csv", "models/", "models/v1/m.bin", "service/app.py"]
+    with laid_out(repository.top, resolve_revision(repository.top, "main~1"), extra) as worktree:
+        assert files(worktree.root) == {
+            ".gitignore": "*.bin\n",
+            "src/pkg/model.py": "old",
+            "service/app.py": "new",
+            "data/tracked.csv": "old",
+            "data/a.csv": "a",
+            "data/deep/.c.csv": "c",
+            "models/v1/m.bin": "m",
+            "models/linked/weights.bin": "weights",
+        }
+        assert not any(path.is_symlink() for path in worktree.root.rglob("*"))
+        for copied in ("data/a.csv", "models/linked/weights.bin"):
+            (worktree.root / copied).write_text("changed by the reference", encoding="utf-8")
+    assert (repository.top / "data" / "a.csv").read_text(encoding="utf-8") == "a"
+    assert (outside / "weights.bin").read_text(encoding="utf-8") == "weights"
+
+
+def test_extra_files_are_found_from_the_project_not_from_the_top(repository: Repository) -> None:
+    repository.write({"data/local.bin": "1", "shared/weights.bin": "2"})
+    project = repository.top / "data"
+    with laid_out(project, resolve_revision(project, "main~1"), ["*.bin", "../shared"]) as worktree:
+        assert (worktree.directory / "local.bin").read_text(encoding="utf-8") == "1"
+        assert (worktree.root / "shared" / "weights.bin").read_text(encoding="utf-8") == "2"
+
+
+@pytest.mark.parametrize("pattern", ["data/*.parquet", "weights/", "", "data/tracked.csv/"])
+def test_an_extra_file_that_does_not_exist_is_named(repository: Repository, temporary: Path, pattern: str) -> None:
+    revision = resolve_revision(repository.top, "main~1")
+    with (
+        pytest.raises(SettingError, match=f"^perf_against_files: '{pattern.replace('*', '.')}' matches nothing in"),
+        laid_out(repository.top, revision, ["data", pattern]),
+    ):
+        pass
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("pattern", ["../*.bin", "{}/../weights.bin"])
+def test_an_extra_file_outside_the_repository_is_refused(repository: Repository, pattern: str) -> None:
+    (repository.top.parent / "weights.bin").touch()
+    revision = resolve_revision(repository.top, "main~1")
+    with (
+        pytest.raises(SettingError, match=r"matches /.*/weights.bin, expected files in /.*/project$"),
+        laid_out(repository.top, revision, [pattern.format(repository.top)]),
+    ):
+        pass
+
+
+def test_an_extra_file_that_cannot_be_copied_is_named(repository: Repository) -> None:
+    repository.git("rm", "-r", "--quiet", "data")
+    repository.commit({"data": "a file there"})
+    repository.git("rm", "--quiet", "data")
+    repository.write({"data/a.csv": "a directory here"})
+    revision = resolve_revision(repository.top, "main")
+    with (
+        pytest.raises(
+            DeploymentError, match=r"data/a.csv cannot be copied to .*: (File exists|Not a directory); TMPDIR"
+        ),
+        laid_out(repository.top, revision, ["data"]),
+    ):
+        pass
+
+
+def test_a_temporary_directory_inside_the_project_is_not_copied_into_itself(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = repository.top / "tmp"
+    inside.mkdir()
+    repository.write({f"tmp/{BUILT}": ""})
+    monkeypatch.setattr(tempfile, "tempdir", str(inside))
+    with laid_out(repository.top, resolve_revision(repository.top, "main"), ["tmp"]) as worktree:
+        assert (worktree.root / "tmp" / BUILT).exists()
+        assert len(list((worktree.root / "tmp").iterdir())) == 1
+        assert worktree.notes == ()
+    assert [entry.name for entry in inside.iterdir()] == [BUILT]
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Repository:
+    """A repository with a submodule of its own, to be a submodule."""
+    inner = Repository.made(tmp_path / "inner")
+    inner.commit({"inner.py": "inner"})
+    made = Repository.made(tmp_path / "library")
+    made.git("submodule", "--quiet", "add", inner.top.as_uri(), "parts/inner")
+    made.commit({"library.py": "old"})
+    return made
+
+
+def test_submodules_are_at_the_commit_of_the_revision(repository: Repository, library: Repository) -> None:
+    repository.git("submodule", "--quiet", "add", "--name", "lib", library.top.as_uri(), "vendor/a library")
+    repository.git("submodule", "--quiet", "update", "--init", "--recursive")
+    repository.commit({"data/more.csv": ""}, "With a library")
+    library.commit({"library.py": "new"})
+    repository.git("-C", "vendor/a library", "pull", "--quiet", "origin", "main")
+    before = {file: file.read_bytes() for file in (repository.top / ".git").rglob("*") if file.is_file()}
+    shutil.rmtree(library.top)  # nothing comes from there any more
+    with laid_out(repository.top, resolve_revision(repository.top, "main")) as worktree:
+        found = files(worktree.root)
+        assert found["vendor/a library/library.py"] == "old"
+        assert found["vendor/a library/parts/inner/inner.py"] == "inner"
+        assert worktree.notes == ()
+    assert {file: file.read_bytes() for file in (repository.top / ".git").rglob("*") if file.is_file()} == before
+    assert (repository.top / "vendor/a library/library.py").read_text(encoding="utf-8") == "new"
+
+
+def test_a_submodule_that_the_present_has_no_more_is_found_where_git_keeps_it(
+    repository: Repository, library: Repository
+) -> None:
+    repository.git("submodule", "--quiet", "add", "--name", "lib", library.top.as_uri(), "vendor")
+    repository.git("submodule", "--quiet", "update", "--init", "--recursive")
+    repository.commit({"data/more.csv": ""})
+    repository.git("rm", "--quiet", "vendor")
+    repository.commit({"data/more.csv": "x"})
+    with laid_out(repository.top, resolve_revision(repository.top, "main~1")) as worktree:
+        assert files(worktree.root)["vendor/parts/inner/inner.py"] == "inner"
+
+
+def test_a_submodule_that_is_empty_in_the_present_too_is_noted(repository: Repository, library: Repository) -> None:
+    repository.git("submodule", "--quiet", "add", library.top.as_uri(), "vendor")
+    repository.commit({"data/more.csv": ""})
+    clone = Repository.cloned(repository, repository.top.parent / "clone")
+    with laid_out(clone.top, resolve_revision(clone.top, "main")) as worktree:
+        assert worktree.notes == ("submodule vendor is empty, as it is in the present tree",)
+
+
+def test_a_submodule_whose_commit_is_missing_is_an_error_that_names_it(
+    repository: Repository, library: Repository, temporary: Path
+) -> None:
+    repository.git("submodule", "--quiet", "add", library.top.as_uri(), "vendor")
+    elsewhere = library.commit({"library.py": "elsewhere"})
+    repository.git("update-index", "--cacheinfo", f"160000,{elsewhere},vendor")
+    repository.git("commit", "--quiet", "--message", "Further than this clone")
+    revision = resolve_revision(repository.top, "main")
+    message = rf"^submodule vendor is at commit {elsewhere[:12]} .*`git -C vendor fetch origin {elsewhere}`$"
+    with pytest.raises(DeploymentError, match=message), laid_out(repository.top, revision):
+        pass
+    assert list(temporary.iterdir()) == []
+
+
+def test_git_lfs_content_that_is_here_is_filled_in_and_what_is_not_is_noted(repository: Repository) -> None:
+    def pointer(oid: str) -> str:
+        return f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 7\n"
+
+    here, away = "a1" + 62 * "0", "b2" + 62 * "0"
+    repository.commit(
+        {
+            ".gitattributes": "*.onnx filter=lfs diff=lfs merge=lfs -text\n",
+            "models/here.onnx": pointer(here),
+            "models/away.onnx": pointer(away),
+            "models/small.onnx": "committed as it is",
+        }
+    )
+    (repository.top / "models" / "link.onnx").symlink_to("here.onnx")
+    repository.git("add", "models/link.onnx")
+    sha = repository.commit({})
+    for setting in ("clean", "smudge", "process"):
+        repository.git("config", f"filter.lfs.{setting}", "false")
+    repository.git("config", "filter.lfs.required", "true")
+    repository.write({f".git/lfs/objects/a1/00/{here}": "weights"})
+    with laid_out(repository.top, resolve_revision(repository.top, sha)) as worktree:
+        found = files(worktree.root)
+        assert found["models/here.onnx"] == "weights"
+        assert found["models/away.onnx"] == pointer(away)
+        assert found["models/small.onnx"] == "committed as it is"
+        (note,) = worktree.notes
+        assert note == (f"models/away.onnx: only the Git LFS pointer is in this clone; `git lfs fetch origin {sha}`")
+
+
+def test_extension_modules_built_in_place_are_said(repository: Repository) -> None:
+    repository.commit({f"src/pkg/_tracked{EXTENSION_SUFFIXES[-1]}": ""})
+    repository.write(
+        {
+            f"src/pkg/{BUILT}": "",
+            "src/pkg/libc_called_by_hand.so": "",
+            "src/pkg/_other_python.cpython-27-riscv.so": "",
+            f"build/lib.linux-x86_64/pkg/{BUILT}": "",
+            f".venv/lib/python3/{BUILT}": "",
+            ".venv/pyvenv.cfg": "",
+            f"vendored/site-packages/{BUILT}": "",
+            BUILT: "",
+        }
+    )
+    revision = resolve_revision(repository.top, "main")
+    with laid_out(repository.top, revision) as worktree:
+        top, package = worktree.notes
+        assert top.startswith(f"{BUILT} in . was built in the present tree and is not tracked")
+        assert package.startswith(f"{BUILT}, libc_called_by_hand.so in src/pkg was built")
+        assert compiled_parts(repository.top, worktree.root) == [top, package]
+    with laid_out(repository.top, revision, [BUILT, "src/pkg/*.so"]) as worktree:
+        assert worktree.notes == ()

@@ -1,0 +1,313 @@
+"""Servers of users' own, started for a test: ready or told why not, measured whole, and gone at the end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+from support import SERVICES
+from support.services.deploy import a_startup
+from support.services.processes import our_children, survivors
+
+from pytest_mlpatterns import App, Command, DeploymentError, LeftoverWarning, OpenPortWarning, Prometheus, Wire
+from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.serving.external.start import deploy_target
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_mlpatterns import Deployment
+    from pytest_mlpatterns.serving.targets import Target
+
+SERVER = SERVICES / "behaving.py"
+APP = """
+import os
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    more = True
+    while more:
+        more = (await receive()).get("more_body", False)
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b'{"predictions": [%d]}' % os.getpid()})
+
+def make():
+    return app
+
+async def unstarted(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no model file"})
+
+def fails():
+    raise RuntimeError("no licence")
+"""
+
+Starting = Callable[..., Any]
+
+
+def command(*habits: str, **settings: Any) -> Command:
+    """The server with these habits."""
+    return Command(
+        ["{python}", str(SERVER), "{port}", *habits],
+        **{"ready": "/health", "path": "/predict", "stop": "2s", **settings},
+    )
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Starting]:
+    """Starts a target; at the end everything that it started is gone."""
+    before = our_children()
+    running: list[Deployment] = []
+
+    def go(target: Target, payload: list[Any] | None = None, timeout: str = "60s") -> Deployment:
+        startup = replace(a_startup(tmp_path, payload, timeout), root=tmp_path)
+        running.append(deploy_target(target, startup))
+        return running[-1]
+
+    yield go
+    for deployment in running:
+        deployment.close()
+    assert survivors(our_children() - before, 10) == set()
+
+
+class TestCommand:
+    def test_it_is_served_with_its_whole_tree_until_it_is_closed(self, start: Starting) -> None:
+        deployment = start(command(), [[1, 2]])
+
+        assert deployment.client.post("/predict", json={"instances": [[1, 2]]}).json()["pid"] in deployment.pids
+        assert deployment.predict([3, 4]) == 7
+        assert deployment.cold_start_ns > 0
+        assert deployment.addresses[0][0] == "127.0.0.1"
+        assert deployment.stats().layers == ()
+        address = deployment.addresses[0]
+        deployment.close()
+        assert deployment.pids == ()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, 5)
+
+    def test_ports_fill_the_environment_too_and_no_two_are_one(self, start: Starting, tmp_path: Path) -> None:
+        (tmp_path / "run.sh").write_text(f'echo "$A $B $2"; exec {sys.executable} {SERVER} "$1"')
+        target = Command("sh run.sh {port} {grpc_port}", env={"A": "{port}", "B": "{grpc_port} {metrics_port}"})
+        deployment = start(target)
+
+        first, *others = map(int, deployment.log_tail().split())
+        assert first == deployment.addresses[0][1]
+        assert others[0] == others[2]
+        assert len({first, *others}) == 3
+
+    def test_it_runs_in_the_directory_it_names(self, start: Starting, tmp_path: Path) -> None:
+        (tmp_path / "service").mkdir()
+        (tmp_path / "service" / "here.py").write_text(SERVER.read_text())
+        deployment = start(Command("{python} here.py {port}", cwd="service"))
+        assert psutil.Process(deployment.pids[0]).cwd() == str(tmp_path / "service")
+
+    def test_without_a_path_to_ask_any_answer_tells_that_it_is_ready(self, start: Starting) -> None:
+        assert start(command(ready=None), [[1]]).predict([1]) == 1
+
+    def test_it_is_asked_until_it_says_that_it_is_ready(self, start: Starting, tmp_path: Path) -> None:
+        ready = tmp_path / "ready"
+        timer = threading.Timer(0.3, ready.touch)  # not a wait for an event: a model that takes so long to load
+        timer.start()
+        deployment = start(command(f"healthy-once={ready}"), [[1]])
+        assert ready.exists()
+        timer.join()
+        assert deployment.predict([1]) == 1
+
+    def test_a_server_that_is_busy_at_first_is_asked_again(self, start: Starting) -> None:
+        assert start(command("busy=2"), [[1]]).predict([5]) == 5
+
+    @pytest.mark.parametrize(
+        ("target", "expected"),
+        [
+            (Command("no-such-server --port {port}"), "no-such-server cannot be started: No such file or directory"),
+            (Command([str(SERVER), "{port}"]), "cannot be started: Permission denied"),
+            (command(cwd="nowhere"), "nowhere does not exist, expected the directory to start it in; see cwd="),
+            (command("dies-loading"), "ended with exit code 1; it printed last:\nthere is no such model"),
+            (Command(["{python}", "-c", "", "{port}"]), "ended with exit code 0, and printed nothing"),
+            (command("status=422"), "answered 422 to its first request, POST /predict"),
+            (command("status=404", path="/"), 'name the path that takes inputs: Command(..., path="/predict")'),
+            (command("dies-at=1"), "ended with exit code 4; it printed last:\nout of memory"),
+        ],
+        ids=["unknown command", "no program", "no directory", "dies", "ends", "422", "no path", "dies of a request"],
+    )
+    def test_what_does_not_start_is_told_and_leaves_nothing(
+        self, start: Starting, target: Command, expected: str
+    ) -> None:
+        with pytest.raises(DeploymentError) as caught:
+            start(target, [[1]])
+        assert expected in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("habit", "heard"), [("never-ready", "it answers 503"), ("deaf", "nobody answers (ConnectError")]
+    )
+    def test_what_is_not_ready_in_time_is_told(self, start: Starting, habit: str, heard: str) -> None:
+        with pytest.raises(DeploymentError) as caught:
+            start(command(habit), timeout="4s")
+        assert f"is not ready after 4.00 s, the start-up time limit: to GET /health {heard}" in str(caught.value)
+        assert "--perf-startup-timeout" in str(caught.value)
+
+    def test_a_death_after_the_start_is_told_with_its_last_output(self, start: Starting) -> None:
+        deployment = start(command("dies-at=3"), [[1]])
+        deployment.predict([1])
+        with pytest.raises(DeploymentError, match=r"RemoteProtocolError.*ended with exit code 4"):
+            deployment.predict([1])
+        with pytest.raises(DeploymentError, match=r"(?s)^Command\(.*ended with exit code 4; .*out of memory"):
+            deployment.stats()
+
+    def test_a_server_that_ignores_sigterm_is_killed_and_told(self, start: Starting) -> None:
+        deployment = start(command("ignore-term", stop="200ms"))
+        pids = deployment.pids
+        with pytest.warns(LeftoverWarning, match=r"left processes that lived on after SIGTERM and were killed: python"):
+            deployment.close()
+        assert survivors(pids, 0) == set()
+
+    def test_children_that_outlive_their_parent_are_found_wherever_they_went(
+        self, start: Starting, tmp_path: Path
+    ) -> None:
+        deployment = start(command(f"orphans={tmp_path / 'pids'}"))
+        orphans = {int(word) for word in (tmp_path / "pids").read_text().split()}
+        with pytest.warns(LeftoverWarning, match="python.* ×2$"):
+            deployment.close()
+        assert survivors(orphans, 0) == set()
+
+    def test_those_that_a_dead_server_left_behind_are_followed_and_ended(self, start: Starting, tmp_path: Path) -> None:
+        deployment = start(command(f"orphans={tmp_path / 'pids'}", "dies-at=1"))
+        orphans = {int(word) for word in (tmp_path / "pids").read_text().split()}
+        with pytest.raises(DeploymentError):
+            deployment.predict([1])
+        with pytest.raises(DeploymentError):
+            deployment.stats()
+        assert orphans <= set(deployment.pids)
+        with pytest.warns(LeftoverWarning):
+            deployment.close()
+        assert survivors(orphans, 0) == set()
+
+    def test_a_server_that_listens_to_everybody_is_told(self, start: Starting) -> None:
+        with pytest.warns(OpenPortWarning, match=r"listens on all interfaces \(0\.0\.0\.0\), expected 127\.0\.0\.1"):
+            start(command("everywhere"))
+
+    def test_a_port_that_somebody_took_meanwhile_is_replaced_by_another(self, start: Starting, tmp_path: Path) -> None:
+        """The first start hands its port to this process, which keeps it; the server then fails as it should."""
+        handed, taken = tmp_path / "port", tmp_path / "taken"
+        os.mkfifo(handed)
+        os.mkfifo(taken)
+        keep = socket.socket()
+
+        def take() -> None:
+            keep.bind(("127.0.0.1", int(handed.read_text())))
+            keep.listen()
+            taken.write_text("taken")
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        once = f"if [ -p {handed} ]; then echo $0 > {handed}; cat {taken} > /dev/null; rm {handed}; fi"
+        server = f'exec {sys.executable} {SERVER} "$0"'
+        deployment = start(
+            Command(["sh", "-c", f"{once}; {server}", "{port}"], ready="/health", path="/predict"), [[1]]
+        )
+        thread.join()
+        assert deployment.addresses[0][1] != keep.getsockname()[1]
+        assert deployment.predict([2]) == 2
+        keep.close()
+
+    def test_its_own_figures_are_read_where_it_tells_them(self, start: Starting) -> None:
+        figures = Prometheus("/metrics", batch_size="rows", queue_depth="waiting")
+        deployment = start(command(metrics=figures), [[1]])
+        before = deployment.stats()
+        deployment.predict([1])
+        batched, queued = deployment.stats().since(before).layers
+        assert (batched.layer, batched.counters["calls"], batched.spreads["size"]) == ("batched", 1, {1: 1})
+        assert queued.counters["depth_ns"] == 3 * queued.counters["observed_ns"] > 0
+
+    @pytest.mark.parametrize(
+        ("metrics", "expected"),
+        [
+            ("/metrics", "tells no figure that is known or named; it tells rows, waiting; name them"),
+            ("/nowhere", "/nowhere answered 404, expected Prometheus' text format"),
+            ("http://127.0.0.1:{port}/nowhere", "/nowhere answered 404"),
+        ],
+    )
+    def test_figures_that_are_not_there_are_told(self, start: Starting, metrics: str, expected: str) -> None:
+        with pytest.raises(DeploymentError) as caught:
+            start(command(metrics=metrics), [[1]])
+        assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "granian"])
+class TestApp:
+    @pytest.fixture(autouse=True)
+    def _app(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("COVERAGE_PROCESS_START", raising=False)
+        (tmp_path / "service.py").write_text(APP)
+
+    @pytest.mark.parametrize(("balance", "ports"), [("round-robin", 2), ("least-outstanding", 2), ("shared-socket", 1)])
+    def test_workers_are_processes_with_a_port_each_or_with_one_for_all(
+        self, start: Starting, server: str, balance: str, ports: int
+    ) -> None:
+        deployment = start(App("service:app", server=server, workers=2, balance=balance), [1])
+
+        assert len(deployment.addresses) == ports
+        assert deployment.balance == (
+            Balance.LEAST_OUTSTANDING if balance == "least-outstanding" else Balance.ROUND_ROBIN
+        )
+        answered = {deployment.predict(1) for _ in range(4)}
+        assert len(answered) == 2 if ports == 2 else len(answered) >= 1
+        tree = {member.pid for pid in deployment.pids for member in psutil.Process(pid).children(recursive=True)}
+        assert answered <= {*deployment.pids, *tree}
+
+    def test_a_function_makes_the_application(self, start: Starting, server: str) -> None:
+        assert start(App("service:make", server=server, factory=True), [1]).predict(1) > 0
+
+    @pytest.mark.parametrize(
+        ("target", "expected"),
+        [
+            (App("nowhere:app"), "No module named 'nowhere'"),
+            (App("service:absent"), "has no attribute 'absent'"),
+            (App("service:fails", factory=True), "RuntimeError: no licence"),
+        ],
+    )
+    def test_why_it_cannot_be_imported_is_told(self, start: Starting, server: str, target: App, expected: str) -> None:
+        with pytest.raises(DeploymentError) as caught:
+            start(replace(target, server=server))
+        assert expected in str(caught.value)
+
+
+def test_an_application_whose_start_up_fails_is_told(start: Starting, tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(APP)
+    with pytest.raises(DeploymentError, match=r"(?s)ended with exit code 3; it printed last:.*no model file"):
+        start(App("service:unstarted"))
+
+
+def test_an_application_is_not_asked_over_grpc(tmp_path: Path) -> None:
+    startup = replace(a_startup(tmp_path), wire=Wire.parse("grpc"))
+    with pytest.raises(DeploymentError, match=r"is asked over HTTP, expected a wire of REST instead of grpc"):
+        deploy_target(App("service:app"), startup)
+
+
+def test_a_command_with_a_port_for_grpc_is_asked_there_and_ready_over_http(tmp_path: Path) -> None:
+    startup = replace(a_startup(tmp_path), wire=Wire.parse("grpc"), root=tmp_path)
+    target = Command(["{python}", str(SERVER), "{port}", "{grpc_port}"], ready="/health", path="/v2/models/m/infer")
+    deployment = deploy_target(target, startup)
+    listening = {one.laddr.port for pid in deployment.pids for one in psutil.Process(pid).net_connections("tcp")}
+    assert deployment.addresses[0][1] not in listening  # the server that is used here opens the other one only
+    assert deployment.model_name == "m"
+    deployment.close()
+
+
+def test_without_granian_it_is_told_how_to_get_it(start: Starting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(DeploymentError, match=r"needs granian.*pip install 'pytest-mlpatterns\[granian\]'"):
+        start(App("service:app", server="granian"))

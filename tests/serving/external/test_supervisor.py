@@ -1,0 +1,168 @@
+"""The process that keeps users' programs: its end, and the end of whoever asked for it, is theirs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+from support import SERVICES
+from support.services.processes import survivors
+
+from pytest_mlpatterns import ChildError, DeploymentError
+from pytest_mlpatterns.serving.external import programs as kept_module
+from pytest_mlpatterns.serving.external import supervisor as keeper
+from pytest_mlpatterns.serving.external.programs import Ended, Program, Stopped, SupervisedPrograms, describe_killed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SERVER = SERVICES / "behaving.py"
+PARENT = """
+import sys
+from pathlib import Path
+from pytest_mlpatterns.serving.external.programs import Kept, Program
+
+words = (sys.executable, {server!r}, "{{port}}", "orphans={pids}")
+kept = Kept([Program(words, {{}}, Path.cwd(), Path("server.log"))], Path.cwd(), stop_ns=10**9)
+print(*kept.pids, flush=True)
+sys.stdin.read()
+"""
+
+
+def program(directory: Path, *words: str, **env: str) -> Program:
+    return Program((sys.executable, *words), env, directory, directory / f"{len(words)}{len(env)}.log")
+
+
+def waits(directory: Path) -> Program:
+    """A program that does nothing until it is ended."""
+    return program(directory, "-S", "-c", "import signal; signal.pause()")
+
+
+def test_where_the_asking_process_is_killed_everything_ends(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    os.mkfifo(pids)  # opened for writing once the orphans run
+    code = PARENT.format(server=str(SERVER), pids=pids)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    family = {int(word) for word in f"{parent.stdout.readline()} {pids.read_text()}".split()}
+    keepers = {process.pid for process in psutil.Process(parent.pid).children()}
+    assert len(family) == 3
+
+    parent.kill()
+    parent.wait()
+
+    assert survivors(family | keepers, 15) == set()
+    parent.stdout.close()
+    parent.stdin.close()  # type: ignore[union-attr]
+
+
+def test_where_the_keeper_is_asked_to_end_the_programs_end_with_it(tmp_path: Path) -> None:
+    kept = SupervisedPrograms([waits(tmp_path)], tmp_path)
+    pids = kept.pids
+    os.kill(psutil.Process(pids[0]).ppid(), signal.SIGTERM)
+    assert survivors(pids, 15) == set()
+    with pytest.raises(DeploymentError, match="the process that keeps the servers is gone"):
+        kept.check(15)
+    assert kept.pids == kept.family() == ()
+    with pytest.raises(DeploymentError, match="the servers may live on"):
+        kept.stop()
+
+
+def test_programs_that_end_are_known_by_their_last_words(tmp_path: Path) -> None:
+    kept = SupervisedPrograms(
+        [program(tmp_path, "-c", "print('the last words'); raise SystemExit(7)"), waits(tmp_path)], tmp_path
+    )
+    with pytest.raises(DeploymentError, match=r"ended with exit code 7; it printed last:\nthe last words"):
+        kept.check(30)
+    assert kept.log_tail() == "the last words"
+    assert kept.stop() == Stopped((), ())
+    assert kept.stop() == Stopped((), ())
+    kept.check()
+
+
+def test_where_one_program_cannot_start_those_before_it_end(tmp_path: Path) -> None:
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    with pytest.raises(DeploymentError, match="nowhere cannot be started: No such file or directory"):
+        SupervisedPrograms([waits(tmp_path), Program(("nowhere",), {}, tmp_path, tmp_path / "log")], tmp_path)
+    left = {process.pid for process in psutil.Process().children(recursive=True)} - before
+    assert survivors(left, 10) == set()
+
+
+def test_a_keeper_that_says_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DeploymentError, match=r"it does not run after 1\.00 ns"):
+        SupervisedPrograms([waits(tmp_path)], tmp_path, timeout_ns=1)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kept_module.Child, "receive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        SupervisedPrograms([waits(tmp_path)], tmp_path)
+
+
+class ScriptedChild:
+    """A keeper's process that answers as it is told to."""
+
+    pid = 2**22  # one more than there can be
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.stopped = False
+
+    def __call__(self, *_: object, **__: object) -> ScriptedChild:
+        return self
+
+    def send(self, _message: object) -> None:
+        """Take it."""
+
+    def receive(self, _timeout_s: float) -> Any:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([Stopped(("a",), ("stuck (12)",))], r"these live on after SIGKILL: stuck \(12\)"),
+        ([Ended(0, 1), ChildError("exit code 1")], "the servers may live on: .* exit code 1"),
+        ([TimeoutError()], "the servers may live on"),
+    ],
+)
+def test_whoever_lives_on_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[Any], expected: str
+) -> None:
+    child = ScriptedChild(kept_module.Started(({"port": 1},), 0), *answers)
+    monkeypatch.setattr(kept_module, "Child", child)
+    kept = SupervisedPrograms([waits(tmp_path)], tmp_path)
+    assert kept.pids == kept.family() == ()  # a process that is gone has no children
+    with pytest.raises(DeploymentError, match=expected):
+        kept.stop()
+    assert child.stopped
+
+
+def test_how_it_ended_and_who_was_killed_reads_in_words() -> None:
+    assert Ended(0, -9).how == "signal SIGKILL"
+    assert Ended(0, 3).how == "exit code 3"
+    assert describe_killed(Stopped(("python", "worker", "python"), ())) == "python ×2, worker"
+
+
+def test_a_process_that_is_gone_has_a_name_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> str:
+        raise psutil.NoSuchProcess(1)
+
+    process: Any = SimpleNamespace(name=gone, is_running=gone, pid=1)
+    assert keeper._name(process) == "a process that is gone by now"
+    assert not keeper._lives(process)

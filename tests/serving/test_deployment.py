@@ -1,0 +1,303 @@
+"""A running deployment: functional requests, what it knows of itself, the death of its processes, its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psutil
+import pytest
+from support.services.deploy import a_startup, deployed
+from support.services.processes import our_children, survivors
+from support.services.scripted import Close, ScriptedServer, Send, answer, refused_port
+
+from pytest_mlpatterns import Deployment, DeploymentError, Replicated, Url
+from pytest_mlpatterns.serving.external.attach import attach
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.services.scripted import Step
+
+HERE = sys.modules[__name__]
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    before = our_children()
+    yield
+    assert our_children() <= before
+
+
+def double(batch: list[Any]) -> list[Any]:
+    return [2 * value for value in batch]
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Iterator[Deployment]:
+    with deployed(double, tmp_path, by_value=[HERE]) as deployment:
+        yield deployment
+
+
+@contextmanager
+def scripted(*steps: Step) -> Iterator[Deployment]:
+    """A deployment whose server does this with every request."""
+    with ScriptedServer(lambda _: steps) as server:
+        deployment = Deployment(model_name="m", addresses=[server.address], path="/v1/models/m:predict")
+        try:
+            yield deployment
+        finally:
+            deployment.close()
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    assert survivors([pid], 30) == set()
+
+
+class TestAsking:
+    def test_it_says_where_it_is_and_what_it_is_called(self, deployment: Deployment) -> None:
+        ((host, port),) = deployment.addresses
+        assert deployment.url == f"http://{host}:{port}"
+        assert deployment.model_name == "double"
+        assert deployment.path == "/v1/models/double:predict"
+        (pid,) = deployment.pids
+        assert psutil.Process(pid).ppid() == os.getpid()
+
+    def test_the_client_is_bound_to_it(self, deployment: Deployment) -> None:
+        response = deployment.client.post(deployment.path, json={"instances": [1, 2]})
+        assert response.json() == {"predictions": [2, 4]}
+        assert deployment.client.get("/v2/health/ready").status_code == 200
+        assert deployment.client is deployment.client
+
+    def test_proxies_of_the_environment_are_not_asked(
+        self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{refused_port()}")
+        assert deployment.predict(1) == 2
+
+    @pytest.mark.parametrize(
+        ("sent", "words"),
+        [
+            (answer(b"overloaded", 503), "answered 503: overloaded"),
+            (answer(b"x" * 5000, 500), "answered 500: xxx"),
+            (answer(b"hello"), "something else than one prediction"),
+            (answer(b'{"predictions": []}'), "something else than one prediction"),
+            (answer(b'{"predictions": {"a": 1}}'), "something else than one prediction"),
+            (answer(b'{"outputs": [1]}'), "something else than one prediction"),
+            (b"garbage\r\n\r\n", "RemoteProtocolError"),
+        ],
+        ids=["status", "long", "no-json", "empty", "object", "other", "garbage"],
+    )
+    def test_an_answer_that_is_no_prediction_is_told(self, sent: bytes, words: str) -> None:
+        with scripted(Send(sent), Close()) as deployment, pytest.raises(DeploymentError) as caught:
+            deployment.predict(1)
+        assert words in str(caught.value)
+        assert f"127.0.0.1:{deployment.addresses[0][1]}" in str(caught.value)
+        assert len(str(caught.value)) < 3000
+
+    def test_nobody_there_is_told_with_the_address(self) -> None:
+        port = refused_port()
+        deployment = Deployment(model_name="m", addresses=[("127.0.0.1", port)], path="/")
+        with pytest.raises(DeploymentError, match=f"127.0.0.1:{port}.*ConnectError"):
+            deployment.predict(1)
+        deployment.close()
+
+    def test_an_ipv6_address_stands_in_brackets(self) -> None:
+        deployment = Deployment(model_name="m", addresses=[("::1", 80)], path="/")
+        assert deployment.url == "http://[::1]:80"
+        assert deployment.client.base_url == httpx.URL("http://[::1]:80")
+        deployment.close()
+
+
+class TestKnowing:
+    def test_it_counts_the_requests_for_predictions(self, deployment: Deployment) -> None:
+        before = deployment.stats()
+        for value in range(3):
+            deployment.predict(value)
+        deployment.client.get("/v2/health/ready")
+        assert before.replica_requests == (0,)
+        assert deployment.stats().replica_requests == (3,)
+        assert deployment.stats().since(before).replica_requests == (3,)
+
+    def test_a_service_that_ran_before_tells_nothing_of_itself(self) -> None:
+        with scripted(Send(answer())) as deployment:
+            assert deployment.stats().replica_requests == ()
+            assert deployment.pids == ()
+            assert deployment.log_tail() == ""
+
+    def test_a_late_answer_is_not_taken_for_the_next(
+        self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("pytest_mlpatterns.serving.local.supervised_worker._ANSWER_TIMEOUT_S", 0.2)
+        (pid,) = deployment.pids
+        process = psutil.Process(pid)
+        process.suspend()
+        os.waitid(os.P_PID, pid, os.WSTOPPED)  # until then it may still answer
+        try:
+            with pytest.raises(DeploymentError, match=f"service: process {pid} does not answer"):
+                deployment.stats()
+        finally:
+            process.resume()
+        monkeypatch.setattr("pytest_mlpatterns.serving.local.supervised_worker._ANSWER_TIMEOUT_S", 30)
+        deployment.predict(1)
+        assert deployment.stats().replica_requests == (1,)
+
+
+class TestDying:
+    def test_statistics_of_a_killed_process_say_which_and_how(self, deployment: Deployment) -> None:
+        (pid,) = deployment.pids
+        kill(pid)
+        with pytest.raises(DeploymentError, match=f"service: process {pid} ended with signal SIGKILL"):
+            deployment.stats()
+
+    def test_asking_a_killed_process_says_which_and_how(self, deployment: Deployment) -> None:
+        assert deployment.predict(1) == 2
+        (pid,) = deployment.pids
+        kill(pid)
+        with pytest.raises(DeploymentError, match=f"process {pid} ended with signal SIGKILL"):
+            deployment.predict(1)
+
+    def test_one_replica_of_several_that_dies_is_named(self, tmp_path: Path) -> None:
+        with deployed(double, tmp_path, Replicated(2), by_value=[HERE]) as deployment:
+            dead = deployment.pids[1]
+            kill(dead)
+            with pytest.raises(DeploymentError, match=f"process {dead} ended with signal SIGKILL"):
+                deployment.stats()
+            assert deployment.predict(1) == 2  # the faces take turns
+            with pytest.raises(DeploymentError, match=f"process {dead} ended with signal SIGKILL"):
+                deployment.predict(1)
+
+    def test_what_a_model_printed_before_it_died_is_in_the_error(self, tmp_path: Path) -> None:
+        def die(batch: list[Any]) -> list[Any]:
+            sys.stderr.write("out of memory\n")
+            sys.stderr.flush()
+            os.kill(os.getpid(), signal.SIGABRT)
+            return batch
+
+        with deployed(die, tmp_path, by_value=[HERE]) as deployment:
+            with pytest.raises(DeploymentError, match=r"SIGABRT(.|\n)*out of memory"):
+                deployment.predict(1)
+            assert "out of memory" in deployment.log_tail()
+
+
+class TestEnding:
+    @pytest.mark.parametrize("balance", ["round-robin", "shared-socket"])
+    def test_close_leaves_no_process_and_no_listener_and_is_safe_to_call_twice(
+        self, balance: str, tmp_path: Path
+    ) -> None:
+        before = our_children()
+        with deployed(double, tmp_path, Replicated(2, balance=balance), by_value=[HERE]) as deployment:
+            assert deployment.predict(1) == 2
+            assert our_children() - before == set(deployment.pids)
+            deployment.close()
+            assert our_children() == before
+            for address in deployment.addresses:
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection(address, 5)
+
+    def test_close_ends_what_the_model_started(self, tmp_path: Path) -> None:
+        class Starts:
+            def __init__(self) -> None:
+                self.process = subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"])
+
+            def __call__(self, batch: list[Any]) -> list[Any]:
+                return [self.process.pid for _ in batch]
+
+        with deployed(Starts, tmp_path, by_value=[HERE]) as deployment:
+            pid = deployment.predict(0)
+            assert psutil.pid_exists(pid)
+        assert survivors([pid], 15) == set()
+
+    def test_close_ends_a_process_that_is_at_work(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("pytest_mlpatterns.system.child._GRACE_S", -0.9)
+
+        def work(batch: list[Any]) -> list[Any]:
+            sys.stderr.write("working\n")
+            sys.stderr.flush()
+            while True:
+                pass
+
+        with deployed(work, tmp_path, by_value=[HERE]) as deployment:
+            with pytest.raises(httpx.ReadTimeout):
+                deployment.client.post(deployment.path, json={"instances": [1]}, timeout=0.3)
+            pids = deployment.pids
+        assert survivors(pids, 0) == set()
+
+
+class TestAttaching:
+    def test_a_service_that_runs_is_used_and_left_alone(self, tmp_path: Path) -> None:
+        with deployed(double, tmp_path, by_value=[HERE]) as service:
+            target = Url(service.url + service.path, pid=service.pids[0])
+            attached = attach(target, a_startup(tmp_path, [3]))
+            assert service.stats().replica_requests == (1,)
+            assert attached.pids == service.pids
+            assert attached.addresses == service.addresses
+            assert attached.predict(4) == 8
+            attached.close()
+            attached.close()
+            assert service.predict(5) == 10
+
+    def test_without_a_payload_and_a_pid_nothing_is_asked_and_nothing_is_known(self, tmp_path: Path) -> None:
+        with ScriptedServer() as server:
+            attached = attach(Url("http://{}:{}/predict".format(*server.address)), a_startup(tmp_path))
+            attached.close()
+        assert attached.pids == ()
+        assert server.requests == []
+
+    def test_nobody_there_is_told_with_a_hint(self, tmp_path: Path) -> None:
+        url = f"http://127.0.0.1:{refused_port()}/predict"
+        with pytest.raises(DeploymentError, match=r"does the service run\?") as caught:
+            attach(Url(url), a_startup(tmp_path, [1]))
+        assert url in str(caught.value)
+
+    def test_an_error_of_the_service_is_told(self, tmp_path: Path) -> None:
+        with (
+            ScriptedServer(lambda _: [Send(answer(b"no such model", 404))]) as server,
+            pytest.raises(DeploymentError, match="answered 404: no such model"),
+        ):
+            attach(Url("http://{}:{}/predict".format(*server.address)), a_startup(tmp_path, [1]))
+
+    def test_a_host_that_is_not_known_is_told(self, tmp_path: Path) -> None:
+        with pytest.raises(DeploymentError, match=r"the host 'no-such-host\.invalid' is not known"):
+            attach(Url("http://no-such-host.invalid:8000/predict"), a_startup(tmp_path, [1]))
+
+    def test_the_host_header_is_the_name_that_the_user_wrote(self, tmp_path: Path) -> None:
+        with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}'))]) as server:
+            port = server.address[1]
+            attached = attach(Url(f"http://localhost:{port}/predict"), a_startup(tmp_path, [1]))
+            attached.predict(1)
+            attached.close()
+        assert [f"host: localhost:{port}\r\n".encode() in request.head.lower() for request in server.requests] == [
+            True,
+            True,
+        ]
+
+    def test_a_name_of_several_addresses_is_tried_at_each(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As ``localhost`` is ``::1`` first on many machines, where a service listens on 127.0.0.1 alone."""
+        original = socket.getaddrinfo
+
+        def two_addresses(host: Any, port: Any, *args: Any, **kwargs: Any) -> list[Any]:
+            if host not in ("localhost", b"localhost"):
+                return original(host, port, *args, **kwargs)
+            return [
+                (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("::1", int(port), 0, 0)),
+                (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", int(port))),
+            ]
+
+        monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
+        with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}'))]) as server:
+            attached = attach(Url(f"http://localhost:{server.address[1]}/predict"), a_startup(tmp_path, [1]))
+            assert attached.predict(1) == 1
+            attached.close()
+        assert attached.addresses == (server.address,)

@@ -1,0 +1,75 @@
+"""Golden files, and the declared results that the reports are made of."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.verdicts import judge_change, judge_limit
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from support import TESTS
+from support.synthetic import (
+    MS,
+    SETUP,
+    capacity,
+    result,
+)
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.result import TestResult
+
+GOLDEN = TESTS / "golden"
+
+
+def check_golden(name: str, text: str) -> None:
+    """Compare with a golden file, or renew it where the environment asks for that."""
+    path = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        GOLDEN.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8"), f"{name} differs; if that is meant, renew it: UPDATE_GOLDEN=1"
+
+
+def launches(*values: float) -> list[LaunchValue]:
+    return [LaunchValue(value, 0.01) for value in values]
+
+
+SLOWER = judge_change(METRICS["rtm"], launches(5.6 * MS, 5.7 * MS), launches(4.1 * MS, 4.2 * MS, 4.1 * MS), 0.10)
+LESS = judge_change(METRICS["throughput"], launches(900, 910), launches(1240, 1250, 1230), 0.10)
+OPEN = judge_change(METRICS["rtm"], launches(4.4 * MS, 4.6 * MS), launches(4.1 * MS, 4.2 * MS, 4.1 * MS), 0.10)
+SAME = judge_change(METRICS["rtm"], launches(4.1 * MS, 4.15 * MS), launches(4.1 * MS, 4.2 * MS, 4.1 * MS), 0.10)
+FASTER = judge_change(METRICS["rtm"], launches(2 * MS, 2.1 * MS), launches(4.1 * MS, 4.2 * MS, 4.1 * MS), 0.10)
+WITHIN = judge_limit(METRICS["rtm"], Estimate(4.12 * MS, 4.05 * MS, 4.19 * MS), 20 * MS)
+BEYOND = judge_limit(METRICS["rtm"], Estimate(4.12 * MS, 4.05 * MS, 4.19 * MS), 4 * MS)
+
+
+def everything() -> list[TestResult]:
+    """One result for each thing that the summary can say."""
+    few = {"rtm": (250 * MS, 240 * MS, 262 * MS), "throughput": (3.98, 3.9, 4.1)}
+    return [
+        result("test_perf.py::test_passes", judgements=(SAME, WITHIN)),
+        result("test_perf.py::test_is_slower", passed=False, judgements=(SLOWER, LESS)),
+        result("test_perf.py::test_is_open[replicated(replicas=3)]", judgements=(OPEN,)),
+        result("test_perf.py::test_is_faster", judgements=(FASTER,)),
+        result("test_perf.py::test_is_new", baseline_note="no baseline"),
+        result("test_perf.py::test_was_recorded_elsewhere", baseline_note="baseline not comparable (load: a → b)"),
+        result("test_perf.py::test_with_few_requests", metrics=few, requests=12, notes=("a first note", "a second")),
+        result("test_perf.py::test_without_success", passed=False, metrics={"error_rate": (1.0, 0.97, 1.0)}),
+        result("test_perf.py::test_interrupted", passed=False, interrupted=True),
+        result("tests/deep/er/test_a_module_of_a_long_name.py::TestSuite::test_of_a_long_name_too[single]"),
+    ]
+
+
+def searched() -> list[TestResult]:
+    """Results of which some searched for what is sustained, under two wires."""
+    nmrt = {**result().metrics, "nmrt": (400.0, 390.0, 410.0)}
+    kept = {**result().metrics, "nmrt(p95<50.0 ms)": (380.0, 370.0, 390.0)}
+    other = replace(SETUP, pattern="cached(max_entries=10)|batched(max_batch_size=8)", wire="rest+msgpack")
+    return [
+        result("test_perf.py::test_found", metrics=nmrt, capacities=(capacity(400),), judgements=(SAME,)),
+        result("test_perf.py::test_kept", metrics=kept, capacities=(capacity(380, objective="p95<50.0 ms"),)),
+        result("test_perf.py::test_bound", capacities=(capacity(12_345, at_least=True),), setup=other),
+        result("test_perf.py::test_without", noise=("another process used 40 % of the machine",)),
+    ]

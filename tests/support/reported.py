@@ -1,0 +1,97 @@
+"""Seeded results with one of each thing that the HTML report can show, for the tests of its text and of its page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.records.setup import Setup
+from pytest_mlpatterns.records.telemetry import LayerStats
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.reports.files.result_file import read_results, results_json
+from pytest_mlpatterns.reports.html.page import html_report
+from support.synthetic import ENVIRONMENT, LAYERS, MS, SETUP, S, capacity, counterpart, judgement, result
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.records.result import TestResult
+
+__all__ = ["HOSTILE", "RANKING", "everything", "report"]
+
+HOSTILE = "</script><script>alert('&\"')</script><!--<img src=x onerror=alert(1)>"
+"""What a user may have written, by mistake or not."""
+
+_SLOWER = judgement(Outcome.FAIL, change=(0.96, 0.9, 1.02))
+_FASTER = judgement(Outcome.PASS, against="revision", change=(-0.51, -0.55, -0.47))
+_OPEN = judgement(Outcome.INCONCLUSIVE, change=(0.08, -0.01, 0.17))
+_STAGES = LayerStats(3, "pipeline", {}, {"stage:clean": {MS // 3: 90, MS: 10}, "stage:model": {4 * MS: 80, 9 * MS: 20}})
+
+RANKING = (
+    {
+        "group": "test_perf.py::test_digits",
+        "weights": {"rtm": 0.5, "nmrt": 0.3, "asl": 0.2},
+        "requirements": ["rtm<20ms"],
+        "sentence": "cached first; batched and single not distinguishable",
+        "notes": ["not known under any pattern, and left out of the weights: hop"],
+        "rows": [
+            {
+                "test": f"test_perf.py::test_digits[{pattern}]",
+                "pattern": pattern,
+                "rank": rank,
+                "rank_low": low,
+                "rank_high": high,
+                "score": [score, score - 0.1, score + 0.05] if score is not None else None,
+                "parts": {"rtm": [0.9, 0.5], "nmrt": [0.8, 0.3]},
+                "excluded": excluded,
+                "doubts": [f"NMRT of {pattern} is only known to be at least 400 req/s"] if rank == 1 else [],
+            }
+            for pattern, rank, low, high, score, excluded in (
+                ("cached", 1, 1, 1, 0.9, None),
+                ("batched", 2, 2, 3, 0.6, None),
+                ("single", 3, 2, 3, 0.55, None),
+                ("queued", None, None, None, None, "RTM 31.0 ms is not below 20.0 ms"),
+            )
+        ],
+    },
+)
+
+
+def everything() -> list[TestResult]:
+    """Verdicts of every kind, compared with a baseline, a revision and nothing, with every chart, and hostile text."""
+    of_digits = [
+        result(
+            f"test_perf.py::test_digits[{name}]",
+            setup=Setup(name, "closed(8)", "rest+json", SETUP.payload),
+            judgements=(judgement(Outcome.PASS, against="limit"), *more),
+            metrics={**result().metrics, "nmrt": (400.0, 390.0, 410.0), "rtm": (rtm, 0.98 * rtm, 1.02 * rtm)},
+            **changes,
+        )
+        for name, rtm, more, changes in (
+            ("single", 4.12e6, (_SLOWER,), {"passed": False, "reference": counterpart(), "capacities": (capacity(),)}),
+            ("cached|batched|queued", 1.3e6, (_FASTER,), {"reference": counterpart(kind="revision"), "layers": LAYERS}),
+            ("pipeline(stages=[clean, 'model'])", 5.4e6, (), {"layers": (_STAGES,)}),
+        )
+    ]
+    few = {"rtm": (250 * MS, 240 * MS, 262 * MS)}
+    nothing = {"latency": None, "launches": {}, "load_over_time": (), "memory_over_time": (), "location": None}
+    return [
+        *of_digits,
+        result("test_perf.py::test_is_open", judgements=(_OPEN,), noise=("another process used 30 % of the machine",)),
+        result("test_perf.py::test_is_new", baseline_note="no baseline", notes=("a note",)),
+        result("test_perf.py::test_with_few_requests", metrics=few, requests=1, blocks=1, launch_count=1, **nothing),
+        result("test_perf.py::test_fails", passed=False, metrics={}, failed_requests={"500": 7}, requests=7, **nothing),
+        result("test_perf.py::test_interrupted", passed=False, interrupted=True, seconds_spent=1 * S / 1e9),
+        result(f"test_perf.py::test_hostile[{HOSTILE}]", notes=(HOSTILE,), setup=Setup(HOSTILE, "l", "w", "p")),
+    ]
+
+
+def report(results: Sequence[TestResult]) -> str:
+    """The page of these results, by way of their file; with the ranking where there are several."""
+    text = results_json(
+        results,
+        ENVIRONMENT,
+        "2026-11-24T12:00:00+00:00",
+        {"mode": "check"},
+        RANKING if len(results) > 2 else (),
+    )
+    return html_report(read_results(text))

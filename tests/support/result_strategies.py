@@ -1,0 +1,99 @@
+"""Hypothesis strategies for results of perf tests."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
+from pytest_mlpatterns.records.result import (
+    Latency,
+    LatencyHistogram,
+    Location,
+    Reference,
+    TestResult,
+)
+from pytest_mlpatterns.records.setup import Setup
+from pytest_mlpatterns.records.telemetry import LayerStats
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+NAMES = st.text(min_size=1, max_size=12)
+ESTIMATES = st.builds(Estimate, FINITE, FINITE, FINITE)
+STEPS = st.builds(
+    Step,
+    concurrency=st.integers(1, 4096),
+    rates_rps=st.lists(FINITE, max_size=3).map(tuple),
+    median_ns=st.none() | FINITE,
+    error_ratio=FINITE,
+    limited=st.none() | NAMES,
+)
+CAPACITIES = st.builds(
+    Capacity,
+    nmrt=st.builds(LaunchValue, FINITE, FINITE),
+    concurrency=st.integers(1, 4096),
+    ladder=st.lists(STEPS, max_size=3).map(tuple),
+    stopped=NAMES,
+    at_least=st.booleans(),
+    objective=st.none() | NAMES,
+)
+COUNTS = st.integers(0, 2**62)
+PERCENTILES = st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple)
+LATENCIES = st.builds(
+    Latency,
+    PERCENTILES,
+    st.builds(LatencyHistogram, st.lists(FINITE, max_size=3).map(tuple), st.lists(COUNTS, max_size=2).map(tuple)),
+    FINITE,
+    FINITE,
+)
+RATIOS = st.dictionaries(NAMES, st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple), max_size=2)
+FIGURES = st.dictionaries(NAMES, st.tuples(FINITE, FINITE, FINITE), max_size=3)
+COUNTERPARTS = st.builds(
+    Reference, st.sampled_from(["baseline", "revision"]), NAMES, FIGURES, PERCENTILES, FIGURES, PERCENTILES, RATIOS
+)
+ANY_LAYER = st.builds(
+    LayerStats,
+    place=st.integers(0, 63),
+    layer=NAMES,
+    counters=st.dictionaries(NAMES, COUNTS, max_size=3),
+    spreads=st.dictionaries(NAMES, st.dictionaries(COUNTS, COUNTS, max_size=3), max_size=2),
+    courses=st.dictionaries(NAMES, st.lists(st.tuples(COUNTS, COUNTS), max_size=3).map(tuple), max_size=2),
+)
+RESULTS = st.builds(
+    TestResult,
+    test=NAMES,
+    passed=st.booleans(),
+    setup=st.builds(Setup, NAMES, NAMES, NAMES, NAMES),
+    metrics=FIGURES,
+    launches=st.dictionaries(NAMES, st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple), max_size=3),
+    judgements=st.lists(
+        st.builds(
+            Verdict,
+            NAMES,
+            st.sampled_from(["limit", "baseline"]),
+            st.sampled_from(Outcome),
+            NAMES,
+            st.none() | ESTIMATES,
+        ),
+        max_size=3,
+    ).map(tuple),
+    requests=st.integers(0, 10**9),
+    failed_requests=st.dictionaries(st.integers(-4, 599).map(str), st.integers(0, 10**9), max_size=3),
+    blocks=st.integers(0, 1000),
+    launch_count=st.integers(0, 100),
+    seconds_spent=FINITE,
+    baseline_note=st.text(max_size=12),
+    notes=st.lists(NAMES, max_size=3).map(tuple),
+    load_over_time=st.lists(st.tuples(FINITE, FINITE, FINITE), max_size=3).map(tuple),
+    capacities=st.lists(CAPACITIES, max_size=2).map(tuple),
+    layers=st.lists(ANY_LAYER, max_size=2).map(tuple),
+    generator=st.dictionaries(NAMES, st.none() | st.booleans() | FINITE, max_size=3),
+    interrupted=st.booleans(),
+    latency=st.none() | LATENCIES,
+    reference=st.none() | COUNTERPARTS,
+    memory_over_time=st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple),
+    warmups=st.lists(st.builds(Warmup, COUNTS, COUNTS, st.none() | st.booleans()), max_size=2).map(tuple),
+    noise=st.lists(NAMES, max_size=2).map(tuple),
+    replica_share=st.lists(st.tuples(FINITE, FINITE, FINITE), max_size=3).map(tuple),
+    group=NAMES,
+    location=st.none() | st.builds(Location, NAMES, st.integers(1, 10**6)),
+)

@@ -1,0 +1,270 @@
+"""What processes use, as the operating system tells it, and the facts of the machine and the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+import pytest
+from support.services.processes import survivors
+
+from pytest_mlpatterns.system.environment import available_cores, environment
+from pytest_mlpatterns.system.git import commit
+from pytest_mlpatterns.system.monitor import ResourceMonitor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pytest_mlpatterns.records.launch import Usage
+
+BURN = """
+import sys, time
+began = time.process_time_ns()
+for line in sys.stdin:
+    until = time.process_time_ns() + int(line)
+    while time.process_time_ns() < until:
+        pass
+    print(time.process_time_ns(), flush=True)
+"""
+"""Uses so many nanoseconds of CPU for every line, and tells how much it used in all."""
+WITH_CHILD = f"""
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-S", "-c", {BURN!r}])
+print(child.pid, flush=True)
+child.wait()
+"""
+WORK_NS = 200_000_000
+
+
+class Burner:
+    """A process that uses CPU as it is told."""
+
+    def __init__(self, program: str = BURN) -> None:
+        command = [sys.executable, "-S", "-c", program]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.pid = self.process.pid
+
+    def read(self) -> int:
+        assert self.process.stdout is not None
+        return int(self.process.stdout.readline())
+
+    def burn(self, nanoseconds: int = WORK_NS) -> int:
+        """Use CPU; the total that the process saw itself use."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{nanoseconds}\n")
+        self.process.stdin.flush()
+        return self.read()
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        if not self.process.stdin.closed:
+            self.process.stdin.close()
+        self.process.wait(30)
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def burner() -> Iterator[Burner]:
+    burner = Burner()
+    yield burner
+    burner.end()
+
+
+def usage_of(observer: ResourceMonitor) -> Usage:
+    usage = observer.usage()
+    assert usage is not None
+    return usage
+
+
+class TestUsage:
+    def test_cpu_grows_by_what_the_process_used(self, burner: Burner) -> None:
+        observer = ResourceMonitor(lambda: [burner.pid])
+        before = burner.burn(1)
+        observer.sample()
+        used = burner.burn() - before
+        observer.sample()
+        gained = int(np.diff(usage_of(observer).cpu_ns)[0])
+        assert used >= WORK_NS
+        assert 0.8 * used < gained < 1.2 * used + 50_000_000
+
+    def test_what_other_processes_use_is_not_counted(self, burner: Burner) -> None:
+        observer = ResourceMonitor(lambda: [burner.pid])
+        burner.burn(1)
+        other = Burner()
+        try:
+            observer.sample()
+            other.burn()
+            observer.sample()
+        finally:
+            other.end()
+        assert 0 <= np.diff(usage_of(observer).cpu_ns)[0] < 0.5 * WORK_NS
+
+    def test_what_a_process_started_is_counted(self) -> None:
+        parent = Burner(WITH_CHILD)
+        try:
+            child = parent.read()
+            observer = ResourceMonitor(lambda: [parent.pid])
+            observer.sample()
+            parent.burn()
+            observer.sample()
+            usage = usage_of(observer)
+            assert np.diff(usage.cpu_ns)[0] > 0.8 * WORK_NS
+            assert usage.rss_bytes[-1] > psutil.Process(child).memory_info().rss
+        finally:
+            parent.end()
+        assert survivors([child], 30) == set()
+
+    def test_a_process_that_is_started_later_is_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("pytest_mlpatterns.system.monitor._TREE_REFRESH_NS", 0)
+        observer = ResourceMonitor(lambda: [os.getpid()])
+        observer.sample()
+        before = time.process_time_ns()
+        late = Burner()
+        try:
+            observer.sample()
+            late.burn()
+            observer.sample()
+        finally:
+            late.end()
+        gained = int(np.diff(usage_of(observer).cpu_ns).sum())
+        assert gained > 0.8 * WORK_NS
+        assert gained > time.process_time_ns() - before - 50_000_000
+
+    def test_a_process_that_ended_keeps_what_it_used(self) -> None:
+        burner = Burner()
+        observer = ResourceMonitor(lambda: [burner.pid])
+        try:
+            burner.burn()
+            observer.sample()
+        finally:
+            burner.end()
+        observer.sample()
+        observer.sample()
+        usage = usage_of(observer)
+        assert usage.cpu_ns[0] >= WORK_NS
+        assert usage.cpu_ns.tolist()[1:] == [usage.cpu_ns[0]] * 2
+        assert usage.rss_bytes[0] > 0
+        assert usage.rss_bytes.tolist()[1:] == [0, 0]
+
+    def test_several_roots_are_added_up(self, burner: Burner) -> None:
+        other = Burner()
+        try:
+            observer = ResourceMonitor(lambda: [burner.pid, other.pid])
+            burner.burn(1)
+            other.burn(1)
+            observer.sample()
+            burner.burn()
+            other.burn()
+            observer.sample()
+        finally:
+            other.end()
+        assert np.diff(usage_of(observer).cpu_ns)[0] > 0.8 * 2 * WORK_NS
+
+    def test_cumulative_figures_never_fall_and_times_are_of_our_clock(self, burner: Burner) -> None:
+        observer = ResourceMonitor(lambda: [burner.pid])
+        begin = time.perf_counter_ns()
+        for _ in range(5):
+            observer.sample()
+            burner.burn(5_000_000)
+        usage = usage_of(observer)
+        for column in (usage.time_ns, usage.cpu_ns, usage.machine_busy_ns):
+            assert (np.diff(column) >= 0).all()
+        assert begin <= usage.time_ns[0] < usage.time_ns[-1] <= time.perf_counter_ns()
+        assert {len(column) for column in (usage.time_ns, usage.cpu_ns, usage.rss_bytes, usage.machine_busy_ns)} == {5}
+
+    def test_the_machine_is_busy_with_the_process_too(self, burner: Burner) -> None:
+        observer = ResourceMonitor(lambda: [burner.pid])
+        observer.sample()
+        burner.burn(400_000_000)
+        observer.sample()
+        assert np.diff(usage_of(observer).machine_busy_ns)[0] > 200_000_000
+
+    def test_without_roots_or_samples_there_is_nothing_to_tell(self, burner: Burner) -> None:
+        nobody = ResourceMonitor(list)
+        nobody.sample()
+        assert nobody.usage() is None
+        assert ResourceMonitor(lambda: [burner.pid]).usage() is None
+
+    def test_of_a_root_that_never_ran_there_is_nothing_to_tell(self) -> None:
+        burner = Burner()
+        burner.end()
+        observer = ResourceMonitor(lambda: [burner.pid])
+        observer.sample()
+        assert observer.usage() is None
+
+    def test_a_root_that_takes_the_place_of_another_is_followed_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As a replaced worker does; what the one before it used still counts."""
+        monkeypatch.setattr("pytest_mlpatterns.system.monitor._TREE_REFRESH_NS", 0)
+        first, second = Burner(), Burner()
+        roots = [first.pid]
+        try:
+            observer = ResourceMonitor(lambda: roots)
+            first.burn()
+            observer.sample()
+            first.end()
+            roots[:] = [second.pid]
+            second.burn()
+            observer.sample()
+        finally:
+            first.end()
+            second.end()
+        cpu_ns = usage_of(observer).cpu_ns
+        assert cpu_ns[1] > 1.6 * WORK_NS
+        assert cpu_ns[1] - cpu_ns[0] > 0.8 * WORK_NS
+
+
+class TestFacts:
+    def test_cores_are_those_that_this_process_may_use(self) -> None:
+        cores = available_cores()
+        assert 1 <= cores <= (os.cpu_count() or 1)
+        observer = ResourceMonitor(lambda: [os.getpid()])
+        observer.sample()
+        assert usage_of(observer).cores == cores
+
+    def test_the_environment_has_stable_facts_only_and_is_the_same_each_time(self) -> None:
+        found = environment()
+        assert found == environment()
+        assert found.processor
+        assert found.architecture
+        assert found.cores == available_cores()
+        assert found.python == f"{sys.version_info.major}.{sys.version_info.minor}"
+        assert found.versions["numpy"] == np.__version__
+        assert "MHz" not in found.processor
+
+    def test_the_commit_is_that_of_the_checkout_with_a_plus_where_files_differ(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in [name for name in os.environ if name.startswith("GIT_")]:
+            monkeypatch.delenv(name)
+
+        def git(*arguments: str) -> str:
+            identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
+            command = ["git", *identity, *arguments]
+            return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+        file = tmp_path / "file"
+        file.write_text("one")
+        git("init", "--quiet")
+        git("add", "file")
+        git("commit", "--quiet", "-m", "one")
+        git("tag", "-a", "-m", "v1", "v1")
+        full = git("rev-parse", "HEAD")
+        assert commit(tmp_path) == full[:12]
+        file.write_text("two")
+        assert commit(tmp_path) == f"{full[:12]}+"
+
+    def test_outside_of_git_there_is_no_commit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+        assert commit(tmp_path) is None
+        assert commit(tmp_path / "missing") is None
+
+    def test_without_git_there_is_no_commit(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert commit(tmp_path) is None
