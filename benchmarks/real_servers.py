@@ -93,7 +93,7 @@ def changes_in(results: Path) -> list[str]:
     return [
         f"  {one['test']}: {found['reason']}"
         for one in tests
-        for found in one["judgements"]
+        for found in one["verdicts"]
         if found["outcome"] == "fail"
     ]
 

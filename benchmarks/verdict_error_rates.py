@@ -149,7 +149,7 @@ class Laboratory:
             if not results or done.returncode not in (0, 1):
                 raise RuntimeError(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
             result = results[0]
-            kept = ("launches", "judgements", "noise", "seconds_spent", "notes", "baseline_note")
+            kept = ("launches", "verdicts", "noise", "seconds_spent", "notes", "baseline_note")
             return {
                 "walks": walks,
                 "wall_s": round(wall_s, 2),
@@ -166,7 +166,7 @@ def _log_ratio(ran: dict[str, Any]) -> float:
 
 def _outcome(ran: dict[str, Any], case: Case) -> str:
     against = "revision" if case.mode == "against" else "baseline"
-    found = {one["outcome"] for one in ran["result"]["judgements"] if one["against"] == against}
+    found = {one["outcome"] for one in ran["result"]["verdicts"] if one["against"] == against}
     return next((outcome for outcome in ("fail", "inconclusive", "pass") if outcome in found), "not judged")
 
 
@@ -223,7 +223,7 @@ def tables(records: Records) -> Iterator[Table]:
 
 
 def _rtm_change(run: dict[str, Any]) -> float:
-    changes = [one["change"]["value"] for one in run["result"]["judgements"] if one["metric"] == "rtm"]
+    changes = [one["change"]["value"] for one in run["result"]["verdicts"] if one["metric"] == "rtm"]
     return changes[0] if changes else float("nan")
 
 

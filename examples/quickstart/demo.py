@@ -102,7 +102,7 @@ def find_problems(recorded: Run, slowed: Run) -> list[str]:
 
 def regressions(run: Run, test: str) -> list[str]:
     """The comparisons with the baseline that failed this test, in words with their figures."""
-    found = run.results[test]["judgements"]
+    found = run.results[test]["verdicts"]
     return [item["reason"] for item in found if item["against"] == "baseline" and item["outcome"] == "fail"]
 
 

@@ -1,4 +1,4 @@
-"""When growing evidence is judged, and how sure each judgement has to be, so that all together are seldom wrong.
+"""When growing evidence is judged, and how sure each verdict has to be, so that all together are seldom wrong.
 
 Every look is another chance to be wrong, and so is every metric. Each look has a level of its own, so that all of them
 together are wrong at most as often as one look may be (alpha spending: Lan & DeMets, "Discrete sequential boundaries

@@ -206,7 +206,7 @@ class Metrics:
         return {
             spread.partition(":")[2]: mean
             for layer in self.layers
-            for spread in layer.spreads
+            for spread in layer.histograms
             if spread.startswith(("stage:", "model:")) and (mean := layer.mean(spread)) is not None
         }
 

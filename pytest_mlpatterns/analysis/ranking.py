@@ -225,8 +225,8 @@ def _why_out(result: TestResult) -> str:
     if failed > MAX_ERROR_RATIO * result.requests:
         kinds = describe_failures({int(code): count for code, count in result.failed_requests.items()})
         return f"{failed:,} of {result.requests:,} requests failed ({kinds})"
-    fails = [judgement for judgement in result.judgements if judgement.outcome is Outcome.FAIL]
-    if limits := [judgement.reason for judgement in fails if judgement.against == "limit"]:
+    fails = [verdict for verdict in result.verdicts if verdict.outcome is Outcome.FAIL]
+    if limits := [verdict.reason for verdict in fails if verdict.against == "limit"]:
         return f"its test failed: {'; '.join(limits)}"
     return "" if result.passed or fails else "its test failed"
 
@@ -235,8 +235,8 @@ def _kept(result: TestResult, requirement: Requirement) -> tuple[Outcome, str]:
     """Whether a requirement is kept, and what is known of it."""
     metric = metric_named(requirement.metric)
     if metric.name in result.metrics:
-        judgement = judge_limit(metric, Estimate(*result.metrics[metric.name]), requirement.limit)
-        return judgement.outcome, judgement.reason
+        verdict = judge_limit(metric, Estimate(*result.metrics[metric.name]), requirement.limit)
+        return verdict.outcome, verdict.reason
     if (found := _at_least(result, metric.name)) is not None:
         enough = found.nmrt.value >= requirement.limit
         known = f"{_open_end(result, metric.name)}; {requirement.text} may or may not hold"

@@ -194,9 +194,9 @@ class BaselineSession:
             "mode": str(self._run.baseline),
             "recorded": [update.test for update in self._updates],
             "recorded_although_worse": [
-                {"test": update.test, **asdict(judgement), "outcome": str(judgement.outcome)}
+                {"test": update.test, **asdict(verdict), "outcome": str(verdict.outcome)}
                 for update in self._updates
-                for judgement in update.worse
+                for verdict in update.worse
             ],
             "without_test": sorted(self._gone),
             "pruned": self._pruned,
@@ -275,9 +275,9 @@ class BaselineSession:
         if differences := self._differences(before, result.setup):
             return Update(result.test, before, entry, differences)
         names = [name for name in metrics if name in _LISTED or name.startswith("nmrt")]
-        judgements = [found for name in names if (found := _judged(name, result, before.metrics))]
-        worse = tuple(found for found in judgements if _is_worse(found, result.tolerance))
-        steps = [found for found in judgements if found.metric not in _BESIDE]
+        verdicts = [found for name in names if (found := _judged(name, result, before.metrics))]
+        worse = tuple(found for found in verdicts if _is_worse(found, result.tolerance))
+        steps = [found for found in verdicts if found.metric not in _BESIDE]
         better = [found for found in steps if found.change and found.change.high < -result.tolerance]
         if not better and not any(found in worse for found in steps):
             entry = replace(entry, anchor=before.anchored)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 _DRIFTS = ("rtm", "throughput")
 
 
-def _is_worse(judgement: Verdict, tolerance: float) -> bool:
+def _is_worse(verdict: Verdict, tolerance: float) -> bool:
     """Worse beyond the tolerance, as it was measured, and surely worse at all."""
-    change = judgement.change
-    small = judgement.outcome is Outcome.PASS
+    change = verdict.change
+    small = verdict.outcome is Outcome.PASS
     return change is not None and not small and change.value > tolerance and change.low > 0
 
 

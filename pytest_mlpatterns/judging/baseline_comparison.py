@@ -152,8 +152,8 @@ class BaselineComparison:
             share = tolerance * self._reference.widening
             judge = functools.partial(self._judge_change, metric, before, share, looks)
             try:
-                judgement = self._evidence.decide(judge, self._search_again(metric))
-                found.append(self._unless_explained(judgement, metric, entry, share, looks))
+                verdict = self._evidence.decide(judge, self._search_again(metric))
+                found.append(self._unless_explained(verdict, metric, entry, share, looks))
             except _NotKnownError:
                 self._left_out[metric.label] = f" (not known for {self._subject.setup.pattern})"
             except TooFewSamplesError as error:
@@ -163,19 +163,19 @@ class BaselineComparison:
         return found
 
     def _unless_explained(
-        self, judgement: Verdict, metric: Metric, entry: Entry, tolerance: float, looks: SequentialPlan
+        self, verdict: Verdict, metric: Metric, entry: Entry, tolerance: float, looks: SequentialPlan
     ) -> Verdict:
         """The verdict; one that fails is left open where the machine itself got slower, and that is enough for it."""
-        if judgement.outcome is not Outcome.FAIL or self._slowdown is None or self._slowdown < _MOOD:
-            return judgement
+        if verdict.outcome is not Outcome.FAIL or self._slowdown is None or self._slowdown < _MOOD:
+            return verdict
         before = scaled(entry, self._slowdown).metrics[metric.name]
         if self._judge_change(metric, before, tolerance, looks).outcome is Outcome.FAIL:
-            return judgement
+            return verdict
         why = (
             f"but this machine takes {self._slowdown:.2f} times as long for the same work as when the baseline was "
             "recorded, which explains it: run it again, or compare interleaved (--perf-against)"
         )
-        return replace(judgement, outcome=Outcome.INCONCLUSIVE, reason=f"{judgement.reason}; {why}")
+        return replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{verdict.reason}; {why}")
 
     @functools.cached_property
     def _slowdown(self) -> float | None:
@@ -198,7 +198,7 @@ class BaselineComparison:
         values = () if now.only_at_least(metric) else now.launch_values(metric)
         if not values:
             raise _NotKnownError
-        judgement = judge_change(
+        verdict = judge_change(
             metric,
             values,
             before,
@@ -208,7 +208,7 @@ class BaselineComparison:
             in_flight=self._subject.setup.in_flight,
         )
         said = self._reference.said
-        return replace(judgement, reason=f"{judgement.reason}; {said}") if said else judgement
+        return replace(verdict, reason=f"{verdict.reason}; {said}") if said else verdict
 
     def _search_again(self, metric: Metric) -> Callable[[], None] | None:
         """How more evidence for this metric is had, None where another launch gives it."""
@@ -263,7 +263,7 @@ class BaselineComparison:
             self._evidence.take(pairing.second_launches[launches:])
             self._evidence.paired_s += pairing.spent_s - spent_s
         self.counterpart = reference_from_interleaved(pairing)
-        unknown = set(names) - {judgement.metric for judgement in found}
+        unknown = set(names) - {verdict.metric for verdict in found}
         self._left_out.update((METRICS[name].label, " (not known of both sides)") for name in names if name in unknown)
         return found
 

@@ -122,7 +122,7 @@ def judge_no_slower(
 
     pairing.decide(judge, budget_ns, max_launches=looks.last)
     known = [question for question in questions if question.ratios(pairing.launches)]
-    return tuple(_judgement(pairing, question, tolerance) for question in known)
+    return tuple(_verdict(pairing, question, tolerance) for question in known)
 
 
 def _outcome(question: _Question, found: Sequence[PairedLaunch], in_flight: int | None) -> Outcome:
@@ -132,7 +132,7 @@ def _outcome(question: _Question, found: Sequence[PairedLaunch], in_flight: int 
     return Outcome.PASS if verdict.outcome is Outcome.FAIL and small else verdict.outcome
 
 
-def _judgement(pairing: InterleavedRun, question: _Question, tolerance: float) -> Verdict:
+def _verdict(pairing: InterleavedRun, question: _Question, tolerance: float) -> Verdict:
     metric = METRICS[question.metric]
     verdict = question.verdict(pairing.launches)
     outcome = _outcome(question, pairing.launches, pairing.in_flight)

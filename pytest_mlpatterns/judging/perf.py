@@ -112,7 +112,7 @@ class Perf:
         self._subject = subject
         self._setup = subject.setup
         self._comparison = BaselineComparison(self._evidence, bench, settings, subject, reference, revision)
-        self._judgements: list[Verdict] = []
+        self._verdicts: list[Verdict] = []
         self._warn: Callable[[Warning], None] = functools.partial(warnings.warn, stacklevel=6)  # the test's own line
 
     @property
@@ -253,14 +253,14 @@ class Perf:
 
         def judge() -> Verdict:
             self._countable()
-            judgement = judge_limit(metric, known() or Estimate(0.0, 0.0, 0.0), limit, self._stand(metric))
+            verdict = judge_limit(metric, known() or Estimate(0.0, 0.0, 0.0), limit, self._stand(metric))
             ends_early = [one for one in self.metrics.capacities if one.at_least and one.stopped != DECIDED]
-            if judgement.outcome is not Outcome.PASS and ends_early:
+            if verdict.outcome is not Outcome.PASS and ends_early:
                 raise InvalidResultError(
                     f"{metric.label} is at least {format_rate(ends_early[-1].nmrt.value)}, "
                     f"but not known: {ends_early[-1].stopped}"
                 )
-            return judgement
+            return verdict
 
         self._evidence.measure_at_least(1)
         if not self._bench.smoke:
@@ -342,7 +342,7 @@ class Perf:
             self._evidence.measure_at_least(_UPDATE_LAUNCHES)
         if self._subject.searches and not self._bench.smoke:
             self._know_nmrt()
-        judged = {judgement.metric for judgement in self._judgements if judgement.against in ("baseline", "revision")}
+        judged = {verdict.metric for verdict in self._verdicts if verdict.against in ("baseline", "revision")}
         so_far = self._evidence.so_far
         metrics = [METRICS[name] for name in _COMPARED] + ([] if so_far is None else searched_for(so_far))
         self._compare(
@@ -361,7 +361,7 @@ class Perf:
             test=self._test,
             setup=self._setup,
             command=self._subject.command,
-            judgements=self._judgements,
+            verdicts=self._verdicts,
             baseline_note=self._comparison.note,
             passed=passed,
             reference=self._comparison.counterpart,
@@ -402,21 +402,21 @@ class Perf:
             return f"{self._setup.pattern} has no cache that was asked, so there is no {metric.label}; use {use}"
         return f"{metric.label} is not known for {self._setup.pattern}; name its process: Url(..., pid=...)"
 
-    def _settle(self, judgement: Verdict) -> None:
+    def _settle(self, verdict: Verdict) -> None:
         """Keep the verdict on a limit, and let it fail the test where it must."""
-        self._judgements.append(judgement)
-        if judgement.outcome is Outcome.FAIL:
-            raise LimitFailure(self._failure([judgement]))
-        if judgement.outcome is Outcome.INCONCLUSIVE:
-            self._leave_open([judgement])
+        self._verdicts.append(verdict)
+        if verdict.outcome is Outcome.FAIL:
+            raise LimitFailure(self._failure([verdict]))
+        if verdict.outcome is Outcome.INCONCLUSIVE:
+            self._leave_open([verdict])
 
     def _compare(self, metrics: Sequence[Metric], tolerance: float, *, asked: bool) -> None:
         """Compare with the revision or the baseline, and let the verdicts fail the test where they must."""
         found = self._comparison.judge(metrics, tolerance, asked=asked)
-        self._judgements.extend(found)
-        if failed := [judgement for judgement in found if judgement.outcome is Outcome.FAIL]:
+        self._verdicts.extend(found)
+        if failed := [verdict for verdict in found if verdict.outcome is Outcome.FAIL]:
             raise RegressionFailure(self._failure(failed))
-        if undecided := [judgement for judgement in found if judgement.outcome is Outcome.INCONCLUSIVE]:
+        if undecided := [verdict for verdict in found if verdict.outcome is Outcome.INCONCLUSIVE]:
             self._leave_open(undecided)
 
     def _looks(self) -> SequentialPlan:
@@ -429,17 +429,17 @@ class Perf:
     def _countable(self, *, errors_count: bool = True) -> None:
         see_that_it_counts(self.metrics, errors_count=errors_count)
 
-    def _leave_open(self, judgements: list[Verdict]) -> None:
+    def _leave_open(self, verdicts: list[Verdict]) -> None:
         if self._settings.inconclusive is InconclusivePolicy.FAIL:
-            raise InconclusiveFailure(self._failure(judgements))
+            raise InconclusiveFailure(self._failure(verdicts))
         if self._settings.inconclusive is InconclusivePolicy.WARN:
-            reasons = "; ".join(judgement.reason for judgement in judgements)
+            reasons = "; ".join(verdict.reason for verdict in verdicts)
             self._warn(InconclusiveWarning(f"{self._test}: undecided: {reasons}"))
 
-    def _failure(self, judgements: list[Verdict]) -> str:
+    def _failure(self, verdicts: list[Verdict]) -> str:
         result = self.result(passed=False)
         assert result is not None
-        return failure_text(judgements, result)
+        return failure_text(verdicts, result)
 
     def _know_nmrt(self) -> None:
         """Search for NMRT where the test itself did not, or stopped as soon as it knew enough for its own limit."""

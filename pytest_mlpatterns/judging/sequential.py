@@ -95,17 +95,17 @@ class SequentialMeasurement:
         """
         while True:
             try:
-                judgement = judge()
+                verdict = judge()
             except TooFewSamplesError:
                 if not self._may_launch_again():
                     raise
             else:
-                unconfirmed = judgement.outcome is Outcome.FAIL and len(self._launches) < _CONFIRMED
-                if judgement.outcome is not Outcome.INCONCLUSIVE and not unconfirmed:
-                    return judgement
+                unconfirmed = verdict.outcome is Outcome.FAIL and len(self._launches) < _CONFIRMED
+                if verdict.outcome is not Outcome.INCONCLUSIVE and not unconfirmed:
+                    return verdict
                 confirms = unconfirmed and more is None and self._tries < min(_CONFIRMED, self._max_launches)
                 if not confirms and not self._may_launch_again():
-                    return judgement
+                    return verdict
             (more or self._measure)()
 
     def search(self, decided: Callable[[LaunchValue], bool], objective: Objective | None) -> None:

@@ -118,13 +118,13 @@ class InterleavedRun:
 
         Args:
             judge: judges all launches so far.
-            budget_ns: time that all measuring of this pairing may take; the launches before the first judgement are
+            budget_ns: time that all measuring of this pairing may take; the launches before the first verdict are
                 measured whatever they take.
             max_launches: most launches.
-            min_launches: launches before the first judgement.
+            min_launches: launches before the first verdict.
 
         Returns:
-            What the last judgement came to.
+            What the last verdict came to.
 
         Raises:
             DeploymentError: a side did not start, or died; it is named.

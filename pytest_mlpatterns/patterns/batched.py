@@ -41,6 +41,6 @@ class Batched(Pattern):
         if self.max_wait != ADAPTIVE:
             parse_duration(self.max_wait, name="Batched(max_wait=...)")
 
-    def build(self, place: int, rest: Sequence[Pattern]) -> Node:
+    def build(self, position: int, rest: Sequence[Pattern]) -> Node:
         """A gathering place before the rest."""
-        return LayerNode(self, place, (build(place + 1, rest),))
+        return LayerNode(self, position, (build(position + 1, rest),))

@@ -45,6 +45,6 @@ class Cached(Pattern):
         if self.ttl is not None and parse_duration(self.ttl, name="Cached(ttl=...)") < 1_000_000:
             raise SettingError(f"Cached(ttl={self.ttl!r}), expected at least 1ms, or None to keep answers for ever")
 
-    def build(self, place: int, rest: Sequence[Pattern]) -> Node:
+    def build(self, position: int, rest: Sequence[Pattern]) -> Node:
         """A memory before the rest."""
-        return LayerNode(self, place, (build(place + 1, rest),))
+        return LayerNode(self, position, (build(position + 1, rest),))

@@ -48,13 +48,13 @@ class Ensemble(Pattern):
                 f"Ensemble(combine={self.combine!r}), expected a function of the list of answers, or None"
             )
 
-    def build(self, place: int, rest: Sequence[Pattern]) -> Node:
+    def build(self, position: int, rest: Sequence[Pattern]) -> Node:
         """The models, the rest around the model among them.
 
         Raises:
             SettingError: there is a rest, but no ``"model"`` among the models.
         """
-        node = _around(self, self.models, place, rest, apart=True, role="model")
+        node = _around(self, self.models, position, rest, apart=True, role="model")
         return (
             node if self.combine is None else replace(node, inside=(*node.inside, ModelNode(self.combine, "combine")))
         )

@@ -41,7 +41,7 @@ def _members(pattern: Pattern, field: str) -> tuple[Any, ...]:
 
 
 def _around(  # noqa: PLR0913 - the pieces of one node
-    pattern: Pattern, members: Sequence[Any], place: int, rest: Sequence[Pattern], *, apart: bool, role: str
+    pattern: Pattern, members: Sequence[Any], position: int, rest: Sequence[Pattern], *, apart: bool, role: str
 ) -> LayerNode:
     if rest and MODEL not in members:
         raise SettingError(
@@ -51,9 +51,9 @@ def _around(  # noqa: PLR0913 - the pieces of one node
     names = _distinct([name_of(member) for member in members])
     inside: list[Node] = []
     for member, name in zip(members, names, strict=True):
-        node = build(place + 1, rest) if member == MODEL else ModelNode(member, name)
-        inside.append(ProcessGroup(node, f"{role} {name}", place) if apart else node)
-    return LayerNode(pattern, place, tuple(inside), tuple(names))
+        node = build(position + 1, rest) if member == MODEL else ModelNode(member, name)
+        inside.append(ProcessGroup(node, f"{role} {name}", position) if apart else node)
+    return LayerNode(pattern, position, tuple(inside), tuple(names))
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -68,7 +68,7 @@ class LayerNode:
     """What a pattern does around one node, or several: its stages or models, by name."""
 
     pattern: Pattern
-    place: int
+    position: int
     inside: tuple[Node, ...]
     names: tuple[str, ...] = ()
 
@@ -83,7 +83,7 @@ class ProcessGroup:
 
     inside: Node
     role: str
-    place: int
+    position: int
     replicas: int = 1
     spread: Spread = Spread.ROUND_ROBIN
     takes_load: bool = False
@@ -101,7 +101,7 @@ class UpstreamNode:
 
     addresses: tuple[tuple[str, int], ...]
     path: str
-    place: int
+    position: int
     least_outstanding: bool
     in_flight: int
     wire: Wire
@@ -129,11 +129,11 @@ class Pattern(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def build(self, place: int, rest: Sequence[Pattern]) -> Node:
+    def build(self, position: int, rest: Sequence[Pattern]) -> Node:
         """What happens to a request here and in the rest of the composition.
 
         Args:
-            place: this pattern's place in the composition, the outermost 0.
+            position: this pattern's place in the composition, the outermost 0.
             rest: the patterns that a request meets after this one.
         """
 
@@ -149,7 +149,9 @@ class Pattern(ABC):
             SettingError: an impossible composition.
         """
         node = build(0, self.parts)
-        root = node if isinstance(node, ProcessGroup) and node.takes_load else ProcessGroup(node, "service", place=-1)
+        root = (
+            node if isinstance(node, ProcessGroup) and node.takes_load else ProcessGroup(node, "service", position=-1)
+        )
         for wrap in _wraps(root.inside):
             if wrap.pattern.outermost_only and wrap is not root.inside:
                 raise SettingError(f"{self}: {wrap.pattern} answers before there is a result, so it has to come first")
@@ -210,9 +212,9 @@ class Composed(Pattern):
         """Its patterns, the outermost first."""
         return self.members
 
-    def build(self, place: int, rest: Sequence[Pattern]) -> Node:
+    def build(self, position: int, rest: Sequence[Pattern]) -> Node:
         """What happens in all of them."""
-        return build(place, (*self.members, *rest))
+        return build(position, (*self.members, *rest))
 
     def __str__(self) -> str:
         return "|".join(map(str, self.members))
@@ -221,9 +223,9 @@ class Composed(Pattern):
         return " | ".join(map(repr, self.members))
 
 
-def build(place: int, parts: Sequence[Pattern]) -> Node:
+def build(position: int, parts: Sequence[Pattern]) -> Node:
     """What happens to a request in these patterns and, after the last, in the model."""
-    return parts[0].build(place, parts[1:]) if parts else ModelNode(MODEL, MODEL)
+    return parts[0].build(position, parts[1:]) if parts else ModelNode(MODEL, MODEL)
 
 
 def whole(pattern: Pattern, name: str, least: int, most: int) -> None:

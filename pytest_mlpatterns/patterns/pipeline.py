@@ -44,13 +44,13 @@ class Pipeline(Pattern):
         if not isinstance(self.processes, bool):
             raise SettingError(f"Pipeline(processes={self.processes!r}), expected True or False")
 
-    def build(self, place: int, rest: Sequence[Pattern]) -> Node:
+    def build(self, position: int, rest: Sequence[Pattern]) -> Node:
         """The stages, the rest around the model among them.
 
         Raises:
             SettingError: there is a rest, but no model among the stages.
         """
-        return _around(self, self.stages, place, rest, apart=self.processes, role="stage")
+        return _around(self, self.stages, position, rest, apart=self.processes, role="stage")
 
     def without_members(self, names: Sequence[str]) -> Pattern:
         """The same with names in the place of the stages."""

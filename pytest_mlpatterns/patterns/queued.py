@@ -61,9 +61,9 @@ class Queued(Pattern):
         """Whether no other layer may stand around this one: what is polled for has no answer to hand on."""
         return not self.wait
 
-    def build(self, place: int, rest: Sequence[Pattern]) -> Node:
+    def build(self, position: int, rest: Sequence[Pattern]) -> Node:
         """A queue before processes of the rest."""
-        return LayerNode(self, place, (ProcessGroup(build(place + 1, rest), "worker", place, self.workers),))
+        return LayerNode(self, position, (ProcessGroup(build(position + 1, rest), "worker", position, self.workers),))
 
 
 class QueueLayer:

@@ -21,15 +21,15 @@ class Single(Pattern):
 
     __str__ = Pattern.__str__
 
-    def build(self, place: int, rest: Sequence[Pattern]) -> Node:
+    def build(self, position: int, rest: Sequence[Pattern]) -> Node:
         """The model itself.
 
         Raises:
             SettingError: it stands in a composition.
         """
-        if place or rest:
+        if position or rest:
             raise SettingError("Single() in a composition, expected alone; leave it out: Cached() | Batched()")
-        return build(place, rest)
+        return build(position, rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,10 @@ class Replicated(Pattern):
                 f"Replicated(balance={self.balance!r}), expected one of {', '.join(repr(str(s)) for s in Spread)}"
             )
 
-    def build(self, place: int, rest: Sequence[Pattern]) -> Node:
+    def build(self, position: int, rest: Sequence[Pattern]) -> Node:
         """So many processes with the rest in each."""
-        inside = build(place + 1, rest)
-        return ProcessGroup(inside, "replica", place, self.replicas, Spread(self.balance), takes_load=True)
+        inside = build(position + 1, rest)
+        return ProcessGroup(inside, "replica", position, self.replicas, Spread(self.balance), takes_load=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Microservice(Pattern):
             )
         self.wire.check_installed("Microservice(wire=...)")
 
-    def build(self, place: int, rest: Sequence[Pattern]) -> Node:
+    def build(self, position: int, rest: Sequence[Pattern]) -> Node:
         """The rest in processes of its own."""
         assert not isinstance(self.wire, str)  # made a value above
-        return ProcessGroup(build(place + 1, rest), "service", place, self.replicas, wire=self.wire)
+        return ProcessGroup(build(position + 1, rest), "service", position, self.replicas, wire=self.wire)

@@ -18,17 +18,17 @@ class Tally:
     """Counts for one layer, under the names of :mod:`pytest_mlpatterns.records.telemetry`.
 
     Args:
-        place: the layer's place in the composition.
+        position: the layer's place in the composition.
         layer: the layer's name.
     """
 
-    def __init__(self, place: int, layer: str) -> None:
-        self._place = place
+    def __init__(self, position: int, layer: str) -> None:
+        self._position = position
         self._layer = layer
         self._counters: defaultdict[str, int] = defaultdict(int)
-        self._spreads: defaultdict[str, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
+        self._histograms: defaultdict[str, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
         self._levels: dict[str, tuple[int, int, int, int]] = {}
-        self._courses: dict[str, list[tuple[int, int]]] = {}
+        self._series: dict[str, list[tuple[int, int]]] = {}
         self._leveling = threading.Lock()  # a clock read before another's change would make integrals fall
 
     def count(self, name: str, times: int = 1) -> None:
@@ -37,11 +37,11 @@ class Tally:
 
     def see(self, name: str, value: int) -> None:
         """A small number was seen, such as the size of a batch; kept exactly."""
-        self._spreads[name][value] += 1
+        self._histograms[name][value] += 1
 
     def time(self, name: str, duration_ns: int) -> None:
         """A stretch of time was seen; kept to its seven leading bits."""
-        self._spreads[name][rounded(duration_ns)] += 1
+        self._histograms[name][rounded(duration_ns)] += 1
 
     def level(self, name: str, value: int) -> None:
         """A level, such as a queue's depth, is ``value`` from now on.
@@ -52,7 +52,7 @@ class Tally:
             now = perf_counter_ns()
             since, old, integral, observed = self._levels.get(name, (now, 0, 0, 0))
             self._levels[name] = (now, value, integral + old * (now - since), observed + now - since)
-            course = self._courses.setdefault(name, [])
+            course = self._series.setdefault(name, [])
             if (not course or now - course[-1][0] >= _COURSE_STEP_NS) and len(course) < _MAX_COURSE:
                 course.append((now, value))
 
@@ -64,9 +64,11 @@ class Tally:
             for name, (since, value, integral, observed) in self._levels.items():
                 counters[f"{name}_ns"] = integral + value * (now - since)
                 counters["observed_ns"] = observed + now - since
-            courses = {name: tuple(course) for name, course in self._courses.items()}
-        spreads = {name: dict(spread) for name, spread in dict(self._spreads).items()}  # copied whole, as others count
-        return LayerStats(self._place, self._layer, counters, spreads, courses)
+            series = {name: tuple(course) for name, course in self._series.items()}
+        histograms = {
+            name: dict(spread) for name, spread in dict(self._histograms).items()
+        }  # copied whole, as others count
+        return LayerStats(self._position, self._layer, counters, histograms, series)
 
 
 def rounded(value: int) -> int:

@@ -120,7 +120,7 @@ class TestResult:
     setup: Setup
     metrics: Mapping[str, tuple[float, float, float]]
     launches: Mapping[str, tuple[tuple[float, float], ...]]
-    judgements: tuple[Verdict, ...]
+    verdicts: tuple[Verdict, ...]
     requests: int
     failed_requests: Mapping[str, int]
     blocks: int
@@ -151,14 +151,14 @@ class TestResult:
             return State.INTERRUPTED
         if not self.passed:
             return State.FAILED
-        is_open = any(judgement.outcome is Outcome.INCONCLUSIVE for judgement in self.judgements)
+        is_open = any(verdict.outcome is Outcome.INCONCLUSIVE for verdict in self.verdicts)
         return State.UNDECIDED if is_open else State.PASSED
 
     def to_json(self) -> dict[str, Any]:
         """The same as dictionaries, lists, text and numbers, with the :attr:`outcome` beside the fields."""
         plain = {**asdict(self), "outcome": self.outcome.value}
-        for judgement in plain["judgements"]:
-            judgement["outcome"] = str(judgement["outcome"])  # the plain str: execnet takes no subclass
+        for verdict in plain["verdicts"]:
+            verdict["outcome"] = str(verdict["outcome"])  # the plain str: execnet takes no subclass
         return plain
 
     @classmethod
@@ -171,7 +171,7 @@ class TestResult:
                 "setup": Setup(**data["setup"]),
                 "metrics": _estimates(data["metrics"]),
                 "launches": {name: _pairs(values) for name, values in data["launches"].items()},
-                "judgements": tuple(_judgement(item) for item in data["judgements"]),
+                "verdicts": tuple(_verdict(item) for item in data["verdicts"]),
                 "notes": tuple(data["notes"]),
                 "capacities": tuple(_capacity(item) for item in data["capacities"]),
                 "layers": tuple(LayerStats.from_json(item) for item in data["layers"]),
@@ -222,7 +222,7 @@ def _estimates(data: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]
     return {name: (value, low, high) for name, (value, low, high) in data.items()}
 
 
-def _judgement(data: Mapping[str, Any]) -> Verdict:
+def _verdict(data: Mapping[str, Any]) -> Verdict:
     change = None if data["change"] is None else Estimate(**data["change"])
     return Verdict(**{**data, "outcome": Outcome(data["outcome"]), "change": change})
 

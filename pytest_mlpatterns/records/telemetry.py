@@ -51,50 +51,53 @@ class LayerStats:
     """What one layer of a pattern counted.
 
     Args:
-        place: its place in the composition, the outermost 0.
+        position: its place in the composition, the outermost 0.
         layer: its name in the table above.
         counters: they only grow.
-        spreads: how often each value was seen; they only grow.
-        courses: ``(time_ns, value)``, on the clock of ``time.perf_counter_ns``: the value from that time on.
+        histograms: how often each value was seen; they only grow.
+        series: ``(time_ns, value)``, on the clock of ``time.perf_counter_ns``: the value from that time on.
     """
 
-    place: int
+    position: int
     layer: str
     counters: Mapping[str, int] = field(default_factory=dict)
-    spreads: Mapping[str, Histogram] = field(default_factory=dict)
-    courses: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    histograms: Mapping[str, Histogram] = field(default_factory=dict)
+    series: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
     def since(self, earlier: LayerStats) -> LayerStats:
         """What was counted between an earlier reading and this one."""
         return LayerStats(
-            self.place,
+            self.position,
             self.layer,
             {name: count - earlier.counters.get(name, 0) for name, count in self.counters.items()},
-            {name: _gained(spread, earlier.spreads.get(name, {})) for name, spread in self.spreads.items()},
-            {name: course[len(earlier.courses.get(name, ())) :] for name, course in self.courses.items()},
+            {name: _gained(spread, earlier.histograms.get(name, {})) for name, spread in self.histograms.items()},
+            {name: course[len(earlier.series.get(name, ())) :] for name, course in self.series.items()},
         )
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LayerStats:
         """The inverse of ``dataclasses.asdict``, also after a trip through JSON, whose keys are text."""
         return cls(
-            data["place"],
+            data["position"],
             data["layer"],
             dict(data["counters"]),
-            {name: {int(value): times for value, times in spread.items()} for name, spread in data["spreads"].items()},
-            {name: tuple((time, value) for time, value in course) for name, course in data["courses"].items()},
+            {
+                name: {int(value): times for value, times in spread.items()}
+                for name, spread in data["histograms"].items()
+            },
+            {name: tuple((time, value) for time, value in course) for name, course in data["series"].items()},
         )
 
     def mean(self, name: str) -> float | None:
         """Mean of a spread, None where nothing was seen."""
         if exact := self.counters.get(f"{name}_count", 0):
             return self.counters.get(f"{name}_sum", 0) / exact
-        count = sum(self.spreads.get(name, {}).values())
-        return sum(value * times for value, times in self.spreads[name].items()) / count if count else None
+        count = sum(self.histograms.get(name, {}).values())
+        return sum(value * times for value, times in self.histograms[name].items()) / count if count else None
 
     def median(self, name: str) -> float | None:
         """Median of a spread, None where nothing was seen."""
-        spread = self.spreads.get(name, {})
+        spread = self.histograms.get(name, {})
         left = sum(spread.values()) / 2
         for value in sorted(spread):
             left -= spread[value]
@@ -121,14 +124,14 @@ class PatternStats:
 
     def since(self, earlier: PatternStats) -> PatternStats:
         """What was counted between an earlier reading and this one; the tracebacks as they are now."""
-        before = {(layer.place, layer.layer): layer for layer in earlier.layers}
+        before = {(layer.position, layer.layer): layer for layer in earlier.layers}
         return PatternStats(
             replica_requests=tuple(
                 now - then for now, then in zip(self.replica_requests, earlier.replica_requests, strict=True)
             ),
             tracebacks=self.tracebacks,
             layers=tuple(
-                layer.since(before.get((layer.place, layer.layer), LayerStats(layer.place, layer.layer)))
+                layer.since(before.get((layer.position, layer.layer), LayerStats(layer.position, layer.layer)))
                 for layer in self.layers
             ),
             replaced=self.replaced - earlier.replaced,
@@ -143,28 +146,28 @@ def merged_layers(parts: Iterable[LayerStats]) -> tuple[LayerStats, ...]:
     """Layers of several processes, added up by place and name, the outermost first."""
     found: dict[tuple[int, str], list[LayerStats]] = {}
     for part in parts:
-        found.setdefault((part.place, part.layer), []).append(part)
+        found.setdefault((part.position, part.layer), []).append(part)
     return tuple(
         LayerStats(
-            place,
+            position,
             layer,
             _added(part.counters for part in same),
             {
-                name: _added(part.spreads.get(name, {}) for part in same)
-                for name in dict.fromkeys(name for part in same for name in part.spreads)
+                name: _added(part.histograms.get(name, {}) for part in same)
+                for name in dict.fromkeys(name for part in same for name in part.histograms)
             },
             {
-                name: tuple(sorted(moment for part in same for moment in part.courses.get(name, ())))
-                for name in dict.fromkeys(name for part in same for name in part.courses)
+                name: tuple(sorted(moment for part in same for moment in part.series.get(name, ())))
+                for name in dict.fromkeys(name for part in same for name in part.series)
             },
         )
-        for (place, layer), same in sorted(found.items())
+        for (position, layer), same in sorted(found.items())
     )
 
 
 def straggler_shares(layer: LayerStats) -> dict[str, float]:
     """How often each model of an ensemble was the last to answer, a share by its name; empty for other layers."""
-    names = [spread.partition(":")[2] for spread in layer.spreads if spread.startswith("model:")]
+    names = [spread.partition(":")[2] for spread in layer.histograms if spread.startswith("model:")]
     total = sum(layer.counters.get(f"last:{name}", 0) for name in names)
     return {name: layer.counters.get(f"last:{name}", 0) / total for name in names} if total else {}
 
@@ -235,7 +238,7 @@ def _mean_of(layer: str, spread: str) -> Callable[[PatternStats], DerivedMetric 
     def read(stats: PatternStats) -> DerivedMetric | None:
         for found in stats.layers_named(layer):
             if (mean := found.mean(spread)) is not None:
-                values = found.spreads.get(spread, {})
+                values = found.histograms.get(spread, {})
                 count = sum(values.values())
                 variance = sum((value - mean) ** 2 * times for value, times in values.items())
                 return DerivedMetric(mean, sqrt(variance) / count / mean if mean and count else 0.0)

@@ -191,8 +191,8 @@ class Deployment:
             self._backing.check()
         answers = [(member, member.stats()) for member in self._members]
         groups: dict[tuple[int, str], list[int]] = {}
-        for member, answer in sorted(answers, key=lambda pair: pair[0].place):
-            groups.setdefault((member.place, member.role), []).append(answer.predict_requests)
+        for member, answer in sorted(answers, key=lambda pair: pair[0].position):
+            groups.setdefault((member.position, member.role), []).append(answer.predict_requests)
         several = next((counts for counts in groups.values() if len(counts) > 1), None)
         return PatternStats(
             replica_requests=tuple(several or next(iter(groups.values()), ())),

@@ -216,11 +216,11 @@ class _Layer:
     def __init__(self, name: str) -> None:
         self._name = name
         self._counters: dict[str, int] = {}
-        self._spreads: dict[str, Histogram] = {}
+        self._histograms: dict[str, Histogram] = {}
 
     @property
     def knows(self) -> bool:
-        return bool(self._counters or self._spreads)
+        return bool(self._counters or self._histograms)
 
     def count(self, name: str, value: float) -> None:
         self._counters[name] = round(value)
@@ -234,10 +234,10 @@ class _Layer:
         scale = 1.0 if whole else series.scale
         self.summed(name, series.sum * scale, series.count)
         if series.buckets:
-            self._spreads[name] = _histogram(series.buckets, scale, whole)
+            self._histograms[name] = _histogram(series.buckets, scale, whole)
 
     def stats(self) -> LayerStats:
-        return LayerStats(0, self._name, self._counters, self._spreads)
+        return LayerStats(0, self._name, self._counters, self._histograms)
 
 
 def _series_of(text: str) -> dict[str, _Series]:

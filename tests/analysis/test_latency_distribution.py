@@ -84,5 +84,5 @@ def test_percentiles_of_counts_are_those_of_the_values_within_their_rounding(val
     told = dict(percentiles_of_counts(counted(np.array(values))))
     exact = np.sort(np.array(values))
     for percent, value in told.items():
-        place = max(int(np.ceil(percent / 100 * len(values) - 1e-9)), 1) - 1
-        assert value == pytest.approx(exact[place], rel=0.01)
+        position = max(int(np.ceil(percent / 100 * len(values) - 1e-9)), 1) - 1
+        assert value == pytest.approx(exact[position], rel=0.01)

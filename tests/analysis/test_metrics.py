@@ -250,8 +250,8 @@ def test_the_layers_are_those_of_the_last_launch() -> None:
 
 @pytest.mark.parametrize(("layer", "spread"), [("pipeline", "stage"), ("ensemble", "model")])
 def test_stages_and_models_tell_their_mean_time_and_the_slowest_is_the_bottleneck(layer: str, spread: str) -> None:
-    spreads = {f"{spread}:shift": {MS: 3, 5 * MS: 1}, f"{spread}:sum": {3 * MS: 2}, f"{spread}:idle": {}}
-    knowing = launch(samples(DUE, MS), stats=PatternStats(layers=(*LAYERS, LayerStats(3, layer, {}, spreads))))
+    histograms = {f"{spread}:shift": {MS: 3, 5 * MS: 1}, f"{spread}:sum": {3 * MS: 2}, f"{spread}:idle": {}}
+    knowing = launch(samples(DUE, MS), stats=PatternStats(layers=(*LAYERS, LayerStats(3, layer, {}, histograms))))
     metrics = Metrics((knowing,))
     assert metrics.stage_ns == {"shift": 2 * MS, "sum": 3 * MS}
     assert metrics.bottleneck == "sum"
@@ -265,8 +265,8 @@ def test_without_stages_there_is_no_bottleneck() -> None:
 
 
 def test_an_ensemble_tells_how_often_each_model_was_the_last() -> None:
-    spreads = {f"model:{name}": {MS: 4} for name in ("quick", "slow", "never")}
-    layer = LayerStats(3, "ensemble", {"last:slow": 3, "last:quick": 1}, spreads)
+    histograms = {f"model:{name}": {MS: 4} for name in ("quick", "slow", "never")}
+    layer = LayerStats(3, "ensemble", {"last:slow": 3, "last:quick": 1}, histograms)
     pipeline = LayerStats(4, "pipeline", {}, {"stage:shift": {MS: 4}})
     knowing = launch(samples(DUE, MS), stats=PatternStats(layers=(*LAYERS, layer, pipeline)))
     assert Metrics((knowing,)).straggler_share == {"quick": 0.25, "slow": 0.75, "never": 0.0}

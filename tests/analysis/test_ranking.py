@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from support.synthetic import PROPERTY, SETUP, capacity, judgement, launch_values, result
+from support.synthetic import PROPERTY, SETUP, capacity, launch_values, result, verdict
 
 from pytest_mlpatterns.analysis.criteria import parse_criteria
 from pytest_mlpatterns.analysis.intervals import LAUNCH_SD, estimate
@@ -214,7 +214,7 @@ class TestWhatIsNoEvidence:
             ({"passed": False}, "its test failed"),
             ({"failed_requests": {"503": 51}}, "51 of 1,000 requests failed (503: 51)"),
             (
-                {"passed": False, "judgements": (judgement(Outcome.FAIL, against="limit"),)},
+                {"passed": False, "verdicts": (verdict(Outcome.FAIL, against="limit"),)},
                 "its test failed: rtm against its limit: fail",
             ),
         ],
@@ -228,7 +228,7 @@ class TestWhatIsNoEvidence:
         assert rows(ranking)["cached"].excluded == why
 
     def test_a_regression_is_no_reason_not_to_choose_a_pattern(self) -> None:
-        slower = replace(SHOP[1], passed=False, judgements=(judgement(Outcome.FAIL, against="baseline"),))
+        slower = replace(SHOP[1], passed=False, verdicts=(verdict(Outcome.FAIL, against="baseline"),))
 
         assert ranked([SHOP[0], slower], EQUAL).sentence == "cached first; single second"
 

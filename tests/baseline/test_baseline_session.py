@@ -493,7 +493,7 @@ def test_drift_is_told_where_the_anchor_is_left_behind_but_not_the_entry(
 @pytest.mark.parametrize("passed", [True, False])
 def test_drift_changes_no_verdict(tmp_path: Path, passed: bool) -> None:
     found = opened(tmp_path, before={TEST: {HERE: DRIFTED}}).with_drift(measured(5.1, passed=passed))
-    assert (found.passed, found.judgements) == (passed, ())
+    assert (found.passed, found.verdicts) == (passed, ())
     assert "little by little" in found.notes[0]
 
 

@@ -178,7 +178,7 @@ def test_a_pull_request_is_compared_with_its_base(runner: Runner) -> None:
     runner.run_all([(command, {**environment, **offered}) for command, environment in commands(job)])
 
     (result,) = runner.results()
-    assert {judgement["against"] for judgement in result["judgements"]} >= {"revision"}
+    assert {verdict["against"] for verdict in result["verdicts"]} >= {"revision"}
     assert summary.read_text(encoding="utf-8").startswith("### Performance: 1 test, none failed")
     assert (runner.top / "perf-report.html").stat().st_size > 0
     assert next(step for step in job["steps"] if "checkout" in step.get("uses", ""))["with"]["fetch-depth"] == 0
@@ -193,7 +193,7 @@ def test_a_baseline_is_recorded_and_committed_by_the_runner_that_judges_by_it(ru
 
     assert "perf-baseline.json" in runner.origin.git("ls-tree", "--name-only", "main").splitlines()
     (result,) = runner.results()
-    assert {judgement["against"] for judgement in result["judgements"]} == {"limit", "baseline"}
+    assert {verdict["against"] for verdict in result["verdicts"]} == {"limit", "baseline"}
 
 
 def test_a_baseline_that_is_the_same_is_no_commit(runner: Runner) -> None:
@@ -232,7 +232,7 @@ def test_gitlab_compares_with_the_base_and_with_the_baseline(runner: Runner) -> 
             runner.run(command, {"CI_MERGE_REQUEST_DIFF_BASE_SHA": base})
         against = "revision" if name.endswith("base") else "baseline"
         if name != "record the baseline":
-            assert against in {judgement["against"] for judgement in runner.results()[0]["judgements"]}
+            assert against in {verdict["against"] for verdict in runner.results()[0]["verdicts"]}
 
     written = [*job["artifacts"]["paths"], job["artifacts"]["reports"]["junit"]]
     assert all((runner.top / name).is_file() for name in written)

@@ -185,8 +185,8 @@ WITHIN = judge_limit(METRICS["rtm"], Estimate(20e6, 19e6, 21e6), 1e9)
 OVER = judge_limit(METRICS["rtm"], Estimate(20e6, 19e6, 21e6), 1e6)
 
 
-PASSED = [result(test, judgements=(WITHIN,)) for test in TESTS]
-CAUGHT = [result(test, judgements=(WITHIN, SLOWER), passed=False) for test in TESTS]
+PASSED = [result(test, verdicts=(WITHIN,)) for test in TESTS]
+CAUGHT = [result(test, verdicts=(WITHIN, SLOWER), passed=False) for test in TESTS]
 
 
 class TestDemo:
@@ -237,11 +237,11 @@ class TestDemo:
                     [(0, PASSED), (1, [CAUGHT[0], other])], f"{TESTS[1]} did not fail by a regression", id=name
                 )
                 for name, other in {
-                    "one test passed": result(TESTS[1], judgements=(WITHIN, SAME)),
-                    "one test is undecided": result(TESTS[1], judgements=(WITHIN, UNDECIDED)),
-                    "one test failed its limit": result(TESTS[1], judgements=(OVER,), passed=False),
+                    "one test passed": result(TESTS[1], verdicts=(WITHIN, SAME)),
+                    "one test is undecided": result(TESTS[1], verdicts=(WITHIN, UNDECIDED)),
+                    "one test failed its limit": result(TESTS[1], verdicts=(OVER,), passed=False),
                     "one test failed otherwise": result(TESTS[1], passed=False),
-                    "one test got away": result(TESTS[1], judgements=(SLOWER,)),
+                    "one test got away": result(TESTS[1], verdicts=(SLOWER,)),
                 }.items()
             ),
         ],

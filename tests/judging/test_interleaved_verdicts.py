@@ -59,7 +59,7 @@ class Declared:
 
 def verdicts(pairing: Any, *metrics: str, tolerance: float = 0.05) -> dict[str, tuple[Outcome, str]]:
     found = judge_no_slower(pairing, metrics, tolerance, 10**12)
-    return {judgement.metric: (judgement.outcome, judgement.reason) for judgement in found}
+    return {verdict.metric: (verdict.outcome, verdict.reason) for verdict in found}
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def test_the_first_request_of_a_batch_waits_as_long_as_it_may_and_those_after_it
         await asyncio.sleep(0.010)
         await layer([3])
         assert went[1:] == [(20, [3])]
-        waits = tally.snapshot().spreads["wait_ns"]
+        waits = tally.snapshot().histograms["wait_ns"]
         assert sum(waits.values()) == 3
         assert min(waits) == pytest.approx(2 * MS, rel=0.01)
 
@@ -315,7 +315,7 @@ def test_under_any_course_everybody_gets_their_own_answer_in_batches_that_keep_s
 
         async def caller(number: int, count: int) -> None:
             arrived[number] = now_ns() / MS
-            inputs = [(number, place) for place in range(count)]
+            inputs = [(number, position) for position in range(count)]
             assert await layer(inputs) == [("out", *one) for one in inputs]
 
         callers = []
@@ -329,18 +329,18 @@ def test_under_any_course_everybody_gets_their_own_answer_in_batches_that_keep_s
     members = [[inputs[0] for inputs in _by_request(batch)] for _, batch in went]
     assert list(chain.from_iterable(members)) == [(number, 0) for number in range(len(requests))]
     assert max(under_way) <= at_once
-    for place, (when, batch) in enumerate(went):
-        first = members[place][0][0]
-        following = requests[members[place][-1][0] + 1 :][:1]
-        assert len(batch) <= size or len(members[place]) == 1
+    for position, (when, batch) in enumerate(went):
+        first = members[position][0][0]
+        following = requests[members[position][-1][0] + 1 :][:1]
+        assert len(batch) <= size or len(members[position]) == 1
         is_full = len(batch) >= size or (bool(following) and len(batch) + following[0][1] > size)
         assert is_full or when >= arrived[first] + wait_ms - 1, "nobody goes early but a full batch"
-        free = sorted(ended)[place - at_once] if place >= at_once else 0
+        free = sorted(ended)[position - at_once] if position >= at_once else 0
         assert when <= max(arrived[first] + wait_ms, free) + 0.01, "nobody waits for longer than they must"
     assert stats.counters == {"calls": len(went), "items": sum(count for _, count in requests)}
-    assert sum(value * times for value, times in stats.spreads["size"].items()) == stats.counters["items"]
-    assert sum(stats.spreads["size"].values()) == sum(stats.spreads["call_ns"].values()) == len(went)
-    assert sum(stats.spreads["wait_ns"].values()) == len(requests)
+    assert sum(value * times for value, times in stats.histograms["size"].items()) == stats.counters["items"]
+    assert sum(stats.histograms["size"].values()) == sum(stats.histograms["call_ns"].values()) == len(went)
+    assert sum(stats.histograms["wait_ns"].values()) == len(requests)
 
 
 def _by_request(batch: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
@@ -368,7 +368,7 @@ def test_a_plain_model_in_its_thread_gives_everybody_their_own_answer(
         async def caller(number: int, turns: int, count: int) -> None:
             for _ in range(turns):
                 await asyncio.sleep(0)
-            inputs = [10 * number + place for place in range(count)]
+            inputs = [10 * number + position for position in range(count)]
             assert (await layer(inputs)).tolist() == doubled(inputs)
 
         await asyncio.gather(*(caller(number, *request) for number, request in enumerate(requests)))
@@ -574,7 +574,7 @@ def test_only_the_bad_inputs_of_a_batch_fail_and_they_are_found_by_halving(count
         stats = tally.snapshot()
         assert stats.counters["calls"] == len(model.given)
         assert stats.counters.get("failed_alone", 0) == (len(bad) if len(bad) < count else 0)
-        assert sum(value * times for value, times in stats.spreads["size"].items()) == stats.counters["items"]
+        assert sum(value * times for value, times in stats.histograms["size"].items()) == stats.counters["items"]
 
     run(scenario())
 

@@ -107,7 +107,7 @@ def counted(tally: Tally) -> dict[str, int]:
 
 def timed(tally: Tally) -> dict[str, int]:
     """How many times it saw, by name."""
-    return {name: sum(spread.values()) for name, spread in tally.snapshot().spreads.items()}
+    return {name: sum(spread.values()) for name, spread in tally.snapshot().histograms.items()}
 
 
 def caching(

@@ -71,7 +71,7 @@ class TestCounting:
         for size in (1000, 1001, 1000):
             tally.see("size", size)
             tally.time("wait_ns", size)
-        assert tally.snapshot().spreads == {"size": {1000: 2, 1001: 1}, "wait_ns": {1004: 3}}
+        assert tally.snapshot().histograms == {"size": {1000: 2, 1001: 1}, "wait_ns": {1004: 3}}
 
     def test_a_snapshot_stays_as_it_was(self) -> None:
         tally = Tally(0, "batched")
@@ -84,8 +84,8 @@ class TestCounting:
         tally.see("size", 2)
         tally.level("depth", 2)
         assert before.counters == counters
-        assert before.spreads == {"size": {2: 1}}
-        assert len(before.courses["depth"]) == 1
+        assert before.histograms == {"size": {2: 1}}
+        assert len(before.series["depth"]) == 1
 
     def test_a_snapshot_survives_a_trip_through_plain_values(self) -> None:
         tally = Tally(1, "queued")
@@ -141,7 +141,7 @@ class TestLevels:
         for value in range(25):
             tally.level("depth", value)
             clock.now_ns += MS
-        assert tally.snapshot().courses == {"depth": ((start, 0), (start + 10 * MS, 10), (start + 20 * MS, 20))}
+        assert tally.snapshot().series == {"depth": ((start, 0), (start + 10 * MS, 10), (start + 20 * MS, 20))}
 
     def test_the_course_does_not_grow_for_ever(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tally_module, "_MAX_COURSE", 5)
@@ -150,7 +150,7 @@ class TestLevels:
             tally.level("depth", value)
             clock.now_ns += S
         found = tally.snapshot()
-        assert [value for _, value in found.courses["depth"]] == [0, 1, 2, 3, 4]
+        assert [value for _, value in found.series["depth"]] == [0, 1, 2, 3, 4]
         assert found.counters["depth_ns"] == sum(range(100)) * S
 
     def test_a_tally_read_from_another_thread_only_grows(self) -> None:
@@ -175,8 +175,8 @@ class TestLevels:
         for earlier, later in zip(readings, [*readings[1:], tally.snapshot()], strict=True):
             gained = later.since(earlier)
             assert min(gained.counters.values(), default=0) >= 0
-            assert all(times > 0 for spread in gained.spreads.values() for times in spread.values())
-        assert tally.snapshot().counters["accepted"] == sum(tally.snapshot().spreads["wait_ns"].values())
+            assert all(times > 0 for spread in gained.histograms.values() for times in spread.values())
+        assert tally.snapshot().counters["accepted"] == sum(tally.snapshot().histograms["wait_ns"].values())
 
 
 class Frame:

@@ -234,7 +234,7 @@ class TestComposing:
 
 def service(node: Node) -> ProcessGroup:
     """The process that requests come to, where the pattern brings none itself."""
-    return ProcessGroup(node, "service", place=-1)
+    return ProcessGroup(node, "service", position=-1)
 
 
 SHIFT, TOTAL = ModelNode(shift, "shift"), ModelNode(total, "total")

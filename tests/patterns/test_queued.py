@@ -72,7 +72,7 @@ def counted(tally: Tally) -> dict[str, int]:
 
 
 def depths(stats: LayerStats) -> int:
-    return max(value for _, value in stats.courses["depth"])
+    return max(value for _, value in stats.series["depth"])
 
 
 def test_a_request_gets_its_own_answer() -> None:
@@ -81,7 +81,7 @@ def test_a_request_gets_its_own_answer() -> None:
         answers = await asyncio.gather(*(ask([number]) for number in range(50)))
         assert [list(answer) for answer in answers] == [[2 * number] for number in range(50)]
         assert counted(tally) == {"accepted": 50, "answered": 50}
-        assert sum(tally.snapshot().spreads["wait_ns"].values()) == 50
+        assert sum(tally.snapshot().histograms["wait_ns"].values()) == 50
 
     run(scenario())
 
@@ -122,7 +122,7 @@ def test_a_request_for_which_a_place_is_free_does_not_wait() -> None:
         ask, tally = queue(first, second, capacity=1, in_flight=2)
         for number in range(4):  # none of them has begun yet, all of them have their places
             await ask.enqueue([number])
-        assert {value for _, value in tally.snapshot().courses["depth"]} == {0}
+        assert {value for _, value in tally.snapshot().series["depth"]} == {0}
         await ask.enqueue([4])
         with pytest.raises(RequestError, match="full"):
             await ask.enqueue([5])
@@ -192,7 +192,7 @@ class TestDeadWorkers:
             worker.answer()
             assert [await first, await second] == [["answer of 2"], ["answer of 3"]]
             assert counted(tally) == {"accepted": 2, "answered": 2, "redelivered": 1}
-            assert sum(tally.snapshot().spreads["wait_ns"].values()) == 2  # one for each request, not each attempt
+            assert sum(tally.snapshot().histograms["wait_ns"].values()) == 2  # one for each request, not each attempt
 
         run(scenario())
 

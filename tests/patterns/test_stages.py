@@ -102,7 +102,7 @@ def test_stages_run_in_their_order_and_without_the_event_loop_where_none_needs_i
     outputs: Any = layer([1, 2, 3])
     assert outputs.tolist() == [4, 6, 8]
     stats = tally.snapshot()
-    assert {name: sum(spread.values()) for name, spread in stats.spreads.items()} == {
+    assert {name: sum(spread.values()) for name, spread in stats.histograms.items()} == {
         "stage:0": 1,
         "stage:1": 1,
         "stage:2": 1,
@@ -130,9 +130,9 @@ def test_a_pipeline_is_its_stages_one_after_the_other_whichever_of_them_are_awai
         if minus_three in stages:
             outputs = await outputs
         assert list(outputs) == await expected()
-        spreads = tally.snapshot().spreads
-        assert sorted(spreads) == [f"stage:{number}" for number in range(len(stages))]
-        assert all(sum(spread.values()) == 1 for spread in spreads.values())
+        histograms = tally.snapshot().histograms
+        assert sorted(histograms) == [f"stage:{number}" for number in range(len(stages))]
+        assert all(sum(spread.values()) == 1 for spread in histograms.values())
 
     run(scenario())
 
@@ -250,7 +250,7 @@ def test_the_answers_to_each_input_are_combined_in_the_order_of_the_models(
     assert run(layer([1, 2])) == answers
     stats = tally.snapshot()
     assert stats.counters == {"last:c": 1}, "the one that had to be awaited"
-    assert {name: sum(spread.values()) for name, spread in stats.spreads.items()} == {
+    assert {name: sum(spread.values()) for name, spread in stats.histograms.items()} == {
         "model:a": 1,
         "model:b": 1,
         "model:c": 1,

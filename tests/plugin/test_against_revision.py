@@ -119,7 +119,7 @@ def test_the_same_code_passes_and_a_package_is_imported_from_the_revision(shop: 
     done = against(shop, "--perf-json=results.json")
     assert done.returncode == 0
     (result,) = json.loads((shop.top / "results.json").read_text(encoding="utf-8"))["results"]
-    changes = {one["metric"]: one["change"] for one in result["judgements"] if one["against"] == "revision"}
+    changes = {one["metric"]: one["change"] for one in result["verdicts"] if one["against"] == "revision"}
     assert changes["rtm"]["high"] < -0.5
     reference = result["reference"]
     assert (reference["kind"], reference["name"][:6]) == ("revision", "main (")
@@ -172,7 +172,7 @@ def test_metrics_that_no_pair_measures_are_said_and_the_others_are_compared_once
     done = against(shop, "--perf-json=results.json")
     assert done.returncode == 0
     (result,) = json.loads((shop.top / "results.json").read_text(encoding="utf-8"))["results"]
-    compared = [one["metric"] for one in result["judgements"] if one["against"] == "revision"]
+    compared = [one["metric"] for one in result["verdicts"] if one["against"] == "revision"]
     assert compared == ["rtm", "throughput"]
     assert result["baseline_note"].startswith("not compared with main (")
     assert result["baseline_note"].endswith("): p95 latency")
@@ -264,7 +264,7 @@ def test_what_a_comparison_measured_serves_a_second_one_too(shop: Repository) ->
     done = against(shop, "--perf-json=results.json")
     assert done.returncode == 0
     (result,) = json.loads((shop.top / "results.json").read_text(encoding="utf-8"))["results"]
-    compared = [one["metric"] for one in result["judgements"] if one["against"] == "revision"]
+    compared = [one["metric"] for one in result["verdicts"] if one["against"] == "revision"]
     assert compared == ["rtm", "throughput"]
     assert len((shop.top / "built").read_text(encoding="utf-8")) == len(result["reference"]["log_ratios"]["rtm"])
 

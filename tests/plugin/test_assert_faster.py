@@ -46,12 +46,12 @@ def test_a_cache_is_faster_than_a_slow_model(tmp_path: Path) -> None:
     run = a_project('perf.assert_faster_than("single", by=2.0)').run(tmp_path, "--perf-json=results.json")
     assert run.outcomes == {"passed": 1}
     (result,) = run.json("results.json")["results"]
-    (judgement,) = result["judgements"]
-    assert judgement["against"] == "pattern"
-    assert judgement["outcome"] == "pass"
-    assert "(cached) against" in judgement["reason"]
-    assert "(single): " in judgement["reason"]
-    assert "paired launches" in judgement["reason"]
+    (verdict,) = result["verdicts"]
+    assert verdict["against"] == "pattern"
+    assert verdict["outcome"] == "pass"
+    assert "(cached) against" in verdict["reason"]
+    assert "(single): " in verdict["reason"]
+    assert "paired launches" in verdict["reason"]
 
 
 def test_a_pattern_that_is_not_faster_fails_with_both_figures(tmp_path: Path) -> None:

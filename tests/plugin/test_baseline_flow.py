@@ -149,7 +149,7 @@ def test_nmrt_is_searched_for_where_a_test_asks_that_it_does_not_fall(tmp_path: 
     compared = project.run(tmp_path, "--perf-json", "out.json")
     assert compared.outcomes == {"passed": 1}
     (result,) = compared.json("out.json")["results"]
-    assert "nmrt" in {one["metric"] for one in result["judgements"] if one["against"] == "baseline"}
+    assert "nmrt" in {one["metric"] for one in result["verdicts"] if one["against"] == "baseline"}
 
 
 def test_update_writes_what_passed_and_keeps_all_others_and_so_it_does_over_workers(

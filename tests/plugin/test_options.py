@@ -170,9 +170,9 @@ def test_the_result_file_holds_every_result(tmp_path: Path) -> None:
     for name, passed in (("test_passes", True), ("test_fails", False)):
         result = results[name]
         assert result["passed"] is passed
-        (judgement,) = result["judgements"]
-        assert (judgement["metric"], judgement["against"]) == ("rtm", "limit")
-        assert judgement["outcome"] == ("pass" if passed else "fail")
+        (verdict,) = result["verdicts"]
+        assert (verdict["metric"], verdict["against"]) == ("rtm", "limit")
+        assert verdict["outcome"] == ("pass" if passed else "fail")
         value, low, high = result["metrics"]["rtm"]
         assert 1_000_000 <= low <= value <= high
         assert result["launches"]["rtm"][0][0] == pytest.approx(value)

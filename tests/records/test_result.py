@@ -11,7 +11,7 @@ from hypothesis import given
 from support.result_strategies import (
     RESULTS,
 )
-from support.synthetic import LAYERS, PROPERTY, judgement, result
+from support.synthetic import LAYERS, PROPERTY, result, verdict
 
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.result import (
@@ -37,12 +37,12 @@ def test_a_result_survives_a_trip_between_processes(original: TestResult) -> Non
 
 
 def test_a_result_comes_back_with_the_types_that_it_had() -> None:
-    original = result(judgements=(judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4)),), layers=LAYERS)
+    original = result(verdicts=(verdict(Outcome.FAIL, change=(0.3, 0.2, 0.4)),), layers=LAYERS)
     back = TestResult.from_json(json.loads(json.dumps(original.to_json())))
     assert isinstance(back.setup, Setup)
-    assert isinstance(back.judgements[0], Verdict)
-    assert back.judgements[0].outcome is Outcome.FAIL
-    assert back.judgements[0].change == Estimate(0.3, 0.2, 0.4)
+    assert isinstance(back.verdicts[0], Verdict)
+    assert back.verdicts[0].outcome is Outcome.FAIL
+    assert back.verdicts[0].change == Estimate(0.3, 0.2, 0.4)
     assert back.layers == LAYERS
     assert back.location == original.location
     assert all(isinstance(values, tuple) for values in (*back.metrics.values(), *back.launches.values()))
@@ -65,9 +65,9 @@ def test_pytest_does_not_collect_a_result_as_a_test() -> None:
     ("changes", "state"),
     [
         ({}, State.PASSED),
-        ({"judgements": (judgement(Outcome.PASS),)}, State.PASSED),
-        ({"judgements": (judgement(Outcome.PASS), judgement(Outcome.INCONCLUSIVE))}, State.UNDECIDED),
-        ({"passed": False, "judgements": (judgement(Outcome.INCONCLUSIVE),)}, State.FAILED),
+        ({"verdicts": (verdict(Outcome.PASS),)}, State.PASSED),
+        ({"verdicts": (verdict(Outcome.PASS), verdict(Outcome.INCONCLUSIVE))}, State.UNDECIDED),
+        ({"passed": False, "verdicts": (verdict(Outcome.INCONCLUSIVE),)}, State.FAILED),
         ({"passed": False}, State.FAILED),
         ({"passed": False, "interrupted": True}, State.INTERRUPTED),
     ],

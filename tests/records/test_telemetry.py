@@ -32,11 +32,11 @@ def whole(layers: tuple[LayerStats, ...]) -> list[Any]:
     """Layers as plain values without what is zero or empty."""
     return [
         (
-            layer.place,
+            layer.position,
             layer.layer,
             {name: count for name, count in layer.counters.items() if count},
-            {name: spread for name, spread in layer.spreads.items() if spread},
-            {name: course for name, course in layer.courses.items() if course},
+            {name: spread for name, spread in layer.histograms.items() if spread},
+            {name: course for name, course in layer.series.items() if course},
         )
         for layer in layers
     ]
@@ -80,8 +80,8 @@ class TestLayers:
     @PROPERTY
     @given(PARTS, PARTS)
     def test_what_was_gained_is_what_came_after(self, before: LayerStats, after: LayerStats) -> None:
-        first = LayerStats(0, "x", before.counters, before.spreads)
-        second = LayerStats(0, "x", after.counters, after.spreads)
+        first = LayerStats(0, "x", before.counters, before.histograms)
+        second = LayerStats(0, "x", after.counters, after.histograms)
         (both,) = merged_layers([first, second])
         assert whole((both.since(first),)) == whole((second,))
 
@@ -104,7 +104,7 @@ class TestMerging:
         one = LayerStats(0, "queued", {}, {}, {"depth": ((1, 10), (5, 11))})
         other = LayerStats(0, "queued", {}, {}, {"depth": ((3, 20),), "level": ((2, 1),)})
         (both,) = merged_layers([one, other])
-        assert both.courses == {"depth": ((1, 10), (3, 20), (5, 11)), "level": ((2, 1),)}
+        assert both.series == {"depth": ((1, 10), (3, 20), (5, 11)), "level": ((2, 1),)}
 
     @PROPERTY
     @given(st.lists(PARTS, max_size=6), st.integers(0, 6))
@@ -113,7 +113,7 @@ class TestMerging:
         assert merged_layers([*merged_layers(parts[:cut]), *merged_layers(parts[cut:])]) == at_once
         assert merged_layers(at_once) == at_once
         assert merged_layers(reversed(parts)) == at_once
-        assert [(layer.place, layer.layer) for layer in at_once] == sorted({(p.place, p.layer) for p in parts})
+        assert [(layer.position, layer.layer) for layer in at_once] == sorted({(p.position, p.layer) for p in parts})
 
     def test_nothing_merges_to_nothing(self) -> None:
         assert merged_layers([]) == ()
@@ -135,7 +135,7 @@ class TestReadings:
 
     def test_layers_of_one_name_are_found_the_outermost_first(self) -> None:
         stats = PatternStats(layers=(LayerStats(0, "hop"), LayerStats(1, "cached"), LayerStats(2, "hop")))
-        assert [layer.place for layer in stats.layers_named("hop")] == [0, 2]
+        assert [layer.position for layer in stats.layers_named("hop")] == [0, 2]
         assert stats.layers_named("queued") == ()
 
 

@@ -34,9 +34,9 @@ from support.synthetic import (
     S,
     capacity,
     counterpart,
-    judgement,
     latencies,
     result,
+    verdict,
 )
 
 from pytest_mlpatterns.analysis.latency_distribution import latency_of
@@ -124,13 +124,13 @@ def test_where_room_is_scarce_a_file_is_said_once_for_the_tests_that_follow() ->
 @pytest.mark.parametrize(
     ("changes", "verdict"),
     [
-        ({"judgements": ()}, "· measured"),
-        ({"judgements": (WITHIN,)}, "✓ pass"),
-        ({"judgements": (WITHIN, OPEN)}, "? undecided"),
-        ({"judgements": (BEYOND,), "passed": False}, "✗ FAIL"),
-        ({"judgements": (), "passed": False}, "✗ FAIL"),
-        ({"judgements": (OPEN,), "passed": False}, "✗ FAIL"),
-        ({"judgements": (), "passed": False, "interrupted": True}, "! interrupted"),
+        ({"verdicts": ()}, "· measured"),
+        ({"verdicts": (WITHIN,)}, "✓ pass"),
+        ({"verdicts": (WITHIN, OPEN)}, "? undecided"),
+        ({"verdicts": (BEYOND,), "passed": False}, "✗ FAIL"),
+        ({"verdicts": (), "passed": False}, "✗ FAIL"),
+        ({"verdicts": (OPEN,), "passed": False}, "✗ FAIL"),
+        ({"verdicts": (), "passed": False, "interrupted": True}, "! interrupted"),
     ],
 )
 def test_a_row_of_the_summary_ends_with_its_verdict(changes: dict[str, object], verdict: str) -> None:
@@ -148,7 +148,7 @@ def test_verdicts_are_told_apart_without_colour() -> None:
 
 
 def test_a_summary_of_good_results_has_nothing_below_its_table() -> None:
-    assert len(summary([result(judgements=(SAME,)), result(judgements=(WITHIN,))], 160)) == 3
+    assert len(summary([result(verdicts=(SAME,)), result(verdicts=(WITHIN,))], 160)) == 3
 
 
 @pytest.mark.parametrize(
@@ -164,10 +164,10 @@ def test_tests_without_a_baseline_are_counted_in_one_line(count: int, line: str)
 
 
 def test_only_rtm_stands_in_the_column_of_the_change() -> None:
-    of_throughput = judgement(Outcome.PASS, "throughput", change=(0.3, 0.2, 0.4))
-    of_rtm = judgement(Outcome.PASS, "rtm", change=(-0.05, -0.07, -0.03))
-    assert "-5.0 %" in summary([result(judgements=(of_throughput, of_rtm))], 160)[1]
-    assert "30.0 %" not in summary([result(judgements=(of_throughput,))], 160)[1]
+    of_throughput = verdict(Outcome.PASS, "throughput", change=(0.3, 0.2, 0.4))
+    of_rtm = verdict(Outcome.PASS, "rtm", change=(-0.05, -0.07, -0.03))
+    assert "-5.0 %" in summary([result(verdicts=(of_throughput, of_rtm))], 160)[1]
+    assert "30.0 %" not in summary([result(verdicts=(of_throughput,))], 160)[1]
 
 
 @pytest.mark.parametrize(
@@ -184,19 +184,19 @@ def test_only_rtm_stands_in_the_column_of_the_change() -> None:
 def test_a_test_that_is_surely_better_than_its_tolerance_is_offered_to_be_recorded(
     high: float, tolerance: float, changes: dict[str, object], said: bool
 ) -> None:
-    better = judgement(Outcome.PASS, change=(-0.3, -0.4, high))
-    text = "\n".join(summary([result(judgements=(better,), tolerance=tolerance, **changes)], 160))
+    better = verdict(Outcome.PASS, change=(-0.3, -0.4, high))
+    text = "\n".join(summary([result(verdicts=(better,), tolerance=tolerance, **changes)], 160))
     assert ("record it to keep it: --perf-baseline update" in text) is said
 
 
 def test_what_is_better_than_something_else_is_not_offered_to_be_recorded() -> None:
-    faster = judgement(Outcome.PASS, against="limit", change=(-0.3, -0.4, -0.2))
-    assert "record it" not in "\n".join(summary([result(judgements=(faster,))], 160))
+    faster = verdict(Outcome.PASS, against="limit", change=(-0.3, -0.4, -0.2))
+    assert "record it" not in "\n".join(summary([result(verdicts=(faster,))], 160))
 
 
 def test_a_comparison_with_another_machine_s_baseline_is_said() -> None:
     note = "baseline of Abacus 3000, its times × 1.30 by calibration, at twice the tolerance"
-    assert summary([result(baseline_note=note, judgements=(SAME,))], 160)[-1] == f"  {note}"
+    assert summary([result(baseline_note=note, verdicts=(SAME,))], 160)[-1] == f"  {note}"
 
 
 def entry(**metrics: float) -> Entry:
@@ -273,12 +273,12 @@ FAILURES = {
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_failure_says_on_what_it_stands_and_what_to_do(name: str) -> None:
-    judgements, changes = FAILURES[name]
-    failed = result("test_perf.py::test_digits[single]", passed=False, judgements=judgements, **changes)
-    text = failure_text(judgements, failed)
+    verdicts, changes = FAILURES[name]
+    failed = result("test_perf.py::test_digits[single]", passed=False, verdicts=verdicts, **changes)
+    text = failure_text(verdicts, failed)
     check_golden(f"failure-{name}.txt", text + "\n")
-    assert text.splitlines()[0] == judgements[0].reason
-    assert all(width_of(line) <= 76 for line in text.splitlines()[len(judgements) : -1])
+    assert text.splitlines()[0] == verdicts[0].reason
+    assert all(width_of(line) <= 76 for line in text.splitlines()[len(verdicts) : -1])
 
 
 def test_a_failure_does_not_repeat_the_metric_that_it_is_about() -> None:
@@ -362,9 +362,9 @@ ACCOUNT = {"mode": "update", "recorded": ["test_perf.py::test_digits"], "recorde
 
 
 def test_the_result_file_has_every_result_and_where_it_was_measured() -> None:
-    slower = judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4))
+    slower = verdict(Outcome.FAIL, change=(0.3, 0.2, 0.4))
     judged = result(
-        judgements=(slower,), passed=False, failed_requests={"500": 3}, capacities=(capacity(),), layers=LAYERS
+        verdicts=(slower,), passed=False, failed_requests={"500": 3}, capacities=(capacity(),), layers=LAYERS
     )
     text = results_json([result(), judged], ENVIRONMENT, "2026-11-24T12:00:00+00:00", ACCOUNT)
     check_golden("results.json", text)
@@ -380,8 +380,8 @@ def test_the_result_file_of_no_results_is_valid() -> None:
 
 
 def test_a_result_file_is_read_back_as_it_was_written() -> None:
-    slower = judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4))
-    judged = result(judgements=(slower,), passed=False, capacities=(capacity(),), reference=counterpart())
+    slower = verdict(Outcome.FAIL, change=(0.3, 0.2, 0.4))
+    judged = result(verdicts=(slower,), passed=False, capacities=(capacity(),), reference=counterpart())
     ranking = [{"group": "test_perf.py::test_digits", "rows": []}]
     written = Results((result(), judged), ENVIRONMENT, "2026-11-24", ACCOUNT, tuple(ranking))
     text = results_json(written.results, ENVIRONMENT, written.date, ACCOUNT, ranking)

@@ -258,10 +258,10 @@ class TestFigures:
         (layer,) = launch.stats.layers_named("queued")
         mean_wait_ns = layer.mean("wait_ns")
         assert mean_wait_ns is not None
-        taken = sum(layer.spreads["wait_ns"].values())
+        taken = sum(layer.histograms["wait_ns"].values())
         rate_per_ns = taken / launch.window.duration_ns
         assert metrics.queue_depth.value == pytest.approx(rate_per_ns * mean_wait_ns, rel=0.2)
-        assert layer.courses["depth"]
+        assert layer.series["depth"]
 
     def test_a_full_queue_refuses_at_once_and_counts_it(self, generator: Generator, tmp_path: Path) -> None:
         with a_bench(generator, tmp_path, Queued(capacity=2)) as bench:

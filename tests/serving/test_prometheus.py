@@ -146,10 +146,10 @@ def test_figures_follow_from_what_a_server_tells(
 
 
 def test_buckets_are_kept_by_the_middle_of_what_may_be_in_them() -> None:
-    assert layers_of(MOSEC)["batched"].spreads == {"size": {1: 3, 2: 2}}
-    assert layers_of(BENTOML)["batched"].spreads == {"size": {3: 1, 6: 1}}
-    assert layers_of(MLSERVER)["queued"].spreads == {"depth": {0: 1, 1: 1, 5: 1}}
-    assert layers_of(RAY)["batched"].spreads["wait_ns"] == {3_000_000: 2, 5_000_000: 1}
+    assert layers_of(MOSEC)["batched"].histograms == {"size": {1: 3, 2: 2}}
+    assert layers_of(BENTOML)["batched"].histograms == {"size": {3: 1, 6: 1}}
+    assert layers_of(MLSERVER)["queued"].histograms == {"depth": {0: 1, 1: 1, 5: 1}}
+    assert layers_of(RAY)["batched"].histograms["wait_ns"] == {3_000_000: 2, 5_000_000: 1}
 
 
 def test_counts_are_added_up_over_labels() -> None:

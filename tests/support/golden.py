@@ -49,10 +49,10 @@ def everything() -> list[TestResult]:
     """One result for each thing that the summary can say."""
     few = {"rtm": (250 * MS, 240 * MS, 262 * MS), "throughput": (3.98, 3.9, 4.1)}
     return [
-        result("test_perf.py::test_passes", judgements=(SAME, WITHIN)),
-        result("test_perf.py::test_is_slower", passed=False, judgements=(SLOWER, LESS)),
-        result("test_perf.py::test_is_open[replicated(replicas=3)]", judgements=(OPEN,)),
-        result("test_perf.py::test_is_faster", judgements=(FASTER,)),
+        result("test_perf.py::test_passes", verdicts=(SAME, WITHIN)),
+        result("test_perf.py::test_is_slower", passed=False, verdicts=(SLOWER, LESS)),
+        result("test_perf.py::test_is_open[replicated(replicas=3)]", verdicts=(OPEN,)),
+        result("test_perf.py::test_is_faster", verdicts=(FASTER,)),
         result("test_perf.py::test_is_new", baseline_note="no baseline"),
         result("test_perf.py::test_was_recorded_elsewhere", baseline_note="baseline not comparable (load: a → b)"),
         result("test_perf.py::test_with_few_requests", metrics=few, requests=12, notes=("a first note", "a second")),
@@ -68,7 +68,7 @@ def searched() -> list[TestResult]:
     kept = {**result().metrics, "nmrt(p95<50.0 ms)": (380.0, 370.0, 390.0)}
     other = replace(SETUP, pattern="cached(max_entries=10)|batched(max_batch_size=8)", wire="rest+msgpack")
     return [
-        result("test_perf.py::test_found", metrics=nmrt, capacities=(capacity(400),), judgements=(SAME,)),
+        result("test_perf.py::test_found", metrics=nmrt, capacities=(capacity(400),), verdicts=(SAME,)),
         result("test_perf.py::test_kept", metrics=kept, capacities=(capacity(380, objective="p95<50.0 ms"),)),
         result("test_perf.py::test_bound", capacities=(capacity(12_345, at_least=True),), setup=other),
         result("test_perf.py::test_without", noise=("another process used 40 % of the machine",)),

@@ -9,7 +9,7 @@ from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.html.page import html_report
-from support.synthetic import ENVIRONMENT, LAYERS, MS, SETUP, S, capacity, counterpart, judgement, result
+from support.synthetic import ENVIRONMENT, LAYERS, MS, SETUP, S, capacity, counterpart, result, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +21,9 @@ __all__ = ["HOSTILE", "RANKING", "everything", "report"]
 HOSTILE = "</script><script>alert('&\"')</script><!--<img src=x onerror=alert(1)>"
 """What a user may have written, by mistake or not."""
 
-_SLOWER = judgement(Outcome.FAIL, change=(0.96, 0.9, 1.02))
-_FASTER = judgement(Outcome.PASS, against="revision", change=(-0.51, -0.55, -0.47))
-_OPEN = judgement(Outcome.INCONCLUSIVE, change=(0.08, -0.01, 0.17))
+_SLOWER = verdict(Outcome.FAIL, change=(0.96, 0.9, 1.02))
+_FASTER = verdict(Outcome.PASS, against="revision", change=(-0.51, -0.55, -0.47))
+_OPEN = verdict(Outcome.INCONCLUSIVE, change=(0.08, -0.01, 0.17))
 _STAGES = LayerStats(3, "pipeline", {}, {"stage:clean": {MS // 3: 90, MS: 10}, "stage:model": {4 * MS: 80, 9 * MS: 20}})
 
 RANKING = (
@@ -62,7 +62,7 @@ def everything() -> list[TestResult]:
         result(
             f"test_perf.py::test_digits[{name}]",
             setup=Setup(name, "closed(8)", "rest+json", SETUP.payload),
-            judgements=(judgement(Outcome.PASS, against="limit"), *more),
+            verdicts=(verdict(Outcome.PASS, against="limit"), *more),
             metrics={**result().metrics, "nmrt": (400.0, 390.0, 410.0), "rtm": (rtm, 0.98 * rtm, 1.02 * rtm)},
             **changes,
         )
@@ -76,7 +76,7 @@ def everything() -> list[TestResult]:
     nothing = {"latency": None, "launches": {}, "load_over_time": (), "memory_over_time": (), "location": None}
     return [
         *of_digits,
-        result("test_perf.py::test_is_open", judgements=(_OPEN,), noise=("another process used 30 % of the machine",)),
+        result("test_perf.py::test_is_open", verdicts=(_OPEN,), noise=("another process used 30 % of the machine",)),
         result("test_perf.py::test_is_new", baseline_note="no baseline", notes=("a note",)),
         result("test_perf.py::test_with_few_requests", metrics=few, requests=1, blocks=1, launch_count=1, **nothing),
         result("test_perf.py::test_fails", passed=False, metrics={}, failed_requests={"500": 7}, requests=7, **nothing),

@@ -52,11 +52,11 @@ COUNTERPARTS = st.builds(
 )
 ANY_LAYER = st.builds(
     LayerStats,
-    place=st.integers(0, 63),
+    position=st.integers(0, 63),
     layer=NAMES,
     counters=st.dictionaries(NAMES, COUNTS, max_size=3),
-    spreads=st.dictionaries(NAMES, st.dictionaries(COUNTS, COUNTS, max_size=3), max_size=2),
-    courses=st.dictionaries(NAMES, st.lists(st.tuples(COUNTS, COUNTS), max_size=3).map(tuple), max_size=2),
+    histograms=st.dictionaries(NAMES, st.dictionaries(COUNTS, COUNTS, max_size=3), max_size=2),
+    series=st.dictionaries(NAMES, st.lists(st.tuples(COUNTS, COUNTS), max_size=3).map(tuple), max_size=2),
 )
 RESULTS = st.builds(
     TestResult,
@@ -65,7 +65,7 @@ RESULTS = st.builds(
     setup=st.builds(Setup, NAMES, NAMES, NAMES, NAMES),
     metrics=FIGURES,
     launches=st.dictionaries(NAMES, st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple), max_size=3),
-    judgements=st.lists(
+    verdicts=st.lists(
         st.builds(
             Verdict,
             NAMES,

@@ -276,7 +276,7 @@ def result(test: str = "test_perf.py::test_digits", **changes: object) -> TestRe
             "rtm": ((4_100_000.0, 0.011), (4_140_000.0, 0.012)),
             "throughput": ((1240.1, 0.01), (1228.7, 0.009)),
         },
-        "judgements": (),
+        "verdicts": (),
         "requests": 7406,
         "failed_requests": {},
         "blocks": 24,
@@ -297,7 +297,7 @@ def result(test: str = "test_perf.py::test_digits", **changes: object) -> TestRe
     return TestResult(**{**plain, **changes})  # type: ignore[arg-type]
 
 
-def judgement(
+def verdict(
     outcome: Outcome, metric: str = "rtm", against: str = "baseline", change: tuple[float, float, float] | None = None
 ) -> Verdict:
     """A verdict with a reason that says where it stands in a report."""

@@ -51,11 +51,11 @@ def annotation(failure: Failure, root: PurePath | None = None) -> str:
         failure: of which test, and why.
         root: pytest's root directory relative to the top of the repository; None where they are the same.
     """
-    place: dict[str, str] = {}
+    position: dict[str, str] = {}
     if failure.location is not None:
         file = failure.location.file if root is None else (root / failure.location.file).as_posix()
-        place = {"file": file, "line": str(failure.location.line)}
-    properties = {**place, "title": failure.test}
+        position = {"file": file, "line": str(failure.location.line)}
+    properties = {**position, "title": failure.test}
     told = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
     return f"::error {told}::{_data(failure.reason)}"
 
@@ -102,7 +102,7 @@ def _failure_item(failure: Failure) -> str:
 
 
 def _undecided_item(result: TestResult) -> str:
-    reasons = [judgement.reason for judgement in result.judgements if judgement.outcome is Outcome.INCONCLUSIVE]
+    reasons = [verdict.reason for verdict in result.verdicts if verdict.outcome is Outcome.INCONCLUSIVE]
     return f"- ? **{escaped(result.test)}**: undecided: {' <br> '.join(map(escaped, reasons))}"
 
 

@@ -36,7 +36,7 @@ def properties_of(result: TestResult) -> list[tuple[str, str]]:
             (f"{name}_low", _number(low, unit)),
             (f"{name}_high", _number(high, unit)),
         ]
-    found += [(f"perf_{one.metric}_against_{one.against}", one.reason) for one in result.judgements]
+    found += [(f"perf_{one.metric}_against_{one.against}", one.reason) for one in result.verdicts]
     return found
 
 

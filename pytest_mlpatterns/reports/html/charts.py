@@ -68,9 +68,9 @@ def interval_chart(name: str, rows: Iterable[tuple[str, TestResult]]) -> Chart |
 def _changes(result: TestResult) -> Chart | None:
     """Every change against a baseline or revision that was judged, with its interval, beside what is tolerated."""
     judged = [
-        (judgement, judgement.change)
-        for judgement in result.judgements
-        if judgement.change is not None and judgement.against in ("baseline", "revision") and is_known(judgement.metric)
+        (verdict, verdict.change)
+        for verdict in result.verdicts
+        if verdict.change is not None and verdict.against in ("baseline", "revision") and is_known(verdict.metric)
     ]
     if not judged:
         return None

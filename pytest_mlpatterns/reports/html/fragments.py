@@ -26,7 +26,7 @@ _BY_NAME = ("changes", "intervals", "parts")
 
 def state_of(result: TestResult) -> str:
     """One of :data:`STATES`."""
-    return "measured" if result.outcome == "passed" and not result.judgements else str(result.outcome)
+    return "measured" if result.outcome == "passed" and not result.verdicts else str(result.outcome)
 
 
 def state_mark(state: str, text: str | None = None) -> Markup:
@@ -34,18 +34,18 @@ def state_mark(state: str, text: str | None = None) -> Markup:
     return tag("span", text or state, class_=f"state {state}")
 
 
-def shown_change(judgement: Verdict) -> str:
-    """By how much the value changed; a judgement's own change is positive where it is worse."""
-    assert judgement.change is not None
-    sign = 1 if metric_named(judgement.metric).better == "lower" else -1
-    return format_percent(sign * judgement.change.value, signed=True)
+def shown_change(verdict: Verdict) -> str:
+    """By how much the value changed; a verdict's own change is positive where it is worse."""
+    assert verdict.change is not None
+    sign = 1 if metric_named(verdict.metric).better == "lower" else -1
+    return format_percent(sign * verdict.change.value, signed=True)
 
 
-def tone_of(judgement: Verdict, tolerance: float) -> str | None:
+def tone_of(verdict: Verdict, tolerance: float) -> str | None:
     """How a change is coloured: where it fails the test, and where it is better by more than the tolerance."""
-    if judgement.outcome is Outcome.FAIL:
+    if verdict.outcome is Outcome.FAIL:
         return "worse"
-    return "better" if judgement.change is not None and judgement.change.high < -tolerance else None
+    return "better" if verdict.change is not None and verdict.change.high < -tolerance else None
 
 
 def breakable(test: str) -> Markup:

@@ -41,7 +41,7 @@ def _answers(layer: LayerStats) -> Chart | None:
 
 
 def _batches(layer: LayerStats) -> Chart | None:
-    sizes, mean = layer.spreads.get("size", {}), layer.mean("size")
+    sizes, mean = layer.histograms.get("size", {}), layer.mean("size")
     if layer.layer != "batched" or mean is None or not sizes:  # other servers may tell no more than the mean
         return None
     calls = sum(sizes.values())
@@ -55,7 +55,7 @@ def _batches(layer: LayerStats) -> Chart | None:
 
 
 def _depth(layer: LayerStats) -> Chart | None:
-    course = layer.courses.get("depth", ())
+    course = layer.series.get("depth", ())
     if layer.layer != "queued" or len(course) < 2:
         return None
     began = course[0][0]
@@ -94,7 +94,7 @@ def _times(layers: Sequence[LayerStats]) -> Chart | None:
     rows = [
         (_timed(layer, name), _quantile(spread, 0.5), _quantile(spread, 0.05), _quantile(spread, 0.95))
         for layer in layers
-        for name, spread in layer.spreads.items()
+        for name, spread in layer.histograms.items()
         if spread and (name.endswith("_ns") or ":" in name)
     ]
     if not rows:

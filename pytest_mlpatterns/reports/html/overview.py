@@ -128,7 +128,7 @@ def _number_cell(name: str, result: TestResult) -> Markup:
 
 def _change(result: TestResult) -> Verdict | None:
     """By how much RTM differs from what the test was compared with."""
-    compared = (one for one in result.judgements if one.metric == "rtm" and one.change is not None)
+    compared = (one for one in result.verdicts if one.metric == "rtm" and one.change is not None)
     return next((one for one in compared if one.against in ("baseline", "revision")), None)
 
 

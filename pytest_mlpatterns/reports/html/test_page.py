@@ -99,10 +99,10 @@ def _reasons(result: TestResult) -> Markup:
     reasons = [
         tag(
             "li",
-            state_mark(_OUTCOMES[judgement.outcome]),
-            tag("span", judgement.reason),
+            state_mark(_OUTCOMES[verdict.outcome]),
+            tag("span", verdict.reason),
         )
-        for judgement in result.judgements
+        for verdict in result.verdicts
     ]
     if not reasons:
         word = {"failed": "the test failed before, or beside, its measurement"}.get(
@@ -115,7 +115,7 @@ def _reasons(result: TestResult) -> Markup:
 def _next(result: TestResult) -> Markup | None:
     """What to do about a verdict that is not a pass."""
     for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
-        if judged := [judgement for judgement in result.judgements if judgement.outcome is outcome]:
+        if judged := [verdict for verdict in result.verdicts if verdict.outcome is outcome]:
             lines = next_step(judged, result)
             parts = [tag("code", breakable(line)) if line.startswith("pytest ") else line for line in lines]
             spaced = [part for line in parts for part in (" ", line)]
@@ -161,7 +161,7 @@ def _metric_row(name: str, result: TestResult) -> Markup:
     if (other := result.reference) is not None:
         then = other.metrics.get(name)
         now = other.present_metrics.get(name, (value,))[0]
-        judged = next((one for one in result.judgements if one.metric == name and one.change is not None), None)
+        judged = next((one for one in result.verdicts if one.metric == name and one.change is not None), None)
         if judged is not None:
             changed, tone = shown_change(judged), tone_of(judged, result.tolerance)
         else:

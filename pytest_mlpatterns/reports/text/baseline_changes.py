@@ -26,7 +26,7 @@ def update_lines(updates: Sequence[Update]) -> list[str]:
         updates: at least one.
     """
     lines = [f"{update.test}: {_written(update)}" for update in updates]
-    worse = [f"  {update.test}: {judgement.reason}" for update in updates for judgement in update.worse]
+    worse = [f"  {update.test}: {verdict.reason}" for update in updates for verdict in update.worse]
     return [*lines, *(["recorded although worse:", *worse] if worse else [])]
 
 

@@ -46,7 +46,7 @@ def describe_layer(layer: LayerStats) -> str:
     last = straggler_shares(layer)
     times = [
         f"{member} {format_duration(mean)}{f' (last in {format_percent(last[member])})' if member in last else ''}"
-        for kind, _, member in (name.partition(":") for name in layer.spreads)
+        for kind, _, member in (name.partition(":") for name in layer.histograms)
         if member and (mean := layer.mean(f"{kind}:{member}")) is not None
     ]
     parts: list[str] = []
@@ -55,7 +55,7 @@ def describe_layer(layer: LayerStats) -> str:
         spent = (
             f"a {name} takes {_median(layer, f'{name}_ns')}"
             for name in ("hit", "miss")
-            if layer.spreads.get(f"{name}_ns")
+            if layer.histograms.get(f"{name}_ns")
         )
         parts = [", ".join([f"{format_percent(hits)} hits", *spent])]
     elif layer.layer == "batched" and (size := layer.mean("size")) is not None:
@@ -64,7 +64,7 @@ def describe_layer(layer: LayerStats) -> str:
         observed = counts.get("observed_ns", 0)
         depth = counts.get("depth_ns", 0) / observed if observed else layer.mean("depth") or 0.0
         parts = [", ".join([f"{format_count(depth)} waiting on average", *_times(layer, wait="wait_ns")])]
-    elif layer.layer == "hop" and layer.spreads.get("hop_ns"):
+    elif layer.layer == "hop" and layer.histograms.get("hop_ns"):
         parts = [f"{_median(layer, 'hop_ns')} there and back"]
     elif layer.layer == "wire" and (requests := counts.get("requests")):
         parts = [_describe_wire(counts, requests)]
@@ -110,12 +110,12 @@ _TOLD = {
 """Counters that are told where they are not zero."""
 
 
-def failure_text(judgements: Sequence[Verdict], result: TestResult) -> str:
+def failure_text(verdicts: Sequence[Verdict], result: TestResult) -> str:
     """A failure: the first line is the verdict with its figures, the rest says what it stands on and what to do."""
     lines = [
-        *(judgement.reason for judgement in judgements),
-        *_facts(result, {judgement.metric for judgement in judgements}),
-        *_labelled("next", next_step(judgements, result)),
+        *(verdict.reason for verdict in verdicts),
+        *_facts(result, {verdict.metric for verdict in verdicts}),
+        *_labelled("next", next_step(verdicts, result)),
     ]
     return "\n".join(lines)
 
@@ -174,26 +174,26 @@ def _beside(result: TestResult, shown: set[str]) -> list[str]:
     ]
 
 
-def next_step(judgements: Sequence[Verdict], result: TestResult) -> list[str]:
+def next_step(verdicts: Sequence[Verdict], result: TestResult) -> list[str]:
     """What to do about these verdicts; a command stands on a line of its own, so that it can be copied."""
     again = result.command or f"pytest {shlex.quote(result.test)}"
-    if any(judgement.outcome is Outcome.INCONCLUSIVE for judgement in judgements):
+    if any(verdict.outcome is Outcome.INCONCLUSIVE for verdict in verdicts):
         return [
             "measure longer: raise budget=, launches= and duration= where",
             "its marker names them, or",
             f"{again} --perf-budget 120s --perf-duration 10s",
         ]
-    if any(judgement.against == "baseline" for judgement in judgements):
+    if any(verdict.against == "baseline" for verdict in verdicts):
         return ["find the slower change; if it is meant, accept it:", f"{again} --perf-baseline update"]
-    if any(judgement.against == "revision" for judgement in judgements):
+    if any(verdict.against == "revision" for verdict in verdicts):
         is_service = result.setup.pattern.startswith(_SERVICES)
         mend = "compare with a later revision" if is_service else "give the model another perf_version"
         return ["find the slower change since then; if it is meant to cost that,", mend]
-    where = result.test.partition("::")[0] if result.location is None else _place(result.location)
+    where = result.test.partition("::")[0] if result.location is None else _position(result.location)
     return ["find what is slow; if the limit is too tight, change it:", where]
 
 
-def _place(location: Location) -> str:
+def _position(location: Location) -> str:
     return f"{location.file}:{location.line}"
 
 

@@ -49,8 +49,8 @@ def load_picture(result: TestResult) -> list[str]:
     if not course:
         return []
     lines = []
-    for label, place in (("service", 1), ("machine", 2)):
-        shares = [moment[place] for moment in course]
+    for label, position in (("service", 1), ("machine", 2)):
+        shares = [moment[position] for moment in course]
         lines.append(f"{label:<{_LABEL}}{_bars(_fitted(shares), 1.0)}  mean {format_percent(fmean(shares))}")
     return [*lines, f"{'':<{_LABEL}}{_spread('0 s', f'{course[-1][0]:.3g} s')}  of 100 %"]
 
@@ -87,12 +87,12 @@ def _density(shape: Percentiles, edges: Sequence[float]) -> list[float]:
 
 def _below(shape: Percentiles, ns: float) -> float:
     """The percent of the requests that took at most so long, on straight lines over the logarithm of latency."""
-    place = bisect_right([value for _, value in shape], ns)
-    if place == 0:
+    position = bisect_right([value for _, value in shape], ns)
+    if position == 0:
         return 0.0
-    if place == len(shape):
+    if position == len(shape):
         return 100.0
-    (before, low), (after, high) = shape[place - 1], shape[place]
+    (before, low), (after, high) = shape[position - 1], shape[position]
     return before + (after - before) * log(ns / low) / log(high / low)
 
 

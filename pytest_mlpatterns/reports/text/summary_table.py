@@ -60,7 +60,7 @@ _VERDICTS = {
 def verdict_of(result: TestResult) -> VerdictMark:
     """How the outcome of a test is shown; one that passed without any verdict was only measured."""
     verdict = _VERDICTS[result.outcome]
-    return _MEASURED if verdict is _PASS and not result.judgements else verdict
+    return _MEASURED if verdict is _PASS and not result.verdicts else verdict
 
 
 def cells_of(result: TestResult) -> dict[str, str]:
@@ -118,8 +118,8 @@ def _table(results: Sequence[TestResult], width: int) -> list[Line]:
         columns = [test, *_columns(results, wide=wide)]
         rows = [[column.cell(result) for column in columns] for result in results]
         natural = [
-            max(width_of(column.heading), *(width_of(row[place].text) for row in rows))
-            for place, column in enumerate(columns)
+            max(width_of(column.heading), *(width_of(row[position].text) for row in rows))
+            for position, column in enumerate(columns)
         ]
         if sum(natural) + 2 * (len(columns) - 1) <= width:
             break
@@ -163,9 +163,9 @@ def _fitted(natural: Sequence[int], flexible: int, width: int) -> tuple[int, lis
     gap = 2 if sum(least) + fixed + 2 * gaps <= width else 1
     room = max(width - fixed - gap * gaps, sum(least))
     widths = list(natural[:flexible])
-    for place in range(1, flexible):  # what tells tests of one name apart gets up to its share, the name the rest
-        others = sum(least[:place]) + sum(widths[place + 1 : flexible])
-        widths[place] = min(widths[place], max(room - max(others, room * 3 // 5), least[place]))
+    for position in range(1, flexible):  # what tells tests of one name apart gets up to its share, the name the rest
+        others = sum(least[:position]) + sum(widths[position + 1 : flexible])
+        widths[position] = min(widths[position], max(room - max(others, room * 3 // 5), least[position]))
     widths[0] = min(widths[0], max(room - sum(widths[1:]), least[0]))
     return gap, [*widths, *natural[flexible:]]
 
@@ -173,9 +173,9 @@ def _fitted(natural: Sequence[int], flexible: int, width: int) -> tuple[int, lis
 def _row(cells: Sequence[Span], columns: Sequence[_Column], widths: Sequence[int], gap: int) -> Line:
     spans = []
     count = len(cells) if cells[-1].text else len(cells) - 1
-    for place, (cell, column, width) in enumerate(zip(cells[:count], columns, widths, strict=False)):
-        text = padded(cut(cell.text, width, left=place == 0), width, right=column.right)
-        spans.append(Span(text.rstrip() if place == count - 1 else text + " " * gap, cell.style))
+    for position, (cell, column, width) in enumerate(zip(cells[:count], columns, widths, strict=False)):
+        text = padded(cut(cell.text, width, left=position == 0), width, right=column.right)
+        spans.append(Span(text.rstrip() if position == count - 1 else text + " " * gap, cell.style))
     return tuple(spans)
 
 
@@ -212,11 +212,11 @@ def _capacity(result: TestResult) -> str:
 
 
 def _change(result: TestResult) -> Span:
-    for judgement in result.judgements:
-        if judgement.metric == "rtm" and judgement.change is not None:
-            better = judgement.change.high < -result.tolerance
-            style = Style.BAD if judgement.outcome is Outcome.FAIL else Style.GOOD if better else Style.PLAIN
-            return Span(format_percent(judgement.change.value, signed=True), style)
+    for verdict in result.verdicts:
+        if verdict.metric == "rtm" and verdict.change is not None:
+            better = verdict.change.high < -result.tolerance
+            style = Style.BAD if verdict.outcome is Outcome.FAIL else Style.GOOD if better else Style.PLAIN
+            return Span(format_percent(verdict.change.value, signed=True), style)
     return Span("–")
 
 
@@ -230,13 +230,13 @@ def _verdict(result: TestResult, *, wide: bool) -> Span:
 
 def _words(result: TestResult) -> list[str]:
     undecided = [
-        f"undecided: {judgement.reason}" for judgement in result.judgements if judgement.outcome is Outcome.INCONCLUSIVE
+        f"undecided: {verdict.reason}" for verdict in result.verdicts if verdict.outcome is Outcome.INCONCLUSIVE
     ]
     better = [
-        f"better than its baseline: {judgement.reason}; record it to keep it: --perf-baseline update"
-        for judgement in result.judgements
-        if judgement.against == "baseline" and not result.baseline_note
-        if judgement.change is not None and judgement.change.high < -result.tolerance
+        f"better than its baseline: {verdict.reason}; record it to keep it: --perf-baseline update"
+        for verdict in result.verdicts
+        if verdict.against == "baseline" and not result.baseline_note
+        if verdict.change is not None and verdict.change.high < -result.tolerance
     ]
     note = [result.baseline_note] if result.baseline_note not in ("", _NO_BASELINE) else []
     return [*undecided, *better, *note, *result.notes, *(f"noise: {text}" for text in result.noise)]

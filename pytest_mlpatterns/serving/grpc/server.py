@@ -54,14 +54,14 @@ class GrpcServer:
         answering: gives the outputs.
         name: the model's name.
         max_body_bytes: a longer message is refused.
-        place: where the process stands in the composition.
+        position: where the process stands in the composition.
 
     Attributes:
         tally: what encoding and decoding cost.
     """
 
-    def __init__(self, answering: Answering, name: str, max_body_bytes: int, *, place: int = 0) -> None:
-        self.tally = WireTally(place)
+    def __init__(self, answering: Answering, name: str, max_body_bytes: int, *, position: int = 0) -> None:
+        self.tally = WireTally(position)
         self._answering = answering
         self._name = name
         self._about = ModelMetadata(name)

@@ -98,7 +98,7 @@ class ModelApp:
         jobs: where requests are answered 202, and their results are fetched later; None: answers come on the request.
         internal: asked by other processes of the deployment only: it says in the header ``Server-Timing`` how long an
             answer took, and answers in forms that only they know.
-        place: where the process stands in the composition.
+        position: where the process stands in the composition.
 
     Attributes:
         tally: what encoding and decoding cost.
@@ -113,9 +113,9 @@ class ModelApp:
         *,
         jobs: AsyncJobs | None = None,
         internal: bool = False,
-        place: int = 0,
+        position: int = 0,
     ) -> None:
-        self.tally = WireTally(place)
+        self.tally = WireTally(position)
         self._answering = answering
         self._jobs = jobs
         self._internal = internal

@@ -33,13 +33,13 @@ class WireTally:
     """What encoding and decoding cost in one process, under the names of the layer ``wire``.
 
     Args:
-        place: where the process stands in the composition.
+        position: where the process stands in the composition.
     """
 
-    __slots__ = ("_place", "decode_ns", "encode_ns", "received", "received_plain", "requests", "sent", "sent_plain")
+    __slots__ = ("_position", "decode_ns", "encode_ns", "received", "received_plain", "requests", "sent", "sent_plain")
 
-    def __init__(self, place: int) -> None:
-        self._place = place
+    def __init__(self, position: int) -> None:
+        self._position = position
         self.requests = self.decode_ns = self.encode_ns = 0
         self.received = self.received_plain = self.sent = self.sent_plain = 0
 
@@ -56,7 +56,7 @@ class WireTally:
     def snapshot(self) -> LayerStats:
         """Everything counted so far."""
         return LayerStats(
-            self._place,
+            self._position,
             "wire",
             {
                 "requests": self.requests,

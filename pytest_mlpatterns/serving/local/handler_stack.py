@@ -68,8 +68,8 @@ class HandlerStack:
         if self._broker_queue is not None:
             await self._broker_queue.close()
 
-    def _tally(self, place: int, layer: str) -> Tally:
-        self._tallies.append(Tally(place, layer))
+    def _tally(self, position: int, layer: str) -> Tally:
+        self._tallies.append(Tally(position, layer))
         return self._tallies[-1]
 
     def _build(self, node: Node) -> Handler:
@@ -77,22 +77,22 @@ class HandlerStack:
         match node:
             case ModelNode(target):
                 inner: Handler = target.load()  # packed by the engine
-            case UpstreamNode(addresses, path, place, least, wire=wire):
-                inner = Upstream(addresses, path, self._tally(place, "hop"), wire=wire, least_outstanding=least)
-            case LayerNode(Queued() as pattern, place, (inside,)):
-                inner = self.queue = self._queue_before(inside, pattern, place)
-            case LayerNode(pattern, place, inside, names):
-                inner = self._layer(pattern, place, inside, names)
+            case UpstreamNode(addresses, path, position, least, wire=wire):
+                inner = Upstream(addresses, path, self._tally(position, "hop"), wire=wire, least_outstanding=least)
+            case LayerNode(Queued() as pattern, position, (inside,)):
+                inner = self.queue = self._queue_before(inside, pattern, position)
+            case LayerNode(pattern, position, inside, names):
+                inner = self._layer(pattern, position, inside, names)
             case _:
                 raise AssertionError(f"nobody started {node!r}")
         return inner
 
-    def _layer(self, pattern: Pattern, place: int, inside: Sequence[Node], names: Sequence[str]) -> Handler:
+    def _layer(self, pattern: Pattern, position: int, inside: Sequence[Node], names: Sequence[str]) -> Handler:
         layers = [self._build(node) for node in inside]
-        tally = self._tally(place, type(pattern).__name__.lower())
+        tally = self._tally(position, type(pattern).__name__.lower())
         match pattern:
             case Cached():
-                return CacheLayer(pattern, layers[0], tally, self._store(pattern, place), wire=self._wire)
+                return CacheLayer(pattern, layers[0], tally, self._store(pattern, position), wire=self._wire)
             case Batched():
                 return BatchLayer(pattern, layers[0], tally, at_once=_at_once(inside[0]))
             case Pipeline():
@@ -102,25 +102,25 @@ class HandlerStack:
                 return EnsembleLayer(pattern, models, names, combine[0] if combine else None, tally)
         raise AssertionError(f"nobody knows how to serve {pattern}")
 
-    def _queue_before(self, inside: Node, pattern: Queued, place: int) -> QueueLayer | RedisQueue:
-        tally = self._tally(place, "queued")
+    def _queue_before(self, inside: Node, pattern: Queued, position: int) -> QueueLayer | RedisQueue:
+        tally = self._tally(position, "queued")
         if isinstance(inside, QueueNode):
             from pytest_mlpatterns.serving.redis.queue import RedisQueue
 
             self._broker_queue = RedisQueue(pattern, inside.url, inside.stream, tally, self._wire)
             return self._broker_queue
         assert isinstance(inside, UpstreamNode)
-        hops = self._tally(place, "hop")
+        hops = self._tally(position, "hop")
         workers = [Upstream([address], inside.path, hops, wire=inside.wire) for address in inside.addresses]
         return QueueLayer(pattern, workers, inside.in_flight, tally)
 
-    def _store(self, pattern: Cached, place: int) -> Any:
+    def _store(self, pattern: Cached, position: int) -> Any:
         if pattern.store == MEMORY:
             return None
         from pytest_mlpatterns.serving.redis.cache import RedisCache
 
         ttl_ns = None if pattern.ttl is None else parse_duration(pattern.ttl, name="ttl")
-        return RedisCache(pattern.store, f"{self._identity}:{place}:".encode(), ttl_ns)
+        return RedisCache(pattern.store, f"{self._identity}:{position}:".encode(), ttl_ns)
 
 
 def in_flight(node: Node) -> int:

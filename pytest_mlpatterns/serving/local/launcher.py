@@ -189,7 +189,7 @@ class Launcher:
         wire = apart.wire or self._startup.wire.between_processes
         addresses = self.start(apart, guarded=guarded)
         path = codec_of(wire).path(self._name)
-        return UpstreamNode(addresses, path, apart.place, least, in_flight(apart.inside), wire)
+        return UpstreamNode(addresses, path, apart.position, least, in_flight(apart.inside), wire)
 
     def _consumers(self, url: str, apart: ProcessGroup) -> QueueNode:
         stream = f"{self._identity}:{len(self.members)}"
@@ -197,7 +197,7 @@ class Launcher:
             node = self._bound(apart.inside)
             wire = self._startup.wire.between_processes
             subscription = Subscription(url, stream, f"worker-{number}", in_flight(apart.inside), wire)
-            self._spawn(apart, node, Consume(subscription, apart.place), None, guarded=True)
+            self._spawn(apart, node, Consume(subscription, apart.position), None, guarded=True)
         return QueueNode(url, stream)
 
     def _server(self, address: str) -> str:
@@ -229,7 +229,7 @@ class Launcher:
             trees=self._startup.trees,
             max_body_bytes=MAX_BODY_BYTES,
             wire=self._startup.wire,
-            place=apart.place,
+            position=apart.position,
             jobs=self.polled and isinstance(source, Listen) and not source.internal,
         )
 
@@ -244,7 +244,9 @@ class Launcher:
                 raise
             return child
 
-        member = SupervisedWorker(start, role=apart.role, place=apart.place, listener=listener if guarded else None)
+        member = SupervisedWorker(
+            start, role=apart.role, position=apart.position, listener=listener if guarded else None
+        )
         self.members.append(member)
         if guarded:
             self.guarded.append(member)

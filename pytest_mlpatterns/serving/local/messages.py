@@ -33,10 +33,10 @@ class ListenGrpc:
 
 @dataclass(frozen=True, slots=True)
 class Consume:
-    """Take requests from a broker; ``place`` is that of the queue in the composition."""
+    """Take requests from a broker; ``position`` is that of the queue in the composition."""
 
     subscription: Subscription
-    place: int
+    position: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class WorkerJob:
 
     ``identity`` is unique for the deployment. ``trees`` are the tops of the tree in which the user works and of the one
     from which code is to come instead; None: there is one tree. ``wire`` is how the deployment's clients speak to it,
-    ``place`` where this process stands in the composition. ``jobs`` answers 202 and keeps results until they are
+    ``position`` where this process stands in the composition. ``jobs`` answers 202 and keeps results until they are
     fetched.
     """
 
@@ -57,7 +57,7 @@ class WorkerJob:
     trees: tuple[Path, Path] | None
     max_body_bytes: int
     wire: Wire
-    place: int
+    position: int
     jobs: bool = False
 
 

@@ -33,7 +33,7 @@ class SupervisedWorker:
     Args:
         start: starts the process; takes what is called when it has ended.
         role: what it is in the deployment, in words.
-        place: the place in the composition of the pattern that asked for it.
+        position: the place in the composition of the pattern that asked for it.
         listener: a listening socket that stays open as long as this, so that who asks while the process is replaced
             waits; None where there is none.
 
@@ -46,11 +46,11 @@ class SupervisedWorker:
         start: Callable[[Callable[[], None]], Child],
         *,
         role: str,
-        place: int,
+        position: int,
         listener: socket.socket | None = None,
     ) -> None:
         self.role = role
-        self.place = place
+        self.position = position
         self.replaced = 0
         self._start = start
         self._listener = listener

@@ -65,7 +65,7 @@ def main() -> None:
         from pytest_mlpatterns.serving.grpc.server import GrpcServer
 
         def face() -> GrpcServer:
-            made = GrpcServer(answering, job.name, job.max_body_bytes, place=job.place)
+            made = GrpcServer(answering, job.name, job.max_body_bytes, position=job.position)
             known.append((answering, chain, made.tally))
             return made
 
@@ -79,12 +79,12 @@ def main() -> None:
             job.max_body_bytes,
             jobs=AsyncJobs(chain.queue) if job.jobs and chain.queue else None,
             internal=job.source.internal,
-            place=job.place,
+            position=job.position,
         )
         known.append((answering, chain, app.tally))
         _serve(job.source, app, chain, ended, lambda: channel.send(Ready()))
     else:
-        tally = Tally(job.source.place, "queued")
+        tally = Tally(job.source.position, "queued")
         known.append((answering, chain, tally))
         _consume(job.source, answering, tally, ended, lambda: channel.send(Ready()))
 

@@ -24,7 +24,7 @@ WHERE = Location("tests/test_perf.py", 12)
 
 def test_the_summary_has_every_result_and_why_tests_failed() -> None:
     slower = result(
-        "test_perf.py::test_is_slower", passed=False, judgements=(SLOWER, LESS), reference=counterpart(), location=WHERE
+        "test_perf.py::test_is_slower", passed=False, verdicts=(SLOWER, LESS), reference=counterpart(), location=WHERE
     )
     results = [*everything()[:1], slower, *everything()[2:], *searched()]
     failures = [

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 from support.project import Project
 from support.result_strategies import RESULTS
-from support.synthetic import ENVIRONMENT, LAYERS, PROPERTY, capacity, counterpart, judgement, result
+from support.synthetic import ENVIRONMENT, LAYERS, PROPERTY, capacity, counterpart, result, verdict
 
 from pytest_mlpatterns.analysis.ranking import RankedPattern, Ranking
 from pytest_mlpatterns.records.launch import Capacity, Step, Warmup
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SCHEMA: dict[str, Any] = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)
-WORSE = result(judgements=(judgement(Outcome.FAIL),)).to_json()["judgements"][0]
+WORSE = result(verdicts=(verdict(Outcome.FAIL),)).to_json()["verdicts"][0]
 ACCOUNT: dict[str, object] = {
     "mode": "update",
     "recorded": ["t.py::test_a"],
@@ -49,7 +49,7 @@ def test_the_schema_is_one() -> None:
 
 def test_a_result_with_everything_is_valid() -> None:
     full = result(
-        judgements=(judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4)),),
+        verdicts=(verdict(Outcome.FAIL, change=(0.3, 0.2, 0.4)),),
         passed=False,
         failed_requests={"500": 3, "-1": 1},
         capacities=(capacity(), capacity(at_least=True, objective="p95<50.0 ms")),
@@ -72,16 +72,16 @@ def test_any_results_are_valid(results: list[TestResult]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "kind"),
+    ("position", "kind"),
     [
         ("result", TestResult),
         ("capacity", Capacity),
-        ("judgement", Verdict),
+        ("verdict", Verdict),
         ("ranking", Ranking),
     ],
 )
-def test_every_member_is_described(place: str, kind: type) -> None:
-    described = SCHEMA["$defs"][place]
+def test_every_member_is_described(position: str, kind: type) -> None:
+    described = SCHEMA["$defs"][position]
     members = {field.name for field in fields(kind)} | ({"outcome"} if kind is TestResult else set())
     assert set(described["properties"]) == members == set(described["required"])
 
@@ -100,11 +100,11 @@ def test_every_member_is_described(place: str, kind: type) -> None:
     ],
 )
 def test_every_member_of_a_member_is_described(path: tuple[str, ...], kind: type) -> None:
-    place = SCHEMA["$defs"][path[0]]
+    position = SCHEMA["$defs"][path[0]]
     for name in path[1:]:
-        place = place["properties"][name]
-    place = place.get("items", place)
-    assert set(place["properties"]) == {field.name for field in fields(kind)} == set(place["required"])
+        position = position["properties"][name]
+    position = position.get("items", position)
+    assert set(position["properties"]) == {field.name for field in fields(kind)} == set(position["required"])
 
 
 def test_the_environment_is_described() -> None:

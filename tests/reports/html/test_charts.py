@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from support.synthetic import LAYERS, MS, capacity, judgement, latencies, result
+from support.synthetic import LAYERS, MS, capacity, latencies, result, verdict
 
 from pytest_mlpatterns.analysis.latency_distribution import latency_of, stored_percentiles
 from pytest_mlpatterns.records.launch import Step
@@ -66,19 +66,19 @@ def test_every_row_has_a_cell_for_every_column() -> None:
 class TestDecision:
     def test_every_change_that_was_judged_stands_beside_what_is_tolerated(self) -> None:
         judged = (
-            judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4)),
-            judgement(Outcome.INCONCLUSIVE, "throughput", change=(0.1, 0.0, 0.2)),
-            judgement(Outcome.FAIL, against="limit", change=(9.0, 9.0, 9.0)),
-            judgement(Outcome.PASS, against="pattern"),
+            verdict(Outcome.FAIL, change=(0.3, 0.2, 0.4)),
+            verdict(Outcome.INCONCLUSIVE, "throughput", change=(0.1, 0.0, 0.2)),
+            verdict(Outcome.FAIL, against="limit", change=(9.0, 9.0, 9.0)),
+            verdict(Outcome.PASS, against="pattern"),
         )
-        chart = deciding(result(judgements=judged, reference=BASELINE))["changes"]
+        chart = deciding(result(verdicts=judged, reference=BASELINE))["changes"]
         assert chart.rows == (("RTM", 0.3, 0.2, 0.4, "failed"), ("throughput", 0.1, 0.0, 0.2, "undecided"))
         assert chart.marks == {"tolerance": 0.1}
         assert chart.title == "Change against baseline"
 
     def test_where_less_was_tolerated_no_line_says_otherwise(self) -> None:
-        tighter = judgement(Outcome.FAIL, against="revision", change=(0.05, 0.03, 0.07))
-        chart = deciding(result(judgements=(tighter,)))["changes"]
+        tighter = verdict(Outcome.FAIL, against="revision", change=(0.05, 0.03, 0.07))
+        chart = deciding(result(verdicts=(tighter,)))["changes"]
         assert chart.marks == {}
         assert chart.title == "Change against the revision"
 

@@ -16,7 +16,7 @@ from importlib.resources import files
 import pytest
 from support.golden import check_golden
 from support.reported import HOSTILE, everything, report
-from support.synthetic import ENVIRONMENT, LAYERS, SETUP, capacity, counterpart, judgement, result
+from support.synthetic import ENVIRONMENT, LAYERS, SETUP, capacity, counterpart, result, verdict
 
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import Outcome
@@ -148,8 +148,8 @@ def test_the_date_is_written_for_people(date: str, shown: str) -> None:
     ("changes", "state"),
     [
         ({}, "measured"),
-        ({"judgements": (judgement(Outcome.PASS),)}, "passed"),
-        ({"judgements": (judgement(Outcome.PASS), judgement(Outcome.INCONCLUSIVE))}, "undecided"),
+        ({"verdicts": (verdict(Outcome.PASS),)}, "passed"),
+        ({"verdicts": (verdict(Outcome.PASS), verdict(Outcome.INCONCLUSIVE))}, "undecided"),
         ({"passed": False}, "failed"),
         ({"passed": False, "interrupted": True}, "interrupted"),
     ],
@@ -165,10 +165,10 @@ class TestOverview:
         assert "Change" not in bare.text
 
     def test_a_change_is_that_of_rtm_against_what_the_test_was_compared_with(self) -> None:
-        limit = judgement(Outcome.FAIL, against="limit", change=(0.5, 0.4, 0.6))
-        slower = judgement(Outcome.FAIL, change=(0.3, 0.2, 0.4))
-        faster = judgement(Outcome.PASS, change=(-0.3, -0.4, -0.2), against="revision")
-        page = str(overview_section([result("a", judgements=(limit, slower)), result("b", judgements=(faster,))]))
+        limit = verdict(Outcome.FAIL, against="limit", change=(0.5, 0.4, 0.6))
+        slower = verdict(Outcome.FAIL, change=(0.3, 0.2, 0.4))
+        faster = verdict(Outcome.PASS, change=(-0.3, -0.4, -0.2), against="revision")
+        page = str(overview_section([result("a", verdicts=(limit, slower)), result("b", verdicts=(faster,))]))
         assert '<span class="worse">+30.0 %</span>' in page
         assert '<span class="better">-30.0 %</span>' in page
         assert "+50" not in page
@@ -258,15 +258,15 @@ class TestOneTest:
         ],
     )
     def test_it_says_what_to_do(self, outcome: Outcome, words: str) -> None:
-        assert words in Reader(str(details_section([result("t", judgements=(judgement(outcome),))]))).text
+        assert words in Reader(str(details_section([result("t", verdicts=(verdict(outcome),))]))).text
 
     def test_after_a_pass_there_is_nothing_to_do(self) -> None:
-        assert "Next" not in Reader(str(details_section([result(judgements=(judgement(Outcome.PASS),))]))).text
+        assert "Next" not in Reader(str(details_section([result(verdicts=(verdict(Outcome.PASS),))]))).text
 
     def test_metrics_of_a_later_version_are_left_out(self) -> None:
-        later = judgement(Outcome.FAIL, "sharpness", change=(0.1, 0.1, 0.1))
+        later = verdict(Outcome.FAIL, "sharpness", change=(0.1, 0.1, 0.1))
         figures = {"rtm": (1.0, 1.0, 1.0), "sharpness": (7.77, 7.7, 7.8)}
-        text = Reader(str(details_section([result(metrics=figures, judgements=(later,))]))).text
+        text = Reader(str(details_section([result(metrics=figures, verdicts=(later,))]))).text
         assert "RTM" in text
         assert "7.7" not in text
 

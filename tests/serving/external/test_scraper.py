@@ -65,7 +65,7 @@ def test_a_queue_is_watched_whatever_single_readings_come_to(
         assert tellers[0].asked.acquire(timeout=15)
     (queued,) = scraper.layers()
     scraper.close()
-    depths = [depth for _, depth in queued.courses["depth"]]
+    depths = [depth for _, depth in queued.series["depth"]]
     assert depths[0] == 2
     assert set(depths) == {2, 5}
     assert 2 * queued.counters["observed_ns"] <= queued.counters["depth_ns"] <= 5 * queued.counters["observed_ns"]
@@ -75,7 +75,7 @@ def test_processes_with_an_address_each_add_up(tellers: list[Teller]) -> None:
     tellers += [Teller(DEPTH.format(2)), Teller(DEPTH.format(3))]
     scraper = scraper_of(Prometheus(), [teller.origin for teller in tellers])
     scraper.start()
-    assert {depth for _, depth in scraper.layers()[0].courses["depth"]} == {5}
+    assert {depth for _, depth in scraper.layers()[0].series["depth"]} == {5}
     scraper.close()
 
 

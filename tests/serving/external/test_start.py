@@ -229,7 +229,7 @@ class TestCommand:
         before = deployment.stats()
         deployment.predict([1])
         batched, queued = deployment.stats().since(before).layers
-        assert (batched.layer, batched.counters["calls"], batched.spreads["size"]) == ("batched", 1, {1: 1})
+        assert (batched.layer, batched.counters["calls"], batched.histograms["size"]) == ("batched", 1, {1: 1})
         assert queued.counters["depth_ns"] == 3 * queued.counters["observed_ns"] > 0
 
     @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def starter(tmp_path: Path) -> Starter:
 @pytest.fixture
 def member(starter: Starter) -> Iterator[SupervisedWorker]:
     """A process that serves, and is not guarded yet."""
-    member = SupervisedWorker(starter, role="worker", place=1)
+    member = SupervisedWorker(starter, role="worker", position=1)
     assert isinstance(starter.next().receive(PATIENCE_S), Ready)
     yield member
     starter.held.set()
@@ -117,7 +117,7 @@ def replaced(member: SupervisedWorker, starter: Starter) -> Child:
 
 class TestKnowing:
     def test_it_is_what_its_process_is(self, member: SupervisedWorker) -> None:
-        assert (member.role, member.place, member.replaced) == ("worker", 1, 0)
+        assert (member.role, member.position, member.replaced) == ("worker", 1, 0)
         assert told(member, 3, "one").predict_requests == 3
         found = told(member, 2, "two")
         assert found.predict_requests == 5
@@ -287,7 +287,7 @@ class TestLimit:
 class TestEnd:
     def test_stop_ends_the_process_and_closes_its_listener_and_is_safe_to_call_twice(self, starter: Starter) -> None:
         listener = listening_socket()
-        member = SupervisedWorker(starter, role="worker", place=0, listener=listener)
+        member = SupervisedWorker(starter, role="worker", position=0, listener=listener)
         member.guard()
         child = starter.next()
         for _ in range(2):

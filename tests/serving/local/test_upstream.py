@@ -386,7 +386,7 @@ class TestErrors:
             assert service.connections == 1  # an error is an answer, and the connection stays good
             counted = tally.snapshot()
             assert counted.counters == {"errors": 1, "calls": 1}
-            assert sum(counted.spreads["hop_ns"].values()) == 1
+            assert sum(counted.histograms["hop_ns"].values()) == 1
 
         run(scenario)
 
@@ -505,7 +505,7 @@ class TestTime:
 
         run(scenario)
         assert found[0].median("hop_ns") == pytest.approx(hop_ns, rel=0.008)
-        assert (found[0].place, found[0].layer) == (2, "hop")
+        assert (found[0].position, found[0].layer) == (2, "hop")
 
     def test_the_work_that_one_answer_tells_does_not_count_for_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
         times = iter([0, 10_000_000, 20_000_000, 30_000_000])
@@ -518,7 +518,7 @@ class TestTime:
             async with behind(Service(told_once)) as (hop, tally):
                 await hop([0])
                 await hop([1])
-                assert sorted(tally.snapshot().spreads["hop_ns"]) == [0, pytest.approx(10_000_000, rel=0.008)]
+                assert sorted(tally.snapshot().histograms["hop_ns"]) == [0, pytest.approx(10_000_000, rel=0.008)]
 
         run(scenario)
 
@@ -556,8 +556,8 @@ class TestDeployed:
         gained = deployment.stats().since(before)
         assert gained.replica_requests == (3,)
         (layer,) = gained.layers_named("hop")
-        assert (layer.place, layer.layer, layer.counters["calls"]) == (0, "hop", 3)
-        assert sum(layer.spreads["hop_ns"].values()) == 3
+        assert (layer.position, layer.layer, layer.counters["calls"]) == (0, "hop", 3)
+        assert sum(layer.histograms["hop_ns"].values()) == 3
 
     def test_only_the_service_behind_says_how_long_it_worked(self, deployment: Deployment) -> None:
         response = deployment.client.post(deployment.path, json={"instances": [1]})

@@ -201,7 +201,7 @@ class TestCachingInAServer:
         async def scenario() -> list[Any]:
             async with opened(valkey.url, uuid.uuid4().bytes) as store:
                 replicas = [CacheLayer(Cached(), _squares(asked), Tally(0, "cached"), store) for _ in range(2)]
-                return [await replicas[place % 2](request) for place, request in enumerate(requests)]  # type: ignore[misc]
+                return [await replicas[position % 2](request) for position, request in enumerate(requests)]  # type: ignore[misc]
 
         assert asyncio.run(scenario()) == [[value * value for value in request] for request in requests]
         assert sorted(asked) == sorted({value for request in requests for value in request})

@@ -146,7 +146,7 @@ def test_every_caller_gets_its_own_answer_from_whichever_worker(lasting: Valkey)
 
             await asyncio.gather(*(call(caller) for caller in range(16)))
             assert front.counted() == {"accepted": 160, "answered": 160}
-            waits = [tally.snapshot().spreads["wait_ns"] for tally in (first, second)]
+            waits = [tally.snapshot().histograms["wait_ns"] for tally in (first, second)]
             assert sum(sum(spread.values()) for spread in waits) == 160
             assert await front.broker.xlen(REQUESTS) == 0
             assert await front.taken() == 0
@@ -194,7 +194,7 @@ def test_how_many_wait_is_seen_while_they_wait(lasting: Valkey) -> None:
             waiting = await front.accepted(6)
             await front.until_taken(1)
             for depth in (5, 0):
-                while front.tally.snapshot().courses["depth"][-1][1] != depth:
+                while front.tally.snapshot().series["depth"][-1][1] != depth:
                     await asyncio.sleep(0.01)
                 gate.set()
                 await asyncio.gather(*waiting)
