@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NAMES = (
     "plugin_overhead",
     "generator_cost",
+    "generator_parts",
     "serving_cost",
     "wire_cost",
     "pattern_cost",

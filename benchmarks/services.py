@@ -1,8 +1,8 @@
 """The services that benchmarks drive, each in a process of its own: ``python services.py NAME`` prints its port.
 
 ``tiny`` answers raw ASGI with a small matrix product. The others are FastAPI as its users write it: ``MODEL-validated``
-has a pydantic model for the body, ``MODEL-lean`` reads the JSON itself; MODEL is ``digits`` or ``identity``. All run
-under uvicorn without an access log, on 127.0.0.1.
+has a pydantic model for the body, ``MODEL-lean`` reads the JSON itself; MODEL is ``digits`` or ``identity``. These run
+under uvicorn without an access log, on 127.0.0.1. ``grpc-echo`` is a gRPC service of grpcio on uvloop.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+import uvloop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,7 +99,25 @@ def app_named(name: str) -> Any:
     return {"validated": validated, "lean": lean}[kind](model_named(model))
 
 
+async def echo_grpc() -> None:
+    """A gRPC service of grpcio that sends every message back."""
+    import grpc
+
+    async def echo(message: bytes, _context: Any) -> bytes:
+        return message
+
+    server = grpc.aio.server()
+    methods = {"ModelInfer": grpc.unary_unary_rpc_method_handler(echo)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("inference.GRPCInferenceService", methods)])
+    os.write(1, b"%d\n" % server.add_insecure_port("127.0.0.1:0"))
+    await server.start()
+    await server.wait_for_termination()
+
+
 def main() -> None:
+    if sys.argv[1] == "grpc-echo":
+        uvloop.run(echo_grpc())
+        return
     app = app_named(sys.argv[1])
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
