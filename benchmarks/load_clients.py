@@ -28,14 +28,15 @@ from h2.connection import H2Connection
 from h2.settings import SettingCodes
 from services import PATH
 
-from pytest_mlpatterns.load import alarm
-from pytest_mlpatterns.load.job import Balance, Job, Spoken
-from pytest_mlpatterns.load.loop import LoadLoop
-from pytest_mlpatterns.load.payload import read_payload
-from pytest_mlpatterns.load.recording import Recording
-from pytest_mlpatterns.load.schedule import ClosedLoop, ConstantRate
+from pytest_mlpatterns.loadgen import event_loop
+from pytest_mlpatterns.loadgen.event_loop import LoadLoop
+from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
+from pytest_mlpatterns.loadgen.recorder import SampleRecorder
+from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.wire import Wire
-from pytest_mlpatterns.wire.call import INFER_METHOD, PREFIX_BYTES
+from pytest_mlpatterns.wire.grpc_call import INFER_METHOD, PREFIX_BYTES
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,7 +63,7 @@ def drive(client: str, address: tuple[str, int], callers: int) -> Figures:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(drive_it(address, callers))
     is_grpc = client in ("grpc", "h2")
-    job = Job(
+    job = LoadJob(
         addresses=(address,),
         messages=messages_for(address, grpc=is_grpc),
         schedule=ClosedLoop(callers) if callers else ConstantRate(RATE_RPS),
@@ -70,10 +71,10 @@ def drive(client: str, address: tuple[str, int], callers: int) -> Figures:
         duration_ns=round(SECONDS * 1e9),
         warmup_ns=round(WARMUP_S * 1e9),
         timeout_ns=TIMEOUT_NS,
-        spoken=Spoken.GRPC if is_grpc else Spoken.HTTP1,
+        spoken=Transport.GRPC if is_grpc else Transport.HTTP1,
     )
-    if client == "untimed":  # as on a system that has no timer descriptors
-        vars(alarm)["sys"] = type("sys", (), {"platform": "none"})
+    if client == "untimed":
+        vars(event_loop)["Alarm"] = NoAlarm
     loop = LoadLoop(job, lambda _event: None)
     if client == "h2":
         loop.dialogue = lambda to: OverH2(job.messages, to)
@@ -89,7 +90,7 @@ def messages_for(address: tuple[str, int], *, grpc: bool) -> tuple[bytes, ...]:
     return read_payload([INPUT]).messages(*address, PATH)
 
 
-def figures_of(recording: Recording, start_ns: int, end_ns: int, cpu_ns: int) -> Figures:
+def figures_of(recording: SampleRecorder, start_ns: int, end_ns: int, cpu_ns: int) -> Figures:
     due, sent, done = (np.array(getattr(recording, name)) for name in ("due_ns", "sent_ns", "done_ns"))
     inside = (due >= start_ns) & (due < end_ns)
     if failed := set(np.array(recording.outcome)[inside]) - {200}:
@@ -101,6 +102,16 @@ def figures_of(recording: Recording, start_ns: int, end_ns: int, cpu_ns: int) ->
         float(np.median((sent - due)[inside])),
         completed * 1e9 / (end_ns - start_ns),
     )
+
+
+class NoAlarm:
+    """The alarm of our loop on a system without timer descriptors."""
+
+    def __init__(self, _selector: object) -> None: ...
+
+    def set(self, _due_ns: int) -> None: ...
+
+    def close(self) -> None: ...
 
 
 async def window(tick: Callable[[], None]) -> tuple[int, int, int]:
@@ -119,7 +130,7 @@ async def window(tick: Callable[[], None]) -> tuple[int, int, int]:
 class Caller(asyncio.Protocol):
     """One connection that stamps every request, and calls ``release`` when the answer is complete."""
 
-    def __init__(self, messages: Sequence[bytes], recording: Recording, release: Callable[[Caller], None]) -> None:
+    def __init__(self, messages: Sequence[bytes], recording: SampleRecorder, release: Callable[[Caller], None]) -> None:
         self._messages = messages
         self._requests = cycle(range(len(messages)))
         self._record, self._release = recording.add, release
@@ -180,7 +191,7 @@ class OpenLoop:
 
 
 async def drive_uvloop(address: tuple[str, int], callers: int) -> Figures:
-    loop, recording, messages = asyncio.get_running_loop(), Recording(), messages_for(address, grpc=False)
+    loop, recording, messages = asyncio.get_running_loop(), SampleRecorder(), messages_for(address, grpc=False)
     opened = None if callers else OpenLoop()
     release = opened.release if opened else Caller.send
     connected = [
@@ -280,7 +291,7 @@ class OverH2:
 
 async def drive_grpcio(address: tuple[str, int], callers: int) -> Figures:
     """A channel for each caller, so that each has a connection."""
-    recording = Recording()
+    recording = SampleRecorder()
     message = messages_for(address, grpc=True)[0][PREFIX_BYTES:]
     stopped = asyncio.Event()
 

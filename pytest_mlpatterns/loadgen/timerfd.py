@@ -11,6 +11,8 @@ import ctypes
 import os
 import selectors
 import sys
+from functools import cache
+from typing import Any
 
 __all__ = ["Alarm"]
 
@@ -28,7 +30,7 @@ class _Itimerspec(ctypes.Structure):
 
 
 class Alarm:
-    """Wakes ``selector`` at the time set; on systems without timer descriptors it does nothing.
+    """Wakes ``selector`` at the time set. On a system without timer descriptors it does nothing.
 
     Times are nanoseconds on the clock of ``time.perf_counter_ns``, which on Linux is CLOCK_MONOTONIC.
     """
@@ -36,25 +38,18 @@ class Alarm:
     def __init__(self, selector: selectors.BaseSelector) -> None:
         self._descriptor = -1
         self._due_ns = -1
-        if sys.platform != "linux":
-            return
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._descriptor = self._libc.timerfd_create(_CLOCK_MONOTONIC, _NONBLOCK_CLOEXEC)
-        if self._descriptor < 0:
-            raise OSError(ctypes.get_errno(), "timerfd_create")
-        selector.register(self._descriptor, selectors.EVENT_READ, self._drain)
+        if sys.platform == "linux":
+            self._descriptor = _create_timer()
+            selector.register(self._descriptor, selectors.EVENT_READ, self._drain)
 
     def set(self, due_ns: int) -> None:
         """Wake the loop at this time."""
-        if self._descriptor < 0 or due_ns == self._due_ns:
-            return
-        self._due_ns = due_ns
-        at = _Itimerspec(_Timespec(0, 0), _Timespec(*divmod(due_ns, 1_000_000_000)))
-        if self._libc.timerfd_settime(self._descriptor, _ABSOLUTE, ctypes.byref(at), None):
-            raise OSError(ctypes.get_errno(), "timerfd_settime")
+        if self._descriptor >= 0 and due_ns != self._due_ns:
+            self._due_ns = due_ns
+            _set_timer(self._descriptor, due_ns)
 
     def close(self) -> None:
-        """Give the descriptor back; the selector is closed by its owner."""
+        """Close the descriptor. The selector is closed by its owner."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -62,3 +57,34 @@ class Alarm:
     def _drain(self, _mask: int) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._descriptor, 8)
+
+
+def _create_timer() -> int:
+    if hasattr(os, "timerfd_create"):  # Python 3.13 and newer
+        return int(os.timerfd_create(_CLOCK_MONOTONIC, flags=_NONBLOCK_CLOEXEC))
+    return _checked("timerfd_create", _CLOCK_MONOTONIC, _NONBLOCK_CLOEXEC)
+
+
+def _set_timer(descriptor: int, due_ns: int) -> None:
+    if hasattr(os, "timerfd_settime_ns"):
+        os.timerfd_settime_ns(descriptor, flags=_ABSOLUTE, initial=due_ns)
+    else:
+        at = _Itimerspec(_Timespec(0, 0), _Timespec(*divmod(due_ns, 1_000_000_000)))
+        _checked("timerfd_settime", descriptor, _ABSOLUTE, ctypes.byref(at), None)
+
+
+def _checked(name: str, *arguments: Any) -> int:
+    """Call a function of the C library.
+
+    Raises:
+        OSError: the call failed.
+    """
+    result: int = getattr(_libc(), name)(*arguments)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), name)
+    return result
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
