@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint bench servers fuzz protos clean
+.PHONY: demo test lint docs bench servers fuzz protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -20,6 +20,10 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+docs: $(STAMP)  ## the site of the documentation, in docs/_build; warnings are errors
+	$(BIN)/sphinx-build --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build
+	@echo 'open docs/_build/index.html'
+
 bench: $(STAMP)  ## what the README says about speed, measured here beside public tools
 	$(BIN)/python benchmarks/run.py
 
@@ -33,7 +37,7 @@ protos: $(STAMP)  ## compile the .proto files into the descriptor set that the p
 	cd pytest_mlpatterns/wire && $(CURDIR)/$(BIN)/python -m grpc_tools.protoc -I. --descriptor_set_out=descriptors.binpb *.proto
 
 clean:
-	rm -rf .venv .coverage .coverage.* .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
+	rm -rf docs/_build .venv .coverage .coverage.* .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12")'
