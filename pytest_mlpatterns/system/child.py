@@ -1,9 +1,11 @@
-"""Child processes that cannot outlive us: how they start, talk and end.
+"""Child processes with a lifeline: they start, exchange values with their parent, and never outlive it.
 
-A child is a fresh Python that runs ``main()`` of a module of this package. Parent and child exchange values over two
-pipes. The end of the parent, however it comes, closes the child's input, and the child then ends itself and every
-process of its group; the end that the parent asks for takes the same way. This module must not know what the values
-mean.
+A child is a fresh Python that runs ``main()`` of a module of this package. Parent and child exchange pickled values
+over
+two pipes. When the parent ends, for any reason, the child's input closes; the child then ends itself and its whole
+process group. :meth:`Child.stop` uses the same path. ``multiprocessing``, ``execnet`` and ``loky`` offer no such
+lifeline,
+or import the user's ``__main__`` again.
 """
 
 from __future__ import annotations
@@ -34,26 +36,26 @@ _PARTS = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
 _WATCH_S = 0.25
 _GRACE_S = 1.5
-"""How long a child has to end by itself once its input is closed; then its whole group is killed."""
+"""Grace period of a child after its input closed; then its whole process group is killed."""
 
 
 def _write(stream: IO[bytes], message: object) -> None:
-    """Send one value; objects wrapped in ``pickle.PickleBuffer`` go as their raw bytes, without a copy."""
+    """Write one value. Objects wrapped in ``pickle.PickleBuffer`` are written as raw bytes, without a copy."""
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
     parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
     stream.write(_PARTS.pack(len(parts)) + b"".join(_LENGTH.pack(part.nbytes) for part in parts))
     for part in parts:
         while part:
-            part = part[stream.write(part) :]  # noqa: PLW2901 - what an unbuffered stream did not take yet
+            part = part[stream.write(part) :]  # noqa: PLW2901 - an unbuffered stream may take only a part
 
 
 def _read(stream: IO[bytes]) -> Any:
-    """Receive one value; raises EOFError when the other end is gone. Raw buffers arrive as ``bytearray``."""
+    """Read one value; raw buffers arrive as ``bytearray``. Raises EOFError if the other end is gone."""
     (count,) = _PARTS.unpack(_exactly(stream, _PARTS.size))
     lengths = [_LENGTH.unpack(_exactly(stream, _LENGTH.size))[0] for _ in range(count)]
     head, *buffers = [_exactly(stream, length) for length in lengths]
-    return pickle.loads(head, buffers=buffers)  # noqa: S301 - from our own child or parent only
+    return pickle.loads(head, buffers=buffers)  # noqa: S301 - only our own child or parent writes here
 
 
 def _exactly(stream: IO[bytes], size: int) -> bytearray:
@@ -68,16 +70,16 @@ def _exactly(stream: IO[bytes], size: int) -> bytearray:
 
 
 class Child:
-    """The parent's handle on a child process.
+    """The parent's handle of a child process.
 
     Args:
         module: dotted name of the module whose ``main()`` the child runs.
-        log: file that takes what the child and its libraries print.
+        log: file for the output of the child and its libraries.
         pass_fds: open file descriptors that the child inherits under the same numbers (POSIX).
-        on_end: called once when the child has closed its channel, in a thread of its own.
+        on_end: called once, in a thread of its own, after the child has closed its channel.
 
     Raises:
-        ChildError: from :meth:`send` and :meth:`receive`, when the child has ended.
+        ChildError: from :meth:`send` and :meth:`receive`, if the child has ended.
     """
 
     def __init__(
@@ -107,22 +109,22 @@ class Child:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process is gone."""
+        """Whether the process has ended."""
         return self._process.poll() is not None
 
     def send(self, message: object) -> None:
-        """Send one value."""
+        """Send one value to the child."""
         assert self._process.stdin is not None
         try:
             _write(self._process.stdin, message)
         except OSError as error:
-            raise ChildError(self._obituary()) from error
+            raise ChildError(self._describe_end()) from error
 
     def receive(self, timeout_s: float) -> Any:
         """The next value from the child.
 
         Raises:
-            TimeoutError: nothing came in time; the child goes on.
+            TimeoutError: no value arrived in time; the child keeps running.
         """
         try:
             message = self._messages.get(timeout=timeout_s)
@@ -130,22 +132,22 @@ class Child:
             raise TimeoutError from None
         if message is self._gone:
             self._messages.put(message)
-            raise ChildError(self._obituary())
+            raise ChildError(self._describe_end())
         return message
 
     def log_tail(self, lines: int = 30) -> str:
-        """The last lines of what the child printed."""
+        """The last lines of the child's output."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
     def close_channel(self) -> None:
-        """Tell the child to end, without waiting for it."""
+        """Ask the child to end, without waiting for it."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
 
     def stop(self) -> None:
         """End the child and its group, and wait until they are gone. Safe to call twice."""
-        if self._stopped:  # the system may have given the group's id to somebody else by now
+        if self._stopped:  # by now the system may have given the group's id to another process
             return
         self._stopped = True
         self.close_channel()
@@ -165,7 +167,7 @@ class Child:
         if self._on_end is not None:
             self._on_end()
 
-    def _obituary(self) -> str:
+    def _describe_end(self) -> str:
         try:
             code = self._process.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
@@ -176,9 +178,9 @@ class Child:
 
 
 class Channel:
-    """The child's end: made once at the start of its ``main()``, before anything prints.
+    """The child's end of the pipes: created once at the start of its ``main()``, before anything prints.
 
-    Standard output is turned into standard error, so that a model that prints does not disturb the messages.
+    Standard output is redirected to standard error, so that a model that prints does not corrupt the messages.
     """
 
     def __init__(self) -> None:
@@ -191,15 +193,15 @@ class Channel:
         self._writing = threading.Lock()
         self._parent = os.getppid()
         self._closed = False
-        atexit.register(self._leave_nobody)
+        atexit.register(self._kill_descendants)
 
     def send(self, message: object) -> None:
-        """Send one value to the parent. A parent that is gone is no error: the lifeline ends us."""
+        """Send one value to the parent. A parent that is gone is no error: the lifeline ends this process."""
         with contextlib.suppress(BrokenPipeError), self._writing:
             _write(self._out, message)
 
     def receive(self) -> Any:
-        """The next value from the parent; raises EOFError when it closed the channel or is gone."""
+        """The next value from the parent. Raises EOFError if the parent closed the channel or is gone."""
         try:
             while not select.select([self._in], [], [], 1.0)[0]:
                 if os.getppid() != self._parent:  # a forked copy of the parent can hold the pipe open after its death
@@ -210,14 +212,15 @@ class Channel:
             raise
 
     def listen(self, on_message: Callable[[Any], None], on_close: Callable[[], None]) -> None:
-        """Hand every further value to ``on_message``, in a thread of its own; ``on_close`` when the parent is gone.
+        """Pass every further value to ``on_message``, in a thread of its own; call ``on_close`` when the parent is
+        gone.
 
-        After ``on_close`` the process has a moment to end by itself; then its whole group is killed.
+        After ``on_close`` the process has a grace period to end by itself; then its whole group is killed.
         """
         threading.Thread(target=self._listen, args=(on_message, on_close), name="lifeline", daemon=True).start()
 
-    def _leave_nobody(self) -> None:
-        """End what we started, where the parent closed the channel or is gone, and may not do it for us."""
+    def _kill_descendants(self) -> None:
+        """Kill the processes that this child started, if the parent is gone and cannot do it."""
         if self._closed or os.getppid() != self._parent:
             import psutil
 
@@ -231,22 +234,22 @@ class Channel:
                 on_message(self.receive())
         except (EOFError, OSError):
             on_close()
-            time.sleep(_GRACE_S)  # not a wait for an event: the deadline of a process that should be gone by now
+            time.sleep(_GRACE_S)  # the deadline of a process that should have ended by now, no wait for an event
             _kill_group(0)
 
 
 def end_with_parent() -> None:
-    """Interrupt this process, as Ctrl-C would, as soon as the one that started it is gone.
+    """Interrupt this process, as Ctrl-C would, as soon as its parent is gone.
 
-    For a process that is no :class:`Child` but has some: a worker of pytest-xdist otherwise looks for its controller
-    only when its test is over, or after seconds.
+    For a process that is no :class:`Child` but starts some: a pytest-xdist worker otherwise notices the end of its
+    controller only after its current test, or after seconds.
     """
     parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(_WATCH_S)  # no system tells a process everywhere that its parent ended
-        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as where a shell runs us in its background
+            time.sleep(_WATCH_S)  # there is no portable event for the end of a parent
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # a shell starts background jobs that way
         os.kill(os.getpid(), signal.SIGTERM if ignored else signal.SIGINT)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -13,12 +13,12 @@ __all__ = ["available_cores", "environment"]
 
 
 def available_cores() -> int:
-    """Cores that this process may run on."""
+    """Number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def environment() -> Environment:
-    """The machine and the software that shapes a result."""
+    """The machine, and the versions of the packages that shape a result."""
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {}
@@ -35,7 +35,7 @@ def environment() -> Environment:
 
 
 def _processor() -> str:
-    """The processor's model name; what ``platform`` knows where the system does not tell."""
+    """The processor's model name from ``/proc/cpuinfo``, or what ``platform`` knows."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as info:
         for line in info:
             key, _, value = line.partition(":")

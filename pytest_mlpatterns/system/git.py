@@ -15,15 +15,11 @@ from pytest_mlpatterns.errors import DeploymentError, SettingError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 __all__ = ["Git", "Place", "commit"]
 
 
 def commit(directory: Path) -> str | None:
-    """The commit that is checked out, with a plus sign where files differ from it; None outside of git."""
+    """The abbreviated hash of HEAD, with ``+`` if tracked files differ from it; None outside of git."""
     try:
         answer = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],  # noqa: S607 - git from the PATH
@@ -38,14 +34,14 @@ def commit(directory: Path) -> str | None:
     return answer.stdout.strip()
 
 
-_OBEYED = re.compile(r"GIT_(CONFIG_|SSH|SSL_|EXEC_PATH$|CEILING_DIRECTORIES$|DISCOVERY_ACROSS_FILESYSTEM$)")
-"""Of git's variables in the environment, those that do not lead to another repository, index or reading of paths."""
+_ENVIRONMENT_KEPT = re.compile(r"GIT_(CONFIG_|SSH|SSL_|EXEC_PATH$|CEILING_DIRECTORIES$|DISCOVERY_ACROSS_FILESYSTEM$)")
+"""Variables of git's that are passed on: those that do not select another repository or index."""
 _SETTINGS = {
     "core.hooksPath": os.devnull,
-    "core.fsmonitor": "false",  # would leave a daemon behind for a directory that is gone soon
+    "core.fsmonitor": "false",  # would leave a daemon behind for a temporary directory
     "submodule.recurse": "false",  # would fetch
     "worktree.useRelativePaths": "false",  # would change the repository's format
-    "filter.lfs.smudge": "",  # would fetch; what is here of Git LFS is filled in without it
+    "filter.lfs.smudge": "",  # would fetch; objects that are here are filled in without it
     "filter.lfs.process": "",
     "filter.lfs.required": "false",
 }
@@ -53,7 +49,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a directory lies in its repository: under which top, and which way down from there."""
+    """Position of a directory in its repository: the top level, and the path below it."""
 
     top: Path
     below: Path
@@ -61,13 +57,13 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Git:
-    """Runs git on the repository of a directory, and on none that the environment points to.
+    """Runs git on the repository of a directory, never on one that the environment selects.
 
     Args:
-        directory: exists.
-        options: of git itself, before the command.
-        index: file that it uses as its index.
-        inherits: open file descriptors that stay open as long as a git that was started runs.
+        directory: an existing directory.
+        options: options of git itself, before the command.
+        index: file to use as the index.
+        inherits: file descriptors that started git processes keep open.
     """
 
     directory: Path
@@ -76,18 +72,18 @@ class Git:
     inherits: tuple[int, ...] = ()
 
     def succeeds(self, *arguments: str) -> bool:
-        """Whether git succeeds.
+        """Whether the git command exits with 0.
 
         Raises:
-            DeploymentError: there is no git.
+            DeploymentError: git is not installed.
         """
         return self._process(arguments).returncode == 0
 
     def run(self, *arguments: str) -> str:
-        """What git prints; bytes that are no text are kept as in file names.
+        """Output of a git command; bytes that are no text are decoded as in file names.
 
         Raises:
-            DeploymentError: with git's own message.
+            DeploymentError: the command failed; the message is git's.
         """
         process = self._process(arguments)
         if process.returncode:
@@ -96,11 +92,11 @@ class Git:
         return os.fsdecode(process.stdout)
 
     def place(self) -> Place:
-        """Where the directory lies.
+        """Position of the directory in its repository.
 
         Raises:
-            SettingError: in no repository.
-            DeploymentError: git refuses, as where somebody else owns the repository.
+            SettingError: the directory is in no repository.
+            DeploymentError: git refused, for example because another user owns the repository.
         """
         try:
             top, below, *_ = self.run("rev-parse", "--show-toplevel", "--show-prefix").split("\n")
@@ -117,14 +113,18 @@ class Git:
         if executable is None:
             raise DeploymentError("found no `git` on PATH, expected it to lay out a revision: install git")
         settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or _OBEYED.match(name)}
+        passed = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("GIT_") or _ENVIRONMENT_KEPT.match(name)
+        }
         index = {} if self.index is None else {"GIT_INDEX_FILE": str(self.index)}
         return subprocess.run(
             [executable, "-C", str(self.directory), *settings, *self.options, *arguments],
-            env={**kept, **index, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"},
+            env={**passed, **index, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
             pass_fds=self.inherits,
-            start_new_session=True,  # an interrupt is for us: git would stop in the middle of a removal
+            start_new_session=True,  # Ctrl-C must reach this process only: git would stop in the middle of a removal
         )

@@ -1,10 +1,12 @@
-"""Whose code a process imports: paths under the project, mapped to the same places of another tree.
+"""Redirects imports of the project into another source tree: paths under one top map to the same paths under another.
 
-The reference side of a comparison runs in a fresh interpreter of the same environment, whose import paths lead into
-the present tree wherever the project is installed in place. :func:`install` turns them into the reference tree, and
-:func:`modules_from` finds what came from the present tree after all. Environments that lie inside the project are not
-the project's code and stay; so does this package, which serves both sides. Paths are compared as they really are, with
-symbolic links resolved. This module must not know where the reference tree comes from, nor what is imported.
+A comparison with a git revision starts a fresh interpreter in the same environment. The import paths of that
+interpreter
+lead into the present tree if the project is installed in place. :func:`install` redirects them into the reference tree,
+and :func:`modules_from` finds modules that were loaded from the present tree all the same. Virtual environments inside
+the project are not the project's code and are not redirected; neither is this package, which serves both variants.
+Paths
+are compared with symbolic links resolved.
 """
 
 from __future__ import annotations
@@ -41,25 +43,25 @@ _OURS = __name__.partition(".")[0]
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A module that was loaded from the wrong tree, and the file or folder there."""
+    """A module that was loaded from the wrong tree, with its file or folder."""
 
     name: str
     file: str
 
 
 def install(present_top: Path, reference_top: Path) -> list[str]:
-    """Make this interpreter import the project from the reference tree; call it before anything imports the project.
+    """Make this interpreter import the project from the reference tree; call it before the project is imported.
 
-    Maps ``sys.path`` and the finders of editable installs, forgets modules that came from the present tree, and sets
-    ``PYTHONPATH`` so that Python processes that the user's code starts follow. Calling it twice does no more than once;
-    an interpreter is for one reference tree.
+    Maps ``sys.path`` and the finders of editable installs, unloads modules that came from the present tree, and sets
+    ``PYTHONPATH`` so that Python processes of the user's code do the same. A second call changes nothing; an
+    interpreter serves one reference tree.
 
     Args:
-        present_top: top of the tree in which the user works.
+        present_top: top of the user's working tree.
         reference_top: top of the tree that replaces it.
 
     Returns:
-        The modules that were forgotten, by name; start-up files of the environment may have imported some.
+        Names of the unloaded modules; start-up files of the environment may have imported some.
     """
     strays = [stray.name for stray in modules_from(present_top, reference_top)]
     for name in strays:
@@ -70,10 +72,10 @@ def install(present_top: Path, reference_top: Path) -> list[str]:
         sys.meta_path.insert(0, _Redirect(_Trees(present_top, reference_top)))
     importlib.invalidate_caches()
     given = os.environ.get("PYTHONPATH")
-    # A path that holds this package would make such a process load the reference's version of it.
+    # A path with this package in it would make such a process load the reference's version of this package.
     entries = [
-        *(new for new, old in zip(sys.path, before, strict=True) if new != old and not _holds_us(new)),
-        *(folder for folder in packages if not _holds_us(folder)),
+        *(new for new, old in zip(sys.path, before, strict=True) if new != old and not _contains_this_package(new)),
+        *(folder for folder in packages if not _contains_this_package(folder)),
         *mapped_sys_path(given.split(os.pathsep) if given else [], present_top, reference_top),
     ]
     if entries:
@@ -82,10 +84,10 @@ def install(present_top: Path, reference_top: Path) -> list[str]:
 
 
 def map_path(entry: str, present_top: Path, reference_top: Path) -> str:
-    """The same place in the reference tree, for a path under the present tree; any other path as it is.
+    """Map a path under the present tree to the reference tree; any other path is returned unchanged.
 
     Args:
-        entry: a path, or what else ``sys.path`` may hold; ``""`` is the working directory.
+        entry: a path, or another entry of ``sys.path``; ``""`` is the working directory.
         present_top: top of the present tree.
         reference_top: top of the reference tree, which may lie inside the present one.
     """
@@ -93,15 +95,15 @@ def map_path(entry: str, present_top: Path, reference_top: Path) -> str:
 
 
 def mapped_sys_path(sys_path: Sequence[str], present_top: Path, reference_top: Path) -> list[str]:
-    """``sys.path`` with every entry mapped: what ``.pth`` files of editable installs added are plain entries there."""
+    """Map every entry of ``sys.path``; ``.pth`` files of editable installs add plain entries to it."""
     return _Trees(present_top, reference_top).all_mapped(sys_path)
 
 
 def remap_editable_finders(present_top: Path, reference_top: Path) -> list[str]:
-    """Turn the finders that setuptools' editable installs put into this process to the reference tree.
+    """Redirect the finders of setuptools' editable installs in this process to the reference tree.
 
     Returns:
-        The folders of the reference tree in which the packages that changed lie.
+        Folders of the reference tree that contain the redirected packages.
     """
     trees = _Trees(present_top, reference_top)
     folders: dict[str, None] = {}
@@ -109,40 +111,40 @@ def remap_editable_finders(present_top: Path, reference_top: Path) -> list[str]:
         names = vars(sys.modules.get(getattr(finder, "__module__", ""), object))
         packages, namespaces = names.get("MAPPING"), names.get("NAMESPACES")
         if isinstance(packages, dict) and isinstance(namespaces, dict):
-            for package, place in packages.items():
-                packages[package] = mapped = trees.mapped(place)
-                if mapped != place:
+            for package, path in packages.items():
+                packages[package] = mapped = trees.mapped(path)
+                if mapped != path:
                     folders[os.path.normpath(os.path.join(mapped, *[os.pardir] * len(package.split("."))))] = None
-            for namespace, places in namespaces.items():
-                namespaces[namespace] = trees.all_mapped(places)
+            for namespace, paths in namespaces.items():
+                namespaces[namespace] = trees.all_mapped(paths)
     return list(folders)
 
 
 def modules_from(
     present_top: Path, reference_top: Path, modules: Mapping[str, ModuleType] | None = None
 ) -> list[Stray]:
-    """The modules that come from the present tree, in the order in which they were imported.
+    """Modules that were loaded from the present tree, in the order of their import.
 
     Args:
         present_top: top of the present tree.
         reference_top: top of the reference tree, which may lie inside the present one.
-        modules: by name; ``sys.modules`` by default.
+        modules: modules by name; None means ``sys.modules``.
     """
     trees = _Trees(present_top, reference_top)
     strays = []
     for name, module in list((sys.modules if modules is None else modules).items()):
-        places = () if _is_ours(name) else dict.fromkeys(_places(module))
-        stray = next((place for place in places if trees.place(place) is not None), None)
+        paths = () if _is_ours(name) else dict.fromkeys(_paths_of(module))
+        stray = next((path for path in paths if trees.relative(path) is not None), None)
         if stray is not None:
             strays.append(Stray(name, stray))
     return strays
 
 
 def wrong_tree(strays: Sequence[Stray], present_top: Path, reference_top: Path) -> DeploymentError:
-    """The error that names modules that were loaded from the present tree.
+    """The error for modules that were loaded from the present tree.
 
     Args:
-        strays: at least one.
+        strays: at least one module.
         present_top: top of the present tree.
         reference_top: top of the reference tree.
     """
@@ -156,14 +158,14 @@ def wrong_tree(strays: Sequence[Stray], present_top: Path, reference_top: Path) 
 
 
 def is_environment(folder: str) -> bool:
-    """Whether a folder holds installed packages: a virtual or conda environment, or a site-packages of one."""
+    """Whether a folder contains installed packages: a virtual or conda environment, or its site-packages."""
     return os.path.basename(folder) in {"site-packages", "dist-packages", "__pypackages__"} or any(
         os.path.exists(os.path.join(folder, mark)) for mark in ("pyvenv.cfg", "conda-meta")
     )
 
 
 class _Trees:
-    """The two tops as they really are, resolved once for many paths."""
+    """The two tops with symbolic links resolved, for mapping many paths."""
 
     def __init__(self, present_top: Path, reference_top: Path) -> None:
         self._present = os.path.realpath(present_top)
@@ -171,16 +173,16 @@ class _Trees:
         self._prefixes = {os.path.realpath(prefix) for prefix in (sys.prefix, sys.base_prefix)}
 
     def mapped(self, entry: str) -> str:
-        """A path's place in the reference tree, or the path itself."""
-        place = self.place(entry)
-        return entry if place is None else os.path.normpath(os.path.join(self._reference, place))
+        """The path in the reference tree, or the path itself if it is not the project's code."""
+        relative = self.relative(entry)
+        return entry if relative is None else os.path.normpath(os.path.join(self._reference, relative))
 
     def all_mapped(self, entries: Sequence[str]) -> list[str]:
-        """Each of these paths, mapped."""
+        """All of these paths, mapped."""
         return [self.mapped(entry) for entry in entries]
 
-    def place(self, entry: str) -> str | None:
-        """Where a path lies under the present top; None where it is not the project's code there."""
+    def relative(self, entry: str) -> str | None:
+        """The path relative to the present top; None if it is not the project's code there."""
         if entry and not os.path.isabs(entry) and not os.path.exists(entry):
             return None  # a placeholder for a path hook
         real = os.path.realpath(entry)
@@ -195,9 +197,9 @@ class _Trees:
 
 
 class _Redirect:
-    """First among the finders: what the others find in the present tree is loaded from the reference tree.
+    """The first finder: loads from the reference tree what other finders find in the present tree.
 
-    Covers what no table that we know of maps: the finders of other build tools, packages linked into site-packages.
+    Covers finders of other build tools, and packages that are linked into site-packages.
     """
 
     def __init__(self, trees: _Trees) -> None:
@@ -206,10 +208,10 @@ class _Redirect:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module as the first other finder knows it, in the reference tree.
+        """The spec of the first other finder, redirected to the reference tree.
 
         Raises:
-            ModuleNotFoundError: it exists in the present tree only.
+            ModuleNotFoundError: the module exists in the present tree only.
         """
         if _is_ours(name):
             return None
@@ -225,14 +227,14 @@ class _Redirect:
             locations = list(spec.submodule_search_locations)
             mapped_locations = self._trees.all_mapped(locations)
             if mapped != origin:
-                mapped_locations.append(os.path.dirname(mapped))  # what only the reference has is in no table
+                mapped_locations.append(os.path.dirname(mapped))  # modules that exist only there are in no table
             if mapped_locations != locations:
                 spec.submodule_search_locations = list(dict.fromkeys(mapped_locations))
         if mapped == origin:
             return spec
         moved = spec_from_file_location(spec.name, mapped, submodule_search_locations=spec.submodule_search_locations)
         if moved is None or not os.path.exists(mapped):
-            # To return None would hand the question to the finder that answers with the present tree.
+            # None would pass the request to the finder that loads from the present tree.
             raise ModuleNotFoundError(
                 f"No module named {spec.name!r} in the reference tree: there is no {mapped}", name=spec.name
             )
@@ -247,15 +249,15 @@ def _is_ours(name: str) -> bool:
     return name.partition(".")[0] == _OURS
 
 
-def _holds_us(folder: str) -> bool:
+def _contains_this_package(folder: str) -> bool:
     return os.path.isdir(os.path.join(folder, _OURS))
 
 
-def _places(module: object) -> Iterator[str]:
-    """Where a module says that it comes from, read so that nothing lazy in it wakes up."""
-    with contextlib.suppress(Exception):  # anything may stand in sys.modules, and fail in its own way
+def _paths_of(module: object) -> Iterator[str]:
+    """Paths that a module was loaded from, read without triggering lazy attributes."""
+    with contextlib.suppress(Exception):  # sys.modules may contain any object, with any failure
         names = object.__getattribute__(module, "__dict__")
         spec = names.get("__spec__")
         origin = spec.origin if spec is not None and spec.has_location else None
-        yield from (place for place in (names.get("__file__"), origin) if isinstance(place, str))
-        yield from (place for place in names.get("__path__", ()) if isinstance(place, str))
+        yield from (path for path in (names.get("__file__"), origin) if isinstance(path, str))
+        yield from (path for path in names.get("__path__", ()) if isinstance(path, str))

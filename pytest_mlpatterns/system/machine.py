@@ -1,7 +1,8 @@
-"""What the operating system tells of the machine as a whole: how busy it is, and what takes its time away.
+"""Counters of the whole machine: busy time, and what takes CPU time away (steal, throttling, frequency).
 
-Everything is cumulative, so that the difference of two readings is about the time between them. What a system does not
-tell is 0. This module must not know deployments.
+Times are cumulative: the difference of two readings describes the time between them. A counter that the operating
+system
+does not offer is 0.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __all__ = ["Reading", "read_machine", "throttled_ns"]
 
 _COUNTED = ("user", "nice", "system", "irq", "softirq", "steal", "idle", "iowait")
 _FREQUENCIES_READ = 8
-"""Of a machine with many cores, some tell enough; each costs a read."""
+"""Largest number of cores whose frequency is read; each costs a read of a file."""
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 _PROCESSORS = Path("/sys/devices/system/cpu")
@@ -27,13 +28,13 @@ _THROTTLED = re.compile(r"^throttled_(?:usec (?P<us>\d+)|time (?P<ns>\d+))$", re
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One look at the machine.
+    """One reading of the machine's counters.
 
     Attributes:
-        busy_ns: time that the cores did not idle, added up, steal included.
+        busy_ns: time in which cores were not idle, summed over all cores, steal included.
         steal_ns: time that the host gave to other machines although this one had work to do.
-        throttled_ns: time for which a limit of our control group stopped processes in it.
-        frequency_hz: mean of the cores' present frequencies.
+        throttled_ns: time in which the CPU limit of this control group stopped its processes.
+        frequency_hz: mean of the cores' current frequencies.
     """
 
     busy_ns: int
@@ -43,7 +44,7 @@ class Reading:
 
 
 def read_machine() -> Reading:
-    """Look once."""
+    """Read all counters once."""
     times = psutil.cpu_times()
     idle = times.idle + getattr(times, "iowait", 0.0)
     busy = sum(getattr(times, name, 0.0) for name in _COUNTED) - idle
@@ -57,7 +58,7 @@ def read_machine() -> Reading:
 
 
 def throttled_ns(stat: Path) -> int:
-    """What a control group's ``cpu.stat`` says of throttling: microseconds in version 2, nanoseconds in version 1."""
+    """Throttled time in a control group's ``cpu.stat`` (microseconds in version 2, nanoseconds in version 1)."""
     with contextlib.suppress(OSError):
         if found := _THROTTLED.search(stat.read_text(encoding="ascii")):
             return int(found["us"]) * 1000 if found["us"] else int(found["ns"])
@@ -66,21 +67,21 @@ def throttled_ns(stat: Path) -> int:
 
 @cache
 def _throttling_file() -> Path | None:
-    """The ``cpu.stat`` of our own control group, as far up as it is visible here."""
+    """The ``cpu.stat`` of this process's control group, or of the nearest visible ancestor."""
     with contextlib.suppress(OSError):
         for line in _OWN_CGROUP.read_text(encoding="ascii").splitlines():
-            _, controllers, place = line.split(":", 2)
+            _, controllers, group = line.split(":", 2)
             if controllers and "cpu" not in controllers.split(","):
                 continue
             for top in (_CGROUPS / controllers, _CGROUPS / "cpu") if controllers else (_CGROUPS,):
-                for folder in (top / place.lstrip("/"), top):
-                    if throttling_is_told(folder / "cpu.stat"):
+                for folder in (top / group.lstrip("/"), top):
+                    if reports_throttling(folder / "cpu.stat"):
                         return folder / "cpu.stat"
     return None
 
 
-def throttling_is_told(stat: Path) -> bool:
-    """Whether this file exists and speaks of throttling."""
+def reports_throttling(stat: Path) -> bool:
+    """Whether this file exists and has a counter of throttled time."""
     with contextlib.suppress(OSError):
         return _THROTTLED.search(stat.read_text(encoding="ascii")) is not None
     return False

@@ -23,25 +23,25 @@ _TREE_REFRESH_NS = 500_000_000
 
 
 class ResourceMonitor:
-    """Follows the process trees under some roots.
+    """Samples the process trees under given roots.
 
     Args:
-        roots: gives process ids; they and their children are looked for again every half second.
+        roots: returns the root process ids; the trees below them are searched again every half second.
     """
 
     def __init__(self, roots: Callable[[], Sequence[int]]) -> None:
         self._roots = roots
         self._processes: dict[int, psutil.Process] = {}
         self._cpu_ns: dict[int, int] = {}
-        self._looked_ns = 0
+        self._searched_ns = 0
         self._rows: list[tuple[int, ...]] = []
 
     def sample(self) -> None:
-        """Read the system once."""
+        """Take one sample of the trees and the machine."""
         now = time.perf_counter_ns()
-        if not self._processes or now - self._looked_ns > _TREE_REFRESH_NS:
-            self._look_for_children()
-            self._looked_ns = now
+        if not self._processes or now - self._searched_ns > _TREE_REFRESH_NS:
+            self._find_processes()
+            self._searched_ns = now
         rss = 0
         for pid, process in list(self._processes.items()):
             try:
@@ -66,29 +66,29 @@ class ResourceMonitor:
 
     @property
     def pids(self) -> list[int]:
-        """The processes that were seen last, in the order in which they were found."""
+        """Ids of the processes in the last sample, in the order in which they were found."""
         return list(self._processes)
 
     def usage(self) -> Usage | None:
-        """Everything sampled so far; None where no process was ever seen."""
+        """All samples so far; None if no process was ever found."""
         if not self._cpu_ns or not self._rows:
             return None
         time_ns, cpu_ns, rss, busy_ns, others_ns, steal_ns, throttled_ns, hz = np.array(self._rows, dtype=np.int64).T
         return Usage(time_ns, cpu_ns, rss, busy_ns, others_ns, steal_ns, throttled_ns, hz, available_cores())
 
-    def _look_for_children(self) -> None:
+    def _find_processes(self) -> None:
         for root in self._roots():
             with contextlib.suppress(psutil.Error):
                 process = self._processes.get(root) or psutil.Process(root)
-                for member in (process, *process.children(recursive=True)):
-                    self._processes.setdefault(member.pid, member)
+                for found in (process, *process.children(recursive=True)):
+                    self._processes.setdefault(found.pid, found)
 
 
 def _cpu_ns(process: psutil.Process) -> int:
     """CPU time of all threads of a process, in nanoseconds.
 
-    Linux gives every process a clock of that; its id is made from the pid as ``clock_getcpuclockid`` does. Elsewhere
-    psutil's times serve, whose steps are 10 ms.
+    Linux has a CPU clock for every process; its id is computed from the pid as ``clock_getcpuclockid`` does. On other
+    systems psutil's times are used, whose resolution is 10 ms.
     """
     if sys.platform != "linux":
         times = process.cpu_times()

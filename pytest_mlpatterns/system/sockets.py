@@ -1,4 +1,4 @@
-"""Listening sockets of 127.0.0.1 that one process makes and another serves from. It must not know who they are."""
+"""Sockets on 127.0.0.1 that one process opens and another serves from."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ BACKLOG = 2048
 
 
 def listening_socket() -> socket.socket:
-    """A socket that listens on 127.0.0.1, on a port that the system chose.
+    """A socket that listens on a free port of 127.0.0.1.
 
-    The protocol is named because asyncio sets TCP_NODELAY only then; without it an answer can wait 40 ms for the
-    acknowledgement of the one before.
+    The protocol is given because asyncio sets TCP_NODELAY only then; without TCP_NODELAY a response can wait 40 ms for
+    the acknowledgement of the previous one.
     """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
@@ -22,9 +22,9 @@ def listening_socket() -> socket.socket:
 
 
 def held_port() -> socket.socket:
-    """A socket that holds a port of 127.0.0.1 that the system chose, until a server that binds it itself listens there.
+    """A socket that reserves a free port of 127.0.0.1 until a server that binds its port itself listens there.
 
-    It does not listen. The option lets that server, and nobody else's, bind the same port.
+    It does not listen. SO_REUSEPORT lets a server of the same user bind the same port.
     """
     holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -33,5 +33,5 @@ def held_port() -> socket.socket:
 
 
 def inherited_socket(descriptor: int) -> socket.socket:
-    """A socket of :func:`listening_socket` that another process handed down; its protocol is named here too."""
+    """The socket of a descriptor that was inherited from another process; the protocol is given here too."""
     return socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=descriptor)

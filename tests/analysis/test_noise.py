@@ -57,7 +57,7 @@ def test_steal_is_told_as_a_share_of_the_machine() -> None:
     assert sentence.startswith("the host gave 5.0 % of this machine's time to other machines (steal)")
 
 
-def test_throttling_is_told_as_a_share_of_the_time() -> None:
+def test_reports_throttling_as_a_share_of_the_time() -> None:
     (sentence,) = told(noisy(throttled=0.25))
     assert "for 25.0 % of the time (cgroup throttling)" in sentence
 

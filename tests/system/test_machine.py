@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_mlpatterns.system import machine
-from pytest_mlpatterns.system.machine import read_machine, throttled_ns, throttling_is_told
+from pytest_mlpatterns.system.machine import read_machine, reports_throttling, throttled_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,12 +44,12 @@ def test_throttling_of_either_version(tmp_path: Path, text: str, expected: int) 
     stat = tmp_path / "cpu.stat"
     stat.write_text(text)
     assert throttled_ns(stat) == expected
-    assert throttling_is_told(stat) is (expected > 0)
+    assert reports_throttling(stat) is (expected > 0)
 
 
 def test_a_file_that_is_gone_tells_nothing(tmp_path: Path) -> None:
     assert throttled_ns(tmp_path / "cpu.stat") == 0
-    assert not throttling_is_told(tmp_path / "cpu.stat")
+    assert not reports_throttling(tmp_path / "cpu.stat")
 
 
 @pytest.mark.parametrize("folder", ["", "jobs/one", "cpu,cpuacct/jobs/one", "cpu"])
