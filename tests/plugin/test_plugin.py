@@ -283,9 +283,8 @@ def test_a_session_without_perf_tests_loads_nothing_heavy(tmp_path: Path) -> Non
             assert ours == {package, f"{package}.hooks", f"{package}.options", f"{package}.plugin"}
         """,
     )
-    run = project.run(
-        tmp_path, "-p", "pytest_mlpatterns.plugin.entry", environment={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    )
+    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    run = project.run_apart(tmp_path, "-p", "pytest_mlpatterns.plugin.entry", environment=alone)
     assert run.outcomes == {"passed": 1}
     assert "performance" not in run.out.replace("mlpatterns: baseline perf-baseline.json (check)", "")
 

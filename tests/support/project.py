@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.inprocess import run_pytest
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -47,7 +49,10 @@ def perf_payload():
 """
 """The smallest model and its inputs, as the head of a test file; it rests, so that the generator is not the limit."""
 
-OPTIONS = tuple(f"-pno:{name}" for name in ("perf", "benchmark", "hypothesispytest", "anyio", "pytest_cov", "locust"))
+OPTIONS = tuple(
+    f"-pno:{name}"
+    for name in ("perf", "benchmark", "hypothesispytest", "anyio", "pytest_cov", "locust", "valkey", "pyreqwest")
+)
 """Plugins that may be installed beside ours and clash with it, warn under pytest-xdist, or cost time."""
 
 _TIMEOUT_S = 300
@@ -147,6 +152,12 @@ class Project:
             path.write_text(text, encoding="utf-8")
 
     def run(self, directory: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Run:
+        """Write the files and run pytest there, in this process, which saves most of what a short run takes."""
+        self.write(directory)
+        variables = _without_coverage(arguments) | {**(environment or {})}
+        return _told(Run(*run_pytest(directory, [*OPTIONS, *arguments], variables), directory))
+
+    def run_apart(self, directory: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Run:
         """Write the files and run pytest there, in a process of its own."""
         self.write(directory)
         done = subprocess.run(
