@@ -71,13 +71,13 @@ def drive(client: str, address: tuple[str, int], callers: int) -> Figures:
         duration_ns=round(SECONDS * 1e9),
         warmup_ns=round(WARMUP_S * 1e9),
         timeout_ns=TIMEOUT_NS,
-        spoken=Transport.GRPC if is_grpc else Transport.HTTP1,
+        transport=Transport.GRPC if is_grpc else Transport.HTTP1,
     )
     if client == "untimed":
         vars(event_loop)["Alarm"] = NoAlarm
     loop = LoadLoop(job, lambda _event: None)
     if client == "h2":
-        loop.dialogue = lambda to: OverH2(job.messages, to)
+        loop.protocol = lambda to: OverH2(job.messages, to)
     recorded = loop.run()
     window = recorded.window
     return figures_of(loop.recording, window.start_ns, window.end_ns, recorded.generator.cpu_ns)

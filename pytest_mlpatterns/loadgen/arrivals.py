@@ -1,6 +1,6 @@
-"""Who makes requests due while a job runs: callers of a closed loop, or the clock of an open one.
+"""Arrivals of requests during a load run: by the callers of a closed loop, or by the clock of an open loop.
 
-A source says when it wants to be called next and asks the loop to send. It must not know connections.
+Arrivals announce their next due time and call ``send``; they read no clock and open no connections.
 """
 
 from __future__ import annotations
@@ -23,43 +23,44 @@ NEVER_NS = 2**62
 
 
 class Arrivals(Protocol):
-    """What the loop needs of a source; all times are on the loop's clock."""
+    """What decides when requests are sent; all times are on the loop's clock."""
 
     next_due_ns: int
-    """When :meth:`send_due` wants to be called, ``NEVER_NS`` where only answers and ticks matter."""
+    """Time of the next call of :meth:`send_due`; ``NEVER_NS`` if only responses and ticks make requests due."""
 
     def start(self, now_ns: int) -> None:
-        """The schedule's time begins."""
+        """Start the schedule's clock."""
         ...
 
     def answered(self, now_ns: int, *, failed: bool) -> bool:
-        """A request has ended; whether the next is due for that, now."""
+        """Note that a request has ended. Returns whether the next request is due now because of that."""
         ...
 
     def send_due(self, now_ns: int) -> None:
-        """Send everything that is due by now."""
+        """Send every request that is due by now."""
         ...
 
     def tick(self, now_ns: int) -> None:
-        """Some tens of milliseconds went by."""
+        """Called every 50 ms."""
         ...
 
     def finish(self) -> None:
-        """Nothing more is to be sent."""
+        """Send no further request."""
         ...
 
 
 def arrivals_of(schedule: Schedule, send: Callable[[int | None], None], share: Share) -> Arrivals:
-    """The source of one generator's share of a schedule; ``send`` takes the due time, None for now."""
+    """The arrivals of one generator's share of a schedule; ``send`` takes the due time, None for now."""
     if isinstance(schedule, ClosedLoop) or (isinstance(schedule, Stages) and schedule.closed):
         return ClosedLoopArrivals(schedule, send, share)
     return OpenLoopArrivals(schedule, send, share)
 
 
 class ClosedLoopArrivals:
-    """So many callers, each of which sends again when it is answered.
+    """Callers of a closed loop: each sends its next request when the last one was answered.
 
-    A caller whose connection failed rests until the next tick, or a dead server would only see refusals counted.
+    A caller whose connection failed pauses until the next tick; otherwise a dead server would cause a busy loop of
+    refused connections.
     """
 
     def __init__(self, schedule: ClosedSchedule, send: Callable[[int | None], None], share: Share) -> None:
@@ -109,7 +110,7 @@ class ClosedLoopArrivals:
         self.next_due_ns = NEVER_NS
 
     def _adjust(self, now_ns: int) -> None:
-        """Let callers come, or leave after their next answer, until there are as many as the schedule says."""
+        """Add callers, or let them leave after their next response, until their number is the schedule's."""
         wanted = self._share.part_of(self._schedule.concurrency_at(now_ns - self._origin_ns))
         self._surplus = max(0, self._callers - wanted)
         for _ in range(wanted - self._callers):
@@ -118,7 +119,7 @@ class ClosedLoopArrivals:
 
 
 class OpenLoopArrivals:
-    """Requests by the clock, whatever the answers do."""
+    """Requests of an open loop: due by the clock, independent of responses."""
 
     def __init__(self, schedule: OpenSchedule, send: Callable[[int | None], None], share: Share) -> None:
         self._arrivals = itertools.islice(schedule.arrivals(), share.number, None, share.of)
@@ -131,7 +132,7 @@ class OpenLoopArrivals:
         self._draw()
 
     def answered(self, now_ns: int, *, failed: bool) -> bool:
-        """An answer makes nothing due."""
+        """A response makes no request due."""
         return False
 
     def send_due(self, now_ns: int) -> None:
@@ -141,7 +142,7 @@ class OpenLoopArrivals:
             self._send(due_ns)
 
     def tick(self, now_ns: int) -> None:
-        """Nobody rests."""
+        """Nothing to do: no caller pauses."""
 
     def finish(self) -> None:
         self.next_due_ns = NEVER_NS

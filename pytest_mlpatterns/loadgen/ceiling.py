@@ -1,7 +1,8 @@
-"""What the load generator itself can do on this machine: a short run against a server that does nothing.
+"""The generator's ceiling on this machine, measured by a short run against a null server.
 
-A result near that ceiling says more about the generator than about the deployment. A client library, where one drives
-the load, adds to every request, and how much is measured here too.
+A result near the ceiling describes the generator rather than the deployment. If a client library drives the load, the
+time
+that it adds to a request is measured here too.
 """
 
 from __future__ import annotations
@@ -37,18 +38,18 @@ _REQUESTS = {
 _START_TIMEOUT_S = 20.0
 
 
-def measure_ceiling(generator: Generator, directory: Path, spoken: Transport = Transport.HTTP1) -> None:
-    """Set one of the ``ceilings_rps``: completions per second of the generator's CPU time, as if it used a whole core.
+def measure_ceiling(generator: Generator, directory: Path, transport: Transport = Transport.HTTP1) -> None:
+    """Set one of ``generator.ceilings_rps``: completions per second of the generator's own CPU time.
 
-    The null server may be the slower of the two: it is the generator's own CPU time that counts.
+    The null server may be slower than the generator: only the generator's CPU time counts.
     """
-    with _null_server(directory, spoken) as port:
-        report = generator.run(_job(port, _CONCURRENCY, spoken), poll_s=_START_TIMEOUT_S, on_poll=_ignore).generator
-    generator.ceilings_rps[spoken] = report.completed * 1e9 / max(report.cpu_ns, 1)
+    with _null_server(directory, transport) as port:
+        report = generator.run(_job(port, _CONCURRENCY, transport), poll_s=_START_TIMEOUT_S, on_poll=_ignore).generator
+    generator.ceilings_rps[transport] = report.completed * 1e9 / max(report.cpu_ns, 1)
 
 
 def measure_library_overhead(generator: Generator, directory: Path) -> None:
-    """Set ``library_overhead_ns``: by how much a client library's median exceeds ours, one plain request at a time."""
+    """Set ``generator.library_overhead_ns``: the client library's median minus ours, with one request in flight."""
     medians = []
     with _null_server(directory, Transport.HTTP1) as port:
         for remote in (None, Remote(f"http://127.0.0.1:{port}", http2=False)):
@@ -59,27 +60,27 @@ def measure_library_overhead(generator: Generator, directory: Path) -> None:
 
 
 @contextmanager
-def _null_server(directory: Path, spoken: Transport) -> Iterator[int]:
+def _null_server(directory: Path, transport: Transport) -> Iterator[int]:
     server = Child("pytest_mlpatterns.loadgen.null_server", log=directory / "null-server.log")
     try:
-        server.send(spoken)
+        server.send(transport)
         yield server.receive(_START_TIMEOUT_S)
     finally:
         server.stop()
 
 
-def _job(port: int, concurrency: int, spoken: Transport) -> LoadJob:
+def _job(port: int, concurrency: int, transport: Transport) -> LoadJob:
     return LoadJob(
         addresses=(("127.0.0.1", port),),
-        messages=(_REQUESTS[spoken],),
+        messages=(_REQUESTS[transport],),
         schedule=ClosedLoop(concurrency),
         balance=Balance.ROUND_ROBIN,
         duration_ns=_DURATION_NS,
         warmup_ns=_WARMUP_NS,
         timeout_ns=3_000_000_000,
-        spoken=spoken,
+        transport=transport,
     )
 
 
 def _ignore(_event: object) -> None:
-    """Nobody watches."""
+    """Ignore progress."""

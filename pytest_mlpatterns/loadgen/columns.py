@@ -1,4 +1,4 @@
-"""Recorded columns as arrays: where raw bytes from the generator process become numpy, without a copy."""
+"""Recorded columns as numpy arrays: views of the raw bytes from the generator process, without a copy."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _DTYPES: dict[str, Any] = {
 }
 
 
-def samples_of(recorded: LoadResult) -> Samples:
-    """The samples of a job, warm-up included."""
-    return Samples(**{name: np.frombuffer(recorded.columns[name], dtype) for name, dtype in _DTYPES.items()})
+def samples_of(result: LoadResult) -> Samples:
+    """The samples of a load, warm-up included."""
+    return Samples(**{name: np.frombuffer(result.columns[name], dtype) for name, dtype in _DTYPES.items()})
 
 
 def merged_columns(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The rows of several recordings as one, in the order of completion."""
+    """Merge the rows of several recordings, in the order of completion."""
     joined = {
         name: np.concatenate([np.frombuffer(part[name], dtype) for part in parts]) for name, dtype in _DTYPES.items()
     }

@@ -1,7 +1,7 @@
-"""One connection that stamps every request it carries.
+"""One connection of the load generator; it stamps every request that it carries.
 
-It opens its socket when the first request needs it, sends prepared bytes, and knows from the protocol's dialogue when
-an answer is complete. It must not know when a request is due or which comes next: it tells its owner that it is free.
+It opens its socket for the first request, sends prepared bytes, and learns from the client protocol when a response is
+complete. Its owner decides which request comes next and when it is due.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ _UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
 
 
 class Owner(Protocol):
-    """What a connection needs of the loop that owns it. ``dialogue`` begins one with that address."""
+    """What a connection needs of the loop that owns it. ``protocol`` creates the client protocol for an address."""
 
     selector: selectors.BaseSelector
     recording: SampleRecorder
     answers: ResponseSample | None
     connect_ns: array[int]
-    dialogue: Callable[[tuple[str, int]], ClientProtocol]
+    protocol: Callable[[tuple[str, int]], ClientProtocol]
 
     def completed(self, connection: Connection, now_ns: int, *, failed: bool) -> None:
-        """The connection has recorded its request and is free."""
+        """Called when the connection has recorded its request and is idle."""
         ...
 
 
 class Connection:
-    """One kept-open connection to one address, with at most one request on it.
+    """One keep-alive connection to one address, with at most one request in flight.
 
-    Every request ends in exactly one row of the owner's recording, whatever the peer does: an answer with its status,
-    or one of the codes of :class:`Failure`.
+    Every request ends in exactly one row of the owner's recording: with the status of its response, or with a code of
+    :class:`Failure`.
     """
 
     __slots__ = (
         "_address",
         "_completed",
-        "_dialogue",
         "_opened",
         "_opening_ns",
         "_owner",
+        "_protocol",
         "_received",
         "_record",
         "_recv",
@@ -93,7 +93,7 @@ class Connection:
         self._received = 0
         self.busy = True
         if self._socket is not None or self._open():
-            self._write(self._dialogue.ask(request))
+            self._write(self._protocol.ask(request))
 
     def open(self) -> None:
         """Start to connect ahead of the first request."""
@@ -110,13 +110,13 @@ class Connection:
             self._unsent.clear()
 
     def fail(self, failure: Failure) -> None:
-        """End the request under way, if any, as failed, and close."""
+        """Fail the request in flight, if any, and close."""
         self.close()
         if self.busy:
             self._finish(perf_counter_ns(), failure.value, failed=True)
 
     def on_ready(self, mask: int) -> None:
-        """The selector says that the socket can be read or written."""
+        """Called by the loop if the socket can be read or written."""
         if mask & _WRITE and self._socket is not None:  # an earlier event of the same batch may have closed it
             self._on_writable()
         if not mask & _READ or self._socket is None:
@@ -132,36 +132,36 @@ class Connection:
             self._on_end()
         elif self.busy:
             self._take(data)
-        elif not self._dialogue.take_idle(data):
+        elif not self._protocol.take_idle(data):
             self.close()
-        elif self._dialogue.outbox:
+        elif self._protocol.outbox:
             self._answer_peer()
 
     def _take(self, data: bytes) -> None:
-        """A piece of the answer has come, maybe its last, maybe more than it."""
+        """Take a piece of the response: maybe the last one, maybe with bytes beyond it."""
         self._received += len(data)
-        dialogue = self._dialogue
-        outcome = dialogue.take(data)
+        protocol = self._protocol
+        outcome = protocol.take(data)
         if outcome:
             now = perf_counter_ns()
-            # After more than the answer, or an answer to half a request, the next could not be told from the rest.
-            if outcome < 0 or dialogue.used_up or self._unsent:
+            # Bytes beyond the response, or a response to half a request, would be taken for the next response.
+            if outcome < 0 or protocol.used_up or self._unsent:
                 self.close()
-            elif dialogue.outbox:
+            elif protocol.outbox:
                 self._answer_peer()
             self._finish(now, outcome, failed=outcome < 0)
-        elif dialogue.outbox:
-            if dialogue.duplex:
+        elif protocol.outbox:
+            if protocol.duplex:
                 self._answer_peer()
             elif self._unsent:
                 self.fail(Failure.CLOSED)
-            else:  # that was not the answer; the dialogue asks on
+            else:  # not the final response; the protocol asks again
                 self._received = 0
                 self._answer_peer()
 
     def _answer_peer(self) -> None:
-        """Send what the protocol wants sent."""
-        outbox = self._dialogue.outbox
+        """Send what the protocol has queued."""
+        outbox = self._protocol.outbox
         self._write(list(outbox))
         outbox.clear()
 
@@ -170,11 +170,11 @@ class Connection:
         self._record(self.due_ns, self._sent_ns, now_ns, outcome, self.request, self.target, self._received)
         answers = self._owner.answers
         if answers is not None and 200 <= outcome < 300:
-            answers.offer(self.request, self._dialogue.body(), self._dialogue.head())
+            answers.offer(self.request, self._protocol.body(), self._protocol.head())
         self._completed(self, now_ns, failed=failed)
 
     def _open(self) -> bool:
-        """Start to connect; False where that failed, and the request with it."""
+        """Start to connect. Returns False if that failed; the request has then failed too."""
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
         try:
             sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -190,8 +190,8 @@ class Connection:
             return False
         self._socket = sock
         self._recv, self._send = sock.recv, sock.send
-        self._dialogue = self._owner.dialogue(self._address)
-        if opening := self._dialogue.opening():
+        self._protocol = self._owner.protocol(self._address)
+        if opening := self._protocol.opening():
             self._unsent.append(opening)
         self._owner.selector.register(sock, _READ | _WRITE, self.on_ready)
         return True
@@ -214,7 +214,7 @@ class Connection:
             self._watch(_READ | _WRITE)
 
     def _flush(self) -> None:
-        """Send as much of what is unsent as the system takes."""
+        """Send as many of the unsent bytes as the system takes."""
         assert self._socket is not None
         unsent = self._unsent
         try:
@@ -245,10 +245,10 @@ class Connection:
         self._flush()
 
     def _on_end(self) -> None:
-        """The peer closed. That may be the end of an answer; otherwise the answer is lost."""
+        """The peer closed the connection: the end of a response without a length, or a lost response."""
         if not self._opened:
             self.fail(Failure.CONNECT)
-        elif self.busy and (outcome := self._dialogue.end()):
+        elif self.busy and (outcome := self._protocol.end()):
             self.close()
             self._finish(perf_counter_ns(), outcome, failed=False)
         else:

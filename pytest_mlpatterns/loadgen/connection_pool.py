@@ -22,7 +22,7 @@ MAX_OPEN_LOOP_CONNECTIONS = 1024
 
 
 class ConnectionPool:
-    """The connections to every address, which of them is free, and the requests that wait for one."""
+    """All connections to all addresses, the idle ones among them, and the requests that wait for a connection."""
 
     def __init__(self, loop: LoadLoop, job: LoadJob) -> None:
         self._loop = loop
@@ -49,7 +49,7 @@ class ConnectionPool:
         return sum(self._outstanding) + len(self.waiting)
 
     def open(self) -> None:
-        """Start to connect ahead of the load: to each address as many as all callers together, or one."""
+        """Connect ahead of the load: to each address as many connections as there are callers, or one."""
         for target in range(len(self._addresses)):
             for _ in range(self._open_ahead):
                 connection = self._make(target)
@@ -78,7 +78,7 @@ class ConnectionPool:
             self._idle[connection.target].append(connection)
 
     def expire(self, due_before_ns: int) -> None:
-        """Give up every request that was due before this time and is not answered."""
+        """Fail every unanswered request that was due before this time."""
         while self.waiting and (self.waiting[0][1] or 0) < due_before_ns:
             request, due_ns = self.waiting.popleft()
             now = perf_counter_ns()

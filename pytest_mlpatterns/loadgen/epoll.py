@@ -18,7 +18,7 @@ __all__ = ["new_selector"]
 
 
 def new_selector() -> selectors.BaseSelector:
-    """The selector that suits this system."""
+    """The fastest selector of this system."""
     return _Epoll() if sys.platform == "linux" else selectors.DefaultSelector()
 
 
@@ -28,14 +28,14 @@ class _Epoll(selectors.BaseSelector):
         self._keys: dict[int, selectors.SelectorKey] = {}
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        """Watch a file for events; ``data`` comes back with them."""
+        """Watch a file for events; :meth:`select` returns ``data`` with them."""
         descriptor = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         self._epoll.register(descriptor, _mask_of(events))
         self._keys[descriptor] = key = selectors.SelectorKey(fileobj, descriptor, events, data)
         return key
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        """Watch a file no more."""
+        """Stop watching a file."""
         descriptor = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         self._epoll.unregister(descriptor)
         return self._keys.pop(descriptor)
@@ -48,7 +48,7 @@ class _Epoll(selectors.BaseSelector):
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """What is ready, after at most ``timeout`` seconds, rounded up to milliseconds; None waits for ever."""
+        """Ready files after at most ``timeout`` seconds, rounded up to milliseconds; None waits without limit."""
         keys = self._keys
         return [
             (keys[descriptor], 1 if event == select.EPOLLIN else _events_of(event))
@@ -56,11 +56,11 @@ class _Epoll(selectors.BaseSelector):
         ]
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        """What is watched, by descriptor."""
+        """Watched files by descriptor."""
         return self._keys
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the epoll descriptor."""
         self._epoll.close()
         self._keys.clear()
 
@@ -71,6 +71,6 @@ def _mask_of(events: int) -> int:
 
 
 def _events_of(mask: int) -> int:
-    """A hang-up or an error can be read and written: whoever does, learns of it."""
+    """Report a hang-up or an error as readable and writable, so that the next read or write raises it."""
     reads = selectors.EVENT_READ if mask & ~select.EPOLLOUT else 0
     return reads | (selectors.EVENT_WRITE if mask & ~select.EPOLLIN else 0)

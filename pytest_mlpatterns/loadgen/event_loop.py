@@ -30,26 +30,26 @@ __all__ = ["LoadLoop"]
 
 
 class LoadLoop:
-    """Runs one job.
+    """Runs one job over the generator's own connections.
 
     Args:
-        job: what to do.
-        tell: takes each event as it happens.
+        job: the load to generate.
+        emit: receives each event as it happens.
     """
 
-    def __init__(self, job: LoadJob, tell: Callable[[Event], None]) -> None:
+    def __init__(self, job: LoadJob, emit: Callable[[Event], None]) -> None:
         self.selector: selectors.BaseSelector = new_selector()
         self._timeout_ns = job.timeout_ns
         self._pool = ConnectionPool(self, job)
         self._next: list[Connection] = []
-        self._course = LoadRun(job, self._pool.send, tell)
-        self.recording = self._course.recording
-        self.answers = self._course.answers
-        self.connect_ns = self._course.connect_ns
-        self.dialogue = _dialogues(job)
+        self._load_run = LoadRun(job, self._pool.send, emit)
+        self.recording = self._load_run.recording
+        self.answers = self._load_run.answers
+        self.connect_ns = self._load_run.connect_ns
+        self.protocol = _protocol_factory(job)
 
     def run(self) -> LoadResult:
-        """Drive the load to its end."""
+        """Run the load to its end."""
         alarm = Alarm(self.selector)
         try:
             self._drive(alarm)
@@ -57,35 +57,35 @@ class LoadLoop:
             self._pool.close()
             alarm.close()
             self.selector.close()
-        return self._course.recorded()
+        return self._load_run.result()
 
     def open_at(self, at_ns: int) -> None:
-        """Open the window at this time, where the load is shared. Callable from another thread."""
-        self._course.open_at(at_ns)
+        """Open the window of a shared load at this time. Thread-safe."""
+        self._load_run.open_at(at_ns)
 
     def stop(self) -> None:
-        """End the load now: the window closes, requests under way are given up. Callable from another thread."""
-        self._course.stop_early = True
+        """End the load: close the window and abandon requests in flight. Thread-safe."""
+        self._load_run.stop_early = True
 
     def completed(self, connection: Connection, now_ns: int, *, failed: bool) -> None:
-        """A connection is free again."""
-        again = self._course.answered(connection.due_ns, now_ns, failed=failed)
+        """Called by a connection that is idle again."""
+        again = self._load_run.answered(connection.due_ns, now_ns, failed=failed)
         if not again:
             self._pool.release(connection)
         elif self._pool.several or self._pool.waiting:
             self._pool.release(connection)
-            self._pool.send(self._course.next_request(), None)
-        else:  # as in a closed loop nearly always
+            self._pool.send(self._load_run.next_request(), None)
+        else:  # the usual case of a closed loop
             self._next.append(connection)
 
     def _drive(self, alarm: Alarm) -> None:
-        select, clock, pool, course = self.selector.select, perf_counter_ns, self._pool, self._course
-        answered, next_request = self._next, course.next_request
+        select, clock, pool, load_run = self.selector.select, perf_counter_ns, self._pool, self._load_run
+        answered, next_request = self._next, load_run.next_request
         now = clock()
         pool.open()
-        course.start(now)
-        next_tick = now + course.first_tick_ns
-        due_ns = course.next_due_ns
+        load_run.start(now)
+        next_tick = now + load_run.first_tick_ns
+        due_ns = load_run.next_due_ns
         while True:
             wake_ns = next_tick
             if due_ns < next_tick:
@@ -93,31 +93,31 @@ class LoadLoop:
                 wake_ns = due_ns
             for key, mask in select((wake_ns - now) / 1e9 if wake_ns > now else 0):
                 key.data(mask)
-            if answered:  # all answers that are there are noted before the first of them is followed by a request
+            if answered:  # all available responses are stamped before the next request is sent
                 for connection in answered:
                     connection.send(next_request())
                 answered.clear()
             now = clock()
-            due_ns = course.next_due_ns
+            due_ns = load_run.next_due_ns
             if now >= due_ns:
-                course.send_due(now)
-                due_ns = course.next_due_ns
-            if course.draining and not pool.outstanding:
+                load_run.send_due(now)
+                due_ns = load_run.next_due_ns
+            if load_run.draining and not pool.outstanding:
                 return
             if now < next_tick:
                 continue
             next_tick = now + TICK_NS
             pool.expire(now - self._timeout_ns)
-            course.tick(now, pool.connections, limit_reached=pool.limit_reached)
-            due_ns = course.next_due_ns
-            if course.draining and (course.stop_early or not pool.outstanding):
+            load_run.tick(now, pool.connections, limit_reached=pool.limit_reached)
+            due_ns = load_run.next_due_ns
+            if load_run.draining and (load_run.stop_early or not pool.outstanding):
                 return
 
 
-def _dialogues(job: LoadJob) -> Callable[[tuple[str, int]], ClientProtocol]:
-    """What begins a dialogue of the job's protocol with whoever is at an address."""
+def _protocol_factory(job: LoadJob) -> Callable[[tuple[str, int]], ClientProtocol]:
+    """The function that creates the job's client protocol for an address."""
     keep = job.keep_answers > 0
-    if job.spoken is Transport.HTTP1:
+    if job.transport is Transport.HTTP1:
         return lambda address: Http1(job.messages, address[0], follow=job.follow, keep=keep)
     from pytest_mlpatterns.loadgen.http2 import Http2
     from pytest_mlpatterns.loadgen.http2_headers import HeaderReader, RequestBlocks

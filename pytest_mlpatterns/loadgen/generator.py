@@ -1,8 +1,9 @@
-"""The load generator's processes: their main loop, and the handle by which the parent asks them for load.
+"""The parent's handle of the load generator processes: starts them, gives them jobs, merges their recordings.
 
-The processes are fresh, so that coverage, debuggers and the suite's garbage do not disturb them, and serve one job
-after the other, so that starting them is paid once. Several of them share a job where the machine has cores to spare:
-each takes every k-th request, all open the measured window at the same moment, and their recordings are merged exactly.
+The processes are fresh Pythons, so coverage, debuggers and the garbage of the test suite do not disturb them; they
+serve
+one job after another, so they start once. Several of them can share a job: each sends every k-th request, all open the
+measured window at the same moment, and their rows are merged in the order of completion.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.loadgen.messages import Event, LoadResult, OpenWindow, Share, Warm, WindowOpened
-from pytest_mlpatterns.loadgen.process import _STOP
+from pytest_mlpatterns.loadgen.process import STOP
 from pytest_mlpatterns.system.child import Child
 
 if TYPE_CHECKING:
@@ -29,29 +30,27 @@ _STOP_TIMEOUT_S = 2.0
 _OPENING_DELAY_NS = 100_000_000
 _SLICE_S = 0.02
 _SURELY_REACHED_RPS = 1000
-"""A tenth of what a slow machine reaches."""
+"""Rate that every machine reaches; a tenth of a slow machine's ceiling."""
 
 
 class LoadInterrupted(KeyboardInterrupt):
-    """Ctrl-C during the load, with what was recorded until then."""
+    """Ctrl-C during a load; ``result`` holds what was recorded until then."""
 
-    def __init__(self, recorded: LoadResult) -> None:
+    def __init__(self, result: LoadResult) -> None:
         super().__init__()
-        self.recorded = recorded
+        self.result = result
 
 
 class Generator:
-    """The parent's handle; starts its processes at its first job.
+    """Handle of the generator processes, which start with the first job.
 
     Args:
-        log: file for what the processes print, which should be nothing.
-
-        measure_ceiling: sets one of the ``ceilings_rps`` of this generator; called when a load first comes so far that
-            it matters. None where it never is.
+        log: file for the output of the processes, which is normally empty.
+        measure_ceiling: measures one of ``ceilings_rps``; called when a load first needs it. None: never measure.
 
     Attributes:
-        ceilings_rps: what one process reaches on this machine against a server that does nothing, where it is measured.
-        library_overhead_ns: what a client library adds to the median of a request; None until measured.
+        ceilings_rps: requests per second that one process reaches on this machine against a null server, if measured.
+        library_overhead_ns: time that a client library adds to the median of a request; None until measured.
     """
 
     def __init__(self, log: Path, measure_ceiling: Callable[[Generator, Path, Transport], None] | None = None) -> None:
@@ -63,60 +62,67 @@ class Generator:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """The processes that run now."""
+        """Ids of the running processes."""
         return tuple(child.pid for child in self._children)
 
     def ceiling_of(self, job: LoadJob, rate_rps: float = math.inf) -> float | None:
-        """What a process reaches in a job of this kind; None where that is not known.
+        """Ceiling of one process for jobs of this transport; None if it is unknown.
 
         Args:
-            job: sent over our own connections, or there is no such figure.
-            rate_rps: what a process did, or may do; below what every machine reaches nothing is measured for it.
+            job: a job; one that a client library drives has no ceiling.
+            rate_rps: rate of a process; below a rate that every machine reaches the ceiling is not measured.
         """
         if job.remote:
             return None
-        if job.spoken not in self.ceilings_rps and rate_rps > _SURELY_REACHED_RPS and self._measure_ceiling is not None:
-            self._measure_ceiling(self, self._log.parent, job.spoken)
-        return self.ceilings_rps.get(job.spoken)
+        if (
+            job.transport not in self.ceilings_rps
+            and rate_rps > _SURELY_REACHED_RPS
+            and self._measure_ceiling is not None
+        ):
+            self._measure_ceiling(self, self._log.parent, job.transport)
+        return self.ceilings_rps.get(job.transport)
 
     def run(
         self, job: LoadJob, *, poll_s: float, on_poll: Callable[[Event | None], None], processes: int = 1
     ) -> LoadResult:
-        """Drive one job to its end.
+        """Run one job to its end.
 
         Args:
-            job: what to send.
-            poll_s: how often ``on_poll`` is called at least.
-            on_poll: takes each event as it comes, and None when none came for ``poll_s``. What it raises ends the load.
-            processes: how many generators share the job.
+            job: the load to generate.
+            poll_s: longest interval between two calls of ``on_poll``, in seconds.
+            on_poll: receives each event, and None if none arrived for ``poll_s``. An exception in it ends the load.
+            processes: number of generators that share the job.
+
+        Returns:
+            The recording, merged over the processes.
 
         Raises:
-            ChildError: a process died.
-            LoadInterrupted: Ctrl-C; carries what was recorded until then.
+            ChildError: a generator process died.
+            LoadInterrupted: Ctrl-C; it carries what was recorded until then.
         """
         while len(self._children) < processes:
             log = self._log.with_suffix(f".{len(self._children)}.log")
             self._children.append(Child("pytest_mlpatterns.loadgen.process", log=log))
         children = self._children[:processes]
-        recorded: dict[int, LoadResult] = {}
+        result: dict[int, LoadResult] = {}
         try:
             for number, child in enumerate(children):
                 child.send(replace(job, share=Share(number, processes)))
-            _await(children, recorded, poll_s, on_poll)
+            _await(children, result, poll_s, on_poll)
         except KeyboardInterrupt:
-            self._stop(children, recorded)
-            raise LoadInterrupted(_merged(recorded)) from None
+            self._stop(children, result)
+            raise LoadInterrupted(_merge(result)) from None
         except BaseException:
-            self.close()  # whatever they still do belongs to nobody; the next job gets fresh processes
+            self.close()  # their present job is abandoned; the next job gets fresh processes
             raise
-        return _merged(recorded)
+        return _merge(result)
 
-    def _stop(self, children: Sequence[Child], recorded: dict[int, LoadResult]) -> None:
-        """After Ctrl-C: end the job and fetch what is missing; where that fails, it stays Ctrl-C all the same."""
+    def _stop(self, children: Sequence[Child], result: dict[int, LoadResult]) -> None:
+        """After Ctrl-C: end the job and collect the missing recordings; on failure raise KeyboardInterrupt."""
         try:
             for child in children:
-                child.send(_STOP)
-            _await(children, recorded, _STOP_TIMEOUT_S, _raise_timeout)
+                child.send(STOP)
+            _await(children, result, _STOP_TIMEOUT_S, _raise_timeout)
         except (ChildError, TimeoutError):
             self.close()
             raise KeyboardInterrupt from None
@@ -131,13 +137,13 @@ class Generator:
 
 
 def _await(
-    children: Sequence[Child], recorded: dict[int, LoadResult], poll_s: float, on_poll: Callable[[Event | None], None]
+    children: Sequence[Child], result: dict[int, LoadResult], poll_s: float, on_poll: Callable[[Event | None], None]
 ) -> None:
-    """Await the recording of every child that has none yet; when all are warm, tell them when the window opens."""
+    """Await the recording of every child; when all are warm, send them the time at which the window opens."""
     warm = 0
-    for number, message in _messages(children, poll_s, recorded):
+    for number, message in _messages(children, poll_s, result):
         if isinstance(message, LoadResult):
-            recorded[number] = message
+            result[number] = message
         elif isinstance(message, Warm):
             warm += 1
             if warm == len(children):
@@ -151,8 +157,8 @@ def _await(
 def _messages(
     children: Sequence[Child], poll_s: float, ended: Mapping[int, object]
 ) -> Iterator[tuple[int, LoadResult | Event | None]]:
-    """What the children that have not ended say, with their number; None when nobody said anything for ``poll_s``."""
-    slice_s = poll_s if len(children) == 1 else min(poll_s, _SLICE_S)  # several are looked at in turn
+    """Messages of the children that have not ended, with their number; None after ``poll_s`` without a message."""
+    slice_s = poll_s if len(children) == 1 else min(poll_s, _SLICE_S)  # several children are polled in turn
     last = time.perf_counter()
     while len(ended) < len(children):
         for number in [number for number in range(len(children)) if number not in ended]:
@@ -166,9 +172,9 @@ def _messages(
             yield number, message
 
 
-def _merged(recorded: Mapping[int, LoadResult]) -> LoadResult:
-    """One recording of several that share a window: rows in the order of completion, costs added up."""
-    parts = [recorded[number] for number in sorted(recorded)]
+def _merge(result: Mapping[int, LoadResult]) -> LoadResult:
+    """Merge recordings that share a window: rows in the order of completion, costs summed."""
+    parts = [result[number] for number in sorted(result)]
     if len(parts) == 1:
         return parts[0]
     from pytest_mlpatterns.loadgen.columns import merged_columns

@@ -1,7 +1,4 @@
-"""HTTP/1.1 as the client of one connection: prepared requests, and answers that httptools finds the end of.
-
-It must not know sockets, or when a request is due.
-"""
+"""HTTP/1.1 client protocol: prepared requests out, responses in; httptools finds the end of a response."""
 
 from __future__ import annotations
 
@@ -27,13 +24,13 @@ _DELIMITED = re.compile(rb"\r\n(?:content-length|transfer-encoding)[ \t]*:", re.
 
 
 class Http1:
-    """A :class:`pytest_mlpatterns.loadgen.protocol.Dialogue`.
+    """A :class:`pytest_mlpatterns.loadgen.protocol.ClientProtocol`.
 
     Args:
         messages: complete requests.
-        host: the name that follow-up requests are for.
-        follow: an answer of 202 is not the end of a request; its result is asked for where ``Location`` says.
-        keep: keep the bodies of answers.
+        host: host name of follow-up requests.
+        follow: a status of 202 does not end a request; the result is polled at the address in ``Location``.
+        keep: keep the bodies of responses.
     """
 
     __slots__ = (
@@ -70,18 +67,18 @@ class Http1:
         )
 
     def opening(self) -> bytes:
-        """Nothing."""
+        """HTTP/1.1 sends nothing before a request."""
         return b""
 
     def ask(self, request: int) -> bytes:
-        """A prepared request."""
+        """Bytes of the prepared request."""
         self._received = 0
         self._status_code = 0
         self._chunks.clear()
         return self._messages[request]
 
     def take(self, data: bytes) -> int:
-        """A piece of the answer has come, maybe its last, maybe more than it."""
+        """Take a piece of the response: maybe the last one, maybe with bytes beyond it."""
         if not self._received:
             self._head = data
         elif self._received < _HEAD_BYTES:
@@ -98,43 +95,43 @@ class Http1:
         return self._status_code
 
     def take_idle(self, _data: bytes) -> bool:
-        """An answer to nothing: this peer cannot be trusted with another request."""
+        """Bytes without a request: the connection cannot be used for another request."""
         return False
 
     def end(self) -> int:
-        """The end of the connection is that of an answer without a length; otherwise the answer is lost."""
+        """The end of the connection ends a response without a length; any other response is lost."""
         return self._status() if self._received and self._ends_with_connection() else 0
 
     def body(self) -> bytes:
-        """The answer's body."""
+        """The response's body."""
         return b"".join(self._chunks)
 
     def head(self) -> bytes:
-        """The head of the answer itself, after any interim ones; empty where it is not complete, or very long."""
+        """The head of the final response, after interim ones; empty if it is incomplete or too long."""
         head, complete, rest = self._head.partition(b"\r\n\r\n")
         while complete and _INTERIM.match(head):
             head, complete, rest = rest.partition(b"\r\n\r\n")
         return head if complete else b""
 
     def on_message_begin(self) -> None:
-        """Called by the parser at the first byte of an answer."""
-        if self._status_code:  # a second answer to one request
+        """Called by the parser at the first byte of a response."""
+        if self._status_code:  # a second response to one request
             self.used_up = True
 
     def on_body(self, chunk: bytes) -> None:
-        """Called by the parser with a piece of an answer's body, where answers are kept."""
+        """Called by the parser with a piece of a response's body, if bodies are kept."""
         if not self._status_code:
             self._chunks.append(chunk)
 
     def on_message_complete(self) -> None:
-        """Called by the parser at the last byte of an answer."""
+        """Called by the parser at the last byte of a response."""
         status = self._status()
-        if status >= 200 and not self._status_code:  # below: 100 Continue, 103 Early Hints; the answer proper follows
+        if status >= 200 and not self._status_code:  # below: 100 Continue, 103 Early Hints; the final response follows
             self._status_code = status
             self.used_up = not self._keep_alive()  # known only here
 
     def _ask_for_result(self) -> int:
-        """The request was accepted; ask for its result, which the service holds back for a while until it is there."""
+        """Poll the result of an accepted request; the service delays its response until the result is there."""
         location = _LOCATION.search(self._head)
         if location is None or self.used_up:
             return Failure.MALFORMED if location is None else Failure.CLOSED
@@ -145,16 +142,16 @@ class Http1:
         return 0
 
     def _ends_with_connection(self) -> bool:
-        """Whether the answer has neither length nor chunks, so that the end of the connection is its end."""
+        """Whether the response has neither a length nor chunks, so that it ends with the connection."""
         head = self.head()
         return not self._keep_alive() and bool(head) and _DELIMITED.search(head) is None
 
 
 class _Completion:
-    """Hides ``on_body`` from the parser, which then spares itself the copy of every body."""
+    """Hides ``on_body`` from the parser, which then does not copy bodies."""
 
     __slots__ = ("on_message_begin", "on_message_complete")
 
-    def __init__(self, dialogue: Http1) -> None:
-        self.on_message_begin = dialogue.on_message_begin
-        self.on_message_complete = dialogue.on_message_complete
+    def __init__(self, protocol: Http1) -> None:
+        self.on_message_begin = protocol.on_message_begin
+        self.on_message_complete = protocol.on_message_complete

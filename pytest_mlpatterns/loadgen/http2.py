@@ -1,7 +1,6 @@
-"""gRPC over HTTP/2 as the client of one connection: one unary call at a time, with prior knowledge and without TLS.
+"""gRPC client protocol over HTTP/2: one unary call at a time, with prior knowledge and without TLS.
 
-What ends a call, and what has to be answered meanwhile. Windows for what we receive are as large as they get, since
-answers are counted, not stored. It must not know sockets, clocks or what the messages mean.
+Receive windows are as large as the protocol allows, because responses are counted and not stored.
 """
 
 from __future__ import annotations
@@ -50,20 +49,20 @@ OPENING = b"".join(
         frame(Frame.WINDOW_UPDATE, 0, 0, (MAX_WINDOW - DEFAULT_WINDOW).to_bytes(4, "big")),
     )
 )
-"""What our side of a connection begins with."""
+"""Bytes that open our side of a connection."""
 
 
 class Http2:
-    """A :class:`pytest_mlpatterns.loadgen.protocol.Dialogue`.
+    """A :class:`pytest_mlpatterns.loadgen.protocol.ClientProtocol`.
 
     Args:
         messages: gRPC messages with their prefix.
-        blocks: the headers of the call.
-        reader: reads the peer's headers; connections may share it.
-        keep: keep the bodies of answers.
+        blocks: the encoded headers of the call.
+        reader: decodes the peer's headers; connections may share it.
+        keep: keep the bodies of responses.
 
     Attributes:
-        grpc_message: what the last error that came in trailers says.
+        grpc_message: text of the last error in trailers.
     """
 
     __slots__ = (
@@ -74,6 +73,7 @@ class Http2:
         "_data_left",
         "_fragments",
         "_greeted",
+        "_handlers",
         "_headers_end",
         "_http_status",
         "_keep",
@@ -83,10 +83,9 @@ class Http2:
         "_prefix",
         "_reader",
         "_rest",
-        "_shy",
         "_stream",
-        "_takers",
-        "_untold",
+        "_unacknowledged",
+        "_without_table",
         "grpc_message",
         "outbox",
         "used_up",
@@ -103,61 +102,61 @@ class Http2:
         self._keep = keep
         self._outgoing = Outgoing()
         self._greeted = False
-        self._shy = False  # the peer keeps no table of headers, or a small one
-        # what came in and is not dealt with
+        self._without_table = False  # the peer keeps no header table, or a small one
+        # received and not yet processed
         self._rest = b""
         self._data_left = 0
         self._data_ends = False
         self._fragments: list[bytes] | None = None
         self._headers_end = False
-        self._untold = 0  # bytes of data for which the peer's window is not yet opened again
-        # the call under way
+        self._unacknowledged = 0  # bytes of data that no window update has acknowledged yet
+        # the call in flight
         self._stream = -1
         self._outcome = 0
         self._http_status = 0
         self._body_bytes = 0
         self._prefix = b""
         self._chunks: list[bytes] = []
-        self._takers = {
+        self._handlers = {
             Frame.DATA: self._take_padded_data,
             Frame.HEADERS: self._take_headers,
             Frame.RST_STREAM: self._take_reset,
             Frame.SETTINGS: self._take_settings,
             Frame.PUSH_PROMISE: self._take_push,
             Frame.PING: self._take_ping,
-            Frame.GOAWAY: self._take_farewell,
+            Frame.GOAWAY: self._take_goaway,
             Frame.WINDOW_UPDATE: self._take_window,
             Frame.CONTINUATION: self._take_continuation,
         }
 
     def opening(self) -> bytes:
-        """Who we are, and how much we take."""
+        """The connection preface, with our settings."""
         return OPENING
 
     def ask(self, request: int) -> bytes | Sequence[Bytes]:
-        """The headers of a call and its message, as far as the peer takes it now."""
+        """The headers of a call, and as much of its message as the peer's windows allow."""
         stream = self._stream = self._stream + 2
         self._outcome = self._http_status = self._body_bytes = 0
         self._prefix = b""
         self._chunks.clear()
         self.used_up = self.used_up or stream >= _LAST_STREAM
         blocks = self._blocks
-        block = blocks.without_table if self._shy else blocks.later if stream > 1 else blocks.first
+        block = blocks.without_table if self._without_table else blocks.later if stream > 1 else blocks.first
         head = HEADER.pack(len(block) << 8 | Frame.HEADERS, END_HEADERS, stream)
         return self._outgoing.begin(stream, self._messages[request], (head, block))
 
     def take(self, data: bytes) -> int:
-        """Bytes of the peer's while a call is under way."""
+        """Take received bytes while a call is in flight. Returns its outcome, or 0."""
         try:
             self._read(data)
         except (BrokenProtocolError, HeaderError):
             return Failure.MALFORMED
-        if self._outcome and self._outgoing.pending:  # answered before it was all asked
+        if self._outcome and self._outgoing.pending:  # the response came before the request was sent
             self.used_up = True
         return self._outcome
 
     def take_idle(self, data: bytes) -> bool:
-        """Settings, pings and farewells; anything else comes to the wrong place."""
+        """Take settings, pings and GOAWAY; anything else breaks the protocol."""
         try:
             self._read(data)
         except (BrokenProtocolError, HeaderError):
@@ -165,19 +164,19 @@ class Http2:
         return not self.used_up
 
     def end(self) -> int:
-        """No answer of gRPC ends with its connection."""
+        """No gRPC response ends with its connection."""
         return 0
 
     def body(self) -> bytes:
-        """The answer's message, without its prefix."""
+        """The response's message, without its prefix."""
         return b"".join(self._chunks)[PREFIX_BYTES:]
 
     def head(self) -> bytes:
-        """Nothing: all that there is to know is in the message."""
+        """Empty: gRPC carries everything in the message."""
         return b""
 
     def _read(self, data: bytes) -> None:
-        """Deal with every whole frame, and with whatever has come of a frame of data."""
+        """Process every complete frame, and the received part of a DATA frame."""
         if self._rest:
             data = self._rest + data
             self._rest = b""
@@ -199,7 +198,7 @@ class Http2:
                 at += HEADER.size
                 continue
             if length > _LARGEST_CONTROL:
-                raise BrokenProtocolError("a frame that is too long")
+                raise BrokenProtocolError("control frame too long")
             if end - at < HEADER.size + length:
                 break
             at += HEADER.size
@@ -209,21 +208,21 @@ class Http2:
 
     def _take_frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if self._fragments is not None and kind != Frame.CONTINUATION:
-            raise BrokenProtocolError("headers that are not continued")
-        if (taker := self._takers.get(kind)) is not None:
-            taker(flags, stream, payload)
+            raise BrokenProtocolError("CONTINUATION frame missing")
+        if (handler := self._handlers.get(kind)) is not None:
+            handler(flags, stream, payload)
 
-    # --- the answer -------------------------------------------------------------------------------------------------
+    # --- the response -----------------------------------------------------------------------------------------------
 
     def _begin_data(self, length: int, flags: int, stream: int) -> None:
         if stream != self._stream or self._outcome or not self._http_status or self._fragments is not None:
-            raise BrokenProtocolError("data that nobody asked for")
+            raise BrokenProtocolError("DATA frame without a call")
         self._data_left = length
         self._data_ends = bool(flags & END_STREAM)
-        self._untold += length
-        if self._untold >= _TOP_UP:
-            self.outbox.append(frame(Frame.WINDOW_UPDATE, 0, 0, self._untold.to_bytes(4, "big")))
-            self._untold = 0
+        self._unacknowledged += length
+        if self._unacknowledged >= _TOP_UP:
+            self.outbox.append(frame(Frame.WINDOW_UPDATE, 0, 0, self._unacknowledged.to_bytes(4, "big")))
+            self._unacknowledged = 0
         if not length and self._data_ends:
             self._end_without_status()
 
@@ -239,18 +238,18 @@ class Http2:
 
     def _take_padded_data(self, flags: int, stream: int, payload: bytes) -> None:
         inside = unpadded(flags, payload)
-        self._untold += len(payload) - len(inside)
+        self._unacknowledged += len(payload) - len(inside)
         self._begin_data(len(inside), flags, stream)
         if inside:
             self._take_data(inside, 0, len(inside))
 
     def _end_without_status(self) -> None:
-        """The answer ends without trailers, as only that of something else than gRPC does."""
+        """The response ends without trailers: the server does not speak gRPC."""
         self._outcome = Failure.MALFORMED if self._http_status == 200 else self._http_status
 
     def _take_headers(self, flags: int, stream: int, payload: bytes) -> None:
         if stream != self._stream or self._outcome:
-            raise BrokenProtocolError("headers that nobody asked for")
+            raise BrokenProtocolError("HEADERS frame without a call")
         block = unpadded(flags, payload)[5 if flags & PRIORITY else 0 :]
         self._headers_end = bool(flags & END_STREAM)
         if flags & END_HEADERS:
@@ -260,25 +259,25 @@ class Http2:
 
     def _take_continuation(self, flags: int, stream: int, payload: bytes) -> None:
         if self._fragments is None or stream != self._stream:
-            raise BrokenProtocolError("headers that continue nothing")
+            raise BrokenProtocolError("CONTINUATION frame without HEADERS")
         self._fragments.append(payload)
         if sum(map(len, self._fragments)) > _LARGEST_CONTROL:
-            raise BrokenProtocolError("headers that are too long")
+            raise BrokenProtocolError("headers too long")
         if flags & END_HEADERS:
             block = b"".join(self._fragments)
             self._fragments = None
             self._take_block(block)
 
     def _take_block(self, block: bytes) -> None:
-        """The headers of the answer, or its trailers; or both in one where there is no message."""
+        """Take the response's headers, its trailers, or both in one block if there is no message."""
         headers = self._reader.read(block)
         if not self._http_status:
             status = headers.http_status
             if status is None or not 100 <= status < 1000 or (status < 200 and self._headers_end):
-                raise BrokenProtocolError("an answer without a status")
-            self._http_status = status if status >= 200 else 0  # the answer proper follows
+                raise BrokenProtocolError("response without a status")
+            self._http_status = status if status >= 200 else 0  # the final response follows
         elif not self._headers_end:
-            raise BrokenProtocolError("trailers that do not end the answer")
+            raise BrokenProtocolError("trailers do not end the response")
         if not self._headers_end:
             return
         if self._http_status != 200:
@@ -292,7 +291,7 @@ class Http2:
 
     def _take_reset(self, _flags: int, stream: int, payload: bytes) -> None:
         if len(payload) != 4 or not 0 < stream <= max(self._stream, 0):
-            raise BrokenProtocolError("an end of no stream")
+            raise BrokenProtocolError("RST_STREAM for no stream")
         if stream == self._stream and not self._outcome:
             self._outcome = Failure.RESET
 
@@ -300,13 +299,13 @@ class Http2:
 
     def _take_settings(self, flags: int, stream: int, payload: bytes) -> None:
         if stream or len(payload) % SETTING.size:
-            raise BrokenProtocolError("settings of another size")
+            raise BrokenProtocolError("SETTINGS frame of a wrong size")
         if flags & ACK:
             return
         self._greeted = True
         for name, value in SETTING.iter_unpack(payload):
             if name == Setting.TABLE_SIZE:
-                self._shy = self._shy or value < DEFAULT_TABLE_BYTES
+                self._without_table = self._without_table or value < DEFAULT_TABLE_BYTES
             else:
                 self._outgoing.set(name, value)
         self.outbox.append(frame(Frame.SETTINGS, ACK, 0))
@@ -322,16 +321,16 @@ class Http2:
 
     def _take_ping(self, flags: int, stream: int, payload: bytes) -> None:
         if len(payload) != 8 or stream:
-            raise BrokenProtocolError("a ping of another size")
+            raise BrokenProtocolError("PING frame of a wrong size")
         if not flags & ACK:
             self.outbox.append(frame(Frame.PING, ACK, 0, payload))
 
-    def _take_farewell(self, _flags: int, stream: int, payload: bytes) -> None:
+    def _take_goaway(self, _flags: int, stream: int, payload: bytes) -> None:
         if stream or len(payload) < 8:
-            raise BrokenProtocolError("a farewell that says nothing")
+            raise BrokenProtocolError("GOAWAY frame too short")
         self.used_up = True
         if int.from_bytes(payload[:4], "big") & MAX_WINDOW < self._stream and not self._outcome:
             self._outcome = Failure.CLOSED
 
     def _take_push(self, _flags: int, _stream: int, _payload: bytes) -> None:
-        raise BrokenProtocolError("a push, which was declined")
+        raise BrokenProtocolError("PUSH_PROMISE although push is disabled")

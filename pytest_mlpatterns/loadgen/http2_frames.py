@@ -32,7 +32,7 @@ __all__ = [
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADER = struct.Struct(">IBI")
-"""Of a frame: length and type together, flags, stream."""
+"""Frame header: length and type in one word, flags, stream."""
 SETTING = struct.Struct(">HI")
 END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 MAX_WINDOW = 2**31 - 1
@@ -54,7 +54,7 @@ class Setting:
 
 
 class BrokenProtocolError(Exception):
-    """The peer does not keep to the protocol."""
+    """The peer violated the protocol."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -63,23 +63,23 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def unpadded(flags: int, payload: bytes) -> bytes:
-    """What a frame holds without its padding.
+    """A frame's payload without its padding.
 
     Raises:
-        BrokenProtocolError: more padding than frame.
+        BrokenProtocolError: the padding is longer than the payload.
     """
     if not flags & PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
-        raise BrokenProtocolError("more padding than frame")
+        raise BrokenProtocolError("padding longer than the payload")
     return payload[1 : len(payload) - payload[0]]
 
 
 class Outgoing:
-    """Sends one message after the other in frames of data, each on a stream of its own, as the peer takes them.
+    """Splits messages into DATA frames within the peer's flow-control windows; each message has its own stream.
 
     Attributes:
-        pending: what is still to be sent of the message.
+        pending: the unsent rest of the message.
     """
 
     __slots__ = ("_max_frame", "_stream", "_stream_window", "_window", "_window_of_streams", "pending")
@@ -91,9 +91,9 @@ class Outgoing:
         self._window = self._stream_window = self._window_of_streams = DEFAULT_WINDOW
 
     def begin(self, stream: int, message: bytes, head: tuple[bytes, bytes]) -> bytes | list[Bytes]:
-        """The beginning of a new stream: a head in two parts, and of the message as much as the peer takes now.
+        """Begin a stream: a head in two parts, and as much of the message as the windows allow.
 
-        A small message is copied to its head, so that it goes out in one piece; a large one is not.
+        A small message is copied behind its head and sent in one piece; a large one is not copied.
         """
         size = len(message)
         self._stream = stream
@@ -106,7 +106,7 @@ class Outgoing:
         return [*head, *self.more()]
 
     def more(self) -> list[Bytes]:
-        """As much of the message as the peer takes now, in frames."""
+        """As much of the pending message as the windows allow, in frames."""
         frames: list[Bytes] = []
         pending, window = self.pending, min(self._window, self._stream_window)
         while pending and window > 0:
@@ -121,33 +121,33 @@ class Outgoing:
         return frames
 
     def set(self, name: int, value: int) -> None:
-        """The peer says how much it takes.
+        """Apply a setting of the peer.
 
         Raises:
-            BrokenProtocolError: a value that there is not.
+            BrokenProtocolError: the value is out of range.
         """
         if name == Setting.INITIAL_WINDOW:
             self._stream_window += value - self._window_of_streams
             self._window_of_streams = value
             if max(value, self._stream_window) > MAX_WINDOW:
-                raise BrokenProtocolError("a window that is too large")
+                raise BrokenProtocolError("flow-control window too large")
         elif name == Setting.MAX_FRAME:
             if not _DEFAULT_FRAME <= value <= _LARGEST_FRAME:
-                raise BrokenProtocolError("a frame size that there is not")
+                raise BrokenProtocolError("MAX_FRAME_SIZE out of range")
             self._max_frame = value
 
     def widen(self, stream: int, payload: bytes) -> None:
-        """The peer takes more, on this stream or (0) on all together.
+        """Apply a WINDOW_UPDATE, for this stream or (0) for the connection.
 
         Raises:
-            BrokenProtocolError: no more, or too much.
+            BrokenProtocolError: an increment of zero, or a window beyond its maximum.
         """
         more = int.from_bytes(payload, "big") & MAX_WINDOW
         if len(payload) != 4 or not more:
-            raise BrokenProtocolError("a window that does not open")
+            raise BrokenProtocolError("WINDOW_UPDATE without an increment")
         if not stream:
             self._window += more
         elif stream == self._stream:
             self._stream_window += more
         if self._window > MAX_WINDOW or self._stream_window > MAX_WINDOW:
-            raise BrokenProtocolError("a window that is too large")
+            raise BrokenProtocolError("flow-control window too large")

@@ -1,7 +1,7 @@
-"""Header blocks of HTTP/2 for calls of one gRPC method: written once before the load, and read by their bytes.
+"""HTTP/2 header blocks: requests encoded once before the load, responses decoded by their bytes.
 
-Blocks of the peer's are read without a table: our side tells it to keep none, so that equal bytes mean the same
-wherever they come, and all but the first of a kind are a look-up. It must not know frames.
+Our side announces a header table of size zero, so equal bytes always mean equal headers, and every known block is a
+dictionary look-up.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_TABLE_BYTES", "HeaderError", "HeaderReader", "Headers", "RequestBlocks"]
 
 DEFAULT_TABLE_BYTES = 4096
-"""How large a table a peer keeps that says nothing else."""
+"""Default size of a peer's header table."""
 _KNOWN_BLOCKS = 1024
 
 
 class HeaderError(ValueError):
-    """A block that is no header block, or lacks what an answer has."""
+    """A malformed header block, or one without a status."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestBlocks:
-    """The headers of a call: for a connection's first request, for those after it, and for a peer with a small table.
+    """Encoded headers of a call: for a connection's first request, for later ones, and for a peer with a small table.
 
-    The first fills the peer's table, the later ones point into it, as every client does.
+    The first block fills the peer's table, and later blocks refer to it.
     """
 
     first: bytes
@@ -39,7 +39,7 @@ class RequestBlocks:
 
     @classmethod
     def of(cls, address: tuple[str, int], path: str) -> RequestBlocks:
-        """The blocks of a call of a method.
+        """Encode the headers of calls of one method.
 
         Args:
             address: host and port.
@@ -65,7 +65,7 @@ class RequestBlocks:
 
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """What matters in a block: the HTTP status, the status of gRPC and its message, None where they are absent."""
+    """The HTTP status, the gRPC status and its message in a block; None if absent."""
 
     http_status: int | None
     grpc_status: int | None
@@ -73,7 +73,7 @@ class Headers:
 
 
 class HeaderReader:
-    """Reads the blocks of any number of peers that keep no table."""
+    """Decodes header blocks of any number of peers, without a header table."""
 
     def __init__(self) -> None:
         self._decoder = hpack.Decoder()
@@ -82,18 +82,18 @@ class HeaderReader:
         self._known: dict[bytes, Headers] = {}
 
     def read(self, block: bytes) -> Headers:
-        """What a block says.
+        """Decode a block.
 
         Raises:
-            HeaderError: it cannot be read, or a status in it is no number.
+            HeaderError: the block is malformed, or a status in it is no number.
         """
         if (known := self._known.get(block)) is not None:
             return known
         try:
             found = _headers_of(self._decoder.decode(block, raw=True))
         except (hpack.HPACKError, ValueError) as error:
-            raise HeaderError(f"no header block: {error}") from error
-        if len(self._known) >= _KNOWN_BLOCKS:  # a peer that dates its answers
+            raise HeaderError(f"malformed header block: {error}") from error
+        if len(self._known) >= _KNOWN_BLOCKS:  # a peer with a date in its headers
             self._known.clear()
         self._known[block] = found
         return found

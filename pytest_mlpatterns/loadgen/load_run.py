@@ -1,7 +1,7 @@
-"""The course of one job: warm-up, measured window, drain. What is sent, and when the next phase begins.
+"""One load run: warm-up, measured window, drain.
 
-Every way of driving load shares it: the driver tells the time and what was answered, the course says when to send, and
-at the end what was recorded. It must not know sockets.
+The event loops share it. A loop passes the time and the finished requests; the run decides what to send and when the
+next phase begins, and returns the recording at the end. It opens no sockets and reads no clock.
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ if TYPE_CHECKING:
 __all__ = ["TICK_NS", "LoadRun"]
 
 TICK_NS = 50_000_000
-"""How often a driver calls :meth:`LoadRun.tick`."""
+"""Interval at which a loop calls :meth:`LoadRun.tick`."""
 _SETTLE_NS = 15_000_000
 _PROGRESS_TICKS = 5
 
 
 class LoadRun:
-    """Follows one job.
+    """The phases of one job.
 
     Args:
-        job: what to do.
-        send: sends the prepared request of this index; the due time is None for now.
-        tell: takes each event as it happens.
+        job: the load to generate.
+        send: sends the prepared request of this index; a due time of None means now.
+        emit: receives each event as it happens.
 
     Attributes:
-        next_request: gives the index of the request that is to be sent next.
+        next_request: returns the index of the next request.
         recording: one row per finished request.
-        answers: the sample of answers, None where none was asked for.
-        connect_ns: how long each opening of a connection took.
-        next_due_ns: when :meth:`send_due` wants to be called.
-        draining: the window is closed; only answers are awaited.
-        stop_early: set it to end the job at the next tick.
+        answers: the kept responses; None if the job keeps none.
+        connect_ns: duration of each opening of a connection.
+        next_due_ns: time of the next call of :meth:`send_due`.
+        draining: the window is closed and the loop only awaits responses.
+        stop_early: set to end the job at the next tick.
     """
 
-    def __init__(self, job: LoadJob, send: Callable[[int, int | None], None], tell: Callable[[Event], None]) -> None:
+    def __init__(self, job: LoadJob, send: Callable[[int, int | None], None], emit: Callable[[Event], None]) -> None:
         self.recording = SampleRecorder()
         self.answers = ResponseSample(job.keep_answers) if job.keep_answers else None
         self.connect_ns = array("q")
@@ -66,17 +66,17 @@ class LoadRun:
         self.stop_early = False
         self._job = job
         self._send = send
-        self._tell = tell
+        self._emit = emit
         self.next_request = _drawn(job).__next__
         self._has_length = job.schedule.length_ns is not None
-        self._source = self._source_of(ClosedLoop(1) if self._has_length else job.schedule)
-        self._source_since_ns = 0
+        self._arrivals = self._arrivals_of(ClosedLoop(1) if self._has_length else job.schedule)
+        self._arrivals_since_ns = 0
         self._start_ns = 0
         self._stop_ns = NEVER_NS
         self._ticks = 0
         self._last_tick_ns = 0
         self._warmup: Warmup | None = None
-        self._told_warm = False
+        self._reported_warm = False
         self._open_at_ns = NEVER_NS
         self._warmup_windows: list[WarmupWindow] = []
         self._warmup_row = 0
@@ -89,45 +89,47 @@ class LoadRun:
 
     @property
     def next_due_ns(self) -> int:
-        """When :meth:`send_due` wants to be called; far in the future where only answers matter."""
-        due_ns = self._source.next_due_ns
+        """Time of the next call of :meth:`send_due`; ``NEVER_NS`` if only responses make requests due."""
+        due_ns = self._arrivals.next_due_ns
         if self._warmup is None:
             return min(due_ns, self._open_at_ns)
         return due_ns if due_ns < self._stop_ns else NEVER_NS
 
     @property
     def first_tick_ns(self) -> int:
-        """When the first tick is wanted, after the start: a job without a warm-up only takes a breath."""
+        """Delay of the first tick after the start; short for a job without a warm-up."""
         return TICK_NS if self._job.warmup_ns is None else min(TICK_NS, max(self._job.warmup_ns, _SETTLE_NS))
 
     def open_at(self, at_ns: int) -> None:
-        """Open the window at this time, with all generators that share the load. Callable from another thread."""
+        """Open the window at this time, together with the generators that share the load. Thread-safe."""
         self._open_at_ns = at_ns
 
     def start(self, now_ns: int) -> None:
-        """The warm-up begins."""
+        """Begin the warm-up."""
         self._start_ns = self._warmup_since_ns = self._last_tick_ns = now_ns
-        self._source.start(now_ns)
+        self._arrivals.start(now_ns)
 
     def answered(self, due_ns: int, now_ns: int, *, failed: bool) -> bool:
-        """A request that was due then has ended and is recorded; whether :attr:`next_request` is to be sent now."""
+        """Note that a request has ended. Returns whether the loop must send :attr:`next_request` now."""
         return (
-            now_ns < self._stop_ns and due_ns >= self._source_since_ns and self._source.answered(now_ns, failed=failed)
+            now_ns < self._stop_ns
+            and due_ns >= self._arrivals_since_ns
+            and self._arrivals.answered(now_ns, failed=failed)
         )
 
     def send_due(self, now_ns: int) -> None:
-        """Send everything that is due by now."""
+        """Send every request that is due by now."""
         if self._warmup is None and now_ns >= self._open_at_ns:
             self._open_window(self._open_at_ns)
-        self._source.send_due(min(now_ns, self._stop_ns))
+        self._arrivals.send_due(min(now_ns, self._stop_ns))
 
     def tick(self, now_ns: int, connections: int, *, limit_reached: bool) -> None:
-        """Move on, as far as it is time; to be called every 50 ms.
+        """Begin the next phase if it is time; called every 50 ms.
 
         Args:
-            now_ns: the time.
-            connections: how many there are, for the report.
-            limit_reached: whether requests had to wait for a connection, likewise.
+            now_ns: the current time.
+            connections: number of open connections, for the report.
+            limit_reached: whether requests had to wait for a connection, for the report.
         """
         self._loop_lag_ns = max(self._loop_lag_ns, now_ns - self._last_tick_ns - TICK_NS)
         self._last_tick_ns = now_ns
@@ -135,20 +137,20 @@ class LoadRun:
         if self._warmup is None and (self.stop_early or self._warm(now_ns)):
             if self._job.share.of == 1 or self.stop_early:
                 self._open_window(now_ns)
-            elif not self._told_warm:
-                self._told_warm = True
-                self._tell(Warm())
+            elif not self._reported_warm:
+                self._reported_warm = True
+                self._emit(Warm())
         if self._warmup is not None and not self.draining and (self.stop_early or now_ns >= self._stop_ns):
             self._close_window(now_ns, connections, limit_reached=limit_reached)
         if not self.draining:
-            self._source.tick(now_ns)
+            self._arrivals.tick(now_ns)
         if self._ticks % _PROGRESS_TICKS == 0:
             recent = max(self._window_row, len(self.recording) - 1000)
             latency = self.recording.median_latency_ns(recent)
-            self._tell(Progress(now_ns - self._start_ns, len(self.recording), latency))
+            self._emit(Progress(now_ns - self._start_ns, len(self.recording), latency))
 
-    def recorded(self) -> LoadResult:
-        """Everything, once the window is closed."""
+    def result(self) -> LoadResult:
+        """Everything recorded; valid once the window is closed."""
         assert self._warmup is not None
         assert self._report is not None
         return LoadResult(
@@ -160,14 +162,14 @@ class LoadRun:
             stopped_early=self.stop_early,
         )
 
-    def _source_of(self, schedule: Schedule) -> Arrivals:
+    def _arrivals_of(self, schedule: Schedule) -> Arrivals:
         return arrivals_of(schedule, self._send_next, self._job.share)
 
     def _send_next(self, due_ns: int | None) -> None:
         self._send(self.next_request(), due_ns)
 
     def _warm(self, now_ns: int) -> bool:
-        """Whether the warm-up is over: its time is up, or the data are steady."""
+        """Whether the warm-up is over: its time is up, or the load is steady."""
         elapsed = now_ns - self._start_ns
         if self._job.warmup_ns is not None:
             return elapsed >= self._job.warmup_ns
@@ -188,18 +190,18 @@ class LoadRun:
         if self.answers is not None:
             self.answers.clear()
         shared_clock = self._job.share.of > 1 and not self._job.schedule.closed
-        if self._has_length or shared_clock:  # all generators of a load count its time from the same moment
-            self._source.finish()
-            self._source = self._source_of(self._job.schedule)
-            self._source_since_ns = now_ns
-            self._source.start(now_ns)
+        if self._has_length or shared_clock:  # all generators of a load start its clock at the same moment
+            self._arrivals.finish()
+            self._arrivals = self._arrivals_of(self._job.schedule)
+            self._arrivals_since_ns = now_ns
+            self._arrivals.start(now_ns)
         self._window_cpu_ns = process_time_ns()
-        self._tell(WindowOpened(now_ns))
+        self._emit(WindowOpened(now_ns))
 
     def _close_window(self, now_ns: int, connections: int, *, limit_reached: bool) -> None:
         self.draining = True
         self._stop_ns = min(self._stop_ns, now_ns)
-        self._source.finish()
+        self._arrivals.finish()
         self._report = GeneratorReport(
             cpu_ns=process_time_ns() - self._window_cpu_ns,
             wall_ns=now_ns - self._window_start_ns,
@@ -212,7 +214,7 @@ class LoadRun:
 
 
 def _drawn(job: LoadJob) -> Iterator[int]:
-    """The indices of this generator's requests, one after the other, without end."""
+    """Indices of this generator's requests, without end."""
     order = array("I", job.order) or range(len(job.messages))
     number, step, count = job.share.number, job.share.of, len(order)
     while True:

@@ -1,7 +1,6 @@
-"""What the generator process is asked to do, and what it answers: values that cross the pipe.
+"""Messages between pytest and the load generator: jobs, events and results.
 
-Recorded arrays travel as raw bytes. This module must be cheap to import: the generator process loads it, numpy it
-loads not.
+Recorded columns travel as raw bytes. Keep this module light: the generator process imports it and must not load numpy.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ __all__ = ["Event", "LoadJob", "LoadResult", "OpenWindow", "Share", "Transport",
 
 
 class Transport(Enum):
-    """How our own connections speak to a server."""
+    """Protocol of the generator's own connections."""
 
     HTTP1 = "HTTP/1.1"
     GRPC = "gRPC"
@@ -29,30 +28,32 @@ class Transport(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Which part of a load one of several generators takes: requests ``number``, ``number + of``, ``number + 2 of``, …
+    """One generator's part of a load: the requests ``number``, ``number + of``, ``number + 2 of``, …
 
-    A generator that shares tells when it is warm, and opens its window when it is told to, with all the others.
+    A generator that shares a load reports when it is warm, and opens its window at the time that the parent sets for
+    all.
     """
 
     number: int = 0
     of: int = 1
 
     def part_of(self, whole: int) -> int:
-        """How many of so many callers are this generator's."""
+        """Number of this generator's callers, of ``whole`` callers in all."""
         return len(range(self.number, whole, self.of))
 
 
 @dataclass(frozen=True, slots=True)
 class LoadJob:
-    """One stretch of load.
+    """One load to generate.
 
-    ``addresses`` are ``(host, port)``; ``messages`` are complete requests as ``spoken`` has them, drawn in turn.
-    ``warmup_ns`` is a fixed time, or None to let the data decide. A schedule with a length of its own is the window as
-    a whole; its warm-up is one caller. ``keep_answers`` asks for up to so many answers, spread over the window.
+    ``addresses`` are ``(host, port)``; ``messages`` are complete requests as ``transport`` has them, drawn in turn.
+    ``warmup_ns`` is a fixed time, or None to let the data decide. A schedule with a length of its own fills
+    the window; its warm-up is one caller. ``keep_answers`` is the largest number of responses to keep, spread over the
+    window.
     ``order`` gives the indices of messages in the order in which they are drawn (unsigned 32-bit, native, begun again
-    at its end); empty draws them in turn. ``follow``: an answer of 202 is not the end of a request; its result is asked
-    for where ``Location`` says, until it is there. Where ``remote`` is set, a client library drives the load and
-    ``addresses``, ``balance``, ``spoken`` and ``follow`` are of no matter.
+    at its end); empty draws them in turn. ``follow``: a status of 202 does not end a request; the generator polls
+    the address in ``Location`` until the result is there. If ``remote`` is set, a client library drives the load, and
+    ``addresses``, ``balance``, ``transport`` and ``follow`` are ignored.
     """
 
     addresses: tuple[tuple[str, int], ...]
@@ -67,17 +68,17 @@ class LoadJob:
     remote: Remote | None = None
     follow: bool = False
     share: Share = Share()
-    spoken: Transport = Transport.HTTP1
+    transport: Transport = Transport.HTTP1
 
 
 @dataclass(frozen=True, slots=True)
 class Warm:
-    """A generator that shares a load has warmed up and waits to be told when the window opens."""
+    """A generator that shares a load has warmed up and waits for :class:`OpenWindow`."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenWindow:
-    """To all generators that share a load: the window opens at this time, on the clock of ``time.perf_counter_ns``."""
+    """Sent to all generators that share a load: time at which the window opens (``time.perf_counter_ns``)."""
 
     at_ns: int
 
@@ -90,12 +91,12 @@ class WindowOpened:
 
 
 Event = WindowOpened | Progress | Warm
-"""What a generator tells while it works."""
+"""What a generator reports during a job."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """The end of a job: everything recorded since its start, warm-up included, and what the generator saw of itself.
+    """Result of a job: everything recorded since its start, warm-up included, and the generator's report on itself.
 
     ``columns`` maps the names of :class:`pytest_mlpatterns.records.samples.Samples` to raw bytes.
     """

@@ -1,7 +1,6 @@
-"""A server that does nothing, in a process of its own: one fixed answer to whatever is asked.
+"""A null server in a process of its own: one fixed response to every request.
 
-It answers all its connections together, as a generator that is itself the limit finds them: many at a time. It must not
-know what is measured with it.
+It answers all its connections together, so that a generator at its limit finds many responses at a time.
 """
 
 from __future__ import annotations
@@ -24,34 +23,34 @@ _PIECE = 65_536
 
 
 class Peer(Protocol):
-    """One connection's side of the server."""
+    """The server's side of one connection."""
 
     def take(self, data: bytes) -> bytes:
-        """Bytes of the client's; what has to be sent at once."""
+        """Take bytes of the client. Returns bytes to send at once."""
         ...
 
     def answer(self) -> bytes:
-        """The answer to a request that has come whole; empty where none has."""
+        """The response to a complete request; empty if none is complete."""
         ...
 
 
 class Http1Peer:
-    """Takes whatever comes in one piece for a request of HTTP/1.1."""
+    """Treats every received piece as one HTTP/1.1 request."""
 
     _BODY = b'{"predictions":[0]}'
     _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_BODY)
 
     def take(self, _data: bytes) -> bytes:
-        """Nothing has to be sent."""
+        """Send nothing at once."""
         return b""
 
     def answer(self) -> bytes:
-        """The answer."""
+        """The fixed response."""
         return self._HEAD + self._BODY
 
 
 class GrpcPeer:
-    """Answers every stream that ends with a message of a few bytes."""
+    """Answers every finished stream with a short message."""
 
     def __init__(self) -> None:
         import hpack
@@ -67,7 +66,7 @@ class GrpcPeer:
         self._asked: list[int] = []
 
     def take(self, data: bytes) -> bytes:
-        """Settings are answered; the ends of streams are remembered."""
+        """Answer settings, and note the streams that ended."""
         from pytest_mlpatterns.loadgen.http2_frames import ACK, END_STREAM, HEADER, Frame, frame
 
         skipped = min(self._preface_left, len(data))
@@ -90,7 +89,7 @@ class GrpcPeer:
         return reply
 
     def answer(self) -> bytes:
-        """The answer to the stream that ended first."""
+        """The response to the stream that ended first."""
         from pytest_mlpatterns.loadgen.http2_frames import END_HEADERS, END_STREAM, Frame, frame
         from pytest_mlpatterns.wire.grpc_call import message_prefix
 
@@ -110,7 +109,7 @@ _PEERS: dict[Transport, Callable[[], Peer]] = {Transport.HTTP1: Http1Peer, Trans
 
 
 def main() -> None:
-    """The child process: is told what to speak, tells its port, and serves until the parent closes the channel."""
+    """Receive the transport, send the port, and serve until the parent closes the channel."""
     channel = Channel()
     new_peer = _PEERS[channel.receive()]
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)

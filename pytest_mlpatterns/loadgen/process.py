@@ -1,6 +1,7 @@
 """The main loop of a load generator process: takes a job, drives it, sends the recording back.
 
-Keep this module light: the process must start quickly and must not load numpy."""
+Keep this module light: the process must start quickly and must not load numpy.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +16,19 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import LoadJob
 
 
-_STOP = "stop"
+__all__ = ["STOP", "main"]
+
+STOP = "stop"
+"""Message that ends the present job early."""
 
 
 def main() -> None:
-    """The child: take a job, drive it, answer, until the parent closes the channel."""
+    """Run jobs until the parent closes the channel."""
     from pytest_mlpatterns.loadgen.event_loop import LoadLoop
     from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop
 
-    gc.disable()  # a collection in the middle of the load would count as the server's latency
-    _allow_many_files()
+    gc.disable()  # a collection during the load would count as latency of the server
+    _raise_file_limit()
     channel = Channel()
     waiting: queue.SimpleQueue[LoadLoop | PyreqwestLoop | None] = queue.SimpleQueue()
     latest: list[LoadLoop | PyreqwestLoop] = []
@@ -36,7 +40,7 @@ def main() -> None:
         elif isinstance(message, str):
             for loop in latest:
                 loop.stop()
-        else:  # made here, so that a stop that follows at once finds it, whether it runs yet or not
+        else:  # created here, so that a stop that follows at once finds it before it runs
             loop = LoadLoop(message, channel.send) if message.remote is None else PyreqwestLoop(message, channel.send)
             latest[:] = [loop]
             waiting.put(loop)
@@ -48,15 +52,15 @@ def main() -> None:
 
     channel.listen(on_message, on_close)
     while (loop := waiting.get()) is not None:
-        recorded = loop.run()
+        result = loop.run()
         latest.clear()  # before the parent can send the next job
-        channel.send(recorded)
-        del loop, recorded
+        channel.send(result)
+        del loop, result
         gc.collect()
 
 
-def _allow_many_files() -> None:
-    """A connection is a file; raise what we may open to what we are allowed to raise it to."""
+def _raise_file_limit() -> None:
+    """Raise the soft limit on open files, of which each connection needs one, to the hard limit."""
     import resource
 
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

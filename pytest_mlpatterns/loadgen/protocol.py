@@ -1,6 +1,6 @@
-"""What a connection needs to know of the protocol that it carries: requests as bytes, answers out of bytes.
+"""Client protocols without I/O: bytes of requests out, bytes of responses in.
 
-One object for every socket, with at most one request at a time. It must not know sockets, clocks or what is recorded.
+One object per connection, with at most one request in flight. It opens no socket and reads no clock.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ Bytes = bytes | memoryview
 
 
 class ClientProtocol(Protocol):
-    """Both sides of one protocol, as its client.
+    """The client side of one protocol on one connection.
 
     Attributes:
-        duplex: whether the protocol sends of itself while a request is still being sent.
+        duplex: whether the protocol may send control data while a request is still being sent.
         used_up: whether the connection cannot carry another request.
-        outbox: what the protocol wants sent besides requests; whoever sends it empties it.
+        outbox: bytes to send besides requests; the connection sends and clears them.
     """
 
     duplex: bool
@@ -29,29 +29,29 @@ class ClientProtocol(Protocol):
     outbox: list[Bytes]
 
     def opening(self) -> bytes:
-        """What is sent before the first request."""
+        """Bytes to send before the first request."""
         ...
 
     def ask(self, request: int) -> bytes | Sequence[Bytes]:
-        """A request, by the index of its message."""
+        """Bytes of a request, by the index of its message."""
         ...
 
     def take(self, data: bytes) -> int:
-        """Bytes of the peer's while a request is under way: its outcome, or 0 while the answer is not complete."""
+        """Take received bytes while a request is in flight. Returns its outcome, or 0 if the response is incomplete."""
         ...
 
     def take_idle(self, data: bytes) -> bool:
-        """Bytes of the peer's while none is: whether the connection can still be used."""
+        """Take received bytes while no request is in flight. Returns whether the connection is still usable."""
         ...
 
     def end(self) -> int:
-        """The peer closed while a request is under way: its outcome, or 0 where the answer is lost."""
+        """The peer closed while a request was in flight. Returns its outcome, or 0 if the response is lost."""
         ...
 
     def body(self) -> bytes:
-        """The answer's body, once there is an outcome, where bodies are kept."""
+        """The response's body, after its outcome, if bodies are kept."""
         ...
 
     def head(self) -> bytes:
-        """What came with the answer: in HTTP/1.1 its status and headers."""
+        """The response's head: in HTTP/1.1 its status line and headers."""
         ...

@@ -1,10 +1,8 @@
-"""The loop that drives load through a client library: for https and HTTP/2, which our own connections do not speak.
+"""The event loop that drives load through pyreqwest: for https and HTTP/2 targets.
 
-Same course of a job, same recording as :class:`pytest_mlpatterns.loadgen.event_loop.LoadLoop`. The library (pyreqwest,
-extra
-``https``) costs time of its own in every request, which :mod:`pytest_mlpatterns.loadgen.ceiling` measures and the
-result
-states. It must not know processes or numpy.
+It shares :class:`pytest_mlpatterns.loadgen.load_run.LoadRun` and the recording with the loop over our own connections.
+The library (extra ``https``) adds time to every request; :mod:`pytest_mlpatterns.loadgen.ceiling` measures it, and the
+result reports it.
 """
 
 from __future__ import annotations
@@ -29,46 +27,46 @@ _FRAMING = ("host", "content-length", "transfer-encoding", "connection")
 
 
 class PyreqwestLoop:
-    """Runs one job whose ``remote`` is set.
+    """Runs one job that has a ``remote``.
 
     Args:
-        job: what to do.
-        tell: takes each event as it happens.
+        job: the load to generate.
+        emit: receives each event as it happens.
     """
 
-    def __init__(self, job: LoadJob, tell: Callable[[Event], None]) -> None:
+    def __init__(self, job: LoadJob, emit: Callable[[Event], None]) -> None:
         assert job.remote is not None
         self._remote = job.remote
         self._requests = [parse_message(message) for message in job.messages]
         self._timeout_ns = job.timeout_ns
         self._tasks: set[asyncio.Task[None]] = set()
         self._client: Any = None
-        self._course = LoadRun(job, self._start_request, tell)
+        self._load_run = LoadRun(job, self._start_request, emit)
 
     def run(self) -> LoadResult:
-        """Drive the load to its end."""
+        """Run the load to its end."""
         import uvloop
 
         uvloop.run(self._drive())
-        return self._course.recorded()
+        return self._load_run.result()
 
     def open_at(self, at_ns: int) -> None:
-        """Open the window at this time, where the load is shared. Callable from another thread."""
-        self._course.open_at(at_ns)
+        """Open the window of a shared load at this time. Thread-safe."""
+        self._load_run.open_at(at_ns)
 
     def stop(self) -> None:
-        """End the load at the next tick. Callable from another thread."""
-        self._course.stop_early = True
+        """End the load at the next tick. Thread-safe."""
+        self._load_run.stop_early = True
 
     async def _drive(self) -> None:
-        course = self._course
+        load_run = self._load_run
         async with _client_of(self._remote, self._timeout_ns) as self._client:
-            course.start(perf_counter_ns())
+            load_run.start(perf_counter_ns())
             pacing = asyncio.create_task(self._pace())
             try:
-                while not (course.draining and (course.stop_early or not self._tasks)):
+                while not (load_run.draining and (load_run.stop_early or not self._tasks)):
                     await asyncio.sleep(TICK_NS / 1e9)
-                    course.tick(perf_counter_ns(), len(self._tasks), limit_reached=False)
+                    load_run.tick(perf_counter_ns(), len(self._tasks), limit_reached=False)
             finally:
                 pacing.cancel()
                 for task in self._tasks:
@@ -76,13 +74,13 @@ class PyreqwestLoop:
                 await asyncio.gather(pacing, *self._tasks, return_exceptions=True)
 
     async def _pace(self) -> None:
-        """Send what is due by the clock."""
+        """Send requests when they are due by the clock."""
         while True:
-            left_ns = self._course.next_due_ns - perf_counter_ns()
+            left_ns = self._load_run.next_due_ns - perf_counter_ns()
             if left_ns > 0:
                 await asyncio.sleep(min(left_ns, TICK_NS) / 1e9)
             else:
-                self._course.send_due(perf_counter_ns())
+                self._load_run.send_due(perf_counter_ns())
                 await asyncio.sleep(0)
 
     def _start_request(self, request: int, due_ns: int | None) -> None:
@@ -102,7 +100,7 @@ class PyreqwestLoop:
             response = await prepared.build().send()
             answer = bytes(await response.bytes())
             outcome = int(response.status)
-            if self._course.answers is not None:
+            if self._load_run.answers is not None:
                 head = _head_of(response.headers)
         except exceptions.RequestTimeoutError:
             outcome = Failure.TIMEOUT.value
@@ -113,16 +111,16 @@ class PyreqwestLoop:
         except exceptions.PyreqwestError:
             outcome = Failure.MALFORMED.value
         now = perf_counter_ns()
-        course = self._course
-        course.recording.add(due_ns, sent_ns, now, outcome, request, 0, len(answer))
-        if course.answers is not None and 200 <= outcome < 300:
-            course.answers.offer(request, answer, head)
-        if course.answered(due_ns, now, failed=outcome < 0):
-            self._start_request(course.next_request(), None)
+        load_run = self._load_run
+        load_run.recording.add(due_ns, sent_ns, now, outcome, request, 0, len(answer))
+        if load_run.answers is not None and 200 <= outcome < 300:
+            load_run.answers.offer(request, answer, head)
+        if load_run.answered(due_ns, now, failed=outcome < 0):
+            self._start_request(load_run.next_request(), None)
 
 
 def parse_message(message: bytes) -> tuple[str, str, dict[str, str], bytes]:
-    """A prepared HTTP/1.1 request as method, path, headers without those that frame it, and body."""
+    """Split a prepared HTTP/1.1 request into method, path, headers without framing headers, and body."""
     head, _, body = message.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     method, path, _version = first.split(" ")
@@ -131,7 +129,7 @@ def parse_message(message: bytes) -> tuple[str, str, dict[str, str], bytes]:
 
 
 def _head_of(headers: Mapping[str, str]) -> bytes:
-    """The head of an answer as our own connections see it; its first line is of no matter."""
+    """The response head in the form our own connections give; the status line is ignored."""
     return "\r\n".join(["", *(f"{name}: {value}" for name, value in headers.items())]).encode("latin-1")
 
 

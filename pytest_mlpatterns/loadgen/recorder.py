@@ -1,7 +1,7 @@
-"""What the generator writes down: one row per request in plain arrays, and a sample of the answers.
+"""Recording of a load: one row per request in plain arrays, and a bounded sample of the responses.
 
-Thirty-five bytes a request, so that a million requests fit in memory. This module must not know numpy (the generator
-process does not load it) nor how requests are sent.
+A row takes 35 bytes, so a million requests take 35 MB. The generator process imports this module and must not load
+numpy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["ResponseSample", "SampleRecorder"]
 
 
 class SampleRecorder:
-    """Grows by one row per finished request, in the order of completion."""
+    """Columns that grow by one row per finished request, in the order of completion."""
 
     COLUMNS = ("due_ns", "sent_ns", "done_ns", "outcome", "request", "target", "received_bytes")
     __slots__ = (*COLUMNS, "add")
@@ -38,9 +38,9 @@ class SampleRecorder:
         return len(self.done_ns)
 
     def _adder(self) -> Callable[[int, int, int, int, int, int, int], None]:
-        """The function that appends one finished request, its values in the order of :attr:`COLUMNS`.
+        """The function that appends one row, with values in the order of :attr:`COLUMNS`.
 
-        Made once with all it needs at hand, since it is called for every request.
+        It is created once with bound methods at hand, because it is called for every request.
         """
         due, sent, done, status, index, where, size = (getattr(self, name).append for name in self.COLUMNS)
 
@@ -58,20 +58,20 @@ class SampleRecorder:
         return add
 
     def median_latency_ns(self, first: int) -> int | None:
-        """Median latency of the successful requests from row ``first`` on, None where there is none."""
+        """Median latency of the successful requests from row ``first`` on; None if there is none."""
         rows = range(first, len(self))
         latencies = sorted(self.done_ns[row] - self.due_ns[row] for row in rows if 200 <= self.outcome[row] < 300)
         return latencies[len(latencies) // 2] if latencies else None
 
     def columns(self) -> dict[str, PickleBuffer]:
-        """The arrays as raw buffers, which cross the pipe without being copied."""
+        """The columns as raw buffers, which cross the pipe without a copy."""
         return {name: PickleBuffer(getattr(self, name)) for name in self.COLUMNS}
 
 
 class ResponseSample:
-    """At most ``limit`` answers spread evenly over all that were offered, whose number nobody knows before.
+    """At most ``limit`` responses, spread evenly over all that are offered; their number is not known in advance.
 
-    Keeps every n-th; when full, drops every second one kept and doubles n.
+    A systematic sample: keeps every n-th; when full, drops every second one and doubles n.
     """
 
     def __init__(self, limit: int) -> None:
@@ -81,7 +81,7 @@ class ResponseSample:
         self.kept: list[Answer] = []
 
     def offer(self, request: int, body: bytes, head: bytes = b"") -> None:
-        """Consider one answer to the request of this index."""
+        """Offer the response to the request of this index."""
         if self._offered % self._stride == 0:
             if len(self.kept) >= self._limit:
                 del self.kept[1::2]
@@ -91,6 +91,6 @@ class ResponseSample:
         self._offered += 1
 
     def clear(self) -> None:
-        """Forget all, at the start of the measured window."""
+        """Drop all responses, at the start of the measured window."""
         self.kept.clear()
         self._stride, self._offered = 1, 0

@@ -1,7 +1,7 @@
-"""Is the load steady yet? The rule that ends an automatic warm-up, as a pure function over finished windows.
+"""Steady-state detection: the rule that ends an automatic warm-up, as a pure function over finished windows.
 
-Steady means: over the last three windows neither throughput nor median latency moved by more than a tenth of its
-middle value (the rule of Triton's perf_analyzer). This module reads no clock.
+A load is steady if neither throughput nor median latency varied by more than a tenth of its middle value over the last
+three windows (the rule of Triton's perf_analyzer).
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ __all__ = ["MIN_WINDOW_REQUESTS", "WARMUP_CAP_NS", "WINDOW_NS", "WarmupWindow", 
 WINDOW_NS = 200_000_000
 """Shortest window of the warm-up."""
 MIN_WINDOW_REQUESTS = 8
-"""A window goes on until so many requests completed in it."""
+"""Smallest number of completed requests in a window."""
 WARMUP_CAP_NS = 5_000_000_000
-"""The warm-up ends after this time, steady or not, and the result says which."""
+"""Longest warm-up; the result records whether the load was steady by then."""
 _WINDOWS = 3
 _SPREAD = 0.10
 
 
 @dataclass(frozen=True, slots=True)
 class WarmupWindow:
-    """One finished window of the warm-up: its throughput and its median latency."""
+    """A finished window of the warm-up: throughput and median latency."""
 
     throughput_rps: float
     median_ns: float
 
 
 def is_steady(windows: Sequence[WarmupWindow]) -> bool:
-    """Whether the last three windows agree within a tenth, in throughput and in median latency."""
+    """Whether throughput and median latency of the last three windows agree within a tenth."""
     last = windows[-_WINDOWS:]
     if len(last) < _WINDOWS:
         return False

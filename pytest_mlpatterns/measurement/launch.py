@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.plan import LoadPlan
 
-__all__ = ["Interrupted", "LaunchRunner", "job_for", "spoken_over"]
+__all__ = ["Interrupted", "LaunchRunner", "job_for", "transport_of"]
 
 _POLL_S = 0.05
 _CHECKED_ANSWERS = 200
@@ -193,7 +193,7 @@ def _measure(
     try:
         recorded = generator.run(job, poll_s=_POLL_S, on_poll=on_poll, processes=plan.generators)
     except LoadInterrupted as stop:
-        raise Interrupted(launch_of(stop.recorded)) from None
+        raise Interrupted(launch_of(stop.result)) from None
     launch = launch_of(recorded)
     if plan.check is not None:
         _check_answers(deployment, plan, recorded.answers)
@@ -214,11 +214,11 @@ def job_for(deployment: Deployment, plan: LoadPlan, messages: tuple[bytes, ...])
         warmup_ns=plan.warmup_ns,
         timeout_ns=plan.timeout_ns,
         keep_answers=_CHECKED_ANSWERS if plan.check else 0,
-        spoken=spoken_over(deployment.wire),
+        transport=transport_of(deployment.wire),
     )
 
 
-def spoken_over(wire: Wire) -> Transport:
+def transport_of(wire: Wire) -> Transport:
     """What our own connections speak under a wire."""
     return Transport.GRPC if wire.protocol == "grpc" else Transport.HTTP1
 

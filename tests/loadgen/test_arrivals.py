@@ -18,68 +18,68 @@ ALONE = Share()
 def started(schedule: Schedule, share: Share = ALONE, at: int = 0) -> tuple[Arrivals, list[int | None]]:
     """A source that has started, and the due times of what it sent."""
     sent: list[int | None] = []
-    source = arrivals_of(schedule, sent.append, share)
-    source.start(at)
-    return source, sent
+    arrivals = arrivals_of(schedule, sent.append, share)
+    arrivals.start(at)
+    return arrivals, sent
 
 
 def test_each_caller_sends_at_once_and_is_to_send_again_when_it_is_answered() -> None:
-    source, sent = started(ClosedLoop(3))
+    arrivals, sent = started(ClosedLoop(3))
     assert sent == [None] * 3
-    assert source.answered(5 * MS, failed=False)
-    assert source.next_due_ns == NEVER_NS
+    assert arrivals.answered(5 * MS, failed=False)
+    assert arrivals.next_due_ns == NEVER_NS
 
 
 def test_a_caller_that_failed_rests_until_the_next_tick() -> None:
-    source, sent = started(ClosedLoop(2))
-    assert not source.answered(1 * MS, failed=True)
+    arrivals, sent = started(ClosedLoop(2))
+    assert not arrivals.answered(1 * MS, failed=True)
     assert len(sent) == 2
-    source.tick(50 * MS)
+    arrivals.tick(50 * MS)
     assert len(sent) == 3
-    source.tick(100 * MS)
+    arrivals.tick(100 * MS)
     assert len(sent) == 3
 
 
 def test_a_caller_thinks_and_its_next_request_is_due_when_it_has() -> None:
-    source, sent = started(ClosedLoop(2, think_time="20ms"))
-    assert not source.answered(5 * MS, failed=False)
-    assert not source.answered(7 * MS, failed=False)
-    assert source.next_due_ns == 25 * MS
-    source.send_due(24 * MS)
+    arrivals, sent = started(ClosedLoop(2, think_time="20ms"))
+    assert not arrivals.answered(5 * MS, failed=False)
+    assert not arrivals.answered(7 * MS, failed=False)
+    assert arrivals.next_due_ns == 25 * MS
+    arrivals.send_due(24 * MS)
     assert len(sent) == 2
-    source.send_due(26 * MS)
+    arrivals.send_due(26 * MS)
     assert sent[2:] == [25 * MS]
-    assert source.next_due_ns == 27 * MS
-    source.finish()
-    source.send_due(100 * MS)
+    assert arrivals.next_due_ns == 27 * MS
+    arrivals.finish()
+    arrivals.send_due(100 * MS)
     assert len(sent) == 3
 
 
 def test_callers_come_and_leave_as_the_stages_say() -> None:
-    source, sent = started(Stages((("0s", 4), ("1s", 4), ("0s", 1), ("1s", 1)), of="concurrency"))
+    arrivals, sent = started(Stages((("0s", 4), ("1s", 4), ("0s", 1), ("1s", 1)), of="concurrency"))
     assert len(sent) == 4
-    source.tick(1100 * MS)  # three are too many now: they leave when they are answered
-    assert [source.answered(1200 * MS, failed=False) for _ in range(4)] == [False, False, False, True]
+    arrivals.tick(1100 * MS)  # three are too many now: they leave when they are answered
+    assert [arrivals.answered(1200 * MS, failed=False) for _ in range(4)] == [False, False, False, True]
     assert len(sent) == 4
 
 
 def test_a_clock_sends_all_that_is_due_with_the_time_at_which_it_was() -> None:
-    source, sent = started(ConstantRate(100), at=1000 * MS)
-    source.send_due(1025 * MS)
+    arrivals, sent = started(ConstantRate(100), at=1000 * MS)
+    arrivals.send_due(1025 * MS)
     assert sent == [1000 * MS, 1010 * MS, 1020 * MS]
-    assert source.next_due_ns == 1030 * MS
-    assert not source.answered(1026 * MS, failed=False)
-    source.tick(1027 * MS)
+    assert arrivals.next_due_ns == 1030 * MS
+    assert not arrivals.answered(1026 * MS, failed=False)
+    arrivals.tick(1027 * MS)
     assert len(sent) == 3
-    source.finish()
-    assert source.next_due_ns == NEVER_NS
+    arrivals.finish()
+    assert arrivals.next_due_ns == NEVER_NS
 
 
 def test_a_clock_that_has_run_out_wants_nothing_more() -> None:
-    source, sent = started(Stages((("1s", 4),), start=4))
-    source.send_due(10_000 * MS)
+    arrivals, sent = started(Stages((("1s", 4),), start=4))
+    arrivals.send_due(10_000 * MS)
     assert sent == [0, 250 * MS, 500 * MS, 750 * MS]
-    assert source.next_due_ns == NEVER_NS
+    assert arrivals.next_due_ns == NEVER_NS
 
 
 @PROPERTY
@@ -96,7 +96,7 @@ def test_shares_of_an_open_loop_interleave_to_exactly_its_arrivals(schedule: Sch
     whole.send_due(500 * MS)
     parts: list[int | None] = []
     for number in range(3):
-        source, sent = started(schedule, Share(number, 3))
-        source.send_due(500 * MS)
+        arrivals, sent = started(schedule, Share(number, 3))
+        arrivals.send_due(500 * MS)
         parts += sent
     assert sorted(parts, key=lambda due: due or 0) == all_sent

@@ -75,7 +75,7 @@ class Bench:
         self.answers = ResponseSample(100) if keep else None
         self.connect_ns = array("q")
         self.messages = messages
-        self.dialogue = lambda address: Http1(messages, address[0], follow=follow, keep=keep)
+        self.protocol = lambda address: Http1(messages, address[0], follow=follow, keep=keep)
         self.failures: list[bool] = []
         self.then: list[int] = []  # requests sent at once when the one before is answered, as a closed loop does
         self.listener = socket.create_server(("127.0.0.1", 0))

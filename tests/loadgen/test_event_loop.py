@@ -14,7 +14,7 @@ from support.services.jobs import MS, a_job, message
 from support.services.scripted import Close, Hold, Reset, ScriptedServer, Send, Silence, answer, refused_port
 
 from pytest_mlpatterns.loadgen import connection_pool as pool_module
-from pytest_mlpatterns.loadgen import load_run as course_module
+from pytest_mlpatterns.loadgen import load_run as load_run_module
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 from pytest_mlpatterns.loadgen.messages import WindowOpened
@@ -39,8 +39,8 @@ ONE_FIRST = array("I", [0] + [1] * 100_000).tobytes()
 """An order that draws the first message once, and then the second for as long as any test takes."""
 
 
-def drive(job: LoadJob, tell: Callable[[WindowOpened | Progress], None] = lambda _: None) -> LoadResult:
-    return LoadLoop(job, tell).run()
+def drive(job: LoadJob, emit: Callable[[WindowOpened | Progress], None] = lambda _: None) -> LoadResult:
+    return LoadLoop(job, emit).run()
 
 
 def in_due_order(samples: Samples) -> list[int]:
@@ -64,10 +64,10 @@ class TestClosedLoop:
             return [Hold(everybody), Send(answer())]
 
         with ScriptedServer(script) as server:
-            recorded = drive(a_job([server.address], ClosedLoop(concurrency)))
+            result = drive(a_job([server.address], ClosedLoop(concurrency)))
         assert server.peak_in_flight == concurrency
         assert server.connections == concurrency
-        assert recorded.generator.connections == concurrency
+        assert result.generator.connections == concurrency
 
     def test_every_request_is_one_row_in_the_order_of_completion(self, server: ScriptedServer) -> None:
         samples = samples_of(drive(a_job([server.address], ClosedLoop(4))))
@@ -90,14 +90,14 @@ class TestClosedLoop:
                 return [Send(answer())]
             return [Hold(released), Send(answer()), Hold(released, sent[request.number])]
 
-        def tell(event: object) -> None:
+        def emit(event: object) -> None:
             if isinstance(event, WindowOpened):  # the loop waits for us, while the answers come
                 released.set()
                 for one in sent:
                     assert one.wait(30)
 
         with ScriptedServer(script) as server:
-            samples = samples_of(drive(a_job([server.address], ClosedLoop(len(sent))), tell))
+            samples = samples_of(drive(a_job([server.address], ClosedLoop(len(sent))), emit))
         done, due = samples.done_ns[: len(sent)], np.sort(samples.due_ns)
         assert done.max() <= due[len(sent)]
 
@@ -121,17 +121,17 @@ class TestClosedLoop:
     def test_answers_that_arrive_after_the_window_are_still_recorded(self) -> None:
         over = threading.Event()
 
-        def tell(event: object) -> None:
+        def emit(event: object) -> None:
             if isinstance(event, Progress) and event.elapsed_ns > 500 * MS:
                 over.set()
 
         with ScriptedServer(lambda _: [Hold(over), Send(answer())]) as server:
-            recorded = drive(a_job([server.address], ClosedLoop(3)), tell)
+            result = drive(a_job([server.address], ClosedLoop(3)), emit)
             assert len(server.requests) == 3
-        samples = samples_of(recorded)
+        samples = samples_of(result)
         assert samples.outcome.tolist() == [200] * 3
-        assert (samples.done_ns > recorded.window.end_ns).all()
-        assert recorded.generator.completed == 0
+        assert (samples.done_ns > result.window.end_ns).all()
+        assert result.generator.completed == 0
 
     def test_a_warm_up_request_that_hangs_into_the_window_adds_no_caller(self) -> None:
         opened = threading.Event()
@@ -141,8 +141,8 @@ class TestClosedLoop:
 
         schedule = Stages((("200ms", 1),), of="concurrency", start=1)
         with ScriptedServer(script) as server:
-            recorded = drive(a_job([server.address], schedule, warmup_ns=50 * MS), lambda _: opened.set())
-        samples = samples_of(recorded)
+            result = drive(a_job([server.address], schedule, warmup_ns=50 * MS), lambda _: opened.set())
+        samples = samples_of(result)
         due, done = samples.due_ns[1:], samples.done_ns[1:]
         assert len(due) > 1
         assert (due[1:] >= done[:-1]).all()
@@ -194,10 +194,10 @@ class TestOpenLoop:
     def test_request_n_is_due_at_n_over_the_rate_and_none_is_left_out(
         self, server: ScriptedServer, rate_rps: float
     ) -> None:
-        recorded = drive(a_job([server.address], ConstantRate(rate_rps), warmup_ns=60 * MS))
-        due = in_due_order(samples_of(recorded))
+        result = drive(a_job([server.address], ConstantRate(rate_rps), warmup_ns=60 * MS))
+        due = in_due_order(samples_of(result))
         assert due == [due[0] + round(number * 1e9 / rate_rps) for number in range(len(due))]
-        assert due[-1] <= recorded.window.end_ns < due[0] + round(len(due) * 1e9 / rate_rps) + 1
+        assert due[-1] <= result.window.end_ns < due[0] + round(len(due) * 1e9 / rate_rps) + 1
         assert len(server.requests) == len(due)
 
     def test_nothing_is_sent_before_it_is_due(self, server: ScriptedServer) -> None:
@@ -210,9 +210,9 @@ class TestOpenLoop:
         path.write_text("timestamp\n" + "".join(f"{100 + moment}\n" for moment in (0, 0.01, 0.011, 0.05, 0.13)))
         for schedule in (Trace(path), Stages((("100ms", 100), ("50ms", 20)))):
             job = a_job([server.address], schedule, warmup_ns=60 * MS, duration_ns=schedule.length_ns)
-            recorded = drive(job)
-            due = np.array(in_due_order(samples_of(recorded)))
-            scheduled = due[recorded.warmup.requests :] - recorded.window.start_ns
+            result = drive(job)
+            due = np.array(in_due_order(samples_of(result)))
+            scheduled = due[result.warmup.requests :] - result.window.start_ns
             assert scheduled[scheduled >= 0].tolist() == list(schedule.arrivals())
 
     def test_a_stall_counts_in_full_for_every_request_that_was_due_during_it(self) -> None:
@@ -226,8 +226,8 @@ class TestOpenLoop:
             return [Hold(released), Send(answer())] if 3 <= request.number <= 14 else [Send(answer())]
 
         with ScriptedServer(script) as server:
-            recorded = drive(a_job([server.address], ConstantRate(100), duration_ns=400 * MS))
-            samples = samples_of(recorded)
+            result = drive(a_job([server.address], ConstantRate(100), duration_ns=400 * MS))
+            samples = samples_of(result)
             assert len(server.requests) == len(samples.due_ns)
         by_due = np.argsort(samples.due_ns)
         due, done = samples.due_ns[by_due], samples.done_ns[by_due]
@@ -244,16 +244,16 @@ class TestOpenLoop:
         released = threading.Event()
         released_ns: list[int] = []
 
-        def tell(event: object) -> None:
+        def emit(event: object) -> None:
             if isinstance(event, Progress) and not released.is_set():
                 released_ns.append(time_ns())
                 released.set()
 
         with ScriptedServer(lambda _: [Hold(released), Send(answer())]) as server:
-            recorded = drive(a_job([server.address], ConstantRate(100), duration_ns=400 * MS), tell)
-        samples = samples_of(recorded)
-        assert recorded.generator.connection_limit_reached
-        assert recorded.generator.connections == server.connections == server.peak_in_flight == 2
+            result = drive(a_job([server.address], ConstantRate(100), duration_ns=400 * MS), emit)
+        samples = samples_of(result)
+        assert result.generator.connection_limit_reached
+        assert result.generator.connections == server.connections == server.peak_in_flight == 2
         assert set(samples.outcome.tolist()) == {200}
         due = in_due_order(samples)
         assert due == [due[0] + number * 10 * MS for number in range(len(due))]
@@ -332,9 +332,9 @@ class TestFaults:
 
         with ScriptedServer(script) as server:
             job = a_job([server.address], ClosedLoop(1), order=ONE_FIRST, timeout_ns=200 * MS, duration_ns=600 * MS)
-            recorded = drive(replace(job, keep_answers=100))
-        assert recorded.answers
-        assert {answer.body for answer in recorded.answers} == {b"input 1"}
+            result = drive(replace(job, keep_answers=100))
+        assert result.answers
+        assert {answer.body for answer in result.answers} == {b"input 1"}
 
     def test_nothing_listening_is_tried_again_at_most_once_a_tick_by_every_caller(self) -> None:
         samples = samples_of(drive(a_job([("127.0.0.1", refused_port())], ClosedLoop(4), duration_ns=300 * MS)))
@@ -345,11 +345,11 @@ class TestFaults:
     def test_a_server_that_comes_up_during_the_load_is_found(self) -> None:
         with ScriptedServer(listening=False) as server:
 
-            def tell(event: object) -> None:
+            def emit(event: object) -> None:
                 if isinstance(event, WindowOpened):
                     server.listen()
 
-            samples = samples_of(drive(a_job([server.address], ClosedLoop(2), warmup_ns=60 * MS), tell))
+            samples = samples_of(drive(a_job([server.address], ClosedLoop(2), warmup_ns=60 * MS), emit))
         outcomes = samples.outcome.tolist()
         assert set(outcomes) == {Failure.CONNECT, 200}
         assert outcomes == sorted(outcomes)
@@ -391,25 +391,23 @@ class TestFaults:
     def test_answers_in_small_pieces_are_whole(self) -> None:
         body = bytes(range(256)) * 256
         with ScriptedServer(lambda _: [Send(answer(body), piece_bytes=1000)]) as server:
-            recorded = drive(a_job([server.address], ClosedLoop(2), keep_answers=10))
-        assert recorded.answers
-        assert all(answer.body == body for answer in recorded.answers)
-        assert set(samples_of(recorded).received_bytes.tolist()) == {len(answer(body))}
+            result = drive(a_job([server.address], ClosedLoop(2), keep_answers=10))
+        assert result.answers
+        assert all(answer.body == body for answer in result.answers)
+        assert set(samples_of(result).received_bytes.tolist()) == {len(answer(body))}
 
 
 class TestWarmUp:
     def test_a_fixed_warm_up_lasts_its_time_and_the_window_follows(self, server: ScriptedServer) -> None:
         told: list[object] = []
-        recorded = drive(a_job([server.address], ClosedLoop(2), warmup_ns=100 * MS), told.append)
-        assert recorded.warmup.steady is None
-        assert recorded.warmup.duration_ns >= 100 * MS
-        assert WindowOpened(recorded.window.start_ns) in told
-        assert recorded.window.duration_ns == 90 * MS
-        done = samples_of(recorded).done_ns
-        assert recorded.warmup.requests == (done < recorded.window.start_ns).sum() > 0
-        assert (
-            recorded.generator.completed >= ((done >= recorded.window.start_ns) & (done < recorded.window.end_ns)).sum()
-        )
+        result = drive(a_job([server.address], ClosedLoop(2), warmup_ns=100 * MS), told.append)
+        assert result.warmup.steady is None
+        assert result.warmup.duration_ns >= 100 * MS
+        assert WindowOpened(result.window.start_ns) in told
+        assert result.window.duration_ns == 90 * MS
+        done = samples_of(result).done_ns
+        assert result.warmup.requests == (done < result.window.start_ns).sum() > 0
+        assert result.generator.completed >= ((done >= result.window.start_ns) & (done < result.window.end_ns)).sum()
 
     def test_an_automatic_warm_up_ends_when_its_windows_are_steady(
         self, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
@@ -420,10 +418,10 @@ class TestWarmUp:
             windows[:] = so_far
             return len(so_far) >= 2
 
-        monkeypatch.setattr(course_module, "is_steady", is_steady)
-        recorded = drive(a_job([server.address], ClosedLoop(2), warmup_ns=None))
-        assert recorded.warmup.steady is True
-        assert recorded.warmup.duration_ns >= 2 * course_module.WINDOW_NS
+        monkeypatch.setattr(load_run_module, "is_steady", is_steady)
+        result = drive(a_job([server.address], ClosedLoop(2), warmup_ns=None))
+        assert result.warmup.steady is True
+        assert result.warmup.duration_ns >= 2 * load_run_module.WINDOW_NS
         assert len(windows) == 2
         assert all(window.throughput_rps > 0 and window.median_ns > 0 for window in windows)
 
@@ -431,26 +429,26 @@ class TestWarmUp:
     def test_an_automatic_warm_up_that_never_gets_steady_is_capped_and_says_so(
         self, status: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(course_module, "WARMUP_CAP_NS", 300 * MS)
+        monkeypatch.setattr(load_run_module, "WARMUP_CAP_NS", 300 * MS)
         with ScriptedServer(lambda _: [Send(answer(status=status))]) as server:
-            recorded = drive(a_job([server.address], ClosedLoop(2), warmup_ns=None))
-        assert recorded.warmup.steady is False
-        assert recorded.warmup.duration_ns >= 300 * MS
-        assert recorded.window.duration_ns == 90 * MS
+            result = drive(a_job([server.address], ClosedLoop(2), warmup_ns=None))
+        assert result.warmup.steady is False
+        assert result.warmup.duration_ns >= 300 * MS
+        assert result.window.duration_ns == 90 * MS
 
     def test_a_window_of_the_warm_up_waits_for_enough_requests(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(course_module, "WARMUP_CAP_NS", 300 * MS)
+        monkeypatch.setattr(load_run_module, "WARMUP_CAP_NS", 300 * MS)
         windows: list[object] = []
 
         def is_steady(so_far: list[object]) -> bool:
             windows.extend(so_far)
             return False
 
-        monkeypatch.setattr(course_module, "is_steady", is_steady)
+        monkeypatch.setattr(load_run_module, "is_steady", is_steady)
         with ScriptedServer(lambda request: [Send(answer()) if request.number < 3 else Silence()]) as server:
-            recorded = drive(a_job([server.address], ClosedLoop(1), warmup_ns=None, timeout_ns=300 * MS))
+            result = drive(a_job([server.address], ClosedLoop(1), warmup_ns=None, timeout_ns=300 * MS))
         assert windows == []
-        assert recorded.warmup.steady is False
+        assert result.warmup.steady is False
 
 
 class TestTheEnd:
@@ -465,39 +463,39 @@ class TestTheEnd:
         with ScriptedServer(script) as server:
             job = a_job([server.address], ClosedLoop(1), duration_ns=600_000 * MS)
             loops.append(LoadLoop(job, lambda _: None))
-            recorded = loops[0].run()
-        assert recorded.stopped_early
-        assert recorded.window.end_ns < recorded.window.start_ns + 600_000 * MS
-        assert len(samples_of(recorded).outcome) > 5
+            result = loops[0].run()
+        assert result.stopped_early
+        assert result.window.end_ns < result.window.start_ns + 600_000 * MS
+        assert len(samples_of(result).outcome) > 5
 
     @pytest.mark.parametrize(("warmup_ns", "steady"), [(600_000 * MS, None), (None, False)], ids=["fixed", "automatic"])
     def test_stop_during_the_warm_up_gives_what_there_is(
         self, server: ScriptedServer, warmup_ns: int | None, steady: bool | None
     ) -> None:
-        def tell(event: object) -> None:
+        def emit(event: object) -> None:
             if isinstance(event, Progress):
                 loop.stop()
 
-        loop = LoadLoop(a_job([server.address], ClosedLoop(1), warmup_ns=warmup_ns), tell)
-        recorded = loop.run()
-        assert recorded.stopped_early
-        assert recorded.warmup.steady is steady
-        assert recorded.window.duration_ns >= 0
-        assert recorded.warmup.requests > 0
+        loop = LoadLoop(a_job([server.address], ClosedLoop(1), warmup_ns=warmup_ns), emit)
+        result = loop.run()
+        assert result.stopped_early
+        assert result.warmup.steady is steady
+        assert result.window.duration_ns >= 0
+        assert result.warmup.requests > 0
 
     def test_stop_does_not_wait_for_answers_that_never_come(self) -> None:
         with ScriptedServer(lambda _: [Silence()]) as server:
 
-            def tell(_: object) -> None:
+            def emit(_: object) -> None:
                 if len(server.requests) == 3:
                     loop.stop()
 
             job = a_job([server.address], ClosedLoop(3), duration_ns=600_000 * MS, timeout_ns=600_000 * MS)
-            loop = LoadLoop(job, tell)
-            recorded = loop.run()
+            loop = LoadLoop(job, emit)
+            result = loop.run()
             assert len(server.requests) == 3
-        assert recorded.stopped_early
-        assert len(samples_of(recorded).outcome) == 0
+        assert result.stopped_early
+        assert len(samples_of(result).outcome) == 0
 
     def test_a_load_that_runs_its_time_is_not_stopped_early(self, server: ScriptedServer) -> None:
         assert not drive(a_job([server.address], ClosedLoop(1))).stopped_early
@@ -512,10 +510,10 @@ class TestTheEnd:
         assert all(sign.median_ns is not None and sign.median_ns > 0 for sign in signs)
 
     def test_the_generator_reports_its_own_cost_over_the_window(self, server: ScriptedServer) -> None:
-        recorded = drive(a_job([server.address], ClosedLoop(2)))
-        report = recorded.generator
+        result = drive(a_job([server.address], ClosedLoop(2)))
+        report = result.generator
         assert report.cpu_ns > 0
-        assert report.wall_ns >= recorded.window.duration_ns
+        assert report.wall_ns >= result.window.duration_ns
         assert report.connect_ns is not None
         assert report.connect_ns > 0
 
@@ -523,9 +521,9 @@ class TestTheEnd:
 class TestAnswersKept:
     def test_kept_answers_are_those_of_their_requests(self) -> None:
         with ScriptedServer(lambda request: [Send(answer(b"answer to " + request.body))]) as server:
-            recorded = drive(a_job([server.address], ClosedLoop(4), keep_answers=20))
-        assert 0 < len(recorded.answers) <= 20
-        for kept in recorded.answers:
+            result = drive(a_job([server.address], ClosedLoop(4), keep_answers=20))
+        assert 0 < len(result.answers) <= 20
+        for kept in result.answers:
             assert kept.body == b"answer to input %d" % kept.request
             assert kept.head.startswith(b"HTTP/1.1 200 ")
 
@@ -537,15 +535,15 @@ class TestAnswersKept:
             return [Send(answer(b"fine") if int(request.body[-1:]) % 2 else answer(b"broken", 500))]
 
         with ScriptedServer(script) as server:
-            recorded = drive(a_job([server.address], ClosedLoop(1), keep_answers=20))
-        assert {answer.body for answer in recorded.answers} == {b"fine"}
-        assert {answer.request for answer in recorded.answers} <= {1, 3}
+            result = drive(a_job([server.address], ClosedLoop(1), keep_answers=20))
+        assert {answer.body for answer in result.answers} == {b"fine"}
+        assert {answer.request for answer in result.answers} <= {1, 3}
 
     def test_answers_of_the_warm_up_are_not_kept(self) -> None:
         opened = threading.Event()
         with ScriptedServer(lambda _: [Send(answer(b"window" if opened.is_set() else b"warm-up"))]) as server:
             job = a_job([server.address], ClosedLoop(1), warmup_ns=100 * MS, keep_answers=10_000)
-            recorded = drive(job, lambda _: opened.set())
-        bodies = [answer.body for answer in recorded.answers]
+            result = drive(job, lambda _: opened.set())
+        bodies = [answer.body for answer in result.answers]
         assert bodies.count(b"warm-up") <= 1  # the one that was on its way when the window opened
         assert b"window" in bodies

@@ -144,14 +144,14 @@ class Server:
 
 
 def bombard(
-    answer: Callable[[], bytes], hold: Callable[[], bool], answers: int, *, spoken: Transport = Transport.HTTP1
+    answer: Callable[[], bytes], hold: Callable[[], bool], answers: int, *, transport: Transport = Transport.HTTP1
 ) -> Counter[int]:
     """Drive a load at such a server until it has served so many answers; the outcomes."""
     server = Server(answer, hold, answers)
     job = LoadJob(
         addresses=(server.address,),
-        messages=(REQUEST if spoken is Transport.HTTP1 else CALL,),
-        spoken=spoken,
+        messages=(REQUEST if transport is Transport.HTTP1 else CALL,),
+        transport=transport,
         schedule=ClosedLoop(CALLERS),
         balance=Balance.ROUND_ROBIN,
         duration_ns=3600 * 10**9,
@@ -163,16 +163,16 @@ def bombard(
     stopper = threading.Thread(target=lambda: (server.enough.wait(600), loop.stop()))
     stopper.start()
     try:
-        recorded = loop.run()
+        result = loop.run()
     finally:
         server.enough.set()
         stopper.join()
         server.close()
-    sizes = {name: len(column.raw()) // ITEM_BYTES[name] for name, column in recorded.columns.items()}
+    sizes = {name: len(column.raw()) // ITEM_BYTES[name] for name, column in result.columns.items()}
     (rows,) = set(sizes.values())
     # An answer is one row; where it was good, the next request on that connection finds it closed, which is another.
     assert server.served - CALLERS <= rows <= 2 * server.served + CALLERS
-    return Counter(memoryview(recorded.columns["outcome"]).cast("B").cast("h"))
+    return Counter(memoryview(result.columns["outcome"]).cast("B").cast("h"))
 
 
 def test_mutated_answers_crash_and_hang_nothing() -> None:
@@ -193,7 +193,9 @@ def test_any_bytes_at_all_are_counted(answers: list[bytes]) -> None:
 
 def test_mutated_frames_crash_and_hang_nothing() -> None:
     draw = random.Random(20261125)
-    outcomes = bombard(lambda: mutated(draw, GRPC_SEEDS), lambda: draw.random() < 0.01, ANSWERS, spoken=Transport.GRPC)
+    outcomes = bombard(
+        lambda: mutated(draw, GRPC_SEEDS), lambda: draw.random() < 0.01, ANSWERS, transport=Transport.GRPC
+    )
     assert outcomes[200] > 0
     assert outcomes[1014] > 0
     assert {Failure.MALFORMED, Failure.CLOSED, Failure.RESET} <= set(outcomes)
@@ -203,5 +205,5 @@ def test_mutated_frames_crash_and_hang_nothing() -> None:
 @given(st.lists(st.binary(max_size=80) | st.sampled_from(GRPC_SEEDS), min_size=1, max_size=20))
 def test_any_frames_at_all_are_counted(answers: list[bytes]) -> None:
     turn = iter(range(10**9))
-    outcomes = bombard(lambda: answers[next(turn) % len(answers)], lambda: False, 40, spoken=Transport.GRPC)
+    outcomes = bombard(lambda: answers[next(turn) % len(answers)], lambda: False, 40, transport=Transport.GRPC)
     assert sum(outcomes.values()) > 0

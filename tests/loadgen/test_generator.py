@@ -76,8 +76,8 @@ def raising(error: BaseException, when: type = WindowOpened) -> Callable[[Event 
 
 def works(generator: Generator, server: ScriptedServer, processes: int = 1) -> bool:
     """Whether a job runs to its end."""
-    recorded = run(generator, a_job([server.address], ClosedLoop(processes)), processes=processes)
-    return not recorded.stopped_early and set(samples_of(recorded).outcome.tolist()) == {200}
+    result = run(generator, a_job([server.address], ClosedLoop(processes)), processes=processes)
+    return not result.stopped_early and set(samples_of(result).outcome.tolist()) == {200}
 
 
 class TestJobs:
@@ -103,16 +103,16 @@ class TestJobs:
     ) -> None:
         told: list[Event | None] = []
         job = a_job([server.address], ClosedLoop(1), warmup_ns=60 * MS, duration_ns=600 * MS)
-        recorded = generator.run(job, poll_s=0.001, on_poll=told.append)
-        assert [event for event in told if isinstance(event, WindowOpened)] == [WindowOpened(recorded.window.start_ns)]
+        result = generator.run(job, poll_s=0.001, on_poll=told.append)
+        assert [event for event in told if isinstance(event, WindowOpened)] == [WindowOpened(result.window.start_ns)]
         assert any(isinstance(event, Progress) for event in told)
         assert None in told
 
     def test_answers_come_with_the_recording(self, generator: Generator) -> None:
         with ScriptedServer(lambda request: [Send(answer(b"answer to " + request.body))]) as server:
-            recorded = run(generator, a_job([server.address], ClosedLoop(2), keep_answers=10))
-        assert recorded.answers
-        assert all(answer.body == b"answer to input %d" % answer.request for answer in recorded.answers)
+            result = run(generator, a_job([server.address], ClosedLoop(2), keep_answers=10))
+        assert result.answers
+        assert all(answer.body == b"answer to input %d" % answer.request for answer in result.answers)
 
     def test_no_process_is_started_before_the_first_job(self, tmp_path: Path) -> None:
         before = our_children()
@@ -171,11 +171,11 @@ class TestSharedLoads:
             return [Hold(everybody), Send(answer())]
 
         with ScriptedServer(script) as server:
-            recorded = run(generator, a_job([server.address], ClosedLoop(5)), processes=2)
-        samples = samples_of(recorded)
+            result = run(generator, a_job([server.address], ClosedLoop(5)), processes=2)
+        samples = samples_of(result)
         assert server.peak_in_flight == 5
-        assert recorded.generator.processes == 2
-        assert recorded.generator.connections == 5
+        assert result.generator.processes == 2
+        assert result.generator.connections == 5
         assert len(samples.done_ns) == len(server.requests)
         assert (np.diff(samples.done_ns) >= 0).all()
 
@@ -183,32 +183,32 @@ class TestSharedLoads:
         self, generator: Generator, server: ScriptedServer
     ) -> None:
         job = a_job([server.address], ConstantRate(200), duration_ns=300 * MS)
-        recorded = run(generator, job, processes=2)
-        due = np.sort(samples_of(recorded).due_ns)
-        in_window = (due[due >= recorded.window.start_ns] - recorded.window.start_ns).tolist()
+        result = run(generator, job, processes=2)
+        due = np.sort(samples_of(result).due_ns)
+        in_window = (due[due >= result.window.start_ns] - result.window.start_ns).tolist()
         assert in_window == [number * 5 * MS for number in range(len(in_window))]
         assert len(in_window) >= 60
 
     def test_stages_of_callers_are_shared_out(self, generator: Generator, server: ScriptedServer) -> None:
         schedule = Stages((("300ms", 3),), of="concurrency", start=3)
         job = a_job([server.address], schedule, duration_ns=schedule.length_ns)
-        recorded = run(generator, job, processes=2)
+        result = run(generator, job, processes=2)
         assert server.peak_in_flight <= 3
-        assert set(samples_of(recorded).outcome.tolist()) == {200}
+        assert set(samples_of(result).outcome.tolist()) == {200}
 
     def test_the_window_opens_once_for_all(self, generator: Generator, server: ScriptedServer) -> None:
         told: list[Event | None] = []
         job = a_job([server.address], ClosedLoop(4), warmup_ns=60 * MS)
-        recorded = generator.run(job, poll_s=0.05, on_poll=told.append, processes=2)
-        assert [event for event in told if isinstance(event, WindowOpened)] == [WindowOpened(recorded.window.start_ns)]
+        result = generator.run(job, poll_s=0.05, on_poll=told.append, processes=2)
+        assert [event for event in told if isinstance(event, WindowOpened)] == [WindowOpened(result.window.start_ns)]
         assert not any(isinstance(event, Warm) for event in told)
 
     def test_ctrl_c_ends_them_all_and_keeps_all_rows(self, generator: Generator, server: ScriptedServer) -> None:
         job = a_job([server.address], ClosedLoop(4), duration_ns=LONG_NS)
         with pytest.raises(LoadInterrupted) as caught:
             generator.run(job, poll_s=0.05, on_poll=raising(KeyboardInterrupt()), processes=2)
-        assert caught.value.recorded.stopped_early
-        assert caught.value.recorded.generator.processes == 2
+        assert caught.value.result.stopped_early
+        assert caught.value.result.generator.processes == 2
         assert works(generator, server, processes=2)
 
     def test_ctrl_c_when_one_of_them_has_ended_already_keeps_its_rows_too(self, generator: Generator) -> None:
@@ -225,7 +225,7 @@ class TestSharedLoads:
             job = a_job([server.address], ClosedLoop(2), messages=(message(b"input 0"), message(b"input 1")))
             with pytest.raises(LoadInterrupted) as caught:
                 generator.run(job, poll_s=0.05, on_poll=on_poll, processes=2)
-        samples = samples_of(caught.value.recorded)
+        samples = samples_of(caught.value.result)
         assert set(samples.request.tolist()) == {0}
         assert len(samples.outcome) > 1
 
@@ -236,10 +236,10 @@ class TestCtrlC:
         job = a_job([server.address], ClosedLoop(2), duration_ns=LONG_NS)
         with pytest.raises(LoadInterrupted) as caught:
             fresh.run(job, poll_s=0.05, on_poll=raising(KeyboardInterrupt(), Progress))
-        recorded = caught.value.recorded
+        result = caught.value.result
         started = our_children() - before
-        assert recorded.stopped_early
-        assert set(samples_of(recorded).outcome.tolist()) == {200}
+        assert result.stopped_early
+        assert set(samples_of(result).outcome.tolist()) == {200}
         assert isinstance(caught.value, KeyboardInterrupt)
         assert works(fresh, server)
         assert our_children() - before == started
@@ -251,7 +251,7 @@ class TestCtrlC:
         job = a_job([server.address], ClosedLoop(2), duration_ns=20_000 * MS)
         with pytest.raises(LoadInterrupted) as caught:
             fresh.run(job, poll_s=0.0001, on_poll=raising(KeyboardInterrupt(), type(None)), processes=processes)
-        assert caught.value.recorded.stopped_early
+        assert caught.value.result.stopped_early
         assert works(fresh, server, processes)
 
     def test_it_ends_a_load_whose_answers_never_come(self, generator: Generator) -> None:
@@ -259,7 +259,7 @@ class TestCtrlC:
             job = a_job([server.address], ClosedLoop(2), duration_ns=LONG_NS, timeout_ns=LONG_NS)
             with pytest.raises(LoadInterrupted) as caught:
                 generator.run(job, poll_s=0.05, on_poll=raising(KeyboardInterrupt(), Progress))
-            assert len(samples_of(caught.value.recorded).outcome) == 0
+            assert len(samples_of(caught.value.result).outcome) == 0
 
     def test_it_stays_ctrl_c_when_the_process_is_gone_too(self, fresh: Generator, server: ScriptedServer) -> None:
         before = our_children()

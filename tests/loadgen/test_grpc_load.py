@@ -51,25 +51,25 @@ def load(port: int, *texts: bytes, schedule: Any = None, keep: int = 10) -> Load
         warmup_ns=0,
         timeout_ns=20 * 10**9,
         keep_answers=keep,
-        spoken=Transport.GRPC,
+        transport=Transport.GRPC,
     )
     return LoadLoop(job, lambda _event: None).run()
 
 
-def outcomes(recorded: LoadResult) -> Counter[int]:
-    return Counter(memoryview(recorded.columns["outcome"]).cast("B").cast("h"))
+def outcomes(result: LoadResult) -> Counter[int]:
+    return Counter(memoryview(result.columns["outcome"]).cast("B").cast("h"))
 
 
 @pytest.mark.parametrize("size", [0, 1, 5000, 65_530, 65_536, 1_000_000, 5_000_000])
 def test_messages_of_any_size_are_echoed_whole(port: int, size: int) -> None:
     texts = tuple(bytes([number]) * size for number in range(3))
-    recorded = load(port, *texts)
-    assert set(outcomes(recorded)) == {200}
-    assert recorded.answers
-    for kept in recorded.answers:
+    result = load(port, *texts)
+    assert set(outcomes(result)) == {200}
+    assert result.answers
+    for kept in result.answers:
         assert kept.body == texts[kept.request]
         assert kept.head == b""
-    sizes = set(memoryview(recorded.columns["received_bytes"]).cast("B").cast("I"))
+    sizes = set(memoryview(result.columns["received_bytes"]).cast("B").cast("I"))
     assert all(size < received < size * 1.01 + 500 for received in sizes)
 
 
@@ -78,11 +78,11 @@ def test_requests_of_an_open_loop_are_answered(port: int) -> None:
 
 
 def test_a_status_is_an_outcome_of_its_own_and_the_connection_goes_on(port: int) -> None:
-    recorded = load(port, b"refuse 8", b"fine", b"refuse 14")
-    found = outcomes(recorded)
+    result = load(port, b"refuse 8", b"fine", b"refuse 14")
+    found = outcomes(result)
     assert set(found) == {1008, 200, 1014}
-    assert all(kept.body == b"fine" for kept in recorded.answers)
-    assert recorded.generator.connections == 4
+    assert all(kept.body == b"fine" for kept in result.answers)
+    assert result.generator.connections == 4
     assert found[200] > 1
 
 
@@ -93,7 +93,7 @@ def test_the_ceiling_is_known_for_this_wire_too(tmp_path: Path) -> None:
     finally:
         generator.close()
     assert set(generator.ceilings_rps) == {Transport.GRPC}
-    job = LoadJob((), (), ClosedLoop(1), Balance.ROUND_ROBIN, 1, 0, 1, spoken=Transport.GRPC)
+    job = LoadJob((), (), ClosedLoop(1), Balance.ROUND_ROBIN, 1, 0, 1, transport=Transport.GRPC)
     assert generator.ceiling_of(job) == generator.ceilings_rps[Transport.GRPC] > 0
 
 

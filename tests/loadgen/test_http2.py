@@ -35,7 +35,7 @@ SMALL, LARGE = message(b"x" * 100), message(bytes(range(256)) * 1000)
 BLOCKS = RequestBlocks.of(("127.0.0.1", 80), "/inference.GRPCInferenceService/ModelInfer")
 
 
-def dialogue(*, keep: bool = True, greeted: bool = True) -> Http2:
+def protocol(*, keep: bool = True, greeted: bool = True) -> Http2:
     made = Http2((SMALL, LARGE), BLOCKS, HeaderReader(), keep=keep)
     if greeted:
         assert made.take_idle(peer2.SERVER_SETTINGS)
@@ -58,12 +58,12 @@ def said(made: Http2) -> list[tuple[int, int, int, bytes]]:
 class TestAsking:
     def test_the_opening_is_the_preface_settings_and_a_wide_window(self) -> None:
         assert OPENING.startswith(PREFACE)
-        assert dialogue().opening() == OPENING
+        assert protocol().opening() == OPENING
         kinds = [kind for kind, *_ in frames_in(OPENING)]
         assert kinds == [Frame.SETTINGS, Frame.WINDOW_UPDATE]
 
     def test_a_small_request_is_headers_and_data_in_one_piece(self) -> None:
-        made = dialogue()
+        made = protocol()
         sent = made.ask(0)
         assert isinstance(sent, bytes)
         assert frames_in(sent) == [
@@ -72,7 +72,7 @@ class TestAsking:
         ]
 
     def test_every_request_has_a_stream_of_its_own_and_later_ones_short_headers(self) -> None:
-        made = dialogue()
+        made = protocol()
         for stream in (1, 3, 5):
             head, data = asked(made)
             assert head == (Frame.HEADERS, END_HEADERS, stream, BLOCKS.first if stream == 1 else BLOCKS.later)
@@ -81,13 +81,13 @@ class TestAsking:
 
     @pytest.mark.parametrize("size", [0, 100, 4095])
     def test_a_peer_with_a_small_table_gets_headers_without_one(self, size: int) -> None:
-        made = dialogue()
+        made = protocol()
         asked(made)
         assert made.take(settings((Setting.TABLE_SIZE, size)) + answer()) == 200
         assert asked(made)[0][3] == BLOCKS.without_table
 
     def test_a_large_request_is_sent_as_the_peer_takes_it(self) -> None:
-        made = dialogue()
+        made = protocol()
         frames = asked(made, 1)
         sent = b"".join(data for kind, _, _, data in frames if kind == Frame.DATA)
         assert len(sent) == 65_535
@@ -108,7 +108,7 @@ class TestAsking:
 
     @pytest.mark.parametrize("before", [True, False], ids=["before", "under-way"])
     def test_a_peer_that_takes_more_gets_more(self, before: bool) -> None:
-        made = dialogue()
+        made = protocol()
         wide = settings((Setting.INITIAL_WINDOW, 1 << 20), (Setting.MAX_FRAME, 1 << 20), (Setting.MAX_STREAMS, 1))
         wide += frame(Frame.WINDOW_UPDATE, 0, 0, (1 << 20).to_bytes(4, "big"))
         if before:
@@ -124,7 +124,7 @@ class TestAsking:
             assert len(rest) == 1
 
     def test_a_window_that_shrinks_below_zero_holds_the_rest_back(self) -> None:
-        made = dialogue()
+        made = protocol()
         asked(made, 1)
         assert made.take(settings((Setting.INITIAL_WINDOW, 0))) == 0
         assert said(made) == [(Frame.SETTINGS, ACK, 0, b"")]
@@ -135,7 +135,7 @@ class TestAsking:
         assert [len(data) for _, _, _, data in said(made)] == [10]
 
     def test_an_answer_before_the_whole_request_is_sent_is_the_last_of_its_connection(self) -> None:
-        made = dialogue()
+        made = protocol()
         asked(made, 1)
         assert made.take(refusal(8)) == 1008
         assert made.used_up
@@ -143,7 +143,7 @@ class TestAsking:
         assert said(made) == []
 
     def test_a_connection_ends_when_its_streams_are_used_up(self) -> None:
-        made = dialogue()
+        made = protocol()
         made._stream = 2**31 - 7
         asked(made)
         assert not made.used_up
@@ -193,7 +193,7 @@ class TestAnswers:
     )  # fmt: skip
     def test_a_good_answer_is_whole_however_it_is_cut(self, keep: bool, data: bytes, body: bytes) -> None:
         for cut in [len(data), *range(1, min(len(data), 120))]:
-            made = dialogue(keep=keep)
+            made = protocol(keep=keep)
             asked(made)
             outcome = 0
             for at in range(0, len(data), cut):
@@ -220,7 +220,7 @@ class TestAnswers:
     def test_an_answer_that_is_none_is_counted_as_what_it_is(
         self, keep: bool, data: bytes, outcome: int, label: str
     ) -> None:
-        made = dialogue(keep=keep)
+        made = protocol(keep=keep)
         asked(made)
         assert made.take(data) == outcome
         assert describe_failures({outcome: 1}) == f"{label}: 1"
@@ -271,17 +271,17 @@ class TestAnswers:
         ],
     )  # fmt: skip
     def test_what_breaks_the_protocol_is_malformed(self, keep: bool, data: bytes) -> None:
-        made = dialogue(keep=keep)
+        made = protocol(keep=keep)
         asked(made)
         assert made.take(data) == Failure.MALFORMED
 
     def test_data_after_an_answer_that_ended_is_malformed(self, keep: bool) -> None:
-        made = dialogue(keep=keep)
+        made = protocol(keep=keep)
         asked(made)
         assert made.take(answer() + frame(Frame.DATA, 0, 1, b"more")) == Failure.MALFORMED
 
     def test_the_frames_of_an_earlier_stream_do_not_answer_the_next(self, keep: bool) -> None:
-        made = dialogue(keep=keep)
+        made = protocol(keep=keep)
         asked(made)
         assert made.take(answer()) == 200
         asked(made)
@@ -291,7 +291,7 @@ class TestAnswers:
         assert made.body() == (b"mine" if keep else b"")
 
     def test_no_answer_ends_with_its_connection(self, keep: bool) -> None:
-        made = dialogue(keep=keep)
+        made = protocol(keep=keep)
         asked(made)
         assert made.take(headers() + frame(Frame.DATA, 0, 1, message(b"hello"))) == 0
         assert made.end() == 0
@@ -300,23 +300,23 @@ class TestAnswers:
 class TestTheConnection:
     @pytest.mark.parametrize("data", [b"HTTP/1.1 400 Bad Request\r\n\r\n", answer(), b"\0" * 40])
     def test_a_peer_that_does_not_greet_speaks_something_else(self, data: bytes) -> None:
-        made = dialogue(greeted=False)
+        made = protocol(greeted=False)
         asked(made)
         assert made.take(data) == Failure.MALFORMED
 
     def test_an_acknowledgement_is_no_greeting(self) -> None:
-        made = dialogue(greeted=False)
+        made = protocol(greeted=False)
         asked(made)
         assert made.take(frame(Frame.SETTINGS, ACK, 0) + answer()) == Failure.MALFORMED
 
     def test_settings_and_pings_are_acknowledged_and_answers_to_pings_not(self) -> None:
-        made = dialogue(greeted=False)
+        made = protocol(greeted=False)
         ping, pong = frame(Frame.PING, 0, 0, b"12345678"), frame(Frame.PING, ACK, 0, b"87654321")
         assert made.take_idle(settings() + ping + pong)
         assert said(made) == [(Frame.SETTINGS, ACK, 0, b""), (Frame.PING, ACK, 0, b"12345678")]
 
     def test_a_farewell_lets_the_call_under_way_end_and_is_the_last_of_its_connection(self) -> None:
-        made = dialogue()
+        made = protocol()
         asked(made)
         assert made.take(frame(Frame.GOAWAY, 0, 0, b"\x7f\xff\xff\xff" + b"\0" * 4)) == 0
         assert made.used_up
@@ -329,11 +329,11 @@ class TestTheConnection:
         ids=["farewell", "answer", "noise", "headers", "data"],
     )
     def test_what_comes_unasked_ends_the_connection(self, data: bytes) -> None:
-        made = dialogue()
+        made = protocol()
         assert not made.take_idle(data)
 
     def test_the_window_of_what_we_receive_is_opened_again(self) -> None:
-        made = dialogue(keep=False)
+        made = protocol(keep=False)
         asked(made)
         made.take(headers())
         opened = 0
@@ -386,7 +386,7 @@ class TestOutgoing:
 
 
 def test_a_server_that_keeps_its_own_table_of_our_headers_reads_them() -> None:
-    made, decoder = dialogue(), hpack.Decoder()
+    made, decoder = protocol(), hpack.Decoder()
     for stream in (1, 3, 5):
         (_, _, _, head), _ = asked(made)
         assert dict(decoder.decode(head))[":path"] == "/inference.GRPCInferenceService/ModelInfer"

@@ -133,12 +133,12 @@ def test_a_server_that_is_gone_gives_counted_refusals_and_no_crash(tmp_path: Pat
         """Nobody watches."""
 
     try:
-        recorded = generator.run(job, poll_s=0.1, on_poll=on_poll)  # the server is gone by now
+        result = generator.run(job, poll_s=0.1, on_poll=on_poll)  # the server is gone by now
     finally:
         generator.close()
-    outcomes = set(memoryview(recorded.columns["outcome"]).cast("h"))
+    outcomes = set(memoryview(result.columns["outcome"]).cast("h"))
     assert outcomes == {Failure.CONNECT.value}
-    assert len(recorded.columns["outcome"]) // 2 <= 2 * 20  # two callers that rest between refusals
+    assert len(result.columns["outcome"]) // 2 <= 2 * 20  # two callers that rest between refusals
 
 
 def test_the_overhead_of_the_library_is_measured_beside_the_ceiling(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ ROWS = st.lists(
 COLUMNS = ("due_ns", "sent_ns", "done_ns", "outcome", "request", "target", "received_bytes")
 
 
-def recorded(recording: SampleRecorder) -> LoadResult:
+def result(recording: SampleRecorder) -> LoadResult:
     """What the generator answers, after its trip over the pipe."""
     made = LoadResult(
         columns=recording.columns(),
@@ -56,7 +56,7 @@ def test_every_row_arrives_as_it_was_written(rows: list[tuple[int, ...]]) -> Non
     for row in rows:
         recording.add(*row)
     assert len(recording) == len(rows)
-    samples = samples_of(recorded(recording))
+    samples = samples_of(result(recording))
     found = [getattr(samples, name).tolist() for name in COLUMNS]
     assert [list(column) for column in zip(*rows, strict=True)] == (found if rows else [])
     assert all(getattr(samples, name).size == len(rows) for name in COLUMNS)
@@ -65,7 +65,7 @@ def test_every_row_arrives_as_it_was_written(rows: list[tuple[int, ...]]) -> Non
 def test_columns_have_the_types_that_samples_promise() -> None:
     recording = SampleRecorder()
     recording.add(1, 2, 3, 200, 4, 5, 6)
-    samples = samples_of(recorded(recording))
+    samples = samples_of(result(recording))
     types = [getattr(samples, name).dtype for name in COLUMNS]
     assert types == [np.int64, np.int64, np.int64, np.int16, np.uint32, np.uint8, np.uint32]
 
