@@ -88,7 +88,7 @@ class TestQuickstart:
         assert (project / "digits.joblib").stat().st_size > 0
 
     @pytest.mark.usefixtures("trained")
-    def test_its_tests_run_under_every_pattern_and_leave_the_folder_clean(self, project: Path, tmp_path: Path) -> None:
+    def test_example_tests_run_under_every_pattern_and_leave_no_files(self, project: Path, tmp_path: Path) -> None:
         results = tmp_path / "results.json"
 
         command = ("-m", "pytest", "-W", "error", "-p", "no:cacheprovider", "--perf-smoke")
@@ -137,7 +137,7 @@ class TestQuickstart:
         assert model([[0.0] * 64]) == [7]
         assert clock.now == pytest.approx(expected_s, abs=0.1)
 
-    def test_its_test_is_at_most_twelve_lines(self) -> None:
+    def test_the_quickstart_test_has_at_most_twelve_lines(self) -> None:
         lines = (QUICKSTART / "test_perf.py").read_text(encoding="utf-8").splitlines()
         code = [line for line in lines if line.strip() and not line.startswith(('"""', "import ", "from "))]
 
@@ -311,7 +311,7 @@ class TestChoosing:
         assert again.returncode == 0, again.stderr
         assert again.stdout.startswith("test_choosing.py::test_forest: ")
 
-    def test_its_readme_weighs_what_its_settings_weigh(self) -> None:
+    def test_the_readme_of_choosing_has_the_weights_of_its_settings(self) -> None:
         settings, text = ((QUICKSTART.parent / "choosing" / name).read_text() for name in ("pytest.ini", "README.md"))
         (weights,) = re.findall(r"^perf_rank = (.+)$", settings, re.MULTILINE)
         assert f"perf_rank = {weights}" in text

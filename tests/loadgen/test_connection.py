@@ -310,7 +310,7 @@ def test_two_answers_in_one_piece_do_not_answer_the_next_request(bench: Bench) -
 
 
 @pytest.mark.parametrize("surplus", [b"junk", LENGTH], ids=["junk", "answer"])
-def test_what_follows_the_last_answer_of_a_connection_is_not_held_against_the_next_request(
+def test_bytes_after_the_last_response_do_not_reach_the_next_request(
     bench: Bench, surplus: bytes
 ) -> None:
     peer = bench.request()
@@ -538,7 +538,7 @@ class TestAcceptedRequests:
             expect(bench, 200, len(self.RESULT), b"hello")
             assert not is_closed_now(peer)
 
-    def test_it_is_the_end_of_the_request_where_nobody_follows(self) -> None:
+    def test_status_202_ends_the_request_unless_the_job_follows(self) -> None:
         with Bench((REQUEST,), keep=False) as bench:
             bench.deliver(bench.request(), self.ACCEPTED)
             assert bench.rows == [202]

@@ -98,7 +98,7 @@ class TestJobs:
         assert begin < samples.due_ns.min()
         assert samples.done_ns.max() < perf_counter_ns()
 
-    def test_the_caller_is_told_of_the_window_of_progress_and_that_nothing_happens(
+    def test_the_caller_gets_the_window_progress_and_silence_as_events(
         self, generator: Generator, server: ScriptedServer
     ) -> None:
         told: list[Event | None] = []
@@ -231,7 +231,7 @@ class TestSharedLoads:
 
 
 class TestCtrlC:
-    def test_it_keeps_what_was_recorded_and_the_next_job_works(self, fresh: Generator, server: ScriptedServer) -> None:
+    def test_ctrl_c_keeps_the_recording_and_the_next_job_works(self, fresh: Generator, server: ScriptedServer) -> None:
         before = our_children()
         job = a_job([server.address], ClosedLoop(2), duration_ns=LONG_NS)
         with pytest.raises(LoadInterrupted) as caught:
@@ -245,7 +245,7 @@ class TestCtrlC:
         assert our_children() - before == started
 
     @pytest.mark.parametrize("processes", [1, 2])
-    def test_it_ends_a_load_that_has_not_begun_yet(
+    def test_ctrl_c_ends_a_load_that_has_not_begun(
         self, fresh: Generator, server: ScriptedServer, processes: int
     ) -> None:
         job = a_job([server.address], ClosedLoop(2), duration_ns=20_000 * MS)
@@ -254,14 +254,14 @@ class TestCtrlC:
         assert caught.value.result.stopped_early
         assert works(fresh, server, processes)
 
-    def test_it_ends_a_load_whose_answers_never_come(self, generator: Generator) -> None:
+    def test_ctrl_c_ends_a_load_without_responses(self, generator: Generator) -> None:
         with ScriptedServer(lambda _: [Silence()]) as server:
             job = a_job([server.address], ClosedLoop(2), duration_ns=LONG_NS, timeout_ns=LONG_NS)
             with pytest.raises(LoadInterrupted) as caught:
                 generator.run(job, poll_s=0.05, on_poll=raising(KeyboardInterrupt(), Progress))
             assert len(samples_of(caught.value.result).outcome) == 0
 
-    def test_it_stays_ctrl_c_when_the_process_is_gone_too(self, fresh: Generator, server: ScriptedServer) -> None:
+    def test_ctrl_c_after_the_death_of_the_process_stays_ctrl_c(self, fresh: Generator, server: ScriptedServer) -> None:
         before = our_children()
 
         def on_poll(event: Event | None) -> None:

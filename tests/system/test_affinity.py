@@ -70,6 +70,6 @@ def test_processes_that_are_gone_or_belong_to_others_are_left_alone(
     assert [who for who, _ in calls.asked] == [11, 11]
 
 
-def test_where_the_system_offers_nothing_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_affinity_does_nothing_on_systems_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_setaffinity")
     put_on_cores([1], 0)

@@ -132,7 +132,7 @@ class TestObituaries:
         ],
         ids=lambda value: " ".join(map(str, value)) if isinstance(value[0], str) else "",
     )
-    def test_it_says_how_the_child_ended_and_what_it_printed_last(
+    def test_the_error_names_how_the_child_ended_and_its_last_output(
         self, child: Child, command: tuple[str, object], words: tuple[str, ...]
     ) -> None:
         child.send(command)
@@ -219,7 +219,7 @@ class TestTheEnd:
         pids, answers = kill_parent(tmp_path, "serve")
         assert survivors([*pids, *answers], PATIENCE_S) == set()
 
-    def test_a_forked_copy_of_the_parent_that_holds_the_pipes_open_does_not_keep_a_child(self, tmp_path: Path) -> None:
+    def test_a_forked_parent_with_open_pipes_does_not_keep_the_child_alive(self, tmp_path: Path) -> None:
         pids, answers = kill_parent(tmp_path, "--fork", "listen")
         try:
             assert psutil.pid_exists(answers[-1])
