@@ -24,7 +24,7 @@ docs: $(STAMP)  ## the site of the documentation, in docs/_build; warnings are e
 	$(BIN)/sphinx-build --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build
 	@echo 'open docs/_build/index.html'
 
-bench: $(STAMP)  ## what the README says about speed, measured here beside public tools
+bench: $(STAMP)  ## the numbers of docs/explanation/speed.md, measured here beside public tools
 	$(BIN)/python benchmarks/run.py
 
 servers: $(STAMP)  ## the examples with real servers: each passes, slowed down it fails, nothing is left running

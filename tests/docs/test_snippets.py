@@ -1,0 +1,235 @@
+"""Every code block of the README and the documentation runs: Python as one project, commands by what takes them."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shlex
+import tomllib
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+from support.pages import ROOT, Block, blocks, commands, page, pages
+from support.project import Project
+from support.repository import Repository
+from support.synthetic import ENVIRONMENT, SETUP, result
+
+import pytest_mlpatterns
+from pytest_mlpatterns.cli import main
+from pytest_mlpatterns.plugin.options import OPTIONS
+from pytest_mlpatterns.reports.files.result_file import results_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+PYTHON = blocks("python")
+WIDTH = 92
+"""Letters of a line that the site shows without scrolling."""
+MODEL = """
+
+
+import pytest as _pytest
+
+
+@_pytest.fixture
+def perf_model():
+    return lambda batch: [sum(row) for row in batch]
+"""
+"""The model of a block that shows none."""
+PAYLOAD = """
+
+
+import pytest as _pytest
+
+
+@_pytest.fixture
+def perf_payload():
+    return [[1.0, 2.0], [3.0, 4.0]]
+"""
+
+
+def completed(block: Block) -> str:
+    """A block with the model and the inputs that it leaves out."""
+    brings_target = "perf_target" in block.text or "target=" in block.text
+    needs_model = "perf" in block.text and "def perf_model" not in block.text and not brings_target
+    needs_payload = "perf" in block.text and "perf_payload" not in block.text and not brings_target
+    return block.text + (MODEL if needs_model else "") + (PAYLOAD if needs_payload else "")
+
+
+def project_of_all() -> Project:
+    """One project with every block of Python in a file of its own."""
+    project = Project()
+    for block in PYTHON:
+        name = block.name or f"{block.module}.py"
+        is_test = name.startswith("test_")
+        project = project.with_file(name, completed(block) if is_test else block.text)
+    return project
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, list[str]]:
+    """What became of the tests of each module, after one run of all blocks with one request per test."""
+    run = project_of_all().run(
+        tmp_path_factory.mktemp("snippets"), "--perf-smoke", "--junit-xml=junit.xml", "-p", "no:cacheprovider"
+    )
+    found: dict[str, list[str]] = {}
+    for case in ElementTree.parse(run.directory / "junit.xml").iter("testcase"):
+        problems = [child.get("message", child.tag) for child in case if child.tag in ("failure", "error", "skipped")]
+        module = (case.get("classname") or case.get("name") or "").partition(".")[0]
+        found.setdefault(module, []).append("; ".join(problems) or "passed")
+    return found
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_python_block_passes_as_it_stands(block: Block, outcomes: Mapping[str, list[str]]) -> None:
+    module = (block.name or f"{block.module}.py").removesuffix(".py")
+
+    assert set(outcomes.get(module, [])) == ({"passed"} if "def test_" in block.text else set())
+
+
+def test_blocks_of_one_file_name_are_equal() -> None:
+    by_name: dict[str, set[str]] = {}
+    for block in PYTHON:
+        if block.name is not None:
+            by_name.setdefault(block.name, set()).add(block.text)
+
+    assert {name: len(texts) for name, texts in by_name.items() if len(texts) > 1} == {}
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_python_block_fits_the_width_of_the_site(block: Block) -> None:
+    assert [line for line in block.text.splitlines() if len(line) > WIDTH] == []
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_python_block_imports_public_names_only(block: Block) -> None:
+    named = {
+        name.strip()
+        for line in re.findall(r"from pytest_mlpatterns import (.+)", block.text)
+        for name in line.split(",")
+    }
+
+    assert named <= set(pytest_mlpatterns.__all__)
+    assert "from pytest_mlpatterns." not in block.text
+
+
+def test_first_test_of_the_readme_passes_under_load(tmp_path: Path) -> None:
+    (first,) = [block for block in PYTHON if block.page == "README.md" and block.name == "test_perf.py"]
+
+    run = Project().with_file("test_perf.py", first.text).run(tmp_path, "test_perf.py", "--perf-duration", "300ms")
+
+    assert run.exit_code == 0, run.out
+    assert "test_sum" in run.section("performance")
+
+
+@pytest.fixture
+def small(pytester: pytest.Pytester) -> Project:
+    """A project under git with the files that the commands of the pages name."""
+    test = "def test_x(perf_deploy):\n    pass\n"
+    project = Project().with_file("test_perf.py", test).with_file("tests/perf/test_more.py", test)
+    project.write(pytester.path)
+    repository = Repository(pytester.path)
+    for arguments in (("init", "--quiet"), ("add", "--all"), ("commit", "--quiet", "--message", "first")):
+        repository.git(*arguments)
+    return project.with_file("data/untracked.csv", "")
+
+
+PYTEST = [
+    pytest.param(words[1:], id=f"{where} {shlex.join(words)}") for where, words in commands() if words[0] == "pytest"
+]
+
+
+@pytest.mark.parametrize("arguments", PYTEST)
+def test_pytest_takes_the_options_of_a_shown_command(
+    arguments: tuple[str, ...], small: Project, pytester: pytest.Pytester
+) -> None:
+    run = small.run_inside(pytester, *arguments, "--collect-only")
+
+    assert run.exit_code == 0, run.out + run.err
+
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory with the result files that the commands of the pages name."""
+    measured = [
+        result(
+            f"test_perf.py::test_x[{pattern}]", setup=SETUP.__class__(pattern, SETUP.load, SETUP.wire, SETUP.payload)
+        )
+        for pattern in ("single", "replicated")
+    ]
+    text = results_json(measured, ENVIRONMENT, "2026-11-24", {})
+    for name in ("results.json", "perf-results.json"):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+
+OURS = [
+    pytest.param(words[3:], id=f"{where} {shlex.join(words)}")
+    for where, words in commands()
+    if words[:3] == ("python", "-m", "pytest_mlpatterns")
+]
+
+
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize("arguments", OURS)
+def test_command_without_pytest_works(arguments: tuple[str, ...]) -> None:
+    assert main(arguments) == 0
+
+
+def test_every_shown_command_is_known() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    unknown = []
+    for where, words in commands():
+        match words:
+            case ("pytest", *_) | ("python", "-m", "pytest_mlpatterns", *_):
+                known = True  # run by the tests above
+            case ("make", target):
+                known = re.search(rf"^{target}:", makefile, re.MULTILINE) is not None
+            case ("pip", "install", *packages):
+                named = [
+                    re.fullmatch(r"pytest-mlpatterns(?:\[([\w,]+)\])?", one)
+                    for one in packages
+                    if one not in ("-e", ".")
+                ]
+                known = all(one is not None and set((one[1] or "demo").split(",")) <= set(extras) for one in named)
+            case _:
+                known = False
+        if not known:
+            unknown.append(f"{where}: {shlex.join(words)}")
+
+    assert unknown == []
+
+
+@pytest.mark.parametrize("block", blocks("ini"), ids=str)
+def test_ini_block_is_read_by_pytest(block: Block, pytester: pytest.Pytester) -> None:
+    parser = configparser.ConfigParser()
+    parser.read_string(block.text)
+    keys = [key for key in parser["pytest"] if key.startswith("perf_")]
+
+    run = Project({"test_perf.py": "def test_x(perf_deploy): pass\n", "pytest.ini": block.text}).run_inside(
+        pytester, "--collect-only"
+    )
+
+    assert {key.removeprefix("perf_").replace("_", "-") for key in keys} <= set(OPTIONS)
+    assert run.exit_code == 0, run.out + run.err
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=str)
+def test_yaml_block_is_a_workflow(block: Block) -> None:
+    assert {"name", "jobs"} <= set(yaml.safe_load(block.text))
+
+
+def test_every_block_has_a_language_that_is_tested() -> None:
+    tested = {"bash", "console", "ini", "python", "text", "yaml", ""}
+    fences = {
+        f"{name}: {language}"
+        for name in pages()
+        for language in re.findall(r"^```(.*)\n(?:.*\n)*?```$", page(name), re.MULTILINE)
+        if language not in tested and not language.startswith("{")  # a directive of Sphinx
+    }
+
+    assert fences == set()
