@@ -37,7 +37,7 @@ BODY = '{"instances":[0]}'
 
 
 class Places:
-    """So many requests at a time, each for a fixed time."""
+    """Serves a fixed number of requests at once, each for a fixed time."""
 
     def __init__(self, places: int, seconds: float) -> None:
         self.places, self.seconds = places, seconds

@@ -1,6 +1,6 @@
 """What each pattern costs, beside FastAPI under uvicorn, LitServe, mosec, BentoML and Ray Serve, with the same models.
 
-One model costs nothing, the other 5 ms a call, whatever the batch. Every server is started afresh for each window, all
+One model costs nothing, the other 5 ms a call for any batch. Every server is started afresh for each window, all
 in turn. It may use every core; the generator keeps to one. Peers have environments of their own, made on demand.
 """
 
@@ -138,7 +138,7 @@ def measure_launch(generator: Generator, label: str, start: Start) -> Figures:
 def check_answers(label: str, requests: Sequence[httpx.Request], answers: Sequence[bytes]) -> None:
     """Each answer from under load holds what was asked, as both models give it back.
 
-    BentoML gives the bare list where it batches, everybody else ``{"predictions": list}``.
+    BentoML returns the bare list when it batches, every other server ``{"predictions": list}``.
     """
     for request, body in zip(requests, answers, strict=True):
         asked, answer = json.loads(request.content)["instances"], json.loads(body)

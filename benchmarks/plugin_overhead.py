@@ -34,7 +34,7 @@ def measure() -> Iterator[Table]:
         def run(*kept: str) -> Callable[[], Finished]:
             refused = [word for plugin in installed if plugin not in kept for word in ("-p", f"no:{plugin}")]
             command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *refused]
-            # with compiled files, as everybody has them, whatever the environment says; but not in the checkout
+            # with compiled files, as in every installation, but outside of the checkout
             environment = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(compiled)}
             return lambda: run_child(command, directory=directory, environment=environment)
 

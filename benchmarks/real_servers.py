@@ -99,7 +99,7 @@ def changes_in(results: Path) -> list[str]:
 
 
 def processes_of(token: str) -> list[str]:
-    """Whoever has the token in its environment; they are killed."""
+    """Kill the processes that have the token in their environment, and return them."""
     left = []
     for process in psutil.process_iter():
         try:

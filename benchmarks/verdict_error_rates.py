@@ -132,8 +132,8 @@ class Laboratory:
     def _pytest(self, walks: int, *arguments: str) -> dict[str, Any]:
         set_added_walks(self._top, walks)
         with tempfile.TemporaryDirectory() as name:
-            told = Path(name) / "results.json"
-            command = [sys.executable, "-m", "pytest", *OFF, "-q", f"--perf-json={told}", *arguments, TEST]
+            results_file = Path(name) / "results.json"
+            command = [sys.executable, "-m", "pytest", *OFF, "-q", f"--perf-json={results_file}", *arguments, TEST]
             started = time.perf_counter()
             done = subprocess.run(
                 command,
@@ -145,7 +145,7 @@ class Laboratory:
                 check=False,
             )
             wall_s = time.perf_counter() - started
-            results = json.loads(told.read_text(encoding="utf-8"))["results"] if told.exists() else []
+            results = json.loads(results_file.read_text(encoding="utf-8"))["results"] if results_file.exists() else []
             if not results or done.returncode not in (0, 1):
                 raise RuntimeError(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
             result = results[0]

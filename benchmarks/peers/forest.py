@@ -1,4 +1,4 @@
-"""The project on which verdicts are counted: a random forest that tells handwritten digits, in a git repository.
+"""The project on which verdicts are counted: a random forest that reads handwritten digits, in a git repository.
 
 The forest is trained by scikit-learn once and walked in plain Python, so that it loads at once and takes some
 milliseconds of one core for an answer. It is slower in proportion when it walks some of its trees again.

@@ -12,7 +12,7 @@ def identity(batch: list[Any]) -> list[Any]:
 
 
 def fixed_cost(batch: list[Any]) -> list[Any]:
-    """Costs 5 ms a call, whatever the batch; they are waited for, so that cores are not what is measured."""
+    """Costs 5 ms a call for any batch; the call sleeps, so that cores are not what is measured."""
     time.sleep(0.005)
     return batch
 

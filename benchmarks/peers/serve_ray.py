@@ -1,6 +1,6 @@
 """Ray Serve with one replica: ``python serve_ray.py MODEL PORT single``.
 
-Its whole cluster counts; that gives workers a low priority unless told otherwise. The default of 5 ongoing requests is
+Its whole cluster counts; by default it gives workers a low priority. The default of 5 ongoing requests is
 raised: with 32 callers most of the time would go into finding that the replica is full. One port of the replica, for
 calls from other replicas, is open to all interfaces, and no setting changes that; everything else is on 127.0.0.1.
 """

@@ -1,4 +1,4 @@
-"""The model: a random forest that tells how a patient's diabetes will progress within a year."""
+"""The model: a random forest that predicts the progression of a patient's diabetes within a year."""
 
 from pathlib import Path
 

@@ -1,6 +1,7 @@
 """One test under five patterns: which one serves this forest best?
 
-A call costs some milliseconds, almost whatever the size of the batch, and some patients are asked for much oftener than
+A call costs some milliseconds, almost independent of the size of the batch, and some patients are requested more often
+than
 others. The weights and requirements stand in pytest.ini.
 """
 

@@ -1,4 +1,5 @@
-"""The models: a random forest that tells benign from malignant tumours, a plain one beside it, and the steps around."""
+"""The models: a random forest that separates benign from malignant tumours, a plain one beside it, and the steps
+around."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""One model under every pattern. The forest costs some milliseconds a call, almost whatever the size of the batch."""
+"""One model under every pattern. The forest costs some milliseconds a call, almost independent of the size of the
+batch."""
 
 import joblib
 import pytest
@@ -19,13 +20,13 @@ from pytest_mlpatterns import (
 )
 
 REPEATED = Zipf(load_breast_cancer().data.tolist(), exponent=1.2)
-"""Some inputs are asked for much oftener than others, as in real traffic."""
+"""Some inputs are requested much more often than others, as in real traffic."""
 
 pytestmark = pytest.mark.perf(concurrency=8)
 
 
 def right(rows, probabilities):
-    """Answers from under load are those of the model itself: nobody got somebody else's."""
+    """Every answer from under load equals the model's own answer to that input."""
     expected = joblib.load(FILE)["forest"].predict_proba(rows)[:, 1]
     assert probabilities == pytest.approx(expected)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 SHORT = ("--perf-duration", "1s", "--perf-budget", "12s")
-"""So that the demo takes less than a minute; without them a test measures longer, and tells smaller changes."""
+"""Options that keep the demo under a minute; by default a test measures longer and detects smaller changes."""
 FAILED = 1
 """The exit code by which pytest says that tests failed; others are errors of the run."""
 
@@ -40,7 +40,7 @@ def main() -> int:
         recorded = run_pytest(Path(directory), "--perf-baseline", "update")
         if recorded.exit_code:
             return judge(recorded, Run(0, {}))
-        say("3. Somebody makes the model twice as slow. Every answer is still right, but the same tests fail now.")
+        say("3. A change makes the model twice as slow. Every answer is still right, but the same tests fail now.")
         slowed = run_pytest(Path(directory), DIGITS_SLOWDOWN="2")
     return judge(recorded, slowed)
 

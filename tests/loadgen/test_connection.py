@@ -310,9 +310,7 @@ def test_two_answers_in_one_piece_do_not_answer_the_next_request(bench: Bench) -
 
 
 @pytest.mark.parametrize("surplus", [b"junk", LENGTH], ids=["junk", "answer"])
-def test_bytes_after_the_last_response_do_not_reach_the_next_request(
-    bench: Bench, surplus: bytes
-) -> None:
+def test_bytes_after_the_last_response_do_not_reach_the_next_request(bench: Bench, surplus: bytes) -> None:
     peer = bench.request()
     bench.then = [1]
     bench.deliver(peer, FAREWELL + surplus)

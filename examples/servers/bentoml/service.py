@@ -10,7 +10,7 @@ COST_S = 0.005 * float(os.environ.get("SLOWDOWN", "1"))
 
 @bentoml.service(logging={"access": {"enabled": False}})
 class Sums:
-    """A call costs 5 ms, whatever the size of the batch."""
+    """A call costs 5 ms for any size of the batch."""
 
     @bentoml.api(route="/predict", batchable=True, max_batch_size=16, max_latency_ms=1000)
     def predict(self, numbers: list[list[float]]) -> list[float]:

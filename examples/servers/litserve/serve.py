@@ -10,7 +10,7 @@ COST_S = 0.005 * float(os.environ.get("SLOWDOWN", "1"))
 
 
 class Sum(litserve.LitAPI):
-    """A call costs 5 ms, whatever the size of the batch."""
+    """A call costs 5 ms for any size of the batch."""
 
     def setup(self, device):
         pass

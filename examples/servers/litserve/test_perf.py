@@ -16,7 +16,7 @@ def perf_payload():
 
 
 def right(inputs, answers):
-    """Answers from under load are those to their own inputs, whatever was in the batch."""
+    """Every answer from under load belongs to its own input, in any batch."""
     assert [answer["sum"] for answer in answers] == [sum(numbers) for numbers in inputs]
 
 

@@ -11,7 +11,7 @@ COST_S = 0.005 * float(os.environ.get("SLOWDOWN", "1"))
 
 
 class Sums(MLModel):
-    """A call costs 5 ms, whatever the size of the batch."""
+    """A call costs 5 ms for any size of the batch."""
 
     async def load(self):
         return True

@@ -27,7 +27,7 @@ def perf_payload():
 
 
 def right(inputs, answers):
-    """Answers from under load are those to their own inputs, whatever was in the batch."""
+    """Every answer from under load belongs to its own input, in any batch."""
     np.testing.assert_allclose(np.ravel(answers), np.sum(inputs, axis=1), rtol=1e-4)
 
 

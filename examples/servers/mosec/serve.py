@@ -9,7 +9,7 @@ COST_S = 0.005 * float(os.environ.get("SLOWDOWN", "1"))
 
 
 class Sum(Worker):
-    """A call costs 5 ms, whatever the size of the batch."""
+    """A call costs 5 ms for any size of the batch."""
 
     def forward(self, data):
         time.sleep(COST_S)
