@@ -75,11 +75,11 @@ class LaunchBlocks:
         self._edges = np.linspace(window.start_ns, window.end_ns, self.count + 1)
         due, good = samples.due_in(window), samples.succeeded
         self.requests = int(due.sum())
-        self.send_lag_ns: NDArray[np.int64] = (samples.sent_ns - samples.due_ns)[due]
+        self.send_lag_ns: NDArray[np.int64] = samples.send_lag_ns[due]
         codes, counts = np.unique(samples.outcome[due & ~good], return_counts=True)
         self.failures = {int(code): int(count) for code, count in zip(codes, counts, strict=True)}
         successes = np.flatnonzero(due & good)
-        latencies = (samples.done_ns - samples.due_ns)[successes]
+        latencies = samples.latency_ns[successes]
         order = np.argsort(latencies, kind="stable")
         self._successes = successes[order]
         self.latencies_ns: NDArray[np.int64] = latencies[order]

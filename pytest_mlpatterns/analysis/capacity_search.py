@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.objective import Objective
 
-__all__ = ["DECIDED", "MAX_ERROR_RATIO", "Probe", "climb", "highest_rate"]
+__all__ = ["DECIDED", "MAX_STEP_ERROR_RATIO", "Probe", "climb", "highest_rate"]
 
-MAX_ERROR_RATIO = 0.01
-"""A step with a larger share of failed requests is beyond what the deployment sustains."""
+MAX_STEP_ERROR_RATIO = 0.01
+"""Largest share of failed requests that a step may have and still count as sustained."""
 DECIDED = "decided"
 """Why a search ended that knew enough."""
 _GAIN = 1.10
@@ -82,7 +82,7 @@ def climb(
         ladder.append(step)
         if step.limited:
             return _open_end(ladder, f"the load generator was the limit at concurrency {concurrency}: {step.limited}")
-        if step.error_ratio > MAX_ERROR_RATIO or not step.rates_rps:
+        if step.error_ratio > MAX_STEP_ERROR_RATIO or not step.rates_rps:
             stopped = f"requests failed at concurrency {concurrency}"
             break
         if decided(_value(step.rates_rps)):
@@ -97,7 +97,7 @@ def climb(
         if concurrency * 2 > max_concurrency:
             return _open_end(ladder, f"the ladder ends at concurrency {concurrency}")
         concurrency *= 2
-    good = [step for step in ladder if step.rates_rps and step.error_ratio <= MAX_ERROR_RATIO]
+    good = [step for step in ladder if step.rates_rps and step.error_ratio <= MAX_STEP_ERROR_RATIO]
     if not good:
         return Capacity(LaunchValue(0.0, 0.0), 1, tuple(ladder), stopped, at_least=False)
     return _confirm(measure, good, ladder, stopped, out_of_time)
@@ -170,7 +170,7 @@ def _confirm(
         if out_of_time():
             break
         step = measure(knee * factor)
-        if step.limited is None and step.error_ratio <= MAX_ERROR_RATIO and step.rates_rps:
+        if step.limited is None and step.error_ratio <= MAX_STEP_ERROR_RATIO and step.rates_rps:
             good.append(step)
     rates = _plateau_rates(good)
     value = _value(rates)
@@ -197,7 +197,7 @@ def _knee(steps: list[Step], plateau_rps: float) -> int:
 
 def _open_end(ladder: list[Step], stopped: str) -> Capacity:
     """The search ended while the deployment had not degraded yet: what the best step reached, at least."""
-    reached = [step for step in ladder if step.rates_rps and step.error_ratio <= MAX_ERROR_RATIO]
+    reached = [step for step in ladder if step.rates_rps and step.error_ratio <= MAX_STEP_ERROR_RATIO]
     best = max(reached, key=lambda step: step.rate_rps, default=None)
     if best is None:
         return Capacity(LaunchValue(0.0, 0.0), 1, tuple(ladder), stopped, at_least=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +14,26 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.launch import GeneratorReport
 
-__all__ = ["why_limited"]
+__all__ = ["GeneratorMetrics", "why_limited"]
 
 _LIMITED_SHARE = 0.70
 _LIMITED_LAG_NS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorMetrics:
+    """What the load generator saw of itself, so that its numbers can be believed or not.
+
+    ``limited`` is a sentence where the generator, not the deployment, was the limit; None where it was not.
+    """
+
+    cpu_ns_per_request: float
+    send_lag: NDArray[np.int64]
+    limited: str | None
+
+    def send_lag_ns(self, percentile: float) -> float:
+        """How late requests were sent, against when they were due; 0 throughout in a closed loop."""
+        return float(np.percentile(self.send_lag, percentile)) if self.send_lag.size else 0.0
 
 
 def why_limited(
@@ -32,13 +49,11 @@ def why_limited(
         send_lag_ns: how late each request of an open loop was sent; None for a closed loop, where none is due.
         latency_ns: the latency that the lag is compared with.
     """
-    wall_ns = max(report.wall_ns, 1) * report.processes
-    share = report.cpu_ns / wall_ns
-    if share > _LIMITED_SHARE:
-        return f"the load generator used {format_percent(share)} of a core and may itself be the limit"
-    if report.ceiling_rps is not None and report.completed * 1e9 / wall_ns > _LIMITED_SHARE * report.ceiling_rps:
+    if report.core_share > _LIMITED_SHARE:
+        return f"the load generator used {format_percent(report.core_share)} of a core and may itself be the limit"
+    if report.ceiling_rps is not None and report.rate_rps > _LIMITED_SHARE * report.ceiling_rps:
         return (
-            f"the load generator did {format_rate(report.completed * 1e9 / wall_ns)}, over "
+            f"the load generator did {format_rate(report.rate_rps)}, over "
             f"{format_percent(_LIMITED_SHARE)} of the {format_rate(report.ceiling_rps)} that it reaches "
             "on this machine against a server that does nothing"
         )

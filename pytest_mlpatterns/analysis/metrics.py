@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_mlpatterns.analysis.blocks import LaunchBlocks
-from pytest_mlpatterns.analysis.generator_health import why_limited
+from pytest_mlpatterns.analysis.generator_health import GeneratorMetrics, why_limited
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, min_samples, order_bounds, wilson_interval
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
@@ -26,23 +26,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Capacity, Launch
     from pytest_mlpatterns.records.telemetry import LayerStats
 
-__all__ = ["GeneratorMetrics", "Metrics"]
-
-
-@dataclass(frozen=True, slots=True)
-class GeneratorMetrics:
-    """What the load generator saw of itself, so that its numbers can be believed or not.
-
-    ``limited`` is a sentence where the generator, not the deployment, was the limit; None where it was not.
-    """
-
-    cpu_ns_per_request: float
-    send_lag: NDArray[np.int64]
-    limited: str | None
-
-    def send_lag_ns(self, percentile: float) -> float:
-        """How late requests were sent, against when they were due; 0 throughout in a closed loop."""
-        return float(np.percentile(self.send_lag, percentile)) if self.send_lag.size else 0.0
+__all__ = ["Metrics"]
 
 
 @dataclass(frozen=True, repr=False)

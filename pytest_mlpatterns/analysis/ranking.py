@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.metric_definitions import metric_named
 from pytest_mlpatterns.analysis.scoring import Alternative, Cost, cost_of, order
-from pytest_mlpatterns.analysis.verdicts import MAX_ERROR_RATIO, judge_limit
+from pytest_mlpatterns.analysis.verdicts import judge_limit, why_too_many_failed
 from pytest_mlpatterns.records.launch import Estimate
-from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
@@ -221,10 +220,9 @@ def _why_out(result: TestResult) -> str:
     """Why a result is no evidence for its pattern, or why its own test excludes it; empty where neither."""
     if result.interrupted:
         return "interrupted"
-    failed = sum(result.failed_requests.values())
-    if failed > MAX_ERROR_RATIO * result.requests:
-        kinds = describe_failures({int(code): count for code, count in result.failed_requests.items()})
-        return f"{failed:,} of {result.requests:,} requests failed ({kinds})"
+    failures = {int(code): count for code, count in result.failed_requests.items()}
+    if why := why_too_many_failed(failures, result.requests):
+        return why
     fails = [verdict for verdict in result.verdicts if verdict.outcome is Outcome.FAIL]
     if limits := [verdict.reason for verdict in fails if verdict.against == "limit"]:
         return f"its test failed: {'; '.join(limits)}"

@@ -17,14 +17,22 @@ from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
     from pytest_mlpatterns.analysis.metric_definitions import Metric
     from pytest_mlpatterns.analysis.metrics import Metrics
     from pytest_mlpatterns.records.launch import LaunchValue
 
-__all__ = ["MAX_ERROR_RATIO", "SampleSize", "describe_estimate", "judge_change", "judge_limit", "why_invalid"]
+__all__ = [
+    "MAX_ERROR_RATIO",
+    "SampleSize",
+    "describe_estimate",
+    "judge_change",
+    "judge_limit",
+    "why_invalid",
+    "why_too_many_failed",
+]
 
 
 _ROUNDING = 1e-12
@@ -32,9 +40,7 @@ _ROUNDING = 1e-12
 _SMALLEST = 1e-9
 """What a value of zero counts as where one is divided by it."""
 MAX_ERROR_RATIO = 0.05
-"""With a larger share of failed requests, the latency of the others says nothing about the service."""
-
-
+"""Largest share of failed requests with which the latency of the others is judged."""
 _MOST_MORE = 20
 
 
@@ -59,16 +65,28 @@ def why_invalid(metrics: Metrics, *, errors_count: bool = True) -> str | None:
     """
     if not metrics.requests:
         return "no request was due in the measured window; measure longer (duration=) or with more load"
-    kinds = describe_failures(metrics.failures)
     failed = sum(metrics.failures.values())
     if failed == metrics.requests:
-        return f"none of {failed:,} requests succeeded ({kinds})"
-    if errors_count and failed > MAX_ERROR_RATIO * metrics.requests:
-        return (
-            f"{failed:,} of {metrics.requests:,} requests failed ({kinds}); "
-            f"over {format_percent(MAX_ERROR_RATIO)} the others say nothing about the service"
-        )
+        return f"none of {failed:,} requests succeeded ({describe_failures(metrics.failures)})"
+    if errors_count and (why := why_too_many_failed(metrics.failures, metrics.requests)):
+        return why
     return metrics.generator.limited
+
+
+def why_too_many_failed(failures: Mapping[int, int], requests: int) -> str | None:
+    """How many requests failed and of what, if over 5 % did; None otherwise.
+
+    Args:
+        failures: how many requests ended with each status or failure code that is not 2xx.
+        requests: how many there were, those that succeeded included.
+    """
+    failed = sum(failures.values())
+    if failed <= MAX_ERROR_RATIO * requests:
+        return None
+    return (
+        f"{failed:,} of {requests:,} requests failed ({describe_failures(failures)}); "
+        f"over {format_percent(MAX_ERROR_RATIO)} the others say nothing about the service"
+    )
 
 
 def describe_estimate(metric: Metric, value: Estimate) -> str:

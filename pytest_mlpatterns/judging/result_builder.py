@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.baseline_entry import Entry
-    from pytest_mlpatterns.records.launch import Estimate, GeneratorReport
+    from pytest_mlpatterns.records.launch import Estimate
     from pytest_mlpatterns.records.result import Percentiles
     from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.records.verdict import Verdict
@@ -82,7 +82,7 @@ def build_result(  # noqa: PLR0913 - the pieces of one record, by name
             "cpu_ns_per_request": metrics.generator.cpu_ns_per_request,
             "send_lag_p99_ns": metrics.generator.send_lag_ns(99) if metrics.requests else None,
             "limited": metrics.generator.limited is not None,
-            "core_share": sum(report.cpu_ns for report in reports) / max(sum(map(_cores_ns, reports)), 1),
+            "core_share": sum(report.cpu_ns for report in reports) / sum(report.core_ns for report in reports),
             "connections": max(report.connections for report in reports),
             "ceiling_rps": reports[-1].ceiling_rps,
             "processes": reports[-1].processes,
@@ -140,11 +140,6 @@ def searched_for(metrics: Metrics) -> list[Metric]:
     """NMRT as a test searched for it: alone, and under each objective."""
     objectives = dict.fromkeys(capacity.objective for capacity in metrics.capacities)
     return [metric_named("nmrt" if one is None else f"nmrt({one})") for one in objectives]
-
-
-def _cores_ns(report: GeneratorReport) -> int:
-    """Time of a core that the generators could have used in the window."""
-    return report.wall_ns * report.processes
 
 
 def _figures(sides: Sequence[VariantFigures]) -> dict[str, tuple[float, float, float]]:

@@ -55,7 +55,7 @@ def measure_library_overhead(generator: Generator, directory: Path) -> None:
         for remote in (None, Remote(f"http://127.0.0.1:{port}", http2=False)):
             job = replace(_job(port, 1, Transport.HTTP1), remote=remote)
             samples = samples_of(generator.run(job, poll_s=_START_TIMEOUT_S, on_poll=_ignore))
-            medians.append(float(np.median(samples.done_ns - samples.due_ns)))
+            medians.append(float(np.median(samples.latency_ns)))
     generator.library_overhead_ns = medians[1] - medians[0]
 
 

@@ -37,8 +37,7 @@ class BlockRecording:
 
 def latencies_in(piece: BlockRecording) -> NDArray[np.int64]:
     """Latencies of the successful requests that were due in a block."""
-    samples = piece.samples
-    return (samples.done_ns - samples.due_ns)[samples.due_in(piece.window) & samples.succeeded]
+    return piece.samples.latency_ns[piece.samples.successes_in(piece.window)]
 
 
 def joined_window(pieces: Sequence[BlockRecording]) -> Window:

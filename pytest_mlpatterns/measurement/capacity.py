@@ -105,7 +105,7 @@ class CapacitySearch:
         step = Step(
             concurrency=concurrency,
             rates_rps=rates if successes else (),
-            median_ns=float(np.median((samples.done_ns - samples.due_ns)[inside & good])) if successes else None,
+            median_ns=float(np.median(samples.latency_ns[inside & good])) if successes else None,
             error_ratio=1 - successes / requests if requests else 1.0,
             limited=why_limited(replace(recorded.generator, ceiling_rps=self.ceiling_rps)),
         )
@@ -116,7 +116,7 @@ class CapacitySearch:
         """One open-loop window at a rate; a failed request violates the objective."""
         recorded = self._drive(PoissonRate(rate_rps), 2 * _STEP_NS, _WARMUP_NS)
         samples, inside, good = self._window(recorded)
-        kept = good & (samples.done_ns - samples.due_ns < objective.limit_ns)
+        kept = good & (samples.latency_ns < objective.limit_ns)
         kept_unlagged = good & (samples.done_ns - samples.sent_ns < objective.limit_ns)
         return Probe(
             requests=int(inside.sum()),

@@ -184,7 +184,7 @@ def _measure(
         launch = _launch(deployment, plan, messages, recorded, observer, now.since(before[0]) if before else now)
         overhead = generator.library_overhead_ns if deployment.remote else None
         report = launch.generator
-        rate_rps = 0.0 if recorded.stopped_early else report.completed * 1e9 / max(report.wall_ns * report.processes, 1)
+        rate_rps = 0.0 if recorded.stopped_early else report.rate_rps
         ceiling = generator.ceiling_of(job, rate_rps)
         report = replace(report, ceiling_rps=ceiling, library_overhead_ns=overhead)
         return replace(launch, generator=report)

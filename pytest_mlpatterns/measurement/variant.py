@@ -20,7 +20,7 @@ from pytest_mlpatterns.analysis.generator_health import why_limited
 from pytest_mlpatterns.analysis.latency_distribution import counted
 from pytest_mlpatterns.analysis.log_ratio import VariantFigures
 from pytest_mlpatterns.analysis.noise import is_disturbed
-from pytest_mlpatterns.analysis.verdicts import MAX_ERROR_RATIO
+from pytest_mlpatterns.analysis.verdicts import why_too_many_failed
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.messages import WindowOpened
@@ -39,7 +39,6 @@ from pytest_mlpatterns.records.launch import Launch, Warmup
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.system.affinity import put_on_cores
 from pytest_mlpatterns.system.monitor import ResourceMonitor
-from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ class VariantRun:
         samples = samples_of(recorded)
         if not samples.succeeded.any():
             self._refuse(samples)
-        latency_ns = (samples.done_ns - samples.due_ns)[samples.succeeded]
+        latency_ns = samples.latency_ns[samples.succeeded]
         self._warmup = Warmup(length_ns, samples.outcome.size, None)
         with naming(self._side):
             self._stats = self._deployment.stats()
@@ -140,7 +139,7 @@ class VariantRun:
             raise InvalidResultError(f"{self._side.name}: in {_TRIES} blocks in a row {why}")
         self.drawn = drawn + samples.outcome.size
         self._count(samples)
-        self.rtm_ns.append(float(np.median((samples.done_ns - samples.due_ns)[good])))
+        self.rtm_ns.append(float(np.median(samples.latency_ns[good])))
         rate = answer_rate(samples.done_ns[samples.succeeded], samples.due_ns.min(), recorded.window, self._closed)
         self.throughput_rps.append(rate)
         usage = self._observer.usage()  # before the block, when its window opened, and after it
@@ -159,12 +158,8 @@ class VariantRun:
         """
         with naming(self._side):
             self._deployment.stats()
-        if self._failures.total() > MAX_ERROR_RATIO * self._requests:
-            raise InvalidResultError(
-                f"{self._side.name}: {self._failures.total():,} of {self._requests:,} requests failed "
-                f"({describe_failures(self._failures)}); "
-                f"over {format_percent(MAX_ERROR_RATIO)} the others say nothing about the service"
-            )
+        if why := why_too_many_failed(self._failures, self._requests):
+            raise InvalidResultError(f"{self._side.name}: {why}")
 
     def figures(self) -> VariantFigures:
         """What is reported of this side."""
@@ -215,14 +210,12 @@ class VariantRun:
         """Why a block says nothing about the side; None where it does."""
         if not good.any():
             return "no request was due; measure with more load"
-        latency_ns = samples.done_ns - samples.due_ns
-        lag_ns = None
-        if not self._closed:
-            lag_ns = (samples.sent_ns - samples.due_ns)[samples.due_in(recorded.window)]
         report = recorded.generator
-        rate_rps = report.completed * 1e9 / max(report.wall_ns * report.processes, 1)
-        report = replace(report, ceiling_rps=self._generator.ceiling_of(self._job, rate_rps))
-        limited = why_limited(report, send_lag_ns=lag_ns, latency_ns=float(np.median(latency_ns[good])))
+        limited = why_limited(
+            replace(report, ceiling_rps=self._generator.ceiling_of(self._job, report.rate_rps)),
+            send_lag_ns=None if self._closed else samples.send_lag_ns[samples.due_in(recorded.window)],
+            latency_ns=float(np.median(samples.latency_ns[good])),
+        )
         return limited and f"{limited}; lower the load, or share it: perf(generators=2)"
 
     def _count(self, samples: Samples) -> None:

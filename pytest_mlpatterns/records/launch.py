@@ -85,6 +85,21 @@ class GeneratorReport:
     library_overhead_ns: float | None = None
     processes: int = 1
 
+    @property
+    def core_ns(self) -> int:
+        """Core time that the generator processes could have used, one core each; at least 1."""
+        return max(self.wall_ns, 1) * self.processes
+
+    @property
+    def rate_rps(self) -> float:
+        """Requests completed per second by one generator process."""
+        return self.completed * 1e9 / self.core_ns
+
+    @property
+    def core_share(self) -> float:
+        """Share of a core that one generator process used."""
+        return self.cpu_ns / self.core_ns
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:

@@ -49,10 +49,24 @@ class Samples:
     received_bytes: NDArray[np.uint32]
 
     @property
+    def latency_ns(self) -> NDArray[np.int64]:
+        """Time from when each request was due until its last byte arrived, in nanoseconds."""
+        return self.done_ns - self.due_ns
+
+    @property
+    def send_lag_ns(self) -> NDArray[np.int64]:
+        """Time by which the generator sent each request late, in nanoseconds."""
+        return self.sent_ns - self.due_ns
+
+    @property
     def succeeded(self) -> NDArray[np.bool_]:
-        """Which requests got a 2xx answer."""
+        """Mask of the requests that got a 2xx response."""
         return (self.outcome >= 200) & (self.outcome < 300)
 
     def due_in(self, window: Window) -> NDArray[np.bool_]:
-        """Which requests were due in the window."""
+        """Mask of the requests that were due in the window."""
         return (self.due_ns >= window.start_ns) & (self.due_ns < window.end_ns)
+
+    def successes_in(self, window: Window) -> NDArray[np.bool_]:
+        """Mask of the successful requests that were due in the window."""
+        return self.due_in(window) & self.succeeded

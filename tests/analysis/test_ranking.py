@@ -212,7 +212,10 @@ class TestWhatIsNoEvidence:
         [
             ({"interrupted": True}, "interrupted"),
             ({"passed": False}, "its test failed"),
-            ({"failed_requests": {"503": 51}}, "51 of 1,000 requests failed (503: 51)"),
+            (
+                {"failed_requests": {"503": 51}},
+                "51 of 1,000 requests failed (503: 51); over 5.0 % the others say nothing about the service",
+            ),
             (
                 {"passed": False, "verdicts": (verdict(Outcome.FAIL, against="limit"),)},
                 "its test failed: rtm against its limit: fail",

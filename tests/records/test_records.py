@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, replace
 
+import numpy as np
 import pytest
 from support.synthetic import ENVIRONMENT, SETUP
 
-from pytest_mlpatterns.records.launch import Step
-from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.records.launch import GeneratorReport, Step
+from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.records.setup import Environment, Setup
 from pytest_mlpatterns.records.verdict import Outcome
 
@@ -51,3 +52,26 @@ def test_an_outcome_is_its_own_text() -> None:
 @pytest.mark.parametrize(("rates", "rate"), [((100.0, 400.0, 110.0), 110.0), ((100.0, 120.0), 110.0), ((), 0.0)])
 def test_a_step_of_a_capacity_search_is_worth_the_median_of_its_windows(rates: tuple[float, ...], rate: float) -> None:
     assert Step(4, rates, 10.0, 0.0, None).rate_rps == rate
+
+
+def test_samples_know_latency_lag_and_the_successes_of_a_window() -> None:
+    samples = Samples(
+        due_ns=np.array([0, 100, 200, 300]),
+        sent_ns=np.array([0, 110, 200, 305]),
+        done_ns=np.array([50, 160, 290, 400]),
+        outcome=np.array([200, 200, 503, 204], dtype=np.int16),
+        request=np.zeros(4, dtype=np.uint32),
+        target=np.zeros(4, dtype=np.uint8),
+        received_bytes=np.zeros(4, dtype=np.uint32),
+    )
+
+    assert samples.latency_ns.tolist() == [50, 60, 90, 100]
+    assert samples.send_lag_ns.tolist() == [0, 10, 0, 5]
+    assert samples.successes_in(Window(100, 301)).tolist() == [False, True, False, True]
+
+
+def test_a_generator_report_gives_rate_and_core_share_of_one_process() -> None:
+    report = GeneratorReport(cpu_ns=1_000_000_000, wall_ns=1_000_000_000, completed=5_000, connections=4, processes=2)
+
+    assert (report.core_ns, report.rate_rps, report.core_share) == (2_000_000_000, 2_500, 0.5)
+    assert GeneratorReport(cpu_ns=0, wall_ns=0, completed=0, connections=0).rate_rps == 0
