@@ -25,8 +25,8 @@ import numpy as np
 
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import LoadJob
-from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.system.environment import available_cores, environment
+from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
@@ -289,10 +289,9 @@ def drive(  # noqa: PLR0913 - the load, by name
         RuntimeError: a request failed, so that the figures would mean nothing.
     """
     job = LoadJob(
-        addresses=(address,),
+        endpoint=Endpoint((address,)),
         messages=tuple(messages),
         schedule=ClosedLoop(concurrency),
-        balance=Balance.ROUND_ROBIN,
         duration_ns=round(seconds * 1e9),
         warmup_ns=round(warmup_s * 1e9),
         timeout_ns=10_000_000_000,

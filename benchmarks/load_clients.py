@@ -30,11 +30,11 @@ from services import PATH
 
 from pytest_mlpatterns.loadgen import event_loop
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
-from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
+from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.loadgen.recorder import SampleRecorder
-from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.wire import Wire
+from pytest_mlpatterns.wire import GRPC, REST_JSON, Wire
 from pytest_mlpatterns.wire.grpc_call import INFER_METHOD, PREFIX_BYTES
+from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
@@ -64,14 +64,12 @@ def drive(client: str, address: tuple[str, int], callers: int) -> Figures:
             return runner.run(drive_it(address, callers))
     is_grpc = client in ("grpc", "h2")
     job = LoadJob(
-        addresses=(address,),
+        endpoint=Endpoint((address,), wire=GRPC if is_grpc else REST_JSON),
         messages=messages_for(address, grpc=is_grpc),
         schedule=ClosedLoop(callers) if callers else ConstantRate(RATE_RPS),
-        balance=Balance.ROUND_ROBIN,
         duration_ns=round(SECONDS * 1e9),
         warmup_ns=round(WARMUP_S * 1e9),
         timeout_ns=TIMEOUT_NS,
-        transport=Transport.GRPC if is_grpc else Transport.HTTP1,
     )
     if client == "untimed":
         vars(event_loop)["Alarm"] = NoAlarm

@@ -18,8 +18,8 @@ from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.messages import LoadJob
-from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.launch import Launch
+from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
@@ -44,10 +44,9 @@ def measure() -> Iterator[Table]:
         for seconds_of_rate in (1.0, None):  # a second to learn the rate, then as long as a million takes
             seconds = seconds_of_rate or min(1.02 * SAMPLES / rate, TIMEOUT_S)
             job = LoadJob(
-                addresses=(address,),
+                endpoint=Endpoint((address,)),
                 messages=messages,
                 schedule=ClosedLoop(64),
-                balance=Balance.ROUND_ROBIN,
                 duration_ns=round(seconds * 1e9),
                 warmup_ns=0,
                 timeout_ns=10 * 10**9,

@@ -22,7 +22,6 @@ from scipy import stats
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.patterns import Single
-from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.local.launcher import StartOptions, launch
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
@@ -132,10 +131,9 @@ def drive(directory: Path, schedule: Schedule, seconds: float) -> tuple[Samples,
     deployment = serving_stall(directory)
     try:
         job = LoadJob(
-            addresses=deployment.addresses,
+            endpoint=deployment.endpoint,
             messages=read_payload([[1.0]]).messages(*deployment.addresses[0], deployment.path),
             schedule=schedule,
-            balance=Balance.ROUND_ROBIN,
             duration_ns=round(seconds * 1e9),
             warmup_ns=round(WARMUP_S * 1e9),
             timeout_ns=10 * 10**9,

@@ -15,9 +15,11 @@ import numpy as np
 
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
-from pytest_mlpatterns.records.addressing import Balance, Remote
+from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.system.child import Child
+from pytest_mlpatterns.wire import GRPC, REST_JSON
 from pytest_mlpatterns.wire.grpc_call import message_prefix
+from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ _REQUESTS = {
     Transport.HTTP1: b"POST / HTTP/1.1\r\nhost: null\r\ncontent-length: 17\r\n\r\n" + b'{"instances":[0]}',
     Transport.GRPC: message_prefix(64) + bytes(64),
 }
+_WIRES = {Transport.HTTP1: REST_JSON, Transport.GRPC: GRPC}
 _START_TIMEOUT_S = 20.0
 
 
@@ -53,7 +56,8 @@ def measure_library_overhead(generator: Generator, directory: Path) -> None:
     medians = []
     with _null_server(directory, Transport.HTTP1) as port:
         for remote in (None, Remote(f"http://127.0.0.1:{port}", http2=False)):
-            job = replace(_job(port, 1, Transport.HTTP1), remote=remote)
+            job = _job(port, 1, Transport.HTTP1)
+            job = replace(job, endpoint=replace(job.endpoint, remote=remote))
             samples = samples_of(generator.run(job, poll_s=_START_TIMEOUT_S, on_poll=_ignore))
             medians.append(float(np.median(samples.latency_ns)))
     generator.library_overhead_ns = medians[1] - medians[0]
@@ -71,14 +75,12 @@ def _null_server(directory: Path, transport: Transport) -> Iterator[int]:
 
 def _job(port: int, concurrency: int, transport: Transport) -> LoadJob:
     return LoadJob(
-        addresses=(("127.0.0.1", port),),
+        endpoint=Endpoint((("127.0.0.1", port),), wire=_WIRES[transport]),
         messages=(_REQUESTS[transport],),
         schedule=ClosedLoop(concurrency),
-        balance=Balance.ROUND_ROBIN,
         duration_ns=_DURATION_NS,
         warmup_ns=_WARMUP_NS,
         timeout_ns=3_000_000_000,
-        transport=transport,
     )
 
 

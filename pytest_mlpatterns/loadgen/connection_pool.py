@@ -26,17 +26,17 @@ class ConnectionPool:
 
     def __init__(self, loop: LoadLoop, job: LoadJob) -> None:
         self._loop = loop
-        self._addresses = job.addresses
-        self.several = len(job.addresses) > 1
-        self._least_outstanding = job.balance is Balance.LEAST_OUTSTANDING
-        self._idle: list[list[Connection]] = [[] for _ in job.addresses]
+        self._addresses = job.endpoint.addresses
+        self.several = len(job.endpoint.addresses) > 1
+        self._least_outstanding = job.endpoint.balance is Balance.LEAST_OUTSTANDING
+        self._idle: list[list[Connection]] = [[] for _ in job.endpoint.addresses]
         self._all: list[Connection] = []
-        self._outstanding = [0] * len(job.addresses)
+        self._outstanding = [0] * len(job.endpoint.addresses)
         self.waiting: deque[tuple[int, int | None]] = deque()
         self._last_target = -1
         self._limit = MAX_OPEN_LOOP_CONNECTIONS
         if isinstance(job.schedule, ClosedLoop | Stages) and job.schedule.closed:
-            self._limit = job.share.part_of(job.schedule.max_concurrency) * len(job.addresses)
+            self._limit = job.share.part_of(job.schedule.max_concurrency) * len(job.endpoint.addresses)
         self._open_ahead = job.share.part_of(job.schedule.concurrency) if isinstance(job.schedule, ClosedLoop) else 1
         self.limit_reached = False
 

@@ -118,10 +118,10 @@ def _protocol_factory(job: LoadJob) -> Callable[[tuple[str, int]], ClientProtoco
     """The function that creates the job's client protocol for an address."""
     keep = job.keep_answers > 0
     if job.transport is Transport.HTTP1:
-        return lambda address: Http1(job.messages, address[0], follow=job.follow, keep=keep)
+        return lambda address: Http1(job.messages, address[0], follow=job.endpoint.polled, keep=keep)
     from pytest_mlpatterns.loadgen.http2 import Http2
     from pytest_mlpatterns.loadgen.http2_headers import HeaderReader, RequestBlocks
 
-    blocks = {address: RequestBlocks.of(address, INFER_METHOD) for address in job.addresses}
+    blocks = {address: RequestBlocks.of(address, INFER_METHOD) for address in job.endpoint.addresses}
     reader = HeaderReader()
     return lambda address: Http2(job.messages, blocks[address], reader, keep=keep)

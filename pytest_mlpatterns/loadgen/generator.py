@@ -72,7 +72,7 @@ class Generator:
             job: a job; one that a client library drives has no ceiling.
             rate_rps: rate of a process; below a rate that every machine reaches the ceiling is not measured.
         """
-        if job.remote:
+        if job.endpoint.remote:
             return None
         if (
             job.transport not in self.ceilings_rps

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.records.addressing import Answer, Balance, Progress, Remote
+from pytest_mlpatterns.records.addressing import Answer, Progress
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
     from pytest_mlpatterns.records.samples import Window
+    from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["Event", "LoadJob", "LoadResult", "OpenWindow", "Share", "Transport", "Warm", "WindowOpened"]
@@ -46,29 +47,29 @@ class Share:
 class LoadJob:
     """One load to generate.
 
-    ``addresses`` are ``(host, port)``; ``messages`` are complete requests as ``transport`` has them, drawn in turn.
+    ``endpoint`` is the target; ``messages`` are complete requests as ``transport`` has them, drawn in turn.
     ``warmup_ns`` is a fixed time, or None to let the data decide. A schedule with a length of its own fills
     the window; its warm-up is one caller. ``keep_answers`` is the largest number of responses to keep, spread over the
     window.
     ``order`` gives the indices of messages in the order in which they are drawn (unsigned 32-bit, native, begun again
-    at its end); empty draws them in turn. ``follow``: a status of 202 does not end a request; the generator polls
-    the address in ``Location`` until the result is there. If ``remote`` is set, a client library drives the load, and
-    ``addresses``, ``balance``, ``transport`` and ``follow`` are ignored.
+    at its end); empty draws them in turn. If the endpoint is remote, a client library drives the load, and
+    ``transport`` is ignored.
     """
 
-    addresses: tuple[tuple[str, int], ...]
+    endpoint: Endpoint
     messages: tuple[bytes, ...]
     schedule: Schedule
-    balance: Balance
     duration_ns: int
     warmup_ns: int | None
     timeout_ns: int
     keep_answers: int = 0
     order: bytes = b""
-    remote: Remote | None = None
-    follow: bool = False
     share: Share = Share()
-    transport: Transport = Transport.HTTP1
+
+    @property
+    def transport(self) -> Transport:
+        """Protocol of the endpoint's wire."""
+        return Transport.GRPC if self.endpoint.wire.protocol == "grpc" else Transport.HTTP1
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,8 @@ def main() -> None:
             for loop in latest:
                 loop.stop()
         else:  # created here, so that a stop that follows at once finds it before it runs
-            loop = LoadLoop(message, channel.send) if message.remote is None else PyreqwestLoop(message, channel.send)
+            is_remote = message.endpoint.remote is not None
+            loop = PyreqwestLoop(message, channel.send) if is_remote else LoadLoop(message, channel.send)
             latest[:] = [loop]
             waiting.put(loop)
 

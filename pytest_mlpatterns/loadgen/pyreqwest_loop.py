@@ -27,7 +27,7 @@ _FRAMING = ("host", "content-length", "transfer-encoding", "connection")
 
 
 class PyreqwestLoop:
-    """Runs one job that has a ``remote``.
+    """Runs one job whose endpoint is remote.
 
     Args:
         job: the load to generate.
@@ -35,8 +35,8 @@ class PyreqwestLoop:
     """
 
     def __init__(self, job: LoadJob, emit: Callable[[Event], None]) -> None:
-        assert job.remote is not None
-        self._remote = job.remote
+        assert job.endpoint.remote is not None
+        self._remote = job.endpoint.remote
         self._requests = [parse_message(message) for message in job.messages]
         self._timeout_ns = job.timeout_ns
         self._tasks: set[asyncio.Task[None]] = set()

@@ -14,7 +14,7 @@ import numpy as np
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, SettingError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import LoadInterrupted
-from pytest_mlpatterns.loadgen.messages import Event, LoadJob, Transport, WindowOpened
+from pytest_mlpatterns.loadgen.messages import Event, LoadJob, WindowOpened
 from pytest_mlpatterns.measurement.capacity import CapacitySearch
 from pytest_mlpatterns.records.addressing import Answer, Progress
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
@@ -33,11 +33,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.wire import Wire
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.plan import LoadPlan
 
-__all__ = ["Interrupted", "LaunchRunner", "job_for", "transport_of"]
+__all__ = ["Interrupted", "LaunchRunner", "job_for"]
 
 _POLL_S = 0.05
 _CHECKED_ANSWERS = 200
@@ -182,7 +181,7 @@ def _measure(
         observer.sample()
         now = deployment.stats()
         launch = _launch(deployment, plan, messages, recorded, observer, now.since(before[0]) if before else now)
-        overhead = generator.library_overhead_ns if deployment.remote else None
+        overhead = generator.library_overhead_ns if deployment.endpoint.remote else None
         report = launch.generator
         rate_rps = 0.0 if recorded.stopped_early else report.rate_rps
         ceiling = generator.ceiling_of(job, rate_rps)
@@ -203,24 +202,15 @@ def _measure(
 def job_for(deployment: Deployment, plan: LoadPlan, messages: tuple[bytes, ...]) -> LoadJob:
     """What the generator is asked to do for a plan."""
     return LoadJob(
-        addresses=deployment.addresses,
+        endpoint=deployment.endpoint,
         messages=messages,
         order=plan.payload.order(),
         schedule=plan.schedule,
-        balance=deployment.balance,
-        remote=deployment.remote,
-        follow=deployment.polled,
         duration_ns=plan.duration_ns,
         warmup_ns=plan.warmup_ns,
         timeout_ns=plan.timeout_ns,
         keep_answers=_CHECKED_ANSWERS if plan.check else 0,
-        transport=transport_of(deployment.wire),
     )
-
-
-def transport_of(wire: Wire) -> Transport:
-    """What our own connections speak under a wire."""
-    return Transport.GRPC if wire.protocol == "grpc" else Transport.HTTP1
 
 
 def _send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
@@ -287,7 +277,7 @@ def _launch(  # noqa: PLR0913, PLR0917 - the pieces of one record
 def _output_in(answer: Answer, deployment: Deployment, payload: Payload) -> Any:
     """What an answer holds: an output as the wire or the service gives it back; of a user's own request the bytes."""
     if payload.bodies:
-        return decode_answer(deployment.wire, answer.body, headers_of(answer.head), deployment.path)[0]
+        return decode_answer(deployment.endpoint.wire, answer.body, headers_of(answer.head), deployment.path)[0]
     if payload.builder is None:
         return answer.body
     import httpx

@@ -176,7 +176,7 @@ class VariantRun:
     def launch(self) -> Launch:
         """All blocks, joined into one launch."""
         now = self._deployment.stats()
-        remote = self._job.remote is not None
+        remote = self._job.endpoint.remote is not None
         report = replace(
             joined_reports(self._pieces),
             ceiling_rps=self._generator.ceiling_of(self._job, 0.0),

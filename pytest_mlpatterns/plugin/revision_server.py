@@ -34,8 +34,6 @@ from pytest_mlpatterns.system.import_redirect import install, modules_from, wron
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from pytest_mlpatterns.serving.deployment import Deployment
-
 __all__ = ["main"]
 
 _ABSENT = (pytest.ExitCode.OK, pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED)
@@ -124,7 +122,8 @@ class _Server:
                     if strays := modules_from(*self.trees):
                         self._refuse(Reason.WRONG, str(wrong_tree(strays, *self.trees)))
                         return True
-                    self._channel.send(_served(deployment))
+                    started = DeploymentStarted(deployment.endpoint, deployment.pids, deployment.cold_start_ns)
+                    self._channel.send(started)
                 elif deployment is not None:
                     deployment.close()
                     deployment = None
@@ -138,17 +137,3 @@ class _Server:
 
     def _refuse(self, reason: Reason, text: str) -> None:
         self._channel.send(RevisionFailed(reason, text))
-
-
-def _served(deployment: Deployment) -> DeploymentStarted:
-    return DeploymentStarted(
-        model_name=deployment.model_name,
-        addresses=deployment.addresses,
-        host=deployment.host,
-        path=deployment.path,
-        balance=deployment.balance,
-        polled=deployment.polled,
-        pids=deployment.pids,
-        cold_start_ns=deployment.cold_start_ns,
-        wire=deployment.wire,
-    )

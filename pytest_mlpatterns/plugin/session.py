@@ -374,7 +374,7 @@ class PerfSession:
         by_pairs = revision is not None and target is None  # a comparison starts both sides itself
         if (
             not by_pairs
-            and bench.deployment.remote
+            and bench.deployment.endpoint.remote
             and self._generator.library_overhead_ns is None
             and not self._run.smoke
         ):

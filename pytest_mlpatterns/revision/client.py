@@ -18,7 +18,7 @@ from pytest_mlpatterns.revision.messages import (
     StartDeployment,
     StopDeployment,
 )
-from pytest_mlpatterns.serving.deployment import Deployment
+from pytest_mlpatterns.serving.deployment import Deployment, ForeignProcesses
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.units import format_duration
 
@@ -112,21 +112,9 @@ class RevisionClient:
         """
         self.offer()
         assert self._child is not None
-        served = self._ask(self._child, StartDeployment(), self._timeout_ns / 1e9)
-        assert isinstance(served, DeploymentStarted)
-        deployment = Deployment(
-            model_name=served.model_name,
-            addresses=served.addresses,
-            host=served.host,
-            path=served.path,
-            balance=served.balance,
-            polled=served.polled,
-            roots=served.pids,
-            on_close=self._stop,
-            wire=served.wire,
-        )
-        deployment.cold_start_ns = served.cold_start_ns
-        return deployment
+        started = self._ask(self._child, StartDeployment(), self._timeout_ns / 1e9)
+        assert isinstance(started, DeploymentStarted)
+        return Deployment(started.endpoint, ForeignProcesses(started.pids, self._stop), started.cold_start_ns)
 
     def close(self) -> None:
         """End the process and everything that it started."""

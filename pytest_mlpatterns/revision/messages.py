@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_mlpatterns.records.addressing import Balance
     from pytest_mlpatterns.records.setup import Setup
-    from pytest_mlpatterns.wire import Wire
+    from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.payload import Payload
 
 __all__ = [
@@ -79,17 +78,11 @@ class StopDeployment:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentStarted:
-    """A deployment runs: what :class:`pytest_mlpatterns.serving.deployment.Deployment` knows of it."""
+    """A deployment runs."""
 
-    model_name: str
-    addresses: tuple[tuple[str, int], ...]
-    host: str
-    path: str
-    balance: Balance
-    polled: bool
+    endpoint: Endpoint
     pids: tuple[int, ...]
     cold_start_ns: int | None
-    wire: Wire
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""A running deployment: where it listens, which processes it is, what it knows of itself, how it ends.
+"""A running deployment: its endpoint, its processes, a client for functional requests, its statistics and its end.
 
-The same for what this package starts and for a service that ran before. Functional requests go through ``client``;
-load does not.
+The same for a deployment that this package starts and for a service that ran before. Functional requests go through
+:attr:`Deployment.client`; load does not.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 import ssl
 import time
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.records.telemetry import PatternStats, merged_layers
-from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, decode_answer, encode_request
+from pytest_mlpatterns.records.telemetry import PatternStats
+from pytest_mlpatterns.wire import Wire, WireError, decode_answer, encode_request
 from pytest_mlpatterns.workload.payload import arguments_of
 from pytest_mlpatterns.workload.request_builder import answer_in
 
@@ -23,262 +23,269 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from pytest_mlpatterns.records.addressing import Remote
     from pytest_mlpatterns.serving.external.scraper import Scraper
-    from pytest_mlpatterns.serving.local.supervised_worker import SupervisedWorker
-    from pytest_mlpatterns.system.child import Child
+    from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
-__all__ = ["Backing", "Deployment"]
+__all__ = ["Deployment", "ForeignProcesses", "Processes"]
 
 _CLIENT_TIMEOUT_S = 30.0
-_DYING_S = 0.5
+_EXIT_S = 0.5
+"""Wait for the exit of a process whose connection has just closed."""
+_POLL_MARGIN_S = 1.5
+"""Added to the time-out of a poll, because the server holds it for up to a second."""
 
 
-class Backing(Protocol):
-    """Processes of another make that serve a deployment."""
+class Processes(Protocol):
+    """The processes of a deployment."""
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Those whose trees they are."""
+        """Roots of the process trees."""
         ...
 
     def check(self, wait_s: float = 0.0) -> None:
-        """Raise :class:`DeploymentError` where one has ended, at the latest after waiting so long for that."""
+        """Check that all run; wait up to ``wait_s`` for one to exit.
+
+        Raises:
+            DeploymentError: a process has ended.
+        """
+
+    def stats(self) -> PatternStats:
+        """Statistics since the start.
+
+        Raises:
+            DeploymentError: a process has ended or does not answer.
+        """
+        ...
 
     def log_tail(self) -> str:
-        """What they printed last."""
+        """Last lines of their output."""
         ...
 
     def stop(self) -> None:
-        """End them all. Safe to call twice."""
+        """End the processes that the deployment started, and wait for it. Safe to call twice."""
+
+
+@dataclass(slots=True)
+class ForeignProcesses:
+    """Processes that run without this package, or were started by another process; empty if they are unknown.
+
+    Args:
+        pids: roots of the process trees.
+        on_stop: called once when the deployment closes.
+    """
+
+    pids: tuple[int, ...] = ()
+    on_stop: Callable[[], None] | None = field(default=None)
+
+    def check(self, wait_s: float = 0.0) -> None:
+        """Do nothing: the exit status of another process's child cannot be read."""
+
+    def stats(self) -> PatternStats:
+        """Return empty statistics."""
+        return PatternStats()
+
+    def log_tail(self) -> str:
+        """Return an empty text: the output went elsewhere."""
+        return ""
+
+    def stop(self) -> None:
+        """Call ``on_stop`` the first time."""
+        on_stop, self.on_stop = self.on_stop, None
+        if on_stop is not None:
+            on_stop()
 
 
 class Deployment:
-    """A model that can be asked.
+    """A model that answers requests.
 
     Args:
-        model_name: its name in the addresses; the path's last part for a service that ran before.
-        addresses: ``(host, port)`` of every face.
-        path: path that takes inference requests.
-        balance: how load is spread over the addresses.
-        members: our service processes, none for a service that ran before.
-        helpers: other processes of ours, such as a store's server.
-        roots: process ids of a service that ran before whose trees it is; empty where they are not known.
-        backing: processes of another make that serve it.
-        polled: requests are answered 202, and the result is fetched where ``Location`` says.
-        on_close: ends what somebody else started, once.
-        remote: how load is driven where our own connections cannot: https, HTTP/2.
-        host: the name that requests are for, where it is not the first address.
-        wire: how inputs and outputs travel.
-        builder: makes a request of an input instead of the wire, as a service of another make takes it.
-
-    Attributes:
-        scraper: reads what a server of another make tells of itself, where it does.
+        endpoint: where and how it is asked.
+        processes: the processes that serve it.
+        cold_start_ns: time from its start to the first answer; None if it is not known.
+        builder: turns an input into a request, for services whose format is none of the wires.
+        scraper: reads the metrics of a third-party server, if it has any.
     """
 
-    def __init__(  # noqa: PLR0913 - the facts of a deployment, all by name
+    def __init__(
         self,
+        endpoint: Endpoint,
+        processes: Processes,
+        cold_start_ns: int | None = None,
         *,
-        model_name: str,
-        addresses: Sequence[tuple[str, int]],
-        path: str,
-        balance: Balance = Balance.ROUND_ROBIN,
-        members: Sequence[SupervisedWorker] = (),
-        helpers: Sequence[Child] = (),
-        roots: Sequence[int] = (),
-        backing: Backing | None = None,
-        polled: bool = False,
-        on_close: Callable[[], None] | None = None,
-        remote: Remote | None = None,
-        host: str | None = None,
-        wire: Wire = REST_JSON,
         builder: RequestBuilder | None = None,
+        scraper: Scraper | None = None,
     ) -> None:
-        self.model_name = model_name
-        self.addresses = tuple(addresses)
-        self.path = path
-        self.balance = balance
-        self.remote = remote
-        self.wire = wire
+        self.endpoint = endpoint
+        self.processes = processes
+        self.cold_start_ns = cold_start_ns
+        self.scraper = scraper
         self._builder = builder
-        self.host = host or self.addresses[0][0]
-        self.cold_start_ns: int | None = None
-        self.polled = polled
-        self._on_close = on_close
-        self._members = tuple(members)
-        self._helpers = tuple(helpers)
-        self._roots = tuple(roots)
-        self._backing = backing
-        self.scraper: Scraper | None = None
         self._clients: list[httpx.Client] = []
-        self._turns = itertools.count()
+        self._next_server = itertools.count()
 
     @property
-    def pids(self) -> tuple[int, ...]:
-        """The deployment's own processes (their children are found when usage is measured)."""
-        ours = [*(member.child for member in self._members), *self._helpers]
-        theirs = () if self._backing is None else self._backing.pids
-        return (*self._roots, *theirs, *(child.pid for child in ours))
+    def model_name(self) -> str:
+        """Name of the model in the path."""
+        return self.endpoint.model_name
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """``(host, port)`` of each server."""
+        return self.endpoint.addresses
+
+    @property
+    def path(self) -> str:
+        """Path that takes inference requests."""
+        return self.endpoint.path
 
     @property
     def url(self) -> str:
-        """Base address of the first face, without a path."""
-        return self.remote.origin if self.remote else _base_url(self.host, self.addresses[0][1])
+        """Base URL of the first server, without a path."""
+        return self.endpoint.url
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids of the deployment, without children of these processes."""
+        return self.processes.pids
 
     @property
     def client(self) -> httpx.Client:
-        """An ``httpx.Client`` bound to :attr:`url`; closed with the deployment."""
-        return self._client(0)
+        """An ``httpx.Client`` whose base URL is :attr:`url`; closed with the deployment."""
+        return self.client_of(0)
 
-    def messages(self, payload: Payload) -> tuple[bytes, ...]:
-        """Complete requests for this deployment, one for each input."""
-        return payload.messages(self.host, self.addresses[0][1], self.path)
-
-    def predict(self, value: Any) -> Any:
-        """Ask for one input over HTTP, the faces taking turns.
-
-        Returns:
-            The output, as the wire gives it back; the whole answer where ``request=`` made the request.
-
-        Raises:
-            DeploymentError: the wire cannot hold the input, or the answer is another than 200 or not of its form.
-        """
-        import httpx
-
-        client = self._client(next(self._turns) % len(self.addresses))
-        try:
-            response = self.ask(client, self._request_for(value), _CLIENT_TIMEOUT_S)
-        except WireError as error:
-            raise DeploymentError(
-                f"predict({type(value).__name__}) cannot be sent over {self.wire}: {error}"
-            ) from error
-        except httpx.HTTPError as error:
-            raise DeploymentError(f"{client.base_url}: {type(error).__name__}: {error}{self._epitaph()}") from error
-        if response.status_code != httpx.codes.OK:
-            raise DeploymentError(
-                f"{response.url} answered {response.status_code}: {response.text[:2000]}{self._epitaph()}"
-            )
-        try:
-            return self.outputs_of(response)[0] if self._builder is None else answer_in(response)
-        except (ValueError, IndexError) as error:
-            raise DeploymentError(f"{response.url} answered something else than one prediction: {error}") from error
-
-    def _request_for(self, value: Any) -> dict[str, Any]:
-        """What asks for one input, as arguments of ``httpx.Client.request``."""
-        if self._builder is not None:
-            return arguments_of(self._builder(value))
-        body = encode_request(self.wire, [value], self.path)
-        return {"method": "POST", "url": self.path, "content": body.joined(), "headers": dict(body.headers)}
-
-    def outputs_of(self, response: httpx.Response) -> Sequence[Any]:
-        """The outputs in an answer to a functional request.
-
-        Raises:
-            WireError: it is no such answer.
-        """
-        headers = {name: value for name, value in response.headers.items() if name != "content-encoding"}  # undone
-        return decode_answer(self.wire, response.content, headers, self.path)
-
-    def stats(self) -> PatternStats:
-        """What the deployment knows of itself since its start.
-
-        Raises:
-            DeploymentError: one of its processes is gone or does not answer.
-        """
-        if self._backing is not None:
-            self._backing.check()
-        answers = [(member, member.stats()) for member in self._members]
-        groups: dict[tuple[int, str], list[int]] = {}
-        for member, answer in sorted(answers, key=lambda pair: pair[0].position):
-            groups.setdefault((member.position, member.role), []).append(answer.predict_requests)
-        several = next((counts for counts in groups.values() if len(counts) > 1), None)
-        return PatternStats(
-            replica_requests=tuple(several or next(iter(groups.values()), ())),
-            tracebacks=tuple(dict.fromkeys(text for _, answer in answers for text in answer.tracebacks)),
-            layers=merged_layers(layer for _, answer in answers for layer in answer.layers)
-            + (self.scraper.layers() if self.scraper else ()),
-            replaced=sum(member.replaced for member in self._members),
-        )
-
-    def ask(self, client: httpx.Client, request: dict[str, Any], timeout_s: float) -> httpx.Response:
-        """Send a request and, where it is answered 202, ask for its result until it is there.
-
-        Raises:
-            httpx.HTTPError: nobody answers, or not in time.
-        """
-        import httpx
-
-        deadline = time.monotonic() + timeout_s
-        response = client.request(**request, timeout=timeout_s)
-        while self.polled and response.status_code == httpx.codes.ACCEPTED:
-            if (left := deadline - time.monotonic()) <= 0:
-                raise httpx.ReadTimeout(f"no result after {timeout_s:g} s", request=response.request)
-            response = client.get(response.headers["location"], timeout=left + 1.5)  # it answers once a second
-        return response
-
-    def log_tail(self) -> str:
-        """What the processes printed last."""
-        theirs = "" if self._backing is None else self._backing.log_tail()
-        return "\n".join(filter(None, (theirs, *(member.child.log_tail() for member in self._members))))
-
-    def close(self) -> None:
-        """End every process of ours and wait until it is gone. Safe to call twice."""
-        for client in self._clients:
-            client.close()
-        self._clients.clear()
-        if self.scraper is not None:
-            self.scraper.close()
-        if self._backing is not None:
-            self._backing.stop()
-        for member in self._members:
-            member.close_channel()
-        for member in self._members:
-            member.stop()
-        for helper in self._helpers:
-            helper.stop()
-        if self._on_close is not None:
-            end, self._on_close = self._on_close, None
-            end()
-
-    def _client(self, number: int) -> httpx.Client:
+    def client_of(self, number: int) -> httpx.Client:
+        """The client of one server, numbered as in :attr:`addresses`."""
         import httpx
 
         if not self._clients:
             context = ssl.create_default_context()
-            if self.remote is not None and self.remote.ca_pem is not None:
-                context.load_verify_locations(cadata=self.remote.ca_pem.decode())
-            urls = [self.url, *(_base_url(host, port) for host, port in self.addresses[1:])]
+            remote = self.endpoint.remote
+            if remote is not None and remote.ca_pem is not None:
+                context.load_verify_locations(cadata=remote.ca_pem.decode())
             self._clients = [
                 httpx.Client(
                     base_url=url,
                     timeout=_CLIENT_TIMEOUT_S,
                     trust_env=False,
                     verify=context,
-                    transport=_transport_of(self.wire),
+                    transport=_transport_of(self.endpoint.wire),
                 )
-                for url in urls
+                for url in self.endpoint.urls
             ]
         return self._clients[number]
 
-    def _epitaph(self) -> str:
-        """Why nobody answers, where the reason is that a process of ours died."""
+    def messages(self, payload: Payload) -> tuple[bytes, ...]:
+        """Complete requests for this deployment, one for each input."""
+        return payload.messages(self.endpoint.host, self.endpoint.port, self.endpoint.path)
+
+    def predict(self, value: Any) -> Any:
+        """Send one input; successive calls go to the servers in turn.
+
+        Returns:
+            The output in the form that the wire decodes to; the whole response if ``request=`` built the request.
+
+        Raises:
+            DeploymentError: the wire cannot encode the input, the server is not reachable, its status is not 200, or
+                its response cannot be decoded.
+        """
+        import httpx
+
+        client = self.client_of(next(self._next_server) % len(self.addresses))
         try:
-            if self._backing is not None:
-                self._backing.check(_DYING_S)  # a connection closes before the process is gone
+            response = self.ask(client, self._request_for(value), _CLIENT_TIMEOUT_S)
+        except WireError as error:
+            raise DeploymentError(
+                f"predict({type(value).__name__}) cannot be sent over {self.endpoint.wire}: {error}"
+            ) from error
+        except httpx.HTTPError as error:
+            reason = self.reason_of_failure()
+            raise DeploymentError(f"{client.base_url}: {type(error).__name__}: {error}{reason}") from error
+        if response.status_code != httpx.codes.OK:
+            raise DeploymentError(
+                f"{response.url} answered {response.status_code}: {response.text[:2000]}{self.reason_of_failure()}"
+            )
+        try:
+            return self.outputs_of(response)[0] if self._builder is None else answer_in(response)
+        except (ValueError, IndexError) as error:
+            raise DeploymentError(
+                f"{response.url} returned a response that is not one prediction over {self.endpoint.wire}: {error}"
+            ) from error
+
+    def ask(self, client: httpx.Client, request: dict[str, Any], timeout_s: float) -> httpx.Response:
+        """Send a request; if the endpoint is polled and answers 202, poll until the result is there.
+
+        Args:
+            client: one of :meth:`client_of`.
+            request: arguments of ``httpx.Client.request``.
+            timeout_s: time limit for the result.
+
+        Raises:
+            httpx.HTTPError: the server is not reachable, or the time limit has passed.
+        """
+        import httpx
+
+        deadline = time.monotonic() + timeout_s
+        response = client.request(**request, timeout=timeout_s)
+        while self.endpoint.polled and response.status_code == httpx.codes.ACCEPTED:
+            if (left_s := deadline - time.monotonic()) <= 0:
+                raise httpx.ReadTimeout(f"no result after {timeout_s:g} s", request=response.request)
+            response = client.get(response.headers["location"], timeout=left_s + _POLL_MARGIN_S)
+        return response
+
+    def outputs_of(self, response: httpx.Response) -> Sequence[Any]:
+        """The outputs in the response to a functional request.
+
+        Raises:
+            WireError: the response has not the form of the wire.
+        """
+        # httpx has decompressed the body already.
+        headers = {name: value for name, value in response.headers.items() if name != "content-encoding"}
+        return decode_answer(self.endpoint.wire, response.content, headers, self.path)
+
+    def stats(self) -> PatternStats:
+        """Statistics of the deployment since its start.
+
+        Raises:
+            DeploymentError: a process has ended or does not answer, or the metrics cannot be read.
+        """
+        stats = self.processes.stats()
+        return replace(stats, layers=stats.layers + self.scraper.layers()) if self.scraper else stats
+
+    def log_tail(self) -> str:
+        """Last lines of the processes' output."""
+        return self.processes.log_tail()
+
+    def reason_of_failure(self) -> str:
+        """Why a request failed, as the end of a message, if a process of the deployment has ended; else empty."""
+        try:
+            self.processes.check(_EXIT_S)
             self.stats()
         except DeploymentError as error:
             return f"; {error}"
         return ""
 
+    def close(self) -> None:
+        """End all processes of the deployment and wait until they are gone. Safe to call twice."""
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
+        if self.scraper is not None:
+            self.scraper.close()
+        self.processes.stop()
 
-def _base_url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    def _request_for(self, value: Any) -> dict[str, Any]:
+        """Arguments of ``httpx.Client.request`` for one input."""
+        if self._builder is not None:
+            return arguments_of(self._builder(value))
+        body = encode_request(self.endpoint.wire, [value], self.path)
+        return {"method": "POST", "url": self.path, "content": body.joined(), "headers": dict(body.headers)}
 
 
 def _transport_of(wire: Wire) -> httpx.BaseTransport | None:
-    """How an ``httpx.Client`` reaches who speaks this; None: as it does by itself."""
+    """The ``httpx`` transport for a wire; None: the default."""
     if wire.protocol != "grpc":
         return None
     from pytest_mlpatterns.serving.grpc.client import GrpcTransport

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from pytest_mlpatterns.wire.body import Body, Headers, WireError, headers_of
 from pytest_mlpatterns.wire.codec import Codec, codec_of, decode_answer, encode_request, pack, unpack
-from pytest_mlpatterns.wire.wire import REST_JSON, Wire
+from pytest_mlpatterns.wire.wire import GRPC, REST_JSON, Wire
 
 __all__ = [
+    "GRPC",
     "REST_JSON",
     "Body",
     "Codec",

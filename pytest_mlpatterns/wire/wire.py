@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pytest_mlpatterns.errors import SettingError
 
-__all__ = ["REST_JSON", "Wire"]
+__all__ = ["GRPC", "REST_JSON", "Wire"]
 
 _CODECS = {"rest": ("json", "binary", "msgpack"), "grpc": ("protobuf",)}
 _COMPRESSIONS = ("gzip", "zstd", "br")
@@ -109,4 +109,6 @@ def _is_installed(package: str) -> bool:
 
 
 REST_JSON = Wire()
-"""The wire where nobody names one."""
+"""The default wire."""
+GRPC = Wire("grpc", "protobuf")
+"""Open Inference over gRPC."""

@@ -20,9 +20,10 @@ from support.services import peer2
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
 from pytest_mlpatterns.loadgen.http2_frames import ACK, END_HEADERS, END_STREAM, Frame, Setting, frame
 from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
-from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.wire import GRPC, REST_JSON
 from pytest_mlpatterns.wire.grpc_call import message_prefix
+from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
@@ -149,11 +150,9 @@ def bombard(
     """Drive a load at such a server until it has served so many answers; the outcomes."""
     server = Server(answer, hold, answers)
     job = LoadJob(
-        addresses=(server.address,),
+        endpoint=Endpoint((server.address,), wire=REST_JSON if transport is Transport.HTTP1 else GRPC),
         messages=(REQUEST if transport is Transport.HTTP1 else CALL,),
-        transport=transport,
         schedule=ClosedLoop(CALLERS),
-        balance=Balance.ROUND_ROBIN,
         duration_ns=3600 * 10**9,
         warmup_ns=0,
         timeout_ns=200_000_000,

@@ -19,7 +19,8 @@ from pytest_mlpatterns.loadgen.http2 import OPENING
 from pytest_mlpatterns.loadgen.http2_frames import PREFACE, Frame
 from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
 from pytest_mlpatterns.loadgen.null_server import GrpcPeer, Http1Peer
-from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.wire import GRPC
+from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
 
 if TYPE_CHECKING:
@@ -43,15 +44,13 @@ def port() -> Iterator[int]:
 
 def load(port: int, *texts: bytes, schedule: Any = None, keep: int = 10) -> LoadResult:
     job = LoadJob(
-        addresses=(("127.0.0.1", port),),
+        endpoint=Endpoint((("127.0.0.1", port),), wire=GRPC),
         messages=tuple(map(message, texts)),
         schedule=schedule or ClosedLoop(4),
-        balance=Balance.ROUND_ROBIN,
         duration_ns=200_000_000,
         warmup_ns=0,
         timeout_ns=20 * 10**9,
         keep_answers=keep,
-        transport=Transport.GRPC,
     )
     return LoadLoop(job, lambda _event: None).run()
 
@@ -93,7 +92,7 @@ def test_the_ceiling_is_known_for_this_wire_too(tmp_path: Path) -> None:
     finally:
         generator.close()
     assert set(generator.ceilings_rps) == {Transport.GRPC}
-    job = LoadJob((), (), ClosedLoop(1), Balance.ROUND_ROBIN, 1, 0, 1, transport=Transport.GRPC)
+    job = LoadJob(Endpoint((), wire=GRPC), (), ClosedLoop(1), 1, 0, 1)
     assert generator.ceiling_of(job) == generator.ceilings_rps[Transport.GRPC] > 0
 
 

@@ -113,20 +113,19 @@ def test_http2_without_encryption_is_driven_by_prior_knowledge(tmp_path: Path) -
 
 def test_a_server_that_is_gone_gives_counted_refusals_and_no_crash(tmp_path: Path) -> None:
     from pytest_mlpatterns.loadgen.messages import LoadJob, WindowOpened
-    from pytest_mlpatterns.records.addressing import Balance, Progress, Remote
+    from pytest_mlpatterns.records.addressing import Progress, Remote
+    from pytest_mlpatterns.workload.endpoint import Endpoint
 
     generator = Generator(tmp_path / "generator.log")
     message = read_payload(INPUTS).messages("127.0.0.1", 1, "/predict")
     with server() as port:
         job = LoadJob(
-            addresses=(("127.0.0.1", port),),
+            endpoint=Endpoint((("127.0.0.1", port),), remote=Remote(f"http://127.0.0.1:{port}", http2=False)),
             messages=message,
             schedule=ClosedLoop(2),
-            balance=Balance.ROUND_ROBIN,
             duration_ns=600_000_000,
             warmup_ns=0,
             timeout_ns=2 * 10**9,
-            remote=Remote(f"http://127.0.0.1:{port}", http2=False),
         )
 
     def on_poll(_event: WindowOpened | Progress | None) -> None:

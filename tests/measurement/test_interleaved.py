@@ -30,8 +30,10 @@ from pytest_mlpatterns.measurement.interleaved import InterleavedRun, Variant
 from pytest_mlpatterns.measurement.variant import answer_rate
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.serving.deployment import ForeignProcesses
 from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
+from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Stages
@@ -116,7 +118,7 @@ class Served(Deployment):
     """A scripted server as a deployment; tells when it is closed."""
 
     def __init__(self, server: ScriptedServer, events: list[str], name: str) -> None:
-        super().__init__(model_name=name, addresses=[server.address], path="/v1/models/m:predict")
+        super().__init__(Endpoint((server.address,), "/v1/models/m:predict", name), ForeignProcesses())
         events.append(f"start {name}")
         self._tell = partial(events.append, f"close {name}")
 
@@ -269,7 +271,7 @@ class TestTurns:
         assert (events[:2], events[4:6]) == (starts, turned)
         assert sorted(events[2:4]) == sorted(events[6:8]) == ["close A", "close B"]  # both at once
         names = {one.address: "A", other.address: "B"}
-        blocks = "".join(names[job.addresses[0]] for job in generator.jobs)
+        blocks = "".join(names[job.endpoint.addresses[0]] for job in generator.jobs)
         assert blocks == "AB" + "ABBAABBA" + "BA" + "BAABBAAB"  # each after its warm-ups
         assert {job.duration_ns for job in generator.jobs[2:10]} == {100 * MS}
 
@@ -476,7 +478,7 @@ class TestWhatDoesNotCount:
         generator.close()
         assert found.repeated == 1
         assert found.pairs == 2
-        assert [job.addresses[0] for job in generator.jobs[2:4]] == [one.address] * 2
+        assert [job.endpoint.addresses[0] for job in generator.jobs[2:4]] == [one.address] * 2
 
 
 class TestAnswerRate:

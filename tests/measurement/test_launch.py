@@ -28,9 +28,11 @@ from pytest_mlpatterns import (
 )
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.launch import Interrupted, LaunchRunner
+from pytest_mlpatterns.serving.deployment import ForeignProcesses
 from pytest_mlpatterns.serving.external.attach import attach
 from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
+from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate
@@ -308,7 +310,7 @@ class TestCheck:
 
 
 def bench_of(server: ScriptedServer, plan: LoadPlan, generator: Generator, *, smoke: bool = False) -> LaunchRunner:
-    deployment = Deployment(model_name="m", addresses=[server.address], path="/v1/models/m:predict")
+    deployment = Deployment(Endpoint((server.address,), "/v1/models/m:predict", "m"), ForeignProcesses())
     return LaunchRunner(lambda: deployment, plan, generator, lambda _: None, smoke=smoke)
 
 

@@ -299,7 +299,7 @@ class Killer:
 
     def __call__(self, progress: Progress, bench: LaunchRunner) -> None:
         if self.killed is None and progress.elapsed_ns > 300 * MS:
-            member = next(one for one in bench.deployment._members if one.role == self.role)
+            member = next(one for one in bench.deployment.processes.workers if one.role == self.role)
             self.killed = member.child.pid
             os.kill(self.killed, signal.SIGKILL)
 

@@ -18,7 +18,9 @@ from support.services.processes import our_children, survivors
 from support.services.scripted import Close, ScriptedServer, Send, answer, refused_port
 
 from pytest_mlpatterns import Deployment, DeploymentError, Replicated, Url
+from pytest_mlpatterns.serving.deployment import ForeignProcesses
 from pytest_mlpatterns.serving.external.attach import attach
+from pytest_mlpatterns.workload.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +52,7 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
 def scripted(*steps: Step) -> Iterator[Deployment]:
     """A deployment whose server does this with every request."""
     with ScriptedServer(lambda _: steps) as server:
-        deployment = Deployment(model_name="m", addresses=[server.address], path="/v1/models/m:predict")
+        deployment = Deployment(Endpoint((server.address,), "/v1/models/m:predict", "m"), ForeignProcesses())
         try:
             yield deployment
         finally:
@@ -89,10 +91,10 @@ class TestAsking:
         [
             (answer(b"overloaded", 503), "answered 503: overloaded"),
             (answer(b"x" * 5000, 500), "answered 500: xxx"),
-            (answer(b"hello"), "something else than one prediction"),
-            (answer(b'{"predictions": []}'), "something else than one prediction"),
-            (answer(b'{"predictions": {"a": 1}}'), "something else than one prediction"),
-            (answer(b'{"outputs": [1]}'), "something else than one prediction"),
+            (answer(b"hello"), "returned a response that is not one prediction over rest+json"),
+            (answer(b'{"predictions": []}'), "returned a response that is not one prediction over rest+json"),
+            (answer(b'{"predictions": {"a": 1}}'), "returned a response that is not one prediction over rest+json"),
+            (answer(b'{"outputs": [1]}'), "returned a response that is not one prediction over rest+json"),
             (b"garbage\r\n\r\n", "RemoteProtocolError"),
         ],
         ids=["status", "long", "no-json", "empty", "object", "other", "garbage"],
@@ -106,13 +108,13 @@ class TestAsking:
 
     def test_nobody_there_is_told_with_the_address(self) -> None:
         port = refused_port()
-        deployment = Deployment(model_name="m", addresses=[("127.0.0.1", port)], path="/")
+        deployment = Deployment(Endpoint((("127.0.0.1", port),)), ForeignProcesses())
         with pytest.raises(DeploymentError, match=f"127.0.0.1:{port}.*ConnectError"):
             deployment.predict(1)
         deployment.close()
 
     def test_an_ipv6_address_stands_in_brackets(self) -> None:
-        deployment = Deployment(model_name="m", addresses=[("::1", 80)], path="/")
+        deployment = Deployment(Endpoint((("::1", 80),)), ForeignProcesses())
         assert deployment.url == "http://[::1]:80"
         assert deployment.client.base_url == httpx.URL("http://[::1]:80")
         deployment.close()

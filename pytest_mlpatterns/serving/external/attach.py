@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.records.addressing import Remote
-from pytest_mlpatterns.serving.deployment import Deployment
+from pytest_mlpatterns.serving.deployment import Deployment, ForeignProcesses
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.targets import figures_told_by
 from pytest_mlpatterns.wire.grpc_call import model_in
+from pytest_mlpatterns.workload.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.serving.local.launcher import StartOptions
@@ -34,16 +35,16 @@ def attach(target: Url, startup: StartOptions) -> Deployment:
     """
     import httpx
 
-    deployment = Deployment(
-        model_name=model_in(target.path) or target.path.rpartition("/")[2],
-        addresses=[_resolve(target)],
-        host=target.host,
+    endpoint = Endpoint(
+        addresses=(_resolve(target),),
         path=target.path,
-        roots=[] if target.pid is None else [target.pid],
-        remote=_remote(target),
+        model_name=model_in(target.path) or target.path.rpartition("/")[2],
+        host=target.host,
         wire=startup.wire,
-        builder=startup.builder,
+        remote=_remote(target),
     )
+    processes = ForeignProcesses(() if target.pid is None else (target.pid,))
+    deployment = Deployment(endpoint, processes, builder=startup.builder)
     try:
         if startup.payload is not None:
             request = startup.payload.first(target.path)

@@ -20,6 +20,7 @@ import psutil
 
 from pytest_mlpatterns.errors import DeploymentError, LeftoverWarning, OpenPortWarning
 from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.external import asgi_server as asgi
 from pytest_mlpatterns.serving.external.attach import attach
@@ -29,6 +30,7 @@ from pytest_mlpatterns.serving.targets import App, Command, Url, figures_told_by
 from pytest_mlpatterns.system.import_redirect import map_path
 from pytest_mlpatterns.units import format_duration, parse_duration
 from pytest_mlpatterns.wire.grpc_call import model_in
+from pytest_mlpatterns.workload.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -108,15 +110,14 @@ class _Start:
         """
         target = self._target
         least = isinstance(target, App) and target.balance == "least-outstanding"
-        deployment = Deployment(
-            model_name=model_in(target.path) or target.path.rpartition("/")[2],
-            addresses=[("127.0.0.1", port) for port in self._asked],
+        endpoint = Endpoint(
+            addresses=tuple(("127.0.0.1", port) for port in self._asked),
             path=target.path,
+            model_name=model_in(target.path) or target.path.rpartition("/")[2],
             balance=Balance.LEAST_OUTSTANDING if least else Balance.ROUND_ROBIN,
-            backing=_Ending(self._kept, str(target)),
             wire=self._startup.wire,
-            builder=self._startup.builder,
         )
+        deployment = Deployment(endpoint, _ServerProcesses(self._kept, str(target)), builder=self._startup.builder)
         try:
             for number in range(len(self._ports)):
                 self._await_ready(deployment, number)
@@ -134,7 +135,7 @@ class _Start:
         """Ask until the server says that it is ready, and then for one real answer."""
         import httpx
 
-        client, ready = deployment._client(number), self._target.ready
+        client, ready = deployment.client_of(number), self._target.ready
         if self._asked != self._ports:  # it is asked over gRPC, and tells over HTTP whether it is ready
             health: contextlib.AbstractContextManager[httpx.Client] = httpx.Client(
                 base_url=f"http://127.0.0.1:{self._ports[number]}", trust_env=False
@@ -227,8 +228,8 @@ class _Start:
         return f"\nIt printed last:\n{tail}" if tail else ""
 
 
-class _Ending:
-    """Programs as a deployment needs them; at their end it is told who outlived them."""
+class _ServerProcesses:
+    """Supervised programs as the processes of a deployment; a warning at the end names those that had to be killed."""
 
     def __init__(self, kept: SupervisedPrograms, name: str) -> None:
         self._kept = kept
@@ -246,8 +247,17 @@ class _Ending:
         except DeploymentError as error:
             raise DeploymentError(f"{self._name}: {error}") from None
 
+    def stats(self) -> PatternStats:
+        """Return empty statistics, if the programs still run.
+
+        Raises:
+            DeploymentError: a program has ended.
+        """
+        self.check()
+        return PatternStats()
+
     def log_tail(self) -> str:
-        """What they printed last."""
+        """Last lines of the programs' output."""
         return self._kept.log_tail()
 
     def stop(self) -> None:

@@ -23,12 +23,14 @@ from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.local.handler_stack import in_flight
 from pytest_mlpatterns.serving.local.messages import Consume, Listen, ListenGrpc, LoadFailed, Ready, WorkerJob
+from pytest_mlpatterns.serving.local.processes import LocalProcesses
 from pytest_mlpatterns.serving.local.supervised_worker import SupervisedWorker
 from pytest_mlpatterns.serving.redis.queue_worker import Subscription
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.sockets import held_port, listening_socket
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wire import REST_JSON, Wire, codec_of
+from pytest_mlpatterns.workload.endpoint import Endpoint
 
 if TYPE_CHECKING:
     import socket
@@ -84,16 +86,15 @@ def launch(recipe: ServicePlan, startup: StartOptions) -> Deployment:
         raise
     launching.release()
     least = recipe.root.spread is Spread.LEAST_OUTSTANDING
-    deployment = Deployment(
-        model_name=recipe.name,
+    endpoint = Endpoint(
         addresses=addresses,
         path=codec_of(startup.wire).path(recipe.name),
-        wire=startup.wire,
+        model_name=recipe.name,
         balance=Balance.LEAST_OUTSTANDING if least else Balance.ROUND_ROBIN,
-        members=launching.members,
-        helpers=launching.helpers,
+        wire=startup.wire,
         polled=launching.polled,
     )
+    deployment = Deployment(endpoint, launching.processes)
     try:
         _await_ready(deployment, recipe.name, started_ns, startup)
     except BaseException:
@@ -111,6 +112,7 @@ class Launcher:
         self.members: list[SupervisedWorker] = []
         self.guarded: list[SupervisedWorker] = []
         self.helpers: list[Child] = []
+        self.processes = LocalProcesses(self.members, self.helpers)
         self._name = recipe.name
         self._startup = startup
         self._identity = f"mlpatterns:{secrets.token_hex(8)}"
@@ -164,12 +166,7 @@ class Launcher:
     def stop(self) -> None:
         """End everything that was started."""
         self.release()
-        for member in self.members:
-            member.close_channel()
-        for member in self.members:
-            member.stop()
-        for helper in self.helpers:
-            helper.stop()
+        self.processes.stop()
 
     def _bound(self, node: Node) -> Node:
         """The node with what lives in other processes started, and replaced by how it is reached."""
@@ -269,7 +266,7 @@ def _await_ready(deployment: Deployment, model: str, started_ns: int, startup: S
     import httpx
 
     for number in range(len(deployment.addresses)):
-        client = deployment._client(number)
+        client = deployment.client_of(number)
         try:
             client.get("/v2/health/ready", timeout=_left_s(started_ns, startup)).raise_for_status()
             if startup.payload is None:
@@ -280,7 +277,7 @@ def _await_ready(deployment: Deployment, model: str, started_ns: int, startup: S
             text = _too_slow(f"perf_model {model}", "not done with its first inference", startup, deployment.log_tail())
             raise DeploymentError(text) from None
         except httpx.HTTPError as error:
-            raise DeploymentError(f"perf_model {model}: {error}{deployment._epitaph()}") from error
+            raise DeploymentError(f"perf_model {model}: {error}{deployment.reason_of_failure()}") from error
         if deployment.cold_start_ns is None:
             deployment.cold_start_ns = time.perf_counter_ns() - started_ns
         if not response.is_success:

@@ -260,7 +260,7 @@ class TestApp:
         deployment = start(App("service:app", server=server, workers=2, balance=balance), [1])
 
         assert len(deployment.addresses) == ports
-        assert deployment.balance == (
+        assert deployment.endpoint.balance == (
             Balance.LEAST_OUTSTANDING if balance == "least-outstanding" else Balance.ROUND_ROBIN
         )
         answered = {deployment.predict(1) for _ in range(4)}

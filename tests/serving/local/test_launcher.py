@@ -491,7 +491,7 @@ class TestTopologies:
     def test_replicas_have_ports_of_their_own_and_take_turns(self, tmp_path: Path) -> None:
         with deployed(double, tmp_path, Replicated(2), by_value=[HERE], payload=[1]) as deployment:
             assert len(set(deployment.addresses)) == len(set(deployment.pids)) == 2
-            assert deployment.balance is Balance.ROUND_ROBIN
+            assert deployment.endpoint.balance is Balance.ROUND_ROBIN
             assert deployment.stats().replica_requests == (1, 1)
             assert [deployment.predict(value) for value in range(5)] == [0, 2, 4, 6, 8]
             assert sorted(deployment.stats().replica_requests) == [3, 4]
@@ -500,7 +500,7 @@ class TestTopologies:
         pattern = Replicated(3, balance="least-outstanding")
         with deployed(double, tmp_path, pattern, by_value=[HERE]) as deployment:
             assert len(set(deployment.addresses)) == len(set(deployment.pids)) == 3
-            assert deployment.balance is Balance.LEAST_OUTSTANDING
+            assert deployment.endpoint.balance is Balance.LEAST_OUTSTANDING
 
     def test_a_shared_socket_is_one_address_of_several_processes(self, tmp_path: Path) -> None:
         pattern = Replicated(2, balance="shared-socket")

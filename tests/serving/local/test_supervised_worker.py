@@ -342,7 +342,7 @@ def test_a_worker_that_is_killed_comes_back_and_whoever_asked_meanwhile_is_answe
         assert deployment.predict(1) == 2
         before = deployment.stats()
         worker, gateway = deployment.pids
-        kill(deployment._members[0].child)
+        kill(deployment.processes.workers[0].child)
         assert [deployment.predict(value) for value in (3, 4)] == [6, 8]
         gained = deployment.stats().since(before)
         assert gained.replaced == 1

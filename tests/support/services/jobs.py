@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.workload.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,13 +26,18 @@ def message(body: bytes) -> bytes:
 MESSAGES = tuple(message(b"input %d" % number) for number in range(5))
 
 
-def a_job(addresses: Sequence[tuple[str, int]], schedule: Schedule, **changes: Any) -> LoadJob:
+def a_job(
+    addresses: Sequence[tuple[str, int]],
+    schedule: Schedule,
+    balance: Balance = Balance.ROUND_ROBIN,
+    **changes: Any,
+) -> LoadJob:
     """A short load of :data:`MESSAGES` without a warm-up."""
     facts: dict[str, Any] = {
         "messages": MESSAGES,
-        "balance": Balance.ROUND_ROBIN,
         "duration_ns": 90 * MS,
         "warmup_ns": 0,
         "timeout_ns": 30_000 * MS,
     }
-    return LoadJob(addresses=tuple(addresses), schedule=schedule, **{**facts, **changes})
+    endpoint = Endpoint(tuple(addresses), balance=balance)
+    return LoadJob(endpoint=endpoint, schedule=schedule, **{**facts, **changes})

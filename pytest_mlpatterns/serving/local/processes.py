@@ -1,0 +1,73 @@
+"""The processes of a local deployment as one: their statistics, their output, their end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.records.telemetry import PatternStats, merged_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.serving.local.supervised_worker import SupervisedWorker
+    from pytest_mlpatterns.system.child import Child
+
+__all__ = ["LocalProcesses"]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalProcesses:
+    """Workers and auxiliary servers of one deployment.
+
+    Args:
+        workers: processes that run models and layers.
+        servers: other processes, such as an embedded cache server.
+    """
+
+    workers: Sequence[SupervisedWorker]
+    servers: Sequence[Child] = ()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids: workers first, in the order of their start."""
+        return tuple(child.pid for child in (*(worker.child for worker in self.workers), *self.servers))
+
+    def check(self, wait_s: float = 0.0) -> None:
+        """Ask each worker for its statistics, which fails if it has ended.
+
+        Raises:
+            DeploymentError: a worker has ended or does not answer.
+        """
+        self.stats()
+
+    def stats(self) -> PatternStats:
+        """Statistics of all workers since the start; replicas are those of the outermost group with more than one.
+
+        Raises:
+            DeploymentError: a worker has ended or does not answer.
+        """
+        answers = [(worker, worker.stats()) for worker in self.workers]
+        groups: dict[tuple[int, str], list[int]] = {}
+        for worker, answer in sorted(answers, key=lambda pair: pair[0].position):
+            groups.setdefault((worker.position, worker.role), []).append(answer.predict_requests)
+        replicas = next((counts for counts in groups.values() if len(counts) > 1), None)
+        return PatternStats(
+            replica_requests=tuple(replicas or next(iter(groups.values()), ())),
+            tracebacks=tuple(dict.fromkeys(text for _, answer in answers for text in answer.tracebacks)),
+            layers=merged_layers(layer for _, answer in answers for layer in answer.layers),
+            replaced=sum(worker.replaced for worker in self.workers),
+        )
+
+    def log_tail(self) -> str:
+        """Last lines of each worker's output."""
+        return "\n".join(filter(None, (worker.child.log_tail() for worker in self.workers)))
+
+    def stop(self) -> None:
+        """End all processes and wait until they are gone; workers end at the same time, servers after them."""
+        for worker in self.workers:
+            worker.close_channel()
+        for worker in self.workers:
+            worker.stop()
+        for server in self.servers:
+            server.stop()

@@ -1,0 +1,64 @@
+"""Address of a deployment: where its servers listen, and how they are asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.wire.wire import REST_JSON, Wire
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.addressing import Remote
+
+__all__ = ["Endpoint", "base_url"]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a deployment takes inference requests, and how a client sends them.
+
+    Args:
+        addresses: ``(host, port)`` of each server; at least one.
+        path: path that takes inference requests.
+        model_name: name of the model in the path; for a service that the user runs, the last part of the path.
+        host: name in the ``host`` header; the first address's host if empty.
+        balance: how a client spreads requests over the addresses.
+        wire: how inputs and outputs are encoded.
+        polled: the server answers 202, and the client polls the address in ``Location`` until the result is there.
+        remote: a target that needs a client library (https or HTTP/2). The load then goes to its origin, and
+            ``addresses``, ``balance`` and ``polled`` are ignored.
+    """
+
+    addresses: tuple[tuple[str, int], ...]
+    path: str = "/"
+    model_name: str = ""
+    host: str = ""
+    balance: Balance = Balance.ROUND_ROBIN
+    wire: Wire = REST_JSON
+    polled: bool = False
+    remote: Remote | None = None
+
+    def __post_init__(self) -> None:
+        if not self.host and self.addresses:
+            object.__setattr__(self, "host", self.addresses[0][0])
+
+    @property
+    def port(self) -> int:
+        """Port of the first address."""
+        return self.addresses[0][1]
+
+    @property
+    def url(self) -> str:
+        """Base URL of the first server, without a path."""
+        return self.remote.origin if self.remote else base_url(self.host, self.port)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Base URL of each server."""
+        return (self.url, *(base_url(host, port) for host, port in self.addresses[1:]))
+
+
+def base_url(host: str, port: int) -> str:
+    """``http://host:port``, with an IPv6 address in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
