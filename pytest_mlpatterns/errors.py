@@ -105,6 +105,20 @@ class UnusedMarkerWarning(PerfWarning):
     """A test carries a perf marker of ours but does not ask for the fixture, so nothing is measured."""
 
 
+def missing_extra(what: str, package: str, extra: str) -> str:
+    """The message about an optional package that is not installed.
+
+    Args:
+        what: what needs it, in the user's words, such as ``"Cached(store='redis://localhost')"``.
+        package: its name.
+        extra: the extra of this package that installs it.
+    """
+    return (
+        f"{what} needs the package {package}, which is not installed; "
+        f"install it: pip install 'pytest-mlpatterns[{extra}]'"
+    )
+
+
 for _name in __all__:
     # Tracebacks show the names by which users import them; a verdict shows its figures first, where summaries cut
     # lines, as the outcomes of pytest itself do.

@@ -6,8 +6,8 @@ sent by value, since that file cannot be imported elsewhere; everything else is 
 
 from __future__ import annotations
 
-import importlib
 import io
+import pkgutil
 import re
 import sys
 import traceback
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.pattern import MODEL, LayerNode, ModelNode, Node, ProcessGroup, name_of
+from pytest_mlpatterns.serving.import_string import is_import_string
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.pattern import Pattern
 
 __all__ = ["ModelSource", "ServicePlan", "pack", "service_plan", "user_traceback"]
-
-_IMPORT_STRING = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +42,7 @@ class ModelSource:
     def load(self) -> Handler:
         """Import or unpickle, and build where it is a class. What the user's code raises is raised."""
         if self.import_string is not None:
-            module, _, attribute = self.import_string.partition(":")
-            found: Any = importlib.import_module(module)
-            for part in attribute.split("."):
-                found = getattr(found, part)
+            found: Any = pkgutil.resolve_name(self.import_string)
         else:
             import cloudpickle
 
@@ -74,7 +70,7 @@ def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "per
         SettingError: neither of these, or something in it cannot leave this process.
     """
     if isinstance(model, str):
-        if not _IMPORT_STRING.fullmatch(model):
+        if not is_import_string(model):
             raise SettingError(f"{what} is {model!r}, expected an import string; write it as package.module:attribute")
         return ModelSource(name=model, import_string=model)
     if not callable(model):

@@ -15,12 +15,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.serving.import_string import is_import_string
 from pytest_mlpatterns.serving.prometheus import Prometheus
 from pytest_mlpatterns.units import parse_duration
 
 __all__ = ["App", "Command", "Target", "Url", "figures_told_by"]
 
-_IMPORT_STRING = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _PORTS = re.compile(r"\{((?:[a-z]\w*_)?port)\}")
 _FOR_A_SHELL = {"&&", "||", "|", ";", "&", ">", ">>", "<"}
 _SERVERS = ("uvicorn", "granian")
@@ -149,7 +149,7 @@ class App:
     stop: str = "5s"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.app, str) or not _IMPORT_STRING.fullmatch(self.app):
+        if not is_import_string(self.app):
             raise SettingError(
                 f'App({self.app!r}), expected an import string; write App("package.module:attribute"), with '
                 "factory=True where that is a function which makes the application"

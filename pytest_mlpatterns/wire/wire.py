@@ -6,7 +6,7 @@ import difflib
 import importlib.util
 from dataclasses import dataclass
 
-from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.errors import SettingError, missing_extra
 
 __all__ = ["GRPC", "REST_JSON", "Wire"]
 
@@ -90,10 +90,7 @@ class Wire:
         for part in (self.protocol, self.codec, self.compression):
             packages, extra = _NEEDED.get(part or "", ((), ""))
             if missing := next((package for package in packages if not _is_installed(package)), None):
-                raise SettingError(
-                    f"{source} is {str(self)!r}, which needs the package {missing}, which is not installed; "
-                    f"install it: pip install 'pytest-mlpatterns[{extra}]'"
-                )
+                raise SettingError(missing_extra(f"{source} is {str(self)!r}, which", missing, extra))
 
     @property
     def between_processes(self) -> Wire:

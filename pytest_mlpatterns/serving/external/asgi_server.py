@@ -6,9 +6,9 @@ and why it cannot be imported, goes to standard error. This module must not know
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
+import pkgutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,10 +46,7 @@ def load() -> Any:
         from pytest_mlpatterns.system.import_redirect import install
 
         install(*trees)
-    module, _, attribute = job["app"].partition(":")
-    found: Any = importlib.import_module(module)
-    for part in attribute.split("."):
-        found = getattr(found, part)
+    found: Any = pkgutil.resolve_name(job["app"])
     app = found() if job["factory"] else found
     if trees is not None:
         from pytest_mlpatterns.system.import_redirect import modules_from, wrong_tree

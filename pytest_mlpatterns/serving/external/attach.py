@@ -10,7 +10,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.errors import DeploymentError, missing_extra
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.serving.deployment import Deployment, ForeignProcesses
 from pytest_mlpatterns.serving.external.scraper import scraper_of
@@ -68,10 +68,7 @@ def _remote(target: Url) -> Remote | None:
     if not target.is_https and not target.http2:
         return None
     if importlib.util.find_spec("pyreqwest") is None:
-        raise DeploymentError(
-            f"{target.url} needs a client library for https and HTTP/2, which is not installed; "
-            "install it: pip install 'pytest-mlpatterns[https]'"
-        )
+        raise DeploymentError(missing_extra(f"{target.url} (https or HTTP/2)", "pyreqwest", "https"))
     return Remote(target.origin, target.http2, None if target.ca is None else Path(target.ca).read_bytes())
 
 

@@ -12,7 +12,7 @@ import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.errors import DeploymentError, missing_extra
 from pytest_mlpatterns.records.telemetry import LayerStats, merged_layers
 from pytest_mlpatterns.serving.prometheus import merged_readings, read_exposition
 
@@ -44,10 +44,7 @@ class Scraper:
         import httpx
 
         if importlib.util.find_spec("prometheus_client") is None:
-            raise DeploymentError(
-                f"metrics={source.path!r} needs the package prometheus-client, which is not installed; "
-                "install it: pip install 'pytest-mlpatterns[prometheus]'"
-            )
+            raise DeploymentError(missing_extra(f"metrics={source.path!r}", "prometheus-client", "prometheus"))
         self._urls = tuple(urls)
         self._source = source
         self._client = httpx.Client(timeout=_TIMEOUT_S, trust_env=False, headers={"accept": _PLAIN})

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from pytest_mlpatterns.errors import DeploymentError, LeftoverWarning, OpenPortWarning
+from pytest_mlpatterns.errors import DeploymentError, LeftoverWarning, OpenPortWarning, missing_extra
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.serving.deployment import Deployment
@@ -287,9 +287,7 @@ def _app_programs(target: App, startup: StartOptions) -> list[Program]:
     if target.server == "uvicorn":
         return [_program(target, _UVICORN, env, cwd, startup) for _ in range(target.workers)]
     if importlib.util.find_spec("granian") is None:
-        raise DeploymentError(
-            f"{target} needs granian, which is not installed; install it: pip install 'pytest-mlpatterns[granian]'"
-        )
+        raise DeploymentError(missing_extra(str(target), "granian", "granian"))
     if target.balance == "shared-socket":
         return [_program(target, [*_GRANIAN, "--workers", str(target.workers)], env, cwd, startup)]
     return [_program(target, _GRANIAN, env, cwd, startup) for _ in range(target.workers)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.errors import DeploymentError, missing_extra
 from pytest_mlpatterns.patterns.cache_layer import StoreUnavailable
 from pytest_mlpatterns.patterns.store_url import without_password
 
@@ -48,10 +48,7 @@ class RedisCache:
             from redis.asyncio.retry import Retry
             from redis.backoff import NoBackoff
         except ImportError as error:
-            raise DeploymentError(
-                f"Cached(store={self._name!r}) needs the package redis, which is not installed; "
-                "install it: pip install 'pytest-mlpatterns[redis]'"
-            ) from error
+            raise DeploymentError(missing_extra(f"Cached(store={self._name!r})", "redis", "redis")) from error
         self._prefix = prefix
         self._ttl_ms = _SAFETY_TTL_MS if ttl_ns is None else ttl_ns // 1_000_000
         self._errors = (RedisError, OSError)

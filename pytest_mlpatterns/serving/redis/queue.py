@@ -15,7 +15,7 @@ import itertools
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.errors import DeploymentError, missing_extra
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.queued import refusal_of_full
 from pytest_mlpatterns.patterns.store_url import without_password
@@ -284,10 +284,7 @@ def connect(url: str, connections: int) -> Any:
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
     except ImportError as error:
-        raise DeploymentError(
-            f"Queued(broker={broker!r}) needs the package redis, which is not installed; "
-            "install it: pip install 'pytest-mlpatterns[redis]'"
-        ) from error
+        raise DeploymentError(missing_extra(f"Queued(broker={broker!r})", "redis", "redis")) from error
     try:
         pool = BlockingConnectionPool.from_url(
             url.replace("valkey", "redis", 1) if url.startswith("valkey") else url,

@@ -309,5 +309,5 @@ def test_a_command_with_a_port_for_grpc_is_asked_there_and_ready_over_http(tmp_p
 
 def test_without_granian_it_is_told_how_to_get_it(start: Starting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(DeploymentError, match=r"needs granian.*pip install 'pytest-mlpatterns\[granian\]'"):
+    with pytest.raises(DeploymentError, match=r"needs the package granian.*pip install 'pytest-mlpatterns\[granian\]'"):
         start(App("service:app", server="granian"))
