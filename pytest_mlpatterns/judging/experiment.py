@@ -1,38 +1,182 @@
-"""What one test is about: its set-up, how its deployment is started, what is sent to it. It must not know pytest."""
+"""What one perf test is about: the system under test, its workload, and what it is compared with.
+
+An :class:`Experiment` starts deployments, runs them against each other, and measures launches of them. It must not know
+pytest.
+"""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.measurement.interleaved import InterleavedRun
+from pytest_mlpatterns.measurement.launch import LaunchRunner
+from pytest_mlpatterns.measurement.variant import Variant
+from pytest_mlpatterns.serving.external.start import deploy_target
+from pytest_mlpatterns.serving.local.launcher import launch
+from pytest_mlpatterns.serving.model import ServicePlan, service_plan
+from pytest_mlpatterns.serving.targets import Url
 
-    from pytest_mlpatterns.measurement.interleaved import InterleavedRun
-    from pytest_mlpatterns.measurement.variant import Variant
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import ModuleType
+
+    from pytest_mlpatterns.baseline.lookup import BaselineMatch
+    from pytest_mlpatterns.config.settings import Settings
+    from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.patterns import Pattern
+    from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.setup import Setup
+    from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.serving.local.launcher import StartOptions
+    from pytest_mlpatterns.serving.targets import Target
     from pytest_mlpatterns.workload.plan import LoadPlan
 
-__all__ = ["Experiment"]
+__all__ = ["Experiment", "LoadDriver", "ModelUnderTest", "SystemUnderTest"]
 
 
 @dataclass(frozen=True, slots=True)
-class Experiment:
-    """What a test measures, how it is started, and what is sent to it.
+class ModelUnderTest:
+    """A model of the test's own, which this package can serve under any pattern.
 
-    ``command`` runs the test alone. ``pair`` measures two sides interleaved. ``under`` starts the same model under
-    another pattern; None for a service of the user's own. ``searches`` are the searches for NMRT that a ranking of the
-    patterns needs, by their objective, None for NMRT alone. ``runs_already`` says that the service is attached to, not
-    started.
+    Attributes:
+        model: a callable, a class or an import string; None if the pattern brings its own.
+        by_value: modules that no other process can import by name.
+        test: the test's id, for messages.
+        fixture: the fixture that the test uses, for messages.
     """
 
+    model: object
+    by_value: Sequence[ModuleType]
+    test: str
+    fixture: str
+
+    def plan(self, pattern: Pattern) -> ServicePlan:
+        """Pack the model for a pattern.
+
+        Raises:
+            SettingError: there is no model, or it cannot be sent to another process.
+        """
+        try:
+            return service_plan(pattern, self.model, self.by_value)
+        except SettingError as error:
+            raise SettingError(f"{self.test} asks for {self.fixture}, but {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class SystemUnderTest:
+    """What is deployed, and how it is started.
+
+    Attributes:
+        service: a packed model, or a service that exists already.
+        options: time limit, first request, directories.
+        model: the model that ``service`` was packed from; None for a service that exists already.
+    """
+
+    service: ServicePlan | Target
+    options: StartOptions
+    model: ModelUnderTest | None = None
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the service runs already and is only connected to."""
+        return isinstance(self.service, Url)
+
+    def start(self) -> Deployment:
+        """Start a deployment and wait until it is ready.
+
+        Raises:
+            DeploymentError: it did not start.
+        """
+        if isinstance(self.service, ServicePlan):
+            return launch(self.service, self.options)
+        return deploy_target(self.service, self.options)
+
+    def start_under(self, pattern: Pattern) -> Callable[[], Deployment]:
+        """Pack the same model for another pattern; the result starts it.
+
+        Raises:
+            SettingError: the service exists already, or the model cannot be served so.
+        """
+        if self.model is None:
+            raise SettingError(f"{self.service} under {pattern}, expected a model that this package serves")
+        return functools.partial(launch, self.model.plan(pattern), self.options)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadDriver:
+    """What sends the load of every test of a session.
+
+    Attributes:
+        generator: the load generator.
+        on_progress: takes the progress of the load several times a second.
+        smoke: each test sends one request instead of a load.
+    """
+
+    generator: Generator
+    on_progress: Callable[[Progress], None]
+    smoke: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """Everything that one perf test measures and compares.
+
+    Attributes:
+        test: the test's id.
+        settings: what the test was asked to do.
+        setup: the facts that make two results comparable.
+        system: what is deployed.
+        plan: what is sent to it.
+        driver: what sends it.
+        command: command line that runs this test alone, with the same baseline.
+        baseline: the stored entry to compare with, or why there is none.
+        revision: the same test at another git revision, which then replaces the baseline; None without one.
+        searches: searches for NMRT that a ranking needs, by objective; None is the search without one.
+    """
+
+    test: str
+    settings: Settings
     setup: Setup
-    command: str
-    start: Callable[[], Deployment]
+    system: SystemUnderTest
     plan: LoadPlan
-    pair: Callable[[Variant, Variant], InterleavedRun]
-    under: Callable[[Pattern], Callable[[], Deployment]] | None = None
+    driver: LoadDriver
+    command: str
+    baseline: BaselineMatch
+    revision: RevisionClient | None = None
     searches: tuple[str | None, ...] = ()
-    runs_already: bool = False
+
+    @property
+    def smoke(self) -> bool:
+        """Whether one request is sent instead of a load, and no verdict is made."""
+        return self.driver.smoke
+
+    def runner(self) -> LaunchRunner:
+        """Measures launches of the system under test, none of them while the other revision still collects tests."""
+        return LaunchRunner(
+            self.system.start,
+            self.plan,
+            self.driver.generator,
+            self.driver.on_progress,
+            smoke=self.smoke,
+            settle=(lambda: None) if self.revision is None else self.revision.settle,
+        )
+
+    def variant(self, name: str) -> Variant:
+        """The system under test as one variant of an interleaved run."""
+        return Variant(name, self.system.start, self.plan)
+
+    def variant_under(self, pattern: Pattern) -> Variant:
+        """The same model under another pattern, with the same load.
+
+        Raises:
+            SettingError: the service exists already, or the model cannot be served so.
+        """
+        return Variant(str(pattern), self.system.start_under(pattern), self.plan)
+
+    def interleave(self, first: Variant, second: Variant) -> InterleavedRun:
+        """An interleaved run of two variants; nothing is started yet."""
+        return InterleavedRun(first, second, self.driver.generator, self.driver.on_progress)

@@ -1,4 +1,4 @@
-"""The account of one test: from its evidence and verdicts to the plain values that reports and the baseline take.
+"""The account of one test: from its measurement and verdicts to the plain values that reports and the baseline take.
 
 It must not know pytest, and judges nothing.
 """
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.log_ratio import VariantFigures
     from pytest_mlpatterns.analysis.metrics import Metrics
+    from pytest_mlpatterns.judging.baseline_comparison import Comparison
+    from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.baseline_entry import Entry
@@ -36,19 +38,27 @@ if TYPE_CHECKING:
 __all__ = ["build_result", "estimate_or_none", "reference_from_baseline", "reference_from_interleaved", "searched_for"]
 
 
-def build_result(  # noqa: PLR0913 - the pieces of one record, by name
-    evidence: SequentialMeasurement,
-    *,
-    test: str,
-    setup: Setup,
-    command: str,
+def build_result(
+    experiment: Experiment,
+    measurement: SequentialMeasurement,
+    comparison: Comparison,
     verdicts: Sequence[Verdict],
-    baseline_note: str,
+    *,
     passed: bool,
-    reference: Reference | None,
 ) -> TestResult | None:
-    """Everything for reports and the baseline; None where nothing was measured."""
-    metrics = evidence.so_far
+    """Build the result record of one test.
+
+    Args:
+        experiment: what was measured.
+        measurement: the launches and capacity searches.
+        comparison: what they were compared with.
+        verdicts: every verdict so far.
+        passed: whether the test passed.
+
+    Returns:
+        The record for reports and the baseline; None if nothing was measured.
+    """
+    metrics = measurement.so_far
     if metrics is None:
         return None
     launches: dict[str, tuple[tuple[float, float], ...]] = {}
@@ -61,10 +71,10 @@ def build_result(  # noqa: PLR0913 - the pieces of one record, by name
             launches[metric.name] = tuple((value.value, value.relative_error) for value in values)
     reports = [launch.generator for launch in metrics.launches]
     return TestResult(
-        test=test,
+        test=experiment.test,
         passed=passed,
-        setup=setup,
-        command=command,
+        setup=experiment.setup,
+        command=experiment.command,
         metrics=_plain(estimates),
         launches=launches,
         verdicts=tuple(verdicts),
@@ -72,9 +82,9 @@ def build_result(  # noqa: PLR0913 - the pieces of one record, by name
         failed_requests={str(code): count for code, count in metrics.failures.items()},
         blocks=metrics.blocks,
         launch_count=len(metrics.launches),
-        seconds_spent=evidence.spent_s + evidence.paired_s,
-        baseline_note=baseline_note,
-        notes=_notes(metrics, evidence, setup),
+        seconds_spent=measurement.spent_s + measurement.interleaved_s,
+        baseline_note=comparison.note,
+        notes=_notes(metrics, measurement, experiment.setup),
         load_over_time=tuple(metrics.load_over_time()),
         capacities=metrics.capacities,
         layers=metrics.layers,
@@ -86,11 +96,11 @@ def build_result(  # noqa: PLR0913 - the pieces of one record, by name
             "connections": max(report.connections for report in reports),
             "ceiling_rps": reports[-1].ceiling_rps,
             "processes": reports[-1].processes,
-            "launches_dropped": evidence.dropped,
+            "launches_dropped": measurement.dropped,
         },
-        interrupted=evidence.interrupted,
+        interrupted=measurement.interrupted,
         latency=latency_of(metrics.latencies_ns),
-        reference=reference,
+        reference=comparison.reference,
         memory_over_time=tuple(metrics.memory_over_time()),
         warmups=tuple(launch.warmup for launch in metrics.launches),
         noise=noise_sentences(metrics.launches),
@@ -163,7 +173,7 @@ def _plain(estimates: Mapping[str, Estimate]) -> dict[str, tuple[float, float, f
     return {name: (found.value, found.low, found.high) for name, found in estimates.items()}
 
 
-def _notes(metrics: Metrics, evidence: SequentialMeasurement, setup: Setup) -> tuple[str, ...]:
+def _notes(metrics: Metrics, measurement: SequentialMeasurement, setup: Setup) -> tuple[str, ...]:
     notes = []
     if any(launch.warmup.steady is False for launch in metrics.launches):
         notes.append("the warm-up ended by its time limit, not because the load was steady")
@@ -179,9 +189,9 @@ def _notes(metrics: Metrics, evidence: SequentialMeasurement, setup: Setup) -> t
         )
     if metrics.generator.limited:
         notes.append(metrics.generator.limited)
-    if evidence.dropped:
+    if measurement.dropped:
         notes.append(
-            f"{evidence.dropped} of {evidence.dropped + len(metrics.launches)} launches were dropped "
+            f"{measurement.dropped} of {measurement.dropped + len(metrics.launches)} launches were dropped "
             "and measured again, because the load generator was the limit"
         )
     replaced = sum(launch.stats.replaced for launch in metrics.launches if launch.stats)

@@ -1,9 +1,9 @@
-"""The evidence of one test: its launches and capacity searches so far, and whether more of it may be had.
+"""Sequential measurement of one test: launches and capacity searches, until a verdict is decided.
 
-A verdict that is open gets another launch, until decided, out of budget, or at the largest number of launches. A
-failing one that rests on a single launch gets a second, whatever the budget. A launch in which the load generator was
-the limit is no evidence: it is measured again while the budget allows, and dropped where there are others. This module
-must not know limits or baselines.
+An open verdict gets another launch until it is decided, the budget is spent, or the largest number of launches is
+reached. A failing verdict that rests on one launch gets a second, whatever the budget. A launch in which the load
+generator was the limit is measured again while the budget allows, and dropped if there are others. This module must not
+know limits or baselines.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.errors import TooFewSamplesError
+from pytest_mlpatterns.analysis.verdicts import SampleSize, why_invalid
+from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.measurement.launch import Interrupted
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from pytest_mlpatterns.analysis.metric_definitions import Metric
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
@@ -27,28 +29,28 @@ if TYPE_CHECKING:
 
 __all__ = ["SequentialMeasurement"]
 
-_CONFIRMED = 2
-"""Launches that a failing verdict rests on, where so many are allowed."""
+_CONFIRMING_LAUNCHES = 2
+"""Launches that a failing verdict rests on, if the test allows that many."""
 
 
 class SequentialMeasurement:
-    """Grows as verdicts ask for it.
+    """Measures as many launches as the verdicts of one test need.
 
     Args:
-        bench: starts and measures deployments.
-        budget_ns: time that all measuring may take; the first launch is measured whatever it takes, and so is one that
-            confirms a failing verdict.
-        max_launches: most deployments that are started.
+        runner: starts and measures deployments.
+        budget_ns: time that all measuring may take. The first launch, and one that confirms a failing verdict, are
+            measured whatever they take.
+        max_launches: most launches that are started.
 
     Attributes:
-        spent_s: seconds spent on measuring so far.
-        paired_s: seconds spent on comparisons that measure both sides by turns.
+        spent_s: seconds spent on launches and searches so far.
+        interleaved_s: seconds spent on interleaved runs of the same test.
         interrupted: Ctrl-C ended the last launch early.
-        dropped: launches in which the load generator was the limit, which count for nothing.
+        dropped: launches that do not count because the load generator was the limit.
     """
 
-    def __init__(self, bench: LaunchRunner, budget_ns: int, max_launches: int) -> None:
-        self._bench = bench
+    def __init__(self, runner: LaunchRunner, budget_ns: int, max_launches: int) -> None:
+        self._runner = runner
         self._budget_ns = budget_ns
         self._max_launches = max_launches
         self._launches: list[Launch] = []
@@ -56,7 +58,7 @@ class SequentialMeasurement:
         self._metrics: Metrics | None = None
         self._tries = 0
         self.spent_s = 0.0
-        self.paired_s = 0.0
+        self.interleaved_s = 0.0
         self.interrupted = False
         self.dropped = 0
 
@@ -69,29 +71,45 @@ class SequentialMeasurement:
 
     @property
     def so_far(self) -> Metrics | None:
-        """The metrics over everything so far, None before the first launch."""
+        """The metrics over everything so far; None before the first launch."""
         return self._metrics
 
+    def sample_size(self, metric: Metric) -> SampleSize:
+        """How much a verdict on a metric rests on so far."""
+        return SampleSize(max(len(self.metrics.launch_values(metric)), 1), self.metrics.blocks)
+
+    def require_valid(self, *, errors_count: bool = True) -> None:
+        """Refuse a measurement that supports no verdict.
+
+        Args:
+            errors_count: whether too many failed requests make it invalid.
+
+        Raises:
+            InvalidResultError: with the reason.
+        """
+        if why := why_invalid(self.metrics, errors_count=errors_count):
+            raise InvalidResultError(why)
+
     def measure_at_least(self, launches: int) -> None:
-        """Measure until there are so many launches, or the budget is spent; one in any case."""
+        """Measure until there are this many launches or the budget is spent, but at least one launch."""
         while not self._launches or (len(self._launches) < launches and self._may_launch_again()):
             self._measure()
 
     def take(self, launches: Sequence[Launch]) -> None:
-        """Take launches that a comparison has measured, where there are none yet: nothing is measured twice."""
+        """Adopt the launches of an interleaved run if there are none yet, so that nothing is measured twice."""
         if not self._launches and launches:
             self._tries += len(launches)
-            self._keep(*launches)
+            self._add(*launches)
 
     def decide(self, judge: Callable[[], Verdict], more: Callable[[], None] | None = None) -> Verdict:
-        """Judge, and gather more while the verdict is open or rests on one launch, and the budget allows.
+        """Judge, and measure more while the verdict is open or unconfirmed and the budget allows.
 
         Args:
-            judge: judges what there is.
-            more: gathers more; another launch where None.
+            judge: judges what is measured so far.
+            more: measures more; None for another launch.
 
         Raises:
-            TooFewSamplesError: still too few when there may be no other launch.
+            TooFewSamplesError: there are too few samples, and no further launch is allowed.
         """
         while True:
             try:
@@ -100,23 +118,30 @@ class SequentialMeasurement:
                 if not self._may_launch_again():
                     raise
             else:
-                unconfirmed = verdict.outcome is Outcome.FAIL and len(self._launches) < _CONFIRMED
+                unconfirmed = verdict.outcome is Outcome.FAIL and len(self._launches) < _CONFIRMING_LAUNCHES
                 if verdict.outcome is not Outcome.INCONCLUSIVE and not unconfirmed:
                     return verdict
-                confirms = unconfirmed and more is None and self._tries < min(_CONFIRMED, self._max_launches)
+                confirms = unconfirmed and more is None and self._tries < min(_CONFIRMING_LAUNCHES, self._max_launches)
                 if not confirms and not self._may_launch_again():
                     return verdict
             (more or self._measure)()
 
-    def search(self, decided: Callable[[LaunchValue], bool], objective: Objective | None) -> None:
-        """Search for what the deployment sustains; where that was found before, on a fresh deployment."""
-        asked = None if objective is None else str(objective)
-        if any(capacity.objective == asked and not capacity.at_least for capacity in self._capacities):
+    def search(
+        self, objective: Objective | None, decided: Callable[[LaunchValue], bool] = lambda _value: False
+    ) -> None:
+        """Search for the capacity of the deployment; a second search for the same objective has a fresh deployment.
+
+        Args:
+            objective: latency objective to keep; None for throughput alone.
+            decided: ends the search early; by default it goes on to its end.
+        """
+        wanted = None if objective is None else str(objective)
+        if any(capacity.objective == wanted and not capacity.at_least for capacity in self._capacities):
             self._measure()
         left_ns = max(self._budget_ns - round(self.spent_s * 1e9), 0)
         with self._counted_time():
-            self._capacities.append(self._bench.search(decided, objective, left_ns))
-        self._keep()
+            self._capacities.append(self._runner.search(decided, objective, left_ns))
+        self._add()
 
     def _may_launch_again(self) -> bool:
         per_launch = self.spent_s / max(self._tries, 1)
@@ -130,19 +155,19 @@ class SequentialMeasurement:
         if limited and self._launches:
             self.dropped += 1
         else:
-            self._keep(launch)
+            self._add(launch)
 
     def _launch(self) -> Launch:
         self._tries += 1
         with self._counted_time():
             try:
-                return self._bench.measure()
+                return self._runner.measure()
             except Interrupted as stop:
                 self.interrupted = True
-                self._keep(stop.launch)
+                self._add(stop.launch)
                 raise
 
-    def _keep(self, *launches: Launch) -> None:
+    def _add(self, *launches: Launch) -> None:
         self._launches += launches
         self._metrics = Metrics(tuple(self._launches), tuple(self._capacities))
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.plugin.session import PerfSession
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.serving.targets import Target
     from pytest_mlpatterns.wire import Wire
 
 __all__ = ["perf", "perf_deploy", "perf_model", "perf_payload", "perf_target"]
@@ -167,9 +166,10 @@ def perf(
     _perf_wire: object,
 ) -> Iterator[Perf]:
     """The measurement: deployment, load, metrics, assertions. The load runs when the first figure is asked for."""
-    with _session(request.config).measurement(
-        request.node, model=perf_model, payload=perf_payload, target=perf_target
-    ) as measurement:
+    from pytest_mlpatterns.plugin.experiment_builder import FixtureValues
+
+    fixtures = FixtureValues(perf_model, perf_payload, perf_target)
+    with _session(request.config).measurement(request.node, fixtures) as measurement:
         yield measurement
 
 
@@ -190,19 +190,16 @@ def perf_deploy(
         *,
         wire: Wire | str = "rest+json",
         model: Any = None,
-        target: Target | None = None,
+        target: object = None,
         request: Callable[[Any], object] | None = None,
     ) -> contextlib.AbstractContextManager[Deployment]:
-        return session.deployed(
-            node,
-            pattern,
-            wire=wire,
-            model=model,
-            request=request,
-            perf_model=perf_model,
-            perf_payload=perf_payload,
-            target=perf_target if target is None and pattern is None and model is None else target,
-        )
+        from pytest_mlpatterns.plugin.experiment_builder import FixtureValues
+
+        if target is None and pattern is None and model is None:
+            target = perf_target
+        fixtures = FixtureValues(perf_model, perf_payload, target)
+        arguments = {"pattern": pattern, "wire": wire, "model": model, "request": request}
+        return session.deployed(node, fixtures, arguments)
 
     return deploy
 

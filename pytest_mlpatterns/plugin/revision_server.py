@@ -109,16 +109,16 @@ class _Server:
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
         """Instead of the body: start and stop deployments as the parent asks, until it closes the channel."""
-        subject: Any = pyfuncitem.funcargs.get("perf")  # on this side the bare subject
-        if subject is None:
+        experiment: Any = pyfuncitem.funcargs.get("perf")  # in this process not a Perf but the bare experiment
+        if experiment is None:
             return None
         self.has_served = True
         deployment = None
-        self._channel.send(RevisionSetup(subject.setup, subject.plan.payload.bare()))
+        self._channel.send(RevisionSetup(experiment.setup, experiment.plan.payload.bare()))
         try:
             while (question := self._asked.get()) is not None:
                 if isinstance(question, StartDeployment):
-                    deployment = subject.start()
+                    deployment = experiment.system.start()
                     if strays := modules_from(*self.trees):
                         self._refuse(Reason.WRONG, str(wrong_tree(strays, *self.trees)))
                         return True

@@ -30,11 +30,10 @@ from pytest_mlpatterns.errors import (
     PerfFailure,
     SettingError,
 )
+from pytest_mlpatterns.judging.experiment import LoadDriver
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.generator import Generator
-from pytest_mlpatterns.measurement.interleaved import InterleavedRun
-from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.plugin.experiment_builder import ExperimentBuilder
 from pytest_mlpatterns.plugin.live_line import LiveLine
 from pytest_mlpatterns.plugin.location import location_of, perf_markers, raise_at_definition
@@ -54,11 +53,10 @@ from pytest_mlpatterns.system.environment import environment
 
 if TYPE_CHECKING:
     import warnings
-    from collections.abc import Callable, Iterator, Mapping, Sequence
     from collections.abc import Generator as Yielding
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from pytest_mlpatterns.measurement.variant import Variant
-    from pytest_mlpatterns.patterns import Pattern
+    from pytest_mlpatterns.plugin.experiment_builder import FixtureValues
     from pytest_mlpatterns.serving.deployment import Deployment
 
 __all__ = ["REFERENCE_TREES", "PerfSession"]
@@ -100,7 +98,6 @@ class PerfSession:
         self._leaving = contextlib.ExitStack()
         self._worktree: Worktree | None = None
         self._generator = Generator(self._directory / "generator.log", measure_ceiling)
-        self._assembly = ExperimentBuilder(config, self._directory, self._pair, self._trees)
         worker_input = getattr(config, "workerinput", None)
         self._is_worker = worker_input is not None
         if self._is_worker:
@@ -114,6 +111,8 @@ class PerfSession:
                 self._options, self._ini, invoked_in=config.invocation_params.dir, root=config.rootpath
             )
             read_settings({}, self._options, self._ini)
+            driver = LoadDriver(self._generator, self._live.show, self._run.smoke)
+            self._builder = ExperimentBuilder(config, self._directory, driver, self._trees)
             self._ledger = BaselineSession(
                 self._run, self._environment, root=config.rootpath, directory=self._directory
             )
@@ -164,7 +163,7 @@ class PerfSession:
         self._ledger.look_for_gone(Collected(whole, tests.keys(), [*filter(None, map(_variable, tests.values()))]))
 
     @contextlib.contextmanager
-    def measurement(self, item: pytest.Item, *, model: object, payload: object, target: object) -> Iterator[Perf]:
+    def measurement(self, item: pytest.Item, fixtures: FixtureValues) -> Iterator[Perf]:
         """The ``perf`` fixture: a deployment that runs, and the measurement of it.
 
         What goes wrong here fails the test's body, not its set-up.
@@ -172,51 +171,47 @@ class PerfSession:
         settings = item.stash[_SETTINGS]
         self._live.begin(item.nodeid, settings.duration_ns)
         if self._trees is not None:
-            yield self._assembly.subject(item, settings, model, payload, target)  # type: ignore[misc]  # no body runs
+            yield self._builder.experiment(item, settings, fixtures)  # type: ignore[misc]  # no body runs
             return
         with contextlib.ExitStack() as leaving:
             try:
-                item.stash[_PERF] = self._perf(item, settings, model, payload, target, leaving)
+                item.stash[_PERF] = self._perf(item, settings, fixtures, leaving)
             except MlpatternsError as error:
                 item.stash[_DEFERRED] = error
             yield item.stash.get(_PERF, None)  # type: ignore[misc]  # without one the body does not run
 
     @contextlib.contextmanager
-    def deployed(  # noqa: PLR0913 - what may be deployed, by name
-        self,
-        item: pytest.Item,
-        pattern: Pattern | str | None,
-        *,
-        wire: object,
-        model: object,
-        request: Callable[[Any], object] | None,
-        perf_model: object,
-        perf_payload: object,
-        target: object,
+    def deployed(
+        self, item: pytest.Item, fixtures: FixtureValues, arguments: Mapping[str, object]
     ) -> Iterator[Deployment]:
-        """The ``perf_deploy`` fixture: a deployment without load. What it is not given the test's marker may say.
+        """The ``perf_deploy`` fixture: a deployment without load.
+
+        Args:
+            item: the test.
+            fixtures: what its fixtures gave; the target may be an argument of ``perf_deploy``.
+            arguments: ``pattern``, ``wire``, ``model`` and ``request`` of ``perf_deploy``. The test's marker gives the
+                model if they do not.
 
         Raises:
             DeploymentError: it did not start.
             SettingError: there is no model, both a pattern and a target, or another wire than this version serves.
         """
-        for name, value in (("pattern", pattern), ("wire", wire)):
-            if isinstance(value, list | tuple):
+        for name in ("pattern", "wire"):
+            if isinstance(value := arguments[name], list | tuple):
                 raise SettingError(
                     f"perf_deploy({name}={value!r}), expected one {name}; start one deployment after the other"
                 )
         of_test = item.stash[_SETTINGS]
-        given = {"pattern": pattern, "wire": wire, "request": request}
-        settings = read_settings(given, self._options, self._ini, caller="perf_deploy")
+        settings = read_settings(arguments, self._options, self._ini, caller="perf_deploy")
         settings = replace(
             settings,
-            model=of_test.model if model is None else model,
+            model=of_test.model if settings.model is None else settings.model,
             payload=of_test.payload,
             startup_timeout_ns=of_test.startup_timeout_ns,
         )
-        if pattern is not None and target is not None:
-            raise SettingError(f"perf_deploy({pattern}, target={target}), expected one of them")
-        deployment = self._assembly.deployment(item, settings, perf_model, perf_payload, target)
+        if arguments["pattern"] is not None and fixtures.target is not None:
+            raise SettingError(f"perf_deploy({arguments['pattern']}, target={fixtures.target}), expected one of them")
+        deployment = self._builder.deployment(item, settings, fixtures)
         try:
             yield deployment
         finally:
@@ -341,14 +336,8 @@ class PerfSession:
 
     # --- pieces --------------------------------------------------------------------------------------------------
 
-    def _perf(  # noqa: PLR0913, PLR0917 - a test, and what it was given
-        self,
-        item: pytest.Item,
-        settings: Settings,
-        model: object,
-        payload: object,
-        target: object,
-        leaving: contextlib.ExitStack,
+    def _perf(
+        self, item: pytest.Item, settings: Settings, fixtures: FixtureValues, leaving: contextlib.ExitStack
     ) -> Perf:
         """The measurement of one test, and what ends with it."""
         revision: RevisionClient | None = None
@@ -359,27 +348,24 @@ class PerfSession:
             leaving.callback(revision.close)
             if not self._run.smoke:
                 revision.begin()
-        subject = self._assembly.subject(item, settings, model, payload, target, self._searches(item))
-        bench = LaunchRunner(
-            subject.start,
-            subject.plan,
-            self._generator,
-            self._live.show,
-            smoke=self._run.smoke,
-            settle=(lambda: None) if revision is None else revision.settle,
+        experiment = self._builder.experiment(item, settings, fixtures)
+        experiment = replace(
+            experiment,
+            baseline=self._ledger.reference(item.nodeid, experiment.setup),
+            revision=revision,
+            searches=self._searches(item) if experiment.system.model is not None else (),
         )
-        leaving.callback(bench.close)
-        reference = self._ledger.reference(item.nodeid, subject.setup)
-        perf = Perf(item.nodeid, bench, settings, subject, reference, revision)
-        by_pairs = revision is not None and target is None  # a comparison starts both sides itself
-        if (
-            not by_pairs
-            and bench.deployment.endpoint.remote
-            and self._generator.library_overhead_ns is None
-            and not self._run.smoke
-        ):
+        runner = experiment.runner()
+        leaving.callback(runner.close)
+        is_interleaved = revision is not None and fixtures.target is None  # which starts both variants itself
+        if not is_interleaved and runner.deployment.endpoint.remote:
+            self._measure_library_overhead()
+        return Perf(experiment, runner)
+
+    def _measure_library_overhead(self) -> None:
+        """What the client library of remote targets adds to a request; once per session."""
+        if self._generator.library_overhead_ns is None and not self._run.smoke:
             measure_library_overhead(self._generator, self._directory)
-        return perf
 
     @functools.cached_property
     def _handed_on(self) -> InheritedOptions:
@@ -392,9 +378,6 @@ class PerfSession:
             options.append(f"-c{os.path.relpath(config.inipath, config.rootpath)}")
         import_path = tuple(map(os.path.abspath, sys.path))
         return InheritedOptions(tuple(options), values_of_conftests(config), import_path)
-
-    def _pair(self, first: Variant, second: Variant) -> InterleavedRun:
-        return InterleavedRun(first, second, self._generator, self._live.show)
 
     def _searches(self, item: pytest.Item) -> tuple[str | None, ...]:
         """The searches for NMRT that a ranking needs of this test, which has rivals or is not ranked."""

@@ -162,7 +162,7 @@ def test_launches_of_a_comparison_are_taken_where_there_are_none() -> None:
 def test_a_search_is_among_the_metrics_and_a_second_one_has_a_fresh_deployment() -> None:
     evidence, bench = an_evidence()
     evidence.measure_at_least(1)
-    evidence.search(lambda _: False, None)
-    evidence.search(lambda _: False, None)
+    evidence.search(None)
+    evidence.search(None)
     assert len(evidence.metrics.capacities) == 2
     assert bench.measured == 2

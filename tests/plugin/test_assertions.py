@@ -241,7 +241,7 @@ def test_a_refusal_points_at_the_call(refused: Run) -> None:
 def test_what_supports_no_verdict_fails_and_says_why(uncountable: Run, test: str, words: list[str]) -> None:
     (message,) = [line for line in uncountable.failure(test).splitlines() if line.startswith("E ")]
     assert message.startswith("E   ")
-    assert re.search("(UncountableResult|TooFewSamples)Error: ", message)
+    assert re.search("(InvalidResult|TooFewSamples)Error: ", message)
     assert "pytest_mlpatterns/" not in uncountable.failure(test)
     assert [word for word in words if not re.search(word, message)] == []
 

@@ -1,0 +1,82 @@
+"""Whether a metric keeps a limit: the verdict behind ``perf.assert_..._below`` and ``..._at_least``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.intervals import CONFIDENCE
+from pytest_mlpatterns.analysis.verdicts import judge_limit
+from pytest_mlpatterns.errors import InvalidResultError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_mlpatterns.analysis.metric_definitions import Metric
+    from pytest_mlpatterns.analysis.metrics import Metrics
+    from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+    from pytest_mlpatterns.records.launch import Estimate
+    from pytest_mlpatterns.records.verdict import Verdict
+
+__all__ = ["LimitAssertions", "limit_plan"]
+
+_LIMIT_ALPHA = (1 - CONFIDENCE) / 2
+"""Probability, over all interim looks, of failing a value exactly at the limit; that of one interval of 95 %."""
+
+
+def limit_plan(max_launches: int) -> SequentialPlan:
+    """The plan by which a limit is judged: after every launch."""
+    return SequentialPlan(first=1, last=max_launches, alpha=_LIMIT_ALPHA)
+
+
+class LimitAssertions:
+    """Judges limits of one test.
+
+    Args:
+        experiment: what is measured.
+        measurement: what was measured so far; grows as verdicts need it.
+    """
+
+    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement) -> None:
+        self._experiment = experiment
+        self._measurement = measurement
+
+    def decide(
+        self, metric: Metric, limit: float, read: Callable[[Metrics, float], Estimate | None] | None = None
+    ) -> Verdict | None:
+        """Measure until it is decided whether a metric keeps a limit.
+
+        Args:
+            metric: which one.
+            limit: in the metric's unit.
+            read: reads the metric at a confidence; by default :meth:`Metrics.estimate` does.
+
+        Returns:
+            The verdict; None in a smoke run.
+
+        Raises:
+            DeploymentError: the deployment did not start, or died.
+            InvalidResultError: the measurement supports no verdict, or does not know the metric.
+        """
+        plan = limit_plan(self._experiment.settings.launches)
+
+        def judge() -> Verdict:
+            self._measurement.require_valid(errors_count=metric.name != "error_rate")
+            size = self._measurement.sample_size(metric)
+            confidence, metrics = plan.confidence(size.launches), self._measurement.metrics
+            measured = read(metrics, confidence) if read else metrics.estimate(metric, confidence)
+            if measured is None:
+                raise InvalidResultError(self._why_unknown(metric))
+            return judge_limit(metric, measured, limit, size)
+
+        self._measurement.measure_at_least(1)
+        return None if self._experiment.smoke else self._measurement.decide(judge)
+
+    def _why_unknown(self, metric: Metric) -> str:
+        pattern = self._experiment.setup.pattern
+        if metric.name == "cache_hit_ratio":
+            ours = self._experiment.system.model is not None
+            use = "Cached()" if ours else 'metrics=Prometheus("/metrics", cache_hits="...", cache_misses="...")'
+            return f"{pattern} has no cache that was asked, so there is no {metric.label}; use {use}"
+        return f"{metric.label} is not known for {pattern}; name its process: Url(..., pid=...)"

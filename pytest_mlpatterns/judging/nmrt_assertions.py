@@ -1,0 +1,111 @@
+"""Whether a deployment sustains a rate: searches for NMRT, and verdicts on it."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.capacity_search import DECIDED
+from pytest_mlpatterns.analysis.intervals import estimate
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named
+from pytest_mlpatterns.analysis.verdicts import judge_limit
+from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.judging.limit_assertions import limit_plan
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.objective import parse_objective
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.units import format_rate
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.analysis.metric_definitions import Metric
+    from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+    from pytest_mlpatterns.records.launch import LaunchValue
+    from pytest_mlpatterns.records.verdict import Verdict
+
+__all__ = ["NmrtAssertions"]
+
+
+class NmrtAssertions:
+    """Searches for NMRT in one test, and judges it.
+
+    Args:
+        experiment: what is measured.
+        measurement: what was measured so far; grows as verdicts need it.
+    """
+
+    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement) -> None:
+        self._experiment = experiment
+        self._measurement = measurement
+
+    def search(self, slo: str | None) -> None:
+        """Search to the end, after a launch under the test's own load; a smoke run does not search.
+
+        Args:
+            slo: a latency objective such as ``"p95<50ms"``; None for throughput alone.
+        """
+        objective = None if slo is None else parse_objective(slo)
+        self._measurement.measure_at_least(1)
+        if not self._experiment.smoke:
+            self._measurement.search(objective)
+
+    def search_for_ranking(self) -> None:
+        """Do the searches that a ranking needs and the test did not do, or stopped when its own limit was decided."""
+        if not self._experiment.searches:
+            return
+        self._measurement.measure_at_least(1)
+        self._measurement.require_valid()
+        for objective in self._experiment.searches:
+            capacities = self._measurement.metrics.capacities
+            if not any(one.objective == objective and one.stopped != DECIDED for one in capacities):
+                self._measurement.search(None if objective is None else parse_objective(objective))
+
+    def decide_at_least(self, limit: float, slo: str | None) -> Verdict | None:
+        """Search until it is decided whether the deployment sustains a rate.
+
+        Args:
+            limit: requests per second.
+            slo: a latency objective such as ``"p95<50ms"`` that must hold at that rate.
+
+        Returns:
+            The verdict; None in a smoke run.
+
+        Raises:
+            InvalidResultError: the search ended early, before the limit was decided.
+        """
+        objective = None if slo is None else parse_objective(slo)
+        metric = METRICS["nmrt"] if objective is None else metric_named(f"nmrt({objective})")
+        plan = limit_plan(self._experiment.settings.launches)
+
+        def is_enough(value: LaunchValue) -> bool:
+            measured = estimate([value], metric.launch_sd, plan.confidence(1))
+            return objective is None and judge_limit(metric, measured, limit).outcome is Outcome.PASS
+
+        def found() -> Estimate | None:
+            metrics = self._measurement.metrics
+            return metrics.estimate(metric, plan.confidence(len(metrics.launch_values(metric))))
+
+        def judge() -> Verdict:
+            self._measurement.require_valid()
+            size = self._measurement.sample_size(metric)
+            verdict = judge_limit(metric, found() or Estimate(0.0, 0.0, 0.0), limit, size)
+            if verdict.outcome is not Outcome.PASS:
+                self._refuse_early_end(metric)
+            return verdict
+
+        self._measurement.measure_at_least(1)
+        if self._experiment.smoke:
+            return None
+        search = functools.partial(self._measurement.search, objective, is_enough)
+        before = found()
+        if before is None or judge_limit(metric, before, limit).outcome is not Outcome.PASS:
+            search()
+        return self._measurement.decide(judge, search)
+
+    def _refuse_early_end(self, metric: Metric) -> None:
+        """Raise if a search ended before it found the capacity, for another reason than a decided limit."""
+        early = [one for one in self._measurement.metrics.capacities if one.at_least and one.stopped != DECIDED]
+        if early:
+            raise InvalidResultError(
+                f"{metric.label} is at least {format_rate(early[-1].nmrt.value)}, but not known: {early[-1].stopped}"
+            )

@@ -1,0 +1,138 @@
+"""One test compared with the same test at another git revision.
+
+Both are measured interleaved. It must not know pytest, nor which verdicts fail a test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.judging.interleaved_verdicts import MEASURED, judge_no_slower
+from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
+from pytest_mlpatterns.measurement.variant import Variant
+from pytest_mlpatterns.revision.client import NothingToCompareError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.analysis.metric_definitions import Metric
+    from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+    from pytest_mlpatterns.measurement.interleaved import InterleavedRun
+    from pytest_mlpatterns.measurement.launch import LaunchRunner
+    from pytest_mlpatterns.records.result import Reference
+    from pytest_mlpatterns.records.verdict import Verdict
+    from pytest_mlpatterns.revision.client import RevisionClient
+
+__all__ = ["RevisionComparison"]
+
+
+class RevisionComparison:
+    """Compares one test with itself at another revision.
+
+    Args:
+        experiment: what is measured.
+        revision: the same test at the other revision.
+        measurement: takes the launches of the present revision, so that nothing is measured twice.
+        runner: runs the test's deployment, which is closed before both revisions are started.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        revision: RevisionClient,
+        measurement: SequentialMeasurement,
+        runner: LaunchRunner,
+    ) -> None:
+        self._experiment = experiment
+        self._revision = revision
+        self._measurement = measurement
+        self._runner = runner
+        self._run: InterleavedRun | None = None
+        self._why_not = ""
+        self._left_out: dict[str, str] = {}
+        self._reference: Reference | None = None
+
+    @property
+    def reference(self) -> Reference | None:
+        """The other revision's figures, for reports; None before they are measured."""
+        return self._reference
+
+    @property
+    def missing(self) -> str:
+        """What could not be compared, and why; empty if everything was."""
+        if self._why_not or not self._left_out:
+            return self._why_not
+        left_out = ", ".join(f"{name}{why}" for name, why in self._left_out.items())
+        return f"not compared with {self._revision.name}: {left_out}"
+
+    @property
+    def note(self) -> str:
+        """What a reader of the comparison has to know; empty if there is nothing."""
+        return "" if self._experiment.smoke else self.missing
+
+    def judge(self, metrics: Sequence[Metric], tolerance: float, *, requested: bool = True) -> Sequence[Verdict]:
+        """Compare these metrics with the other revision.
+
+        See :meth:`pytest_mlpatterns.judging.baseline_comparison.Comparison.judge`. Metrics that an interleaved run does
+        not measure are left out, requested or not.
+        """
+        if self._experiment.smoke or self._experiment.plan.check is not None:
+            self._measurement.measure_at_least(1)
+        if self._experiment.smoke:
+            return ()
+        verdicts = self._compare(metrics, tolerance)
+        self._measurement.measure_at_least(1)  # if nothing could be compared
+        self._measurement.require_valid()
+        return verdicts
+
+    def _compare(self, metrics: Sequence[Metric], tolerance: float) -> Sequence[Verdict]:
+        names = [metric.name for metric in metrics if metric.name in MEASURED]
+        self._left_out.update((metric.label, "") for metric in metrics if metric.name not in MEASURED)
+        if self._experiment.system.is_attached:
+            self._why_not = (
+                f"not compared with {self._revision.name}: {self._experiment.setup.pattern} runs already and is the "
+                "same service on both sides; name it as App(...) or Command(...), which a revision can start"
+            )
+        if not names or self._why_not:
+            return ()
+        try:
+            if self._run is None:
+                self._run = self._interleaved_run()
+            if self._run is None:
+                return ()
+            self._runner.close()  # both revisions need the machine to themselves
+            return self._judge(self._run, names, tolerance)
+        except NothingToCompareError as error:
+            self._why_not = str(error)
+            return ()
+        finally:
+            self._revision.close()
+
+    def _interleaved_run(self) -> InterleavedRun | None:
+        """A run of both revisions, which later metrics share; None if they do not compare, and notes why."""
+        theirs = self._revision.offer()
+        if differences := self._experiment.setup.differences(theirs.setup):
+            self._why_not = f"not comparable with {self._revision.name} ({'; '.join(differences)})"
+            return None
+        plan = replace(self._experiment.plan, payload=theirs.payload)
+        return self._experiment.interleave(
+            Variant(self._revision.name, self._revision.start, plan), self._experiment.variant("the present")
+        )
+
+    def _judge(self, run: InterleavedRun, names: Sequence[str], tolerance: float) -> Sequence[Verdict]:
+        launches, spent_s = len(run.second_launches), run.spent_s
+        try:
+            verdicts = judge_no_slower(run, names, tolerance, self._experiment.settings.budget_ns)
+        except KeyboardInterrupt:
+            self._measurement.interrupted = True
+            raise
+        finally:
+            self._measurement.take(run.second_launches[launches:])
+            self._measurement.interleaved_s += run.spent_s - spent_s
+        self._reference = reference_from_interleaved(run)
+        unknown = set(names) - {verdict.metric for verdict in verdicts}
+        self._left_out.update((METRICS[name].label, " (not known of both sides)") for name in names if name in unknown)
+        return verdicts
