@@ -49,11 +49,11 @@ INPUT = [float(number % 16) for number in range(64)]
 
 @dataclass(frozen=True)
 class Figures:
-    """One window: CPU time per request, the median latency, how late requests were sent, and the rate."""
+    """One window: CPU time per request, median latency, median distance between due and sent, and the rate."""
 
     cpu_ns: float
     median_ns: float
-    late_ns: float
+    off_ns: float
     throughput_rps: float
 
 
@@ -97,7 +97,7 @@ def figures_of(recording: SampleRecorder, start_ns: int, end_ns: int, cpu_ns: in
     return Figures(
         cpu_ns / completed,
         float(np.median((done - due)[inside])),
-        float(np.median((sent - due)[inside])),
+        float(np.median(abs(sent - due)[inside])),
         completed * 1e9 / (end_ns - start_ns),
     )
 

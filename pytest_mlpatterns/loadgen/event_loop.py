@@ -1,17 +1,21 @@
-"""The loop that drives load over our own connections: one thread, one selector, connections that call back.
+"""The selector loop of the load generator: one thread, one selector, connections that call back.
 
-The order of an iteration: all answers that are there, then the requests that follow them in a closed loop, then those
-that are due by the clock, then (every 50 ms) time-outs and the course of the job. So no answer is noted late because
-another was followed by a request. It must not know processes, pipes or numpy.
+The order of an iteration: read and stamp all answers that are there, send the requests that follow them in a closed
+loop, send the requests that are due, then (every 50 ms) expire requests and move the load run on. So no stamp waits for
+another connection's next request. It must not know processes, pipes or numpy.
+
+CPU time is not the reason for this loop: at 1, 16 and 64 connections it takes 1.25, 1.03 and 1.08 times what an
+``asyncio.Protocol`` on uvloop takes per request. The reasons are that order, and the due times of an open loop: a
+request leaves 69 µs from its due time, with the timers of uvloop 383 µs (``benchmarks/generator_parts.py``).
 """
 
 from __future__ import annotations
 
+import selectors
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.loadgen.connection_pool import ConnectionPool
-from pytest_mlpatterns.loadgen.epoll import new_selector
 from pytest_mlpatterns.loadgen.http1 import Http1
 from pytest_mlpatterns.loadgen.load_run import TICK_NS, LoadRun
 from pytest_mlpatterns.loadgen.messages import Transport
@@ -19,7 +23,6 @@ from pytest_mlpatterns.loadgen.timerfd import Alarm
 from pytest_mlpatterns.wire.grpc_call import INFER_METHOD
 
 if TYPE_CHECKING:
-    import selectors
     from collections.abc import Callable
 
     from pytest_mlpatterns.loadgen.connection import Connection
@@ -38,7 +41,7 @@ class LoadLoop:
     """
 
     def __init__(self, job: LoadJob, emit: Callable[[Event], None]) -> None:
-        self.selector: selectors.BaseSelector = new_selector()
+        self.selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._timeout_ns = job.timeout_ns
         self._pool = ConnectionPool(self, job)
         self._next: list[Connection] = []

@@ -1,6 +1,8 @@
-"""The frames of HTTP/2, and how much of a message the peer takes: its windows, and the size of its frames.
+"""The frames of HTTP/2 and the send side of flow control: the peer's windows and its largest frame.
 
-Pure; it must not know sockets, headers or what a call is.
+Pure; it must not know sockets, headers or what a call is. Hand-written for speed: the h2 package in the same loop takes
+3.2 times the CPU per call at 16 connections (142 µs against 45 µs) and 6.5 times at 64 (149 µs against 23 µs;
+``benchmarks/generator_parts.py``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Waking a selector loop at an exact time.
 
-``epoll`` rounds its time-out up to whole milliseconds, which is more than many models take to answer. On Linux a timer
-descriptor wakes the loop within some tens of microseconds; elsewhere the selector's own time-out is fine-grained.
+``epoll`` rounds its time-out up to whole milliseconds, which is longer than many models take to answer. On Linux a
+timer descriptor wakes the loop instead: at 400 requests/s a request leaves 69 µs from its due time, with the time-out
+717 µs (``benchmarks/generator_parts.py``), for about 30 µs more CPU per request. On other systems the selector's own
+time-out is fine-grained.
 """
 
 from __future__ import annotations
