@@ -26,6 +26,7 @@ __all__ = [
     "TooFewSamplesError",
     "UnitError",
     "UnusedMarkerWarning",
+    "missing_extra",
 ]
 
 
@@ -119,8 +120,7 @@ def missing_extra(what: str, package: str, extra: str) -> str:
     )
 
 
-for _name in __all__:
-    # Tracebacks show the names by which users import them; a verdict shows its figures first, where summaries cut
-    # lines, as the outcomes of pytest itself do.
-    _class = globals()[_name]
+for _class in [found for found in globals().values() if isinstance(found, type)]:
+    # Tracebacks show the name by which users import a class. A verdict appears as a class of builtins, which pytest
+    # prints without the module, so that its figures are not cut off in summaries.
     _class.__module__ = "builtins" if issubclass(_class, PerfFailure) else "pytest_mlpatterns"

@@ -1,13 +1,86 @@
-"""Checks for fields of values that users build: each returns the plain value, or raises a SettingError that names the
-field."""
+"""Checks for the fields of values that users build.
+
+Each check returns the plain Python value, or raises a :class:`SettingError` that names the field. Numbers of numpy's
+types are accepted.
+"""
 
 from __future__ import annotations
 
+import math
 from numbers import Integral, Real
+
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.units import MAX_CONCURRENCY, MAX_RATE_RPS
+
+__all__ = ["concurrency", "plain_number", "rate_rps", "set_whole", "whole_number"]
 
 
 def plain_number(value: object) -> int | float | None:
-    """A number, also of numpy's, as Python's own ``int`` or ``float``; None for anything else."""
+    """Convert a number, also one of numpy's, to Python's own ``int`` or ``float``; return None for anything else."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return None
     return int(value) if isinstance(value, Integral) else float(value)
+
+
+def whole_number(
+    value: object, found: str, *, least: float = -math.inf, most: float = math.inf, expected: str = ""
+) -> int:
+    """Check a whole number.
+
+    Args:
+        value: what the user gave.
+        found: the field and its value, as the message begins, such as ``"Replicated(replicas=0)"``.
+        least: the smallest number allowed.
+        most: the largest number allowed.
+        expected: how the message describes an allowed value; by default the range.
+
+    Raises:
+        SettingError: not a whole number, or outside the range.
+    """
+    number = plain_number(value)
+    if not isinstance(number, int) or not least <= number <= most:
+        raise SettingError(f"{found}, expected {expected or _range(least, most)}")
+    return number
+
+
+def set_whole(
+    owner: object, name: str, *, least: float = -math.inf, most: float = math.inf, expected: str = ""
+) -> None:
+    """Check a field of a frozen dataclass as :func:`whole_number` does, and replace it with the plain value.
+
+    Raises:
+        SettingError: not a whole number, or outside the range; names the class and the field.
+    """
+    value = getattr(owner, name)
+    found = f"{type(owner).__name__}({name}={value!r})"
+    object.__setattr__(owner, name, whole_number(value, found, least=least, most=most, expected=expected))
+
+
+def concurrency(value: object, name: str) -> int:
+    """Check a number of requests in flight.
+
+    Raises:
+        SettingError: not a whole number from 1 to ``MAX_CONCURRENCY``.
+    """
+    expected = f"a whole number of requests in flight from 1 to {MAX_CONCURRENCY:,}; write 16"
+    return whole_number(value, f"{name} is {value!r}", least=1, most=MAX_CONCURRENCY, expected=expected)
+
+
+def rate_rps(value: object, name: str) -> float:
+    """Check a request rate, in requests per second.
+
+    Raises:
+        SettingError: not a number above 0 and up to ``MAX_RATE_RPS``.
+    """
+    number = plain_number(value)
+    if number is None or not 0 < number <= MAX_RATE_RPS:
+        raise SettingError(
+            f"{name} is {value!r}, expected requests per second, above 0 and up to {MAX_RATE_RPS:,}; write 200"
+        )
+    return number
+
+
+def _range(least: float, most: float) -> str:
+    if math.isfinite(most):
+        return f"a whole number from {least:,} to {most:,}"
+    return "a whole number that is not negative" if least == 0 else "a whole number"

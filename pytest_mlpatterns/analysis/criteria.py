@@ -6,7 +6,6 @@ Pure. It must not know results.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -27,7 +26,7 @@ from pytest_mlpatterns.units import (
     parse_share,
     parse_size,
 )
-from pytest_mlpatterns.wording import split_outside_brackets
+from pytest_mlpatterns.wording import did_you_mean, split_outside_brackets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -125,8 +124,7 @@ def _metric(match: re.Match[str], source: str) -> Metric:
         except SettingError as error:
             raise SettingError(f"{source} has {name!r}: {error}") from None
     if name not in METRICS:
-        close = difflib.get_close_matches(name, METRICS, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        hint = did_you_mean(name, METRICS)
         raise SettingError(f"{source} names the metric {name!r}, {hint}expected one of {', '.join(METRICS)}")
     return METRICS[name]
 

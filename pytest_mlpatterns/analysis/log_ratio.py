@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, PRIOR_DEGREES, t_quantile
 from pytest_mlpatterns.records.launch import Estimate
@@ -253,7 +254,7 @@ def _verdict(outcome: Outcome, weighed: _Weighed, limit: float, better: str, loo
     reason = (
         f"ratio {_show(judged.value)} ({_show(judged.low)} to {_show(judged.high)}) {verb} "
         f"{'at most' if better == 'lower' else 'at least'} {_show(limit)} after "
-        f"{number} paired launch{'' if number == 1 else 'es'}"
+        f"{wording.count(number, 'paired launch', 'paired launches')}"
     )
     if outcome is Outcome.INCONCLUSIVE:
         reason += f"; {_what_is_missing(weighed, math.log(limit), better, looks)}"

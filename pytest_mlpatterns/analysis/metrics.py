@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.generator_health import GeneratorMetrics, why_limited
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, min_samples, order_bounds, wilson_interval
@@ -252,7 +253,7 @@ class Metrics:
             raise InvalidResultError(f"no request succeeded, so there is no {metric.label}")
         if samples < needed:
             raise TooFewSamplesError(
-                f"{metric.label} of {samples} sample{'' if samples == 1 else 's'}, expected at least {needed} for 99 % "
+                f"{metric.label} of {wording.count(samples, 'sample')}, expected at least {needed} for 99 % "
                 "confidence; measure longer (duration=), or with more load"
             )
         found = estimate(self.launch_values(metric), metric.launch_sd, confidence)

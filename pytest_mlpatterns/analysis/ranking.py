@@ -19,6 +19,7 @@ from pytest_mlpatterns.analysis.scoring import Alternative, Cost, cost_of, order
 from pytest_mlpatterns.analysis.verdicts import judge_limit, why_too_many_failed
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -176,7 +177,7 @@ def _notes(unknown: Sequence[str], candidates: Sequence[_Candidate]) -> tuple[st
         mend = "; pytest --perf-rank searches for NMRT" if any(name.startswith("nmrt") for name in unknown) else ""
         notes.append(f"not known under any pattern, and left out of the weights: {labels}{mend}")
     if disturbed := [one.name for one in candidates if one.result.noise]:
-        who = "all" if len(disturbed) == len(candidates) else _listed(disturbed)
+        who = "all" if len(disturbed) == len(candidates) else listed(disturbed)
         notes.append(
             f"the machine was disturbed while {who} {'were' if disturbed[1:] else 'was'} measured; "
             "measure again when it is quiet before you choose"
@@ -277,23 +278,19 @@ def _sentence(rows: Sequence[RankedPattern], open_requirements: Mapping[str, Seq
     said = []
     for place, names in tiers.items():
         if len(names) > 1:
-            said.append(f"{_listed(names)}{' first,' if place == 1 and len(tiers) > 1 else ''} not distinguishable")
+            said.append(f"{listed(names)}{' first,' if place == 1 and len(tiers) > 1 else ''} not distinguishable")
         else:
             said.append(f"{names[0]} {_ordinal(place)}")
         if place == 1:
             held = [
-                f"{name if len(names) > 1 else 'it'} keeps {_listed(open_requirements[name])}"
+                f"{name if len(names) > 1 else 'it'} keeps {listed(open_requirements[name])}"
                 for name in names
                 if open_requirements[name]
             ]
-            said[-1] += f", if {_listed(held)}" if held else ""
-    return "; ".join([*said, *([f"{_listed(excluded)} excluded"] if excluded else [])])
+            said[-1] += f", if {listed(held)}" if held else ""
+    return "; ".join([*said, *([f"{listed(excluded)} excluded"] if excluded else [])])
 
 
 def _ordinal(number: int) -> str:
     words = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
     return words[number - 1] if number <= len(words) else f"in place {number}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

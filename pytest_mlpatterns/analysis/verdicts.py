@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.intervals import CHANGE_CONFIDENCE, estimate, ratio_of
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
@@ -52,8 +53,7 @@ class SampleSize:
     blocks: int
 
     def __str__(self) -> str:
-        launches = f"{self.launches} launch{'' if self.launches == 1 else 'es'}"
-        return f"{launches}, {self.blocks} block{'' if self.blocks == 1 else 's'}"
+        return f"{wording.count(self.launches, 'launch', 'launches')}, {wording.count(self.blocks, 'block')}"
 
 
 def why_invalid(metrics: Metrics, *, errors_count: bool = True) -> str | None:
@@ -238,6 +238,8 @@ def _what_helps(half: float, apart: float, launches: int, beside: int | None = N
     for more in range(1, _MOST_MORE + 1):
         narrowed = half * math.sqrt(left(launches + more) / left(launches))
         if narrowed < apart:
-            return f"{more} more launch{'' if more == 1 else 'es'} would narrow it to ±{format_percent(narrowed)}"
+            return (
+                f"{wording.count(more, 'more launch', 'more launches')} would narrow it to ±{format_percent(narrowed)}"
+            )
     why = "" if beside is None else f" beside a baseline of {beside}"
     return f"even {_MOST_MORE} more launches would narrow it only to ±{format_percent(narrowed)}{why}"

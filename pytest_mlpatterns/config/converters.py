@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns import fields
 from pytest_mlpatterns.errors import SettingError, UnitError
 from pytest_mlpatterns.patterns import Pattern
 from pytest_mlpatterns.patterns.parsing import parse_pattern
@@ -125,9 +126,8 @@ def whole_number(most: int, what: str) -> Callable[[object, str], int]:
     """A reader of whole numbers from 1 to ``most``; ``what`` is what they count."""
 
     def read(value: object, source: str) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-            raise SettingError(f"{source} is {value!r}, expected a whole number of {what} from 1 to {most}")
-        return value
+        expected = f"a whole number of {what} from 1 to {most:,}"
+        return fields.whole_number(value, f"{source} is {value!r}", least=1, most=most, expected=expected)
 
     return read
 

@@ -6,7 +6,6 @@ an unknown or impossible one is a :class:`SettingError` that names it and lists 
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,7 +28,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.units import parse_share
 from pytest_mlpatterns.wire import REST_JSON, Wire
-from pytest_mlpatterns.wording import split_outside_brackets
+from pytest_mlpatterns.wording import did_you_mean, split_outside_brackets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -98,8 +97,7 @@ def merge_markers(markers: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]) 
             )
         for name in given:
             if name not in _READERS and name not in LOAD_ARGUMENTS:
-                close = difflib.get_close_matches(name, [*_READERS, *LOAD_ARGUMENTS], n=1)
-                hint = f"did you mean {close[0]}=? " if close else ""
+                hint = did_you_mean(name, [*_READERS, *LOAD_ARGUMENTS], "{}=")
                 allowed = ", ".join(sorted([*_READERS, *LOAD_ARGUMENTS]))
                 raise SettingError(f"perf({name}=...) is not an argument of the marker; {hint}allowed are: {allowed}")
         load_chosen = any(name in merged for name in LOAD_ARGUMENTS)

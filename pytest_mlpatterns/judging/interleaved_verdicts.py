@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
+from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.log_ratio import judge_ratio
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
@@ -175,7 +176,7 @@ def _figures(pairing: InterleavedRun, name: str) -> str:
 
 def _evidence(pairing: InterleavedRun, verdict: RatioVerdict) -> str:
     count = verdict.launches
-    return f"{count} paired launch{'' if count == 1 else 'es'} in {pairing.spent_s:.1f} s"
+    return f"{wording.count(count, 'paired launch', 'paired launches')} in {pairing.spent_s:.1f} s"
 
 
 def _inverse(ratio: Estimate) -> Estimate:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import warnings
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pytest_mlpatterns.analysis.intervals import min_samples
@@ -35,6 +34,7 @@ from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.failure import failure_text
 from pytest_mlpatterns.units import parse_duration, parse_number, parse_share, parse_size
+from pytest_mlpatterns.wording import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -272,8 +272,7 @@ class Perf:
         allowed = [name for name in METRICS if name != "error_rate"]
         for name in [metrics] if isinstance(metrics, str) else metrics:
             if isinstance(metrics, str) or name not in allowed:
-                close = get_close_matches(str(name), allowed, n=1)
-                hint = f"did you mean {close[0]}? " if close and close[0] != name else ""
+                hint = did_you_mean(str(name), allowed)
                 raise SettingError(
                     f"assert_no_regression(metrics={metrics!r}), {hint}expected a tuple of {', '.join(allowed)}"
                 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.patterns.pattern import LayerNode, Node, Pattern, build, whole
+from pytest_mlpatterns.fields import set_whole
+from pytest_mlpatterns.patterns.pattern import LayerNode, Node, Pattern, build
 from pytest_mlpatterns.units import parse_duration
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Batched(Pattern):
     __str__ = Pattern.__str__
 
     def __post_init__(self) -> None:
-        whole(self, "max_batch_size", 2, 100_000)
+        set_whole(self, "max_batch_size", least=2, most=100_000)
         if self.max_wait != ADAPTIVE:
             parse_duration(self.max_wait, name="Batched(max_wait=...)")
 

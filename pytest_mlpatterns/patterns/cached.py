@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.pattern import LayerNode, Node, Pattern, build, whole
+from pytest_mlpatterns.fields import set_whole
+from pytest_mlpatterns.patterns.pattern import LayerNode, Node, Pattern, build
 from pytest_mlpatterns.patterns.store_url import check_store
 from pytest_mlpatterns.units import parse_duration
 
@@ -40,7 +41,7 @@ class Cached(Pattern):
     __str__ = Pattern.__str__
 
     def __post_init__(self) -> None:
-        whole(self, "max_entries", 1, 100_000_000)
+        set_whole(self, "max_entries", least=1, most=100_000_000)
         check_store(self, "store")
         if self.ttl is not None and parse_duration(self.ttl, name="Cached(ttl=...)") < 1_000_000:
             raise SettingError(f"Cached(ttl={self.ttl!r}), expected at least 1ms, or None to keep answers for ever")

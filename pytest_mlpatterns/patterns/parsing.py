@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import difflib
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from pytest_mlpatterns.patterns.pattern import Composed, Pattern
 from pytest_mlpatterns.patterns.pipeline import Pipeline
 from pytest_mlpatterns.patterns.queued import Queued
 from pytest_mlpatterns.patterns.replication import Microservice, Replicated, Single
-from pytest_mlpatterns.wording import split_outside_brackets
+from pytest_mlpatterns.wording import did_you_mean, split_outside_brackets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,8 +54,7 @@ def _parse_one(text: str, source: str) -> Pattern:
             raise SettingError(
                 f"{source} names {text.strip()!r}, which needs code; write the value: {_NEED_CODE[name].__name__}(...)"
             )
-        close = difflib.get_close_matches(name or text.strip().lower(), _NAMED, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        hint = did_you_mean(name or text.strip().lower(), _NAMED)
         raise SettingError(
             f"{source} names the pattern {text.strip()!r}, {hint}expected one of {', '.join(_NAMED)}, "
             "or several joined by |"

@@ -13,7 +13,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from enum import StrEnum
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
@@ -37,7 +36,6 @@ __all__ = [
     "UpstreamNode",
     "build",
     "name_of",
-    "whole",
 ]
 
 MAX_PROCESSES = 64
@@ -226,20 +224,6 @@ class Composed(Pattern):
 def build(position: int, parts: Sequence[Pattern]) -> Node:
     """What happens to a request in these patterns and, after the last, in the model."""
     return parts[0].build(position, parts[1:]) if parts else ModelNode(MODEL, MODEL)
-
-
-def whole(pattern: Pattern, name: str, least: int, most: int) -> None:
-    """Refuse a field that is no whole number within these bounds, and make one of numpy's a plain one.
-
-    Raises:
-        SettingError: names the pattern, the field and what it is.
-    """
-    value = getattr(pattern, name)
-    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
-        raise SettingError(
-            f"{type(pattern).__name__}({name}={value!r}), expected a whole number from {least:,} to {most:,}"
-        )
-    object.__setattr__(pattern, name, int(value))
 
 
 def _named_only(other: object) -> str | None:

@@ -10,8 +10,9 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
-from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, LayerNode, Node, Pattern, ProcessGroup, build, whole
+from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, LayerNode, Node, Pattern, ProcessGroup, build
 from pytest_mlpatterns.patterns.store_url import MEMORY, check_store
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ class Queued(Pattern):
     __str__ = Pattern.__str__
 
     def __post_init__(self) -> None:
-        whole(self, "capacity", 1, 1_000_000)
-        whole(self, "workers", 1, MAX_PROCESSES - 1)
+        set_whole(self, "capacity", least=1, most=1_000_000)
+        set_whole(self, "workers", least=1, most=MAX_PROCESSES - 1)
         check_store(self, "broker")
         if not isinstance(self.wait, bool):
             raise SettingError(f"Queued(wait={self.wait!r}), expected True or False")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Node, Pattern, ProcessGroup, Spread, build, whole
+from pytest_mlpatterns.fields import set_whole
+from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Node, Pattern, ProcessGroup, Spread, build
 from pytest_mlpatterns.wire import Wire
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Replicated(Pattern):
     def __post_init__(self) -> None:
         if self.replicas == 1:
             raise SettingError("Replicated(replicas=1), expected from 2; for one process write Single()")
-        whole(self, "replicas", 2, MAX_PROCESSES)
+        set_whole(self, "replicas", least=2, most=MAX_PROCESSES)
         if self.balance not in list(Spread):
             raise SettingError(
                 f"Replicated(balance={self.balance!r}), expected one of {', '.join(repr(str(s)) for s in Spread)}"
@@ -88,7 +89,7 @@ class Microservice(Pattern):
     __str__ = Pattern.__str__
 
     def __post_init__(self) -> None:
-        whole(self, "replicas", 1, MAX_PROCESSES - 1)
+        set_whole(self, "replicas", least=1, most=MAX_PROCESSES - 1)
         if self.wire is None:
             return
         if isinstance(self.wire, str):

@@ -5,16 +5,15 @@ A :class:`Url` runs already; an :class:`App` and a :class:`Command` are started 
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.serving.import_string import is_import_string
 from pytest_mlpatterns.serving.prometheus import Prometheus
 from pytest_mlpatterns.units import parse_duration
@@ -75,7 +74,7 @@ class Url:
         if not self.path.isascii() or not self.path.isprintable() or " " in self.path:
             raise SettingError(f"{found}, expected a path of printable ASCII; quote it: urllib.parse.quote(path)")
         if self.pid is not None:
-            _make_whole(self, "pid", math.inf, "the number of a running process")
+            set_whole(self, "pid", least=1, expected="the number of a running process")
         if self.ca is not None and (parts.scheme != "https" or not Path(self.ca).is_file()):
             raise SettingError(
                 f"Url(ca={str(self.ca)!r}), expected a certificate file that exists, for an https address"
@@ -154,7 +153,7 @@ class App:
                 f'App({self.app!r}), expected an import string; write App("package.module:attribute"), with '
                 "factory=True where that is a function which makes the application"
             )
-        _make_whole(self, "workers", 64, "a whole number of processes from 1 to 64")
+        set_whole(self, "workers", least=1, most=64, expected="a whole number of processes from 1 to 64")
         for name, value, allowed in (("server", self.server, _SERVERS), ("balance", self.balance, _BALANCES)):
             if value not in allowed:
                 raise SettingError(f"App({name}={value!r}), expected one of {', '.join(map(repr, allowed))}")
@@ -259,14 +258,6 @@ def _shown(target: object, first: str, names: Sequence[str]) -> str:
     defaults = {name: found.default for name, found in type(target).__dataclass_fields__.items()}  # type: ignore[attr-defined]
     given = [f"{name}={getattr(target, name)!r}" for name in names if getattr(target, name) != defaults[name]]
     return f"{type(target).__name__}({', '.join([first, *given])})"
-
-
-def _make_whole(target: Url | App, name: str, most: float, expected: str) -> None:
-    """Refuse a field that is no whole number from 1 to ``most``, and make one of numpy's a plain one."""
-    value = getattr(target, name)
-    if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= int(value) <= most:
-        raise SettingError(f"{type(target).__name__}({name}={value!r}), expected {expected}")
-    object.__setattr__(target, name, int(value))
 
 
 def _check_start(kind: str, target: App | Command) -> None:

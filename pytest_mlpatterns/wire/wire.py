@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 from dataclasses import dataclass
 
 from pytest_mlpatterns.errors import SettingError, missing_extra
+from pytest_mlpatterns.wording import did_you_mean
 
 __all__ = ["GRPC", "REST_JSON", "Wire"]
 
@@ -69,8 +69,7 @@ class Wire:
         except (SettingError, ValueError, TypeError):
             every = [f"{protocol}+{codec}" for protocol, codecs in _CODECS.items() for codec in codecs]
             every += [f"{plain}+{compression}" for plain in every for compression in _COMPRESSIONS]
-            close = difflib.get_close_matches(text, [*every, *_SHORT], n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            hint = did_you_mean(text, [*every, *_SHORT], "{!r}")
             raise SettingError(f"{source} is {text!r}, {hint}expected {_ALLOWED}") from None
 
     def __str__(self) -> str:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.fields import plain_number, set_whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class Uniform:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_seed(self)
+        set_whole(self, "seed", least=0)
 
     def __str__(self) -> str:
         return f"uniform(seed={self.seed})"
@@ -66,10 +66,10 @@ class Zipf:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_seed(self)
-        exponent: object = self.exponent
-        if isinstance(exponent, bool) or not isinstance(exponent, Real) or not 0 <= float(exponent) < math.inf:
-            raise SettingError(f"Zipf(exponent={exponent!r}), expected a number that is not negative; write 1.1")
+        set_whole(self, "seed", least=0)
+        exponent = plain_number(self.exponent)
+        if exponent is None or not 0 <= float(exponent) < math.inf:
+            raise SettingError(f"Zipf(exponent={self.exponent!r}), expected a number that is not negative; write 1.1")
         object.__setattr__(self, "exponent", float(exponent))
 
     def __str__(self) -> str:
@@ -87,10 +87,3 @@ def zipf_probabilities(count: int, exponent: float) -> NDArray[np.float64]:
     weights = np.power(np.arange(1, count + 1, dtype=np.float64), -exponent)
     total: np.float64 = weights.sum()
     return np.divide(weights, total)
-
-
-def _check_seed(draw: Uniform | Zipf) -> None:
-    seed: object = draw.seed
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
-        raise SettingError(f"{type(draw).__name__}(seed={seed!r}), expected a whole number that is not negative")
-    object.__setattr__(draw, "seed", int(seed))

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
+from pytest_mlpatterns import fields
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.fields import plain_number
-from pytest_mlpatterns.units import MAX_CONCURRENCY, MAX_RATE_RPS, SECOND_NS, parse_duration
+from pytest_mlpatterns.units import SECOND_NS, parse_duration
 from pytest_mlpatterns.workload.trace import Trace
 
 __all__ = ["ClosedLoop", "ClosedSchedule", "ConstantRate", "OpenSchedule", "PoissonRate", "Schedule", "Stages"]
@@ -66,7 +66,7 @@ class ClosedLoop:
     length_ns: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "concurrency", _concurrency(self.concurrency, "concurrency"))
+        object.__setattr__(self, "concurrency", fields.concurrency(self.concurrency, "concurrency"))
         parse_duration(self.think_time, name="ClosedLoop(think_time=...)")
 
     def __str__(self) -> str:
@@ -104,7 +104,7 @@ class ConstantRate:
     length_ns: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rate_rps", _rate(self.rate_rps, "rate_rps"))
+        object.__setattr__(self, "rate_rps", fields.rate_rps(self.rate_rps, "rate_rps"))
 
     def __str__(self) -> str:
         return f"constant({self.rate_rps:g}/s)"
@@ -136,11 +136,8 @@ class PoissonRate:
     length_ns: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rate_rps", _rate(self.rate_rps, "rate_rps"))
-        seed = plain_number(self.seed)
-        if not isinstance(seed, int):
-            raise SettingError(f"PoissonRate(seed={self.seed!r}), expected a whole number")
-        object.__setattr__(self, "seed", seed)
+        object.__setattr__(self, "rate_rps", fields.rate_rps(self.rate_rps, "rate_rps"))
+        fields.set_whole(self, "seed")
 
     def __str__(self) -> str:
         return f"poisson({self.rate_rps:g}/s{f', seed={self.seed}' if self.seed else ''})"
@@ -191,8 +188,8 @@ class Stages:
 
     def _level(self, given: object) -> float:
         """A level as a plain number, which may be 0."""
-        read = _rate if self.of == "rate_rps" else _concurrency
-        return 0 if plain_number(given) == 0 else read(given, f"Stages level ({self.of})")
+        read = fields.rate_rps if self.of == "rate_rps" else fields.concurrency
+        return 0 if fields.plain_number(given) == 0 else read(given, f"Stages level ({self.of})")
 
     def _areas(self) -> Iterator[float]:
         """Time under the level, stage by stage."""
@@ -252,24 +249,6 @@ class Stages:
                 yield round((begin_s + (2 * x / (before + root) if x > 0 else 0.0)) * SECOND_NS)
                 number += 1
             begin_s, before, reached = begin_s + length_s, float(level), reached + gained
-
-
-def _concurrency(value: object, name: str) -> int:
-    number = plain_number(value)
-    if not isinstance(number, int):
-        raise SettingError(f"{name} is {value!r}, expected a whole number of requests in flight; write 16")
-    if not 1 <= number <= MAX_CONCURRENCY:
-        raise SettingError(f"{name} is {number}, expected 1 to {MAX_CONCURRENCY} requests in flight")
-    return number
-
-
-def _rate(value: object, name: str) -> float:
-    number = plain_number(value)
-    if number is None:
-        raise SettingError(f"{name} is {value!r}, expected requests per second; write 200")
-    if not 0 < number <= MAX_RATE_RPS:
-        raise SettingError(f"{name} is {number}, expected above 0 and at most {MAX_RATE_RPS:,} req/s")
-    return number
 
 
 Schedule = ClosedLoop | ConstantRate | PoissonRate | Stages | Trace

@@ -59,6 +59,9 @@ LEVELS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
 RUN_LEVEL = {"against", "against-files", "baseline", "baseline-file", "calibrate", "html", "json", "rank", "smoke"}
 COLLECTION_LEVEL = {"patterns"}
 
+IN_FLIGHT = "a whole number of requests in flight from 1 to 4,096; write 16"
+PER_SECOND = "requests per second, above 0 and up to 1,000,000; write 200"
+
 
 @pytest.mark.parametrize("name", LEVELS)
 @pytest.mark.parametrize(
@@ -161,13 +164,21 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
         ({"pattern": "cachd"}, "perf(pattern=...) names the pattern 'cachd'", "did you mean cached?"),
         ({"pattern": "replicated(replicas=1)"}, "perf(pattern=...): Replicated(replicas=1)", "write Single()"),
         ({"pattern": Single}, "perf(pattern=...) is the class Single", "write Single()"),
-        ({"concurrency": 0}, "concurrency is 0", "1 to 4096"),
-        ({"concurrency": 4097}, "concurrency is 4097", "1 to 4096"),
-        ({"concurrency": "16"}, "concurrency is '16'", "a whole number of requests in flight; write 16"),
-        ({"concurrency": 2.0}, "concurrency is 2.0", "a whole number of requests in flight; write 16"),
-        ({"concurrency": True}, "concurrency is True", "a whole number of requests in flight; write 16"),
-        ({"rate_rps": 0}, "rate_rps is 0", "above 0 and at most 1,000,000 req/s"),
-        ({"rate_rps": "200"}, "rate_rps is '200'", "requests per second; write 200"),
+        ({"concurrency": 0}, "concurrency is 0", IN_FLIGHT),
+        ({"concurrency": 4097}, "concurrency is 4097", IN_FLIGHT),
+        (
+            {"concurrency": "16"},
+            "concurrency is '16'",
+            IN_FLIGHT,
+        ),
+        ({"concurrency": 2.0}, "concurrency is 2.0", IN_FLIGHT),
+        (
+            {"concurrency": True},
+            "concurrency is True",
+            IN_FLIGHT,
+        ),
+        ({"rate_rps": 0}, "rate_rps is 0", PER_SECOND),
+        ({"rate_rps": "200"}, "rate_rps is '200'", PER_SECOND),
         ({"load": 16}, "perf(load=...) is 16", "a schedule; write ClosedLoop(16)"),
         ({"load": ClosedLoop}, "perf(load=...) is <class", "a schedule; write ClosedLoop(16)"),
         ({"concurrency": 1, "rate_rps": 2}, "perf(concurrency=..., rate_rps=...) names two loads", "one of them"),

@@ -15,6 +15,7 @@ from support.synthetic import PROPERTY
 
 from pytest_mlpatterns import patterns
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns import (
     Batched,
     Cached,
@@ -35,7 +36,6 @@ from pytest_mlpatterns.patterns.pattern import (
     ProcessGroup,
     Spread,
     name_of,
-    whole,
 )
 from pytest_mlpatterns.patterns.store_url import without_password
 
@@ -470,7 +470,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("good", [1, 7_000])
     def test_a_number_within_its_bounds_is_taken(self, good: int) -> None:
-        whole(Cached(good), "max_entries", 1, 7_000)
+        set_whole(Cached(good), "max_entries", least=1, most=7_000)
 
     @pytest.mark.parametrize("kind", [np.int64, np.uint8])
     def test_a_number_of_numpy_is_kept_as_a_plain_one(self, kind: Any) -> None:
@@ -482,7 +482,7 @@ class TestRefusals:
     @pytest.mark.parametrize("bad", [1, 7_001])
     def test_a_number_beyond_its_bounds_is_named_with_them(self, bad: int) -> None:
         with pytest.raises(SettingError) as caught:
-            whole(Cached(bad), "max_entries", 2, 7_000)
+            set_whole(Cached(bad), "max_entries", least=2, most=7_000)
         assert str(caught.value) == f"Cached(max_entries={bad}), expected a whole number from 2 to 7,000"
 
 

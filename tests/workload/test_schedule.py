@@ -21,6 +21,9 @@ from pytest_mlpatterns.workload.trace import Trace
 if TYPE_CHECKING:
     from pathlib import Path
 
+IN_FLIGHT = "a whole number of requests in flight from 1 to 4,096; write 16"
+PER_SECOND = "requests per second, above 0 and up to 1,000,000; write 200"
+
 
 @pytest.mark.parametrize(
     ("schedule", "text"),
@@ -57,19 +60,47 @@ def test_a_schedule_is_a_value(one: object, same: object, other: object) -> None
 @pytest.mark.parametrize(
     ("make", "found", "expected"),
     [
-        (lambda: ClosedLoop(0), "concurrency is 0", "1 to 4096 requests in flight"),
-        (lambda: ClosedLoop(MAX_CONCURRENCY + 1), "concurrency is 4097", "1 to 4096 requests in flight"),
-        (lambda: ClosedLoop("8"), "concurrency is '8'", "a whole number of requests in flight; write 16"),
-        (lambda: ClosedLoop(1.5), "concurrency is 1.5", "a whole number of requests in flight; write 16"),
-        (lambda: ClosedLoop(True), "concurrency is True", "a whole number of requests in flight; write 16"),
+        (lambda: ClosedLoop(0), "concurrency is 0", IN_FLIGHT),
+        (
+            lambda: ClosedLoop(MAX_CONCURRENCY + 1),
+            "concurrency is 4097",
+            IN_FLIGHT,
+        ),
+        (
+            lambda: ClosedLoop("8"),
+            "concurrency is '8'",
+            IN_FLIGHT,
+        ),
+        (
+            lambda: ClosedLoop(1.5),
+            "concurrency is 1.5",
+            IN_FLIGHT,
+        ),
+        (
+            lambda: ClosedLoop(True),
+            "concurrency is True",
+            IN_FLIGHT,
+        ),
         (lambda: ClosedLoop(1, think_time=5), "ClosedLoop(think_time=...) is 5", "a time with its unit"),
-        (lambda: ConstantRate(0), "rate_rps is 0", "above 0 and at most 1,000,000 req/s"),
-        (lambda: ConstantRate(-1), "rate_rps is -1", "above 0 and at most 1,000,000 req/s"),
-        (lambda: ConstantRate(MAX_RATE_RPS + 1), "rate_rps is 1000001", "above 0 and at most 1,000,000 req/s"),
-        (lambda: ConstantRate(float("nan")), "rate_rps is nan", "above 0 and at most 1,000,000 req/s"),
-        (lambda: ConstantRate("200"), "rate_rps is '200'", "requests per second; write 200"),
-        (lambda: ConstantRate(True), "rate_rps is True", "requests per second; write 200"),
-        (lambda: PoissonRate(0), "rate_rps is 0", "above 0 and at most 1,000,000 req/s"),
+        (lambda: ConstantRate(0), "rate_rps is 0", PER_SECOND),
+        (lambda: ConstantRate(-1), "rate_rps is -1", PER_SECOND),
+        (
+            lambda: ConstantRate(MAX_RATE_RPS + 1),
+            "rate_rps is 1000001",
+            PER_SECOND,
+        ),
+        (
+            lambda: ConstantRate(float("nan")),
+            "rate_rps is nan",
+            PER_SECOND,
+        ),
+        (
+            lambda: ConstantRate("200"),
+            "rate_rps is '200'",
+            PER_SECOND,
+        ),
+        (lambda: ConstantRate(True), "rate_rps is True", PER_SECOND),
+        (lambda: PoissonRate(0), "rate_rps is 0", PER_SECOND),
         (lambda: PoissonRate(1, seed="x"), "PoissonRate(seed='x')", "a whole number"),
         (lambda: PoissonRate(1, seed=True), "PoissonRate(seed=True)", "a whole number"),
         (lambda: Stages([]), "Stages([])", "write [('10s', 100), ('5s', 0)]"),
@@ -91,7 +122,11 @@ def test_a_schedule_is_a_value(one: object, same: object, other: object) -> None
             f"concurrency is {np.float64(2)!r}",
             "a whole number of requests in flight",
         ),
-        (lambda: ClosedLoop(np.int64(0)), "concurrency is 0", "1 to 4096 requests in flight"),
+        (
+            lambda: ClosedLoop(np.int64(0)),
+            f"concurrency is {np.int64(0)!r}",
+            IN_FLIGHT,
+        ),
         (lambda: Trace(3), "Trace(3), expected a file of timestamps", "write Trace('arrivals.csv')"),
         (lambda: Trace(None), "Trace(None), expected a file of timestamps", "write Trace('arrivals.csv')"),
     ],

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns import wording
 from pytest_mlpatterns.records.result import Location, State
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
@@ -90,7 +91,7 @@ def escaped(text: str) -> str:
 
 def _headline(results: Sequence[TestResult], failures: Sequence[Failure]) -> str:
     tests = {*(result.test for result in results), *(failure.test for failure in failures)}
-    count = "1 test" if len(tests) == 1 else f"{len(tests)} tests"
+    count = wording.count(len(tests), "test")
     undecided = sum(1 for result in results if result.outcome is State.UNDECIDED)
     parts = [f"{len(failures)} of {count} failed" if failures else f"{count}, none failed"]
     return ", ".join([*parts, *([f"{undecided} undecided"] if undecided else [])])

@@ -19,7 +19,7 @@ from pytest_mlpatterns.reports.html.fragments import (
     tone_of,
 )
 from pytest_mlpatterns.reports.html.markup import Markup, tag
-from pytest_mlpatterns.reports.text.failure import next_step
+from pytest_mlpatterns.reports.text.failure import measured_counts, next_step
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
@@ -185,8 +185,7 @@ def _set_up(result: TestResult) -> Markup:
         "Model version": setup.model,
         "Compared with": other.name if other else "",
         "Baseline": result.baseline_note,
-        "Evidence": f"{_count(result.launch_count, 'launch', 'launches')}, {_count(result.blocks, 'block')}, "
-        f"{_count(result.requests, 'request')} in {result.seconds_spent:.1f} s",
+        "Measured": f"{', '.join(measured_counts(result))} in {result.seconds_spent:.1f} s",
         "Failed requests": f"{failed:,} ({kinds})" if failed else "",
     }
     items = [part for name, text in facts.items() if text for part in (tag("dt", name), tag("dd", text))]
@@ -196,7 +195,3 @@ def _set_up(result: TestResult) -> Markup:
     items += [tag("dt", "Run again"), tag("dd", tag("code", breakable(f"pytest {shlex.quote(result.test)}")))]
     notes = [tag("li", text) for text in (*result.notes, *result.noise)]
     return Markup(tag("dl", *items, class_="facts") + (tag("ul", *notes, class_="notes") if notes else ""))
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

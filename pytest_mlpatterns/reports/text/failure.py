@@ -6,6 +6,7 @@ import shlex
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.telemetry import LayerStats
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["describe_capacity", "describe_layer", "failure_text", "measurement_text", "next_step"]
+__all__ = ["describe_capacity", "describe_layer", "failure_text", "measured_counts", "measurement_text", "next_step"]
 
 _WIDTH = 64
 """Of what stands behind a label: with it, and what pytest writes before it, 80 columns."""
@@ -120,6 +121,15 @@ def failure_text(verdicts: Sequence[Verdict], result: TestResult) -> str:
     return "\n".join(lines)
 
 
+def measured_counts(result: TestResult) -> list[str]:
+    """How much was measured: ``["2 launches", "24 blocks", "7,406 requests"]``."""
+    return [
+        wording.count(result.launch_count, "launch", "launches"),
+        wording.count(result.blocks, "block"),
+        wording.count(result.requests, "request"),
+    ]
+
+
 def measurement_text(result: TestResult) -> str:
     """What was measured, for a test that failed by something else than a verdict of ours."""
     return "\n".join(_facts(result, set()))
@@ -130,10 +140,8 @@ def _facts(result: TestResult, shown: set[str]) -> list[str]:
     setup = result.setup
     failed = sum(result.failed_requests.values())
     kinds = describe_failures({int(code): count for code, count in result.failed_requests.items()})
-    evidence = [
-        _count(result.launch_count, "launch", "launches"),
-        _count(result.blocks, "block"),
-        _count(result.requests, "request"),
+    measured = [
+        *measured_counts(result),
         f"{failed:,} failed{f' ({kinds})' if kinds else ''}",
         f"{result.seconds_spent:.1f} s",
     ]
@@ -141,7 +149,7 @@ def _facts(result: TestResult, shown: set[str]) -> list[str]:
         *_fact("test", [result.test]),
         *_fact("set-up", [f"pattern {setup.pattern}", f"load {setup.load}", f"wire {setup.wire}"]),
         *(_fact("against", [result.reference.name]) if result.reference is not None else ()),
-        *_fact("evidence", evidence),
+        *_fact("measured", measured),
         *_fact("beside", _beside(result, shown)),
         *_labelled("noise", [part for text in result.noise for part in wrap(text, _WIDTH, break_on_hyphens=False)]),
         *_labelled("latency", latency_picture(result)),
@@ -195,7 +203,3 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult) -> list[str]:
 
 def _position(location: Location) -> str:
     return f"{location.file}:{location.line}"
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,51 @@
+"""Words of messages: plurals, lists, suggestions, brackets."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_mlpatterns import wording
+
+
+@pytest.mark.parametrize(
+    ("number", "nouns", "text"),
+    [
+        (1, ("request",), "1 request"),
+        (0, ("request",), "0 requests"),
+        (2_000, ("request",), "2,000 requests"),
+        (1, ("launch", "launches"), "1 launch"),
+        (3, ("launch", "launches"), "3 launches"),
+    ],
+)
+def test_a_noun_agrees_with_its_number(number: int, nouns: tuple[str, ...], text: str) -> None:
+    assert wording.count(number, *nouns) == text
+
+
+@pytest.mark.parametrize(
+    ("names", "text"), [((), ""), (("a",), "a"), (("a", "b"), "a and b"), (("a", "b", "c"), "a, b and c")]
+)
+def test_lists_join_their_last_name_by_and(names: tuple[str, ...], text: str) -> None:
+    assert wording.listed(names) == text
+    assert wording.listed(names, "or") == text.replace(" and ", " or ")
+
+
+@pytest.mark.parametrize(
+    ("given", "form", "hint"),
+    [
+        ("cachd", "{}", "did you mean cached? "),
+        ("cachd", "{}=", "did you mean cached=? "),
+        ("cachd", "{!r}", "did you mean 'cached'? "),
+        ("zzz", "{}", ""),
+        ("cached", "{}", ""),
+    ],
+)
+def test_only_a_similar_name_is_suggested(given: str, form: str, hint: str) -> None:
+    assert wording.did_you_mean(given, ["single", "cached"], form) == hint
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [("a,b", ["a", "b"]), ("a(1,2),b[3,(4,5)]", ["a(1,2)", "b[3,(4,5)]"]), ("", [""]), (",", ["", ""])],
+)
+def test_separators_inside_brackets_do_not_split(text: str, parts: list[str]) -> None:
+    assert wording.split_outside_brackets(text, ",") == parts
