@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import re
 from datetime import timedelta
+from enum import Enum
 
 from pytest_mlpatterns.errors import UnitError
 
 __all__ = [
     "MAX_CONCURRENCY",
     "MAX_RATE_RPS",
+    "Unit",
     "format_count",
     "format_duration",
     "format_percent",
@@ -150,6 +152,59 @@ def format_percent(ratio: float, *, signed: bool = False) -> str:
     percent = ratio * 100
     digits = 0 if abs(percent) >= 99.95 else 1 if abs(percent) >= 0.995 or percent == 0 else 2
     return f"{percent:{'+' if signed else ''}.{digits}f} %"
+
+
+class Unit(Enum):
+    """What a value counts; the member's value is the suffix of a name, empty for a plain number."""
+
+    DURATION = "ns"
+    RATE = "rps"
+    RATIO = "ratio"
+    SIZE = "bytes"
+    COUNT = ""
+
+    def show(self, value: float) -> str:
+        """Print a value of this unit for people."""
+        match self:
+            case Unit.DURATION:
+                return format_duration(value)
+            case Unit.RATE:
+                return format_rate(value)
+            case Unit.RATIO:
+                return format_percent(value)
+            case Unit.SIZE:
+                return format_size(value)
+            case Unit.COUNT:
+                return format_count(value)
+
+    def read(self, text: object, *, name: str) -> float:
+        """Read a limit as users write it, such as :attr:`example`.
+
+        Args:
+            text: what was written.
+            name: what the value is, for the message.
+
+        Raises:
+            UnitError: the text has another form.
+        """
+        match self:
+            case Unit.DURATION:
+                return parse_duration(text, name=name)
+            case Unit.RATIO:
+                return parse_share(text, name=name)
+            case Unit.SIZE:
+                return parse_size(text, name=name)
+            case Unit.RATE | Unit.COUNT:
+                return parse_number(text, name=name, example=self.example)
+
+    @property
+    def example(self) -> str:
+        """A value as users write it."""
+        return {"ns": "20ms", "rps": "400", "ratio": "10%", "bytes": "512MiB", "": "4"}[self.value]
+
+    def scale(self, slowdown: float) -> float:
+        """Factor on a value when the same work takes ``slowdown`` times as long: times grow, rates shrink."""
+        return slowdown if self is Unit.DURATION else 1 / slowdown if self is Unit.RATE else 1.0
 
 
 def _finite(value: object) -> float:

@@ -11,6 +11,7 @@ from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.errors import SettingError, UnitError
 from pytest_mlpatterns.units import (
+    Unit,
     format_duration,
     format_percent,
     format_rate,
@@ -274,3 +275,27 @@ def test_whole_times_of_any_unit_are_read_without_rounding(number: int, unit: st
     scale = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}[unit]
     assert parse_duration(f"{number}{unit}") == number * scale
     assert parse_duration(f" {number} {unit} ") == number * scale
+
+
+@pytest.mark.parametrize("unit", list(Unit))
+def test_a_unit_reads_its_own_example(unit: Unit) -> None:
+    assert unit.read(unit.example, name="a limit") > 0
+
+
+@pytest.mark.parametrize(
+    ("unit", "shown"),
+    [
+        (Unit.DURATION, "2.00 µs"),
+        (Unit.RATE, "2,000 req/s"),
+        (Unit.RATIO, "200000 %"),
+        (Unit.SIZE, "1.95 KiB"),
+        (Unit.COUNT, "2,000"),
+    ],
+)
+def test_a_unit_decides_how_a_value_prints(unit: Unit, shown: str) -> None:
+    assert unit.show(2000) == shown
+
+
+@pytest.mark.parametrize(("unit", "factor"), [(Unit.DURATION, 2.0), (Unit.RATE, 0.5), (Unit.RATIO, 1), (Unit.SIZE, 1)])
+def test_a_slower_machine_scales_times_and_rates_only(unit: Unit, factor: float) -> None:
+    assert unit.scale(2.0) == factor

@@ -8,28 +8,17 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, metric_named
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, metric_named, objectives_of
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.objective import parse_objective
-from pytest_mlpatterns.units import (
-    format_count,
-    format_duration,
-    format_percent,
-    format_rate,
-    format_size,
-    parse_duration,
-    parse_number,
-    parse_ratio,
-    parse_share,
-    parse_size,
-)
+from pytest_mlpatterns.units import parse_ratio
 from pytest_mlpatterns.wording import did_you_mean, split_outside_brackets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+
+    from pytest_mlpatterns.records.objective import Objective
 
 __all__ = ["Requirement", "SelectionCriteria", "parse_criteria"]
 
@@ -37,16 +26,6 @@ _EXAMPLE = "rtm=0.5,nmrt=0.3,asl=0.2,p95<50ms"
 _PART = re.compile(
     r"\s*(?P<name>[^\s=<>()]+\s*(?:\((?P<objective>[^()]*)\))?)\s*(?P<sign><=|>=|=|<|>)\s*(?P<value>[^=<>]*?)\s*"
 )
-_LIMITS: Mapping[Callable[..., str], tuple[Callable[..., float], str]] = MappingProxyType(
-    {
-        format_duration: (parse_duration, "20ms"),
-        format_size: (parse_size, "512MiB"),
-        format_percent: (parse_share, "10%"),
-        format_rate: (parse_number, "400"),
-        format_count: (parse_number, "4"),
-    }
-)
-"""How a limit is read, and an example of one, by how the metric prints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +48,10 @@ class SelectionCriteria:
     requirements: tuple[Requirement, ...] = ()
 
     @property
-    def searches(self) -> tuple[str | None, ...]:
+    def searches(self) -> tuple[Objective | None, ...]:
         """The searches for NMRT that these need, by their objective; None for NMRT alone."""
-        names = dict.fromkeys([*self.weights, *(requirement.metric for requirement in self.requirements)])
         return tuple(
-            None if name == "nmrt" else name[len("nmrt(") : -1] for name in names if name.partition("(")[0] == "nmrt"
+            objectives_of([*self.weights, *(requirement.metric for requirement in self.requirements)]).values()
         )
 
 
@@ -118,11 +96,13 @@ def parse_criteria(text: str, source: str) -> SelectionCriteria:
 
 def _metric(match: re.Match[str], source: str) -> Metric:
     name = re.sub(r"\s", "", match["name"]).lower()
-    if match["objective"] is not None and name.startswith("nmrt("):
+    if match["objective"] is not None:
         try:
-            return metric_named(f"nmrt({parse_objective(name[len('nmrt(') : -1])})")
+            return metric_named(name)
         except SettingError as error:
             raise SettingError(f"{source} has {name!r}: {error}") from None
+        except KeyError:
+            pass  # rejected below, with the names that exist
     if name not in METRICS:
         hint = did_you_mean(name, METRICS)
         raise SettingError(f"{source} names the metric {name!r}, {hint}expected one of {', '.join(METRICS)}")
@@ -147,17 +127,13 @@ def _requirement(metric: Metric, sign: str, value: str, source: str) -> Requirem
     if not sign.startswith(wanted[0]):
         raise SettingError(
             f"{source} requires {metric.name}{sign}{value}, but {metric.better} is better for {metric.label}; "
-            f"write {metric.name}{wanted}{value or _LIMITS[metric.show][1]}"
+            f"write {metric.name}{wanted}{value or metric.unit.example}"
         )
     return Requirement(metric.name, _limit(metric, value, source), f"{metric.name}{sign}{value}")
 
 
 def _limit(metric: Metric, value: str, source: str) -> float:
-    read, example = _LIMITS[metric.show]
-    arguments: dict[str, Any] = {"name": f"{source}: the limit of {metric.name}"}
-    if read is parse_number:
-        arguments["example"] = example
-    return read(value, **arguments)
+    return metric.unit.read(value, name=f"{source}: the limit of {metric.name}")
 
 
 def _sign(metric: Metric) -> str:

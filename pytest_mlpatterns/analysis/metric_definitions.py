@@ -10,41 +10,57 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.intervals import LAUNCH_SD
+from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.objective import Objective, parse_objective
 from pytest_mlpatterns.records.telemetry import derived_metrics
-from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
+from pytest_mlpatterns.units import Unit, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["METRICS", "Metric", "metric_named", "percentile_metric"]
+__all__ = [
+    "METRICS",
+    "Metric",
+    "is_known_metric",
+    "metric_named",
+    "nmrt_metric",
+    "objectives_of",
+    "percentile_metric",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What a metric is called, how a launch yields it, how it prints, and which way is worse.
+    """Name, source, unit and direction of a metric.
 
-    ``of`` is None for NMRT, which a search yields and not a launch.
-    ``launch_sd`` is how much it is expected to vary between launches (0: not by itself). ``floor`` is the smallest
-    change that a comparison takes seriously, in the metric's unit: 30 µs of latency are a machine's mood, not a
-    regression. ``cycle_floor`` is the same for a rate, as nanoseconds from one request of a caller to its next.
-    ``percentile`` is set for latencies.
+    Attributes:
+        name: as files and options write it, ``rtm`` or ``nmrt(p95<50.0ms)``.
+        label: as reports write it.
+        of: value in one launch; None for NMRT, whose values come from capacity searches.
+        unit: what a value counts; gives how it prints, how a limit is read and how a slower machine scales it.
+        better: which values are better.
+        launch_sd: relative standard deviation expected between launches; 0 if launches do not vary by themselves.
+        floor: smallest change that a comparison takes seriously, in the metric's unit.
+        percentile: of a latency; None for other metrics.
+        cycle_floor: the floor of a rate, as nanoseconds from one request of a caller to its next.
+        objective: latency objective of an NMRT; None for NMRT alone and for other metrics.
     """
 
     name: str
     label: str
     of: Callable[[LaunchBlocks], LaunchValue | None] | None
-    show: Callable[[float], str]
+    unit: Unit
     better: Literal["lower", "higher"] = "lower"
     launch_sd: float = LAUNCH_SD
     floor: float = 0.0
     percentile: float | None = None
     cycle_floor: float = 0.0
+    objective: Objective | None = None
 
-    @property
-    def unit(self) -> str:
-        """What a value counts: ``ns``, ``rps``, ``ratio`` or ``bytes``; empty where it is a plain number."""
-        return _UNITS.get(self.show, "")
+    def show(self, value: float) -> str:
+        """Print a value for people."""
+        return self.unit.show(value)
 
     @property
     def floor_text(self) -> str:
@@ -66,7 +82,7 @@ class Metric:
 
 
 _LATENCY_FLOOR = 30_000
-_UNITS = {format_duration: "ns", format_rate: "rps", format_percent: "ratio", format_size: "bytes"}
+_NMRT = "nmrt"
 
 
 def percentile_metric(percentile: float) -> Metric:
@@ -76,7 +92,7 @@ def percentile_metric(percentile: float) -> Metric:
         name,
         label,
         lambda blocks: blocks.percentile(percentile),
-        format_duration,
+        Unit.DURATION,
         floor=_LATENCY_FLOOR,
         percentile=percentile,
     )
@@ -85,7 +101,7 @@ def percentile_metric(percentile: float) -> Metric:
 def _of_pattern(  # noqa: PLR0913 - the fields of a metric
     name: str,
     label: str,
-    show: Callable[[float], str],
+    unit: Unit,
     *,
     better: Literal["lower", "higher"] = "lower",
     floor: float = 0.0,
@@ -98,44 +114,68 @@ def _of_pattern(  # noqa: PLR0913 - the fields of a metric
         figure = derived_metrics(blocks.stats).get(name)
         return None if figure is None else LaunchValue(figure.value, figure.relative_error)
 
-    return Metric(name, label, read, show, better, launch_sd, floor)
+    return Metric(name, label, read, unit, better, launch_sd, floor)
 
 
 METRICS = {
     metric.name: metric
     for metric in (
         *(percentile_metric(percentile) for percentile in (50, 90, 95, 99)),
-        Metric("throughput", "throughput", LaunchBlocks.throughput, format_rate, "higher", cycle_floor=_LATENCY_FLOOR),
-        Metric("nmrt", "NMRT", None, format_rate, better="higher"),
-        Metric("error_rate", "error rate", LaunchBlocks.error_rate, format_percent, launch_sd=0.0),
-        Metric("asl", "ASL", LaunchBlocks.asl, format_percent, floor=0.01),
-        Metric("cpu_per_request", "CPU per request", LaunchBlocks.cpu_per_request, format_duration, floor=10_000),
-        Metric("peak_memory", "peak memory", LaunchBlocks.peak_memory, format_size, launch_sd=0.0, floor=4 * 2**20),
-        Metric("cold_start", "start to first answer", LaunchBlocks.cold_start, format_duration, floor=50_000_000),
-        Metric("request_bytes", "request size", LaunchBlocks.request_bytes, format_size, launch_sd=0.0, floor=16),
-        Metric("response_bytes", "response size", LaunchBlocks.response_bytes, format_size, launch_sd=0.0, floor=16),
-        _of_pattern("cache_hit_ratio", "cache hit ratio", format_percent, better="higher", floor=0.01, launch_sd=0.0),
-        _of_pattern("cache_hit", "time of a cache hit", format_duration, floor=_LATENCY_FLOOR),
-        _of_pattern("cache_miss", "time of a cache miss", format_duration, floor=_LATENCY_FLOOR),
-        _of_pattern("batch_size", "batch size", format_count, better="higher", floor=0.5),
-        _of_pattern("batch_wait", "wait for a batch", format_duration, floor=_LATENCY_FLOOR),
-        _of_pattern("queue_depth", "queue depth", format_count, floor=0.5),
-        _of_pattern("queue_wait", "wait in the queue", format_duration, floor=_LATENCY_FLOOR),
-        _of_pattern("hop", "hop", format_duration, floor=_LATENCY_FLOOR),
-        _of_pattern("decode", "time to decode a request", format_duration, floor=10_000),
-        _of_pattern("encode", "time to encode an answer", format_duration, floor=10_000),
-        _of_pattern("compression_ratio", "compression ratio", format_count, better="higher", floor=0.05, launch_sd=0.0),
+        Metric("throughput", "throughput", LaunchBlocks.throughput, Unit.RATE, "higher", cycle_floor=_LATENCY_FLOOR),
+        Metric(_NMRT, "NMRT", None, Unit.RATE, better="higher"),
+        Metric("error_rate", "error rate", LaunchBlocks.error_rate, Unit.RATIO, launch_sd=0.0),
+        Metric("asl", "ASL", LaunchBlocks.asl, Unit.RATIO, floor=0.01),
+        Metric("cpu_per_request", "CPU per request", LaunchBlocks.cpu_per_request, Unit.DURATION, floor=10_000),
+        Metric("peak_memory", "peak memory", LaunchBlocks.peak_memory, Unit.SIZE, launch_sd=0.0, floor=4 * 2**20),
+        Metric("cold_start", "start to first answer", LaunchBlocks.cold_start, Unit.DURATION, floor=50_000_000),
+        Metric("request_bytes", "request size", LaunchBlocks.request_bytes, Unit.SIZE, launch_sd=0.0, floor=16),
+        Metric("response_bytes", "response size", LaunchBlocks.response_bytes, Unit.SIZE, launch_sd=0.0, floor=16),
+        _of_pattern("cache_hit_ratio", "cache hit ratio", Unit.RATIO, better="higher", floor=0.01, launch_sd=0.0),
+        _of_pattern("cache_hit", "time of a cache hit", Unit.DURATION, floor=_LATENCY_FLOOR),
+        _of_pattern("cache_miss", "time of a cache miss", Unit.DURATION, floor=_LATENCY_FLOOR),
+        _of_pattern("batch_size", "batch size", Unit.COUNT, better="higher", floor=0.5),
+        _of_pattern("batch_wait", "wait for a batch", Unit.DURATION, floor=_LATENCY_FLOOR),
+        _of_pattern("queue_depth", "queue depth", Unit.COUNT, floor=0.5),
+        _of_pattern("queue_wait", "wait in the queue", Unit.DURATION, floor=_LATENCY_FLOOR),
+        _of_pattern("hop", "hop", Unit.DURATION, floor=_LATENCY_FLOOR),
+        _of_pattern("decode", "time to decode a request", Unit.DURATION, floor=10_000),
+        _of_pattern("encode", "time to encode an answer", Unit.DURATION, floor=10_000),
+        _of_pattern("compression_ratio", "compression ratio", Unit.COUNT, better="higher", floor=0.05, launch_sd=0.0),
     )
 }
 """Every metric by its name, in the order in which reports show them."""
 
 
+def nmrt_metric(objective: Objective | None) -> Metric:
+    """NMRT, or NMRT under a latency objective."""
+    metric = METRICS[_NMRT]
+    if objective is None:
+        return metric
+    return replace(metric, name=f"{_NMRT}({objective})", label=f"NMRT ({objective})", objective=objective)
+
+
 def metric_named(name: str) -> Metric:
-    """The metric of this name; ``nmrt(p95<50ms)`` is NMRT under a latency objective.
+    """The metric of this name, the inverse of :attr:`Metric.name`.
 
     Raises:
-        KeyError: there is none.
+        KeyError: there is no such metric.
+        SettingError: it is NMRT under an objective that cannot be read.
     """
-    if name.startswith("nmrt("):
-        return replace(METRICS["nmrt"], name=name, label=f"NMRT {name[4:]}")
+    if name.startswith(f"{_NMRT}(") and name.endswith(")"):
+        return nmrt_metric(parse_objective(name[len(_NMRT) + 1 : -1]))
     return METRICS[name]
+
+
+def is_known_metric(name: str) -> bool:
+    """Whether this version knows a metric of this name; a file of a later version may have more."""
+    try:
+        metric_named(name)
+    except (KeyError, SettingError):
+        return False
+    return True
+
+
+def objectives_of(names: Iterable[str]) -> dict[str, Objective | None]:
+    """Those of these metrics that are NMRT, by name in the given order: the objective, None for NMRT alone."""
+    metrics = {name: metric_named(name) for name in names if is_known_metric(name)}
+    return {name: metric.objective for name, metric in metrics.items() if metric.of is None}

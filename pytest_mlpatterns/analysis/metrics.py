@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.records.launch import Capacity, Launch
+    from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.telemetry import LayerStats
 
 __all__ = ["Metrics"]
@@ -112,7 +113,7 @@ class Metrics:
     @property
     def nmrt_concurrency(self) -> Estimate | None:
         """The smallest number of requests in flight with which NMRT is reached, over the searches."""
-        found = [capacity.concurrency for capacity in self._searches("nmrt")]
+        found = [capacity.concurrency for capacity in self._searches(None)]
         return Estimate(sum(found) / len(found), min(found), max(found)) if found else None
 
     @cached_property
@@ -263,7 +264,7 @@ class Metrics:
     def launch_values(self, metric: Metric) -> tuple[LaunchValue, ...]:
         """The metric's value in each launch that has one; for NMRT, in each search."""
         if metric.of is None:
-            return tuple(capacity.nmrt for capacity in self._searches(metric.name) if capacity.nmrt.value > 0)
+            return tuple(capacity.nmrt for capacity in self._searches(metric.objective) if capacity.nmrt.value > 0)
         values = [metric.of(blocks) for blocks in self.by_launch]
         return tuple(value for value in values if value is not None)
 
@@ -291,12 +292,11 @@ class Metrics:
 
     def only_at_least(self, metric: Metric) -> bool:
         """Whether the metric is NMRT and every search for it ended before the deployment degraded."""
-        return metric.of is None and all(capacity.at_least for capacity in self._searches(metric.name))
+        return metric.of is None and all(capacity.at_least for capacity in self._searches(metric.objective))
 
-    def _searches(self, name: str) -> list[Capacity]:
-        """The searches for NMRT, or for NMRT under an objective: those that went to the end, if any did."""
-        wanted = None if name == "nmrt" else name[len("nmrt(") : -1]
-        found = [capacity for capacity in self.capacities if capacity.objective == wanted]
+    def _searches(self, objective: Objective | None) -> list[Capacity]:
+        """The searches for NMRT under an objective, or under none: those that went to the end, if any did."""
+        found = [capacity for capacity in self.capacities if capacity.objective == objective]
         return [capacity for capacity in found if not capacity.at_least] or found
 
     @cached_property

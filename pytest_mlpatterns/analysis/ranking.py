@@ -14,7 +14,7 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.analysis.metric_definitions import metric_named
+from pytest_mlpatterns.analysis.metric_definitions import metric_named, objectives_of
 from pytest_mlpatterns.analysis.scoring import Alternative, Cost, cost_of, order
 from pytest_mlpatterns.analysis.verdicts import judge_limit, why_too_many_failed
 from pytest_mlpatterns.records.launch import Estimate
@@ -174,7 +174,7 @@ def _notes(unknown: Sequence[str], candidates: Sequence[_Candidate]) -> tuple[st
     notes = []
     if unknown:
         labels = ", ".join(metric_named(name).label for name in unknown)
-        mend = "; pytest --perf-rank searches for NMRT" if any(name.startswith("nmrt") for name in unknown) else ""
+        mend = "; pytest --perf-rank searches for NMRT" if objectives_of(unknown) else ""
         notes.append(f"not known under any pattern, and left out of the weights: {labels}{mend}")
     if disturbed := [one.name for one in candidates if one.result.noise]:
         who = "all" if len(disturbed) == len(candidates) else listed(disturbed)
@@ -245,7 +245,10 @@ def _kept(result: TestResult, requirement: Requirement) -> tuple[Outcome, str]:
 
 def _at_least(result: TestResult, name: str) -> Capacity | None:
     """The largest capacity under which a deployment had not degraded yet, where no search found where it does."""
-    found = [one for one in result.capacities if name == (f"nmrt({one.objective})" if one.objective else "nmrt")]
+    metric = metric_named(name)
+    if metric.of is not None:
+        return None
+    found = [one for one in result.capacities if one.objective == metric.objective]
     return max(found, key=lambda one: one.nmrt.value) if found and all(one.at_least for one in found) else None
 
 

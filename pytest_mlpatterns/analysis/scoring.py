@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, PRIOR_DEGREES, t_quantile
-from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
+from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,8 +49,8 @@ DRIFT_SD = 0.025
 """Relative standard deviation by which one deployment drifts within minutes: ±5 % was seen on a shared machine."""
 _DRAWS = 4000
 _AHEAD = 0.5 + CONFIDENCE / 2
-_SMALLEST = {format_duration: 1_000.0, format_size: 1.0, format_percent: 0.001, format_rate: 0.001, format_count: 0.1}
-"""Values are at least this or the metric's floor, whichever is larger, by how the metric prints."""
+_SMALLEST = {Unit.DURATION: 1_000.0, Unit.SIZE: 1.0, Unit.RATIO: 0.001, Unit.RATE: 0.001, Unit.COUNT: 0.1}
+"""Values are at least this or the metric's floor, whichever is larger, by the unit of the metric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def cost_of(metric: Metric, values: tuple[float, float, float], launches: int, *
         launches: how many the interval stands on.
         at_least: whether the metric is only known to be at least so good.
     """
-    smallest = max(metric.floor, _SMALLEST[metric.show])
+    smallest = max(metric.floor, _SMALLEST[metric.unit])
     value, low, high = (math.log(max(number, smallest)) for number in values)
     if metric.better == "higher":
         value, low, high = -value, -high, -low

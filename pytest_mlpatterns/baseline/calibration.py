@@ -12,12 +12,11 @@ from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import metric_named
+from pytest_mlpatterns.analysis.metric_definitions import is_known_metric, metric_named
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.records.baseline_entry import Calibration
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.system.child import Channel, Child
-from pytest_mlpatterns.units import format_duration, format_rate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,11 +77,7 @@ def scaled(entry: Entry, ratio: float) -> Entry:
 
 
 def _factor(name: str, ratio: float) -> float:
-    try:
-        show = metric_named(name).show
-    except KeyError:
-        return 1.0
-    return ratio if show is format_duration else 1 / ratio if show is format_rate else 1.0
+    return metric_named(name).unit.scale(ratio) if is_known_metric(name) else 1.0
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.latency_distribution import stored_percentiles
-from pytest_mlpatterns.analysis.metric_definitions import metric_named
+from pytest_mlpatterns.analysis.metric_definitions import metric_named, objectives_of
 from pytest_mlpatterns.baseline.calibration import measure_calibration, ratio_between, scaled
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
 from pytest_mlpatterns.baseline.lookup import _BESIDE, BaselineMatch
@@ -274,7 +274,7 @@ class BaselineSession:
             return Update(result.test, None, entry)
         if differences := self._differences(before, result.setup):
             return Update(result.test, before, entry, differences)
-        names = [name for name in metrics if name in _LISTED or name.startswith("nmrt")]
+        names = [name for name in metrics if name in _LISTED or name in objectives_of(metrics)]
         verdicts = [found for name in names if (found := _judged(name, result, before.metrics))]
         worse = tuple(found for found in verdicts if _is_worse(found, result.tolerance))
         steps = [found for found in verdicts if found.metric not in _BESIDE]

@@ -15,7 +15,6 @@ from pytest_mlpatterns.baseline.calibration import scaled
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import TooFewSamplesError
 from pytest_mlpatterns.judging.result_builder import reference_from_baseline
-from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
@@ -195,8 +194,7 @@ class BaselineComparison:
         """What gathers more values of this metric: a search for NMRT; None for another launch."""
         if metric.of is not None:
             return None
-        objective = None if metric.name == "nmrt" else parse_objective(metric.name[len("nmrt(") : -1])
-        return functools.partial(self._measurement.search, objective)
+        return functools.partial(self._measurement.search, metric.objective)
 
 
 class _UnknownMetricError(Exception):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.patterns import Pattern
     from pytest_mlpatterns.records.addressing import Progress
+    from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.serving.deployment import Deployment
@@ -147,7 +148,7 @@ class Experiment:
     command: str
     baseline: BaselineMatch
     revision: RevisionClient | None = None
-    searches: tuple[str | None, ...] = ()
+    searches: tuple[Objective | None, ...] = ()
 
     @property
     def smoke(self) -> bool:

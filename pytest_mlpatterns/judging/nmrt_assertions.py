@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.capacity_search import DECIDED
 from pytest_mlpatterns.analysis.intervals import estimate
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named
+from pytest_mlpatterns.analysis.metric_definitions import nmrt_metric
 from pytest_mlpatterns.analysis.verdicts import judge_limit
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.judging.limit_assertions import limit_plan
@@ -58,7 +58,7 @@ class NmrtAssertions:
         for objective in self._experiment.searches:
             capacities = self._measurement.metrics.capacities
             if not any(one.objective == objective and one.stopped != DECIDED for one in capacities):
-                self._measurement.search(None if objective is None else parse_objective(objective))
+                self._measurement.search(objective)
 
     def decide_at_least(self, limit: float, slo: str | None) -> Verdict | None:
         """Search until it is decided whether the deployment sustains a rate.
@@ -74,7 +74,7 @@ class NmrtAssertions:
             InvalidResultError: the search ended early, before the limit was decided.
         """
         objective = None if slo is None else parse_objective(slo)
-        metric = METRICS["nmrt"] if objective is None else metric_named(f"nmrt({objective})")
+        metric = nmrt_metric(objective)
         plan = limit_plan(self._experiment.settings.launches)
 
         def is_enough(value: LaunchValue) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.intervals import estimate
 from pytest_mlpatterns.analysis.latency_distribution import latency_of, percentiles_of_counts
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, metric_named
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, is_known_metric, metric_named, nmrt_metric
 from pytest_mlpatterns.analysis.noise import noise_sentences
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.outcomes import describe_failures
@@ -110,7 +110,7 @@ def build_result(
 
 def reference_from_baseline(entry: Entry, name: str) -> Reference:
     """A baseline entry as what a test is compared with; metrics that this version does not know are left out."""
-    known = [metric for metric in entry.metrics if metric in METRICS or metric.startswith("nmrt(")]
+    known = [metric for metric in entry.metrics if is_known_metric(metric)]
     estimates = {metric: estimate(entry.metrics[metric], metric_named(metric).launch_sd) for metric in known}
     return Reference("baseline", name, _plain(estimates), entry.latency)
 
@@ -148,8 +148,7 @@ def estimate_or_none(metrics: Metrics, metric: Metric) -> Estimate | None:
 
 def searched_for(metrics: Metrics) -> list[Metric]:
     """NMRT as a test searched for it: alone, and under each objective."""
-    objectives = dict.fromkeys(capacity.objective for capacity in metrics.capacities)
-    return [metric_named("nmrt" if one is None else f"nmrt({one})") for one in objectives]
+    return [nmrt_metric(one) for one in dict.fromkeys(capacity.objective for capacity in metrics.capacities)]
 
 
 def _figures(sides: Sequence[VariantFigures]) -> dict[str, tuple[float, float, float]]:

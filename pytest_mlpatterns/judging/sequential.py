@@ -135,8 +135,7 @@ class SequentialMeasurement:
             objective: latency objective to keep; None for throughput alone.
             decided: ends the search early; by default it goes on to its end.
         """
-        wanted = None if objective is None else str(objective)
-        if any(capacity.objective == wanted and not capacity.at_least for capacity in self._capacities):
+        if any(capacity.objective == objective and not capacity.at_least for capacity in self._capacities):
             self._measure()
         left_ns = max(self._budget_ns - round(self.spent_s * 1e9), 0)
         with self._counted_time():

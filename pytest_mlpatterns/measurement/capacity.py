@@ -79,7 +79,7 @@ class CapacitySearch:
             out_of_time=self._out_of_time,
         )
         stopped = limited or "the highest rate that keeps the objective was found"
-        return replace(capacity, nmrt=rate, stopped=stopped, at_least=limited is not None, objective=str(objective))
+        return replace(capacity, nmrt=rate, stopped=stopped, at_least=limited is not None, objective=objective)
 
     def _out_of_time(self) -> bool:
         return time.perf_counter_ns() >= self.deadline_ns

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_mlpatterns.plugin.experiment_builder import FixtureValues
+    from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.serving.deployment import Deployment
 
 __all__ = ["REFERENCE_TREES", "PerfSession"]
@@ -379,7 +380,7 @@ class PerfSession:
         import_path = tuple(map(os.path.abspath, sys.path))
         return InheritedOptions(tuple(options), values_of_conftests(config), import_path)
 
-    def _searches(self, item: pytest.Item) -> tuple[str | None, ...]:
+    def _searches(self, item: pytest.Item) -> tuple[Objective | None, ...]:
         """The searches for NMRT that a ranking needs of this test, which has rivals or is not ranked."""
         has_rivals = self._groups[group_of(item.nodeid, _listed(item))] > 1
         return self._run.rank.searches if self._run.rank is not None and has_rivals else ()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.records.telemetry import PatternStats
 
@@ -145,6 +146,7 @@ class Capacity:
     """What a capacity search found: requests per second, the concurrency at which they are reached, and how.
 
     ``at_least`` says that the deployment had not degraded when the search ended; ``stopped`` says why it ended.
+    ``objective`` is the latency objective that was kept, None for a search without one.
     """
 
     nmrt: LaunchValue
@@ -152,7 +154,7 @@ class Capacity:
     ladder: tuple[Step, ...]
     stopped: str
     at_least: bool
-    objective: str | None = None
+    objective: Objective | None = None
 
 
 @dataclass(frozen=True, slots=True)

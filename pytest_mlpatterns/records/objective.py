@@ -13,14 +13,20 @@ __all__ = ["Objective", "parse_objective"]
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A latency objective: this percentile is below this time. Prints as it is written."""
+    """A latency objective: this percentile is below this time.
+
+    Prints as it is written, so that :func:`parse_objective` reads an equal one.
+    """
 
     percentile: float
     limit_ns: int
 
     def __str__(self) -> str:
-        name = "rtm" if self.percentile == 50 else f"p{self.percentile:g}"
-        return f"{name}<{format_duration(self.limit_ns).replace(' ', '')}"
+        name = "rtm" if self.percentile == 50 else f"p{self.percentile:.10g}"
+        limit = format_duration(self.limit_ns).replace(",", "")
+        if parse_duration(limit) != self.limit_ns:  # three digits are too few
+            limit = f"{self.limit_ns / 1e6:.15g}ms"
+        return f"{name}<{limit.replace(' ', '')}"
 
 
 def parse_objective(text: object) -> Objective:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
+from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -159,6 +160,8 @@ class TestResult:
         plain = {**asdict(self), "outcome": self.outcome.value}
         for verdict in plain["verdicts"]:
             verdict["outcome"] = str(verdict["outcome"])  # the plain str: execnet takes no subclass
+        for search, capacity in zip(plain["capacities"], self.capacities, strict=True):
+            search["objective"] = None if capacity.objective is None else str(capacity.objective)
         return plain
 
     @classmethod
@@ -229,7 +232,8 @@ def _verdict(data: Mapping[str, Any]) -> Verdict:
 
 def _capacity(data: Mapping[str, Any]) -> Capacity:
     ladder = tuple(Step(**{**step, "rates_rps": tuple(step["rates_rps"])}) for step in data["ladder"])
-    return Capacity(**{**data, "nmrt": LaunchValue(**data["nmrt"]), "ladder": ladder})
+    objective = None if data["objective"] is None else parse_objective(data["objective"])
+    return Capacity(**{**data, "nmrt": LaunchValue(**data["nmrt"]), "ladder": ladder, "objective": objective})
 
 
 def _latency(data: Mapping[str, Any]) -> Latency:

@@ -12,6 +12,7 @@ from support.synthetic import PROPERTY
 from pytest_mlpatterns.analysis.criteria import Requirement, SelectionCriteria, parse_criteria
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.records.objective import Objective
 
 SOURCE = "--perf-rank"
 
@@ -59,10 +60,10 @@ def test_a_requirement_has_the_unit_of_its_metric(text: str, requirement: Requir
         ("rtm=1", ()),
         ("nmrt=1", (None,)),
         ("rtm=1,nmrt>=400", (None,)),
-        ("nmrt=1,nmrt(p95<50ms)=1,nmrt>=3", (None, "p95<50.0ms")),
+        ("nmrt=1,nmrt(p95<50ms)=1,nmrt>=3", (None, Objective(95.0, 50_000_000))),
     ],
 )
-def test_nmrt_has_to_be_searched_for_wherever_it_is_named(text: str, searches: tuple[str | None, ...]) -> None:
+def test_nmrt_has_to_be_searched_for_wherever_it_is_named(text: str, searches: tuple[Objective | None, ...]) -> None:
     assert parse(text).searches == searches
 
 

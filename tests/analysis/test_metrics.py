@@ -273,7 +273,7 @@ def test_an_ensemble_tells_how_often_each_model_was_the_last() -> None:
 
 
 def test_nmrt_is_pooled_over_the_searches_without_an_objective() -> None:
-    searches = (capacity(400), capacity(900), capacity(50, objective="p95<50.0 ms"))
+    searches = (capacity(400), capacity(900), capacity(50, objective="p95<50.0ms"))
     metrics = Metrics((even_launch(),), searches)
     nmrt, concurrency = metrics.nmrt_rps, metrics.nmrt_concurrency
     assert nmrt is not None
@@ -283,9 +283,9 @@ def test_nmrt_is_pooled_over_the_searches_without_an_objective() -> None:
 
 
 def test_nmrt_under_an_objective_is_a_metric_of_its_own() -> None:
-    metrics = Metrics((even_launch(),), (capacity(400), capacity(50, objective="p95<50.0 ms")))
-    metric = metric_named("nmrt(p95<50.0 ms)")
-    assert (metric.name, metric.label) == ("nmrt(p95<50.0 ms)", "NMRT (p95<50.0 ms)")
+    metrics = Metrics((even_launch(),), (capacity(400), capacity(50, objective="p95<50.0ms")))
+    metric = metric_named("nmrt(p95<50.0ms)")
+    assert (metric.name, metric.label) == ("nmrt(p95<50.0ms)", "NMRT (p95<50.0ms)")
     found = metrics.estimate(metric)
     assert found is not None
     assert found.value == pytest.approx(50)

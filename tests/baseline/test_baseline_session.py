@@ -394,7 +394,7 @@ def test_what_is_recorded_although_worse_stands_in_a_list_of_its_own(tmp_path: P
 
 
 def test_a_search_that_found_less_is_recorded_although_worse_too(tmp_path: Path) -> None:
-    sought = "nmrt(p95<50.0 ms)"
+    sought = "nmrt(p95<50.0ms)"
     before = entry(metrics={**entry().metrics, sought: (LaunchValue(400.0, 0.01),)})
     less = measured()
     less = replace(less, launches={**less.launches, sought: ((200.0, 0.01),)})

@@ -205,7 +205,7 @@ def entry(**metrics: float) -> Entry:
 
 def test_an_update_prints_old_and_new_of_every_test_that_it_recorded_and_a_list_of_those_that_got_worse() -> None:
     now = entry(rtm=4.12 * MS, throughput=1234.4, asl=0.5)
-    searched = "nmrt(p95<50.0 ms)"
+    searched = "nmrt(p95<50.0ms)"
     updates = [
         Update("test_perf.py::test_digits", entry(rtm=5.0 * MS, throughput=1000.0), now),
         Update("test_perf.py::test_new", None, now),
@@ -316,7 +316,7 @@ def test_every_failure_has_a_label() -> None:
     [
         (False, None, "NMRT 400 req/s at concurrency 4 (the search ended: two doublings gained less than 10 %)"),
         (True, None, "NMRT at least 400 req/s at concurrency 4"),
-        (False, "p95<50.0 ms", "NMRT with p95<50.0 ms 400 req/s at concurrency 4"),
+        (False, "p95<50.0ms", "NMRT with p95<50.0ms 400 req/s at concurrency 4"),
     ],
 )
 def test_a_capacity_search_is_told_in_one_line(at_least: bool, objective: str | None, text: str) -> None:

@@ -65,11 +65,11 @@ def everything() -> list[TestResult]:
 def searched() -> list[TestResult]:
     """Results of which some searched for what is sustained, under two wires."""
     nmrt = {**result().metrics, "nmrt": (400.0, 390.0, 410.0)}
-    kept = {**result().metrics, "nmrt(p95<50.0 ms)": (380.0, 370.0, 390.0)}
+    kept = {**result().metrics, "nmrt(p95<50.0ms)": (380.0, 370.0, 390.0)}
     other = replace(SETUP, pattern="cached(max_entries=10)|batched(max_batch_size=8)", wire="rest+msgpack")
     return [
         result("test_perf.py::test_found", metrics=nmrt, capacities=(capacity(400),), verdicts=(SAME,)),
-        result("test_perf.py::test_kept", metrics=kept, capacities=(capacity(380, objective="p95<50.0 ms"),)),
+        result("test_perf.py::test_kept", metrics=kept, capacities=(capacity(380, objective="p95<50.0ms"),)),
         result("test_perf.py::test_bound", capacities=(capacity(12_345, at_least=True),), setup=other),
         result("test_perf.py::test_without", noise=("another process used 40 % of the machine",)),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
+from pytest_mlpatterns.records.objective import Objective
 from pytest_mlpatterns.records.result import (
     Latency,
     LatencyHistogram,
@@ -27,6 +28,7 @@ STEPS = st.builds(
     error_ratio=FINITE,
     limited=st.none() | NAMES,
 )
+OBJECTIVES = st.builds(Objective, st.sampled_from((50.0, 90.0, 99.9, 99.999)), st.integers(1, 10**12))
 CAPACITIES = st.builds(
     Capacity,
     nmrt=st.builds(LaunchValue, FINITE, FINITE),
@@ -34,7 +36,7 @@ CAPACITIES = st.builds(
     ladder=st.lists(STEPS, max_size=3).map(tuple),
     stopped=NAMES,
     at_least=st.booleans(),
-    objective=st.none() | NAMES,
+    objective=st.none() | OBJECTIVES,
 )
 COUNTS = st.integers(0, 2**62)
 PERCENTILES = st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple)

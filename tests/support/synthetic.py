@@ -21,6 +21,7 @@ from pytest_mlpatterns.records.launch import (
     Usage,
     Warmup,
 )
+from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.result import Location, Reference, TestResult
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.records.setup import Environment, Setup
@@ -232,7 +233,7 @@ def capacity(nmrt_rps: float = 400.0, *, at_least: bool = False, objective: str 
         ladder=ladder,
         stopped="two doublings gained less than 10 %",
         at_least=at_least,
-        objective=objective,
+        objective=None if objective is None else parse_objective(objective),
     )
 
 

@@ -29,7 +29,7 @@ def properties_of(result: TestResult) -> list[tuple[str, str]]:
         ("perf_requests", str(result.requests)),
     ]
     for metric, (value, low, high) in result.metrics.items():
-        unit = metric_named(metric).unit
+        unit = metric_named(metric).unit.value
         name = f"perf_{metric}" if not unit or metric.endswith(unit) else f"perf_{metric}_{unit}"
         found += [
             (name, _number(value, unit)),

@@ -10,24 +10,24 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named
-from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
+from pytest_mlpatterns.analysis.metric_definitions import metric_named
+from pytest_mlpatterns.units import Unit as MetricUnit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.analysis.metric_definitions import Metric
 
-__all__ = ["Cell", "Chart", "Column", "Unit", "heading_of", "is_known", "thinned", "unit_of"]
+__all__ = ["Cell", "Chart", "Column", "Unit", "heading_of", "thinned", "unit_of"]
 
 Unit = Literal["duration", "rate", "ratio", "change", "size", "count", "percentile", "seconds", "text"]
 Cell = float | str | None
-_UNITS: Mapping[Callable[[float], str], Unit] = {
-    format_duration: "duration",
-    format_rate: "rate",
-    format_percent: "ratio",
-    format_size: "size",
-    format_count: "count",
+_UNITS: Mapping[MetricUnit, Unit] = {
+    MetricUnit.DURATION: "duration",
+    MetricUnit.RATE: "rate",
+    MetricUnit.RATIO: "ratio",
+    MetricUnit.SIZE: "size",
+    MetricUnit.COUNT: "count",
 }
 _MOST_MOMENTS = 240
 """Of a course over time; more than a chart has room for says nothing more."""
@@ -68,14 +68,9 @@ def heading_of(metric: Metric) -> str:
     return metric.label if metric.percentile else metric.label[0].upper() + metric.label[1:]
 
 
-def is_known(metric: str) -> bool:
-    """Whether this version knows the metric: a file of a later one may have more, which are left out."""
-    return metric in METRICS or metric.startswith("nmrt(")
-
-
 def unit_of(metric: str) -> Unit:
     """How a metric's numbers are printed."""
-    return _UNITS[metric_named(metric).show]
+    return _UNITS[metric_named(metric).unit]
 
 
 def thinned(moments: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:

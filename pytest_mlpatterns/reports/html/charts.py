@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import metric_named
+from pytest_mlpatterns.analysis.metric_definitions import is_known_metric, metric_named
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.html.chart import Chart, Column, heading_of, is_known, thinned, unit_of
+from pytest_mlpatterns.reports.html.chart import Chart, Column, heading_of, thinned, unit_of
 from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, other_name, percentile_chart
 from pytest_mlpatterns.reports.html.layer_charts import layer_charts
 from pytest_mlpatterns.reports.text.failure import describe_capacity
@@ -70,7 +70,9 @@ def _changes(result: TestResult) -> Chart | None:
     judged = [
         (verdict, verdict.change)
         for verdict in result.verdicts
-        if verdict.change is not None and verdict.against in ("baseline", "revision") and is_known(verdict.metric)
+        if verdict.change is not None
+        and verdict.against in ("baseline", "revision")
+        and is_known_metric(verdict.metric)
     ]
     if not judged:
         return None

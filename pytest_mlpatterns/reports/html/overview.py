@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named, objectives_of
 from pytest_mlpatterns.reports.html.chart import Chart, Column
 from pytest_mlpatterns.reports.html.charts import interval_chart
 from pytest_mlpatterns.reports.html.fragments import (
@@ -221,7 +221,8 @@ def _group(number: int, name: str, members: Sequence[TestResult]) -> Markup | No
         return None
     rows = list(zip(_labels(members), members, strict=True))
     patterns = {member.setup.pattern for member in members}
-    searched = dict.fromkeys(metric for member in members for metric in member.metrics if metric.startswith("nmrt("))
+    found = objectives_of(metric for member in members for metric in member.metrics)
+    searched = [metric for metric, objective in found.items() if objective is not None]
     of_wires = _WHERE_WIRES_DIFFER if len({member.setup.wire for member in members}) > 1 else ()
     drawn = [
         chart

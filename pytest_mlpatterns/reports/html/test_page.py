@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, is_known_metric, metric_named, objectives_of
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.html.chart import heading_of, is_known
+from pytest_mlpatterns.reports.html.chart import heading_of
 from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts
 from pytest_mlpatterns.reports.html.fragments import (
     breakable,
@@ -129,8 +129,10 @@ def _figures(result: TestResult) -> Markup | None:
         return None
     other = result.reference
     named = {name for names in _PARTS.values() for name in names}
-    searched = tuple(name for name in result.metrics if name.startswith("nmrt("))
-    rest = tuple(name for name in result.metrics if name not in named and name not in searched and is_known(name))
+    searched = tuple(name for name, objective in objectives_of(result.metrics).items() if objective is not None)
+    rest = tuple(
+        name for name in result.metrics if name not in named and name not in searched and is_known_metric(name)
+    )
     parts = {**_PARTS, "Capacity": (*_PARTS["Capacity"], *searched), _OTHERS: rest}
     width = 5 if other else 3
     rows = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.intervals import estimate
-from pytest_mlpatterns.analysis.metric_definitions import metric_named
+from pytest_mlpatterns.analysis.metric_definitions import metric_named, objectives_of
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _written(update: Update) -> str:
     """What was written of one test."""
     then, now = update.before, update.after
     names = [name for name in _WRITTEN if name in now.metrics]
-    names += [name for name in now.metrics if name.startswith("nmrt")]
+    names += objectives_of(now.metrics)
     if then is None or update.differences:
         how = "new" if then is None else f"measured anew ({'; '.join(update.differences)})"
         return ", ".join([how, *(f"{metric_named(name).label} {_recorded(now, name)}" for name in names)])

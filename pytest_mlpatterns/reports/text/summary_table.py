@@ -12,7 +12,7 @@ from statistics import fmean
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, objectives_of
 from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.styled_text import Line, Span, Style, cut, line, padded, width_of
@@ -204,7 +204,7 @@ def _spread(result: TestResult, name: str) -> str:
 
 def _capacity(result: TestResult) -> str:
     """NMRT, alone or under the objective that was asked for first; a bound where no search came to its end."""
-    found = [name for name in result.metrics if name == "nmrt" or name.startswith("nmrt(")]
+    found = list(objectives_of(result.metrics))
     if found:
         return format_rate(result.metrics[found[0]][0]).removesuffix(" req/s")
     bounds = [capacity.nmrt.value for capacity in result.capacities]

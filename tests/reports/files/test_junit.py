@@ -33,7 +33,7 @@ def test_every_metric_has_its_unit_in_its_name_and_its_interval_beside_it() -> N
         ("request_bytes", "perf_request_bytes"),
         ("batch_size", "perf_batch_size"),
         ("cache_hit_ratio", "perf_cache_hit_ratio"),
-        ("nmrt(p95<50.0 ms)", "perf_nmrt(p95<50.0 ms)_rps"),
+        ("nmrt(p95<50.0ms)", "perf_nmrt(p95<50.0ms)_rps"),
     ],
 )
 def test_a_unit_stands_in_a_name_once(metric: str, name: str) -> None:

@@ -52,7 +52,7 @@ def test_a_result_with_everything_is_valid() -> None:
         verdicts=(verdict(Outcome.FAIL, change=(0.3, 0.2, 0.4)),),
         passed=False,
         failed_requests={"500": 3, "-1": 1},
-        capacities=(capacity(), capacity(at_least=True, objective="p95<50.0 ms")),
+        capacities=(capacity(), capacity(at_least=True, objective="p95<50.0ms")),
         layers=LAYERS,
         reference=counterpart(kind="revision"),
         noise=("others used 40 % of the machine",),
