@@ -22,10 +22,14 @@ SERVERS = ("bentoml", "fastapi", "litserve", "mlserver", "mosec")
 
 
 def run(example: str, directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """pytest in a copy of an example, without what the outer run put into the environment."""
+    """pytest in a copy of an example with short launches, without what the outer run put into the environment."""
     project = directory / Path(example).name
     if not project.exists():
         shutil.copytree(EXAMPLES / example, project, ignore=shutil.ignore_patterns("__pycache__", ".*", "perf-*"))
+        test = project / "test_perf.py"
+        text = test.read_text(encoding="utf-8")
+        assert text.count('duration="1s"') == 1
+        test.write_text(text.replace('duration="1s"', 'duration="200ms", warmup="100ms"'), encoding="utf-8")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COVERAGE_"))}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 PATTERNS = (Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single)
 QUICKSTART = ROOT / "examples" / "quickstart"
 STARTED_WITH = ("README.md", "demo.py", "model.py", "pytest.ini", "test_perf.py", "train.py")
+PYTEST = ("-m", "pytest", "-p", "no:cacheprovider")
+SHORT = ("--perf-duration=200ms", "--perf-budget=6s")
 TESTS = ("test_perf.py::test_digits[single]", "test_perf.py::test_digits[replicated]")
 
 
@@ -63,12 +65,16 @@ def run_python(*arguments: str, directory: Path, timeout_s: float = 120) -> subp
     )
 
 
+def copied(example: str, directory: Path) -> Path:
+    """A copy of an example, without what its runs leave."""
+    ignored = shutil.ignore_patterns("*.joblib", "__pycache__", ".*", "perf-*")
+    return Path(shutil.copytree(QUICKSTART.parent / example, directory / example, ignore=ignored))
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the quickstart."""
-    copy = tmp_path_factory.mktemp("examples") / "quickstart"
-    ignored = shutil.ignore_patterns("digits.joblib", "perf-baseline.json", "__pycache__", ".*")
-    return Path(shutil.copytree(QUICKSTART, copy, ignore=ignored))
+    return copied("quickstart", tmp_path_factory.mktemp("examples"))
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +97,7 @@ class TestQuickstart:
     def test_example_tests_run_under_every_pattern_and_leave_no_files(self, project: Path, tmp_path: Path) -> None:
         results = tmp_path / "results.json"
 
-        command = ("-m", "pytest", "-W", "error", "-p", "no:cacheprovider", "--perf-smoke")
-        run = run_python(*command, f"--perf-json={results}", directory=project)
+        run = run_python(*PYTEST, "-W", "error", "--perf-smoke", f"--perf-json={results}", directory=project)
 
         assert run.returncode == 0, run.stdout + run.stderr
         assert "2 perf tests sent one request each" in run.stdout
@@ -261,46 +266,36 @@ class TestDemo:
         assert demo.read_results(tmp_path / "results.json") == {}
 
 
-class TestSmoke:
-    """Every project whose tests need no more than the demo's packages runs with one request per test."""
-
-    @pytest.mark.parametrize(("example", "tests"), [("patterns", 10), ("choosing", 5)])
-    def test_one_request_per_test_is_enough_to_pass(self, tmp_path: Path, example: str, tests: int) -> None:
-        project = tmp_path / example
-        ignored = shutil.ignore_patterns("*.joblib", "__pycache__", ".*", "perf-*")
-        shutil.copytree(QUICKSTART.parent / example, project, ignore=ignored)
-
-        run = run_python("-m", "pytest", "-p", "no:cacheprovider", "--perf-smoke", directory=project)
-
-        assert run.returncode == 0, run.stdout + run.stderr
-        assert f"{tests} perf tests sent one request each" in run.stdout
+@pytest.fixture(scope="module")
+def patterns(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project that shows every pattern."""
+    return copied("patterns", tmp_path_factory.mktemp("examples"))
 
 
 class TestPatterns:
-    """The project that shows every pattern, measured in short windows."""
+    """The project that shows every pattern."""
 
-    def test_every_test_passes_and_every_pattern_is_among_them(self, tmp_path: Path) -> None:
-        source = QUICKSTART.parent / "patterns"
-        project = tmp_path / "patterns"
-        shutil.copytree(source, project, ignore=shutil.ignore_patterns("*.joblib", "__pycache__"))
-        command = ("-m", "pytest", "-p", "no:cacheprovider", "--perf-duration=300ms")
-        run = run_python(*command, "--perf-json=results.json", directory=project, timeout_s=600)
+    def test_one_request_per_test_is_enough_to_pass(self, patterns: Path) -> None:
+        run = run_python(*PYTEST, "--perf-smoke", directory=patterns)
+
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert "10 perf tests sent one request each" in run.stdout
+
+    def test_every_test_passes_and_every_pattern_is_among_them(self, patterns: Path) -> None:
+        run = run_python(*PYTEST, *SHORT, "--perf-json=results.json", directory=patterns, timeout_s=600)
         assert run.returncode == 0, run.stdout
-        results = json.loads((project / "results.json").read_text(encoding="utf-8"))["results"]
+        results = json.loads((patterns / "results.json").read_text(encoding="utf-8"))["results"]
         shown = {part.partition("(")[0] for result in results for part in result["setup"]["pattern"].split("|")}
         assert shown == {kind.__name__.lower() for kind in PATTERNS}
         assert all(result["passed"] for result in results)
 
 
 class TestChoosing:
-    """The project that works a decision through, measured in short windows."""
+    """The project that works a decision through."""
 
     def test_every_pattern_gets_its_place_or_what_excludes_it(self, tmp_path: Path) -> None:
-        source = QUICKSTART.parent / "choosing"
-        project = tmp_path / "choosing"
-        shutil.copytree(source, project, ignore=shutil.ignore_patterns("*.joblib", "__pycache__"))
-        command = ("-m", "pytest", "-p", "no:cacheprovider", "--perf-duration=300ms", "--perf-budget=3s")
-        run = run_python(*command, "--perf-json=results.json", directory=project, timeout_s=240)
+        project = copied("choosing", tmp_path)
+        run = run_python(*PYTEST, *SHORT, "--perf-json=results.json", directory=project, timeout_s=240)
         assert run.returncode == 0, run.stdout
         (ranking,) = json.loads((project / "results.json").read_text(encoding="utf-8"))["ranking"]
         assert ranking["requirements"]

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
 
+pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
+
 LONG_NS = 600_000 * MS
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.launch import Launch
 
+pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
+
 SERVER = SERVICES / "secure.py"
 INPUTS = [[1, 2], [3, 4], [5, 6]]
 

@@ -562,11 +562,11 @@ DAMAGED = {
 @pytest.mark.parametrize("mode", ["check", "update"])
 @pytest.mark.parametrize(("content", "words"), DAMAGED.values(), ids=DAMAGED.keys())
 def test_a_file_that_cannot_be_read_ends_the_run_and_stays_as_it_is(
-    pytester: pytest.Pytester, content: bytes, words: str, mode: str
+    tmp_path: Path, content: bytes, words: str, mode: str
 ) -> None:
-    path = pytester.path / FILE
+    path = tmp_path / FILE
     path.write_bytes(content)
-    run = ONE.run_inside(pytester, "--perf-baseline", mode)
+    run = ONE.run(tmp_path, "--perf-baseline", mode)
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
     (line,) = filter(None, run.errors)
     assert line.startswith(f"ERROR: {path} {words}")
@@ -588,12 +588,12 @@ def test_off_does_not_look_at_the_file(tmp_path: Path) -> None:
     assert ONE.run(tmp_path, "--perf-smoke", "--perf-baseline", "off").outcomes == {"passed": 1}
 
 
-def test_the_file_may_stand_elsewhere(pytester: pytest.Pytester) -> None:
+def test_the_file_may_stand_elsewhere(tmp_path: Path) -> None:
     project = ONE.with_ini(perf_baseline_file="inner/from-ini.json").with_file("inner/from-ini.json", "{}")
     project = project.with_file("inner/asked.json", "[]")
-    inner = pytester.path / "inner"
-    assert f"ERROR: {inner / 'from-ini.json'} is no baseline file" in project.run_inside(pytester).err
-    asked = project.run_inside(pytester, "--perf-baseline-file", "inner/asked.json")
+    inner = tmp_path / "inner"
+    assert f"ERROR: {inner / 'from-ini.json'} is no baseline file" in project.run(tmp_path).err
+    asked = project.run(tmp_path, "--perf-baseline-file", "inner/asked.json")
     assert f"ERROR: {inner / 'asked.json'} is no baseline file" in asked.err
 
 

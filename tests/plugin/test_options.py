@@ -47,10 +47,10 @@ WRONG = {
 
 @pytest.mark.parametrize(("name", "value", "words"), [(name, *wrong) for name, wrong in WRONG.items()])
 def test_an_ini_key_that_cannot_be_read_ends_the_run_with_one_line(
-    pytester: pytest.Pytester, name: str, value: str, words: str
+    tmp_path: Path, name: str, value: str, words: str
 ) -> None:
     project = EMPTY.with_tests(ASKS, marker=None).with_ini(**{f"perf_{name.replace('-', '_')}": value})
-    run = project.run_inside(pytester)
+    run = project.run(tmp_path)
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
     (line,) = filter(None, run.errors)
     assert line.startswith(f"ERROR: ini key perf_{name.replace('-', '_')}{words}")
@@ -61,23 +61,23 @@ def test_an_ini_key_that_cannot_be_read_ends_the_run_with_one_line(
     [(name, *WRONG[name]) for name in WRONG if name not in ("baseline", "calibrate", "inconclusive", "smoke")],
 )
 def test_an_option_that_cannot_be_read_ends_the_run_with_one_line(
-    pytester: pytest.Pytester, name: str, value: str, words: str
+    tmp_path: Path, name: str, value: str, words: str
 ) -> None:
-    run = EMPTY.with_tests(ASKS, marker=None).run_inside(pytester, f"--perf-{name}={value}")
+    run = EMPTY.with_tests(ASKS, marker=None).run(tmp_path, f"--perf-{name}={value}")
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
     (line,) = filter(None, run.errors)
     assert line.startswith(f"ERROR: --perf-{name}{words}")
 
 
 @pytest.mark.parametrize("name", ["baseline", "inconclusive"])
-def test_another_choice_than_those_offered_is_refused(pytester: pytest.Pytester, name: str) -> None:
-    run = EMPTY.run_inside(pytester, f"--perf-{name}", "perhaps")
+def test_another_choice_than_those_offered_is_refused(tmp_path: Path, name: str) -> None:
+    run = EMPTY.run(tmp_path, f"--perf-{name}", "perhaps")
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
     assert re.search(rf"argument --perf-{name}: invalid choice: 'perhaps'", run.err)
 
 
-def test_no_option_swallows_a_path(pytester: pytest.Pytester) -> None:
-    run = EMPTY.with_tests(ASKS).run_inside(pytester, "--collect-only", "-q", "--perf-smoke", "test_perf.py")
+def test_no_option_swallows_a_path(tmp_path: Path) -> None:
+    run = EMPTY.with_tests(ASKS).run(tmp_path, "--collect-only", "-q", "--perf-smoke", "test_perf.py")
     assert "test_perf.py::test_it" in run.out
 
 

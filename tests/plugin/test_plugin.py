@@ -58,9 +58,9 @@ def _marked(arguments: str) -> Project:
 
 @pytest.mark.parametrize(("arguments", "words"), WRONG_MARKERS.values(), ids=WRONG_MARKERS.keys())
 def test_a_marker_that_cannot_be_served_ends_the_run_with_one_line(
-    pytester: pytest.Pytester, arguments: str, words: list[str]
+    tmp_path: Path, arguments: str, words: list[str]
 ) -> None:
-    run = _marked(arguments).run_inside(pytester)
+    run = _marked(arguments).run(tmp_path)
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
     (line,) = filter(None, run.errors)
     assert line.startswith("ERROR: test_it.py::test_it")
@@ -78,9 +78,9 @@ def test_it_is_one_line_under_xdist_too(tmp_path: Path, arguments: str) -> None:
     assert "INTERNALERROR" not in run.out
 
 
-def test_a_list_of_patterns_makes_one_test_each(pytester: pytest.Pytester) -> None:
+def test_a_list_of_patterns_makes_one_test_each(tmp_path: Path) -> None:
     patterns = "[Single(), Replicated(), Replicated(replicas=3), Replicated(balance='shared-socket')]"
-    run = _marked(f"pattern={patterns}").run_inside(pytester, "--collect-only", "-q")
+    run = _marked(f"pattern={patterns}").run(tmp_path, "--collect-only", "-q")
     assert [line for line in run.out.splitlines() if "::" in line] == [
         "test_it.py::test_it[single]",
         "test_it.py::test_it[replicated]",
@@ -90,8 +90,8 @@ def test_a_list_of_patterns_makes_one_test_each(pytester: pytest.Pytester) -> No
 
 
 @pytest.mark.parametrize("pattern", ["Replicated()", "'replicated'", "Cached() | Batched()"])
-def test_one_pattern_makes_one_test_without_an_id(pytester: pytest.Pytester, pattern: str) -> None:
-    run = _marked(f"pattern={pattern}").run_inside(pytester, "--collect-only", "-q")
+def test_one_pattern_makes_one_test_without_an_id(tmp_path: Path, pattern: str) -> None:
+    run = _marked(f"pattern={pattern}").run(tmp_path, "--collect-only", "-q")
     assert "test_it.py::test_it\n" in run.out
 
 
@@ -133,9 +133,9 @@ OPEN = ("test_open", "test_marked")
     ids=["nowhere", "command line", "ini file", "command line over ini file"],
 )
 def test_patterns_of_the_command_line_make_tests_of_those_that_name_none(
-    pytester: pytest.Pytester, arguments: tuple[str, ...], ini: dict[str, str], ids: list[str]
+    tmp_path: Path, arguments: tuple[str, ...], ini: dict[str, str], ids: list[str]
 ) -> None:
-    run = EMPTY.with_file("test_it.py", NAMING).with_ini(**ini).run_inside(pytester, "--collect-only", "-q", *arguments)
+    run = EMPTY.with_file("test_it.py", NAMING).with_ini(**ini).run(tmp_path, "--collect-only", "-q", *arguments)
     assert [line.removeprefix("test_it.py::") for line in run.out.splitlines() if "::" in line] == [
         *ids,
         "test_value",
@@ -146,7 +146,7 @@ def test_patterns_of_the_command_line_make_tests_of_those_that_name_none(
     ]
 
 
-def test_the_id_names_the_pattern_and_then_the_wire_of_lists(pytester: pytest.Pytester) -> None:
+def test_the_id_names_the_pattern_and_then_the_wire_of_lists(tmp_path: Path) -> None:
     body = """
         import pytest
 
@@ -159,7 +159,7 @@ def test_the_id_names_the_pattern_and_then_the_wire_of_lists(pytester: pytest.Py
         @pytest.mark.perf(wire="rest+json")
         def test_one(perf): pass
     """
-    run = EMPTY.with_file("test_it.py", body).run_inside(pytester, "--collect-only", "-q")
+    run = EMPTY.with_file("test_it.py", body).run(tmp_path, "--collect-only", "-q")
     assert [line.removeprefix("test_it.py::") for line in run.out.splitlines() if "::" in line] == [
         "test_wires[rest+json]",
         "test_both[single-rest+json]",
@@ -177,11 +177,9 @@ def test_the_id_names_the_pattern_and_then_the_wire_of_lists(pytester: pytest.Py
     ],
 )
 @pytest.mark.parametrize("level", ["option", "ini"])
-def test_a_bad_name_of_a_pattern_ends_the_run_with_one_line(
-    pytester: pytest.Pytester, text: str, words: str, level: str
-) -> None:
+def test_a_bad_name_of_a_pattern_ends_the_run_with_one_line(tmp_path: Path, text: str, words: str, level: str) -> None:
     project = EMPTY.with_file("test_it.py", NAMING).with_ini(**({"perf_patterns": text} if level == "ini" else {}))
-    run = project.run_inside(pytester, *(["--perf-patterns", text] if level == "option" else []))
+    run = project.run(tmp_path, *(["--perf-patterns", text] if level == "option" else []))
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
     (line,) = filter(None, run.errors)
     assert line.startswith("ERROR: --perf-patterns" if level == "option" else "ERROR: ini key perf_patterns")
@@ -241,27 +239,27 @@ def test_markers_on_module_class_and_function_merge_and_the_closest_wins(
 
 
 def test_a_marker_of_ours_without_the_fixture_is_warned_about(
-    pytester: pytest.Pytester,
+    tmp_path: Path,
 ) -> None:
     text = "import pytest\n\n\n@pytest.mark.perf(duration='3s')\ndef test_it(): pass\n"
-    run = EMPTY.with_ini(filterwarnings="default").with_file("test_it.py", text).run_inside(pytester)
+    run = EMPTY.with_ini(filterwarnings="default").with_file("test_it.py", text).run(tmp_path)
     assert run.outcomes == {"passed": 1, "warnings": 1}
     assert "UnusedMarkerWarning: test_it.py::test_it has perf(duration=...) but does not ask for the fixture" in run.out
 
 
 @pytest.mark.parametrize("arguments", ["", "'fast'", "group='x'", "threshold=3, duration='1s'"])
-def test_another_plugins_marker_of_this_name_is_left_alone(pytester: pytest.Pytester, arguments: str) -> None:
+def test_another_plugins_marker_of_this_name_is_left_alone(tmp_path: Path, arguments: str) -> None:
     text = f"import pytest\n\n\n@pytest.mark.perf({arguments})\ndef test_it(): pass\n"
-    run = EMPTY.with_file("test_it.py", text).run_inside(pytester, "--strict-markers")
+    run = EMPTY.with_file("test_it.py", text).run(tmp_path, "--strict-markers")
     assert run.outcomes == {"passed": 1}
     assert run.exit_code == pytest.ExitCode.OK
 
 
-def test_the_marker_and_the_options_are_documented(pytester: pytest.Pytester) -> None:
-    assert "@pytest.mark.perf(pattern=Single(), concurrency=1 | rate_rps=..." in EMPTY.run_inside(
-        pytester, "--markers"
+def test_the_marker_and_the_options_are_documented(tmp_path: Path) -> None:
+    assert "@pytest.mark.perf(pattern=Single(), concurrency=1 | rate_rps=..." in EMPTY.run(
+        tmp_path, "--markers"
     ).out.replace("\n", " ")
-    shown = EMPTY.run_inside(pytester, "--help").out
+    shown = EMPTY.run(tmp_path, "--help").out
     assert "performance tests (pytest-mlpatterns):" in shown
     assert "--perf-baseline={check,update,require,prune,off}" in shown
     assert "perf_startup_timeout" in shown
@@ -279,8 +277,8 @@ def test_a_session_without_perf_tests_loads_nothing_heavy(tmp_path: Path) -> Non
             heavy |= {"grpc", "google.protobuf"}
             ours = {name for name in sys.modules if name.startswith("pytest_mlpatterns")}
             assert not heavy & set(sys.modules)
-            package = "pytest_mlpatterns"
-            assert ours == {package, f"{package}.hooks", f"{package}.options", f"{package}.plugin"}
+            inside = {name.removeprefix("pytest_mlpatterns.") for name in ours}
+            assert inside == {"pytest_mlpatterns", "plugin", "plugin.entry", "plugin.hookspecs", "plugin.options"}
         """,
     )
     alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
@@ -317,17 +315,17 @@ def test_the_plugin_can_be_named_where_plugins_are_not_found_by_themselves(tmp_p
     assert run.outcomes == {"passed": 1}
 
 
-def test_the_header_says_which_baseline_is_used(pytester: pytest.Pytester) -> None:
+def test_the_header_says_which_baseline_is_used(tmp_path: Path) -> None:
     text = "def test_it(): pass\n"
     project = EMPTY.with_file("test_it.py", text).with_ini(perf_baseline_file="old.json")
-    assert "mlpatterns: baseline old.json (check)" in project.run_inside(pytester).out
-    given = project.run_inside(pytester, "--perf-baseline", "require", "--perf-baseline-file", "new.json").out
+    assert "mlpatterns: baseline old.json (check)" in project.run(tmp_path).out
+    given = project.run(tmp_path, "--perf-baseline", "require", "--perf-baseline-file", "new.json").out
     assert "mlpatterns: baseline new.json (require)" in given
 
 
-def test_the_plugin_can_be_switched_off(pytester: pytest.Pytester) -> None:
+def test_the_plugin_can_be_switched_off(tmp_path: Path) -> None:
     text = "def test_it(pytestconfig):\n    assert not hasattr(pytestconfig.option, 'perf_smoke')\n"
-    run = EMPTY.with_file("test_it.py", text).run_inside(pytester, "-p", "no:mlpatterns")
+    run = EMPTY.with_file("test_it.py", text).run(tmp_path, "-p", "no:mlpatterns")
     assert run.outcomes == {"passed": 1}
     assert "mlpatterns:" not in run.out
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from support.services.scripted import Step
 
+pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
+
 HERE = sys.modules[__name__]
 
 

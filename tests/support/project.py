@@ -19,10 +19,10 @@ import pytest
 from support.inprocess import run_pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["MODEL", "OPTIONS", "QUICK", "Project", "Run", "clean_environment", "command"]
+__all__ = ["MODEL", "OPTIONS", "QUICK", "Project", "Run", "clean_environment", "command", "run_apart", "run_here"]
 
 QUICK = 'pytest.mark.perf(duration="200ms", warmup="0s", launches=1)'
 """A marker that keeps a test as short as it can be."""
@@ -152,30 +152,34 @@ class Project:
             path.write_text(text, encoding="utf-8")
 
     def run(self, directory: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Run:
-        """Write the files and run pytest there, in this process, which saves most of what a short run takes."""
+        """Write the files and run pytest there, in this process."""
         self.write(directory)
-        variables = _without_coverage(arguments) | {**(environment or {})}
-        return _told(Run(*run_pytest(directory, [*OPTIONS, *arguments], variables), directory))
+        return run_here(directory, *arguments, environment=environment)
 
     def run_apart(self, directory: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Run:
         """Write the files and run pytest there, in a process of its own."""
         self.write(directory)
-        done = subprocess.run(
-            command(*arguments),
-            cwd=directory,
-            env=_without_coverage(arguments) | (environment or {}),
-            capture_output=True,
-            encoding="utf-8",
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-        return _told(Run(done.returncode, done.stdout, done.stderr, directory))
+        return run_apart(directory, *arguments, environment=environment)
 
-    def run_inside(self, pytester: pytest.Pytester, *arguments: str) -> Run:
-        """Write the files and run pytest in this process: for runs that start no process of their own."""
-        self.write(pytester.path)
-        result = pytester.runpytest_inprocess(*OPTIONS, *arguments)
-        return Run(int(result.ret), result.stdout.str(), result.stderr.str(), pytester.path)
+
+def run_here(directory: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Run:
+    """Run pytest in this process, which saves most of what a short run takes."""
+    variables = {**clean_environment(), **(environment or {})}
+    return _shown(Run(*run_pytest(directory, [*OPTIONS, *arguments], variables), directory))
+
+
+def run_apart(directory: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Run:
+    """Run pytest in a process of its own: for what depends on the state in which a Python begins."""
+    done = subprocess.run(
+        command(*arguments),
+        cwd=directory,
+        env={**clean_environment(), **(environment or {})},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    return _shown(Run(done.returncode, done.stdout, done.stderr, directory))
 
 
 def command(*arguments: str) -> list[str]:
@@ -193,16 +197,8 @@ def clean_environment() -> dict[str, str]:
     return {**kept, "COLUMNS": _WIDTH, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def _without_coverage(arguments: Sequence[str]) -> dict[str, str]:
-    """The environment of a run. A distributed one goes where serial ones go: its processes do not measure coverage."""
-    kept = clean_environment()
-    if "-n" in arguments:
-        kept.pop("COVERAGE_PROCESS_CONFIG", None)
-    return kept
-
-
-def _told(run: Run) -> Run:
-    """Show what the run said where the test that made it fails."""
+def _shown(run: Run) -> Run:
+    """Show what the run printed where the test that made it fails."""
     sys.stdout.write(run.out)
     sys.stderr.write(run.err)
     return run

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
+
 PATIENCE_S = 15
 
 

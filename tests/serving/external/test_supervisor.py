@@ -22,6 +22,8 @@ from pytest_mlpatterns.serving.external.programs import Ended, Program, Stopped,
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
+
 SERVER = SERVICES / "behaving.py"
 PARENT = """
 import sys

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns import Deployment, Pattern
 
+pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
+
 GRPC = Wire.parse("grpc")
 DTYPES = ("?", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
 

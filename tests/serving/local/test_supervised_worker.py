@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
+
 HERE = sys.modules[__name__]
 PATIENCE_S = 30
 

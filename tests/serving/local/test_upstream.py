@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns import Deployment
     from pytest_mlpatterns.records.telemetry import LayerStats
 
+pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
+
 HERE = sys.modules[__name__]
 PATH = "/v1/models/m:predict"
 PATIENCE_S = 15
