@@ -200,7 +200,7 @@ def _candidate(result: TestResult, preferences: SelectionCriteria, *, named_by_w
     doubts += [f"{_open_end(result, name)}; it counts as that much" for name, cost in costs.items() if cost.at_most]
     setup = result.setup
     return _Candidate(
-        name=f"{setup.pattern}, {setup.wire}" if named_by_wire else setup.pattern,
+        name=f"{setup.pattern}, {setup.wire}" if named_by_wire else str(setup.pattern),
         result=result,
         costs=costs,
         excluded="; ".join(filter(None, failures)) or None,

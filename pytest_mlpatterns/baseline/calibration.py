@@ -66,11 +66,10 @@ def scaled(entry: Entry, ratio: float) -> Entry:
     Shares, sizes and counts stay as they are, and so does a metric of a name that is not known, and the throughput that
     a clock sets: that of an open loop, and of callers that think.
     """
-    driven = entry.setup.load != f"closed({entry.setup.in_flight})"
     metrics = {
         name: tuple(LaunchValue(launch.value * factor, launch.relative_error) for launch in launches)
         for name, launches in entry.metrics.items()
-        for factor in [1.0 if driven and name == "throughput" else _factor(name, ratio)]
+        for factor in [1.0 if entry.setup.load.paced and name == "throughput" else _factor(name, ratio)]
     }
     latency = tuple((percent, ns * ratio) for percent, ns in entry.latency)
     return replace(entry, metrics=metrics, anchor=None, latency=latency)

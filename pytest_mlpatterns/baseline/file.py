@@ -120,7 +120,7 @@ def write_baselines(path: Path, updates: Baselines, remove: Collection[str] = ()
 def _entry(data: dict[str, Any]) -> Entry:
     anchor, calibration = data.get("anchor"), data.get("calibration")
     return Entry(
-        setup=Setup(**{name: str(value) for name, value in data["setup"].items()}),
+        setup=Setup.from_json(data["setup"]),
         metrics=_metrics(data["metrics"]),
         versions={str(name): str(version) for name, version in data["versions"].items()},
         commit=data["commit"],
@@ -164,7 +164,7 @@ def _calibration(data: dict[str, Any]) -> Calibration:
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
-    setup, calibration, anchor = asdict(entry.setup), entry.calibration, entry.anchor
+    setup, calibration, anchor = entry.setup.to_json(), entry.calibration, entry.anchor
     plain: dict[str, Any] = {
         "setup": {name: value for name, value in setup.items() if value or name != "model"},
         "metrics": _pairs(entry.metrics),

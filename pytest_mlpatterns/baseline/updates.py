@@ -31,7 +31,7 @@ def _judged(name: str, result: TestResult, old: Mapping[str, Sequence[LaunchValu
     if name not in old or name not in result.launches:
         return None
     now = _values(result.launches[name])
-    in_flight = result.setup.in_flight
+    in_flight = result.setup.load.in_flight
     return judge_change(metric_named(name), now, old[name], result.tolerance, in_flight=in_flight)
 
 

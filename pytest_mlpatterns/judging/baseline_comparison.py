@@ -179,7 +179,7 @@ class BaselineComparison:
             tolerance,
             looks=plan,
             stand=self._measurement.sample_size(metric),
-            in_flight=self._experiment.setup.in_flight,
+            in_flight=self._experiment.setup.load.in_flight,
         )
         note = self._baseline.said
         return replace(verdict, reason=f"{verdict.reason}; {note}") if note else verdict

@@ -247,14 +247,14 @@ class Perf:
             raise SettingError(f"assert_faster_than(on={on!r}), expected one of {', '.join(map(repr, RACED))}")
         if self._experiment.system.model is None:
             raise SettingError(f"assert_faster_than({rival}) for {self._setup.pattern}, expected a model of our own")
-        if str(rival) == self._setup.pattern:
+        if str(rival) == str(self._setup.pattern):
             raise SettingError(f"assert_faster_than({rival}) under that very pattern, expected another")
         theirs = self._experiment.variant_under(rival)
         self._measurement.measure_at_least(1)
         if self.smoke:
             return
         self._runner.close()  # both variants need the machine to themselves
-        run = self._experiment.interleave(self._experiment.variant(self._setup.pattern), theirs)
+        run = self._experiment.interleave(self._experiment.variant(str(self._setup.pattern)), theirs)
         self._settle(judge_faster(run, on, times, self._experiment.settings.budget_ns))
 
     @_at_the_call

@@ -196,7 +196,7 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, setup: Setup) -
     replaced = sum(launch.stats.replaced for launch in metrics.launches if launch.stats)
     if replaced:
         notes.append(f"{replaced} worker process{'es' if replaced > 1 else ''} died under load and came back")
-    if not setup.load.startswith(("stages", "trace")):  # a load that changes by itself has a trend
+    if not setup.load.changes:  # then its latency may change too
         notes += [trend for blocks in metrics.by_launch if (trend := blocks.trend())]
     notes += [describe_capacity(capacity) for capacity in metrics.capacities]
     telling = [layer for layer in metrics.layers if layer.layer != "wire" or setup.wire != str(REST_JSON)]

@@ -17,7 +17,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.experiment import Experiment, ModelUnderTest, SystemUnderTest
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.plugin.options import given_options
-from pytest_mlpatterns.records.setup import Setup
+from pytest_mlpatterns.records.setup import Setup, SystemDescription
 from pytest_mlpatterns.serving.local.launcher import StartOptions
 from pytest_mlpatterns.serving.targets import App, Command, Url
 from pytest_mlpatterns.workload.payload import read_payload
@@ -94,8 +94,8 @@ class ExperimentBuilder:
                 "is how perf_model is served"
             )
         setup = Setup(
-            pattern=str(settings.pattern if target is None else target),
-            load=str(settings.schedule),
+            pattern=SystemDescription(str(settings.pattern)) if target is None else target.describe(),
+            load=settings.schedule.describe(),
             wire=str(settings.wire),
             payload=payload.digest,
             model=model_version(fixtures.model) if target is None else "",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.records.setup import SystemKind
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -93,7 +95,7 @@ class Update:
 
 def _serving(setup: Setup, versions: Mapping[str, str]) -> dict[str, str]:
     """What serves a model and shapes its figures, by name; nothing of it where the service runs without us."""
-    if setup.pattern.startswith(("http://", "https://")):
+    if setup.pattern.kind is SystemKind.URL:
         return {}
     loop = f"uvloop {versions['uvloop']}" if "uvloop" in versions else "asyncio"
     return {"event loop": loop, **{name: versions.get(name, "none") for name in ("uvicorn", "httptools")}}

@@ -157,7 +157,7 @@ class TestResult:
 
     def to_json(self) -> dict[str, Any]:
         """The same as dictionaries, lists, text and numbers, with the :attr:`outcome` beside the fields."""
-        plain = {**asdict(self), "outcome": self.outcome.value}
+        plain = {**asdict(self), "setup": self.setup.to_json(), "outcome": self.outcome.value}
         for verdict in plain["verdicts"]:
             verdict["outcome"] = str(verdict["outcome"])  # the plain str: execnet takes no subclass
         for search, capacity in zip(plain["capacities"], self.capacities, strict=True):
@@ -171,7 +171,7 @@ class TestResult:
         return cls(
             **{
                 **fields,
-                "setup": Setup(**data["setup"]),
+                "setup": Setup.from_json(data["setup"]),
                 "metrics": _estimates(data["metrics"]),
                 "launches": {name: _pairs(values) for name, values in data["launches"].items()},
                 "verdicts": tuple(_verdict(item) for item in data["verdicts"]),

@@ -1,43 +1,138 @@
-"""What was measured, how, and on which machine: the facts that make two results comparable."""
+"""What was measured, how, and on which machine: the facts that make two results comparable.
+
+A set-up keeps what it describes as values. :meth:`Setup.to_json` prints them for files and :meth:`Setup.from_json` is
+the one place that reads them back.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-__all__ = ["Environment", "Setup"]
+__all__ = ["Environment", "LoadDescription", "LoadKind", "Setup", "SystemDescription", "SystemKind"]
+
+
+class SystemKind(StrEnum):
+    """Where the service under load comes from."""
+
+    PATTERN = "pattern"
+    APP = "app"
+    COMMAND = "command"
+    URL = "url"
+
+
+@dataclass(frozen=True, slots=True)
+class SystemDescription:
+    """The service under load, as records name it: a pattern that serves a model, or a service of the user's own.
+
+    Attributes:
+        text: as it is written, ``cached(max_entries=100)`` or ``http://localhost:8000``.
+        kind: where the service comes from.
+    """
+
+    text: str
+    kind: SystemKind = SystemKind.PATTERN
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def is_started_from_source(self) -> bool:
+        """Whether the test starts a server of the user's own, from a module or a command."""
+        return self.kind in (SystemKind.APP, SystemKind.COMMAND)
+
+
+class LoadKind(StrEnum):
+    """Which schedule a load follows; OTHER is one that this version does not know."""
+
+    CLOSED = "closed"
+    CONSTANT = "constant"
+    POISSON = "poisson"
+    STAGES = "stages"
+    TRACE = "trace"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadDescription:
+    """A load, as records name it.
+
+    Attributes:
+        text: as it is written, ``closed(8)``.
+        kind: which schedule it follows.
+        in_flight: requests that a closed loop keeps in flight at any time; None for other loads.
+        paced: the load itself sets how many requests are sent per second, whatever the service could answer.
+    """
+
+    text: str
+    kind: LoadKind = LoadKind.OTHER
+    in_flight: int | None = None
+    paced: bool = True
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def changes(self) -> bool:
+        """Whether the load changes through the window by itself."""
+        return self.kind in (LoadKind.STAGES, LoadKind.TRACE)
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
     """What was measured and how; two results are comparable when these are equal.
 
-    ``model`` is the model's version, as its ``perf_version`` says it; empty where it says none.
+    Attributes:
+        pattern: the service under load.
+        load: what is sent when.
+        wire: name of the wire format.
+        payload: digest of the inputs.
+        model: the model's ``perf_version``; empty if it has none.
     """
 
-    pattern: str
-    load: str
+    pattern: SystemDescription
+    load: LoadDescription
     wire: str
     payload: str
     model: str = ""
 
-    @property
-    def in_flight(self) -> int | None:
-        """How many requests are in flight at any time, as a closed loop keeps them; None for other loads."""
-        found = re.match(r"closed\((\d+)", self.load)
-        return None if found is None else int(found[1])
-
     def differences(self, other: Setup) -> tuple[str, ...]:
         """Name what differs, as ``load: closed(8) → closed(16)``, from ``other`` to this."""
-        mine, theirs = asdict(self), asdict(other)
+        present, before = self.to_json(), other.to_json()
         return tuple(
-            f"{name}: {theirs[name] or 'none'} → {mine[name] or 'none'}" for name in mine if mine[name] != theirs[name]
+            f"{name}: {before[name] or 'none'} → {text or 'none'}"
+            for name, text in present.items()
+            if text != before[name]
         )
+
+    def to_json(self) -> dict[str, str]:
+        """Every field as text."""
+        return {
+            "pattern": str(self.pattern),
+            "load": str(self.load),
+            "wire": self.wire,
+            "payload": self.payload,
+            "model": self.model,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Setup:
+        """The inverse of :meth:`to_json`; ``model`` may be absent.
+
+        Raises:
+            TypeError: another field is absent, or there is an unknown one.
+        """
+        texts = {name: str(value) for name, value in data.items()}
+        described: dict[str, Any] = {
+            name: read(texts[name]) for name, read in (("pattern", _system), ("load", _load)) if name in texts
+        }
+        return cls(**{**texts, **described})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +149,20 @@ class Environment:
     def machine(self) -> str:
         """The machine's identity, as it stands in the baseline file."""
         return f"{self.processor}, {self.cores} cores, {self.architecture}, Python {self.python}"
+
+
+def _system(text: str) -> SystemDescription:
+    """The service that a file names."""
+    prefixes = {"http://": SystemKind.URL, "https://": SystemKind.URL, "App(": SystemKind.APP}
+    prefixes["Command("] = SystemKind.COMMAND
+    kinds = (kind for prefix, kind in prefixes.items() if text.startswith(prefix))
+    return SystemDescription(text, next(kinds, SystemKind.PATTERN))
+
+
+def _load(text: str) -> LoadDescription:
+    """The load that a file names."""
+    if closed := re.fullmatch(r"closed\((\d+)(, think_time=.+)?\)", text):
+        return LoadDescription(text, LoadKind.CLOSED, int(closed[1]), paced=closed[2] is not None)
+    name = text.partition("(")[0]
+    known = {str(kind) for kind in LoadKind} - {LoadKind.CLOSED}
+    return LoadDescription(text, LoadKind(name) if name in known else LoadKind.OTHER)

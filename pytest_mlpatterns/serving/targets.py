@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
+from pytest_mlpatterns.records.setup import SystemDescription, SystemKind
 from pytest_mlpatterns.serving.import_string import is_import_string
 from pytest_mlpatterns.serving.prometheus import Prometheus
 from pytest_mlpatterns.units import parse_duration
@@ -83,6 +84,10 @@ class Url:
 
     def __str__(self) -> str:
         return self.url
+
+    def describe(self) -> SystemDescription:
+        """The service as records keep it."""
+        return SystemDescription(str(self), SystemKind.URL)
 
     @property
     def host(self) -> str:
@@ -164,6 +169,10 @@ class App:
     def __str__(self) -> str:
         return _shown(self, repr(self.app), ("path", "workers", "server", "balance", "factory"))
 
+    def describe(self) -> SystemDescription:
+        """The service as records keep it."""
+        return SystemDescription(str(self), SystemKind.APP)
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -231,6 +240,10 @@ class Command:
         words = [word if word.find("/") < 0 or not Path(word).is_absolute() else Path(word).name for word in self.words]
         line = self.command if isinstance(self.command, str) and words == list(self.words) else shlex.join(words)
         return _shown(self, repr(re.sub(r"'(\S*\{\w+\}\S*)'", r"\1", line)), ("path",))
+
+    def describe(self) -> SystemDescription:
+        """The service as records keep it."""
+        return SystemDescription(str(self), SystemKind.COMMAND)
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from typing import ClassVar, Literal, Protocol
 
 from pytest_mlpatterns import fields
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.records.setup import LoadDescription, LoadKind
 from pytest_mlpatterns.units import SECOND_NS, parse_duration
 from pytest_mlpatterns.workload.trace import Trace
 
@@ -73,6 +74,10 @@ class ClosedLoop:
         pause = f", think_time={self.think_time}" if self.think_time_ns else ""
         return f"closed({self.concurrency}{pause})"
 
+    def describe(self) -> LoadDescription:
+        """The load as records keep it."""
+        return LoadDescription(str(self), LoadKind.CLOSED, self.concurrency, paced=self.think_time_ns > 0)
+
     @property
     def think_time_ns(self) -> int:
         """Pause between an answer and the next request."""
@@ -109,6 +114,10 @@ class ConstantRate:
     def __str__(self) -> str:
         return f"constant({self.rate_rps:g}/s)"
 
+    def describe(self) -> LoadDescription:
+        """The load as records keep it."""
+        return LoadDescription(str(self), LoadKind.CONSTANT)
+
     def due_ns(self, number: int) -> int:
         """When request ``number`` (0, 1, 2, …) is due, in nanoseconds from the start: ``number / rate``."""
         return round(number * SECOND_NS / self.rate_rps)
@@ -141,6 +150,10 @@ class PoissonRate:
 
     def __str__(self) -> str:
         return f"poisson({self.rate_rps:g}/s{f', seed={self.seed}' if self.seed else ''})"
+
+    def describe(self) -> LoadDescription:
+        """The load as records keep it."""
+        return LoadDescription(str(self), LoadKind.POISSON)
 
     def arrivals(self) -> Iterator[int]:
         """Cumulated exponential intervals."""
@@ -185,6 +198,10 @@ class Stages:
     def __str__(self) -> str:
         steps = ", ".join(f"{duration}→{level:g}" for duration, level in self.stages)
         return f"stages({self.of}: {self.start:g}, {steps})"
+
+    def describe(self) -> LoadDescription:
+        """The load as records keep it."""
+        return LoadDescription(str(self), LoadKind.STAGES)
 
     def _level(self, given: object) -> float:
         """A level as a plain number, which may be 0."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import plain_number
+from pytest_mlpatterns.records.setup import LoadDescription, LoadKind
 from pytest_mlpatterns.units import SECOND_NS, format_duration
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ class Trace:
     def __str__(self) -> str:
         speed = "" if self.speed == 1 else f", speed={self.speed:g}"
         return f"trace({Path(self.path).name}, {len(self._offsets_ns):,} in {format_duration(self.length_ns)}{speed})"
+
+    def describe(self) -> LoadDescription:
+        """The load as records keep it."""
+        return LoadDescription(str(self), LoadKind.TRACE)
 
     @property
     def length_ns(self) -> int:

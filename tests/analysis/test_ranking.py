@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from support.synthetic import PROPERTY, SETUP, capacity, launch_values, result, verdict
+from support.synthetic import PROPERTY, capacity, launch_values, make_setup, result, verdict
 
 from pytest_mlpatterns.analysis.criteria import parse_criteria
 from pytest_mlpatterns.analysis.intervals import LAUNCH_SD, estimate
@@ -42,7 +42,7 @@ def measured(
     return result(
         f"{group}[{pattern}]",
         group=group,
-        setup=replace(SETUP, pattern=pattern),
+        setup=make_setup(pattern=pattern),
         metrics=estimates,
         launches={name: ((value[0], 0.01),) * launches for name, value in estimates.items()},
         requests=1000,
@@ -350,7 +350,7 @@ class TestGroups:
 
     def test_wires_are_named_where_they_differ(self) -> None:
         (slow, fast) = (
-            replace(measured("single", rtm=time * MS), test=wire, setup=replace(SETUP, pattern="single", wire=wire))
+            replace(measured("single", rtm=time * MS), test=wire, setup=make_setup(pattern="single", wire=wire))
             for wire, time in (("rest+json", 2.0), ("rest+msgpack", 1.0))
         )
 

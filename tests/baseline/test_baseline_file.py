@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.synthetic import PROPERTY, SETUP
+from support.synthetic import PROPERTY, SETUP, make_setup
 
 from pytest_mlpatterns.baseline.file import FORMAT, VERSION, read_baselines, write_baselines
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry
 from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.records.setup import Setup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +33,7 @@ ENTRY = Entry(
 )
 FULL = replace(
     ENTRY,
-    setup=replace(SETUP, model="2"),
+    setup=make_setup(model="2"),
     calibration=Calibration(31_250_000.0, 2, 1),
     anchor=Anchor({"rtm": (LaunchValue(4_000_000.0, 0.01),)}, "0a1b2c3", "2026-01-31"),
     latency=((1.0, 3_100_000.0), (50.0, 4_120_000.0), (99.9, 9_870_000.0)),
@@ -60,7 +59,7 @@ VALUES = st.builds(LaunchValue, st.floats(0, 1e12), st.floats(0, 1))
 METRICS = st.dictionaries(NAMES, st.lists(VALUES, min_size=1, max_size=4).map(tuple), max_size=3)
 ENTRIES = st.builds(
     Entry,
-    setup=st.builds(Setup, NAMES, NAMES, NAMES, NAMES, st.just("") | NAMES),
+    setup=st.builds(make_setup, NAMES, NAMES, NAMES, NAMES, st.just("") | NAMES),
     metrics=METRICS,
     versions=st.dictionaries(NAMES, NAMES, max_size=2),
     commit=st.none() | NAMES,
@@ -102,7 +101,7 @@ def test_a_missing_file_is_an_empty_baseline(path: Path) -> None:
 def test_a_good_file_is_read(path: Path) -> None:
     path.write_text(json.dumps(PLAIN), encoding="utf-8")
     entry = read_baselines(path)["test_a.py::test_one"]["box"]
-    assert entry.setup == Setup("single", "closed(1)", "rest+json", "sha256:0")
+    assert entry.setup == make_setup("single", "closed(1)", "rest+json", "sha256:0")
     assert entry.metrics == {"rtm": (LaunchValue(1000.0, 0.01),)}
     assert (entry.versions, entry.commit, entry.date) == ({"numpy": "2.0.0"}, None, "2026-11-24")
     assert (entry.setup.model, entry.calibration, entry.anchor, entry.latency) == ("", None, None, ())
@@ -237,12 +236,12 @@ def test_an_entry_says_what_differs_from_what_is_measured_now(
     setup: dict[str, str], versions: dict[str, str | None], differences: tuple[str, ...]
 ) -> None:
     present = {name: version for name, version in {**SERVING, **versions}.items() if version is not None}
-    assert replace(ENTRY, versions=SERVING).differences(replace(SETUP, **setup), present) == differences
+    assert replace(ENTRY, versions=SERVING).differences(make_setup(**setup), present) == differences
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000/predict", "https://example.org/"])
 def test_our_own_servers_say_nothing_of_a_service_that_runs_without_them(url: str) -> None:
-    setup = replace(SETUP, pattern=url)
+    setup = make_setup(pattern=url)
     old = replace(ENTRY, setup=setup, versions=SERVING)
     assert old.differences(setup, {"uvicorn": "1.0"}) == ()
     assert old.differences(SETUP, SERVING) == (f"pattern: {url} → {SETUP.pattern}",)
@@ -288,7 +287,7 @@ DAMAGED = {
     "no date": without("date").encode(),
     "set-up is text": changed(setup="single").encode(),
     "set-up lacks a name": changed(setup={"pattern": "single"}).encode(),
-    "set-up has another name": changed(setup={**asdict(SETUP), "speed": 1}).encode(),
+    "set-up has another name": changed(setup={**SETUP.to_json(), "speed": 1}).encode(),
     "metrics is a list": changed(metrics=[1]).encode(),
     "launches is a number": changed(metrics={"rtm": 5}).encode(),
     "launch is a number": changed(metrics={"rtm": [5]}).encode(),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.synthetic import ENVIRONMENT, MS, SETUP, result
+from support.synthetic import ENVIRONMENT, MS, SETUP, make_setup, result
 
 from pytest_mlpatterns.baseline import calibration as calibrate
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
@@ -81,8 +81,8 @@ def test_where_nothing_is_compared_nothing_is_missing(tmp_path: Path, mode: Base
     ("before", "missing"),
     [
         ({}, "no baseline"),
-        ({HERE: entry(setup=replace(SETUP, load="closed(16)"))}, "(load: closed(16) → closed(8))"),
-        ({HERE: entry(setup=replace(SETUP, model="1"))}, "(model: 1 → none)"),
+        ({HERE: entry(setup=make_setup(load="closed(16)"))}, "(load: closed(16) → closed(8))"),
+        ({HERE: entry(setup=make_setup(model="1"))}, "(model: 1 → none)"),
         (
             {HERE: entry(versions={"uvloop": "0.22.1", "uvicorn": "0.38.0"})},
             "(event loop: uvloop 0.22.1 → asyncio; uvicorn: 0.38.0 → none)",
@@ -132,7 +132,7 @@ def test_of_several_machines_the_one_of_the_nearest_speed_is_taken(tmp_path: Pat
     before = {
         THERE: entry(1.0, calibration=Calibration(60e6, 2, 1)),
         NEAR: entry(2.0, calibration=Calibration(25e6, 2, 1)),
-        "not comparable": entry(3.0, calibration=Calibration(30e6, 2, 1), setup=replace(SETUP, wire="grpc")),
+        "not comparable": entry(3.0, calibration=Calibration(30e6, 2, 1), setup=make_setup(wire="grpc")),
     }
     ledger = opened(tmp_path, before={TEST: before}, calibrate=True)
     ledger.take(SPEED)
@@ -150,7 +150,7 @@ def test_an_entry_of_this_machine_is_never_scaled(tmp_path: Path) -> None:
         entry(),
         entry(calibration=Calibration(15e6, 8, 1)),
         entry(calibration=Calibration(15e6, 2, 99)),
-        entry(calibration=TWICE_AS_FAST, setup=replace(SETUP, load="closed(1)")),
+        entry(calibration=TWICE_AS_FAST, setup=make_setup(load="closed(1)")),
     ],
     ids=["no calibration", "other cores", "another workload", "another load"],
 )
@@ -426,7 +426,7 @@ def test_tail_and_memory_are_listed_too_and_leave_the_anchor_where_it_is(tmp_pat
 
 
 def test_an_entry_of_another_set_up_is_replaced_and_not_compared(tmp_path: Path) -> None:
-    other = entry(1.0, setup=replace(SETUP, load="closed(16)"), anchor=entry(0.5).anchored)
+    other = entry(1.0, setup=make_setup(load="closed(16)"), anchor=entry(0.5).anchored)
     ledger = updated(tmp_path, measured(4.0), before={TEST: {HERE: other}})
     assert ledger.lines[1:] == [
         f"{TEST}: measured anew (load: closed(16) → closed(8)), RTM 4.00 ms, throughput 1,000 req/s"
@@ -478,7 +478,7 @@ DRIFTED = entry(5.0, 800.0, anchor=Anchor(entry(4.0, 1000.0).metrics, None, "202
         (DRIFTED, measured(5.1, 1000.0, tolerance=0.5), ()),
         (DRIFTED, measured(5.1, 1000.0, interrupted=True), ()),
         (replace(DRIFTED, anchor=None), measured(5.1, 790.0), ()),
-        (replace(DRIFTED, setup=replace(SETUP, load="closed(1)")), measured(5.1, 790.0), ()),
+        (replace(DRIFTED, setup=make_setup(load="closed(1)")), measured(5.1, 790.0), ()),
         (DRIFTED, measured(launches={}), ()),
     ],
     ids=["both", "as at first", "worse than the entry", "tolerated", "interrupted", "no anchor", "set-up", "nothing"],

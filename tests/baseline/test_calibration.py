@@ -10,7 +10,7 @@ import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.synthetic import PROPERTY, SETUP
+from support.synthetic import PROPERTY, SETUP, make_setup
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.baseline import calibration as calibrate
@@ -91,7 +91,7 @@ def test_every_metric_is_a_time_a_rate_or_stays_as_it_is() -> None:
     [("closed(8)", 80.0), ("closed(8, think_time=50ms)", 100.0), ("constant(200)", 100.0), ("poisson(200)", 100.0)],
 )
 def test_a_rate_that_a_clock_sets_is_not_that_of_the_machine(load: str, rate: float) -> None:
-    found = scaled(replace(entry("rtm", "throughput"), setup=replace(SETUP, load=load)), 1.25)
+    found = scaled(replace(entry("rtm", "throughput"), setup=make_setup(load=load)), 1.25)
     assert found.metrics["throughput"][0].value == rate
     assert found.metrics["rtm"][0].value == 125.0
 

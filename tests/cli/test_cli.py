@@ -6,11 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from support.synthetic import ENVIRONMENT, SETUP, result
+from support.synthetic import ENVIRONMENT, make_setup, result
 
 from pytest_mlpatterns.analysis.criteria import parse_criteria
 from pytest_mlpatterns.analysis.ranking import Unmeasured, rank
@@ -84,7 +83,7 @@ def patterns(tmp_path: Path) -> Path:
         result(
             f"test_perf.py::test_shop[{pattern}]",
             group="test_perf.py::test_shop",
-            setup=replace(SETUP, pattern=pattern),
+            setup=make_setup(pattern=pattern),
             metrics={"rtm": (rtm, rtm * 0.99, rtm * 1.01)},
         )
         for pattern, rtm in (("single", 20e6), ("cached", 5e6), ("batched", 10e6))

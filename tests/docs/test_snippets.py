@@ -14,7 +14,7 @@ import yaml
 from support.pages import ROOT, Block, blocks, commands, page, pages
 from support.project import Project
 from support.repository import Repository
-from support.synthetic import ENVIRONMENT, SETUP, result
+from support.synthetic import ENVIRONMENT, make_setup, result
 
 import pytest_mlpatterns
 from pytest_mlpatterns.cli import main
@@ -155,10 +155,7 @@ def test_pytest_takes_the_options_of_a_shown_command(
 def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A directory with the result files that the commands of the pages name."""
     measured = [
-        result(
-            f"test_perf.py::test_x[{pattern}]", setup=SETUP.__class__(pattern, SETUP.load, SETUP.wire, SETUP.payload)
-        )
-        for pattern in ("single", "replicated")
+        result(f"test_perf.py::test_x[{pattern}]", setup=make_setup(pattern)) for pattern in ("single", "replicated")
     ]
     text = results_json(measured, ENVIRONMENT, "2026-11-24", {})
     for name in ("results.json", "perf-results.json"):

@@ -6,11 +6,11 @@ from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
-from support.synthetic import ENVIRONMENT, SETUP
+from support.synthetic import ENVIRONMENT, SETUP, make_setup
 
 from pytest_mlpatterns.records.launch import GeneratorReport, Step
 from pytest_mlpatterns.records.samples import Samples, Window
-from pytest_mlpatterns.records.setup import Environment, Setup
+from pytest_mlpatterns.records.setup import Environment
 from pytest_mlpatterns.records.verdict import Outcome
 
 
@@ -25,12 +25,12 @@ def test_equal_set_ups_have_no_differences() -> None:
 
 @pytest.mark.parametrize("name", ["pattern", "load", "wire", "payload"])
 def test_a_set_up_names_what_differs_from_the_other_to_this(name: str) -> None:
-    other = replace(SETUP, **{name: "before"})
+    other = make_setup(**{name: "before"})
     assert SETUP.differences(other) == (f"{name}: before → {getattr(SETUP, name)}",)
 
 
 def test_a_set_up_names_every_difference_in_the_order_of_its_fields() -> None:
-    other = Setup("single", "closed(16)", "grpc", "sha256:0")
+    other = make_setup("single", "closed(16)", "grpc", "sha256:0")
     assert [text.partition(":")[0] for text in SETUP.differences(other)] == ["pattern", "load", "wire", "payload"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
@@ -12,8 +11,8 @@ from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from support import TESTS
 from support.synthetic import (
     MS,
-    SETUP,
     capacity,
+    make_setup,
     result,
 )
 
@@ -66,7 +65,7 @@ def searched() -> list[TestResult]:
     """Results of which some searched for what is sustained, under two wires."""
     nmrt = {**result().metrics, "nmrt": (400.0, 390.0, 410.0)}
     kept = {**result().metrics, "nmrt(p95<50.0ms)": (380.0, 370.0, 390.0)}
-    other = replace(SETUP, pattern="cached(max_entries=10)|batched(max_batch_size=8)", wire="rest+msgpack")
+    other = make_setup(pattern="cached(max_entries=10)|batched(max_batch_size=8)", wire="rest+msgpack")
     return [
         result("test_perf.py::test_found", metrics=nmrt, capacities=(capacity(400),), verdicts=(SAME,)),
         result("test_perf.py::test_kept", metrics=kept, capacities=(capacity(380, objective="p95<50.0ms"),)),

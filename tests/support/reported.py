@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.html.page import html_report
-from support.synthetic import ENVIRONMENT, LAYERS, MS, SETUP, S, capacity, counterpart, result, verdict
+from support.synthetic import ENVIRONMENT, LAYERS, MS, SETUP, S, capacity, counterpart, make_setup, result, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +60,7 @@ def everything() -> list[TestResult]:
     of_digits = [
         result(
             f"test_perf.py::test_digits[{name}]",
-            setup=Setup(name, "closed(8)", "rest+json", SETUP.payload),
+            setup=make_setup(name, "closed(8)", "rest+json", SETUP.payload),
             verdicts=(verdict(Outcome.PASS, against="limit"), *more),
             metrics={**result().metrics, "nmrt": (400.0, 390.0, 410.0), "rtm": (rtm, 0.98 * rtm, 1.02 * rtm)},
             **changes,
@@ -81,7 +80,7 @@ def everything() -> list[TestResult]:
         result("test_perf.py::test_with_few_requests", metrics=few, requests=1, blocks=1, launch_count=1, **nothing),
         result("test_perf.py::test_fails", passed=False, metrics={}, failed_requests={"500": 7}, requests=7, **nothing),
         result("test_perf.py::test_interrupted", passed=False, interrupted=True, seconds_spent=1 * S / 1e9),
-        result(f"test_perf.py::test_hostile[{HOSTILE}]", notes=(HOSTILE,), setup=Setup(HOSTILE, "l", "w", "p")),
+        result(f"test_perf.py::test_hostile[{HOSTILE}]", notes=(HOSTILE,), setup=make_setup(HOSTILE, "l", "w", "p")),
     ]
 
 

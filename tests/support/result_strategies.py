@@ -13,9 +13,9 @@ from pytest_mlpatterns.records.result import (
     Reference,
     TestResult,
 )
-from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from support.synthetic import make_setup
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 NAMES = st.text(min_size=1, max_size=12)
@@ -64,7 +64,7 @@ RESULTS = st.builds(
     TestResult,
     test=NAMES,
     passed=st.booleans(),
-    setup=st.builds(Setup, NAMES, NAMES, NAMES, NAMES),
+    setup=st.builds(make_setup, NAMES, NAMES, NAMES, NAMES),
     metrics=FIGURES,
     launches=st.dictionaries(NAMES, st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple), max_size=3),
     verdicts=st.lists(

@@ -255,7 +255,18 @@ def counterpart(rtm_ns: float = 2_100_000.0, kind: str = "baseline") -> Referenc
     return Reference("revision", name, figures, told, beside, stored_percentiles(latency_of(latencies(2 * rtm_ns))))
 
 
-SETUP = Setup("replicated(replicas=3)", "closed(8)", "rest+json", "sha256:0123456789abcdef")
+def make_setup(
+    pattern: str = "replicated(replicas=3)",
+    load: str = "closed(8)",
+    wire: str = "rest+json",
+    payload: str = "sha256:0123456789abcdef",
+    model: str = "",
+) -> Setup:
+    """A set-up from the texts that a file holds."""
+    return Setup.from_json({"pattern": pattern, "load": load, "wire": wire, "payload": payload, "model": model})
+
+
+SETUP = make_setup()
 
 
 def result(test: str = "test_perf.py::test_digits", **changes: object) -> TestResult:

@@ -117,7 +117,7 @@ def _table(results: Sequence[TestResult]) -> str:
     ]
     for result, row in zip(results, rows, strict=True):
         verdict = verdict_of(result)
-        texts = [f"{verdict.sign} {verdict.word}", result.group or result.test, result.setup.pattern]
+        texts = [f"{verdict.sign} {verdict.word}", result.group or result.test, str(result.setup.pattern)]
         lines.append(f"| {' | '.join(map(escaped, [*texts, *(row[name] for name in used)]))} |")
     return "\n".join(lines)
 

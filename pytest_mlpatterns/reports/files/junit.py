@@ -23,8 +23,8 @@ def properties_of(result: TestResult) -> list[tuple[str, str]]:
     setup = result.setup
     found = [
         ("perf_outcome", result.outcome.value),
-        ("perf_pattern", setup.pattern),
-        ("perf_load", setup.load),
+        ("perf_pattern", str(setup.pattern)),
+        ("perf_load", str(setup.load)),
         ("perf_wire", setup.wire),
         ("perf_requests", str(result.requests)),
     ]

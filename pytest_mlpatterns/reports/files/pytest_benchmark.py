@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from dataclasses import asdict
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -51,10 +50,10 @@ def _benchmark(result: TestResult, latency: Latency) -> dict[str, Any]:
         "group": result.group if result.group != result.test else None,
         "name": name,
         "fullname": result.test,
-        "params": {"pattern": result.setup.pattern} if bracket else None,
+        "params": {"pattern": str(result.setup.pattern)} if bracket else None,
         "param": inside.removesuffix("]") if bracket else None,
         "extra_info": {
-            "setup": asdict(result.setup),
+            "setup": result.setup.to_json(),
             "outcome": result.outcome.value,
             "metrics": {metric: value for metric, (value, _, _) in result.metrics.items()},
         },

@@ -110,7 +110,7 @@ def _overview_row(number: int, result: TestResult, shown: Sequence[str], compare
                 data_label="RTM change",
             )
         )
-    words = " ".join((result.test, state, result.setup.pattern, result.setup.load, result.setup.wire))
+    words = " ".join((result.test, state, str(result.setup.pattern), str(result.setup.load), result.setup.wire))
     return tag("tr", *cells, data_state=state, data_test=f"test-{number}", data_words=words.lower())
 
 
@@ -248,7 +248,7 @@ def _group(number: int, name: str, members: Sequence[TestResult]) -> Markup | No
 def _labels(members: Sequence[TestResult]) -> list[str]:
     """What tells the tests of a group apart: the pattern, with as much of the set-up as it takes; or their ids."""
     for parts in (("pattern",), ("pattern", "wire"), ("pattern", "wire", "load")):
-        labels = [", ".join(getattr(member.setup, part) for part in parts) for member in members]
+        labels = [", ".join(str(getattr(member.setup, part)) for part in parts) for member in members]
         if len({*labels}) == len(labels):
             return labels
     return [member.test for member in members]

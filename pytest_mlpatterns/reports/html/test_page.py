@@ -180,8 +180,8 @@ def _set_up(result: TestResult) -> Markup:
     failed = sum(result.failed_requests.values())
     kinds = describe_failures({int(code): count for code, count in result.failed_requests.items()})
     facts = {
-        "Pattern": setup.pattern,
-        "Load": setup.load,
+        "Pattern": str(setup.pattern),
+        "Load": str(setup.load),
         "Wire": setup.wire,
         "Payload": setup.payload[:19],
         "Model version": setup.model,

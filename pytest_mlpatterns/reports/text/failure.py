@@ -29,7 +29,6 @@ __all__ = ["describe_capacity", "describe_layer", "failure_text", "measured_coun
 _WIDTH = 64
 """Of what stands behind a label: with it, and what pytest writes before it, 80 columns."""
 _LABEL = 10
-_SERVICES = ("App(", "Command(")
 _BESIDE = ("rtm", "p95", "throughput", "error_rate", "asl", "cpu_per_request", "peak_memory")
 
 
@@ -194,7 +193,7 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult) -> list[str]:
     if any(verdict.against == "baseline" for verdict in verdicts):
         return ["find the slower change; if it is meant, accept it:", f"{again} --perf-baseline update"]
     if any(verdict.against == "revision" for verdict in verdicts):
-        is_service = result.setup.pattern.startswith(_SERVICES)
+        is_service = result.setup.pattern.is_started_from_source
         mend = "compare with a later revision" if is_service else "give the model another perf_version"
         return ["find the slower change since then; if it is meant to cost that,", mend]
     where = result.test.partition("::")[0] if result.location is None else _position(result.location)

@@ -135,7 +135,7 @@ def _table(results: Sequence[TestResult], width: int) -> list[Line]:
 
 def _columns(results: Sequence[TestResult], *, wide: bool) -> list[_Column]:
     """The columns after the test's."""
-    names = [_Column("pattern", lambda result: Span(result.setup.pattern), right=False)]
+    names = [_Column("pattern", lambda result: Span(str(result.setup.pattern)), right=False)]
     if len({result.setup.wire for result in results}) > 1:
         names.append(_Column("wire", lambda result: Span(result.setup.wire), right=False))
     figures = [

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.golden import BEYOND, LESS, SLOWER, check_golden, everything, searched
-from support.synthetic import PROPERTY, counterpart, result
+from support.synthetic import PROPERTY, counterpart, make_setup, result
 
 from pytest_mlpatterns.records.result import Location
 from pytest_mlpatterns.reports.files.github import Failure, annotation, escaped, job_summary, reason_in
@@ -53,7 +53,7 @@ def test_a_run_in_which_nothing_was_measured_has_no_table() -> None:
 
 
 def test_what_users_write_stays_text() -> None:
-    nasty = result(NASTY, passed=False, group=NASTY, setup=replace(result().setup, pattern="a | b\n\n# c"))
+    nasty = result(NASTY, passed=False, group=NASTY, setup=make_setup(pattern="a | b\n\n# c"))
     text = job_summary([nasty], [Failure(NASTY, f"{NASTY}\nmore", None)], {NASTY: NASTY}, [NASTY])
     assert "<script>" not in text.replace("\\<script\\>", "")
     rows = [line for line in text.splitlines() if line.startswith("| ")]

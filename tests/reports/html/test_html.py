@@ -16,9 +16,8 @@ from importlib.resources import files
 import pytest
 from support.golden import check_golden
 from support.reported import HOSTILE, everything, report
-from support.synthetic import ENVIRONMENT, LAYERS, SETUP, capacity, counterpart, result, verdict
+from support.synthetic import ENVIRONMENT, LAYERS, SETUP, capacity, counterpart, make_setup, result, verdict
 
-from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.files.result_file import Results
 from pytest_mlpatterns.reports.html.fragments import state_of
@@ -176,7 +175,7 @@ class TestOverview:
 
 class TestGroups:
     def test_tests_of_one_group_stand_side_by_side(self) -> None:
-        one = [result(f"t::a[{name}]", setup=Setup(name, "l", "w", "p")) for name in ("single", "cached")]
+        one = [result(f"t::a[{name}]", setup=make_setup(name, "l", "w", "p")) for name in ("single", "cached")]
         page = Reader(str(groups_section([*one, result("t::b")])))
         assert {tuple(row[0] for row in data["rows"]) for data in page.data} == {("single", "cached")}  # type: ignore[index]
         assert "t::b" not in page.text
@@ -198,7 +197,7 @@ class TestGroups:
         self, setups: tuple[tuple[str, str, str], ...], labels: tuple[str, ...]
     ) -> None:
         members = [
-            result(f"a[{number}]", setup=Setup(pattern, load, wire, "x"))
+            result(f"a[{number}]", setup=make_setup(pattern, load, wire, "x"))
             for number, (pattern, load, wire) in enumerate(setups)
         ]
         first = Reader(str(groups_section(members))).data[0]
@@ -210,7 +209,9 @@ class TestGroups:
     @pytest.mark.parametrize(("wires", "shown"), [(("rest+json", "grpc"), True), (("grpc", "grpc"), False)])
     def test_sizes_are_compared_where_the_wires_differ(self, wires: tuple[str, str], shown: bool) -> None:
         members = [
-            result(f"a[{number}]", setup=Setup("single", "l", wire, "p"), metrics={"request_bytes": (9.0, 9.0, 9.0)})
+            result(
+                f"a[{number}]", setup=make_setup("single", "l", wire, "p"), metrics={"request_bytes": (9.0, 9.0, 9.0)}
+            )
             for number, wire in enumerate(wires)
         ]
         assert (groups_section(members) is not None) is shown
@@ -241,7 +242,7 @@ class TestOneTest:
             ({"location": None}, "pytest test_perf.py::test_digits"),
             ({"noise": ("the machine was busy",)}, "the machine was busy"),
             ({"launch_count": 1, "blocks": 1, "requests": 1}, "1 launch, 1 block, 1 request in"),
-            ({"setup": Setup("p", "l", "w", "x", "model 2")}, "model 2"),
+            ({"setup": make_setup("p", "l", "w", "x", "model 2")}, "model 2"),
         ],
     )
     def test_it_says_what_there_is_to_say(self, changes: dict[str, object], words: str) -> None:

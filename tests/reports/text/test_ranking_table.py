@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from support.golden import check_golden
 from support.project import QUICK, Project
-from support.synthetic import SETUP, result
+from support.synthetic import make_setup, result
 
 from pytest_mlpatterns.analysis.criteria import parse_criteria
 from pytest_mlpatterns.analysis.ranking import rank
@@ -29,7 +28,7 @@ def measured(test: str, pattern: str, rtm_ms: float, nmrt_rps: float, p95_ms: fl
     return result(
         f"{test}[{pattern}]",
         group=test,
-        setup=replace(SETUP, pattern=pattern),
+        setup=make_setup(pattern=pattern),
         metrics={name: (value, value * 0.98, value * 1.02) for name, value in metrics.items()},
     )
 

@@ -1,0 +1,93 @@
+"""A set-up reads from a file what the values themselves describe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.synthetic import SETUP, make_setup
+
+from pytest_mlpatterns.patterns.parsing import parse_pattern
+from pytest_mlpatterns.records.setup import LoadDescription, LoadKind, Setup, SystemDescription, SystemKind
+from pytest_mlpatterns.serving.targets import App, Command, Url
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
+from pytest_mlpatterns.workload.trace import Trace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_mlpatterns.serving.targets import Target
+    from pytest_mlpatterns.workload.schedule import Schedule
+
+SCHEDULES = [
+    ClosedLoop(8),
+    ClosedLoop(3, think_time="50ms"),
+    ConstantRate(200),
+    PoissonRate(12.5, seed=7),
+    Stages((("1s", 100), ("2s", 5))),
+    Stages((("1s", 4),), of="concurrency"),
+]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_a_load_reads_back_as_its_schedule_describes_it(schedule: Schedule) -> None:
+    assert make_setup(load=str(schedule)).load == schedule.describe()
+
+
+def test_a_trace_reads_back_as_it_describes_itself(tmp_path: Path) -> None:
+    (tmp_path / "arrivals.jsonl").write_text("0\n1\n")
+    trace = Trace(tmp_path / "arrivals.jsonl")
+    assert make_setup(load=str(trace)).load == trace.describe()
+
+
+@pytest.mark.parametrize(
+    ("text", "in_flight", "paced", "changes"),
+    [
+        ("closed(8)", 8, False, False),
+        ("closed(8, think_time=50ms)", 8, True, False),
+        ("constant(200/s)", None, True, False),
+        ("poisson(200/s)", None, True, False),
+        ("stages(rate_rps: 0, 1s→100)", None, True, True),
+        ("trace(arrivals.csv, 10 in 5.00 s)", None, True, True),
+        ("closed(many)", None, True, False),
+    ],
+)
+def test_a_load_says_what_it_keeps_in_flight_and_sets(
+    text: str, in_flight: int | None, paced: bool, changes: bool
+) -> None:
+    load = make_setup(load=text).load
+    assert (load.in_flight, load.paced, load.changes) == (in_flight, paced, changes)
+
+
+@pytest.mark.parametrize("text", ["ramp(3)", "closed(many)", "other", ""])
+def test_an_unknown_load_keeps_its_text(text: str) -> None:
+    assert make_setup(load=text).load == LoadDescription(text, LoadKind.OTHER)
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [
+        (Url("http://127.0.0.1:8000/predict"), SystemKind.URL),
+        (Url("https://example.org/"), SystemKind.URL),
+        (App("shop:app", workers=2), SystemKind.APP),
+        (Command("python serve.py --port {port}"), SystemKind.COMMAND),
+    ],
+    ids=str,
+)
+def test_a_service_of_the_users_own_reads_back_as_it_describes_itself(target: Target, kind: SystemKind) -> None:
+    assert make_setup(pattern=str(target)).pattern == target.describe() == SystemDescription(str(target), kind)
+
+
+@pytest.mark.parametrize("name", ["single", "cached(max_entries=10)|replicated(replicas=2)"])
+def test_any_other_system_is_a_pattern(name: str) -> None:
+    assert make_setup(pattern=str(parse_pattern(name, "test"))).pattern.kind is SystemKind.PATTERN
+
+
+def test_a_set_up_survives_its_text() -> None:
+    assert Setup.from_json(SETUP.to_json()) == SETUP
+
+
+@pytest.mark.parametrize("data", [{"pattern": "single"}, {**SETUP.to_json(), "speed": "1"}])
+def test_a_set_up_with_other_fields_is_refused(data: dict[str, str]) -> None:
+    with pytest.raises(TypeError):
+        Setup.from_json(data)
