@@ -43,7 +43,10 @@ def _no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CI", raising=False)
 
 
-@pytest.fixture(scope="session", params=[(), ("-n", "2")], ids=["serial", "xdist"])
+@pytest.fixture(scope="session", params=[(), ("-n", "1")], ids=["serial", "xdist"])
 def distribution(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    """Arguments that run a project serially, and over two workers of pytest-xdist."""
+    """Arguments that run a project in one process, and apart from the process that writes (pytest-xdist).
+
+    What two workers did is put together in the tests of baselines and of the distribution itself.
+    """
     return tuple(request.param)

@@ -370,7 +370,7 @@ def test_slow_drift_is_told_and_fails_nothing(directory: Path) -> None:
             entry["anchor"] = {"metrics": metrics, "commit": "1a2b3c4", "date": "2026-01-31"}
 
     _edit(directory / FILE, drifted)
-    run = ONE.run(directory, "--perf-tolerance", "100%", "--perf-json", "out.json", "-n", "2")
+    run = ONE.run(directory, "--perf-tolerance", "100%", "--perf-json", "out.json", "-n", "1")
     assert run.table["test_it"] in NOT_WORSE
     note = r"RTM [\d,.]+ % worse than on 2026-01-31 \(1a2b3c4\), little by little"
     assert re.search(note, run.section("performance"))
@@ -533,7 +533,7 @@ def test_the_calibration_is_stored_with_every_entry(calibrated: Run) -> None:
 def test_another_machine_s_baseline_is_compared_scaled(calibrated: Run, tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes((calibrated.directory / FILE).read_bytes())
     _edit(tmp_path / FILE, _half_as_fast_elsewhere)
-    passing = ONE.run(tmp_path, "--perf-calibrate", "--perf-tolerance", "100%", "-n", "2")
+    passing = ONE.run(tmp_path, "--perf-calibrate", "--perf-tolerance", "100%", "-n", "1")
     assert passing.table["test_it"] in NOT_WORSE
     scaled = rf"baseline of {ELSEWHERE}, its times × \d\.\d\d by calibration, at twice the tolerance"
     assert re.search(rf"\n  {scaled}", passing.section("performance"))

@@ -546,7 +546,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return MODELS.run(tmp_path_factory.mktemp("kinds"), "--perf-smoke", "-v")
 
 
-@pytest.fixture(scope="module", params=[("--import-mode=importlib",), ("-n", "2")], ids=["importlib", "xdist"])
+@pytest.fixture(scope="module", params=[("--import-mode=importlib",), ("-n", "1")], ids=["importlib", "xdist"])
 def kinds_elsewhere(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     project = MODELS.with_ini(pythonpath=". checks")
     chosen = " or ".join(ELSEWHERE)
@@ -590,7 +590,7 @@ def test_it_is_a_failed_test_and_never_an_error(broken: Run) -> None:
 
 
 def test_a_model_that_cannot_load_is_a_failed_test_under_xdist_too(tmp_path: Path) -> None:
-    run = Project().with_file("test_broken.py", BROKEN).run(tmp_path, "-n", "2", "-k", "model_cannot_load or no_model")
+    run = Project().with_file("test_broken.py", BROKEN).run(tmp_path, "-n", "1", "-k", "model_cannot_load or no_model")
     assert run.outcomes == {"failed": 3}
     for test in ("test_no_model", "test_no_model_to_deploy", "test_model_cannot_load"):
         assert [word for word in SAID[test] if word not in run.failure(test)] == []

@@ -7,6 +7,7 @@ of them load only once in a process.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import io
 import os
@@ -19,7 +20,7 @@ from unittest import mock
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from types import ModuleType
 
 __all__ = ["run_pytest"]
@@ -36,6 +37,7 @@ def run_pytest(directory: Path, arguments: list[str], environment: Mapping[str, 
         contextlib.chdir(directory),
         _import_state(directory.resolve()),
         _default_warnings(),
+        _small_heap(),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         mock.patch("sys.__stdout__", out),
@@ -65,29 +67,33 @@ def _import_state(directory: Path) -> Iterator[None]:
     """Modules of the suite are out of the way, and those of the directory are forgotten afterwards."""
     modules, path, finders = dict(sys.modules), list(sys.path), list(sys.meta_path)
     writes_none = sys.dont_write_bytecode
-    for name, module in modules.items():
-        if _stands_in(_SUITE, module):
-            del sys.modules[name]
-    sys.path[:] = [str(directory), *(entry for entry in path if entry and not _is_in(_SUITE, entry))]
+    for name in _modules_in(_SUITE, modules):
+        del sys.modules[name]
+    sys.path[:] = [str(directory), *(entry for entry in path if entry and not Path(entry).is_relative_to(_SUITE))]
     sys.dont_write_bytecode = True  # a file that is rewritten within a second would not be compiled again
     importlib.invalidate_caches()
     try:
         yield
     finally:
-        for name in [name for name, module in sys.modules.items() if _stands_in(directory, module)]:
+        for name in _modules_in(directory, sys.modules):
             del sys.modules[name]
         sys.modules.update(modules)
         sys.path[:], sys.meta_path[:] = path, finders
         sys.dont_write_bytecode = writes_none
 
 
-def _stands_in(directory: Path, module: ModuleType) -> bool:
-    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
-    return any(place is not None and _is_in(directory, place) for place in places)
+def _modules_in(directory: Path, modules: Mapping[str, ModuleType]) -> list[str]:
+    """Names of the modules whose files, or whose packages, lie in a directory."""
+    within = f"{directory}{os.sep}"
+    return [
+        name
+        for name, module in modules.items()
+        if any(str(place).startswith(within) for place in (getattr(module, "__file__", ""), *_path_of(module)))
+    ]
 
 
-def _is_in(directory: Path, place: str) -> bool:
-    return Path(place).is_relative_to(directory)
+def _path_of(module: ModuleType) -> Iterable[str]:
+    return getattr(module, "__path__", ())
 
 
 @contextlib.contextmanager
@@ -98,3 +104,13 @@ def _default_warnings() -> Iterator[None]:
         for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
             warnings.simplefilter("ignore", category)
         yield
+
+
+@contextlib.contextmanager
+def _small_heap() -> Iterator[None]:
+    """pytest collects garbage ten times a run; to search what the suite holds would take longer than a short run."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
