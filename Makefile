@@ -2,17 +2,26 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: none should compile the package anew
 
-.PHONY: demo test lint docs bench servers fuzz protos clean
+.PHONY: demo test compiled lint docs bench servers fuzz protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
 
-test: lint  ## lint, types, layers, and every test with branch coverage
+ifdef FAST
+test: compiled  ## with FAST=1 the tests that start no process, in under a minute
+	$(BIN)/python -m pytest -n 2 -m 'not processes'
+else
+test: lint compiled  ## lint, types, layers, and every test with branch coverage
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+endif
+
+compiled: $(STAMP)
+	@$(BIN)/python -m compileall -q pytest_mlpatterns
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
