@@ -24,6 +24,7 @@ from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.setup import Setup
+from pytest_mlpatterns.reports.files.json_layout import laid_out, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -93,7 +94,7 @@ def write_baselines(path: Path, updates: Baselines, remove: Collection[str] = ()
         "version": VERSION,
         "tests": {test: {machine: _plain(entry) for machine, entry in found.items()} for test, found in merged.items()},
     }
-    text = _lines(data) + "\n"
+    text = laid_out(data, sort_keys=True) + "\n"
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(
@@ -173,9 +174,9 @@ def _plain(entry: Entry) -> dict[str, Any]:
         "date": entry.date,
     }
     if calibration is not None:
-        plain["calibration"] = {**asdict(calibration), "ns": _digits(calibration.ns)}
+        plain["calibration"] = {**asdict(calibration), "ns": rounded(calibration.ns)}
     if entry.latency:
-        plain["latency"] = [[_digits(percent), _digits(ns)] for percent, ns in entry.latency]
+        plain["latency"] = [[rounded(percent), rounded(ns)] for percent, ns in entry.latency]
     if anchor is not None:
         plain["anchor"] = {"metrics": _pairs(anchor.metrics), "commit": anchor.commit, "date": anchor.date}
     return plain
@@ -183,20 +184,6 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 def _pairs(metrics: Mapping[str, tuple[LaunchValue, ...]]) -> dict[str, list[list[float | int]]]:
     return {
-        name: [[_digits(launch.value), _digits(launch.relative_error, 2)] for launch in launches]
+        name: [[rounded(launch.value), rounded(launch.relative_error, 2)] for launch in launches]
         for name, launches in metrics.items()
     }
-
-
-def _lines(value: object, indent: str = "") -> str:
-    """JSON with sorted keys, an object's members on lines of their own and everything else on one line."""
-    if not isinstance(value, dict) or not value:
-        return json.dumps(value, ensure_ascii=False)
-    inner = indent + " "
-    members = [f"{inner}{json.dumps(key, ensure_ascii=False)}: {_lines(value[key], inner)}" for key in sorted(value)]
-    return "{\n" + ",\n".join(members) + f"\n{indent}}}"
-
-
-def _digits(number: float, digits: int = 5) -> float | int:
-    rounded = float(f"{number:.{digits}g}")
-    return int(rounded) if rounded.is_integer() else rounded

@@ -16,7 +16,7 @@ from pytest_mlpatterns.analysis.noise import noise_sentences
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.result import Reference, TestResult
-from pytest_mlpatterns.reports.text.failure import describe_capacity, describe_layer
+from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_layer
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wire import REST_JSON
 

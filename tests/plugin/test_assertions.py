@@ -202,8 +202,8 @@ def test_a_failure_says_what_was_found_what_it_stands_on_and_what_to_do(judged: 
     facts = judged.facts(test)
     assert facts["test"] == f"test_perf.py::{test}"
     assert facts["set-up"] == "pattern single, load closed(2), wire rest+json"
-    assert re.fullmatch(r"1 launch, 8 blocks, [\d,]+ requests, 0 failed, [\d.]+ s", facts["evidence"])
-    assert facts["beside"]
+    assert re.fullmatch(r"1 launch, 8 blocks, [\d,]+ requests, 0 failed, [\d.]+ s", facts["measured"])
+    assert facts["metrics"]
     assert "test_perf.py" in facts["next"]
     assert "pytest_mlpatterns/" not in text  # nobody wants to read frames of ours
 
@@ -249,7 +249,7 @@ def test_what_supports_no_verdict_fails_and_says_why(uncountable: Run, test: str
 def test_errors_are_judged_even_where_they_are_many(uncountable: Run) -> None:
     text = uncountable.failure("test_an_error_rate_may_be_judged_all_the_same")
     assert re.search(r"LimitFailure: error rate .+ % \(.+ to .+\) is not below 0\.1", text)
-    assert re.search(r"evidence .+ [\d,]+ failed \(500: [\d,]+\)", text)
+    assert re.search(r"measured .+ [\d,]+ failed \(500: [\d,]+\)", text)
 
 
 @pytest.mark.parametrize("test", ["test_nothing_succeeds", "test_too_many_fail"])
@@ -303,13 +303,13 @@ def test_an_undecided_test_becomes_what_was_asked_for(
 def test_an_undecided_test_launches_again_until_it_may_no_more(tmp_path: Path) -> None:
     body = UNDECIDED.replace("launches=1", "launches=3")
     run = Project().with_tests(body).run(tmp_path, "--perf-inconclusive", "fail")
-    assert re.search(r"evidence  3 launches, 24 blocks, \d+ requests, 0 failed", run.failure("test_ten_requests"))
+    assert re.search(r"measured  3 launches, 24 blocks, \d+ requests, 0 failed", run.failure("test_ten_requests"))
 
 
 def test_a_small_budget_ends_the_launches(tmp_path: Path) -> None:
     body = UNDECIDED.replace("launches=1", "launches=3")
     run = Project().with_tests(body).run(tmp_path, "--perf-inconclusive", "fail", "--perf-budget", "250ms")
-    assert re.search(r"evidence  1 launch, ", run.failure("test_ten_requests"))
+    assert re.search(r"measured  1 launch, ", run.failure("test_ten_requests"))
 
 
 def test_a_check_sees_answers_from_under_load(tmp_path: Path, distribution: tuple[str, ...]) -> None:

@@ -219,7 +219,7 @@ def test_a_regression_fails_the_test_at_its_definition(directory: Path, distribu
     interval = r"99 % interval \+\S+ % to \+\S+ %; tolerance 10"
     assert re.search(rf"RegressionFailure: RTM \S+ ns → \S+ ms: \S+ % worse, {interval}", text)
     assert re.search(rf"E +throughput \S+ req/s → \S+ req/s: \S+ % worse, {interval}", text)
-    assert re.search(r"evidence  1 launch, 8 blocks, \d+ requests, 0 failed", text)
+    assert re.search(r"measured  1 launch, 8 blocks, \d+ requests, 0 failed", text)
     assert f"accept it: pytest {TEST} --perf-baseline update" in run.facts("test_it")["next"]
     assert run.table == {"test_it": "FAIL"}
     (suite,) = ElementTree.parse(directory / "junit.xml").getroot()

@@ -97,8 +97,8 @@ def test_a_test_that_fails_by_its_own_assertion_shows_what_was_measured(
     assert "perf measurement" in said
     for label in (
         "set-up    pattern single",
-        "evidence  1 launch",
-        "beside    RTM ",
+        "measured  1 launch",
+        "metrics   RTM ",
         "latency   now ",
         "load      service ",
     ):

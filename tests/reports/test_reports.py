@@ -49,7 +49,8 @@ from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import FORMAT, VERSION, Results, read_results, results_json
 from pytest_mlpatterns.reports.text.baseline_changes import gone_lines, update_lines
-from pytest_mlpatterns.reports.text.failure import describe_capacity, describe_layer, failure_text
+from pytest_mlpatterns.reports.text.failure import failure_text
+from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_layer
 from pytest_mlpatterns.reports.text.styled_text import text_of, width_of
 from pytest_mlpatterns.reports.text.summary_table import summary_lines, verdict_of
 
@@ -282,9 +283,9 @@ def test_a_failure_says_on_what_it_stands_and_what_to_do(name: str) -> None:
 
 
 def test_a_failure_does_not_repeat_the_metric_that_it_is_about() -> None:
-    _, _, beside = failure_text((BEYOND,), result()).partition("beside")
-    assert "RTM" not in beside
-    assert "p95 latency 9.87 ms" in beside
+    _, _, other = failure_text((BEYOND,), result()).partition("metrics")
+    assert "RTM" not in other
+    assert "p95 latency 9.87 ms" in other
 
 
 @pytest.mark.parametrize("judged", [(SLOWER,), (OPEN,)], ids=["slower", "undecided"])

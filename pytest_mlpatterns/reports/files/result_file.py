@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.setup import Environment
+from pytest_mlpatterns.reports.files.json_layout import laid_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,7 +76,7 @@ def results_json(  # noqa: PLR0913 - the members of the file
         "ranking": [dict(ranked) for ranked in ranking],
         "results": [result.to_json() for result in results],
     }
-    return _laid_out(data) + "\n"
+    return laid_out(data, counts_inline=True) + "\n"
 
 
 def read_results(text: str) -> Results:
@@ -105,22 +106,3 @@ def read_results(text: str) -> Results:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ResultFileError(f"is damaged: {type(error).__name__}: {error}; measure again with --perf-json") from error
-
-
-def _laid_out(value: object, indent: str = "") -> str:
-    """JSON with an object's members on lines of their own, likewise the objects of a list.
-
-    Lists of numbers and objects of counts stay on one line.
-    """
-    inner = indent + " "
-    if isinstance(value, dict) and not all(isinstance(member, int) for member in value.values()):
-        members = [f"{json.dumps(str(name), ensure_ascii=False)}: {_laid_out(value[name], inner)}" for name in value]
-        return _block("{", members, "}", indent)
-    if isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
-        return _block("[", [_laid_out(item, inner) for item in value], "]", indent)
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _block(begin: str, lines: Sequence[str], end: str, indent: str) -> str:
-    inner = f"\n{indent} "
-    return f"{begin}{inner}{f',{inner}'.join(lines)}\n{indent}{end}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_mlpatterns.analysis.metric_definitions import metric_named
+from pytest_mlpatterns.reports.files.json_layout import rounded
 from pytest_mlpatterns.units import Unit as MetricUnit
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ _UNITS: Mapping[MetricUnit, Unit] = {
 }
 _MOST_MOMENTS = 240
 """Of a course over time; more than a chart has room for says nothing more."""
-_DIGITS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,5 +85,4 @@ def _brief(cell: Cell) -> Cell | int:
         return cell
     if not math.isfinite(cell):
         return None
-    short = float(f"{cell:.{_DIGITS}g}")
-    return int(short) if short.is_integer() else short
+    return rounded(cell)

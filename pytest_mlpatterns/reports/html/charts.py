@@ -12,7 +12,7 @@ from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.chart import Chart, Column, heading_of, thinned, unit_of
 from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, other_name, percentile_chart
 from pytest_mlpatterns.reports.html.layer_charts import layer_charts
-from pytest_mlpatterns.reports.text.failure import describe_capacity
+from pytest_mlpatterns.reports.text.notes import describe_capacity
 from pytest_mlpatterns.units import format_duration, format_percent, format_size
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from pytest_mlpatterns.reports.html.fragments import (
     tone_of,
 )
 from pytest_mlpatterns.reports.html.markup import Markup, tag
+from pytest_mlpatterns.reports.text.ranking_table import SCORE_MEANING
 from pytest_mlpatterns.units import format_count, format_percent
 
 if TYPE_CHECKING:
@@ -35,10 +36,6 @@ _OVERVIEW = ("rtm", "p95", "throughput", "nmrt", "asl")
 _OVERVIEW_LABELS = {"rtm": "RTM", "p95": "p95", "throughput": "Throughput", "nmrt": "NMRT", "asl": "ASL"}
 _SIDE_BY_SIDE = ("rtm", "p95", "throughput", "nmrt", "asl", "cpu_per_request", "peak_memory", "cold_start")
 _WHERE_WIRES_DIFFER = ("request_bytes", "response_bytes", "decode", "encode")
-_SCORE = (
-    "A score is the product of the shares of the best, each to the power of its weight: 1 is the best in everything. "
-    "Ranks and scores are at 95 % confidence."
-)
 _MOST_OPEN = 3
 """So many groups are open from the start."""
 
@@ -146,7 +143,7 @@ def ranking_section(ranking: Sequence[Mapping[str, Any]], results: Sequence[Test
         "section",
         tag("h2", "Which pattern to choose", id="ranking"),
         *(_ranked(number, ranked, measured) for number, ranked in enumerate(ranking)),
-        tag("p", _SCORE, class_="muted"),
+        tag("p", SCORE_MEANING, class_="muted"),
         aria_labelledby="ranking",
     )
 

@@ -10,104 +10,22 @@ from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
-from pytest_mlpatterns.records.telemetry import straggler_shares
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
 from pytest_mlpatterns.reports.text.styled_text import width_of
-from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from pytest_mlpatterns.records.launch import Capacity
     from pytest_mlpatterns.records.result import Location, TestResult
-    from pytest_mlpatterns.records.telemetry import LayerStats
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["describe_capacity", "describe_layer", "failure_text", "measured_counts", "measurement_text", "next_step"]
+__all__ = ["failure_text", "measured_counts", "measurement_text", "next_step"]
 
 _WIDTH = 64
 """Of what stands behind a label: with it, and what pytest writes before it, 80 columns."""
 _LABEL = 10
-_BESIDE = ("rtm", "p95", "throughput", "error_rate", "asl", "cpu_per_request", "peak_memory")
-
-
-def describe_capacity(capacity: Capacity) -> str:
-    """A capacity search in one line: ``NMRT 391 req/s at concurrency 4: two doublings …``."""
-    objective = f" with {capacity.objective}" if capacity.objective else ""
-    least = "at least " if capacity.at_least else ""
-    rate = format_rate(capacity.nmrt.value)
-    return f"NMRT{objective} {least}{rate} at concurrency {capacity.concurrency} (the search ended: {capacity.stopped})"
-
-
-def describe_layer(layer: LayerStats) -> str:
-    """What a pattern's layer knows of itself in one line; empty where it saw nothing."""
-    counts = layer.counters
-    last = straggler_shares(layer)
-    times = [
-        f"{member} {format_duration(mean)}{f' (last in {format_percent(last[member])})' if member in last else ''}"
-        for kind, _, member in (name.partition(":") for name in layer.histograms)
-        if member and (mean := layer.mean(f"{kind}:{member}")) is not None
-    ]
-    parts: list[str] = []
-    if layer.layer == "cached" and (asked := sum(counts.get(name, 0) for name in ("hits", "coalesced", "misses"))):
-        hits = (counts.get("hits", 0) + counts.get("coalesced", 0)) / asked
-        spent = (
-            f"a {name} takes {_median(layer, f'{name}_ns')}"
-            for name in ("hit", "miss")
-            if layer.histograms.get(f"{name}_ns")
-        )
-        parts = [", ".join([f"{format_percent(hits)} hits", *spent])]
-    elif layer.layer == "batched" and (size := layer.mean("size")) is not None:
-        parts = [", ".join([f"{format_count(size)} inputs a call", *_times(layer, wait="wait_ns", call="call_ns")])]
-    elif layer.layer == "queued" and (counts.get("observed_ns") or layer.mean("depth") is not None):
-        observed = counts.get("observed_ns", 0)
-        depth = counts.get("depth_ns", 0) / observed if observed else layer.mean("depth") or 0.0
-        parts = [", ".join([f"{format_count(depth)} waiting on average", *_times(layer, wait="wait_ns")])]
-    elif layer.layer == "hop" and layer.histograms.get("hop_ns"):
-        parts = [f"{_median(layer, 'hop_ns')} there and back"]
-    elif layer.layer == "wire" and (requests := counts.get("requests")):
-        parts = [_describe_wire(counts, requests)]
-    elif times:
-        parts = [", ".join(times)]
-    said = [f"{counts[name]:,} {words}" for name, words in _TOLD.items() if counts.get(name)]
-    return f"{layer.layer}: {'; '.join([*parts, *said])}" if parts or said else ""
-
-
-def _describe_wire(counts: Mapping[str, int], requests: int) -> str:
-    """Sizes of bodies as they came and went, in brackets before compression, and what reading and writing them took."""
-    sizes = []
-    for way, words in (("received", "in"), ("sent", "out")):
-        size, plain = (counts.get(f"{way}{kind}_bytes", 0) / requests for kind in ("", "_plain"))
-        sizes.append(f"{format_size(size)} {words}{f' (of {format_size(plain)})' if plain != size else ''}")
-    spent = [f"{way} {format_duration(counts.get(f'{way}_ns', 0) / requests)}" for way in ("decode", "encode")]
-    return ", ".join([*sizes, *spent])
-
-
-def _median(layer: LayerStats, name: str) -> str:
-    return format_duration(layer.median(name) or 0.0)
-
-
-def _times(layer: LayerStats, **names: str) -> list[str]:
-    """Medians of these spreads in words, means where no more is told; nothing of what was not seen."""
-    found = ((word, layer.median(name), layer.mean(name)) for word, name in names.items())
-    known = ((word, mean if middle is None else middle) for word, middle, mean in found)
-    return [f"{word} {format_duration(value)}" for word, value in known if value is not None]
-
-
-_TOLD = {
-    "coalesced": "joined a call under way",
-    "evictions": "evicted",
-    "store_errors": "answered without the store",
-    "failed_alone": "failed alone",
-    "rejected": "rejected",
-    "redelivered": "given to a worker again",
-    "duplicated": "answered twice",
-    "lost": "lost",
-    "broker_errors": "refused because the broker was away",
-    "errors": "failed",
-}
-"""Counters that are told where they are not zero."""
+_METRICS = ("rtm", "p95", "throughput", "error_rate", "asl", "cpu_per_request", "peak_memory")
 
 
 def failure_text(verdicts: Sequence[Verdict], result: TestResult) -> str:
@@ -149,7 +67,7 @@ def _facts(result: TestResult, shown: set[str]) -> list[str]:
         *_fact("set-up", [f"pattern {setup.pattern}", f"load {setup.load}", f"wire {setup.wire}"]),
         *(_fact("against", [result.reference.name]) if result.reference is not None else ()),
         *_fact("measured", measured),
-        *_fact("beside", _beside(result, shown)),
+        *_fact("metrics", _other_metrics(result, shown)),
         *_labelled("noise", [part for text in result.noise for part in wrap(text, _WIDTH, break_on_hyphens=False)]),
         *_labelled("latency", latency_picture(result)),
         *_labelled("load", load_picture(result)),
@@ -173,10 +91,10 @@ def _labelled(label: str, lines: Sequence[str]) -> list[str]:
     return [f"  {'' if number else label:<{_LABEL}}{text}".rstrip() for number, text in enumerate(lines)]
 
 
-def _beside(result: TestResult, shown: set[str]) -> list[str]:
+def _other_metrics(result: TestResult, shown: set[str]) -> list[str]:
     return [
         f"{METRICS[name].label} {METRICS[name].show(Estimate(*result.metrics[name]).value)}"
-        for name in _BESIDE
+        for name in _METRICS
         if name in result.metrics and name not in shown
     ]
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from statistics import fmean
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, objectives_of
 from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.text.styled_text import Line, Span, Style, cut, line, padded, width_of
+from pytest_mlpatterns.reports.text.styled_text import Line, Span, Style, cut, line
+from pytest_mlpatterns.reports.text.text_table import TextColumn, natural_width, table_lines, wrapped
 from pytest_mlpatterns.units import format_duration, format_percent, format_rate
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ __all__ = ["VerdictMark", "cells_of", "summary_lines", "verdict_of"]
 _NO_BASELINE = "no baseline"
 _WIDE = 100
 """From so many columns on verdicts are words."""
-_NARROWEST = 20
+_INDENT = "  "
 _MIN_TEST, _MIN_PATTERN = 8, 6
 _SHOWN_PERCENTS = (50, 75, 90, 95, 99, 99.9)
 
@@ -90,7 +90,7 @@ def summary_lines(results: Sequence[TestResult], width: int, *, verbose: bool = 
     for result in results:
         said = [*_words(result), *(_details(result) if verbose else ())]
         if said:
-            told = [part for text in said for part in _wrapped(text, width)]
+            told = [part for text in said for part in wrapped(text, width, _INDENT, 2 * _INDENT)]
             lines += [(), line(result.test, Style.STRONG), *map(line, told)]
     return lines
 
@@ -98,85 +98,51 @@ def summary_lines(results: Sequence[TestResult], width: int, *, verbose: bool = 
 # --- the table -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
-    """One column of the table: its heading, what stands in it, and whether it stands right.
-
-    What stands left gives way where there is no room, but for the verdict.
-    """
-
-    heading: str
-    cell: Callable[[TestResult], Span]
-    right: bool = True
-
-
 def _table(results: Sequence[TestResult], width: int) -> list[Line]:
     wide = width >= _WIDE
-    whole = _Column("test", lambda result: Span(_group(result)), right=False)
-    short = _Column("test", lambda result: Span(_group(result).partition("::")[2]), right=False)
-    for test in (whole, short):
-        columns = [test, *_columns(results, wide=wide)]
-        rows = [[column.cell(result) for column in columns] for result in results]
-        natural = [
-            max(width_of(column.heading), *(width_of(row[position].text) for row in rows))
-            for position, column in enumerate(columns)
-        ]
-        if sum(natural) + 2 * (len(columns) - 1) <= width:
-            break
-    gap, widths = _fitted(natural, sum(1 for column in columns[:-1] if not column.right), width)
-    lines = [_row([Span(column.heading, Style.STRONG) for column in columns], columns, widths, gap)]
-    file = ""
-    for result, row in zip(results, rows, strict=True):
-        if test is short and file != (file := result.test.partition("::")[0]):  # said once for all that follow
-            lines.append(line(cut(file, width, left=True), Style.FAINT))
-        lines.append(_row(row, columns, widths, gap))
+    others = _columns(results, wide=wide)
+    whole = _test_column([_group(result) for result in results])
+    if natural_width([whole, *others]) <= width:
+        lines = table_lines([whole, *others], width)
+    else:
+        short = _test_column([_group(result).partition("::")[2] for result in results])
+        lines = _below_files(results, table_lines([short, *others], width), width)
     return lines if wide else [*lines, *_legend(results)]
 
 
-def _columns(results: Sequence[TestResult], *, wide: bool) -> list[_Column]:
-    """The columns after the test's."""
-    names = [_Column("pattern", lambda result: Span(str(result.setup.pattern)), right=False)]
+def _below_files(results: Sequence[TestResult], rows: Sequence[Line], width: int) -> list[Line]:
+    """The rows of the table, the file of each group of tests on a line above them."""
+    lines, file = [rows[0]], ""
+    for result, row in zip(results, rows[1:], strict=True):
+        if file != (file := result.test.partition("::")[0]):
+            lines.append(line(cut(file, width, left=True), Style.FAINT))
+        lines.append(row)
+    return lines
+
+
+def _test_column(names: Sequence[str]) -> TextColumn:
+    return TextColumn("test", [Span(name) for name in names], right=False, least=_MIN_TEST, cut_left=True)
+
+
+def _columns(results: Sequence[TestResult], *, wide: bool) -> list[TextColumn]:
+    """The columns after that of the test."""
+
+    def column(heading: str, cell: Callable[[TestResult], Span], least: int | None = None) -> TextColumn:
+        left = least is not None or cell is verdict
+        return TextColumn(heading, [cell(result) for result in results], right=not left, least=least)
+
+    def figure(heading: str, style: Style = Style.PLAIN) -> TextColumn:
+        return column(heading, lambda result: Span(cells_of(result)[heading], style))
+
+    def verdict(result: TestResult) -> Span:
+        return _verdict(result, wide=wide)
+
+    names = [column("pattern", lambda result: Span(str(result.setup.pattern)), _MIN_PATTERN)]
     if len({result.setup.wire for result in results}) > 1:
-        names.append(_Column("wire", lambda result: Span(result.setup.wire), right=False))
-    figures = [
-        _Column("RTM", lambda result: Span(_shown(result, "rtm"))),
-        _Column("±", lambda result: Span(_spread(result, "rtm"), Style.FAINT)),
-        _Column("p95", lambda result: Span(_shown(result, "p95"))),
-        _Column("req/s", lambda result: Span(_shown(result, "throughput").removesuffix(" req/s"))),
-    ]
-    if any(result.capacities for result in results):
-        figures.append(_Column("NMRT", lambda result: Span(_capacity(result))))
-    return [
-        *names,
-        *figures,
-        _Column("ASL", lambda result: Span(_shown(result, "asl"))),
-        _Column("change", _change),
-        _Column("verdict" if wide else "", lambda result: _verdict(result, wide=wide), right=False),
-    ]
-
-
-def _fitted(natural: Sequence[int], flexible: int, width: int) -> tuple[int, list[int]]:
-    """How wide the gaps and the columns are; the first few give way where there is not room for all."""
-    least = [min(natural[0], _MIN_TEST), *(min(one, _MIN_PATTERN) for one in natural[1:flexible])]
-    fixed = sum(natural[flexible:])
-    gaps = len(natural) - 1
-    gap = 2 if sum(least) + fixed + 2 * gaps <= width else 1
-    room = max(width - fixed - gap * gaps, sum(least))
-    widths = list(natural[:flexible])
-    for position in range(1, flexible):  # what tells tests of one name apart gets up to its share, the name the rest
-        others = sum(least[:position]) + sum(widths[position + 1 : flexible])
-        widths[position] = min(widths[position], max(room - max(others, room * 3 // 5), least[position]))
-    widths[0] = min(widths[0], max(room - sum(widths[1:]), least[0]))
-    return gap, [*widths, *natural[flexible:]]
-
-
-def _row(cells: Sequence[Span], columns: Sequence[_Column], widths: Sequence[int], gap: int) -> Line:
-    spans = []
-    count = len(cells) if cells[-1].text else len(cells) - 1
-    for position, (cell, column, width) in enumerate(zip(cells[:count], columns, widths, strict=False)):
-        text = padded(cut(cell.text, width, left=position == 0), width, right=column.right)
-        spans.append(Span(text.rstrip() if position == count - 1 else text + " " * gap, cell.style))
-    return tuple(spans)
+        names.append(column("wire", lambda result: Span(result.setup.wire), _MIN_PATTERN))
+    figures = [figure("RTM"), figure("±", Style.FAINT), figure("p95"), figure("req/s")]
+    figures += [figure("NMRT")] if any(result.capacities for result in results) else []
+    return [*names, *figures, figure("ASL"), column("change", _change), column("verdict" if wide else "", verdict)]
 
 
 def _legend(results: Sequence[TestResult]) -> list[Line]:
@@ -240,18 +206,6 @@ def _words(result: TestResult) -> list[str]:
     ]
     note = [result.baseline_note] if result.baseline_note not in ("", _NO_BASELINE) else []
     return [*undecided, *better, *note, *result.notes, *(f"noise: {text}" for text in result.noise)]
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    """A text below its test; what does not fit goes on further in, and a name that is too long stays whole."""
-    return wrap(
-        text,
-        max(width, _NARROWEST),
-        initial_indent="  ",
-        subsequent_indent="    ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 def _without_baseline(results: Sequence[TestResult]) -> str:

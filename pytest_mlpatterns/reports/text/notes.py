@@ -1,0 +1,93 @@
+"""Notes on a result, one line each: what a capacity search found, and the statistics of a pattern's layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.records.telemetry import straggler_shares
+from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_mlpatterns.records.launch import Capacity
+    from pytest_mlpatterns.records.telemetry import LayerStats
+
+__all__ = ["describe_capacity", "describe_layer"]
+
+_COUNTERS = {
+    "coalesced": "joined a call under way",
+    "evictions": "evicted",
+    "store_errors": "answered without the store",
+    "failed_alone": "failed alone",
+    "rejected": "rejected",
+    "redelivered": "given to a worker again",
+    "duplicated": "answered twice",
+    "lost": "lost",
+    "broker_errors": "refused because the broker was away",
+    "errors": "failed",
+}
+"""Counters that are reported if they are not zero."""
+
+
+def describe_capacity(capacity: Capacity) -> str:
+    """A capacity search in one line: ``NMRT 391 req/s at concurrency 4: two doublings …``."""
+    objective = f" with {capacity.objective}" if capacity.objective else ""
+    least = "at least " if capacity.at_least else ""
+    rate = format_rate(capacity.nmrt.value)
+    return f"NMRT{objective} {least}{rate} at concurrency {capacity.concurrency} (the search ended: {capacity.stopped})"
+
+
+def describe_layer(layer: LayerStats) -> str:
+    """What a pattern's layer knows of itself in one line; empty where it saw nothing."""
+    counts = layer.counters
+    last = straggler_shares(layer)
+    times = [
+        f"{member} {format_duration(mean)}{f' (last in {format_percent(last[member])})' if member in last else ''}"
+        for kind, _, member in (name.partition(":") for name in layer.histograms)
+        if member and (mean := layer.mean(f"{kind}:{member}")) is not None
+    ]
+    parts: list[str] = []
+    if layer.layer == "cached" and (asked := sum(counts.get(name, 0) for name in ("hits", "coalesced", "misses"))):
+        hits = (counts.get("hits", 0) + counts.get("coalesced", 0)) / asked
+        spent = (
+            f"a {name} takes {_median(layer, f'{name}_ns')}"
+            for name in ("hit", "miss")
+            if layer.histograms.get(f"{name}_ns")
+        )
+        parts = [", ".join([f"{format_percent(hits)} hits", *spent])]
+    elif layer.layer == "batched" and (size := layer.mean("size")) is not None:
+        parts = [", ".join([f"{format_count(size)} inputs a call", *_times(layer, wait="wait_ns", call="call_ns")])]
+    elif layer.layer == "queued" and (counts.get("observed_ns") or layer.mean("depth") is not None):
+        observed = counts.get("observed_ns", 0)
+        depth = counts.get("depth_ns", 0) / observed if observed else layer.mean("depth") or 0.0
+        parts = [", ".join([f"{format_count(depth)} waiting on average", *_times(layer, wait="wait_ns")])]
+    elif layer.layer == "hop" and layer.histograms.get("hop_ns"):
+        parts = [f"{_median(layer, 'hop_ns')} there and back"]
+    elif layer.layer == "wire" and (requests := counts.get("requests")):
+        parts = [_describe_wire(counts, requests)]
+    elif times:
+        parts = [", ".join(times)]
+    said = [f"{counts[name]:,} {words}" for name, words in _COUNTERS.items() if counts.get(name)]
+    return f"{layer.layer}: {'; '.join([*parts, *said])}" if parts or said else ""
+
+
+def _describe_wire(counts: Mapping[str, int], requests: int) -> str:
+    """Sizes of bodies as they came and went, in brackets before compression, and what reading and writing them took."""
+    sizes = []
+    for way, words in (("received", "in"), ("sent", "out")):
+        size, plain = (counts.get(f"{way}{kind}_bytes", 0) / requests for kind in ("", "_plain"))
+        sizes.append(f"{format_size(size)} {words}{f' (of {format_size(plain)})' if plain != size else ''}")
+    spent = [f"{way} {format_duration(counts.get(f'{way}_ns', 0) / requests)}" for way in ("decode", "encode")]
+    return ", ".join([*sizes, *spent])
+
+
+def _median(layer: LayerStats, name: str) -> str:
+    return format_duration(layer.median(name) or 0.0)
+
+
+def _times(layer: LayerStats, **names: str) -> list[str]:
+    """Medians of these spreads in words, means where no more is told; nothing of what was not seen."""
+    found = ((word, layer.median(name), layer.mean(name)) for word, name in names.items())
+    known = ((word, mean if middle is None else middle) for word, middle, mean in found)
+    return [f"{word} {format_duration(value)}" for word, value in known if value is not None]
