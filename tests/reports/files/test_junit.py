@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 def test_every_metric_has_its_unit_in_its_name_and_its_interval_beside_it() -> None:
     failed = verdict(Outcome.FAIL)
     found = dict(properties_of(result(passed=False, verdicts=(failed,))))
-    assert (found["perf_outcome"], found["perf_pattern"], found["perf_requests"]) == ("failed", str(SETUP.pattern), "7406")
+    assert (found["perf_outcome"], found["perf_pattern"], found["perf_requests"]) == (
+        "failed",
+        str(SETUP.pattern),
+        "7406",
+    )
     assert [found[f"perf_rtm_ns{end}"] for end in ("", "_low", "_high")] == ["4120000", "4050000", "4190000"]
     assert found["perf_throughput_rps"] == "1234.4"
     assert found["perf_asl_ratio"] == "0.512"
