@@ -18,7 +18,8 @@ import services
 from bench import Claim, Load, Table, drive, interleave, on_server_core, our_generator, serving, spread
 
 from pytest_mlpatterns import Single
-from pytest_mlpatterns.serving.local.launcher import StartOptions, launch
+from pytest_mlpatterns.serving.engine import StartOptions
+from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 

@@ -22,7 +22,8 @@ from scipy import stats
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.patterns import Single
-from pytest_mlpatterns.serving.local.launcher import StartOptions, launch
+from pytest_mlpatterns.serving.engine import StartOptions
+from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.schedule import ConstantRate, PoissonRate

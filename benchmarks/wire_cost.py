@@ -24,7 +24,8 @@ from bench import Claim, Table, interleave, on_client_core, on_server_core, our_
 from pytest_mlpatterns import Single, Wire
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.measurement.launch import LaunchRunner
-from pytest_mlpatterns.serving.local.launcher import StartOptions, launch
+from pytest_mlpatterns.serving.engine import StartOptions
+from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan

@@ -60,6 +60,12 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
         Replicated as Replicated,
         Single as Single,
     )
+    from pytest_mlpatterns.patterns.layer import (
+        Handler as Handler,
+        RequestError as RequestError,
+        Resources as Resources,
+    )
+    from pytest_mlpatterns.patterns.tally import Tally as Tally
     from pytest_mlpatterns.judging.perf import Perf as Perf
     from pytest_mlpatterns.records.launch import Estimate as Estimate
     from pytest_mlpatterns.records.verdict import Outcome as Outcome
@@ -104,6 +110,12 @@ _HOMES = {
         "Replicated",
         "Single",
     ),
+    "patterns.layer": (
+        "Handler",
+        "RequestError",
+        "Resources",
+    ),
+    "patterns.tally": ("Tally",),
     "records.launch": ("Estimate",),
     "records.telemetry": (
         "LayerStats",

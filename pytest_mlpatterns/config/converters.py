@@ -23,7 +23,6 @@ __all__ = [
     "LOAD_ARGUMENTS",
     "as_given",
     "function_like",
-    "one_of",
     "read_choice",
     "read_duration",
     "read_flag",
@@ -148,17 +147,6 @@ def function_like(example: str) -> Callable[[object, str], object]:
         if value is not None and not callable(value):
             raise SettingError(f"{source} is {value!r}, expected a function; write {example}")
         return value
-
-    return read
-
-
-def one_of(*allowed: str) -> Callable[[object, str], str]:
-    """A reader of one of a few words."""
-
-    def read(value: object, source: str) -> str:
-        if value not in allowed:
-            raise SettingError(f"{source} is {value!r}, this version serves {', '.join(map(repr, allowed))}")
-        return str(value)
 
     return read
 

@@ -14,7 +14,6 @@ from pytest_mlpatterns.config.converters import (
     LOAD_ARGUMENTS,
     as_given,
     function_like,
-    one_of,
     read_choice,
     read_duration,
     read_pattern,
@@ -60,7 +59,8 @@ class InconclusivePolicy(StrEnum):
 class Settings:
     """Everything that one perf test was asked to do. ``warmup_ns`` None lets the data decide.
 
-    ``model`` and ``payload`` are None where the fixtures are to be asked.
+    ``model`` and ``payload`` are None where the fixtures are to be asked. ``engine`` is a name as it was given; the
+    registry of engines checks it.
     """
 
     pattern: Pattern
@@ -79,6 +79,7 @@ class Settings:
     check: Callable[[Sequence[Any], Sequence[Any]], object] | None
     request: Callable[[Any], object] | None
     wire: Wire
+    engine: str
 
 
 def merge_markers(markers: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]) -> dict[str, Any]:
@@ -186,7 +187,6 @@ def read_settings(  # noqa: PLR0913 - the sources, and what is known of the test
         else:
             value, source = default, f"perf({name}=...)"
         values[name] = read(value, source)
-    del values["engine"]
     members = {name: member for name, member in (("pattern", pattern), ("wire", wire)) if member is not None}
     settings = {**values, **members, "schedule": read_schedule(marker)}
     if (length_ns := settings["schedule"].length_ns) is not None:
@@ -239,6 +239,6 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
         lambda value, source: REST_JSON if isinstance(value, list | tuple) else read_wire(value, source),
         REST_JSON,
     ),
-    "engine": (one_of("local"), "local"),
+    "engine": (as_given, "local"),
 }
 """Marker argument → how it is read, and its default."""

@@ -14,8 +14,8 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.measurement.variant import Variant
+from pytest_mlpatterns.serving.engine import launch
 from pytest_mlpatterns.serving.external.start import deploy_target
-from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import ServicePlan, service_plan
 from pytest_mlpatterns.serving.targets import Url
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.serving.local.launcher import StartOptions
+    from pytest_mlpatterns.serving.engine import StartOptions
     from pytest_mlpatterns.serving.targets import Target
     from pytest_mlpatterns.workload.plan import LoadPlan
 

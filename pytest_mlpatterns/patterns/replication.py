@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
-from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Node, Pattern, ProcessGroup, Spread, build
+from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Node, Pattern, ProcessGroup, build
+from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.wire import Wire
 
 if TYPE_CHECKING:
@@ -18,15 +19,13 @@ __all__ = ["Microservice", "Replicated", "Single"]
 
 @dataclass(frozen=True, slots=True)
 class Single(Pattern):
-    """One process, HTTP face and model together: the reference that other patterns are compared with."""
-
-    __str__ = Pattern.__str__
+    """One process with server and model: the reference for comparisons with other patterns."""
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
-        """The model itself.
+        """Build the model alone.
 
         Raises:
-            SettingError: it stands in a composition.
+            SettingError: it is part of a composition.
         """
         if position or rest:
             raise SettingError("Single() in a composition, expected alone; leave it out: Cached() | Batched()")
@@ -35,58 +34,53 @@ class Single(Pattern):
 
 @dataclass(frozen=True, slots=True)
 class Replicated(Pattern):
-    """The whole service several times, horizontally scaled.
+    """Several identical processes: horizontal scaling.
 
-    First in a composition, the load itself is balanced over the replicas, each with everything that follows; further
-    in, the process before them balances.
+    As the first pattern of a composition, each replica contains everything that follows, and the load generator
+    balances over the replicas. Further inside, the process before them balances.
 
     Args:
-        replicas: processes, 2..64.
-        balance: ``"round-robin"`` or ``"least-outstanding"``: every replica has a port of its own and the load is
-            balanced over them; ``"shared-socket"``: all accept from one socket and the kernel chooses, as with
-            ``uvicorn --workers``, which can leave a replica without work.
+        replicas: number of processes, 2..64.
+        balance: ``"round-robin"`` or ``"least-outstanding"``: every replica has its own port, and the process before
+            them balances; ``"shared-socket"``: all accept from one socket and the kernel chooses, as with
+            ``uvicorn --workers``, which can leave a replica idle.
 
     Raises:
-        SettingError: another number or balance.
+        SettingError: a number out of range, or an unknown balance.
     """
 
     replicas: int = 2
-    balance: str = "round-robin"
-
-    __str__ = Pattern.__str__
+    balance: str = Balance.ROUND_ROBIN.value
 
     def __post_init__(self) -> None:
         if self.replicas == 1:
             raise SettingError("Replicated(replicas=1), expected from 2; for one process write Single()")
         set_whole(self, "replicas", least=2, most=MAX_PROCESSES)
-        if self.balance not in list(Spread):
-            raise SettingError(
-                f"Replicated(balance={self.balance!r}), expected one of {', '.join(repr(str(s)) for s in Spread)}"
-            )
+        if self.balance not in list(Balance):
+            known = ", ".join(repr(str(balance)) for balance in Balance)
+            raise SettingError(f"Replicated(balance={self.balance!r}), expected one of {known}")
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
-        """So many processes with the rest in each."""
+        """Build the processes, each with the rest of the composition."""
         inside = build(position + 1, rest)
-        return ProcessGroup(inside, "replica", position, self.replicas, Spread(self.balance), takes_load=True)
+        return ProcessGroup(inside, "replica", position, self.replicas, Balance(self.balance), takes_load=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Microservice(Pattern):
-    """A gateway process, and the model as a service of its own behind it, asked over a socket.
+    """A gateway process, and the model in a service behind it, called over a socket.
 
     Args:
-        replicas: processes of the service behind the gateway, which take turns; 1..63.
-        wire: how the gateway speaks to it, a :class:`Wire` or its short form, over REST; None: as clients speak to the
-            gateway, or ``rest+binary`` where they speak gRPC.
+        replicas: number of processes of the service behind the gateway, 1..63, called in turn.
+        wire: how the gateway calls the service, a :class:`Wire` over REST or its short form; None: as clients call the
+            gateway, or ``rest+binary`` if they use gRPC.
 
     Raises:
-        SettingError: another number or wire.
+        SettingError: a number out of range, or a wire that is not REST.
     """
 
     replicas: int = 1
     wire: Wire | str | None = None
-
-    __str__ = Pattern.__str__
 
     def __post_init__(self) -> None:
         set_whole(self, "replicas", least=1, most=MAX_PROCESSES - 1)
@@ -101,6 +95,6 @@ class Microservice(Pattern):
         self.wire.check_installed("Microservice(wire=...)")
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
-        """The rest in processes of its own."""
-        assert not isinstance(self.wire, str)  # made a value above
+        """Build the processes of the service, each with the rest of the composition."""
+        assert not isinstance(self.wire, str)  # converted in __post_init__
         return ProcessGroup(build(position + 1, rest), "service", position, self.replicas, wire=self.wire)

@@ -18,7 +18,7 @@ from pytest_mlpatterns.judging.experiment import Experiment, ModelUnderTest, Sys
 from pytest_mlpatterns.patterns import Single
 from pytest_mlpatterns.plugin.options import given_options
 from pytest_mlpatterns.records.setup import Setup, SystemDescription
-from pytest_mlpatterns.serving.local.launcher import StartOptions
+from pytest_mlpatterns.serving.engine import StartOptions
 from pytest_mlpatterns.serving.targets import App, Command, Url
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
@@ -163,6 +163,7 @@ class ExperimentBuilder:
             wire=settings.wire,
             root=self._config.rootpath,
             builder=builder,
+            engine=settings.engine,
         )
 
     def _by_value(self, item: pytest.Item) -> list[ModuleType]:

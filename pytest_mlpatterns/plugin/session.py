@@ -48,6 +48,7 @@ from pytest_mlpatterns.revision.client import RevisionClient
 from pytest_mlpatterns.revision.messages import InheritedOptions
 from pytest_mlpatterns.revision.resolve import resolve_revision
 from pytest_mlpatterns.revision.worktree import Worktree, laid_out, remove_stale
+from pytest_mlpatterns.serving.engine import engine_named
 from pytest_mlpatterns.system.child import end_with_parent
 from pytest_mlpatterns.system.environment import environment
 
@@ -151,6 +152,7 @@ class PerfSession:
                 item.stash[_SETTINGS] = read_settings(
                     marker, self._options, self._ini, pattern=members["pattern"], wire=members["wire"]
                 )
+                engine_named(item.stash[_SETTINGS].engine, "perf(engine=...)")
                 if "perf" in item.fixturenames:  # type: ignore[attr-defined]  # of what asks for a fixture
                     _see_that_lists_made_tests(marker, members)
             except SettingError as error:
@@ -209,6 +211,7 @@ class PerfSession:
             model=of_test.model if settings.model is None else settings.model,
             payload=of_test.payload,
             startup_timeout_ns=of_test.startup_timeout_ns,
+            engine=of_test.engine,
         )
         if arguments["pattern"] is not None and fixtures.target is not None:
             raise SettingError(f"perf_deploy({arguments['pattern']}, target={fixtures.target}), expected one of them")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 __all__ = ["Answer", "Balance", "Progress", "Remote"]
 
 
-class Balance(Enum):
-    """How requests are spread over the addresses of a deployment."""
+class Balance(StrEnum):
+    """How requests are balanced over the replicas of a service.
+
+    ``SHARED_SOCKET``: all replicas accept from one socket, and the kernel chooses; a client sees one address.
+    """
 
     ROUND_ROBIN = "round-robin"
     LEAST_OUTSTANDING = "least-outstanding"
+    SHARED_SOCKET = "shared-socket"
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,41 +79,29 @@ def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "per
             f"{what} is {type(model).__name__}, expected a callable that takes a list of inputs, "
             f'a class of such, or an import string "package.module:attribute"{mend}'
         )
-    import cloudpickle
-
     name = getattr(model, "__qualname__", type(model).__qualname__)
-    with ExitStack() as registered:
-        for module in by_value:
-            if sys.modules.get(module.__name__) is module:
-                cloudpickle.register_pickle_by_value(module)
-                registered.callback(cloudpickle.unregister_pickle_by_value, module)
-        try:
-            return ModelSource(name=name, pickled=_dumps(model))
-        except Exception as error:  # pickling runs the user's code, which may raise anything
-            raise SettingError(
-                f"{what} {name} cannot be sent to another process: {type(error).__name__}: {error}; "
-                "give a class that builds it there, or an import string"
-            ) from error
+    fix = "give a class that builds it there, or an import string"
+    return ModelSource(name=name, pickled=_pickled(model, by_value, f"{what} {name}", fix))
 
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """What an engine starts: the name under which the model is served, and the tree of processes with all packed."""
+    """What an engine starts: the name under which the model is served, and the process tree with everything packed."""
 
     name: str
     root: ProcessGroup
 
 
 def service_plan(pattern: Pattern, model: object | None, by_value: Sequence[ModuleType] = ()) -> ServicePlan:
-    """Pack a model and everything of the user's that a pattern holds.
+    """Pack a pattern, its model, and the user's callables in the pattern.
 
     Args:
         pattern: how the model is served.
-        model: as :func:`pack` takes it; None where the pattern brings its own.
+        model: as :func:`pack` takes it; None if the pattern brings its own.
         by_value: as :func:`pack` takes it.
 
     Raises:
-        SettingError: something that is no model or cannot be sent, or the pattern needs a model and there is none.
+        SettingError: something is not a model or cannot be sent, or the pattern needs a model and there is none.
     """
 
     def packed(node: Node) -> Node:
@@ -128,12 +116,12 @@ def service_plan(pattern: Pattern, model: object | None, by_value: Sequence[Modu
                         "fixture perf_target"
                     )
                 return ModelNode(pack(model, by_value), MODEL)
-            case LayerNode(pattern=wrapping, inside=inside, names=names):  # whose members travel as what is inside
-                bare = wrapping.without_members([f":{name}" for name in names])
-                return replace(node, pattern=bare, inside=tuple(map(packed, inside)))
+            case LayerNode(part, inside=inside):  # its callables travel as nodes inside
+                fix = "give it fields of plain values, and let layer() build what cannot be pickled"
+                data = _pickled(part.without_callables(), by_value, f"the pattern {part}", fix)
+                return replace(node, packed=data, inside=tuple(map(packed, inside)))
             case ProcessGroup(inside):
                 return replace(node, inside=packed(inside))
-        return node
 
     root = packed(pattern.plan())
     assert isinstance(root, ProcessGroup)
@@ -147,6 +135,23 @@ def user_traceback(error: BaseException) -> str:
     while frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith("pytest_mlpatterns."):
         frame = frame.tb_next
     return "".join(traceback.format_exception(type(error), error, frame)).rstrip()
+
+
+def _pickled(value: object, by_value: Sequence[ModuleType], what: str, fix: str) -> bytes:
+    """Pickle a value of the user's; ``what`` it is and how to ``fix`` it are for the message if that fails."""
+    import cloudpickle
+
+    with ExitStack() as registered:
+        for module in by_value:
+            if sys.modules.get(module.__name__) is module:
+                cloudpickle.register_pickle_by_value(module)
+                registered.callback(cloudpickle.unregister_pickle_by_value, module)
+        try:
+            return _dumps(value)
+        except Exception as error:  # pickling runs the user's code, which may raise anything
+            raise SettingError(
+                f"{what} cannot be sent to another process: {type(error).__name__}: {error}; {fix}"
+            ) from error
 
 
 def _dumps(model: object) -> bytes:

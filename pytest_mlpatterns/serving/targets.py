@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
+from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.setup import SystemDescription, SystemKind
 from pytest_mlpatterns.serving.import_string import is_import_string
 from pytest_mlpatterns.serving.prometheus import Prometheus
@@ -24,7 +25,6 @@ __all__ = ["App", "Command", "Target", "Url", "figures_told_by"]
 _PORTS = re.compile(r"\{((?:[a-z]\w*_)?port)\}")
 _FOR_A_SHELL = {"&&", "||", "|", ";", "&", ">", ">>", "<"}
 _SERVERS = ("uvicorn", "granian")
-_BALANCES = ("round-robin", "least-outstanding", "shared-socket")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class App:
                 "factory=True where that is a function which makes the application"
             )
         set_whole(self, "workers", least=1, most=64, expected="a whole number of processes from 1 to 64")
-        for name, value, allowed in (("server", self.server, _SERVERS), ("balance", self.balance, _BALANCES)):
+        for name, value, allowed in (("server", self.server, _SERVERS), ("balance", self.balance, tuple(Balance))):
             if value not in allowed:
                 raise SettingError(f"App({name}={value!r}), expected one of {', '.join(map(repr, allowed))}")
         if not isinstance(self.factory, bool):

@@ -272,6 +272,23 @@ def patterns(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copied("patterns", tmp_path_factory.mktemp("examples"))
 
 
+class TestOwnPattern:
+    """The project with a pattern of its own, measured in a short window."""
+
+    def test_its_counters_are_in_the_metrics_the_results_and_the_summary(self, tmp_path: Path) -> None:
+        project = tmp_path / "own_pattern"
+        shutil.copytree(QUICKSTART.parent / "own_pattern", project, ignore=shutil.ignore_patterns("__pycache__", "."))
+        command = ("-m", "pytest", "-p", "no:cacheprovider", "--perf-duration=300ms")
+
+        run = run_python(*command, "--perf-json=results.json", directory=project)
+
+        assert run.returncode == 0, run.stdout + run.stderr
+        (result,) = json.loads((project / "results.json").read_text(encoding="utf-8"))["results"]
+        assert result["setup"]["pattern"] == "throttled|batched(max_batch_size=16)"
+        assert "throttled" in [layer["layer"] for layer in result["layers"]]
+        assert re.search(r"^  throttled: ([\d,]+ passed, )?[\d,]+ waited, wait [\d.]+ ms$", run.stdout, re.MULTILINE)
+
+
 class TestPatterns:
     """The project that shows every pattern."""
 

@@ -20,8 +20,8 @@ from pytest_mlpatterns.loadgen.messages import Transport
 from pytest_mlpatterns.loadgen.pyreqwest_loop import parse_message
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.serving.engine import StartOptions
 from pytest_mlpatterns.serving.external.attach import attach
-from pytest_mlpatterns.serving.local.launcher import StartOptions
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule

@@ -69,19 +69,19 @@ class TestCounting:
     def test_small_numbers_are_kept_exactly_and_times_to_their_leading_bits(self) -> None:
         tally = Tally(0, "batched")
         for size in (1000, 1001, 1000):
-            tally.see("size", size)
+            tally.observe("size", size)
             tally.time("wait_ns", size)
         assert tally.snapshot().histograms == {"size": {1000: 2, 1001: 1}, "wait_ns": {1004: 3}}
 
     def test_a_snapshot_stays_as_it_was(self) -> None:
         tally = Tally(0, "batched")
         tally.count("calls")
-        tally.see("size", 2)
+        tally.observe("size", 2)
         tally.level("depth", 1)
         before = tally.snapshot()
         counters = dict(before.counters)
         tally.count("calls")
-        tally.see("size", 2)
+        tally.observe("size", 2)
         tally.level("depth", 2)
         assert before.counters == counters
         assert before.histograms == {"size": {2: 1}}
@@ -144,7 +144,7 @@ class TestLevels:
         assert tally.snapshot().series == {"depth": ((start, 0), (start + 10 * MS, 10), (start + 20 * MS, 20))}
 
     def test_the_course_does_not_grow_for_ever(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(tally_module, "_MAX_COURSE", 5)
+        monkeypatch.setattr(tally_module, "_MAX_SERIES", 5)
         tally = Tally(0, "queued")
         for value in range(100):
             tally.level("depth", value)
@@ -163,7 +163,7 @@ class TestLevels:
                 tally.level("depth", number % 7)
                 tally.count("accepted")
                 tally.time("wait_ns", number)
-                tally.see(f"seen{number % 300}", number % 500)
+                tally.observe(f"seen{number % 300}", number % 500)
 
         thread = threading.Thread(target=count)
         thread.start()

@@ -198,7 +198,7 @@ def test_an_error_of_a_stage_passes_as_it_is_with_the_users_frames_alone(stages:
             await answering([1])
         (text,) = answering.tracebacks
         assert "raise ZeroDivisionError" in text
-        assert "patterns" not in text
+        assert "pytest_mlpatterns" not in text
 
     run(scenario())
 
@@ -321,7 +321,7 @@ def test_an_error_of_a_model_or_of_combine_keeps_the_users_frames_alone(models: 
             await answering([1])
         (text,) = answering.tracebacks
         assert "raise ZeroDivisionError" in text
-        assert "patterns" not in text
+        assert "pytest_mlpatterns" not in text
 
     run(scenario())
 

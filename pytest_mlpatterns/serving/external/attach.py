@@ -19,7 +19,7 @@ from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.workload.endpoint import Endpoint
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.serving.local.launcher import StartOptions
+    from pytest_mlpatterns.serving.engine import StartOptions
     from pytest_mlpatterns.serving.targets import Url
 
 __all__ = ["attach"]

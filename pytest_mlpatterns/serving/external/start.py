@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from pytest_mlpatterns.serving.local.launcher import StartOptions
+    from pytest_mlpatterns.serving.engine import StartOptions
     from pytest_mlpatterns.serving.targets import Target
 
 __all__ = ["deploy_target"]
@@ -109,12 +109,11 @@ class _Start:
             DeploymentError: it is not; everything is ended.
         """
         target = self._target
-        least = isinstance(target, App) and target.balance == "least-outstanding"
         endpoint = Endpoint(
             addresses=tuple(("127.0.0.1", port) for port in self._asked),
             path=target.path,
             model_name=model_in(target.path) or target.path.rpartition("/")[2],
-            balance=Balance.LEAST_OUTSTANDING if least else Balance.ROUND_ROBIN,
+            balance=Balance(target.balance) if isinstance(target, App) else Balance.ROUND_ROBIN,
             wire=self._startup.wire,
         )
         deployment = Deployment(endpoint, _ServerProcesses(self._kept, str(target)), builder=self._startup.builder)

@@ -1,140 +1,117 @@
-"""What one service process does with a request: the layers of a node, each around the next, down to the model."""
+"""What one service process does with a request: the layers of its node, each around the next, down to the model."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import pickle
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.patterns.batch_layer import BatchLayer
-from pytest_mlpatterns.patterns.batched import Batched
-from pytest_mlpatterns.patterns.cache_layer import CacheLayer
-from pytest_mlpatterns.patterns.cached import Cached
-from pytest_mlpatterns.patterns.ensemble import Ensemble, EnsembleLayer
-from pytest_mlpatterns.patterns.pattern import LayerNode, ModelNode, QueueNode, UpstreamNode
-from pytest_mlpatterns.patterns.pipeline import Pipeline, PipelineLayer
-from pytest_mlpatterns.patterns.queued import Queued, QueueLayer
-from pytest_mlpatterns.patterns.store_url import MEMORY
+from pytest_mlpatterns.patterns.pattern import ModelNode
+from pytest_mlpatterns.patterns.store_url import EMBEDDED
 from pytest_mlpatterns.patterns.tally import Tally
+from pytest_mlpatterns.serving.local.messages import PackedLayer, QueueNode, UpstreamNode
 from pytest_mlpatterns.serving.local.upstream import Upstream
-from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wire import REST_JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pytest_mlpatterns.patterns.layer import Handler
-    from pytest_mlpatterns.patterns.pattern import Node, Pattern
+    from pytest_mlpatterns.patterns.pattern import Pattern
+    from pytest_mlpatterns.patterns.queued import Queued
     from pytest_mlpatterns.records.telemetry import LayerStats
-    from pytest_mlpatterns.serving.redis.queue import RedisQueue
+    from pytest_mlpatterns.serving.local.messages import WorkerNode
+    from pytest_mlpatterns.serving.redis.cache import RedisCache
     from pytest_mlpatterns.wire import Wire
 
-__all__ = ["HandlerStack", "in_flight"]
+__all__ = ["HandlerStack"]
 
 
 class HandlerStack:
-    """Builds the layers.
+    """Loads the models of a process and makes the layers around them.
 
     Args:
-        node: what happens in this process; models are loaded here.
-        identity: unique for the deployment; keys in servers begin with it.
+        node: what the process does with a request.
+        identity: unique for the deployment; keys in stores and brokers begin with it.
         wire: how inputs and outputs are written in a store or broker.
+        own_server: address of the server that the deployment started for itself.
 
     Attributes:
-        inner: the outermost layer, or the model itself.
-        queue: the queue, where there is one.
+        handler: the outermost layer, or the model itself.
 
     Raises:
-        Exception: whatever a model raises while it loads.
+        Exception: the exception of a model or pattern while it loads.
     """
 
-    def __init__(self, node: Node, identity: str, wire: Wire = REST_JSON) -> None:
+    def __init__(self, node: WorkerNode, identity: str, wire: Wire = REST_JSON, own_server: str | None = None) -> None:
         self._identity = identity
         self._wire = wire
+        self._own_server = own_server
         self._tallies: list[Tally] = []
-        self._broker_queue: RedisQueue | None = None
-        self.queue: QueueLayer | RedisQueue | None = None
-        self.inner = self._build(node)
+        self._layers: list[Handler] = []
+        self.handler = self._build(node)
 
     def layers(self) -> tuple[LayerStats, ...]:
-        """What every layer counted so far."""
+        """What every layer has counted so far."""
         return tuple(tally.snapshot() for tally in self._tallies)
 
     async def start(self) -> None:
-        """Connect to the broker, so that the first request need not."""
-        if self._broker_queue is not None:
-            await self._broker_queue.start()
+        """Start the layers that have a ``start``, the innermost first."""
+        for layer in self._layers:
+            if (start := getattr(layer, "start", None)) is not None:
+                await start()
 
     async def close(self) -> None:
-        """Leave nothing in a broker."""
-        if self._broker_queue is not None:
-            await self._broker_queue.close()
+        """Close the layers that have a ``close``, the outermost first."""
+        for layer in reversed(self._layers):
+            if (close := getattr(layer, "close", None)) is not None:
+                await close()
 
     def _tally(self, position: int, layer: str) -> Tally:
         self._tallies.append(Tally(position, layer))
         return self._tallies[-1]
 
-    def _build(self, node: Node) -> Handler:
-        """The layer of a node, around the layers of what is inside."""
-        match node:
-            case ModelNode(target):
-                inner: Handler = target.load()  # packed by the engine
-            case UpstreamNode(addresses, path, position, least, wire=wire):
-                inner = Upstream(addresses, path, self._tally(position, "hop"), wire=wire, least_outstanding=least)
-            case LayerNode(Queued() as pattern, position, (inside,)):
-                inner = self.queue = self._queue_before(inside, pattern, position)
-            case LayerNode(pattern, position, inside, names):
-                inner = self._layer(pattern, position, inside, names)
-            case _:
-                raise AssertionError(f"nobody started {node!r}")
-        return inner
+    def _build(self, node: WorkerNode) -> Handler:
+        if isinstance(node, PackedLayer):
+            return self._layer(node)
+        if isinstance(node, ModelNode):
+            return node.target.load()  # type: ignore[no-any-return]  # packed by service_plan
+        if isinstance(node, UpstreamNode):
+            return Upstream(node, self._tally(node.position, "hop"))
+        raise AssertionError(f"requests reach {node} through the layer of its queue")
 
-    def _layer(self, pattern: Pattern, position: int, inside: Sequence[Node], names: Sequence[str]) -> Handler:
-        layers = [self._build(node) for node in inside]
-        tally = self._tally(position, type(pattern).__name__.lower())
-        match pattern:
-            case Cached():
-                return CacheLayer(pattern, layers[0], tally, self._store(pattern, position), wire=self._wire)
-            case Batched():
-                return BatchLayer(pattern, layers[0], tally, at_once=_at_once(inside[0]))
-            case Pipeline():
-                return PipelineLayer(pattern, layers, names, tally)
-            case Ensemble():
-                models, combine = layers[: len(names)], layers[len(names) :]
-                return EnsembleLayer(pattern, models, names, combine[0] if combine else None, tally)
-        raise AssertionError(f"nobody knows how to serve {pattern}")
+    def _layer(self, node: PackedLayer) -> Handler:
+        pattern: Pattern = pickle.loads(node.pattern)  # noqa: S301 - only our own parent writes here
+        queue = next((inside for inside in node.inside if isinstance(inside, QueueNode)), None)
+        inside = [self._build(inside) for inside in node.inside if not isinstance(inside, QueueNode)]
+        resources = _LocalResources(f"{self._identity}:{node.position}:", self._wire, self._own_server, queue)
+        layer: object = pattern.layer(inside, self._tally(node.position, pattern.name), resources)
+        if not callable(layer):
+            raise TypeError(
+                f"{type(pattern).__name__}.layer() returned {type(layer).__name__}, expected a handler: "
+                "a callable that takes a list of inputs"
+            )
+        self._layers.append(layer)
+        return layer
 
-    def _queue_before(self, inside: Node, pattern: Queued, position: int) -> QueueLayer | RedisQueue:
-        tally = self._tally(position, "queued")
-        if isinstance(inside, QueueNode):
-            from pytest_mlpatterns.serving.redis.queue import RedisQueue
 
-            self._broker_queue = RedisQueue(pattern, inside.url, inside.stream, tally, self._wire)
-            return self._broker_queue
-        assert isinstance(inside, UpstreamNode)
-        hops = self._tally(position, "hop")
-        workers = [Upstream([address], inside.path, hops, wire=inside.wire) for address in inside.addresses]
-        return QueueLayer(pattern, workers, inside.in_flight, tally)
+@dataclass(frozen=True, slots=True)
+class _LocalResources:
+    """Stores and queues for one layer; fulfils :class:`pytest_mlpatterns.patterns.layer.Resources`."""
 
-    def _store(self, pattern: Cached, position: int) -> Any:
-        if pattern.store == MEMORY:
-            return None
+    prefix: str
+    wire: Wire
+    own_server: str | None
+    queue_node: QueueNode | None
+
+    def store(self, url: str, ttl_ns: int | None = None) -> RedisCache:
         from pytest_mlpatterns.serving.redis.cache import RedisCache
 
-        ttl_ns = None if pattern.ttl is None else parse_duration(pattern.ttl, name="ttl")
-        return RedisCache(pattern.store, f"{self._identity}:{position}:".encode(), ttl_ns)
+        if url == EMBEDDED:
+            assert self.own_server is not None, "a layer may only use stores that its pattern lists in servers"
+            url = self.own_server
+        return RedisCache(url, self.prefix.encode(), ttl_ns)
 
+    def queue(self, pattern: Queued, tally: Tally) -> Handler:
+        from pytest_mlpatterns.serving.redis.queue import RedisQueue
 
-def in_flight(node: Node) -> int:
-    """How many requests a worker that does this takes at a time: one, or a batch where it gathers them again."""
-    return node.pattern.max_batch_size if isinstance(node, LayerNode) and isinstance(node.pattern, Batched) else 1
-
-
-def _at_once(node: Node) -> int:
-    """How many batches can be worked on at a time: one, or as many as there are processes behind."""
-    match node:
-        case UpstreamNode(addresses):
-            return len(addresses)
-        case LayerNode(Queued(workers=workers)):
-            return workers
-        case LayerNode(Cached(), _, (inside,)):
-            return _at_once(inside)
-    return 1
+        assert self.queue_node is not None, "a layer may only use a queue if its process group has a broker"
+        return RedisQueue(pattern, self.queue_node.url, self.queue_node.stream, tally, self.wire)

@@ -1,7 +1,7 @@
-"""The local engine: starts the processes of a pattern's tree, waits until they are ready, or says why not.
+"""The local engine: starts the processes of a service plan on this machine, and waits until they are ready.
 
-Ready means that every process accepts, answers its health check, and (where an input is known) has answered one real
-inference. Every process listens on 127.0.0.1, on a port that the system chose.
+Ready means: every process accepts connections, answers its health check, and has answered one real inference if an
+input is known. Every process listens on 127.0.0.1, on a port that the system chose.
 """
 
 from __future__ import annotations
@@ -10,26 +10,31 @@ import itertools
 import secrets
 import sys
 import time
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError, SettingError
-from pytest_mlpatterns.patterns.cached import Cached
-from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup, QueueNode, Spread, UpstreamNode
-from pytest_mlpatterns.patterns.queued import Queued
-from pytest_mlpatterns.patterns.store_url import EMBEDDED, MEMORY
+from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup, layers_in
+from pytest_mlpatterns.patterns.store_url import EMBEDDED
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.deployment import Deployment
-from pytest_mlpatterns.serving.local.handler_stack import in_flight
-from pytest_mlpatterns.serving.local.messages import Consume, Listen, ListenGrpc, LoadFailed, Ready, WorkerJob
+from pytest_mlpatterns.serving.local.messages import (
+    Consume,
+    Listen,
+    ListenGrpc,
+    LoadFailed,
+    PackedLayer,
+    QueueNode,
+    Ready,
+    UpstreamNode,
+    WorkerJob,
+)
 from pytest_mlpatterns.serving.local.processes import LocalProcesses
 from pytest_mlpatterns.serving.local.supervised_worker import SupervisedWorker
 from pytest_mlpatterns.serving.redis.queue_worker import Subscription
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.sockets import held_port, listening_socket
 from pytest_mlpatterns.units import format_duration
-from pytest_mlpatterns.wire import REST_JSON, Wire, codec_of
+from pytest_mlpatterns.wire import codec_of
 from pytest_mlpatterns.workload.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -37,128 +42,92 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_mlpatterns.patterns.pattern import Node
+    from pytest_mlpatterns.serving.engine import StartOptions
+    from pytest_mlpatterns.serving.local.messages import WorkerNode
     from pytest_mlpatterns.serving.model import ServicePlan
-    from pytest_mlpatterns.workload.payload import Payload
-    from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
-__all__ = ["MAX_BODY_BYTES", "StartOptions", "launch"]
+__all__ = ["MAX_BODY_BYTES", "launch"]
 
 MAX_BODY_BYTES = 64 * 2**20
-"""Longest request body that our servers accept."""
+"""Limit of a request body for our own servers."""
 
 
-@dataclass(frozen=True, slots=True)
-class StartOptions:
-    """How a deployment is started: the time limit, a first request (None: health alone), where its logs go.
-
-    ``trees`` as :class:`pytest_mlpatterns.serving.local.messages.WorkerJob` takes them. ``wire`` is how clients speak
-    to it.
-    ``root`` is what the working directories of users' own servers are relative to, and ``builder`` makes their requests
-    where the wire does not.
-    """
-
-    timeout_ns: int
-    payload: Payload | None
-    directory: Path
-    trees: tuple[Path, Path] | None = None
-    wire: Wire = REST_JSON
-    root: Path = Path()
-    builder: RequestBuilder | None = None
-
-
-def launch(recipe: ServicePlan, startup: StartOptions) -> Deployment:
-    """Start a model under a pattern and wait until it is ready.
+def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
+    """Start a service and wait until it is ready; fulfils :class:`pytest_mlpatterns.serving.engine.Engine`.
 
     Raises:
         ModelLoadError: the model could not be built or failed on its first inference; with its traceback.
-        DeploymentError: a process died, or was not ready in time.
+        DeploymentError: a process ended, or was not ready in time.
     """
     started_ns = time.perf_counter_ns()
-    launching = Launcher(recipe, startup)
-    if launching.polled and startup.wire.protocol == "grpc":
-        raise SettingError("answers that are fetched later (wait=False) have no form in gRPC; choose a wire over REST")
+    launcher = Launcher(plan, options)
+    if launcher.is_polled and options.wire.protocol == "grpc":
+        raise SettingError("results that clients poll for (wait=False) do not exist in gRPC; choose a wire over REST")
     try:
-        addresses = launching.start(recipe.root, outermost=True)
-        for member in launching.members:
-            _await_loaded(member, recipe.name, started_ns, startup)
+        addresses = launcher.start()
+        for worker in launcher.workers:
+            _await_loaded(worker, plan.name, started_ns, options)
     except BaseException:
-        launching.stop()
+        launcher.stop()
         raise
-    launching.release()
-    least = recipe.root.spread is Spread.LEAST_OUTSTANDING
+    launcher.release()
     endpoint = Endpoint(
         addresses=addresses,
-        path=codec_of(startup.wire).path(recipe.name),
-        model_name=recipe.name,
-        balance=Balance.LEAST_OUTSTANDING if least else Balance.ROUND_ROBIN,
-        wire=startup.wire,
-        polled=launching.polled,
+        path=codec_of(options.wire).path(plan.name),
+        model_name=plan.name,
+        balance=plan.root.balance,
+        wire=options.wire,
+        polled=launcher.is_polled,
     )
-    deployment = Deployment(endpoint, launching.processes)
+    deployment = Deployment(endpoint, launcher.processes)
     try:
-        _await_ready(deployment, recipe.name, started_ns, startup)
+        _await_ready(deployment, plan.name, started_ns, options)
     except BaseException:
         deployment.close()
         raise
-    for member in launching.guarded:
-        member.guard()
+    for worker in launcher.restarted:
+        worker.guard()
     return deployment
 
 
 class Launcher:
-    """Starts the processes of a tree, those further in first; all load at the same time."""
+    """Starts the processes of a service plan, the innermost first; all of them load at the same time.
 
-    def __init__(self, recipe: ServicePlan, startup: StartOptions) -> None:
-        self.members: list[SupervisedWorker] = []
-        self.guarded: list[SupervisedWorker] = []
+    Attributes:
+        workers: the service processes.
+        restarted: those of them that are replaced when they die.
+        helpers: other processes, such as the server of a store.
+        is_polled: requests are answered 202, and clients poll for results.
+    """
+
+    def __init__(self, plan: ServicePlan, options: StartOptions) -> None:
+        self.workers: list[SupervisedWorker] = []
+        self.restarted: list[SupervisedWorker] = []
         self.helpers: list[Child] = []
-        self.processes = LocalProcesses(self.members, self.helpers)
-        self._name = recipe.name
-        self._startup = startup
+        self.processes = LocalProcesses(self.workers, self.helpers)
+        self._plan = plan
+        self._options = options
         self._identity = f"mlpatterns:{secrets.token_hex(8)}"
-        self._server_url: str | None = None
+        self._own_server: str | None = None
         self._logs = itertools.count()
         self._held: list[socket.socket] = []
-        outermost = recipe.root.inside
-        self.polled = isinstance(outermost, LayerNode) and outermost.pattern.outermost_only
+        outermost = plan.root.inside
+        self.is_polled = isinstance(outermost, LayerNode) and outermost.pattern.is_polled
 
-    def start(
-        self, apart: ProcessGroup, *, outermost: bool = False, guarded: bool = False
-    ) -> tuple[tuple[str, int], ...]:
-        """Start so many processes, and where they can be asked."""
-        if outermost and self._startup.wire.protocol == "grpc":
-            return self._start_grpc(apart)
-        shared = listening_socket() if apart.spread is Spread.SHARED_SOCKET else None
-        addresses = []
-        try:
-            for _ in range(apart.replicas):
-                node = self._bound(apart.inside)
-                listener = shared or listening_socket()
-                addresses.append(("127.0.0.1", listener.getsockname()[1]))
-                try:
-                    self._spawn(apart, node, Listen(listener.fileno(), internal=not outermost), listener, guarded)
-                finally:
-                    if not guarded and shared is None:
-                        listener.close()
-        finally:
-            if shared is not None:
-                shared.close()
-        return tuple(dict.fromkeys(addresses))
+    def start(self) -> tuple[tuple[str, int], ...]:
+        """Start everything, and return the addresses of the outermost processes."""
+        if any(EMBEDDED in layer.pattern.servers for layer in layers_in(self._plan.root)):
+            from pytest_mlpatterns.serving.redis.embedded_server import start_embedded
 
-    def _start_grpc(self, apart: ProcessGroup) -> tuple[tuple[str, int], ...]:
-        """The same for processes that bind their ports themselves, as gRPC does; one that is shared is bound by all."""
-        shared = apart.spread is Spread.SHARED_SOCKET
-        ports: list[int] = []
-        for _ in range(apart.replicas):
-            node = self._bound(apart.inside)
-            if not (ports and shared):
-                self._held.append(held_port())
-                ports.append(self._held[-1].getsockname()[1])
-            self._spawn(apart, node, ListenGrpc(ports[-1]), None, guarded=False)
-        return tuple(("127.0.0.1", port) for port in ports)
+            server = start_embedded(self._options.directory, self._options.timeout_ns)
+            self.helpers.append(server.child)
+            self._own_server = server.url
+        if self._options.wire.protocol == "grpc":
+            return self._start_grpc(self._plan.root)
+        return self._start_http(self._plan.root, outermost=True)
 
     def release(self) -> None:
-        """Let go of the ports that were held; whoever should listen there does."""
+        """Release the ports that were held until the processes listened on them."""
         for holder in self._held:
             holder.close()
         self._held.clear()
@@ -168,70 +137,86 @@ class Launcher:
         self.release()
         self.processes.stop()
 
-    def _bound(self, node: Node) -> Node:
-        """The node with what lives in other processes started, and replaced by how it is reached."""
-        match node:
-            case ProcessGroup():
-                return self._behind(node)
-            case LayerNode(Queued(broker=broker), _, (ProcessGroup() as workers,)) if broker != MEMORY:
-                return replace(node, inside=(self._consumers(self._server(broker), workers),))
-            case LayerNode(Queued(), _, (ProcessGroup() as workers,)):
-                return replace(node, inside=(self._behind(workers, guarded=True),))
-            case LayerNode(Cached(store=store) as pattern) if store != MEMORY:
-                node = replace(node, pattern=replace(pattern, store=self._server(store)))
-        return replace(node, inside=tuple(map(self._bound, node.inside))) if isinstance(node, LayerNode) else node
+    def _start_http(self, group: ProcessGroup, *, outermost: bool = False) -> tuple[tuple[str, int], ...]:
+        """Start processes that inherit their listening sockets."""
+        shared = listening_socket() if group.balance is Balance.SHARED_SOCKET else None
+        addresses = []
+        try:
+            for _ in range(group.replicas):
+                node = self._start_inside(group.inside)
+                listener = shared or listening_socket()
+                addresses.append(("127.0.0.1", listener.getsockname()[1]))
+                try:
+                    self._spawn(group, node, Listen(listener.fileno(), internal=not outermost), listener)
+                finally:
+                    if not group.restart and shared is None:
+                        listener.close()
+        finally:
+            if shared is not None:
+                shared.close()
+        return tuple(dict.fromkeys(addresses))
 
-    def _behind(self, apart: ProcessGroup, *, guarded: bool = False) -> UpstreamNode:
-        least = apart.spread is Spread.LEAST_OUTSTANDING
-        wire = apart.wire or self._startup.wire.between_processes
-        addresses = self.start(apart, guarded=guarded)
-        path = codec_of(wire).path(self._name)
-        return UpstreamNode(addresses, path, apart.position, least, in_flight(apart.inside), wire)
+    def _start_grpc(self, group: ProcessGroup) -> tuple[tuple[str, int], ...]:
+        """Start processes that bind their ports themselves, as gRPC does; a shared port is bound by all of them."""
+        shared = group.balance is Balance.SHARED_SOCKET
+        ports: list[int] = []
+        for _ in range(group.replicas):
+            node = self._start_inside(group.inside)
+            if not (ports and shared):
+                self._held.append(held_port())
+                ports.append(self._held[-1].getsockname()[1])
+            self._spawn(group, node, ListenGrpc(ports[-1]))
+        return tuple(("127.0.0.1", port) for port in ports)
 
-    def _consumers(self, url: str, apart: ProcessGroup) -> QueueNode:
-        stream = f"{self._identity}:{len(self.members)}"
-        for number in range(apart.replicas):
-            node = self._bound(apart.inside)
-            wire = self._startup.wire.between_processes
-            subscription = Subscription(url, stream, f"worker-{number}", in_flight(apart.inside), wire)
-            self._spawn(apart, node, Consume(subscription, apart.position), None, guarded=True)
+    def _start_inside(self, node: Node) -> WorkerNode:
+        """Start the process groups of a node, and replace each by the way to reach it."""
+        if isinstance(node, ProcessGroup):
+            return self._start_upstream(node) if node.broker is None else self._start_consumers(node, node.broker)
+        if isinstance(node, LayerNode):
+            assert node.packed is not None, "a plan is packed by service_plan"
+            return PackedLayer(node.packed, node.position, tuple(map(self._start_inside, node.inside)))
+        return node
+
+    def _start_upstream(self, group: ProcessGroup) -> UpstreamNode:
+        wire = group.wire or self._options.wire.between_processes
+        addresses = self._start_http(group)
+        path = codec_of(wire).path(self._plan.name)
+        return UpstreamNode(addresses, path, group.position, group.balance, group.in_flight, wire)
+
+    def _start_consumers(self, group: ProcessGroup, broker: str) -> QueueNode:
+        """Start processes that take requests from a stream of a broker."""
+        url = broker if broker != EMBEDDED or self._own_server is None else self._own_server
+        stream = f"{self._identity}:{len(self.workers)}"
+        for number in range(group.replicas):
+            node = self._start_inside(group.inside)
+            wire = self._options.wire.between_processes
+            subscription = Subscription(url, stream, f"worker-{number}", group.in_flight, wire)
+            self._spawn(group, node, Consume(subscription, group.position))
         return QueueNode(url, stream)
-
-    def _server(self, address: str) -> str:
-        """The address of a server; one of the deployment's own is started when first asked for."""
-        if address != EMBEDDED:
-            return address
-        if self._server_url is None:
-            from pytest_mlpatterns.serving.redis.embedded_server import start_embedded
-
-            server = start_embedded(self._startup.directory, self._startup.timeout_ns)
-            self.helpers.append(server.child)
-            self._server_url = server.url
-        return self._server_url
 
     def _spawn(
         self,
-        apart: ProcessGroup,
-        node: Any,
+        group: ProcessGroup,
+        node: WorkerNode,
         source: Listen | ListenGrpc | Consume,
-        listener: socket.socket | None,
-        guarded: bool,
+        listener: socket.socket | None = None,
     ) -> None:
         job = WorkerJob(
             node=node,
-            name=self._name,
+            name=self._plan.name,
             identity=self._identity,
             source=source,
             import_path=tuple(sys.path),
-            trees=self._startup.trees,
+            trees=self._options.trees,
             max_body_bytes=MAX_BODY_BYTES,
-            wire=self._startup.wire,
-            position=apart.position,
-            jobs=self.polled and isinstance(source, Listen) and not source.internal,
+            wire=self._options.wire,
+            position=group.position,
+            own_server=self._own_server,
+            is_polled=self.is_polled and isinstance(source, Listen) and not source.internal,
         )
 
         def start(on_end: Callable[[], None]) -> Child:
-            log = self._startup.directory / f"{self._identity.rpartition(':')[2]}-{next(self._logs)}.log"
+            log = self._options.directory / f"{self._identity.rpartition(':')[2]}-{next(self._logs)}.log"
             descriptors = [] if listener is None else [listener.fileno()]
             child = Child("pytest_mlpatterns.serving.local.worker", log=log, pass_fds=descriptors, on_end=on_end)
             try:
@@ -241,20 +226,20 @@ class Launcher:
                 raise
             return child
 
-        member = SupervisedWorker(
-            start, role=apart.role, position=apart.position, listener=listener if guarded else None
+        worker = SupervisedWorker(
+            start, role=group.role, position=group.position, listener=listener if group.restart else None
         )
-        self.members.append(member)
-        if guarded:
-            self.guarded.append(member)
+        self.workers.append(worker)
+        if group.restart:
+            self.restarted.append(worker)
 
 
-def _await_loaded(member: SupervisedWorker, model: str, started_ns: int, startup: StartOptions) -> None:
-    who = f"perf_model {model}" if member.role in ("service", "replica", "worker") else member.role
+def _await_loaded(worker: SupervisedWorker, model: str, started_ns: int, options: StartOptions) -> None:
+    who = f"perf_model {model}" if worker.role in ("service", "replica", "worker") else worker.role
     try:
-        message: Any = member.child.receive(_left_s(started_ns, startup))
+        message: Any = worker.child.receive(_left_s(started_ns, options))
     except TimeoutError:
-        raise DeploymentError(_too_slow(who, "still loading", startup, member.child.log_tail())) from None
+        raise DeploymentError(_too_slow(who, "still loading", options, worker.child.log_tail())) from None
     except ChildError as error:
         raise ModelLoadError(f"{who} ended its process while loading: {error}") from error
     if isinstance(message, LoadFailed):
@@ -262,19 +247,19 @@ def _await_loaded(member: SupervisedWorker, model: str, started_ns: int, startup
     assert isinstance(message, Ready)
 
 
-def _await_ready(deployment: Deployment, model: str, started_ns: int, startup: StartOptions) -> None:
+def _await_ready(deployment: Deployment, model: str, started_ns: int, options: StartOptions) -> None:
     import httpx
 
     for number in range(len(deployment.addresses)):
         client = deployment.client_of(number)
         try:
-            client.get("/v2/health/ready", timeout=_left_s(started_ns, startup)).raise_for_status()
-            if startup.payload is None:
+            client.get("/v2/health/ready", timeout=_left_s(started_ns, options)).raise_for_status()
+            if options.payload is None:
                 continue
-            request = startup.payload.first(deployment.path)
-            response = deployment.ask(client, request, _left_s(started_ns, startup))
+            request = options.payload.first(deployment.path)
+            response = deployment.ask(client, request, _left_s(started_ns, options))
         except httpx.TimeoutException:
-            text = _too_slow(f"perf_model {model}", "not done with its first inference", startup, deployment.log_tail())
+            text = _too_slow(f"perf_model {model}", "not done with its first inference", options, deployment.log_tail())
             raise DeploymentError(text) from None
         except httpx.HTTPError as error:
             raise DeploymentError(f"perf_model {model}: {error}{deployment.reason_of_failure()}") from error
@@ -288,13 +273,13 @@ def _await_ready(deployment: Deployment, model: str, started_ns: int, startup: S
             )
 
 
-def _left_s(started_ns: int, startup: StartOptions) -> float:
-    return max(0.001, (started_ns + startup.timeout_ns - time.perf_counter_ns()) / 1e9)
+def _left_s(started_ns: int, options: StartOptions) -> float:
+    return max(0.001, (started_ns + options.timeout_ns - time.perf_counter_ns()) / 1e9)
 
 
-def _too_slow(who: str, state: str, startup: StartOptions, log: str) -> str:
+def _too_slow(who: str, state: str, options: StartOptions, log: str) -> str:
     text = (
-        f"{who} is {state} after {format_duration(startup.timeout_ns)}, the start-up time limit; "
+        f"{who} is {state} after {format_duration(options.timeout_ns)}, the start-up time limit; "
         'raise it with perf(startup_timeout="5min") or --perf-startup-timeout'
     )
     return f"{text}\nIt printed last:\n{log}" if log else text

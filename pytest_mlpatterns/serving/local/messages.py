@@ -1,24 +1,81 @@
-"""What a worker process is asked to do, and what it reports: values that cross the pipe."""
+"""What the engine sends to a worker process, and what the worker answers: values that cross the pipe."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.patterns.pattern import ModelNode
+from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.wire import REST_JSON, Wire
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_mlpatterns.patterns.pattern import Node
     from pytest_mlpatterns.records.telemetry import LayerStats
     from pytest_mlpatterns.serving.redis.queue_worker import Subscription
-    from pytest_mlpatterns.wire import Wire
 
-__all__ = ["Consume", "Listen", "ListenGrpc", "LoadFailed", "Ready", "StatsQuestion", "WorkerJob", "WorkerStats"]
+__all__ = [
+    "Consume",
+    "Listen",
+    "ListenGrpc",
+    "LoadFailed",
+    "PackedLayer",
+    "QueueNode",
+    "Ready",
+    "StatsQuestion",
+    "UpstreamNode",
+    "WorkerJob",
+    "WorkerNode",
+    "WorkerStats",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLayer:
+    """The layer of a pickled pattern around the nodes inside."""
+
+    pattern: bytes
+    position: int
+    inside: tuple[WorkerNode, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamNode:
+    """A running process group, as the process before it reaches it.
+
+    Args:
+        addresses: ``(host, port)`` of its processes.
+        path: path that takes predict requests.
+        position: position of the pattern in the composition.
+        balance: least outstanding: call the process with the fewest requests in flight; otherwise each in turn.
+        in_flight: number of requests that a queue should have in flight at each process.
+        wire: how inputs and outputs travel.
+    """
+
+    addresses: tuple[tuple[str, int], ...]
+    path: str
+    position: int
+    balance: Balance = Balance.ROUND_ROBIN
+    in_flight: int = 1
+    wire: Wire = REST_JSON
+
+
+@dataclass(frozen=True, slots=True)
+class QueueNode:
+    """A running process group that takes requests from a stream of a broker."""
+
+    url: str
+    stream: str
+
+
+WorkerNode = PackedLayer | UpstreamNode | QueueNode | ModelNode
+"""What one process does with a request: a tree of nodes whose processes are running."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Serve over HTTP on an inherited listening socket; ``internal`` to other processes of the deployment only."""
+    """Serve HTTP on an inherited listening socket; ``internal``: for other processes of the deployment only."""
 
     socket_fd: int
     internal: bool
@@ -26,7 +83,7 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class ListenGrpc:
-    """Serve over gRPC on this port of 127.0.0.1, which the parent holds."""
+    """Serve gRPC on this port of 127.0.0.1, which the parent holds."""
 
     port: int
 
@@ -43,13 +100,22 @@ class Consume:
 class WorkerJob:
     """What a worker does with a request, and where requests come from.
 
-    ``identity`` is unique for the deployment. ``trees`` are the tops of the tree in which the user works and of the one
-    from which code is to come instead; None: there is one tree. ``wire`` is how the deployment's clients speak to it,
-    ``position`` where this process stands in the composition. ``jobs`` answers 202 and keeps results until they are
-    fetched.
+    Args:
+        node: what it does.
+        name: name of the model in addresses.
+        identity: unique for the deployment; keys in stores and brokers begin with it.
+        source: where requests come from.
+        import_path: ``sys.path`` of the parent.
+        trees: top of the tree in which the user works, and of the tree from which code is imported instead; None: there
+            is one tree.
+        max_body_bytes: limit of a request body.
+        wire: how clients reach the deployment.
+        position: position of this process in the composition.
+        own_server: address of the server that the deployment started for itself; None: it needs none.
+        is_polled: requests are answered 202, and results are kept until clients fetch them.
     """
 
-    node: Node
+    node: WorkerNode
     name: str
     identity: str
     source: Listen | ListenGrpc | Consume
@@ -58,12 +124,13 @@ class WorkerJob:
     max_body_bytes: int
     wire: Wire
     position: int
-    jobs: bool = False
+    own_server: str | None = None
+    is_polled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The model is built and requests are taken."""
+    """The model is built, and requests are accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +142,14 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class StatsQuestion:
-    """Asks a worker what it knows of itself."""
+    """Asks a worker for its statistics."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStats:
-    """What one worker knows of itself since its start, in answer to the question of this number."""
+    """Statistics of one worker since its start, in answer to the question of this number."""
 
     number: int
     predict_requests: int

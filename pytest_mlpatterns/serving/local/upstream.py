@@ -1,12 +1,13 @@
-"""From one service process to another: predict requests over keep-alive connections, answers to their own callers.
+"""The client of a service behind this process: predict requests over keep-alive connections.
 
-The bytes are those of a public face, so that what a hop costs is what it costs in a real deployment. The service
-behind says in the standard header ``Server-Timing`` how long it worked; the rest of the way there and back is the hop.
+The bytes are those of a public server, so that a hop costs what it costs in a real deployment. The service behind
+reports its own time in the standard header ``Server-Timing``; the rest of the round trip is the hop time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import itertools
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, cast
@@ -14,55 +15,63 @@ from typing import TYPE_CHECKING, Any, cast
 import httptools
 
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
-from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, decode_answer, encode_request
+from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.wire import WireError, decode_answer, encode_request
 from pytest_mlpatterns.wire.kserve_v1 import decode_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.patterns.tally import Tally
+    from pytest_mlpatterns.serving.local.messages import UpstreamNode
     from pytest_mlpatterns.wire import Body
 
 __all__ = ["Upstream"]
 
 
 class Upstream:
-    """Asks a service behind this process; an innermost layer.
+    """Calls a service behind this process; the handler of a process group.
 
     Args:
-        addresses: ``(host, port)`` of its replicas.
-        path: path that takes predict requests.
-        tally: counts calls, errors and the time of the way.
-        wire: how inputs and outputs travel.
-        least_outstanding: ask the replica with the fewest requests under way, instead of each in turn.
+        node: the process group.
+        tally: counts calls and errors, and takes the hop time.
+
+    Attributes:
+        parallelism: number of replicas.
+        in_flight: number of requests that a queue should have in flight at each replica.
 
     Raises:
-        RequestError: when called: the service answered with an error.
-        LostError: when called: the service closed the connection under the request, or cannot be reached.
+        RequestError: when called: the service responded with an error.
+        LostError: when called: the service closed the connection during the request, or cannot be reached.
     """
 
-    def __init__(
-        self,
-        addresses: Sequence[tuple[str, int]],
-        path: str,
-        tally: Tally,
-        *,
-        wire: Wire = REST_JSON,
-        least_outstanding: bool = False,
-    ) -> None:
-        self._wire = wire
-        self._pools = [_Pool(address, path) for address in addresses]
+    def __init__(self, node: UpstreamNode, tally: Tally) -> None:
+        self.parallelism = len(node.addresses)
+        self.in_flight = node.in_flight
+        self._wire = node.wire
+        self._pools = [_Pool(address, node.path) for address in node.addresses]
         self._tally = tally
-        self._turns = itertools.cycle(self._pools)
-        self._least_outstanding = least_outstanding
+        self._cycle = itertools.cycle(self._pools)
+        self._least_outstanding = node.balance is Balance.LEAST_OUTSTANDING
+
+    @property
+    def replicas(self) -> tuple[Upstream, ...]:
+        """One client for each replica; they share connections and tally with this one."""
+        return tuple(map(self._only, self._pools))
+
+    def _only(self, pool: _Pool) -> Upstream:
+        single = copy.copy(self)
+        single.parallelism = 1
+        single._pools, single._cycle = [pool], itertools.cycle([pool])
+        return single
 
     async def __call__(self, instances: list[Any]) -> Sequence[Any]:
-        """Ask for the outputs of these inputs."""
+        """Request the outputs of these inputs."""
         try:
             body = encode_request(self._wire, instances)
         except WireError as error:
             raise RequestError(500, f"inputs of the service behind cannot be sent to it: {error}") from error
-        pool = min(self._pools, key=lambda one: one.under_way) if self._least_outstanding else next(self._turns)
+        pool = min(self._pools, key=lambda one: one.in_flight) if self._least_outstanding else next(self._cycle)
         started = perf_counter_ns()
         try:
             answer = await pool.ask(body)
@@ -87,22 +96,22 @@ class _Pool:
         host, port = address
         self._head = f"POST {path} HTTP/1.1\r\nhost: {host}:{port}\r\n".encode("ascii")
         self._idle: list[_Connection] = []
-        self.under_way = 0
+        self.in_flight = 0
 
     async def ask(self, body: Body) -> _Connection:
-        """One request; the connection that comes back holds its answer until it is asked again."""
-        self.under_way += 1
+        """Send one request; the returned connection holds the response until its next request."""
+        self.in_flight += 1
         try:
             connection = self._free_connection() or await self._connect()
             try:
                 await connection.ask(self._message(body))
             except BaseException:
-                connection.close()  # also where the caller went away: an answer may still come
+                connection.close()  # also if the caller has gone: a response may still arrive
                 raise
             self._idle.append(connection)
             return connection
         finally:
-            self.under_way -= 1
+            self.in_flight -= 1
 
     def _message(self, body: Body) -> bytes:
         headers = "".join(f"{name}: {value}\r\n" for name, value in body.headers)
@@ -137,11 +146,11 @@ class _Connection(asyncio.Protocol):
         self._answer: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one, but says nothing of it
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's has its methods, but is not a subclass
         self._parser = httptools.HttpResponseParser(self)
 
     async def ask(self, message: bytes) -> None:
-        """Send a request and await the whole of its answer."""
+        """Send a request and wait for its complete response."""
         self._chunks.clear()
         self.headers = {}
         self.worked_ns = 0
@@ -158,7 +167,7 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(f"the service behind answered no HTTP: {error}")
+            self._fail(f"the service behind sent a response that is not HTTP: {error}")
             self.close()
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -179,7 +188,7 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._answer is None or self._answer.done():
-            self.close()  # nobody asked for this answer; the next could not be told from it
+            self.close()  # a response without a request: the next one could be mistaken for it
             return
         self.status = self._parser.get_status_code()
         self.body = b"".join(self._chunks)

@@ -1,15 +1,16 @@
-"""One service process: builds its layers and the model, serves them, tells about itself, and ends with its parent.
+"""One service process: makes its layers and the model, serves them, reports statistics, and ends with its parent.
 
-It serves over HTTP with uvicorn, over gRPC with grpcio, or takes requests from a broker's stream. The parent sends one
-:class:`WorkerJob`; the worker answers :class:`Ready` or :class:`LoadFailed`, and then a :class:`WorkerStats` for every
-:class:`StatsQuestion`. This module must not know load.
+It serves HTTP with uvicorn, gRPC with grpcio, or takes requests from a broker's stream. The parent sends one
+:class:`WorkerJob`. The worker answers :class:`Ready` or :class:`LoadFailed`, and then a :class:`WorkerStats` for every
+:class:`StatsQuestion`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.http.app import Answering, ModelApp
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import uvicorn
 
     from pytest_mlpatterns.serving.grpc.server import GrpcServer
+    from pytest_mlpatterns.serving.http.async_jobs import Queue
     from pytest_mlpatterns.serving.http.inference_call import WireTally
     from pytest_mlpatterns.serving.local.handler_stack import HandlerStack
 
@@ -45,31 +47,32 @@ def main() -> None:
     """The child process."""
     channel = Channel()
     job: WorkerJob = channel.receive()
-    ended: list[Callable[[], None]] = []
-    known: list[tuple[Answering, HandlerStack, Tally | WireTally]] = []
+    on_close: list[Callable[[], None]] = []
+    serving: list[tuple[Answering, HandlerStack, Tally | WireTally]] = []
 
     def on_message(message: object) -> None:
-        if isinstance(message, StatsQuestion) and known:
-            answering, chain, tally = known[0]
-            layers = (*chain.layers(), tally.snapshot())
+        if isinstance(message, StatsQuestion) and serving:
+            answering, stack, tally = serving[0]
+            layers = (*stack.layers(), tally.snapshot())
             channel.send(WorkerStats(message.number, answering.requests, tuple(answering.tracebacks), layers))
 
-    def on_close() -> None:
-        for end in ended:
+    def close() -> None:
+        for end in on_close:
             end()
 
-    channel.listen(on_message, on_close)  # from now on, so that a model that is still loading ends with the parent too
-    chain = _loaded(job, channel)
-    answering = Answering(chain.inner)
+    channel.listen(on_message, close)  # before the model loads: a process that is loading must end with the parent
+    stack = _load(job, channel)
+    answering = Answering(stack.handler)
+    lifetime = _Lifetime(stack, on_close, lambda: channel.send(Ready()))
     if isinstance(job.source, ListenGrpc):
         from pytest_mlpatterns.serving.grpc.server import GrpcServer
 
-        def face() -> GrpcServer:
-            made = GrpcServer(answering, job.name, job.max_body_bytes, position=job.position)
-            known.append((answering, chain, made.tally))
-            return made
+        def make_server() -> GrpcServer:
+            server = GrpcServer(answering, job.name, job.max_body_bytes, position=job.position)
+            serving.append((answering, stack, server.tally))
+            return server
 
-        _serve_grpc(job.source, face, chain, ended, lambda: channel.send(Ready()))
+        _serve_grpc(job.source, make_server, lifetime)
     elif isinstance(job.source, Listen):
         from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
 
@@ -77,41 +80,48 @@ def main() -> None:
             answering,
             job.name,
             job.max_body_bytes,
-            jobs=AsyncJobs(chain.queue) if job.jobs and chain.queue else None,
+            jobs=AsyncJobs(cast("Queue", stack.handler)) if job.is_polled else None,
             internal=job.source.internal,
             position=job.position,
         )
-        known.append((answering, chain, app.tally))
-        _serve(job.source, app, chain, ended, lambda: channel.send(Ready()))
+        serving.append((answering, stack, app.tally))
+        _serve(job.source, app, lifetime)
     else:
         tally = Tally(job.source.position, "queued")
-        known.append((answering, chain, tally))
-        _consume(job.source, answering, tally, ended, lambda: channel.send(Ready()))
+        serving.append((answering, stack, tally))
+        _consume(job.source, answering, tally, lifetime)
 
 
-def _loaded(job: WorkerJob, channel: Channel) -> HandlerStack:
-    """The layers and the model; the process ends where it cannot be built."""
+@dataclass(frozen=True, slots=True)
+class _Lifetime:
+    """What begins and ends with a server: the layers; functions that end it; the report that it is ready."""
+
+    stack: HandlerStack
+    on_close: list[Callable[[], None]]
+    report_ready: Callable[[], None]
+
+
+def _load(job: WorkerJob, channel: Channel) -> HandlerStack:
+    """Load the model and make the layers; if that fails, report it and end the process."""
     sys.path[:] = job.import_path
     if job.trees is not None:
         install(*job.trees)
     try:
         from pytest_mlpatterns.serving.local.handler_stack import HandlerStack
 
-        chain = HandlerStack(job.node, job.identity, job.wire.between_processes)
+        stack = HandlerStack(job.node, job.identity, job.wire.between_processes, job.own_server)
         if job.trees is not None and (strays := modules_from(*job.trees)):
             raise wrong_tree(strays, *job.trees)
-    except BaseException as error:  # also SystemExit: whatever it was, the test wants to see it
+    except BaseException as error:  # also SystemExit: the test reports any of them
         channel.send(LoadFailed(user_traceback(error)))
         raise SystemExit(1) from error
-    return chain
+    return stack
 
 
 def _serve(
     source: Listen,
     app: ModelApp,
-    chain: HandlerStack,
-    ended: list[Callable[[], None]],
-    tell_ready: Callable[[], None],
+    lifetime: _Lifetime,
 ) -> None:
     """Serve over HTTP until the parent closes the channel."""
     server = _server_of(app, internal=source.internal)
@@ -121,32 +131,30 @@ def _serve(
         server.should_exit = True
 
     async def serve() -> None:
-        await chain.start()
-        asyncio.get_running_loop().call_soon(tell_ready)
+        await lifetime.stack.start()
+        asyncio.get_running_loop().call_soon(lifetime.report_ready)
         await server.serve(sockets=[listener])
-        await chain.close()
+        await lifetime.stack.close()
 
-    ended.append(end)
+    lifetime.on_close.append(end)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(serve())
 
 
 def _serve_grpc(
     source: ListenGrpc,
-    face: Callable[[], GrpcServer],
-    chain: HandlerStack,
-    ended: list[Callable[[], None]],
-    tell_ready: Callable[[], None],
+    make_server: Callable[[], GrpcServer],
+    lifetime: _Lifetime,
 ) -> None:
-    """Serve over gRPC until the parent closes the channel; the face is made on the loop, to which it belongs."""
+    """Serve over gRPC until the parent closes the channel; the server must be made on its event loop."""
     import uvloop
 
     async def serve() -> None:
         loop, end = asyncio.get_running_loop(), asyncio.Event()
-        ended.append(lambda: loop.call_soon_threadsafe(end.set))  # type: ignore[arg-type]
-        await chain.start()
-        await face().serve(source.port, tell_ready, end)
-        await chain.close()
+        lifetime.on_close.append(lambda: loop.call_soon_threadsafe(end.set))  # type: ignore[arg-type]
+        await lifetime.stack.start()
+        await make_server().serve(source.port, lifetime.report_ready, end)
+        await lifetime.stack.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
@@ -156,8 +164,7 @@ def _consume(
     source: Consume,
     answering: Answering,
     tally: Tally,
-    ended: list[Callable[[], None]],
-    tell_ready: Callable[[], None],
+    lifetime: _Lifetime,
 ) -> None:
     """Take requests from the stream until the parent closes the channel."""
     import contextlib
@@ -173,10 +180,12 @@ def _consume(
     async def serve() -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
-        ended.append(lambda: loop.call_soon_threadsafe(task.cancel))  # type: ignore[arg-type]
-        loop.call_soon(tell_ready)
+        lifetime.on_close.append(lambda: loop.call_soon_threadsafe(task.cancel))  # type: ignore[arg-type]
+        await lifetime.stack.start()
+        loop.call_soon(lifetime.report_ready)
         with contextlib.suppress(asyncio.CancelledError):
             await consume(source.subscription, run, tally)
+        await lifetime.stack.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())

@@ -25,6 +25,8 @@ from support.services.scripted import refused_port
 from pytest_mlpatterns import DeploymentError, Microservice, Queued
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.tally import Tally
+from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.serving.local.messages import UpstreamNode
 from pytest_mlpatterns.serving.local.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -98,13 +100,12 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def behind(*services: Service, least_outstanding: bool = False) -> AsyncIterator[tuple[Upstream, Tally]]:
+async def behind(*services: Service, balance: Balance = Balance.ROUND_ROBIN) -> AsyncIterator[tuple[Upstream, Tally]]:
     """A hop to these services, which run meanwhile."""
     servers = [await asyncio.start_server(service.serve, "127.0.0.1", 0) for service in services]
     tally = Tally(2, "hop")
-    hop = Upstream(
-        [server.sockets[0].getsockname() for server in servers], PATH, tally, least_outstanding=least_outstanding
-    )
+    addresses = tuple(server.sockets[0].getsockname() for server in servers)
+    hop = Upstream(UpstreamNode(addresses, PATH, 2, balance), tally)
     try:
         yield hop, tally
     finally:
@@ -295,7 +296,7 @@ class TestConnections:
                     await first
                 gate.set()
                 assert await hop(["second"]) == ["second"]
-                assert hop._pools[0].under_way == 0
+                assert hop._pools[0].in_flight == 0
             assert service.connections == 2
             assert tally.snapshot().counters == {"calls": 1}
 
@@ -326,7 +327,7 @@ class TestReplicas:
                 return await doubles(asked)
 
             slow, quick = Service(held), Service()
-            async with behind(slow, quick, least_outstanding=True) as (hop, _):
+            async with behind(slow, quick, balance=Balance.LEAST_OUTSTANDING) as (hop, _):
                 first = asyncio.create_task(hop([0]))
                 await slow.reached.wait()
                 for value in range(1, 6):
@@ -343,8 +344,8 @@ class TestReplicas:
     def test_a_replica_that_is_gone_is_lost_in_its_turn_only(self) -> None:
         async def scenario() -> None:
             async with behind(Service()) as (alive, _):
-                addresses = [alive._pools[0]._address, ("127.0.0.1", refused_port())]
-                hop = Upstream(addresses, PATH, Tally(0, "hop"))
+                addresses = (alive._pools[0]._address, ("127.0.0.1", refused_port()))
+                hop = Upstream(UpstreamNode(addresses, PATH, 0), Tally(0, "hop"))
                 for _ in range(2):
                     assert await hop([1]) == [2]
                     with pytest.raises(LostError):
@@ -450,7 +451,7 @@ class TestErrors:
             service = Service(garbage)
             async with behind(service) as (hop, tally):
                 for _ in range(2):
-                    with pytest.raises(LostError, match="the service behind answered no HTTP: "):
+                    with pytest.raises(LostError, match="the service behind sent a response that is not HTTP: "):
                         await hop([1])
             assert service.connections == 2
             assert tally.snapshot().counters == {"errors": 2}
@@ -461,7 +462,7 @@ class TestErrors:
         async def scenario() -> None:
             port, tally = refused_port(), Tally(0, "hop")
             with pytest.raises(LostError, match=rf"the service behind, at 127\.0\.0\.1:{port}, cannot be reached: "):
-                await Upstream([("127.0.0.1", port)], PATH, tally)([1])
+                await Upstream(UpstreamNode((("127.0.0.1", port),), PATH, 0), tally)([1])
             assert tally.snapshot().counters == {"errors": 1}
 
         run(scenario)

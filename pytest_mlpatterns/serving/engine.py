@@ -1,0 +1,94 @@
+"""Engines by name: what starts the processes of a service plan.
+
+An engine fulfils :class:`Engine`. A new one is a module and a line in :data:`ENGINES`, imported when first used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.wire import REST_JSON, Wire
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.serving.model import ServicePlan
+    from pytest_mlpatterns.workload.payload import Payload
+    from pytest_mlpatterns.workload.request_builder import RequestBuilder
+
+__all__ = ["ENGINES", "Engine", "StartOptions", "engine_named", "launch"]
+
+ENGINES = {"local": "pytest_mlpatterns.serving.local.launcher"}
+"""The module of each engine, by the name that ``perf(engine=...)`` takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartOptions:
+    """How a deployment is started.
+
+    Args:
+        timeout_ns: start-up time limit in nanoseconds.
+        payload: its first input is sent before the deployment counts as ready; None: the health check is enough.
+        directory: for sockets and logs.
+        trees: top of the tree in which the user works, and of the tree from which code is imported instead; None: there
+            is one tree.
+        wire: how clients reach the deployment.
+        root: working directories of the user's own servers are relative to it.
+        builder: makes the requests for the user's own servers instead of the wire.
+        engine: name of the engine that starts patterns.
+    """
+
+    timeout_ns: int
+    payload: Payload | None
+    directory: Path
+    trees: tuple[Path, Path] | None = None
+    wire: Wire = REST_JSON
+    root: Path = Path()
+    builder: RequestBuilder | None = None
+    engine: str = "local"
+
+
+class Engine(Protocol):
+    """Starts deployments; a module with this function is one."""
+
+    def launch(self, plan: ServicePlan, options: StartOptions) -> Deployment:
+        """Start a service and wait until it is ready.
+
+        Args:
+            plan: the process tree, with the models packed.
+            options: how it is started.
+
+        Raises:
+            ModelLoadError: the model could not be built or failed on its first inference; with its traceback.
+            DeploymentError: a process ended, or was not ready in time.
+        """
+        ...
+
+
+def engine_named(name: object, source: str) -> Engine:
+    """The engine of this name.
+
+    Args:
+        name: a key of :data:`ENGINES`.
+        source: where the name was given, for the message.
+
+    Raises:
+        SettingError: there is no such engine.
+    """
+    if not isinstance(name, str) or name not in ENGINES:
+        raise SettingError(f"{source} is {name!r}, this version serves {', '.join(map(repr, ENGINES))}")
+    return import_module(ENGINES[name])
+
+
+def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
+    """Start a service with the engine that the options name, and wait until it is ready.
+
+    Raises:
+        ModelLoadError: the model could not be built or failed on its first inference; with its traceback.
+        DeploymentError: a process ended, or was not ready in time.
+        SettingError: there is no such engine.
+    """
+    return engine_named(options.engine, "engine").launch(plan, options)
