@@ -69,7 +69,7 @@ class Resources(Protocol):
         """A store of this layer's own keys in a server.
 
         Args:
-            url: one of :attr:`Pattern.servers`.
+            url: one of the pattern's ``servers``.
             ttl_ns: how long values are kept, in nanoseconds; None: one hour.
 
         Raises:

@@ -128,11 +128,11 @@ class Pattern:
             resources: what the engine offers to a layer.
 
         Returns:
-            A handler: called on the event loop with a list of inputs, it returns one output for each, or an awaitable
-            of them. It may be a coroutine function, or an object with these optional members: ``start`` and ``close``,
-            coroutine functions that are awaited before the first and after the last request; ``needs_loop`` and
-            ``parallelism``, see :func:`pytest_mlpatterns.patterns.layer.needs_loop` and
-            :func:`pytest_mlpatterns.patterns.layer.parallelism`.
+            The handler that is called, on the event loop, with the list of inputs of each request, and returns one
+            output for each, or an awaitable of them. It may be a coroutine function, or an object with these optional
+            attributes. ``start`` and ``close``: coroutine functions that are awaited before the first and after the
+            last request. ``needs_loop``: False if it may also be called in a thread. ``parallelism``: how many calls it
+            works on at the same time, 1 without it.
 
         Raises:
             NotImplementedError: the pattern has no layer.

@@ -519,7 +519,5 @@ class TestNamesOfMembers:
 
 def test_every_pattern_is_known_by_its_name() -> None:
     kinds = {getattr(patterns, name) for name in patterns.__all__} - {Pattern}
-    assert {kind.__name__ for kind in kinds} == {kind.__name__ for kind in Pattern.__subclasses__()} - {
-        Composed.__name__,
-        "Nothing",
-    }
+    ours = (kind for kind in Pattern.__subclasses__() if kind.__module__.startswith("pytest_mlpatterns."))
+    assert {kind.__name__ for kind in kinds} == {kind.__name__ for kind in ours} - {Composed.__name__}
