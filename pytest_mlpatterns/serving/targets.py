@@ -159,7 +159,10 @@ class App:
                 "factory=True where that is a function which makes the application"
             )
         set_whole(self, "workers", least=1, most=64, expected="a whole number of processes from 1 to 64")
-        for name, value, allowed in (("server", self.server, _SERVERS), ("balance", self.balance, [str(known) for known in Balance])):
+        for name, value, allowed in (
+            ("server", self.server, _SERVERS),
+            ("balance", self.balance, [str(known) for known in Balance]),
+        ):
             if value not in allowed:
                 raise SettingError(f"App({name}={value!r}), expected one of {', '.join(map(repr, allowed))}")
         if not isinstance(self.factory, bool):
