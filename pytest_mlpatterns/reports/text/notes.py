@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_capacity", "describe_layer"]
 
+_KNOWN = ("cached", "batched", "queued", "hop", "wire", "pipeline", "ensemble")
 _COUNTERS = {
     "coalesced": "joined a call under way",
     "evictions": "evicted",
@@ -68,8 +69,19 @@ def describe_layer(layer: LayerStats) -> str:
         parts = [_describe_wire(counts, requests)]
     elif times:
         parts = [", ".join(times)]
+    elif layer.layer not in _KNOWN:
+        parts = list(filter(None, [", ".join(_own_counts(layer))]))
     said = [f"{counts[name]:,} {words}" for name, words in _COUNTERS.items() if counts.get(name)]
     return f"{layer.layer}: {'; '.join([*parts, *said])}" if parts or said else ""
+
+
+def _own_counts(layer: LayerStats) -> list[str]:
+    """The counters and histograms of a pattern of the user's own, under their own names."""
+    counters = [f"{count:,} {name}" for name, count in layer.counters.items() if not name.endswith("_ns")]
+    times = {name.removesuffix("_ns"): name for name in layer.histograms if name.endswith("_ns")}
+    means = ((name, layer.mean(name)) for name in layer.histograms if not name.endswith("_ns"))
+    numbers = [f"{format_count(mean)} {name} on average" for name, mean in means if mean is not None]
+    return [*counters, *numbers, *_times(layer, **times)]
 
 
 def _describe_wire(counts: Mapping[str, int], requests: int) -> str:
