@@ -6,6 +6,11 @@ This module must not know how a message is shown.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 __all__ = [
     "BaselineFileError",
     "ChildError",
@@ -71,7 +76,15 @@ class TooFewSamplesError(InvalidResultError):
 
 
 class PerfFailure(AssertionError):
-    """A verdict that fails the test. The first line carries the essential figures."""
+    """A verdict that fails the test. The first line carries the essential figures.
+
+    Attributes:
+        reasons: why the test failed, one sentence for each verdict, without the facts that the message adds.
+    """
+
+    def __init__(self, message: str = "", reasons: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.reasons = tuple(reasons) or tuple(message.splitlines()[:1])
 
 
 class LimitFailure(PerfFailure):

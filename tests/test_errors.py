@@ -13,6 +13,7 @@ import pytest
 
 import pytest_mlpatterns
 from pytest_mlpatterns import errors
+from pytest_mlpatterns.errors import LimitFailure, PerfFailure
 
 PUBLIC = [name for name in pytest_mlpatterns.__all__ if name != "__version__"]
 
@@ -124,3 +125,15 @@ def test_an_error_is_no_verdict_and_a_verdict_no_error() -> None:
     for name in CLASSES:
         kinds = (errors.MlpatternsError, errors.PerfFailure, errors.PerfWarning)
         assert sum(issubclass(getattr(errors, name), kind) for kind in kinds) == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "reasons"),
+    [
+        (LimitFailure("RTM is slow\n  test t", ["RTM is slow"]), ("RTM is slow",)),
+        (PerfFailure("no baseline\n  more"), ("no baseline",)),
+        (PerfFailure(), ()),
+    ],
+)
+def test_a_failure_carries_its_reasons(failure: PerfFailure, reasons: tuple[str, ...]) -> None:
+    assert failure.reasons == reasons

@@ -345,16 +345,16 @@ class Perf:
         """Add the verdicts to the result; a failing one fails the test, an open one follows the test's policy."""
         self._verdicts.extend(verdicts)
         if failed := [verdict for verdict in verdicts if verdict.outcome is Outcome.FAIL]:
-            raise failure(self._failure_text(failed))
+            raise self._failure(failure, failed)
         undecided = [verdict for verdict in verdicts if verdict.outcome is Outcome.INCONCLUSIVE]
         policy = self._experiment.settings.inconclusive
         if undecided and policy is InconclusivePolicy.FAIL:
-            raise InconclusiveFailure(self._failure_text(undecided))
+            raise self._failure(InconclusiveFailure, undecided)
         if undecided and policy is InconclusivePolicy.WARN:
             reasons = "; ".join(verdict.reason for verdict in undecided)
             self._warn(InconclusiveWarning(f"{self._experiment.test}: undecided: {reasons}"))
 
-    def _failure_text(self, verdicts: Sequence[Verdict]) -> str:
+    def _failure(self, failure: type[PerfFailure], verdicts: Sequence[Verdict]) -> PerfFailure:
         result = self.result(passed=False)
         assert result is not None
-        return failure_text(verdicts, result)
+        return failure(failure_text(verdicts, result), [verdict.reason for verdict in verdicts])

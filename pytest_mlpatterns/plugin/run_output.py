@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.analysis.ranking import Ranking, Unmeasured, rank
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.records.result import Location, TestResult
-from pytest_mlpatterns.reports.files.github import Failure, annotation, job_summary, reason_in
+from pytest_mlpatterns.reports.files.github import Failure, annotation, job_summary
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
 from pytest_mlpatterns.reports.text.styled_text import line
@@ -85,11 +85,11 @@ class RunOutput:
         """Take that a test failed.
 
         Args:
-            data: its ``test``, ``group``, ``pattern``, ``location`` and the ``message`` of the failure.
+            data: its ``test``, ``group``, ``pattern``, ``location`` and the ``reason`` of the failure.
             measured: whether it gave a result too.
         """
         location = None if data["location"] is None else Location(**data["location"])
-        self._failures.append(Failure(data["test"], reason_in(data["message"]), location))
+        self._failures.append(Failure(data["test"], data["reason"], location))
         if not measured:
             self._unmeasured.append(Unmeasured(data["test"], data["group"], data["pattern"]))
 

@@ -265,7 +265,7 @@ class PerfSession:
         report = yield
         perf = item.stash.get(_PERF, None)
         if report.failed and _SETTINGS in item.stash:
-            report.perf_failure = _failure(item, report)  # type: ignore[attr-defined]
+            report.perf_failure = _failure(item, report, call)  # type: ignore[attr-defined]
         if call.when == "call" and perf is not None:
             if (result := perf.result(passed=report.passed)) is not None:
                 result = replace(
@@ -419,17 +419,25 @@ def _variable(item: pytest.Item) -> str | None:
     return f"{item.parent.nodeid if item.parent else ''}::{getattr(item, 'originalname', item.name)}"
 
 
-def _failure(item: pytest.Item, report: pytest.TestReport) -> dict[str, Any]:
+def _failure(item: pytest.Item, report: pytest.TestReport, call: pytest.CallInfo[None]) -> dict[str, Any]:
     """What the process that writes is told of a failed test, as plain values."""
-    crash = getattr(report.longrepr, "reprcrash", None)
     location = location_of(item)
     return {
         "test": item.nodeid,
         "group": group_of(item.nodeid, _listed(item)),
         "pattern": str(item.stash[_SETTINGS].pattern),
         "location": None if location is None else asdict(location),
-        "message": report.longreprtext if crash is None else crash.message,
+        "reason": _reason(report, call),
     }
+
+
+def _reason(report: pytest.TestReport, call: pytest.CallInfo[None]) -> str:
+    """Why a test failed: a line for each verdict, or the first line of another error."""
+    if call.excinfo is not None and isinstance(error := call.excinfo.value, PerfFailure):
+        return f"{type(error).__name__}: " + "\n".join(error.reasons)
+    crash = getattr(report.longrepr, "reprcrash", None)
+    message: str = report.longreprtext if crash is None else crash.message
+    return message.strip().partition("\n")[0]
 
 
 def _listed(item: pytest.Item) -> list[str]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["Failure", "annotation", "job_summary", "reason_in"]
+__all__ = ["Failure", "annotation", "job_summary"]
 
 _MOST_DETAILS = 20
 """A job summary holds a megabyte, and a reader less."""
@@ -36,13 +36,6 @@ class Failure:
     test: str
     reason: str
     location: Location | None
-
-
-def reason_in(message: str) -> str:
-    """Why a test failed, of all that its failure says: the lines before the first one that is indented."""
-    lines = message.strip("\n").splitlines()
-    end = next((number for number, text in enumerate(lines) if number and text.startswith((" ", "+"))), len(lines))
-    return "\n".join(lines[:end])
 
 
 def annotation(failure: Failure, root: PurePath | None = None) -> str:

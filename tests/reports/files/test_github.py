@@ -11,12 +11,11 @@ from pathlib import PurePosixPath
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.golden import BEYOND, LESS, SLOWER, check_golden, everything, searched
+from support.golden import LESS, SLOWER, check_golden, everything, searched
 from support.synthetic import PROPERTY, counterpart, make_setup, result
 
 from pytest_mlpatterns.records.result import Location
-from pytest_mlpatterns.reports.files.github import Failure, annotation, escaped, job_summary, reason_in
-from pytest_mlpatterns.reports.text.failure import failure_text
+from pytest_mlpatterns.reports.files.github import Failure, annotation, escaped, job_summary
 
 NASTY = "t.py::test_it[a|b `c` <script>@me $x$ **d**\n::error::e]"
 WHERE = Location("tests/test_perf.py", 12)
@@ -92,18 +91,3 @@ def test_an_annotation_is_one_line_whatever_stands_in_it(test: str, reason: str)
     assert told.count("::") >= 2
     properties = told.split("::")[1].removeprefix("error ")
     assert len(properties.split(",")) == 3
-
-
-@pytest.mark.parametrize(
-    ("message", "reason"),
-    [
-        (failure_text((SLOWER, LESS), result()), f"{SLOWER.reason}\n{LESS.reason}"),
-        (failure_text((BEYOND,), result()), BEYOND.reason),
-        ("AssertionError: assert 1 == 2\n +  where 1 = f()", "AssertionError: assert 1 == 2"),
-        ("\nassert a\n+  b", "assert a"),
-        ("  indented", "  indented"),
-        ("", ""),
-    ],
-)
-def test_the_reason_of_a_failure_is_what_stands_before_the_facts(message: str, reason: str) -> None:
-    assert reason_in(message) == reason
