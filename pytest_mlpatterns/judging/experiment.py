@@ -163,7 +163,7 @@ class Experiment:
             self.driver.generator,
             self.driver.on_progress,
             smoke=self.smoke,
-            settle=(lambda: None) if self.revision is None else self.revision.settle,
+            settle=(lambda: None) if self.revision is None else self.revision.await_setup,
         )
 
     def variant(self, name: str) -> Variant:

@@ -113,7 +113,7 @@ class RevisionComparison:
 
     def _interleaved_run(self) -> InterleavedRun | None:
         """A run of both revisions, which later metrics share; None if they do not compare, and notes why."""
-        theirs = self._revision.offer()
+        theirs = self._revision.setup()
         if differences := self._experiment.setup.differences(theirs.setup):
             self._why_not = f"not comparable with {self._revision.name} ({'; '.join(differences)})"
             return None

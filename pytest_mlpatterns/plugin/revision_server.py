@@ -47,10 +47,10 @@ def main() -> None:
     asked: queue.SimpleQueue[StartDeployment | StopDeployment | None] = queue.SimpleQueue()
     channel.listen(asked.put, lambda: asked.put(None))
     os.chdir(job.directory)
-    sys.path[:] = job.handed_on.import_path
+    sys.path[:] = job.inherited_options.import_path
     install(job.present_top, job.reference_top)
     side = _Server(channel, asked, job)
-    arguments = [job.test, "-q", "--tb=short", "-W", "default", *job.handed_on.options]
+    arguments = [job.test, "-q", "--tb=short", "-W", "default", *job.inherited_options.options]
     if importlib.util.find_spec("xdist"):
         arguments.append("-n0")
     if importlib.util.find_spec("pytest_cov"):
@@ -78,7 +78,7 @@ class _Server:
         self.trees = (job.present_top, job.reference_top)
         self._channel = channel
         self._asked = asked
-        self._values = job.handed_on.values
+        self._values = job.inherited_options.values
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: pytest.Config) -> None:

@@ -47,7 +47,7 @@ from pytest_mlpatterns.reports.text.failure import measurement_text
 from pytest_mlpatterns.revision.client import RevisionClient
 from pytest_mlpatterns.revision.messages import InheritedOptions
 from pytest_mlpatterns.revision.resolve import resolve_revision
-from pytest_mlpatterns.revision.worktree import Worktree, laid_out, remove_stale
+from pytest_mlpatterns.revision.worktree import Worktree, checkout, remove_stale
 from pytest_mlpatterns.serving.engine import engine_named
 from pytest_mlpatterns.system.child import end_with_parent
 from pytest_mlpatterns.system.environment import environment
@@ -347,11 +347,15 @@ class PerfSession:
         revision: RevisionClient | None = None
         if self._worktree is not None:
             revision = RevisionClient(
-                item.nodeid, self._worktree, self._directory, settings.startup_timeout_ns, self._handed_on
+                item.nodeid,
+                self._worktree,
+                self._directory,
+                startup_timeout_ns=settings.startup_timeout_ns,
+                inherited_options=self._inherited_options,
             )
             leaving.callback(revision.close)
             if not self._run.smoke:
-                revision.begin()
+                revision.start_process()
         experiment = self._builder.experiment(item, settings, fixtures)
         experiment = replace(
             experiment,
@@ -372,7 +376,7 @@ class PerfSession:
             measure_library_overhead(self._generator, self._directory)
 
     @functools.cached_property
-    def _handed_on(self) -> InheritedOptions:
+    def _inherited_options(self) -> InheritedOptions:
         """What of this run holds at another revision too, as it says which tests there are and what they do."""
         config, given = self._config, self._options
         options = [f"--perf-{name}={given[name]}" for name in _OF_A_TEST if given[name] is not None]
@@ -393,7 +397,7 @@ class PerfSession:
         root = self._config.rootpath
         revision = resolve_revision(root, ref)
         remove_stale(root)
-        worktree = self._leaving.enter_context(laid_out(root, revision, self._run.against_files))
+        worktree = self._leaving.enter_context(checkout(root, revision, self._run.against_files))
         self._output.lines.append(f"compared with {revision.name}, {revision.short} {revision.subject}")
         self._output.lines += [f"note: {note}" for note in worktree.notes]
         return worktree

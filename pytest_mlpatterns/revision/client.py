@@ -1,6 +1,6 @@
-"""The same test at another git revision, as a side to compare with: its process, and its deployments.
+"""Client of the pytest process that runs one test at another git revision and starts deployments there.
 
-The parent's end of :mod:`pytest_mlpatterns.plugin.revision_server`. It must not know how sides are measured or judged.
+The server is :mod:`pytest_mlpatterns.plugin.revision_server`. This module does not know how deployments are measured.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _STOP_TIMEOUT_S = 20.0
 
 
 class NothingToCompareError(DeploymentError):
-    """The test does not exist at the revision, or fails there; ``reason`` says which."""
+    """The test does not exist at the revision, or fails there; ``reason`` says which of them."""
 
     def __init__(self, reason: Reason, text: str) -> None:
         super().__init__(text)
@@ -41,83 +41,89 @@ class NothingToCompareError(DeploymentError):
 
 
 class RevisionClient:
-    """One test at another revision, in a process of its own.
+    """One test at another revision, in its own process.
 
     Args:
-        test: the test's id.
+        test: id of the test.
         worktree: the revision's files.
-        directory: takes what the process prints.
-        startup_timeout_ns: how long pytest there may take to collect the test and start a deployment.
-        handed_on: what of the command line holds there too.
+        directory: directory for the log of the process.
+        startup_timeout_ns: time limit for the collection of the test, and for the start of a deployment.
+        inherited_options: options of this run that the process uses too.
     """
 
     def __init__(
-        self, test: str, worktree: Worktree, directory: Path, startup_timeout_ns: int, handed_on: InheritedOptions
+        self,
+        test: str,
+        worktree: Worktree,
+        directory: Path,
+        *,
+        startup_timeout_ns: int,
+        inherited_options: InheritedOptions,
     ) -> None:
         self._test = test
         self._worktree = worktree
         self._directory = directory
         self._timeout_ns = startup_timeout_ns
-        self._handed_on = handed_on
+        self._inherited_options = inherited_options
         self._child: Child | None = None
-        self._offered: RevisionSetup | DeploymentError | None = None
+        self._setup: RevisionSetup | DeploymentError | None = None
 
     @property
     def name(self) -> str:
-        """The revision as messages name it."""
+        """Name of the revision in messages."""
         return f"{self._worktree.revision.name} ({self._worktree.revision.short})"
 
-    def begin(self) -> None:
-        """Start its process and let it collect the test, while the caller does something else; once is enough.
+    def start_process(self) -> None:
+        """Start the process, which collects the test in the background; a second call does nothing.
 
         Raises:
-            DeploymentError: its process ended.
+            DeploymentError: the process ended.
         """
         if self._child is None:
-            self._offered = None
+            self._setup = None
             log = self._directory / f"reference-{id(self):x}.log"
             self._child = Child("pytest_mlpatterns.plugin.revision_server", log=log)
             tree = self._worktree
-            job = ReferenceJob(self._test, tree.directory, tree.present_root, tree.root, self._handed_on)
+            job = ReferenceJob(self._test, tree.directory, tree.present_root, tree.root, self._inherited_options)
             self._send(self._child, job)
 
-    def settle(self) -> None:
-        """Wait until the process that :meth:`begin` started has collected the test, and rests; what fails is kept."""
-        if self._child is not None and self._offered is None:
+    def await_setup(self) -> None:
+        """Wait until the started process has collected the test and is idle; :meth:`setup` raises the error if any."""
+        if self._child is not None and self._setup is None:
             try:
-                self._offered = self._answer(self._child, self._timeout_ns / 1e9)
+                self._setup = self._answer(self._child, self._timeout_ns / 1e9)
             except DeploymentError as error:
-                self._offered = error
+                self._setup = error
 
-    def offer(self) -> RevisionSetup:
-        """What the test measures there; starts its process where :meth:`begin` did not.
+    def setup(self) -> RevisionSetup:
+        """What the test measures at the revision; starts the process if it does not run.
 
         Raises:
             NothingToCompareError: the test does not exist there, or cannot be collected or set up there.
-            DeploymentError: its process ended, or says nothing in time.
+            DeploymentError: the process ended, or did not answer in time.
         """
-        self.begin()
-        self.settle()
-        if isinstance(self._offered, DeploymentError):
-            raise self._offered
-        assert self._offered is not None
-        return self._offered
+        self.start_process()
+        self.await_setup()
+        if isinstance(self._setup, DeploymentError):
+            raise self._setup
+        assert self._setup is not None
+        return self._setup
 
     def start(self) -> Deployment:
-        """Start a deployment there; closing it stops it, the process stays for the next.
+        """Start a deployment at the revision. Closing it stops it; the process stays for the next deployment.
 
         Raises:
-            NothingToCompareError: as :meth:`offer` raises it, or the model fails there.
-            DeploymentError: it loaded code of the present tree, or its process ended.
+            NothingToCompareError: as in :meth:`setup`, or the model fails there.
+            DeploymentError: the process loaded code of the working tree, or ended.
         """
-        self.offer()
+        self.setup()
         assert self._child is not None
         started = self._ask(self._child, StartDeployment(), self._timeout_ns / 1e9)
         assert isinstance(started, DeploymentStarted)
         return Deployment(started.endpoint, ForeignProcesses(started.pids, self._stop), started.cold_start_ns)
 
     def close(self) -> None:
-        """End the process and everything that it started."""
+        """End the process and all processes that it started."""
         if self._child is not None:
             self._child.stop()
             self._child = None
@@ -143,7 +149,7 @@ class RevisionClient:
             raise DeploymentError(f"{self._test} at {self.name}: {error}") from error
         except TimeoutError:
             raise DeploymentError(
-                f"{self._test} at {self.name} said nothing within {format_duration(timeout_s * 1e9)}; raise the "
+                f"{self._test} at {self.name} did not answer within {format_duration(timeout_s * 1e9)}; raise the "
                 f'time limit with perf(startup_timeout="5min")\nIt printed last:\n{child.log_tail()}'
             ) from None
         if isinstance(answer, RevisionFailed):

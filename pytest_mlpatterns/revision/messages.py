@@ -1,10 +1,8 @@
-"""What the two ends of a reference side say to each other: values that cross the pipe.
+"""Messages between the client and the server of a revision.
 
-The parent sends one :class:`ReferenceJob`; the child answers :class:`RevisionSetup`, or :class:`RevisionFailed` once
-and for all.
-Then the parent sends :class:`StartDeployment` and :class:`StopDeployment` in turn, and the child answers
-:class:`DeploymentStarted` and
-:class:`DeploymentStopped`, or that it has :class:`RevisionFailed`.
+The client sends one :class:`ReferenceJob`. The server answers :class:`RevisionSetup`, or :class:`RevisionFailed` and
+ends. Then the client sends :class:`StartDeployment` and :class:`StopDeployment` in turn, and the server answers
+:class:`DeploymentStarted` and :class:`DeploymentStopped`, or :class:`RevisionFailed`.
 """
 
 from __future__ import annotations
@@ -36,10 +34,12 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class InheritedOptions:
-    """What of the user's run of pytest holds at the other revision too.
+    """Options of the user's pytest run that the run at the other revision uses too.
 
-    ``options`` are words of the command line, ``values`` those of the options that conftest files add, by their
-    destination. ``import_path`` is ``sys.path``, all of it absolute: ``python -m pytest`` adds to it.
+    Args:
+        options: command-line arguments.
+        values: values of the options that conftest files add, by destination.
+        import_path: ``sys.path`` with absolute paths, because ``python -m pytest`` adds to it.
     """
 
     options: tuple[str, ...]
@@ -49,18 +49,31 @@ class InheritedOptions:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceJob:
-    """Which test, in which tree; ``present_top`` and ``reference_top`` are the tops of both working trees."""
+    """One test in one tree.
+
+    Args:
+        test: id of the test.
+        directory: working directory of pytest.
+        present_top: top directory of the user's working tree.
+        reference_top: top directory of the revision's worktree.
+        inherited_options: options of the user's run.
+    """
 
     test: str
     directory: Path
     present_top: Path
     reference_top: Path
-    handed_on: InheritedOptions
+    inherited_options: InheritedOptions
 
 
 @dataclass(frozen=True, slots=True)
 class RevisionSetup:
-    """What the test measures there, and what is sent; ``payload`` has no inputs where their bodies tell everything."""
+    """What the test measures at the revision.
+
+    Args:
+        setup: pattern, load and other facts, to compare with those of the working tree.
+        payload: what is sent; without inputs if their encoded bodies are enough.
+    """
 
     setup: Setup
     payload: Payload
@@ -78,7 +91,13 @@ class StopDeployment:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentStarted:
-    """A deployment runs."""
+    """A deployment runs and is ready.
+
+    Args:
+        endpoint: where it is asked.
+        pids: its processes, without their children.
+        cold_start_ns: time from its start to the first answer; None if it is not known.
+    """
 
     endpoint: Endpoint
     pids: tuple[int, ...]
@@ -87,20 +106,20 @@ class DeploymentStarted:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentStopped:
-    """The deployment is gone."""
+    """The deployment has ended."""
 
 
 class Reason(Enum):
-    """Why there is nothing to compare with."""
+    """Why a revision has no deployment of the test."""
 
     ABSENT = "does not exist"
     FAILED = "fails"
-    WRONG = "is not itself"
+    WRONG = "loads code of another tree"
 
 
 @dataclass(frozen=True, slots=True)
 class RevisionFailed:
-    """This revision gives no deployment of the test."""
+    """The revision has no deployment of the test."""
 
     reason: Reason
     text: str

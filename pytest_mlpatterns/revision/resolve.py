@@ -1,7 +1,4 @@
-"""Which commit a user means, and how git is asked: about the repository of one directory, changing nothing in passing.
-
-This module must not know what a revision is for.
-"""
+"""Which commit a branch, tag, hash or ``merge-base:BRANCH`` names. Nothing in the repository is changed."""
 
 from __future__ import annotations
 
@@ -30,10 +27,10 @@ class Revision:
     """A commit.
 
     Attributes:
-        sha: its full hash.
-        name: how the user named it; with the remote before it where only that has such a branch.
-        subject: first line of its message.
-        short: its abbreviated hash.
+        sha: full hash.
+        name: the user's name for it; with the name of the remote if only a remote has such a branch.
+        subject: first line of the commit message.
+        short: abbreviated hash.
     """
 
     sha: str
@@ -43,35 +40,35 @@ class Revision:
 
 
 def resolve_revision(project: Path, ref: str) -> Revision:
-    """Find the commit that a user means.
+    """Find the commit that a reference names.
 
     Args:
         project: a directory of the repository.
-        ref: a branch, tag or commit, or ``merge-base:BRANCH`` for the commit at which HEAD left that branch. A branch
-            that exists on one remote only need not be written with the remote.
+        ref: a branch, tag or commit, or ``merge-base:BRANCH`` for the last commit that HEAD and that branch share. The
+            name of the remote may be left out if one remote only has the branch.
 
     Raises:
         SettingError: there is no repository, no commit yet, or no such revision.
-        DeploymentError: git is missing, or refuses.
+        DeploymentError: git is missing or fails.
     """
     git = Git(project)
-    top = git.place().top
+    top = git.position().top
     if not git.succeeds("rev-parse", "--verify", "--quiet", "HEAD"):
-        raise SettingError(f"HEAD has no commit yet in {top}, expected one to compare with: commit first")
+        raise SettingError(f"HEAD has no commit yet in {top}, expected a commit to compare with; commit first")
     name, sha = _commit(git, top, ref.removeprefix(_MERGE_BASE))
     if ref.startswith(_MERGE_BASE):
         if not git.succeeds("merge-base", "HEAD", sha):
             raise SettingError(
-                f"{ref}: HEAD and {name} have no commit in common in {top}, expected one{_if_shallow(git)}"
+                f"{ref}: HEAD and {name} have no common commit in {top}, expected at least one{_if_shallow(git)}"
             )
         name, sha = f"{_MERGE_BASE}{name}", git.run("merge-base", "HEAD", sha).strip()
-    said = git.run("log", "-1", "--no-show-signature", "--encoding=UTF-8", "--format=%h%n%s", sha)
-    short, subject, *_ = said.split("\n")
+    described = git.run("log", "-1", "--no-show-signature", "--encoding=UTF-8", "--format=%h%n%s", sha)
+    short, subject, *_ = described.split("\n")
     return Revision(sha, name, os.fsencode(subject).decode(errors="replace"), short)
 
 
 def _commit(git: Git, top: Path, ref: str) -> tuple[str, str]:
-    """A revision's name and hash."""
+    """Name and hash of a revision."""
     remotes = git.run("remote").split("\n")[:-1]
     found = {name: sha for name in (ref, *(f"{remote}/{ref}" for remote in remotes)) if (sha := _hash(git, name))}
     if ref in found or len(found) == 1:

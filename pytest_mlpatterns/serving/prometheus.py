@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.telemetry import Histogram
 
-__all__ = ["Prometheus", "Reading", "merged_readings", "read_exposition"]
+__all__ = ["Prometheus", "Reading", "merge_readings", "read_prometheus"]
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _UNITS_NS = {"seconds": 1e9, "second": 1e9, "s": 1e9, "ms": 1e6, "milliseconds": 1e6, "us": 1e3, "ns": 1.0}
@@ -146,7 +146,7 @@ class _Told:
         return next((self.series[key] for key in map(_base, self.source.names_of(figure)) if key in self.series), None)
 
 
-def read_exposition(text: str, source: Prometheus) -> Reading:
+def read_prometheus(text: str, source: Prometheus) -> Reading:
     """Read what a server tells; needs the package ``prometheus_client``.
 
     Args:
@@ -203,7 +203,7 @@ def _cached(told: _Told) -> _Layer:
     return layer
 
 
-def merged_readings(readings: Sequence[Reading]) -> Reading:
+def merge_readings(readings: Sequence[Reading]) -> Reading:
     """What several processes of one server told, added up."""
     depths = [reading.depth for reading in readings if reading.depth is not None]
     layers = merged_layers(layer for reading in readings for layer in reading.layers)

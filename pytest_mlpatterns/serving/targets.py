@@ -20,7 +20,7 @@ from pytest_mlpatterns.serving.import_string import is_import_string
 from pytest_mlpatterns.serving.prometheus import Prometheus
 from pytest_mlpatterns.units import parse_duration
 
-__all__ = ["App", "Command", "Target", "Url", "figures_told_by"]
+__all__ = ["App", "Command", "Target", "Url", "prometheus_of"]
 
 _PORTS = re.compile(r"\{((?:[a-z]\w*_)?port)\}")
 _FOR_A_SHELL = {"&&", "||", "|", ";", "&", ">", ">>", "<"}
@@ -264,7 +264,7 @@ Target = Url | App | Command
 """What ``perf_target`` may return."""
 
 
-def figures_told_by(target: Target) -> Prometheus | None:
+def prometheus_of(target: Target) -> Prometheus | None:
     """Where a target tells its own figures, and what they are called there."""
     return Prometheus(target.metrics) if isinstance(target.metrics, str) else target.metrics
 

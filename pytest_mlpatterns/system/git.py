@@ -15,7 +15,7 @@ from pytest_mlpatterns.errors import DeploymentError, SettingError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Git", "Place", "commit"]
+__all__ = ["Git", "RepositoryPosition", "commit"]
 
 
 def commit(directory: Path) -> str | None:
@@ -48,7 +48,7 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RepositoryPosition:
     """Position of a directory in its repository: the top level, and the path below it."""
 
     top: Path
@@ -91,7 +91,7 @@ class Git:
             raise DeploymentError(f"`git {arguments[0]}` failed in {self.directory}: {message}")
         return os.fsdecode(process.stdout)
 
-    def place(self) -> Place:
+    def position(self) -> RepositoryPosition:
         """Position of the directory in its repository.
 
         Raises:
@@ -106,7 +106,7 @@ class Git:
             raise SettingError(
                 f"{self.directory} is not in a git repository, expected one to compare with a revision of it"
             ) from None
-        return Place(Path(top), Path(below))
+        return RepositoryPosition(Path(top), Path(below))
 
     def _process(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
         executable = shutil.which("git")

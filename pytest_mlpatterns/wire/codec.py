@@ -48,9 +48,9 @@ def codec_of(wire: Wire, path: str = "") -> Codec:
     if wire.codec == "json" and not path.partition("?")[0].endswith("/infer"):
         return JSON_V1
     if wire.codec == "msgpack":
-        from pytest_mlpatterns.wire.msgpack_v1 import PACKED
+        from pytest_mlpatterns.wire.msgpack_v1 import MSGPACK_V1
 
-        return PACKED
+        return MSGPACK_V1
     if wire.codec == "protobuf":
         from pytest_mlpatterns.wire.open_inference_grpc import PROTOBUF
 

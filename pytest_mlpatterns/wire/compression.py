@@ -16,11 +16,11 @@ from pytest_mlpatterns.wire.body import Body, WireError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["CODINGS", "LEAST_BYTES", "TooLargeError", "accepted_coding", "compressed", "decompressed"]
+__all__ = ["CODINGS", "MIN_BYTES", "TooLargeError", "accepted_coding", "compressed", "decompressed"]
 
 CODINGS = ("zstd", "br", "gzip")
 """Those that are known, the one that is preferred first."""
-LEAST_BYTES = 256
+MIN_BYTES = 256
 """A shorter answer is sent as it is."""
 _LEVELS = {"gzip": 6, "zstd": 3, "br": 4}
 _GZIP = 16 + zlib.MAX_WBITS
@@ -37,13 +37,13 @@ def compressed(body: Body, coding: str) -> Body:
     return Body((data,), (*body.headers, ("content-encoding", coding)))
 
 
-def decompressed(data: bytes | memoryview, coding: str, most_bytes: int) -> bytes:
+def decompressed(data: bytes | memoryview, coding: str, max_bytes: int) -> bytes:
     """What was compressed.
 
     Args:
         data: as it came.
         coding: what ``Content-Encoding`` says.
-        most_bytes: how long it may be.
+        max_bytes: how long it may be.
 
     Raises:
         TooLargeError: it is longer.
@@ -53,13 +53,13 @@ def decompressed(data: bytes | memoryview, coding: str, most_bytes: int) -> byte
     if undo is None:
         raise WireError(f"Content-Encoding {coding!r}, expected one of {', '.join(CODINGS)}")
     try:
-        found = undo(data, most_bytes + 1)
+        found = undo(data, max_bytes + 1)
     except WireError:
         raise
     except Exception as error:  # each library has its own
         raise WireError(f"the body is not {coding}: {error or type(error).__name__}") from None
-    if len(found) > most_bytes:
-        raise TooLargeError(f"the body is over the limit of {most_bytes} bytes when it is decompressed")
+    if len(found) > max_bytes:
+        raise TooLargeError(f"the body is over the limit of {max_bytes} bytes when it is decompressed")
     return found
 
 

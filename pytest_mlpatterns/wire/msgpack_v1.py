@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.wire.body import Headers
 
-__all__ = ["CONTENT_TYPE", "PACKED", "Packed"]
+__all__ = ["CONTENT_TYPE", "MSGPACK_V1", "MsgpackV1"]
 
 CONTENT_TYPE = "application/msgpack"
 _HEADERS = (("content-type", CONTENT_TYPE),)
@@ -26,7 +26,7 @@ _KINDS = "biufcSUmM"
 _MAX_ITEMS = 2**22
 
 
-class Packed:
+class MsgpackV1:
     """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`."""
 
     def path(self, model: str) -> str:
@@ -56,7 +56,7 @@ class Packed:
         return predictions
 
 
-PACKED = Packed()
+MSGPACK_V1 = MsgpackV1()
 
 
 def _packed(message: dict[str, list[Any]]) -> Body:

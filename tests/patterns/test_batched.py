@@ -30,7 +30,7 @@ from pytest_mlpatterns.patterns.batch_layer import BatchLayer
 from pytest_mlpatterns.patterns.batched import Batched
 from pytest_mlpatterns.patterns.layer import LostError, RequestError, needs_loop
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serving.http.app import Answering
+from pytest_mlpatterns.serving.http.app import ModelCaller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -684,10 +684,10 @@ async def raises_awaited(inputs: list[int]) -> list[int]:
 @pytest.mark.parametrize("model", [raises_below, raises_awaited])
 def test_an_error_of_the_model_keeps_the_users_frames_and_shows_none_of_ours(model: Any) -> None:
     async def scenario() -> None:
-        answering = Answering(batching(model)[0])
-        found = await asyncio.gather(answering([1]), answering([2]), return_exceptions=True)
+        caller = ModelCaller(batching(model)[0])
+        found = await asyncio.gather(caller([1]), caller([2]), return_exceptions=True)
         assert [str(one) for one in found] == ["the model raised ZeroDivisionError: for 1"] * 2
-        (text,) = answering.tracebacks
+        (text,) = caller.tracebacks
         assert "# the traceback shows this line" in text
         assert "batched.py" not in text.replace("test_batched.py", "")
         assert "asyncio" not in text.replace("asyncio.sleep(0)", "")

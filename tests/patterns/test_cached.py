@@ -21,7 +21,7 @@ from pytest_mlpatterns.patterns.cache_layer import CacheLayer, StoreUnavailable
 from pytest_mlpatterns.patterns.cached import Cached
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serving.http.app import Answering
+from pytest_mlpatterns.serving.http.app import ModelCaller
 from pytest_mlpatterns.wire.kserve_v1 import encode_predictions
 from pytest_mlpatterns.workload.input_order import Zipf, zipf_probabilities
 
@@ -597,7 +597,7 @@ class TestFailures:
         async def scenario() -> None:
             model = SlowModel(ValueError("no"))
             layer, _ = caching(model, store=Server() if store else None)
-            services = [Answering(layer) for _ in range(2)]
+            services = [ModelCaller(layer) for _ in range(2)]
             asked = [asyncio.create_task(_failure_of(service([1]))) for service in services]
             await model.asked.wait()
             model.go.set()

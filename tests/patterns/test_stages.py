@@ -19,7 +19,7 @@ from pytest_mlpatterns.patterns.ensemble import Ensemble, EnsembleLayer
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.pipeline import Pipeline, PipelineLayer
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serving.http.app import Answering
+from pytest_mlpatterns.serving.http.app import ModelCaller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -193,10 +193,10 @@ def fails(_: Sequence[int]) -> list[int]:
 @pytest.mark.parametrize("stages", [(plus_one, fails), (minus_three, fails, plus_one), (fails, minus_three)])
 def test_an_error_of_a_stage_passes_as_it_is_with_the_users_frames_alone(stages: tuple[Any, ...]) -> None:
     async def scenario() -> None:
-        answering = Answering(staging(*stages)[0])
+        caller = ModelCaller(staging(*stages)[0])
         with pytest.raises(RequestError, match="the model raised ZeroDivisionError: of the user's"):
-            await answering([1])
-        (text,) = answering.tracebacks
+            await caller([1])
+        (text,) = caller.tracebacks
         assert "raise ZeroDivisionError" in text
         assert "pytest_mlpatterns" not in text
 
@@ -316,10 +316,10 @@ def test_a_caller_who_goes_away_ends_what_was_asked() -> None:
 @pytest.mark.parametrize(("models", "combine"), [((plus_one, fails), None), ((plus_one, doubled), fails)])
 def test_an_error_of_a_model_or_of_combine_keeps_the_users_frames_alone(models: Any, combine: Any) -> None:
     async def scenario() -> None:
-        answering = Answering(gathering(*models, combine=combine)[0])
+        caller = ModelCaller(gathering(*models, combine=combine)[0])
         with pytest.raises(RequestError, match="the model raised ZeroDivisionError: of the user's"):
-            await answering([1])
-        (text,) = answering.tracebacks
+            await caller([1])
+        (text,) = caller.tracebacks
         assert "raise ZeroDivisionError" in text
         assert "pytest_mlpatterns" not in text
 

@@ -379,7 +379,7 @@ SAID = {
     ],
     "test_model_holds_what_cannot_leave": ["cannot be sent to another process", "lock", "a class that builds it there"],
     "TestTarget.test_target_is_text": ["perf_target is 'http://127.0.0.1:1/'", "or Url('http"],
-    "TestNobody.test_nobody_answers": ["http://127.0.0.1:1/predict: ConnectError", "does the service run?"],
+    "TestNobody.test_nobody_answers": ["http://127.0.0.1:1/predict: ConnectError", "is the service running?"],
 }
 
 MEASURED = """

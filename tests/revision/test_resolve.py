@@ -108,7 +108,7 @@ def test_what_names_no_commit_is_refused(repository: Repository, ref: str) -> No
 def test_without_a_commit_that_is_said(tmp_path: Path) -> None:
     empty = Repository.made(tmp_path / "project")
     for ref in ("main", "HEAD", "merge-base:main"):
-        with pytest.raises(SettingError, match=f"no commit yet in {empty.top}.*: commit first"):
+        with pytest.raises(SettingError, match=f"no commit yet in {empty.top}.*; commit first"):
             resolve_revision(empty.top, ref)
 
 
@@ -153,7 +153,7 @@ def test_a_shallow_clone_is_said_where_a_revision_is_missing(repository: Reposit
 def test_a_shallow_clone_is_said_where_the_merge_base_is_missing(repository: Repository, tmp_path: Path) -> None:
     clone = Repository.cloned(repository, tmp_path / "clone", "--depth=1", "--no-single-branch")
     assert resolve_revision(clone.top, "main").subject == "Größeres Modell"
-    with pytest.raises(SettingError, match=r"^merge-base:main: HEAD and origin/main have no commit in common.*shallow"):
+    with pytest.raises(SettingError, match=r"^merge-base:main: HEAD and origin/main have no common commit.*shallow"):
         resolve_revision(clone.top, "merge-base:main")
     clone.git("fetch", "--quiet", "--unshallow")
     assert resolve_revision(clone.top, "merge-base:main").subject == "First model"
@@ -162,7 +162,7 @@ def test_a_shallow_clone_is_said_where_the_merge_base_is_missing(repository: Rep
 def test_branches_without_a_common_commit_are_said(repository: Repository) -> None:
     repository.git("switch", "--quiet", "--orphan", "new")
     repository.commit({"model.py": "4"})
-    with pytest.raises(SettingError, match=r"HEAD and main have no commit in common in .*, expected one$"):
+    with pytest.raises(SettingError, match=r"HEAD and main have no common commit in .*, expected at least one$"):
         resolve_revision(repository.top, "merge-base:main")
 
 

@@ -17,7 +17,7 @@ from support.repository import Repository, settings
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
 from pytest_mlpatterns.revision.resolve import resolve_revision
-from pytest_mlpatterns.revision.worktree import compiled_parts, laid_out, remove_stale
+from pytest_mlpatterns.revision.worktree import checkout, missing_extensions, remove_stale
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,10 +28,10 @@ HOLDER = """
 import sys
 from pathlib import Path
 from pytest_mlpatterns.revision.resolve import resolve_revision
-from pytest_mlpatterns.revision.worktree import laid_out
+from pytest_mlpatterns.revision.worktree import checkout
 
 project = Path(sys.argv[1])
-with laid_out(project, resolve_revision(project, "main~1")) as worktree:
+with checkout(project, resolve_revision(project, "main~1")) as worktree:
     print(worktree.root, flush=True)
     sys.stdin.readline()
 print("left", flush=True)
@@ -103,7 +103,7 @@ def files(top: Path) -> dict[str, str]:
 def test_the_worktree_holds_the_revision_and_not_the_present(repository: Repository, temporary: Path) -> None:
     repository.write({"src/pkg/model.py": "uncommitted", "untracked.py": ""})
     revision = resolve_revision(repository.top, "main~1")
-    with laid_out(repository.top, revision) as worktree:
+    with checkout(repository.top, revision) as worktree:
         assert files(worktree.root) == {
             "src/pkg/model.py": "old",
             "data/tracked.csv": "old",
@@ -124,7 +124,7 @@ def test_the_worktree_holds_the_revision_and_not_the_present(repository: Reposit
 
 def test_a_project_below_the_top_has_its_place_below_the_top(repository: Repository) -> None:
     below = repository.top / "src" / "pkg"
-    with laid_out(below, resolve_revision(below, "main~1")) as worktree:
+    with checkout(below, resolve_revision(below, "main~1")) as worktree:
         assert worktree.directory == worktree.root / "src" / "pkg"
         assert worktree.present_root == repository.top
 
@@ -134,7 +134,7 @@ def test_a_project_that_the_revision_does_not_have_is_said(repository: Repositor
     revision = resolve_revision(below, "main~1")
     with (
         pytest.raises(DeploymentError, match=rf"service does not exist at main~1 \({revision.short}\)"),
-        laid_out(below, revision),
+        checkout(below, revision),
     ):
         pass
     assert list(temporary.iterdir()) == []
@@ -144,20 +144,20 @@ def test_a_project_that_the_revision_does_not_have_is_said(repository: Repositor
 def test_the_worktree_goes_however_the_context_ends(
     repository: Repository, temporary: Path, error: type[BaseException]
 ) -> None:
-    with pytest.raises(error), laid_out(repository.top, resolve_revision(repository.top, "main~1")):
+    with pytest.raises(error), checkout(repository.top, resolve_revision(repository.top, "main~1")):
         raise error
     assert repository.worktrees() == [repository.top]
     assert list(temporary.iterdir()) == []
 
 
 def test_the_worktree_goes_whatever_was_done_to_it(repository: Repository, temporary: Path) -> None:
-    with laid_out(repository.top, resolve_revision(repository.top, "main~1")) as worktree:
+    with checkout(repository.top, resolve_revision(repository.top, "main~1")) as worktree:
         (worktree.root / ".git").unlink()
         (worktree.root / "data").chmod(0o500)
         repository.git("worktree", "lock", str(worktree.root))
     assert repository.worktrees() == [repository.top]
     assert list(temporary.iterdir()) == []
-    with laid_out(repository.top, resolve_revision(repository.top, "main~1")):
+    with checkout(repository.top, resolve_revision(repository.top, "main~1")):
         shutil.rmtree(repository.top)
     assert list(temporary.iterdir()) == []
 
@@ -167,7 +167,7 @@ def test_a_revision_that_git_cannot_lay_out_brings_what_git_says(repository: Rep
     (repository.top / ".git" / "worktrees").write_text("in the way")
     with (
         pytest.raises(DeploymentError, match=r"^`git worktree` failed in .*: fatal: "),
-        laid_out(repository.top, revision),
+        checkout(repository.top, revision),
     ):
         pass
     assert list(temporary.iterdir()) == []
@@ -194,7 +194,7 @@ def test_what_the_user_has_stays_as_it_is(repository: Repository, tmp_path: Path
 
     before, present = all_of_git(), files(repository.top)
     remove_stale(repository.top)
-    with laid_out(repository.top, resolve_revision(repository.top, "main~1"), ["untracked.py"]) as worktree:
+    with checkout(repository.top, resolve_revision(repository.top, "main~1"), ["untracked.py"]) as worktree:
         (worktree.root / "src" / "pkg" / "model.py").write_text("by the reference", encoding="utf-8")
         during = all_of_git()
         registered = repository.top / ".git" / "worktrees" / "project"
@@ -224,7 +224,7 @@ def test_in_a_git_hook_nothing_else_is_read_or_written(repository: Repository, t
 def test_a_worktree_of_the_users_and_a_detached_head_will_do(repository: Repository, tmp_path: Path) -> None:
     users = tmp_path / "users"
     repository.git("worktree", "add", "--quiet", "--detach", str(users))
-    with laid_out(users, resolve_revision(users, "HEAD~1")) as worktree:
+    with checkout(users, resolve_revision(users, "HEAD~1")) as worktree:
         assert worktree.present_root == users
         assert (worktree.root / "src" / "pkg" / "model.py").read_text(encoding="utf-8") == "old"
         assert remove_stale(users) == []
@@ -244,7 +244,7 @@ def test_what_a_killed_run_left_goes_and_what_a_living_one_uses_stays(
 ) -> None:
     holders += [Holder(repository.top), Holder(repository.top)]
     killed, living = holders
-    with laid_out(repository.top, resolve_revision(repository.top, "main~1")) as own:
+    with checkout(repository.top, resolve_revision(repository.top, "main~1")) as own:
         killed.end(signal.SIGKILL)
         assert killed.root in repository.worktrees()
         assert remove_stale(repository.top) == [killed.root]
@@ -316,7 +316,7 @@ def test_extra_files_are_copied_and_what_the_revision_has_is_kept(repository: Re
     (repository.top / "models" / "broken").symlink_to("nowhere")
     os.mkfifo(repository.top / "models" / "pipe")
     extra = ["data/*.csv", "data/**/.*.csv", "models/", "models/v1/m.bin", "service/app.py"]
-    with laid_out(repository.top, resolve_revision(repository.top, "main~1"), extra) as worktree:
+    with checkout(repository.top, resolve_revision(repository.top, "main~1"), extra) as worktree:
         assert files(worktree.root) == {
             ".gitignore": "*.bin\n",
             "src/pkg/model.py": "old",
@@ -337,7 +337,7 @@ def test_extra_files_are_copied_and_what_the_revision_has_is_kept(repository: Re
 def test_extra_files_are_found_from_the_project_not_from_the_top(repository: Repository) -> None:
     repository.write({"data/local.bin": "1", "shared/weights.bin": "2"})
     project = repository.top / "data"
-    with laid_out(project, resolve_revision(project, "main~1"), ["*.bin", "../shared"]) as worktree:
+    with checkout(project, resolve_revision(project, "main~1"), ["*.bin", "../shared"]) as worktree:
         assert (worktree.directory / "local.bin").read_text(encoding="utf-8") == "1"
         assert (worktree.root / "shared" / "weights.bin").read_text(encoding="utf-8") == "2"
 
@@ -347,7 +347,7 @@ def test_an_extra_file_that_does_not_exist_is_named(repository: Repository, temp
     revision = resolve_revision(repository.top, "main~1")
     with (
         pytest.raises(SettingError, match=f"^perf_against_files: '{pattern.replace('*', '.')}' matches nothing in"),
-        laid_out(repository.top, revision, ["data", pattern]),
+        checkout(repository.top, revision, ["data", pattern]),
     ):
         pass
     assert list(temporary.iterdir()) == []
@@ -359,7 +359,7 @@ def test_an_extra_file_outside_the_repository_is_refused(repository: Repository,
     revision = resolve_revision(repository.top, "main~1")
     with (
         pytest.raises(SettingError, match=r"matches /.*/weights.bin, expected files in /.*/project$"),
-        laid_out(repository.top, revision, [pattern.format(repository.top)]),
+        checkout(repository.top, revision, [pattern.format(repository.top)]),
     ):
         pass
 
@@ -374,7 +374,7 @@ def test_an_extra_file_that_cannot_be_copied_is_named(repository: Repository) ->
         pytest.raises(
             DeploymentError, match=r"data/a.csv cannot be copied to .*: (File exists|Not a directory); TMPDIR"
         ),
-        laid_out(repository.top, revision, ["data"]),
+        checkout(repository.top, revision, ["data"]),
     ):
         pass
 
@@ -386,7 +386,7 @@ def test_a_temporary_directory_inside_the_project_is_not_copied_into_itself(
     inside.mkdir()
     repository.write({f"tmp/{BUILT}": ""})
     monkeypatch.setattr(tempfile, "tempdir", str(inside))
-    with laid_out(repository.top, resolve_revision(repository.top, "main"), ["tmp"]) as worktree:
+    with checkout(repository.top, resolve_revision(repository.top, "main"), ["tmp"]) as worktree:
         assert (worktree.root / "tmp" / BUILT).exists()
         assert len(list((worktree.root / "tmp").iterdir())) == 1
         assert worktree.notes == ()
@@ -412,7 +412,7 @@ def test_submodules_are_at_the_commit_of_the_revision(repository: Repository, li
     repository.git("-C", "vendor/a library", "pull", "--quiet", "origin", "main")
     before = {file: file.read_bytes() for file in (repository.top / ".git").rglob("*") if file.is_file()}
     shutil.rmtree(library.top)  # nothing comes from there any more
-    with laid_out(repository.top, resolve_revision(repository.top, "main")) as worktree:
+    with checkout(repository.top, resolve_revision(repository.top, "main")) as worktree:
         found = files(worktree.root)
         assert found["vendor/a library/library.py"] == "old"
         assert found["vendor/a library/parts/inner/inner.py"] == "inner"
@@ -429,7 +429,7 @@ def test_a_submodule_that_the_present_has_no_more_is_found_where_git_keeps_it(
     repository.commit({"data/more.csv": ""})
     repository.git("rm", "--quiet", "vendor")
     repository.commit({"data/more.csv": "x"})
-    with laid_out(repository.top, resolve_revision(repository.top, "main~1")) as worktree:
+    with checkout(repository.top, resolve_revision(repository.top, "main~1")) as worktree:
         assert files(worktree.root)["vendor/parts/inner/inner.py"] == "inner"
 
 
@@ -437,8 +437,8 @@ def test_a_submodule_that_is_empty_in_the_present_too_is_noted(repository: Repos
     repository.git("submodule", "--quiet", "add", library.top.as_uri(), "vendor")
     repository.commit({"data/more.csv": ""})
     clone = Repository.cloned(repository, repository.top.parent / "clone")
-    with laid_out(clone.top, resolve_revision(clone.top, "main")) as worktree:
-        assert worktree.notes == ("submodule vendor is empty, as it is in the present tree",)
+    with checkout(clone.top, resolve_revision(clone.top, "main")) as worktree:
+        assert worktree.notes == ("submodule vendor is empty, as it is in the working tree",)
 
 
 def test_a_submodule_whose_commit_is_missing_is_an_error_that_names_it(
@@ -450,7 +450,7 @@ def test_a_submodule_whose_commit_is_missing_is_an_error_that_names_it(
     repository.git("commit", "--quiet", "--message", "Further than this clone")
     revision = resolve_revision(repository.top, "main")
     message = rf"^submodule vendor is at commit {elsewhere[:12]} .*`git -C vendor fetch origin {elsewhere}`$"
-    with pytest.raises(DeploymentError, match=message), laid_out(repository.top, revision):
+    with pytest.raises(DeploymentError, match=message), checkout(repository.top, revision):
         pass
     assert list(temporary.iterdir()) == []
 
@@ -475,13 +475,13 @@ def test_git_lfs_content_that_is_here_is_filled_in_and_what_is_not_is_noted(repo
         repository.git("config", f"filter.lfs.{setting}", "false")
     repository.git("config", "filter.lfs.required", "true")
     repository.write({f".git/lfs/objects/a1/00/{here}": "weights"})
-    with laid_out(repository.top, resolve_revision(repository.top, sha)) as worktree:
+    with checkout(repository.top, resolve_revision(repository.top, sha)) as worktree:
         found = files(worktree.root)
         assert found["models/here.onnx"] == "weights"
         assert found["models/away.onnx"] == pointer(away)
         assert found["models/small.onnx"] == "committed as it is"
         (note,) = worktree.notes
-        assert note == (f"models/away.onnx: only the Git LFS pointer is in this clone; `git lfs fetch origin {sha}`")
+        assert note == f"models/away.onnx: this clone has the Git LFS pointer only; run `git lfs fetch origin {sha}`"
 
 
 def test_extension_modules_built_in_place_are_said(repository: Repository) -> None:
@@ -499,10 +499,10 @@ def test_extension_modules_built_in_place_are_said(repository: Repository) -> No
         }
     )
     revision = resolve_revision(repository.top, "main")
-    with laid_out(repository.top, revision) as worktree:
+    with checkout(repository.top, revision) as worktree:
         top, package = worktree.notes
-        assert top.startswith(f"{BUILT} in . was built in the present tree and is not tracked")
+        assert top.startswith(f"{BUILT} in . was built in the working tree and is not tracked")
         assert package.startswith(f"{BUILT}, libc_called_by_hand.so in src/pkg was built")
-        assert compiled_parts(repository.top, worktree.root) == [top, package]
-    with laid_out(repository.top, revision, [BUILT, "src/pkg/*.so"]) as worktree:
+        assert missing_extensions(repository.top, worktree.root) == [top, package]
+    with checkout(repository.top, revision, [BUILT, "src/pkg/*.so"]) as worktree:
         assert worktree.notes == ()

@@ -259,7 +259,7 @@ class TestAttaching:
 
     def test_nobody_there_is_told_with_a_hint(self, tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{refused_port()}/predict"
-        with pytest.raises(DeploymentError, match=r"does the service run\?") as caught:
+        with pytest.raises(DeploymentError, match=r"is the service running\?") as caught:
             attach(Url(url), a_startup(tmp_path, [1]))
         assert url in str(caught.value)
 

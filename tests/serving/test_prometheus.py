@@ -8,7 +8,7 @@ import pytest
 
 from pytest_mlpatterns import LayerStats, PatternStats, Prometheus, SettingError
 from pytest_mlpatterns.records.telemetry import derived_metrics
-from pytest_mlpatterns.serving.prometheus import merged_readings, read_exposition
+from pytest_mlpatterns.serving.prometheus import merge_readings, read_prometheus
 
 MOSEC = """\
 # HELP mosec_service_batch_size batch size for each connection in each stage.
@@ -116,11 +116,11 @@ OURS = Prometheus(
 
 
 def layers_of(text: str, source: Prometheus | None = None) -> dict[str, LayerStats]:
-    return {layer.layer: layer for layer in read_exposition(text, source or Prometheus()).layers}
+    return {layer.layer: layer for layer in read_prometheus(text, source or Prometheus()).layers}
 
 
 def figures(text: str, source: Prometheus | None = None) -> dict[str, float]:
-    stats = PatternStats(layers=read_exposition(text, source or Prometheus()).layers)
+    stats = PatternStats(layers=read_prometheus(text, source or Prometheus()).layers)
     return {name: figure.value for name, figure in derived_metrics(stats).items()}
 
 
@@ -142,7 +142,7 @@ def test_figures_follow_from_what_a_server_tells(
     text: str, source: Prometheus, expected: dict[str, float], depth: int | None
 ) -> None:
     assert figures(text, source) == pytest.approx(expected)
-    assert read_exposition(text, source).depth == depth
+    assert read_prometheus(text, source).depth == depth
 
 
 def test_buckets_are_kept_by_the_middle_of_what_may_be_in_them() -> None:
@@ -159,21 +159,21 @@ def test_counts_are_added_up_over_labels() -> None:
 
 def test_a_window_is_the_difference_of_two_readings() -> None:
     later = MOSEC.replace("_sum{", "_sum{x='',".replace("'", '"')).replace("7.0", "27.0").replace(" 5\n", " 10\n")
-    before, after = (PatternStats(layers=read_exposition(text, Prometheus()).layers) for text in (MOSEC, later))
+    before, after = (PatternStats(layers=read_prometheus(text, Prometheus()).layers) for text in (MOSEC, later))
     assert derived_metrics(after.since(before))["batch_size"].value == (27 - 7) / (10 - 5)
     assert "batch_size" not in derived_metrics(after.since(after))
 
 
 def test_processes_of_one_server_add_up() -> None:
-    merged = merged_readings([read_exposition(MOSEC, Prometheus()), read_exposition(MOSEC, Prometheus())])
+    merged = merge_readings([read_prometheus(MOSEC, Prometheus()), read_prometheus(MOSEC, Prometheus())])
     assert merged.layers[0].counters["items"] == 14
     assert merged.depth == 8
-    assert merged_readings([read_exposition(MLSERVER, Prometheus())]).depth is None
+    assert merge_readings([read_prometheus(MLSERVER, Prometheus())]).depth is None
 
 
 def test_what_is_not_that_format_is_refused() -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the parser's own words
-        read_exposition("<html>", Prometheus())
+        read_prometheus("<html>", Prometheus())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_mlpatterns import Prometheus
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.serving.targets import App, Command, Url, figures_told_by
+from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -221,8 +221,8 @@ def test_what_a_target_was_given_cannot_be_changed_later() -> None:
 
 def test_where_figures_are_told_is_a_path_or_a_value() -> None:
     named = Prometheus("/stats", batch_size="rows")
-    assert figures_told_by(App("a:b", metrics="/metrics")) == Prometheus("/metrics")
-    assert figures_told_by(Url("http://localhost", metrics=named)) is named
-    assert figures_told_by(Command("serve {port}")) is None
+    assert prometheus_of(App("a:b", metrics="/metrics")) == Prometheus("/metrics")
+    assert prometheus_of(Url("http://localhost", metrics=named)) is named
+    assert prometheus_of(Command("serve {port}")) is None
     with pytest.raises(SettingError, match=r"Url\(metrics=1\)"):
         Url("http://localhost", metrics=1)  # type: ignore[arg-type]

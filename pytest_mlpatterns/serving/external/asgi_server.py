@@ -1,7 +1,7 @@
-"""A process that serves a user's ASGI application: imports it as the test file is imported, and runs uvicorn.
+"""Process that serves a user's ASGI application with uvicorn, and the loader that granian uses.
 
-The application comes from the environment, so that granian's own processes find it too (:func:`load`). What it prints,
-and why it cannot be imported, goes to standard error. This module must not know tests or load.
+An environment variable describes the application, because granian loads it in processes of its own (:func:`load`).
+The application is imported with the import path of pytest. An import error goes to standard error.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ __all__ = ["VARIABLE", "description_of", "load", "main"]
 
 VARIABLE = "PYTEST_MLPATTERNS_APP"
 _NOT_STARTED = 3
-"""What uvicorn's own command exits with where the application's start-up fails."""
+"""Exit code of a failed start-up, the same as that of the uvicorn command."""
 _GRACE_S = 3
 
 
 def description_of(app: str, *, factory: bool, import_path: Sequence[str], trees: tuple[Path, Path] | None) -> str:
-    """What :data:`VARIABLE` holds.
+    """Value of the environment variable :data:`VARIABLE`.
 
     Args:
-        app: import string.
-        factory: it names a function that makes the application.
+        app: import string of the application.
+        factory: the import string names a function that returns the application.
         import_path: ``sys.path`` of the process.
         trees: as :class:`pytest_mlpatterns.serving.local.messages.WorkerJob` takes them.
     """
@@ -38,7 +38,12 @@ def description_of(app: str, *, factory: bool, import_path: Sequence[str], trees
 
 
 def load() -> Any:
-    """The application that the environment describes. What the user's code raises is raised."""
+    """Load the application that :data:`VARIABLE` describes.
+
+    Raises:
+        ImportError: the application loaded code of another tree.
+        Exception: any error of the user's code.
+    """
     job = json.loads(os.environ[VARIABLE])
     sys.path[:] = job["import_path"]
     trees = None if job["trees"] is None else (Path(job["trees"][0]), Path(job["trees"][1]))
@@ -57,7 +62,7 @@ def load() -> Any:
 
 
 def main() -> None:
-    """Serve on an inherited listening socket, whose descriptor is the one argument, until SIGTERM."""
+    """Serve until SIGTERM on the listening socket whose descriptor is the only argument."""
     import uvicorn
 
     from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket

@@ -1,7 +1,4 @@
-"""A service that runs already: found where its address says, asked once, and left alone at the end.
-
-This module must not know load, nor how a service is started.
-"""
+"""A service that the user runs: attach to its address, check that it answers, and leave it running at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from pytest_mlpatterns.errors import DeploymentError, missing_extra
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.serving.deployment import Deployment, ForeignProcesses
 from pytest_mlpatterns.serving.external.scraper import scraper_of
-from pytest_mlpatterns.serving.targets import figures_told_by
+from pytest_mlpatterns.serving.targets import prometheus_of
 from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.workload.endpoint import Endpoint
 
@@ -28,10 +25,14 @@ _CONNECT_TIMEOUT_S = 5.0
 
 
 def attach(target: Url, startup: StartOptions) -> Deployment:
-    """Use a service that runs already, after one request has shown that it answers.
+    """Attach to a running service. If there is a payload, the first request must succeed.
+
+    Args:
+        target: address of the service.
+        startup: time limit, payload and wire.
 
     Raises:
-        DeploymentError: nobody answers there, or with an error.
+        DeploymentError: the service is not reachable, or answers with an error.
     """
     import httpx
 
@@ -51,12 +52,12 @@ def attach(target: Url, startup: StartOptions) -> Deployment:
             response = deployment.ask(deployment.client, request, startup.timeout_ns / 1e9)
             if not response.is_success:
                 raise DeploymentError(f"{target.url} answered {response.status_code}: {response.text[:2000]}")
-        if (source := figures_told_by(target)) is not None:
-            deployment.scraper = scraper_of(source, [target.origin])
-            deployment.scraper.start(told=startup.payload is not None)
+        if (names := prometheus_of(target)) is not None:
+            deployment.scraper = scraper_of(names, [target.origin])
+            deployment.scraper.start(require_known=startup.payload is not None)
     except httpx.HTTPError as error:
         deployment.close()
-        raise DeploymentError(f"{target.url}: {type(error).__name__}: {error}; does the service run?") from error
+        raise DeploymentError(f"{target.url}: {type(error).__name__}: {error}; is the service running?") from error
     except DeploymentError:
         deployment.close()
         raise
@@ -64,7 +65,7 @@ def attach(target: Url, startup: StartOptions) -> Deployment:
 
 
 def _remote(target: Url) -> Remote | None:
-    """How load reaches a target that needs a client library; None where our own connections serve."""
+    """Address for the client library that https and HTTP/2 need; None for plain HTTP/1.1."""
     if not target.is_https and not target.http2:
         return None
     if importlib.util.find_spec("pyreqwest") is None:
@@ -73,13 +74,15 @@ def _remote(target: Url) -> Remote | None:
 
 
 def _resolve(target: Url) -> tuple[str, int]:
-    """The first of the name's addresses at which somebody accepts; the first at all where nobody does."""
+    """The first address of the host that accepts a connection; the first of all if none does."""
     import socket
 
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise DeploymentError(f"{target.url}: the host {target.host!r} is not known: {error}") from error
+        raise DeploymentError(
+            f"{target.url}: the host {target.host!r} is not known: {error}; check the spelling"
+        ) from error
     addresses = [(str(entry[4][0]), target.port) for entry in found]
     for address in addresses:
         with contextlib.suppress(OSError), socket.create_connection(address, timeout=_CONNECT_TIMEOUT_S):

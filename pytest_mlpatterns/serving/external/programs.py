@@ -1,8 +1,6 @@
-"""Programs of the user's own, started for a test, as the process that asked for them sees them.
+"""Programs that are started for a test, and the messages to their supervisor.
 
-:mod:`pytest_mlpatterns.serving.external.supervisor` starts and ends them; the values here cross the pipe to it. This
-module must not
-know HTTP, nor what the programs are for.
+:mod:`pytest_mlpatterns.serving.external.supervisor` is the process that starts and ends them.
 """
 
 from __future__ import annotations
@@ -40,22 +38,27 @@ __all__ = [
 ]
 
 SOCKET = "{socket}"
-"""Stands for the number of an inherited listening socket, as ``{port}`` and ``{NAME_port}`` do for free ports."""
+"""Placeholder for the descriptor of an inherited listening socket; ``{port}`` and ``{NAME_port}`` are free ports."""
 ORPHANS_GRACE_S = 1.0
-"""How long those have that a program which is gone has left behind, before they are killed."""
+"""Grace period for orphaned processes before they are killed."""
 KILL_S = 3.0
-"""How long the killing may take."""
+"""Time limit for the kill."""
 _MARGIN_S = 5.0
 _TAIL_BYTES = 16_384
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One process to start.
+    """One program to start.
 
-    ``{port}`` and ``{NAME_port}`` in ``words`` and ``env`` are replaced by free ports of 127.0.0.1, ``{socket}`` by the
-    descriptor of a socket that listens on ``port``. ``env`` is what it gets beside the environment of pytest; what it
-    prints goes to ``log``.
+    In ``words`` and ``env``, ``{port}`` and ``{NAME_port}`` are replaced by free ports of 127.0.0.1, and ``{socket}``
+    by the descriptor of a socket that listens on ``port``.
+
+    Args:
+        words: the command line.
+        env: environment variables in addition to those of pytest.
+        cwd: working directory.
+        log: file for its output.
     """
 
     words: tuple[str, ...]
@@ -66,7 +69,13 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class SupervisePrograms:
-    """What the keeper is asked: programs, whether all take from one socket, and how long they may take to end."""
+    """Start programs.
+
+    Args:
+        programs: what is started.
+        shares_socket: all programs inherit the same listening socket.
+        stop_ns: time limit for the end after SIGTERM.
+    """
 
     programs: tuple[Program, ...]
     shares_socket: bool
@@ -75,7 +84,12 @@ class SupervisePrograms:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """All programs run, with these ports by name; since when, on the clock of ``time.perf_counter_ns``."""
+    """All programs were started.
+
+    Args:
+        ports: ports by name, for each program.
+        started_ns: time of the start (``time.perf_counter_ns``).
+    """
 
     ports: tuple[Mapping[str, int], ...]
     started_ns: int
@@ -83,49 +97,59 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class NotStarted:
-    """A program could not be started at all."""
+    """A program could not be started."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A program has ended by itself."""
+    """A program has ended by itself.
+
+    Args:
+        number: index of the program.
+        code: exit code, or the negative number of a signal.
+    """
 
     number: int
     code: int
 
     @property
-    def how(self) -> str:
-        """In words."""
+    def reason(self) -> str:
+        """The exit code or signal, in words."""
         return f"signal {signal.Signals(-self.code).name}" if self.code < 0 else f"exit code {self.code}"
 
 
 @dataclass(frozen=True, slots=True)
 class StopAll:
-    """End everything."""
+    """End all programs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """All are ended: the names of those that lived on after SIGTERM and were killed, and who lives on even so."""
+    """All programs have ended.
+
+    Args:
+        killed: names of the processes that ignored SIGTERM and were killed.
+        survivors: names and ids of the processes that could not be killed.
+    """
 
     killed: tuple[str, ...]
     survivors: tuple[str, ...]
 
 
 class SupervisedPrograms:
-    """Programs that run, as the process that asked for them sees them.
+    """Handle of running programs.
 
     Args:
         programs: what is started.
-        directory: takes what the keeper itself prints.
-        shares_socket: all programs get the same listening socket instead of one each.
-        stop_ns: how long they may take to end after SIGTERM.
-        timeout_ns: how long their start may take, without whatever they do then.
+        directory: directory for the log of the supervisor.
+        shares_socket: all programs inherit the same listening socket, instead of one each.
+        stop_ns: time limit for the end after SIGTERM.
+        timeout_ns: time limit for the start of the processes; it does not include their initialization.
 
     Raises:
-        DeploymentError: a program could not be started; nothing is left running.
+        DeploymentError: a program could not be started; none is left running.
     """
 
     def __init__(
@@ -141,7 +165,7 @@ class SupervisedPrograms:
         self._stop_ns = stop_ns
         self._ended: dict[int, Ended] = {}
         self._child: Child | None = Child(
-            "pytest_mlpatterns.serving.external.supervisor", log=directory / f"keeper-{id(self):x}.log"
+            "pytest_mlpatterns.serving.external.supervisor", log=directory / f"supervisor-{id(self):x}.log"
         )
         try:
             self._child.send(SupervisePrograms(self._programs, shares_socket, stop_ns))
@@ -159,7 +183,7 @@ class SupervisedPrograms:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """The programs, and whom they left behind; their children are found below them."""
+        """The programs and their orphans, without the children of these processes."""
         if self._child is None:
             return ()
         with contextlib.suppress(psutil.Error):
@@ -167,7 +191,7 @@ class SupervisedPrograms:
         return ()
 
     def family(self) -> tuple[int, ...]:
-        """The programs and everything below them."""
+        """All processes of the programs, children included."""
         if self._child is None:
             return ()
         with contextlib.suppress(psutil.Error):
@@ -175,10 +199,10 @@ class SupervisedPrograms:
         return ()
 
     def check(self, wait_s: float = 0.0) -> None:
-        """Raise where a program has ended, at the latest after waiting so long for that.
+        """Check that all programs run; wait up to ``wait_s`` for one to end.
 
         Raises:
-            DeploymentError: one has; with its last output.
+            DeploymentError: a program has ended; contains its last output.
         """
         if self._child is None:
             return
@@ -186,27 +210,27 @@ class SupervisedPrograms:
             while not self._ended:
                 event = self._child.receive(wait_s)
                 if not isinstance(event, Ended):
-                    raise ChildError("it was told to end")
+                    raise ChildError("it was asked to stop")
                 self._ended[event.number] = event
         except TimeoutError:
             return
         except ChildError as error:
-            raise DeploymentError(f"the process that keeps the servers is gone: {error}") from error
+            raise DeploymentError(f"the process that supervises the servers has ended: {error}") from error
         for number, event in self._ended.items():
             name = self._programs[number].words[0].rpartition("/")[2]
             tail = self._tail_of(number)
-            printed = f"; it printed last:\n{tail}" if tail else ", and printed nothing"
-            raise DeploymentError(f"{name} ended with {event.how}{printed}")
+            output = f"; it printed last:\n{tail}" if tail else "; it printed nothing"
+            raise DeploymentError(f"{name} ended with {event.reason}{output}")
 
     def log_tail(self) -> str:
-        """What the programs printed last."""
+        """Last lines of the programs' output."""
         return "\n".join(filter(None, map(self._tail_of, range(len(self._programs)))))
 
     def stop(self) -> Stopped:
-        """End the programs with all that they started. Safe to call twice.
+        """End the programs and all processes that they started. Safe to call twice.
 
         Raises:
-            DeploymentError: somebody lives on even after SIGKILL.
+            DeploymentError: a process survived SIGKILL, or the supervisor has ended.
         """
         if self._child is None:
             return Stopped((), ())
@@ -217,15 +241,17 @@ class SupervisedPrograms:
             while not isinstance(answer, Stopped):
                 answer = child.receive(self._stop_ns / 1e9 + ORPHANS_GRACE_S + KILL_S + _MARGIN_S)
         except (ChildError, TimeoutError) as error:
-            raise DeploymentError(f"the servers may live on: the process that keeps them is gone: {error}") from error
+            raise DeploymentError(
+                f"the servers may still run, because the process that supervises them has ended: {error}"
+            ) from error
         finally:
             child.stop()
         if answer.survivors:
-            raise DeploymentError(f"these live on after SIGKILL: {', '.join(answer.survivors)}")
+            raise DeploymentError(f"these processes survived SIGKILL: {', '.join(answer.survivors)}; end them by hand")
         return answer
 
     def _abandon(self) -> None:
-        """End what was started by then, where the start has failed already."""
+        """End the programs after a failed start."""
         with contextlib.suppress(DeploymentError):
             self.stop()
 
@@ -240,5 +266,5 @@ class SupervisedPrograms:
 
 
 def describe_killed(stopped: Stopped) -> str:
-    """``python ×4, worker``: who had to be killed, by name."""
+    """Names of the killed processes, such as ``python ×4, worker``."""
     return ", ".join(f"{name} ×{times}" if times > 1 else name for name, times in Counter(stopped.killed).items())

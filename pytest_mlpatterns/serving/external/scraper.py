@@ -1,7 +1,7 @@
-"""Reads what a server tells of itself in Prometheus' text format, over HTTP, as long as the server runs.
+"""Scraper of a server's Prometheus metrics over HTTP.
 
-Counters are read when they are asked for. A queue's depth is a moment's value, so where a server tells one it is read
-twice a second, in a thread. What the text means is :mod:`pytest_mlpatterns.serving.prometheus`'s business.
+Counters are read on request. A queue depth is a gauge: if the server has one, a thread reads it twice a second.
+:mod:`pytest_mlpatterns.serving.prometheus` reads the text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import DeploymentError, missing_extra
 from pytest_mlpatterns.records.telemetry import LayerStats, merged_layers
-from pytest_mlpatterns.serving.prometheus import merged_readings, read_exposition
+from pytest_mlpatterns.serving.prometheus import merge_readings, read_prometheus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,68 +30,68 @@ _MAX_NAMED = 12
 
 
 class Scraper:
-    """The figures of one server, which may be several processes with an address each.
+    """Reads the metrics of one server, which may have several processes.
 
     Args:
-        urls: where they are told.
-        source: what they are called there.
+        urls: metrics address of each process.
+        names: names of the metrics.
 
     Raises:
         DeploymentError: ``prometheus_client`` is not installed.
     """
 
-    def __init__(self, urls: Sequence[str], source: Prometheus) -> None:
+    def __init__(self, urls: Sequence[str], names: Prometheus) -> None:
         import httpx
 
         if importlib.util.find_spec("prometheus_client") is None:
-            raise DeploymentError(missing_extra(f"metrics={source.path!r}", "prometheus-client", "prometheus"))
+            raise DeploymentError(missing_extra(f"metrics={names.path!r}", "prometheus-client", "prometheus"))
         self._urls = tuple(urls)
-        self._source = source
+        self._names = names
         self._client = httpx.Client(timeout=_TIMEOUT_S, trust_env=False, headers={"accept": _PLAIN})
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        self._leveling = threading.Lock()
-        self._level: tuple[int, int] | None = None
+        self._lock = threading.Lock()
+        self._last: tuple[int, int] | None = None
         self._depth_ns = self._observed_ns = 0
-        self._course: list[tuple[int, int]] = []
+        self._depths: list[tuple[int, int]] = []
 
-    def start(self, *, told: bool = True) -> None:
-        """Look whether the server tells anything that is known, and begin to watch its queue where it tells one.
+    def start(self, *, require_known: bool = True) -> None:
+        """Read the metrics once, and begin to watch the queue depth if the server has one.
 
         Args:
-            told: it has answered a request by now, and so must know something to tell.
+            require_known: at least one known metric must be there; a server may have none before its first request.
 
         Raises:
-            DeploymentError: it tells nothing, or nothing known.
+            DeploymentError: the metrics cannot be read, or none is known.
         """
         reading = self._read()
-        if told and not reading.layers and reading.depth is None:
+        if require_known and not reading.layers and reading.depth is None:
             raise DeploymentError(
-                f"{self._urls[0]} tells no figure that is known or named; it tells {self._told()}; name them: "
-                f'metrics=Prometheus({self._source.path!r}, batch_size="…", queue_depth="…")'
+                f"{self._urls[0]} has none of the known metrics; it has {self._metric_names()}; name your own: "
+                f'metrics=Prometheus({self._names.path!r}, batch_size="…", queue_depth="…")'
             )
         if reading.depth is not None:
-            self._note(reading.depth)
+            self._record(reading.depth)
             self._thread = threading.Thread(target=self._watch, name="queue depth", daemon=True)
             self._thread.start()
 
     def layers(self) -> tuple[LayerStats, ...]:
-        """Everything counted so far.
+        """Statistics since the start of the server.
 
         Raises:
-            DeploymentError: the server does not tell it.
+            DeploymentError: the metrics cannot be read.
         """
         reading = self._read()
         if reading.depth is None:
             return reading.layers
-        self._note(reading.depth)
-        with self._leveling:
+        self._record(reading.depth)
+        with self._lock:
             counters = {"depth_ns": self._depth_ns, "observed_ns": self._observed_ns}
-            queued = LayerStats(0, "queued", counters, {}, {"depth": tuple(self._course)})
+            queued = LayerStats(0, "queued", counters, {}, {"depth": tuple(self._depths)})
         return merged_layers([*reading.layers, queued])
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop the thread and close the connections."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join()
@@ -101,34 +101,34 @@ class Scraper:
         while not self._closing.wait(_INTERVAL_S):
             try:
                 depth = self._read().depth
-            except DeploymentError:  # told when the figures are asked for; a moment's depth may be missing
+            except DeploymentError:  # layers() raises it; one missing depth does no harm
                 continue
             if depth is not None:
-                self._note(depth)
+                self._record(depth)
 
-    def _note(self, depth: int) -> None:
-        with self._leveling:
+    def _record(self, depth: int) -> None:
+        with self._lock:
             now = time.perf_counter_ns()
-            if self._level is not None:
-                since, old = self._level
+            if self._last is not None:
+                since, old = self._last
                 self._depth_ns += old * (now - since)
                 self._observed_ns += now - since
-            self._level = (now, depth)
-            self._course.append((now, depth))
+            self._last = (now, depth)
+            self._depths.append((now, depth))
 
     def _read(self) -> Reading:
-        return merged_readings([self._read_one(url) for url in self._urls])
+        return merge_readings([self._read_one(url) for url in self._urls])
 
     def _read_one(self, url: str) -> Reading:
         text = self._text(url)
         try:
-            return read_exposition(text, self._source)
+            return read_prometheus(text, self._names)
         except ValueError as error:
-            raise DeploymentError(f"metrics: {url} is not in Prometheus' text format: {error}") from error
+            raise DeploymentError(f"metrics: {url} is not in the text format of Prometheus: {error}") from error
 
-    def _told(self) -> str:
-        names = [line.split()[2] for line in self._text(self._urls[0]).splitlines() if line.startswith("# TYPE ")]
-        return ", ".join(names[:_MAX_NAMED]) + (", …" if names[_MAX_NAMED:] else "") if names else "nothing"
+    def _metric_names(self) -> str:
+        found = [line.split()[2] for line in self._text(self._urls[0]).splitlines() if line.startswith("# TYPE ")]
+        return ", ".join(found[:_MAX_NAMED]) + (", …" if found[_MAX_NAMED:] else "") if found else "none"
 
     def _text(self, url: str) -> str:
         import httpx
@@ -138,21 +138,23 @@ class Scraper:
         except httpx.HTTPError as error:
             raise DeploymentError(f"metrics: {url}: {type(error).__name__}: {error}") from error
         if not response.is_success:
-            raise DeploymentError(f"metrics: {url} answered {response.status_code}, expected Prometheus' text format")
+            raise DeploymentError(
+                f"metrics: {url} answered {response.status_code}, expected 200 and the text format of Prometheus"
+            )
         return response.text
 
 
-def scraper_of(source: Prometheus, origins: Sequence[str], ports: Mapping[str, int] = MappingProxyType({})) -> Scraper:
-    """What reads the figures of a server.
+def scraper_of(names: Prometheus, origins: Sequence[str], ports: Mapping[str, int] = MappingProxyType({})) -> Scraper:
+    """Create the scraper of a server.
 
     Args:
-        source: what they are called, and where they are told.
-        origins: ``http://host:port`` of each of its processes; of no matter where ``source`` has an address.
-        ports: numbers for ``{NAME_port}`` in that address.
+        names: names of the metrics, and their path or address.
+        origins: ``http://host:port`` of each process; ignored if ``names`` has an address.
+        ports: values of ``{NAME_port}`` in that address.
     """
-    if source.path.startswith("/"):
-        return Scraper([origin + source.path for origin in origins], source)
-    address = source.path
+    if names.path.startswith("/"):
+        return Scraper([origin + names.path for origin in origins], names)
+    address = names.path
     for name, port in ports.items():
         address = address.replace(f"{{{name}}}", str(port))
-    return Scraper([address], source)
+    return Scraper([address], names)

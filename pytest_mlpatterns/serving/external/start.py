@@ -1,8 +1,11 @@
-"""A server started for a test from the user's own application or command: when it is ready, or why not.
+"""Starts a server from the user's application or command, and waits until it is ready.
 
-Ready means that it answers where the target says so, and (where an input is known) has answered one real request. Its
-early end is told at once, with what it printed last; so is a server that listens elsewhere, or to everybody. This
-module must not know load.
+Ready means that the server answers on its ready path, and has answered one real request if an input is known. If the
+server exits early, its last output is reported at once; so is a wrong port, or a bind to all interfaces.
+
+Why not mirakuru or pytest-xprocess, which also start a command and poll a URL: neither adopts orphans, so workers whose
+parent has died stay behind; neither ends the server if pytest is killed (pytest-xprocess keeps servers for the next run
+on purpose); and with both the user has to choose a port.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from pytest_mlpatterns.serving.external import asgi_server as asgi
 from pytest_mlpatterns.serving.external.attach import attach
 from pytest_mlpatterns.serving.external.programs import SOCKET, Program, SupervisedPrograms, describe_killed
 from pytest_mlpatterns.serving.external.scraper import scraper_of
-from pytest_mlpatterns.serving.targets import App, Command, Url, figures_told_by
+from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of
 from pytest_mlpatterns.system.import_redirect import map_path
 from pytest_mlpatterns.units import format_duration, parse_duration
 from pytest_mlpatterns.wire.grpc_call import model_in
@@ -46,7 +49,7 @@ _ASK_TIMEOUT_S = 2.0
 _POLL_S = 0.02
 _TRIES = 3
 _NOT_YET = (502, 503, 504)
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - what is told, not what is done
+_ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - recognized here, not bound
 _UVICORN = ("{python}", "-P", "-c", "from pytest_mlpatterns.serving.external.asgi_server import main; main()", SOCKET)
 _GRANIAN = (
     *("{python}", "-m", "granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}"),
@@ -55,16 +58,22 @@ _GRANIAN = (
 
 
 def deploy_target(target: Target, startup: StartOptions) -> Deployment:
-    """Attach to a service that runs, or start one and wait until it is ready.
+    """Attach to a running service, or start a server and wait until it is ready.
+
+    Args:
+        target: the address of the service, or what is started.
+        startup: time limit, payload, wire and directories.
 
     Raises:
-        DeploymentError: nobody answers there, or with an error; or the server does not start, dies, or is not ready in
-            time. Nothing that was started is left running.
+        DeploymentError: the service is not reachable or answers with an error; or the server does not start, ends, or
+            is not ready in time. No started process is left running.
     """
     if isinstance(target, Url):
         return attach(target, startup)
     if isinstance(target, App) and startup.wire.protocol == "grpc":
-        raise DeploymentError(f"{target} is asked over HTTP, expected a wire of REST instead of {startup.wire}")
+        raise DeploymentError(
+            f"{target} takes requests over HTTP, but the wire is {startup.wire}; choose a wire over REST"
+        )
     for _ in range(_TRIES - 1):
         with contextlib.suppress(_PortTakenError):
             return _Start(target, startup).deployment()
@@ -72,7 +81,7 @@ def deploy_target(target: Target, startup: StartOptions) -> Deployment:
 
 
 class _PortTakenError(DeploymentError):
-    """Somebody else took a port between our finding it free and the server's opening it."""
+    """Another process took the port after it was found free and before the server opened it."""
 
 
 class _Start:
@@ -80,169 +89,186 @@ class _Start:
 
     Args:
         target: what is started.
-        startup: the time limit, a first request, where logs go, and for which tree.
+        startup: time limit, payload, wire and directories.
 
     Raises:
-        DeploymentError: a program cannot be started at all.
+        DeploymentError: a program could not be started.
     """
 
     def __init__(self, target: App | Command, startup: StartOptions) -> None:
         self._target = target
         self._startup = startup
         self._deadline_ns = time.perf_counter_ns() + startup.timeout_ns
-        self._kept = SupervisedPrograms(
+        self._programs = SupervisedPrograms(
             _app_programs(target, startup) if isinstance(target, App) else [_command_program(target, startup)],
             startup.directory,
             shares_socket=isinstance(target, App) and (target.server, target.balance) == ("uvicorn", "shared-socket"),
             stop_ns=parse_duration(target.stop),
             timeout_ns=startup.timeout_ns,
         )
-        self._ports = list(dict.fromkeys(ports["port"] for ports in self._kept.ports))
-        self._asked = self._ports
-        if startup.wire.protocol == "grpc" and "grpc_port" in self._kept.ports[0]:
-            self._asked = [self._kept.ports[0]["grpc_port"]]
+        self._ports = list(dict.fromkeys(ports["port"] for ports in self._programs.ports))
+        self._request_ports = self._ports
+        if startup.wire.protocol == "grpc" and "grpc_port" in self._programs.ports[0]:
+            self._request_ports = [self._programs.ports[0]["grpc_port"]]
 
     def deployment(self) -> Deployment:
-        """The deployment, once it is ready.
+        """The deployment, after it has become ready.
 
         Raises:
-            DeploymentError: it is not; everything is ended.
+            DeploymentError: it did not become ready; all its processes have ended.
         """
         target = self._target
         endpoint = Endpoint(
-            addresses=tuple(("127.0.0.1", port) for port in self._asked),
+            addresses=tuple(("127.0.0.1", port) for port in self._request_ports),
             path=target.path,
             model_name=model_in(target.path) or target.path.rpartition("/")[2],
             balance=Balance(target.balance) if isinstance(target, App) else Balance.ROUND_ROBIN,
             wire=self._startup.wire,
         )
-        deployment = Deployment(endpoint, _ServerProcesses(self._kept, str(target)), builder=self._startup.builder)
+        deployment = Deployment(endpoint, _ServerProcesses(self._programs, str(target)), builder=self._startup.builder)
         try:
             for number in range(len(self._ports)):
                 self._await_ready(deployment, number)
             self._check_openness()
-            if (source := figures_told_by(target)) is not None:
+            if (names := prometheus_of(target)) is not None:
                 origins = [f"http://127.0.0.1:{port}" for port in self._ports]
-                deployment.scraper = scraper_of(source, origins, self._kept.ports[0])
-                deployment.scraper.start(told=self._startup.payload is not None)
+                deployment.scraper = scraper_of(names, origins, self._programs.ports[0])
+                deployment.scraper.start(require_known=self._startup.payload is not None)
         except BaseException:
             deployment.close()
             raise
         return deployment
 
     def _await_ready(self, deployment: Deployment, number: int) -> None:
-        """Ask until the server says that it is ready, and then for one real answer."""
+        """Wait until the ready path succeeds, then until one inference request has succeeded if an input is known."""
         import httpx
 
-        client, ready = deployment.client_of(number), self._target.ready
-        if self._asked != self._ports:  # it is asked over gRPC, and tells over HTTP whether it is ready
+        ready = self._target.ready
+        if self._request_ports != self._ports:  # requests go over gRPC, the ready path over HTTP
             health: contextlib.AbstractContextManager[httpx.Client] = httpx.Client(
                 base_url=f"http://127.0.0.1:{self._ports[number]}", trust_env=False
             )
         else:
-            health = contextlib.nullcontext(client)
-        with health as asking:
+            health = contextlib.nullcontext(deployment.client_of(number))
+        with health as health_client:
             self._ask(
-                lambda timeout_s: asking.get(ready or "/", timeout=timeout_s),
+                lambda timeout_s: health_client.get(ready or "/", timeout=timeout_s),
                 lambda response: ready is None or response.is_success,
                 f"GET {ready or '/'}",
             )
-        if self._startup.payload is None:
-            return
-        request = self._startup.payload.first(deployment.path)
-        asked = f"{request['method']} {request['url']}"
+        if self._startup.payload is not None:
+            self._await_first_answer(deployment, number, self._startup.payload.first(deployment.path))
+
+    def _await_first_answer(self, deployment: Deployment, number: int, request: dict[str, Any]) -> None:
+        client = deployment.client_of(number)
+        shown = f"{request['method']} {request['url']}"
         response = self._ask(
             lambda timeout_s: deployment.ask(client, request, timeout_s),
             lambda response: response.status_code not in _NOT_YET,
-            asked,
+            shown,
             patient=True,
         )
         if deployment.cold_start_ns is None:
-            deployment.cold_start_ns = time.perf_counter_ns() - self._kept.started_ns
+            deployment.cold_start_ns = time.perf_counter_ns() - self._programs.started_ns
         if not response.is_success:
-            where = f'; name the path that takes inputs: {type(self._target).__name__}(..., path="/predict")'
+            hint = f'; name the path that takes inputs: {type(self._target).__name__}(..., path="/predict")'
             raise DeploymentError(
-                f"{self._target} answered {response.status_code} to its first request, {asked}: {response.text[:2000]}"
-                f"{where if response.status_code in (404, 405) and self._target.path == '/' else ''}{self._printed()}"
+                f"{self._target} answered {response.status_code} to its first request, {shown}: {response.text[:2000]}"
+                f"{hint if response.status_code in (404, 405) and self._target.path == '/' else ''}{self._printed()}"
             )
 
     def _ask(
         self,
         ask: Callable[[float], httpx.Response],
         is_final: Callable[[httpx.Response], bool],
-        asked: str,
+        shown: str,
         *,
         patient: bool = False,
     ) -> httpx.Response:
-        """Ask again and again, until there is a final answer, the server has ended, or the time is over."""
+        """Send a request repeatedly until it has a final answer.
+
+        Args:
+            ask: sends it; takes a time limit in seconds.
+            is_final: whether an answer ends the wait.
+            shown: the request in messages.
+            patient: give a request all the remaining time, instead of two seconds.
+
+        Raises:
+            DeploymentError: the server has ended, or the start-up time is over.
+        """
         import httpx
 
-        heard = "nobody answers"
+        outcome = "there is no answer"
         while (left_s := (self._deadline_ns - time.perf_counter_ns()) / 1e9) > 0:
             try:
                 response = ask(left_s if patient else min(left_s, _ASK_TIMEOUT_S))
                 if is_final(response):
                     return response
-                heard = f"it answers {response.status_code}"
+                outcome = f"the answer is {response.status_code}"
             except httpx.TransportError as error:
-                heard = f"nobody answers ({type(error).__name__}: {error})"
+                outcome = f"there is no answer ({type(error).__name__}: {error})"
             self._check_running(_POLL_S)
         raise DeploymentError(
             f"{self._target} is not ready after {format_duration(self._startup.timeout_ns)}, the start-up time limit: "
-            f'to {asked} {heard}; raise it with perf(startup_timeout="5min") or --perf-startup-timeout{self._printed()}'
+            f'to {shown} {outcome}; raise the limit with perf(startup_timeout="5min") or --perf-startup-timeout'
+            f"{self._printed()}"
         )
 
     def _check_running(self, wait_s: float) -> None:
-        """Wait so long for the server's end.
+        """Check that the server runs; wait up to ``wait_s`` for its end.
 
         Raises:
-            _PortTakenError: it has ended, and somebody else listens on its port.
+            _PortTakenError: it has ended, and another process listens on its port.
             DeploymentError: it has ended.
         """
         try:
-            self._kept.check(wait_s)
+            self._programs.check(wait_s)
         except DeploymentError as error:
             if taken := [one for one in _listeners() if one.laddr.port in self._ports]:
-                who = "somebody else" if taken[0].pid is None else f"process {taken[0].pid}"
+                owner = "another process" if taken[0].pid is None else f"process {taken[0].pid}"
                 raise _PortTakenError(
-                    f"{self._target}: {who} took port {taken[0].laddr.port} before the server could open it; run the "
+                    f"{self._target}: {owner} took port {taken[0].laddr.port} before the server could open it; run the "
                     f"test again\n{error}"
                 ) from None
             raise DeploymentError(f"{self._target}: {error}") from None
 
     def _check_openness(self) -> None:
-        """Warn where the server listens to more than this machine, as some do unless told otherwise."""
-        family = set(self._kept.family())
+        """Warn if the server listens on all interfaces, which is the default of some servers."""
+        family = set(self._programs.family())
         ours = (one for one in _listeners() if one.pid in family and one.laddr.port in self._ports)
-        if address := next((one.laddr.ip for one in ours if one.laddr.ip in _EVERYWHERE), None):
+        if address := next((one.laddr.ip for one in ours if one.laddr.ip in _ALL_INTERFACES), None):
             warnings.warn(
-                f"{self._target} listens on all interfaces ({address}), expected 127.0.0.1; give it the option that "
-                "says so, such as --host 127.0.0.1",
+                f"{self._target} listens on all interfaces ({address}), expected 127.0.0.1; add its option for the "
+                "address, such as --host 127.0.0.1",
                 OpenPortWarning,
                 stacklevel=2,
             )
 
     def _printed(self) -> str:
-        tail = self._kept.log_tail()
+        tail = self._programs.log_tail()
         return f"\nIt printed last:\n{tail}" if tail else ""
 
 
 class _ServerProcesses:
     """Supervised programs as the processes of a deployment; a warning at the end names those that had to be killed."""
 
-    def __init__(self, kept: SupervisedPrograms, name: str) -> None:
-        self._kept = kept
+    def __init__(self, programs: SupervisedPrograms, name: str) -> None:
+        self._programs = programs
         self._name = name
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """The programs' processes; their children are found below them."""
-        return self._kept.pids
+        """The programs, without the children of these processes."""
+        return self._programs.pids
 
     def check(self, wait_s: float = 0.0) -> None:
-        """Raise where one has ended, at the latest after waiting so long for that."""
+        """Check that all programs run; wait up to ``wait_s`` for one to end.
+
+        Raises:
+            DeploymentError: a program has ended; names the target.
+        """
         try:
-            self._kept.check(wait_s)
+            self._programs.check(wait_s)
         except DeploymentError as error:
             raise DeploymentError(f"{self._name}: {error}") from None
 
@@ -257,14 +283,15 @@ class _ServerProcesses:
 
     def log_tail(self) -> str:
         """Last lines of the programs' output."""
-        return self._kept.log_tail()
+        return self._programs.log_tail()
 
     def stop(self) -> None:
-        """End them with all that they started."""
-        stopped = self._kept.stop()
+        """End the programs and all processes that they started; warn about those that had to be killed."""
+        stopped = self._programs.stop()
         if stopped.killed:
             warnings.warn(
-                f"{self._name} left processes that lived on after SIGTERM and were killed: {describe_killed(stopped)}",
+                f"{self._name}: processes that did not end after SIGTERM were killed: {describe_killed(stopped)}; "
+                "raise the time limit with stop=",
                 LeftoverWarning,
                 stacklevel=2,
             )
@@ -272,9 +299,9 @@ class _ServerProcesses:
 
 def _command_program(target: Command, startup: StartOptions) -> Program:
     words: Sequence[str] = target.words
-    if startup.trees is not None:  # what leads into the present tree leads to the same place in the other
-        there = [os.path.isabs(word) and os.path.exists(word) for word in words]
-        words = [map_path(word, *startup.trees) if found else word for word, found in zip(words, there, strict=True)]
+    if startup.trees is not None:  # paths into the user's tree become paths into the worktree
+        exists = [os.path.isabs(word) and os.path.exists(word) for word in words]
+        words = [map_path(word, *startup.trees) if found else word for word, found in zip(words, exists, strict=True)]
     return _program(target, words, target.env, _directory(target, startup), startup)
 
 
@@ -297,7 +324,7 @@ def _directory(target: App | Command, startup: StartOptions) -> Path:
     if startup.trees is not None:
         cwd = Path(map_path(str(cwd), *startup.trees))
     if not cwd.is_dir():
-        raise DeploymentError(f"{target}: {cwd} does not exist, expected the directory to start it in; see cwd=")
+        raise DeploymentError(f"{target}: {cwd} does not exist, expected the working directory; correct cwd=")
     return cwd
 
 
@@ -308,15 +335,18 @@ def _program(
     if startup.trees is not None and "PYTHONPATH" in env:
         given = [map_path(entry, *startup.trees) for entry in env["PYTHONPATH"].split(os.pathsep)]
         env["PYTHONPATH"] = os.pathsep.join([*given, *filter(None, [os.environ.get("PYTHONPATH")])])
-    commands = [str(Path(sys.executable).parent), *filter(None, [os.environ.get("PATH")])]  # as if it were activated
+    commands = [
+        str(Path(sys.executable).parent),
+        *filter(None, [os.environ.get("PATH")]),
+    ]  # as in an activated environment
     env.setdefault("PATH", os.pathsep.join(commands))
     log = startup.directory / f"server-{time.perf_counter_ns():x}.log"
     return Program(tuple(word.replace("{python}", sys.executable) for word in words), env, cwd, log)
 
 
 def _listeners() -> list[Any]:
-    """Every listening TCP socket of this machine with its process, where the system tells."""
+    """All listening TCP sockets of this machine with their process, as far as the system allows."""
     try:
         return [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
-    except (psutil.Error, OSError):  # macOS tells it to root alone
+    except (psutil.Error, OSError):  # macOS allows this to root only
         return []

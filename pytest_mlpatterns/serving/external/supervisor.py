@@ -1,9 +1,8 @@
-"""The process that keeps programs of the user's own: how they start, and that they end with all that they started.
+"""The supervisor process: starts programs, and ends them together with all processes that they started.
 
-A child of ours, in which each program has a session of its own. It adopts what they leave behind (Linux), so that a
-server whose parent dies before its children, or whose workers have sessions of their own, is still followed and ended:
-SIGTERM to the groups, then SIGKILL to everybody who is left, then a look at who survived that. The same happens where
-pytest itself ends, however it ends. This module must not know HTTP, nor what the programs are for.
+Each program runs in its own session. On Linux the supervisor adopts orphans, so it also ends workers whose parent has
+died or that have sessions of their own: SIGTERM to the process groups, then SIGKILL to the remaining processes, then a
+check that none survived. The same happens when pytest ends, in any way.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def main() -> None:
     events: queue.SimpleQueue[Ended | StopAll | None] = queue.SimpleQueue()
     is_done = threading.Event()
 
-    def on_close() -> None:  # where it returns, this process has little time left
+    def on_close() -> None:  # the process ends soon after this function returns
         events.put(None)
         is_done.wait()
 
@@ -63,9 +62,9 @@ def main() -> None:
     try:
         started_ns = time.perf_counter_ns()
         try:
-            ports = [*_started(job, running)]
+            ports = _start(job, running)
         except OSError as error:
-            channel.send(NotStarted(f"{job.programs[len(running)].words[0]} cannot be started: {_why(error)}"))
+            channel.send(NotStarted(f"{job.programs[len(running)].words[0]} cannot be started: {_reason_of(error)}"))
             return
         for number, process in enumerate(running):
             threading.Thread(target=_watch, args=(number, process, events.put), daemon=True).start()
@@ -78,14 +77,14 @@ def main() -> None:
 
 
 def _next(events: queue.SimpleQueue[Any]) -> Any:
-    """The next event; in steps, since a signal that another thread got is handled between them."""
+    """The next event. The wait has steps, because Python handles a signal of another thread between them."""
     while True:
         with contextlib.suppress(queue.Empty):
             return events.get(timeout=1.0)
 
 
-def _started(job: SupervisePrograms, running: list[subprocess.Popen[bytes]]) -> list[Mapping[str, int]]:
-    """Start the programs, and tell their ports; ``running`` has those that were started, also where one was not."""
+def _start(job: SupervisePrograms, running: list[subprocess.Popen[bytes]]) -> list[Mapping[str, int]]:
+    """Start the programs and return their ports. ``running`` gets each started program, even if a later one fails."""
     shared = listening_socket() if job.shares_socket else None
     found: list[Mapping[str, int]] = []
     with contextlib.ExitStack() as held:
@@ -103,7 +102,7 @@ def _started(job: SupervisePrograms, running: list[subprocess.Popen[bytes]]) -> 
 
 
 def _ports_of(program: Program, listening: int | None) -> dict[str, int]:
-    """A free port for each name; all are held until all are known, so that no two are one."""
+    """A free port for each name; all sockets stay bound until the end, so that the ports are distinct."""
     ports = {} if listening is None else {"port": listening}
     with contextlib.ExitStack() as held:
         for text in (*program.words, *program.env.values()):
@@ -135,12 +134,12 @@ def _spawn(program: Program, ports: Mapping[str, int], listener: socket.socket |
         )
 
 
-def _watch(number: int, process: subprocess.Popen[bytes], tell: Callable[[Ended], None]) -> None:
-    tell(Ended(number, process.wait()))
+def _watch(number: int, process: subprocess.Popen[bytes], send: Callable[[Ended], None]) -> None:
+    send(Ended(number, process.wait()))
 
 
 def _end(running: Sequence[subprocess.Popen[bytes]], grace_s: float) -> Stopped:
-    """End the programs and everything below them, and whoever of their sessions is elsewhere by now."""
+    """End the programs, their descendants, and all processes of their sessions."""
     sessions = {process.pid for process in running}
     family = _family(sessions)
     for process in running:
@@ -151,29 +150,29 @@ def _end(running: Sequence[subprocess.Popen[bytes]], grace_s: float) -> Stopped:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, deadline - time.monotonic()))
     grace_s = min(deadline - time.monotonic(), ORPHANS_GRACE_S)
-    _, left = psutil.wait_procs([*{*family, *_family(sessions)}], max(0.0, grace_s))
-    killed = [_name(member) for member in left]
+    _, remaining = psutil.wait_procs([*{*family, *_family(sessions)}], max(0.0, grace_s))
+    killed = [_name(orphan) for orphan in remaining]
     deadline = time.monotonic() + KILL_S
-    while left and time.monotonic() < deadline:
-        for member in left:
+    while remaining and time.monotonic() < deadline:
+        for orphan in remaining:
             with contextlib.suppress(psutil.Error):
-                member.kill()
-        psutil.wait_procs(left, 0.2)
-        left = [member for member in {*left, *_family(sessions)} if _lives(member)]
-    return Stopped(tuple(killed), tuple(f"{_name(member)} ({member.pid})" for member in left))
+                orphan.kill()
+        psutil.wait_procs(remaining, 0.2)
+        remaining = [orphan for orphan in {*remaining, *_family(sessions)} if _is_alive(orphan)]
+    return Stopped(tuple(killed), tuple(f"{_name(orphan)} ({orphan.pid})" for orphan in remaining))
 
 
 def _family(sessions: set[int]) -> set[psutil.Process]:
-    """Everything below this process, and whoever is in one of these sessions."""
+    """Descendants of this process, and all processes of these sessions."""
     found = set(psutil.Process().children(recursive=True))
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.pid in sessions or os.getsid(process.pid) in sessions:
                 found.add(process)
-    return {process for process in found if _lives(process)}
+    return {process for process in found if _is_alive(process)}
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
@@ -182,16 +181,16 @@ def _lives(process: psutil.Process) -> bool:
 def _name(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error):
         return process.name()
-    return "a process that is gone by now"
+    return "a process that has ended"
 
 
-def _why(error: OSError) -> str:
+def _reason_of(error: OSError) -> str:
     missing = f" ({error.filename})" if error.filename else ""
     return f"{error.strerror}{missing}"
 
 
 def _adopt_orphans() -> None:
-    """Linux has it; elsewhere whom a program leaves behind is found by its session alone."""
+    """Become the parent of orphans (Linux). On other systems orphans are found by their session only."""
     if sys.platform == "linux":
         import ctypes
 

@@ -23,7 +23,7 @@ from pytest_mlpatterns.wire.open_inference_grpc import encode_answer, outputs_in
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from pytest_mlpatterns.serving.http.app import Answering
+    from pytest_mlpatterns.serving.http.app import ModelCaller
 
 __all__ = ["GrpcServer"]
 
@@ -51,7 +51,7 @@ class GrpcServer:
     """Serves one model over gRPC.
 
     Args:
-        answering: gives the outputs.
+        caller: gives the outputs.
         name: the model's name.
         max_body_bytes: a longer message is refused.
         position: where the process stands in the composition.
@@ -60,9 +60,9 @@ class GrpcServer:
         tally: what encoding and decoding cost.
     """
 
-    def __init__(self, answering: Answering, name: str, max_body_bytes: int, *, position: int = 0) -> None:
+    def __init__(self, caller: ModelCaller, name: str, max_body_bytes: int, *, position: int = 0) -> None:
         self.tally = WireTally(position)
-        self._answering = answering
+        self._caller = caller
         self._name = name
         self._about = ModelMetadata(name)
         options = [
@@ -116,7 +116,7 @@ class GrpcServer:
 
     async def _infer(self, data: bytes, context: Any) -> bytes:
         started_ns, tally = perf_counter_ns(), self.tally
-        self._answering.requests += 1
+        self._caller.requests += 1
         try:
             call = read_call(data)
             if (text := self._misnamed(call.model_name, call.model_version)) is not None:
@@ -125,7 +125,7 @@ class GrpcServer:
             tally.received += len(data)
             tally.received_plain += len(data)
             tally.decode_ns += perf_counter_ns() - started_ns
-            outputs = await self._answering(call.request.inputs)
+            outputs = await self._caller(call.request.inputs)
             started_ns = perf_counter_ns()
             answer = self._encoded(call, outputs)
             tally.sent += len(answer)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
     from pytest_mlpatterns.wire.open_inference import InferRequest
 
-__all__ = ["BODY", "Answering", "ModelApp"]
+__all__ = ["BODY", "ModelApp", "ModelCaller"]
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -52,7 +52,7 @@ _RAW_JSON = [(b"content-type", b"application/json")]
 _NOTHING = Body((b"{}",), _JSON)
 
 
-class Answering:
+class ModelCaller:
     """Asks a model, or the layers around it, and makes every failure one of the request's.
 
     Args:
@@ -92,7 +92,7 @@ class ModelApp:
     """Serves one model over HTTP.
 
     Args:
-        answering: gives the outputs.
+        caller: gives the outputs.
         name: the name in the addresses.
         max_body_bytes: a longer request is refused with 413.
         jobs: where requests are answered 202, and their results are fetched later; None: answers come on the request.
@@ -107,7 +107,7 @@ class ModelApp:
 
     def __init__(  # noqa: PLR0913 - the facts of a face, by name
         self,
-        answering: Answering,
+        caller: ModelCaller,
         name: str,
         max_body_bytes: int,
         *,
@@ -116,7 +116,7 @@ class ModelApp:
         position: int = 0,
     ) -> None:
         self.tally = WireTally(position)
-        self._answering = answering
+        self._caller = caller
         self._jobs = jobs
         self._internal = internal
         self._name = name
@@ -150,7 +150,7 @@ class ModelApp:
         if is_v2 or path == self._predict_path:
             if method != "POST":
                 raise RequestError(405, f"{method} {path}: expected POST")
-            self._answering.requests += 1
+            self._caller.requests += 1
             given = dict(scope["headers"])
             body = await self._read(scope, given, receive)
             if not is_v2 and self._jobs is None and is_plain_json(given):
@@ -206,7 +206,7 @@ class ModelApp:
             return self._accepted(
                 location, "&".join(f"{key}={value}" for key, value in asked.items() if value), headers
             )
-        answer = exchange.answer(await self._answering(exchange.inputs))
+        answer = exchange.answer(await self._caller(exchange.inputs))
         return 200, answer
 
     async def _predict_plain(self, body: bytes | memoryview) -> Body:
@@ -217,7 +217,7 @@ class ModelApp:
         except WireError as error:
             raise RequestError(400, str(error)) from error
         read_ns = perf_counter_ns()
-        outputs = await self._answering(inputs)
+        outputs = await self._caller(inputs)
         answered_ns = perf_counter_ns()
         try:
             answer = encode_predictions(outputs)

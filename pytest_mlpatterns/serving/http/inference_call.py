@@ -107,9 +107,9 @@ class InferenceCall:
         tally, size = self.tally, body.size
         tally.sent_plain += size
         if self.coding is not None:
-            from pytest_mlpatterns.wire.compression import LEAST_BYTES, compressed
+            from pytest_mlpatterns.wire.compression import MIN_BYTES, compressed
 
-            if size >= LEAST_BYTES:
+            if size >= MIN_BYTES:
                 body = compressed(body, self.coding)
                 size = body.size
         tally.sent += size
@@ -121,7 +121,7 @@ def read_inference_call(
     body: bytes | memoryview,
     headers: Mapping[bytes, bytes],
     tally: WireTally,
-    most_bytes: int,
+    max_bytes: int,
     answer_v2: Callable[[InferRequest, Any], Body] | None,
 ) -> InferenceCall:
     """Read a request.
@@ -130,7 +130,7 @@ def read_inference_call(
         body: as it came.
         headers: as ASGI has them.
         tally: counts what it costs.
-        most_bytes: how long the body may be when it is decompressed.
+        max_bytes: how long the body may be when it is decompressed.
         answer_v2: writes the answer to a request of the Open Inference Protocol; None: it is of V1.
 
     Raises:
@@ -140,7 +140,7 @@ def read_inference_call(
     tally.received += len(body)
     try:
         if b"content-encoding" in headers:
-            body = _decompressed(body, headers[b"content-encoding"], most_bytes)
+            body = _decompressed(body, headers[b"content-encoding"], max_bytes)
         tally.received_plain += len(body)
         if answer_v2 is not None:
             exchange = _read_v2(body, headers, tally, answer_v2)
@@ -184,7 +184,7 @@ def _read_v2(
     return InferenceCall(kind, request.inputs, lambda outputs: answer_v2(request, outputs), tally, request=request)
 
 
-def _decompressed(body: bytes | memoryview, header: bytes, most_bytes: int) -> bytes | memoryview:
+def _decompressed(body: bytes | memoryview, header: bytes, max_bytes: int) -> bytes | memoryview:
     from pytest_mlpatterns.wire.compression import CODINGS, TooLargeError, decompressed
 
     coding = header.decode("latin-1").strip().lower()
@@ -193,7 +193,7 @@ def _decompressed(body: bytes | memoryview, header: bytes, most_bytes: int) -> b
     if coding not in CODINGS:
         raise RequestError(415, f"Content-Encoding {coding!r}, expected one of {', '.join(CODINGS)}")
     try:
-        return decompressed(body, coding, most_bytes)
+        return decompressed(body, coding, max_bytes)
     except TooLargeError as error:
         raise RequestError(413, str(error)) from error
 
@@ -205,7 +205,7 @@ def _coding(accept_encoding: bytes) -> str | None:
 
 
 def _codecs() -> dict[str, Codec]:
-    from pytest_mlpatterns.wire.msgpack_v1 import PACKED
+    from pytest_mlpatterns.wire.msgpack_v1 import MSGPACK_V1
     from pytest_mlpatterns.wire.open_inference import BINARY_V2, JSON_V2
 
-    return {"msgpack": PACKED, "v2": JSON_V2, "binary": BINARY_V2}
+    return {"msgpack": MSGPACK_V1, "v2": JSON_V2, "binary": BINARY_V2}

@@ -14,9 +14,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pytest_mlpatterns.serving.http.app import BODY
 
-__all__ = ["LEAST_BYTES", "body_protocol"]
+__all__ = ["MIN_BYTES", "body_protocol"]
 
-LEAST_BYTES = 1 << 16
+MIN_BYTES = 1 << 16
 """A shorter body goes uvicorn's own way."""
 
 
@@ -36,7 +36,7 @@ def body_protocol(max_body_bytes: int) -> type[HttpToolsProtocol]:
             """Make room for a long body before the application is started."""
             length = next((value for name, value in self.headers if name == b"content-length"), b"")
             idle = self.cycle is None or self.cycle.response_complete
-            if idle and length.isdigit() and LEAST_BYTES <= int(length) <= max_body_bytes:
+            if idle and length.isdigit() and MIN_BYTES <= int(length) <= max_body_bytes:
                 self._filling = _Filling(int(length), self)
                 self.scope[BODY] = self._filling.whole  # type: ignore[literal-required]  # a key of our own
             super().on_headers_complete()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serving.http.app import Answering, ModelApp
+from pytest_mlpatterns.serving.http.app import ModelCaller, ModelApp
 from pytest_mlpatterns.serving.local.messages import (
     Consume,
     Listen,
@@ -48,13 +48,13 @@ def main() -> None:
     channel = Channel()
     job: WorkerJob = channel.receive()
     on_close: list[Callable[[], None]] = []
-    serving: list[tuple[Answering, HandlerStack, Tally | WireTally]] = []
+    serving: list[tuple[ModelCaller, HandlerStack, Tally | WireTally]] = []
 
     def on_message(message: object) -> None:
         if isinstance(message, StatsQuestion) and serving:
-            answering, stack, tally = serving[0]
+            caller, stack, tally = serving[0]
             layers = (*stack.layers(), tally.snapshot())
-            channel.send(WorkerStats(message.number, answering.requests, tuple(answering.tracebacks), layers))
+            channel.send(WorkerStats(message.number, caller.requests, tuple(caller.tracebacks), layers))
 
     def close() -> None:
         for end in on_close:
@@ -62,14 +62,14 @@ def main() -> None:
 
     channel.listen(on_message, close)  # before the model loads: a process that is loading must end with the parent
     stack = _load(job, channel)
-    answering = Answering(stack.handler)
+    caller = ModelCaller(stack.handler)
     lifetime = _Lifetime(stack, on_close, lambda: channel.send(Ready()))
     if isinstance(job.source, ListenGrpc):
         from pytest_mlpatterns.serving.grpc.server import GrpcServer
 
         def make_server() -> GrpcServer:
-            server = GrpcServer(answering, job.name, job.max_body_bytes, position=job.position)
-            serving.append((answering, stack, server.tally))
+            server = GrpcServer(caller, job.name, job.max_body_bytes, position=job.position)
+            serving.append((caller, stack, server.tally))
             return server
 
         _serve_grpc(job.source, make_server, lifetime)
@@ -77,19 +77,19 @@ def main() -> None:
         from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
 
         app = ModelApp(
-            answering,
+            caller,
             job.name,
             job.max_body_bytes,
             jobs=AsyncJobs(cast("Queue", stack.handler)) if job.is_polled else None,
             internal=job.source.internal,
             position=job.position,
         )
-        serving.append((answering, stack, app.tally))
+        serving.append((caller, stack, app.tally))
         _serve(job.source, app, lifetime)
     else:
         tally = Tally(job.source.position, "queued")
-        serving.append((answering, stack, tally))
-        _consume(job.source, answering, tally, lifetime)
+        serving.append((caller, stack, tally))
+        _consume(job.source, caller, tally, lifetime)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def _serve_grpc(
 
 def _consume(
     source: Consume,
-    answering: Answering,
+    caller: ModelCaller,
     tally: Tally,
     lifetime: _Lifetime,
 ) -> None:
@@ -174,8 +174,8 @@ def _consume(
     from pytest_mlpatterns.serving.redis.queue_worker import consume
 
     async def run(instances: list[Any]) -> Sequence[Any]:
-        answering.requests += 1
-        return await answering(instances)
+        caller.requests += 1
+        return await caller(instances)
 
     async def serve() -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()

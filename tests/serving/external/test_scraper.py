@@ -82,9 +82,9 @@ def test_processes_with_an_address_each_add_up(tellers: list[Teller]) -> None:
 def test_what_knows_nothing_yet_is_no_error_before_its_first_request(tellers: list[Teller]) -> None:
     tellers.append(Teller("# nothing\n"))
     scraper = scraper_of(Prometheus(), [tellers[0].origin])
-    scraper.start(told=False)
+    scraper.start(require_known=False)
     assert scraper.layers() == ()
-    with pytest.raises(DeploymentError, match="tells no figure that is known or named; it tells nothing; name them"):
+    with pytest.raises(DeploymentError, match="has none of the known metrics; it has none; name your own"):
         scraper.start()
     scraper.close()
 
@@ -93,7 +93,7 @@ def test_an_address_of_its_own_has_its_port_put_in(tellers: list[Teller]) -> Non
     tellers.append(Teller("<html>"))
     port = int(tellers[0].origin.rpartition(":")[2])
     scraper = scraper_of(Prometheus("http://127.0.0.1:{metrics_port}/m"), ["unused"], {"metrics_port": port})
-    with pytest.raises(DeploymentError, match=rf"127\.0\.0\.1:{port}/m is not in Prometheus' text format"):
+    with pytest.raises(DeploymentError, match=rf"127\.0\.0\.1:{port}/m is not in the text format of Prometheus"):
         scraper.start()
     scraper.close()
 

@@ -136,7 +136,7 @@ class TestCommand:
             (Command([str(SERVER), "{port}"]), "cannot be started: Permission denied"),
             (command(cwd="nowhere"), "nowhere does not exist, expected the directory to start it in; see cwd="),
             (command("dies-loading"), "ended with exit code 1; it printed last:\nthere is no such model"),
-            (Command(["{python}", "-c", "", "{port}"]), "ended with exit code 0, and printed nothing"),
+            (Command(["{python}", "-c", "", "{port}"]), "ended with exit code 0; it printed nothing"),
             (command("status=422"), "answered 422 to its first request, POST /predict"),
             (command("status=404", path="/"), 'name the path that takes inputs: Command(..., path="/predict")'),
             (command("dies-at=1"), "ended with exit code 4; it printed last:\nout of memory"),
@@ -151,7 +151,7 @@ class TestCommand:
         assert expected in str(caught.value)
 
     @pytest.mark.parametrize(
-        ("habit", "heard"), [("never-ready", "it answers 503"), ("deaf", "nobody answers (ConnectError")]
+        ("habit", "heard"), [("never-ready", "the answer is 503"), ("deaf", "there is no answer (ConnectError")]
     )
     def test_what_is_not_ready_in_time_is_told(self, start: Starting, habit: str, heard: str) -> None:
         with pytest.raises(DeploymentError) as caught:
@@ -170,7 +170,7 @@ class TestCommand:
     def test_a_server_that_ignores_sigterm_is_killed_and_told(self, start: Starting) -> None:
         deployment = start(command("ignore-term", stop="200ms"))
         pids = deployment.pids
-        with pytest.warns(LeftoverWarning, match=r"left processes that lived on after SIGTERM and were killed: python"):
+        with pytest.warns(LeftoverWarning, match=r"processes that did not end after SIGTERM were killed: python"):
             deployment.close()
         assert survivors(pids, 0) == set()
 
@@ -235,8 +235,8 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("metrics", "expected"),
         [
-            ("/metrics", "tells no figure that is known or named; it tells rows, waiting; name them"),
-            ("/nowhere", "/nowhere answered 404, expected Prometheus' text format"),
+            ("/metrics", "has none of the known metrics; it has rows, waiting; name your own"),
+            ("/nowhere", "/nowhere answered 404, expected 200 and the text format of Prometheus"),
             ("http://127.0.0.1:{port}/nowhere", "/nowhere answered 404"),
         ],
     )
@@ -293,7 +293,9 @@ def test_an_application_whose_start_up_fails_is_told(start: Starting, tmp_path: 
 
 def test_an_application_is_not_asked_over_grpc(tmp_path: Path) -> None:
     startup = replace(a_startup(tmp_path), wire=Wire.parse("grpc"))
-    with pytest.raises(DeploymentError, match=r"is asked over HTTP, expected a wire of REST instead of grpc"):
+    with pytest.raises(
+        DeploymentError, match=r"takes requests over HTTP, but the wire is grpc; choose a wire over REST"
+    ):
         deploy_target(App("service:app"), startup)
 
 

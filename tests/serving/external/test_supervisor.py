@@ -71,10 +71,10 @@ def test_where_the_keeper_is_asked_to_end_the_programs_end_with_it(tmp_path: Pat
     pids = kept.pids
     os.kill(psutil.Process(pids[0]).ppid(), signal.SIGTERM)
     assert survivors(pids, 15) == set()
-    with pytest.raises(DeploymentError, match="the process that keeps the servers is gone"):
+    with pytest.raises(DeploymentError, match="the process that supervises the servers has ended"):
         kept.check(15)
     assert kept.pids == kept.family() == ()
-    with pytest.raises(DeploymentError, match="the servers may live on"):
+    with pytest.raises(DeploymentError, match="the servers may still run"):
         kept.stop()
 
 
@@ -138,9 +138,9 @@ class ScriptedChild:
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
-        ([Stopped(("a",), ("stuck (12)",))], r"these live on after SIGKILL: stuck \(12\)"),
-        ([Ended(0, 1), ChildError("exit code 1")], "the servers may live on: .* exit code 1"),
-        ([TimeoutError()], "the servers may live on"),
+        ([Stopped(("a",), ("stuck (12)",))], r"these processes survived SIGKILL: stuck \(12\)"),
+        ([Ended(0, 1), ChildError("exit code 1")], "the servers may still run: .* exit code 1"),
+        ([TimeoutError()], "the servers may still run"),
     ],
 )
 def test_whoever_lives_on_is_told(

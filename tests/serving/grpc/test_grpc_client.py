@@ -44,7 +44,7 @@ def serve_once(
 
 
 @contextmanager
-def answering(data: bytes, **behaviour: Any) -> Iterator[httpx.Client]:
+def caller(data: bytes, **behaviour: Any) -> Iterator[httpx.Client]:
     """A client of a peer that behaves as :func:`serve_once`."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve_once, args=(listener, data), kwargs=behaviour)
@@ -72,7 +72,7 @@ IS_SO, IS_NOT = peer2.answer(b"\x08\x01"), peer2.answer(b"")
     ],
 )
 def test_an_answer_is_what_a_gateway_would_make_of_it(path: str, data: bytes, status: int, text: str) -> None:
-    with answering(data) as client:
+    with caller(data) as client:
         response = client.post(path, content=b"inputs") if path == INFER else client.get(path)
         assert response.status_code == status
         assert response.text == text
@@ -88,20 +88,20 @@ def test_an_answer_is_what_a_gateway_would_make_of_it(path: str, data: bytes, st
 )
 def test_a_call_without_a_status_is_a_protocol_error(data: bytes, details: str) -> None:
     with (
-        answering(data) as client,
+        caller(data) as client,
         pytest.raises(httpx.RemoteProtocolError, match=f"the call ended without an answer: .*{details}"),
     ):
         client.get(READY)
 
 
 def test_a_reset_connection_is_a_protocol_error() -> None:
-    with answering(b"", end="reset") as client, pytest.raises(httpx.RemoteProtocolError, match="Connection reset"):
+    with caller(b"", end="reset") as client, pytest.raises(httpx.RemoteProtocolError, match="Connection reset"):
         client.get(READY)
 
 
 def test_an_http_1_server_cannot_be_connected_to() -> None:
     with (
-        answering(b"HTTP/1.1 400 Bad Request\r\n\r\n", greeting=b"") as client,
+        caller(b"HTTP/1.1 400 Bad Request\r\n\r\n", greeting=b"") as client,
         pytest.raises(httpx.ConnectError, match=r"http1\.x server"),
     ):
         client.get(READY)
@@ -110,21 +110,21 @@ def test_an_http_1_server_cannot_be_connected_to() -> None:
 @pytest.mark.parametrize("greeting", [peer2.SERVER_SETTINGS, b""])
 def test_no_answer_in_time_is_a_timeout(greeting: bytes) -> None:
     with (
-        answering(b"", greeting=greeting, end="wait") as client,
+        caller(b"", greeting=greeting, end="wait") as client,
         pytest.raises(httpx.ReadTimeout, match=r"no answer after 0\.2 s"),
     ):
         client.get(READY, timeout=0.2)
 
 
 def test_an_unknown_status_is_an_internal_error() -> None:
-    with answering(peer2.refusal(99, "odd")) as client:
+    with caller(peer2.refusal(99, "odd")) as client:
         response = client.post(INFER, content=b"inputs")
     assert response.status_code == 500
     assert "odd" in response.text
 
 
 def test_a_deadline_that_the_service_reports_itself_is_a_gateway_timeout() -> None:
-    with answering(peer2.refusal(4, "the model took too long")) as client:
+    with caller(peer2.refusal(4, "the model took too long")) as client:
         response = client.post(INFER, content=b"inputs")
     assert (response.status_code, response.text) == (504, "the model took too long")
 

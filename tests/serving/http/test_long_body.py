@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support.services.deploy import deployed
 
-from pytest_mlpatterns.serving.http.long_body import LEAST_BYTES
+from pytest_mlpatterns.serving.http.long_body import MIN_BYTES
 from pytest_mlpatterns.wire import Wire, codec_of
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def answers(connection: socket.socket, count: int) -> list[int]:
     return [int(part.partition(b"]")[0]) for part in received.split(b'{"predictions":[')[1:]]
 
 
-@pytest.mark.parametrize("length", [LEAST_BYTES - 100, LEAST_BYTES, 300_000, 5_000_000])
+@pytest.mark.parametrize("length", [MIN_BYTES - 100, MIN_BYTES, 300_000, 5_000_000])
 def test_bodies_of_every_length_come_whole(service: Deployment, length: int) -> None:
     with connected(service) as connection:
         for _ in range(3):

@@ -23,7 +23,7 @@ from support.services.processes import our_children, survivors
 
 from pytest_mlpatterns import DeploymentError, ModelLoadError, Replicated, SettingError, Single
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.serving.http.app import Answering, ModelApp
+from pytest_mlpatterns.serving.http.app import ModelApp, ModelCaller
 from pytest_mlpatterns.serving.model import pack, service_plan
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def fail(batch: list[Any]) -> list[Any]:
 
 
 def app_of(model: Callable[[list[Any]], Any], name: str, max_body_bytes: int) -> ModelApp:
-    return ModelApp(Answering(model), name, max_body_bytes)
+    return ModelApp(ModelCaller(model), name, max_body_bytes)
 
 
 def ask(
@@ -137,11 +137,11 @@ class TestFace:
         ],
     )
     def test_every_other_address_has_its_status(self, method: str, path: str, status: int) -> None:
-        answering = Answering(double)
-        response = ask(ModelApp(answering, "m", 1000), None, method, path)
+        caller = ModelCaller(double)
+        response = ask(ModelApp(caller, "m", 1000), None, method, path)
         assert response.status_code == status
         assert ("error" in response.json()) == (status >= 400)
-        assert answering.requests == 0
+        assert caller.requests == 0
 
     def test_the_wrong_address_is_told_the_right_one(self) -> None:
         assert PREDICT in ask(app_of(double, "m", 1000), None, "GET", "/predict").json()["error"]
@@ -183,22 +183,22 @@ class TestFace:
         assert words in response.json()["error"]
 
     def test_the_first_different_tracebacks_are_kept(self) -> None:
-        answering = Answering(fail)
-        app = ModelApp(answering, "m", 1000)
+        caller = ModelCaller(fail)
+        app = ModelApp(caller, "m", 1000)
         for number in (1, 1, 2, 3, 4, 5):
             ask(app, b'{"instances": [%d]}' % number)
-        assert [text.splitlines()[-1] for text in answering.tracebacks] == [
+        assert [text.splitlines()[-1] for text in caller.tracebacks] == [
             f"ValueError: bad input {n}" for n in (1, 2, 3)
         ]
-        assert all("in fail" in text for text in answering.tracebacks)
+        assert all("in fail" in text for text in caller.tracebacks)
 
     def test_requests_for_predictions_are_counted_whatever_comes_of_them(self) -> None:
-        answering = Answering(double)
-        app = ModelApp(answering, "m", 1000)
+        caller = ModelCaller(double)
+        app = ModelApp(caller, "m", 1000)
         ask(app, b'{"instances": [1]}')
         ask(app, b"nonsense")
         ask(app, None, "GET", "/v2/health/ready")
-        assert answering.requests == 2
+        assert caller.requests == 2
 
     def test_the_model_works_on_after_it_failed(self) -> None:
         app = app_of(lambda batch: double(batch) if batch[0] else fail(batch), "m", 1000)

@@ -30,7 +30,7 @@ from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.redis import cache as storing
 from pytest_mlpatterns.serving.redis import embedded_server as embedding
 from pytest_mlpatterns.serving.redis.cache import RedisCache
-from pytest_mlpatterns.serving.redis.embedded_server import Embedded, start_embedded
+from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer, start_embedded
 from pytest_mlpatterns.system.child import Child
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ class TestTheTestServer:
 
 
 @contextlib.contextmanager
-def embedded(directory: Path) -> Iterator[Embedded]:
+def embedded(directory: Path) -> Iterator[EmbeddedServer]:
     started = start_embedded(directory, 60 * S)
     try:
         yield started

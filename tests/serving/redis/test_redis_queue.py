@@ -214,13 +214,13 @@ def test_how_many_wait_is_seen_while_they_wait(lasting: Valkey) -> None:
 def test_what_went_wrong_at_the_worker_is_told_to_the_caller(
     lasting: Valkey, answer: Any, status: int, text: str
 ) -> None:
-    async def answering(_instances: list[Any]) -> Any:
+    async def caller(_instances: list[Any]) -> Any:
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     async def scenario() -> None:
-        async with service(lasting.url) as front, worker(lasting.url, answering):
+        async with service(lasting.url) as front, worker(lasting.url, caller):
             with pytest.raises(RequestError, match=text) as raised:
                 await front.ask([1])
             assert raised.value.status == status
@@ -283,7 +283,7 @@ def test_an_answer_that_nobody_waits_for_is_counted_and_dropped(lasting: Valkey)
 class TestCallersThatGoAway:
     @pytest.mark.parametrize("answer", [double, RequestError(500, "broken")])
     def test_their_answers_disturb_nobody(self, lasting: Valkey, answer: Any) -> None:
-        async def answering(instances: list[Any]) -> list[Any]:
+        async def caller(instances: list[Any]) -> list[Any]:
             if isinstance(answer, Exception) and instances == [0]:
                 raise answer
             return await double(instances)
@@ -292,7 +292,7 @@ class TestCallersThatGoAway:
             async with service(lasting.url) as front:
                 leaving, staying = await front.accepted(2)
                 leaving.cancel()
-                async with worker(lasting.url, answering):
+                async with worker(lasting.url, caller):
                     assert await staying == [2]
                 assert front.counted() == {"accepted": 2, "answered": 2}
 
