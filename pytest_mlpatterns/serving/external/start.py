@@ -290,8 +290,7 @@ class _ServerProcesses:
         stopped = self._programs.stop()
         if stopped.killed:
             warnings.warn(
-                f"{self._name}: processes that did not end after SIGTERM were killed: {describe_killed(stopped)}; "
-                "raise the time limit with stop=",
+                f"{self._name}: processes that did not end after SIGTERM were killed: {describe_killed(stopped)}",
                 LeftoverWarning,
                 stacklevel=2,
             )

@@ -134,7 +134,7 @@ class TestCommand:
         [
             (Command("no-such-server --port {port}"), "no-such-server cannot be started: No such file or directory"),
             (Command([str(SERVER), "{port}"]), "cannot be started: Permission denied"),
-            (command(cwd="nowhere"), "nowhere does not exist, expected the directory to start it in; see cwd="),
+            (command(cwd="nowhere"), "nowhere does not exist, expected the working directory; correct cwd="),
             (command("dies-loading"), "ended with exit code 1; it printed last:\nthere is no such model"),
             (Command(["{python}", "-c", "", "{port}"]), "ended with exit code 0; it printed nothing"),
             (command("status=422"), "answered 422 to its first request, POST /predict"),

@@ -15,8 +15,8 @@ from support import SERVICES
 from support.services.processes import survivors
 
 from pytest_mlpatterns import ChildError, DeploymentError
-from pytest_mlpatterns.serving.external import programs as kept_module
-from pytest_mlpatterns.serving.external import supervisor as keeper
+from pytest_mlpatterns.serving.external import programs as programs_module
+from pytest_mlpatterns.serving.external import supervisor as supervisor
 from pytest_mlpatterns.serving.external.programs import Ended, Program, Stopped, SupervisedPrograms, describe_killed
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ SERVER = SERVICES / "behaving.py"
 PARENT = """
 import sys
 from pathlib import Path
-from pytest_mlpatterns.serving.external.programs import Kept, Program
+from pytest_mlpatterns.serving.external.programs import Program, SupervisedPrograms
 
 words = (sys.executable, {server!r}, "{{port}}", "orphans={pids}")
-kept = Kept([Program(words, {{}}, Path.cwd(), Path("server.log"))], Path.cwd(), stop_ns=10**9)
-print(*kept.pids, flush=True)
+programs = SupervisedPrograms([Program(words, {{}}, Path.cwd(), Path("server.log"))], Path.cwd(), stop_ns=10**9)
+print(*programs.pids, flush=True)
 sys.stdin.read()
 """
 
@@ -55,39 +55,39 @@ def test_where_the_asking_process_is_killed_everything_ends(tmp_path: Path) -> N
     )
     assert parent.stdout is not None
     family = {int(word) for word in f"{parent.stdout.readline()} {pids.read_text()}".split()}
-    keepers = {process.pid for process in psutil.Process(parent.pid).children()}
+    supervisors = {process.pid for process in psutil.Process(parent.pid).children()}
     assert len(family) == 3
 
     parent.kill()
     parent.wait()
 
-    assert survivors(family | keepers, 15) == set()
+    assert survivors(family | supervisors, 15) == set()
     parent.stdout.close()
     parent.stdin.close()  # type: ignore[union-attr]
 
 
 def test_where_the_keeper_is_asked_to_end_the_programs_end_with_it(tmp_path: Path) -> None:
-    kept = SupervisedPrograms([waits(tmp_path)], tmp_path)
-    pids = kept.pids
+    programs = SupervisedPrograms([waits(tmp_path)], tmp_path)
+    pids = programs.pids
     os.kill(psutil.Process(pids[0]).ppid(), signal.SIGTERM)
     assert survivors(pids, 15) == set()
     with pytest.raises(DeploymentError, match="the process that supervises the servers has ended"):
-        kept.check(15)
-    assert kept.pids == kept.family() == ()
+        programs.check(15)
+    assert programs.pids == programs.family() == ()
     with pytest.raises(DeploymentError, match="the servers may still run"):
-        kept.stop()
+        programs.stop()
 
 
 def test_programs_that_end_are_known_by_their_last_words(tmp_path: Path) -> None:
-    kept = SupervisedPrograms(
+    programs = SupervisedPrograms(
         [program(tmp_path, "-c", "print('the last words'); raise SystemExit(7)"), waits(tmp_path)], tmp_path
     )
     with pytest.raises(DeploymentError, match=r"ended with exit code 7; it printed last:\nthe last words"):
-        kept.check(30)
-    assert kept.log_tail() == "the last words"
-    assert kept.stop() == Stopped((), ())
-    assert kept.stop() == Stopped((), ())
-    kept.check()
+        programs.check(30)
+    assert programs.log_tail() == "the last words"
+    assert programs.stop() == Stopped((), ())
+    assert programs.stop() == Stopped((), ())
+    programs.check()
 
 
 def test_where_one_program_cannot_start_those_before_it_end(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_keeper_that_says_nothing_is_told(tmp_path: Path, monkeypatch: pytest.
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(kept_module.Child, "receive", interrupted)
+    monkeypatch.setattr(programs_module.Child, "receive", interrupted)
     with pytest.raises(KeyboardInterrupt):
         SupervisedPrograms([waits(tmp_path)], tmp_path)
 
@@ -139,25 +139,25 @@ class ScriptedChild:
     ("answers", "expected"),
     [
         ([Stopped(("a",), ("stuck (12)",))], r"these processes survived SIGKILL: stuck \(12\)"),
-        ([Ended(0, 1), ChildError("exit code 1")], "the servers may still run: .* exit code 1"),
+        ([Ended(0, 1), ChildError("exit code 1")], "the servers may still run, .* exit code 1"),
         ([TimeoutError()], "the servers may still run"),
     ],
 )
 def test_whoever_lives_on_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[Any], expected: str
 ) -> None:
-    child = ScriptedChild(kept_module.Started(({"port": 1},), 0), *answers)
-    monkeypatch.setattr(kept_module, "Child", child)
-    kept = SupervisedPrograms([waits(tmp_path)], tmp_path)
-    assert kept.pids == kept.family() == ()  # a process that is gone has no children
+    child = ScriptedChild(programs_module.Started(({"port": 1},), 0), *answers)
+    monkeypatch.setattr(programs_module, "Child", child)
+    programs = SupervisedPrograms([waits(tmp_path)], tmp_path)
+    assert programs.pids == programs.family() == ()  # a process that is gone has no children
     with pytest.raises(DeploymentError, match=expected):
-        kept.stop()
+        programs.stop()
     assert child.stopped
 
 
 def test_how_it_ended_and_who_was_killed_reads_in_words() -> None:
-    assert Ended(0, -9).how == "signal SIGKILL"
-    assert Ended(0, 3).how == "exit code 3"
+    assert Ended(0, -9).reason == "signal SIGKILL"
+    assert Ended(0, 3).reason == "exit code 3"
     assert describe_killed(Stopped(("python", "worker", "python"), ())) == "python ×2, worker"
 
 
@@ -166,5 +166,5 @@ def test_a_process_that_is_gone_has_a_name_all_the_same(monkeypatch: pytest.Monk
         raise psutil.NoSuchProcess(1)
 
     process: Any = SimpleNamespace(name=gone, is_running=gone, pid=1)
-    assert keeper._name(process) == "a process that is gone by now"
-    assert not keeper._lives(process)
+    assert supervisor._name(process) == "a process that has ended"
+    assert not supervisor._is_alive(process)
