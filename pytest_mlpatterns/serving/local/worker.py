@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serving.http.app import ModelCaller, ModelApp
+from pytest_mlpatterns.serving.http.app import ModelApp, ModelCaller
 from pytest_mlpatterns.serving.local.messages import (
     Consume,
     Listen,

@@ -16,7 +16,7 @@ from support.services.processes import survivors
 
 from pytest_mlpatterns import ChildError, DeploymentError
 from pytest_mlpatterns.serving.external import programs as programs_module
-from pytest_mlpatterns.serving.external import supervisor as supervisor
+from pytest_mlpatterns.serving.external import supervisor
 from pytest_mlpatterns.serving.external.programs import Ended, Program, Stopped, SupervisedPrograms, describe_killed
 
 if TYPE_CHECKING:
