@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_mlpatterns.plugin import hookspecs as hooks
-from pytest_mlpatterns.plugin import options
+from pytest_mlpatterns.plugin import hookspecs, options
+from pytest_mlpatterns.plugin.collection import Collection
 
 if TYPE_CHECKING:
     import contextlib
@@ -28,7 +28,7 @@ __all__ = ["perf", "perf_deploy", "perf_model", "perf_payload", "perf_target"]
 
 _FIXTURES = frozenset({"perf", "perf_deploy"})
 _SESSION = "mlpatterns-session"
-_COLLECTION: pytest.StashKey[_Collection] = pytest.StashKey()
+_COLLECTION: pytest.StashKey[Collection] = pytest.StashKey()
 _MARKER = (
     "perf(pattern=Single(), concurrency=1 | rate_rps=..., duration='3s', warmup='auto', timeout='10s', payload=..., "
     "model=..., wire='rest+json', check=..., tolerance=0.10, launches=5, budget='30s', ...): measure the model of this "
@@ -38,7 +38,7 @@ _MARKER = (
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     """Declare our own hooks."""
-    pluginmanager.add_hookspecs(hooks)
+    pluginmanager.add_hookspecs(hookspecs)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -63,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
             "pytest-mlpatterns was loaded from a conftest file, too late for its options; install it, "
             "or load it with -p pytest_mlpatterns.plugin.entry"
         )
-    config.stash[_COLLECTION] = _Collection()
+    config.stash[_COLLECTION] = Collection()
     config.pluginmanager.register(config.stash[_COLLECTION], "mlpatterns-collection")
 
 
@@ -85,18 +85,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A list of patterns makes one test each, and so does a list of wires."""
     if "_perf_pattern" not in metafunc.fixturenames:
         return
-    from pytest_mlpatterns.config.settings import merge_markers, patterns_of, wires_of
+    marker = metafunc.config.stash[_COLLECTION].read_markers(metafunc.definition)
+    if marker.error is not None:
+        return  # prepare raises it, when a usage error can end the run
+    from pytest_mlpatterns.config.settings import patterns_of, wires_of
     from pytest_mlpatterns.errors import SettingError
 
-    markers = [(mark.args, mark.kwargs) for mark in metafunc.definition.iter_markers("perf")]
     given = options.given_options(metafunc.config), options.given_ini(metafunc.config)
     if len(getattr(metafunc, "_arg2fixturedefs", {}).get("perf_target", ())) > 1:  # the user's own beside ours
         given = {}, {}  # patterns for all tests are for those that have a model of their own
     try:
-        merged = merge_markers(markers)
-        patterns, wires = patterns_of(merged, *given), wires_of(merged)
-    except SettingError:
-        return  # told when the test's settings are read, where a usage error can end the run
+        patterns, wires = patterns_of(marker.arguments, *given), wires_of(marker.arguments)
+    except SettingError as error:
+        marker.error = error
+        return
     if patterns is not None:
         metafunc.parametrize("_perf_pattern", patterns, ids=[str(pattern) for pattern in patterns], indirect=True)
     if wires is not None:
@@ -105,16 +107,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Read the settings of every perf test; nothing is loaded where there is none and nothing to prune."""
-    wanted = []
+    """Read the settings of every perf test; without one, and with nothing to prune, nothing is loaded."""
+    perf_tests = []
     for item in items:
         if not _FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
-            wanted.append(item)
+            perf_tests.append(item)
         elif "perf" in item.keywords and item.get_closest_marker("perf"):
-            _warn_unused(item)
-    if wanted or _mode(config) == "prune":
-        collection = config.stash[_COLLECTION]
-        _session(config).prepare(wanted, collection.files, collection.tests)
+            _warn_unused(item, config.stash[_COLLECTION])
+    if perf_tests or _mode(config) == "prune":
+        _session(config).prepare(perf_tests)
 
 
 @pytest.fixture
@@ -204,26 +205,6 @@ def perf_deploy(
     return deploy
 
 
-class _Collection:
-    """What was collected, before options such as ``-k`` take tests away.
-
-    Attributes:
-        files: ids of the files that were collected as a whole, and whether that went without errors.
-        tests: by their ids.
-    """
-
-    def __init__(self) -> None:
-        self.files: dict[str, bool] = {}
-        self.tests: dict[str, pytest.Item] = {}
-
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Note a file and its tests. A file of which single tests were named has no report of its own."""
-        file, _, inside = report.nodeid.partition("::")
-        if not inside or not report.passed:
-            self.files[file] = report.passed and self.files.get(file, True)
-        self.tests.update((node.nodeid, node) for node in report.result if isinstance(node, pytest.Item))
-
-
 def _mode(config: pytest.Config) -> str:
     return str(_given(config, "baseline") or "check")
 
@@ -238,20 +219,17 @@ def _session(config: pytest.Config) -> PerfSession:
     if found is None:
         from pytest_mlpatterns.plugin.session import PerfSession
 
-        found = PerfSession(config)
-        config.pluginmanager.register(found, _SESSION)
+        found = PerfSession(config, config.stash[_COLLECTION])
+        for name, plugin in {_SESSION: found, **found.hooks}.items():
+            config.pluginmanager.register(plugin, name)
     return found
 
 
-def _warn_unused(item: pytest.Item) -> None:
-    from pytest_mlpatterns.config.settings import merge_markers
-    from pytest_mlpatterns.errors import SettingError, UnusedMarkerWarning
-
-    try:
-        ours = merge_markers([(mark.args, mark.kwargs) for mark in item.iter_markers("perf")])
-    except SettingError:
-        return  # another plugin's marker of the same name
+def _warn_unused(item: pytest.Item, collection: Collection) -> None:
+    ours = collection.read_markers(item).arguments  # empty if it is another plugin's marker of the same name
     if ours:
+        from pytest_mlpatterns.errors import UnusedMarkerWarning
+
         item.warn(
             UnusedMarkerWarning(
                 f"{item.nodeid} has perf({', '.join(f'{name}=...' for name in ours)}) but does not ask for the fixture "

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.records.result import Location
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import pytest
 
-__all__ = ["location_of", "perf_markers", "raise_at_definition"]
+__all__ = ["location_of", "raise_at_definition"]
 
 _MOST_DECORATOR_LINES = 50
 
@@ -25,13 +23,6 @@ def location_of(item: pytest.Item) -> Location | None:
     file, root = Path(code.co_filename), item.config.rootpath
     inside = file.relative_to(root) if file.is_relative_to(root) else Path(item.nodeid.partition("::")[0])
     return Location(inside.as_posix(), _definition_line(code))
-
-
-def perf_markers(item: pytest.Item) -> list[tuple[tuple[Any, ...], Mapping[str, Any]]]:
-    """The arguments of a test's perf markers, the closest first: of its parameters, its function, class and module."""
-    of_parameters = getattr(getattr(item, "callspec", None), "marks", ())
-    marks = sorted(item.iter_markers("perf"), key=lambda mark: mark not in of_parameters)
-    return [(mark.args, mark.kwargs) for mark in marks]
 
 
 def raise_at_definition(item: pytest.Item, failure: BaseException) -> None:

@@ -172,7 +172,7 @@ from pathlib import Path
 
 import pytest
 
-SPANS = TESTS / "spans"
+SPANS = Path(__file__).parent / "spans"
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

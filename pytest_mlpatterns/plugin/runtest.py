@@ -1,0 +1,146 @@
+"""Hooks that run one perf test: the lock on the machine, the test's call, and its report."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_mlpatterns.errors import InconclusiveWarning, InvalidResultError, MlpatternsError, PerfFailure
+from pytest_mlpatterns.plugin.location import location_of, raise_at_definition
+from pytest_mlpatterns.plugin.perf_item import PERF_ITEM, PerfItem, parameter_names
+from pytest_mlpatterns.records.result import group_of
+from pytest_mlpatterns.reports.files.junit import properties_of
+from pytest_mlpatterns.reports.text.failure import measurement_text
+
+if TYPE_CHECKING:
+    import warnings
+    from collections.abc import Generator
+
+    from pytest_mlpatterns.plugin.live_line import LiveLine
+    from pytest_mlpatterns.plugin.machine_lock import MachineLock
+    from pytest_mlpatterns.plugin.run_output import RunOutput
+    from pytest_mlpatterns.plugin.terminal import Terminal
+    from pytest_mlpatterns.records.result import TestResult
+
+__all__ = ["RuntestHooks"]
+
+
+class RuntestHooks:
+    """The hooks of a session that run its tests.
+
+    Args:
+        lock: of the machine, in a worker of a distributed run; None if no other process runs tests.
+        output: takes the partial result of an interrupted test.
+        live: the progress line.
+        terminal: shows messages.
+        smoke: each test sends one request instead of a load.
+    """
+
+    def __init__(
+        self, lock: MachineLock | None, output: RunOutput, live: LiveLine, terminal: Terminal, *, smoke: bool
+    ) -> None:
+        self._lock = lock
+        self._output = output
+        self._live = live
+        self._terminal = terminal
+        self._smoke = smoke
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Give a perf test the machine to itself; other tests share it."""
+        with self._lock.held(exclusive=PERF_ITEM in item.stash) if self._lock else contextlib.nullcontext():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Raise the error of the set-up; after the body, measure what is missing, and compare."""
+        __tracebackhide__ = True
+        state = item.stash.get(PERF_ITEM, None)
+        if state is not None and state.setup_error is not None:
+            raise_at_definition(item, state.setup_error)
+        perf = None if state is None else state.perf
+        try:
+            result = yield
+            if perf is not None:
+                try:
+                    perf.finish(item.warn)
+                except (AssertionError, MlpatternsError, InconclusiveWarning) as failure:
+                    raise_at_definition(item, failure)
+        except InvalidResultError as error:
+            if self._smoke:
+                error.args = (f"{error}; this is a smoke run: guard what reads figures with `if not perf.smoke:`",)
+            raise
+        except KeyboardInterrupt:
+            if perf is not None and (partial := perf.result(passed=False)) is not None:
+                self._output.add(partial)
+            raise KeyboardInterrupt from None  # pytest prints the name of any other class
+        finally:
+            self._live.end()
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Attach the result to the report, which takes it to the process that writes the files."""
+        failure = None if call.excinfo is None else call.excinfo.value
+        if isinstance(failure, MlpatternsError | PerfFailure):
+            failure.args = tuple(self._terminal.spell(str(part)) for part in failure.args)
+        report = yield
+        if (state := item.stash.get(PERF_ITEM, None)) is None:
+            return report
+        if report.failed:
+            report.perf_failure = _failure(item, state, report, call)  # type: ignore[attr-defined]
+        if call.when == "call" and state.perf is not None:
+            if (result := state.perf.result(passed=report.passed)) is not None:
+                self._attach(item, report, _located(result, item, state))
+                if report.failed and not isinstance(failure, PerfFailure):
+                    report.sections.append(("perf measurement", self._terminal.spell(measurement_text(result))))
+            if report.failed and (text := state.perf.diagnosis()):
+                report.sections.append(("perf deployment", text))
+        return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
+        """Spell our own warnings in characters that the terminal has, before pytest writes them."""
+        if isinstance(warning := warning_message.message, InconclusiveWarning):
+            warning.args = tuple(self._terminal.spell(str(part)) for part in warning.args)
+
+    @staticmethod
+    def _attach(item: pytest.Item, report: pytest.TestReport, result: TestResult) -> None:
+        report.perf_result = result.to_json()  # type: ignore[attr-defined]
+        properties = properties_of(result)
+        report.user_properties += properties
+        item.user_properties += properties  # JUnit reads those of the teardown's report, which is made of these
+
+
+def _located(result: TestResult, item: pytest.Item, state: PerfItem) -> TestResult:
+    """The result with what only pytest knows: the group of rivals, and the place of the definition."""
+    group = group_of(item.nodeid, parameter_names(item))
+    return replace(result, tolerance=state.settings.tolerance, group=group, location=location_of(item))
+
+
+def _failure(
+    item: pytest.Item, state: PerfItem, report: pytest.TestReport, call: pytest.CallInfo[None]
+) -> dict[str, Any]:
+    """A failed test as plain values, for the process that writes the files."""
+    location = location_of(item)
+    return {
+        "test": item.nodeid,
+        "group": group_of(item.nodeid, parameter_names(item)),
+        "pattern": str(state.settings.pattern),
+        "location": None if location is None else asdict(location),
+        "reason": _reason(report, call),
+    }
+
+
+def _reason(report: pytest.TestReport, call: pytest.CallInfo[None]) -> str:
+    """Why a test failed: a line for each verdict, or the first line of another error."""
+    if call.excinfo is not None and isinstance(error := call.excinfo.value, PerfFailure):
+        return f"{type(error).__name__}: " + "\n".join(error.reasons)
+    crash = getattr(report.longrepr, "reprcrash", None)
+    message: str = report.longreprtext if crash is None else crash.message
+    return message.strip().partition("\n")[0]

@@ -1,0 +1,97 @@
+"""A distributed run (pytest-xdist): what its controller and its workers send each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_mlpatterns.revision.worktree import Worktree
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_mlpatterns.baseline.session import BaselineSession
+
+__all__ = ["ControllerHooks", "WorkerInput", "report_baseline", "report_usage_error"]
+
+_LOCK = "mlpatterns_lock"
+_ASCII_ONLY = "mlpatterns_ascii_only"
+_WORKTREE = "mlpatterns_worktree"
+_USAGE_ERROR = "mlpatterns_usage_error"
+_BASELINE = "mlpatterns_baseline"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInput:
+    """What the controller sends to each worker.
+
+    Attributes:
+        lock_directory: where the lock on the machine is; None if the controller has not loaded this plugin.
+        ascii_only: whether the controller's terminal shows ASCII only.
+        worktree: files of the revision to compare with.
+    """
+
+    lock_directory: Path | None
+    ascii_only: bool | None
+    worktree: Worktree | None
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> WorkerInput | None:
+        """What this process was sent; None in the controller and in a serial run."""
+        if (values := getattr(config, "workerinput", None)) is None:
+            return None
+        return cls(
+            lock_directory=Path(values[_LOCK]) if _LOCK in values else None,
+            ascii_only=values.get(_ASCII_ONLY),
+            worktree=Worktree.from_plain(values[_WORKTREE]) if _WORKTREE in values else None,
+        )
+
+    def to_plain(self) -> dict[str, Any]:
+        """The same as text and lists, as pytest-xdist can send them."""
+        plain: dict[str, Any] = {_LOCK: str(self.lock_directory), _ASCII_ONLY: self.ascii_only}
+        return plain if self.worktree is None else {**plain, _WORKTREE: self.worktree.to_plain()}
+
+
+def report_usage_error(config: pytest.Config, text: str) -> None:
+    """In a worker: send a usage error to the controller, the only process that can end the run with one line."""
+    _output_of(config)[_USAGE_ERROR] = text
+
+
+def report_baseline(config: pytest.Config, baseline: BaselineSession) -> None:
+    """In a worker: send what it learned about the baseline file to the controller, which writes the file."""
+    _output_of(config)[_BASELINE] = baseline.to_json()
+
+
+def _output_of(config: pytest.Config) -> dict[str, Any]:
+    output: dict[str, Any] = config.workeroutput  # type: ignore[attr-defined]  # pytest-xdist's
+    return output
+
+
+class ControllerHooks:
+    """The controller's hooks; pytest calls them in a distributed run only.
+
+    Args:
+        worker_input: what each worker is sent.
+        baseline: takes what the workers learned.
+    """
+
+    def __init__(self, worker_input: WorkerInput, baseline: BaselineSession) -> None:
+        self._worker_input = worker_input
+        self._baseline = baseline
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Send a worker its input, before it starts."""
+        node.workerinput.update(self._worker_input.to_plain())
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take what a worker sent: a usage error ends the run."""
+        sent: Mapping[str, Any] = getattr(node, "workeroutput", {})
+        if text := sent.get(_USAGE_ERROR):
+            raise pytest.UsageError(text)
+        if found := sent.get(_BASELINE):
+            self._baseline.take(found)
