@@ -96,7 +96,8 @@ class RuntestHooks:
             report.perf_failure = _failure(item, state, report, call)  # type: ignore[attr-defined]
         if call.when == "call" and state.perf is not None:
             if (result := state.perf.result(passed=report.passed)) is not None:
-                self._attach(item, report, _located(result, item, state))
+                result = _located(result, item, state)
+                self._attach(item, report, result)
                 if report.failed and not isinstance(failure, PerfFailure):
                     report.sections.append(("perf measurement", self._terminal.spell(measurement_text(result))))
             if report.failed and (text := state.perf.diagnosis()):
