@@ -274,7 +274,7 @@ class Load:
     cpu_ns_per_request: float
 
 
-def drive(  # noqa: PLR0913 - the load, by name
+def drive(
     generator: Generator,
     address: tuple[str, int],
     messages: Sequence[bytes],

@@ -59,9 +59,7 @@ def public_name(app: Sphinx, env: BuildEnvironment, node: Any, contnode: nodes.E
     )
 
 
-def keep_colon(  # noqa: PLR0913, PLR0917 - as Sphinx calls it
-    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
-) -> None:
+def keep_colon(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Keep napoleon from reading the first words of a property's docstring as its type, as in ``int: a number``."""
     if what == "property" and lines:
         lines[0] = lines[0].replace(": ", " – ", 1)

@@ -98,7 +98,7 @@ def percentile_metric(percentile: float) -> Metric:
     )
 
 
-def _of_pattern(  # noqa: PLR0913 - the fields of a metric
+def _of_pattern(
     name: str,
     label: str,
     unit: Unit,

@@ -152,7 +152,7 @@ def _each_once(members: tuple[_Member, ...], source: str, kind: str) -> tuple[_M
     return members
 
 
-def read_settings(  # noqa: PLR0913 - the sources, and what is known of the test
+def read_settings(
     marker: Mapping[str, Any],
     options: Mapping[str, object],
     ini: Mapping[str, object],

@@ -66,7 +66,7 @@ class LaunchRunner:
         settle: waits until nothing else of ours uses the machine; called before every start.
     """
 
-    def __init__(  # noqa: PLR0913 - what one test's measuring takes
+    def __init__(
         self,
         start: Callable[[], Deployment],
         plan: LoadPlan,
@@ -253,7 +253,7 @@ def _send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
     )
 
 
-def _launch(  # noqa: PLR0913, PLR0917 - the pieces of one record
+def _launch(
     deployment: Deployment,
     plan: LoadPlan,
     messages: Sequence[bytes],

@@ -1,6 +1,6 @@
-"""Answers remembered: the pattern ``Cached``, and the layer that does it.
+"""The layer of ``Cached``: outputs remembered by their input, in this process or in a store.
 
-The memory is here, a server is behind the protocol :class:`Store`; this module must not know how one is reached.
+A store is reached through the protocol :class:`Store`; this module does not know which server it is.
 """
 
 from __future__ import annotations
@@ -31,247 +31,254 @@ if TYPE_CHECKING:
 
 __all__ = ["CacheLayer", "Store", "StoreUnavailable"]
 
-_REST_NS = 500_000_000
-"""So long a store that went away is left alone, so that not every request pays for finding out."""
+_BACK_OFF_NS = 500_000_000
+"""Back-off after a store failure, so that not every request waits for a time-out."""
 _CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
 class StoreUnavailable(Exception):
-    """A store cannot be reached, or does not answer; the text says which, and why."""
+    """A store cannot be reached or does not respond; the text names it and the reason."""
 
 
 class Store(Protocol):
-    """Keeps answers outside of this process; both methods may raise :class:`StoreUnavailable`."""
+    """Stores values outside of this process; both methods may raise :class:`StoreUnavailable`."""
 
     async def get(self, keys: list[bytes]) -> list[bytes | None]:
-        """What is kept under each of these keys, None where nothing is."""
+        """The value under each of these keys, None if there is none."""
 
     async def put(self, items: Mapping[bytes, bytes]) -> None:
-        """Keep these values under their keys."""
+        """Store these values under their keys."""
 
 
 class CacheLayer:
-    """Remembers answers by their input; a layer around a model.
+    """Remembers outputs by their input; a layer around a handler.
 
-    The inputs of a request are looked up one by one; those that are not known go to the model in one call, each once.
-    An input that another request has just taken to the model waits for that call, which goes on even where the request
-    that began it is gone. A call that fails is told to all who wait for it, and nothing of it is remembered.
+    The inputs of a request are looked up one by one. Unknown inputs go to the handler in one call, each once.
+    Concurrent misses of one input share a single call (single flight). The call completes even if the first caller
+    disconnects. If it fails, all requests that wait for it get its error, and nothing is remembered.
 
-    The memory gives the very outputs of the model. Where a server keeps them, they are what the wire makes of them, the
-    first time too, so that whoever asks always finds the same types. A server that goes away is only missed.
+    The memory returns the very outputs of the handler. A store returns them as the wire decodes them, also at the first
+    call, so that clients always get the same types. Without its store, the layer calls the handler.
 
     Args:
-        pattern: how much is remembered, and for how long.
-        inner: the model, or a layer around it.
-        tally: counts the inputs of answered requests by where their answers came from, and times those requests.
-        store: keeps the answers; None: the memory of this process does.
-        wire: how a store keeps them.
-        clock_ns: a clock that never goes back.
+        pattern: capacity and lifetime of the entries.
+        inside: the handler.
+        tally: counts inputs by the origin of their outputs, and takes the time of requests.
+        store: has the entries; None: the memory of this process.
+        wire: how outputs are written in a store.
+        clock_ns: monotonic clock, in nanoseconds.
+
+    Attributes:
+        needs_loop: whether it must be called on the event loop.
+        parallelism: how many calls the handler works on at the same time.
 
     Raises:
-        RequestError: when called: JSON cannot hold an input, or cannot hold an output that a store should keep; or the
-            model did not return one output for each input.
+        RequestError: when called: JSON cannot express an input, or an output that goes to a store; or the handler did
+            not return one output for each input.
     """
 
-    def __init__(  # noqa: PLR0913 - the pieces of one layer
+    def __init__(
         self,
         pattern: Cached,
-        inner: Handler,
+        inside: Handler,
         tally: Tally,
         store: Store | None = None,
         *,
         wire: Wire = REST_JSON,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self.needs_loop = store is not None or needs_loop(inner)
-        self.parallelism = parallelism(inner)
-        self._inner = inner
+        self.needs_loop = store is not None or needs_loop(inside)
+        self.parallelism = parallelism(inside)
+        self._inside = inside
         self._tally = tally
         self._store = store
         self._codec = codec_of(wire)
         self._clock_ns = clock_ns
-        self._store_rests_until_ns = clock_ns()
+        self._back_off_until_ns = clock_ns()
         self._memory: _Memory | _TimedMemory = (
             _Memory(pattern.max_entries, tally)
             if pattern.ttl is None
             else _TimedMemory(pattern.max_entries, parse_duration(pattern.ttl), clock_ns, tally)
         )
-        self._flights: _PendingByKey = {}
+        self._pending: _PendingByKey = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __call__(self, instances: list[Any]) -> Answer:
-        """The outputs of these inputs."""
+        """The outputs of these inputs, or an awaitable of them."""
         started_ns = perf_counter_ns()
         request = _Request(started_ns, [_key_of(instance) for instance in instances])
         if self._store is not None:
-            return self._ask_store(self._store, request, instances)
+            return self._call_with_store(self._store, request, instances)
         missing: dict[bytes, Any] = {}
         for key, instance in zip(request.keys, instances, strict=True):
             try:
                 request.outputs[key] = self._memory[key]
             except KeyError:
                 missing[key] = instance
-        return self._ask_model(request, missing) if missing else self._answered(request)
+        return self._call(request, missing) if missing else self._finish(request)
 
-    def _ask_model(self, request: _Request, missing: dict[bytes, Any]) -> Answer:
-        """Without a store; a model that answers at once is answered at once, without the event loop."""
-        awaited, mine = self._divided(request, missing)
-        if mine:
-            outputs = self._inner(list(mine.values()))
+    def _call(self, request: _Request, missing: dict[bytes, Any]) -> Answer:
+        """Without a store. If the handler returns its outputs directly, so does this, without the event loop."""
+        shared, own = self._divide(request, missing)
+        if own:
+            outputs = self._inside(list(own.values()))
             if inspect.isawaitable(outputs):
-                awaited |= self._take_off(mine, partial(self._land_awaited, mine, outputs))
+                shared |= self._start(own, partial(self._resolve_awaited, own, outputs))
             else:
-                request.outputs |= self._remembered(mine, outputs)
-        return self._landed(request, awaited) if awaited else self._answered(request)
+                request.outputs |= self._remember(own, outputs)
+        return self._await(request, shared) if shared else self._finish(request)
 
-    async def _ask_store(self, store: Store, request: _Request, instances: list[Any]) -> Sequence[Any]:
-        """With a store; every look-up is a flight, so that two requests never both miss what one of them then asks."""
-        awaited, mine = self._divided(request, dict(zip(request.keys, instances, strict=True)))
-        if mine:
-            awaited |= self._take_off(mine, partial(self._land_stored, store, mine))
-        return await self._landed(request, awaited)
+    async def _call_with_store(self, store: Store, request: _Request, instances: list[Any]) -> Sequence[Any]:
+        """With a store. Look-ups are pending too, so that two requests never both miss an input."""
+        shared, own = self._divide(request, dict(zip(request.keys, instances, strict=True)))
+        if own:
+            shared |= self._start(own, partial(self._resolve_stored, store, own))
+        return await self._await(request, shared)
 
-    def _divided(self, request: _Request, wanted: dict[bytes, Any]) -> tuple[_PendingByKey, dict[bytes, Any]]:
-        """The flights of others to await, and the inputs that are left to this request."""
-        awaited = {key: self._flights[key] for key in wanted if key in self._flights}
-        mine = {key: instance for key, instance in wanted.items() if key not in awaited}
-        request.asked.update(mine)
-        request.shared.update(awaited)
-        return awaited, mine
+    def _divide(self, request: _Request, wanted: dict[bytes, Any]) -> tuple[_PendingByKey, dict[bytes, Any]]:
+        """Divide inputs into those whose call another request has started, and those left to this request."""
+        shared = {key: self._pending[key] for key in wanted if key in self._pending}
+        own = {key: instance for key, instance in wanted.items() if key not in shared}
+        request.missed.update(own)
+        request.shared.update(shared)
+        return shared, own
 
-    def _take_off(self, wanted: Mapping[bytes, Any], work: Callable[[_PendingByKey], Awaitable[None]]) -> _PendingByKey:
-        """Begin flights of these keys, in a task of their own: no request that goes away takes them with it."""
+    def _start(self, wanted: Mapping[bytes, Any], work: Callable[[_PendingByKey], Awaitable[None]]) -> _PendingByKey:
+        """Start the work for these keys in a task of its own, which completes even if the request is cancelled."""
         loop = asyncio.get_running_loop()
-        flights: _PendingByKey = {key: loop.create_future() for key in wanted}
-        self._flights |= flights
-        task = loop.create_task(self._fly(flights, work))
+        pending: _PendingByKey = {key: loop.create_future() for key in wanted}
+        self._pending |= pending
+        task = loop.create_task(self._run(pending, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return flights
+        return pending
 
-    async def _fly(self, flights: _PendingByKey, work: Callable[[_PendingByKey], Awaitable[None]]) -> None:
+    async def _run(self, pending: _PendingByKey, work: Callable[[_PendingByKey], Awaitable[None]]) -> None:
         try:
-            await work(flights)
-        except (Exception, SystemExit) as error:  # a model that wants to exit must not end the loop
-            for flight in self._ended(flights):
-                flight.set_result(error)  # as an exception, it would lose its traceback to the first who asks
+            await work(pending)
+        except (Exception, SystemExit) as error:  # a model that exits must not end the loop
+            for future in self._unresolved(pending):
+                future.set_result(error)  # set as an exception, it would lose its traceback to the first awaiter
         finally:
-            for flight in self._ended(flights):  # none, except where the loop ends
-                flight.cancel()
+            for future in self._unresolved(pending):  # only if the loop ends
+                future.cancel()
 
-    def _ended(self, flights: _PendingByKey) -> Iterator[_Pending]:
-        for key, flight in flights.items():
-            if not flight.done():
-                del self._flights[key]
-                yield flight
+    def _unresolved(self, pending: _PendingByKey) -> Iterator[_Pending]:
+        """The futures that are not done; they are no longer shared with new requests."""
+        for key, future in pending.items():
+            if not future.done():
+                del self._pending[key]
+                yield future
 
-    async def _land_awaited(self, mine: dict[bytes, Any], outputs: Awaitable[Any], flights: _PendingByKey) -> None:
-        for key, output in self._remembered(mine, await outputs).items():
-            self._land(flights, key, output)
+    async def _resolve_awaited(self, own: dict[bytes, Any], outputs: Awaitable[Any], pending: _PendingByKey) -> None:
+        for key, output in self._remember(own, await outputs).items():
+            self._resolve(pending, key, output)
 
-    async def _land_stored(self, store: Store, mine: dict[bytes, Any], flights: _PendingByKey) -> None:
-        missing = dict(mine)
-        bodies: list[bytes | None] | None = await self._tried(lambda: store.get(list(mine)))
-        for key, body in zip(mine, bodies or [None] * len(mine), strict=True):
+    async def _resolve_stored(self, store: Store, own: dict[bytes, Any], pending: _PendingByKey) -> None:
+        missing = dict(own)
+        bodies: list[bytes | None] | None = await self._try(lambda: store.get(list(own)))
+        for key, body in zip(own, bodies or [None] * len(own), strict=True):
             if body is not None:
-                self._land(flights, key, self._decoded(body), remembered=True)
+                self._resolve(pending, key, self._decode(body), from_store=True)
                 del missing[key]
         if not missing:
             return
-        outputs: Any = self._inner(list(missing.values()))
+        outputs: Any = self._inside(list(missing.values()))
         if inspect.isawaitable(outputs):
             outputs = await outputs
-        answers = {key: self._encoded(output) for key, output in _paired(missing, outputs).items()}
+        encoded = {key: self._encode(output) for key, output in _by_key(missing, outputs).items()}
         if bodies is not None:
-            await self._tried(lambda: store.put(answers))
-        for key, body in answers.items():
-            self._land(flights, key, self._decoded(body))
+            await self._try(lambda: store.put(encoded))
+        for key, body in encoded.items():
+            self._resolve(pending, key, self._decode(body))
 
-    def _land(self, flights: _PendingByKey, key: bytes, output: Any, *, remembered: bool = False) -> None:
-        del self._flights[key]
-        flights[key].set_result(_Landed(output, remembered))
+    def _resolve(self, pending: _PendingByKey, key: bytes, output: Any, *, from_store: bool = False) -> None:
+        del self._pending[key]
+        pending[key].set_result(_Resolved(output, from_store))
 
-    def _encoded(self, output: Any) -> bytes:
+    def _encode(self, output: Any) -> bytes:
         try:
             return pack(self._codec.encode_outputs([output]))
         except WireError as error:
             raise RequestError(
-                500, f"the model returned an output that a store cannot keep: {error}; use Cached(store='memory://')"
+                500,
+                f"the model returned an output that cannot be written to a store: {error}; use Cached(store='memory://')",
             ) from error
 
-    def _decoded(self, body: bytes) -> Any:
+    def _decode(self, body: bytes) -> Any:
         return self._codec.decode_outputs(*unpack(body))[0]
 
-    async def _tried(self, ask: Callable[[], Awaitable[Any]]) -> Any:
-        """What the store says; None where it is away."""
-        if self._clock_ns() >= self._store_rests_until_ns:
+    async def _try(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """The response of the store; None while it is unavailable."""
+        if self._clock_ns() >= self._back_off_until_ns:
             try:
                 return await ask()
             except StoreUnavailable:
-                self._store_rests_until_ns = self._clock_ns() + _REST_NS
+                self._back_off_until_ns = self._clock_ns() + _BACK_OFF_NS
         self._tally.count("store_errors")
         return None
 
-    def _remembered(self, missing: Mapping[bytes, Any], outputs: Any) -> dict[bytes, Any]:
-        answers = _paired(missing, outputs)
-        for key, output in answers.items():
+    def _remember(self, missing: Mapping[bytes, Any], outputs: Any) -> dict[bytes, Any]:
+        by_key = _by_key(missing, outputs)
+        for key, output in by_key.items():
             self._memory[key] = output
-        return answers
+        return by_key
 
-    async def _landed(self, request: _Request, awaited: _PendingByKey) -> Sequence[Any]:
-        if flying := [flight for flight in awaited.values() if not flight.done()]:
-            await asyncio.wait(flying)  # which, itself cancelled, cancels none of them
-        for key, flight in awaited.items():
-            landed = flight.result()
-            if isinstance(landed, BaseException):
-                raise landed
-            request.outputs[key] = landed.output
-            if landed.remembered:
-                request.asked.discard(key)
+    async def _await(self, request: _Request, pending: _PendingByKey) -> Sequence[Any]:
+        if unresolved := [future for future in pending.values() if not future.done()]:
+            await asyncio.wait(unresolved)  # does not cancel them if it is cancelled
+        for key, future in pending.items():
+            resolved = future.result()
+            if isinstance(resolved, BaseException):
+                raise resolved
+            request.outputs[key] = resolved.output
+            if resolved.from_store:
+                request.missed.discard(key)
                 request.shared.discard(key)
-        return self._answered(request)
+        return self._finish(request)
 
-    def _answered(self, request: _Request) -> list[Any]:
-        outputs, asked, shared = request.outputs, request.asked, request.shared
+    def _finish(self, request: _Request) -> list[Any]:
+        """Count a request, and return its outputs in the order of its inputs."""
+        outputs, missed, shared = request.outputs, request.missed, request.shared
         duration_ns = perf_counter_ns() - request.started_ns
-        if not asked and not shared:
+        if not missed and not shared:
             self._tally.count("hits", len(request.keys))
             self._tally.time("hit_ns", duration_ns)
         else:
-            hits = sum(key not in asked and key not in shared for key in request.keys)
+            hits = sum(key not in missed and key not in shared for key in request.keys)
             self._tally.count("hits", hits)
-            self._tally.count("misses", len(asked))
-            self._tally.count("coalesced", len(request.keys) - hits - len(asked))
+            self._tally.count("misses", len(missed))
+            self._tally.count("coalesced", len(request.keys) - hits - len(missed))
             self._tally.time("miss_ns", duration_ns)
         return [outputs[key] for key in request.keys]
 
 
 @dataclass(slots=True)
 class _Request:
-    """A request on its way: what is known, and of the rest what it asks the model itself and what others ask."""
+    """A request: known outputs, keys that it calls the handler for, and keys whose call another request started."""
 
     started_ns: int
     keys: list[bytes]
     outputs: dict[bytes, Any] = field(default_factory=dict)
-    asked: set[bytes] = field(default_factory=set)
+    missed: set[bytes] = field(default_factory=set)
     shared: set[bytes] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
-class _Landed:
-    """An output, and whether a store remembered it."""
+class _Resolved:
+    """An output, and whether it came from the store."""
 
     output: Any
-    remembered: bool
+    from_store: bool
 
 
-_Pending = asyncio.Future[_Landed | BaseException]
+_Pending = asyncio.Future[_Resolved | BaseException]
 _PendingByKey = dict[bytes, _Pending]
-"""Answers on their way, or what the model raised, by key."""
+"""Outputs that are being computed, or the exception of their call, by key."""
 
 
 class _Memory(LRUCache[bytes, Any]):
-    """Outputs by key; the least recently used goes where it is full."""
+    """An LRU cache of outputs."""
 
     def __init__(self, max_entries: int, tally: Tally) -> None:
         super().__init__(max_entries)
@@ -283,7 +290,7 @@ class _Memory(LRUCache[bytes, Any]):
 
 
 class _TimedMemory(TTLCache[bytes, Any]):
-    """Outputs by key, each for a time; the least recently used goes where it is full of such that are still good."""
+    """A TTL cache that evicts the least recently used entry when all are still valid."""
 
     def __init__(self, max_entries: int, ttl_ns: int, clock_ns: Callable[[], int], tally: Tally) -> None:
         super().__init__(max_entries, ttl_ns, clock_ns)
@@ -295,9 +302,9 @@ class _TimedMemory(TTLCache[bytes, Any]):
 
 
 def _key_of(instance: Any) -> bytes:
-    """The same for inputs that JSON writes alike, whatever the order of their keys; short however long they are.
+    """The SHA-256 of an input: equal for inputs that are equal in JSON, or as arrays in type, shape and elements.
 
-    Arrays are the same where type, shape and elements are.
+    The order of the keys of an object does not matter.
     """
     named = instance if isinstance(instance, dict) else {"": instance}
     if all(isinstance(value, bytes) or hasattr(value, "dtype") for value in named.values()) and named:
@@ -309,14 +316,14 @@ def _key_of(instance: Any) -> bytes:
     except TypeError as error:
         raise RequestError(
             500,
-            f"Cached cannot tell inputs of type {type(instance).__name__} apart: {error}; "
-            "it needs inputs that JSON can hold, so put it before what makes these",
+            f"Cached cannot compare inputs of type {type(instance).__name__}: {error}; "
+            "it needs inputs that JSON can express, so put it before the stage that makes these",
         ) from error
     return hashlib.sha256(text).digest()
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no form for; a type that has no such method is told apart from nothing else."""
+    """A JSON form of bytes and of numpy's types."""
     return ["bytes", value.hex()] if isinstance(value, bytes) else value.tolist()
 
 
@@ -332,6 +339,6 @@ def _key_of_arrays(named: Mapping[str, Any]) -> bytes:
     return digest.digest()
 
 
-def _paired(inputs: Mapping[bytes, Any], outputs: Any) -> dict[bytes, Any]:
-    """Each output by the key of its input."""
+def _by_key(inputs: Mapping[bytes, Any], outputs: Any) -> dict[bytes, Any]:
+    """The outputs by the keys of their inputs."""
     return dict(zip(inputs, matched(outputs, len(inputs), "the model"), strict=True))

@@ -49,7 +49,7 @@ class RunOutput:
         lines: what is told below the table.
     """
 
-    def __init__(  # noqa: PLR0913 - what a run has one of each
+    def __init__(
         self,
         run: RunSettings,
         ledger: BaselineSession,

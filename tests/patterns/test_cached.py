@@ -313,7 +313,7 @@ class TestInputs:
     @pytest.mark.parametrize("instance", [object(), {1: 2}, {1, 2}], ids=lambda value: type(value).__name__)
     def test_an_input_that_json_cannot_hold_is_refused_with_what_to_do(self, instance: Any) -> None:
         layer, _ = caching(Model())
-        with pytest.raises(RequestError, match=f"inputs of type {type(instance).__name__} .*put it before") as caught:
+        with pytest.raises(RequestError, match=f"inputs of type {type(instance).__name__}: .*put it before") as caught:
             layer([instance])
         assert caught.value.status == 500
 
@@ -416,7 +416,7 @@ class TestSingleFlight:
             assert timed(tally) == {"miss_ns": 4, "hit_ns": 1}
             await _settled()
             assert not layer._tasks
-            assert not layer._flights
+            assert not layer._pending
 
         asyncio.run(scenario())
 
@@ -613,7 +613,9 @@ class TestFailures:
 
     def test_an_output_that_a_store_cannot_keep_is_refused_with_what_to_do(self) -> None:
         layer, _ = caching(lambda batch: [object() for _ in batch], store=Server())
-        with pytest.raises(RequestError, match=r"a store cannot keep: .*use Cached\(store='memory://'\)") as caught:
+        with pytest.raises(
+            RequestError, match=r"that cannot be written to a store: .*use Cached\(store='memory://'\)"
+        ) as caught:
             asyncio.run(answer_of(layer([1])))
         assert caught.value.status == 500
 

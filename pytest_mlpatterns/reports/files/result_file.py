@@ -56,7 +56,7 @@ class Results:
     commit: str | None = None
 
 
-def results_json(  # noqa: PLR0913 - the members of the file
+def results_json(
     results: Sequence[TestResult],
     environment: Environment,
     date: str,

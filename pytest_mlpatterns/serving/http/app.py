@@ -105,7 +105,7 @@ class ModelApp:
         max_body_bytes: as given.
     """
 
-    def __init__(  # noqa: PLR0913 - the facts of a face, by name
+    def __init__(
         self,
         caller: ModelCaller,
         name: str,

@@ -225,7 +225,7 @@ def test_a_decompression_bomb_is_refused(client: httpx.Client) -> None:
         (PREDICT, b"\xc1", {"content-type": "application/msgpack"}, 400, "the body is not MessagePack"),
     ],
 )
-def test_what_cannot_be_answered_is_told_in_the_form_of_the_protocol(  # noqa: PLR0917 - a table
+def test_what_cannot_be_answered_is_told_in_the_form_of_the_protocol(
     client: httpx.Client, path: str, content: bytes, headers: dict[str, str], status: int, error: str
 ) -> None:
     response = client.post(path, content=content, headers=headers)
