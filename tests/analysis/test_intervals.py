@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest
-from scipy.stats import t as student
 from support.synthetic import PROPERTY, launch_values
 
 from pytest_mlpatterns.analysis.intervals import (
@@ -65,6 +63,8 @@ def test_a_percentile_that_does_not_exist_or_is_a_quantile_is_refused(wrong: flo
 @pytest.mark.parametrize("confidence", [0.95, 0.99])
 @pytest.mark.parametrize("degrees", range(3, 101))
 def test_the_quantile_of_student_is_that_of_scipy(degrees: int, confidence: float) -> None:
+    from scipy.stats import t as student  # slow to load
+
     assert t_quantile(confidence, degrees) == pytest.approx(student.ppf(0.5 + confidence / 2, degrees), rel=1e-3)
 
 
@@ -183,6 +183,8 @@ def test_disagreeing_launches_widen_the_interval() -> None:
 
 
 def test_an_estimate_of_one_launch_follows_the_formula_of_its_docstring() -> None:
+    from scipy.stats import t as student  # slow to load
+
     half = student.ppf(0.975, 3) * math.sqrt(LAUNCH_SD**2 + 0.02**2)
     found = estimate([LaunchValue(50.0, 0.02)], LAUNCH_SD)
     assert found.value == pytest.approx(50.0)
@@ -234,6 +236,8 @@ def test_a_slower_present_raises_the_ratio_by_its_factor(
 
 
 def test_a_ratio_of_one_launch_each_follows_the_formula_of_its_docstring() -> None:
+    from scipy.stats import t as student  # slow to load
+
     found = ratio_of([LaunchValue(60.0, 0.03)], [LaunchValue(50.0, 0.01)], LAUNCH_SD)
     half = student.ppf(0.995, 3) * math.sqrt(2 * (LAUNCH_SD**2 + (0.03**2 + 0.01**2) / 2))
     assert found.value == pytest.approx(1.2)
@@ -255,6 +259,8 @@ def test_the_interval_of_a_share_has_the_known_values(events: int, trials: int, 
 @PROPERTY
 @given(st.integers(1, 100_000).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials))))
 def test_the_interval_of_a_share_is_that_of_scipy(counted: tuple[int, int]) -> None:
+    from scipy.stats import binomtest  # slow to load
+
     events, trials = counted
     found = wilson_interval(events, trials, 0.99)
     known = binomtest(events, trials).proportion_ci(0.99, method="wilson")
@@ -281,6 +287,8 @@ class TestOrderBounds:
     def test_no_wider_bounds_are_needed_and_no_narrower_ones_do(
         self, samples: int, percentile: float, confidence: float
     ) -> None:
+        from scipy.stats import binom  # slow to load
+
         low, high = order_bounds(samples, percentile, confidence)
         below, tail = binom(samples, percentile / 100).cdf, (1 - confidence) / 2
         if low > 0:

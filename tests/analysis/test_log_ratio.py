@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import t as student
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
@@ -93,6 +92,8 @@ class TestEstimate:
     def test_with_errors_alike_it_is_a_t_interval_drawn_towards_the_prior(
         self, values: tuple[float, ...], error: float, confidence: float
     ) -> None:
+        from scipy.stats import t as student  # slow to load
+
         n, mean = len(values), sum(values) / len(values)
         scatter = sum((value - mean) ** 2 for value in values)
         variance = (3 * (RATIO_SD**2 + error**2) + scatter) / (3 + n - 1)
