@@ -126,12 +126,12 @@ def test_first_test_of_the_readme_passes_under_load(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small(pytester: pytest.Pytester) -> Project:
+def small(tmp_path: Path) -> Project:
     """A project under git with the files that the commands of the pages name."""
     test = "def test_x(perf_deploy):\n    pass\n"
     project = Project().with_file("test_perf.py", test).with_file("tests/perf/test_more.py", test)
-    project.write(pytester.path)
-    repository = Repository(pytester.path)
+    project.write(tmp_path)
+    repository = Repository(tmp_path)
     for arguments in (("init", "--quiet"), ("add", "--all"), ("commit", "--quiet", "--message", "first")):
         repository.git(*arguments)
     return project.with_file("data/untracked.csv", "")
@@ -144,9 +144,9 @@ PYTEST = [
 
 @pytest.mark.parametrize("arguments", PYTEST)
 def test_pytest_takes_the_options_of_a_shown_command(
-    arguments: tuple[str, ...], small: Project, pytester: pytest.Pytester
+    arguments: tuple[str, ...], small: Project, tmp_path: Path
 ) -> None:
-    run = small.run_inside(pytester, *arguments, "--collect-only")
+    run = small.run(tmp_path, *arguments, "--collect-only")
 
     assert run.exit_code == 0, run.out + run.err
 
@@ -202,13 +202,13 @@ def test_every_shown_command_is_known() -> None:
 
 
 @pytest.mark.parametrize("block", blocks("ini"), ids=str)
-def test_ini_block_is_read_by_pytest(block: Block, pytester: pytest.Pytester) -> None:
+def test_ini_block_is_read_by_pytest(block: Block, tmp_path: Path) -> None:
     parser = configparser.ConfigParser()
     parser.read_string(block.text)
     keys = [key for key in parser["pytest"] if key.startswith("perf_")]
 
-    run = Project({"test_perf.py": "def test_x(perf_deploy): pass\n", "pytest.ini": block.text}).run_inside(
-        pytester, "--collect-only"
+    run = Project({"test_perf.py": "def test_x(perf_deploy): pass\n", "pytest.ini": block.text}).run(
+        tmp_path, "--collect-only"
     )
 
     assert {key.removeprefix("perf_").replace("_", "-") for key in keys} <= set(OPTIONS)
