@@ -1,6 +1,6 @@
-"""Requests gathered into one model call: the pattern ``Batched``, and the layer that does it.
+"""The layer of ``Batched``: requests gathered into one call of the handler inside.
 
-It must not know HTTP, nor whether the model is in this process.
+This module does not know HTTP, nor whether the model is in this process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.patterns.adaptive_wait import _TIMER_RESOLUTION_NS, AdaptiveWait
+from pytest_mlpatterns.patterns.adaptive_wait import TIMER_RESOLUTION_NS, AdaptiveWait
 from pytest_mlpatterns.patterns.batched import ADAPTIVE, Batched
 from pytest_mlpatterns.patterns.layer import RequestError, matched, needs_loop
 from pytest_mlpatterns.units import parse_duration
@@ -36,48 +36,55 @@ _UNAVAILABLE = frozenset({429, 502, 503, 504})
 
 @dataclass(slots=True, eq=False)
 class _Request:
+    """A waiting request; ``arrived_ns`` is its arrival on the clock of ``perf_counter_ns``."""
+
     inputs: list[Any]
-    answer: asyncio.Future[Sequence[Any]]
+    outputs: asyncio.Future[Sequence[Any]]
     arrived_ns: int
 
 
 @dataclass(slots=True, eq=False)
 class _Batch:
-    """Requests that go together; after a failure they are asked in ever smaller groups, the last of the list first."""
+    """Requests of one call. After a failure they are called in ever smaller groups, the last group first.
+
+    ``last_ns`` and ``next_ns`` are as :meth:`AdaptiveWait.called` takes them; ``failed`` counts inputs.
+    """
 
     groups: list[list[_Request]]
     size: int
     is_full: bool
-    went_ns: int
+    sent_ns: int
     last_ns: int | None
     next_ns: int | None = None
     failed: int = 0
 
 
 class BatchLayer:
-    """The layer: gathers requests into calls of ``inner``, and gives every caller its own outputs.
+    """Gathers requests into calls of the handler inside, and gives each request its own outputs.
 
-    A batch goes when ``max_batch_size`` inputs wait, or when the first request has waited ``max_wait``; where as many
-    as may be are under way, when one of them ends. An adaptive wait begins only when a batch may go, so that the
-    callers of two batches that take turns can find each other. A request is never split; a larger one goes alone.
+    A batch is sent when ``max_batch_size`` inputs wait, or when the first request has waited ``max_wait``. If the
+    maximum number of batches is in flight, it waits until one of them ends. An adaptive wait begins only when a batch
+    can be sent, so that the callers of two alternating batches can meet in one. A request is never split; one larger
+    than a batch is sent alone.
 
-    A model that is no coroutine function runs in a thread of its own, one call at a time, while the next batch gathers.
+    A handler that does not need the event loop runs in a thread of its own, one call at a time, while the next batch is
+    gathered.
 
-    If a call fails, its requests are asked again in halves, so that only those fail which fail alone. An answer that
-    says that what is behind is overloaded or gone (429, 502, 503, 504) is given to all of the batch instead: asking
-    again would add to the load.
+    A failed batch is retried in halves, so that only the requests that fail on their own get an error. If the handler
+    reports that the service behind is overloaded or unavailable (status 429, 502, 503 or 504), the whole batch gets the
+    error: a retry would add to the load.
 
     Args:
         pattern: the sizes and the wait.
-        inner: the model, or the layer around it.
+        inside: the handler.
         tally: counts calls, sizes and waits.
-        at_once: most batches that may be under way at a time, if ``inner`` runs on the event loop.
+        at_once: maximum number of batches in flight, if the handler runs on the event loop.
     """
 
     needs_loop = True
 
-    def __init__(self, pattern: Batched, inner: Handler, tally: Tally, *, at_once: int = 1) -> None:
-        self._inner = inner
+    def __init__(self, pattern: Batched, inside: Handler, tally: Tally, *, at_once: int = 1) -> None:
+        self._inside = inside
         self._tally = tally
         self._max_size = pattern.max_batch_size
         self._adaptive = AdaptiveWait() if pattern.max_wait == ADAPTIVE else None
@@ -85,52 +92,52 @@ class BatchLayer:
         self._waiting: deque[_Request] = deque()
         self._waiting_inputs = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._under_way = 0
+        self._in_flight = 0
         self._free_since_ns = 0
         self._latest: _Batch | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls: SimpleQueue[Callable[[], None] | None] | None = None
         self._at_once = at_once
-        if not needs_loop(inner):
+        if not needs_loop(inside):
             self._at_once = 1
             self._calls = SimpleQueue()
             weakref.finalize(self, self._calls.put, None)
-            # A daemon: a model that hangs must not keep the process.
+            # a daemon, because a model that hangs must not keep the process
             threading.Thread(target=_run_all, args=[self._calls], name="batched model", daemon=True).start()
 
     def __call__(self, instances: list[Any]) -> Awaitable[Sequence[Any]]:
-        """The outputs for these inputs, of which there is at least one; on the event loop.
+        """The outputs for these inputs, of which there must be at least one; called on the event loop.
 
         Raises:
-            RequestError: when awaited: there was not one output for each input, or ``inner`` raised it.
-            Exception: when awaited: whatever ``inner`` raised.
+            RequestError: when awaited: there was not one output for each input, or the handler raised it.
+            Exception: when awaited: the exception of the handler.
         """
         loop = asyncio.get_running_loop()
         request = _Request(instances, loop.create_future(), perf_counter_ns())
         self._waiting.append(request)
         self._waiting_inputs += len(instances)
         if self._latest is not None:
-            self._latest.next_ns = request.arrived_ns - self._latest.went_ns
+            self._latest.next_ns = request.arrived_ns - self._latest.sent_ns
             self._latest = None
-        if self._under_way < self._at_once:
+        if self._in_flight < self._at_once:
             if self._waiting_inputs >= self._max_size:
-                self._go()
+                self._send_due()
             elif self._timer is None:
                 wait_ns = self._adaptive.wait_ns if self._adaptive else self._fixed_wait_ns
                 self._timer = loop.call_later(wait_ns / 1e9, self._on_timer)
-        return request.answer
+        return request.outputs
 
     def _on_timer(self) -> None:
         self._timer = None
-        self._go(early_ns=_TIMER_RESOLUTION_NS)
+        self._send_due(early_ns=TIMER_RESOLUTION_NS)
 
-    def _go(self, early_ns: int = 0) -> None:
-        """Send every batch that is full or due and may go; set the timer for the one after."""
+    def _send_due(self, early_ns: int = 0) -> None:
+        """Send every batch that is full or due while batches may be sent; set the timer for the next one."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._under_way < self._at_once:
-            while self._waiting and self._waiting[0].answer.done():
+        while self._in_flight < self._at_once:
+            while self._waiting and self._waiting[0].outputs.done():
                 self._pop()
             if not self._waiting:
                 return
@@ -145,11 +152,11 @@ class BatchLayer:
             self._send(since_ns, now_ns)
 
     def _send(self, since_ns: int, now_ns: int) -> None:
-        """Send the next batch, without callers who went away."""
+        """Send the next batch, without requests whose callers have gone."""
         requests: list[_Request] = []
         size = 0
         while self._waiting and size < self._max_size:
-            if self._waiting[0].answer.done():
+            if self._waiting[0].outputs.done():
                 self._pop()
             elif requests and size + len(self._waiting[0].inputs) > self._max_size:
                 break
@@ -163,20 +170,20 @@ class BatchLayer:
         batch = _Batch([requests], size, is_full, now_ns, now_ns - last_ns if last_ns > since_ns else None)
         if self._adaptive and not is_full:
             self._latest = batch
-        self._under_way += 1
-        self._ask(batch)
+        self._in_flight += 1
+        self._call(batch)
 
     def _pop(self) -> _Request:
         request = self._waiting.popleft()
         self._waiting_inputs -= len(request.inputs)
         return request
 
-    def _ask(self, batch: _Batch) -> None:
-        """Call the model for the next group of a batch."""
+    def _call(self, batch: _Batch) -> None:
+        """Call the handler for the next group of a batch."""
         loop, group = asyncio.get_running_loop(), batch.groups.pop()
         inputs = group[0].inputs if len(group) == 1 else list(chain.from_iterable(one.inputs for one in group))
         if self._calls is None:
-            self._await(batch, group, partial(self._inner, inputs))
+            self._await(batch, group, partial(self._inside, inputs))
         else:
             self._calls.put(partial(self._call_in_thread, loop, batch, group, inputs))
 
@@ -187,24 +194,24 @@ class BatchLayer:
         failure: BaseException | None = None
         started_ns = perf_counter_ns()
         try:
-            outputs = self._inner(inputs)
-        except BaseException as error:  # whatever it is, callers wait for an answer
+            outputs = self._inside(inputs)
+        except BaseException as error:  # any exception: the callers wait for a response
             failure = error
         took_ns = perf_counter_ns() - started_ns
-        with contextlib.suppress(RuntimeError):  # the loop ended meanwhile, and nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and its callers with it
             loop.call_soon_threadsafe(self._called, batch, group, outputs, failure, took_ns)
 
-    def _await(self, batch: _Batch, group: list[_Request], ask: Callable[[], Answer]) -> None:
-        task = asyncio.get_running_loop().create_task(self._call_on_loop(batch, group, ask))
+    def _await(self, batch: _Batch, group: list[_Request], call: Callable[[], Answer]) -> None:
+        task = asyncio.get_running_loop().create_task(self._call_on_loop(batch, group, call))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _call_on_loop(self, batch: _Batch, group: list[_Request], ask: Callable[[], Answer]) -> None:
+    async def _call_on_loop(self, batch: _Batch, group: list[_Request], call: Callable[[], Answer]) -> None:
         outputs: Any = None
         failure: BaseException | None = None
         started_ns = perf_counter_ns()
         try:
-            outputs = ask()
+            outputs = call()
             if inspect.isawaitable(outputs):
                 outputs = await outputs
         except (Exception, SystemExit, asyncio.CancelledError) as error:  # an exit would end the loop
@@ -216,7 +223,7 @@ class BatchLayer:
     def _called(
         self, batch: _Batch, group: list[_Request], outputs: Any, failure: BaseException | None, took_ns: int
     ) -> None:
-        """A call ended: hand out what came, ask again in halves, or go on with the next batch."""
+        """After a call: distribute its outputs, retry it in halves, or send the next batch."""
         if failure is None and inspect.isawaitable(outputs):
             self._await(batch, group, lambda: outputs)
             return
@@ -227,25 +234,25 @@ class BatchLayer:
         self._tally.time("call_ns", took_ns)
         if failure is None:
             try:
-                _hand_out(group, matched(outputs, size, "the model"))
-            except Exception as error:  # also from something that only looks like a list
+                _distribute(group, matched(outputs, size, "the model"))
+            except Exception as error:  # also of a value that only looks like a list
                 failure = error
         if failure is not None:
             self._failed(batch, group, size, failure)
         if batch.groups:
-            self._ask(batch)
+            self._call(batch)
             return
         if 0 < batch.failed < batch.size:
             self._tally.count("failed_alone", batch.failed)
         if self._adaptive and size == batch.size and failure is None and not batch.is_full:
             self._adaptive.called(took_ns, batch.last_ns, batch.next_ns)
-        if self._under_way == self._at_once:
+        if self._in_flight == self._at_once:
             self._free_since_ns = perf_counter_ns()
-        self._under_way -= 1
-        self._go()
+        self._in_flight -= 1
+        self._send_due()
 
     def _failed(self, batch: _Batch, group: list[_Request], size: int, failure: BaseException) -> None:
-        """Ask the requests of a group again in halves, or give them the error."""
+        """Retry the requests of a group in halves, or give them the error."""
         is_unavailable = isinstance(failure, RequestError) and failure.status in _UNAVAILABLE
         if len(group) > 1 and not is_unavailable:
             half = len(group) // 2
@@ -253,12 +260,12 @@ class BatchLayer:
             return
         batch.failed += size
         for request in group:
-            if not request.answer.done():
-                request.answer.set_exception(_own(failure))
+            if not request.outputs.done():
+                request.outputs.set_exception(_copy_of(failure))
 
 
-def _hand_out(group: list[_Request], outputs: Any) -> None:
-    """Give every request its own of the outputs."""
+def _distribute(group: list[_Request], outputs: Any) -> None:
+    """Give each request its own outputs."""
     if len(group) == 1:
         parts = [outputs]
     else:
@@ -266,13 +273,13 @@ def _hand_out(group: list[_Request], outputs: Any) -> None:
         ends = list(accumulate(len(request.inputs) for request in group))
         parts = [outputs[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     for request, part in zip(group, parts, strict=True):
-        if not request.answer.done():
-            request.answer.set_result(part)
+        if not request.outputs.done():
+            request.outputs.set_result(part)
 
 
-def _own(failure: BaseException) -> BaseException:
-    """The error for one caller: raising the same one in several would mix their tracebacks."""
-    if isinstance(failure, StopIteration):  # no future takes it
+def _copy_of(failure: BaseException) -> BaseException:
+    """The error for one caller: one instance raised in several tasks would mix their tracebacks."""
+    if isinstance(failure, StopIteration):  # futures refuse it
         own: BaseException = RuntimeError(f"it raised StopIteration: {failure}")
     elif isinstance(failure, RequestError):
         own = type(failure).__new__(type(failure), *failure.args)
@@ -284,7 +291,7 @@ def _own(failure: BaseException) -> BaseException:
 
 
 def _run_all(calls: SimpleQueue[Callable[[], None] | None]) -> None:
-    """The thread of a model; it holds nothing of the layer while it waits, so that it ends with it."""
+    """The thread of a model. It keeps no reference to the layer while it waits, so that it ends with the layer."""
     while (call := calls.get()) is not None:
         call()
         del call

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ADAPTIVE", "Batched"]
 
 ADAPTIVE = "adaptive"
+"""Value of ``max_wait`` that adjusts the wait to the arrivals."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
-"""Patterns by their names: ``"cached"``, ``"cached|batched(max_batch_size=8)"``; what ``str()`` of a pattern prints."""
+"""Patterns from text, such as ``"cached|batched(max_batch_size=8)"``: the inverse of ``str()``."""
 
 from __future__ import annotations
 
 import ast
 import contextlib
 import re
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns import patterns
@@ -13,7 +14,7 @@ from pytest_mlpatterns.patterns.pattern import Composed, Pattern
 from pytest_mlpatterns.wording import did_you_mean, split_outside_brackets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["parse_pattern"]
 
@@ -28,7 +29,7 @@ _ONE = re.compile(r"\s*(?P<name>[A-Za-z]+)\s*(?:\((?P<arguments>.*)\))?\s*", re.
 
 
 def parse_pattern(text: str, source: str) -> Pattern:
-    """Read a pattern as it prints itself; upper and lower case are the same.
+    """Read a pattern as ``str()`` prints it; upper and lower case are the same.
 
     Args:
         text: ``"cached|batched(max_batch_size=8)"``.
@@ -37,45 +38,50 @@ def parse_pattern(text: str, source: str) -> Pattern:
     Raises:
         SettingError: an unknown name or argument, or a value that the pattern refuses.
     """
-    members = tuple(_parse_one(part, source) for part in split_outside_brackets(text, "|"))
-    if len(members) == 1:
-        return members[0]
-    with _named(source):
-        return Composed(members)
+    parts = tuple(_parse_one(part, source) for part in split_outside_brackets(text, "|"))
+    if len(parts) == 1:
+        return parts[0]
+    with _located(source):
+        return Composed(parts)
 
 
 def _parse_one(text: str, source: str) -> Pattern:
     match = _ONE.fullmatch(text)
     name = match["name"].lower() if match else ""
     if match is None or name not in _NAMED:
-        if name in _NEED_CODE:
-            raise SettingError(
-                f"{source} names {text.strip()!r}, which needs code; write the value: {_NEED_CODE[name].__name__}(...)"
-            )
-        hint = did_you_mean(name or text.strip().lower(), _NAMED)
-        raise SettingError(
-            f"{source} names the pattern {text.strip()!r}, {hint}expected one of {', '.join(_NAMED)}, "
-            "or several joined by |"
-        )
-    kind, given = _NAMED[name], {}
-    known = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]  # all are dataclasses
-    for argument in split_outside_brackets(match["arguments"] or "", ","):
-        key, equals, value = argument.partition("=")
-        if not argument.strip():
-            continue
-        if not equals or key.strip() not in known:
+        raise SettingError(f"{source} names {_unknown(text.strip(), name)}")
+    kind = _NAMED[name]
+    arguments = _arguments(split_outside_brackets(match["arguments"] or "", ","), name, source)
+    with _located(source):
+        return kind(**arguments)
+
+
+def _unknown(text: str, name: str) -> str:
+    """What is wrong with a text that names no pattern, and what to write."""
+    if name in _NEED_CODE:
+        return f"{text!r}, which needs code; write the value: {_NEED_CODE[name].__name__}(...)"
+    hint = did_you_mean(name or text.lower(), _NAMED)
+    return f"the pattern {text!r}, {hint}expected one of {', '.join(_NAMED)}, or several joined by |"
+
+
+def _arguments(texts: Sequence[str], name: str, source: str) -> dict[str, Any]:
+    """The arguments of a pattern, ``"max_entries=8"`` each."""
+    given: dict[str, Any] = {}
+    known = [field.name for field in fields(_NAMED[name])]  # type: ignore[arg-type]  # all patterns are dataclasses
+    for text in filter(None, map(str.strip, texts)):
+        key, equals, value = map(str.strip, text.partition("="))
+        if not equals or key not in known:
             allowed = ", ".join(f"{field}=" for field in known) or "none"
             meant = None if equals else next((field for field in known if field not in given), None)
-            mend = f"; write {name}({meant}={key.strip()})" if meant else ""
-            raise SettingError(f"{source} gives {argument.strip()!r} to {name}, allowed are: {allowed}{mend}")
-        given[key.strip()] = _value(value.strip())
-    with _named(source):
-        return kind(**given)
+            fix = f"; write {name}({meant}={key})" if meant else ""
+            raise SettingError(f"{source} gives {text!r} to {name}, allowed are: {allowed}{fix}")
+        given[key] = _value(value)
+    return given
 
 
 @contextlib.contextmanager
-def _named(source: str) -> Iterator[None]:
-    """Say where a value was given that a pattern refuses."""
+def _located(source: str) -> Iterator[None]:
+    """Add where a value was given to the error of the pattern that refuses it."""
     try:
         yield
     except SettingError as error:
@@ -83,7 +89,7 @@ def _named(source: str) -> Iterator[None]:
 
 
 def _value(text: str) -> Any:
-    """A Python literal, or else the text itself."""
+    """A Python literal; any other text is itself."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError):

