@@ -15,7 +15,7 @@ from pytest_mlpatterns.analysis.blocks import completions_between
 from pytest_mlpatterns.analysis.capacity_search import Probe, climb, highest_rate
 from pytest_mlpatterns.analysis.generator_health import why_limited
 from pytest_mlpatterns.loadgen.columns import samples_of
-from pytest_mlpatterns.records.addressing import Progress
+from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.records.launch import Capacity, Step
 from pytest_mlpatterns.workload.schedule import ClosedLoop, PoissonRate
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.loadgen.messages import Event, LoadJob, LoadResult
+    from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
+    from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.samples import Samples
@@ -131,9 +132,7 @@ class CapacitySearch:
         return samples, samples.due_in(recorded.window), samples.succeeded
 
     def _drive(self, schedule: Schedule, duration_ns: int, warmup_ns: int) -> LoadResult:
-        def on_poll(event: Event | None) -> None:
-            if isinstance(event, Progress):
-                self.on_progress(event)
-
         job = replace(self.template, schedule=schedule, duration_ns=duration_ns, warmup_ns=warmup_ns)
-        return self.generator.run(job, poll_s=_POLL_S, on_poll=on_poll, processes=self.generators)
+        return self.generator.run(
+            job, poll_s=_POLL_S, on_poll=LoadEvents(self.on_progress).handle, processes=self.generators
+        )

@@ -7,41 +7,36 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.errors import DeploymentError, InvalidResultError, SettingError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import LoadInterrupted
-from pytest_mlpatterns.loadgen.messages import Event, LoadJob, WindowOpened
+from pytest_mlpatterns.loadgen.messages import LoadJob
+from pytest_mlpatterns.measurement.answer_check import CHECKED_ANSWERS, check_answers
 from pytest_mlpatterns.measurement.capacity import CapacitySearch
-from pytest_mlpatterns.records.addressing import Answer, Progress
-from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
-from pytest_mlpatterns.records.samples import Samples, Window
+from pytest_mlpatterns.measurement.load_events import LoadEvents
+from pytest_mlpatterns.measurement.smoke import send_one
+from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.system.monitor import ResourceMonitor
-from pytest_mlpatterns.wire import decode_answer, headers_of
-from pytest_mlpatterns.workload.request_builder import answer_in
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import LoadResult
+    from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import Capacity, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
-    from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.plan import LoadPlan
 
 __all__ = ["Interrupted", "LaunchRunner", "job_for"]
 
 _POLL_S = 0.05
-_CHECKED_ANSWERS = 200
-_UNDONE = (b"content-encoding",)
-"""Headers of what the functional client has undone already."""
 MAX_SEARCH_NS = 15_000_000_000
 """Longest capacity search, where the test's budget allows it."""
 
@@ -112,8 +107,8 @@ class LaunchRunner:
         deployment = self.deployment
         self._measured = True
         if self.smoke:
-            return _send_one(deployment, self.plan)
-        return _measure(deployment, self.plan, self._generator, self._on_progress)
+            return send_one(deployment, self.plan)
+        return _LaunchMeasurement(deployment, self.plan, self._generator).run(self._on_progress)
 
     def search(
         self,
@@ -158,49 +153,65 @@ class LaunchRunner:
             self._deployment = None
 
 
-def _measure(
-    deployment: Deployment,
-    plan: LoadPlan,
-    generator: Generator,
-    on_progress: Callable[[Progress], None],
-) -> Launch:
-    """Warm up, measure one window, drain; watch the deployment meanwhile."""
-    messages = deployment.messages(plan.payload)
-    job = job_for(deployment, plan, messages)
-    observer = ResourceMonitor(lambda: deployment.pids)
-    before: list[PatternStats] = []
+class _LaunchMeasurement:
+    """Measures one launch of a deployment that is ready: warms up, loads one window, drains, and observes meanwhile."""
 
-    def on_poll(event: Event | None) -> None:
-        observer.sample()
-        if isinstance(event, WindowOpened):
-            before.append(deployment.stats())
-        elif isinstance(event, Progress):
-            on_progress(event)
+    def __init__(self, deployment: Deployment, plan: LoadPlan, generator: Generator) -> None:
+        self._deployment = deployment
+        self._plan = plan
+        self._generator = generator
+        self._job = job_for(deployment, plan, deployment.messages(plan.payload))
+        self._monitor = ResourceMonitor(lambda: deployment.pids)
+        self._stats_before: PatternStats | None = None
 
-    def launch_of(recorded: LoadResult) -> Launch:
-        observer.sample()
-        now = deployment.stats()
-        launch = _launch(deployment, plan, messages, recorded, observer, now.since(before[0]) if before else now)
-        overhead = generator.library_overhead_ns if deployment.endpoint.remote else None
-        report = launch.generator
-        rate_rps = 0.0 if recorded.stopped_early else report.rate_rps
-        ceiling = generator.ceiling_of(job, rate_rps)
-        report = replace(report, ceiling_rps=ceiling, library_overhead_ns=overhead)
-        return replace(launch, generator=report)
+    def run(self, on_progress: Callable[[Progress], None]) -> Launch:
+        """Run the load, and check its answers if the plan has a check."""
+        self._monitor.sample()
+        events = LoadEvents(on_progress, self._open_window, self._monitor.sample)
+        try:
+            result = self._generator.run(
+                self._job, poll_s=_POLL_S, on_poll=events.handle, processes=self._plan.generators
+            )
+        except LoadInterrupted as stop:
+            raise Interrupted(self._launch(stop.result)) from None
+        launch = self._launch(result)
+        if self._plan.check is not None:
+            check_answers(self._deployment, self._plan, result.answers)
+        return launch
 
-    observer.sample()
-    try:
-        recorded = generator.run(job, poll_s=_POLL_S, on_poll=on_poll, processes=plan.generators)
-    except LoadInterrupted as stop:
-        raise Interrupted(launch_of(stop.result)) from None
-    launch = launch_of(recorded)
-    if plan.check is not None:
-        _check_answers(deployment, plan, recorded.answers)
-    return launch
+    def _open_window(self) -> None:
+        if self._stats_before is None:  # each generator process opens a window; the first counts
+            self._stats_before = self._deployment.stats()
+
+    def _launch(self, result: LoadResult) -> Launch:
+        self._monitor.sample()
+        stats = self._deployment.stats()
+        report = result.generator
+        return Launch(
+            samples=samples_of(result),
+            window=result.window,
+            usage=self._monitor.usage(),
+            stats=stats if self._stats_before is None else stats.since(self._stats_before),
+            warmup=result.warmup,
+            generator=replace(
+                report,
+                ceiling_rps=self._generator.ceiling_of(self._job, 0.0 if result.stopped_early else report.rate_rps),
+                library_overhead_ns=self._generator.library_overhead_ns if self._job.endpoint.remote else None,
+            ),
+            cold_start_ns=self._deployment.cold_start_ns,
+            request_bytes=np.array([len(message) for message in self._job.messages], dtype=np.int64),
+            open_loop=not self._plan.schedule.closed,
+        )
 
 
 def job_for(deployment: Deployment, plan: LoadPlan, messages: tuple[bytes, ...]) -> LoadJob:
-    """What the generator is asked to do for a plan."""
+    """The job of the load generator for a plan.
+
+    Args:
+        deployment: what is loaded.
+        plan: what is sent, when, and for how long.
+        messages: the requests as bytes, as :meth:`Deployment.messages` makes them.
+    """
     return LoadJob(
         endpoint=deployment.endpoint,
         messages=messages,
@@ -209,102 +220,5 @@ def job_for(deployment: Deployment, plan: LoadPlan, messages: tuple[bytes, ...])
         duration_ns=plan.duration_ns,
         warmup_ns=plan.warmup_ns,
         timeout_ns=plan.timeout_ns,
-        keep_answers=_CHECKED_ANSWERS if plan.check else 0,
+        keep_answers=CHECKED_ANSWERS if plan.check else 0,
     )
-
-
-def _send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
-    """Send a single request: a launch of one sample."""
-    import httpx
-
-    request = plan.payload.first(deployment.path)
-    before = deployment.stats()
-    started = time.perf_counter_ns()
-    try:
-        response = deployment.ask(deployment.client, request, plan.timeout_ns / 1e9)
-    except httpx.HTTPError as error:
-        raise DeploymentError(f"{deployment.url}: {type(error).__name__}: {error}") from error
-    done = time.perf_counter_ns()
-    if plan.check is not None:
-        head = b"\r\n" + b"\r\n".join(
-            b"%s: %s" % pair for pair in response.headers.raw if pair[0].lower() not in _UNDONE
-        )
-        _check_answers(deployment, plan, [Answer(0, response.content, head)] if response.is_success else [])
-    moment = np.array([started], dtype=np.int64)
-    samples = Samples(
-        due_ns=moment,
-        sent_ns=moment,
-        done_ns=np.array([done], dtype=np.int64),
-        outcome=np.array([response.status_code], dtype=np.int16),
-        request=np.zeros(1, dtype=np.uint32),
-        target=np.zeros(1, dtype=np.uint8),
-        received_bytes=np.array([len(response.content)], dtype=np.uint32),
-    )
-    return Launch(
-        samples=samples,
-        window=Window(started, done + 1),
-        usage=None,
-        stats=deployment.stats().since(before),
-        warmup=Warmup(0, 0, None),
-        generator=GeneratorReport(cpu_ns=0, wall_ns=done - started, completed=1, connections=1),
-        cold_start_ns=deployment.cold_start_ns,
-        request_bytes=np.array([len(request["content"])], dtype=np.int64),
-        open_loop=False,
-    )
-
-
-def _launch(
-    deployment: Deployment,
-    plan: LoadPlan,
-    messages: Sequence[bytes],
-    recorded: LoadResult,
-    observer: ResourceMonitor,
-    stats: PatternStats,
-) -> Launch:
-    return Launch(
-        samples=samples_of(recorded),
-        window=recorded.window,
-        usage=observer.usage(),
-        stats=stats,
-        warmup=recorded.warmup,
-        generator=recorded.generator,
-        cold_start_ns=deployment.cold_start_ns,
-        request_bytes=np.array([len(message) for message in messages], dtype=np.int64),
-        open_loop=not plan.schedule.closed,
-    )
-
-
-def _output_in(answer: Answer, deployment: Deployment, payload: Payload) -> Any:
-    """What an answer holds: an output as the wire or the service gives it back; of a user's own request the bytes."""
-    if payload.bodies:
-        return decode_answer(deployment.endpoint.wire, answer.body, headers_of(answer.head), deployment.path)[0]
-    if payload.builder is None:
-        return answer.body
-    import httpx
-
-    return answer_in(httpx.Response(httpx.codes.OK, headers=headers_of(answer.head), content=answer.body))
-
-
-def _check_answers(deployment: Deployment, plan: LoadPlan, answers: Sequence[Answer]) -> None:
-    """Hand the user's check the inputs and outputs, index by index."""
-    assert plan.check is not None
-    if not answers:
-        raise InvalidResultError("check= has no successful answer to look at")
-    try:
-        outputs = [_output_in(answer, deployment, plan.payload) for answer in answers]
-    except (ValueError, IndexError) as error:
-        raise InvalidResultError(f"check= could not read an answer: {error}") from error
-    verdict = plan.check([plan.payload.inputs[answer.request] for answer in answers], outputs)
-    if verdict is None:
-        return
-    found = np.asarray(verdict)
-    if found.dtype != np.bool_:
-        raise SettingError(
-            f"check= returned {verdict!r}, expected None, True, False or an array of them; assert inside it, or "
-            "return whether the answers are right"
-        )
-    if not found.all():
-        raise AssertionError(
-            f"check= returned {verdict!r} for {len(outputs)} answers from under load; "
-            "return None or True, or assert inside it"
-        )

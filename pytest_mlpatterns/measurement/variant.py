@@ -23,7 +23,6 @@ from pytest_mlpatterns.analysis.noise import is_disturbed
 from pytest_mlpatterns.analysis.verdicts import why_too_many_failed
 from pytest_mlpatterns.errors import DeploymentError, InvalidResultError
 from pytest_mlpatterns.loadgen.columns import samples_of
-from pytest_mlpatterns.loadgen.messages import WindowOpened
 from pytest_mlpatterns.measurement.block_merge import (
     BlockRecording,
     joined_reports,
@@ -34,7 +33,7 @@ from pytest_mlpatterns.measurement.block_merge import (
 )
 from pytest_mlpatterns.measurement.block_plan import ResponsePace, pace_of
 from pytest_mlpatterns.measurement.launch import job_for
-from pytest_mlpatterns.records.addressing import Progress
+from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.records.launch import Launch, Warmup
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.system.affinity import put_on_cores
@@ -47,7 +46,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.loadgen.generator import Generator
-    from pytest_mlpatterns.loadgen.messages import Event, LoadResult
+    from pytest_mlpatterns.loadgen.messages import LoadResult
+    from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
@@ -195,16 +195,11 @@ class VariantRun:
         )
 
     def _drive(self, schedule: Schedule, length_ns: int, drawn: int) -> LoadResult:
-        def on_poll(event: Event | None) -> None:
-            if isinstance(event, Progress):
-                self._on_progress(event)
-            elif isinstance(event, WindowOpened):
-                self._observer.sample()
-
+        events = LoadEvents(self._on_progress, on_window=self._observer.sample)
         start = drawn % len(self._order)
         order = (self._order[start:] + self._order[:start]).tobytes()
         job = replace(self._job, schedule=schedule, duration_ns=length_ns, order=order)
-        return self._generator.run(job, poll_s=_POLL_S, on_poll=on_poll, processes=self._side.plan.generators)
+        return self._generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=self._side.plan.generators)
 
     def _why_limited(self, recorded: LoadResult, samples: Samples, good: NDArray[np.bool_]) -> str | None:
         """Why a block says nothing about the side; None where it does."""

@@ -1,0 +1,75 @@
+"""``check=``: the user's check of answers from under load.
+
+It must not know how the answers were measured.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_mlpatterns.errors import InvalidResultError, SettingError
+from pytest_mlpatterns.wire import decode_answer, headers_of
+from pytest_mlpatterns.workload.request_builder import answer_in
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.records.addressing import Answer
+    from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.workload.payload import Payload
+    from pytest_mlpatterns.workload.plan import LoadPlan
+
+__all__ = ["CHECKED_ANSWERS", "check_answers"]
+
+CHECKED_ANSWERS = 200
+"""Most answers of one launch that the check sees."""
+
+
+def check_answers(deployment: Deployment, plan: LoadPlan, answers: Sequence[Answer]) -> None:
+    """Call the user's check with the inputs and outputs of successful answers, index by index.
+
+    Args:
+        deployment: what answered.
+        plan: holds the check and the inputs.
+        answers: the successful answers.
+
+    Raises:
+        InvalidResultError: there is no successful answer, or one cannot be read.
+        SettingError: the check returned something else than None, a truth value or an array of them.
+        AssertionError: the check returned False.
+        Exception: whatever the check raises.
+    """
+    assert plan.check is not None
+    if not answers:
+        raise InvalidResultError("check= has no successful answer to check")
+    try:
+        outputs = [_output_in(answer, deployment, plan.payload) for answer in answers]
+    except (ValueError, IndexError) as error:
+        raise InvalidResultError(f"check= could not read an answer: {error}") from error
+    verdict = plan.check([plan.payload.inputs[answer.request] for answer in answers], outputs)
+    if verdict is None:
+        return
+    found = np.asarray(verdict)
+    if found.dtype != np.bool_:
+        raise SettingError(
+            f"check= returned {verdict!r}, expected None, True, False or an array of them; assert inside it, or "
+            "return whether the answers are right"
+        )
+    if not found.all():
+        raise AssertionError(
+            f"check= returned {verdict!r} for {len(outputs)} answers from under load; "
+            "return None or True, or assert inside it"
+        )
+
+
+def _output_in(answer: Answer, deployment: Deployment, payload: Payload) -> Any:
+    """The output in an answer, as the wire or the service gives it; for a user's own request the body as bytes."""
+    if payload.bodies:
+        return decode_answer(deployment.endpoint.wire, answer.body, headers_of(answer.head), deployment.path)[0]
+    if payload.builder is None:
+        return answer.body
+    import httpx
+
+    return answer_in(httpx.Response(httpx.codes.OK, headers=headers_of(answer.head), content=answer.body))

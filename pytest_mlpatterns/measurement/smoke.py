@@ -1,0 +1,75 @@
+"""A smoke run: one request instead of a load."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.measurement.answer_check import check_answers
+from pytest_mlpatterns.records.addressing import Answer
+from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
+from pytest_mlpatterns.records.samples import Samples, Window
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.workload.plan import LoadPlan
+
+__all__ = ["send_one"]
+
+_DECODED_HEADERS = (b"content-encoding",)
+"""Headers to drop because httpx has already decoded the body."""
+
+
+def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
+    """Send a single request, and check its answer if the plan has a check.
+
+    Args:
+        deployment: what answers.
+        plan: the first of its inputs is sent, and its time limit holds.
+
+    Returns:
+        A launch of one sample.
+
+    Raises:
+        DeploymentError: there is no answer.
+        InvalidResultError: the plan has a check, and the answer is an error or cannot be read.
+    """
+    import httpx
+
+    request = plan.payload.first(deployment.path)
+    before = deployment.stats()
+    started = time.perf_counter_ns()
+    try:
+        response = deployment.ask(deployment.client, request, plan.timeout_ns / 1e9)
+    except httpx.HTTPError as error:
+        raise DeploymentError(f"{deployment.url}: {type(error).__name__}: {error}") from error
+    done = time.perf_counter_ns()
+    if plan.check is not None:
+        head = b"\r\n" + b"\r\n".join(
+            b"%s: %s" % pair for pair in response.headers.raw if pair[0].lower() not in _DECODED_HEADERS
+        )
+        check_answers(deployment, plan, [Answer(0, response.content, head)] if response.is_success else [])
+    moment = np.array([started], dtype=np.int64)
+    samples = Samples(
+        due_ns=moment,
+        sent_ns=moment,
+        done_ns=np.array([done], dtype=np.int64),
+        outcome=np.array([response.status_code], dtype=np.int16),
+        request=np.zeros(1, dtype=np.uint32),
+        target=np.zeros(1, dtype=np.uint8),
+        received_bytes=np.array([len(response.content)], dtype=np.uint32),
+    )
+    return Launch(
+        samples=samples,
+        window=Window(started, done + 1),
+        usage=None,
+        stats=deployment.stats().since(before),
+        warmup=Warmup(0, 0, None),
+        generator=GeneratorReport(cpu_ns=0, wall_ns=done - started, completed=1, connections=1),
+        cold_start_ns=deployment.cold_start_ns,
+        request_bytes=np.array([len(request["content"])], dtype=np.int64),
+        open_loop=False,
+    )
