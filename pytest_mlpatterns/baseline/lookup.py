@@ -1,43 +1,159 @@
-"""The entry that a test is compared with on this machine, or why there is none."""
+"""The baseline entry that a test is compared with on this machine, or why there is none.
+
+An entry of this machine is used as it is. If there is none, and calibration is on, an entry of another machine is
+scaled by how fast both machines run a fixed workload. This module must not know verdicts.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.baseline.calibration import measure_calibration, ratio_between, scaled
+from pytest_mlpatterns.config.run_settings import BaselineMode
+from pytest_mlpatterns.errors import ChildError
+from pytest_mlpatterns.records.result import BaselineGap
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
-    from pytest_mlpatterns.config.run_settings import BaselineMode
-    from pytest_mlpatterns.records.baseline_entry import Entry
-    from pytest_mlpatterns.records.setup import Setup
+    from pytest_mlpatterns.config.run_settings import RunSettings
+    from pytest_mlpatterns.records.baseline_entry import Baselines, Calibration, Entry
+    from pytest_mlpatterns.records.setup import Environment, Setup
 
-__all__ = ["BaselineMatch"]
+__all__ = ["BaselineLookup", "BaselineMatch"]
 
-_BESIDE = ("p95", "p99", "cpu_per_request", "peak_memory")
+_TRIES = 3
+"""Calibrations of which the fastest counts: a neighbour may slow the machine for less time than three take."""
+_WIDENING = 2.0
+"""Factor on the tolerance when the baseline is another machine's, scaled."""
 
 
 @dataclass(frozen=True, slots=True)
 class BaselineMatch:
-    """What a test is compared with.
+    """Outcome of looking for the entry that a test is compared with.
 
     Attributes:
         setup: what the test measures; an entry of another set-up is not given.
-        mode: what the run asks of a test; a run that prunes asks what ``check`` asks.
-        entry: what it is compared with, None where there is nothing comparable, or nothing is compared.
-        missing: why there is nothing comparable; empty where there is, or nothing is compared.
+        mode: what the run does with the baseline; a run that prunes compares as ``check`` does.
+        entry: the comparable entry; None if there is none, or if nothing is compared.
+        gap: why there is no comparable entry; None if there is one, or if nothing is compared.
+        details: what differs, for a reader; empty if nothing does.
         widening: factor on the tolerance.
-        said: what a reader of the comparison has to know; empty where it is plain.
-        name: of the entry, as people are told of it.
-        slowdown: measures how many times as long a fixed piece of work takes now as when the entry was recorded; None
-            where nobody can tell.
+        note: what a reader of the comparison has to know; empty if there is nothing.
+        name: name of the entry in reports.
+        slowdown: measures how many times as long a fixed workload takes now as when the entry was recorded; returns
+            None if that is unknown.
     """
 
     setup: Setup
     mode: BaselineMode
     entry: Entry | None = None
-    missing: str = ""
+    gap: BaselineGap | None = None
+    details: str = ""
     widening: float = 1.0
-    said: str = ""
+    note: str = ""
     name: str = ""
     slowdown: Callable[[], float | None] = field(default=lambda: None, compare=False)
+
+    @property
+    def missing(self) -> str:
+        """Why there is no comparable entry, as a sentence; empty if there is one, or if nothing is compared."""
+        if self.gap is None:
+            return ""
+        return f"{self.gap} ({self.details})" if self.details else str(self.gap)
+
+
+class BaselineLookup:
+    """Finds the entry for each test of a run.
+
+    Args:
+        run: what the run does with the baseline.
+        environment: the machine and the installed packages.
+        entries: the baseline file when the run began.
+        directory: takes the log of a calibration.
+
+    Attributes:
+        calibration: how fast this machine is; None until it was measured or another process measured it.
+    """
+
+    def __init__(self, run: RunSettings, environment: Environment, entries: Baselines, directory: Path) -> None:
+        self._run = run
+        self._environment = environment
+        self._entries = entries
+        self._directory = directory
+        self.calibration: Calibration | None = None
+
+    def match(self, test: str, setup: Setup) -> BaselineMatch:
+        """Find the entry that a test is compared with; calibrates the machine if that is needed.
+
+        Args:
+            test: the test's id.
+            setup: what the test measures.
+
+        Raises:
+            ChildError: another machine's entry had to be scaled, and the calibration workload did not end.
+        """
+        mode = BaselineMode.CHECK if self._run.baseline is BaselineMode.PRUNE else self._run.baseline
+        if self._run.smoke or mode is BaselineMode.OFF:
+            return BaselineMatch(setup, mode)
+        if mode is BaselineMode.UPDATE:
+            with contextlib.suppress(ChildError):  # an entry without a calibration is still useful
+                self._calibrate()  # now, while no load runs
+            return BaselineMatch(setup, mode)
+        by_machine = self._entries.get(test, {})
+        if (own := by_machine.get(self._environment.machine)) is None:
+            return self._match_elsewhere(by_machine, setup, mode)
+        if differences := self._differences(own, setup):
+            return BaselineMatch(setup, mode, gap=BaselineGap.NOT_COMPARABLE, details="; ".join(differences))
+        slowdown = functools.partial(self._slowdown_since, own.calibration)
+        return BaselineMatch(setup, mode, own, name=self._name_of(own), slowdown=slowdown)
+
+    def _match_elsewhere(self, by_machine: Mapping[str, Entry], setup: Setup, mode: BaselineMode) -> BaselineMatch:
+        """The entry of the machine whose speed is closest, scaled to this one; or why there is none."""
+        if not by_machine:
+            return BaselineMatch(setup, mode, gap=BaselineGap.ABSENT)
+        ratios = self._speed_ratios(by_machine, setup) if self._run.calibrate else {}
+        if not ratios:
+            machines = f"machine: {'; '.join(by_machine)} → {self._environment.machine}"
+            why = "; no entry with as many cores and this set-up has a calibration" if self._run.calibrate else ""
+            return BaselineMatch(setup, mode, gap=BaselineGap.NOT_COMPARABLE, details=machines + why)
+        machine = min(ratios, key=lambda name: abs(math.log(ratios[name])))
+        entry = scaled(by_machine[machine], ratios[machine])
+        note = f"baseline of {machine}, its times × {ratios[machine]:.2f} by calibration, at twice the tolerance"
+        return BaselineMatch(setup, mode, entry, widening=_WIDENING, note=note, name=self._name_of(entry))
+
+    def _speed_ratios(self, by_machine: Mapping[str, Entry], setup: Setup) -> dict[str, float]:
+        """How much longer work takes here, by machine, of the machines whose entry is comparable and calibrated."""
+        return {
+            machine: ratio
+            for machine, entry in by_machine.items()
+            if entry.calibration is not None
+            and not self._differences(entry, setup)
+            and (ratio := ratio_between(self._calibrate(), entry.calibration)) is not None
+        }
+
+    def _calibrate(self) -> Calibration:
+        if self.calibration is None:
+            self.calibration = measure_calibration(self._directory, self._environment.cores)
+        return self.calibration
+
+    def _slowdown_since(self, then: Calibration | None) -> float | None:
+        """How many times as long the calibration workload takes now; measured at every call, as machines vary."""
+        if then is None:
+            return None
+        try:
+            tries = [measure_calibration(self._directory, then.cores) for _ in range(_TRIES)]
+            return ratio_between(min(tries, key=lambda one: one.ns), then)
+        except ChildError:  # the workload did not end, so the machine's speed is unknown
+            return None
+
+    def _differences(self, entry: Entry, setup: Setup) -> tuple[str, ...]:
+        return entry.differences(setup, self._environment.versions)
+
+    def _name_of(self, entry: Entry) -> str:
+        return f"{self._run.baseline_file.name}, {entry.recorded_at}"

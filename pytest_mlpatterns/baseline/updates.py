@@ -1,38 +1,124 @@
-"""New entries of the baseline file: anchors, drift, and what got worse."""
+"""New entries of the baseline file: what they hold, what got worse, and slow drift since the anchor.
+
+An update compares each metric with the entry that it replaces. The anchor stays while updates change little, so that
+many small steps in one direction become visible; after a larger step the new entry is its own anchor.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import metric_named
+from pytest_mlpatterns.analysis.latency_distribution import stored_percentiles
+from pytest_mlpatterns.analysis.metric_definitions import metric_named, objectives_of
 from pytest_mlpatterns.analysis.verdicts import judge_change
+from pytest_mlpatterns.records.baseline_entry import Entry, Update
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pytest_mlpatterns.records.baseline_entry import Calibration
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
 
+__all__ = ["RunFacts", "drift_notes", "update_of"]
 
-_DRIFTS = ("rtm", "throughput")
+_ANCHORED = ("rtm", "throughput")
+"""Metrics whose slow drift is reported, and whose steps begin a new anchor, as NMRT's do."""
+_ALSO_COMPARED = ("p95", "p99", "cpu_per_request", "peak_memory")
+"""Metrics that an update compares too; a change of these leaves the anchor as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What all entries of one run have in common.
+
+    Attributes:
+        versions: of the installed packages.
+        commit: short hash of the present commit; None outside git.
+        date: ISO date of the run.
+        calibration: how fast the machine is; None if that was not measured.
+    """
+
+    versions: Mapping[str, str]
+    commit: str | None
+    date: str
+    calibration: Calibration | None = None
+
+
+def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Update:
+    """The new entry of one test.
+
+    Args:
+        result: what was measured.
+        before: the entry that it replaces; None if there is none.
+        facts: what the entries of this run have in common.
+    """
+    entry = Entry(
+        setup=result.setup,
+        metrics={name: _values(launches) for name, launches in result.launches.items()},
+        versions=facts.versions,
+        commit=facts.commit,
+        date=facts.date,
+        calibration=facts.calibration,
+        latency=stored_percentiles(result.latency),
+    )
+    if before is None:
+        return Update(result.test, None, entry)
+    if differences := before.differences(result.setup, facts.versions):
+        return Update(result.test, before, entry, differences)
+    compared = {*_ANCHORED, *_ALSO_COMPARED, *objectives_of(entry.metrics)}
+    names = [name for name in entry.metrics if name in compared]
+    verdicts = [verdict for name in names if (verdict := _judge(name, result, before.metrics))]
+    worse = tuple(verdict for verdict in verdicts if _is_worse(verdict, result.tolerance))
+    stepped = any(
+        verdict in worse or _is_better(verdict, result.tolerance)
+        for verdict in verdicts
+        if verdict.metric not in _ALSO_COMPARED
+    )
+    return Update(result.test, before, entry if stepped else replace(entry, anchor=before.anchored), worse=worse)
+
+
+def drift_notes(result: TestResult, entry: Entry) -> list[str]:
+    """A note for each metric that is worse than the anchor of its entry, but not worse than the entry.
+
+    Args:
+        result: what was measured.
+        entry: a comparable entry of the test.
+    """
+    notes, anchor = [], entry.anchored
+    for name in _ANCHORED:
+        against_entry, against_anchor = (_judge(name, result, old) for old in (entry.metrics, anchor.metrics))
+        if not against_entry or not against_anchor or against_entry.outcome is Outcome.FAIL:
+            continue
+        if against_anchor.outcome is Outcome.FAIL and against_anchor.change is not None:
+            change = format_percent(against_anchor.change.value)
+            notes.append(f"{metric_named(name).label} {change} worse than on {anchor.recorded_at}, little by little")
+    return notes
+
+
+def _judge(name: str, result: TestResult, before: Mapping[str, Sequence[LaunchValue]]) -> Verdict | None:
+    """The verdict on one metric at the test's tolerance; None if one of the two does not hold it."""
+    if name not in before or name not in result.launches:
+        return None
+    present, in_flight = _values(result.launches[name]), result.setup.load.in_flight
+    return judge_change(metric_named(name), present, before[name], result.tolerance, in_flight=in_flight)
 
 
 def _is_worse(verdict: Verdict, tolerance: float) -> bool:
-    """Worse beyond the tolerance, as it was measured, and surely worse at all."""
+    """Whether the measured change is worse than the tolerance, and the whole interval worse than no change."""
     change = verdict.change
-    small = verdict.outcome is Outcome.PASS
-    return change is not None and not small and change.value > tolerance and change.low > 0
+    if change is None or verdict.outcome is Outcome.PASS:
+        return False
+    return change.value > tolerance and change.low > 0
 
 
-def _judged(name: str, result: TestResult, old: Mapping[str, Sequence[LaunchValue]]) -> Verdict | None:
-    """A metric of a result against what was recorded, at the test's tolerance; None where one side does not know it."""
-    if name not in old or name not in result.launches:
-        return None
-    now = _values(result.launches[name])
-    in_flight = result.setup.load.in_flight
-    return judge_change(metric_named(name), now, old[name], result.tolerance, in_flight=in_flight)
+def _is_better(verdict: Verdict, tolerance: float) -> bool:
+    """Whether the whole interval of the change is better than the tolerance."""
+    return verdict.change is not None and verdict.change.high < -tolerance
 
 
 def _values(launches: Sequence[tuple[float, float]]) -> tuple[LaunchValue, ...]:

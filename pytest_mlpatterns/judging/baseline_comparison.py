@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.launch import LaunchValue
-    from pytest_mlpatterns.records.result import Reference
+    from pytest_mlpatterns.records.result import BaselineGap, Reference
     from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = ["BaselineComparison", "Comparison"]
@@ -46,6 +46,10 @@ class Comparison(Protocol):
     @property
     def missing(self) -> str:
         """What could not be compared, and why; empty if everything was."""
+
+    @property
+    def gap(self) -> BaselineGap | None:
+        """Why there is no comparable baseline; None if there is one, or if none is compared with."""
 
     @property
     def note(self) -> str:
@@ -99,9 +103,14 @@ class BaselineComparison:
         return f"not compared with the baseline: {', '.join(f'{name}{why}' for name, why in self._left_out.items())}"
 
     @property
+    def gap(self) -> BaselineGap | None:
+        """Why there is no comparable baseline; None if there is one, or if none is compared with."""
+        return self._baseline.gap
+
+    @property
     def note(self) -> str:
         """What a reader of the comparison has to know; empty if there is nothing."""
-        return "" if self._experiment.smoke else "; ".join(filter(None, (self._baseline.said, self.missing)))
+        return "" if self._experiment.smoke else "; ".join(filter(None, (self._baseline.note, self.missing)))
 
     def judge(self, metrics: Sequence[Metric], tolerance: float, *, requested: bool = True) -> Sequence[Verdict]:
         """Compare these metrics with the baseline; see :meth:`Comparison.judge`."""
@@ -181,7 +190,7 @@ class BaselineComparison:
             stand=self._measurement.sample_size(metric),
             in_flight=self._experiment.setup.load.in_flight,
         )
-        note = self._baseline.said
+        note = self._baseline.note
         return replace(verdict, reason=f"{verdict.reason}; {note}") if note else verdict
 
     def _search_once(self, metric: Metric) -> None:

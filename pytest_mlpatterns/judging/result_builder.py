@@ -84,6 +84,7 @@ def build_result(
         launch_count=len(metrics.launches),
         seconds_spent=measurement.spent_s + measurement.interleaved_s,
         baseline_note=comparison.note,
+        baseline_gap=comparison.gap,
         notes=_notes(metrics, measurement, experiment.setup),
         load_over_time=tuple(metrics.load_over_time()),
         capacities=metrics.capacities,

@@ -69,6 +69,11 @@ class RevisionComparison:
         return f"not compared with {self._revision.name}: {left_out}"
 
     @property
+    def gap(self) -> None:
+        """Always None: the baseline is not compared with."""
+        return None
+
+    @property
     def note(self) -> str:
         """What a reader of the comparison has to know; empty if there is nothing."""
         return "" if self._experiment.smoke else self.missing

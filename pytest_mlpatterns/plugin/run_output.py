@@ -39,7 +39,7 @@ class RunOutput:
 
     Args:
         run: what the run was asked to do.
-        ledger: the baseline file.
+        baseline: the baseline file.
         environment: the machine and what is installed.
         screen: the terminal.
         root: directory that test ids are relative to.
@@ -52,7 +52,7 @@ class RunOutput:
     def __init__(
         self,
         run: RunSettings,
-        ledger: BaselineSession,
+        baseline: BaselineSession,
         environment: Environment,
         screen: Terminal,
         *,
@@ -61,7 +61,7 @@ class RunOutput:
     ) -> None:
         self.lines: list[str] = []
         self._run = run
-        self._ledger = ledger
+        self._baseline = baseline
         self._environment = environment
         self._screen = screen
         self._root = root
@@ -73,7 +73,7 @@ class RunOutput:
 
     def take_result(self, data: Mapping[str, Any]) -> TestResult:
         """Take what :meth:`TestResult.to_json` gave; returns it with what the baseline adds."""
-        result = self._ledger.with_drift(TestResult.from_json(data))
+        result = self._baseline.with_drift(TestResult.from_json(data))
         self.add(result)
         return result
 
@@ -105,8 +105,8 @@ class RunOutput:
         """
         try:
             if measured:
-                self._ledger.close(self._results, complete=complete)
-                self.lines += self._ledger.lines
+                self._baseline.close(self._results, complete=complete)
+                self.lines += self._baseline.lines
             if self._run.rank is not None and not self._run.smoke:
                 self._rankings = rank(self._results, self._run.rank, self._unmeasured)
             self._write_files()
@@ -156,7 +156,7 @@ class RunOutput:
             self._results,
             self._environment,
             now,
-            self._ledger.account(),
+            self._baseline.report(),
             [ranking.to_json() for ranking in self._rankings],
             commit=commit(self._root),
         )

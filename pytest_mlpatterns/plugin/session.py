@@ -270,7 +270,7 @@ class PerfSession:
         experiment = self._builder.experiment(item, settings, fixtures)
         experiment = replace(
             experiment,
-            baseline=self._baseline.reference(item.nodeid, experiment.setup),
+            baseline=self._baseline.match(item.nodeid, experiment.setup),
             revision=revision,
             searches=self._searches(item) if experiment.system.model is not None else (),
         )

@@ -94,4 +94,4 @@ class ControllerHooks:
         if text := sent.get(_USAGE_ERROR):
             raise pytest.UsageError(text)
         if found := sent.get(_BASELINE):
-            self._baseline.take(found)
+            self._baseline.merge(found)

@@ -37,6 +37,11 @@ class Anchor:
     commit: str | None
     date: str
 
+    @property
+    def recorded_at(self) -> str:
+        """Date and commit, ``2026-01-31 (1a2b3c4)``."""
+        return _dated(self.date, self.commit)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -53,6 +58,11 @@ class Entry:
     calibration: Calibration | None = None
     anchor: Anchor | None = None
     latency: Percentiles = ()
+
+    @property
+    def recorded_at(self) -> str:
+        """Date and commit, ``2026-01-31 (1a2b3c4)``."""
+        return _dated(self.date, self.commit)
 
     @property
     def anchored(self) -> Anchor:
@@ -99,3 +109,7 @@ def _serving(setup: Setup, versions: Mapping[str, str]) -> dict[str, str]:
         return {}
     loop = f"uvloop {versions['uvloop']}" if "uvloop" in versions else "asyncio"
     return {"event loop": loop, **{name: versions.get(name, "none") for name in ("uvicorn", "httptools")}}
+
+
+def _dated(date: str, commit: str | None) -> str:
+    return f"{date} ({commit})" if commit else date

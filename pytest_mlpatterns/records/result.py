@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
+    "BaselineGap",
     "Latency",
     "LatencyHistogram",
     "Location",
@@ -44,6 +45,13 @@ class State(StrEnum):
     FAILED = "failed"
     UNDECIDED = "undecided"
     INTERRUPTED = "interrupted"
+
+
+class BaselineGap(StrEnum):
+    """Why a test was not compared with the baseline; the value is the text in reports and files."""
+
+    ABSENT = "no baseline"
+    NOT_COMPARABLE = "baseline not comparable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +152,7 @@ class TestResult:
     group: str = ""
     location: Location | None = None
     command: str = ""
+    baseline_gap: BaselineGap | None = None
 
     @property
     def outcome(self) -> State:
@@ -160,6 +169,8 @@ class TestResult:
         plain = {**asdict(self), "setup": self.setup.to_json(), "outcome": self.outcome.value}
         for verdict in plain["verdicts"]:
             verdict["outcome"] = str(verdict["outcome"])  # the plain str: execnet takes no subclass
+        if self.baseline_gap is not None:
+            plain["baseline_gap"] = self.baseline_gap.value
         for search, capacity in zip(plain["capacities"], self.capacities, strict=True):
             search["objective"] = None if capacity.objective is None else str(capacity.objective)
         return plain
@@ -186,6 +197,7 @@ class TestResult:
                 "noise": tuple(data["noise"]),
                 "replica_share": tuple((mean, least, most) for mean, least, most in data["replica_share"]),
                 "location": None if data["location"] is None else Location(**data["location"]),
+                "baseline_gap": None if data["baseline_gap"] is None else BaselineGap(data["baseline_gap"]),
             }
         )
 

@@ -1,4 +1,4 @@
-"""The ledger: which reference a test gets, which entries are gone, what an update writes and what drifts unseen."""
+"""The session: which reference a test gets, which entries are gone, what an update writes and what drifts unseen."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def measured(rtm_ms: float = 4.0, rate_rps: float = 1000.0, test: str = TEST, **
 def opened(
     directory: Path, mode: BaselineMode = BaselineMode.CHECK, before: Baselines | None = None, **switches: bool
 ) -> BaselineSession:
-    """The ledger of a run over a file with these entries."""
+    """The session of a run over a file with these entries."""
     if before is not None:
         write_baselines(directory / "perf-baseline.json", before)
     run = read_run_settings({"baseline": mode, **switches}, {}, invoked_in=directory, root=directory)
@@ -64,8 +64,8 @@ def recorded(directory: Path) -> Baselines:
 @pytest.mark.parametrize("mode", COMPARING)
 def test_a_test_is_compared_with_its_entry_of_this_machine(tmp_path: Path, mode: BaselineMode) -> None:
     own = entry()
-    found = opened(tmp_path, mode, {TEST: {HERE: own, THERE: entry(9.0)}}).reference(TEST, SETUP)
-    assert (found.setup, found.entry, found.missing, found.widening, found.said) == (SETUP, own, "", 1.0, "")
+    found = opened(tmp_path, mode, {TEST: {HERE: own, THERE: entry(9.0)}}).match(TEST, SETUP)
+    assert (found.setup, found.entry, found.missing, found.widening, found.note) == (SETUP, own, "", 1.0, "")
     assert found.mode is (BaselineMode.CHECK if mode is BaselineMode.PRUNE else mode)
 
 
@@ -73,7 +73,7 @@ def test_a_test_is_compared_with_its_entry_of_this_machine(tmp_path: Path, mode:
     ("mode", "smoke"), [(BaselineMode.UPDATE, False), (BaselineMode.OFF, False), (BaselineMode.REQUIRE, True)]
 )
 def test_where_nothing_is_compared_nothing_is_missing(tmp_path: Path, mode: BaselineMode, smoke: bool) -> None:
-    found = opened(tmp_path, mode, {TEST: {HERE: entry()}}, smoke=smoke).reference(TEST, SETUP)
+    found = opened(tmp_path, mode, {TEST: {HERE: entry()}}, smoke=smoke).match(TEST, SETUP)
     assert (found.mode, found.entry, found.missing) == (mode, None, "")
 
 
@@ -96,7 +96,7 @@ def test_where_nothing_is_compared_nothing_is_missing(tmp_path: Path, mode: Base
 def test_an_entry_that_is_not_comparable_is_not_given_and_says_what_differs(
     tmp_path: Path, before: dict[str, Entry], missing: str
 ) -> None:
-    found = opened(tmp_path, before={TEST: before} if before else None).reference(TEST, SETUP)
+    found = opened(tmp_path, before={TEST: before} if before else None).match(TEST, SETUP)
     assert (found.entry is None) is bool(missing)
     assert found.missing == (f"baseline not comparable {missing}" if missing.startswith("(") else missing)
 
@@ -117,14 +117,14 @@ def test_where_only_another_machine_has_an_entry_it_is_scaled_and_the_tolerance_
 ) -> None:
     metrics = {**entry().metrics, "asl": (LaunchValue(0.5, 0.01),), "peak_memory": (LaunchValue(1e6, 0.0),)}
     before = {TEST: {THERE: entry(metrics=metrics, calibration=TWICE_AS_FAST)}}
-    ledger = opened(tmp_path, mode, before, calibrate=True)
-    ledger.take(SPEED)
-    found = ledger.reference(TEST, SETUP)
+    session = opened(tmp_path, mode, before, calibrate=True)
+    session.merge(SPEED)
+    found = session.match(TEST, SETUP)
     assert found.entry is not None
     values = {name: launches[0].value for name, launches in found.entry.metrics.items()}
     assert values == {"rtm": 8.0 * MS, "throughput": 500.0, "asl": 0.5, "peak_memory": 1e6}
     assert (found.widening, found.missing) == (2.0, "")
-    assert found.said == f"baseline of {THERE}, its times × 2.00 by calibration, at twice the tolerance"
+    assert found.note == f"baseline of {THERE}, its times × 2.00 by calibration, at twice the tolerance"
     assert found.mode is (BaselineMode.CHECK if mode is BaselineMode.PRUNE else mode)
 
 
@@ -134,14 +134,14 @@ def test_of_several_machines_the_one_of_the_nearest_speed_is_taken(tmp_path: Pat
         NEAR: entry(2.0, calibration=Calibration(25e6, 2, 1)),
         "not comparable": entry(3.0, calibration=Calibration(30e6, 2, 1), setup=make_setup(wire="grpc")),
     }
-    ledger = opened(tmp_path, before={TEST: before}, calibrate=True)
-    ledger.take(SPEED)
-    assert f"baseline of {NEAR}, its times × 1.20" in ledger.reference(TEST, SETUP).said
+    session = opened(tmp_path, before={TEST: before}, calibrate=True)
+    session.merge(SPEED)
+    assert f"baseline of {NEAR}, its times × 1.20" in session.match(TEST, SETUP).note
 
 
 def test_an_entry_of_this_machine_is_never_scaled(tmp_path: Path) -> None:
     before = {TEST: {HERE: entry(), THERE: entry(calibration=TWICE_AS_FAST)}}
-    assert opened(tmp_path, before=before, calibrate=True).reference(TEST, SETUP).said == ""
+    assert opened(tmp_path, before=before, calibrate=True).match(TEST, SETUP).note == ""
 
 
 @pytest.mark.parametrize(
@@ -155,21 +155,21 @@ def test_an_entry_of_this_machine_is_never_scaled(tmp_path: Path) -> None:
     ids=["no calibration", "other cores", "another workload", "another load"],
 )
 def test_what_cannot_be_scaled_is_not_comparable_and_says_what_it_lacks(tmp_path: Path, other: Entry) -> None:
-    ledger = opened(tmp_path, before={TEST: {THERE: other}}, calibrate=True)
-    ledger.take(SPEED)
-    why = "none tells how fast its machine was, of as many cores and this set-up"
-    assert ledger.reference(TEST, SETUP).missing == f"baseline not comparable (machine: {THERE} → {HERE}; {why})"
+    session = opened(tmp_path, before={TEST: {THERE: other}}, calibrate=True)
+    session.merge(SPEED)
+    why = "no entry with as many cores and this set-up has a calibration"
+    assert session.match(TEST, SETUP).missing == f"baseline not comparable (machine: {THERE} → {HERE}; {why})"
 
 
 def test_the_calibration_is_measured_once_beside_the_tests_that_are_recorded(tmp_path: Path) -> None:
-    ledger = opened(tmp_path, BaselineMode.UPDATE)
-    assert ledger.to_json()["calibration"] is None
-    ledger.reference(TEST, SETUP)
-    found = ledger.to_json()["calibration"]
+    session = opened(tmp_path, BaselineMode.UPDATE)
+    assert session.to_json()["calibration"] is None
+    session.match(TEST, SETUP)
+    found = session.to_json()["calibration"]
     assert found["ns"] > 0
-    ledger.reference("test_perf.py::test_other", SETUP)
-    assert ledger.to_json()["calibration"] == found
-    ledger.close([measured()], complete=True)
+    session.match("test_perf.py::test_other", SETUP)
+    assert session.to_json()["calibration"] == found
+    session.close([measured()], complete=True)
     stored = recorded(tmp_path)[TEST][HERE].calibration
     assert stored is not None
     assert stored.ns == pytest.approx(found["ns"], rel=1e-4)
@@ -180,8 +180,8 @@ def test_how_much_slower_the_machine_is_than_at_the_entry_is_measured_when_it_is
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {TEST: {HERE: entry(calibration=TWICE_AS_FAST)}, "test_perf.py::test_old": {HERE: entry()}}
-    ledger = opened(tmp_path, before=before)
-    known, unknown = (ledger.reference(test, SETUP) for test in before)
+    session = opened(tmp_path, before=before)
+    known, unknown = (session.match(test, SETUP) for test in before)
     assert unknown.slowdown() is None
     found = known.slowdown()
     assert found is not None
@@ -244,17 +244,17 @@ def filed(tmp_path: Path) -> Path:
 def test_an_entry_is_gone_where_its_file_is_or_was_looked_at_as_a_whole(
     filed: Path, collected: Collected, gone: list[str]
 ) -> None:
-    ledger = opened(filed, before=FILED)
-    ledger.look_for_gone(collected)
-    assert ledger.account()["without_test"] == sorted([*gone, "test_away.py::test_it"])
+    session = opened(filed, before=FILED)
+    session.look_for_gone(collected)
+    assert session.report()["without_test"] == sorted([*gone, "test_away.py::test_it"])
 
 
 def test_entries_without_a_test_are_listed_and_stay(filed: Path) -> None:
     before = {**FILED, "test_away.py::test_it": {HERE: entry(), THERE: entry()}}
-    ledger = opened(filed, before=before)
-    ledger.look_for_gone(Collected())
-    ledger.close([measured()], complete=True)
-    assert ledger.lines == [
+    session = opened(filed, before=before)
+    session.look_for_gone(Collected())
+    session.close([measured()], complete=True)
+    assert session.lines == [
         "2 entries of the baseline belong to no test; remove what is not needed: pytest --perf-baseline prune",
         "  test_away.py::test_it",
     ]
@@ -263,40 +263,40 @@ def test_entries_without_a_test_are_listed_and_stay(filed: Path) -> None:
 
 @pytest.mark.parametrize("smoke", [False, True])
 def test_prune_removes_them_and_nothing_else(filed: Path, smoke: bool) -> None:
-    ledger = opened(filed, BaselineMode.PRUNE, FILED, smoke=smoke)
-    ledger.look_for_gone(Collected(files=["deep/test_b.py"]))
-    ledger.close([], complete=True)
-    assert ledger.lines == [
+    session = opened(filed, BaselineMode.PRUNE, FILED, smoke=smoke)
+    session.look_for_gone(Collected(files=["deep/test_b.py"]))
+    session.close([], complete=True)
+    assert session.lines == [
         f"baseline {filed / 'perf-baseline.json'} pruned:",
         "  deep/test_b.py::test_it",
         "  test_away.py::test_it",
     ]
     assert set(recorded(filed)) == {test for test in FILED if test.startswith("test_a.py")}
-    assert ledger.account()["pruned"] == ["deep/test_b.py::test_it", "test_away.py::test_it"]
-    assert ledger.account()["without_test"] == []
+    assert session.report()["pruned"] == ["deep/test_b.py::test_it", "test_away.py::test_it"]
+    assert session.report()["without_test"] == []
 
 
 @pytest.mark.parametrize(
     ("collected", "complete", "why"),
     [
-        (True, False, "the run did not come to its end"),
-        (False, True, "nothing that this run looked at is gone"),
+        (True, False, "the run was not completed"),
+        (False, True, "every entry that this run collected has a test"),
     ],
 )
 def test_prune_says_why_it_removed_nothing(filed: Path, collected: bool, complete: bool, why: str) -> None:
-    ledger = opened(filed, BaselineMode.PRUNE, FILED)
+    session = opened(filed, BaselineMode.PRUNE, FILED)
     if collected:
-        ledger.look_for_gone(Collected())
-    ledger.close([], complete=complete)
-    assert ledger.lines == [f"baseline not pruned: {why}"]
+        session.look_for_gone(Collected())
+    session.close([], complete=complete)
+    assert session.lines == [f"baseline not pruned: {why}"]
     assert recorded(filed) == FILED
 
 
 def test_a_run_that_did_not_come_to_its_end_lists_nothing(filed: Path) -> None:
-    ledger = opened(filed, before=FILED)
-    ledger.look_for_gone(Collected())
-    ledger.close([], complete=False)
-    assert ledger.lines == []
+    session = opened(filed, before=FILED)
+    session.look_for_gone(Collected())
+    session.close([], complete=False)
+    assert session.lines == []
 
 
 def test_what_workers_know_reaches_the_process_that_writes(filed: Path) -> None:
@@ -304,11 +304,11 @@ def test_what_workers_know_reaches_the_process_that_writes(filed: Path) -> None:
     for test in ("test_a.py", "deep/test_b.py"):
         worker = opened(filed, BaselineMode.PRUNE, calibrate=True)
         worker.look_for_gone(Collected(files=[test]))
-        worker.take(SPEED)
-        writer.take(json.loads(json.dumps(worker.to_json())))
-    assert writer.account()["without_test"] == sorted(FILED)
+        worker.merge(SPEED)
+        writer.merge(json.loads(json.dumps(worker.to_json())))
+    assert writer.report()["without_test"] == sorted(FILED)
     assert writer.to_json()["calibration"] == SPEED["calibration"]
-    writer.take({"gone": [], "calibration": None})
+    writer.merge({"gone": [], "calibration": None})
     assert writer.to_json()["calibration"] == SPEED["calibration"]
 
 
@@ -316,27 +316,27 @@ def test_what_workers_know_reaches_the_process_that_writes(filed: Path) -> None:
 
 
 def updated(directory: Path, *results: TestResult, before: Baselines | None = None) -> BaselineSession:
-    ledger = opened(directory, BaselineMode.UPDATE, before)
-    ledger.close(results, complete=True)
-    return ledger
+    session = opened(directory, BaselineMode.UPDATE, before)
+    session.close(results, complete=True)
+    return session
 
 
 def test_an_update_records_what_passed_and_keeps_all_others(tmp_path: Path) -> None:
     before = {TEST: {HERE: entry(), THERE: entry()}, "test_b.py::test": {HERE: entry()}}
     failed = measured(9.0, test="test_b.py::test", passed=False)
-    ledger = updated(tmp_path, measured(4.1), failed, measured(test="test_c.py::test"), before=before)
+    session = updated(tmp_path, measured(4.1), failed, measured(test="test_c.py::test"), before=before)
     after = recorded(tmp_path)
     assert after[TEST][HERE].metrics["rtm"][0].value == pytest.approx(4.1 * MS)
     assert after[TEST][HERE].versions == ENVIRONMENT.versions
     assert after[TEST][THERE] == before[TEST][THERE]
     assert after["test_b.py::test"] == before["test_b.py::test"]
     assert set(after) == {TEST, "test_b.py::test", "test_c.py::test"}
-    assert ledger.lines == [
+    assert session.lines == [
         f"baseline {tmp_path / 'perf-baseline.json'} updated:",
         f"{TEST}: RTM 4.00 ms → 4.10 ms (+2.5 %), throughput 1,000 req/s → 1,000 req/s (+0.0 %)",
         "test_c.py::test: new, RTM 4.00 ms, throughput 1,000 req/s",
     ]
-    assert ledger.account() == {
+    assert session.report() == {
         "mode": "update",
         "recorded": [TEST, "test_c.py::test"],
         "recorded_although_worse": [],
@@ -350,28 +350,28 @@ def test_an_update_records_what_passed_and_keeps_all_others(tmp_path: Path) -> N
     [
         ([], True, "no perf test passed"),
         ([measured(passed=False)], True, "no perf test passed"),
-        ([measured()], False, "the run did not come to its end"),
+        ([measured()], False, "the run was not completed"),
     ],
 )
 def test_an_update_says_why_it_wrote_nothing(
     tmp_path: Path, results: list[TestResult], complete: bool, why: str
 ) -> None:
-    ledger = opened(tmp_path, BaselineMode.UPDATE)
-    ledger.close(results, complete=complete)
-    assert ledger.lines == [f"baseline not updated: {why}"]
+    session = opened(tmp_path, BaselineMode.UPDATE)
+    session.close(results, complete=complete)
+    assert session.lines == [f"baseline not updated: {why}"]
     assert not (tmp_path / "perf-baseline.json").exists()
 
 
 def test_an_update_of_a_smoke_run_writes_nothing(tmp_path: Path) -> None:
-    ledger = opened(tmp_path, BaselineMode.UPDATE, smoke=True)
-    ledger.close([measured()], complete=True)
-    assert ledger.lines == []
+    session = opened(tmp_path, BaselineMode.UPDATE, smoke=True)
+    session.close([measured()], complete=True)
+    assert session.lines == []
     assert not (tmp_path / "perf-baseline.json").exists()
 
 
 def test_what_is_recorded_although_worse_stands_in_a_list_of_its_own(tmp_path: Path) -> None:
     tests = {f"test_perf.py::test_{name}": {HERE: entry()} for name in ("slower", "fewer", "wide", "within")}
-    ledger = updated(
+    session = updated(
         tmp_path,
         measured(5.6, test="test_perf.py::test_slower"),
         measured(rate_rps=700.0, test="test_perf.py::test_fewer"),
@@ -379,12 +379,12 @@ def test_what_is_recorded_although_worse_stands_in_a_list_of_its_own(tmp_path: P
         measured(4.2, test="test_perf.py::test_within"),
         before=tests,
     )
-    start = ledger.lines.index("recorded although worse:")
-    slower, fewer = ledger.lines[start + 1 :]
+    start = session.lines.index("recorded although worse:")
+    slower, fewer = session.lines[start + 1 :]
     assert slower.startswith("  test_perf.py::test_slower: RTM 4.00 ms → 5.60 ms: 40.0 % worse")
     assert slower.endswith("tolerance 10.0 %")
     assert fewer.startswith("  test_perf.py::test_fewer: throughput 1,000 req/s → 700 req/s: 30.0 % worse")
-    told = ledger.account()["recorded_although_worse"]
+    told = session.report()["recorded_although_worse"]
     assert [(one["test"], one["metric"]) for one in told] == [
         ("test_perf.py::test_slower", "rtm"),
         ("test_perf.py::test_fewer", "throughput"),
@@ -398,18 +398,18 @@ def test_a_search_that_found_less_is_recorded_although_worse_too(tmp_path: Path)
     before = entry(metrics={**entry().metrics, sought: (LaunchValue(400.0, 0.01),)})
     less = measured()
     less = replace(less, launches={**less.launches, sought: ((200.0, 0.01),)})
-    told = updated(tmp_path, less, before={TEST: {HERE: before}}).account()["recorded_although_worse"]
+    told = updated(tmp_path, less, before={TEST: {HERE: before}}).report()["recorded_although_worse"]
     assert [one["metric"] for one in told] == [sought]
 
 
 def test_what_was_measured_worse_is_listed_although_a_verdict_would_stay_open(tmp_path: Path) -> None:
-    ledger = updated(
+    session = updated(
         tmp_path,
         measured(4.52, test="test_perf.py::test_more"),
         measured(4.3, test="test_perf.py::test_little"),
         before={f"test_perf.py::test_{name}": {HERE: entry()} for name in ("more", "little")},
     )
-    (told,) = ledger.account()["recorded_although_worse"]
+    (told,) = session.report()["recorded_although_worse"]
     assert (told["test"], told["metric"], told["outcome"]) == ("test_perf.py::test_more", "rtm", "inconclusive")
 
 
@@ -419,16 +419,16 @@ def test_tail_and_memory_are_listed_too_and_leave_the_anchor_where_it_is(tmp_pat
         metrics={**entry().metrics, **{name: (LaunchValue(value, 0.01),) * 3 for name, value in before.items()}}
     )
     now = {name: ((1.6 * value, 0.01),) * 3 for name, value in before.items()}
-    ledger = updated(tmp_path, measured(launches={**measured().launches, **now}), before={TEST: {HERE: old}})
-    told = ledger.account()["recorded_although_worse"]
+    session = updated(tmp_path, measured(launches={**measured().launches, **now}), before={TEST: {HERE: old}})
+    told = session.report()["recorded_although_worse"]
     assert [one["metric"] for one in told] == ["p99", "peak_memory", "cpu_per_request"]
     assert recorded(tmp_path)[TEST][HERE].anchor == old.anchored
 
 
 def test_an_entry_of_another_set_up_is_replaced_and_not_compared(tmp_path: Path) -> None:
     other = entry(1.0, setup=make_setup(load="closed(16)"), anchor=entry(0.5).anchored)
-    ledger = updated(tmp_path, measured(4.0), before={TEST: {HERE: other}})
-    assert ledger.lines[1:] == [
+    session = updated(tmp_path, measured(4.0), before={TEST: {HERE: other}})
+    assert session.lines[1:] == [
         f"{TEST}: measured anew (load: closed(16) → closed(8)), RTM 4.00 ms, throughput 1,000 req/s"
     ]
     assert recorded(tmp_path)[TEST][HERE].anchor is None
@@ -443,10 +443,10 @@ def test_the_anchor_stays_while_updates_change_little_and_the_drift_is_told(tmp_
     told = []
     for step in range(1, 6):
         now = measured(4.0 * 1.06**step)
-        ledger = opened(tmp_path, BaselineMode.UPDATE)
-        told.append([note for note in ledger.with_drift(now).notes if "little by little" in note])
-        ledger.close([now], complete=True)
-        assert "recorded although worse:" not in ledger.lines
+        session = opened(tmp_path, BaselineMode.UPDATE)
+        told.append([note for note in session.with_drift(now).notes if "little by little" in note])
+        session.close([now], complete=True)
+        assert "recorded although worse:" not in session.lines
         assert recorded(tmp_path)[TEST][HERE].anchor == first.anchored
     assert told[0] == []
     assert told[-1] == ["RTM 33.8 % worse than on 2026-01-31 (1a2b3c4), little by little"]
@@ -486,8 +486,8 @@ DRIFTED = entry(5.0, 800.0, anchor=Anchor(entry(4.0, 1000.0).metrics, None, "202
 def test_drift_is_told_where_the_anchor_is_left_behind_but_not_the_entry(
     tmp_path: Path, before: Entry, now: TestResult, notes: tuple[str, ...]
 ) -> None:
-    ledger = opened(tmp_path, before={TEST: {HERE: before}})
-    assert ledger.with_drift(replace(now, notes=("first",))) == replace(now, notes=("first", *notes))
+    session = opened(tmp_path, before={TEST: {HERE: before}})
+    assert session.with_drift(replace(now, notes=("first",))) == replace(now, notes=("first", *notes))
 
 
 @pytest.mark.parametrize("passed", [True, False])
@@ -498,9 +498,9 @@ def test_drift_changes_no_verdict(tmp_path: Path, passed: bool) -> None:
 
 
 def test_a_file_that_was_harmed_meanwhile_is_an_error_and_stays_as_it_is(tmp_path: Path) -> None:
-    ledger = opened(tmp_path, BaselineMode.UPDATE, {TEST: {HERE: entry()}})
+    session = opened(tmp_path, BaselineMode.UPDATE, {TEST: {HERE: entry()}})
     (tmp_path / "perf-baseline.json").write_bytes(b"")
     with pytest.raises(BaselineFileError):
-        ledger.close([measured()], complete=True)
+        session.close([measured()], complete=True)
     assert (tmp_path / "perf-baseline.json").read_bytes() == b""
-    assert ledger.account()["recorded"] == []
+    assert session.report()["recorded"] == []

@@ -44,7 +44,7 @@ from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.baseline_entry import Entry, Update
 from pytest_mlpatterns.records.launch import LaunchValue, Warmup
 from pytest_mlpatterns.records.outcomes import Failure, describe_failures
-from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.result import BaselineGap, TestResult
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import FORMAT, VERSION, Results, read_results, results_json
@@ -160,7 +160,7 @@ def test_a_summary_of_good_results_has_nothing_below_its_table() -> None:
     ],
 )
 def test_tests_without_a_baseline_are_counted_in_one_line(count: int, line: str) -> None:
-    lines = summary([result(baseline_note="no baseline")] * count + [result()], 160)
+    lines = summary([result(baseline_note="no baseline", baseline_gap=BaselineGap.ABSENT)] * count + [result()], 160)
     assert lines[-1] == line
 
 

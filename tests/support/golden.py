@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts import judge_change, judge_limit
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.result import BaselineGap
 from support import TESTS
 from support.synthetic import (
     MS,
@@ -52,8 +53,12 @@ def everything() -> list[TestResult]:
         result("test_perf.py::test_is_slower", passed=False, verdicts=(SLOWER, LESS)),
         result("test_perf.py::test_is_open[replicated(replicas=3)]", verdicts=(OPEN,)),
         result("test_perf.py::test_is_faster", verdicts=(FASTER,)),
-        result("test_perf.py::test_is_new", baseline_note="no baseline"),
-        result("test_perf.py::test_was_recorded_elsewhere", baseline_note="baseline not comparable (load: a → b)"),
+        result("test_perf.py::test_is_new", baseline_note="no baseline", baseline_gap=BaselineGap.ABSENT),
+        result(
+            "test_perf.py::test_was_recorded_elsewhere",
+            baseline_note="baseline not comparable (load: a → b)",
+            baseline_gap=BaselineGap.NOT_COMPARABLE,
+        ),
         result("test_perf.py::test_with_few_requests", metrics=few, requests=12, notes=("a first note", "a second")),
         result("test_perf.py::test_without_success", passed=False, metrics={"error_rate": (1.0, 0.97, 1.0)}),
         result("test_perf.py::test_interrupted", passed=False, interrupted=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.records.result import BaselineGap
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
@@ -76,7 +77,9 @@ def everything() -> list[TestResult]:
     return [
         *of_digits,
         result("test_perf.py::test_is_open", verdicts=(_OPEN,), noise=("another process used 30 % of the machine",)),
-        result("test_perf.py::test_is_new", baseline_note="no baseline", notes=("a note",)),
+        result(
+            "test_perf.py::test_is_new", baseline_note="no baseline", baseline_gap=BaselineGap.ABSENT, notes=("a note",)
+        ),
         result("test_perf.py::test_with_few_requests", metrics=few, requests=1, blocks=1, launch_count=1, **nothing),
         result("test_perf.py::test_fails", passed=False, metrics={}, failed_requests={"500": 7}, requests=7, **nothing),
         result("test_perf.py::test_interrupted", passed=False, interrupted=True, seconds_spent=1 * S / 1e9),

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
 from pytest_mlpatterns.records.objective import Objective
 from pytest_mlpatterns.records.result import (
+    BaselineGap,
     Latency,
     LatencyHistogram,
     Location,
@@ -84,6 +85,7 @@ RESULTS = st.builds(
     launch_count=st.integers(0, 100),
     seconds_spent=FINITE,
     baseline_note=st.text(max_size=12),
+    baseline_gap=st.none() | st.sampled_from(BaselineGap),
     notes=st.lists(NAMES, max_size=3).map(tuple),
     load_over_time=st.lists(st.tuples(FINITE, FINITE, FINITE), max_size=3).map(tuple),
     capacities=st.lists(CAPACITIES, max_size=2).map(tuple),

@@ -295,6 +295,7 @@ def result(test: str = "test_perf.py::test_digits", **changes: object) -> TestRe
         "launch_count": 2,
         "seconds_spent": 8.64,
         "baseline_note": "",
+        "baseline_gap": None,
         "notes": (),
         "capacities": (),
         "layers": (),

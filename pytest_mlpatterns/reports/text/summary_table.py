@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, objectives_of
-from pytest_mlpatterns.records.result import State
+from pytest_mlpatterns.records.result import BaselineGap, State
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.styled_text import Line, Span, Style, cut, line
 from pytest_mlpatterns.reports.text.text_table import TextColumn, natural_width, table_lines, wrapped
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["VerdictMark", "cells_of", "summary_lines", "verdict_of"]
 
-_NO_BASELINE = "no baseline"
 _WIDE = 100
 """From so many columns on verdicts are words."""
 _INDENT = "  "
@@ -204,12 +203,12 @@ def _words(result: TestResult) -> list[str]:
         if verdict.against == "baseline" and not result.baseline_note
         if verdict.change is not None and verdict.change.high < -result.tolerance
     ]
-    note = [result.baseline_note] if result.baseline_note not in ("", _NO_BASELINE) else []
+    note = [result.baseline_note] if result.baseline_note and result.baseline_gap is not BaselineGap.ABSENT else []
     return [*undecided, *better, *note, *result.notes, *(f"noise: {text}" for text in result.noise)]
 
 
 def _without_baseline(results: Sequence[TestResult]) -> str:
-    absent = sum(1 for result in results if result.baseline_note == _NO_BASELINE)
+    absent = sum(1 for result in results if result.baseline_gap is BaselineGap.ABSENT)
     if not absent:
         return ""
     tests = "1 test has" if absent == 1 else f"{absent} tests have"
