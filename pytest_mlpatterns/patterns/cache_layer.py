@@ -82,8 +82,8 @@ class CacheLayer:
         pattern: Cached,
         inside: Handler,
         tally: Tally,
-        store: Store | None = None,
         *,
+        store: Store | None = None,
         wire: Wire = REST_JSON,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:

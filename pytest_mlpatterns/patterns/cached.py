@@ -57,4 +57,4 @@ class Cached(Pattern):
 
         ttl_ns = None if self.ttl is None else parse_duration(self.ttl, name="ttl")
         store = resources.store(self.store, ttl_ns) if self.servers else None
-        return CacheLayer(self, inside[0], tally, store, wire=resources.wire)
+        return CacheLayer(self, inside[0], tally, store=store, wire=resources.wire)

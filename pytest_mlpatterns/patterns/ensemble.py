@@ -67,7 +67,7 @@ class Ensemble(Pattern):
         """Make the layer that calls the models inside; a last handler inside is ``combine``."""
         names = distinct_names(self.models)
         models, combine = inside[: len(names)], inside[len(names) :]
-        return EnsembleLayer(self, models, names, combine[0] if combine else None, tally)
+        return EnsembleLayer(self, models, names, combine=combine[0] if combine else None, tally=tally)
 
 
 class EnsembleLayer:
@@ -86,6 +86,7 @@ class EnsembleLayer:
         pattern: Ensemble,
         models: Sequence[Handler],
         names: Sequence[str],
+        *,
         combine: Callable[[list[Any]], Any] | None,
         tally: Tally,
     ) -> None:

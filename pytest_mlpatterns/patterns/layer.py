@@ -104,33 +104,33 @@ class ProcessHandler(Protocol):
         ...
 
 
-def needs_loop(inner: Handler) -> bool:
+def needs_loop(handler: Handler) -> bool:
     """Whether a handler must be called on the event loop; otherwise it may be called in a thread.
 
     True for coroutine functions. A layer that is not one may have an attribute ``needs_loop``.
     """
-    declared = getattr(inner, "needs_loop", None)
+    declared = getattr(handler, "needs_loop", None)
     if isinstance(declared, bool):
         return declared
-    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(type(inner).__call__)
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__)
 
 
-def parallelism(inner: Handler) -> int:
+def parallelism(handler: Handler) -> int:
     """How many calls a handler works on at the same time: its attribute ``parallelism``, 1 without one.
 
-    Handlers of process groups and queues have one for each process.
+    Handlers of process groups and queues work on one call for each process.
     """
-    declared = getattr(inner, "parallelism", 1)
+    declared = getattr(handler, "parallelism", 1)
     return declared if isinstance(declared, int) else 1
 
 
-def matched(outputs: Any, count: int, who: str) -> Sequence[Any]:
+def matched(outputs: Any, count: int, name: str) -> Sequence[Any]:
     """Check that there is one output for each input.
 
     Args:
-        outputs: what ``who`` returned.
+        outputs: what ``name`` returned.
         count: number of inputs.
-        who: for the message, such as "the model".
+        name: for the message, such as "the model".
 
     Returns:
         The outputs, unchanged.
@@ -140,13 +140,13 @@ def matched(outputs: Any, count: int, who: str) -> Sequence[Any]:
             data frame, whose elements are keys, letters or columns instead of outputs.
     """
     if not isinstance(outputs, list) and (fix := _fix_of(outputs)):
-        text = f"{who} returned {type(outputs).__name__} for {count} inputs, expected a list with one output for each"
+        text = f"{name} returned {type(outputs).__name__} for {count} inputs, expected a list with one output for each"
         raise RequestError(500, f"{text}; return {fix}")
-    return counted(outputs, count, who)  # type: ignore[no-any-return]
+    return counted(outputs, count, name)  # type: ignore[no-any-return]
 
 
-def counted(outputs: Any, count: int, who: str) -> Any:
-    """Check that what ``who`` returned is as long as the inputs; arguments and errors as of :func:`matched`.
+def counted(outputs: Any, count: int, name: str) -> Any:
+    """Check that what ``name`` returned is as long as the inputs; arguments and errors as of :func:`matched`.
 
     Between the stages of one process any sized value may travel, such as a data frame.
     """
@@ -154,10 +154,10 @@ def counted(outputs: Any, count: int, who: str) -> Any:
         found = len(outputs)
     except TypeError:
         kind = type(outputs).__name__
-        text = f"{who} returned {kind}, which has no length; it must return a list of outputs"
+        text = f"{name} returned {kind}, which has no length; it must return a list of outputs"
         raise RequestError(500, text) from None
     if found != count:
-        raise RequestError(500, f"{who} returned {found} outputs for {count} inputs; it must return one for each")
+        raise RequestError(500, f"{name} returned {found} outputs for {count} inputs; it must return one for each")
     return outputs
 
 

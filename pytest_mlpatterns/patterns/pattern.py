@@ -42,7 +42,7 @@ MAX_PROCESSES = 64
 """Maximum number of service processes of one pattern."""
 MODEL = "model"
 """Placeholder for ``perf_model`` among the stages of a pipeline or the models of an ensemble."""
-_BOTH_SIDES = "expected patterns on both sides; write Cached() | Batched()"
+_EXPECTED = "expected patterns on both sides; write Cached() | Batched()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +201,12 @@ class Pattern:
         if isinstance(other, Pattern):
             return Composed((*self.parts, *other.parts))
         if found := _text_or_class(other):
-            raise SettingError(f"{self} | {found}, {_BOTH_SIDES}")
+            raise SettingError(f"{self} | {found}, {_EXPECTED}")
         return NotImplemented
 
     def __ror__(self, other: object) -> Composed:
         if found := _text_or_class(other):
-            raise SettingError(f"{found} | {self}, {_BOTH_SIDES}")
+            raise SettingError(f"{found} | {self}, {_EXPECTED}")
         return NotImplemented
 
     def __str__(self) -> str:

@@ -60,7 +60,7 @@ class Pipeline(Pattern):
 
     def layer(self, inside: Sequence[Handler], tally: Tally, resources: Resources) -> Handler:
         """Make the layer that calls the stages inside one after the other."""
-        return PipelineLayer(self, inside, distinct_names(self.stages), tally)
+        return PipelineLayer(self, inside, distinct_names(self.stages), tally=tally)
 
 
 class PipelineLayer:
@@ -78,7 +78,7 @@ class PipelineLayer:
         needs_loop: whether a stage must be called on the event loop.
     """
 
-    def __init__(self, pattern: Pipeline, stages: Sequence[Handler], names: Sequence[str], tally: Tally) -> None:
+    def __init__(self, pattern: Pipeline, stages: Sequence[Handler], names: Sequence[str], *, tally: Tally) -> None:
         self._pattern = pattern
         self._stages = tuple(zip(stages, names, strict=True))
         self._tally = tally

@@ -78,7 +78,7 @@ class Queued(Pattern):
         if self.servers:
             return resources.queue(self, tally)
         workers = cast("ProcessHandler", inside[0])
-        return QueueLayer(self, workers.replicas, workers.in_flight, tally)
+        return QueueLayer(self, workers.replicas, in_flight=workers.in_flight, tally=tally)
 
 
 class QueueLayer:
@@ -98,7 +98,7 @@ class QueueLayer:
         LostError: when called: the worker died at every attempt.
     """
 
-    def __init__(self, pattern: Queued, workers: Sequence[Handler], in_flight: int, tally: Tally) -> None:
+    def __init__(self, pattern: Queued, workers: Sequence[Handler], *, in_flight: int, tally: Tally) -> None:
         self.parallelism = len(workers)
         self._pattern = pattern
         self._workers = [_Worker(handler) for handler in workers]

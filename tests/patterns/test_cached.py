@@ -114,7 +114,7 @@ def caching(
     inner: Callable[[list[Any]], Any], pattern: Cached | None = None, store: Server | None = None, **more: Any
 ) -> tuple[CacheLayer, Tally]:
     tally = Tally(0, "cached")
-    return CacheLayer(pattern or Cached(), inner, tally, store, **more), tally
+    return CacheLayer(pattern or Cached(), inner, tally, store=store, **more), tally
 
 
 async def answer_of(outputs: Any) -> Any:

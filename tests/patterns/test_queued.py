@@ -50,7 +50,7 @@ async def double(instances: list[int]) -> list[int]:
 
 def queue(*workers: Any, capacity: int = 1000, in_flight: int = 1) -> tuple[QueueLayer, Tally]:
     tally = Tally(0, "queued")
-    return QueueLayer(Queued(capacity=capacity, workers=len(workers)), workers, in_flight, tally), tally
+    return QueueLayer(Queued(capacity=capacity, workers=len(workers)), workers, in_flight=in_flight, tally=tally), tally
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:

@@ -66,7 +66,7 @@ async def answered(layer: PipelineLayer, inputs: list[Any]) -> Any:
 def staging(*stages: Any) -> tuple[PipelineLayer, Tally]:
     tally = Tally(1, "pipeline")
     names = [f"{number}" for number, _ in enumerate(stages)]
-    return PipelineLayer(Pipeline([plus_one, doubled]), stages, names, tally), tally
+    return PipelineLayer(Pipeline([plus_one, doubled]), stages, names, tally=tally), tally
 
 
 class Model:
@@ -90,7 +90,7 @@ class Model:
 def gathering(*models: Any, combine: Callable[[list[Any]], Any] | None = None) -> tuple[EnsembleLayer, Tally]:
     tally = Tally(0, "ensemble")
     names = "abcdefg"[: len(models)]
-    return EnsembleLayer(Ensemble([plus_one, doubled]), models, names, combine, tally), tally
+    return EnsembleLayer(Ensemble([plus_one, doubled]), models, names, combine=combine, tally=tally), tally
 
 
 # --- pipelines

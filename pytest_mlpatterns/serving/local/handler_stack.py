@@ -41,7 +41,9 @@ class HandlerStack:
         Exception: the exception of a model or pattern while it loads.
     """
 
-    def __init__(self, node: WorkerNode, identity: str, wire: Wire = REST_JSON, own_server: str | None = None) -> None:
+    def __init__(
+        self, node: WorkerNode, identity: str, *, wire: Wire = REST_JSON, own_server: str | None = None
+    ) -> None:
         self._identity = identity
         self._wire = wire
         self._own_server = own_server

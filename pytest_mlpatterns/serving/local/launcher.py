@@ -96,15 +96,15 @@ class Launcher:
     Attributes:
         workers: the service processes.
         restarted: those of them that are replaced when they die.
-        helpers: other processes, such as the server of a store.
+        servers: other processes, such as the server of a store.
         is_polled: requests are answered 202, and clients poll for results.
     """
 
     def __init__(self, plan: ServicePlan, options: StartOptions) -> None:
         self.workers: list[SupervisedWorker] = []
         self.restarted: list[SupervisedWorker] = []
-        self.helpers: list[Child] = []
-        self.processes = LocalProcesses(self.workers, self.helpers)
+        self.servers: list[Child] = []
+        self.processes = LocalProcesses(self.workers, self.servers)
         self._plan = plan
         self._options = options
         self._identity = f"mlpatterns:{secrets.token_hex(8)}"
@@ -120,7 +120,7 @@ class Launcher:
             from pytest_mlpatterns.serving.redis.embedded_server import start_embedded
 
             server = start_embedded(self._options.directory, self._options.timeout_ns)
-            self.helpers.append(server.child)
+            self.servers.append(server.child)
             self._own_server = server.url
         if self._options.wire.protocol == "grpc":
             return self._start_grpc(self._plan.root)
@@ -235,15 +235,15 @@ class Launcher:
 
 
 def _await_loaded(worker: SupervisedWorker, model: str, started_ns: int, options: StartOptions) -> None:
-    who = f"perf_model {model}" if worker.role in ("service", "replica", "worker") else worker.role
+    name = f"perf_model {model}" if worker.role in ("service", "replica", "worker") else worker.role
     try:
         message: Any = worker.child.receive(_left_s(started_ns, options))
     except TimeoutError:
-        raise DeploymentError(_too_slow(who, "still loading", options, worker.child.log_tail())) from None
+        raise DeploymentError(_too_slow(name, "still loading", options, worker.child.log_tail())) from None
     except ChildError as error:
-        raise ModelLoadError(f"{who} ended its process while loading: {error}") from error
+        raise ModelLoadError(f"{name} ended its process while loading: {error}") from error
     if isinstance(message, LoadFailed):
-        raise ModelLoadError(f"{who} failed to load:\n{message.traceback}")
+        raise ModelLoadError(f"{name} failed to load:\n{message.traceback}")
     assert isinstance(message, Ready)
 
 
@@ -277,9 +277,9 @@ def _left_s(started_ns: int, options: StartOptions) -> float:
     return max(0.001, (started_ns + options.timeout_ns - time.perf_counter_ns()) / 1e9)
 
 
-def _too_slow(who: str, state: str, options: StartOptions, log: str) -> str:
+def _too_slow(name: str, state: str, options: StartOptions, log: str) -> str:
     text = (
-        f"{who} is {state} after {format_duration(options.timeout_ns)}, the start-up time limit; "
+        f"{name} is {state} after {format_duration(options.timeout_ns)}, the start-up time limit; "
         'raise it with perf(startup_timeout="5min") or --perf-startup-timeout'
     )
     return f"{text}\nIt printed last:\n{log}" if log else text

@@ -1,4 +1,4 @@
-"""One process of a deployment: what it knows of itself, its end, and its replacement where the pattern promises one."""
+"""A worker process of a deployment: its statistics, its end, and its replacement if the pattern asks for one."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ if TYPE_CHECKING:
 __all__ = ["MAX_REPLACEMENTS", "SupervisedWorker"]
 
 MAX_REPLACEMENTS = 3
-"""A process that dies oftener dies of what it is asked, and is not started again."""
+"""Restart limit. A process that keeps dying is assumed to be killed by its requests."""
 _ANSWER_TIMEOUT_S = 5.0
 _REPLACEMENT_TIMEOUT_S = 60.0
 _NOTHING = WorkerStats(0, 0, ())
 
 
 class SupervisedWorker:
-    """A service process.
+    """A worker process, and its replacements.
 
     Args:
-        start: starts the process; takes what is called when it has ended.
-        role: what it is in the deployment, in words.
-        position: the place in the composition of the pattern that asked for it.
-        listener: a listening socket that stays open as long as this, so that who asks while the process is replaced
-            waits; None where there is none.
+        start: starts the process; its argument is called when the process has ended.
+        role: names the process in messages.
+        position: position of its pattern in the composition.
+        listener: a listening socket that stays open while a process is replaced, so that new connections wait; None:
+            the process has its own.
 
     Attributes:
-        replaced: how often it was replaced.
+        child: the process that runs now.
+        replaced: number of replacements so far.
     """
 
     def __init__(
@@ -62,21 +63,21 @@ class SupervisedWorker:
         self.child = start(partial(self._on_end, 0))
 
     def guard(self) -> None:
-        """From now on, replace the process when it dies."""
+        """Replace the process from now on when it dies."""
         with self._changed:
             self._guarded = True
             if self.child.has_ended:
                 self._on_end(self.replaced)
 
     def stats(self) -> WorkerStats:
-        """What the process, and those that it replaced, know of themselves.
+        """Statistics of the process and of those that it replaced.
 
-        What a process counted between the last reading and its death is lost with it.
+        Counts between the last reading and the death of a process are lost with it.
 
         Raises:
-            DeploymentError: it is gone for good, or does not answer.
+            DeploymentError: the process has ended and is not replaced, or does not respond.
         """
-        with self._changed:  # or an answer could be counted twice, as the process's own and as that of a retired one
+        with self._changed:  # otherwise an answer could be counted twice: for the process, and as retired
             while True:
                 child = self.child
                 try:
@@ -88,7 +89,7 @@ class SupervisedWorker:
                         raise DeploymentError(f"{self.role}{which}: {error}") from error
                 except TimeoutError:
                     raise DeploymentError(
-                        f"{self.role}: process {child.pid} does not answer; does the model hold the GIL?"
+                        f"{self.role}: process {child.pid} does not respond; does the model hold the GIL?"
                     ) from None
             retired = self._retired
             self._last = WorkerStats(
@@ -100,14 +101,14 @@ class SupervisedWorker:
             return self._last
 
     def close_channel(self) -> None:
-        """Tell the process to end, without waiting for it."""
+        """Ask the process to end, without waiting for it."""
         self._guarded = False
         self.child.close_channel()
 
     def stop(self) -> None:
         """End the process and wait until it is gone. Safe to call twice."""
         self._guarded = False
-        with self._changed:  # a replacement under way comes to its end first
+        with self._changed:  # wait for a replacement that is starting
             self.child.stop()
         if self._listener is not None:
             self._listener.close()
@@ -118,12 +119,14 @@ class SupervisedWorker:
         question = StatsQuestion(next(self._numbers))
         child.send(question)
         answer = child.receive(_ANSWER_TIMEOUT_S)
-        while not isinstance(answer, WorkerStats) or answer.number != question.number:  # too late for its own question
+        while (
+            not isinstance(answer, WorkerStats) or answer.number != question.number
+        ):  # an answer that came after its time-out
             answer = child.receive(_ANSWER_TIMEOUT_S)
         return answer
 
     def _is_ready(self, child: Child) -> bool:
-        """Whether a replacement serves by now; one that still loads has nothing to tell, and hears no question."""
+        """Whether a replacement has loaded; while it loads it has no statistics and reads no question."""
         try:
             self._loading = not isinstance(child.receive(0), Ready)
         except TimeoutError:
@@ -135,7 +138,7 @@ class SupervisedWorker:
         return self.child is not dead
 
     def _on_end(self, number: int) -> None:
-        """The process that was started after so many others has ended; called in a thread of its own."""
+        """Replace the process number ``number``, which has ended; called in a thread of its own."""
         with self._changed:
             if not self._guarded or number != self.replaced:
                 return
@@ -146,6 +149,6 @@ class SupervisedWorker:
                 self._retired = self._last
                 self._loading = True
                 self.child.stop()
-                with contextlib.suppress(ChildError):  # it ended before it had its job; its own end is told here too
+                with contextlib.suppress(ChildError):  # it ended before it had its job; its end calls this again
                     self.child = self._start(partial(self._on_end, self.replaced))
             self._changed.notify_all()

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     import uvicorn
 
-    from pytest_mlpatterns.serving.grpc.server import GrpcServer
     from pytest_mlpatterns.serving.http.async_jobs import Queue
     from pytest_mlpatterns.serving.http.inference_call import WireTally
     from pytest_mlpatterns.serving.local.handler_stack import HandlerStack
@@ -47,58 +46,60 @@ def main() -> None:
     """The child process."""
     channel = Channel()
     job: WorkerJob = channel.receive()
-    on_close: list[Callable[[], None]] = []
-    serving: list[tuple[ModelCaller, HandlerStack, Tally | WireTally]] = []
-
-    def on_message(message: object) -> None:
-        if isinstance(message, StatsQuestion) and serving:
-            caller, stack, tally = serving[0]
-            layers = (*stack.layers(), tally.snapshot())
-            channel.send(WorkerStats(message.number, caller.requests, tuple(caller.tracebacks), layers))
-
-    def close() -> None:
-        for end in on_close:
-            end()
-
-    channel.listen(on_message, close)  # before the model loads: a process that is loading must end with the parent
+    parent = _Parent(channel)
     stack = _load(job, channel)
     caller = ModelCaller(stack.handler)
-    lifetime = _Lifetime(stack, on_close, lambda: channel.send(Ready()))
     if isinstance(job.source, ListenGrpc):
-        from pytest_mlpatterns.serving.grpc.server import GrpcServer
-
-        def make_server() -> GrpcServer:
-            server = GrpcServer(caller, job.name, job.max_body_bytes, position=job.position)
-            serving.append((caller, stack, server.tally))
-            return server
-
-        _serve_grpc(job.source, make_server, lifetime)
+        _serve_grpc(job, job.source.port, _Service(parent, stack, caller))
     elif isinstance(job.source, Listen):
-        from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
-
-        app = ModelApp(
-            caller,
-            job.name,
-            job.max_body_bytes,
-            jobs=AsyncJobs(cast("Queue", stack.handler)) if job.is_polled else None,
-            internal=job.source.internal,
-            position=job.position,
-        )
-        serving.append((caller, stack, app.tally))
-        _serve(job.source, app, lifetime)
+        _serve_http(job, job.source, _Service(parent, stack, caller))
     else:
-        tally = Tally(job.source.position, "queued")
-        serving.append((caller, stack, tally))
-        _consume(job.source, caller, tally, lifetime)
+        _consume(job.source, _Service(parent, stack, caller))
+
+
+class _Parent:
+    """The parent as the worker knows it: it asks for statistics, and the worker ends with it.
+
+    Attributes:
+        statistics: answers the questions; None until the worker serves.
+        end: ends the worker when the parent closes the channel; None until the worker serves.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self.statistics: Callable[[int], WorkerStats] | None = None
+        self.end: Callable[[], object] | None = None
+        self._channel = channel
+        channel.listen(self._on_message, self._on_close)
+
+    def report_ready(self) -> None:
+        """Report that the model is built and requests are accepted."""
+        self._channel.send(Ready())
+
+    def _on_message(self, message: object) -> None:
+        if isinstance(message, StatsQuestion) and self.statistics is not None:
+            self._channel.send(self.statistics(message.number))
+
+    def _on_close(self) -> None:
+        if self.end is not None:
+            self.end()
 
 
 @dataclass(frozen=True, slots=True)
-class _Lifetime:
-    """What begins and ends with a server: the layers; functions that end it; the report that it is ready."""
+class _Service:
+    """What a worker serves, and for which parent."""
 
+    parent: _Parent
     stack: HandlerStack
-    on_close: list[Callable[[], None]]
-    report_ready: Callable[[], None]
+    caller: ModelCaller
+
+    def count_with(self, tally: Tally | WireTally) -> None:
+        """Answer questions for statistics from now on; ``tally`` counts in the server."""
+
+        def statistics(number: int) -> WorkerStats:
+            layers = (*self.stack.layers(), tally.snapshot())
+            return WorkerStats(number, self.caller.requests, tuple(self.caller.tracebacks), layers)
+
+        self.parent.statistics = statistics
 
 
 def _load(job: WorkerJob, channel: Channel) -> HandlerStack:
@@ -109,7 +110,7 @@ def _load(job: WorkerJob, channel: Channel) -> HandlerStack:
     try:
         from pytest_mlpatterns.serving.local.handler_stack import HandlerStack
 
-        stack = HandlerStack(job.node, job.identity, job.wire.between_processes, job.own_server)
+        stack = HandlerStack(job.node, job.identity, wire=job.wire.between_processes, own_server=job.own_server)
         if job.trees is not None and (strays := modules_from(*job.trees)):
             raise wrong_tree(strays, *job.trees)
     except BaseException as error:  # also SystemExit: the test reports any of them
@@ -118,12 +119,19 @@ def _load(job: WorkerJob, channel: Channel) -> HandlerStack:
     return stack
 
 
-def _serve(
-    source: Listen,
-    app: ModelApp,
-    lifetime: _Lifetime,
-) -> None:
-    """Serve over HTTP until the parent closes the channel."""
+def _serve_http(job: WorkerJob, source: Listen, service: _Service) -> None:
+    """Serve HTTP until the parent closes the channel."""
+    from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
+
+    app = ModelApp(
+        service.caller,
+        job.name,
+        job.max_body_bytes,
+        jobs=AsyncJobs(cast("Queue", service.stack.handler)) if job.is_polled else None,
+        internal=source.internal,
+        position=job.position,
+    )
+    service.count_with(app.tally)
     server = _server_of(app, internal=source.internal)
     listener = inherited_socket(source.socket_fd)
 
@@ -131,61 +139,59 @@ def _serve(
         server.should_exit = True
 
     async def serve() -> None:
-        await lifetime.stack.start()
-        asyncio.get_running_loop().call_soon(lifetime.report_ready)
+        await service.stack.start()
+        asyncio.get_running_loop().call_soon(service.parent.report_ready)
         await server.serve(sockets=[listener])
-        await lifetime.stack.close()
+        await service.stack.close()
 
-    lifetime.on_close.append(end)
+    service.parent.end = end
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(serve())
 
 
-def _serve_grpc(
-    source: ListenGrpc,
-    make_server: Callable[[], GrpcServer],
-    lifetime: _Lifetime,
-) -> None:
-    """Serve over gRPC until the parent closes the channel; the server must be made on its event loop."""
+def _serve_grpc(job: WorkerJob, port: int, service: _Service) -> None:
+    """Serve gRPC until the parent closes the channel; the server must be made on its event loop."""
     import uvloop
+
+    from pytest_mlpatterns.serving.grpc.server import GrpcServer
 
     async def serve() -> None:
         loop, end = asyncio.get_running_loop(), asyncio.Event()
-        lifetime.on_close.append(lambda: loop.call_soon_threadsafe(end.set))  # type: ignore[arg-type]
-        await lifetime.stack.start()
-        await make_server().serve(source.port, lifetime.report_ready, end)
-        await lifetime.stack.close()
+        service.parent.end = lambda: loop.call_soon_threadsafe(end.set)
+        await service.stack.start()
+        server = GrpcServer(service.caller, job.name, job.max_body_bytes, position=job.position)
+        service.count_with(server.tally)
+        await server.serve(port, service.parent.report_ready, end)
+        await service.stack.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
 
 
-def _consume(
-    source: Consume,
-    caller: ModelCaller,
-    tally: Tally,
-    lifetime: _Lifetime,
-) -> None:
-    """Take requests from the stream until the parent closes the channel."""
+def _consume(source: Consume, service: _Service) -> None:
+    """Take requests from a stream of a broker until the parent closes the channel."""
     import contextlib
 
     import uvloop
 
     from pytest_mlpatterns.serving.redis.queue_worker import consume
 
+    tally = Tally(source.position, "queued")
+    service.count_with(tally)
+
     async def run(instances: list[Any]) -> Sequence[Any]:
-        caller.requests += 1
-        return await caller(instances)
+        service.caller.requests += 1
+        return await service.caller(instances)
 
     async def serve() -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
-        lifetime.on_close.append(lambda: loop.call_soon_threadsafe(task.cancel))  # type: ignore[arg-type]
-        await lifetime.stack.start()
-        loop.call_soon(lifetime.report_ready)
+        service.parent.end = lambda: loop.call_soon_threadsafe(task.cancel)
+        await service.stack.start()
+        loop.call_soon(service.parent.report_ready)
         with contextlib.suppress(asyncio.CancelledError):
             await consume(source.subscription, run, tally)
-        await lifetime.stack.close()
+        await service.stack.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())

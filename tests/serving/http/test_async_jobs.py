@@ -27,7 +27,7 @@ class Service:
     def __init__(self, capacity: int = 1000) -> None:
         self.gate = asyncio.Event()
         self.now_ns = 1000 * S
-        queue = QueueLayer(Queued(capacity=capacity), [self._work], 1, Tally(0, "queued"))
+        queue = QueueLayer(Queued(capacity=capacity), [self._work], in_flight=1, tally=Tally(0, "queued"))
         self.jobs = AsyncJobs(queue, clock=lambda: self.now_ns)
 
     async def _work(self, instances: list[Any]) -> list[Any]:

@@ -142,7 +142,7 @@ class TestKnowing:
         os.kill(member.child.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, member.child.pid, os.WSTOPPED)  # until then it may still answer
         try:
-            with pytest.raises(DeploymentError, match=rf"^worker: process {member.child.pid} does not answer; does"):
+            with pytest.raises(DeploymentError, match=rf"^worker: process {member.child.pid} does not respond; does"):
                 member.stats()
         finally:
             os.kill(member.child.pid, signal.SIGCONT)

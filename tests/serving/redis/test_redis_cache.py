@@ -200,7 +200,7 @@ class TestCachingInAServer:
 
         async def scenario() -> list[Any]:
             async with opened(valkey.url, uuid.uuid4().bytes) as store:
-                replicas = [CacheLayer(Cached(), _squares(asked), Tally(0, "cached"), store) for _ in range(2)]
+                replicas = [CacheLayer(Cached(), _squares(asked), Tally(0, "cached"), store=store) for _ in range(2)]
                 return [await replicas[position % 2](request) for position, request in enumerate(requests)]  # type: ignore[misc]
 
         assert asyncio.run(scenario()) == [[value * value for value in request] for request in requests]
@@ -217,7 +217,7 @@ class TestCachingInAServer:
 
         async def scenario(server: Valkey) -> None:
             async with opened(server.url) as store:
-                layer = CacheLayer(Cached(), _squares(asked), tally, store, clock_ns=lambda: now_ns[0])
+                layer = CacheLayer(Cached(), _squares(asked), tally, store=store, clock_ns=lambda: now_ns[0])
 
                 async def ask() -> tuple[int, int, int]:
                     before = seen()
