@@ -57,7 +57,7 @@ class GrpcTransport(httpx.BaseTransport):
         """Send the call that corresponds to a request.
 
         Raises:
-            httpx.TransportError: the service cannot be reached, or does not answer in time, or not with a status.
+            httpx.TransportError: the service is not reachable, does not answer in time, or ends without a status.
         """
         path, message = request.url.path, request.read()
         if model := model_in(path):
@@ -68,7 +68,7 @@ class GrpcTransport(httpx.BaseTransport):
             method, message = _HEALTH_METHODS[path], b""
         else:
             known = ", ".join(("/v2/models/NAME/infer", *_HEALTH_METHODS))
-            return httpx.Response(404, text=f"{path} stands for no call of gRPC; {known} do")
+            return httpx.Response(404, text=f"{path} corresponds to no gRPC call; expected one of {known}")
         timeout_s = (request.extensions.get("timeout") or {}).get("read") or _DEFAULT_TIMEOUT_S
         deadline = time.monotonic() + timeout_s
         # Without this limit a silent server keeps the socket of a finished call for 20 s.
@@ -90,5 +90,5 @@ class GrpcTransport(httpx.BaseTransport):
                 ) from None
             return httpx.Response(GATEWAY_STATUSES[code], text=details)
         if method != INFER_METHOD and not answer.endswith(b"\1"):  # the only field: whether the server is ready or live
-            return httpx.Response(503, text="the service says that it is not ready")
+            return httpx.Response(503, text="the service reports that it is not ready")
         return httpx.Response(200, content=answer)

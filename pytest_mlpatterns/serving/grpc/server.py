@@ -1,7 +1,7 @@
-"""The gRPC face of a model: ``inference.GRPCInferenceService`` of the Open Inference Protocol (V2), served by grpcio.
+"""The gRPC server of a model: ``inference.GRPCInferenceService`` of the Open Inference Protocol (V2), over grpcio.
 
-Health as ``grpc.health.v1`` has it, and reflection. Messages come and go as bytes, so that tensors are views of what
-came. A plain function is called on the event loop, as by the HTTP face. This module must not know processes.
+It also serves ``grpc.health.v1`` and reflection. Inference messages stay bytes, so that tensors are views of the
+received message. A model that is a plain function runs on the event loop, as in the HTTP server.
 """
 
 from __future__ import annotations
@@ -44,27 +44,27 @@ _CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-"""Statuses of errors of the layers, and what they are in gRPC."""
+"""HTTP statuses of errors of the layers, and the corresponding gRPC statuses."""
 
 
 class GrpcServer:
     """Serves one model over gRPC.
 
     Args:
-        caller: gives the outputs.
-        name: the model's name.
-        max_body_bytes: a longer message is refused.
-        position: where the process stands in the composition.
+        caller: computes the outputs.
+        name: name of the model.
+        max_body_bytes: longest request message; a longer one is refused.
+        position: position of the process in the composition.
 
     Attributes:
-        tally: what encoding and decoding cost.
+        tally: counters of encoding and decoding.
     """
 
     def __init__(self, caller: ModelCaller, name: str, max_body_bytes: int, *, position: int = 0) -> None:
         self.tally = WireTally(position)
         self._caller = caller
         self._name = name
-        self._about = ModelMetadata(name)
+        self._metadata = ModelMetadata(name)
         options = [
             ("grpc.max_receive_message_length", max_body_bytes),
             ("grpc.max_send_message_length", -1),
@@ -75,20 +75,20 @@ class GrpcServer:
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers(self._handlers())
 
-    async def serve(self, port: int, tell_ready: Callable[[], None], ended: asyncio.Event) -> None:
+    async def serve(self, port: int, on_ready: Callable[[], None], ended: asyncio.Event) -> None:
         """Serve on 127.0.0.1 until the event is set.
 
         Raises:
-            RuntimeError: the port cannot be had.
+            RuntimeError: the port cannot be bound.
         """
         self._server.add_insecure_port(f"127.0.0.1:{port}")
         await self._server.start()
-        tell_ready()
+        on_ready()
         await ended.wait()
         await self._server.stop(_GRACE_S)
 
     def _handlers(self) -> list[Any]:
-        """What is called by which name; inference takes and gives bytes, the rest messages."""
+        """Handlers by service and method. Inference takes and returns bytes; the other methods use message classes."""
         inference = {
             "ModelInfer": grpc.unary_unary_rpc_method_handler(self._infer),
             **{
@@ -119,7 +119,7 @@ class GrpcServer:
         self._caller.requests += 1
         try:
             call = read_call(data)
-            if (text := self._misnamed(call.model_name, call.model_version)) is not None:
+            if (text := self._name_error(call.model_name, call.model_version)) is not None:
                 raise RequestError(404, text)
             tally.requests += 1
             tally.received += len(data)
@@ -144,17 +144,17 @@ class GrpcServer:
             answer = encode_answer(call.request, outputs, self._name)
         except WireError as error:
             raise RequestError(500, f"the model returned outputs that cannot be sent: {error}") from error
-        if not self._about.inputs:
-            self._about.learn(call.request.specification, outputs_in(answer))
+        if not self._metadata.inputs:
+            self._metadata.learn(call.request.specification, outputs_in(answer))
         return answer
 
-    def _misnamed(self, name: str, version: str) -> str | None:
-        """What is wrong with the model that a request is for; one that names none is for the only one."""
+    def _name_error(self, name: str, version: str) -> str | None:
+        """The error if a request names another model or version; None if it names this one, or none."""
         if name not in ("", self._name):
             return f"no model {name!r} is served here; the only one is {self._name!r}"
         return f"model {name!r} has no version {version!r}; the only one is '1'" if version not in ("", "1") else None
 
-    # --- what a service says of itself ------------------------------------------------------------------------------
+    # --- health and metadata --------------------------------------------------------------------------------------
 
     async def _serverlive(self, _request: Any, _context: Any) -> Any:
         return message_class("inference.ServerLiveResponse")(live=True)
@@ -167,24 +167,27 @@ class GrpcServer:
         return message_class("inference.ModelReadyResponse")(ready=True)
 
     async def _servermetadata(self, _request: Any, _context: Any) -> Any:
-        return message_class("inference.ServerMetadataResponse")(**self._about.server())
+        return message_class("inference.ServerMetadataResponse")(**self._metadata.server())
 
     async def _modelmetadata(self, request: Any, context: Any) -> Any:
         await self._expect_model(request, context)
-        return message_class("inference.ModelMetadataResponse")(**self._about.metadata())
+        return message_class("inference.ModelMetadataResponse")(**self._metadata.metadata())
 
     async def _expect_model(self, request: Any, context: Any) -> None:
-        if (text := self._misnamed(request.name, request.version)) is not None:
+        if (text := self._name_error(request.name, request.version)) is not None:
             await context.abort(grpc.StatusCode.NOT_FOUND, text)
 
     async def _check(self, request: Any, context: Any) -> Any:
         if request.service not in ("", self._name, SERVICE):
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service!r} is known")
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                f"no service {request.service!r} is served here, expected {SERVICE!r} or {self._name!r}",
+            )
         return message_class("grpc.health.v1.HealthCheckResponse")(status=_SERVING)
 
     async def _watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
         yield await self._check(request, context)
-        await asyncio.Event().wait()  # it stays so until the server stops, which ends this
+        await asyncio.Event().wait()  # the status does not change; the server's stop cancels this call
 
     async def _reflect(self, requests: AsyncIterator[Any], _context: Any) -> AsyncIterator[Any]:
         async for request in requests:

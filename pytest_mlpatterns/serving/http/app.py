@@ -1,11 +1,15 @@
-"""The HTTP face of a model, as one ASGI application.
+"""The HTTP server of a model, as an ASGI application.
 
-``POST /v1/models/<name>:predict`` takes REST JSON as KServe and TF Serving define it (V1), or the same in MessagePack;
-``POST /v2/models/<name>/infer`` the Open Inference Protocol (V2), JSON or binary; both in :mod:`.exchange`. What GET
-asks is in :mod:`.about`. Errors are ``{"error": text}``, in V1 as in V2. Where answers are fetched later, a predict
-request is answered 202 with a ``Location``; asked there, the service waits up to a second for the result and answers
-200 with it, or 202 again. A plain function is called on the event loop: the process does one thing at a time, as the
-reference pattern should; an ``async`` model is awaited. This module must not know processes.
+``POST /v1/models/<name>:predict`` takes V1 requests (REST JSON of KServe and TF Serving, or the same in MessagePack).
+``POST /v2/models/<name>/infer`` takes V2 requests (Open Inference Protocol, JSON or binary). Both are decoded in
+:mod:`pytest_mlpatterns.serving.http.inference_call`; GET requests are answered in
+:mod:`pytest_mlpatterns.serving.http.metadata`. An error is ``{"error": text}`` in V1 and V2.
+
+With asynchronous jobs, an inference request is answered 202 with a ``Location``. A GET of that address waits up to a
+second for the result and answers 200, or 202 again.
+
+A model that is a plain function runs on the event loop, so the process handles one request at a time, as the reference
+pattern should. An ``async`` model is awaited.
 """
 
 from __future__ import annotations
@@ -44,38 +48,38 @@ _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BODY = "mlpatterns.body"
-"""Where the scope of a request with a long body holds it, complete once ``receive`` returns."""
+"""Key of a long body in the ASGI scope; the body is complete when ``receive`` returns."""
 _MAX_TRACEBACKS = 3
 _JOBS_PATH = "/v1/jobs/"
 _JSON = (("content-type", "application/json"),)
 _RAW_JSON = [(b"content-type", b"application/json")]
-_NOTHING = Body((b"{}",), _JSON)
+_EMPTY = Body((b"{}",), _JSON)
 
 
 class ModelCaller:
-    """Asks a model, or the layers around it, and makes every failure one of the request's.
+    """Calls a model, or the layers around it, and turns each failure into an error of the request.
 
     Args:
-        inner: takes a list of inputs, returns as many outputs, or an awaitable of them.
+        handler: takes a list of inputs; returns the same number of outputs, or an awaitable of them.
 
     Attributes:
-        requests: how many came, counted by those who hand them over.
-        tracebacks: the first few distinct ones of the user's code.
+        requests: number of requests, counted by the server.
+        tracebacks: the first three distinct tracebacks of the user's code.
     """
 
-    def __init__(self, inner: Handler) -> None:
+    def __init__(self, handler: Handler) -> None:
         self.requests = 0
         self.tracebacks: list[str] = []
-        self._inner = inner
+        self._handler = handler
 
     async def __call__(self, instances: list[Any]) -> Sequence[Any]:
         """The outputs, one for each input.
 
         Raises:
-            RequestError: the model raised, or returned something else.
+            RequestError: the model raised an error, or did not return one output for each input.
         """
         try:
-            outputs: Any = self._inner(instances)
+            outputs: Any = self._handler(instances)
             if inspect.isawaitable(outputs):
                 outputs = await outputs
         except RequestError:
@@ -92,16 +96,16 @@ class ModelApp:
     """Serves one model over HTTP.
 
     Args:
-        caller: gives the outputs.
-        name: the name in the addresses.
-        max_body_bytes: a longer request is refused with 413.
-        jobs: where requests are answered 202, and their results are fetched later; None: answers come on the request.
-        internal: asked by other processes of the deployment only: it says in the header ``Server-Timing`` how long an
-            answer took, and answers in forms that only they know.
-        position: where the process stands in the composition.
+        caller: computes the outputs.
+        name: name of the model in the paths.
+        max_body_bytes: longest request body; a longer one is refused with 413.
+        jobs: answers requests with 202, for results that are fetched later; None: the response contains the result.
+        internal: the clients are other processes of the deployment. Responses then have a ``Server-Timing`` header,
+            and may use encodings that only this package knows.
+        position: position of the process in the composition.
 
     Attributes:
-        tally: what encoding and decoding cost.
+        tally: counters of encoding and decoding.
         max_body_bytes: as given.
     """
 
@@ -121,7 +125,7 @@ class ModelApp:
         self._internal = internal
         self._name = name
         self.max_body_bytes = max_body_bytes
-        self._about = ModelMetadata(name)
+        self._metadata = ModelMetadata(name)
         self._predict_path = f"/v1/models/{name}:predict"
         self._infer_paths = (f"/v2/models/{name}/infer", f"/v2/models/{name}/versions/1/infer")
 
@@ -151,15 +155,15 @@ class ModelApp:
             if method != "POST":
                 raise RequestError(405, f"{method} {path}: expected POST")
             self._caller.requests += 1
-            given = dict(scope["headers"])
-            body = await self._read(scope, given, receive)
-            if not is_v2 and self._jobs is None and is_plain_json(given):
+            request_headers = dict(scope["headers"])
+            body = await self._read(scope, request_headers, receive)
+            if not is_v2 and self._jobs is None and is_plain_json(request_headers):
                 return 200, await self._predict_plain(body)
-            exchange = read_inference_call(
-                body, given, self.tally, self.max_body_bytes, self._answer_v2 if is_v2 else None
+            call = read_inference_call(
+                body, request_headers, self.tally, self.max_body_bytes, self._answer_v2 if is_v2 else None
             )
-            return await self._predict(exchange, headers)
-        known = self._about.answer(path)
+            return await self._predict(call, headers)
+        known = self._metadata.answer(path)
         if method not in ("GET", "HEAD"):
             raise RequestError(404 if known is None else 405, f"{method} {path}: nothing is served here")
         if known is not None:
@@ -185,7 +189,7 @@ class ModelApp:
         message = await receive()
         if BODY in scope:
             if message["type"] == "http.disconnect":
-                raise RequestError(400, "the client went away in the middle of its request")
+                raise RequestError(400, "the client closed the connection before the end of its request")
             return memoryview(scope[BODY]).toreadonly()
         body: bytes = message.get("body", b"")
         if not message.get("more_body"):
@@ -199,18 +203,18 @@ class ModelApp:
                 raise self._too_large()
         return b"".join(parts)
 
-    async def _predict(self, exchange: InferenceCall, headers: list[tuple[bytes, bytes]]) -> tuple[int, Body]:
+    async def _predict(self, call: InferenceCall, headers: list[tuple[bytes, bytes]]) -> tuple[int, Body]:
         if self._jobs is not None:
-            location = _JOBS_PATH + await self._jobs.submit(exchange.inputs)
-            asked = {"as": exchange.kind if exchange.kind != "json" else None, "coding": exchange.coding}
+            location = _JOBS_PATH + await self._jobs.submit(call.inputs)
+            asked = {"as": call.kind if call.kind != "json" else None, "coding": call.coding}
             return self._accepted(
                 location, "&".join(f"{key}={value}" for key, value in asked.items() if value), headers
             )
-        answer = exchange.answer(await self._caller(exchange.inputs))
+        answer = call.answer(await self._caller(call.inputs))
         return 200, answer
 
     async def _predict_plain(self, body: bytes | memoryview) -> Body:
-        """What an exchange does, for the plainest requests, in half of its time."""
+        """The same as an :class:`InferenceCall` for uncompressed V1 JSON, in half the time."""
         tally, started_ns = self.tally, perf_counter_ns()
         try:
             inputs = decode_instances(body)
@@ -230,13 +234,13 @@ class ModelApp:
         from pytest_mlpatterns.wire.open_inference import encode_answer, outputs_in
 
         answer = encode_answer(request, outputs, self._name, rows_allowed=self._internal)
-        if not self._about.inputs:
-            self._about.learn(request.specification, outputs_in(answer))
+        if not self._metadata.inputs:
+            self._metadata.learn(request.specification, outputs_in(answer))
         return answer
 
     def _accepted(self, location: str, query: str, headers: list[tuple[bytes, bytes]]) -> tuple[int, Body]:
         headers.append((b"location", (f"{location}?{query}" if query else location).encode()))
-        return 202, _NOTHING
+        return 202, _EMPTY
 
     def _too_large(self) -> RequestError:
         return RequestError(413, f"the body is over the limit of {self.max_body_bytes} bytes")

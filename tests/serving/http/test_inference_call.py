@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from support.services.deploy import deployed
 from support.synthetic import PROPERTY
 
+from pytest_mlpatterns import Deployment
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.wire import Wire, codec_of
 from pytest_mlpatterns.wire.compression import compressed
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from pytest_mlpatterns import Deployment
 
 INFER = "/v2/models/answer/infer"
 PREDICT = "/v1/models/answer:predict"
@@ -263,18 +264,23 @@ def test_outputs_of_different_shapes_are_told_to_a_client_that_has_no_form_for_t
 WIRES = [f"rest+{codec}{coding}" for codec in ("json", "binary", "msgpack") for coding in ("", "+gzip", "+zstd", "+br")]
 
 
+def over_wire(service: Deployment, wire: Wire, path: str) -> Deployment:
+    """The same service, asked over another wire."""
+    return Deployment(replace(service.endpoint, wire=wire, path=path), service.processes)
+
+
 @pytest.mark.parametrize("text", WIRES)
 def test_predict_asks_over_the_wire_of_the_deployment(service: Deployment, text: str) -> None:
     wire = Wire.parse(text)
-    service.wire, service.path = wire, codec_of(wire).path("answer")
-    found = service.predict(np.arange(600, dtype=np.float32))
+    client = over_wire(service, wire, codec_of(wire).path("answer"))
+    found = client.predict(np.arange(600, dtype=np.float32))
     assert np.asarray(found).tolist() == list(range(0, 1200, 2))
     if wire.codec != "json":
         assert found.dtype == np.float32
-    assert service.predict("abc") == "cba"
+    assert client.predict("abc") == "cba"
 
 
 def test_predict_says_what_cannot_be_sent(service: Deployment) -> None:
-    service.wire, service.path = Wire.parse("rest+binary"), INFER
+    client = over_wire(service, Wire.parse("rest+binary"), INFER)
     with pytest.raises(DeploymentError, match=r"predict\(NoneType\) cannot be sent over rest\+binary: no tensor can"):
-        service.predict(None)
+        client.predict(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -10,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 from support.services.deploy import deployed
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
-from pytest_mlpatterns.serving.http.long_body import MIN_BYTES
+from pytest_mlpatterns.serving.http.long_body import CHECKED_UVICORN, MIN_BYTES
 from pytest_mlpatterns.wire import Wire, codec_of
 
 if TYPE_CHECKING:
@@ -124,3 +128,21 @@ def test_a_tensor_arrives_where_the_model_reads_it(service: Deployment) -> None:
     response = service.client.post("/v2/models/lengths/infer", content=body.joined(), headers=dict(body.headers))
     length = int(response.headers["inference-header-content-length"])
     assert np.frombuffer(response.content[length:], np.float64).tolist() == [float(np.sum(array))]
+
+
+def test_uvicorn_has_the_undocumented_attributes_of_the_protocol() -> None:
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        """Never called."""
+
+    async def missing_attributes() -> list[str]:
+        config = uvicorn.Config(app, interface="asgi3")
+        config.load()
+        protocol = HttpToolsProtocol(config, ServerState(), {})
+        methods = ("data_received", "on_headers_complete", "on_body", "on_message_complete")
+        attributes = ("cycle", "headers", "parser", "scope", "transport")
+        return [name for name in (*methods, *attributes) if not hasattr(protocol, name)]
+
+    missing = asyncio.run(missing_attributes())
+    assert not missing, (
+        f"uvicorn {uvicorn.__version__} has no {', '.join(missing)}; long_body was checked with {CHECKED_UVICORN}"
+    )

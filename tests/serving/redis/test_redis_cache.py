@@ -41,13 +41,13 @@ MS = 1_000_000
 S = 1_000_000_000
 PATIENCE_S = 15
 HOUR_MS = 3_600_000
-TURNS = storing._TURNS
+TURNS = storing._WAITS
 
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test that is not about it takes a server for away because this machine is busy."""
-    monkeypatch.setattr(storing, "_TURNS", 200)
+    monkeypatch.setattr(storing, "_WAITS", 200)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ class TestServerStore:
         async def scenario() -> None:
             async with opened(valkey.url) as store:
                 await store.put({b"key": b"value"})
-                monkeypatch.setattr(storing, "_TURNS", TURNS)
+                monkeypatch.setattr(storing, "_WAITS", TURNS)
                 for asked in (store.get([b"key"]), store.put({b"key": b"value"})):
                     task = asyncio.ensure_future(asked)
                     await asyncio.sleep(0)
@@ -142,14 +142,14 @@ class TestServerStore:
             async with opened(server.url) as used, opened(server.url) as unused:
                 await used.put({b"key": b"value"})
                 server.suspend()
-                monkeypatch.setattr(storing, "_TURNS", TURNS)
+                monkeypatch.setattr(storing, "_WAITS", TURNS)
                 try:
                     for store in (used, unused):
                         with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.25 s"):
                             await store.get([b"key"])
                 finally:
                     server.resume()
-                    monkeypatch.setattr(storing, "_TURNS", 200)
+                    monkeypatch.setattr(storing, "_WAITS", 200)
                 assert await used.get([b"key"]) == [b"value"]
                 assert await unused.get([b"key"]) == [b"value"]
 
@@ -347,7 +347,7 @@ class TestEmbedded:
     def test_a_server_that_cannot_start_says_why_and_leaves_nothing(self, tmp_path: Path) -> None:
         directory = tmp_path / "with a space"  # which the server's own configuration cannot name
         directory.mkdir()
-        with pytest.raises(DeploymentError, match=r"did not start: [\s\S]*with a space[\s\S]*name a server that runs"):
+        with pytest.raises(DeploymentError, match=r"did not start: [\s\S]*with a space[\s\S]*name a running server"):
             start_embedded(directory, 60 * S)
         assert [path.name for path in directory.iterdir()] == ["valkey.log"]
 
@@ -381,7 +381,7 @@ class TestEmbedded:
         taken, free = int(valkey.url.rpartition(":")[2].partition("/")[0]), embedding._free_port()
         ports = [taken, free]
         monkeypatch.setattr(embedding, "_free_port", lambda: ports.pop(0))
-        server = embedding._started(tmp_path)
+        server = embedding._start(tmp_path)
         try:
             assert server.port == free
             assert server.is_running()
