@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from support.synthetic import PROPERTY
 
 from pytest_mlpatterns import Deployment
 from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.serving.deployment import ForeignProcesses
 from pytest_mlpatterns.wire import Wire, codec_of
 from pytest_mlpatterns.wire.compression import compressed
 from pytest_mlpatterns.wire.open_inference import HEAD_LENGTH
@@ -264,23 +266,29 @@ def test_outputs_of_different_shapes_are_told_to_a_client_that_has_no_form_for_t
 WIRES = [f"rest+{codec}{coding}" for codec in ("json", "binary", "msgpack") for coding in ("", "+gzip", "+zstd", "+br")]
 
 
-def over_wire(service: Deployment, wire: Wire, path: str) -> Deployment:
+@contextmanager
+def over_wire(service: Deployment, wire: Wire, path: str) -> Iterator[Deployment]:
     """The same service, asked over another wire."""
-    return Deployment(replace(service.endpoint, wire=wire, path=path), service.processes)
+    client = Deployment(replace(service.endpoint, wire=wire, path=path), ForeignProcesses())
+    yield client
+    client.close()
 
 
 @pytest.mark.parametrize("text", WIRES)
 def test_predict_asks_over_the_wire_of_the_deployment(service: Deployment, text: str) -> None:
     wire = Wire.parse(text)
-    client = over_wire(service, wire, codec_of(wire).path("answer"))
-    found = client.predict(np.arange(600, dtype=np.float32))
-    assert np.asarray(found).tolist() == list(range(0, 1200, 2))
-    if wire.codec != "json":
-        assert found.dtype == np.float32
-    assert client.predict("abc") == "cba"
+    with over_wire(service, wire, codec_of(wire).path("answer")) as client:
+        found = client.predict(np.arange(600, dtype=np.float32))
+        assert np.asarray(found).tolist() == list(range(0, 1200, 2))
+        if wire.codec != "json":
+            assert found.dtype == np.float32
+        assert client.predict("abc") == "cba"
 
 
 def test_predict_says_what_cannot_be_sent(service: Deployment) -> None:
-    client = over_wire(service, Wire.parse("rest+binary"), INFER)
-    with pytest.raises(DeploymentError, match=r"predict\(NoneType\) cannot be sent over rest\+binary: no tensor can"):
+    expected = r"predict\(NoneType\) cannot be sent over rest\+binary: no tensor can"
+    with (
+        over_wire(service, Wire.parse("rest+binary"), INFER) as client,
+        pytest.raises(DeploymentError, match=expected),
+    ):
         client.predict(None)
