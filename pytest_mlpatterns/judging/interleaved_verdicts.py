@@ -1,6 +1,6 @@
-"""Verdicts on two sides that are measured interleaved: faster than another pattern, no slower than another revision.
+"""Verdicts on interleaved runs: faster than another pattern, no slower than another revision.
 
-Says what a pairing has to decide, and what it came to in words. It must not know how sides are started, nor pytest.
+It must not know how variants are started, nor pytest.
 """
 
 from __future__ import annotations
@@ -23,45 +23,52 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedCapacity, PairedLaunch, RatioVerdict
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 
-__all__ = ["MEASURED", "RACED", "judge_faster", "judge_no_slower"]
+__all__ = ["COMPARABLE_METRICS", "PAIRED_METRICS", "judge_faster", "judge_no_slower"]
 
-RACED = ("rtm", "throughput", "nmrt")
+COMPARABLE_METRICS = ("rtm", "throughput", "nmrt")
 """Metrics by which one pattern can be faster than another."""
-MEASURED = ("rtm", "throughput", "cpu_per_request")
+PAIRED_METRICS = ("rtm", "throughput", "cpu_per_request")
 """Metrics that a paired launch measures."""
 _LEAST = 1e-9
-"""A rate that falls to nothing has no logarithm."""
+"""Smallest limit on a ratio of rates, since 0 has no logarithm."""
 _ALPHA = 0.025
-"""Chance that a comparison fails what is just within the tolerance, and that it passes what is just beyond it."""
+"""Probability of failing a change exactly at the tolerance, and of passing one just beyond it."""
 _LAUNCH_NS = 2_700_000_000
-"""Time that a paired launch takes at least; how many fit into the budget is how often it is looked at most."""
+"""Shortest paired launch; the launches that fit into the budget bound the number of interim looks."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """One metric of a pairing, and the limit that second/first is held against."""
+    """One metric of a run, and the limit of the ratio second/first.
+
+    Attributes:
+        metric: its name.
+        limit: of the ratio.
+        better: whether a lower or a higher ratio is better.
+        plan: the interim looks.
+    """
 
     metric: str
     limit: float
     better: Literal["lower", "higher"]
-    looks: SequentialPlan
+    plan: SequentialPlan
 
     def ratios(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> list[LogRatio]:
-        """Of the launches in which both sides are known."""
+        """The ratios of the launches in which both variants have the metric."""
         return [ratio for one in found if (ratio := getattr(one, self.metric)) is not None]
 
     def verdict(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> RatioVerdict:
-        return judge_ratio(self.ratios(found), self.limit, self.better, self.looks)
+        return judge_ratio(self.ratios(found), self.limit, self.better, self.plan)
 
 
-def judge_faster(pairing: InterleavedRun, on: str, by: float, budget_ns: int) -> Verdict:
-    """Measure until it is decided whether the first side is so many times as fast as the second.
+def judge_faster(run: InterleavedRun, on: str, by: float, budget_ns: int) -> Verdict:
+    """Measure until it is decided whether the first variant is ``by`` times as fast as the second.
 
     Args:
-        pairing: of this pattern and the other, in that order.
-        on: one of :data:`RACED`; RTM counts the other way round, as less is faster.
-        by: at least so many times.
-        budget_ns: time that all measuring may take.
+        run: an interleaved run of this pattern and the other, in that order.
+        on: one of :data:`COMPARABLE_METRICS`; a lower RTM is faster.
+        by: smallest acceptable factor.
+        budget_ns: time that the run may take.
 
     Raises:
         DeploymentError, InvalidResultError: as :meth:`pytest_mlpatterns.measurement.interleaved.InterleavedRun.decide`
@@ -73,57 +80,56 @@ def judge_faster(pairing: InterleavedRun, on: str, by: float, budget_ns: int) ->
         on, by if lower else 1 / by, "higher" if lower else "lower", SequentialPlan(first=first, last=8)
     )
     if on == "nmrt":
-        pairing.decide_nmrt(lambda found: question.verdict(found).outcome, budget_ns, max_launches=8)
-        verdict = question.verdict(pairing.capacities)
+        run.decide_nmrt(lambda found: question.verdict(found).outcome, budget_ns, max_launches=8)
+        verdict = question.verdict(run.capacities)
     else:
-        pairing.decide(lambda found: question.verdict(found).outcome, budget_ns, max_launches=8)
-        verdict = question.verdict(pairing.launches)
+        run.decide(lambda found: question.verdict(found).outcome, budget_ns, max_launches=8)
+        verdict = question.verdict(run.launches)
     faster = verdict.judged if lower else _inverse(verdict.judged)
     verb = {Outcome.PASS: "is", Outcome.FAIL: "is not", Outcome.INCONCLUSIVE: "may or may not be"}[verdict.outcome]
     reason = (
-        f"{METRICS[on].label} {_figures(pairing, on)}: {faster.value:.3g} times as fast ({faster.low:.3g} to "
-        f"{faster.high:.3g}), which {verb} at least {by:g}; {_evidence(pairing, verdict)}"
+        f"{METRICS[on].label} {_figures(run, on)}: {faster.value:.3g} times as fast ({faster.low:.3g} to "
+        f"{faster.high:.3g}), which {verb} at least {by:g}; {_measured(run, verdict)}"
     )
     return Verdict(on, "pattern", verdict.outcome, reason)
 
 
 def judge_no_slower(
-    pairing: InterleavedRun, metrics: Sequence[str], tolerance: float, budget_ns: int
+    run: InterleavedRun, metrics: Sequence[str], tolerance: float, budget_ns: int
 ) -> tuple[Verdict, ...]:
-    """Measure until it is decided whether the second side is worse than the first beyond the tolerance.
+    """Measure until it is decided whether the second variant is worse than the first beyond the tolerance.
 
-    A change counts only where it exceeds the metric's absolute floor too. Judging several metrics is paid for: they
-    share the chance of a false alarm.
+    A change counts only if it also exceeds the metric's absolute floor. Metrics that are judged together share the
+    probability of a false alarm.
 
     Args:
-        pairing: of the reference and the present, in that order.
+        run: an interleaved run of the reference and the present, in that order.
         metrics: names of attributes of :class:`pytest_mlpatterns.analysis.log_ratio.PairedLaunch`; one that no launch
-        knows of both
-            sides gets no verdict.
+            has for both variants gets no verdict.
         tolerance: largest acceptable worsening, 0.05 for 5 %.
-        budget_ns: time that all measuring may take.
+        budget_ns: time that the run may take.
 
     Raises:
         DeploymentError, InvalidResultError: as :meth:`pytest_mlpatterns.measurement.interleaved.InterleavedRun.decide`
         does.
     """
-    looks = SequentialPlan.for_tolerance(tolerance, _ALPHA / len(metrics), _ALPHA, budget_ns // _LAUNCH_NS)
+    plan = SequentialPlan.for_tolerance(tolerance, _ALPHA / len(metrics), _ALPHA, budget_ns // _LAUNCH_NS)
     questions = [
-        _Question(name, 1 + tolerance, "lower", looks)
+        _Question(name, 1 + tolerance, "lower", plan)
         if METRICS[name].better == "lower"
-        else _Question(name, max(1 - tolerance, _LEAST), "higher", looks)
+        else _Question(name, max(1 - tolerance, _LEAST), "higher", plan)
         for name in metrics
     ]
 
     def judge(found: Sequence[PairedLaunch]) -> Outcome:
-        outcomes = [_outcome(question, found, pairing.in_flight) for question in questions if question.ratios(found)]
+        outcomes = [_outcome(question, found, run.in_flight) for question in questions if question.ratios(found)]
         if Outcome.FAIL in outcomes:
             return Outcome.FAIL
         return Outcome.INCONCLUSIVE if Outcome.INCONCLUSIVE in outcomes else Outcome.PASS
 
-    pairing.decide(judge, budget_ns, max_launches=looks.last)
-    known = [question for question in questions if question.ratios(pairing.launches)]
-    return tuple(_verdict(pairing, question, tolerance) for question in known)
+    run.decide(judge, budget_ns, max_launches=plan.last)
+    known = [question for question in questions if question.ratios(run.launches)]
+    return tuple(_verdict(run, question, tolerance) for question in known)
 
 
 def _outcome(question: _Question, found: Sequence[PairedLaunch], in_flight: int | None) -> Outcome:
@@ -133,10 +139,10 @@ def _outcome(question: _Question, found: Sequence[PairedLaunch], in_flight: int 
     return Outcome.PASS if verdict.outcome is Outcome.FAIL and small else verdict.outcome
 
 
-def _verdict(pairing: InterleavedRun, question: _Question, tolerance: float) -> Verdict:
+def _verdict(run: InterleavedRun, question: _Question, tolerance: float) -> Verdict:
     metric = METRICS[question.metric]
-    verdict = question.verdict(pairing.launches)
-    outcome = _outcome(question, pairing.launches, pairing.in_flight)
+    verdict = question.verdict(run.launches)
+    outcome = _outcome(question, run.launches, run.in_flight)
     ratio = verdict.judged
     change = Estimate(ratio.value - 1, ratio.low - 1, ratio.high - 1)
     if metric.better == "higher":
@@ -144,39 +150,39 @@ def _verdict(pairing: InterleavedRun, question: _Question, tolerance: float) -> 
     word, low, high = ("worse", change.low, change.high) if change.value >= 0 else ("better", -change.high, -change.low)
     floor = f"; changes up to {metric.floor_text} do not count" if outcome is not verdict.outcome else ""
     reason = (
-        f"{metric.label} {_figures(pairing, question.metric)}: {format_percent(abs(change.value))} {word} "
+        f"{metric.label} {_figures(run, question.metric)}: {format_percent(abs(change.value))} {word} "
         f"({format_percent(low, signed=True)} to {format_percent(high, signed=True)}); "
-        f"tolerance {format_percent(tolerance)}{floor}; {_evidence(pairing, verdict)}"
+        f"tolerance {format_percent(tolerance)}{floor}; {_measured(run, verdict)}"
     )
     return Verdict(question.metric, "revision", outcome, reason, change)
 
 
 def _means(metric: str, found: Sequence[PairedLaunch]) -> tuple[float, float]:
-    """The metric of both sides, over the launches in which it is known."""
+    """The mean of the metric for both variants, over the launches that have it."""
     name = {"rtm": "rtm_ns", "throughput": "throughput_rps", "cpu_per_request": "cpu_ns_per_request"}[metric]
     known = [launch for launch in found if getattr(launch, metric) is not None]
-    sides = [launch.first for launch in known], [launch.second for launch in known]
-    first, second = (fmean(getattr(side, name) for side in launches) for launches in sides)
+    variants = [launch.first for launch in known], [launch.second for launch in known]
+    first, second = (fmean(getattr(variant, name) for variant in launches) for launches in variants)
     return first, second
 
 
-def _figures(pairing: InterleavedRun, name: str) -> str:
-    """Both sides' figures with their names: ``2.0 ms (cached) against 4.1 ms (single)``."""
+def _figures(run: InterleavedRun, name: str) -> str:
+    """The figures of both variants with their names: ``2.0 ms (cached) against 4.1 ms (single)``."""
     metric = METRICS[name]
     if name == "nmrt":
         values = (
-            fmean(one.first.nmrt.value for one in pairing.capacities),
-            fmean(one.second.nmrt.value for one in pairing.capacities),
+            fmean(one.first.nmrt.value for one in run.capacities),
+            fmean(one.second.nmrt.value for one in run.capacities),
         )
     else:
-        values = _means(name, pairing.launches)
-    first, second = (f"{metric.show(value)} ({side})" for value, side in zip(values, pairing.names, strict=True))
+        values = _means(name, run.launches)
+    first, second = (f"{metric.show(value)} ({variant})" for value, variant in zip(values, run.names, strict=True))
     return f"{first} against {second}"
 
 
-def _evidence(pairing: InterleavedRun, verdict: RatioVerdict) -> str:
+def _measured(run: InterleavedRun, verdict: RatioVerdict) -> str:
     count = verdict.launches
-    return f"{wording.count(count, 'paired launch', 'paired launches')} in {pairing.spent_s:.1f} s"
+    return f"{wording.count(count, 'paired launch', 'paired launches')} in {run.spent_s:.1f} s"
 
 
 def _inverse(ratio: Estimate) -> Estimate:

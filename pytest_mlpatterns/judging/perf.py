@@ -25,7 +25,7 @@ from pytest_mlpatterns.errors import (
     SettingError,
 )
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
-from pytest_mlpatterns.judging.interleaved_verdicts import RACED, judge_faster
+from pytest_mlpatterns.judging.interleaved_verdicts import COMPARABLE_METRICS, judge_faster
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions
 from pytest_mlpatterns.judging.nmrt_assertions import NmrtAssertions
 from pytest_mlpatterns.judging.result_builder import build_result, searched_for
@@ -243,8 +243,10 @@ class Perf:
         """
         times = parse_number(by, name="assert_faster_than(by=...)", example="2.0")
         rival = read_pattern(other, "assert_faster_than(...)")
-        if on not in RACED:
-            raise SettingError(f"assert_faster_than(on={on!r}), expected one of {', '.join(map(repr, RACED))}")
+        if on not in COMPARABLE_METRICS:
+            raise SettingError(
+                f"assert_faster_than(on={on!r}), expected one of {', '.join(map(repr, COMPARABLE_METRICS))}"
+            )
         if self._experiment.system.model is None:
             raise SettingError(f"assert_faster_than({rival}) for {self._setup.pattern}, expected a model of our own")
         if str(rival) == str(self._setup.pattern):

@@ -1,13 +1,13 @@
-"""The account of one test: from its measurement and verdicts to the plain values that reports and the baseline take.
+"""The result record of one test: from its measurement and verdicts to the plain values for reports and the baseline.
 
-It must not know pytest, and judges nothing.
+It must not know pytest, and makes no verdict.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.intervals import estimate
 from pytest_mlpatterns.analysis.latency_distribution import latency_of, percentiles_of_counts
@@ -19,6 +19,7 @@ from pytest_mlpatterns.records.result import Reference, TestResult
 from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_layer
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wire import REST_JSON
+from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,25 +62,22 @@ def build_result(
     metrics = measurement.so_far
     if metrics is None:
         return None
-    launches: dict[str, tuple[tuple[float, float], ...]] = {}
-    estimates: dict[str, Estimate] = {}
     others = [metric for metric in searched_for(metrics) if metric.name not in METRICS]
-    for metric in (*METRICS.values(), *others):
-        if (found := estimate_or_none(metrics, metric)) is not None:
-            estimates[metric.name] = found
-            values = metrics.launch_values(metric)
-            launches[metric.name] = tuple((value.value, value.relative_error) for value in values)
-    reports = [launch.generator for launch in metrics.launches]
+    known = [*METRICS.values(), *others]
+    estimates = {one.name: found for one in known if (found := estimate_or_none(metrics, one)) is not None}
+    launches = {one.name: metrics.launch_values(one) for one in known if one.name in estimates}
     return TestResult(
         test=experiment.test,
         passed=passed,
         setup=experiment.setup,
         command=experiment.command,
         metrics=_plain(estimates),
-        launches=launches,
+        launches={
+            name: tuple((value.value, value.relative_error) for value in values) for name, values in launches.items()
+        },
         verdicts=tuple(verdicts),
         requests=metrics.requests,
-        failed_requests={str(code): count for code, count in metrics.failures.items()},
+        failed_requests={str(code): number for code, number in metrics.failures.items()},
         blocks=metrics.blocks,
         launch_count=len(metrics.launches),
         seconds_spent=measurement.spent_s + measurement.interleaved_s,
@@ -89,16 +87,7 @@ def build_result(
         load_over_time=tuple(metrics.load_over_time()),
         capacities=metrics.capacities,
         layers=metrics.layers,
-        generator={
-            "cpu_ns_per_request": metrics.generator.cpu_ns_per_request,
-            "send_lag_p99_ns": metrics.generator.send_lag_ns(99) if metrics.requests else None,
-            "limited": metrics.generator.limited is not None,
-            "core_share": sum(report.cpu_ns for report in reports) / sum(report.core_ns for report in reports),
-            "connections": max(report.connections for report in reports),
-            "ceiling_rps": reports[-1].ceiling_rps,
-            "processes": reports[-1].processes,
-            "launches_dropped": measurement.dropped,
-        },
+        generator=_generator_figures(metrics, measurement.dropped),
         interrupted=measurement.interrupted,
         latency=latency_of(metrics.latencies_ns),
         reference=comparison.reference,
@@ -110,19 +99,19 @@ def build_result(
 
 
 def reference_from_baseline(entry: Entry, name: str) -> Reference:
-    """A baseline entry as what a test is compared with; metrics that this version does not know are left out."""
+    """The reference for reports from a baseline entry, without the metrics that this version does not know."""
     known = [metric for metric in entry.metrics if is_known_metric(metric)]
     estimates = {metric: estimate(entry.metrics[metric], metric_named(metric).launch_sd) for metric in known}
     return Reference("baseline", name, _plain(estimates), entry.latency)
 
 
-def reference_from_interleaved(pairing: InterleavedRun) -> Reference:
-    """The first side of a pairing as what the second, the present, is compared with."""
-    first = [launch.first for launch in pairing.launches]
-    second = [launch.second for launch in pairing.launches]
+def reference_from_interleaved(run: InterleavedRun) -> Reference:
+    """The reference for reports from the first variant of an interleaved run; the second is the present."""
+    first = [launch.first for launch in run.launches]
+    second = [launch.second for launch in run.launches]
     return Reference(
         "revision",
-        pairing.names[0],
+        run.names[0],
         _figures(first),
         _pooled(first),
         _figures(second),
@@ -130,13 +119,13 @@ def reference_from_interleaved(pairing: InterleavedRun) -> Reference:
         {
             name: tuple((ratio.value, ratio.error) for ratio in ratios)
             for name in ("rtm", "throughput", "cpu_per_request")
-            if (ratios := [ratio for one in pairing.launches if (ratio := getattr(one, name)) is not None])
+            if (ratios := [ratio for one in run.launches if (ratio := getattr(one, name)) is not None])
         },
     )
 
 
 def estimate_or_none(metrics: Metrics, metric: Metric) -> Estimate | None:
-    """A metric of this result, None where it does not apply or has too few samples to be told."""
+    """A metric of this result; None if it does not apply or has too few samples."""
     try:
         if metric.name == "error_rate":
             return metrics.error_ratio if metrics.requests else None
@@ -148,24 +137,38 @@ def estimate_or_none(metrics: Metrics, metric: Metric) -> Estimate | None:
 
 
 def searched_for(metrics: Metrics) -> list[Metric]:
-    """NMRT as a test searched for it: alone, and under each objective."""
+    """The NMRT metrics that the test searched for: without an objective, and under each."""
     return [nmrt_metric(one) for one in dict.fromkeys(capacity.objective for capacity in metrics.capacities)]
 
 
-def _figures(sides: Sequence[VariantFigures]) -> dict[str, tuple[float, float, float]]:
-    """What a side of a pairing came to: the mean over its launches, from the least to the most of them."""
+def _generator_figures(metrics: Metrics, dropped: int) -> dict[str, Any]:
+    reports = [launch.generator for launch in metrics.launches]
+    return {
+        "cpu_ns_per_request": metrics.generator.cpu_ns_per_request,
+        "send_lag_p99_ns": metrics.generator.send_lag_ns(99) if metrics.requests else None,
+        "limited": metrics.generator.limited is not None,
+        "core_share": sum(report.cpu_ns for report in reports) / sum(report.core_ns for report in reports),
+        "connections": max(report.connections for report in reports),
+        "ceiling_rps": reports[-1].ceiling_rps,
+        "processes": reports[-1].processes,
+        "launches_dropped": dropped,
+    }
+
+
+def _figures(figures: Sequence[VariantFigures]) -> dict[str, tuple[float, float, float]]:
+    """The mean, smallest and largest value of each metric over the launches of one variant."""
     values = {
-        "rtm": [side.rtm_ns for side in sides],
-        "throughput": [side.throughput_rps for side in sides],
-        "cpu_per_request": [side.cpu_ns_per_request for side in sides if side.cpu_ns_per_request is not None],
+        "rtm": [one.rtm_ns for one in figures],
+        "throughput": [one.throughput_rps for one in figures],
+        "cpu_per_request": [one.cpu_ns_per_request for one in figures if one.cpu_ns_per_request is not None],
     }
     return {name: (fmean(found), min(found), max(found)) for name, found in values.items() if found}
 
 
-def _pooled(sides: Sequence[VariantFigures]) -> Percentiles:
+def _pooled(figures: Sequence[VariantFigures]) -> Percentiles:
     counts: Counter[int] = Counter()
-    for side in sides:
-        counts.update(side.latencies)
+    for one in figures:
+        counts.update(one.latencies)
     return percentiles_of_counts(counts)
 
 
@@ -196,10 +199,10 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, setup: Setup) -
         )
     replaced = sum(launch.stats.replaced for launch in metrics.launches if launch.stats)
     if replaced:
-        notes.append(f"{replaced} worker process{'es' if replaced > 1 else ''} died under load and came back")
+        notes.append(f"{count(replaced, 'worker process', 'worker processes')} died under load and were replaced")
     if not setup.load.changes:  # then its latency may change too
         notes += [trend for blocks in metrics.by_launch if (trend := blocks.trend())]
     notes += [describe_capacity(capacity) for capacity in metrics.capacities]
-    telling = [layer for layer in metrics.layers if layer.layer != "wire" or setup.wire != str(REST_JSON)]
-    notes += [text for layer in telling if (text := describe_layer(layer))]
+    notable = [layer for layer in metrics.layers if layer.layer != "wire" or setup.wire != str(REST_JSON)]
+    notes += [text for layer in notable if (text := describe_layer(layer))]
     return tuple(notes)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.judging.interleaved_verdicts import MEASURED, judge_no_slower
+from pytest_mlpatterns.judging.interleaved_verdicts import PAIRED_METRICS, judge_no_slower
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.revision.client import NothingToCompareError
@@ -94,8 +94,8 @@ class RevisionComparison:
         return verdicts
 
     def _compare(self, metrics: Sequence[Metric], tolerance: float) -> Sequence[Verdict]:
-        names = [metric.name for metric in metrics if metric.name in MEASURED]
-        self._left_out.update((metric.label, "") for metric in metrics if metric.name not in MEASURED)
+        names = [metric.name for metric in metrics if metric.name in PAIRED_METRICS]
+        self._left_out.update((metric.label, "") for metric in metrics if metric.name not in PAIRED_METRICS)
         if self._experiment.system.is_attached:
             self._why_not = (
                 f"not compared with {self._revision.name}: {self._experiment.setup.pattern} runs already and is the "

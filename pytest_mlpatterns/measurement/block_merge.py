@@ -1,7 +1,7 @@
-"""The blocks of one side of a pairing as one launch, so that its metrics are those of any other launch.
+"""Merges the blocks of one variant into one launch, so that its metrics are those of any other launch.
 
-Between its blocks a side waits for the other one. That time is cut out: what was recorded is moved so that the blocks
-lie side by side in one window. Pure; it must not know what is compared, or how a block is measured.
+Between its blocks a variant waits for the other one. That time is cut out: the recordings are shifted so that the
+blocks are adjacent in one window. Pure; it must not know what is compared, or how a block is measured.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["BlockRecording", "joined_reports", "joined_samples", "joined_usage", "joined_window", "latencies_in"]
+__all__ = ["BlockRecording", "block_latencies", "merge_reports", "merge_samples", "merge_usage", "merge_windows"]
 
 
 @dataclass(frozen=True, slots=True)
 class BlockRecording:
-    """One block: its window, everything that was recorded around it, and what was used from its opening to the end.
+    """One block.
 
-    ``usage`` is None where the processes are not known.
+    Attributes:
+        samples: every request of the load, including those outside the window.
+        window: the block.
+        usage: resources used from the start of the window to the end of the load; None if the processes are not known.
+        report: the generator's own figures.
     """
 
     samples: Samples
@@ -35,27 +39,27 @@ class BlockRecording:
     report: GeneratorReport
 
 
-def latencies_in(piece: BlockRecording) -> NDArray[np.int64]:
-    """Latencies of the successful requests that were due in a block."""
-    return piece.samples.latency_ns[piece.samples.successes_in(piece.window)]
+def block_latencies(block: BlockRecording) -> NDArray[np.int64]:
+    """Latencies, in nanoseconds, of the successful requests that were due in a block."""
+    return block.samples.latency_ns[block.samples.successes_in(block.window)]
 
 
-def joined_window(pieces: Sequence[BlockRecording]) -> Window:
-    """The window that holds all blocks, from the opening of the first on."""
-    start_ns = pieces[0].window.start_ns
-    return Window(start_ns, start_ns + sum(piece.window.duration_ns for piece in pieces))
+def merge_windows(blocks: Sequence[BlockRecording]) -> Window:
+    """The window of all blocks, adjacent; it starts with the first block."""
+    start_ns = blocks[0].window.start_ns
+    return Window(start_ns, start_ns + sum(block.window.duration_ns for block in blocks))
 
 
-def joined_samples(pieces: Sequence[BlockRecording]) -> Samples:
+def merge_samples(blocks: Sequence[BlockRecording]) -> Samples:
     """The requests that were due in the blocks, in the order of completion.
 
-    Those before a block opened are left out, those that were answered after its end are kept: in a closed loop as many
-    as were under way when it opened, so that the rate of completions stays what it was.
+    Requests before a block are left out. Requests that were answered after its end are kept: in a closed loop they are
+    as many as were in flight at its start, so the rate of completions stays the same.
     """
     parts = []
-    for piece, shift_ns in zip(pieces, _shifts_ns(pieces), strict=True):
-        inside = piece.samples.due_in(piece.window)
-        kept = {name: getattr(piece.samples, name)[inside] for name in Samples.__dataclass_fields__}
+    for block, shift_ns in zip(blocks, _shifts_ns(blocks), strict=True):
+        inside = block.samples.due_in(block.window)
+        kept = {name: getattr(block.samples, name)[inside] for name in Samples.__dataclass_fields__}
         for name in ("due_ns", "sent_ns", "done_ns"):
             kept[name] = kept[name] + shift_ns
         parts.append(kept)
@@ -64,12 +68,12 @@ def joined_samples(pieces: Sequence[BlockRecording]) -> Samples:
     return Samples(**{name: column[order] for name, column in columns.items()})
 
 
-def joined_usage(pieces: Sequence[BlockRecording]) -> Usage | None:
-    """What the processes used in the blocks; None where that is not known."""
-    known = [(piece, piece.usage) for piece in pieces if piece.usage is not None]
-    if len(known) < len(pieces):
+def merge_usage(blocks: Sequence[BlockRecording]) -> Usage | None:
+    """Resources that the processes used in the blocks; None if one block does not know them."""
+    known = [(block, block.usage) for block in blocks if block.usage is not None]
+    if len(known) < len(blocks):
         return None
-    lengths = [0, *(piece.window.duration_ns for piece in pieces)]
+    lengths = [0, *(block.window.duration_ns for block in blocks)]
     usages = [usage for _, usage in known]
 
     def gained(name: str) -> NDArray[np.int64]:
@@ -81,7 +85,7 @@ def joined_usage(pieces: Sequence[BlockRecording]) -> Usage | None:
         return np.array([first, *(int(getattr(usage, name).max()) for usage in usages)], dtype=np.int64)
 
     return Usage(
-        time_ns=pieces[0].window.start_ns + np.cumsum(lengths, dtype=np.int64),
+        time_ns=blocks[0].window.start_ns + np.cumsum(lengths, dtype=np.int64),
         cpu_ns=gained("cpu_ns"),
         rss_bytes=highest("rss_bytes"),
         machine_busy_ns=gained("machine_busy_ns"),
@@ -93,9 +97,9 @@ def joined_usage(pieces: Sequence[BlockRecording]) -> Usage | None:
     )
 
 
-def joined_reports(pieces: Sequence[BlockRecording]) -> GeneratorReport:
-    """What the load generator says of itself, over all blocks."""
-    reports = [piece.report for piece in pieces]
+def merge_reports(blocks: Sequence[BlockRecording]) -> GeneratorReport:
+    """The generator's own figures over all blocks."""
+    reports = [block.report for block in blocks]
     return replace(
         reports[-1],
         cpu_ns=sum(report.cpu_ns for report in reports),
@@ -107,10 +111,10 @@ def joined_reports(pieces: Sequence[BlockRecording]) -> GeneratorReport:
     )
 
 
-def _shifts_ns(pieces: Sequence[BlockRecording]) -> list[int]:
-    """By how much each block is moved so that it begins where the one before it ends."""
-    shifts, at_ns = [], pieces[0].window.start_ns
-    for piece in pieces:
-        shifts.append(at_ns - piece.window.start_ns)
-        at_ns += piece.window.duration_ns
+def _shifts_ns(blocks: Sequence[BlockRecording]) -> list[int]:
+    """The shift of each block that makes it start at the end of the previous one."""
+    shifts, at_ns = [], blocks[0].window.start_ns
+    for block in blocks:
+        shifts.append(at_ns - block.window.start_ns)
+        at_ns += block.window.duration_ns
     return shifts

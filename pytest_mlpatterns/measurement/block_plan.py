@@ -1,6 +1,6 @@
-"""How a paired launch spends its time: how long the blocks of each side are, and how many of them there are.
+"""Length and number of the blocks in a paired launch.
 
-Pure. A paired launch loads two sides in rounds of blocks A B B A. This module must not know deployments or verdicts.
+Pure. A paired launch loads two variants in rounds of blocks A B B A. This module must not know deployments or verdicts.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 __all__ = ["BlockDesign", "BlockPlan", "ResponsePace", "pace_of"]
 
 _QUICK_START_S = 1.1
+"""Measured time to start and warm up two variants of a light model."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResponsePace:
-    """How a side answers: the time between two answers, and between two requests of one caller (of all, by the clock).
+    """How fast a variant answers.
 
-    ``length_ns`` is set where the schedule has a length of its own, which is then that of every block.
+    Attributes:
+        interval_ns: time between two answers.
+        cycle_ns: time between two requests of one caller; in an open loop between two requests.
+        length_ns: length of every block, if the schedule has a length of its own; else None.
     """
 
     interval_ns: float
@@ -35,7 +39,12 @@ class ResponsePace:
 
 @dataclass(frozen=True, slots=True)
 class BlockPlan:
-    """The plan of a launch: the length of each side's blocks, and rounds of four blocks."""
+    """The plan of a launch.
+
+    Attributes:
+        lengths_ns: length of the blocks of each variant.
+        rounds: rounds of four blocks.
+    """
 
     lengths_ns: tuple[int, ...]
     rounds: int
@@ -43,21 +52,20 @@ class BlockPlan:
 
 @dataclass(frozen=True, slots=True)
 class BlockDesign:
-    """What is asked of a paired launch.
+    """The design of a paired launch.
 
-    With c the time that starting and warming up both sides takes, b that of a pair of blocks, and s and t the
-    deviations of a pair and between launches, the interval narrows fastest with s/t sqrt(c/b) pairs in a launch: four
-    where c is 1.1 s, as measured, and in proportion to sqrt(c).
+    Let c be the time to start and warm up both variants, b the time of a pair of blocks, s the standard deviation of a
+    pair, and t the standard deviation between launches. For a given total time the interval is narrowest with
+    s/t sqrt(c/b) pairs per launch: four at c = 1.1 s, as measured, and in proportion to sqrt(c).
 
     Args:
         block_ns: shortest block.
-        answers: blocks are longer where they would have fewer answers than this, as far as there is time.
-        rounds: rounds A B B A of sides that start quickly.
-        most_rounds: up to so many where starting takes long, so that it is worth it.
-        warmup_ns: shortest warm-up of each side; a longer one that its plan asks for is kept.
-        launch_ns: time for a launch, of which at least a quarter belongs to the blocks, however long the sides take to
-            start. Blocks are shortened to keep it, down to two requests of a caller, then rounds are left out, down to
-            one.
+        answers: answers that a block should have; blocks get longer for it, as far as there is time.
+        rounds: rounds A B B A of variants that start quickly.
+        most_rounds: rounds of variants that start slowly, at most.
+        warmup_ns: shortest warm-up of each variant; a longer one in its plan replaces it.
+        launch_ns: time for a launch. At least a quarter of it belongs to the blocks, however slowly the variants start.
+            To keep it, blocks are shortened down to two requests of a caller, then rounds are left out down to one.
     """
 
     block_ns: int = 200_000_000
@@ -68,7 +76,12 @@ class BlockDesign:
     launch_ns: int = 20_000_000_000
 
     def blocks(self, paces: Sequence[ResponsePace], start_s: float) -> BlockPlan:
-        """The plan for sides that answer like this and took so long to start and warm up, together."""
+        """Plan the blocks of one launch.
+
+        Args:
+            paces: how fast each variant answers.
+            start_s: seconds that starting and warming up both variants took.
+        """
         rounds = max(self.rounds, min(round(self.rounds * math.sqrt(start_s / _QUICK_START_S)), self.most_rounds))
         wanted = [max(self.block_ns, self.answers * pace.interval_ns) for pace in paces]
         least = [max(self.block_ns, 2 * pace.cycle_ns) for pace in paces]
@@ -81,7 +94,7 @@ class BlockDesign:
 
 
 def pace_of(schedule: Schedule, latency_ns: float) -> ResponsePace:
-    """How a side answers under a schedule when a request takes so long."""
+    """The pace of a variant under a schedule, from the median latency of its warm-up."""
     if isinstance(schedule, ClosedLoop):
         cycle_ns = latency_ns + schedule.think_time_ns
         return ResponsePace(cycle_ns / schedule.concurrency, cycle_ns)

@@ -1,6 +1,6 @@
-"""How much a running deployment sustains: the capacity searches of ``load.capacity`` over real load.
+"""The capacity of a running deployment: the searches of :mod:`pytest_mlpatterns.analysis.capacity_search` on real load.
 
-Turns each step or probe that a search asks for into one job of the generator. It must not know limits or baselines.
+Each step or probe of a search is one job of the generator. This module must not know limits or baselines.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _STEP_WAVES = 20
 _WINDOWS = 10
 _WINDOW_COMPLETIONS = 8
 _WINDOW_WAVES = 4
-"""Answers can come in waves of a whole concurrency; a window is as long as some of them."""
+"""Answers can arrive in waves as large as the concurrency; a window covers several waves."""
 _WARMUP_NS = 100_000_000
 _MAX_WARMUP_NS = 1_000_000_000
 _POLL_S = 0.1
@@ -52,12 +52,12 @@ class CapacitySearch:
     """One search over one deployment.
 
     Args:
-        template: a job for this deployment; its schedule and times are replaced.
-        generator: the process that sends.
-        deadline_ns: on the clock of ``time.perf_counter_ns``, when the search has to end.
-        on_progress: takes a sign of life some times a second.
-        ceiling_rps: what the generator reaches on this machine, None where it is not known.
-        generators: how many generator processes share the load.
+        template: a job for this deployment; each step replaces its schedule and times.
+        generator: the load generator.
+        deadline_ns: end of the search, on the clock of ``time.perf_counter_ns``.
+        on_progress: takes the progress of the load several times a second.
+        ceiling_rps: rate that one generator process reaches on this machine; None if it is not known.
+        generators: number of generator processes that share the load.
     """
 
     template: LoadJob
@@ -69,7 +69,12 @@ class CapacitySearch:
     _last_rate_rps: float = 0.0
 
     def run(self, decided: Callable[[LaunchValue], bool], objective: Objective | None) -> Capacity:
-        """Climb, and where there is an objective look for the highest rate that keeps it."""
+        """Climb the ladder of concurrencies; with an objective, then bisect for the highest rate that keeps it.
+
+        Args:
+            decided: ends the climb early.
+            objective: latency objective to keep; None for throughput alone.
+        """
         capacity = climb(self._step, out_of_time=self._out_of_time, decided=decided)
         if objective is None or capacity.nmrt.value <= 0:
             return capacity
@@ -86,7 +91,7 @@ class CapacitySearch:
         return time.perf_counter_ns() >= self.deadline_ns
 
     def _step(self, concurrency: int) -> Step:
-        """One closed-loop step, long enough for some tens of completions at the pace of the last step."""
+        """One closed-loop step, long enough for at least 40 completions at the rate of the last step."""
         expected_ns = 1e9 / self._last_rate_rps if self._last_rate_rps else 0.0
         completions = max(_STEP_COMPLETIONS, _STEP_WAVES * concurrency)
         duration_ns = int(min(max(_STEP_NS, completions * expected_ns), _MAX_STEP_NS))
@@ -94,7 +99,7 @@ class CapacitySearch:
         recorded = self._drive(ClosedLoop(concurrency), duration_ns, warmup_ns)
         samples, inside, good = self._window(recorded)
         while not inside.any() and duration_ns < self.template.timeout_ns and not self._out_of_time():
-            duration_ns *= 4  # every caller waited all the time: the service is slow, or busy with what came before
+            duration_ns *= 4  # no request was due: the service is slow, or still busy with earlier requests
             recorded = self._drive(ClosedLoop(concurrency), duration_ns, warmup_ns)
             samples, inside, good = self._window(recorded)
         requests, successes = int(inside.sum()), int((inside & good).sum())

@@ -1,8 +1,8 @@
-"""Two sides measured in the same minutes: deployments of anything, loaded in short blocks that take turns.
+"""An interleaved run: two variants measured in the same minutes, in short alternating blocks.
 
-A paired launch starts both sides, warms each up, and loads them in rounds of blocks A B B A, one side at a time while
-the other stays up; then both are closed. The next launch begins with the other side. What comes out are log ratios;
-what they mean is judged elsewhere. This module must not know limits, baselines or pytest.
+A paired launch starts both variants, warms each up, and loads them in rounds of blocks A B B A. One variant is loaded
+at a time while the other stays up; then both are closed. The next launch begins with the other variant. The results
+are log ratios. This module must not know limits, baselines or pytest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pytest_mlpatterns.analysis.log_ratio import (
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.measurement.block_plan import BlockDesign
 from pytest_mlpatterns.measurement.launch import LaunchRunner
-from pytest_mlpatterns.measurement.variant import Variant, VariantRun, naming
+from pytest_mlpatterns.measurement.variant import Variant, VariantRun, named_errors
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import format_rate
 from pytest_mlpatterns.workload.schedule import ClosedLoop
@@ -42,13 +42,13 @@ __all__ = ["InterleavedRun", "Variant"]
 _Found = TypeVar("_Found")
 
 
-class _Running:
-    """Deployments that end with the context, all at once: to end takes each of them a while, and nobody's time."""
+class _Deployments:
+    """Closes all deployments concurrently on exit; each takes a moment, and they only wait."""
 
     def __init__(self) -> None:
         self.deployments: list[Deployment] = []
 
-    def __enter__(self) -> _Running:
+    def __enter__(self) -> _Deployments:
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -59,20 +59,20 @@ class _Running:
 
 
 class InterleavedRun:
-    """Measures two sides in paired launches, which it keeps.
+    """Measures two variants in paired launches.
 
     Args:
-        first: the side below the line of the ratio.
-        second: the side above it.
-        generator: the process that sends, to one side at a time.
-        on_progress: takes a sign of life some times a second.
-        rhythm: how a launch spends its time; None for the usual.
+        first: denominator of the ratio.
+        second: numerator of the ratio.
+        generator: the load generator, which loads one variant at a time.
+        on_progress: takes the progress of the load several times a second.
+        design: lengths and number of blocks; None for the default.
 
     Attributes:
         launches: every paired launch so far.
-        second_launches: those of the second side alone, the blocks of each joined.
+        second_launches: launches of the second variant alone, each merged from its blocks.
         capacities: every pair of capacity searches so far.
-        spent_s: seconds spent on both.
+        spent_s: seconds spent on launches and searches.
     """
 
     def __init__(
@@ -81,27 +81,27 @@ class InterleavedRun:
         second: Variant,
         generator: Generator,
         on_progress: Callable[[Progress], None],
-        rhythm: BlockDesign | None = None,
+        design: BlockDesign | None = None,
     ) -> None:
         self.launches: list[PairedLaunch] = []
         self.second_launches: list[Launch] = []
         self.capacities: list[PairedCapacity] = []
         self.spent_s = 0.0
-        self._sides = (first, second)
+        self._variants = (first, second)
         self._generator = generator
         self._on_progress = on_progress
-        self._rhythm = rhythm or BlockDesign()
+        self._design = design or BlockDesign()
 
     @property
     def names(self) -> tuple[str, str]:
-        """How the sides are called."""
-        first, second = self._sides
+        """Names of both variants."""
+        first, second = self._variants
         return first.name, second.name
 
     @property
     def in_flight(self) -> int | None:
-        """How many requests each side has in flight at any time, where the load keeps them so."""
-        schedule = self._sides[0].plan.schedule
+        """Requests in flight for each variant, as a closed loop keeps them; None for other loads."""
+        schedule = self._variants[0].plan.schedule
         return schedule.concurrency if isinstance(schedule, ClosedLoop) else None
 
     def decide(
@@ -112,28 +112,29 @@ class InterleavedRun:
         max_launches: int,
         min_launches: int = 3,
     ) -> Outcome:
-        """Judge after every launch, and measure until that is decided, the budget is spent, or the last launch is done.
+        """Measure until a verdict is decided, the budget is spent, or the last launch is measured.
 
-        Launches that are there already are judged first.
+        Launches that exist already are judged first.
 
         Args:
             judge: judges all launches so far.
-            budget_ns: time that all measuring of this pairing may take; the launches before the first verdict are
-                measured whatever they take.
+            budget_ns: time that this run may take; the launches before the first verdict are measured whatever they
+                take.
             max_launches: most launches.
             min_launches: launches before the first verdict.
 
         Returns:
-            What the last verdict came to.
+            The last outcome.
 
         Raises:
-            DeploymentError: a side did not start, or died; it is named.
-            InvalidResultError: too many requests failed, or the load generator was the limit; the side is named.
+            DeploymentError: a variant did not start, or died; the message names it.
+            InvalidResultError: too many requests failed, or the load generator was the limit; the message names the
+                variant.
         """
-        longest_ns = min(self._rhythm.launch_ns, budget_ns // min_launches)
-        rhythm = replace(self._rhythm, launch_ns=longest_ns)
+        longest_ns = min(self._design.launch_ns, budget_ns // min_launches)
+        design = replace(self._design, launch_ns=longest_ns)
         return self._decide(
-            self.launches, lambda: self._measure(rhythm), judge, budget_ns, range(min_launches, max_launches)
+            self.launches, lambda: self._measure(design), judge, budget_ns, range(min_launches, max_launches)
         )
 
     def decide_nmrt(
@@ -175,27 +176,27 @@ class InterleavedRun:
             finally:
                 self.spent_s += time.perf_counter() - started
 
-    def _measure(self, rhythm: BlockDesign) -> None:
+    def _measure(self, design: BlockDesign) -> None:
         """One paired launch."""
-        began = len(self.launches) % 2
-        with _Running() as running:
+        first_index = len(self.launches) % 2
+        with _Deployments() as running:
             started = time.perf_counter()
-            turns = []
-            for side in self._in_order(began):
-                with naming(side):
-                    deployment = side.start()
+            runs = []
+            for variant in self._in_order(first_index):
+                with named_errors(variant):
+                    deployment = variant.start()
                 running.deployments.append(deployment)
-                turns.append(VariantRun(side, deployment, self._generator, self._on_progress))
-            paces = [turn.warm_up(rhythm.warmup_ns) for turn in turns]
-            blocks = rhythm.blocks(paces, time.perf_counter() - started)
-            _load(turns, blocks.lengths_ns, blocks.rounds)
-            while len(turns[0].rtm_ns) < 4 * blocks.rounds and wants_more_pairs(_disturbed(turns)):
-                _load(turns, blocks.lengths_ns, 1)
-            for turn in turns:
-                turn.end()
-            first, second = reversed(turns) if began else turns
+                runs.append(VariantRun(variant, deployment, self._generator, self._on_progress))
+            paces = [run.warm_up(design.warmup_ns) for run in runs]
+            blocks = design.blocks(paces, time.perf_counter() - started)
+            _load(runs, blocks.lengths_ns, blocks.rounds)
+            while len(runs[0].rtm_ns) < 4 * blocks.rounds and wants_more_pairs(_disturbed(runs)):
+                _load(runs, blocks.lengths_ns, 1)
+            for run in runs:
+                run.end()
+            first, second = reversed(runs) if first_index else runs
             second_launch = second.launch()
-        cpu, disturbed = None, _disturbed(turns)
+        cpu, disturbed = None, _disturbed(runs)
         if all([*first.cpu_ns_per_request, *second.cpu_ns_per_request]):
             cpu = paired_log_ratio(first.cpu_ns_per_request, second.cpu_ns_per_request, disturbed)
         self.second_launches.append(second_launch)
@@ -207,51 +208,51 @@ class InterleavedRun:
                 first=first.figures(),
                 second=second.figures(),
                 pairs=len(first.rtm_ns),
-                second_began=bool(began),
+                second_began=bool(first_index),
                 repeated=first.repeated + second.repeated,
                 disturbed=sum(disturbed),
             )
         )
 
     def _measure_capacities(self, budget_ns: int) -> None:
-        """Both sides started, and searched one after the other for so long each."""
-        began = len(self.capacities) % 2
+        """Start both variants, and search for the capacity of one after the other, each for ``budget_ns`` at most."""
+        first_index = len(self.capacities) % 2
         found: list[Capacity] = []
         with ExitStack() as running:
-            benches = []
-            for side in self._in_order(began):
-                bench = LaunchRunner(side.start, side.plan, self._generator, self._on_progress)
-                running.callback(bench.close)
-                with naming(side):
-                    _ = bench.deployment
-                benches.append((side, bench))
-            for side, bench in benches:
-                with naming(side):
-                    capacity = bench.search(lambda _value: False, None, budget_ns)
+            runners = []
+            for variant in self._in_order(first_index):
+                runner = LaunchRunner(variant.start, variant.plan, self._generator, self._on_progress)
+                running.callback(runner.close)
+                with named_errors(variant):
+                    _ = runner.deployment
+                runners.append((variant, runner))
+            for variant, runner in runners:
+                with named_errors(variant):
+                    capacity = runner.search(lambda _value: False, None, budget_ns)
                 if capacity.at_least or capacity.nmrt.value <= 0:
                     raise InvalidResultError(
-                        f"{side.name}: NMRT is at least {format_rate(capacity.nmrt.value)}, "
+                        f"{variant.name}: NMRT is at least {format_rate(capacity.nmrt.value)}, "
                         f"but not known: {capacity.stopped}"
                     )
                 found.append(capacity)
-        first, second = reversed(found) if began else found
+        first, second = reversed(found) if first_index else found
         value = math.log(second.nmrt.value / first.nmrt.value)
         error = math.hypot(first.nmrt.relative_error, second.nmrt.relative_error)
         self.capacities.append(PairedCapacity(LogRatio(value, error), first, second))
 
-    def _in_order(self, began: int) -> Sequence[Variant]:
-        return self._sides[::-1] if began else self._sides
+    def _in_order(self, first_index: int) -> Sequence[Variant]:
+        return self._variants[::-1] if first_index else self._variants
 
 
-def _load(turns: Sequence[VariantRun], lengths_ns: Sequence[int], rounds: int) -> None:
-    """So many rounds of blocks A B B A."""
+def _load(runs: Sequence[VariantRun], lengths_ns: Sequence[int], rounds: int) -> None:
+    """Load rounds of blocks A B B A."""
     for number in range(2 * rounds):
-        drawn = max(turn.drawn for turn in turns)  # both go on from the same input
-        for place in (0, 1) if number % 2 == 0 else (1, 0):
-            turns[place].load(lengths_ns[place], drawn, number)
+        position = max(run.position for run in runs)  # both continue with the same input
+        for index in (0, 1) if number % 2 == 0 else (1, 0):
+            runs[index].load(lengths_ns[index], position, number)
 
 
-def _disturbed(turns: Sequence[VariantRun]) -> list[bool]:
-    """Which pairs of blocks somebody else disturbed."""
-    first, second = turns
+def _disturbed(runs: Sequence[VariantRun]) -> list[bool]:
+    """For each pair of blocks, whether other processes disturbed one of them."""
+    first, second = runs
     return [one or other for one, other in zip(first.disturbed, second.disturbed, strict=True)]

@@ -1,6 +1,6 @@
-"""One launch: start a deployment, drive load at it, watch it, and hand back everything seen as one record.
+"""One launch: starts a deployment, loads it, observes it, and returns everything as one record.
 
-Puts serve, load and observe together. It must not know limits, baselines or pytest.
+It must not know limits, baselines or pytest.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ __all__ = ["Interrupted", "LaunchRunner", "job_for"]
 
 _POLL_S = 0.05
 MAX_SEARCH_NS = 15_000_000_000
-"""Longest capacity search, where the test's budget allows it."""
+"""Longest capacity search, if the test's budget allows it."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during the load; ``launch`` is what was measured until then, maybe nothing."""
+    """Ctrl-C during the load; ``launch`` has the requests until then, which may be none."""
 
     def __init__(self, launch: Launch) -> None:
         super().__init__()
@@ -55,10 +55,10 @@ class LaunchRunner:
     Args:
         start: starts a deployment and waits until it is ready.
         plan: what is sent to it.
-        generator: the process that sends it; not used in a smoke run.
-        on_progress: takes a sign of life some times a second.
+        generator: the load generator; not used in a smoke run.
+        on_progress: takes the progress of the load several times a second.
         smoke: send one request instead of a load.
-        settle: waits until nothing else of ours uses the machine; called before every start.
+        settle: waits until no other process of this package is busy; called before every start.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class LaunchRunner:
 
     @property
     def deployment(self) -> Deployment:
-        """The deployment that runs now; started when first asked for.
+        """The running deployment; the first access starts it.
 
         Raises:
             DeploymentError: it did not start.
@@ -94,12 +94,12 @@ class LaunchRunner:
         return self._deployment
 
     def measure(self) -> Launch:
-        """Measure one launch; a deployment that was measured already is started afresh.
+        """Measure one launch; a deployment that was measured before is replaced by a new one.
 
         Raises:
             DeploymentError: it did not start, or one of its processes died.
             InvalidResultError: a check is given and an answer could not be read.
-            Interrupted: Ctrl-C; carries what was measured so far.
+            Interrupted: Ctrl-C; carries the launch so far.
             Exception: whatever the check raises.
         """
         if self._measured:
@@ -116,7 +116,7 @@ class LaunchRunner:
         objective: Objective | None,
         budget_ns: int,
     ) -> Capacity:
-        """Search for what the deployment that runs now sustains.
+        """Search for the capacity of the running deployment.
 
         Args:
             decided: ends the search early, see :func:`pytest_mlpatterns.analysis.capacity_search.climb`.
@@ -139,15 +139,15 @@ class LaunchRunner:
             ceiling_rps=self._generator.ceiling_of(template),
         )
         capacity = search.run(decided, objective)
-        deployment.stats()  # a process that died in the search is told, not taken for capacity
+        deployment.stats()  # raises if a process died in the search
         return capacity
 
     def log_tail(self) -> str:
-        """What the deployment's processes printed last."""
+        """The end of the deployment's log."""
         return "" if self._deployment is None else self._deployment.log_tail()
 
     def close(self) -> None:
-        """End the deployment."""
+        """Close the deployment."""
         if self._deployment is not None:
             self._deployment.close()
             self._deployment = None

@@ -1,7 +1,7 @@
-"""One side of a pairing while it runs: warmed up, loaded block by block, and asked at the end whether all went well.
+"""One variant of an interleaved run while it runs: warm-up, blocks, and the final check of its health.
 
-A block gives one value of each metric. One that says nothing about the side is measured again, a bounded number of
-times. This module must not know the other side.
+A block gives one value of each metric. A block without information about the variant is measured again, a bounded
+number of times. This module must not know the other variant.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from pytest_mlpatterns.errors import DeploymentError, InvalidResultError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.measurement.block_merge import (
     BlockRecording,
-    joined_reports,
-    joined_samples,
-    joined_usage,
-    joined_window,
-    latencies_in,
+    block_latencies,
+    merge_reports,
+    merge_samples,
+    merge_usage,
+    merge_windows,
 )
 from pytest_mlpatterns.measurement.block_plan import ResponsePace, pace_of
 from pytest_mlpatterns.measurement.launch import job_for
@@ -54,15 +54,22 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.plan import LoadPlan
     from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["Variant", "VariantRun", "answer_rate", "naming"]
+__all__ = ["Variant", "VariantRun", "answer_rate", "named_errors"]
 
 _POLL_S = 0.1
 _TRIES = 5
+"""Attempts to measure one block."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One of the two: how messages call it, what starts it, and what is sent to it. A check of the plan is not made."""
+    """One arm of an interleaved run.
+
+    Attributes:
+        name: in messages.
+        start: starts a deployment and waits until it is ready.
+        plan: what is sent to it. A check of answers in it is ignored.
+    """
 
     name: str
     start: Callable[[], Deployment]
@@ -70,99 +77,126 @@ class Variant:
 
 
 class VariantRun:
-    """One side while it runs: its blocks so far, and where in its inputs the next one begins."""
+    """One variant while it runs.
+
+    Args:
+        variant: which one.
+        deployment: its deployment, ready to answer.
+        generator: the load generator.
+        on_progress: takes the progress of the load several times a second.
+
+    Attributes:
+        position: index of the input that the next block begins with.
+        repeated: blocks that were measured again.
+        rtm_ns: response time median of each block.
+        throughput_rps: successful answers per second of each block.
+        cpu_ns_per_request: CPU time per successful answer of each block; 0 if it is not known.
+        disturbed: for each block, whether other processes disturbed it.
+    """
 
     def __init__(
-        self, side: Variant, deployment: Deployment, generator: Generator, on_progress: Callable[[Progress], None]
+        self, variant: Variant, deployment: Deployment, generator: Generator, on_progress: Callable[[Progress], None]
     ) -> None:
-        self.drawn = 0
+        self.position = 0
         self.repeated = 0
         self.rtm_ns: list[float] = []
         self.throughput_rps: list[float] = []
         self.cpu_ns_per_request: list[float] = []
         self.disturbed: list[bool] = []
-        self._pieces: list[BlockRecording] = []
+        self._blocks: list[BlockRecording] = []
         self._warmup = Warmup(0, 0, None)
         self._stats: PatternStats | None = None
         self._requests = 0
         self._failures: Counter[int] = Counter()
-        self._side = side
+        self._variant = variant
         self._deployment = deployment
         self._generator = generator
         self._on_progress = on_progress
-        self._observer = ResourceMonitor(lambda: deployment.pids)
-        plan = replace(side.plan, check=None, warmup_ns=0)
+        self._monitor = ResourceMonitor(lambda: deployment.pids)
+        plan = replace(variant.plan, check=None, warmup_ns=0)
         self._job = job_for(deployment, plan, deployment.messages(plan.payload))
         self._closed = plan.schedule.closed
         self._order = array("I", self._job.order) or array("I", range(len(self._job.messages)))
 
     def warm_up(self, shortest_ns: int) -> ResponsePace:
-        """Load the side for a while, and see how it answers."""
+        """Load the variant, and estimate its pace.
+
+        Args:
+            shortest_ns: length of the warm-up; a longer one in the plan replaces it.
+
+        Raises:
+            InvalidResultError: nothing succeeded.
+        """
         schedule = self._job.schedule
-        whole = schedule.length_ns is not None  # it is the course of a block, not of a warm-up
-        length_ns = max(shortest_ns, self._side.plan.warmup_ns or 0)
-        recorded = self._drive(ClosedLoop(1) if whole else schedule, length_ns, 0)
-        samples = samples_of(recorded)
+        has_length = schedule.length_ns is not None  # such a schedule fills a block, not a warm-up
+        length_ns = max(shortest_ns, self._variant.plan.warmup_ns or 0)
+        result = self._drive(ClosedLoop(1) if has_length else schedule, length_ns, 0)
+        samples = samples_of(result)
         if not samples.succeeded.any():
             self._refuse(samples)
         latency_ns = samples.latency_ns[samples.succeeded]
         self._warmup = Warmup(length_ns, samples.outcome.size, None)
-        with naming(self._side):
+        with named_errors(self._variant):
             self._stats = self._deployment.stats()
         return pace_of(schedule, float(np.median(latency_ns)))
 
-    def load(self, length_ns: int, drawn: int, core: int = 0) -> None:
-        """Measure one block, from this input on; the first of the side's processes begins on this core.
+    def load(self, length_ns: int, position: int, core: int = 0) -> None:
+        """Measure one block.
 
-        One in which the load generator was the limit is measured again, one in which every caller only waited for
-        longer, both only so often.
+        A block in which the load generator was the limit is measured again. A block in which no request was due is
+        measured again at twice the length.
+
+        Args:
+            length_ns: length of the block.
+            position: index of the first input.
+            core: core on which the first process starts.
 
         Raises:
-            InvalidResultError: that did not help, or nothing succeeded.
+            InvalidResultError: all attempts failed, or nothing succeeded.
         """
         for _ in range(_TRIES):
-            self._observer.sample()
-            put_on_cores([*self._observer.pids, *self._generator.pids], core)
-            recorded = self._drive(self._job.schedule, length_ns, drawn)
-            self._observer.sample()
-            samples = samples_of(recorded)
-            inside = samples.due_in(recorded.window)
+            self._monitor.sample()
+            put_on_cores([*self._monitor.pids, *self._generator.pids], core)
+            result = self._drive(self._job.schedule, length_ns, position)
+            self._monitor.sample()
+            samples = samples_of(result)
+            inside = samples.due_in(result.window)
             good = inside & samples.succeeded
             if inside.any() and not good.any():
                 self._refuse(samples)
-            why = self._why_limited(recorded, samples, good)
+            why = self._why_limited(result, samples, good)
             if why is None:
                 break
             self.repeated += 1
             length_ns *= 1 if inside.any() else 2
         else:
-            raise InvalidResultError(f"{self._side.name}: in {_TRIES} blocks in a row {why}")
-        self.drawn = drawn + samples.outcome.size
+            raise InvalidResultError(f"{self._variant.name}: in {_TRIES} blocks in a row {why}")
+        self.position = position + samples.outcome.size
         self._count(samples)
         self.rtm_ns.append(float(np.median(samples.latency_ns[good])))
-        rate = answer_rate(samples.done_ns[samples.succeeded], samples.due_ns.min(), recorded.window, self._closed)
+        rate = answer_rate(samples.done_ns[samples.succeeded], samples.due_ns.min(), result.window, self._closed)
         self.throughput_rps.append(rate)
-        usage = self._observer.usage()  # before the block, when its window opened, and after it
+        usage = self._monitor.usage()  # before the block, when its window opened, and after it
         used_ns = 0 if usage is None else int(usage.cpu_ns[-1] - usage.cpu_ns[-3])
         self.cpu_ns_per_request.append(used_ns / int(samples.succeeded.sum()))
         since_opened = None if usage is None else usage.since(-2)
-        self._pieces.append(BlockRecording(samples, recorded.window, since_opened, recorded.generator))
-        self.disturbed.append(is_disturbed(since_opened, recorded.generator.cpu_ns))
+        self._blocks.append(BlockRecording(samples, result.window, since_opened, result.generator))
+        self.disturbed.append(is_disturbed(since_opened, result.generator.cpu_ns))
 
     def end(self) -> None:
-        """After the last block: see that the side is alive, and that not too much of what it was asked failed.
+        """After the last block: check that all processes run and that few requests failed.
 
         Raises:
             DeploymentError: one of its processes died.
             InvalidResultError: over 5 % of the requests failed.
         """
-        with naming(self._side):
+        with named_errors(self._variant):
             self._deployment.stats()
         if why := why_too_many_failed(self._failures, self._requests):
-            raise InvalidResultError(f"{self._side.name}: {why}")
+            raise InvalidResultError(f"{self._variant.name}: {why}")
 
     def figures(self) -> VariantFigures:
-        """What is reported of this side."""
+        """The figures of this variant over all its blocks."""
         cpu_ns = median(self.cpu_ns_per_request)
         return VariantFigures(
             rtm_ns=median(self.rtm_ns),
@@ -170,22 +204,22 @@ class VariantRun:
             cpu_ns_per_request=cpu_ns or None,
             requests=self._requests,
             failed=self._failures.total(),
-            latencies=counted(np.concatenate([latencies_in(piece) for piece in self._pieces])),
+            latencies=counted(np.concatenate([block_latencies(block) for block in self._blocks])),
         )
 
     def launch(self) -> Launch:
-        """All blocks, joined into one launch."""
+        """All blocks, merged into one launch."""
         now = self._deployment.stats()
         remote = self._job.endpoint.remote is not None
         report = replace(
-            joined_reports(self._pieces),
+            merge_reports(self._blocks),
             ceiling_rps=self._generator.ceiling_of(self._job, 0.0),
             library_overhead_ns=self._generator.library_overhead_ns if remote else None,
         )
         return Launch(
-            samples=joined_samples(self._pieces),
-            window=joined_window(self._pieces),
-            usage=joined_usage(self._pieces),
+            samples=merge_samples(self._blocks),
+            window=merge_windows(self._blocks),
+            usage=merge_usage(self._blocks),
             stats=now if self._stats is None else now.since(self._stats),
             warmup=self._warmup,
             generator=report,
@@ -194,21 +228,21 @@ class VariantRun:
             open_loop=not self._closed,
         )
 
-    def _drive(self, schedule: Schedule, length_ns: int, drawn: int) -> LoadResult:
-        events = LoadEvents(self._on_progress, on_window=self._observer.sample)
-        start = drawn % len(self._order)
+    def _drive(self, schedule: Schedule, length_ns: int, position: int) -> LoadResult:
+        events = LoadEvents(self._on_progress, on_window=self._monitor.sample)
+        start = position % len(self._order)
         order = (self._order[start:] + self._order[:start]).tobytes()
         job = replace(self._job, schedule=schedule, duration_ns=length_ns, order=order)
-        return self._generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=self._side.plan.generators)
+        return self._generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=self._variant.plan.generators)
 
-    def _why_limited(self, recorded: LoadResult, samples: Samples, good: NDArray[np.bool_]) -> str | None:
-        """Why a block says nothing about the side; None where it does."""
+    def _why_limited(self, result: LoadResult, samples: Samples, good: NDArray[np.bool_]) -> str | None:
+        """Why a block has no information about the variant; None if it has."""
         if not good.any():
             return "no request was due; measure with more load"
-        report = recorded.generator
+        report = result.generator
         limited = why_limited(
             replace(report, ceiling_rps=self._generator.ceiling_of(self._job, report.rate_rps)),
-            send_lag_ns=None if self._closed else samples.send_lag_ns[samples.due_in(recorded.window)],
+            send_lag_ns=None if self._closed else samples.send_lag_ns[samples.due_in(result.window)],
             latency_ns=float(np.median(samples.latency_ns[good])),
         )
         return limited and f"{limited}; lower the load, or share it: perf(generators=2)"
@@ -218,44 +252,47 @@ class VariantRun:
         self._failures.update(samples.outcome[~samples.succeeded].tolist())
 
     def _refuse(self, samples: Samples) -> None:
-        """Say why a block in which requests failed and nothing succeeded supports no verdict."""
+        """Raise the reason why a block without a successful request supports no verdict."""
         self._count(samples)
         self.end()
         failures = Counter(samples.outcome[~samples.succeeded].tolist())
         raise InvalidResultError(
-            f"{self._side.name}: nothing succeeded in a block, {failures.total():,} failed "
+            f"{self._variant.name}: nothing succeeded in a block, {failures.total():,} failed "
             f"({describe_failures(failures)})"
         )
 
 
 @contextmanager
-def naming(side: Variant) -> Iterator[None]:
-    """A deployment that fails says which side it is."""
+def named_errors(variant: Variant) -> Iterator[None]:
+    """Put the variant's name in front of the errors of its deployment."""
     try:
         yield
     except DeploymentError as error:
-        raise type(error)(f"{side.name}: {error}") from error
+        raise type(error)(f"{variant.name}: {error}") from error
 
 
-def answer_rate(done_ns: NDArray[np.int64], began_ns: int, window: Window, closed: bool) -> float:
+def answer_rate(done_ns: NDArray[np.int64], first_due_ns: int, window: Window, closed: bool) -> float:
     """Successful answers per second of a block.
 
-    In a closed loop, those of the window in the time in which they came; where the first answer of all came within the
-    window, the time from the first request on. In an open loop the answers come as late after the window as they take,
-    so that it is the time from the first answer to the last: the rate that was asked for, or what the side manages.
+    In a closed loop these are the answers of the window over the time in which they arrived. If the very first answer
+    arrived within the window, that time begins with the first request. In an open loop answers also arrive after the
+    window, so the rate is taken from the first answer to the last.
 
     Args:
-        done_ns: when they came, ascending, at least one, those before and after the window included.
-        began_ns: when the first request of the block was due, before the window.
+        done_ns: arrival times of at least one answer, ascending, including those before and after the window.
+        first_due_ns: when the first request of the block was due, before the window.
         window: the block.
         closed: whether it was a closed loop.
+
+    Returns:
+        Answers per second.
     """
     if closed:
-        start_ns = window.start_ns if done_ns[0] <= window.start_ns else began_ns
+        start_ns = window.start_ns if done_ns[0] <= window.start_ns else first_due_ns
         edges = np.array([start_ns, window.end_ns], dtype=np.float64)
         counts, spans_ns = completions_between(done_ns, edges)
         if counts[0]:
             return float(counts[0] * 1e9 / spans_ns[0])
     elif done_ns.size > 1:
         return float((done_ns.size - 1) * 1e9 / max(done_ns[-1] - done_ns[0], 1))
-    return float(done_ns.size * 1e9 / max(done_ns[-1] - began_ns, 1))
+    return float(done_ns.size * 1e9 / max(done_ns[-1] - first_due_ns, 1))

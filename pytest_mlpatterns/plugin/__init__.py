@@ -1,5 +1,7 @@
-"""The only package that knows pytest. Its hooks and fixtures stand here, so that ``-p pytest_mlpatterns.plugin`` finds
-them."""
+"""The pytest plugin: the only package that knows pytest.
+
+Its hooks and fixtures are re-exported here for ``-p pytest_mlpatterns.plugin``.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The plugin as pytest loads it: options, the marker, parametrization, and the fixtures.
 
-Loaded with every pytest, so it imports nothing but pytest and the option table. The hooks that are only of use where
-there are perf tests live in :mod:`pytest_mlpatterns.plugin.session`, which is loaded when such a test was collected.
+Loaded with every pytest, so it imports nothing heavy. The hooks that only perf tests need are in
+:mod:`pytest_mlpatterns.plugin.session`, which is loaded when a perf test is collected.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ _MARKER = (
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Declare our own hooks."""
+    """Add the hook specifications."""
     pluginmanager.add_hookspecs(hookspecs)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the ini keys; the options come later (:func:`pytest_load_initial_conftests`)."""
+    """Add the ini keys; :func:`pytest_load_initial_conftests` adds the options."""
     options.add_ini_keys(parser)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
-    """Add the options once every installed plugin has its own, so that a clash can be told in one line."""
+    """Add the options after those of every installed plugin, so that a clash is an error of one line."""
     options.add_options(parser, early_config.pluginmanager)
     known = parser.parse_known_args(args, namespace=copy.copy(early_config.option))
     known.confcutdir = early_config.known_args_namespace.confcutdir
@@ -56,7 +56,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker, and keep what is collected."""
+    """Declare the marker, and start to note what is collected."""
     config.addinivalue_line("markers", _MARKER)
     if not hasattr(config.option, "perf_baseline"):
         raise pytest.UsageError(
@@ -69,13 +69,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """In a session that distributes its tests (pytest-xdist), this process collects the results and writes for all."""
+    """In the controller of a distributed run (pytest-xdist), make the session: it collects results and writes files."""
     if session.config.pluginmanager.hasplugin("dsession"):
         _session(session.config)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """One line: which baseline is used, and how, or what a run compares with instead."""
+    """The header line: the baseline file and its mode, or the revision to compare with."""
     if ref := _given(config, "against"):
         return f"mlpatterns: compared with {ref}"
     return f"mlpatterns: baseline {_given(config, 'baseline_file') or 'perf-baseline.json'} ({_mode(config)})"
@@ -93,7 +93,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     given = options.given_options(metafunc.config), options.given_ini(metafunc.config)
     if len(getattr(metafunc, "_arg2fixturedefs", {}).get("perf_target", ())) > 1:  # the user's own beside ours
-        given = {}, {}  # patterns for all tests are for those that have a model of their own
+        given = {}, {}  # --perf-patterns is for tests with a model
     try:
         patterns, wires = patterns_of(marker.arguments, *given), wires_of(marker.arguments)
     except SettingError as error:
@@ -120,24 +120,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def perf_model() -> object:
-    """The model under test; define it: a callable, a class, or ``"package.module:attribute"``.
+    """The model under test; override it: a callable, a class, or ``"package.module:attribute"``.
 
-    A callable or class may name its version in an attribute ``perf_version``, such as ``"2"``. Another version is
-    another model: the baseline of the old one is not compared with it, so that a change that is meant to cost something
-    is no regression, and its baseline is recorded anew with ``--perf-baseline update``.
+    A callable or class may have a version in an attribute ``perf_version``, such as ``"2"``. Another version is another
+    model: it is not compared with the baseline of the old version, so that an intended slowdown is no regression.
+    Record its baseline with ``--perf-baseline update``.
     """
     return None
 
 
 @pytest.fixture
 def perf_payload() -> object:
-    """The inputs that requests draw from, in turn; define it: a list of inputs, or of ``httpx.Request``."""
+    """The inputs that requests send, in turn; override it: a list of inputs, or of ``httpx.Request``."""
     return None
 
 
 @pytest.fixture
 def perf_target() -> object:
-    """A service that exists already, instead of a model; define it.
+    """A service that exists already, instead of a model; override it.
 
     ``App("package.module:app")`` is an ASGI application, ``Command("serve --port {port}")`` a server that a command
     starts, ``Url("http://127.0.0.1:8000/predict")`` one that runs.
@@ -147,13 +147,13 @@ def perf_target() -> object:
 
 @pytest.fixture
 def _perf_pattern(request: pytest.FixtureRequest) -> Pattern | None:
-    """The member of the marker's list of patterns that this test is about."""
+    """The pattern of this test, out of the marker's list."""
     return getattr(request, "param", None)
 
 
 @pytest.fixture
 def _perf_wire(request: pytest.FixtureRequest) -> Wire | None:
-    """The member of the marker's list of wires that this test is about."""
+    """The wire of this test, out of the marker's list."""
     return getattr(request, "param", None)
 
 
@@ -166,7 +166,7 @@ def perf(
     _perf_pattern: object,
     _perf_wire: object,
 ) -> Iterator[Perf]:
-    """The measurement: deployment, load, metrics, assertions. The load runs when the first figure is asked for."""
+    """The measurement: deployment, load, metrics, assertions. The load starts when the first figure is needed."""
     from pytest_mlpatterns.plugin.experiment_builder import FixtureValues
 
     fixtures = FixtureValues(perf_model, perf_payload, perf_target)
@@ -180,8 +180,8 @@ def perf_deploy(
 ) -> Callable[..., contextlib.AbstractContextManager[Deployment]]:
     """Start a deployment without load: ``with perf_deploy(Replicated(2)) as deployment: deployment.predict(x)``.
 
-    ``perf_deploy(target=App("package.module:app"))`` starts a service that exists already; so does ``perf_deploy()``
-    where the fixture ``perf_target`` names one.
+    ``perf_deploy(target=App("package.module:app"))`` starts a service that exists already; ``perf_deploy()`` starts the
+    one that the fixture ``perf_target`` names.
     """
 
     node, session = request.node, _session(request.config)
@@ -214,7 +214,7 @@ def _given(config: pytest.Config, name: str) -> object:
 
 
 def _session(config: pytest.Config) -> PerfSession:
-    """The session's one object of ours, made when first needed."""
+    """The session's plugin object, made when first needed."""
     found = config.pluginmanager.get_plugin(_SESSION)
     if found is None:
         from pytest_mlpatterns.plugin.session import PerfSession
@@ -232,7 +232,7 @@ def _warn_unused(item: pytest.Item, collection: Collection) -> None:
 
         item.warn(
             UnusedMarkerWarning(
-                f"{item.nodeid} has perf({', '.join(f'{name}=...' for name in ours)}) but does not ask for the fixture "
+                f"{item.nodeid} has perf({', '.join(f'{name}=...' for name in ours)}) but does not use the fixture "
                 "perf, so nothing is measured; add perf to its arguments"
             )
         )

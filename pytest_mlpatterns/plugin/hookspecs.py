@@ -11,9 +11,11 @@ __all__ = ["pytest_mlpatterns_result"]
 
 
 def pytest_mlpatterns_result(config: pytest.Config, result: dict[str, Any]) -> None:
-    """A perf test was measured. Called once for each, in the process that writes, when its report has come there.
+    """A perf test was measured.
+
+    Called once for each test, in the process that writes the files.
 
     Args:
         config: pytest's.
-        result: what was measured and judged, as the file of ``--perf-json`` holds it; its own copy.
+        result: figures and verdicts as in the file of ``--perf-json``; a copy.
     """

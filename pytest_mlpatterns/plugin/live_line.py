@@ -1,7 +1,7 @@
-"""The live line on a terminal while a test measures: behind what pytest wrote, gone when the test ends.
+"""The live line: progress on the terminal while a test measures, behind what pytest printed, removed at its end.
 
-Silent on pipes, with ``-q``, in CI, and in the workers of a distributed run. It writes at pytest's cursor and puts the
-cursor back, which the libraries for progress bars do not: they want a line of their own, and pytest to write through
+Silent on pipes, with ``-q``, in CI, and in the workers of a distributed run. It writes at pytest's cursor and restores
+the cursor. Progress bar libraries cannot be used: they need a line of their own, and pytest would have to write through
 them.
 """
 
@@ -31,15 +31,15 @@ _MIN_ROOM = 20
 
 
 class LiveLine:
-    """Writes at the cursor and puts the cursor back, so that pytest goes on where it was.
+    """Writes at the cursor and restores it, so that pytest continues at the same place.
 
     Args:
         config: of the run.
-        spell: turns a text into what the terminal can show.
-        clock: nanoseconds that only grow.
+        spell: replaces characters that the terminal does not have.
+        clock: a monotonic clock in nanoseconds.
 
     Attributes:
-        tests: how many perf tests the run has.
+        tests: number of perf tests in the run.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class LiveLine:
         self._shown = False
         self._test = ""
         self._launch_ns = 0
-        self._begun = 0
-        self._begun_ns = 0
+        self._started = 0
+        self._started_ns = 0
         self._finished_ns = 0
         self._completed = 0
         self._before = 0
@@ -67,24 +67,29 @@ class LiveLine:
         )
 
     def begin(self, test: str, launch_ns: int) -> None:
-        """A test begins, whose launches are measured for so long each."""
+        """Show that a test begins.
+
+        Args:
+            test: its id.
+            launch_ns: measured window of one of its launches.
+        """
         self._test, self._launch_ns = test, launch_ns
-        self._begun += 1
-        self._begun_ns = self._clock()
+        self._started += 1
+        self._started_ns = self._clock()
         self._completed = self._before = 0
         self._show(None)
 
     def show(self, progress: Progress) -> None:
-        """Show a sign of life of the load, of which a test has several, one after the other."""
+        """Show the progress of a load; a test has several loads, one after the other."""
         if progress.completed < self._completed:
             self._before += self._completed
         self._completed = progress.completed
         self._show(progress, self._before + progress.completed)
 
     def end(self) -> None:
-        """The test has ended: remove the line."""
+        """Remove the line at the end of the test."""
         if self._test:
-            self._finished_ns += self._clock() - self._begun_ns
+            self._finished_ns += self._clock() - self._started_ns
             self._test = ""
         if self._shown:
             self._write(lambda _room: "")
@@ -95,19 +100,19 @@ class LiveLine:
             return
         standing = Standing(
             test=self._test,
-            number=self._begun,
-            of=max(self.tests, self._begun),
-            elapsed_ns=self._clock() - self._begun_ns,
+            number=self._started,
+            of=max(self.tests, self._started),
+            elapsed_ns=self._clock() - self._started_ns,
             finished_ns=self._finished_ns,
             launch_ns=self._launch_ns,
         )
-        told = None if progress is None else replace(progress, completed=completed)
-        self._write(lambda room: " " + self._spell(live_text(standing, told, room - 1)))
+        shown = None if progress is None else replace(progress, completed=completed)
+        self._write(lambda room: " " + self._spell(live_text(standing, shown, room - 1)))
 
     def _write(self, text_for: Callable[[int], str]) -> None:
         capture = self._config.pluginmanager.getplugin("capturemanager")
         with contextlib.nullcontext() if capture is None else capture.global_and_fixture_disabled():
-            # asked here, where standard output is the terminal, the width is the terminal's
+            # inside the context standard output is the terminal, so this is the terminal's width
             room = shutil.get_terminal_size().columns - self._config.get_terminal_writer().width_of_current_line - 1
             text = text_for(room)
             if room >= _MIN_ROOM or not text:

@@ -1,4 +1,4 @@
-"""Where a test is defined: the place that reports, annotations and failures of our own point to."""
+"""The place of a test's definition, which reports, annotations and our failures point to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_DECORATOR_LINES = 50
 
 
 def location_of(item: pytest.Item) -> Location | None:
-    """The file and line of a test's ``def``; None for a test that is no Python function."""
+    """The file and line of a test's ``def``; None for a test that is not a Python function."""
     if (code := _code(item)) is None:
         return None
     file, root = Path(code.co_filename), item.config.rootpath
@@ -36,7 +36,7 @@ def raise_at_definition(item: pytest.Item, failure: BaseException) -> None:
     name = {"co_name": code.co_name, "co_qualname": code.co_qualname}
     statement = compile("raise failure from None", code.co_filename, "exec")
     statement = statement.replace(co_firstlineno=_definition_line(code), **name)
-    exec(statement, {"failure": failure.with_traceback(None)})  # noqa: S102 - our own two words, see above
+    exec(statement, {"failure": failure.with_traceback(None)})  # noqa: S102 - fixed text, see above
 
 
 def _code(item: pytest.Item) -> Any:

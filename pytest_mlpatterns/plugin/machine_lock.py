@@ -1,9 +1,9 @@
-"""Who has the machine: under pytest-xdist, ordinary tests share it and a perf test has it to itself.
+"""A lock on the machine: under pytest-xdist a perf test has the machine to itself, other tests share it.
 
-Two file locks that the kernel releases when a process dies, so that a crashed worker blocks nobody. A test passes the
-gate to get into the room; a perf test keeps the gate closed while it waits for the room to empty, so that a stream of
-ordinary tests cannot starve it. POSIX record locks are used because, unlike ``flock``, a forked child does not inherit
-them.
+Two file locks, which the kernel releases when a process dies, so that a crashed worker blocks no other. A test passes
+the gate to enter the room. A perf test holds the gate while it waits for the room to empty, so that a stream of
+ordinary tests cannot starve it. They are POSIX record locks because a forked child does not inherit those, unlike
+``flock``.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["MachineLock"]
 
 
 class MachineLock:
-    """One process's view of the lock; all processes that name the same directory share it.
+    """A readers-writer lock; all processes that name the same directory share it.
 
     Args:
-        directory: exists, on a file system of this machine.
+        directory: an existing directory on a local file system.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -33,7 +33,11 @@ class MachineLock:
 
     @contextlib.contextmanager
     def held(self, *, exclusive: bool) -> Iterator[None]:
-        """Hold the machine, alone or with others; waits until it is free."""
+        """Hold the lock; waits until it is free.
+
+        Args:
+            exclusive: exclude all other holders; otherwise only exclusive ones.
+        """
         fcntl.lockf(self._gate, fcntl.LOCK_EX)
         try:
             fcntl.lockf(self._room, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
@@ -45,6 +49,6 @@ class MachineLock:
             fcntl.lockf(self._room, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Give the file descriptors back."""
+        """Close the file descriptors."""
         os.close(self._gate)
         os.close(self._room)

@@ -1,7 +1,6 @@
-"""Our options on pytest's command line and in its ini file, and what happens beside a plugin that took one of them.
+"""Our options on pytest's command line and in its ini file, and the error if another plugin has taken one of them.
 
-What an option means is told in :mod:`pytest_mlpatterns.config.settings`, which this module does not import: it is
-loaded with
+:mod:`pytest_mlpatterns.config.settings` defines what an option means. This module does not import it: it is loaded with
 every pytest, and pytest without perf tests should pay nothing.
 """
 
@@ -33,7 +32,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "baseline": {
         "choices": ("check", "update", "require", "prune", "off"),
-        "help": "compare with the stored baseline (check, the default), record it (update), fail where there is no "
+        "help": "compare with the stored baseline (check, the default), record it (update), fail if there is no "
         "comparable entry (require), check and remove entries whose tests are gone (prune), or leave it alone (off)",
     },
     "baseline-file": {
@@ -46,14 +45,14 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "calibrate": {
         "action": "store_true",
-        "help": "where only another machine with as many cores has a baseline, compare with that one, scaled by how "
-        "fast both machines are, at twice the tolerance",
+        "help": "if only another machine with as many cores has a baseline, compare with that one, scaled by the speed "
+        "of both machines, at twice the tolerance",
     },
     "duration": {"metavar": "TIME", "help": "measured window of one launch (default: 3s)"},
     "html": {"metavar": "PATH", "help": "write a report to this file, as one page for a browser that needs no network"},
     "inconclusive": {
         "choices": ("warn", "fail", "pass"),
-        "help": "what becomes of a test that is undecided when its budget is spent (default: warn)",
+        "help": "outcome of a test that is undecided when its budget is spent (default: warn)",
     },
     "json": {"metavar": "PATH", "help": "write every result to this file"},
     "patterns": {
@@ -66,7 +65,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "rank the patterns of each test by these weights of metrics, among those that keep the requirements: "
         "rtm=0.5,nmrt=0.3,asl=0.2,p95<50ms",
     },
-    "smoke": {"action": "store_true", "help": "send one request per perf test and judge nothing"},
+    "smoke": {"action": "store_true", "help": "send one request per perf test, without verdicts"},
     "startup-timeout": {
         "metavar": "TIME",
         "help": "time that a deployment may take to get ready (default: 60s)",
@@ -76,16 +75,16 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "worsening against the baseline that is accepted (default: 0.10)",
     },
 }
-"""Option ``--perf-NAME``, ini key ``perf_NAME`` (with underscores), and how argparse is to read it. Every default is
-None, so that the ini file can win where the command line is silent. No option takes an optional value: it would swallow
-a path."""
+"""Arguments of argparse for option ``--perf-NAME`` and ini key ``perf_NAME`` (with underscores). Every default is None,
+so that the ini file counts if the command line gives no value. No option takes an optional value: it would swallow a
+path."""
 
 
 def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Add the command-line options, after every installed plugin has added its own.
 
     Raises:
-        pytest.UsageError: another plugin has taken one; the message names both plugins and the mend.
+        pytest.UsageError: another plugin has taken one; the message names both plugins and the fix.
     """
     group = parser.getgroup("mlpatterns", _GROUP)
     for name, attributes in OPTIONS.items():
@@ -107,12 +106,12 @@ def add_ini_keys(parser: pytest.Parser) -> None:
 
 
 def given_options(config: pytest.Config) -> dict[str, object]:
-    """What the command line gives, None where it is silent."""
+    """The values of the command line by option name; None if not given."""
     return {name: config.getoption(_key(name)) for name in OPTIONS}
 
 
 def given_ini(config: pytest.Config) -> dict[str, object]:
-    """What the ini file gives, None or empty where it is silent."""
+    """The values of the ini file by option name; None or empty if not given."""
     return {name: config.getini(_key(name)) for name in OPTIONS}
 
 
@@ -121,7 +120,7 @@ def _key(name: str) -> str:
 
 
 def values_of_conftests(config: pytest.Config) -> dict[str, object]:
-    """The options that conftest files add, as they were given: plain values by their destination."""
+    """The values of options that conftest files add, by destination; plain values only."""
     found: dict[str, object] = {}
     for name, plugin in config.pluginmanager.list_name_plugin():
         if Path(name).name == "conftest.py" and (hook := getattr(plugin, "pytest_addoption", None)) is not None:
@@ -150,13 +149,13 @@ class _Recorder:
     _addoption = addoption
 
     def addini(self, *_args: object, **_kwargs: object) -> None:
-        """Ini keys are of no interest here."""
+        """Ini keys cannot clash with options."""
 
 
 def _recorded(hook: Callable[..., object], pluginmanager: pytest.PytestPluginManager) -> _Recorder:
     recorder = _Recorder()
-    offered = {"parser": recorder, "pluginmanager": pluginmanager}
-    hook(**{key: offered[key] for key in inspect.signature(hook).parameters if key in offered})
+    available = {"parser": recorder, "pluginmanager": pluginmanager}
+    hook(**{key: available[key] for key in inspect.signature(hook).parameters if key in available})
     return recorder
 
 

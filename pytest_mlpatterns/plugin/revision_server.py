@@ -1,9 +1,8 @@
-"""The reference side of a comparison: pytest in the tree of another revision, where one test's subject is served.
+"""The server of another revision: pytest in that revision's tree, which starts and stops one test's deployment.
 
-A child process runs that one test with this plugin, the code, the test file and the fixtures of that revision, but
-instead of the test's body it starts and stops deployments as the parent asks
-(:mod:`pytest_mlpatterns.revision.messages`). This
-module must not know load, nor what is compared.
+A child process runs that one test with this plugin, and with the code, the test file and the fixtures of the other
+revision. In place of the test's body it starts and stops deployments on request
+(:mod:`pytest_mlpatterns.revision.messages`). This module must not know load, nor what is compared.
 """
 
 from __future__ import annotations
@@ -37,62 +36,62 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _ABSENT = (pytest.ExitCode.OK, pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED)
-"""How pytest ends, once it has begun, where it does not have the test; a test that is not found is a usage error."""
+"""Exit codes of a pytest that started but does not have the test; an unknown test id is a usage error."""
 
 
 def main() -> None:
     """The child process."""
     channel = Channel()
     job: ReferenceJob = channel.receive()
-    asked: queue.SimpleQueue[StartDeployment | StopDeployment | None] = queue.SimpleQueue()
-    channel.listen(asked.put, lambda: asked.put(None))
+    requests: queue.SimpleQueue[StartDeployment | StopDeployment | None] = queue.SimpleQueue()
+    channel.listen(requests.put, lambda: requests.put(None))
     os.chdir(job.directory)
     sys.path[:] = job.inherited_options.import_path
     install(job.present_top, job.reference_top)
-    side = _Server(channel, asked, job)
+    server = _Server(channel, requests, job)
     arguments = [job.test, "-q", "--tb=short", "-W", "default", *job.inherited_options.options]
     if importlib.util.find_spec("xdist"):
         arguments.append("-n0")
     if importlib.util.find_spec("pytest_cov"):
         arguments.append("--no-cov")
-    code = pytest.main(arguments, plugins=[side])
-    if side.has_served:
+    code = pytest.main(arguments, plugins=[server])
+    if server.has_served:
         return
-    if side.failures:
-        channel.send(RevisionFailed(Reason.FAILED, "\n".join(side.failures)))
-    elif side.has_begun and code in _ABSENT:
+    if server.failures:
+        channel.send(RevisionFailed(Reason.FAILED, "\n".join(server.failures)))
+    elif server.has_started and code in _ABSENT:
         channel.send(RevisionFailed(Reason.ABSENT, f"pytest ended with exit code {int(code)}"))
     else:
-        raise SystemExit(int(code))  # the parent shows what pytest printed
+        raise SystemExit(int(code))  # the parent shows the log
 
 
 class _Server:
     """The pytest plugin of the child."""
 
     def __init__(
-        self, channel: Channel, asked: queue.SimpleQueue[StartDeployment | StopDeployment | None], job: ReferenceJob
+        self, channel: Channel, requests: queue.SimpleQueue[StartDeployment | StopDeployment | None], job: ReferenceJob
     ) -> None:
         self.failures: list[str] = []
-        self.has_begun = False
+        self.has_started = False
         self.has_served = False
         self.trees = (job.present_top, job.reference_top)
         self._channel = channel
-        self._asked = asked
+        self._requests = requests
         self._values = job.inherited_options.values
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: pytest.Config) -> None:
-        """Tell the session which side it is, and conftest files what their options are."""
+        """Pass the trees to the session, and the option values to conftest files."""
         config.stash[REFERENCE_TREES] = self.trees
         for destination, value in self._values.items():
             setattr(config.option, destination, value)
 
     def pytest_sessionstart(self) -> None:
-        """From here on, what is wrong is with the test and no longer with the set-up of pytest."""
-        self.has_begun = True
+        """Note that pytest has started: a later error is the test's."""
+        self.has_started = True
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Keep why a file cannot be collected."""
+        """Note why a file cannot be collected."""
         if report.failed:
             self.failures.append(str(report.longrepr))
 
@@ -100,7 +99,7 @@ class _Server:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Keep why the test cannot be set up, or is skipped."""
+        """Note why the test cannot be set up, or is skipped."""
         report = yield
         if report.failed or report.skipped:
             self.failures.append(report.longreprtext or str(report.longrepr))
@@ -108,7 +107,7 @@ class _Server:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
-        """Instead of the body: start and stop deployments as the parent asks, until it closes the channel."""
+        """In place of the body: start and stop deployments on request, until the parent closes the channel."""
         experiment: Any = pyfuncitem.funcargs.get("perf")  # in this process not a Perf but the bare experiment
         if experiment is None:
             return None
@@ -116,8 +115,8 @@ class _Server:
         deployment = None
         self._channel.send(RevisionSetup(experiment.setup, experiment.plan.payload.bare()))
         try:
-            while (question := self._asked.get()) is not None:
-                if isinstance(question, StartDeployment):
+            while (request := self._requests.get()) is not None:
+                if isinstance(request, StartDeployment):
                     deployment = experiment.system.start()
                     if strays := modules_from(*self.trees):
                         self._refuse(Reason.WRONG, str(wrong_tree(strays, *self.trees)))

@@ -1,7 +1,7 @@
-"""What a run leaves behind: it collects the results wherever they were measured, and at the end writes what was asked.
+"""The output of a run: collects the results of all processes, and writes files and summaries at the end.
 
-The baseline, the result file, the page, the terminal's summary and GitHub's are written here and nowhere else, by the
-one process that has all results. What they say is made by :mod:`pytest_mlpatterns.reports`.
+The baseline, the result file, the page, the terminal's summary and GitHub's are written here only, by the one process
+that has all results. :mod:`pytest_mlpatterns.reports` makes their text.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ __all__ = ["RunOutput"]
 
 
 class RunOutput:
-    """Results and failures of a run, and what becomes of them.
+    """Results and failures of a run.
 
     Args:
-        run: what the run was asked to do.
+        run: settings of the run.
         baseline: the baseline file.
         environment: the machine and what is installed.
-        screen: the terminal.
+        terminal: the terminal.
         root: directory that test ids are relative to.
-        variables: the environment of the process, which says whether it runs on GitHub Actions.
+        variables: environment variables of the process; GitHub Actions sets some.
 
     Attributes:
-        lines: what is told below the table.
+        lines: printed below the table.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RunOutput:
         run: RunSettings,
         baseline: BaselineSession,
         environment: Environment,
-        screen: Terminal,
+        terminal: Terminal,
         *,
         root: Path,
         variables: Mapping[str, str] = os.environ,
@@ -63,7 +63,7 @@ class RunOutput:
         self._run = run
         self._baseline = baseline
         self._environment = environment
-        self._screen = screen
+        self._terminal = terminal
         self._root = root
         self._variables = variables
         self._results: list[TestResult] = []
@@ -72,21 +72,25 @@ class RunOutput:
         self._rankings: tuple[Ranking, ...] = ()
 
     def take_result(self, data: Mapping[str, Any]) -> TestResult:
-        """Take what :meth:`TestResult.to_json` gave; returns it with what the baseline adds."""
+        """Add the plain values of :meth:`TestResult.to_json`.
+
+        Returns:
+            The result with the baseline's note on drift.
+        """
         result = self._baseline.with_drift(TestResult.from_json(data))
         self.add(result)
         return result
 
     def add(self, result: TestResult) -> None:
-        """Take a result as it is."""
+        """Add a result as it is."""
         self._results.append(result)
 
     def take_failure(self, data: Mapping[str, Any], *, measured: bool) -> None:
-        """Take that a test failed.
+        """Add the failure of a test.
 
         Args:
             data: its ``test``, ``group``, ``pattern``, ``location`` and the ``reason`` of the failure.
-            measured: whether it gave a result too.
+            measured: whether the test gave a result too.
         """
         location = None if data["location"] is None else Location(**data["location"])
         self._failures.append(Failure(data["test"], data["reason"], location))
@@ -97,11 +101,11 @@ class RunOutput:
         """Write the files.
 
         Args:
-            complete: whether the run came to its end.
-            measured: whether tests were run at all, and not only collected.
+            complete: whether the run was not interrupted.
+            measured: whether tests ran, and were not only collected.
 
         Returns:
-            Whether all could be written; :attr:`lines` say what was, and what was not.
+            Whether all files were written; :attr:`lines` name each of them, or the error.
         """
         try:
             if measured:
@@ -117,37 +121,37 @@ class RunOutput:
         return True
 
     def show(self, reporter: pytest.TerminalReporter, *, verbose: bool) -> None:
-        """Write the table of all perf tests, and what was written, to the terminal."""
+        """Print the table of all perf tests and :attr:`lines`."""
         if self._results or self.lines:
             reporter.section("performance", sep="-")
         if self._results and self._run.smoke:
             count = len(self._results)
             who = "1 perf test sent one request" if count == 1 else f"{count} perf tests sent one request each"
-            self._screen.write([line(f"smoke run: {who}, judged nothing")])
+            self._terminal.write([line(f"smoke run: {who}, judged nothing")])
         elif self._results:
-            self._screen.write(summary_lines(self._results, self._screen.width, verbose=verbose))
-        self._screen.write(line(text) for text in self.lines)
+            self._terminal.write(summary_lines(self._results, self._terminal.width, verbose=verbose))
+        self._terminal.write(line(text) for text in self.lines)
         ranked = self._rankings or not self._run.always_ranks
         if self._run.rank is not None and self._results and ranked and not self._run.smoke:
             reporter.section("choosing a pattern", sep="-")
-            told = ranking_lines(self._rankings, self._results, self._screen.width)
-            self._screen.write(line(text) for text in told)
+            lines = ranking_lines(self._rankings, self._results, self._terminal.width)
+            self._terminal.write(line(text) for text in lines)
         if self._on_github:
             root = self._root_in_repository()
-            self._screen.write(line(annotation(failure, root)) for failure in self._failures)
+            self._terminal.write(line(annotation(failure, root)) for failure in self._failures)
 
     @property
     def _on_github(self) -> bool:
         return bool(self._variables.get("GITHUB_ACTIONS"))
 
     def _root_in_repository(self) -> Path | None:
-        """pytest's root directory relative to the checked-out repository; None where they are the same."""
+        """pytest's root directory relative to the checked-out repository; None if they are the same."""
         top = self._variables.get("GITHUB_WORKSPACE")
         inside = top is not None and self._root != Path(top) and self._root.is_relative_to(top)
         return self._root.relative_to(str(top)) if inside else None
 
     def _write_files(self) -> None:
-        """The files that were asked for; the page is made of what the result file says, as it would be later."""
+        """Write the requested files; the page is made from the text of the result file, as the command line does it."""
         json_file, html_file = self._run.json_file, self._run.html_file
         if json_file is None and html_file is None:
             return
@@ -170,7 +174,7 @@ class RunOutput:
             self.lines.append(f"report written to {html_file}")
 
     def _write_job_summary(self) -> None:
-        """Append to GitHub's job summary, where there is one and something to say."""
+        """Append to GitHub's job summary, if there is one and there are results or failures."""
         file = self._variables.get("GITHUB_STEP_SUMMARY")
         if not self._on_github or not file or self._run.smoke or not (self._results or self._failures):
             return

@@ -1,7 +1,7 @@
-"""What the terminal of a run can show, and how our lines get there.
+"""The terminal of a run: its characters, its width, and colours.
 
-Colours are pytest's business (``--color``, ``NO_COLOR``, ``FORCE_COLOR``); whether the stream has more than ASCII is
-asked of the stream. In a distributed run the workers are told by the process that has the terminal.
+pytest decides on colours (``--color``, ``NO_COLOR``, ``FORCE_COLOR``); the encoding of the stream decides on characters
+beyond ASCII. The workers of a distributed run get that decision from the controller, which has the terminal.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MARKUP: Mapping[Style, Mapping[str, bool]] = {
 
 
 def shows_unicode(encoding: str | None) -> bool:
-    """Whether a stream of this encoding has all of our signs; an unknown encoding has not."""
+    """Whether an encoding has all characters of our output; an unknown one does not."""
     try:
         _SIGNS.encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -45,7 +45,7 @@ class Terminal:
 
     Args:
         config: of the run.
-        ascii_only: what the process that has the terminal says; None in that process.
+        ascii_only: the controller's decision, in a worker; None in the process that has the terminal.
     """
 
     def __init__(self, config: pytest.Config, *, ascii_only: bool | None = None) -> None:
@@ -55,15 +55,15 @@ class Terminal:
 
     @property
     def width(self) -> int:
-        """In columns."""
+        """Width in columns."""
         return self._config.get_terminal_writer().fullwidth
 
     def spell(self, text: str) -> str:
-        """A text as the stream can show it."""
+        """The text without characters that the stream does not have."""
         return in_ascii(text) if self.ascii_only else text
 
     def write(self, lines: Iterable[Line]) -> None:
-        """Write lines, with colours where the terminal has them."""
+        """Write lines, with colours if the terminal has them."""
         writer = self._config.get_terminal_writer()
         for spans in lines:
             for span in spans:

@@ -11,11 +11,11 @@ from support.synthetic import MS, START_NS, S, launch, samples, usage
 from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.measurement.block_merge import (
     BlockRecording,
-    joined_reports,
-    joined_samples,
-    joined_usage,
-    joined_window,
-    latencies_in,
+    block_latencies,
+    merge_reports,
+    merge_samples,
+    merge_usage,
+    merge_windows,
 )
 from pytest_mlpatterns.records.launch import GeneratorReport, Usage
 from pytest_mlpatterns.records.samples import Window
@@ -40,24 +40,24 @@ PIECES = [piece(START_NS), piece(START_NS + 5 * S, length_ns=400 * MS), piece(ST
 
 
 def test_the_window_is_as_long_as_all_blocks() -> None:
-    assert joined_window(PIECES) == Window(START_NS, START_NS + 800 * MS)
+    assert merge_windows(PIECES) == Window(START_NS, START_NS + 800 * MS)
 
 
 def test_requests_of_the_blocks_lie_side_by_side_and_those_before_a_block_are_left_out() -> None:
-    found = joined_samples(PIECES)
+    found = merge_samples(PIECES)
     assert found.due_ns.tolist() == list(range(START_NS, START_NS + 800 * MS, 10 * MS))
     assert (found.done_ns - found.due_ns == 9 * MS).all()
     assert (np.diff(found.done_ns) >= 0).all()
 
 
 def test_rows_are_in_the_order_of_completion_where_answers_of_one_block_come_after_the_next_began() -> None:
-    found = joined_samples([piece(START_NS, latency_ns=50 * MS), piece(START_NS + S, latency_ns=1 * MS)])
+    found = merge_samples([piece(START_NS, latency_ns=50 * MS), piece(START_NS + S, latency_ns=1 * MS)])
     assert (np.diff(found.done_ns) >= 0).all()
     assert sorted(found.due_ns) == list(range(START_NS, START_NS + 400 * MS, 10 * MS))
 
 
 def test_throughput_and_rtm_are_those_of_the_blocks() -> None:
-    of = replace(launch(joined_samples(PIECES)), window=joined_window(PIECES))
+    of = replace(launch(merge_samples(PIECES)), window=merge_windows(PIECES))
     blocks = LaunchBlocks(of)
     throughput, rtm = blocks.throughput(), blocks.percentile(50)
     assert throughput is not None
@@ -71,13 +71,13 @@ def test_latencies_of_a_block_are_of_what_succeeded_in_its_window() -> None:
     outcome = whole.samples.outcome.copy()
     outcome[-1] = 503
     failed = replace(whole, samples=replace(whole.samples, outcome=outcome))
-    assert latencies_in(whole).tolist() == [9 * MS] * 20
-    assert latencies_in(failed).tolist() == [9 * MS] * 19
+    assert block_latencies(whole).tolist() == [9 * MS] * 20
+    assert block_latencies(failed).tolist() == [9 * MS] * 19
 
 
 def test_what_was_used_adds_up_over_the_blocks_and_memory_is_the_highest() -> None:
     used = [block_usage(100 * MS, 300 * MS, 5), block_usage(300 * MS, 500 * MS, 9), block_usage(100 * MS, 200 * MS, 7)]
-    found = joined_usage([replace(one, usage=use) for one, use in zip(PIECES, used, strict=True)])
+    found = merge_usage([replace(one, usage=use) for one, use in zip(PIECES, used, strict=True)])
     assert found is not None
     assert (found.time_ns - START_NS).tolist() == [0, 200 * MS, 600 * MS, 800 * MS]
     assert found.cpu_ns.tolist() == [0, 100 * MS, 400 * MS, 500 * MS]
@@ -89,12 +89,12 @@ def test_what_was_used_adds_up_over_the_blocks_and_memory_is_the_highest() -> No
 
 
 def test_where_processes_are_not_known_in_one_block_nothing_is_known() -> None:
-    assert joined_usage([PIECES[0], replace(PIECES[1], usage=block_usage(1, 1, 1))]) is None
+    assert merge_usage([PIECES[0], replace(PIECES[1], usage=block_usage(1, 1, 1))]) is None
 
 
 def test_costs_of_the_generator_add_up() -> None:
     late = replace(REPORT, loop_lag_ns=5, connections=7, connection_limit_reached=True)
-    found = joined_reports([PIECES[0], replace(PIECES[1], report=late), PIECES[2]])
+    found = merge_reports([PIECES[0], replace(PIECES[1], report=late), PIECES[2]])
     assert (found.cpu_ns, found.wall_ns, found.completed) == (30 * MS, 600 * MS, 60)
     assert (found.connections, found.connection_limit_reached, found.loop_lag_ns) == (7, True, 5)
 
