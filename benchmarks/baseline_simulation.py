@@ -67,12 +67,12 @@ def procedure(rng: np.random.Generator, noise: Noise, change: float) -> tuple[Ou
     """What a run came to, and after how many launches."""
     before = launches(rng, noise, 4e6, RECORDED)
     after = launches(rng, noise, 4e6 * (1 + change), LAUNCHES)
-    looks = SequentialPlan(first=1, last=LAUNCHES, alpha=0.005, passing=0.01, beside=RECORDED)
+    plan = SequentialPlan(first=1, last=LAUNCHES, alpha=0.005, pass_alpha=0.01, fixed_launches=RECORDED)
     outcomes, used = [], 1
     for metric in (RTM, THROUGHPUT):
         sides = [[value if metric is RTM else _rate(value) for value in side] for side in (after, before)]
         while True:
-            found = judge_change(metric, sides[0][:used], sides[1], TOLERANCE, looks=looks).outcome
+            found = judge_change(metric, sides[0][:used], sides[1], TOLERANCE, plan=plan).outcome
             if (found is Outcome.PASS or (found is Outcome.FAIL and used > 1)) or used == LAUNCHES:
                 break
             used += 1
@@ -111,7 +111,7 @@ def against_a_limit() -> Table:
     rows: list[Sequence[str]] = []
     wrong: list[float] = []
     held: list[float] = []
-    looks = SequentialPlan(first=1, last=LAUNCHES, alpha=0.025)
+    plan = SequentialPlan(first=1, last=LAUNCHES, alpha=0.025)
     for noise in NOISES:
         rng = np.random.default_rng(4)
         failed, inside = 0, [0] * LAUNCHES
@@ -121,7 +121,7 @@ def against_a_limit() -> Table:
                 known = estimate(values[:count], RTM.launch_sd)
                 inside[count - 1] += known.low <= 4e6 <= known.high
             for count in range(2, LAUNCHES + 1):
-                if judge_limit(RTM, estimate(values[:count], RTM.launch_sd, looks.confidence(count)), 4e6).outcome is (
+                if judge_limit(RTM, estimate(values[:count], RTM.launch_sd, plan.confidence(count)), 4e6).outcome is (
                     Outcome.FAIL
                 ):
                     failed += 1

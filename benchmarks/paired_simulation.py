@@ -75,12 +75,12 @@ def verdicts() -> Table:
     rows: list[Sequence[str]] = []
     shares: dict[tuple[Noise, float, float], dict[Outcome, float]] = {}
     for tolerance, changes in ((0.05, (0.0, 0.05, 0.10)), (0.025, (0.0, 0.025, 0.05))):
-        looks = SequentialPlan.for_tolerance(tolerance, 0.0125, 0.025)  # of one of two metrics
+        plan = SequentialPlan.for_tolerance(tolerance, 0.0125, 0.025)  # of one of two metrics
         for noise in NOISES:
             for change in changes:
                 rng = np.random.default_rng(1)
                 found = [
-                    judge_ratio(launches(rng, noise, 1 + change, looks.last), 1 + tolerance, "lower", looks)
+                    judge_ratio(launches(rng, noise, 1 + change, plan.last), 1 + tolerance, "lower", plan)
                     for _ in range(TRIALS)
                 ]
                 share = {outcome: sum(one.outcome is outcome for one in found) / TRIALS for outcome in Outcome}

@@ -1,11 +1,11 @@
-"""When growing evidence is judged, and how sure each verdict has to be, so that all together are seldom wrong.
+"""Group-sequential plan with alpha spending: when a growing sample is judged, and at which confidence.
 
-Every look is another chance to be wrong, and so is every metric. Each look has a level of its own, so that all of them
-together are wrong at most as often as one look may be (alpha spending: Lan & DeMets, "Discrete sequential boundaries
-for clinical trials", Biometrika 70, 1983, with their function near Pocock's boundary; levels applied to Student's t as
-in Pocock, Biometrika 64, 1977). Several metrics share the chance of a false alarm. They need not share that of a pass
-which should not be, as a test passes only where each of them does (the intersection-union test: Berger, Technometrics
-24, 1982).
+Every interim look at the data is another chance of a wrong verdict, and so is every metric. Each look has its own
+level, chosen so that all looks together keep the error probability of a single one (alpha spending: Lan & DeMets,
+"Discrete sequential boundaries for clinical trials", Biometrika 70, 1983, with their function near Pocock's boundary;
+levels applied to Student's t as in Pocock, Biometrika 64, 1977). Several metrics share the probability of a false
+alarm. They do not share that of a false pass, because a test passes only if every metric does (the intersection-union
+test: Berger, Technometrics 24, 1982).
 
 Pure. It must not know what is measured.
 """
@@ -21,70 +21,74 @@ import numpy as np
 __all__ = ["SequentialPlan"]
 
 _NODES = 96
+"""Gauss-Legendre nodes of the numerical integration."""
 _REACH = 7.0
+"""Standard deviations on each side that the numerical integration covers."""
 _FEWEST_LOOKS, _MOST_LOOKS = 8, 24
 _PLANNED_SD = 0.043
+"""Relative standard deviation between launches that a plan is made for."""
 _PLANNED_QUANTILES = 4.5
 
 
 @dataclass(frozen=True, slots=True)
 class SequentialPlan:
-    """It is judged after the ``first`` launch of so many and each that follows, the ``last`` included.
+    """Looks after launch ``first`` and after each further one up to ``last``.
 
     Args:
-        first: launches before the first look.
+        first: launches before the first look, at least 1.
         last: most launches.
-        alpha: the chance that any of the looks fails what is just good enough. Where several metrics are judged, their
-            share of it.
-        passing: likewise, that any passes what is just not good enough; None for the same.
-        beside: launches of another side that are there already and stay as they are, such as a baseline's; None where
-            what is judged comes from these launches alone. What is known then grows as 1 / (1/n + 1/beside), not as n.
+        alpha: probability, over all interim looks, of failing a change exactly at the limit; divided by the number of
+            metrics judged together.
+        pass_alpha: the same for passing a change exactly at the limit; None for ``alpha``.
+        fixed_launches: size of a fixed second sample, such as a stored baseline; None for a one-sample test. The
+            information then grows as 1 / (1/n + 1/fixed_launches), not as n.
 
     Raises:
-        ValueError: no look, or a chance that is none.
+        ValueError: there is no look, or a probability is not between 0 and 0.5.
     """
 
     first: int = 3
     last: int = 18
     alpha: float = 0.01
-    passing: float | None = None
-    beside: int | None = None
+    pass_alpha: float | None = None
+    fixed_launches: int | None = None
 
     def __post_init__(self) -> None:
-        chances = (self.alpha, self.alpha if self.passing is None else self.passing)
-        if not 1 <= self.first <= self.last or not all(0 < chance < 0.5 for chance in chances):
+        levels = (self.alpha, self.alpha if self.pass_alpha is None else self.pass_alpha)
+        if not 1 <= self.first <= self.last or not all(0 < level < 0.5 for level in levels):
             raise ValueError(f"{self!r}, expected 1 <= first <= last and alpha between 0 and 0.5")
 
     @classmethod
     def for_tolerance(
-        cls, tolerance: float, alpha: float = 0.01, passing: float | None = None, most: int = _MOST_LOOKS
+        cls, tolerance: float, alpha: float = 0.01, pass_alpha: float | None = None, most: int = _MOST_LOOKS
     ) -> SequentialPlan:
-        """As many looks as it can take to tell twice the tolerance from the tolerance, and as there will be.
+        """A plan long enough to distinguish a change of twice the tolerance from one at the tolerance.
 
         With a standard deviation s of 4.3 % from launch to launch (blocks that vary by 6 %) that takes about
         (4.5 s / log((1 + 2 tolerance) / (1 + tolerance)))² launches, 4.5 being the quantiles of both errors together.
 
         Args:
             tolerance: 0.05 for 5 %.
-            alpha: as above.
-            passing: as above.
-            most: launches for which there is time; chances that are kept for looks which never come are lost. Eight
-                are planned for in any case.
+            alpha: see :class:`SequentialPlan`.
+            pass_alpha: see :class:`SequentialPlan`.
+            most: launches that fit the budget; a look that never happens wastes its share of alpha. The plan has at
+                least eight looks.
         """
         apart = math.log((1 + 2 * tolerance) / (1 + tolerance))
         needed = _MOST_LOOKS if apart <= 0 else math.ceil((_PLANNED_QUANTILES * _PLANNED_SD / apart) ** 2)
-        return cls(last=max(min(needed, most, _MOST_LOOKS), _FEWEST_LOOKS), alpha=alpha, passing=passing)
+        return cls(last=max(min(needed, most, _MOST_LOOKS), _FEWEST_LOOKS), alpha=alpha, pass_alpha=pass_alpha)
 
     def confidence(self, launches: int) -> float:
-        """Confidence of the two-sided interval whose good end a FAIL after so many launches is judged by.
+        """Confidence of the two-sided interval whose better end decides a FAIL.
 
-        Fewer launches than the first look has are judged as at the first look, more than the last as at the last.
+        Args:
+            launches: size of the sample; fewer than ``first`` count as ``first``, more than ``last`` as ``last``.
         """
         return self._confidence(launches, self.alpha)
 
     def confidence_of_pass(self, launches: int) -> float:
-        """Likewise, of the interval whose bad end a PASS is judged by."""
-        return self._confidence(launches, self.alpha if self.passing is None else self.passing)
+        """Confidence of the two-sided interval whose worse end decides a PASS; see :meth:`confidence`."""
+        return self._confidence(launches, self.alpha if self.pass_alpha is None else self.pass_alpha)
 
     def _confidence(self, launches: int, alpha: float) -> float:
         numbers = range(self.first, self.last + 1)
@@ -92,38 +96,44 @@ class SequentialPlan:
         return 1 - 2 * _levels(information, alpha)[min(max(launches, self.first), self.last) - self.first]
 
     def _information(self, launches: int) -> float:
-        return float(launches) if self.beside is None else 1 / (1 / launches + 1 / self.beside)
+        return float(launches) if self.fixed_launches is None else 1 / (1 / launches + 1 / self.fixed_launches)
 
 
 @cache
 def _levels(information: tuple[float, ...], alpha: float) -> tuple[float, ...]:
-    """The one-sided level of each look: the chance of being over its boundary at that look alone.
+    """The one-sided level of each look: the probability of crossing its boundary at that look alone.
 
-    With I the information at a look, in proportion to one over the variance, and J that at the last, alpha log(1 +
-    (e - 1) I / J) is spent until then. The sum S = I × estimate has independent increments of variance I, so the
-    boundary of each look is the one over which S is for the first time with the chance that is spent at that look; the
-    density of the sums that were never over is carried from look to look by integration over Gauss-Legendre nodes
-    (Armitage, McPherson & Rowe, Journal of the Royal Statistical Society A 132, 1969).
+    With I the information at a look, proportional to one over the variance, and J that at the last look,
+    alpha log(1 + (e - 1) I / J) is spent until then. The sum S = I × estimate has independent increments of variance I.
+    The boundary of a look is the one that S crosses for the first time with the probability spent at that look. The
+    density of the sums that never crossed a boundary is carried from look to look by integration over Gauss-Legendre
+    nodes (Armitage, McPherson & Rowe, Journal of the Royal Statistical Society A 132, 1969).
+
+    Args:
+        information: at each look, ascending.
+        alpha: probability that all looks spend together.
     """
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     levels: list[float] = []
     sums, mass = np.zeros(1), np.ones(1)
     spent, before = 0.0, 0.0
     for known in information:
-        spread = math.sqrt(known - before)
+        deviation = math.sqrt(known - before)
         target = alpha * math.log(1 + (math.e - 1) * known / information[-1]) - spent
         low, high = -_REACH * math.sqrt(known), _REACH * math.sqrt(known)
         for _ in range(50):
             boundary = (low + high) / 2
             over = sum(
-                m * math.erfc((boundary - s) / (spread * math.sqrt(2))) / 2 for s, m in zip(sums, mass, strict=True)
+                m * math.erfc((boundary - s) / (deviation * math.sqrt(2))) / 2 for s, m in zip(sums, mass, strict=True)
             )
             low, high = (boundary, high) if over > target else (low, boundary)
         levels.append(math.erfc(boundary / math.sqrt(2 * known)) / 2)
         start = -_REACH * math.sqrt(known)
         found = start + (boundary - start) * (nodes + 1) / 2
         density = (
-            np.exp(-(((found[:, None] - sums[None, :]) / spread) ** 2) / 2) @ mass / (spread * math.sqrt(2 * math.pi))
+            np.exp(-(((found[:, None] - sums[None, :]) / deviation) ** 2) / 2)
+            @ mass
+            / (deviation * math.sqrt(2 * math.pi))
         )
         sums, mass = found, density * weights * (boundary - start) / 2
         spent, before = spent + target, known

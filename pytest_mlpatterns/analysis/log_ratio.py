@@ -1,12 +1,11 @@
-"""How much one side differs from another, when both were measured in the same minutes, and when that is decided.
+"""The ratio of two variants from paired launches, and the sequential test of it against a limit.
 
-Pure. The unit of evidence is the paired launch: both sides freshly started, loaded in short blocks that take turns.
-What slows the machine slows both, so that the ratio holds where neither of its parts does. All arithmetic is on
-logarithms of second/first. This module must not know what is measured, or how.
+Pure. The unit is the paired launch: both variants freshly started and loaded in short alternating blocks. A slower
+machine slows both, so that their ratio is more precise than either figure. All arithmetic is on logarithms of
+second/first. This module must not know what is measured, or how.
 
-Looking after every launch is paid for (:mod:`pytest_mlpatterns.analysis.alpha_spending`);
-``benchmarks/paired_simulation.py`` counts the
-errors.
+Interim looks are corrected for (:mod:`pytest_mlpatterns.analysis.alpha_spending`);
+``benchmarks/paired_simulation.py`` counts the errors.
 """
 
 from __future__ import annotations
@@ -44,11 +43,11 @@ __all__ = [
 ]
 
 RATIO_SD = 0.015
-"""Standard deviation between paired launches of two equal sides, beyond that within a launch; the prior."""
-_DISTURBED = 3.0
-"""A launch whose error is over three times the lower quartile of all errors was disturbed, and counts for less."""
+"""Standard deviation between paired launches of two equal variants, beyond that within a launch; the prior."""
+_NOISY_FACTOR = 3.0
+"""Multiple of the lower quartile of all errors from which a launch counts as noisy and gets less weight."""
 _ROUNDING = 1e-12
-_USUAL = SequentialPlan()
+_DEFAULT_PLAN = SequentialPlan()
 _FEWEST_QUIET, _ENOUGH_QUIET = 3, 4
 
 
@@ -62,7 +61,7 @@ class LogRatio:
 
 @dataclass(frozen=True, slots=True)
 class VariantFigures:
-    """One side of a paired launch: medians over its blocks, how many requests there were, and how long each took.
+    """One variant of a paired launch: medians over its blocks, the number of requests, and how long each took.
 
     ``latencies`` counts them as :func:`pytest_mlpatterns.analysis.latency_distribution.counted` does.
     """
@@ -77,11 +76,18 @@ class VariantFigures:
 
 @dataclass(frozen=True, slots=True)
 class PairedLaunch:
-    """One start of both sides, measured in pairs of neighbouring blocks.
+    """One start of both variants, measured in pairs of neighbouring blocks.
 
-    ``cpu_per_request`` is None where the processes of a side are not known. ``second_began`` says which side was
-    started and loaded first; ``repeated`` counts the blocks that were measured again since the load generator was the
-    limit, ``disturbed`` the pairs in which somebody else used the machine.
+    Attributes:
+        rtm: ratio of the medians.
+        throughput: ratio of the rates.
+        cpu_per_request: ratio of CPU times; None if the processes of a variant are unknown.
+        first: figures of the first variant.
+        second: figures of the second variant.
+        pairs: number of pairs of blocks.
+        second_began: whether the second variant was started and loaded first.
+        repeated: blocks that were measured again because the load generator was the limit.
+        disturbed: pairs in which other processes used the machine.
     """
 
     rtm: LogRatio
@@ -97,7 +103,7 @@ class PairedLaunch:
 
 @dataclass(frozen=True, slots=True)
 class PairedCapacity:
-    """One start of both sides, each searched for what it sustains, one after the other."""
+    """One start of both variants, each searched for its capacity, one after the other."""
 
     nmrt: LogRatio
     first: Capacity
@@ -106,10 +112,14 @@ class PairedCapacity:
 
 @dataclass(frozen=True, slots=True)
 class RatioVerdict:
-    """What a look, or the last of several, came to.
+    """The verdict on a ratio at the interim look that decided, or at the last one.
 
-    ``ratio`` is second/first with its 95 % interval, ``judged`` the same with the interval of the look that decided,
-    each end of which is as sure as a verdict by it has to be; ``launches`` is how many it rests on.
+    Attributes:
+        outcome: of the comparison with the limit.
+        ratio: second/first with its 95 % interval.
+        judged: the same with the interval of the deciding look.
+        launches: paired launches that the verdict rests on.
+        reason: the verdict with its figures, as a sentence.
     """
 
     outcome: Outcome
@@ -125,13 +135,13 @@ def paired_log_ratio(
     """The median over pairs of neighbouring blocks of log(second/first), with its standard error.
 
     The error is sqrt(pi / 2) s / sqrt(n) of n pairs, s being 1.4826 times their median absolute deviation, so that a
-    block in which the machine was busy elsewhere counts in neither. Pairs that are known to be disturbed are left out
-    where at least three others remain; who disturbs knows nothing of the sides, so that this favours none.
+    single noisy block affects neither. Pairs known to be disturbed are left out if at least three others remain; the
+    disturbance is independent of the variants, so this favours neither.
 
     Args:
         first: one value above zero per pair, at least one.
-        second: likewise, of the block beside it.
-        disturbed: for each pair, whether somebody else used the machine; None where that is not known.
+        second: the same for the neighbouring block.
+        disturbed: for each pair, whether other processes used the machine; None if unknown.
     """
     values = [math.log(b / a) for a, b in zip(first, second, strict=True)]
     if disturbed is not None:
@@ -143,9 +153,9 @@ def paired_log_ratio(
 
 
 def wants_more_pairs(disturbed: Sequence[bool]) -> bool:
-    """Whether a launch gains from further pairs: some were disturbed, so that few are left, but not all.
+    """Whether more pairs improve a launch: some pairs were disturbed and too few quiet ones are left, but not none.
 
-    Where all are, whoever disturbs stays, and to wait for the end of it is no use.
+    If all pairs were disturbed, the noise is permanent and more pairs will not help.
     """
     return 0 < disturbed.count(False) < min(_ENOUGH_QUIET, len(disturbed))
 
@@ -165,7 +175,7 @@ def ratio_estimate(
 
     with t at k0 + n - 1 degrees of freedom. Where all errors are alike that is a t interval around the mean whose
     variance (k0 (s0² + e²) + Σ (x - m)²) / (k0 + n - 1) is drawn towards the prior; weights by error keep a launch that
-    another process disturbed from spoiling the others (the estimator of Hartung & Knapp, Statistics in Medicine 20,
+    was disturbed from spoiling the others (the estimator of Hartung & Knapp, Statistics in Medicine 20,
     2001, with a prior). An error is itself known from a few pairs only: up to three times the lower quartile of all
     errors it is taken to be like the others, their root mean square.
 
@@ -182,31 +192,31 @@ def judge_ratio(
     launches: Sequence[LogRatio],
     limit: float,
     better: Literal["lower", "higher"],
-    looks: SequentialPlan = _USUAL,
+    plan: SequentialPlan = _DEFAULT_PLAN,
     prior_sd: float = RATIO_SD,
 ) -> RatioVerdict:
     """Compare second/first with a limit: at most ``limit`` where lower is better, at least ``limit`` where higher is.
 
     PASS when the whole interval is on the good side, the limit itself included; FAIL when it is wholly on the bad side.
-    The first look that decides stands, whatever is measured after it.
+    The first look that decides is final; later launches do not change it.
 
     Args:
         launches: all paired launches so far, at least one, in the order in which they were measured.
         limit: above zero; 1.05 for at most 5 % more, 3.0 for at least three times as much.
         better: which side of the limit is the good one.
-        looks: which launches are looked at, and what each look may cost; settled before the first launch.
+        plan: the interim looks and their levels, fixed before the first launch.
         prior_sd: see :func:`ratio_estimate`.
     """
     wanted = math.log(limit)
-    for number in range(looks.first, min(len(launches), looks.last) + 1):
+    for number in range(plan.first, min(len(launches), plan.last) + 1):
         weighed = _weighed(launches[:number], prior_sd, PRIOR_DEGREES)
         over = weighed.mean - wanted if better == "lower" else wanted - weighed.mean
-        if over + weighed.half(looks.confidence_of_pass(number)) <= _ROUNDING:
-            return _verdict(Outcome.PASS, weighed, limit, better, looks)
-        if over - weighed.half(looks.confidence(number)) > _ROUNDING:
-            return _verdict(Outcome.FAIL, weighed, limit, better, looks)
-    weighed = _weighed(launches[: looks.last], prior_sd, PRIOR_DEGREES)
-    return _verdict(Outcome.INCONCLUSIVE, weighed, limit, better, looks)
+        if over + weighed.half(plan.confidence_of_pass(number)) <= _ROUNDING:
+            return _verdict(Outcome.PASS, weighed, limit, better, plan)
+        if over - weighed.half(plan.confidence(number)) > _ROUNDING:
+            return _verdict(Outcome.FAIL, weighed, limit, better, plan)
+    weighed = _weighed(launches[: plan.last], prior_sd, PRIOR_DEGREES)
+    return _verdict(Outcome.INCONCLUSIVE, weighed, limit, better, plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +238,7 @@ class _Weighed:
         return Estimate(math.exp(self.mean), math.exp(self.mean - half), math.exp(self.mean + half))
 
     def after(self, launches: int) -> _Weighed:
-        """The same with so many launches that scatter as these do."""
+        """The same with this many launches of equal variance."""
         error = self.error * math.sqrt(self.launches / launches)
         return _Weighed(self.mean, error, self.degrees + launches - self.launches, launches)
 
@@ -236,7 +246,7 @@ class _Weighed:
 def _weighed(launches: Sequence[LogRatio], prior_sd: float, prior_degrees: float) -> _Weighed:
     x = np.array([launch.value for launch in launches])
     error = np.array([launch.error for launch in launches])
-    usual = error <= _DISTURBED * np.quantile(error, 0.25)
+    usual = error <= _NOISY_FACTOR * np.quantile(error, 0.25)
     variance = np.where(usual, np.mean(error[usual] ** 2), error**2)
     weight = 1 / (prior_sd**2 + variance)
     mean = float((weight * x).sum() / weight.sum())
@@ -245,9 +255,9 @@ def _weighed(launches: Sequence[LogRatio], prior_sd: float, prior_degrees: float
     return _Weighed(mean, math.sqrt(scale / float(weight.sum())), degrees, len(launches))
 
 
-def _verdict(outcome: Outcome, weighed: _Weighed, limit: float, better: str, looks: SequentialPlan) -> RatioVerdict:
+def _verdict(outcome: Outcome, weighed: _Weighed, limit: float, better: str, plan: SequentialPlan) -> RatioVerdict:
     number = weighed.launches
-    good, bad = weighed.half(looks.confidence(number)), weighed.half(looks.confidence_of_pass(number))
+    good, bad = weighed.half(plan.confidence(number)), weighed.half(plan.confidence_of_pass(number))
     below, above = (good, bad) if better == "lower" else (bad, good)
     judged = Estimate(math.exp(weighed.mean), math.exp(weighed.mean - below), math.exp(weighed.mean + above))
     verb = {Outcome.PASS: "is", Outcome.FAIL: "is not", Outcome.INCONCLUSIVE: "may or may not be"}[outcome]
@@ -257,17 +267,17 @@ def _verdict(outcome: Outcome, weighed: _Weighed, limit: float, better: str, loo
         f"{wording.count(number, 'paired launch', 'paired launches')}"
     )
     if outcome is Outcome.INCONCLUSIVE:
-        reason += f"; {_what_is_missing(weighed, math.log(limit), better, looks)}"
+        reason += f"; {_what_would_decide(weighed, math.log(limit), better, plan)}"
     return RatioVerdict(outcome, weighed.interval(CONFIDENCE), judged, number, reason)
 
 
-def _what_is_missing(weighed: _Weighed, wanted: float, better: str, looks: SequentialPlan) -> str:
+def _what_would_decide(weighed: _Weighed, wanted: float, better: str, plan: SequentialPlan) -> str:
     is_good = (weighed.mean < wanted) is (better == "lower")
-    confidence = looks.confidence_of_pass if is_good else looks.confidence
-    for number in range(max(weighed.launches + 1, looks.first), looks.last + 1):
+    confidence = plan.confidence_of_pass if is_good else plan.confidence
+    for number in range(max(weighed.launches + 1, plan.first), plan.last + 1):
         if weighed.after(number).half(confidence(number)) < abs(weighed.mean - wanted):
             return f"about {number - weighed.launches} more would decide it"
-    return f"it is too near to tell with {looks.last}"
+    return f"it is too near to tell with {plan.last}"
 
 
 def _show(ratio: float) -> str:

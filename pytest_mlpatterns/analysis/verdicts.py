@@ -96,17 +96,17 @@ def describe_estimate(metric: Metric, value: Estimate) -> str:
     return f"{metric.label} {metric.show(value.value)} ({metric.show(value.low)} to {metric.show(value.high)})"
 
 
-def judge_limit(metric: Metric, measured: Estimate, limit: float, stand: SampleSize | None = None) -> Verdict:
+def judge_limit(metric: Metric, measured: Estimate, limit: float, size: SampleSize | None = None) -> Verdict:
     """Compare with a limit that the test asserts.
 
-    PASS when the whole interval is on the good side (the limit itself included for metrics where higher is better, not
-    for the others), FAIL when it is wholly on the bad side.
+    PASS if the whole interval is within the limit (the limit itself included if higher is better, excluded if lower
+    is), FAIL if the whole interval is beyond it.
 
     Args:
         metric: what is compared.
         measured: its value, with the interval that is to be judged: that of this look, where there are several.
         limit: in the metric's unit.
-        stand: what the interval rests on, for the words of an open verdict.
+        size: what the interval rests on, for the reason of an undecided verdict.
     """
     below = metric.better == "lower"
     if measured.high < limit if below else measured.low >= limit:
@@ -115,25 +115,25 @@ def judge_limit(metric: Metric, measured: Estimate, limit: float, stand: SampleS
         outcome, verb = Outcome.FAIL, "is not"
     else:
         outcome, verb = Outcome.INCONCLUSIVE, "may or may not be"
-    if outcome is Outcome.INCONCLUSIVE and stand is not None:
+    if outcome is Outcome.INCONCLUSIVE and size is not None:
         shown = f"{metric.label} {_range(metric.show(measured.low), metric.show(measured.high))}"
-        reason = f"{shown} includes the limit of {metric.show(limit)} after {stand}"
+        reason = f"{shown} includes the limit of {metric.show(limit)} after {size}"
         if metric.launch_sd > 0 and min(measured.low, limit) > 0:
             half = math.log(measured.high / measured.low) / 2
-            reason += f"; {_what_helps(half, abs(math.log(measured.value / limit)), stand.launches)}"
+            reason += f"; {_what_helps(half, abs(math.log(measured.value / limit)), size.launches)}"
         return Verdict(metric.name, "limit", outcome, reason)
     wanted = f"{'below' if below else 'at least'} {metric.show(limit)}"
     return Verdict(metric.name, "limit", outcome, f"{describe_estimate(metric, measured)} {verb} {wanted}")
 
 
-def judge_change(  # noqa: PLR0913 - the two sides, and how they are judged
+def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
     metric: Metric,
     present: Sequence[LaunchValue],
     baseline: Sequence[LaunchValue],
     tolerance: float,
     *,
-    looks: SequentialPlan | None = None,
-    stand: SampleSize | None = None,
+    plan: SequentialPlan | None = None,
+    size: SampleSize | None = None,
     in_flight: int | None = None,
 ) -> Verdict:
     """Compare with a baseline.
@@ -147,12 +147,12 @@ def judge_change(  # noqa: PLR0913 - the two sides, and how they are judged
         present: one value per launch, at least one.
         baseline: likewise, as recorded.
         tolerance: largest acceptable worsening, 0.10 for 10 %.
-        looks: how sure each end of the interval has to be after so many launches; None for a single look at 99 %.
-        stand: what the present rests on, for the words of an open verdict.
+        plan: confidence of each end of the interval at each interim look; None for a single look at 99 %.
+        size: what the present values rest on, for the reason of an undecided verdict.
         in_flight: see :meth:`pytest_mlpatterns.analysis.metric_definitions.Metric.is_small`.
     """
     now, then = estimate(present, metric.launch_sd), estimate(baseline, metric.launch_sd)
-    change = _change(metric, present, baseline, looks)
+    change = _change(metric, present, baseline, plan)
     small = metric.is_small(then.value, now.value, in_flight)
     if change.high <= tolerance + _ROUNDING or small:
         outcome = Outcome.PASS
@@ -161,9 +161,9 @@ def judge_change(  # noqa: PLR0913 - the two sides, and how they are judged
     else:
         outcome = Outcome.INCONCLUSIVE
     reason = f"{metric.label} {metric.show(then.value)} → {metric.show(now.value)}: "
-    if outcome is Outcome.INCONCLUSIVE and stand is not None:
+    if outcome is Outcome.INCONCLUSIVE and size is not None:
         low, high = format_percent(change.low, signed=True), format_percent(change.high, signed=True)
-        reason += f"{_range(low, high, ' to ')} includes the tolerance of {format_percent(tolerance)} after {stand}"
+        reason += f"{_range(low, high, ' to ')} includes the tolerance of {format_percent(tolerance)} after {size}"
         if _varies(metric, present, baseline):
             worse = 1 if metric.better == "lower" else -1
             half = abs(math.log((1 + worse * change.high) / (1 + worse * change.low))) / 2
@@ -174,18 +174,18 @@ def judge_change(  # noqa: PLR0913 - the two sides, and how they are judged
         ("worse", change.low, change.high) if change.value >= 0 else ("better", -change.high, -change.low)
     )
     kind = "99 % interval" if _varies(metric, present, baseline) else "range"
-    spread = (
+    interval = (
         ""
         if change.low == change.high
         else (f", {kind} {format_percent(low_, signed=True)} to {format_percent(high_, signed=True)}")
     )
     floor = f"; changes up to {metric.floor_text} do not count" if small and change.high > tolerance else ""
-    reason += f"{format_percent(abs(change.value))} {word}{spread}; tolerance {format_percent(tolerance)}{floor}"
+    reason += f"{format_percent(abs(change.value))} {word}{interval}; tolerance {format_percent(tolerance)}{floor}"
     return Verdict(metric.name, "baseline", outcome, reason, change)
 
 
 def _change(
-    metric: Metric, present: Sequence[LaunchValue], baseline: Sequence[LaunchValue], looks: SequentialPlan | None
+    metric: Metric, present: Sequence[LaunchValue], baseline: Sequence[LaunchValue], plan: SequentialPlan | None
 ) -> Estimate:
     if not _varies(metric, present, baseline):
         smallest = max(metric.floor, _SMALLEST)
@@ -196,8 +196,8 @@ def _change(
         ratio = Estimate(now.value / then.value, now.low / then.high, now.high / then.low)
         return _worsening(metric, ratio)
     count = len(present)
-    fails = CHANGE_CONFIDENCE if looks is None else looks.confidence(count)
-    passes = CHANGE_CONFIDENCE if looks is None else looks.confidence_of_pass(count)
+    fails = CHANGE_CONFIDENCE if plan is None else plan.confidence(count)
+    passes = CHANGE_CONFIDENCE if plan is None else plan.confidence_of_pass(count)
     for_fail, for_pass = (
         _worsening(metric, ratio_of(present, baseline, metric.launch_sd, confidence)) for confidence in (fails, passes)
     )
@@ -205,7 +205,7 @@ def _change(
 
 
 def _varies(metric: Metric, present: Sequence[LaunchValue], baseline: Sequence[LaunchValue]) -> bool:
-    """Whether the ratio has an interval; otherwise it has a range, over the launches of both sides."""
+    """Whether the ratio has an interval; otherwise it has a range, over the launches of both samples."""
     return metric.launch_sd > 0 and all(launch.value > 0 for launch in (*present, *baseline))
 
 
@@ -222,18 +222,18 @@ def _range(low: str, high: str, dash: str = "–") -> str:
     return f"{number or low}{dash}{high}" if number and high.endswith(f" {unit}") else f"{low} to {high}"
 
 
-def _what_helps(half: float, apart: float, launches: int, beside: int | None = None) -> str:
-    """How many more launches would decide it, or why none would: ``2 more launches would narrow it to ±1.5 %``.
+def _what_helps(half: float, apart: float, launches: int, fixed_launches: int | None = None) -> str:
+    """How many more launches would decide, ``2 more launches would narrow it to ±1.5 %``, or why none would.
 
     Args:
-        half: half the width of the interval now, on the logarithm.
-        apart: how far the value is from what it is compared with, likewise.
-        launches: of which the interval is made.
-        beside: launches of the other side, which stay as many as they are.
+        half: half the width of the present interval, on the logarithm.
+        apart: distance of the value from the limit, on the logarithm.
+        launches: size of the sample.
+        fixed_launches: size of a fixed second sample; None without one.
     """
 
     def left(count: int) -> float:
-        return 1 / count + (0.0 if beside is None else 1 / beside)
+        return 1 / count + (0.0 if fixed_launches is None else 1 / fixed_launches)
 
     for more in range(1, _MOST_MORE + 1):
         narrowed = half * math.sqrt(left(launches + more) / left(launches))
@@ -241,5 +241,5 @@ def _what_helps(half: float, apart: float, launches: int, beside: int | None = N
             return (
                 f"{wording.count(more, 'more launch', 'more launches')} would narrow it to ±{format_percent(narrowed)}"
             )
-    why = "" if beside is None else f" beside a baseline of {beside}"
+    why = "" if fixed_launches is None else f" against a baseline of {fixed_launches}"
     return f"even {_MOST_MORE} more launches would narrow it only to ±{format_percent(narrowed)}{why}"

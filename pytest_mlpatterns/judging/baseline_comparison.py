@@ -150,7 +150,7 @@ class BaselineComparison:
         """Measure until the change of one metric is decided."""
         before = entry.metrics[metric.name]
         plan = SequentialPlan(
-            first=1, last=self._experiment.settings.launches, alpha=alpha, passing=_ALPHA, beside=len(before)
+            first=1, last=self._experiment.settings.launches, alpha=alpha, pass_alpha=_ALPHA, fixed_launches=len(before)
         )
         verdict = self._measurement.decide(
             lambda: self._judge_change(metric, before, tolerance, plan), self._next_search(metric)
@@ -186,8 +186,8 @@ class BaselineComparison:
             values,
             before,
             tolerance,
-            looks=plan,
-            stand=self._measurement.sample_size(metric),
+            plan=plan,
+            size=self._measurement.sample_size(metric),
             in_flight=self._experiment.setup.load.in_flight,
         )
         note = self._baseline.note

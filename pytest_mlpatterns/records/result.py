@@ -1,8 +1,10 @@
-"""What one perf test came to, as reports and the baseline see it: plain values that travel as JSON.
+"""The result of one perf test, as reports and the baseline see it: plain values that travel as JSON.
 
-The result is made from evidence in :mod:`pytest_mlpatterns.judging.result_builder`; this module measures and judges
-nothing, and must
-not know pytest.
+:mod:`pytest_mlpatterns.judging.result_builder` makes it from a measurement; this module measures and judges nothing.
+
+Reading is written by hand. A trial of msgspec saved about 60 of 100 lines, but it accepts unknown members of
+dataclasses, writes set-ups and objectives as objects instead of text, and adds 25 ms to an import. Its schema has 852
+lines (ours: 358), allows unknown members and describes classes only; so a test compares the types with our schema.
 """
 
 from __future__ import annotations

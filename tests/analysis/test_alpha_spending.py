@@ -60,7 +60,7 @@ def test_looks_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
 
 
 def test_metrics_that_share_the_chance_of_a_false_alarm_need_not_share_that_of_a_wrong_pass() -> None:
-    looks = SequentialPlan(alpha=0.005, passing=0.01)
+    looks = SequentialPlan(alpha=0.005, pass_alpha=0.01)
     assert looks.confidence(3) == SequentialPlan(alpha=0.005).confidence(3)
     assert looks.confidence_of_pass(3) == SequentialPlan(alpha=0.01).confidence(3) < looks.confidence(3)
     assert SequentialPlan(alpha=0.005).confidence_of_pass(3) == SequentialPlan(alpha=0.005).confidence(3)
@@ -74,7 +74,7 @@ def test_fewer_launches_than_the_first_look_and_more_than_the_last_are_judged_li
 
 @pytest.mark.parametrize("beside", [1, 3, 10])
 def test_looks_at_a_growing_side_beside_one_that_stays_are_wrong_as_seldom_as_they_say(beside: int) -> None:
-    rng, looks = np.random.default_rng(33), SequentialPlan(first=1, last=5, alpha=0.01, beside=beside)
+    rng, looks = np.random.default_rng(33), SequentialPlan(first=1, last=5, alpha=0.01, fixed_launches=beside)
     numbers = np.arange(1, 6)
     grown = np.cumsum(rng.normal(size=(60_000, 5)), axis=1) / numbers
     there = rng.normal(size=(60_000, beside)).mean(axis=1, keepdims=True)

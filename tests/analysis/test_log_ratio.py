@@ -161,9 +161,9 @@ class TestVerdict:
     @pytest.mark.parametrize("launches", [3, 5, 18])
     def test_the_limit_is_compared_with_the_ends_of_the_interval(self, launches: int) -> None:
         """The interval is taken from the verdict itself; a limit at its ends is on the good side of "at most"."""
-        looks = SequentialPlan(first=launches)
+        plan = SequentialPlan(first=launches)
         measured = alike(*([0.03, 0.05] * launches)[:launches], error=0.01)
-        ends = judge_ratio(measured, 1.0, "lower", looks).judged
+        ends = judge_ratio(measured, 1.0, "lower", plan).judged
         tiny = 1e-9
         for limit, lower in (
             (ends.high + tiny, Outcome.PASS),
@@ -173,11 +173,11 @@ class TestVerdict:
             (ends.low, Outcome.INCONCLUSIVE),
             (ends.low - tiny, Outcome.FAIL),
         ):
-            assert judge_ratio(measured, limit, "lower", looks).outcome is lower
+            assert judge_ratio(measured, limit, "lower", plan).outcome is lower
 
     def test_at_least_holds_at_the_limit_itself_and_fails_below(self) -> None:
-        measured, looks = alike(1.1, 1.12, 1.08), SequentialPlan(3, 3)
-        ends = judge_ratio(measured, 1.0, "higher", looks).judged
+        measured, plan = alike(1.1, 1.12, 1.08), SequentialPlan(3, 3)
+        ends = judge_ratio(measured, 1.0, "higher", plan).judged
         tiny = 1e-9
         for limit, higher in (
             (ends.low, Outcome.PASS),
@@ -185,7 +185,7 @@ class TestVerdict:
             (ends.high, Outcome.INCONCLUSIVE),
             (ends.high + tiny, Outcome.FAIL),
         ):
-            assert judge_ratio(measured, limit, "higher", looks).outcome is higher
+            assert judge_ratio(measured, limit, "higher", plan).outcome is higher
 
     @PROPERTY
     @given(LAUNCHES, st.floats(min_value=0.5, max_value=2))
@@ -199,16 +199,16 @@ class TestVerdict:
     def test_a_looser_limit_never_turns_a_pass_into_a_failure(
         self, launches: list[LogRatio], limit: float, looser: float
     ) -> None:
-        looks = SequentialPlan(first=len(launches))
+        plan = SequentialPlan(first=len(launches))
         order = [Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS]
-        strict, loose = (judge_ratio(launches, one, "lower", looks).outcome for one in (limit, limit * looser))
+        strict, loose = (judge_ratio(launches, one, "lower", plan).outcome for one in (limit, limit * looser))
         assert order.index(loose) >= order.index(strict)
 
     def test_a_pass_may_be_less_sure_than_a_failure_and_each_end_of_the_interval_is_as_sure_as_its_verdict(
         self,
     ) -> None:
         measured = alike(0.01, 0.012, 0.008)
-        equal, eased = SequentialPlan(alpha=0.005), SequentialPlan(alpha=0.005, passing=0.01)
+        equal, eased = SequentialPlan(alpha=0.005), SequentialPlan(alpha=0.005, pass_alpha=0.01)
         both = judge_ratio(measured, 0.5, "lower", equal).judged
         lower = judge_ratio(measured, 0.5, "lower", eased).judged
         higher = judge_ratio(measured, 5.0, "higher", eased).judged
@@ -302,9 +302,9 @@ def simulated(
 
 def outcomes(ratio: float, tolerance: float, trials: int, block_cv: float = 0.04) -> dict[Outcome, float]:
     """Shares of the outcomes of so many whole procedures."""
-    rng, looks = np.random.default_rng(33), SequentialPlan.for_tolerance(tolerance)
+    rng, plan = np.random.default_rng(33), SequentialPlan.for_tolerance(tolerance)
     found = [
-        judge_ratio(simulated(rng, ratio, looks.last, block_cv=block_cv), 1 + tolerance, "lower", looks).outcome
+        judge_ratio(simulated(rng, ratio, plan.last, block_cv=block_cv), 1 + tolerance, "lower", plan).outcome
         for _ in range(trials)
     ]
     return {outcome: found.count(outcome) / trials for outcome in Outcome}

@@ -201,7 +201,7 @@ def test_what_has_no_spread_of_its_own_is_compared_by_the_ranges_of_both_sides(
 ) -> None:
     sides = ([value * MIB for value in side] for side in (present, baseline))
     found = judge_change(
-        METRICS["peak_memory"], *(exact(*side) for side in sides), 0.08, stand=SampleSize(len(present), 24)
+        METRICS["peak_memory"], *(exact(*side) for side in sides), 0.08, size=SampleSize(len(present), 24)
     )
     assert found.outcome is outcome
     assert words in found.reason
@@ -325,39 +325,39 @@ def test_an_open_verdict_on_a_share_promises_no_width() -> None:
 
 def test_an_open_change_says_what_would_decide_it_or_that_nothing_would() -> None:
     before = exact(100 * MS, 101 * MS, 100 * MS)
-    found = judge_change(RTM, exact(108 * MS), before, 0.10, stand=SampleSize(1, 12))
+    found = judge_change(RTM, exact(108 * MS), before, 0.10, size=SampleSize(1, 12))
     assert found.outcome is Outcome.INCONCLUSIVE
     assert found.reason.startswith("RTM 100 ms → 108 ms: ")
     assert "includes the tolerance of 10.0 % after 1 launch, 12 blocks; even 20 more launches would" in found.reason
-    assert found.reason.endswith("beside a baseline of 3")
-    found = judge_change(RTM, exact(104 * MS), before, 0.10, stand=SampleSize(1, 12))
+    assert found.reason.endswith("against a baseline of 3")
+    found = judge_change(RTM, exact(104 * MS), before, 0.10, size=SampleSize(1, 12))
     assert found.outcome is Outcome.INCONCLUSIVE
     assert found.reason.endswith("; 1 more launch would narrow it to ±5.0 %")
 
 
 def test_an_open_change_of_a_rate_says_so_too() -> None:
-    found = judge_change(THROUGHPUT, exact(94), exact(100, 101, 100), 0.10, stand=SampleSize(1, 12))
+    found = judge_change(THROUGHPUT, exact(94), exact(100, 101, 100), 0.10, size=SampleSize(1, 12))
     assert found.outcome is Outcome.INCONCLUSIVE
     assert "includes the tolerance of 10.0 % after 1 launch, 12 blocks; 5 more launches would narrow" in found.reason
 
 
 def test_looks_make_the_interval_of_each_verdict_as_sure_as_it_has_to_be() -> None:
     sides = exact(110 * MS, 111 * MS), exact(100 * MS, 101 * MS, 100 * MS)
-    looks = SequentialPlan(first=1, last=5, alpha=0.001, passing=0.01, beside=3)
-    one, all_looks = judge_change(RTM, *sides, 0.1).change, judge_change(RTM, *sides, 0.1, looks=looks).change
+    plan = SequentialPlan(first=1, last=5, alpha=0.001, pass_alpha=0.01, fixed_launches=3)
+    one, all_looks = judge_change(RTM, *sides, 0.1).change, judge_change(RTM, *sides, 0.1, plan=plan).change
     assert one is not None
     assert all_looks is not None
     assert all_looks.low < one.low
-    assert all_looks.high == pytest.approx(ratio_of(*sides, RTM.launch_sd, looks.confidence_of_pass(2)).high - 1)
+    assert all_looks.high == pytest.approx(ratio_of(*sides, RTM.launch_sd, plan.confidence_of_pass(2)).high - 1)
 
 
 def run_of(rng: np.random.Generator, change: float, block_cv: float) -> Outcome:
     """A whole run against a stored baseline of three launches: a look after each of up to five."""
     before = launch_values(rng, 10 * MS, 3, block_cv=block_cv)
     now = launch_values(rng, 10 * MS * (1 + change), 5, block_cv=block_cv)
-    looks = SequentialPlan(first=1, last=5, alpha=0.005, passing=0.01, beside=3)
+    plan = SequentialPlan(first=1, last=5, alpha=0.005, pass_alpha=0.01, fixed_launches=3)
     for count in range(1, 6):
-        outcome = judge_change(RTM, now[:count], before, 0.10, looks=looks).outcome
+        outcome = judge_change(RTM, now[:count], before, 0.10, plan=plan).outcome
         if outcome is Outcome.PASS or (outcome is Outcome.FAIL and count > 1):
             break
     return outcome
