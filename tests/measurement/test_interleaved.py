@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from support.services.deploy import a_startup
+from support.services.deploy import make_start_options
 from support.services.processes import our_children, survivors
 from support.services.scripted import ScriptedServer, Send, answer
 from support.synthetic import MS, S, capacity
@@ -103,7 +103,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
 
 def started(model: object, directory: Path) -> Deployment:
     """The one place that knows how a deployment is started."""
-    return launch(service_plan(Single(), model, [HERE]), a_startup(directory, INPUTS))
+    return launch(service_plan(Single(), model, [HERE]), make_start_options(directory, INPUTS))
 
 
 def a_side(name: str, model: object, directory: Path, plan: LoadPlan = PLAN) -> Variant:

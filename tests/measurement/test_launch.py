@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from support import SERVICES
-from support.services.deploy import a_startup
+from support.services.deploy import make_start_options
 from support.services.processes import our_children, survivors
 from support.services.scripted import Reset, ScriptedServer, Send, answer
 
@@ -88,7 +88,7 @@ def a_bench(
     smoke: bool = False,
 ) -> Iterator[LaunchRunner]:
     def start() -> Deployment:
-        return launch(service_plan(pattern or Single(), model, [HERE]), a_startup(directory, INPUTS))
+        return launch(service_plan(pattern or Single(), model, [HERE]), make_start_options(directory, INPUTS))
 
     bench = LaunchRunner(start, plan, generator, on_progress, smoke=smoke)
     try:
@@ -387,7 +387,9 @@ class TestServicesThatRun:
             seen.append([sum(numbers) for numbers in inputs] == list(outputs))
 
         plan = replace(PLAN, check=check)
-        bench = LaunchRunner(lambda: attach(target, a_startup(tmp_path, INPUTS)), plan, generator, lambda _: None)
+        bench = LaunchRunner(
+            lambda: attach(target, make_start_options(tmp_path, INPUTS)), plan, generator, lambda _: None
+        )
         launches = [bench.measure() for _ in range(2)]
         bench.close()
         assert seen == [True, True]
@@ -407,7 +409,7 @@ class TestServicesThatRun:
 
 @contextmanager
 def attached(target: Url, directory: Path) -> Iterator[Deployment]:
-    deployment = attach(target, a_startup(directory, INPUTS))
+    deployment = attach(target, make_start_options(directory, INPUTS))
     try:
         yield deployment
     finally:

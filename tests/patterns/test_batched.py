@@ -228,7 +228,7 @@ def test_a_request_larger_than_a_batch_goes_alone_and_in_one_piece() -> None:
     run(scenario())
 
 
-def test_the_first_request_of_a_batch_waits_as_long_as_it_may_and_those_after_it_less() -> None:
+def test_first_request_of_a_batch_waits_the_whole_wait_and_later_ones_less() -> None:
     async def scenario() -> None:
         went: list[tuple[int, list[int]]] = []
 
@@ -264,7 +264,7 @@ def test_a_timer_that_comes_a_little_early_is_on_time() -> None:
     run_jumping(scenario(), Hasty)
 
 
-def test_who_waited_long_enough_behind_a_batch_goes_when_it_ends_and_others_wait_on() -> None:
+def test_requests_due_behind_a_batch_are_sent_when_it_ends_and_others_wait_on() -> None:
     async def scenario() -> None:
         model = Model()
         layer, _ = batching(model, wait="5ms")
@@ -295,7 +295,7 @@ REQUESTS = st.lists(st.tuples(st.integers(0, 12), st.integers(1, 6)), min_size=1
 
 @PROPERTY
 @given(REQUESTS, st.integers(2, 8), st.integers(0, 9), st.integers(0, 15), st.integers(1, 3))
-def test_under_any_course_everybody_gets_their_own_answer_in_batches_that_keep_size_wait_and_order(
+def test_any_arrivals_get_their_own_outputs_in_batches_within_size_and_wait(
     requests: list[tuple[int, int]], size: int, wait_ms: int, call_ms: int, at_once: int
 ) -> None:
     arrived: dict[int, float] = {}
@@ -460,7 +460,7 @@ def test_an_awaited_model_has_as_many_batches_under_way_as_it_may_and_not_more()
     run(scenario())
 
 
-def test_what_a_plain_function_returns_to_be_awaited_is_awaited_on_the_loop() -> None:
+def test_awaitable_of_a_plain_function_is_awaited_on_the_loop() -> None:
     async def answer(inputs: list[int]) -> list[int]:
         assert threading.current_thread() is threading.main_thread()
         return doubled(inputs)
@@ -531,7 +531,7 @@ def test_coroutine_functions_and_what_says_so_are_called_on_the_loop(inner: Any,
         (deque, 5),  # which cannot be divided, so that its requests are asked one by one
     ],
 )
-def test_whatever_has_a_length_is_handed_out_in_parts(shape: Any, calls: int) -> None:
+def test_sized_outputs_are_distributed_in_parts(shape: Any, calls: int) -> None:
     async def model(inputs: list[float]) -> Any:
         return shape([one + 0.5 for one in inputs])
 
@@ -613,7 +613,7 @@ def test_the_batch_after_one_that_failed_goes_on() -> None:
         (lambda _: np.array(3), "the model returned ndarray, which has no length; it must return a list of outputs"),
     ],
 )
-def test_a_model_that_does_not_return_one_output_for_each_input_fails_the_requests_that_show_it(
+def test_wrong_number_of_outputs_fails_only_the_requests_that_show_it(
     returns: Callable[[list[Any]], Any], text: str
 ) -> None:
     async def model(inputs: list[int]) -> Any:
@@ -639,7 +639,7 @@ def test_a_model_that_does_not_return_one_output_for_each_input_fails_the_reques
         LostError("the process is gone"),
     ],
 )
-def test_what_is_behind_and_overloaded_or_gone_is_not_asked_again(error: RequestError) -> None:
+def test_overloaded_or_unavailable_service_behind_is_not_retried(error: RequestError) -> None:
     def unavailable(_: list[Any]) -> None:
         raise error
 
@@ -658,7 +658,7 @@ def test_what_is_behind_and_overloaded_or_gone_is_not_asked_again(error: Request
     run(scenario())
 
 
-def test_an_error_of_a_model_in_another_process_is_traced_to_the_request_that_causes_it() -> None:
+def test_error_of_a_model_in_another_process_is_traced_to_its_request() -> None:
     def check(inputs: list[Any]) -> None:
         if 2 in inputs:
             raise RequestError(500, "the model raised ValueError: 2")
@@ -745,7 +745,7 @@ def test_callers_who_go_away_while_they_wait_are_left_out() -> None:
     run_jumping(scenario())
 
 
-def test_where_everybody_goes_away_the_model_is_not_called_and_who_comes_then_waits_the_whole_wait() -> None:
+def test_batch_without_callers_is_not_called_and_the_next_request_waits_in_full() -> None:
     async def scenario() -> None:
         model = Recording()
         layer, _ = batching(model, wait="5ms")
@@ -871,7 +871,7 @@ MOMENTS = st.none() | st.integers(0, 2 * MS)
 
 @PROPERTY
 @given(st.lists(st.tuples(st.integers(0, S), MOMENTS, MOMENTS), min_size=1, max_size=200))
-def test_the_wait_never_leaves_its_bounds_and_goes_to_nothing_where_it_gathers_nothing(
+def test_adaptive_wait_stays_within_bounds_and_decays_to_zero_if_it_gains_nothing(
     called: list[tuple[int, int | None, int | None]],
 ) -> None:
     wait = AdaptiveWait()

@@ -136,7 +136,7 @@ class TestThePattern:
             (Cached(store="redis://user:secret@host:1/0"), "cached(store=redis://host:1/0)"),
         ],
     )
-    def test_it_prints_as_it_is_written_without_a_password(self, pattern: Cached, text: str) -> None:
+    def test_cached_prints_as_it_is_written_without_a_password(self, pattern: Cached, text: str) -> None:
         assert str(pattern) == text
 
     @pytest.mark.parametrize(
@@ -150,7 +150,9 @@ class TestThePattern:
             ({"store": None}, "expected 'memory://'"),
         ],
     )
-    def test_it_refuses_what_it_cannot_be_and_says_what_it_can(self, arguments: dict[str, Any], words: str) -> None:
+    def test_cached_refuses_impossible_arguments_with_the_expected_ones(
+        self, arguments: dict[str, Any], words: str
+    ) -> None:
         with pytest.raises(SettingError) as caught:
             Cached(**arguments)
         assert words in str(caught.value)
@@ -167,7 +169,7 @@ REQUESTS = st.lists(st.lists(INPUTS, min_size=1, max_size=4), max_size=8)
 class TestAnswers:
     @PROPERTY
     @given(REQUESTS, st.integers(1, 6), st.sampled_from(["plain", "async", "store", "async store"]), st.booleans())
-    def test_they_are_those_of_the_bare_model_for_any_requests(
+    def test_outputs_are_those_of_the_bare_model_for_any_requests(
         self, requests: list[list[Any]], max_entries: int, kind: str, at_once: bool
     ) -> None:
         layer, tally = caching(
@@ -569,7 +571,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("store", [False, True], ids=["memory", "store"])
     @pytest.mark.parametrize("failure", [ValueError, StopIteration, SystemExit], ids=lambda kind: kind.__name__)
-    def test_what_a_plain_model_raises_reaches_the_caller_and_nothing_is_remembered(
+    def test_error_of_a_plain_model_reaches_the_caller_and_nothing_is_remembered(
         self, store: bool, failure: type[BaseException]
     ) -> None:
         answers = [[1], None]

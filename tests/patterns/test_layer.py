@@ -45,13 +45,13 @@ class TestRounding:
 
     @PROPERTY
     @given(st.integers(0, 2**62))
-    def test_what_is_kept_is_within_a_percent(self, value: int) -> None:
+    def test_rounding_changes_a_number_by_less_than_a_percent(self, value: int) -> None:
         assert abs(rounded(value) - value) <= value * 0.008
         assert rounded(rounded(value)) == rounded(value)
 
     @PROPERTY
     @given(st.integers(0, 2**40), st.integers(0, 2**40))
-    def test_what_is_longer_is_never_kept_as_shorter(self, one: int, other: int) -> None:
+    def test_rounding_keeps_the_order_of_numbers(self, one: int, other: int) -> None:
         assert rounded(min(one, other)) <= rounded(max(one, other))
 
 
@@ -255,7 +255,7 @@ async def later(batch: list[Any]) -> list[Any]:
     ],
     ids=["coroutine function", "coroutine object", "object", "function", "says yes", "says no", "says otherwise"],
 )
-def test_what_is_called_on_the_event_loop_is_what_returns_an_awaitable_or_says_so(inner: Any, needs: bool) -> None:
+def test_handler_needs_the_loop_if_it_is_a_coroutine_function_or_declares_it(inner: Any, needs: bool) -> None:
     assert needs_loop(inner) is needs
 
 

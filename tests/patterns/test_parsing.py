@@ -25,7 +25,7 @@ NAMES = "batched, cached, microservice, queued, replicated, single"
 
 @PROPERTY
 @given(ONE.filter(lambda pattern: not isinstance(pattern, Pipeline | Ensemble)) | COMPOSED)
-def test_what_a_pattern_prints_is_read_as_that_pattern(pattern: Pattern) -> None:
+def test_printed_pattern_is_read_as_the_same_pattern(pattern: Pattern) -> None:
     assert parse_pattern(str(pattern), "x") == pattern
 
 
@@ -82,7 +82,7 @@ def test_a_pattern_may_be_written_as_a_name_or_as_a_call(text: str, pattern: Pat
         ("microservice(__class__=1)", "gives '__class__=1' to microservice, allowed are: replicas="),
     ],
 )
-def test_what_cannot_be_read_is_named_with_what_could(text: str, message: str) -> None:
+def test_unreadable_text_is_refused_with_what_can_be_read(text: str, message: str) -> None:
     with pytest.raises(SettingError) as caught:
         parse_pattern(text, "--perf-patterns")
     assert str(caught.value).startswith(f"--perf-patterns {message}")
@@ -116,7 +116,7 @@ def test_a_time_in_a_name_is_read_as_that_time(time: timedelta) -> None:
         ("cached|queued(wait=False)", "cached|queued(wait=False): queued(wait=False) answers before there is a result"),
     ],
 )
-def test_what_a_pattern_refuses_is_named_by_where_it_was_given(text: str, message: str) -> None:
+def test_refusal_of_a_pattern_names_where_it_was_given(text: str, message: str) -> None:
     with pytest.raises(SettingError) as caught:
         parse_pattern(text, "ini key perf_patterns")
     assert str(caught.value).startswith(f"ini key perf_patterns: {message}")

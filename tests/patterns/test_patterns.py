@@ -178,7 +178,7 @@ class TestValues:
 class TestComposing:
     @PROPERTY
     @given(st.lists(LAYERS, min_size=3, max_size=3))
-    def test_it_does_not_matter_how_a_composition_is_bracketed(self, parts: list[Pattern]) -> None:
+    def test_composition_is_associative(self, parts: list[Pattern]) -> None:
         a, b, c = parts
         left, right = (a | b) | c, a | (b | c)
         assert left == right
@@ -215,7 +215,7 @@ class TestComposing:
             other | Cached(5)
         assert str(caught.value) == f"{printed} | cached(max_entries=5), {mend}"
 
-    def test_what_composes_itself_with_anything_does_so_with_patterns(self) -> None:
+    def test_operand_that_composes_with_anything_composes_with_patterns(self) -> None:
         class Anything:
             def __ror__(self, other: object) -> object:
                 return other

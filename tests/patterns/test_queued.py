@@ -94,7 +94,7 @@ def test_a_worker_may_answer_without_being_awaited() -> None:
     run(scenario())
 
 
-def test_who_finds_the_queue_full_is_told_so_at_once_and_when_to_come_again() -> None:
+def test_request_that_finds_the_queue_full_is_refused_at_once_with_retry_after() -> None:
     async def scenario() -> None:
         worker = Worker()
         ask, tally = queue(worker, capacity=2)
@@ -178,7 +178,7 @@ def test_a_request_goes_to_the_worker_with_the_fewest() -> None:
 
 
 class TestDeadWorkers:
-    def test_what_a_dead_worker_had_is_given_again_before_all_others(self) -> None:
+    def test_request_of_a_dead_worker_is_redelivered_before_all_others(self) -> None:
         async def scenario() -> None:
             worker = Worker()
             ask, tally = queue(worker)

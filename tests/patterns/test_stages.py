@@ -276,7 +276,7 @@ def test_all_models_are_asked_at_once_and_the_last_to_answer_is_counted() -> Non
 
 
 @pytest.mark.parametrize("also_fails", [False, True])
-def test_where_one_model_fails_the_request_fails_with_its_error_and_the_others_are_ended(also_fails: bool) -> None:
+def test_one_failing_model_fails_the_request_and_cancels_the_others(also_fails: bool) -> None:
     async def scenario() -> None:
         said: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))

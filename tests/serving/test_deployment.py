@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psutil
 import pytest
-from support.services.deploy import a_startup, deployed
+from support.services.deploy import deployed, make_start_options
 from support.services.processes import our_children, survivors
 from support.services.scripted import Close, ScriptedServer, Send, answer, refused_port
 
@@ -241,7 +241,7 @@ class TestAttaching:
     def test_a_service_that_runs_is_used_and_left_alone(self, tmp_path: Path) -> None:
         with deployed(double, tmp_path, by_value=[HERE]) as service:
             target = Url(service.url + service.path, pid=service.pids[0])
-            attached = attach(target, a_startup(tmp_path, [3]))
+            attached = attach(target, make_start_options(tmp_path, [3]))
             assert service.stats().replica_requests == (1,)
             assert attached.pids == service.pids
             assert attached.addresses == service.addresses
@@ -252,7 +252,7 @@ class TestAttaching:
 
     def test_without_a_payload_and_a_pid_nothing_is_asked_and_nothing_is_known(self, tmp_path: Path) -> None:
         with ScriptedServer() as server:
-            attached = attach(Url("http://{}:{}/predict".format(*server.address)), a_startup(tmp_path))
+            attached = attach(Url("http://{}:{}/predict".format(*server.address)), make_start_options(tmp_path))
             attached.close()
         assert attached.pids == ()
         assert server.requests == []
@@ -260,7 +260,7 @@ class TestAttaching:
     def test_nobody_there_is_told_with_a_hint(self, tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{refused_port()}/predict"
         with pytest.raises(DeploymentError, match=r"is the service running\?") as caught:
-            attach(Url(url), a_startup(tmp_path, [1]))
+            attach(Url(url), make_start_options(tmp_path, [1]))
         assert url in str(caught.value)
 
     def test_an_error_of_the_service_is_told(self, tmp_path: Path) -> None:
@@ -268,16 +268,16 @@ class TestAttaching:
             ScriptedServer(lambda _: [Send(answer(b"no such model", 404))]) as server,
             pytest.raises(DeploymentError, match="answered 404: no such model"),
         ):
-            attach(Url("http://{}:{}/predict".format(*server.address)), a_startup(tmp_path, [1]))
+            attach(Url("http://{}:{}/predict".format(*server.address)), make_start_options(tmp_path, [1]))
 
     def test_a_host_that_is_not_known_is_told(self, tmp_path: Path) -> None:
         with pytest.raises(DeploymentError, match=r"the host 'no-such-host\.invalid' is not known"):
-            attach(Url("http://no-such-host.invalid:8000/predict"), a_startup(tmp_path, [1]))
+            attach(Url("http://no-such-host.invalid:8000/predict"), make_start_options(tmp_path, [1]))
 
     def test_the_host_header_is_the_name_that_the_user_wrote(self, tmp_path: Path) -> None:
         with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}'))]) as server:
             port = server.address[1]
-            attached = attach(Url(f"http://localhost:{port}/predict"), a_startup(tmp_path, [1]))
+            attached = attach(Url(f"http://localhost:{port}/predict"), make_start_options(tmp_path, [1]))
             attached.predict(1)
             attached.close()
         assert [f"host: localhost:{port}\r\n".encode() in request.head.lower() for request in server.requests] == [
@@ -301,7 +301,7 @@ class TestAttaching:
 
         monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
         with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}'))]) as server:
-            attached = attach(Url(f"http://localhost:{server.address[1]}/predict"), a_startup(tmp_path, [1]))
+            attached = attach(Url(f"http://localhost:{server.address[1]}/predict"), make_start_options(tmp_path, [1]))
             assert attached.predict(1) == 1
             attached.close()
         assert attached.addresses == (server.address,)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from support import SERVICES
-from support.services.deploy import a_startup
+from support.services.deploy import make_start_options
 from support.services.processes import our_children, survivors
 
 from pytest_mlpatterns import App, Command, DeploymentError, LeftoverWarning, OpenPortWarning, Prometheus, Wire
@@ -73,7 +73,7 @@ def start(tmp_path: Path) -> Iterator[Starting]:
     running: list[Deployment] = []
 
     def go(target: Target, payload: list[Any] | None = None, timeout: str = "60s") -> Deployment:
-        startup = replace(a_startup(tmp_path, payload, timeout), root=tmp_path)
+        startup = replace(make_start_options(tmp_path, payload, timeout), root=tmp_path)
         running.append(deploy_target(target, startup))
         return running[-1]
 
@@ -292,7 +292,7 @@ def test_an_application_whose_start_up_fails_is_told(start: Starting, tmp_path: 
 
 
 def test_an_application_is_not_asked_over_grpc(tmp_path: Path) -> None:
-    startup = replace(a_startup(tmp_path), wire=Wire.parse("grpc"))
+    startup = replace(make_start_options(tmp_path), wire=Wire.parse("grpc"))
     with pytest.raises(
         DeploymentError, match=r"takes requests over HTTP, but the wire is grpc; choose a wire over REST"
     ):
@@ -300,7 +300,7 @@ def test_an_application_is_not_asked_over_grpc(tmp_path: Path) -> None:
 
 
 def test_a_command_with_a_port_for_grpc_is_asked_there_and_ready_over_http(tmp_path: Path) -> None:
-    startup = replace(a_startup(tmp_path), wire=Wire.parse("grpc"), root=tmp_path)
+    startup = replace(make_start_options(tmp_path), wire=Wire.parse("grpc"), root=tmp_path)
     target = Command(["{python}", str(SERVER), "{port}", "{grpc_port}"], ready="/health", path="/v2/models/m/infer")
     deployment = deploy_target(target, startup)
     listening = {one.laddr.port for pid in deployment.pids for one in psutil.Process(pid).net_connections("tcp")}

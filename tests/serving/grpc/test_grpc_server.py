@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from support.services.deploy import a_startup
+from support.services.deploy import make_start_options
 from support.services.processes import our_children
 
 from pytest_mlpatterns import (
@@ -97,7 +97,7 @@ def started(
     model: object, directory: Path, pattern: Pattern | None = None, payload: list[Any] | None = None
 ) -> Deployment:
     inputs = None if payload is None else read_payload(payload, GRPC)
-    startup = StartOptions(a_startup(directory).timeout_ns, inputs, directory, wire=GRPC)
+    startup = StartOptions(make_start_options(directory).timeout_ns, inputs, directory, wire=GRPC)
     return launch(service_plan(pattern or Single(), model), startup)
 
 

@@ -213,7 +213,7 @@ class TestPacking:
             pack(model)
 
     @pytest.mark.parametrize("model", [None, 3, [double]])
-    def test_what_cannot_be_called_is_refused(self, model: object) -> None:
+    def test_model_that_cannot_be_called_is_refused(self, model: object) -> None:
         with pytest.raises(SettingError, match=type(model).__name__) as caught:
             pack(model)
         assert "predict" not in str(caught.value)
@@ -237,7 +237,7 @@ class TestPacking:
         assert str(caught.value) == f"{__name__}:ONLY_PREDICTS {said}write {__name__}:ONLY_PREDICTS.predict"
         assert pack(f"{__name__}:ONLY_PREDICTS.predict").load()([1]) == [2]
 
-    def test_where_there_is_no_model_both_fixtures_are_named(self) -> None:
+    def test_missing_model_names_both_fixtures(self) -> None:
         with pytest.raises(SettingError) as caught:
             service_plan(Single(), None)
         assert str(caught.value) == (
@@ -246,7 +246,7 @@ class TestPacking:
             "perf_target"
         )
 
-    def test_what_cannot_leave_the_process_is_refused_with_the_reason_and_the_mend(self) -> None:
+    def test_model_that_cannot_be_pickled_is_refused_with_the_reason_and_the_fix(self) -> None:
         lock = threading.Lock()
 
         def locked(batch: list[Any]) -> list[Any]:
@@ -274,7 +274,7 @@ class TestPacking:
         assert pack("support.services.models:Factor").load()([1]) == [2]
 
 
-def a_module_that_cannot_be_imported(directory: Path) -> ModuleType:
+def make_module_that_cannot_be_imported(directory: Path) -> ModuleType:
     """As test files of the user: loaded from a directory that no other process searches."""
     path = directory / "hidden_models.py"
     path.write_text(
@@ -319,7 +319,7 @@ class TestModelsInProcesses:
     def test_a_class_of_a_test_file_goes_by_value_with_all_that_it_uses(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        module = a_module_that_cannot_be_imported(tmp_path)
+        module = make_module_that_cannot_be_imported(tmp_path)
         monkeypatch.setitem(sys.modules, module.__name__, module)
         with deployed(module.Hidden, tmp_path, by_value=[module]) as deployment:
             assert deployment.predict(21) == 42

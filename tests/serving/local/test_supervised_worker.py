@@ -118,7 +118,7 @@ def replaced(member: SupervisedWorker, starter: Starter) -> Child:
 
 
 class TestKnowing:
-    def test_it_is_what_its_process_is(self, member: SupervisedWorker) -> None:
+    def test_worker_has_the_state_of_its_process(self, member: SupervisedWorker) -> None:
         assert (member.role, member.position, member.replaced) == ("worker", 1, 0)
         assert told(member, 3, "one").predict_requests == 3
         found = told(member, 2, "two")
@@ -175,7 +175,7 @@ class TestReplacement:
         assert member.replaced == 1
         assert starter.children.empty()
 
-    def test_what_the_process_knew_is_kept(self, member: SupervisedWorker, starter: Starter) -> None:
+    def test_last_statistics_of_a_dead_process_are_kept(self, member: SupervisedWorker, starter: Starter) -> None:
         member.guard()
         told(member, 3, "one")
         replaced(member, starter)
@@ -187,7 +187,9 @@ class TestReplacement:
         assert found.layers == (LayerStats(1, "hop", {"calls": 8}, {"hop_ns": {5: 8}}),)
         assert member.replaced == 2
 
-    def test_what_it_never_told_is_lost_with_it(self, member: SupervisedWorker, starter: Starter) -> None:
+    def test_counts_after_the_last_reading_are_lost_with_the_process(
+        self, member: SupervisedWorker, starter: Starter
+    ) -> None:
         member.guard()
         told(member, 3, "")
         member.child.send((100, "never read"))
@@ -211,7 +213,7 @@ class TestReplacement:
         ask_until(member, lambda: not member._loading)
         assert told(member, 2, "two").predict_requests == 5
 
-    def test_who_asks_while_it_is_replaced_waits(self, member: SupervisedWorker, starter: Starter) -> None:
+    def test_connection_during_a_replacement_waits(self, member: SupervisedWorker, starter: Starter) -> None:
         told(member, 3, "")
         member.guard()
         starter.held.clear()
@@ -228,7 +230,9 @@ class TestReplacement:
         asking.join()
         assert member.replaced == 1
 
-    def test_who_asks_a_dead_process_waits_for_the_next(self, member: SupervisedWorker, starter: Starter) -> None:
+    def test_question_to_a_dead_process_waits_for_its_replacement(
+        self, member: SupervisedWorker, starter: Starter
+    ) -> None:
         told(member, 3, "")
         member.guard()
         kill(member.child)

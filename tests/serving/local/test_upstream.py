@@ -318,7 +318,7 @@ class TestReplicas:
 
         run(scenario)
 
-    def test_or_the_one_with_the_fewest_under_way_is_asked(self) -> None:
+    def test_least_outstanding_calls_the_replica_with_the_fewest_in_flight(self) -> None:
         async def scenario() -> None:
             gate = asyncio.Event()
 
@@ -443,7 +443,7 @@ class TestErrors:
 
         run(scenario)
 
-    def test_what_is_no_http_loses_the_request(self) -> None:
+    def test_response_that_is_not_http_loses_the_request(self) -> None:
         async def garbage(_: Asked) -> bytes:
             return b"hello\r\n\r\n"
 

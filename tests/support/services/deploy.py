@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns import Deployment, Pattern
 
-__all__ = ["a_startup", "deployed"]
+__all__ = ["deployed", "make_start_options"]
 
 
-def a_startup(directory: Path, payload: list[Any] | None = None, timeout: str = "60s") -> StartOptions:
+def make_start_options(directory: Path, payload: list[Any] | None = None, timeout: str = "60s") -> StartOptions:
     """A patient start; the first of ``payload`` is asked, where there is one."""
     return StartOptions(parse_duration(timeout), None if payload is None else read_payload(payload), directory)
 
@@ -38,7 +38,9 @@ def deployed(
     timeout: str = "60s",
 ) -> Iterator[Deployment]:
     """A running deployment of a model, under ``Single()`` where no pattern is given."""
-    deployment = launch(service_plan(pattern or Single(), model, by_value), a_startup(directory, payload, timeout))
+    deployment = launch(
+        service_plan(pattern or Single(), model, by_value), make_start_options(directory, payload, timeout)
+    )
     try:
         yield deployment
     finally:
