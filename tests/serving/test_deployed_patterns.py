@@ -175,11 +175,11 @@ def make_runner(
 
     def tell(progress: Progress) -> None:
         if on_progress is not None:
-            on_progress(progress, bench)
+            on_progress(progress, runner)
 
-    bench = LaunchRunner(start, plan, generator, tell)
+    runner = LaunchRunner(start, plan, generator, tell)
     try:
-        yield bench
+        yield runner
     finally:
         runner.close()
 
@@ -297,7 +297,7 @@ class Killer:
         self.role = role
         self.killed: int | None = None
 
-    def __call__(self, progress: Progress, bench: LaunchRunner) -> None:
+    def __call__(self, progress: Progress, runner: LaunchRunner) -> None:
         if self.killed is None and progress.elapsed_ns > 300 * MS:
             member = next(one for one in runner.deployment.processes.workers if one.role == self.role)
             self.killed = member.child.pid
@@ -323,7 +323,7 @@ class TestDeath:
     ) -> None:
         killer = Killer(role)
         with (
-            make_runner(generator, tmp_path, pattern, on_progress=killer) as bench,
+            make_runner(generator, tmp_path, pattern, on_progress=killer) as runner,
             pytest.raises(DeploymentError, match=rf"{role}: process \d+ ended with signal SIGKILL"),
         ):
             runner.measure()
@@ -388,7 +388,7 @@ class Away:
         self.since: int | None = None
         self.over = False
 
-    def __call__(self, progress: Progress, _bench: LaunchRunner) -> None:
+    def __call__(self, progress: Progress, _runner: LaunchRunner) -> None:
         if self.since is None and progress.elapsed_ns > 300 * MS:
             self.server.kill()
             self.since = progress.elapsed_ns
