@@ -1,7 +1,6 @@
-"""Wire formats: how inputs and outputs become bytes, and bytes become inputs and outputs.
+"""Wire formats: encode inputs and outputs as bytes, and decode them.
 
-:class:`Wire` is the value that users name; :func:`codec_of` gives what encodes and decodes under it. Both ends use
-these modules, which must not know sockets, processes or models.
+:class:`Wire` is the value that users name; :func:`codec_of` returns its codec. Clients and servers use the same codecs.
 """
 
 from __future__ import annotations

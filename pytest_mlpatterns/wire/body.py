@@ -1,4 +1,4 @@
-"""The body of a message on its way, and the headers that go with it."""
+"""Body and headers of a message."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import NamedTuple
 __all__ = ["Body", "Headers", "WireError", "headers_of"]
 
 Headers = Mapping[str, str]
-"""Headers of a message by their names in lower case."""
+"""Headers of a message, by name in lower case."""
 
 
 class WireError(ValueError):
-    """Bytes that are not the message they should be, or values that the message cannot hold."""
+    """Malformed bytes, or values that the format cannot encode."""
 
 
-class Body(NamedTuple):  # made for every answer, in half the time of a frozen dataclass
-    """The pieces of a body, in their order, and its headers, names in lower case; the length is not among them."""
+class Body(NamedTuple):  # one for each response, in half the time of a frozen dataclass
+    """A body in parts, and its headers (names in lower case) without ``content-length``."""
 
     parts: tuple[bytes | memoryview, ...]
     headers: tuple[tuple[str, str], ...]
 
     @property
     def size(self) -> int:
-        """Bytes of all pieces."""
+        """Length of all parts, in bytes."""
         return len(self.parts[0]) if len(self.parts) == 1 else sum(map(len, self.parts))
 
     def joined(self) -> bytes:
-        """All pieces as one."""
+        """All parts as one ``bytes``."""
         return self.parts[0] if len(self.parts) == 1 and isinstance(self.parts[0], bytes) else b"".join(self.parts)
 
 

@@ -1,4 +1,4 @@
-"""What encodes and decodes under a wire, compression included."""
+"""The codec of a wire: encodes requests and decodes responses, including compression."""
 
 from __future__ import annotations
 
@@ -20,31 +20,36 @@ _LENGTH_BYTES = 4
 
 
 class Codec(Protocol):
-    """One way to write inputs and outputs. Every method raises :class:`WireError` for what it cannot write or read."""
+    """An encoding of inputs and outputs. Each method raises :class:`WireError` for malformed or unsupported values."""
 
     def path(self, model: str) -> str:
-        """The path at which our own servers take requests of this kind for a model."""
+        """Path of a model's inference requests on a server of this package."""
         ...
 
     def encode_inputs(self, inputs: Sequence[Any]) -> Body:
-        """The body of a request."""
+        """Encode a request."""
         ...
 
     def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
-        """The inputs in a request, at least one."""
+        """Decode the inputs of a request; at least one."""
         ...
 
     def encode_outputs(self, outputs: Any) -> Body:
-        """The body of an answer; ``outputs`` is a list, an array, or anything that ``list`` takes."""
+        """Encode a response; ``outputs`` is an array or an iterable."""
         ...
 
     def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> Sequence[Any]:
-        """The outputs in an answer."""
+        """Decode the outputs of a response."""
         ...
 
 
 def codec_of(wire: Wire, path: str = "") -> Codec:
-    """What encodes under a wire for a path; without one, for our own servers."""
+    """The codec of a wire.
+
+    Args:
+        wire: the wire.
+        path: path of the request, which selects V1 or V2 JSON; empty for servers of this package.
+    """
     if wire.codec == "json" and not path.partition("?")[0].endswith("/infer"):
         return JSON_V1
     if wire.codec == "msgpack":
@@ -61,10 +66,15 @@ def codec_of(wire: Wire, path: str = "") -> Codec:
 
 
 def encode_request(wire: Wire, inputs: Sequence[Any], path: str = "") -> Body:
-    """A request's body under a wire.
+    """Encode and compress a request.
+
+    Args:
+        wire: the wire.
+        inputs: one or more inputs.
+        path: path of the request; empty for servers of this package.
 
     Raises:
-        WireError: the wire cannot hold an input.
+        WireError: the wire cannot encode an input.
     """
     body = codec_of(wire, path).encode_inputs(inputs)
     if wire.compression is None:
@@ -76,16 +86,16 @@ def encode_request(wire: Wire, inputs: Sequence[Any], path: str = "") -> Body:
 
 
 def decode_answer(wire: Wire, body: bytes, headers: Headers, path: str = "") -> Sequence[Any]:
-    """The outputs in an answer.
+    """Decompress and decode a response.
 
     Args:
-        wire: what the request was made under.
-        body: as it came, compressed or not.
-        headers: those of the answer.
-        path: where the request went to; empty for our own servers.
+        wire: wire of the request.
+        body: body as received.
+        headers: headers of the response.
+        path: path of the request; empty for servers of this package.
 
     Raises:
-        WireError: it is no such answer.
+        WireError: the response is malformed.
     """
     if (coding := headers.get("content-encoding", "identity")) != "identity":
         from pytest_mlpatterns.wire.compression import decompressed
@@ -95,16 +105,16 @@ def decode_answer(wire: Wire, body: bytes, headers: Headers, path: str = "") -> 
 
 
 def pack(body: Body) -> bytes:
-    """A body that says itself what its headers say, for places that keep no headers."""
+    """Encode a body together with the header that its decoder needs, for a storage without headers."""
     length = dict(body.headers).get("inference-header-content-length", "0")
     return b"".join([int(length).to_bytes(_LENGTH_BYTES, "little"), *body.parts])
 
 
 def unpack(packed: bytes) -> tuple[memoryview, dict[str, str]]:
-    """The inverse of :func:`pack`: body and headers.
+    """Decode the body and headers that :func:`pack` encoded.
 
     Raises:
-        WireError: it is too short.
+        WireError: there are too few bytes.
     """
     if len(packed) < _LENGTH_BYTES:
         raise WireError(f"{len(packed)} bytes, expected at least {_LENGTH_BYTES}")

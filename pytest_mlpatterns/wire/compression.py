@@ -1,7 +1,7 @@
-"""Content codings of HTTP: gzip, zstd and br, and which of them a client takes.
+"""Content codings of HTTP: gzip, zstd and br, and the choice from ``Accept-Encoding``.
 
-Each at a level that suits answers made on the fly. What is decompressed is bounded, so that a few bytes cannot become
-more than a request may have.
+The levels are fast enough for responses that are compressed on the fly. The size of decompressed data is limited, so a
+small body cannot expand without bound.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ if TYPE_CHECKING:
 __all__ = ["CODINGS", "MIN_BYTES", "TooLargeError", "accepted_coding", "compressed", "decompressed"]
 
 CODINGS = ("zstd", "br", "gzip")
-"""Those that are known, the one that is preferred first."""
+"""Known codings, in order of preference."""
 MIN_BYTES = 256
-"""A shorter answer is sent as it is."""
+"""Shortest response that is compressed."""
 _LEVELS = {"gzip": 6, "zstd": 3, "br": 4}
 _GZIP = 16 + zlib.MAX_WBITS
 _ZSTD_PIECE = 1 << 10  # becomes at most 32 MiB
 
 
 class TooLargeError(WireError):
-    """Decompressed it is longer than allowed."""
+    """The decompressed body is longer than allowed."""
 
 
 def compressed(body: Body, coding: str) -> Body:
-    """The body compressed, with the header that says so."""
+    """Compress a body and add its ``content-encoding`` header."""
     data = _COMPRESS[coding](body.parts)
     return Body((data,), (*body.headers, ("content-encoding", coding)))
 
 
 def decompressed(data: bytes | memoryview, coding: str, max_bytes: int) -> bytes:
-    """What was compressed.
+    """Decompress a body.
 
     Args:
-        data: as it came.
-        coding: what ``Content-Encoding`` says.
-        max_bytes: how long it may be.
+        data: compressed body.
+        coding: value of ``Content-Encoding``.
+        max_bytes: longest decompressed body.
 
     Raises:
-        TooLargeError: it is longer.
-        WireError: the coding is not known, or the data is not of it.
+        TooLargeError: the decompressed body is longer.
+        WireError: the coding is unknown, or the data is malformed.
     """
-    undo = _DECOMPRESS.get(coding)
-    if undo is None:
+    decompress = _DECOMPRESS.get(coding)
+    if decompress is None:
         raise WireError(f"Content-Encoding {coding!r}, expected one of {', '.join(CODINGS)}")
     try:
-        found = undo(data, max_bytes + 1)
+        found = decompress(data, max_bytes + 1)
     except WireError:
         raise
-    except Exception as error:  # each library has its own
+    except Exception as error:  # each library has its own exceptions
         raise WireError(f"the body is not {coding}: {error or type(error).__name__}") from None
     if len(found) > max_bytes:
         raise TooLargeError(f"the body is over the limit of {max_bytes} bytes when it is decompressed")
@@ -65,12 +65,12 @@ def decompressed(data: bytes | memoryview, coding: str, max_bytes: int) -> bytes
 
 @lru_cache(maxsize=256)
 def accepted_coding(accept_encoding: str) -> str | None:
-    """The coding that a client prefers of those that are known and installed, None where it takes none of them.
+    """The known and installed coding that a client prefers; None if it accepts none of them.
 
-    Of several with the same weight the first of :data:`CODINGS` is taken.
+    Among equal weights, the first in :data:`CODINGS` wins.
 
     Args:
-        accept_encoding: the header, such as ``gzip, br;q=0.5``.
+        accept_encoding: value of the header, such as ``gzip, br;q=0.5``.
     """
     weights: dict[str, float] = {}
     for part in accept_encoding.lower().split(","):
@@ -130,7 +130,7 @@ def _unzstd(data: bytes | memoryview, most: int) -> bytes:
 
     content = zstandard.get_frame_parameters(data).content_size
     if content < most:
-        with contextlib.suppress(zstandard.ZstdError):  # where it is more than one frame, or damaged
+        with contextlib.suppress(zstandard.ZstdError):  # several frames, or malformed data
             return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
     found, size, rest = [], 0, memoryview(data)
     while rest:

@@ -1,6 +1,6 @@
-"""A call of the Open Inference Protocol over gRPC: which method, and how a message lies on the connection.
+"""Method names and message framing of the Open Inference Protocol over gRPC.
 
-The load generator uses it too, which knows no tensors.
+Keep this module free of tensors: the load generator imports it.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ _INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/[^/]+)?/infer")
 SERVICE = "inference.GRPCInferenceService"
 INFER_METHOD = f"/{SERVICE}/ModelInfer"
 PREFIX_BYTES = 5
-"""Before every message: whether it is compressed (0), and its length."""
+"""Length of the prefix of a message: the compression flag and the length of the message."""
 
 
 def model_in(path: str) -> str:
-    """The model's name in the path at which REST would take the request; empty where there is none."""
+    """Name of the model in the path of a V2 inference request; empty if the path is not of that form."""
     found = _INFER_PATH.fullmatch(path)
     return "" if found is None else found[1]
 
 
 def message_prefix(size: int) -> bytes:
-    """What goes before a message of so many bytes."""
+    """Prefix of an uncompressed message of ``size`` bytes."""
     return size.to_bytes(PREFIX_BYTES, "big")

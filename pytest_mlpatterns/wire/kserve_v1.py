@@ -1,6 +1,6 @@
-"""REST JSON V1, as KServe and TF Serving define it.
+"""V1: the REST JSON protocol of KServe and TF Serving.
 
-``{"instances": [...]}`` out, ``{"predictions": [...]}`` back, ``{"error": text}`` where it went wrong.
+A request is ``{"instances": [...]}``, a response ``{"predictions": [...]}``, an error ``{"error": text}``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class JsonV1:
     """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`."""
 
     def path(self, model: str) -> str:
-        """The path that takes predict requests."""
+        """Path of the predict requests of a model."""
         return f"/v1/models/{model}:predict"
 
     def encode_inputs(self, inputs: Sequence[Any]) -> Body:
@@ -132,7 +132,7 @@ def _dump(message: dict[str, Any]) -> bytes:
 
 
 def _plain(value: object) -> object:
-    """What orjson does not know itself: arrays of other layouts and types, sets, ranges."""
+    """Convert values that orjson cannot encode: arrays of other layouts and types, sets, ranges."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, set | frozenset | range):

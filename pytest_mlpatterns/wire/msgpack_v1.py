@@ -1,7 +1,8 @@
-"""REST with MessagePack: the messages of V1, with arrays as arrays.
+"""V1 messages in MessagePack, with arrays as arrays.
 
-``{"instances": [...]}`` and ``{"predictions": [...]}``; an array is the map that the package msgpack-numpy makes of it
-(``nd``, ``type``, ``kind``, ``shape``, ``data``), so that its users can talk to our servers. Nothing is unpickled.
+The messages are ``{"instances": [...]}`` and ``{"predictions": [...]}``. An array is encoded as the package
+msgpack-numpy encodes it (a map with ``nd``, ``type``, ``kind``, ``shape`` and ``data``), so its users can send requests
+to our servers. Unlike msgpack-numpy, this module never unpickles data.
 """
 
 from __future__ import annotations
@@ -30,27 +31,27 @@ class MsgpackV1:
     """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`."""
 
     def path(self, model: str) -> str:
-        """The path that takes predict requests."""
+        """Path of the predict requests of a model."""
         return f"/v1/models/{model}:predict"
 
     def encode_inputs(self, inputs: Sequence[Any]) -> Body:
         """A predict request."""
-        return _packed({"instances": inputs if isinstance(inputs, list) else list(inputs)})
+        return _encode({"instances": inputs if isinstance(inputs, list) else list(inputs)})
 
     def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
         """The instances."""
-        instances = _unpacked(body, "instances")
+        instances = _decode(body, "instances")
         if not isinstance(instances, list) or not instances:
             raise WireError('the body is not {"instances": [...]} with at least one instance')
         return instances
 
     def encode_outputs(self, outputs: Any) -> Body:
         """An answer."""
-        return _packed({"predictions": outputs if isinstance(outputs, list) else list(outputs)})
+        return _encode({"predictions": outputs if isinstance(outputs, list) else list(outputs)})
 
     def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
         """The predictions."""
-        predictions = _unpacked(body, "predictions")
+        predictions = _decode(body, "predictions")
         if not isinstance(predictions, list):
             raise WireError('the body is not {"predictions": [...]}')
         return predictions
@@ -59,16 +60,16 @@ class MsgpackV1:
 MSGPACK_V1 = MsgpackV1()
 
 
-def _packed(message: dict[str, list[Any]]) -> Body:
+def _encode(message: dict[str, list[Any]]) -> Body:
     import msgpack
 
     try:
         return Body((msgpack.packb(message, default=_plain),), _HEADERS)
     except (TypeError, ValueError, OverflowError) as error:
-        raise WireError(f"MessagePack cannot hold it: {error}") from error
+        raise WireError(f"MessagePack cannot encode the values: {error}") from error
 
 
-def _unpacked(body: bytes | memoryview, key: str) -> object:
+def _decode(body: bytes | memoryview, key: str) -> object:
     import msgpack
 
     try:
@@ -77,13 +78,13 @@ def _unpacked(body: bytes | memoryview, key: str) -> object:
         )
     except WireError:
         raise
-    except Exception as error:  # of many kinds, also of keys that cannot be any
+    except Exception as error:  # msgpack raises many kinds, also for keys that are not hashable
         raise WireError(f"the body is not MessagePack: {error or type(error).__name__}") from None
     return message.get(key) if isinstance(message, dict) else None
 
 
 def _plain(value: object) -> object:
-    """What MessagePack has no form for: arrays, sets, ranges."""
+    """Convert values that MessagePack cannot encode: arrays, sets, ranges."""
     if isinstance(value, np.ndarray | np.generic):
         if value.dtype.kind not in _KINDS:
             raise TypeError(f"arrays of {value.dtype} cannot be sent")
@@ -109,7 +110,7 @@ def _array_of(found: dict[Any, Any]) -> Any:
             return array[0]
         return array.reshape(found[b"shape"])
     except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
-        raise WireError(f"an array that is none: {type(error).__name__}: {error}") from None
+        raise WireError(f"malformed array: {type(error).__name__}: {error}") from None
 
 
 @cache

@@ -1,7 +1,7 @@
-"""The Open Inference Protocol (V2) over REST: JSON, and the binary tensor extension.
+"""V2: the Open Inference Protocol over REST, in JSON and with the binary tensor extension.
 
-With the extension, the body is a JSON head and then the binary data of its tensors, in their order; the header
-``Inference-Header-Content-Length`` says where the head ends. This module must not know who asks.
+With the extension, the body is a JSON header followed by the binary data of its tensors, in order. The HTTP header
+``Inference-Header-Content-Length`` is the length of the JSON header.
 """
 
 from __future__ import annotations
@@ -49,24 +49,24 @@ class CodecV2:
         self._binary = binary
 
     def path(self, model: str) -> str:
-        """The path that takes inference requests."""
+        """Path of the inference requests of a model."""
         return f"/v2/models/{model}/infer"
 
     def encode_inputs(self, inputs: Any) -> Body:
-        """An inference request that asks for answers of the same kind."""
+        """Encode an inference request that asks for a response in the same format."""
         parameters = {"binary_data_output": True} if self._binary else {}
         return _encoded("inputs", _INPUT, inputs, {}, parameters, binary=self._binary, rows_allowed=True)
 
     def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
-        """The inputs."""
+        """Decode the inputs."""
         return read_request(body, headers).inputs
 
     def encode_outputs(self, outputs: Any) -> Body:
-        """An answer, as one process gives it to another."""
+        """Encode a response to another process of the deployment."""
         return _encoded("outputs", _OUTPUT, outputs, {}, {}, binary=self._binary, rows_allowed=True)
 
     def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
-        """The outputs."""
+        """Decode the outputs."""
         return _decoded("outputs", *_message(body, headers))
 
 
@@ -76,10 +76,14 @@ BINARY_V2 = CodecV2(binary=True)
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """What a client asks.
+    """A decoded inference request.
 
-    ``outputs`` are the names of those that are wanted, and whether each is to be binary; None: all, as ``binary`` says.
-    ``specification`` says name, datatype and shape of each input tensor, with -1 for how many inputs there are.
+    Args:
+        inputs: the inputs.
+        identity: id of the request.
+        outputs: names of the requested outputs, and whether each is binary; None: all outputs, in the default format.
+        binary: the default format of outputs is binary.
+        specification: name, datatype and shape of each input tensor, with -1 as the first dimension.
     """
 
     inputs: list[Any]
@@ -90,10 +94,10 @@ class InferRequest:
 
 
 def read_request(body: bytes | memoryview, headers: Headers) -> InferRequest:
-    """An inference request, JSON or binary.
+    """Decode an inference request, JSON or binary.
 
     Raises:
-        WireError: it is none, or asks for what is not served.
+        WireError: the request is malformed, or asks for a feature that is not supported.
     """
     message, data = _message(body, headers)
     identity = message.get("id")
@@ -117,16 +121,16 @@ def read_request(body: bytes | memoryview, headers: Headers) -> InferRequest:
 
 
 def encode_answer(request: InferRequest, outputs: Any, model: str, *, rows_allowed: bool) -> Body:
-    """The answer to a request.
+    """Encode the response to a request.
 
     Args:
-        request: what was asked.
+        request: the request.
         outputs: one for each of its inputs.
-        model: the model's name.
-        rows_allowed: whether outputs of different shapes may be told in our own form, which other clients do not know.
+        model: name of the model.
+        rows_allowed: outputs of different shapes may use an encoding that only this package knows.
 
     Raises:
-        WireError: no tensor can hold the outputs, or one that is wanted is not among them.
+        WireError: no tensor can hold the outputs, or a requested output does not exist.
     """
     facts: dict[str, Any] = {"model_name": model, "model_version": "1"}
     if request.identity is not None:
@@ -137,12 +141,12 @@ def encode_answer(request: InferRequest, outputs: Any, model: str, *, rows_allow
 
 
 def outputs_in(answer: Body) -> tuple[dict[str, Any], ...]:
-    """Name, datatype and shape of each tensor in an answer of ours, with -1 for how many outputs there are."""
+    """Name, datatype and shape of each tensor in a response, with -1 as the first dimension."""
     length = int(dict(answer.headers).get(HEAD_LENGTH, answer.size))
     return specification_of(orjson.loads(answer.joined()[:length])["outputs"])
 
 
-def _encoded(  # noqa: PLR0913 - the parts of a message
+def _encoded(  # noqa: PLR0913 - the fields of a message
     kind: str,
     name: str,
     values: Any,
@@ -176,13 +180,13 @@ def _encoded(  # noqa: PLR0913 - the parts of a message
         raise WireError(str(error)) from None
     if not pieces:
         return Body((head,), _JSON)
-    head += b" " * (-len(head) % _ALIGNMENT)  # so that the data can be used where it lies
+    head += b" " * (-len(head) % _ALIGNMENT)  # aligns the data, so that it need not be copied
     headers = (("content-type", "application/octet-stream"), (HEAD_LENGTH, str(len(head))))
     return Body((head, *pieces), headers)
 
 
 def _message(body: bytes | memoryview, headers: Headers) -> tuple[dict[str, Any], memoryview]:
-    """The JSON head, and the binary data after it."""
+    """Split a body into its JSON header and the binary data."""
     whole = memoryview(body)
     given = headers.get(HEAD_LENGTH)
     end = len(whole) if given is None else int(given) if given.isascii() and given.isdigit() else -1
@@ -215,7 +219,7 @@ def _decoded(kind: str, message: dict[str, Any], data: memoryview) -> list[Any]:
 
 
 def _rows(tensor: dict[str, Any], size: Any, data: memoryview, *, by_row: bool) -> Rows:
-    """The rows of one tensor, whose binary data, where it has a size, is the first of what is left."""
+    """The rows of one tensor; its binary data, if any, is at the start of ``data``."""
     asked, datatype, shape = _parameters(tensor), tensor.get("datatype"), tensor.get("shape")
     if "shared_memory_region" in asked:
         raise WireError("it is in shared memory, which is not served; send its data")

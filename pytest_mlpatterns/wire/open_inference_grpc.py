@@ -1,8 +1,7 @@
-"""The Open Inference Protocol (V2) over gRPC: messages as protobuf, tensors as raw contents or as typed ones.
+"""V2 over gRPC: protobuf messages with raw or typed tensor contents.
 
-Raw contents are never copied on their way in: they are found in the message by its own bytes, and only what is left of
-it, which is small, goes through the library. On their way out they are copied once, into the message. This module must
-not know who asks, nor grpcio.
+Raw contents of a received message are not copied: this module splits them off by their field number, and only the small
+rest is parsed by protobuf. In a sent message they are copied once.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ __all__ = [
 _REQUEST, _RESPONSE = "inference.ModelInferRequest", "inference.ModelInferResponse"
 _RAW_INPUTS, _RAW_OUTPUTS = 7, 6
 _INPUT, _OUTPUT = "input-0", "output-0"
-_LENGTHS = {1: 8, 5: 4}  # of what has a fixed length, by its type on the wire
+_LENGTHS = {1: 8, 5: 4}  # lengths of fixed-size fields, by wire type
 _VARINT, _DELIMITED = 0, 2
 _TYPED = {
     "BOOL": "bool_contents",
@@ -57,18 +56,18 @@ _TYPED = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-"""Where the elements of a datatype are, in typed contents; there are none for FP16."""
+"""Field of the typed contents for each datatype; FP16 has none."""
 
 
 class CodecProtobuf:
-    """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`. Bodies are messages, without a model's name."""
+    """The codec; see :class:`pytest_mlpatterns.wire.codec.Codec`. Bodies are messages without the name of the model."""
 
     def path(self, model: str) -> str:
-        """That of the same request over REST; the name in it goes into the message."""
+        """Path of the same request over REST; the transport moves the model's name into the message."""
         return f"/v2/models/{model}/infer"
 
     def encode_inputs(self, inputs: Any) -> Body:
-        """An inference request, with raw contents."""
+        """Encode an inference request with raw contents."""
         message: Any = message_class(_REQUEST)()
         columns, parameters = columns_for("inputs", _INPUT, inputs, rows_allowed=True)
         _set_parameters(message, parameters)
@@ -77,16 +76,16 @@ class CodecProtobuf:
         return Body((message.SerializeToString(), *_raw(columns, _RAW_INPUTS)), ())
 
     def decode_inputs(self, body: bytes | memoryview, _headers: Headers) -> list[Any]:
-        """The inputs."""
+        """Decode the inputs."""
         return read_call(body).request.inputs
 
     def encode_outputs(self, outputs: Any) -> Body:
-        """An answer with raw contents."""
+        """Encode a response with raw contents."""
         request = InferRequest([], None, None, binary=True, specification=())
         return Body((encode_answer(request, outputs, "", rows_allowed=True),), ())
 
     def decode_outputs(self, body: bytes | memoryview, _headers: Headers) -> list[Any]:
-        """The outputs."""
+        """Decode the outputs."""
         message, raw = _parsed(body, _RESPONSE, _RAW_OUTPUTS)
         return _rows_in("outputs", message, message.outputs, raw)
 
@@ -96,7 +95,7 @@ PROTOBUF = CodecProtobuf()
 
 @dataclass(frozen=True, slots=True)
 class InferCall:
-    """A request, and the model that it is for, as it names it; empty where it names none."""
+    """A request, and the model and version that it names; empty if it names none."""
 
     request: InferRequest
     model_name: str
@@ -104,10 +103,10 @@ class InferCall:
 
 
 def read_call(data: bytes | memoryview) -> InferCall:
-    """A ModelInferRequest. Numbers in raw contents become views of the data.
+    """Decode a ModelInferRequest. Numbers in raw contents become views of ``data``.
 
     Raises:
-        WireError: it is none, or asks for what is not served.
+        WireError: the request is malformed, or asks for a feature that is not supported.
     """
     message, raw = _parsed(data, _REQUEST, _RAW_INPUTS)
     inputs = _rows_in("inputs", message, message.inputs, raw)
@@ -125,16 +124,16 @@ def read_call(data: bytes | memoryview) -> InferCall:
 
 
 def encode_answer(request: InferRequest, outputs: Any, model: str, *, rows_allowed: bool = False) -> bytes:
-    """A ModelInferResponse: raw contents for raw contents, otherwise typed ones where the datatype has them.
+    """Encode a ModelInferResponse: raw contents if the request had them, otherwise typed if possible.
 
     Args:
-        request: what was asked.
+        request: the request.
         outputs: one for each of its inputs.
-        model: the model's name.
-        rows_allowed: whether outputs of different shapes may be told in our own form, which other clients do not know.
+        model: name of the model.
+        rows_allowed: outputs of different shapes may use an encoding that only this package knows.
 
     Raises:
-        WireError: no tensor can hold the outputs, or one that is wanted is not among them.
+        WireError: no tensor can hold the outputs, or a requested output does not exist.
     """
     message: Any = message_class(_RESPONSE)(
         model_name=model, model_version="1" if model else "", id=request.identity or ""
@@ -151,26 +150,33 @@ def encode_answer(request: InferRequest, outputs: Any, model: str, *, rows_allow
 
 
 def outputs_in(answer: bytes) -> tuple[dict[str, Any], ...]:
-    """Name, datatype and shape of each tensor in an answer of ours, with -1 for how many outputs there are."""
+    """Name, datatype and shape of each tensor in a response, with -1 as the first dimension."""
     return specification_of(map(_described, _parsed(answer, _RESPONSE, _RAW_OUTPUTS)[0].outputs))
 
 
 def call_message(parts: Sequence[bytes | memoryview], model: str) -> bytes:
-    """A request for a model as it lies on the connection: prefix, the model's name, and the body of the codec."""
+    """A framed request: gRPC prefix, name of the model, and the body of the codec."""
     name = model_field(model)
     return b"".join([message_prefix(len(name) + sum(map(len, parts))), name, *parts])
 
 
 def model_field(model: str) -> bytes:
-    """The field of a request that names its model. Put before the body of the codec, it makes a complete message."""
+    """The encoded field with the name of the model; followed by the body of the codec, it is a complete message."""
     return message_class(_REQUEST)(model_name=model).SerializeToString()
 
 
 def split_raw(data: bytes | memoryview, field: int) -> tuple[bytes | memoryview, list[memoryview]]:
-    """A message without one of its repeated fields of bytes, and views of that field's elements.
+    """Split a repeated ``bytes`` field off a protobuf message.
+
+    Args:
+        data: the message.
+        field: number of the field.
+
+    Returns:
+        The message without the field, and views of the field's elements.
 
     Raises:
-        WireError: it is no message of protobuf.
+        WireError: the message is malformed.
     """
     view, found, kept = memoryview(data), list[memoryview](), list[memoryview]()
     at = since = 0
@@ -185,9 +191,9 @@ def split_raw(data: bytes | memoryview, field: int) -> tuple[bytes | memoryview,
         elif kind in _LENGTHS:
             size = _LENGTHS[kind]
         else:
-            raise WireError("the message is no protobuf")
+            raise WireError("the message is not protobuf")
         if at + size > len(view):
-            raise WireError("the message breaks off")
+            raise WireError("the message is truncated")
         if tag == field << 3 | _DELIMITED:
             found.append(view[at : at + size])
             kept.append(view[since:start])
@@ -208,7 +214,7 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
         shift += 7
-    raise WireError("the message breaks off")
+    raise WireError("the message is truncated")
 
 
 def _parsed(data: bytes | memoryview, name: str, raw_field: int) -> tuple[Any, list[memoryview]]:
@@ -218,7 +224,7 @@ def _parsed(data: bytes | memoryview, name: str, raw_field: int) -> tuple[Any, l
     try:
         return message_class(name).FromString(bytes(rest)), raw
     except DecodeError as error:
-        raise WireError(f"the message is no {name.rpartition('.')[2]}: {error}") from None
+        raise WireError(f"the message is not a {name.rpartition('.')[2]}: {error}") from None
 
 
 def _rows_in(kind: str, message: Any, tensors: Sequence[Any], raw: list[memoryview]) -> list[Any]:
@@ -247,14 +253,16 @@ def _rows(tensor: Any, raw: memoryview | None, *, by_row: bool) -> Rows:
         raise WireError("it has no dimension, expected a first one that counts the inputs")
     if raw is None:
         raw = _typed(tensor)
-    elif tensor.HasField("contents") and tensor.contents.ByteSize():  # MLServer sends empty ones beside raw contents
+    elif (
+        tensor.HasField("contents") and tensor.contents.ByteSize()
+    ):  # MLServer sends empty typed contents with raw ones
         raise WireError("it has both raw and typed contents, expected one of them")
     whole = (1, *shape) if by_row else shape
     return rows_of_binary(raw, tensor.datatype, whole, is_text=asked.get("content_type") == "str")
 
 
 def _typed(tensor: Any) -> memoryview:
-    """Typed contents in the binary form."""
+    """Convert typed contents to raw contents."""
     from pytest_mlpatterns.wire.tensor_encoding import DTYPES
 
     datatype = tensor.datatype

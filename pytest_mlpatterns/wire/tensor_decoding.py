@@ -1,7 +1,7 @@
-"""Tensors that came as rows: the inputs, or outputs, that a tensor's first dimension counts.
+"""Decodes tensors to rows: one input or output for each index of the first dimension.
 
-Numbers are views of the bytes that came, read-only as they are. An element of ``BYTES`` that is a row is ``bytes``, or
-``str`` where the parameter ``content_type`` says ``str``, as MLServer has it.
+Numbers are read-only views of the received bytes. A row of ``BYTES`` is ``bytes``, or ``str`` if the parameter
+``content_type`` is ``str`` (MLServer's convention).
 """
 
 from __future__ import annotations
@@ -21,14 +21,21 @@ __all__ = ["Rows", "rows_of", "rows_of_binary", "rows_of_json"]
 Rows = Sequence[Any] | NDArray[Any]
 _MAX_DIMENSIONS = 32
 _MAX_STRINGS_BYTES = 2**28
-"""Most memory of one array of text or bytes, whose elements numpy makes as long as the longest."""
+"""Largest array of text or bytes; numpy pads each element to the length of the longest."""
 
 
 def rows_of(columns: Sequence[tuple[str, Rows]], *, named: bool) -> list[Any]:
-    """Rows as they are of a single column that is not named, or dictionaries of several.
+    """Combine columns to rows.
+
+    Args:
+        columns: name and rows of each tensor.
+        named: a single column makes dictionaries too.
+
+    Returns:
+        The rows of a single column, or dictionaries by column name.
 
     Raises:
-        WireError: columns of different lengths.
+        WireError: the columns differ in length.
     """
     if len(columns) == 1 and not named:
         return list(columns[0][1])
@@ -40,16 +47,16 @@ def rows_of(columns: Sequence[tuple[str, Rows]], *, named: bool) -> list[Any]:
 
 
 def rows_of_binary(data: memoryview, datatype: str, shape: tuple[int, ...], *, is_text: bool) -> Rows:
-    """The rows of a tensor in the binary form.
+    """Decode the binary form of a tensor.
 
     Args:
-        data: all of it.
-        datatype: the protocol's name.
+        data: its bytes.
+        datatype: datatype of the protocol.
         shape: at least one dimension.
-        is_text: whether BYTES are text.
+        is_text: BYTES are UTF-8 text.
 
     Raises:
-        WireError: an unknown datatype, or data that is not of this shape.
+        WireError: the datatype is unknown, or the data does not match the shape.
     """
     if datatype != "BYTES":
         return _numbers(data, datatype, shape)
@@ -97,7 +104,7 @@ def rows_of_json(data: Any, datatype: str, shape: tuple[int, ...], *, is_text: b
         elif found.dtype.kind == "f" and dtype == DTYPES["UINT64"]:
             found = _beyond_int64(data, found)
     except (ValueError, TypeError, OverflowError) as error:
-        raise WireError(f"data is no array: {error}") from None
+        raise WireError(f"data cannot be converted to an array: {error}") from None
     if found.size and not _fits(found, dtype):
         raise WireError(f"data of {found.dtype.name}, which is not {datatype} or out of its range")
     with np.errstate(over="ignore"):
@@ -122,7 +129,7 @@ def _dtype(datatype: str) -> np.dtype[Any]:
 
 
 def _beyond_int64(data: list[Any], found: NDArray[Any]) -> NDArray[Any]:
-    """Whole numbers of which some are over 2**63, which numpy takes for floats beside smaller ones."""
+    """Convert integers of which some exceed 2**63 - 1, because numpy makes floats of a mixture."""
     elements = _flat(data)
     return np.array(elements, dtype=np.uint64) if all(type(element) is int for element in elements) else found
 
@@ -137,7 +144,7 @@ def _fits(found: NDArray[Any], dtype: np.dtype[Any]) -> bool:
 
 
 def _strings(elements: list[Any], shape: tuple[int, ...], kind: str) -> list[Any]:
-    """The rows of a tensor of text or bytes: an element each, or an array of elements."""
+    """The rows of a tensor of text or bytes: single elements, or arrays."""
     if len(shape) == 1:
         return elements
     size = prod(shape[1:])
@@ -149,7 +156,7 @@ def _array_of(elements: list[Any], shape: tuple[int, ...], kind: str) -> NDArray
     dtype = np.dtype(f"{kind}{longest or 1}")
     if dtype.itemsize * len(elements) > _MAX_STRINGS_BYTES:
         raise WireError(
-            f"{len(elements)} elements of BYTES in one input, the longest of {longest}, make an array of over "
+            f"{len(elements)} elements of BYTES in one input, the longest of {longest}, make an array of more than "
             f"{_MAX_STRINGS_BYTES >> 20} MiB; send them one by one"
         )
     if any(element[-1:] in ("\0", b"\0") for element in elements):

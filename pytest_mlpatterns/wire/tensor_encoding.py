@@ -1,7 +1,7 @@
-"""Values on their way out as tensors: columns of rows, one for each name.
+"""Encodes values as tensors: one column for each name, one row for each value.
 
-A tensor's first dimension counts the inputs (or outputs), so that each is a row of it; a dictionary of named arrays is
-a row of several tensors. Numbers go as views of the arrays that they are. Text and bytes are ``BYTES``.
+The first dimension of a tensor counts the inputs (or outputs). A dictionary of named arrays is one row of several
+tensors. Arrays of numbers are encoded without a copy. Text and bytes are ``BYTES``.
 """
 
 from __future__ import annotations
@@ -35,20 +35,24 @@ DTYPES = {
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
-"""The protocol's datatypes of numbers, as they lie in the binary form; beside them there is ``BYTES``."""
+"""Numeric datatypes of the protocol, in their binary form; the only other datatype is ``BYTES``."""
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class RaggedError(WireError):
-    """Values that differ in shape or type, so that they are no rows of one tensor."""
+    """Values that differ in shape or type, so that one tensor cannot hold them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """One tensor: rows of one shape and type.
 
-    ``arrays`` are the rows in their order, one or several to an array; for ``BYTES`` they are lists of elements.
-    ``shape`` is the tensor's.
+    Args:
+        name: name of the tensor.
+        datatype: datatype of the protocol.
+        shape: shape of the tensor.
+        arrays: arrays of one or more rows, in order; lists of elements for ``BYTES``.
+        is_text: ``BYTES`` are text.
     """
 
     name: str
@@ -58,10 +62,10 @@ class Column:
     is_text: bool = False
 
     def raw(self) -> list[bytes | memoryview]:
-        """The binary form in pieces; numbers are not copied.
+        """The binary form in parts; numbers are not copied.
 
         Raises:
-            WireError: text with half a character.
+            WireError: text with an unpaired surrogate.
         """
         if self.datatype != "BYTES":
             return [memoryview(array.reshape(-1).view(np.uint8)) for array in self.arrays]
@@ -70,38 +74,38 @@ class Column:
             try:
                 data = element.encode() if self.is_text else bytes(element)
             except UnicodeEncodeError as error:
-                raise WireError(f"text that is no Unicode: {error}") from None
+                raise WireError(f"text that UTF-8 cannot encode: {error}") from None
             pieces += (len(data).to_bytes(4, "little"), data)
         return pieces
 
     def plain(self) -> Any:
-        """The elements in row-major order, as JSON takes them.
+        """The elements in row-major order, for JSON.
 
         Raises:
-            WireError: bytes that are no text.
+            WireError: bytes that are not UTF-8.
         """
         if self.datatype != "BYTES":
             return np.concatenate([array.reshape(-1) for array in self.arrays]) if self.arrays else []
         try:
             return [element if self.is_text else element.decode() for element in self._elements()]
         except UnicodeDecodeError as error:
-            raise WireError(f"JSON cannot hold bytes that are no UTF-8 text: {error}; use rest+binary") from None
+            raise WireError(f"JSON cannot hold bytes that are not UTF-8 text: {error}; use rest+binary") from None
 
     def _elements(self) -> Iterator[Any]:
         return chain.from_iterable(self.arrays)
 
 
 def columns_of(values: Any, name: str) -> list[Column]:
-    """Values as columns of rows: one column, or one for each name where they are dictionaries.
+    """Convert values to columns: a single one, or one for each key if the values are dictionaries.
 
     Args:
-        values: an array whose first dimension counts them, or a sequence: of arrays, numbers, text, bytes, (nested)
-            lists of these, or dictionaries of names to these.
-        name: of the only column.
+        values: an array whose first dimension counts the values; or a sequence of arrays, numbers, text, bytes, nested
+            lists of these, or dictionaries of these.
+        name: name of a single column.
 
     Raises:
-        RaggedError: they are not of one shape and type.
-        WireError: something that no tensor can hold.
+        RaggedError: the values differ in shape or type.
+        WireError: a value that no tensor can hold.
     """
     if isinstance(values, np.ndarray) and values.ndim and values.dtype.kind not in "SUO":
         return [_numbers(name, values.shape, [values])]
@@ -130,7 +134,7 @@ def _rows(name: str, rows: list[Any]) -> Column:
     if any(array.dtype != arrays[0].dtype for array in arrays):
         if not all(isinstance(row, bool | int | float | list | tuple) for row in rows):
             raise RaggedError(f"types differ: {', '.join(sorted({array.dtype.name for array in arrays}))}")
-        arrays = [np.stack(arrays)]  # plain numbers, of which some are whole
+        arrays = [np.stack(arrays)]  # a mixture of int and float
     return _numbers(name, (len(rows), *shape), arrays)
 
 
@@ -153,8 +157,8 @@ def _strings(name: str, shape: tuple[int, ...], rows: list[list[Any]]) -> Column
 def _array(value: Any) -> NDArray[Any]:
     try:
         array = np.asarray(value)
-    except Exception as error:  # whatever the conversion of a foreign type raises
-        raise WireError(f"{type(value).__name__} is no array: {error}") from error
+    except Exception as error:  # the conversion of a foreign type may raise any error
+        raise WireError(f"{type(value).__name__} cannot be converted to an array: {error}") from error
     if array.dtype.kind not in "biufSU":
         what = f"an array of {array.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
         raise WireError(f"no tensor can hold {what}, expected numbers, text or bytes, or arrays of one of these")
@@ -162,7 +166,7 @@ def _array(value: Any) -> NDArray[Any]:
 
 
 def _elements_of(value: Any, shape: tuple[int, ...]) -> list[Any]:
-    """The elements of text or bytes in row-major order, with what numpy would cut off at their ends."""
+    """The elements of text or bytes in row-major order, with trailing NULs, which numpy would cut off."""
     if isinstance(value, np.ndarray):
         return [*value.reshape(-1).tolist()]
     elements = np.asarray(value, dtype=object).reshape(-1).tolist() if shape else [value]

@@ -1,8 +1,7 @@
-"""Values as the tensors of a message of the Open Inference Protocol, and back.
+"""Converts values to the tensors of an Open Inference message, and back, for JSON and protobuf.
 
-Two parameters of our own go with messages that the protocol has no form for: ``named`` says that a single tensor is a
-dictionary of one name, ``rows`` that inputs (or outputs) are of different shapes and each has tensors of its own,
-``0:``, ``1:``, or ``0:name`` of dictionaries. This module must not know how messages are written.
+Two additional parameters encode values that the protocol cannot express. ``named``: a single tensor is a dictionary
+with one key. ``rows``: the values differ in shape, and each has its own tensors ``0:``, ``1:``, or ``0:name``.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ __all__ = ["columns_for", "rows_from", "specification_of"]
 def columns_for(
     kind: str, name: str, values: Any, *, rows_allowed: bool, wanted: Collection[str] | None = None
 ) -> tuple[list[Column], dict[str, Any]]:
-    """The tensors that hold values, and the parameters of our own that the message needs.
+    """Convert values to tensors, and the additional parameters of the message.
 
     Args:
         kind: ``inputs`` or ``outputs``.
-        name: of the only tensor.
+        name: name of a single tensor.
         values: an array, or a sequence.
-        rows_allowed: whether values of different shapes may be told in our own form.
-        wanted: names of those that are wanted, None for all; the only one goes by any name.
+        rows_allowed: values of different shapes may use the ``rows`` parameter.
+        wanted: requested names, None for all; a single tensor takes any requested name.
 
     Raises:
-        WireError: no tensor can hold them, or one that is wanted is not among them.
+        WireError: no tensor can hold the values, or a requested one does not exist.
     """
     values = values if isinstance(values, np.ndarray) else list(values)
     parameters: dict[str, Any] = {}
@@ -47,7 +46,7 @@ def columns_for(
     except RaggedError as error:
         if not rows_allowed:
             raise WireError(
-                f"{len(values)} {kind} are no rows of one tensor: {error}; give all the same shape and type, send one "
+                f"{len(values)} {kind} do not fit one tensor: {error}; give all the same shape and type, send one "
                 "input a request, or use rest+msgpack or V1"
             ) from None
         parameters["rows"] = len(values)
@@ -60,15 +59,15 @@ def columns_for(
 
 
 def rows_from(kind: str, columns: list[tuple[str, Rows]], parameters: Mapping[str, Any]) -> list[Any]:
-    """The values in tensors that came: the inverse of :func:`columns_for`.
+    """Convert tensors to values; the inverse of :func:`columns_for`.
 
     Args:
         kind: ``inputs`` or ``outputs``.
-        columns: name and rows of each tensor; one row, where the message says that each row has tensors of its own.
-        parameters: those of the message.
+        columns: name and rows of each tensor; one row each if the message has the ``rows`` parameter.
+        parameters: parameters of the message.
 
     Raises:
-        WireError: they do not belong together.
+        WireError: the tensors are inconsistent.
     """
     if not columns:
         raise WireError(f'"{kind}" is empty, expected at least one tensor')
@@ -78,7 +77,7 @@ def rows_from(kind: str, columns: list[tuple[str, Rows]], parameters: Mapping[st
 
 
 def specification_of(tensors: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """Name, datatype and shape of tensors of which the first dimension may be any."""
+    """Name, datatype and shape of tensors, with -1 as the first dimension."""
     return tuple(
         {**{key: tensor[key] for key in ("name", "datatype")}, "shape": [-1, *tensor["shape"][1:]]}
         for tensor in tensors
@@ -90,7 +89,7 @@ def _chosen(wanted: Collection[str], columns: list[Column]) -> list[Column]:
         return [replace(columns[0], name=next(iter(wanted)))]
     found = {column.name: column for column in columns}
     if absent := [name for name in wanted if name not in found]:
-        raise WireError(f"outputs {', '.join(absent)} are wanted, the model has {', '.join(found)}")
+        raise WireError(f"outputs {', '.join(absent)} are requested, but the model has {', '.join(found)}")
     return [found[name] for name in wanted]
 
 
@@ -99,14 +98,14 @@ def _renamed(column: Column, row: int) -> Column:
 
 
 def _by_row(columns: list[tuple[str, Rows]], count: Any) -> list[Any]:
-    """Rows of which each has tensors of its own."""
+    """Rows that have their own tensors each."""
     if type(count) is not int or not 0 < count <= len(columns):
-        raise WireError(f"parameter rows is {count!r}, expected how many there are")
+        raise WireError(f"parameter rows is {count!r}, expected the number of rows")
     grouped: list[list[tuple[str, Rows]]] = [[] for _ in range(count)]
     for name, rows in columns:
         number, _, rest = name.partition(":")
         if not (number.isascii() and number.isdigit() and int(number) < count):
-            raise WireError(f"tensor {name!r}, expected the number of its row before a colon")
+            raise WireError(f"tensor {name!r}, expected its row number before a colon")
         grouped[int(number)].append((rest, rows))
     if not all(grouped):
         raise WireError("a row without a tensor")

@@ -1,4 +1,4 @@
-"""A wire as users name it: protocol, codec and compression, in short ``rest+json+gzip``. It must not know any bytes."""
+"""The wire format as users name it: protocol, codec and compression, for example ``rest+json+gzip``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NEEDED = {
     "br": (("brotli",), "wires"),
     "grpc": (("grpc", "hpack", "google.protobuf"), "grpc"),
 }
-"""Part of a wire → the packages that it needs, and the extra that brings them."""
+"""Packages that a part of a wire needs, and the extra that installs them."""
 _SHORT = {"grpc": "grpc+protobuf"}
 _ALLOWED = (
     "'rest+json', 'rest+binary' or 'rest+msgpack', each also with '+gzip', '+zstd' or '+br' (such as "
@@ -28,17 +28,17 @@ _ALLOWED = (
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """How requests and answers travel: a frozen, comparable value that prints in its short form.
+    """Format of requests and responses; ``str()`` returns the short form.
 
     Args:
         protocol: ``"rest"`` or ``"grpc"``.
-        codec: ``"json"``: REST JSON as KServe and TF Serving define it (V1), or the Open Inference Protocol (V2) where
-            the path ends in ``/infer``; ``"binary"``: V2 with the binary tensor extension; ``"msgpack"``: V1 with
-            MessagePack in the place of JSON, arrays as arrays; ``"protobuf"``: V2 over gRPC.
-        compression: of requests and answers: ``"gzip"``, ``"zstd"``, ``"br"``, or None.
+        codec: ``"json"``: REST JSON of KServe and TF Serving (V1), or the Open Inference Protocol (V2) if the path ends
+            in ``/infer``; ``"binary"``: V2 with the binary tensor extension; ``"msgpack"``: V1 in MessagePack, with
+            arrays as arrays; ``"protobuf"``: V2 over gRPC.
+        compression: content coding of requests and responses: ``"gzip"``, ``"zstd"``, ``"br"``, or None.
 
     Raises:
-        SettingError: an unknown one, or a combination that there is not.
+        SettingError: a part is unknown, or the combination is not possible.
     """
 
     protocol: str = "rest"
@@ -58,10 +58,10 @@ class Wire:
 
         Args:
             text: ``"rest+json"``, ``"rest+binary+zstd"``, ``"grpc"``.
-            source: where it was given, for the message.
+            source: option or argument, as the message names it.
 
         Raises:
-            SettingError: an unknown one; lists what is allowed.
+            SettingError: the wire is unknown; lists the known ones.
         """
         try:
             protocol, codec, *compression = _SHORT.get(text, text).split("+")
@@ -78,13 +78,13 @@ class Wire:
         return "+".join(filter(None, (self.protocol, self.codec, self.compression)))
 
     def check_installed(self, source: str) -> None:
-        """Refuse a wire that needs packages which are not there.
+        """Check that the packages of the wire are installed.
 
         Args:
-            source: where it was given, for the message.
+            source: option or argument, as the message names it.
 
         Raises:
-            SettingError: names the package and how it is installed.
+            SettingError: a package is missing; names it and the command that installs it.
         """
         for part in (self.protocol, self.codec, self.compression):
             packages, extra = _NEEDED.get(part or "", ((), ""))
@@ -93,14 +93,14 @@ class Wire:
 
     @property
     def between_processes(self) -> Wire:
-        """What the processes of a deployment speak with each other, where its clients speak this."""
+        """Wire between the processes of a deployment whose clients use this wire."""
         return Wire("rest", "binary") if self.protocol == "grpc" else self
 
 
 def _is_installed(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
-    except ModuleNotFoundError:  # the package around it
+    except ModuleNotFoundError:  # its parent package is missing
         return False
 
 

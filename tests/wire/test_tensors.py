@@ -199,13 +199,13 @@ def test_numbers_that_lie_askew_are_copied_to_where_they_can_be_used() -> None:
         (np.array(["2026-01-01"], dtype="M8[D]"), "no tensor can hold an array of datetime64"),
         (np.longdouble(1.5), "no tensor can hold "),
         (np.zeros(1, dtype=[("a", "i4")]), "no tensor can hold an array of "),
-        ([1, [2, 3]], "list is no array: "),
+        ([1, [2, 3]], "list cannot be converted to an array: "),
         (["a", 1], "text or bytes beside something else"),
         ({"a": object()}, "no tensor can hold object"),
         ({1: 2}, "dictionaries need names that are text"),
         ({}, "dictionaries need names that are text, at least one"),
         (2**70, "no tensor can hold int"),
-        ("\ud800", "text that is no Unicode"),
+        ("\ud800", "text that UTF-8 cannot encode"),
     ],
 )
 def test_what_no_tensor_can_hold_is_refused_by_what_it_is(value: Any, reason: str) -> None:
@@ -225,13 +225,13 @@ def test_what_has_an_array_of_its_own_kind_goes_as_that() -> None:
 
     assert through(BINARY, [Foreign()])[0].tolist() == [1.5, 2.5]
     assert through(MSGPACK, [Foreign()])[0].tolist() == [1.5, 2.5]
-    with pytest.raises(WireError, match="Broken is no array: it is on another device"):
+    with pytest.raises(WireError, match="Broken cannot be converted to an array: it is on another device"):
         BINARY.encode_inputs([Broken()])
 
 
 def test_json_cannot_hold_bytes_that_are_no_text() -> None:
     assert through(V2, [b"text"]) == [b"text"]
-    with pytest.raises(WireError, match=r"JSON cannot hold bytes that are no UTF-8 text: .*; use rest\+binary"):
+    with pytest.raises(WireError, match=r"JSON cannot hold bytes that are not UTF-8 text: .*; use rest\+binary"):
         V2.encode_inputs([b"\xff"])
 
 
@@ -265,7 +265,7 @@ class TestMessagePack:
         ids=lambda value: type(value).__name__,
     )
     def test_what_it_cannot_hold_is_refused(self, value: Any) -> None:
-        with pytest.raises(WireError, match="MessagePack cannot hold it: "):
+        with pytest.raises(WireError, match="MessagePack cannot encode the values: "):
             MSGPACK.encode_inputs([value])
 
     def test_sets_and_ranges_are_lists(self) -> None:
@@ -298,7 +298,7 @@ class TestMessagePack:
         ids=str,
     )
     def test_an_array_that_is_none_is_refused_and_nothing_unpickled(self, array: dict[bytes, Any]) -> None:
-        with pytest.raises(WireError, match="an array that is none: "):
+        with pytest.raises(WireError, match="malformed array: "):
             MSGPACK.decode_inputs(msgpack.packb({"instances": [array]}), {})
 
     @pytest.mark.parametrize("body", [b"", b"\xc1", b"\x81", b"\xdf\xff\xff\xff\xff", b"\x81\x90\x01", b"\xa1a\xa1a"])
@@ -351,8 +351,8 @@ class TestMalformed:
             ({"inputs": [a_tensor(data="text")]}, "tensor 'x': no data, expected a list"),
             ({"inputs": [a_tensor(data=None)]}, "tensor 'x': no data"),
             ({"inputs": [a_tensor(data=["a", "b"])]}, "tensor 'x': data of str"),
-            ({"inputs": [a_tensor(data=[1, [2]])]}, "tensor 'x': data is no array: "),
-            ({"inputs": [a_tensor(data=[{}, {}])]}, "tensor 'x': data is no array: "),
+            ({"inputs": [a_tensor(data=[1, [2]])]}, "tensor 'x': data cannot be converted to an array: "),
+            ({"inputs": [a_tensor(data=[{}, {}])]}, "tensor 'x': data cannot be converted to an array: "),
             ({"inputs": [a_tensor(data=[True, False])]}, "tensor 'x': data of bool, which is not FP32"),
             (
                 {"inputs": [a_tensor(datatype="INT32", data=[1.5, 2])]},
@@ -387,8 +387,8 @@ class TestMalformed:
             ({"inputs": [a_binary(True)]}, "tensor 'x': binary_data_size is True"),
             ({"inputs": [a_tensor()], "parameters": {"rows": 0}}, "parameter rows is 0"),
             ({"inputs": [a_tensor()], "parameters": {"rows": 2}}, "parameter rows is 2"),
-            ({"inputs": [a_tensor()], "parameters": {"rows": 1}}, "tensor 'x', expected the number of its row"),
-            ({"inputs": [a_tensor(name="5:")], "parameters": {"rows": 1}}, "tensor '5:', expected the number"),
+            ({"inputs": [a_tensor()], "parameters": {"rows": 1}}, "tensor 'x', expected its row number"),
+            ({"inputs": [a_tensor(name="5:")], "parameters": {"rows": 1}}, "tensor '5:', expected its row number"),
             (
                 {"inputs": [a_tensor(name="0:"), a_tensor(name="0:")], "parameters": {"rows": 2}},
                 "a row without a tensor",
@@ -490,12 +490,12 @@ class TestAnswers:
         assert [(tensor["name"], "data" in tensor) for tensor in found["outputs"]] == [("b", True), ("a", False)]
 
     def test_an_output_that_the_model_has_not_is_named(self) -> None:
-        with pytest.raises(WireError, match="outputs d are wanted, the model has a, b"):
+        with pytest.raises(WireError, match="outputs d are requested, but the model has a, b"):
             self.answer([{"a": 1, "b": 2}], outputs=[{"name": "d"}])
 
     def test_outputs_that_are_no_tensor_are_told_with_what_else_holds_them(self) -> None:
         outputs = [np.ones(2), np.ones(3)]
-        with pytest.raises(WireError, match=r"2 outputs are no rows of one tensor: shapes differ: \[2\], \[3\]; "):
+        with pytest.raises(WireError, match=r"2 outputs do not fit one tensor: shapes differ: \[2\], \[3\]; "):
             self.answer(outputs)
         assert len(self.answer(outputs, rows_allowed=True)["outputs"]) == 2
 
