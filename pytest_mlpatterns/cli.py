@@ -1,6 +1,6 @@
-"""``python -m pytest_mlpatterns``: what can be made of a result file later, on any machine, without measuring.
+"""``python -m pytest_mlpatterns``: reports, exports and rankings from a result file, without measuring again.
 
-Reads files, writes what :mod:`pytest_mlpatterns.reports` makes of them, and says in one line what went wrong.
+An error is reported in one line.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _FAILED = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line asks for, and return the exit code."""
-    asked = _parser().parse_args(arguments)
-    make: Callable[[Results, argparse.Namespace], str] = asked.make
+    """Run the command line, and return the exit code."""
+    options = _parser().parse_args(arguments)
+    make: Callable[[Results, argparse.Namespace], str] = options.make
     try:
-        text = make(_read(asked.results), asked)
-        if asked.output is None:
-            sys.stdout.write(_for_people(text) if asked.for_people else text)
+        text = make(_read(options.results), options)
+        if options.output is None:
+            sys.stdout.write(_for_people(text) if options.for_people else text)
         else:
-            Path(asked.output).write_text(text, encoding="utf-8")
+            Path(options.output).write_text(text, encoding="utf-8")
     except (MlpatternsError, OSError) as error:
         sys.stderr.write(f"ERROR: {error}\n")
         return _FAILED
@@ -41,12 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m pytest_mlpatterns", description="Work with a file of --perf-json.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_command(
-        commands, "export", "write the results in pytest-benchmark's format, for trackers of benchmarks", _benchmark
+    _add_command(commands, "export", "write the results in the format of pytest-benchmark", _benchmark)
+    _add_command(commands, "report", "write the results as a self-contained HTML page", _html)
+    ranking = _add_command(commands, "rank", "rank the patterns of each test", _ranking)
+    ranking.add_argument(
+        "weights",
+        metavar="WEIGHTS",
+        help="as in --perf-rank: rtm=0.5,nmrt=0.3,p95<50ms",
     )
-    _add_command(commands, "report", "write the results as a page for a browser, which needs no network", _html)
-    ranking = _add_command(commands, "rank", "say which pattern of each test to choose", _ranking)
-    ranking.add_argument("weights", metavar="WEIGHTS", help="as --perf-rank takes them: rtm=0.5,nmrt=0.3,p95<50ms")
     ranking.set_defaults(for_people=True)
     return parser
 
@@ -57,16 +59,16 @@ def _add_command(
     what: str,
     make: Callable[[Results, argparse.Namespace], str],
 ) -> argparse.ArgumentParser:
-    """A command that makes text of a result file."""
+    """Add a command that turns a result file into text."""
     command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
-    command.add_argument("results", metavar="RESULTS", help="a file that pytest --perf-json wrote")
-    command.add_argument("-o", "--output", metavar="PATH", help="where to write it (default: standard output)")
+    command.add_argument("results", metavar="RESULTS", help="file written by pytest --perf-json")
+    command.add_argument("-o", "--output", metavar="PATH", help="file to write (default: standard output)")
     command.set_defaults(make=make, for_people=False)
     return command
 
 
 def _for_people(text: str) -> str:
-    """A text to look at, as the terminal can show it."""
+    """The text in characters that standard output can encode."""
     from pytest_mlpatterns.reports.text.styled_text import in_ascii
 
     try:
@@ -85,26 +87,26 @@ def _read(file: str) -> Results:
         raise ResultFileError(f"{file} {error}") from error
 
 
-def _benchmark(results: Results, _asked: argparse.Namespace) -> str:
+def _benchmark(results: Results, _options: argparse.Namespace) -> str:
     from pytest_mlpatterns.reports.files.pytest_benchmark import benchmark_json
 
     return benchmark_json(results)
 
 
-def _html(results: Results, _asked: argparse.Namespace) -> str:
+def _html(results: Results, _options: argparse.Namespace) -> str:
     from pytest_mlpatterns.reports.html.page import html_report
 
     return html_report(results)
 
 
-def _ranking(results: Results, asked: argparse.Namespace) -> str:
+def _ranking(results: Results, options: argparse.Namespace) -> str:
     import shutil
 
     from pytest_mlpatterns.analysis.criteria import parse_criteria
     from pytest_mlpatterns.analysis.ranking import Unmeasured, rank
     from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
 
-    preferences = parse_criteria(asked.weights, "WEIGHTS")
+    criteria = parse_criteria(options.weights, "WEIGHTS")
     measured = {result.test for result in results.results}
     unmeasured = [
         Unmeasured(row["test"], ranking["group"], row["pattern"])
@@ -112,7 +114,7 @@ def _ranking(results: Results, asked: argparse.Namespace) -> str:
         for row in ranking["rows"]
         if row["test"] not in measured
     ]
-    rankings = rank(results.results, preferences, unmeasured)
+    rankings = rank(results.results, criteria, unmeasured)
     return "\n".join(ranking_lines(rankings, results.results, shutil.get_terminal_size().columns)) + "\n"
 
 

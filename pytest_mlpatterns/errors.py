@@ -1,7 +1,6 @@
-"""Every exception and warning of the package.
+"""Exceptions and warnings of the package.
 
-A message says what was found, what was expected and what to do, in that order, with the user's own names in it.
-This module must not know how a message is shown.
+A message states what was found, what was expected and what to do, in this order, with the user's own names.
 """
 
 from __future__ import annotations
@@ -36,47 +35,47 @@ __all__ = [
 
 
 class MlpatternsError(Exception):
-    """Base of every error that is not a verdict about performance."""
+    """Base class of every error that is not a verdict."""
 
 
 class SettingError(MlpatternsError, ValueError):
-    """A marker argument, option, pattern or schedule is not one that can be served."""
+    """A marker argument, option, pattern or schedule is invalid."""
 
 
 class UnitError(SettingError):
-    """A time, size or ratio could not be read."""
+    """A time, size or ratio is invalid."""
 
 
 class BaselineFileError(MlpatternsError):
-    """The baseline file is damaged, foreign, newer than this version, or cannot be written."""
+    """The baseline file is damaged, of another program or of a newer version, or it cannot be written."""
 
 
 class ResultFileError(MlpatternsError):
-    """A result file is damaged, foreign, or of another version."""
+    """A result file is damaged, of another program, or of another version."""
 
 
 class ChildError(MlpatternsError):
-    """A process of ours ended, or stopped answering, when it should not have."""
+    """A child process ended or stopped responding unexpectedly."""
 
 
 class DeploymentError(MlpatternsError):
-    """A deployment did not start, is not ready, or died."""
+    """A deployment did not start, is not ready, or ended unexpectedly."""
 
 
 class ModelLoadError(DeploymentError):
-    """The user's model could not be built, or failed on its first inference; carries its own traceback."""
+    """The model could not be built, or failed on its first inference; the message contains its traceback."""
 
 
 class InvalidResultError(MlpatternsError):
-    """What was measured supports no verdict: nothing succeeded, too few samples, or the generator was the limit."""
+    """A measurement supports no verdict: no request succeeded, too few samples, or the generator was the limit."""
 
 
 class TooFewSamplesError(InvalidResultError):
-    """A percentile of fewer samples than bound it at 99 % confidence; another launch brings more."""
+    """Too few samples for an interval of a percentile at 99 % confidence; another launch adds samples."""
 
 
 class PerfFailure(AssertionError):
-    """A verdict that fails the test. The first line carries the essential figures.
+    """A verdict that fails the test. The first line of its message has the essential figures.
 
     Attributes:
         reasons: why the test failed, one sentence for each verdict, without the facts that the message adds.
@@ -96,27 +95,27 @@ class RegressionFailure(PerfFailure):
 
 
 class InconclusiveFailure(PerfFailure):
-    """The interval still includes the limit when the budget is spent, and the user asked that this fails."""
+    """The interval includes the limit when the budget is spent, and the test is set to fail in this case."""
 
 
 class PerfWarning(UserWarning):
-    """Base of the warnings of this package."""
+    """Base class of the warnings of this package."""
 
 
 class InconclusiveWarning(PerfWarning):
-    """The interval still includes the limit when the budget is spent."""
+    """The interval includes the limit when the budget is spent."""
 
 
 class LeftoverWarning(PerfWarning):
-    """A server left processes behind that lived on after SIGTERM and had to be killed."""
+    """Processes of a server did not end after SIGTERM and were killed."""
 
 
 class OpenPortWarning(PerfWarning):
-    """A server that was started for a test listens on all interfaces of the machine."""
+    """A server that was started for a test listens on all network interfaces."""
 
 
 class UnusedMarkerWarning(PerfWarning):
-    """A test carries a perf marker of ours but does not ask for the fixture, so nothing is measured."""
+    """A test has the marker ``perf`` but does not use the fixture ``perf``, so nothing is measured."""
 
 
 def missing_extra(what: str, package: str, extra: str) -> str:

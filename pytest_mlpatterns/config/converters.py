@@ -1,6 +1,6 @@
-"""How single values are read, wherever they were given: each reader takes a value and the words that say where from.
+"""Converters of single settings: each takes a value and its source, such as ``"--perf-duration"``.
 
-What cannot be read is a :class:`SettingError` that names that place, what was found and what is expected.
+An invalid value raises a :class:`SettingError` that names the source, the value and what is expected.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ __all__ = [
 ]
 
 LOAD_ARGUMENTS = ("concurrency", "rate_rps", "load")
-"""Marker arguments that make one choice together: the load."""
+"""Marker arguments that define the load; a marker gives at most one of them."""
 _MIN_DURATION_NS = 100_000_000
 
 
 def read_choice(kind: type[StrEnum], value: object, source: str) -> Any:
-    """A member of a closed choice.
+    """Convert to a member of an enumeration.
 
     Raises:
         SettingError: not one of its values; the message lists them.
@@ -52,7 +52,7 @@ def read_choice(kind: type[StrEnum], value: object, source: str) -> Any:
 
 
 def read_flag(value: object, source: str) -> bool:
-    """True or false, of the words that ini files use; silence is false."""
+    """Convert the words of ini files to True or False; no value is False."""
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "none": False, "": False}
     try:
         return known[str(value).strip().lower()]
@@ -61,10 +61,10 @@ def read_flag(value: object, source: str) -> bool:
 
 
 def read_schedule(marker: Mapping[str, Any]) -> Schedule:
-    """The load of a marker: closed, with one request in flight, where it names none."""
+    """The load of a marker; without one, a closed loop with one request in flight."""
     given = [name for name in LOAD_ARGUMENTS if marker.get(name) is not None]
     if len(given) > 1:
-        raise SettingError(f"perf({'=..., '.join(given)}=...) names two loads, expected one of them; leave one out")
+        raise SettingError(f"perf({'=..., '.join(given)}=...) gives several loads, expected one; leave the others out")
     if given == ["load"]:
         load = marker["load"]
         if not isinstance(load, Schedule):
@@ -79,10 +79,10 @@ def read_schedule(marker: Mapping[str, Any]) -> Schedule:
 
 
 def read_pattern(value: object, source: str) -> Pattern:
-    """A pattern, or one by its name.
+    """Convert a pattern, or the name of one.
 
     Raises:
-        SettingError: something else, or an unknown name.
+        SettingError: not a pattern, or an unknown name.
     """
     if isinstance(value, str):
         return parse_pattern(value, source)
@@ -96,23 +96,23 @@ def read_pattern(value: object, source: str) -> Pattern:
 
 
 def read_duration(value: object, source: str) -> int:
-    """A measured window, in nanoseconds; long enough to see anything."""
+    """Convert the length of a measured window, at least 100 ms, to nanoseconds."""
     nanoseconds = parse_duration(value, name=source)
     if nanoseconds < _MIN_DURATION_NS:
-        raise SettingError(f"{source} is {value!r}, expected at least 100ms, or there is nothing to see")
+        raise SettingError(f"{source} is {value!r}, expected at least 100ms to contain enough requests")
     return nanoseconds
 
 
 def read_positive(value: object, source: str) -> int:
-    """A time limit, in nanoseconds; not zero."""
+    """Convert a time limit above zero to nanoseconds."""
     nanoseconds = parse_duration(value, name=source)
     if not nanoseconds:
-        raise SettingError(f"{source} is {value!r}, expected more than no time; write 10s")
+        raise SettingError(f"{source} is {value!r}, expected a time above zero; write 10s")
     return nanoseconds
 
 
 def read_warmup(value: object, source: str) -> int | None:
-    """A time, in nanoseconds, or None for ``"auto"``."""
+    """Convert a time to nanoseconds, and ``"auto"`` to None."""
     if value == "auto":
         return None
     try:
@@ -122,7 +122,7 @@ def read_warmup(value: object, source: str) -> int | None:
 
 
 def whole_number(most: int, what: str) -> Callable[[object, str], int]:
-    """A reader of whole numbers from 1 to ``most``; ``what`` is what they count."""
+    """A converter of whole numbers of ``what`` from 1 to ``most``."""
 
     def read(value: object, source: str) -> int:
         expected = f"a whole number of {what} from 1 to {most:,}"
@@ -132,7 +132,7 @@ def whole_number(most: int, what: str) -> Callable[[object, str], int]:
 
 
 def read_wire(value: object, source: str) -> Wire:
-    """A wire, or one by its name, whose packages are installed."""
+    """Convert a wire, or the name of one, and check that its packages are installed."""
     wire = Wire.parse(value, source) if isinstance(value, str) else value
     if not isinstance(wire, Wire):
         raise SettingError(f"{source} is {value!r}, expected a wire; write 'rest+json' or Wire('rest', 'json')")
@@ -141,7 +141,7 @@ def read_wire(value: object, source: str) -> Wire:
 
 
 def function_like(example: str) -> Callable[[object, str], object]:
-    """A reader of functions; None stays None. ``example`` is one, for the message."""
+    """A converter of functions; None stays None. The message shows ``example``."""
 
     def read(value: object, source: str) -> object:
         if value is not None and not callable(value):
@@ -152,5 +152,5 @@ def function_like(example: str) -> Callable[[object, str], object]:
 
 
 def as_given(value: object, _source: str) -> object:
-    """Anything: it is read where more is known."""
+    """Accept any value; it is checked later."""
     return value

@@ -1,4 +1,4 @@
-"""What a whole run was asked to do: its modes, files and policies."""
+"""Settings of a whole run: modes, files and policies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["BaselineMode", "RunSettings", "read_run_settings"]
 
 
 class BaselineMode(StrEnum):
-    """What ``--perf-baseline`` asks for."""
+    """The modes of ``--perf-baseline``."""
 
     CHECK = "check"
     UPDATE = "update"
@@ -35,9 +35,9 @@ class BaselineMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """What a whole run was asked to do.
+    """Settings of a whole run.
 
-    ``always_ranks`` says that the weights stand in the ini file: a run of tests without rivals is then no mistake.
+    ``always_ranks``: the weights come from the ini file, so a run without alternatives to rank is not an error.
     """
 
     baseline: BaselineMode
@@ -58,13 +58,13 @@ def read_run_settings(
     """Merge the settings of a whole run.
 
     Args:
-        options: command-line values by option name, None where not given.
-        ini: ini values by option name, None or empty text where not given.
+        options: command-line values by option name, None if not given.
+        ini: ini values by option name, None or empty if not given.
         invoked_in: directory that paths from the command line are relative to.
-        root: directory that paths from the ini file are relative to, and where the baseline file is by default.
+        root: directory that paths from the ini file are relative to, and default directory of the baseline file.
 
     Raises:
-        SettingError: a value that cannot be read, or a file that cannot be written where it should be.
+        SettingError: an invalid value, or a file in a directory that does not exist.
     """
 
     def path(name: str) -> Path | None:
@@ -113,7 +113,7 @@ def read_run_settings(
 
 
 def _names_in(text: str) -> tuple[str, ...]:
-    """Names that commas or white space separate; one that holds either stands in quotes."""
+    """Names separated by commas or white space; a name that contains either is quoted."""
     words = shlex.shlex(text, posix=True)
     words.whitespace += ","
     words.whitespace_split = True

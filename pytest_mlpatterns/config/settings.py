@@ -1,7 +1,7 @@
-"""One merge: marker > command line > ini > default, into frozen settings of one test.
+"""Settings of one test, merged: marker > command line > ini > default.
 
-Takes plain mappings, never ``pytest.Config``. Every setting that can be given is in one table here, with its reader;
-an unknown or impossible one is a :class:`SettingError` that names it and lists what is allowed.
+Takes plain mappings. One table lists every setting with its converter and default; an unknown or invalid setting raises
+a :class:`SettingError` that names it and lists what is allowed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _Member = TypeVar("_Member", Pattern, Wire)
 
 
 class InconclusivePolicy(StrEnum):
-    """What becomes of a test whose verdict is still open when the budget is spent."""
+    """What happens to a test that is undecided when its budget is spent."""
 
     WARN = "warn"
     FAIL = "fail"
@@ -57,10 +57,10 @@ class InconclusivePolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that one perf test was asked to do. ``warmup_ns`` None lets the data decide.
+    """Settings of one perf test.
 
-    ``model`` and ``payload`` are None where the fixtures are to be asked. ``engine`` is a name as it was given; the
-    registry of engines checks it.
+    ``warmup_ns`` is None if the warm-up ends when the load is steady. ``model`` and ``payload`` are None if they come
+    from the fixtures. ``engine`` is a name as given; the registry of engines checks it.
     """
 
     pattern: Pattern
@@ -83,9 +83,9 @@ class Settings:
 
 
 def merge_markers(markers: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]) -> dict[str, Any]:
-    """Merge the marker's arguments, given closest first: argument by argument, the closest wins.
+    """Merge the arguments of a test's markers, the closest first; for each argument the closest marker wins.
 
-    ``concurrency``, ``rate_rps`` and ``load`` are one choice: the closest marker that makes it, makes it alone.
+    ``concurrency``, ``rate_rps`` and ``load`` count as one argument: the closest marker with any of them sets the load.
 
     Raises:
         SettingError: a positional or unknown argument.
@@ -112,12 +112,12 @@ def merge_markers(markers: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]) 
 def patterns_of(
     marker: Mapping[str, Any], options: Mapping[str, object], ini: Mapping[str, object]
 ) -> tuple[Pattern, ...] | None:
-    """The patterns that make one test each: a list on the marker, or ``--perf-patterns`` where it names none.
+    """The patterns to test: a list in the marker, or ``--perf-patterns`` if the marker has no pattern.
 
-    None where the marker names one pattern, or nobody names any.
+    None if the marker has a single pattern, or if no pattern is given.
 
     Raises:
-        SettingError: an empty list, something that is no pattern, or one pattern twice.
+        SettingError: an empty list, an invalid pattern, or a pattern twice.
     """
     given, source = marker.get("pattern"), "perf(pattern=...)"
     text = options["patterns"] if options.get("patterns") is not None else ini.get("patterns") or None
@@ -132,10 +132,10 @@ def patterns_of(
 
 
 def wires_of(marker: Mapping[str, Any]) -> tuple[Wire, ...] | None:
-    """The wires that make one test each: a list on the marker; None where it names one, or none.
+    """The wires to test: a list in the marker; None if it has a single wire or none.
 
     Raises:
-        SettingError: an empty list, something that is no wire, or one wire twice.
+        SettingError: an empty list, an invalid wire, or a wire twice.
     """
     given, source = marker.get("wire"), "perf(wire=...)"
     if not isinstance(given, list | tuple):
@@ -165,16 +165,16 @@ def read_settings(
 
     Args:
         marker: arguments of the marker, as :func:`merge_markers` returns them.
-        options: command-line values by option name, None where not given.
-        ini: ini values by option name, None or empty text where not given.
-        pattern: the member of the marker's list that this test is about.
-        wire: the member of the marker's list of wires that this test is about.
-        caller: whose arguments ``marker`` holds, for messages.
+        options: command-line values by option name, None if not given.
+        ini: ini values by option name, None or empty if not given.
+        pattern: the pattern of this test, if the marker has a list.
+        wire: the wire of this test, if the marker has a list.
+        caller: name of the marker or function in messages.
 
     Raises:
-        SettingError: a value that cannot be read; the message names where it was given.
+        SettingError: an invalid value; the message names its source.
     """
-    patterns_of(marker, options, ini), wires_of(marker)  # bad lists are told here
+    patterns_of(marker, options, ini), wires_of(marker)  # raise errors of the lists
     values: dict[str, Any] = {}
     for name, (read, default) in _READERS.items():
         option = name.replace("_", "-")
@@ -189,24 +189,29 @@ def read_settings(
         values[name] = read(value, source)
     members = {name: member for name, member in (("pattern", pattern), ("wire", wire)) if member is not None}
     settings = {**values, **members, "schedule": read_schedule(marker)}
-    if (length_ns := settings["schedule"].length_ns) is not None:
-        for name in ("duration", "warmup"):
-            if marker.get(name) is not None:
-                raise SettingError(
-                    f"perf({name}=...) beside {settings['schedule']}, expected one of them; such a load says itself "
-                    f"how long it is"
-                )
-        settings["duration"] = length_ns
+    if settings["schedule"].length_ns is not None:
+        settings["duration"] = _length_of(settings["schedule"], marker)
     for name in ("duration", "warmup", "timeout", "startup_timeout", "budget"):
         settings[f"{name}_ns"] = settings.pop(name)
     return Settings(**settings)
 
 
+def _length_of(schedule: Schedule, marker: Mapping[str, Any]) -> int | None:
+    """The length of a schedule that has one; the marker must not set another."""
+    for name in ("duration", "warmup"):
+        if marker.get(name) is not None:
+            raise SettingError(
+                f"perf({name}=...) and {schedule}, expected one of them; the load has its own length, "
+                f"so leave {name}= out"
+            )
+    return schedule.length_ns
+
+
 def model_version(model: object) -> str:
-    """The version that a model names itself by, in its attribute ``perf_version``; empty where it has none.
+    """The version of a model, from its attribute ``perf_version``; empty if it has none.
 
     Raises:
-        SettingError: it is no text.
+        SettingError: it is not text.
     """
     version = getattr(model, "perf_version", "")
     if not isinstance(version, str):
@@ -241,4 +246,4 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
     ),
     "engine": (as_given, "local"),
 }
-"""Marker argument → how it is read, and its default."""
+"""Marker argument → its converter and its default."""

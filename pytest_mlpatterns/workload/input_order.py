@@ -1,6 +1,6 @@
-"""In which order requests are drawn from the inputs: in turn, uniformly at random, or by a Zipf law.
+"""The order in which inputs are sent: in turn, uniformly at random, or by a Zipf law.
 
-Values, and pure functions of them; the draws are made once, before the load, so that drawing costs nothing in it.
+Pure. The order is drawn once before the load, so that drawing costs nothing while the load runs.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 __all__ = ["DRAWS", "Uniform", "Zipf", "zipf_probabilities"]
 
 DRAWS = 1 << 18
-"""So many draws are made; a longer load begins them again."""
+"""Number of draws; a longer load repeats them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Uniform:
-    """Inputs drawn independently, each as likely as any other.
+    """Inputs drawn independently, each with the same probability.
 
     Args:
-        inputs: what ``perf_payload`` may be otherwise.
-        seed: of the draws; the same seed gives the same order.
+        inputs: inputs as in ``perf_payload``.
+        seed: seed of the draws; the same seed gives the same order.
     """
 
     inputs: Any
@@ -42,23 +42,23 @@ class Uniform:
         return f"uniform(seed={self.seed})"
 
     def order(self, count: int) -> bytes:
-        """Indices below ``count`` in the order of the draws, unsigned 32-bit, native."""
+        """The drawn indices below ``count`` in order, as native unsigned 32-bit integers."""
         return np.random.default_rng(self.seed).integers(0, count, DRAWS, dtype=np.uint32).tobytes()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Zipf:
-    """Inputs drawn by a Zipf law: the k-th of them with a probability in proportion to ``k ** -exponent``.
+    """Inputs drawn by a Zipf law: the probability of the k-th input is proportional to ``k ** -exponent``.
 
-    Real traffic repeats itself like that, which is what a cache lives on.
+    Real traffic repeats itself in this way, and a cache depends on it.
 
     Args:
-        inputs: what ``perf_payload`` may be otherwise, the most popular first.
-        exponent: how steep; 0 is uniform, web traffic is near 1.
-        seed: of the draws; the same seed gives the same order.
+        inputs: inputs as in ``perf_payload``, the most popular first.
+        exponent: steepness; 0 is uniform, web traffic is near 1.
+        seed: seed of the draws; the same seed gives the same order.
 
     Raises:
-        SettingError: an exponent that is negative or no number.
+        SettingError: an exponent that is negative or not a number.
     """
 
     inputs: Any
@@ -76,14 +76,14 @@ class Zipf:
         return f"zipf(exponent={self.exponent:g}, seed={self.seed})"
 
     def order(self, count: int) -> bytes:
-        """Indices below ``count`` in the order of the draws, unsigned 32-bit, native."""
+        """The drawn indices below ``count`` in order, as native unsigned 32-bit integers."""
         cumulated = np.cumsum(zipf_probabilities(count, self.exponent))
         points = np.random.default_rng(self.seed).random(DRAWS)
         return np.minimum(np.searchsorted(cumulated, points), count - 1).astype(np.uint32).tobytes()
 
 
 def zipf_probabilities(count: int, exponent: float) -> NDArray[np.float64]:
-    """Probabilities of the first to the last of ``count`` inputs, which sum to 1."""
+    """The probability of each of ``count`` inputs, shape ``(count,)``; the sum is 1."""
     weights = np.power(np.arange(1, count + 1, dtype=np.float64), -exponent)
     total: np.float64 = weights.sum()
     return np.divide(weights, total)

@@ -1,6 +1,6 @@
-"""What is sent: a user's inputs, or ready-made ``httpx`` requests, as complete HTTP/1.1 messages.
+"""The payload: the user's inputs, or complete ``httpx`` requests, encoded as HTTP/1.1 messages.
 
-Everything is encoded once, before the load, so that sending costs no encoding. This module opens no socket.
+Each input is encoded once before the load, so that sending costs no encoding. This module opens no socket.
 """
 
 from __future__ import annotations
@@ -27,19 +27,24 @@ if TYPE_CHECKING:
 __all__ = ["MAX_PAYLOAD_BYTES", "MAX_PRODUCED", "Payload", "arguments_of", "read_payload"]
 
 MAX_PAYLOAD_BYTES = 256 * 2**20
-"""Most bytes that the prepared requests of one test may take."""
+"""Largest total size of the encoded requests of one test."""
 MAX_PRODUCED = 10_000
-"""So many inputs are taken of a function that yields them, which may never end."""
+"""Largest number of inputs taken from a function that yields them, because it may never end."""
 _FRAMING = ("host", "content-length", "transfer-encoding")
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """Inputs and what is sent for them, index by index.
+    """Inputs, and the encoded request of each.
 
-    ``inputs`` holds what the user gave. ``bodies`` holds the encoded body of each, in one piece, or is empty where
-    ``requests`` holds requests as the service takes them: what the user gave, or what ``builder`` made of it.
-    ``digest`` is the identity of what is sent, for the baseline. ``draw`` None draws them in turn.
+    Attributes:
+        inputs: the inputs as the user gave them.
+        bodies: the encoded body of each input; empty if ``requests`` is used.
+        digest: hash of the requests and their order, which identifies the payload in the baseline.
+        draw: the random order; None sends the inputs in turn.
+        wire: the wire that the bodies are encoded for.
+        requests: complete requests, from the user or from ``builder``.
+        builder: the function that made ``requests`` from the inputs.
     """
 
     inputs: tuple[Any, ...]
@@ -51,11 +56,11 @@ class Payload:
     builder: RequestBuilder | None = None
 
     def bare(self) -> Payload:
-        """The same to send, without what no other process needs to know, or can."""
+        """The payload without the parts that the generator processes do not need, or cannot unpickle."""
         return replace(self, inputs=(), builder=None)
 
     def messages(self, host: str, port: int, path: str) -> tuple[bytes, ...]:
-        """Complete requests for a server at this address; ``httpx.Request`` objects keep their own path and headers."""
+        """The complete requests for a server at this address; ``httpx.Request`` objects keep their path and headers."""
         if self.wire.protocol == "grpc":
             from pytest_mlpatterns.wire.open_inference_grpc import call_message
 
@@ -67,11 +72,11 @@ class Payload:
         return tuple(b"".join([_head(first, body), *body.parts]) for body in self.bodies)
 
     def order(self) -> bytes:
-        """The order in which requests are drawn, as :class:`pytest_mlpatterns.loadgen.messages.Job` takes it."""
+        """The drawn indices of the requests, as a ``LoadJob`` takes them; empty if they are sent in turn."""
         return b"" if self.draw is None else self.draw.order(len(self.bodies or self.requests))
 
     def first(self, path: str) -> dict[str, Any]:
-        """The first request as arguments of ``httpx.Client.request``, for a functional check before the load."""
+        """The first request as arguments of ``httpx.Client.request``, for the functional check before the load."""
         if self.bodies:
             body = self.bodies[0]
             return {"method": "POST", "url": path, "content": body.joined(), "headers": dict(body.headers)}
@@ -79,7 +84,7 @@ class Payload:
 
 
 def arguments_of(request: httpx.Request) -> dict[str, Any]:
-    """A request as arguments of ``httpx.Client.request``, to be sent to wherever that client is bound."""
+    """A request as arguments of ``httpx.Client.request``, without its host."""
     headers = {name: value for name, value in request.headers.items() if name.lower() not in _FRAMING}
     url = request.url.raw_path.decode("ascii")
     return {"method": request.method, "url": url, "content": request.read(), "headers": headers}
@@ -88,20 +93,19 @@ def arguments_of(request: httpx.Request) -> dict[str, Any]:
 def read_payload(
     given: object, wire: Wire = REST_JSON, path: str = "", builder: RequestBuilder | None = None
 ) -> Payload:
-    """Turn what ``perf_payload`` or ``payload=`` gave into bodies of requests, one input each.
+    """Encode the value of ``perf_payload`` or ``payload=``, one request per input.
 
     Args:
         given: a non-empty list, array or other collection of inputs (Python values, or numpy arrays and scalars) or of
-            ``httpx.Request``; a function that yields them, of which the first 10,000 are taken; a path of a file with
-            one JSON value a line; or one of these in :class:`Uniform` or :class:`Zipf`, to draw from it at random
-            instead of in turn.
-        wire: how inputs are encoded.
-        path: where they are sent to; empty for our own servers.
-        builder: makes a request of each input instead of the wire.
+            ``httpx.Request``; a function that yields them (the first 10,000 are used); the path of a file with one
+            JSON value per line; or one of these in :class:`Uniform` or :class:`Zipf`, for a random order.
+        wire: the wire that encodes the inputs.
+        path: path of the target; empty for a server of this package.
+        builder: makes the request for each input instead of the wire.
 
     Raises:
-        SettingError: empty, nothing that can be gone through again and again, an input that the wire cannot hold, both
-            kinds mixed, or over 256 MiB.
+        SettingError: no inputs, not a collection, an input that the wire cannot encode, inputs and requests mixed, or
+            more than 256 MiB.
     """
     draw, given = (given, given.inputs) if isinstance(given, Uniform | Zipf) else (None, given)
     inputs = _inputs_of(given)
@@ -109,7 +113,9 @@ def read_payload(
         raise SettingError("perf_payload is empty, expected at least one input; return a list such as [[5.1, 3.5]]")
     requests = [is_request(item) for item in inputs]
     if wire.protocol == "grpc" and (all(requests) or builder is not None):
-        raise SettingError("perf_payload comes to httpx.Request objects, which grpc cannot send; give inputs alone")
+        raise SettingError(
+            "perf_payload contains httpx.Request objects, which cannot be sent over gRPC; return plain inputs"
+        )
     if all(requests):
         return Payload(inputs, (), _digest(draw, map(_signature, inputs)), draw, wire, inputs)
     if builder is not None:
@@ -146,7 +152,7 @@ def _check_size(size: int, number: int, count: int) -> None:
 
 
 def _digest(draw: Uniform | Zipf | None, texts: Iterable[bytes]) -> str:
-    """SHA-256 over what is sent and how it is drawn, 16 hexadecimal digits of it."""
+    """The first 16 hexadecimal digits of the SHA-256 of the requests and of their order."""
     sha = hashlib.sha256()
     if draw is not None:
         sha.update(str(draw).encode())
@@ -167,16 +173,16 @@ def _inputs_of(given: object) -> tuple[Any, ...]:
     if callable(given) and not isinstance(given, type):
         produced = given()
         found = f"perf_payload is a function that returns {type(produced).__name__}"
-        return tuple(itertools.islice(_gone_through(produced, found, "one that yields inputs"), MAX_PRODUCED))
+        return tuple(itertools.islice(_collection(produced, found, "one that yields inputs"), MAX_PRODUCED))
     found = f"perf_payload is {type(given).__name__}"
     if isinstance(given, Iterator):
-        raise SettingError(f"{found}, which the first test would use up; return a list, or the function that yields")
+        raise SettingError(f"{found}, which can be read only once; return a list, or the generator function itself")
     expected = "a list of inputs, one for each request; wrap a single input in a list, a file name in pathlib.Path"
-    return tuple(_gone_through(given, found, expected))
+    return tuple(_collection(given, found, expected))
 
 
-def _gone_through(given: object, found: str, expected: str) -> Iterable[Any]:
-    """What yields inputs, if it does; a data frame yields the names of its columns."""
+def _collection(given: object, found: str, expected: str) -> Iterable[Any]:
+    """Check that a value is a collection of inputs; iterating a data frame gives the names of its columns."""
     if hasattr(given, "columns"):
         raise SettingError(f"{found}, expected its rows; return frame.to_dict('records') or frame.values.tolist()")
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
@@ -186,7 +192,7 @@ def _gone_through(given: object, found: str, expected: str) -> Iterable[Any]:
 
 def _read_lines(path: Path) -> Iterator[Any]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # text in JSON may hold what else ends lines
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() splits inside JSON text
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"perf_payload {path} cannot be read: {error}") from None
     for number, line in enumerate(lines, start=1):
@@ -204,12 +210,12 @@ def _signature(request: httpx.Request) -> bytes:
 def _message_of(request: httpx.Request, address: str) -> bytes:
     if request.method in ("HEAD", "CONNECT"):
         raise SettingError(
-            f"perf_payload holds a {request.method} request, whose answer has no body to wait for; use another method"
+            f"perf_payload contains a {request.method} request, whose response has no body; use another method"
         )
     body = request.read()
     head = b"%s %s HTTP/1.1\r\n" % (request.method.encode("ascii"), request.url.raw_path)
     headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"transfer-encoding"]
-    if not request.url.host:  # a relative address, as in a client that is bound
+    if not request.url.host:  # a relative address
         headers = [(b"Host", address.encode("ascii")), *((name, value) for name, value in headers if name != b"Host")]
     if body and not any(name.lower() == b"content-length" for name, _ in headers):
         headers.append((b"Content-Length", b"%d" % len(body)))

@@ -1,4 +1,4 @@
-"""What one launch sends and for how long: the load of a test as a value."""
+"""The load of one launch as a value: what is sent, when, and for how long."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["LoadPlan"]
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """What is sent to a deployment, and for how long. ``warmup_ns`` None lets the data decide."""
+    """The load of one launch; if ``warmup_ns`` is None, the warm-up ends when the load is steady."""
 
     payload: Payload
     schedule: Schedule

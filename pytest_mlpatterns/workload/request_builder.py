@@ -1,4 +1,4 @@
-"""Requests as a user's service takes them, made of inputs by ``request=``; and answers as it gives them.
+"""Requests that the user's function ``request=`` makes from inputs, and the content of responses.
 
 This module sends nothing.
 """
@@ -23,11 +23,12 @@ _ARGUMENTS = ("method", "path", "params", "headers", "cookies", "content", "data
 
 @dataclass(frozen=True, slots=True)
 class RequestBuilder:
-    """Makes the request for an input.
+    """Make the request for an input.
 
     Args:
-        build: the user's function: an input in, an ``httpx.Request`` with a relative address out, or its arguments as
-            a mapping: ``{"json": {"text": text}}``, with ``method`` POST and ``path`` that of the target by default.
+        build: the user's function. It takes an input and returns an ``httpx.Request`` with a relative address, or the
+            arguments of one as a mapping such as ``{"json": {"text": text}}``; the default ``method`` is POST, the
+            default ``path`` that of the target.
         path: the target's path.
     """
 
@@ -35,10 +36,10 @@ class RequestBuilder:
     path: str
 
     def __call__(self, value: Any) -> httpx.Request:
-        """The request for an input.
+        """Make the request for an input.
 
         Raises:
-            SettingError: the function fails, or returns something else.
+            SettingError: the function fails, or returns neither.
         """
         import httpx
 
@@ -60,20 +61,20 @@ class RequestBuilder:
         given = {"method": "POST", "path": self.path, **made}
         try:
             return httpx.Request(given.pop("method"), given.pop("path"), **given)
-        except Exception as error:  # httpx looks at what it is given in many ways
-            raise SettingError(f"perf(request=...) returned what is no request: {error}") from error
+        except Exception as error:  # httpx raises many kinds of errors
+            raise SettingError(f"perf(request=...) returned an invalid request: {error}") from error
 
 
 def is_request(item: object) -> bool:
-    """Whether something is an ``httpx.Request``, without importing that."""
+    """Whether an object is an ``httpx.Request``; does not import httpx."""
     return type(item).__module__.partition(".")[0] == "httpx" and type(item).__name__ == "Request"
 
 
 def answer_in(response: httpx.Response) -> Any:
-    """What an answer holds: JSON as Python values, text as text, anything else as bytes.
+    """The content of a response: JSON as Python values, text as text, anything else as bytes.
 
     Raises:
-        ValueError: it says that it is JSON, and is not.
+        ValueError: its content type is JSON, but its body is not.
     """
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):

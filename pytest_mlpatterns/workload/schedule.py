@@ -1,8 +1,8 @@
-"""When requests are due, as pure functions of elapsed time: closed loops, open loops, stages, traces.
+"""Schedules: closed loops, open loops, stages and traces, as pure functions of elapsed time.
 
-A schedule is a frozen value that prints as it is written. Those of a closed loop say how many callers there are at a
-time; those of an open loop say when each request is due, whatever the answers do. This module reads no clock and sends
-nothing; a trace's file is read when the value is made.
+A schedule is a frozen value. In a closed loop it gives the number of callers at each time; in an open loop it gives the
+time of each arrival, independent of the responses. This module reads no clock and sends nothing; the file of a trace is
+read when the value is made.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ __all__ = ["ClosedLoop", "ClosedSchedule", "ConstantRate", "OpenSchedule", "Pois
 
 
 class ClosedSchedule(Protocol):
-    """Callers that wait for their answer before they send again."""
+    """A schedule of callers, each of which waits for its response before it sends again."""
 
     @property
     def think_time_ns(self) -> int:
-        """Pause of each caller between an answer and its next request."""
+        """Pause of each caller between a response and its next request."""
         ...
 
     @property
     def length_ns(self) -> int | None:
-        """How long the schedule is, None where it goes on for ever."""
+        """Length of the schedule; None if it has no end."""
         ...
 
     def concurrency_at(self, elapsed_ns: int) -> int:
@@ -42,23 +42,23 @@ class ClosedSchedule(Protocol):
 
 
 class OpenSchedule(Protocol):
-    """Requests that are due by the clock."""
+    """A schedule of arrivals."""
 
     def arrivals(self) -> Iterator[int]:
-        """Nanoseconds from the start at which requests are due, ascending; the same at every call."""
+        """Arrival times in nanoseconds from the start, ascending; the same at every call."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ClosedLoop:
-    """A fixed number of callers; each sends its next request as soon as its last one is answered.
+    """A fixed number of callers; each sends its next request when it has the response to its last one.
 
     Args:
         concurrency: callers, 1..4096.
-        think_time: pause of each caller after an answer, such as ``"50ms"``.
+        think_time: pause of each caller after a response, such as ``"50ms"``.
 
     Raises:
-        SettingError: not a whole number in that range, or a time that cannot be read.
+        SettingError: not a whole number in that range, or an invalid time.
     """
 
     concurrency: int
@@ -80,7 +80,7 @@ class ClosedLoop:
 
     @property
     def think_time_ns(self) -> int:
-        """Pause between an answer and the next request."""
+        """Pause between a response and the next request."""
         return parse_duration(self.think_time)
 
     @property
@@ -89,7 +89,7 @@ class ClosedLoop:
         return self.concurrency
 
     def concurrency_at(self, elapsed_ns: int) -> int:
-        """The same at any time."""
+        """The number of callers, which is constant."""
         return self.concurrency
 
 
@@ -132,11 +132,11 @@ class PoissonRate:
     """An open loop of independent callers: intervals are exponential with mean 1 / rate.
 
     Args:
-        rate_rps: requests per second in the mean, above 0 and at most 1,000,000.
-        seed: of the random intervals; the same seed gives the same arrivals.
+        rate_rps: mean requests per second, above 0 and at most 1,000,000.
+        seed: seed of the random intervals; the same seed gives the same arrivals.
 
     Raises:
-        SettingError: not a number in that range, or a seed that is no whole number.
+        SettingError: not a number in that range, or a seed that is not a whole number.
     """
 
     rate_rps: float
@@ -156,7 +156,7 @@ class PoissonRate:
         return LoadDescription(str(self), LoadKind.POISSON)
 
     def arrivals(self) -> Iterator[int]:
-        """Cumulated exponential intervals."""
+        """Cumulative sums of exponential intervals."""
         draw = random.Random(self.seed).expovariate  # noqa: S311 - arrivals, not secrets
         due_s = 0.0
         while True:
@@ -166,17 +166,18 @@ class PoissonRate:
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """Load that changes over time: ramps, plateaus and spikes. The whole of it is the measured window.
+    """A load that changes over time: ramps, plateaus and spikes. The stages together are the measured window.
 
-    Each stage takes its time to go linearly from where the last one ended to its own level; a stage of no time jumps.
+    During a stage the level changes linearly from the end of the previous stage to its own level; a stage of ``"0s"``
+    is a jump.
 
     Args:
         stages: ``(duration, level)`` pairs such as ``("10s", 100)``.
-        of: what the levels are, ``"rate_rps"`` (an open loop) or ``"concurrency"`` (a closed loop).
+        of: unit of the levels, ``"rate_rps"`` (an open loop) or ``"concurrency"`` (a closed loop).
         start: level before the first stage.
 
     Raises:
-        SettingError: no stage, a time or level that cannot be read, or nothing that ever sends.
+        SettingError: no stage, an invalid time or level, or level 0 all the time.
     """
 
     stages: tuple[tuple[str, float], ...]
@@ -209,7 +210,7 @@ class Stages:
         return 0 if fields.plain_number(given) == 0 else read(given, f"Stages level ({self.of})")
 
     def _areas(self) -> Iterator[float]:
-        """Time under the level, stage by stage."""
+        """The integral of twice the level over each stage."""
         before = self.start
         for duration, level in self.stages:
             yield parse_duration(duration, name="Stages duration") * (before + level)
@@ -217,12 +218,12 @@ class Stages:
 
     @property
     def closed(self) -> bool:
-        """Whether answers make requests due."""
+        """Whether it is a closed loop."""
         return self.of == "concurrency"
 
     @property
     def length_ns(self) -> int:
-        """The stages together."""
+        """Total length of the stages."""
         return sum(parse_duration(duration, name="Stages duration") for duration, _ in self.stages)
 
     @property
@@ -232,11 +233,11 @@ class Stages:
 
     @property
     def think_time_ns(self) -> int:
-        """Callers of stages do not pause."""
+        """No pause."""
         return 0
 
     def level_at(self, elapsed_ns: int) -> float:
-        """The level at this time: linear between the ends of stages."""
+        """The level at this time; linear between the ends of stages."""
         begin, before = 0, self.start
         for duration, level in self.stages:
             end = begin + parse_duration(duration)

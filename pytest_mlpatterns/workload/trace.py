@@ -1,4 +1,4 @@
-"""A load of recorded arrivals, replayed."""
+"""A trace: recorded arrivals, replayed as an open loop."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = ["Trace"]
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Recorded arrivals, replayed. The whole of it is the measured window.
+    """Recorded arrivals, replayed. The whole trace is the measured window.
 
     Args:
-        path: a file of timestamps in seconds, one request each: JSON lines (a number, or an object with the key
-            ``column``) or CSV with a heading. The earliest is the start.
+        path: file of timestamps in seconds, one per request: JSON lines (a number, or an object with the key
+            ``column``) or CSV with a heading. The earliest timestamp is the start.
         column: key or heading of the timestamps.
         speed: 2.0 replays in half the time.
 
@@ -67,18 +67,18 @@ class Trace:
 
     @property
     def length_ns(self) -> int:
-        """From the first to just after the last request."""
+        """Time from the first request to just after the last."""
         return self._offsets_ns[-1] + 1
 
     def arrivals(self) -> Iterator[int]:
-        """The recorded times, from the earliest on, divided by the speed."""
+        """The recorded times from the start, divided by the speed."""
         return iter(self._offsets_ns)
 
 
 def _read_trace(path: Path, column: str) -> Iterator[float]:
     """Timestamps in seconds, in the order of the file."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # text in JSON and CSV may hold what else ends lines
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() splits inside JSON and CSV text
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"Trace({str(path)!r}) cannot be read: {error}") from None
     is_csv = path.suffix.lower() == ".csv"

@@ -429,7 +429,7 @@ def test_an_entry_of_another_set_up_is_replaced_and_not_compared(tmp_path: Path)
     other = entry(1.0, setup=make_setup(load="closed(16)"), anchor=entry(0.5).anchored)
     session = updated(tmp_path, measured(4.0), before={TEST: {HERE: other}})
     assert session.lines[1:] == [
-        f"{TEST}: measured anew (load: closed(16) → closed(8)), RTM 4.00 ms, throughput 1,000 req/s"
+        f"{TEST}: replaced (load: closed(16) → closed(8)), RTM 4.00 ms, throughput 1,000 req/s"
     ]
     assert recorded(tmp_path)[TEST][HERE].anchor is None
 

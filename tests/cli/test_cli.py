@@ -52,7 +52,7 @@ def test_without_a_name_it_goes_to_standard_output(file: Path) -> None:
         (None, "No such file or directory"),
         (b"{", "results.json is damaged: "),
         (b"\xff\xfe", "results.json 'utf-8' codec can't decode"),
-        (b"{}", "results.json is no result file of pytest-mlpatterns"),
+        (b"{}", "results.json is not a result file of pytest-mlpatterns"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_told_in_one_line(

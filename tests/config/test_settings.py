@@ -181,13 +181,13 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
         ({"rate_rps": "200"}, "rate_rps is '200'", PER_SECOND),
         ({"load": 16}, "perf(load=...) is 16", "a schedule; write ClosedLoop(16)"),
         ({"load": ClosedLoop}, "perf(load=...) is <class", "a schedule; write ClosedLoop(16)"),
-        ({"concurrency": 1, "rate_rps": 2}, "perf(concurrency=..., rate_rps=...) names two loads", "one of them"),
+        ({"concurrency": 1, "rate_rps": 2}, "perf(concurrency=..., rate_rps=...) gives several loads", "expected one"),
         ({"duration": "99ms"}, "perf(duration=...) is '99ms'", "at least 100ms"),
         ({"duration": 3}, "perf(duration=...) is 3", '"20ms"'),
         ({"warmup": "soon"}, "perf(warmup=...) is 'soon'", '"auto"'),
-        ({"timeout": "0s"}, "perf(timeout=...) is '0s'", "more than no time"),
-        ({"startup_timeout": "0s"}, "perf(startup_timeout=...) is '0s'", "more than no time"),
-        ({"budget": "0s"}, "perf(budget=...) is '0s'", "more than no time"),
+        ({"timeout": "0s"}, "perf(timeout=...) is '0s'", "a time above zero"),
+        ({"startup_timeout": "0s"}, "perf(startup_timeout=...) is '0s'", "a time above zero"),
+        ({"budget": "0s"}, "perf(budget=...) is '0s'", "a time above zero"),
         ({"launches": 0}, "perf(launches=...) is 0", "a whole number of deployments from 1 to 100"),
         ({"launches": 101}, "perf(launches=...) is 101", "a whole number of deployments from 1 to 100"),
         ({"launches": "3"}, "perf(launches=...) is '3'", "a whole number of deployments from 1 to 100"),
@@ -197,8 +197,8 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
         ({"inconclusive": "ignore"}, "perf(inconclusive=...) is 'ignore'", "one of warn, fail, pass"),
         ({"check": 5}, "perf(check=...) is 5", "expected a function; write def check(inputs, outputs)"),
         ({"wire": "smoke signals"}, "perf(wire=...) is 'smoke signals'", "'rest+json'"),
-        ({"load": Stages((("2s", 10),)), "duration": "3s"}, "perf(duration=...) beside stages(", "one of them"),
-        ({"load": Stages((("2s", 10),)), "warmup": "3s"}, "perf(warmup=...) beside stages(", "one of them"),
+        ({"load": Stages((("2s", 10),)), "duration": "3s"}, "perf(duration=...) and stages(", "one of them"),
+        ({"load": Stages((("2s", 10),)), "warmup": "3s"}, "perf(warmup=...) and stages(", "one of them"),
     ],
 )
 def test_a_wrong_argument_is_named_with_what_is_allowed(marker: dict[str, Any], found: str, expected: str) -> None:
@@ -236,7 +236,7 @@ def test_the_closest_marker_that_chooses_a_load_chooses_it_alone(near: dict[str,
 
 def test_two_loads_in_one_marker_are_both_seen_and_refused() -> None:
     merged = merge_markers([((), {"concurrency": 1, "rate_rps": 2})])
-    with pytest.raises(SettingError, match="names two loads"):
+    with pytest.raises(SettingError, match="gives several loads"):
         read_settings(merged, {}, {})
 
 

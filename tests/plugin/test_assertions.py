@@ -295,7 +295,7 @@ def test_an_undecided_test_becomes_what_was_asked_for(
         assert re.search(rf"InconclusiveFailure: {reason}", run.failure("test_ten_requests"))
         next_step = run.facts("test_ten_requests")["next"]
         assert next_step.startswith(
-            "measure longer: raise budget=, launches= and duration= where its marker names them"
+            "measure longer: raise budget=, launches= and duration= in the marker of the test, or run"
         )
         assert next_step.endswith("pytest test_perf.py::test_ten_requests --perf-budget 120s --perf-duration 10s")
 

@@ -119,4 +119,4 @@ def test_one(perf):
     )
     run = project.run(tmp_path)
     assert run.outcomes == {"failed": 1}
-    assert "perf_payload comes to httpx.Request objects, which grpc cannot send" in run.out
+    assert "perf_payload contains httpx.Request objects, which cannot be sent over gRPC" in run.out

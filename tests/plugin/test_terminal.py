@@ -147,7 +147,7 @@ def test_colours_are_there_when_pytest_has_them(
 def test_v_adds_what_the_load_was(tmp_path: Path) -> None:
     short = PROJECT.run(tmp_path, "-k", "fails").section("performance")
     verbose = PROJECT.run(tmp_path, "-k", "fails", "-v").section("performance")
-    for label in ("latency   p50 ", "generator ", "warm-up   a fixed time: "):
+    for label in ("latency   p50 ", "generator ", "warm-up   fixed time: "):
         assert f"\n  {label}" in verbose
         assert f"\n  {label}" not in short
 

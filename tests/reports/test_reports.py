@@ -187,7 +187,7 @@ def test_a_test_that_is_surely_better_than_its_tolerance_is_offered_to_be_record
 ) -> None:
     better = verdict(Outcome.PASS, change=(-0.3, -0.4, high))
     text = "\n".join(summary([result(verdicts=(better,), tolerance=tolerance, **changes)], 160))
-    assert ("record it to keep it: --perf-baseline update" in text) is said
+    assert ("record it: --perf-baseline update" in text) is said
 
 
 def test_what_is_better_than_something_else_is_not_offered_to_be_recorded() -> None:
@@ -330,11 +330,11 @@ def test_a_capacity_search_is_told_in_one_line(at_least: bool, objective: str | 
         (LAYERS[0], "cached: 75.0 % hits, a hit takes 20.0 µs, a miss takes 4.00 ms"),
         (
             LayerStats(0, "cached", {"hits": 5, "coalesced": 5, "store_errors": 2}, {"hit_ns": {MS: 5}}),
-            "cached: 100 % hits, a hit takes 1.00 ms; 5 joined a call under way; 2 answered without the store",
+            "cached: 100 % hits, a hit takes 1.00 ms; 5 shared a running call; 2 answered without the store",
         ),
-        (LAYERS[1], "batched: 4.00 inputs a call, wait 2.00 ms, call 3.00 ms"),
+        (LAYERS[1], "batched: 4.00 inputs per call, wait 2.00 ms, call 3.00 ms"),
         (LAYERS[2], "queued: 2.00 waiting on average, wait 1.00 ms"),
-        (LAYERS[3], "hop: 200 µs there and back"),
+        (LAYERS[3], "hop: 200 µs round trip"),
         (
             LayerStats(0, "pipeline", {}, {"stage:shift": {1000: 1, 3000: 1}, "stage:model": {5 * MS: 2}}),
             "pipeline: shift 2.00 µs, model 5.00 ms",
@@ -345,7 +345,7 @@ def test_a_capacity_search_is_told_in_one_line(at_least: bool, objective: str | 
         ),
         (
             LayerStats(1, "queued", {"observed_ns": S, "rejected": 1234, "lost": 0, "redelivered": 2}, {}),
-            "queued: 0 waiting on average; 1,234 rejected; 2 given to a worker again",
+            "queued: 0 waiting on average; 1,234 rejected; 2 redelivered",
         ),
         (LayerStats(1, "hop", {"errors": 3}), "hop: 3 failed"),
         (WIRE, "wire: 512 B in (of 2.00 KiB), 100 B out, decode 20.0 µs, encode 10.0 µs"),
@@ -396,8 +396,8 @@ GOOD = json.loads(results_json([result()], ENVIRONMENT, "2026-11-24", ACCOUNT))
     ("text", "words"),
     [
         ("", "is damaged: "),
-        ("[]", "is no result file of pytest-mlpatterns; name one that pytest --perf-json wrote"),
-        ('{"format": "pytest-mlpatterns-baseline"}', "is no result file of pytest-mlpatterns"),
+        ("[]", "is not a result file of pytest-mlpatterns; name a file that pytest --perf-json wrote"),
+        ('{"format": "pytest-mlpatterns-baseline"}', "is not a result file of pytest-mlpatterns"),
         (json.dumps({**GOOD, "version": 1}), "has format version 1, this pytest-mlpatterns reads 2; measure again"),
         (json.dumps({**GOOD, "version": 3}), "has format version 3, this pytest-mlpatterns reads 2; upgrade"),
         (json.dumps({**GOOD, "version": "2"}), "has format version '2', this"),

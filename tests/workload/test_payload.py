@@ -154,11 +154,11 @@ REQUEST = httpx.Request("POST", "http://test/", json=1)
         (list, "perf_payload is type, expected a list of inputs"),
         (lambda: 5, "perf_payload is a function that returns int, expected one that yields inputs"),
         (lambda: "text", "perf_payload is a function that returns str, expected one that yields inputs"),
-        ((n for n in range(3)), "perf_payload is generator, which the first test would use up; return a list, or the"),
-        (iter([1]), "perf_payload is list_iterator, which the first test would use up; return a list, or the function"),
-        (itertools.count(), "perf_payload is count, which the first test would use up; return a list, or the function"),
-        (Uniform(iter([1])), "perf_payload is list_iterator, which the first test would use up"),
-        (Zipf(map(abs, [1])), "perf_payload is map, which the first test would use up"),
+        ((n for n in range(3)), "perf_payload is generator, which can be read only once; return a list, or the"),
+        (iter([1]), "perf_payload is list_iterator, which can be read only once; return a list, or the generator"),
+        (itertools.count(), "perf_payload is count, which can be read only once; return a list, or the generator"),
+        (Uniform(iter([1])), "perf_payload is list_iterator, which can be read only once"),
+        (Zipf(map(abs, [1])), "perf_payload is map, which can be read only once"),
         (Frame(), "perf_payload is Frame, expected its rows; return frame.to_dict('records') or frame.values.tolist()"),
         (Zipf(Frame()), "perf_payload is Frame, expected its rows; return frame.to_dict('records')"),
         (Frame, "perf_payload is type, expected its rows"),
@@ -252,7 +252,7 @@ def test_a_request_with_files_is_sent_as_one_message() -> None:
 @pytest.mark.parametrize("method", ["HEAD", "CONNECT"])
 def test_a_request_whose_answer_has_no_body_is_refused(method: str) -> None:
     payload = read_payload([request(method)])
-    with pytest.raises(SettingError, match=f"perf_payload holds a {method} request, .*; use another method"):
+    with pytest.raises(SettingError, match=f"perf_payload contains a {method} request, .*; use another method"):
         payload.messages("127.0.0.1", 8000, "/")
 
 

@@ -44,9 +44,9 @@ class TestBuilding:
             (lambda text: text, "returned str, expected an httpx.Request or a mapping"),
             (lambda text: {"body": text}, "returned 'body', expected only method, path, params"),
             (lambda text: text["a"], "failed for an input of type str: TypeError: string indices"),
-            (lambda _: {"json": {1j}}, "returned what is no request: Object of type set is not JSON serializable"),
-            (lambda _: {"path": "http://[::1"}, "returned what is no request"),
-            (lambda _: {"params": 3}, "returned what is no request"),
+            (lambda _: {"json": {1j}}, "returned an invalid request: Object of type set is not JSON serializable"),
+            (lambda _: {"path": "http://[::1"}, "returned an invalid request"),
+            (lambda _: {"params": 3}, "returned an invalid request"),
         ],
     )
     def test_what_is_no_request_is_told(self, build: Any, expected: str) -> None:

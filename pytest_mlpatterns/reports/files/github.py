@@ -1,7 +1,7 @@
-"""What GitHub Actions shows of a run: a job summary in Markdown, and an annotation at the line of each failing test.
+"""A run in GitHub Actions: a job summary in Markdown, and an annotation at the line of each failing test.
 
-Results → text; where it goes is the caller's business. Everything that users or models may have written is escaped:
-an id with a pipe stays in its cell, and one with a line break cannot begin another workflow command.
+Results → text. Text from users and models is escaped: a test id with a pipe stays in its cell, and one with a line
+break cannot begin another workflow command.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 __all__ = ["Failure", "annotation", "job_summary"]
 
 _MOST_DETAILS = 20
-"""A job summary holds a megabyte, and a reader less."""
+"""Most tests with sparklines; GitHub limits a job summary to 1 MiB."""
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~$#@])")
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A perf test that failed, whether or not anything was measured: where it stands, and why in a line or a few."""
+    """A perf test that failed, with or without a measurement: its location, and the reason in a few lines."""
 
     test: str
     reason: str
@@ -39,31 +39,31 @@ class Failure:
 
 
 def annotation(failure: Failure, root: PurePath | None = None) -> str:
-    """A workflow command that puts a failure beside the line of its test.
+    """A workflow command that shows a failure at the line of its test.
 
     Args:
-        failure: of which test, and why.
-        root: pytest's root directory relative to the top of the repository; None where they are the same.
+        failure: the test and the reason.
+        root: pytest's root directory relative to the top of the repository; None if they are the same.
     """
     position: dict[str, str] = {}
     if failure.location is not None:
         file = failure.location.file if root is None else (root / failure.location.file).as_posix()
         position = {"file": file, "line": str(failure.location.line)}
     properties = {**position, "title": failure.test}
-    told = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
-    return f"::error {told}::{_data(failure.reason)}"
+    shown = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
+    return f"::error {shown}::{_data(failure.reason)}"
 
 
 def job_summary(
     results: Sequence[TestResult], failures: Sequence[Failure], rankings: Mapping[str, str], notes: Sequence[str] = ()
 ) -> str:
-    """A job summary: how many failed and why, the table of all results, and which patterns to choose.
+    """A job summary: the failures with their reasons, the table of all results, and the rankings.
 
     Args:
         results: in the order in which the tests ran.
-        failures: those that failed, results or not.
-        rankings: by the group of tests, the decision in a sentence.
-        notes: what else the run has to say, a line each.
+        failures: the tests that failed, with or without results.
+        rankings: the decision in a sentence, by group of tests.
+        notes: further lines of the run.
     """
     parts = [f"### Performance: {_headline(results, failures)}"]
     parts += [_failure_item(failure) for failure in failures]
@@ -78,7 +78,7 @@ def job_summary(
 
 
 def escaped(text: str) -> str:
-    """A text that Markdown shows as it is, on one line."""
+    """A text escaped for Markdown, on one line."""
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split())).replace("&", "&amp;")
 
 
@@ -116,7 +116,7 @@ def _table(results: Sequence[TestResult]) -> str:
 
 
 def _details(result: TestResult) -> str:
-    """The pictures of a failed test, folded; empty where there is nothing to draw."""
+    """The sparklines of a failed test, folded; empty if there are none."""
     drawn = [*latency_picture(result), *load_picture(result)]
     if not drawn:
         return ""

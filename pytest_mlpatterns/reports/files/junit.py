@@ -1,4 +1,4 @@
-"""The figures of a result as properties of a JUnit report: a name that carries the unit, and a plain number."""
+"""The metrics of a result as properties of a JUnit report: names with their unit, and plain numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def properties_of(result: TestResult) -> list[tuple[str, str]]:
     """Set-up, outcome, and every metric with its interval: ``perf_rtm_ns``, ``perf_rtm_ns_low``, ``perf_rtm_ns_high``.
 
     Args:
-        result: with metrics that this version knows.
+        result: a result whose metrics this version knows.
     """
     setup = result.setup
     found = [

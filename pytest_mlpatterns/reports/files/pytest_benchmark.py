@@ -1,8 +1,8 @@
-"""Results in pytest-benchmark's format, which ``pytest-benchmark compare`` and trackers of benchmarks take as it is.
+"""Results in the format of pytest-benchmark, for ``pytest-benchmark compare`` and benchmark trackers.
 
-A request is a round, its latency in seconds the duration of that round. ``ops`` is rounds over the sum of their
-durations, as it is there: what one caller gets through, which under a fixed rate says more than the throughput does.
-Everything that the format has no place for, with the throughput, is in ``extra_info``. Results → text.
+Each request is a round, and its latency in seconds is the duration of the round. ``ops`` is the number of rounds
+divided by the sum of their durations, as in pytest-benchmark: the rate of a single caller. Throughput and everything
+else that the format does not define is in ``extra_info``. Results → text.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT_VERSION", "benchmark_json"]
 
 FORMAT_VERSION = "5.0.0"
-"""Of the pytest-benchmark whose format this is."""
+"""Version of pytest-benchmark whose format is written."""
 _NS_PER_S = 1e9
 
 
 def benchmark_json(results: Results) -> str:
-    """The text of a pytest-benchmark file; tests in which nothing succeeded have no durations and are left out."""
+    """The text of a pytest-benchmark file; tests without a successful request have no durations and are left out."""
     environment = results.environment
     data = {
         "machine_info": {
@@ -63,7 +63,7 @@ def _benchmark(result: TestResult, latency: Latency) -> dict[str, Any]:
 
 
 def _stats(latency: Latency) -> dict[str, Any]:
-    """What pytest-benchmark tells of the durations; outliers are counted by the bins of the histogram."""
+    """The statistics of the durations; outliers are counted by the bins of the histogram."""
     rounds = sum(latency.histogram.counts)
     q1, median, q3 = (interpolated(latency.percentiles, percent) for percent in (25, 50, 75))
     least, most = q1 - 1.5 * (q3 - q1), q3 + 1.5 * (q3 - q1)
@@ -95,7 +95,7 @@ def _stats(latency: Latency) -> dict[str, Any]:
 
 
 def _count_beyond(latency: Latency, low_ns: float, high_ns: float) -> int:
-    """How many requests lie in bins whose middle is outside."""
+    """The number of requests in bins whose middle is outside the bounds."""
     middles = [(low + high) / 2 for low, high in pairwise(latency.histogram.edges_ns)]
     first, last = bisect_left(middles, low_ns), bisect_left(middles, high_ns)
     counts = latency.histogram.counts

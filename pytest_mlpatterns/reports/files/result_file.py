@@ -3,13 +3,13 @@
 Format, version 2 (2026): ``{"format": "pytest-mlpatterns-results", "version": 2, "date": …, "commit": …,
 "environment": …, "baseline": …, "ranking": [...], "results": [...]}``, where a result is
 :class:`pytest_mlpatterns.records.result.TestResult` with its ``outcome``; metrics are ``[value, low, high]`` in
-nanoseconds,
-requests per second, bytes or shares. ``baseline`` says what the run did with the baseline file: its ``mode``, the tests
-that were ``recorded``, those of them ``recorded_although_worse`` with the verdict, the entries ``without_test``, and
-those that were ``pruned``. ``ranking`` orders the patterns of each test that has several, where that was asked for.
+nanoseconds, requests per second, bytes or shares. ``baseline`` is what the run did with the baseline file: its
+``mode``, the tests that were ``recorded``, those of them ``recorded_although_worse`` with the verdict, the entries
+``without_test``, and those that were ``pruned``. ``ranking`` orders the patterns of each test
+with several, if the run asked for it.
 
-``results.schema.json`` beside this module describes every member. Version 1 had no distributions of latency, nothing
-that a test was compared with, and no ranking. It is not read.
+``results.schema.json`` beside this module describes every member. Version 1 had no latency distributions, no
+references and no ranking. It is not read.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What a result file holds.
+    """The content of a result file.
 
     Attributes:
         results: in the order in which the tests ran.
-        environment: in which they ran.
+        environment: the machine and the versions.
         date: ISO 8601.
         baseline: what the run did with the baseline file, as plain values.
         ranking: the order of the patterns of each test that has several, as plain values.
-        commit: of the code that was measured, with a plus sign where files differed from it; None outside of git.
+        commit: the measured commit, with a plus sign if files differed from it; None outside a git repository.
     """
 
     results: tuple[TestResult, ...]
@@ -80,20 +80,20 @@ def results_json(
 
 
 def read_results(text: str) -> Results:
-    """What the text of a result file says.
+    """Read the text of a result file.
 
     Raises:
-        ResultFileError: it is damaged, none of ours, or of another version.
+        ResultFileError: it is damaged, not a result file, or of another version.
     """
     try:
         data = json.loads(text)
     except ValueError as error:
         raise ResultFileError(f"is damaged: {error}; measure again with --perf-json") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise ResultFileError("is no result file of pytest-mlpatterns; name one that pytest --perf-json wrote")
+        raise ResultFileError("is not a result file of pytest-mlpatterns; name a file that pytest --perf-json wrote")
     if (version := data.get("version")) != VERSION:
-        mend = "upgrade the package" if isinstance(version, int) and version > VERSION else "measure again"
-        raise ResultFileError(f"has format version {version!r}, this pytest-mlpatterns reads {VERSION}; {mend}")
+        remedy = "upgrade the package" if isinstance(version, int) and version > VERSION else "measure again"
+        raise ResultFileError(f"has format version {version!r}, this pytest-mlpatterns reads {VERSION}; {remedy}")
     try:
         environment = {name: value for name, value in data["environment"].items() if name != "machine"}
         return Results(

@@ -1,7 +1,6 @@
-"""A chart as a value: a table with a title, a sentence, and how it is to be drawn. Pure.
+"""A chart as a value: a table with a title, a summary and the kind of drawing. Pure.
 
-A chart's table is all that the page needs to draw it, and what it shows to who cannot see or would rather read. It must
-not know HTML, nor how a chart looks.
+The page draws a chart from its table alone, and shows the table to readers who prefer it. Nothing here depends on HTML.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ _UNITS: Mapping[MetricUnit, Unit] = {
     MetricUnit.COUNT: "count",
 }
 _MOST_MOMENTS = 240
-"""Of a course over time; more than a chart has room for says nothing more."""
+"""Most points of a time series that a chart draws."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a chart's table; ``unit`` says how its numbers are printed."""
+    """One column of a chart's table; its numbers are printed in ``unit``."""
 
     name: str
     unit: Unit
@@ -44,7 +43,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One chart. ``marks`` are single values on its horizontal axis that it points out, by what they are."""
+    """One chart. ``marks`` are named values to mark on its horizontal axis."""
 
     kind: str
     title: str
@@ -69,12 +68,12 @@ def heading_of(metric: Metric) -> str:
 
 
 def unit_of(metric: str) -> Unit:
-    """How a metric's numbers are printed."""
+    """The unit in which a chart prints a metric."""
     return _UNITS[metric_named(metric).unit]
 
 
 def thinned(moments: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
-    """At most so many moments as a chart has room for; of those left out the highest values stay."""
+    """A time series reduced to what a chart has room for; the highest value of each interval remains."""
     each = max(1, math.ceil(len(moments) / _MOST_MOMENTS))
     parts = (moments[start : start + each] for start in range(0, len(moments), each))
     return [(part[-1][0], *(max(values) for values in list(zip(*part, strict=True))[1:])) for part in parts]

@@ -1,6 +1,6 @@
-"""What is drawn of results: of one test what was measured and what its verdict stands on, of several a comparison.
+"""Charts of results: the measurement and the verdict of one test, and the comparison of several.
 
-What has no data has no chart. Pure.
+Without data there is no chart. Pure.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WORDS = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIVE: 
 
 
 def charts_of(result: TestResult) -> tuple[Chart, ...]:
-    """Everything that was measured and can be drawn, the latency first."""
+    """The charts of everything that was measured, latency first."""
     found = [percentile_chart(result), histogram_chart(result)]
     for capacity in result.capacities:
         found += _ladder(capacity)
@@ -36,17 +36,17 @@ def charts_of(result: TestResult) -> tuple[Chart, ...]:
 
 
 def deciding_charts(result: TestResult) -> tuple[Chart, ...]:
-    """What the verdict stands on: the changes that were judged, and how far the launches agree."""
+    """The charts behind the verdict: the changes that were judged, and the values of the launches."""
     found = (_changes(result), _launches(result))
     return tuple(chart for chart in found if chart is not None)
 
 
 def interval_chart(name: str, rows: Iterable[tuple[str, TestResult]]) -> Chart | None:
-    """One metric of several results side by side, each with its interval; None where fewer than two know it.
+    """One metric of several results side by side, each with its interval; None if fewer than two results have it.
 
     Args:
-        name: of the metric.
-        rows: what each result is called, and the result.
+        name: name of the metric.
+        rows: label and result.
     """
     known = [(label, *result.metrics[name]) for label, result in rows if name in result.metrics]
     if len(known) < 2:
@@ -62,11 +62,11 @@ def interval_chart(name: str, rows: Iterable[tuple[str, TestResult]]) -> Chart |
     )
 
 
-# --- what decided ----------------------------------------------------------------------------------------------------
+# --- the verdict -----------------------------------------------------------------------------------------------------
 
 
 def _changes(result: TestResult) -> Chart | None:
-    """Every change against a baseline or revision that was judged, with its interval, beside what is tolerated."""
+    """Every judged change against a baseline or revision, with its interval and the tolerance."""
     judged = [
         (verdict, verdict.change)
         for verdict in result.verdicts
@@ -91,12 +91,12 @@ def _changes(result: TestResult) -> Chart | None:
             (metric_named(one.metric).label, change.value, change.low, change.high, _WORDS[one.outcome])
             for one, change in judged
         ),
-        {"tolerance": result.tolerance} if is_measure else {},  # where an assertion was tighter, it is not the line
+        {"tolerance": result.tolerance} if is_measure else {},  # unless an assertion had a tighter one
     )
 
 
 def _launches(result: TestResult) -> Chart | None:
-    """The median latency of each launch, the unit of evidence, so that an odd one is seen."""
+    """The median latency of each launch, so that an outlier is visible."""
     launches = result.launches.get("rtm", ())
     if len(launches) < 2:
         return None
@@ -184,7 +184,7 @@ def _load(result: TestResult) -> Chart | None:
 
 
 def _replicas(result: TestResult) -> Chart | None:
-    """Which replica answered how many of the requests."""
+    """The share of the requests that each replica answered."""
     if not result.replica_share:
         return None
     shares = [mean for mean, _, _ in result.replica_share]
@@ -192,8 +192,8 @@ def _replicas(result: TestResult) -> Chart | None:
     return Chart(
         "parts",
         "Share of requests per replica",
-        f"{format_percent(min(shares))} to {format_percent(max(shares))}; even would be {even}",
-        (Column("replica", "text"), *(Column(name, "ratio") for name in ("share", "least of a launch", "most"))),
+        f"{format_percent(min(shares))} to {format_percent(max(shares))}; an equal share is {even}",
+        (Column("replica", "text"), *(Column(name, "ratio") for name in ("share", "lowest of a launch", "highest"))),
         tuple((f"replica {number}", *share) for number, share in enumerate(result.replica_share, start=1)),
     )
 

@@ -1,4 +1,4 @@
-"""Elements that several parts of the HTML report have: a verdict, a change, a test's id, a chart. Pure."""
+"""Elements that several parts of the HTML report share: a verdict, a change, a test id, a chart. Pure."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["STATES", "breakable", "chart_figure", "shown_change", "state_mark", "state_of", "tone_of"]
 
 STATES = ("failed", "undecided", "interrupted", "passed", "measured")
-"""What a test can come to, the most urgent first; a measured one was compared with nothing."""
+"""The outcomes of a test, the most urgent first; ``measured``: no verdict was asked for."""
 _BY_NAME = ("changes", "intervals", "parts")
-"""Charts that are as high as they have rows."""
+"""Kinds of chart whose height grows with their rows."""
 
 
 def state_of(result: TestResult) -> str:
@@ -30,32 +30,32 @@ def state_of(result: TestResult) -> str:
 
 
 def state_mark(state: str, text: str | None = None) -> Markup:
-    """A verdict, told by a sign, a word and a colour."""
+    """A verdict as a sign, a word and a colour."""
     return tag("span", text or state, class_=f"state {state}")
 
 
 def shown_change(verdict: Verdict) -> str:
-    """By how much the value changed; a verdict's own change is positive where it is worse."""
+    """The change of the value with its sign; the change in a verdict is positive if worse."""
     assert verdict.change is not None
     sign = 1 if metric_named(verdict.metric).better == "lower" else -1
     return format_percent(sign * verdict.change.value, signed=True)
 
 
 def tone_of(verdict: Verdict, tolerance: float) -> str | None:
-    """How a change is coloured: where it fails the test, and where it is better by more than the tolerance."""
+    """The colour class of a change: worse if it fails the test, better if it exceeds the tolerance."""
     if verdict.outcome is Outcome.FAIL:
         return "worse"
     return "better" if verdict.change is not None and verdict.change.high < -tolerance else None
 
 
 def breakable(test: str) -> Markup:
-    """A test's id, which narrow places break where it has parts."""
+    """A test id with places where a browser may break the line."""
     pieces = re.split(r"(?<=[:\[|,(/_])(?=[^:])", test)
     return Markup(tag("wbr").join(escape(piece) for piece in pieces))
 
 
 def chart_figure(name: str, chart: Chart) -> Markup:
-    """A chart with its title, its sentence and its data; ``name`` becomes the id, and begins those of its parts."""
+    """A chart with its title, its summary and its data; ``name`` becomes its id and the prefix of the ids inside."""
     return tag(
         "figure",
         tag(

@@ -1,4 +1,4 @@
-"""Charts of how latency is distributed, beside that of what a test was compared with. Pure."""
+"""Charts of the latency distribution, together with the one that a test was compared with. Pure."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["histogram_chart", "other_name", "percentile_chart"]
 _MOST_BINS = 96
 
 
-def _sides(result: TestResult) -> tuple[Percentiles, Percentiles]:
-    """The percentiles of the present, and those that belong beside them: measured beside it, or stored."""
+def _both_percentiles(result: TestResult) -> tuple[Percentiles, Percentiles]:
+    """The percentiles of this run, and those of the reference: measured at the same time, or stored."""
     present = result.latency.percentiles if result.latency else ()
     if result.reference is None or not result.reference.latency_percentiles:
         return present, ()
@@ -28,38 +28,38 @@ def _sides(result: TestResult) -> tuple[Percentiles, Percentiles]:
 
 
 def other_name(result: TestResult) -> str:
-    """What the other side is called in a legend; there is one baseline, and a revision has a name."""
+    """The name of the reference in a legend: ``baseline``, or the name of the revision."""
     assert result.reference is not None
     return "baseline" if result.reference.kind == "baseline" else result.reference.name
 
 
 def percentile_chart(result: TestResult) -> Chart | None:
-    """Latency by percentile, beside that of the other side; None where nothing succeeded."""
-    present, other = _sides(result)
+    """Latency by percentile, with that of the reference; None if no request succeeded."""
+    present, other = _both_percentiles(result)
     if not present:
         return None
-    sides = [("this run", dict(present))]
+    series = [("this run", dict(present))]
     if other:
-        sides.append((other_name(result), dict(other)))
-    percents = sorted({percent for _, values in sides for percent in values})
-    told = (
+        series.append((other_name(result), dict(other)))
+    percents = sorted({percent for _, values in series for percent in values})
+    medians = (
         f"{name}: " + ", ".join(f"{_percent(p)} {format_duration(values[p])}" for p in (50, 95, 99) if p in values)
-        for name, values in sides
+        for name, values in series
     )
     return Chart(
         "percentiles",
         "Latency by percentile",
-        "; ".join(told),
-        (Column("percentile", "percentile"), *(Column(name, "duration") for name, _ in sides)),
-        tuple((percent, *(values.get(percent) for _, values in sides)) for percent in percents),
+        "; ".join(medians),
+        (Column("percentile", "percentile"), *(Column(name, "duration") for name, _ in series)),
+        tuple((percent, *(values.get(percent) for _, values in series)) for percent in percents),
     )
 
 
 def histogram_chart(result: TestResult) -> Chart | None:
-    """Which share of the requests took how long; of the other side as far as its percentiles tell."""
+    """The share of the requests in each bin of latency; for the reference estimated from its percentiles."""
     if result.latency is None:
         return None
-    present, other = _sides(result)
+    present, other = _both_percentiles(result)
     edges = list(result.latency.histogram.edges_ns)
     counts = result.latency.histogram.counts
     measured_beside = result.reference is not None and bool(other and result.reference.present_latency_percentiles)
@@ -73,11 +73,11 @@ def histogram_chart(result: TestResult) -> Chart | None:
     else:
         reached = dict(zip(result.latency.histogram.edges_ns, _cumulated(counts), strict=True))
         shares = [(_at(reached, high) - _at(reached, low)) / total for low, high in pairwise(edges)]
-    beside = _shares(other, edges) if other else []
+    other_shares = _shares(other, edges) if other else []
     fullest = max(range(len(shares)), key=shares.__getitem__)
     between = f"{format_duration(edges[fullest])} to {format_duration(edges[fullest + 1])}"
     columns = [Column("from", "duration"), Column("to", "duration"), Column("this run", "ratio")]
-    if beside:
+    if other_shares:
         columns.append(Column(f"{other_name(result)}, from its percentiles", "ratio"))
     return Chart(
         "histogram",
@@ -85,14 +85,14 @@ def histogram_chart(result: TestResult) -> Chart | None:
         f"most often {between}; " + ("both measured together" if measured_beside else f"{total:,} successful requests"),
         tuple(columns),
         tuple(
-            (low, high, share, *beside[number : number + 1])
+            (low, high, share, *other_shares[number : number + 1])
             for number, ((low, high), share) in enumerate(zip(pairwise(edges), shares, strict=True))
         ),
     )
 
 
 def _widened(edges: list[float], other: Percentiles) -> list[float]:
-    """Edges that go on, as wide as they are, until they hold the other distribution too."""
+    """Edges continued in equal steps on a log scale until they contain the other distribution too."""
     step = (edges[-1] / edges[0]) ** (1 / (len(edges) - 1))
     low, high = max(other[0][1], 1.0), other[-1][1]
     before = max(0, math.ceil(math.log(edges[0] / low) / math.log(step))) if low < edges[0] else 0
@@ -112,14 +112,14 @@ def _cumulated(counts: Sequence[int]) -> list[float]:
 
 
 def _at(reached: Mapping[float, float], edge: float) -> float:
-    """How many requests were at most so slow; edges outside of the histogram have none or all below them."""
+    """The number of requests up to this latency; none or all of them at edges outside the histogram."""
     if edge in reached:
         return reached[edge]
     return 0.0 if edge < next(iter(reached)) else max(reached.values())
 
 
 def _shares(percentiles: Percentiles, edges: Sequence[float]) -> list[float]:
-    """How much of a distribution that is known by its percentiles is in each bin, even on a log scale between them."""
+    """The share of a distribution in each bin, interpolated between its percentiles on a log scale of latency."""
     below = [_share_below(percentiles, edge) for edge in edges[:-1]]
     return [high - low for low, high in pairwise([*below, 1.0])]
 

@@ -1,4 +1,4 @@
-"""Charts of what a pattern's layers know of themselves. Pure."""
+"""Charts of the statistics of a pattern's layers. Pure."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ __all__ = ["layer_charts"]
 
 
 def layer_charts(layers: Sequence[LayerStats]) -> tuple[Chart, ...]:
-    """What each layer counted, from the outermost inwards, and how long everything took that any of them timed."""
+    """The counters of each layer, from the outermost inwards, and all the times that they measured."""
     found = [chart for layer in layers for chart in (_answers(layer), _batches(layer), _depth(layer), _last(layer))]
     return tuple(chart for chart in (*found, _times(layers)) if chart is not None)
 
 
 def _answers(layer: LayerStats) -> Chart | None:
-    """Where a cache's answers came from."""
-    named = (("hits", "remembered"), ("coalesced", "joined a call under way"), ("misses", "asked the model"))
+    """The share of the inputs that a cache answered."""
+    named = (("hits", "hit"), ("coalesced", "shared a running call"), ("misses", "miss"))
     counts = {label: layer.counters.get(name, 0) for name, label in named}
     total = sum(counts.values())
     if layer.layer != "cached" or not total:
         return None
-    hit = (total - counts["asked the model"]) / total
+    hit = (total - counts["miss"]) / total
     return Chart(
         "parts",
-        "Where answers came from",
+        "Cache hits and misses",
         f"{format_percent(hit)} of {total:,} inputs without a model call of their own",
         (Column("answer", "text"), Column("share of inputs", "ratio"), Column("inputs", "count")),
         tuple((label, count / total, count) for label, count in counts.items() if count or label != named[1][1]),
@@ -42,27 +42,27 @@ def _answers(layer: LayerStats) -> Chart | None:
 
 def _batches(layer: LayerStats) -> Chart | None:
     sizes, mean = layer.histograms.get("size", {}), layer.mean("size")
-    if layer.layer != "batched" or mean is None or not sizes:  # other servers may tell no more than the mean
+    if layer.layer != "batched" or mean is None or not sizes:  # other servers may report only the mean
         return None
     calls = sum(sizes.values())
     return Chart(
         "sizes",
         "Batch sizes",
-        f"{format_count(mean)} inputs a call on average, {calls:,} calls",
+        f"{format_count(mean)} inputs per call on average, {calls:,} calls",
         (Column("inputs in the batch", "count"), Column("share of calls", "ratio"), Column("calls", "count")),
         tuple((size, sizes[size] / calls, sizes[size]) for size in sorted(sizes)),
     )
 
 
 def _depth(layer: LayerStats) -> Chart | None:
-    course = layer.series.get("depth", ())
-    if layer.layer != "queued" or len(course) < 2:
+    series = layer.series.get("depth", ())
+    if layer.layer != "queued" or len(series) < 2:
         return None
-    began = course[0][0]
-    deepest = max(depth for _, depth in course)
+    began = series[0][0]
+    deepest = max(depth for _, depth in series)
     observed = layer.counters.get("observed_ns", 0)
     mean = f"{format_count(layer.counters.get('depth_ns', 0) / observed)} on average, " if observed else ""
-    moments = [((time - began) / 1e9, float(depth)) for time, depth in course]
+    moments = [((time - began) / 1e9, float(depth)) for time, depth in series]
     if observed / 1e9 > moments[-1][0]:
         moments.append((observed / 1e9, moments[-1][1]))  # the last depth lasts until the window ends
     return Chart(
@@ -75,7 +75,7 @@ def _depth(layer: LayerStats) -> Chart | None:
 
 
 def _last(layer: LayerStats) -> Chart | None:
-    """Which model of an ensemble kept the others waiting."""
+    """The share of the requests for which each model of an ensemble answered last."""
     shares = straggler_shares(layer)
     if len(shares) < 2:
         return None
@@ -90,12 +90,12 @@ def _last(layer: LayerStats) -> Chart | None:
 
 
 def _times(layers: Sequence[LayerStats]) -> Chart | None:
-    """How long each thing took that the layers timed, from the outermost inwards."""
+    """Every time that the layers measured, from the outermost layer inwards."""
     rows = [
-        (_timed(layer, name), _quantile(spread, 0.5), _quantile(spread, 0.05), _quantile(spread, 0.95))
+        (_timed(layer, name), _quantile(histogram, 0.5), _quantile(histogram, 0.05), _quantile(histogram, 0.95))
         for layer in layers
-        for name, spread in layer.histograms.items()
-        if spread and (name.endswith("_ns") or ":" in name)
+        for name, histogram in layer.histograms.items()
+        if histogram and (name.endswith("_ns") or ":" in name)
     ]
     if not rows:
         return None
@@ -109,17 +109,17 @@ def _times(layers: Sequence[LayerStats]) -> Chart | None:
     )
 
 
-def _timed(layer: LayerStats, spread: str) -> str:
-    kind, _, name = spread.partition(":")
+def _timed(layer: LayerStats, histogram: str) -> str:
+    kind, _, name = histogram.partition(":")
     if name:
         return f"{kind} {name}"
-    what = spread.removesuffix("_ns").replace("_", " ")
+    what = histogram.removesuffix("_ns").replace("_", " ")
     return what if what == layer.layer else f"{layer.layer}: {what}"
 
 
-def _quantile(spread: Mapping[int, int], share: float) -> float:
-    """The lowest value that this share of those seen do not exceed; of a spread that is not empty."""
-    ordered = sorted(spread)
-    wanted = sum(spread.values()) * share
-    reached = accumulate(spread[value] for value in ordered)
+def _quantile(histogram: Mapping[int, int], share: float) -> float:
+    """The lowest value that this share of the observations does not exceed; the histogram is not empty."""
+    ordered = sorted(histogram)
+    wanted = sum(histogram.values()) * share
+    reached = accumulate(histogram[value] for value in ordered)
     return float(next((value for value, count in zip(ordered, reached, strict=True) if count >= wanted), ordered[-1]))

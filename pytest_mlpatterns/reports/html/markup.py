@@ -1,7 +1,7 @@
-"""HTML as values: what is not markup already becomes text when it is put into an element. Pure.
+"""HTML as values: text that is not markup is escaped when it is put into an element. Pure.
 
-Whatever users write (test ids, errors, names of models) reaches a page through :func:`tag` or :func:`data_script`, and
-so cannot leave the place that it was put in.
+Text from users (test ids, errors, names of models) reaches a page only through :func:`tag` or :func:`data_script`, so
+it cannot inject markup.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ __all__ = ["Content", "Markup", "data_script", "tag"]
 
 
 class Markup(str):
-    """Text that is HTML already; made by the functions here, and of files that ship with the package."""
+    """Text that is HTML already, made by the functions here or read from a file of the package."""
 
     __slots__ = ()
 
 
 Content = str | None
-"""What stands in an element: :class:`Markup` as it is, other text escaped, None left out."""
+"""Content of an element: :class:`Markup` stays as it is, other text is escaped, None is left out."""
 
 _VOID = frozenset({"br", "hr", "input", "link", "meta", "wbr"})
 _UNSAFE_IN_SCRIPT = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
@@ -30,7 +30,7 @@ def tag(element: str, /, *children: Content, **attributes: str | int | bool | No
 
     Args:
         element: its name.
-        children: in order; other text than :class:`Markup` is escaped.
+        children: its content in order; text that is not :class:`Markup` is escaped.
         attributes: an underscore stands for a dash, a last one for nothing (``class_``, ``aria_label``). True gives the
             name alone; None and False leave it out.
     """
@@ -42,7 +42,7 @@ def tag(element: str, /, *children: Content, **attributes: str | int | bool | No
 
 
 def data_script(data: object, **attributes: str) -> Markup:
-    """Plain values as JSON in an element that no browser runs, and that no text in them can end."""
+    """Plain values as JSON in a script element that browsers do not run and that no text in them can close."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).translate(_UNSAFE_IN_SCRIPT)
     return tag("script", Markup(text), type="application/json", **attributes)
 

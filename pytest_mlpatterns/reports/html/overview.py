@@ -1,6 +1,6 @@
-"""What the HTML report tells across tests: the tally, the overview, the ranking, patterns side by side. Pure.
+"""The HTML report across tests: the tally, the overview, the ranking and the comparison of patterns. Pure.
 
-Every part takes finished results and returns markup, or None where there is nothing to show.
+Each part takes finished results and returns markup, or None if it has nothing to show.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ _OVERVIEW_LABELS = {"rtm": "RTM", "p95": "p95", "throughput": "Throughput", "nmr
 _SIDE_BY_SIDE = ("rtm", "p95", "throughput", "nmrt", "asl", "cpu_per_request", "peak_memory", "cold_start")
 _WHERE_WIRES_DIFFER = ("request_bytes", "response_bytes", "decode", "encode")
 _MOST_OPEN = 3
-"""So many groups are open from the start."""
+"""Number of groups that are open at first."""
 
 
 def tally(results: Sequence[TestResult]) -> Markup:
-    """How many tests came to what, the most urgent first."""
+    """The number of tests of each outcome, the most urgent first."""
     counts = Counter(map(state_of, results))
     items = [tag("li", state_mark(state, f"{counts[state]} {state}")) for state in STATES if counts[state]]
     return tag("ul", *items or [tag("li", "no perf test was measured")], class_="tally")
 
 
 def overview_section(results: Sequence[TestResult]) -> Markup | None:
-    """A table with a row per test, which can be searched, filtered and sorted."""
+    """A table with a row per test; a script lets the reader search, filter and sort it."""
     if not results:
         return None
     present = {state_of(result) for result in results}
@@ -124,17 +124,17 @@ def _number_cell(name: str, result: TestResult) -> Markup:
 
 
 def _change(result: TestResult) -> Verdict | None:
-    """By how much RTM differs from what the test was compared with."""
+    """The verdict on the change of RTM against the baseline or the revision."""
     compared = (one for one in result.verdicts if one.metric == "rtm" and one.change is not None)
     return next((one for one in compared if one.against in ("baseline", "revision")), None)
 
 
 def ranking_section(ranking: Sequence[Mapping[str, Any]], results: Sequence[TestResult]) -> Markup | None:
-    """The order of the patterns of each test that has several, where that was asked for.
+    """The ranking of the patterns of each test that has several; None without a ranking.
 
     Args:
         ranking: as the result file has it.
-        results: those that were ranked.
+        results: the results that were ranked.
     """
     if not ranking:
         return None
@@ -202,7 +202,7 @@ def _ranked_row(
 
 
 def groups_section(results: Sequence[TestResult]) -> Markup | None:
-    """The patterns of each test that has several, metric by metric, with intervals."""
+    """For each test with several patterns, one chart of intervals per metric."""
     groups: dict[str, list[TestResult]] = {}
     for result in results:
         groups.setdefault(result.group or result.test, []).append(result)
@@ -210,7 +210,7 @@ def groups_section(results: Sequence[TestResult]) -> Markup | None:
     parts = [part for part in shown if part is not None]
     if not parts:
         return None
-    return tag("section", tag("h2", "Patterns side by side", id="groups"), *parts, aria_labelledby="groups")
+    return tag("section", tag("h2", "Comparison of patterns", id="groups"), *parts, aria_labelledby="groups")
 
 
 def _group(number: int, name: str, members: Sequence[TestResult]) -> Markup | None:
@@ -228,7 +228,7 @@ def _group(number: int, name: str, members: Sequence[TestResult]) -> Markup | No
     ]
     if not drawn:
         return None
-    figures = (chart_figure(f"group-{number}-{place}", chart) for place, chart in enumerate(drawn))
+    figures = (chart_figure(f"group-{number}-{position}", chart) for position, chart in enumerate(drawn))
     return tag(
         "details",
         tag(
@@ -243,7 +243,7 @@ def _group(number: int, name: str, members: Sequence[TestResult]) -> Markup | No
 
 
 def _labels(members: Sequence[TestResult]) -> list[str]:
-    """What tells the tests of a group apart: the pattern, with as much of the set-up as it takes; or their ids."""
+    """Names that distinguish the tests of a group: the pattern, if necessary with wire and load; or the test ids."""
     for parts in (("pattern",), ("pattern", "wire"), ("pattern", "wire", "load")):
         labels = [", ".join(str(getattr(member.setup, part)) for part in parts) for member in members]
         if len({*labels}) == len(labels):

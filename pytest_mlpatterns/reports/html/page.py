@@ -1,8 +1,8 @@
-"""The HTML report: one page that needs nothing beside itself. Takes results, returns text.
+"""The HTML report: one self-contained page. Takes results, returns text.
 
-Everything in words and figures stands in the page as it is; a script draws the charts when they come into view. Style,
-scripts and the charting library are files under ``page``, put into the page; its security policy lets it run just
-those, and load nothing.
+Text and tables are plain HTML; a script draws each chart when it comes into view. The style sheet, the scripts and the
+charting library are files under ``assets`` that are copied into the page. Its content security policy allows these
+scripts only, and no download.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["LIBRARIES", "html_report"]
 
 LIBRARIES = {"D3 7.9.2": "d3-7.9.2.min.js", "Observable Plot 0.6.17": "plot-0.6.17.umd.min.js"}
-"""What draws the charts, as the npm registry has it; the licences are beside the files."""
+"""The charting libraries, as published on npm; their licences are in the same folder."""
 _LICENCES = ("LICENSE-d3.txt", "LICENSE-plot.txt")
 _SCRIPTS = ("units.js", "charts.js", "report.js")
 _THEMES = ("auto", "light", "dark")
@@ -34,7 +34,7 @@ def html_report(results: Results) -> str:
     """The page's text.
 
     Args:
-        results: of one run, as its result file holds them.
+        results: results of one run.
     """
     scripts = [_file(f"vendor/{name}") for name in LIBRARIES.values()] + [_file(name) for name in _SCRIPTS]
     head = tag(
@@ -55,7 +55,7 @@ def html_report(results: Results) -> str:
         "body",
         tag("a", "Skip to the tests", href="#tests", class_="skip") if results.results else None,
         _header(results),
-        tag("main", tag("noscript", tag("p", "Charts are drawn by a script, which does not run here.")), *parts),
+        tag("main", tag("noscript", tag("p", "The charts need JavaScript, which is turned off here.")), *parts),
         _footer(),
         *(tag("script", text) for text in scripts),
     )
@@ -101,9 +101,9 @@ def _footer() -> Markup:
         "footer",
         tag(
             "p",
-            f"Made by pytest-mlpatterns {version('pytest-mlpatterns')}. Charts are drawn by {' and '.join(LIBRARIES)}.",
+            f"Written by pytest-mlpatterns {version('pytest-mlpatterns')}. Charts by {' and '.join(LIBRARIES)}.",
         ),
-        tag("details", tag("summary", "Licences of what draws the charts"), tag("pre", str(licences))),
+        tag("details", tag("summary", "Licences of the charting libraries"), tag("pre", str(licences))),
     )
 
 
@@ -115,7 +115,7 @@ def _when(date: str) -> str:
 
 
 def _policy(scripts: list[Markup]) -> str:
-    """Nothing is loaded; of scripts only these run, whatever stands in the page."""
+    """Only these scripts may run, and nothing may be downloaded."""
     hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
     run = " ".join(f"'sha256-{value}'" for value in hashes)
     return (
@@ -125,5 +125,5 @@ def _policy(scripts: list[Markup]) -> str:
 
 
 def _file(name: str) -> Markup:
-    """A file that ships with the package."""
+    """The text of a file under ``assets``."""
     return Markup(files("pytest_mlpatterns.reports.html").joinpath("assets", name).read_text(encoding="utf-8"))

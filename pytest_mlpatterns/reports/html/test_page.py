@@ -1,4 +1,4 @@
-"""The HTML report's part on each test: its verdict, every figure, its set-up, and what there is to draw. Pure."""
+"""The HTML report's part on each test: its verdict, every metric, its set-up and its charts. Pure."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _PARTS = {
 }
 _OTHERS = "Wire and pattern"
 _MOST_OPEN = 3
-"""So many tests are open from the start."""
+"""Number of tests that are open at first."""
 _OUTCOMES = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIVE: "undecided"}
 
 
 def details_section(results: Sequence[TestResult]) -> Markup | None:
-    """One part per test: its verdict, what was measured, and what there is to draw."""
+    """One part per test: its verdict, its metrics and its charts."""
     if not results:
         return None
     few = len(results) <= _MOST_OPEN
@@ -65,7 +65,8 @@ def _test(number: int, result: TestResult, *, is_open: bool) -> Markup:
     )
     deciding = deciding_charts(result)
     figures = [
-        chart_figure(f"test-{number}-{place}", chart) for place, chart in enumerate((*deciding, *charts_of(result)))
+        chart_figure(f"test-{number}-{position}", chart)
+        for position, chart in enumerate((*deciding, *charts_of(result)))
     ]
     decided, measured = figures[: len(deciding)], figures[len(deciding) :]
     return tag(
@@ -105,15 +106,15 @@ def _reasons(result: TestResult) -> Markup:
         for verdict in result.verdicts
     ]
     if not reasons:
-        word = {"failed": "the test failed before, or beside, its measurement"}.get(
-            state_of(result), "compared with nothing"
+        word = {"failed": "the test failed for a reason other than a verdict"}.get(
+            state_of(result), "no limit and no baseline to compare with"
         )
         reasons = [tag("li", state_mark(state_of(result)), tag("span", word))]
     return tag("ul", *reasons, class_="reasons")
 
 
 def _next(result: TestResult) -> Markup | None:
-    """What to do about a verdict that is not a pass."""
+    """The next step after a verdict that is not a pass."""
     for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
         if judged := [verdict for verdict in result.verdicts if verdict.outcome is outcome]:
             lines = next_step(judged, result)
@@ -124,7 +125,7 @@ def _next(result: TestResult) -> Markup | None:
 
 
 def _figures(result: TestResult) -> Markup | None:
-    """Every metric, with its interval, and beside it what it was compared with."""
+    """Every metric with its interval, and with the reference that it was compared with."""
     if not result.metrics:
         return None
     other = result.reference
@@ -175,7 +176,7 @@ def _metric_row(name: str, result: TestResult) -> Markup:
 
 
 def _set_up(result: TestResult) -> Markup:
-    """What was measured and how, what it stands on, what there is to say of it, and how it is run again."""
+    """The set-up, the amount measured, the notes, and the command that runs the test again."""
     setup, other = result.setup, result.reference
     failed = sum(result.failed_requests.values())
     kinds = describe_failures({int(code): count for code, count in result.failed_requests.items()})

@@ -1,4 +1,4 @@
-"""What a run did with the baseline file, in words: what an update wrote, and which entries belong to no test."""
+"""What a run did with the baseline file: the entries an update wrote, and the entries without a test. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WRITTEN = ("rtm", "throughput")
 
 
 def update_lines(updates: Sequence[Update]) -> list[str]:
-    """What ``--perf-baseline update`` wrote: old → new for every test, and in a list of their own those that got worse.
+    """What ``--perf-baseline update`` wrote: old → new for every test, then a list of those that got worse.
 
     Args:
         updates: at least one.
@@ -31,10 +31,10 @@ def update_lines(updates: Sequence[Update]) -> list[str]:
 
 
 def gone_lines(entries: Mapping[str, int]) -> list[str]:
-    """The entries that belong to no test, and how they are removed.
+    """The entries without a test, and how to remove them.
 
     Args:
-        entries: how many a test has, by the test's id; at least one.
+        entries: number of entries by test id; at least one.
     """
     count = sum(entries.values())
     what = "1 entry of the baseline belongs" if count == 1 else f"{count} entries of the baseline belong"
@@ -44,12 +44,12 @@ def gone_lines(entries: Mapping[str, int]) -> list[str]:
 
 
 def _written(update: Update) -> str:
-    """What was written of one test."""
+    """The new entry of one test."""
     then, now = update.before, update.after
     names = [name for name in _WRITTEN if name in now.metrics]
     names += objectives_of(now.metrics)
     if then is None or update.differences:
-        how = "new" if then is None else f"measured anew ({'; '.join(update.differences)})"
+        how = "new" if then is None else f"replaced ({'; '.join(update.differences)})"
         return ", ".join([how, *(f"{metric_named(name).label} {_recorded(now, name)}" for name in names)])
     changes = [
         f"{metric_named(name).label} {_recorded(then, name)} → {_recorded(now, name)}{_percent(then, now, name)}"

@@ -1,4 +1,4 @@
-"""The facts of one result in words: what stands in a failure below its first line, and in notes."""
+"""The text of a failure: the verdict, the facts of the measurement, and the next step."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["failure_text", "measured_counts", "measurement_text", "next_step"]
 
 _WIDTH = 64
-"""Of what stands behind a label: with it, and what pytest writes before it, 80 columns."""
+"""Width after the label: with the label and the prefix that pytest adds, a line has 80 columns."""
 _LABEL = 10
 _METRICS = ("rtm", "p95", "throughput", "error_rate", "asl", "cpu_per_request", "peak_memory")
 
 
 def failure_text(verdicts: Sequence[Verdict], result: TestResult) -> str:
-    """A failure: the first line is the verdict with its figures, the rest says what it stands on and what to do."""
+    """The text of a failure: first the verdicts with their figures, then the facts and the next step."""
     lines = [
         *(verdict.reason for verdict in verdicts),
         *_facts(result, {verdict.metric for verdict in verdicts}),
@@ -48,12 +48,12 @@ def measured_counts(result: TestResult) -> list[str]:
 
 
 def measurement_text(result: TestResult) -> str:
-    """What was measured, for a test that failed by something else than a verdict of ours."""
+    """The facts of the measurement, for a test that failed for another reason than a verdict."""
     return "\n".join(_facts(result, set()))
 
 
 def _facts(result: TestResult, shown: set[str]) -> list[str]:
-    """What a verdict stands on; metrics that are told elsewhere are left out."""
+    """The facts behind a verdict; metrics in ``shown`` are left out."""
     setup = result.setup
     failed = sum(result.failed_requests.values())
     kinds = describe_failures({int(code): count for code, count in result.failed_requests.items()})
@@ -75,19 +75,19 @@ def _facts(result: TestResult, shown: set[str]) -> list[str]:
 
 
 def _fact(label: str, parts: Sequence[str]) -> list[str]:
-    """A labelled line of some parts, which goes on below where it gets too long; nothing where there are none."""
+    """Parts joined by commas after a label, on several lines if they are too long; no line without parts."""
     lines: list[str] = []
     for number, part in enumerate(parts):
-        said = part if number == len(parts) - 1 else f"{part},"
-        if lines and width_of(lines[-1]) + width_of(said) < _WIDTH:
-            lines[-1] += f" {said}"
+        text = part if number == len(parts) - 1 else f"{part},"
+        if lines and width_of(lines[-1]) + width_of(text) < _WIDTH:
+            lines[-1] += f" {text}"
         else:
-            lines.append(said)
+            lines.append(text)
     return _labelled(label, lines)
 
 
 def _labelled(label: str, lines: Sequence[str]) -> list[str]:
-    """Lines behind a label."""
+    """Lines after a label."""
     return [f"  {'' if number else label:<{_LABEL}}{text}".rstrip() for number, text in enumerate(lines)]
 
 
@@ -100,20 +100,20 @@ def _other_metrics(result: TestResult, shown: set[str]) -> list[str]:
 
 
 def next_step(verdicts: Sequence[Verdict], result: TestResult) -> list[str]:
-    """What to do about these verdicts; a command stands on a line of its own, so that it can be copied."""
+    """The next step after these verdicts; a command has a line of its own, so that it can be copied."""
     again = result.command or f"pytest {shlex.quote(result.test)}"
     if any(verdict.outcome is Outcome.INCONCLUSIVE for verdict in verdicts):
         return [
-            "measure longer: raise budget=, launches= and duration= where",
-            "its marker names them, or",
+            "measure longer: raise budget=, launches= and duration=",
+            "in the marker of the test, or run",
             f"{again} --perf-budget 120s --perf-duration 10s",
         ]
     if any(verdict.against == "baseline" for verdict in verdicts):
-        return ["find the slower change; if it is meant, accept it:", f"{again} --perf-baseline update"]
+        return ["find the change that is slower; if it is intended, record it:", f"{again} --perf-baseline update"]
     if any(verdict.against == "revision" for verdict in verdicts):
         is_service = result.setup.pattern.is_started_from_source
-        mend = "compare with a later revision" if is_service else "give the model another perf_version"
-        return ["find the slower change since then; if it is meant to cost that,", mend]
+        remedy = "compare with a later revision" if is_service else "give the model another perf_version"
+        return ["find the change that is slower; if it is intended,", remedy]
     where = result.test.partition("::")[0] if result.location is None else _position(result.location)
     return ["find what is slow; if the limit is too tight, change it:", where]
 

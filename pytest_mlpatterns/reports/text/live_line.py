@@ -1,7 +1,7 @@
-"""The live line while a test measures: which test, how far, how long still. Pure: takes what is known, returns text.
+"""The live line while a test measures: its name, its progress and the time left. Pure.
 
-How long a test takes is not known beforehand, since it measures until it is decided. It is taken to be what the tests
-before it took on average, and for the first one a launch.
+A test measures until it is decided, so its duration is an estimate: the mean of the tests before it, or one launch for
+the first test.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 __all__ = ["Standing", "live_text"]
 
 _STARTS_NS = 2_000_000_000
-"""About what starting a deployment and warming it up takes."""
+"""Typical time to start a deployment and to warm it up."""
 _BAR = 16
 _MOST = 0.97
-"""A test that takes longer than expected is nearly done until it is done."""
+"""Highest progress of a test that is not done yet."""
 _MIN_TEST = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a run stands.
+    """The progress of a run.
 
     Attributes:
         test: the id of the test that is measured.
-        number: which of the run's perf tests it is, from 1.
-        of: how many there are.
-        elapsed_ns: since it began.
-        finished_ns: what the tests before it took together.
+        number: its number among the perf tests of the run, from 1.
+        of: number of perf tests.
+        elapsed_ns: time since it began.
+        finished_ns: time that the tests before it took together.
         launch_ns: the measured window of one launch.
     """
 
@@ -47,29 +47,29 @@ class Standing:
 
     @property
     def expected_ns(self) -> int:
-        """How long a test is taken to last."""
+        """Expected duration of a test."""
         before = self.number - 1
         return self.finished_ns // before if before else self.launch_ns + _STARTS_NS
 
     @property
     def share(self) -> float:
-        """How much of the run is done."""
+        """The share of the run that is done."""
         own = min(self.elapsed_ns / self.expected_ns, _MOST)
         return (self.number - 1 + own) / self.of
 
     @property
     def left_ns(self) -> int:
-        """How long the run will take still."""
+        """Expected time left of the run."""
         return max(self.expected_ns - self.elapsed_ns, 0) + (self.of - self.number) * self.expected_ns
 
 
 def live_text(standing: Standing, progress: Progress | None, width: int) -> str:
-    """The live line, at most so many columns wide; what matters least is left out first.
+    """The live line, at most ``width`` columns wide; if it is too long, the least important parts are left out.
 
     Args:
-        standing: where the run stands.
-        progress: a sign of life of the load; None while the deployment starts.
-        width: room in columns.
+        standing: progress of the run.
+        progress: progress of the load; None while the deployment starts.
+        width: columns to use.
     """
     name = standing.test.rpartition("::")[2]
     count = f" {standing.number}/{standing.of}" if standing.of > 1 else ""
@@ -89,7 +89,7 @@ def live_text(standing: Standing, progress: Progress | None, width: int) -> str:
 
 
 def format_left(seconds: int) -> str:
-    """Time that is left, as coarse as it is known: ``40 s``, ``3 min``."""
+    """The time left, rounded: ``40 s``, ``3 min``."""
     if seconds < 90:
         return f"{seconds} s"
     return f"{round(seconds / 60)} min"

@@ -17,15 +17,15 @@ __all__ = ["describe_capacity", "describe_layer"]
 
 _KNOWN = ("cached", "batched", "queued", "hop", "wire", "pipeline", "ensemble")
 _COUNTERS = {
-    "coalesced": "joined a call under way",
+    "coalesced": "shared a running call",
     "evictions": "evicted",
     "store_errors": "answered without the store",
-    "failed_alone": "failed alone",
+    "failed_alone": "failed on their own",
     "rejected": "rejected",
-    "redelivered": "given to a worker again",
+    "redelivered": "redelivered",
     "duplicated": "answered twice",
     "lost": "lost",
-    "broker_errors": "refused because the broker was away",
+    "broker_errors": "refused because the broker was unavailable",
     "errors": "failed",
 }
 """Counters that are reported if they are not zero."""
@@ -40,7 +40,7 @@ def describe_capacity(capacity: Capacity) -> str:
 
 
 def describe_layer(layer: LayerStats) -> str:
-    """What a pattern's layer knows of itself in one line; empty where it saw nothing."""
+    """The statistics of a pattern's layer in one line; empty if it handled no request."""
     counts = layer.counters
     last = straggler_shares(layer)
     times = [
@@ -58,21 +58,21 @@ def describe_layer(layer: LayerStats) -> str:
         )
         parts = [", ".join([f"{format_percent(hits)} hits", *spent])]
     elif layer.layer == "batched" and (size := layer.mean("size")) is not None:
-        parts = [", ".join([f"{format_count(size)} inputs a call", *_times(layer, wait="wait_ns", call="call_ns")])]
+        parts = [", ".join([f"{format_count(size)} inputs per call", *_times(layer, wait="wait_ns", call="call_ns")])]
     elif layer.layer == "queued" and (counts.get("observed_ns") or layer.mean("depth") is not None):
         observed = counts.get("observed_ns", 0)
         depth = counts.get("depth_ns", 0) / observed if observed else layer.mean("depth") or 0.0
         parts = [", ".join([f"{format_count(depth)} waiting on average", *_times(layer, wait="wait_ns")])]
     elif layer.layer == "hop" and layer.histograms.get("hop_ns"):
-        parts = [f"{_median(layer, 'hop_ns')} there and back"]
+        parts = [f"{_median(layer, 'hop_ns')} round trip"]
     elif layer.layer == "wire" and (requests := counts.get("requests")):
         parts = [_describe_wire(counts, requests)]
     elif times:
         parts = [", ".join(times)]
     elif layer.layer not in _KNOWN:
         parts = list(filter(None, [", ".join(_own_counts(layer))]))
-    said = [f"{counts[name]:,} {words}" for name, words in _COUNTERS.items() if counts.get(name)]
-    return f"{layer.layer}: {'; '.join([*parts, *said])}" if parts or said else ""
+    counted = [f"{counts[name]:,} {words}" for name, words in _COUNTERS.items() if counts.get(name)]
+    return f"{layer.layer}: {'; '.join([*parts, *counted])}" if parts or counted else ""
 
 
 def _own_counts(layer: LayerStats) -> list[str]:
@@ -85,7 +85,7 @@ def _own_counts(layer: LayerStats) -> list[str]:
 
 
 def _describe_wire(counts: Mapping[str, int], requests: int) -> str:
-    """Sizes of bodies as they came and went, in brackets before compression, and what reading and writing them took."""
+    """Mean size of the bodies, in brackets before compression, and the time to decode and encode them."""
     sizes = []
     for way, words in (("received", "in"), ("sent", "out")):
         size, plain = (counts.get(f"{way}{kind}_bytes", 0) / requests for kind in ("", "_plain"))
@@ -99,7 +99,7 @@ def _median(layer: LayerStats, name: str) -> str:
 
 
 def _times(layer: LayerStats, **names: str) -> list[str]:
-    """Medians of these spreads in words, means where no more is told; nothing of what was not seen."""
+    """The medians of these histograms by label, or their means if only those are known."""
     found = ((word, layer.median(name), layer.mean(name)) for word, name in names.items())
     known = ((word, mean if middle is None else middle) for word, middle, mean in found)
     return [f"{word} {format_duration(value)}" for word, value in known if value is not None]

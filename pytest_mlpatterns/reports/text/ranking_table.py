@@ -1,4 +1,4 @@
-"""Which pattern to choose, for the terminal: rankings → lines."""
+"""The ranking of patterns for the terminal: rankings → lines. Pure."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _INDENT = "  "
 
 
 def ranking_lines(rankings: Sequence[Ranking], results: Sequence[TestResult], width: int) -> list[str]:
-    """The decision on each test in a sentence, its table, and what needs words.
+    """For each test the decision in a sentence, the table, and the notes.
 
     Args:
         rankings: as :func:`pytest_mlpatterns.analysis.ranking.rank` makes them.
-        results: those that were ranked.
-        width: of the terminal, in characters.
+        results: the results that were ranked.
+        width: width of the terminal in columns.
     """
     if not rankings:
         return wrapped(_NOTHING, width)
@@ -91,5 +91,5 @@ def _cells(row: RankedPattern, values: Mapping[str, Sequence[float]]) -> list[st
 
 
 def _number(score: float) -> str:
-    """Two digits behind the point, or two that count."""
+    """Two decimals, or two significant digits below 0.1."""
     return f"{score:.2f}" if score >= 0.1 else f"{score:#.2g}"

@@ -1,7 +1,7 @@
-"""Small pictures in characters: how latency is distributed beside what it is compared with, and load over time.
+"""Sparklines: the latency distribution, with the one it is compared with, and system load over time.
 
-Pure: takes results, returns lines of at most 76 columns. Heights are those of a density over the logarithm of latency,
-taken from percentiles, so that two distributions of which unlike many are known look alike where they are alike.
+Pure: takes results, returns lines of at most 76 columns. A latency sparkline is the density over the logarithm of
+latency, computed from percentiles, so that two equal distributions look equal even if one has more known percentiles.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ _MARGIN = 0.02
 
 
 def latency_picture(result: TestResult) -> list[str]:
-    """The distribution of latency, above it that of what the test is compared with; empty where too little is known."""
-    rows = _shapes(result)
+    """The latency distribution, below that of the reference; empty if too few percentiles are known."""
+    rows = _distributions(result)
     if not rows or any(len(shape) < _FEWEST_POINTS for shape in rows.values()):
         return []
     edges = _edges(list(rows.values()))
     densities = {label: _density(shape, edges) for label, shape in rows.items()}
     highest = max(max(density) for density in densities.values())
     lines = [
-        f"{label:<{_LABEL}}{_bars(densities[label], highest)}  {_said(shape)}".rstrip() for label, shape in rows.items()
+        f"{label:<{_LABEL}}{_bars(densities[label], highest)}  {_p95(shape)}".rstrip() for label, shape in rows.items()
     ]
     return [*lines, f"{'':<{_LABEL}}{_axis(edges)}"]
 
 
 def load_picture(result: TestResult) -> list[str]:
-    """The share of the machine that the deployment and all processes used, over the last window; empty if unknown."""
-    course = result.load_over_time
-    if not course:
+    """The share of the cores that the deployment and the whole machine used in the last window; empty if unknown."""
+    series = result.load_over_time
+    if not series:
         return []
     lines = []
     for label, position in (("service", 1), ("machine", 2)):
-        shares = [moment[position] for moment in course]
+        shares = [moment[position] for moment in series]
         lines.append(f"{label:<{_LABEL}}{_bars(_fitted(shares), 1.0)}  mean {format_percent(fmean(shares))}")
-    return [*lines, f"{'':<{_LABEL}}{_spread('0 s', f'{course[-1][0]:.3g} s')}  of 100 %"]
+    return [*lines, f"{'':<{_LABEL}}{_spaced('0 s', f'{series[-1][0]:.3g} s')}  of 100 %"]
 
 
-def _shapes(result: TestResult) -> dict[str, Percentiles]:
-    """What is drawn, by how it is called: at percents that all of them know, without the slowest of all."""
+def _distributions(result: TestResult) -> dict[str, Percentiles]:
+    """The distributions to draw, by label: at the percents that are known of all, without the maximum."""
     own = () if result.latency is None else result.latency.percentiles
     reference = result.reference
     if reference is None or not reference.latency_percentiles or not own:
@@ -69,12 +69,12 @@ def _shapes(result: TestResult) -> dict[str, Percentiles]:
 
 
 def _without_slowest(shape: Percentiles) -> Percentiles:
-    """The slowest of many thousand would take the room of all others."""
+    """Percentiles without the maximum, which would take most of the width."""
     return tuple((percent, max(ns, 1.0)) for percent, ns in shape if percent < 100)
 
 
 def _edges(shapes: Sequence[Percentiles]) -> list[float]:
-    """Borders of the columns in nanoseconds, evenly spaced on the logarithm, wide enough for every shape."""
+    """Borders of the columns in nanoseconds, evenly spaced on a log scale, wide enough for every distribution."""
     low = log(min(shape[0][1] for shape in shapes)) - _MARGIN
     high = log(max(shape[-1][1] for shape in shapes)) + _MARGIN
     return [exp(low + (high - low) * column / _COLUMNS) for column in range(_COLUMNS + 1)]
@@ -86,7 +86,7 @@ def _density(shape: Percentiles, edges: Sequence[float]) -> list[float]:
 
 
 def _below(shape: Percentiles, ns: float) -> float:
-    """The percent of the requests that took at most so long, on straight lines over the logarithm of latency."""
+    """The percent of the requests up to this latency, interpolated on a log scale of latency."""
     position = bisect_right([value for _, value in shape], ns)
     if position == 0:
         return 0.0
@@ -97,7 +97,7 @@ def _below(shape: Percentiles, ns: float) -> float:
 
 
 def _fitted(values: Sequence[float]) -> list[float]:
-    """One value for each column; where there are more of them, neighbours are averaged."""
+    """One value for each column; if there are more values, neighbours are averaged."""
     if len(values) <= _COLUMNS:
         return [values[len(values) * column // _COLUMNS] for column in range(_COLUMNS)]
     borders = [len(values) * column // _COLUMNS for column in range(_COLUMNS + 1)]
@@ -105,24 +105,24 @@ def _fitted(values: Sequence[float]) -> list[float]:
 
 
 def _bars(heights: Sequence[float], highest: float) -> str:
-    """One character for each height; what is above nothing is seen."""
+    """One character for each height; a small height above zero stays visible."""
     top = len(_BARS) - 1
     levels = [min(max(round(height / highest * top), 1 if height > highest / 500 else 0), top) for height in heights]
     return "".join(_BARS[level] for level in levels).ljust(_COLUMNS)
 
 
-def _said(shape: Percentiles) -> str:
-    """The 95th percentile, where that many are known."""
+def _p95(shape: Percentiles) -> str:
+    """The 95th percentile, if it is known."""
     return f"p95 {format_duration(dict(shape)[95])}" if 95 in dict(shape) else ""
 
 
 def _axis(edges: Sequence[float]) -> str:
     middle = format_duration((edges[0] * edges[-1]) ** 0.5)
-    return _spread(format_duration(edges[0]), middle, format_duration(edges[-1]))
+    return _spaced(format_duration(edges[0]), middle, format_duration(edges[-1]))
 
 
-def _spread(*labels: str) -> str:
-    """Labels at the left end, the middle, where there are three, and the right end of a picture."""
+def _spaced(*labels: str) -> str:
+    """Labels at the left end, in the middle if there are three, and at the right end."""
     first, *between, last = labels
     row = first + f"{between[0] if between else '':^{_COLUMNS}}"[len(first) : _COLUMNS - len(last)] + last
     return row.rstrip()

@@ -1,7 +1,6 @@
-"""Lines for a terminal: pieces of text with a style by meaning, measured in columns, and spelled in ASCII where needed.
+"""Lines for a terminal: spans of text with a style by meaning, measured in columns, and in ASCII if necessary.
 
-Pure. A style says what a piece means; which colour that is, and whether there are colours, is the writer's business.
-No meaning is carried by a style alone.
+Pure. A style names a meaning; the terminal writer chooses the colour. The text is complete without styles.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _SPELLED = str.maketrans(
 
 
 class Style(Enum):
-    """What a piece of text means."""
+    """The meaning of a span."""
 
     PLAIN = "plain"
     STRONG = "strong"
@@ -46,7 +45,7 @@ class Style(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A piece of a line."""
+    """A part of a line with one style."""
 
     text: str
     style: Style = Style.PLAIN
@@ -56,22 +55,22 @@ Line = tuple[Span, ...]
 
 
 def line(text: str, style: Style = Style.PLAIN) -> Line:
-    """A line of one piece."""
+    """A line of one span."""
     return (Span(text, style),)
 
 
 def text_of(spans: Line) -> str:
-    """A line without its styles, and without spaces at its end."""
+    """The text of a line without styles and trailing spaces."""
     return "".join(span.text for span in spans).rstrip()
 
 
 def in_ascii(text: str) -> str:
-    """The same for a stream that shows ASCII only: our signs are spelled, any other is escaped."""
+    """The text in ASCII: known signs are replaced, other characters are escaped."""
     return text.translate(_SPELLED).encode("ascii", "backslashreplace").decode("ascii")
 
 
 def width_of(text: str) -> int:
-    """How many columns a text takes: wide characters two, combining ones none."""
+    """The width of a text in columns: two for a wide character, none for a combining one."""
     if text.isascii():
         return len(text)
     return sum(
@@ -81,16 +80,16 @@ def width_of(text: str) -> int:
 
 
 def padded(text: str, width: int, *, right: bool = False) -> str:
-    """A text filled up with spaces to a width in columns, after it or, where it stands right, before it."""
+    """A text padded with spaces to a width in columns; aligned left, or right if ``right``."""
     space = " " * max(width - width_of(text), 0)
     return space + text if right else text + space
 
 
 def cut(text: str, width: int, *, left: bool = False) -> str:
-    """A text shortened to a width in columns, with a sign where something is missing: at its end, or on its left."""
+    """A text cut to a width in columns, with an ellipsis at its end, or at its beginning if ``left``."""
     if width_of(text) <= width:
         return text
-    kept = text
-    while kept and width_of(kept) > max(width - 1, 0):
-        kept = kept[1:] if left else kept[:-1]
-    return f"…{kept}" if left else f"{kept}…"
+    shortened = text
+    while shortened and width_of(shortened) > max(width - 1, 0):
+        shortened = shortened[1:] if left else shortened[:-1]
+    return f"…{shortened}" if left else f"{shortened}…"

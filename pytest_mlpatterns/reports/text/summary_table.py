@@ -1,8 +1,4 @@
-"""The terminal summary: one row per perf test, then what needs words. Takes results, returns lines.
-
-What the live line says is here too; what a baseline update wrote is in
-:mod:`pytest_mlpatterns.reports.text.baseline_changes`.
-"""
+"""The terminal summary: a table with one row per perf test, then the notes of each test. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["VerdictMark", "cells_of", "summary_lines", "verdict_of"]
 
 _WIDE = 100
-"""From so many columns on verdicts are words."""
+"""Terminal width from which on verdicts are words instead of letters."""
 _INDENT = "  "
 _MIN_TEST, _MIN_PATTERN = 8, 6
 _SHOWN_PERCENTS = (50, 75, 90, 95, 99, 99.9)
@@ -34,7 +30,7 @@ _SHOWN_PERCENTS = (50, 75, 90, 95, 99, 99.9)
 
 @dataclass(frozen=True, slots=True)
 class VerdictMark:
-    """How the outcome of a test is shown: by a sign and a word, its first letter where room is scarce, and a colour."""
+    """An outcome as shown: a sign, a word (in narrow terminals its first letter) and a colour."""
 
     sign: str
     word: str
@@ -57,16 +53,16 @@ _VERDICTS = {
 
 
 def verdict_of(result: TestResult) -> VerdictMark:
-    """How the outcome of a test is shown; one that passed without any verdict was only measured."""
+    """The mark of a test's outcome; a test that passed without a verdict was measured only."""
     verdict = _VERDICTS[result.outcome]
     return _MEASURED if verdict is _PASS and not result.verdicts else verdict
 
 
 def cells_of(result: TestResult) -> dict[str, str]:
-    """The figures of a row, by their headings; a dash where one is not known."""
+    """The figures of a row by heading; a dash if one is not known."""
     return {
         "RTM": _shown(result, "rtm"),
-        "±": _spread(result, "rtm"),
+        "±": _half_width(result, "rtm"),
         "p95": _shown(result, "p95"),
         "req/s": _shown(result, "throughput").removesuffix(" req/s"),
         "NMRT": _capacity(result),
@@ -76,21 +72,21 @@ def cells_of(result: TestResult) -> dict[str, str]:
 
 
 def summary_lines(results: Sequence[TestResult], width: int, *, verbose: bool = False) -> list[Line]:
-    """A table of all results, and below it, by test, what needs words.
+    """The table of all results, and below it the notes of each test.
 
     Args:
         results: in the order in which the tests ran, at least one.
-        width: of the terminal, in columns; tests are shortened from the left to fit, patterns from the right.
-        verbose: tell percentiles, the load generator's own figures and how steady the load was of every test.
+        width: width of the terminal in columns; tests are cut on the left to fit, patterns on the right.
+        verbose: add percentiles, the statistics of the load generator and the warm-up of every test.
     """
     lines = _table(results, width)
     if absent := _without_baseline(results):
         lines += [(), line(absent)]
     for result in results:
-        said = [*_words(result), *(_details(result) if verbose else ())]
-        if said:
-            told = [part for text in said for part in wrapped(text, width, _INDENT, 2 * _INDENT)]
-            lines += [(), line(result.test, Style.STRONG), *map(line, told)]
+        notes = [*_words(result), *(_details(result) if verbose else ())]
+        if notes:
+            shown = [part for text in notes for part in wrapped(text, width, _INDENT, 2 * _INDENT)]
+            lines += [(), line(result.test, Style.STRONG), *map(line, shown)]
     return lines
 
 
@@ -145,11 +141,11 @@ def _columns(results: Sequence[TestResult], *, wide: bool) -> list[TextColumn]:
 
 
 def _legend(results: Sequence[TestResult]) -> list[Line]:
-    """What the letters mean, of those that are neither a pass nor a failure."""
+    """The meaning of each letter that stands for neither a pass nor a failure."""
     plain = (_PASS, _VERDICTS[State.FAILED])
     found = dict.fromkeys(verdict for result in results if (verdict := verdict_of(result)) not in plain)
-    told = ", ".join(f"{verdict.letter} {verdict.word}" for verdict in found)
-    return [line(told, Style.FAINT)] if told else []
+    meanings = ", ".join(f"{verdict.letter} {verdict.word}" for verdict in found)
+    return [line(meanings, Style.FAINT)] if meanings else []
 
 
 def _group(result: TestResult) -> str:
@@ -160,7 +156,7 @@ def _shown(result: TestResult, name: str) -> str:
     return METRICS[name].show(result.metrics[name][0]) if name in result.metrics else "–"
 
 
-def _spread(result: TestResult, name: str) -> str:
+def _half_width(result: TestResult, name: str) -> str:
     if name not in result.metrics:
         return "–"
     value, low, high = result.metrics[name]
@@ -168,7 +164,7 @@ def _spread(result: TestResult, name: str) -> str:
 
 
 def _capacity(result: TestResult) -> str:
-    """NMRT, alone or under the objective that was asked for first; a bound where no search came to its end."""
+    """NMRT, or NMRT under the first objective; a lower bound if no search reached its end."""
     found = list(objectives_of(result.metrics))
     if found:
         return format_rate(result.metrics[found[0]][0]).removesuffix(" req/s")
@@ -190,7 +186,7 @@ def _verdict(result: TestResult, *, wide: bool) -> Span:
     return Span(f"{verdict.sign} {verdict.word if wide else verdict.letter}", verdict.style)
 
 
-# --- words -----------------------------------------------------------------------------------------------------------
+# --- notes -----------------------------------------------------------------------------------------------------------
 
 
 def _words(result: TestResult) -> list[str]:
@@ -198,7 +194,7 @@ def _words(result: TestResult) -> list[str]:
         f"undecided: {verdict.reason}" for verdict in result.verdicts if verdict.outcome is Outcome.INCONCLUSIVE
     ]
     better = [
-        f"better than its baseline: {verdict.reason}; record it to keep it: --perf-baseline update"
+        f"better than its baseline: {verdict.reason}; record it: --perf-baseline update"
         for verdict in result.verdicts
         if verdict.against == "baseline" and not result.baseline_note
         if verdict.change is not None and verdict.change.high < -result.tolerance
@@ -216,7 +212,7 @@ def _without_baseline(results: Sequence[TestResult]) -> str:
 
 
 def _details(result: TestResult) -> list[str]:
-    """What ``-v`` adds: the distribution in figures, the load generator's own, and how the load became steady."""
+    """What ``-v`` adds: percentiles, the statistics of the load generator, and the warm-up."""
     parts = [("latency", _percentiles(result)), ("generator", _generator(result)), ("warm-up", _warmups(result))]
     if result.reference is not None:
         parts.append(("against", result.reference.name))
@@ -226,21 +222,21 @@ def _details(result: TestResult) -> list[str]:
 def _percentiles(result: TestResult) -> str:
     if result.latency is None:
         return ""
-    told = dict(result.latency.percentiles)
-    shown = [f"p{percent:g} {format_duration(told[percent])}" for percent in _SHOWN_PERCENTS if percent in told]
+    known = dict(result.latency.percentiles)
+    shown = [f"p{percent:g} {format_duration(known[percent])}" for percent in _SHOWN_PERCENTS if percent in known]
     return ", ".join([*shown, f"slowest {format_duration(result.latency.percentiles[-1][1])}"])
 
 
 def _generator(result: TestResult) -> str:
-    """The generator's figures, of those that are known."""
+    """The statistics of the load generator that are known."""
     found = result.generator
     parts = []
     if isinstance(cpu := found.get("cpu_ns_per_request"), float):
-        parts.append(f"{format_duration(cpu)} of CPU a request")
+        parts.append(f"{format_duration(cpu)} of CPU per request")
     if isinstance(share := found.get("core_share"), float):
         parts.append(f"{format_percent(share)} of a core")
     if isinstance(ceiling := found.get("ceiling_rps"), float):
-        parts.append(f"reaches {format_rate(ceiling)} here against a server that does nothing")
+        parts.append(f"at most {format_rate(ceiling)} on this machine, against an empty server")
     if isinstance(lag := found.get("send_lag_p99_ns"), float) and lag > 0:
         parts.append(f"99 % sent at most {format_duration(lag)} late")
     if isinstance(connections := found.get("connections"), int | float):
@@ -249,11 +245,11 @@ def _generator(result: TestResult) -> str:
 
 
 def _warmups(result: TestResult) -> str:
-    """How long the warm-ups took, and whether the data ended them."""
+    """Duration of the warm-ups, and how they ended."""
     if not result.warmups:
         return ""
     count = Counter(warmup.steady for warmup in result.warmups)
-    ended = {True: "steady", False: "not steady at the time limit", None: "a fixed time"}
+    ended = {True: "steady", False: "not steady at the time limit", None: "fixed time"}
     how = ", ".join(
         f"{number} {ended[steady]}" if len(count) > 1 else ended[steady] for steady, number in count.items()
     )

@@ -127,7 +127,7 @@ class TestReplicas:
     def test_the_share_of_each_replica_is_drawn(self) -> None:
         chart = charts(result(replica_share=((0.25, 0.2, 0.3), (0.75, 0.7, 0.8))))["parts"]
         assert chart.rows == (("replica 1", 0.25, 0.2, 0.3), ("replica 2", 0.75, 0.7, 0.8))
-        assert chart.summary == "25.0 % to 75.0 %; even would be 50.0 %"
+        assert chart.summary == "25.0 % to 75.0 %; an equal share is 50.0 %"
 
     def test_a_single_process_has_none(self) -> None:
         assert "parts" not in charts(result())

@@ -68,7 +68,7 @@ def test_the_page_of_everything() -> None:
     page = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     page = re.sub(r"<pre>.*?</pre>", "", page, flags=re.DOTALL)
     page = re.sub(r'content="default-src[^"]*"', "", page)
-    page = re.sub(r"Made by pytest-mlpatterns [^ ]+ ", "Made by pytest-mlpatterns ", page)
+    page = re.sub(r"Written by pytest-mlpatterns [^ ]+ ", "Written by pytest-mlpatterns ", page)
     check_golden("report.html", re.sub(r"(?<=>)(?=<(?!/|b>))", "\n", page))
 
 
@@ -236,8 +236,8 @@ class TestOneTest:
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({}, "compared with nothing"),
-            ({"passed": False}, "the test failed before, or beside, its measurement"),
+            ({}, "no limit and no baseline to compare with"),
+            ({"passed": False}, "the test failed for a reason other than a verdict"),
             ({"failed_requests": {"500": 1200, "-1": 3}}, "1,203 (500: 1,200, time-out: 3)"),
             ({"location": None}, "pytest test_perf.py::test_digits"),
             ({"noise": ("the machine was busy",)}, "the machine was busy"),
@@ -251,10 +251,14 @@ class TestOneTest:
     @pytest.mark.parametrize(
         ("outcome", "words"),
         [
-            (Outcome.FAIL, "Next: find the slower change; if it is meant, accept it: pytest t --perf-baseline update"),
+            (
+                Outcome.FAIL,
+                "Next: find the change that is slower; if it is intended, record it: pytest t --perf-baseline update",
+            ),
             (
                 Outcome.INCONCLUSIVE,
-                "Next: measure longer: raise budget=, launches= and duration= where its marker names them, or pytest t",
+                "Next: measure longer: raise budget=, launches= and duration= in the marker of the test, or run "
+                "pytest t",
             ),
         ],
     )

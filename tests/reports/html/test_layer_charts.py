@@ -20,19 +20,19 @@ def of_layer(*layers: LayerStats) -> dict[str, Chart]:
 
 def test_the_answers_of_a_cache() -> None:
     chart = of_layer(LAYERS[0])["parts"]
-    assert chart.rows == (("remembered", 0.75, 300), ("asked the model", 0.25, 100))
+    assert chart.rows == (("hit", 0.75, 300), ("miss", 0.25, 100))
     assert chart.summary == "75.0 % of 400 inputs without a model call of their own"
 
 
 def test_inputs_that_joined_a_call_are_told_where_there_are_any() -> None:
     layer = LayerStats(0, "cached", {"hits": 1, "coalesced": 1, "misses": 2})
-    assert of_layer(layer)["parts"].rows[1] == ("joined a call under way", 0.25, 1)
+    assert of_layer(layer)["parts"].rows[1] == ("shared a running call", 0.25, 1)
 
 
 def test_the_sizes_of_batches() -> None:
     chart = of_layer(LAYERS[1])["sizes"]
     assert chart.rows == ((2, 0.4, 10), (4, 0.2, 5), (6, 0.4, 10))
-    assert chart.summary == "4.00 inputs a call on average, 25 calls"
+    assert chart.summary == "4.00 inputs per call on average, 25 calls"
 
 
 def test_of_batches_that_are_known_by_their_mean_nothing_is_drawn() -> None:
