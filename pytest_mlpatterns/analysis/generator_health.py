@@ -1,4 +1,4 @@
-"""Whether the load generator, not the deployment, was the limit: one answer for all who ask."""
+"""Whether the load generator, not the deployment, was the limit; the only module that decides it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 __all__ = ["GeneratorMetrics", "why_limited"]
 
 _LIMITED_SHARE = 0.70
+"""Share of a core, and of the generator's ceiling, above which it counts as the limit."""
 _LIMITED_LAG_NS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratorMetrics:
-    """What the load generator saw of itself, so that its numbers can be believed or not.
+    """Figures of the load generator, which decide whether a measurement is valid.
 
-    ``limited`` is a sentence where the generator, not the deployment, was the limit; None where it was not.
+    Attributes:
+        cpu_ns_per_request: CPU time of the generator per completed request.
+        send_lag: how late each request was sent, int64, shape ``(requests,)``.
+        limited: why the generator, not the deployment, was the limit; None if it was not.
     """
 
     cpu_ns_per_request: float
@@ -32,22 +36,22 @@ class GeneratorMetrics:
     limited: str | None
 
     def send_lag_ns(self, percentile: float) -> float:
-        """How late requests were sent, against when they were due; 0 throughout in a closed loop."""
+        """A percentile of how late requests were sent; 0 in a closed loop."""
         return float(np.percentile(self.send_lag, percentile)) if self.send_lag.size else 0.0
 
 
 def why_limited(
     report: GeneratorReport, *, send_lag_ns: NDArray[np.int64] | None = None, latency_ns: float = 0.0
 ) -> str | None:
-    """Why the load generator itself may be what was measured; None where it was not.
+    """Why the load generator may have been the limit; None if it was not.
 
-    It is the limit when it used over 70 % of a core, reached over 70 % of what it reaches against a server that does
-    nothing, or, in an open loop, sent 1 % of its requests later than 1 ms and than a tenth of the latency.
+    It is the limit if it used over 70 % of a core, if it reached over 70 % of its rate against a server that does
+    nothing, or if, in an open loop, it sent 1 % of its requests late by over 1 ms and over a tenth of the latency.
 
     Args:
-        report: the generator's own figures.
-        send_lag_ns: how late each request of an open loop was sent; None for a closed loop, where none is due.
-        latency_ns: the latency that the lag is compared with.
+        report: the figures of the generator, over the measured window.
+        send_lag_ns: how late each request of an open loop was sent; None for a closed loop.
+        latency_ns: median latency, which the lag is compared with.
     """
     if report.core_share > _LIMITED_SHARE:
         return f"the load generator used {format_percent(report.core_share)} of a core and may itself be the limit"
@@ -58,7 +62,7 @@ def why_limited(
             "on this machine against a server that does nothing"
         )
     if send_lag_ns is not None and send_lag_ns.size:
-        lag = float(np.percentile(send_lag_ns, 99, method="lower"))  # of few requests, one late one is no rule
+        lag = float(np.percentile(send_lag_ns, 99, method="lower"))  # one late request of a few does not count
         allowed = max(_LIMITED_LAG_NS, 0.1 * latency_ns)
         if lag > allowed:
             return (

@@ -1,8 +1,8 @@
-"""The arithmetic of uncertainty: how sure a value is, given a few launches of some blocks each.
+"""Intervals of a value from a few launches of several blocks each.
 
 Pure functions over plain numbers and arrays. This module must not know what the numbers measure.
 
-The unit of evidence is the launch, then the block (a quarter of a second), not the request: two identical deployments
+The sampling unit is the launch, then the block (a quarter of a second), not the request: two identical deployments
 differ by a launch-level standard deviation of one to four percent however many requests are sent, so resampling
 requests would promise an accuracy that is not there. All arithmetic is on logarithms, since slowdowns multiply.
 """
@@ -45,7 +45,7 @@ CHANGE_CONFIDENCE = 0.99
 LAUNCH_SD = 0.017
 """Relative standard deviation between launches of one deployment, as measured on a shared machine; the prior."""
 PRIOR_DEGREES = 3
-"""How many degrees of freedom the prior is worth beside the launches that were really seen."""
+"""Degrees of freedom of the prior, added to those of the measured launches."""
 _RESAMPLES = 200
 _RUN = 3
 
@@ -69,13 +69,13 @@ def order_bounds(samples: int, percentile: float, confidence: float = CONFIDENCE
 
     How many samples lie below the q-quantile is binomial, B(n, q). The l-th smallest is above it with the chance
     P(B < l), the u-th smallest below it with P(B >= u); l is the largest and u the smallest for which that is at most
-    (1 - confidence) / 2 (David & Nagaraja, Order Statistics, section 7.1). Where no sample is that far out, the first
-    or the last one stands for it; :func:`min_samples` says from when on it may.
+    (1 - confidence) / 2 (David & Nagaraja, Order Statistics, section 7.1). If no sample is that far out, the first
+    or the last one is used; :func:`min_samples` gives the size from which that is valid.
     """
     q = percentile / 100
-    spread = math.sqrt(samples * q * (1 - q))
-    first = max(0, math.floor(samples * q - 8 * spread) - 2)
-    last = min(samples, math.ceil(samples * q + 8 * spread) + 2)
+    deviation = math.sqrt(samples * q * (1 - q))
+    first = max(0, math.floor(samples * q - 8 * deviation) - 2)
+    last = min(samples, math.ceil(samples * q + 8 * deviation) + 2)
     counts = np.arange(first, last)
     steps = np.log(samples - counts) - np.log(counts + 1) + math.log(q / (1 - q))
     logs = np.concatenate([[0.0], np.cumsum(steps)])
@@ -118,8 +118,8 @@ def estimate(launches: Sequence[LaunchValue], launch_sd: float, confidence: floa
 
     Args:
         launches: at least one.
-        launch_sd: prior relative deviation between launches; 0 for what does not vary by itself (bytes, memory), whose
-            interval is then the range over the launches.
+        launch_sd: prior relative deviation between launches; 0 for values that do not vary by themselves
+            (bytes, memory), whose interval is then the range over the launches.
         confidence: of the two-sided interval.
     """
     values = [launch.value for launch in launches]
@@ -138,7 +138,7 @@ def ratio_of(
     launch_sd: float,
     confidence: float = CHANGE_CONFIDENCE,
 ) -> Estimate:
-    """Present over baseline, with its interval; both sides share one variance between launches.
+    """Present over baseline, with its interval; both samples share one variance between launches.
 
     As :func:`estimate`, with k0 + J1 - 1 + J2 - 1 degrees of freedom and variance (1/J1 + 1/J2).
     All values must be above zero.
@@ -209,8 +209,8 @@ def _launch_variance(first: Sequence[LaunchValue], second: Sequence[LaunchValue]
     everything = [*first, *second]
     within = sum(launch.relative_error**2 for launch in everything) / len(everything)
     scatter, degrees = 0.0, 0
-    for side in filter(None, (first, second)):
-        mean = _log_mean(side)
-        scatter += sum((math.log(launch.value) - mean) ** 2 for launch in side)
-        degrees += len(side) - 1
+    for sample in filter(None, (first, second)):
+        mean = _log_mean(sample)
+        scatter += sum((math.log(launch.value) - mean) ** 2 for launch in sample)
+        degrees += len(sample) - 1
     return (PRIOR_DEGREES * (launch_sd**2 + within) + scatter) / (PRIOR_DEGREES + degrees)

@@ -1,7 +1,7 @@
-"""What disturbed the machine while something was measured, in words, and what would help.
+"""What disturbed the machine during a measurement, as sentences with advice.
 
-Pure: from what was sampled beside launches to sentences. It must not know where the readings come from, nor limits.
-Every threshold lies well above what an idle machine shows, since advice that is always given is never read.
+Pure: from the resource usage sampled during launches to sentences. It must not know where the readings come from, nor
+limits. Every threshold lies well above the readings of an idle machine, since advice that always appears is never read.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 __all__ = ["Disturbance", "disturbance_of", "is_disturbed", "noise_sentences"]
 
 OTHERS_CORES = 0.2
-"""Cores that others use on average from which on they are told; a desktop at rest uses a twentieth of one."""
+"""Other processes are reported from this many cores on average; an idle desktop uses 0.05."""
 _OTHERS_RATIO = 0.05
 _BLOCK_CORES = 0.3
-"""Likewise for a block of a fifth of a second, which the system's clock of 10 ms measures to a tenth of a core."""
+"""The same for a block of 0.2 s, in which the system's clock of 10 ms resolves a tenth of a core."""
 _STEAL_RATIO = 0.02
 _THROTTLED_RATIO = 0.01
 _FREQUENCY_RATIO = 1.2
-_BESIDE = "compare interleaved (--perf-against), which what slows both sides moves least"
+_INTERLEAVE = "compare interleaved (--perf-against), where noise slows both sides alike"
 
 
 @dataclass(frozen=True, slots=True)
 class Disturbance:
-    """What was seen in one window.
+    """The disturbances of one window.
 
     Attributes:
         duration_ns: of the window.
         cores: of the machine.
         others_cores: cores that processes other than the deployment, the load generator and pytest used on average.
-        steal_ratio: share of the machine's time that its host gave to others.
-        throttled_ratio: share of the window in which a limit of the control group stopped somebody.
-        frequencies_hz: lowest and highest frequency of the processor, 0 where it is not known.
+        steal_ratio: share of the machine's time that its host gave to other machines.
+        throttled_ratio: share of the window in which a limit of the control group stopped a process.
+        frequencies_hz: lowest and highest frequency of the processor; 0 if unknown.
     """
 
     duration_ns: int
@@ -54,7 +54,7 @@ class Disturbance:
 
 
 def disturbance_of(usage: Usage, window: Window, generator_ns: int) -> Disturbance:
-    """What was seen in a window.
+    """The disturbances of a window.
 
     Args:
         usage: sampled in it, and around it.
@@ -81,10 +81,10 @@ def disturbance_of(usage: Usage, window: Window, generator_ns: int) -> Disturban
 
 
 def is_disturbed(usage: Usage | None, generator_ns: int) -> bool:
-    """Whether somebody else used so much of the machine in a short block that its latency may be theirs.
+    """Whether other processes used so much of the machine in a short block that they may have changed its latency.
 
     Args:
-        usage: sampled when the block began and when it ended; None where the processes are not known, and nothing is.
+        usage: sampled when the block began and when it ended; None if the processes are unknown, and the answer is no.
         generator_ns: CPU time that the load generator used in it.
     """
     if usage is None:
@@ -95,7 +95,7 @@ def is_disturbed(usage: Usage | None, generator_ns: int) -> bool:
 
 
 def noise_sentences(launches: Iterable[Launch]) -> tuple[str, ...]:
-    """What disturbed these launches, each with what would help; nothing where nothing stood out."""
+    """What disturbed these launches, a sentence with advice each; empty if nothing exceeded its threshold."""
     seen = [
         disturbance_of(launch.usage, launch.window, launch.generator.cpu_ns)
         for launch in launches
@@ -115,13 +115,13 @@ def _sentences(seen: list[Disturbance]) -> Iterable[str]:
     if others >= max(OTHERS_CORES, _OTHERS_RATIO * cores):
         yield (
             f"other processes used {others:.1f} of the {cores} cores while this was measured: "
-            f"let nothing else run beside it, or {_BESIDE}"
+            f"stop other programs, or {_INTERLEAVE}"
         )
     steal = mean(one.steal_ratio for one in seen)
     if steal >= _STEAL_RATIO:
         yield (
             f"the host gave {format_percent(steal)} of this machine's time to other machines (steal): "
-            f"use a runner with cores of its own, or {_BESIDE}"
+            f"use a runner with cores of its own, or {_INTERLEAVE}"
         )
     throttled = mean(one.throttled_ratio for one in seen)
     if throttled >= _THROTTLED_RATIO:

@@ -1,9 +1,8 @@
 """Which pattern to choose: the patterns of one test in order, with what excludes them and how sure the order is.
 
-The framework's selection step (Emanuilov & Dimov 2025): requirements exclude first, and so does a result that is no
-evidence for its pattern; the rest is scored (:mod:`pytest_mlpatterns.analysis.scoring`). A requirement whose interval
-straddles
-the limit excludes nothing and is said; one on a metric that is not known is not kept.
+The framework's selection step (Emanuilov & Dimov 2025): requirements exclude first, and so does an invalid result; the
+remaining patterns are scored (:mod:`pytest_mlpatterns.analysis.scoring`). A requirement whose interval contains the
+limit is reported and excludes nothing; a requirement on an unknown metric excludes the pattern.
 
 Pure.
 """
@@ -37,14 +36,14 @@ class RankedPattern:
 
     Attributes:
         test: the test's id.
-        pattern: as it is written, with its wire where the patterns differ in that.
-        rank: its place; patterns that are not distinguishable share one. None where it is excluded.
-        rank_low: the best place that it may have, at 95 % confidence.
-        rank_high: the worst one.
-        score: value, low and high; 1 is the best in every metric. None where it is excluded.
+        pattern: its name, with the wire if the results differ in that.
+        rank: shared by patterns that are not distinguishable; None if it is excluded.
+        rank_low: the best rank within 95 % confidence.
+        rank_high: the worst rank within 95 % confidence.
+        score: value, low and high; 1 is the best in every metric. None if it is excluded.
         parts: by metric, the share of the best (1: the best) and the weight.
-        excluded: why it cannot be chosen; None where it can.
-        doubts: requirements that may or may not be kept, and values that are only known to be at least so much.
+        excluded: why it cannot be chosen; None if it can.
+        doubts: requirements whose interval contains the limit, and values of which only a lower bound is known.
     """
 
     test: str
@@ -71,7 +70,7 @@ class Unmeasured:
 class Ranking:
     """The patterns of one test in order, the best first, the excluded last.
 
-    ``sentence`` says it in words. ``notes`` say what was left out of the weights.
+    ``sentence`` is the order in words. ``notes`` name what was left out of the weights.
     """
 
     group: str
@@ -87,13 +86,13 @@ class Ranking:
 
 
 def rank(
-    results: Sequence[TestResult], preferences: SelectionCriteria, unmeasured: Sequence[Unmeasured] = ()
+    results: Sequence[TestResult], criteria: SelectionCriteria, unmeasured: Sequence[Unmeasured] = ()
 ) -> tuple[Ranking, ...]:
     """Rank the patterns of every test that was measured under several.
 
     Args:
         results: of a whole run; of one test that ran more than once, the last counts.
-        preferences: weights and requirements.
+        criteria: weights and requirements.
         unmeasured: tests that gave no result.
 
     Returns:
@@ -107,7 +106,7 @@ def rank(
         if one.test not in groups[one.group]:
             absent[one.group][one.test] = one
     return tuple(
-        _rank_group(group, tuple(members.values()), preferences, tuple(absent[group].values()))
+        _rank_group(group, tuple(members.values()), criteria, tuple(absent[group].values()))
         for group, members in groups.items()
         if len(members) + len(absent[group]) > 1
     )
@@ -115,9 +114,9 @@ def rank(
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A pattern while it is looked at.
+    """A pattern before it is ranked.
 
-    ``costs`` are by metric, of those that are known; ``open_requirements`` are those that may or may not be kept.
+    ``costs`` are by metric, of the known ones; ``open_requirements`` have intervals that contain the limit.
     """
 
     name: str
@@ -129,29 +128,29 @@ class _Candidate:
 
 
 def _rank_group(
-    group: str, results: Sequence[TestResult], preferences: SelectionCriteria, absent: Sequence[Unmeasured]
+    group: str, results: Sequence[TestResult], criteria: SelectionCriteria, absent: Sequence[Unmeasured]
 ) -> Ranking:
     wires = len({result.setup.wire for result in results}) > 1
-    candidates = [_candidate(result, preferences, named_by_wire=wires) for result in results]
+    candidates = [_candidate(result, criteria, named_by_wire=wires) for result in results]
     able = [one for one in candidates if one.excluded is None]
-    unknown = [name for name in preferences.weights if not any(name in one.costs for one in able)] if able else []
-    weights = {name: weight for name, weight in preferences.weights.items() if name not in unknown}
+    unknown = [name for name in criteria.weights if not any(name in one.costs for one in able)] if able else []
+    weights = {name: weight for name, weight in criteria.weights.items() if name not in unknown}
     weights = {name: weight / sum(weights.values()) for name, weight in weights.items()}
     candidates = [_with_gaps_excluded(one, weights) for one in candidates]
-    contenders = {one.result.test: one for one in candidates if one.excluded is None}
-    places = order([Alternative(test, one.costs) for test, one in contenders.items()], weights)
+    eligible = {one.result.test: one for one in candidates if one.excluded is None}
+    ranked = order([Alternative(test, one.costs) for test, one in eligible.items()], weights)
     rows = [
         RankedPattern(
-            test=place.name,
-            pattern=contenders[place.name].name,
-            rank=place.rank,
-            rank_low=place.rank_low,
-            rank_high=place.rank_high,
-            score=place.score,
-            parts={name: (share, weights[name]) for name, share in place.shares.items()},
-            doubts=contenders[place.name].doubts,
+            test=one.name,
+            pattern=eligible[one.name].name,
+            rank=one.rank,
+            rank_low=one.rank_low,
+            rank_high=one.rank_high,
+            score=one.score,
+            parts={name: (share, weights[name]) for name, share in one.shares.items()},
+            doubts=eligible[one.name].doubts,
         )
-        for place in places
+        for one in ranked
     ]
     rows += [
         RankedPattern(one.result.test, one.name, None, None, None, None, {}, one.excluded, one.doubts)
@@ -163,7 +162,7 @@ def _rank_group(
     return Ranking(
         group=group,
         weights=weights,
-        requirements=tuple(requirement.text for requirement in preferences.requirements),
+        requirements=tuple(requirement.text for requirement in criteria.requirements),
         sentence=_sentence(rows, {one.name: one.open_requirements for one in candidates}),
         rows=tuple(rows),
         notes=_notes(unknown, candidates),
@@ -174,29 +173,29 @@ def _notes(unknown: Sequence[str], candidates: Sequence[_Candidate]) -> tuple[st
     notes = []
     if unknown:
         labels = ", ".join(metric_named(name).label for name in unknown)
-        mend = "; pytest --perf-rank searches for NMRT" if objectives_of(unknown) else ""
-        notes.append(f"not known under any pattern, and left out of the weights: {labels}{mend}")
-    if disturbed := [one.name for one in candidates if one.result.noise]:
-        who = "all" if len(disturbed) == len(candidates) else listed(disturbed)
+        advice = "; pytest --perf-rank searches for NMRT" if objectives_of(unknown) else ""
+        notes.append(f"not known under any pattern, and left out of the weights: {labels}{advice}")
+    if noisy := [one.name for one in candidates if one.result.noise]:
+        names = "all" if len(noisy) == len(candidates) else listed(noisy)
         notes.append(
-            f"the machine was disturbed while {who} {'were' if disturbed[1:] else 'was'} measured; "
+            f"the machine was disturbed while {names} {'were' if noisy[1:] else 'was'} measured; "
             "measure again when it is quiet before you choose"
         )
     return tuple(notes)
 
 
-def _candidate(result: TestResult, preferences: SelectionCriteria, *, named_by_wire: bool) -> _Candidate:
+def _candidate(result: TestResult, criteria: SelectionCriteria, *, named_by_wire: bool) -> _Candidate:
     """One pattern, with why it cannot be chosen and what may or may not hold."""
-    failures, doubts = [_why_out(result)], []
+    failures, doubts = [_why_excluded(result)], []
     open_requirements = []
-    for requirement in preferences.requirements:
-        outcome, reason = _kept(result, requirement)
+    for requirement in criteria.requirements:
+        outcome, reason = _check(result, requirement)
         if outcome is Outcome.FAIL:
             failures.append(reason)
         elif outcome is Outcome.INCONCLUSIVE:
             open_requirements.append(requirement.text)
             doubts.append(reason)
-    costs = {name: cost for name in preferences.weights if (cost := _cost(result, name)) is not None}
+    costs = {name: cost for name in criteria.weights if (cost := _cost(result, name)) is not None}
     doubts += [f"{_open_end(result, name)}; it counts as that much" for name, cost in costs.items() if cost.at_most]
     setup = result.setup
     return _Candidate(
@@ -217,8 +216,8 @@ def _with_gaps_excluded(candidate: _Candidate, weights: Mapping[str, float]) -> 
     return replace(candidate, excluded=f"not known: {', '.join(gaps) or 'any of the weighed metrics'}")
 
 
-def _why_out(result: TestResult) -> str:
-    """Why a result is no evidence for its pattern, or why its own test excludes it; empty where neither."""
+def _why_excluded(result: TestResult) -> str:
+    """Why a result is invalid, or why its own test excludes it; empty if neither."""
     if result.interrupted:
         return "interrupted"
     failures = {int(code): count for code, count in result.failed_requests.items()}
@@ -230,8 +229,8 @@ def _why_out(result: TestResult) -> str:
     return "" if result.passed or fails else "its test failed"
 
 
-def _kept(result: TestResult, requirement: Requirement) -> tuple[Outcome, str]:
-    """Whether a requirement is kept, and what is known of it."""
+def _check(result: TestResult, requirement: Requirement) -> tuple[Outcome, str]:
+    """Whether a result meets a requirement, and the reason."""
     metric = metric_named(requirement.metric)
     if metric.name in result.metrics:
         verdict = judge_limit(metric, Estimate(*result.metrics[metric.name]), requirement.limit)
@@ -279,12 +278,12 @@ def _sentence(rows: Sequence[RankedPattern], open_requirements: Mapping[str, Seq
     if not tiers:
         return "no pattern can be chosen"
     said = []
-    for place, names in tiers.items():
+    for rank_, names in tiers.items():
         if len(names) > 1:
-            said.append(f"{listed(names)}{' first,' if place == 1 and len(tiers) > 1 else ''} not distinguishable")
+            said.append(f"{listed(names)}{' first,' if rank_ == 1 and len(tiers) > 1 else ''} not distinguishable")
         else:
-            said.append(f"{names[0]} {_ordinal(place)}")
-        if place == 1:
+            said.append(f"{names[0]} {_ordinal(rank_)}")
+        if rank_ == 1:
             held = [
                 f"{name if len(names) > 1 else 'it'} keeps {listed(open_requirements[name])}"
                 for name in names

@@ -20,8 +20,8 @@ pattern as a whole by 2.5 % more (:data:`DRIFT_SD`). One pattern is ahead of ano
 Of simulated pairs with that drift, two that are the same are told apart in 2 to 5 %, and two that differ by a fifth in
 everything in 95 to 99 %, with one to four launches.
 
-Pure. Draws are seeded by the contender's name: the same values give the same answer, and a pattern's draws do not
-depend on which others there are.
+Pure. Draws are seeded by the name of the alternative: the same values give the same ranking, and the draws of
+one pattern do not depend on the other patterns.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Alternative:
 
     @property
     def may_be_better(self) -> bool:
-        """Whether a metric is only known to be at least so good."""
+        """Whether only a bound is known of a metric, so that its true value may be better."""
         return any(cost.at_most for cost in self.costs.values())
 
     def total(self, weights: Mapping[str, float]) -> float:
@@ -89,13 +89,13 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class RankedAlternative:
-    """Where a contender stands.
+    """An alternative with its rank.
 
     Attributes:
-        name: the contender's.
-        rank: its place; those that are not distinguishable from the first of them share one.
-        rank_low: the best place that it may have, at 95 % confidence.
-        rank_high: the worst one.
+        name: name of the alternative.
+        rank: shared by alternatives that are not distinguishable from the first of them.
+        rank_low: the best rank within 95 % confidence.
+        rank_high: the worst rank within 95 % confidence.
         score: value, low and high; 1 is the best in every metric.
         shares: by metric, of the best; 1 is the best.
     """
@@ -112,10 +112,10 @@ def cost_of(metric: Metric, values: tuple[float, float, float], launches: int, *
     """A metric as a cost.
 
     Args:
-        metric: which.
+        metric: its definition.
         values: value, low and high, in the metric's unit.
-        launches: how many the interval stands on.
-        at_least: whether the metric is only known to be at least so good.
+        launches: number of launches behind the interval.
+        at_least: whether the value is only a bound, and the true one may be better.
     """
     smallest = max(metric.floor, _SMALLEST[metric.unit])
     value, low, high = (math.log(max(number, smallest)) for number in values)
@@ -132,23 +132,23 @@ def cost_of(metric: Metric, values: tuple[float, float, float], launches: int, *
     )
 
 
-def order(contenders: Sequence[Alternative], weights: Mapping[str, float]) -> tuple[RankedAlternative, ...]:
-    """The contenders in order, the best first.
+def order(alternatives: Sequence[Alternative], weights: Mapping[str, float]) -> tuple[RankedAlternative, ...]:
+    """The alternatives in order, the best first.
 
     Args:
-        contenders: each with a cost for every weight.
+        alternatives: each with a cost for every weight.
         weights: by metric, at least one; they sum to 1.
     """
-    if not contenders:
+    if not alternatives:
         return ()
-    best = {name: min(one.costs[name].value for one in contenders) for name in weights}
+    best = {name: min(one.costs[name].value for one in alternatives) for name in weights}
     ideal = sum(weight * best[name] for name, weight in weights.items())
-    ranked = sorted(contenders, key=lambda one: one.total(weights))
+    ranked = sorted(alternatives, key=lambda one: one.total(weights))
     draws = np.stack([_draws(one, weights) for one in ranked])
     ahead = (draws[:, None, :] < draws[None, :, :]).mean(axis=2)  # [a, b]: how often a was ahead of b
     before = (draws[None, :, :] < draws[:, None, :]).sum(axis=1)  # [a, draw]: how many were ahead of a
-    level = (draws[None, :, :] <= draws[:, None, :]).sum(axis=1)  # [a, draw]: likewise, or level with it
-    places: list[RankedAlternative] = []
+    level = (draws[None, :, :] <= draws[:, None, :]).sum(axis=1)  # [a, draw]: ahead of a, or level with it
+    result: list[RankedAlternative] = []
     leader = 0
     for number, one in enumerate(ranked):
         if ahead[leader, number] >= _AHEAD and not one.may_be_better:
@@ -158,7 +158,7 @@ def order(contenders: Sequence[Alternative], weights: Mapping[str, float]) -> tu
         lowest = 1 if one.may_be_better else 1 + int(np.quantile(before[number], 1 - _AHEAD, method="lower"))
         overtaken_by = sum(other.may_be_better for other in ranked[number + 1 :])
         highest = min(int(np.quantile(level[number], _AHEAD, method="higher")) + overtaken_by, len(ranked))
-        places.append(
+        result.append(
             RankedAlternative(
                 name=one.name,
                 rank=leader + 1,
@@ -168,21 +168,21 @@ def order(contenders: Sequence[Alternative], weights: Mapping[str, float]) -> tu
                 shares={name: math.exp(best[name] - one.costs[name].value) for name in weights},
             )
         )
-    return tuple(places)
+    return tuple(result)
 
 
-def _draws(contender: Alternative, weights: Mapping[str, float]) -> NDArray[np.float64]:
-    """The contender's total cost, drawn again: shape ``(4000,)``."""
-    seed = zlib.crc32(contender.name.encode())
+def _draws(alternative: Alternative, weights: Mapping[str, float]) -> NDArray[np.float64]:
+    """The alternative's total cost, drawn again: shape ``(4000,)``."""
+    seed = zlib.crc32(alternative.name.encode())
     rng = np.random.default_rng(seed)
     together = rng.standard_normal(_DRAWS)
-    drifting = sum(weight for name, weight in weights.items() if contender.costs[name].drifts)
+    drifting = sum(weight for name, weight in weights.items() if alternative.costs[name].drifts)
     total = drifting * rng.normal(0.0, DRIFT_SD, _DRAWS)
     for name, weight in weights.items():
-        cost = contender.costs[name]
-        own = np.random.default_rng((seed, zlib.crc32(name.encode())))  # whatever the order of the weights
+        cost = alternative.costs[name]
+        own = np.random.default_rng((seed, zlib.crc32(name.encode())))  # independent of the order of the weights
         normal = own.standard_normal(_DRAWS) if cost.apart else together
         t = normal / np.sqrt(own.chisquare(cost.degrees, _DRAWS) / cost.degrees)
-        side = np.where(t > 0, cost.high - cost.value, cost.value - cost.low)
-        total += weight * (cost.value + side * t / t_quantile(CONFIDENCE, cost.degrees))
+        half = np.where(t > 0, cost.high - cost.value, cost.value - cost.low)
+        total += weight * (cost.value + half * t / t_quantile(CONFIDENCE, cost.degrees))
     return total

@@ -21,9 +21,12 @@ class Balance(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A server that is driven through a client library: ``scheme://host:port``, which HTTP, and whom to trust.
+    """A server that is driven through a client library.
 
-    ``ca_pem`` is the certificate of an authority to trust besides those of the system.
+    Attributes:
+        origin: ``scheme://host:port``.
+        http2: whether HTTP/2 is used instead of HTTP/1.1.
+        ca_pem: certificate of an authority to trust besides those of the system; None for those alone.
     """
 
     origin: str
@@ -33,7 +36,7 @@ class Remote:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer that was kept: to which request, its body, and the head that came with it (status line, headers)."""
+    """A stored response: index of its request, its body, and its head (status line, headers)."""
 
     request: int
     body: bytes
@@ -42,7 +45,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A sign of life while the load runs, for people who watch."""
+    """Progress of a running load, for the live line."""
 
     elapsed_ns: int
     completed: int

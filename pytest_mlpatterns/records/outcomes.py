@@ -13,7 +13,7 @@ __all__ = ["GRPC_OUTCOMES", "Failure", "describe_failures", "describe_outcome", 
 
 
 class Failure(IntEnum):
-    """Why a request has no status; negative, so that it shares a column with those of HTTP and gRPC."""
+    """Why a request has no status; negative, so that one column holds it beside the statuses of HTTP and gRPC."""
 
     TIMEOUT = -1
     CONNECT = -2
@@ -35,7 +35,7 @@ _FAILURES = {
     -5: "stream reset",
 }
 GRPC_OUTCOMES = 1000
-"""Outcomes above are statuses of gRPC, so much more than they are."""
+"""Offset of the statuses of gRPC in the column of outcomes."""
 _GRPC_STATUSES = (
     "OK",
     "CANCELLED",
@@ -58,8 +58,10 @@ _GRPC_STATUSES = (
 
 
 def grpc_outcome(status: int) -> int:
-    """The outcome of a call that ended with this status of gRPC, other than 0: 1000 more, which no HTTP status is."""
-    return GRPC_OUTCOMES + (status if 0 < status < len(_GRPC_STATUSES) else 2)  # others are to be taken as UNKNOWN
+    """The outcome of a call that ended with this gRPC status, other than 0: the status plus 1000."""
+    return GRPC_OUTCOMES + (
+        status if 0 < status < len(_GRPC_STATUSES) else 2
+    )  # the specification: an unknown code counts as UNKNOWN
 
 
 def describe_outcome(outcome: int) -> str:

@@ -1,25 +1,26 @@
-"""What a deployment knows of itself: one schema for every pattern and engine, and the figures that follow from it.
+"""Telemetry of a deployment: one schema for every pattern and engine, and the metrics derived from it.
 
-Each layer of a pattern counts under names of this table; what ends in ``_ns`` is in nanoseconds:
+Each layer of a pattern counts under the names of this table; names that end in ``_ns`` are in nanoseconds:
 
 =========  =========================================================  ================================================
-layer      counters                                                   spreads (value → how often)
+layer      counters                                                   histograms (value → count)
 =========  =========================================================  ================================================
 cached     hits, misses, coalesced, evictions, store_errors           hit_ns, miss_ns
 batched    calls, items, failed_alone                                 size, wait_ns, call_ns
-queued     accepted, rejected, answered, redelivered, duplicated,     wait_ns; the course ``depth`` and its integral,
+queued     accepted, rejected, answered, redelivered, duplicated,     wait_ns; the series ``depth`` and its integral,
            lost, broker_errors, depth_ns, observed_ns                 the counters depth_ns over observed_ns
 pipeline   –                                                          stage:NAME for every stage
 ensemble   last:NAME for every model                                  model:NAME for every model
-hop        calls, errors                                              hop_ns (the way and the wait, without the work)
+hop        calls, errors                                              hop_ns (transport and wait, without the work)
 wire       requests, decode_ns, encode_ns, received_bytes,            –
            received_plain_bytes, sent_bytes, sent_plain_bytes
 =========  =========================================================  ================================================
 
-``coalesced`` inputs waited for a model call that another input had begun. ``failed_alone`` inputs failed although
-others of their batch did not. A server of another make that tells a spread in buckets, or only its mean, has the
-counters ``NAME_sum`` and ``NAME_count`` beside or instead of it, and its mean is exact. A ``wire`` is the face of a
-process: its bodies as they came and went, and plain, that is not compressed. Pure; it must not know who counts.
+``coalesced`` inputs waited for a model call that another input had started. ``failed_alone`` inputs failed although
+other inputs of their batch did not. A third-party server that reports a histogram in buckets, or only its mean, has the
+counters ``NAME_sum`` and ``NAME_count`` as well or instead, and its mean is exact. A ``wire`` layer is the server of a
+process: sizes of its bodies as they were transferred, and ``plain``, that is uncompressed. Pure; this module must not
+know which engine counts.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 Histogram = dict[int, int]
-"""How often each value was seen; times are rounded to their seven leading bits (0.8 %)."""
+"""Count of each value; times are rounded to their seven leading bits (0.8 %)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,11 @@ class LayerStats:
     """What one layer of a pattern counted.
 
     Args:
-        position: its place in the composition, the outermost 0.
+        position: position in the composition, the outermost 0.
         layer: its name in the table above.
-        counters: they only grow.
-        histograms: how often each value was seen; they only grow.
-        series: ``(time_ns, value)``, on the clock of ``time.perf_counter_ns``: the value from that time on.
+        counters: counts by name, which only grow.
+        histograms: counts of each value by name, which only grow.
+        series: ``(time_ns, value)`` by name, on the clock of ``time.perf_counter_ns``: the value from that time on.
     """
 
     position: int
@@ -70,8 +71,8 @@ class LayerStats:
             self.position,
             self.layer,
             {name: count - earlier.counters.get(name, 0) for name, count in self.counters.items()},
-            {name: _gained(spread, earlier.histograms.get(name, {})) for name, spread in self.histograms.items()},
-            {name: course[len(earlier.series.get(name, ())) :] for name, course in self.series.items()},
+            {name: _gained(histogram, earlier.histograms.get(name, {})) for name, histogram in self.histograms.items()},
+            {name: series[len(earlier.series.get(name, ())) :] for name, series in self.series.items()},
         )
 
     @classmethod
@@ -82,25 +83,25 @@ class LayerStats:
             data["layer"],
             dict(data["counters"]),
             {
-                name: {int(value): times for value, times in spread.items()}
-                for name, spread in data["histograms"].items()
+                name: {int(value): times for value, times in histogram.items()}
+                for name, histogram in data["histograms"].items()
             },
-            {name: tuple((time, value) for time, value in course) for name, course in data["series"].items()},
+            {name: tuple((time, value) for time, value in series) for name, series in data["series"].items()},
         )
 
     def mean(self, name: str) -> float | None:
-        """Mean of a spread, None where nothing was seen."""
+        """Mean of a histogram; None if it is empty."""
         if exact := self.counters.get(f"{name}_count", 0):
             return self.counters.get(f"{name}_sum", 0) / exact
         count = sum(self.histograms.get(name, {}).values())
         return sum(value * times for value, times in self.histograms[name].items()) / count if count else None
 
     def median(self, name: str) -> float | None:
-        """Median of a spread, None where nothing was seen."""
-        spread = self.histograms.get(name, {})
-        left = sum(spread.values()) / 2
-        for value in sorted(spread):
-            left -= spread[value]
+        """Median of a histogram; None if it is empty."""
+        histogram = self.histograms.get(name, {})
+        left = sum(histogram.values()) / 2
+        for value in sorted(histogram):
+            left -= histogram[value]
             if left <= 0:
                 return float(value)
         return None
@@ -108,12 +109,12 @@ class LayerStats:
 
 @dataclass(frozen=True, slots=True)
 class PatternStats:
-    """What a deployment knows of itself; counted over the window where a window was measured.
+    """The telemetry of a deployment, since its start or over a window.
 
     Args:
-        replica_requests: inference requests that each replica answered, over the outermost service that has several.
-        tracebacks: those of the user's model, the first few distinct ones.
-        layers: one for each layer that knows something, the outermost first.
+        replica_requests: inference requests that each replica answered, of the outermost service with several replicas.
+        tracebacks: the first few distinct tracebacks of the user's model.
+        layers: one for each layer that counts anything, the outermost first.
         replaced: processes that died and were replaced.
     """
 
@@ -143,7 +144,7 @@ class PatternStats:
 
 
 def merged_layers(parts: Iterable[LayerStats]) -> tuple[LayerStats, ...]:
-    """Layers of several processes, added up by place and name, the outermost first."""
+    """Layers of several processes, added up by position and name, the outermost first."""
     found: dict[tuple[int, str], list[LayerStats]] = {}
     for part in parts:
         found.setdefault((part.position, part.layer), []).append(part)
@@ -166,32 +167,32 @@ def merged_layers(parts: Iterable[LayerStats]) -> tuple[LayerStats, ...]:
 
 
 def straggler_shares(layer: LayerStats) -> dict[str, float]:
-    """How often each model of an ensemble was the last to answer, a share by its name; empty for other layers."""
-    names = [spread.partition(":")[2] for spread in layer.histograms if spread.startswith("model:")]
+    """Share of the requests in which each model of an ensemble answered last, by its name; empty for other layers."""
+    names = [name.partition(":")[2] for name in layer.histograms if name.startswith("model:")]
     total = sum(layer.counters.get(f"last:{name}", 0) for name in names)
     return {name: layer.counters.get(f"last:{name}", 0) / total for name in names} if total else {}
 
 
 @dataclass(frozen=True, slots=True)
 class DerivedMetric:
-    """One figure of one window, and its relative standard error as far as the counts tell."""
+    """One metric of one window, and its relative standard error; 0 if the counts do not give one."""
 
     value: float
     relative_error: float
 
 
 def derived_metrics(stats: PatternStats | None) -> dict[str, DerivedMetric]:
-    """What follows from the counts, by the name of the metric; of several layers of one name the outermost counts.
+    """The metrics that follow from the counts, by name; of several layers of one kind the outermost one counts.
 
     ``cache_hit_ratio`` is the share of inputs answered without a model call of their own, ``batch_size`` the mean over
-    the model calls, ``queue_depth`` the mean over time of requests that wait; ``decode`` and ``encode`` are means, the
-    other times medians (means where a server tells no more); ``compression_ratio`` is how many times shorter bodies
-    were on the way, where they were.
+    the model calls, ``queue_depth`` the mean over time of the waiting requests. ``decode`` and ``encode`` are means,
+    the other times medians (means if a server reports only those). ``compression_ratio`` is the size of the plain
+    bodies over that of the transferred ones, if they differ.
     """
     if stats is None:
         return {}
-    found = {name: of(stats) for name, of in _FIGURES.items()}
-    return {name: figure for name, figure in found.items() if figure is not None}
+    found = {name: of(stats) for name, of in _DERIVATIONS.items()}
+    return {name: metric for name, metric in found.items() if metric is not None}
 
 
 def _hit_ratio(stats: PatternStats) -> DerivedMetric | None:
@@ -234,11 +235,11 @@ def _compression(stats: PatternStats) -> DerivedMetric | None:
     return None
 
 
-def _mean_of(layer: str, spread: str) -> Callable[[PatternStats], DerivedMetric | None]:
+def _mean_of(layer: str, name: str) -> Callable[[PatternStats], DerivedMetric | None]:
     def read(stats: PatternStats) -> DerivedMetric | None:
         for found in stats.layers_named(layer):
-            if (mean := found.mean(spread)) is not None:
-                values = found.histograms.get(spread, {})
+            if (mean := found.mean(name)) is not None:
+                values = found.histograms.get(name, {})
                 count = sum(values.values())
                 variance = sum((value - mean) ** 2 * times for value, times in values.items())
                 return DerivedMetric(mean, sqrt(variance) / count / mean if mean and count else 0.0)
@@ -247,12 +248,12 @@ def _mean_of(layer: str, spread: str) -> Callable[[PatternStats], DerivedMetric 
     return read
 
 
-def _median_of(layer: str, spread: str) -> Callable[[PatternStats], DerivedMetric | None]:
+def _median_of(layer: str, name: str) -> Callable[[PatternStats], DerivedMetric | None]:
     def read(stats: PatternStats) -> DerivedMetric | None:
         for found in stats.layers_named(layer):
-            middle = found.median(spread)
+            middle = found.median(name)
             if middle is None:
-                middle = found.mean(spread)  # all that some servers tell
+                middle = found.mean(name)  # some servers report nothing else
             if middle is not None:
                 return DerivedMetric(middle, 0.0)
         return None
@@ -260,7 +261,7 @@ def _median_of(layer: str, spread: str) -> Callable[[PatternStats], DerivedMetri
     return read
 
 
-_FIGURES: Mapping[str, Callable[[PatternStats], DerivedMetric | None]] = {
+_DERIVATIONS: Mapping[str, Callable[[PatternStats], DerivedMetric | None]] = {
     "cache_hit_ratio": _hit_ratio,
     "cache_hit": _median_of("cached", "hit_ns"),
     "cache_miss": _median_of("cached", "miss_ns"),
