@@ -1,7 +1,7 @@
-"""How a user's model gets into another process.
+"""Sends a user's model to another process.
 
-A model is a callable, a class that is built inside each process, or an import string. What stands in a test file is
-sent by value, since that file cannot be imported elsewhere; everything else is imported there by name.
+A model is a callable, a class that each process instantiates, or an import string. Code of a test file is pickled by
+value, because other processes cannot import that file. All other code is imported by name.
 """
 
 from __future__ import annotations
@@ -33,14 +33,19 @@ __all__ = ["ModelSource", "ServicePlan", "pack", "service_plan", "user_traceback
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model on its way: an import string, or a pickle."""
+    """A model in a form that can be sent to another process: an import string or a pickle."""
 
     name: str
     import_string: str | None = None
     pickled: bytes | None = None
 
     def load(self) -> Handler:
-        """Import or unpickle, and build where it is a class. What the user's code raises is raised."""
+        """Import or unpickle the model, and instantiate it if it is a class.
+
+        Raises:
+            TypeError: the model is not callable.
+            Exception: any error of the user's code.
+        """
         if self.import_string is not None:
             found: Any = pkgutil.resolve_name(self.import_string)
         else:
@@ -49,35 +54,35 @@ class ModelSource:
             found = cloudpickle.loads(self.pickled)
         model = found() if isinstance(found, type) else found
         if not callable(model):
-            mend = ""
+            advice = ""
             if hasattr(model, "predict"):
                 named = f"; write {self.name}.predict"
-                mend = named if model is found else "; give it a __call__ that returns self.predict(batch)"
-            raise TypeError(f"{self.name} is {type(model).__name__}, which cannot be called with a batch{mend}")
+                advice = named if model is found else "; give it a __call__ that returns self.predict(batch)"
+            raise TypeError(f"{self.name} is {type(model).__name__}, which cannot be called with a batch{advice}")
         return model  # type: ignore[no-any-return]
 
 
 def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "perf_model") -> ModelSource:
-    """Make a model ready for the way into another process.
+    """Prepare a model for another process.
 
     Args:
-        model: a callable taking a list of inputs and returning as many outputs, a class of such, or
-            ``"package.module:attribute"``.
-        by_value: modules whose functions and classes are sent by value (test files, conftest files).
-        what: how messages call it.
+        model: a callable that takes a list of inputs and returns the same number of outputs, a class of such callables,
+            or ``"package.module:attribute"``.
+        by_value: modules whose functions and classes are pickled by value (test files, conftest files).
+        what: name of the model in messages.
 
     Raises:
-        SettingError: neither of these, or something in it cannot leave this process.
+        SettingError: not a model, or it contains an object that cannot be pickled.
     """
     if isinstance(model, str):
         if not is_import_string(model):
             raise SettingError(f"{what} is {model!r}, expected an import string; write it as package.module:attribute")
         return ModelSource(name=model, import_string=model)
     if not callable(model):
-        mend = "; return model.predict" if hasattr(model, "predict") else ""
+        advice = "; return model.predict" if hasattr(model, "predict") else ""
         raise SettingError(
             f"{what} is {type(model).__name__}, expected a callable that takes a list of inputs, "
-            f'a class of such, or an import string "package.module:attribute"{mend}'
+            f'a class of such, or an import string "package.module:attribute"{advice}'
         )
     name = getattr(model, "__qualname__", type(model).__qualname__)
     fix = "give a class that builds it there, or an import string"
@@ -130,7 +135,7 @@ def service_plan(pattern: Pattern, model: object | None, by_value: Sequence[Modu
 
 
 def user_traceback(error: BaseException) -> str:
-    """The traceback of what a user's model raised, without our frames, about which a reader can do nothing."""
+    """The traceback of an error in a user's model, without the frames of this package."""
     frame = error.__traceback__
     while frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith("pytest_mlpatterns."):
         frame = frame.tb_next
@@ -148,14 +153,14 @@ def _pickled(value: object, by_value: Sequence[ModuleType], what: str, fix: str)
                 registered.callback(cloudpickle.unregister_pickle_by_value, module)
         try:
             return _dumps(value)
-        except Exception as error:  # pickling runs the user's code, which may raise anything
+        except Exception as error:  # pickling runs the user's code, which may raise any error
             raise SettingError(
                 f"{what} cannot be sent to another process: {type(error).__name__}: {error}; {fix}"
             ) from error
 
 
 def _dumps(model: object) -> bytes:
-    """Pickle by value where needed, with the file names of code kept, so that tracebacks show the user's lines."""
+    """Pickle with the file names of code objects, so that tracebacks show the user's lines."""
     import cloudpickle
 
     plain = cloudpickle.Pickler.dispatch_table[CodeType]
@@ -172,5 +177,5 @@ def _dumps(model: object) -> bytes:
 
 
 def _code_of(make: Callable[..., CodeType], arguments: tuple[object, ...], filename: str) -> CodeType:
-    """The inverse of what :func:`_dumps` does with code."""
+    """Rebuild a code object that :func:`_dumps` has pickled."""
     return make(*arguments).replace(co_filename=filename)

@@ -1,8 +1,8 @@
-"""A server's own figures, as it tells them in Prometheus' text format, put into the schema that patterns have.
+"""Maps a server's Prometheus metrics to the telemetry of patterns.
 
-Names of servers that are known stand in one table; users name others in :class:`Prometheus`. Where a server tells
-buckets, a spread holds the middle of each, and the counters ``NAME_sum`` and ``NAME_count`` what was summed up exactly.
-Pure; who fetches the text, and when, is the caller's business (:mod:`pytest_mlpatterns.serving.external.scraper`).
+One table has the metric names of known servers; users name others in :class:`Prometheus`. A Prometheus histogram
+becomes a histogram of the middles of its buckets; the counters ``NAME_sum`` and ``NAME_count`` hold the exact sum and
+count. Pure; :mod:`pytest_mlpatterns.serving.external.scraper` fetches the text.
 """
 
 from __future__ import annotations
@@ -46,35 +46,34 @@ _KNOWN: Mapping[str, tuple[str, ...]] = {
     "queue_wait": ("nv_inference_queue_duration_us",),
     "queued_requests": ("nv_inference_request_success",),
 }
-"""Figure → what mosec, BentoML, MLServer, Triton and Ray Serve call it; the first that is there counts. mosec and
-BentoML count in a queue's depth what is being worked on too; MLServer tells a depth as each request found it."""
+"""Names of each metric in mosec, BentoML, MLServer, Triton and Ray Serve; the first that exists is used. In mosec and
+BentoML the queue depth includes requests in process; in MLServer it is a histogram of the depth at each arrival."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prometheus:
-    """Where a server tells its own figures in Prometheus' text format, and what they are called there.
+    """Path and names of a server's Prometheus metrics.
 
-    mosec, BentoML, MLServer, Triton and Ray Serve need no names. Times are read by the ending of the name
-    (``_seconds``, ``_ms``, ``_us``, ``_ns``), in seconds where it has none of these. Reading takes the extra
-    ``prometheus``.
+    mosec, BentoML, MLServer, Triton and Ray Serve need no names. The unit of a time follows from the end of the name
+    (``_seconds``, ``_ms``, ``_us``, ``_ns``); the default is seconds. Needs the extra ``prometheus``.
 
     Args:
         path: a path on the server, or an address such as ``"http://127.0.0.1:{metrics_port}/metrics"``.
         batch_size: histogram or summary of the inputs in a model call.
         batch_wait: histogram or summary of the time that an input waits for its batch.
         batch_call: histogram or summary of the time that a model call takes.
-        batched_items: counter of inputs, where there is no ``batch_size``; beside ``batched_calls``.
+        batched_items: counter of inputs, together with ``batched_calls``; an alternative to ``batch_size``.
         batched_calls: counter of model calls.
         queue_depth: gauge of the requests that wait, read twice a second; or a histogram of it.
-        queue_wait: histogram or summary of the time that a request waits, or a counter of all that time; then beside
+        queue_wait: histogram or summary of the time that a request waits, or a counter of that time, together with
             ``queued_requests``.
         queued_requests: counter of the requests that waited.
         queue_rejected: counter of the requests that were refused.
-        cache_hits: counter.
-        cache_misses: counter.
+        cache_hits: counter of cache hits.
+        cache_misses: counter of cache misses.
 
     Raises:
-        SettingError: something else than a path or address, or a name that Prometheus does not allow.
+        SettingError: neither path nor address, or a name that Prometheus does not allow.
     """
 
     path: str = "/metrics"
@@ -93,25 +92,23 @@ class Prometheus:
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not re.match(r"/|https?://.", self.path) or not self.path.isprintable():
             raise SettingError(f'Prometheus({self.path!r}), expected a path or address; write Prometheus("/metrics")')
-        for name in _FIGURES:
+        for name in _METRIC_FIELDS:
             given = getattr(self, name)
             if given is not None and (not isinstance(given, str) or not _NAME.fullmatch(given)):
-                raise SettingError(
-                    f"Prometheus({name}={given!r}), expected the name of a metric as the server tells it"
-                )
+                raise SettingError(f"Prometheus({name}={given!r}), expected the name of a metric of the server")
 
-    def names_of(self, figure: str) -> tuple[str, ...]:
-        """What a figure may be called, in order of preference."""
-        given = getattr(self, figure)
-        return _KNOWN.get(figure, ()) if given is None else (given,)
+    def names_of(self, metric: str) -> tuple[str, ...]:
+        """Possible names of a metric, in order of preference."""
+        given = getattr(self, metric)
+        return _KNOWN.get(metric, ()) if given is None else (given,)
 
 
-_FIGURES = tuple(found.name for found in fields(Prometheus))[1:]
+_METRIC_FIELDS = tuple(found.name for found in fields(Prometheus))[1:]
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a server told at one moment: what only grows, and how many wait now (None: it does not tell)."""
+    """One reading of a server's metrics: its counters and histograms, and the queue depth (None: not available)."""
 
     layers: tuple[LayerStats, ...]
     depth: int | None = None
@@ -119,10 +116,10 @@ class Reading:
 
 @dataclass(slots=True)
 class _Series:
-    """All samples of one metric, added up over its labels."""
+    """One metric, summed over its labels."""
 
     name: str
-    has_spread: bool
+    is_distribution: bool
     total: float = 0.0
     sum: float = 0.0
     count: float = 0.0
@@ -135,83 +132,83 @@ class _Series:
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """Everything that a server told, and what is what in it."""
+class _Metrics:
+    """All metrics of a server, found by the names in ``names``."""
 
     series: Mapping[str, _Series]
-    source: Prometheus
+    names: Prometheus
 
-    def find(self, figure: str) -> _Series | None:
-        """The first of the names that the figure may have."""
-        return next((self.series[key] for key in map(_base, self.source.names_of(figure)) if key in self.series), None)
+    def find(self, metric: str) -> _Series | None:
+        """The metric with the first of its possible names that exists, or None."""
+        return next((self.series[key] for key in map(_base, self.names.names_of(metric)) if key in self.series), None)
 
 
-def read_prometheus(text: str, source: Prometheus) -> Reading:
-    """Read what a server tells; needs the package ``prometheus_client``.
+def read_prometheus(text: str, names: Prometheus) -> Reading:
+    """Read the text of a metrics endpoint. Needs the package ``prometheus_client``.
 
     Args:
-        text: the text format, version 0.0.4.
-        source: what figures are called.
+        text: Prometheus text format, version 0.0.4.
+        names: names of the metrics.
 
     Raises:
-        ValueError: not that format.
+        ValueError: the text is malformed.
     """
-    told = _Told(_series_of(text), source)
-    layers = (_batched(told), _queued(told), _cached(told))
-    depth = told.find("queue_depth")
-    gauge = None if depth is None or depth.has_spread else round(depth.total)
-    return Reading(tuple(layer.stats() for layer in layers if layer.knows), gauge)
+    metrics = _Metrics(_series_of(text), names)
+    layers = (_batched(metrics), _queued(metrics), _cached(metrics))
+    depth = metrics.find("queue_depth")
+    gauge = None if depth is None or depth.is_distribution else round(depth.total)
+    return Reading(tuple(layer.stats() for layer in layers if layer.has_data), gauge)
 
 
-def _batched(told: _Told) -> _Layer:
+def _batched(metrics: _Metrics) -> _Layer:
     layer = _Layer("batched")
-    size, items, calls = (told.find(name) for name in ("batch_size", "batched_items", "batched_calls"))
+    size, items, calls = (metrics.find(name) for name in ("batch_size", "batched_items", "batched_calls"))
     if size is not None:
-        layer.spread("size", size, whole=True)
+        layer.distribution("size", size, whole=True)
         layer.count("items", size.sum)
         layer.count("calls", size.count)
     elif items is not None and calls is not None:
         layer.summed("size", items.total, calls.total)
         layer.count("items", items.total)
         layer.count("calls", calls.total)
-    for name, spread in (("batch_wait", "wait_ns"), ("batch_call", "call_ns")):
-        if (series := told.find(name)) is not None:
-            layer.spread(spread, series)
+    for name, target in (("batch_wait", "wait_ns"), ("batch_call", "call_ns")):
+        if (series := metrics.find(name)) is not None:
+            layer.distribution(target, series)
     return layer
 
 
-def _queued(told: _Told) -> _Layer:
+def _queued(metrics: _Metrics) -> _Layer:
     layer = _Layer("queued")
-    wait, requests = told.find("queue_wait"), told.find("queued_requests")
-    if wait is not None and wait.has_spread:
-        layer.spread("wait_ns", wait)
+    wait, requests = metrics.find("queue_wait"), metrics.find("queued_requests")
+    if wait is not None and wait.is_distribution:
+        layer.distribution("wait_ns", wait)
     elif wait is not None and requests is not None:
         layer.summed("wait_ns", wait.total * wait.scale, requests.total)
-    depth = told.find("queue_depth")
-    if depth is not None and depth.has_spread:
-        layer.spread("depth", depth, whole=True)
-    if (rejected := told.find("queue_rejected")) is not None:
+    depth = metrics.find("queue_depth")
+    if depth is not None and depth.is_distribution:
+        layer.distribution("depth", depth, whole=True)
+    if (rejected := metrics.find("queue_rejected")) is not None:
         layer.count("rejected", rejected.total)
     return layer
 
 
-def _cached(told: _Told) -> _Layer:
+def _cached(metrics: _Metrics) -> _Layer:
     layer = _Layer("cached")
     for name in ("hits", "misses"):
-        if (series := told.find(f"cache_{name}")) is not None:
+        if (series := metrics.find(f"cache_{name}")) is not None:
             layer.count(name, series.total)
     return layer
 
 
 def merge_readings(readings: Sequence[Reading]) -> Reading:
-    """What several processes of one server told, added up."""
+    """Add up the readings of several processes of one server."""
     depths = [reading.depth for reading in readings if reading.depth is not None]
     layers = merged_layers(layer for reading in readings for layer in reading.layers)
     return Reading(layers, sum(depths) if depths else None)
 
 
 class _Layer:
-    """One layer as it is put together."""
+    """Builder of one layer's statistics."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -219,7 +216,7 @@ class _Layer:
         self._histograms: dict[str, Histogram] = {}
 
     @property
-    def knows(self) -> bool:
+    def has_data(self) -> bool:
         return bool(self._counters or self._histograms)
 
     def count(self, name: str, value: float) -> None:
@@ -229,8 +226,8 @@ class _Layer:
         self.count(f"{name}_sum", total)
         self.count(f"{name}_count", count)
 
-    def spread(self, name: str, series: _Series, *, whole: bool = False) -> None:
-        """A spread of whole numbers, or of times."""
+    def distribution(self, name: str, series: _Series, *, whole: bool = False) -> None:
+        """Add a histogram or summary, of whole numbers or of times."""
         scale = 1.0 if whole else series.scale
         self.summed(name, series.sum * scale, series.count)
         if series.buckets:
@@ -243,14 +240,14 @@ class _Layer:
 def _series_of(text: str) -> dict[str, _Series]:
     from prometheus_client.parser import text_string_to_metric_families
 
-    told: dict[str, _Series] = {}
+    metrics: dict[str, _Series] = {}
     for family in text_string_to_metric_families(text):
         key = _base(family.name)
-        series = told.setdefault(key, _Series(key, family.type in ("histogram", "summary")))
+        series = metrics.setdefault(key, _Series(key, family.type in ("histogram", "summary")))
         for sample in family.samples:
             if not math.isnan(sample.value):
                 _add(series, sample.name.removeprefix(family.name), sample.labels, sample.value)
-    return told
+    return metrics
 
 
 def _add(series: _Series, ending: str, labels: Mapping[str, str], value: float) -> None:
@@ -260,24 +257,24 @@ def _add(series: _Series, ending: str, labels: Mapping[str, str], value: float) 
         series.sum += value
     elif ending == "_count":
         series.count += value
-    elif ending in ("", "_total") and not series.has_spread:
+    elif ending in ("", "_total") and not series.is_distribution:
         series.total += value
 
 
 def _base(name: str) -> str:
-    """A metric's name without what Prometheus' clients put behind that of a counter."""
+    """The name of a metric without the suffix that Prometheus clients add to counters."""
     return name.removesuffix("_total")
 
 
 def _histogram(buckets: Mapping[float, float], scale: float, whole: bool) -> Histogram:
-    """Cumulative buckets as how often each value was seen, the middle of a bucket standing for what is in it."""
+    """Convert cumulative buckets to counts of the middles of the buckets."""
     found: defaultdict[int, int] = defaultdict(int)
-    below, seen = -math.inf if whole else 0.0, 0.0
+    lower, seen = -math.inf if whole else 0.0, 0.0
     for bound, cumulative in sorted(buckets.items()):
         times = round(cumulative - seen)
         if times > 0:
-            found[_middle(below, bound, scale, whole)] += times
-        below, seen = bound, max(seen, cumulative)
+            found[_middle(lower, bound, scale, whole)] += times
+        lower, seen = bound, max(seen, cumulative)
     return dict(found)
 
 

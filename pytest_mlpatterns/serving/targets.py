@@ -1,6 +1,6 @@
-"""Services that exist already, as the ``perf_target`` fixture names them. Values only: nothing is opened here.
+"""The user's own services, as the ``perf_target`` fixture names them. Values only: nothing is opened here.
 
-A :class:`Url` runs already; an :class:`App` and a :class:`Command` are started for the test and ended after it.
+A :class:`Url` is already running. An :class:`App` or :class:`Command` is started for the test and ended after it.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from pytest_mlpatterns.units import parse_duration
 __all__ = ["App", "Command", "Target", "Url", "prometheus_of"]
 
 _PORTS = re.compile(r"\{((?:[a-z]\w*_)?port)\}")
-_FOR_A_SHELL = {"&&", "||", "|", ";", "&", ">", ">>", "<"}
+_SHELL_OPERATORS = {"&&", "||", "|", ";", "&", ">", ">>", "<"}
 _SERVERS = ("uvicorn", "granian")
 
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """A service that runs already. Nothing is started or stopped, and only this address is contacted.
+    """A running service. It is not started or stopped, and only this address is contacted.
 
     Args:
         url: ``http://host[:port]/path`` or ``https://…`` that takes the requests. Inputs of ``perf_payload`` are posted
             to it as ``{"instances": [input]}``; ``httpx.Request`` objects keep their own path and body.
-        pid: process whose tree is the service, for CPU, memory and load; without it these metrics are None.
-        http2: speak HTTP/2. That and https go through a client library (extra ``https``), whose cost is in the result.
-        ca: file with the certificate of an authority to trust besides those of the system (https).
-        metrics: where it tells its own figures in Prometheus' text format: a path, an address, or :class:`Prometheus`.
+        pid: root of the service's process tree, for CPU, memory and load; without it these metrics are None.
+        http2: use HTTP/2. HTTP/2 and https need a client library (extra ``https``), whose cost is part of the result.
+        ca: file with the certificate of an additional trusted authority (https).
+        metrics: path or address of the service's Prometheus metrics, or a :class:`Prometheus`.
 
     Raises:
-        SettingError: not an http or https address, an impossible pid, or a certificate file that is not there.
+        SettingError: not an http or https address, an invalid pid, or a certificate file that does not exist.
     """
 
     url: str
@@ -86,7 +86,7 @@ class Url:
         return self.url
 
     def describe(self) -> SystemDescription:
-        """The service as records keep it."""
+        """Description of the service for results."""
         return SystemDescription(str(self), SystemKind.URL)
 
     @property
@@ -96,7 +96,7 @@ class Url:
 
     @property
     def port(self) -> int:
-        """Port; 80, or 443 for https, where the address names none."""
+        """Port; the default is 80, or 443 for https."""
         return urlsplit(self.url).port or (443 if self.is_https else 80)
 
     @property
@@ -112,32 +112,32 @@ class Url:
 
     @property
     def path(self) -> str:
-        """Path and query, as they stand in a request line."""
+        """Path and query, as in the request line."""
         parts = urlsplit(self.url)
         return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """An ASGI application (FastAPI, Starlette, Litestar, Django, …), served on 127.0.0.1 as long as the test runs.
+    """An ASGI application (FastAPI, Starlette, Litestar, Django, …), served on 127.0.0.1 during the test.
 
     Args:
-        app: import string ``"package.module:attribute"`` of the application; it is imported as the test file is.
-        path: path that inputs of ``perf_payload`` are posted to; ``httpx.Request`` objects keep their own.
-        workers: so many processes of it.
+        app: import string ``"package.module:attribute"`` of the application, imported with pytest's import path.
+        path: path to which inputs of ``perf_payload`` are posted; ``httpx.Request`` objects keep their own.
+        workers: number of processes.
         server: ``"uvicorn"`` or ``"granian"`` (extra ``granian``).
-        balance: how requests reach the workers: every worker has a port of its own and the load takes them in turn
-            (``"round-robin"``) or by how busy they are (``"least-outstanding"``); or all accept from one socket, as
-            they do behind ``uvicorn --workers`` (``"shared-socket"``), which can leave one idle.
-        factory: the attribute is a function that makes the application.
-        ready: path that answers 2xx once requests may come; without it any answer at all will do.
-        metrics: where it tells its own figures in Prometheus' text format: a path, or :class:`Prometheus`.
-        env: environment variables beside those of pytest.
-        cwd: working directory, relative to pytest's root directory; that one by default.
-        stop: how long it may take to end before it is killed.
+        balance: how requests reach the workers. ``"round-robin"`` and ``"least-outstanding"``: each worker has its own
+            port, and the load generator chooses in turn or by requests in flight. ``"shared-socket"``: all workers
+            accept from one socket, as with ``uvicorn --workers``, which can leave one idle.
+        factory: the attribute is a function that returns the application.
+        ready: path that answers 2xx when the application is ready; by default any answer counts.
+        metrics: path of the application's Prometheus metrics, or a :class:`Prometheus`.
+        env: environment variables in addition to those of pytest.
+        cwd: working directory, relative to pytest's root directory, which is the default.
+        stop: time limit for the end after SIGTERM, before the processes are killed.
 
     Raises:
-        SettingError: an argument that cannot be used.
+        SettingError: an argument is not valid.
     """
 
     app: str
@@ -156,7 +156,7 @@ class App:
         if not is_import_string(self.app):
             raise SettingError(
                 f'App({self.app!r}), expected an import string; write App("package.module:attribute"), with '
-                "factory=True where that is a function which makes the application"
+                "factory=True if the attribute is a function that returns the application"
             )
         set_whole(self, "workers", least=1, most=64, expected="a whole number of processes from 1 to 64")
         for name, value, allowed in (
@@ -173,31 +173,31 @@ class App:
         return _shown(self, repr(self.app), ("path", "workers", "server", "balance", "factory"))
 
     def describe(self) -> SystemDescription:
-        """The service as records keep it."""
+        """Description of the service for results."""
         return SystemDescription(str(self), SystemKind.APP)
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A server that a command starts, in a session of its own, and that ends with the test.
+    """A server that a command starts in its own session, and that ends with the test.
 
-    ``{port}`` in the command or in ``env`` is replaced by a free port, which the server must open on 127.0.0.1, and
-    ``{python}`` by the Python that runs pytest, whose environment's commands are found first. ``{grpc_port}``, where
-    the wire ``grpc`` is spoken, ``{metrics_port}`` and other names that end in ``_port`` are further free ports. The
-    server stays in the foreground; what it prints is shown where it fails.
+    In the command and in ``env``, ``{port}`` is replaced by a free port, which the server must open on 127.0.0.1, and
+    ``{python}`` by the Python that runs pytest. Commands of its environment come first in the ``PATH``. Further free
+    ports are ``{grpc_port}``, which takes the requests if the wire is ``grpc``, ``{metrics_port}``, and any other name
+    that ends in ``_port``. The server must stay in the foreground; if it fails, the error contains its last output.
 
     Args:
-        command: a line, split as a shell would but run without one, or a list of words.
-        ready: path that answers 2xx once requests may come; without it any answer at all will do.
-        path: path that inputs of ``perf_payload`` are posted to; ``httpx.Request`` objects keep their own.
-        metrics: where it tells its own figures in Prometheus' text format: a path, an address such as
-            ``"http://127.0.0.1:{metrics_port}/metrics"``, or :class:`Prometheus`.
-        env: environment variables beside those of pytest.
-        cwd: working directory, relative to pytest's root directory; that one by default.
-        stop: how long it may take to end, once it got SIGTERM, before it is killed.
+        command: a command line, split into words as by a shell but run without one, or a list of words.
+        ready: path that answers 2xx when the server is ready; by default any answer counts.
+        path: path to which inputs of ``perf_payload`` are posted; ``httpx.Request`` objects keep their own.
+        metrics: path of the server's Prometheus metrics, an address such as
+            ``"http://127.0.0.1:{metrics_port}/metrics"``, or a :class:`Prometheus`.
+        env: environment variables in addition to those of pytest.
+        cwd: working directory, relative to pytest's root directory, which is the default.
+        stop: time limit for the end after SIGTERM, before the processes are killed.
 
     Raises:
-        SettingError: an argument that cannot be used, or a command without a place for the port.
+        SettingError: an argument is not valid, or the command does not contain ``{port}``.
     """
 
     command: str | Sequence[str]
@@ -219,14 +219,14 @@ class Command:
             object.__setattr__(self, "command", words)
         try:
             words = self.words
-        except ValueError as error:  # a quote without its other half
+        except ValueError as error:  # an unclosed quote
             raise SettingError(f"Command({self.command!r}) cannot be split into words: {error}") from None
         if not words or not words[0]:
             raise SettingError(f'Command({self.command!r}) is empty, expected a command; write "serve --port {{port}}"')
-        if isinstance(self.command, str) and (operators := _FOR_A_SHELL.intersection(words)):
+        if isinstance(self.command, str) and (operators := _SHELL_OPERATORS.intersection(words)):
             raise SettingError(
                 f"Command({self.command!r}) has {', '.join(sorted(operators))}, expected one command without a shell; "
-                'write Command(["sh", "-c", "…"]) where it needs one, env= for variables and cwd= for the directory'
+                'write Command(["sh", "-c", "…"]) if it needs one, env= for variables and cwd= for the directory'
             )
         if isinstance(self.command, str) and re.match(r"\w+=", words[0]):
             raise SettingError(
@@ -235,8 +235,8 @@ class Command:
         _check_start("Command", self)
         if "port" not in self.ports:
             raise SettingError(
-                f"Command({self.command!r}) has no place for the port, expected {{port}} in it or in env; "
-                'write "serve --port {port}", or Url(...) for a server that runs already'
+                f"Command({self.command!r}) has no {{port}}, expected it in the command or in env; "
+                'write "serve --port {port}", or Url(...) for a running server'
             )
 
     def __str__(self) -> str:
@@ -245,48 +245,50 @@ class Command:
         return _shown(self, repr(re.sub(r"'(\S*\{\w+\}\S*)'", r"\1", line)), ("path",))
 
     def describe(self) -> SystemDescription:
-        """The service as records keep it."""
+        """Description of the service for results."""
         return SystemDescription(str(self), SystemKind.COMMAND)
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The command, word by word."""
+        """The command as words."""
         return tuple(shlex.split(self.command) if isinstance(self.command, str) else self.command)
 
     @property
     def ports(self) -> tuple[str, ...]:
-        """The names of the ports that are to be put in, each once."""
+        """Names of the ports in the command and in ``env``, without duplicates."""
         texts = [*self.words, *self.env.values()]
         return tuple(dict.fromkeys(name for text in texts for name in _PORTS.findall(text)))
 
 
 Target = Url | App | Command
-"""What ``perf_target`` may return."""
+"""Type of the value that ``perf_target`` returns."""
 
 
 def prometheus_of(target: Target) -> Prometheus | None:
-    """Where a target tells its own figures, and what they are called there."""
+    """The target's Prometheus metrics, or None."""
     return Prometheus(target.metrics) if isinstance(target.metrics, str) else target.metrics
 
 
 def _shown(target: object, first: str, names: Sequence[str]) -> str:
-    """A target as it stands in baselines: the same wherever it runs, so without environment and directory."""
+    """Text form of a target in baselines; without environment and directory, so that it is the same on each machine."""
     defaults = {name: found.default for name, found in type(target).__dataclass_fields__.items()}  # type: ignore[attr-defined]
     given = [f"{name}={getattr(target, name)!r}" for name in names if getattr(target, name) != defaults[name]]
     return f"{type(target).__name__}({', '.join([first, *given])})"
 
 
 def _check_start(kind: str, target: App | Command) -> None:
-    """What both targets that are started have in common; copies what could be changed later."""
+    """Check the fields that ``App`` and ``Command`` share, and copy the mutable one."""
     for name, value in (("path", target.path), ("ready", target.ready)):
         if value is not None and not _is_path(value):
-            raise SettingError(f'{kind}({name}={value!r}), expected a path such as "/predict"; quote what is not ASCII')
+            raise SettingError(
+                f'{kind}({name}={value!r}), expected a path such as "/predict"; quote it if it is not ASCII'
+            )
     if not isinstance(target.env, Mapping) or not all(
         isinstance(text, str) for item in target.env.items() for text in item
     ):
         raise SettingError(f'{kind}(env=...), expected a mapping of text to text; write env={{"THREADS": "1"}}')
     if target.cwd is not None and not isinstance(target.cwd, str | Path):
-        raise SettingError(f"{kind}(cwd={target.cwd!r}), expected a directory")
+        raise SettingError(f"{kind}(cwd={target.cwd!r}), expected the path of a directory")
     parse_duration(target.stop, name=f"{kind}(stop=...)")
     object.__setattr__(target, "env", dict(target.env))
     _check_metrics(kind, target.metrics)

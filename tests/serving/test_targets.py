@@ -165,7 +165,7 @@ def test_a_target_reads_the_same_wherever_it_runs(target: App | Command, expecte
         ({"ready": 1}, "App(ready=1), expected a path"),
         ({"env": {"A": 1}}, "App(env=...), expected a mapping of text to text"),
         ({"env": ["A=1"]}, "App(env=...), expected a mapping of text to text"),
-        ({"cwd": 1}, "App(cwd=1), expected a directory"),
+        ({"cwd": 1}, "App(cwd=1), expected the path of a directory"),
         ({"stop": 5}, "App(stop=...) is 5, expected a time with its unit"),
         ({"metrics": 9090}, "App(metrics=9090), expected a path such as"),
         ({"metrics": "metrics"}, "Prometheus('metrics'), expected a path or address"),
@@ -181,8 +181,8 @@ def test_what_is_no_application_is_refused(arguments: dict[str, Any], expected: 
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        ("serve", "has no place for the port, expected {port} in it or in env"),
-        ("serve --port {grpc_port}", "has no place for the port"),
+        ("serve", "has no {port}, expected it in the command or in env"),
+        ("serve --port {grpc_port}", "has no {port}"),
         ("", "is empty, expected a command"),
         ([], "is empty, expected a command"),
         (["", "{port}"], "is empty, expected a command"),
