@@ -10,12 +10,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts import judge_change
 from pytest_mlpatterns.baseline.calibration import scaled
 from pytest_mlpatterns.config.run_settings import BaselineMode
-from pytest_mlpatterns.errors import TooFewSamplesError
+from pytest_mlpatterns.errors import SettingError, TooFewSamplesError
 from pytest_mlpatterns.judging.result_builder import reference_from_baseline
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.wording import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,12 +30,30 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import BaselineGap, Reference
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["BaselineComparison", "Comparison"]
+__all__ = ["BaselineComparison", "Comparison", "read_metrics"]
 
 _ALPHA = 0.01
 """Probability that a comparison fails a change exactly at the tolerance, over all interim looks and metrics."""
 _CALIBRATION_NOISE = 1.15
 """Ratio of calibration times that occurs without any change of the machine; 1.08 was observed."""
+
+
+def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
+    """The metrics of a comparison, by name.
+
+    Args:
+        names: a tuple of names.
+        argument: where they come from, for messages; ``...`` in it is replaced.
+
+    Raises:
+        SettingError: it is no tuple, or a name in it is unknown.
+    """
+    allowed = [name for name in METRICS if name != "error_rate"]
+    for name in [names] if isinstance(names, str) else names:
+        if isinstance(names, str) or name not in allowed:
+            found = argument.replace("...", repr(names))
+            raise SettingError(f"{found}, {did_you_mean(str(name), allowed)}expected a tuple of {', '.join(allowed)}")
+    return [METRICS[name] for name in names]
 
 
 class Comparison(Protocol):

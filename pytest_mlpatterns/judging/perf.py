@@ -24,7 +24,7 @@ from pytest_mlpatterns.errors import (
     RegressionFailure,
     SettingError,
 )
-from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
+from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison, read_metrics
 from pytest_mlpatterns.judging.interleaved_verdicts import COMPARABLE_METRICS, judge_faster
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions
 from pytest_mlpatterns.judging.nmrt_assertions import NmrtAssertions
@@ -34,7 +34,6 @@ from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.failure import failure_text
 from pytest_mlpatterns.units import parse_duration, parse_number, parse_share, parse_size
-from pytest_mlpatterns.wording import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,22 +80,22 @@ class Perf:
 
     Args:
         experiment: what is measured and compared.
-        runner: starts and measures its deployments; :meth:`Experiment.runner` by default.
+        runner: starts and measures its deployments.
     """
 
-    def __init__(self, experiment: Experiment, runner: LaunchRunner | None = None) -> None:
+    def __init__(self, experiment: Experiment, runner: LaunchRunner) -> None:
         self._experiment = experiment
         self._setup = experiment.setup
-        self._runner = experiment.runner() if runner is None else runner
+        self._runner = runner
         settings = experiment.settings
-        self._measurement = SequentialMeasurement(self._runner, settings.budget_ns, settings.launches)
+        self._measurement = SequentialMeasurement(runner, settings.budget_ns, settings.launches)
         self._limits = LimitAssertions(experiment, self._measurement)
         self._nmrt = NmrtAssertions(experiment, self._measurement)
         self._comparison: Comparison
         if experiment.revision is None:
             self._comparison = BaselineComparison(experiment, self._measurement)
         else:
-            self._comparison = RevisionComparison(experiment, experiment.revision, self._measurement, self._runner)
+            self._comparison = RevisionComparison(experiment, experiment.revision, self._measurement, runner)
         self._verdicts: list[Verdict] = []
         self._warn: Callable[[Warning], None] = functools.partial(warnings.warn, stacklevel=5)  # the test's own line
 
@@ -164,7 +163,7 @@ class Perf:
 
     @_at_the_call
     def assert_throughput_at_least(self, rps: object) -> None:
-        """Successful answers per second reach a rate."""
+        """The throughput in successful answers per second reaches a rate."""
         self._check_limit(METRICS["throughput"], parse_number(rps, name="assert_throughput_at_least(rps=...)"))
 
     @_at_the_call
@@ -181,11 +180,7 @@ class Perf:
                 f"assert_error_rate_below({limit!r}), expected more than 0: no run can show that nothing ever fails; "
                 'write "0.1%"'
             )
-        self._check_limit(
-            METRICS["error_rate"],
-            share,
-            lambda metrics, confidence: metrics.error_share(confidence),
-        )
+        self._check_limit(METRICS["error_rate"], share, lambda metrics, confidence: metrics.error_share(confidence))
 
     @_at_the_call
     def assert_peak_memory_below(self, limit: object) -> None:
@@ -248,7 +243,9 @@ class Perf:
                 f"assert_faster_than(on={on!r}), expected one of {', '.join(map(repr, COMPARABLE_METRICS))}"
             )
         if self._experiment.system.model is None:
-            raise SettingError(f"assert_faster_than({rival}) for {self._setup.pattern}, expected a model of our own")
+            raise SettingError(
+                f"assert_faster_than({rival}) for {self._setup.pattern}, expected a model that this package serves"
+            )
         if str(rival) == str(self._setup.pattern):
             raise SettingError(f"assert_faster_than({rival}) under that very pattern, expected another")
         theirs = self._experiment.variant_under(rival)
@@ -269,19 +266,13 @@ class Perf:
 
         Args:
             metrics: names such as ``"rtm"``, ``"p95"``, ``"throughput"``, ``"cpu_per_request"``, ``"peak_memory"``.
-            tolerance: largest acceptable worsening, 0.05 or ``"5%"``; the test's own where None.
+            tolerance: largest acceptable worsening, 0.05 or ``"5%"``; None for the test's own.
         """
-        allowed = [name for name in METRICS if name != "error_rate"]
-        for name in [metrics] if isinstance(metrics, str) else metrics:
-            if isinstance(metrics, str) or name not in allowed:
-                hint = did_you_mean(str(name), allowed)
-                raise SettingError(
-                    f"assert_no_regression(metrics={metrics!r}), {hint}expected a tuple of {', '.join(allowed)}"
-                )
+        requested = read_metrics(metrics, "assert_no_regression(metrics=...)")
         share = self._experiment.settings.tolerance
         if tolerance is not None:
             share = parse_share(tolerance, name="assert_no_regression(tolerance=...)")
-        self._compare([METRICS[name] for name in metrics], share, requested=True)
+        self._compare(requested, share, requested=True)
 
     def finish(self, warn: Callable[[Warning], None] | None = None) -> None:
         """After the test's body: measure what is still missing, and compare.
@@ -325,10 +316,6 @@ class Perf:
         log = self._runner.log_tail()
         parts = [f"The model raised:\n{text}" for text in dict.fromkeys(tracebacks)]
         return "\n\n".join([*parts, f"The deployment printed last:\n{log}"] if log else parts)
-
-    def close(self) -> None:
-        """Close the deployment."""
-        self._runner.close()
 
     def _check_limit(
         self, metric: Metric, limit: float, read: Callable[[Metrics, float], Estimate | None] | None = None

@@ -6,6 +6,7 @@ It must not know pytest, and makes no verdict.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ def build_result(
     *,
     passed: bool,
 ) -> TestResult | None:
-    """Build the result record of one test.
+    """The result record of one test, for reports and the baseline; None if nothing was measured.
 
     Args:
         experiment: what was measured.
@@ -55,26 +56,18 @@ def build_result(
         comparison: what they were compared with.
         verdicts: every verdict so far.
         passed: whether the test passed.
-
-    Returns:
-        The record for reports and the baseline; None if nothing was measured.
     """
     metrics = measurement.so_far
     if metrics is None:
         return None
-    others = [metric for metric in searched_for(metrics) if metric.name not in METRICS]
-    known = [*METRICS.values(), *others]
-    estimates = {one.name: found for one in known if (found := estimate_or_none(metrics, one)) is not None}
-    launches = {one.name: metrics.launch_values(one) for one in known if one.name in estimates}
-    return TestResult(
+    estimates = _estimates(metrics)
+    result = TestResult(
         test=experiment.test,
         passed=passed,
         setup=experiment.setup,
         command=experiment.command,
-        metrics=_plain(estimates),
-        launches={
-            name: tuple((value.value, value.relative_error) for value in values) for name, values in launches.items()
-        },
+        metrics=_plain({metric.name: found for metric, found in estimates}),
+        launches={metric.name: _launch_values(metrics, metric) for metric, _ in estimates},
         verdicts=tuple(verdicts),
         requests=metrics.requests,
         failed_requests={str(code): number for code, number in metrics.failures.items()},
@@ -84,18 +77,14 @@ def build_result(
         baseline_note=comparison.note,
         baseline_gap=comparison.gap,
         notes=_notes(metrics, measurement, experiment.setup),
-        load_over_time=tuple(metrics.load_over_time()),
         capacities=metrics.capacities,
         layers=metrics.layers,
         generator=_generator_figures(metrics, measurement.dropped),
         interrupted=measurement.interrupted,
         latency=latency_of(metrics.latencies_ns),
         reference=comparison.reference,
-        memory_over_time=tuple(metrics.memory_over_time()),
-        warmups=tuple(launch.warmup for launch in metrics.launches),
-        noise=noise_sentences(metrics.launches),
-        replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
     )
+    return _with_conditions(result, metrics)
 
 
 def reference_from_baseline(entry: Entry, name: str) -> Reference:
@@ -139,6 +128,29 @@ def estimate_or_none(metrics: Metrics, metric: Metric) -> Estimate | None:
 def searched_for(metrics: Metrics) -> list[Metric]:
     """The NMRT metrics that the test searched for: without an objective, and under each."""
     return [nmrt_metric(one) for one in dict.fromkeys(capacity.objective for capacity in metrics.capacities)]
+
+
+def _with_conditions(result: TestResult, metrics: Metrics) -> TestResult:
+    """The result with the conditions of its launches: load and memory over time, warm-ups, noise, balance."""
+    return replace(
+        result,
+        load_over_time=tuple(metrics.load_over_time()),
+        memory_over_time=tuple(metrics.memory_over_time()),
+        warmups=tuple(launch.warmup for launch in metrics.launches),
+        noise=noise_sentences(metrics.launches),
+        replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
+    )
+
+
+def _estimates(metrics: Metrics) -> list[tuple[Metric, Estimate]]:
+    """Every metric that the launches give."""
+    others = [metric for metric in searched_for(metrics) if metric.name not in METRICS]
+    found = [(metric, estimate_or_none(metrics, metric)) for metric in (*METRICS.values(), *others)]
+    return [(metric, value) for metric, value in found if value is not None]
+
+
+def _launch_values(metrics: Metrics, metric: Metric) -> tuple[tuple[float, float], ...]:
+    return tuple((value.value, value.relative_error) for value in metrics.launch_values(metric))
 
 
 def _generator_figures(metrics: Metrics, dropped: int) -> dict[str, Any]:

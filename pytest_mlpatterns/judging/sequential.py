@@ -1,7 +1,7 @@
 """Sequential measurement of one test: launches and capacity searches, until a verdict is decided.
 
 An open verdict gets another launch until it is decided, the budget is spent, or the largest number of launches is
-reached. A failing verdict that rests on one launch gets a second, whatever the budget. A launch in which the load
+reached. A failing verdict that rests on one launch gets a second, even beyond the budget. A launch in which the load
 generator was the limit is measured again while the budget allows, and dropped if there are others. This module must not
 know limits or baselines.
 """
@@ -39,7 +39,7 @@ class SequentialMeasurement:
     Args:
         runner: starts and measures deployments.
         budget_ns: time that all measuring may take. The first launch, and one that confirms a failing verdict, are
-            measured whatever they take.
+            measured even beyond it.
         max_launches: most launches that are started.
 
     Attributes:

@@ -39,7 +39,7 @@ def check_answers(deployment: Deployment, plan: LoadPlan, answers: Sequence[Answ
         InvalidResultError: there is no successful answer, or one cannot be read.
         SettingError: the check returned something else than None, a truth value or an array of them.
         AssertionError: the check returned False.
-        Exception: whatever the check raises.
+        Exception: any that the check raises.
     """
     assert plan.check is not None
     if not answers:

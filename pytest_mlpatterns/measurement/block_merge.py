@@ -59,10 +59,10 @@ def merge_samples(blocks: Sequence[BlockRecording]) -> Samples:
     parts = []
     for block, shift_ns in zip(blocks, _shifts_ns(blocks), strict=True):
         inside = block.samples.due_in(block.window)
-        kept = {name: getattr(block.samples, name)[inside] for name in Samples.__dataclass_fields__}
+        columns_inside = {name: getattr(block.samples, name)[inside] for name in Samples.__dataclass_fields__}
         for name in ("due_ns", "sent_ns", "done_ns"):
-            kept[name] = kept[name] + shift_ns
-        parts.append(kept)
+            columns_inside[name] = columns_inside[name] + shift_ns
+        parts.append(columns_inside)
     columns = {name: np.concatenate([part[name] for part in parts]) for name in Samples.__dataclass_fields__}
     order = np.argsort(columns["done_ns"], kind="stable")
     return Samples(**{name: column[order] for name, column in columns.items()})

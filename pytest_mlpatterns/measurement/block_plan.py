@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["BlockDesign", "BlockPlan", "ResponsePace", "pace_of"]
+__all__ = ["BlockDesign", "BlockPlan", "ResponsePace", "response_pace"]
 
 _QUICK_START_S = 1.1
 """Measured time to start and warm up two variants of a light model."""
@@ -83,18 +83,18 @@ class BlockDesign:
             start_s: seconds that starting and warming up both variants took.
         """
         rounds = max(self.rounds, min(round(self.rounds * math.sqrt(start_s / _QUICK_START_S)), self.most_rounds))
-        wanted = [max(self.block_ns, self.answers * pace.interval_ns) for pace in paces]
-        least = [max(self.block_ns, 2 * pace.cycle_ns) for pace in paces]
+        preferred = [max(self.block_ns, self.answers * one.interval_ns) for one in paces]
+        least = [max(self.block_ns, 2 * one.cycle_ns) for one in paces]
         room_ns = max(self.launch_ns - round(start_s * 1e9), self.launch_ns // 4)
-        share = min(1.0, room_ns / (2 * rounds * sum(wanted)))
+        share = min(1.0, room_ns / (2 * rounds * sum(preferred)))
         lengths = tuple(
-            pace.length_ns or int(max(low, share * high)) for pace, low, high in zip(paces, least, wanted, strict=True)
+            one.length_ns or int(max(low, share * high)) for one, low, high in zip(paces, least, preferred, strict=True)
         )
         return BlockPlan(lengths, max(1, min(rounds, room_ns // (2 * sum(lengths)))))
 
 
-def pace_of(schedule: Schedule, latency_ns: float) -> ResponsePace:
-    """The pace of a variant under a schedule, from the median latency of its warm-up."""
+def response_pace(schedule: Schedule, latency_ns: float) -> ResponsePace:
+    """The one of a variant under a schedule, from the median latency of its warm-up."""
     if isinstance(schedule, ClosedLoop):
         cycle_ns = latency_ns + schedule.think_time_ns
         return ResponsePace(cycle_ns / schedule.concurrency, cycle_ns)

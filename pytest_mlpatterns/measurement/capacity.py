@@ -96,16 +96,16 @@ class CapacitySearch:
         completions = max(_STEP_COMPLETIONS, _STEP_WAVES * concurrency)
         duration_ns = int(min(max(_STEP_NS, completions * expected_ns), _MAX_STEP_NS))
         warmup_ns = int(min(max(_WARMUP_NS, 2 * concurrency * expected_ns), _MAX_WARMUP_NS))
-        recorded = self._drive(ClosedLoop(concurrency), duration_ns, warmup_ns)
-        samples, inside, good = self._window(recorded)
+        result = self._drive(ClosedLoop(concurrency), duration_ns, warmup_ns)
+        samples, inside, good = self._window(result)
         while not inside.any() and duration_ns < self.template.timeout_ns and not self._out_of_time():
             duration_ns *= 4  # no request was due: the service is slow, or still busy with earlier requests
-            recorded = self._drive(ClosedLoop(concurrency), duration_ns, warmup_ns)
-            samples, inside, good = self._window(recorded)
+            result = self._drive(ClosedLoop(concurrency), duration_ns, warmup_ns)
+            samples, inside, good = self._window(result)
         requests, successes = int(inside.sum()), int((inside & good).sum())
         in_one = max(_WINDOW_COMPLETIONS, _WINDOW_WAVES * concurrency)
         windows = max(1, min(_WINDOWS, successes // in_one))
-        edges = np.linspace(recorded.window.start_ns, recorded.window.end_ns, windows + 1)
+        edges = np.linspace(result.window.start_ns, result.window.end_ns, windows + 1)
         counts, spans_ns = completions_between(samples.done_ns[good], edges)
         rates = tuple(float(count * 1e9 / span) for count, span in zip(counts, spans_ns, strict=True) if span > 0)
         step = Step(
@@ -113,28 +113,28 @@ class CapacitySearch:
             rates_rps=rates if successes else (),
             median_ns=float(np.median(samples.latency_ns[inside & good])) if successes else None,
             error_ratio=1 - successes / requests if requests else 1.0,
-            limited=why_limited(replace(recorded.generator, ceiling_rps=self.ceiling_rps)),
+            limited=why_limited(replace(result.generator, ceiling_rps=self.ceiling_rps)),
         )
         self._last_rate_rps = step.rate_rps
         return step
 
     def _probe(self, rate_rps: float, objective: Objective) -> Probe:
         """One open-loop window at a rate; a failed request violates the objective."""
-        recorded = self._drive(PoissonRate(rate_rps), 2 * _STEP_NS, _WARMUP_NS)
-        samples, inside, good = self._window(recorded)
-        kept = good & (samples.latency_ns < objective.limit_ns)
-        kept_unlagged = good & (samples.done_ns - samples.sent_ns < objective.limit_ns)
+        result = self._drive(PoissonRate(rate_rps), 2 * _STEP_NS, _WARMUP_NS)
+        samples, inside, good = self._window(result)
+        in_time = good & (samples.latency_ns < objective.limit_ns)
+        in_time_unlagged = good & (samples.done_ns - samples.sent_ns < objective.limit_ns)
         return Probe(
             requests=int(inside.sum()),
-            violations=int((inside & ~kept).sum()),
-            violations_unlagged=int((inside & ~kept_unlagged).sum()),
-            limited=why_limited(replace(recorded.generator, ceiling_rps=self.ceiling_rps)),
+            violations=int((inside & ~in_time).sum()),
+            violations_unlagged=int((inside & ~in_time_unlagged).sum()),
+            limited=why_limited(replace(result.generator, ceiling_rps=self.ceiling_rps)),
         )
 
-    def _window(self, recorded: LoadResult) -> tuple[Samples, NDArray[np.bool_], NDArray[np.bool_]]:
+    def _window(self, result: LoadResult) -> tuple[Samples, NDArray[np.bool_], NDArray[np.bool_]]:
         """The samples, which of them were due in the window, and which succeeded."""
-        samples = samples_of(recorded)
-        return samples, samples.due_in(recorded.window), samples.succeeded
+        samples = samples_of(result)
+        return samples, samples.due_in(result.window), samples.succeeded
 
     def _drive(self, schedule: Schedule, duration_ns: int, warmup_ns: int) -> LoadResult:
         job = replace(self.template, schedule=schedule, duration_ns=duration_ns, warmup_ns=warmup_ns)

@@ -118,8 +118,8 @@ class InterleavedRun:
 
         Args:
             judge: judges all launches so far.
-            budget_ns: time that this run may take; the launches before the first verdict are measured whatever they
-                take.
+            budget_ns: time that this run may take; the launches before the first verdict are measured even
+                beyond it.
             max_launches: most launches.
             min_launches: launches before the first verdict.
 

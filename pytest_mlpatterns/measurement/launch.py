@@ -100,7 +100,7 @@ class LaunchRunner:
             DeploymentError: it did not start, or one of its processes died.
             InvalidResultError: a check is given and an answer could not be read.
             Interrupted: Ctrl-C; carries the launch so far.
-            Exception: whatever the check raises.
+            Exception: any that the check raises.
         """
         if self._measured:
             self.close()

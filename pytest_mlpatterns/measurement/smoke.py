@@ -14,6 +14,8 @@ from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
 from pytest_mlpatterns.records.samples import Samples, Window
 
 if TYPE_CHECKING:
+    import httpx
+
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.plan import LoadPlan
 
@@ -48,22 +50,9 @@ def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
         raise DeploymentError(f"{deployment.url}: {type(error).__name__}: {error}") from error
     done = time.perf_counter_ns()
     if plan.check is not None:
-        head = b"\r\n" + b"\r\n".join(
-            b"%s: %s" % pair for pair in response.headers.raw if pair[0].lower() not in _DECODED_HEADERS
-        )
-        check_answers(deployment, plan, [Answer(0, response.content, head)] if response.is_success else [])
-    moment = np.array([started], dtype=np.int64)
-    samples = Samples(
-        due_ns=moment,
-        sent_ns=moment,
-        done_ns=np.array([done], dtype=np.int64),
-        outcome=np.array([response.status_code], dtype=np.int16),
-        request=np.zeros(1, dtype=np.uint32),
-        target=np.zeros(1, dtype=np.uint8),
-        received_bytes=np.array([len(response.content)], dtype=np.uint32),
-    )
+        check_answers(deployment, plan, [_answer(response)] if response.is_success else [])
     return Launch(
-        samples=samples,
+        samples=_samples(response, started, done),
         window=Window(started, done + 1),
         usage=None,
         stats=deployment.stats().since(before),
@@ -73,3 +62,22 @@ def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
         request_bytes=np.array([len(request["content"])], dtype=np.int64),
         open_loop=False,
     )
+
+
+def _samples(response: httpx.Response, sent_ns: int, done_ns: int) -> Samples:
+    sent = np.array([sent_ns], dtype=np.int64)
+    return Samples(
+        due_ns=sent,
+        sent_ns=sent,
+        done_ns=np.array([done_ns], dtype=np.int64),
+        outcome=np.array([response.status_code], dtype=np.int16),
+        request=np.zeros(1, dtype=np.uint32),
+        target=np.zeros(1, dtype=np.uint8),
+        received_bytes=np.array([len(response.content)], dtype=np.uint32),
+    )
+
+
+def _answer(response: httpx.Response) -> Answer:
+    """The response in the form that the load generator gives."""
+    headers = [pair for pair in response.headers.raw if pair[0].lower() not in _DECODED_HEADERS]
+    return Answer(0, response.content, b"\r\n" + b"\r\n".join(b"%s: %s" % pair for pair in headers))

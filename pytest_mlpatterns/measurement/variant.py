@@ -31,7 +31,7 @@ from pytest_mlpatterns.measurement.block_merge import (
     merge_usage,
     merge_windows,
 )
-from pytest_mlpatterns.measurement.block_plan import ResponsePace, pace_of
+from pytest_mlpatterns.measurement.block_plan import ResponsePace, response_pace
 from pytest_mlpatterns.measurement.launch import job_for
 from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.records.launch import Launch, Warmup
@@ -138,7 +138,7 @@ class VariantRun:
         self._warmup = Warmup(length_ns, samples.outcome.size, None)
         with named_errors(self._variant):
             self._stats = self._deployment.stats()
-        return pace_of(schedule, float(np.median(latency_ns)))
+        return response_pace(schedule, float(np.median(latency_ns)))
 
     def load(self, length_ns: int, position: int, core: int = 0) -> None:
         """Measure one block.

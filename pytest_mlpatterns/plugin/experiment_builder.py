@@ -106,15 +106,7 @@ class ExperimentBuilder:
             settings=settings,
             setup=setup,
             system=_system(self._model(item, fixtures.model, "perf"), settings.pattern, target, options),
-            plan=LoadPlan(
-                payload=payload,
-                schedule=settings.schedule,
-                duration_ns=settings.duration_ns,
-                warmup_ns=settings.warmup_ns,
-                timeout_ns=settings.timeout_ns,
-                check=settings.check,
-                generators=settings.generators,
-            ),
+            plan=_load_plan(settings, payload),
             driver=self._driver,
             command=self._command(item),
             baseline=BaselineMatch(setup, BaselineMode.OFF),
@@ -174,16 +166,28 @@ class ExperimentBuilder:
         return [*conftests, *([module.obj] if module is not None else [])]
 
 
+def _load_plan(settings: Settings, payload: Payload) -> LoadPlan:
+    return LoadPlan(
+        payload=payload,
+        schedule=settings.schedule,
+        duration_ns=settings.duration_ns,
+        warmup_ns=settings.warmup_ns,
+        timeout_ns=settings.timeout_ns,
+        check=settings.check,
+        generators=settings.generators,
+    )
+
+
 def _system(model: ModelUnderTest, pattern: Pattern, target: Target | None, options: StartOptions) -> SystemUnderTest:
     if target is not None:
         return SystemUnderTest(target, options)
     return SystemUnderTest(model.plan(pattern), options, model)
 
 
-def _checked_target(value: object, source: str) -> Target | None:
+def _checked_target(value: object, argument: str) -> Target | None:
     if value is not None and not isinstance(value, Url | App | Command):
         raise SettingError(
-            f"{source} is {value!r}, expected App('package.module:app'), Command('serve --port {{port}}') or "
+            f"{argument} is {value!r}, expected App('package.module:app'), Command('serve --port {{port}}') or "
             "Url('http://127.0.0.1:8000/predict')"
         )
     return value

@@ -36,19 +36,19 @@ class LiveLine:
     Args:
         config: of the run.
         spell: replaces characters that the terminal does not have.
-        clock: a monotonic clock in nanoseconds.
+        now_ns: reads a monotonic clock in nanoseconds.
 
     Attributes:
         tests: number of perf tests in the run.
     """
 
     def __init__(
-        self, config: pytest.Config, spell: Callable[[str], str], clock: Callable[[], int] = time.monotonic_ns
+        self, config: pytest.Config, spell: Callable[[str], str], now_ns: Callable[[], int] = time.monotonic_ns
     ) -> None:
         self.tests = 0
         self._config = config
         self._spell = spell
-        self._clock = clock
+        self._now_ns = now_ns
         self._shown = False
         self._test = ""
         self._launch_ns = 0
@@ -75,7 +75,7 @@ class LiveLine:
         """
         self._test, self._launch_ns = test, launch_ns
         self._started += 1
-        self._started_ns = self._clock()
+        self._started_ns = self._now_ns()
         self._completed = self._before = 0
         self._show(None)
 
@@ -89,7 +89,7 @@ class LiveLine:
     def end(self) -> None:
         """Remove the line at the end of the test."""
         if self._test:
-            self._finished_ns += self._clock() - self._started_ns
+            self._finished_ns += self._now_ns() - self._started_ns
             self._test = ""
         if self._shown:
             self._write(lambda _room: "")
@@ -102,7 +102,7 @@ class LiveLine:
             test=self._test,
             number=self._started,
             of=max(self.tests, self._started),
-            elapsed_ns=self._clock() - self._started_ns,
+            elapsed_ns=self._now_ns() - self._started_ns,
             finished_ns=self._finished_ns,
             launch_ns=self._launch_ns,
         )

@@ -124,7 +124,7 @@ def values_of_conftests(config: pytest.Config) -> dict[str, object]:
     found: dict[str, object] = {}
     for name, plugin in config.pluginmanager.list_name_plugin():
         if Path(name).name == "conftest.py" and (hook := getattr(plugin, "pytest_addoption", None)) is not None:
-            for destination in _recorded(hook, config.pluginmanager).destinations:
+            for destination in _options_added_by(hook, config.pluginmanager).destinations:
                 value = getattr(config.option, destination, None)
                 if isinstance(value, str | int | float | list | tuple | None):
                     found[destination] = value
@@ -152,7 +152,7 @@ class _Recorder:
         """Ini keys cannot clash with options."""
 
 
-def _recorded(hook: Callable[..., object], pluginmanager: pytest.PytestPluginManager) -> _Recorder:
+def _options_added_by(hook: Callable[..., object], pluginmanager: pytest.PytestPluginManager) -> _Recorder:
     recorder = _Recorder()
     available = {"parser": recorder, "pluginmanager": pluginmanager}
     hook(**{key: available[key] for key in inspect.signature(hook).parameters if key in available})
@@ -166,6 +166,6 @@ def _owner_of(flag: str, pluginmanager: pytest.PytestPluginManager) -> tuple[str
         hook = getattr(plugin, "pytest_addoption", None)
         if hook is None or hook.__module__.startswith(("pytest_mlpatterns", "_pytest.")):
             continue
-        if flag in _recorded(hook, pluginmanager).seen:
+        if flag in _options_added_by(hook, pluginmanager).seen:
             return installed.get(id(plugin), name), name
     return "another plugin", "THAT_PLUGIN"

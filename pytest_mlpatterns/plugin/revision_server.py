@@ -55,7 +55,7 @@ def main() -> None:
     if importlib.util.find_spec("pytest_cov"):
         arguments.append("--no-cov")
     code = pytest.main(arguments, plugins=[server])
-    if server.has_served:
+    if server.reached_test:
         return
     if server.failures:
         channel.send(RevisionFailed(Reason.FAILED, "\n".join(server.failures)))
@@ -73,7 +73,7 @@ class _Server:
     ) -> None:
         self.failures: list[str] = []
         self.has_started = False
-        self.has_served = False
+        self.reached_test = False
         self.trees = (job.present_top, job.reference_top)
         self._channel = channel
         self._requests = requests
@@ -111,7 +111,7 @@ class _Server:
         experiment: Any = pyfuncitem.funcargs.get("perf")  # in this process not a Perf but the bare experiment
         if experiment is None:
             return None
-        self.has_served = True
+        self.reached_test = True
         deployment = None
         self._channel.send(RevisionSetup(experiment.setup, experiment.plan.payload.bare()))
         try:

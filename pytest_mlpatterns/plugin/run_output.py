@@ -20,6 +20,7 @@ from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
 from pytest_mlpatterns.reports.text.styled_text import line
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
 from pytest_mlpatterns.system.git import commit
+from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -125,9 +126,8 @@ class RunOutput:
         if self._results or self.lines:
             reporter.section("performance", sep="-")
         if self._results and self._run.smoke:
-            count = len(self._results)
-            who = "1 perf test sent one request" if count == 1 else f"{count} perf tests sent one request each"
-            self._terminal.write([line(f"smoke run: {who}, judged nothing")])
+            sent = "sent one request" if len(self._results) == 1 else "sent one request each"
+            self._terminal.write([line(f"smoke run: {count(len(self._results), 'perf test')} {sent}, no verdicts")])
         elif self._results:
             self._terminal.write(summary_lines(self._results, self._terminal.width, verbose=verbose))
         self._terminal.write(line(text) for text in self.lines)

@@ -29,7 +29,7 @@ class WorkerInput:
     """What the controller sends to each worker.
 
     Attributes:
-        lock_directory: where the lock on the machine is; None if the controller has not loaded this plugin.
+        lock_directory: directory of the machine lock; None if the controller has not loaded this plugin.
         ascii_only: whether the controller's terminal shows ASCII only.
         worktree: files of the revision to compare with.
     """

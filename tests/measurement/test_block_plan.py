@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY, S
 
-from pytest_mlpatterns.measurement.block_plan import BlockDesign, BlockPlan, ResponsePace, pace_of
+from pytest_mlpatterns.measurement.block_plan import BlockDesign, BlockPlan, ResponsePace, response_pace
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
 
 QUICK = ResponsePace(2 * MS, 2 * MS)
@@ -28,7 +28,7 @@ QUICK = ResponsePace(2 * MS, 2 * MS)
 def test_the_pace_is_that_of_the_schedule_at_a_latency_of_ten_milliseconds(
     schedule: object, pace: ResponsePace
 ) -> None:
-    assert pace_of(schedule, 10 * MS) == pace  # type: ignore[arg-type]
+    assert response_pace(schedule, 10 * MS) == pace  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

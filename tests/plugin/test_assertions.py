@@ -361,7 +361,7 @@ def test_a_smoke_run_sends_one_request_and_judges_nothing(tmp_path: Path, distri
     """
     run = Project().with_tests(body).run(tmp_path, "--perf-smoke", "--perf-baseline", "update", *distribution)
     assert run.outcomes == {"passed": 1}
-    assert "smoke run: 1 perf test sent one request, judged nothing" in run.section("performance")
+    assert "smoke run: 1 perf test sent one request, no verdicts" in run.section("performance")
     sent = (tmp_path / "calls.txt").read_text(encoding="utf-8").splitlines()
     assert sent == ["[1]", "[1]", "[5]"]  # readiness, the one request, and the prediction that the body asks for
     assert not (tmp_path / "perf-baseline.json").exists()

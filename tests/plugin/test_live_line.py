@@ -126,7 +126,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 def test_the_time_left_is_that_of_the_tests_before(terminal: Callable[[], str]) -> None:
     now = [0]
-    line = LiveLine(Config(), str, clock=lambda: now[0])  # type: ignore[arg-type]
+    line = LiveLine(Config(), str, now_ns=lambda: now[0])  # type: ignore[arg-type]
     line.tests = 3
     line.begin("t.py::test_a", 3 * S)
     now[0] += 10 * S
