@@ -57,8 +57,7 @@ def build_result(
         verdicts: every verdict so far.
         passed: whether the test passed.
     """
-    metrics = measurement.so_far
-    if metrics is None:
+    if (metrics := measurement.so_far) is None:
         return None
     estimates = _estimates(metrics)
     result = TestResult(
@@ -77,6 +76,7 @@ def build_result(
         baseline_note=comparison.note,
         baseline_gap=comparison.gap,
         notes=_notes(metrics, measurement, experiment.setup),
+        load_over_time=tuple(metrics.load_over_time()),
         capacities=metrics.capacities,
         layers=metrics.layers,
         generator=_generator_figures(metrics, measurement.dropped),
@@ -131,10 +131,9 @@ def searched_for(metrics: Metrics) -> list[Metric]:
 
 
 def _with_conditions(result: TestResult, metrics: Metrics) -> TestResult:
-    """The result with the conditions of its launches: load and memory over time, warm-ups, noise, balance."""
+    """The result with the conditions of its launches: memory over time, warm-ups, noise, balance."""
     return replace(
         result,
-        load_over_time=tuple(metrics.load_over_time()),
         memory_over_time=tuple(metrics.memory_over_time()),
         warmups=tuple(launch.warmup for launch in metrics.launches),
         noise=noise_sentences(metrics.launches),
