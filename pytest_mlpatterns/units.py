@@ -1,6 +1,6 @@
-"""Durations, sizes, rates and ratios: read from what users write, print for people to read.
+"""Durations, sizes, rates and ratios: parsed from settings, and printed for people.
 
-The only module that converts between units. Inside the package time is integer nanoseconds, size is integer bytes,
+Only this module converts between units. Inside the package time is integer nanoseconds, size is integer bytes,
 a ratio is 0..1 and a rate is requests per second.
 """
 
@@ -98,7 +98,7 @@ def parse_ratio(value: object, *, name: str = "ratio") -> float:
 
 
 def parse_share(value: object, *, name: str = "share") -> float:
-    """Read a ratio that cannot be above 1, where ``10`` is likely meant as 10 %.
+    """Read a ratio up to 1; a value such as ``10`` probably means 10 % and is refused.
 
     Raises:
         UnitError: not a ratio, or above 1.
@@ -143,7 +143,7 @@ def format_rate(per_second: float) -> str:
 
 
 def format_count(number: float) -> str:
-    """A mean of counts to three digits: ``12.4``."""
+    """Print a mean of counts with three significant digits: ``12.4``."""
     return _three_digits(number)
 
 
@@ -155,7 +155,7 @@ def format_percent(ratio: float, *, signed: bool = False) -> str:
 
 
 class Unit(Enum):
-    """What a value counts; the member's value is the suffix of a name, empty for a plain number."""
+    """Units of metrics; the value of a member is the suffix of a name, empty for a plain number."""
 
     DURATION = "ns"
     RATE = "rps"
@@ -199,7 +199,7 @@ class Unit(Enum):
 
     @property
     def example(self) -> str:
-        """A value as users write it."""
+        """An example of a value, as users write it."""
         return {"ns": "20ms", "rps": "400", "ratio": "10%", "bytes": "512MiB", "": "4"}[self.value]
 
     def scale(self, slowdown: float) -> float:
@@ -237,6 +237,8 @@ def _quantity(value: object, scales: dict[str, int], name: str, expected: str, e
 
 
 MAX_CONCURRENCY = 4096
-"""Most requests in flight that one generator process is asked for."""
+"""Largest number of requests in flight of one generator process."""
 MAX_RATE_RPS = 1_000_000
+"""Largest arrival rate."""
 SECOND_NS = 1_000_000_000
+"""Nanoseconds per second."""

@@ -85,19 +85,8 @@ def read_run_settings(
     def text(name: str) -> str:
         return str(options.get(name) or ini.get(name) or "")
 
-    mode = read_choice(BaselineMode, text("baseline") or BaselineMode.CHECK, "ini key perf_baseline")
     against = text("against") or None
-    if against is not None:
-        if mode in (BaselineMode.UPDATE, BaselineMode.PRUNE) or options.get("baseline") == BaselineMode.REQUIRE:
-            raise SettingError(
-                f"--perf-against {against} beside --perf-baseline {mode}, expected one of them: the comparison with a "
-                "revision leaves the baseline file alone"
-            )
-        mode = BaselineMode.OFF
-    rank = None
-    if options.get("rank") is not None or ini.get("rank"):
-        source = "--perf-rank" if options.get("rank") is not None else "ini key perf_rank"
-        rank = parse_criteria(str(options["rank"] if source == "--perf-rank" else ini["rank"]), source)
+    mode = _mode(text("baseline"), against, asked=options.get("baseline"))
     return RunSettings(
         baseline=mode,
         baseline_file=path("baseline-file") or root / "perf-baseline.json",
@@ -105,11 +94,37 @@ def read_run_settings(
         json_file=path("json"),
         smoke=flag("smoke"),
         calibrate=flag("calibrate"),
-        rank=rank,
+        rank=_criteria(options.get("rank"), ini.get("rank")),
         always_ranks=options.get("rank") is None,
         against=against,
         against_files=_names_in(text("against-files")),
     )
+
+
+def _mode(given: str, against: str | None, *, asked: object) -> BaselineMode:
+    """The baseline mode; off in a run that compares with a revision.
+
+    Args:
+        given: the mode from the command line or the ini file, empty if not given.
+        against: the revision to compare with.
+        asked: the mode from the command line.
+    """
+    mode: BaselineMode = read_choice(BaselineMode, given or BaselineMode.CHECK, "ini key perf_baseline")
+    if against is None:
+        return mode
+    if mode in (BaselineMode.UPDATE, BaselineMode.PRUNE) or asked == BaselineMode.REQUIRE:
+        raise SettingError(
+            f"--perf-against {against} beside --perf-baseline {mode}, expected one of them; a comparison with a "
+            "revision does not use the baseline file"
+        )
+    return BaselineMode.OFF
+
+
+def _criteria(option: object, ini: object) -> SelectionCriteria | None:
+    """The criteria of the ranking, from the command line or else from the ini file; None without a ranking."""
+    if option is not None:
+        return parse_criteria(str(option), "--perf-rank")
+    return parse_criteria(str(ini), "ini key perf_rank") if ini else None
 
 
 def _names_in(text: str) -> tuple[str, ...]:

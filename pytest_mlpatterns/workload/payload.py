@@ -127,6 +127,12 @@ def read_payload(
             "perf_payload mixes inputs and httpx.Request objects, expected one kind; "
             f"the first {'input' if requests[0] else 'request'} is item {requests.index(not requests[0])}"
         )
+    bodies = _encoded(inputs, wire, path)
+    return Payload(inputs, bodies, _digest(draw, (body.joined() for body in bodies)), draw, wire)
+
+
+def _encoded(inputs: tuple[Any, ...], wire: Wire, path: str) -> tuple[Body, ...]:
+    """The body of each input, in one piece."""
     bodies = []
     size = 0
     for number, item in enumerate(inputs):
@@ -140,7 +146,7 @@ def read_payload(
         bodies.append(Body((body.joined(),), body.headers))
         size += body.size
         _check_size(size, number, len(inputs))
-    return Payload(inputs, tuple(bodies), _digest(draw, (body.joined() for body in bodies)), draw, wire)
+    return tuple(bodies)
 
 
 def _check_size(size: int, number: int, count: int) -> None:

@@ -16,9 +16,9 @@ from pytest_mlpatterns.reports.text.notes import describe_capacity
 from pytest_mlpatterns.units import format_duration, format_percent, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from pytest_mlpatterns.records.launch import Capacity
+    from pytest_mlpatterns.records.launch import Capacity, Step
     from pytest_mlpatterns.records.result import TestResult
 
 __all__ = ["charts_of", "deciding_charts", "interval_chart"]
@@ -117,22 +117,20 @@ def _launches(result: TestResult) -> Chart | None:
 
 
 def _ladder(capacity: Capacity) -> list[Chart | None]:
-    """Throughput and latency against concurrency."""
+    """Throughput and median latency by concurrency."""
     steps = sorted((step for step in capacity.ladder if step.rates_rps), key=lambda step: step.concurrency)
-    if len(steps) < 2:
-        return []
-    objective = f" with {capacity.objective}" if capacity.objective else ""
-    marks = {"NMRT": float(capacity.concurrency)}
-    at = Column("requests in flight", "count")
-    rates = Chart(
+    return [_rates(capacity, steps), _medians(capacity, steps)] if len(steps) > 1 else []
+
+
+def _rates(capacity: Capacity, steps: Sequence[Step]) -> Chart:
+    names = ("throughput", "slowest window", "fastest window")
+    return Chart(
         "ladder",
-        f"Throughput in req/s by concurrency{objective}",
+        f"Throughput in req/s by concurrency{_under(capacity)}",
         describe_capacity(capacity),
         (
-            at,
-            Column("throughput", "rate"),
-            Column("slowest window", "rate"),
-            Column("fastest window", "rate"),
+            Column("requests in flight", "count"),
+            *(Column(name, "rate") for name in names),
             Column("failed", "ratio"),
             Column("limited by", "text"),
         ),
@@ -147,24 +145,28 @@ def _ladder(capacity: Capacity) -> list[Chart | None]:
             )
             for step in steps
         ),
-        marks,
+        {"NMRT": float(capacity.concurrency)},
     )
+
+
+def _medians(capacity: Capacity, steps: Sequence[Step]) -> Chart | None:
     timed = [(float(step.concurrency), step.median_ns) for step in steps if step.median_ns is not None]
     if len(timed) < 2:
-        return [rates]
+        return None
     knee = dict(timed).get(float(capacity.concurrency))
-    return [
-        rates,
-        Chart(
-            "latencies",
-            f"Median latency by concurrency{objective}",
-            f"{format_duration(timed[0][1])} at {timed[0][0]:.0f} in flight"
-            + (f", {format_duration(knee)} at the knee" if knee is not None else ""),
-            (at, Column("median latency", "duration")),
-            tuple(timed),
-            marks,
-        ),
-    ]
+    return Chart(
+        "latencies",
+        f"Median latency by concurrency{_under(capacity)}",
+        f"{format_duration(timed[0][1])} at {timed[0][0]:.0f} in flight"
+        + (f", {format_duration(knee)} at the knee" if knee is not None else ""),
+        (Column("requests in flight", "count"), Column("median latency", "duration")),
+        tuple(timed),
+        {"NMRT": float(capacity.concurrency)},
+    )
+
+
+def _under(capacity: Capacity) -> str:
+    return f" with {capacity.objective}" if capacity.objective else ""
 
 
 # --- over time -------------------------------------------------------------------------------------------------------
