@@ -1,0 +1,312 @@
+"""Batches whose model fails, and callers who disconnect: which requests get an error."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.batching import (
+    NEVER,
+    Model,
+    Recording,
+    ask_each,
+    batching,
+    call_once,
+    complaints,
+    counters,
+    doubled,
+    now_ns,
+    outcomes,
+    run,
+    run_jumping,
+    settle,
+)
+from support.synthetic import MS, PROPERTY
+
+from pytest_mlpatterns.patterns.layer import LostError, RequestError
+from pytest_mlpatterns.serving.http.app import ModelCaller
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_mlpatterns.patterns.batch_layer import BatchLayer
+
+
+# --- who fails
+
+
+def refuse(bad: frozenset[int]) -> Callable[[list[Any]], None]:
+    def check(inputs: list[Any]) -> None:
+        if found := bad.intersection(inputs):
+            raise ValueError(f"cannot take {min(found)}")
+
+    return check
+
+
+@PROPERTY
+@given(st.integers(2, 40), st.sets(st.integers(0, 39), max_size=4))
+def test_only_the_bad_inputs_of_a_batch_fail_and_they_are_found_by_halving(count: int, drawn: set[int]) -> None:
+    bad = frozenset(number for number in drawn if number < count)
+
+    async def scenario() -> None:
+        model = Recording(refuse(bad))
+        layer, tally = batching(model, size=64)
+        found = await outcomes(ask_each(layer, range(count)))
+        for number, outcome in enumerate(found):
+            if number in bad:
+                assert isinstance(outcome, ValueError)
+                assert str(outcome) == f"cannot take {number}"
+            else:
+                assert outcome == [2 * number]
+        assert len(model.given) <= 1 + 2 * len(bad) * math.ceil(math.log2(count))
+        stats = tally.snapshot()
+        assert stats.counters["calls"] == len(model.given)
+        assert stats.counters.get("failed_alone", 0) == (len(bad) if len(bad) < count else 0)
+        assert sum(value * times for value, times in stats.histograms["size"].items()) == stats.counters["items"]
+
+    run(scenario())
+
+
+def test_a_bad_input_fails_alone_in_a_plain_model_and_all_of_its_request_with_it() -> None:
+    def model(inputs: list[int]) -> list[int]:
+        refuse(frozenset({13}))(inputs)
+        return doubled(inputs)
+
+    async def scenario() -> None:
+        layer, tally = batching(model)
+        good, bad, other = await outcomes([layer([1, 2]), layer([12, 13]), layer([3])])
+        assert (good, other) == ([2, 4], [6])
+        assert isinstance(bad, ValueError)
+        assert counters(tally)["failed_alone"] == 2
+
+    run(scenario())
+
+
+def test_the_batch_after_one_that_failed_goes_on() -> None:
+    async def scenario() -> None:
+        layer, tally = batching(Recording(refuse(frozenset({1, 2}))), wait=NEVER, size=2)
+        found = await outcomes(ask_each(layer, [1, 2, 3, 4]))
+        assert [type(one) for one in found] == [ValueError, ValueError, list, list]
+        assert "failed_alone" not in counters(tally), "where all fail, none fails alone"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("returns", "text"),
+    [
+        (lambda inputs: inputs[1:], "the model returned 0 outputs for 1 inputs; it must return one for each"),
+        (lambda inputs: [*inputs, 0], "the model returned 2 outputs for 1 inputs; it must return one for each"),
+        (lambda _: None, "the model returned NoneType, which has no length; it must return a list of outputs"),
+        (lambda _: np.array(3), "the model returned ndarray, which has no length; it must return a list of outputs"),
+    ],
+)
+def test_wrong_number_of_outputs_fails_only_the_requests_that_show_it(
+    returns: Callable[[list[Any]], Any], text: str
+) -> None:
+    async def model(inputs: list[int]) -> Any:
+        return returns(inputs) if 7 in inputs else inputs
+
+    async def scenario() -> None:
+        layer, tally = batching(model)
+        good, bad = await outcomes(ask_each(layer, [1, 7]))
+        assert good == [1]
+        assert isinstance(bad, RequestError)
+        assert (bad.status, str(bad)) == (500, text)
+        assert counters(tally)["failed_alone"] == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RequestError(503, "the queue is full", retry_after_s=2),
+        RequestError(429, "slower"),
+        RequestError(504, "too late"),
+        LostError("the process is gone"),
+    ],
+)
+def test_overloaded_or_unavailable_service_behind_is_not_retried(error: RequestError) -> None:
+    def unavailable(_: list[Any]) -> None:
+        raise error
+
+    async def scenario() -> None:
+        model = Recording(unavailable)
+        layer, tally = batching(model)
+        found = await outcomes(ask_each(layer, [1, 2, 3]))
+        assert model.given == [[1, 2, 3]]
+        assert len(set(map(id, found))) == 3, "each can be raised without the others"
+        for one in found:
+            assert type(one) is type(error)
+            assert (one.status, str(one), one.retry_after_s) == (error.status, str(error), error.retry_after_s)
+            assert one.__cause__ is error
+        assert counters(tally) == {"calls": 1, "items": 3}
+
+    run(scenario())
+
+
+def test_error_of_a_model_in_another_process_is_traced_to_its_request() -> None:
+    def check(inputs: list[Any]) -> None:
+        if 2 in inputs:
+            raise RequestError(500, "the model raised ValueError: 2")
+
+    async def scenario() -> None:
+        layer, _ = batching(Recording(check))
+        good, bad, other = await outcomes(ask_each(layer, [1, 2, 3]))
+        assert (good, other) == ([2], [6])
+        assert bad.status == 500
+
+    run(scenario())
+
+
+def raises_below(inputs: list[int]) -> list[int]:
+    raise ZeroDivisionError(f"for {len(inputs)}")  # the traceback shows this line
+
+
+async def raises_awaited(inputs: list[int]) -> list[int]:
+    await asyncio.sleep(0)
+    return raises_below(inputs)
+
+
+@pytest.mark.parametrize("model", [raises_below, raises_awaited])
+def test_an_error_of_the_model_keeps_the_users_frames_and_shows_none_of_ours(model: Any) -> None:
+    async def scenario() -> None:
+        caller = ModelCaller(batching(model)[0])
+        found = await asyncio.gather(caller([1]), caller([2]), return_exceptions=True)
+        assert [str(one) for one in found] == ["the model raised ZeroDivisionError: for 1"] * 2
+        (text,) = caller.tracebacks
+        assert "# the traceback shows this line" in text
+        assert "batch_layer.py" not in text
+        assert "asyncio" not in text.replace("asyncio.sleep(0)", "")
+
+    run(scenario())
+
+
+def _exits(_: list[Any]) -> list[Any]:
+    raise SystemExit(3)
+
+
+def _stops(_: list[Any]) -> list[Any]:
+    return [next(iter([]))]
+
+
+async def _exits_awaited(_: list[Any]) -> list[Any]:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize(("model", "kind"), [(_exits, SystemExit), (_exits_awaited, SystemExit)])
+def test_a_model_that_wants_to_exit_fails_its_requests_and_nothing_else(model: Any, kind: type[BaseException]) -> None:
+    async def scenario() -> None:
+        layer, _ = batching(model)
+        for _ in range(2):
+            with pytest.raises(kind):
+                await layer([1])
+
+    run(scenario())
+
+
+def test_an_iteration_that_stops_in_a_plain_model_reaches_its_caller() -> None:
+    async def scenario() -> None:
+        with pytest.raises(RuntimeError, match="StopIteration") as caught:
+            await call_once(_stops, [1])
+        assert isinstance(caught.value.__cause__, StopIteration)
+
+    run(scenario())
+
+
+# --- who goes away
+
+
+def test_callers_who_go_away_while_they_wait_are_left_out() -> None:
+    async def scenario() -> None:
+        model = Recording()
+        layer, tally = batching(model, wait="5ms")
+        asked = ask_each(layer, [1, 2, 3, 4])
+        asked[0].cancel()
+        asked[2].cancel()
+        assert await asked[1] == [4]
+        assert await asked[3] == [8]
+        assert model.given == [[2, 4]]
+        assert counters(tally) == {"calls": 1, "items": 2}
+
+    run_jumping(scenario())
+
+
+def test_batch_without_callers_is_not_called_and_the_next_request_waits_in_full() -> None:
+    async def scenario() -> None:
+        model = Recording()
+        layer, _ = batching(model, wait="5ms")
+        for one in ask_each(layer, [1, 2]):
+            one.cancel()
+        await asyncio.sleep(0.003)
+        last = ask_each(layer, [3])
+        await asyncio.sleep(0.004)
+        assert model.given == []
+        assert await last[0] == [6]
+        assert now_ns() == pytest.approx(8 * MS, rel=0.01)
+        ask_each(layer, [4])[0].cancel()
+        await asyncio.sleep(1)
+        assert model.given == [[3]]
+
+    run_jumping(scenario())
+
+
+def test_callers_who_go_away_during_the_call_do_not_disturb_the_others() -> None:
+    async def scenario() -> None:
+        model = Model()
+        layer, _ = batching(model)
+        said = complaints()
+        asked = ask_each(layer, [1, 2, 3])
+        await settle()
+        asked[1].cancel()
+        await model.answer()
+        assert await asked[0] == [2]
+        assert await asked[2] == [6]
+        gone = ask_each(layer, [4])
+        await settle()
+        gone[0].cancel()
+        await model.fail(ValueError("for nobody"))
+        assert await _with(model, layer) == [10]
+        gc.collect()
+        assert said == []
+
+    run(scenario())
+
+
+async def _with(model: Model, layer: BatchLayer) -> Any:
+    asked = ask_each(layer, [5])
+    await settle()
+    await model.answer()
+    return await asked[0]
+
+
+def test_a_call_that_is_cancelled_from_inside_ends_its_batch_and_the_next_goes() -> None:
+    async def scenario() -> None:
+        model = Model()
+        layer, _ = batching(model)
+        asked = ask_each(layer, [1])
+        await settle()
+        model._open.popleft().cancel()
+        await settle()
+        assert asked[0].cancelled() or isinstance(asked[0].exception(), asyncio.CancelledError)
+        assert await _with(model, layer) == [10]
+
+    run(scenario())
+
+
+def test_a_loop_that_ends_takes_the_batches_under_way_with_it_and_begins_no_other() -> None:
+    model = Model()
+
+    async def scenario() -> None:
+        ask_each(batching(model, size=2)[0], [1, 2, 3])
+        await settle()
+
+    run(scenario())
+    assert model.given == [[1, 2]]
