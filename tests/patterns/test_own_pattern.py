@@ -103,6 +103,7 @@ class Passed(Pattern):
         return inside[0]
 
 
+@pytest.mark.processes
 def test_pattern_in_a_test_file_serves_under_load_and_its_counters_are_metrics(tmp_path: Path) -> None:
     run = Project().with_file("test_counted.py", IN_TEST_FILE).run(tmp_path, "-rP", "--perf-json=results.json")
 
@@ -118,6 +119,7 @@ def test_pattern_in_a_test_file_serves_under_load_and_its_counters_are_metrics(t
     ]
 
 
+@pytest.mark.processes
 def test_pattern_in_a_conftest_and_in_a_module_beside_it_travels_too(tmp_path: Path) -> None:
     tests = f"""
     from counting import Counted as FromModule
@@ -136,6 +138,7 @@ def test_pattern_in_a_conftest_and_in_a_module_beside_it_travels_too(tmp_path: P
     assert project.with_file("test_counted.py", tests).run(tmp_path).exit_code == 0
 
 
+@pytest.mark.processes
 def test_new_module_and_its_export_are_all_that_a_pattern_of_the_package_needs(tmp_path: Path) -> None:
     copy = tmp_path / "changed" / "pytest_mlpatterns"
     shutil.copytree(Path(pytest_mlpatterns.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
@@ -184,6 +187,7 @@ class TestIncompleteClasses:
         with pytest.raises(SettingError, match=r"Nothing has no layer; define layer\(self, inside, tally, resources\)"):
             (Nothing() | Batched()).plan()
 
+    @pytest.mark.processes
     def test_layer_that_is_no_handler_is_an_error_with_its_type(self, tmp_path: Path) -> None:
         tests = COUNTED.replace("return counted", "return 5") + MODEL
         tests += "\n\n@pytest.mark.perf(pattern=Counted())\ndef test_counted(perf):\n    pass\n"
@@ -193,6 +197,7 @@ class TestIncompleteClasses:
         assert run.outcomes == {"failed": 1}
         assert "Counted.layer() returned int, expected a handler" in run.out
 
+    @pytest.mark.processes
     def test_field_that_cannot_travel_is_named_by_its_pattern(self, tmp_path: Path) -> None:
         tests = COUNTED.replace('word: str = "calls"', "word: object = None") + MODEL
         tests += (

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import sys
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import numpy as np
 import orjson
 import pytest
-from support.services.deploy import deployed
-from support.services.processes import our_children, survivors
 from support.services.scripted import refused_port
 
-from pytest_mlpatterns import DeploymentError, Microservice, Queued
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.records.addressing import Balance
@@ -30,23 +20,13 @@ from pytest_mlpatterns.serving.local.messages import UpstreamNode
 from pytest_mlpatterns.serving.local.upstream import Upstream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from pytest_mlpatterns import Deployment
     from pytest_mlpatterns.records.telemetry import LayerStats
-
-pytestmark = [pytest.mark.processes, pytest.mark.covered_processes]
 
 HERE = sys.modules[__name__]
 PATH = "/v1/models/m:predict"
 PATIENCE_S = 15
-
-
-@pytest.fixture(autouse=True)
-def _no_process_is_left() -> Iterator[None]:
-    before = our_children()
-    yield
-    assert our_children() <= before
 
 
 @dataclass(frozen=True, slots=True)
@@ -524,99 +504,3 @@ class TestTime:
                 assert sorted(tally.snapshot().histograms["hop_ns"]) == [0, pytest.approx(10_000_000, rel=0.008)]
 
         run(scenario)
-
-
-class Halves:
-    """A half of each input, told by whom; fails on text."""
-
-    def __call__(self, batch: list[Any]) -> list[Any]:
-        return [[value / 2, os.getpid()] for value in batch]
-
-
-class Waits:
-    """Answers once a file is there."""
-
-    def __init__(self) -> None:
-        self.path = Path(os.environ["GATE"])
-
-    def __call__(self, batch: list[Any]) -> list[Any]:
-        while not self.path.exists():
-            threading.Event().wait(0.005)
-        return batch
-
-
-class TestDeployed:
-    @pytest.fixture
-    def deployment(self, tmp_path: Path) -> Iterator[Deployment]:
-        with deployed(Halves, tmp_path, Microservice(), by_value=[HERE]) as deployment:
-            yield deployment
-
-    def test_the_gateway_answers_what_the_service_behind_it_answered(self, deployment: Deployment) -> None:
-        service, gateway = deployment.pids  # those further in start first
-        before = deployment.stats()
-        assert [deployment.predict(value)[0] for value in (3, 4)] == [1.5, 2.0]
-        assert deployment.predict(5)[1] == service != gateway
-        gained = deployment.stats().since(before)
-        assert gained.replica_requests == (3,)
-        (layer,) = gained.layers_named("hop")
-        assert (layer.position, layer.layer, layer.counters["calls"]) == (0, "hop", 3)
-        assert sum(layer.histograms["hop_ns"].values()) == 3
-
-    def test_only_the_service_behind_says_how_long_it_worked(self, deployment: Deployment) -> None:
-        response = deployment.client.post(deployment.path, json={"instances": [1]})
-        assert response.status_code == 200
-        assert "server-timing" not in response.headers
-
-    def test_an_error_of_the_model_comes_through_with_its_text_and_traceback(self, deployment: Deployment) -> None:
-        response = deployment.client.post(deployment.path, json={"instances": ["text"]})
-        assert response.status_code == 500
-        assert response.json()["error"].startswith("the model raised TypeError: ")
-        (traceback,) = deployment.stats().tracebacks
-        assert "return [[value / 2, os.getpid()] for value in batch]" in traceback
-        assert deployment.predict(1)[0] == 0.5
-
-    def test_a_service_that_is_killed_is_told_at_once_and_named(self, deployment: Deployment) -> None:
-        assert deployment.predict(1)[0] == 0.5
-        service = deployment.pids[0]
-        os.kill(service, signal.SIGKILL)
-        assert survivors([service], PATIENCE_S) == set()
-        response = deployment.client.post(deployment.path, json={"instances": [1]}, timeout=PATIENCE_S)
-        assert response.status_code == 502
-        assert response.json()["error"].startswith("the service behind")
-        with pytest.raises(DeploymentError, match=f"service: process {service} ended with signal SIGKILL"):
-            deployment.stats()
-
-    def test_replicas_behind_the_gateway_take_turns(self, tmp_path: Path) -> None:
-        with deployed(Halves, tmp_path, Microservice(2), by_value=[HERE]) as deployment:
-            before = deployment.stats()
-            pids = [deployment.predict(1)[1] for _ in range(6)]
-            assert deployment.stats().since(before).replica_requests == (3, 3)
-            assert pids[:2] * 3 == pids
-            assert set(pids) == set(deployment.pids[:2])
-
-    def test_when_to_try_again_comes_through(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        gate = tmp_path / "gate"
-        monkeypatch.setenv("GATE", str(gate))
-        with (
-            deployed(Waits, tmp_path, Microservice() | Queued(capacity=1), by_value=[HERE]) as deployment,
-            ThreadPoolExecutor(2) as callers,
-        ):
-            taken = [callers.submit(ask, deployment, value) for value in (1, 2)]
-            try:
-                until_accepted(deployment, 2)
-                refused = ask(deployment, 3)
-            finally:
-                gate.touch()
-            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-            assert "the queue is full: 1 requests wait" in refused.json()["error"]
-            assert sorted(task.result(PATIENCE_S).json()["predictions"][0] for task in taken) == [1, 2]
-
-
-def ask(deployment: Deployment, value: object) -> httpx.Response:
-    return httpx.post(deployment.url + deployment.path, json={"instances": [value]}, timeout=PATIENCE_S)
-
-
-def until_accepted(deployment: Deployment, count: int) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while deployment.stats().layers_named("queued")[0].counters.get("accepted", 0) < count:
-        assert time.monotonic() < deadline
