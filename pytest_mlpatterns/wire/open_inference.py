@@ -35,7 +35,23 @@ __all__ = [
 HEAD_LENGTH = "inference-header-content-length"
 _JSON = (("content-type", "application/json"),)
 _ALIGNMENT = 8
-_INPUT, _OUTPUT = "input-0", "output-0"
+_NAMES = {"inputs": "input-0", "outputs": "output-0"}
+"""Name of a single tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Form of the tensors of a message.
+
+    Args:
+        binary: the default is the binary form.
+        rows_allowed: values of different shapes may use an encoding that only this package knows.
+        wanted: names of the requested tensors, and whether each is binary; None: all, in the default form.
+    """
+
+    binary: bool
+    rows_allowed: bool
+    wanted: Mapping[str, bool] | None = None
 
 
 class CodecV2:
@@ -47,6 +63,7 @@ class CodecV2:
 
     def __init__(self, *, binary: bool) -> None:
         self._binary = binary
+        self._layout = _Layout(binary=binary, rows_allowed=True)
 
     def path(self, model: str) -> str:
         """Path of the inference requests of a model."""
@@ -55,7 +72,7 @@ class CodecV2:
     def encode_inputs(self, inputs: Any) -> Body:
         """Encode an inference request that asks for a response in the same format."""
         parameters = {"binary_data_output": True} if self._binary else {}
-        return _encoded("inputs", _INPUT, inputs, {}, parameters, binary=self._binary, rows_allowed=True)
+        return _encoded("inputs", inputs, {"parameters": parameters}, self._layout)
 
     def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
         """Decode the inputs."""
@@ -63,7 +80,7 @@ class CodecV2:
 
     def encode_outputs(self, outputs: Any) -> Body:
         """Encode a response to another process of the deployment."""
-        return _encoded("outputs", _OUTPUT, outputs, {}, {}, binary=self._binary, rows_allowed=True)
+        return _encoded("outputs", outputs, {}, self._layout)
 
     def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
         """Decode the outputs."""
@@ -132,12 +149,10 @@ def encode_answer(request: InferRequest, outputs: Any, model: str, *, rows_allow
     Raises:
         WireError: no tensor can hold the outputs, or a requested output does not exist.
     """
-    facts: dict[str, Any] = {"model_name": model, "model_version": "1"}
+    fields: dict[str, Any] = {"model_name": model, "model_version": "1"}
     if request.identity is not None:
-        facts["id"] = request.identity
-    return _encoded(
-        "outputs", _OUTPUT, outputs, facts, {}, binary=request.binary, rows_allowed=rows_allowed, wanted=request.outputs
-    )
+        fields["id"] = request.identity
+    return _encoded("outputs", outputs, fields, _Layout(request.binary, rows_allowed, request.outputs))
 
 
 def outputs_in(answer: Body) -> tuple[dict[str, Any], ...]:
@@ -146,22 +161,20 @@ def outputs_in(answer: Body) -> tuple[dict[str, Any], ...]:
     return specification_of(orjson.loads(answer.joined()[:length])["outputs"])
 
 
-def _encoded(  # noqa: PLR0913 - the fields of a message
-    kind: str,
-    name: str,
-    values: Any,
-    facts: dict[str, Any],
-    parameters: dict[str, Any],
-    *,
-    binary: bool,
-    rows_allowed: bool,
-    wanted: Mapping[str, bool] | None = None,
-) -> Body:
-    columns, added = columns_for(kind, name, values, rows_allowed=rows_allowed, wanted=wanted)
-    parameters = {**parameters, **added}
+def _encoded(kind: str, values: Any, fields: dict[str, Any], layout: _Layout) -> Body:
+    """Encode a message.
+
+    Args:
+        kind: ``inputs`` or ``outputs``.
+        values: the values.
+        fields: other fields of the message.
+        layout: form of the tensors.
+    """
+    columns, added = columns_for(kind, _NAMES[kind], values, rows_allowed=layout.rows_allowed, wanted=layout.wanted)
+    parameters = {**fields.get("parameters", {}), **added}
     tensors, pieces = [], []
     for column in columns:
-        as_binary = binary if wanted is None else wanted[column.name]
+        as_binary = layout.binary if layout.wanted is None else layout.wanted[column.name]
         tensor: dict[str, Any] = {"name": column.name, "datatype": column.datatype, "shape": column.shape}
         asked: dict[str, Any] = {"content_type": "str"} if column.is_text else {}
         if as_binary:
@@ -173,7 +186,9 @@ def _encoded(  # noqa: PLR0913 - the fields of a message
         if not as_binary:
             tensor["data"] = column.plain()
         tensors.append(tensor)
-    message = {**facts, **({"parameters": parameters} if parameters else {}), kind: tensors}
+    message = {**fields, "parameters": parameters, kind: tensors}
+    if not parameters:
+        del message["parameters"]
     try:
         head = orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError as error:

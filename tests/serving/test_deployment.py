@@ -67,7 +67,7 @@ def kill(pid: int) -> None:
 
 
 class TestAsking:
-    def test_it_says_where_it_is_and_what_it_is_called(self, deployment: Deployment) -> None:
+    def test_a_deployment_has_an_address_and_a_name(self, deployment: Deployment) -> None:
         ((host, port),) = deployment.addresses
         assert deployment.url == f"http://{host}:{port}"
         assert deployment.model_name == "double"
@@ -81,7 +81,7 @@ class TestAsking:
         assert deployment.client.get("/v2/health/ready").status_code == 200
         assert deployment.client is deployment.client
 
-    def test_proxies_of_the_environment_are_not_asked(
+    def test_proxies_of_the_environment_are_ignored(
         self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
@@ -101,14 +101,14 @@ class TestAsking:
         ],
         ids=["status", "long", "no-json", "empty", "object", "other", "garbage"],
     )
-    def test_an_answer_that_is_no_prediction_is_told(self, sent: bytes, words: str) -> None:
+    def test_a_response_without_a_prediction_is_an_error(self, sent: bytes, words: str) -> None:
         with scripted(Send(sent), Close()) as deployment, pytest.raises(DeploymentError) as caught:
             deployment.predict(1)
         assert words in str(caught.value)
         assert f"127.0.0.1:{deployment.addresses[0][1]}" in str(caught.value)
         assert len(str(caught.value)) < 3000
 
-    def test_nobody_there_is_told_with_the_address(self) -> None:
+    def test_an_unreachable_server_is_an_error_with_the_address(self) -> None:
         port = refused_port()
         deployment = Deployment(Endpoint((("127.0.0.1", port),)), ForeignProcesses())
         with pytest.raises(DeploymentError, match=f"127.0.0.1:{port}.*ConnectError"):
@@ -123,7 +123,7 @@ class TestAsking:
 
 
 class TestKnowing:
-    def test_it_counts_the_requests_for_predictions(self, deployment: Deployment) -> None:
+    def test_statistics_count_inference_requests(self, deployment: Deployment) -> None:
         before = deployment.stats()
         for value in range(3):
             deployment.predict(value)
@@ -132,13 +132,13 @@ class TestKnowing:
         assert deployment.stats().replica_requests == (3,)
         assert deployment.stats().since(before).replica_requests == (3,)
 
-    def test_a_service_that_ran_before_tells_nothing_of_itself(self) -> None:
+    def test_a_foreign_service_has_no_statistics(self) -> None:
         with scripted(Send(answer())) as deployment:
             assert deployment.stats().replica_requests == ()
             assert deployment.pids == ()
             assert deployment.log_tail() == ""
 
-    def test_a_late_answer_is_not_taken_for_the_next(
+    def test_a_late_answer_is_not_mistaken_for_the_next(
         self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("pytest_mlpatterns.serving.local.supervised_worker._ANSWER_TIMEOUT_S", 0.2)
@@ -257,20 +257,20 @@ class TestAttaching:
         assert attached.pids == ()
         assert server.requests == []
 
-    def test_nobody_there_is_told_with_a_hint(self, tmp_path: Path) -> None:
+    def test_an_unreachable_service_is_an_error_with_a_hint(self, tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{refused_port()}/predict"
         with pytest.raises(DeploymentError, match=r"is the service running\?") as caught:
             attach(Url(url), make_start_options(tmp_path, [1]))
         assert url in str(caught.value)
 
-    def test_an_error_of_the_service_is_told(self, tmp_path: Path) -> None:
+    def test_an_error_of_the_service_is_reported(self, tmp_path: Path) -> None:
         with (
             ScriptedServer(lambda _: [Send(answer(b"no such model", 404))]) as server,
             pytest.raises(DeploymentError, match="answered 404: no such model"),
         ):
             attach(Url("http://{}:{}/predict".format(*server.address)), make_start_options(tmp_path, [1]))
 
-    def test_a_host_that_is_not_known_is_told(self, tmp_path: Path) -> None:
+    def test_an_unknown_host_is_reported(self, tmp_path: Path) -> None:
         with pytest.raises(DeploymentError, match=r"the host 'no-such-host\.invalid' is not known"):
             attach(Url("http://no-such-host.invalid:8000/predict"), make_start_options(tmp_path, [1]))
 

@@ -96,7 +96,7 @@ class TestThereAndBack:
         assert not found.flags.owndata
         assert np.shares_memory(found, np.frombuffer(data, np.uint8))
 
-    def test_it_is_the_codec_of_the_wire(self) -> None:
+    def test_the_grpc_wire_has_the_protobuf_codec(self) -> None:
         assert codec_of(Wire.parse("grpc")) is PROTOBUF
         assert PROTOBUF.path("m") == "/v2/models/m/infer"
 
@@ -268,7 +268,7 @@ class TestDefinitions:
             "ServerMetadataResponse",
         ],
     )
-    def test_they_are_those_of_tritonclient(self, name: str) -> None:
+    def test_descriptors_equal_those_of_tritonclient(self, name: str) -> None:
         theirs = pytest.importorskip("tritonclient.grpc.service_pb2", reason="a public client, of the test extra")
         outer, _, inner = name.partition(".")
         other = getattr(theirs, outer).DESCRIPTOR

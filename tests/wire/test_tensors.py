@@ -314,12 +314,12 @@ class TestMessagePack:
             MSGPACK.decode_outputs(msgpack.packb({**message, "predictions": 1} if message == {} else message), {})
 
 
-def a_tensor(**changed: Any) -> dict[str, Any]:
+def make_tensor(**changed: Any) -> dict[str, Any]:
     return {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]} | changed
 
 
-def a_binary(size: Any = 8, **changed: Any) -> dict[str, Any]:
-    tensor = a_tensor(parameters={"binary_data_size": size}) | changed
+def make_binary(size: Any = 8, **changed: Any) -> dict[str, Any]:
+    tensor = make_tensor(parameters={"binary_data_size": size}) | changed
     del tensor["data"]
     return tensor
 
@@ -334,68 +334,74 @@ class TestMalformed:
             ({"inputs": []}, '"inputs" is empty'),
             ({"inputs": [1]}, '"inputs" holds something else than tensors with a name'),
             ({"inputs": [{"name": 1}]}, '"inputs" holds something else'),
-            ({"inputs": [a_tensor()], "id": 5}, "id is 5, expected text"),
-            ({"inputs": [a_tensor()], "parameters": []}, "parameters are [], expected an object"),
-            ({"inputs": [a_tensor(parameters=1)]}, "parameters are 1, expected an object"),
-            ({"inputs": [a_tensor(datatype="BF16")]}, "tensor 'x': datatype 'BF16', expected one of BOOL, "),
-            ({"inputs": [a_tensor(datatype=None)]}, "tensor 'x': datatype None, expected text"),
-            ({"inputs": [a_tensor(shape=None)]}, "tensor 'x': shape None, expected a list of whole numbers"),
-            ({"inputs": [a_tensor(shape=[1, -2])]}, "tensor 'x': shape [1, -2], expected"),
-            ({"inputs": [a_tensor(shape=[1, 2.0])]}, "tensor 'x': shape [1, 2.0], expected"),
-            ({"inputs": [a_tensor(shape=[True, 2])]}, "tensor 'x': shape [True, 2], expected"),
-            ({"inputs": [a_tensor(shape=[])]}, "tensor 'x': it has no dimension, expected a first one"),
-            ({"inputs": [a_tensor(shape=[0, 2], data=[])]}, "the first dimension is 0, expected at least one input"),
-            ({"inputs": [a_tensor(shape=[1, 3])]}, "tensor 'x': 8 bytes for FP32 of shape [1, 3], expected 12"),
-            ({"inputs": [a_tensor(shape=[1] * 40 + [2])]}, "tensor 'x': a tensor of 41 dimensions, expected at most"),
-            ({"inputs": [a_tensor(shape=[2**63, 0], data=[])]}, "tensor 'x': shape "),
-            ({"inputs": [a_tensor(data="text")]}, "tensor 'x': no data, expected a list"),
-            ({"inputs": [a_tensor(data=None)]}, "tensor 'x': no data"),
-            ({"inputs": [a_tensor(data=["a", "b"])]}, "tensor 'x': data of str"),
-            ({"inputs": [a_tensor(data=[1, [2]])]}, "tensor 'x': data cannot be converted to an array: "),
-            ({"inputs": [a_tensor(data=[{}, {}])]}, "tensor 'x': data cannot be converted to an array: "),
-            ({"inputs": [a_tensor(data=[True, False])]}, "tensor 'x': data of bool, which is not FP32"),
+            ({"inputs": [make_tensor()], "id": 5}, "id is 5, expected text"),
+            ({"inputs": [make_tensor()], "parameters": []}, "parameters are [], expected an object"),
+            ({"inputs": [make_tensor(parameters=1)]}, "parameters are 1, expected an object"),
+            ({"inputs": [make_tensor(datatype="BF16")]}, "tensor 'x': datatype 'BF16', expected one of BOOL, "),
+            ({"inputs": [make_tensor(datatype=None)]}, "tensor 'x': datatype None, expected text"),
+            ({"inputs": [make_tensor(shape=None)]}, "tensor 'x': shape None, expected a list of whole numbers"),
+            ({"inputs": [make_tensor(shape=[1, -2])]}, "tensor 'x': shape [1, -2], expected"),
+            ({"inputs": [make_tensor(shape=[1, 2.0])]}, "tensor 'x': shape [1, 2.0], expected"),
+            ({"inputs": [make_tensor(shape=[True, 2])]}, "tensor 'x': shape [True, 2], expected"),
+            ({"inputs": [make_tensor(shape=[])]}, "tensor 'x': it has no dimension, expected a first one"),
+            ({"inputs": [make_tensor(shape=[0, 2], data=[])]}, "the first dimension is 0, expected at least one input"),
+            ({"inputs": [make_tensor(shape=[1, 3])]}, "tensor 'x': 8 bytes for FP32 of shape [1, 3], expected 12"),
             (
-                {"inputs": [a_tensor(datatype="INT32", data=[1.5, 2])]},
+                {"inputs": [make_tensor(shape=[1] * 40 + [2])]},
+                "tensor 'x': a tensor of 41 dimensions, expected at most",
+            ),
+            ({"inputs": [make_tensor(shape=[2**63, 0], data=[])]}, "tensor 'x': shape "),
+            ({"inputs": [make_tensor(data="text")]}, "tensor 'x': no data, expected a list"),
+            ({"inputs": [make_tensor(data=None)]}, "tensor 'x': no data"),
+            ({"inputs": [make_tensor(data=["a", "b"])]}, "tensor 'x': data of str"),
+            ({"inputs": [make_tensor(data=[1, [2]])]}, "tensor 'x': data cannot be converted to an array: "),
+            ({"inputs": [make_tensor(data=[{}, {}])]}, "tensor 'x': data cannot be converted to an array: "),
+            ({"inputs": [make_tensor(data=[True, False])]}, "tensor 'x': data of bool, which is not FP32"),
+            (
+                {"inputs": [make_tensor(datatype="INT32", data=[1.5, 2])]},
                 "tensor 'x': data of float64, which is not INT32",
             ),
             (
-                {"inputs": [a_tensor(datatype="UINT8", data=[256, 2])]},
+                {"inputs": [make_tensor(datatype="UINT8", data=[256, 2])]},
                 "tensor 'x': data of int64, which is not UINT8 or",
             ),
             (
-                {"inputs": [a_tensor(datatype="UINT8", data=[-1, 2])]},
+                {"inputs": [make_tensor(datatype="UINT8", data=[-1, 2])]},
                 "tensor 'x': data of int64, which is not UINT8 or",
             ),
-            ({"inputs": [a_tensor(datatype="BOOL", data=[2, 0])]}, "tensor 'x': data of int64, which is not BOOL"),
-            ({"inputs": [a_tensor(datatype="BYTES", data=[1, 2])]}, "tensor 'x': an element of BYTES is not text"),
+            ({"inputs": [make_tensor(datatype="BOOL", data=[2, 0])]}, "tensor 'x': data of int64, which is not BOOL"),
+            ({"inputs": [make_tensor(datatype="BYTES", data=[1, 2])]}, "tensor 'x': an element of BYTES is not text"),
             (
-                {"inputs": [a_tensor(datatype="BYTES", data=["a"])]},
+                {"inputs": [make_tensor(datatype="BYTES", data=["a"])]},
                 "tensor 'x': 1 elements of shape [1, 2], expected 2",
             ),
             (
-                {"inputs": [a_tensor(datatype="BYTES", data=["a\0", "b"])]},
+                {"inputs": [make_tensor(datatype="BYTES", data=["a\0", "b"])]},
                 "tensor 'x': an element of BYTES ends with NUL",
             ),
-            ({"inputs": [a_tensor(), a_tensor(name="y", shape=[2, 1])]}, "the first dimensions of the tensors differ"),
             (
-                {"inputs": [a_tensor(parameters={"shared_memory_region": "r"})]},
+                {"inputs": [make_tensor(), make_tensor(name="y", shape=[2, 1])]},
+                "the first dimensions of the tensors differ",
+            ),
+            (
+                {"inputs": [make_tensor(parameters={"shared_memory_region": "r"})]},
                 "tensor 'x': it is in shared memory, which is not served",
             ),
-            ({"inputs": [a_binary()]}, "tensor 'x': binary_data_size is 8, where the body has 0 bytes more"),
-            ({"inputs": [a_binary("8")]}, "tensor 'x': binary_data_size is '8'"),
-            ({"inputs": [a_binary(-1)]}, "tensor 'x': binary_data_size is -1"),
-            ({"inputs": [a_binary(True)]}, "tensor 'x': binary_data_size is True"),
-            ({"inputs": [a_tensor()], "parameters": {"rows": 0}}, "parameter rows is 0"),
-            ({"inputs": [a_tensor()], "parameters": {"rows": 2}}, "parameter rows is 2"),
-            ({"inputs": [a_tensor()], "parameters": {"rows": 1}}, "tensor 'x', expected its row number"),
-            ({"inputs": [a_tensor(name="5:")], "parameters": {"rows": 1}}, "tensor '5:', expected its row number"),
+            ({"inputs": [make_binary()]}, "tensor 'x': binary_data_size is 8, where the body has 0 bytes more"),
+            ({"inputs": [make_binary("8")]}, "tensor 'x': binary_data_size is '8'"),
+            ({"inputs": [make_binary(-1)]}, "tensor 'x': binary_data_size is -1"),
+            ({"inputs": [make_binary(True)]}, "tensor 'x': binary_data_size is True"),
+            ({"inputs": [make_tensor()], "parameters": {"rows": 0}}, "parameter rows is 0"),
+            ({"inputs": [make_tensor()], "parameters": {"rows": 2}}, "parameter rows is 2"),
+            ({"inputs": [make_tensor()], "parameters": {"rows": 1}}, "tensor 'x', expected its row number"),
+            ({"inputs": [make_tensor(name="5:")], "parameters": {"rows": 1}}, "tensor '5:', expected its row number"),
             (
-                {"inputs": [a_tensor(name="0:"), a_tensor(name="0:")], "parameters": {"rows": 2}},
+                {"inputs": [make_tensor(name="0:"), make_tensor(name="0:")], "parameters": {"rows": 2}},
                 "a row without a tensor",
             ),
-            ({"inputs": [a_tensor()], "outputs": {}}, 'the body is not {"outputs": '),
+            ({"inputs": [make_tensor()], "outputs": {}}, 'the body is not {"outputs": '),
             (
-                {"inputs": [a_tensor()], "outputs": [{"name": "y", "parameters": {"classification": 3}}]},
+                {"inputs": [make_tensor()], "outputs": [{"name": "y", "parameters": {"classification": 3}}]},
                 "output 'y' asks for a classification",
             ),
         ],
@@ -409,7 +415,7 @@ class TestMalformed:
     @pytest.mark.parametrize("length", ["", "x", "-1", "1e3", "999999", "٣"])
     def test_a_head_that_does_not_end_in_the_body_is_refused(self, length: str) -> None:
         with pytest.raises(WireError, match="Inference-Header-Content-Length is "):
-            read_request(orjson.dumps({"inputs": [a_tensor()]}), {HEAD_LENGTH: length})
+            read_request(orjson.dumps({"inputs": [make_tensor()]}), {HEAD_LENGTH: length})
 
     @pytest.mark.parametrize(
         ("data", "reason"),
@@ -423,20 +429,20 @@ class TestMalformed:
         ids=str,
     )
     def test_bytes_that_are_not_so_many_elements_are_refused(self, data: bytes, reason: str) -> None:
-        tensor = a_binary(datatype="BYTES", parameters={"binary_data_size": len(data), "content_type": "str"})
+        tensor = make_binary(datatype="BYTES", parameters={"binary_data_size": len(data), "content_type": "str"})
         head = orjson.dumps({"inputs": [tensor]})
         with pytest.raises(WireError, match=reason):
             read_request(head + data, {HEAD_LENGTH: str(len(head))})
 
     def test_bytes_after_the_last_tensor_are_refused(self) -> None:
-        head = orjson.dumps({"inputs": [a_binary()]})
+        head = orjson.dumps({"inputs": [make_binary()]})
         with pytest.raises(WireError, match="1 bytes after the last tensor"):
             read_request(head + b"123456789", {HEAD_LENGTH: str(len(head))})
 
     def test_one_long_element_does_not_make_an_enormous_array(self) -> None:
         elements = [b"a" * 2**20, *[b""] * 2**10]
         data = b"".join(len(element).to_bytes(4, "little") + element for element in elements)
-        head = orjson.dumps({"inputs": [a_binary(len(data), datatype="BYTES", shape=[1, len(elements)])]})
+        head = orjson.dumps({"inputs": [make_binary(len(data), datatype="BYTES", shape=[1, len(elements)])]})
         with pytest.raises(WireError, match="1025 elements of BYTES in one input, the longest of 1048576"):
             read_request(head + data, {HEAD_LENGTH: str(len(head))})
 
@@ -463,7 +469,7 @@ class TestMalformed:
 
 class TestAnswers:
     def answer(self, found_outputs: Any, *, rows_allowed: bool = False, **asked: Any) -> dict[str, Any]:
-        request = read_request(orjson.dumps({"inputs": [a_tensor()], **asked}), {})
+        request = read_request(orjson.dumps({"inputs": [make_tensor()], **asked}), {})
         body = encode_answer(request, found_outputs, "digits", rows_allowed=rows_allowed)
         length = int(dict(body.headers).get(HEAD_LENGTH, body.size))
         found: dict[str, Any] = json.loads(body.joined()[:length])
@@ -500,7 +506,7 @@ class TestAnswers:
         assert len(self.answer(outputs, rows_allowed=True)["outputs"]) == 2
 
     def test_the_request_says_what_its_tensors_are(self) -> None:
-        request = read_request(orjson.dumps({"inputs": [a_tensor(shape=[2, 1])]}), {})
+        request = read_request(orjson.dumps({"inputs": [make_tensor(shape=[2, 1])]}), {})
         assert request.specification == ({"name": "x", "datatype": "FP32", "shape": [-1, 1]},)
 
 

@@ -11,32 +11,27 @@ on purpose); and with both the user has to choose a port.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import os
-import sys
 import time
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from pytest_mlpatterns.errors import DeploymentError, LeftoverWarning, OpenPortWarning, missing_extra
+from pytest_mlpatterns.errors import DeploymentError, LeftoverWarning, OpenPortWarning
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.serving.deployment import Deployment
-from pytest_mlpatterns.serving.external import asgi_server as asgi
 from pytest_mlpatterns.serving.external.attach import attach
-from pytest_mlpatterns.serving.external.programs import SOCKET, Program, SupervisedPrograms, describe_killed
+from pytest_mlpatterns.serving.external.programs import SupervisedPrograms, describe_killed
 from pytest_mlpatterns.serving.external.scraper import scraper_of
+from pytest_mlpatterns.serving.external.target_programs import programs_of
 from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of
-from pytest_mlpatterns.system.import_redirect import map_path
 from pytest_mlpatterns.units import format_duration, parse_duration
 from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.workload.endpoint import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     import httpx
 
@@ -50,11 +45,6 @@ _POLL_S = 0.02
 _TRIES = 3
 _NOT_YET = (502, 503, 504)
 _ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - recognized here, not bound
-_UVICORN = ("{python}", "-P", "-c", "from pytest_mlpatterns.serving.external.asgi_server import main; main()", SOCKET)
-_GRANIAN = (
-    *("{python}", "-m", "granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}"),
-    *("--log-level", "warning", "--no-access-log", "--factory", "pytest_mlpatterns.serving.external.asgi_server:load"),
-)
 
 
 def deploy_target(target: Target, startup: StartOptions) -> Deployment:
@@ -100,7 +90,7 @@ class _Start:
         self._startup = startup
         self._deadline_ns = time.perf_counter_ns() + startup.timeout_ns
         self._programs = SupervisedPrograms(
-            _app_programs(target, startup) if isinstance(target, App) else [_command_program(target, startup)],
+            programs_of(target, startup),
             startup.directory,
             shares_socket=isinstance(target, App) and (target.server, target.balance) == ("uvicorn", "shared-socket"),
             stop_ns=parse_duration(target.stop),
@@ -294,53 +284,6 @@ class _ServerProcesses:
                 LeftoverWarning,
                 stacklevel=2,
             )
-
-
-def _command_program(target: Command, startup: StartOptions) -> Program:
-    words: Sequence[str] = target.words
-    if startup.trees is not None:  # paths into the user's tree become paths into the worktree
-        exists = [os.path.isabs(word) and os.path.exists(word) for word in words]
-        words = [map_path(word, *startup.trees) if found else word for word, found in zip(words, exists, strict=True)]
-    return _program(target, words, target.env, _directory(target, startup), startup)
-
-
-def _app_programs(target: App, startup: StartOptions) -> list[Program]:
-    cwd = _directory(target, startup)
-    import_path = [str(cwd), *sys.path]
-    described = asgi.description_of(target.app, factory=target.factory, import_path=import_path, trees=startup.trees)
-    env = {**target.env, asgi.VARIABLE: described}
-    if target.server == "uvicorn":
-        return [_program(target, _UVICORN, env, cwd, startup) for _ in range(target.workers)]
-    if importlib.util.find_spec("granian") is None:
-        raise DeploymentError(missing_extra(str(target), "granian", "granian"))
-    if target.balance == "shared-socket":
-        return [_program(target, [*_GRANIAN, "--workers", str(target.workers)], env, cwd, startup)]
-    return [_program(target, _GRANIAN, env, cwd, startup) for _ in range(target.workers)]
-
-
-def _directory(target: App | Command, startup: StartOptions) -> Path:
-    cwd = startup.root / (target.cwd or "")
-    if startup.trees is not None:
-        cwd = Path(map_path(str(cwd), *startup.trees))
-    if not cwd.is_dir():
-        raise DeploymentError(f"{target}: {cwd} does not exist, expected the working directory; correct cwd=")
-    return cwd
-
-
-def _program(
-    target: App | Command, words: Sequence[str], env: Mapping[str, str], cwd: Path, startup: StartOptions
-) -> Program:
-    env = dict(env)
-    if startup.trees is not None and "PYTHONPATH" in env:
-        given = [map_path(entry, *startup.trees) for entry in env["PYTHONPATH"].split(os.pathsep)]
-        env["PYTHONPATH"] = os.pathsep.join([*given, *filter(None, [os.environ.get("PYTHONPATH")])])
-    commands = [
-        str(Path(sys.executable).parent),
-        *filter(None, [os.environ.get("PATH")]),
-    ]  # as in an activated environment
-    env.setdefault("PATH", os.pathsep.join(commands))
-    log = startup.directory / f"server-{time.perf_counter_ns():x}.log"
-    return Program(tuple(word.replace("{python}", sys.executable) for word in words), env, cwd, log)
 
 
 def _listeners() -> list[Any]:

@@ -32,52 +32,58 @@ def body_protocol(max_body_bytes: int) -> type[HttpToolsProtocol]:
         max_body_bytes: longest accepted body; uvicorn receives a longer one, and the application refuses it.
     """
 
-    class BodyProtocol(HttpToolsProtocol):
-        """One connection."""
+    class Limited(_BodyProtocol):
+        pass
 
-        _buffer: _BodyBuffer | None = None
+    Limited.max_body_bytes = max_body_bytes
+    return Limited
 
-        def on_headers_complete(self) -> None:
-            """Allocate the buffer of a long body before the application starts."""
-            length = next((value for name, value in self.headers if name == b"content-length"), b"")
-            idle = self.cycle is None or self.cycle.response_complete
-            if idle and length.isdigit() and MIN_BYTES <= int(length) <= max_body_bytes:
-                self._buffer = _BodyBuffer(int(length), self)
-                self.scope[BODY] = self._buffer.whole  # type: ignore[literal-required]  # not an ASGI key
-            super().on_headers_complete()
 
-        def on_body(self, body: bytes) -> None:
-            """Store the part of a long body that arrived together with the headers."""
-            if self._buffer is None:
-                super().on_body(body)
-            else:
-                self._buffer.begin_with(body)
+class _BodyProtocol(HttpToolsProtocol):
+    """One connection."""
 
-        def data_received(self, data: bytes) -> None:
-            """Parse the headers; then let the buffer receive the rest of a long body."""
-            super().data_received(data)
-            if self._buffer is not None and not self.transport.is_closing():
-                self._change_to(self._buffer)
+    max_body_bytes = 0
+    _buffer: _BodyBuffer | None = None
 
-        def on_message_complete(self) -> None:
-            """The body is complete, or the request has none."""
-            self._buffer = None
-            super().on_message_complete()
+    def on_headers_complete(self) -> None:
+        """Allocate the buffer of a long body before the application starts."""
+        length = next((value for name, value in self.headers if name == b"content-length"), b"")
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and length.isdigit() and MIN_BYTES <= int(length) <= self.max_body_bytes:
+            self._buffer = _BodyBuffer(int(length), self)
+            self.scope[BODY] = self._buffer.whole  # type: ignore[literal-required]  # not an ASGI key
+        super().on_headers_complete()
 
-        def filled(self) -> None:
-            """The rest of the body has arrived. The parser has not seen it, so a new one takes over."""
-            self._buffer = None
-            self.parser = httptools.HttpRequestParser(self)
-            self._change_to(self)
-            super().on_message_complete()
+    def on_body(self, body: bytes) -> None:
+        """Store the part of a long body that arrived together with the headers."""
+        if self._buffer is None:
+            super().on_body(body)
+        else:
+            self._buffer.begin_with(body)
 
-        def _change_to(self, receiver: asyncio.BaseProtocol) -> None:
-            """Set the protocol that receives; the transport applies it when reading resumes."""
-            self.transport.pause_reading()
-            self.transport.set_protocol(receiver)
-            self.transport.resume_reading()
+    def data_received(self, data: bytes) -> None:
+        """Parse the headers; then let the buffer receive the rest of a long body."""
+        super().data_received(data)
+        if self._buffer is not None and not self.transport.is_closing():
+            self._change_to(self._buffer)
 
-    return BodyProtocol
+    def on_message_complete(self) -> None:
+        """The body is complete, or the request has none."""
+        self._buffer = None
+        super().on_message_complete()
+
+    def filled(self) -> None:
+        """The rest of the body has arrived. The parser has not seen it, so a new one takes over."""
+        self._buffer = None
+        self.parser = httptools.HttpRequestParser(self)
+        self._change_to(self)
+        super().on_message_complete()
+
+    def _change_to(self, receiver: asyncio.BaseProtocol) -> None:
+        """Set the protocol that receives; the transport applies it when reading resumes."""
+        self.transport.pause_reading()
+        self.transport.set_protocol(receiver)
+        self.transport.resume_reading()
 
 
 class _BodyBuffer(asyncio.BufferedProtocol):

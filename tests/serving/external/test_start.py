@@ -84,7 +84,7 @@ def start(tmp_path: Path) -> Iterator[Starting]:
 
 
 class TestCommand:
-    def test_it_is_served_with_its_whole_tree_until_it_is_closed(self, start: Starting) -> None:
+    def test_a_command_runs_with_its_process_tree_until_the_deployment_closes(self, start: Starting) -> None:
         deployment = start(command(), [[1, 2]])
 
         assert deployment.client.post("/predict", json={"instances": [[1, 2]]}).json()["pid"] in deployment.pids
@@ -108,7 +108,7 @@ class TestCommand:
         assert others[0] == others[2]
         assert len({first, *others}) == 3
 
-    def test_it_runs_in_the_directory_it_names(self, start: Starting, tmp_path: Path) -> None:
+    def test_a_command_runs_in_its_working_directory(self, start: Starting, tmp_path: Path) -> None:
         (tmp_path / "service").mkdir()
         (tmp_path / "service" / "here.py").write_text(SERVER.read_text())
         deployment = start(Command("{python} here.py {port}", cwd="service"))
@@ -117,7 +117,7 @@ class TestCommand:
     def test_without_a_path_to_ask_any_answer_tells_that_it_is_ready(self, start: Starting) -> None:
         assert start(command(ready=None), [[1]]).predict([1]) == 1
 
-    def test_it_is_asked_until_it_says_that_it_is_ready(self, start: Starting, tmp_path: Path) -> None:
+    def test_the_ready_path_is_polled_until_it_succeeds(self, start: Starting, tmp_path: Path) -> None:
         ready = tmp_path / "ready"
         timer = threading.Timer(0.3, ready.touch)  # not a wait for an event: a model that takes so long to load
         timer.start()
@@ -260,9 +260,7 @@ class TestApp:
         deployment = start(App("service:app", server=server, workers=2, balance=balance), [1])
 
         assert len(deployment.addresses) == ports
-        assert deployment.endpoint.balance == (
-            Balance.LEAST_OUTSTANDING if balance == "least-outstanding" else Balance.ROUND_ROBIN
-        )
+        assert deployment.endpoint.balance is Balance(balance)
         answered = {deployment.predict(1) for _ in range(4)}
         assert len(answered) == 2 if ports == 2 else len(answered) >= 1
         tree = {member.pid for pid in deployment.pids for member in psutil.Process(pid).children(recursive=True)}

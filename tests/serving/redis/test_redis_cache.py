@@ -108,7 +108,7 @@ class TestServerStore:
         asyncio.run(scenario())
 
     @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-    def test_a_model_that_stops_the_loop_for_longer_than_the_limit_is_not_the_server_s_fault(
+    def test_a_model_that_blocks_the_loop_longer_than_the_limit_is_no_server_error(
         self, valkey: Valkey, run: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def scenario() -> None:
@@ -253,7 +253,7 @@ def _squares(asked: list[int]) -> Any:
 
 class TestTheTestServer:
     @pytest.mark.parametrize("persistent", [True, False])
-    def test_it_comes_back_at_its_address_with_what_it_knew_if_it_is_persistent(self, persistent: bool) -> None:
+    def test_the_test_server_restarts_at_its_address_with_its_data_if_persistent(self, persistent: bool) -> None:
         with valkey_server(persistent=persistent) as server, redis.Redis.from_url(server.url) as client:
             client.set("key", "value")
             first, url = server.pid, server.url
@@ -294,7 +294,7 @@ threading.Event().wait() if sys.argv[2] == "wait" else started.child.stop() if s
 
 
 class TestEmbedded:
-    def test_it_answers_listens_on_this_machine_only_and_leaves_nothing(self, tmp_path: Path) -> None:
+    def test_an_embedded_server_listens_on_loopback_only_and_leaves_no_process(self, tmp_path: Path) -> None:
         with embedded(tmp_path) as started, redis.Redis.from_url(started.url) as client:
             assert client.ping()
             assert client.config_get("save") == {"save": ""}
@@ -308,7 +308,7 @@ class TestEmbedded:
         assert [path.name for path in tmp_path.iterdir()] == ["valkey.log"]
 
     @pytest.mark.parametrize("end", ["wait", "stop", "return"])
-    def test_it_does_not_outlive_its_parent_however_that_ends(self, tmp_path: Path, end: str) -> None:
+    def test_an_embedded_server_never_outlives_its_parent(self, tmp_path: Path, end: str) -> None:
         command = [sys.executable, "-c", PARENT, str(tmp_path), end]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
             try:

@@ -407,7 +407,7 @@ class TestDeadWorkers:
 
 class TestTheBrokerDies:
     @pytest.mark.parametrize("persistent", [False, True], ids=["and loses its memory", "and keeps its memory"])
-    def test_and_every_accepted_request_is_answered_once_it_is_back(self, persistent: bool) -> None:
+    def test_a_returning_broker_gets_every_accepted_request_answered(self, persistent: bool) -> None:
         async def scenario(mortal: Valkey) -> None:
             gate = asyncio.Event()
             async with (
@@ -438,7 +438,7 @@ class TestTheBrokerDies:
         with valkey_server(persistent=persistent) as server:
             run(scenario(server))
 
-    def test_and_the_workers_finish_what_they_have_and_answer_it_later(self) -> None:
+    def test_workers_finish_their_requests_and_answer_when_the_broker_is_back(self) -> None:
         async def scenario(mortal: Valkey) -> None:
             done: list[int] = []
             gate = asyncio.Event()
@@ -463,7 +463,7 @@ class TestTheBrokerDies:
         with valkey_server(persistent=True) as server:
             run(scenario(server))
 
-    def test_or_only_hangs_and_nobody_waits_long_to_be_refused(
+    def test_a_hanging_broker_refuses_requests_without_a_long_wait(
         self, mortal: Valkey, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(broker, "_TIMEOUT_S", 0.5)
@@ -494,7 +494,7 @@ class TestTheBrokerDies:
         run(scenario())
 
     @pytest.mark.parametrize("end", [Valkey.kill, Valkey.suspend], ids=["is gone", "hangs"])
-    def test_and_when_the_front_ends_it_does_not_wait_for_it(
+    def test_a_gateway_ends_without_waiting_for_a_dead_broker(
         self, mortal: Valkey, end: Callable[[Valkey], None]
     ) -> None:
         async def scenario() -> None:
@@ -507,7 +507,7 @@ class TestTheBrokerDies:
 
         run(scenario())
 
-    def test_and_nobody_calls_for_it_all_the_time(self) -> None:
+    def test_a_dead_broker_is_not_polled_without_a_pause(self) -> None:
         async def scenario() -> None:
             calls = 0
 
@@ -582,7 +582,7 @@ class TestTheBrokerLosesItsMemory:
 
 
 class TestTheDriver:
-    def test_where_it_is_not_installed_it_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_package_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "redis.asyncio", None)
         with pytest.raises(DeploymentError, match=r"needs the package redis.*pytest-mlpatterns\[redis\]"):
             RedisQueue(Queued(), "redis://127.0.0.1", NAME, Tally(0, "queued"))
