@@ -1,4 +1,4 @@
-"""NMRT: the most requests per second that a deployment sustains before it begins to degrade, and where.
+"""NMRT: the most requests per second that a deployment sustains, and the concurrency that reaches it.
 
 Pure: two searches over functions that measure, with no clock and no socket of their own.
 
@@ -27,7 +27,7 @@ __all__ = ["DECIDED", "MAX_STEP_ERROR_RATIO", "Probe", "climb", "highest_rate"]
 MAX_STEP_ERROR_RATIO = 0.01
 """Largest share of failed requests that a step may have and still count as sustained."""
 DECIDED = "decided"
-"""Why a search ended that knew enough."""
+"""Reason of a search that ended because the caller's question was decided."""
 _GAIN = 1.10
 _FLAT_DOUBLINGS = 2
 _PLATEAU = 0.95
@@ -42,7 +42,7 @@ class Probe:
     """One window of an open-loop rate: requests due, and those over the objective or failed.
 
     ``violations_unlagged`` counts those that would be without the time by which the generator sent them late;
-    ``limited`` says why the generator itself was the limit, None where it was not.
+    ``limited`` is the reason why the generator was the limit; None if it was not.
     """
 
     requests: int
@@ -58,7 +58,7 @@ def climb(
     decided: Callable[[LaunchValue], bool] = lambda _value: False,
     max_concurrency: int = MAX_CONCURRENCY,
 ) -> Capacity:
-    """Double the concurrency until throughput stops to grow, then confirm where.
+    """Double the concurrency until throughput stops growing, then confirm the knee.
 
     The ladder ends at two doublings in a row with under 10 % gain, at over 1 % of failed requests, when the generator
     is the limit, when time is up, or when ``decided`` says so. The plateau is made of the steps within 5 % of the best
@@ -69,11 +69,11 @@ def climb(
     Args:
         measure: throughput at a concurrency, in several short windows.
         out_of_time: whether the search has to end.
-        decided: whether a step's throughput is already all that the caller wants to know.
-        max_concurrency: where the ladder ends at the latest.
+        decided: whether the throughput of a step already decides the caller's question.
+        max_concurrency: last concurrency of the ladder.
 
     Returns:
-        The capacity; ``at_least`` is set where the search ended before the deployment degraded.
+        The capacity; ``at_least`` is set if the search ended before the deployment degraded.
     """
     ladder: list[Step] = []
     concurrency, best, flat = 1, 0.0, 0
@@ -110,35 +110,35 @@ def highest_rate(
     *,
     out_of_time: Callable[[], bool],
 ) -> tuple[LaunchValue, str | None]:
-    """The highest arrival rate that keeps the objective, by bisection between nothing and the capacity.
+    """The highest arrival rate that meets the objective, by bisection between zero and the capacity.
 
     Args:
         probe: one window of open-loop load at a rate.
-        objective: what has to hold.
+        objective: the latency objective.
         capacity_rps: a rate that cannot be exceeded.
         out_of_time: whether the search has to end.
 
     Returns:
-        The rate, its relative error half of what the bisection left open; and why the load generator, not the
-        deployment, was the limit, None where it was not.
+        The rate, with half the final interval of the bisection as its relative error; and why the load generator, not
+        the deployment, was the limit, None if it was not.
     """
-    kept, broken = 0.0, capacity_rps * 1.05
+    low, high = 0.0, capacity_rps * 1.05
     rate = capacity_rps * 0.9
     for _ in range(_MAX_PROBES):
-        holds = _keeps(probe, rate, objective)
+        holds = _holds(probe, rate, objective)
         if isinstance(holds, str):
-            return LaunchValue(kept, 0.0), holds
-        kept, broken = (rate, broken) if holds else (kept, rate)
-        if broken - kept <= _RESOLUTION * broken or out_of_time():
+            return LaunchValue(low, 0.0), holds
+        low, high = (rate, high) if holds else (low, rate)
+        if high - low <= _RESOLUTION * high or out_of_time():
             break
-        rate = (kept + broken) / 2 if kept else broken / 2
-    return LaunchValue(kept, (broken - kept) / (2 * broken)), None
+        rate = (low + high) / 2 if low else high / 2
+    return LaunchValue(low, (high - low) / (2 * high)), None
 
 
-def _keeps(probe: Callable[[float], Probe], rate: float, objective: Objective) -> bool | str:
-    """Whether the objective holds at this rate; text where the generator was the limit.
+def _holds(probe: Callable[[float], Probe], rate: float, objective: Objective) -> bool | str:
+    """Whether the objective holds at this rate; the reason as text if the generator was the limit.
 
-    It holds where it does although some requests were sent late, and does not where it would not even without that.
+    It holds if it does so although some requests were sent late; it fails if it would fail even without their lag.
     """
     allowed = 1 - objective.percentile / 100
     requests = violations = unlagged = 0
@@ -196,7 +196,7 @@ def _knee(steps: list[Step], plateau_rps: float) -> int:
 
 
 def _open_end(ladder: list[Step], stopped: str) -> Capacity:
-    """The search ended while the deployment had not degraded yet: what the best step reached, at least."""
+    """A search that ended before the deployment degraded: the best step is a lower bound."""
     reached = [step for step in ladder if step.rates_rps and step.error_ratio <= MAX_STEP_ERROR_RATIO]
     best = max(reached, key=lambda step: step.rate_rps, default=None)
     if best is None:

@@ -1,4 +1,4 @@
-"""What matters in the choice of a pattern, as ``--perf-rank`` says it: weights of metrics, and hard requirements.
+"""The criteria of ``--perf-rank`` for the choice of a pattern: weights of metrics, and hard requirements.
 
 Pure. It must not know results.
 """
@@ -30,9 +30,9 @@ _PART = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """A limit that a pattern has to keep to be chosen at all: below it where lower is better, at least it otherwise.
+    """A limit that a pattern must meet to be chosen: below it if lower is better, at least it otherwise.
 
-    ``text`` is the requirement as it was written, ``limit`` is in the metric's own unit.
+    ``text`` is the requirement as it was written, ``limit`` is in the metric's unit.
     """
 
     metric: str
@@ -49,7 +49,7 @@ class SelectionCriteria:
 
     @property
     def searches(self) -> tuple[Objective | None, ...]:
-        """The searches for NMRT that these need, by their objective; None for NMRT alone."""
+        """The searches for NMRT that the criteria need, by objective; None for NMRT alone."""
         return tuple(
             objectives_of([*self.weights, *(requirement.metric for requirement in self.requirements)]).values()
         )
@@ -64,11 +64,11 @@ def parse_criteria(text: str, source: str) -> SelectionCriteria:
 
     Args:
         text: parts separated by commas.
-        source: where it was given, for the message.
+        source: name of the option, for messages.
 
     Raises:
-        SettingError: a part that is neither, an unknown metric, a value that cannot be read, a requirement that asks
-            for the worse side, a metric named twice, or no weight at all.
+        SettingError: a part that is neither, an unknown metric, a value that cannot be read, a requirement in the
+            wrong direction, a metric named twice, or no weight at all.
     """
     weights: dict[str, float] = {}
     requirements: list[Requirement] = []
@@ -89,7 +89,7 @@ def parse_criteria(text: str, source: str) -> SelectionCriteria:
             requirements.append(_requirement(metric, match["sign"], match["value"], source))
     if not weights:
         raise SettingError(f"{source} is {text!r}, expected at least one weight; write for example {_EXAMPLE}")
-    largest = max(weights.values())  # so that a sum of large numbers is a number
+    largest = max(weights.values())  # avoids an overflow of the sum
     total = sum(weight / largest for weight in weights.values())
     return SelectionCriteria({name: weight / largest / total for name, weight in weights.items()}, tuple(requirements))
 

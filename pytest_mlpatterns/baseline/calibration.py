@@ -1,8 +1,8 @@
-"""How fast this machine is beside another one: a fixed workload, and a baseline scaled by it.
+"""The speed of this machine relative to another one, and a baseline entry scaled by it.
 
-The workload is one core's work of the kind that serving a model is: half of it plain Python, half small numpy. So its
-ratio says something of a processor, and nothing of how many cores there are; machines whose numbers of cores differ are
-not compared. This module must not know verdicts: it says what a baseline would be here, and others judge.
+A fixed workload on one core resembles model serving: half plain Python, half small numpy. Its ratio compares
+processors, not numbers of cores, so machines with different numbers of cores are not compared. This module must not
+know verdicts.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 __all__ = ["WORKLOAD", "measure_calibration", "ratio_between", "scaled"]
 
 WORKLOAD = 1
-"""Version of the workload; whoever changes what it does counts this up, and older calibrations no longer count."""
+"""Version of the workload; a change of the workload increments it and invalidates older calibrations."""
 _ROUNDS = 9
 _TIMEOUT_S = 60.0
 
 
 def measure_calibration(directory: Path, cores: int) -> Calibration:
-    """Run the workload in a fresh process, where no tracer or garbage of this one is in its way.
+    """Run the workload in a fresh process, without the tracers and the garbage of this one.
 
     Args:
         directory: takes the log of the process.
@@ -54,7 +54,7 @@ def measure_calibration(directory: Path, cores: int) -> Calibration:
 
 
 def ratio_between(here: Calibration, there: Calibration) -> float | None:
-    """How much longer the same work takes here than there; None where the two do not compare."""
+    """How much longer the same work takes here than there; None if the two are not comparable."""
     if (here.workload, here.cores) != (there.workload, there.cores):
         return None
     return here.ns / there.ns
@@ -63,8 +63,8 @@ def ratio_between(here: Calibration, there: Calibration) -> float | None:
 def scaled(entry: Entry, ratio: float) -> Entry:
     """What an entry of another machine would be here: times multiplied by the ratio, rates divided by it.
 
-    Shares, sizes and counts stay as they are, and so does a metric of a name that is not known, and the throughput that
-    a clock sets: that of an open loop, and of callers that think.
+    Shares, sizes, counts and unknown metrics stay as they are, and so does the throughput of a paced load: an open
+    loop, or a closed loop with think time.
     """
     metrics = {
         name: tuple(LaunchValue(launch.value * factor, launch.relative_error) for launch in launches)
@@ -80,7 +80,7 @@ def _factor(name: str, ratio: float) -> float:
 
 
 def main() -> None:
-    """The child: time the workload in CPU time, since how busy the machine is says nothing of its speed."""
+    """The child: measure the workload in CPU time, which does not depend on how busy the machine is."""
     channel = Channel()
     rounds = []
     for _ in range(_ROUNDS):
@@ -103,7 +103,7 @@ def _work() -> float:
 
     weights = np.linspace(-1.0, 1.0, 48 * 48).reshape(48, 48)
     layer = np.full((48, 48), 0.5)
-    for _ in range(800):  # so small that no library spreads it over several cores
+    for _ in range(800):  # small enough that no library uses several cores
         layer = np.tanh(weights @ layer)
     values = np.modf(np.arange(100_000) * 0.618_033_988_75)[0]
     values.sort()

@@ -1,13 +1,13 @@
-"""The baseline file: what was measured before, one entry per test and machine, made for git diffs.
+"""The baseline file: earlier results, one entry per test and machine, laid out for git diffs.
 
 Format, version 1 (2026): ``{"format": "pytest-mlpatterns-baseline", "version": 1, "tests": {test id: {machine:
 {"setup": …, "metrics": {name: [[value, relative error], …]}, "versions": …, "commit": …, "date": …}}}}``; keys sorted,
 one launch per pair, numbers of five digits. An entry may have an ``anchor`` (``metrics``, ``commit`` and ``date`` of an
-earlier one), a ``calibration`` (``cores``, ``ns``, ``workload``) and the shape of its ``latency`` (``[[percent, ns],
-…]``, for pictures only); a set-up has a ``model`` where the model names a
-version. A file of another format or a later version is refused and not touched.
+earlier one), a ``calibration`` (``cores``, ``ns``, ``workload``) and its ``latency`` distribution (``[[percent, ns],
+…]``, for charts only); a set-up has a ``model`` if the model names a version. A file of another format or a later
+version is refused and stays as it is.
 
-This module judges nothing: it says what was recorded, not whether the present is worse.
+This module must not know verdicts.
 """
 
 from __future__ import annotations
@@ -36,32 +36,33 @@ __all__ = ["FORMAT", "VERSION", "read_baselines", "write_baselines"]
 
 FORMAT = "pytest-mlpatterns-baseline"
 VERSION = 1
-_MEND = "restore it from version control, or delete it and record anew with pytest --perf-baseline update"
+_ADVICE = "restore it from version control, or delete it and record anew with pytest --perf-baseline update"
 
 
 def read_baselines(path: Path) -> Baselines:
     """Read a baseline file; an absent one is empty.
 
     Raises:
-        BaselineFileError: damaged, foreign or newer; the message is one line that names the file and the mend.
+        BaselineFileError: damaged, foreign or newer; the message is one line with the file and what to do.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise BaselineFileError(f"{path} cannot be read: {error}; {_MEND}") from error
+        raise BaselineFileError(f"{path} cannot be read: {error}; {_ADVICE}") from error
     try:
         data = json.loads(text)
     except ValueError as error:
-        raise BaselineFileError(f"{path} is damaged: {error}; {_MEND}") from error
+        raise BaselineFileError(f"{path} is damaged: {error}; {_ADVICE}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise BaselineFileError(
-            f"{path} is no baseline file of pytest-mlpatterns; name another with --perf-baseline-file, or move it away"
+            f"{path} is not a baseline file of pytest-mlpatterns; "
+            "name another one with --perf-baseline-file, or move this one away"
         )
     version = data.get("version")
     if not isinstance(version, int) or version < 1:
-        raise BaselineFileError(f"{path} is damaged: its format version is {version!r}; {_MEND}")
+        raise BaselineFileError(f"{path} is damaged: its format version is {version!r}; {_ADVICE}")
     if version > VERSION:
         raise BaselineFileError(
             f"{path} has format version {version}, this pytest-mlpatterns reads up to {VERSION}; upgrade the package"
@@ -72,7 +73,7 @@ def read_baselines(path: Path) -> Baselines:
             for test, machines in data["tests"].items()
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BaselineFileError(f"{path} is damaged: {type(error).__name__}: {error}; {_MEND}") from error
+        raise BaselineFileError(f"{path} is damaged: {type(error).__name__}: {error}; {_ADVICE}") from error
 
 
 def write_baselines(path: Path, updates: Baselines, remove: Collection[str] = ()) -> None:
@@ -109,7 +110,7 @@ def write_baselines(path: Path, updates: Baselines, remove: Collection[str] = ()
         temporary = None
     except OSError as error:
         raise BaselineFileError(
-            f"{path} cannot be written: {error}; it is as it was, "
+            f"{path} cannot be written: {error}; it is unchanged, "
             "make its directory writable or name another file with --perf-baseline-file"
         ) from error
     finally:
@@ -143,7 +144,7 @@ def _metrics(data: dict[str, Any]) -> dict[str, tuple[LaunchValue, ...]]:
     }
     values = [number for launches in metrics.values() for one in launches for number in (one.value, one.relative_error)]
     if not all(math.isfinite(number) for number in values):
-        raise ValueError("a value that is no finite number")
+        raise ValueError("a value that is not a finite number")
     if not all(metrics.values()):
         raise ValueError("a metric without launches")
     return metrics
@@ -160,7 +161,7 @@ def _latency(data: Any) -> Percentiles:
 def _calibration(data: dict[str, Any]) -> Calibration:
     found = Calibration(float(data["ns"]), int(data["cores"]), int(data["workload"]))
     if not 0 < found.ns < math.inf:
-        raise ValueError("a calibration that is no time")
+        raise ValueError("a calibration that is not a time above zero")
     return found
 
 

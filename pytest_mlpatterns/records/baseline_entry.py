@@ -1,4 +1,4 @@
-"""What the baseline file holds for one test: an entry with its anchor and calibration, and an update of it."""
+"""The baseline of one test: an entry with its anchor and calibration, and an update of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ANCHORED = ("rtm", "throughput")
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How fast a machine is: CPU time of a fixed workload, which version of the workload, and how many cores."""
+    """Speed of a machine: CPU time of a fixed workload, the version of the workload, and the number of cores."""
 
     ns: float
     cores: int
@@ -31,7 +31,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """An earlier entry of the test, since which every update changed little: RTM and throughput, and where it was."""
+    """An earlier entry of the test, since which every update changed little: RTM, throughput, commit and date."""
 
     metrics: Mapping[str, tuple[LaunchValue, ...]]
     commit: str | None
@@ -45,9 +45,17 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one test gave on one machine: set-up, every metric launch by launch, and where it came from.
+    """The stored result of one test on one machine.
 
-    ``latency`` is the shape of its distribution, for pictures; entries of before there was one have none.
+    Attributes:
+        setup: what was measured.
+        metrics: value and error per launch, by the metric's name.
+        versions: of the installed packages.
+        commit: short hash; None outside git.
+        date: ISO date.
+        calibration: speed of the machine; None if it was not measured.
+        anchor: earlier entry that slow drift is measured from; None if this entry is its own anchor.
+        latency: latency distribution, for charts only; may be empty.
     """
 
     setup: Setup
@@ -66,22 +74,22 @@ class Entry:
 
     @property
     def anchored(self) -> Anchor:
-        """What slow drift is told against; an entry that no update has followed is its own."""
+        """The entry that slow drift is measured from; an entry without an anchor is its own."""
         if self.anchor is not None:
             return self.anchor
         metrics = {name: self.metrics[name] for name in _ANCHORED if name in self.metrics}
         return Anchor(metrics, self.commit, self.date)
 
     def differences(self, setup: Setup, versions: Mapping[str, str]) -> tuple[str, ...]:
-        """Why this entry says nothing about a test: what differs, as ``load: closed(8) → closed(16)``.
+        """Why this entry is not comparable with a test: what differs, as ``load: closed(8) → closed(16)``.
 
         Args:
             setup: what the test measures.
-            versions: of the packages that are installed; those that serve count, others do not.
+            versions: of the installed packages; only those of the server count.
         """
-        then, now = _serving(self.setup, self.versions), _serving(setup, versions)
-        served = [f"{name}: {then[name]} → {now[name]}" for name in then if name in now and then[name] != now[name]]
-        return (*setup.differences(self.setup), *served)
+        then, now = _server_versions(self.setup, self.versions), _server_versions(setup, versions)
+        servers = [f"{name}: {then[name]} → {now[name]}" for name in then if name in now and then[name] != now[name]]
+        return (*setup.differences(self.setup), *servers)
 
 
 Baselines = dict[str, dict[str, Entry]]
@@ -90,10 +98,14 @@ Baselines = dict[str, dict[str, Entry]]
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One entry that is written: what stood there before, if anything, and how the new one compares with it.
+    """A new entry, the entry that it replaces, and how both compare.
 
-    ``differences`` says why the two are not comparable; ``worse`` are the verdicts on metrics that are worse than
-    before beyond the test's tolerance.
+    Attributes:
+        test: the test's id.
+        before: the entry that is replaced; None if there is none.
+        after: the new entry.
+        differences: why both are not comparable; empty if they are.
+        worse: verdicts on the metrics that are worse than before by more than the test's tolerance.
     """
 
     test: str
@@ -103,8 +115,8 @@ class Update:
     worse: tuple[Verdict, ...] = ()
 
 
-def _serving(setup: Setup, versions: Mapping[str, str]) -> dict[str, str]:
-    """What serves a model and shapes its figures, by name; nothing of it where the service runs without us."""
+def _server_versions(setup: Setup, versions: Mapping[str, str]) -> dict[str, str]:
+    """The server software that influences the figures, by name; empty for a service that runs already."""
     if setup.pattern.kind is SystemKind.URL:
         return {}
     loop = f"uvloop {versions['uvloop']}" if "uvloop" in versions else "asyncio"

@@ -1,6 +1,7 @@
-"""What one start of a deployment gave: samples, resource usage, warm-up, and the generator's report.
+"""The record of one launch: samples, resource usage, warm-up, and the generator's report.
 
-numpy appears in annotations only, so that importing this module costs nothing."""
+numpy appears in annotations only, so that importing this module costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +22,18 @@ __all__ = ["Capacity", "Estimate", "GeneratorReport", "Launch", "LaunchValue", "
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the processes of a deployment used, sampled over time; arrays of shape ``(moments,)``.
+    """Resource usage of a deployment, sampled over time; arrays of shape ``(moments,)``.
 
-    ``cpu_ns`` is cumulative over the whole process tree; ``rss_bytes`` is the tree's resident memory, where a page
-    that several processes share counts once for each. ``machine_busy_ns`` is cumulative busy time of all cores,
-    whoever used them, and ``others_ns`` the part of it that neither the deployment nor this process used (the load
-    generator did). ``steal_ns`` is cumulative time that the machine's host gave to other machines, ``throttled_ns``
-    that in which a limit of our control group stopped processes, ``frequency_hz`` the cores' mean frequency; all are 0
-    where the system does not tell. ``cores`` is how many cores the machine offers.
+    Attributes:
+        time_ns: moments on the clock of ``time.perf_counter_ns``.
+        cpu_ns: cumulative CPU time of the whole process tree.
+        rss_bytes: resident memory of the tree; a page that several processes share counts once for each.
+        machine_busy_ns: cumulative busy time of all cores, of all processes.
+        others_ns: the rest: everything except the deployment and this process, load generator included.
+        steal_ns: cumulative time that the host gave to other machines; 0 if the system does not report it.
+        throttled_ns: cumulative time in which a limit of the control group stopped processes; 0 if not reported.
+        frequency_hz: mean frequency of the cores; 0 if not reported.
+        cores: number of cores of the machine.
     """
 
     time_ns: NDArray[np.int64]
@@ -42,7 +47,7 @@ class Usage:
     cores: int
 
     def since(self, moment: int) -> Usage:
-        """The same from the moment of this index on."""
+        """The samples from the moment with this index on."""
         return Usage(
             self.time_ns[moment:],
             self.cpu_ns[moment:],
@@ -58,7 +63,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Warmup:
-    """How the warm-up ended: how long it took, and whether the data called it steady (None: it was a fixed time)."""
+    """The warm-up of a launch: its length, and whether it reached a steady state (None if its length was fixed)."""
 
     duration_ns: int
     requests: int
@@ -67,12 +72,19 @@ class Warmup:
 
 @dataclass(frozen=True, slots=True)
 class GeneratorReport:
-    """What the load generator says of itself, over the measured window.
+    """Figures of the load generator over the measured window.
 
-    ``connect_ns`` is the median time that opening a connection took, since the start of the load. ``loop_lag_ns`` is
-    the most by which its loop was late. ``ceiling_rps`` is what it reaches on this machine against a server that does
-    nothing, where that is known. ``library_overhead_ns`` is what a client library adds to the median of a request,
-    where one drives the load. ``processes`` is how many generators shared the load; their costs are added up.
+    Attributes:
+        cpu_ns: CPU time, summed over the processes.
+        wall_ns: length of the window.
+        completed: requests completed, summed over the processes.
+        connections: connections opened.
+        connection_limit_reached: whether requests had to wait for a connection.
+        connect_ns: median time to open a connection, since the start of the load; None if none was opened.
+        loop_lag_ns: largest delay of the event loop.
+        ceiling_rps: rate on this machine against a server that does nothing; None if unknown.
+        library_overhead_ns: time that a client library adds to the median request; None without a library.
+        processes: number of generator processes that shared the load.
     """
 
     cpu_ns: int
@@ -104,7 +116,7 @@ class GeneratorReport:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Everything that one start of a deployment gave: one window of samples and what was seen beside it."""
+    """Everything that was recorded of one launch, in and around its window."""
 
     samples: Samples
     window: Window
@@ -127,7 +139,7 @@ class LaunchValue:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One concurrency of a capacity search: throughput in several short windows, and what went with it."""
+    """One concurrency of a capacity search: throughput in several short windows, latency and errors."""
 
     concurrency: int
     rates_rps: tuple[float, ...]
@@ -143,10 +155,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What a capacity search found: requests per second, the concurrency at which they are reached, and how.
+    """The outcome of a capacity search.
 
-    ``at_least`` says that the deployment had not degraded when the search ended; ``stopped`` says why it ended.
-    ``objective`` is the latency objective that was kept, None for a search without one.
+    Attributes:
+        nmrt: most requests per second that the deployment sustains.
+        concurrency: smallest number of requests in flight that reaches it.
+        ladder: the steps of the search.
+        stopped: why the search ended.
+        at_least: whether the deployment had not degraded when the search ended, so that ``nmrt`` is a lower bound.
+        objective: the latency objective of the search; None for throughput alone.
     """
 
     nmrt: LaunchValue

@@ -37,11 +37,11 @@ __all__ = [
 ]
 
 Percentiles = tuple[tuple[float, float], ...]
-"""``(percent, nanoseconds)``, both ascending; empty where nothing succeeded."""
+"""``(percent, nanoseconds)``, both ascending; empty if no request succeeded."""
 
 
 class State(StrEnum):
-    """What became of a perf test."""
+    """State of a perf test at its end."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -58,9 +58,10 @@ class BaselineGap(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LatencyHistogram:
-    """How many successful requests took how long: ``counts[i]`` from ``edges_ns[i]`` to ``edges_ns[i + 1]``.
+    """Counts of the successful requests by latency: ``counts[i]`` from ``edges_ns[i]`` to ``edges_ns[i + 1]``.
 
-    The edges are spaced evenly on a logarithmic scale, and one more than the counts; the last one belongs to its count.
+    There is one edge more than counts. The edges are evenly spaced on a logarithmic scale; the last interval includes
+    both of its edges.
     """
 
     edges_ns: tuple[float, ...]
@@ -69,11 +70,13 @@ class LatencyHistogram:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How the latency of the successful requests is distributed, pooled over all launches.
+    """Latency distribution of the successful requests, pooled over all launches.
 
-    ``percentiles`` go from 0 to 100, as far into the tail as the number of requests reaches, and are what was seen, not
-    what a percentile is bounded by. ``mean_ns`` and ``sd_ns`` are for those who ask for them: a mean of latencies
-    describes no request.
+    Attributes:
+        percentiles: from 0 to 100, as far into the tail as the number of requests allows; observed values, not bounds.
+        histogram: the same requests, counted by latency.
+        mean_ns: arithmetic mean, for formats that require one; reports show the median.
+        sd_ns: standard deviation, likewise.
     """
 
     percentiles: Percentiles
@@ -86,11 +89,15 @@ class Latency:
 class Reference:
     """What a test is compared with: a baseline entry, or the same test at another git revision.
 
-    ``name`` is how people are told of it, such as ``main (05428cb)``. ``metrics`` maps a metric's name to ``(value,
-    low, high)``. Against a revision the present was measured once more, block by block beside it:
-    ``present_metrics`` and ``present_latency_percentiles`` are its side of that, which is what belongs beside the
-    other; they are empty for a baseline, beside which the result's own figures belong. ``log_ratios`` maps a metric's
-    name to ``(log(present/reference), standard error)`` of each paired launch, which the verdict rests on.
+    Attributes:
+        kind: baseline entry or revision.
+        name: as reports show it, such as ``main (05428cb)``.
+        metrics: ``(value, low, high)`` by the metric's name.
+        latency_percentiles: latency distribution of the reference; empty if unknown.
+        present_metrics: the same as ``metrics`` for the present, measured interleaved with the revision; empty for a
+            baseline, which the result's own metrics are compared with.
+        present_latency_percentiles: latency distribution of the present in the interleaved run; empty for a baseline.
+        log_ratios: ``(log(present/reference), standard error)`` of each paired launch, by the metric's name.
     """
 
     kind: Literal["baseline", "revision"]
@@ -114,14 +121,22 @@ class Location:
 class TestResult:
     """One perf test as reports and the baseline see it: plain values only, so that it travels as JSON.
 
-    ``metrics`` maps a metric's name to ``(value, low, high)``; ``launches`` maps it to one ``(value, relative_error)``
-    per launch. ``layers`` is what the pattern's layers counted in the last launch's window. ``load_over_time`` is
-    ``(seconds, deployment's share, machine's share)`` and ``memory_over_time`` ``(seconds, bytes)``, both of the last
-    launch's window. ``warmups`` has one member per launch. ``tolerance`` is the worsening against the baseline that the
-    test accepts. ``group`` is the test's id without its pattern, so that the patterns of one test can stand side by
-    side. ``noise`` says what disturbed the machine in the windows. ``replica_share`` is, for each of several replicas,
-    the share of the requests that it answered: the mean over the launches, the least and the most. ``command`` runs the
-    test alone.
+    Attributes:
+        metrics: ``(value, low, high)`` by the metric's name.
+        launches: one ``(value, relative_error)`` per launch, by the metric's name.
+        failed_requests: number of requests by outcome code, of those without a 2xx response.
+        baseline_note: what a reader of the comparison has to know; empty if there is nothing.
+        baseline_gap: why there was no baseline to compare with; None if there was one, or if none was requested.
+        load_over_time: ``(seconds, deployment's share, machine's share)`` of the last launch's window.
+        memory_over_time: ``(seconds, bytes)`` of the last launch's window.
+        layers: counts of the pattern's layers in the last launch's window.
+        tolerance: largest worsening against the baseline that the test accepts.
+        warmups: one per launch.
+        noise: what disturbed the machine in the windows, a sentence each.
+        replica_share: for each of several replicas the share of the requests that it answered: mean over the launches,
+            smallest and largest.
+        group: the test's id without its pattern, which the patterns of one test share.
+        command: command line that runs the test alone.
     """
 
     __test__ = False
@@ -158,7 +173,7 @@ class TestResult:
 
     @property
     def outcome(self) -> State:
-        """What became of the test: a verdict that stayed open makes it undecided, however the test ended."""
+        """State of the test; an undecided verdict makes a passed test undecided."""
         if self.interrupted:
             return State.INTERRUPTED
         if not self.passed:
@@ -167,10 +182,10 @@ class TestResult:
         return State.UNDECIDED if is_open else State.PASSED
 
     def to_json(self) -> dict[str, Any]:
-        """The same as dictionaries, lists, text and numbers, with the :attr:`outcome` beside the fields."""
+        """The same as dictionaries, lists, text and numbers, together with :attr:`outcome`."""
         plain = {**asdict(self), "setup": self.setup.to_json(), "outcome": self.outcome.value}
         for verdict in plain["verdicts"]:
-            verdict["outcome"] = str(verdict["outcome"])  # the plain str: execnet takes no subclass
+            verdict["outcome"] = str(verdict["outcome"])  # a plain str: execnet accepts no subclass
         if self.baseline_gap is not None:
             plain["baseline_gap"] = self.baseline_gap.value
         for search, capacity in zip(plain["capacities"], self.capacities, strict=True):
@@ -193,22 +208,22 @@ class TestResult:
                 "layers": tuple(LayerStats.from_json(item) for item in data["layers"]),
                 "load_over_time": tuple(tuple(moment) for moment in data["load_over_time"]),
                 "latency": None if data["latency"] is None else _latency(data["latency"]),
-                "reference": None if data["reference"] is None else _counterpart(data["reference"]),
+                "reference": None if data["reference"] is None else _reference(data["reference"]),
                 "memory_over_time": _pairs(data["memory_over_time"]),
                 "warmups": tuple(Warmup(**item) for item in data["warmups"]),
                 "noise": tuple(data["noise"]),
                 "replica_share": tuple((mean, least, most) for mean, least, most in data["replica_share"]),
                 "location": None if data["location"] is None else Location(**data["location"]),
-                "baseline_gap": None if data["baseline_gap"] is None else BaselineGap(data["baseline_gap"]),
+                "baseline_gap": BaselineGap(data["baseline_gap"]) if data.get("baseline_gap") else None,
             }
         )
 
 
 def interpolated(percentiles: Percentiles, percent: float) -> float:
-    """The latency at a percentile, on the straight line between the two that are told around it.
+    """The latency at a percentile, interpolated linearly between the two nearest known ones.
 
     Args:
-        percentiles: at least one; beyond the first and the last it is theirs.
+        percentiles: at least one; outside their range the nearest one is returned.
         percent: from 0 to 100.
     """
     above = bisect_left(percentiles, (percent,))
@@ -219,9 +234,9 @@ def interpolated(percentiles: Percentiles, percent: float) -> float:
 
 
 def group_of(test: str, parts: Sequence[str]) -> str:
-    """A test's id without some parts of what stands in its brackets, which dashes separate.
+    """A test's id without some of the parts that dashes separate in its brackets.
 
-    ``test_perf.py::test_digits[small-cached]`` is of the group ``test_perf.py::test_digits[small]``, given ``cached``.
+    Given ``cached``, ``test_perf.py::test_digits[small-cached]`` gives ``test_perf.py::test_digits[small]``.
     """
     name, bracket, inside = test.partition("[")
     inside = inside.removesuffix("]")
@@ -255,7 +270,7 @@ def _latency(data: Mapping[str, Any]) -> Latency:
     return Latency(**{**data, "percentiles": _pairs(data["percentiles"]), "histogram": histogram})
 
 
-def _counterpart(data: Mapping[str, Any]) -> Reference:
+def _reference(data: Mapping[str, Any]) -> Reference:
     return Reference(
         data["kind"],
         data["name"],

@@ -1,6 +1,7 @@
-"""The rows of a load: one per request, and the window in which they were due.
+"""The samples of a load, one row per request, and the measured window.
 
-numpy appears in annotations only, so that importing this module costs nothing."""
+numpy appears in annotations only, so that importing this module costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +36,9 @@ class Samples:
     ``due_ns``, ``sent_ns`` and ``done_ns`` (int64) are on the clock of ``time.perf_counter_ns``: when the request was
     due, when its first byte was handed to the system, when its last byte arrived. ``outcome`` (int16) is the HTTP
     status, or one of the negative codes of :class:`pytest_mlpatterns.records.outcomes.Failure`. ``request`` (uint32)
-    is the
-    index of the prepared request, ``target`` (uint8) that of the address it went to, ``received_bytes`` (uint32) the
-    size of the whole answer, headers included.
+    is the index
+    of the prepared request, ``target`` (uint8) the index of the address, ``received_bytes`` (uint32) the size of the
+    whole response, headers included.
     """
 
     due_ns: NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""A verdict as a value: on which metric, against what, with which outcome and why."""
+"""A verdict as a value: the metric, the reference, the outcome and the reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Outcome", "Verdict"]
 
 
 class Outcome(StrEnum):
-    """What a comparison with a limit or a baseline came to."""
+    """Outcome of a comparison with a limit or a reference."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -22,7 +22,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One verdict: on which metric, against what, and why. ``change`` is relative, worse is positive."""
+    """One verdict on one metric. ``change`` is relative; worse is positive."""
 
     metric: str
     against: Literal["limit", "baseline", "pattern", "revision"]

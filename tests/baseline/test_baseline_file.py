@@ -342,7 +342,7 @@ def test_a_foreign_file_is_refused_with_its_mend_and_stays_as_it_is(path: Path, 
         with pytest.raises(BaselineFileError) as caught:
             attempt()
         message = str(caught.value)
-        assert message.startswith(f"{path} is no baseline file of pytest-mlpatterns; ")
+        assert message.startswith(f"{path} is not a baseline file of pytest-mlpatterns; ")
         assert "--perf-baseline-file" in message
         assert "\n" not in message
         assert path.read_text(encoding="utf-8") == content

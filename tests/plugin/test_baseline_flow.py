@@ -548,8 +548,8 @@ DAMAGED = {
     "empty": (b"", "is damaged"),
     "cut off": (b'{"format": "pytest-mlpatterns-baseline", "version": 1, "tests": {"te', "is damaged"),
     "no text": (b"\xff\xfe\x00", "cannot be read"),
-    "of something else": (b'{"benchmarks": []}\n', "is no baseline file of pytest-mlpatterns"),
-    "a list": (b"[]", "is no baseline file of pytest-mlpatterns"),
+    "of something else": (b'{"benchmarks": []}\n', "is not a baseline file of pytest-mlpatterns"),
+    "a list": (b"[]", "is not a baseline file of pytest-mlpatterns"),
     "newer": (b'{"format": "pytest-mlpatterns-baseline", "version": 2, "tests": []}', "has format version 2"),
     "without tests": (b'{"format": "pytest-mlpatterns-baseline", "version": 1}', "is damaged"),
     "with half an entry": (
@@ -592,9 +592,9 @@ def test_the_file_may_stand_elsewhere(tmp_path: Path) -> None:
     project = ONE.with_ini(perf_baseline_file="inner/from-ini.json").with_file("inner/from-ini.json", "{}")
     project = project.with_file("inner/asked.json", "[]")
     inner = tmp_path / "inner"
-    assert f"ERROR: {inner / 'from-ini.json'} is no baseline file" in project.run(tmp_path).err
+    assert f"ERROR: {inner / 'from-ini.json'} is not a baseline file" in project.run(tmp_path).err
     asked = project.run(tmp_path, "--perf-baseline-file", "inner/asked.json")
-    assert f"ERROR: {inner / 'asked.json'} is no baseline file" in asked.err
+    assert f"ERROR: {inner / 'asked.json'} is not a baseline file" in asked.err
 
 
 def test_update_makes_the_file_where_it_was_asked_for(tmp_path: Path) -> None:
