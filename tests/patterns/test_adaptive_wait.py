@@ -108,7 +108,7 @@ async def takes_10ms(inputs: list[int]) -> list[int]:
     return inputs
 
 
-def test_the_wait_is_told_when_the_last_came_and_when_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adaptive_wait_gets_the_times_of_the_last_and_the_next_request(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         layer, noted = noting(monkeypatch, takes_10ms)
         ask_each(layer, [1])
@@ -126,7 +126,7 @@ def test_the_wait_is_told_when_the_last_came_and_when_the_next(monkeypatch: pyte
     run_jumping(scenario())
 
 
-def test_batches_that_failed_or_were_full_do_not_tell_the_wait_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_and_full_batches_do_not_change_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         layer, noted = noting(monkeypatch, takes_10ms, size=4)
         await outcomes([*ask_each(layer, [1, 13])])

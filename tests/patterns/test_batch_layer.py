@@ -217,7 +217,7 @@ def _by_request(batch: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]
 
 @PROPERTY
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5)), min_size=1, max_size=25), st.integers(2, 8))
-def test_a_plain_model_in_its_thread_gives_everybody_their_own_answer(
+def test_plain_model_in_its_thread_gives_each_request_its_own_outputs(
     requests: list[tuple[int, int]], size: int
 ) -> None:
     given: list[list[Any]] = []
@@ -243,7 +243,7 @@ def test_a_plain_model_in_its_thread_gives_everybody_their_own_answer(
 
 @pytest.mark.parametrize("wait", ["0ms", "0.4ms", "1.6ms", "adaptive"])
 @pytest.mark.parametrize("model", [doubled, Recording()])
-def test_the_loop_that_serves_gives_everybody_their_own_answer(wait: str, model: Any) -> None:
+def test_serving_loop_gives_each_request_its_own_outputs(wait: str, model: Any) -> None:
     async def scenario() -> None:
         layer, tally = batching(model, wait=wait)
 

@@ -47,7 +47,7 @@ class TestSingleFlight:
 
     @pytest.mark.parametrize("store", [False, True], ids=["memory", "store"])
     @pytest.mark.parametrize("failure", [ValueError("no"), SystemExit(3), RequestError(503, "full", 1)], ids=repr)
-    def test_a_call_that_fails_is_told_to_all_who_wait_and_not_remembered(
+    def test_failed_call_fails_all_requests_that_wait_and_is_not_remembered(
         self, store: bool, failure: BaseException
     ) -> None:
         async def scenario() -> None:
@@ -87,7 +87,7 @@ class TestSingleFlight:
         asyncio.run(scenario())
 
     @pytest.mark.parametrize("store", [False, True], ids=["memory", "store"])
-    def test_a_call_nobody_waits_for_any_more_is_remembered_if_it_succeeds(self, store: bool) -> None:
+    def test_successful_call_is_remembered_after_all_callers_have_gone(self, store: bool) -> None:
         async def scenario(failure: BaseException | None) -> list[list[Any]]:
             model = SlowModel(failure)
             layer, _ = caching(model, store=Server() if store else None)
@@ -104,7 +104,7 @@ class TestSingleFlight:
         assert asyncio.run(scenario(None)) == [[1]]
         assert asyncio.run(scenario(ValueError("no"))) == [[1], [1]]
 
-    def test_an_answer_that_is_never_awaited_keeps_nobody_waiting(self) -> None:
+    def test_answer_that_is_never_awaited_delays_no_other_request(self) -> None:
         async def scenario() -> None:
             layer, _ = caching(in_a_moment)
             never = layer([1])
@@ -174,7 +174,7 @@ class TestFailures:
         ],
         ids=["too few", "too many", "nothing"],
     )
-    def test_a_wrong_number_of_outputs_is_told_in_the_words_of_the_service(
+    def test_wrong_number_of_outputs_has_the_message_of_a_plain_service(
         self, kind: str, outputs: Any, text: str
     ) -> None:
         async def later(_batch: list[Any]) -> Any:
@@ -218,7 +218,7 @@ class TestFailures:
         assert asyncio.run(ask()) == [1]
 
     @pytest.mark.parametrize("store", [False, True], ids=["memory", "store"])
-    def test_the_traceback_of_a_model_is_told_without_our_frames_to_each_who_waited(self, store: bool) -> None:
+    def test_traceback_of_a_model_reaches_each_waiting_request_without_our_frames(self, store: bool) -> None:
         async def scenario() -> None:
             model = SlowModel(ValueError("no"))
             layer, _ = caching(model, store=Server() if store else None)
@@ -330,7 +330,7 @@ class TestStores:
 
         asyncio.run(scenario())
 
-    def test_a_store_that_goes_away_before_it_is_told_the_answer_is_missed_once(self) -> None:
+    def test_store_that_fails_before_the_put_costs_one_miss(self) -> None:
         async def scenario() -> None:
             clock, server = Clock(), Server()
             layer, tally = caching(Model(), store=server, clock_ns=clock)

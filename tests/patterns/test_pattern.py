@@ -159,7 +159,7 @@ class TestValues:
         assert Single() != Replicated()
         assert len({Single(), Single(), Replicated(), Replicated(2), Replicated(3)}) == 3
 
-    def test_stages_and_models_are_kept_as_a_tuple_whatever_they_came_in(self) -> None:
+    def test_stages_and_models_of_any_iterable_become_a_tuple(self) -> None:
         assert Pipeline([shift, "model"]) == Pipeline((shift, "model")) == Pipeline(iter([shift, "model"]))  # type: ignore[arg-type]
         assert hash(Ensemble([shift, "model"])) == hash(Ensemble((shift, "model")))
 
@@ -456,7 +456,7 @@ class TestRefusals:
             f"Replicated(balance={balance!r}), expected one of 'round-robin', 'least-outstanding', 'shared-socket'"
         )
 
-    def test_one_replica_is_told_what_to_write_instead(self) -> None:
+    def test_one_replica_is_refused_with_what_to_write(self) -> None:
         with pytest.raises(SettingError, match=r"^Replicated\(replicas=1\), expected from 2; .* write Single\(\)$"):
             Replicated(1)
 

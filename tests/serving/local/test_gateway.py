@@ -86,7 +86,7 @@ class TestDeployed:
         assert "return [[value / 2, os.getpid()] for value in batch]" in traceback
         assert deployment.predict(1)[0] == 0.5
 
-    def test_a_service_that_is_killed_is_told_at_once_and_named(self, deployment: Deployment) -> None:
+    def test_killed_service_is_reported_at_once_by_name(self, deployment: Deployment) -> None:
         assert deployment.predict(1)[0] == 0.5
         service = deployment.pids[0]
         os.kill(service, signal.SIGKILL)

@@ -143,7 +143,7 @@ class TestFace:
         assert ("error" in response.json()) == (status >= 400)
         assert caller.requests == 0
 
-    def test_the_wrong_address_is_told_the_right_one(self) -> None:
+    def test_wrong_path_is_answered_with_the_right_one(self) -> None:
         assert PREDICT in ask(app_of(double, "m", 1000), None, "GET", "/predict").json()["error"]
 
     def test_the_status_of_the_model_has_its_name(self) -> None:
@@ -192,7 +192,7 @@ class TestFace:
         ]
         assert all("in fail" in text for text in caller.tracebacks)
 
-    def test_requests_for_predictions_are_counted_whatever_comes_of_them(self) -> None:
+    def test_predict_requests_are_counted_with_any_result(self) -> None:
         caller = ModelCaller(double)
         app = ModelApp(caller, "m", 1000)
         ask(app, b'{"instances": [1]}')
@@ -218,7 +218,7 @@ class TestPacking:
             pack(model)
         assert "predict" not in str(caught.value)
 
-    def test_a_model_that_has_predict_is_told_what_to_return(self) -> None:
+    def test_model_with_predict_is_refused_with_what_to_return(self) -> None:
         with pytest.raises(SettingError) as caught:
             pack(OnlyPredicts())
         assert str(caught.value) == (
@@ -227,7 +227,7 @@ class TestPacking:
         )
         assert pack(OnlyPredicts().predict).load()([1]) == [2]
 
-    def test_a_model_that_has_predict_where_it_is_loaded_is_told_what_to_write(self) -> None:
+    def test_loaded_model_with_predict_is_refused_with_what_to_write(self) -> None:
         said = "is OnlyPredicts, which cannot be called with a batch; "
         with pytest.raises(TypeError) as caught:
             pack(OnlyPredicts).load()
@@ -408,7 +408,7 @@ class TestModelsThatFail:
         ],
         ids=["raises", "exits", "killed", "not-callable", "no-module", "no-attribute"],
     )
-    def test_a_model_that_cannot_be_built_is_told_as_it_failed(
+    def test_model_that_cannot_be_built_is_reported_with_its_traceback(
         self, model: object, words: tuple[str, ...], tmp_path: Path
     ) -> None:
         with pytest.raises(ModelLoadError) as caught, deployed(model, tmp_path, by_value=[HERE]):
@@ -445,14 +445,14 @@ class TestModelsThatFail:
         ],
         ids=["raises", "outputs", "exits"],
     )
-    def test_a_model_that_fails_on_its_first_inference_is_told_with_its_traceback(
+    def test_failed_first_inference_is_reported_with_its_traceback(
         self, model: object, words: tuple[str, ...], tmp_path: Path
     ) -> None:
         with pytest.raises(ModelLoadError) as caught, deployed(model, tmp_path, by_value=[HERE], payload=[1]):
             pass
         assert all(word in str(caught.value) for word in words), str(caught.value)
 
-    def test_a_model_that_ends_its_process_on_the_first_inference_is_told(self, tmp_path: Path) -> None:
+    def test_model_that_ends_its_process_on_the_first_inference_is_reported(self, tmp_path: Path) -> None:
         with (
             pytest.raises(DeploymentError, match=r"kill_itself(.|\n)*ended with signal SIGKILL"),
             deployed(kill_itself, tmp_path, by_value=[HERE], payload=[1]),

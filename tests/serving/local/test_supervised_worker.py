@@ -343,7 +343,7 @@ def double(batch: list[Any]) -> list[Any]:
     return [2 * value for value in batch]
 
 
-def test_a_worker_that_is_killed_comes_back_and_whoever_asked_meanwhile_is_answered(tmp_path: Path) -> None:
+def test_killed_worker_is_replaced_and_requests_meanwhile_are_answered(tmp_path: Path) -> None:
     with deployed(double, tmp_path, Queued(), by_value=[HERE]) as deployment:
         assert deployment.predict(1) == 2
         before = deployment.stats()

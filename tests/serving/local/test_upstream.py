@@ -172,7 +172,7 @@ class TestConnections:
 
         run(scenario)
 
-    def test_callers_side_by_side_get_their_own_answers_in_whatever_order(self) -> None:
+    def test_concurrent_callers_get_their_own_answers_in_any_order(self) -> None:
         async def scenario() -> None:
             gates = [asyncio.Event() for _ in range(8)]
 
@@ -219,7 +219,7 @@ class TestConnections:
 
         run(scenario)
 
-    def test_after_an_answer_that_nobody_asked_for_a_connection_is_not_used_again(self) -> None:
+    def test_connection_with_an_unsolicited_answer_is_not_used_again(self) -> None:
         async def twice(asked: Asked) -> bytes:
             return answer(asked.instances) + answer(["of nobody"])
 
@@ -373,7 +373,7 @@ class TestErrors:
 
         run(scenario)
 
-    def test_when_to_try_again_is_told_of_the_answer_that_said_so_only(self) -> None:
+    def test_retry_after_belongs_to_its_own_answer_only(self) -> None:
         async def first_full(asked: Asked) -> bytes:
             headers = [b"retry-after: 3"] if asked.instances == [1] else []
             return message(b'{"error": "full"}', *headers, status=503)
@@ -447,7 +447,7 @@ class TestErrors:
 
         run(scenario)
 
-    def test_inputs_that_cannot_be_sent_are_told_and_nobody_is_asked(self) -> None:
+    def test_inputs_that_cannot_be_sent_are_an_error_without_a_request(self) -> None:
         """As where a stage of a pipeline hands an object to the next, in another process."""
 
         async def scenario() -> None:
@@ -490,7 +490,7 @@ class TestTime:
         assert found[0].median("hop_ns") == pytest.approx(hop_ns, rel=0.008)
         assert (found[0].position, found[0].layer) == (2, "hop")
 
-    def test_the_work_that_one_answer_tells_does_not_count_for_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_reported_time_of_one_answer_does_not_count_for_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
         times = iter([0, 10_000_000, 20_000_000, 30_000_000])
         monkeypatch.setattr("pytest_mlpatterns.serving.local.upstream.perf_counter_ns", lambda: next(times))
 
