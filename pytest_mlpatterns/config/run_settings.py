@@ -86,7 +86,7 @@ def read_run_settings(
         return str(options.get(name) or ini.get(name) or "")
 
     against = text("against") or None
-    mode = _mode(text("baseline"), against, asked=options.get("baseline"))
+    mode = _mode(text("baseline"), against, option=options.get("baseline"))
     return RunSettings(
         baseline=mode,
         baseline_file=path("baseline-file") or root / "perf-baseline.json",
@@ -101,18 +101,18 @@ def read_run_settings(
     )
 
 
-def _mode(given: str, against: str | None, *, asked: object) -> BaselineMode:
+def _mode(given: str, against: str | None, *, option: object) -> BaselineMode:
     """The baseline mode; off in a run that compares with a revision.
 
     Args:
         given: the mode from the command line or the ini file, empty if not given.
         against: the revision to compare with.
-        asked: the mode from the command line.
+        option: the mode from the command line.
     """
     mode: BaselineMode = read_choice(BaselineMode, given or BaselineMode.CHECK, "ini key perf_baseline")
     if against is None:
         return mode
-    if mode in (BaselineMode.UPDATE, BaselineMode.PRUNE) or asked == BaselineMode.REQUIRE:
+    if mode in (BaselineMode.UPDATE, BaselineMode.PRUNE) or option == BaselineMode.REQUIRE:
         raise SettingError(
             f"--perf-against {against} beside --perf-baseline {mode}, expected one of them; a comparison with a "
             "revision does not use the baseline file"

@@ -335,7 +335,7 @@ def test_against_a_revision_the_baseline_file_is_left_alone(ini: dict[str, objec
         ({}, {"baseline": "update"}),
     ],
 )
-def test_what_needs_the_baseline_does_not_go_with_a_revision(
+def test_baseline_modes_exclude_a_comparison_with_a_revision(
     options: dict[str, object], ini: dict[str, object], tmp_path: Path
 ) -> None:
     with pytest.raises(SettingError, match=r"--perf-against main beside --perf-baseline \w+, expected one of them"):

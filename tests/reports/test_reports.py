@@ -114,7 +114,7 @@ def test_the_columns_of_the_summary_stand_below_each_other(width: int) -> None:
     assert all(row[end - 1] in "%–e" and row[end : end + 1] in ("", " ") for row in rows)
 
 
-def test_where_room_is_scarce_a_file_is_said_once_for_the_tests_that_follow() -> None:
+def test_narrow_tables_name_a_file_once_above_its_tests() -> None:
     rows = table(everything(), 80)
     assert rows[1] == "test_perf.py"
     assert rows[2].startswith("test_passes ")
@@ -190,7 +190,7 @@ def test_a_test_that_is_surely_better_than_its_tolerance_is_offered_to_be_record
     assert ("record it: --perf-baseline update" in text) is said
 
 
-def test_what_is_better_than_something_else_is_not_offered_to_be_recorded() -> None:
+def test_only_an_improvement_over_the_baseline_is_suggested_for_recording() -> None:
     faster = verdict(Outcome.PASS, against="limit", change=(-0.3, -0.4, -0.2))
     assert "record it" not in "\n".join(summary([result(verdicts=(faster,))], 160))
 
@@ -355,7 +355,7 @@ def test_a_capacity_search_is_told_in_one_line(at_least: bool, objective: str | 
     ],
     ids=lambda value: value.layer if isinstance(value, LayerStats) else "",
 )
-def test_what_a_layer_knows_of_itself_is_told_in_one_line(layer: LayerStats, text: str) -> None:
+def test_the_statistics_of_a_layer_are_one_line(layer: LayerStats, text: str) -> None:
     assert describe_layer(layer) == text
 
 

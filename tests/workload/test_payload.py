@@ -169,7 +169,7 @@ REQUEST = httpx.Request("POST", "http://test/", json=1)
         ([1, 1, REQUEST], "perf_payload mixes inputs and httpx.Request objects, expected one kind; the first request"),
     ],
 )
-def test_what_makes_no_requests_is_refused_by_what_it_is(wrong: Any, message: str) -> None:
+def test_a_value_that_is_no_collection_is_refused_by_its_type(wrong: Any, message: str) -> None:
     with pytest.raises(SettingError) as caught:
         read_payload(wrong)
     assert str(caught.value).startswith(message)

@@ -49,7 +49,7 @@ class TestBuilding:
             (lambda _: {"params": 3}, "returned an invalid request"),
         ],
     )
-    def test_what_is_no_request_is_told(self, build: Any, expected: str) -> None:
+    def test_invalid_requests_are_refused(self, build: Any, expected: str) -> None:
         with pytest.raises(SettingError) as caught:
             built(build)
         assert str(caught.value).startswith("perf(request=...) ")
@@ -85,7 +85,7 @@ class TestPayload:
         digests = {read_payload(["a"], builder=builder).digest for builder in (self.BUILDER, other, None)}
         assert len(digests) == 3
 
-    def test_what_another_process_needs_is_drawn_and_pickled_without_the_function(self) -> None:
+    def test_a_payload_for_another_process_is_pickled_without_the_function(self) -> None:
         payload = read_payload(Zipf(["a", "b", "c"]), builder=self.BUILDER)
         bare = pickle.loads(pickle.dumps(payload.bare()))
         assert (bare.inputs, bare.builder) == ((), None)

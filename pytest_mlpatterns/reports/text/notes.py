@@ -49,8 +49,8 @@ def describe_layer(layer: LayerStats) -> str:
         if member and (mean := layer.mean(f"{kind}:{member}")) is not None
     ]
     parts: list[str] = []
-    if layer.layer == "cached" and (asked := sum(counts.get(name, 0) for name in ("hits", "coalesced", "misses"))):
-        hits = (counts.get("hits", 0) + counts.get("coalesced", 0)) / asked
+    if layer.layer == "cached" and (lookups := sum(counts.get(name, 0) for name in ("hits", "coalesced", "misses"))):
+        hits = (counts.get("hits", 0) + counts.get("coalesced", 0)) / lookups
         spent = (
             f"a {name} takes {_median(layer, f'{name}_ns')}"
             for name in ("hit", "miss")

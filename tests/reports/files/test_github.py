@@ -51,7 +51,7 @@ def test_a_run_in_which_nothing_was_measured_has_no_table() -> None:
     assert text == "### Performance: 1 of 1 test failed\n\n- ✗ **t.py::test\\_a**: no model\n"
 
 
-def test_what_users_write_stays_text() -> None:
+def test_text_of_users_stays_text() -> None:
     nasty = result(NASTY, passed=False, group=NASTY, setup=make_setup(pattern="a | b\n\n# c"))
     text = job_summary([nasty], [Failure(NASTY, f"{NASTY}\nmore", None)], {NASTY: NASTY}, [NASTY])
     assert "<script>" not in text.replace("\\<script\\>", "")

@@ -123,7 +123,7 @@ def test_the_environment_is_described() -> None:
         {"failed_requests": {"many": 3}},
     ],
 )
-def test_what_is_no_result_is_refused(changes: dict[str, Any]) -> None:
+def test_the_schema_refuses_other_values(changes: dict[str, Any]) -> None:
     data = written([result()])
     data["results"][0].update(changes)
     with pytest.raises(ValidationError):

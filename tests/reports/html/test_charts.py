@@ -39,7 +39,7 @@ def test_a_result_that_knows_nothing_has_no_charts() -> None:
     assert charts_of(result(**NOTHING)) == ()
 
 
-def test_what_is_drawn_comes_in_a_fixed_order() -> None:
+def test_charts_have_a_fixed_order() -> None:
     found = charts_of(result(capacities=(capacity(),), layers=LAYERS))
     assert [chart.kind for chart in found] == [
         "percentiles",
@@ -76,7 +76,7 @@ class TestDecision:
         assert chart.marks == {"tolerance": 0.1}
         assert chart.title == "Change against baseline"
 
-    def test_where_less_was_tolerated_no_line_says_otherwise(self) -> None:
+    def test_no_tolerance_is_drawn_if_an_assertion_had_a_tighter_one(self) -> None:
         tighter = verdict(Outcome.FAIL, against="revision", change=(0.05, 0.03, 0.07))
         chart = deciding(result(verdicts=(tighter,)))["changes"]
         assert chart.marks == {}

@@ -97,7 +97,7 @@ def test_nothing_in_the_page_has_an_address_elsewhere() -> None:
     )
 
 
-def test_what_users_wrote_stays_text() -> None:
+def test_text_of_users_stays_text() -> None:
     plain, hostile = Reader(report([result(), result("b")])), Reader(report(everything()))
     assert HOSTILE in hostile.text
     assert len(hostile.scripts) == len(plain.scripts)
@@ -193,7 +193,7 @@ class TestGroups:
             ((("p", "l", "w"), ("p", "l", "w")), ("a[0]", "a[1]")),
         ],
     )
-    def test_they_are_told_apart_by_as_little_as_it_takes(
+    def test_labels_contain_only_what_distinguishes_the_tests(
         self, setups: tuple[tuple[str, str, str], ...], labels: tuple[str, ...]
     ) -> None:
         members = [
@@ -223,7 +223,7 @@ class TestGroups:
 
 
 class TestOneTest:
-    def test_it_says_what_was_compared_and_how(self) -> None:
+    def test_the_page_names_the_reference_and_the_set_up(self) -> None:
         text = Reader(str(details_section([result(reference=counterpart(), baseline_note="a note")]))).text
         assert "perf-baseline.json, 2026-11-20 (1a2b3c4)" in text
         assert "a note" in text
@@ -245,7 +245,7 @@ class TestOneTest:
             ({"setup": make_setup("p", "l", "w", "x", "model 2")}, "model 2"),
         ],
     )
-    def test_it_says_what_there_is_to_say(self, changes: dict[str, object], words: str) -> None:
+    def test_the_part_of_a_test_shows_every_fact(self, changes: dict[str, object], words: str) -> None:
         assert words in Reader(str(details_section([result(**changes)]))).text  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ class TestOneTest:
             ),
         ],
     )
-    def test_it_says_what_to_do(self, outcome: Outcome, words: str) -> None:
+    def test_the_next_step_follows_from_the_verdict(self, outcome: Outcome, words: str) -> None:
         assert words in Reader(str(details_section([result("t", verdicts=(verdict(outcome),))]))).text
 
     def test_after_a_pass_there_is_nothing_to_do(self) -> None:

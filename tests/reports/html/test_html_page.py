@@ -104,7 +104,7 @@ def test_charts_are_drawn_anew_where_the_window_changes(opened: Callable[..., Pa
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
 
 
-def test_what_users_wrote_is_shown_and_not_run(opened: Callable[..., Page]) -> None:
+def test_text_of_users_is_shown_and_not_run(opened: Callable[..., Page]) -> None:
     page = opened()
     draw_all(page)
     page.evaluate("document.querySelectorAll('details.data').forEach(one => one.open = true)")

@@ -66,7 +66,7 @@ def test_a_reference_without_percentiles_changes_nothing() -> None:
     assert histogram(result(reference=without)) == histogram(result())
 
 
-def test_where_nothing_succeeded_there_is_nothing_to_draw() -> None:
+def test_charts_need_a_successful_request() -> None:
     assert percentile_chart(result(latency=None)) is None
     assert histogram_chart(result(latency=None)) is None
 

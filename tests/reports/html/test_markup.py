@@ -52,7 +52,7 @@ def test_data_comes_back_as_it_was_and_cannot_end_its_script(data: object) -> No
     assert json.loads(found[1]) == data
 
 
-def test_what_would_end_a_script_is_written_otherwise() -> None:
+def test_characters_that_could_end_a_script_are_escaped() -> None:
     written = data_script([HOSTILE])
     assert written.count("<") == 2
     assert "\\u003c/script\\u003e" in written

@@ -35,7 +35,7 @@ PROGRESS = Progress(1_500_000_000, 1234, 4 * MS)
     ],
     ids=["starting", "first", "third", "many", "longer than expected"],
 )
-def test_it_says_how_far_the_run_is(standing: Standing, progress: Progress | None, text: str) -> None:
+def test_the_live_line_shows_the_progress_of_the_run(standing: Standing, progress: Progress | None, text: str) -> None:
     assert live_text(standing, progress, 120) == text
 
 
@@ -48,7 +48,7 @@ def test_it_says_how_far_the_run_is(standing: Standing, progress: Progress | Non
         (40, "…its[single] 3/7 █████··········· 4 s, …"),
     ],
 )
-def test_what_matters_least_is_left_out_first(width: int, text: str) -> None:
+def test_the_least_important_parts_are_left_out_first(width: int, text: str) -> None:
     found = live_text(THIRD, PROGRESS, width)
     assert found == text
     assert width_of(found) <= width
@@ -62,7 +62,7 @@ def test_what_matters_least_is_left_out_first(width: int, text: str) -> None:
     st.tuples(st.integers(0, 10**12), st.integers(0, 10**13)),
     st.integers(0, 200),
 )
-def test_it_fits_any_width_and_the_share_is_one(
+def test_the_live_line_fits_any_width_and_shows_a_share(
     test: str, number: int, more: int, times_ns: tuple[int, int], width: int
 ) -> None:
     elapsed_ns, finished_ns = times_ns

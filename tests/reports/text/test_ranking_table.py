@@ -59,7 +59,7 @@ def test_the_section_has_a_sentence_a_table_and_what_needs_words(width: int) -> 
     check_golden(f"choice-{width}.txt", "\n".join(lines) + "\n")
 
 
-def test_where_no_pattern_can_be_chosen_there_is_no_table() -> None:
+def test_a_ranking_without_candidates_has_no_table() -> None:
     (ranking,) = rank(SHORT, parse_criteria("rtm=1,rtm<1us", "--perf-rank"))
 
     first, *rest = ranking_lines([ranking], SHORT, 80)
@@ -159,13 +159,13 @@ def test_a_smoke_run_ranks_nothing(tmp_path: Path) -> None:
     assert "choosing a pattern" not in run.out
 
 
-def test_where_no_test_has_several_patterns_the_section_says_so(tmp_path: Path) -> None:
+def test_a_run_without_alternatives_is_reported(tmp_path: Path) -> None:
     run = project().run(tmp_path, "--perf-rank", "rtm=1", "-k", "alone")
 
     assert run.section("choosing a pattern").startswith("nothing to rank: ")
 
 
-def test_where_the_ini_file_asks_for_it_in_every_run_it_does_not(tmp_path: Path) -> None:
+def test_a_run_without_alternatives_is_fine_with_weights_in_the_ini_file(tmp_path: Path) -> None:
     run = project().with_ini(perf_rank="rtm=1").run(tmp_path, "-k", "alone")
 
     assert run.exit_code == 0, run.out

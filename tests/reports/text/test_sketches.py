@@ -57,7 +57,7 @@ def test_the_same_distribution_looks_the_same() -> None:
     assert heights(then) == heights(now)
 
 
-def test_what_got_slower_stands_further_right() -> None:
+def test_a_slower_distribution_is_drawn_further_right() -> None:
     then, now, _ = latency_picture(of(latencies(8 * MS), before(latencies(4 * MS))))
     assert heights(now).index(max(heights(now))) > heights(then).index(max(heights(then))) + 5
     assert then.endswith("p95 6.63 ms")

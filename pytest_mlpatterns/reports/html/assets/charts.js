@@ -22,7 +22,7 @@ const charts = (() => {
     return found.filter((tick) => tick >= low * 0.999 && tick <= high * 1.001);
   }
 
-  /** A scale over these numbers that says its unit: from zero, or logarithmic where they differ much. */
+  /** A scale over these numbers, labelled with its unit: from zero, or logarithmic if they differ much. */
   function scaleOf(unit, numbers, { log = "auto", most = 5, top = null } = {}) {
     const highest = Math.max(...numbers, 0), lowest = Math.min(...numbers.filter((number) => number > 0));
     const isLog = Number.isFinite(lowest) && (log === true || (log === "auto" && highest / lowest > LOG_FROM));

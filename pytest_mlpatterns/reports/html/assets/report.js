@@ -1,5 +1,5 @@
-// What the page does: draws charts when they come into view, sorts and filters the overview, and opens what is asked
-// for. Everything in words and figures is in the page already, and stays readable where no script runs.
+// Behaviour of the page: charts are drawn when they come into view, the overview is sorted and filtered, and the tests
+// that a link names are opened. All text and tables are plain HTML and stay readable without scripts.
 "use strict";
 (() => {
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
@@ -57,7 +57,7 @@
     place.before(list);
   }
 
-  /** The table behind a chart, made when somebody wants to read it. */
+  /** The table of a chart, made when the reader opens it. */
   function fill(details) {
     if (details.querySelector("table")) return;
     const { columns, rows } = tableOf(details.closest("figure"));

@@ -55,7 +55,7 @@ const units = (() => {
   };
 
   return {
-    /** A value of this unit in full, a dash where there is none. */
+    /** A value of this unit in full; a dash without a value. */
     format: (unit, value) => (value === null || value === undefined ? "–" : formats[unit](value)),
     /** The same for the tick of an axis. */
     tick: (unit, value) => shorts[unit](value),
