@@ -43,14 +43,14 @@ def test_the_window_is_as_long_as_all_blocks() -> None:
     assert merge_windows(PIECES) == Window(START_NS, START_NS + 800 * MS)
 
 
-def test_requests_of_the_blocks_lie_side_by_side_and_those_before_a_block_are_left_out() -> None:
+def test_blocks_are_adjacent_and_requests_before_a_block_are_left_out() -> None:
     found = merge_samples(PIECES)
     assert found.due_ns.tolist() == list(range(START_NS, START_NS + 800 * MS, 10 * MS))
     assert (found.done_ns - found.due_ns == 9 * MS).all()
     assert (np.diff(found.done_ns) >= 0).all()
 
 
-def test_rows_are_in_the_order_of_completion_where_answers_of_one_block_come_after_the_next_began() -> None:
+def test_rows_are_in_the_order_of_completion_across_blocks() -> None:
     found = merge_samples([piece(START_NS, latency_ns=50 * MS), piece(START_NS + S, latency_ns=1 * MS)])
     assert (np.diff(found.done_ns) >= 0).all()
     assert sorted(found.due_ns) == list(range(START_NS, START_NS + 400 * MS, 10 * MS))
@@ -88,7 +88,7 @@ def test_what_was_used_adds_up_over_the_blocks_and_memory_is_the_highest() -> No
     assert found.cores == 2
 
 
-def test_where_processes_are_not_known_in_one_block_nothing_is_known() -> None:
+def test_unknown_processes_in_one_block_make_the_usage_unknown() -> None:
     assert merge_usage([PIECES[0], replace(PIECES[1], usage=block_usage(1, 1, 1))]) is None
 
 

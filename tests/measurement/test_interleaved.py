@@ -1,4 +1,4 @@
-"""Two sides in the same minutes: real deployments and scripted servers that take turns, and both gone afterwards."""
+"""Interleaved runs: real deployments and scripted servers in alternating blocks, and both gone afterwards."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def started(model: object, directory: Path) -> Deployment:
     return launch(service_plan(Single(), model, [HERE]), make_start_options(directory, INPUTS))
 
 
-def a_side(name: str, model: object, directory: Path, plan: LoadPlan = PLAN) -> Variant:
+def make_variant(name: str, model: object, directory: Path, plan: LoadPlan = PLAN) -> Variant:
     return Variant(name, partial(started, model, directory), plan)
 
 
@@ -145,11 +145,11 @@ def never(_: Sequence[object]) -> Outcome:
     return Outcome.INCONCLUSIVE
 
 
-def measured(pairing: InterleavedRun, launches: int = 1) -> list[PairedLaunch]:
+def measured(run: InterleavedRun, launches: int = 1) -> list[PairedLaunch]:
     """So many launches, whatever they say."""
-    outcome = pairing.decide(never, 60 * S, max_launches=launches, min_launches=1)
+    outcome = run.decide(never, 60 * S, max_launches=launches, min_launches=1)
     assert outcome is Outcome.INCONCLUSIVE
-    return pairing.launches
+    return run.launches
 
 
 class Recording(Generator):
@@ -169,19 +169,19 @@ class TestRealDeployments:
         self, generator: Generator, tmp_path: Path
     ) -> None:
         before = our_children()
-        sides = a_side("slow", Sleeps(0.024), tmp_path), a_side("quick", Sleeps(0.004), tmp_path)
-        pairing = InterleavedRun(sides[1], sides[0], generator, silent, SHORT)
+        variants = make_variant("slow", Sleeps(0.024), tmp_path), make_variant("quick", Sleeps(0.004), tmp_path)
+        run = InterleavedRun(variants[1], variants[0], generator, silent, SHORT)
 
         def at_least(factor: float, launches: Sequence[PairedLaunch]) -> Outcome:
             return judge_ratio([one.rtm for one in launches], factor, "higher", SequentialPlan()).outcome
 
-        assert pairing.decide(partial(at_least, 1.5), 60 * S, max_launches=6) is Outcome.PASS
-        assert len(pairing.launches) >= 3
-        assert 0 < pairing.spent_s < 60
-        launches, spent_s = list(pairing.launches), pairing.spent_s
-        assert pairing.decide(partial(at_least, 24.0), 60 * S, max_launches=6) is Outcome.FAIL
-        assert pairing.launches[: len(launches)] == launches
-        assert pairing.spent_s == spent_s  # what was there was enough
+        assert run.decide(partial(at_least, 1.5), 60 * S, max_launches=6) is Outcome.PASS
+        assert len(run.launches) >= 3
+        assert 0 < run.spent_s < 60
+        launches, spent_s = list(run.launches), run.spent_s
+        assert run.decide(partial(at_least, 24.0), 60 * S, max_launches=6) is Outcome.FAIL
+        assert run.launches[: len(launches)] == launches
+        assert run.spent_s == spent_s  # what was there was enough
         assert len(our_children() - before) <= 1  # the generator, which goes on
 
         found = launches[0]
@@ -203,9 +203,9 @@ class TestRealDeployments:
         self, generator: Generator, tmp_path: Path
     ) -> None:
         before = our_children()
-        sides = a_side("reference", Sleeps(0), tmp_path), a_side("present", Broken, tmp_path)
+        variants = make_variant("reference", Sleeps(0), tmp_path), make_variant("present", Broken, tmp_path)
         with pytest.raises(ModelLoadError, match=r"present: (?s:.*)LookupError: no weights"):
-            measured(InterleavedRun(*sides, generator, silent, SHORT))
+            measured(InterleavedRun(*variants, generator, silent, SHORT))
         assert len(our_children() - before) == 0
 
     def test_a_side_that_dies_under_load_is_named_and_both_are_closed(
@@ -221,35 +221,35 @@ class TestRealDeployments:
             for pid in running["present"].pids:
                 os.kill(pid, signal.SIGKILL)
 
-        sides = [Variant(name, partial(start, name), PLAN) for name in ("reference", "present")]
+        variants = [Variant(name, partial(start, name), PLAN) for name in ("reference", "present")]
         with pytest.raises(DeploymentError, match=r"present: .*SIGKILL"):
-            measured(InterleavedRun(*sides, generator, kill, replace(SHORT, block_ns=300 * MS)))
+            measured(InterleavedRun(*variants, generator, kill, replace(SHORT, block_ns=300 * MS)))
         pids = [pid for deployment in running.values() for pid in deployment.pids]
         assert survivors(pids, 0) == set()
 
     def test_what_each_sustains_is_searched_for_in_turn(self, generator: Generator, tmp_path: Path) -> None:
         before = our_children()
-        sides = a_side("quick", OneAtATime(0.003), tmp_path), a_side("slow", OneAtATime(0.007), tmp_path)
-        pairing = InterleavedRun(*sides, generator, silent)
+        variants = make_variant("quick", OneAtATime(0.003), tmp_path), make_variant("slow", OneAtATime(0.007), tmp_path)
+        run = InterleavedRun(*variants, generator, silent)
 
         def at_most(launches: Sequence[PairedCapacity]) -> Outcome:
             return judge_ratio([one.nmrt for one in launches], 1.0, "lower", SequentialPlan(first=1)).outcome
 
-        assert pairing.decide_nmrt(at_most, 60 * S, max_launches=1, min_launches=1) is Outcome.PASS
-        (found,) = pairing.capacities
+        assert run.decide_nmrt(at_most, 60 * S, max_launches=1, min_launches=1) is Outcome.PASS
+        (found,) = run.capacities
         assert found.first.nmrt.value <= 340
         assert found.second.nmrt.value <= 144
         assert found.nmrt.value == pytest.approx(math.log(found.second.nmrt.value / found.first.nmrt.value))
         assert found.nmrt.error >= max(found.first.nmrt.relative_error, found.second.nmrt.relative_error)
-        assert pairing.spent_s > 0
+        assert run.spent_s > 0
         assert len(our_children() - before) <= 1
 
     def test_a_search_that_gave_only_a_bound_supports_no_ratio(self, generator: Generator, tmp_path: Path) -> None:
-        sides = a_side("quick", Sleeps(0.001), tmp_path), a_side("slow", Sleeps(0.002), tmp_path)
-        pairing = InterleavedRun(*sides, generator, silent)
-        pairing.capacities.append(PairedCapacity(LogRatio(0, 0), capacity(), capacity()))  # so that the other begins
+        variants = make_variant("quick", Sleeps(0.001), tmp_path), make_variant("slow", Sleeps(0.002), tmp_path)
+        run = InterleavedRun(*variants, generator, silent)
+        run.capacities.append(PairedCapacity(LogRatio(0, 0), capacity(), capacity()))  # so that the other begins
         with pytest.raises(InvalidResultError, match=r"slow: NMRT is at least .* but not known: the time was up"):
-            pairing.decide_nmrt(never, S, max_launches=2)
+            run.decide_nmrt(never, S, max_launches=2)
 
 
 class TestTurns:
@@ -257,15 +257,15 @@ class TestTurns:
         events: list[str] = []
         generator = Recording(tmp_path / "generator.log")
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            pairing = InterleavedRun(
+            run = InterleavedRun(
                 scripted(one, events, "A"),
                 scripted(other, events, "B"),
                 generator,
                 silent,
                 replace(SHORT, rounds=2, answers=1),  # however slow the answers are
             )
-            measured(pairing, 2)
-            assert pairing.names == ("A", "B")
+            measured(run, 2)
+            assert run.names == ("A", "B")
         generator.close()
         starts, turned = ["start A", "start B"], ["start B", "start A"]
         assert (events[:2], events[4:6]) == (starts, turned)
@@ -288,15 +288,13 @@ class TestTurns:
         assert starts[2] == starts[3] > 0
         asked = [[json.loads(request.body)["instances"][0] for request in server.requests] for server in (one, other)]
         before = [inputs[inputs.index(starts[2]) - 1] for inputs in asked]
-        assert max(before) == starts[2] - 1  # of the faster side nothing is left out
+        assert max(before) == starts[2] - 1  # of the faster variant nothing is left out
 
     def test_an_open_loop_keeps_its_rate_on_both_sides(self, generator: Generator) -> None:
         plan = replace(PLAN, schedule=ConstantRate(50))
         with ScriptedServer(after(0.1)) as one, ScriptedServer(after(0.15)) as other:
-            pairing = InterleavedRun(
-                scripted(one, [], "A", plan), scripted(other, [], "B", plan), generator, silent, SHORT
-            )
-            (found,) = measured(pairing)
+            run = InterleavedRun(scripted(one, [], "A", plan), scripted(other, [], "B", plan), generator, silent, SHORT)
+            (found,) = measured(run)
         assert found.rtm.value > 0
         assert found.second.rtm_ns >= 150 * MS
         assert found.first.requests == pytest.approx(found.second.requests, abs=2 * found.pairs)  # one at either edge
@@ -308,8 +306,8 @@ class TestTurns:
         plan = replace(PLAN, schedule=schedule)
         generator = Recording(tmp_path / "generator.log")
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            sides = scripted(one, [], "A", plan), scripted(other, [], "B", plan)
-            measured(InterleavedRun(*sides, generator, silent, SHORT))
+            variants = scripted(one, [], "A", plan), scripted(other, [], "B", plan)
+            measured(InterleavedRun(*variants, generator, silent, SHORT))
         generator.close()
         assert [job.schedule for job in generator.jobs] == [ClosedLoop(1)] * 2 + [schedule] * 4
         assert {job.duration_ns for job in generator.jobs[2:]} == {120 * MS}
@@ -318,17 +316,17 @@ class TestTurns:
         generator = Recording(tmp_path / "generator.log")
         plan = replace(PLAN, warmup_ns=150 * MS)
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            sides = scripted(one, [], "A", plan), scripted(other, [], "B", replace(plan, warmup_ns=None))
-            measured(InterleavedRun(*sides, generator, silent, SHORT))
+            variants = scripted(one, [], "A", plan), scripted(other, [], "B", replace(plan, warmup_ns=None))
+            measured(InterleavedRun(*variants, generator, silent, SHORT))
         generator.close()
         assert [job.duration_ns for job in generator.jobs[:2]] == [150 * MS, 20 * MS]
 
     def test_a_block_may_be_over_before_its_first_answer_comes(self, generator: Generator) -> None:
         plan = replace(PLAN, schedule=ConstantRate(200))
         with ScriptedServer(after(0.4)) as one, ScriptedServer(after(0.001)) as other:
-            sides = scripted(one, [], "late", plan), scripted(other, [], "B", plan)
+            variants = scripted(one, [], "late", plan), scripted(other, [], "B", plan)
             (found,) = measured(
-                InterleavedRun(*sides, generator, silent, replace(SHORT, block_ns=20 * MS, launch_ns=MS))
+                InterleavedRun(*variants, generator, silent, replace(SHORT, block_ns=20 * MS, launch_ns=MS))
             )
         assert found.first.rtm_ns >= 400 * MS
         assert found.first.throughput_rps > 0
@@ -343,12 +341,12 @@ class TestDeciding:
             return Outcome.PASS if len(launches) == 3 else Outcome.INCONCLUSIVE
 
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            sides = scripted(one, [], "A"), scripted(other, [], "B")
-            pairing = InterleavedRun(*sides, generator, silent, SHORT)
-            assert pairing.decide(judge, 1, max_launches=8, min_launches=2) is Outcome.INCONCLUSIVE
-            assert (len(pairing.launches), asked) == (2, [2])
-            assert pairing.decide(judge, 60 * S, max_launches=8, min_launches=2) is Outcome.PASS
-            assert (len(pairing.launches), asked) == (3, [2, 2, 3])
+            variants = scripted(one, [], "A"), scripted(other, [], "B")
+            run = InterleavedRun(*variants, generator, silent, SHORT)
+            assert run.decide(judge, 1, max_launches=8, min_launches=2) is Outcome.INCONCLUSIVE
+            assert (len(run.launches), asked) == (2, [2])
+            assert run.decide(judge, 60 * S, max_launches=8, min_launches=2) is Outcome.PASS
+            assert (len(run.launches), asked) == (3, [2, 2, 3])
 
     def test_ctrl_c_passes_through_and_both_are_closed(self, generator: Generator) -> None:
         def interrupt(_: Progress) -> None:
@@ -356,13 +354,13 @@ class TestDeciding:
 
         events: list[str] = []
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            sides = scripted(one, events, "A"), scripted(other, events, "B")
-            pairing = InterleavedRun(*sides, generator, interrupt, replace(SHORT, warmup_ns=60 * S))
+            variants = scripted(one, events, "A"), scripted(other, events, "B")
+            run = InterleavedRun(*variants, generator, interrupt, replace(SHORT, warmup_ns=60 * S))
             with pytest.raises(KeyboardInterrupt):
-                measured(pairing)
+                measured(run)
         assert sorted(events) == ["close A", "close B", "start A", "start B"]
-        assert pairing.launches == []
-        assert pairing.spent_s > 0
+        assert run.launches == []
+        assert run.spent_s > 0
 
 
 def failing_every(nth: int) -> Any:
@@ -383,12 +381,12 @@ class TestDisturbance:
         """So many blocks are disturbed, from the first on; a launch has 32 and wants at least four quiet pairs."""
         numbers = iter(range(99))
         monkeypatch.setattr("pytest_mlpatterns.measurement.variant.is_disturbed", lambda *_: next(numbers) < blocks)
-        rhythm = BlockDesign(block_ns=20 * MS, answers=2, rounds=8, warmup_ns=20 * MS)
+        design = BlockDesign(block_ns=20 * MS, answers=2, rounds=8, warmup_ns=20 * MS)
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            pairing = InterleavedRun(scripted(one, [], "A"), scripted(other, [], "B"), generator, silent, rhythm)
-            (found,) = measured(pairing)
+            run = InterleavedRun(scripted(one, [], "A"), scripted(other, [], "B"), generator, silent, design)
+            (found,) = measured(run)
         assert (found.pairs, found.disturbed) == (pairs, min(blocks // 2, 16))
-        assert pairing.second_launches[0].samples.succeeded.all()
+        assert run.second_launches[0].samples.succeeded.all()
 
 
 class TestWhatDoesNotCount:
@@ -403,17 +401,17 @@ class TestWhatDoesNotCount:
     def test_a_side_whose_requests_fail_is_named(self, generator: Generator, script: Any, words: str) -> None:
         events: list[str] = []
         with ScriptedServer(after(0.002)) as one, ScriptedServer(script) as other:
-            sides = scripted(one, events, "A"), scripted(other, events, "B")
-            pairing = InterleavedRun(*sides, generator, silent, SHORT)
+            variants = scripted(one, events, "A"), scripted(other, events, "B")
+            run = InterleavedRun(*variants, generator, silent, SHORT)
             with pytest.raises(InvalidResultError, match=words):
-                measured(pairing)
-        assert pairing.launches == []
+                measured(run)
+        assert run.launches == []
         assert sorted(events[2:]) == ["close A", "close B"]
 
     def test_a_failure_now_and_then_is_counted(self, generator: Generator) -> None:
         with ScriptedServer(after(0.002)) as one, ScriptedServer(failing_every(40)) as other:
-            sides = scripted(one, [], "A"), scripted(other, [], "B")
-            (found,) = measured(InterleavedRun(*sides, generator, silent, replace(SHORT, block_ns=400 * MS)))
+            variants = scripted(one, [], "A"), scripted(other, [], "B")
+            (found,) = measured(InterleavedRun(*variants, generator, silent, replace(SHORT, block_ns=400 * MS)))
         assert found.first.failed == 0
         assert 1 <= found.second.failed <= len(other.requests) // 40
 
@@ -424,9 +422,9 @@ class TestWhatDoesNotCount:
             return [Send(answer(b'{"predictions": [1]}') if good else answer(b"", 503))]
 
         with ScriptedServer(after(0.002)) as one, ScriptedServer(script) as other:
-            sides = scripted(one, [], "A"), scripted(other, [], "B")
+            variants = scripted(one, [], "A"), scripted(other, [], "B")
             with pytest.raises(InvalidResultError, match=r"B: .*503: [\d,]+"):
-                measured(InterleavedRun(*sides, generator, silent, replace(SHORT, block_ns=200 * MS)))
+                measured(InterleavedRun(*variants, generator, silent, replace(SHORT, block_ns=200 * MS)))
 
     @pytest.mark.parametrize("times", [2, 5])
     def test_a_block_in_which_every_caller_only_waited_is_measured_longer(self, tmp_path: Path, times: int) -> None:
@@ -440,14 +438,14 @@ class TestWhatDoesNotCount:
 
         generator = Stalled(tmp_path / "generator.log")
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            pairing = InterleavedRun(
+            run = InterleavedRun(
                 scripted(one, [], "A"), scripted(other, [], "B"), generator, silent, replace(SHORT, block_ns=20 * MS)
             )
             if times == 5:
                 with pytest.raises(InvalidResultError, match="A: in 5 blocks in a row no request was due; measure"):
-                    measured(pairing)
+                    measured(run)
             else:
-                (found,) = measured(pairing)
+                (found,) = measured(run)
                 assert found.repeated == 2
         generator.close()
         lengths = [job.duration_ns for job in generator.jobs[2:]]
@@ -457,9 +455,9 @@ class TestWhatDoesNotCount:
         generator = Generator(tmp_path / "generator.log")
         generator.ceilings_rps[Transport.HTTP1] = 1.0
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            sides = scripted(one, [], "A"), scripted(other, [], "B")
+            variants = scripted(one, [], "A"), scripted(other, [], "B")
             with pytest.raises(InvalidResultError, match=r"A: in 5 blocks in a row the load generator did .*lower"):
-                measured(InterleavedRun(*sides, generator, silent, SHORT))
+                measured(InterleavedRun(*variants, generator, silent, SHORT))
         generator.close()
 
     def test_a_block_in_which_it_was_the_limit_is_measured_again(self, tmp_path: Path) -> None:
@@ -473,8 +471,8 @@ class TestWhatDoesNotCount:
 
         generator = Busy(tmp_path / "generator.log")
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            sides = scripted(one, [], "A"), scripted(other, [], "B")
-            (found,) = measured(InterleavedRun(*sides, generator, silent, SHORT))
+            variants = scripted(one, [], "A"), scripted(other, [], "B")
+            (found,) = measured(InterleavedRun(*variants, generator, silent, SHORT))
         generator.close()
         assert found.repeated == 1
         assert found.pairs == 2
@@ -495,7 +493,7 @@ class TestAnswerRate:
             ([150, 150, 250, 250, 350, 350], True, 20),  # two callers in step, 100 ms each
             ([400], True, 1 / 0.35),
             (range(140, 350, 10), False, 100),  # each answer 90 ms after its request
-            ([140, 190, 240, 290, 340, 390, 440, 490], False, 20),  # a side that falls behind
+            ([140, 190, 240, 290, 340, 390, 440, 490], False, 20),  # a variant that falls behind
             ([150], False, 10),
         ],
     )

@@ -77,7 +77,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
 
 
 @contextmanager
-def a_bench(
+def make_runner(
     generator: Generator,
     directory: Path,
     plan: LoadPlan = PLAN,
@@ -90,11 +90,11 @@ def a_bench(
     def start() -> Deployment:
         return launch(service_plan(pattern or Single(), model, [HERE]), make_start_options(directory, INPUTS))
 
-    bench = LaunchRunner(start, plan, generator, on_progress, smoke=smoke)
+    runner = LaunchRunner(start, plan, generator, on_progress, smoke=smoke)
     try:
-        yield bench
+        yield runner
     finally:
-        bench.close()
+        runner.close()
 
 
 def in_window(launch: Launch) -> int:
@@ -106,10 +106,10 @@ def in_window(launch: Launch) -> int:
 class TestLaunch:
     def test_a_launch_has_everything_that_was_seen(self, generator: Generator, tmp_path: Path) -> None:
         told: list[Progress] = []
-        with a_bench(generator, tmp_path, replace(PLAN, duration_ns=300 * MS), on_progress=told.append) as bench:
-            launch = bench.measure()
-            total = bench.deployment.stats().replica_requests[0]
-            messages = PLAN.payload.messages(*bench.deployment.addresses[0], bench.deployment.path)
+        with make_runner(generator, tmp_path, replace(PLAN, duration_ns=300 * MS), on_progress=told.append) as runner:
+            launch = runner.measure()
+            total = runner.deployment.stats().replica_requests[0]
+            messages = PLAN.payload.messages(*runner.deployment.addresses[0], runner.deployment.path)
         samples = launch.samples
         assert set(samples.outcome.tolist()) == {200}
         assert set(samples.request.tolist()) == {0, 1, 2}
@@ -138,30 +138,30 @@ class TestLaunch:
         assert usage.rss_bytes.max() > 2**20
 
     def test_an_open_loop_is_marked_as_one(self, generator: Generator, tmp_path: Path) -> None:
-        with a_bench(generator, tmp_path, replace(PLAN, schedule=ConstantRate(50))) as bench:
-            launch = bench.measure()
+        with make_runner(generator, tmp_path, replace(PLAN, schedule=ConstantRate(50))) as runner:
+            launch = runner.measure()
         assert launch.open_loop
         due = np.sort(launch.samples.due_ns)
         assert np.diff(due).tolist() == [20 * MS] * (len(due) - 1)
 
     def test_replicas_share_the_load_of_the_window(self, generator: Generator, tmp_path: Path) -> None:
-        with a_bench(generator, tmp_path, pattern=Replicated(2)) as bench:
-            launch = bench.measure()
+        with make_runner(generator, tmp_path, pattern=Replicated(2)) as runner:
+            launch = runner.measure()
         assert launch.stats is not None
         one, two = launch.stats.replica_requests
         assert min(one, two) > 0
         assert set(launch.samples.target.tolist()) == {0, 1}
 
     def test_several_generators_give_one_launch(self, generator: Generator, tmp_path: Path) -> None:
-        with a_bench(generator, tmp_path, replace(PLAN, generators=2)) as bench:
-            launch = bench.measure()
-            total = bench.deployment.stats().replica_requests[0]
+        with make_runner(generator, tmp_path, replace(PLAN, generators=2)) as runner:
+            launch = runner.measure()
+            total = runner.deployment.stats().replica_requests[0]
         assert launch.generator.processes == 2
         assert len(launch.samples.outcome) == total - 1
 
     def test_errors_of_the_model_are_rows_and_its_traceback_is_kept(self, generator: Generator, tmp_path: Path) -> None:
-        with a_bench(generator, tmp_path, model=refuse_odd) as bench:
-            launch = bench.measure()
+        with make_runner(generator, tmp_path, model=refuse_odd) as runner:
+            launch = runner.measure()
         outcome, request = launch.samples.outcome, launch.samples.request
         assert set(outcome[request == 1].tolist()) == {500}
         assert set(outcome[request != 1].tolist()) == {200}
@@ -174,41 +174,41 @@ class TestBench:
         self, generator: Generator, tmp_path: Path
     ) -> None:
         before = our_children()
-        with a_bench(generator, tmp_path) as bench:
-            assert bench.log_tail() == ""
+        with make_runner(generator, tmp_path) as runner:
+            assert runner.log_tail() == ""
             assert our_children() == before
-            first = bench.deployment.pids
-            assert bench.deployment.predict([20, 22]) == 42
-            bench.measure()
-            assert bench.deployment.pids == first
-            bench.measure()
-            assert bench.deployment.pids != first
+            first = runner.deployment.pids
+            assert runner.deployment.predict([20, 22]) == 42
+            runner.measure()
+            assert runner.deployment.pids == first
+            runner.measure()
+            assert runner.deployment.pids != first
             assert survivors(first, 0) == set()
-            second = bench.deployment.pids
-            bench.close()
-            bench.close()
+            second = runner.deployment.pids
+            runner.close()
+            runner.close()
         assert survivors(second, 0) == set()
 
     def test_a_worker_that_is_killed_under_load_is_told(self, generator: Generator, tmp_path: Path) -> None:
         def kill(progress: Progress) -> None:
-            for pid in bench.deployment.pids:
+            for pid in runner.deployment.pids:
                 os.kill(pid, signal.SIGKILL)
 
         plan = replace(PLAN, duration_ns=1_000 * MS)
-        with a_bench(generator, tmp_path, plan, on_progress=kill) as bench:
+        with make_runner(generator, tmp_path, plan, on_progress=kill) as runner:
             with pytest.raises(DeploymentError, match="SIGKILL"):
-                bench.measure()
-            bench.close()
-            assert bench.deployment.predict([1, 1]) == 2
+                runner.measure()
+            runner.close()
+            assert runner.deployment.predict([1, 1]) == 2
 
     def test_ctrl_c_keeps_what_was_measured(self, generator: Generator, tmp_path: Path) -> None:
         def interrupt(_: Progress) -> None:
             raise KeyboardInterrupt
 
         plan = replace(PLAN, duration_ns=600_000 * MS)
-        with a_bench(generator, tmp_path, plan, on_progress=interrupt) as bench:
+        with make_runner(generator, tmp_path, plan, on_progress=interrupt) as runner:
             with pytest.raises(Interrupted) as caught:
-                bench.measure()
+                runner.measure()
             launch = caught.value.launch
             assert launch.window.duration_ns < plan.duration_ns
             assert set(launch.samples.outcome.tolist()) == {200}
@@ -219,8 +219,11 @@ class TestBench:
             raise KeyboardInterrupt
 
         plan = replace(PLAN, warmup_ns=600_000 * MS)
-        with a_bench(generator, tmp_path, plan, on_progress=interrupt) as bench, pytest.raises(Interrupted) as caught:
-            bench.measure()
+        with (
+            make_runner(generator, tmp_path, plan, on_progress=interrupt) as runner,
+            pytest.raises(Interrupted) as caught,
+        ):
+            runner.measure()
         assert caught.value.launch.warmup.requests > 0
 
 
@@ -232,8 +235,8 @@ class TestCheck:
             seen.append((inputs, outputs))
             return True
 
-        with a_bench(generator, tmp_path, replace(PLAN, check=check)) as bench:
-            bench.measure()
+        with make_runner(generator, tmp_path, replace(PLAN, check=check)) as runner:
+            runner.measure()
         ((inputs, outputs),) = seen
         assert 0 < len(inputs) <= 200
         assert [sum(numbers) for numbers in inputs] == list(outputs)
@@ -256,20 +259,20 @@ class TestCheck:
     ) -> None:
         plan = replace(PLAN, check=lambda _inputs, _outputs: verdict)
         with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}'))]) as server:
-            bench = bench_of(server, plan, generator)
+            runner = bench_of(server, plan, generator)
             with pytest.raises(error, match=message):
-                bench.measure()
-            bench.close()
+                runner.measure()
+            runner.close()
 
     def test_what_a_check_raises_is_raised(self, generator: Generator) -> None:
         def check(inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
             raise LookupError(f"{len(inputs)} pairs")
 
         with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}'))]) as server:
-            bench = bench_of(server, replace(PLAN, check=check), generator)
+            runner = bench_of(server, replace(PLAN, check=check), generator)
             with pytest.raises(LookupError, match=r"\d+ pairs"):
-                bench.measure()
-            bench.close()
+                runner.measure()
+            runner.close()
 
     def test_a_model_that_mixes_up_its_callers_is_caught(self, generator: Generator, tmp_path: Path) -> None:
         def late() -> Any:
@@ -285,10 +288,10 @@ class TestCheck:
             assert [sum(numbers) for numbers in inputs] == list(outputs)
 
         with (
-            a_bench(generator, tmp_path, replace(PLAN, check=check), model=late()) as bench,
+            make_runner(generator, tmp_path, replace(PLAN, check=check), model=late()) as runner,
             pytest.raises(AssertionError),
         ):
-            bench.measure()
+            runner.measure()
 
     @pytest.mark.parametrize(
         ("sent", "words"),
@@ -303,10 +306,10 @@ class TestCheck:
         self, generator: Generator, sent: bytes, words: str
     ) -> None:
         with ScriptedServer(lambda _: [Send(sent)]) as server:
-            bench = bench_of(server, replace(PLAN, check=lambda _inputs, _outputs: True), generator)
+            runner = bench_of(server, replace(PLAN, check=lambda _inputs, _outputs: True), generator)
             with pytest.raises(InvalidResultError, match=words):
-                bench.measure()
-            bench.close()
+                runner.measure()
+            runner.close()
 
 
 def bench_of(server: ScriptedServer, plan: LoadPlan, generator: Generator, *, smoke: bool = False) -> LaunchRunner:
@@ -319,12 +322,12 @@ class TestSmoke:
         generator = Generator(tmp_path / "generator.log")
         seen: list[tuple[Sequence[Any], Sequence[Any]]] = []
         plan = replace(PLAN, check=lambda inputs, outputs: seen.append((inputs, outputs)))
-        with a_bench(generator, tmp_path, plan, smoke=True) as bench:
-            before = bench.deployment.stats()
+        with make_runner(generator, tmp_path, plan, smoke=True) as runner:
+            before = runner.deployment.stats()
             running = our_children()
-            launch = bench.measure()
+            launch = runner.measure()
             assert our_children() == running
-            assert bench.deployment.stats().since(before).replica_requests == (1,)
+            assert runner.deployment.stats().since(before).replica_requests == (1,)
         assert launch.samples.outcome.tolist() == [200]
         assert launch.samples.request.tolist() == [0]
         assert in_window(launch) == 1
@@ -333,33 +336,33 @@ class TestSmoke:
         generator.close()
 
     def test_its_statistics_are_those_of_that_request(self, generator: Generator, tmp_path: Path) -> None:
-        with a_bench(generator, tmp_path, smoke=True) as bench:
-            launch = bench.measure()
+        with make_runner(generator, tmp_path, smoke=True) as runner:
+            launch = runner.measure()
         assert launch.stats is not None
         assert launch.stats.replica_requests == (1,)
 
     def test_an_error_is_a_sample_like_any_other(self, generator: Generator) -> None:
         with ScriptedServer(lambda _: [Send(answer(b"busy", 503))]) as server:
-            bench = bench_of(server, PLAN, generator, smoke=True)
-            launch = bench.measure()
-            bench.close()
+            runner = bench_of(server, PLAN, generator, smoke=True)
+            launch = runner.measure()
+            runner.close()
         assert launch.samples.outcome.tolist() == [503]
         assert len(server.requests) == 1
 
     def test_an_error_is_no_answer_for_a_check(self, generator: Generator) -> None:
         plan = replace(PLAN, check=lambda _inputs, _outputs: True)
         with ScriptedServer(lambda _: [Send(answer(b'{"predictions": [1]}', 503))]) as server:
-            bench = bench_of(server, plan, generator, smoke=True)
+            runner = bench_of(server, plan, generator, smoke=True)
             with pytest.raises(InvalidResultError, match="no successful answer"):
-                bench.measure()
-            bench.close()
+                runner.measure()
+            runner.close()
 
     def test_a_connection_that_breaks_is_told(self, generator: Generator) -> None:
         with ScriptedServer(lambda _: [Reset()]) as server:
-            bench = bench_of(server, PLAN, generator, smoke=True)
+            runner = bench_of(server, PLAN, generator, smoke=True)
             with pytest.raises(DeploymentError, match=f"127.0.0.1:{server.address[1]}"):
-                bench.measure()
-            bench.close()
+                runner.measure()
+            runner.close()
 
 
 @pytest.fixture(scope="module")
@@ -387,11 +390,11 @@ class TestServicesThatRun:
             seen.append([sum(numbers) for numbers in inputs] == list(outputs))
 
         plan = replace(PLAN, check=check)
-        bench = LaunchRunner(
+        runner = LaunchRunner(
             lambda: attach(target, make_start_options(tmp_path, INPUTS)), plan, generator, lambda _: None
         )
-        launches = [bench.measure() for _ in range(2)]
-        bench.close()
+        launches = [runner.measure() for _ in range(2)]
+        runner.close()
         assert seen == [True, True]
         for seen_once in launches:
             assert set(seen_once.samples.outcome.tolist()) == {200}

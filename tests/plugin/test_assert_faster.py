@@ -32,7 +32,7 @@ def perf_payload():
 """
 
 
-def a_project(body: str, arguments: str = 'pattern="cached"') -> Project:
+def make_project(body: str, arguments: str = 'pattern="cached"') -> Project:
     test = f"""
 @{QUICK.replace("launches=1", 'launches=1, budget="6s"')}
 @pytest.mark.perf({arguments})
@@ -43,7 +43,7 @@ def test_it(perf):
 
 
 def test_a_cache_is_faster_than_a_slow_model(tmp_path: Path) -> None:
-    run = a_project('perf.assert_faster_than("single", by=2.0)').run(tmp_path, "--perf-json=results.json")
+    run = make_project('perf.assert_faster_than("single", by=2.0)').run(tmp_path, "--perf-json=results.json")
     assert run.outcomes == {"passed": 1}
     (result,) = run.json("results.json")["results"]
     (verdict,) = result["verdicts"]
@@ -56,7 +56,7 @@ def test_a_cache_is_faster_than_a_slow_model(tmp_path: Path) -> None:
 
 def test_a_pattern_that_is_not_faster_fails_with_both_figures(tmp_path: Path) -> None:
     body = 'perf.assert_faster_than("microservice", by=3.0, on="throughput")'
-    run = a_project(body, 'pattern="single"').run(tmp_path)
+    run = make_project(body, 'pattern="single"').run(tmp_path)
     assert run.outcomes == {"failed": 1}
     assert "LimitFailure: throughput" in run.failure("test_it")
     assert "times as fast" in run.failure("test_it")
@@ -73,11 +73,11 @@ def test_a_pattern_that_is_not_faster_fails_with_both_figures(tmp_path: Path) ->
     ],
 )
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, body: str, words: str) -> None:
-    run = a_project(body).run(tmp_path)
+    run = make_project(body).run(tmp_path)
     assert run.outcomes == {"failed": 1}
     assert words in run.failure("test_it")
 
 
 def test_a_smoke_run_compares_nothing(tmp_path: Path) -> None:
-    run = a_project('perf.assert_faster_than("single", by=1000.0)').run(tmp_path, "--perf-smoke")
+    run = make_project('perf.assert_faster_than("single", by=1000.0)').run(tmp_path, "--perf-smoke")
     assert run.outcomes == {"passed": 1}

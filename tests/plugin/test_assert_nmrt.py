@@ -76,7 +76,7 @@ def test_the_capacity_is_found_with_its_ladder_and_takes_part_in_the_baseline(di
     assert "NMRT 10,000 req/s → " in run.failure("test_it")
 
 
-def test_a_capacity_that_is_there_passes_as_soon_as_it_is_known_and_a_larger_one_fails(directory: Path) -> None:
+def test_a_capacity_passes_as_soon_as_it_is_known_and_a_larger_one_fails(directory: Path) -> None:
     run = project(
         """
         def test_enough(perf):

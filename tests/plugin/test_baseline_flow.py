@@ -574,7 +574,7 @@ def test_a_file_that_cannot_be_read_ends_the_run_and_stays_as_it_is(
     assert path.read_bytes() == content
 
 
-def test_it_ends_a_distributed_run_in_one_line_too(tmp_path: Path) -> None:
+def test_a_damaged_file_ends_a_distributed_run_in_one_line_too(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"")
     run = ONE.run(tmp_path, "-n", "2")
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR

@@ -40,7 +40,7 @@ def perf_payload():
 QUICK = 'duration="300ms", warmup="0s", launches=1'
 
 
-def test_it_is_measured_checked_and_predicted_over(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+def test_a_model_is_measured_checked_and_predicted_over_grpc(tmp_path: Path, distribution: tuple[str, ...]) -> None:
     project = Project().with_file(
         "test_perf.py",
         TESTS

@@ -182,7 +182,7 @@ def test_the_result_file_holds_every_result(tmp_path: Path) -> None:
         assert result["setup"]["pattern"] == "single"
 
 
-def test_a_result_file_in_a_directory_that_does_not_exist_is_refused_before_anything_runs(
+def test_a_result_file_in_a_missing_directory_is_refused_before_anything_runs(
     tmp_path: Path, distribution: tuple[str, ...]
 ) -> None:
     run = EMPTY.with_tests(ASKS).run(tmp_path, "--perf-json", "no/out.json", *distribution)

@@ -69,7 +69,7 @@ def test_a_marker_that_cannot_be_served_ends_the_run_with_one_line(
 
 
 @pytest.mark.parametrize("arguments", ["concurency=2", "pattern=[]"])
-def test_it_is_one_line_under_xdist_too(tmp_path: Path, arguments: str) -> None:
+def test_a_usage_error_is_one_line_under_xdist_too(tmp_path: Path, arguments: str) -> None:
     run = _marked(arguments).run(tmp_path, "-n", "2")
     (line,) = filter(None, run.errors)
     assert line.startswith("ERROR: test_it.py::test_it")

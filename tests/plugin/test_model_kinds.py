@@ -1,0 +1,181 @@
+"""Models of every kind and from every place."""
+
+from __future__ import annotations
+
+import pytest
+from support.project import Project, Run
+
+KINDS = """
+import pytest
+
+from pytest_mlpatterns import Replicated
+from beside import beside_function, BesideClass, made_beside
+
+OFFSET = 1
+pytestmark = pytest.mark.perf(payload=[1])
+
+
+def shifted(value):
+    return value + OFFSET
+
+
+def function(batch):
+    return [shifted(value) for value in batch]
+
+
+class Class:
+    def __init__(self):
+        self.weight = shifted(0)
+
+    def __call__(self, batch):
+        return [value + self.weight for value in batch]
+
+
+def closure(weight):
+    return lambda batch: [value + weight for value in batch]
+
+
+class Asynchronous:
+    async def __call__(self, batch):
+        return [value + OFFSET for value in batch]
+
+
+class Method:
+    weight = 1
+
+    def answer(self, batch):
+        return [value + self.weight for value in batch]
+
+
+@pytest.fixture
+def perf_model(request):
+    return {
+        "function": function,
+        "class": Class,
+        "instance": Class(),
+        "lambda": lambda batch: [value + 1 for value in batch],
+        "closure": closure(1),
+        "method": Method().answer,
+        "asynchronous": Asynchronous,
+        "import-string": "importable:predict",
+        "import-string-of-a-class": "importable:Nested.Model",
+        "conftest": request.getfixturevalue("from_conftest"),
+        "beside-function": beside_function,
+        "beside-class": BesideClass,
+        "beside-closure": made_beside(1),
+        "numpy": request.getfixturevalue("of_numpy"),
+    }[request.node.callspec.params["kind"]]
+
+
+@pytest.fixture
+def of_numpy():
+    import numpy
+
+    return lambda batch: numpy.asarray(batch) + 1
+
+
+@pytest.mark.parametrize("kind", [KINDS])
+def test_kind(perf, kind):
+    assert perf.predict(41) == 42
+
+
+@pytest.mark.parametrize("kind", ["class", "beside-class"])
+@pytest.mark.perf(pattern=Replicated())
+def test_replicated(perf, kind):
+    assert [perf.predict(41), perf.predict(1)] == [42, 2]
+"""
+NAMES = (
+    "function",
+    "class",
+    "instance",
+    "lambda",
+    "closure",
+    "method",
+    "asynchronous",
+    "import-string",
+    "import-string-of-a-class",
+    "conftest",
+    "beside-function",
+    "beside-class",
+    "beside-closure",
+    "numpy",
+)
+
+ELSEWHERE = ("closure", "conftest", "beside-class")
+"""Kinds whose way into another process depends on how modules are imported."""
+
+MODELS = (
+    Project()
+    .with_file("checks/test_kinds.py", KINDS.replace("[KINDS]", repr(list(NAMES))))
+    .with_file(
+        "checks/beside.py",
+        """
+        from further import WEIGHT
+
+        def beside_function(batch):
+            return [value + WEIGHT for value in batch]
+
+        class BesideClass:
+            def __call__(self, batch):
+                return beside_function(batch)
+
+        def made_beside(weight):
+            return lambda batch: [value + weight for value in batch]
+        """,
+    )
+    .with_file("checks/further.py", "WEIGHT = 1\n")
+    .with_file(
+        "checks/conftest.py",
+        """
+        import pytest
+
+        BIAS = 1
+
+        class Kept:
+            def __call__(self, batch):
+                return [value + BIAS for value in batch]
+
+        @pytest.fixture
+        def from_conftest():
+            return Kept
+        """,
+    )
+    .with_file(
+        "importable.py",
+        """
+        def predict(batch):
+            return [value + 1 for value in batch]
+
+        class Nested:
+            class Model:
+                def __call__(self, batch):
+                    return predict(batch)
+        """,
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return MODELS.run(tmp_path_factory.mktemp("kinds"), "--perf-smoke", "-v")
+
+
+@pytest.fixture(scope="module", params=[("--import-mode=importlib",), ("-n", "1")], ids=["importlib", "xdist"])
+def kinds_elsewhere(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    project = MODELS.with_ini(pythonpath=". checks")
+    chosen = " or ".join(ELSEWHERE)
+    return project.run(tmp_path_factory.mktemp("kinds"), "--perf-smoke", "-v", "-k", chosen, *request.param)
+
+
+def _passed(run: Run, test: str) -> bool:
+    return any(f"::{test} " in f"{line} " and "PASSED" in line for line in run.out.splitlines())
+
+
+@pytest.mark.parametrize("test", [*(f"test_kind[{n}]" for n in NAMES), "test_replicated[class]"])
+def test_a_model_may_be_of_any_kind_and_from_anywhere(kinds: Run, test: str) -> None:
+    assert _passed(kinds, test)
+
+
+@pytest.mark.parametrize("test", [*(f"test_kind[{name}]" for name in ELSEWHERE), "test_replicated[beside-class]"])
+def test_models_reach_their_process_however_modules_are_imported(kinds_elsewhere: Run, test: str) -> None:
+    assert _passed(kinds_elsewhere, test)

@@ -1,0 +1,256 @@
+"""What is missing or broken at the set-up of a perf test fails the test and is named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import Project, Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+BROKEN = """
+import os
+
+import pytest
+
+from pytest_mlpatterns import Replicated
+
+
+def echo(batch):
+    return batch
+
+
+class CannotLoad:
+    def __init__(self):
+        raise FileNotFoundError("digits.joblib")
+
+    def __call__(self, batch):
+        return batch
+
+
+class Exits:
+    def __init__(self):
+        print("weights are missing", flush=True)
+        os._exit(7)
+
+    def __call__(self, batch):
+        return batch
+
+
+def cannot_answer(batch):
+    raise ZeroDivisionError("mean of nothing")
+
+
+def too_few(batch):
+    return []
+
+
+def not_json(batch):
+    return [object() for _ in batch]
+
+
+class Sleeps:
+    def __init__(self):
+        import time
+
+        time.sleep(60)
+
+    def __call__(self, batch):
+        return batch
+
+
+class Fragile:
+    # serves for a while, and then kills its process under load
+
+    def __init__(self):
+        self.left = 20
+
+    def __call__(self, batch):
+        self.left -= 1
+        if not self.left:
+            import signal
+
+            os.kill(os.getpid(), signal.SIGKILL)
+        return batch
+
+
+@pytest.mark.perf(payload=[1])
+def test_no_model(perf):
+    raise AssertionError("the body ran")
+
+
+@pytest.mark.perf(model=echo)
+def test_no_payload(perf):
+    raise AssertionError("the body ran")
+
+
+def test_no_model_to_deploy(perf_deploy):
+    with perf_deploy():
+        raise AssertionError("the body ran")
+
+
+@pytest.mark.perf(model=echo, payload=[])
+def test_empty_payload(perf): pass
+
+
+@pytest.mark.perf(model=echo, payload="text")
+def test_text_payload(perf): pass
+
+
+@pytest.mark.perf(model=echo, payload=[1, object()])
+def test_payload_that_cannot_be_sent(perf): pass
+
+
+@pytest.mark.perf(model=3, payload=[1])
+def test_model_is_a_number(perf): pass
+
+
+@pytest.mark.perf(model="no colon", payload=[1])
+def test_model_is_other_text(perf): pass
+
+
+@pytest.mark.perf(model="nowhere:predict", payload=[1])
+def test_model_cannot_be_imported(perf): pass
+
+
+@pytest.mark.perf(model=CannotLoad, payload=[1])
+def test_model_cannot_load(perf): pass
+
+
+@pytest.mark.perf(model=CannotLoad, payload=[1], pattern=Replicated())
+def test_replicas_cannot_load(perf): pass
+
+
+@pytest.mark.perf(model=Exits, payload=[1])
+def test_model_exits(perf): pass
+
+
+@pytest.mark.perf(model=cannot_answer, payload=[1])
+def test_model_cannot_answer(perf): pass
+
+
+@pytest.mark.perf(model=too_few, payload=[1])
+def test_model_answers_too_few(perf): pass
+
+
+@pytest.mark.perf(model=not_json, payload=[1])
+def test_model_answers_what_cannot_be_sent(perf): pass
+
+
+@pytest.mark.perf(model=Sleeps, payload=[1], startup_timeout="1s")
+def test_model_takes_too_long(perf): pass
+
+
+@pytest.mark.perf(model=Fragile, payload=[1], pattern="microservice", duration="300ms", warmup="0s")
+def test_service_is_killed_under_load(perf): pass
+
+
+@pytest.mark.perf(model=Fragile, payload=[1], pattern="microservice")
+def test_service_is_killed_under_predict(perf):
+    for value in range(100):
+        assert perf.predict(value) == value
+
+
+@pytest.mark.perf(model=CannotLoad, payload=[1], pattern="microservice")
+def test_service_cannot_load(perf): pass
+
+
+@pytest.mark.perf(model=cannot_answer, payload=[1], pattern="microservice")
+def test_service_cannot_answer(perf): pass
+
+
+LOCK = __import__("threading").Lock()
+
+
+@pytest.mark.perf(model=lambda batch: LOCK and batch, payload=[1])
+def test_model_holds_what_cannot_leave(perf): pass
+
+
+class TestTarget:
+    @pytest.fixture
+    def perf_target(self):
+        return "http://127.0.0.1:1/"
+
+    @pytest.mark.perf(payload=[1])
+    def test_target_is_text(self, perf): pass
+
+
+class TestNoService:
+    @pytest.fixture
+    def perf_target(self):
+        from pytest_mlpatterns import Url
+
+        return Url("http://127.0.0.1:1/predict")
+
+    @pytest.mark.perf(payload=[1])
+    def test_no_service_answers(self, perf): pass
+"""
+
+EXPECTED_WORDS = {
+    "test_no_model": ["there is no model", "define a fixture perf_model"],
+    "test_no_payload": ["asks for perf but there are no inputs", "define a fixture perf_payload"],
+    "test_no_model_to_deploy": ["there is no model", "define a fixture perf_model"],
+    "test_empty_payload": ["perf_payload is empty", "at least one input"],
+    "test_text_payload": ["perf_payload is str", "a list of inputs"],
+    "test_payload_that_cannot_be_sent": ["perf_payload item 1 is object", "give numbers, text, lists"],
+    "test_model_is_a_number": ["perf_model is int", "a callable that takes a list"],
+    "test_model_is_other_text": ["perf_model is 'no colon'", "package.module:attribute"],
+    "test_model_cannot_be_imported": [
+        "perf_model predict failed to load",
+        "ModuleNotFoundError: No module named 'nowhere'",
+    ],
+    "test_model_cannot_load": [
+        "CannotLoad failed to load",
+        'raise FileNotFoundError("digits.joblib")',
+        "FileNotFoundError: digits.joblib",
+    ],
+    "test_replicas_cannot_load": ["CannotLoad failed to load", "FileNotFoundError: digits.joblib"],
+    "test_model_exits": ["Exits ended its process while loading", "exit code 7", "weights are missing"],
+    "test_model_cannot_answer": [
+        "cannot_answer failed on its first inference, of perf_payload item 0: 500",
+        'raise ZeroDivisionError("mean of nothing")',
+    ],
+    "test_model_answers_too_few": ["the model returned 0 outputs for 1 inputs"],
+    "test_model_answers_what_cannot_be_sent": ["outputs that cannot be sent", "object"],
+    "test_model_takes_too_long": ["Sleeps is still loading after 1.00 s", "startup_timeout=", "--perf-startup-timeout"],
+    "test_service_is_killed_under_load": ["service: process ", " ended with signal SIGKILL"],
+    "test_service_is_killed_under_predict": [
+        "/v1/models/Fragile:predict answered 502: ",
+        "the service behind closed the connection under a request; its process may have died",
+    ],
+    "test_service_cannot_load": ["CannotLoad failed to load", "FileNotFoundError: digits.joblib"],
+    "test_service_cannot_answer": [
+        "cannot_answer failed on its first inference, of perf_payload item 0: 500",
+        'raise ZeroDivisionError("mean of nothing")',
+    ],
+    "test_model_holds_what_cannot_leave": ["cannot be sent to another process", "lock", "a class that builds it there"],
+    "TestTarget.test_target_is_text": ["perf_target is 'http://127.0.0.1:1/'", "or Url('http"],
+    "TestNoService.test_no_service_answers": ["http://127.0.0.1:1/predict: ConnectError", "is the service running?"],
+}
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Project().with_file("test_broken.py", BROKEN).run(tmp_path_factory.mktemp("broken"))
+
+
+@pytest.mark.parametrize(("test", "words"), EXPECTED_WORDS.items(), ids=EXPECTED_WORDS.keys())
+def test_what_is_missing_or_broken_fails_the_test_and_is_named(broken: Run, test: str, words: list[str]) -> None:
+    text = broken.failure(test)
+    assert [word for word in words if word not in text] == []
+    assert "the body ran" not in text.replace('raise AssertionError("the body ran")', "")
+    assert "pytest_mlpatterns/" not in text or "perf_deploy" in text
+
+
+def test_a_broken_set_up_is_a_failed_test_and_never_an_error(broken: Run) -> None:
+    assert broken.outcomes == {"failed": len(EXPECTED_WORDS)}
+
+
+def test_a_model_that_cannot_load_is_a_failed_test_under_xdist_too(tmp_path: Path) -> None:
+    run = Project().with_file("test_broken.py", BROKEN).run(tmp_path, "-n", "1", "-k", "model_cannot_load or no_model")
+    assert run.outcomes == {"failed": 3}
+    for test in ("test_no_model", "test_no_model_to_deploy", "test_model_cannot_load"):
+        assert [word for word in EXPECTED_WORDS[test] if word not in run.failure(test)] == []
