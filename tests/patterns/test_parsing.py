@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY
-from test_patterns import COMPOSED, ONE
+from test_pattern import COMPOSED, ONE
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single
