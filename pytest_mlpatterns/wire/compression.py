@@ -24,7 +24,7 @@ MIN_BYTES = 256
 """Shortest response that is compressed."""
 _LEVELS = {"gzip": 6, "zstd": 3, "br": 4}
 _GZIP = 16 + zlib.MAX_WBITS
-_ZSTD_PIECE = 1 << 10  # becomes at most 32 MiB
+_ZSTD_PART = 1 << 10  # becomes at most 32 MiB
 
 
 class TooLargeError(WireError):
@@ -136,9 +136,9 @@ def _unzstd(data: bytes | memoryview, most: int) -> bytes:
     while rest:
         unpacker = zstandard.ZstdDecompressor().decompressobj()
         while rest and not unpacker.eof and size < most:
-            found.append(unpacker.decompress(rest[:_ZSTD_PIECE]))
+            found.append(unpacker.decompress(rest[:_ZSTD_PART]))
             size += len(found[-1])
-            rest = rest[_ZSTD_PIECE:]
+            rest = rest[_ZSTD_PART:]
         if size >= most:
             break
         if not unpacker.eof:

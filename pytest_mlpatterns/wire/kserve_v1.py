@@ -27,8 +27,6 @@ __all__ = [
 ]
 
 CONTENT_TYPE = "application/json"
-
-
 _HEADERS = (("content-type", CONTENT_TYPE),)
 
 
@@ -40,19 +38,19 @@ class JsonV1:
         return f"/v1/models/{model}:predict"
 
     def encode_inputs(self, inputs: Sequence[Any]) -> Body:
-        """A predict request."""
+        """Encode a predict request."""
         return Body((encode_instances(list(inputs)),), _HEADERS)
 
     def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
-        """The instances."""
+        """Decode the instances of a request."""
         return decode_instances(body)
 
     def encode_outputs(self, outputs: Any) -> Body:
-        """An answer."""
+        """Encode a response."""
         return Body((encode_predictions(outputs),), _HEADERS)
 
     def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
-        """The predictions."""
+        """Decode the predictions of a response."""
         return decode_predictions(body)
 
 
@@ -60,31 +58,31 @@ JSON_V1 = JsonV1()
 
 
 def encode_instances(instances: list[Any]) -> bytes:
-    """The body of a predict request. Numpy arrays and scalars are written as numbers.
+    """Encode a predict request; NumPy arrays and scalars become numbers.
 
     Raises:
-        WireError: JSON cannot hold an input.
+        WireError: JSON cannot encode an input.
     """
     return _dump({"instances": instances})
 
 
 def encode_predictions(outputs: Any) -> bytes:
-    """The body of an answer; ``outputs`` is a list, an array, or anything that ``list`` takes.
+    """Encode a response; ``outputs`` is an array or an iterable.
 
     Raises:
-        WireError: JSON cannot hold an output.
+        WireError: JSON cannot encode an output.
     """
     plain = outputs if isinstance(outputs, list | tuple) or hasattr(outputs, "tolist") else list(outputs)
     return _dump({"predictions": plain})
 
 
 def encode_error(text: str) -> bytes:
-    """The body of an answer that says what went wrong."""
+    """Encode an error response."""
     return orjson.dumps({"error": text})
 
 
 def decode_error(body: bytes) -> str:
-    """What an answer says went wrong; the body itself where it is not of this form."""
+    """The text of an error response; the body itself if it has another form."""
     try:
         text = _load(body, "error")
     except WireError:
@@ -93,10 +91,10 @@ def decode_error(body: bytes) -> str:
 
 
 def decode_instances(body: bytes | memoryview) -> list[Any]:
-    """The inputs of a predict request, at least one.
+    """Decode the inputs of a predict request; at least one.
 
     Raises:
-        WireError: not JSON, or not of this form.
+        WireError: the body is not JSON, or has another form.
     """
     instances = _load(body, "instances")
     if not isinstance(instances, list) or not instances:
@@ -105,10 +103,10 @@ def decode_instances(body: bytes | memoryview) -> list[Any]:
 
 
 def decode_predictions(body: bytes | memoryview) -> list[Any]:
-    """The outputs in an answer.
+    """Decode the outputs of a response.
 
     Raises:
-        WireError: not JSON, or not of this form.
+        WireError: the body is not JSON, or has another form.
     """
     predictions = _load(body, "predictions")
     if not isinstance(predictions, list):

@@ -35,22 +35,22 @@ class MsgpackV1:
         return f"/v1/models/{model}:predict"
 
     def encode_inputs(self, inputs: Sequence[Any]) -> Body:
-        """A predict request."""
+        """Encode a predict request."""
         return _encode({"instances": inputs if isinstance(inputs, list) else list(inputs)})
 
     def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
-        """The instances."""
+        """Decode the instances of a request."""
         instances = _decode(body, "instances")
         if not isinstance(instances, list) or not instances:
             raise WireError('the body is not {"instances": [...]} with at least one instance')
         return instances
 
     def encode_outputs(self, outputs: Any) -> Body:
-        """An answer."""
+        """Encode a response."""
         return _encode({"predictions": outputs if isinstance(outputs, list) else list(outputs)})
 
     def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
-        """The predictions."""
+        """Decode the predictions of a response."""
         predictions = _decode(body, "predictions")
         if not isinstance(predictions, list):
             raise WireError('the body is not {"predictions": [...]}')

@@ -131,7 +131,7 @@ def read_request(body: bytes | memoryview, headers: Headers) -> InferRequest:
         for tensor in _tensors(message, "outputs"):
             asked = _parameters(tensor)
             if "classification" in asked:
-                raise WireError(f"output {tensor['name']!r} asks for a classification, which is not served")
+                raise WireError(f"output {tensor['name']!r} asks for a classification, which is not supported")
             wanted[tensor["name"]] = asked.get("binary_data", binary) is True
     specification = specification_of(message["inputs"])
     return InferRequest(inputs, identity, wanted, binary, specification)
@@ -172,7 +172,7 @@ def _encoded(kind: str, values: Any, fields: dict[str, Any], layout: _Layout) ->
     """
     columns, added = columns_for(kind, _NAMES[kind], values, rows_allowed=layout.rows_allowed, wanted=layout.wanted)
     parameters = {**fields.get("parameters", {}), **added}
-    tensors, pieces = [], []
+    tensors, parts = [], []
     for column in columns:
         as_binary = layout.binary if layout.wanted is None else layout.wanted[column.name]
         tensor: dict[str, Any] = {"name": column.name, "datatype": column.datatype, "shape": column.shape}
@@ -180,7 +180,7 @@ def _encoded(kind: str, values: Any, fields: dict[str, Any], layout: _Layout) ->
         if as_binary:
             raw = column.raw()
             asked["binary_data_size"] = sum(map(len, raw))
-            pieces += raw
+            parts += raw
         if asked:
             tensor["parameters"] = asked
         if not as_binary:
@@ -193,11 +193,11 @@ def _encoded(kind: str, values: Any, fields: dict[str, Any], layout: _Layout) ->
         head = orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError as error:
         raise WireError(str(error)) from None
-    if not pieces:
+    if not parts:
         return Body((head,), _JSON)
     head += b" " * (-len(head) % _ALIGNMENT)  # aligns the data, so that it need not be copied
     headers = (("content-type", "application/octet-stream"), (HEAD_LENGTH, str(len(head))))
-    return Body((head, *pieces), headers)
+    return Body((head, *parts), headers)
 
 
 def _message(body: bytes | memoryview, headers: Headers) -> tuple[dict[str, Any], memoryview]:
@@ -237,7 +237,7 @@ def _rows(tensor: dict[str, Any], size: Any, data: memoryview, *, by_row: bool) 
     """The rows of one tensor; its binary data, if any, is at the start of ``data``."""
     asked, datatype, shape = _parameters(tensor), tensor.get("datatype"), tensor.get("shape")
     if "shared_memory_region" in asked:
-        raise WireError("it is in shared memory, which is not served; send its data")
+        raise WireError("it is in shared memory, which is not supported; send its data")
     if not isinstance(shape, list) or not all(type(length) is int and length >= 0 for length in shape):
         raise WireError(f"shape {shape!r}, expected a list of whole numbers from 0")
     if not isinstance(datatype, str):
@@ -249,7 +249,7 @@ def _rows(tensor: dict[str, Any], size: Any, data: memoryview, *, by_row: bool) 
     if size is None:
         return rows_of_json(tensor.get("data"), datatype, whole, is_text=is_text)
     if type(size) is not int or not 0 <= size <= len(data):
-        raise WireError(f"binary_data_size is {size!r}, where the body has {len(data)} bytes more")
+        raise WireError(f"binary_data_size is {size!r}, but the body has {len(data)} more bytes")
     return rows_of_binary(data[:size], datatype, whole, is_text=is_text)
 
 

@@ -117,7 +117,7 @@ def read_call(data: bytes | memoryview) -> InferCall:
         wanted = {tensor.name: bool(raw) for tensor in message.outputs}
         for tensor in message.outputs:
             if "classification" in tensor.parameters:
-                raise WireError(f"output {tensor.name!r} asks for a classification, which is not served")
+                raise WireError(f"output {tensor.name!r} asks for a classification, which is not supported")
     specification = specification_of(map(_described, message.inputs))
     request = InferRequest(inputs, message.id or None, wanted, binary=bool(raw), specification=specification)
     return InferCall(request, message.model_name, message.model_version)
@@ -178,7 +178,7 @@ def split_raw(data: bytes | memoryview, field: int) -> tuple[bytes | memoryview,
     Raises:
         WireError: the message is malformed.
     """
-    view, found, kept = memoryview(data), list[memoryview](), list[memoryview]()
+    view, found, rest = memoryview(data), list[memoryview](), list[memoryview]()
     at = since = 0
     while at < len(view):
         start = at
@@ -196,13 +196,13 @@ def split_raw(data: bytes | memoryview, field: int) -> tuple[bytes | memoryview,
             raise WireError("the message is truncated")
         if tag == field << 3 | _DELIMITED:
             found.append(view[at : at + size])
-            kept.append(view[since:start])
+            rest.append(view[since:start])
             since = at + size
         at += size
     if not found:
         return data, found
-    kept.append(view[since:])
-    return b"".join(kept), found
+    rest.append(view[since:])
+    return b"".join(rest), found
 
 
 def _varint(view: memoryview, at: int) -> tuple[int, int]:
@@ -246,7 +246,7 @@ def _rows(tensor: Any, raw: memoryview | None, *, by_row: bool) -> Rows:
     shape = tuple(tensor.shape)
     asked = _parameters(tensor)
     if "shared_memory_region" in asked:
-        raise WireError("it is in shared memory, which is not served; send its data")
+        raise WireError("it is in shared memory, which is not supported; send its data")
     if any(length < 0 for length in shape):
         raise WireError(f"shape {list(shape)}, expected whole numbers from 0")
     if not shape and not by_row:
@@ -270,7 +270,7 @@ def _typed(tensor: Any) -> memoryview:
         raise WireError(f"datatype {datatype!r} has no typed contents; send raw ones")
     elements = getattr(tensor.contents, _TYPED[datatype])
     if datatype == "BYTES":
-        return memoryview(b"".join(piece for one in elements for piece in (len(one).to_bytes(4, "little"), one)))
+        return memoryview(b"".join(part for one in elements for part in (len(one).to_bytes(4, "little"), one)))
     dtype = DTYPES[datatype]
     given = np.fromiter(elements, dtype if dtype.kind in "bf" or dtype.itemsize == 8 else np.int64, len(elements))
     found = given.astype(dtype, copy=False)
@@ -286,11 +286,11 @@ def _elements(column: Column) -> list[Any]:
 
 
 def _raw(columns: Sequence[Column], field: int) -> list[bytes | memoryview]:
-    pieces: list[bytes | memoryview] = []
+    parts: list[bytes | memoryview] = []
     for column in columns:
         raw = column.raw()
-        pieces += (bytes([field << 3 | _DELIMITED]) + _as_varint(sum(map(len, raw))), *raw)
-    return pieces
+        parts += (bytes([field << 3 | _DELIMITED]) + _as_varint(sum(map(len, raw))), *raw)
+    return parts
 
 
 def _as_varint(value: int) -> bytes:

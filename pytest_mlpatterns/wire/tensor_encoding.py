@@ -69,14 +69,14 @@ class Column:
         """
         if self.datatype != "BYTES":
             return [memoryview(array.reshape(-1).view(np.uint8)) for array in self.arrays]
-        pieces: list[bytes | memoryview] = []
+        parts: list[bytes | memoryview] = []
         for element in self._elements():
             try:
                 data = element.encode() if self.is_text else bytes(element)
             except UnicodeEncodeError as error:
                 raise WireError(f"text that UTF-8 cannot encode: {error}") from None
-            pieces += (len(data).to_bytes(4, "little"), data)
-        return pieces
+            parts += (len(data).to_bytes(4, "little"), data)
+        return parts
 
     def plain(self) -> Any:
         """The elements in row-major order, for JSON.

@@ -190,7 +190,7 @@ def raw(datatype: str, shape: list[int], **more: Any) -> dict[str, Any]:
         ({"inputs": [typed("FP32", [1.0], shape=[2])]}, "4 bytes for FP32"),
         (
             {"inputs": [raw("FP32", [1], parameters={"shared_memory_region": {"string_param": "r"}})]},
-            "it is in shared memory, which is not served",
+            "it is in shared memory, which is not supported",
         ),
         (
             {

@@ -385,9 +385,9 @@ class TestMalformed:
             ),
             (
                 {"inputs": [make_tensor(parameters={"shared_memory_region": "r"})]},
-                "tensor 'x': it is in shared memory, which is not served",
+                "tensor 'x': it is in shared memory, which is not supported",
             ),
-            ({"inputs": [make_binary()]}, "tensor 'x': binary_data_size is 8, where the body has 0 bytes more"),
+            ({"inputs": [make_binary()]}, "tensor 'x': binary_data_size is 8, but the body has 0 more bytes"),
             ({"inputs": [make_binary("8")]}, "tensor 'x': binary_data_size is '8'"),
             ({"inputs": [make_binary(-1)]}, "tensor 'x': binary_data_size is -1"),
             ({"inputs": [make_binary(True)]}, "tensor 'x': binary_data_size is True"),

@@ -24,12 +24,12 @@ __all__ = ["attach"]
 _CONNECT_TIMEOUT_S = 5.0
 
 
-def attach(target: Url, startup: StartOptions) -> Deployment:
+def attach(target: Url, options: StartOptions) -> Deployment:
     """Attach to a running service. If there is a payload, the first request must succeed.
 
     Args:
         target: address of the service.
-        startup: time limit, payload and wire.
+        options: time limit, payload and wire.
 
     Raises:
         DeploymentError: the service is not reachable, or answers with an error.
@@ -41,20 +41,20 @@ def attach(target: Url, startup: StartOptions) -> Deployment:
         path=target.path,
         model_name=model_in(target.path) or target.path.rpartition("/")[2],
         host=target.host,
-        wire=startup.wire,
+        wire=options.wire,
         remote=_remote(target),
     )
     processes = ForeignProcesses(() if target.pid is None else (target.pid,))
-    deployment = Deployment(endpoint, processes, builder=startup.builder)
+    deployment = Deployment(endpoint, processes, builder=options.builder)
     try:
-        if startup.payload is not None:
-            request = startup.payload.first(target.path)
-            response = deployment.ask(deployment.client, request, startup.timeout_ns / 1e9)
+        if options.payload is not None:
+            request = options.payload.first(target.path)
+            response = deployment.ask(deployment.client, request, options.timeout_ns / 1e9)
             if not response.is_success:
                 raise DeploymentError(f"{target.url} answered {response.status_code}: {response.text[:2000]}")
         if (names := prometheus_of(target)) is not None:
             deployment.scraper = scraper_of(names, [target.origin])
-            deployment.scraper.start(require_known=startup.payload is not None)
+            deployment.scraper.start(require_known=options.payload is not None)
     except httpx.HTTPError as error:
         deployment.close()
         raise DeploymentError(f"{target.url}: {type(error).__name__}: {error}; is the service running?") from error

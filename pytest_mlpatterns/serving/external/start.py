@@ -47,27 +47,27 @@ _NOT_YET = (502, 503, 504)
 _ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - recognized here, not bound
 
 
-def deploy_target(target: Target, startup: StartOptions) -> Deployment:
+def deploy_target(target: Target, options: StartOptions) -> Deployment:
     """Attach to a running service, or start a server and wait until it is ready.
 
     Args:
         target: the address of the service, or what is started.
-        startup: time limit, payload, wire and directories.
+        options: time limit, payload, wire and directories.
 
     Raises:
         DeploymentError: the service is not reachable or answers with an error; or the server does not start, ends, or
             is not ready in time. No started process is left running.
     """
     if isinstance(target, Url):
-        return attach(target, startup)
-    if isinstance(target, App) and startup.wire.protocol == "grpc":
+        return attach(target, options)
+    if isinstance(target, App) and options.wire.protocol == "grpc":
         raise DeploymentError(
-            f"{target} takes requests over HTTP, but the wire is {startup.wire}; choose a wire over REST"
+            f"{target} takes requests over HTTP, but the wire is {options.wire}; choose a wire over REST"
         )
     for _ in range(_TRIES - 1):
         with contextlib.suppress(_PortTakenError):
-            return _Start(target, startup).deployment()
-    return _Start(target, startup).deployment()
+            return _Start(target, options).deployment()
+    return _Start(target, options).deployment()
 
 
 class _PortTakenError(DeploymentError):
@@ -79,26 +79,26 @@ class _Start:
 
     Args:
         target: what is started.
-        startup: time limit, payload, wire and directories.
+        options: time limit, payload, wire and directories.
 
     Raises:
         DeploymentError: a program could not be started.
     """
 
-    def __init__(self, target: App | Command, startup: StartOptions) -> None:
+    def __init__(self, target: App | Command, options: StartOptions) -> None:
         self._target = target
-        self._startup = startup
-        self._deadline_ns = time.perf_counter_ns() + startup.timeout_ns
+        self._options = options
+        self._deadline_ns = time.perf_counter_ns() + options.timeout_ns
         self._programs = SupervisedPrograms(
-            programs_of(target, startup),
-            startup.directory,
+            programs_of(target, options),
+            options.directory,
             shares_socket=isinstance(target, App) and (target.server, target.balance) == ("uvicorn", "shared-socket"),
             stop_ns=parse_duration(target.stop),
-            timeout_ns=startup.timeout_ns,
+            timeout_ns=options.timeout_ns,
         )
         self._ports = list(dict.fromkeys(ports["port"] for ports in self._programs.ports))
         self._request_ports = self._ports
-        if startup.wire.protocol == "grpc" and "grpc_port" in self._programs.ports[0]:
+        if options.wire.protocol == "grpc" and "grpc_port" in self._programs.ports[0]:
             self._request_ports = [self._programs.ports[0]["grpc_port"]]
 
     def deployment(self) -> Deployment:
@@ -113,9 +113,9 @@ class _Start:
             path=target.path,
             model_name=model_in(target.path) or target.path.rpartition("/")[2],
             balance=Balance(target.balance) if isinstance(target, App) else Balance.ROUND_ROBIN,
-            wire=self._startup.wire,
+            wire=self._options.wire,
         )
-        deployment = Deployment(endpoint, _ServerProcesses(self._programs, str(target)), builder=self._startup.builder)
+        deployment = Deployment(endpoint, _ServerProcesses(self._programs, str(target)), builder=self._options.builder)
         try:
             for number in range(len(self._ports)):
                 self._await_ready(deployment, number)
@@ -123,7 +123,7 @@ class _Start:
             if (names := prometheus_of(target)) is not None:
                 origins = [f"http://127.0.0.1:{port}" for port in self._ports]
                 deployment.scraper = scraper_of(names, origins, self._programs.ports[0])
-                deployment.scraper.start(require_known=self._startup.payload is not None)
+                deployment.scraper.start(require_known=self._options.payload is not None)
         except BaseException:
             deployment.close()
             raise
@@ -146,8 +146,8 @@ class _Start:
                 lambda response: ready is None or response.is_success,
                 f"GET {ready or '/'}",
             )
-        if self._startup.payload is not None:
-            self._await_first_answer(deployment, number, self._startup.payload.first(deployment.path))
+        if self._options.payload is not None:
+            self._await_first_answer(deployment, number, self._options.payload.first(deployment.path))
 
     def _await_first_answer(self, deployment: Deployment, number: int, request: dict[str, Any]) -> None:
         client = deployment.client_of(number)
@@ -199,7 +199,7 @@ class _Start:
                 outcome = f"there is no answer ({type(error).__name__}: {error})"
             self._check_running(_POLL_S)
         raise DeploymentError(
-            f"{self._target} is not ready after {format_duration(self._startup.timeout_ns)}, the start-up time limit: "
+            f"{self._target} is not ready after {format_duration(self._options.timeout_ns)}, the start-up time limit: "
             f'to {shown} {outcome}; raise the limit with perf(startup_timeout="5min") or --perf-startup-timeout'
             f"{self._printed()}"
         )

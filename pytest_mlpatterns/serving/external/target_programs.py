@@ -29,61 +29,61 @@ _GRANIAN = (
 )
 
 
-def programs_of(target: App | Command, startup: StartOptions) -> list[Program]:
+def programs_of(target: App | Command, options: StartOptions) -> list[Program]:
     """The programs to start for a target.
 
     Args:
         target: what is started.
-        startup: directories, and the trees of a comparison with a revision.
+        options: directories, and the trees of a comparison with a revision.
 
     Raises:
         DeploymentError: a package or the working directory is missing.
     """
-    return _app_programs(target, startup) if isinstance(target, App) else [_command_program(target, startup)]
+    return _app_programs(target, options) if isinstance(target, App) else [_command_program(target, options)]
 
 
-def _command_program(target: Command, startup: StartOptions) -> Program:
+def _command_program(target: Command, options: StartOptions) -> Program:
     words: Sequence[str] = target.words
-    if startup.trees is not None:  # paths into the user's tree become paths into the worktree
+    if options.trees is not None:  # paths into the user's tree become paths into the worktree
         exists = [os.path.isabs(word) and os.path.exists(word) for word in words]
-        words = [map_path(word, *startup.trees) if found else word for word, found in zip(words, exists, strict=True)]
-    return _program(target, words, target.env, _directory(target, startup), startup)
+        words = [map_path(word, *options.trees) if found else word for word, found in zip(words, exists, strict=True)]
+    return _program(target, words, target.env, _directory(target, options), options)
 
 
-def _app_programs(target: App, startup: StartOptions) -> list[Program]:
-    cwd = _directory(target, startup)
+def _app_programs(target: App, options: StartOptions) -> list[Program]:
+    cwd = _directory(target, options)
     import_path = [str(cwd), *sys.path]
-    described = asgi.description_of(target.app, factory=target.factory, import_path=import_path, trees=startup.trees)
+    described = asgi.description_of(target.app, factory=target.factory, import_path=import_path, trees=options.trees)
     env = {**target.env, asgi.VARIABLE: described}
     if target.server == "uvicorn":
-        return [_program(target, _UVICORN, env, cwd, startup) for _ in range(target.workers)]
+        return [_program(target, _UVICORN, env, cwd, options) for _ in range(target.workers)]
     if importlib.util.find_spec("granian") is None:
         raise DeploymentError(missing_extra(str(target), "granian", "granian"))
     if target.balance == "shared-socket":
-        return [_program(target, [*_GRANIAN, "--workers", str(target.workers)], env, cwd, startup)]
-    return [_program(target, _GRANIAN, env, cwd, startup) for _ in range(target.workers)]
+        return [_program(target, [*_GRANIAN, "--workers", str(target.workers)], env, cwd, options)]
+    return [_program(target, _GRANIAN, env, cwd, options) for _ in range(target.workers)]
 
 
-def _directory(target: App | Command, startup: StartOptions) -> Path:
-    cwd = startup.root / (target.cwd or "")
-    if startup.trees is not None:
-        cwd = Path(map_path(str(cwd), *startup.trees))
+def _directory(target: App | Command, options: StartOptions) -> Path:
+    cwd = options.root / (target.cwd or "")
+    if options.trees is not None:
+        cwd = Path(map_path(str(cwd), *options.trees))
     if not cwd.is_dir():
         raise DeploymentError(f"{target}: {cwd} does not exist, expected the working directory; correct cwd=")
     return cwd
 
 
 def _program(
-    target: App | Command, words: Sequence[str], env: Mapping[str, str], cwd: Path, startup: StartOptions
+    target: App | Command, words: Sequence[str], env: Mapping[str, str], cwd: Path, options: StartOptions
 ) -> Program:
     env = dict(env)
-    if startup.trees is not None and "PYTHONPATH" in env:
-        given = [map_path(entry, *startup.trees) for entry in env["PYTHONPATH"].split(os.pathsep)]
+    if options.trees is not None and "PYTHONPATH" in env:
+        given = [map_path(entry, *options.trees) for entry in env["PYTHONPATH"].split(os.pathsep)]
         env["PYTHONPATH"] = os.pathsep.join([*given, *filter(None, [os.environ.get("PYTHONPATH")])])
     commands = [
         str(Path(sys.executable).parent),
         *filter(None, [os.environ.get("PATH")]),
     ]  # as in an activated environment
     env.setdefault("PATH", os.pathsep.join(commands))
-    log = startup.directory / f"server-{time.perf_counter_ns():x}.log"
+    log = options.directory / f"server-{time.perf_counter_ns():x}.log"
     return Program(tuple(word.replace("{python}", sys.executable) for word in words), env, cwd, log)
