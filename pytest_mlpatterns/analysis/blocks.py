@@ -1,4 +1,4 @@
-"""One launch's window, cut into blocks of a quarter of a second: the value of every metric, and how sure it is.
+"""The window of one launch in blocks of 0.25 s: the value of every metric, and its standard error.
 
 Every metric of a launch is a function of how much each block counts: a quotient of two sums (throughput, CPU per
 request, ASL) or a percentile of latencies. So one resampling of blocks gives the standard error of them all. Pure; it
@@ -37,9 +37,9 @@ def completions_between(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Completions in each block and the time in which they came, so that their quotient is a rate.
 
-    Blocks are cut at completions, not at the clock: n completions then take exactly n intervals, where counts in short
-    windows would round. An edge stays where it is when the last completion before it is a block away: a stall is time
-    that passed.
+    Blocks are cut at completions, not at the clock: n completions then take exactly n intervals. Counts in short
+    windows would be rounded. An edge is not moved if the last completion before it is a block away: a stall is time that
+    passed.
 
     Args:
         done_ns: times of completion, ascending, those before the first edge included.
@@ -57,7 +57,7 @@ def completions_between(
 class LaunchBlocks:
     """The samples and usage of one launch, by block.
 
-    Latencies belong to the block in which their request was due, so that a stall counts in full even where its answers
+    Latencies belong to the block in which their request was due, so that a stall counts in full even if its responses
     came after the window. Completions belong to the block in which they came.
 
     Attributes:
@@ -87,11 +87,11 @@ class LaunchBlocks:
 
     @property
     def stats(self) -> PatternStats | None:
-        """What the deployment knows of itself over the window."""
+        """Telemetry of the deployment over the window."""
         return self._launch.stats
 
     def percentile(self, percentile: float) -> LaunchValue | None:
-        """A latency percentile in nanoseconds; None where nothing succeeded."""
+        """A latency percentile in nanoseconds; None if no request succeeded."""
         size = self.latencies_ns.size
         if not size:
             return None
@@ -113,7 +113,7 @@ class LaunchBlocks:
         return LaunchValue(sum(self.failures.values()) / self.requests, 0.0) if self.requests else None
 
     def asl(self) -> LaunchValue | None:
-        """Share of the machine's cores that the deployment used; None where its processes are not known."""
+        """Share of the machine's cores that the deployment used; None if its processes are unknown."""
         usage = self._launch.usage
         return None if usage is None else self._quotient(self._cpu_ns, usage.cores * np.diff(self._edges))
 
@@ -149,7 +149,7 @@ class LaunchBlocks:
         return LaunchValue(float(self._launch.samples.received_bytes[self._successes].mean()), 0.0)
 
     def load_over_time(self) -> list[tuple[float, float, float]]:
-        """ASL's course: ``(seconds since the window began, deployment's share, whole machine's share)`` per block."""
+        """ASL over time: ``(seconds since the window began, deployment's share, whole machine's share)`` per block."""
         usage = self._launch.usage
         if usage is None:
             return []
@@ -170,7 +170,7 @@ class LaunchBlocks:
         return [(float(t), float(found)) for t, found in zip(since, highest, strict=True) if found]
 
     def trend(self) -> str | None:
-        """A sentence where latency rose or fell steadily through the window; None where it was stationary.
+        """A sentence if latency rose or fell steadily through the window; None if it was stationary.
 
         The slope is Theil and Sen's, the median of the slopes between all pairs of block medians, on logarithms. It
         counts when it would change the latency by over a tenth through the window and Kendall's test finds it at 99 %.
@@ -187,8 +187,8 @@ class LaunchBlocks:
         change = float(np.expm1(slope * (self.count - 1)))
         n = len(present)
         concordance = float(np.sign(medians[second] - medians[first]).sum())
-        spread = (n * (n - 1) * (2 * n + 5) / 18) ** 0.5
-        if abs(change) < _TREND or abs(concordance) < _TREND_Z * spread:
+        deviation = (n * (n - 1) * (2 * n + 5) / 18) ** 0.5
+        if abs(change) < _TREND or abs(concordance) < _TREND_Z * deviation:
             return None
         seconds = self._launch.window.duration_ns / 1e9
         return (

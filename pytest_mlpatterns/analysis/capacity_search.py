@@ -60,8 +60,8 @@ def climb(
 ) -> Capacity:
     """Double the concurrency until throughput stops growing, then confirm the knee.
 
-    The ladder ends at two doublings in a row with under 10 % gain, at over 1 % of failed requests, when the generator
-    is the limit, when time is up, or when ``decided`` says so. The plateau is made of the steps within 5 % of the best
+    The ladder ends at two doublings in a row with under 10 % gain, at over 1 % of failed requests, if the generator is
+    the limit, if time is up, or if ``decided`` is true. The plateau is made of the steps within 5 % of the best
     one; NMRT is the median over all short windows of the plateau, not their maximum, which would grow with the number
     of tries. Knee and twice the knee are then measured again in the order A B B A. The knee is the smallest concurrency
     with 95 % of NMRT.
@@ -78,8 +78,7 @@ def climb(
     ladder: list[Step] = []
     concurrency, best, flat = 1, 0.0, 0
     while True:
-        step = measure(concurrency)
-        ladder.append(step)
+        ladder.append(step := measure(concurrency))
         if step.limited:
             return _open_end(ladder, f"the load generator was the limit at concurrency {concurrency}: {step.limited}")
         if step.error_ratio > MAX_STEP_ERROR_RATIO or not step.rates_rps:
@@ -87,8 +86,7 @@ def climb(
             break
         if decided(_value(step.rates_rps)):
             return _open_end(ladder, DECIDED)
-        flat = flat + 1 if best and step.rate_rps < best * _GAIN else 0
-        best = max(best, step.rate_rps)
+        flat, best = flat + 1 if best and step.rate_rps < best * _GAIN else 0, max(best, step.rate_rps)
         if flat == _FLAT_DOUBLINGS:
             stopped = "two doublings of the concurrency gained less than 10 %"
             break
@@ -97,10 +95,7 @@ def climb(
         if concurrency * 2 > max_concurrency:
             return _open_end(ladder, f"the ladder ends at concurrency {concurrency}")
         concurrency *= 2
-    good = [step for step in ladder if step.rates_rps and step.error_ratio <= MAX_STEP_ERROR_RATIO]
-    if not good:
-        return Capacity(LaunchValue(0.0, 0.0), 1, tuple(ladder), stopped, at_least=False)
-    return _confirm(measure, good, ladder, stopped, out_of_time)
+    return _confirm(measure, ladder, stopped, out_of_time)
 
 
 def highest_rate(
@@ -159,12 +154,12 @@ def _holds(probe: Callable[[float], Probe], rate: float, objective: Objective) -
 
 
 def _confirm(
-    measure: Callable[[int], Step],
-    good: list[Step],
-    ladder: list[Step],
-    stopped: str,
-    out_of_time: Callable[[], bool],
+    measure: Callable[[int], Step], ladder: list[Step], stopped: str, out_of_time: Callable[[], bool]
 ) -> Capacity:
+    """Measure the knee and twice the knee again, in the order A B B A, and pool them with the ladder."""
+    good = [step for step in ladder if step.rates_rps and step.error_ratio <= MAX_STEP_ERROR_RATIO]
+    if not good:
+        return Capacity(LaunchValue(0.0, 0.0), 1, tuple(ladder), stopped, at_least=False)
     knee = _knee(good, _plateau_rate(good))
     for factor in (1, 2, 2, 1):
         if out_of_time():

@@ -65,7 +65,7 @@ def min_samples(percentile: float, confidence: float = 0.99) -> int:
 
 
 def order_bounds(samples: int, percentile: float, confidence: float = CONFIDENCE) -> tuple[int, int]:
-    """Which of n sorted samples bound a percentile, whatever its distribution: their indices, from 0.
+    """Which of n sorted samples bound a percentile of any distribution: their indices, from 0.
 
     How many samples lie below the q-quantile is binomial, B(n, q). The l-th smallest is above it with the chance
     P(B < l), the u-th smallest below it with P(B >= u); l is the largest and u the smallest for which that is at most

@@ -195,7 +195,7 @@ def judge_ratio(
     plan: SequentialPlan = _DEFAULT_PLAN,
     prior_sd: float = RATIO_SD,
 ) -> RatioVerdict:
-    """Compare second/first with a limit: at most ``limit`` where lower is better, at least ``limit`` where higher is.
+    """Compare second/first with a limit: at most ``limit`` if lower is better, at least ``limit`` if higher is.
 
     PASS when the whole interval is on the good side, the limit itself included; FAIL when it is wholly on the bad side.
     The first look that decides is final; later launches do not change it.

@@ -73,8 +73,8 @@ class Metric:
         Args:
             before: a value, in the metric's unit.
             after: likewise.
-            in_flight: how many requests were in flight at any time, None where the load did not keep them so; then a
-                rate says nothing of the time that a request takes.
+            in_flight: requests that the load kept in flight at any time; None for other loads, whose rate does not
+                depend on the time of a request.
         """
         if self.cycle_floor and in_flight and min(before, after) > 0:
             return in_flight * abs(1 / after - 1 / before) * 1e9 <= self.cycle_floor
@@ -107,8 +107,10 @@ def _of_pattern(
     floor: float = 0.0,
     launch_sd: float = LAUNCH_SD,
 ) -> Metric:
-    """A metric that a pattern knows of itself, by its name in
-    :func:`pytest_mlpatterns.records.telemetry.derived_metrics`."""
+    """A metric from the telemetry of a pattern.
+
+    ``name`` is also its name in :func:`pytest_mlpatterns.records.telemetry.derived_metrics`.
+    """
 
     def read(blocks: LaunchBlocks) -> LaunchValue | None:
         figure = derived_metrics(blocks.stats).get(name)

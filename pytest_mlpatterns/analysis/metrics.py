@@ -33,7 +33,7 @@ __all__ = ["Metrics"]
 
 @dataclass(frozen=True, repr=False)
 class Metrics:
-    """The metrics of one test over all its launches. Each is an :class:`Estimate`, or None where it does not apply.
+    """The metrics of one test over all its launches. Each is an :class:`Estimate`, or None if it does not apply.
 
     Args:
         launches: at least one, each with at least one request.
@@ -103,9 +103,9 @@ class Metrics:
 
     @property
     def nmrt_rps(self) -> Estimate | None:
-        """Number of requests at max throughput: the most per second that is sustained; None where not searched for.
+        """Number of requests at max throughput: the most per second that is sustained; None if it was not searched for.
 
-        Of the searches without a latency objective; where a search ended early it is a lower bound
+        Of the searches without a latency objective; of a search that ended early it is a lower bound
         (``capacities[...].at_least``).
         """
         return self.estimate(METRICS["nmrt"])
@@ -137,7 +137,7 @@ class Metrics:
 
     @property
     def cache_miss_ns(self) -> Estimate | None:
-        """Median time in the cache's layer of a request for which the model was asked."""
+        """Median time in the cache's layer of a request that needed a model call."""
         return self.estimate(METRICS["cache_miss"])
 
     @property
@@ -162,22 +162,22 @@ class Metrics:
 
     @property
     def hop_ns(self) -> Estimate | None:
-        """Median time on the way to a process behind and back: with the wait until it is free, without its work."""
+        """Median hop time to an upstream process: transport and the wait for it, without its work."""
         return self.estimate(METRICS["hop"])
 
     @property
     def decode_ns(self) -> Estimate | None:
-        """Mean time in which the service makes the bytes of a request inputs, decompression included."""
+        """Mean time to decode a request, decompression included."""
         return self.estimate(METRICS["decode"])
 
     @property
     def encode_ns(self) -> Estimate | None:
-        """Mean time in which the service makes outputs the bytes of an answer, compression included."""
+        """Mean time to encode a response, compression included."""
         return self.estimate(METRICS["encode"])
 
     @property
     def compression_ratio(self) -> Estimate | None:
-        """How many times shorter the bodies of requests and answers are on the way; None where none is compressed."""
+        """Size of the plain bodies over that of the transferred ones; None if none is compressed."""
         return self.estimate(METRICS["compression_ratio"])
 
     @property
@@ -190,10 +190,10 @@ class Metrics:
     def stage_ns(self) -> dict[str, float]:
         """Mean time in each stage of a pipeline, or model of an ensemble, by its name, over the last launch."""
         return {
-            spread.partition(":")[2]: mean
+            name.partition(":")[2]: mean
             for layer in self.layers
-            for spread in layer.histograms
-            if spread.startswith(("stage:", "model:")) and (mean := layer.mean(spread)) is not None
+            for name in layer.histograms
+            if name.startswith(("stage:", "model:")) and (mean := layer.mean(name)) is not None
         }
 
     @property
@@ -269,16 +269,16 @@ class Metrics:
         return tuple(value for value in values if value is not None)
 
     def estimate(self, metric: Metric, confidence: float = CONFIDENCE) -> Estimate | None:
-        """The metric over all launches; None where it does not apply."""
+        """The metric over all launches; None if it does not apply."""
         values = self.launch_values(metric)
         return estimate(values, metric.launch_sd, confidence) if values else None
 
     def load_over_time(self) -> list[tuple[float, float, float]]:
-        """ASL's course over the last launch: ``(seconds, deployment's share, whole machine's share)`` per block."""
+        """ASL over time in the last launch: ``(seconds, deployment's share, whole machine's share)`` per block."""
         return self.by_launch[-1].load_over_time()
 
     def memory_over_time(self) -> list[tuple[float, float]]:
-        """Resident memory's course over the last launch: ``(seconds, highest bytes)`` per block."""
+        """Resident memory over time in the last launch: ``(seconds, highest bytes)`` per block."""
         return self.by_launch[-1].memory_over_time()
 
     @property

@@ -243,7 +243,7 @@ def _check(result: TestResult, requirement: Requirement) -> tuple[Outcome, str]:
 
 
 def _at_least(result: TestResult, name: str) -> Capacity | None:
-    """The largest capacity under which a deployment had not degraded yet, where no search found where it does."""
+    """The largest capacity without degradation, if no search found where the deployment degrades; None otherwise."""
     metric = metric_named(name)
     if metric.of is not None:
         return None
@@ -259,7 +259,7 @@ def _open_end(result: TestResult, name: str) -> str:
 
 
 def _cost(result: TestResult, name: str) -> Cost | None:
-    """A metric as a cost; None where it is not known."""
+    """A metric as a cost; None if it is unknown."""
     metric, launches = metric_named(name), len(result.launches.get(name, ()))
     if name in result.metrics:
         return cost_of(metric, result.metrics[name], launches)

@@ -16,7 +16,7 @@ share of 1 %) count as that: nothing is infinitely better for being nearly zero.
 How sure: every metric's interval over launches is drawn from again, 4,000 times, as Student's t of its logarithm. The
 metrics of one pattern move together, since a slow launch is slow in all of them; a search for NMRT, which is another
 measurement, by itself. The patterns were measured one after the other while the machine drifts, so each draw moves a
-pattern as a whole by 2.5 % more (:data:`DRIFT_SD`). One pattern is ahead of another where it is in 97.5 % of the draws.
+pattern as a whole by 2.5 % more (:data:`DRIFT_SD`). One pattern is ahead of another if it is in 97.5 % of the draws.
 Of simulated pairs with that drift, two that are the same are told apart in 2 to 5 %, and two that differ by a fifth in
 everything in 95 to 99 %, with one to four launches.
 

@@ -39,7 +39,7 @@ __all__ = [
 _ROUNDING = 1e-12
 """110 against 100 is 10 % more, not 10.000000000000009 %."""
 _SMALLEST = 1e-9
-"""What a value of zero counts as where one is divided by it."""
+"""Smallest divisor, in place of a value of zero."""
 MAX_ERROR_RATIO = 0.05
 """Largest share of failed requests with which the latency of the others is judged."""
 _MOST_MORE = 20
@@ -57,7 +57,7 @@ class SampleSize:
 
 
 def why_invalid(metrics: Metrics, *, errors_count: bool = True) -> str | None:
-    """Why what was measured supports no verdict; None where it does.
+    """Why a measurement supports no verdict; None if it does.
 
     Args:
         metrics: what was measured.
@@ -104,7 +104,7 @@ def judge_limit(metric: Metric, measured: Estimate, limit: float, size: SampleSi
 
     Args:
         metric: what is compared.
-        measured: its value, with the interval that is to be judged: that of this look, where there are several.
+        measured: its value, with the interval of this interim look.
         limit: in the metric's unit.
         size: what the interval rests on, for the reason of an undecided verdict.
     """
@@ -138,7 +138,7 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
 ) -> Verdict:
     """Compare with a baseline.
 
-    The change is present/baseline - 1, turned so that worse is positive where higher is better. FAIL when the whole
+    The change is present/baseline - 1, turned so that worse is positive if higher is better. FAIL if the whole
     interval of the change is beyond the tolerance and the change is larger than the metric's absolute floor; PASS
     when the whole interval is within the tolerance, or the change is below the floor.
 
@@ -161,27 +161,39 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
     else:
         outcome = Outcome.INCONCLUSIVE
     reason = f"{metric.label} {metric.show(then.value)} → {metric.show(now.value)}: "
+    varies = _varies(metric, present, baseline)
     if outcome is Outcome.INCONCLUSIVE and size is not None:
-        low, high = format_percent(change.low, signed=True), format_percent(change.high, signed=True)
-        reason += f"{_range(low, high, ' to ')} includes the tolerance of {format_percent(tolerance)} after {size}"
-        if _varies(metric, present, baseline):
-            worse = 1 if metric.better == "lower" else -1
-            half = abs(math.log((1 + worse * change.high) / (1 + worse * change.low))) / 2
-            apart = abs(math.log((1 + worse * change.value) / max(1 + worse * tolerance, _ROUNDING)))
-            reason += f"; {_what_helps(half, apart, len(present), len(baseline))}"
+        reason += f"{_undecided(change, tolerance)} after {size}"
+        if varies:
+            reason += f"; {_what_decides(metric, change, tolerance, (len(present), len(baseline)))}"
         return Verdict(metric.name, "baseline", outcome, reason, change)
-    word, low_, high_ = (
-        ("worse", change.low, change.high) if change.value >= 0 else ("better", -change.high, -change.low)
-    )
-    kind = "99 % interval" if _varies(metric, present, baseline) else "range"
-    interval = (
-        ""
-        if change.low == change.high
-        else (f", {kind} {format_percent(low_, signed=True)} to {format_percent(high_, signed=True)}")
-    )
     floor = f"; changes up to {metric.floor_text} do not count" if small and change.high > tolerance else ""
-    reason += f"{format_percent(abs(change.value))} {word}{interval}; tolerance {format_percent(tolerance)}{floor}"
+    kind = "99 % interval" if varies else "range"
+    reason += f"{_decided(change, kind)}; tolerance {format_percent(tolerance)}{floor}"
     return Verdict(metric.name, "baseline", outcome, reason, change)
+
+
+def _decided(change: Estimate, kind: str) -> str:
+    """A change in words: ``12 % worse, 99 % interval +9.0 % to +15 %``."""
+    word, low, high = ("worse", change.low, change.high) if change.value >= 0 else ("better", -change.high, -change.low)
+    interval = (
+        "" if low == high else f", {kind} {format_percent(low, signed=True)} to {format_percent(high, signed=True)}"
+    )
+    return f"{format_percent(abs(change.value))} {word}{interval}"
+
+
+def _undecided(change: Estimate, tolerance: float) -> str:
+    """An interval that contains the tolerance, in words."""
+    low, high = format_percent(change.low, signed=True), format_percent(change.high, signed=True)
+    return f"{_range(low, high, ' to ')} includes the tolerance of {format_percent(tolerance)}"
+
+
+def _what_decides(metric: Metric, change: Estimate, tolerance: float, launches: tuple[int, int]) -> str:
+    """How many more launches would decide a change; ``launches`` are those of the present and of the baseline."""
+    worse = 1 if metric.better == "lower" else -1
+    half = abs(math.log((1 + worse * change.high) / (1 + worse * change.low))) / 2
+    apart = abs(math.log((1 + worse * change.value) / max(1 + worse * tolerance, _ROUNDING)))
+    return _what_helps(half, apart, *launches)
 
 
 def _change(
@@ -217,7 +229,7 @@ def _worsening(metric: Metric, ratio: Estimate) -> Estimate:
 
 
 def _range(low: str, high: str, dash: str = "–") -> str:
-    """Two values as one range, ``19.1–20.6 ms``: the unit once where it is the same."""
+    """Two values as one range, ``19.1–20.6 ms``: the unit once if both have the same."""
     number, _, unit = low.rpartition(" ")
     return f"{number or low}{dash}{high}" if number and high.endswith(f" {unit}") else f"{low} to {high}"
 

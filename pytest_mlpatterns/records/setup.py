@@ -67,7 +67,7 @@ class LoadDescription:
         text: as it is written, ``closed(8)``.
         kind: which schedule it follows.
         in_flight: requests that a closed loop keeps in flight at any time; None for other loads.
-        paced: the load itself sets how many requests are sent per second, whatever the service could answer.
+        paced: the load itself sets how many requests are sent per second, independent of what the service could answer.
     """
 
     text: str
