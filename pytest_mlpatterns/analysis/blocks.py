@@ -38,8 +38,8 @@ def completions_between(
     """Completions in each block and the time in which they came, so that their quotient is a rate.
 
     Blocks are cut at completions, not at the clock: n completions then take exactly n intervals. Counts in short
-    windows would be rounded. An edge is not moved if the last completion before it is a block away: a stall is time that
-    passed.
+    windows would be rounded. An edge is not moved if the last completion before it is a block away: the time of
+    a stall counts.
 
     Args:
         done_ns: times of completion, ascending, those before the first edge included.

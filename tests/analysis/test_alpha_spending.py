@@ -47,7 +47,7 @@ def test_a_tighter_tolerance_may_take_more_launches(tolerance: float, last: int)
 
 
 @pytest.mark.parametrize(("most", "last"), [(1, 8), (8, 8), (11, 11), (100, 18)])
-def test_no_chance_is_kept_for_looks_that_there_is_no_time_for(most: int, last: int) -> None:
+def test_alpha_is_not_spent_on_looks_beyond_the_budget(most: int, last: int) -> None:
     looks = SequentialPlan.for_tolerance(0.05, most=most)
     assert looks == SequentialPlan(last=last)
     assert looks.confidence(8) <= SequentialPlan.for_tolerance(0.05).confidence(8)
@@ -59,21 +59,21 @@ def test_looks_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
         SequentialPlan(**wrong)  # type: ignore[arg-type]
 
 
-def test_metrics_that_share_the_chance_of_a_false_alarm_need_not_share_that_of_a_wrong_pass() -> None:
+def test_metrics_share_alpha_but_not_the_alpha_of_a_pass() -> None:
     looks = SequentialPlan(alpha=0.005, pass_alpha=0.01)
     assert looks.confidence(3) == SequentialPlan(alpha=0.005).confidence(3)
     assert looks.confidence_of_pass(3) == SequentialPlan(alpha=0.01).confidence(3) < looks.confidence(3)
     assert SequentialPlan(alpha=0.005).confidence_of_pass(3) == SequentialPlan(alpha=0.005).confidence(3)
 
 
-def test_fewer_launches_than_the_first_look_and_more_than_the_last_are_judged_like_these() -> None:
+def test_launches_outside_the_plan_are_judged_as_at_its_ends() -> None:
     looks = SequentialPlan(first=2, last=5)
     assert looks.confidence(1) == looks.confidence(2)
     assert looks.confidence(9) == looks.confidence(5)
 
 
 @pytest.mark.parametrize("beside", [1, 3, 10])
-def test_looks_at_a_growing_side_beside_one_that_stays_are_wrong_as_seldom_as_they_say(beside: int) -> None:
+def test_looks_against_a_fixed_sample_keep_their_alpha(beside: int) -> None:
     rng, looks = np.random.default_rng(33), SequentialPlan(first=1, last=5, alpha=0.01, fixed_launches=beside)
     numbers = np.arange(1, 6)
     grown = np.cumsum(rng.normal(size=(60_000, 5)), axis=1) / numbers

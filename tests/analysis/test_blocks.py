@@ -102,7 +102,7 @@ def test_even_completions_give_the_exact_rate_whatever_the_window_cuts(
 
 
 @pytest.mark.parametrize("completions", [3, 7, 10, 33])
-def test_a_few_completions_per_window_are_not_rounded_to_whole_windows(completions: int) -> None:
+def test_rates_of_few_completions_are_not_rounded(completions: int) -> None:
     interval = 3 * S // completions if completions > 12 else 240 * MS
     due = START_NS - S // 10 + np.arange(completions + 20) * interval
     assert value(LaunchBlocks(launch(samples(due, 0))).throughput()) == pytest.approx(S / interval, rel=1e-6)
@@ -130,7 +130,7 @@ def test_only_successful_answers_are_throughput() -> None:
     assert value(LaunchBlocks(launch(samples(due, 0, outcome=half))).throughput()) == pytest.approx(50, rel=0.01)
 
 
-def test_answers_to_requests_of_the_warm_up_are_throughput_where_they_come_in_the_window() -> None:
+def test_responses_to_warm_up_requests_within_the_window_are_throughput() -> None:
     due = START_NS - S + np.arange(500) * 10 * MS
     assert value(LaunchBlocks(launch(samples(due, 700 * MS))).throughput()) == pytest.approx(100, rel=1e-6)
 
@@ -199,7 +199,7 @@ def test_without_the_processes_there_is_no_load(metric: str) -> None:
     assert blocks.memory_over_time() == []
 
 
-def test_where_everything_failed_only_the_error_rate_and_the_load_are_known() -> None:
+def test_a_launch_without_success_has_only_error_rate_and_load() -> None:
     due = START_NS + np.arange(100) * 10 * MS
     blocks = LaunchBlocks(launch(samples(due, MS, outcome=503), used=usage()))
     assert value(blocks.error_rate()) == 1.0

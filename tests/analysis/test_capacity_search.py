@@ -40,7 +40,7 @@ def forever() -> bool:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 15, 16, 100])
-def test_the_capacity_of_places_is_found_and_the_knee_is_the_first_doubling_that_fills_them(count: int) -> None:
+def test_the_knee_is_the_first_doubling_that_fills_every_server(count: int) -> None:
     found = climb(places(count, 0.01), out_of_time=forever)
     assert found.nmrt.value == pytest.approx(count / 0.01)
     assert found.concurrency == min(2**n for n in range(12) if 2**n >= 0.95 * count)
@@ -201,7 +201,7 @@ def test_an_objective_is_read_and_prints_what_it_means(
 
 
 @pytest.mark.parametrize("text", ["", "50ms", "p95", "p95>50ms", "p100<1s", "p0<1s", "p95<50", "p95<fast", 95, None])
-def test_what_is_no_objective_is_refused_with_an_example(text: object) -> None:
+def test_an_unreadable_objective_is_refused_with_an_example(text: object) -> None:
     with pytest.raises(SettingError) as caught:
         parse_objective(text)
     assert "slo" in str(caught.value)

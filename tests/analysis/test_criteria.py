@@ -102,7 +102,7 @@ def test_nmrt_has_to_be_searched_for_wherever_it_is_named(text: str, searches: t
         ("asl=1,error_rate<5", "--perf-rank: the limit of error_rate is '5', expected at most 1 (100 %)"),
     ],
 )
-def test_what_cannot_be_read_is_told_with_what_is_allowed(text: str, problem: str) -> None:
+def test_an_unreadable_criterion_is_refused_with_what_is_allowed(text: str, problem: str) -> None:
     with pytest.raises(SettingError) as raised:
         parse(text)
     assert problem in str(raised.value)

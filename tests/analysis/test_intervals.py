@@ -92,7 +92,7 @@ def test_blocks_are_drawn_with_their_neighbours() -> None:
     assert abs(apart) < 0.1
 
 
-def test_no_block_is_favoured() -> None:
+def test_resampling_favours_no_block() -> None:
     assert block_weights(24).mean(axis=0) == pytest.approx(1.0, abs=0.35)
 
 
@@ -195,9 +195,7 @@ def test_an_estimate_of_one_launch_follows_the_formula_of_its_docstring() -> Non
 @pytest.mark.parametrize(
     ("values", "launch_sd"), [([10.0, 14.0, 12.0], 0.0), ([0.0, 14.0, 22.0], 0.017), ([-3.0, 39.0, 0.0], 0.017)]
 )
-def test_what_does_not_vary_or_is_not_above_zero_has_the_range_for_an_interval(
-    values: list[float], launch_sd: float
-) -> None:
+def test_values_without_variance_or_at_zero_have_their_range_as_interval(values: list[float], launch_sd: float) -> None:
     found = estimate([LaunchValue(value, 0.05) for value in values], launch_sd)
     assert (found.value, found.low, found.high) == (12.0, min(values), max(values))
 
@@ -279,14 +277,14 @@ class TestOrderBounds:
             (100, 90, (83, 95)),
         ],
     )
-    def test_they_are_those_of_the_tables(self, samples: int, percentile: float, expected: tuple[int, int]) -> None:
+    def test_order_bounds_equal_the_published_tables(
+        self, samples: int, percentile: float, expected: tuple[int, int]
+    ) -> None:
         assert order_bounds(samples, percentile) == expected
 
     @pytest.mark.parametrize(("samples", "percentile"), [(50, 50), (90, 95), (459, 99), (5000, 99.9), (1_000_000, 99)])
     @pytest.mark.parametrize("confidence", [0.9, 0.99])
-    def test_no_wider_bounds_are_needed_and_no_narrower_ones_do(
-        self, samples: int, percentile: float, confidence: float
-    ) -> None:
+    def test_order_bounds_are_the_narrowest_that_hold(self, samples: int, percentile: float, confidence: float) -> None:
         from scipy.stats import binom  # slow to load
 
         low, high = order_bounds(samples, percentile, confidence)
@@ -296,7 +294,7 @@ class TestOrderBounds:
         if high < samples - 1:
             assert 1 - below(high) <= tail < 1 - below(high - 1)
 
-    def test_they_hold_the_percentile_as_often_as_they_say_whatever_the_distribution(self) -> None:
+    def test_order_bounds_hold_the_percentile_of_any_distribution(self) -> None:
         rng, held = np.random.default_rng(8), 0
         low, high = order_bounds(300, 95)
         for _ in range(2000):
@@ -306,6 +304,6 @@ class TestOrderBounds:
 
     @PROPERTY
     @given(st.integers(1, 3000), st.floats(0.1, 99.9), st.floats(0.5, 0.999))
-    def test_they_are_samples_in_order(self, samples: int, percentile: float, confidence: float) -> None:
+    def test_order_bounds_are_samples_in_order(self, samples: int, percentile: float, confidence: float) -> None:
         low, high = order_bounds(samples, percentile, confidence)
         assert 0 <= low <= high < samples

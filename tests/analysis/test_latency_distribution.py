@@ -57,7 +57,7 @@ def test_a_shape_says_what_the_numbers_are() -> None:
     assert (shape.mean_ns, shape.sd_ns) == (pytest.approx(500.5 * MS), pytest.approx(288.67 * MS, rel=1e-3))
 
 
-def test_no_requests_have_no_shape() -> None:
+def test_an_empty_window_has_no_distribution() -> None:
     assert latency_of(np.array([], dtype=np.int64)) is None
     assert stored_percentiles(None) == ()
     assert percentiles_of_counts({}) == ()

@@ -204,7 +204,7 @@ class TestVerdict:
         strict, loose = (judge_ratio(launches, one, "lower", plan).outcome for one in (limit, limit * looser))
         assert order.index(loose) >= order.index(strict)
 
-    def test_a_pass_may_be_less_sure_than_a_failure_and_each_end_of_the_interval_is_as_sure_as_its_verdict(
+    def test_each_end_of_the_interval_has_the_confidence_of_its_verdict(
         self,
     ) -> None:
         measured = alike(0.01, 0.012, 0.008)

@@ -103,7 +103,7 @@ def test_a_percentile_that_does_not_exist_is_refused(wrong: float) -> None:
 
 
 @pytest.mark.parametrize("figure", ["rtm_ns", "throughput_rps", "request_bytes", "response_bytes"])
-def test_where_nothing_succeeded_there_is_no_figure_but_a_reason(figure: str) -> None:
+def test_a_metric_without_success_raises_with_the_reason(figure: str) -> None:
     metrics = Metrics((launch(samples(DUE, MS, outcome=500)),))
     with pytest.raises(InvalidResultError, match="no request succeeded, so there is no "):
         getattr(metrics, figure)
@@ -226,7 +226,7 @@ def test_rates_hits_and_batches_are_better_when_higher() -> None:
         ("hop_ns", 200_000),
     ],
 )
-def test_what_a_pattern_knows_of_itself_is_a_metric_and_none_without_the_pattern(figure: str, value: float) -> None:
+def test_telemetry_of_a_pattern_gives_a_metric_and_none_without_it(figure: str, value: float) -> None:
     knowing = launch(samples(DUE, MS), stats=PatternStats(layers=LAYERS))
     found = getattr(Metrics((knowing, knowing)), figure)
     assert found.value == pytest.approx(value)

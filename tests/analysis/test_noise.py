@@ -83,7 +83,7 @@ def test_everything_at_once_is_a_sentence_each() -> None:
     assert len(told(launch)) == 4
 
 
-def test_what_is_seen_is_of_the_window_alone() -> None:
+def test_a_disturbance_is_of_the_window_alone() -> None:
     launch = noisy(others_cores=0.5)
     used = launch.usage
     assert used is not None

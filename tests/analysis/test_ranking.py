@@ -79,7 +79,7 @@ class TestOrder:
             ("single", 4, 4, 4),
         ]
 
-    def test_a_score_is_the_product_of_the_shares_of_the_best_to_the_power_of_their_weights(self) -> None:
+    def test_a_score_is_the_weighted_product_of_shares_of_the_best(self) -> None:
         found = rows(ranked(SHOP, "rtm=0.5,nmrt=0.25,asl=0.25"))
 
         assert found["cached"].score is not None
@@ -110,7 +110,7 @@ class TestOrder:
         assert found["idle"].parts["asl"][0] == pytest.approx(found["quick"].parts["asl"][0])
         assert found["quick"].rank == 1
 
-    def test_no_errors_at_all_have_a_finite_score(self) -> None:
+    def test_zero_errors_have_a_finite_score(self) -> None:
         clean = measured("clean", rtm=20 * MS, error_rate=(0.0, 0.0, 0.002))
         faulty = measured("faulty", rtm=20 * MS, error_rate=(0.04, 0.03, 0.05))
 
@@ -119,7 +119,7 @@ class TestOrder:
         assert score is not None
         assert score[0] == pytest.approx(math.sqrt(0.001 / 0.04))
 
-    def test_what_was_measured_badly_is_not_distinguishable(self) -> None:
+    def test_patterns_with_wide_intervals_are_not_distinguishable(self) -> None:
         unsure = (measured("a", rtm=(10 * MS, 6 * MS, 17 * MS)), measured("b", rtm=(14 * MS, 8 * MS, 24 * MS)))
 
         found = ranked(unsure, "rtm=1")
@@ -179,7 +179,7 @@ class TestRequirements:
         assert ranking.sentence == "cached first, if it keeps rtm<5.02ms; single, batched and replicated excluded"
         assert rows(ranking)["cached"].doubts == ("RTM 5.00 ms (4.95 ms to 5.05 ms) may or may not be below 5.02 ms",)
 
-    def test_of_several_that_share_the_first_place_each_is_named_with_what_it_may_not_keep(self) -> None:
+    def test_patterns_that_share_rank_1_are_named_with_their_open_requirements(self) -> None:
         level = [measured(name, rtm=10 * MS, asl=0.5) for name in ("a", "b", "c")]
 
         ranking = ranked(
@@ -192,14 +192,14 @@ class TestRequirements:
             "and c keeps rtm<10.05ms"
         )
 
-    def test_what_is_not_known_is_not_kept(self) -> None:
+    def test_an_unknown_metric_fails_its_requirement(self) -> None:
         unknown = measured("single", rtm=1 * MS)
 
         ranking = ranked([unknown, *SHOP[1:]], "rtm=1,nmrt>=150")
 
         assert rows(ranking)["single"].excluded == "NMRT is not known, and nmrt>=150 is required"
 
-    def test_where_none_can_be_chosen_that_is_the_answer(self) -> None:
+    def test_a_ranking_without_eligible_patterns_reports_that(self) -> None:
         ranking = ranked(SHOP, f"{EQUAL},rtm<1ms")
 
         assert ranking.sentence == "no pattern can be chosen"
@@ -222,7 +222,7 @@ class TestWhatIsNoEvidence:
             ),
         ],
     )
-    def test_it_is_excluded_with_the_reason(self, changes: Mapping[str, object], why: str) -> None:
+    def test_an_invalid_result_is_excluded_with_the_reason(self, changes: Mapping[str, object], why: str) -> None:
         bad = replace(SHOP[1], **changes)
 
         ranking = ranked([SHOP[0], bad], EQUAL)
@@ -235,7 +235,7 @@ class TestWhatIsNoEvidence:
 
         assert ranked([SHOP[0], slower], EQUAL).sentence == "cached first; single second"
 
-    def test_a_few_failed_requests_are_none(self) -> None:
+    def test_a_few_failed_requests_do_not_exclude_a_pattern(self) -> None:
         assert ranked([SHOP[0], replace(SHOP[1], failed_requests={"503": 50})], EQUAL).rows[0].excluded is None
 
 
@@ -255,7 +255,7 @@ class TestMissing:
         )
         assert ranking.sentence == "a first; b second"
 
-    def test_where_no_weighed_metric_is_known_nothing_can_be_chosen(self) -> None:
+    def test_a_group_without_a_weighted_metric_has_no_choice(self) -> None:
         ranking = ranked([measured("a", rtm=1 * MS), measured("b", rtm=2 * MS)], "nmrt=1")
 
         assert ranking.sentence == "no pattern can be chosen"
@@ -279,7 +279,7 @@ class TestMissing:
         assert ranking.sentence == "cached first; single second; queued excluded"
         assert rows(ranking)["queued"].excluded == "not measured: its test failed"
 
-    def test_where_no_test_of_a_group_gave_a_result_there_is_no_choice(self) -> None:
+    def test_a_group_without_results_has_no_choice(self) -> None:
         absent = [Unmeasured(f"{GROUP}[{name}]", GROUP, name) for name in ("queued", "cached")]
 
         (ranking,) = rank([], parse_criteria("rtm=1", "--perf-rank"), absent)
@@ -296,7 +296,7 @@ class TestOpenEnd:
     )
     OTHER = measured("single", rtm=10 * MS, nmrt=300.0)
 
-    def test_it_counts_as_that_much_and_may_be_any_better(self) -> None:
+    def test_a_lower_bound_counts_as_its_value_and_may_be_better(self) -> None:
         ranking = ranked([self.OTHER, self.OPEN], "nmrt=1")
 
         assert ranking.sentence == "single and cached not distinguishable"
@@ -309,7 +309,7 @@ class TestOpenEnd:
             "it counts as that much",
         )
 
-    def test_it_may_be_first(self) -> None:
+    def test_a_lower_bound_may_rank_first(self) -> None:
         assert ranked([measured("single", rtm=10 * MS, nmrt=50.0), self.OPEN], "nmrt=1").sentence == (
             "cached first; single second"
         )
@@ -318,7 +318,7 @@ class TestOpenEnd:
         ("limit", "sentence"),
         [(140, "cached first"), (200, "cached first, if it keeps nmrt>=200")],
     )
-    def test_it_keeps_a_requirement_that_it_is_known_to_reach(self, limit: int, sentence: str) -> None:
+    def test_a_lower_bound_meets_a_requirement_below_it(self, limit: int, sentence: str) -> None:
         assert ranked([self.OPEN, SHOP[0]], f"rtm=1,nmrt>={limit}").sentence == f"{sentence}; single excluded"
 
     def test_a_search_under_an_objective_is_another(self) -> None:
@@ -333,7 +333,7 @@ class TestOpenEnd:
 
 
 class TestGroups:
-    def test_each_test_with_several_patterns_has_a_ranking_of_its_own_in_the_order_of_the_run(self) -> None:
+    def test_each_test_with_several_patterns_has_its_own_ranking(self) -> None:
         alone = measured("single", group="test_perf.py::test_alone", rtm=1 * MS)
         other = [
             measured(name, group="test_perf.py::test_other", rtm=time * MS) for name, time in (("a", 2.0), ("b", 1.0))
@@ -343,7 +343,7 @@ class TestGroups:
 
         assert [ranking.group for ranking in found] == ["test_perf.py::test_other", GROUP]
 
-    def test_of_a_test_that_ran_again_the_last_counts(self) -> None:
+    def test_the_last_run_of_a_test_counts(self) -> None:
         again = measured("cached", rtm=100 * MS)
 
         assert ranked([SHOP[1], SHOP[2], again], "rtm=1").sentence == "batched first; cached second"

@@ -196,7 +196,7 @@ MIB = 2.0**20
     ],
     ids=["ranges overlap", "apart", "within", "one launch each"],
 )
-def test_what_has_no_spread_of_its_own_is_compared_by_the_ranges_of_both_sides(
+def test_metrics_without_variance_are_compared_by_their_ranges(
     present: tuple[float, ...], baseline: tuple[float, ...], outcome: Outcome, words: str
 ) -> None:
     sides = ([value * MIB for value in side] for side in (present, baseline))
@@ -209,7 +209,7 @@ def test_what_has_no_spread_of_its_own_is_compared_by_the_ranges_of_both_sides(
 
 
 @pytest.mark.parametrize("name", ["rtm", "p99", "peak_memory", "request_bytes", "response_bytes", "cpu_per_request"])
-def test_what_moves_by_itself_has_a_floor(name: str) -> None:
+def test_a_metric_that_varies_by_itself_has_a_floor(name: str) -> None:
     metric = METRICS[name]
     assert metric.floor > 0
     assert judge_change(metric, exact(metric.floor), exact(metric.floor / 10), 0.1).outcome is Outcome.PASS
@@ -392,7 +392,7 @@ def failing(share: float) -> Metrics:
     return Metrics((launch(samples(DUE, MS, outcome=np.where(np.arange(600) < share * 600, 503, 200))),))
 
 
-def test_what_was_measured_well_is_countable() -> None:
+def test_a_good_measurement_is_valid() -> None:
     assert why_invalid(Metrics((even_launch(),))) is None
 
 

@@ -107,7 +107,7 @@ def test_a_good_file_is_read(path: Path) -> None:
     assert (entry.setup.model, entry.calibration, entry.anchor, entry.latency) == ("", None, None, ())
 
 
-def test_what_was_written_is_read_back(path: Path) -> None:
+def test_a_written_file_is_read_back(path: Path) -> None:
     written = {
         "test_a.py::test_one": {"box": ENTRY, "new box": FULL},
         "test_ä.py::test[π]": {"box": replace(ENTRY, commit=None)},
@@ -185,7 +185,7 @@ def test_an_update_keeps_every_other_test_and_machine(path: Path) -> None:
     assert read_baselines(path) == {"a": {"x": new, "y": old}, "b": {"x": old}, "c": {"x": new}}
 
 
-def test_what_an_entry_does_not_have_does_not_stand_in_the_file(path: Path) -> None:
+def test_absent_parts_of_an_entry_are_not_written(path: Path) -> None:
     write_baselines(path, {"a": {"x": ENTRY}})
     text = path.read_text(encoding="utf-8")
     assert not any(f'"{key}"' in text for key in ("anchor", "calibration", "model"))

@@ -72,7 +72,7 @@ def test_a_test_is_compared_with_its_entry_of_this_machine(tmp_path: Path, mode:
 @pytest.mark.parametrize(
     ("mode", "smoke"), [(BaselineMode.UPDATE, False), (BaselineMode.OFF, False), (BaselineMode.REQUIRE, True)]
 )
-def test_where_nothing_is_compared_nothing_is_missing(tmp_path: Path, mode: BaselineMode, smoke: bool) -> None:
+def test_a_run_without_comparison_misses_nothing(tmp_path: Path, mode: BaselineMode, smoke: bool) -> None:
     found = opened(tmp_path, mode, {TEST: {HERE: entry()}}, smoke=smoke).match(TEST, SETUP)
     assert (found.mode, found.entry, found.missing) == (mode, None, "")
 
@@ -112,9 +112,7 @@ def test_off_does_not_read_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", COMPARING)
-def test_where_only_another_machine_has_an_entry_it_is_scaled_and_the_tolerance_is_doubled(
-    tmp_path: Path, mode: BaselineMode
-) -> None:
+def test_an_entry_of_another_machine_is_scaled_and_doubles_the_tolerance(tmp_path: Path, mode: BaselineMode) -> None:
     metrics = {**entry().metrics, "asl": (LaunchValue(0.5, 0.01),), "peak_memory": (LaunchValue(1e6, 0.0),)}
     before = {TEST: {THERE: entry(metrics=metrics, calibration=TWICE_AS_FAST)}}
     session = opened(tmp_path, mode, before, calibrate=True)
@@ -128,7 +126,7 @@ def test_where_only_another_machine_has_an_entry_it_is_scaled_and_the_tolerance_
     assert found.mode is (BaselineMode.CHECK if mode is BaselineMode.PRUNE else mode)
 
 
-def test_of_several_machines_the_one_of_the_nearest_speed_is_taken(tmp_path: Path) -> None:
+def test_the_machine_of_the_nearest_speed_is_taken(tmp_path: Path) -> None:
     before = {
         THERE: entry(1.0, calibration=Calibration(60e6, 2, 1)),
         NEAR: entry(2.0, calibration=Calibration(25e6, 2, 1)),
@@ -154,7 +152,7 @@ def test_an_entry_of_this_machine_is_never_scaled(tmp_path: Path) -> None:
     ],
     ids=["no calibration", "other cores", "another workload", "another load"],
 )
-def test_what_cannot_be_scaled_is_not_comparable_and_says_what_it_lacks(tmp_path: Path, other: Entry) -> None:
+def test_an_entry_that_cannot_be_scaled_reports_what_it_lacks(tmp_path: Path, other: Entry) -> None:
     session = opened(tmp_path, before={TEST: {THERE: other}}, calibrate=True)
     session.merge(SPEED)
     why = "no entry with as many cores and this set-up has a calibration"
@@ -176,9 +174,7 @@ def test_the_calibration_is_measured_once_beside_the_tests_that_are_recorded(tmp
     assert (stored.cores, stored.workload) == (ENVIRONMENT.cores, 1)
 
 
-def test_how_much_slower_the_machine_is_than_at_the_entry_is_measured_when_it_is_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_slowdown_of_the_machine_is_measured_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {TEST: {HERE: entry(calibration=TWICE_AS_FAST)}, "test_perf.py::test_old": {HERE: entry()}}
     session = opened(tmp_path, before=before)
     known, unknown = (session.match(test, SETUP) for test in before)
@@ -299,7 +295,7 @@ def test_a_run_that_did_not_come_to_its_end_lists_nothing(filed: Path) -> None:
     assert session.lines == []
 
 
-def test_what_workers_know_reaches_the_process_that_writes(filed: Path) -> None:
+def test_findings_of_workers_reach_the_process_that_writes(filed: Path) -> None:
     writer = opened(filed, BaselineMode.PRUNE, FILED, calibrate=True)
     for test in ("test_a.py", "deep/test_b.py"):
         worker = opened(filed, BaselineMode.PRUNE, calibrate=True)
@@ -369,7 +365,7 @@ def test_an_update_of_a_smoke_run_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "perf-baseline.json").exists()
 
 
-def test_what_is_recorded_although_worse_stands_in_a_list_of_its_own(tmp_path: Path) -> None:
+def test_metrics_recorded_although_worse_are_listed_separately(tmp_path: Path) -> None:
     tests = {f"test_perf.py::test_{name}": {HERE: entry()} for name in ("slower", "fewer", "wide", "within")}
     session = updated(
         tmp_path,
@@ -402,7 +398,7 @@ def test_a_search_that_found_less_is_recorded_although_worse_too(tmp_path: Path)
     assert [one["metric"] for one in told] == [sought]
 
 
-def test_what_was_measured_worse_is_listed_although_a_verdict_would_stay_open(tmp_path: Path) -> None:
+def test_a_worse_metric_is_listed_even_if_its_verdict_is_open(tmp_path: Path) -> None:
     session = updated(
         tmp_path,
         measured(4.52, test="test_perf.py::test_more"),

@@ -56,7 +56,7 @@ class TestLayers:
         assert layer.median("size") == float(np.percentile(values, 50, method="inverted_cdf"))
 
     @pytest.mark.parametrize("layer", [LayerStats(0, "batched"), LayerStats(0, "batched", {}, {"size": {}})])
-    def test_of_nothing_there_is_no_mean_and_no_median(self, layer: LayerStats) -> None:
+    def test_an_empty_histogram_has_no_mean_and_no_median(self, layer: LayerStats) -> None:
         assert layer.mean("size") is None
         assert layer.median("size") is None
 
@@ -79,7 +79,7 @@ class TestLayers:
 
     @PROPERTY
     @given(PARTS, PARTS)
-    def test_what_was_gained_is_what_came_after(self, before: LayerStats, after: LayerStats) -> None:
+    def test_the_difference_of_two_readings_is_what_came_between(self, before: LayerStats, after: LayerStats) -> None:
         first = LayerStats(0, "x", before.counters, before.histograms)
         second = LayerStats(0, "x", after.counters, after.histograms)
         (both,) = merged_layers([first, second])
@@ -108,7 +108,7 @@ class TestMerging:
 
     @PROPERTY
     @given(st.lists(PARTS, max_size=6), st.integers(0, 6))
-    def test_it_does_not_matter_in_which_groups_they_are_merged(self, parts: list[LayerStats], cut: int) -> None:
+    def test_layers_merge_in_any_grouping(self, parts: list[LayerStats], cut: int) -> None:
         at_once = merged_layers(parts)
         assert merged_layers([*merged_layers(parts[:cut]), *merged_layers(parts[cut:])]) == at_once
         assert merged_layers(at_once) == at_once
@@ -170,7 +170,7 @@ class TestFigures:
         ],
         ids=["unknown", "empty", "no layers", "idle layers", "layers of zeros"],
     )
-    def test_of_nothing_counted_there_is_no_figure(self, stats: PatternStats | None) -> None:
+    def test_empty_telemetry_has_no_metrics(self, stats: PatternStats | None) -> None:
         assert derived_metrics(stats) == {}
 
     @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ class TestFigures:
         found = derived_metrics(PatternStats(layers=(LayerStats(0, "batched", {}, {"size": {0: 3}}),)))
         assert found == {"batch_size": DerivedMetric(0.0, 0.0)}
 
-    def test_of_several_layers_of_one_name_the_outermost_that_counted_counts(self) -> None:
+    def test_the_outermost_layer_with_counts_gives_the_metric(self) -> None:
         layers = (
             LayerStats(0, "cached"),
             LayerStats(1, "cached", {"hits": 1, "misses": 1}),
@@ -227,11 +227,11 @@ class TestWires:
     def test_the_compression_ratio_is_over_both_ways(self) -> None:
         assert derived_metrics(PatternStats(layers=(WIRE,)))["compression_ratio"].value == pytest.approx(2148 / 612)
 
-    def test_where_nothing_was_compressed_there_is_no_ratio(self) -> None:
+    def test_plain_bodies_have_no_compression_ratio(self) -> None:
         plain = LayerStats(0, "wire", {"requests": 1, "received_bytes": 5, "received_plain_bytes": 5})
         assert "compression_ratio" not in derived_metrics(PatternStats(layers=(plain,)))
 
-    def test_of_several_services_the_outermost_counts_that_had_requests(self) -> None:
+    def test_the_outermost_service_with_requests_gives_the_metric(self) -> None:
         idle, busy = LayerStats(0, "wire", {"requests": 0}), LayerStats(1, "wire", {"requests": 2, "decode_ns": 6})
         assert derived_metrics(PatternStats(layers=(idle, busy)))["decode"].value == 3
         assert "decode" not in derived_metrics(PatternStats(layers=(idle,)))
