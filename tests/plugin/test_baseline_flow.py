@@ -220,7 +220,7 @@ def test_a_regression_fails_the_test_at_its_definition(directory: Path, distribu
     assert re.search(rf"RegressionFailure: RTM \S+ ns → \S+ ms: \S+ % worse, {interval}", text)
     assert re.search(rf"E +throughput \S+ req/s → \S+ req/s: \S+ % worse, {interval}", text)
     assert re.search(r"measured  1 launch, 8 blocks, \d+ requests, 0 failed", text)
-    assert f"accept it: pytest {TEST} --perf-baseline update" in run.facts("test_it")["next"]
+    assert f"record it: pytest {TEST} --perf-baseline update" in run.facts("test_it")["next"]
     assert run.table == {"test_it": "FAIL"}
     (suite,) = ElementTree.parse(directory / "junit.xml").getroot()
     assert (suite.get("failures"), suite.get("errors")) == ("1", "0")
