@@ -75,10 +75,10 @@ def test_microservice(perf):
     metrics = perf.metrics
     assert positive(metrics.hop_ns)
     assert metrics.hop_ns.value < metrics.rtm_ns.value  # the model's millisecond is no part of the hop
-    assert [(layer.layer, layer.place) for layer in metrics.layers] == [("wire", -1), ("hop", 0), ("wire", 0)]
+    assert [(layer.layer, layer.position) for layer in metrics.layers] == [("wire", -1), ("hop", 0), ("wire", 0)]
     layer = metrics.layers[1]
-    assert (layer.layer, layer.place, layer.counters.get("errors", 0)) == ("hop", 0, 0)
-    assert layer.counters["calls"] == sum(layer.spreads["hop_ns"].values()) > 0
+    assert (layer.layer, layer.position, layer.counters.get("errors", 0)) == ("hop", 0, 0)
+    assert layer.counters["calls"] == sum(layer.histograms["hop_ns"].values()) > 0
     for name in ("cache_hit_ratio", "batch_size", "queue_depth", "queue_wait_ns", "replica_share", "bottleneck"):
         assert getattr(metrics, name) is None, name
 

@@ -147,7 +147,7 @@ class TestKnowing:
         process.suspend()
         os.waitid(os.P_PID, pid, os.WSTOPPED)  # until then it may still answer
         try:
-            with pytest.raises(DeploymentError, match=f"service: process {pid} does not answer"):
+            with pytest.raises(DeploymentError, match=f"service: process {pid} does not respond"):
                 deployment.stats()
         finally:
             process.resume()
