@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,20 +14,48 @@ import pytest_mlpatterns.plugin.session  # noqa: F401 - numpy loads once a proce
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_STARTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"})
+"""Events of Python that precede the start of a process."""
 _COVERAGE = "COVERAGE_PROCESS_CONFIG"
 """Set where this process measures coverage; a Python that inherits it measures too, which costs it 0.1 s and more."""
+_running: list[pytest.Item] = []
+"""The test that runs, if one does."""
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what it runs in its background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def _refuse_unmarked_process(event: str, _arguments: object) -> None:
+    """Keep the marker true, by which ``make test FAST=1`` leaves tests out."""
+    if event in _STARTS and _running and not _starts_processes(_running[0]):
+        raise AssertionError(f"{_running[0].nodeid} starts a process, expected the marker processes")
+
+
+sys.addaudithook(_refuse_unmarked_process)
+
+
+def _starts_processes(item: pytest.Item) -> bool:
+    return item.get_closest_marker("processes") is not None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that start processes take longest, so they come first: at the end no worker waits long for another."""
-    slow = {_file_of(item) for item in items if item.get_closest_marker("processes")}
-    items.sort(key=lambda item: _file_of(item) not in slow)
+    """Files with most tests that start processes take longest and come first: no worker waits long for the last."""
+    slow = Counter(map(_file_of, filter(_starts_processes, items)))
+    items.sort(key=lambda item: -slow[_file_of(item)])
 
 
 def _file_of(item: pytest.Item) -> str:
     return item.nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Note which test runs."""
+    _running.append(item)
+    try:
+        return (yield)
+    finally:
+        _running.remove(item)
 
 
 @pytest.fixture(scope="module", autouse=True)

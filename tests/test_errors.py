@@ -65,6 +65,7 @@ def test_an_unknown_name_cannot_be_imported() -> None:
         exec("from pytest_mlpatterns import Nonsense")
 
 
+@pytest.mark.processes
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = (
         "import sys, pytest_mlpatterns\n"

@@ -69,6 +69,7 @@ def test_a_test_is_compared_with_its_entry_of_this_machine(tmp_path: Path, mode:
     assert found.mode is (BaselineMode.CHECK if mode is BaselineMode.PRUNE else mode)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("mode", "smoke"), [(BaselineMode.UPDATE, False), (BaselineMode.OFF, False), (BaselineMode.REQUIRE, True)]
 )
@@ -159,6 +160,7 @@ def test_an_entry_that_cannot_be_scaled_reports_what_it_lacks(tmp_path: Path, ot
     assert session.match(TEST, SETUP).missing == f"baseline not comparable (machine: {THERE} → {HERE}; {why})"
 
 
+@pytest.mark.processes
 def test_the_calibration_is_measured_once_beside_the_tests_that_are_recorded(tmp_path: Path) -> None:
     session = opened(tmp_path, BaselineMode.UPDATE)
     assert session.to_json()["calibration"] is None
@@ -174,6 +176,7 @@ def test_the_calibration_is_measured_once_beside_the_tests_that_are_recorded(tmp
     assert (stored.cores, stored.workload) == (ENVIRONMENT.cores, 1)
 
 
+@pytest.mark.processes
 def test_the_slowdown_of_the_machine_is_measured_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {TEST: {HERE: entry(calibration=TWICE_AS_FAST)}, "test_perf.py::test_old": {HERE: entry()}}
     session = opened(tmp_path, before=before)
@@ -317,6 +320,7 @@ def updated(directory: Path, *results: TestResult, before: Baselines | None = No
     return session
 
 
+@pytest.mark.processes
 def test_an_update_records_what_passed_and_keeps_all_others(tmp_path: Path) -> None:
     before = {TEST: {HERE: entry(), THERE: entry()}, "test_b.py::test": {HERE: entry()}}
     failed = measured(9.0, test="test_b.py::test", passed=False)
@@ -365,6 +369,7 @@ def test_an_update_of_a_smoke_run_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "perf-baseline.json").exists()
 
 
+@pytest.mark.processes
 def test_metrics_recorded_although_worse_are_listed_separately(tmp_path: Path) -> None:
     tests = {f"test_perf.py::test_{name}": {HERE: entry()} for name in ("slower", "fewer", "wide", "within")}
     session = updated(
@@ -389,6 +394,7 @@ def test_metrics_recorded_although_worse_are_listed_separately(tmp_path: Path) -
     assert json.loads(json.dumps(told)) == told
 
 
+@pytest.mark.processes
 def test_a_search_that_found_less_is_recorded_although_worse_too(tmp_path: Path) -> None:
     sought = "nmrt(p95<50.0ms)"
     before = entry(metrics={**entry().metrics, sought: (LaunchValue(400.0, 0.01),)})
@@ -398,6 +404,7 @@ def test_a_search_that_found_less_is_recorded_although_worse_too(tmp_path: Path)
     assert [one["metric"] for one in told] == [sought]
 
 
+@pytest.mark.processes
 def test_a_worse_metric_is_listed_even_if_its_verdict_is_open(tmp_path: Path) -> None:
     session = updated(
         tmp_path,
@@ -409,6 +416,7 @@ def test_a_worse_metric_is_listed_even_if_its_verdict_is_open(tmp_path: Path) ->
     assert (told["test"], told["metric"], told["outcome"]) == ("test_perf.py::test_more", "rtm", "inconclusive")
 
 
+@pytest.mark.processes
 def test_tail_and_memory_are_listed_too_and_leave_the_anchor_where_it_is(tmp_path: Path) -> None:
     before = {"p99": 8.0 * MS, "peak_memory": 100 * 2.0**20, "cpu_per_request": 1.0 * MS, "cold_start": 900.0 * MS}
     old = entry(
@@ -421,6 +429,7 @@ def test_tail_and_memory_are_listed_too_and_leave_the_anchor_where_it_is(tmp_pat
     assert recorded(tmp_path)[TEST][HERE].anchor == old.anchored
 
 
+@pytest.mark.processes
 def test_an_entry_of_another_set_up_is_replaced_and_not_compared(tmp_path: Path) -> None:
     other = entry(1.0, setup=make_setup(load="closed(16)"), anchor=entry(0.5).anchored)
     session = updated(tmp_path, measured(4.0), before={TEST: {HERE: other}})
@@ -433,6 +442,7 @@ def test_an_entry_of_another_set_up_is_replaced_and_not_compared(tmp_path: Path)
 # --- the anchor ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.processes
 def test_the_anchor_stays_while_updates_change_little_and_the_drift_is_told(tmp_path: Path) -> None:
     first = entry(4.0)
     write_baselines(tmp_path / "perf-baseline.json", {TEST: {HERE: first}})
@@ -448,6 +458,7 @@ def test_the_anchor_stays_while_updates_change_little_and_the_drift_is_told(tmp_
     assert told[-1] == ["RTM 33.8 % worse than on 2026-01-31 (1a2b3c4), little by little"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("rtm_ms", "rate_rps"), [(6.0, 1000.0), (2.0, 1000.0), (4.0, 1500.0)])
 def test_the_anchor_begins_anew_after_a_step_that_was_seen(tmp_path: Path, rtm_ms: float, rate_rps: float) -> None:
     before = {TEST: {HERE: entry(anchor=entry(3.9).anchored)}}
@@ -493,6 +504,7 @@ def test_drift_changes_no_verdict(tmp_path: Path, passed: bool) -> None:
     assert "little by little" in found.notes[0]
 
 
+@pytest.mark.processes
 def test_a_file_that_was_harmed_meanwhile_is_an_error_and_stays_as_it_is(tmp_path: Path) -> None:
     session = opened(tmp_path, BaselineMode.UPDATE, {TEST: {HERE: entry()}})
     (tmp_path / "perf-baseline.json").write_bytes(b"")

@@ -34,6 +34,7 @@ def entry(*names: str) -> Entry:
     return Entry(SETUP, metrics, {"numpy": "2.0.0"}, "1a2b3c4", "2026-11-24")
 
 
+@pytest.mark.processes
 def test_the_workload_is_timed_in_a_process_that_is_gone_afterwards(tmp_path: Path) -> None:
     before = psutil.Process().children()
     found = measure_calibration(tmp_path, cores=3)
@@ -42,6 +43,7 @@ def test_the_workload_is_timed_in_a_process_that_is_gone_afterwards(tmp_path: Pa
     assert psutil.Process().children() == before
 
 
+@pytest.mark.processes
 def test_a_workload_that_does_not_end_is_an_error_with_a_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrate, "_TIMEOUT_S", 0.0)
     before = psutil.Process().children()

@@ -40,6 +40,7 @@ def test_report_writes_the_page_of_the_results(file: Path) -> None:
     assert (file.parent / "report.html").read_text(encoding="utf-8") == made
 
 
+@pytest.mark.processes
 def test_without_a_name_it_goes_to_standard_output(file: Path) -> None:
     command = [sys.executable, "-m", "pytest_mlpatterns", "export", str(file)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
@@ -103,6 +104,7 @@ def test_stored_results_are_ranked_by_other_weights(patterns: Path, capsys: pyte
     assert "queued: not measured: its test failed" in said
 
 
+@pytest.mark.processes
 def test_a_ranking_is_shown_in_ascii_where_the_terminal_has_no_more(patterns: Path) -> None:
     command = [sys.executable, "-m", "pytest_mlpatterns", "rank", str(patterns), "rtm=1"]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}

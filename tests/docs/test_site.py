@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from support.services.browser import Page
 
+pytestmark = pytest.mark.processes
+
 CHROMIUM = chromium()
 FILL_IN = """(() => {{
   const field = document.querySelector("input[name=q]");

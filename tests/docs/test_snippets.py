@@ -83,6 +83,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, list[str]
     return found
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("block", PYTHON, ids=str)
 def test_python_block_passes_as_it_stands(block: Block, outcomes: Mapping[str, list[str]]) -> None:
     module = (block.name or f"{block.module}.py").removesuffix(".py")
@@ -116,6 +117,7 @@ def test_python_block_imports_public_names_only(block: Block) -> None:
     assert "from pytest_mlpatterns." not in block.text
 
 
+@pytest.mark.processes
 def test_first_test_of_the_readme_passes_under_load(tmp_path: Path) -> None:
     (first,) = [block for block in PYTHON if block.page == "README.md" and block.name == "test_perf.py"]
 
@@ -142,6 +144,7 @@ PYTEST = [
 ]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("arguments", PYTEST)
 def test_pytest_takes_the_options_of_a_shown_command(
     arguments: tuple[str, ...], small: Project, tmp_path: Path
@@ -201,6 +204,7 @@ def test_every_shown_command_is_known() -> None:
     assert unknown == []
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("block", blocks("ini"), ids=str)
 def test_ini_block_is_read_by_pytest(block: Block, tmp_path: Path) -> None:
     parser = configparser.ConfigParser()

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+pytestmark = pytest.mark.processes
+
 FOLDER = ROOT / "examples" / "ci"
 GITHUB = sorted((FOLDER / "github").glob("*.yml"))
 GITLAB = FOLDER / "gitlab" / ".gitlab-ci.yml"

@@ -17,6 +17,8 @@ from support import ROOT
 
 from pytest_mlpatterns.plugin.options import OPTIONS
 
+pytestmark = pytest.mark.processes
+
 EXAMPLES = ROOT / "examples"
 SERVERS = ("bentoml", "fastapi", "litserve", "mlserver", "mosec")
 

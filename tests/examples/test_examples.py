@@ -83,6 +83,7 @@ def trained(project: Path) -> subprocess.CompletedProcess[str]:
     return run_python("train.py", directory=project)
 
 
+@pytest.mark.processes
 class TestQuickstart:
     def test_training_prints_a_useful_accuracy_and_writes_the_model(
         self, project: Path, trained: subprocess.CompletedProcess[str]
@@ -272,6 +273,7 @@ def patterns(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copied("patterns", tmp_path_factory.mktemp("examples"))
 
 
+@pytest.mark.processes
 class TestOwnPattern:
     """The project with a pattern of its own, measured in a short window."""
 
@@ -289,6 +291,7 @@ class TestOwnPattern:
         assert re.search(r"^  throttled: ([\d,]+ passed, )?[\d,]+ waited, wait [\d.]+ ms$", run.stdout, re.MULTILINE)
 
 
+@pytest.mark.processes
 class TestPatterns:
     """The project that shows every pattern."""
 
@@ -310,6 +313,7 @@ class TestPatterns:
 class TestChoosing:
     """The project that works a decision through."""
 
+    @pytest.mark.processes
     def test_every_pattern_gets_its_place_or_what_excludes_it(self, tmp_path: Path) -> None:
         project = copied("choosing", tmp_path)
         run = run_python(*PYTEST, *SHORT, "--perf-json=results.json", directory=project, timeout_s=240)

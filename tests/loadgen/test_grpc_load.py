@@ -59,6 +59,7 @@ def outcomes(result: LoadResult) -> Counter[int]:
     return Counter(memoryview(result.columns["outcome"]).cast("B").cast("h"))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("size", [0, 1, 5000, 65_530, 65_536, 1_000_000, 5_000_000])
 def test_messages_of_any_size_are_echoed_whole(port: int, size: int) -> None:
     texts = tuple(bytes([number]) * size for number in range(3))
@@ -72,10 +73,12 @@ def test_messages_of_any_size_are_echoed_whole(port: int, size: int) -> None:
     assert all(size < received < size * 1.01 + 500 for received in sizes)
 
 
+@pytest.mark.processes
 def test_requests_of_an_open_loop_are_answered(port: int) -> None:
     assert set(outcomes(load(port, b"hello", schedule=ConstantRate(100)))) == {200}
 
 
+@pytest.mark.processes
 def test_a_status_is_an_outcome_of_its_own_and_the_connection_goes_on(port: int) -> None:
     result = load(port, b"refuse 8", b"fine", b"refuse 14")
     found = outcomes(result)
@@ -85,6 +88,7 @@ def test_a_status_is_an_outcome_of_its_own_and_the_connection_goes_on(port: int)
     assert found[200] > 1
 
 
+@pytest.mark.processes
 def test_the_ceiling_is_known_for_this_wire_too(tmp_path: Path) -> None:
     generator = Generator(tmp_path / "generator.log")
     try:
@@ -102,6 +106,7 @@ class TestNullServer:
         assert peer.take(b"GET / HTTP/1.1\r\n\r\n") == b""
         assert peer.answer().startswith(b"HTTP/1.1 200 OK\r\n")
 
+    @pytest.mark.processes
     @pytest.mark.parametrize("cut", [1, 7, 1000])
     def test_over_grpc_streams_that_end_are_answered_in_turn(self, cut: int) -> None:
         peer = GrpcPeer()

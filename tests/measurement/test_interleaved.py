@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
     from pytest_mlpatterns.records.addressing import Progress
 
+pytestmark = pytest.mark.processes
+
 HERE = sys.modules[__name__]
 INPUTS = [[1], [2], [3]]
 PLAN = LoadPlan(

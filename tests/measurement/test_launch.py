@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import Launch
 
+pytestmark = pytest.mark.processes
+
 HERE = sys.modules[__name__]
 MS = 1_000_000
 INPUTS = [[1, 2], [3, 4], [5, 6]]

@@ -10,6 +10,8 @@ from support.project import QUICK, Project
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.processes
+
 SLOW = """
 import time
 
@@ -34,7 +36,7 @@ def perf_payload():
 
 def make_project(body: str, arguments: str = 'pattern="cached"') -> Project:
     test = f"""
-@{QUICK.replace("launches=1", 'launches=1, budget="6s"')}
+@{QUICK.replace("launches=1", 'launches=1, budget="3s"')}
 @pytest.mark.perf({arguments})
 def test_it(perf):
     {body}

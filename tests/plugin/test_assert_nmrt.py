@@ -11,6 +11,8 @@ from support.project import Project
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.processes
+
 PLACES = """
     import asyncio
     import pytest

@@ -11,6 +11,8 @@ from support.project import Project, Run
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.processes
+
 FAST = 'pytest.mark.perf(duration="300ms", warmup="100ms", launches=1, concurrency=2)'
 
 JUDGED = """

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.processes
+
 FILE = "perf-baseline.json"
 TEST = "test_perf.py::test_it"
 NOT_WORSE = ("pass", "undecided")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.processes
+
 SAVE = "\x1b7"
 PROJECT = Project().with_tests(
     'def test_it(perf):\n    perf.assert_rtm_below("60s")\n',

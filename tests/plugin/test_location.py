@@ -38,7 +38,7 @@ def item(function: object, root: Path) -> Any:
 
 
 def test_a_test_stands_at_its_def_and_not_at_its_decorators() -> None:
-    assert location_of(item(example, HERE.parents[1])) == Location("tests/test_definition.py", LINE)
+    assert location_of(item(example, HERE.parents[2])) == Location("tests/plugin/test_location.py", LINE)
 
 
 def test_one_that_is_defined_outside_of_the_root_directory_is_where_its_id_says(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from support.project import Project, Run
 
+pytestmark = pytest.mark.processes
+
 KINDS = """
 import pytest
 

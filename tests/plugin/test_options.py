@@ -16,6 +16,8 @@ from pytest_mlpatterns.reports.html.page import html_report
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.processes
+
 EMPTY = Project()
 ASKS = "def test_it(perf):\n    pass\n"
 UNDECIDED = """

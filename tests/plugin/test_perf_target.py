@@ -12,6 +12,8 @@ from support.repository import Repository
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.processes
+
 SERVICE = """
 import asyncio
 import json
@@ -166,7 +168,7 @@ def perf_target(request):
     return request.param
 
 
-@pytest.mark.perf(duration="200ms", warmup="100ms", launches=2, tolerance=0.5, budget="6s")
+@pytest.mark.perf(duration="200ms", warmup="100ms", launches=2, tolerance=0.5, budget="3s")
 def test_service(perf):
     perf.assert_rtm_below("10s")
 """

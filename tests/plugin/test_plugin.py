@@ -68,6 +68,7 @@ def test_a_marker_that_cannot_be_served_ends_the_run_with_one_line(
     assert "Traceback" not in run.out
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("arguments", ["concurency=2", "pattern=[]"])
 def test_a_usage_error_is_one_line_under_xdist_too(tmp_path: Path, arguments: str) -> None:
     run = _marked(arguments).run(tmp_path, "-n", "2")
@@ -187,6 +188,7 @@ def test_a_bad_name_of_a_pattern_ends_the_run_with_one_line(tmp_path: Path, text
     assert "Traceback" not in run.out
 
 
+@pytest.mark.processes
 def test_a_bad_name_of_a_pattern_ends_a_distributed_run_with_one_line(tmp_path: Path) -> None:
     run = EMPTY.with_file("test_it.py", NAMING).run(tmp_path, "--perf-patterns", "cachd", "-n", "2")
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
@@ -195,6 +197,7 @@ def test_a_bad_name_of_a_pattern_ends_a_distributed_run_with_one_line(tmp_path: 
     assert "INTERNALERROR" not in run.out
 
 
+@pytest.mark.processes
 def test_one_of_the_patterns_can_be_chosen_by_its_id(tmp_path: Path) -> None:
     body = "@pytest.mark.perf(pattern=[Single(), Replicated()])\n" + ASKS
     project = EMPTY.with_tests(f"from pytest_mlpatterns import Single, Replicated\n\n\n{body}")
@@ -204,6 +207,7 @@ def test_one_of_the_patterns_can_be_chosen_by_its_id(tmp_path: Path) -> None:
     assert result["setup"]["pattern"] == "replicated"
 
 
+@pytest.mark.processes
 def test_markers_on_module_class_and_function_merge_and_the_closest_wins(
     tmp_path: Path, distribution: tuple[str, ...]
 ) -> None:
@@ -244,7 +248,7 @@ def test_a_marker_of_ours_without_the_fixture_is_warned_about(
     text = "import pytest\n\n\n@pytest.mark.perf(duration='3s')\ndef test_it(): pass\n"
     run = EMPTY.with_ini(filterwarnings="default").with_file("test_it.py", text).run(tmp_path)
     assert run.outcomes == {"passed": 1, "warnings": 1}
-    assert "UnusedMarkerWarning: test_it.py::test_it has perf(duration=...) but does not ask for the fixture" in run.out
+    assert "UnusedMarkerWarning: test_it.py::test_it has perf(duration=...) but does not use the fixture" in run.out
 
 
 @pytest.mark.parametrize("arguments", ["", "'fast'", "group='x'", "threshold=3, duration='1s'"])
@@ -265,6 +269,7 @@ def test_the_marker_and_the_options_are_documented(tmp_path: Path) -> None:
     assert "perf_startup_timeout" in shown
 
 
+@pytest.mark.processes
 def test_a_session_without_perf_tests_loads_nothing_heavy(tmp_path: Path) -> None:
     project = EMPTY.with_file(
         "test_plain.py",
@@ -288,12 +293,14 @@ def test_a_session_without_perf_tests_loads_nothing_heavy(tmp_path: Path) -> Non
     assert "performance" not in run.out.replace("mlpatterns: baseline perf-baseline.json (check)", "")
 
 
+@pytest.mark.processes
 def test_a_deselected_perf_test_starts_nothing(tmp_path: Path) -> None:
     run = EMPTY.with_tests(f"{ASKS}\ndef test_plain(): pass\n", marker=None).run(tmp_path, "-k", "plain")
     assert run.outcomes == {"passed": 1, "deselected": 1}
     assert "performance" not in run.out
 
 
+@pytest.mark.processes
 def test_a_conftest_file_is_too_late_to_load_the_plugin(tmp_path: Path) -> None:
     project = EMPTY.with_file("conftest.py", "pytest_plugins = ['pytest_mlpatterns.plugin.entry']\n")
     run = project.with_file("test_it.py", "def test_it(): pass\n").run(
@@ -305,6 +312,7 @@ def test_a_conftest_file_is_too_late_to_load_the_plugin(tmp_path: Path) -> None:
     assert "-p pytest_mlpatterns.plugin.entry" in line
 
 
+@pytest.mark.processes
 def test_the_plugin_can_be_named_where_plugins_are_not_found_by_themselves(tmp_path: Path) -> None:
     run = EMPTY.with_tests(ASKS).run(
         tmp_path,
@@ -331,6 +339,7 @@ def test_the_plugin_can_be_switched_off(tmp_path: Path) -> None:
     assert "mlpatterns:" not in run.out
 
 
+@pytest.mark.processes
 def test_other_plugins_are_told_of_every_result_once(tmp_path: Path, distribution: tuple[str, ...]) -> None:
     told = """
         import json

@@ -85,6 +85,7 @@ def test_every_style_can_be_written() -> None:
     assert stream.getvalue() == "".join(style.value for style in Style) + "\n\n->\n"
 
 
+@pytest.mark.processes
 def test_a_test_that_fails_by_its_own_assertion_shows_what_was_measured(
     tmp_path: Path, distribution: tuple[str, ...]
 ) -> None:
@@ -116,6 +117,7 @@ PROJECT = Project().with_tests(
 )
 
 
+@pytest.mark.processes
 def test_a_stream_without_unicode_gets_ascii_throughout(tmp_path: Path, distribution: tuple[str, ...]) -> None:
     run = PROJECT.run(tmp_path, "--color=yes", *distribution, environment={"PYTHONIOENCODING": "ascii"})
     assert run.outcomes == {"failed": 1, "passed": 1, "warnings": 1}
@@ -126,6 +128,7 @@ def test_a_stream_without_unicode_gets_ascii_throughout(tmp_path: Path, distribu
     assert "\x1b[31m\x1b[1mx FAIL\x1b[0m" in run.out
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("arguments", "environment", "colour"),
     [
@@ -144,6 +147,7 @@ def test_colours_are_there_when_pytest_has_them(
     assert ("\x1b[31m" in row) is colour
 
 
+@pytest.mark.processes
 def test_v_adds_what_the_load_was(tmp_path: Path) -> None:
     short = PROJECT.run(tmp_path, "-k", "fails").section("performance")
     verbose = PROJECT.run(tmp_path, "-k", "fails", "-v").section("performance")
@@ -152,6 +156,7 @@ def test_v_adds_what_the_load_was(tmp_path: Path) -> None:
         assert f"\n  {label}" not in short
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("style", ["line", "short", "long", "native"])
 def test_a_failure_begins_with_its_figures_whatever_the_traceback(tmp_path: Path, style: str) -> None:
     out = PROJECT.run(tmp_path, "-k", "fails", f"--tb={style}").out

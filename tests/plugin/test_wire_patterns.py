@@ -10,6 +10,8 @@ from support.project import Project, Run
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.processes
+
 WIRES = ("rest+json+gzip", "rest+binary", "rest+msgpack+zstd")
 PATTERNS = {
     "single": "Single()",

@@ -10,6 +10,8 @@ from support.project import Project
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.processes
+
 TESTS = """
 from pytest_mlpatterns import Replicated
 

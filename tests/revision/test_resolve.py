@@ -15,6 +15,8 @@ from pytest_mlpatterns.revision.resolve import Revision, resolve_revision
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Repository:

@@ -22,6 +22,8 @@ from pytest_mlpatterns.revision.worktree import checkout, missing_extensions, re
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.processes
+
 BUILT = f"_speed{EXTENSION_SUFFIXES[0]}"
 
 HOLDER = """

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import Launch
 
+pytestmark = pytest.mark.processes
+
 HERE = sys.modules[__name__]
 MS = 1_000_000
 INPUTS = [[number, number + 0.5] for number in range(64)]

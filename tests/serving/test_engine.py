@@ -27,6 +27,7 @@ def test_unknown_engine_is_refused_with_the_known_ones(name: object) -> None:
     assert str(caught.value) == f"perf(engine=...) is {name!r}, this version serves 'local'"
 
 
+@pytest.mark.processes
 def test_engine_is_imported_when_first_used() -> None:
     code = f"import sys; import pytest_mlpatterns.serving.engine; print(*sys.modules.keys() & {set(ENGINES.values())})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,9 +14,12 @@ from pytest_mlpatterns.system.affinity import put_on_cores
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(os, "sched_setaffinity"), reason="this system does not say on which cores a process may run"
-)
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(
+        not hasattr(os, "sched_setaffinity"), reason="this system does not say on which cores a process may run"
+    ),
+]
 
 
 @pytest.fixture

@@ -284,6 +284,7 @@ said["where"] = [module.WHERE for module in (pkg, pkg.deep.model, single, space.
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("installed", [path_file, setuptools_finder, foreign_finder, links])
 def test_every_kind_of_install_in_place_is_turned_to_the_reference(trees: Trees, installed: Any) -> None:
     installed(trees)
@@ -294,6 +295,7 @@ def test_every_kind_of_install_in_place_is_turned_to_the_reference(trees: Trees,
     assert after == {"forgotten": [], "where": [*["reference"] * 4, "installed"], "strays": []}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("installed", [path_file, setuptools_finder, foreign_finder, links])
 def test_what_only_the_present_has_is_not_found(trees: Trees, installed: Any) -> None:
     installed(trees)
@@ -311,12 +313,14 @@ def test_what_only_the_present_has_is_not_found(trees: Trees, installed: Any) ->
     assert said == {"single": "single", "pkg.only_present": "pkg.only_present", "strays": []}
 
 
+@pytest.mark.processes
 def test_a_path_in_the_environment_is_turned_too(trees: Trees) -> None:
     (trees.site / "space" / "part").symlink_to("nowhere")
     said = trees.run(f"turn()\n{WHERE}", PYTHONPATH=str(trees.present / "src"))
     assert said == {"where": [*["reference"] * 4, "installed"], "strays": []}
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("installed", [path_file, setuptools_finder])
 def test_a_python_that_the_users_code_starts_follows(trees: Trees, installed: Any) -> None:
     installed(trees)
@@ -332,6 +336,7 @@ def test_a_python_that_the_users_code_starts_follows(trees: Trees, installed: An
     assert said["started"] == ["reference", "reference"]
 
 
+@pytest.mark.processes
 def test_modules_that_were_imported_before_are_forgotten(trees: Trees) -> None:
     path_file(trees)
     said = trees.run(f'import pkg.deep\nsaid["forgotten"] = turn()\n{WHERE}')
@@ -340,6 +345,7 @@ def test_modules_that_were_imported_before_are_forgotten(trees: Trees) -> None:
     assert said["strays"] == []
 
 
+@pytest.mark.processes
 def test_a_module_that_was_loaded_from_the_present_after_all_is_found(trees: Trees) -> None:
     path_file(trees)
     said = trees.run(
@@ -362,6 +368,7 @@ def test_a_module_that_was_loaded_from_the_present_after_all_is_found(trees: Tre
     assert said["strays"] == ["by_path"]
 
 
+@pytest.mark.processes
 def test_this_package_serves_both_sides_even_where_it_is_in_the_project(trees: Trees) -> None:
     own = Path(pytest_mlpatterns.__file__).resolve().parent
     write(trees.reference, {"pytest_mlpatterns/units.py": "raise AssertionError"})

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.launch import Usage
 
+pytestmark = pytest.mark.processes
+
 BURN = """
 import sys, time
 began = time.process_time_ns()

@@ -276,6 +276,7 @@ class TestDefinitions:
         ours = pool().FindMessageTypeByName(f"inference.{name}")
         assert fields_of(ours) == fields_of(other)
 
+    @pytest.mark.processes
     def test_the_shipped_descriptor_set_is_what_protoc_makes_of_the_shipped_files(self, tmp_path: Path) -> None:
         from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
@@ -290,6 +291,7 @@ class TestDefinitions:
         assert found == expected, "run make protos"
         assert [f"{file.package}.{service.name}" for file in found.file for service in file.service] == sorted(SERVICES)
 
+    @pytest.mark.processes
     @pytest.mark.parametrize("order", ["ours, theirs", "theirs, ours"])
     def test_another_copy_of_them_in_the_same_process_does_not_clash(self, order: str) -> None:
         script = f"""

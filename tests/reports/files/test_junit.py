@@ -44,6 +44,7 @@ def test_a_unit_stands_in_a_name_once(metric: str, name: str) -> None:
     assert name in dict(properties_of(result(metrics={metric: (1.0, 1.0, 1.0)})))
 
 
+@pytest.mark.processes
 def test_a_junit_report_has_the_figures_of_every_perf_test(tmp_path: Path, distribution: tuple[str, ...]) -> None:
     body = """
     def test_passes(perf, record_property):

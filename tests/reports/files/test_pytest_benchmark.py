@@ -69,6 +69,7 @@ def test_the_statistics_of_any_latencies_are_in_order(values: list[int]) -> None
     assert stats["min"] <= stats["ld15iqr"] <= stats["hd15iqr"] <= stats["max"]
 
 
+@pytest.mark.processes
 def test_pytest_benchmark_compares_two_exports(tmp_path: Path) -> None:
     """The real command, as a process of its own."""
     for name, rtm_ns in (("0001_before", 4 * MS), ("0002_after", 8 * MS)):

@@ -130,6 +130,7 @@ def test_the_schema_refuses_other_values(changes: dict[str, Any]) -> None:
         VALIDATOR.validate(data)
 
 
+@pytest.mark.processes
 def test_the_file_of_a_real_run_is_valid(tmp_path: Path, distribution: tuple[str, ...]) -> None:
     body = """
     from pytest_mlpatterns import Batched, Cached, Queued, Single

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 PATH = chromium()
 
-pytestmark = pytest.mark.skipif(PATH is None, reason="no Chromium is installed: apt-get install chromium")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(PATH is None, reason="no Chromium is installed: apt-get install chromium"),
+]
 
 DRAWN = """[...document.querySelectorAll("figure.chart")].map(figure => {
   const shapes = figure.querySelectorAll("svg :is(path, rect, circle, line)");

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.result import TestResult
 
+pytestmark = pytest.mark.processes
+
 MS = 1e6
 LONG = "cached(max_entries=150)|batched(max_batch_size=16)|replicated(balance='least-outstanding')"
 WEIGHTS = "rtm=0.5,nmrt=0.3,asl=0.2,p95<50ms"

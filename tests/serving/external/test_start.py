@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns import Deployment
     from pytest_mlpatterns.serving.targets import Target
 
+pytestmark = pytest.mark.processes
+
 SERVER = SERVICES / "behaving.py"
 APP = """
 import os

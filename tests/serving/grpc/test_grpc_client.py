@@ -156,6 +156,7 @@ def test_a_name_without_an_address_is_a_connect_error() -> None:
         client.get(f"http://a..b{READY}")
 
 
+@pytest.mark.processes
 def test_a_process_that_has_sent_calls_forks_and_exits_silently() -> None:
     script = f"""
         import multiprocessing, os, subprocess, sys, threading

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import httpx
 
 
+pytestmark = pytest.mark.processes
+
 INFER = "/v2/models/answer/infer"
 PREDICT = "/v1/models/answer:predict"
 

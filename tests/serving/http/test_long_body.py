@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns import Deployment
 
+pytestmark = pytest.mark.processes
+
 PREDICT = "/v1/models/lengths:predict"
 
 

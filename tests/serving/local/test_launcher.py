@@ -307,6 +307,7 @@ def models() -> dict[str, object]:
     }
 
 
+@pytest.mark.processes
 class TestModelsInProcesses:
     @pytest.mark.parametrize("kind", models())
     def test_a_model_of_every_kind_answers_from_its_process(self, kind: str, tmp_path: Path) -> None:
@@ -395,6 +396,7 @@ def exit_at_once(_batch: list[Any]) -> list[Any]:
     sys.exit("enough")
 
 
+@pytest.mark.processes
 class TestModelsThatFail:
     @pytest.mark.parametrize(
         ("model", "words"),
@@ -487,6 +489,7 @@ class TestModelsThatFail:
         assert survivors([pid], 15) == set()
 
 
+@pytest.mark.processes
 class TestTopologies:
     def test_replicas_have_ports_of_their_own_and_take_turns(self, tmp_path: Path) -> None:
         with deployed(double, tmp_path, Replicated(2), by_value=[HERE], payload=[1]) as deployment:

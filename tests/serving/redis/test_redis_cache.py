@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.processes
+
 MS = 1_000_000
 S = 1_000_000_000
 PATIENCE_S = 15

@@ -25,6 +25,8 @@ from pytest_mlpatterns.serving.redis.queue_worker import Subscription, consume
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
+pytestmark = pytest.mark.processes
+
 PATIENCE_S = 20
 NAME = "queue-of-a-test"
 REQUESTS, ANSWERS = f"{NAME}:requests", f"{NAME}:answers"
