@@ -63,9 +63,9 @@ class BaselineMatch:
     @property
     def missing(self) -> str:
         """Why there is no comparable entry, as a sentence; empty if there is one, or if nothing is compared."""
-        if self.gap is None:
-            return ""
-        return f"{self.gap} ({self.details})" if self.details else str(self.gap)
+        if self.gap is BaselineGap.NOT_COMPARABLE:
+            return f"baseline not comparable ({self.details})"
+        return str(self.gap or "")
 
 
 class BaselineLookup:
