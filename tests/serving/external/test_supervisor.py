@@ -1,4 +1,4 @@
-"""The process that keeps users' programs: its end, and the end of whoever asked for it, is theirs."""
+"""The supervisor of users' programs: they end with it, and with the process that asked for it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def waits(directory: Path) -> Program:
     return program(directory, "-S", "-c", "import signal; signal.pause()")
 
 
-def test_where_the_asking_process_is_killed_everything_ends(tmp_path: Path) -> None:
+def test_programs_end_when_the_asking_process_is_killed(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     os.mkfifo(pids)  # opened for writing once the orphans run
     code = PARENT.format(server=str(SERVER), pids=pids)
@@ -66,7 +66,7 @@ def test_where_the_asking_process_is_killed_everything_ends(tmp_path: Path) -> N
     parent.stdin.close()  # type: ignore[union-attr]
 
 
-def test_where_the_keeper_is_asked_to_end_the_programs_end_with_it(tmp_path: Path) -> None:
+def test_programs_end_when_the_supervisor_is_asked_to_end(tmp_path: Path) -> None:
     programs = SupervisedPrograms([waits(tmp_path)], tmp_path)
     pids = programs.pids
     os.kill(psutil.Process(pids[0]).ppid(), signal.SIGTERM)
@@ -98,7 +98,7 @@ def test_where_one_program_cannot_start_those_before_it_end(tmp_path: Path) -> N
     assert survivors(left, 10) == set()
 
 
-def test_a_keeper_that_says_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_supervisor_that_does_not_answer_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeploymentError, match=r"it does not run after 1\.00 ns"):
         SupervisedPrograms([waits(tmp_path)], tmp_path, timeout_ns=1)
 
@@ -111,7 +111,7 @@ def test_a_keeper_that_says_nothing_is_told(tmp_path: Path, monkeypatch: pytest.
 
 
 class ScriptedChild:
-    """A keeper's process that answers as it is told to."""
+    """A supervisor process with scripted answers."""
 
     pid = 2**22  # one more than there can be
 
@@ -143,7 +143,7 @@ class ScriptedChild:
         ([TimeoutError()], "the servers may still run"),
     ],
 )
-def test_whoever_lives_on_is_told(
+def test_a_process_that_survives_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[Any], expected: str
 ) -> None:
     child = ScriptedChild(programs_module.Started(({"port": 1},), 0), *answers)
