@@ -52,7 +52,7 @@ NOISY = Noise("launches 1.7 %, blocks 6 %, drift ±5 %", block_cv=0.06)
 NOISES = (STEADY, USUAL, DRIFTING, NOISY)
 
 
-def launches(rng: np.random.Generator, noise: Noise, rtm_ns: float, count: int) -> list[LaunchValue]:
+def launches(rng: np.random.Generator, noise: Noise, rtm_ns: float, *, count: int) -> list[LaunchValue]:
     """Launches one after the other: the medians of their blocks, which are like their neighbours by half."""
     moment = np.arange(count)[:, None] * LAUNCH_S + np.arange(BLOCKS) * 0.25
     log = noise.drift * np.sin(2 * math.pi * (moment / rng.uniform(30, 150) + rng.random()))
@@ -65,14 +65,14 @@ def launches(rng: np.random.Generator, noise: Noise, rtm_ns: float, count: int) 
 
 def procedure(rng: np.random.Generator, noise: Noise, change: float) -> tuple[Outcome, int]:
     """What a run came to, and after how many launches."""
-    before = launches(rng, noise, 4e6, RECORDED)
-    after = launches(rng, noise, 4e6 * (1 + change), LAUNCHES)
+    before = launches(rng, noise, 4e6, count=RECORDED)
+    after = launches(rng, noise, 4e6 * (1 + change), count=LAUNCHES)
     plan = SequentialPlan(first=1, last=LAUNCHES, alpha=0.005, pass_alpha=0.01, fixed_launches=RECORDED)
     outcomes, used = [], 1
     for metric in (RTM, THROUGHPUT):
         sides = [[value if metric is RTM else _rate(value) for value in side] for side in (after, before)]
         while True:
-            found = judge_change(metric, sides[0][:used], sides[1], TOLERANCE, plan=plan).outcome
+            found = judge_change(metric, sides[0][:used], sides[1], tolerance=TOLERANCE, plan=plan).outcome
             if (found is Outcome.PASS or (found is Outcome.FAIL and used > 1)) or used == LAUNCHES:
                 break
             used += 1
@@ -116,7 +116,7 @@ def against_a_limit() -> Table:
         rng = np.random.default_rng(4)
         failed, inside = 0, [0] * LAUNCHES
         for _ in range(TRIALS):
-            values = launches(rng, noise, 4e6, LAUNCHES)
+            values = launches(rng, noise, 4e6, count=LAUNCHES)
             for count in range(1, LAUNCHES + 1):
                 known = estimate(values[:count], RTM.launch_sd)
                 inside[count - 1] += known.low <= 4e6 <= known.high

@@ -77,18 +77,18 @@ def measure() -> Iterator[Table]:
         start_s = {label: measure_start(client, directory) for label, client in clients.items()}
         for connections in CONNECTIONS:
             sides: dict[str, Callable[[], Figures]] = {
-                OURS: partial(measure_ours, generator, address, messages, connections)
+                OURS: partial(measure_ours, generator, address, messages, connections=connections)
             }
             for label, client in clients.items():
                 if connections in client.levels:
                     command = client.command(url, connections)
-                    sides[label] = partial(measure_client, client, command, directory, start_s[label])
+                    sides[label] = partial(measure_client, client, command, directory, start_s=start_s[label])
             repetitions = USUAL_REPETITIONS if connections == USUAL else REPETITIONS
-            yield table_of(connections, repetitions, interleave(sides, repetitions), absent)
+            yield table_of(connections, repetitions, interleave(sides, repetitions), absent=absent)
 
 
 def measure_ours(
-    generator: Generator, address: tuple[str, int], messages: tuple[bytes, ...], connections: int
+    generator: Generator, address: tuple[str, int], messages: tuple[bytes, ...], *, connections: int
 ) -> Figures:
     load = drive(generator, address, messages, concurrency=connections, seconds=SECONDS)
     return Figures(load.cpu_ns_per_request, load.rtm_ns, load.throughput_rps)
@@ -102,14 +102,14 @@ def measure_start(client: Client, directory: Path) -> float:
         return median(run_child(client.start, directory=directory).cpu_s for _ in range(3))
 
 
-def measure_client(client: Client, command: list[str], directory: Path, start_s: float) -> Figures:
+def measure_client(client: Client, command: list[str], directory: Path, *, start_s: float) -> Figures:
     with on_client_core():
         done = run_child(command, directory=directory)
     requests, median_ns = client.read(done.output, directory)
     return Figures((done.cpu_s - start_s) * 1e9 / requests, median_ns, requests / SECONDS)
 
 
-def table_of(connections: int, repetitions: int, found: dict[str, list[Figures]], absent: list[str]) -> Table:
+def table_of(connections: int, repetitions: int, found: dict[str, list[Figures]], *, absent: list[str]) -> Table:
     middle = {
         label: Figures(
             median(run.cpu_ns_per_request for run in runs),

@@ -36,13 +36,13 @@ def measure() -> Iterator[Table]:
         for callers in CALLERS:
             found = in_turn({OURS: "ours", UVLOOP: "uvloop"}, address, callers)
             text = f"CPU per request of the selector loop at {callers} connections, against uvloop"
-            yield closed_table("HTTP/1.1", callers, found, [Claim(text, cpu_ratio(found, UVLOOP), at_most=1.3)])
+            yield closed_table("HTTP/1.1", callers, found, claims=[Claim(text, cpu_ratio(found, UVLOOP), at_most=1.3)])
         yield open_table(in_turn({OURS: "ours", UNTIMED: "untimed", UVLOOP: "uvloop"}, address, 0))
     with serving("grpc-echo") as address:
         for callers in CALLERS:
             found = in_turn({OURS: "grpc", H2: "h2", GRPCIO: "grpcio"}, address, callers)
             text = f"CPU per request of our HTTP/2 frames at {callers} connections, against h2"
-            yield closed_table("gRPC", callers, found, [Claim(text, cpu_ratio(found, H2), at_most=0.5)])
+            yield closed_table("gRPC", callers, found, claims=[Claim(text, cpu_ratio(found, H2), at_most=0.5)])
 
 
 def in_turn(clients: dict[str, str], address: tuple[str, int], callers: int) -> dict[str, Figures]:
@@ -65,7 +65,7 @@ def cpu_ratio(found: dict[str, Figures], other: str) -> float:
     return found[OURS].cpu_ns / found[other].cpu_ns
 
 
-def closed_table(protocol: str, callers: int, found: dict[str, Figures], claims: Sequence[Claim]) -> Table:
+def closed_table(protocol: str, callers: int, found: dict[str, Figures], *, claims: Sequence[Claim]) -> Table:
     rows = [
         (
             label,

@@ -78,7 +78,7 @@ def drive(client: str, address: tuple[str, int], callers: int) -> Figures:
         loop.protocol = lambda to: OverH2(job.messages, to)
     recorded = loop.run()
     window = recorded.window
-    return figures_of(loop.recording, window.start_ns, window.end_ns, recorded.generator.cpu_ns)
+    return figures_of(loop.recording, window.start_ns, window.end_ns, cpu_ns=recorded.generator.cpu_ns)
 
 
 def messages_for(address: tuple[str, int], *, grpc: bool) -> tuple[bytes, ...]:
@@ -88,7 +88,7 @@ def messages_for(address: tuple[str, int], *, grpc: bool) -> tuple[bytes, ...]:
     return read_payload([INPUT]).messages(*address, PATH)
 
 
-def figures_of(recording: SampleRecorder, start_ns: int, end_ns: int, cpu_ns: int) -> Figures:
+def figures_of(recording: SampleRecorder, start_ns: int, end_ns: int, *, cpu_ns: int) -> Figures:
     due, sent, done = (np.array(getattr(recording, name)) for name in ("due_ns", "sent_ns", "done_ns"))
     inside = (due >= start_ns) & (due < end_ns)
     if failed := set(np.array(recording.outcome)[inside]) - {200}:
@@ -211,7 +211,7 @@ async def drive_uvloop(address: tuple[str, int], callers: int) -> Figures:
         opened.stop()
     for caller in connected:
         caller.transport.abort()
-    return figures_of(recording, start_ns, end_ns, cpu_ns)
+    return figures_of(recording, start_ns, end_ns, cpu_ns=cpu_ns)
 
 
 # --- gRPC -----------------------------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ async def drive_grpcio(address: tuple[str, int], callers: int) -> Figures:
     start_ns, end_ns, cpu_ns = await window(lambda: None)
     stopped.set()
     await asyncio.gather(*calling)
-    return figures_of(recording, start_ns, end_ns, cpu_ns)
+    return figures_of(recording, start_ns, end_ns, cpu_ns=cpu_ns)
 
 
 def main() -> None:

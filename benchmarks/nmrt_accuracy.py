@@ -80,7 +80,7 @@ def measure() -> Iterator[Table]:
         plan = LoadPlan(payload, ClosedLoop(1), 10**9, 10**8, 10 * 10**9, None)
         for label, model in SERVICES.items():
             recipe, startup = service_plan(Single(), model), StartOptions(20 * 10**9, payload, directory)
-            bench = LaunchRunner(partial(launch, recipe, startup), plan, generator, lambda _: None)
+            bench = LaunchRunner(partial(launch, recipe, startup), plan, generator, on_progress=lambda _: None)
             try:
                 found, knees, seconds, reference = search(bench, directory)
             finally:

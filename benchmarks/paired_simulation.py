@@ -46,7 +46,7 @@ SHARED = Noise("as the second, every third launch disturbed", disturbed_launches
 NOISES = (QUIET, USUAL, LIVELY, NOISY, SHARED)
 
 
-def launches(rng: np.random.Generator, noise: Noise, ratio: float, count: int) -> list[LogRatio]:
+def launches(rng: np.random.Generator, noise: Noise, ratio: float, *, count: int) -> list[LogRatio]:
     """Paired launches of blocks A B B A, the next beginning with B.
 
     Neighbouring blocks correlate by 0.5 (0.6 was measured); both sides drift by 5 % over half a minute to minutes.
@@ -80,7 +80,7 @@ def verdicts() -> Table:
             for change in changes:
                 rng = np.random.default_rng(1)
                 found = [
-                    judge_ratio(launches(rng, noise, 1 + change, plan.last), 1 + tolerance, "lower", plan)
+                    judge_ratio(launches(rng, noise, 1 + change, count=plan.last), 1 + tolerance, "lower", plan=plan)
                     for _ in range(TRIALS)
                 ]
                 share = {outcome: sum(one.outcome is outcome for one in found) / TRIALS for outcome in Outcome}
@@ -123,7 +123,7 @@ def coverage() -> Table:
         shares = []
         for count in (3, 5, 8, 18):
             rng = np.random.default_rng(2)
-            estimates = (ratio_estimate(launches(rng, noise, 1.0, count)) for _ in range(TRIALS))
+            estimates = (ratio_estimate(launches(rng, noise, 1.0, count=count)) for _ in range(TRIALS))
             shares.append(sum(one.low <= 1.0 <= one.high for one in estimates) / TRIALS)
         rows.append((noise.label, *(f"{100 * share:.1f} %" for share in shares)))
         claimed += shares if noise in (USUAL, LIVELY, NOISY) else []

@@ -87,12 +87,14 @@ def measure() -> Iterator[Table]:
     sys.path.insert(0, str(FILES))  # our workers take it over, and import the models by their names
     with our_generator() as generator:
         found = measure_launches(generator, "identity", pythons)
-        yield table_of("a model that costs nothing", found, claims_of_identity(found), [versions(pythons), *absent])
+        yield table_of(
+            "a model that costs nothing", found, claims_of_identity(found), notes=[versions(pythons), *absent]
+        )
         found = measure_launches(generator, "fixed_cost", pythons)
         ratio = throughput(found[BATCHED]) / throughput(found[SINGLE])
         claims = [Claim(f"throughput of {BATCHED} at 5 ms a call, against Single()", ratio, at_least=5.0)]
         notes = ["every service makes one call at a time, Replicated(2) two"]
-        yield table_of("a model that costs 5 ms a call", found, claims, notes)
+        yield table_of("a model that costs 5 ms a call", found, claims, notes=notes)
 
 
 def measure_launches(generator: Generator, model: str, pythons: Mapping[str, str]) -> dict[str, list[Figures]]:
@@ -101,7 +103,7 @@ def measure_launches(generator: Generator, model: str, pythons: Mapping[str, str
     starts: dict[str, Start] = {label: partial(serving_ours, pattern, model, first) for label, pattern in OURS.items()}
     for label, peer in PEERS.items():
         if peer.name in pythons:
-            starts[label] = partial(serving_peer, pythons[peer.name], peer, model, first)
+            starts[label] = partial(serving_peer, pythons[peer.name], peer, model, payload=first)
     sides = {label: partial(measure_launch, generator, label, start) for label, start in starts.items()}
     return interleave(sides, LAUNCHES)
 
@@ -126,7 +128,7 @@ def measure_launch(generator: Generator, label: str, start: Start) -> Figures:
             timeout_ns=10 * 10**9,
             check=partial(check_answers, label),
         )
-        bench = LaunchRunner(lambda: deployment, plan, generator, lambda _progress: None)
+        bench = LaunchRunner(lambda: deployment, plan, generator, on_progress=lambda _progress: None)
         with on_client_core():
             metrics = Metrics((bench.measure(),))
     if metrics.failures:
@@ -163,7 +165,7 @@ def serving_ours(pattern: Pattern, model: str, payload: Payload) -> Iterator[Dep
 
 
 def table_of(
-    called: str, found: Mapping[str, Sequence[Figures]], claims: Sequence[Claim], notes: Sequence[str]
+    called: str, found: Mapping[str, Sequence[Figures]], claims: Sequence[Claim], *, notes: Sequence[str]
 ) -> Table:
     single = throughput(found[SINGLE])
     rows = []

@@ -66,13 +66,15 @@ def measure() -> Iterator[Table]:
 def measure_launches(name: str, model: Any, payload: Payload, *, concurrency: int) -> dict[str, list[Load]]:
     """Every service launched so many times, in turn, and driven for a window each."""
     with our_generator() as generator:
-        sides: dict[str, Callable[[], Load]] = {OURS: partial(_launch_ours, generator, model, payload, concurrency)}
+        sides: dict[str, Callable[[], Load]] = {
+            OURS: partial(_launch_ours, generator, model, payload, concurrency=concurrency)
+        }
         for label, kind in FASTAPI.items():
-            sides[label] = partial(_launch_fastapi, generator, f"{name}-{kind}", payload, concurrency)
+            sides[label] = partial(_launch_fastapi, generator, f"{name}-{kind}", payload, concurrency=concurrency)
         return interleave(sides, LAUNCHES)
 
 
-def _launch_ours(generator: Generator, model: Any, payload: Payload, concurrency: int) -> Load:
+def _launch_ours(generator: Generator, model: Any, payload: Payload, *, concurrency: int) -> Load:
     with tempfile.TemporaryDirectory() as directory:
         startup = StartOptions(60_000_000_000, payload, Path(directory))
         with on_server_core():
@@ -85,7 +87,7 @@ def _launch_ours(generator: Generator, model: Any, payload: Payload, concurrency
             deployment.close()
 
 
-def _launch_fastapi(generator: Generator, service: str, payload: Payload, concurrency: int) -> Load:
+def _launch_fastapi(generator: Generator, service: str, payload: Payload, *, concurrency: int) -> Load:
     with serving(service) as address:
         messages = payload.messages(*address, services.PATH)
         return drive(generator, address, messages, concurrency=concurrency, seconds=SECONDS)

@@ -109,7 +109,7 @@ def measure_wire(generator: Generator, wire: str, tensor: Any) -> Figures:
             timeout_ns=10 * 10**9,
             check=None,
         )
-        bench = LaunchRunner(lambda: deployment, plan, generator, lambda _progress: None)
+        bench = LaunchRunner(lambda: deployment, plan, generator, on_progress=lambda _progress: None)
         with on_client_core():
             metrics = Metrics((bench.measure(),))
         if metrics.failures or not np.array_equal(np.float32(deployment.predict(tensor)), tensor):
@@ -250,7 +250,7 @@ def ask_socket(port: int, size: int) -> None:
     tell(once)
 
 
-def ask_triton(wire: str, address: str, model: str, count: int) -> None:
+def ask_triton(wire: str, address: str, model: str, *, count: int) -> None:
     import importlib
 
     library = importlib.import_module("tritonclient.grpc" if wire == GRPC else "tritonclient.http")
@@ -285,4 +285,4 @@ if __name__ == "__main__":
         case ["ask", port, size]:
             ask_socket(int(port), int(size))
         case [wire, address, model, count]:
-            ask_triton(wire, address, model, int(count))
+            ask_triton(wire, address, model, count=int(count))

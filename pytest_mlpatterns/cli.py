@@ -41,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m pytest_mlpatterns", description="Work with a file of --perf-json.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_command(commands, "export", "write the results in the format of pytest-benchmark", _benchmark)
-    _add_command(commands, "report", "write the results as a self-contained HTML page", _html)
-    ranking = _add_command(commands, "rank", "rank the patterns of each test", _ranking)
+    _add_command(commands, "export", "write the results in the format of pytest-benchmark", make=_benchmark)
+    _add_command(commands, "report", "write the results as a self-contained HTML page", make=_html)
+    ranking = _add_command(commands, "rank", "rank the patterns of each test", make=_ranking)
     ranking.add_argument(
         "weights",
         metavar="WEIGHTS",
@@ -57,6 +57,7 @@ def _add_command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
     what: str,
+    *,
     make: Callable[[Results, argparse.Namespace], str],
 ) -> argparse.ArgumentParser:
     """Add a command that turns a result file into text."""

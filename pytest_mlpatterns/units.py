@@ -66,7 +66,7 @@ def parse_duration(value: object, *, name: str = "duration") -> int:
         if nanoseconds < 0:
             raise UnitError(f"{name} is {value!r}, expected a time that is not negative")
         return nanoseconds
-    return round(_quantity(value, _NS_PER, name, "a time with its unit", "20ms"))
+    return round(_quantity(value, _NS_PER, name, expected="a time with its unit", example="20ms"))
 
 
 def parse_size(value: object, *, name: str = "size") -> int:
@@ -78,7 +78,7 @@ def parse_size(value: object, *, name: str = "size") -> int:
     Raises:
         UnitError: a bare number, an unknown unit, or a negative size.
     """
-    return round(_quantity(value, _BYTES_PER, name, "a size with its unit", "512MiB"))
+    return round(_quantity(value, _BYTES_PER, name, expected="a size with its unit", example="512MiB"))
 
 
 def parse_ratio(value: object, *, name: str = "ratio") -> float:
@@ -226,7 +226,7 @@ def _three_digits(number: float) -> str:
     return f"{rounded:,.{decimals}f}"
 
 
-def _quantity(value: object, scales: dict[str, int], name: str, expected: str, example: str) -> float:
+def _quantity(value: object, scales: dict[str, int], name: str, *, expected: str, example: str) -> float:
     if isinstance(value, str) and (match := _QUANTITY.fullmatch(value)) and match[2] in scales:
         quantity = float(match[1]) * scales[match[2]]
         if math.isfinite(quantity):

@@ -76,7 +76,7 @@ def versions(pythons: Mapping[str, str]) -> str:
 
 
 @contextlib.contextmanager
-def serving_peer(python: str, peer: Peer, model: str, payload: Payload) -> Iterator[Deployment]:
+def serving_peer(python: str, peer: Peer, model: str, *, payload: Payload) -> Iterator[Deployment]:
     """A peer, once it has answered a request; what it writes to its home is gone with it.
 
     Raises:

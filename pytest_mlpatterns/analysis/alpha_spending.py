@@ -60,7 +60,7 @@ class SequentialPlan:
 
     @classmethod
     def for_tolerance(
-        cls, tolerance: float, alpha: float = 0.01, pass_alpha: float | None = None, most: int = _MOST_LOOKS
+        cls, tolerance: float, alpha: float = 0.01, pass_alpha: float | None = None, *, most: int = _MOST_LOOKS
     ) -> SequentialPlan:
         """A plan long enough to distinguish a change of twice the tolerance from one at the tolerance.
 

@@ -95,7 +95,7 @@ def climb(
         if concurrency * 2 > max_concurrency:
             return _open_end(ladder, f"the ladder ends at concurrency {concurrency}")
         concurrency *= 2
-    return _confirm(measure, ladder, stopped, out_of_time)
+    return _confirm(measure, ladder, stopped, out_of_time=out_of_time)
 
 
 def highest_rate(
@@ -154,7 +154,7 @@ def _holds(probe: Callable[[float], Probe], rate: float, objective: Objective) -
 
 
 def _confirm(
-    measure: Callable[[int], Step], ladder: list[Step], stopped: str, out_of_time: Callable[[], bool]
+    measure: Callable[[int], Step], ladder: list[Step], stopped: str, *, out_of_time: Callable[[], bool]
 ) -> Capacity:
     """Measure the knee and twice the knee again, in the order A B B A, and pool them with the ladder."""
     good = [step for step in ladder if step.rates_rps and step.error_ratio <= MAX_STEP_ERROR_RATIO]

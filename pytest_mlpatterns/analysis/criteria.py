@@ -86,7 +86,7 @@ def parse_criteria(text: str, source: str) -> SelectionCriteria:
         if match["sign"] == "=":
             weights[metric.name] = _weight(metric, match["value"], source)
         else:
-            requirements.append(_requirement(metric, match["sign"], match["value"], source))
+            requirements.append(_requirement(metric, match["sign"], match["value"], source=source))
     if not weights:
         raise SettingError(f"{source} is {text!r}, expected at least one weight; write for example {_EXAMPLE}")
     largest = max(weights.values())  # avoids an overflow of the sum
@@ -122,7 +122,7 @@ def _weight(metric: Metric, value: str, source: str) -> float:
     )
 
 
-def _requirement(metric: Metric, sign: str, value: str, source: str) -> Requirement:
+def _requirement(metric: Metric, sign: str, value: str, *, source: str) -> Requirement:
     wanted = _sign(metric)
     if not sign.startswith(wanted[0]):
         raise SettingError(

@@ -136,6 +136,7 @@ def ratio_of(
     present: Sequence[LaunchValue],
     baseline: Sequence[LaunchValue],
     launch_sd: float,
+    *,
     confidence: float = CHANGE_CONFIDENCE,
 ) -> Estimate:
     """Present over baseline, with its interval; both samples share one variance between launches.

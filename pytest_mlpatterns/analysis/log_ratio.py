@@ -164,6 +164,7 @@ def ratio_estimate(
     launches: Sequence[LogRatio],
     prior_sd: float = RATIO_SD,
     prior_degrees: float = PRIOR_DEGREES,
+    *,
     confidence: float = CONFIDENCE,
 ) -> Estimate:
     """second/first over all paired launches, with its interval.
@@ -192,6 +193,7 @@ def judge_ratio(
     launches: Sequence[LogRatio],
     limit: float,
     better: Literal["lower", "higher"],
+    *,
     plan: SequentialPlan = _DEFAULT_PLAN,
     prior_sd: float = RATIO_SD,
 ) -> RatioVerdict:
@@ -212,11 +214,11 @@ def judge_ratio(
         weighed = _weighed(launches[:number], prior_sd, PRIOR_DEGREES)
         over = weighed.mean - wanted if better == "lower" else wanted - weighed.mean
         if over + weighed.half(plan.confidence_of_pass(number)) <= _ROUNDING:
-            return _verdict(Outcome.PASS, weighed, limit, better, plan)
+            return _verdict(Outcome.PASS, weighed, limit, better=better, plan=plan)
         if over - weighed.half(plan.confidence(number)) > _ROUNDING:
-            return _verdict(Outcome.FAIL, weighed, limit, better, plan)
+            return _verdict(Outcome.FAIL, weighed, limit, better=better, plan=plan)
     weighed = _weighed(launches[: plan.last], prior_sd, PRIOR_DEGREES)
-    return _verdict(Outcome.INCONCLUSIVE, weighed, limit, better, plan)
+    return _verdict(Outcome.INCONCLUSIVE, weighed, limit, better=better, plan=plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +257,7 @@ def _weighed(launches: Sequence[LogRatio], prior_sd: float, prior_degrees: float
     return _Weighed(mean, math.sqrt(scale / float(weight.sum())), degrees, len(launches))
 
 
-def _verdict(outcome: Outcome, weighed: _Weighed, limit: float, better: str, plan: SequentialPlan) -> RatioVerdict:
+def _verdict(outcome: Outcome, weighed: _Weighed, limit: float, *, better: str, plan: SequentialPlan) -> RatioVerdict:
     number = weighed.launches
     good, bad = weighed.half(plan.confidence(number)), weighed.half(plan.confidence_of_pass(number))
     below, above = (good, bad) if better == "lower" else (bad, good)
@@ -267,11 +269,11 @@ def _verdict(outcome: Outcome, weighed: _Weighed, limit: float, better: str, pla
         f"{wording.count(number, 'paired launch', 'paired launches')}"
     )
     if outcome is Outcome.INCONCLUSIVE:
-        reason += f"; {_what_would_decide(weighed, math.log(limit), better, plan)}"
+        reason += f"; {_what_would_decide(weighed, math.log(limit), better, plan=plan)}"
     return RatioVerdict(outcome, weighed.interval(CONFIDENCE), judged, number, reason)
 
 
-def _what_would_decide(weighed: _Weighed, wanted: float, better: str, plan: SequentialPlan) -> str:
+def _what_would_decide(weighed: _Weighed, wanted: float, better: str, *, plan: SequentialPlan) -> str:
     is_good = (weighed.mean < wanted) is (better == "lower")
     confidence = plan.confidence_of_pass if is_good else plan.confidence
     for number in range(max(weighed.launches + 1, plan.first), plan.last + 1):

@@ -106,7 +106,7 @@ def rank(
         if one.test not in groups[one.group]:
             absent[one.group][one.test] = one
     return tuple(
-        _rank_group(group, tuple(members.values()), criteria, tuple(absent[group].values()))
+        _rank_group(group, tuple(members.values()), criteria, absent=tuple(absent[group].values()))
         for group, members in groups.items()
         if len(members) + len(absent[group]) > 1
     )
@@ -128,7 +128,7 @@ class _Candidate:
 
 
 def _rank_group(
-    group: str, results: Sequence[TestResult], criteria: SelectionCriteria, absent: Sequence[Unmeasured]
+    group: str, results: Sequence[TestResult], criteria: SelectionCriteria, *, absent: Sequence[Unmeasured]
 ) -> Ranking:
     wires = len({result.setup.wire for result in results}) > 1
     candidates = [_candidate(result, criteria, named_by_wire=wires) for result in results]

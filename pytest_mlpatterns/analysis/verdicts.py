@@ -96,7 +96,7 @@ def describe_estimate(metric: Metric, value: Estimate) -> str:
     return f"{metric.label} {metric.show(value.value)} ({metric.show(value.low)} to {metric.show(value.high)})"
 
 
-def judge_limit(metric: Metric, measured: Estimate, limit: float, size: SampleSize | None = None) -> Verdict:
+def judge_limit(metric: Metric, measured: Estimate, limit: float, *, size: SampleSize | None = None) -> Verdict:
     """Compare with a limit that the test asserts.
 
     PASS if the whole interval is within the limit (the limit itself included if higher is better, excluded if lower
@@ -130,8 +130,8 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
     metric: Metric,
     present: Sequence[LaunchValue],
     baseline: Sequence[LaunchValue],
-    tolerance: float,
     *,
+    tolerance: float,
     plan: SequentialPlan | None = None,
     size: SampleSize | None = None,
     in_flight: int | None = None,
@@ -152,7 +152,7 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
         in_flight: see :meth:`pytest_mlpatterns.analysis.metric_definitions.Metric.is_small`.
     """
     now, then = estimate(present, metric.launch_sd), estimate(baseline, metric.launch_sd)
-    change = _change(metric, present, baseline, plan)
+    change = _change(metric, present, baseline, plan=plan)
     small = metric.is_small(then.value, now.value, in_flight)
     if change.high <= tolerance + _ROUNDING or small:
         outcome = Outcome.PASS
@@ -165,7 +165,7 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
     if outcome is Outcome.INCONCLUSIVE and size is not None:
         reason += f"{_undecided(change, tolerance)} after {size}"
         if varies:
-            reason += f"; {_what_decides(metric, change, tolerance, (len(present), len(baseline)))}"
+            reason += f"; {_what_decides(metric, change, tolerance, launches=(len(present), len(baseline)))}"
         return Verdict(metric.name, "baseline", outcome, reason, change)
     floor = f"; changes up to {metric.floor_text} do not count" if small and change.high > tolerance else ""
     kind = "99 % interval" if varies else "range"
@@ -188,16 +188,17 @@ def _undecided(change: Estimate, tolerance: float) -> str:
     return f"{_range(low, high, ' to ')} includes the tolerance of {format_percent(tolerance)}"
 
 
-def _what_decides(metric: Metric, change: Estimate, tolerance: float, launches: tuple[int, int]) -> str:
+def _what_decides(metric: Metric, change: Estimate, tolerance: float, *, launches: tuple[int, int]) -> str:
     """How many more launches would decide a change; ``launches`` are those of the present and of the baseline."""
     worse = 1 if metric.better == "lower" else -1
     half = abs(math.log((1 + worse * change.high) / (1 + worse * change.low))) / 2
     apart = abs(math.log((1 + worse * change.value) / max(1 + worse * tolerance, _ROUNDING)))
-    return _what_helps(half, apart, *launches)
+    present, other = launches
+    return _what_helps(half, apart, present, fixed_launches=other)
 
 
 def _change(
-    metric: Metric, present: Sequence[LaunchValue], baseline: Sequence[LaunchValue], plan: SequentialPlan | None
+    metric: Metric, present: Sequence[LaunchValue], baseline: Sequence[LaunchValue], *, plan: SequentialPlan | None
 ) -> Estimate:
     if not _varies(metric, present, baseline):
         smallest = max(metric.floor, _SMALLEST)
@@ -211,7 +212,8 @@ def _change(
     fails = CHANGE_CONFIDENCE if plan is None else plan.confidence(count)
     passes = CHANGE_CONFIDENCE if plan is None else plan.confidence_of_pass(count)
     for_fail, for_pass = (
-        _worsening(metric, ratio_of(present, baseline, metric.launch_sd, confidence)) for confidence in (fails, passes)
+        _worsening(metric, ratio_of(present, baseline, metric.launch_sd, confidence=confidence))
+        for confidence in (fails, passes)
     )
     return Estimate(for_fail.value, for_fail.low, for_pass.high)
 
@@ -234,7 +236,7 @@ def _range(low: str, high: str, dash: str = "–") -> str:
     return f"{number or low}{dash}{high}" if number and high.endswith(f" {unit}") else f"{low} to {high}"
 
 
-def _what_helps(half: float, apart: float, launches: int, fixed_launches: int | None = None) -> str:
+def _what_helps(half: float, apart: float, launches: int, *, fixed_launches: int | None = None) -> str:
     """How many more launches would decide, ``2 more launches would narrow it to ±1.5 %``, or why none would.
 
     Args:

@@ -81,7 +81,7 @@ class BaselineLookup:
         calibration: how fast this machine is; None until it was measured or another process measured it.
     """
 
-    def __init__(self, run: RunSettings, environment: Environment, entries: Baselines, directory: Path) -> None:
+    def __init__(self, run: RunSettings, environment: Environment, entries: Baselines, *, directory: Path) -> None:
         self._run = run
         self._environment = environment
         self._entries = entries

@@ -66,7 +66,7 @@ class BaselineSession:
         self._environment = environment
         self._root = root
         self._before: Baselines = {} if run.baseline is BaselineMode.OFF else read_baselines(run.baseline_file)
-        self._lookup = BaselineLookup(run, environment, self._before, directory)
+        self._lookup = BaselineLookup(run, environment, self._before, directory=directory)
         self._gone: set[str] = set()
         self._updates: list[Update] = []
         self._pruned: list[str] = []

@@ -105,7 +105,7 @@ def _judge(name: str, result: TestResult, before: Mapping[str, Sequence[LaunchVa
     if name not in before or name not in result.launches:
         return None
     present, in_flight = _values(result.launches[name]), result.setup.load.in_flight
-    return judge_change(metric_named(name), present, before[name], result.tolerance, in_flight=in_flight)
+    return judge_change(metric_named(name), present, before[name], tolerance=result.tolerance, in_flight=in_flight)
 
 
 def _is_worse(verdict: Verdict, tolerance: float) -> bool:

@@ -144,11 +144,11 @@ class BaselineComparison:
         if (entry := self._baseline.entry) is None:
             return ()
         alpha = _ALPHA / max(len(metrics), 1)
-        verdicts = [self._compare(metric, entry, tolerance, alpha, requested=requested) for metric in metrics]
+        verdicts = [self._compare(metric, entry, tolerance, alpha=alpha, requested=requested) for metric in metrics]
         return [verdict for verdict in verdicts if verdict is not None]
 
     def _compare(
-        self, metric: Metric, entry: Entry, tolerance: float, alpha: float, *, requested: bool
+        self, metric: Metric, entry: Entry, tolerance: float, *, alpha: float, requested: bool
     ) -> Verdict | None:
         """The verdict on one metric; None if it cannot be compared, and :attr:`missing` then names it."""
         if not requested and self._measurement.metrics.only_at_least(metric):
@@ -157,7 +157,7 @@ class BaselineComparison:
             self._left_out[metric.label] = " (not recorded yet)"
             return None
         try:
-            return self._decide(metric, entry, tolerance * self._baseline.widening, alpha)
+            return self._decide(metric, entry, tolerance * self._baseline.widening, alpha=alpha)
         except _UnknownMetricError:
             self._left_out[metric.label] = f" (not known for {self._experiment.setup.pattern})"
         except TooFewSamplesError as error:
@@ -166,19 +166,19 @@ class BaselineComparison:
             self._left_out[metric.label] = f" ({error})"
         return None
 
-    def _decide(self, metric: Metric, entry: Entry, tolerance: float, alpha: float) -> Verdict:
+    def _decide(self, metric: Metric, entry: Entry, tolerance: float, *, alpha: float) -> Verdict:
         """Measure until the change of one metric is decided."""
         before = entry.metrics[metric.name]
         plan = SequentialPlan(
             first=1, last=self._experiment.settings.launches, alpha=alpha, pass_alpha=_ALPHA, fixed_launches=len(before)
         )
         verdict = self._measurement.decide(
-            lambda: self._judge_change(metric, before, tolerance, plan), self._next_search(metric)
+            lambda: self._judge_change(metric, before, tolerance, plan=plan), self._next_search(metric)
         )
         if verdict.outcome is not Outcome.FAIL or self._slowdown is None or self._slowdown < _CALIBRATION_NOISE:
             return verdict
         slower = scaled(entry, self._slowdown).metrics[metric.name]
-        if self._judge_change(metric, slower, tolerance, plan).outcome is Outcome.FAIL:
+        if self._judge_change(metric, slower, tolerance, plan=plan).outcome is Outcome.FAIL:
             return verdict
         why = (
             f"but this machine takes {self._slowdown:.2f} times as long for the same work as when the baseline was "
@@ -192,7 +192,7 @@ class BaselineComparison:
         return self._baseline.slowdown()
 
     def _judge_change(
-        self, metric: Metric, before: Sequence[LaunchValue], tolerance: float, plan: SequentialPlan
+        self, metric: Metric, before: Sequence[LaunchValue], tolerance: float, *, plan: SequentialPlan
     ) -> Verdict:
         self._measurement.require_valid()
         now = self._measurement.metrics
@@ -205,7 +205,7 @@ class BaselineComparison:
             metric,
             values,
             before,
-            tolerance,
+            tolerance=tolerance,
             plan=plan,
             size=self._measurement.sample_size(metric),
             in_flight=self._experiment.setup.load.in_flight,

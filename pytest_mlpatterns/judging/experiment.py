@@ -161,7 +161,7 @@ class Experiment:
             self.system.start,
             self.plan,
             self.driver.generator,
-            self.driver.on_progress,
+            on_progress=self.driver.on_progress,
             smoke=self.smoke,
             settle=(lambda: None) if self.revision is None else self.revision.await_setup,
         )
@@ -180,4 +180,4 @@ class Experiment:
 
     def interleave(self, first: Variant, second: Variant) -> InterleavedRun:
         """An interleaved run of two variants; nothing is started yet."""
-        return InterleavedRun(first, second, self.driver.generator, self.driver.on_progress)
+        return InterleavedRun(first, second, self.driver.generator, on_progress=self.driver.on_progress)

@@ -58,10 +58,10 @@ class _Question:
         return [ratio for one in found if (ratio := getattr(one, self.metric)) is not None]
 
     def verdict(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> RatioVerdict:
-        return judge_ratio(self.ratios(found), self.limit, self.better, self.plan)
+        return judge_ratio(self.ratios(found), self.limit, self.better, plan=self.plan)
 
 
-def judge_faster(run: InterleavedRun, on: str, by: float, budget_ns: int) -> Verdict:
+def judge_faster(run: InterleavedRun, on: str, by: float, *, budget_ns: int) -> Verdict:
     """Measure until it is decided whether the first variant is ``by`` times as fast as the second.
 
     Args:
@@ -95,7 +95,7 @@ def judge_faster(run: InterleavedRun, on: str, by: float, budget_ns: int) -> Ver
 
 
 def judge_no_slower(
-    run: InterleavedRun, metrics: Sequence[str], tolerance: float, budget_ns: int
+    run: InterleavedRun, metrics: Sequence[str], tolerance: float, *, budget_ns: int
 ) -> tuple[Verdict, ...]:
     """Measure until it is decided whether the second variant is worse than the first beyond the tolerance.
 
@@ -113,7 +113,7 @@ def judge_no_slower(
         DeploymentError, InvalidResultError: as :meth:`pytest_mlpatterns.measurement.interleaved.InterleavedRun.decide`
         does.
     """
-    plan = SequentialPlan.for_tolerance(tolerance, _ALPHA / len(metrics), _ALPHA, budget_ns // _LAUNCH_NS)
+    plan = SequentialPlan.for_tolerance(tolerance, _ALPHA / len(metrics), _ALPHA, most=budget_ns // _LAUNCH_NS)
     questions = [
         _Question(name, 1 + tolerance, "lower", plan)
         if METRICS[name].better == "lower"

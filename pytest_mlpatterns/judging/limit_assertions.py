@@ -68,7 +68,7 @@ class LimitAssertions:
             measured = read(metrics, confidence) if read else metrics.estimate(metric, confidence)
             if measured is None:
                 raise InvalidResultError(self._why_unknown(metric))
-            return judge_limit(metric, measured, limit, size)
+            return judge_limit(metric, measured, limit, size=size)
 
         self._measurement.measure_at_least(1)
         return None if self._experiment.smoke else self._measurement.decide(judge)

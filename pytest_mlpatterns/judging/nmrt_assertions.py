@@ -88,7 +88,7 @@ class NmrtAssertions:
         def judge() -> Verdict:
             self._measurement.require_valid()
             size = self._measurement.sample_size(metric)
-            verdict = judge_limit(metric, found() or Estimate(0.0, 0.0, 0.0), limit, size)
+            verdict = judge_limit(metric, found() or Estimate(0.0, 0.0, 0.0), limit, size=size)
             if verdict.outcome is not Outcome.PASS:
                 self._refuse_early_end(metric)
             return verdict

@@ -95,7 +95,7 @@ class Perf:
         if experiment.revision is None:
             self._comparison = BaselineComparison(experiment, self._measurement)
         else:
-            self._comparison = RevisionComparison(experiment, experiment.revision, self._measurement, runner)
+            self._comparison = RevisionComparison(experiment, experiment.revision, self._measurement, runner=runner)
         self._verdicts: list[Verdict] = []
         self._warn: Callable[[Warning], None] = functools.partial(warnings.warn, stacklevel=5)  # the test's own line
 
@@ -254,7 +254,7 @@ class Perf:
             return
         self._runner.close()  # both variants need the machine to themselves
         run = self._experiment.interleave(self._experiment.variant(str(self._setup.pattern)), theirs)
-        self._settle(judge_faster(run, on, times, self._experiment.settings.budget_ns))
+        self._settle(judge_faster(run, on, times, budget_ns=self._experiment.settings.budget_ns))
 
     @_at_the_call
     def assert_no_regression(self, metrics: Sequence[str] = _COMPARED, tolerance: object = None) -> None:
@@ -306,7 +306,9 @@ class Perf:
 
     def result(self, *, passed: bool) -> TestResult | None:
         """Everything for reports and the baseline; None if nothing was measured."""
-        return build_result(self._experiment, self._measurement, self._comparison, self._verdicts, passed=passed)
+        return build_result(
+            self._experiment, self._measurement, self._comparison, verdicts=self._verdicts, passed=passed
+        )
 
     def diagnosis(self) -> str:
         """Text that helps to understand a failing test: the model's tracebacks, and the end of its processes' log."""

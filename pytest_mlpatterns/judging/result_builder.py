@@ -44,8 +44,8 @@ def build_result(
     experiment: Experiment,
     measurement: SequentialMeasurement,
     comparison: Comparison,
-    verdicts: Sequence[Verdict],
     *,
+    verdicts: Sequence[Verdict],
     passed: bool,
 ) -> TestResult | None:
     """The result record of one test, for reports and the baseline; None if nothing was measured.

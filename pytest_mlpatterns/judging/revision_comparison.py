@@ -44,6 +44,7 @@ class RevisionComparison:
         experiment: Experiment,
         revision: RevisionClient,
         measurement: SequentialMeasurement,
+        *,
         runner: LaunchRunner,
     ) -> None:
         self._experiment = experiment
@@ -130,7 +131,7 @@ class RevisionComparison:
     def _judge(self, run: InterleavedRun, names: Sequence[str], tolerance: float) -> Sequence[Verdict]:
         launches, spent_s = len(run.second_launches), run.spent_s
         try:
-            verdicts = judge_no_slower(run, names, tolerance, self._experiment.settings.budget_ns)
+            verdicts = judge_no_slower(run, names, tolerance, budget_ns=self._experiment.settings.budget_ns)
         except KeyboardInterrupt:
             self._measurement.interrupted = True
             raise

@@ -108,7 +108,7 @@ class Generator:
         try:
             for number, child in enumerate(children):
                 child.send(replace(job, share=Share(number, processes)))
-            _await(children, result, poll_s, on_poll)
+            _await(children, result, poll_s, on_poll=on_poll)
         except KeyboardInterrupt:
             self._stop(children, result)
             raise LoadInterrupted(_merge(result)) from None
@@ -122,7 +122,7 @@ class Generator:
         try:
             for child in children:
                 child.send(STOP)
-            _await(children, result, _STOP_TIMEOUT_S, _raise_timeout)
+            _await(children, result, _STOP_TIMEOUT_S, on_poll=_raise_timeout)
         except (ChildError, TimeoutError):
             self.close()
             raise KeyboardInterrupt from None
@@ -137,7 +137,7 @@ class Generator:
 
 
 def _await(
-    children: Sequence[Child], result: dict[int, LoadResult], poll_s: float, on_poll: Callable[[Event | None], None]
+    children: Sequence[Child], result: dict[int, LoadResult], poll_s: float, *, on_poll: Callable[[Event | None], None]
 ) -> None:
     """Await the recording of every child; when all are warm, send them the time at which the window opens."""
     warm = 0

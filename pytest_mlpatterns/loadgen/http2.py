@@ -206,7 +206,7 @@ class Http2:
             at += length
         self._rest = data[at:]
 
-    def _take_frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+    def _take_frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:  # noqa: PLR0917 - called per frame
         if self._fragments is not None and kind != Frame.CONTINUATION:
             raise BrokenProtocolError("CONTINUATION frame missing")
         if (handler := self._handlers.get(kind)) is not None:

@@ -59,7 +59,7 @@ class BrokenProtocolError(Exception):
     """The peer violated the protocol."""
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:  # noqa: PLR0917 - called per frame
     """One frame."""
     return HEADER.pack(len(payload) << 8 | kind, flags, stream) + payload
 

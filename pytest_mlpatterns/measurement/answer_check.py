@@ -67,7 +67,7 @@ def check_answers(deployment: Deployment, plan: LoadPlan, answers: Sequence[Answ
 def _output_in(answer: Answer, deployment: Deployment, payload: Payload) -> Any:
     """The output in an answer, as the wire or the service gives it; for a user's own request the body as bytes."""
     if payload.bodies:
-        return decode_answer(deployment.endpoint.wire, answer.body, headers_of(answer.head), deployment.path)[0]
+        return decode_answer(deployment.endpoint.wire, answer.body, headers_of(answer.head), path=deployment.path)[0]
     if payload.builder is None:
         return answer.body
     import httpx

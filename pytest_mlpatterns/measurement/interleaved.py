@@ -80,6 +80,7 @@ class InterleavedRun:
         first: Variant,
         second: Variant,
         generator: Generator,
+        *,
         on_progress: Callable[[Progress], None],
         design: BlockDesign | None = None,
     ) -> None:
@@ -134,7 +135,11 @@ class InterleavedRun:
         longest_ns = min(self._design.launch_ns, budget_ns // min_launches)
         design = replace(self._design, launch_ns=longest_ns)
         return self._decide(
-            self.launches, lambda: self._measure(design), judge, budget_ns, range(min_launches, max_launches)
+            self.launches,
+            lambda: self._measure(design),
+            judge,
+            budget_ns=budget_ns,
+            undecided=range(min_launches, max_launches),
         )
 
     def decide_nmrt(
@@ -151,8 +156,8 @@ class InterleavedRun:
             self.capacities,
             lambda: self._measure_capacities(search_ns),
             judge,
-            budget_ns,
-            range(min_launches, max_launches),
+            budget_ns=budget_ns,
+            undecided=range(min_launches, max_launches),
         )
 
     def _decide(
@@ -160,6 +165,7 @@ class InterleavedRun:
         found: Sequence[_Found],
         measure: Callable[[], None],
         judge: Callable[[Sequence[_Found]], Outcome],
+        *,
         budget_ns: int,
         undecided: range,
     ) -> Outcome:
@@ -186,7 +192,7 @@ class InterleavedRun:
                 with named_errors(variant):
                     deployment = variant.start()
                 running.deployments.append(deployment)
-                runs.append(VariantRun(variant, deployment, self._generator, self._on_progress))
+                runs.append(VariantRun(variant, deployment, self._generator, on_progress=self._on_progress))
             paces = [run.warm_up(design.warmup_ns) for run in runs]
             blocks = design.blocks(paces, time.perf_counter() - started)
             _load(runs, blocks.lengths_ns, blocks.rounds)
@@ -221,7 +227,7 @@ class InterleavedRun:
         with ExitStack() as running:
             runners = []
             for variant in self._in_order(first_index):
-                runner = LaunchRunner(variant.start, variant.plan, self._generator, self._on_progress)
+                runner = LaunchRunner(variant.start, variant.plan, self._generator, on_progress=self._on_progress)
                 running.callback(runner.close)
                 with named_errors(variant):
                     _ = runner.deployment

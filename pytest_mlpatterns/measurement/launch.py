@@ -66,8 +66,8 @@ class LaunchRunner:
         start: Callable[[], Deployment],
         plan: LoadPlan,
         generator: Generator,
-        on_progress: Callable[[Progress], None],
         *,
+        on_progress: Callable[[Progress], None],
         smoke: bool = False,
         settle: Callable[[], None] = lambda: None,
     ) -> None:

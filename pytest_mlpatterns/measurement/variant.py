@@ -95,7 +95,7 @@ class VariantRun:
     """
 
     def __init__(
-        self, variant: Variant, deployment: Deployment, generator: Generator, on_progress: Callable[[Progress], None]
+        self, variant: Variant, deployment: Deployment, generator: Generator, *, on_progress: Callable[[Progress], None]
     ) -> None:
         self.position = 0
         self.repeated = 0
@@ -174,7 +174,7 @@ class VariantRun:
         self.position = position + samples.outcome.size
         self._count(samples)
         self.rtm_ns.append(float(np.median(samples.latency_ns[good])))
-        rate = answer_rate(samples.done_ns[samples.succeeded], samples.due_ns.min(), result.window, self._closed)
+        rate = answer_rate(samples.done_ns[samples.succeeded], samples.due_ns.min(), result.window, closed=self._closed)
         self.throughput_rps.append(rate)
         usage = self._monitor.usage()  # before the block, when its window opened, and after it
         used_ns = 0 if usage is None else int(usage.cpu_ns[-1] - usage.cpu_ns[-3])
@@ -271,7 +271,7 @@ def named_errors(variant: Variant) -> Iterator[None]:
         raise type(error)(f"{variant.name}: {error}") from error
 
 
-def answer_rate(done_ns: NDArray[np.int64], first_due_ns: int, window: Window, closed: bool) -> float:
+def answer_rate(done_ns: NDArray[np.int64], first_due_ns: int, window: Window, *, closed: bool) -> float:
     """Successful answers per second of a block.
 
     In a closed loop these are the answers of the window over the time in which they arrived. If the very first answer

@@ -185,10 +185,10 @@ class BatchLayer:
         if self._calls is None:
             self._await(batch, group, partial(self._inside, inputs))
         else:
-            self._calls.put(partial(self._call_in_thread, loop, batch, group, inputs))
+            self._calls.put(partial(self._call_in_thread, loop, batch, group, inputs=inputs))
 
     def _call_in_thread(
-        self, loop: asyncio.AbstractEventLoop, batch: _Batch, group: list[_Request], inputs: list[Any]
+        self, loop: asyncio.AbstractEventLoop, batch: _Batch, group: list[_Request], *, inputs: list[Any]
     ) -> None:
         outputs: Any = None
         failure: BaseException | None = None
@@ -218,9 +218,9 @@ class BatchLayer:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise  # the loop ends, and its callers with it
             failure = error
-        self._called(batch, group, outputs, failure, perf_counter_ns() - started_ns)
+        self._called(batch, group, outputs, failure=failure, took_ns=perf_counter_ns() - started_ns)
 
-    def _called(
+    def _called(  # noqa: PLR0917 - call_soon_threadsafe passes no keyword arguments
         self, batch: _Batch, group: list[_Request], outputs: Any, failure: BaseException | None, took_ns: int
     ) -> None:
         """After a call: distribute its outputs, retry it in halves, or send the next batch."""
@@ -238,7 +238,7 @@ class BatchLayer:
             except Exception as error:  # also of a value that only looks like a list
                 failure = error
         if failure is not None:
-            self._failed(batch, group, size, failure)
+            self._failed(batch, group, size, failure=failure)
         if batch.groups:
             self._call(batch)
             return
@@ -251,7 +251,7 @@ class BatchLayer:
         self._in_flight -= 1
         self._send_due()
 
-    def _failed(self, batch: _Batch, group: list[_Request], size: int, failure: BaseException) -> None:
+    def _failed(self, batch: _Batch, group: list[_Request], size: int, *, failure: BaseException) -> None:
         """Retry the requests of a group in halves, or give them the error."""
         is_unavailable = isinstance(failure, RequestError) and failure.status in _UNAVAILABLE
         if len(group) > 1 and not is_unavailable:

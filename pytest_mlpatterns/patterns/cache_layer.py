@@ -98,7 +98,7 @@ class CacheLayer:
         self._memory: _Memory | _TimedMemory = (
             _Memory(pattern.max_entries, tally)
             if pattern.ttl is None
-            else _TimedMemory(pattern.max_entries, parse_duration(pattern.ttl), clock_ns, tally)
+            else _TimedMemory(pattern.max_entries, parse_duration(pattern.ttl), clock_ns, tally=tally)
         )
         self._pending: _PendingByKey = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -292,7 +292,7 @@ class _Memory(LRUCache[bytes, Any]):
 class _TimedMemory(TTLCache[bytes, Any]):
     """A TTL cache that evicts the least recently used entry when all are still valid."""
 
-    def __init__(self, max_entries: int, ttl_ns: int, clock_ns: Callable[[], int], tally: Tally) -> None:
+    def __init__(self, max_entries: int, ttl_ns: int, clock_ns: Callable[[], int], *, tally: Tally) -> None:
         super().__init__(max_entries, ttl_ns, clock_ns)
         self._tally = tally
 

@@ -55,7 +55,7 @@ class Ensemble(Pattern):
         Raises:
             SettingError: there is a rest, but no ``"model"`` among the models.
         """
-        models = model_nodes(self, self.models, position, rest, group_role="model")
+        models = model_nodes(self, self.models, position, rest=rest, group_role="model")
         combine = () if self.combine is None else (ModelNode(self.combine, "combine"),)
         return LayerNode(self, position, (*models, *combine))
 
@@ -103,7 +103,9 @@ class EnsembleLayer:
             Exception: the first exception of a model or of ``combine``; the calls of the other models are cancelled.
         """
         finished: list[str] = []
-        tasks = [asyncio.create_task(self._call(model, name, instances, finished)) for model, name in self._models]
+        tasks = [
+            asyncio.create_task(self._call(model, name, instances, finished=finished)) for model, name in self._models
+        ]
         try:
             outputs = await asyncio.gather(*tasks)
         except BaseException:
@@ -114,7 +116,7 @@ class EnsembleLayer:
         self._tally.count(f"last:{finished[-1]}")
         return [self._combine(list(each)) for each in zip(*outputs, strict=True)]
 
-    async def _call(self, model: Handler, name: str, instances: list[Any], finished: list[str]) -> Sequence[Any]:
+    async def _call(self, model: Handler, name: str, instances: list[Any], *, finished: list[str]) -> Sequence[Any]:
         started_ns = perf_counter_ns()
         outputs = model(instances)
         if inspect.isawaitable(outputs):

@@ -47,7 +47,7 @@ def checked_models(pattern: Pattern, field: str) -> tuple[Any, ...]:
 
 
 def model_nodes(
-    pattern: Pattern, models: Sequence[Any], position: int, rest: Sequence[Pattern], *, group_role: str | None
+    pattern: Pattern, models: Sequence[Any], position: int, *, rest: Sequence[Pattern], group_role: str | None
 ) -> tuple[Node, ...]:
     """A node for each model; the rest of the composition is built around ``"model"``.
 

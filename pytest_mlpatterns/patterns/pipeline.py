@@ -52,7 +52,7 @@ class Pipeline(Pattern):
             SettingError: there is a rest, but no ``"model"`` among the stages.
         """
         role = "stage" if self.processes else None
-        return LayerNode(self, position, model_nodes(self, self.stages, position, rest, group_role=role))
+        return LayerNode(self, position, model_nodes(self, self.stages, position, rest=rest, group_role=role))
 
     def without_callables(self) -> Pattern:
         """The same with names in place of the stages, which are nodes inside."""
@@ -99,15 +99,15 @@ class PipelineLayer:
             started_ns = perf_counter_ns()
             outputs = stage(values)
             if inspect.isawaitable(outputs):
-                return self._await(at, outputs, started_ns, count)
-            values = self._after(at, outputs, started_ns, count)
+                return self._await(at, outputs, started_ns, count=count)
+            values = self._after(at, outputs, started_ns, count=count)
         return values  # type: ignore[no-any-return]
 
-    async def _await(self, at: int, pending: Awaitable[Any], started_ns: int, count: int) -> Sequence[Any]:
-        answer = self._from(at + 1, self._after(at, await pending, started_ns, count), count)
+    async def _await(self, at: int, pending: Awaitable[Any], started_ns: int, *, count: int) -> Sequence[Any]:
+        answer = self._from(at + 1, self._after(at, await pending, started_ns, count=count), count)
         return await answer if inspect.isawaitable(answer) else answer
 
-    def _after(self, at: int, outputs: Any, started_ns: int, count: int) -> Any:
+    def _after(self, at: int, outputs: Any, started_ns: int, *, count: int) -> Any:
         _, name = self._stages[at]
         self._tally.time(f"stage:{name}", perf_counter_ns() - started_ns)
         check = matched if at == len(self._stages) - 1 else counted

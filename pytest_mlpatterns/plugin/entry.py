@@ -162,6 +162,7 @@ def perf(
     request: pytest.FixtureRequest,
     perf_model: object,
     perf_payload: object,
+    *,
     perf_target: object,
     _perf_pattern: object,
     _perf_wire: object,
@@ -176,7 +177,7 @@ def perf(
 
 @pytest.fixture
 def perf_deploy(
-    request: pytest.FixtureRequest, perf_model: object, perf_payload: object, perf_target: object
+    request: pytest.FixtureRequest, perf_model: object, perf_payload: object, *, perf_target: object
 ) -> Callable[..., contextlib.AbstractContextManager[Deployment]]:
     """Start a deployment without load: ``with perf_deploy(Replicated(2)) as deployment: deployment.predict(x)``.
 

@@ -61,7 +61,7 @@ class ExperimentBuilder:
     """
 
     def __init__(
-        self, config: pytest.Config, directory: Path, driver: LoadDriver, trees: tuple[Path, Path] | None
+        self, config: pytest.Config, directory: Path, driver: LoadDriver, *, trees: tuple[Path, Path] | None
     ) -> None:
         self._config = config
         self._directory = directory
@@ -87,7 +87,7 @@ class ExperimentBuilder:
             )
         target = _checked_target(fixtures.target, "perf_target")
         builder = _request_builder(settings, target, "perf")
-        payload = read_payload(fixtures.payload, settings.wire, "" if target is None else target.path, builder)
+        payload = read_payload(fixtures.payload, settings.wire, "" if target is None else target.path, builder=builder)
         if target is not None and settings.pattern != Single():
             raise SettingError(
                 f"perf(pattern={settings.pattern}) beside perf_target {target}, expected one of them: a pattern "
@@ -105,7 +105,7 @@ class ExperimentBuilder:
             test=item.nodeid,
             settings=settings,
             setup=setup,
-            system=_system(self._model(item, fixtures.model, "perf"), settings.pattern, target, options),
+            system=_system(self._model(item, fixtures.model, "perf"), settings.pattern, target, options=options),
             plan=_load_plan(settings, payload),
             driver=self._driver,
             command=self._command(item),
@@ -132,7 +132,7 @@ class ExperimentBuilder:
         )
         options = self._start_options(settings, first, builder)
         model = self._model(item, fixtures.model, "perf_deploy")
-        return _system(model, settings.pattern, target, options).start()
+        return _system(model, settings.pattern, target, options=options).start()
 
     def _model(self, item: pytest.Item, model: object, fixture: str) -> ModelUnderTest:
         return ModelUnderTest(model, self._by_value(item), item.nodeid, fixture)
@@ -178,7 +178,9 @@ def _load_plan(settings: Settings, payload: Payload) -> LoadPlan:
     )
 
 
-def _system(model: ModelUnderTest, pattern: Pattern, target: Target | None, options: StartOptions) -> SystemUnderTest:
+def _system(
+    model: ModelUnderTest, pattern: Pattern, target: Target | None, *, options: StartOptions
+) -> SystemUnderTest:
     if target is not None:
         return SystemUnderTest(target, options)
     return SystemUnderTest(model.plan(pattern), options, model)

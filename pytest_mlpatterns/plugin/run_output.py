@@ -55,8 +55,8 @@ class RunOutput:
         run: RunSettings,
         baseline: BaselineSession,
         environment: Environment,
-        terminal: Terminal,
         *,
+        terminal: Terminal,
         root: Path,
         variables: Mapping[str, str] = os.environ,
     ) -> None:
@@ -160,8 +160,8 @@ class RunOutput:
             self._results,
             self._environment,
             now,
-            self._baseline.report(),
-            [ranking.to_json() for ranking in self._rankings],
+            baseline=self._baseline.report(),
+            ranking=[ranking.to_json() for ranking in self._rankings],
             commit=commit(self._root),
         )
         if json_file is not None:
@@ -179,6 +179,6 @@ class RunOutput:
         if not self._on_github or not file or self._run.smoke or not (self._results or self._failures):
             return
         rankings = {ranking.group: ranking.sentence for ranking in self._rankings}
-        text = job_summary(self._results, self._failures, rankings, self.lines)
+        text = job_summary(self._results, self._failures, rankings, notes=self.lines)
         with Path(file).open("a", encoding="utf-8") as summary:
             summary.write(text)

@@ -40,7 +40,7 @@ class RuntestHooks:
     """
 
     def __init__(
-        self, lock: MachineLock | None, output: RunOutput, live: LiveLine, terminal: Terminal, *, smoke: bool
+        self, lock: MachineLock | None, output: RunOutput, live: LiveLine, *, terminal: Terminal, smoke: bool
     ) -> None:
         self._lock = lock
         self._output = output
@@ -93,7 +93,7 @@ class RuntestHooks:
         if (state := item.stash.get(PERF_ITEM, None)) is None:
             return report
         if report.failed:
-            report.perf_failure = _failure(item, state, report, call)  # type: ignore[attr-defined]
+            report.perf_failure = _failure(item, state, report, call=call)  # type: ignore[attr-defined]
         if call.when == "call" and state.perf is not None:
             if (result := state.perf.result(passed=report.passed)) is not None:
                 result = _located(result, item, state)
@@ -125,7 +125,7 @@ def _located(result: TestResult, item: pytest.Item, state: PerfItem) -> TestResu
 
 
 def _failure(
-    item: pytest.Item, state: PerfItem, report: pytest.TestReport, call: pytest.CallInfo[None]
+    item: pytest.Item, state: PerfItem, report: pytest.TestReport, *, call: pytest.CallInfo[None]
 ) -> dict[str, Any]:
     """A failed test as plain values, for the process that writes the files."""
     location = location_of(item)

@@ -100,7 +100,7 @@ class PerfSession:
             self._run = read_run_settings(self._options, self._ini, invoked_in=config.invocation_params.dir, root=root)
             read_settings({}, self._options, self._ini)
             self._baseline = BaselineSession(self._run, machine, root=root, directory=self._directory)
-            self._output = RunOutput(self._run, self._baseline, machine, terminal, root=root)
+            self._output = RunOutput(self._run, self._baseline, machine, terminal=terminal, root=root)
             worktree = lay_out(root, self._run, self._resources) if sent is None else sent.worktree
         except MlpatternsError as error:
             raise pytest.UsageError(str(error)) from None
@@ -108,9 +108,11 @@ class PerfSession:
         if self._revision is not None and not self._is_worker:
             self._output.lines += self._revision.lines
         driver = LoadDriver(self._generator, self._live.show, self._run.smoke)
-        self._builder = ExperimentBuilder(config, self._directory, driver, self._trees)
+        self._builder = ExperimentBuilder(config, self._directory, driver, trees=self._trees)
         self.hooks: Mapping[str, object] = {
-            "mlpatterns-runtest": RuntestHooks(lock, self._output, self._live, terminal, smoke=self._run.smoke),
+            "mlpatterns-runtest": RuntestHooks(
+                lock, self._output, self._live, terminal=terminal, smoke=self._run.smoke
+            ),
             "mlpatterns-xdist": ControllerHooks(
                 WorkerInput(self._directory, terminal.ascii_only, worktree), self._baseline
             ),
@@ -156,7 +158,7 @@ class PerfSession:
             return
         with contextlib.ExitStack() as resources:
             try:
-                state.perf = self._perf(item, state.settings, fixtures, resources)
+                state.perf = self._perf(item, state.settings, fixtures, resources=resources)
             except MlpatternsError as error:
                 state.setup_error = error
             yield state.perf  # type: ignore[misc]  # without one the body does not run
@@ -258,7 +260,7 @@ class PerfSession:
         return f"{item.parent.nodeid if item.parent else ''}::{getattr(item, 'originalname', item.name)}"
 
     def _perf(
-        self, item: pytest.Item, settings: Settings, fixtures: FixtureValues, resources: contextlib.ExitStack
+        self, item: pytest.Item, settings: Settings, fixtures: FixtureValues, *, resources: contextlib.ExitStack
     ) -> Perf:
         """The measurement of one test; ``resources`` ends its processes."""
         revision: RevisionClient | None = None

@@ -96,7 +96,7 @@ def checkout(project: Path, revision: Revision, extra: Sequence[str] = ()) -> It
         git = Git(root)
         notes = [*_write_submodules(git, top, base), *_fill_pointers(git, revision.sha)]
         for pattern in extra:
-            _copy(pattern, top / below, top, base, root)
+            _copy(pattern, top / below, top, base=base, root=root)
         yield Worktree(revision, root, root / below, top, (*notes, *missing_extensions(top, root)))
     finally:
         _remove(top, root)
@@ -249,7 +249,7 @@ def _fill_pointers(git: Git, sha: str) -> list[str]:
     return [f"{shown}: this clone has the Git LFS pointer only; run `git lfs fetch origin {sha}`"]
 
 
-def _copy(pattern: str, project: Path, top: Path, base: Path, root: Path) -> None:
+def _copy(pattern: str, project: Path, top: Path, *, base: Path, root: Path) -> None:
     found = sorted(glob.glob(pattern, root_dir=project, recursive=True))
     if not found:
         raise SettingError(

@@ -243,7 +243,7 @@ class Deployment:
         """
         # httpx has decompressed the body already.
         headers = {name: value for name, value in response.headers.items() if name != "content-encoding"}
-        return decode_answer(self.endpoint.wire, response.content, headers, self.path)
+        return decode_answer(self.endpoint.wire, response.content, headers, path=self.path)
 
     def stats(self) -> PatternStats:
         """Statistics of the deployment since its start.

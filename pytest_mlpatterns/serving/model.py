@@ -86,7 +86,7 @@ def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "per
         )
     name = getattr(model, "__qualname__", type(model).__qualname__)
     fix = "give a class that builds it there, or an import string"
-    return ModelSource(name=name, pickled=_pickled(model, by_value, f"{what} {name}", fix))
+    return ModelSource(name=name, pickled=_pickled(model, by_value, f"{what} {name}", fix=fix))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def service_plan(pattern: Pattern, model: object | None, by_value: Sequence[Modu
                 return ModelNode(pack(model, by_value), MODEL)
             case LayerNode(part, inside=inside):  # its callables travel as nodes inside
                 fix = "give it fields of plain values, and let layer() build what cannot be pickled"
-                data = _pickled(part.without_callables(), by_value, f"the pattern {part}", fix)
+                data = _pickled(part.without_callables(), by_value, f"the pattern {part}", fix=fix)
                 return replace(node, packed=data, inside=tuple(map(packed, inside)))
             case ProcessGroup(inside):
                 return replace(node, inside=packed(inside))
@@ -142,7 +142,7 @@ def user_traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, frame)).rstrip()
 
 
-def _pickled(value: object, by_value: Sequence[ModuleType], what: str, fix: str) -> bytes:
+def _pickled(value: object, by_value: Sequence[ModuleType], what: str, *, fix: str) -> bytes:
     """Pickle a value of the user's; ``what`` it is and how to ``fix`` it are for the message if that fails."""
     import cloudpickle
 

@@ -246,11 +246,11 @@ def _series_of(text: str) -> dict[str, _Series]:
         series = metrics.setdefault(key, _Series(key, family.type in ("histogram", "summary")))
         for sample in family.samples:
             if not math.isnan(sample.value):
-                _add(series, sample.name.removeprefix(family.name), sample.labels, sample.value)
+                _add(series, sample.name.removeprefix(family.name), sample.labels, value=sample.value)
     return metrics
 
 
-def _add(series: _Series, ending: str, labels: Mapping[str, str], value: float) -> None:
+def _add(series: _Series, ending: str, labels: Mapping[str, str], *, value: float) -> None:
     if ending == "_bucket":
         series.buckets[float(labels["le"])] += value
     elif ending == "_sum":
@@ -273,12 +273,12 @@ def _histogram(buckets: Mapping[float, float], scale: float, whole: bool) -> His
     for bound, cumulative in sorted(buckets.items()):
         times = round(cumulative - seen)
         if times > 0:
-            found[_middle(lower, bound, scale, whole)] += times
+            found[_middle(lower, bound, scale, whole=whole)] += times
         lower, seen = bound, max(seen, cumulative)
     return dict(found)
 
 
-def _middle(below: float, bound: float, scale: float, whole: bool) -> int:
+def _middle(below: float, bound: float, scale: float, *, whole: bool) -> int:
     if math.isinf(bound):
         return round(below * scale)
     if math.isinf(below):

@@ -85,7 +85,7 @@ def encode_request(wire: Wire, inputs: Sequence[Any], path: str = "") -> Body:
     return Body(whole.parts, (*whole.headers, ("accept-encoding", wire.compression)))
 
 
-def decode_answer(wire: Wire, body: bytes, headers: Headers, path: str = "") -> Sequence[Any]:
+def decode_answer(wire: Wire, body: bytes, headers: Headers, *, path: str = "") -> Sequence[Any]:
     """Decompress and decode a response.
 
     Args:

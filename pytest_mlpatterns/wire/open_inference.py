@@ -72,7 +72,7 @@ class CodecV2:
     def encode_inputs(self, inputs: Any) -> Body:
         """Encode an inference request that asks for a response in the same format."""
         parameters = {"binary_data_output": True} if self._binary else {}
-        return _encoded("inputs", inputs, {"parameters": parameters}, self._layout)
+        return _encoded("inputs", inputs, {"parameters": parameters}, layout=self._layout)
 
     def decode_inputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
         """Decode the inputs."""
@@ -80,7 +80,7 @@ class CodecV2:
 
     def encode_outputs(self, outputs: Any) -> Body:
         """Encode a response to another process of the deployment."""
-        return _encoded("outputs", outputs, {}, self._layout)
+        return _encoded("outputs", outputs, {}, layout=self._layout)
 
     def decode_outputs(self, body: bytes | memoryview, headers: Headers) -> list[Any]:
         """Decode the outputs."""
@@ -152,7 +152,7 @@ def encode_answer(request: InferRequest, outputs: Any, model: str, *, rows_allow
     fields: dict[str, Any] = {"model_name": model, "model_version": "1"}
     if request.identity is not None:
         fields["id"] = request.identity
-    return _encoded("outputs", outputs, fields, _Layout(request.binary, rows_allowed, request.outputs))
+    return _encoded("outputs", outputs, fields, layout=_Layout(request.binary, rows_allowed, request.outputs))
 
 
 def outputs_in(answer: Body) -> tuple[dict[str, Any], ...]:
@@ -161,7 +161,7 @@ def outputs_in(answer: Body) -> tuple[dict[str, Any], ...]:
     return specification_of(orjson.loads(answer.joined()[:length])["outputs"])
 
 
-def _encoded(kind: str, values: Any, fields: dict[str, Any], layout: _Layout) -> Body:
+def _encoded(kind: str, values: Any, fields: dict[str, Any], *, layout: _Layout) -> Body:
     """Encode a message.
 
     Args:

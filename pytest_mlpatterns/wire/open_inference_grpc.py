@@ -87,7 +87,7 @@ class CodecProtobuf:
     def decode_outputs(self, body: bytes | memoryview, _headers: Headers) -> list[Any]:
         """Decode the outputs."""
         message, raw = _parsed(body, _RESPONSE, _RAW_OUTPUTS)
-        return _rows_in("outputs", message, message.outputs, raw)
+        return _rows_in("outputs", message, message.outputs, raw=raw)
 
 
 PROTOBUF = CodecProtobuf()
@@ -109,7 +109,7 @@ def read_call(data: bytes | memoryview) -> InferCall:
         WireError: the request is malformed, or asks for a feature that is not supported.
     """
     message, raw = _parsed(data, _REQUEST, _RAW_INPUTS)
-    inputs = _rows_in("inputs", message, message.inputs, raw)
+    inputs = _rows_in("inputs", message, message.inputs, raw=raw)
     if not inputs:
         raise WireError("the first dimension is 0, expected at least one input")
     wanted = None
@@ -227,7 +227,7 @@ def _parsed(data: bytes | memoryview, name: str, raw_field: int) -> tuple[Any, l
         raise WireError(f"the message is not a {name.rpartition('.')[2]}: {error}") from None
 
 
-def _rows_in(kind: str, message: Any, tensors: Sequence[Any], raw: list[memoryview]) -> list[Any]:
+def _rows_in(kind: str, message: Any, tensors: Sequence[Any], *, raw: list[memoryview]) -> list[Any]:
     """The rows of a message's tensors."""
     if raw and len(raw) != len(tensors):
         raise WireError(f"{len(raw)} raw contents for {len(tensors)} {kind}, expected one for each")

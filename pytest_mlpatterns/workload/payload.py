@@ -91,7 +91,7 @@ def arguments_of(request: httpx.Request) -> dict[str, Any]:
 
 
 def read_payload(
-    given: object, wire: Wire = REST_JSON, path: str = "", builder: RequestBuilder | None = None
+    given: object, wire: Wire = REST_JSON, path: str = "", *, builder: RequestBuilder | None = None
 ) -> Payload:
     """Encode the value of ``perf_payload`` or ``payload=``, one request per input.
 

@@ -163,7 +163,7 @@ class TestVerdict:
         """The interval is taken from the verdict itself; a limit at its ends is on the good side of "at most"."""
         plan = SequentialPlan(first=launches)
         measured = alike(*([0.03, 0.05] * launches)[:launches], error=0.01)
-        ends = judge_ratio(measured, 1.0, "lower", plan).judged
+        ends = judge_ratio(measured, 1.0, "lower", plan=plan).judged
         tiny = 1e-9
         for limit, lower in (
             (ends.high + tiny, Outcome.PASS),
@@ -173,11 +173,11 @@ class TestVerdict:
             (ends.low, Outcome.INCONCLUSIVE),
             (ends.low - tiny, Outcome.FAIL),
         ):
-            assert judge_ratio(measured, limit, "lower", plan).outcome is lower
+            assert judge_ratio(measured, limit, "lower", plan=plan).outcome is lower
 
     def test_at_least_holds_at_the_limit_itself_and_fails_below(self) -> None:
         measured, plan = alike(1.1, 1.12, 1.08), SequentialPlan(3, 3)
-        ends = judge_ratio(measured, 1.0, "higher", plan).judged
+        ends = judge_ratio(measured, 1.0, "higher", plan=plan).judged
         tiny = 1e-9
         for limit, higher in (
             (ends.low, Outcome.PASS),
@@ -185,7 +185,7 @@ class TestVerdict:
             (ends.high, Outcome.INCONCLUSIVE),
             (ends.high + tiny, Outcome.FAIL),
         ):
-            assert judge_ratio(measured, limit, "higher", plan).outcome is higher
+            assert judge_ratio(measured, limit, "higher", plan=plan).outcome is higher
 
     @PROPERTY
     @given(LAUNCHES, st.floats(min_value=0.5, max_value=2))
@@ -201,7 +201,7 @@ class TestVerdict:
     ) -> None:
         plan = SequentialPlan(first=len(launches))
         order = [Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS]
-        strict, loose = (judge_ratio(launches, one, "lower", plan).outcome for one in (limit, limit * looser))
+        strict, loose = (judge_ratio(launches, one, "lower", plan=plan).outcome for one in (limit, limit * looser))
         assert order.index(loose) >= order.index(strict)
 
     def test_each_end_of_the_interval_has_the_confidence_of_its_verdict(
@@ -209,9 +209,9 @@ class TestVerdict:
     ) -> None:
         measured = alike(0.01, 0.012, 0.008)
         equal, eased = SequentialPlan(alpha=0.005), SequentialPlan(alpha=0.005, pass_alpha=0.01)
-        both = judge_ratio(measured, 0.5, "lower", equal).judged
-        lower = judge_ratio(measured, 0.5, "lower", eased).judged
-        higher = judge_ratio(measured, 5.0, "higher", eased).judged
+        both = judge_ratio(measured, 0.5, "lower", plan=equal).judged
+        lower = judge_ratio(measured, 0.5, "lower", plan=eased).judged
+        higher = judge_ratio(measured, 5.0, "higher", plan=eased).judged
         assert lower.low == both.low
         assert lower.high < both.high
         assert higher.high == both.high
@@ -219,13 +219,13 @@ class TestVerdict:
 
     def test_the_first_look_that_decides_stands(self) -> None:
         measured = [*alike(0.0, 0.001, -0.001), *alike(0.4, 0.4, 0.4, 0.4)]
-        found = judge_ratio(measured, 1.05, "lower", SequentialPlan(last=8))
+        found = judge_ratio(measured, 1.05, "lower", plan=SequentialPlan(last=8))
         assert (found.outcome, found.launches) == (Outcome.PASS, 3)
         assert found.ratio.value == pytest.approx(1.0)
 
     def test_nothing_is_looked_at_after_the_last_look(self) -> None:
         undecided = alike(0.05, 0.048, 0.052)
-        found = judge_ratio([*undecided, *alike(*[2.0] * 9)], 1.05, "lower", SequentialPlan(last=3))
+        found = judge_ratio([*undecided, *alike(*[2.0] * 9)], 1.05, "lower", plan=SequentialPlan(last=3))
         assert (found.outcome, found.launches) == (Outcome.INCONCLUSIVE, 3)
 
     def test_a_wider_prior_is_less_sure(self) -> None:
@@ -304,7 +304,7 @@ def outcomes(ratio: float, tolerance: float, trials: int, block_cv: float = 0.04
     """Shares of the outcomes of so many whole procedures."""
     rng, plan = np.random.default_rng(33), SequentialPlan.for_tolerance(tolerance)
     found = [
-        judge_ratio(simulated(rng, ratio, plan.last, block_cv=block_cv), 1 + tolerance, "lower", plan).outcome
+        judge_ratio(simulated(rng, ratio, plan.last, block_cv=block_cv), 1 + tolerance, "lower", plan=plan).outcome
         for _ in range(trials)
     ]
     return {outcome: found.count(outcome) / trials for outcome in Outcome}

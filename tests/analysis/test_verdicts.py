@@ -110,7 +110,7 @@ def test_a_value_without_an_interval_is_described_alone() -> None:
 def test_a_change_without_spread_is_judged_exactly_at_the_tolerance(
     metric: object, baseline: float, present: float, tolerance: float, outcome: Outcome
 ) -> None:
-    found = judge_change(metric, exact(present), exact(baseline), tolerance)  # type: ignore[arg-type]
+    found = judge_change(metric, exact(present), exact(baseline), tolerance=tolerance)  # type: ignore[arg-type]
     assert found.outcome is outcome
     assert found.against == "baseline"
 
@@ -118,7 +118,10 @@ def test_a_change_without_spread_is_judged_exactly_at_the_tolerance(
 @pytest.mark.parametrize("tolerance", [0.01, 0.05, 0.1, 0.15, 0.2, 0.3])
 def test_exactly_the_tolerance_is_not_beyond_it_in_decimal_numbers_either(tolerance: float) -> None:
     """110 against 100 at 10 %: binary fractions must not make that 10.000000000000009 %."""
-    assert judge_change(MEMORY, exact(round(100 + 100 * tolerance)), exact(100), tolerance).outcome is Outcome.PASS
+    assert (
+        judge_change(MEMORY, exact(round(100 + 100 * tolerance)), exact(100), tolerance=tolerance).outcome
+        is Outcome.PASS
+    )
 
 
 @pytest.mark.parametrize("metric", [RTM, THROUGHPUT])
@@ -126,7 +129,7 @@ def test_a_tolerance_at_the_ends_of_the_interval_decides_as_it_says(metric: obje
     """The interval of the change is taken from the verdict itself and used as the tolerance."""
     slower, faster = exact(130 * MS, 131 * MS), exact(100 * MS, 101 * MS)
     present, baseline = (slower, faster) if metric is RTM else (faster, slower)
-    change = judge_change(metric, present, baseline, 0.1).change  # type: ignore[arg-type]
+    change = judge_change(metric, present, baseline, tolerance=0.1).change  # type: ignore[arg-type]
     assert change is not None
     tiny = 1e-9
     for tolerance, outcome in (
@@ -137,7 +140,7 @@ def test_a_tolerance_at_the_ends_of_the_interval_decides_as_it_says(metric: obje
         (change.low, Outcome.INCONCLUSIVE),
         (change.low - tiny, Outcome.FAIL),
     ):
-        assert judge_change(metric, present, baseline, tolerance).outcome is outcome  # type: ignore[arg-type]
+        assert judge_change(metric, present, baseline, tolerance=tolerance).outcome is outcome  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +150,7 @@ def test_a_tolerance_at_the_ends_of_the_interval_decides_as_it_says(metric: obje
 def test_worse_is_positive_whichever_way_is_better(
     metric: object, present: float, baseline: float, change: float
 ) -> None:
-    found = judge_change(metric, exact(present * S), exact(baseline * S), 0.1)  # type: ignore[arg-type]
+    found = judge_change(metric, exact(present * S), exact(baseline * S), tolerance=0.1)  # type: ignore[arg-type]
     assert found.change is not None
     assert found.change.value == pytest.approx(change)
     assert found.outcome is (Outcome.FAIL if change > 0 else Outcome.PASS)
@@ -166,7 +169,7 @@ def test_worse_is_positive_whichever_way_is_better(
 def test_a_change_up_to_the_floor_does_not_count(
     metric: object, baseline: float, present: float, outcome: Outcome
 ) -> None:
-    found = judge_change(metric, exact(present), exact(baseline), 0.1)  # type: ignore[arg-type]
+    found = judge_change(metric, exact(present), exact(baseline), tolerance=0.1)  # type: ignore[arg-type]
     assert found.outcome is outcome
     assert ("do not count" in found.reason) is (outcome is Outcome.PASS)
 
@@ -175,12 +178,12 @@ def test_a_change_up_to_the_floor_does_not_count(
 def test_the_rate_of_a_closed_loop_has_the_floor_of_its_latency(in_flight: int) -> None:
     rate = METRICS["throughput"]
     before, after = (exact(in_flight * 1e9 / ns) for ns in (72_000, 95_000))
-    found = judge_change(rate, after, before, 0.1, in_flight=in_flight)
+    found = judge_change(rate, after, before, tolerance=0.1, in_flight=in_flight)
     assert found.outcome is Outcome.PASS
     assert found.reason.endswith("changes up to 30.0 µs a request do not count")
-    assert judge_change(rate, after, before, 0.1).outcome is Outcome.FAIL  # of an open loop
+    assert judge_change(rate, after, before, tolerance=0.1).outcome is Outcome.FAIL  # of an open loop
     slower = exact(in_flight * 1e9 / 110_000)
-    assert judge_change(rate, slower, before, 0.1, in_flight=in_flight).outcome is Outcome.FAIL
+    assert judge_change(rate, slower, before, tolerance=0.1, in_flight=in_flight).outcome is Outcome.FAIL
 
 
 MIB = 2.0**20
@@ -212,31 +215,31 @@ def test_metrics_without_variance_are_compared_by_their_ranges(
 def test_a_metric_that_varies_by_itself_has_a_floor(name: str) -> None:
     metric = METRICS[name]
     assert metric.floor > 0
-    assert judge_change(metric, exact(metric.floor), exact(metric.floor / 10), 0.1).outcome is Outcome.PASS
+    assert judge_change(metric, exact(metric.floor), exact(metric.floor / 10), tolerance=0.1).outcome is Outcome.PASS
 
 
 def test_a_change_within_the_tolerance_does_not_speak_of_the_floor() -> None:
-    assert "do not count" not in judge_change(RTM, exact(50_000), exact(50_000), 0.5).reason
+    assert "do not count" not in judge_change(RTM, exact(50_000), exact(50_000), tolerance=0.5).reason
 
 
 @pytest.mark.parametrize(
     ("baseline", "present", "outcome"), [(0.0, 0.0, Outcome.PASS), (0.0, 0.5, Outcome.FAIL), (0.5, 0.0, Outcome.PASS)]
 )
 def test_a_value_of_zero_can_be_compared(baseline: float, present: float, outcome: Outcome) -> None:
-    found = judge_change(METRICS["asl"], exact(present), exact(baseline), 0.1)
+    found = judge_change(METRICS["asl"], exact(present), exact(baseline), tolerance=0.1)
     assert found.outcome is outcome
     assert found.change is not None
     assert np.isfinite(found.change.value)
 
 
 def test_the_reason_of_a_change_has_both_values_the_interval_and_the_tolerance() -> None:
-    found = judge_change(RTM, exact(13 * MS, 13 * MS), exact(10 * MS, 10 * MS), 0.1)
+    found = judge_change(RTM, exact(13 * MS, 13 * MS), exact(10 * MS, 10 * MS), tolerance=0.1)
     assert found.reason.startswith("RTM 10.0 ms → 13.0 ms: 30.0 % worse, 99 % interval +")
     assert found.reason.endswith("; tolerance 10.0 %")
 
 
 def test_the_reason_of_an_exact_change_has_no_interval() -> None:
-    found = judge_change(MEMORY, exact(2**20), exact(2**19), 0.1)
+    found = judge_change(MEMORY, exact(2**20), exact(2**19), tolerance=0.1)
     assert found.reason == "peak memory 512 KiB → 1.00 MiB: 100 % worse; tolerance 10.0 %"
 
 
@@ -257,7 +260,7 @@ def test_without_a_change_a_false_alarm_is_rare(metric: object, launches: int) -
     rng = np.random.default_rng(20)
     runs = [(launch_values(rng, 10 * MS, launches), launch_values(rng, 10 * MS, 3)) for _ in range(400)]
     for tolerance, most in ((0.0, 8), (0.10, 0)):
-        outcomes = [judge_change(metric, now, then, tolerance).outcome for now, then in runs]  # type: ignore[arg-type]
+        outcomes = [judge_change(metric, now, then, tolerance=tolerance).outcome for now, then in runs]  # type: ignore[arg-type]
         assert outcomes.count(Outcome.FAIL) <= most
 
 
@@ -265,7 +268,7 @@ def test_without_a_change_a_false_alarm_is_rare(metric: object, launches: int) -
 def test_without_a_change_most_runs_pass_at_the_default_tolerance(launches: int) -> None:
     rng = np.random.default_rng(21)
     runs = [(launch_values(rng, 10 * MS, launches), launch_values(rng, 10 * MS, 3)) for _ in range(400)]
-    passed = sum(judge_change(RTM, now, then, 0.10).outcome is Outcome.PASS for now, then in runs)
+    passed = sum(judge_change(RTM, now, then, tolerance=0.10).outcome is Outcome.PASS for now, then in runs)
     assert passed / len(runs) > (0.4 if launches == 1 else 0.9)
 
 
@@ -275,8 +278,8 @@ def test_a_slowdown_of_a_third_never_passes_and_is_caught_with_the_second_launch
     slow, plain = (13 * MS, 10 * MS) if metric is RTM else (10 * MS / 1.3, 10 * MS)
     for _ in range(400):
         now, then = launch_values(rng, slow, 2), launch_values(rng, plain, 3)
-        assert judge_change(metric, now[:1], then, 0.10).outcome is not Outcome.PASS  # type: ignore[arg-type]
-        assert judge_change(metric, now, then, 0.10).outcome is Outcome.FAIL  # type: ignore[arg-type]
+        assert judge_change(metric, now[:1], then, tolerance=0.10).outcome is not Outcome.PASS  # type: ignore[arg-type]
+        assert judge_change(metric, now, then, tolerance=0.10).outcome is Outcome.FAIL  # type: ignore[arg-type]
 
 
 DUE = START_NS + np.arange(600) * 5 * MS
@@ -313,30 +316,30 @@ DUE = START_NS + np.arange(600) * 5 * MS
 def test_an_open_verdict_on_a_limit_says_what_would_decide_it(
     metric: object, measured: tuple[float, float, float], limit: float, stand: SampleSize, reason: str
 ) -> None:
-    found = judge_limit(metric, Estimate(*(value * MS for value in measured)), limit * MS, stand)  # type: ignore[arg-type]
+    found = judge_limit(metric, Estimate(*(value * MS for value in measured)), limit * MS, size=stand)  # type: ignore[arg-type]
     assert found.outcome is Outcome.INCONCLUSIVE
     assert found.reason.startswith(reason)
 
 
 def test_an_open_verdict_on_a_share_promises_no_width() -> None:
-    found = judge_limit(METRICS["error_rate"], Estimate(0.01, 0.0, 0.03), 0.02, SampleSize(2, 24))
+    found = judge_limit(METRICS["error_rate"], Estimate(0.01, 0.0, 0.03), 0.02, size=SampleSize(2, 24))
     assert found.reason == "error rate 0.0–3.0 % includes the limit of 2.0 % after 2 launches, 24 blocks"
 
 
 def test_an_open_change_says_what_would_decide_it_or_that_nothing_would() -> None:
     before = exact(100 * MS, 101 * MS, 100 * MS)
-    found = judge_change(RTM, exact(108 * MS), before, 0.10, size=SampleSize(1, 12))
+    found = judge_change(RTM, exact(108 * MS), before, tolerance=0.10, size=SampleSize(1, 12))
     assert found.outcome is Outcome.INCONCLUSIVE
     assert found.reason.startswith("RTM 100 ms → 108 ms: ")
     assert "includes the tolerance of 10.0 % after 1 launch, 12 blocks; even 20 more launches would" in found.reason
     assert found.reason.endswith("against a baseline of 3")
-    found = judge_change(RTM, exact(104 * MS), before, 0.10, size=SampleSize(1, 12))
+    found = judge_change(RTM, exact(104 * MS), before, tolerance=0.10, size=SampleSize(1, 12))
     assert found.outcome is Outcome.INCONCLUSIVE
     assert found.reason.endswith("; 1 more launch would narrow it to ±5.0 %")
 
 
 def test_an_open_change_of_a_rate_says_so_too() -> None:
-    found = judge_change(THROUGHPUT, exact(94), exact(100, 101, 100), 0.10, size=SampleSize(1, 12))
+    found = judge_change(THROUGHPUT, exact(94), exact(100, 101, 100), tolerance=0.10, size=SampleSize(1, 12))
     assert found.outcome is Outcome.INCONCLUSIVE
     assert "includes the tolerance of 10.0 % after 1 launch, 12 blocks; 5 more launches would narrow" in found.reason
 
@@ -357,7 +360,7 @@ def run_of(rng: np.random.Generator, change: float, block_cv: float) -> Outcome:
     now = launch_values(rng, 10 * MS * (1 + change), 5, block_cv=block_cv)
     plan = SequentialPlan(first=1, last=5, alpha=0.005, pass_alpha=0.01, fixed_launches=3)
     for count in range(1, 6):
-        outcome = judge_change(RTM, now[:count], before, 0.10, plan=plan).outcome
+        outcome = judge_change(RTM, now[:count], before, tolerance=0.10, plan=plan).outcome
         if outcome is Outcome.PASS or (outcome is Outcome.FAIL and count > 1):
             break
     return outcome

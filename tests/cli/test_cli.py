@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "results.json"
-    path.write_text(results_json([result()], ENVIRONMENT, "2026-11-24", {}), encoding="utf-8")
+    path.write_text(results_json([result()], ENVIRONMENT, "2026-11-24", baseline={}), encoding="utf-8")
     return path
 
 
@@ -92,7 +92,7 @@ def patterns(tmp_path: Path) -> Path:
     preferences = parse_criteria("rtm=1", "--perf-rank")
     absent = [Unmeasured("test_perf.py::test_shop[queued]", "test_perf.py::test_shop", "queued")]
     ranking = [one.to_json() for one in rank(results, preferences, absent)]
-    path.write_text(results_json(results, ENVIRONMENT, "2026-11-24", {}, ranking), encoding="utf-8")
+    path.write_text(results_json(results, ENVIRONMENT, "2026-11-24", baseline={}, ranking=ranking), encoding="utf-8")
     return path
 
 

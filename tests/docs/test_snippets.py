@@ -160,7 +160,7 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = [
         result(f"test_perf.py::test_x[{pattern}]", setup=make_setup(pattern)) for pattern in ("single", "replicated")
     ]
-    text = results_json(measured, ENVIRONMENT, "2026-11-24", {})
+    text = results_json(measured, ENVIRONMENT, "2026-11-24", baseline={})
     for name in ("results.json", "perf-results.json"):
         (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)

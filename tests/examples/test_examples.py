@@ -185,7 +185,7 @@ class SlowForest:
 
 BEFORE = [LaunchValue(10e6, 0.01)] * 3
 SLOWER, SAME, UNDECIDED = (
-    judge_change(METRICS["rtm"], [LaunchValue(now, 0.01)] * 2, BEFORE, 0.10) for now in (20e6, 10e6, 11e6)
+    judge_change(METRICS["rtm"], [LaunchValue(now, 0.01)] * 2, BEFORE, tolerance=0.10) for now in (20e6, 10e6, 11e6)
 )
 WITHIN = judge_limit(METRICS["rtm"], Estimate(20e6, 19e6, 21e6), 1e9)
 OVER = judge_limit(METRICS["rtm"], Estimate(20e6, 19e6, 21e6), 1e6)
@@ -208,7 +208,7 @@ class TestDemo:
 
         def make(exit_code: int, results: Sequence[TestResult]) -> Any:
             file = tmp_path / "results.json"
-            file.write_text(results_json(results, ENVIRONMENT, "2026-01-01", {}))
+            file.write_text(results_json(results, ENVIRONMENT, "2026-01-01", baseline={}))
             return demo.Run(exit_code, demo.read_results(file))
 
         return make

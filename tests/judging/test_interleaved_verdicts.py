@@ -58,7 +58,7 @@ class Declared:
 
 
 def verdicts(pairing: Any, *metrics: str, tolerance: float = 0.05) -> dict[str, tuple[Outcome, str]]:
-    found = judge_no_slower(pairing, metrics, tolerance, 10**12)
+    found = judge_no_slower(pairing, metrics, tolerance, budget_ns=10**12)
     return {verdict.metric: (verdict.outcome, verdict.reason) for verdict in found}
 
 

@@ -172,10 +172,10 @@ class TestRealDeployments:
     ) -> None:
         before = our_children()
         variants = make_variant("slow", Sleeps(0.024), tmp_path), make_variant("quick", Sleeps(0.004), tmp_path)
-        run = InterleavedRun(variants[1], variants[0], generator, silent, SHORT)
+        run = InterleavedRun(variants[1], variants[0], generator, on_progress=silent, design=SHORT)
 
         def at_least(factor: float, launches: Sequence[PairedLaunch]) -> Outcome:
-            return judge_ratio([one.rtm for one in launches], factor, "higher", SequentialPlan()).outcome
+            return judge_ratio([one.rtm for one in launches], factor, "higher", plan=SequentialPlan()).outcome
 
         assert run.decide(partial(at_least, 1.5), 60 * S, max_launches=6) is Outcome.PASS
         assert len(run.launches) >= 3
@@ -235,7 +235,7 @@ class TestRealDeployments:
         run = InterleavedRun(*variants, generator, silent)
 
         def at_most(launches: Sequence[PairedCapacity]) -> Outcome:
-            return judge_ratio([one.nmrt for one in launches], 1.0, "lower", SequentialPlan(first=1)).outcome
+            return judge_ratio([one.nmrt for one in launches], 1.0, "lower", plan=SequentialPlan(first=1)).outcome
 
         assert run.decide_nmrt(at_most, 60 * S, max_launches=1, min_launches=1) is Outcome.PASS
         (found,) = run.capacities
@@ -263,8 +263,8 @@ class TestTurns:
                 scripted(one, events, "A"),
                 scripted(other, events, "B"),
                 generator,
-                silent,
-                replace(SHORT, rounds=2, answers=1),  # however slow the answers are
+                on_progress=silent,
+                design=replace(SHORT, rounds=2, answers=1),  # however slow the answers are
             )
             measured(run, 2)
             assert run.names == ("A", "B")
@@ -282,7 +282,13 @@ class TestTurns:
         generator = Recording(tmp_path / "generator.log")
         with ScriptedServer(after(0.001)) as one, ScriptedServer(after(0.004)) as other:
             measured(
-                InterleavedRun(scripted(one, [], "A", plan), scripted(other, [], "B", plan), generator, silent, SHORT)
+                InterleavedRun(
+                    scripted(one, [], "A", plan),
+                    scripted(other, [], "B", plan),
+                    generator,
+                    on_progress=silent,
+                    design=SHORT,
+                )
             )
         generator.close()
         starts = [int.from_bytes(job.order[:4], sys.byteorder) for job in generator.jobs[2:]]
@@ -295,7 +301,13 @@ class TestTurns:
     def test_an_open_loop_keeps_its_rate_on_both_sides(self, generator: Generator) -> None:
         plan = replace(PLAN, schedule=ConstantRate(50))
         with ScriptedServer(after(0.1)) as one, ScriptedServer(after(0.15)) as other:
-            run = InterleavedRun(scripted(one, [], "A", plan), scripted(other, [], "B", plan), generator, silent, SHORT)
+            run = InterleavedRun(
+                scripted(one, [], "A", plan),
+                scripted(other, [], "B", plan),
+                generator,
+                on_progress=silent,
+                design=SHORT,
+            )
             (found,) = measured(run)
         assert found.rtm.value > 0
         assert found.second.rtm_ns >= 150 * MS
@@ -385,7 +397,9 @@ class TestDisturbance:
         monkeypatch.setattr("pytest_mlpatterns.measurement.variant.is_disturbed", lambda *_: next(numbers) < blocks)
         design = BlockDesign(block_ns=20 * MS, answers=2, rounds=8, warmup_ns=20 * MS)
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
-            run = InterleavedRun(scripted(one, [], "A"), scripted(other, [], "B"), generator, silent, design)
+            run = InterleavedRun(
+                scripted(one, [], "A"), scripted(other, [], "B"), generator, on_progress=silent, design=design
+            )
             (found,) = measured(run)
         assert (found.pairs, found.disturbed) == (pairs, min(blocks // 2, 16))
         assert run.second_launches[0].samples.succeeded.all()
@@ -441,7 +455,11 @@ class TestWhatDoesNotCount:
         generator = Stalled(tmp_path / "generator.log")
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             run = InterleavedRun(
-                scripted(one, [], "A"), scripted(other, [], "B"), generator, silent, replace(SHORT, block_ns=20 * MS)
+                scripted(one, [], "A"),
+                scripted(other, [], "B"),
+                generator,
+                on_progress=silent,
+                design=replace(SHORT, block_ns=20 * MS),
             )
             if times == 5:
                 with pytest.raises(InvalidResultError, match="A: in 5 blocks in a row no request was due; measure"):
@@ -501,4 +519,4 @@ class TestAnswerRate:
     )
     def test_it_is_that_of_whole_intervals(self, done_ms: Sequence[int], closed: bool, rate: float) -> None:
         done_ns = np.array([moment * MS for moment in done_ms], dtype=np.int64)
-        assert answer_rate(done_ns, 50 * MS, self.WINDOW, closed) == pytest.approx(rate)
+        assert answer_rate(done_ns, 50 * MS, self.WINDOW, closed=closed) == pytest.approx(rate)

@@ -92,7 +92,7 @@ def make_runner(
     def start() -> Deployment:
         return launch(service_plan(pattern or Single(), model, [HERE]), make_start_options(directory, INPUTS))
 
-    runner = LaunchRunner(start, plan, generator, on_progress, smoke=smoke)
+    runner = LaunchRunner(start, plan, generator, on_progress=on_progress, smoke=smoke)
     try:
         yield runner
     finally:
@@ -316,7 +316,7 @@ class TestCheck:
 
 def bench_of(server: ScriptedServer, plan: LoadPlan, generator: Generator, *, smoke: bool = False) -> LaunchRunner:
     deployment = Deployment(Endpoint((server.address,), "/v1/models/m:predict", "m"), ForeignProcesses())
-    return LaunchRunner(lambda: deployment, plan, generator, lambda _: None, smoke=smoke)
+    return LaunchRunner(lambda: deployment, plan, generator, on_progress=lambda _: None, smoke=smoke)
 
 
 class TestSmoke:
@@ -393,7 +393,7 @@ class TestServicesThatRun:
 
         plan = replace(PLAN, check=check)
         runner = LaunchRunner(
-            lambda: attach(target, make_start_options(tmp_path, INPUTS)), plan, generator, lambda _: None
+            lambda: attach(target, make_start_options(tmp_path, INPUTS)), plan, generator, on_progress=lambda _: None
         )
         launches = [runner.measure() for _ in range(2)]
         runner.close()

@@ -367,7 +367,7 @@ def test_the_result_file_has_every_result_and_where_it_was_measured() -> None:
     judged = result(
         verdicts=(slower,), passed=False, failed_requests={"500": 3}, capacities=(capacity(),), layers=LAYERS
     )
-    text = results_json([result(), judged], ENVIRONMENT, "2026-11-24T12:00:00+00:00", ACCOUNT)
+    text = results_json([result(), judged], ENVIRONMENT, "2026-11-24T12:00:00+00:00", baseline=ACCOUNT)
     check_golden("results.json", text)
     data = json.loads(text)
     assert (data["format"], data["version"]) == (FORMAT, VERSION)
@@ -377,7 +377,7 @@ def test_the_result_file_has_every_result_and_where_it_was_measured() -> None:
 
 
 def test_the_result_file_of_no_results_is_valid() -> None:
-    assert json.loads(results_json([], ENVIRONMENT, "2026-11-24", ACCOUNT))["results"] == []
+    assert json.loads(results_json([], ENVIRONMENT, "2026-11-24", baseline=ACCOUNT))["results"] == []
 
 
 def test_a_result_file_is_read_back_as_it_was_written() -> None:
@@ -385,11 +385,11 @@ def test_a_result_file_is_read_back_as_it_was_written() -> None:
     judged = result(verdicts=(slower,), passed=False, capacities=(capacity(),), reference=counterpart())
     ranking = [{"group": "test_perf.py::test_digits", "rows": []}]
     written = Results((result(), judged), ENVIRONMENT, "2026-11-24", ACCOUNT, tuple(ranking))
-    text = results_json(written.results, ENVIRONMENT, written.date, ACCOUNT, ranking)
+    text = results_json(written.results, ENVIRONMENT, written.date, baseline=ACCOUNT, ranking=ranking)
     assert read_results(text) == written
 
 
-GOOD = json.loads(results_json([result()], ENVIRONMENT, "2026-11-24", ACCOUNT))
+GOOD = json.loads(results_json([result()], ENVIRONMENT, "2026-11-24", baseline=ACCOUNT))
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def make_runner(
         if on_progress is not None:
             on_progress(progress, runner)
 
-    runner = LaunchRunner(start, plan, generator, tell)
+    runner = LaunchRunner(start, plan, generator, on_progress=tell)
     try:
         yield runner
     finally:

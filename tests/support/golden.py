@@ -36,11 +36,19 @@ def launches(*values: float) -> list[LaunchValue]:
     return [LaunchValue(value, 0.01) for value in values]
 
 
-SLOWER = judge_change(METRICS["rtm"], launches(5.6 * MS, 5.7 * MS), launches(4.1 * MS, 4.2 * MS, 4.1 * MS), 0.10)
-LESS = judge_change(METRICS["throughput"], launches(900, 910), launches(1240, 1250, 1230), 0.10)
-OPEN = judge_change(METRICS["rtm"], launches(4.4 * MS, 4.6 * MS), launches(4.1 * MS, 4.2 * MS, 4.1 * MS), 0.10)
-SAME = judge_change(METRICS["rtm"], launches(4.1 * MS, 4.15 * MS), launches(4.1 * MS, 4.2 * MS, 4.1 * MS), 0.10)
-FASTER = judge_change(METRICS["rtm"], launches(2 * MS, 2.1 * MS), launches(4.1 * MS, 4.2 * MS, 4.1 * MS), 0.10)
+SLOWER = judge_change(
+    METRICS["rtm"], launches(5.6 * MS, 5.7 * MS), launches(4.1 * MS, 4.2 * MS, 4.1 * MS), tolerance=0.10
+)
+LESS = judge_change(METRICS["throughput"], launches(900, 910), launches(1240, 1250, 1230), tolerance=0.10)
+OPEN = judge_change(
+    METRICS["rtm"], launches(4.4 * MS, 4.6 * MS), launches(4.1 * MS, 4.2 * MS, 4.1 * MS), tolerance=0.10
+)
+SAME = judge_change(
+    METRICS["rtm"], launches(4.1 * MS, 4.15 * MS), launches(4.1 * MS, 4.2 * MS, 4.1 * MS), tolerance=0.10
+)
+FASTER = judge_change(
+    METRICS["rtm"], launches(2 * MS, 2.1 * MS), launches(4.1 * MS, 4.2 * MS, 4.1 * MS), tolerance=0.10
+)
 WITHIN = judge_limit(METRICS["rtm"], Estimate(4.12 * MS, 4.05 * MS, 4.19 * MS), 20 * MS)
 BEYOND = judge_limit(METRICS["rtm"], Estimate(4.12 * MS, 4.05 * MS, 4.19 * MS), 4 * MS)
 

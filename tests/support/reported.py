@@ -93,7 +93,7 @@ def report(results: Sequence[TestResult]) -> str:
         results,
         ENVIRONMENT,
         "2026-11-24T12:00:00+00:00",
-        {"mode": "check"},
-        RANKING if len(results) > 2 else (),
+        baseline={"mode": "check"},
+        ranking=RANKING if len(results) > 2 else (),
     )
     return html_report(read_results(text))

@@ -55,7 +55,11 @@ def annotation(failure: Failure, root: PurePath | None = None) -> str:
 
 
 def job_summary(
-    results: Sequence[TestResult], failures: Sequence[Failure], rankings: Mapping[str, str], notes: Sequence[str] = ()
+    results: Sequence[TestResult],
+    failures: Sequence[Failure],
+    rankings: Mapping[str, str],
+    *,
+    notes: Sequence[str] = (),
 ) -> str:
     """A job summary: the failures with their reasons, the table of all results, and the rankings.
 

@@ -29,9 +29,9 @@ def laid_out(value: object, *, sort_keys: bool = False, counts_inline: bool = Fa
     if isinstance(value, dict) and value:
         if not (counts_inline and all(isinstance(member, int) for member in value.values())):
             names = sorted(value) if sort_keys else value
-            return _block("{", [f"{_in_json(str(name))}: {nested(value[name])}" for name in names], "}", indent)
+            return _block("{", [f"{_in_json(str(name))}: {nested(value[name])}" for name in names], "}", indent=indent)
     elif isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
-        return _block("[", [nested(item) for item in value], "]", indent)
+        return _block("[", [nested(item) for item in value], "]", indent=indent)
     return _in_json(value)
 
 
@@ -41,7 +41,7 @@ def rounded(number: float, digits: int = 5) -> float | int:
     return int(short) if short.is_integer() else short
 
 
-def _block(begin: str, lines: Sequence[str], end: str, indent: str) -> str:
+def _block(begin: str, lines: Sequence[str], end: str, *, indent: str) -> str:
     line_break = f"\n{indent} "
     return f"{begin}{line_break}{f',{line_break}'.join(lines)}\n{indent}{end}"
 

@@ -60,9 +60,9 @@ def results_json(
     results: Sequence[TestResult],
     environment: Environment,
     date: str,
+    *,
     baseline: Mapping[str, object],
     ranking: Sequence[Mapping[str, object]] = (),
-    *,
     commit: str | None = None,
 ) -> str:
     """The file's text; the arguments are those of :class:`Results`."""

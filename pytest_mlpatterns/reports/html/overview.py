@@ -75,7 +75,7 @@ def overview_section(results: Sequence[TestResult]) -> Markup | None:
         )
         for heading, numbers in headings
     ]
-    rows = [_overview_row(number, result, shown, compared) for number, result in enumerate(results)]
+    rows = [_overview_row(number, result, shown, compared=compared) for number, result in enumerate(results)]
     search = tag(
         "input", id="search", type="search", placeholder="Search tests and patterns", aria_label="Search the tests"
     )
@@ -89,7 +89,7 @@ def overview_section(results: Sequence[TestResult]) -> Markup | None:
     )
 
 
-def _overview_row(number: int, result: TestResult, shown: Sequence[str], compared: bool) -> Markup:
+def _overview_row(number: int, result: TestResult, shown: Sequence[str], *, compared: bool) -> Markup:
     state = state_of(result)
     cells = [
         tag("td", tag("a", breakable(result.test), href=f"#test-{number}", class_="id"), data_value=result.test),

@@ -85,7 +85,7 @@ def summary_lines(results: Sequence[TestResult], width: int, *, verbose: bool = 
     for result in results:
         notes = [*_words(result), *(_details(result) if verbose else ())]
         if notes:
-            shown = [part for text in notes for part in wrapped(text, width, _INDENT, 2 * _INDENT)]
+            shown = [part for text in notes for part in wrapped(text, width, _INDENT, others=2 * _INDENT)]
             lines += [(), line(result.test, Style.STRONG), *map(line, shown)]
     return lines
 

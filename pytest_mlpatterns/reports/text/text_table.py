@@ -58,10 +58,10 @@ def table_lines(columns: Sequence[TextColumn], width: int | None = None) -> list
     gap, widths = (_GAP, [column.width for column in columns]) if width is None else _fitted(columns, width)
     headings = [Span(column.heading, Style.STRONG) for column in columns]
     rows = zip(*(column.cells for column in columns), strict=True)
-    return [_row(cells, columns, widths, gap) for cells in (headings, *rows)]
+    return [_row(cells, columns, widths, gap=gap) for cells in (headings, *rows)]
 
 
-def wrapped(text: str, width: int, first: str = "", others: str = "") -> list[str]:
+def wrapped(text: str, width: int, first: str = "", *, others: str = "") -> list[str]:
     """Break a text into lines at spaces, so that test ids and patterns stay whole, and numbers keep their unit.
 
     Args:
@@ -101,7 +101,7 @@ def _fitted(columns: Sequence[TextColumn], width: int) -> tuple[int, list[int]]:
     return gap, [*widths, *natural[flexible:]]
 
 
-def _row(cells: Sequence[Span], columns: Sequence[TextColumn], widths: Sequence[int], gap: int) -> Line:
+def _row(cells: Sequence[Span], columns: Sequence[TextColumn], widths: Sequence[int], *, gap: int) -> Line:
     spans = []
     count = len(cells) if cells[-1].text else len(cells) - 1
     for position, (cell, column, width) in enumerate(zip(cells[:count], columns, widths, strict=False)):

@@ -47,7 +47,7 @@ def _command_program(target: Command, options: StartOptions) -> Program:
     if options.trees is not None:  # paths into the user's tree become paths into the worktree
         exists = [os.path.isabs(word) and os.path.exists(word) for word in words]
         words = [map_path(word, *options.trees) if found else word for word, found in zip(words, exists, strict=True)]
-    return _program(target, words, target.env, _directory(target, options), options)
+    return _program(target, words, target.env, cwd=_directory(target, options), options=options)
 
 
 def _app_programs(target: App, options: StartOptions) -> list[Program]:
@@ -56,12 +56,12 @@ def _app_programs(target: App, options: StartOptions) -> list[Program]:
     described = asgi.description_of(target.app, factory=target.factory, import_path=import_path, trees=options.trees)
     env = {**target.env, asgi.VARIABLE: described}
     if target.server == "uvicorn":
-        return [_program(target, _UVICORN, env, cwd, options) for _ in range(target.workers)]
+        return [_program(target, _UVICORN, env, cwd=cwd, options=options) for _ in range(target.workers)]
     if importlib.util.find_spec("granian") is None:
         raise DeploymentError(missing_extra(str(target), "granian", "granian"))
     if target.balance == "shared-socket":
-        return [_program(target, [*_GRANIAN, "--workers", str(target.workers)], env, cwd, options)]
-    return [_program(target, _GRANIAN, env, cwd, options) for _ in range(target.workers)]
+        return [_program(target, [*_GRANIAN, "--workers", str(target.workers)], env, cwd=cwd, options=options)]
+    return [_program(target, _GRANIAN, env, cwd=cwd, options=options) for _ in range(target.workers)]
 
 
 def _directory(target: App | Command, options: StartOptions) -> Path:
@@ -74,7 +74,7 @@ def _directory(target: App | Command, options: StartOptions) -> Path:
 
 
 def _program(
-    target: App | Command, words: Sequence[str], env: Mapping[str, str], cwd: Path, options: StartOptions
+    target: App | Command, words: Sequence[str], env: Mapping[str, str], *, cwd: Path, options: StartOptions
 ) -> Program:
     env = dict(env)
     if options.trees is not None and "PYTHONPATH" in env:

@@ -160,7 +160,11 @@ class ModelApp:
             if not is_v2 and self._jobs is None and is_plain_json(request_headers):
                 return 200, await self._predict_plain(body)
             call = read_inference_call(
-                body, request_headers, self.tally, self.max_body_bytes, self._answer_v2 if is_v2 else None
+                body,
+                request_headers,
+                self.tally,
+                max_bytes=self.max_body_bytes,
+                answer_v2=self._answer_v2 if is_v2 else None,
             )
             return await self._predict(call, headers)
         known = self._metadata.answer(path)
@@ -227,7 +231,7 @@ class ModelApp:
             answer = encode_predictions(outputs)
         except WireError as error:
             raise RequestError(500, f"the model returned outputs that cannot be sent: {error}") from error
-        tally.add_plain(len(body), len(answer), read_ns - started_ns, perf_counter_ns() - answered_ns)
+        tally.add_plain(len(body), len(answer), read_ns - started_ns, encode_ns=perf_counter_ns() - answered_ns)
         return Body((answer,), _JSON)
 
     def _answer_v2(self, request: InferRequest, outputs: Any) -> Body:

@@ -41,7 +41,7 @@ class WireTally:
         self.requests = self.decode_ns = self.encode_ns = 0
         self.received = self.received_plain = self.sent = self.sent_plain = 0
 
-    def add_plain(self, received: int, sent: int, decode_ns: int, encode_ns: int) -> None:
+    def add_plain(self, received: int, sent: int, decode_ns: int, *, encode_ns: int) -> None:
         """Count one answered request without compression; sizes in bytes."""
         self.requests += 1
         self.received += received
@@ -125,6 +125,7 @@ def read_inference_call(
     body: bytes | memoryview,
     headers: Mapping[bytes, bytes],
     tally: WireTally,
+    *,
     max_bytes: int,
     answer_v2: Callable[[InferRequest, Any], Body] | None,
 ) -> InferenceCall:
@@ -147,7 +148,7 @@ def read_inference_call(
             body = _decompressed(body, headers[b"content-encoding"], max_bytes)
         tally.received_plain += len(body)
         if answer_v2 is not None:
-            call = _read_v2(body, headers, tally, answer_v2)
+            call = _read_v2(body, headers, tally, answer_v2=answer_v2)
         elif headers.get(b"content-type") in _MSGPACK:
             codec = _codecs()["msgpack"]
             call = InferenceCall("msgpack", codec.decode_inputs(body, {}), codec.encode_outputs, tally)
@@ -183,6 +184,7 @@ def _read_v2(
     body: bytes | memoryview,
     headers: Mapping[bytes, bytes],
     tally: WireTally,
+    *,
     answer_v2: Callable[[InferRequest, Any], Body],
 ) -> InferenceCall:
     from pytest_mlpatterns.wire.open_inference import HEAD_LENGTH, read_request

@@ -116,4 +116,4 @@ class _LocalResources:
         from pytest_mlpatterns.serving.redis.queue import RedisQueue
 
         assert self.queue_node is not None, "a layer may only use a queue if its process group has a broker"
-        return RedisQueue(pattern, self.queue_node.url, self.queue_node.stream, tally, self.wire)
+        return RedisQueue(pattern, self.queue_node.url, self.queue_node.stream, tally=tally, wire=self.wire)

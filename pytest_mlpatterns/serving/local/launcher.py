@@ -66,7 +66,7 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
     try:
         addresses = launcher.start()
         for worker in launcher.workers:
-            _await_loaded(worker, plan.name, started_ns, options)
+            _await_loaded(worker, plan.name, started_ns, options=options)
     except BaseException:
         launcher.stop()
         raise
@@ -81,7 +81,7 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
     )
     deployment = Deployment(endpoint, launcher.processes)
     try:
-        _await_ready(deployment, plan.name, started_ns, options)
+        _await_ready(deployment, plan.name, started_ns, options=options)
     except BaseException:
         deployment.close()
         raise
@@ -147,7 +147,7 @@ class Launcher:
                 listener = shared or listening_socket()
                 addresses.append(("127.0.0.1", listener.getsockname()[1]))
                 try:
-                    self._spawn(group, node, Listen(listener.fileno(), internal=not outermost), listener)
+                    self._spawn(group, node, Listen(listener.fileno(), internal=not outermost), listener=listener)
                 finally:
                     if not group.restart and shared is None:
                         listener.close()
@@ -199,6 +199,7 @@ class Launcher:
         group: ProcessGroup,
         node: WorkerNode,
         source: Listen | ListenGrpc | Consume,
+        *,
         listener: socket.socket | None = None,
     ) -> None:
         job = WorkerJob(
@@ -234,12 +235,12 @@ class Launcher:
             self.restarted.append(worker)
 
 
-def _await_loaded(worker: SupervisedWorker, model: str, started_ns: int, options: StartOptions) -> None:
+def _await_loaded(worker: SupervisedWorker, model: str, started_ns: int, *, options: StartOptions) -> None:
     name = f"perf_model {model}" if worker.role in ("service", "replica", "worker") else worker.role
     try:
         message: Any = worker.child.receive(_left_s(started_ns, options))
     except TimeoutError:
-        raise DeploymentError(_too_slow(name, "still loading", options, worker.child.log_tail())) from None
+        raise DeploymentError(_too_slow(name, "still loading", options, log=worker.child.log_tail())) from None
     except ChildError as error:
         raise ModelLoadError(f"{name} ended its process while loading: {error}") from error
     if isinstance(message, LoadFailed):
@@ -247,7 +248,7 @@ def _await_loaded(worker: SupervisedWorker, model: str, started_ns: int, options
     assert isinstance(message, Ready)
 
 
-def _await_ready(deployment: Deployment, model: str, started_ns: int, options: StartOptions) -> None:
+def _await_ready(deployment: Deployment, model: str, started_ns: int, *, options: StartOptions) -> None:
     import httpx
 
     for number in range(len(deployment.addresses)):
@@ -259,7 +260,9 @@ def _await_ready(deployment: Deployment, model: str, started_ns: int, options: S
             request = options.payload.first(deployment.path)
             response = deployment.ask(client, request, _left_s(started_ns, options))
         except httpx.TimeoutException:
-            text = _too_slow(f"perf_model {model}", "not done with its first inference", options, deployment.log_tail())
+            text = _too_slow(
+                f"perf_model {model}", "not done with its first inference", options, log=deployment.log_tail()
+            )
             raise DeploymentError(text) from None
         except httpx.HTTPError as error:
             raise DeploymentError(f"perf_model {model}: {error}{deployment.reason_of_failure()}") from error
@@ -277,7 +280,7 @@ def _left_s(started_ns: int, options: StartOptions) -> float:
     return max(0.001, (started_ns + options.timeout_ns - time.perf_counter_ns()) / 1e9)
 
 
-def _too_slow(name: str, state: str, options: StartOptions, log: str) -> str:
+def _too_slow(name: str, state: str, options: StartOptions, *, log: str) -> str:
     text = (
         f"{name} is {state} after {format_duration(options.timeout_ns)}, the start-up time limit; "
         'raise it with perf(startup_timeout="5min") or --perf-startup-timeout'

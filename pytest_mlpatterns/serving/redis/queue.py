@@ -83,7 +83,7 @@ class RedisQueue:
         LostError: when called: the worker died at each attempt.
     """
 
-    def __init__(self, pattern: Queued, url: str, name: str, tally: Tally, wire: Wire = REST_JSON) -> None:
+    def __init__(self, pattern: Queued, url: str, name: str, *, tally: Tally, wire: Wire = REST_JSON) -> None:
         self.parallelism = pattern.workers
         self._codec = codec_of(wire)
         self._pattern = pattern

@@ -110,7 +110,7 @@ class _Consumer:
                     self._start(entry_id, entry)
                 else:
                     text = f"the worker died under this request at each of {attempts} attempts"
-                    await self._answer(entry_id, entry[b"id"], LOST, encode_error(text))
+                    await self._answer(entry_id, entry[b"id"], LOST, body=encode_error(text))
 
     async def _take_new(self) -> bool:
         """Take as many new entries as there are free slots; returns False if none came within a second."""
@@ -140,9 +140,9 @@ class _Consumer:
             status, body = b"%d" % error.status, encode_error(str(error))
         except Exception as error:  # for example, outputs that cannot be encoded; each request gets an answer
             status, body = b"500", encode_error(f"the worker failed with {type(error).__name__}: {error}")
-        await self._answer(entry_id, entry[b"id"], status, body)
+        await self._answer(entry_id, entry[b"id"], status, body=body)
 
-    async def _answer(self, entry_id: bytes, number: bytes, status: bytes, body: bytes) -> None:
+    async def _answer(self, entry_id: bytes, number: bytes, status: bytes, *, body: bytes) -> None:
         from redis.exceptions import RedisError
 
         while True:

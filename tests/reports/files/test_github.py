@@ -31,7 +31,7 @@ def test_the_summary_has_every_result_and_why_tests_failed() -> None:
         Failure("test_perf.py::test_broken", "ModelLoadError: no weights", None),
     ]
     rankings = {"test_perf.py::test_digits": "cached first; batched and replicated not distinguishable"}
-    check_golden("job-summary.md", job_summary(results, failures, rankings, ["results written to out.json"]))
+    check_golden("job-summary.md", job_summary(results, failures, rankings, notes=["results written to out.json"]))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_run_in_which_nothing_was_measured_has_no_table() -> None:
 
 def test_text_of_users_stays_text() -> None:
     nasty = result(NASTY, passed=False, group=NASTY, setup=make_setup(pattern="a | b\n\n# c"))
-    text = job_summary([nasty], [Failure(NASTY, f"{NASTY}\nmore", None)], {NASTY: NASTY}, [NASTY])
+    text = job_summary([nasty], [Failure(NASTY, f"{NASTY}\nmore", None)], {NASTY: NASTY}, notes=[NASTY])
     assert "<script>" not in text.replace("\\<script\\>", "")
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert len(rows) == 2

@@ -38,7 +38,7 @@ ACCOUNT: dict[str, object] = {
 
 
 def written(results: Sequence[TestResult], **more: Any) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(results_json(results, ENVIRONMENT, "2026-11-24", ACCOUNT, **more))
+    data: dict[str, Any] = json.loads(results_json(results, ENVIRONMENT, "2026-11-24", baseline=ACCOUNT, **more))
     return data
 
 

@@ -68,7 +68,7 @@ IS_SO, IS_NOT = peer2.answer(b"\x08\x01"), peer2.answer(b"")
         (INFER, peer2.refusal(5, "no model 'm'"), 404, "no model 'm'"),
         (INFER, peer2.refusal(8), 429, ""),
         (INFER, peer2.trailers(1, peer2.block((":status", "403"))), 403, "Received http2 header with status: 403"),
-        (INFER, frame(Frame.PING, 0, 0, b"12345678") + peer2.answer(b"x"), 200, "x"),
+        (INFER, frame(Frame.PING, 0, 0, payload=b"12345678") + peer2.answer(b"x"), 200, "x"),
     ],
 )
 def test_an_answer_is_what_a_gateway_would_make_of_it(path: str, data: bytes, status: int, text: str) -> None:
@@ -81,7 +81,7 @@ def test_an_answer_is_what_a_gateway_would_make_of_it(path: str, data: bytes, st
 @pytest.mark.parametrize(
     ("data", "details"),
     [
-        (frame(Frame.RST_STREAM, 0, 1, b"\0\0\0\7"), "RST_STREAM"),
+        (frame(Frame.RST_STREAM, 0, 1, payload=b"\0\0\0\7"), "RST_STREAM"),
         (peer2.headers(), "Socket closed"),
         (b"\xff" * 100, "Stream removed"),
     ],
@@ -190,8 +190,8 @@ def test_a_path_that_stands_for_no_call_is_not_found() -> None:
 
 def test_a_large_message_goes_as_the_service_takes_it() -> None:
     """More than the first window: what is left goes when the service opens it, which this one does at once."""
-    wide = frame(Frame.WINDOW_UPDATE, 0, 0, (1 << 20).to_bytes(4, "big"))
-    wide += frame(Frame.WINDOW_UPDATE, 0, 1, (1 << 20).to_bytes(4, "big"))
+    wide = frame(Frame.WINDOW_UPDATE, 0, 0, payload=(1 << 20).to_bytes(4, "big"))
+    wide += frame(Frame.WINDOW_UPDATE, 0, 1, payload=(1 << 20).to_bytes(4, "big"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         received = bytearray()
 

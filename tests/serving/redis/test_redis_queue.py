@@ -63,7 +63,7 @@ class Service:
     def __init__(self, url: str, capacity: int) -> None:
         self.url = url
         self.tally = Tally(0, "queued")
-        self.ask = RedisQueue(Queued(capacity=capacity), url, NAME, self.tally)
+        self.ask = RedisQueue(Queued(capacity=capacity), url, NAME, tally=self.tally)
         self.broker = Redis.from_url(url.replace("valkey", "redis"), protocol=2)
 
     def counted(self) -> dict[str, int]:
@@ -587,9 +587,9 @@ class TestTheDriver:
     def test_a_missing_package_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "redis.asyncio", None)
         with pytest.raises(DeploymentError, match=r"needs the package redis.*pytest-mlpatterns\[redis\]"):
-            RedisQueue(Queued(), "redis://127.0.0.1", NAME, Tally(0, "queued"))
+            RedisQueue(Queued(), "redis://127.0.0.1", NAME, tally=Tally(0, "queued"))
 
     def test_an_address_that_it_does_not_take_is_named_without_the_password(self) -> None:
         with pytest.raises(DeploymentError, match="is not the address of a server") as error:
-            RedisQueue(Queued(), "redis://:secret@127.0.0.1:1/0?socket_timeout=soon", NAME, Tally(0, "queued"))
+            RedisQueue(Queued(), "redis://:secret@127.0.0.1:1/0?socket_timeout=soon", NAME, tally=Tally(0, "queued"))
         assert "secret" not in str(error.value)

@@ -31,7 +31,7 @@ FINE = block(("grpc-status", "0"))
 
 
 def settings(*pairs: tuple[int, int]) -> bytes:
-    return frame(Frame.SETTINGS, 0, 0, b"".join(SETTING.pack(*pair) for pair in pairs))
+    return frame(Frame.SETTINGS, 0, 0, payload=b"".join(SETTING.pack(*pair) for pair in pairs))
 
 
 SERVER_SETTINGS = settings() + frame(Frame.SETTINGS, ACK, 0)
@@ -42,7 +42,7 @@ def message(text: bytes) -> bytes:
 
 
 def headers(stream: int = 1, data: bytes = HEAD, flags: int = END_HEADERS) -> bytes:
-    return frame(Frame.HEADERS, flags, stream, data)
+    return frame(Frame.HEADERS, flags, stream, payload=data)
 
 
 def trailers(stream: int = 1, data: bytes = FINE) -> bytes:
@@ -51,7 +51,7 @@ def trailers(stream: int = 1, data: bytes = FINE) -> bytes:
 
 def answer(text: bytes = b"hello", stream: int = 1) -> bytes:
     """A whole answer."""
-    return headers(stream) + frame(Frame.DATA, 0, stream, message(text)) + trailers(stream)
+    return headers(stream) + frame(Frame.DATA, 0, stream, payload=message(text)) + trailers(stream)
 
 
 def refusal(status: int, text: str = "", stream: int = 1) -> bytes:

@@ -1,0 +1,112 @@
+"""The package keeps its shape: few files in the root, short modules and functions, the field's names, plain words."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from typing import TYPE_CHECKING
+
+import pytest
+from support import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PACKAGE = ROOT / "pytest_mlpatterns"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+RETIRED = frozenset(
+    """
+    account assembly bench contender counterpart courses dialogue evidence exposition face figures_of handed_on
+    importmap insight judgement judgements keeper launching ledger looks pairing pairwise preferences recipe reception
+    rhythm spoken spreads subject sustain told turn turns uncountable
+    """.split()  # noqa: SIM905 - a list of words is easier to read so
+)
+"""Words that the field's terms replaced (docs/glossary.md); as a whole name, or as one word of a name."""
+DECODED = re.compile(r"\b(told|tells|nobody|somebody|whoever|whatever|oftener)\b", re.IGNORECASE)
+"""Words that make a reader ask who does what."""
+
+
+def functions(module: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def where(module: Path, line: int) -> str:
+    return f"{module.relative_to(ROOT)}:{line}"
+
+
+def words(identifier: str) -> set[str]:
+    """The words of a name in snake or camel case, and the name itself: ``_read_ledger`` has ``ledger``."""
+    split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", identifier).lower().strip("_")
+    return {split, *split.split("_")}
+
+
+def identifiers(module: Path) -> Iterator[tuple[int, str]]:
+    for token in tokenize.generate_tokens(io.StringIO(module.read_text(encoding="utf-8")).readline):
+        if token.type == tokenize.NAME:
+            yield token.start[0], token.string
+
+
+def test_the_root_has_at_most_eight_files() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 8
+
+
+def test_no_module_is_longer_than_350_lines() -> None:
+    long = {where(module, count) for module in MODULES if (count := len(module.read_text("utf-8").splitlines())) > 350}
+    assert not long
+
+
+def test_no_function_is_longer_than_45_lines() -> None:
+    long = {
+        f"{where(module, node.lineno)} {node.name}"
+        for module in MODULES
+        for node in functions(module)
+        if node.end_lineno is not None and node.end_lineno - node.lineno + 1 > 45
+    }
+    assert not long
+
+
+def test_no_identifier_has_a_name_that_the_glossary_replaced() -> None:
+    found = {
+        f"{where(module, line)} {name}"
+        for module in MODULES
+        for line, name in identifiers(module)
+        if words(name) & RETIRED
+    }
+    assert not found
+
+
+def test_sentences_name_their_actors() -> None:
+    found = [
+        f"{where(page, number)} {line.strip()}"
+        for page in (*MODULES, *PAGES)
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1)
+        if DECODED.search(line)
+    ]
+    assert len(found) <= 15, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "records.launch",
+        "records.result",
+        "records.samples",
+        "records.setup",
+        "records.telemetry",
+        "loadgen.event_loop",
+        "loadgen.load_run",
+        "loadgen.process",
+        "plugin",
+    ],
+)
+def test_a_light_module_loads_without_numpy(module: str) -> None:
+    code = f"import sys, pytest_mlpatterns.{module}; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
