@@ -3,12 +3,25 @@
 Define the fixtures ``perf_model`` and ``perf_payload``, mark a test with ``perf``, ask for the fixture ``perf``, and
 assert on what it measured. The names here are the public ones; they are loaded when first used.
 
-To read the code, go in this order: records, result, insight, load/schedule, load/loop, load/generator, blocks, metrics,
-verdict, baseline, wire, patterns/base, patterns, serve/chain, serve/local, measure, evidence, looks, ratio, joined,
-paired, comparison, readers, config, perf, assembly, session, hooks, plugin; for comparisons with a git revision:
-worktree, importmap, against, reference; for services that exist already: targets, exposition, serve/kept,
-serve/keeper, serve/started; for the choice of a pattern: preferences, scoring, ranking; and for the HTML report:
-reports/chart, reports/charts, reports/elements, reports/html, and the scripts beside it.
+The packages form eight layers, and each imports only from those below it:
+
+========  ===============================================================================================
+layer     packages
+========  ===============================================================================================
+8         ``plugin`` (pytest), ``cli`` (the command line)
+7         ``judging``: one perf test, from measurement to verdict
+6         ``measurement``: deployments under load; ``revision``: the same test at another commit
+5         ``serving``: processes that serve; ``loadgen``: the load generator; ``baseline``: the baseline file
+4         ``config``: settings; ``reports``: results as text
+3         ``analysis``: mathematics; ``patterns``; ``workload``: what is sent, and when; ``system``: the machine
+2         ``records``: values that travel; ``wire``: formats of requests and responses
+1         ``errors``, ``units``, ``fields``, ``wording``
+========  ===============================================================================================
+
+To read the code, begin with ``records``, then follow a test from the top: ``plugin/entry``, ``plugin/session``,
+``judging/perf``, ``judging/sequential``, ``measurement/launch``, ``serving/local/launcher``, ``loadgen/generator``,
+and back up
+through ``analysis/blocks``, ``analysis/metrics`` and ``analysis/verdicts``.
 """
 
 from __future__ import annotations

@@ -71,12 +71,8 @@ def read_run_settings(
         given, base = (options[name], invoked_in) if options.get(name) is not None else (ini.get(name), root)
         if not given:
             return None
-        found = base / str(given)
-        if found.is_dir() or not found.parent.is_dir():
-            problem = "is a directory" if found.is_dir() else f"is in {found.parent}, which does not exist"
-            source = f"--perf-{name}" if options.get(name) is not None else f"ini key perf_{name.replace('-', '_')}"
-            raise SettingError(f"{source} {given} {problem}; name a file in a directory that exists")
-        return found
+        source = f"--perf-{name}" if options.get(name) is not None else f"ini key perf_{name.replace('-', '_')}"
+        return _writable(base / str(given), f"{source} {given}")
 
     def flag(name: str) -> bool:
         given = options[name] if options.get(name) is not None else ini.get(name)
@@ -99,6 +95,14 @@ def read_run_settings(
         against=against,
         against_files=_names_in(text("against-files")),
     )
+
+
+def _writable(file: Path, given: str) -> Path:
+    """The file, if its directory exists and it is no directory itself; ``given`` names it in the message."""
+    if file.is_dir() or not file.parent.is_dir():
+        problem = "is a directory" if file.is_dir() else f"is in {file.parent}, which does not exist"
+        raise SettingError(f"{given} {problem}; name a file in a directory that exists")
+    return file
 
 
 def _mode(given: str, against: str | None, *, option: object) -> BaselineMode:

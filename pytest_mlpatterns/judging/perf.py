@@ -1,7 +1,6 @@
-"""The ``perf`` fixture: what a test talks to.
+"""The ``perf`` fixture: figures and assertions of one test.
 
-An assertion measures as long as it must to decide (:mod:`pytest_mlpatterns.judging.sequential`). This module must not
-know pytest.
+An assertion measures until it is decided or the budget is spent (:mod:`pytest_mlpatterns.judging.sequential`).
 """
 
 from __future__ import annotations
