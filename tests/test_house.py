@@ -24,7 +24,7 @@ RETIRED = frozenset(
     """
     account assembly bench contender counterpart courses dialogue evidence exposition face figures_of handed_on
     importmap insight judgement judgements keeper launching ledger pairing preferences recipe reception
-    rhythm spoken spreads subject sustain told turn turns uncountable
+    rhythm spoken spreads sustain told turn turns uncountable
     """.split()  # noqa: SIM905 - a list of words is easier to read so
 )
 """Words that the field's terms replaced (docs/glossary.md); as a whole name, or as one word of a name."""
