@@ -169,7 +169,7 @@ def make_runner(
     on_progress: Callable[[Progress, LaunchRunner], None] | None = None,
     milliseconds: int = 500,
 ) -> Iterator[LaunchRunner]:
-    plan = LoadPlan(read_payload(payload), ClosedLoop(CALLERS), milliseconds * MS, 200 * MS, 10_000 * MS, check)
+    plan = LoadPlan(read_payload(payload), ClosedLoop(CALLERS), milliseconds * MS, 100 * MS, 10_000 * MS, check)
     recipe = service_plan(pattern, model, [HERE])
 
     def start() -> Deployment:
@@ -191,7 +191,7 @@ def test_every_caller_gets_the_right_answer(
     generator: Generator, tmp_path: Path, pattern: Pattern, expected: Callable[[Any], Any]
 ) -> None:
     check = Checked(expected)
-    with make_runner(generator, tmp_path, pattern, check=check) as runner:
+    with make_runner(generator, tmp_path, pattern, check=check, milliseconds=250) as runner:
         launch = runner.measure()
     assert check.seen
     assert Metrics((launch,)).failures == {}
