@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support import ROOT
+from support.project import OPTIONS as WITHOUT_NEIGHBOURS
 from support.synthetic import ENVIRONMENT, result
 
 from pytest_mlpatterns import Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single
@@ -37,8 +38,28 @@ if TYPE_CHECKING:
 PATTERNS = (Batched, Cached, Ensemble, Microservice, Pipeline, Queued, Replicated, Single)
 QUICKSTART = ROOT / "examples" / "quickstart"
 STARTED_WITH = ("README.md", "demo.py", "model.py", "pytest.ini", "test_perf.py", "train.py")
-PYTEST = ("-m", "pytest", "-p", "no:cacheprovider")
+PYTEST = ("-m", "pytest", "-p", "no:cacheprovider", *WITHOUT_NEIGHBOURS)
 SHORT = ("--perf-duration=200ms", "--perf-budget=6s")
+DECLARED = """
+import time
+
+import joblib
+import numpy as np
+
+
+class Declared:
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def predict(self, rows):
+        time.sleep(self.seconds)
+        return np.asarray(rows, dtype=float).sum(axis=1)
+
+    def predict_proba(self, rows):
+        probability = 1 / (1 + np.exp(self.predict(rows) / 1e4))
+        return np.column_stack([1 - probability, probability])
+"""
+"""Models that stand in for the trained ones: each call takes a declared time, on any machine and however many rows."""
 TESTS = ("test_perf.py::test_digits[single]", "test_perf.py::test_digits[replicated]")
 
 
@@ -69,6 +90,13 @@ def copied(example: str, directory: Path) -> Path:
     """A copy of an example, without what its runs leave."""
     ignored = shutil.ignore_patterns("*.joblib", "__pycache__", ".*", "perf-*")
     return Path(shutil.copytree(QUICKSTART.parent / example, directory / example, ignore=ignored))
+
+
+def serve_declared_times(project: Path, dumped: str) -> None:
+    """Put models of a declared time into the place of the trained ones of a copy."""
+    (project / "declared.py").write_text(DECLARED, encoding="utf-8")
+    made = run_python("-c", f"from declared import Declared, joblib; joblib.dump({dumped})", directory=project)
+    assert made.returncode == 0, made.stderr
 
 
 @pytest.fixture(scope="module")
@@ -302,6 +330,7 @@ class TestPatterns:
         assert "10 perf tests sent one request each" in run.stdout
 
     def test_every_test_passes_and_every_pattern_is_among_them(self, patterns: Path) -> None:
+        serve_declared_times(patterns, '{"forest": Declared(0.004), "linear": Declared(0.001)}, "tumours.joblib"')
         run = run_python(*PYTEST, *SHORT, "--perf-json=results.json", directory=patterns, timeout_s=600)
         assert run.returncode == 0, run.stdout
         results = json.loads((patterns / "results.json").read_text(encoding="utf-8"))["results"]
@@ -316,6 +345,10 @@ class TestChoosing:
     @pytest.mark.processes
     def test_every_pattern_gets_its_place_or_what_excludes_it(self, tmp_path: Path) -> None:
         project = copied("choosing", tmp_path)
+        smoke = run_python(*PYTEST, "--perf-smoke", directory=project)
+        assert smoke.returncode == 0, smoke.stdout + smoke.stderr
+        assert "5 perf tests sent one request each" in smoke.stdout
+        serve_declared_times(project, 'Declared(0.004), "progression.joblib"')
         run = run_python(*PYTEST, *SHORT, "--perf-json=results.json", directory=project, timeout_s=240)
         assert run.returncode == 0, run.stdout
         (ranking,) = json.loads((project / "results.json").read_text(encoding="utf-8"))["ranking"]
