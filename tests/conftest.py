@@ -50,21 +50,15 @@ def _file_of(item: pytest.Item) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Note which test runs."""
+    """Note which test runs, and let its processes measure coverage where its marker asks for that."""
     _running.append(item)
     try:
-        return (yield)
+        with pytest.MonkeyPatch.context() as patch:
+            if item.get_closest_marker("covered_processes") is None:
+                patch.delenv(_COVERAGE, raising=False)
+            return (yield)
     finally:
         _running.remove(item)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _coverage_of_processes(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Processes measure coverage where a file asks for it by its marker; the others run the same code."""
-    with pytest.MonkeyPatch.context() as patch:
-        if not request.node.get_closest_marker("covered_processes"):
-            patch.delenv(_COVERAGE, raising=False)
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -61,9 +61,8 @@ def test_more_threads_of_onnxruntime_are_a_regression_of_cpu_per_request(tmp_pat
     assert re.search(r"RegressionFailure: .*|CPU per request .* worse", threaded.stdout)
 
 
-@pytest.mark.parametrize("example", ["servers/fastapi", "onnx"])
-def test_one_request_is_enough_to_pass(example: str, tmp_path: Path) -> None:
-    smoked = run(example, tmp_path, "--perf-smoke")
+def test_one_request_is_enough_to_pass_where_figures_are_read(tmp_path: Path) -> None:
+    smoked = run("servers/fastapi", tmp_path, "--perf-smoke")
     assert smoked.returncode == 0, smoked.stdout + smoked.stderr
     assert "1 perf test sent one request" in smoked.stdout
 

@@ -179,15 +179,15 @@ def test_a_test_that_is_new_is_said_not_to_exist_there(shop: Repository) -> None
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--perf-patterns", "cached"), ("-o", "perf_patterns=cached"), ("-c", "other.ini")],
+    [("--perf-patterns", "batched"), ("-o", "perf_patterns=batched"), ("-c", "other.ini")],
     ids=["option", "override", "file"],
 )
 def test_patterns_of_the_command_line_are_served_there_too(shop: Repository, arguments: tuple[str, ...]) -> None:
-    shop.commit({"other.ini": "[pytest]\npythonpath = src\nperf_patterns = cached\n"})
+    shop.commit({"other.ini": "[pytest]\npythonpath = src\nperf_patterns = batched\n"})
     shop.commit({"pytest.ini": "[pytest]\n" + "pythonpath = src\n" * (arguments[0] != "-c")})
     run = against(shop, *arguments, "--perf-json", "out.json", "-W", "ignore")
     results = run.json("out.json")["results"]
-    assert [result["setup"]["pattern"] for result in results] == ["cached"], run.out
+    assert [result["setup"]["pattern"] for result in results] == ["batched"], run.out
     assert all(result["reference"]["kind"] == "revision" for result in results), run.out
 
 
