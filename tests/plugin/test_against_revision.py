@@ -106,6 +106,7 @@ def test_a_regression_is_caught_without_any_baseline_file(shop: Repository, work
     assert not (shop.top / "perf-baseline.json").exists()
 
 
+@pytest.mark.covered_processes
 def test_the_same_code_passes_and_a_package_is_imported_from_the_revision(shop: Repository) -> None:
     shop.write(files(seconds=0.002))  # much faster: had both sides run this code, it would be no better than itself
     run = against(shop, "--perf-json=results.json")
@@ -279,6 +280,7 @@ def test_another_set_up_there_is_not_comparable(shop: Repository) -> None:
     assert "load: closed(1) → closed(3)" in run.out
 
 
+@pytest.mark.covered_processes
 def test_code_that_leads_back_into_the_present_tree_is_an_error_that_names_it(tmp_path: Path) -> None:
     repository = Repository.made(tmp_path / "shop")
     tests = STRAY.format(path=repository.top / "src" / "shop" / "model.py") + TESTS

@@ -268,6 +268,7 @@ class TestApp:
         tree = {member.pid for pid in deployment.pids for member in psutil.Process(pid).children(recursive=True)}
         assert answered <= {*deployment.pids, *tree}
 
+    @pytest.mark.covered_processes
     def test_a_function_makes_the_application(self, start: Starting, server: str) -> None:
         assert start(App("service:make", server=server, factory=True), [1]).predict(1) > 0
 
@@ -285,6 +286,7 @@ class TestApp:
         assert expected in str(caught.value)
 
 
+@pytest.mark.covered_processes
 def test_an_application_whose_start_up_fails_is_told(start: Starting, tmp_path: Path) -> None:
     (tmp_path / "service.py").write_text(APP)
     with pytest.raises(DeploymentError, match=r"(?s)ended with exit code 3; it printed last:.*no model file"):

@@ -295,6 +295,7 @@ threading.Event().wait() if sys.argv[2] == "wait" else started.child.stop() if s
 """
 
 
+@pytest.mark.covered_processes
 class TestEmbedded:
     def test_an_embedded_server_listens_on_loopback_only_and_leaves_no_process(self, tmp_path: Path) -> None:
         with embedded(tmp_path) as started, redis.Redis.from_url(started.url) as client:
