@@ -204,7 +204,7 @@ def test_metrics_without_variance_are_compared_by_their_ranges(
 ) -> None:
     sides = ([value * MIB for value in side] for side in (present, baseline))
     found = judge_change(
-        METRICS["peak_memory"], *(exact(*side) for side in sides), 0.08, size=SampleSize(len(present), 24)
+        METRICS["peak_memory"], *(exact(*side) for side in sides), tolerance=0.08, size=SampleSize(len(present), 24)
     )
     assert found.outcome is outcome
     assert words in found.reason
@@ -248,8 +248,8 @@ def test_the_reason_of_an_exact_change_has_no_interval() -> None:
 def test_a_looser_tolerance_never_turns_a_pass_into_a_failure(ratio: float, tolerance: float) -> None:
     order = [Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS]
     sides = exact(ratio * S, ratio * S * 1.01), exact(S, S * 1.02)
-    strict = judge_change(RTM, *sides, tolerance).outcome
-    loose = judge_change(RTM, *sides, tolerance + 0.1).outcome
+    strict = judge_change(RTM, *sides, tolerance=tolerance).outcome
+    loose = judge_change(RTM, *sides, tolerance=tolerance + 0.1).outcome
     assert order.index(loose) >= order.index(strict)
 
 
@@ -347,11 +347,16 @@ def test_an_open_change_of_a_rate_says_so_too() -> None:
 def test_looks_make_the_interval_of_each_verdict_as_sure_as_it_has_to_be() -> None:
     sides = exact(110 * MS, 111 * MS), exact(100 * MS, 101 * MS, 100 * MS)
     plan = SequentialPlan(first=1, last=5, alpha=0.001, pass_alpha=0.01, fixed_launches=3)
-    one, all_looks = judge_change(RTM, *sides, 0.1).change, judge_change(RTM, *sides, 0.1, plan=plan).change
+    one, all_looks = (
+        judge_change(RTM, *sides, tolerance=0.1).change,
+        judge_change(RTM, *sides, tolerance=0.1, plan=plan).change,
+    )
     assert one is not None
     assert all_looks is not None
     assert all_looks.low < one.low
-    assert all_looks.high == pytest.approx(ratio_of(*sides, RTM.launch_sd, plan.confidence_of_pass(2)).high - 1)
+    assert all_looks.high == pytest.approx(
+        ratio_of(*sides, RTM.launch_sd, confidence=plan.confidence_of_pass(2)).high - 1
+    )
 
 
 def run_of(rng: np.random.Generator, change: float, block_cv: float) -> Outcome:

@@ -77,7 +77,7 @@ def measure(target: Url, tmp_path: Path, schedule: Schedule, timeout_ns: int = 1
     )
     generator = Generator(tmp_path / "generator.log")
     bench = LaunchRunner(
-        lambda: attach(target, StartOptions(20 * 10**9, payload, tmp_path)), plan, generator, lambda _: None
+        lambda: attach(target, StartOptions(20 * 10**9, payload, tmp_path)), plan, generator, on_progress=lambda _: None
     )
     try:
         launch = bench.measure()

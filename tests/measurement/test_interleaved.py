@@ -190,7 +190,7 @@ class TestRealDeployments:
         assert 1.5 < math.exp(found.rtm.value) < 12
         assert found.throughput.value < 0
         assert found.cpu_per_request is not None
-        assert found.pairs == 2
+        assert found.pairs == 2 or (found.disturbed and found.pairs <= 4)  # others disturbed the first ones
         assert found.first.rtm_ns >= 4 * MS
         assert found.second.rtm_ns >= 24 * MS
         assert found.second.throughput_rps <= 1.1 * 2 / 0.024  # a block ends in the middle of answers
@@ -207,7 +207,7 @@ class TestRealDeployments:
         before = our_children()
         variants = make_variant("reference", Sleeps(0), tmp_path), make_variant("present", Broken, tmp_path)
         with pytest.raises(ModelLoadError, match=r"present: (?s:.*)LookupError: no weights"):
-            measured(InterleavedRun(*variants, generator, silent, SHORT))
+            measured(InterleavedRun(*variants, generator, on_progress=silent, design=SHORT))
         assert len(our_children() - before) == 0
 
     def test_a_side_that_dies_under_load_is_named_and_both_are_closed(
@@ -225,14 +225,14 @@ class TestRealDeployments:
 
         variants = [Variant(name, partial(start, name), PLAN) for name in ("reference", "present")]
         with pytest.raises(DeploymentError, match=r"present: .*SIGKILL"):
-            measured(InterleavedRun(*variants, generator, kill, replace(SHORT, block_ns=300 * MS)))
+            measured(InterleavedRun(*variants, generator, on_progress=kill, design=replace(SHORT, block_ns=300 * MS)))
         pids = [pid for deployment in running.values() for pid in deployment.pids]
         assert survivors(pids, 0) == set()
 
     def test_what_each_sustains_is_searched_for_in_turn(self, generator: Generator, tmp_path: Path) -> None:
         before = our_children()
         variants = make_variant("quick", OneAtATime(0.003), tmp_path), make_variant("slow", OneAtATime(0.007), tmp_path)
-        run = InterleavedRun(*variants, generator, silent)
+        run = InterleavedRun(*variants, generator, on_progress=silent)
 
         def at_most(launches: Sequence[PairedCapacity]) -> Outcome:
             return judge_ratio([one.nmrt for one in launches], 1.0, "lower", plan=SequentialPlan(first=1)).outcome
@@ -248,7 +248,7 @@ class TestRealDeployments:
 
     def test_a_search_that_gave_only_a_bound_supports_no_ratio(self, generator: Generator, tmp_path: Path) -> None:
         variants = make_variant("quick", Sleeps(0.001), tmp_path), make_variant("slow", Sleeps(0.002), tmp_path)
-        run = InterleavedRun(*variants, generator, silent)
+        run = InterleavedRun(*variants, generator, on_progress=silent)
         run.capacities.append(PairedCapacity(LogRatio(0, 0), capacity(), capacity()))  # so that the other begins
         with pytest.raises(InvalidResultError, match=r"slow: NMRT is at least .* but not known: the time was up"):
             run.decide_nmrt(never, S, max_launches=2)
@@ -321,7 +321,7 @@ class TestTurns:
         generator = Recording(tmp_path / "generator.log")
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             variants = scripted(one, [], "A", plan), scripted(other, [], "B", plan)
-            measured(InterleavedRun(*variants, generator, silent, SHORT))
+            measured(InterleavedRun(*variants, generator, on_progress=silent, design=SHORT))
         generator.close()
         assert [job.schedule for job in generator.jobs] == [ClosedLoop(1)] * 2 + [schedule] * 4
         assert {job.duration_ns for job in generator.jobs[2:]} == {120 * MS}
@@ -331,7 +331,7 @@ class TestTurns:
         plan = replace(PLAN, warmup_ns=150 * MS)
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             variants = scripted(one, [], "A", plan), scripted(other, [], "B", replace(plan, warmup_ns=None))
-            measured(InterleavedRun(*variants, generator, silent, SHORT))
+            measured(InterleavedRun(*variants, generator, on_progress=silent, design=SHORT))
         generator.close()
         assert [job.duration_ns for job in generator.jobs[:2]] == [150 * MS, 20 * MS]
 
@@ -340,7 +340,9 @@ class TestTurns:
         with ScriptedServer(after(0.4)) as one, ScriptedServer(after(0.001)) as other:
             variants = scripted(one, [], "late", plan), scripted(other, [], "B", plan)
             (found,) = measured(
-                InterleavedRun(*variants, generator, silent, replace(SHORT, block_ns=20 * MS, launch_ns=MS))
+                InterleavedRun(
+                    *variants, generator, on_progress=silent, design=replace(SHORT, block_ns=20 * MS, launch_ns=MS)
+                )
             )
         assert found.first.rtm_ns >= 400 * MS
         assert found.first.throughput_rps > 0
@@ -356,7 +358,7 @@ class TestDeciding:
 
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             variants = scripted(one, [], "A"), scripted(other, [], "B")
-            run = InterleavedRun(*variants, generator, silent, SHORT)
+            run = InterleavedRun(*variants, generator, on_progress=silent, design=SHORT)
             assert run.decide(judge, 1, max_launches=8, min_launches=2) is Outcome.INCONCLUSIVE
             assert (len(run.launches), asked) == (2, [2])
             assert run.decide(judge, 60 * S, max_launches=8, min_launches=2) is Outcome.PASS
@@ -369,7 +371,7 @@ class TestDeciding:
         events: list[str] = []
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             variants = scripted(one, events, "A"), scripted(other, events, "B")
-            run = InterleavedRun(*variants, generator, interrupt, replace(SHORT, warmup_ns=60 * S))
+            run = InterleavedRun(*variants, generator, on_progress=interrupt, design=replace(SHORT, warmup_ns=60 * S))
             with pytest.raises(KeyboardInterrupt):
                 measured(run)
         assert sorted(events) == ["close A", "close B", "start A", "start B"]
@@ -418,7 +420,7 @@ class TestWhatDoesNotCount:
         events: list[str] = []
         with ScriptedServer(after(0.002)) as one, ScriptedServer(script) as other:
             variants = scripted(one, events, "A"), scripted(other, events, "B")
-            run = InterleavedRun(*variants, generator, silent, SHORT)
+            run = InterleavedRun(*variants, generator, on_progress=silent, design=SHORT)
             with pytest.raises(InvalidResultError, match=words):
                 measured(run)
         assert run.launches == []
@@ -427,7 +429,9 @@ class TestWhatDoesNotCount:
     def test_a_failure_now_and_then_is_counted(self, generator: Generator) -> None:
         with ScriptedServer(after(0.002)) as one, ScriptedServer(failing_every(40)) as other:
             variants = scripted(one, [], "A"), scripted(other, [], "B")
-            (found,) = measured(InterleavedRun(*variants, generator, silent, replace(SHORT, block_ns=400 * MS)))
+            (found,) = measured(
+                InterleavedRun(*variants, generator, on_progress=silent, design=replace(SHORT, block_ns=400 * MS))
+            )
         assert found.first.failed == 0
         assert 1 <= found.second.failed <= len(other.requests) // 40
 
@@ -440,7 +444,9 @@ class TestWhatDoesNotCount:
         with ScriptedServer(after(0.002)) as one, ScriptedServer(script) as other:
             variants = scripted(one, [], "A"), scripted(other, [], "B")
             with pytest.raises(InvalidResultError, match=r"B: .*503: [\d,]+"):
-                measured(InterleavedRun(*variants, generator, silent, replace(SHORT, block_ns=200 * MS)))
+                measured(
+                    InterleavedRun(*variants, generator, on_progress=silent, design=replace(SHORT, block_ns=200 * MS))
+                )
 
     @pytest.mark.parametrize("times", [2, 5])
     def test_a_block_in_which_every_caller_only_waited_is_measured_longer(self, tmp_path: Path, times: int) -> None:
@@ -477,7 +483,7 @@ class TestWhatDoesNotCount:
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             variants = scripted(one, [], "A"), scripted(other, [], "B")
             with pytest.raises(InvalidResultError, match=r"A: in 5 blocks in a row the load generator did .*lower"):
-                measured(InterleavedRun(*variants, generator, silent, SHORT))
+                measured(InterleavedRun(*variants, generator, on_progress=silent, design=SHORT))
         generator.close()
 
     def test_a_block_in_which_it_was_the_limit_is_measured_again(self, tmp_path: Path) -> None:
@@ -492,10 +498,10 @@ class TestWhatDoesNotCount:
         generator = Busy(tmp_path / "generator.log")
         with ScriptedServer(after(0.002)) as one, ScriptedServer(after(0.002)) as other:
             variants = scripted(one, [], "A"), scripted(other, [], "B")
-            (found,) = measured(InterleavedRun(*variants, generator, silent, SHORT))
+            (found,) = measured(InterleavedRun(*variants, generator, on_progress=silent, design=SHORT))
         generator.close()
         assert found.repeated == 1
-        assert found.pairs == 2
+        assert found.pairs == 2 or (found.disturbed and found.pairs <= 4)  # others disturbed the first ones
         assert [job.endpoint.addresses[0] for job in generator.jobs[2:4]] == [one.address] * 2
 
 
