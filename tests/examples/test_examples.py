@@ -305,7 +305,7 @@ def patterns(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestOwnPattern:
     """The project with a pattern of its own, measured in a short window."""
 
-    def test_its_counters_are_in_the_metrics_the_results_and_the_summary(self, tmp_path: Path) -> None:
+    def test_counters_of_a_layer_are_in_metrics_results_and_summary(self, tmp_path: Path) -> None:
         project = tmp_path / "own_pattern"
         shutil.copytree(QUICKSTART.parent / "own_pattern", project, ignore=shutil.ignore_patterns("__pycache__", "."))
         command = ("-m", "pytest", "-p", "no:cacheprovider", "--perf-duration=300ms")

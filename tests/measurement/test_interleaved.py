@@ -167,7 +167,7 @@ class Recording(Generator):
 
 
 class TestRealDeployments:
-    def test_a_service_of_4_ms_is_decided_to_be_faster_than_one_of_24_ms_and_not_by_any_factor(
+    def test_a_service_of_4_ms_is_faster_than_one_of_24_ms_but_not_by_any_factor(
         self, generator: Generator, tmp_path: Path
     ) -> None:
         before = our_children()
@@ -523,6 +523,6 @@ class TestAnswerRate:
             ([150], False, 10),
         ],
     )
-    def test_it_is_that_of_whole_intervals(self, done_ms: Sequence[int], closed: bool, rate: float) -> None:
+    def test_the_answer_rate_counts_whole_intervals(self, done_ms: Sequence[int], closed: bool, rate: float) -> None:
         done_ns = np.array([moment * MS for moment in done_ms], dtype=np.int64)
         assert answer_rate(done_ns, 50 * MS, self.WINDOW, closed=closed) == pytest.approx(rate)

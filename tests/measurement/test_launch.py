@@ -320,7 +320,7 @@ def bench_of(server: ScriptedServer, plan: LoadPlan, generator: Generator, *, sm
 
 
 class TestSmoke:
-    def test_it_sends_exactly_one_request_and_needs_no_generator(self, tmp_path: Path) -> None:
+    def test_a_smoke_run_sends_one_request_and_needs_no_generator(self, tmp_path: Path) -> None:
         generator = Generator(tmp_path / "generator.log")
         seen: list[tuple[Sequence[Any], Sequence[Any]]] = []
         plan = replace(PLAN, check=lambda inputs, outputs: seen.append((inputs, outputs)))
@@ -337,7 +337,7 @@ class TestSmoke:
         assert seen == [([INPUTS[0]], [3])]
         generator.close()
 
-    def test_its_statistics_are_those_of_that_request(self, generator: Generator, tmp_path: Path) -> None:
+    def test_statistics_of_a_smoke_run_are_those_of_its_request(self, generator: Generator, tmp_path: Path) -> None:
         with make_runner(generator, tmp_path, smoke=True) as runner:
             launch = runner.measure()
         assert launch.stats is not None
@@ -381,7 +381,7 @@ def service() -> Iterator[tuple[str, int]]:
 
 class TestServicesThatRun:
     @pytest.mark.parametrize("with_pid", [False, True], ids=["without-pid", "with-pid"])
-    def test_it_is_measured_and_left_running(
+    def test_a_running_service_is_measured_and_left_running(
         self, generator: Generator, tmp_path: Path, service: tuple[str, int], with_pid: bool
     ) -> None:
         url, pid = service

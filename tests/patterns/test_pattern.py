@@ -439,7 +439,7 @@ class TestRefusals:
             lambda: Batched() | Pipeline([shift, total]),
         ],
     )
-    def test_its_possible_neighbours_are_not(self, make: Callable[[], Pattern]) -> None:
+    def test_possible_compositions_are_not_refused(self, make: Callable[[], Pattern]) -> None:
         assert len(make().parts) == 2
 
     @pytest.mark.parametrize("replicas", [0, -1, MAX_PROCESSES + 1, 2.0, "2", False, None])

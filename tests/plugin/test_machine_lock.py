@@ -115,7 +115,7 @@ def test_a_perf_test_waits_for_those_that_hold_the_machine(tmp_path: Path, holde
 
 
 @pytest.mark.parametrize("how", ["shared", "alone"])
-def test_everybody_waits_for_a_perf_test(tmp_path: Path, holders: list[Holder], how: str) -> None:
+def test_other_tests_wait_for_a_perf_test(tmp_path: Path, holders: list[Holder], how: str) -> None:
     alone = Holder(tmp_path, "alone")
     holders.append(alone)
     alone.expect("holds")

@@ -204,7 +204,7 @@ def entry(**metrics: float) -> Entry:
     return Entry(SETUP, {name: (LaunchValue(value, 0.01),) * 2 for name, value in metrics.items()}, {}, None, "2026")
 
 
-def test_an_update_prints_old_and_new_of_every_test_that_it_recorded_and_a_list_of_those_that_got_worse() -> None:
+def test_update_prints_old_and_new_and_the_tests_that_got_worse() -> None:
     now = entry(rtm=4.12 * MS, throughput=1234.4, asl=0.5)
     searched = "nmrt(p95<50.0ms)"
     updates = [

@@ -219,7 +219,7 @@ def test_what_a_target_was_given_cannot_be_changed_later() -> None:
     assert command.words == ("serve", "{port}")
 
 
-def test_where_figures_are_told_is_a_path_or_a_value() -> None:
+def test_metrics_of_a_target_is_a_path_or_a_value() -> None:
     named = Prometheus("/stats", batch_size="rows")
     assert prometheus_of(App("a:b", metrics="/metrics")) == Prometheus("/metrics")
     assert prometheus_of(Url("http://localhost", metrics=named)) is named

@@ -101,7 +101,7 @@ class TestCapacity:
         assert found["latencies"].rows == ((1.0, 10 * MS), (2.0, 10 * MS), (4.0, 10 * MS))
         assert "10.0 ms at the knee" in found["latencies"].summary
 
-    def test_its_steps_are_drawn_in_order(self) -> None:
+    def test_steps_of_a_search_are_drawn_in_order(self) -> None:
         searched = replace(capacity(), ladder=capacity().ladder[::-1])
         assert [row[0] for row in charts(result(capacities=(searched,)))["ladder"].rows] == [1, 2, 4]
 

@@ -98,7 +98,7 @@ def test_an_address_of_its_own_has_its_port_put_in(tellers: list[Teller]) -> Non
     scraper.close()
 
 
-def test_nobody_there_is_told() -> None:
+def test_an_unreachable_service_is_an_error_with_its_address() -> None:
     scraper = Scraper(["http://127.0.0.1:1/metrics"], Prometheus())
     with pytest.raises(DeploymentError, match=r"metrics: http://127\.0\.0\.1:1/metrics: ConnectError"):
         scraper.layers()

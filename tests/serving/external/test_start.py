@@ -225,7 +225,7 @@ class TestCommand:
         assert deployment.predict([2]) == 2
         keep.close()
 
-    def test_its_own_figures_are_read_where_it_tells_them(self, start: Starting) -> None:
+    def test_figures_of_a_service_are_read_from_its_metrics_path(self, start: Starting) -> None:
         figures = Prometheus("/metrics", batch_size="rows", queue_depth="waiting")
         deployment = start(command(metrics=figures), [[1]])
         before = deployment.stats()

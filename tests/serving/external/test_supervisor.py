@@ -90,7 +90,7 @@ def test_programs_that_end_are_known_by_their_last_words(tmp_path: Path) -> None
     programs.check()
 
 
-def test_where_one_program_cannot_start_those_before_it_end(tmp_path: Path) -> None:
+def test_programs_end_if_a_later_one_cannot_start(tmp_path: Path) -> None:
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     with pytest.raises(DeploymentError, match="nowhere cannot be started: No such file or directory"):
         SupervisedPrograms([waits(tmp_path), Program(("nowhere",), {}, tmp_path, tmp_path / "log")], tmp_path)

@@ -337,7 +337,7 @@ class TestDeployment:
         with pytest.raises(SettingError, match="do not exist in gRPC"):
             started(Echo, tmp_path, Queued(wait=False))
 
-    def test_nobody_there_is_an_error_of_httpx(self, tmp_path: Path) -> None:
+    def test_an_unreachable_server_is_an_error_of_httpx(self, tmp_path: Path) -> None:
         deployment = started(Echo, tmp_path)
         client = deployment.client
         os.kill(deployment.pids[0], signal.SIGKILL)
