@@ -330,7 +330,7 @@ class TestPatterns:
         assert "10 perf tests sent one request each" in run.stdout
 
     def test_every_test_passes_and_every_pattern_is_among_them(self, patterns: Path) -> None:
-        serve_declared_times(patterns, '{"forest": Declared(0.004), "linear": Declared(0.001)}, "tumours.joblib"')
+        serve_declared_times(patterns, '{"forest": Declared(0.008), "linear": Declared(0.002)}, "tumours.joblib"')
         run = run_python(*PYTEST, *SHORT, "--perf-json=results.json", directory=patterns, timeout_s=600)
         assert run.returncode == 0, run.stdout
         results = json.loads((patterns / "results.json").read_text(encoding="utf-8"))["results"]
