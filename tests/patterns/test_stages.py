@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.scenarios import run, settle
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.patterns.batch_layer import BatchLayer
@@ -22,23 +23,7 @@ from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.http.app import ModelCaller
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
-
-PATIENCE_S = 15
-
-
-def run(scenario: Coroutine[Any, Any, Any]) -> Any:
-    async def bounded() -> Any:
-        async with asyncio.timeout(PATIENCE_S):
-            return await scenario
-
-    return asyncio.run(bounded())
-
-
-async def settle() -> None:
-    """Let everything that can go on without the test go on."""
-    for _ in range(20):
-        await asyncio.sleep(0)
+    from collections.abc import Callable, Sequence
 
 
 def plus_one(inputs: Sequence[int]) -> list[int]:

@@ -17,6 +17,7 @@ from pytest_mlpatterns.patterns import batch_layer as batched
 from pytest_mlpatterns.patterns.batch_layer import BatchLayer
 from pytest_mlpatterns.patterns.batched import Batched
 from pytest_mlpatterns.patterns.tally import Tally
+from support.scenarios import PATIENCE_S, run, settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -41,7 +42,6 @@ __all__ = [
     "settle",
 ]
 
-PATIENCE_S = 15
 NEVER = "24h"
 
 
@@ -77,20 +77,6 @@ def run_jumping(scenario: Coroutine[Any, Any, Any], loop_factory: type[JumpingLo
     with pytest.MonkeyPatch.context() as patch, asyncio.Runner(loop_factory=loop_factory) as runner:
         patch.setattr(batched, "perf_counter_ns", now_ns)
         return runner.run(scenario)
-
-
-def run(scenario: Coroutine[Any, Any, Any]) -> Any:
-    async def bounded() -> Any:
-        async with asyncio.timeout(PATIENCE_S):
-            return await scenario
-
-    return asyncio.run(bounded())
-
-
-async def settle() -> None:
-    """Let everything that can go on without the test go on."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 def doubled(inputs: list[Any]) -> list[Any]:

@@ -1,0 +1,27 @@
+"""Scenarios of coroutines, run on an event loop of their own within a bound of time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+__all__ = ["PATIENCE_S", "run", "settle"]
+
+PATIENCE_S = 15
+
+
+def run(scenario: Coroutine[Any, Any, Any]) -> Any:
+    async def bounded() -> Any:
+        async with asyncio.timeout(PATIENCE_S):
+            return await scenario
+
+    return asyncio.run(bounded())
+
+
+async def settle() -> None:
+    """Let everything that can go on without the test go on."""
+    for _ in range(20):
+        await asyncio.sleep(0)
