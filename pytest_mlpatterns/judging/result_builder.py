@@ -131,12 +131,13 @@ def searched_for(metrics: Metrics) -> list[Metric]:
 
 
 def _with_conditions(result: TestResult, metrics: Metrics) -> TestResult:
-    """The result with the conditions of its launches: memory over time, warm-ups, noise, balance."""
+    """The result with the conditions of its launches: memory over time, warm-ups, noise, trends, balance."""
     return replace(
         result,
         memory_over_time=tuple(metrics.memory_over_time()),
         warmups=tuple(launch.warmup for launch in metrics.launches),
         noise=noise_sentences(metrics.launches),
+        unsteady=_unsteady(metrics, result.setup),
         replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
     )
 
@@ -188,9 +189,7 @@ def _plain(estimates: Mapping[str, Estimate]) -> dict[str, tuple[float, float, f
 
 
 def _notes(metrics: Metrics, measurement: SequentialMeasurement, setup: Setup) -> tuple[str, ...]:
-    notes = []
-    if any(launch.warmup.steady is False for launch in metrics.launches):
-        notes.append("the warm-up ended by its time limit, not because the load was steady")
+    notes = [*_unsteady(metrics, setup)]
     if metrics.failures:
         failed = sum(metrics.failures.values())
         notes.append(f"{failed:,} of {metrics.requests:,} requests failed ({describe_failures(metrics.failures)})")
@@ -211,9 +210,17 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, setup: Setup) -
     replaced = sum(launch.stats.replaced for launch in metrics.launches if launch.stats)
     if replaced:
         notes.append(f"{count(replaced, 'worker process', 'worker processes')} died under load and were replaced")
-    if not setup.load.changes:  # then its latency may change too
-        notes += [trend for blocks in metrics.by_launch if (trend := blocks.trend())]
     notes += [describe_capacity(capacity) for capacity in metrics.capacities]
     notable = [layer for layer in metrics.layers if layer.layer != "wire" or setup.wire != str(REST_JSON)]
     notes += [text for layer in notable if (text := describe_layer(layer))]
+    return tuple(notes)
+
+
+def _unsteady(metrics: Metrics, setup: Setup) -> tuple[str, ...]:
+    """What says that the load was not steady: warm-ups without an end, and trends through a window."""
+    notes = []
+    if any(launch.warmup.steady is False for launch in metrics.launches):
+        notes.append("the warm-up ended by its time limit, not because the load was steady")
+    if not setup.load.changes:  # then its latency may change too
+        notes += [trend for blocks in metrics.by_launch if (trend := blocks.trend())]
     return tuple(notes)

@@ -137,6 +137,7 @@ class TestResult:
             smallest and largest.
         group: the test's id without its pattern, which the patterns of one test share.
         command: command line that runs the test alone.
+        unsteady: those of the notes that say that the load was not steady.
     """
 
     __test__ = False
@@ -170,6 +171,7 @@ class TestResult:
     location: Location | None = None
     command: str = ""
     baseline_gap: BaselineGap | None = None
+    unsteady: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> State:
@@ -212,6 +214,7 @@ class TestResult:
                 "memory_over_time": _pairs(data["memory_over_time"]),
                 "warmups": tuple(Warmup(**item) for item in data["warmups"]),
                 "noise": tuple(data["noise"]),
+                "unsteady": tuple(data.get("unsteady", ())),
                 "replica_share": tuple((mean, least, most) for mean, least, most in data["replica_share"]),
                 "location": None if data["location"] is None else Location(**data["location"]),
                 "baseline_gap": BaselineGap(data["baseline_gap"]) if data.get("baseline_gap") else None,

@@ -97,6 +97,7 @@ RESULTS = st.builds(
     memory_over_time=st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple),
     warmups=st.lists(st.builds(Warmup, COUNTS, COUNTS, st.none() | st.booleans()), max_size=2).map(tuple),
     noise=st.lists(NAMES, max_size=2).map(tuple),
+    unsteady=st.lists(NAMES, max_size=2).map(tuple),
     replica_share=st.lists(st.tuples(FINITE, FINITE, FINITE), max_size=3).map(tuple),
     group=NAMES,
     location=st.none() | st.builds(Location, NAMES, st.integers(1, 10**6)),

@@ -1,0 +1,68 @@
+"""Whether a result is fit to be compared with later, and what speaks against recording it. Pure.
+
+Two rules: what was wrong with a measurement is a reason to measure it again, and is stored beside it if it is recorded
+nevertheless; an interval wider than the tolerance is never recorded, since every change within it would pass later.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.records.outcomes import describe_failures
+from pytest_mlpatterns.records.result import State
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.units import format_percent
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.result import TestResult
+
+__all__ = ["disturbances", "reasons_not_to_record", "why_too_wide"]
+
+_MAX_FAILED_SHARE = 0.001
+"""Largest share of failed requests that is recorded without a word."""
+
+
+def reasons_not_to_record(result: TestResult) -> tuple[str, ...]:
+    """Why a measurement should be repeated before it is recorded, a phrase each; empty if nothing speaks against it.
+
+    Args:
+        result: of one test; a failed test has at least one reason.
+    """
+    failed = ("the test failed",) if result.outcome is State.FAILED else ()
+    return (*failed, *disturbances(result), *filter(None, [why_too_wide(result)]))
+
+
+def disturbances(result: TestResult) -> tuple[str, ...]:
+    """What was wrong with a measurement that may be recorded nevertheless, a phrase each.
+
+    These are: noise of the machine, a load that was not steady, failed requests, and verdicts that stayed open.
+    """
+    return (
+        *(text.partition(": ")[0] for text in result.noise),
+        *result.unsteady,
+        *_failures(result),
+        *(f"undecided: {verdict.reason}" for verdict in result.verdicts if verdict.outcome is Outcome.INCONCLUSIVE),
+    )
+
+
+def why_too_wide(result: TestResult) -> str:
+    """The width of RTM's interval if it exceeds the tolerance on either side; empty if it does not."""
+    if "rtm" not in result.metrics:
+        return ""
+    value, low, high = result.metrics["rtm"]
+    half = (high - low) / (2 * value) if value else 0.0
+    if half <= result.tolerance:
+        return ""
+    return (
+        f"{METRICS['rtm'].label} {METRICS['rtm'].show(value)} is known to ±{format_percent(half)} only, "
+        f"wider than the tolerance of {format_percent(result.tolerance)}"
+    )
+
+
+def _failures(result: TestResult) -> list[str]:
+    failed = sum(result.failed_requests.values())
+    if failed <= _MAX_FAILED_SHARE * result.requests:
+        return []
+    kinds = describe_failures({int(code): count for code, count in result.failed_requests.items()})
+    return [f"{failed:,} of {result.requests:,} requests failed ({kinds})"]

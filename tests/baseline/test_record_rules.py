@@ -1,0 +1,51 @@
+"""The rules of recording: what speaks against a result, and which one is never recorded."""
+
+from __future__ import annotations
+
+import pytest
+from support.synthetic import result, verdict
+
+from pytest_mlpatterns.baseline.record_rules import disturbances, reasons_not_to_record, why_too_wide
+from pytest_mlpatterns.records.verdict import Outcome
+
+NOISE = "other processes used 1.1 of the 2 cores while this was measured: stop other programs"
+
+
+def test_a_quiet_steady_narrow_result_has_no_reason() -> None:
+    assert reasons_not_to_record(result(failed_requests={"500": 7})) == ()  # of 7,406 requests, less than 0.1 %
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"noise": (NOISE,)}, "other processes used 1.1 of the 2 cores while this was measured"),
+        ({"unsteady": ("RTM changed by +21 % through the window",)}, "RTM changed by +21 % through the window"),
+        ({"failed_requests": {"500": 8}}, "8 of 7,406 requests failed (500: 8)"),
+        (
+            {"verdicts": (verdict(Outcome.PASS), verdict(Outcome.INCONCLUSIVE, against="limit"))},
+            "undecided: rtm against its limit: inconclusive",
+        ),
+    ],
+    ids=["noise", "unsteady", "failures", "undecided"],
+)
+def test_a_disturbance_is_a_reason_and_is_stored(changes: dict[str, object], reason: str) -> None:
+    assert disturbances(result(**changes)) == (reason,)
+    assert reasons_not_to_record(result(**changes)) == (reason,)
+
+
+def test_a_failed_test_has_a_reason() -> None:
+    assert reasons_not_to_record(result(passed=False)) == ("the test failed",)
+
+
+def test_an_interval_wider_than_the_tolerance_is_named_with_both() -> None:
+    wide = result(metrics={"rtm": (10e6, 3e6, 20e6)})
+    assert why_too_wide(wide) == "RTM 10.0 ms is known to ±85.0 % only, wider than the tolerance of 10.0 %"
+    assert reasons_not_to_record(wide) == (why_too_wide(wide),)
+    assert disturbances(wide) == ()
+
+
+@pytest.mark.parametrize(
+    "metrics", [{}, {"rtm": (10e6, 9.1e6, 10.9e6)}, {"rtm": (0.0, 0.0, 0.0)}], ids=["none", "narrow", "zero"]
+)
+def test_an_interval_within_the_tolerance_is_recorded(metrics: dict[str, tuple[float, float, float]]) -> None:
+    assert why_too_wide(result(metrics=metrics)) == ""
