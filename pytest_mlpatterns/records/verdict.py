@@ -22,10 +22,31 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One verdict on one metric. ``change`` is relative; worse is positive."""
+    """One verdict on one metric.
+
+    Attributes:
+        metric: its name.
+        against: kind of the reference.
+        outcome: of the comparison.
+        reason: the verdict with its figures, as a sentence.
+        change: relative change (of a share: the difference); worse is positive; None for a limit.
+        tolerance: largest acceptable change; None for a limit.
+        reference_value: the reference's figure, in the metric's unit; None if unknown, or for a limit.
+        present_value: the present's figure that it is compared with.
+    """
 
     metric: str
     against: Literal["limit", "baseline", "pattern", "revision"]
     outcome: Outcome
     reason: str
     change: Estimate | None = None
+    tolerance: float | None = None
+    reference_value: float | None = None
+    present_value: float | None = None
+
+    @property
+    def suspected(self) -> bool:
+        """Whether an undecided change is beyond its tolerance by its estimate: a suspected regression."""
+        if self.outcome is not Outcome.INCONCLUSIVE or self.change is None or self.tolerance is None:
+            return False
+        return self.change.value > self.tolerance
