@@ -1,13 +1,14 @@
 """An interleaved run: two variants measured in the same minutes, in short alternating blocks.
 
-A paired launch starts both variants, warms each up, and loads them in rounds of blocks A B B A. One variant is loaded
-at a time while the other stays up; then both are closed. The next launch begins with the other variant. The results
-are log ratios. This module must not know limits, baselines or pytest.
+A paired launch starts both variants side by side, warms each up, and loads them in rounds of blocks A B B A. One
+variant is loaded at a time while the other stays up; then both are closed. The next launch begins with the other
+variant. The results are log ratios. This module must not know limits, baselines or pytest.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -42,18 +43,68 @@ __all__ = ["InterleavedRun", "Variant"]
 _Found = TypeVar("_Found")
 
 
+class _Start(threading.Thread):
+    """Starts a deployment in a thread of its own; a deployment that is abandoned before it is ready closes itself."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__(name=f"start of {variant.name}", daemon=True)
+        self._variant = variant
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._deployment: Deployment | None = None
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Start the deployment."""
+        try:
+            with named_errors(self._variant):
+                deployment = self._variant.start()
+        except BaseException as error:  # the thread that waits raises it
+            self._error = error
+            return
+        with self._lock:
+            self._deployment = deployment
+        if self._abandoned:
+            deployment.close()
+
+    def deployment(self) -> Deployment:
+        """The deployment, once it is ready; raises what its start raised."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+        assert self._deployment is not None
+        return self._deployment
+
+    def close(self) -> None:
+        """Close the deployment, or leave that to the thread if it still starts."""
+        with self._lock:
+            self._abandoned = self._deployment is None
+        if self._deployment is not None:
+            self._deployment.close()
+
+
 class _Deployments:
-    """Closes all deployments concurrently on exit; each takes a moment, and they only wait."""
+    """Starts all deployments side by side, and closes them so on exit; each takes a moment, mostly to wait."""
 
-    def __init__(self) -> None:
-        self.deployments: list[Deployment] = []
+    def __init__(self, variants: Sequence[Variant]) -> None:
+        self._variants = variants
+        self._starts: list[_Start] = []
 
-    def __enter__(self) -> _Deployments:
-        return self
+    def __enter__(self) -> list[Deployment]:
+        self._starts = [_Start(variant) for variant in self._variants]
+        try:
+            return [start.deployment() for start in self._starts]
+        except BaseException:
+            self._close()
+            raise
 
     def __exit__(self, *_exception: object) -> None:
-        with ThreadPoolExecutor(max_workers=2) as closing:
-            done = [closing.submit(deployment.close) for deployment in self.deployments]
+        self._close()
+
+    def _close(self) -> None:
+        with ThreadPoolExecutor(max_workers=len(self._starts)) as closing:
+            done = [closing.submit(start.close) for start in self._starts]
         for one in done:
             one.result()
 
@@ -70,7 +121,8 @@ class InterleavedRun:
 
     Attributes:
         launches: every paired launch so far.
-        second_launches: launches of the second variant alone, each merged from its blocks.
+        first_launches: launches of the first variant alone, each merged from its blocks.
+        second_launches: likewise of the second variant.
         capacities: every pair of capacity searches so far.
         spent_s: seconds spent on launches and searches.
     """
@@ -85,6 +137,7 @@ class InterleavedRun:
         design: BlockDesign | None = None,
     ) -> None:
         self.launches: list[PairedLaunch] = []
+        self.first_launches: list[Launch] = []
         self.second_launches: list[Launch] = []
         self.capacities: list[PairedCapacity] = []
         self.spent_s = 0.0
@@ -185,14 +238,13 @@ class InterleavedRun:
     def _measure(self, design: BlockDesign) -> None:
         """One paired launch."""
         first_index = len(self.launches) % 2
-        with _Deployments() as running:
-            started = time.perf_counter()
-            runs = []
-            for variant in self._in_order(first_index):
-                with named_errors(variant):
-                    deployment = variant.start()
-                running.deployments.append(deployment)
-                runs.append(VariantRun(variant, deployment, self._generator, on_progress=self._on_progress))
+        variants = self._in_order(first_index)
+        started = time.perf_counter()
+        with _Deployments(variants) as running:
+            runs = [
+                VariantRun(variant, deployment, self._generator, on_progress=self._on_progress)
+                for variant, deployment in zip(variants, running, strict=True)
+            ]
             paces = [run.warm_up(design.warmup_ns) for run in runs]
             blocks = design.blocks(paces, time.perf_counter() - started)
             _load(runs, blocks.lengths_ns, blocks.rounds)
@@ -201,11 +253,12 @@ class InterleavedRun:
             for run in runs:
                 run.end()
             first, second = reversed(runs) if first_index else runs
-            second_launch = second.launch()
+            launches = first.launch(), second.launch()
         cpu, disturbed = None, _disturbed(runs)
         if all([*first.cpu_ns_per_request, *second.cpu_ns_per_request]):
             cpu = paired_log_ratio(first.cpu_ns_per_request, second.cpu_ns_per_request, disturbed)
-        self.second_launches.append(second_launch)
+        self.first_launches.append(launches[0])
+        self.second_launches.append(launches[1])
         self.launches.append(
             PairedLaunch(
                 rtm=paired_log_ratio(first.rtm_ns, second.rtm_ns, disturbed),

@@ -34,11 +34,11 @@ def test_the_pace_is_that_of_the_schedule_at_a_latency_of_ten_milliseconds(
 @pytest.mark.parametrize(
     ("paces", "start_s", "expected"),
     [
-        ((QUICK, QUICK), 0.1, BlockPlan((200 * MS, 200 * MS), 2)),
-        ((QUICK, QUICK), 1.1, BlockPlan((200 * MS, 200 * MS), 2)),
-        ((QUICK, QUICK), 4.4, BlockPlan((200 * MS, 200 * MS), 4)),  # four times the start, twice the rounds
-        ((QUICK, QUICK), 60, BlockPlan((200 * MS, 200 * MS), 6)),  # a quarter of the time is theirs in any case
-        ((QUICK, ResponsePace(30 * MS, 30 * MS)), 0.8, BlockPlan((200 * MS, 600 * MS), 2)),  # twenty answers each
+        ((QUICK, QUICK), 0.1, BlockPlan((100 * MS, 100 * MS), 2)),
+        ((QUICK, QUICK), 0.8, BlockPlan((100 * MS, 100 * MS), 2)),
+        ((QUICK, QUICK), 3.2, BlockPlan((100 * MS, 100 * MS), 4)),  # four times the start, twice the rounds
+        ((QUICK, QUICK), 60, BlockPlan((100 * MS, 100 * MS), 8)),  # a quarter of the time is theirs in any case
+        ((QUICK, ResponsePace(30 * MS, 30 * MS)), 0.8, BlockPlan((100 * MS, 600 * MS), 2)),  # twenty answers each
         ((ResponsePace(500 * MS, 500 * MS),) * 2, 0.8, BlockPlan((2400 * MS,) * 2, 2)),  # all the time there is
         (
             (ResponsePace(1300 * MS, 1300 * MS),) * 2,
@@ -46,7 +46,7 @@ def test_the_pace_is_that_of_the_schedule_at_a_latency_of_ten_milliseconds(
             BlockPlan((2600 * MS,) * 2, 1),
         ),  # two answers, hence fewer rounds
         ((ResponsePace(10 * S, 10 * S),) * 2, 0.8, BlockPlan((20 * S, 20 * S), 1)),
-        ((ResponsePace(1 * S, 16 * S), QUICK), 0.8, BlockPlan((32 * S, 200 * MS), 1)),  # of each of sixteen callers
+        ((ResponsePace(1 * S, 16 * S), QUICK), 0.8, BlockPlan((32 * S, 100 * MS), 1)),  # of each of sixteen callers
         ((ResponsePace(MS, MS, 2 * S), ResponsePace(MS, MS, 2 * S)), 0.8, BlockPlan((2 * S, 2 * S), 2)),
         ((ResponsePace(MS, MS, 30 * S), ResponsePace(MS, MS, 30 * S)), 0.8, BlockPlan((30 * S, 30 * S), 1)),
     ],
@@ -69,6 +69,6 @@ def test_a_launch_keeps_its_time_or_has_the_least_that_says_anything(
     found = rhythm.blocks([ResponsePace(first, first), ResponsePace(second, second)], start_s)
     assert 1 <= found.rounds <= 8
     assert all(
-        length >= max(200 * MS, 2 * pace - 1) for length, pace in zip(found.lengths_ns, (first, second), strict=True)
+        length >= max(100 * MS, 2 * pace - 1) for length, pace in zip(found.lengths_ns, (first, second), strict=True)
     )
     assert found.rounds == 1 or 2 * found.rounds * sum(found.lengths_ns) <= launch_s * S
