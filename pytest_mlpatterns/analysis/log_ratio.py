@@ -196,11 +196,15 @@ def judge_ratio(
     *,
     plan: SequentialPlan = _DEFAULT_PLAN,
     prior_sd: float = RATIO_SD,
+    equivalence: bool = True,
 ) -> RatioVerdict:
     """Compare second/first with a limit: at most ``limit`` if lower is better, at least ``limit`` if higher is.
 
     PASS when the whole interval is on the good side, the limit itself included; FAIL when it is wholly on the bad side.
     The first look that decides is final; later launches do not change it.
+
+    A guard (``equivalence=False``) fails by the same rule, at any look. If no look fails it, its estimate over all
+    launches decides: PASS on the good side of the limit, INCONCLUSIVE (a suspicion) on the bad side.
 
     Args:
         launches: all paired launches so far, at least one, in the order in which they were measured.
@@ -208,16 +212,19 @@ def judge_ratio(
         better: which side of the limit is the good one.
         plan: the interim looks and their levels, fixed before the first launch.
         prior_sd: see :func:`ratio_estimate`.
+        equivalence: whether a PASS needs the whole interval on the good side; False for a guard.
     """
     wanted = math.log(limit)
     for number in range(plan.first, min(len(launches), plan.last) + 1):
         weighed = _weighed(launches[:number], prior_sd, PRIOR_DEGREES)
-        over = weighed.mean - wanted if better == "lower" else wanted - weighed.mean
-        if over + weighed.half(plan.confidence_of_pass(number)) <= _ROUNDING:
+        over = _over(weighed, wanted, better)
+        if equivalence and over + weighed.half(plan.confidence_of_pass(number)) <= _ROUNDING:
             return _verdict(Outcome.PASS, weighed, limit, better=better, plan=plan)
         if over - weighed.half(plan.confidence(number)) > _ROUNDING:
             return _verdict(Outcome.FAIL, weighed, limit, better=better, plan=plan)
     weighed = _weighed(launches[: plan.last], prior_sd, PRIOR_DEGREES)
+    if not equivalence and _over(weighed, wanted, better) <= _ROUNDING:
+        return _verdict(Outcome.PASS, weighed, limit, better=better, plan=plan)
     return _verdict(Outcome.INCONCLUSIVE, weighed, limit, better=better, plan=plan)
 
 
@@ -255,6 +262,11 @@ def _weighed(launches: Sequence[LogRatio], prior_sd: float, prior_degrees: float
     degrees = prior_degrees + len(launches) - 1
     scale = (prior_degrees + float((weight * (x - mean) ** 2).sum())) / degrees
     return _Weighed(mean, math.sqrt(scale / float(weight.sum())), degrees, len(launches))
+
+
+def _over(weighed: _Weighed, wanted: float, better: str) -> float:
+    """How far the mean is on the bad side of the limit, on the logarithm."""
+    return weighed.mean - wanted if better == "lower" else wanted - weighed.mean
 
 
 def _verdict(outcome: Outcome, weighed: _Weighed, limit: float, *, better: str, plan: SequentialPlan) -> RatioVerdict:

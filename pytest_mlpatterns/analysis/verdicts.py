@@ -30,6 +30,7 @@ __all__ = [
     "SampleSize",
     "describe_estimate",
     "judge_change",
+    "judge_guard",
     "judge_limit",
     "why_invalid",
     "why_too_many_failed",
@@ -152,7 +153,10 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
         in_flight: see :meth:`pytest_mlpatterns.analysis.metric_definitions.Metric.is_small`.
     """
     now, then = estimate(present, metric.launch_sd), estimate(baseline, metric.launch_sd)
-    change = _change(metric, present, baseline, plan=plan)
+    levels = (CHANGE_CONFIDENCE, CHANGE_CONFIDENCE)
+    if plan is not None:
+        levels = (plan.confidence(len(present)), plan.confidence_of_pass(len(present)))
+    change = _change(metric, present, baseline, levels=levels)
     small = metric.is_small(then.value, now.value, in_flight)
     if change.high <= tolerance + _ROUNDING or small:
         outcome = Outcome.PASS
@@ -170,6 +174,45 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
     floor = f"; changes up to {metric.floor_text} do not count" if small and change.high > tolerance else ""
     kind = "99 % interval" if varies else "range"
     reason += f"{_decided(change, kind)}; tolerance {format_percent(tolerance)}{floor}"
+    return Verdict(metric.name, "baseline", outcome, reason, change)
+
+
+def judge_guard(
+    metric: Metric,
+    present: Sequence[LaunchValue],
+    baseline: Sequence[LaunchValue],
+    *,
+    tolerance: float,
+    alpha: float,
+    in_flight: int | None = None,
+) -> Verdict:
+    """Guard a metric against a clear worsening; it need not be shown to be within the tolerance.
+
+    FAIL if the whole interval of the change is beyond the tolerance and the change is larger than the metric's absolute
+    floor; INCONCLUSIVE if the estimate is beyond the tolerance (a suspicion, for which more launches are worth their
+    time); PASS if there is no sign of it.
+
+    Args:
+        metric: what is compared.
+        present: one value per launch, at least one.
+        baseline: likewise, as recorded.
+        tolerance: largest acceptable worsening, 0.15 for 15 %.
+        alpha: largest probability of failing a change exactly at the tolerance, at this look.
+        in_flight: see :meth:`pytest_mlpatterns.analysis.metric_definitions.Metric.is_small`.
+    """
+    now, then = estimate(present, metric.launch_sd), estimate(baseline, metric.launch_sd)
+    change = _change(metric, present, baseline, levels=(1 - 2 * alpha, 1 - 2 * alpha))
+    small = metric.is_small(then.value, now.value, in_flight)
+    if change.value <= tolerance + _ROUNDING or small:
+        outcome = Outcome.PASS
+    else:
+        outcome = Outcome.FAIL if change.low > tolerance + _ROUNDING else Outcome.INCONCLUSIVE
+    kind = f"{format_percent(1 - 2 * alpha)} interval" if _varies(metric, present, baseline) else "range"
+    floor = f"; changes up to {metric.floor_text} do not count" if small and change.value > tolerance else ""
+    reason = (
+        f"{metric.label} {metric.show(then.value)} → {metric.show(now.value)}: {_decided(change, kind)}; "
+        f"tolerance {format_percent(tolerance)}{floor}"
+    )
     return Verdict(metric.name, "baseline", outcome, reason, change)
 
 
@@ -198,8 +241,9 @@ def _what_decides(metric: Metric, change: Estimate, tolerance: float, *, launche
 
 
 def _change(
-    metric: Metric, present: Sequence[LaunchValue], baseline: Sequence[LaunchValue], *, plan: SequentialPlan | None
+    metric: Metric, present: Sequence[LaunchValue], baseline: Sequence[LaunchValue], *, levels: tuple[float, float]
 ) -> Estimate:
+    """The change with an interval; ``levels`` are the confidences of its better and of its worse end."""
     if not _varies(metric, present, baseline):
         smallest = max(metric.floor, _SMALLEST)
         ranges = (estimate(side, 0.0) for side in (present, baseline))
@@ -208,12 +252,9 @@ def _change(
         )
         ratio = Estimate(now.value / then.value, now.low / then.high, now.high / then.low)
         return _worsening(metric, ratio)
-    count = len(present)
-    fails = CHANGE_CONFIDENCE if plan is None else plan.confidence(count)
-    passes = CHANGE_CONFIDENCE if plan is None else plan.confidence_of_pass(count)
     for_fail, for_pass = (
         _worsening(metric, ratio_of(present, baseline, metric.launch_sd, confidence=confidence))
-        for confidence in (fails, passes)
+        for confidence in levels
     )
     return Estimate(for_fail.value, for_fail.low, for_pass.high)
 

@@ -330,3 +330,22 @@ class TestErrors:
         found = outcomes(1.05, 0.05, 600)
         assert found[Outcome.FAIL] <= 0.025
         assert found[Outcome.PASS] <= 0.025
+
+
+class TestGuards:
+    @pytest.mark.parametrize(
+        ("value", "outcome"),
+        [(0.0, Outcome.PASS), (0.045, Outcome.PASS), (0.06, Outcome.INCONCLUSIVE), (0.2, Outcome.FAIL)],
+    )
+    def test_a_guard_fails_surely_suspects_or_passes(self, value: float, outcome: Outcome) -> None:
+        assert judge_ratio(alike(value, value, value), 1.05, "lower", equivalence=False).outcome is outcome
+        assert judge_ratio(alike(-value, -value, -value), 1 / 1.05, "higher", equivalence=False).outcome is outcome
+
+    def test_a_guard_that_failed_at_an_earlier_look_stays_failed(self) -> None:
+        launches = alike(0.2, 0.2, 0.2, -0.1, -0.1, -0.1, -0.1, -0.1)
+        assert judge_ratio(launches, 1.05, "lower", equivalence=False).outcome is Outcome.FAIL
+
+    def test_a_guard_passes_at_no_look_for_good(self) -> None:
+        launches = alike(*[0.0] * 5, *[0.3] * 13)
+        assert judge_ratio(launches, 1.05, "lower").outcome is Outcome.PASS
+        assert judge_ratio(launches, 1.05, "lower", equivalence=False).outcome is not Outcome.PASS

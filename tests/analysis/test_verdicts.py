@@ -19,15 +19,16 @@ from pytest_mlpatterns.analysis.verdicts import (
     SampleSize,
     describe_estimate,
     judge_change,
+    judge_guard,
     judge_limit,
     why_invalid,
 )
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
 
-RTM, THROUGHPUT, MEMORY = METRICS["rtm"], METRICS["throughput"], replace(METRICS["peak_memory"], floor=0.0)
+RTM, THROUGHPUT, SIZE = METRICS["rtm"], METRICS["throughput"], replace(METRICS["request_bytes"], floor=0.0)
 EXACT_HIGHER = replace(THROUGHPUT, launch_sd=0.0)
-"""Higher is better, and no interval: what memory is for lower."""
+"""Higher is better, and no interval: what the size is for lower."""
 RATE_FLOOR = replace(THROUGHPUT, floor=5.0)
 
 
@@ -88,23 +89,23 @@ def test_a_verdict_on_throughput_says_at_least() -> None:
 
 
 def test_a_value_without_an_interval_is_described_alone() -> None:
-    assert describe_estimate(MEMORY, Estimate(2**20, 2**20, 2**20)) == "peak memory 1.00 MiB"
+    assert describe_estimate(SIZE, Estimate(2**20, 2**20, 2**20)) == "request size 1.00 MiB"
 
 
 @pytest.mark.parametrize(
     ("metric", "baseline", "present", "tolerance", "outcome"),
     [
-        (MEMORY, 200.0, 200.0, 0.25, Outcome.PASS),
-        (MEMORY, 200.0, 249.9, 0.25, Outcome.PASS),
-        (MEMORY, 200.0, 250.0, 0.25, Outcome.PASS),  # at the tolerance is not beyond it
-        (MEMORY, 200.0, 250.1, 0.25, Outcome.FAIL),
-        (MEMORY, 200.0, 100.0, 0.25, Outcome.PASS),
+        (SIZE, 200.0, 200.0, 0.25, Outcome.PASS),
+        (SIZE, 200.0, 249.9, 0.25, Outcome.PASS),
+        (SIZE, 200.0, 250.0, 0.25, Outcome.PASS),  # at the tolerance is not beyond it
+        (SIZE, 200.0, 250.1, 0.25, Outcome.FAIL),
+        (SIZE, 200.0, 100.0, 0.25, Outcome.PASS),
         (EXACT_HIGHER, 250.0, 250.0, 0.25, Outcome.PASS),
         (EXACT_HIGHER, 250.0, 187.5, 0.25, Outcome.PASS),
         (EXACT_HIGHER, 250.0, 187.4, 0.25, Outcome.FAIL),
         (EXACT_HIGHER, 250.0, 500.0, 0.25, Outcome.PASS),
-        (MEMORY, 200.0, 200.1, 0.0, Outcome.FAIL),
-        (MEMORY, 200.0, 200.0, 0.0, Outcome.PASS),
+        (SIZE, 200.0, 200.1, 0.0, Outcome.FAIL),
+        (SIZE, 200.0, 200.0, 0.0, Outcome.PASS),
     ],
 )
 def test_a_change_without_spread_is_judged_exactly_at_the_tolerance(
@@ -119,8 +120,7 @@ def test_a_change_without_spread_is_judged_exactly_at_the_tolerance(
 def test_exactly_the_tolerance_is_not_beyond_it_in_decimal_numbers_either(tolerance: float) -> None:
     """110 against 100 at 10 %: binary fractions must not make that 10.000000000000009 %."""
     assert (
-        judge_change(MEMORY, exact(round(100 + 100 * tolerance)), exact(100), tolerance=tolerance).outcome
-        is Outcome.PASS
+        judge_change(SIZE, exact(round(100 + 100 * tolerance)), exact(100), tolerance=tolerance).outcome is Outcome.PASS
     )
 
 
@@ -204,7 +204,7 @@ def test_metrics_without_variance_are_compared_by_their_ranges(
 ) -> None:
     sides = ([value * MIB for value in side] for side in (present, baseline))
     found = judge_change(
-        METRICS["peak_memory"], *(exact(*side) for side in sides), tolerance=0.08, size=SampleSize(len(present), 24)
+        METRICS["response_bytes"], *(exact(*side) for side in sides), tolerance=0.08, size=SampleSize(len(present), 24)
     )
     assert found.outcome is outcome
     assert words in found.reason
@@ -239,8 +239,8 @@ def test_the_reason_of_a_change_has_both_values_the_interval_and_the_tolerance()
 
 
 def test_the_reason_of_an_exact_change_has_no_interval() -> None:
-    found = judge_change(MEMORY, exact(2**20), exact(2**19), tolerance=0.1)
-    assert found.reason == "peak memory 512 KiB → 1.00 MiB: 100 % worse; tolerance 10.0 %"
+    found = judge_change(SIZE, exact(2**20), exact(2**19), tolerance=0.1)
+    assert found.reason == "request size 512 KiB → 1.00 MiB: 100 % worse; tolerance 10.0 %"
 
 
 @PROPERTY
@@ -429,3 +429,39 @@ def test_a_generator_that_was_the_limit_supports_no_verdict() -> None:
     why = why_invalid(Metrics((launch(samples(DUE, MS), cpu_ns=3 * S),)))
     assert why is not None
     assert "load generator" in why
+
+
+GUARDED = METRICS["peak_memory"]
+
+
+@pytest.mark.parametrize(
+    ("present", "outcome"),
+    [
+        ((100, 101, 100), Outcome.PASS),
+        ((117, 118, 119), Outcome.INCONCLUSIVE),  # the estimate is beyond the tolerance, the interval is not
+        ((126, 125, 124), Outcome.FAIL),
+        ((50, 51, 50), Outcome.PASS),
+    ],
+)
+def test_a_guard_fails_surely_suspects_or_passes(present: tuple[float, ...], outcome: Outcome) -> None:
+    sides = (exact(*(value * MIB for value in side)) for side in (present, (100, 101, 99, 100, 102, 98)))
+    found = judge_guard(GUARDED, *sides, tolerance=0.15, alpha=0.001)
+    assert (found.outcome, found.metric, found.against) == (outcome, "peak_memory", "baseline")
+    assert found.change is not None
+
+
+def test_a_guard_does_not_count_what_is_below_the_floor() -> None:
+    found = judge_guard(GUARDED, exact(8 * MIB, 8 * MIB), exact(5 * MIB), tolerance=0.15, alpha=0.001)
+    assert found.outcome is Outcome.PASS
+    assert found.reason.endswith("; tolerance 15.0 %; changes up to 4.00 MiB do not count")
+
+
+def test_the_reason_of_a_guard_names_its_interval() -> None:
+    found = judge_guard(GUARDED, exact(130 * MIB), exact(100 * MIB), tolerance=0.15, alpha=0.005)
+    assert found.reason.startswith("peak memory 100 MiB → 130 MiB: 30.0 % worse, 99.0 % interval ")
+
+
+def test_a_guard_of_exact_values_has_a_range() -> None:
+    found = judge_guard(METRICS["response_bytes"], exact(230, 231), exact(200, 200), tolerance=0.10, alpha=0.001)
+    assert found.outcome is Outcome.FAIL
+    assert "15.3 % worse, range +15.0 % to +15.5 %" in found.reason

@@ -1,0 +1,108 @@
+"""The largest acceptable worsening of every metric: defaults that fit its noise, and what a user set instead. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, metric_named, percentile_metric
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.wording import did_you_mean, listed
+
+__all__ = ["DEFAULT_TOLERANCES", "Tolerances"]
+
+DEFAULT_TOLERANCES: Mapping[str, float] = MappingProxyType(
+    {
+        "rtm": 0.10,
+        "throughput": 0.10,
+        "nmrt": 0.10,
+        "cpu_per_request": 0.07,
+        "p90": 0.20,
+        "p95": 0.20,
+        "p99": 0.20,
+        "error_rate": 0.001,
+        "peak_memory": 0.15,
+        "cold_start": 0.50,
+        "request_bytes": 0.10,
+        "response_bytes": 0.10,
+    }
+)
+"""Relative, except for the error rate: 0.001 is 0.1 % of all requests. Other metrics have the tolerance of RTM."""
+_SPEED = ("rtm", "throughput", "nmrt", "cpu_per_request")
+_TAIL_FACTOR = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerances:
+    """The tolerance of each metric.
+
+    A number sets RTM, throughput, NMRT and CPU per request, twice as much for percentiles beyond the median, and
+    nothing else. A mapping sets the metrics that it names, and no other.
+
+    Args:
+        given: a number, numbers by the name of the metric, or None for the defaults.
+        source: where the numbers come from, for messages.
+
+    Raises:
+        SettingError: an unknown name, or a number that is negative.
+    """
+
+    given: float | Mapping[str, float] | None = None
+    source: str = field(default="tolerance", compare=False)
+
+    def __post_init__(self) -> None:
+        named = self.given if isinstance(self.given, Mapping) else {"": self.given or 0.0}
+        for name, value in named.items():
+            if name:
+                _require_known(name, self.source)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+                of = f"[{name!r}]" if name else ""
+                raise SettingError(f"{self.source}{of} is {value!r}, expected a share such as 0.1 for 10 %")
+
+    def of(self, metric: str | Metric) -> float:
+        """The tolerance of a metric: relative, for the error rate in shares of all requests.
+
+        NMRT under an objective has the tolerance of NMRT unless it is named itself, and a percentile that
+        has no default that of p99.
+
+        Raises:
+            KeyError: there is no such metric.
+        """
+        known = metric if isinstance(metric, Metric) else _named(metric)
+        if isinstance(self.given, Mapping):
+            for name in (known.name, _family(known)):
+                if name in self.given:
+                    return float(self.given[name])
+        elif self.given is not None:
+            if _family(known) in _SPEED or _family(known) not in DEFAULT_TOLERANCES:
+                return float(self.given)
+            if known.percentile is not None:
+                return _TAIL_FACTOR * float(self.given)
+        return DEFAULT_TOLERANCES.get(_family(known), DEFAULT_TOLERANCES["rtm"])
+
+
+def _family(metric: Metric) -> str:
+    """The name under which a metric has its default."""
+    if metric.of is None:
+        return "nmrt"
+    return "p99" if metric.percentile is not None and metric.name not in DEFAULT_TOLERANCES else metric.name
+
+
+def _named(name: str) -> Metric:
+    if name not in METRICS and name[:1] == "p":
+        try:
+            return percentile_metric(float(name[1:]))
+        except ValueError:
+            pass
+    return metric_named(name)
+
+
+def _require_known(name: str, source: str) -> None:
+    try:
+        _named(name)
+    except KeyError:
+        hint = did_you_mean(name, METRICS)
+        raise SettingError(
+            f"{source} names the metric {name!r}, {hint}expected some of {listed(list(METRICS), 'or')}"
+        ) from None

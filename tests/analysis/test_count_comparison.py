@@ -1,0 +1,152 @@
+"""Slow and failed requests are compared by counts, with the launch as the unit: what fails, what is suspected."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from support.synthetic import MS
+
+from pytest_mlpatterns.analysis.count_comparison import judge_failures, judge_tail
+from pytest_mlpatterns.analysis.latency_distribution import counted
+from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
+from pytest_mlpatterns.records.request_counts import RequestCounts
+from pytest_mlpatterns.records.verdict import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.analysis.count_comparison import CountVerdict
+
+ALPHA = 0.001
+
+
+def launches(
+    count: int, requests: int = 230, *, seed: int = 0, slow: float = 0.0, failing: float = 0.0, factor: float = 1.0
+) -> list[RequestCounts]:
+    """Launches of a service of 3 ms: a share of slow requests takes four times as long, another share fails."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        latency = factor * 3 * MS * np.exp(rng.normal(0, 0.15, requests))
+        latency[rng.random(requests) < slow] *= 4
+        failed = int(rng.binomial(requests, failing))
+        found.append(RequestCounts(requests, failed, counted(latency[failed:].astype(np.int64))))
+    return found
+
+
+def tail(
+    reference: Sequence[RequestCounts], present: Sequence[RequestCounts], percentile: float = 99, tolerance: float = 0.2
+) -> CountVerdict:
+    return judge_tail(reference, present, percentile=percentile, tolerance=tolerance, alpha=ALPHA)
+
+
+def failures(reference: Sequence[RequestCounts], present: Sequence[RequestCounts]) -> CountVerdict:
+    return judge_failures(reference, present, tolerance=0.001, alpha=ALPHA)
+
+
+def test_a_tail_of_slow_requests_fails() -> None:
+    found = tail(launches(6), launches(6, seed=1, slow=0.03))
+    assert found.outcome is Outcome.FAIL
+    assert found.change is not None
+    assert found.change.value > 1
+    assert found.present_value > 2 * found.reference_value
+    assert found.reason.startswith("p99 latency 4.")
+    assert "of 1,380 requests took over" in found.reason
+    assert found.reason.endswith("before; tolerance 20.0 %")
+
+
+@pytest.mark.parametrize("percentile", [90, 95, 99])
+def test_a_tail_that_did_not_change_passes(percentile: float) -> None:
+    assert tail(launches(6), launches(5, seed=1), percentile).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(("factor", "outcome"), [(1.15, Outcome.PASS), (1.5, Outcome.FAIL), (0.5, Outcome.PASS)])
+def test_a_service_that_is_slower_as_a_whole_has_a_slower_tail(factor: float, outcome: Outcome) -> None:
+    assert tail(launches(6), launches(6, seed=1, factor=factor), 95).outcome is outcome
+
+
+def test_failed_requests_are_infinitely_late() -> None:
+    found = tail(launches(6), launches(6, seed=1, failing=0.03))
+    assert found.outcome is Outcome.FAIL
+    assert (found.present_value, found.change) == (math.inf, None)
+    assert "→ never: " in found.reason
+
+
+def test_a_reference_whose_percentile_is_among_failed_requests_cannot_be_compared() -> None:
+    with pytest.raises(InvalidResultError, match=r"no p99 latency of the reference: \d\.\d % of its requests failed"):
+        tail(launches(6, failing=0.04), launches(6, seed=1))
+
+
+def test_a_tail_that_is_slower_but_not_surely_is_suspected() -> None:
+    found = tail(launches(3), launches(2, seed=1, slow=0.02))
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.change is not None
+    assert found.change.value > 0.2
+
+
+def test_one_pause_of_the_machine_does_not_fail() -> None:
+    present = launches(5, seed=1)
+    paused = {**present[2].latencies, 100 * MS: 60}
+    present[2] = RequestCounts(present[2].requests + 60, 0, paused)
+    assert tail(launches(6), present).outcome is not Outcome.FAIL
+    present[2] = RequestCounts(present[2].requests, 60, launches(1)[0].latencies)
+    assert failures(launches(6), present).outcome is not Outcome.FAIL
+
+
+def test_a_change_below_the_floor_does_not_count() -> None:
+    fast = [RequestCounts(500, 0, {10_000: 480, 12_000: 20}) for _ in range(4)]
+    slower = [RequestCounts(500, 0, {10_000: 450, 14_800: 50}) for _ in range(4)]
+    assert tail(fast, slower, 95).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(("percentile", "needed"), [(95, 90), (99, 459)])
+def test_a_percentile_needs_a_number_of_requests(percentile: float, needed: int) -> None:
+    enough, few = launches(1, needed), launches(1, needed - 1)
+    assert tail(enough, enough, percentile).outcome is Outcome.PASS
+    for sides, name in (((few, enough), "reference"), ((enough, few), "present")):
+        with pytest.raises(TooFewSamplesError, match=f"needs {needed} requests, the {name} has {needed - 1};"):
+            tail(*sides, percentile)
+
+
+def test_new_failures_fail() -> None:
+    found = failures(launches(6), launches(6, seed=1, failing=0.02))
+    assert found.outcome is Outcome.FAIL
+    assert found.reference_value == 0
+    assert found.present_value == pytest.approx(0.02, abs=0.01)
+    assert found.change is not None
+    assert found.change.low < found.change.value == found.present_value < found.change.high
+    assert found.reason.startswith("error rate 0.0 % (0 of 1,380) → ")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.04])
+def test_a_service_that_always_fails_a_little_passes(share: float) -> None:
+    before, after = launches(6, failing=share), launches(5, seed=1, failing=share)
+    assert failures(before, after).outcome is Outcome.PASS
+
+
+def test_one_failed_request_is_no_sign_of_a_change() -> None:
+    present = [RequestCounts(300, 1, {3 * MS: 299})]
+    assert failures(launches(6), present).outcome is Outcome.PASS
+
+
+def test_some_failed_requests_are_suspected() -> None:
+    present = [RequestCounts(300, 6, {3 * MS: 294}), *launches(1, seed=1)]
+    assert failures(launches(6), present).outcome is Outcome.INCONCLUSIVE
+
+
+def test_without_a_request_there_is_no_error_rate() -> None:
+    with pytest.raises(InvalidResultError, match="no request was due"):
+        failures([RequestCounts(0, 0, {})], launches(1))
+
+
+def test_launches_without_a_request_do_not_count() -> None:
+    empty = RequestCounts(0, 0, {})
+    assert failures([empty, *launches(3)], launches(3)) == failures(launches(3), launches(3))
+    assert tail([empty, *launches(3)], launches(3)) == tail(launches(3), launches(3))
+
+
+def test_a_service_that_fails_wholly_fails() -> None:
+    assert failures(launches(3), [RequestCounts(100, 100, {})] * 3).outcome is Outcome.FAIL

@@ -1,0 +1,68 @@
+"""Tolerances: defaults by metric, one number, numbers by name, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.tolerances import DEFAULT_TOLERANCES, Tolerances
+from pytest_mlpatterns.errors import SettingError
+
+
+@pytest.mark.parametrize(("metric", "expected"), DEFAULT_TOLERANCES.items())
+def test_every_metric_compared_by_default_has_a_tolerance_that_fits_its_noise(metric: str, expected: float) -> None:
+    assert Tolerances().of(metric) == Tolerances().of(METRICS[metric]) == expected
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"), [("nmrt(p95<50ms)", 0.10), ("p99.9", 0.20), ("p75", 0.20), ("asl", 0.10), ("hop", 0.10)]
+)
+def test_a_metric_without_a_default_has_that_of_its_kind(metric: str, expected: float) -> None:
+    assert Tolerances().of(metric) == expected
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ("rtm", 0.05),
+        ("throughput", 0.05),
+        ("nmrt", 0.05),
+        ("nmrt(p95<50ms)", 0.05),
+        ("cpu_per_request", 0.05),
+        ("asl", 0.05),
+        ("p95", 0.10),
+        ("p99.9", 0.10),
+        ("error_rate", 0.001),
+        ("peak_memory", 0.15),
+        ("cold_start", 0.50),
+        ("response_bytes", 0.10),
+    ],
+)
+def test_a_number_is_that_of_the_speed_and_twice_that_of_the_tail(metric: str, expected: float) -> None:
+    assert Tolerances(0.05).of(metric) == expected
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [("rtm", 0.05), ("p99", 0.3), ("p95", 0.2), ("throughput", 0.1), ("error_rate", 0.0), ("nmrt(p95<50ms)", 0.4)],
+)
+def test_names_set_their_metrics_alone(metric: str, expected: float) -> None:
+    given = {"rtm": 0.05, "p99": 0.3, "error_rate": 0, "nmrt": 0.4}
+    assert Tolerances(given).of(metric) == expected
+
+
+def test_an_unknown_name_is_refused_with_the_most_similar_one() -> None:
+    with pytest.raises(SettingError, match=r"^tolerance= names the metric 'rmt', did you mean rtm\? expected some of"):
+        Tolerances({"rmt": 0.1}, source="tolerance=")
+    with pytest.raises(SettingError, match="did you mean p99"):
+        Tolerances({"p9x": 0.1})
+
+
+@pytest.mark.parametrize("wrong", [-0.1, float("nan"), float("inf"), True, {"rtm": -1}, {"rtm": "5"}])
+def test_a_tolerance_is_a_number_that_is_not_negative(wrong: object) -> None:
+    with pytest.raises(SettingError, match=r"expected a share such as 0\.1 for 10 %"):
+        Tolerances(wrong)  # type: ignore[arg-type]
+
+
+def test_tolerances_are_equal_by_what_was_given() -> None:
+    assert Tolerances(0.1, source="perf_tolerance") == Tolerances(0.1)
