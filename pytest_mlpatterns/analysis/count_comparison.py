@@ -122,6 +122,7 @@ class _Pool:
         self._counts = counts
         self._cumulated = np.cumsum(counts.sum(axis=0))
         self.requests = int(self._cumulated[-1])
+        self.failed = int(counts[:, -1].sum())
 
     def value(self, share: float) -> float:
         """The latency that this share of the requests does not exceed; infinite among failed requests."""
@@ -170,11 +171,8 @@ def judge_tail(
     """
     then, now = _Pool(reference), _Pool(present)
     label = percentile_metric(percentile).label
-    _require_samples(label, percentile, reference=then.requests, present=now.requests)
+    _require_percentile(then, now, percentile)
     before, after = then.value(percentile / 100), now.value(percentile / 100)
-    if math.isinf(before):
-        share = format_percent(then.beyond(math.inf / 2).share)
-        raise InvalidResultError(f"there is no {label} of the reference: {share} of its requests failed")
     thresholds = _thresholds(then, now, percentile, tolerance=tolerance)
     surely = [one for one in thresholds if _surely_more(one.reference, one.present, alpha / len(thresholds))]
     outcome = _outcome(
@@ -239,8 +237,8 @@ def _described(threshold: _Threshold) -> str:
     then, now = threshold.reference, threshold.present
     return (
         f"{format_percent(now.share)} of {now.requests.sum():,.0f} requests took over "
-        f"{format_duration(threshold.present_ns)}, {format_percent(then.share)} of {then.requests.sum():,.0f} took over "
-        f"{format_duration(threshold.reference_ns)} before"
+        f"{format_duration(threshold.present_ns)}, {format_percent(then.share)} of {then.requests.sum():,.0f} took "
+        f"over {format_duration(threshold.reference_ns)} before"
     )
 
 
@@ -298,14 +296,17 @@ def _variance_of_share(side: _Events) -> float:
     return share * (1 - share) / requests
 
 
-def _require_samples(label: str, percentile: float, **requests: int) -> None:
-    needed = min_samples(percentile)
-    for side, found in requests.items():
-        if found < needed:
+def _require_percentile(then: _Pool, now: _Pool, percentile: float) -> None:
+    label, needed = percentile_metric(percentile).label, min_samples(percentile)
+    for name, pool in (("reference", then), ("present", now)):
+        if pool.requests < needed:
             raise TooFewSamplesError(
-                f"{label} needs {needed} requests, the {side} has {found:,}; measure longer (duration=), or with more "
-                "load"
+                f"{label} needs {needed} requests, the {name} has {pool.requests:,}; measure longer (duration=), or "
+                "with more load"
             )
+    if math.isinf(then.value(percentile / 100)):
+        share = format_percent(then.failed / then.requests)
+        raise InvalidResultError(f"there is no {label} of the reference: {share} of its requests failed")
 
 
 def _share_of(side: _Events) -> str:

@@ -170,11 +170,11 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
         reason += f"{_undecided(change, tolerance)} after {size}"
         if varies:
             reason += f"; {_what_decides(metric, change, tolerance, launches=(len(present), len(baseline)))}"
-        return Verdict(metric.name, "baseline", outcome, reason, change)
+        return Verdict(metric.name, "baseline", outcome, reason, change, tolerance, then.value, now.value)
     floor = f"; changes up to {metric.floor_text} do not count" if small and change.high > tolerance else ""
     kind = "99 % interval" if varies else "range"
     reason += f"{_decided(change, kind)}; tolerance {format_percent(tolerance)}{floor}"
-    return Verdict(metric.name, "baseline", outcome, reason, change)
+    return Verdict(metric.name, "baseline", outcome, reason, change, tolerance, then.value, now.value)
 
 
 def judge_guard(
@@ -213,7 +213,7 @@ def judge_guard(
         f"{metric.label} {metric.show(then.value)} → {metric.show(now.value)}: {_decided(change, kind)}; "
         f"tolerance {format_percent(tolerance)}{floor}"
     )
-    return Verdict(metric.name, "baseline", outcome, reason, change)
+    return Verdict(metric.name, "baseline", outcome, reason, change, tolerance, then.value, now.value)
 
 
 def _decided(change: Estimate, kind: str) -> str:

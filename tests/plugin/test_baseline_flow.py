@@ -276,7 +276,9 @@ def test_a_test_may_ask_for_more_or_tighter_than_the_run(directory: Path) -> Non
     assert run.outcomes == {"failed": 1}
     text = run.failure("test_it")
     assert ">       perf.assert_no_regression(" in text
-    assert re.search(r"RegressionFailure: peak memory 1,?000 B → \S+ MiB: \S+ % worse, 99 % interval .*; tolerance 20", text)
+    assert re.search(
+        r"RegressionFailure: peak memory 1,?000 B → \S+ MiB: \S+ % worse, 99 % interval .*; tolerance 20", text
+    )
 
 
 def test_without_a_comparable_entry_a_run_says_so_and_require_fails(directory: Path) -> None:
