@@ -153,10 +153,7 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
         in_flight: see :meth:`pytest_mlpatterns.analysis.metric_definitions.Metric.is_small`.
     """
     now, then = estimate(present, metric.launch_sd), estimate(baseline, metric.launch_sd)
-    levels = (CHANGE_CONFIDENCE, CHANGE_CONFIDENCE)
-    if plan is not None:
-        levels = (plan.confidence(len(present)), plan.confidence_of_pass(len(present)))
-    change = _change(metric, present, baseline, levels=levels)
+    change = _change(metric, present, baseline, levels=_levels(plan, len(present)))
     small = metric.is_small(then.value, now.value, in_flight)
     if change.high <= tolerance + _ROUNDING or small:
         outcome = Outcome.PASS
@@ -238,6 +235,13 @@ def _what_decides(metric: Metric, change: Estimate, tolerance: float, *, launche
     apart = abs(math.log((1 + worse * change.value) / max(1 + worse * tolerance, _ROUNDING)))
     present, other = launches
     return _what_helps(half, apart, present, fixed_launches=other)
+
+
+def _levels(plan: SequentialPlan | None, launches: int) -> tuple[float, float]:
+    """Confidences of the interval whose better end decides a FAIL, and of that whose worse end decides a PASS."""
+    if plan is None:
+        return CHANGE_CONFIDENCE, CHANGE_CONFIDENCE
+    return plan.confidence(launches), plan.confidence_of_pass(launches)
 
 
 def _change(
