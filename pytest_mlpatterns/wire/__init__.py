@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pytest_mlpatterns.wire.body import Body, Headers, WireError, headers_of
 from pytest_mlpatterns.wire.codec import Codec, codec_of, decode_answer, encode_request, pack, unpack
+from pytest_mlpatterns.wire.not_finite import NotFiniteError
 from pytest_mlpatterns.wire.wire import GRPC, REST_JSON, Wire
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Body",
     "Codec",
     "Headers",
+    "NotFiniteError",
     "Wire",
     "WireError",
     "codec_of",

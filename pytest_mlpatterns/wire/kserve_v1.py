@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from pytest_mlpatterns.wire.body import Body, Headers, WireError
+from pytest_mlpatterns.wire.not_finite import check_finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,19 +62,25 @@ def encode_instances(instances: list[Any]) -> bytes:
     """Encode a predict request; NumPy arrays and scalars become numbers.
 
     Raises:
-        WireError: JSON cannot encode an input.
+        WireError: JSON cannot encode an input, or it has NaN or infinity.
     """
-    return _dump({"instances": instances})
+    body = _dump({"instances": instances})
+    if b"null" in body:
+        check_finite("input", instances)
+    return body
 
 
 def encode_predictions(outputs: Any) -> bytes:
     """Encode a response; ``outputs`` is an array or an iterable.
 
     Raises:
-        WireError: JSON cannot encode an output.
+        WireError: JSON cannot encode an output, or it has NaN or infinity.
     """
     plain = outputs if isinstance(outputs, list | tuple) or hasattr(outputs, "tolist") else list(outputs)
-    return _dump({"predictions": plain})
+    body = _dump({"predictions": plain})
+    if b"null" in body:
+        check_finite("output", plain)
+    return body
 
 
 def encode_error(text: str) -> bytes:

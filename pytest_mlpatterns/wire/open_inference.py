@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
 
 from pytest_mlpatterns.wire.body import Body, WireError
+from pytest_mlpatterns.wire.not_finite import NotFiniteError, name_of_number
 from pytest_mlpatterns.wire.tensor_decoding import rows_of_binary, rows_of_json
 from pytest_mlpatterns.wire.tensor_message import columns_for, rows_from, specification_of
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.wire.body import Headers
     from pytest_mlpatterns.wire.tensor_decoding import Rows
+    from pytest_mlpatterns.wire.tensor_encoding import Column
 
 __all__ = [
     "BINARY_V2",
@@ -184,7 +187,7 @@ def _encoded(kind: str, values: Any, fields: dict[str, Any], *, layout: _Layout)
         if asked:
             tensor["parameters"] = asked
         if not as_binary:
-            tensor["data"] = column.plain()
+            tensor["data"] = _data_of(column, kind, by_row="rows" in added)
         tensors.append(tensor)
     message = {**fields, "parameters": parameters, kind: tensors}
     if not parameters:
@@ -198,6 +201,20 @@ def _encoded(kind: str, values: Any, fields: dict[str, Any], *, layout: _Layout)
     head += b" " * (-len(head) % _ALIGNMENT)  # aligns the data, so that it need not be copied
     headers = (("content-type", "application/octet-stream"), (HEAD_LENGTH, str(len(head))))
     return Body((head, *parts), headers)
+
+
+def _data_of(column: Column, kind: str, *, by_row: bool) -> Any:
+    """The elements of a tensor for JSON. NaN becomes null, which decoders read as NaN; an infinity has no form."""
+    data = column.plain()
+    if not column.datatype.startswith("FP") or not np.isinf(data).any():
+        return data
+    first = int(np.flatnonzero(np.isinf(data))[0])
+    shape = (1, *column.shape) if by_row else column.shape
+    row, *place = (int(index) for index in np.unravel_index(first, shape))
+    item, _, name = column.name.partition(":") if by_row else (row, "", column.name)
+    at = f" at {''.join(f'[{index}]' for index in place)}" if place else ""
+    of = f" of tensor {name}" if name else ""
+    raise NotFiniteError(kind.removesuffix("s"), int(item), f"{name_of_number(data[first])}{at}{of}")
 
 
 def _message(body: bytes | memoryview, headers: Headers) -> tuple[dict[str, Any], memoryview]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.wire import REST_JSON, Body, Wire, WireError, encode_request
+from pytest_mlpatterns.wire import REST_JSON, Body, NotFiniteError, Wire, WireError, encode_request
 from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.workload.input_order import Uniform, Zipf
 from pytest_mlpatterns.workload.request_builder import is_request
@@ -138,6 +138,8 @@ def _encoded(inputs: tuple[Any, ...], wire: Wire, path: str) -> tuple[Body, ...]
     for number, item in enumerate(inputs):
         try:
             body = encode_request(wire, [item], path)
+        except NotFiniteError as error:
+            raise SettingError(f"perf_payload item {number} {error.reason}") from None
         except WireError as error:
             raise SettingError(
                 f"perf_payload item {number} is {type(item).__name__}, which cannot be sent over {wire}: {error}; "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import json
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -104,6 +106,40 @@ def test_what_json_cannot_hold_is_refused(value: Any) -> None:
 def test_the_reason_names_the_type_that_json_cannot_hold() -> None:
     with pytest.raises(WireError, match="bytes"):
         encode_instances([{"image": b"..."}])
+
+
+@dataclass
+class Scored:
+    label: str
+    score: float
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (math.nan, "has NaN"),
+        ([[1.0, None, 2.0, math.nan]], "has NaN at [0][3]"),
+        ({"scores": (0.5, -math.inf)}, "has -infinity at ['scores'][1]"),
+        (np.array([[0.5, np.inf]], dtype=np.float32), "has infinity at [0][1]"),
+        ([np.float64("nan")], "has NaN at [0]"),
+        (Scored("a", math.nan), "has NaN at ['score']"),
+        (np.array([None, math.nan], dtype=object), "has NaN at [1]"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_refused_at_its_place(value: Any, reason: str) -> None:
+    advice = 'which JSON cannot carry; use wire="rest+binary"'
+    with pytest.raises(WireError) as caught:
+        encode_instances([[1.0], value])
+    assert str(caught.value) == f"input 1 {reason}, {advice}"
+    with pytest.raises(WireError) as caught:
+        encode_predictions([[1.0], value])
+    assert str(caught.value) == f"output 1 {reason}, {advice}"
+
+
+def test_none_travels_as_null() -> None:
+    values = [None, [None, "null"], {"null": None}]
+    assert decode_instances(encode_instances(values)) == values
+    assert decode_predictions(encode_predictions(values)) == values
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"nan", b'{"instances": [1]'])

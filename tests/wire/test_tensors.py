@@ -75,6 +75,15 @@ def test_json_has_null_for_what_is_no_number() -> None:
     assert (found[0], math.isnan(found[1])) == (1.5, True)
 
 
+def test_json_refuses_infinity_at_its_place() -> None:
+    with pytest.raises(WireError, match=r"^output 1 has -infinity at \[0\]\[2\] of tensor output-0, which JSON cannot"):
+        V2.encode_outputs(np.array([[[0, 1, 2]], [[3, 4, -np.inf]]], dtype=np.float32))
+    with pytest.raises(WireError, match=r"^input 0 has infinity of tensor b, which JSON cannot carry"):
+        V2.encode_inputs([{"a": 1.0, "b": math.inf}])
+    with pytest.raises(WireError, match=r"^input 1 has infinity at \[1\], which JSON cannot carry"):
+        V2.encode_inputs([[1.0], [1.0, math.inf]])
+
+
 @pytest.mark.parametrize("codec", TENSORS)
 @PROPERTY
 @given(data=st.data(), count=st.integers(1, 5))

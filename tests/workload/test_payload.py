@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -164,6 +165,10 @@ REQUEST = httpx.Request("POST", "http://test/", json=1)
         (Frame, "perf_payload is type, expected its rows"),
         (a_frame, "perf_payload is a function that returns Frame, expected its rows; return frame.to_dict("),
         ([1, 2, object()], "perf_payload item 2 is object, which cannot be sent over rest+json: "),
+        (
+            [[[1, 2], [3, math.nan]]],
+            'perf_payload item 0 has NaN at [1][1], which JSON cannot carry; use wire="rest+bin',
+        ),
         ([b"raw"], "perf_payload item 0 is bytes, which cannot be sent over rest+json: "),
         ([REQUEST, 1], "perf_payload mixes inputs and httpx.Request objects, expected one kind; the first input is"),
         ([1, 1, REQUEST], "perf_payload mixes inputs and httpx.Request objects, expected one kind; the first request"),
