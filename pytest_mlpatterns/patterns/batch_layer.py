@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.adaptive_wait import TIMER_RESOLUTION_NS, AdaptiveWait
 from pytest_mlpatterns.patterns.batched import ADAPTIVE, Batched
-from pytest_mlpatterns.patterns.layer import RequestError, matched, needs_loop
+from pytest_mlpatterns.patterns.copies import copy_of
+from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, matched, needs_loop
 from pytest_mlpatterns.units import parse_duration
 
 if TYPE_CHECKING:
@@ -36,18 +37,24 @@ _UNAVAILABLE = frozenset({429, 502, 503, 504})
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    """A waiting request; ``arrived_ns`` is its arrival on the clock of ``perf_counter_ns``."""
+    """A waiting request.
+
+    ``arrived_ns`` is its arrival on the clock of ``perf_counter_ns``. ``inputs_again`` returns new inputs for a retry;
+    None until they are needed, and if they cannot be copied.
+    """
 
     inputs: list[Any]
     outputs: asyncio.Future[Sequence[Any]]
     arrived_ns: int
+    inputs_again: Callable[[], Sequence[Any]] | None
 
 
 @dataclass(slots=True, eq=False)
 class _Batch:
     """Requests of one call. After a failure they are called in ever smaller groups, the last group first.
 
-    ``last_ns`` and ``next_ns`` are as :meth:`AdaptiveWait.called` takes them; ``failed`` counts inputs.
+    ``last_ns`` and ``next_ns`` are as :meth:`AdaptiveWait.called` takes them; ``failed`` counts inputs. ``is_retried``
+    is True after the first failure.
     """
 
     groups: list[list[_Request]]
@@ -57,6 +64,7 @@ class _Batch:
     last_ns: int | None
     next_ns: int | None = None
     failed: int = 0
+    is_retried: bool = False
 
 
 class BatchLayer:
@@ -74,6 +82,9 @@ class BatchLayer:
     reports that the service behind is overloaded or unavailable (status 429, 502, 503 or 504), the whole batch gets the
     error: a retry would add to the load.
 
+    Since a model may change its inputs in place, a retry decodes them again. Inputs that do not come straight from the
+    server are copied before the first call of several requests; if that is not possible, there is no retry.
+
     Args:
         pattern: the sizes and the wait.
         inside: the handler.
@@ -82,6 +93,7 @@ class BatchLayer:
     """
 
     needs_loop = True
+    retries = True
 
     def __init__(self, pattern: Batched, inside: Handler, tally: Tally, *, at_once: int = 1) -> None:
         self._inside = inside
@@ -113,7 +125,8 @@ class BatchLayer:
             Exception: when awaited: the exception of the handler.
         """
         loop = asyncio.get_running_loop()
-        request = _Request(instances, loop.create_future(), perf_counter_ns())
+        again = instances.decode if isinstance(instances, DecodedInputs) else None
+        request = _Request(instances, loop.create_future(), perf_counter_ns(), again)
         self._waiting.append(request)
         self._waiting_inputs += len(instances)
         if self._latest is not None:
@@ -165,6 +178,8 @@ class BatchLayer:
                 size += len(requests[-1].inputs)
         for request in requests:
             self._tally.time("wait_ns", now_ns - request.arrived_ns)
+            if len(requests) > 1 and request.inputs_again is None:
+                request.inputs_again = _copies_of(request.inputs)
         is_full = size >= self._max_size or bool(self._waiting)
         last_ns = requests[-1].arrived_ns
         batch = _Batch([requests], size, is_full, now_ns, now_ns - last_ns if last_ns > since_ns else None)
@@ -181,7 +196,7 @@ class BatchLayer:
     def _call(self, batch: _Batch) -> None:
         """Call the handler for the next group of a batch."""
         loop, group = asyncio.get_running_loop(), batch.groups.pop()
-        inputs = group[0].inputs if len(group) == 1 else list(chain.from_iterable(one.inputs for one in group))
+        inputs = list(chain.from_iterable(_inputs_of(request, again=batch.is_retried) for request in group))
         if self._calls is None:
             self._await(batch, group, partial(self._inside, inputs))
         else:
@@ -254,14 +269,29 @@ class BatchLayer:
     def _failed(self, batch: _Batch, group: list[_Request], size: int, *, failure: BaseException) -> None:
         """Retry the requests of a group in halves, or give them the error."""
         is_unavailable = isinstance(failure, RequestError) and failure.status in _UNAVAILABLE
-        if len(group) > 1 and not is_unavailable:
+        if len(group) > 1 and not is_unavailable and all(request.inputs_again for request in group):
             half = len(group) // 2
+            batch.is_retried = True
             batch.groups += (group[half:], group[:half])
             return
         batch.failed += size
         for request in group:
             if not request.outputs.done():
                 request.outputs.set_exception(_copy_of(failure))
+
+
+def _inputs_of(request: _Request, *, again: bool) -> Sequence[Any]:
+    """The inputs of a request; for a retry new ones, since the model may have changed the others."""
+    return request.inputs_again() if again and request.inputs_again is not None else request.inputs
+
+
+def _copies_of(inputs: list[Any]) -> Callable[[], Sequence[Any]] | None:
+    """Returns new copies of inputs at every call; None if they cannot be copied."""
+    try:
+        kept = copy_of(inputs)
+    except Exception:  # an object of the user's may raise anything when it is copied
+        return None
+    return partial(copy_of, kept)
 
 
 def _distribute(group: list[_Request], outputs: Any) -> None:

@@ -26,6 +26,9 @@ ADAPTIVE = "adaptive"
 class Batched(Pattern):
     """Requests that arrive close together are gathered into one call of the model.
 
+    A call that fails is repeated in halves, so that only the requests that fail on their own get an error. The inputs
+    are decoded again for each repeated call, since the model may have changed them in place.
+
     Args:
         max_batch_size: maximum number of inputs in one call, 2..100,000.
         max_wait: how long the first request of a batch waits at most for more, such as ``"5ms"``; or ``"adaptive"``:

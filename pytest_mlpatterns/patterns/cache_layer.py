@@ -6,19 +6,18 @@ A store is reached through the protocol :class:`Store`; this module does not kno
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import inspect
-import json
 import time
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
-import orjson
 from cachetools import LRUCache, TTLCache
 
-from pytest_mlpatterns.patterns.layer import RequestError, matched, needs_loop, parallelism
+from pytest_mlpatterns.patterns.cache_key import key_of
+from pytest_mlpatterns.patterns.copies import copy_of
+from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, matched, needs_loop, parallelism, retries
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, codec_of, pack, unpack
 
@@ -33,7 +32,6 @@ __all__ = ["CacheLayer", "Store", "StoreUnavailable"]
 
 _BACK_OFF_NS = 500_000_000
 """Back-off after a store failure, so that not every request waits for a time-out."""
-_CANONICAL = orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
 class StoreUnavailable(Exception):
@@ -57,8 +55,9 @@ class CacheLayer:
     Concurrent misses of one input share a single call (single flight). The call completes even if the first caller
     disconnects. If it fails, all requests that wait for it get its error, and nothing is remembered.
 
-    The memory returns the very outputs of the handler. A store returns them as the wire decodes them, also at the first
-    call, so that clients always get the same types. Without its store, the layer calls the handler.
+    The memory keeps copies of the handler's outputs, and each request gets copies of these, so that neither the model
+    nor a stage that changes outputs in place changes an entry. A store returns outputs as the wire decodes them, also
+    at the first call, so that clients always get the same types. Without its store, the layer calls the handler.
 
     Args:
         pattern: capacity and lifetime of the entries.
@@ -71,10 +70,12 @@ class CacheLayer:
     Attributes:
         needs_loop: whether it must be called on the event loop.
         parallelism: how many calls the handler works on at the same time.
+        retries: whether the handler may give a model the same inputs twice.
+        returns_copies: whether requests get copies. False is safe if the outputs are only encoded, as by a server.
 
     Raises:
-        RequestError: when called: JSON cannot express an input, or an output that goes to a store; or the handler did
-            not return one output for each input.
+        RequestError: when called: JSON cannot express an input, or an output that goes to a store; an output cannot be
+            copied; or the handler did not return one output for each input.
     """
 
     def __init__(
@@ -89,6 +90,8 @@ class CacheLayer:
     ) -> None:
         self.needs_loop = store is not None or needs_loop(inside)
         self.parallelism = parallelism(inside)
+        self.retries = retries(inside)
+        self.returns_copies = True
         self._inside = inside
         self._tally = tally
         self._store = store
@@ -106,7 +109,11 @@ class CacheLayer:
     def __call__(self, instances: list[Any]) -> Answer:
         """The outputs of these inputs, or an awaitable of them."""
         started_ns = perf_counter_ns()
-        request = _Request(started_ns, [_key_of(instance) for instance in instances])
+        request = _Request(
+            started_ns,
+            [key_of(instance) for instance in instances],
+            instances.decode if isinstance(instances, DecodedInputs) else None,
+        )
         if self._store is not None:
             return self._call_with_store(self._store, request, instances)
         missing: dict[bytes, Any] = {}
@@ -121,7 +128,7 @@ class CacheLayer:
         """Without a store. If the handler returns its outputs directly, so does this, without the event loop."""
         shared, own = self._divide(request, missing)
         if own:
-            outputs = self._inside(list(own.values()))
+            outputs = self._inside(request.inputs_of(own))
             if inspect.isawaitable(outputs):
                 shared |= self._start(own, partial(self._resolve_awaited, own, outputs))
             else:
@@ -132,7 +139,7 @@ class CacheLayer:
         """With a store. Look-ups are pending too, so that two requests never both miss an input."""
         shared, own = self._divide(request, dict(zip(request.keys, instances, strict=True)))
         if own:
-            shared |= self._start(own, partial(self._resolve_stored, store, own))
+            shared |= self._start(own, partial(self._resolve_stored, store=store, request=request, own=own))
         return await self._await(request, shared)
 
     def _divide(self, request: _Request, wanted: dict[bytes, Any]) -> tuple[_PendingByKey, dict[bytes, Any]]:
@@ -174,7 +181,9 @@ class CacheLayer:
         for key, output in self._remember(own, await outputs).items():
             self._resolve(pending, key, output)
 
-    async def _resolve_stored(self, store: Store, own: dict[bytes, Any], pending: _PendingByKey) -> None:
+    async def _resolve_stored(
+        self, pending: _PendingByKey, *, store: Store, request: _Request, own: dict[bytes, Any]
+    ) -> None:
         missing = dict(own)
         bodies: list[bytes | None] | None = await self._try(lambda: store.get(list(own)))
         for key, body in zip(own, bodies or [None] * len(own), strict=True):
@@ -183,7 +192,7 @@ class CacheLayer:
                 del missing[key]
         if not missing:
             return
-        outputs: Any = self._inside(list(missing.values()))
+        outputs: Any = self._inside(request.inputs_of(missing))
         if inspect.isawaitable(outputs):
             outputs = await outputs
         encoded = {key: self._encode(output) for key, output in _by_key(missing, outputs).items()}
@@ -219,7 +228,7 @@ class CacheLayer:
         return None
 
     def _remember(self, missing: Mapping[bytes, Any], outputs: Any) -> dict[bytes, Any]:
-        by_key = _by_key(missing, outputs)
+        by_key = {key: _own_copy(output) for key, output in _by_key(missing, outputs).items()}
         for key, output in by_key.items():
             self._memory[key] = output
         return by_key
@@ -250,6 +259,8 @@ class CacheLayer:
             self._tally.count("misses", len(missed))
             self._tally.count("coalesced", len(request.keys) - hits - len(missed))
             self._tally.time("miss_ns", duration_ns)
+        if self.returns_copies:
+            return [_own_copy(outputs[key]) for key in request.keys]
         return [outputs[key] for key in request.keys]
 
 
@@ -259,9 +270,22 @@ class _Request:
 
     started_ns: int
     keys: list[bytes]
+    decode: Callable[[], Sequence[Any]] | None = None
     outputs: dict[bytes, Any] = field(default_factory=dict)
     missed: set[bytes] = field(default_factory=set)
     shared: set[bytes] = field(default_factory=set)
+
+    def inputs_of(self, wanted: Mapping[bytes, Any]) -> list[Any]:
+        """These inputs for the handler, which can be decoded again if those of the request can."""
+        decode, keys = self.decode, tuple(wanted)
+        if decode is None:
+            return list(wanted.values())
+
+        def decode_wanted() -> list[Any]:
+            inputs = decode()
+            return [inputs[self.keys.index(key)] for key in keys]
+
+        return DecodedInputs(wanted.values(), decode_wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,42 +325,15 @@ class _TimedMemory(TTLCache[bytes, Any]):
         return super().popitem()
 
 
-def _key_of(instance: Any) -> bytes:
-    """The SHA-256 of an input: equal for inputs that are equal in JSON, or as arrays in type, shape and elements.
-
-    The order of the keys of an object does not matter.
-    """
-    named = instance if isinstance(instance, dict) else {"": instance}
-    if all(isinstance(value, bytes) or hasattr(value, "dtype") for value in named.values()) and named:
-        return _key_of_arrays(named)
+def _own_copy(output: Any) -> Any:
     try:
-        text = orjson.dumps(instance, default=_plain, option=_CANONICAL)
-        if b"null" in text:  # orjson writes NaN and the infinities so
-            text = json.dumps(instance, default=_plain, sort_keys=True).encode()
-    except TypeError as error:
+        return copy_of(output)
+    except Exception as error:  # an object of the user's may raise anything when it is copied
         raise RequestError(
             500,
-            f"Cached cannot compare inputs of type {type(instance).__name__}: {error}; "
-            "it needs inputs that JSON can express, so put it before the stage that makes these",
+            f"Cached cannot keep an output of type {type(output).__name__}, because it cannot be copied: "
+            f"{type(error).__name__}: {error}; return numbers, text, lists, dictionaries or numpy arrays",
         ) from error
-    return hashlib.sha256(text).digest()
-
-
-def _plain(value: Any) -> Any:
-    """A JSON form of bytes and of numpy's types."""
-    return ["bytes", value.hex()] if isinstance(value, bytes) else value.tolist()
-
-
-def _key_of_arrays(named: Mapping[str, Any]) -> bytes:
-    digest = hashlib.sha256()
-    for name, value in sorted(named.items()):
-        if isinstance(value, bytes):
-            digest.update(repr((name, len(value))).encode())
-            digest.update(value)
-        else:
-            digest.update(repr((name, value.dtype.str, value.shape)).encode())
-            digest.update(value.tobytes() if not value.flags.c_contiguous else value.reshape(-1).view("u1").data)
-    return digest.digest()
 
 
 def _by_key(inputs: Mapping[bytes, Any], outputs: Any) -> dict[bytes, Any]:

@@ -24,6 +24,9 @@ __all__ = ["Cached"]
 class Cached(Pattern):
     """Outputs are remembered by their input, and returned again without calling the model.
 
+    The memory keeps copies of the outputs. So a model that uses its output buffer again does not change an entry, nor
+    does a stage of a pipeline that changes outputs in place.
+
     Args:
         max_entries: capacity of the memory; the least recently used entry is evicted first. A server is limited by its
             own ``maxmemory`` instead.

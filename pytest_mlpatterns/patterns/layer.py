@@ -8,7 +8,7 @@ only :meth:`Tally.snapshot` may be called from another thread.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "DecodedInputs",
     "Handler",
     "LostError",
     "ProcessHandler",
@@ -28,11 +29,31 @@ __all__ = [
     "matched",
     "needs_loop",
     "parallelism",
+    "retries",
 ]
 
 Answer = Sequence[Any] | Awaitable[Sequence[Any]]
 Handler = Callable[[list[Any]], Answer]
 """A model, or a layer around one: takes a list of inputs, returns one output for each, or an awaitable of them."""
+
+
+class DecodedInputs(list[Any]):
+    """Inputs of a request that can be decoded again, for a layer that retries: the model may have changed them.
+
+    Args:
+        inputs: the inputs.
+        decode: decodes them again; each call returns new objects.
+    """
+
+    __slots__ = ("decode",)
+
+    def __init__(self, inputs: Iterable[Any], decode: Callable[[], Sequence[Any]]) -> None:
+        super().__init__(inputs)
+        self.decode = decode
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Other processes get a plain list."""
+        return list, (list(self),)
 
 
 class RequestError(Exception):
@@ -122,6 +143,14 @@ def parallelism(handler: Handler) -> int:
     """
     declared = getattr(handler, "parallelism", 1)
     return declared if isinstance(declared, int) else 1
+
+
+def retries(handler: Handler) -> bool:
+    """Whether a handler may give a model the same inputs twice: its attribute ``retries``, False without one.
+
+    The server gives such a handler :class:`DecodedInputs`.
+    """
+    return getattr(handler, "retries", False) is True
 
 
 def matched(outputs: Any, count: int, name: str) -> Sequence[Any]:

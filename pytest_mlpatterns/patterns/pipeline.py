@@ -8,7 +8,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.patterns.layer import counted, matched, needs_loop
+from pytest_mlpatterns.patterns.layer import counted, matched, needs_loop, retries
 from pytest_mlpatterns.patterns.model_list import checked_models, distinct_names, model_nodes
 from pytest_mlpatterns.patterns.pattern import LayerNode, Node, Pattern
 
@@ -76,6 +76,7 @@ class PipelineLayer:
 
     Attributes:
         needs_loop: whether a stage must be called on the event loop.
+        retries: whether the first stage may give a model the same inputs twice.
     """
 
     def __init__(self, pattern: Pipeline, stages: Sequence[Handler], names: Sequence[str], *, tally: Tally) -> None:
@@ -83,6 +84,7 @@ class PipelineLayer:
         self._stages = tuple(zip(stages, names, strict=True))
         self._tally = tally
         self.needs_loop = any(map(needs_loop, stages))
+        self.retries = retries(stages[0])
 
     def __call__(self, instances: list[Any]) -> Answer:
         """The outputs of the last stage, or an awaitable of them.

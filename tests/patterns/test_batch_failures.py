@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import pickle
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,10 +29,12 @@ from support.batching import (
     run_jumping,
     settle,
 )
+from support.caching import caching
 from support.synthetic import MS, PROPERTY
 
-from pytest_mlpatterns.patterns.layer import LostError, RequestError
+from pytest_mlpatterns.patterns.layer import DecodedInputs, LostError, RequestError
 from pytest_mlpatterns.serving.http.app import ModelCaller
+from pytest_mlpatterns.wire.kserve_v1 import decode_instances
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,6 +90,56 @@ def test_a_bad_input_fails_alone_in_a_plain_model_and_all_of_its_request_with_it
         assert counters(tally)["failed_alone"] == 2
 
     run(scenario())
+
+
+def scaled_in_place(inputs: list[list[float]]) -> list[float]:
+    """A model with preprocessing that writes into its inputs; a negative input fails after that."""
+    for one in inputs:
+        one[:] = [10 * value for value in one]
+    if any(one[0] < 0 for one in inputs):
+        raise ValueError("a negative input")
+    return [one[0] for one in inputs]
+
+
+BODIES = [
+    b'{"instances": [[1.0]]}',
+    b'{"instances": [[2.0], [3.0]]}',
+    b'{"instances": [[-1.0]]}',
+    b'{"instances": [[4.0]]}',
+]
+
+
+@pytest.mark.parametrize("around", ["server", "cache", "stage"])
+def test_model_that_changes_its_inputs_in_place_answers_every_healthy_caller_rightly(around: str) -> None:
+    async def scenario() -> None:
+        layer: Any = batching(scaled_in_place)[0]
+        if around == "cache":
+            layer = caching(layer)[0]
+        caller = ModelCaller(layer)
+        assert caller.retries
+        calls = [
+            caller(decode_instances(body), None if around == "stage" else partial(decode_instances, body))
+            for body in BODIES
+        ]
+        one, two, bad, four = await asyncio.gather(*calls, return_exceptions=True)
+        assert [one, two, four] == [[10], [20, 30], [40]]
+        assert isinstance(bad, RequestError)
+
+    run(scenario())
+
+
+def test_requests_whose_inputs_cannot_be_decoded_again_or_copied_fail_together() -> None:
+    async def scenario() -> None:
+        layer, tally = batching(Recording(lambda inputs: refuse(frozenset({1}))([next(one) for one in inputs])))
+        found = await outcomes(ask_each(layer, [iter([1]), (one for one in [2])]))
+        assert [type(one) for one in found] == [ValueError, ValueError]
+        assert counters(tally)["calls"] == 1
+
+    run(scenario())
+
+
+def test_decoded_inputs_reach_other_processes_as_a_plain_list() -> None:
+    assert type(pickle.loads(pickle.dumps(DecodedInputs([1], lambda: [1])))) is list
 
 
 def test_the_batch_after_one_that_failed_goes_on() -> None:

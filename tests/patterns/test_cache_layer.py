@@ -118,15 +118,41 @@ class TestAnswers:
         assert model.calls == [[1, 2], [3, 4]]
         assert counted(tally) == {"misses": 4, "hits": 2, "coalesced": 1}
 
-    def test_hits_in_memory_need_no_event_loop_and_are_the_very_outputs(self) -> None:
-        output = object()
-        layer, tally = caching(lambda batch: [output for _ in batch])
+    def test_hits_in_memory_need_no_event_loop(self) -> None:
+        layer, tally = caching(lambda batch: [["output"] for _ in batch])
         first = layer([1])
         again = layer([1, 1])
         assert isinstance(first, list)
-        assert again == [output, output]
+        assert again == [["output"], ["output"]]
         assert timed(tally) == {"miss_ns": 1, "hit_ns": 1}
         assert counted(tally) == {"misses": 1, "hits": 2}
+
+    @pytest.mark.parametrize("output", [{"score": [0.5]}, [[0.5]], np.array([0.5])], ids=lambda one: type(one).__name__)
+    def test_a_stage_that_changes_outputs_in_place_changes_no_entry(self, output: Any) -> None:
+        layer, _ = caching(lambda _batch: [output])
+        for _ in range(3):
+            (found,) = layer([1])  # type: ignore[misc]
+            assert encode_predictions([found]) == encode_predictions([output])
+            inner = found["score"] if isinstance(found, dict) else found
+            inner[0] = 100
+
+    def test_a_model_that_uses_its_output_buffer_again_changes_no_entry(self) -> None:
+        buffer = np.zeros((1, 2))
+
+        def model(batch: list[int]) -> Any:
+            buffer[:] = batch[0]
+            return buffer
+
+        layer, _ = caching(model)
+        layer.returns_copies = False  # as the outermost layer of a process
+        assert [np.asarray(layer([one])).tolist() for one in (1, 2, 1)] == [[[1, 1]], [[2, 2]], [[1, 1]]]
+
+    def test_an_output_that_cannot_be_copied_is_refused_by_its_type(self) -> None:
+        layer, _ = caching(lambda batch: [(one for one in batch)])
+        with pytest.raises(
+            RequestError, match=r"^Cached cannot keep an output of type generator, because it cannot be"
+        ):
+            layer([1])
 
     def test_no_input_is_answered_by_nothing(self) -> None:
         layer, _ = caching(Model())
@@ -137,7 +163,7 @@ class TestAnswers:
     @pytest.mark.parametrize(
         "outputs",
         [
-            np.array([[0.1, 0.2], [0.3, math.nan]], dtype=np.float32),
+            np.array([[0.1, 0.2], [0.3, 0.4]], dtype=np.float32),
             np.array([0.1, 0.7], dtype=np.float32),
             np.array([1, 2]),
             np.array([[1, 2, 3, 4], [5, 6, 7, 8]], dtype=np.float16)[:, ::2],

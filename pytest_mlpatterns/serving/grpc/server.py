@@ -125,7 +125,7 @@ class GrpcServer:
             tally.received += len(data)
             tally.received_plain += len(data)
             tally.decode_ns += perf_counter_ns() - started_ns
-            outputs = await self._caller(call.request.inputs)
+            outputs = await self._caller(call.request.inputs, lambda: read_call(data).request.inputs)
             started_ns = perf_counter_ns()
             answer = self._encoded(call, outputs)
             tally.sent += len(answer)

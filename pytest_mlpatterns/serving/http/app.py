@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, MutableMapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from pytest_mlpatterns.patterns.layer import RequestError, matched
+from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, matched, retries
 from pytest_mlpatterns.serving.http.inference_call import (
     InferenceCall,
     WireTally,
@@ -65,19 +65,27 @@ class ModelCaller:
     Attributes:
         requests: number of requests, counted by the server.
         tracebacks: the first three distinct tracebacks of the user's code.
+        retries: whether the handler may give the model the same inputs twice.
     """
 
     def __init__(self, handler: Handler) -> None:
         self.requests = 0
         self.tracebacks: list[str] = []
         self._handler = handler
+        self.retries = retries(handler)
 
-    async def __call__(self, instances: list[Any]) -> Sequence[Any]:
+    async def __call__(self, instances: list[Any], decode: Callable[[], Sequence[Any]] | None = None) -> Sequence[Any]:
         """The outputs, one for each input.
+
+        Args:
+            instances: the inputs.
+            decode: decodes the inputs again, for a layer that retries.
 
         Raises:
             RequestError: the model raised an error, or did not return one output for each input.
         """
+        if self.retries and decode is not None:
+            instances = DecodedInputs(instances, decode)
         try:
             outputs: Any = self._handler(instances)
             if inspect.isawaitable(outputs):
@@ -214,7 +222,7 @@ class ModelApp:
             return self._accepted(
                 location, "&".join(f"{key}={value}" for key, value in asked.items() if value), headers
             )
-        answer = call.answer(await self._caller(call.inputs))
+        answer = call.answer(await self._caller(call.inputs, call.decode))
         return 200, answer
 
     async def _predict_plain(self, body: bytes | memoryview) -> Body:
@@ -225,7 +233,7 @@ class ModelApp:
         except WireError as error:
             raise RequestError(400, str(error)) from error
         read_ns = perf_counter_ns()
-        outputs = await self._caller(inputs)
+        outputs = await self._caller(inputs, partial(decode_instances, body))
         answered_ns = perf_counter_ns()
         try:
             answer = encode_predictions(outputs)

@@ -7,6 +7,7 @@ client accepts that. The cost is counted under the names of :mod:`pytest_mlpatte
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,7 @@ class InferenceCall:
         tally: counts the cost.
         coding: content coding of the response; None: no compression.
         request: the Open Inference request, if it is one.
+        decode: decodes the inputs again; None: there are none.
     """
 
     kind: str
@@ -96,6 +98,7 @@ class InferenceCall:
     tally: WireTally
     coding: str | None = None
     request: InferRequest | None = None
+    decode: Callable[[], list[Any]] | None = None
 
     def answer(self, outputs: Sequence[Any]) -> Body:
         """The body of the response.
@@ -150,10 +153,9 @@ def read_inference_call(
         if answer_v2 is not None:
             call = _read_v2(body, headers, tally, answer_v2=answer_v2)
         elif headers.get(b"content-type") in _MSGPACK:
-            codec = _codecs()["msgpack"]
-            call = InferenceCall("msgpack", codec.decode_inputs(body, {}), codec.encode_outputs, tally)
+            call = _read_v1("msgpack", _codecs()["msgpack"], body, tally=tally)
         else:
-            call = InferenceCall(_JSON, JSON_V1.decode_inputs(body, {}), JSON_V1.encode_outputs, tally)
+            call = _read_v1(_JSON, JSON_V1, body, tally=tally)
     except WireError as error:
         raise RequestError(400, str(error)) from error
     if b"accept-encoding" in headers:
@@ -180,6 +182,11 @@ def stored_inference_call(kind: str, coding: str | None, tally: WireTally) -> In
     return InferenceCall(kind, [], codec.encode_outputs, tally, _coding((coding or "").encode()))
 
 
+def _read_v1(kind: str, codec: Codec, body: bytes | memoryview, *, tally: WireTally) -> InferenceCall:
+    decode = partial(codec.decode_inputs, body, {})
+    return InferenceCall(kind, decode(), codec.encode_outputs, tally, decode=decode)
+
+
 def _read_v2(
     body: bytes | memoryview,
     headers: Mapping[bytes, bytes],
@@ -190,9 +197,16 @@ def _read_v2(
     from pytest_mlpatterns.wire.open_inference import HEAD_LENGTH, read_request
 
     length = headers.get(HEAD_LENGTH.encode())
-    request = read_request(body, {} if length is None else {HEAD_LENGTH: length.decode("latin-1")})
-    kind = "binary" if request.binary else "v2"
-    return InferenceCall(kind, request.inputs, lambda outputs: answer_v2(request, outputs), tally, request=request)
+    given = {} if length is None else {HEAD_LENGTH: length.decode("latin-1")}
+    request = read_request(body, given)
+    return InferenceCall(
+        "binary" if request.binary else "v2",
+        request.inputs,
+        partial(answer_v2, request),
+        tally,
+        request=request,
+        decode=lambda: read_request(body, given).inputs,
+    )
 
 
 def _decompressed(body: bytes | memoryview, header: bytes, max_bytes: int) -> bytes | memoryview:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.pattern import ModelNode
 from pytest_mlpatterns.patterns.store_url import EMBEDDED
@@ -49,7 +49,10 @@ class HandlerStack:
         self._own_server = own_server
         self._tallies: list[Tally] = []
         self._layers: list[Handler] = []
-        self.handler = self._build(node)
+        outermost: Any = self._build(node)
+        if hasattr(outermost, "returns_copies"):
+            outermost.returns_copies = False  # the server only encodes what it gets
+        self.handler: Handler = outermost
 
     def layers(self) -> tuple[LayerStats, ...]:
         """What every layer has counted so far."""

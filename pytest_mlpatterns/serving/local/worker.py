@@ -179,9 +179,9 @@ def _consume(source: Consume, service: _Service) -> None:
     tally = Tally(source.position, "queued")
     service.count_with(tally)
 
-    async def run(instances: list[Any]) -> Sequence[Any]:
+    async def run(instances: list[Any], decode: Callable[[], list[Any]]) -> Sequence[Any]:
         service.caller.requests += 1
-        return await service.caller(instances)
+        return await service.caller(instances, decode)
 
     async def serve() -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()

@@ -7,7 +7,9 @@ A replacement reuses the consumer name, so it inherits the unacknowledged entrie
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +20,12 @@ from pytest_mlpatterns.wire import REST_JSON, Wire, codec_of, pack, unpack
 from pytest_mlpatterns.wire.kserve_v1 import encode_error
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["Subscription", "consume"]
+__all__ = ["Run", "Subscription", "consume"]
+
+Run = Callable[[list[Any], Callable[[], list[Any]]], Awaitable[Sequence[Any]]]
+"""Runs one request: takes its inputs, and what decodes them again; returns its outputs."""
 
 _BLOCK_MS = 1000
 
@@ -46,9 +49,7 @@ class Subscription:
     wire: Wire = REST_JSON
 
 
-async def consume(
-    subscription: Subscription, run: Callable[[list[Any]], Awaitable[Sequence[Any]]], tally: Tally
-) -> None:
+async def consume(subscription: Subscription, run: Run, tally: Tally) -> None:
     """Take requests until cancelled; while the broker is unavailable, try again every 100 ms.
 
     Args:
@@ -64,9 +65,7 @@ async def consume(
 
 
 class _Consumer:
-    def __init__(
-        self, subscription: Subscription, run: Callable[[list[Any]], Awaitable[Sequence[Any]]], tally: Tally
-    ) -> None:
+    def __init__(self, subscription: Subscription, run: Run, tally: Tally) -> None:
         self._requests, self._answers = requests_key(subscription.name), answers_key(subscription.name)
         self._consumer = subscription.consumer
         self._in_flight = subscription.in_flight
@@ -134,7 +133,8 @@ class _Consumer:
 
     async def _process(self, entry_id: bytes, entry: dict[bytes, bytes]) -> None:
         try:
-            outputs = await self._run(self._codec.decode_inputs(*unpack(entry[b"body"])))
+            decode = partial(self._codec.decode_inputs, *unpack(entry[b"body"]))
+            outputs = await self._run(decode(), decode)
             status, body = b"200", pack(self._codec.encode_outputs(outputs))
         except RequestError as error:
             status, body = b"%d" % error.status, encode_error(str(error))

@@ -36,7 +36,7 @@ import asyncio, sys
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.redis.queue_worker import Subscription, consume
 
-async def hold(instances):
+async def hold(instances, decode):
     print("taken", flush=True)
     await asyncio.Event().wait()
 
@@ -101,7 +101,8 @@ async def service(url: str, capacity: int = 1000) -> AsyncIterator[Service]:
 async def worker(url: str, run: Any, *, name: str = "worker 0", in_flight: int = 1) -> AsyncIterator[Tally]:
     """A worker that ends as if killed: in the midst of what it does."""
     tally = Tally(0, "queued")
-    task = asyncio.create_task(consume(Subscription(url, NAME, name, in_flight), run, tally))
+    subscription = Subscription(url, NAME, name, in_flight)
+    task = asyncio.create_task(consume(subscription, lambda inputs, _decode: run(inputs), tally))
     try:
         yield tally
     finally:
