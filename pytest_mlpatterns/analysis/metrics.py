@@ -17,6 +17,7 @@ from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.generator_health import GeneratorMetrics, why_limited
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, min_samples, order_bounds, wilson_interval
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
+from pytest_mlpatterns.analysis.sustained import backlogs_of, why_not_sustained
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.telemetry import straggler_shares
@@ -214,6 +215,11 @@ class Metrics:
         cpu = sum(launch.generator.cpu_ns for launch in self.launches)
         completed = sum(launch.generator.completed for launch in self.launches)
         return GeneratorMetrics(cpu / max(completed, 1), lag, self._limited())
+
+    @cached_property
+    def not_sustained(self) -> str | None:
+        """Why the service does not sustain the load, an open loop of one rate; None if it does, and for other loads."""
+        return why_not_sustained(backlogs_of(self.launches))
 
     @property
     def requests(self) -> int:

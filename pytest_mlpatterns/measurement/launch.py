@@ -20,7 +20,7 @@ from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.measurement.smoke import send_one
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.system.monitor import ResourceMonitor
-from pytest_mlpatterns.workload.schedule import ClosedLoop
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -186,7 +186,7 @@ class _LaunchMeasurement:
     def _launch(self, result: LoadResult) -> Launch:
         self._monitor.sample()
         stats = self._deployment.stats()
-        report = result.generator
+        report, schedule = result.generator, self._plan.schedule
         return Launch(
             samples=samples_of(result),
             window=result.window,
@@ -200,7 +200,8 @@ class _LaunchMeasurement:
             ),
             cold_start_ns=self._deployment.cold_start_ns,
             request_bytes=np.array([len(message) for message in self._job.messages], dtype=np.int64),
-            open_loop=not self._plan.schedule.closed,
+            open_loop=not schedule.closed,
+            rate_rps=schedule.rate_rps if isinstance(schedule, ConstantRate | PoissonRate) else None,
         )
 
 

@@ -116,7 +116,10 @@ class GeneratorReport:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Everything that was recorded of one launch, in and around its window."""
+    """Everything that was recorded of one launch, in and around its window.
+
+    ``rate_rps`` is the rate of an open loop whose rate does not change; None for any other load.
+    """
 
     samples: Samples
     window: Window
@@ -127,6 +130,7 @@ class Launch:
     cold_start_ns: int | None
     request_bytes: NDArray[np.int64]
     open_loop: bool
+    rate_rps: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

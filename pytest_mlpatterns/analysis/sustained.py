@@ -1,0 +1,170 @@
+"""Whether a service sustains an open loop: whether its answers keep up with the requests that arrive.
+
+Above its capacity a service builds up a backlog, and every latency depends on the length of the window alone. Below it
+the backlog rises and falls by chance. Pure; it must not know limits, baselines or tests.
+
+Two signs count, each against the scatter of its own pieces of the window (pieces of 0.25 s, and pieces of 8 requests;
+the larger standard error counts, so that a pause of the service is scatter and no overload):
+
+- *growth*: more requests arrived in the window than were answered in it;
+- *shortfall*: every request had to wait, so that the answers came at the rate of the capacity, and that is below the
+  rate of the load. It finds an overload that the chance of random arrivals hides from the first.
+
+Either has to exceed 3 % of the arrivals, five requests, and its standard error by Student's t at 99.95 %.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns import wording
+from pytest_mlpatterns.analysis.intervals import t_quantile
+from pytest_mlpatterns.units import SECOND_NS, format_rate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.records.launch import Launch
+    from pytest_mlpatterns.records.samples import Samples, Window
+
+__all__ = ["Backlog", "backlog_of", "backlogs_of", "why_not_sustained"]
+
+_CONFIDENCE = 0.999
+"""Two-sided; a backlog that shrinks is no overload, so 0.05 % are left for a false alarm."""
+_SMALLEST_SHARE = 0.03
+_SMALLEST_REQUESTS = 5
+_PIECE_NS = 250_000_000
+_PIECE_REQUESTS = 8
+_MIN_PIECES, _MAX_SHORT_PIECES = 8, 48
+_FIRST_REQUESTS = 5
+"""Requests at the start of the load that did not have to wait for others."""
+_FILLING = 3
+"""Times of an unhindered answer after which a service without a queue is as full as it will be."""
+_WAITED = 2.0
+"""Latency, in times of an unhindered answer, from which on a request surely waited for others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How arrivals and answers compare over one window.
+
+    Attributes:
+        rate_rps: rate of the load.
+        duration_ns: length of what was compared: the window, without the time in which the service still filled.
+        arrivals: requests sent in that time.
+        answers: requests that ended in that time.
+        waiting: requests without an answer at its end.
+        growth_variance: variance of ``arrivals - answers`` by the scatter of the pieces.
+        answers_variance: variance of ``answers`` likewise.
+        saturated: whether every request had to wait for others.
+        degrees: degrees of freedom of the variances.
+    """
+
+    rate_rps: float
+    duration_ns: int
+    arrivals: int
+    answers: int
+    waiting: int
+    growth_variance: float
+    answers_variance: float
+    saturated: bool
+    degrees: int
+
+    @property
+    def expected(self) -> float:
+        """Requests that the load has in that time on average."""
+        return self.rate_rps * self.duration_ns / SECOND_NS
+
+
+def backlog_of(samples: Samples, window: Window, rate_rps: float) -> Backlog | None:
+    """Compare arrivals and answers; None if there are too few, or if most of the window saw the service fill.
+
+    A request arrives when the generator has sent it, so that a late generator is no backlog of the service.
+
+    Args:
+        samples: every request of the load, warm-up included.
+        window: the measured window.
+        rate_rps: mean rate of the load, which must not change.
+    """
+    order = np.argsort(samples.due_ns, kind="stable")
+    latency_ns = (samples.done_ns - samples.sent_ns)[order]
+    if not latency_ns.size:
+        return None
+    unhindered_ns = float(np.median(latency_ns[:_FIRST_REQUESTS]))
+    filled_ns = int(samples.sent_ns[order[0]] + _FILLING * unhindered_ns)
+    start_ns, end_ns = max(window.start_ns, filled_ns), window.end_ns
+    if end_ns - start_ns < window.duration_ns / 2:
+        return None
+    sent_ns, done_ns = np.sort(samples.sent_ns), np.sort(samples.done_ns)
+    sent, done = (np.searchsorted(times, (start_ns, end_ns), side="right") for times in (sent_ns, done_ns))
+    arrivals, answers = int(sent[1] - sent[0]), int(done[1] - done[0])
+    if arrivals < 2 * _SMALLEST_REQUESTS:
+        return None
+    short = min(max(arrivals // _PIECE_REQUESTS, _MIN_PIECES), _MAX_SHORT_PIECES)
+    counts = [
+        _counts(sent_ns, done_ns, np.linspace(start_ns, end_ns, pieces + 1))
+        for pieces in (max(_MIN_PIECES, round((end_ns - start_ns) / _PIECE_NS)), short)
+    ]
+    inside = (samples.sent_ns[order] >= start_ns) & (samples.sent_ns[order] < end_ns)
+    return Backlog(
+        rate_rps=rate_rps,
+        duration_ns=end_ns - start_ns,
+        arrivals=arrivals,
+        answers=answers,
+        waiting=int(sent[1] - done[1]),
+        growth_variance=max(_variance_of_sum(came - went) for came, went in counts),
+        answers_variance=max(_variance_of_sum(went) for _, went in counts),
+        saturated=bool(latency_ns[inside].min(initial=np.iinfo(np.int64).max) > _WAITED * unhindered_ns),
+        degrees=short - 1,
+    )
+
+
+def why_not_sustained(backlogs: Sequence[Backlog]) -> str | None:
+    """A sentence if the service surely does not sustain the load of these windows together; None otherwise."""
+    if not backlogs:
+        return None
+    growth = sum(one.arrivals - one.answers for one in backlogs)
+    shortfall = sum(one.expected - one.answers for one in backlogs)
+    expected = sum(one.expected for one in backlogs)
+    quantile = t_quantile(_CONFIDENCE, sum(one.degrees for one in backlogs))
+
+    def surely(excess: float, variance: float) -> bool:
+        least = max(_SMALLEST_REQUESTS, _SMALLEST_SHARE * expected)
+        return excess >= least and excess > quantile * math.sqrt(variance + len(backlogs))
+
+    grows = surely(growth, sum(one.growth_variance for one in backlogs))
+    saturated = all(one.saturated for one in backlogs)
+    if not grows and not (saturated and surely(shortfall, sum(one.answers_variance for one in backlogs))):
+        return None
+    answered_rps = sum(one.answers for one in backlogs) * SECOND_NS / sum(one.duration_ns for one in backlogs)
+    worst = max(backlogs, key=lambda one: one.waiting)
+    return (
+        f"the service does not sustain {format_rate(worst.rate_rps)}: it answered {format_rate(answered_rps)}, "
+        f"{wording.count(worst.waiting, 'request was', 'requests were')} waiting at the end"
+    )
+
+
+def backlogs_of(launches: Sequence[Launch]) -> list[Backlog]:
+    """The backlog of each launch whose load is an open loop of one rate."""
+    found = (
+        backlog_of(launch.samples, launch.window, launch.rate_rps) for launch in launches if launch.rate_rps is not None
+    )
+    return [backlog for backlog in found if backlog is not None]
+
+
+def _counts(
+    sent_ns: NDArray[np.int64], done_ns: NDArray[np.int64], edges_ns: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Arrivals and answers between the edges; the times are ascending."""
+    return np.diff(np.searchsorted(sent_ns, edges_ns)), np.diff(np.searchsorted(done_ns, edges_ns))
+
+
+def _variance_of_sum(pieces: NDArray[np.int64]) -> float:
+    """Variance of the sum of independent pieces, by their scatter."""
+    return float(pieces.size * pieces.var(ddof=1))

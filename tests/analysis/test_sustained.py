@@ -1,0 +1,137 @@
+"""Whether a service sustains an open loop, by queues of known capacity."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.queueing import Queue, Run, served_ns
+from support.synthetic import MS, START_NS, S, launch, samples
+
+from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.sustained import backlog_of, why_not_sustained
+from pytest_mlpatterns.records.samples import Window
+
+_TRIALS = 300
+
+
+def verdict(*runs: Run, rate_rps: float) -> str | None:
+    backlogs = (backlog_of(run.samples, run.window, rate_rps) for run in runs)
+    return why_not_sustained([backlog for backlog in backlogs if backlog is not None])
+
+
+def share_found(
+    queue: Queue, utilisation: float, *, window_s: float, warmup_s: float = 0.6, launches: int = 1
+) -> float:
+    """How often a load of this utilisation is found not to be sustained."""
+    rng = np.random.default_rng(0)
+    rate_rps = utilisation * queue.capacity_rps
+    found = sum(
+        verdict(*(queue.run(rate_rps, warmup_s, window_s, rng) for _ in range(launches)), rate_rps=rate_rps) is not None
+        for _ in range(_TRIALS)
+    )
+    return found / _TRIALS
+
+
+@pytest.mark.parametrize("window_s", [0.7, 3.0])
+@pytest.mark.parametrize("utilisation", [0.5, 0.8, 0.95])
+@pytest.mark.parametrize(
+    "queue", [Queue(50), Queue(400), Queue(400, service="M"), Queue(400, 4), Queue(50, arrivals="D", service="M")]
+)
+def test_a_load_below_the_capacity_is_sustained(queue: Queue, utilisation: float, window_s: float) -> None:
+    assert share_found(queue, utilisation, window_s=window_s) <= 1 / _TRIALS
+
+
+@pytest.mark.parametrize(
+    ("queue", "utilisation"),
+    [
+        (Queue(400), 1.1),
+        (Queue(2000, service="M"), 1.1),
+        (Queue(400, service="M"), 1.3),
+        (Queue(400, 4), 1.1),
+        (Queue(200, arrivals="D", service="G"), 1.1),
+        (Queue(50, arrivals="D"), 1.1),
+        (Queue(20, arrivals="D"), 1.25),
+    ],
+)
+def test_a_load_above_the_capacity_is_found_in_three_seconds(queue: Queue, utilisation: float) -> None:
+    assert share_found(queue, utilisation, window_s=3.0, warmup_s=3.0) > 0.99  # a warm-up of an overload is long
+
+
+def test_several_short_launches_find_together_what_one_does_not() -> None:
+    queue = Queue(1000, service="M")
+
+    assert share_found(queue, 1.1, window_s=0.7) < 0.5
+    assert share_found(queue, 1.1, window_s=0.7, launches=8) > 0.9
+
+
+@pytest.mark.parametrize("at_s", [1.5, 2.9, 3.7])
+@pytest.mark.parametrize("length_s", [0.1, 0.3, 0.8])
+def test_a_pause_of_the_service_is_no_overload(at_s: float, length_s: float) -> None:
+    rng = np.random.default_rng(1)
+    queue = Queue(250, arrivals="D", service="G")
+    arrivals_ns = queue.arrivals_ns(200, 4 * S, rng)
+    service_ns = queue.service_ns(arrivals_ns.size, rng)
+    service_ns[np.searchsorted(arrivals_ns, int(at_s * S)) :][:1] += int(length_s * S)
+
+    assert verdict(Run.of(arrivals_ns, service_ns, warmup_s=1.0, window_s=3.0), rate_rps=200) is None
+
+
+def test_repeated_pauses_of_a_service_with_room_are_no_overload() -> None:
+    rng = np.random.default_rng(1)
+    queue = Queue(400, service="M")
+    for _ in range(_TRIALS):
+        arrivals_ns = queue.arrivals_ns(200, 4 * S, rng)
+        service_ns = queue.service_ns(arrivals_ns.size, rng)
+        service_ns[rng.random(arrivals_ns.size) < 0.01] += 80 * MS
+
+        assert verdict(Run.of(arrivals_ns, service_ns, warmup_s=1.0, window_s=3.0), rate_rps=200) is None
+
+
+def test_batches_that_end_together_are_no_overload_and_hide_none() -> None:
+    def batches(rate_rps: float, batch_ns: int) -> Run:
+        """Batches of 32 requests, one after another."""
+        arrivals_ns = Queue(1, arrivals="D").arrivals_ns(rate_rps, 4 * S, np.random.default_rng(0))
+        arrivals_ns = arrivals_ns[: arrivals_ns.size // 32 * 32]
+        full_ns = arrivals_ns[31::32]
+        done_ns = np.repeat(served_ns(full_ns, np.full(full_ns.size, batch_ns)), 32)
+        return Run(samples(START_NS + arrivals_ns, done_ns - arrivals_ns), Window(START_NS + S, START_NS + 4 * S))
+
+    assert verdict(batches(950, 32 * MS), rate_rps=950) is None
+    assert verdict(batches(1100, 32 * MS), rate_rps=1100) is not None
+
+
+def test_the_sentence_names_the_load_the_answers_and_what_was_left() -> None:
+    run = Queue(180, arrivals="D").run(200, 1.0, 3.0, np.random.default_rng(0))
+
+    assert verdict(run, rate_rps=200) == (
+        "the service does not sustain 200 req/s: it answered 180 req/s, 80 requests were waiting at the end"
+    )
+
+
+def test_a_service_without_a_queue_that_takes_long_is_still_filling_and_not_overloaded() -> None:
+    arrivals_ns = np.arange(0, 4 * S, 10 * MS)
+    slow = Run(samples(START_NS + arrivals_ns, 2 * S), Window(START_NS + S, START_NS + 4 * S))
+
+    assert verdict(slow, rate_rps=100) is None
+
+
+def test_requests_that_the_generator_sent_late_are_no_backlog_of_the_service() -> None:
+    arrivals_ns = np.arange(0, 4 * S, 5 * MS)
+    late = samples(START_NS + arrivals_ns, 4 * MS + arrivals_ns // 5, lag_ns=arrivals_ns // 5)
+
+    assert verdict(Run(late, Window(START_NS + S, START_NS + 4 * S)), rate_rps=200) is None
+
+
+def test_metrics_judge_open_loops_of_one_rate_alone() -> None:
+    run = Queue(180, arrivals="D").run(200, 1.0, 3.0, np.random.default_rng(0))
+    overloaded = replace(launch(run.samples, start_ns=run.window.start_ns, open_loop=True), rate_rps=200.0)
+
+    assert Metrics((overloaded,)).not_sustained is not None
+    assert Metrics((replace(overloaded, rate_rps=None),)).not_sustained is None
+
+
+def test_a_window_without_requests_is_not_judged() -> None:
+    assert backlog_of(samples([], []), Window(0, S), 10.0) is None
+    assert why_not_sustained([]) is None

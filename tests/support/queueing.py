@@ -1,0 +1,97 @@
+"""Queues of known capacity: when requests arrive, when a service of some servers has answered them.
+
+Seeded, and without a clock: what a measurement of such a service must say is known.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.records.samples import Samples, Window
+from support.synthetic import START_NS, S, samples
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Queue", "Run", "served_ns"]
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A first-come, first-served queue.
+
+    Args:
+        capacity_rps: requests per second of all servers together.
+        servers: how many requests are served at once.
+        arrivals: ``"M"`` for exponential intervals, ``"D"`` for even ones.
+        service: ``"M"`` for exponential service times, ``"D"`` for constant ones, ``"G"`` for ones that vary by 30 %.
+    """
+
+    capacity_rps: float
+    servers: int = 1
+    arrivals: str = "M"
+    service: str = "D"
+
+    def arrivals_ns(self, rate_rps: float, length_ns: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Arrivals of a load, from 0."""
+        mean = rate_rps * length_ns / S
+        if self.arrivals == "D":
+            return np.arange(int(mean)) * int(S / rate_rps)
+        times = np.cumsum(rng.exponential(S / rate_rps, int(mean + 6 * mean**0.5 + 20))).astype(np.int64)
+        return times[times < length_ns]
+
+    def service_ns(self, requests: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The service time of each request."""
+        mean = S * self.servers / self.capacity_rps
+        if self.service == "D":
+            return np.full(requests, int(mean))
+        return (rng.exponential(mean, requests) if self.service == "M" else rng.gamma(11, mean / 11, requests)).astype(
+            np.int64
+        )
+
+    def run(self, rate_rps: float, warmup_s: float, window_s: float, rng: np.random.Generator) -> Run:
+        """One open loop of this rate, from an empty queue."""
+        arrivals_ns = self.arrivals_ns(rate_rps, int((warmup_s + window_s) * S), rng)
+        return Run.of(
+            arrivals_ns, self.service_ns(arrivals_ns.size, rng), self.servers, warmup_s=warmup_s, window_s=window_s
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """The samples of one load and its window."""
+
+    samples: Samples
+    window: Window
+
+    @classmethod
+    def of(
+        cls,
+        arrivals_ns: NDArray[np.int64],
+        service_ns: NDArray[np.int64],
+        servers: int = 1,
+        *,
+        warmup_s: float,
+        window_s: float,
+    ) -> Run:
+        """What the load generator records where these requests have these service times."""
+        latency_ns = served_ns(arrivals_ns, service_ns, servers) - arrivals_ns
+        start_ns = START_NS + int(warmup_s * S)
+        return cls(samples(START_NS + arrivals_ns, latency_ns), Window(start_ns, start_ns + int(window_s * S)))
+
+
+def served_ns(arrivals_ns: NDArray[np.int64], service_ns: NDArray[np.int64], servers: int = 1) -> NDArray[np.int64]:
+    """When each request is answered by servers that take them in the order of arrival."""
+    if servers == 1:
+        worked = np.cumsum(service_ns)
+        return worked + np.maximum.accumulate(arrivals_ns - (worked - service_ns))
+    free = [0] * servers
+    done = np.empty_like(arrivals_ns)
+    for number, (arrived, takes) in enumerate(zip(arrivals_ns.tolist(), service_ns.tolist(), strict=True)):
+        done[number] = max(arrived, heapq.heappop(free)) + takes
+        heapq.heappush(free, int(done[number]))
+    return done
