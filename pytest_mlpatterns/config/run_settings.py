@@ -38,6 +38,7 @@ class RunSettings:
     """Settings of a whole run.
 
     ``always_ranks``: the weights come from the ini file, so a run without alternatives to rank is not an error.
+    ``against_required``: a test that is not compared with the revision fails, also if it is new.
     """
 
     baseline: BaselineMode
@@ -49,6 +50,7 @@ class RunSettings:
     rank: SelectionCriteria | None
     always_ranks: bool
     against: str | None
+    against_required: bool
     against_files: tuple[str, ...]
 
 
@@ -81,8 +83,9 @@ def read_run_settings(
     def text(name: str) -> str:
         return str(options.get(name) or ini.get(name) or "")
 
-    against = text("against") or None
-    mode = _mode(text("baseline"), against, option=options.get("baseline"))
+    against = _reference(options.get("against"), ini.get("against"))
+    given = read_choice(BaselineMode, text("baseline") or BaselineMode.CHECK, "ini key perf_baseline")
+    mode = given if against is None else _mode_against(against, given)
     return RunSettings(
         baseline=mode,
         baseline_file=path("baseline-file") or root / "perf-baseline.json",
@@ -93,6 +96,7 @@ def read_run_settings(
         rank=_criteria(options.get("rank"), ini.get("rank")),
         always_ranks=options.get("rank") is None,
         against=against,
+        against_required=against is not None and given is BaselineMode.REQUIRE,
         against_files=_names_in(text("against-files")),
     )
 
@@ -105,20 +109,30 @@ def _writable(file: Path, given: str) -> Path:
     return file
 
 
-def _mode(given: str, against: str | None, *, option: object) -> BaselineMode:
-    """The baseline mode; off in a run that compares with a revision.
+def _reference(option: object, ini: object) -> str | None:
+    """The revision to compare with; None without one.
+
+    Raises:
+        SettingError: the command line names an empty one, as an unset variable of a shell does.
+    """
+    if option is not None and not str(option).strip():
+        raise SettingError(
+            f"--perf-against is {str(option)!r}, expected a branch, tag or commit such as main; if a variable of the "
+            "shell names it, the variable is empty"
+        )
+    return str(option or ini or "").strip() or None
+
+
+def _mode_against(against: str, given: BaselineMode) -> BaselineMode:
+    """The baseline mode of a run that compares with a revision, which does not use the baseline file.
 
     Args:
-        given: the mode from the command line or the ini file, empty if not given.
         against: the revision to compare with.
-        option: the mode from the command line.
+        given: the mode from the command line or the ini file.
     """
-    mode: BaselineMode = read_choice(BaselineMode, given or BaselineMode.CHECK, "ini key perf_baseline")
-    if against is None:
-        return mode
-    if mode in (BaselineMode.UPDATE, BaselineMode.PRUNE) or option == BaselineMode.REQUIRE:
+    if given in (BaselineMode.UPDATE, BaselineMode.PRUNE):
         raise SettingError(
-            f"--perf-against {against} beside --perf-baseline {mode}, expected one of them; a comparison with a "
+            f"--perf-against {against} beside --perf-baseline {given}, expected one of them; a comparison with a "
             "revision does not use the baseline file"
         )
     return BaselineMode.OFF

@@ -136,6 +136,7 @@ class Experiment:
         command: command line that runs this test alone, with the same baseline.
         baseline: the stored entry to compare with, or why there is none.
         revision: the same test at another git revision, which then replaces the baseline; None without one.
+        comparison_required: a test that is not compared with the revision fails, also if it is new.
         searches: searches for NMRT that a ranking needs, by objective; None is the search without one.
     """
 
@@ -148,6 +149,7 @@ class Experiment:
     command: str
     baseline: BaselineMatch
     revision: RevisionClient | None = None
+    comparison_required: bool = False
     searches: tuple[Objective | None, ...] = ()
 
     @property

@@ -9,10 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.errors import PerfFailure
 from pytest_mlpatterns.judging.interleaved_verdicts import PAIRED_METRICS, judge_no_slower
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.revision.client import NothingToCompareError
+from pytest_mlpatterns.revision.messages import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +55,8 @@ class RevisionComparison:
         self._runner = runner
         self._run: InterleavedRun | None = None
         self._why_not = ""
+        self._details = ""
+        self._is_new = False
         self._left_out: dict[str, str] = {}
         self._reference: Reference | None = None
 
@@ -84,6 +88,9 @@ class RevisionComparison:
 
         See :meth:`pytest_mlpatterns.judging.baseline_comparison.Comparison.judge`. Metrics that an interleaved run does
         not measure are left out, requested or not.
+
+        Raises:
+            PerfFailure: nothing could be compared, and the test exists at the revision or a comparison is required.
         """
         if self._experiment.smoke or self._experiment.plan.check is not None:
             self._measurement.measure_at_least(1)
@@ -92,7 +99,16 @@ class RevisionComparison:
         verdicts = self._compare(metrics, tolerance)
         self._measurement.measure_at_least(1)  # if nothing could be compared
         self._measurement.require_valid()
+        self._fail_unless_compared()
         return verdicts
+
+    def _fail_unless_compared(self) -> None:
+        """Fail a test that was not compared; one that is new at the present revision has nothing to compare with."""
+        if self._experiment.comparison_required and self.missing:
+            required = f"{self.missing}, and --perf-baseline require asks for a comparison"
+            raise PerfFailure("\n\n".join(filter(None, (required, self._details))))
+        if self._why_not and not self._is_new:
+            raise PerfFailure("\n\n".join(filter(None, (self._why_not, self._details))))
 
     def _compare(self, metrics: Sequence[Metric], tolerance: float) -> Sequence[Verdict]:
         names = [metric.name for metric in metrics if metric.name in PAIRED_METRICS]
@@ -100,7 +116,8 @@ class RevisionComparison:
         if self._experiment.system.is_attached:
             self._why_not = (
                 f"not compared with {self._revision.name}: {self._experiment.setup.pattern} runs already and is the "
-                "same service on both sides; name it as App(...) or Command(...), which a revision can start"
+                "same service on both sides; name it as App(...) or Command(...), which a revision can start, or "
+                "deselect the test"
             )
         if not names or self._why_not:
             return ()
@@ -112,7 +129,9 @@ class RevisionComparison:
             self._runner.close()  # both revisions need the machine to themselves
             return self._judge(self._run, names, tolerance)
         except NothingToCompareError as error:
-            self._why_not = str(error)
+            self._is_new = error.reason is Reason.ABSENT
+            new = f"new: nothing to compare with at {self._revision.name}"
+            self._why_not, self._details = new if self._is_new else str(error), error.details
             return ()
         finally:
             self._revision.close()
@@ -121,7 +140,10 @@ class RevisionComparison:
         """A run of both revisions, which later metrics share; None if they do not compare, and notes why."""
         theirs = self._revision.setup()
         if differences := self._experiment.setup.differences(theirs.setup):
-            self._why_not = f"not comparable with {self._revision.name} ({'; '.join(differences)})"
+            self._why_not = (
+                f"not comparable with {self._revision.name} ({'; '.join(differences)}); change that in a commit of its "
+                "own, or give the test another name: a new test has nothing to compare with"
+            )
             return None
         plan = replace(self._experiment.plan, payload=theirs.payload)
         return self._experiment.interleave(

@@ -67,9 +67,7 @@ class OtherRevision:
     @property
     def lines(self) -> list[str]:
         """What the summary of the run says of it."""
-        revision = self.worktree.revision
-        compared = f"compared with {revision.name}, {revision.short} {revision.subject}"
-        return [compared, *(f"note: {note}" for note in self.worktree.notes)]
+        return [f"note: {note}" for note in self.worktree.notes]
 
     def client(self, test: str, startup_timeout_ns: int) -> RevisionClient:
         """A client for one test; it starts no process yet."""

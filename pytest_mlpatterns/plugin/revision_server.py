@@ -31,12 +31,15 @@ from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
 __all__ = ["main"]
 
 _ABSENT = (pytest.ExitCode.OK, pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED)
 """Exit codes of a pytest that started but does not have the test; an unknown test id is a usage error."""
+
+_EVERY_TEST = ("-m", "", "-k", "")
+"""The ini file may deselect performance tests, and only the command line of the user's run select them."""
 
 
 def main() -> None:
@@ -49,7 +52,7 @@ def main() -> None:
     sys.path[:] = job.inherited_options.import_path
     install(job.present_top, job.reference_top)
     server = _Server(channel, requests, job)
-    arguments = [job.test, "-q", "--tb=short", "-W", "default", *job.inherited_options.options]
+    arguments = [job.test, "-q", "--tb=short", "-W", "default", *_EVERY_TEST, *job.inherited_options.options]
     if importlib.util.find_spec("xdist"):
         arguments.append("-n0")
     if importlib.util.find_spec("pytest_cov"):
@@ -95,13 +98,19 @@ class _Server:
         if report.failed:
             self.failures.append(str(report.longrepr))
 
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        """Note that the test exists but is not to run."""
+        self.failures += [f"{item.nodeid} is deselected there" for item in items]
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Note why the test cannot be set up, or is skipped."""
         report = yield
-        if report.failed or report.skipped:
+        if report.skipped and isinstance(report.longrepr, tuple):
+            self.failures.append(report.longrepr[2])
+        elif report.failed or report.skipped:
             self.failures.append(report.longreprtext or str(report.longrepr))
         return report
 

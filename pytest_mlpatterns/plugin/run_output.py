@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.plugin.terminal import Terminal
     from pytest_mlpatterns.records.setup import Environment
+    from pytest_mlpatterns.revision.resolve import Revision
 
 __all__ = ["RunOutput"]
 
@@ -48,6 +49,7 @@ class RunOutput:
 
     Attributes:
         lines: printed below the table.
+        revision: what the tests are compared with; None if it is the baseline.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class RunOutput:
         variables: Mapping[str, str] = os.environ,
     ) -> None:
         self.lines: list[str] = []
+        self.revision: Revision | None = None
         self._run = run
         self._baseline = baseline
         self._environment = environment
@@ -108,6 +111,8 @@ class RunOutput:
         Returns:
             Whether all files were written; :attr:`lines` name each of them, or the error.
         """
+        if measured and self.revision is not None:
+            self.lines.insert(0, self._compared_with(self.revision))
         try:
             if measured:
                 self._baseline.close(self._results, complete=complete)
@@ -139,6 +144,15 @@ class RunOutput:
         if self._on_github:
             root = self._root_in_repository()
             self._terminal.write(line(annotation(failure, root)) for failure in self._failures)
+
+    def _compared_with(self, revision: Revision) -> str:
+        """How many of the tests that ran were compared with the revision."""
+        name = f"{revision.name} ({revision.short} {revision.subject})"
+        if self._run.smoke:
+            return f"not compared with {name}: a smoke run makes no verdict"
+        compared = {one.test for one in self._results if one.reference and one.reference.kind == "revision"}
+        ran = {one.test for one in self._results} | {one.test for one in self._unmeasured}
+        return f"compared {len(compared)} of {count(len(ran), 'test')} with {name}"
 
     @property
     def _on_github(self) -> bool:

@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -35,6 +35,7 @@ from pytest_mlpatterns.plugin.runtest import RuntestHooks
 from pytest_mlpatterns.plugin.terminal import Terminal
 from pytest_mlpatterns.plugin.xdist import ControllerHooks, WorkerInput, report_baseline, report_usage_error
 from pytest_mlpatterns.records.result import group_of
+from pytest_mlpatterns.revision.installed_copy import copy_error, installed_copies
 from pytest_mlpatterns.serving.engine import engine_named
 from pytest_mlpatterns.system.child import end_with_parent
 from pytest_mlpatterns.system.environment import environment
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.plugin.experiment_builder import FixtureValues
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.revision.client import RevisionClient
+    from pytest_mlpatterns.revision.worktree import Worktree
     from pytest_mlpatterns.serving.deployment import Deployment
 
 __all__ = ["REFERENCE_TREES", "PerfSession"]
@@ -103,10 +105,9 @@ class PerfSession:
             self._output = RunOutput(self._run, self._baseline, machine, terminal=terminal, root=root)
             worktree = lay_out(root, self._run, self._resources) if sent is None else sent.worktree
         except MlpatternsError as error:
+            self._remove_files()
             raise pytest.UsageError(str(error)) from None
-        self._revision = None if worktree is None else OtherRevision(config, worktree, self._directory)
-        if self._revision is not None and not self._is_worker:
-            self._output.lines += self._revision.lines
+        self._revision = None if worktree is None else self._other_revision(worktree)
         driver = LoadDriver(self._generator, self._live.show, self._run.smoke)
         self._builder = ExperimentBuilder(config, self._directory, driver, trees=self._trees)
         self.hooks: Mapping[str, object] = {
@@ -129,14 +130,13 @@ class PerfSession:
         Raises:
             pytest.UsageError: a marker argument or option that cannot be served; names the test.
         """
+        if items and self._revision is not None:
+            self._refuse_copies(self._revision)
         for item in items:
             try:
                 item.stash[PERF_ITEM] = PerfItem(self._settings_of(item, self._collection.read_markers(item)))
             except SettingError as error:
-                text = f"{item.nodeid}: {error}"
-                if self._is_worker:
-                    report_usage_error(self._config, text)
-                raise pytest.UsageError(text) from None
+                self._end_run(f"{item.nodeid}: {error}")
         self._live.tests = len(items)
         self._rivals.update(group_of(item.nodeid, parameter_names(item)) for item in items)
         files, tests = self._collection.files, self._collection.tests
@@ -228,10 +228,32 @@ class PerfSession:
     def pytest_unconfigure(self) -> None:
         """End processes and remove temporary files."""
         self._generator.close()
-        self._resources.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._remove_files()
 
     # --- steps --------------------------------------------------------------------------------------------------------
+
+    def _other_revision(self, worktree: Worktree) -> OtherRevision:
+        other = OtherRevision(self._config, worktree, self._directory)
+        if not self._is_worker:
+            self._output.revision = worktree.revision
+            self._output.lines += other.lines
+        return other
+
+    def _refuse_copies(self, revision: OtherRevision) -> None:
+        """End the run if the project is imported from a copy, which is the same code on both sides."""
+        root = self._config.rootpath
+        if copies := installed_copies(root, revision.worktree.present_root):
+            self._end_run(str(copy_error(copies, root)))
+
+    def _end_run(self, text: str) -> NoReturn:
+        """End the run with a usage error; under pytest-xdist the controller shows it."""
+        if self._is_worker:
+            report_usage_error(self._config, text)
+        raise pytest.UsageError(text)
+
+    def _remove_files(self) -> None:
+        self._resources.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
 
     def _settings_of(self, item: pytest.Item, marker: MarkerReading) -> Settings:
         if marker.error is not None:
@@ -274,6 +296,7 @@ class PerfSession:
             experiment,
             baseline=self._baseline.match(item.nodeid, experiment.setup),
             revision=revision,
+            comparison_required=self._run.against_required,
             searches=self._searches(item) if experiment.system.model is not None else (),
         )
         runner = experiment.runner()

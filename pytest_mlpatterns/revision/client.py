@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.revision.failure_text import error_line, hint_at_files, without_markers
 from pytest_mlpatterns.revision.messages import (
     DeploymentStarted,
     InheritedOptions,
@@ -30,14 +31,21 @@ if TYPE_CHECKING:
 __all__ = ["NothingToCompareError", "RevisionClient"]
 
 _STOP_TIMEOUT_S = 20.0
+_IF_FILES_ARE_MISSING = "if it lacks files that git does not track there, name them in --perf-against-files"
 
 
 class NothingToCompareError(DeploymentError):
-    """The test does not exist at the revision, or fails there; ``reason`` says which of them."""
+    """The test does not exist at the revision, or fails there.
 
-    def __init__(self, reason: Reason, text: str) -> None:
+    Attributes:
+        reason: which of them.
+        details: the error there at length; empty without one.
+    """
+
+    def __init__(self, reason: Reason, text: str, details: str = "") -> None:
         super().__init__(text)
         self.reason = reason
+        self.details = details
 
 
 class RevisionClient:
@@ -146,15 +154,26 @@ class RevisionClient:
         try:
             answer = child.receive(timeout_s)
         except ChildError as error:
-            raise DeploymentError(f"{self._test} at {self.name}: {error}") from error
+            raise DeploymentError(self._with_hint(f"{self._test} at {self.name}: {error}")) from error
         except TimeoutError:
             raise DeploymentError(
                 f"{self._test} at {self.name} did not answer within {format_duration(timeout_s * 1e9)}; raise the "
                 f'time limit with perf(startup_timeout="5min")\nIt printed last:\n{child.log_tail()}'
             ) from None
         if isinstance(answer, RevisionFailed):
-            text = f"{self._test} {answer.reason.value} at {self.name}: {answer.text}"
-            if answer.reason is Reason.WRONG:
-                raise DeploymentError(text)
-            raise NothingToCompareError(answer.reason, text)
+            raise self._error(answer)
         return answer
+
+    def _error(self, answer: RevisionFailed) -> DeploymentError:
+        text = f"{self._test} {answer.reason.value} at {self.name}"
+        if answer.reason is Reason.WRONG:
+            return DeploymentError(f"{text}: {answer.text}")
+        if answer.reason is Reason.ABSENT:
+            return NothingToCompareError(answer.reason, f"{text}: {answer.text}")
+        details = without_markers(answer.text)
+        hint = hint_at_files(details, self._test, self._worktree) or _IF_FILES_ARE_MISSING
+        return NothingToCompareError(answer.reason, f"{text}: {error_line(details)}; {hint}", details)
+
+    def _with_hint(self, text: str) -> str:
+        """An error, with the files that the revision lacks."""
+        return "\n".join(filter(None, (without_markers(text), hint_at_files(text, self._test, self._worktree))))

@@ -324,6 +324,20 @@ def test_files_to_take_along_are_separated_by_commas_or_spaces_unless_quoted(tmp
 def test_against_a_revision_the_baseline_file_is_left_alone(ini: dict[str, object], tmp_path: Path) -> None:
     found = read_run_settings({"against": "main"}, ini, invoked_in=tmp_path, root=tmp_path)
     assert found.baseline is BaselineMode.OFF
+    assert found.against_required is (ini.get("baseline") == "require")
+
+
+def test_a_comparison_may_be_required_on_the_command_line_and_only_beside_a_revision(tmp_path: Path) -> None:
+    found = read_run_settings({"against": "main", "baseline": "require"}, {}, invoked_in=tmp_path, root=tmp_path)
+    assert (found.baseline, found.against_required) == (BaselineMode.OFF, True)
+    found = read_run_settings({"baseline": "require"}, {"against": ""}, invoked_in=tmp_path, root=tmp_path)
+    assert (found.baseline, found.against_required) == (BaselineMode.REQUIRE, False)
+
+
+@pytest.mark.parametrize("given", ["", " "])
+def test_an_empty_revision_on_the_command_line_is_an_error(given: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=rf"^--perf-against is '{given}', expected a branch, tag or commit"):
+        read_run_settings({"against": given}, {"against": "main"}, invoked_in=tmp_path, root=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +345,6 @@ def test_against_a_revision_the_baseline_file_is_left_alone(ini: dict[str, objec
     [
         ({"baseline": "update"}, {}),
         ({"baseline": "prune"}, {}),
-        ({"baseline": "require"}, {}),
         ({}, {"baseline": "update"}),
     ],
 )

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from support.installed import installed_copy
 from support.project import Run, clean_environment, command, run_here
 from support.repository import Repository
 from support.services.processes import our_children
@@ -102,7 +103,7 @@ def test_a_regression_is_caught_without_any_baseline_file(shop: Repository, work
     assert run.exit_code == 1
     assert "RegressionFailure: RTM" in run.out
     assert "(the present)" in run.out
-    assert "compared with main, " in run.out
+    assert "compared 1 of 1 test with main (" in run.out
     assert not (shop.top / "perf-baseline.json").exists()
 
 
@@ -175,7 +176,25 @@ def test_a_test_that_is_new_is_said_not_to_exist_there(shop: Repository) -> None
     shop.write(files(seconds=0.01, tests=TESTS.replace("test_shop(", "test_new(")))
     run = against(shop)
     assert run.exit_code == 0
-    assert "test_shop.py::test_new does not exist at main (" in run.out
+    assert "new: nothing to compare with at main (" in run.out
+    assert "compared 0 of 1 test with main (" in run.out
+
+
+def test_a_test_that_only_the_command_line_selects_is_found_at_the_revision(shop: Repository) -> None:
+    shop.commit({"pytest.ini": "[pytest]\npythonpath = src\naddopts = -m 'not perf'\n"})
+    shop.write(files(seconds=0.06) | {"pytest.ini": "[pytest]\npythonpath = src\naddopts = -m 'not perf'\n"})
+    run = against(shop, "-m", "perf")
+    assert run.exit_code == 1
+    assert "RegressionFailure: RTM" in run.out
+
+
+@pytest.mark.parametrize("require", [["--perf-baseline=require"], ["-o", "perf_baseline=require"]])
+def test_a_new_test_fails_where_a_comparison_is_required(shop: Repository, require: list[str]) -> None:
+    shop.write(files(seconds=0.01, tests=BARE.replace("test_shop(", "test_new(")))
+    run = against(shop, *require)
+    assert run.exit_code == 1
+    assert "new: nothing to compare with at main (" in run.out
+    assert "and --perf-baseline require asks for a comparison" in run.out
 
 
 @pytest.mark.parametrize(
@@ -242,7 +261,7 @@ def test_a_service_that_runs_already_is_not_compared_with_itself(shop: Repositor
         tests = TARGETS.replace("{target}", f'Url("http://127.0.0.1:{server.address[1]}/predict")')
         shop.commit(files(seconds=0, tests=tests.replace("import App", "import Url, App")))
         run = against(shop, "-W", "ignore")
-    assert run.exit_code == 0
+    assert run.exit_code == 1
     assert f"http://127.0.0.1:{server.address[1]}/predict runs already and is the same service on both" in run.out
 
 
@@ -262,21 +281,29 @@ def test_what_a_comparison_measured_serves_a_second_one_too(shop: Repository) ->
     assert len((shop.top / "built").read_text(encoding="utf-8")) == len(result["reference"]["log_ratios"]["rtm"])
 
 
-def test_a_test_that_fails_there_is_said(tmp_path: Path) -> None:
+def test_a_test_that_fails_there_fails_here_and_says_which_file_to_take_along(tmp_path: Path) -> None:
     repository = Repository.made(tmp_path / "shop")
-    repository.commit(files(seconds=0.01, tests=TESTS.replace("return Model", "raise ValueError('not yet')")))
-    repository.write(files(seconds=0.01))
+    reading = "    open('data/weights.json').close()\n    return Model"
+    repository.commit(files(seconds=0.01, tests=TESTS.replace("    return Model", reading)))
+    repository.write({"data/weights.json": "{}"})
     run = against(repository)
-    assert run.exit_code == 0
-    assert "test_shop.py::test_shop fails at main (" in run.out
-    assert "not yet" in run.out
+    assert run.exit_code == 1
+    (line,) = [line for line in run.out.splitlines() if line.startswith("E   PerfFailure: ")]
+    assert "test_shop.py::test_shop fails at main (" in line
+    assert "): FileNotFoundError: [Errno 2] No such file or directory: 'data/weights.json'; " in line
+    assert line.endswith(
+        "data/weights.json exists here, but git does not track it, so main runs without it; take it along: "
+        '--perf-against-files "data/weights.json"'
+    )
+    assert "^^^" not in run.out.partition("PerfFailure")[2]
+    assert "compared 0 of 1 test with main (" in run.out
 
 
 def test_another_set_up_there_is_not_comparable(shop: Repository) -> None:
     shop.write(files(seconds=0.01, tests=TESTS.replace('warmup="100ms"', 'warmup="100ms", concurrency=3')))
     run = against(shop)
-    assert run.exit_code == 0
-    assert "not comparable with main (" in run.out
+    assert run.exit_code == 1
+    assert "PerfFailure: not comparable with main (" in run.out
     assert "load: closed(1) → closed(3)" in run.out
 
 
@@ -301,21 +328,38 @@ spec.loader.exec_module(stray)
 """
 
 
+def test_a_project_that_is_imported_from_a_copy_is_not_compared_with_itself(
+    shop: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = installed_copy(tmp_path / "site-packages", shop.top, {"shop/__init__.py": "", "shop/model.py": MODEL})
+    monkeypatch.syspath_prepend(str(site))
+    shop.write({"pytest.ini": "[pytest]\n"})
+    run = against(shop)
+    assert run.exit_code == 4
+    (line,) = [line for line in run.err.splitlines() if line]
+    assert f"shop is imported from {site}, a copy of this project: both sides would run the same code" in line
+    assert "pip install -e ., or set pythonpath = src" in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--perf-against=nowhere"], "'nowhere' is no revision of"),
+        (["--perf-against="], "--perf-against is '', expected a branch, tag or commit"),
+        (["--perf-against=merge-base:"], "'' is no revision of"),
         (["--perf-against=main", "--perf-baseline=update"], "beside --perf-baseline update, expected one of them"),
         (["--perf-against=main", "--perf-against-files=none/*.csv"], "'none/*.csv' matches nothing"),
     ],
 )
 def test_what_cannot_be_compared_with_ends_the_run_with_one_line(
-    shop: Repository, arguments: list[str], words: str
+    shop: Repository, arguments: list[str], words: str, *, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     run = against(shop, *arguments, ref="main")
     assert run.exit_code == 4
     (line,) = [line for line in run.err.splitlines() if line]
     assert words in line
+    assert list(tmp_path.glob("pytest-mlpatterns-*")) == []
 
 
 def test_after_a_kill_the_next_run_cleans_up(shop: Repository) -> None:

@@ -1,0 +1,40 @@
+"""A distribution as an installer leaves it in site-packages: its files and its metadata."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+__all__ = ["installed_copy"]
+
+
+def installed_copy(
+    site: Path, source: Path | None, files: Mapping[str, str], *, name: str = "shop", editable: bool = False
+) -> Path:
+    """Install files, copied from a directory, as ``pip install DIRECTORY`` does.
+
+    Args:
+        site: the folder to install into; made if it is not there.
+        source: the directory that ``direct_url.json`` names; None for a distribution of an index.
+        files: what is copied, by path.
+        name: of the distribution.
+        editable: ``direct_url.json`` says that the code is not copied.
+
+    Returns:
+        ``site``.
+    """
+    metadata = {"METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"}
+    if source is not None:
+        url = {"url": source.as_uri(), "dir_info": {"editable": True} if editable else {}}
+        metadata["direct_url.json"] = json.dumps(url)
+    all_files = {**files, **{f"{name}-1.0.dist-info/{part}": text for part, text in metadata.items()}}
+    record = f"{name}-1.0.dist-info/RECORD"
+    all_files[record] = "".join(f"{path},,\n" for path in [*all_files, record])
+    for path, text in all_files.items():
+        (site / path).parent.mkdir(parents=True, exist_ok=True)
+        (site / path).write_text(text, encoding="utf-8")
+    return site
