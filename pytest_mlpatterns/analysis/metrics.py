@@ -163,7 +163,7 @@ class Metrics:
 
     @property
     def hop_ns(self) -> Estimate | None:
-        """Median hop time to an upstream process: transport and the wait for it, without its work."""
+        """Median hop time to an upstream process: transport, without its work and the wait for its model."""
         return self.estimate(METRICS["hop"])
 
     @property

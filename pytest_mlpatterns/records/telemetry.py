@@ -11,7 +11,7 @@ queued     accepted, rejected, answered, redelivered, duplicated,     wait_ns; t
            lost, broker_errors, depth_ns, observed_ns                 the counters depth_ns over observed_ns
 pipeline   –                                                          stage:NAME for every stage
 ensemble   last:NAME for every model                                  model:NAME for every model
-hop        calls, errors                                              hop_ns (transport and wait, without the work)
+hop        calls, errors                                              hop_ns (transport, without work and wait)
 wire       requests, decode_ns, encode_ns, received_bytes,            –
            received_plain_bytes, sent_bytes, sent_plain_bytes
 =========  =========================================================  ================================================

@@ -21,7 +21,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, matched, retries
+from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, matched, needs_loop, retries
 from pytest_mlpatterns.serving.http.inference_call import (
     InferenceCall,
     WireTally,
@@ -30,6 +30,7 @@ from pytest_mlpatterns.serving.http.inference_call import (
     stored_inference_call,
 )
 from pytest_mlpatterns.serving.http.metadata import ModelMetadata
+from pytest_mlpatterns.serving.http.model_lock import ModelLock
 from pytest_mlpatterns.serving.model import user_traceback
 from pytest_mlpatterns.wire import Body, WireError
 from pytest_mlpatterns.wire.kserve_v1 import decode_instances, encode_error, encode_predictions
@@ -66,6 +67,7 @@ class ModelCaller:
         requests: number of requests, counted by the server.
         tracebacks: the first three distinct tracebacks of the user's code.
         retries: whether the handler may give the model the same inputs twice.
+        needs_loop: whether the handler must be called on the event loop; False: it blocks the loop.
     """
 
     def __init__(self, handler: Handler) -> None:
@@ -73,6 +75,7 @@ class ModelCaller:
         self.tracebacks: list[str] = []
         self._handler = handler
         self.retries = retries(handler)
+        self.needs_loop = needs_loop(handler)
 
     async def __call__(self, instances: list[Any], decode: Callable[[], Sequence[Any]] | None = None) -> Sequence[Any]:
         """The outputs, one for each input.
@@ -108,8 +111,9 @@ class ModelApp:
         name: name of the model in the paths.
         max_body_bytes: longest request body; a longer one is refused with 413.
         jobs: answers requests with 202, for results that are fetched later; None: the response contains the result.
-        internal: the clients are other processes of the deployment. Responses then have a ``Server-Timing`` header,
-            and may use encodings that only this package knows.
+        internal: the clients are other processes of the deployment. Responses then have a ``Server-Timing`` header
+            (``dur`` is the time that the request took here, ``free`` when the model ended the call before), and may use
+            encodings that only this package knows. A plain model is called for one request at a time.
         position: position of the process in the composition.
 
     Attributes:
@@ -131,6 +135,7 @@ class ModelApp:
         self._caller = caller
         self._jobs = jobs
         self._internal = internal
+        self._model_lock = ModelLock() if internal and not caller.needs_loop else None
         self._name = name
         self.max_body_bytes = max_body_bytes
         self._metadata = ModelMetadata(name)
@@ -141,6 +146,7 @@ class ModelApp:
         """Answer one request (ASGI)."""
         headers: list[tuple[bytes, bytes]] = []
         started = perf_counter_ns() if self._internal else 0
+        free_ns = self._model_lock.free_ns if self._model_lock else 0
         try:
             status, body = await self._answer(scope, receive, headers)
         except RequestError as error:
@@ -148,7 +154,8 @@ class ModelApp:
             if error.retry_after_s is not None:
                 headers.append((b"retry-after", b"%d" % error.retry_after_s))
         if self._internal:
-            headers.append((b"server-timing", b"model;dur=%.3f" % ((perf_counter_ns() - started) / 1e6)))
+            worked_ms = (perf_counter_ns() - started) / 1e6
+            headers.append((b"server-timing", b"model;dur=%.3f;free=%d" % (worked_ms, free_ns)))
         headers += _RAW_JSON if body.headers is _JSON else _raw(body.headers)
         headers.append((b"content-length", b"%d" % body.size))
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -222,8 +229,13 @@ class ModelApp:
             return self._accepted(
                 location, "&".join(f"{key}={value}" for key, value in asked.items() if value), headers
             )
-        answer = call.answer(await self._caller(call.inputs, call.decode))
-        return 200, answer
+        return 200, call.answer(await self._outputs(call.inputs, call.decode))
+
+    async def _outputs(self, inputs: list[Any], decode: Callable[[], Sequence[Any]] | None) -> Sequence[Any]:
+        if self._model_lock is None:
+            return await self._caller(inputs, decode)
+        async with self._model_lock:
+            return await self._caller(inputs, decode)
 
     async def _predict_plain(self, body: bytes | memoryview) -> Body:
         """The same as an :class:`InferenceCall` for uncompressed V1 JSON, in half the time."""
@@ -233,7 +245,7 @@ class ModelApp:
         except WireError as error:
             raise RequestError(400, str(error)) from error
         read_ns = perf_counter_ns()
-        outputs = await self._caller(inputs, partial(decode_instances, body))
+        outputs = await self._outputs(inputs, partial(decode_instances, body))
         answered_ns = perf_counter_ns()
         try:
             answer = encode_predictions(outputs)

@@ -467,6 +467,8 @@ class TestTime:
         [
             (b"server-timing: model;dur=4.000", 6_000_000),
             (b"Server-Timing: model;dur=0", 10_000_000),
+            (b"server-timing: model;dur=2;free=1005000000", 3_000_000),  # half of the time it waited for the model
+            (b"server-timing: model;dur=4.000;free=999000000", 6_000_000),
             (b"server-timing: model;dur=11.5", 0),  # clocks of two processes may disagree by a little
             (b"x-other: 1", 10_000_000),
         ],
