@@ -4,8 +4,9 @@ Format, version 1 (2026): ``{"format": "pytest-mlpatterns-baseline", "version": 
 {"setup": …, "metrics": {name: [[value, relative error], …]}, "versions": …, "commit": …, "date": …}}}}``; keys sorted,
 one launch per pair, numbers of five digits. An entry may have an ``anchor`` (``metrics``, ``commit`` and ``date`` of an
 earlier one), a ``calibration`` (``cores``, ``ns``, ``workload``) and its ``latency`` distribution (``[[percent, ns],
-…]``, for charts only); a set-up has a ``model`` if the model names a version. A file of another format or a later
-version is refused and stays as it is.
+…]``, for charts only), and what was ``disturbed`` when it was recorded. A set-up has a ``model`` if the model names a
+version; ``headers``, ``duration``, ``warmup``, ``timeout`` and ``generators`` are absent from older entries and are
+then not compared. A file of another format or a later version is refused and stays as it is.
 
 This module must not know verdicts.
 """
@@ -36,6 +37,8 @@ __all__ = ["FORMAT", "VERSION", "read_baselines", "write_baselines"]
 
 FORMAT = "pytest-mlpatterns-baseline"
 VERSION = 1
+_ALWAYS = ("pattern", "load", "wire", "payload")
+"""Members of a set-up that are written although empty."""
 _ADVICE = "restore it from version control, or delete it and record anew with pytest --perf-baseline update"
 
 
@@ -130,6 +133,7 @@ def _entry(data: dict[str, Any]) -> Entry:
         calibration=None if calibration is None else _calibration(calibration),
         anchor=None if anchor is None else _anchor(anchor),
         latency=_latency(data.get("latency", ())),
+        disturbed=tuple(str(text) for text in data.get("disturbed", ())),
     )
 
 
@@ -168,7 +172,7 @@ def _calibration(data: dict[str, Any]) -> Calibration:
 def _plain(entry: Entry) -> dict[str, Any]:
     setup, calibration, anchor = entry.setup.to_json(), entry.calibration, entry.anchor
     plain: dict[str, Any] = {
-        "setup": {name: value for name, value in setup.items() if value or name != "model"},
+        "setup": {name: value for name, value in setup.items() if value or name in _ALWAYS},
         "metrics": _pairs(entry.metrics),
         "versions": dict(entry.versions),
         "commit": entry.commit,
@@ -178,6 +182,8 @@ def _plain(entry: Entry) -> dict[str, Any]:
         plain["calibration"] = {**asdict(calibration), "ns": rounded(calibration.ns)}
     if entry.latency:
         plain["latency"] = [[rounded(percent), rounded(ns)] for percent, ns in entry.latency]
+    if entry.disturbed:
+        plain["disturbed"] = list(entry.disturbed)
     if anchor is not None:
         plain["anchor"] = {"metrics": _pairs(anchor.metrics), "commit": anchor.commit, "date": anchor.date}
     return plain

@@ -125,6 +125,7 @@ class BaselineLookup:
         machine = min(ratios, key=lambda name: abs(math.log(ratios[name])))
         entry = scaled(by_machine[machine], ratios[machine])
         note = f"baseline of {machine}, its times × {ratios[machine]:.2f} by calibration, at twice the tolerance"
+        note = "; ".join(filter(None, (note, entry.warning)))
         return BaselineMatch(setup, mode, entry, widening=_WIDENING, note=note, name=self._name_of(entry))
 
     def _speed_ratios(self, by_machine: Mapping[str, Entry], setup: Setup) -> dict[str, float]:

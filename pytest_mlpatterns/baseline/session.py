@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
 from pytest_mlpatterns.baseline.lookup import BaselineLookup
+from pytest_mlpatterns.baseline.record_rules import why_too_wide
 from pytest_mlpatterns.baseline.updates import RunFacts, drift_notes, update_of
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.records.baseline_entry import Baselines, Calibration, Update
-from pytest_mlpatterns.reports.text.baseline_changes import gone_lines, update_lines
+from pytest_mlpatterns.reports.text.baseline_changes import gone_lines, refused_lines, update_lines
 from pytest_mlpatterns.system.git import commit
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class BaselineSession:
         self._lookup = BaselineLookup(run, environment, self._before, directory=directory)
         self._gone: set[str] = set()
         self._updates: list[Update] = []
+        self._refused: dict[str, str] = {}
         self._pruned: list[str] = []
         self.lines: list[str] = []
 
@@ -96,13 +98,18 @@ class BaselineSession:
         return self._lookup.match(test, setup)
 
     def with_drift(self, result: TestResult) -> TestResult:
-        """The result, with a note if it is worse than the anchor of its entry, but not worse than the entry."""
+        """The result, with notes on its entry.
+
+        They say that it was recorded although something was wrong, or that the result is worse than its anchor although
+        not worse than the entry.
+        """
         entry = self._before.get(result.test, {}).get(self._environment.machine)
         if entry is None or result.interrupted or self._run.smoke:
             return result
         if entry.differences(result.setup, self._environment.versions):
             return result
-        return replace(result, notes=(*result.notes, *drift_notes(result, entry)))
+        warning = [entry.warning] if entry.disturbed and result.reference is not None else []
+        return replace(result, notes=(*result.notes, *warning, *drift_notes(result, entry)))
 
     # --- between the processes of a distributed run --------------------------------------------------------------
 
@@ -142,6 +149,10 @@ class BaselineSession:
         return {
             "mode": str(self._run.baseline),
             "recorded": [update.test for update in self._updates],
+            "not_recorded": self._refused,
+            "recorded_although_disturbed": {
+                update.test: list(update.after.disturbed) for update in self._updates if update.after.disturbed
+            },
             "recorded_although_worse": [
                 {"test": update.test, **asdict(verdict), "outcome": str(verdict.outcome)}
                 for update in self._updates
@@ -163,10 +174,14 @@ class BaselineSession:
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
             calibration=self._lookup.calibration,
         )
-        updates = [update_of(result, self._before.get(result.test, {}).get(machine), facts) for result in passed]
-        write_baselines(file, {update.test: {machine: update.after} for update in updates})
+        self._refused = {result.test: why for result in passed if (why := why_too_wide(result))}
+        fit = [result for result in passed if result.test not in self._refused]
+        updates = [update_of(result, self._before.get(result.test, {}).get(machine), facts) for result in fit]
+        if updates:
+            write_baselines(file, {update.test: {machine: update.after} for update in updates})
+            self.lines += [f"baseline {file} updated:", *update_lines(updates)]
         self._updates = updates
-        self.lines += [f"baseline {file} updated:", *update_lines(updates)]
+        self.lines += refused_lines(self._refused, self._before)
 
     def _prune(self, *, complete: bool) -> None:
         if not complete or not self._gone:

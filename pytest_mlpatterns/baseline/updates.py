@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.latency_distribution import stored_percentiles
 from pytest_mlpatterns.analysis.metric_definitions import metric_named, objectives_of
 from pytest_mlpatterns.analysis.verdicts import judge_change
+from pytest_mlpatterns.baseline.record_rules import disturbances
 from pytest_mlpatterns.records.baseline_entry import Entry, Update
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
@@ -65,6 +66,7 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
         date=facts.date,
         calibration=facts.calibration,
         latency=stored_percentiles(result.latency),
+        disturbed=disturbances(result),
     )
     if before is None:
         return Update(result.test, None, entry)

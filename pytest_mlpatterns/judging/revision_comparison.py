@@ -139,7 +139,7 @@ class RevisionComparison:
     def _interleaved_run(self) -> InterleavedRun | None:
         """A run of both revisions, which later metrics share; None if they do not compare, and notes why."""
         theirs = self._revision.setup()
-        if differences := self._experiment.setup.differences(theirs.setup):
+        if differences := self._experiment.setup.differences(theirs.setup, timing=False):
             self._why_not = (
                 f"not comparable with {self._revision.name} ({'; '.join(differences)}); change that in a commit of its "
                 "own, or give the test another name: a new test has nothing to compare with"

@@ -20,6 +20,7 @@ from pytest_mlpatterns.plugin.options import given_options
 from pytest_mlpatterns.records.setup import Setup, SystemDescription
 from pytest_mlpatterns.serving.engine import StartOptions
 from pytest_mlpatterns.serving.targets import App, Command, Url
+from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
@@ -93,13 +94,7 @@ class ExperimentBuilder:
                 f"perf(pattern={settings.pattern}) beside perf_target {target}, expected one of them: a pattern "
                 "is how perf_model is served"
             )
-        setup = Setup(
-            pattern=SystemDescription(str(settings.pattern)) if target is None else target.describe(),
-            load=settings.schedule.describe(),
-            wire=str(settings.wire),
-            payload=payload.digest,
-            model=model_version(fixtures.model) if target is None else "",
-        )
+        setup = _setup_of(settings, payload, target, model="" if target is not None else model_version(fixtures.model))
         options = self._start_options(settings, payload, builder)
         return Experiment(
             test=item.nodeid,
@@ -164,6 +159,22 @@ class ExperimentBuilder:
         conftests = [plugin for plugin in plugins if Path(plugin.__file__ or "").name == "conftest.py"]
         module = item.getparent(pytest.Module)
         return [*conftests, *([module.obj] if module is not None else [])]
+
+
+def _setup_of(settings: Settings, payload: Payload, target: Target | None, *, model: str) -> Setup:
+    """The facts that make two results comparable."""
+    return Setup(
+        pattern=SystemDescription(str(settings.pattern)) if target is None else target.describe(),
+        load=settings.schedule.describe(),
+        wire=str(settings.wire),
+        payload=payload.digest,
+        model=model,
+        headers=payload.headers,
+        duration=format_duration(settings.duration_ns),
+        warmup="auto" if settings.warmup_ns is None else format_duration(settings.warmup_ns),
+        timeout=format_duration(settings.timeout_ns),
+        generators=str(settings.generators),
+    )
 
 
 def _load_plan(settings: Settings, payload: Payload) -> LoadPlan:

@@ -56,6 +56,7 @@ class Entry:
         calibration: speed of the machine; None if it was not measured.
         anchor: earlier entry that slow drift is measured from; None if this entry is its own anchor.
         latency: latency distribution, for charts only; may be empty.
+        disturbed: what was wrong when it was recorded, a phrase each; empty if nothing was.
     """
 
     setup: Setup
@@ -66,11 +67,19 @@ class Entry:
     calibration: Calibration | None = None
     anchor: Anchor | None = None
     latency: Percentiles = ()
+    disturbed: tuple[str, ...] = ()
 
     @property
     def recorded_at(self) -> str:
         """Date and commit, ``2026-01-31 (1a2b3c4)``."""
         return _dated(self.date, self.commit)
+
+    @property
+    def warning(self) -> str:
+        """What was wrong when it was recorded, as a sentence; empty if nothing was."""
+        if not self.disturbed:
+            return ""
+        return f"the baseline of {self.recorded_at} was recorded although {'; '.join(self.disturbed)}"
 
     @property
     def anchored(self) -> Anchor:

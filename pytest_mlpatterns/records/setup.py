@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Environment", "LoadDescription", "LoadKind", "Setup", "SystemDescription", "SystemKind"]
 
+_TIMING = ("duration", "warmup", "timeout", "generators")
+_MAY_BE_UNKNOWN = ("headers", *_TIMING)
+
 
 class SystemKind(StrEnum):
     """Where the service under load comes from."""
@@ -94,6 +97,12 @@ class Setup:
         wire: name of the wire format.
         payload: digest of the inputs.
         model: the model's ``perf_version``; empty if it has none.
+        headers: headers of the requests, without credentials. This and the following are empty if unknown, and then
+            equal to everything: entries of older versions do not hold them.
+        duration: length of the measured window.
+        warmup: length of the warm-up, or ``auto``.
+        timeout: of one request.
+        generators: number of processes that send the load.
     """
 
     pattern: SystemDescription
@@ -101,14 +110,26 @@ class Setup:
     wire: str
     payload: str
     model: str = ""
+    headers: str = ""
+    duration: str = ""
+    warmup: str = ""
+    timeout: str = ""
+    generators: str = ""
 
-    def differences(self, other: Setup) -> tuple[str, ...]:
-        """Name what differs, as ``load: closed(8) → closed(16)``, from ``other`` to this."""
+    def differences(self, other: Setup, *, timing: bool = True) -> tuple[str, ...]:
+        """Name what differs, as ``load: closed(8) → closed(16)``, from ``other`` to this.
+
+        Args:
+            other: the earlier set-up, or the other side's.
+            timing: whether duration, warm-up, time-out and generators count; they do not if one load drives both sides.
+        """
         present, before = self.to_json(), other.to_json()
         return tuple(
             f"{name}: {before[name] or 'none'} → {text or 'none'}"
             for name, text in present.items()
             if text != before[name]
+            and (timing or name not in _TIMING)
+            and (name not in _MAY_BE_UNKNOWN or (text and before[name]))
         )
 
     def to_json(self) -> dict[str, str]:
@@ -119,11 +140,16 @@ class Setup:
             "wire": self.wire,
             "payload": self.payload,
             "model": self.model,
+            "headers": self.headers,
+            "duration": self.duration,
+            "warmup": self.warmup,
+            "timeout": self.timeout,
+            "generators": self.generators,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Setup:
-        """The inverse of :meth:`to_json`; ``model`` may be absent.
+        """The inverse of :meth:`to_json`; ``model``, ``headers`` and the timing may be absent.
 
         Raises:
             TypeError: another field is absent, or there is an unknown one.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wire import REST_JSON, Body, NotFiniteError, Wire, WireError, encode_request
 from pytest_mlpatterns.wire.grpc_call import model_in
+from pytest_mlpatterns.workload.header_digest import describe_headers
 from pytest_mlpatterns.workload.input_order import Uniform, Zipf
 from pytest_mlpatterns.workload.request_builder import is_request
 
@@ -45,6 +46,7 @@ class Payload:
         wire: the wire that the bodies are encoded for.
         requests: complete requests, from the user or from ``builder``.
         builder: the function that made ``requests`` from the inputs.
+        headers: the headers of ``requests``, which identify them in the baseline; see :func:`describe_headers`.
     """
 
     inputs: tuple[Any, ...]
@@ -54,6 +56,7 @@ class Payload:
     wire: Wire = REST_JSON
     requests: tuple[httpx.Request, ...] = ()
     builder: RequestBuilder | None = None
+    headers: str = ""
 
     def bare(self) -> Payload:
         """The payload without the parts that the generator processes do not need, or cannot unpickle."""
@@ -117,11 +120,13 @@ def read_payload(
             "perf_payload contains httpx.Request objects, which cannot be sent over gRPC; return plain inputs"
         )
     if all(requests):
-        return Payload(inputs, (), _digest(draw, map(_signature, inputs)), draw, wire, inputs)
+        sent = describe_headers(inputs)
+        return Payload(inputs, (), _digest(draw, map(_signature, inputs)), draw, wire, inputs, headers=sent)
     if builder is not None:
         made = tuple(map(builder, inputs))
         _check_size(sum(len(request.read()) for request in made), len(made) - 1, len(made))
-        return Payload(inputs, (), _digest(draw, map(_signature, made)), draw, wire, made, builder)
+        digest = _digest(draw, map(_signature, made))
+        return Payload(inputs, (), digest, draw, wire, made, builder, headers=describe_headers(made))
     if any(requests):
         raise SettingError(
             "perf_payload mixes inputs and httpx.Request objects, expected one kind; "

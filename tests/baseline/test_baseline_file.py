@@ -37,6 +37,7 @@ FULL = replace(
     calibration=Calibration(31_250_000.0, 2, 1),
     anchor=Anchor({"rtm": (LaunchValue(4_000_000.0, 0.01),)}, "0a1b2c3", "2026-01-31"),
     latency=((1.0, 3_100_000.0), (50.0, 4_120_000.0), (99.9, 9_870_000.0)),
+    disturbed=("8 of 7,406 requests failed (500: 8)",),
 )
 """With everything that an entry may have."""
 PLAIN: dict[str, Any] = {

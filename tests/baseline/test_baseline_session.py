@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.synthetic import ENVIRONMENT, MS, SETUP, make_setup, result
+from support.synthetic import ENVIRONMENT, MS, SETUP, counterpart, make_setup, result
 
 from pytest_mlpatterns.baseline import calibration as calibrate
 from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
@@ -339,6 +340,8 @@ def test_an_update_records_what_passed_and_keeps_all_others(tmp_path: Path) -> N
     assert session.report() == {
         "mode": "update",
         "recorded": [TEST, "test_c.py::test"],
+        "not_recorded": {},
+        "recorded_although_disturbed": {},
         "recorded_although_worse": [],
         "without_test": [],
         "pruned": [],
@@ -512,3 +515,60 @@ def test_a_file_that_was_harmed_meanwhile_is_an_error_and_stays_as_it_is(tmp_pat
         session.close([measured()], complete=True)
     assert (tmp_path / "perf-baseline.json").read_bytes() == b""
     assert session.report()["recorded"] == []
+
+
+# --- what is not recorded, and what was wrong ------------------------------------------------------------------------
+
+
+@pytest.mark.processes
+def test_an_entry_wider_than_its_tolerance_is_not_recorded_and_the_summary_says_the_width(tmp_path: Path) -> None:
+    session = opened(tmp_path, BaselineMode.UPDATE, {TEST: {HERE: entry()}})
+    wide = measured(metrics={"rtm": (10e6, 3e6, 20e6)})
+    session.close([wide, measured(test="test_perf.py::test_quiet")], complete=True)
+    assert recorded(tmp_path)[TEST][HERE] == entry()
+    assert "test_perf.py::test_quiet" in recorded(tmp_path)
+    text = "\n".join(session.lines)
+    assert "not recorded; record them again while the machine does nothing else, or with more launches" in text
+    assert f"  {TEST}: RTM 10.0 ms is known to ±85.0 % only, wider than the tolerance of 10.0 %" in text
+    assert "its earlier entry stays" in text
+    assert session.report()["not_recorded"].keys() == {TEST}
+    assert session.report()["recorded"] == ["test_perf.py::test_quiet"]
+
+
+@pytest.mark.processes
+def test_a_first_entry_wider_than_its_tolerance_is_not_recorded_either(tmp_path: Path) -> None:
+    session = opened(tmp_path, BaselineMode.UPDATE)
+    session.close([measured(metrics={"rtm": (10e6, 3e6, 20e6)})], complete=True)
+    assert not (tmp_path / "perf-baseline.json").exists()
+    assert session.lines[0].startswith("not recorded; ")
+
+
+@pytest.mark.processes
+def test_what_was_wrong_is_stored_and_every_later_comparison_says_it(tmp_path: Path) -> None:
+    session = opened(tmp_path, BaselineMode.UPDATE)
+    noise = "other processes used 1.1 of the 2 cores while this was measured"
+    session.close([measured(noise=(f"{noise}: stop other programs",))], complete=True)
+    assert recorded(tmp_path)[TEST][HERE].disturbed == (noise,)
+    assert any(line.startswith("recorded although disturbed") for line in session.lines)
+    assert session.report()["recorded_although_disturbed"] == {TEST: [noise]}
+    compared = measured(reference=counterpart())
+    (note,) = opened(tmp_path).with_drift(compared).notes
+    assert re.fullmatch(rf"the baseline of 2\S+( \(\S+\))? was recorded although {noise}", note)
+    assert opened(tmp_path, before={TEST: {HERE: entry()}}).with_drift(compared).notes == ()
+
+
+def test_a_scaled_entry_says_what_was_wrong_too(tmp_path: Path) -> None:
+    before = {TEST: {THERE: entry(calibration=TWICE_AS_FAST, disturbed=("a neighbour compiled",))}}
+    session = opened(tmp_path, before=before, calibrate=True)
+    session.merge(SPEED)
+    assert session.match(TEST, SETUP).note.endswith("was recorded although a neighbour compiled")
+
+
+@pytest.mark.parametrize("member", ["duration", "warmup", "timeout", "generators", "headers"])
+def test_what_an_older_entry_does_not_hold_is_equal_and_a_change_is_named(tmp_path: Path, member: str) -> None:
+    present = replace(SETUP, **{member: "2"})
+    assert opened(tmp_path, before={TEST: {HERE: entry()}}).match(TEST, present).entry is not None
+    before = {TEST: {HERE: entry(setup=replace(SETUP, **{member: "1"}))}}
+    assert opened(tmp_path, before=before).match(TEST, present).missing == (
+        f"baseline not comparable ({member}: 1 → 2)"
+    )

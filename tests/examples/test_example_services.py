@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support import ROOT
+from support.project import RECORD
 
 from pytest_mlpatterns.plugin.options import OPTIONS
 
@@ -45,7 +46,7 @@ def run(example: str, directory: Path, *arguments: str, **environment: str) -> s
 
 
 def test_the_fastapi_service_is_measured_and_its_slower_self_is_a_regression(tmp_path: Path) -> None:
-    recorded = run("servers/fastapi", tmp_path, "--perf-baseline", "update")
+    recorded = run("servers/fastapi", tmp_path, *RECORD)
     assert recorded.returncode == 0, recorded.stdout + recorded.stderr
     assert "batched: 3.00 inputs per call\n" in recorded.stdout
     slowed = run("servers/fastapi", tmp_path, SLOWDOWN="20")
@@ -54,7 +55,7 @@ def test_the_fastapi_service_is_measured_and_its_slower_self_is_a_regression(tmp
 
 
 def test_more_threads_of_onnxruntime_are_a_regression_of_cpu_per_request(tmp_path: Path) -> None:
-    recorded = run("onnx", tmp_path, "--perf-baseline", "update", INTRA_OP_NUM_THREADS="1")
+    recorded = run("onnx", tmp_path, *RECORD, INTRA_OP_NUM_THREADS="1")
     assert recorded.returncode == 0, recorded.stdout + recorded.stderr
     threaded = run("onnx", tmp_path, INTRA_OP_NUM_THREADS="4")
     assert threaded.returncode == 1, threaded.stdout + threaded.stderr

@@ -6,7 +6,7 @@ from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import pytest
-from support.project import Project
+from support.project import RECORD, Project
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +59,7 @@ def test_the_capacity_is_found_with_its_ladder_and_takes_part_in_the_baseline(di
             assert [step.concurrency for step in capacity.ladder[:3]] == [1, 2, 4]
         """
     )
-    run = tests.run(directory, "--perf-baseline", "update", "--perf-json", "out.json")
+    run = tests.run(directory, *RECORD, "--perf-json", "out.json")
     assert run.exit_code == 0, run.out
     (result,) = run.json("out.json")["results"]
     assert result["capacities"][0]["ladder"][0]["concurrency"] == 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import pytest
-from support.project import QUICK, Project, Run
+from support.project import QUICK, RECORD, Project, Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ def _tiny(machines: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return ONE.run(tmp_path_factory.mktemp("recorded"), "--perf-baseline", "update")
+    return ONE.run(tmp_path_factory.mktemp("recorded"), *RECORD)
 
 
 @pytest.fixture
@@ -78,6 +78,10 @@ def test_update_records_what_was_measured(recorded: Run) -> None:
         "pattern": "single",
         "load": "closed(1)",
         "wire": "rest+json",
+        "duration": "200 ms",
+        "warmup": "0 ns",
+        "timeout": "10.0 s",
+        "generators": "1",
     }
     assert re.fullmatch(r"sha256:[0-9a-f]{16}", entry["setup"]["payload"])
     assert {"rtm", "throughput", "asl", "cpu_per_request", "peak_memory"} <= set(entry["metrics"])
@@ -91,7 +95,7 @@ def test_update_records_what_was_measured(recorded: Run) -> None:
 
 def test_update_prints_old_and_new_and_lists_what_it_recorded_although_worse(directory: Path) -> None:
     _edit(directory / FILE, _much_faster)
-    run = ONE.run(directory, "--perf-baseline", "update", "--perf-json", "out.json")
+    run = ONE.run(directory, "--perf-baseline", "update", "--perf-tolerance", "90%", "--perf-json", "out.json")
     assert run.exit_code == pytest.ExitCode.OK
     change = r"RTM \S+ ns → \S+ ms \(\+[\d,. ]+ %\), throughput \S+ req/s → \S+ req/s \([-−]\S+ %\)"
     worse = rf"recorded although worse:\n  {TEST}: RTM \S+ ns → .+ % worse.+\n  {TEST}: throughput .+ % worse"
@@ -146,7 +150,7 @@ def test_what_is_not_known_under_a_pattern_is_said(directory: Path) -> None:
 
 def test_nmrt_is_searched_for_where_a_test_asks_that_it_does_not_fall(tmp_path: Path) -> None:
     project = Project().with_tests(ASKS.format(metric="nmrt"), marker=f"{QUICK[:-1]}, tolerance=0.9)")
-    recorded = project.run(tmp_path, "--perf-baseline", "update")
+    recorded = project.run(tmp_path, *RECORD)
     assert recorded.outcomes == {"passed": 1}
     assert "NMRT" in recorded.section("performance")
     compared = project.run(tmp_path, "--perf-json", "out.json")
@@ -178,7 +182,7 @@ def test_update_writes_what_passed_and_keeps_all_others_and_so_it_does_over_work
         directory = tmp_path / name
         directory.mkdir()
         (directory / FILE).write_bytes((recorded.directory / FILE).read_bytes())
-        run = project.run(directory, "--perf-baseline", "update", *arguments)
+        run = project.run(directory, *RECORD, *arguments)
         assert run.outcomes == {"passed": 1, "failed": 2}
         after = run.json(FILE)["tests"]
         assert set(after) == {TEST, "test_perf.py::test_new[replicated]"}
@@ -188,7 +192,7 @@ def test_update_writes_what_passed_and_keeps_all_others_and_so_it_does_over_work
 
 
 def test_update_with_nothing_that_passed_writes_nothing(tmp_path: Path) -> None:
-    run = Project().with_tests("def test_it(perf): assert False\n").run(tmp_path, "--perf-baseline", "update")
+    run = Project().with_tests("def test_it(perf): assert False\n").run(tmp_path, *RECORD)
     assert run.outcomes == {"failed": 1}
     assert not (tmp_path / FILE).exists()
 
@@ -360,7 +364,7 @@ def test_another_version_of_the_model_is_another_model(tmp_path: Path) -> None:
     def run(version: str, *arguments: str) -> Run:
         return Project().with_tests(VERSIONED.format(version=version)).run(tmp_path, *arguments)
 
-    first = run("1", "--perf-baseline", "update")
+    first = run("1", *RECORD)
     versions = [entry["setup"]["model"] for found in first.json(FILE)["tests"].values() for entry in found.values()]
     assert versions == ["1", "1"]
     second = run("2", "--perf-tolerance", "100%")
@@ -384,7 +388,7 @@ def test_slow_drift_is_told_and_fails_nothing(directory: Path) -> None:
 
 def test_an_update_keeps_the_anchor_where_little_changed(directory: Path) -> None:
     recorded = json.loads((directory / FILE).read_text(encoding="utf-8"))["tests"][TEST]
-    ONE.run(directory, "--perf-baseline", "update", "--perf-tolerance", "100%")
+    ONE.run(directory, *RECORD)
     ((machine, entry),) = json.loads((directory / FILE).read_text(encoding="utf-8"))["tests"][TEST].items()
     old = recorded[machine]
     assert entry["anchor"] == {
@@ -518,7 +522,7 @@ ELSEWHERE = "Abacus 3000, 2 cores, wood, Python 3.12"
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Run:
     project = ONE.with_ini(perf_calibrate="true")
-    return project.run(tmp_path_factory.mktemp("calibrated"), "--perf-baseline", "update", "-n", "1")
+    return project.run(tmp_path_factory.mktemp("calibrated"), *RECORD, "-n", "1")
 
 
 def _half_as_fast_elsewhere(machines: dict[str, Any]) -> None:
@@ -603,6 +607,6 @@ def test_the_file_may_stand_elsewhere(tmp_path: Path) -> None:
 
 
 def test_update_makes_the_file_where_it_was_asked_for(tmp_path: Path) -> None:
-    run = ONE.run(tmp_path, "--perf-baseline", "update", "--perf-baseline-file", "asked.json")
+    run = ONE.run(tmp_path, *RECORD, "--perf-baseline-file", "asked.json")
     assert list(run.json("asked.json")["tests"]) == [TEST]
     assert not (tmp_path / FILE).exists()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from support.project import Project, Run, clean_environment, command
+from support.project import RECORD, Project, Run, clean_environment, command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def _under_load(directory: Path, *arguments: str) -> Iterator[tuple[subprocess.P
     """A run of pytest whose long load is under way, and all processes below it."""
     PROJECT.with_file(FILE, OLD).write(directory)
     process = subprocess.Popen(
-        command("--perf-baseline", "update", "--perf-json", "out.json", *arguments),
+        command(*RECORD, "--perf-json", "out.json", *arguments),
         cwd=directory,
         env=clean_environment(),
         stdout=subprocess.PIPE,

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from support.project import QUICK, Project, Run
+from support.project import QUICK, RECORD, Project, Run
 from support.repository import Repository
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def test_what_does_not_go_together_is_told(run: Run, test: str, expected: str) -
 
 def test_a_slower_service_is_a_regression_against_its_baseline(tmp_path: Path) -> None:
     project = PROJECT.with_file("test_perf.py", REGRESSION)
-    recorded = project.run(tmp_path, "--perf-baseline", "update")
+    recorded = project.run(tmp_path, *RECORD)
     assert recorded.outcomes == {"passed": 2}
     baseline = (tmp_path / "perf-baseline.json").read_text(encoding="utf-8")
     assert "Command('{python} serve.py {port}', path='/predict')" in baseline

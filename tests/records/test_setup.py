@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -91,3 +92,9 @@ def test_a_set_up_survives_its_text() -> None:
 def test_a_set_up_with_other_fields_is_refused(data: dict[str, str]) -> None:
     with pytest.raises(TypeError):
         Setup.from_json(data)
+
+
+def test_the_timing_of_one_load_that_drives_both_sides_does_not_count() -> None:
+    ours, theirs = replace(SETUP, duration="3.00 s", headers="none"), replace(SETUP, duration="1.00 s", headers="a: b")
+    assert ours.differences(theirs) == ("headers: a: b → none", "duration: 1.00 s → 3.00 s")
+    assert ours.differences(theirs, timing=False) == ("headers: a: b → none",)

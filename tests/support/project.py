@@ -26,6 +26,8 @@ __all__ = ["MODEL", "OPTIONS", "QUICK", "Project", "Run", "clean_environment", "
 
 QUICK = 'pytest.mark.perf(duration="200ms", warmup="0s", launches=1)'
 """A marker that keeps a test as short as it can be."""
+RECORD = ("--perf-baseline", "update", "--perf-tolerance", "100%")
+"""Options that record a baseline however busy this machine is: an entry wider than its tolerance is refused."""
 
 MODEL = """
 import time

@@ -9,14 +9,15 @@ from pytest_mlpatterns.analysis.metric_definitions import metric_named, objectiv
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from pytest_mlpatterns.records.baseline_entry import Entry, Update
 
-__all__ = ["gone_lines", "update_lines"]
+__all__ = ["gone_lines", "refused_lines", "update_lines"]
 
 _MOST_GONE = 10
 _WRITTEN = ("rtm", "throughput")
+_QUIETER = "record them again while the machine does nothing else"
 
 
 def update_lines(updates: Sequence[Update]) -> list[str]:
@@ -26,8 +27,27 @@ def update_lines(updates: Sequence[Update]) -> list[str]:
         updates: at least one.
     """
     lines = [f"{update.test}: {_written(update)}" for update in updates]
+    disturbed = [f"  {update.test}: {text}" for update in updates for text in update.after.disturbed]
     worse = [f"  {update.test}: {verdict.reason}" for update in updates for verdict in update.worse]
-    return [*lines, *(["recorded although worse:", *worse] if worse else [])]
+    return [
+        *lines,
+        *([f"recorded although disturbed; {_QUIETER}:", *disturbed] if disturbed else []),
+        *(["recorded although worse:", *worse] if worse else []),
+    ]
+
+
+def refused_lines(refused: Mapping[str, str], before: Collection[str]) -> list[str]:
+    """The tests that ``--perf-baseline update`` did not record, and what to do; empty if it recorded all.
+
+    Args:
+        refused: why, by test id.
+        before: ids of the tests that have an entry already, which stays.
+    """
+    if not refused:
+        return []
+    stays = {test: "; its earlier entry stays" if test in before else "" for test in refused}
+    lines = [f"  {test}: {why}{stays[test]}" for test, why in refused.items()]
+    return [f"not recorded; {_QUIETER}, or with more launches (launches= in the marker, --perf-budget 120s):", *lines]
 
 
 def gone_lines(entries: Mapping[str, int]) -> list[str]:
