@@ -14,6 +14,7 @@ __all__ = [
     "BaselineFileError",
     "ChildError",
     "DeploymentError",
+    "GeneratorLimitError",
     "InconclusiveFailure",
     "InconclusiveWarning",
     "InvalidResultError",
@@ -68,6 +69,10 @@ class ModelLoadError(DeploymentError):
 
 class InvalidResultError(MlpatternsError):
     """A measurement supports no verdict: no request succeeded, too few samples, or the generator was the limit."""
+
+
+class GeneratorLimitError(InvalidResultError):
+    """The load generator, or the machine that it shares, was the limit: the measurement says nothing of the service."""
 
 
 class TooFewSamplesError(InvalidResultError):

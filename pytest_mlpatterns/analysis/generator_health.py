@@ -1,8 +1,13 @@
-"""Whether the load generator, not the deployment, was the limit; the only module that decides it."""
+"""Whether the load generator, not the deployment, was the limit; the only module that decides it.
+
+It also names whose fault an invalid measurement is: a generator or machine at its limit says nothing about the
+service, so that it is no verdict; a service that answers nothing is a failure.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,11 +19,31 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.launch import GeneratorReport
 
-__all__ = ["GeneratorMetrics", "why_limited"]
+__all__ = ["Fault", "GeneratorMetrics", "InvalidReason", "why_limited"]
 
 _LIMITED_SHARE = 0.70
 """Share of a core, and of the generator's ceiling, above which it counts as the limit."""
 _LIMITED_LAG_NS = 1_000_000
+
+
+class Fault(Enum):
+    """What made a measurement invalid."""
+
+    GENERATOR = "generator"
+    """The load generator, or the machine that it shares with others."""
+    SERVICE = "service"
+    """The service, or a load under which it answers too little."""
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidReason:
+    """Why a measurement supports no verdict, and whose fault that is."""
+
+    text: str
+    fault: Fault
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)

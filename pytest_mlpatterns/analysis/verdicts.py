@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
+from pytest_mlpatterns.analysis.generator_health import Fault, InvalidReason
 from pytest_mlpatterns.analysis.intervals import CHANGE_CONFIDENCE, estimate, ratio_of
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
@@ -57,21 +58,22 @@ class SampleSize:
         return f"{wording.count(self.launches, 'launch', 'launches')}, {wording.count(self.blocks, 'block')}"
 
 
-def why_invalid(metrics: Metrics, *, errors_count: bool = True) -> str | None:
+def why_invalid(metrics: Metrics, *, errors_count: bool = True) -> InvalidReason | None:
     """Why a measurement supports no verdict; None if it does.
 
     Args:
         metrics: what was measured.
         errors_count: whether too many failed requests are such a reason; they are not for a verdict on the error rate.
     """
+    failed, limited = sum(metrics.failures.values()), metrics.generator.limited
+    why = why_too_many_failed(metrics.failures, metrics.requests) if errors_count else None
     if not metrics.requests:
-        return "no request was due in the measured window; measure longer (duration=) or with more load"
-    failed = sum(metrics.failures.values())
-    if failed == metrics.requests:
-        return f"none of {failed:,} requests succeeded ({describe_failures(metrics.failures)})"
-    if errors_count and (why := why_too_many_failed(metrics.failures, metrics.requests)):
-        return why
-    return metrics.generator.limited
+        why = "no request was due in the measured window; measure longer (duration=) or with more load"
+    elif failed == metrics.requests:
+        why = f"none of {failed:,} requests succeeded ({describe_failures(metrics.failures)})"
+    if why is not None:
+        return InvalidReason(why, Fault.SERVICE)
+    return None if limited is None else InvalidReason(limited, Fault.GENERATOR)
 
 
 def why_too_many_failed(failures: Mapping[int, int], requests: int) -> str | None:

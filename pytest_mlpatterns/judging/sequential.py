@@ -12,9 +12,10 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.analysis.generator_health import Fault
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.verdicts import SampleSize, why_invalid
-from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
+from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.measurement.launch import Interrupted
 from pytest_mlpatterns.records.verdict import Outcome
 
@@ -85,10 +86,11 @@ class SequentialMeasurement:
             errors_count: whether too many failed requests make it invalid.
 
         Raises:
-            InvalidResultError: with the reason.
+            GeneratorLimitError: the load generator or the machine was the limit; with the reason.
+            InvalidResultError: the service is the reason.
         """
         if why := why_invalid(self.metrics, errors_count=errors_count):
-            raise InvalidResultError(why)
+            raise (GeneratorLimitError if why.fault is Fault.GENERATOR else InvalidResultError)(str(why))
 
     def measure_at_least(self, launches: int) -> None:
         """Measure until there are this many launches or the budget is spent, but at least one launch."""

@@ -84,12 +84,18 @@ class Connection:
         self._opened = False
         self._unsent: list[Bytes] = []
 
-    def send(self, request: int, due_ns: int | None = None) -> None:
-        """Send the prepared request of this index; ``due_ns`` None means that it is due now."""
+    def send(self, request: int, due_ns: int | None = None, ready_ns: int | None = None) -> None:
+        """Send the prepared request of this index.
+
+        Args:
+            request: index of the request.
+            due_ns: when it was due; None for now.
+            ready_ns: when the generator was ready to send it, if it had to wait for a connection since; None for now.
+        """
         now = perf_counter_ns()
         self.request = request
         self.due_ns = now if due_ns is None else due_ns
-        self._sent_ns = now
+        self._sent_ns = now if ready_ns is None else ready_ns
         self._received = 0
         self.busy = True
         if self._socket is not None or self._open():

@@ -32,7 +32,9 @@ class ConnectionPool:
         self._idle: list[list[Connection]] = [[] for _ in job.endpoint.addresses]
         self._all: list[Connection] = []
         self._outstanding = [0] * len(job.endpoint.addresses)
-        self.waiting: deque[tuple[int, int | None]] = deque()
+        self.waiting: deque[tuple[int, int, int]] = deque()
+        self._released: list[Connection] = []
+        self._releasing = False
         self._last_target = -1
         self._limit = MAX_OPEN_LOOP_CONNECTIONS
         if isinstance(job.schedule, ClosedLoop | Stages) and job.schedule.closed:
@@ -65,24 +67,32 @@ class ConnectionPool:
             connection = self._make(target)
         else:
             self.limit_reached = True
-            self.waiting.append((request, perf_counter_ns() if due_ns is None else due_ns))
+            now = perf_counter_ns()
+            self.waiting.append((request, now if due_ns is None else due_ns, now))
             return
         self._outstanding[target] += 1
         connection.send(request, due_ns)
 
     def release(self, connection: Connection) -> None:
-        if self.waiting:
-            connection.send(*self.waiting.popleft())
-        else:
-            self._outstanding[connection.target] -= 1
-            self._idle[connection.target].append(connection)
+        """Give the connection to the next waiting request. A request that fails at once releases it again, in here."""
+        self._released.append(connection)
+        if self._releasing:
+            return
+        self._releasing = True
+        while self._released:
+            connection = self._released.pop()
+            if self.waiting:
+                connection.send(*self.waiting.popleft())
+            else:
+                self._outstanding[connection.target] -= 1
+                self._idle[connection.target].append(connection)
+        self._releasing = False
 
     def expire(self, due_before_ns: int) -> None:
         """Fail every unanswered request that was due before this time."""
-        while self.waiting and (self.waiting[0][1] or 0) < due_before_ns:
-            request, due_ns = self.waiting.popleft()
-            now = perf_counter_ns()
-            self._loop.recording.add(due_ns or now, now, now, Failure.TIMEOUT, request, 0, 0)
+        while self.waiting and self.waiting[0][1] < due_before_ns:
+            request, due_ns, ready_ns = self.waiting.popleft()
+            self._loop.recording.add(due_ns, ready_ns, perf_counter_ns(), Failure.TIMEOUT, request, 0, 0)
         for connection in self._all:
             if connection.busy and connection.due_ns < due_before_ns:
                 connection.fail(Failure.TIMEOUT)

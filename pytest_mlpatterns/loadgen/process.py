@@ -5,8 +5,11 @@ Keep this module light: the process must start quickly and must not load numpy.
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 import queue
+import sys
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.loadgen.messages import OpenWindow
@@ -16,8 +19,11 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import LoadJob
 
 
-__all__ = ["STOP", "main"]
+__all__ = ["STOP", "main", "raise_file_limit", "raise_priority"]
 
+_FILE_LIMITS = (1_048_576, 65_536, 10_240)
+"""Soft limits on open files to try where the hard limit is refused; the last is macOS's OPEN_MAX."""
+_NICENESS = (-20, -10, -5)
 STOP = "stop"
 """Message that ends the present job early."""
 
@@ -28,7 +34,8 @@ def main() -> None:
     from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop
 
     gc.disable()  # a collection during the load would count as latency of the server
-    _raise_file_limit()
+    raise_file_limit()
+    raise_priority()
     channel = Channel()
     waiting: queue.SimpleQueue[LoadLoop | PyreqwestLoop | None] = queue.SimpleQueue()
     latest: list[LoadLoop | PyreqwestLoop] = []
@@ -60,9 +67,37 @@ def main() -> None:
         gc.collect()
 
 
-def _raise_file_limit() -> None:
-    """Raise the soft limit on open files, of which each connection needs one, to the hard limit."""
+def raise_file_limit() -> None:
+    """Raise the soft limit on open files, of which each connection needs one, to the highest that the system takes.
+
+    macOS has no hard limit by default, and refuses a soft limit without end.
+    """
     import resource
 
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (hard, *_FILE_LIMITS):
+        if _above(wanted, soft, resource.RLIM_INFINITY):
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+                return
+
+
+def raise_priority() -> None:
+    """Take the highest priority that this process may have: real-time, or else a lower nice value.
+
+    Without the privilege nothing changes. Beside two busy processes on two cores, 99 % of the requests of 150/s were
+    sent at most 14 to 21 ms late with the default priority, 10 ms with a nice value of -20, and 0.6 ms in real-time.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
+            return
+    for niceness in _NICENESS:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, niceness)
+            return
+
+
+def _above(wanted: int, soft: int, infinity: int) -> bool:
+    """Whether a limit on open files is higher than the present one."""
+    return soft != infinity and (wanted == infinity or wanted > soft)

@@ -8,6 +8,7 @@ result reports it.
 from __future__ import annotations
 
 import asyncio
+import traceback
 from datetime import timedelta
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ class PyreqwestLoop:
         self._timeout_ns = job.timeout_ns
         self._tasks: set[asyncio.Task[None]] = set()
         self._client: Any = None
+        self._logged = False
         self._load_run = LoadRun(job, self._start_request, emit)
 
     def run(self) -> LoadResult:
@@ -108,8 +110,10 @@ class PyreqwestLoop:
             outcome = Failure.CONNECT.value
         except exceptions.NetworkError:
             outcome = Failure.CLOSED.value
-        except exceptions.PyreqwestError:
+        except Exception as error:
             outcome = Failure.MALFORMED.value
+            if not isinstance(error, exceptions.PyreqwestError):
+                self._log_unexpected()
         now = perf_counter_ns()
         load_run = self._load_run
         load_run.recording.add(due_ns, sent_ns, now, outcome, request, 0, len(answer))
@@ -118,14 +122,20 @@ class PyreqwestLoop:
         if load_run.answered(due_ns, now, failed=outcome < 0):
             self._start_request(load_run.next_request(), None)
 
+    def _log_unexpected(self) -> None:
+        """Print the first unexpected exception to the generator's log."""
+        if not self._logged:
+            self._logged = True
+            traceback.print_exc()
 
-def parse_message(message: bytes) -> tuple[str, str, dict[str, str], bytes]:
+
+def parse_message(message: bytes) -> tuple[str, str, list[tuple[str, str]], bytes]:
     """Split a prepared HTTP/1.1 request into method, path, headers without framing headers, and body."""
     head, _, body = message.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     method, path, _version = first.split(" ")
     pairs = (line.partition(": ")[::2] for line in lines)
-    return method, path, {name: value for name, value in pairs if name.lower() not in _FRAMING}, body
+    return method, path, [(name, value) for name, value in pairs if name.lower() not in _FRAMING], body
 
 
 def _head_of(headers: Mapping[str, str]) -> bytes:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_mlpatterns.analysis.blocks import completions_between
-from pytest_mlpatterns.analysis.generator_health import why_limited
+from pytest_mlpatterns.analysis.generator_health import Fault, InvalidReason, why_limited
 from pytest_mlpatterns.analysis.latency_distribution import counted
 from pytest_mlpatterns.analysis.log_ratio import VariantFigures
 from pytest_mlpatterns.analysis.noise import is_disturbed
 from pytest_mlpatterns.analysis.verdicts import why_too_many_failed
-from pytest_mlpatterns.errors import DeploymentError, InvalidResultError
+from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.measurement.block_merge import (
     BlockRecording,
@@ -152,7 +152,8 @@ class VariantRun:
             core: core on which the first process starts.
 
         Raises:
-            InvalidResultError: all attempts failed, or nothing succeeded.
+            GeneratorLimitError: the load generator was the limit in all attempts.
+            InvalidResultError: no request was due in all attempts, or nothing succeeded.
         """
         for _ in range(_TRIES):
             self._monitor.sample()
@@ -170,7 +171,9 @@ class VariantRun:
             self.repeated += 1
             length_ns *= 1 if inside.any() else 2
         else:
-            raise InvalidResultError(f"{self._variant.name}: in {_TRIES} blocks in a row {why}")
+            assert why is not None
+            error = GeneratorLimitError if why.fault is Fault.GENERATOR else InvalidResultError
+            raise error(f"{self._variant.name}: in {_TRIES} blocks in a row {why}")
         self.position = position + samples.outcome.size
         self._count(samples)
         self.rtm_ns.append(float(np.median(samples.latency_ns[good])))
@@ -235,17 +238,19 @@ class VariantRun:
         job = replace(self._job, schedule=schedule, duration_ns=length_ns, order=order)
         return self._generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=self._variant.plan.generators)
 
-    def _why_limited(self, result: LoadResult, samples: Samples, good: NDArray[np.bool_]) -> str | None:
+    def _why_limited(self, result: LoadResult, samples: Samples, good: NDArray[np.bool_]) -> InvalidReason | None:
         """Why a block has no information about the variant; None if it has."""
         if not good.any():
-            return "no request was due; measure with more load"
+            return InvalidReason("no request was due; measure with more load", Fault.SERVICE)
         report = result.generator
         limited = why_limited(
             replace(report, ceiling_rps=self._generator.ceiling_of(self._job, report.rate_rps)),
             send_lag_ns=None if self._closed else samples.send_lag_ns[samples.due_in(result.window)],
             latency_ns=float(np.median(samples.latency_ns[good])),
         )
-        return limited and f"{limited}; lower the load, or share it: perf(generators=2)"
+        if limited is None:
+            return None
+        return InvalidReason(f"{limited}; lower the load, or share it: perf(generators=2)", Fault.GENERATOR)
 
     def _count(self, samples: Samples) -> None:
         self._requests += samples.outcome.size

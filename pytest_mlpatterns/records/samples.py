@@ -34,11 +34,11 @@ class Samples:
     """One row per request, all arrays of shape ``(requests,)``, in the order of completion.
 
     ``due_ns``, ``sent_ns`` and ``done_ns`` (int64) are on the clock of ``time.perf_counter_ns``: when the request was
-    due, when its first byte was handed to the system, when its last byte arrived. ``outcome`` (int16) is the HTTP
-    status, or one of the negative codes of :class:`pytest_mlpatterns.records.outcomes.Failure`. ``request`` (uint32)
-    is the index
-    of the prepared request, ``target`` (uint8) the index of the address, ``received_bytes`` (uint32) the size of the
-    whole response, headers included.
+    due, when the generator sent it or, if all connections were in use, was ready to send it, and when its last byte
+    arrived. ``outcome`` (int16) is the HTTP status, or one of the negative codes of
+    :class:`pytest_mlpatterns.records.outcomes.Failure`. ``request`` (uint32) is the index of the prepared request,
+    ``target`` (uint8) the index of the address, ``received_bytes`` (uint32) the size of the whole response, headers
+    included.
     """
 
     due_ns: NDArray[np.int64]
@@ -56,7 +56,7 @@ class Samples:
 
     @property
     def send_lag_ns(self) -> NDArray[np.int64]:
-        """Time by which the generator sent each request late, in nanoseconds."""
+        """Time by which the generator itself was late, in nanoseconds; the wait for a connection is the service's."""
         return self.sent_ns - self.due_ns
 
     @property

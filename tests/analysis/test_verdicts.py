@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY, START_NS, S, even_launch, launch, launch_values, samples
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.generator_health import Fault, InvalidReason
 from pytest_mlpatterns.analysis.intervals import ratio_of
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
@@ -405,20 +406,22 @@ def test_a_good_measurement_is_valid() -> None:
 
 
 def test_a_window_without_requests_supports_no_verdict() -> None:
-    assert why_invalid(Metrics((launch(samples([], [])),))) == (
-        "no request was due in the measured window; measure longer (duration=) or with more load"
+    assert why_invalid(Metrics((launch(samples([], [])),))) == InvalidReason(
+        "no request was due in the measured window; measure longer (duration=) or with more load", Fault.SERVICE
     )
 
 
 @pytest.mark.parametrize("errors_count", [True, False])
 def test_only_failures_support_no_verdict(errors_count: bool) -> None:
-    assert why_invalid(failing(1.0), errors_count=errors_count) == "none of 600 requests succeeded (503: 600)"
+    assert why_invalid(failing(1.0), errors_count=errors_count) == InvalidReason(
+        "none of 600 requests succeeded (503: 600)", Fault.SERVICE
+    )
 
 
 def test_a_share_of_failures_is_tolerated_and_a_larger_one_is_not() -> None:
     assert why_invalid(failing(MAX_ERROR_RATIO)) is None
     why = why_invalid(failing(MAX_ERROR_RATIO + 0.01))
-    assert why == "36 of 600 requests failed (503: 36); over 5.0 % the others say nothing about the service"
+    assert str(why) == "36 of 600 requests failed (503: 36); over 5.0 % the others say nothing about the service"
 
 
 def test_failures_do_not_keep_the_error_rate_from_being_judged() -> None:
@@ -428,7 +431,8 @@ def test_failures_do_not_keep_the_error_rate_from_being_judged() -> None:
 def test_a_generator_that_was_the_limit_supports_no_verdict() -> None:
     why = why_invalid(Metrics((launch(samples(DUE, MS), cpu_ns=3 * S),)))
     assert why is not None
-    assert "load generator" in why
+    assert "load generator" in why.text
+    assert why.fault is Fault.GENERATOR
 
 
 GUARDED = METRICS["peak_memory"]

@@ -257,9 +257,21 @@ class TestOpenLoop:
         assert set(samples.outcome.tolist()) == {200}
         due = in_due_order(samples)
         assert due == [due[0] + number * 10 * MS for number in range(len(due))]
-        waited = np.sort(samples.sent_ns)[2:]
-        assert (waited >= released_ns[0]).all()
-        assert (samples.sent_ns - samples.due_ns).max() > 0
+        assert (np.sort(samples.done_ns)[2:] >= released_ns[0]).all()
+
+    def test_the_wait_for_a_connection_is_no_lag_of_the_generator(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pool_module, "MAX_OPEN_LOOP_CONNECTIONS", 1)
+        first_answered = threading.Event()
+
+        def emit(event: object) -> None:
+            if isinstance(event, Progress):
+                first_answered.set()
+
+        with ScriptedServer(lambda _: [Hold(first_answered), Send(answer())]) as server:
+            samples = samples_of(drive(a_job([server.address], ConstantRate(100), duration_ns=400 * MS), emit))
+        held = samples.latency_ns > 150 * MS
+        assert held.sum() >= 3
+        assert (samples.send_lag_ns[held] < samples.latency_ns[held] / 2).all()
 
     def test_connections_that_are_enough_are_not_reported(self, server: ScriptedServer) -> None:
         assert not drive(a_job([server.address], ConstantRate(50))).generator.connection_limit_reached

@@ -5,20 +5,25 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 import trustme
 from support import SERVICES
+from support.services.jobs import MS, a_job
 
 from pytest_mlpatterns import Url
 from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.loadgen import pyreqwest_loop
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
+from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.loadgen.messages import Transport
-from pytest_mlpatterns.loadgen.pyreqwest_loop import parse_message
+from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop, parse_message
 from pytest_mlpatterns.measurement.launch import LaunchRunner
+from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.serving.engine import StartOptions
 from pytest_mlpatterns.serving.external.attach import attach
@@ -153,9 +158,39 @@ def test_the_overhead_of_the_library_is_measured_beside_the_ceiling(tmp_path: Pa
     assert generator.library_overhead_ns is not None
 
 
+class BrokenClient:
+    """A client whose requests end in an error that no library documents."""
+
+    async def __aenter__(self) -> BrokenClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    def request(self, *_: object) -> None:
+        raise RuntimeError("the client is broken")
+
+
+def test_a_request_that_ends_in_an_unexpected_error_is_a_row_and_the_log_has_the_error_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pyreqwest_loop, "_client_of", lambda _remote, _timeout_ns: BrokenClient())
+    job = a_job([("127.0.0.1", 1)], ClosedLoop(2), duration_ns=200 * MS)
+    job = replace(job, endpoint=replace(job.endpoint, remote=Remote("https://127.0.0.1:1", http2=False)))
+
+    result = PyreqwestLoop(job, lambda _event: None).run()
+
+    samples = samples_of(result)
+    assert len(samples.outcome) >= 4
+    assert set(samples.outcome.tolist()) == {Failure.MALFORMED}
+    assert capsys.readouterr().err.count("RuntimeError: the client is broken") == 1
+
+
 def test_a_prepared_message_is_taken_apart_into_what_a_library_wants() -> None:
-    request = httpx.Request("PUT", "http://host:1/a?b=c", headers={"X-Key": "v: w"}, content=b"body\r\n\r\nmore")
+    request = httpx.Request(
+        "PUT", "http://host:1/a?b=c", headers=[("X-Key", "v: w"), ("X-Key", "again")], content=b"body\r\n\r\nmore"
+    )
     (message,) = read_payload([request]).messages("ignored", 1, "/ignored")
     method, path, headers, body = parse_message(message)
     assert (method, path, body) == ("PUT", "/a?b=c", b"body\r\n\r\nmore")
-    assert headers == {"X-Key": "v: w"}
+    assert headers == [("X-Key", "v: w"), ("X-Key", "again")]
