@@ -6,6 +6,7 @@ them under another name.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pytest_mlpatterns.records.request_counts import RequestCounts
     from pytest_mlpatterns.records.result import Percentiles
 
-__all__ = ["STORED_PERCENTS", "counted", "latency_of", "percentiles_of_counts", "stored_percentiles"]
+__all__ = ["STORED_PERCENTS", "counted", "latency_of", "percentiles_of_counts", "stored_percentiles", "without_body"]
 
 STORED_PERCENTS = (1, 5, 10, 25, 50, 75, 90, 95, 97.5, 99, 99.5, 99.9, 100)
 """Percentiles that a baseline entry stores."""
@@ -62,6 +64,18 @@ def counted(latencies_ns: NDArray[np.int64]) -> dict[int, int]:
     rounded = np.left_shift(np.right_shift(latencies_ns, spare), spare) + half
     values, counts = np.unique(rounded, return_counts=True)
     return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
+
+
+def without_body(launch: RequestCounts) -> RequestCounts:
+    """The counts of a launch with all latencies up to its median as one, which keeps the baseline file small."""
+    half, below, kept = sum(launch.latencies.values()) / 2, 0, dict[int, int]()
+    for latency_ns, count in sorted(launch.latencies.items()):
+        if below < half:
+            below += count
+            kept = {latency_ns: below}
+        else:
+            kept[latency_ns] = count
+    return replace(launch, latencies=kept)
 
 
 def percentiles_of_counts(counts: Mapping[int, int]) -> Percentiles:

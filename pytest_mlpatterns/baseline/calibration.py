@@ -72,7 +72,11 @@ def scaled(entry: Entry, ratio: float) -> Entry:
         for factor in [1.0 if entry.setup.load.paced and name == "throughput" else _factor(name, ratio)]
     }
     latency = tuple((percent, ns * ratio) for percent, ns in entry.latency)
-    return replace(entry, metrics=metrics, anchor=None, latency=latency)
+    counts = tuple(
+        replace(launch, latencies={round(ns * ratio): count for ns, count in launch.latencies.items()})
+        for launch in entry.counts
+    )
+    return replace(entry, metrics=metrics, anchor=None, latency=latency, counts=counts)
 
 
 def _factor(name: str, ratio: float) -> float:

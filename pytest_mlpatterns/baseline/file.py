@@ -3,8 +3,9 @@
 Format, version 1 (2026): ``{"format": "pytest-mlpatterns-baseline", "version": 1, "tests": {test id: {machine:
 {"setup": …, "metrics": {name: [[value, relative error], …]}, "versions": …, "commit": …, "date": …}}}}``; keys sorted,
 one launch per pair, numbers of five digits. An entry may have an ``anchor`` (``metrics``, ``commit`` and ``date`` of an
-earlier one), a ``calibration`` (``cores``, ``ns``, ``workload``) and its ``latency`` distribution (``[[percent, ns],
-…]``, for charts only), and what was ``disturbed`` when it was recorded. A set-up has a ``model`` if the model names a
+earlier one), a ``calibration`` (``cores``, ``ns``, ``workload``), its ``latency`` distribution (``[[percent, ns], …]``,
+for charts only), the ``counts`` of requests (``{launch: [due, failed, [[ns, count], …]]}``, one line each, latencies
+up to the median as one), and what was ``disturbed`` when it was recorded. A set-up has a ``model`` if the model names a
 version; ``headers``, ``duration``, ``warmup``, ``timeout`` and ``generators`` are absent from older entries and are
 then not compared. A file of another format or a later version is refused and stays as it is.
 
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry
 from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.reports.files.json_layout import laid_out, rounded
 
@@ -133,6 +135,7 @@ def _entry(data: dict[str, Any]) -> Entry:
         calibration=None if calibration is None else _calibration(calibration),
         anchor=None if anchor is None else _anchor(anchor),
         latency=_latency(data.get("latency", ())),
+        counts=_counts(data.get("counts", {})),
         disturbed=tuple(str(text) for text in data.get("disturbed", ())),
     )
 
@@ -162,6 +165,16 @@ def _latency(data: Any) -> Percentiles:
     return latency
 
 
+def _counts(data: dict[str, Any]) -> tuple[RequestCounts, ...]:
+    found = tuple(
+        RequestCounts(int(requests), int(failed), {int(ns): int(count) for ns, count in latencies})
+        for _, (requests, failed, latencies) in sorted(data.items())
+    )
+    if any(min(one.requests, one.failed, *one.latencies, *one.latencies.values()) < 0 for one in found):
+        raise ValueError("a count of requests below zero")
+    return found
+
+
 def _calibration(data: dict[str, Any]) -> Calibration:
     found = Calibration(float(data["ns"]), int(data["cores"]), int(data["workload"]))
     if not 0 < found.ns < math.inf:
@@ -182,6 +195,11 @@ def _plain(entry: Entry) -> dict[str, Any]:
         plain["calibration"] = {**asdict(calibration), "ns": rounded(calibration.ns)}
     if entry.latency:
         plain["latency"] = [[rounded(percent), rounded(ns)] for percent, ns in entry.latency]
+    if entry.counts:
+        plain["counts"] = {
+            f"{number:03}": [one.requests, one.failed, [list(pair) for pair in sorted(one.latencies.items())]]
+            for number, one in enumerate(entry.counts, start=1)
+        }
     if entry.disturbed:
         plain["disturbed"] = list(entry.disturbed)
     if anchor is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.latency_distribution import stored_percentiles
+from pytest_mlpatterns.analysis.latency_distribution import stored_percentiles, without_body
 from pytest_mlpatterns.analysis.metric_definitions import metric_named, objectives_of
 from pytest_mlpatterns.analysis.verdicts import judge_change
 from pytest_mlpatterns.baseline.record_rules import disturbances
@@ -66,6 +66,7 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
         date=facts.date,
         calibration=facts.calibration,
         latency=stored_percentiles(result.latency),
+        counts=tuple(map(without_body, result.counts)),
         disturbed=disturbances(result),
     )
     if before is None:

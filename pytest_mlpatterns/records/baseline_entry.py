@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_mlpatterns.records.launch import LaunchValue
+    from pytest_mlpatterns.records.request_counts import RequestCounts
     from pytest_mlpatterns.records.result import Percentiles
     from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.records.verdict import Verdict
@@ -56,6 +57,8 @@ class Entry:
         calibration: speed of the machine; None if it was not measured.
         anchor: earlier entry that slow drift is measured from; None if this entry is its own anchor.
         latency: latency distribution, for charts only; may be empty.
+        counts: requests, failures and latencies of each launch, those below the median as one; empty in entries of
+            older versions, whose tail and failures are then not compared.
         disturbed: what was wrong when it was recorded, a phrase each; empty if nothing was.
     """
 
@@ -67,6 +70,7 @@ class Entry:
     calibration: Calibration | None = None
     anchor: Anchor | None = None
     latency: Percentiles = ()
+    counts: tuple[RequestCounts, ...] = ()
     disturbed: tuple[str, ...] = ()
 
     @property

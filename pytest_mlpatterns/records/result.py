@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
 from pytest_mlpatterns.records.objective import parse_objective
+from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -138,6 +139,7 @@ class TestResult:
         group: the test's id without its pattern, which the patterns of one test share.
         command: command line that runs the test alone.
         unsteady: those of the notes that say that the load was not steady.
+        counts: requests, failures and latencies of each launch.
     """
 
     __test__ = False
@@ -172,6 +174,7 @@ class TestResult:
     command: str = ""
     baseline_gap: BaselineGap | None = None
     unsteady: tuple[str, ...] = ()
+    counts: tuple[RequestCounts, ...] = ()
 
     @property
     def outcome(self) -> State:
@@ -215,6 +218,7 @@ class TestResult:
                 "warmups": tuple(Warmup(**item) for item in data["warmups"]),
                 "noise": tuple(data["noise"]),
                 "unsteady": tuple(data.get("unsteady", ())),
+                "counts": tuple(map(_counts, data.get("counts", ()))),
                 "replica_share": tuple((mean, least, most) for mean, least, most in data["replica_share"]),
                 "location": None if data["location"] is None else Location(**data["location"]),
                 "baseline_gap": BaselineGap(data["baseline_gap"]) if data.get("baseline_gap") else None,
@@ -271,6 +275,10 @@ def _capacity(data: Mapping[str, Any]) -> Capacity:
 def _latency(data: Mapping[str, Any]) -> Latency:
     histogram = LatencyHistogram(tuple(data["histogram"]["edges_ns"]), tuple(data["histogram"]["counts"]))
     return Latency(**{**data, "percentiles": _pairs(data["percentiles"]), "histogram": histogram})
+
+
+def _counts(data: Mapping[str, Any]) -> RequestCounts:
+    return RequestCounts(**{**data, "latencies": {int(ns): count for ns, count in data["latencies"].items()}})
 
 
 def _reference(data: Mapping[str, Any]) -> Reference:

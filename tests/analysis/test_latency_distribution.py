@@ -16,8 +16,10 @@ from pytest_mlpatterns.analysis.latency_distribution import (
     latency_of,
     percentiles_of_counts,
     stored_percentiles,
+    without_body,
 )
 from pytest_mlpatterns.patterns.tally import rounded
+from pytest_mlpatterns.records.request_counts import RequestCounts
 
 NANOSECONDS = st.lists(st.integers(0, 10**11), min_size=1, max_size=300)
 
@@ -86,3 +88,10 @@ def test_percentiles_of_counts_are_those_of_the_values_within_their_rounding(val
     for percent, value in told.items():
         position = max(int(np.ceil(percent / 100 * len(values) - 1e-9)), 1) - 1
         assert value == pytest.approx(exact[position], rel=0.01)
+
+
+def test_latencies_up_to_the_median_are_one_and_the_tail_is_whole() -> None:
+    launch = RequestCounts(104, 4, {1: 10, 2: 30, 3: 20, 5: 30, 90: 10})
+    assert without_body(launch) == RequestCounts(104, 4, {3: 60, 5: 30, 90: 10})
+    assert without_body(without_body(launch)) == without_body(launch)
+    assert without_body(RequestCounts(4, 4, {})) == RequestCounts(4, 4, {})

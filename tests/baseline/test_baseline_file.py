@@ -16,6 +16,7 @@ from pytest_mlpatterns.baseline.file import FORMAT, VERSION, read_baselines, wri
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry
 from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.request_counts import RequestCounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,7 @@ FULL = replace(
     calibration=Calibration(31_250_000.0, 2, 1),
     anchor=Anchor({"rtm": (LaunchValue(4_000_000.0, 0.01),)}, "0a1b2c3", "2026-01-31"),
     latency=((1.0, 3_100_000.0), (50.0, 4_120_000.0), (99.9, 9_870_000.0)),
+    counts=(RequestCounts(300, 8, {4_096_000: 150, 4_128_768: 142}), RequestCounts(280, 0, {4_063_232: 280})),
     disturbed=("8 of 7,406 requests failed (500: 8)",),
 )
 """With everything that an entry may have."""
@@ -413,3 +415,21 @@ def test_a_write_that_is_interrupted_leaves_the_old_file_and_nothing_else(
             write_baselines(path, {"b": {"x": ENTRY}})
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_the_counts_of_a_launch_have_one_line_and_those_of_an_older_entry_are_unknown(path: Path) -> None:
+    write_baselines(path, {"test_a.py::test_one": {"box": FULL}})
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    assert '"001": [300, 8, [[4096000, 150], [4128768, 142]]],' in lines
+    assert '"002": [280, 0, [[4063232, 280]]]' in lines
+    path.write_text(json.dumps(PLAIN), encoding="utf-8")
+    assert read_baselines(path)["test_a.py::test_one"]["box"].counts == ()
+
+
+@pytest.mark.parametrize(
+    "counts", [{"1": [3, -1, []]}, {"1": [3, 0, [[-5, 3]]]}, {"1": [3, 0]}, {"1": [3, 0, [[5, "x"]]]}, [3], 7]
+)
+def test_counts_that_are_none_are_refused(path: Path, counts: object) -> None:
+    path.write_text(changed(counts=counts), encoding="utf-8")
+    with pytest.raises(BaselineFileError, match="is damaged"):
+        read_baselines(path)

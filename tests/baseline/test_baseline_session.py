@@ -17,6 +17,7 @@ from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_setting
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry
 from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.request_counts import RequestCounts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -572,3 +573,13 @@ def test_what_an_older_entry_does_not_hold_is_equal_and_a_change_is_named(tmp_pa
     assert opened(tmp_path, before=before).match(TEST, present).missing == (
         f"baseline not comparable ({member}: 1 → 2)"
     )
+
+
+@pytest.mark.processes
+def test_an_update_records_the_counts_of_requests_and_another_machine_scales_their_latencies(tmp_path: Path) -> None:
+    counts = (RequestCounts(100, 1, {1_000: 40, 2_000: 40, 64_000: 19}),)
+    updated(tmp_path, measured(counts=counts))
+    kept = recorded(tmp_path)[TEST][HERE].counts
+    assert kept == (RequestCounts(100, 1, {2_000: 80, 64_000: 19}),)
+    twice = calibrate.scaled(entry(counts=kept), 2.0)
+    assert twice.counts == (RequestCounts(100, 1, {4_000: 80, 128_000: 19}),)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
 from pytest_mlpatterns.records.objective import Objective
+from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.result import (
     BaselineGap,
     Latency,
@@ -98,6 +99,9 @@ RESULTS = st.builds(
     warmups=st.lists(st.builds(Warmup, COUNTS, COUNTS, st.none() | st.booleans()), max_size=2).map(tuple),
     noise=st.lists(NAMES, max_size=2).map(tuple),
     unsteady=st.lists(NAMES, max_size=2).map(tuple),
+    counts=st.lists(
+        st.builds(RequestCounts, COUNTS, COUNTS, st.dictionaries(COUNTS, COUNTS, max_size=3)), max_size=2
+    ).map(tuple),
     replica_share=st.lists(st.tuples(FINITE, FINITE, FINITE), max_size=3).map(tuple),
     group=NAMES,
     location=st.none() | st.builds(Location, NAMES, st.integers(1, 10**6)),
