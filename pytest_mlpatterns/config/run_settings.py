@@ -51,6 +51,7 @@ class RunSettings:
     always_ranks: bool
     against: str | None
     against_required: bool
+    against_env: bool
     against_files: tuple[str, ...]
 
 
@@ -84,10 +85,8 @@ def read_run_settings(
         return str(options.get(name) or ini.get(name) or "")
 
     against = _reference(options.get("against"), ini.get("against"))
-    given = read_choice(BaselineMode, text("baseline") or BaselineMode.CHECK, "ini key perf_baseline")
-    mode = given if against is None else _mode_against(against, given)
     return RunSettings(
-        baseline=mode,
+        baseline=_mode(text("baseline"), against),
         baseline_file=path("baseline-file") or root / "perf-baseline.json",
         html_file=path("html"),
         json_file=path("json"),
@@ -96,7 +95,8 @@ def read_run_settings(
         rank=_criteria(options.get("rank"), ini.get("rank")),
         always_ranks=options.get("rank") is None,
         against=against,
-        against_required=against is not None and given is BaselineMode.REQUIRE,
+        against_required=against is not None and text("baseline") == BaselineMode.REQUIRE,
+        against_env=flag("against-env"),
         against_files=_names_in(text("against-files")),
     )
 
@@ -123,16 +123,19 @@ def _reference(option: object, ini: object) -> str | None:
     return str(option or ini or "").strip() or None
 
 
-def _mode_against(against: str, given: BaselineMode) -> BaselineMode:
-    """The baseline mode of a run that compares with a revision, which does not use the baseline file.
+def _mode(given: str, against: str | None) -> BaselineMode:
+    """The baseline mode; off in a run that compares with a revision, which does not use the baseline file.
 
     Args:
+        given: the mode from the command line or the ini file, empty if not given.
         against: the revision to compare with.
-        given: the mode from the command line or the ini file.
     """
-    if given in (BaselineMode.UPDATE, BaselineMode.PRUNE):
+    mode: BaselineMode = read_choice(BaselineMode, given or BaselineMode.CHECK, "ini key perf_baseline")
+    if against is None:
+        return mode
+    if mode in (BaselineMode.UPDATE, BaselineMode.PRUNE):
         raise SettingError(
-            f"--perf-against {against} beside --perf-baseline {given}, expected one of them; a comparison with a "
+            f"--perf-against {against} beside --perf-baseline {mode}, expected one of them; a comparison with a "
             "revision does not use the baseline file"
         )
     return BaselineMode.OFF

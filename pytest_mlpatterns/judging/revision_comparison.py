@@ -5,16 +5,18 @@ Both are measured interleaved. It must not know pytest, nor which verdicts fail 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.errors import PerfFailure
+from pytest_mlpatterns.errors import PerfFailure, SettingError
 from pytest_mlpatterns.judging.interleaved_verdicts import PAIRED_METRICS, judge_no_slower
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.revision.client import NothingToCompareError
 from pytest_mlpatterns.revision.messages import Reason
+from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +29,14 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import Reference
     from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.revision.client import RevisionClient
+    from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["RevisionComparison"]
+__all__ = ["RevisionComparison", "check_length"]
+
+_LAUNCHES = 3
+"""Launches until the first verdict."""
+_BLOCKS = 4
+"""Blocks A B B A of a launch."""
 
 
 class RevisionComparison:
@@ -145,6 +153,7 @@ class RevisionComparison:
                 "own, or give the test another name: a new test has nothing to compare with"
             )
             return None
+        check_length(self._experiment.plan.schedule, self._experiment.settings.budget_ns, self._revision.name)
         plan = replace(self._experiment.plan, payload=theirs.payload)
         return self._experiment.interleave(
             Variant(self._revision.name, self._revision.start, plan), self._experiment.variant("the present")
@@ -164,3 +173,24 @@ class RevisionComparison:
         unknown = set(names) - {verdict.metric for verdict in verdicts}
         self._left_out.update((METRICS[name].label, " (not known of both sides)") for name in names if name in unknown)
         return verdicts
+
+
+def check_length(schedule: Schedule, budget_ns: int, revision: str) -> None:
+    """Refuse a load with a length of its own that a comparison cannot repeat within the budget.
+
+    Args:
+        schedule: the load.
+        budget_ns: time of the test for measuring.
+        revision: name of the revision, for the message.
+
+    Raises:
+        SettingError: the repetitions take longer than the budget.
+    """
+    times = _LAUNCHES * _BLOCKS
+    if schedule.length_ns is None or (needed_ns := times * schedule.length_ns) <= budget_ns:
+        return
+    raise SettingError(
+        f"{schedule} takes {format_duration(schedule.length_ns)}, and a comparison with {revision} sends it "
+        f"{times} times ({_LAUNCHES} launches of A B B A), {format_duration(needed_ns)} in all; expected at most the "
+        f'budget of {format_duration(budget_ns)}: shorten the load, or give budget="{math.ceil(needed_ns / 1e9)}s"'
+    )

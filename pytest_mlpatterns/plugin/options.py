@@ -25,6 +25,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "compare with the same tests at this branch, tag or commit, measured interleaved, instead of with the "
         "baseline; merge-base:main names the commit at which this branch left main",
     },
+    "against-env": {
+        "action": "store_true",
+        "help": "build an environment with the packages that the revision of --perf-against asks for, and run its side "
+        "there, so that a slower dependency is seen; kept in pytest's cache",
+    },
     "against-files": {
         "metavar": "PATTERNS",
         "help": "files that the tests need and git does not track, for --perf-against: glob patterns relative to the "

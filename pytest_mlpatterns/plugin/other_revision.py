@@ -5,10 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import sysconfig
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.plugin.options import given_options, values_of_conftests
 from pytest_mlpatterns.revision.client import RevisionClient
+from pytest_mlpatterns.revision.dependencies import change_note
+from pytest_mlpatterns.revision.environment import revision_environment
 from pytest_mlpatterns.revision.messages import InheritedOptions
 from pytest_mlpatterns.revision.resolve import resolve_revision
 from pytest_mlpatterns.revision.worktree import checkout, remove_stale
@@ -24,15 +28,16 @@ if TYPE_CHECKING:
 
 __all__ = ["OtherRevision", "lay_out"]
 
+_CACHE = "mlpatterns-environments"
 _OPTIONS_OF_A_TEST = ("patterns", "startup-timeout")
 """Per-test options that the run at the other revision needs too."""
 
 
-def lay_out(root: Path, run: RunSettings, resources: contextlib.ExitStack) -> Worktree | None:
-    """Write the files of the revision to compare with into a directory.
+def lay_out(config: pytest.Config, run: RunSettings, resources: contextlib.ExitStack) -> Worktree | None:
+    """Write the files of the revision to compare with into a directory, and build its environment if that is asked for.
 
     Args:
-        root: pytest's root directory.
+        config: knows the root directory, the cache and the terminal.
         run: names the revision.
         resources: removes the directory when it closes.
 
@@ -41,13 +46,26 @@ def lay_out(root: Path, run: RunSettings, resources: contextlib.ExitStack) -> Wo
 
     Raises:
         SettingError: there is no such revision, or a file that it needs is missing.
-        DeploymentError: the files cannot be written.
+        DeploymentError: the files cannot be written, or the environment cannot be built.
     """
     if run.against is None:
         return None
+    root = config.rootpath
     revision = resolve_revision(root, run.against)
     remove_stale(root)
-    return resources.enter_context(checkout(root, revision, run.against_files))
+    worktree = resources.enter_context(checkout(root, revision, run.against_files))
+    if not run.against_env or run.smoke:
+        return worktree
+    cache = config.cache.mkdir(_CACHE) if config.cache else worktree.root.parent
+    environment = revision_environment(worktree, cache, lambda text: _say(config, text))
+    return replace(worktree, environment=resources.enter_context(environment))
+
+
+def _say(config: pytest.Config, text: str) -> None:
+    """Print a line while tests are collected."""
+    if (reporter := config.pluginmanager.get_plugin("terminalreporter")) is not None:
+        reporter.ensure_newline()
+        reporter.write_line(text)
 
 
 class OtherRevision:
@@ -67,7 +85,12 @@ class OtherRevision:
     @property
     def lines(self) -> list[str]:
         """What the summary of the run says of it."""
-        return [f"note: {note}" for note in self.worktree.notes]
+        name, environment = self.worktree.revision.name, self.worktree.environment
+        if environment is None:
+            notes = [*filter(None, [change_note(self.worktree)]), *self.worktree.notes]
+        else:
+            notes = [f"{name} ran in an environment of its own ({environment.contents})", *self.worktree.notes]
+        return [f"note: {note}" for note in notes]
 
     def client(self, test: str, startup_timeout_ns: int) -> RevisionClient:
         """A client for one test; it starts no process yet."""
@@ -89,4 +112,16 @@ class OtherRevision:
         if config.option.inifilename and config.inipath is not None:
             options.append(f"-c{os.path.relpath(config.inipath, config.rootpath)}")
         import_path = tuple(map(os.path.abspath, sys.path))
-        return InheritedOptions(tuple(options), values_of_conftests(config), import_path)
+        project_paths = None
+        if (environment := self.worktree.environment) is not None:
+            import_path = tuple(path for path in import_path if not _is_installed(path))
+            project_paths = tuple(os.path.join(self.worktree.root, path) for path in environment.project_paths)
+        return InheritedOptions(tuple(options), values_of_conftests(config), import_path, project_paths)
+
+
+def _is_installed(path: str) -> bool:
+    """Whether an entry of ``sys.path`` holds Python itself or installed packages."""
+    if os.path.basename(path) in ("site-packages", "dist-packages"):
+        return True
+    libraries = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
+    return path.endswith(".zip") or any(path == top or path.startswith(os.path.join(top, "")) for top in libraries)

@@ -20,6 +20,7 @@ from pytest_mlpatterns.plugin.session import REFERENCE_TREES
 from pytest_mlpatterns.revision.messages import (
     DeploymentStarted,
     DeploymentStopped,
+    InheritedOptions,
     Reason,
     ReferenceJob,
     RevisionFailed,
@@ -49,7 +50,7 @@ def main() -> None:
     requests: queue.SimpleQueue[StartDeployment | StopDeployment | None] = queue.SimpleQueue()
     channel.listen(requests.put, lambda: requests.put(None))
     os.chdir(job.directory)
-    sys.path[:] = job.inherited_options.import_path
+    sys.path[:] = _import_path(job.inherited_options)
     install(job.present_top, job.reference_top)
     server = _Server(channel, requests, job)
     arguments = [job.test, "-q", "--tb=short", "-W", "default", *_EVERY_TEST, *job.inherited_options.options]
@@ -66,6 +67,15 @@ def main() -> None:
         channel.send(RevisionFailed(Reason.ABSENT, f"pytest ended with exit code {int(code)}"))
     else:
         raise SystemExit(int(code))  # the parent shows the log
+
+
+def _import_path(inherited: InheritedOptions) -> list[str]:
+    """``sys.path`` of this process: that of the user's run, or in an environment of its own, its own after that."""
+    if inherited.project_paths is None:
+        return list(inherited.import_path)
+    given = [*inherited.project_paths, *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(given)  # for programs that a test starts
+    return list(dict.fromkeys([*inherited.project_paths, *inherited.import_path, *sys.path]))
 
 
 class _Server:

@@ -103,7 +103,7 @@ class PerfSession:
             read_settings({}, self._options, self._ini)
             self._baseline = BaselineSession(self._run, machine, root=root, directory=self._directory)
             self._output = RunOutput(self._run, self._baseline, machine, terminal=terminal, root=root)
-            worktree = lay_out(root, self._run, self._resources) if sent is None else sent.worktree
+            worktree = lay_out(config, self._run, self._resources) if sent is None else sent.worktree
         except MlpatternsError as error:
             self._remove_files()
             raise pytest.UsageError(str(error)) from None
@@ -130,7 +130,7 @@ class PerfSession:
         Raises:
             pytest.UsageError: a marker argument or option that cannot be served; names the test.
         """
-        if items and self._revision is not None:
+        if items and self._revision is not None and not self._run.against_env:
             self._refuse_copies(self._revision)
         for item in items:
             try:

@@ -90,8 +90,9 @@ class RevisionClient:
         if self._child is None:
             self._setup = None
             log = self._directory / f"reference-{id(self):x}.log"
-            self._child = Child("pytest_mlpatterns.plugin.revision_server", log=log)
             tree = self._worktree
+            python = None if tree.environment is None else tree.environment.python
+            self._child = Child("pytest_mlpatterns.plugin.revision_server", log=log, python=python)
             job = ReferenceJob(self._test, tree.directory, tree.present_root, tree.root, self._inherited_options)
             self._send(self._child, job)
 

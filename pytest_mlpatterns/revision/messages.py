@@ -40,11 +40,14 @@ class InheritedOptions:
         options: command-line arguments.
         values: values of the options that conftest files add, by destination.
         import_path: ``sys.path`` with absolute paths, because ``python -m pytest`` adds to it.
+        project_paths: folders of the revision's project, if the process has an environment of its own; its own
+            ``sys.path`` then follows ``import_path``. None if it has not.
     """
 
     options: tuple[str, ...]
     values: Mapping[str, object]
     import_path: tuple[str, ...]
+    project_paths: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

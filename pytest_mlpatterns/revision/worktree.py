@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError, SettingError
+from pytest_mlpatterns.revision.environment import RevisionEnvironment
 from pytest_mlpatterns.revision.resolve import Revision
 from pytest_mlpatterns.system.git import Git
 from pytest_mlpatterns.system.import_redirect import is_environment
@@ -47,6 +48,7 @@ class Worktree:
         directory: directory in the worktree that corresponds to the project's directory.
         present_root: top directory of the user's working tree; corresponds to ``root``.
         notes: sentences about files that are missing in the worktree.
+        environment: one with the packages that the revision asks for; None to run it with those of this run.
     """
 
     revision: Revision
@@ -54,17 +56,22 @@ class Worktree:
     directory: Path
     present_root: Path
     notes: tuple[str, ...]
+    environment: RevisionEnvironment | None = None
 
     def to_plain(self) -> dict[str, object]:
         """Convert to text and lists, for xdist workers."""
         plain = asdict(self)
-        return {**plain, **{name: str(plain[name]) for name in _PATHS}, "notes": list(self.notes)}
+        environment = None if self.environment is None else self.environment.to_plain()
+        paths = {name: str(plain[name]) for name in _PATHS}
+        return {**plain, **paths, "notes": list(self.notes), "environment": environment}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Worktree:
         """Convert back what :meth:`to_plain` returned."""
         paths = {name: Path(plain[name]) for name in _PATHS}
-        return cls(revision=Revision(**plain["revision"]), notes=tuple(plain["notes"]), **paths)
+        environment = None if (sent := plain["environment"]) is None else RevisionEnvironment.from_plain(sent)
+        revision = Revision(**plain["revision"])
+        return cls(revision=revision, notes=tuple(plain["notes"]), environment=environment, **paths)
 
 
 @contextlib.contextmanager

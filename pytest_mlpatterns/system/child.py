@@ -77,20 +77,27 @@ class Child:
         log: file for the output of the child and its libraries.
         pass_fds: open file descriptors that the child inherits under the same numbers (POSIX).
         on_end: called once, in a thread of its own, after the child has closed its channel.
+        python: the interpreter of another environment, which has this package; None for this process's own.
 
     Raises:
         ChildError: from :meth:`send` and :meth:`receive`, if the child has ended.
     """
 
     def __init__(
-        self, module: str, *, log: Path, pass_fds: Sequence[int] = (), on_end: Callable[[], None] | None = None
+        self,
+        module: str,
+        *,
+        log: Path,
+        pass_fds: Sequence[int] = (),
+        on_end: Callable[[], None] | None = None,
+        python: Path | None = None,
     ) -> None:
         self._log = log
         self._on_end = on_end
         self._stopped = False
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", f"from {module} import main; main()"],
+                [sys.executable if python is None else str(python), "-P", "-c", f"from {module} import main; main()"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,

@@ -56,7 +56,18 @@ LEVELS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
     ),
 }
 """Marker argument → field of the settings, and at each level what is given and what it comes to."""
-RUN_LEVEL = {"against", "against-files", "baseline", "baseline-file", "calibrate", "html", "json", "rank", "smoke"}
+RUN_LEVEL = {
+    "against",
+    "against-env",
+    "against-files",
+    "baseline",
+    "baseline-file",
+    "calibrate",
+    "html",
+    "json",
+    "rank",
+    "smoke",
+}
 COLLECTION_LEVEL = {"patterns"}
 
 IN_FLIGHT = "a whole number of requests in flight from 1 to 4,096; write 16"

@@ -1,0 +1,146 @@
+"""The files in which a project names its dependencies: which of them changed, and a key of what they name."""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import json
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.system.git import Git
+from pytest_mlpatterns.wording import listed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_mlpatterns.revision.worktree import Worktree
+
+__all__ = ["change_note", "changed_files", "dependency_key", "installs_project"]
+
+_FILES = (
+    "requirements*.txt",
+    "requirements/*.txt",
+    "constraints*.txt",
+    "*.lock",
+    "pylock*.toml",
+    "environment*.yml",
+    "environment*.yaml",
+    "pyproject.toml",
+    "setup.cfg",
+    "setup.py",
+)
+_TABLES = ("project", "dependency-groups", "build-system")
+_OF_PROJECT = ("dependencies", "optional-dependencies", "requires-python")
+_OF_SETUP = (("options", "install_requires"), ("options", "python_requires"))
+
+
+def change_note(worktree: Worktree) -> str:
+    """A sentence about the dependency files that changed since the revision; empty if none did."""
+    if not (changed := changed_files(worktree)):
+        return ""
+    name = worktree.revision.name
+    return (
+        f"{listed(changed)} changed since {name}; both sides ran with the packages installed here "
+        f"(--perf-against-env builds an environment for {name})"
+    )
+
+
+def changed_files(worktree: Worktree) -> list[str]:
+    """The dependency files that differ in the dependencies that they name, relative to the top of the repository."""
+    below = worktree.directory.relative_to(worktree.root)
+    names = {
+        Path(os.path.normpath(folder / name))
+        for folder in {Path(), below}
+        for top in (worktree.root, worktree.present_root)
+        for name in _names_in(top / folder)
+    }
+    return [
+        str(name)
+        for name in sorted(names)
+        if _dependencies_in(worktree.root / name) != _dependencies_in(worktree.present_root / name)
+    ]
+
+
+def installs_project(directory: Path) -> bool:
+    """Whether a directory has a project that an installer can install."""
+    if (directory / "setup.py").is_file() or (directory / "setup.cfg").is_file():
+        return True
+    return not {"project", "build-system"}.isdisjoint(_read_toml(directory / "pyproject.toml"))
+
+
+def dependency_key(worktree: Worktree, facts: Sequence[str]) -> str:
+    """A hash of the dependency files of a revision, and of the directories and files in it that they name.
+
+    Args:
+        worktree: the revision's files.
+        facts: what else decides what gets installed.
+    """
+    texts = {name: (worktree.directory / name).read_bytes() for name in _names_in(worktree.directory)}
+    git = Git(worktree.directory)
+    parts = [*facts, *(f"{name} {hashlib.sha256(text).hexdigest()}" for name, text in sorted(texts.items()))]
+    for path in sorted({path for text in texts.values() for path in _paths_in(text.decode(errors="replace"))}):
+        place = Path(os.path.normpath(worktree.directory / path))
+        if place.exists() and place != worktree.directory and place.is_relative_to(worktree.root):
+            inside = f"HEAD:{place.relative_to(worktree.root).as_posix()}"
+            parts.append(
+                f"{path} {git.run('rev-parse', inside).strip() if git.succeeds('cat-file', '-e', inside) else ''}"
+            )
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _names_in(directory: Path) -> list[str]:
+    found = {file.relative_to(directory).as_posix() for pattern in _FILES for file in directory.glob(pattern)}
+    return sorted(found)
+
+
+def _paths_in(text: str) -> Iterator[str]:
+    """What may be a path in a dependency file."""
+    for word in re.findall(r"[^\s\"'=,;@\[\]{}()]+", text):
+        if "/" in word or word.endswith(".whl"):
+            yield word.removeprefix("file:")
+
+
+def _dependencies_in(file: Path) -> object:
+    """What a file names; None if it is not there. Other parts of the file may change."""
+    if not file.is_file():
+        return None
+    if file.name == "pyproject.toml":
+        return _dependencies_of(_read_toml(file))
+    if file.name == "setup.cfg":
+        parser = configparser.RawConfigParser()
+        parser.read(file, encoding="utf-8")
+        extras = dict(parser.items("options.extras_require")) if parser.has_section("options.extras_require") else {}
+        return [parser.get(*place, fallback="").split("\n") for place in _OF_SETUP], extras
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if file.suffix == ".txt":
+        lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in text.splitlines())
+        return [line for line in lines if line]
+    return text
+
+
+def _dependencies_of(settings: dict[str, object]) -> str:
+    """The dependencies in the content of a ``pyproject.toml``, as text to compare."""
+    parts = {name: settings.get(name) for name in _TABLES}
+    if isinstance(project := parts["project"], dict):
+        parts["project"] = {name: project.get(name) for name in _OF_PROJECT}
+    tools = settings.get("tool")
+    if isinstance(tools, dict):
+        for tool, keys in {
+            "poetry": ("dependencies", "group"),
+            "uv": ("sources", "dev-dependencies"),
+            "pdm": ("dev-dependencies",),
+        }.items():
+            if isinstance(given := tools.get(tool), dict):
+                parts[tool] = {key: given.get(key) for key in keys}
+    return json.dumps(parts, sort_keys=True, default=str)
+
+
+def _read_toml(file: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

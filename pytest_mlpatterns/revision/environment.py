@@ -1,0 +1,206 @@
+"""An environment with the packages that a revision asks for, so that a slower dependency is seen.
+
+It is a virtual environment in pytest's cache, and is kept for the next run: its name is a hash of the revision's
+dependency files. The project is installed in place. What the revision does not ask for, such as pytest and its plugins,
+comes from the environment of this run; this package always does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.revision.dependencies import dependency_key, installs_project
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from pytest_mlpatterns.revision.worktree import Worktree
+
+__all__ = ["RevisionEnvironment", "project_paths", "revision_environment"]
+
+_TIMEOUT_S = 900.0
+_KEPT_S = 30 * 24 * 3600.0
+"""Environments that no run used for this long are removed."""
+_READY = "ready.json"
+_PROJECT = "-e."
+_LINES = 15
+_PROBE = "import json, sys; from {} import project_paths; print(json.dumps(project_paths(sys.argv[1])))"
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionEnvironment:
+    """An environment of a revision.
+
+    Attributes:
+        python: its interpreter.
+        project_paths: folders that the project adds to ``sys.path``, relative to the top of the worktree.
+        contents: what was installed, for people.
+    """
+
+    python: Path
+    project_paths: tuple[str, ...]
+    contents: str
+
+    def to_plain(self) -> dict[str, object]:
+        """Convert to text and lists, for xdist workers."""
+        return {"python": str(self.python), "project_paths": list(self.project_paths), "contents": self.contents}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> RevisionEnvironment:
+        """Convert back what :meth:`to_plain` returned."""
+        return cls(Path(plain["python"]), tuple(plain["project_paths"]), plain["contents"])
+
+
+@contextlib.contextmanager
+def revision_environment(worktree: Worktree, cache: Path, say: Callable[[str], None]) -> Iterator[RevisionEnvironment]:
+    """The environment of a revision, built if the cache does not have it. It is not removed while the context lasts.
+
+    Args:
+        worktree: the revision's files.
+        cache: an existing directory.
+        say: takes a sentence before something that takes long.
+
+    Raises:
+        DeploymentError: the revision names no dependencies, or an installer failed or took too long.
+    """
+    uv = shutil.which("uv") or shutil.which("uv", path=os.path.dirname(sys.executable))
+    installer = _Installer(worktree, uv, say)
+    _remove_unused(cache)
+    key = dependency_key(worktree, [installer.name, sys.version, platform.platform(), sys.prefix, *_site_folders()])
+    folder = cache / key
+    lock = os.open(cache / f"{key}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        os.utime(cache / f"{key}.lock")
+        if not (folder / _READY).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            found = installer.build(folder)
+            (folder / _READY).write_text(json.dumps(found.to_plain()), encoding="utf-8")
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield RevisionEnvironment.from_plain(json.loads((folder / _READY).read_text(encoding="utf-8")))
+    finally:
+        os.close(lock)
+
+
+def project_paths(top: str) -> list[str]:
+    """The folders in a source tree that this interpreter imports from, relative to the top of the tree."""
+    top = os.path.realpath(top)
+    folders = [os.path.realpath(entry) for entry in sys.path if entry]
+    for finder in sys.meta_path:  # those of setuptools' editable installs
+        mapping = vars(sys.modules.get(getattr(finder, "__module__", ""), object)).get("MAPPING")
+        for package, path in mapping.items() if isinstance(mapping, dict) else ():
+            folders.append(os.path.realpath(os.path.join(path, *[os.pardir] * len(package.split(".")))))
+    inside = (folder for folder in folders if folder == top or folder.startswith(os.path.join(top, "")))
+    return list(dict.fromkeys(os.path.relpath(folder, top) for folder in inside))
+
+
+class _Installer:
+    """Installs what a revision names with uv, or else with pip."""
+
+    def __init__(self, worktree: Worktree, uv: str | None, say: Callable[[str], None]) -> None:
+        self._worktree = worktree
+        self._uv = uv
+        self._say = say
+        self._deadline = time.monotonic() + _TIMEOUT_S
+        self.name = "pip" if uv is None else "uv"
+
+    def build(self, folder: Path) -> RevisionEnvironment:
+        """Build the environment in a folder that does not exist."""
+        revision = self._worktree.revision
+        wanted = self._wanted()
+        if not wanted:
+            raise DeploymentError(
+                f"--perf-against-env: {self._worktree.directory.name} at {revision.name} ({revision.short}) has no "
+                "pyproject.toml, setup.py or requirements.txt, expected one that names its dependencies"
+            )
+        contents = " and ".join("the project" if name == _PROJECT else name.removeprefix("-r") for name in wanted)
+        self._say(f"building an environment for {revision.name} ({revision.short}) with {self.name}: {contents}")
+        python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+        if self._uv is not None:
+            self._run([self._uv, "venv", "--quiet", "--python", sys.executable, str(folder)])
+        else:
+            self._run([sys.executable, "-m", "venv", "--without-pip", str(folder)])
+        self._run([*self._command(python, "install"), *wanted])
+        site = next(folder.glob("lib/python*/site-packages"))
+        if any(site.glob("pytest_mlpatterns*")):  # both sides talk to each other in one version
+            self._run([*self._command(python, "uninstall"), "pytest-mlpatterns"])
+        lines = "".join(f"import site; site.addsitedir({one!r})\n" for one in _site_folders())
+        (site / "zz_of_this_run.pth").write_text(lines, encoding="utf-8")
+        printed = self._run([str(python), "-P", "-c", _PROBE.format(__name__), str(self._worktree.root)])
+        return RevisionEnvironment(python, tuple(json.loads(printed.splitlines()[-1])), contents)
+
+    def _wanted(self) -> list[str]:
+        """Arguments of the installer."""
+        directory = self._worktree.directory
+        wanted = ["-rrequirements.txt"] if (directory / "requirements.txt").is_file() else []
+        return [*wanted, _PROJECT] if installs_project(directory) else wanted
+
+    def _command(self, python: Path, action: str) -> list[str]:
+        if self._uv is not None:
+            return [self._uv, "pip", action, "--quiet", "--python", str(python)]
+        options = ["--yes"] if action == "uninstall" else ["--disable-pip-version-check", "--no-input"]
+        return [sys.executable, "-m", "pip", "--python", str(python), action, "--quiet", *options]
+
+    def _run(self, command: Sequence[str]) -> str:
+        """Run a command in the worktree; returns what it printed."""
+        revision = self._worktree.revision
+        variables = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        with tempfile.TemporaryFile() as log:
+            process = subprocess.Popen(
+                command,
+                cwd=self._worktree.directory,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # an installer has children
+            )
+            try:
+                code = process.wait(max(0.0, self._deadline - time.monotonic()))
+                how = f"ended with exit code {code}"
+            except subprocess.TimeoutExpired:
+                code, how = None, f"took longer than {_TIMEOUT_S / 60:.0f} minutes"
+            finally:
+                if process.poll() is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+            log.seek(0)
+            text = log.read().decode(errors="replace").strip()
+        if code != 0:
+            last = "\n".join(text.splitlines()[-_LINES:])
+            raise DeploymentError(
+                f"--perf-against-env: {self.name} could not build the environment of {revision.name} "
+                f"({revision.short}): it {how}; it printed last:\n{last}"
+            )
+        return text
+
+
+def _site_folders() -> list[str]:
+    """The folders of installed packages of this process."""
+    named = ("site-packages", "dist-packages")
+    return [entry for entry in dict.fromkeys(map(os.path.abspath, sys.path)) if os.path.basename(entry) in named]
+
+
+def _remove_unused(cache: Path) -> None:
+    """Remove the environments that no run has used for a long time, and that none uses."""
+    for file in cache.glob("*.lock"):
+        if file.stat().st_mtime > time.time() - _KEPT_S:
+            continue
+        with file.open("r+b") as lock, contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(cache / file.stem, ignore_errors=True)

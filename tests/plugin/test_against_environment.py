@@ -1,0 +1,80 @@
+"""``--perf-against-env``: the revision runs with the packages that it asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.buildable import buildable
+from support.installed import installed_copy
+from support.project import run_here
+from support.repository import Repository
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.processes
+
+STEMMER = """
+import time
+
+
+def stem(word):
+    time.sleep({seconds})
+    return word
+"""
+TESTS = """
+import pytest
+
+from shop.model import Model
+
+
+@pytest.fixture
+def perf_model():
+    return Model
+
+
+@pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5, budget="3s", payload=["a", "b"])
+def test_shop(perf):
+    pass
+"""
+MODEL = """
+from stemmer import stem
+
+
+class Model:
+    def __call__(self, batch):
+        return [stem(word) for word in batch]
+"""
+
+
+def test_a_slower_dependency_and_an_installed_copy_are_seen_in_an_environment_of_the_revision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a slow dependency is installed, and a copy of the project; the revision asks for a fast dependency."""
+    repository = Repository.made(tmp_path / "shop")
+    files = {
+        **buildable("shop", {"shop/__init__.py": "", "shop/model.py": MODEL}),
+        **buildable("stemmer", {"stemmer.py": STEMMER.format(seconds=0.01)}, below="stemmer/"),
+        "requirements.txt": "./stemmer\n",
+        "test_shop.py": TESTS,
+        "pytest.ini": "[pytest]\n",
+    }
+    repository.commit(files)
+    repository.write({"requirements.txt": "./stemmer  # fast\nstemmer!=2\n"})
+    site = installed_copy(
+        tmp_path / "site-packages",
+        repository.top,
+        {"shop/__init__.py": "", "shop/model.py": MODEL, "stemmer.py": STEMMER.format(seconds=0.06)},
+    )
+    monkeypatch.syspath_prepend(str(site))
+    run = run_here(repository.top, "--perf-against=main", "--perf-against-env", "--perf-json=results.json")
+    assert run.exit_code == 1
+    assert "building an environment for main (" in run.out
+    assert "requirements.txt and the project" in run.out
+    assert "RegressionFailure: RTM" in run.out
+    assert "note: main ran in an environment of its own (requirements.txt and the project)" in run.out
+    (result,) = run.json("results.json")["results"]
+    assert 9e6 < result["reference"]["metrics"]["rtm"][0] < 40e6
+    again = run_here(repository.top, "--perf-against=main", "--perf-against-env", "--co")
+    assert "building an environment" not in again.out

@@ -1,0 +1,105 @@
+"""Which dependency files changed since a revision, and the key under which its environment is kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.repository import Repository
+
+from pytest_mlpatterns.revision.dependencies import change_note, changed_files, dependency_key, installs_project
+from pytest_mlpatterns.revision.resolve import Revision
+from pytest_mlpatterns.revision.worktree import Worktree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROJECT = '[project]\nname = "shop"\nversion = "{version}"\ndependencies = ["numpy{numpy}"]\n'
+
+
+@pytest.fixture
+def trees(tmp_path: Path) -> Worktree:
+    """Two trees without files."""
+    for name in ("here", "there"):
+        (tmp_path / name / "ml").mkdir(parents=True)
+    there = tmp_path / "there"
+    return Worktree(Revision("0" * 40, "main", "", "0000000"), there, there / "ml", tmp_path / "here", ())
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "here"),
+    [
+        ("requirements.txt", "numpy==1\n", "numpy==2\n"),
+        ("ml/requirements/test.txt", "numpy==1\n", None),
+        ("uv.lock", None, "x"),
+        ("ml/pyproject.toml", PROJECT.format(version="1", numpy="<2"), PROJECT.format(version="1", numpy="")),
+        ("pyproject.toml", "[dependency-groups]\ntest = ['a']\n", "[dependency-groups]\ntest = ['b']\n"),
+        ("pyproject.toml", "[tool.poetry.dependencies]\na = '1'\n", "[tool.poetry.dependencies]\na = '2'\n"),
+        ("setup.cfg", "[options]\ninstall_requires =\n  a\n", "[options]\ninstall_requires =\n  b\n"),
+        ("setup.cfg", "[options.extras_require]\ntest = a\n", "[options.extras_require]\ntest = b\n"),
+        ("setup.py", "setup()", "setup(name='a')"),
+    ],
+)
+def test_a_changed_dependency_is_seen(trees: Worktree, name: str, there: str | None, here: str | None) -> None:
+    for top, text in ((trees.root, there), (trees.present_root, here)):
+        if text is not None:
+            (top / name).parent.mkdir(exist_ok=True)
+            (top / name).write_text(text, encoding="utf-8")
+    assert changed_files(trees) == [name]
+    assert change_note(trees) == (
+        f"{name} changed since main; both sides ran with the packages installed here "
+        "(--perf-against-env builds an environment for main)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "here"),
+    [
+        ("requirements.txt", "numpy\n", "# why\nnumpy  # fast\n\n"),
+        ("pyproject.toml", PROJECT.format(version="1", numpy="<2"), PROJECT.format(version="2", numpy="<2")),
+        ("pyproject.toml", "[tool.ruff]\n", "[tool.ruff]\nline-length = 99\n"),
+        ("setup.cfg", "[metadata]\nname = a\n", "[metadata]\nname = b\n"),
+        ("README.md", "a", "b"),
+    ],
+)
+def test_what_is_no_dependency_may_change(trees: Worktree, name: str, there: str, here: str) -> None:
+    (trees.root / name).write_text(there, encoding="utf-8")
+    (trees.present_root / name).write_text(here, encoding="utf-8")
+    assert changed_files(trees) == []
+    assert change_note(trees) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("pyproject.toml", "[project]\nname = 'a'\n", True),
+        ("pyproject.toml", "[tool.ruff]\n", False),
+        ("pyproject.toml", "[", False),
+        ("setup.py", "", True),
+        ("requirements.txt", "", False),
+    ],
+)
+def test_a_project_that_can_be_installed_is_known(tmp_path: Path, name: str, text: str, *, expected: bool) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert installs_project(tmp_path) is expected
+
+
+@pytest.mark.processes
+def test_the_key_follows_dependency_files_and_local_packages_and_no_other_file(tmp_path: Path) -> None:
+    repository = Repository.made(tmp_path / "top")
+    revision = Revision("0" * 40, "main", "", "0000000")
+    tree = Worktree(revision, repository.top, repository.top, repository.top, ())
+
+    def key_after(files: dict[str, str], *facts: str) -> str:
+        repository.commit(files)
+        return dependency_key(tree, facts)
+
+    first = key_after({"requirements.txt": "./libs/stemmer\n", "libs/stemmer/a.py": "", "model.py": ""})
+    assert key_after({"model.py": "x = 1\n", "libs/other.py": ""}) == first
+    keys = [
+        first,
+        key_after({}, "Python 3.99"),
+        key_after({"libs/stemmer/a.py": "x = 1\n"}),
+        key_after({"requirements.txt": "./libs/stemmer\nnumpy\n"}),
+    ]
+    assert len(set(keys)) == len(keys)

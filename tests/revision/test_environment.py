@@ -1,0 +1,124 @@
+"""An environment of a revision is built once, by one run at a time, and an installer that fails is quoted."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from support.repository import Repository
+
+from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.revision import environment
+from pytest_mlpatterns.revision.environment import RevisionEnvironment, project_paths, revision_environment
+from pytest_mlpatterns.revision.resolve import Revision
+from pytest_mlpatterns.revision.worktree import Worktree
+
+BUILT = RevisionEnvironment(Path("bin/python"), ("src",), "requirements.txt")
+
+
+@pytest.fixture
+def worktree(tmp_path: Path) -> Worktree:
+    """A revision that asks for a package that is not there."""
+    repository = Repository.made(tmp_path / "top")
+    repository.commit({"requirements.txt": "./nowhere\n"})
+    revision = Revision("0" * 40, "main", "", "0000000")
+    return Worktree(revision, repository.top, repository.top, repository.top, ())
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """An empty cache."""
+    (tmp_path / "cache").mkdir()
+    return tmp_path / "cache"
+
+
+def build(worktree: Worktree, cache: Path) -> RevisionEnvironment:
+    with revision_environment(worktree, cache, lambda _: None) as found:
+        return found
+
+
+@pytest.mark.processes
+def test_an_installer_that_fails_is_quoted_and_tried_again(worktree: Worktree, cache: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(DeploymentError) as caught:
+            build(worktree, cache)
+        text = str(caught.value)
+        assert "could not build the environment of main (0000000): it ended with exit code " in text
+        assert "nowhere" in text.partition("it printed last:\n")[2]
+
+
+@pytest.mark.processes
+def test_an_installer_that_takes_too_long_is_ended(
+    worktree: Worktree, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "_TIMEOUT_S", 0.0)
+    with pytest.raises(DeploymentError, match="it took longer than 0 minutes"):
+        build(worktree, cache)
+
+
+@pytest.mark.processes
+def test_a_revision_without_dependencies_has_no_environment(worktree: Worktree, cache: Path) -> None:
+    (worktree.directory / "requirements.txt").unlink()
+    with pytest.raises(DeploymentError, match=r"has no pyproject.toml, setup.py or requirements.txt, expected one"):
+        build(worktree, cache)
+
+
+@pytest.mark.processes
+def test_concurrent_runs_build_one_environment_which_is_kept(
+    worktree: Worktree, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second run comes while the first one builds."""
+    builds: list[Path] = []
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slow(_: object, folder: Path) -> RevisionEnvironment:
+        begun.set()
+        assert may_end.wait(30)
+        folder.mkdir()
+        builds.append(folder)
+        return BUILT
+
+    monkeypatch.setattr(environment._Installer, "build", slow)
+    found: list[RevisionEnvironment] = []
+    runs = [threading.Thread(target=lambda: found.append(build(worktree, cache))) for _ in range(2)]
+    for run in runs:
+        run.start()
+    assert begun.wait(30)
+    may_end.set()
+    for run in runs:
+        run.join(30)
+    assert found == [BUILT, BUILT]
+    assert len(builds) == 1
+
+
+@pytest.mark.processes
+def test_what_no_run_used_for_a_month_is_removed_unless_a_run_uses_it(
+    worktree: Worktree, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment._Installer, "build", lambda _, folder: (folder.mkdir(), BUILT)[1])
+    (cache / "old").mkdir()
+    (cache / "old.lock").touch()
+    with revision_environment(worktree, cache, lambda _: None):
+        (used,) = cache.glob("*/ready.json")
+        for lock in cache.glob("*.lock"):
+            os.utime(lock, (0, 0))
+        environment._remove_unused(cache)
+        assert used.exists()
+        assert not (cache / "old").exists()
+    environment._remove_unused(cache)
+    assert not used.exists()
+
+
+def test_folders_of_the_project_in_the_import_path_are_relative_to_its_top(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finder = type("Finder", (), {"__module__": "editable_finder"})
+    module = type(sys)("editable_finder")
+    module.MAPPING = {"shop": str(tmp_path / "lib" / "shop"), "other": "/elsewhere/other"}  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "editable_finder", module)
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, finder])
+    monkeypatch.setattr(sys, "path", ["/elsewhere", str(tmp_path), str(tmp_path / "src")])
+    assert project_paths(str(tmp_path)) == [".", "src", "lib"]
