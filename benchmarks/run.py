@@ -25,6 +25,7 @@ NAMES = (
     "pattern_cost",
     "paired_simulation",
     "baseline_simulation",
+    "verdict_simulation",
     "verdict_error_rates",
     "xdist_isolation",
     "truth",

@@ -32,12 +32,16 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.request_counts import RequestCounts
 
-__all__ = ["CountVerdict", "judge_failures", "judge_tail"]
+__all__ = ["COUNT_ALPHA", "CountVerdict", "judge_failures", "judge_tail"]
 
+COUNT_ALPHA = 0.002
+"""Probability, at each interim look and for each metric, of failing a change exactly at the tolerance."""
 _PRIOR_DEGREES = 10
 """Degrees of freedom of the prior that events are independent (overdispersion 1)."""
 _DEEPER = 5
-"""Factor between the shares of slow requests of the two thresholds: 1 % and 0.2 % for p99."""
+"""Factor between the shares of slow requests of two thresholds: 1 % and 0.2 % for p99."""
+_FAR = 99
+"""Percentile from which the highest latency of the reference is a threshold too."""
 _SIGN = 0.1
 """Largest probability, without any change, of what is suspected to be one."""
 
@@ -106,6 +110,10 @@ class _Threshold:
     reference: _Events
     present: _Events
 
+    def surely_worse(self, alpha: float, scale: float) -> bool:
+        """Whether events are more frequent than before; ``scale`` is the least overdispersion."""
+        return _surely_more(self.reference, self.present, alpha, least_scale=scale)
+
 
 class _Pool:
     """The latencies of all launches of one sample; a failed request is infinitely late."""
@@ -148,13 +156,13 @@ def judge_tail(
     *,
     percentile: float,
     tolerance: float,
-    alpha: float,
+    alpha: float = COUNT_ALPHA,
 ) -> CountVerdict:
     """Whether the slowest requests became slower than the tolerance allows.
 
     A latency T of the reference is a threshold: if every request takes at most (1 + tolerance) times as long, at most
-    the same share of the requests takes over (1 + tolerance) T. T is the percentile itself, and one further out, which
-    few requests of the reference exceed: a few much slower requests show there first. Each threshold gets half of
+    the same share of the requests takes over (1 + tolerance) T. T is the percentile itself, and latencies further out,
+    which few requests of the reference exceed: a few much slower requests show there first. The thresholds share
     ``alpha``. A failure must also hold without the worst launch, since one pause of the machine can make many requests
     of a single launch late.
 
@@ -174,12 +182,11 @@ def judge_tail(
     _require_percentile(then, now, percentile)
     before, after = then.value(percentile / 100), now.value(percentile / 100)
     thresholds = _thresholds(then, now, percentile, tolerance=tolerance)
-    surely = [one for one in thresholds if _surely_more(one.reference, one.present, alpha / len(thresholds))]
-    outcome = _outcome(
-        surely=bool(surely),
-        beyond=after > thresholds[0].present_ns,
-        chance=_chance(then.beyond(before), now.beyond(before)),
-    )
+    scale = max(_dispersion(one.reference, one.present) for one in thresholds)
+    surely = [one for one in thresholds if one.surely_worse(alpha / len(thresholds), scale)]
+    changed = after > thresholds[0].present_ns and _chance(then.beyond(before), now.beyond(before)) < _SIGN
+    suspected = changed or any(_chance(one.reference, one.present) < _SIGN for one in thresholds)
+    outcome = Outcome.FAIL if surely else Outcome.INCONCLUSIVE if suspected else Outcome.PASS
     change = _change_of_percentile(then, now, percentile / 100, alpha=alpha)
     reason = (
         f"{label} {format_duration(before)} → {_finite_or(after, 'never')}: {_described((surely or thresholds)[0])}; "
@@ -189,7 +196,11 @@ def judge_tail(
 
 
 def judge_failures(
-    reference: Sequence[RequestCounts], present: Sequence[RequestCounts], *, tolerance: float, alpha: float
+    reference: Sequence[RequestCounts],
+    present: Sequence[RequestCounts],
+    *,
+    tolerance: float,
+    alpha: float = COUNT_ALPHA,
 ) -> CountVerdict:
     """Whether more requests fail than the tolerance allows.
 
@@ -204,11 +215,10 @@ def judge_failures(
     """
     then, now = _failures(reference), _failures(present)
     difference = now.share - then.share
-    outcome = _outcome(
-        surely=_surely_more(then, now, alpha, allowed=tolerance),
-        beyond=difference > tolerance,
-        chance=_chance(then, now),
-    )
+    suspected = difference > tolerance and _chance(then, now) < _SIGN
+    outcome = Outcome.INCONCLUSIVE if suspected else Outcome.PASS
+    if _surely_more(then, now, alpha, allowed=tolerance):
+        outcome = Outcome.FAIL
     deviations = NormalDist().inv_cdf(1 - alpha)
     scale = _dispersion(then, now)
     half = deviations * math.sqrt(scale * sum(_variance_of_share(side) for side in (then, now)))
@@ -221,11 +231,11 @@ def judge_failures(
 
 
 def _thresholds(then: _Pool, now: _Pool, percentile: float, *, tolerance: float) -> list[_Threshold]:
-    """The percentile, and the latency that a fifth as many requests of the reference exceed if it is finite."""
-    share = 1 - percentile / 100
-    floor = percentile_metric(percentile).floor
+    """The percentile, the latency that a fifth as many requests exceed, and from p99 on the highest one; all finite."""
+    share, floor = 1 - percentile / 100, percentile_metric(percentile).floor
+    shares = (share, share / _DEEPER, 0.0) if percentile >= _FAR else (share, share / _DEEPER)
     found = []
-    for latency in dict.fromkeys(then.value(1 - part) for part in (share, share / _DEEPER)):
+    for latency in dict.fromkeys(then.value(1 - one) for one in shares):
         if math.isfinite(latency):
             allowed = max(latency * (1 + tolerance), latency + floor)
             found.append(_Threshold(latency, allowed, then.beyond(latency), now.beyond(allowed)))
@@ -242,20 +252,16 @@ def _described(threshold: _Threshold) -> str:
     )
 
 
-def _outcome(*, surely: bool, beyond: bool, chance: float) -> Outcome:
-    if surely:
-        return Outcome.FAIL
-    return Outcome.INCONCLUSIVE if beyond and chance < _SIGN else Outcome.PASS
-
-
-def _surely_more(then: _Events, now: _Events, alpha: float, *, allowed: float = 0.0) -> bool:
+def _surely_more(then: _Events, now: _Events, alpha: float, *, allowed: float = 0.0, least_scale: float = 1.0) -> bool:
     """Whether events are more frequent than before, over all launches and without the worst of them."""
-    return all(_chance(then, one, allowed=allowed) < alpha for one in (now, now.without_worst()))
+    return all(
+        _chance(then, one, allowed=allowed, least_scale=least_scale) < alpha for one in (now, now.without_worst())
+    )
 
 
-def _chance(then: _Events, now: _Events, *, allowed: float = 0.0) -> float:
+def _chance(then: _Events, now: _Events, *, allowed: float = 0.0, least_scale: float = 1.0) -> float:
     """The probability of so many events, or more, if their share is at most that of before plus ``allowed``."""
-    scale = _dispersion(then, now)
+    scale = max(_dispersion(then, now), least_scale)
     before, requests = float(then.events.sum()), float(then.requests.sum())
     present = float(now.requests.sum())
     others = (before + allowed * requests) / scale

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import LaunchValue
 
 __all__ = [
+    "GUARD_ALPHA",
     "MAX_ERROR_RATIO",
     "SampleSize",
     "describe_estimate",
@@ -44,6 +45,10 @@ _SMALLEST = 1e-9
 """Smallest divisor, in place of a value of zero."""
 MAX_ERROR_RATIO = 0.05
 """Largest share of failed requests with which the latency of the others is judged."""
+GUARD_ALPHA = 0.005
+"""Probability, at each interim look and for each guard, of failing a change exactly at the tolerance.
+
+Unchanged metrics are far from their tolerances: ``benchmarks/verdict_simulation.py`` counts the false alarms of all."""
 _MOST_MORE = 20
 
 
@@ -182,7 +187,7 @@ def judge_guard(
     baseline: Sequence[LaunchValue],
     *,
     tolerance: float,
-    alpha: float,
+    alpha: float = GUARD_ALPHA,
     in_flight: int | None = None,
 ) -> Verdict:
     """Guard a metric against a clear worsening; it need not be shown to be within the tolerance.

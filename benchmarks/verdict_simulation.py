@@ -1,0 +1,349 @@
+"""How often the verdict on all metrics together is wrong or missing, where the truth is known, request by request.
+
+A run is judged as the plugin judges it: RTM and throughput must be shown to be within the tolerance, the other metrics
+are guards, which fail if they are surely worse and keep measuring while they are suspected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from bench import Claim, Table
+
+from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.count_comparison import judge_failures, judge_tail
+from pytest_mlpatterns.analysis.intervals import min_samples
+from pytest_mlpatterns.analysis.latency_distribution import counted
+from pytest_mlpatterns.analysis.log_ratio import LogRatio, judge_ratio, paired_log_ratio
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.analysis.verdicts import judge_change, judge_guard
+from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.request_counts import RequestCounts
+from pytest_mlpatterns.records.verdict import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+CLAIM = (
+    "over all default metrics together at most 1 % of unchanged runs fail; at least 95 % of runs with 2 % of the "
+    "requests slowed to four times the median, twice the start, 15 % more CPU time or 20 % more RTM fail, and 99 % of "
+    "those with 2 % new failures or 25 % more memory"
+)
+TRIALS = 1000
+RATE_RPS = 330
+LATENCY_NS = 3e6
+RECORDED, STORED_LAUNCHES, STORED_S = 6, 8, 0.7
+PAIRED_LAUNCHES, PAIRS, BLOCK_S = 16, 4, 0.1
+LAUNCH_S = 1.7
+"""From one launch to the next: start, warm-up and window."""
+SPEED = ("rtm", "throughput")
+TAIL = (95, 99)
+VALUES = ("cpu_per_request", "peak_memory", "cold_start")
+
+
+@dataclass(frozen=True)
+class Service:
+    """How the latency of a service is distributed, and by how much its launches and the machine vary.
+
+    ``heavy`` requests have a Pareto tail of exponent 2.5 (a share), ``second`` take 2.5 times as long (a share),
+    ``pauses`` come per second and hold five neighbouring requests for 10 ms each.
+    """
+
+    label: str
+    launch_sd: float = 0.017
+    spread: float = 0.15
+    heavy: float = 0.0
+    second: float = 0.0
+    drift: float = 0.0
+    pauses: float = 0.0
+    failing: float = 0.0
+
+
+USUAL = Service("launches 1.7 %, lognormal")
+SERVICES = (
+    USUAL,
+    Service("launches 4 %", launch_sd=0.04),
+    Service("launches 8 %", launch_sd=0.08),
+    Service("heavy tail (Pareto, 5 % of the requests)", heavy=0.05),
+    Service("bimodal (30 % take 2.5 times as long)", second=0.3),
+    Service("drift of ±2.5 % within and between launches", drift=0.025),
+    Service("a pause of 10 ms every 2 s", pauses=0.5),
+    Service("1 % of the requests always fail", failing=0.01),
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became worse."""
+
+    label: str
+    rtm: float = 1.0
+    slow: float = 0.0
+    failing: float = 0.0
+    cpu: float = 1.0
+    memory: float = 1.0
+    start: float = 1.0
+
+
+UNCHANGED = Change("no change")
+CHANGES = (
+    (Change("2 % of requests take 4 times the median", slow=0.02), 0.95),
+    (Change("2 % of requests fail", failing=0.02), 0.99),
+    (Change("memory +25 %", memory=1.25), 0.99),
+    (Change("start twice as long", start=2.0), 0.95),
+    (Change("CPU time +15 %", cpu=1.15), 0.95),
+    (Change("RTM +20 %", rtm=1.20, cpu=1.20), 0.95),
+    (Change("RTM +25 %", rtm=1.25, cpu=1.25), 0.98),
+)
+
+
+@dataclass
+class Sample:
+    """The launches of one side: counts of requests, and values by metric."""
+
+    counts: list[RequestCounts] = field(default_factory=list)
+    values: dict[str, list[LaunchValue]] = field(default_factory=dict)
+
+    def first(self, launches: int) -> Sample:
+        return Sample(self.counts[:launches], {name: found[:launches] for name, found in self.values.items()})
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """The factors of one launch, and the time at which it was measured."""
+
+    latency: float
+    cpu: float
+    memory: float
+    start: float
+    phase: float
+    period_s: float
+    moment_s: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, service: Service, number: int, machine: tuple[float, float]) -> Scatter:
+        log = rng.normal(0, service.launch_sd)
+        memory = rng.normal(0, 0.01) + (0.03 if rng.random() < 0.1 else 0.0)
+        start = rng.normal(0, 0.08) + (0.3 if rng.random() < 0.03 else 0.0)
+        cpu = 0.5 * log + rng.normal(0, 0.022)
+        return cls(*(math.exp(one) for one in (log, cpu, memory, start)), *machine, number * LAUNCH_S)
+
+
+def latencies(
+    rng: np.random.Generator, service: Service, change: Change, *, scatter: Scatter, count: int
+) -> NDArray[np.float64]:
+    """Latencies of requests, one after the other, in nanoseconds."""
+    factor = np.exp(rng.normal(0, service.spread, count))
+    factor[rng.random(count) < service.second] *= 2.5
+    heavy = rng.random(count) < service.heavy
+    factor[heavy] *= 1 + rng.pareto(2.5, int(heavy.sum()))
+    moment = scatter.moment_s + np.arange(count) / RATE_RPS
+    factor *= np.exp(service.drift * np.sin(2 * math.pi * (moment / scatter.period_s + scatter.phase)))
+    factor *= scatter.latency * change.rtm
+    factor[rng.random(count) < change.slow] = 4.0
+    found = LATENCY_NS * factor
+    for at in np.flatnonzero(rng.random(count) < service.pauses / RATE_RPS):
+        found[at : at + 5] += 10e6
+    return found
+
+
+def one_launch(found: NDArray[np.float64], failing: float, rng: np.random.Generator) -> RequestCounts:
+    failed = int(rng.binomial(found.size, failing))
+    return RequestCounts(found.size, failed, counted(found[failed:].astype(np.int64)))
+
+
+def sample(rng: np.random.Generator, service: Service, change: Change, *, launches: int, window_s: float) -> Sample:
+    """Launches measured one after the other."""
+    machine = (float(rng.random()), float(rng.uniform(30, 150)))
+    found = Sample(values={name: [] for name in (*SPEED, *VALUES)})
+    count = round(RATE_RPS * window_s)
+    for number in range(launches):
+        scatter = Scatter.draw(rng, service, number, machine)
+        requests = latencies(rng, service, change, scatter=scatter, count=count)
+        found.counts.append(one_launch(requests, service.failing + change.failing, rng))
+        median, mean = float(np.median(requests)), float(requests.mean())
+        error = 1.2533 * service.spread / math.sqrt(count)
+        found.values["rtm"].append(LaunchValue(median, error))
+        found.values["throughput"].append(LaunchValue(1e9 / mean, float(requests.std()) / mean / math.sqrt(count)))
+        found.values["cpu_per_request"].append(LaunchValue(2e6 * scatter.cpu * change.cpu, 0.005))
+        found.values["peak_memory"].append(LaunchValue(100 * 2**20 * scatter.memory * change.memory, 0.0))
+        found.values["cold_start"].append(LaunchValue(0.6e9 * scatter.start * change.start, 0.0))
+    return found
+
+
+def guards(then: Sample, now: Sample, tolerances: Tolerances, values: Sequence[str] = VALUES) -> dict[str, Outcome]:
+    """The outcomes of the metrics that are guarded."""
+    found = {}
+    for percentile in TAIL:
+        name = f"p{percentile}"
+        if min(sum(one.requests for one in side.counts) for side in (then, now)) < min_samples(percentile):
+            found[name] = Outcome.INCONCLUSIVE  # the percentile needs more requests
+        else:
+            with contextlib.suppress(InvalidResultError):  # too many requests of the reference fail
+                found[name] = judge_tail(
+                    then.counts, now.counts, percentile=percentile, tolerance=tolerances.of(name)
+                ).outcome
+    found["error_rate"] = judge_failures(then.counts, now.counts, tolerance=tolerances.of("error_rate")).outcome
+    for name in values:
+        found[name] = judge_guard(
+            METRICS[name], now.values[name], then.values[name], tolerance=tolerances.of(name)
+        ).outcome
+    return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run came to, after how many launches, and which metrics failed."""
+
+    outcome: Outcome
+    launches: int
+    failed: tuple[str, ...] = ()
+
+
+def decided(outcomes: Mapping[str, Outcome], launches: int) -> Run | None:
+    failed = tuple(name for name, outcome in outcomes.items() if outcome is Outcome.FAIL)
+    if failed and launches > 1:
+        return Run(Outcome.FAIL, launches, failed)
+    return Run(Outcome.PASS, launches) if set(outcomes.values()) == {Outcome.PASS} else None
+
+
+def stored(rng: np.random.Generator, service: Service, change: Change) -> Run:
+    """A run against a stored baseline."""
+    then = sample(rng, service, UNCHANGED, launches=RECORDED, window_s=STORED_S)
+    everything = sample(rng, service, change, launches=STORED_LAUNCHES, window_s=STORED_S)
+    tolerances = Tolerances()
+    plan = SequentialPlan(
+        first=1, last=STORED_LAUNCHES, alpha=0.01 / len(SPEED), pass_alpha=0.01, fixed_launches=RECORDED
+    )
+    for launches in range(1, STORED_LAUNCHES + 1):
+        now = everything.first(launches)
+        outcomes = {
+            name: judge_change(
+                METRICS[name], now.values[name], then.values[name], tolerance=tolerances.of(name), plan=plan
+            ).outcome
+            for name in SPEED
+        }
+        if (run := decided(outcomes | guards(then, now, tolerances), launches)) is not None:
+            return run
+    return Run(Outcome.INCONCLUSIVE, STORED_LAUNCHES)
+
+
+@dataclass
+class PairedSample:
+    """Paired launches: counts and values of both sides, and the ratios of each launch."""
+
+    then: Sample
+    now: Sample
+    ratios: dict[str, list[LogRatio]]
+
+
+def paired_sample(rng: np.random.Generator, service: Service, change: Change) -> PairedSample:
+    """Launches of both sides at the same time, in pairs of neighbouring blocks."""
+    machine = (float(rng.random()), float(rng.uniform(30, 150)))
+    names = ("peak_memory", "cold_start")
+    found = PairedSample(*(Sample(values={name: [] for name in names}) for _ in range(2)), {})
+    found.ratios = {name: [] for name in (*SPEED, "cpu_per_request")}
+    block = round(RATE_RPS * BLOCK_S)
+    for number in range(PAIRED_LAUNCHES):
+        blocks, cpus = [], []
+        for side, what in ((found.then, UNCHANGED), (found.now, change)):
+            scatter = Scatter.draw(rng, service, number, machine)
+            requests = latencies(rng, service, what, scatter=scatter, count=PAIRS * block)
+            side.counts.append(one_launch(requests, service.failing + what.failing, rng))
+            side.values["peak_memory"].append(LaunchValue(100 * 2**20 * scatter.memory * what.memory, 0.0))
+            side.values["cold_start"].append(LaunchValue(0.6e9 * scatter.start * what.start, 0.0))
+            common = rng.normal(0, 0.02, PAIRS)
+            blocks.append(requests.reshape(PAIRS, block) * np.exp(common + rng.normal(0, 0.02, PAIRS))[:, None])
+            cpus.append(scatter.cpu * what.cpu * np.exp(rng.normal(0, 0.02, PAIRS)))
+        medians, means = ([function(one, axis=1) for one in blocks] for function in (np.median, np.mean))
+        found.ratios["rtm"].append(paired_log_ratio(*(one.tolist() for one in medians)))
+        found.ratios["throughput"].append(paired_log_ratio(*((1 / one).tolist() for one in means)))
+        found.ratios["cpu_per_request"].append(paired_log_ratio(*(one.tolist() for one in cpus)))
+    return found
+
+
+def paired(rng: np.random.Generator, service: Service, change: Change) -> Run:
+    """A run against another revision at a tolerance of 5 %."""
+    everything = paired_sample(rng, service, change)
+    tolerances = Tolerances(0.05)
+    plan = SequentialPlan.for_tolerance(0.05, 0.025 / len(SPEED), 0.025, most=PAIRED_LAUNCHES)
+    for launches in range(plan.first, min(plan.last, PAIRED_LAUNCHES) + 1):
+        outcomes = {}
+        for name, ratios in everything.ratios.items():
+            better = METRICS[name].better
+            limit = 1 + tolerances.of(name) if better == "lower" else 1 - tolerances.of(name)
+            equivalence = name in SPEED
+            judged = plan if equivalence else replace(plan, alpha=GUARD_PLAN_ALPHA)
+            outcomes[name] = judge_ratio(ratios[:launches], limit, better, plan=judged, equivalence=equivalence).outcome
+        then, now = everything.then.first(launches), everything.now.first(launches)
+        outcomes |= guards(then, now, tolerances, ("peak_memory", "cold_start"))
+        if (run := decided(outcomes, launches)) is not None:
+            return run
+    return Run(Outcome.INCONCLUSIVE, plan.last)
+
+
+GUARD_PLAN_ALPHA = 0.005
+DESIGNS = {"stored baseline, 10 %": stored, "against a revision, 5 %": paired}
+
+
+def measure() -> Iterator[Table]:
+    yield false_alarms()
+    yield power()
+
+
+def false_alarms() -> Table:
+    """Unchanged runs of every service."""
+    rows: list[Sequence[str]] = []
+    claims = []
+    for design, procedure in DESIGNS.items():
+        for service in SERVICES:
+            runs = trials(procedure, service, UNCHANGED)
+            rows.append((design, service.label, *cells(runs), blamed(runs)))
+            claims.append(Claim(f"{design}, {service.label}: FAIL", share(runs, Outcome.FAIL), at_most=0.01))
+    headings = ("design", "service", "pass", "fail", "no verdict", "launches, median", "failed by")
+    return Table(f"nothing changed: {TRIALS} simulated runs each", headings, rows, claims)
+
+
+def power() -> Table:
+    """Runs of services that became worse."""
+    rows: list[Sequence[str]] = []
+    claims = []
+    for design, procedure in DESIGNS.items():
+        for change, least in CHANGES:
+            for service in SERVICES[:2]:
+                runs = trials(procedure, service, change)
+                rows.append((design, change.label, service.label, *cells(runs), blamed(runs)))
+                if service is USUAL:
+                    claims.append(Claim(f"{design}, {change.label}: FAIL", share(runs, Outcome.FAIL), at_least=least))
+    headings = ("design", "change", "service", "pass", "fail", "no verdict", "launches, median", "failed by")
+    return Table(f"something became worse: {TRIALS} simulated runs each", headings, rows, claims)
+
+
+def trials(procedure: object, service: Service, change: Change, count: int = 0) -> list[Run]:
+    assert callable(procedure)
+    rng = np.random.default_rng(5)
+    return [procedure(rng, service, change) for _ in range(count or TRIALS)]
+
+
+def share(runs: Sequence[Run], outcome: Outcome) -> float:
+    return sum(run.outcome is outcome for run in runs) / len(runs)
+
+
+def cells(runs: Sequence[Run]) -> tuple[str, ...]:
+    launches = float(np.median([run.launches for run in runs]))
+    return (*(f"{100 * share(runs, outcome):.1f} %" for outcome in Outcome), f"{launches:g}")
+
+
+def blamed(runs: Sequence[Run]) -> str:
+    """The metrics that failed, the most frequent first."""
+    names = [name for run in runs for name in run.failed]
+    counts = sorted({name: names.count(name) for name in names}.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {100 * count / len(runs):.1f} %" for name, count in counts[:4])
