@@ -129,7 +129,7 @@ class Scatter:
     moment_s: float
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, service: Service, number: int, machine: tuple[float, float]) -> Scatter:
+    def draw(cls, rng: np.random.Generator, service: Service, *, number: int, machine: tuple[float, float]) -> Scatter:
         log = rng.normal(0, service.launch_sd)
         memory = rng.normal(0, 0.01) + (0.03 if rng.random() < 0.1 else 0.0)
         start = rng.normal(0, 0.08) + (0.3 if rng.random() < 0.03 else 0.0)
@@ -166,7 +166,7 @@ def sample(rng: np.random.Generator, service: Service, change: Change, *, launch
     found = Sample(values={name: [] for name in (*SPEED, *VALUES)})
     count = round(RATE_RPS * window_s)
     for number in range(launches):
-        scatter = Scatter.draw(rng, service, number, machine)
+        scatter = Scatter.draw(rng, service, number=number, machine=machine)
         requests = latencies(rng, service, change, scatter=scatter, count=count)
         found.counts.append(one_launch(requests, service.failing + change.failing, rng))
         median, mean = float(np.median(requests)), float(requests.mean())
@@ -179,7 +179,7 @@ def sample(rng: np.random.Generator, service: Service, change: Change, *, launch
     return found
 
 
-def guards(then: Sample, now: Sample, tolerances: Tolerances, values: Sequence[str] = VALUES) -> dict[str, Outcome]:
+def guards(then: Sample, now: Sample, tolerances: Tolerances, *, values: Sequence[str] = VALUES) -> dict[str, Outcome]:
     """The outcomes of the metrics that are guarded."""
     found = {}
     for percentile in TAIL:
@@ -255,7 +255,7 @@ def paired_sample(rng: np.random.Generator, service: Service, change: Change) ->
     for number in range(PAIRED_LAUNCHES):
         blocks, cpus = [], []
         for side, what in ((found.then, UNCHANGED), (found.now, change)):
-            scatter = Scatter.draw(rng, service, number, machine)
+            scatter = Scatter.draw(rng, service, number=number, machine=machine)
             requests = latencies(rng, service, what, scatter=scatter, count=PAIRS * block)
             side.counts.append(one_launch(requests, service.failing + what.failing, rng))
             side.values["peak_memory"].append(LaunchValue(100 * 2**20 * scatter.memory * what.memory, 0.0))
@@ -284,7 +284,7 @@ def paired(rng: np.random.Generator, service: Service, change: Change) -> Run:
             judged = plan if equivalence else replace(plan, alpha=GUARD_PLAN_ALPHA)
             outcomes[name] = judge_ratio(ratios[:launches], limit, better, plan=judged, equivalence=equivalence).outcome
         then, now = everything.then.first(launches), everything.now.first(launches)
-        outcomes |= guards(then, now, tolerances, ("peak_memory", "cold_start"))
+        outcomes |= guards(then, now, tolerances, values=("peak_memory", "cold_start"))
         if (run := decided(outcomes, launches)) is not None:
             return run
     return Run(Outcome.INCONCLUSIVE, plan.last)
@@ -327,7 +327,7 @@ def power() -> Table:
     return Table(f"something became worse: {TRIALS} simulated runs each", headings, rows, claims)
 
 
-def trials(procedure: object, service: Service, change: Change, count: int = 0) -> list[Run]:
+def trials(procedure: object, service: Service, change: Change, *, count: int = 0) -> list[Run]:
     assert callable(procedure)
     rng = np.random.default_rng(5)
     return [procedure(rng, service, change) for _ in range(count or TRIALS)]
