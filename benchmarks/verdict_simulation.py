@@ -28,9 +28,11 @@ from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    Procedure = Callable[[np.random.Generator, "Service", "Change"], "Run"]
 
 CLAIM = (
     "over all default metrics together at most 1 % of unchanged runs fail; at least 95 % of runs with 2 % of the "
@@ -249,8 +251,8 @@ def paired_sample(rng: np.random.Generator, service: Service, change: Change) ->
     """Launches of both sides at the same time, in pairs of neighbouring blocks."""
     machine = (float(rng.random()), float(rng.uniform(30, 150)))
     names = ("peak_memory", "cold_start")
-    found = PairedSample(*(Sample(values={name: [] for name in names}) for _ in range(2)), {})
-    found.ratios = {name: [] for name in (*SPEED, "cpu_per_request")}
+    then, now = (Sample(values={name: [] for name in names}) for _ in range(2))
+    found = PairedSample(then, now, {name: [] for name in (*SPEED, "cpu_per_request")})
     block = round(RATE_RPS * BLOCK_S)
     for number in range(PAIRED_LAUNCHES):
         blocks, cpus = [], []
@@ -263,10 +265,13 @@ def paired_sample(rng: np.random.Generator, service: Service, change: Change) ->
             common = rng.normal(0, 0.02, PAIRS)
             blocks.append(requests.reshape(PAIRS, block) * np.exp(common + rng.normal(0, 0.02, PAIRS))[:, None])
             cpus.append(scatter.cpu * what.cpu * np.exp(rng.normal(0, 0.02, PAIRS)))
-        medians, means = ([function(one, axis=1) for one in blocks] for function in (np.median, np.mean))
-        found.ratios["rtm"].append(paired_log_ratio(*(one.tolist() for one in medians)))
-        found.ratios["throughput"].append(paired_log_ratio(*((1 / one).tolist() for one in means)))
-        found.ratios["cpu_per_request"].append(paired_log_ratio(*(one.tolist() for one in cpus)))
+        columns = {
+            "rtm": [np.median(one, axis=1) for one in blocks],
+            "throughput": [1 / one.mean(axis=1) for one in blocks],
+            "cpu_per_request": cpus,
+        }
+        for name, (first, second) in columns.items():
+            found.ratios[name].append(paired_log_ratio(first.tolist(), second.tolist()))
     return found
 
 
@@ -291,7 +296,7 @@ def paired(rng: np.random.Generator, service: Service, change: Change) -> Run:
 
 
 GUARD_PLAN_ALPHA = 0.005
-DESIGNS = {"stored baseline, 10 %": stored, "against a revision, 5 %": paired}
+DESIGNS: dict[str, Procedure] = {"stored baseline, 10 %": stored, "against a revision, 5 %": paired}
 
 
 def measure() -> Iterator[Table]:
@@ -327,8 +332,7 @@ def power() -> Table:
     return Table(f"something became worse: {TRIALS} simulated runs each", headings, rows, claims)
 
 
-def trials(procedure: object, service: Service, change: Change, *, count: int = 0) -> list[Run]:
-    assert callable(procedure)
+def trials(procedure: Procedure, service: Service, change: Change, *, count: int = 0) -> list[Run]:
     rng = np.random.default_rng(5)
     return [procedure(rng, service, change) for _ in range(count or TRIALS)]
 
