@@ -76,7 +76,16 @@ class GeneratorLimitError(InvalidResultError):
 
 
 class TooFewSamplesError(InvalidResultError):
-    """Too few samples for an interval of a percentile at 99 % confidence; another launch adds samples."""
+    """Too few samples for an interval of a percentile at 99 % confidence; another launch adds samples.
+
+    Attributes:
+        needed: samples that the percentile needs; 0 if unknown.
+        found: samples that there were.
+    """
+
+    def __init__(self, message: str = "", *, needed: int = 0, found: int = 0) -> None:
+        super().__init__(message)
+        self.needed, self.found = needed, found
 
 
 class PerfFailure(AssertionError):

@@ -308,7 +308,9 @@ def _require_percentile(then: _Pool, now: _Pool, percentile: float) -> None:
         if pool.requests < needed:
             raise TooFewSamplesError(
                 f"{label} needs {needed} requests, the {name} has {pool.requests:,}; measure longer (duration=), or "
-                "with more load"
+                "with more load",
+                needed=needed,
+                found=pool.requests,
             )
     if math.isinf(then.value(percentile / 100)):
         share = format_percent(then.failed / then.requests)

@@ -261,7 +261,9 @@ class Metrics:
         if samples < needed:
             raise TooFewSamplesError(
                 f"{metric.label} of {wording.count(samples, 'sample')}, expected at least {needed} for 99 % "
-                "confidence; measure longer (duration=), or with more load"
+                "confidence; measure longer (duration=), or with more load",
+                needed=needed,
+                found=samples,
             )
         found = estimate(self.launch_values(metric), metric.launch_sd, confidence)
         low, high = (float(self._sorted_latencies_ns[rank]) for rank in order_bounds(samples, percentile, confidence))

@@ -94,17 +94,22 @@ def is_disturbed(usage: Usage | None, generator_ns: int) -> bool:
     return others - generator_ns > _BLOCK_CORES * duration
 
 
-def noise_sentences(launches: Iterable[Launch]) -> tuple[str, ...]:
-    """What disturbed these launches, a sentence with advice each; empty if nothing exceeded its threshold."""
+def noise_sentences(launches: Iterable[Launch], *, interleaved: bool = False) -> tuple[str, ...]:
+    """What disturbed these launches, a sentence with advice each; empty if nothing exceeded its threshold.
+
+    Args:
+        launches: of one test.
+        interleaved: whether they were compared interleaved already, which is then not advised.
+    """
     seen = [
         disturbance_of(launch.usage, launch.window, launch.generator.cpu_ns)
         for launch in launches
         if launch.usage is not None and launch.window.duration_ns > 0
     ]
-    return tuple(_sentences(seen)) if seen else ()
+    return tuple(_sentences(seen, "" if interleaved else f", or {_INTERLEAVE}")) if seen else ()
 
 
-def _sentences(seen: list[Disturbance]) -> Iterable[str]:
+def _sentences(seen: list[Disturbance], otherwise: str) -> Iterable[str]:
     weights = [one.duration_ns for one in seen]
 
     def mean(values: Iterable[float]) -> float:
@@ -115,13 +120,13 @@ def _sentences(seen: list[Disturbance]) -> Iterable[str]:
     if others >= max(OTHERS_CORES, _OTHERS_RATIO * cores):
         yield (
             f"other processes used {others:.1f} of the {cores} cores while this was measured: "
-            f"stop other programs, or {_INTERLEAVE}"
+            f"stop other programs{otherwise}"
         )
     steal = mean(one.steal_ratio for one in seen)
     if steal >= _STEAL_RATIO:
         yield (
             f"the host gave {format_percent(steal)} of this machine's time to other machines (steal): "
-            f"use a runner with cores of its own, or {_INTERLEAVE}"
+            f"use a runner with cores of its own{otherwise}"
         )
     throttled = mean(one.throttled_ratio for one in seen)
     if throttled >= _THROTTLED_RATIO:

@@ -6,6 +6,7 @@ It must not know pytest, nor which verdicts fail a test.
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,7 +21,7 @@ from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.wording import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.analysis.metric_definitions import Metric
     from pytest_mlpatterns.judging.experiment import Experiment
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import BaselineGap, Reference
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["BaselineComparison", "Comparison", "read_metrics"]
+__all__ = ["BaselineComparison", "Comparison", "describe_left_out", "describe_too_few", "read_metrics"]
 
 _ALPHA = 0.01
 """Probability that a comparison fails a change exactly at the tolerance, over all interim looks and metrics."""
+_SPARE = 1.1
+"""Factor on the window that is recommended, since the number of requests varies."""
 _CALIBRATION_NOISE = 1.15
 """Ratio of calibration times that occurs without any change of the machine; 1.08 was observed."""
 
@@ -56,6 +59,19 @@ def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
     return [METRICS[name] for name in names]
 
 
+def describe_left_out(left_out: Mapping[str, str]) -> str:
+    """Metrics that were not compared: ``p99 latency (not recorded yet), peak memory (not recorded yet)``."""
+    return ", ".join(f"{name} ({why})" for name, why in left_out.items())
+
+
+def describe_too_few(error: TooFewSamplesError, duration_ns: int) -> str:
+    """What a percentile needs, and the window that gives it: ``needs 459 requests, there were 300 (duration="5s")``."""
+    if not error.found:
+        return str(error)
+    seconds = math.ceil(_SPARE * duration_ns / 1e9 * error.needed / error.found)
+    return f'needs {error.needed:,} requests, there were {error.found:,} (duration="{seconds}s")'
+
+
 class Comparison(Protocol):
     """What compares one test with what it was."""
 
@@ -66,6 +82,10 @@ class Comparison(Protocol):
     @property
     def missing(self) -> str:
         """What could not be compared, and why; empty if everything was."""
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Why each metric was not compared, by its label."""
 
     @property
     def gap(self) -> BaselineGap | None:
@@ -120,7 +140,12 @@ class BaselineComparison:
         """What could not be compared, and why; empty if everything was."""
         if self._baseline.missing or not self._left_out:
             return self._baseline.missing
-        return f"not compared with the baseline: {', '.join(f'{name}{why}' for name, why in self._left_out.items())}"
+        return f"not compared with the baseline: {describe_left_out(self._left_out)}"
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Why each metric was not compared, by its label."""
+        return self._left_out
 
     @property
     def gap(self) -> BaselineGap | None:
@@ -130,7 +155,7 @@ class BaselineComparison:
     @property
     def note(self) -> str:
         """What a reader of the comparison has to know; empty if there is nothing."""
-        return "" if self._experiment.smoke else "; ".join(filter(None, (self._baseline.note, self.missing)))
+        return "" if self._experiment.smoke else "; ".join(filter(None, (self._baseline.note, self._baseline.missing)))
 
     def judge(self, metrics: Sequence[Metric], tolerance: float, *, requested: bool = True) -> Sequence[Verdict]:
         """Compare these metrics with the baseline; see :meth:`Comparison.judge`."""
@@ -154,16 +179,16 @@ class BaselineComparison:
         if not requested and self._measurement.metrics.only_at_least(metric):
             return None  # the search ended as soon as the test's own limit was decided
         if not entry.metrics.get(metric.name):
-            self._left_out[metric.label] = " (not recorded yet)"
+            self._left_out[metric.label] = "not recorded yet"
             return None
         try:
             return self._decide(metric, entry, tolerance * self._baseline.widening, alpha=alpha)
         except _UnknownMetricError:
-            self._left_out[metric.label] = f" (not known for {self._experiment.setup.pattern})"
+            self._left_out[metric.label] = f"not known for {self._experiment.setup.pattern}"
         except TooFewSamplesError as error:
             if requested:
                 raise
-            self._left_out[metric.label] = f" ({error})"
+            self._left_out[metric.label] = describe_too_few(error, self._experiment.settings.duration_ns)
         return None
 
     def _decide(self, metric: Metric, entry: Entry, tolerance: float, *, alpha: float) -> Verdict:

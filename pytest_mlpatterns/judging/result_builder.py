@@ -86,14 +86,15 @@ def build_result(
         latency=latency_of(metrics.latencies_ns),
         reference=comparison.reference,
     )
-    return _with_conditions(result, metrics)
+    return replace(_with_conditions(result, metrics), not_compared=dict(comparison.left_out))
 
 
 def reference_from_baseline(entry: Entry, name: str) -> Reference:
     """The reference for reports from a baseline entry, without the metrics that this version does not know."""
     known = [metric for metric in entry.metrics if is_known_metric(metric)]
     estimates = {metric: estimate(entry.metrics[metric], metric_named(metric).launch_sd) for metric in known}
-    return Reference("baseline", name, _plain(estimates), entry.latency)
+    launches = max((len(entry.metrics[metric]) for metric in known), default=0)
+    return Reference("baseline", name, _plain(estimates), entry.latency, launches=launches)
 
 
 def reference_from_interleaved(run: InterleavedRun) -> Reference:
@@ -138,7 +139,9 @@ def _with_conditions(result: TestResult, metrics: Metrics) -> TestResult:
         result,
         memory_over_time=tuple(metrics.memory_over_time()),
         warmups=tuple(launch.warmup for launch in metrics.launches),
-        noise=noise_sentences(metrics.launches),
+        noise=noise_sentences(
+            metrics.launches, interleaved=result.reference is not None and result.reference.kind == "revision"
+        ),
         unsteady=_unsteady(metrics, result.setup),
         counts=tuple(map(_counts_of, metrics.by_launch)),
         replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.errors import PerfFailure, SettingError
+from pytest_mlpatterns.judging.baseline_comparison import describe_left_out
 from pytest_mlpatterns.judging.interleaved_verdicts import PAIRED_METRICS, judge_no_slower
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
 from pytest_mlpatterns.measurement.variant import Variant
@@ -19,7 +20,7 @@ from pytest_mlpatterns.revision.messages import Reason
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.analysis.metric_definitions import Metric
     from pytest_mlpatterns.judging.experiment import Experiment
@@ -78,8 +79,12 @@ class RevisionComparison:
         """What could not be compared, and why; empty if everything was."""
         if self._why_not or not self._left_out:
             return self._why_not
-        left_out = ", ".join(f"{name}{why}" for name, why in self._left_out.items())
-        return f"not compared with {self._revision.name}: {left_out}"
+        return f"not compared with {self._revision.name}: {describe_left_out(self._left_out)}"
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Why each metric was not compared, by its label."""
+        return self._left_out
 
     @property
     def gap(self) -> None:
@@ -89,7 +94,7 @@ class RevisionComparison:
     @property
     def note(self) -> str:
         """What a reader of the comparison has to know; empty if there is nothing."""
-        return "" if self._experiment.smoke else self.missing
+        return "" if self._experiment.smoke else self._why_not
 
     def judge(self, metrics: Sequence[Metric], tolerance: float, *, requested: bool = True) -> Sequence[Verdict]:
         """Compare these metrics with the other revision.
@@ -120,7 +125,9 @@ class RevisionComparison:
 
     def _compare(self, metrics: Sequence[Metric], tolerance: float) -> Sequence[Verdict]:
         names = [metric.name for metric in metrics if metric.name in PAIRED_METRICS]
-        self._left_out.update((metric.label, "") for metric in metrics if metric.name not in PAIRED_METRICS)
+        self._left_out.update(
+            (metric.label, "not measured beside a revision") for metric in metrics if metric.name not in PAIRED_METRICS
+        )
         if self._experiment.system.is_attached:
             self._why_not = (
                 f"not compared with {self._revision.name}: {self._experiment.setup.pattern} runs already and is the "
@@ -171,7 +178,7 @@ class RevisionComparison:
             self._measurement.interleaved_s += run.spent_s - spent_s
         self._reference = reference_from_interleaved(run)
         unknown = set(names) - {verdict.metric for verdict in verdicts}
-        self._left_out.update((METRICS[name].label, " (not known of both sides)") for name in names if name in unknown)
+        self._left_out.update((METRICS[name].label, "not known of both sides") for name in names if name in unknown)
         return verdicts
 
 

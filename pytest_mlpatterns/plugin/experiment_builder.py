@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ExperimentBuilder", "FixtureValues"]
 
+_OF_COMMAND = ("patterns", "baseline-file", "against", "against-files")
+"""Options that decide what a test is compared with, and so belong to the command that runs it alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class FixtureValues:
@@ -133,9 +136,9 @@ class ExperimentBuilder:
         return ModelUnderTest(model, self._by_value(item), item.nodeid, fixture)
 
     def _command(self, item: pytest.Item) -> str:
-        """The command line that runs this test alone, with the same baseline."""
+        """The command line that runs this test alone, compared with the same."""
         given = given_options(self._config)
-        options = [f"--perf-{name}={given[name]}" for name in ("patterns", "baseline-file") if given[name] is not None]
+        options = [f"--perf-{name}={given[name]}" for name in _OF_COMMAND if given[name] is not None]
         file = self._config.option.inifilename
         return shlex.join(["pytest", *(["-c", str(file)] if file else ()), item.nodeid, *options])
 

@@ -9,6 +9,7 @@ lines (ours: 358), allows unknown members and describes classes only; so a test 
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -99,6 +100,7 @@ class Reference:
             baseline, which the result's own metrics are compared with.
         present_latency_percentiles: latency distribution of the present in the interleaved run; empty for a baseline.
         log_ratios: ``(log(present/reference), standard error)`` of each paired launch, by the metric's name.
+        launches: launches that a baseline entry was recorded from; 0 if unknown, or for a revision.
     """
 
     kind: Literal["baseline", "revision"]
@@ -108,6 +110,7 @@ class Reference:
     present_metrics: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     present_latency_percentiles: Percentiles = ()
     log_ratios: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    launches: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,8 @@ class TestResult:
         command: command line that runs the test alone.
         unsteady: those of the notes that say that the load was not steady.
         counts: requests, failures and latencies of each launch.
+        not_compared: why a metric was not compared with the reference, by its label: ``needs 459 requests, there were
+            300``.
     """
 
     __test__ = False
@@ -175,6 +180,7 @@ class TestResult:
     baseline_gap: BaselineGap | None = None
     unsteady: tuple[str, ...] = ()
     counts: tuple[RequestCounts, ...] = ()
+    not_compared: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def outcome(self) -> State:
@@ -191,6 +197,8 @@ class TestResult:
         plain = {**asdict(self), "setup": self.setup.to_json(), "outcome": self.outcome.value}
         for verdict in plain["verdicts"]:
             verdict["outcome"] = str(verdict["outcome"])  # a plain str: execnet accepts no subclass
+            if verdict["present_value"] == math.inf:  # a percentile among failed requests; JSON has no infinity
+                verdict["present_value"] = None
         if self.baseline_gap is not None:
             plain["baseline_gap"] = self.baseline_gap.value
         for search, capacity in zip(plain["capacities"], self.capacities, strict=True):
@@ -290,4 +298,5 @@ def _reference(data: Mapping[str, Any]) -> Reference:
         _estimates(data["present_metrics"]),
         _pairs(data["present_latency_percentiles"]),
         {name: _pairs(values) for name, values in data.get("log_ratios", {}).items()},
+        data.get("launches", 0),
     )

@@ -168,8 +168,8 @@ def test_metrics_that_no_pair_measures_are_said_and_the_others_are_compared_once
     (result,) = run.json("results.json")["results"]
     compared = [one["metric"] for one in result["verdicts"] if one["against"] == "revision"]
     assert compared == ["rtm", "throughput"]
-    assert result["baseline_note"].startswith("not compared with main (")
-    assert result["baseline_note"].endswith("): p95 latency")
+    assert result["not_compared"] == {"p95 latency": "not measured beside a revision"}
+    assert "2 of 3 metrics compared; p95 latency not measured beside a revision" in run.out
 
 
 def test_a_test_that_is_new_is_said_not_to_exist_there(shop: Repository) -> None:

@@ -164,13 +164,6 @@ def test_tests_without_a_baseline_are_counted_in_one_line(count: int, line: str)
     assert lines[-1] == line
 
 
-def test_only_rtm_stands_in_the_column_of_the_change() -> None:
-    of_throughput = verdict(Outcome.PASS, "throughput", change=(0.3, 0.2, 0.4))
-    of_rtm = verdict(Outcome.PASS, "rtm", change=(-0.05, -0.07, -0.03))
-    assert "-5.0 %" in summary([result(verdicts=(of_throughput, of_rtm))], 160)[1]
-    assert "30.0 %" not in summary([result(verdicts=(of_throughput,))], 160)[1]
-
-
 @pytest.mark.parametrize(
     ("high", "tolerance", "changes", "said"),
     [

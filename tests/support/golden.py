@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.verdicts import judge_change, judge_limit
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.result import BaselineGap
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from support import TESTS
 from support.synthetic import (
     MS,
     capacity,
+    counterpart,
     make_setup,
     result,
 )
@@ -46,6 +49,16 @@ OPEN = judge_change(
 SAME = judge_change(
     METRICS["rtm"], launches(4.1 * MS, 4.15 * MS), launches(4.1 * MS, 4.2 * MS, 4.1 * MS), tolerance=0.10
 )
+TAIL = Verdict(
+    "p99",
+    "baseline",
+    Outcome.INCONCLUSIVE,
+    "p99 latency 2.00 ms → 3.00 ms: +50 %; tolerance 20.0 %",
+    Estimate(0.5, 0.1, 1.0),
+    tolerance=0.2,
+    reference_value=2.0 * MS,
+    present_value=3.0 * MS,
+)
 FASTER = judge_change(
     METRICS["rtm"], launches(2 * MS, 2.1 * MS), launches(4.1 * MS, 4.2 * MS, 4.1 * MS), tolerance=0.10
 )
@@ -61,6 +74,12 @@ def everything() -> list[TestResult]:
         result("test_perf.py::test_is_slower", passed=False, verdicts=(SLOWER, LESS)),
         result("test_perf.py::test_is_open[replicated(replicas=3)]", verdicts=(OPEN,)),
         result("test_perf.py::test_is_faster", verdicts=(FASTER,)),
+        result(
+            "test_perf.py::test_has_a_tail",
+            verdicts=(SAME, TAIL),
+            reference=replace(counterpart(4.0 * MS), launches=6),
+            not_compared={"peak memory": "not recorded yet"},
+        ),
         result("test_perf.py::test_is_new", baseline_note="no baseline", baseline_gap=BaselineGap.ABSENT),
         result(
             "test_perf.py::test_was_recorded_elsewhere",

@@ -11,11 +11,13 @@ from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.reports.text.comparison import compared_sentences, comparisons_of
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
 from pytest_mlpatterns.reports.text.styled_text import width_of
+from pytest_mlpatterns.reports.text.suspicions import longer_command
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pytest_mlpatterns.records.result import Location, TestResult
     from pytest_mlpatterns.records.verdict import Verdict
@@ -67,11 +69,16 @@ def _facts(result: TestResult, shown: set[str]) -> list[str]:
         *_fact("set-up", [f"pattern {setup.pattern}", f"load {setup.load}", f"wire {setup.wire}"]),
         *(_fact("against", [result.reference.name]) if result.reference is not None else ()),
         *_fact("measured", measured),
-        *_fact("metrics", _other_metrics(result, shown)),
-        *_labelled("noise", [part for text in result.noise for part in wrap(text, _WIDTH, break_on_hyphens=False)]),
+        *_fact("metrics", _other_metrics(result, {*shown, *(verdict.metric for verdict in comparisons_of(result))})),
+        *_labelled("compared", _wrapped(compared_sentences(result, leave_out=shown))),
+        *_labelled("noise", _wrapped(text.partition(": ")[0] for text in result.noise)),
         *_labelled("latency", latency_picture(result)),
         *_labelled("load", load_picture(result)),
     ]
+
+
+def _wrapped(texts: Iterable[str]) -> list[str]:
+    return [part for text in texts for part in wrap(text, _WIDTH, break_on_hyphens=False, subsequent_indent="  ")]
 
 
 def _fact(label: str, parts: Sequence[str]) -> list[str]:
@@ -104,9 +111,9 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult) -> list[str]:
     again = result.command or f"pytest {shlex.quote(result.test)}"
     if any(verdict.outcome is Outcome.INCONCLUSIVE for verdict in verdicts):
         return [
-            "measure longer: raise budget=, launches= and duration=",
+            "measure longer: raise budget= and launches=",
             "in the marker of the test, or run",
-            f"{again} --perf-budget 120s --perf-duration 10s",
+            longer_command(result) or f"{again} --perf-budget 120s",
         ]
     if any(verdict.against == "baseline" for verdict in verdicts):
         return ["find the change that is slower; if it is intended, record it:", f"{again} --perf-baseline update"]

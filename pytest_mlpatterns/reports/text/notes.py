@@ -1,4 +1,4 @@
-"""Notes on a result, one line each: what a capacity search found, and the statistics of a pattern's layer."""
+"""Notes on results, one line each: what a capacity search found, the statistics of a pattern's layer, and noise."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.telemetry import straggler_shares
 from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
+from pytest_mlpatterns.wording import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.records.launch import Capacity
+    from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.telemetry import LayerStats
 
-__all__ = ["describe_capacity", "describe_layer"]
+__all__ = ["describe_capacity", "describe_layer", "noise_line"]
+
+_MOST_TESTS = 3
+"""Number of tests that the line about noise names."""
 
 _KNOWN = ("cached", "batched", "queued", "hop", "wire", "pipeline", "ensemble")
 _COUNTERS = {
@@ -29,6 +34,21 @@ _COUNTERS = {
     "errors": "failed",
 }
 """Counters that are reported if they are not zero."""
+
+
+def noise_line(results: Sequence[TestResult]) -> str:
+    """What disturbed the machine, once for the whole run; empty if nothing did.
+
+    The sentences of the test with the most of them stand for all, as the figures differ but the advice does not.
+    """
+    noisy = [result for result in results if result.noise]
+    if not noisy:
+        return ""
+    shown = [result.test for result in noisy[:_MOST_TESTS]]
+    more = [f"{len(noisy) - _MOST_TESTS} more"] if len(noisy) > _MOST_TESTS else []
+    of = "" if len(results) == 1 else f" in {len(noisy)} of {len(results)} tests ({listed([*shown, *more], 'and')})"
+    longest = max(noisy, key=lambda result: len(result.noise)).noise
+    return f"noise{of}: {'; '.join(longest)}"
 
 
 def describe_capacity(capacity: Capacity) -> str:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, objectives_of
 from pytest_mlpatterns.records.result import BaselineGap, State
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.reports.text.comparison import (
+    compared_line,
+    compared_sentences,
+    named_change,
+    worst_comparison,
+)
+from pytest_mlpatterns.reports.text.notes import noise_line
 from pytest_mlpatterns.reports.text.styled_text import Line, Span, Style, cut, line
+from pytest_mlpatterns.reports.text.suspicions import suspicion_lines
 from pytest_mlpatterns.reports.text.text_table import TextColumn, natural_width, table_lines, wrapped
 from pytest_mlpatterns.units import format_duration, format_percent, format_rate
 
@@ -82,12 +90,14 @@ def summary_lines(results: Sequence[TestResult], width: int, *, verbose: bool = 
     lines = _table(results, width)
     if absent := _without_baseline(results):
         lines += [(), line(absent)]
+    if noise := noise_line(results):
+        lines += [(), *map(line, wrapped(noise, width, others=_INDENT))]
     for result in results:
         notes = [*_words(result), *(_details(result) if verbose else ())]
         if notes:
             shown = [part for text in notes for part in wrapped(text, width, _INDENT, others=2 * _INDENT)]
             lines += [(), line(result.test, Style.STRONG), *map(line, shown)]
-    return lines
+    return [*lines, *suspicion_lines(results, width)]
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -152,15 +162,20 @@ def _group(result: TestResult) -> str:
     return result.group or result.test
 
 
+def _figure(result: TestResult, name: str) -> tuple[float, float, float] | None:
+    """Value and interval of a metric, from the same measurement as its change; None if it is not known."""
+    beside = {} if result.reference is None else result.reference.present_metrics
+    return beside.get(name) or result.metrics.get(name)
+
+
 def _shown(result: TestResult, name: str) -> str:
-    return METRICS[name].show(result.metrics[name][0]) if name in result.metrics else "–"
+    found = _figure(result, name)
+    return METRICS[name].show(found[0]) if found is not None else "–"
 
 
 def _half_width(result: TestResult, name: str) -> str:
-    if name not in result.metrics:
-        return "–"
-    value, low, high = result.metrics[name]
-    return format_percent((high - low) / (2 * value)) if value else "–"
+    found = _figure(result, name)
+    return format_percent((found[2] - found[1]) / (2 * found[0])) if found is not None and found[0] else "–"
 
 
 def _capacity(result: TestResult) -> str:
@@ -173,12 +188,15 @@ def _capacity(result: TestResult) -> str:
 
 
 def _change(result: TestResult) -> Span:
-    for verdict in result.verdicts:
-        if verdict.metric == "rtm" and verdict.change is not None:
-            better = verdict.change.high < -result.tolerance
-            style = Style.BAD if verdict.outcome is Outcome.FAIL else Style.GOOD if better else Style.PLAIN
-            return Span(format_percent(verdict.change.value, signed=True), style)
-    return Span("–")
+    """The change of RTM, or that of the worst metric with its name."""
+    if (verdict := worst_comparison(result)) is None:
+        return Span("–")
+    if verdict.outcome is Outcome.FAIL:
+        return Span(named_change(verdict), Style.BAD)
+    if verdict.suspected:
+        return Span(named_change(verdict), Style.OPEN)
+    better = verdict.change is not None and verdict.change.high < -result.tolerance
+    return Span(named_change(verdict), Style.GOOD if better else Style.PLAIN)
 
 
 def _verdict(result: TestResult, *, wide: bool) -> Span:
@@ -191,7 +209,9 @@ def _verdict(result: TestResult, *, wide: bool) -> Span:
 
 def _words(result: TestResult) -> list[str]:
     undecided = [
-        f"undecided: {verdict.reason}" for verdict in result.verdicts if verdict.outcome is Outcome.INCONCLUSIVE
+        f"undecided: {verdict.reason}"
+        for verdict in result.verdicts
+        if verdict.outcome is Outcome.INCONCLUSIVE and not verdict.suspected
     ]
     better = [
         f"better than its baseline: {verdict.reason}; record it: --perf-baseline update"
@@ -200,7 +220,7 @@ def _words(result: TestResult) -> list[str]:
         if verdict.change is not None and verdict.change.high < -result.tolerance
     ]
     note = [result.baseline_note] if result.baseline_note and result.baseline_gap is not BaselineGap.ABSENT else []
-    return [*undecided, *better, *note, *result.notes, *(f"noise: {text}" for text in result.noise)]
+    return [*undecided, *better, *note, *filter(None, [compared_line(result)]), *result.notes]
 
 
 def _without_baseline(results: Sequence[TestResult]) -> str:
@@ -216,6 +236,7 @@ def _details(result: TestResult) -> list[str]:
     parts = [("latency", _percentiles(result)), ("generator", _generator(result)), ("warm-up", _warmups(result))]
     if result.reference is not None:
         parts.append(("against", result.reference.name))
+    parts += [("compared", text) for text in compared_sentences(result)]
     return [f"{label:<10}{text}" for label, text in parts if text]
 
 

@@ -257,8 +257,7 @@ class TestOneTest:
             ),
             (
                 Outcome.INCONCLUSIVE,
-                "Next: measure longer: raise budget=, launches= and duration= in the marker of the test, or run "
-                "pytest t",
+                "Next: measure longer: raise budget= and launches= in the marker of the test, or run pytest t",
             ),
         ],
     )

@@ -1,0 +1,182 @@
+"""What a test was compared with, metric by metric: both values, the change, the tolerance and the outcome. Pure.
+
+The terminal, the HTML report and the job summary show the same rows, which are the verdicts of the result file.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.metric_definitions import is_known_metric, metric_named
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.units import format_percent
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.verdict import Verdict
+
+__all__ = [
+    "ComparisonRow",
+    "compared_line",
+    "compared_sentences",
+    "comparison_row",
+    "comparison_rows",
+    "comparisons_of",
+    "named_change",
+    "shown_change",
+    "worst_comparison",
+]
+
+_NOTABLE = 0.5
+"""Share of its tolerance from which on the worst metric is shown instead of RTM."""
+_SHORT = {
+    "rtm": "RTM",
+    "error_rate": "errors",
+    "cpu_per_request": "CPU",
+    "peak_memory": "memory",
+    "cold_start": "start",
+    "request_bytes": "request size",
+    "response_bytes": "response size",
+}
+_OUTCOMES = {Outcome.PASS: "pass", Outcome.FAIL: "FAIL", Outcome.INCONCLUSIVE: "undecided"}
+_NEVER = "never"
+"""A percentile that falls among failed requests, which are answered never."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonRow:
+    """One compared metric as text.
+
+    Attributes:
+        label: of the metric.
+        reference: the figure of the baseline or the revision; a dash if unknown.
+        present: the figure that is compared with it.
+        change: of the value with its sign.
+        interval: ``+9.0 % to +15 %``; empty if there is none.
+        tolerance: a dash if unknown.
+        outcome: ``pass``, ``FAIL``, ``suspected`` or ``undecided``.
+    """
+
+    label: str
+    reference: str
+    present: str
+    change: str
+    interval: str
+    tolerance: str
+    outcome: str
+
+
+def comparisons_of(result: TestResult) -> list[Verdict]:
+    """The verdicts on changes against the baseline or the revision; the last one of each metric counts."""
+    found = [verdict for verdict in result.verdicts if verdict.against in ("baseline", "revision")]
+    return list({verdict.metric: verdict for verdict in found}.values())
+
+
+def comparison_rows(result: TestResult) -> list[ComparisonRow]:
+    """A row for each compared metric, in the order in which they were judged."""
+    return [comparison_row(verdict) for verdict in comparisons_of(result)]
+
+
+def compared_sentences(result: TestResult, *, leave_out: Collection[str] = ()) -> list[str]:
+    """Each row in a line: ``peak memory 31.7 MiB → 162 MiB: +410 % (tolerance 15.0 %, FAIL)``.
+
+    Args:
+        result: of one test.
+        leave_out: names of metrics that are shown elsewhere.
+    """
+    rows = [comparison_row(verdict) for verdict in comparisons_of(result) if verdict.metric not in leave_out]
+    return [
+        f"{row.label} {row.reference} → {row.present}: {row.change} (tolerance {row.tolerance}, {row.outcome})"
+        for row in rows
+    ]
+
+
+def worst_comparison(result: TestResult) -> Verdict | None:
+    """The comparison that a reader should see first; None if nothing was compared.
+
+    That is the metric whose change is the largest part of its tolerance, failures before others; RTM if none uses half
+    of its tolerance.
+    """
+    compared = comparisons_of(result)
+    if not compared:
+        return None
+    worst = max(compared, key=_severity)
+    rtm = next((verdict for verdict in compared if verdict.metric == "rtm" and verdict.change is not None), None)
+    calm = worst.outcome is not Outcome.FAIL and _severity(worst)[1] < _NOTABLE
+    return rtm if rtm is not None and calm else worst
+
+
+def named_change(verdict: Verdict) -> str:
+    """A change with the metric's short name, which RTM does not need: ``+0.66 %``, ``p99 +310 %``."""
+    change = shown_change(verdict)
+    return change if verdict.metric == "rtm" else f"{_short(verdict.metric)} {change}"
+
+
+def shown_change(verdict: Verdict) -> str:
+    """The change of the value with its sign; the change in a verdict is positive if worse."""
+    if verdict.change is None:
+        return _NEVER if _is_infinite(verdict) else "–"
+    return format_percent(_sign(verdict) * verdict.change.value, signed=True)
+
+
+def compared_line(result: TestResult) -> str:
+    """How many metrics were compared, and why others were not; empty if all were.
+
+    For example ``4 of 6 metrics compared; p99 latency needs 459 requests, there were 300 (duration="5s")``.
+    """
+    if not (left_out := result.not_compared):
+        return ""
+    compared = len(comparisons_of(result))
+    reasons = "; ".join(f"{label} {why}" for label, why in left_out.items())
+    return f"{compared} of {compared + len(left_out)} metrics compared; {reasons}"
+
+
+def comparison_row(verdict: Verdict) -> ComparisonRow:
+    """The row of one verdict on a change."""
+    interval = ""
+    if (change := verdict.change) is not None and change.low != change.high:
+        ends = sorted(_sign(verdict) * end for end in (change.low, change.high))
+        interval = " to ".join(format_percent(end, signed=True) for end in ends)
+    return ComparisonRow(
+        label=metric_named(verdict.metric).label if is_known_metric(verdict.metric) else verdict.metric,
+        reference=_shown(verdict, verdict.reference_value),
+        present=_NEVER if _is_infinite(verdict) else _shown(verdict, verdict.present_value),
+        change=shown_change(verdict),
+        interval=interval,
+        tolerance="–" if verdict.tolerance is None else format_percent(verdict.tolerance),
+        outcome="suspected" if verdict.suspected else _OUTCOMES[verdict.outcome],
+    )
+
+
+def _severity(verdict: Verdict) -> tuple[bool, float]:
+    """How bad a change is: whether it fails, and its size in tolerances."""
+    if verdict.change is None:
+        return verdict.outcome is Outcome.FAIL, math.inf if _is_infinite(verdict) else -math.inf
+    return verdict.outcome is Outcome.FAIL, verdict.change.value / (verdict.tolerance or 0.1)
+
+
+def _is_infinite(verdict: Verdict) -> bool:
+    """Whether the present's percentile falls among failed requests; files do not hold infinity."""
+    infinite = verdict.present_value is None or math.isinf(verdict.present_value)
+    return verdict.change is None and verdict.reference_value is not None and infinite
+
+
+def _sign(verdict: Verdict) -> int:
+    return 1 if not is_known_metric(verdict.metric) or metric_named(verdict.metric).better == "lower" else -1
+
+
+def _short(name: str) -> str:
+    if name in _SHORT:
+        return _SHORT[name]
+    metric = metric_named(name) if is_known_metric(name) else None
+    return name if metric is None or metric.percentile is not None else metric.label
+
+
+def _shown(verdict: Verdict, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return metric_named(verdict.metric).show(value) if is_known_metric(verdict.metric) else f"{value:.4g}"

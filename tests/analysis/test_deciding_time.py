@@ -1,0 +1,32 @@
+"""How long an open comparison would take to be decided: more for a closer change, never for a baseline too coarse."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_mlpatterns.analysis.deciding_time import seconds_to_decide
+from pytest_mlpatterns.records.launch import Estimate
+
+
+def test_half_the_width_takes_four_times_as_long() -> None:
+    open_change = Estimate(0.20, 0.02, 0.40)  # twice as wide as its distance of the tolerance
+    found = seconds_to_decide(open_change, 0.10, 10.0, launches=5)
+    assert found == pytest.approx(1.2 * 10 * 3.3, rel=0.2)
+    closer = seconds_to_decide(Estimate(0.15, -0.03, 0.35), 0.10, 10.0, launches=5)
+    assert found is not None
+    assert closer is not None
+    assert closer > 3 * found
+
+
+def test_a_baseline_of_few_launches_bounds_what_more_launches_can_show() -> None:
+    assert seconds_to_decide(Estimate(0.20, -0.10, 0.60), 0.10, 10.0, launches=5, recorded=3) is None
+    assert seconds_to_decide(Estimate(0.20, 0.08, 0.33), 0.10, 10.0, launches=3, recorded=6) is not None
+
+
+@pytest.mark.parametrize("change", [Estimate(0.10, -0.1, 0.3), Estimate(0.2, 0.2, 0.2)], ids=["at it", "no width"])
+def test_a_change_at_the_tolerance_or_without_an_interval_has_no_time(change: Estimate) -> None:
+    assert seconds_to_decide(change, 0.10, 10.0, launches=5) is None
+
+
+def test_an_interval_that_is_narrow_already_asks_for_no_less_than_was_spent() -> None:
+    assert seconds_to_decide(Estimate(0.2, 0.19, 0.21), 0.10, 10.0, launches=5) == 10.0

@@ -1,0 +1,116 @@
+"""The rows of a comparison: both sides of every metric, the worst one, and what could not be compared."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from support.synthetic import MS, counterpart, result
+
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.result import TestResult
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.reports.text.comparison import (
+    compared_line,
+    compared_sentences,
+    comparison_rows,
+    named_change,
+    worst_comparison,
+)
+from pytest_mlpatterns.reports.text.failure import failure_text
+from pytest_mlpatterns.reports.text.styled_text import text_of
+from pytest_mlpatterns.reports.text.summary_table import cells_of, summary_lines
+
+MIB = 2.0**20
+
+
+def compared(
+    metric: str, change: float, *, tolerance: float = 0.1, outcome: Outcome = Outcome.PASS, before: float = 100.0
+) -> Verdict:
+    sign = -1 if metric == "throughput" else 1
+    interval = Estimate(change, change - 0.05, change + 0.05)
+    reason = f"{metric} changed"
+    return Verdict(metric, "baseline", outcome, reason, interval, tolerance, before, before * (1 + sign * change))
+
+
+RTM = compared("rtm", 0.0066, before=4 * MS)
+TAIL = compared("p99", 3.1, tolerance=0.2, outcome=Outcome.FAIL, before=2 * MS)
+MEMORY = compared("peak_memory", 0.02, tolerance=0.15, before=32 * MIB)
+ERRORS = Verdict("error_rate", "baseline", Outcome.FAIL, "", Estimate(0.03, 0.02, 0.04), 0.001, 0.0, 0.03)
+LOST = Verdict("p99", "baseline", Outcome.FAIL, "p99 never", None, 0.2, 2.0 * MS, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "shown"),
+    [
+        ((RTM, MEMORY), "+0.66 %"),
+        ((RTM, TAIL, MEMORY), "p99 +310 %"),
+        ((compared("rtm", 0.5, outcome=Outcome.FAIL), compared("p95", 0.6, outcome=Outcome.PASS)), "+50.0 %"),
+        ((RTM, ERRORS), "errors +3.0 %"),
+        ((RTM, LOST), "p99 never"),
+        ((RTM, compared("throughput", 0.09)), "throughput -9.0 %"),
+        ((RTM, compared("peak_memory", 0.09, tolerance=0.15)), "memory +9.0 %"),
+        ((compared("throughput", -0.3),), "throughput +30.0 %"),
+        ((), "–"),
+    ],
+    ids=["rtm", "tail", "failures first", "errors", "never", "rate", "over half", "without rtm", "nothing"],
+)
+def test_the_change_column_names_the_worst_metric(verdicts: tuple[Verdict, ...], shown: str) -> None:
+    assert cells_of(result(verdicts=verdicts))["change"] == shown
+
+
+def test_a_row_has_both_sides_the_interval_the_tolerance_and_the_outcome() -> None:
+    tail, rate, lost = comparison_rows(result(verdicts=(TAIL, compared("throughput", 0.093, before=508.0)))) + (
+        comparison_rows(result(verdicts=(LOST,)))
+    )
+    assert (tail.label, tail.reference, tail.present, tail.outcome) == ("p99 latency", "2.00 ms", "8.20 ms", "FAIL")
+    assert (tail.change, tail.interval, tail.tolerance) == ("+310 %", "+305 % to +315 %", "20.0 %")
+    assert (rate.reference, rate.present, rate.change) == ("508 req/s", "461 req/s", "-9.3 %")
+    assert rate.interval == "-14.3 % to -4.3 %"
+    assert (lost.present, lost.change, lost.interval) == ("never", "never", "")
+
+
+def test_the_last_verdict_on_a_metric_counts() -> None:
+    first, last = compared("rtm", 0.5, outcome=Outcome.INCONCLUSIVE), compared("rtm", 0.0)
+    assert [row.change for row in comparison_rows(result(verdicts=(first, last)))] == ["+0.0 %"]
+
+
+def test_a_percentile_among_failed_requests_survives_a_file_without_infinity() -> None:
+    data = result(verdicts=(LOST,)).to_json()
+    assert data["verdicts"][0]["present_value"] is None
+    (row,) = comparison_rows(TestResult.from_json(data))
+    assert row.present == "never"
+
+
+def test_what_could_not_be_compared_is_one_line() -> None:
+    left_out = {"p99 latency": 'needs 459 requests, there were 300 (duration="5s")', "peak memory": "not recorded yet"}
+    shown = result(verdicts=(RTM, compared("throughput", 0), ERRORS, TAIL), not_compared=left_out)
+    assert compared_line(shown) == (
+        '4 of 6 metrics compared; p99 latency needs 459 requests, there were 300 (duration="5s"); '
+        "peak memory not recorded yet"
+    )
+    assert compared_line(shown) in [text_of(one).strip() for one in summary_lines([shown], 200)]
+    assert compared_line(result(verdicts=(RTM,))) == ""
+
+
+def test_failures_tail_and_memory_of_both_sides_are_in_the_text_of_a_failure_and_in_verbose_ones() -> None:
+    shown = result(passed=False, verdicts=(TAIL, ERRORS, MEMORY))
+    text = failure_text((TAIL,), shown)
+    assert "compared  error rate 0.0 % → 3.0 %: +3.0 %" in text
+    assert "peak memory 32.0 MiB → 32.6 MiB: +2.0 % (tolerance 15.0 %, pass)" in text
+    verbose = "\n".join(map(text_of, summary_lines([shown], 200, verbose=True)))
+    for sentence in compared_sentences(shown):
+        assert f"compared  {sentence}" in verbose
+
+
+def test_the_table_shows_the_measurement_that_the_change_is_of() -> None:
+    beside = counterpart(kind="revision")
+    cells = cells_of(result(reference=beside, verdicts=(RTM,)))
+    assert cells["RTM"] == "4.20 ms"  # of the interleaved run, not the 4.12 ms measured alone
+
+
+def test_the_worst_of_nothing_is_nothing() -> None:
+    assert worst_comparison(result()) is None
+    assert (
+        named_change(Verdict("sharpness", "baseline", Outcome.PASS, "", Estimate(0.1, 0, 0.2))) == "sharpness +10.0 %"
+    )
