@@ -239,6 +239,11 @@ class Metrics:
             total.update(blocks.failures)
         return dict(total.most_common())
 
+    @property
+    def first_failure(self) -> str:
+        """The first failed input and its error, such as ``perf_payload item 1 -> ValueError: …``; empty without one."""
+        return next((launch.first_failure for launch in self.launches if launch.first_failure), "")
+
     def latency_ns(self, percentile: float, confidence: float = CONFIDENCE) -> Estimate:
         """A latency percentile over the successful requests.
 

@@ -14,7 +14,7 @@ from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.generator_health import Fault, InvalidReason
 from pytest_mlpatterns.analysis.intervals import CHANGE_CONFIDENCE, estimate, ratio_of
 from pytest_mlpatterns.records.launch import Estimate
-from pytest_mlpatterns.records.outcomes import describe_failures
+from pytest_mlpatterns.records.outcomes import Failure, describe_failures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import format_percent
 
@@ -71,28 +71,44 @@ def why_invalid(metrics: Metrics, *, errors_count: bool = True) -> InvalidReason
         errors_count: whether too many failed requests are such a reason; they are not for a verdict on the error rate.
     """
     failed, limited = sum(metrics.failures.values()), metrics.generator.limited
-    why = why_too_many_failed(metrics.failures, metrics.requests) if errors_count else None
+    first = metrics.first_failure
+    why = why_too_many_failed(metrics.failures, metrics.requests, first) if errors_count else None
     if not metrics.requests:
         why = "no request was due in the measured window; measure longer (duration=) or with more load"
     elif failed == metrics.requests:
-        why = f"none of {failed:,} requests succeeded ({describe_failures(metrics.failures)})"
+        kinds = describe_failures(metrics.failures, first)
+        why = f"none of {failed:,} requests succeeded ({kinds}){_overload(metrics)}"
     if why is not None:
         return InvalidReason(why, Fault.SERVICE)
     return None if limited is None else InvalidReason(limited, Fault.GENERATOR)
 
 
-def why_too_many_failed(failures: Mapping[int, int], requests: int) -> str | None:
+def _overload(metrics: Metrics) -> str:
+    """The rate that was asked for and the rate of the answers before the window, if nothing else explains time-outs."""
+    asked_rps = metrics.launches[-1].rate_rps
+    samples = metrics.launches[-1].samples
+    good = samples.succeeded
+    if asked_rps is None or set(metrics.failures) != {Failure.TIMEOUT} or not good.any():
+        return ""
+    answered_rps = int(good.sum()) * 1e9 / int(samples.done_ns[good].max() - samples.due_ns.min())
+    if answered_rps >= asked_rps:
+        return ""
+    return f"; the service answers about {answered_rps:,.0f} a second; {asked_rps:,.0f} a second are asked"
+
+
+def why_too_many_failed(failures: Mapping[int, int], requests: int, first: str = "") -> str | None:
     """How many requests failed and of what, if over 5 % did; None otherwise.
 
     Args:
         failures: how many requests ended with each status or failure code that is not 2xx.
         requests: how many there were, those that succeeded included.
+        first: the first failed input and its error; empty if it is not known.
     """
     failed = sum(failures.values())
     if failed <= MAX_ERROR_RATIO * requests:
         return None
     return (
-        f"{failed:,} of {requests:,} requests failed ({describe_failures(failures)}); "
+        f"{failed:,} of {requests:,} requests failed ({describe_failures(failures, first)}); "
         f"over {format_percent(MAX_ERROR_RATIO)} the others say nothing about the service"
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.intervals import min_samples
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
@@ -18,11 +18,11 @@ from pytest_mlpatterns.errors import (
     InconclusiveFailure,
     InconclusiveWarning,
     LimitFailure,
-    MlpatternsError,
     PerfFailure,
     RegressionFailure,
     SettingError,
 )
+from pytest_mlpatterns.judging.at_the_call import at_the_call
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison, read_metrics
 from pytest_mlpatterns.judging.interleaved_verdicts import COMPARABLE_METRICS, judge_faster
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions
@@ -50,26 +50,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Perf"]
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 _UPDATE_LAUNCHES = 3
 """Launches that a baseline is recorded from, since it is compared with many times."""
 _COMPARED = ("rtm", "throughput")
 """Metrics that every test with a baseline is compared in."""
-
-
-def _at_the_call(method: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Cut the traceback of our own errors, so that it ends at the test's own line."""
-
-    @functools.wraps(method)
-    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        __tracebackhide__ = True
-        try:
-            return method(*args, **kwargs)
-        except (MlpatternsError, PerfFailure) as error:
-            raise error.with_traceback(None) from None
-
-    return call
 
 
 class Perf:
@@ -107,7 +91,7 @@ class Perf:
         return f"<perf of {self._setup.pattern} under {self._setup.load}>"
 
     @property
-    @_at_the_call
+    @at_the_call
     def metrics(self) -> Metrics:
         """The figures measured so far; the first access starts the load.
 
@@ -118,7 +102,7 @@ class Perf:
         return self._measurement.metrics
 
     @property
-    @_at_the_call
+    @at_the_call
     def client(self) -> httpx.Client:
         """An ``httpx.Client`` bound to the deployment: ``perf.client.get("/health")``, outside the load.
 
@@ -127,7 +111,7 @@ class Perf:
         """
         return self._runner.deployment.client
 
-    @_at_the_call
+    @at_the_call
     def predict(self, value: Any) -> Any:
         """Send one input to the deployment, outside the load: a functional check under the pattern.
 
@@ -142,12 +126,12 @@ class Perf:
         """
         return self._runner.deployment.predict(value)
 
-    @_at_the_call
+    @at_the_call
     def assert_rtm_below(self, limit: object) -> None:
         """The response time median is below a time such as ``"20ms"``."""
         self._check_limit(METRICS["rtm"], parse_duration(limit, name="assert_rtm_below(...)"))
 
-    @_at_the_call
+    @at_the_call
     def assert_latency_below(self, limit: object, *, percentile: float) -> None:
         """A latency percentile, ``percentile=99``, is below a time such as ``"80ms"``."""
         try:
@@ -160,17 +144,17 @@ class Perf:
             lambda metrics, confidence: metrics.latency_ns(percentile, confidence),
         )
 
-    @_at_the_call
+    @at_the_call
     def assert_throughput_at_least(self, rps: object) -> None:
         """The throughput in successful answers per second reaches a rate."""
         self._check_limit(METRICS["throughput"], parse_number(rps, name="assert_throughput_at_least(rps=...)"))
 
-    @_at_the_call
+    @at_the_call
     def assert_asl_below(self, limit: object) -> None:
         """The average system load is below a share of the machine, 0.8 or ``"80%"``."""
         self._check_limit(METRICS["asl"], parse_share(limit, name="assert_asl_below(...)"))
 
-    @_at_the_call
+    @at_the_call
     def assert_error_rate_below(self, limit: object) -> None:
         """The share of requests without a 2xx answer is below a limit, 0.001 or ``"0.1%"``."""
         share = parse_share(limit, name="assert_error_rate_below(...)")
@@ -181,23 +165,23 @@ class Perf:
             )
         self._check_limit(METRICS["error_rate"], share, lambda metrics, confidence: metrics.error_share(confidence))
 
-    @_at_the_call
+    @at_the_call
     def assert_peak_memory_below(self, limit: object) -> None:
         """The peak resident memory of the deployment's processes is below a size such as ``"512MiB"``."""
         self._check_limit(METRICS["peak_memory"], parse_size(limit, name="assert_peak_memory_below(...)"))
 
-    @_at_the_call
+    @at_the_call
     def assert_cpu_per_request_below(self, limit: object) -> None:
         """The deployment's CPU time per successful answer is below a time such as ``"2ms"``."""
         self._check_limit(METRICS["cpu_per_request"], parse_duration(limit, name="assert_cpu_per_request_below(...)"))
 
-    @_at_the_call
+    @at_the_call
     def assert_cache_hit_ratio_at_least(self, limit: object) -> None:
         """The share of inputs answered without a model call of their own reaches a limit, 0.5 or ``"50%"``."""
         share = parse_share(limit, name="assert_cache_hit_ratio_at_least(...)")
         self._check_limit(METRICS["cache_hit_ratio"], share)
 
-    @_at_the_call
+    @at_the_call
     def measure_nmrt(self, *, slo: str | None = None) -> Metrics:
         """Search for NMRT, the most requests per second that the deployment sustains before it begins to degrade.
 
@@ -212,7 +196,7 @@ class Perf:
         self._nmrt.search(slo)
         return self.metrics
 
-    @_at_the_call
+    @at_the_call
     def assert_nmrt_at_least(self, rps: object, *, slo: str | None = None) -> None:
         """The deployment sustains a rate; measures until that is decided.
 
@@ -222,7 +206,7 @@ class Perf:
         """
         self._settle(self._nmrt.decide_at_least(parse_number(rps, name="assert_nmrt_at_least(...)"), slo))
 
-    @_at_the_call
+    @at_the_call
     def assert_faster_than(self, other: Pattern | str, *, by: object = 1.0, on: str = "rtm") -> None:
         """The model is faster under this pattern than under another, measured interleaved.
 
@@ -255,7 +239,7 @@ class Perf:
         run = self._experiment.interleave(self._experiment.variant(str(self._setup.pattern)), theirs)
         self._settle(judge_faster(run, on, times, budget_ns=self._experiment.settings.budget_ns))
 
-    @_at_the_call
+    @at_the_call
     def assert_no_regression(self, metrics: Sequence[str] = _COMPARED, tolerance: object = None) -> None:
         """No metric is worse than the baseline beyond the tolerance.
 

@@ -202,7 +202,8 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, setup: Setup) -
     notes = [*_unsteady(metrics, setup)]
     if metrics.failures:
         failed = sum(metrics.failures.values())
-        notes.append(f"{failed:,} of {metrics.requests:,} requests failed ({describe_failures(metrics.failures)})")
+        kinds = describe_failures(metrics.failures, metrics.first_failure)
+        notes.append(f"{failed:,} of {metrics.requests:,} requests failed ({kinds})")
     if any(launch.generator.connection_limit_reached for launch in metrics.launches):
         notes.append("the load generator had all its connections in use; some requests waited for one")
     overhead = metrics.launches[-1].generator.library_overhead_ns

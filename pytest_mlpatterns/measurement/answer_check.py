@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.plan import LoadPlan
 
-__all__ = ["CHECKED_ANSWERS", "check_answers"]
+__all__ = ["CHECKED_ANSWERS", "check_answers", "cut_to_check"]
 
 CHECKED_ANSWERS = 200
 """Most answers of one launch that the check sees."""
@@ -62,6 +62,23 @@ def check_answers(deployment: Deployment, plan: LoadPlan, answers: Sequence[Answ
             f"check= returned {verdict!r} for {len(outputs)} answers from under load; "
             "return None or True, or assert inside it"
         )
+
+
+def cut_to_check(error: BaseException) -> bool:
+    """Cut the frames of this package from the traceback of an error of :func:`check_answers`.
+
+    The frames of the user's check remain; none if the check returned False.
+
+    Returns:
+        Whether the error is one of those.
+    """
+    entry = error.__traceback__
+    while entry is not None and entry.tb_frame.f_code is not check_answers.__code__:
+        entry = entry.tb_next
+    if entry is None:
+        return False
+    error.__traceback__ = entry.tb_next
+    return True
 
 
 def _output_in(answer: Answer, deployment: Deployment, payload: Payload) -> Any:

@@ -16,6 +16,7 @@ from pytest_mlpatterns.loadgen.generator import LoadInterrupted
 from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.measurement.answer_check import CHECKED_ANSWERS, check_answers
 from pytest_mlpatterns.measurement.capacity import CapacitySearch
+from pytest_mlpatterns.measurement.first_failure import describe_first_failure
 from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.measurement.smoke import send_one
 from pytest_mlpatterns.records.launch import Launch
@@ -186,9 +187,9 @@ class _LaunchMeasurement:
     def _launch(self, result: LoadResult) -> Launch:
         self._monitor.sample()
         stats = self._deployment.stats()
-        report, schedule = result.generator, self._plan.schedule
+        report, schedule, samples = result.generator, self._plan.schedule, samples_of(result)
         return Launch(
-            samples=samples_of(result),
+            samples=samples,
             window=result.window,
             usage=self._monitor.usage(),
             stats=stats if self._stats_before is None else stats.since(self._stats_before),
@@ -202,6 +203,9 @@ class _LaunchMeasurement:
             request_bytes=np.array([len(message) for message in self._job.messages], dtype=np.int64),
             open_loop=not schedule.closed,
             rate_rps=schedule.rate_rps if isinstance(schedule, ConstantRate | PoissonRate) else None,
+            first_failure=describe_first_failure(
+                self._deployment, self._plan.payload, samples, window=result.window, stats=stats
+            ),
         )
 
 

@@ -12,6 +12,7 @@ from pytest_mlpatterns.measurement.answer_check import check_answers
 from pytest_mlpatterns.records.addressing import Answer
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
 from pytest_mlpatterns.records.samples import Samples, Window
+from pytest_mlpatterns.serving.failed_request import error_in
 
 if TYPE_CHECKING:
     import httpx
@@ -42,7 +43,7 @@ def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
     import httpx
 
     request = plan.payload.first(deployment.path)
-    before = deployment.stats()
+    before, printed = deployment.stats(), deployment.processes.log_sizes()
     started = time.perf_counter_ns()
     try:
         response = deployment.ask(deployment.client, request, plan.timeout_ns / 1e9)
@@ -51,6 +52,9 @@ def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
     done = time.perf_counter_ns()
     if plan.check is not None:
         check_answers(deployment, plan, [_answer(response)] if response.is_success else [])
+    failure = ""
+    if not response.is_success:
+        failure = f"perf_payload item 0 -> {error_in(response, deployment, printed)}"
     return Launch(
         samples=_samples(response, started, done),
         window=Window(started, done + 1),
@@ -61,6 +65,7 @@ def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
         cold_start_ns=deployment.cold_start_ns,
         request_bytes=np.array([len(request["content"])], dtype=np.int64),
         open_loop=False,
+        first_failure=failure,
     )
 
 

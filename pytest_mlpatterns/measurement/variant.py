@@ -32,6 +32,7 @@ from pytest_mlpatterns.measurement.block_merge import (
     merge_windows,
 )
 from pytest_mlpatterns.measurement.block_plan import ResponsePace, response_pace
+from pytest_mlpatterns.measurement.first_failure import describe_first_failure
 from pytest_mlpatterns.measurement.launch import job_for
 from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.records.launch import Launch, Warmup
@@ -108,6 +109,8 @@ class VariantRun:
         self._stats: PatternStats | None = None
         self._requests = 0
         self._failures: Counter[int] = Counter()
+        self._failed: Samples | None = None
+        self._first_failure = ""
         self._variant = variant
         self._deployment = deployment
         self._generator = generator
@@ -194,8 +197,12 @@ class VariantRun:
             InvalidResultError: over 5 % of the requests failed.
         """
         with named_errors(self._variant):
-            self._deployment.stats()
-        if why := why_too_many_failed(self._failures, self._requests):
+            stats = self._deployment.stats()
+        if self._failed is not None:
+            self._first_failure = describe_first_failure(
+                self._deployment, self._variant.plan.payload, self._failed, window=None, stats=stats
+            )
+        if why := why_too_many_failed(self._failures, self._requests, self._first_failure):
             raise InvalidResultError(f"{self._variant.name}: {why}")
 
     def figures(self) -> VariantFigures:
@@ -229,6 +236,7 @@ class VariantRun:
             cold_start_ns=self._deployment.cold_start_ns,
             request_bytes=np.array([len(message) for message in self._job.messages], dtype=np.int64),
             open_loop=not self._closed,
+            first_failure=self._first_failure,
         )
 
     def _drive(self, schedule: Schedule, length_ns: int, position: int) -> LoadResult:
@@ -255,6 +263,8 @@ class VariantRun:
     def _count(self, samples: Samples) -> None:
         self._requests += samples.outcome.size
         self._failures.update(samples.outcome[~samples.succeeded].tolist())
+        if self._failed is None and self._failures:
+            self._failed = samples
 
     def _refuse(self, samples: Samples) -> None:
         """Raise the reason why a block without a successful request supports no verdict."""
@@ -263,7 +273,7 @@ class VariantRun:
         failures = Counter(samples.outcome[~samples.succeeded].tolist())
         raise InvalidResultError(
             f"{self._variant.name}: nothing succeeded in a block, {failures.total():,} failed "
-            f"({describe_failures(failures)})"
+            f"({describe_failures(failures, self._first_failure)})"
         )
 
 

@@ -6,6 +6,7 @@ import linecache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.errors import MlpatternsError, PerfFailure
 from pytest_mlpatterns.records.result import Location
 
 if TYPE_CHECKING:
@@ -28,15 +29,18 @@ def location_of(item: pytest.Item) -> Location | None:
 def raise_at_definition(item: pytest.Item, failure: BaseException) -> None:
     """Raise from the line that defines the test, so that reports point there and not into this package.
 
-    A statement compiled under the test's own file name and line gives a traceback entry that is exactly that.
+    A statement compiled under the test's own file name and line gives a traceback entry that is exactly that. The
+    entries of a failed check follow it, those of our own errors do not.
     """
     __tracebackhide__ = True
     if (code := _code(item)) is None:
         raise failure
     name = {"co_name": code.co_name, "co_qualname": code.co_qualname}
+    if isinstance(failure, PerfFailure | MlpatternsError | Warning):
+        failure = failure.with_traceback(None)
     statement = compile("raise failure from None", code.co_filename, "exec")
     statement = statement.replace(co_firstlineno=_definition_line(code), **name)
-    exec(statement, {"failure": failure.with_traceback(None)})  # noqa: S102 - fixed text, see above
+    exec(statement, {"failure": failure})  # noqa: S102 - fixed text, see above
 
 
 def _code(item: pytest.Item) -> Any:

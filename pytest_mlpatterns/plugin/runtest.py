@@ -67,8 +67,14 @@ class RuntestHooks:
             if perf is not None:
                 try:
                     perf.finish(item.warn)
-                except (AssertionError, MlpatternsError, InconclusiveWarning) as failure:
-                    raise_at_definition(item, failure)
+                except Exception as failure:
+                    from pytest_mlpatterns.measurement.answer_check import cut_to_check
+
+                    if cut_to_check(failure) or isinstance(
+                        failure, PerfFailure | MlpatternsError | InconclusiveWarning
+                    ):
+                        raise_at_definition(item, failure)
+                    raise
         except InvalidResultError as error:
             if self._smoke:
                 error.args = (f"{error}; this is a smoke run: guard what reads figures with `if not perf.smoke:`",)

@@ -118,7 +118,8 @@ class GeneratorReport:
 class Launch:
     """Everything that was recorded of one launch, in and around its window.
 
-    ``rate_rps`` is the rate of an open loop whose rate does not change; None for any other load.
+    ``rate_rps`` is the rate of an open loop whose rate does not change; None for any other load. ``first_failure`` is
+    the first failed input of the window and its error; empty if no request failed.
     """
 
     samples: Samples
@@ -131,6 +132,7 @@ class Launch:
     request_bytes: NDArray[np.int64]
     open_loop: bool
     rate_rps: float | None = None
+    first_failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,12 @@ def describe_outcome(outcome: int) -> str:
     return _GRPC_STATUSES[outcome - GRPC_OUTCOMES] if outcome > GRPC_OUTCOMES else str(outcome)
 
 
-def describe_failures(failures: Mapping[int, int]) -> str:
-    """Failed requests by kind, ``500: 12, time-out: 3``; keys are outcomes of requests."""
-    return ", ".join(f"{describe_outcome(code)}: {count:,}" for code, count in failures.items())
+def describe_failures(failures: Mapping[int, int], first: str = "") -> str:
+    """Failed requests by kind, ``500: 12, time-out: 3``, and the first of them.
+
+    Args:
+        failures: number of requests by outcome.
+        first: the first failed input and its error; empty if it is not known.
+    """
+    kinds = ", ".join(f"{describe_outcome(code)}: {count:,}" for code, count in failures.items())
+    return f"{kinds}; first: {first}" if first else kinds

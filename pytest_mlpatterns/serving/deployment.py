@@ -64,6 +64,18 @@ class Processes(Protocol):
         """Last lines of their output."""
         ...
 
+    def log_sizes(self) -> tuple[int, ...]:
+        """How much each has printed so far; empty if that is not known."""
+        ...
+
+    def traceback_since(self, sizes: Sequence[int]) -> str:
+        """The traceback that was printed after this, waiting a little for it; empty if there is none.
+
+        Raises:
+            DeploymentError: a process has ended.
+        """
+        ...
+
     def stop(self) -> None:
         """End the processes that the deployment started, and wait for it. Safe to call twice."""
 
@@ -89,6 +101,14 @@ class ForeignProcesses:
 
     def log_tail(self) -> str:
         """Return an empty text: the output went elsewhere."""
+        return ""
+
+    def log_sizes(self) -> tuple[int, ...]:
+        """Return nothing, likewise."""
+        return ()
+
+    def traceback_since(self, sizes: Sequence[int]) -> str:
+        """Return an empty text, likewise."""
         return ""
 
     def stop(self) -> None:
@@ -194,6 +214,7 @@ class Deployment:
         import httpx
 
         client = self.client_of(next(self._next_server) % len(self.addresses))
+        printed = self.processes.log_sizes()
         try:
             response = self.ask(client, self._request_for(value), _CLIENT_TIMEOUT_S)
         except WireError as error:
@@ -204,9 +225,10 @@ class Deployment:
             reason = self.reason_of_failure()
             raise DeploymentError(f"{client.base_url}: {type(error).__name__}: {error}{reason}") from error
         if response.status_code != httpx.codes.OK:
-            raise DeploymentError(
-                f"{response.url} answered {response.status_code}: {response.text[:2000]}{self.reason_of_failure()}"
-            )
+            reason = self.reason_of_failure()
+            if response.is_server_error and not reason and (text := self.processes.traceback_since(printed)):
+                reason = f"\nThe service printed:\n{text}"
+            raise DeploymentError(f"{response.url} answered {response.status_code}: {response.text[:2000]}{reason}")
         try:
             return self.outputs_of(response)[0] if self._builder is None else answer_in(response)
         except (ValueError, IndexError) as error:

@@ -10,7 +10,6 @@ import io
 import pkgutil
 import re
 import sys
-import traceback
 from collections import ChainMap
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.layer import Handler
     from pytest_mlpatterns.patterns.pattern import Pattern
 
-__all__ = ["ModelSource", "ServicePlan", "pack", "service_plan", "user_traceback"]
+__all__ = ["ModelSource", "ServicePlan", "pack", "service_plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +131,6 @@ def service_plan(pattern: Pattern, model: object | None, by_value: Sequence[Modu
     assert isinstance(root, ProcessGroup)
     name = name_of(MODEL if model is None else model)
     return ServicePlan(re.sub(r"\W+", "", name) or MODEL, root)
-
-
-def user_traceback(error: BaseException) -> str:
-    """The traceback of an error in a user's model, without the frames of this package."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith("pytest_mlpatterns."):
-        frame = frame.tb_next
-    return "".join(traceback.format_exception(type(error), error, frame)).rstrip()
 
 
 def _pickled(value: object, by_value: Sequence[ModuleType], what: str, *, fix: str) -> bytes:

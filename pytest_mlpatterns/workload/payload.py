@@ -80,10 +80,14 @@ class Payload:
 
     def first(self, path: str) -> dict[str, Any]:
         """The first request as arguments of ``httpx.Client.request``, for the functional check before the load."""
+        return self.request(path, 0)
+
+    def request(self, path: str, number: int) -> dict[str, Any]:
+        """The request of an input as arguments of ``httpx.Client.request``."""
         if self.bodies:
-            body = self.bodies[0]
+            body = self.bodies[number]
             return {"method": "POST", "url": path, "content": body.joined(), "headers": dict(body.headers)}
-        return arguments_of(self.requests[0])
+        return arguments_of(self.requests[number])
 
 
 def arguments_of(request: httpx.Request) -> dict[str, Any]:

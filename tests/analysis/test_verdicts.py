@@ -25,6 +25,7 @@ from pytest_mlpatterns.analysis.verdicts import (
     why_invalid,
 )
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.verdict import Outcome
 
 RTM, THROUGHPUT, SIZE = METRICS["rtm"], METRICS["throughput"], replace(METRICS["request_bytes"], floor=0.0)
@@ -416,6 +417,30 @@ def test_only_failures_support_no_verdict(errors_count: bool) -> None:
     assert why_invalid(failing(1.0), errors_count=errors_count) == InvalidReason(
         "none of 600 requests succeeded (503: 600)", Fault.SERVICE
     )
+
+
+def test_invalid_measurement_names_the_first_failed_input() -> None:
+    first = "perf_payload item 1 -> ZeroDivisionError: division by zero"
+    (found,) = failing(0.5).launches
+    why = why_invalid(Metrics((replace(found, first_failure=first),)))
+    assert str(why).startswith(f"300 of 600 requests failed (503: 300; first: {first}); over 5.0 %")
+    (found,) = failing(1.0).launches
+    why = why_invalid(Metrics((replace(found, first_failure=first),)))
+    assert str(why) == f"none of 600 requests succeeded (503: 600; first: {first})"
+
+
+@pytest.mark.parametrize(
+    ("asked_rps", "text"),
+    [(5000.0, "; the service answers about 200 a second; 5,000 a second are asked"), (100.0, ""), (None, "")],
+)
+def test_time_outs_of_an_overloaded_service_name_both_rates(asked_rps: float | None, text: str) -> None:
+    warm_up = START_NS - S + np.arange(100) * 200_000  # answered one after the other, at 200 a second
+    warm_up_latency = 5 * MS * (1 + np.arange(100)) - np.arange(100) * 200_000
+    due = np.concatenate([warm_up, START_NS + np.arange(600) * MS])
+    latency = np.concatenate([warm_up_latency, np.full(600, 10 * S)])
+    outcome = np.repeat([200, Failure.TIMEOUT], [100, 600])
+    found = replace(launch(samples(due, latency, outcome=outcome), open_loop=True), rate_rps=asked_rps)
+    assert str(why_invalid(Metrics((found,)))) == f"none of 600 requests succeeded (time-out: 600){text}"
 
 
 def test_a_share_of_failures_is_tolerated_and_a_larger_one_is_not() -> None:

@@ -411,8 +411,14 @@ class TestWhatDoesNotCount:
     @pytest.mark.parametrize(
         ("script", "words"),
         [
-            (failing_every(1), r"B: [\d,]+ of [\d,]+ requests failed \(503: [\d,]+\); over 5.0 % the others"),
-            (failing_every(8), r"B: [\d,]+ of [\d,]+ requests failed \(503: [\d,]+\); over 5.0 % the others"),
+            (
+                failing_every(1),
+                r"B: [\d,]+ of [\d,]+ requests failed \(503: [\d,]+; first: perf_payload item 0 -> busy\)",
+            ),
+            (
+                failing_every(8),
+                r"B: [\d,]+ of [\d,]+ requests failed \(503: [\d,]+; first: perf_payload item \d -> 503\)",
+            ),
         ],
         ids=["all", "every-eighth"],
     )

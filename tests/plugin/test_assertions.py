@@ -340,6 +340,10 @@ def test_a_check_sees_answers_from_under_load(tmp_path: Path, distribution: tupl
     assert run.outcomes == {"passed": 1, "failed": 2}
     assert "AssertionError: answers went to the wrong callers" in run.failure("test_wrong")
     assert "check= returned False for" in run.failure("test_false")
+    for name, line in (("test_wrong", "assert outputs == inputs"), ("test_false", "perf.assert_rtm_below")):
+        assert line in run.failure(name)
+        assert "answer_check.py" not in run.failure(name), "the source of the plugin is of no use"
+        assert "measurement/" not in run.failure(name)
 
 
 def test_a_smoke_run_sends_one_request_and_judges_nothing(tmp_path: Path, distribution: tuple[str, ...]) -> None:

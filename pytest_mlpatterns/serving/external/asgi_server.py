@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.serving.tracebacks import user_traceback
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -67,8 +69,13 @@ def main() -> None:
 
     from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket
 
+    try:
+        app = load()
+    except Exception as error:  # any error of the user's code
+        sys.stderr.write(f"{user_traceback(error)}\n")
+        raise SystemExit(1) from None
     config = uvicorn.Config(
-        load(), access_log=False, log_level="warning", backlog=BACKLOG, timeout_graceful_shutdown=_GRACE_S
+        app, access_log=False, log_level="warning", backlog=BACKLOG, timeout_graceful_shutdown=_GRACE_S
     )
     server = uvicorn.Server(config)
     server.run(sockets=[inherited_socket(int(sys.argv[1]))])

@@ -11,6 +11,7 @@ from pytest_mlpatterns.errors import DeploymentError, missing_extra
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.serving.deployment import Deployment, ForeignProcesses
 from pytest_mlpatterns.serving.external.scraper import scraper_of
+from pytest_mlpatterns.serving.external.wrong_path import advice_on_path
 from pytest_mlpatterns.serving.targets import prometheus_of
 from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.workload.endpoint import Endpoint
@@ -51,7 +52,8 @@ def attach(target: Url, options: StartOptions) -> Deployment:
             request = options.payload.first(target.path)
             response = deployment.ask(deployment.client, request, options.timeout_ns / 1e9)
             if not response.is_success:
-                raise DeploymentError(f"{target.url} answered {response.status_code}: {response.text[:2000]}")
+                advice = advice_on_path(response, target, options, client=deployment.client)
+                raise DeploymentError(f"{target.url} answered {response.status_code}: {response.text[:2000]}{advice}")
         if (names := prometheus_of(target)) is not None:
             deployment.scraper = scraper_of(names, [target.origin])
             deployment.scraper.start(require_known=options.payload is not None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.serving.tracebacks import last_traceback
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.units import format_duration
 
@@ -45,6 +47,9 @@ KILL_S = 3.0
 """Time limit for the kill."""
 _MARGIN_S = 5.0
 _TAIL_BYTES = 16_384
+_TRACEBACK_S = 1.0
+"""Time limit for a traceback in the log after a failed request."""
+_LOOK_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +231,32 @@ class SupervisedPrograms:
         """Last lines of the programs' output."""
         return "\n".join(filter(None, map(self._tail_of, range(len(self._programs)))))
 
+    def log_sizes(self) -> tuple[int, ...]:
+        """How much each program has printed so far, in bytes."""
+        return tuple(program.log.stat().st_size if program.log.exists() else 0 for program in self._programs)
+
+    def traceback_since(self, sizes: Sequence[int], wait_s: float = _TRACEBACK_S) -> str:
+        """The last whole traceback that a program printed after this; a server prints it after its answer.
+
+        Args:
+            sizes: what :meth:`log_sizes` returned before the request.
+            wait_s: how long it waits for one.
+
+        Returns:
+            The traceback; empty if none was printed in time.
+
+        Raises:
+            DeploymentError: a program has ended.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            for number, size in enumerate(sizes):
+                if found := last_traceback(self._printed_since(number, size)):
+                    return found
+            if time.monotonic() >= deadline:
+                return ""
+            self.check(_LOOK_S)
+
     def stop(self) -> Stopped:
         """End the programs and all processes that they started. Safe to call twice.
 
@@ -256,13 +287,16 @@ class SupervisedPrograms:
             self.stop()
 
     def _tail_of(self, number: int, lines: int = 30) -> str:
+        return "\n".join(self._printed_since(number, 0).splitlines()[-lines:])
+
+    def _printed_since(self, number: int, size: int) -> str:
+        """What a program printed after its first ``size`` bytes, as far as it is among the last 16 KiB."""
         try:
             with self._programs[number].log.open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
-                text = log.read().decode(errors="replace")
+                log.seek(max(size, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+                return log.read().decode(errors="replace")
         except OSError:
             return ""
-        return "\n".join(text.splitlines()[-lines:])
 
 
 def describe_killed(stopped: Stopped) -> str:

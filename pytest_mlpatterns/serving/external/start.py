@@ -25,13 +25,14 @@ from pytest_mlpatterns.serving.external.attach import attach
 from pytest_mlpatterns.serving.external.programs import SupervisedPrograms, describe_killed
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.external.target_programs import programs_of
+from pytest_mlpatterns.serving.external.wrong_path import advice_on_path
 from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of
 from pytest_mlpatterns.units import format_duration, parse_duration
 from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.workload.endpoint import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import httpx
 
@@ -152,6 +153,7 @@ class _Start:
     def _await_first_answer(self, deployment: Deployment, number: int, request: dict[str, Any]) -> None:
         client = deployment.client_of(number)
         shown = f"{request['method']} {request['url']}"
+        printed = self._programs.log_sizes()
         response = self._ask(
             lambda timeout_s: deployment.ask(client, request, timeout_s),
             lambda response: response.status_code not in _NOT_YET,
@@ -161,10 +163,13 @@ class _Start:
         if deployment.cold_start_ns is None:
             deployment.cold_start_ns = time.perf_counter_ns() - self._programs.started_ns
         if not response.is_success:
-            hint = f'; name the path that takes inputs: {type(self._target).__name__}(..., path="/predict")'
+            advice = advice_on_path(response, self._target, self._options, client=client)
+            if response.is_server_error:
+                with contextlib.suppress(DeploymentError):  # the server prints it after the answer
+                    self._programs.traceback_since(printed)
             raise DeploymentError(
                 f"{self._target} answered {response.status_code} to its first request, {shown}: {response.text[:2000]}"
-                f"{hint if response.status_code in (404, 405) and self._target.path == '/' else ''}{self._printed()}"
+                f"{advice}{self._printed()}"
             )
 
     def _ask(
@@ -274,6 +279,18 @@ class _ServerProcesses:
     def log_tail(self) -> str:
         """Last lines of the programs' output."""
         return self._programs.log_tail()
+
+    def log_sizes(self) -> tuple[int, ...]:
+        """How much each program has printed so far, in bytes."""
+        return self._programs.log_sizes()
+
+    def traceback_since(self, sizes: Sequence[int]) -> str:
+        """The traceback that a program printed after this, for which it waits up to a second.
+
+        Raises:
+            DeploymentError: a program has ended.
+        """
+        return self._programs.traceback_since(sizes)
 
     def stop(self) -> None:
         """End the programs and all processes that they started; warn about those that had to be killed."""

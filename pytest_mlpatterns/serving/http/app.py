@@ -31,7 +31,7 @@ from pytest_mlpatterns.serving.http.inference_call import (
 )
 from pytest_mlpatterns.serving.http.metadata import ModelMetadata
 from pytest_mlpatterns.serving.http.model_lock import ModelLock
-from pytest_mlpatterns.serving.model import user_traceback
+from pytest_mlpatterns.serving.tracebacks import user_traceback
 from pytest_mlpatterns.wire import Body, WireError
 from pytest_mlpatterns.wire.kserve_v1 import decode_instances, encode_error, encode_predictions
 

@@ -24,7 +24,7 @@ from pytest_mlpatterns.serving.local.messages import (
     WorkerJob,
     WorkerStats,
 )
-from pytest_mlpatterns.serving.model import user_traceback
+from pytest_mlpatterns.serving.tracebacks import user_traceback
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
 from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket

@@ -19,6 +19,8 @@ from support.services.processes import our_children, survivors
 from pytest_mlpatterns import App, Command, DeploymentError, LeftoverWarning, OpenPortWarning, Prometheus, Wire
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.external.start import deploy_target
+from pytest_mlpatterns.serving.failed_request import error_of
+from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,6 +57,11 @@ async def unstarted(scope, receive, send):
 
 def fails():
     raise RuntimeError("no licence")
+
+async def broken(scope, receive, send):
+    if scope["type"] == "lifespan":
+        return await app(scope, receive, send)
+    raise KeyError("no_such_feature")
 """
 
 Starting = Callable[..., Any]
@@ -284,6 +291,27 @@ class TestApp:
         with pytest.raises(DeploymentError) as caught:
             start(replace(target, server=server))
         assert expected in str(caught.value)
+        if server == "uvicorn":
+            assert "importlib" not in str(caught.value)
+            assert "pytest_mlpatterns/" not in str(caught.value)
+
+
+def test_a_500_of_an_application_shows_its_traceback(start: Starting, tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(APP)
+    with pytest.raises(
+        DeploymentError, match=r"(?s)answered 500 to its first request, POST /.*It printed last:"
+    ) as caught:
+        start(App("service:broken"), [[1]])
+    assert "KeyError: 'no_such_feature'" in str(caught.value)
+
+
+def test_a_500_after_the_start_shows_its_traceback_and_names_the_error(start: Starting, tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(APP)
+    deployment = start(App("service:broken"))
+    with pytest.raises(DeploymentError, match=r"(?s)answered 500: .*\nThe service printed:\nTraceback .*KeyError"):
+        deployment.predict([1])
+    request = read_payload([[1]]).first("/")
+    assert error_of(deployment, request, 5.0) == "KeyError: 'no_such_feature'"
 
 
 @pytest.mark.covered_processes

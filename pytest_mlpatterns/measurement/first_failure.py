@@ -1,0 +1,52 @@
+"""The first input whose request failed in a measured window, and its error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.records.outcomes import describe_outcome
+from pytest_mlpatterns.serving.failed_request import error_of
+from pytest_mlpatterns.serving.tracebacks import error_line
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.samples import Samples, Window
+    from pytest_mlpatterns.records.telemetry import PatternStats
+    from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.workload.payload import Payload
+
+__all__ = ["describe_first_failure"]
+
+_LONGEST_WAIT_S = 2.0
+
+
+def describe_first_failure(
+    deployment: Deployment, payload: Payload, samples: Samples, *, window: Window | None, stats: PatternStats
+) -> str:
+    """The first failed input and its error: ``perf_payload item 1 -> ZeroDivisionError: division by zero``.
+
+    A model's error is taken from its traceback. If there is none, or several, the request is sent once more.
+
+    Args:
+        deployment: what failed it; it still runs.
+        payload: what was sent.
+        samples: the requests.
+        window: only requests that were due in it count; None: all.
+        stats: has the tracebacks of the model.
+
+    Returns:
+        The text; empty if no request failed.
+    """
+    counts = ~samples.succeeded if window is None else ~samples.succeeded & samples.due_in(window)
+    failed = np.flatnonzero(counts)
+    if not failed.size:
+        return ""
+    first = failed[np.argmin(samples.due_ns[failed])]
+    number, outcome = int(samples.request[first]), int(samples.outcome[first])
+    error = ""
+    if outcome >= 0 and len(stats.tracebacks) == 1:
+        error = error_line(stats.tracebacks[0])
+    elif outcome >= 0:
+        error = error_of(deployment, payload.request(deployment.path, number), _LONGEST_WAIT_S)
+    return f"perf_payload item {number} -> {error or describe_outcome(outcome)}"

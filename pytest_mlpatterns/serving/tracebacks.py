@@ -1,0 +1,70 @@
+"""Tracebacks of the user's code: without the frames of this package and of importlib, and as they stand in a log.
+
+Applications import this module in their own processes, so it needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import re
+import traceback
+from pathlib import Path
+from types import TracebackType
+
+__all__ = ["error_line", "last_traceback", "user_frames", "user_traceback"]
+
+_PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
+_IMPORTERS = (f"{Path(importlib.__file__).parent}{os.sep}", pkgutil.__file__, "<frozen importlib")
+_HEADER = "Traceback (most recent call last):\n"
+_WHOLE = re.compile(re.escape(_HEADER) + r"(?:(?:[ \t].*)?\n)+(?P<error>\S.*)\n")
+_LONGEST_LINE = 300
+
+
+def user_frames(frames: TracebackType | None) -> TracebackType | None:
+    """The same frames without those of this package and of importlib; all of them if the error is one of ours."""
+    entries = []
+    while frames is not None:
+        entries.append(frames)
+        frames = frames.tb_next
+    kept = [one for one in entries if not _is_internal(one.tb_frame.f_code.co_filename)]
+    if not kept and entries and entries[-1].tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        kept = entries
+    found = None
+    for one in reversed(kept):
+        found = TracebackType(found, one.tb_frame, one.tb_lasti, one.tb_lineno)
+    return found
+
+
+def user_traceback(error: BaseException) -> str:
+    """The traceback of an error in the user's code, and of the errors that led to it."""
+    for one in _chain(error):
+        one.__traceback__ = user_frames(one.__traceback__)
+    return "".join(traceback.format_exception(error)).rstrip()
+
+
+def last_traceback(text: str) -> str:
+    """The last whole traceback in the output of a program; empty if there is none."""
+    found = list(_WHOLE.finditer(text))
+    return found[-1][0].rstrip() if found else ""
+
+
+def error_line(text: str) -> str:
+    """The line of a traceback that names the error: ``KeyError: 'no_such_feature'``; empty if there is none."""
+    found = list(_WHOLE.finditer(f"{text}\n"))
+    return found[-1]["error"][:_LONGEST_LINE] if found else ""
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error, its cause, the cause of that, and so on."""
+    found: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and not any(one is other for other in found):
+        found.append(one)
+        one = one.__cause__ or one.__context__
+    return found
+
+
+def _is_internal(file: str) -> bool:
+    return file.startswith((_PACKAGE, *_IMPORTERS))

@@ -1,0 +1,87 @@
+"""The first failed input of a launch and its error: from the model's traceback, or from a second attempt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from support.synthetic import MS, START_NS, samples
+
+from pytest_mlpatterns import Deployment
+from pytest_mlpatterns.measurement.first_failure import describe_first_failure
+from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.records.telemetry import PatternStats
+from pytest_mlpatterns.serving.deployment import ForeignProcesses
+from pytest_mlpatterns.workload.endpoint import Endpoint
+from pytest_mlpatterns.workload.payload import read_payload
+
+WINDOW = Window(START_NS, START_NS + 4 * MS)
+TRACEBACK = 'Traceback (most recent call last):\n  File "a.py", line 1, in model\nZeroDivisionError: division by zero'
+OTHER = 'Traceback (most recent call last):\n  File "a.py", line 1, in model\nKeyError: 3'
+PATH = "/v1/models/m:predict"
+
+
+class Answering(Deployment):
+    """A deployment whose server answers so, and remembers what was asked."""
+
+    def __init__(self, response: httpx.Response | None = None) -> None:
+        super().__init__(Endpoint((("127.0.0.1", 1),), PATH, "m"), ForeignProcesses())
+        self.asked: list[bytes] = []
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            self.asked.append(request.read())
+            if response is None:
+                raise httpx.ReadTimeout("no answer")
+            return response
+
+        self._clients = [httpx.Client(transport=httpx.MockTransport(answer), base_url="http://service")]
+
+
+def first_failure(deployment: Deployment, outcome: Any = (500, 200, 503, 500), *tracebacks: str) -> str:
+    """Requests of items 3, 2, 1, 0, of which the first was due before the window."""
+    due = START_NS + np.arange(-1, 3) * MS
+    found = samples(due, MS, outcome=outcome, request=[3, 2, 1, 0])
+    payload = read_payload([[0], [10], [20], [30]])
+    return describe_first_failure(
+        deployment, payload, found, window=WINDOW, stats=PatternStats(tracebacks=tuple(tracebacks))
+    )
+
+
+def test_model_with_one_error_is_not_asked_again() -> None:
+    deployment = Answering()
+    found = first_failure(deployment, (500, 200, 500, 500), TRACEBACK)
+    assert found == "perf_payload item 1 -> ZeroDivisionError: division by zero"
+    assert deployment.asked == []
+
+
+@pytest.mark.parametrize(
+    ("response", "error"),
+    [
+        (httpx.Response(500, json={"error": "the model raised KeyError: 3"}), "KeyError: 3"),
+        (httpx.Response(422, json={"detail": [{"msg": "a number"}]}), "[{'msg': 'a number'}]"),
+        (httpx.Response(400, text="no\nsuch thing"), "no such thing"),
+        (httpx.Response(500, json=[1]), "[1]"),
+        (httpx.Response(500), "500"),
+        (httpx.Response(200, json={"predictions": [1]}), "503"),
+        (None, "503"),
+    ],
+)
+@pytest.mark.parametrize("tracebacks", [(), (TRACEBACK, OTHER)], ids=["none", "two"])
+def test_request_is_sent_once_more_for_its_error(
+    response: httpx.Response | None, error: str, tracebacks: tuple[str, ...]
+) -> None:
+    deployment = Answering(response)
+    assert first_failure(deployment, (500, 200, 503, 500), *tracebacks) == f"perf_payload item 1 -> {error}"
+    assert deployment.asked == [b'{"instances":[[10]]}']
+
+
+def test_time_out_is_not_waited_for_again() -> None:
+    deployment = Answering()
+    assert first_failure(deployment, (200, 200, -1, 500), TRACEBACK) == "perf_payload item 1 -> time-out"
+    assert deployment.asked == []
+
+
+def test_nothing_failed_in_the_window() -> None:
+    assert first_failure(Answering(), (500, 200, 200, 200)) == ""
