@@ -1,8 +1,9 @@
 """The live line: progress on the terminal while a test measures, behind what pytest printed, removed at its end.
 
-Silent on pipes, with ``-q``, in CI, and in the workers of a distributed run. It writes at pytest's cursor and restores
-the cursor. Progress bar libraries cannot be used: they need a line of their own, and pytest would have to write through
-them.
+Silent with ``-q``, in CI, and in the workers of a distributed run. On a pipe a run that records a baseline, which takes
+long, writes plain lines of its own; other runs are silent there. On a terminal it writes at pytest's cursor and
+restores the cursor. Progress bar libraries cannot be used: they need a line of their own, and pytest would have to
+write through them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.reports.text.live_line import Standing, live_text
+from pytest_mlpatterns.reports.text.live_line import Standing, live_text, plain_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,8 @@ __all__ = ["LiveLine"]
 
 _SAVE, _RESTORE, _ERASE = "\x1b7", "\x1b8", "\x1b[K"
 _MIN_ROOM = 20
+_PLAIN_EVERY_NS = 10_000_000_000
+"""Time between two plain lines of one test."""
 
 
 class LiveLine:
@@ -40,12 +43,14 @@ class LiveLine:
 
     Attributes:
         tests: number of perf tests in the run.
+        plain: whether plain lines are written where there is no terminal.
     """
 
     def __init__(
         self, config: pytest.Config, spell: Callable[[str], str], now_ns: Callable[[], int] = time.monotonic_ns
     ) -> None:
         self.tests = 0
+        self.plain = False
         self._config = config
         self._spell = spell
         self._now_ns = now_ns
@@ -57,14 +62,15 @@ class LiveLine:
         self._finished_ns = 0
         self._completed = 0
         self._before = 0
+        self._plain_ns: int | None = None
         self._silent = (
             hasattr(config, "workerinput")
             or config.get_verbosity() < 0
-            or "CI" in os.environ
             or not config.pluginmanager.hasplugin("terminalreporter")
             or not sys.__stdout__
-            or not sys.__stdout__.isatty()
         )
+        is_terminal = sys.__stdout__ is not None and sys.__stdout__.isatty()
+        self._is_watched = is_terminal and "CI" not in os.environ and not self._silent
 
     def begin(self, test: str, launch_ns: int) -> None:
         """Show that a test begins.
@@ -77,6 +83,7 @@ class LiveLine:
         self._started += 1
         self._started_ns = self._now_ns()
         self._completed = self._before = 0
+        self._plain_ns = None
         self._show(None)
 
     def show(self, progress: Progress) -> None:
@@ -96,7 +103,7 @@ class LiveLine:
             self._shown = False
 
     def _show(self, progress: Progress | None, completed: int = 0) -> None:
-        if self._silent:
+        if self._silent or not (self._is_watched or self.plain):
             return
         standing = Standing(
             test=self._test,
@@ -106,12 +113,29 @@ class LiveLine:
             finished_ns=self._finished_ns,
             launch_ns=self._launch_ns,
         )
+        if not self._is_watched:
+            self._write_plain(standing)
+            return
         shown = None if progress is None else replace(progress, completed=completed)
         self._write(lambda room: " " + self._spell(live_text(standing, shown, room - 1)))
 
-    def _write(self, text_for: Callable[[int], str]) -> None:
+    def _write_plain(self, standing: Standing) -> None:
+        """A line of its own when a test begins, and then every few seconds."""
+        now = self._now_ns()
+        if self._plain_ns is not None and now - self._plain_ns < _PLAIN_EVERY_NS:
+            return
+        self._plain_ns = now
+        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        with self._uncaptured():
+            reporter.ensure_newline()
+            reporter.write_line(self._spell(plain_text(standing)))
+
+    def _uncaptured(self) -> contextlib.AbstractContextManager[None]:
         capture = self._config.pluginmanager.getplugin("capturemanager")
-        with contextlib.nullcontext() if capture is None else capture.global_and_fixture_disabled():
+        return contextlib.nullcontext() if capture is None else capture.global_and_fixture_disabled()
+
+    def _write(self, text_for: Callable[[int], str]) -> None:
+        with self._uncaptured():
             # inside the context standard output is the terminal, so this is the terminal's width
             room = shutil.get_terminal_size().columns - self._config.get_terminal_writer().width_of_current_line - 1
             text = text_for(room)

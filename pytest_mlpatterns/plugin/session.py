@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from pytest_mlpatterns.baseline.session import BaselineSession, Collected
-from pytest_mlpatterns.config.run_settings import read_run_settings
+from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import MlpatternsError, SettingError
 from pytest_mlpatterns.judging.experiment import LoadDriver
@@ -107,6 +107,7 @@ class PerfSession:
         except MlpatternsError as error:
             self._remove_files()
             raise pytest.UsageError(str(error)) from None
+        self._live.plain = self._run.baseline is BaselineMode.UPDATE
         self._revision = None if worktree is None else self._other_revision(worktree)
         driver = LoadDriver(self._generator, self._live.show, self._run.smoke)
         self._builder = ExperimentBuilder(config, self._directory, driver, trees=self._trees)

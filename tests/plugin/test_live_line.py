@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pexpect
 import pytest
-from support.project import Project, clean_environment, command
+from support.project import RECORD, Project, clean_environment, command
 from support.synthetic import MS, S
 
 from pytest_mlpatterns.plugin.live_line import LiveLine
@@ -154,3 +154,31 @@ def test_the_time_left_is_that_of_the_tests_before(terminal: Callable[[], str]) 
 def test_the_end_of_a_test_that_never_began_writes_nothing(terminal: Callable[[], str]) -> None:
     LiveLine(Config(), str).end()  # type: ignore[arg-type]
     assert terminal() == ""
+
+
+def test_a_pipe_gets_a_plain_line_for_each_test_and_then_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    now, config = [0], Config()
+    reporter = SimpleNamespace(ensure_newline=lambda: None, write_line=print)
+    plugins = {"terminalreporter": reporter}
+    config.pluginmanager = SimpleNamespace(hasplugin=lambda _name: True, getplugin=plugins.get)
+    line = LiveLine(config, str, now_ns=lambda: now[0])  # type: ignore[arg-type]
+    line.tests, line.plain = 2, True
+    line.begin("t.py::test_a", 3 * S)
+    for seconds in (4, 9, 11, 12, 22):
+        now[0] = seconds * S
+        line.show(Progress(S, 100, MS))
+    line.end()
+    line.begin("t.py::test_b", 3 * S)
+    assert capsys.readouterr().out.splitlines() == [
+        "measuring t.py::test_a (1 of 2), about 10 s left",
+        "measuring t.py::test_a (1 of 2) for 11 s, about 5 s left",
+        "measuring t.py::test_a (1 of 2) for 22 s, about 5 s left",
+        "measuring t.py::test_b (2 of 2), about 22 s left",
+    ]
+
+
+def test_an_update_on_a_pipe_says_what_it_measures(tmp_path: Path) -> None:
+    run = PROJECT.run(tmp_path, *RECORD)
+    assert run.outcomes == {"passed": 1}
+    assert re.search(r"^measuring test_perf.py::test_it \(1 of 1\), about \d+ s left$", run.out, re.MULTILINE)
+    assert "\x1b" not in run.out + run.err

@@ -15,7 +15,7 @@ from pytest_mlpatterns.units import format_duration
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.addressing import Progress
 
-__all__ = ["Standing", "live_text"]
+__all__ = ["Standing", "live_text", "plain_text"]
 
 _STARTS_NS = 2_000_000_000
 """Typical time to start a deployment and to warm it up."""
@@ -86,6 +86,14 @@ def live_text(standing: Standing, progress: Progress | None, width: int) -> str:
         if room >= min(width_of(name), _MIN_TEST) or len(parts) == 1:
             return cut(f"{cut(name, max(room, _MIN_TEST), left=True)}{tail}", width)
         parts.pop()
+
+
+def plain_text(standing: Standing) -> str:
+    """The same as a line for a log: ``measuring test_perf.py::test_digits (3 of 10), about 2 min left``."""
+    seconds = -(-standing.left_ns // 1_000_000_000)
+    left = f", about {format_left(seconds)} left" if seconds else ""
+    since = f" for {standing.elapsed_ns / 1e9:.0f} s" if standing.elapsed_ns >= 1_000_000_000 else ""
+    return f"measuring {standing.test} ({standing.number} of {standing.of}){since}{left}"
 
 
 def format_left(seconds: int) -> str:
