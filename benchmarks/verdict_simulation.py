@@ -136,7 +136,8 @@ class Scatter:
         memory = rng.normal(0, 0.01) + (0.03 if rng.random() < 0.1 else 0.0)
         start = rng.normal(0, 0.08) + (0.3 if rng.random() < 0.03 else 0.0)
         cpu = 0.5 * log + rng.normal(0, 0.022)
-        return cls(*(math.exp(one) for one in (log, cpu, memory, start)), *machine, number * LAUNCH_S)
+        latency, cpu, memory, start = (math.exp(one) for one in (log, cpu, memory, start))
+        return cls(latency, cpu, memory, start, machine[0], machine[1], number * LAUNCH_S)
 
 
 def latencies(

@@ -32,6 +32,7 @@ __all__ = [
     "median_error",
     "min_samples",
     "order_bounds",
+    "prior_weight",
     "ratio_of",
     "relative_error",
     "t_quantile",
@@ -44,8 +45,9 @@ CHANGE_CONFIDENCE = 0.99
 """Confidence of the intervals of a change against a baseline: a false alarm costs more than a second look."""
 LAUNCH_SD = 0.017
 """Relative standard deviation between launches of one deployment, as measured on a shared machine; the prior."""
-PRIOR_DEGREES = 3
-"""Degrees of freedom of the prior, added to those of the measured launches."""
+PRIOR_DEGREES = 2
+"""Degrees of freedom of the prior, added to those of the measured launches; fewer if they contradict it."""
+_WIDEST = 20.0
 _RESAMPLES = 200
 _RUN = 3
 
@@ -109,26 +111,39 @@ def relative_error(resampled: NDArray[np.float64]) -> float:
     return float(np.std(np.log(positive))) if positive.size > 1 else 0.0
 
 
-def estimate(launches: Sequence[LaunchValue], launch_sd: float, confidence: float = CONFIDENCE) -> Estimate:
+def estimate(
+    launches: Sequence[LaunchValue],
+    launch_sd: float,
+    confidence: float = CONFIDENCE,
+    *,
+    scatter: Sequence[LaunchValue] = (),
+) -> Estimate:
     """The geometric mean over launches, with its interval.
 
-    With y the logarithms of J launch values, e their relative errors and s0 the prior deviation between launches, the
-    variance of one launch is (k0 (s0² + mean e²) + Σ(y - ȳ)²) / (k0 + J - 1) where k0 is :data:`PRIOR_DEGREES`; the
-    interval is exp(ȳ ± t sqrt(variance / J)) with t at k0 + J - 1 degrees of freedom.
+    With y the logarithms of J launch values, e their relative errors, s0 the prior deviation between launches and k0
+    :data:`PRIOR_DEGREES`, the interval is exp(ȳ ± t sqrt(variance / J)), where
+
+        prior = s0² + mean e²,  first = (k0 prior + Σ(y - ȳ)²) / (k0 + J - 1),  k = k0 min(1, prior / first),
+        variance = (k prior + Σ(y - ȳ)²) / (k + J - 1)
+
+    with t at k + J - 1 degrees of freedom. Launches that vary more than expected reduce the weight k of the prior, which
+    would make the interval too narrow.
 
     Args:
         launches: at least one.
-        launch_sd: prior relative deviation between launches; 0 for values that do not vary by themselves
-            (bytes, memory), whose interval is then the range over the launches.
+        launch_sd: prior relative deviation between launches; 0 for values that do not vary by themselves (sizes),
+            whose interval is then the range over the launches.
         confidence: of the two-sided interval.
+        scatter: other launches of the same kind, such as those of a baseline entry. Their mean may differ; their
+            scatter around it counts like that of the launches themselves.
     """
     values = [launch.value for launch in launches]
     if launch_sd == 0 or min(values) <= 0:
         return Estimate(sum(values) / len(values), min(values), max(values))
     mean = _log_mean(launches)
-    half = t_quantile(confidence, PRIOR_DEGREES + len(launches) - 1) * math.sqrt(
-        _launch_variance(launches, (), launch_sd) / len(launches)
-    )
+    positive = [launch for launch in scatter if launch.value > 0]
+    variance, degrees = _launch_variance(launches, positive, launch_sd)
+    half = _half(confidence, degrees, variance / len(launches))
     return Estimate(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
 
 
@@ -141,14 +156,28 @@ def ratio_of(
 ) -> Estimate:
     """Present over baseline, with its interval; both samples share one variance between launches.
 
-    As :func:`estimate`, with k0 + J1 - 1 + J2 - 1 degrees of freedom and variance (1/J1 + 1/J2).
+    As :func:`estimate`, with k + J1 - 1 + J2 - 1 degrees of freedom and variance (1/J1 + 1/J2).
     All values must be above zero.
     """
     difference = _log_mean(present) - _log_mean(baseline)
-    degrees = PRIOR_DEGREES + len(present) + len(baseline) - 2
-    variance = _launch_variance(present, baseline, launch_sd)
-    half = t_quantile(confidence, degrees) * math.sqrt(variance * (1 / len(present) + 1 / len(baseline)))
+    variance, degrees = _launch_variance(present, baseline, launch_sd)
+    half = _half(confidence, degrees, variance * (1 / len(present) + 1 / len(baseline)))
     return Estimate(math.exp(difference), math.exp(difference - half), math.exp(difference + half))
+
+
+def prior_weight(prior_degrees: float, prior: float, *, scatter: float, degrees: int) -> float:
+    """Degrees of freedom that a prior variance is worth: fewer the more the observations contradict it.
+
+    The factor is the prior over the variance that prior and observations give together, at most 1.
+
+    Args:
+        prior_degrees: its degrees of freedom if nothing contradicts it.
+        prior: the variance.
+        scatter: observed sum of squares.
+        degrees: its degrees of freedom.
+    """
+    expected = (prior_degrees * prior + scatter) / (prior_degrees + degrees)
+    return prior_degrees * min(1.0, prior / expected)
 
 
 def median_error(values: Sequence[float]) -> float:
@@ -179,8 +208,8 @@ def wilson_interval(events: int, trials: int, confidence: float = CONFIDENCE) ->
 def t_quantile(confidence: float, degrees: float) -> float:
     """Two-sided quantile of Student's t: the t with ``P(|T| <= t) = confidence``.
 
-    Hill's asymptotic inverse (Communications of the ACM, algorithm 396, 1970), within 0.1 % from three degrees of
-    freedom on.
+    Hill's asymptotic inverse (Communications of the ACM, algorithm 396, 1970), within 0.1 % from two degrees of
+    freedom on, and wider below.
     """
     tail = 1 - confidence
     a = 1 / (degrees - 0.5)
@@ -206,12 +235,21 @@ def _log_mean(launches: Sequence[LaunchValue]) -> float:
     return sum(math.log(launch.value) for launch in launches) / len(launches)
 
 
-def _launch_variance(first: Sequence[LaunchValue], second: Sequence[LaunchValue], launch_sd: float) -> float:
+def _half(confidence: float, degrees: float, variance: float) -> float:
+    """Half the width of an interval, on the logarithm; bounded, so that its ends are finite."""
+    return min(t_quantile(confidence, degrees) * math.sqrt(variance), _WIDEST)
+
+
+def _launch_variance(
+    first: Sequence[LaunchValue], second: Sequence[LaunchValue], launch_sd: float
+) -> tuple[float, float]:
+    """The variance between launches of two samples around their own means, and its degrees of freedom."""
     everything = [*first, *second]
-    within = sum(launch.relative_error**2 for launch in everything) / len(everything)
+    prior = launch_sd**2 + sum(launch.relative_error**2 for launch in everything) / len(everything)
     scatter, degrees = 0.0, 0
     for sample in filter(None, (first, second)):
         mean = _log_mean(sample)
         scatter += sum((math.log(launch.value) - mean) ** 2 for launch in sample)
         degrees += len(sample) - 1
-    return (PRIOR_DEGREES * (launch_sd**2 + within) + scatter) / (PRIOR_DEGREES + degrees)
+    weight = prior_weight(PRIOR_DEGREES, prior, scatter=scatter, degrees=degrees)
+    return (weight * prior + scatter) / (weight + degrees), weight + degrees

@@ -19,7 +19,7 @@ import numpy as np
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.intervals import CONFIDENCE, PRIOR_DEGREES, t_quantile
+from pytest_mlpatterns.analysis.intervals import CONFIDENCE, prior_weight, t_quantile
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome
 
@@ -44,9 +44,12 @@ __all__ = [
 
 RATIO_SD = 0.015
 """Standard deviation between paired launches of two equal variants, beyond that within a launch; the prior."""
+_PRIOR_DEGREES = 3.0
+"""Degrees of freedom of the prior; fewer if the launches contradict it."""
 _NOISY_FACTOR = 3.0
 """Multiple of the lower quartile of all errors from which a launch counts as noisy and gets less weight."""
 _ROUNDING = 1e-12
+_WIDEST = 20.0
 _DEFAULT_PLAN = SequentialPlan()
 _FEWEST_QUIET, _ENOUGH_QUIET = 3, 4
 
@@ -163,7 +166,7 @@ def wants_more_pairs(disturbed: Sequence[bool]) -> bool:
 def ratio_estimate(
     launches: Sequence[LogRatio],
     prior_sd: float = RATIO_SD,
-    prior_degrees: float = PRIOR_DEGREES,
+    prior_degrees: float = _PRIOR_DEGREES,
     *,
     confidence: float = CONFIDENCE,
 ) -> Estimate:
@@ -172,11 +175,12 @@ def ratio_estimate(
     With x the values of n launches and e their errors, s0 the prior deviation between launches and k0 the degrees of
     freedom that it is worth, w = 1 / (s0² + e²) and m = Σ w x / Σ w, the interval is
 
-        exp(m ± t sqrt(q / Σ w)),  q = (k0 + Σ w (x - m)²) / (k0 + n - 1)
+        exp(m ± t sqrt(q / Σ w)),  q = (k + S) / (k + n - 1),  S = Σ w (x - m)²,
+        k = k0 min(1, (k0 + n - 1) / (k0 + S))
 
-    with t at k0 + n - 1 degrees of freedom. Where all errors are alike that is a t interval around the mean whose
-    variance (k0 (s0² + e²) + Σ (x - m)²) / (k0 + n - 1) is drawn towards the prior; weights by error keep a launch that
-    was disturbed from spoiling the others (the estimator of Hartung & Knapp, Statistics in Medicine 20,
+    with t at k + n - 1 degrees of freedom. Where all errors are alike that is a t interval around the mean whose
+    variance (k (s0² + e²) + Σ (x - m)²) / (k + n - 1) is drawn towards the prior, and the less so the more the launches
+    contradict it; weights by error keep a launch that was disturbed from spoiling the others (the estimator of Hartung & Knapp, Statistics in Medicine 20,
     2001, with a prior). An error is itself known from a few pairs only: up to three times the lower quartile of all
     errors it is taken to be like the others, their root mean square.
 
@@ -216,13 +220,13 @@ def judge_ratio(
     """
     wanted = math.log(limit)
     for number in range(plan.first, min(len(launches), plan.last) + 1):
-        weighed = _weighed(launches[:number], prior_sd, PRIOR_DEGREES)
+        weighed = _weighed(launches[:number], prior_sd, _PRIOR_DEGREES)
         over = _over(weighed, wanted, better)
         if equivalence and over + weighed.half(plan.confidence_of_pass(number)) <= _ROUNDING:
             return _verdict(Outcome.PASS, weighed, limit, better=better, plan=plan)
         if over - weighed.half(plan.confidence(number)) > _ROUNDING:
             return _verdict(Outcome.FAIL, weighed, limit, better=better, plan=plan)
-    weighed = _weighed(launches[: plan.last], prior_sd, PRIOR_DEGREES)
+    weighed = _weighed(launches[: plan.last], prior_sd, _PRIOR_DEGREES)
     if not equivalence and _over(weighed, wanted, better) <= _ROUNDING:
         return _verdict(Outcome.PASS, weighed, limit, better=better, plan=plan)
     return _verdict(Outcome.INCONCLUSIVE, weighed, limit, better=better, plan=plan)
@@ -239,7 +243,7 @@ class _Weighed:
 
     def half(self, confidence: float) -> float:
         """Half the width of the interval, on the logarithm."""
-        return t_quantile(confidence, self.degrees) * self.error
+        return min(t_quantile(confidence, self.degrees) * self.error, _WIDEST)
 
     def interval(self, confidence: float) -> Estimate:
         """The ratio with its interval."""
@@ -259,8 +263,10 @@ def _weighed(launches: Sequence[LogRatio], prior_sd: float, prior_degrees: float
     variance = np.where(usual, np.mean(error[usual] ** 2), error**2)
     weight = 1 / (prior_sd**2 + variance)
     mean = float((weight * x).sum() / weight.sum())
-    degrees = prior_degrees + len(launches) - 1
-    scale = (prior_degrees + float((weight * (x - mean) ** 2).sum())) / degrees
+    scatter = float((weight * (x - mean) ** 2).sum())
+    prior = prior_weight(prior_degrees, 1.0, scatter=scatter, degrees=len(launches) - 1)
+    degrees = prior + len(launches) - 1
+    scale = (prior + scatter) / degrees
     return _Weighed(mean, math.sqrt(scale / float(weight.sum())), degrees, len(launches))
 
 

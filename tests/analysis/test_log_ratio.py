@@ -96,8 +96,10 @@ class TestEstimate:
 
         n, mean = len(values), sum(values) / len(values)
         scatter = sum((value - mean) ** 2 for value in values)
-        variance = (3 * (RATIO_SD**2 + error**2) + scatter) / (3 + n - 1)
-        half = student.ppf(0.5 + confidence / 2, 3 + n - 1) * math.sqrt(variance / n)
+        prior = RATIO_SD**2 + error**2
+        weight = 3 * min(1, prior * (3 + n - 1) / (3 * prior + scatter))
+        variance = (weight * prior + scatter) / (weight + n - 1)
+        half = student.ppf(0.5 + confidence / 2, weight + n - 1) * math.sqrt(variance / n)
         found = ratio_estimate(alike(*values, error=error), confidence=confidence)
         expected = [math.exp(mean), math.exp(mean - half), math.exp(mean + half)]
         assert [found.value, found.low, found.high] == pytest.approx(expected, rel=2e-4)
