@@ -126,8 +126,8 @@ def estimate(
         prior = s0² + mean e²,  first = (k0 prior + Σ(y - ȳ)²) / (k0 + J - 1),  k = k0 min(1, prior / first),
         variance = (k prior + Σ(y - ȳ)²) / (k + J - 1)
 
-    with t at k + J - 1 degrees of freedom. Launches that vary more than expected reduce the weight k of the prior, which
-    would make the interval too narrow.
+    with t at k + J - 1 degrees of freedom. Launches that vary more than expected reduce the weight k of the prior,
+    which would make the interval too narrow.
 
     Args:
         launches: at least one.

@@ -180,9 +180,9 @@ def ratio_estimate(
 
     with t at k + n - 1 degrees of freedom. Where all errors are alike that is a t interval around the mean whose
     variance (k (s0² + e²) + Σ (x - m)²) / (k + n - 1) is drawn towards the prior, and the less so the more the launches
-    contradict it; weights by error keep a launch that was disturbed from spoiling the others (the estimator of Hartung & Knapp, Statistics in Medicine 20,
-    2001, with a prior). An error is itself known from a few pairs only: up to three times the lower quartile of all
-    errors it is taken to be like the others, their root mean square.
+    contradict it. Weights by error keep a launch that was disturbed from spoiling the others (the estimator of Hartung
+    & Knapp, Statistics in Medicine 20, 2001, with a prior). An error is itself known from a few pairs only: up to three
+    times the lower quartile of all errors it is taken to be like the others, their root mean square.
 
     Args:
         launches: at least one.

@@ -23,6 +23,8 @@ from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.telemetry import straggler_shares
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.records.launch import Capacity, Launch
@@ -244,7 +246,9 @@ class Metrics:
         """The first failed input and its error, such as ``perf_payload item 1 -> ValueError: …``; empty without one."""
         return next((launch.first_failure for launch in self.launches if launch.first_failure), "")
 
-    def latency_ns(self, percentile: float, confidence: float = CONFIDENCE) -> Estimate:
+    def latency_ns(
+        self, percentile: float, confidence: float = CONFIDENCE, *, scatter: Sequence[LaunchValue] = ()
+    ) -> Estimate:
         """A latency percentile over the successful requests.
 
         Its interval holds what launches and blocks differ by, and what so few samples leave open, whichever is wider:
@@ -253,6 +257,7 @@ class Metrics:
         Args:
             percentile: at least 1 and less than 100.
             confidence: of the interval.
+            scatter: see :func:`pytest_mlpatterns.analysis.intervals.estimate`.
 
         Raises:
             TooFewSamplesError: too few to bound it at 99 % confidence.
@@ -270,7 +275,7 @@ class Metrics:
                 needed=needed,
                 found=samples,
             )
-        found = estimate(self.launch_values(metric), metric.launch_sd, confidence)
+        found = estimate(self.launch_values(metric), metric.launch_sd, confidence, scatter=scatter)
         low, high = (float(self._sorted_latencies_ns[rank]) for rank in order_bounds(samples, percentile, confidence))
         return Estimate(found.value, min(found.low, low), max(found.high, high))
 
@@ -281,10 +286,18 @@ class Metrics:
         values = [metric.of(blocks) for blocks in self.by_launch]
         return tuple(value for value in values if value is not None)
 
-    def estimate(self, metric: Metric, confidence: float = CONFIDENCE) -> Estimate | None:
-        """The metric over all launches; None if it does not apply."""
+    def estimate(
+        self, metric: Metric, confidence: float = CONFIDENCE, *, scatter: Sequence[LaunchValue] = ()
+    ) -> Estimate | None:
+        """The metric over all launches; None if it does not apply.
+
+        Args:
+            metric: which one.
+            confidence: of the interval.
+            scatter: see :func:`pytest_mlpatterns.analysis.intervals.estimate`.
+        """
         values = self.launch_values(metric)
-        return estimate(values, metric.launch_sd, confidence) if values else None
+        return estimate(values, metric.launch_sd, confidence, scatter=scatter) if values else None
 
     def load_over_time(self) -> list[tuple[float, float, float]]:
         """ASL over time in the last launch: ``(seconds, deployment's share, whole machine's share)`` per block."""

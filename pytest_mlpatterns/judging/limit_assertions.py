@@ -5,24 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.intervals import CONFIDENCE
 from pytest_mlpatterns.analysis.verdicts import judge_limit
 from pytest_mlpatterns.errors import InvalidResultError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.analysis.metric_definitions import Metric
     from pytest_mlpatterns.analysis.metrics import Metrics
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-    from pytest_mlpatterns.records.launch import Estimate
+    from pytest_mlpatterns.records.launch import Estimate, LaunchValue
     from pytest_mlpatterns.records.verdict import Verdict
+
+    ReadMetric = Callable[[Metrics, float, Sequence[LaunchValue]], Estimate | None]
 
 __all__ = ["LimitAssertions", "limit_plan"]
 
-_LIMIT_ALPHA = (1 - CONFIDENCE) / 2
-"""Probability, over all interim looks, of failing a value exactly at the limit; that of one interval of 95 %."""
+_LIMIT_ALPHA = 0.02
+"""Probability, over all interim looks, of failing a value exactly at the limit, if launches vary as the prior expects.
+
+Up to 2.5 % if they vary by up to 8 % and a baseline entry shows it (``benchmarks/verdict_simulation.py``).
+"""
 
 
 def limit_plan(max_launches: int) -> SequentialPlan:
@@ -43,14 +47,18 @@ class LimitAssertions:
         self._measurement = measurement
 
     def decide(
-        self, metric: Metric, limit: float, read: Callable[[Metrics, float], Estimate | None] | None = None
+        self,
+        metric: Metric,
+        limit: float,
+        read: ReadMetric | None = None,
     ) -> Verdict | None:
         """Measure until it is decided whether a metric keeps a limit.
 
         Args:
             metric: which one.
             limit: in the metric's unit.
-            read: reads the metric at a confidence; by default :meth:`Metrics.estimate` does.
+            read: reads the metric at a confidence, with the scatter of the launches of a baseline entry; by default
+                :meth:`Metrics.estimate` does.
 
         Returns:
             The verdict; None in a smoke run.
@@ -60,12 +68,16 @@ class LimitAssertions:
             InvalidResultError: the measurement supports no verdict, or does not know the metric.
         """
         plan = limit_plan(self._experiment.settings.launches)
+        entry = self._experiment.baseline.entry
+        scatter = () if entry is None else entry.metrics.get(metric.name, ())
 
         def judge() -> Verdict:
             self._measurement.require_valid(errors_count=metric.name != "error_rate")
             size = self._measurement.sample_size(metric)
             confidence, metrics = plan.confidence(size.launches), self._measurement.metrics
-            measured = read(metrics, confidence) if read else metrics.estimate(metric, confidence)
+            measured = (
+                read(metrics, confidence, scatter) if read else metrics.estimate(metric, confidence, scatter=scatter)
+            )
             if measured is None:
                 raise InvalidResultError(self._why_unknown(metric))
             return judge_limit(metric, measured, limit, size=size)

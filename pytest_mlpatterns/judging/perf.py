@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.metrics import Metrics
     from pytest_mlpatterns.judging.baseline_comparison import Comparison
     from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.judging.limit_assertions import ReadMetric
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.patterns import Pattern
-    from pytest_mlpatterns.records.launch import Estimate
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
 
@@ -141,7 +141,7 @@ class Perf:
         self._check_limit(
             percentile_metric(percentile),
             parse_duration(limit, name="assert_latency_below(...)"),
-            lambda metrics, confidence: metrics.latency_ns(percentile, confidence),
+            lambda metrics, confidence, scatter: metrics.latency_ns(percentile, confidence, scatter=scatter),
         )
 
     @at_the_call
@@ -163,7 +163,9 @@ class Perf:
                 f"assert_error_rate_below({limit!r}), expected more than 0: no run can show that nothing ever fails; "
                 'write "0.1%"'
             )
-        self._check_limit(METRICS["error_rate"], share, lambda metrics, confidence: metrics.error_share(confidence))
+        self._check_limit(
+            METRICS["error_rate"], share, lambda metrics, confidence, _scatter: metrics.error_share(confidence)
+        )
 
     @at_the_call
     def assert_peak_memory_below(self, limit: object) -> None:
@@ -302,9 +304,7 @@ class Perf:
         parts = [f"The model raised:\n{text}" for text in dict.fromkeys(tracebacks)]
         return "\n\n".join([*parts, f"The deployment printed last:\n{log}"] if log else parts)
 
-    def _check_limit(
-        self, metric: Metric, limit: float, read: Callable[[Metrics, float], Estimate | None] | None = None
-    ) -> None:
+    def _check_limit(self, metric: Metric, limit: float, read: ReadMetric | None = None) -> None:
         if (verdict := self._limits.decide(metric, limit, read)) is not None:
             self._apply([verdict], LimitFailure)
 
