@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.generator_health import GeneratorMetrics, why_limited
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, min_samples, order_bounds, wilson_interval
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
+from pytest_mlpatterns.analysis.missing_attribute import missing_attribute
 from pytest_mlpatterns.analysis.sustained import backlogs_of, why_not_sustained
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
@@ -240,6 +241,10 @@ class Metrics:
         for blocks in self.by_launch:
             total.update(blocks.failures)
         return dict(total.most_common())
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Only called for a name that does not exist."""
+        raise missing_attribute(self, name, "metrics.latency_ns({})")
 
     @property
     def first_failure(self) -> str:

@@ -6,11 +6,13 @@ An assertion measures until it is decided or the budget is spent (:mod:`pytest_m
 from __future__ import annotations
 
 import functools
+import re
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_mlpatterns.analysis.intervals import min_samples
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
+from pytest_mlpatterns.analysis.missing_attribute import missing_attribute
 from pytest_mlpatterns.config.converters import read_pattern
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import InconclusivePolicy
@@ -87,6 +89,12 @@ class Perf:
         """Whether this run sends one request per test and makes no verdict (``--perf-smoke``); there are no figures."""
         return self._experiment.smoke
 
+    def __getattr__(self, name: str) -> NoReturn:
+        """Only called for a name that does not exist."""
+        is_assertion = name.startswith("assert_")
+        latency = "assert_latency_below(..., percentile={})" if is_assertion else "perf.metrics.latency_ns({})"
+        raise missing_attribute(self, name, latency)
+
     def __repr__(self) -> str:
         return f"<perf of {self._setup.pattern} under {self._setup.load}>"
 
@@ -132,11 +140,16 @@ class Perf:
         self._check_limit(METRICS["rtm"], parse_duration(limit, name="assert_rtm_below(...)"))
 
     @at_the_call
-    def assert_latency_below(self, limit: object, *, percentile: float) -> None:
+    def assert_latency_below(self, limit: object, percentile: float) -> None:
         """A latency percentile, ``percentile=99``, is below a time such as ``"80ms"``."""
+        if not isinstance(percentile, int | float) or isinstance(percentile, bool):
+            number = re.sub(r"[^\d.]", "", str(percentile)) or "95"
+            raise SettingError(
+                f"assert_latency_below(...): percentile is {percentile!r}, expected a number; write percentile={number}"
+            )
         try:
             min_samples(percentile)
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise SettingError(f"assert_latency_below(percentile={percentile!r}): {error}") from None
         self._check_limit(
             percentile_metric(percentile),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,3 +187,11 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    def _refuse(self, other: object) -> NoReturn:
+        raise TypeError(
+            f"an Estimate is an interval and cannot be compared with {other!r}; compare its .value or .high, or let "
+            'the test judge it: perf.assert_rtm_below("20ms")'
+        )
+
+    __lt__ = __le__ = __gt__ = __ge__ = _refuse

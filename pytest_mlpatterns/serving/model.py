@@ -7,6 +7,7 @@ value, because other processes cannot import that file. All other code is import
 from __future__ import annotations
 
 import io
+import pickle
 import pkgutil
 import re
 import sys
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.pattern import MODEL, LayerNode, ModelNode, Node, ProcessGroup, name_of
 from pytest_mlpatterns.serving.import_string import is_import_string
+from pytest_mlpatterns.wording import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +29,11 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.layer import Handler
     from pytest_mlpatterns.patterns.pattern import Pattern
 
-__all__ = ["ModelSource", "ServicePlan", "pack", "service_plan"]
+__all__ = ["ModelSource", "ServicePlan", "UnusableModelError", "advice_on_pickling", "pack", "service_plan"]
+
+
+class UnusableModelError(TypeError):
+    """What the user names as a model is none; the text says why, and a traceback would add nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +48,11 @@ class ModelSource:
         """Import or unpickle the model, and instantiate it if it is a class.
 
         Raises:
-            TypeError: the model is not callable.
+            UnusableModelError: the import string names nothing, or the model is not callable.
             Exception: any error of the user's code.
         """
         if self.import_string is not None:
-            found: Any = pkgutil.resolve_name(self.import_string)
+            found: Any = _imported(self.import_string)
         else:
             import cloudpickle
 
@@ -57,8 +63,45 @@ class ModelSource:
             if hasattr(model, "predict"):
                 named = f"; write {self.name}.predict"
                 advice = named if model is found else "; give it a __call__ that returns self.predict(batch)"
-            raise TypeError(f"{self.name} is {type(model).__name__}, which cannot be called with a batch{advice}")
+            if model is not found:
+                raise UnusableModelError(f"{self.name}: class {found.__name__} has no __call__(batch){advice}")
+            kind = type(model).__name__
+            raise UnusableModelError(f"{self.name} is {kind}, which cannot be called with a batch{advice}")
         return model  # type: ignore[no-any-return]
+
+
+def advice_on_pickling(error: BaseException) -> str:
+    """The end of a message about an error of a model that cannot send its code to processes of its own; else empty."""
+    if not isinstance(error, pickle.PicklingError) and "Can't pickle" not in str(error):
+        return ""
+    return "; put the model in a module: code of a test file is sent by value, so other processes cannot import it"
+
+
+def _imported(text: str) -> Any:
+    """The object that an import string names."""
+    module, _, attribute = text.partition(":")
+    try:
+        return pkgutil.resolve_name(text)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the user's module imports another one that is missing
+        raise UnusableModelError(f'"{text}": no module {error.name} on sys.path') from None
+    except AttributeError as error:
+        if not any(error.obj is one for one in _path_to(sys.modules.get(module), attribute)):
+            raise
+        hint = did_you_mean(str(error.name), dir(error.obj))
+        raise UnusableModelError(
+            f'"{text}": {module} has no attribute {attribute}{hint and f", {hint.rstrip()}"}'
+        ) from None
+
+
+def _path_to(module: object, attribute: str) -> list[object]:
+    """A module, and the objects on the way to one of its attributes."""
+    found = [module]
+    for name in attribute.split("."):
+        if hasattr(found[-1], name):
+            found.append(getattr(found[-1], name))
+    return found
 
 
 def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "perf_model") -> ModelSource:

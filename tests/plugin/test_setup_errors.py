@@ -201,8 +201,8 @@ EXPECTED_WORDS = {
     "test_model_is_a_number": ["perf_model is int", "a callable that takes a list"],
     "test_model_is_other_text": ["perf_model is 'no colon'", "package.module:attribute"],
     "test_model_cannot_be_imported": [
-        "perf_model predict failed to load",
-        "ModuleNotFoundError: No module named 'nowhere'",
+        'perf_model "nowhere:predict": no module nowhere on sys.path (rootdir ',
+        "correct the name, or add the directory",
     ],
     "test_model_cannot_load": [
         "CannotLoad failed to load",

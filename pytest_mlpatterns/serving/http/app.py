@@ -31,6 +31,7 @@ from pytest_mlpatterns.serving.http.inference_call import (
 )
 from pytest_mlpatterns.serving.http.metadata import ModelMetadata
 from pytest_mlpatterns.serving.http.model_lock import ModelLock
+from pytest_mlpatterns.serving.model import advice_on_pickling
 from pytest_mlpatterns.serving.tracebacks import user_traceback
 from pytest_mlpatterns.wire import Body, WireError
 from pytest_mlpatterns.wire.kserve_v1 import decode_instances, encode_error, encode_predictions
@@ -99,7 +100,8 @@ class ModelCaller:
             text = user_traceback(error)
             if text not in self.tracebacks and len(self.tracebacks) < _MAX_TRACEBACKS:
                 self.tracebacks.append(text)
-            raise RequestError(500, f"the model raised {type(error).__name__}: {error}") from error
+            advice = advice_on_pickling(error)
+            raise RequestError(500, f"the model raised {type(error).__name__}: {error}{advice}") from error
         return matched(outputs, len(instances), "the model")
 
 

@@ -243,9 +243,19 @@ def _await_loaded(worker: SupervisedWorker, model: str, started_ns: int, *, opti
         raise DeploymentError(_too_slow(name, "still loading", options, log=worker.child.log_tail())) from None
     except ChildError as error:
         raise ModelLoadError(f"{name} ended its process while loading: {error}") from error
+    if isinstance(message, LoadFailed) and message.reason:
+        role = name.removesuffix(f" {model}")
+        raise ModelLoadError(f"{role} {message.reason}{_where_modules_are(message.reason, options)}")
     if isinstance(message, LoadFailed):
         raise ModelLoadError(f"{name} failed to load:\n{message.traceback}")
     assert isinstance(message, Ready)
+
+
+def _where_modules_are(reason: str, options: StartOptions) -> str:
+    if not reason.endswith(" on sys.path"):
+        return ""
+    advice = "correct the name, or add the directory of the module with pythonpath = in the ini file"
+    return f" (rootdir {options.root}); {advice}"
 
 
 def _await_ready(deployment: Deployment, model: str, started_ns: int, *, options: StartOptions) -> None:

@@ -135,9 +135,10 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class LoadFailed:
-    """The model could not be built; the traceback is the user's."""
+    """The model could not be built: the user's traceback, or a reason that says it all."""
 
     traceback: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

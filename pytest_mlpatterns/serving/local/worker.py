@@ -24,6 +24,7 @@ from pytest_mlpatterns.serving.local.messages import (
     WorkerJob,
     WorkerStats,
 )
+from pytest_mlpatterns.serving.model import UnusableModelError
 from pytest_mlpatterns.serving.tracebacks import user_traceback
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
@@ -113,6 +114,9 @@ def _load(job: WorkerJob, channel: Channel) -> HandlerStack:
         stack = HandlerStack(job.node, job.identity, wire=job.wire.between_processes, own_server=job.own_server)
         if job.trees is not None and (strays := modules_from(*job.trees)):
             raise wrong_tree(strays, *job.trees)
+    except UnusableModelError as error:
+        channel.send(LoadFailed("", str(error)))
+        raise SystemExit(1) from error
     except BaseException as error:  # also SystemExit: the test reports any of them
         channel.send(LoadFailed(user_traceback(error)))
         raise SystemExit(1) from error

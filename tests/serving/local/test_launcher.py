@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from support.services.processes import our_children, survivors
 from pytest_mlpatterns import DeploymentError, ModelLoadError, Replicated, SettingError, Single
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.http.app import ModelApp, ModelCaller
-from pytest_mlpatterns.serving.model import pack, service_plan
+from pytest_mlpatterns.serving.model import UnusableModelError, pack, service_plan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -231,11 +232,45 @@ class TestPacking:
         said = "is OnlyPredicts, which cannot be called with a batch; "
         with pytest.raises(TypeError) as caught:
             pack(OnlyPredicts).load()
-        assert str(caught.value) == f"OnlyPredicts {said}give it a __call__ that returns self.predict(batch)"
+        assert str(caught.value) == (
+            "OnlyPredicts: class OnlyPredicts has no __call__(batch); "
+            "give it a __call__ that returns self.predict(batch)"
+        )
         with pytest.raises(TypeError) as caught:
             pack(f"{__name__}:ONLY_PREDICTS").load()
         assert str(caught.value) == f"{__name__}:ONLY_PREDICTS {said}write {__name__}:ONLY_PREDICTS.predict"
         assert pack(f"{__name__}:ONLY_PREDICTS.predict").load()([1]) == [2]
+
+    def test_error_of_an_import_string_names_what_is_missing(self) -> None:
+        with pytest.raises(UnusableModelError) as caught:
+            pack("nomodule.inside:thing").load()
+        assert str(caught.value) == '"nomodule.inside:thing": no module nomodule on sys.path'
+        with pytest.raises(UnusableModelError) as caught:
+            pack("support.services.models:Factr").load()
+        assert str(caught.value) == (
+            '"support.services.models:Factr": support.services.models has no attribute Factr, did you mean Factor?'
+        )
+
+    def test_other_errors_of_an_import_are_those_of_the_user(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "needs_other.py").write_text("import no_such_package\n")
+        (tmp_path / "lacks_attribute.py").write_text("import os\nos.no_such_name\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+            pack("needs_other:model").load()
+        with pytest.raises(AttributeError, match="no_such_name"):
+            pack("lacks_attribute:model").load()
+
+    def test_pickling_error_of_a_model_says_where_to_put_it(self) -> None:
+        def model(_batch: list[Any]) -> list[Any]:
+            raise pickle.PicklingError("Can't pickle <function w>: it's not the same object as test.w")
+
+        error = ask(app_of(model, "m", 1000), b'{"instances": [1]}').json()["error"]
+        assert error.endswith(
+            "as test.w; put the model in a module: code of a test file is sent by value, so other processes "
+            "cannot import it"
+        )
 
     def test_missing_model_names_both_fixtures(self) -> None:
         with pytest.raises(SettingError) as caught:
@@ -404,9 +439,18 @@ class TestModelsThatFail:
             (RaisesAtLoad, ("RaisesAtLoad failed to load", "in __init__", "FileNotFoundError: weights.bin")),
             (ExitsAtLoad, ("ExitsAtLoad failed to load", "SystemExit: no licence")),
             (KillsItselfAtLoad, ("ended its process while loading", "SIGKILL", "allocating 512 GiB")),
-            (CannotBeCalled, ("CannotBeCalled", "cannot be called with a batch")),
-            ("support.services.missing:model", ("failed to load", "No module named 'support.services.missing'")),
-            ("support.services.models:missing", ("failed to load", "has no attribute 'missing'")),
+            (CannotBeCalled, ("perf_model CannotBeCalled: class CannotBeCalled has no __call__(batch)",)),
+            (
+                "support.services.missing:model",
+                (
+                    'perf_model "support.services.missing:model": no module support.services.missing on sys.path',
+                    "pythonpath =",
+                ),
+            ),
+            (
+                "support.services.models:Fixe",
+                ('perf_model "support.services.models:Fixe": support.services.models has no attribute Fixe',),
+            ),
         ],
         ids=["raises", "exits", "killed", "not-callable", "no-module", "no-attribute"],
     )

@@ -1,0 +1,28 @@
+"""The error of an attribute that does not exist, with what to write instead; percentiles are the usual case."""
+
+from __future__ import annotations
+
+import re
+
+from pytest_mlpatterns.wording import did_you_mean
+
+__all__ = ["missing_attribute"]
+
+_PERCENTILE = re.compile(r"(?:^|_)p(?P<percent>\d{1,2})(?:_|$)")
+
+
+def missing_attribute(owner: object, name: str, instead: str) -> AttributeError:
+    """The error of an attribute that an object does not have.
+
+    Args:
+        owner: the object.
+        name: the attribute.
+        instead: what to write for a percentile, with ``{}`` for its number.
+    """
+    text = f"{type(owner).__name__!r} object has no attribute {name!r}"
+    if found := _PERCENTILE.search(name):
+        advice = f"use {instead.format(found['percent'])}"
+    else:
+        known = [one for one in dir(type(owner)) if not one.startswith("_")]
+        advice = "" if name.startswith("_") else did_you_mean(name, known).rstrip()
+    return AttributeError(f"{text}; {advice}" if advice else text, name=name, obj=owner)
