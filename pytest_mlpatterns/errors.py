@@ -99,6 +99,10 @@ class PerfFailure(AssertionError):
         super().__init__(message)
         self.reasons = tuple(reasons) or tuple(message.splitlines()[:1])
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """For pickle, which cannot find the class by the module that tracebacks show."""
+        return _failure, (type(self).__name__, self.args, self.reasons)
+
 
 class LimitFailure(PerfFailure):
     """A metric is beyond the limit that the test asserts."""
@@ -130,6 +134,11 @@ class OpenPortWarning(PerfWarning):
 
 class UnusedMarkerWarning(PerfWarning):
     """A test has the marker ``perf`` but does not use the fixture ``perf``, so nothing is measured."""
+
+
+def _failure(name: str, arguments: tuple[str, ...], reasons: tuple[str, ...]) -> PerfFailure:
+    failure: PerfFailure = globals()[name](*arguments, reasons=reasons)
+    return failure
 
 
 def missing_extra(what: str, package: str, extra: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pickle
 import subprocess
 import sys
 from importlib import import_module
@@ -138,3 +139,14 @@ def test_an_error_is_no_verdict_and_a_verdict_no_error() -> None:
 )
 def test_a_failure_carries_its_reasons(failure: PerfFailure, reasons: tuple[str, ...]) -> None:
     assert failure.reasons == reasons
+
+
+@pytest.mark.parametrize(
+    "kind", [PerfFailure, errors.LimitFailure, errors.RegressionFailure, errors.InconclusiveFailure]
+)
+def test_a_failure_travels_between_processes(kind: type[PerfFailure]) -> None:
+    failure = pickle.loads(pickle.dumps(kind("the first\nthe second", ["one", "two"])))
+    assert type(failure) is kind
+    assert failure.args == ("the first\nthe second",)
+    assert failure.reasons == ("one", "two")
+    assert type(pickle.loads(pickle.dumps(kind()))) is kind

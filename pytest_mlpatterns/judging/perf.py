@@ -171,10 +171,10 @@ class Perf:
     def assert_error_rate_below(self, limit: object) -> None:
         """The share of requests without a 2xx answer is below a limit, 0.001 or ``"0.1%"``."""
         share = parse_share(limit, name="assert_error_rate_below(...)")
-        if share == 0:
+        if share in (0, 1):
             raise SettingError(
-                f"assert_error_rate_below({limit!r}), expected more than 0: no run can show that nothing ever fails; "
-                'write "0.1%"'
+                f"assert_error_rate_below({limit!r}), expected more than 0, which no run can show, and less than 1, "
+                'which no run exceeds; write 0.01 or "1%"'
             )
         self._check_limit(
             METRICS["error_rate"], share, lambda metrics, confidence, _scatter: metrics.error_share(confidence)

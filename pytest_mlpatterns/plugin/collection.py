@@ -11,11 +11,35 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.errors import SettingError
 
-__all__ = ["Collection", "MarkerReading"]
+__all__ = ["Collection", "MarkerReading", "may_ask_later", "uses_our_fixtures"]
+
+_FIXTURES = ("perf", "perf_deploy", "perf_deploy_session")
+_DEFINED_IN = "pytest_mlpatterns.plugin.entry"
+
+
+def uses_our_fixtures(item: pytest.Item) -> bool:
+    """Whether a test uses a fixture of this plugin that measures or deploys, and not another one of that name."""
+    found: Mapping[str, Any] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    return any(_leads_to_ours(name, found.get(name, ())) for name in _FIXTURES)
+
+
+def may_ask_later(item: pytest.Item) -> bool:
+    """Whether a test may ask for a fixture while it runs, with ``request.getfixturevalue``."""
+    return "request" in getattr(item, "fixturenames", ())
+
+
+def _leads_to_ours(name: str, definitions: Sequence[Any]) -> bool:
+    """Whether the closest definition of a fixture is ours, or asks for the one that it overrides, which is ours."""
+    for definition in reversed(definitions):
+        if definition.func.__module__ == _DEFINED_IN:
+            return True
+        if name not in definition.argnames:
+            return False
+    return False
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_mlpatterns.plugin import hookspecs, options
-from pytest_mlpatterns.plugin.collection import Collection
+from pytest_mlpatterns.plugin.collection import Collection, may_ask_later, uses_our_fixtures
 
 if TYPE_CHECKING:
     import contextlib
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.wire import Wire
 
-__all__ = ["perf", "perf_deploy", "perf_model", "perf_payload", "perf_target"]
+__all__ = ["perf", "perf_deploy", "perf_deploy_session", "perf_model", "perf_payload", "perf_target"]
 
-_FIXTURES = frozenset({"perf", "perf_deploy"})
 _SESSION = "mlpatterns-session"
 _COLLECTION: pytest.StashKey[Collection] = pytest.StashKey()
 _MARKER = (
@@ -87,7 +86,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     marker = metafunc.config.stash[_COLLECTION].read_markers(metafunc.definition)
     if marker.error is not None:
-        return  # prepare raises it, when a usage error can end the run
+        return  # it fails the test
     from pytest_mlpatterns.config.settings import patterns_of, wires_of
     from pytest_mlpatterns.errors import SettingError
 
@@ -108,13 +107,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Read the settings of every perf test; without one, and with nothing to prune, nothing is loaded."""
-    perf_tests = []
+    perf_tests, needed = [], _mode(config) == "prune"
     for item in items:
-        if not _FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
+        if uses_our_fixtures(item):
             perf_tests.append(item)
-        elif "perf" in item.keywords and item.get_closest_marker("perf"):
+        elif "perf" in item.keywords and item.get_closest_marker("perf") and not _is_foreign_marker(config):
+            needed = needed or may_ask_later(item)
             _warn_unused(item, config.stash[_COLLECTION])
-    if perf_tests or _mode(config) == "prune":
+    if perf_tests or needed:
         _session(config).prepare(perf_tests)
 
 
@@ -185,6 +185,21 @@ def perf_deploy(
     one that the fixture ``perf_target`` names.
     """
 
+    return _deployer(request, perf_model, perf_payload, perf_target=perf_target)
+
+
+@pytest.fixture(scope="session")
+def perf_deploy_session(request: pytest.FixtureRequest) -> Callable[..., contextlib.AbstractContextManager[Deployment]]:
+    """Like ``perf_deploy``, for fixtures of module, package and session scope: a deployment that many tests share.
+
+    It knows no fixture of a single test, so give it ``model=``, and ``payload=`` for a first request, or ``target=``.
+    """
+    return _deployer(request, None, None, perf_target=None)
+
+
+def _deployer(
+    request: pytest.FixtureRequest, perf_model: object, perf_payload: object, *, perf_target: object
+) -> Callable[..., contextlib.AbstractContextManager[Deployment]]:
     node, session = request.node, _session(request.config)
 
     def deploy(
@@ -192,6 +207,7 @@ def perf_deploy(
         *,
         wire: Wire | str = "rest+json",
         model: Any = None,
+        payload: object = None,
         target: object = None,
         request: Callable[[Any], object] | None = None,
     ) -> contextlib.AbstractContextManager[Deployment]:
@@ -200,7 +216,7 @@ def perf_deploy(
         if target is None and pattern is None and model is None:
             target = perf_target
         fixtures = FixtureValues(perf_model, perf_payload, target)
-        arguments = {"pattern": pattern, "wire": wire, "model": model, "request": request}
+        arguments = {"pattern": pattern, "wire": wire, "model": model, "payload": payload, "request": request}
         return session.deployed(node, fixtures, arguments)
 
     return deploy
@@ -226,14 +242,28 @@ def _session(config: pytest.Config) -> PerfSession:
     return found
 
 
+def _is_foreign_marker(config: pytest.Config) -> bool:
+    """Whether the project, or another plugin, has registered a marker of the same name."""
+    lines = [line for line in config.getini("markers") if line != _MARKER]
+    return any(line.partition(":")[0].partition("(")[0].strip() == "perf" for line in lines)
+
+
 def _warn_unused(item: pytest.Item, collection: Collection) -> None:
+    """Warn of a marker of ours on a test that asks for no fixture of ours.
+
+    One that several tests share, such as a module's, may be there for ``-m perf`` if it is bare.
+    """
+    if may_ask_later(item):
+        return
     ours = collection.read_markers(item).arguments  # empty if it is another plugin's marker of the same name
-    if ours:
+    is_bare = any(mark.name == "perf" and not mark.args and not mark.kwargs for mark in item.own_markers)
+    if ours or is_bare:
         from pytest_mlpatterns.errors import UnusedMarkerWarning
 
+        given = f"perf({', '.join(f'{name}=...' for name in ours)})" if ours else "the marker perf"
         item.warn(
             UnusedMarkerWarning(
-                f"{item.nodeid} has perf({', '.join(f'{name}=...' for name in ours)}) but does not use the fixture "
-                "perf, so nothing is measured; add perf to its arguments"
+                f"{item.nodeid} has {given} but does not use the fixture perf, so nothing is measured; "
+                "add perf to its arguments"
             )
         )

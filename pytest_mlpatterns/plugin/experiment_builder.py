@@ -110,11 +110,11 @@ class ExperimentBuilder:
             baseline=BaselineMatch(setup, BaselineMode.OFF),
         )
 
-    def deployment(self, item: pytest.Item, settings: Settings, fixtures: FixtureValues) -> Deployment:
+    def deployment(self, node: pytest.Item | pytest.Session, settings: Settings, fixtures: FixtureValues) -> Deployment:
         """Start a deployment without load.
 
         Args:
-            item: the test.
+            node: the test, or the session.
             settings: of the deployment; a model or payload in them replaces the fixture's.
             fixtures: what the test's fixtures gave; its target may come from ``perf_deploy(target=...)``.
 
@@ -129,11 +129,11 @@ class ExperimentBuilder:
             None if fixtures.payload is None or target is not None else read_payload(fixtures.payload, settings.wire)
         )
         options = self._start_options(settings, first, builder)
-        model = self._model(item, fixtures.model, "perf_deploy")
+        model = self._model(node, fixtures.model, "perf_deploy")
         return _system(model, settings.pattern, target, options=options).start()
 
-    def _model(self, item: pytest.Item, model: object, fixture: str) -> ModelUnderTest:
-        return ModelUnderTest(model, self._by_value(item), item.nodeid, fixture)
+    def _model(self, node: pytest.Item | pytest.Session, model: object, fixture: str) -> ModelUnderTest:
+        return ModelUnderTest(model, self._by_value(node), node.nodeid or "this run", fixture)
 
     def _command(self, item: pytest.Item) -> str:
         """The command line that runs this test alone, compared with the same."""
@@ -156,12 +156,16 @@ class ExperimentBuilder:
             engine=settings.engine,
         )
 
-    def _by_value(self, item: pytest.Item) -> list[ModuleType]:
-        """The modules that no other process can import by name: the test's own file, and conftest files."""
+    def _by_value(self, node: pytest.Item | pytest.Session) -> list[ModuleType]:
+        """The modules that no other process can import by name: the test's own file, and conftest files.
+
+        For a session these are the files of all its tests.
+        """
         plugins = [plugin for plugin in self._config.pluginmanager.get_plugins() if isinstance(plugin, ModuleType)]
         conftests = [plugin for plugin in plugins if Path(plugin.__file__ or "").name == "conftest.py"]
-        module = item.getparent(pytest.Module)
-        return [*conftests, *([module.obj] if module is not None else [])]
+        items = node.items if isinstance(node, pytest.Session) else [node]
+        modules = {id(module): module for item in items if (module := item.getparent(pytest.Module)) is not None}
+        return [*conftests, *(module.obj for module in modules.values())]
 
 
 def _setup_of(settings: Settings, payload: Payload, target: Target | None, *, model: str) -> Setup:

@@ -38,15 +38,23 @@ class MachineLock:
         Args:
             exclusive: exclude all other holders; otherwise only exclusive ones.
         """
+        self._enter(exclusive=exclusive)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._room, fcntl.LOCK_UN)
+
+    def make_exclusive(self) -> None:
+        """Exclude all other holders from now on; waits until they are gone. The lock is held already."""
+        fcntl.lockf(self._room, fcntl.LOCK_UN)  # two holders that wait for each other to leave would wait for ever
+        self._enter(exclusive=True)
+
+    def _enter(self, *, exclusive: bool) -> None:
         fcntl.lockf(self._gate, fcntl.LOCK_EX)
         try:
             fcntl.lockf(self._room, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         finally:
             fcntl.lockf(self._gate, fcntl.LOCK_UN)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._room, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Close the file descriptors."""

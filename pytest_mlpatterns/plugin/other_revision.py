@@ -54,7 +54,7 @@ def lay_out(config: pytest.Config, run: RunSettings, resources: contextlib.ExitS
     revision = resolve_revision(root, run.against)
     remove_stale(root)
     worktree = resources.enter_context(checkout(root, revision, run.against_files))
-    if not run.against_env or run.smoke:
+    if not run.against_env or run.smoke or config.option.collectonly:
         return worktree
     cache = config.cache.mkdir(_CACHE) if config.cache else worktree.root.parent
     environment = revision_environment(worktree, cache, lambda text: _say(config, text))

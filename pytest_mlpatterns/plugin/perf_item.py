@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.errors import MlpatternsError
+    from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.perf import Perf
 
 __all__ = ["PERF_ITEM", "PerfItem", "parameter_names"]
@@ -22,14 +23,26 @@ class PerfItem:
     """One perf test.
 
     Attributes:
-        settings: what the test was asked to do.
+        settings: what the test was asked to do; defaults if its marker cannot be read.
+        marker_error: why its marker cannot be read; it fails the test's body.
         perf: its measurement; None before its fixture is set up.
+        experiment: what it measures, in a pytest that serves another revision.
         setup_error: why the fixture could not be set up; it fails the test's body.
+        properties: what was added to the test's properties for JUnit.
     """
 
     settings: Settings
+    marker_error: MlpatternsError | None = None
     perf: Perf | None = None
+    experiment: Experiment | None = None
     setup_error: MlpatternsError | None = None
+    properties: list[tuple[str, object]] = field(default_factory=list)
+
+    def restart(self, item: pytest.Item) -> None:
+        """Forget an earlier attempt to run the test, so that a rerun begins afresh."""
+        self.perf, self.setup_error = None, self.marker_error
+        item.user_properties[:] = [one for one in item.user_properties if one not in self.properties]
+        self.properties.clear()
 
 
 PERF_ITEM: pytest.StashKey[PerfItem] = pytest.StashKey()

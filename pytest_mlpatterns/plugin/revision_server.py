@@ -11,11 +11,12 @@ import importlib.util
 import os
 import queue
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_mlpatterns.errors import MlpatternsError
+from pytest_mlpatterns.plugin.perf_item import PERF_ITEM
 from pytest_mlpatterns.plugin.session import REFERENCE_TREES
 from pytest_mlpatterns.revision.messages import (
     DeploymentStarted,
@@ -127,8 +128,8 @@ class _Server:
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
         """In place of the body: start and stop deployments on request, until the parent closes the channel."""
-        experiment: Any = pyfuncitem.funcargs.get("perf")  # in this process not a Perf but the bare experiment
-        if experiment is None:
+        state = pyfuncitem.stash.get(PERF_ITEM, None)
+        if state is None or (experiment := state.experiment) is None:
             return None
         self.reached_test = True
         deployment = None

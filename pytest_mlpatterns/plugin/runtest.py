@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import warnings
     from collections.abc import Generator
 
+    from pytest_mlpatterns.judging.perf import Perf
     from pytest_mlpatterns.plugin.live_line import LiveLine
     from pytest_mlpatterns.plugin.machine_lock import MachineLock
     from pytest_mlpatterns.plugin.run_output import RunOutput
@@ -37,11 +38,15 @@ class RuntestHooks:
         live: the progress line.
         terminal: shows messages.
         smoke: each test sends one request instead of a load.
+
+    Attributes:
+        watched: the test whose body runs, and which is compared after it; None between bodies.
     """
 
     def __init__(
         self, lock: MachineLock | None, output: RunOutput, live: LiveLine, *, terminal: Terminal, smoke: bool
     ) -> None:
+        self.watched: pytest.Item | None = None
         self._lock = lock
         self._output = output
         self._live = live
@@ -61,10 +66,10 @@ class RuntestHooks:
         state = item.stash.get(PERF_ITEM, None)
         if state is not None and state.setup_error is not None:
             raise_at_definition(item, state.setup_error)
-        perf = None if state is None else state.perf
+        self.watched = item
         try:
             result = yield
-            if perf is not None:
+            if (perf := _perf_of(item)) is not None:
                 try:
                     perf.finish(item.warn)
                 except Exception as failure:
@@ -80,10 +85,11 @@ class RuntestHooks:
                 error.args = (f"{error}; this is a smoke run: guard what reads figures with `if not perf.smoke:`",)
             raise
         except KeyboardInterrupt:
-            if perf is not None and (partial := perf.result(passed=False)) is not None:
+            if (perf := _perf_of(item)) is not None and (partial := perf.result(passed=False)) is not None:
                 self._output.add(partial)
             raise KeyboardInterrupt from None  # pytest prints the name of any other class
         finally:
+            self.watched = None
             self._live.end()
         return result
 
@@ -96,14 +102,14 @@ class RuntestHooks:
         if isinstance(failure, MlpatternsError | PerfFailure):
             failure.args = tuple(self._terminal.spell(str(part)) for part in failure.args)
         report = yield
-        if (state := item.stash.get(PERF_ITEM, None)) is None:
+        if (state := item.stash.get(PERF_ITEM, None)) is None or self.watched is item:  # then it is a subtest's
             return report
         if report.failed:
             report.perf_failure = _failure(item, state, report, call=call)  # type: ignore[attr-defined]
         if call.when == "call" and state.perf is not None:
             if (result := state.perf.result(passed=report.passed)) is not None:
                 result = _located(result, item, state)
-                self._attach(item, report, result)
+                self._attach(item, report, result, state=state)
                 if report.failed and not isinstance(failure, PerfFailure):
                     report.sections.append(("perf measurement", self._terminal.spell(measurement_text(result))))
             if report.failed and (text := state.perf.diagnosis()):
@@ -117,11 +123,18 @@ class RuntestHooks:
             warning.args = tuple(self._terminal.spell(str(part)) for part in warning.args)
 
     @staticmethod
-    def _attach(item: pytest.Item, report: pytest.TestReport, result: TestResult) -> None:
+    def _attach(item: pytest.Item, report: pytest.TestReport, result: TestResult, *, state: PerfItem) -> None:
         report.perf_result = result.to_json()  # type: ignore[attr-defined]
         properties = properties_of(result)
+        state.properties += properties
         report.user_properties += properties
         item.user_properties += properties  # JUnit reads those of the teardown's report, which is made of these
+
+
+def _perf_of(item: pytest.Item) -> Perf | None:
+    """The measurement of a test; the body may have asked for it by name."""
+    state = item.stash.get(PERF_ITEM, None)
+    return None if state is None else state.perf
 
 
 def _located(result: TestResult, item: pytest.Item, state: PerfItem) -> TestResult:

@@ -7,6 +7,7 @@ reports, so that a distributed run ends with what a serial run gives; one proces
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -30,6 +31,7 @@ from pytest_mlpatterns.plugin.machine_lock import MachineLock
 from pytest_mlpatterns.plugin.options import given_ini, given_options
 from pytest_mlpatterns.plugin.other_revision import OtherRevision, lay_out
 from pytest_mlpatterns.plugin.perf_item import PERF_ITEM, PerfItem, parameter_names
+from pytest_mlpatterns.plugin.report_hooks import ReportHooks
 from pytest_mlpatterns.plugin.run_output import RunOutput
 from pytest_mlpatterns.plugin.runtest import RuntestHooks
 from pytest_mlpatterns.plugin.terminal import Terminal
@@ -93,9 +95,9 @@ class PerfSession:
             end_with_parent()
         terminal = Terminal(config, ascii_only=None if sent is None else sent.ascii_only)
         self._live = LiveLine(config, terminal.spell)
-        lock = None if sent is None or sent.lock_directory is None else MachineLock(sent.lock_directory)
-        if lock is not None:
-            self._resources.callback(lock.close)
+        self._lock = None if sent is None or sent.lock_directory is None else MachineLock(sent.lock_directory)
+        if self._lock is not None:
+            self._resources.callback(self._lock.close)
         machine = environment()
         try:
             root = config.rootpath
@@ -111,10 +113,10 @@ class PerfSession:
         self._revision = None if worktree is None else self._other_revision(worktree)
         driver = LoadDriver(self._generator, self._live.show, self._run.smoke)
         self._builder = ExperimentBuilder(config, self._directory, driver, trees=self._trees)
+        self._runtest = RuntestHooks(self._lock, self._output, self._live, terminal=terminal, smoke=self._run.smoke)
         self.hooks: Mapping[str, object] = {
-            "mlpatterns-runtest": RuntestHooks(
-                lock, self._output, self._live, terminal=terminal, smoke=self._run.smoke
-            ),
+            "mlpatterns-runtest": self._runtest,
+            "mlpatterns-reports": ReportHooks(config, self._output, is_worker=self._is_worker),
             "mlpatterns-xdist": ControllerHooks(
                 WorkerInput(self._directory, terminal.ascii_only, worktree), self._baseline
             ),
@@ -129,15 +131,12 @@ class PerfSession:
             items: the perf tests that are to run.
 
         Raises:
-            pytest.UsageError: a marker argument or option that cannot be served; names the test.
+            pytest.UsageError: the project is imported from a copy, and a revision is compared with.
         """
         if items and self._revision is not None and not self._run.against_env:
             self._refuse_copies(self._revision)
         for item in items:
-            try:
-                item.stash[PERF_ITEM] = PerfItem(self._settings_of(item, self._collection.read_markers(item)))
-            except SettingError as error:
-                self._end_run(f"{item.nodeid}: {error}")
+            item.stash[PERF_ITEM] = self._read(item)
         self._live.tests = len(items)
         self._rivals.update(group_of(item.nodeid, parameter_names(item)) for item in items)
         files, tests = self._collection.files, self._collection.tests
@@ -152,29 +151,40 @@ class PerfSession:
         An error here fails the test's body, not its set-up. If this pytest serves tests of another revision, no body
         runs, and the value is the bare :class:`pytest_mlpatterns.judging.experiment.Experiment`.
         """
-        state = item.stash[PERF_ITEM]
+        state = self._state(item)
+        state.restart(item)
         self._live.begin(item.nodeid, state.settings.duration_ns)
         if self._trees is not None:
-            yield self._builder.experiment(item, state.settings, fixtures)  # type: ignore[misc]
+            if state.marker_error is not None:
+                raise state.marker_error
+            state.experiment = self._builder.experiment(item, state.settings, fixtures)
+            yield state.experiment  # type: ignore[misc]
             return
         with contextlib.ExitStack() as resources:
             try:
-                state.perf = self._perf(item, state.settings, fixtures, resources=resources)
+                if state.setup_error is None:
+                    state.perf = self._perf(item, state.settings, fixtures, resources=resources)
             except MlpatternsError as error:
                 state.setup_error = error
+            body_runs = os.environ.get("PYTEST_CURRENT_TEST", "").endswith("(call)")  # and asks for the fixture by name
+            if state.setup_error is not None and body_runs:
+                raise state.setup_error
+            is_watched = not body_runs or self._runtest.watched is item
             yield state.perf  # type: ignore[misc]  # without one the body does not run
+            if state.perf is not None and not is_watched:
+                state.perf.finish(item.warn)
 
     @contextlib.contextmanager
     def deployed(
-        self, item: pytest.Item, fixtures: FixtureValues, arguments: Mapping[str, object]
+        self, node: pytest.Item | pytest.Session, fixtures: FixtureValues, arguments: Mapping[str, object]
     ) -> Iterator[Deployment]:
-        """The ``perf_deploy`` fixture: a deployment without load.
+        """The fixtures ``perf_deploy`` and ``perf_deploy_session``: a deployment without load.
 
         Args:
-            item: the test.
-            fixtures: what its fixtures gave; the target may be an argument of ``perf_deploy``.
-            arguments: ``pattern``, ``wire``, ``model`` and ``request`` of ``perf_deploy``. The test's marker gives the
-                model if they do not.
+            node: the test, or the session.
+            fixtures: what the test's fixtures gave; the target may be an argument of ``perf_deploy``.
+            arguments: ``pattern``, ``wire``, ``model``, ``payload`` and ``request`` of ``perf_deploy``. The test's
+                marker gives the model and the payload if they do not.
 
         Raises:
             DeploymentError: it did not start.
@@ -185,33 +195,24 @@ class PerfSession:
                 raise SettingError(
                     f"perf_deploy({name}={value!r}), expected one {name}; start one deployment after the other"
                 )
-        of_test = item.stash[PERF_ITEM].settings
+        of_test = self._settings_around(node)
         settings = read_settings(arguments, self._options, self._ini, caller="perf_deploy")
         settings = replace(
             settings,
             model=of_test.model if settings.model is None else settings.model,
-            payload=of_test.payload,
+            payload=of_test.payload if settings.payload is None else settings.payload,
             startup_timeout_ns=of_test.startup_timeout_ns,
             engine=of_test.engine,
         )
         if arguments["pattern"] is not None and fixtures.target is not None:
             raise SettingError(f"perf_deploy({arguments['pattern']}, target={fixtures.target}), expected one of them")
-        deployment = self._builder.deployment(item, settings, fixtures)
+        deployment = self._builder.deployment(node, settings, fixtures)
         try:
             yield deployment
         finally:
             deployment.close()
 
     # --- hooks --------------------------------------------------------------------------------------------------------
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Collect the results from all processes, and pass each to the other plugins."""
-        if (data := getattr(report, "perf_result", None)) is not None:
-            result = self._output.take_result(data)
-            if not self._is_worker:
-                self._config.hook.pytest_mlpatterns_result(config=self._config, result=result.to_json())
-        if (failure := getattr(report, "perf_failure", None)) is not None:
-            self._output.take_failure(failure, measured=data is not None)
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Close the generator; write the baseline and the results, in the one process that has them all."""
@@ -256,6 +257,29 @@ class PerfSession:
         self._resources.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
+    def _state(self, item: pytest.Item) -> PerfItem:
+        """What is known of a perf test; one that asks for the fixture by name while it runs is read now."""
+        if (state := item.stash.get(PERF_ITEM, None)) is None:
+            state = item.stash[PERF_ITEM] = self._read(item)
+            if self._lock is not None:
+                self._lock.make_exclusive()
+        return state
+
+    def _read(self, item: pytest.Item) -> PerfItem:
+        try:
+            return PerfItem(self._settings_of(item, self._collection.read_markers(item)))
+        except SettingError as error:
+            return PerfItem(read_settings({}, self._options, self._ini), error)
+
+    def _settings_around(self, node: pytest.Item | pytest.Session) -> Settings:
+        """The settings of the test that a deployment belongs to, or of the run."""
+        if isinstance(node, pytest.Session):
+            return read_settings({}, self._options, self._ini)
+        state = self._state(node)
+        if state.marker_error is not None:
+            raise state.marker_error
+        return state.settings
+
     def _settings_of(self, item: pytest.Item, marker: MarkerReading) -> Settings:
         if marker.error is not None:
             raise marker.error
@@ -265,7 +289,8 @@ class PerfSession:
             marker.arguments, self._options, self._ini, pattern=members["pattern"], wire=members["wire"]
         )
         engine_named(settings.engine, "perf(engine=...)")
-        if "perf" in getattr(item, "fixturenames", ()):
+        names = getattr(item, "fixturenames", ())
+        if "perf" in names or "perf_deploy" not in names:
             for name, member in members.items():
                 if isinstance(marker.arguments.get(name), list | tuple) and member is None:
                     raise SettingError(

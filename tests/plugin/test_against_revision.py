@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.installed import installed_copy
-from support.project import Run, clean_environment, command, run_here
+from support.project import Run, clean_environment, command, run_apart, run_here
 from support.repository import Repository
 from support.services.processes import our_children
 from support.services.scripted import ScriptedServer, Send, answer
@@ -328,13 +328,14 @@ spec.loader.exec_module(stray)
 """
 
 
+@pytest.mark.parametrize("workers", [[], ["-n1"]], ids=["serial", "distributed"])
 def test_a_project_that_is_imported_from_a_copy_is_not_compared_with_itself(
-    shop: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shop: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, workers: list[str]
 ) -> None:
     site = installed_copy(tmp_path / "site-packages", shop.top, {"shop/__init__.py": "", "shop/model.py": MODEL})
-    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site))
     shop.write({"pytest.ini": "[pytest]\n"})
-    run = against(shop)
+    run = run_apart(shop.top, "--perf-against=main", *workers)  # pytest-xdist keeps the path that a Python begins with
     assert run.exit_code == 4
     (line,) = [line for line in run.err.splitlines() if line]
     assert f"shop is imported from {site}, a copy of this project: both sides would run the same code" in line

@@ -53,7 +53,17 @@ def perf_payload():
 
 OPTIONS = tuple(
     f"-pno:{name}"
-    for name in ("perf", "benchmark", "hypothesispytest", "anyio", "pytest_cov", "locust", "valkey", "pyreqwest")
+    for name in (
+        "perf",
+        "benchmark",
+        "hypothesispytest",
+        "anyio",
+        "pytest_cov",
+        "locust",
+        "valkey",
+        "pyreqwest",
+        "rerunfailures",
+    )
 )
 """Plugins that may be installed beside ours and clash with it, warn under pytest-xdist, or cost time."""
 
