@@ -41,6 +41,25 @@ child = subprocess.Popen([sys.executable, "-S", "-c", {BURN!r}])
 print(child.pid, flush=True)
 child.wait()
 """
+STARTS_SHORT_ONES = """
+import subprocess, sys, os
+for line in sys.stdin:
+    work = "import time\\nwhile time.process_time_ns() < %d: pass" % int(line)
+    subprocess.run([sys.executable, "-S", "-c", work])
+    times = os.times()
+    print(round((times.children_user + times.children_system) * 1e9), flush=True)
+"""
+"""Starts a process for every line that uses so much CPU, and says how much those used in all."""
+WITH_CHILD_THAT_ENDS = f"""
+import subprocess, sys, os
+child = subprocess.Popen([sys.executable, "-S", "-c", {BURN!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+print(child.pid, flush=True)
+child.communicate(sys.stdin.readline().encode())
+times = os.times()
+print(round((times.children_user + times.children_system) * 1e9), flush=True)
+sys.stdin.readline()
+"""
+"""Has a child that uses so much CPU as a line says and ends; says how much it used in all."""
 WORK_NS = 200_000_000
 
 
@@ -122,6 +141,33 @@ class TestUsage:
         finally:
             parent.end()
         assert survivors([child], 30) == set()
+
+    def test_processes_that_live_between_two_samples_are_counted(self) -> None:
+        parent = Burner(STARTS_SHORT_ONES)
+        try:
+            observer = ResourceMonitor(lambda: [parent.pid])
+            parent.burn(1)
+            observer.sample()
+            used = parent.burn()
+            observer.sample()
+        finally:
+            parent.end()
+        assert used >= WORK_NS
+        assert 0.8 * used < np.diff(usage_of(observer).cpu_ns)[0]
+
+    def test_a_child_that_was_seen_is_not_counted_twice_after_its_end(self) -> None:
+        parent = Burner(WITH_CHILD_THAT_ENDS)
+        try:
+            observer = ResourceMonitor(lambda: [parent.pid])
+            parent.read()
+            observer.sample()  # sees the child
+            used = parent.burn()
+            observer.sample()
+        finally:
+            parent.end()
+        usage = usage_of(observer)
+        assert usage.cpu_ns[0] < WORK_NS
+        assert 0.8 * used < usage.cpu_ns[1] - usage.cpu_ns[0] < 1.5 * used
 
     def test_a_process_that_is_started_later_is_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("pytest_mlpatterns.system.monitor._TREE_REFRESH_NS", 0)
