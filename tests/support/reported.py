@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.result import BaselineGap
 from pytest_mlpatterns.records.telemetry import LayerStats
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.html.page import html_report
 from support.synthetic import ENVIRONMENT, LAYERS, MS, SETUP, S, capacity, counterpart, make_setup, result, verdict
@@ -23,7 +25,22 @@ HOSTILE = "</script><script>alert('&\"')</script><!--<img src=x onerror=alert(1)
 
 _SLOWER = verdict(Outcome.FAIL, change=(0.96, 0.9, 1.02))
 _FASTER = verdict(Outcome.PASS, against="revision", change=(-0.51, -0.55, -0.47))
+_TAIL = Verdict(
+    "p99", "baseline", Outcome.INCONCLUSIVE, "p99 may be worse", Estimate(0.5, 0.1, 1.0), 0.2, 9.0 * MS, 13.5 * MS
+)
+_ERRORS = Verdict(
+    "error_rate", "baseline", Outcome.FAIL, "more requests fail", Estimate(0.03, 0.02, 0.04), 0.001, 0.0, 0.03
+)
+_MEMORY = Verdict(
+    "peak_memory", "baseline", Outcome.PASS, "memory is alike", Estimate(0.02, 0.01, 0.03), 0.15, 2.0**28, 1.02 * 2**28
+)
 _OPEN = verdict(Outcome.INCONCLUSIVE, change=(0.08, -0.01, 0.17))
+_COMPARED = {
+    "passed": False,
+    "reference": replace(counterpart(), launches=6),
+    "capacities": (capacity(),),
+    "not_compared": {"response size": "not recorded yet"},
+}
 _STAGES = LayerStats(3, "pipeline", {}, {"stage:clean": {MS // 3: 90, MS: 10}, "stage:model": {4 * MS: 80, 9 * MS: 20}})
 
 RANKING = (
@@ -67,7 +84,7 @@ def everything() -> list[TestResult]:
             **changes,
         )
         for name, rtm, more, changes in (
-            ("single", 4.12e6, (_SLOWER,), {"passed": False, "reference": counterpart(), "capacities": (capacity(),)}),
+            ("single", 4.12e6, (_SLOWER, _TAIL, _ERRORS, _MEMORY), _COMPARED),
             ("cached|batched|queued", 1.3e6, (_FASTER,), {"reference": counterpart(kind="revision"), "layers": LAYERS}),
             ("pipeline(stages=[clean, 'model'])", 5.4e6, (), {"layers": (_STAGES,)}),
         )

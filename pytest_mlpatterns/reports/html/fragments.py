@@ -6,20 +6,21 @@ import re
 from html import escape
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import metric_named
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.markup import Markup, data_script, tag
-from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.reports.html.chart import Chart
 
-__all__ = ["STATES", "breakable", "chart_figure", "shown_change", "state_mark", "state_of", "tone_of"]
+__all__ = ["STATES", "breakable", "chart_figure", "most_urgent_first", "state_mark", "state_of", "tone_of"]
 
 STATES = ("failed", "undecided", "interrupted", "passed", "measured")
 """The outcomes of a test, the most urgent first; ``measured``: no verdict was asked for."""
+_URGENT = {"failed": 0, "undecided": 1}
 _BY_NAME = ("changes", "intervals", "parts")
 """Kinds of chart whose height grows with their rows."""
 
@@ -29,22 +30,22 @@ def state_of(result: TestResult) -> str:
     return "measured" if result.outcome == "passed" and not result.verdicts else str(result.outcome)
 
 
+def most_urgent_first(results: Sequence[TestResult]) -> list[TestResult]:
+    """The failed tests, the undecided ones, and then the others in the order in which they ran."""
+    return sorted(results, key=lambda result: _URGENT.get(state_of(result), len(_URGENT)))
+
+
 def state_mark(state: str, text: str | None = None) -> Markup:
     """A verdict as a sign, a word and a colour."""
     return tag("span", text or state, class_=f"state {state}")
 
 
-def shown_change(verdict: Verdict) -> str:
-    """The change of the value with its sign; the change in a verdict is positive if worse."""
-    assert verdict.change is not None
-    sign = 1 if metric_named(verdict.metric).better == "lower" else -1
-    return format_percent(sign * verdict.change.value, signed=True)
-
-
 def tone_of(verdict: Verdict, tolerance: float) -> str | None:
-    """The colour class of a change: worse if it fails the test, better if it exceeds the tolerance."""
+    """The colour class of a change: worse if it fails or is suspected, better if it exceeds the tolerance."""
     if verdict.outcome is Outcome.FAIL:
         return "worse"
+    if verdict.suspected:
+        return "suspected"
     return "better" if verdict.change is not None and verdict.change.high < -tolerance else None
 
 

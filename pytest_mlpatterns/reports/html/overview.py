@@ -15,12 +15,12 @@ from pytest_mlpatterns.reports.html.fragments import (
     STATES,
     breakable,
     chart_figure,
-    shown_change,
     state_mark,
     state_of,
     tone_of,
 )
 from pytest_mlpatterns.reports.html.markup import Markup, tag
+from pytest_mlpatterns.reports.text.comparison import named_change, worst_comparison
 from pytest_mlpatterns.reports.text.ranking_table import SCORE_MEANING
 from pytest_mlpatterns.units import format_count, format_percent
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.records.result import TestResult
-    from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = ["groups_section", "overview_section", "ranking_section", "tally"]
 
@@ -61,8 +60,8 @@ def overview_section(results: Sequence[TestResult]) -> Markup | None:
         for state in STATES
         if state in present
     ]
-    shown = [name for name in _OVERVIEW if any(name in result.metrics for result in results)]
-    compared = any(_change(result) for result in results)
+    shown = [name for name in _OVERVIEW if any(_is_known(name, result) for result in results)]
+    compared = any(worst_comparison(result) for result in results)
     headings = [("Test", False), ("Verdict", False), *((_OVERVIEW_LABELS[name], True) for name in shown)]
     headings += [("Change", True)] if compared else []
     head = [
@@ -97,36 +96,37 @@ def _overview_row(number: int, result: TestResult, shown: Sequence[str], *, comp
         *(_number_cell(name, result) for name in shown),
     ]
     if compared:
-        change = _change(result)
+        change = worst_comparison(result)
         cells.append(
             tag(
                 "td",
-                "–" if change is None else tag("span", shown_change(change), class_=tone_of(change, result.tolerance)),
+                "–" if change is None else tag("span", named_change(change), class_=tone_of(change, result.tolerance)),
                 class_="number" if change else "number none",
                 data_value="" if change is None or change.change is None else f"{change.change.value:.6g}",
-                data_label="RTM change",
+                data_label="Change",
             )
         )
     words = " ".join((result.test, state, str(result.setup.pattern), str(result.setup.load), result.setup.wire))
     return tag("tr", *cells, data_state=state, data_test=f"test-{number}", data_words=words.lower())
 
 
+def _is_known(name: str, result: TestResult) -> bool:
+    return name in result.metrics or (name == "nmrt" and bool(result.capacities))
+
+
 def _number_cell(name: str, result: TestResult) -> Markup:
-    known = name in result.metrics
-    value = result.metrics[name][0] if known else 0.0
+    value = result.metrics[name][0] if name in result.metrics else None
+    shown = "–" if value is None else METRICS[name].show(value)
+    if value is None and name == "nmrt" and result.capacities:  # no search reached its end: a lower bound
+        value = max(capacity.nmrt.value for capacity in result.capacities)
+        shown = f"≥{METRICS[name].show(value)}"
     return tag(
         "td",
-        METRICS[name].show(value) if known else "–",
-        class_="number" if known else "number none",
-        data_value=f"{value:.6g}" if known else "",
+        shown,
+        class_="number none" if value is None else "number",
+        data_value="" if value is None else f"{value:.6g}",
         data_label=_OVERVIEW_LABELS[name],
     )
-
-
-def _change(result: TestResult) -> Verdict | None:
-    """The verdict on the change of RTM against the baseline or the revision."""
-    compared = (one for one in result.verdicts if one.metric == "rtm" and one.change is not None)
-    return next((one for one in compared if one.against in ("baseline", "revision")), None)
 
 
 def ranking_section(ranking: Sequence[Mapping[str, Any]], results: Sequence[TestResult]) -> Markup | None:

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.reports.html.fragments import most_urgent_first
 from pytest_mlpatterns.reports.html.markup import Markup, tag
 from pytest_mlpatterns.reports.html.overview import groups_section, overview_section, ranking_section, tally
 from pytest_mlpatterns.reports.html.test_page import details_section
@@ -45,11 +46,12 @@ def html_report(results: Results) -> str:
         tag("title", f"Performance report, {_when(results.date)}"),
         tag("style", _file("report.css")),
     )
+    ordered = most_urgent_first(results.results)
     parts = [
-        overview_section(results.results),
+        overview_section(ordered),
         ranking_section(results.ranking, results.results),
         groups_section(results.results),
-        details_section(results.results),
+        details_section(ordered),
     ]
     body = tag(
         "body",

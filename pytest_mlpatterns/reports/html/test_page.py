@@ -13,12 +13,12 @@ from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts
 from pytest_mlpatterns.reports.html.fragments import (
     breakable,
     chart_figure,
-    shown_change,
     state_mark,
     state_of,
     tone_of,
 )
 from pytest_mlpatterns.reports.html.markup import Markup, tag
+from pytest_mlpatterns.reports.text.comparison import compared_line, comparison_row, comparisons_of, shown_change
 from pytest_mlpatterns.reports.text.failure import measured_counts, next_step
 from pytest_mlpatterns.units import format_percent
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = ["details_section"]
 
@@ -81,6 +82,7 @@ def _test(number: int, result: TestResult, *, is_open: bool) -> Markup:
             "div",
             _reasons(result),
             _next(result),
+            _comparison(result),
             tag(
                 "div",
                 tag("div", _figures(result)),
@@ -122,6 +124,37 @@ def _next(result: TestResult) -> Markup | None:
             spaced = [part for line in parts for part in (" ", line)]
             return tag("p", tag("b", "Next:"), *spaced, class_="next")
     return None
+
+
+def _comparison(result: TestResult) -> Markup | None:
+    """Each compared metric: both values, the change with its interval, the tolerance and the outcome."""
+    if not comparisons_of(result):
+        return None
+    other = "Reference" if result.reference is None else result.reference.kind.capitalize()
+    head = [
+        tag("th", text, scope="col", class_=None if text in ("Compared", "Outcome") else "number")
+        for text in ("Compared", other, "Present", "Change", "Interval", "Tolerance", "Outcome")
+    ]
+    rows = [_comparison_row(verdict, result.tolerance) for verdict in comparisons_of(result)]
+    table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows), class_="figures comparison")
+    missing = compared_line(result)
+    note = tag("p", missing, class_="muted") if missing else ""
+    return Markup(tag("div", table, class_="scroll") + note)
+
+
+def _comparison_row(verdict: Verdict, tolerance: float) -> Markup:
+    row = comparison_row(verdict)
+    mark = state_mark(_OUTCOMES[verdict.outcome], "suspected" if verdict.suspected else None)
+    return tag(
+        "tr",
+        tag("td", row.label),
+        tag("td", row.reference, class_="number less"),
+        tag("td", row.present, class_="number"),
+        tag("td", tag("span", row.change, class_=tone_of(verdict, tolerance)), class_="number"),
+        tag("td", row.interval or "–", class_="number less interval"),
+        tag("td", row.tolerance, class_="number less"),
+        tag("td", mark),
+    )
 
 
 def _figures(result: TestResult) -> Markup | None:

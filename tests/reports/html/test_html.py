@@ -97,6 +97,23 @@ def test_nothing_in_the_page_has_an_address_elsewhere() -> None:
     )
 
 
+def test_failed_tests_come_first_and_undecided_ones_next_in_the_overview_and_below() -> None:
+    order = ["test_a", "test_c", "test_b", "test_d"]
+    opened = verdict(Outcome.INCONCLUSIVE)
+    page = report(
+        [result("test_b"), result("test_a", passed=False), result("test_d"), result("test_c", verdicts=(opened,))]
+    )
+    for section in ("overview-table", 'id="tests"'):
+        text = page[page.index(section) :]
+        places = [text.index(name.replace("_", "_<wbr>")) for name in order]
+        assert places == sorted(places)
+
+
+def test_a_search_that_found_only_a_bound_of_nmrt_shows_it_in_the_overview() -> None:
+    bound = result(capacities=(capacity(228, at_least=True),))
+    assert "≥228 req/s" in Reader(str(overview_section([bound]))).text
+
+
 def test_text_of_users_stays_text() -> None:
     plain, hostile = Reader(report([result(), result("b")])), Reader(report(everything()))
     assert HOSTILE in hostile.text
@@ -263,6 +280,17 @@ class TestOneTest:
     )
     def test_the_next_step_follows_from_the_verdict(self, outcome: Outcome, words: str) -> None:
         assert words in Reader(str(details_section([result("t", verdicts=(verdict(outcome),))]))).text
+
+    def test_every_compared_metric_has_both_values_the_change_the_tolerance_and_the_outcome(self) -> None:
+        (shown, *_) = everything()
+        page = str(details_section([shown]))
+        table = page[page.index('class="figures comparison"') :].partition("</table>")[0]
+        rows = [re.sub(r"<[^>]+>", "|", row) for row in table.split("<tr>")[2:]]
+        cells = [[cell for cell in row.split("|") if cell.strip()] for row in rows]
+        assert [row[0] for row in cells] == ["RTM", "p99 latency", "error rate", "peak memory"]
+        assert cells[1][1:] == ["9.00 ms", "13.5 ms", "+50.0 %", "+10.0 % to +100 %", "20.0 %", "suspected"]
+        assert cells[2][1:] == ["0.0 %", "3.0 %", "+3.0 %", "+2.0 % to +4.0 %", "0.10 %", "failed"]
+        assert "4 of 5 metrics compared; response size not recorded yet" in page
 
     def test_after_a_pass_there_is_nothing_to_do(self) -> None:
         assert "Next" not in Reader(str(details_section([result(verdicts=(verdict(Outcome.PASS),))]))).text
