@@ -7,13 +7,16 @@ must not know limits, baselines or other launches.
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pytest_mlpatterns.analysis.intervals import block_weights, relative_error
+from pytest_mlpatterns.analysis.latency_distribution import counted
 from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
@@ -90,14 +93,25 @@ class LaunchBlocks:
         """Telemetry of the deployment over the window."""
         return self._launch.stats
 
+    @property
+    def counts(self) -> RequestCounts:
+        """The requests that were due in the window, counted by latency."""
+        return RequestCounts(self.requests, sum(self.failures.values()), counted(self.latencies_ns))
+
     def percentile(self, percentile: float) -> LaunchValue | None:
-        """A latency percentile in nanoseconds; None if no request succeeded."""
+        """A latency percentile in nanoseconds over all requests that were due; None if no request succeeded.
+
+        A failed request is infinitely late, and so is the percentile if more requests failed than may be above it.
+        """
         size = self.latencies_ns.size
         if not size:
             return None
-        value = float(np.percentile(self.latencies_ns, percentile))
+        rank = percentile * (self.requests / size)  # the same percentile, over the successful requests
+        if rank > 100:
+            return LaunchValue(math.inf, 0.0)
+        value = float(np.percentile(self.latencies_ns, rank))
         cumulated, upper = self._cumulated
-        wanted = cumulated[:, -1] * (percentile / 100)
+        wanted = cumulated[:, -1] * (rank / 100)
         position = np.minimum((cumulated < wanted[:, None]).sum(axis=1), upper.size - 1)
         return LaunchValue(value, relative_error(upper[position]))
 

@@ -5,6 +5,7 @@ Pure: takes launches, returns estimates. It must not know limits or baselines.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,10 +19,10 @@ from pytest_mlpatterns.analysis.generator_health import GeneratorMetrics, why_li
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, min_samples, order_bounds, wilson_interval
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
 from pytest_mlpatterns.analysis.missing_attribute import missing_attribute
+from pytest_mlpatterns.analysis.pattern_metrics import PatternMetrics
 from pytest_mlpatterns.analysis.sustained import backlogs_of, why_not_sustained
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
-from pytest_mlpatterns.records.telemetry import straggler_shares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,13 +31,13 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.launch import Capacity, Launch
     from pytest_mlpatterns.records.objective import Objective
-    from pytest_mlpatterns.records.telemetry import LayerStats
+    from pytest_mlpatterns.records.request_counts import RequestCounts
 
 __all__ = ["Metrics"]
 
 
 @dataclass(frozen=True, repr=False)
-class Metrics:
+class Metrics(PatternMetrics):
     """The metrics of one test over all its launches. Each is an :class:`Estimate`, or None if it does not apply.
 
     Args:
@@ -52,7 +53,7 @@ class Metrics:
 
     @property
     def rtm_ns(self) -> Estimate:
-        """Response time median: from when a request was due until its last byte, over successful requests."""
+        """Response time median: from when a request was due until its last byte; failed requests are the latest."""
         return self.latency_ns(50)
 
     @property
@@ -121,97 +122,6 @@ class Metrics:
         return Estimate(sum(found) / len(found), min(found), max(found)) if found else None
 
     @cached_property
-    def replica_share(self) -> tuple[Estimate, ...] | None:
-        """Share of the window's requests that each replica answered, None for a single process."""
-        counts = [launch.stats.replica_requests for launch in self.launches if launch.stats is not None]
-        if not counts or len(counts[0]) < 2 or not all(sum(row) for row in counts):
-            return None
-        shares = [[row[replica] / sum(row) for row in counts] for replica in range(len(counts[0]))]
-        return tuple(Estimate(sum(values) / len(values), min(values), max(values)) for values in shares)
-
-    @property
-    def cache_hit_ratio(self) -> Estimate | None:
-        """Share of inputs that were answered without a model call of their own; None without a cache."""
-        return self.estimate(METRICS["cache_hit_ratio"])
-
-    @property
-    def cache_hit_ns(self) -> Estimate | None:
-        """Median time in the cache's layer of a request answered from it."""
-        return self.estimate(METRICS["cache_hit"])
-
-    @property
-    def cache_miss_ns(self) -> Estimate | None:
-        """Median time in the cache's layer of a request that needed a model call."""
-        return self.estimate(METRICS["cache_miss"])
-
-    @property
-    def batch_size(self) -> Estimate | None:
-        """Mean inputs in one model call; None without batching."""
-        return self.estimate(METRICS["batch_size"])
-
-    @property
-    def batch_wait_ns(self) -> Estimate | None:
-        """Median time that a request waited for others of its batch."""
-        return self.estimate(METRICS["batch_wait"])
-
-    @property
-    def queue_depth(self) -> Estimate | None:
-        """Mean over time of the requests that waited in the queue; None without one."""
-        return self.estimate(METRICS["queue_depth"])
-
-    @property
-    def queue_wait_ns(self) -> Estimate | None:
-        """Median time that a request waited in the queue."""
-        return self.estimate(METRICS["queue_wait"])
-
-    @property
-    def hop_ns(self) -> Estimate | None:
-        """Median hop time to an upstream process: transport, without its work and the wait for its model."""
-        return self.estimate(METRICS["hop"])
-
-    @property
-    def decode_ns(self) -> Estimate | None:
-        """Mean time to decode a request, decompression included."""
-        return self.estimate(METRICS["decode"])
-
-    @property
-    def encode_ns(self) -> Estimate | None:
-        """Mean time to encode a response, compression included."""
-        return self.estimate(METRICS["encode"])
-
-    @property
-    def compression_ratio(self) -> Estimate | None:
-        """Size of the plain bodies over that of the transferred ones; None if none is compressed."""
-        return self.estimate(METRICS["compression_ratio"])
-
-    @property
-    def layers(self) -> tuple[LayerStats, ...]:
-        """What the pattern's layers counted in the last launch's window, the outermost first."""
-        stats = self.launches[-1].stats
-        return () if stats is None else stats.layers
-
-    @property
-    def stage_ns(self) -> dict[str, float]:
-        """Mean time in each stage of a pipeline, or model of an ensemble, by its name, over the last launch."""
-        return {
-            name.partition(":")[2]: mean
-            for layer in self.layers
-            for name in layer.histograms
-            if name.startswith(("stage:", "model:")) and (mean := layer.mean(name)) is not None
-        }
-
-    @property
-    def bottleneck(self) -> str | None:
-        """The stage that takes longest; for an ensemble the slowest model; None without stages."""
-        times = self.stage_ns
-        return max(times, key=times.__getitem__) if times else None
-
-    @property
-    def straggler_share(self) -> dict[str, float]:
-        """How often each model of an ensemble was the last to answer, a share by its name, over the last launch."""
-        return {name: share for layer in self.layers for name, share in straggler_shares(layer).items()}
-
-    @cached_property
     def generator(self) -> GeneratorMetrics:
         """The load generator's own figures."""
         lag = np.concatenate([blocks.send_lag_ns for blocks in self.by_launch])
@@ -254,7 +164,7 @@ class Metrics:
     def latency_ns(
         self, percentile: float, confidence: float = CONFIDENCE, *, scatter: Sequence[LaunchValue] = ()
     ) -> Estimate:
-        """A latency percentile over the successful requests.
+        """A latency percentile over all requests that were due; a failed request is infinitely late.
 
         Its interval holds what launches and blocks differ by, and what so few samples leave open, whichever is wider:
         the bounds of order statistics over the requests of all launches.
@@ -265,13 +175,13 @@ class Metrics:
             scatter: see :func:`pytest_mlpatterns.analysis.intervals.estimate`.
 
         Raises:
-            TooFewSamplesError: too few to bound it at 99 % confidence.
+            TooFewSamplesError: too few requests to bound it at 99 % confidence.
             InvalidResultError: no request succeeded.
             ValueError: another percentile.
         """
         metric, needed = percentile_metric(percentile), min_samples(percentile)
-        samples = sum(blocks.latencies_ns.size for blocks in self.by_launch)
-        if samples == 0:
+        samples = self.requests
+        if not self.latencies_ns.size:
             raise InvalidResultError(f"no request succeeded, so there is no {metric.label}")
         if samples < needed:
             raise TooFewSamplesError(
@@ -280,8 +190,11 @@ class Metrics:
                 needed=needed,
                 found=samples,
             )
-        found = estimate(self.launch_values(metric), metric.launch_sd, confidence, scatter=scatter)
-        low, high = (float(self._sorted_latencies_ns[rank]) for rank in order_bounds(samples, percentile, confidence))
+        low, high = (self._latency_at(rank) for rank in order_bounds(samples, percentile, confidence))
+        values = self.launch_values(metric)
+        if not all(math.isfinite(launch.value) for launch in values):
+            return Estimate(self._latency_at(math.ceil(samples * percentile / 100) - 1), low, math.inf)
+        found = estimate(values, metric.launch_sd, confidence, scatter=scatter)
         return Estimate(found.value, min(found.low, low), max(found.high, high))
 
     def launch_values(self, metric: Metric) -> tuple[LaunchValue, ...]:
@@ -302,6 +215,8 @@ class Metrics:
             scatter: see :func:`pytest_mlpatterns.analysis.intervals.estimate`.
         """
         values = self.launch_values(metric)
+        if any(math.isinf(launch.value) for launch in values):
+            return Estimate(math.inf, min(launch.value for launch in values), math.inf)
         return estimate(values, metric.launch_sd, confidence, scatter=scatter) if values else None
 
     def load_over_time(self) -> list[tuple[float, float, float]]:
@@ -316,6 +231,15 @@ class Metrics:
     def latencies_ns(self) -> NDArray[np.int64]:
         """The latency of every successful request, over all launches, shape ``(successes,)``."""
         return np.concatenate([blocks.latencies_ns for blocks in self.by_launch])
+
+    @property
+    def request_counts(self) -> tuple[RequestCounts, ...]:
+        """The requests of each launch, counted by latency."""
+        return tuple(blocks.counts for blocks in self.by_launch)
+
+    def _latency_at(self, rank: int) -> float:
+        """The latency with an index among all requests that were due, ascending; failed requests are the last."""
+        return float(self._sorted_latencies_ns[rank]) if rank < self._sorted_latencies_ns.size else math.inf
 
     @cached_property
     def _sorted_latencies_ns(self) -> NDArray[np.int64]:

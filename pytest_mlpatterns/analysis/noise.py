@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Launch, Usage
     from pytest_mlpatterns.records.samples import Window
 
-__all__ = ["Disturbance", "disturbance_of", "is_disturbed", "noise_sentences"]
+__all__ = ["Disturbance", "disturbance_of", "is_disturbed", "noise_sentences", "why_busy"]
 
 OTHERS_CORES = 0.2
 """Other processes are reported from this many cores on average; an idle desktop uses 0.05."""
 _OTHERS_RATIO = 0.05
 _BLOCK_CORES = 0.3
 """The same for a block of 0.2 s, in which the system's clock of 10 ms resolves a tenth of a core."""
+_BUSY_CORES = 0.3
+_BUSY_MACHINE_RATIO = 0.6
+"""Share of all cores in use from which neighbours take time that the deployment or the load generator needed."""
 _STEAL_RATIO = 0.02
 _THROTTLED_RATIO = 0.01
 _FREQUENCY_RATIO = 1.2
@@ -43,6 +46,7 @@ class Disturbance:
         steal_ratio: share of the machine's time that its host gave to other machines.
         throttled_ratio: share of the window in which a limit of the control group stopped a process.
         frequencies_hz: lowest and highest frequency of the processor; 0 if unknown.
+        machine_ratio: share of all cores that any process used.
     """
 
     duration_ns: int
@@ -51,6 +55,7 @@ class Disturbance:
     steal_ratio: float
     throttled_ratio: float
     frequencies_hz: tuple[int, int]
+    machine_ratio: float = 0.0
 
 
 def disturbance_of(usage: Usage, window: Window, generator_ns: int) -> Disturbance:
@@ -77,6 +82,7 @@ def disturbance_of(usage: Usage, window: Window, generator_ns: int) -> Disturban
         steal_ratio=gained(usage.steal_ns) / (duration * usage.cores),
         throttled_ratio=gained(usage.throttled_ns) / duration,
         frequencies_hz=(int(frequencies.min()), int(frequencies.max())) if frequencies.size else (0, 0),
+        machine_ratio=gained(usage.machine_busy_ns) / (duration * usage.cores),
     )
 
 
@@ -94,6 +100,23 @@ def is_disturbed(usage: Usage | None, generator_ns: int) -> bool:
     return others - generator_ns > _BLOCK_CORES * duration
 
 
+def why_busy(launches: Iterable[Launch]) -> str | None:
+    """What took time that the deployment or the load generator needed, ``other processes used 1.1 of the 2 cores``.
+
+    None if nothing did. Neighbours on a machine with idle cores left do not count.
+    """
+    seen = _disturbances(launches)
+    busy = [one for one in seen if one.others_cores >= _BUSY_CORES and one.machine_ratio >= _BUSY_MACHINE_RATIO]
+    if busy:
+        most = max(busy, key=lambda one: one.others_cores)
+        return f"other processes used {most.others_cores:.1f} of the {most.cores} cores"
+    if stolen := max((one.steal_ratio for one in seen if one.steal_ratio >= _STEAL_RATIO), default=0.0):
+        return f"the host gave {format_percent(stolen)} of this machine's time to other machines"
+    if throttled := max((one.throttled_ratio for one in seen if one.throttled_ratio >= _THROTTLED_RATIO), default=0.0):
+        return f"a CPU limit of the container stopped it for {format_percent(throttled)} of the time"
+    return None
+
+
 def noise_sentences(launches: Iterable[Launch], *, interleaved: bool = False) -> tuple[str, ...]:
     """What disturbed these launches, a sentence with advice each; empty if nothing exceeded its threshold.
 
@@ -101,12 +124,16 @@ def noise_sentences(launches: Iterable[Launch], *, interleaved: bool = False) ->
         launches: of one test.
         interleaved: whether they were compared interleaved already, which is then not advised.
     """
-    seen = [
+    seen = _disturbances(launches)
+    return tuple(_sentences(seen, "" if interleaved else f", or {_INTERLEAVE}")) if seen else ()
+
+
+def _disturbances(launches: Iterable[Launch]) -> list[Disturbance]:
+    return [
         disturbance_of(launch.usage, launch.window, launch.generator.cpu_ns)
         for launch in launches
         if launch.usage is not None and launch.window.duration_ns > 0
     ]
-    return tuple(_sentences(seen, "" if interleaved else f", or {_INTERLEAVE}")) if seen else ()
 
 
 def _sentences(seen: list[Disturbance], otherwise: str) -> Iterable[str]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns import fields
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.tolerances import Tolerances
 from pytest_mlpatterns.errors import SettingError, UnitError
 from pytest_mlpatterns.patterns import Pattern
 from pytest_mlpatterns.patterns.parsing import parse_pattern
-from pytest_mlpatterns.units import parse_duration
+from pytest_mlpatterns.units import parse_duration, parse_share
 from pytest_mlpatterns.wire import Wire
+from pytest_mlpatterns.wording import did_you_mean
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule
 
 if TYPE_CHECKING:
@@ -24,11 +27,14 @@ __all__ = [
     "as_given",
     "function_like",
     "read_choice",
+    "read_compared",
     "read_duration",
     "read_flag",
     "read_pattern",
     "read_positive",
     "read_schedule",
+    "read_tolerances",
+    "read_truth",
     "read_warmup",
     "read_wire",
     "whole_number",
@@ -95,8 +101,10 @@ def read_pattern(value: object, source: str) -> Pattern:
     return value
 
 
-def read_duration(value: object, source: str) -> int:
-    """Convert the length of a measured window, at least 100 ms, to nanoseconds."""
+def read_duration(value: object, source: str) -> int | None:
+    """Convert the length of a measured window, at least 100 ms, to nanoseconds, and ``"auto"`` to None."""
+    if value == "auto":
+        return None
     nanoseconds = parse_duration(value, name=source)
     if nanoseconds < _MIN_DURATION_NS:
         raise SettingError(f"{source} is {value!r}, expected at least 100ms to contain enough requests")
@@ -149,6 +157,52 @@ def function_like(example: str) -> Callable[[object, str], object]:
         return value
 
     return read
+
+
+def read_tolerances(value: object, source: str) -> Tolerances:
+    """Convert a share, or shares by metric: ``0.05``, ``"5%"``, ``{"rtm": 0.05}``, ``"rtm=5%, p99=0.3"``.
+
+    Raises:
+        SettingError: an unknown metric, a metric twice, or a value that is no share.
+    """
+    if value is None or isinstance(value, Tolerances):
+        return value if isinstance(value, Tolerances) else Tolerances(None, source)
+    given: object = value
+    if isinstance(value, str) and "=" in value:
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        given = {name.strip(): share.strip() for name, _, share in pairs}
+        if len(given) < len(pairs):
+            raise SettingError(f"{source} is {value!r}, expected each metric once; leave one out")
+    if isinstance(given, dict):
+        return Tolerances(
+            {name: parse_share(share, name=f"{source}[{name!r}]") for name, share in given.items()}, source
+        )
+    return Tolerances(parse_share(given, name=source), source)
+
+
+def read_compared(value: object, source: str) -> tuple[str, ...] | None:
+    """Convert the names of metrics, as a tuple or as text with commas; None stays None.
+
+    Raises:
+        SettingError: an unknown metric, or none.
+    """
+    if value is None:
+        return None
+    names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not names:
+        raise SettingError(f"{source} is {value!r}, expected names of metrics; write ('rtm', 'p99', 'error_rate')")
+    for name in names:
+        if name not in METRICS:
+            hint = did_you_mean(str(name), METRICS)
+            raise SettingError(f"{source} names the metric {name!r}, {hint}expected some of {', '.join(METRICS)}")
+    return tuple(dict.fromkeys(names))
+
+
+def read_truth(value: object, source: str) -> bool:
+    """Convert True or False."""
+    if not isinstance(value, bool):
+        raise SettingError(f"{source} is {value!r}, expected True or False")
+    return value
 
 
 def as_given(value: object, _source: str) -> object:

@@ -15,27 +15,31 @@ from pytest_mlpatterns.config.converters import (
     as_given,
     function_like,
     read_choice,
+    read_compared,
     read_duration,
     read_pattern,
     read_positive,
     read_schedule,
+    read_tolerances,
+    read_truth,
     read_warmup,
     read_wire,
     whole_number,
 )
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import Pattern, Single
-from pytest_mlpatterns.units import parse_share
 from pytest_mlpatterns.wire import REST_JSON, Wire
 from pytest_mlpatterns.wording import did_you_mean, split_outside_brackets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pytest_mlpatterns.analysis.tolerances import Tolerances
     from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = [
     "InconclusivePolicy",
+    "NoisePolicy",
     "Settings",
     "merge_markers",
     "model_version",
@@ -44,6 +48,10 @@ __all__ = [
     "wires_of",
 ]
 
+CLOSED_WINDOW_NS = 700_000_000
+"""Measured window of one launch: many short launches say more than few long ones, since launches differ."""
+OPEN_WINDOW_NS = 2_000_000_000
+"""The same for an open loop, whose backlog takes time to show."""
 _Member = TypeVar("_Member", Pattern, Wire)
 
 
@@ -55,12 +63,21 @@ class InconclusivePolicy(StrEnum):
     PASS = "pass"
 
 
+class NoisePolicy(StrEnum):
+    """What a failure against a stored baseline is worth if neighbours took cores that the test needed."""
+
+    DOUBT = "doubt"
+    TRUST = "trust"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Settings of one perf test.
 
-    ``warmup_ns`` is None if the warm-up ends when the load is steady. ``model`` and ``payload`` are None if they come
-    from the fixtures. ``engine`` is a name as given; the registry of engines checks it.
+    ``warmup_ns`` is None if the warm-up ends when the load is steady. ``compare`` names the metrics that are compared;
+    None for the default ones. ``overload`` expects that the service cannot sustain the load. ``stretches`` lets a
+    window of few requests be longer than ``duration_ns``. ``model`` and ``payload`` are None if they come from the
+    fixtures. ``engine`` is a name as given; the registry of engines checks it.
     """
 
     pattern: Pattern
@@ -72,7 +89,11 @@ class Settings:
     budget_ns: int
     launches: int
     generators: int
-    tolerance: float
+    tolerance: Tolerances
+    compare: tuple[str, ...] | None
+    overload: bool
+    noise: NoisePolicy
+    stretches: bool
     inconclusive: InconclusivePolicy
     payload: object
     model: object
@@ -189,8 +210,11 @@ def read_settings(
         values[name] = read(value, source)
     members = {name: member for name, member in (("pattern", pattern), ("wire", wire)) if member is not None}
     settings = {**values, **members, "schedule": read_schedule(marker)}
+    settings["stretches"] = settings["duration"] is None and settings["schedule"].length_ns is None
     if settings["schedule"].length_ns is not None:
         settings["duration"] = _length_of(settings["schedule"], marker)
+    elif settings["duration"] is None:
+        settings["duration"] = CLOSED_WINDOW_NS if settings["schedule"].closed else OPEN_WINDOW_NS
     for name in ("duration", "warmup", "timeout", "startup_timeout", "budget"):
         settings[f"{name}_ns"] = settings.pop(name)
     return Settings(**settings)
@@ -224,14 +248,17 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
         lambda value, source: Single() if isinstance(value, list | tuple) else read_pattern(value, source),
         Single(),
     ),
-    "duration": (read_duration, "3s"),
+    "duration": (read_duration, "auto"),
     "warmup": (read_warmup, "auto"),
     "timeout": (read_positive, "10s"),
     "startup_timeout": (read_positive, "60s"),
     "budget": (read_positive, "30s"),
-    "launches": (whole_number(100, "deployments"), 5),
+    "launches": (whole_number(100, "deployments"), 8),
     "generators": (whole_number(64, "generator processes"), 1),
-    "tolerance": (lambda value, source: parse_share(value, name=source), 0.10),
+    "tolerance": (read_tolerances, None),
+    "compare": (read_compared, None),
+    "overload": (read_truth, False),
+    "noise": (lambda value, source: read_choice(NoisePolicy, value, source), NoisePolicy.DOUBT),
     "inconclusive": (
         lambda value, source: read_choice(InconclusivePolicy, value, source),
         InconclusivePolicy.WARN,

@@ -7,38 +7,45 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.analysis.verdicts import judge_change
+from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.noise import why_busy
+from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.baseline.calibration import scaled
 from pytest_mlpatterns.config.run_settings import BaselineMode
-from pytest_mlpatterns.errors import SettingError, TooFewSamplesError
+from pytest_mlpatterns.config.settings import NoisePolicy
+from pytest_mlpatterns.errors import InvalidResultError, PerfFailure, SettingError, TooFewSamplesError
+from pytest_mlpatterns.judging.guards import EntrySample, MeasuredSample, UnknownMetricError, judge_guarded
 from pytest_mlpatterns.judging.result_builder import reference_from_baseline
-from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.wording import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.analysis.metric_definitions import Metric
+    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.baseline_entry import Entry
-    from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.result import BaselineGap, Reference
-    from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = ["BaselineComparison", "Comparison", "describe_left_out", "describe_too_few", "read_metrics"]
 
-_ALPHA = 0.01
-"""Probability that a comparison fails a change exactly at the tolerance, over all interim looks and metrics."""
 _SPARE = 1.1
 """Factor on the window that is recommended, since the number of requests varies."""
+_PASS_ALPHA = 0.01
+"""Probability that a comparison passes a change exactly at the tolerance, over all interim looks."""
 _CALIBRATION_NOISE = 1.15
 """Ratio of calibration times that occurs without any change of the machine; 1.08 was observed."""
+_QUIET_LAUNCHES = 2
+"""Launches on a quiet machine that a failure may rest on while the others were disturbed."""
+_NOT_OF_THE_MACHINE = frozenset({"error_rate", "peak_memory", "request_bytes", "response_bytes"})
+"""Metrics that busy neighbours do not change."""
 
 
 def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
@@ -51,16 +58,15 @@ def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
     Raises:
         SettingError: it is no tuple, or a name in it is unknown.
     """
-    allowed = [name for name in METRICS if name != "error_rate"]
     for name in [names] if isinstance(names, str) else names:
-        if isinstance(names, str) or name not in allowed:
+        if isinstance(names, str) or name not in METRICS:
             found = argument.replace("...", repr(names))
-            raise SettingError(f"{found}, {did_you_mean(str(name), allowed)}expected a tuple of {', '.join(allowed)}")
+            raise SettingError(f"{found}, {did_you_mean(str(name), METRICS)}expected a tuple of {', '.join(METRICS)}")
     return [METRICS[name] for name in names]
 
 
 def describe_left_out(left_out: Mapping[str, str]) -> str:
-    """Metrics that were not compared: ``p99 latency (not recorded yet), peak memory (not recorded yet)``."""
+    """Metrics that were not compared: ``p99 latency (is not recorded yet), peak memory (is not recorded yet)``."""
     return ", ".join(f"{name} ({why})" for name, why in left_out.items())
 
 
@@ -73,7 +79,15 @@ def describe_too_few(error: TooFewSamplesError, duration_ns: int) -> str:
 
 
 class Comparison(Protocol):
-    """What compares one test with what it was."""
+    """What compares one test with what it was.
+
+    Attributes:
+        alpha: probability of a false alarm of a comparison, over all interim looks and metrics.
+        kind: of the reference.
+    """
+
+    alpha: float
+    kind: Literal["baseline", "revision"]
 
     @property
     def reference(self) -> Reference | None:
@@ -81,7 +95,7 @@ class Comparison(Protocol):
 
     @property
     def missing(self) -> str:
-        """What could not be compared, and why; empty if everything was."""
+        """Why nothing was compared, or what the test requested and was not; empty otherwise."""
 
     @property
     def left_out(self) -> Mapping[str, str]:
@@ -95,14 +109,12 @@ class Comparison(Protocol):
     def note(self) -> str:
         """What a reader of the comparison has to know; empty if there is nothing."""
 
-    def judge(self, metrics: Sequence[Metric], tolerance: float, *, requested: bool = True) -> Sequence[Verdict]:
+    def judge(self, compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:
         """Compare these metrics, and measure as much as that takes.
 
         Args:
-            metrics: those that are known on one side only are left out, and :attr:`missing` names them.
-            tolerance: largest acceptable worsening, 0.05 for 5 %.
-            requested: the test requested the metrics itself: then too few samples are an error, and NMRT is searched
-                for.
+            compared: those that are known on one side only are left out, and :attr:`note` names them; if the test
+                requested one of them itself, that is an error.
 
         Returns:
             One verdict for each metric that could be compared.
@@ -110,7 +122,16 @@ class Comparison(Protocol):
         Raises:
             DeploymentError: a deployment did not start, or died.
             InvalidResultError: the measurement supports no verdict.
+            PerfFailure: a metric that the test requested cannot be compared.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One interim look: what is judged, and what it rests on."""
+
+    entry: Entry
+    metrics: Metrics
 
 
 class BaselineComparison:
@@ -121,11 +142,15 @@ class BaselineComparison:
         measurement: what was measured so far; grows as verdicts need it.
     """
 
+    alpha = 0.01
+    kind: Literal["baseline", "revision"] = "baseline"
+
     def __init__(self, experiment: Experiment, measurement: SequentialMeasurement) -> None:
         self._experiment = experiment
         self._measurement = measurement
         self._baseline = experiment.baseline
         self._left_out: dict[str, str] = {}
+        self._judged: set[str] = set()
         self._reference: Reference | None = None
         if self._baseline.entry is not None:
             self._reference = reference_from_baseline(self._baseline.entry, self._baseline.name)
@@ -137,10 +162,10 @@ class BaselineComparison:
 
     @property
     def missing(self) -> str:
-        """What could not be compared, and why; empty if everything was."""
-        if self._baseline.missing or not self._left_out:
-            return self._baseline.missing
-        return f"not compared with the baseline: {describe_left_out(self._left_out)}"
+        """Why there is no comparable entry; empty if there is one."""
+        if not self._baseline.missing and self._left_out and not self._judged:
+            return f"not compared with the baseline: {describe_left_out(self._left_out)}"
+        return self._baseline.missing
 
     @property
     def left_out(self) -> Mapping[str, str]:
@@ -157,99 +182,153 @@ class BaselineComparison:
         """What a reader of the comparison has to know; empty if there is nothing."""
         return "" if self._experiment.smoke else "; ".join(filter(None, (self._baseline.note, self._baseline.missing)))
 
-    def judge(self, metrics: Sequence[Metric], tolerance: float, *, requested: bool = True) -> Sequence[Verdict]:
+    def judge(self, compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:
         """Compare these metrics with the baseline; see :meth:`Comparison.judge`."""
         self._measurement.measure_at_least(1)
         if self._experiment.smoke:
             return ()
         self._measurement.require_valid()
-        if requested and self._baseline.mode is not BaselineMode.OFF:
-            for metric in metrics:
-                self._search_once(metric)
+        searched = [one for one in compared if one.metric.of is None]
+        if self._baseline.mode is not BaselineMode.OFF:
+            for one in searched:
+                if one.requested:
+                    self._search_once(one.metric)
         if (entry := self._baseline.entry) is None:
             return ()
-        alpha = _ALPHA / max(len(metrics), 1)
-        verdicts = [self._compare(metric, entry, tolerance, alpha=alpha, requested=requested) for metric in metrics]
-        return [verdict for verdict in verdicts if verdict is not None]
+        widened = [replace(one, tolerance=one.tolerance * self._baseline.widening) for one in compared]
+        together = [one for one in widened if one.metric.of is not None]
+        verdicts = [*self._decide(together, entry)] if together else []
+        for one in widened:
+            if one.metric.of is None and not (
+                not one.requested and self._measurement.metrics.only_at_least(one.metric)
+            ):
+                verdicts += self._decide(
+                    [one], entry, functools.partial(self._measurement.search, one.metric.objective)
+                )
+        return verdicts
 
-    def _compare(
-        self, metric: Metric, entry: Entry, tolerance: float, *, alpha: float, requested: bool
-    ) -> Verdict | None:
-        """The verdict on one metric; None if it cannot be compared, and :attr:`missing` then names it."""
-        if not requested and self._measurement.metrics.only_at_least(metric):
-            return None  # the search ended as soon as the test's own limit was decided
-        if not entry.metrics.get(metric.name):
-            self._left_out[metric.label] = "not recorded yet"
-            return None
-        try:
-            return self._decide(metric, entry, tolerance * self._baseline.widening, alpha=alpha)
-        except _UnknownMetricError:
-            self._left_out[metric.label] = f"not known for {self._experiment.setup.pattern}"
-        except TooFewSamplesError as error:
-            if requested:
-                raise
-            self._left_out[metric.label] = describe_too_few(error, self._experiment.settings.duration_ns)
-        return None
-
-    def _decide(self, metric: Metric, entry: Entry, tolerance: float, *, alpha: float) -> Verdict:
-        """Measure until the change of one metric is decided."""
-        before = entry.metrics[metric.name]
-        plan = SequentialPlan(
-            first=1, last=self._experiment.settings.launches, alpha=alpha, pass_alpha=_ALPHA, fixed_launches=len(before)
+    def _decide(
+        self, compared: Sequence[ComparedMetric], entry: Entry, more: Callable[[], None] | None = None
+    ) -> Sequence[Verdict]:
+        """Measure until the changes of these metrics are decided, and discount what a slower machine explains."""
+        verdicts = self._measurement.decide_all(
+            lambda: self._judge_all(compared, _Look(entry, self._measurement.metrics)), more
         )
-        verdict = self._measurement.decide(
-            lambda: self._judge_change(metric, before, tolerance, plan=plan), self._next_search(metric)
-        )
-        if verdict.outcome is not Outcome.FAIL or self._slowdown is None or self._slowdown < _CALIBRATION_NOISE:
-            return verdict
-        slower = scaled(entry, self._slowdown).metrics[metric.name]
-        if self._judge_change(metric, slower, tolerance, plan=plan).outcome is Outcome.FAIL:
-            return verdict
+        if not any(verdict.outcome is Outcome.FAIL for verdict in verdicts):
+            return verdicts
+        if self._slowdown is None or self._slowdown < _CALIBRATION_NOISE:
+            return verdicts
+        slower = _Look(scaled(entry, self._slowdown), self._measurement.metrics)
+        explained = {verdict.metric: verdict for verdict in self._judge_all(compared, slower)}
         why = (
             f"but this machine takes {self._slowdown:.2f} times as long for the same work as when the baseline was "
             "recorded, which explains it: run it again, or compare interleaved (--perf-against)"
         )
-        return replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{verdict.reason}; {why}")
+        return [
+            _doubted(verdict, why)
+            if verdict.outcome is Outcome.FAIL and explained[verdict.metric].outcome is not Outcome.FAIL
+            else verdict
+            for verdict in verdicts
+        ]
 
     @functools.cached_property
     def _slowdown(self) -> float | None:
         """How many times slower the machine is than when the baseline was recorded; measured at the first access."""
         return self._baseline.slowdown()
 
-    def _judge_change(
-        self, metric: Metric, before: Sequence[LaunchValue], tolerance: float, *, plan: SequentialPlan
-    ) -> Verdict:
+    def _judge_all(self, compared: Sequence[ComparedMetric], look: _Look) -> Sequence[Verdict]:
+        """The verdicts of one look; a failure that busy neighbours may explain stays open."""
         self._measurement.require_valid()
-        now = self._measurement.metrics
+        verdicts = self._judge_look(compared, look)
+        busy = [launch for launch in look.metrics.launches if why_busy([launch])]
+        trusted = self._experiment.settings.noise is NoisePolicy.TRUST
+        if trusted or not busy or not any(verdict.outcome is Outcome.FAIL for verdict in verdicts):
+            return verdicts
+        quiet = tuple(launch for launch in look.metrics.launches if not why_busy([launch]))
+        alone: dict[str, Outcome] = {}
+        if len(quiet) >= _QUIET_LAUNCHES:
+            alone = {one.metric: one.outcome for one in self._judge_look(compared, _Look(look.entry, Metrics(quiet)))}
+        why = f"but {why_busy(busy)} while this was measured: run it again in a quieter moment"
+        return [
+            _doubted(verdict, why)
+            if verdict.outcome is Outcome.FAIL
+            and verdict.metric not in _NOT_OF_THE_MACHINE
+            and alone.get(verdict.metric) is not Outcome.FAIL
+            else verdict
+            for verdict in verdicts
+        ]
+
+    def _judge_look(self, compared: Sequence[ComparedMetric], look: _Look) -> Sequence[Verdict]:
+        """A verdict for each metric that both sides have; notes why the others have none."""
+        verdicts = []
+        for one in compared:
+            try:
+                verdict = self._judge_one(one, look)
+            except UnknownMetricError as error:
+                if one.requested:
+                    raise PerfFailure(self._why_not_judged(one, error)) from None
+                self._leave_out(one, str(error))
+                continue
+            except TooFewSamplesError as error:
+                if one.requested:
+                    raise
+                self._leave_out(one, describe_too_few(error, self._experiment.settings.duration_ns))
+                continue
+            except InvalidResultError as error:
+                self._leave_out(one, str(error))
+                continue
+            self._left_out.pop(one.metric.label, None)
+            self._judged.add(one.metric.name)
+            note = self._baseline.note
+            verdicts.append(replace(verdict, reason=f"{verdict.reason}; {note}") if note else verdict)
+        return verdicts
+
+    def _judge_one(self, compared: ComparedMetric, look: _Look) -> Verdict:
+        metric, in_flight = compared.metric, self._experiment.setup.load.in_flight
+        before = look.entry.metrics.get(metric.name, ())
+        present = MeasuredSample(look.metrics)
+        plan = SequentialPlan(
+            first=1,
+            last=self._experiment.settings.launches,
+            alpha=compared.alpha,
+            pass_alpha=_PASS_ALPHA,
+            fixed_launches=max(len(before or look.entry.counts), 1),
+        )
+        if compared.is_guard:
+            alpha = (1 - plan.confidence(len(look.metrics.launches))) / 2
+            return judge_guarded(
+                compared, EntrySample(look.entry), present, alpha=alpha, against="baseline", in_flight=in_flight
+            )
+        if not before:
+            raise UnknownMetricError("is not recorded yet; record it: --perf-baseline update")
         if metric.percentile is not None:
-            now.latency_ns(metric.percentile)  # raises TooFewSamplesError
-        values = () if now.only_at_least(metric) else now.launch_values(metric)
+            look.metrics.latency_ns(metric.percentile)  # raises TooFewSamplesError
+        values = () if look.metrics.only_at_least(metric) else present.values(metric)
         if not values:
-            raise _UnknownMetricError
-        verdict = judge_change(
+            raise UnknownMetricError(f"is not known for {self._experiment.setup.pattern}")
+        return judge_change(
             metric,
             values,
             before,
-            tolerance=tolerance,
+            tolerance=compared.tolerance,
             plan=plan,
-            size=self._measurement.sample_size(metric),
-            in_flight=self._experiment.setup.load.in_flight,
+            size=SampleSize(len(values), look.metrics.blocks),
+            in_flight=in_flight,
         )
-        note = self._baseline.note
-        return replace(verdict, reason=f"{verdict.reason}; {note}") if note else verdict
+
+    def _leave_out(self, compared: ComparedMetric, why: str) -> None:
+        """Note a metric that cannot be compared; a guard that this system never has is not worth a note."""
+        if not (compared.is_guard and "known" in why):
+            self._left_out[compared.metric.label] = why
+
+    def _why_not_judged(self, compared: ComparedMetric, error: Exception) -> str:
+        return f"assert_no_regression cannot judge {compared.metric.label} against the baseline: it {error}"
 
     def _search_once(self, metric: Metric) -> None:
         """Search for NMRT if no search has found it yet."""
-        search = self._next_search(metric)
-        if search is not None and not self._measurement.metrics.launch_values(metric):
-            search()
-
-    def _next_search(self, metric: Metric) -> Callable[[], None] | None:
-        """What gathers more values of this metric: a search for NMRT; None for another launch."""
-        if metric.of is not None:
-            return None
-        return functools.partial(self._measurement.search, metric.objective)
+        if not self._measurement.metrics.launch_values(metric):
+            self._measurement.search(metric.objective)
 
 
-class _UnknownMetricError(Exception):
-    """The measurement has no value of a metric."""
+def _doubted(verdict: Verdict, why: str) -> Verdict:
+    return replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{verdict.reason}; {why}")

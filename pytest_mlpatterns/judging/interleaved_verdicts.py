@@ -5,7 +5,7 @@ It must not know how variants are started, nor pytest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +13,11 @@ from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.log_ratio import judge_ratio
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.tolerances import DEFAULT_TOLERANCES
+from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change
+from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.judging.guards import MeasuredSample, UnknownMetricError, judge_guarded
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import format_percent
@@ -21,9 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedCapacity, PairedLaunch, RatioVerdict
+    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 
-__all__ = ["COMPARABLE_METRICS", "PAIRED_METRICS", "judge_faster", "judge_no_slower"]
+__all__ = ["COMPARABLE_METRICS", "PAIRED_METRICS", "judge_faster", "judge_nmrt_no_lower", "judge_no_slower"]
 
 COMPARABLE_METRICS = ("rtm", "throughput", "nmrt")
 """Metrics by which one pattern can be faster than another."""
@@ -33,7 +39,7 @@ _LEAST = 1e-9
 """Smallest limit on a ratio of rates, since 0 has no logarithm."""
 _ALPHA = 0.025
 """Probability of failing a change exactly at the tolerance, and of passing one just beyond it."""
-_LAUNCH_NS = 2_700_000_000
+_LAUNCH_NS = 1_900_000_000
 """Shortest paired launch; the launches that fit into the budget bound the number of interim looks."""
 
 
@@ -46,19 +52,21 @@ class _Question:
         limit: of the ratio.
         better: whether a lower or a higher ratio is better.
         plan: the interim looks.
+        equivalence: whether a PASS has to be shown; False for a guard.
     """
 
     metric: str
     limit: float
     better: Literal["lower", "higher"]
     plan: SequentialPlan
+    equivalence: bool = True
 
     def ratios(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> list[LogRatio]:
         """The ratios of the launches in which both variants have the metric."""
         return [ratio for one in found if (ratio := getattr(one, self.metric)) is not None]
 
     def verdict(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> RatioVerdict:
-        return judge_ratio(self.ratios(found), self.limit, self.better, plan=self.plan)
+        return judge_ratio(self.ratios(found), self.limit, self.better, plan=self.plan, equivalence=self.equivalence)
 
 
 def judge_faster(run: InterleavedRun, on: str, by: float, *, budget_ns: int) -> Verdict:
@@ -95,54 +103,138 @@ def judge_faster(run: InterleavedRun, on: str, by: float, *, budget_ns: int) -> 
 
 
 def judge_no_slower(
-    run: InterleavedRun, metrics: Sequence[str], tolerance: float, *, budget_ns: int
-) -> tuple[Verdict, ...]:
+    run: InterleavedRun, compared: Sequence[ComparedMetric], *, budget_ns: int
+) -> tuple[tuple[Verdict, ...], dict[str, str]]:
     """Measure until it is decided whether the second variant is worse than the first beyond the tolerance.
 
-    A change counts only if it also exceeds the metric's absolute floor. Metrics that are judged together share the
-    probability of a false alarm.
+    A change counts only if it also exceeds the metric's absolute floor. Latency median, throughput and CPU time are
+    ratios of neighbouring blocks; the others compare the launches of both variants. NMRT is judged from searches of its
+    own; see :func:`judge_nmrt_no_lower`.
 
     Args:
         run: an interleaved run of the reference and the present, in that order.
-        metrics: names of attributes of :class:`pytest_mlpatterns.analysis.log_ratio.PairedLaunch`; one that no launch
-            has for both variants gets no verdict.
-        tolerance: largest acceptable worsening, 0.05 for 5 %.
+        compared: any metrics except NMRT, at least one.
         budget_ns: time that the run may take.
+
+    Returns:
+        A verdict for each metric that both variants have; and why the others have none, by the metric's name.
 
     Raises:
         DeploymentError, InvalidResultError: as :meth:`pytest_mlpatterns.measurement.interleaved.InterleavedRun.decide`
         does.
     """
-    plan = SequentialPlan.for_tolerance(tolerance, _ALPHA / len(metrics), _ALPHA, most=budget_ns // _LAUNCH_NS)
-    questions = [
-        _Question(name, 1 + tolerance, "lower", plan)
-        if METRICS[name].better == "lower"
-        else _Question(name, max(1 - tolerance, _LEAST), "higher", plan)
-        for name in metrics
-    ]
+    tolerance = min((one.tolerance for one in compared if not one.is_guard), default=DEFAULT_TOLERANCES["rtm"])
+    looks = SequentialPlan.for_tolerance(tolerance, most=budget_ns // _LAUNCH_NS)
+    judge = _RevisionJudge(run, compared, looks)
+    run.decide(judge.outcome, budget_ns, max_launches=looks.last)
+    return judge.verdicts()
 
-    def judge(found: Sequence[PairedLaunch]) -> Outcome:
-        outcomes = [_outcome(question, found, run.in_flight) for question in questions if question.ratios(found)]
+
+def judge_nmrt_no_lower(run: InterleavedRun, compared: ComparedMetric, *, budget_ns: int) -> Verdict:
+    """Measure until it is decided whether the NMRT of the second variant is lower than the first's.
+
+    Args:
+        run: an interleaved run of the reference and the present, in that order.
+        compared: NMRT without an objective.
+        budget_ns: time that the run may take.
+
+    Raises:
+        DeploymentError, InvalidResultError: as for :func:`judge_faster`.
+    """
+    plan = SequentialPlan(first=2, last=8, alpha=compared.alpha, pass_alpha=_ALPHA)
+    question = _Question("nmrt", max(1 - compared.tolerance, _LEAST), "higher", plan)
+    run.decide_nmrt(lambda found: question.verdict(found).outcome, budget_ns, max_launches=plan.last)
+    verdict = question.verdict(run.capacities)
+    first, second = _nmrt_means(run)
+    return _change_verdict(
+        question, verdict, (first, second), reason_start=_figures(run, "nmrt"), tolerance=compared.tolerance, run=run
+    )
+
+
+class _RevisionJudge:
+    """Judges all metrics of a comparison with a revision after every paired launch.
+
+    Args:
+        run: measures both variants.
+        compared: the metrics.
+        looks: the interim looks.
+    """
+
+    def __init__(self, run: InterleavedRun, compared: Sequence[ComparedMetric], looks: SequentialPlan) -> None:
+        self._run = run
+        self._compared = compared
+        self._looks = looks
+        self._found: dict[str, Verdict] = {}
+        self._why_not: dict[str, str] = {}
+
+    def outcome(self, found: Sequence[PairedLaunch]) -> Outcome:
+        """The outcome of all metrics together after these launches."""
+        self._found, self._why_not = {}, {}
+        for one in self._compared:
+            try:
+                self._found[one.metric.name] = self._judge(one, found)
+            except (UnknownMetricError, InvalidResultError) as error:
+                self._why_not[one.metric.name] = str(error)
+        outcomes = {verdict.outcome for verdict in self._found.values()}
         if Outcome.FAIL in outcomes:
             return Outcome.FAIL
         return Outcome.INCONCLUSIVE if Outcome.INCONCLUSIVE in outcomes else Outcome.PASS
 
-    run.decide(judge, budget_ns, max_launches=plan.last)
-    known = [question for question in questions if question.ratios(run.launches)]
-    return tuple(_verdict(run, question, tolerance) for question in known)
+    def verdicts(self) -> tuple[tuple[Verdict, ...], dict[str, str]]:
+        """The verdicts on everything measured, and why some metrics have none, by name."""
+        if self._run.launches:
+            self.outcome(self._run.launches)
+        return tuple(self._found.values()), self._why_not
+
+    def _judge(self, compared: ComparedMetric, found: Sequence[PairedLaunch]) -> Verdict:
+        metric, tolerance = compared.metric, compared.tolerance
+        if metric.name in PAIRED_METRICS:
+            question = self._question(compared)
+            if not question.ratios(found):
+                raise UnknownMetricError("is not known of both sides")
+            return _paired_verdict(self._run, question, tolerance)
+        plan = replace(self._looks, alpha=compared.alpha, pass_alpha=_ALPHA)
+        first, second = Metrics(tuple(self._run.first_launches)), Metrics(tuple(self._run.second_launches))
+        if compared.is_guard:
+            alpha = (1 - plan.confidence(len(found))) / 2
+            samples = MeasuredSample(first), MeasuredSample(second)
+            return judge_guarded(compared, *samples, alpha=alpha, against="revision", in_flight=self._run.in_flight)
+        before, now = first.launch_values(metric), second.launch_values(metric)
+        if not before or not now:
+            raise UnknownMetricError("is not known of both sides")
+        size = SampleSize(len(found), second.blocks)
+        judged = judge_change(metric, now, before, tolerance=tolerance, plan=plan, size=size)
+        return replace(judged, against="revision")
+
+    def _question(self, compared: ComparedMetric) -> _Question:
+        plan = replace(self._looks, alpha=compared.alpha, pass_alpha=_ALPHA)
+        equivalence = not compared.is_guard
+        if compared.metric.better == "lower":
+            return _Question(compared.metric.name, 1 + compared.tolerance, "lower", plan, equivalence)
+        return _Question(compared.metric.name, max(1 - compared.tolerance, _LEAST), "higher", plan, equivalence)
 
 
-def _outcome(question: _Question, found: Sequence[PairedLaunch], in_flight: int | None) -> Outcome:
-    verdict = question.verdict(found)
-    first, second = _means(question.metric, found)
-    small = METRICS[question.metric].is_small(first, second, in_flight)
-    return Outcome.PASS if verdict.outcome is Outcome.FAIL and small else verdict.outcome
-
-
-def _verdict(run: InterleavedRun, question: _Question, tolerance: float) -> Verdict:
-    metric = METRICS[question.metric]
+def _paired_verdict(run: InterleavedRun, question: _Question, tolerance: float) -> Verdict:
+    """The verdict on a metric that every pair of blocks measures."""
     verdict = question.verdict(run.launches)
-    outcome = _outcome(question, run.launches, run.in_flight)
+    means = _means(question.metric, run.launches)
+    return _change_verdict(
+        question, verdict, means, reason_start=_figures(run, question.metric), tolerance=tolerance, run=run
+    )
+
+
+def _change_verdict(
+    question: _Question,
+    verdict: RatioVerdict,
+    means: tuple[float, float],
+    *,
+    reason_start: str,
+    tolerance: float,
+    run: InterleavedRun,
+) -> Verdict:
+    metric = METRICS[question.metric]
+    small = metric.is_small(*means, run.in_flight) and verdict.outcome is not Outcome.PASS
+    outcome = Outcome.PASS if small else verdict.outcome
     ratio = verdict.judged
     change = Estimate(ratio.value - 1, ratio.low - 1, ratio.high - 1)
     if metric.better == "higher":
@@ -150,11 +242,11 @@ def _verdict(run: InterleavedRun, question: _Question, tolerance: float) -> Verd
     word, low, high = ("worse", change.low, change.high) if change.value >= 0 else ("better", -change.high, -change.low)
     floor = f"; changes up to {metric.floor_text} do not count" if outcome is not verdict.outcome else ""
     reason = (
-        f"{metric.label} {_figures(run, question.metric)}: {format_percent(abs(change.value))} {word} "
+        f"{metric.label} {reason_start}: {format_percent(abs(change.value))} {word} "
         f"({format_percent(low, signed=True)} to {format_percent(high, signed=True)}); "
         f"tolerance {format_percent(tolerance)}{floor}; {_measured(run, verdict)}"
     )
-    return Verdict(question.metric, "revision", outcome, reason, change)
+    return Verdict(question.metric, "revision", outcome, reason, change, tolerance, *means)
 
 
 def _means(metric: str, found: Sequence[PairedLaunch]) -> tuple[float, float]:
@@ -166,16 +258,16 @@ def _means(metric: str, found: Sequence[PairedLaunch]) -> tuple[float, float]:
     return first, second
 
 
+def _nmrt_means(run: InterleavedRun) -> tuple[float, float]:
+    """The mean NMRT of both variants."""
+    first = fmean(one.first.nmrt.value for one in run.capacities)
+    return first, fmean(one.second.nmrt.value for one in run.capacities)
+
+
 def _figures(run: InterleavedRun, name: str) -> str:
     """The figures of both variants with their names: ``2.0 ms (cached) against 4.1 ms (single)``."""
     metric = METRICS[name]
-    if name == "nmrt":
-        values = (
-            fmean(one.first.nmrt.value for one in run.capacities),
-            fmean(one.second.nmrt.value for one in run.capacities),
-        )
-    else:
-        values = _means(name, run.launches)
+    values = _nmrt_means(run) if name == "nmrt" else _means(name, run.launches)
     first, second = (f"{metric.show(value)} ({variant})" for value, variant in zip(values, run.names, strict=True))
     return f"{first} against {second}"
 

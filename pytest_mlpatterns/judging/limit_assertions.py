@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.verdicts import judge_limit
 from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.records.outcomes import describe_failures
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,7 +20,6 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.launch import Estimate, LaunchValue
-    from pytest_mlpatterns.records.verdict import Verdict
 
     ReadMetric = Callable[[Metrics, float, Sequence[LaunchValue]], Estimate | None]
 
@@ -80,6 +83,8 @@ class LimitAssertions:
             )
             if measured is None:
                 raise InvalidResultError(self._why_unknown(metric))
+            if math.isinf(measured.high):
+                return _judge_with_failures(metric, measured, limit, metrics=metrics)
             return judge_limit(metric, measured, limit, size=size)
 
         self._measurement.measure_at_least(1)
@@ -92,3 +97,17 @@ class LimitAssertions:
             use = "Cached()" if ours else 'metrics=Prometheus("/metrics", cache_hits="...", cache_misses="...")'
             return f"{pattern} has no cache that was asked, so there is no {metric.label}; use {use}"
         return f"{metric.label} is not known for {pattern}; name its process: Url(..., pid=...)"
+
+
+def _judge_with_failures(metric: Metric, measured: Estimate, limit: float, *, metrics: Metrics) -> Verdict:
+    """The verdict on a percentile that so many requests failed for that it may have no value: they are the latest."""
+    assert metric.percentile is not None
+    failed = format_percent(sum(metrics.failures.values()) / metrics.requests)
+    beyond = format_percent(1 - metric.percentile / 100)
+    fails = measured.low >= limit
+    reason = (
+        f"{metric.label} {'is not' if fails else 'may or may not be'} below {metric.show(limit)}: {failed} of the "
+        f"requests failed ({describe_failures(metrics.failures)}), a failed request counts as infinitely late, and "
+        f"{beyond} may take longer"
+    )
+    return Verdict(metric.name, "limit", Outcome.FAIL if fails else Outcome.INCONCLUSIVE, reason)

@@ -5,20 +5,18 @@ An assertion measures until it is decided or the budget is spent (:mod:`pytest_m
 
 from __future__ import annotations
 
-import functools
 import re
-import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_mlpatterns.analysis.intervals import min_samples
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
 from pytest_mlpatterns.analysis.missing_attribute import missing_attribute
+from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.baseline.record_rules import reasons_not_to_record
 from pytest_mlpatterns.config.converters import read_pattern
 from pytest_mlpatterns.config.run_settings import BaselineMode
-from pytest_mlpatterns.config.settings import InconclusivePolicy
 from pytest_mlpatterns.errors import (
-    InconclusiveFailure,
-    InconclusiveWarning,
+    GeneratorLimitError,
     LimitFailure,
     PerfFailure,
     RegressionFailure,
@@ -26,14 +24,14 @@ from pytest_mlpatterns.errors import (
 )
 from pytest_mlpatterns.judging.at_the_call import at_the_call
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison, read_metrics
+from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics
 from pytest_mlpatterns.judging.interleaved_verdicts import COMPARABLE_METRICS, judge_faster
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions
 from pytest_mlpatterns.judging.nmrt_assertions import NmrtAssertions
 from pytest_mlpatterns.judging.result_builder import build_result, searched_for
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.text.failure import failure_text
+from pytest_mlpatterns.judging.verdict_log import VerdictLog, no_verdict
 from pytest_mlpatterns.units import parse_duration, parse_number, parse_share, parse_size
 
 if TYPE_CHECKING:
@@ -52,10 +50,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Perf"]
 
-_UPDATE_LAUNCHES = 3
+_UPDATE_LAUNCHES = 6
 """Launches that a baseline is recorded from, since it is compared with many times."""
-_COMPARED = ("rtm", "throughput")
-"""Metrics that every test with a baseline is compared in."""
+_FEWEST_UPDATE_LAUNCHES = 3
+_UPDATE_NS = 9_000_000_000
+"""Time for these launches; beyond it there are fewer."""
 
 
 class Perf:
@@ -73,7 +72,9 @@ class Perf:
         self._setup = experiment.setup
         self._runner = runner
         settings = experiment.settings
-        self._measurement = SequentialMeasurement(runner, settings.budget_ns, settings.launches)
+        self._measurement = SequentialMeasurement(
+            runner, settings.budget_ns, settings.launches, overload=settings.overload
+        )
         self._limits = LimitAssertions(experiment, self._measurement)
         self._nmrt = NmrtAssertions(experiment, self._measurement)
         self._comparison: Comparison
@@ -81,8 +82,7 @@ class Perf:
             self._comparison = BaselineComparison(experiment, self._measurement)
         else:
             self._comparison = RevisionComparison(experiment, experiment.revision, self._measurement, runner=runner)
-        self._verdicts: list[Verdict] = []
-        self._warn: Callable[[Warning], None] = functools.partial(warnings.warn, stacklevel=5)  # the test's own line
+        self._verdicts = VerdictLog(experiment.test, settings.inconclusive, lambda: self.result(passed=False))
 
     @property
     def smoke(self) -> bool:
@@ -104,7 +104,6 @@ class Perf:
         """The figures measured so far; the first access starts the load.
 
         Raises:
-            InvalidResultError: not a single request was due in the window.
             DeploymentError: the deployment did not start, or died.
         """
         return self._measurement.metrics
@@ -124,10 +123,7 @@ class Perf:
         """Send one input to the deployment, outside the load: a functional check under the pattern.
 
         Args:
-            value: the input, as ``perf_payload`` lists it.
-
-        Returns:
-            The output for this input.
+            value: the input, as ``perf_payload`` lists it; its output is returned.
 
         Raises:
             DeploymentError: it does not answer, or answers with an error.
@@ -219,7 +215,8 @@ class Perf:
             rps: requests per second.
             slo: a latency objective such as ``"p95<50ms"`` that must hold at that rate.
         """
-        self._settle(self._nmrt.decide_at_least(parse_number(rps, name="assert_nmrt_at_least(...)"), slo))
+        limit = parse_number(rps, name="assert_nmrt_at_least(...)")
+        self._settle("nmrt", lambda: self._nmrt.decide_at_least(limit, slo))
 
     @at_the_call
     def assert_faster_than(self, other: Pattern | str, *, by: object = 1.0, on: str = "rtm") -> None:
@@ -252,25 +249,30 @@ class Perf:
             return
         self._runner.close()  # both variants need the machine to themselves
         run = self._experiment.interleave(self._experiment.variant(str(self._setup.pattern)), theirs)
-        self._settle(judge_faster(run, on, times, budget_ns=self._experiment.settings.budget_ns))
+        self._settle(on, lambda: judge_faster(run, on, times, budget_ns=self._experiment.settings.budget_ns))
 
     @at_the_call
-    def assert_no_regression(self, metrics: Sequence[str] = _COMPARED, tolerance: object = None) -> None:
-        """No metric is worse than the baseline beyond the tolerance.
+    def assert_no_regression(self, metrics: Sequence[str] = ("rtm", "throughput"), tolerance: object = None) -> None:
+        """No metric is worse than the baseline, or than the other revision, beyond the tolerance.
 
-        Every perf test with a baseline is compared in RTM and throughput anyway; this requests more metrics, or a
-        tighter tolerance. NMRT is searched for. Without a comparable entry that holds the metric, the comparison is
-        skipped, and the summary reports that (``--perf-baseline require`` makes it a failure).
+        Every perf test with a baseline is compared anyway (see ``compare=``); this requests more metrics, or a
+        tighter tolerance. NMRT is searched for. A test without a comparable entry is not compared, and the summary
+        reports that (``--perf-baseline require`` makes it a failure); otherwise each metric is judged.
 
         Args:
-            metrics: names such as ``"rtm"``, ``"p95"``, ``"throughput"``, ``"cpu_per_request"``, ``"peak_memory"``.
-            tolerance: largest acceptable worsening, 0.05 or ``"5%"``; None for the test's own.
+            metrics: names such as ``"rtm"``, ``"p95"``, ``"throughput"``, ``"error_rate"``, ``"peak_memory"``.
+            tolerance: largest acceptable worsening of each of them, 0.05 or ``"5%"``; None for the test's own.
+
+        Raises:
+            RegressionFailure: a metric is surely worse.
+            PerfFailure: a metric cannot be judged; the message gives the reason.
         """
         requested = read_metrics(metrics, "assert_no_regression(metrics=...)")
-        share = self._experiment.settings.tolerance
+        tolerances = self._experiment.settings.tolerance
         if tolerance is not None:
             share = parse_share(tolerance, name="assert_no_regression(tolerance=...)")
-        self._compare(requested, share, requested=True)
+            tolerances = Tolerances({metric.name: share for metric in requested})
+        self._compare(requested, tolerances, requested=True)
 
     def finish(self, warn: Callable[[Warning], None] | None = None) -> None:
         """After the test's body: measure what is still missing, and compare.
@@ -284,15 +286,15 @@ class Perf:
             RegressionFailure: worse than the baseline beyond the tolerance.
             PerfFailure: there is no comparable entry, and one is required.
         """
-        self._warn = warn or self._warn
+        self._verdicts.warn = warn or self._verdicts.warn
         mode = self._experiment.baseline.mode
         if not self.smoke:
             if mode is BaselineMode.UPDATE:
-                self._measurement.measure_at_least(_UPDATE_LAUNCHES)
+                self._measure_for_the_baseline()
             self._nmrt.search_for_ranking()
-        judged = {verdict.metric for verdict in self._verdicts if verdict.against in ("baseline", "revision")}
+        judged = {verdict.metric for verdict in self._verdicts.all if verdict.against in ("baseline", "revision")}
         so_far = self._measurement.so_far
-        metrics = [METRICS[name] for name in _COMPARED] + ([] if so_far is None else searched_for(so_far))
+        metrics = [*compared_by_default(self._experiment.settings), *(() if so_far is None else searched_for(so_far))]
         self._compare(
             [metric for metric in metrics if metric.name not in judged],
             self._experiment.settings.tolerance,
@@ -305,7 +307,7 @@ class Perf:
     def result(self, *, passed: bool) -> TestResult | None:
         """Everything for reports and the baseline; None if nothing was measured."""
         return build_result(
-            self._experiment, self._measurement, self._comparison, verdicts=self._verdicts, passed=passed
+            self._experiment, self._measurement, self._comparison, verdicts=self._verdicts.all, passed=passed
         )
 
     def diagnosis(self) -> str:
@@ -317,31 +319,28 @@ class Perf:
         parts = [f"The model raised:\n{text}" for text in dict.fromkeys(tracebacks)]
         return "\n\n".join([*parts, f"The deployment printed last:\n{log}"] if log else parts)
 
+    def _measure_for_the_baseline(self) -> None:
+        """Measure what an update records; what should not be recorded is measured once more."""
+        self._measurement.measure_at_least(_UPDATE_LAUNCHES, within_ns=_UPDATE_NS)
+        result = self.result(passed=True)
+        if result is not None and reasons_not_to_record(result):
+            self._measurement.measure_again(_FEWEST_UPDATE_LAUNCHES)
+
     def _check_limit(self, metric: Metric, limit: float, read: ReadMetric | None = None) -> None:
-        if (verdict := self._limits.decide(metric, limit, read)) is not None:
-            self._apply([verdict], LimitFailure)
+        self._settle(metric.name, lambda: self._limits.decide(metric, limit, read))
 
-    def _settle(self, verdict: Verdict | None) -> None:
+    def _settle(self, metric: str, decide: Callable[[], Verdict | None]) -> None:
+        try:
+            verdict = decide()
+        except GeneratorLimitError as error:
+            verdict = no_verdict(metric, "limit", error)
         if verdict is not None:
-            self._apply([verdict], LimitFailure)
+            self._verdicts.add([verdict], LimitFailure)
 
-    def _compare(self, metrics: Sequence[Metric], tolerance: float, *, requested: bool) -> None:
-        self._apply(self._comparison.judge(metrics, tolerance, requested=requested), RegressionFailure)
-
-    def _apply(self, verdicts: Sequence[Verdict], failure: type[PerfFailure]) -> None:
-        """Add the verdicts to the result; a failing one fails the test, an open one follows the test's policy."""
-        self._verdicts.extend(verdicts)
-        if failed := [verdict for verdict in verdicts if verdict.outcome is Outcome.FAIL]:
-            raise self._failure(failure, failed)
-        undecided = [verdict for verdict in verdicts if verdict.outcome is Outcome.INCONCLUSIVE]
-        policy = self._experiment.settings.inconclusive
-        if undecided and policy is InconclusivePolicy.FAIL:
-            raise self._failure(InconclusiveFailure, undecided)
-        if undecided and policy is InconclusivePolicy.WARN:
-            reasons = "; ".join(verdict.reason for verdict in undecided)
-            self._warn(InconclusiveWarning(f"{self._experiment.test}: undecided: {reasons}"))
-
-    def _failure(self, failure: type[PerfFailure], verdicts: Sequence[Verdict]) -> PerfFailure:
-        result = self.result(passed=False)
-        assert result is not None
-        return failure(failure_text(verdicts, result), [verdict.reason for verdict in verdicts])
+    def _compare(self, metrics: Sequence[Metric], tolerances: Tolerances, *, requested: bool) -> None:
+        compared = compared_metrics(metrics, tolerances, self._comparison.alpha, requested=requested)
+        try:
+            verdicts = self._comparison.judge(compared)
+        except GeneratorLimitError as error:
+            verdicts = [no_verdict("rtm", self._comparison.kind, error)]
+        self._verdicts.add(verdicts, RegressionFailure)

@@ -5,18 +5,18 @@ It must not know pytest, and makes no verdict.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.intervals import estimate
-from pytest_mlpatterns.analysis.latency_distribution import counted, latency_of, percentiles_of_counts
+from pytest_mlpatterns.analysis.latency_distribution import latency_of, percentiles_of_counts
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, is_known_metric, metric_named, nmrt_metric
 from pytest_mlpatterns.analysis.noise import noise_sentences
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.outcomes import describe_failures
-from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.result import Reference, TestResult
 from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_layer
 from pytest_mlpatterns.units import format_duration
@@ -26,7 +26,6 @@ from pytest_mlpatterns.wording import count
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.blocks import LaunchBlocks
     from pytest_mlpatterns.analysis.log_ratio import VariantFigures
     from pytest_mlpatterns.analysis.metrics import Metrics
     from pytest_mlpatterns.judging.baseline_comparison import Comparison
@@ -143,20 +142,16 @@ def _with_conditions(result: TestResult, metrics: Metrics) -> TestResult:
             metrics.launches, interleaved=result.reference is not None and result.reference.kind == "revision"
         ),
         unsteady=_unsteady(metrics, result.setup),
-        counts=tuple(map(_counts_of, metrics.by_launch)),
+        counts=metrics.request_counts,
         replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
     )
-
-
-def _counts_of(launch: LaunchBlocks) -> RequestCounts:
-    return RequestCounts(launch.requests, sum(launch.failures.values()), counted(launch.latencies_ns))
 
 
 def _estimates(metrics: Metrics) -> list[tuple[Metric, Estimate]]:
     """Every metric that the launches give."""
     others = [metric for metric in searched_for(metrics) if metric.name not in METRICS]
     found = [(metric, estimate_or_none(metrics, metric)) for metric in (*METRICS.values(), *others)]
-    return [(metric, value) for metric, value in found if value is not None]
+    return [(metric, value) for metric, value in found if value is not None and math.isfinite(value.high)]
 
 
 def _launch_values(metrics: Metrics, metric: Metric) -> tuple[tuple[float, float], ...]:

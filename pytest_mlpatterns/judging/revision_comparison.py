@@ -6,13 +6,12 @@ Both are measured interleaved. It must not know pytest, nor which verdicts fail 
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.errors import PerfFailure, SettingError
-from pytest_mlpatterns.judging.baseline_comparison import describe_left_out
-from pytest_mlpatterns.judging.interleaved_verdicts import PAIRED_METRICS, judge_no_slower
+from pytest_mlpatterns.judging.interleaved_verdicts import judge_nmrt_no_lower, judge_no_slower
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.revision.client import NothingToCompareError
@@ -20,9 +19,9 @@ from pytest_mlpatterns.revision.messages import Reason
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from pytest_mlpatterns.analysis.metric_definitions import Metric
+    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
@@ -50,6 +49,9 @@ class RevisionComparison:
         runner: runs the test's deployment, which is closed before both revisions are started.
     """
 
+    alpha = 0.025
+    kind: Literal["baseline", "revision"] = "revision"
+
     def __init__(
         self,
         experiment: Experiment,
@@ -76,15 +78,8 @@ class RevisionComparison:
 
     @property
     def missing(self) -> str:
-        """What could not be compared, and why; empty if everything was."""
-        if self._why_not or not self._left_out:
-            return self._why_not
-        return f"not compared with {self._revision.name}: {describe_left_out(self._left_out)}"
-
-    @property
-    def left_out(self) -> Mapping[str, str]:
-        """Why each metric was not compared, by its label."""
-        return self._left_out
+        """Why nothing was compared; empty if something was."""
+        return self._why_not
 
     @property
     def gap(self) -> None:
@@ -92,15 +87,19 @@ class RevisionComparison:
         return None
 
     @property
+    def left_out(self) -> Mapping[str, str]:
+        """Why each metric was not compared, by its label."""
+        return self._left_out
+
+    @property
     def note(self) -> str:
         """What a reader of the comparison has to know; empty if there is nothing."""
         return "" if self._experiment.smoke else self._why_not
 
-    def judge(self, metrics: Sequence[Metric], tolerance: float, *, requested: bool = True) -> Sequence[Verdict]:
+    def judge(self, compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:
         """Compare these metrics with the other revision.
 
-        See :meth:`pytest_mlpatterns.judging.baseline_comparison.Comparison.judge`. Metrics that an interleaved run does
-        not measure are left out, requested or not.
+        See :meth:`pytest_mlpatterns.judging.baseline_comparison.Comparison.judge`.
 
         Raises:
             PerfFailure: nothing could be compared, and the test exists at the revision or a comparison is required.
@@ -109,7 +108,7 @@ class RevisionComparison:
             self._measurement.measure_at_least(1)
         if self._experiment.smoke:
             return ()
-        verdicts = self._compare(metrics, tolerance)
+        verdicts = self._compare(compared)
         self._measurement.measure_at_least(1)  # if nothing could be compared
         self._measurement.require_valid()
         self._fail_unless_compared()
@@ -123,18 +122,14 @@ class RevisionComparison:
         if self._why_not and not self._is_new:
             raise PerfFailure("\n\n".join(filter(None, (self._why_not, self._details))))
 
-    def _compare(self, metrics: Sequence[Metric], tolerance: float) -> Sequence[Verdict]:
-        names = [metric.name for metric in metrics if metric.name in PAIRED_METRICS]
-        self._left_out.update(
-            (metric.label, "not measured beside a revision") for metric in metrics if metric.name not in PAIRED_METRICS
-        )
+    def _compare(self, compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:
         if self._experiment.system.is_attached:
             self._why_not = (
                 f"not compared with {self._revision.name}: {self._experiment.setup.pattern} runs already and is the "
                 "same service on both sides; name it as App(...) or Command(...), which a revision can start, or "
                 "deselect the test"
             )
-        if not names or self._why_not:
+        if not compared or self._why_not:
             return ()
         try:
             if self._run is None:
@@ -142,7 +137,7 @@ class RevisionComparison:
             if self._run is None:
                 return ()
             self._runner.close()  # both revisions need the machine to themselves
-            return self._judge(self._run, names, tolerance)
+            return self._judge(self._run, compared)
         except NothingToCompareError as error:
             self._is_new = error.reason is Reason.ABSENT
             new = f"new: nothing to compare with at {self._revision.name}"
@@ -166,20 +161,46 @@ class RevisionComparison:
             Variant(self._revision.name, self._revision.start, plan), self._experiment.variant("the present")
         )
 
-    def _judge(self, run: InterleavedRun, names: Sequence[str], tolerance: float) -> Sequence[Verdict]:
+    def _judge(self, run: InterleavedRun, compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:
+        budget_ns = self._experiment.settings.budget_ns
+        searched = [one for one in compared if one.metric.of is None and one.requested]
+        together = [one for one in compared if one.metric.of is not None]
+        verdicts: list[Verdict] = []
+        why_not: dict[str, str] = {}
+        with self._taking(run):
+            if together:
+                found, why_not = judge_no_slower(run, together, budget_ns=budget_ns)
+                verdicts += found
+            for one in searched:
+                if one.metric.objective is not None:
+                    why_not[one.metric.name] = "is not compared with a revision; record a baseline"
+                else:
+                    verdicts.append(judge_nmrt_no_lower(run, one, budget_ns=budget_ns))
+        if run.launches:
+            self._reference = reference_from_interleaved(run)
+        for one in compared:
+            if (why := why_not.get(one.metric.name)) is None:
+                continue
+            if one.requested:
+                raise PerfFailure(
+                    f"assert_no_regression cannot judge {one.metric.label} against {self._revision.name}: it {why}"
+                )
+            if "known" not in why:
+                self._left_out[one.metric.label] = why
+        return verdicts
+
+    @contextmanager
+    def _taking(self, run: InterleavedRun) -> Iterator[None]:
+        """Adopt what an interleaved run measures of the present, and count the time that it takes."""
         launches, spent_s = len(run.second_launches), run.spent_s
         try:
-            verdicts = judge_no_slower(run, names, tolerance, budget_ns=self._experiment.settings.budget_ns)
+            yield
         except KeyboardInterrupt:
             self._measurement.interrupted = True
             raise
         finally:
             self._measurement.take(run.second_launches[launches:])
             self._measurement.interleaved_s += run.spent_s - spent_s
-        self._reference = reference_from_interleaved(run)
-        unknown = set(names) - {verdict.metric for verdict in verdicts}
-        self._left_out.update((METRICS[name].label, "not known of both sides") for name in names if name in unknown)
-        return verdicts
 
 
 def check_length(schedule: Schedule, budget_ns: int, revision: str) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.generator_health import Fault
 from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.noise import why_busy
 from pytest_mlpatterns.analysis.verdicts import SampleSize, why_invalid
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.measurement.launch import Interrupted
@@ -32,6 +33,8 @@ __all__ = ["SequentialMeasurement"]
 
 _CONFIRMING_LAUNCHES = 2
 """Launches that a failing verdict rests on, if the test allows that many."""
+_FEWEST_IN_TIME = 3
+"""Launches that a limit on time does not reduce further."""
 
 
 class SequentialMeasurement:
@@ -42,6 +45,7 @@ class SequentialMeasurement:
         budget_ns: time that all measuring may take. The first launch, and one that confirms a failing verdict, are
             measured even beyond it.
         max_launches: most launches that are started.
+        overload: whether the service is not expected to sustain the load.
 
     Attributes:
         spent_s: seconds spent on launches and searches so far.
@@ -50,10 +54,12 @@ class SequentialMeasurement:
         dropped: launches that do not count because the load generator was the limit.
     """
 
-    def __init__(self, runner: LaunchRunner, budget_ns: int, max_launches: int) -> None:
+    def __init__(self, runner: LaunchRunner, budget_ns: int, max_launches: int, *, overload: bool = False) -> None:
         self._runner = runner
         self._budget_ns = budget_ns
         self._max_launches = max_launches
+        self._max_confirming = min(_CONFIRMING_LAUNCHES, max_launches)
+        self._overload = overload
         self._launches: list[Launch] = []
         self._capacities: list[Capacity] = []
         self._metrics: Metrics | None = None
@@ -86,16 +92,45 @@ class SequentialMeasurement:
             errors_count: whether too many failed requests make it invalid.
 
         Raises:
-            GeneratorLimitError: the load generator or the machine was the limit; with the reason.
-            InvalidResultError: the service is the reason.
+            GeneratorLimitError: the load generator or the machine was the limit, in spite of repeated launches.
+            InvalidResultError: the service is the reason: it failed, or it does not sustain the load.
         """
         if why := why_invalid(self.metrics, errors_count=errors_count):
             raise (GeneratorLimitError if why.fault is Fault.GENERATOR else InvalidResultError)(str(why))
+        if not self._overload and (lags := self.metrics.not_sustained):
+            raise InvalidResultError(f"{lags}; if the test is meant to overload it, write perf(overload=True)")
 
-    def measure_at_least(self, launches: int) -> None:
-        """Measure until there are this many launches or the budget is spent, but at least one launch."""
-        while not self._launches or (len(self._launches) < launches and self._may_launch_again()):
+    def measure_at_least(self, launches: int, within_ns: int | None = None) -> None:
+        """Measure until there are this many launches or the budget is spent, but at least one launch.
+
+        Args:
+            launches: how many.
+            within_ns: a time in place of the budget; three launches are measured even beyond it.
+        """
+
+        def is_allowed() -> bool:
+            if within_ns is None or self._tries >= self._max_launches:
+                return self._may_launch_again()
+            per_launch = self.spent_s / max(self._tries, 1)
+            return len(self._launches) < _FEWEST_IN_TIME or (self.spent_s + per_launch) * 1e9 <= within_ns
+
+        while not self._launches or (len(self._launches) < launches and is_allowed()):
             self._measure()
+
+    def measure_again(self, least: int) -> None:
+        """Measure once more as many launches as were disturbed, at least one, and drop the disturbed ones.
+
+        Args:
+            least: launches that remain in any case; if fewer were undisturbed, all are kept.
+        """
+        disturbed = sum(_is_disturbed(launch) for launch in self._launches)
+        for _ in range(max(disturbed, 1)):
+            if self._may_launch_again():
+                self._measure()
+        quiet = [launch for launch in self._launches if not _is_disturbed(launch)]
+        if len(quiet) >= least:
+            self._launches = []
+            self._add(*quiet)
 
     def take(self, launches: Sequence[Launch]) -> None:
         """Adopt the launches of an interleaved run if there are none yet, so that nothing is measured twice."""
@@ -104,7 +139,14 @@ class SequentialMeasurement:
             self._add(*launches)
 
     def decide(self, judge: Callable[[], Verdict], more: Callable[[], None] | None = None) -> Verdict:
-        """Judge, and measure more while the verdict is open or unconfirmed and the budget allows.
+        """As :meth:`decide_all`, for one verdict."""
+        (verdict,) = self.decide_all(lambda: [judge()], more)
+        return verdict
+
+    def decide_all(
+        self, judge: Callable[[], Sequence[Verdict]], more: Callable[[], None] | None = None
+    ) -> Sequence[Verdict]:
+        """Judge, and measure more until a verdict fails or none is open, as far as the budget allows.
 
         Args:
             judge: judges what is measured so far.
@@ -115,17 +157,19 @@ class SequentialMeasurement:
         """
         while True:
             try:
-                verdict = judge()
+                verdicts = judge()
             except TooFewSamplesError:
                 if not self._may_launch_again():
                     raise
             else:
-                unconfirmed = verdict.outcome is Outcome.FAIL and len(self._launches) < _CONFIRMING_LAUNCHES
-                if verdict.outcome is not Outcome.INCONCLUSIVE and not unconfirmed:
-                    return verdict
-                confirms = unconfirmed and more is None and self._tries < min(_CONFIRMING_LAUNCHES, self._max_launches)
+                outcomes = {verdict.outcome for verdict in verdicts}
+                failed = Outcome.FAIL in outcomes
+                unconfirmed = failed and len(self._launches) < _CONFIRMING_LAUNCHES
+                if not unconfirmed and (failed or Outcome.INCONCLUSIVE not in outcomes):
+                    return verdicts
+                confirms = unconfirmed and more is None and self._tries - self.dropped < self._max_confirming
                 if not confirms and not self._may_launch_again():
-                    return verdict
+                    return verdicts
             (more or self._measure)()
 
     def search(
@@ -179,3 +223,8 @@ class SequentialMeasurement:
             yield
         finally:
             self.spent_s += time.perf_counter() - started
+
+
+def _is_disturbed(launch: Launch) -> bool:
+    """Whether neighbours took time that a launch needed, or its load never became steady."""
+    return why_busy([launch]) is not None or launch.warmup.steady is False

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Interrupted", "LaunchRunner", "job_for"]
 
+_ENOUGH_REQUESTS = 20
+"""Requests that a window should have; one that stretches is measured again for them."""
+_LONGEST_WINDOW_NS = 3_000_000_000
 _POLL_S = 0.05
 MAX_SEARCH_NS = 15_000_000_000
 """Longest capacity search, if the test's budget allows it."""
@@ -109,7 +112,20 @@ class LaunchRunner:
         self._measured = True
         if self.smoke:
             return send_one(deployment, self.plan)
-        return _LaunchMeasurement(deployment, self.plan, self._generator).run(self._on_progress)
+        launch = _LaunchMeasurement(deployment, self.plan, self._generator).run(self._on_progress)
+        if (longer_ns := self._longer_window(launch)) is None:
+            return launch
+        self.plan = replace(self.plan, duration_ns=longer_ns)  # for the next launches too
+        warm = replace(self.plan, warmup_ns=0)
+        return _LaunchMeasurement(deployment, warm, self._generator).run(self._on_progress)
+
+    def _longer_window(self, launch: Launch) -> int | None:
+        """The length of a window with enough requests, if this one had few and may stretch; else None."""
+        requests = int(launch.samples.due_in(launch.window).sum())
+        window_ns = self.plan.duration_ns
+        if not self.plan.stretches or requests >= _ENOUGH_REQUESTS or window_ns >= _LONGEST_WINDOW_NS:
+            return None
+        return min(round(1.2 * window_ns * _ENOUGH_REQUESTS / max(requests, 1)), _LONGEST_WINDOW_NS)
 
     def search(
         self,

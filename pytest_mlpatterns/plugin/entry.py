@@ -29,8 +29,8 @@ __all__ = ["perf", "perf_deploy", "perf_deploy_session", "perf_model", "perf_pay
 _SESSION = "mlpatterns-session"
 _COLLECTION: pytest.StashKey[Collection] = pytest.StashKey()
 _MARKER = (
-    "perf(pattern=Single(), concurrency=1 | rate_rps=..., duration='3s', warmup='auto', timeout='10s', payload=..., "
-    "model=..., wire='rest+json', check=..., tolerance=0.10, launches=5, budget='30s', ...): measure the model of this "
+    "perf(pattern=Single(), concurrency=1 | rate_rps=..., duration='auto', warmup='auto', timeout='10s', payload=..., "
+    "model=..., wire='rest+json', check=..., tolerance=0.10, launches=8, budget='30s', ...): measure the model of this "
     "test under load and judge it; see pytest-mlpatterns"
 )
 

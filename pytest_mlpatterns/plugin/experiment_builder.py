@@ -193,6 +193,7 @@ def _load_plan(settings: Settings, payload: Payload) -> LoadPlan:
         timeout_ns=settings.timeout_ns,
         check=settings.check,
         generators=settings.generators,
+        stretches=settings.stretches,
     )
 
 

@@ -53,13 +53,27 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "if only another machine with as many cores has a baseline, compare with that one, scaled by the speed "
         "of both machines, at twice the tolerance",
     },
-    "duration": {"metavar": "TIME", "help": "measured window of one launch (default: 3s)"},
+    "compare": {
+        "metavar": "METRICS",
+        "help": "compare these metrics with the baseline or revision, separated by commas (default: rtm, throughput, "
+        "p95, p99, error_rate, cpu_per_request, peak_memory, cold_start, response_bytes)",
+    },
+    "duration": {
+        "metavar": "TIME",
+        "help": "measured window of one launch (default: 0.7s in a closed loop, 2s in an open one; longer if few "
+        "requests fit)",
+    },
     "html": {"metavar": "PATH", "help": "write a report to this file, as one page for a browser that needs no network"},
     "inconclusive": {
         "choices": ("warn", "fail", "pass"),
         "help": "outcome of a test that is undecided when its budget is spent (default: warn)",
     },
     "json": {"metavar": "PATH", "help": "write every result to this file"},
+    "noise": {
+        "choices": ("doubt", "trust"),
+        "help": "whether a failure against a stored baseline counts while other processes use cores that the test "
+        "needs: doubt leaves it undecided, trust fails the test (default: doubt)",
+    },
     "patterns": {
         "metavar": "PATTERNS",
         "help": "serve tests whose marker names no pattern under each of these, separated by commas: "
@@ -77,7 +91,8 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "tolerance": {
         "metavar": "RATIO",
-        "help": "worsening against the baseline that is accepted (default: 0.10)",
+        "help": "worsening that is accepted: a share of RTM, throughput, NMRT and CPU, or of each metric by its name, "
+        "rtm=0.05,p99=0.3 (default: 0.10; each other metric has its own)",
     },
 }
 """Arguments of argparse for option ``--perf-NAME`` and ini key ``perf_NAME`` (with underscores). Every default is None,

@@ -70,8 +70,8 @@ class Entry:
     calibration: Calibration | None = None
     anchor: Anchor | None = None
     latency: Percentiles = ()
-    counts: tuple[RequestCounts, ...] = ()
     disturbed: tuple[str, ...] = ()
+    counts: tuple[RequestCounts, ...] = ()
 
     @property
     def recorded_at(self) -> str:

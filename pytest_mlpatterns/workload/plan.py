@@ -16,7 +16,11 @@ __all__ = ["LoadPlan"]
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """The load of one launch; if ``warmup_ns`` is None, the warm-up ends when the load is steady."""
+    """The load of one launch.
+
+    If ``warmup_ns`` is None, the warm-up ends when the load is steady. If the window ``stretches``, a launch with few
+    requests in it is measured again in a longer one.
+    """
 
     payload: Payload
     schedule: Schedule
@@ -25,3 +29,4 @@ class LoadPlan:
     timeout_ns: int
     check: Callable[[Sequence[Any], Sequence[Any]], object] | None
     generators: int = 1
+    stretches: bool = False

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_mlpatterns.analysis.tolerances import Tolerances
 from pytest_mlpatterns.config import settings as config
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.config.settings import (
     InconclusivePolicy,
+    NoisePolicy,
     merge_markers,
     model_version,
     patterns_of,
@@ -31,7 +33,7 @@ S = 1_000_000_000
 LEVELS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
     "duration": (
         "duration_ns",
-        {"marker": ("1s", S), "option": ("2s", 2 * S), "ini": ("4s", 4 * S), "default": (None, 3 * S)},
+        {"marker": ("1s", S), "option": ("2s", 2 * S), "ini": ("4s", 4 * S), "default": (None, 7 * S // 10)},
     ),
     "budget": (
         "budget_ns",
@@ -43,7 +45,30 @@ LEVELS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
     ),
     "tolerance": (
         "tolerance",
-        {"marker": (0.2, 0.2), "option": ("5%", 0.05), "ini": ("0.3", 0.3), "default": (None, 0.1)},
+        {
+            "marker": ({"p99": "30%"}, Tolerances({"p99": 0.3})),
+            "option": ("5%", Tolerances(0.05)),
+            "ini": ("rtm=0.3, p99=40%", Tolerances({"rtm": 0.3, "p99": 0.4})),
+            "default": (None, Tolerances()),
+        },
+    ),
+    "compare": (
+        "compare",
+        {
+            "marker": (["p99"], ("p99",)),
+            "option": ("rtm, error_rate", ("rtm", "error_rate")),
+            "ini": ("rtm", ("rtm",)),
+            "default": (None, None),
+        },
+    ),
+    "noise": (
+        "noise",
+        {
+            "marker": ("trust", NoisePolicy.TRUST),
+            "option": ("doubt", NoisePolicy.DOUBT),
+            "ini": ("trust", NoisePolicy.TRUST),
+            "default": (None, NoisePolicy.DOUBT),
+        },
     ),
     "inconclusive": (
         "inconclusive",
@@ -119,9 +144,10 @@ def test_without_any_argument_the_defaults_are_as_documented() -> None:
     found = read_settings({}, {}, {})
     assert found.pattern == Single()
     assert found.schedule == ClosedLoop(1)
-    assert (found.duration_ns, found.warmup_ns, found.timeout_ns) == (3 * S, None, 10 * S)
-    assert (found.startup_timeout_ns, found.budget_ns, found.launches) == (60 * S, 30 * S, 5)
-    assert (found.tolerance, found.inconclusive) == (0.1, InconclusivePolicy.WARN)
+    assert (found.duration_ns, found.warmup_ns, found.timeout_ns) == (7 * S // 10, None, 10 * S)
+    assert (found.startup_timeout_ns, found.budget_ns, found.launches) == (60 * S, 30 * S, 8)
+    assert (found.tolerance, found.inconclusive) == (Tolerances(), InconclusivePolicy.WARN)
+    assert (found.compare, found.overload, found.noise, found.stretches) == (None, False, NoisePolicy.DOUBT, True)
     assert (found.payload, found.model, found.check, found.wire) == (None, None, None, Wire("rest", "json"))
 
 
@@ -144,8 +170,9 @@ def check(inputs: object, outputs: object) -> None:
         ("timeout", "1s", "timeout_ns", S),
         ("launches", 1, "launches", 1),
         ("launches", 100, "launches", 100),
-        ("tolerance", "5%", "tolerance", 0.05),
-        ("tolerance", 0, "tolerance", 0.0),
+        ("tolerance", "5%", "tolerance", Tolerances(0.05)),
+        ("tolerance", 0, "tolerance", Tolerances(0.0)),
+        ("overload", True, "overload", True),
         ("payload", [1, 2], "payload", [1, 2]),
         ("model", "package.module:attribute", "model", "package.module:attribute"),
         ("check", check, "check", check),
@@ -204,6 +231,11 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
         ({"launches": "3"}, "perf(launches=...) is '3'", "a whole number of deployments from 1 to 100"),
         ({"launches": True}, "perf(launches=...) is True", "a whole number of deployments from 1 to 100"),
         ({"tolerance": -0.1}, "perf(tolerance=...) is -0.1", 'write 0.05 or "5%"'),
+        ({"tolerance": {"p9x": 0.1}}, "perf(tolerance=...) names the metric 'p9x'", "rtm"),
+        ({"tolerance": "rtm=5%, rtm=6%"}, "perf(tolerance=...) is 'rtm=5%, rtm=6%'", "expected each metric once"),
+        ({"compare": "rmt"}, "perf(compare=...) names the metric 'rmt'", "did you mean"),
+        ({"compare": ()}, "perf(compare=...) is ()", "write ('rtm', 'p99', 'error_rate')"),
+        ({"overload": "yes"}, "perf(overload=...) is 'yes'", "expected True or False"),
         ({"tolerance": "much"}, "perf(tolerance=...) is 'much'", 'write 0.05 or "5%"'),
         ({"inconclusive": "ignore"}, "perf(inconclusive=...) is 'ignore'", "one of warn, fail, pass"),
         ({"check": 5}, "perf(check=...) is 5", "expected a function; write def check(inputs, outputs)"),

@@ -1,19 +1,25 @@
-"""Verdicts on two sides, where what the paired launches gave is declared: floors, and metrics that are not known."""
+"""Verdicts on two variants whose paired launches are declared: floors, guards, and metrics that are not known."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
-from support.synthetic import MS
+from support.synthetic import MS, START_NS, S, launch, samples, usage
 
 from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedLaunch, VariantFigures, paired_log_ratio
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.judging.compared_metrics import compared_metrics
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_no_slower
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from pytest_mlpatterns.records.launch import Launch
 
 
 def side(rtm_ns: float, in_flight: int, cpu_ns: float | None) -> VariantFigures:
@@ -39,6 +45,23 @@ def paired(before_ns: float, after_ns: float, *, in_flight: int = 1, cpu: bool =
     )
 
 
+def declared_launch(
+    *, slow: float = 0.0, failed: float = 0.0, rss_mib: float = 100, start_s: float = 0.9, size: int = 150
+) -> Launch:
+    """A launch of 400 requests of 2 ms, of which a share takes four times as long, and another share fails."""
+    count = 400
+    due = START_NS + np.arange(count) * (S // count)
+    every = np.arange(count)
+    latency = np.where(every % max(round(1 / slow), 1) == 0, 8 * MS, 2 * MS) if slow else np.full(count, 2 * MS)
+    outcome = np.where(every % round(1 / failed) == 0, 500, 200) if failed else 200
+    return launch(
+        samples(due, latency, outcome=outcome, received_bytes=size),
+        seconds=1.0,
+        used=usage(seconds=1.0, rss_bytes=(round(rss_mib * 2**20),)),
+        cold_start_ns=round(start_s * S),
+    )
+
+
 @dataclass
 class Declared:
     """A pairing whose launches are declared: as many as it takes, the last one again and again."""
@@ -47,19 +70,63 @@ class Declared:
     in_flight: int | None = 1
     names: tuple[str, str] = ("main (1a2b3c4)", "the present")
     spent_s: float = 1.0
+    present: Launch = field(default_factory=declared_launch)
     launches: list[PairedLaunch] = field(default_factory=list)
+    first_launches: list[Launch] = field(default_factory=list)
+    second_launches: list[Launch] = field(default_factory=list)
 
     def decide(self, judge: Callable[..., Outcome], _budget_ns: int, *, max_launches: int) -> Outcome:
         while True:
             self.launches.append(self.given[min(len(self.launches), len(self.given) - 1)])
+            self.first_launches.append(declared_launch())
+            self.second_launches.append(self.present)
             outcome = judge(self.launches) if len(self.launches) >= 3 else Outcome.INCONCLUSIVE
             if outcome is not Outcome.INCONCLUSIVE or len(self.launches) == max_launches:
                 return outcome
 
 
-def verdicts(pairing: Any, *metrics: str, tolerance: float = 0.05) -> dict[str, tuple[Outcome, str]]:
-    found = judge_no_slower(pairing, metrics, tolerance, budget_ns=10**12)
+def verdicts(
+    pairing: Any, *metrics: str, tolerance: float | None = 0.05, requested: bool = True
+) -> dict[str, tuple[Outcome, str]]:
+    wanted = compared_metrics([METRICS[name] for name in metrics], Tolerances(tolerance), 0.025, requested=requested)
+    found, _ = judge_no_slower(pairing, wanted, budget_ns=10**12)
     return {verdict.metric: (verdict.outcome, verdict.reason) for verdict in found}
+
+
+DEFAULT = ("rtm", "throughput", "p95", "p99", "error_rate", "cpu_per_request", "peak_memory", "cold_start")
+
+
+@pytest.mark.parametrize(
+    ("change", "metric", "words"),
+    [
+        ({"slow": 0.02}, "p99", "p99 latency 2.01 ms → 8.03 ms: 2.0 % of 1,200 requests took over 2.41 ms"),
+        ({"failed": 0.02}, "error_rate", "error rate 0.0 % (0 of 1,200) → 2.0 % (24 of 1,200)"),
+        ({"rss_mib": 125}, "peak_memory", "peak memory 100 MiB → 125 MiB: 25.0 % worse"),
+        ({"start_s": 1.8}, "cold_start", "900 ms → 1.80 s: 100 % worse"),
+        ({"size": 1150}, "response_bytes", "response size 150 B → "),
+    ],
+)
+def test_guards_fail_what_the_median_does_not_show(change: dict[str, Any], metric: str, words: str) -> None:
+    run = Declared([paired(2 * MS, 2 * MS)], present=declared_launch(**change))
+    found = verdicts(run, *DEFAULT, "response_bytes", tolerance=None, requested=False)
+    failed = {name for name, (outcome, _) in found.items() if outcome is Outcome.FAIL}
+    assert metric in failed <= {metric, "p95", "p99"}  # failed requests are infinitely late
+    assert words in found[metric][1]
+
+
+def test_guards_pass_equal_launches_without_another_launch() -> None:
+    run = Declared([paired(2 * MS, 2 * MS)])
+    found = verdicts(run, *DEFAULT, tolerance=None, requested=False)
+    assert {outcome for outcome, _ in found.values()} == {Outcome.PASS}
+    assert len(run.launches) == 3
+
+
+def test_more_cpu_time_fails_although_the_clock_hides_it() -> None:
+    launches = [
+        replace(paired(2 * MS, 2.3 * MS), rtm=paired(2 * MS, 2 * MS).rtm, throughput=paired(2 * MS, 2 * MS).rtm)
+    ]
+    found = verdicts(Declared(launches), *DEFAULT, tolerance=None, requested=False)
+    assert {name for name, (outcome, _) in found.items() if outcome is Outcome.FAIL} == {"cpu_per_request"}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +162,7 @@ def test_launches_that_do_not_know_a_metric_are_left_out_of_its_verdict() -> Non
     assert found["cpu_per_request"][1].startswith("CPU per request 1.80 ms (main (1a2b3c4)) against 2.34 ms")
 
 
-def test_a_metric_that_no_launch_knows_gets_no_verdict_and_keeps_nobody_waiting() -> None:
+def test_a_metric_that_no_launch_knows_gets_no_verdict_and_delays_none() -> None:
     pairing = Declared([paired(2 * MS, 2 * MS, cpu=False)])
     assert set(verdicts(pairing, "rtm", "cpu_per_request", tolerance=0.25)) == {"rtm"}
     assert len(pairing.launches) == 3

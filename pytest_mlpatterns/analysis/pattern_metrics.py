@@ -1,0 +1,122 @@
+"""The metrics that a pattern counts itself: replicas, cache, batches, queue, stages and wire. Pure."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.intervals import CONFIDENCE
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.telemetry import straggler_shares
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.launch import Launch
+    from pytest_mlpatterns.records.telemetry import LayerStats
+
+__all__ = ["PatternMetrics"]
+
+
+class PatternMetrics:
+    """What the telemetry of a pattern gives; a base of :class:`pytest_mlpatterns.analysis.metrics.Metrics`.
+
+    Attributes:
+        launches: at least one.
+    """
+
+    launches: tuple[Launch, ...]
+
+    def estimate(self, metric: Metric, confidence: float = CONFIDENCE) -> Estimate | None:
+        """The metric over all launches; None if it does not apply."""
+        raise NotImplementedError
+
+    @cached_property
+    def replica_share(self) -> tuple[Estimate, ...] | None:
+        """Share of the window's requests that each replica answered, None for a single process."""
+        counts = [launch.stats.replica_requests for launch in self.launches if launch.stats is not None]
+        if not counts or len(counts[0]) < 2 or not all(sum(row) for row in counts):
+            return None
+        shares = [[row[replica] / sum(row) for row in counts] for replica in range(len(counts[0]))]
+        return tuple(Estimate(sum(values) / len(values), min(values), max(values)) for values in shares)
+
+    @property
+    def cache_hit_ratio(self) -> Estimate | None:
+        """Share of inputs that were answered without a model call of their own; None without a cache."""
+        return self.estimate(METRICS["cache_hit_ratio"])
+
+    @property
+    def cache_hit_ns(self) -> Estimate | None:
+        """Median time in the cache's layer of a request answered from it."""
+        return self.estimate(METRICS["cache_hit"])
+
+    @property
+    def cache_miss_ns(self) -> Estimate | None:
+        """Median time in the cache's layer of a request that needed a model call."""
+        return self.estimate(METRICS["cache_miss"])
+
+    @property
+    def batch_size(self) -> Estimate | None:
+        """Mean inputs in one model call; None without batching."""
+        return self.estimate(METRICS["batch_size"])
+
+    @property
+    def batch_wait_ns(self) -> Estimate | None:
+        """Median time that a request waited for others of its batch."""
+        return self.estimate(METRICS["batch_wait"])
+
+    @property
+    def queue_depth(self) -> Estimate | None:
+        """Mean over time of the requests that waited in the queue; None without one."""
+        return self.estimate(METRICS["queue_depth"])
+
+    @property
+    def queue_wait_ns(self) -> Estimate | None:
+        """Median time that a request waited in the queue."""
+        return self.estimate(METRICS["queue_wait"])
+
+    @property
+    def hop_ns(self) -> Estimate | None:
+        """Median hop time to an upstream process: transport, without its work and the wait for its model."""
+        return self.estimate(METRICS["hop"])
+
+    @property
+    def decode_ns(self) -> Estimate | None:
+        """Mean time to decode a request, decompression included."""
+        return self.estimate(METRICS["decode"])
+
+    @property
+    def encode_ns(self) -> Estimate | None:
+        """Mean time to encode a response, compression included."""
+        return self.estimate(METRICS["encode"])
+
+    @property
+    def compression_ratio(self) -> Estimate | None:
+        """Size of the plain bodies over that of the transferred ones; None if none is compressed."""
+        return self.estimate(METRICS["compression_ratio"])
+
+    @property
+    def layers(self) -> tuple[LayerStats, ...]:
+        """What the pattern's layers counted in the last launch's window, the outermost first."""
+        stats = self.launches[-1].stats
+        return () if stats is None else stats.layers
+
+    @property
+    def stage_ns(self) -> dict[str, float]:
+        """Mean time in each stage of a pipeline, or model of an ensemble, by its name, over the last launch."""
+        return {
+            name.partition(":")[2]: mean
+            for layer in self.layers
+            for name in layer.histograms
+            if name.startswith(("stage:", "model:")) and (mean := layer.mean(name)) is not None
+        }
+
+    @property
+    def bottleneck(self) -> str | None:
+        """The stage that takes longest; for an ensemble the slowest model; None without stages."""
+        times = self.stage_ns
+        return max(times, key=times.__getitem__) if times else None
+
+    @property
+    def straggler_share(self) -> dict[str, float]:
+        """How often each model of an ensemble was the last to answer, a share by its name, over the last launch."""
+        return {name: share for layer in self.layers for name, share in straggler_shares(layer).items()}

@@ -1,0 +1,128 @@
+"""The verdict on one guard: the tail, failed requests, memory, start and sizes of two samples of launches.
+
+Both samples may come from anywhere: a baseline entry, the launches of a test, or those of another revision. This module
+must not know how they were measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from pytest_mlpatterns.analysis.count_comparison import judge_failures, judge_tail
+from pytest_mlpatterns.analysis.verdicts import judge_guard
+from pytest_mlpatterns.records.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_mlpatterns.analysis.metric_definitions import Metric
+    from pytest_mlpatterns.analysis.metrics import Metrics
+    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
+    from pytest_mlpatterns.records.baseline_entry import Entry
+    from pytest_mlpatterns.records.launch import LaunchValue
+    from pytest_mlpatterns.records.request_counts import RequestCounts
+
+__all__ = ["EntrySample", "MeasuredSample", "Sample", "UnknownMetricError", "judge_guarded"]
+
+
+class UnknownMetricError(Exception):
+    """A sample has no value of a metric; the text says which one and why."""
+
+
+class Sample(Protocol):
+    """Launches of one side."""
+
+    @property
+    def counts(self) -> Sequence[RequestCounts]:
+        """The requests of each launch; empty if unknown."""
+
+    def values(self, metric: Metric) -> Sequence[LaunchValue]:
+        """The metric in each launch; empty if unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntrySample:
+    """The launches of a baseline entry."""
+
+    entry: Entry
+
+    @property
+    def counts(self) -> Sequence[RequestCounts]:
+        """The requests of each launch; empty in an entry of an older version."""
+        return self.entry.counts
+
+    def values(self, metric: Metric) -> Sequence[LaunchValue]:
+        """The metric in each launch; empty if it was not recorded."""
+        recorded: Mapping[str, Sequence[LaunchValue]] = self.entry.metrics
+        return recorded.get(metric.name, ())
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredSample:
+    """Measured launches."""
+
+    metrics: Metrics
+
+    @property
+    def counts(self) -> Sequence[RequestCounts]:
+        """The requests of each launch."""
+        return self.metrics.request_counts
+
+    def values(self, metric: Metric) -> Sequence[LaunchValue]:
+        """The metric in each launch that has one."""
+        return [value for value in self.metrics.launch_values(metric) if math.isfinite(value.value)]
+
+
+def judge_guarded(
+    compared: ComparedMetric,
+    reference: Sample,
+    present: Sample,
+    *,
+    alpha: float,
+    against: Literal["baseline", "revision"],
+    in_flight: int | None,
+) -> Verdict:
+    """Judge one guard.
+
+    Args:
+        compared: which one, with its tolerance.
+        reference: launches that it is compared with.
+        present: launches of the present.
+        alpha: probability of a false alarm at this look.
+        against: kind of the reference.
+        in_flight: see :meth:`pytest_mlpatterns.analysis.metric_definitions.Metric.is_small`.
+
+    Raises:
+        UnknownMetricError: a sample has no value of it.
+        TooFewSamplesError: a sample has too few requests for the percentile.
+        InvalidResultError: the reference has no such percentile, since too many of its requests failed.
+    """
+    metric, tolerance = compared.metric, compared.tolerance
+    if metric.percentile is None and metric.name != "error_rate":
+        values = _values_of_both(metric, reference, present, against=against)
+        verdict = judge_guard(metric, *values, tolerance=tolerance, alpha=alpha, in_flight=in_flight)
+        return replace(verdict, against=against)
+    if not reference.counts:
+        raise UnknownMetricError("is not recorded yet")
+    then, now = reference.counts, present.counts
+    if metric.percentile is None:
+        found = judge_failures(then, now, tolerance=tolerance, alpha=alpha)
+    else:
+        found = judge_tail(then, now, percentile=metric.percentile, tolerance=tolerance, alpha=alpha)
+    value = found.present_value if math.isfinite(found.present_value) else None
+    return Verdict(
+        metric.name, against, found.outcome, found.reason, found.change, tolerance, found.reference_value, value
+    )
+
+
+def _values_of_both(
+    metric: Metric, reference: Sample, present: Sample, *, against: str
+) -> tuple[Sequence[LaunchValue], Sequence[LaunchValue]]:
+    """The values of the present and of the reference."""
+    if not reference.values(metric):
+        raise UnknownMetricError("is not recorded yet" if against == "baseline" else "is not known of both sides")
+    if not present.values(metric):
+        raise UnknownMetricError("is not known")
+    return present.values(metric), reference.values(metric)
