@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -41,9 +38,11 @@ from pytest_mlpatterns.revision.installed_copy import copy_error, installed_copi
 from pytest_mlpatterns.serving.engine import engine_named
 from pytest_mlpatterns.system.child import end_with_parent
 from pytest_mlpatterns.system.environment import environment
+from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.plugin.collection import Collection, MarkerReading
@@ -86,7 +85,8 @@ class PerfSession:
             self._options |= dict.fromkeys(_OPTIONS_OF_THE_RUN) | {"baseline": "off"}
             self._ini |= dict.fromkeys(_OPTIONS_OF_THE_RUN)
         self._rivals: Counter[str] = Counter()
-        self._directory = Path(tempfile.mkdtemp(prefix="pytest-mlpatterns-"))
+        self._scratch = ScratchDirectory()
+        self._directory = self._scratch.path
         self._resources = contextlib.ExitStack()
         self._generator = Generator(self._directory / "generator.log", measure_ceiling)
         sent = WorkerInput.of(config)
@@ -255,7 +255,7 @@ class PerfSession:
 
     def _remove_files(self) -> None:
         self._resources.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._scratch.remove()
 
     def _state(self, item: pytest.Item) -> PerfItem:
         """What is known of a perf test; one that asks for the fixture by name while it runs is read now."""

@@ -1,0 +1,58 @@
+"""The temporary directory of a run: gone at its end, or at the start of the next one if the run was killed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KILLED = """
+import os, signal, tempfile, sys
+tempfile.tempdir = sys.argv[1]
+from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
+print((ScratchDirectory().path / "log").write_text("left"), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+def test_directory_is_gone_after_its_removal(tmp_path: Path) -> None:
+    scratch = ScratchDirectory()
+    (scratch.path / "generator.log").write_text("x")
+    assert [one.name for one in tmp_path.iterdir()] == [scratch.path.name]
+    scratch.remove()
+    scratch.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_directories_in_use_or_of_others_stay(tmp_path: Path) -> None:
+    (tmp_path / "pytest-mlpatterns-against-1").mkdir()
+    (tmp_path / "other").mkdir()
+    first, second = ScratchDirectory(), ScratchDirectory()
+    assert first.path.is_dir()
+    assert len(list(tmp_path.iterdir())) == 4
+    first.remove()
+    second.remove()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.processes
+def test_directory_of_a_killed_run_goes_with_the_next(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False, stdout=subprocess.DEVNULL)
+    (left,) = tmp_path.iterdir()
+    scratch = ScratchDirectory()
+    assert [one.name for one in tmp_path.iterdir()] == [scratch.path.name]
+    assert not left.exists()
+    scratch.remove()
