@@ -18,7 +18,7 @@ from pytest_mlpatterns.analysis.noise import noise_sentences
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.result import Reference, TestResult
-from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_layer
+from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_cycle, describe_layer
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.wording import count
@@ -219,6 +219,9 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, setup: Setup) -
     notes += [describe_capacity(capacity) for capacity in metrics.capacities]
     notable = [layer for layer in metrics.layers if layer.layer != "wire" or setup.wire != str(REST_JSON)]
     notes += [text for layer in notable if (text := describe_layer(layer))]
+    last = metrics.by_launch[-1]
+    if cycle := describe_cycle(metrics.layers, last.requests, metrics.launches[-1].request_bytes.size):
+        notes.append(cycle)
     return tuple(notes)
 
 

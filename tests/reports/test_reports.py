@@ -50,7 +50,7 @@ from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import FORMAT, VERSION, Results, read_results, results_json
 from pytest_mlpatterns.reports.text.baseline_changes import gone_lines, update_lines
 from pytest_mlpatterns.reports.text.failure import failure_text
-from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_layer
+from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_cycle, describe_layer
 from pytest_mlpatterns.reports.text.styled_text import text_of, width_of
 from pytest_mlpatterns.reports.text.summary_table import summary_lines, verdict_of
 
@@ -350,6 +350,27 @@ def test_a_capacity_search_is_told_in_one_line(at_least: bool, objective: str | 
 )
 def test_the_statistics_of_a_layer_are_one_line(layer: LayerStats, text: str) -> None:
     assert describe_layer(layer) == text
+
+
+@pytest.mark.parametrize(
+    ("counters", "requests", "says"),
+    [
+        ({"hits": 7406}, 7406, True),
+        ({"hits": 7400, "misses": 6}, 7406, False),
+        ({"hits": 7400, "coalesced": 6}, 7406, False),
+        ({"hits": 50}, 50, False),
+        ({}, 7406, False),
+    ],
+)
+def test_a_cache_that_had_every_input_of_a_cycled_payload_says_so(
+    counters: dict[str, int], requests: int, says: bool
+) -> None:
+    layers = [LayerStats(0, "wire", {"requests": 9}), LayerStats(0, "cached", counters)]
+    text = describe_cycle(layers, requests, 50)
+    expected = (
+        "the cache had every input, because the payload was cycled: 7,406 requests from 50 inputs; give more inputs"
+    )
+    assert text.startswith(expected) if says else text == ""
 
 
 ACCOUNT = {"mode": "update", "recorded": ["test_perf.py::test_digits"], "recorded_although_worse": []}

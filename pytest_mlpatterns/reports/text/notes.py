@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.telemetry import straggler_shares
 from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
-from pytest_mlpatterns.wording import listed
+from pytest_mlpatterns.wording import count, listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.telemetry import LayerStats
 
-__all__ = ["describe_capacity", "describe_layer", "noise_line"]
+__all__ = ["describe_capacity", "describe_cycle", "describe_layer", "noise_line"]
 
 _MOST_TESTS = 3
 """Number of tests that the line about noise names."""
@@ -57,6 +57,26 @@ def describe_capacity(capacity: Capacity) -> str:
     least = "at least " if capacity.at_least else ""
     rate = format_rate(capacity.nmrt.value)
     return f"NMRT{objective} {least}{rate} at concurrency {capacity.concurrency} (the search ended: {capacity.stopped})"
+
+
+def describe_cycle(layers: Sequence[LayerStats], requests: int, inputs: int) -> str:
+    """Why a cache had every input, if it did: the load sent the same inputs again; empty otherwise.
+
+    Args:
+        layers: the layers over the measured window.
+        requests: number of requests in the window.
+        inputs: number of different inputs of the payload.
+    """
+    for layer in layers:
+        counts = layer.counters
+        asked_again = counts.get("misses", 0) + counts.get("coalesced", 0)
+        if layer.layer == "cached" and counts.get("hits", 0) and not asked_again and requests > inputs:
+            return (
+                f"the cache had every input, because the payload was cycled: {count(requests, 'request')} from "
+                f"{count(inputs, 'input')}; give more inputs, or draw them as Zipf(...) does, to see the hits of real "
+                "traffic"
+            )
+    return ""
 
 
 def describe_layer(layer: LayerStats) -> str:
