@@ -132,8 +132,9 @@ def test_more_cpu_time_fails_although_the_clock_hides_it() -> None:
 @pytest.mark.parametrize(
     ("before_ms", "after_ms", "outcome"),
     [
-        (0.070, 0.095, Outcome.PASS),  # 36 % worse, by 25 µs
+        (0.020, 0.024, Outcome.PASS),  # 20 % worse, by 4 µs
         (0.070, 0.110, Outcome.FAIL),
+        (0.370, 0.400, Outcome.FAIL),  # 8 % worse, by 30 µs
         (2.0, 2.4, Outcome.FAIL),
         (2.0, 2.0, Outcome.PASS),
     ],
@@ -145,13 +146,21 @@ def test_a_quick_service_may_get_slower_by_the_floor_in_either_metric(
     pairing = Declared([paired(before_ms * MS, after_ms * MS, in_flight=in_flight)], in_flight)
     found = verdicts(pairing, "rtm", "throughput")
     assert {name: one for name, (one, _) in found.items()} == {"rtm": outcome, "throughput": outcome}
-    if after_ms == 0.095:
-        assert "changes up to 30.0 µs do not count" in found["rtm"][1]
-        assert "changes up to 30.0 µs a request do not count" in found["throughput"][1]
+    if after_ms == 0.024:
+        assert "changes up to 5.00 µs do not count" in found["rtm"][1]
+        assert "changes up to 5.00 µs a request do not count" in found["throughput"][1]
+
+
+def test_what_the_floor_leaves_undecided_passes_at_once() -> None:
+    noisy = [paired(0.050 * MS, (0.0526 + 0.001 * (number % 2)) * MS) for number in range(24)]
+    pairing = Declared(noisy)
+    (found,) = verdicts(pairing, "rtm").values()
+    assert (found[0], len(pairing.launches)) == (Outcome.PASS, 3)
+    assert "changes up to 5.00 µs do not count" in found[1]
 
 
 def test_the_rate_of_an_open_loop_has_no_floor() -> None:
-    found = verdicts(Declared([paired(0.070 * MS, 0.095 * MS)], in_flight=None), "throughput")
+    found = verdicts(Declared([paired(0.020 * MS, 0.024 * MS)], in_flight=None), "throughput")
     assert found["throughput"][0] is Outcome.FAIL
 
 
