@@ -287,18 +287,15 @@ class BaselineComparison:
         metric, in_flight = compared.metric, self._experiment.setup.load.in_flight
         before = look.entry.metrics.get(metric.name, ())
         present = MeasuredSample(look.metrics)
+        if compared.is_guard:
+            return judge_guarded(compared, EntrySample(look.entry), present, against="baseline", in_flight=in_flight)
         plan = SequentialPlan(
             first=1,
             last=self._experiment.settings.launches,
             alpha=compared.alpha,
             pass_alpha=_PASS_ALPHA,
-            fixed_launches=max(len(before or look.entry.counts), 1),
+            fixed_launches=max(len(before), 1),
         )
-        if compared.is_guard:
-            alpha = (1 - plan.confidence(len(look.metrics.launches))) / 2
-            return judge_guarded(
-                compared, EntrySample(look.entry), present, alpha=alpha, against="baseline", in_flight=in_flight
-            )
         if not before:
             raise UnknownMetricError("is not recorded yet; record it: --perf-baseline update")
         if metric.percentile is not None:

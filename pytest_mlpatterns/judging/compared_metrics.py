@@ -1,8 +1,9 @@
 """Which metrics a comparison judges, and how: primary metrics and guards.
 
 A primary metric passes only if it is shown to be within its tolerance. A guard fails if it is surely worse beyond its
-tolerance, keeps the measurement going while its estimate is, and passes otherwise: it need not be known precisely. All
-metrics that are judged together share the probability of a false alarm.
+tolerance, keeps the measurement going while its estimate is, and passes otherwise: it need not be known precisely. The
+primary metrics share the probability of a false alarm. A guard has a level of its own, since an unchanged one is far
+from its tolerance.
 """
 
 from __future__ import annotations
@@ -23,8 +24,7 @@ __all__ = ["ComparedMetric", "compared_by_default", "compared_metrics"]
 _PRIMARY = ("rtm", "throughput")
 _GUARDS = ("p95", "p99", "error_rate", "cpu_per_request", "peak_memory", "cold_start", "response_bytes")
 _ALWAYS_GUARDS = frozenset({"error_rate", "peak_memory", "cold_start", "request_bytes", "response_bytes"})
-_SHARES = {"cpu_per_request": 2.0}
-_PRIMARY_SHARE, _GUARD_SHARE = 3.0, 0.5
+_GUARD_ALPHA = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class ComparedMetric:
     Attributes:
         metric: which one.
         tolerance: largest acceptable worsening.
-        alpha: probability of a false alarm, over all interim looks.
+        alpha: probability of failing a change exactly at the tolerance, over all interim looks.
         is_guard: whether it is a guard; otherwise it is primary.
         requested: whether the test requested it itself; then a comparison that is not possible is an error.
     """
@@ -60,21 +60,19 @@ def compared_by_default(settings: Settings) -> tuple[Metric, ...]:
 def compared_metrics(
     metrics: Iterable[Metric], tolerances: Tolerances, alpha: float, *, requested: bool
 ) -> Sequence[ComparedMetric]:
-    """Divide the probability of a false alarm among metrics that are judged together.
-
-    A guard has a small share, since the changes that it looks for are large; CPU time per request has a larger one.
+    """Divide the probability of a false alarm among the primary metrics that are judged together.
 
     Args:
         metrics: which ones.
         tolerances: of each metric.
-        alpha: probability of a false alarm of all of them together.
+        alpha: probability of a false alarm of all primary ones together.
         requested: whether the test requested them itself.
     """
     roles = [(metric, _is_guard(metric, requested=requested)) for metric in metrics]
-    shares = [_SHARES.get(metric.name, _GUARD_SHARE) if is_guard else _PRIMARY_SHARE for metric, is_guard in roles]
+    primary = alpha / max(sum(not is_guard for _, is_guard in roles), 1)
     return [
-        ComparedMetric(metric, tolerances.of(metric), alpha * share / sum(shares), is_guard, requested)
-        for (metric, is_guard), share in zip(roles, shares, strict=True)
+        ComparedMetric(metric, tolerances.of(metric), _GUARD_ALPHA if is_guard else primary, is_guard, requested)
+        for metric, is_guard in roles
     ]
 
 

@@ -80,17 +80,18 @@ def judge_guarded(
     reference: Sample,
     present: Sample,
     *,
-    alpha: float,
     against: Literal["baseline", "revision"],
     in_flight: int | None,
 ) -> Verdict:
     """Judge one guard.
 
+    Each look has the level of its rule (``GUARD_ALPHA``, ``COUNT_ALPHA``) for a change exactly at the tolerance. An
+    unchanged metric is far from its tolerance; ``benchmarks/verdict_simulation.py`` counts the false alarms of all.
+
     Args:
         compared: which one, with its tolerance.
         reference: launches that it is compared with.
         present: launches of the present.
-        alpha: probability of a false alarm at this look.
         against: kind of the reference.
         in_flight: see :meth:`pytest_mlpatterns.analysis.metric_definitions.Metric.is_small`.
 
@@ -102,15 +103,15 @@ def judge_guarded(
     metric, tolerance = compared.metric, compared.tolerance
     if metric.percentile is None and metric.name != "error_rate":
         values = _values_of_both(metric, reference, present, against=against)
-        verdict = judge_guard(metric, *values, tolerance=tolerance, alpha=alpha, in_flight=in_flight)
+        verdict = judge_guard(metric, *values, tolerance=tolerance, in_flight=in_flight)
         return replace(verdict, against=against)
     if not reference.counts:
         raise UnknownMetricError("is not recorded yet")
     then, now = reference.counts, present.counts
     if metric.percentile is None:
-        found = judge_failures(then, now, tolerance=tolerance, alpha=alpha)
+        found = judge_failures(then, now, tolerance=tolerance)
     else:
-        found = judge_tail(then, now, percentile=metric.percentile, tolerance=tolerance, alpha=alpha)
+        found = judge_tail(then, now, percentile=metric.percentile, tolerance=tolerance)
     value = found.present_value if math.isfinite(found.present_value) else None
     return Verdict(
         metric.name, against, found.outcome, found.reason, found.change, tolerance, found.reference_value, value

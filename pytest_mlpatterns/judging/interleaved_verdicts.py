@@ -196,9 +196,8 @@ class _RevisionJudge:
         plan = replace(self._looks, alpha=compared.alpha, pass_alpha=_ALPHA)
         first, second = Metrics(tuple(self._run.first_launches)), Metrics(tuple(self._run.second_launches))
         if compared.is_guard:
-            alpha = (1 - plan.confidence(len(found))) / 2
             samples = MeasuredSample(first), MeasuredSample(second)
-            return judge_guarded(compared, *samples, alpha=alpha, against="revision", in_flight=self._run.in_flight)
+            return judge_guarded(compared, *samples, against="revision", in_flight=self._run.in_flight)
         before, now = first.launch_values(metric), second.launch_values(metric)
         if not before or not now:
             raise UnknownMetricError("is not known of both sides")
