@@ -1,19 +1,21 @@
 """The project on which verdicts are counted: a random forest that reads handwritten digits, in a git repository.
 
 The forest is trained by scikit-learn once and walked in plain Python, so that it loads at once and takes some
-milliseconds of one core for an answer. It is slower in proportion when it walks some of its trees again.
+milliseconds of one core for an answer. A regression is injected by what the working tree's ``added.py`` says: trees
+walked once more, a share of slow or failing requests, memory that is held, a start that takes longer.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["WALKS", "make_repository", "set_added_walks"]
+__all__ = ["DIGITS", "WALKS", "Added", "make_repository", "set_added"]
 
 TREES = 50
 DIGITS = 64
@@ -25,10 +27,11 @@ _MODEL = '''
 """Reads pages of handwritten digits: a random forest, walked tree by tree."""
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
-from added import WALKS
+from added import ADDED
 
 HERE = Path(__file__).parent
 
@@ -43,13 +46,22 @@ def walk(tree, image):
 
 class Forest:
     def __init__(self):
+        time.sleep(ADDED["start_s"])
+        self.held = bytearray(b"x") * round(ADDED["memory_mib"] * 2**20)
         self.trees = json.loads((HERE / "forest.json").read_text())
+        self.requests = 0
 
     def __call__(self, pages):
+        self.requests += 1
+        if ADDED["failing"] and self.requests % round(1 / ADDED["failing"]) == 0:
+            raise ValueError("an input that the new code does not take")
+        if ADDED["slow"] and self.requests % round(1 / ADDED["slow"]) == 0:
+            for _ in range(3):  # four times the median
+                [self.read(page) for page in pages]
         return ["".join(map(str, self.read(page))) for page in pages]
 
     def read(self, page):
-        for number in range(WALKS):
+        for number in range(ADDED["walks"]):
             walk(self.trees[number % len(self.trees)], page[number % len(page)])
         return [Counter(walk(tree, image) for tree in self.trees).most_common(1)[0][0] for image in page]
 '''
@@ -73,8 +85,32 @@ def perf_payload():
 @pytest.mark.perf(concurrency=1)
 def test_digits(perf):
     pass
+
+
+@pytest.mark.perf(concurrency=1, payload=[page[:6] for page in json.loads((HERE / "pages.json").read_text())])
+def test_few(perf):
+    pass
 """
 _FILES = {"pytest.ini": "[pytest]\npythonpath = .\n", "model.py": _MODEL, "test_digits.py": _TEST}
+
+
+@dataclass(frozen=True)
+class Added:
+    """What the working tree does beyond the committed revision.
+
+    Attributes:
+        walks: trees walked once more for an answer.
+        slow: share of the requests that take four times as long.
+        failing: share of the requests that fail.
+        memory_mib: memory that the model holds.
+        start_s: seconds that its start takes longer.
+    """
+
+    walks: int = 0
+    slow: float = 0.0
+    failing: float = 0.0
+    memory_mib: float = 0.0
+    start_s: float = 0.0
 
 
 def make_repository(top: Path) -> None:
@@ -102,12 +138,12 @@ def make_repository(top: Path) -> None:
     (top / "pages.json").write_text(json.dumps(pages))
     for name, text in _FILES.items():
         (top / name).write_text(text)
-    set_added_walks(top, 0)
+    set_added(top, Added())
     identity = ("-c", "user.name=benchmark", "-c", "user.email=benchmark@localhost")
     for command in (("init", "--quiet", "--initial-branch=main"), ("add", "."), ("commit", "--quiet", "-m", "Forest")):
         subprocess.run(["git", *identity, *command], cwd=top, check=True)
 
 
-def set_added_walks(top: Path, count: int) -> None:
-    """Let the model in the working tree walk so many trees once more; nothing is committed."""
-    (top / "added.py").write_text(f"WALKS = {count}\n")
+def set_added(top: Path, added: Added) -> None:
+    """Let the model in the working tree do more; nothing is committed."""
+    (top / "added.py").write_text(f"ADDED = {asdict(added)!r}\n")
