@@ -64,5 +64,7 @@ def _failures(result: TestResult) -> list[str]:
     failed = sum(result.failed_requests.values())
     if failed <= _MAX_FAILED_SHARE * result.requests:
         return []
-    kinds = describe_failures({int(code): count for code, count in result.failed_requests.items()})
+    kinds = describe_failures(
+        {int(code): count for code, count in result.failed_requests.items()}, result.first_failure
+    )
     return [f"{failed:,} of {result.requests:,} requests failed ({kinds})"]

@@ -142,6 +142,7 @@ def _with_conditions(result: TestResult, metrics: Metrics) -> TestResult:
             metrics.launches, interleaved=result.reference is not None and result.reference.kind == "revision"
         ),
         unsteady=_unsteady(metrics, result.setup),
+        first_failure=metrics.first_failure,
         counts=metrics.request_counts,
         replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
     )

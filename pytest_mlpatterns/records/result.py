@@ -142,6 +142,7 @@ class TestResult:
         group: the test's id without its pattern, which the patterns of one test share.
         command: command line that runs the test alone.
         unsteady: those of the notes that say that the load was not steady.
+        first_failure: the first input whose request failed, and its error; empty if none failed.
         counts: requests, failures and latencies of each launch.
         not_compared: why a metric was not compared with the reference, by its label: ``needs 459 requests, there were
             300``.
@@ -181,6 +182,7 @@ class TestResult:
     unsteady: tuple[str, ...] = ()
     counts: tuple[RequestCounts, ...] = ()
     not_compared: Mapping[str, str] = field(default_factory=dict)
+    first_failure: str = ""
 
     @property
     def outcome(self) -> State:

@@ -99,6 +99,7 @@ RESULTS = st.builds(
     warmups=st.lists(st.builds(Warmup, COUNTS, COUNTS, st.none() | st.booleans()), max_size=2).map(tuple),
     noise=st.lists(NAMES, max_size=2).map(tuple),
     unsteady=st.lists(NAMES, max_size=2).map(tuple),
+    first_failure=NAMES,
     not_compared=st.dictionaries(NAMES, NAMES, max_size=2),
     counts=st.lists(
         st.builds(RequestCounts, COUNTS, COUNTS, st.dictionaries(COUNTS, COUNTS, max_size=3)), max_size=2

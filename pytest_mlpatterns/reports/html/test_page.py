@@ -212,7 +212,9 @@ def _set_up(result: TestResult) -> Markup:
     """The set-up, the amount measured, the notes, and the command that runs the test again."""
     setup, other = result.setup, result.reference
     failed = sum(result.failed_requests.values())
-    kinds = describe_failures({int(code): count for code, count in result.failed_requests.items()})
+    kinds = describe_failures(
+        {int(code): count for code, count in result.failed_requests.items()}, result.first_failure
+    )
     facts = {
         "Pattern": str(setup.pattern),
         "Load": str(setup.load),

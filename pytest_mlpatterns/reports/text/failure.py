@@ -58,7 +58,9 @@ def _facts(result: TestResult, shown: set[str]) -> list[str]:
     """The facts behind a verdict; metrics in ``shown`` are left out."""
     setup = result.setup
     failed = sum(result.failed_requests.values())
-    kinds = describe_failures({int(code): count for code, count in result.failed_requests.items()})
+    kinds = describe_failures(
+        {int(code): count for code, count in result.failed_requests.items()}, result.first_failure
+    )
     measured = [
         *measured_counts(result),
         f"{failed:,} failed{f' ({kinds})' if kinds else ''}",
