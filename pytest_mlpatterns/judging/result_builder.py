@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.analysis.intervals import estimate
 from pytest_mlpatterns.analysis.latency_distribution import latency_of, percentiles_of_counts
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, is_known_metric, metric_named, nmrt_metric
+from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.noise import noise_sentences
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.outcomes import describe_failures
@@ -27,13 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.analysis.log_ratio import VariantFigures
-    from pytest_mlpatterns.analysis.metrics import Metrics
     from pytest_mlpatterns.judging.baseline_comparison import Comparison
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.baseline_entry import Entry
-    from pytest_mlpatterns.records.launch import Estimate
+    from pytest_mlpatterns.records.launch import Estimate, Launch
     from pytest_mlpatterns.records.result import Percentiles
     from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.records.verdict import Verdict
@@ -103,9 +103,9 @@ def reference_from_interleaved(run: InterleavedRun) -> Reference:
     return Reference(
         "revision",
         run.names[0],
-        _figures(first),
+        {**_all_figures(run.first_launches), **_figures(first)},
         _pooled(first),
-        _figures(second),
+        {**_all_figures(run.second_launches), **_figures(second)},
         _pooled(second),
         {
             name: tuple((ratio.value, ratio.error) for ratio in ratios)
@@ -171,6 +171,11 @@ def _generator_figures(metrics: Metrics, dropped: int) -> dict[str, Any]:
         "processes": reports[-1].processes,
         "launches_dropped": dropped,
     }
+
+
+def _all_figures(launches: Sequence[Launch]) -> dict[str, tuple[float, float, float]]:
+    """Every metric of the launches of one variant: its tail, failures, memory and start too."""
+    return _plain({metric.name: found for metric, found in _estimates(Metrics(tuple(launches)))}) if launches else {}
 
 
 def _figures(figures: Sequence[VariantFigures]) -> dict[str, tuple[float, float, float]]:
