@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["MIN_WINDOW_REQUESTS", "WARMUP_CAP_NS", "WINDOW_NS", "WarmupWindow", "is_steady"]
 
-WINDOW_NS = 200_000_000
+WINDOW_NS = 100_000_000
 """Shortest window of the warm-up."""
 MIN_WINDOW_REQUESTS = 8
 """Smallest number of completed requests in a window."""
-WARMUP_CAP_NS = 5_000_000_000
+WARMUP_CAP_NS = 3_000_000_000
 """Longest warm-up; the result records whether the load was steady by then."""
 _WINDOWS = 3
 _SPREAD = 0.10
