@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.intervals import min_samples
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.noise import why_busy
@@ -19,7 +20,13 @@ from pytest_mlpatterns.baseline.calibration import scaled
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import InvalidResultError, PerfFailure, SettingError, TooFewSamplesError
-from pytest_mlpatterns.judging.guards import EntrySample, MeasuredSample, UnknownMetricError, judge_guarded
+from pytest_mlpatterns.judging.guards import (
+    EntrySample,
+    MeasuredSample,
+    UnknownMetricError,
+    judge_guarded,
+    launches_for_tail,
+)
 from pytest_mlpatterns.judging.result_builder import reference_from_baseline
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.wording import did_you_mean
@@ -195,6 +202,7 @@ class BaselineComparison:
                     self._search_once(one.metric)
         if (entry := self._baseline.entry) is None:
             return ()
+        self._measure_for_tail(compared, entry)
         widened = [replace(one, tolerance=one.tolerance * self._baseline.widening) for one in compared]
         together = [one for one in widened if one.metric.of is not None]
         verdicts = [*self._decide(together, entry)] if together else []
@@ -206,6 +214,15 @@ class BaselineComparison:
                     [one], entry, functools.partial(self._measurement.search, one.metric.objective)
                 )
         return verdicts
+
+    def _measure_for_tail(self, compared: Sequence[ComparedMetric], entry: Entry) -> None:
+        """Measure as many launches as the percentiles need that the baseline entry can be compared by."""
+        recorded = sum(launch.requests for launch in entry.counts)
+        percentiles = [one.metric.percentile for one in compared if one.is_guard and one.metric.percentile is not None]
+        needed = max((size for size in map(min_samples, percentiles) if size <= recorded), default=0)
+        metrics = self._measurement.metrics
+        launches = len(metrics.launches)
+        self._measurement.measure_at_least(launches_for_tail(needed, metrics.requests, launches))
 
     def _decide(
         self, compared: Sequence[ComparedMetric], entry: Entry, more: Callable[[], None] | None = None

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.request_counts import RequestCounts
 
-__all__ = ["EntrySample", "MeasuredSample", "Sample", "UnknownMetricError", "judge_guarded"]
+__all__ = ["EntrySample", "MeasuredSample", "Sample", "UnknownMetricError", "judge_guarded", "launches_for_tail"]
+
+_FURTHER_LAUNCHES = 2
+"""Launches that a comparison is worth only because a percentile has too few requests."""
 
 
 class UnknownMetricError(Exception):
@@ -73,6 +76,20 @@ class MeasuredSample:
     def values(self, metric: Metric) -> Sequence[LaunchValue]:
         """The metric in each launch that has one."""
         return [value for value in self.metrics.launch_values(metric) if math.isfinite(value.value)]
+
+
+def launches_for_tail(needed: int, found: int, launches: int) -> int:
+    """Launches after which a percentile has enough requests; ``launches`` if that takes over two further ones.
+
+    A few much slower requests show in the tail alone, so a comparison waits for it if that takes little.
+
+    Args:
+        needed: requests that the percentile needs.
+        found: requests of all launches so far.
+        launches: their number.
+    """
+    wanted = math.ceil(needed * launches / max(found, 1))
+    return wanted if launches < wanted <= launches + _FURTHER_LAUNCHES else launches
 
 
 def judge_guarded(

@@ -16,8 +16,8 @@ from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.tolerances import DEFAULT_TOLERANCES
 from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change
-from pytest_mlpatterns.errors import InvalidResultError
-from pytest_mlpatterns.judging.guards import MeasuredSample, UnknownMetricError, judge_guarded
+from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
+from pytest_mlpatterns.judging.guards import MeasuredSample, UnknownMetricError, judge_guarded, launches_for_tail
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import format_percent
@@ -170,15 +170,19 @@ class _RevisionJudge:
     def outcome(self, found: Sequence[PairedLaunch]) -> Outcome:
         """The outcome of all metrics together after these launches."""
         self._found, self._why_not = {}, {}
+        waits = False
         for one in self._compared:
             try:
                 self._found[one.metric.name] = self._judge(one, found)
+            except TooFewSamplesError as error:
+                self._why_not[one.metric.name] = str(error)
+                waits = waits or launches_for_tail(error.needed, error.found, len(found)) > len(found)
             except (UnknownMetricError, InvalidResultError) as error:
                 self._why_not[one.metric.name] = str(error)
         outcomes = {verdict.outcome for verdict in self._found.values()}
         if Outcome.FAIL in outcomes:
             return Outcome.FAIL
-        return Outcome.INCONCLUSIVE if Outcome.INCONCLUSIVE in outcomes else Outcome.PASS
+        return Outcome.INCONCLUSIVE if waits or Outcome.INCONCLUSIVE in outcomes else Outcome.PASS
 
     def verdicts(self) -> tuple[tuple[Verdict, ...], dict[str, str]]:
         """The verdicts on everything measured, and why some metrics have none, by name."""
