@@ -141,7 +141,7 @@ def _entry(data: dict[str, Any]) -> Entry:
 
 
 def _anchor(data: dict[str, Any]) -> Anchor:
-    return Anchor(_metrics(data["metrics"]), data["commit"], str(data["date"]))
+    return Anchor(_metrics(data["metrics"]), data["commit"], str(data["date"]), int(data.get("updates", 1)))
 
 
 def _metrics(data: dict[str, Any]) -> dict[str, tuple[LaunchValue, ...]]:
@@ -203,7 +203,12 @@ def _plain(entry: Entry) -> dict[str, Any]:
     if entry.disturbed:
         plain["disturbed"] = list(entry.disturbed)
     if anchor is not None:
-        plain["anchor"] = {"metrics": _pairs(anchor.metrics), "commit": anchor.commit, "date": anchor.date}
+        plain["anchor"] = {
+            "metrics": _pairs(anchor.metrics),
+            "commit": anchor.commit,
+            "date": anchor.date,
+            "updates": anchor.updates,
+        }
     return plain
 
 

@@ -29,6 +29,8 @@ __all__ = ["RunFacts", "drift_notes", "update_of"]
 
 _ANCHORED = ("rtm", "throughput")
 """Metrics whose slow drift is reported, and whose steps begin a new anchor, as NMRT's do."""
+_DRIFT_UPDATES = 2
+"""Least updates since the anchor from which a slow drift is reported."""
 _ALSO_COMPARED = ("p95", "p99", "cpu_per_request", "peak_memory")
 """Metrics that an update compares too; a change of these leaves the anchor as it is."""
 
@@ -82,17 +84,22 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
         for verdict in verdicts
         if verdict.metric not in _ALSO_COMPARED
     )
-    return Update(result.test, before, entry if stepped else replace(entry, anchor=before.anchored), worse=worse)
+    anchor = replace(before.anchored, updates=before.anchored.updates + 1)
+    return Update(result.test, before, entry if stepped else replace(entry, anchor=anchor), worse=worse)
 
 
 def drift_notes(result: TestResult, entry: Entry) -> list[str]:
     """A note for each metric that is worse than the anchor of its entry, but not worse than the entry.
+
+    The entries must be three or more, of at least two days.
 
     Args:
         result: what was measured.
         entry: a comparable entry of the test.
     """
     notes, anchor = [], entry.anchored
+    if anchor.updates < _DRIFT_UPDATES or entry.date <= anchor.date:  # a step between two runs is no drift
+        return []
     for name in _ANCHORED:
         against_entry, against_anchor = (_judge(name, result, old) for old in (entry.metrics, anchor.metrics))
         if not against_entry or not against_anchor or against_entry.outcome is Outcome.FAIL:

@@ -32,11 +32,15 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """An earlier entry of the test, since which every update changed little: RTM, throughput, commit and date."""
+    """An earlier entry of the test, since which every update changed little: RTM, throughput, commit and date.
+
+    ``updates`` is the number of entries that were recorded since.
+    """
 
     metrics: Mapping[str, tuple[LaunchValue, ...]]
     commit: str | None
     date: str
+    updates: int = 0
 
     @property
     def recorded_at(self) -> str:

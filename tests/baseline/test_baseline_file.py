@@ -36,7 +36,7 @@ FULL = replace(
     ENTRY,
     setup=make_setup(model="2"),
     calibration=Calibration(31_250_000.0, 2, 1),
-    anchor=Anchor({"rtm": (LaunchValue(4_000_000.0, 0.01),)}, "0a1b2c3", "2026-01-31"),
+    anchor=Anchor({"rtm": (LaunchValue(4_000_000.0, 0.01),)}, "0a1b2c3", "2026-01-31", updates=4),
     latency=((1.0, 3_100_000.0), (50.0, 4_120_000.0), (99.9, 9_870_000.0)),
     counts=(RequestCounts(300, 8, {4_096_000: 150, 4_128_768: 142}), RequestCounts(280, 0, {4_063_232: 280})),
     disturbed=("8 of 7,406 requests failed (500: 8)",),
@@ -196,7 +196,8 @@ def test_absent_parts_of_an_entry_are_not_written(path: Path) -> None:
     (entry,) = json.loads(path.read_text(encoding="utf-8"))["tests"]["a"].values()
     assert entry["setup"]["model"] == "2"
     assert entry["calibration"] == {"cores": 2, "ns": 31_250_000, "workload": 1}
-    assert entry["anchor"] == {"commit": "0a1b2c3", "date": "2026-01-31", "metrics": {"rtm": [[4_000_000, 0.01]]}}
+    anchor = {"commit": "0a1b2c3", "date": "2026-01-31", "metrics": {"rtm": [[4_000_000, 0.01]]}, "updates": 4}
+    assert entry["anchor"] == anchor
 
 
 def test_a_test_that_is_removed_is_removed_for_every_machine_and_all_others_stay(path: Path) -> None:

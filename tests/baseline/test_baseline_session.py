@@ -430,7 +430,7 @@ def test_tail_and_memory_are_listed_too_and_leave_the_anchor_where_it_is(tmp_pat
     session = updated(tmp_path, measured(launches={**measured().launches, **now}), before={TEST: {HERE: old}})
     told = session.report()["recorded_although_worse"]
     assert [one["metric"] for one in told] == ["p99", "peak_memory", "cpu_per_request"]
-    assert recorded(tmp_path)[TEST][HERE].anchor == old.anchored
+    assert recorded(tmp_path)[TEST][HERE].anchor == replace(old.anchored, updates=1)
 
 
 @pytest.mark.processes
@@ -457,7 +457,7 @@ def test_the_anchor_stays_while_updates_change_little_and_the_drift_is_told(tmp_
         told.append([note for note in session.with_drift(now).notes if "little by little" in note])
         session.close([now], complete=True)
         assert "recorded although worse:" not in session.lines
-        assert recorded(tmp_path)[TEST][HERE].anchor == first.anchored
+        assert recorded(tmp_path)[TEST][HERE].anchor == replace(first.anchored, updates=step)
     assert told[0] == []
     assert told[-1] == ["RTM 33.8 % worse than on 2026-01-31 (1a2b3c4), little by little"]
 
@@ -470,7 +470,8 @@ def test_the_anchor_begins_anew_after_a_step_that_was_seen(tmp_path: Path, rtm_m
     assert recorded(tmp_path)[TEST][HERE].anchor is None
 
 
-DRIFTED = entry(5.0, 800.0, anchor=Anchor(entry(4.0, 1000.0).metrics, None, "2026-01-31"))
+ANCHOR = Anchor(entry(4.0, 1000.0).metrics, None, "2026-01-31", updates=2)
+DRIFTED = entry(5.0, 800.0, anchor=ANCHOR, date="2026-02-01")
 
 
 @pytest.mark.parametrize(
@@ -489,10 +490,23 @@ DRIFTED = entry(5.0, 800.0, anchor=Anchor(entry(4.0, 1000.0).metrics, None, "202
         (DRIFTED, measured(5.1, 1000.0, tolerance=0.5), ()),
         (DRIFTED, measured(5.1, 1000.0, interrupted=True), ()),
         (replace(DRIFTED, anchor=None), measured(5.1, 790.0), ()),
+        (replace(DRIFTED, anchor=replace(ANCHOR, updates=1)), measured(5.1, 790.0), ()),
+        (replace(DRIFTED, date="2026-01-31"), measured(5.1, 790.0), ()),
         (replace(DRIFTED, setup=make_setup(load="closed(1)")), measured(5.1, 790.0), ()),
         (DRIFTED, measured(launches={}), ()),
     ],
-    ids=["both", "as at first", "worse than the entry", "tolerated", "interrupted", "no anchor", "set-up", "nothing"],
+    ids=[
+        "both",
+        "as at first",
+        "worse than the entry",
+        "tolerated",
+        "interrupted",
+        "no anchor",
+        "two entries",
+        "the same day",
+        "set-up",
+        "nothing",
+    ],
 )
 def test_drift_is_told_where_the_anchor_is_left_behind_but_not_the_entry(
     tmp_path: Path, before: Entry, now: TestResult, notes: tuple[str, ...]

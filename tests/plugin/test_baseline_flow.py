@@ -371,7 +371,7 @@ def test_slow_drift_is_told_and_fails_nothing(directory: Path) -> None:
     def drifted(machines: dict[str, Any]) -> None:
         for entry in machines.values():
             metrics = {"rtm": [[value * 1e-4, error] for value, error in entry["metrics"]["rtm"]]}
-            entry["anchor"] = {"metrics": metrics, "commit": "1a2b3c4", "date": "2026-01-31"}
+            entry["anchor"] = {"metrics": metrics, "commit": "1a2b3c4", "date": "2026-01-31", "updates": 2}
 
     _edit(directory / FILE, drifted)
     run = ONE.run(directory, "--perf-tolerance", "100%", "--perf-json", "out.json", "-n", "1")
@@ -390,6 +390,7 @@ def test_an_update_keeps_the_anchor_where_little_changed(directory: Path) -> Non
         "metrics": {name: old["metrics"][name] for name in ("rtm", "throughput")},
         "commit": old["commit"],
         "date": old["date"],
+        "updates": 1,
     }
 
 

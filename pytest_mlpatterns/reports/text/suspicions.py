@@ -41,7 +41,7 @@ def suspicion_lines(results: Sequence[TestResult], width: int) -> list[Line]:
     if not suspected:
         return []
     title = wording.count(len(suspected), "suspected regression")
-    explained = "the estimate is beyond the tolerance, but its interval includes the tolerance"
+    explained = "the estimate is beyond the tolerance, which is not certain"
     lines = [(), *(line(text, Style.OPEN) for text in wrapped(f"{title}: {explained}", width, others="  "))]
     for result in suspected:
         lines.append(line(f"  {result.test}", Style.STRONG))
@@ -58,9 +58,14 @@ def suspected_sentences(result: TestResult) -> list[str]:
 
 
 def longer_command(result: TestResult) -> str:
-    """The command that measures long enough to decide the open comparisons; empty if no time suffices."""
-    times = [time for verdict in _suspicions(result) if (time := _time(verdict, result)) is not None]
+    """The command that measures long enough to decide the open comparisons; empty if no time suffices.
+
+    What the machine explains is measured again for as long as before.
+    """
     again = result.command or f"pytest {shlex.quote(result.test)}"
+    if any(map(_is_explained, _suspicions(result))):
+        return again
+    times = [time for verdict in _suspicions(result) if (time := _time(verdict, result)) is not None]
     if not times and _suspicions(result):
         return ""
     seconds = math.ceil(max(times) / _STEP_S) * _STEP_S if times else _DEFAULT_S
@@ -72,9 +77,16 @@ def _suspicions(result: TestResult) -> list[Verdict]:
 
 
 def _sentence(verdict: Verdict, result: TestResult) -> str:
+    if _is_explained(verdict):
+        return verdict.reason
     row = comparison_row(verdict)
     figures = f"{row.label} {row.reference} → {row.present}: {row.change} ({row.interval}), tolerance {row.tolerance}"
     return f"{figures}; {_what_decides(verdict, result)}"
+
+
+def _is_explained(verdict: Verdict) -> bool:
+    """Whether the whole interval is beyond the tolerance, and the verdict is open for a reason of the machine."""
+    return verdict.change is not None and verdict.tolerance is not None and verdict.change.low > verdict.tolerance
 
 
 def _what_decides(verdict: Verdict, result: TestResult) -> str:

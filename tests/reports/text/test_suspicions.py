@@ -64,3 +64,11 @@ def test_what_no_reasonable_time_decides_has_no_command(change: Estimate, record
     *_, last = section(suspected, reference=beside)
     assert says in last
     assert longer_command(result(verdicts=(suspected,), reference=beside)) == ""
+
+
+def test_what_the_machine_explains_keeps_its_reason_and_is_measured_again() -> None:
+    reason = "p99 latency 2.00 ms → 3.00 ms; but other processes took cores that the test needed: run it again"
+    machine = replace(SUSPECTED, change=Estimate(0.5, 0.4, 0.6), reason=reason)
+    *_, sentence, command = section(machine)
+    assert sentence.strip() == reason
+    assert command.strip() == AGAINST["command"]
