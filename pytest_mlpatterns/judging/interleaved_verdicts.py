@@ -95,9 +95,10 @@ def judge_faster(run: InterleavedRun, on: str, by: float, *, budget_ns: int) -> 
         verdict = question.verdict(run.launches)
     faster = verdict.judged if lower else _inverse(verdict.judged)
     verb = {Outcome.PASS: "is", Outcome.FAIL: "is not", Outcome.INCONCLUSIVE: "may or may not be"}[verdict.outcome]
+    figures = _figures(run, on, _printed(run, on, verdict))
     reason = (
-        f"{METRICS[on].label} {_figures(run, on)}: {faster.value:.3g} times as fast ({faster.low:.3g} to "
-        f"{faster.high:.3g}), which {verb} at least {by:g}; {_measured(run, verdict)}"
+        f"{METRICS[on].label} {figures}: {faster.value:.3g} times as fast ({faster.low:.3g} to {faster.high:.3g}), "
+        f"which {verb} at least {by:g}; {_measured(run, verdict)}"
     )
     return Verdict(on, "pattern", verdict.outcome, reason)
 
@@ -145,10 +146,7 @@ def judge_nmrt_no_lower(run: InterleavedRun, compared: ComparedMetric, *, budget
     question = _Question("nmrt", max(1 - compared.tolerance, _LEAST), "higher", plan)
     run.decide_nmrt(lambda found: question.verdict(found).outcome, budget_ns, max_launches=plan.last)
     verdict = question.verdict(run.capacities)
-    first, second = _nmrt_means(run)
-    return _change_verdict(
-        question, verdict, (first, second), reason_start=_figures(run, "nmrt"), tolerance=compared.tolerance, run=run
-    )
+    return _change_verdict(question, verdict, tolerance=compared.tolerance, run=run)
 
 
 class _RevisionJudge:
@@ -219,24 +217,13 @@ class _RevisionJudge:
 
 def _paired_verdict(run: InterleavedRun, question: _Question, tolerance: float) -> Verdict:
     """The verdict on a metric that every pair of blocks measures."""
-    verdict = question.verdict(run.launches)
-    means = _means(question.metric, run.launches)
-    return _change_verdict(
-        question, verdict, means, reason_start=_figures(run, question.metric), tolerance=tolerance, run=run
-    )
+    return _change_verdict(question, question.verdict(run.launches), tolerance=tolerance, run=run)
 
 
-def _change_verdict(
-    question: _Question,
-    verdict: RatioVerdict,
-    means: tuple[float, float],
-    *,
-    reason_start: str,
-    tolerance: float,
-    run: InterleavedRun,
-) -> Verdict:
+def _change_verdict(question: _Question, verdict: RatioVerdict, *, tolerance: float, run: InterleavedRun) -> Verdict:
     metric = METRICS[question.metric]
-    small = metric.is_small(*means, run.in_flight) and verdict.outcome is not Outcome.PASS
+    printed = _printed(run, question.metric, verdict)
+    small = metric.is_small(*printed, run.in_flight) and verdict.outcome is not Outcome.PASS
     outcome = Outcome.PASS if small else verdict.outcome
     ratio = verdict.judged
     change = Estimate(ratio.value - 1, ratio.low - 1, ratio.high - 1)
@@ -245,11 +232,11 @@ def _change_verdict(
     word, low, high = ("worse", change.low, change.high) if change.value >= 0 else ("better", -change.high, -change.low)
     floor = f"; changes up to {metric.floor_text} do not count" if outcome is not verdict.outcome else ""
     reason = (
-        f"{metric.label} {reason_start}: {format_percent(abs(change.value))} {word} "
+        f"{metric.label} {_figures(run, question.metric, printed)}: {format_percent(abs(change.value))} {word} "
         f"({format_percent(low, signed=True)} to {format_percent(high, signed=True)}); "
         f"tolerance {format_percent(tolerance)}{floor}; {_measured(run, verdict)}"
     )
-    return Verdict(question.metric, "revision", outcome, reason, change, tolerance, *means)
+    return Verdict(question.metric, "revision", outcome, reason, change, tolerance, *printed)
 
 
 def _means(metric: str, found: Sequence[PairedLaunch]) -> tuple[float, float]:
@@ -267,10 +254,19 @@ def _nmrt_means(run: InterleavedRun) -> tuple[float, float]:
     return first, fmean(one.second.nmrt.value for one in run.capacities)
 
 
-def _figures(run: InterleavedRun, name: str) -> str:
+def _printed(run: InterleavedRun, name: str, verdict: RatioVerdict) -> tuple[float, float]:
+    """The figures of both variants: the first's mean, and the second's that the estimated ratio gives.
+
+    The ratio of what is printed is then the printed change. The ratio comes from neighbouring blocks; that of the means
+    of all launches would be another one on a machine whose speed varies.
+    """
+    first, _ = _nmrt_means(run) if name == "nmrt" else _means(name, run.launches)
+    return first, first * verdict.judged.value
+
+
+def _figures(run: InterleavedRun, name: str, values: tuple[float, float]) -> str:
     """The figures of both variants with their names: ``2.0 ms (cached) against 4.1 ms (single)``."""
     metric = METRICS[name]
-    values = _nmrt_means(run) if name == "nmrt" else _means(name, run.launches)
     first, second = (f"{metric.show(value)} ({variant})" for value, variant in zip(values, run.names, strict=True))
     return f"{first} against {second}"
 

@@ -175,3 +175,17 @@ def test_a_metric_that_no_launch_knows_gets_no_verdict_and_delays_none() -> None
     pairing = Declared([paired(2 * MS, 2 * MS, cpu=False)])
     assert set(verdicts(pairing, "rtm", "cpu_per_request", tolerance=0.25)) == {"rtm"}
     assert len(pairing.launches) == 3
+
+
+def test_the_ratio_of_the_printed_rates_is_the_printed_change() -> None:
+    drifting = replace(  # the second's mean came from a slower moment than the neighbouring blocks of both
+        paired(2 * MS, 2 * MS),
+        throughput=paired_log_ratio([508.0] * 8, [461.0] * 8),
+        first=replace(side(2 * MS, 1, None), throughput_rps=508.0),
+        second=replace(side(2 * MS, 1, None), throughput_rps=400.0),
+    )
+    wanted = compared_metrics([METRICS["throughput"]], Tolerances(0.05), 0.025, requested=True)
+    ((verdict,), _) = judge_no_slower(Declared([drifting]), wanted, budget_ns=10**12)
+    assert "throughput 508 req/s (main (1a2b3c4)) against 461 req/s (the present): 9.3 % worse" in verdict.reason
+    assert verdict.change is not None
+    assert (verdict.reference_value, verdict.present_value) == (508.0, pytest.approx(508 * (1 - verdict.change.value)))
