@@ -6,10 +6,11 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
-from support.synthetic import MS, S, capacity, even_launch
+from support.synthetic import MS, START_NS, S, capacity, even_launch, launch, samples, usage
 
-from pytest_mlpatterns import TooFewSamplesError
+from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.measurement.launch import Interrupted
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -166,3 +167,56 @@ def test_a_search_is_among_the_metrics_and_a_second_one_has_a_fresh_deployment()
     measurement.search(None)
     assert len(measurement.metrics.capacities) == 2
     assert runner.measured == 2
+
+
+def make_lagging_launch(capacity_rps: float = 180.0, rate_rps: float = 200.0) -> Launch:
+    """An open loop above the capacity of a service that answers one request after the other."""
+    number = np.arange(int(3.5 * rate_rps))
+    due = START_NS - S // 2 + np.round(number * S / rate_rps).astype(np.int64)
+    done = due[0] + (number + 1) * S / capacity_rps
+    lagging = launch(samples(due, (done - due).astype(np.int64)), seconds=3.0, open_loop=True)
+    return replace(lagging, rate_rps=rate_rps)
+
+
+def test_a_load_that_is_not_sustained_supports_no_verdict() -> None:
+    measurement, _ = make_measurement((make_lagging_launch(),))
+    measurement.measure_at_least(1)
+    with pytest.raises(InvalidResultError, match=r"does not sustain 200 req/s: it answered 180 req/s, \d+ requests"):
+        measurement.require_valid()
+
+
+def test_a_load_that_is_meant_to_overload_supports_a_verdict() -> None:
+    measurement = SequentialMeasurement(FakeRunner((make_lagging_launch(),)), MINUTE, 5, overload=True)  # type: ignore[arg-type]
+    measurement.measure_at_least(1)
+    measurement.require_valid()
+
+
+def test_a_generator_that_stays_behind_is_no_fault_of_the_service() -> None:
+    measurement, _ = make_measurement((LIMITED,), most=2)
+    measurement.measure_at_least(1)
+    with pytest.raises(GeneratorLimitError, match="the load generator used 100 % of a core"):
+        measurement.require_valid()
+
+
+BUSY = replace(GOOD, usage=usage(0.9, 2.0, others_cores=0.9))
+
+
+def test_disturbed_launches_are_measured_again_and_dropped() -> None:
+    measurement, runner = make_measurement((GOOD, BUSY, GOOD, BUSY, GOOD, GOOD), most=9)
+    measurement.measure_at_least(4)
+    measurement.measure_again(3)
+    assert runner.measured == 6
+    assert measurement.metrics.launches == (GOOD,) * 4
+
+
+def test_disturbed_launches_are_kept_if_hardly_any_other_is_left() -> None:
+    measurement, _ = make_measurement((GOOD, BUSY), most=9)
+    measurement.measure_at_least(3)
+    measurement.measure_again(3)
+    assert len(measurement.metrics.launches) == 5
+
+
+def test_a_time_bounds_the_launches_beyond_three() -> None:
+    measurement, runner = make_measurement(seconds=0.02)
+    measurement.measure_at_least(5, within_ns=MS)
+    assert runner.measured == 3

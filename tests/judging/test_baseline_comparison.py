@@ -1,0 +1,199 @@
+"""Comparisons with a baseline entry, over declared launches: guards, busy neighbours, and metrics that are missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from support.synthetic import MS, START_NS, S, launch, make_setup, samples, usage
+
+from pytest_mlpatterns import PerfFailure
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.baseline.lookup import BaselineMatch
+from pytest_mlpatterns.config.run_settings import BaselineMode
+from pytest_mlpatterns.config.settings import read_settings
+from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
+from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics
+from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+from pytest_mlpatterns.records.baseline_entry import Entry
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.records.launch import Launch
+
+SETUP = make_setup()
+
+
+def make_launch(
+    seed: int,
+    *,
+    rtm_ns: float = 3 * MS,
+    slow: float = 0.0,
+    failed: float = 0.0,
+    rss_mib: float = 64.0,
+    start_s: float = 0.5,
+    cpu_cores: float = 0.9,
+    size: int = 150,
+    others_cores: float = 0.0,
+) -> Launch:
+    """A launch of 0.7 s with one caller: launches differ by 2 %, requests by 5 %."""
+    rng = np.random.default_rng(seed)
+    level = rtm_ns * np.exp(rng.normal(0, 0.02))
+    count = int(0.7 * S / level)
+    latency = level * np.exp(rng.normal(0, 0.05, count)) * np.where(rng.random(count) < slow, 4.0, 1.0)
+    due = START_NS + np.cumsum(latency) - latency
+    outcome = np.where(rng.random(count) < failed, 500, 200)
+    busy = usage(
+        cpu_cores,
+        cpu_cores + 0.2 + others_cores,
+        seconds=0.7,
+        rss_bytes=(round(rss_mib * 2**20 * np.exp(rng.normal(0, 0.01))),),
+        others_cores=others_cores,
+    )
+    return launch(
+        samples(due.astype(np.int64), latency.astype(np.int64), outcome=outcome, received_bytes=size),
+        seconds=0.7,
+        used=busy,
+        cold_start_ns=round(start_s * S * np.exp(rng.normal(0, 0.05))),
+    )
+
+
+def make_entry(launches: Sequence[Launch]) -> Entry:
+    metrics = Metrics(tuple(launches))
+    values = {name: metrics.launch_values(metric) for name, metric in METRICS.items() if metric.of is not None}
+    recorded = {name: found for name, found in values.items() if found}
+    return Entry(SETUP, recorded, {}, None, "2026-01-31", counts=metrics.request_counts)
+
+
+BEFORE = make_entry([make_launch(seed) for seed in range(100, 106)])
+
+
+class Runner:
+    """Gives launches of the same kind, one after the other."""
+
+    def __init__(self, **change: Any) -> None:
+        self._change = change
+        self.launches: list[Launch] = []
+
+    def measure(self) -> Launch:
+        self.launches.append(make_launch(len(self.launches), **self._change))
+        return self.launches[-1]
+
+
+def compare(
+    runner: Any, *names: str, entry: Entry | None = BEFORE, requested: bool = False, **marker: object
+) -> tuple[dict[str, Verdict], BaselineComparison]:
+    """Compare the launches of a runner with an entry, in the default metrics or in those that are named."""
+    settings = read_settings({"launches": 8, **marker}, {}, {})
+    experiment: Any = SimpleNamespace(
+        settings=settings,
+        setup=SETUP,
+        smoke=False,
+        baseline=BaselineMatch(SETUP, BaselineMode.CHECK, entry, name="2026-01-31"),
+    )
+    measurement = SequentialMeasurement(runner, 60 * S, 8)
+    comparison = BaselineComparison(experiment, measurement)
+    metrics = [METRICS[name] for name in names] or compared_by_default(settings)
+    compared = compared_metrics(metrics, Tolerances(), comparison.alpha, requested=requested)
+    return {verdict.metric: verdict for verdict in comparison.judge(compared)}, comparison
+
+
+def failing(verdicts: dict[str, Verdict]) -> set[str]:
+    return {name for name, verdict in verdicts.items() if verdict.outcome is Outcome.FAIL}
+
+
+def test_equal_launches_pass_in_every_default_metric_after_a_few_launches() -> None:
+    runner = Runner()
+    verdicts, comparison = compare(runner)
+    assert {verdict.outcome for verdict in verdicts.values()} == {Outcome.PASS}
+    assert {"rtm", "throughput", "p95", "error_rate", "cpu_per_request", "peak_memory", "cold_start"} <= set(verdicts)
+    assert len(runner.launches) <= 4
+    assert comparison.note == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "metric"),
+    [
+        ({"slow": 0.02}, "p99"),
+        ({"failed": 0.02}, "error_rate"),
+        ({"rss_mib": 80.0}, "peak_memory"),
+        ({"start_s": 1.0}, "cold_start"),
+        ({"cpu_cores": 1.05}, "cpu_per_request"),
+        ({"size": 1150}, "response_bytes"),
+        ({"rtm_ns": 3.75 * MS}, "rtm"),
+    ],
+    ids=["2 % four times slower", "2 % fail", "memory +25 %", "start doubled", "CPU +17 %", "size", "RTM +25 %"],
+)
+def test_a_regression_that_another_metric_hides_fails(change: dict[str, Any], metric: str) -> None:
+    verdicts, _ = compare(Runner(**change))
+    assert metric in failing(verdicts)
+    found = verdicts[metric]
+    assert found.reference_value is not None
+    assert found.tolerance == Tolerances().of(metric)
+
+
+def test_a_failure_beside_busy_neighbours_stays_open() -> None:
+    runner = Runner(rtm_ns=3.9 * MS, cpu_cores=0.9, others_cores=0.9)
+    verdicts, _ = compare(runner)
+    assert failing(verdicts) == set()
+    assert verdicts["rtm"].suspected
+    assert "other processes used 0.9 of the 2 cores while this was measured" in verdicts["rtm"].reason
+    assert len(runner.launches) == 8
+
+
+def test_a_failure_beside_busy_neighbours_counts_if_the_test_trusts_it() -> None:
+    verdicts, _ = compare(Runner(rtm_ns=3.9 * MS, others_cores=0.9), noise="trust")
+    assert "rtm" in failing(verdicts)
+
+
+def test_memory_and_failures_are_believed_beside_busy_neighbours() -> None:
+    verdicts, _ = compare(Runner(rss_mib=80.0, others_cores=0.9))
+    assert failing(verdicts) == {"peak_memory"}
+
+
+def test_two_launches_in_quiet_moments_are_enough_for_a_failure() -> None:
+    class Mixed(Runner):
+        def measure(self) -> Launch:
+            number = len(self.launches)
+            self.launches.append(make_launch(number, rtm_ns=4 * MS, others_cores=0.9 if number % 3 == 0 else 0.0))
+            return self.launches[-1]
+
+    runner = Mixed()
+    verdicts, _ = compare(runner)
+    assert "rtm" in failing(verdicts)
+    assert len(runner.launches) == 3
+
+
+@pytest.mark.parametrize("name", ["cache_hit_ratio", "p99"])
+def test_a_requested_metric_that_is_not_recorded_fails(name: str) -> None:
+    entry = replace(BEFORE, counts=())
+    with pytest.raises(PerfFailure, match=rf"cannot judge {METRICS[name].label} against the baseline: it is not rec"):
+        compare(Runner(), name, entry=entry, requested=True)
+
+
+def test_a_guard_that_is_not_recorded_is_left_out_and_named() -> None:
+    verdicts, comparison = compare(Runner(), entry=replace(BEFORE, counts=()))
+    assert "p99" not in verdicts
+    assert comparison.left_out["p99 latency"] == "is not recorded yet"
+    assert comparison.missing == ""
+
+
+def test_a_percentile_with_too_few_requests_is_left_out_with_the_window_that_it_needs() -> None:
+    verdicts, comparison = compare(Runner(rtm_ns=30 * MS), entry=make_entry([make_launch(1, rtm_ns=30 * MS)] * 4))
+    assert "p99" not in verdicts
+    assert comparison.left_out["p99 latency"].startswith("needs 459 requests, there were 9")
+
+
+def test_only_the_metrics_of_compare_are_judged() -> None:
+    verdicts, _ = compare(Runner(failed=0.02), compare=("rtm", "peak_memory"))
+    assert {name: verdict.outcome for name, verdict in verdicts.items()} == {
+        "rtm": Outcome.PASS,
+        "peak_memory": Outcome.PASS,
+    }
