@@ -146,6 +146,14 @@ class TestLaunch:
         due = np.sort(launch.samples.due_ns)
         assert np.diff(due).tolist() == [20 * MS] * (len(due) - 1)
 
+    def test_a_window_with_few_requests_stretches_if_it_may(self, generator: Generator, tmp_path: Path) -> None:
+        plan = replace(PLAN, schedule=ConstantRate(50), duration_ns=100 * MS, stretches=True)
+        with make_runner(generator, tmp_path, plan) as runner:
+            first, second = runner.measure(), runner.measure()
+        for launch in (first, second):
+            assert launch.samples.due_in(launch.window).sum() >= 20
+            assert 400 * MS <= launch.window.duration_ns <= 1_000 * MS
+
     def test_replicas_share_the_load_of_the_window(self, generator: Generator, tmp_path: Path) -> None:
         with make_runner(generator, tmp_path, pattern=Replicated(2)) as runner:
             launch = runner.measure()
