@@ -16,12 +16,12 @@ from bench import Claim, Table
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.count_comparison import judge_failures, judge_tail
-from pytest_mlpatterns.analysis.intervals import min_samples
+from pytest_mlpatterns.analysis.intervals import estimate, min_samples
 from pytest_mlpatterns.analysis.latency_distribution import counted
 from pytest_mlpatterns.analysis.log_ratio import LogRatio, judge_ratio, paired_log_ratio
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.tolerances import Tolerances
-from pytest_mlpatterns.analysis.verdicts import judge_change, judge_guard
+from pytest_mlpatterns.analysis.verdicts import judge_change, judge_guard, judge_limit
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.request_counts import RequestCounts
@@ -43,7 +43,7 @@ TRIALS = 1000
 RATE_RPS = 330
 LATENCY_NS = 3e6
 RECORDED, STORED_LAUNCHES, STORED_S = 6, 8, 0.7
-PAIRED_LAUNCHES, PAIRS, BLOCK_S = 16, 4, 0.1
+PAIRED_LAUNCHES, PAIRS, BLOCK_S = 15, 4, 0.1
 LAUNCH_S = 1.7
 """From one launch to the next: start, warm-up and window."""
 SPEED = ("rtm", "throughput")
@@ -297,12 +297,16 @@ def paired(rng: np.random.Generator, service: Service, change: Change) -> Run:
 
 
 GUARD_PLAN_ALPHA = 0.005
+"""Level of the guard of CPU time against a revision, over all looks."""
+LIMIT_ALPHA = 0.02
+LIMIT_TRIALS = 10 * TRIALS
 DESIGNS: dict[str, Procedure] = {"stored baseline, 10 %": stored, "against a revision, 5 %": paired}
 
 
 def measure() -> Iterator[Table]:
     yield false_alarms()
     yield power()
+    yield limits()
 
 
 def false_alarms() -> Table:
@@ -324,13 +328,59 @@ def power() -> Table:
     claims = []
     for design, procedure in DESIGNS.items():
         for change, least in CHANGES:
-            for service in SERVICES[:2]:
+            for service in SERVICES[:3]:
                 runs = trials(procedure, service, change)
                 rows.append((design, change.label, service.label, *cells(runs), blamed(runs)))
                 if service is USUAL:
                     claims.append(Claim(f"{design}, {change.label}: FAIL", share(runs, Outcome.FAIL), at_least=least))
     headings = ("design", "change", "service", "pass", "fail", "no verdict", "launches, median", "failed by")
     return Table(f"something became worse: {TRIALS} simulated runs each", headings, rows, claims)
+
+
+def limits() -> Table:
+    """A limit that is exactly the truth, and one that is 20 % away, by the scatter of launches."""
+    rows: list[Sequence[str]] = []
+    claims = []
+    for recorded in (0, RECORDED):
+        for deviation in (0.017, 0.026, 0.04, 0.08):
+            at = limit_runs(deviation, 0.0, recorded)
+            below = limit_runs(deviation, -math.log(1.2), recorded)
+            cells_at = (f"{100 * share(at, outcome):.1f} %" for outcome in (Outcome.FAIL, Outcome.PASS))
+            used = float(np.mean([run.launches for run in below]))
+            rows.append((f"{recorded or 'none'}", f"{100 * deviation:g} %", *cells_at, f"{used:.1f}"))
+            if recorded:
+                text = f"a limit that just holds, launches {100 * deviation:g} %: FAIL"
+                claims.append(Claim(text, share(at, Outcome.FAIL), at_most=0.028))
+    headings = (
+        "recorded launches",
+        "launches differ by",
+        "FAIL at the limit",
+        "PASS at the limit",
+        "launches, 20 % below",
+    )
+    note = "2.5 % are meant; a sample of this size is off by 0.3 % at most."
+    return Table(f"limits: {LIMIT_TRIALS} simulated runs each", headings, rows, claims, [note])
+
+
+def limit_runs(deviation: float, log_value: float, recorded: int) -> list[Run]:
+    """Runs of one limit of 1, judged after every launch; a failure is believed from the second launch on."""
+    rng = np.random.default_rng(6)
+    plan = SequentialPlan(first=1, last=STORED_LAUNCHES, alpha=LIMIT_ALPHA)
+    runs = []
+    for _ in range(LIMIT_TRIALS):
+        before = [LaunchValue(float(one), 0.0) for one in np.exp(rng.normal(0, deviation, recorded))]
+        values = [LaunchValue(float(one), 0.0) for one in np.exp(rng.normal(log_value, deviation, STORED_LAUNCHES))]
+        runs.append(limit_run(values, before, plan))
+    return runs
+
+
+def limit_run(values: Sequence[LaunchValue], before: Sequence[LaunchValue], plan: SequentialPlan) -> Run:
+    for launches in range(1, plan.last + 1):
+        found = estimate(values[:launches], METRICS["rtm"].launch_sd, plan.confidence(launches), scatter=before)
+        outcome = judge_limit(METRICS["rtm"], found, 1.0).outcome
+        if outcome is Outcome.PASS or (outcome is Outcome.FAIL and launches > 1):
+            return Run(outcome, launches)
+    return Run(Outcome.INCONCLUSIVE, plan.last)
 
 
 def trials(procedure: Procedure, service: Service, change: Change, *, count: int = 0) -> list[Run]:
