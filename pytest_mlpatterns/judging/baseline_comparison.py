@@ -336,7 +336,9 @@ class BaselineComparison:
             self._left_out[compared.metric.label] = why
 
     def _why_not_judged(self, compared: ComparedMetric, error: Exception) -> str:
-        return f"assert_no_regression cannot judge {compared.metric.label} against the baseline: it {error}"
+        label = compared.metric.label
+        said = str(error) if str(error).startswith(label) else f"it {error}"
+        return f"assert_no_regression cannot judge {label} against the baseline: {said}"
 
     def _search_once(self, metric: Metric) -> None:
         """Search for NMRT if no search has found it yet."""

@@ -186,9 +186,9 @@ class RevisionComparison:
             if (why := why_not.get(one.metric.name)) is None:
                 continue
             if one.requested:
-                raise PerfFailure(
-                    f"assert_no_regression cannot judge {one.metric.label} against {self._revision.name}: it {why}"
-                )
+                label = one.metric.label
+                said = why if why.startswith(label) else f"it {why}"
+                raise PerfFailure(f"assert_no_regression cannot judge {label} against {self._revision.name}: {said}")
             if "known" not in why:
                 self._left_out[one.metric.label] = why
         return verdicts

@@ -17,7 +17,7 @@ import pytest
 
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.plugin.perf_item import PERF_ITEM
-from pytest_mlpatterns.plugin.session import REFERENCE_TREES
+from pytest_mlpatterns.plugin.session import REFERENCE_TREES, SERVE_REVISION
 from pytest_mlpatterns.revision.messages import (
     DeploymentStarted,
     DeploymentStopped,
@@ -34,6 +34,8 @@ from pytest_mlpatterns.system.import_redirect import install, modules_from, wron
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
+
+    from pytest_mlpatterns.judging.experiment import Experiment
 
 __all__ = ["main"]
 
@@ -97,6 +99,7 @@ class _Server:
     def pytest_configure(self, config: pytest.Config) -> None:
         """Pass the trees to the session, and the option values to conftest files."""
         config.stash[REFERENCE_TREES] = self.trees
+        config.stash[SERVE_REVISION] = self.serve
         for destination, value in self._values.items():
             setattr(config.option, destination, value)
 
@@ -127,10 +130,15 @@ class _Server:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool | None:
-        """In place of the body: start and stop deployments on request, until the parent closes the channel."""
+        """In place of the body, serve; a body that asks for the fixture by name does so when it asks."""
         state = pyfuncitem.stash.get(PERF_ITEM, None)
-        if state is None or (experiment := state.experiment) is None:
+        if state is None or state.experiment is None:
             return None
+        self.serve(state.experiment)
+        return True
+
+    def serve(self, experiment: Experiment) -> None:
+        """Start and stop deployments on request, until the parent closes the channel."""
         self.reached_test = True
         deployment = None
         self._channel.send(RevisionSetup(experiment.setup, experiment.plan.payload.bare()))
@@ -140,7 +148,7 @@ class _Server:
                     deployment = experiment.system.start()
                     if strays := modules_from(*self.trees):
                         self._refuse(Reason.WRONG, str(wrong_tree(strays, *self.trees)))
-                        return True
+                        return
                     started = DeploymentStarted(deployment.endpoint, deployment.pids, deployment.cold_start_ns)
                     self._channel.send(started)
                 elif deployment is not None:
@@ -152,7 +160,6 @@ class _Server:
         finally:
             if deployment is not None:
                 deployment.close()
-        return True
 
     def _refuse(self, reason: Reason, text: str) -> None:
         self._channel.send(RevisionFailed(reason, text))

@@ -23,6 +23,7 @@ from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.plugin.experiment_builder import ExperimentBuilder
+from pytest_mlpatterns.plugin.item_reader import ItemReader
 from pytest_mlpatterns.plugin.live_line import LiveLine
 from pytest_mlpatterns.plugin.machine_lock import MachineLock
 from pytest_mlpatterns.plugin.options import given_ini, given_options
@@ -35,27 +36,29 @@ from pytest_mlpatterns.plugin.terminal import Terminal
 from pytest_mlpatterns.plugin.xdist import ControllerHooks, WorkerInput, report_baseline, report_usage_error
 from pytest_mlpatterns.records.result import group_of
 from pytest_mlpatterns.revision.installed_copy import copy_error, installed_copies
-from pytest_mlpatterns.serving.engine import engine_named
 from pytest_mlpatterns.system.child import end_with_parent
 from pytest_mlpatterns.system.environment import environment
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pytest_mlpatterns.config.settings import Settings
-    from pytest_mlpatterns.plugin.collection import Collection, MarkerReading
+    from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.plugin.collection import Collection
     from pytest_mlpatterns.plugin.experiment_builder import FixtureValues
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.revision.worktree import Worktree
     from pytest_mlpatterns.serving.deployment import Deployment
 
-__all__ = ["REFERENCE_TREES", "PerfSession"]
+__all__ = ["REFERENCE_TREES", "SERVE_REVISION", "PerfSession"]
 
 REFERENCE_TREES: pytest.StashKey[tuple[Path, Path]] = pytest.StashKey()
 """Set if this pytest only serves tests of another revision: the tops of the present tree and of that one."""
+SERVE_REVISION: pytest.StashKey[Callable[[Experiment], None]] = pytest.StashKey()
+"""Set beside it: starts and stops deployments of one test, until the other side is done."""
 _OPTIONS_OF_THE_RUN = ("against", "baseline", "baseline-file", "calibrate", "html", "json", "rank", "smoke")
 """Options without influence on how a single test is served."""
 _COMPLETE = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
@@ -84,6 +87,7 @@ class PerfSession:
         if self._trees is not None:
             self._options |= dict.fromkeys(_OPTIONS_OF_THE_RUN) | {"baseline": "off"}
             self._ini |= dict.fromkeys(_OPTIONS_OF_THE_RUN)
+        self._item_reader = ItemReader(self._options, self._ini, collection)
         self._rivals: Counter[str] = Counter()
         self._scratch = ScratchDirectory()
         self._directory = self._scratch.path
@@ -102,7 +106,7 @@ class PerfSession:
         try:
             root = config.rootpath
             self._run = read_run_settings(self._options, self._ini, invoked_in=config.invocation_params.dir, root=root)
-            read_settings({}, self._options, self._ini)
+            self._item_reader.defaults()
             self._baseline = BaselineSession(self._run, machine, root=root, directory=self._directory)
             self._output = RunOutput(self._run, self._baseline, machine, terminal=terminal, root=root)
             worktree = lay_out(config, self._run, self._resources) if sent is None else sent.worktree
@@ -113,13 +117,12 @@ class PerfSession:
         self._revision = None if worktree is None else self._other_revision(worktree)
         driver = LoadDriver(self._generator, self._live.show, self._run.smoke)
         self._builder = ExperimentBuilder(config, self._directory, driver, trees=self._trees)
+        worker_input = WorkerInput(self._directory, terminal.ascii_only, worktree)
         self._runtest = RuntestHooks(self._lock, self._output, self._live, terminal=terminal, smoke=self._run.smoke)
         self.hooks: Mapping[str, object] = {
             "mlpatterns-runtest": self._runtest,
             "mlpatterns-reports": ReportHooks(config, self._output, is_worker=self._is_worker),
-            "mlpatterns-xdist": ControllerHooks(
-                WorkerInput(self._directory, terminal.ascii_only, worktree), self._baseline
-            ),
+            "mlpatterns-xdist": ControllerHooks(worker_input, self._baseline),
         }
 
     # --- for the plugin's own hooks and fixtures ----------------------------------------------------------------------
@@ -136,12 +139,12 @@ class PerfSession:
         if items and self._revision is not None and not self._run.against_env:
             self._refuse_copies(self._revision)
         for item in items:
-            item.stash[PERF_ITEM] = self._read(item)
+            item.stash[PERF_ITEM] = self._item_reader.read(item)
         self._live.tests = len(items)
         self._rivals.update(group_of(item.nodeid, parameter_names(item)) for item in items)
         files, tests = self._collection.files, self._collection.tests
         whole = () if self._config.getoption("lf", False) else [file for file, clean in files.items() if clean]
-        variable = filter(None, map(self._name_with_variable_id, tests.values()))
+        variable = filter(None, map(self._item_reader.name_with_variable_id, tests.values()))
         self._baseline.look_for_gone(Collected(whole, tests.keys(), [*variable]))
 
     @contextlib.contextmanager
@@ -158,6 +161,9 @@ class PerfSession:
             if state.marker_error is not None:
                 raise state.marker_error
             state.experiment = self._builder.experiment(item, state.settings, fixtures)
+            if _body_runs():
+                self._config.stash[SERVE_REVISION](state.experiment)
+                pytest.skip("the deployments of this revision have been served")
             yield state.experiment  # type: ignore[misc]
             return
         with contextlib.ExitStack() as resources:
@@ -166,10 +172,9 @@ class PerfSession:
                     state.perf = self._perf(item, state.settings, fixtures, resources=resources)
             except MlpatternsError as error:
                 state.setup_error = error
-            body_runs = os.environ.get("PYTEST_CURRENT_TEST", "").endswith("(call)")  # and asks for the fixture by name
-            if state.setup_error is not None and body_runs:
+            if state.setup_error is not None and _body_runs():
                 raise state.setup_error
-            is_watched = not body_runs or self._runtest.watched is item
+            is_watched = not _body_runs() or self._runtest.watched is item
             yield state.perf  # type: ignore[misc]  # without one the body does not run
             if state.perf is not None and not is_watched:
                 state.perf.finish(item.warn)
@@ -260,52 +265,19 @@ class PerfSession:
     def _state(self, item: pytest.Item) -> PerfItem:
         """What is known of a perf test; one that asks for the fixture by name while it runs is read now."""
         if (state := item.stash.get(PERF_ITEM, None)) is None:
-            state = item.stash[PERF_ITEM] = self._read(item)
+            state = item.stash[PERF_ITEM] = self._item_reader.read(item)
             if self._lock is not None:
                 self._lock.make_exclusive()
         return state
 
-    def _read(self, item: pytest.Item) -> PerfItem:
-        try:
-            return PerfItem(self._settings_of(item, self._collection.read_markers(item)))
-        except SettingError as error:
-            return PerfItem(read_settings({}, self._options, self._ini), error)
-
     def _settings_around(self, node: pytest.Item | pytest.Session) -> Settings:
         """The settings of the test that a deployment belongs to, or of the run."""
         if isinstance(node, pytest.Session):
-            return read_settings({}, self._options, self._ini)
+            return self._item_reader.defaults()
         state = self._state(node)
         if state.marker_error is not None:
             raise state.marker_error
         return state.settings
-
-    def _settings_of(self, item: pytest.Item, marker: MarkerReading) -> Settings:
-        if marker.error is not None:
-            raise marker.error
-        params = getattr(getattr(item, "callspec", None), "params", {})
-        members = {"pattern": params.get("_perf_pattern"), "wire": params.get("_perf_wire")}
-        settings = read_settings(
-            marker.arguments, self._options, self._ini, pattern=members["pattern"], wire=members["wire"]
-        )
-        engine_named(settings.engine, "perf(engine=...)")
-        names = getattr(item, "fixturenames", ())
-        if "perf" in names or "perf_deploy" not in names:
-            for name, member in members.items():
-                if isinstance(marker.arguments.get(name), list | tuple) and member is None:
-                    raise SettingError(
-                        f"perf({name}={marker.arguments[name]!r}) comes too late to make one test each; give the list "
-                        f"to the marker of the function, class or module, or one {name} here"
-                    )
-        return settings
-
-    def _name_with_variable_id(self, item: pytest.Item) -> str | None:
-        """The id without brackets of a test whose patterns come from the command line or the ini file; else None."""
-        if "_perf_pattern" not in getattr(item, "fixturenames", ()):
-            return None
-        if self._collection.read_markers(item).arguments.get("pattern") is not None:
-            return None
-        return f"{item.parent.nodeid if item.parent else ''}::{getattr(item, 'originalname', item.name)}"
 
     def _perf(
         self, item: pytest.Item, settings: Settings, fixtures: FixtureValues, *, resources: contextlib.ExitStack
@@ -341,3 +313,8 @@ class PerfSession:
         """The searches for NMRT that a ranking needs of this test; none if it has no rivals or is not ranked."""
         has_rivals = self._rivals[group_of(item.nodeid, parameter_names(item))] > 1
         return self._run.rank.searches if self._run.rank is not None and has_rivals else ()
+
+
+def _body_runs() -> bool:
+    """Whether a test's body runs, so that it asks for a fixture by name."""
+    return os.environ.get("PYTEST_CURRENT_TEST", "").endswith("(call)")

@@ -160,16 +160,16 @@ def test_a_test_that_is_new_and_asks_for_no_figure_is_measured_all_the_same(shop
     assert result["launch_count"] == 1
 
 
-def test_metrics_that_no_pair_measures_are_said_and_the_others_are_compared_once(shop: Repository) -> None:
-    body = 'perf.assert_no_regression(metrics=("rtm", "throughput", "p95"), tolerance=1.0)'
+def test_a_metric_that_was_asked_for_and_cannot_be_judged_fails_the_test(shop: Repository) -> None:
+    body = 'perf.assert_no_regression(metrics=("rtm", "throughput", "p99"), tolerance=1.0)'
     shop.write(files(seconds=0.01, tests=TESTS.replace('perf.assert_rtm_below("10s")', body)))
     run = against(shop, "--perf-json=results.json")
-    assert run.exit_code == 0
+    assert run.exit_code == 1
+    (line,) = [line for line in run.out.splitlines() if line.startswith("E   ")]
+    assert "assert_no_regression cannot judge p99 latency against main (" in line
+    assert "): p99 latency needs " in line
     (result,) = run.json("results.json")["results"]
-    compared = [one["metric"] for one in result["verdicts"] if one["against"] == "revision"]
-    assert compared == ["rtm", "throughput"]
-    assert result["not_compared"] == {"p95 latency": "not measured beside a revision"}
-    assert "2 of 3 metrics compared; p95 latency not measured beside a revision" in run.out
+    assert result["reference"]["kind"] == "revision"
 
 
 def test_a_test_that_is_new_is_said_not_to_exist_there(shop: Repository) -> None:
@@ -178,6 +178,15 @@ def test_a_test_that_is_new_is_said_not_to_exist_there(shop: Repository) -> None
     assert run.exit_code == 0
     assert "new: nothing to compare with at main (" in run.out
     assert "compared 0 of 1 test with main (" in run.out
+
+
+def test_a_test_that_asks_for_the_fixture_by_name_is_compared(shop: Repository) -> None:
+    by_name = BARE.replace("test_shop(perf):\n    pass", "test_shop(request):\n    request.getfixturevalue('perf')")
+    shop.commit(files(seconds=0.01, tests=by_name))
+    shop.write(files(seconds=0.06, tests=by_name))
+    run = against(shop)
+    assert run.exit_code == 1
+    assert "RegressionFailure: RTM" in run.out
 
 
 def test_a_test_that_only_the_command_line_selects_is_found_at_the_revision(shop: Repository) -> None:
