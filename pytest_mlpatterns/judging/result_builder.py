@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["build_result", "estimate_or_none", "reference_from_baseline", "reference_from_interleaved", "searched_for"]
 
+_OF_SUCCESSES = ("throughput", "cpu_per_request")
+
 
 def build_result(
     experiment: Experiment,
@@ -116,7 +118,13 @@ def reference_from_interleaved(run: InterleavedRun) -> Reference:
 
 
 def estimate_or_none(metrics: Metrics, metric: Metric) -> Estimate | None:
-    """A metric of this result; None if it does not apply or has too few samples."""
+    """A metric of this result; None if it does not apply or has too few samples.
+
+    If every request failed, the rate and the CPU time of successful answers would be those of requests from before the
+    window, and are None.
+    """
+    if metric.name in _OF_SUCCESSES and 0 < metrics.requests == sum(metrics.failures.values()):
+        return None
     try:
         if metric.name == "error_rate":
             return metrics.error_ratio if metrics.requests else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, objectives_of
 from pytest_mlpatterns.records.result import BaselineGap, State
 from pytest_mlpatterns.records.verdict import Outcome
@@ -267,7 +268,7 @@ def _generator(result: TestResult) -> str:
     if isinstance(lag := found.get("send_lag_p99_ns"), float) and lag > 0:
         parts.append(f"99 % sent at most {format_duration(lag)} late")
     if isinstance(connections := found.get("connections"), int | float):
-        parts.append(f"{connections:.0f} connections")
+        parts.append(wording.count(round(connections), "connection"))
     return ", ".join(parts)
 
 

@@ -28,6 +28,8 @@ _LONGEST_S = 600.0
 """Longest measuring time that is recommended."""
 _DEFAULT_S = 120
 _STEP_S = 10
+_AGAIN = 2
+"""Factor on the time of a measurement that is repeated in a quieter moment."""
 
 
 def suspicion_lines(results: Sequence[TestResult], width: int) -> list[Line]:
@@ -60,12 +62,13 @@ def suspected_sentences(result: TestResult) -> list[str]:
 def longer_command(result: TestResult) -> str:
     """The command that measures long enough to decide the open comparisons; empty if no time suffices.
 
-    What the machine explains is measured again for as long as before.
+    What is open although its whole interval is beyond the tolerance, such as a failure beside busy neighbours, gets
+    twice the time.
     """
     again = result.command or f"pytest {shlex.quote(result.test)}"
-    if any(map(_is_explained, _suspicions(result))):
-        return again
     times = [time for verdict in _suspicions(result) if (time := _time(verdict, result)) is not None]
+    if any(map(_is_explained, _suspicions(result))):
+        times.append(_AGAIN * result.seconds_spent)
     if not times and _suspicions(result):
         return ""
     seconds = math.ceil(max(times) / _STEP_S) * _STEP_S if times else _DEFAULT_S
@@ -85,7 +88,7 @@ def _sentence(verdict: Verdict, result: TestResult) -> str:
 
 
 def _is_explained(verdict: Verdict) -> bool:
-    """Whether the whole interval is beyond the tolerance, and the verdict is open for a reason of the machine."""
+    """Whether the whole interval is beyond the tolerance, so that the reason says why the verdict is open."""
     return verdict.change is not None and verdict.tolerance is not None and verdict.change.low > verdict.tolerance
 
 

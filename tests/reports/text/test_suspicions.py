@@ -71,4 +71,4 @@ def test_what_the_machine_explains_keeps_its_reason_and_is_measured_again() -> N
     machine = replace(SUSPECTED, change=Estimate(0.5, 0.4, 0.6), reason=reason)
     *_, sentence, command = section(machine)
     assert sentence.strip() == reason
-    assert command.strip() == AGAINST["command"]
+    assert command.strip() == f"{AGAINST['command']} --perf-budget 20s"
