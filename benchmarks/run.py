@@ -30,6 +30,7 @@ NAMES = (
     "xdist_isolation",
     "truth",
     "nmrt_accuracy",
+    "objective_simulation",
     "million_samples",
 )
 

@@ -1,28 +1,22 @@
 """NMRT: the most requests per second that a deployment sustains, and the concurrency that reaches it.
 
-Pure: two searches over functions that measure, with no clock and no socket of their own.
-
-:func:`climb` is a closed-loop ladder, since every concurrency has a steady state while an arrival rate above capacity
-measures only its own backlog. :func:`highest_rate` looks for the highest open-loop rate that keeps a latency objective,
-by bisection; each of its probes stops as soon as a binomial interval of the violations is on one side.
+Pure: a search over a function that measures, with no clock and no socket of its own. It is a closed-loop ladder, since
+every concurrency has a steady state while an arrival rate above the capacity measures only its own backlog.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.intervals import median_error, wilson_interval
+from pytest_mlpatterns.analysis.intervals import median_error
 from pytest_mlpatterns.records.launch import Capacity, LaunchValue, Step
-from pytest_mlpatterns.units import MAX_CONCURRENCY, format_rate
+from pytest_mlpatterns.units import MAX_CONCURRENCY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.records.objective import Objective
-
-__all__ = ["DECIDED", "MAX_STEP_ERROR_RATIO", "Probe", "climb", "highest_rate"]
+__all__ = ["DECIDED", "MAX_STEP_ERROR_RATIO", "climb"]
 
 MAX_STEP_ERROR_RATIO = 0.01
 """Largest share of failed requests that a step may have and still count as sustained."""
@@ -31,24 +25,6 @@ DECIDED = "decided"
 _GAIN = 1.10
 _FLAT_DOUBLINGS = 2
 _PLATEAU = 0.95
-_RESOLUTION = 0.03
-_MAX_PROBES = 12
-_PROBE_WINDOWS = 6
-_PROBE_CONFIDENCE = 0.90
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """One window of an open-loop rate: requests due, and those over the objective or failed.
-
-    ``violations_unlagged`` counts those that would be without the time by which the generator sent them late;
-    ``limited`` is the reason why the generator was the limit; None if it was not.
-    """
-
-    requests: int
-    violations: int
-    violations_unlagged: int
-    limited: str | None
 
 
 def climb(
@@ -96,61 +72,6 @@ def climb(
             return _open_end(ladder, f"the ladder ends at concurrency {concurrency}")
         concurrency *= 2
     return _confirm(measure, ladder, stopped, out_of_time=out_of_time)
-
-
-def highest_rate(
-    probe: Callable[[float], Probe],
-    objective: Objective,
-    capacity_rps: float,
-    *,
-    out_of_time: Callable[[], bool],
-) -> tuple[LaunchValue, str | None]:
-    """The highest arrival rate that meets the objective, by bisection between zero and the capacity.
-
-    Args:
-        probe: one window of open-loop load at a rate.
-        objective: the latency objective.
-        capacity_rps: a rate that cannot be exceeded.
-        out_of_time: whether the search has to end.
-
-    Returns:
-        The rate, with half the final interval of the bisection as its relative error; and why the load generator, not
-        the deployment, was the limit, None if it was not.
-    """
-    low, high = 0.0, capacity_rps * 1.05
-    rate = capacity_rps * 0.9
-    for _ in range(_MAX_PROBES):
-        holds = _holds(probe, rate, objective)
-        if isinstance(holds, str):
-            return LaunchValue(low, 0.0), holds
-        low, high = (rate, high) if holds else (low, rate)
-        if high - low <= _RESOLUTION * high or out_of_time():
-            break
-        rate = (low + high) / 2 if low else high / 2
-    return LaunchValue(low, (high - low) / (2 * high)), None
-
-
-def _holds(probe: Callable[[float], Probe], rate: float, objective: Objective) -> bool | str:
-    """Whether the objective holds at this rate; the reason as text if the generator was the limit.
-
-    It holds if it does so although some requests were sent late; it fails if it would fail even without their lag.
-    """
-    allowed = 1 - objective.percentile / 100
-    requests = violations = unlagged = 0
-    for _ in range(_PROBE_WINDOWS):
-        window = probe(rate)
-        if window.limited:
-            return window.limited
-        requests, violations = requests + window.requests, violations + window.violations
-        unlagged += window.violations_unlagged
-        if requests:
-            if wilson_interval(violations, requests, _PROBE_CONFIDENCE).high < allowed:
-                return True
-            if wilson_interval(unlagged, requests, _PROBE_CONFIDENCE).low > allowed:
-                return False
-    if unlagged <= allowed * requests < violations:
-        return f"the load generator sent too late to tell whether {objective} holds at {format_rate(rate)}"
-    return requests > 0 and violations <= allowed * requests
 
 
 def _confirm(

@@ -77,6 +77,11 @@ class Backlog:
     degrees: int
 
     @property
+    def answered_rps(self) -> float:
+        """Rate of the answers."""
+        return self.answers * SECOND_NS / self.duration_ns
+
+    @property
     def expected(self) -> float:
         """Requests that the load has in that time on average."""
         return self.rate_rps * self.duration_ns / SECOND_NS

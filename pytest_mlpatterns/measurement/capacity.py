@@ -1,4 +1,5 @@
-"""The capacity of a running deployment: the searches of :mod:`pytest_mlpatterns.analysis.capacity_search` on real load.
+"""The capacity of a running deployment: the searches of :mod:`pytest_mlpatterns.analysis.capacity_search` and
+:mod:`pytest_mlpatterns.analysis.objective_search` on real load.
 
 Each step or probe of a search is one job of the generator. This module must not know limits or baselines.
 """
@@ -12,11 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_mlpatterns.analysis.blocks import completions_between
-from pytest_mlpatterns.analysis.capacity_search import Probe, climb, highest_rate
+from pytest_mlpatterns.analysis.capacity_search import climb
 from pytest_mlpatterns.analysis.generator_health import why_limited
+from pytest_mlpatterns.analysis.objective_search import Probe, highest_rate
+from pytest_mlpatterns.analysis.sustained import backlog_of, why_not_sustained
+from pytest_mlpatterns.analysis.typical_arrivals import SEEDS, ReferenceQueue, typical_seed
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.records.launch import Capacity, Step
+from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.workload.schedule import ClosedLoop, PoissonRate
 
 if TYPE_CHECKING:
@@ -24,13 +30,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pytest_mlpatterns.analysis.objective_search import ProbePlan
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.samples import Samples
-    from pytest_mlpatterns.workload.schedule import Schedule
+from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["CapacitySearch"]
 
@@ -69,7 +76,7 @@ class CapacitySearch:
     _last_rate_rps: float = 0.0
 
     def run(self, decided: Callable[[LaunchValue], bool], objective: Objective | None) -> Capacity:
-        """Climb the ladder of concurrencies; with an objective, then bisect for the highest rate that keeps it.
+        """Climb the ladder of concurrencies; with an objective, then search for the highest rate that keeps it.
 
         Args:
             decided: ends the climb early.
@@ -79,10 +86,10 @@ class CapacitySearch:
         if objective is None or capacity.nmrt.value <= 0:
             return capacity
         rate, limited = highest_rate(
-            lambda rate_rps: self._probe(rate_rps, objective),
+            lambda plan: self._probe(plan, objective, capacity),
             objective,
             capacity.nmrt.value,
-            out_of_time=self._out_of_time,
+            left_s=lambda: (self.deadline_ns - time.perf_counter_ns()) / SECOND_NS,
         )
         stopped = limited or "the highest rate that keeps the objective was found"
         return replace(capacity, nmrt=rate, stopped=stopped, at_least=limited is not None, objective=objective)
@@ -118,17 +125,29 @@ class CapacitySearch:
         self._last_rate_rps = step.rate_rps
         return step
 
-    def _probe(self, rate_rps: float, objective: Objective) -> Probe:
-        """One open-loop window at a rate; a failed request violates the objective."""
-        result = self._drive(PoissonRate(rate_rps), 2 * _STEP_NS, _WARMUP_NS)
+    def _probe(self, plan: ProbePlan, objective: Objective, capacity: Capacity) -> Probe:
+        """One open-loop window with arrivals of its own; a failed request violates the objective."""
+        warmup_ns, duration_ns = int(plan.warmup_s * SECOND_NS), int(plan.window_s * SECOND_NS)
+        seed = typical_seed(
+            lambda seed: PoissonRate(plan.rate_rps, seed).arrivals(),
+            plan.rate_rps,
+            ReferenceQueue(capacity.nmrt.value, _servers(capacity)),
+            window=Window(warmup_ns, warmup_ns + duration_ns),
+            tail=1 - objective.percentile / 100,
+            first_seed=plan.number * SEEDS,
+        )
+        result = self._drive(PoissonRate(plan.rate_rps, seed), duration_ns, warmup_ns)
         samples, inside, good = self._window(result)
         in_time = good & (samples.latency_ns < objective.limit_ns)
         in_time_unlagged = good & (samples.done_ns - samples.sent_ns < objective.limit_ns)
+        backlog = backlog_of(samples, result.window, plan.rate_rps)
+        lags = backlog is not None and why_not_sustained([backlog]) is not None
         return Probe(
             requests=int(inside.sum()),
             violations=int((inside & ~in_time).sum()),
             violations_unlagged=int((inside & ~in_time_unlagged).sum()),
             limited=why_limited(replace(result.generator, ceiling_rps=self.ceiling_rps)),
+            answered_rps=backlog.answered_rps if backlog is not None and lags else None,
         )
 
     def _window(self, result: LoadResult) -> tuple[Samples, NDArray[np.bool_], NDArray[np.bool_]]:
@@ -141,3 +160,9 @@ class CapacitySearch:
         return self.generator.run(
             job, poll_s=_POLL_S, on_poll=LoadEvents(self.on_progress).handle, processes=self.generators
         )
+
+
+def _servers(capacity: Capacity) -> int:
+    """Requests that the deployment serves at a time: its capacity times the latency of a single caller."""
+    alone = capacity.ladder[0].median_ns
+    return 1 if alone is None else max(1, round(capacity.nmrt.value * alone / SECOND_NS))

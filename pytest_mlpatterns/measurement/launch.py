@@ -43,6 +43,8 @@ _LONGEST_WINDOW_NS = 3_000_000_000
 _POLL_S = 0.05
 MAX_SEARCH_NS = 15_000_000_000
 """Longest capacity search, if the test's budget allows it."""
+MAX_OBJECTIVE_SEARCH_NS = 30_000_000_000
+"""Longest capacity search under a latency objective, likewise."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -147,10 +149,11 @@ class LaunchRunner:
         plan = replace(self.plan, schedule=ClosedLoop(1), check=None)
         messages = deployment.messages(plan.payload)
         template = job_for(deployment, plan, messages)
+        longest_ns = MAX_SEARCH_NS if objective is None else MAX_OBJECTIVE_SEARCH_NS
         search = CapacitySearch(
             template=template,
             generator=self._generator,
-            deadline_ns=time.perf_counter_ns() + min(budget_ns, MAX_SEARCH_NS),
+            deadline_ns=time.perf_counter_ns() + min(budget_ns, longest_ns),
             on_progress=self._on_progress,
             generators=plan.generators,
             ceiling_rps=self._generator.ceiling_of(template),

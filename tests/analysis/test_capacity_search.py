@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from support.synthetic import PROPERTY
 
 from pytest_mlpatterns import SettingError
-from pytest_mlpatterns.analysis.capacity_search import DECIDED, Probe, climb, highest_rate
+from pytest_mlpatterns.analysis.capacity_search import DECIDED, climb
 from pytest_mlpatterns.records.launch import LaunchValue, Step
-from pytest_mlpatterns.records.objective import Objective, parse_objective
+from pytest_mlpatterns.records.objective import parse_objective
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,57 +130,6 @@ def test_the_ladder_ends_at_its_largest_concurrency() -> None:
     found = climb(places(1000, 0.01), out_of_time=forever, max_concurrency=8)
     assert found.at_least
     assert "ends at concurrency 8" in found.stopped
-
-
-@pytest.mark.parametrize("true_rate", [50.0, 200.0, 390.0])
-def test_the_highest_rate_that_keeps_an_objective_is_found_by_bisection(true_rate: float) -> None:
-    def probe(rate: float) -> Probe:
-        return Probe(1000, *([0 if rate <= true_rate else 500] * 2), None)
-
-    rate, limited = highest_rate(probe, Objective(95, 1), 400.0, out_of_time=forever)
-    assert limited is None
-    assert rate.value == pytest.approx(true_rate, rel=0.04)
-    assert rate.value <= true_rate
-    assert rate.relative_error <= 0.02
-
-
-def test_a_probe_is_repeated_only_while_its_violations_are_undecided() -> None:
-    windows: list[float] = []
-
-    def clear(rate: float) -> Probe:
-        windows.append(rate)
-        return Probe(1000, *([0 if rate < 100 else 1000] * 2), None)
-
-    highest_rate(clear, Objective(95, 1), 200.0, out_of_time=forever)
-    assert len(windows) == len(set(windows))
-    windows.clear()
-
-    def border(rate: float) -> Probe:
-        windows.append(rate)
-        return Probe(100, 5, 5, None)
-
-    highest_rate(border, Objective(95, 1), 200.0, out_of_time=lambda: True)
-    assert len(windows) == 6
-
-
-def test_an_objective_that_no_rate_keeps_gives_nothing() -> None:
-    rate, limited = highest_rate(
-        lambda _rate: Probe(1000, 1000, 1000, None), Objective(95, 1), 400.0, out_of_time=forever
-    )
-    assert rate.value == 0
-    assert limited is None
-
-
-def test_a_probe_limited_by_the_generator_ends_the_search_and_says_so() -> None:
-    rate, limited = highest_rate(lambda _rate: Probe(10, 0, 0, "behind"), Objective(95, 1), 400.0, out_of_time=forever)
-    assert (rate.value, limited) == (0.0, "behind")
-
-
-def test_requests_that_were_sent_late_decide_nothing_by_their_lateness() -> None:
-    rate, limited = highest_rate(lambda _rate: Probe(1000, 500, 0, None), Objective(95, 1), 400.0, out_of_time=forever)
-    assert rate.value == 0
-    assert limited is not None
-    assert "sent too late to tell whether p95<1.00ns holds at 360 req/s" in limited
 
 
 @pytest.mark.parametrize(
