@@ -181,7 +181,9 @@ class Project:
 def run_here(directory: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Run:
     """Run pytest in this process, which saves most of what a short run takes."""
     variables = {**clean_environment(), **(environment or {})}
-    return _shown(Run(*run_pytest(directory, [*OPTIONS, *arguments], variables), directory))
+    off = "no:mlpatterns" in arguments or "PYTEST_DISABLE_PLUGIN_AUTOLOAD" in variables
+    options = [one for one in OPTIONS if not (off and one.startswith("--perf-"))]
+    return _shown(Run(*run_pytest(directory, [*options, *arguments], variables), directory))
 
 
 def run_apart(directory: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Run:
