@@ -43,7 +43,9 @@ _DEEPER = 5
 _FAR = 99
 """Percentile from which the highest latency of the reference is a threshold too."""
 _SIGN = 0.1
-"""Largest probability, without any change, of what is suspected to be one."""
+"""Largest probability, without any change, of new failures that are suspected to be one."""
+_TAIL_SIGN = 0.05
+"""The same for slow requests, of which a quiet service has some too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +186,8 @@ def judge_tail(
     thresholds = _thresholds(then, now, percentile, tolerance=tolerance)
     scale = max(_dispersion(one.reference, one.present) for one in thresholds)
     surely = [one for one in thresholds if one.surely_worse(alpha / len(thresholds), scale)]
-    changed = after > thresholds[0].present_ns and _chance(then.beyond(before), now.beyond(before)) < _SIGN
-    suspected = changed or any(_chance(one.reference, one.present) < _SIGN for one in thresholds)
+    changed = after > thresholds[0].present_ns and _chance(then.beyond(before), now.beyond(before)) < _TAIL_SIGN
+    suspected = changed or any(_chance(one.reference, one.present) < _TAIL_SIGN for one in thresholds)
     outcome = Outcome.FAIL if surely else Outcome.INCONCLUSIVE if suspected else Outcome.PASS
     change = _change_of_percentile(then, now, percentile / 100, alpha=alpha)
     reason = (
