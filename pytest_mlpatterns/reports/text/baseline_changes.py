@@ -17,7 +17,11 @@ __all__ = ["gone_lines", "refused_lines", "update_lines"]
 
 _MOST_GONE = 10
 _WRITTEN = ("rtm", "throughput")
-_QUIETER = "record them again while the machine does nothing else"
+_DISTURBED = "recorded although disturbed; record them again while the machine does nothing else:"
+_REFUSED = (
+    "not recorded; record them again while the machine does nothing else, or with more launches "
+    "(launches= in the marker, --perf-budget 120s):"
+)
 
 
 def update_lines(updates: Sequence[Update]) -> list[str]:
@@ -31,7 +35,7 @@ def update_lines(updates: Sequence[Update]) -> list[str]:
     worse = [f"  {update.test}: {verdict.reason}" for update in updates for verdict in update.worse]
     return [
         *lines,
-        *([f"recorded although disturbed; {_QUIETER}:", *disturbed] if disturbed else []),
+        *([_DISTURBED, *disturbed] if disturbed else []),
         *(["recorded although worse:", *worse] if worse else []),
     ]
 
@@ -47,7 +51,7 @@ def refused_lines(refused: Mapping[str, str], before: Collection[str]) -> list[s
         return []
     stays = {test: "; its earlier entry stays" if test in before else "" for test in refused}
     lines = [f"  {test}: {why}{stays[test]}" for test, why in refused.items()]
-    return [f"not recorded; {_QUIETER}, or with more launches (launches= in the marker, --perf-budget 120s):", *lines]
+    return [_REFUSED, *lines]
 
 
 def gone_lines(entries: Mapping[str, int]) -> list[str]:
