@@ -150,9 +150,9 @@ class TestLaunch:
         plan = replace(PLAN, schedule=ConstantRate(50), duration_ns=100 * MS, stretches=True)
         with make_runner(generator, tmp_path, plan) as runner:
             first, second = runner.measure(), runner.measure()
-        for launch in (first, second):
-            assert launch.samples.due_in(launch.window).sum() >= 20
-            assert 400 * MS <= launch.window.duration_ns <= 1_000 * MS
+        for one in (first, second):
+            assert one.samples.due_in(one.window).sum() >= 20
+            assert 400 * MS <= one.window.duration_ns <= 1_000 * MS
 
     def test_replicas_share_the_load_of_the_window(self, generator: Generator, tmp_path: Path) -> None:
         with make_runner(generator, tmp_path, pattern=Replicated(2)) as runner:
