@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["error_in", "error_of"]
 
 _LONGEST = 200
+_RAISED = 500
+"""Status after which a traceback is to be expected; 502, 503 and 504 are answers of a service that is busy."""
 _KEYS = ("error", "detail", "message")
 """Names under which services put the text of an error in JSON."""
 _MODEL_RAISED = "the model raised "
@@ -49,7 +51,7 @@ def error_in(response: httpx.Response, deployment: Deployment, printed: Sequence
         deployment: what answered.
         printed: what its processes had printed before the request, as :meth:`Processes.log_sizes` says it.
     """
-    if response.is_server_error:
+    if response.status_code == _RAISED:
         with contextlib.suppress(DeploymentError):
             if found := error_line(deployment.processes.traceback_since(printed)):
                 return found

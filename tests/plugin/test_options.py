@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -255,3 +256,16 @@ def test_beside_a_plugin_named_on_the_command_line_too(
     assert line.startswith("ERROR: pytest-mlpatterns and neighbour both own the option --perf-json")
     assert "-p no:neighbour" in line
     assert "-p no:mlpatterns" in line
+
+
+@pytest.mark.parametrize("arguments", [("--perf-duration", "soon"), ("--perf-against", "no-such-revision")])
+def test_a_usage_error_leaves_no_temporary_directory(
+    arguments: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary, project = tmp_path / "temporary", tmp_path / "project"
+    temporary.mkdir()
+    project.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    run = Project().with_tests("def test_any(perf): pass").run(project, *arguments)
+    assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+    assert list(temporary.iterdir()) == []
