@@ -80,6 +80,7 @@ def dependency_key(worktree: Worktree, facts: Sequence[str]) -> str:
         facts: what else decides what gets installed.
     """
     texts = {name: (worktree.directory / name).read_bytes() for name in _names_in(worktree.directory)}
+    texts |= {f"/{name}": (worktree.root / name).read_bytes() for name in _names_in(worktree.root)}
     git = Git(worktree.directory)
     parts = [*facts, *(f"{name} {hashlib.sha256(text).hexdigest()}" for name, text in sorted(texts.items()))]
     for path in sorted({path for text in texts.values() for path in _paths_in(text.decode(errors="replace"))}):

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.revision.dependencies import dependency_key, installs_project
+from pytest_mlpatterns.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +37,8 @@ _TIMEOUT_S = 900.0
 _KEPT_S = 30 * 24 * 3600.0
 """Environments that no run used for this long are removed."""
 _READY = "ready.json"
-_PROJECT = "-e."
+_UNREAD = ("poetry.lock", "pdm.lock", "Pipfile.lock", "pixi.lock", "environment.yml")
+"""Files of other programs, which neither pip nor uv installs from."""
 _LINES = 15
 _PROBE = "import json, sys; from {} import project_paths; print(json.dumps(project_paths(sys.argv[1])))"
 
@@ -121,13 +123,12 @@ class _Installer:
     def build(self, folder: Path) -> RevisionEnvironment:
         """Build the environment in a folder that does not exist."""
         revision = self._worktree.revision
-        wanted = self._wanted()
+        contents, wanted = self._wanted(folder)
         if not wanted:
             raise DeploymentError(
                 f"--perf-against-env: {self._worktree.directory.name} at {revision.name} ({revision.short}) has no "
                 "pyproject.toml, setup.py or requirements.txt, expected one that names its dependencies"
             )
-        contents = " and ".join("the project" if name == _PROJECT else name.removeprefix("-r") for name in wanted)
         self._say(f"building an environment for {revision.name} ({revision.short}) with {self.name}: {contents}")
         python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
         if self._uv is not None:
@@ -143,11 +144,32 @@ class _Installer:
         printed = self._run([str(python), "-P", "-c", _PROBE.format(__name__), str(self._worktree.root)])
         return RevisionEnvironment(python, tuple(json.loads(printed.splitlines()[-1])), contents)
 
-    def _wanted(self) -> list[str]:
-        """Arguments of the installer."""
+    def _wanted(self, folder: Path) -> tuple[str, list[str]]:
+        """What is installed, for people, and as arguments of the installer."""
         directory = self._worktree.directory
-        wanted = ["-rrequirements.txt"] if (directory / "requirements.txt").is_file() else []
-        return [*wanted, _PROJECT] if installs_project(directory) else wanted
+        found: dict[str, str] = {}
+        if any((top / "uv.lock").is_file() for top in (directory, self._worktree.root)):
+            found["uv.lock"] = f"-r{self._locked(folder)}"
+        elif (directory / "requirements.txt").is_file():
+            found["requirements.txt"] = "-rrequirements.txt"
+        if installs_project(directory):
+            found["the project"] = "-e."
+        unread = [name for name in _UNREAD if (directory / name).is_file()]
+        note = f" ({listed(unread)} {'are' if len(unread) > 1 else 'is'} not read)" if unread else ""
+        return listed(list(found)) + note, list(found.values())
+
+    def _locked(self, folder: Path) -> Path:
+        """The packages of ``uv.lock`` as a file of requirements."""
+        revision = self._worktree.revision
+        if self._uv is None:
+            raise DeploymentError(
+                f"--perf-against-env: {revision.name} ({revision.short}) has uv.lock, expected uv, which alone reads "
+                "it; install it: pip install uv"
+            )
+        file = folder.with_name(f"{folder.name}-locked.txt")
+        options = ("--frozen", "--no-emit-project", "--no-hashes", "--quiet", "--output-file", str(file))
+        self._run([self._uv, "export", *options])
+        return file
 
     def _command(self, python: Path, action: str) -> list[str]:
         if self._uv is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -57,6 +58,39 @@ def test_an_installer_that_takes_too_long_is_ended(
     monkeypatch.setattr(environment, "_TIMEOUT_S", 0.0)
     with pytest.raises(DeploymentError, match="it took longer than 0 minutes"):
         build(worktree, cache)
+
+
+@pytest.mark.processes
+def test_a_lock_of_uv_is_installed_by_uv_and_refused_without_it(
+    worktree: Worktree, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program stands in for uv and notes how it is called."""
+    (worktree.directory / "uv.lock").touch()
+    (worktree.directory / "poetry.lock").touch()
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    with pytest.raises(DeploymentError, match=r"has uv.lock, expected uv, which alone reads it; install it"):
+        build(worktree, cache)
+    uv = cache.parent / "uv"
+    uv.write_text(f"#!{sys.executable}\n{UV.format(log=str(cache.parent / 'log'))}", encoding="utf-8")
+    uv.chmod(0o700)
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: str(uv))
+    found = build(worktree, cache)
+    assert found.contents == "uv.lock (poetry.lock is not read)"
+    assert found.project_paths == ()
+    calls = (cache.parent / "log").read_text(encoding="utf-8").splitlines()
+    assert [call.split()[0] for call in calls] == ["export", "venv", "pip"]
+    assert calls[0].split()[-1] == calls[2].split()[-1].removeprefix("-r")
+
+
+UV = """
+import subprocess
+import sys
+
+with open({log!r}, "a") as log:
+    print(*sys.argv[1:], file=log)
+if sys.argv[1] == "venv":
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", sys.argv[-1]], check=True)
+"""
 
 
 @pytest.mark.processes
