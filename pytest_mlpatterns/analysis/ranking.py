@@ -221,7 +221,7 @@ def _why_excluded(result: TestResult) -> str:
     if result.interrupted:
         return "interrupted"
     failures = {int(code): count for code, count in result.failed_requests.items()}
-    if why := why_too_many_failed(failures, result.requests):
+    if why := why_too_many_failed(failures, result.requests, result.first_failure):
         return why
     fails = [verdict for verdict in result.verdicts if verdict.outcome is Outcome.FAIL]
     if limits := [verdict.reason for verdict in fails if verdict.against == "limit"]:
