@@ -40,12 +40,15 @@ def description_of(app: str, *, factory: bool, import_path: Sequence[str], trees
 
 
 def load() -> Any:
-    """Load the application that :data:`VARIABLE` describes.
+    """Load the application that :data:`VARIABLE` describes; if that fails, print why and end the process."""
+    try:
+        return _load()
+    except Exception as error:  # any error of the user's code
+        sys.stderr.write(f"{user_traceback(error)}\n")
+        raise SystemExit(1) from None
 
-    Raises:
-        ImportError: the application loaded code of another tree.
-        Exception: any error of the user's code.
-    """
+
+def _load() -> Any:
     job = json.loads(os.environ[VARIABLE])
     sys.path[:] = job["import_path"]
     trees = None if job["trees"] is None else (Path(job["trees"][0]), Path(job["trees"][1]))
@@ -69,13 +72,8 @@ def main() -> None:
 
     from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket
 
-    try:
-        app = load()
-    except Exception as error:  # any error of the user's code
-        sys.stderr.write(f"{user_traceback(error)}\n")
-        raise SystemExit(1) from None
     config = uvicorn.Config(
-        app, access_log=False, log_level="warning", backlog=BACKLOG, timeout_graceful_shutdown=_GRACE_S
+        load(), access_log=False, log_level="warning", backlog=BACKLOG, timeout_graceful_shutdown=_GRACE_S
     )
     server = uvicorn.Server(config)
     server.run(sockets=[inherited_socket(int(sys.argv[1]))])
