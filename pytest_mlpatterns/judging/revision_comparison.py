@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["RevisionComparison", "check_length"]
+__all__ = ["RevisionComparison", "check_length", "least_ns"]
 
 _LAUNCHES = 3
 """Launches until the first verdict."""
@@ -218,11 +218,16 @@ def check_length(schedule: Schedule, budget_ns: int, revision: str) -> None:
     Raises:
         SettingError: the repetitions take longer than the budget.
     """
-    times = _LAUNCHES * _BLOCKS
-    if schedule.length_ns is None or (needed_ns := times * schedule.length_ns) <= budget_ns:
+    times, needed_ns = _LAUNCHES * _BLOCKS, least_ns(schedule)
+    if schedule.length_ns is None or needed_ns <= budget_ns:
         return
     raise SettingError(
         f"{schedule} takes {format_duration(schedule.length_ns)}, and a comparison with {revision} sends it "
         f"{times} times ({_LAUNCHES} launches of A B B A), {format_duration(needed_ns)} in all; expected at most the "
         f'budget of {format_duration(budget_ns)}: shorten the load, or give budget="{math.ceil(needed_ns / 1e9)}s"'
     )
+
+
+def least_ns(schedule: Schedule) -> int:
+    """The time that a comparison sends a load with a length of its own, at least; 0 for one without."""
+    return _LAUNCHES * _BLOCKS * (schedule.length_ns or 0)

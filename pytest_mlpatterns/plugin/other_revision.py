@@ -9,6 +9,7 @@ import sysconfig
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.judging.revision_comparison import least_ns
 from pytest_mlpatterns.plugin.options import given_options, values_of_conftests
 from pytest_mlpatterns.revision.client import RevisionClient
 from pytest_mlpatterns.revision.dependencies import change_note
@@ -16,15 +17,19 @@ from pytest_mlpatterns.revision.environment import revision_environment
 from pytest_mlpatterns.revision.messages import InheritedOptions
 from pytest_mlpatterns.revision.resolve import resolve_revision
 from pytest_mlpatterns.revision.worktree import checkout, remove_stale
+from pytest_mlpatterns.units import format_duration
+from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     import contextlib
+    from collections.abc import Iterable
     from pathlib import Path
 
     import pytest
 
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.revision.worktree import Worktree
+    from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["OtherRevision", "lay_out"]
 
@@ -91,6 +96,14 @@ class OtherRevision:
         else:
             notes = [f"{name} ran in an environment of its own ({environment.contents})", *self.worktree.notes]
         return [f"note: {note}" for note in notes]
+
+    def announce(self, schedules: Iterable[Schedule]) -> None:
+        """Say how long the loads that have a length of their own will take, before anything is sent."""
+        needed = [needed_ns for schedule in schedules if (needed_ns := least_ns(schedule))]
+        if needed:
+            tests = count(len(needed), "test has a load", "tests have a load")
+            takes = f"comparing with {self.worktree.revision.name} takes at least {format_duration(sum(needed))}"
+            _say(self._config, f"{tests} with a length of its own: {takes}")
 
     def client(self, test: str, startup_timeout_ns: int) -> RevisionClient:
         """A client for one test; it starts no process yet."""

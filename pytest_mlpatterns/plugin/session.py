@@ -140,6 +140,8 @@ class PerfSession:
             self._refuse_copies(self._revision)
         for item in items:
             item.stash[PERF_ITEM] = self._item_reader.read(item)
+        if self._revision is not None and not self._run.smoke:
+            self._revision.announce(item.stash[PERF_ITEM].settings.schedule for item in items)
         self._live.tests = len(items)
         self._rivals.update(group_of(item.nodeid, parameter_names(item)) for item in items)
         files, tests = self._collection.files, self._collection.tests

@@ -189,6 +189,13 @@ def test_a_test_that_asks_for_the_fixture_by_name_is_compared(shop: Repository) 
     assert "RegressionFailure: RTM" in run.out
 
 
+def test_how_long_loads_of_their_own_length_take_is_said_before(shop: Repository) -> None:
+    staged = TESTS.replace('duration="200ms", warmup="100ms"', 'load=Stages([("5s", 10)])')
+    shop.write(files(seconds=0.01, tests="from pytest_mlpatterns import Stages\n" + staged))
+    run = against(shop, "--collect-only")
+    assert "1 test has a load with a length of its own: comparing with main takes at least 60.0 s" in run.out
+
+
 def test_a_test_that_only_the_command_line_selects_is_found_at_the_revision(shop: Repository) -> None:
     shop.commit({"pytest.ini": "[pytest]\npythonpath = src\naddopts = -m 'not perf'\n"})
     shop.write(files(seconds=0.06) | {"pytest.ini": "[pytest]\npythonpath = src\naddopts = -m 'not perf'\n"})

@@ -31,6 +31,10 @@ lock = MachineLock(Path(sys.argv[1]))
 print("asks", flush=True)
 with lock.held(exclusive=sys.argv[2] == "alone"):
     print("holds", flush=True)
+    if sys.argv[2] == "alone later":
+        sys.stdin.readline()
+        lock.make_exclusive()
+        print("alone", flush=True)
     sys.stdin.readline()
 print("gave back", flush=True)
 lock.close()
@@ -58,11 +62,15 @@ class Holder:
         """Whether it gets on within a moment; asked where it must not."""
         return bool(select.select([self.process.stdout], [], [], 0.15)[0])
 
-    def give_back(self) -> None:
+    def go_on(self) -> None:
         """Let it go on."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
+
+    def give_back(self) -> None:
+        """Let it go on, and wait until it has given the machine back."""
+        self.go_on()
         self.expect("gave back")
 
     def close(self) -> None:
@@ -100,6 +108,21 @@ def test_ordinary_tests_share_the_machine(tmp_path: Path, holders: list[Holder])
         holder.expect("holds")
     for holder in holders:
         holder.give_back()
+
+
+def test_two_holders_that_want_it_alone_later_get_it_one_after_the_other(tmp_path: Path, holders: list[Holder]) -> None:
+    holders += [Holder(tmp_path, "alone later"), Holder(tmp_path, "alone later")]
+    for holder in holders:
+        holder.expect("holds")
+    for holder in holders:
+        holder.go_on()
+    ready, _, _ = select.select([holder.process.stdout for holder in holders], [], [], 30)
+    first, second = sorted(holders, key=lambda holder: holder.process.stdout not in ready)
+    first.expect("alone")
+    assert not second.says_more()
+    first.give_back()
+    second.expect("alone")
+    second.give_back()
 
 
 def test_a_perf_test_waits_for_those_that_hold_the_machine(tmp_path: Path, holders: list[Holder]) -> None:
