@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.latency_distribution import stored_percentiles, without_body
 from pytest_mlpatterns.analysis.metric_definitions import metric_named, objectives_of
+from pytest_mlpatterns.analysis.tolerances import Tolerances
 from pytest_mlpatterns.analysis.verdicts import judge_change
 from pytest_mlpatterns.baseline.record_rules import disturbances
 from pytest_mlpatterns.records.baseline_entry import Entry, Update
@@ -78,9 +79,9 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
     compared = {*_ANCHORED, *_ALSO_COMPARED, *objectives_of(entry.metrics)}
     names = [name for name in entry.metrics if name in compared]
     verdicts = [verdict for name in names if (verdict := _judge(name, result, before.metrics))]
-    worse = tuple(verdict for verdict in verdicts if _is_worse(verdict, result.tolerance))
+    worse = tuple(verdict for verdict in verdicts if _is_worse(verdict, _tolerance(verdict.metric, result)))
     stepped = any(
-        verdict in worse or _is_better(verdict, result.tolerance)
+        verdict in worse or _is_better(verdict, _tolerance(verdict.metric, result))
         for verdict in verdicts
         if verdict.metric not in _ALSO_COMPARED
     )
@@ -115,7 +116,14 @@ def _judge(name: str, result: TestResult, before: Mapping[str, Sequence[LaunchVa
     if name not in before or name not in result.launches:
         return None
     present, in_flight = _values(result.launches[name]), result.setup.load.in_flight
-    return judge_change(metric_named(name), present, before[name], tolerance=result.tolerance, in_flight=in_flight)
+    return judge_change(
+        metric_named(name), present, before[name], tolerance=_tolerance(name, result), in_flight=in_flight
+    )
+
+
+def _tolerance(name: str, result: TestResult) -> float:
+    """The tolerance of a metric, as that of the test's RTM implies it."""
+    return Tolerances(result.tolerance).of(name)
 
 
 def _is_worse(verdict: Verdict, tolerance: float) -> bool:

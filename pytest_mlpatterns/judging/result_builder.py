@@ -78,8 +78,9 @@ def build_result(
         seconds_spent=measurement.spent_s + measurement.interleaved_s,
         baseline_note=comparison.note,
         baseline_gap=comparison.gap,
+        tolerance=experiment.settings.tolerance.of("rtm"),
         notes=_notes(metrics, measurement, experiment.setup),
-        load_over_time=tuple(metrics.load_over_time()),
+        load_over_time=(),  # with the other conditions
         capacities=metrics.capacities,
         layers=metrics.layers,
         generator=_generator_figures(metrics, measurement.dropped),
@@ -141,9 +142,10 @@ def searched_for(metrics: Metrics) -> list[Metric]:
 
 
 def _with_conditions(result: TestResult, metrics: Metrics) -> TestResult:
-    """The result with the conditions of its launches: memory over time, warm-ups, noise, trends, balance."""
+    """The result with the conditions of its launches: load and memory over time, warm-ups, noise, trends, balance."""
     return replace(
         result,
+        load_over_time=tuple(metrics.load_over_time()),
         memory_over_time=tuple(metrics.memory_over_time()),
         warmups=tuple(launch.warmup for launch in metrics.launches),
         noise=noise_sentences(

@@ -76,6 +76,7 @@ def _changes(result: TestResult) -> Chart | None:
     ]
     if not judged:
         return None
+    tolerances = {result.tolerance if one.tolerance is None else one.tolerance for one, _ in judged}
     beyond = [change.low > result.tolerance for _, change in judged]
     is_measure = all((one.outcome is Outcome.FAIL) == far for (one, _), far in zip(judged, beyond, strict=True))
     return Chart(
@@ -91,7 +92,7 @@ def _changes(result: TestResult) -> Chart | None:
             (metric_named(one.metric).label, change.value, change.low, change.high, _WORDS[one.outcome])
             for one, change in judged
         ),
-        {"tolerance": result.tolerance} if is_measure else {},  # unless an assertion had a tighter one
+        {"tolerance": result.tolerance} if is_measure and tolerances == {result.tolerance} else {},
     )
 
 

@@ -46,7 +46,8 @@ def tone_of(verdict: Verdict, tolerance: float) -> str | None:
         return "worse"
     if verdict.suspected:
         return "suspected"
-    return "better" if verdict.change is not None and verdict.change.high < -tolerance else None
+    own = tolerance if verdict.tolerance is None else verdict.tolerance
+    return "better" if verdict.change is not None and verdict.change.high < -own else None
 
 
 def breakable(test: str) -> Markup:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = ["VerdictMark", "cells_of", "summary_lines", "verdict_of"]
 
@@ -202,8 +203,14 @@ def _change(result: TestResult) -> Span:
         return Span(named_change(verdict), Style.BAD)
     if verdict.suspected:
         return Span(named_change(verdict), Style.OPEN)
-    better = verdict.change is not None and verdict.change.high < -result.tolerance
+    better = _is_better(verdict, result)
     return Span(named_change(verdict), Style.GOOD if better else Style.PLAIN)
+
+
+def _is_better(verdict: Verdict, result: TestResult) -> bool:
+    """Whether the whole interval of a change is better than the tolerance."""
+    tolerance = result.tolerance if verdict.tolerance is None else verdict.tolerance
+    return verdict.change is not None and verdict.change.high < -tolerance
 
 
 def _verdict(result: TestResult, *, wide: bool) -> Span:
@@ -224,7 +231,7 @@ def _words(result: TestResult) -> list[str]:
         f"better than its baseline: {verdict.reason}; record it: --perf-baseline update"
         for verdict in result.verdicts
         if verdict.against == "baseline" and not result.baseline_note
-        if verdict.change is not None and verdict.change.high < -result.tolerance
+        if _is_better(verdict, result)
     ]
     note = [result.baseline_note] if result.baseline_note and result.baseline_gap is not BaselineGap.ABSENT else []
     return [*undecided, *better, *note, *filter(None, [compared_line(result)]), *result.notes]
