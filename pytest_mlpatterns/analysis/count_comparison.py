@@ -139,6 +139,11 @@ class _Pool:
         wanted = min(max(share * self.requests, 1.0), float(self.requests)) - 1e-9
         return float(self._values[np.searchsorted(self._cumulated, wanted)])
 
+    @property
+    def highest(self) -> float:
+        """The highest latency of a successful request; infinite without one."""
+        return float(self._values[-2]) if self._values.size > 1 else math.inf
+
     def beyond(self, latency_ns: float) -> _Events:
         """How many requests of each launch took longer."""
         later = self._values > latency_ns
@@ -147,9 +152,8 @@ class _Pool:
     def around(self, share: float, deviations: float, dispersion: float) -> tuple[float, float]:
         """Bounds of a percentile, this many standard deviations of its order statistic away; both finite."""
         half = deviations * math.sqrt(dispersion * share * (1 - share) / self.requests)
-        finite = self._values[-2] if self._values.size > 1 else math.inf
         low, high = self.value(max(share - half, 0.0)), self.value(min(share + half, 1.0))
-        return min(low, finite), min(high, finite)
+        return min(low, self.highest), min(high, self.highest)
 
 
 def judge_tail(
@@ -187,12 +191,12 @@ def judge_tail(
     scale = max(_dispersion(one.reference, one.present) for one in thresholds)
     surely = [one for one in thresholds if one.surely_worse(alpha / len(thresholds), scale)]
     changed = after > thresholds[0].present_ns and _chance(then.beyond(before), now.beyond(before)) < _TAIL_SIGN
-    suspected = changed or any(_chance(one.reference, one.present) < _TAIL_SIGN for one in thresholds)
-    outcome = Outcome.FAIL if surely else Outcome.INCONCLUSIVE if suspected else Outcome.PASS
+    suspected = [one for one in thresholds if _chance(one.reference, one.present) < _TAIL_SIGN]
+    outcome = Outcome.FAIL if surely else Outcome.INCONCLUSIVE if changed or suspected else Outcome.PASS
     change = _change_of_percentile(then, now, percentile / 100, alpha=alpha)
     reason = (
-        f"{label} {format_duration(before)} → {_finite_or(after, 'never')}: {_described((surely or thresholds)[0])}; "
-        f"tolerance {format_percent(tolerance)}"
+        f"{label} {format_duration(before)} → {_finite_or(after, 'never')}: "
+        f"{_described((surely or suspected or thresholds)[0])}; tolerance {format_percent(tolerance)}"
     )
     return CountVerdict(outcome, change, reason, before, after)
 
@@ -233,14 +237,16 @@ def judge_failures(
 
 
 def _thresholds(then: _Pool, now: _Pool, percentile: float, *, tolerance: float) -> list[_Threshold]:
-    """The percentile, the latency that a fifth as many requests exceed, and from p99 on the highest one; all finite."""
+    """The percentile, the latency that a fifth as many requests exceed, and from p99 on the highest one.
+
+    Failed requests are no threshold: the highest latency of the others is.
+    """
     share, floor = 1 - percentile / 100, percentile_metric(percentile).floor
     shares = (share, share / _DEEPER, 0.0) if percentile >= _FAR else (share, share / _DEEPER)
     found = []
-    for latency in dict.fromkeys(then.value(1 - one) for one in shares):
-        if math.isfinite(latency):
-            allowed = max(latency * (1 + tolerance), latency + floor)
-            found.append(_Threshold(latency, allowed, then.beyond(latency), now.beyond(allowed)))
+    for latency in dict.fromkeys(min(then.value(1 - one), then.highest) for one in shares):
+        allowed = max(latency * (1 + tolerance), latency + floor)
+        found.append(_Threshold(latency, allowed, then.beyond(latency), now.beyond(allowed)))
     return found
 
 

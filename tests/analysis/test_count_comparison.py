@@ -80,6 +80,21 @@ def test_a_reference_whose_percentile_is_among_failed_requests_cannot_be_compare
         tail(launches(6, failing=0.04), launches(6, seed=1))
 
 
+def test_slow_requests_show_beside_failures_that_were_there_before() -> None:
+    before, after = launches(6, failing=0.003), launches(6, seed=1, failing=0.003, slow=0.03)
+    found = tail(before, after)
+    assert found.outcome is Outcome.FAIL
+    assert found.change is not None
+
+
+def test_the_reason_of_a_suspicion_has_the_counts_that_it_rests_on() -> None:
+    before = [RequestCounts(500, 0, {2 * MS: 480, 3 * MS: 19, 4 * MS: 1}) for _ in range(3)]
+    after = [RequestCounts(500, 0, {2 * MS: 480, 3 * MS: 17, 9 * MS: 3}) for _ in range(2)]
+    found = tail(before, after)
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert "0.60 % of 1,000 requests took over 4.80 ms, 0.0 % of 1,500 took over 4.00 ms before" in found.reason
+
+
 def test_a_tail_that_is_slower_but_not_surely_is_suspected() -> None:
     found = tail(launches(3), launches(2, seed=1, slow=0.02))
     assert found.outcome is Outcome.INCONCLUSIVE
