@@ -78,7 +78,6 @@ def build_result(
         seconds_spent=measurement.spent_s + measurement.interleaved_s,
         baseline_note=comparison.note,
         baseline_gap=comparison.gap,
-        tolerance=experiment.settings.tolerance.of("rtm"),
         notes=_notes(metrics, measurement, experiment.setup),
         load_over_time=(),  # with the other conditions
         capacities=metrics.capacities,
@@ -88,7 +87,7 @@ def build_result(
         latency=latency_of(metrics.latencies_ns),
         reference=comparison.reference,
     )
-    return replace(_with_conditions(result, metrics), not_compared=dict(comparison.left_out))
+    return replace(_with_conditions(result, metrics, experiment), not_compared=dict(comparison.left_out))
 
 
 def reference_from_baseline(entry: Entry, name: str) -> Reference:
@@ -141,10 +140,11 @@ def searched_for(metrics: Metrics) -> list[Metric]:
     return [nmrt_metric(one) for one in dict.fromkeys(capacity.objective for capacity in metrics.capacities)]
 
 
-def _with_conditions(result: TestResult, metrics: Metrics) -> TestResult:
-    """The result with the conditions of its launches: load and memory over time, warm-ups, noise, trends, balance."""
+def _with_conditions(result: TestResult, metrics: Metrics, experiment: Experiment) -> TestResult:
+    """The result with its tolerance and the conditions of its launches: load, memory, warm-ups, noise, trends, balance."""
     return replace(
         result,
+        tolerance=experiment.settings.tolerance.of("rtm"),
         load_over_time=tuple(metrics.load_over_time()),
         memory_over_time=tuple(metrics.memory_over_time()),
         warmups=tuple(launch.warmup for launch in metrics.launches),
