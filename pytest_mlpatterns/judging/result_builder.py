@@ -141,7 +141,7 @@ def searched_for(metrics: Metrics) -> list[Metric]:
 
 
 def _with_conditions(result: TestResult, metrics: Metrics, experiment: Experiment) -> TestResult:
-    """The result with its tolerance and the conditions of its launches: load, memory, warm-ups, noise, trends, balance."""
+    """The result with its tolerance and the conditions of its launches: load, memory, warm-ups, noise and balance."""
     return replace(
         result,
         tolerance=experiment.settings.tolerance.of("rtm"),
