@@ -174,7 +174,7 @@ class _RevisionJudge:
                 self._found[one.metric.name] = self._judge(one, found)
             except TooFewSamplesError as error:
                 self._why_not[one.metric.name] = str(error)
-                waits = waits or launches_for_tail(error.needed, error.found, len(found)) > len(found)
+                waits = waits or one.requested or launches_for_tail(error.needed, error.found, len(found)) > len(found)
             except (UnknownMetricError, InvalidResultError) as error:
                 self._why_not[one.metric.name] = str(error)
         outcomes = {verdict.outcome for verdict in self._found.values()}
