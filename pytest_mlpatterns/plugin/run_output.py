@@ -111,7 +111,7 @@ class RunOutput:
         Returns:
             Whether all files were written; :attr:`lines` name each of them, or the error.
         """
-        if measured and self.revision is not None:
+        if measured and self.revision is not None and (self._results or self._unmeasured):
             self.lines.insert(0, self._compared_with(self.revision))
         try:
             if measured:

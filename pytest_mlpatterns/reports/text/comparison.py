@@ -131,7 +131,7 @@ def compared_line(result: TestResult) -> str:
     if not (left_out := result.not_compared):
         return ""
     compared = len(comparisons_of(result))
-    reasons = "; ".join(f"{label} {why}" for label, why in left_out.items())
+    reasons = "; ".join(why if why.startswith(label) else f"{label} {why}" for label, why in left_out.items())
     return f"{compared} of {compared + len(left_out)} metrics compared; {reasons}"
 
 

@@ -92,6 +92,8 @@ def test_what_could_not_be_compared_is_one_line() -> None:
     )
     assert compared_line(shown) in [text_of(one).strip() for one in summary_lines([shown], 200)]
     assert compared_line(result(verdicts=(RTM,))) == ""
+    named = result(verdicts=(RTM,), not_compared={"p99 latency": "p99 latency needs 459 requests"})
+    assert compared_line(named) == "1 of 2 metrics compared; p99 latency needs 459 requests"
 
 
 def test_failures_tail_and_memory_of_both_sides_are_in_the_text_of_a_failure_and_in_verbose_ones() -> None:
