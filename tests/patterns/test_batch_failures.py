@@ -9,6 +9,7 @@ import pickle
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import numpy as np
 import pytest
 from hypothesis import given
@@ -33,7 +34,8 @@ from support.caching import caching
 from support.synthetic import MS, PROPERTY
 
 from pytest_mlpatterns.patterns.layer import DecodedInputs, LostError, RequestError
-from pytest_mlpatterns.serving.http.app import ModelCaller
+from pytest_mlpatterns.serving.http.app import ModelApp, ModelCaller
+from pytest_mlpatterns.wire import Wire, codec_of, decode_answer, encode_request
 from pytest_mlpatterns.wire.kserve_v1 import decode_instances
 
 if TYPE_CHECKING:
@@ -124,6 +126,42 @@ def test_model_that_changes_its_inputs_in_place_answers_every_healthy_caller_rig
         one, two, bad, four = await asyncio.gather(*calls, return_exceptions=True)
         assert [one, two, four] == [[10], [20, 30], [40]]
         assert isinstance(bad, RequestError)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("wire", ["rest+json", "rest+json/infer", "rest+binary", "rest+msgpack", "rest+msgpack+gzip"])
+@pytest.mark.parametrize("is_cached", [False, True], ids=["batched", "cached|batched"])
+def test_server_decodes_each_wire_again_for_a_retry(wire: str, is_cached: bool) -> None:
+    name, _, is_v2 = wire.partition("/")
+    spoken, path = Wire.parse(name), "/v2/models/m/infer" if is_v2 else ""
+    path = path or codec_of(spoken).path("m")
+
+    def rewritten(inputs: list[Any]) -> list[float]:
+        """A model that puts another list in the place of each input."""
+        for number, one in enumerate(inputs):
+            values = one if isinstance(one, list) else np.array(one)
+            for place, value in enumerate(values):
+                values[place] = 10 * value
+            inputs[number] = values
+        if any(one[0] < 0 for one in inputs):
+            raise ValueError("a negative input")
+        return [float(one[0]) for one in inputs]
+
+    async def scenario() -> None:
+        layer: Any = batching(rewritten, size=4, wait=NEVER)[0]  # one batch of all
+        app = ModelApp(ModelCaller(caching(layer)[0] if is_cached else layer), "m", 10_000)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+
+            async def ask(value: float) -> Any:
+                body = encode_request(spoken, [[value]], path)
+                response = await client.post(path, content=body.joined(), headers=dict(body.headers))
+                if response.status_code != 200:
+                    return response.status_code
+                headers = {key: text for key, text in response.headers.items() if key != "content-encoding"}
+                return float(decode_answer(spoken, response.content, headers, path=path)[0])
+
+            assert await asyncio.gather(*map(ask, [1.0, 2.0, -1.0, 4.0])) == [10, 20, 500, 40]
 
     run(scenario())
 
