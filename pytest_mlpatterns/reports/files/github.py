@@ -15,6 +15,7 @@ from pytest_mlpatterns.records.result import Location, State
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
 from pytest_mlpatterns.reports.text.summary_table import cells_of, verdict_of
+from pytest_mlpatterns.reports.text.suspicions import suspected_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,8 +101,14 @@ def _failure_item(failure: Failure) -> str:
 
 
 def _undecided_item(result: TestResult) -> str:
-    reasons = [verdict.reason for verdict in result.verdicts if verdict.outcome is Outcome.INCONCLUSIVE]
-    return f"- ? **{escaped(result.test)}**: undecided: {' <br> '.join(map(escaped, reasons))}"
+    suspected = suspected_sentences(result)
+    reasons = [
+        verdict.reason
+        for verdict in result.verdicts
+        if verdict.outcome is Outcome.INCONCLUSIVE and not verdict.suspected
+    ]
+    what = "suspected regression" if suspected else "undecided"
+    return f"- ? **{escaped(result.test)}**: {what}: {' <br> '.join(map(escaped, [*suspected, *reasons]))}"
 
 
 def _table(results: Sequence[TestResult]) -> str:
