@@ -52,6 +52,7 @@ class Connection:
 
     __slots__ = (
         "_address",
+        "_answers",
         "_completed",
         "_opened",
         "_opening_ns",
@@ -72,6 +73,7 @@ class Connection:
 
     def __init__(self, owner: Owner, address: tuple[str, int], target: int) -> None:
         self._owner = owner
+        self._answers = owner.answers
         self._record, self._completed = owner.recording.add, owner.completed
         self._address = address
         self.target = target
@@ -98,8 +100,13 @@ class Connection:
         self._sent_ns = now if ready_ns is None else ready_ns
         self._received = 0
         self.busy = True
-        if self._socket is not None or self._open():
-            self._write(self._protocol.ask(request))
+        if self._socket is None and not self._open():
+            return
+        message = self._protocol.ask(request)
+        if not self._opened or self._unsent or type(message) is not bytes:
+            self._write(message)
+        else:
+            self._send_at_once(message)
 
     def open(self) -> None:
         """Start to connect ahead of the first request."""
@@ -123,9 +130,11 @@ class Connection:
 
     def on_ready(self, mask: int) -> None:
         """Called by the loop if the socket can be read or written."""
-        if mask & _WRITE and self._socket is not None:  # an earlier event of the same batch may have closed it
+        if mask != _READ and self._socket is not None:  # an earlier event of the same batch may have closed it
             self._on_writable()
-        if not mask & _READ or self._socket is None:
+            if not mask & _READ:
+                return
+        if self._socket is None:
             return
         try:
             data = self._recv(_PIECE)
@@ -174,7 +183,7 @@ class Connection:
     def _finish(self, now_ns: int, outcome: int, *, failed: bool) -> None:
         self.busy = False
         self._record(self.due_ns, self._sent_ns, now_ns, outcome, self.request, self.target, self._received)
-        answers = self._owner.answers
+        answers = self._answers
         if answers is not None and 200 <= outcome < 300:
             answers.offer(self.request, self._protocol.body(), self._protocol.head())
         self._completed(self, now_ns, failed=failed)
@@ -208,6 +217,10 @@ class Connection:
             if self._opened:
                 self._flush()
             return
+        self._send_at_once(message)
+
+    def _send_at_once(self, message: bytes) -> None:
+        """Send a message to an open connection that has nothing else to send."""
         try:
             sent = self._send(message)
         except BlockingIOError:

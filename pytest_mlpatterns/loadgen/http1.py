@@ -18,6 +18,8 @@ __all__ = ["Http1"]
 
 _HEAD_BYTES = 1 << 16
 _ACCEPTED = 202
+_END_OF_HEAD = b"\r\n\r\n"
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*(?:\r\n|$)", re.IGNORECASE)
 _INTERIM = re.compile(rb"HTTP/\d\.\d 1")
 _LOCATION = re.compile(rb"\r\nlocation:[ \t]*(/[!-~]*)", re.IGNORECASE)
 _DELIMITED = re.compile(rb"\r\n(?:content-length|transfer-encoding)[ \t]*:", re.IGNORECASE)
@@ -44,6 +46,9 @@ class Http1:
         "_received",
         "_status",
         "_status_code",
+        "_usual_head",
+        "_usual_size",
+        "_usual_status",
         "outbox",
         "used_up",
     )
@@ -59,6 +64,9 @@ class Http1:
         self._head = b""
         self._status_code = 0
         self._chunks: list[bytes] = []
+        self._usual_head = b""
+        self._usual_size = -1 if keep else 0
+        self._usual_status = 0
         parser = httptools.HttpResponseParser(self if keep else _Completion(self))
         self._feed, self._status, self._keep_alive = (
             parser.feed_data,
@@ -72,14 +80,17 @@ class Http1:
 
     def ask(self, request: int) -> bytes:
         """Bytes of the prepared request."""
-        self._received = 0
-        self._status_code = 0
-        self._chunks.clear()
+        if self._received:  # else nothing was parsed since the last request
+            self._received = 0
+            self._status_code = 0
+            self._chunks.clear()
         return self._messages[request]
 
     def take(self, data: bytes) -> int:
         """Take a piece of the response: maybe the last one, maybe with bytes beyond it."""
         if not self._received:
+            if len(data) == self._usual_size and data.startswith(self._usual_head):
+                return self._usual_status
             self._head = data
         elif self._received < _HEAD_BYTES:
             self._head += data
@@ -92,6 +103,8 @@ class Http1:
             self.used_up = True
         if self._status_code == _ACCEPTED and self._follow:
             return self._ask_for_result()
+        if self._status_code and self._received == len(data) and self._usual_size >= 0:
+            self._note_usual(data)
         return self._status_code
 
     def take_idle(self, _data: bytes) -> bool:
@@ -129,6 +142,19 @@ class Http1:
         if status >= 200 and not self._status_code:  # below: 100 Continue, 103 Early Hints; the final response follows
             self._status_code = status
             self.used_up = not self._keep_alive()  # known only here
+
+    def _note_usual(self, data: bytes) -> None:
+        """Remember a response that came in one piece, with its length in its head.
+
+        The next one with the same head and size ends where this one did, and need not be parsed. Most services repeat
+        their heads, but for the second in ``Date``.
+        """
+        head, complete, body = data.partition(_END_OF_HEAD)
+        length = _LENGTH.search(head)
+        usual = complete and length and int(length[1]) == len(body) and not self.used_up
+        self._usual_head = head + complete if usual else b""
+        self._usual_size = len(data) if usual else 0
+        self._usual_status = self._status_code
 
     def _ask_for_result(self) -> int:
         """Poll the result of an accepted request; the service delays its response until the result is there."""
