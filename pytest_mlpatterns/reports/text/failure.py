@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
@@ -15,6 +14,7 @@ from pytest_mlpatterns.reports.text.comparison import compared_sentences, compar
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
 from pytest_mlpatterns.reports.text.styled_text import width_of
 from pytest_mlpatterns.reports.text.suspicions import longer_command
+from pytest_mlpatterns.reports.text.text_table import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -80,7 +80,7 @@ def _facts(result: TestResult, shown: set[str]) -> list[str]:
 
 
 def _wrapped(texts: Iterable[str]) -> list[str]:
-    return [part for text in texts for part in wrap(text, _WIDTH, break_on_hyphens=False, subsequent_indent="  ")]
+    return [part for text in texts for part in wrapped(text, _WIDTH, others="  ")]
 
 
 def _fact(label: str, parts: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.deciding_time import seconds_to_decide
+from pytest_mlpatterns.records.result import State
 from pytest_mlpatterns.reports.text.comparison import comparison_row, comparisons_of
 from pytest_mlpatterns.reports.text.styled_text import Line, Style, line
 from pytest_mlpatterns.reports.text.text_table import wrapped
@@ -33,13 +34,13 @@ _AGAIN = 2
 
 
 def suspicion_lines(results: Sequence[TestResult], width: int) -> list[Line]:
-    """The section on suspected regressions; empty if there are none.
+    """The section on suspected regressions of tests that did not fail; empty if there are none.
 
     Args:
         results: of the run.
         width: of the terminal in columns.
     """
-    suspected = [result for result in results if _suspicions(result)]
+    suspected = [result for result in results if result.outcome is State.UNDECIDED and _suspicions(result)]
     if not suspected:
         return []
     title = wording.count(len(suspected), "suspected regression")

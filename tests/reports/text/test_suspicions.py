@@ -72,3 +72,7 @@ def test_what_the_machine_explains_keeps_its_reason_and_is_measured_again() -> N
     *_, sentence, command = section(machine)
     assert sentence.strip() == reason
     assert command.strip() == f"{AGAINST['command']} --perf-budget 20s"
+
+
+def test_a_test_that_failed_is_no_suspicion_too() -> None:
+    assert section(SUSPECTED, passed=False) == []
