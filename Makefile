@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: none should compile the package anew
 
-.PHONY: demo test compiled lint docs bench servers fuzz protos clean
+.PHONY: demo test covered compiled lint docs bench servers fuzz protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -13,7 +13,10 @@ ifdef FAST
 test: compiled  ## with FAST=1 the tests that start no process, in under a minute
 	$(BIN)/python -m pytest -n 2 -m 'not processes'
 else
-test: lint compiled  ## lint, types, layers, and every test with branch coverage
+test: compiled  ## lint, types, layers, and every test with branch coverage
+	@$(MAKE) --no-print-directory --jobs 2 lint covered
+
+covered: compiled  ## every test with branch coverage
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet

@@ -35,7 +35,7 @@ FILES = [*GITHUB, GITLAB, FOLDER / "README.md"]
 TESTS = f"""{MODEL}
 
 @{QUICK}
-@pytest.mark.perf(tolerance=1.0, budget="3s")
+@pytest.mark.perf(tolerance=1.0, budget="1s")
 def test_it(perf):
     perf.assert_rtm_below("60s")
 """

@@ -47,7 +47,7 @@ def perf_payload():
     return [1, 2, 3]
 
 
-pytestmark = pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5, budget="3s")
+pytestmark = pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5, budget="1s")
 
 
 def test_shop(perf):
@@ -451,7 +451,7 @@ def perf_payload():
     return [1, 2, 3]
 
 
-@pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5, budget="3s")
+@pytest.mark.perf(duration="200ms", warmup="100ms", tolerance=0.5, budget="1s")
 def test_service(perf):
     pass
 """
