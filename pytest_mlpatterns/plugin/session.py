@@ -32,6 +32,7 @@ from pytest_mlpatterns.plugin.perf_item import PERF_ITEM, PerfItem, parameter_na
 from pytest_mlpatterns.plugin.report_hooks import ReportHooks
 from pytest_mlpatterns.plugin.run_output import RunOutput
 from pytest_mlpatterns.plugin.runtest import RuntestHooks
+from pytest_mlpatterns.plugin.served_perf import ServedPerf
 from pytest_mlpatterns.plugin.terminal import Terminal
 from pytest_mlpatterns.plugin.xdist import ControllerHooks, WorkerInput, report_baseline, report_usage_error
 from pytest_mlpatterns.records.result import group_of
@@ -154,19 +155,13 @@ class PerfSession:
         """The ``perf`` fixture: the measurement of one test, and its deployment.
 
         An error here fails the test's body, not its set-up. If this pytest serves tests of another revision, no body
-        runs, and the value is the bare :class:`pytest_mlpatterns.judging.experiment.Experiment`.
+        runs, and the value is a :class:`pytest_mlpatterns.plugin.served_perf.ServedPerf`.
         """
         state = self._state(item)
         state.restart(item)
         self._live.begin(item.nodeid, state.settings.duration_ns)
         if self._trees is not None:
-            if state.marker_error is not None:
-                raise state.marker_error
-            state.experiment = self._builder.experiment(item, state.settings, fixtures)
-            if _body_runs():
-                self._config.stash[SERVE_REVISION](state.experiment)
-                pytest.skip("the deployments of this revision have been served")
-            yield state.experiment  # type: ignore[misc]
+            yield self._served(item, state, fixtures)  # type: ignore[misc]
             return
         with contextlib.ExitStack() as resources:
             try:
@@ -240,6 +235,20 @@ class PerfSession:
         self._remove_files()
 
     # --- steps --------------------------------------------------------------------------------------------------------
+
+    def _served(self, item: pytest.Item, state: PerfItem, fixtures: FixtureValues) -> ServedPerf:
+        """What stands for the measurement in a pytest that serves another revision."""
+        if state.marker_error is not None:
+            raise state.marker_error
+        state.experiment = experiment = self._builder.experiment(item, state.settings, fixtures)
+
+        def serve() -> NoReturn:
+            self._config.stash[SERVE_REVISION](experiment)
+            pytest.skip("the deployments of this revision have been served")
+
+        if _body_runs():
+            serve()
+        return ServedPerf(serve)
 
     def _other_revision(self, worktree: Worktree) -> OtherRevision:
         other = OtherRevision(self._config, worktree, self._directory)
