@@ -88,12 +88,12 @@ def revision_environment(worktree: Worktree, cache: Path, say: Callable[[str], N
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         os.utime(cache / f"{key}.lock")
-        if not (folder / _READY).is_file():
+        if (found := _built_in(folder)) is None:
             shutil.rmtree(folder, ignore_errors=True)
             found = installer.build(folder)
             (folder / _READY).write_text(json.dumps(found.to_plain()), encoding="utf-8")
         fcntl.flock(lock, fcntl.LOCK_SH)
-        yield RevisionEnvironment.from_plain(json.loads((folder / _READY).read_text(encoding="utf-8")))
+        yield found
     finally:
         os.close(lock)
 
@@ -210,6 +210,15 @@ class _Installer:
                 f"({revision.short}): it {how}; it printed last:\n{last}"
             )
         return text
+
+
+def _built_in(folder: Path) -> RevisionEnvironment | None:
+    """The environment in a folder; None if it is not complete, or was moved, or its Python is gone."""
+    try:
+        found = RevisionEnvironment.from_plain(json.loads((folder / _READY).read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError):
+        return None
+    return found if found.python.exists() else None
 
 
 def _site_folders() -> list[str]:

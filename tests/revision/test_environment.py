@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -17,7 +18,7 @@ from pytest_mlpatterns.revision.environment import RevisionEnvironment, project_
 from pytest_mlpatterns.revision.resolve import Revision
 from pytest_mlpatterns.revision.worktree import Worktree
 
-BUILT = RevisionEnvironment(Path("bin/python"), ("src",), "requirements.txt")
+BUILT = RevisionEnvironment(Path(sys.executable), ("src",), "requirements.txt")
 
 
 @pytest.fixture
@@ -126,6 +127,9 @@ def test_concurrent_runs_build_one_environment_which_is_kept(
         run.join(30)
     assert found == [BUILT, BUILT]
     assert len(builds) == 1
+    (builds[0] / "ready.json").write_text(json.dumps({**BUILT.to_plain(), "python": "/gone/python"}), encoding="utf-8")
+    assert build(worktree, cache) == BUILT  # one whose Python is gone is built again
+    assert len(builds) == 2
 
 
 @pytest.mark.processes
