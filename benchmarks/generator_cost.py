@@ -85,6 +85,37 @@ def measure() -> Iterator[Table]:
                     sides[label] = partial(measure_client, client, command, directory, start_s=start_s[label])
             repetitions = USUAL_REPETITIONS if connections == USUAL else REPETITIONS
             yield table_of(connections, repetitions, interleave(sides, repetitions), absent=absent)
+    if REFERENCE in clients:
+        yield measure_fast_service(clients[REFERENCE])
+
+
+def measure_fast_service(wrk: Client) -> Table:
+    """Beside wrk on a service that costs nearly nothing, where the clients' own cost shows most."""
+    with tempfile.TemporaryDirectory() as name, serving("fixed") as address, our_generator() as generator:
+        directory = Path(name)
+        payload = read_payload([INPUT])
+        write_scripts(directory, payload.bodies[0].joined())
+        command = wrk.command(f"http://{address[0]}:{address[1]}{PATH}", USUAL)
+        messages = payload.messages(*address, PATH)
+        found = interleave(
+            {
+                OURS: partial(measure_ours, generator, address, messages, connections=USUAL),
+                REFERENCE: partial(measure_client, wrk, command, directory, start_s=0.0),
+            },
+            USUAL_REPETITIONS,
+        )
+    ours, theirs = (median(run.cpu_ns_per_request for run in found[label]) for label in (OURS, REFERENCE))
+    rows = [
+        (
+            label,
+            f"{median(run.cpu_ns_per_request for run in runs) / 1e3:.1f} µs",
+            f"{median(run.throughput_rps for run in runs):,.0f}",
+        )
+        for label, runs in found.items()
+    ]
+    claim = Claim("CPU per request on a fixed answer, against wrk", ours / theirs, at_most=AT_MOST[REFERENCE])
+    title = f"a fixed answer, {USUAL} connections, median of {USUAL_REPETITIONS} runs in turn"
+    return Table(title, ("client", "CPU per request", "req/s"), rows, [claim])
 
 
 def measure_ours(

@@ -1,12 +1,14 @@
 """The services that benchmarks drive, each in a process of its own: ``python services.py NAME`` prints its port.
 
-``tiny`` answers raw ASGI with a small matrix product. The others are FastAPI as its users write it: ``MODEL-validated``
-has a pydantic model for the body, ``MODEL-lean`` reads the JSON itself; MODEL is ``digits`` or ``identity``. These run
-under uvicorn without an access log, on 127.0.0.1. ``grpc-echo`` is a gRPC service of grpcio on uvloop.
+``fixed`` sends one fixed answer to whatever arrives. ``tiny`` answers raw ASGI with a small matrix product. The others
+are FastAPI as its users write it: ``MODEL-validated`` has a pydantic model for the body, ``MODEL-lean`` reads the JSON
+itself; MODEL is ``digits`` or ``identity``. These run under uvicorn without an access log, on 127.0.0.1. ``grpc-echo``
+is a gRPC service of grpcio on uvloop.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import socket
@@ -99,6 +101,25 @@ def app_named(name: str) -> Any:
     return {"validated": validated, "lean": lean}[kind](model_named(model))
 
 
+class Fixed(asyncio.Protocol):
+    """One fixed answer to every piece of bytes."""
+
+    ANSWER = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 19\r\n\r\n{"predictions":[7]}'
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, _data: bytes) -> None:
+        self.transport.write(self.ANSWER)
+
+
+async def serve_fixed() -> None:
+    """The fastest service that Python has."""
+    server = await asyncio.get_running_loop().create_server(Fixed, "127.0.0.1", 0)
+    os.write(1, b"%d\n" % server.sockets[0].getsockname()[1])
+    await server.serve_forever()
+
+
 async def echo_grpc() -> None:
     """A gRPC service of grpcio that sends every message back."""
     import grpc
@@ -115,8 +136,8 @@ async def echo_grpc() -> None:
 
 
 def main() -> None:
-    if sys.argv[1] == "grpc-echo":
-        uvloop.run(echo_grpc())
+    if sys.argv[1] in ("grpc-echo", "fixed"):
+        uvloop.run(echo_grpc() if sys.argv[1] == "grpc-echo" else serve_fixed())
         return
     app = app_named(sys.argv[1])
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
