@@ -293,7 +293,8 @@ def test_what_a_comparison_measured_serves_a_second_one_too(shop: Repository) ->
     assert run.exit_code == 0
     (result,) = run.json("results.json")["results"]
     compared = [one["metric"] for one in result["verdicts"] if one["against"] == "revision"]
-    assert compared == ["rtm", "throughput"]
+    assert compared[:2] == ["rtm", "throughput"]
+    assert len(compared) == len(set(compared))
     assert len((shop.top / "built").read_text(encoding="utf-8")) == len(result["reference"]["log_ratios"]["rtm"])
 
 
