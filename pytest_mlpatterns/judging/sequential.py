@@ -105,14 +105,13 @@ class SequentialMeasurement:
 
         Args:
             launches: how many.
-            within_ns: a time in place of the budget; three launches are measured even beyond it.
+            within_ns: a time within the budget; three launches are measured even beyond it.
         """
 
         def is_allowed() -> bool:
-            if within_ns is None or self._tries >= self._max_launches:
-                return self._may_launch_again()
             per_launch = self.spent_s / max(self._tries, 1)
-            return len(self._launches) < _FEWEST_IN_TIME or (self.spent_s + per_launch) * 1e9 <= within_ns
+            in_time = within_ns is None or (self.spent_s + per_launch) * 1e9 <= within_ns
+            return self._may_launch_again() and (in_time or len(self._launches) < _FEWEST_IN_TIME)
 
         while not self._launches or (len(self._launches) < launches and is_allowed()):
             self._measure()

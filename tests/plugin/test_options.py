@@ -215,7 +215,7 @@ def test_beside_an_installed_plugin_the_run_ends_with_one_line_that_names_both(t
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "pytest", *OPTIONS, *arguments],
+            [sys.executable, "-m", "pytest", *(one for one in OPTIONS if not one.startswith("--perf-")), *arguments],
             cwd=tmp_path,
             env={**clean_environment(), "PYTHONPATH": str(tmp_path / "site")},
             capture_output=True,
