@@ -51,6 +51,7 @@ _WINDOW_WAVES = 4
 """Answers can arrive in waves as large as the concurrency; a window covers several waves."""
 _WARMUP_NS = 100_000_000
 _MAX_WARMUP_NS = 1_000_000_000
+_NEAR_CAPACITY = 0.9
 _POLL_S = 0.1
 
 
@@ -91,6 +92,8 @@ class CapacitySearch:
             capacity.nmrt.value,
             left_s=lambda: (self.deadline_ns - time.perf_counter_ns()) / SECOND_NS,
         )
+        if limited is None and capacity.at_least and rate.value >= _NEAR_CAPACITY * capacity.nmrt.value:
+            limited = capacity.stopped  # a higher rate may keep the objective too, beyond the part that was climbed
         stopped = limited or "the highest rate that keeps the objective was found"
         return replace(capacity, nmrt=rate, stopped=stopped, at_least=limited is not None, objective=objective)
 

@@ -13,7 +13,7 @@ from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.sustained import backlog_of, why_not_sustained
 from pytest_mlpatterns.records.samples import Window
 
-_TRIALS = 300
+_TRIALS = 150
 
 
 def verdict(*runs: Run, rate_rps: float) -> str | None:

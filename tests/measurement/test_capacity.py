@@ -1,0 +1,120 @@
+"""Searches over a generator whose service is a queue of known capacity: what is sent, and what is found."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pytest
+from support.queueing import served_ns
+from support.services.jobs import a_job
+from support.synthetic import MS, START_NS, S
+
+from pytest_mlpatterns.loadgen.messages import LoadResult
+from pytest_mlpatterns.measurement.capacity import CapacitySearch
+from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
+from pytest_mlpatterns.records.objective import parse_objective
+from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.workload.schedule import ClosedLoop, PoissonRate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.loadgen.generator import Generator
+    from pytest_mlpatterns.loadgen.messages import LoadJob
+    from pytest_mlpatterns.records.launch import Capacity
+
+
+@dataclass
+class QueueGenerator:
+    """A generator whose every job is answered by one server that takes ``service_ns`` for each request."""
+
+    service_ns: int
+    busy_above: int = 10_000
+    open_loops: list[PoissonRate] = field(default_factory=list)
+
+    def run(self, job: LoadJob, **_options: Any) -> LoadResult:
+        assert job.warmup_ns is not None
+        length_ns = job.warmup_ns + job.duration_ns
+        limited = False
+        if isinstance(job.schedule, ClosedLoop):
+            done = np.arange(1, length_ns // self.service_ns + 1) * self.service_ns
+            due = np.concatenate([np.zeros(job.schedule.concurrency, dtype=np.int64), done])[: done.size]
+            limited = job.schedule.concurrency >= self.busy_above
+        else:
+            assert isinstance(job.schedule, PoissonRate)
+            self.open_loops.append(job.schedule)
+            due = arrivals_until(job.schedule, length_ns)
+            done = served_ns(due, np.full(due.size, self.service_ns))
+        return result_of(due + START_NS, done + START_NS, job, limited=limited)
+
+
+def arrivals_until(schedule: PoissonRate, length_ns: int) -> NDArray[np.int64]:
+    arrivals = schedule.arrivals()
+    due = []
+    while (at := next(arrivals)) < length_ns:
+        due.append(at)
+    return np.array(due, dtype=np.int64)
+
+
+def result_of(due_ns: NDArray[np.int64], done_ns: NDArray[np.int64], job: LoadJob, *, limited: bool) -> LoadResult:
+    count = due_ns.size
+    start_ns = START_NS + (job.warmup_ns or 0)
+    zeros = np.zeros(count)
+    columns = {
+        "due_ns": due_ns,
+        "sent_ns": due_ns,
+        "done_ns": done_ns,
+        "outcome": np.full(count, 200, dtype=np.int16),
+        "request": zeros.astype(np.uint32),
+        "target": zeros.astype(np.uint8),
+        "received_bytes": zeros.astype(np.uint32),
+    }
+    report = GeneratorReport(
+        cpu_ns=job.duration_ns if limited else 0, wall_ns=job.duration_ns, completed=count, connections=1
+    )
+    window = Window(start_ns, start_ns + job.duration_ns)
+    return LoadResult(columns, window, Warmup(job.warmup_ns or 0, 0, None), report, [], stopped_early=False)
+
+
+def search(generator: QueueGenerator, slo: str) -> Capacity:
+    searching = CapacitySearch(
+        template=a_job([("127.0.0.1", 1)], ClosedLoop(1)),
+        generator=cast("Generator", generator),
+        deadline_ns=time.perf_counter_ns() + 24 * S,
+        on_progress=lambda _progress: None,
+        ceiling_rps=None,
+    )
+    return searching.run(lambda _value: False, parse_objective(slo))
+
+
+def test_the_rate_that_keeps_an_objective_is_that_of_the_long_run() -> None:
+    found = search(QueueGenerator(10 * MS), "p95<50ms")
+
+    assert found.nmrt.value == pytest.approx(69.3, rel=0.05)
+    assert not found.at_least
+    assert found.stopped == "the highest rate that keeps the objective was found"
+
+
+def test_each_window_has_a_seed_of_its_own_and_a_rate_below_the_capacity() -> None:
+    generator = QueueGenerator(10 * MS)
+    search(generator, "p95<50ms")
+    seeds = [load.seed for load in generator.open_loops]
+
+    assert len(set(seeds)) == len(seeds) >= 8
+    assert all(load.rate_rps <= 100 for load in generator.open_loops)
+
+
+def test_an_objective_that_the_capacity_keeps_gives_the_capacity_and_no_more() -> None:
+    found = search(QueueGenerator(10 * MS), "p95<60s")
+
+    assert 95 <= found.nmrt.value <= 100.5
+
+
+def test_a_climb_that_the_generator_ended_makes_a_rate_near_its_end_a_lower_bound() -> None:
+    found = search(QueueGenerator(10 * MS, busy_above=2), "p95<60s")
+
+    assert found.at_least
+    assert "the load generator was the limit at concurrency 2" in found.stopped
