@@ -98,6 +98,8 @@ class SequentialMeasurement:
         if why := why_invalid(self.metrics, errors_count=errors_count):
             raise (GeneratorLimitError if why.fault is Fault.GENERATOR else InvalidResultError)(str(why))
         if not self._overload and (lags := self.metrics.not_sustained):
+            if busy := why_busy(self.metrics.launches):
+                raise GeneratorLimitError(f"{lags}, while {busy}; measure again when the machine is quieter")
             raise InvalidResultError(f"{lags}; if the test is meant to overload it, write perf(overload=True)")
 
     def measure_at_least(self, launches: int, within_ns: int | None = None) -> None:

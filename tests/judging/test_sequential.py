@@ -185,6 +185,17 @@ def test_a_load_that_is_not_sustained_supports_no_verdict() -> None:
         measurement.require_valid()
 
 
+def test_a_load_that_is_not_sustained_while_others_use_the_machine_is_no_fault_of_the_service() -> None:
+    crowded = replace(make_lagging_launch(), usage=usage(0.9, 2.0, others_cores=0.9))
+    measurement, _ = make_measurement((crowded,))
+    measurement.measure_at_least(1)
+    with pytest.raises(
+        GeneratorLimitError,
+        match=r"does not sustain 200 req/s: .* at the end, while other processes used 0\.9 of the 2 cores; measure again",
+    ):
+        measurement.require_valid()
+
+
 def test_a_load_that_is_meant_to_overload_supports_a_verdict() -> None:
     measurement = SequentialMeasurement(FakeRunner((make_lagging_launch(),)), MINUTE, 5, overload=True)  # type: ignore[arg-type]
     measurement.measure_at_least(1)
