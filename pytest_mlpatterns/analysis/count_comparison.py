@@ -41,7 +41,7 @@ _PRIOR_DEGREES = 10
 _DEEPER = 5
 """Factor between the shares of slow requests of two thresholds: 1 % and 0.2 % for p99."""
 _FAR = 99
-"""Percentile from which the highest latency of the reference is a threshold too."""
+"""Percentile from which latencies further out are thresholds too, the highest one of the reference included."""
 _SIGN = 0.1
 """Largest probability, without any change, of new failures that are suspected to be one."""
 _TAIL_SIGN = 0.05
@@ -237,12 +237,17 @@ def judge_failures(
 
 
 def _thresholds(then: _Pool, now: _Pool, percentile: float, *, tolerance: float) -> list[_Threshold]:
-    """The percentile, the latency that a fifth as many requests exceed, and from p99 on the highest one.
+    """The percentile, and for the tail the latency that a fifth as many requests exceed and the highest one.
 
-    Failed requests are no threshold: the highest latency of the others is.
+    A lower percentile leaves the tail to p99 if there are enough requests for it; if not, it judges a fifth of its
+    share too. Failed requests are no threshold: the highest latency of the others is.
     """
     share, floor = 1 - percentile / 100, percentile_metric(percentile).floor
-    shares = (share, share / _DEEPER, 0.0) if percentile >= _FAR else (share, share / _DEEPER)
+    shares: tuple[float, ...] = (share,)
+    if percentile >= _FAR:
+        shares = (share, share / _DEEPER, 0.0)
+    elif min(then.requests, now.requests) < min_samples(_FAR):
+        shares = (share, share / _DEEPER)
     found = []
     for latency in dict.fromkeys(min(then.value(1 - one), then.highest) for one in shares):
         allowed = max(latency * (1 + tolerance), latency + floor)

@@ -131,7 +131,7 @@ METRICS = {
         Metric("error_rate", "error rate", LaunchBlocks.error_rate, Unit.RATIO, launch_sd=0.0),
         Metric("asl", "ASL", LaunchBlocks.asl, Unit.RATIO, floor=0.01),
         Metric("cpu_per_request", "CPU per request", LaunchBlocks.cpu_per_request, Unit.DURATION, floor=_CPU_FLOOR),
-        Metric("peak_memory", "peak memory", LaunchBlocks.peak_memory, Unit.SIZE, launch_sd=0.02, floor=4 * 2**20),
+        Metric("peak_memory", "peak memory", LaunchBlocks.peak_memory, Unit.SIZE, launch_sd=0.01, floor=4 * 2**20),
         Metric(
             "cold_start",
             "start to first answer",

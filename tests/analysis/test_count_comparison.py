@@ -68,6 +68,13 @@ def test_a_service_that_is_slower_as_a_whole_has_a_slower_tail(factor: float, ou
     assert tail(launches(6), launches(6, seed=1, factor=factor), 95).outcome is outcome
 
 
+def test_a_percentile_below_p99_leaves_the_tail_to_it_if_there_are_enough_requests() -> None:
+    assert tail(launches(6), launches(6, seed=1, slow=0.03), 95).outcome is Outcome.PASS
+    before = [RequestCounts(100, 0, {3 * MS: 95, 4 * MS: 4, 5 * MS: 1})] * 4
+    after = [RequestCounts(100, 0, {3 * MS: 96, 12 * MS: 4})] * 4
+    assert tail(before, after, 95).outcome is Outcome.INCONCLUSIVE
+
+
 def test_failed_requests_are_infinitely_late() -> None:
     found = tail(launches(6), launches(6, seed=1, failing=0.03))
     assert found.outcome is Outcome.FAIL
