@@ -113,7 +113,10 @@ def _dependencies_in(file: Path) -> object:
         return _dependencies_of(_read_toml(file))
     if file.name == "setup.cfg":
         parser = configparser.RawConfigParser()
-        parser.read(file, encoding="utf-8")
+        try:
+            parser.read(file, encoding="utf-8")
+        except (configparser.Error, ValueError):  # no ini file, or no text
+            return file.read_bytes()
         extras = dict(parser.items("options.extras_require")) if parser.has_section("options.extras_require") else {}
         return [parser.get(*place, fallback="").split("\n") for place in _OF_SETUP], extras
     text = file.read_text(encoding="utf-8", errors="replace")

@@ -74,7 +74,8 @@ def _absent(text: str, test: str, worktree: Worktree) -> Iterator[Path]:
         for place in _places(name, test, worktree):
             if place.is_relative_to(worktree.root) and place != worktree.root:
                 inside = place.relative_to(worktree.root)
-                if (worktree.present_root / inside).exists() and not place.exists():
+                # unlike Path.exists, this takes what is no path at all
+                if os.path.exists(worktree.present_root / inside) and not os.path.exists(place):
                     yield inside
 
 

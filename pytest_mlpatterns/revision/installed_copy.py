@@ -88,11 +88,13 @@ def copy_error(copies: list[InstalledCopy], root: Path) -> SettingError:
 
 def _source(distribution: Distribution, names: Mapping[Path, str]) -> Path | None:
     """The directory that a distribution was copied from; None if it is another's, or installed in place."""
-    text = distribution.read_text("direct_url.json")
-    given = json.loads(text) if text else {}
+    try:
+        given = json.loads(distribution.read_text("direct_url.json") or "{}")
+    except ValueError:
+        given = {}
     if given.get("dir_info", {}).get("editable"):
         return None
-    if "dir_info" in given and (url := urlsplit(given["url"])).scheme == "file":
+    if "dir_info" in given and (url := urlsplit(given.get("url", ""))).scheme == "file":
         return Path(unquote(url.path)).resolve()
     # an archive that tox or build made of the project, or an index that serves it
     name = _normalized(distribution.metadata["Name"] or "")

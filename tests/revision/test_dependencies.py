@@ -37,6 +37,7 @@ def trees(tmp_path: Path) -> Worktree:
         ("pyproject.toml", "[tool.poetry.dependencies]\na = '1'\n", "[tool.poetry.dependencies]\na = '2'\n"),
         ("setup.cfg", "[options]\ninstall_requires =\n  a\n", "[options]\ninstall_requires =\n  b\n"),
         ("setup.cfg", "[options.extras_require]\ntest = a\n", "[options.extras_require]\ntest = b\n"),
+        ("setup.cfg", "no ini file", "neither"),
         ("setup.py", "setup()", "setup(name='a')"),
     ],
 )

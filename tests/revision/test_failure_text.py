@@ -80,4 +80,5 @@ def test_a_file_that_only_the_working_tree_has_is_named(worktree: Worktree, name
 @pytest.mark.processes
 def test_files_of_both_or_of_neither_tree_are_not_named(worktree: Worktree) -> None:
     (worktree.present_root / "project" / "here.txt").touch()
-    assert hint_at_files("'here.txt' 'nowhere.txt' '/etc/passwd' ''", "test_shop.py::test_shop", worktree) == ""
+    text = f"'here.txt' 'nowhere.txt' '/etc/passwd' '' '.' '{'long ' * 59}' 'a\0b' '..' '../..'"
+    assert hint_at_files(text, "test_shop.py::test_shop", worktree) == ""
