@@ -189,11 +189,14 @@ def test_a_test_that_asks_for_the_fixture_by_name_is_compared(shop: Repository) 
     assert "RegressionFailure: RTM" in run.out
 
 
-def test_how_long_loads_of_their_own_length_take_is_said_before(shop: Repository) -> None:
+def test_changed_requirements_and_the_time_of_loads_with_a_length_are_said(shop: Repository) -> None:
+    shop.commit({"requirements.txt": "numpy==1\n"})
+    shop.write({"requirements.txt": "numpy==2\n"})
     staged = TESTS.replace('duration="200ms", warmup="100ms"', 'load=Stages([("5s", 10)])')
     shop.write(files(seconds=0.01, tests="from pytest_mlpatterns import Stages\n" + staged))
     run = against(shop, "--collect-only")
     assert "1 test has a load with a length of its own: comparing with main takes at least 60.0 s" in run.out
+    assert "note: requirements.txt changed since main; both sides ran with the packages installed here" in run.out
 
 
 def test_a_test_that_only_the_command_line_selects_is_found_at_the_revision(shop: Repository) -> None:
