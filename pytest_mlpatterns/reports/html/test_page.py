@@ -99,17 +99,24 @@ def _test(number: int, result: TestResult, *, is_open: bool) -> Markup:
 
 
 def _reasons(result: TestResult) -> Markup:
+    """The verdicts in words; a passing comparison is a row of the table below only."""
+    shown = [
+        verdict
+        for verdict in result.verdicts
+        if verdict.against not in ("baseline", "revision") or verdict.outcome is not Outcome.PASS
+    ]
     reasons = [
         tag(
             "li",
             state_mark(_OUTCOMES[verdict.outcome]),
             tag("span", verdict.reason),
         )
-        for verdict in result.verdicts
+        for verdict in shown
     ]
     if not reasons:
+        calm = "no compared metric is worse beyond its tolerance" if result.verdicts else ""
         word = {"failed": "the test failed for a reason other than a verdict"}.get(
-            state_of(result), "no limit and no baseline to compare with"
+            state_of(result), calm or "no limit and no baseline to compare with"
         )
         reasons = [tag("li", state_mark(state_of(result)), tag("span", word))]
     return tag("ul", *reasons, class_="reasons")
