@@ -325,7 +325,7 @@ def test_a_small_budget_ends_the_launches(tmp_path: Path) -> None:
     assert re.search(r"measured  1 launch, ", run.failure("test_ten_requests"))
 
 
-def test_a_check_sees_answers_from_under_load(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+def test_a_check_sees_answers_from_under_load(tmp_path: Path) -> None:
     body = """
     def right(inputs, outputs):
         assert len(inputs) == len(outputs) > 3
@@ -347,7 +347,7 @@ def test_a_check_sees_answers_from_under_load(tmp_path: Path, distribution: tupl
     @pytest.mark.perf(check=says_false)
     def test_false(perf): perf.assert_rtm_below("60s")
     """
-    run = Project().with_tests(body).run(tmp_path, *distribution)
+    run = Project().with_tests(body).run(tmp_path)
     assert run.outcomes == {"passed": 1, "failed": 2}
     assert "AssertionError: answers went to the wrong callers" in run.failure("test_wrong")
     assert "check= returned False for" in run.failure("test_false")

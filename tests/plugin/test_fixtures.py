@@ -299,7 +299,7 @@ def service() -> Iterator[str]:
     server.server_close()
 
 
-def test_a_target_that_runs_already_is_measured(tmp_path: Path, service: str, distribution: tuple[str, ...]) -> None:
+def test_a_target_that_runs_already_is_measured(tmp_path: Path, service: str) -> None:
     project = Project().with_tests(
         f"""
         import os
@@ -352,7 +352,7 @@ def test_a_target_that_runs_already_is_measured(tmp_path: Path, service: str, di
             def test_broken(self, perf): pass
         """
     )
-    run = project.run(tmp_path, "--perf-json", "out.json", *distribution)
+    run = project.run(tmp_path, "--perf-json", "out.json")
     assert run.outcomes == {"passed": 3, "failed": 2}
     text = run.failure("TestPlain.test_cpu_of_an_unknown_process")
     assert f"CPU per request is not known for {service}/predict; name its process: Url(..., pid=...)" in text

@@ -43,7 +43,7 @@ def perf_payload():
 QUICK = 'duration="300ms", warmup="0s", launches=1'
 
 
-def test_a_model_is_measured_checked_and_predicted_over_grpc(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+def test_a_model_is_measured_checked_and_predicted_over_grpc(tmp_path: Path) -> None:
     project = Project().with_file(
         "test_perf.py",
         TESTS
@@ -73,7 +73,7 @@ def test_deployed(perf_deploy):
         assert deployment.client.get("/v2/health/ready").is_success
 """,
     )
-    run = project.run(tmp_path, *distribution)
+    run = project.run(tmp_path)
     assert run.outcomes["passed"] == 5
 
 

@@ -181,9 +181,9 @@ PROJECT = (
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, distribution: tuple[str, ...]) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return PROJECT.with_file("test_perf.py", TESTS).run(
-        tmp_path_factory.mktemp("targets"), "-W", "ignore", "--perf-patterns", "single,cached", *distribution
+        tmp_path_factory.mktemp("targets"), "-W", "ignore", "--perf-patterns", "single,cached"
     )
 
 

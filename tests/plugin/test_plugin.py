@@ -204,9 +204,7 @@ def test_one_of_the_patterns_can_be_chosen_by_its_id(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-def test_markers_on_module_class_and_function_merge_and_the_closest_wins(
-    tmp_path: Path, distribution: tuple[str, ...]
-) -> None:
+def test_markers_on_module_class_and_function_merge_and_the_closest_wins(tmp_path: Path) -> None:
     project = EMPTY.with_tests(
         """
         from pytest_mlpatterns import Replicated
@@ -225,7 +223,7 @@ def test_markers_on_module_class_and_function_merge_and_the_closest_wins(
         """,
         marker="pytest.mark.perf(concurrency=3, launches=1)",
     )
-    run = project.run(tmp_path, "--perf-smoke", "--perf-json", "out.json", *distribution)
+    run = project.run(tmp_path, "--perf-smoke", "--perf-json", "out.json")
     assert run.outcomes == {"passed": 4}
     setups = {result["test"].rpartition("::")[2]: result["setup"] for result in run.json("out.json")["results"]}
     assert {test: (setup["load"], setup["pattern"]) for test, setup in setups.items()} == {

@@ -191,7 +191,7 @@ def test_every_caller_gets_the_right_answer(
     generator: Generator, tmp_path: Path, pattern: Pattern, expected: Callable[[Any], Any]
 ) -> None:
     check = Checked(expected)
-    with make_runner(generator, tmp_path, pattern, check=check, milliseconds=250) as runner:
+    with make_runner(generator, tmp_path, pattern, check=check, milliseconds=150) as runner:
         launch = runner.measure()
     assert check.seen
     assert Metrics((launch,)).failures == {}

@@ -128,7 +128,7 @@ def test_a_ranking_by_nmrt_searches_for_it_where_a_test_has_several_patterns(tmp
     assert all(row["parts"]["nmrt"][1] == 1.0 for row in ranking["rows"])
 
 
-def test_a_pattern_whose_test_gave_no_result_is_excluded(tmp_path: Path, distribution: tuple[str, ...]) -> None:
+def test_a_pattern_whose_test_gave_no_result_is_excluded(tmp_path: Path) -> None:
     tests = project().with_tests(
         """
         def test_it(perf, request):
@@ -138,7 +138,7 @@ def test_a_pattern_whose_test_gave_no_result_is_excluded(tmp_path: Path, distrib
         marker=f"[{PATTERNS}]",
     )
 
-    run = tests.run(tmp_path, "--perf-rank", "rtm=1", "--perf-json", "out.json", *distribution)
+    run = tests.run(tmp_path, "--perf-rank", "rtm=1", "--perf-json", "out.json")
 
     assert run.outcomes == {"passed": 2, "failed": 1}
     (ranking,) = run.json("out.json")["ranking"]
