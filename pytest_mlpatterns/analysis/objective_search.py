@@ -48,6 +48,7 @@ _PRIOR_EVENTS = 1.5
 """What the first guess of k counts: as many requests over the limit."""
 _MIN_K, _MAX_K = 1e-2, 1e3
 _RESAMPLES = 100
+_FEW_WINDOWS_ERROR = 0.2
 _ROUNDS, _BISECTIONS = 4, 30
 _LAG_CHANGES = 0.03
 """Largest part of the answer that the lag of the generator may make."""
@@ -168,7 +169,8 @@ class _Fit:
             return LaunchValue(0.0, 0.0)
         rate = min(float(found), self._capacity_rps)
         error = np.std(np.clip(resampled, 0.0, self._capacity_rps)) * math.sqrt(count / max(count - 1, 1))
-        return LaunchValue(rate, float(error) / rate)
+        least = _FEW_WINDOWS_ERROR / count if count < _ENOUGH_WINDOWS else 0.0  # few windows may agree by chance
+        return LaunchValue(rate, max(float(error) / rate, least))
 
     def _at(self, k: NDArray[np.float64]) -> NDArray[np.float64]:
         """The rates with the share that the objective allows."""

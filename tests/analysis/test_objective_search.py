@@ -128,6 +128,15 @@ def test_without_time_two_windows_are_measured() -> None:
     assert len(service.plans) == 2
 
 
+def test_an_answer_of_few_windows_that_agree_is_not_taken_for_exact() -> None:
+    service = SimulatedService(Queue(400, 4), 0.02, 95, seed=1, left_s=4.0)
+    objective = Objective(95, 20_000_000)
+    rate, _ = highest_rate(service.probe, objective, 400.0, left_s=lambda: service.left_s)
+
+    assert len(service.plans) < 8
+    assert rate.relative_error >= 0.2 / len(service.plans)
+
+
 def test_typical_arrivals_have_the_tail_of_the_long_run() -> None:
     queue, rng = Queue(100), np.random.default_rng(0)
     streams = [queue.arrivals_ns(80, 8 * S, rng) for _ in range(3 * SEEDS)]
