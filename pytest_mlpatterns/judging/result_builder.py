@@ -148,9 +148,7 @@ def _with_conditions(result: TestResult, metrics: Metrics, experiment: Experimen
         load_over_time=tuple(metrics.load_over_time()),
         memory_over_time=tuple(metrics.memory_over_time()),
         warmups=tuple(launch.warmup for launch in metrics.launches),
-        noise=noise_sentences(
-            metrics.launches, interleaved=result.reference is not None and result.reference.kind == "revision"
-        ),
+        noise=noise_sentences(metrics.launches, interleaved=experiment.revision is not None),
         unsteady=_unsteady(metrics, result.setup),
         first_failure=metrics.first_failure,
         counts=metrics.request_counts,

@@ -120,3 +120,13 @@ def test_a_block_of_processes_that_are_not_known_is_not_disturbed() -> None:
 def test_more_of_others_never_takes_the_advice_away(less: float, more: float) -> None:
     less, more = sorted((less, more))
     assert len(told(noisy(others_cores=less))) <= len(told(noisy(others_cores=more)))
+
+
+def test_an_interleaved_comparison_is_not_advised_to_those_who_make_one() -> None:
+    launches = [noisy(others_cores=0.9), noisy(steal_cores=0.3)]
+    alone = noise_sentences(launches)
+    beside = noise_sentences(launches, interleaved=True)
+    assert len(alone) == len(beside) == 2
+    assert all("--perf-against" in sentence for sentence in alone)
+    assert not any("--perf-against" in sentence for sentence in beside)
+    assert beside[0].endswith("stop other programs")
