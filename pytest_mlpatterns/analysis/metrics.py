@@ -172,7 +172,7 @@ class Metrics(PatternMetrics):
         Args:
             percentile: at least 1 and less than 100.
             confidence: of the interval.
-            scatter: see :func:`pytest_mlpatterns.analysis.intervals.estimate`.
+            scatter: launches of a baseline, which show how much launches differ.
 
         Raises:
             TooFewSamplesError: too few requests to bound it at 99 % confidence.
@@ -212,7 +212,7 @@ class Metrics(PatternMetrics):
         Args:
             metric: which one.
             confidence: of the interval.
-            scatter: see :func:`pytest_mlpatterns.analysis.intervals.estimate`.
+            scatter: launches of a baseline, which show how much launches differ.
         """
         values = self.launch_values(metric)
         if any(math.isinf(launch.value) for launch in values):
