@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["disturbances", "reasons_not_to_record", "why_too_wide"]
 
 _MAX_FAILED_SHARE = 0.001
-"""Largest share of failed requests that is recorded without a word."""
+"""Largest share of failed requests that is no disturbance."""
 
 
 def reasons_not_to_record(result: TestResult) -> tuple[str, ...]:
