@@ -327,3 +327,8 @@ def test_two_hundred_tests_make_a_page_of_a_sensible_size() -> None:
         for number in range(200)
     ]
     assert len(report(many)) < 4_000_000
+
+
+def test_the_underline_of_a_link_is_below_the_underscores_of_a_test_id() -> None:
+    (offset,) = re.findall(r"a\.id \{ text-underline-offset: ([\d.]+)em", report([]))
+    assert float(offset) > 0.3  # the underscore of a monospaced font is about 0.15 em below the baseline, 0.1 em thick
