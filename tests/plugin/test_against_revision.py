@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.installed import installed_copy
@@ -96,15 +96,94 @@ def assert_slower_is_caught(top: Path, project: Callable[[float], dict[str, str]
     assert "RegressionFailure: RTM" in run.out
 
 
-@pytest.mark.parametrize("workers", [[], ["-n1"]], ids=["serial", "distributed"])
-def test_a_regression_is_caught_without_any_baseline_file(shop: Repository, workers: list[str]) -> None:
-    shop.write(files(seconds=0.06))  # not committed: the working tree is the present
-    run = against(shop, *workers)
+BARE = TESTS.replace('perf.assert_rtm_below("10s")', "pass")
+SAME = BARE.replace("shop.model", "shop.same")
+
+
+def several(*, seconds: float, concurrency: int = 1, check: str = "None") -> dict[str, str]:
+    """Tests of one model that takes a number of seconds, and of one that does not change."""
+    p99 = 'perf.assert_no_regression(metrics=("rtm", "throughput", "p99"), tolerance=1.0)'
+    by_name = BARE.replace("test_shop(perf):\n    pass", "test_by_name(request):\n    request.getfixturevalue('perf')")
+    return files(seconds=seconds) | {
+        "src/shop/same.py": MODEL.format(seconds=0.01),
+        "test_bare.py": SAME.replace("test_shop", "test_bare"),
+        "test_by_name.py": by_name,
+        "test_checked.py": SAME.replace("test_shop", "test_checked").replace("perf(", f"perf(check={check}, ", 1),
+        "test_p99.py": SAME.replace("test_shop", "test_p99").replace("    pass", f"    {p99}"),
+        "test_set_up.py": SAME.replace("test_shop", "test_set_up").replace(
+            "perf(", f"perf(concurrency={concurrency}, ", 1
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One run of tests that compare in different ways; what is not committed is the present."""
+    repository = Repository.made(tmp_path_factory.mktemp("several") / "shop")
+    repository.commit(several(seconds=0.01))
+    repository.write(several(seconds=0.06, concurrency=3, check="lambda inputs, outputs: False"))
+    repository.write({"test_new.py": SAME.replace("test_shop", "test_new")})
+    return against(repository, "--perf-json=results.json")
+
+
+def result_of(run: Run, test: str) -> dict[str, Any]:
+    (found,) = [one for one in run.json("results.json")["results"] if one["test"].endswith(f"::{test}")]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_regression_is_caught_without_any_baseline_file(compared: Run) -> None:
+    assert compared.exit_code == 1
+    assert "RegressionFailure: RTM" in compared.failure("test_shop")
+    assert "(the present)" in compared.failure("test_shop")
+    assert "compared 4 of 7 tests with main (" in compared.out
+    assert not (compared.directory / "perf-baseline.json").exists()
+
+
+def test_a_distributed_run_catches_a_regression(shop: Repository) -> None:
+    shop.write(files(seconds=0.06))
+    run = against(shop, "-n1")
     assert run.exit_code == 1
     assert "RegressionFailure: RTM" in run.out
     assert "(the present)" in run.out
     assert "compared 1 of 1 test with main (" in run.out
     assert not (shop.top / "perf-baseline.json").exists()
+
+
+def test_a_test_that_asks_for_no_figure_takes_them_from_the_comparison(compared: Run) -> None:
+    result = result_of(compared, "test_bare")
+    assert result["launch_count"] >= 3  # a comparison's launches; the load that the test asks for would be one
+    assert {"rtm", "throughput", "asl", "cpu_per_request", "peak_memory", "cold_start"} <= result["metrics"].keys()
+    assert result["metrics"]["rtm"][0] == pytest.approx(result["reference"]["present_metrics"]["rtm"][0], rel=0.3)
+    assert result["seconds_spent"] > 1
+
+
+def test_a_check_is_asked_although_the_comparison_could_do_without_it(compared: Run) -> None:
+    assert "check= returned False" in compared.failure("test_checked")
+
+
+def test_a_test_that_is_new_is_measured_and_said_not_to_exist_there(compared: Run) -> None:
+    result = result_of(compared, "test_new")
+    assert result["passed"]
+    assert result["launch_count"] == 1
+    assert "new: nothing to compare with at main (" in compared.out
+
+
+def test_a_metric_that_was_asked_for_and_cannot_be_judged_fails_the_test(compared: Run) -> None:
+    lines = [line for line in compared.failure("test_p99").splitlines() if line.startswith("E   ")]
+    assert len(lines) == 1
+    assert "assert_no_regression cannot judge p99 latency against main (" in lines[0]
+    assert "): p99 latency needs " in lines[0]
+    assert result_of(compared, "test_p99")["reference"]["kind"] == "revision"
+
+
+def test_a_test_that_asks_for_the_fixture_by_name_is_compared(compared: Run) -> None:
+    assert "RegressionFailure: RTM" in compared.failure("test_by_name")
+
+
+def test_another_set_up_there_is_not_comparable(compared: Run) -> None:
+    assert "PerfFailure: not comparable with main (" in compared.failure("test_set_up")
+    assert "load: closed(1) → closed(3)" in compared.failure("test_set_up")
 
 
 @pytest.mark.covered_processes
@@ -122,71 +201,12 @@ def test_the_same_code_passes_and_a_package_is_imported_from_the_revision(shop: 
     assert reference["metrics"]["rtm"][0] > 2 * reference["present_metrics"]["rtm"][0]
 
 
-BARE = TESTS.replace('perf.assert_rtm_below("10s")', "pass")
-
-
 def test_a_package_that_only_python_dash_m_finds_is_imported_from_the_revision(tmp_path: Path) -> None:
     def project(seconds: float) -> dict[str, str]:
         model = MODEL.format(seconds=seconds)
         return {"pytest.ini": "[pytest]\n", "shop/model.py": model, "shop/__init__.py": "", "tests/test_shop.py": TESTS}
 
     assert_slower_is_caught(tmp_path / "shop", project)
-
-
-def test_a_test_that_asks_for_no_figure_takes_them_from_the_comparison(shop: Repository) -> None:
-    shop.write(files(seconds=0.01, tests=BARE))
-    run = against(shop, "--perf-json=results.json")
-    assert run.exit_code == 0
-    (result,) = run.json("results.json")["results"]
-    assert result["launch_count"] >= 3  # a comparison's launches; the load that the test asks for would be one
-    assert {"rtm", "throughput", "asl", "cpu_per_request", "peak_memory", "cold_start"} <= result["metrics"].keys()
-    assert result["metrics"]["rtm"][0] == pytest.approx(result["reference"]["present_metrics"]["rtm"][0], rel=0.3)
-    assert result["seconds_spent"] > 1
-
-
-def test_a_check_is_asked_although_the_comparison_could_do_without_it(shop: Repository) -> None:
-    checked = BARE.replace("duration=", "check=lambda inputs, outputs: False, duration=")
-    shop.write(files(seconds=0.01, tests=checked))
-    run = against(shop)
-    assert run.exit_code == 1
-    assert "check= returned False" in run.out
-
-
-def test_a_test_that_is_new_and_asks_for_no_figure_is_measured_all_the_same(shop: Repository) -> None:
-    shop.write(files(seconds=0.01, tests=BARE.replace("test_shop(", "test_new(")))
-    run = against(shop, "--perf-json=results.json")
-    assert run.exit_code == 0
-    (result,) = run.json("results.json")["results"]
-    assert result["launch_count"] == 1
-
-
-def test_a_metric_that_was_asked_for_and_cannot_be_judged_fails_the_test(shop: Repository) -> None:
-    body = 'perf.assert_no_regression(metrics=("rtm", "throughput", "p99"), tolerance=1.0)'
-    shop.write(files(seconds=0.01, tests=TESTS.replace('perf.assert_rtm_below("10s")', body)))
-    run = against(shop, "--perf-json=results.json")
-    assert run.exit_code == 1
-    (line,) = [line for line in run.out.splitlines() if line.startswith("E   ")]
-    assert "assert_no_regression cannot judge p99 latency against main (" in line
-    assert "): p99 latency needs " in line
-    (result,) = run.json("results.json")["results"]
-    assert result["reference"]["kind"] == "revision"
-
-
-def test_a_test_that_is_new_is_said_not_to_exist_there(shop: Repository) -> None:
-    shop.write(files(seconds=0.01, tests=TESTS.replace("test_shop(", "test_new(")))
-    run = against(shop)
-    assert run.exit_code == 0
-    assert "new: nothing to compare with at main (" in run.out
-    assert "compared 0 of 1 test with main (" in run.out
-
-
-def test_a_test_that_asks_for_the_fixture_by_name_is_compared(shop: Repository) -> None:
-    by_name = BARE.replace("test_shop(perf):\n    pass", "test_shop(request):\n    request.getfixturevalue('perf')")
-    shop.commit(files(seconds=0.01, tests=by_name))
-    shop.write(files(seconds=0.06, tests=by_name))
-    run = against(shop)
-    assert run.exit_code == 1
-    assert "RegressionFailure: RTM" in run.out
 
 
 def test_changed_requirements_and_the_time_of_loads_with_a_length_are_said(shop: Repository) -> None:
@@ -319,14 +339,6 @@ def test_a_test_that_fails_there_fails_here_and_says_which_file_to_take_along(tm
     assert "compared 0 of 1 test with main (" in run.out
 
 
-def test_another_set_up_there_is_not_comparable(shop: Repository) -> None:
-    shop.write(files(seconds=0.01, tests=TESTS.replace('warmup="100ms"', 'warmup="100ms", concurrency=3')))
-    run = against(shop)
-    assert run.exit_code == 1
-    assert "PerfFailure: not comparable with main (" in run.out
-    assert "load: closed(1) → closed(3)" in run.out
-
-
 @pytest.mark.covered_processes
 def test_code_that_leads_back_into_the_present_tree_is_an_error_that_names_it(tmp_path: Path) -> None:
     repository = Repository.made(tmp_path / "shop")
@@ -431,10 +443,9 @@ def test_a_branch_is_compared_with_where_it_left_main(shop: Repository) -> None:
     shop.git("switch", "--quiet", "main")
     shop.commit(files(seconds=0.06), "As slow, by itself")
     shop.git("switch", "--quiet", "slower")
-    run = against(shop, ref="merge-base:main")
+    run = against(shop, ref="merge-base:main")  # against main itself it would be no slower
     assert run.exit_code == 1
     assert "(merge-base:main (" in run.out
-    assert against(shop, ref="main").exit_code == 0
 
 
 TARGETS = """
