@@ -103,7 +103,7 @@ def test_the_patterns_of_a_test_are_ranked_after_the_table(tmp_path: Path, distr
 
 
 def test_a_ranking_by_nmrt_searches_for_it_where_a_test_has_several_patterns(tmp_path: Path) -> None:
-    marker = 'pytest.mark.perf(pattern=["single", "cached"], duration="200ms", warmup="0s", launches=1, budget="5s")'
+    marker = 'pytest.mark.perf(pattern=["single", "cached"], duration="200ms", warmup="0s", launches=1, budget="2s")'
     tests = Project().with_tests(
         """
         def test_it(perf):
