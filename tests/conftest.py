@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from collections import Counter
@@ -50,15 +51,31 @@ def _file_of(item: pytest.Item) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Note which test runs, and let its processes measure coverage where its marker asks for that."""
+    """Note which test runs, and measure coverage in its processes, or pause it, where its marker asks for that."""
     _running.append(item)
     try:
         with pytest.MonkeyPatch.context() as patch:
             if item.get_closest_marker("covered_processes") is None:
                 patch.delenv(_COVERAGE, raising=False)
-            return (yield)
+            with _coverage_paused(item.get_closest_marker("simulation") is not None):
+                return (yield)
     finally:
         _running.remove(item)
+
+
+@contextlib.contextmanager
+def _coverage_paused(is_asked: bool) -> Iterator[None]:
+    """Measure no coverage meanwhile, if it is measured and that is asked."""
+    module = sys.modules.get("coverage")
+    measuring = module.Coverage.current() if module is not None and is_asked else None
+    if measuring is None:
+        yield
+        return
+    measuring.stop()
+    try:
+        yield
+    finally:
+        measuring.start()
 
 
 @pytest.fixture(autouse=True)

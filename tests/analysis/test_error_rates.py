@@ -16,6 +16,8 @@ from pytest_mlpatterns.records.verdict import Outcome
 if TYPE_CHECKING:
     from types import ModuleType
 
+pytestmark = pytest.mark.simulation
+
 STORED, PAIRED = "stored baseline, 10 %", "against a revision, 5 %"
 
 

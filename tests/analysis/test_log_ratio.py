@@ -147,6 +147,7 @@ class TestEstimate:
         one, other = ratio_estimate(launches), ratio_estimate(mixed)
         assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high))
 
+    @pytest.mark.simulation
     @pytest.mark.parametrize("launches", [3, 6, 12])
     @pytest.mark.parametrize("block_cv", [0.03, 0.06])
     def test_an_interval_of_95_percent_holds_the_truth_as_often(self, launches: int, block_cv: float) -> None:
@@ -312,6 +313,7 @@ def outcomes(ratio: float, tolerance: float, trials: int, block_cv: float = 0.04
     return {outcome: found.count(outcome) / trials for outcome in Outcome}
 
 
+@pytest.mark.simulation
 class TestErrors:
     """At a small size; ``benchmarks/paired_simulation.py`` counts thousands."""
 

@@ -374,6 +374,7 @@ class TestGroups:
         assert data["rows"][0]["parts"]["rtm"] == [1.0, pytest.approx(1 / 3)]
 
 
+@pytest.mark.simulation
 class TestCalibration:
     """Simulated pairs: launches of declared spread, and a machine that drifts between one test and the next."""
 
@@ -426,6 +427,7 @@ def order(ranking: Ranking) -> list[tuple[str, int | None]]:
     return [(row.pattern, row.rank) for row in ranking.rows]
 
 
+@pytest.mark.simulation
 class TestProperties:
     @PROPERTY
     @given(GROUPS, WEIGHTS, st.floats(0.01, 100))

@@ -34,6 +34,7 @@ def share_found(
     return found / _TRIALS
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("window_s", [0.7, 3.0])
 @pytest.mark.parametrize("utilisation", [0.5, 0.8, 0.95])
 @pytest.mark.parametrize(

@@ -255,6 +255,7 @@ def test_a_looser_tolerance_never_turns_a_pass_into_a_failure(ratio: float, tole
     assert order.index(loose) >= order.index(strict)
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("metric", [RTM, THROUGHPUT])
 @pytest.mark.parametrize("launches", [1, 2, 3])
 def test_without_a_change_a_false_alarm_is_rare(metric: object, launches: int) -> None:
@@ -373,6 +374,7 @@ def run_of(rng: np.random.Generator, change: float, block_cv: float) -> Outcome:
     return outcome
 
 
+@pytest.mark.simulation
 class TestWholeRuns:
     """At a small size; ``benchmarks/baseline_simulation.py`` counts thousands, with drift."""
 
