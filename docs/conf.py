@@ -44,7 +44,7 @@ python_use_unqualified_type_names = True
 nitpick_ignore_regex = [  # no network is asked when this is built, so other projects are not linked
     ("py:.*", r"(abc|collections\.abc|enum|httpx|numpy|np|pathlib|pytest)\..*"),
     ("py:class", r"NDArray|np\.int64"),
-    ("py:class", r"(.*\.)?(AdaptiveWait|GeneratorMetrics|LaunchValue|Store)"),  # internal, and described on the page itself
+    ("py:class", r"(.*\.)?(AdaptiveWait|GeneratorMetrics|LaunchValue|Store)"),  # internal; the page describes them
 ]
 
 
