@@ -342,5 +342,6 @@ class Perf:
         try:
             verdicts = self._comparison.judge(compared)
         except GeneratorLimitError as error:
-            verdicts = [no_verdict("rtm", self._comparison.kind, error)]
+            found = no_verdict("rtm", self._comparison.kind, error)
+            verdicts = [] if self._verdicts.says(found.reason) else [found]
         self._verdicts.add(verdicts, RegressionFailure)

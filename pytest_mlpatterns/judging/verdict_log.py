@@ -73,6 +73,10 @@ class VerdictLog:
             reasons = "; ".join(verdict.reason for verdict in undecided)
             self.warn(InconclusiveWarning(f"{self._test}: undecided: {reasons}"))
 
+    def says(self, reason: str) -> bool:
+        """Whether a verdict has this reason already."""
+        return any(verdict.reason == reason for verdict in self.all)
+
     def _failure(self, failure: type[PerfFailure], verdicts: Sequence[Verdict]) -> PerfFailure:
         result = self._result()
         assert result is not None
