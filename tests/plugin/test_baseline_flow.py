@@ -487,6 +487,8 @@ def test_prune_says_what_it_did_and_where_there_was_nothing_to_do(
     first = SUITE.run(overgrown, *arguments)
     assert set(first.json(FILE)["tests"]) == set(KEPT)
     assert first.json("out.json")["baseline"]["pruned"] == sorted(GONE)
+    if distribution:
+        return
     second = SUITE.run(overgrown, *arguments)
     assert "baseline not pruned: every entry that this run collected has a test" in second.section("performance")
 
