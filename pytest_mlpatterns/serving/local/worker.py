@@ -33,11 +33,10 @@ from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import uvicorn
-
     from pytest_mlpatterns.serving.http.async_jobs import Queue
     from pytest_mlpatterns.serving.http.inference_call import WireTally
     from pytest_mlpatterns.serving.local.handler_stack import HandlerStack
+    from pytest_mlpatterns.serving.local.http_server import PromptServer
 
 
 _INTERNAL_KEEP_ALIVE_S = 3600
@@ -139,16 +138,13 @@ def _serve_http(job: WorkerJob, source: Listen, service: _Service) -> None:
     server = _server_of(app, internal=source.internal)
     listener = inherited_socket(source.socket_fd)
 
-    def end() -> None:
-        server.should_exit = True
-
     async def serve() -> None:
         await service.stack.start()
         asyncio.get_running_loop().call_soon(service.parent.report_ready)
         await server.serve(sockets=[listener])
         await service.stack.close()
 
-    service.parent.end = end
+    service.parent.end = server.end
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(serve())
 
@@ -201,10 +197,11 @@ def _consume(source: Consume, service: _Service) -> None:
         runner.run(serve())
 
 
-def _server_of(app: ModelApp, *, internal: bool) -> uvicorn.Server:
+def _server_of(app: ModelApp, *, internal: bool) -> PromptServer:
     import uvicorn
 
     from pytest_mlpatterns.serving.http.long_body import body_protocol
+    from pytest_mlpatterns.serving.local.http_server import PromptServer
 
     config = uvicorn.Config(
         app,
@@ -220,4 +217,4 @@ def _server_of(app: ModelApp, *, internal: bool) -> uvicorn.Server:
         timeout_graceful_shutdown=1,
         timeout_keep_alive=_INTERNAL_KEEP_ALIVE_S if internal else 5,
     )
-    return uvicorn.Server(config)
+    return PromptServer(config)
