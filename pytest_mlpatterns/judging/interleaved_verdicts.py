@@ -39,7 +39,7 @@ _LEAST = 1e-9
 """Smallest limit on a ratio of rates, since 0 has no logarithm."""
 _ALPHA = 0.025
 """Probability of failing a change exactly at the tolerance, and of passing one just beyond it."""
-_LAUNCH_NS = 1_900_000_000
+_LAUNCH_NS = 1_500_000_000
 """Shortest paired launch; the launches that fit into the budget bound the number of interim looks."""
 
 

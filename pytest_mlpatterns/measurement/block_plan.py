@@ -72,7 +72,7 @@ class BlockDesign:
     answers: int = 20
     rounds: int = 2
     most_rounds: int = 8
-    warmup_ns: int = 200_000_000
+    warmup_ns: int = 100_000_000
     launch_ns: int = 20_000_000_000
 
     def blocks(self, paces: Sequence[ResponsePace], start_s: float) -> BlockPlan:
