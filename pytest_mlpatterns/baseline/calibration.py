@@ -27,7 +27,7 @@ __all__ = ["WORKLOAD", "measure_calibration", "ratio_between", "scaled"]
 
 WORKLOAD = 1
 """Version of the workload; a change of the workload increments it and invalidates older calibrations."""
-_ROUNDS = 9
+_ROUNDS = 6
 _TIMEOUT_S = 60.0
 
 
