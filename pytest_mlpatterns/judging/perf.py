@@ -324,7 +324,8 @@ class Perf:
         self._measurement.measure_at_least(_UPDATE_LAUNCHES, within_ns=_UPDATE_NS)
         result = self.result(passed=True)
         if result is not None and reasons_not_to_record(result):
-            self._measurement.measure_again(_FEWEST_UPDATE_LAUNCHES)
+            steady = not self._setup.load.changes
+            self._measurement.measure_again(_FEWEST_UPDATE_LAUNCHES, steady=steady)
 
     def _check_limit(self, metric: Metric, limit: float, read: ReadMetric | None = None) -> None:
         self._settle(metric.name, lambda: self._limits.decide(metric, limit, read))

@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.generator_health import Fault
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.noise import why_busy
@@ -118,17 +119,18 @@ class SequentialMeasurement:
         while not self._launches or (len(self._launches) < launches and is_allowed()):
             self._measure()
 
-    def measure_again(self, least: int) -> None:
+    def measure_again(self, least: int, *, steady: bool = True) -> None:
         """Measure once more as many launches as were disturbed, at least one, and drop the disturbed ones.
 
         Args:
             least: launches that remain in any case; if fewer were undisturbed, all are kept.
+            steady: whether the load is one that does not change, so that a trend through a window is a disturbance.
         """
-        disturbed = sum(_is_disturbed(launch) for launch in self._launches)
+        disturbed = sum(_is_disturbed(launch, steady=steady) for launch in self._launches)
         for _ in range(max(disturbed, 1)):
             if self._may_launch_again():
                 self._measure()
-        quiet = [launch for launch in self._launches if not _is_disturbed(launch)]
+        quiet = [launch for launch in self._launches if not _is_disturbed(launch, steady=steady)]
         if len(quiet) >= least:
             self._launches = []
             self._add(*quiet)
@@ -226,6 +228,8 @@ class SequentialMeasurement:
             self.spent_s += time.perf_counter() - started
 
 
-def _is_disturbed(launch: Launch) -> bool:
-    """Whether neighbours took time that a launch needed, or its load never became steady."""
-    return why_busy([launch]) is not None or launch.warmup.steady is False
+def _is_disturbed(launch: Launch, *, steady: bool) -> bool:
+    """Whether neighbours took time that a launch needed, or its latency had no steady state."""
+    if why_busy([launch]) is not None or launch.warmup.steady is False:
+        return True
+    return steady and LaunchBlocks(launch).trend() is not None
