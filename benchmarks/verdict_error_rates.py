@@ -31,6 +31,8 @@ import verdict_rules
 from bench import HERE, Claim, Table
 from peers.forest import DIGITS, WALKS, Added, make_repository, set_added
 
+from pytest_mlpatterns.analysis.tolerances import DEFAULT_TOLERANCES
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -152,7 +154,8 @@ class Laboratory:
         if case.mode == "check":
             self._record_baseline_where_old(case)
         how = "--perf-against=main" if case.mode == "against" else "--perf-baseline=check"
-        options = (how, f"--perf-tolerance={case.tolerance}")
+        own = () if case.mode == "check" and case.tolerance == DEFAULT_TOLERANCES["rtm"] else (case.tolerance,)
+        options = (how, *(f"--perf-tolerance={tolerance}" for tolerance in own))
         with _neighbour() if case.change == "busy" else contextlib.nullcontext():
             ran = self._pytest(self._added(case), _test_of(case), *options)
         self._records.add({"kind": "run", "case": case.name, "outcome": _outcome(ran, case), **ran})

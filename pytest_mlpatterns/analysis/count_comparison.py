@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.request_counts import RequestCounts
 
-__all__ = ["COUNT_ALPHA", "CountVerdict", "judge_failures", "judge_tail"]
+__all__ = ["COUNT_ALPHA", "TAIL_ALPHA", "CountVerdict", "judge_failures", "judge_tail"]
 
 COUNT_ALPHA = 0.002
-"""Probability, at each interim look and for each metric, of failing a change exactly at the tolerance."""
+"""Probability, at each interim look, of failing a share of failed requests exactly at the tolerance."""
+TAIL_ALPHA = 0.001
+"""The same for a percentile, whose thresholds share it; less, since pauses of the machine make requests late."""
 _PRIOR_DEGREES = 10
 """Degrees of freedom of the prior that events are independent (overdispersion 1)."""
 _DEEPER = 5
@@ -112,9 +114,9 @@ class _Threshold:
     reference: _Events
     present: _Events
 
-    def surely_worse(self, alpha: float, scale: float) -> bool:
-        """Whether events are more frequent than before; ``scale`` is the least overdispersion."""
-        return _surely_more(self.reference, self.present, alpha, least_scale=scale)
+    def surely_worse(self, alpha: float) -> bool:
+        """Whether events are more frequent than before."""
+        return _surely_more(self.reference, self.present, alpha)
 
 
 class _Pool:
@@ -162,7 +164,7 @@ def judge_tail(
     *,
     percentile: float,
     tolerance: float,
-    alpha: float = COUNT_ALPHA,
+    alpha: float = TAIL_ALPHA,
 ) -> CountVerdict:
     """Whether the slowest requests became slower than the tolerance allows.
 
@@ -188,8 +190,7 @@ def judge_tail(
     _require_percentile(then, now, percentile)
     before, after = then.value(percentile / 100), now.value(percentile / 100)
     thresholds = _thresholds(then, now, percentile, tolerance=tolerance)
-    scale = max(_dispersion(one.reference, one.present) for one in thresholds)
-    surely = [one for one in thresholds if one.surely_worse(alpha / len(thresholds), scale)]
+    surely = [one for one in thresholds if one.surely_worse(alpha / len(thresholds))]
     changed = after > thresholds[0].present_ns and _chance(then.beyond(before), now.beyond(before)) < _TAIL_SIGN
     suspected = [one for one in thresholds if _chance(one.reference, one.present) < _TAIL_SIGN]
     outcome = Outcome.FAIL if surely else Outcome.INCONCLUSIVE if changed or suspected else Outcome.PASS
@@ -265,16 +266,14 @@ def _described(threshold: _Threshold) -> str:
     )
 
 
-def _surely_more(then: _Events, now: _Events, alpha: float, *, allowed: float = 0.0, least_scale: float = 1.0) -> bool:
+def _surely_more(then: _Events, now: _Events, alpha: float, *, allowed: float = 0.0) -> bool:
     """Whether events are more frequent than before, over all launches and without the worst of them."""
-    return all(
-        _chance(then, one, allowed=allowed, least_scale=least_scale) < alpha for one in (now, now.without_worst())
-    )
+    return all(_chance(then, one, allowed=allowed) < alpha for one in (now, now.without_worst()))
 
 
-def _chance(then: _Events, now: _Events, *, allowed: float = 0.0, least_scale: float = 1.0) -> float:
+def _chance(then: _Events, now: _Events, *, allowed: float = 0.0) -> float:
     """The probability of so many events, or more, if their share is at most that of before plus ``allowed``."""
-    scale = max(_dispersion(then, now), least_scale)
+    scale = _dispersion(then, now)
     before, requests = float(then.events.sum()), float(then.requests.sum())
     present = float(now.requests.sum())
     others = (before + allowed * requests) / scale

@@ -102,7 +102,8 @@ def judge_guarded(
 ) -> Verdict:
     """Judge one guard.
 
-    Each look has the level of its rule (``GUARD_ALPHA``, ``COUNT_ALPHA``) for a change exactly at the tolerance. An
+    Each look has the level of its rule (``GUARD_ALPHA``,
+    ``COUNT_ALPHA``, ``TAIL_ALPHA``) for a change exactly at the tolerance. An
     unchanged metric is far from its tolerance; ``benchmarks/verdict_simulation.py`` counts the false alarms of all.
 
     Args:
