@@ -10,7 +10,7 @@ from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, metri
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wording import did_you_mean, listed
 
-__all__ = ["DEFAULT_TOLERANCES", "Tolerances"]
+__all__ = ["DEFAULT_TOLERANCES", "STORED_TAIL_FACTOR", "Tolerances"]
 
 DEFAULT_TOLERANCES: Mapping[str, float] = MappingProxyType(
     {
@@ -31,6 +31,12 @@ DEFAULT_TOLERANCES: Mapping[str, float] = MappingProxyType(
 """Relative, except for the error rate: 0.001 is 0.1 % of all requests. Other metrics have the tolerance of RTM."""
 _SPEED = ("rtm", "throughput", "nmrt", "cpu_per_request")
 _TAIL_FACTOR = 2.0
+STORED_TAIL_FACTOR = 2.5
+"""Factor on the tolerance of the tail against a stored baseline, unless a user set it.
+
+The tail of an unchanged service on an idle machine moved by 45 % from one minute to the next. Interleaved with a
+revision, both sides have the same tail.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,10 @@ class Tolerances:
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
                 of = f"[{name!r}]" if name else ""
                 raise SettingError(f"{self.source}{of} is {value!r}, expected a share such as 0.1 for 10 %")
+
+    def names(self, metric: Metric) -> bool:
+        """Whether a user set the tolerance of this very metric."""
+        return isinstance(self.given, Mapping) and metric.name in self.given
 
     def of(self, metric: str | Metric) -> float:
         """The tolerance of a metric: relative, for the error rate in shares of all requests.

@@ -203,7 +203,7 @@ class BaselineComparison:
         if (entry := self._baseline.entry) is None:
             return ()
         self._measure_for_tail(compared, entry)
-        widened = [replace(one, tolerance=one.tolerance * self._baseline.widening) for one in compared]
+        widened = [replace(one, tolerance=one.stored_tolerance * self._baseline.widening) for one in compared]
         together = [one for one in widened if one.metric.of is not None]
         verdicts = [*self._decide(together, entry)] if together else []
         for one in widened:

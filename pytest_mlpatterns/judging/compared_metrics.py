@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric
+from pytest_mlpatterns.analysis.tolerances import STORED_TAIL_FACTOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,6 +38,7 @@ class ComparedMetric:
         alpha: probability of failing a change exactly at the tolerance, over all interim looks.
         is_guard: whether it is a guard; otherwise it is primary.
         requested: whether the test requested it itself; then a comparison that is not possible is an error.
+        is_set: whether a user set the tolerance of this very metric.
     """
 
     metric: Metric
@@ -44,6 +46,13 @@ class ComparedMetric:
     alpha: float
     is_guard: bool
     requested: bool
+    is_set: bool = False
+
+    @property
+    def stored_tolerance(self) -> float:
+        """The tolerance against a stored baseline: wider for the tail, unless a user set it."""
+        is_tail = self.metric.percentile is not None and self.metric.name != "rtm"
+        return self.tolerance * (STORED_TAIL_FACTOR if is_tail and not self.is_set else 1.0)
 
 
 def compared_by_default(settings: Settings) -> tuple[Metric, ...]:
@@ -71,7 +80,14 @@ def compared_metrics(
     roles = [(metric, _is_guard(metric, requested=requested)) for metric in metrics]
     primary = alpha / max(sum(not is_guard for _, is_guard in roles), 1)
     return [
-        ComparedMetric(metric, tolerances.of(metric), _GUARD_ALPHA if is_guard else primary, is_guard, requested)
+        ComparedMetric(
+            metric,
+            tolerances.of(metric),
+            _GUARD_ALPHA if is_guard else primary,
+            is_guard,
+            requested,
+            is_set=tolerances.names(metric),
+        )
         for metric, is_guard in roles
     ]
 
