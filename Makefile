@@ -4,7 +4,9 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: none should compile the package anew
 
-.PHONY: demo test covered compiled lint docs bench servers fuzz protos clean
+EXAMPLES := tests/examples tests/docs/test_snippets.py
+
+.PHONY: demo test examples covered compiled lint docs bench servers fuzz protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -18,10 +20,13 @@ test: compiled  ## lint, types, layers, and every test with branch coverage
 
 covered: compiled  ## every test with branch coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/coverage run -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(EXAMPLES:%=--ignore=%)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 endif
+
+examples: compiled  ## every example and every block of the documentation, as a user runs them
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(EXAMPLES)
 
 compiled: $(STAMP)
 	@$(BIN)/python -m compileall -q pytest_mlpatterns

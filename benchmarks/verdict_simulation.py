@@ -20,7 +20,7 @@ from pytest_mlpatterns.analysis.intervals import estimate, min_samples
 from pytest_mlpatterns.analysis.latency_distribution import counted
 from pytest_mlpatterns.analysis.log_ratio import LogRatio, judge_ratio, paired_log_ratio
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.analysis.tolerances import STORED_TAIL_FACTOR, Tolerances
 from pytest_mlpatterns.analysis.verdicts import judge_change, judge_guard, judge_limit
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.launch import LaunchValue
@@ -182,7 +182,9 @@ def sample(rng: np.random.Generator, service: Service, change: Change, *, launch
     return found
 
 
-def guards(then: Sample, now: Sample, tolerances: Tolerances, *, values: Sequence[str] = VALUES) -> dict[str, Outcome]:
+def guards(
+    then: Sample, now: Sample, tolerances: Tolerances, *, values: Sequence[str] = VALUES, tail_factor: float = 1.0
+) -> dict[str, Outcome]:
     """The outcomes of the metrics that are guarded."""
     found = {}
     for percentile in TAIL:
@@ -192,7 +194,7 @@ def guards(then: Sample, now: Sample, tolerances: Tolerances, *, values: Sequenc
         else:
             with contextlib.suppress(InvalidResultError):  # too many requests of the reference fail
                 found[name] = judge_tail(
-                    then.counts, now.counts, percentile=percentile, tolerance=tolerances.of(name)
+                    then.counts, now.counts, percentile=percentile, tolerance=tail_factor * tolerances.of(name)
                 ).outcome
     found["error_rate"] = judge_failures(then.counts, now.counts, tolerance=tolerances.of("error_rate")).outcome
     for name in values:
@@ -234,7 +236,8 @@ def stored(rng: np.random.Generator, service: Service, change: Change) -> Run:
             ).outcome
             for name in SPEED
         }
-        if (run := decided(outcomes | guards(then, now, tolerances), launches)) is not None:
+        guarded = guards(then, now, tolerances, tail_factor=STORED_TAIL_FACTOR)
+        if (run := decided(outcomes | guarded, launches)) is not None:
             return run
     return Run(Outcome.INCONCLUSIVE, STORED_LAUNCHES)
 
