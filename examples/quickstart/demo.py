@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-SHORT = ("--perf-duration", "1s", "--perf-budget", "12s")
-"""Options that keep the demo under a minute; by default a test measures longer and detects smaller changes."""
+SHORT = ("--perf-duration", "1s", "--perf-budget", "12s", "--perf-tolerance", "25%")
+"""Options that keep the demo short; by default a test measures longer and detects smaller changes.
+
+Two busy processes leave a machine of two cores no room, so what they measure is known to some 15 % only.
+"""
 FAILED = 1
 """The exit code by which pytest says that tests failed; others are errors of the run."""
 
