@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: none should compile the package anew
 
-EXAMPLES := tests/examples tests/docs/test_snippets.py
+EXAMPLES := tests/examples tests/docs/test_snippets.py tests/docs/test_site.py tests/reports/html/test_html_page.py
 
 .PHONY: demo test examples covered compiled lint docs bench servers fuzz protos clean
 
@@ -25,7 +25,7 @@ covered: compiled  ## every test with branch coverage
 	$(BIN)/coverage report
 endif
 
-examples: compiled  ## every example and every block of the documentation, as a user runs them
+examples: compiled  ## every example and block of the documentation as a user runs them, and the pages in a real browser
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(EXAMPLES)
 
 compiled: $(STAMP)
