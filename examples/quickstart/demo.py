@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 SHORT = ("--perf-duration", "1s", "--perf-budget", "12s", "--perf-tolerance", "rtm=60%")
 """Options that keep the demo short; by default a test measures longer and detects smaller changes.
 
-Two busy processes leave a machine of two cores no room, so their response time scatters; throughput and CPU time do not.
+Two busy processes leave a machine of two cores no room, so that their response time scatters. Throughput does not.
 """
 FAILED = 1
 """The exit code by which pytest says that tests failed; others are errors of the run."""
