@@ -63,6 +63,11 @@ class Metric:
         return self.unit.show(value)
 
     @property
+    def is_tail(self) -> bool:
+        """Whether it is a percentile of the latency other than the median."""
+        return self.percentile not in (None, 50)
+
+    @property
     def floor_text(self) -> str:
         """The floor in words."""
         return f"{format_duration(self.cycle_floor)} a request" if self.cycle_floor else self.show(self.floor)

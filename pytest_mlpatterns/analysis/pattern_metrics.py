@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["PatternMetrics"]
 
 
-class PatternMetrics:
+class PatternMetrics(ABC):
     """What the telemetry of a pattern gives; a base of :class:`pytest_mlpatterns.analysis.metrics.Metrics`.
 
     Attributes:
@@ -26,9 +27,9 @@ class PatternMetrics:
 
     launches: tuple[Launch, ...]
 
+    @abstractmethod
     def estimate(self, metric: Metric, confidence: float = CONFIDENCE) -> Estimate | None:
         """The metric over all launches; None if it does not apply."""
-        raise NotImplementedError
 
     @cached_property
     def replica_share(self) -> tuple[Estimate, ...] | None:

@@ -19,13 +19,14 @@ from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.baseline.calibration import scaled
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
-from pytest_mlpatterns.errors import InvalidResultError, PerfFailure, SettingError, TooFewSamplesError
+from pytest_mlpatterns.errors import InvalidResultError, SettingError, TooFewSamplesError
 from pytest_mlpatterns.judging.guards import (
     EntrySample,
     MeasuredSample,
     UnknownMetricError,
     judge_guarded,
     launches_for_tail,
+    not_judged,
 )
 from pytest_mlpatterns.judging.result_builder import reference_from_baseline
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -241,12 +242,7 @@ class BaselineComparison:
             f"but this machine takes {self._slowdown:.2f} times as long for the same work as when the baseline was "
             "recorded, which explains it: run it again, or compare interleaved (--perf-against)"
         )
-        return [
-            _doubted(verdict, why)
-            if verdict.outcome is Outcome.FAIL and explained[verdict.metric].outcome is not Outcome.FAIL
-            else verdict
-            for verdict in verdicts
-        ]
+        return _doubted(verdicts, why, lambda failed: explained[failed.metric].outcome is Outcome.FAIL)
 
     @functools.cached_property
     def _slowdown(self) -> float | None:
@@ -257,23 +253,21 @@ class BaselineComparison:
         """The verdicts of one look; a failure that busy neighbours may explain stays open."""
         self._measurement.require_valid()
         verdicts = self._judge_look(compared, look)
-        busy = [launch for launch in look.metrics.launches if why_busy([launch])]
         trusted = self._experiment.settings.noise is NoisePolicy.TRUST
-        if trusted or not busy or not any(verdict.outcome is Outcome.FAIL for verdict in verdicts):
+        if trusted or not any(verdict.outcome is Outcome.FAIL for verdict in verdicts):
             return verdicts
         quiet = tuple(launch for launch in look.metrics.launches if not why_busy([launch]))
+        if len(quiet) == len(look.metrics.launches):
+            return verdicts
         alone: dict[str, Outcome] = {}
         if len(quiet) >= _QUIET_LAUNCHES:
             alone = {one.metric: one.outcome for one in self._judge_look(compared, _Look(look.entry, Metrics(quiet)))}
-        why = f"but {why_busy(busy)} while this was measured: run it again in a quieter moment"
-        return [
-            _doubted(verdict, why)
-            if verdict.outcome is Outcome.FAIL
-            and verdict.metric not in _NOT_OF_THE_MACHINE
-            and alone.get(verdict.metric) is not Outcome.FAIL
-            else verdict
-            for verdict in verdicts
-        ]
+        why = f"but {why_busy(look.metrics.launches)} while this was measured: run it again in a quieter moment"
+        return _doubted(
+            verdicts,
+            why,
+            lambda failed: failed.metric in _NOT_OF_THE_MACHINE or alone.get(failed.metric) is Outcome.FAIL,
+        )
 
     def _judge_look(self, compared: Sequence[ComparedMetric], look: _Look) -> Sequence[Verdict]:
         """A verdict for each metric that both sides have; notes why the others have none."""
@@ -283,7 +277,7 @@ class BaselineComparison:
                 verdict = self._judge_one(one, look)
             except UnknownMetricError as error:
                 if one.requested:
-                    raise PerfFailure(self._why_not_judged(one, error)) from None
+                    raise not_judged(one.metric, str(error), "the baseline") from None
                 self._leave_out(one, str(error))
                 continue
             except TooFewSamplesError as error:
@@ -335,16 +329,17 @@ class BaselineComparison:
         if not (compared.is_guard and "known" in why):
             self._left_out[compared.metric.label] = why
 
-    def _why_not_judged(self, compared: ComparedMetric, error: Exception) -> str:
-        label = compared.metric.label
-        said = str(error) if str(error).startswith(label) else f"it {error}"
-        return f"assert_no_regression cannot judge {label} against the baseline: {said}"
-
     def _search_once(self, metric: Metric) -> None:
         """Search for NMRT if no search has found it yet."""
         if not self._measurement.metrics.launch_values(metric):
             self._measurement.search(metric.objective)
 
 
-def _doubted(verdict: Verdict, why: str) -> Verdict:
-    return replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{verdict.reason}; {why}")
+def _doubted(verdicts: Sequence[Verdict], why: str, stands: Callable[[Verdict], bool]) -> Sequence[Verdict]:
+    """The verdicts with every failure left open, for the reason ``why``, unless it ``stands`` nevertheless."""
+    return [
+        replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{verdict.reason}; {why}")
+        if verdict.outcome is Outcome.FAIL and not stands(verdict)
+        else verdict
+        for verdict in verdicts
+    ]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric
 from pytest_mlpatterns.analysis.tolerances import STORED_TAIL_FACTOR
+from pytest_mlpatterns.analysis.verdicts import GUARD_ALPHA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,7 +26,6 @@ __all__ = ["ComparedMetric", "compared_by_default", "compared_metrics"]
 _PRIMARY = ("rtm", "throughput")
 _GUARDS = ("p95", "p99", "error_rate", "cpu_per_request", "peak_memory", "cold_start", "response_bytes")
 _ALWAYS_GUARDS = frozenset({"error_rate", "peak_memory", "cold_start", "request_bytes", "response_bytes"})
-_GUARD_ALPHA = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,7 @@ class ComparedMetric:
     @property
     def stored_tolerance(self) -> float:
         """The tolerance against a stored baseline: wider for the tail, unless a user set it."""
-        is_tail = self.metric.percentile is not None and self.metric.name != "rtm"
-        return self.tolerance * (STORED_TAIL_FACTOR if is_tail and not self.is_set else 1.0)
+        return self.tolerance * (STORED_TAIL_FACTOR if self.metric.is_tail and not self.is_set else 1.0)
 
 
 def compared_by_default(settings: Settings) -> tuple[Metric, ...]:
@@ -83,7 +82,7 @@ def compared_metrics(
         ComparedMetric(
             metric,
             tolerances.of(metric),
-            _GUARD_ALPHA if is_guard else primary,
+            GUARD_ALPHA if is_guard else primary,
             is_guard,
             requested,
             is_set=tolerances.names(metric),
@@ -93,6 +92,6 @@ def compared_metrics(
 
 
 def _is_guard(metric: Metric, *, requested: bool) -> bool:
-    if metric.name in _ALWAYS_GUARDS or (metric.percentile is not None and metric.name != "rtm"):
+    if metric.name in _ALWAYS_GUARDS or metric.is_tail:
         return True
     return not requested and metric.name in _GUARDS

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_mlpatterns.analysis.count_comparison import judge_failures, judge_tail
 from pytest_mlpatterns.analysis.verdicts import judge_guard
+from pytest_mlpatterns.errors import PerfFailure
 from pytest_mlpatterns.records.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -24,7 +25,15 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.request_counts import RequestCounts
 
-__all__ = ["EntrySample", "MeasuredSample", "Sample", "UnknownMetricError", "judge_guarded", "launches_for_tail"]
+__all__ = [
+    "EntrySample",
+    "MeasuredSample",
+    "Sample",
+    "UnknownMetricError",
+    "judge_guarded",
+    "launches_for_tail",
+    "not_judged",
+]
 
 _FURTHER_LAUNCHES = 2
 """Launches that a comparison is worth only because a percentile has too few requests."""
@@ -78,6 +87,18 @@ class MeasuredSample:
         return [value for value in self.metrics.launch_values(metric) if math.isfinite(value.value)]
 
 
+def not_judged(metric: Metric, why: str, reference: str) -> PerfFailure:
+    """The failure of a test that requested a metric which cannot be compared.
+
+    Args:
+        metric: which one.
+        why: the reason, as a predicate such as ``is not recorded yet``, or as a sentence that begins with the metric.
+        reference: what it should be compared with, as messages name it.
+    """
+    said = why if why.startswith(metric.label) else f"it {why}"
+    return PerfFailure(f"assert_no_regression cannot judge {metric.label} against {reference}: {said}")
+
+
 def launches_for_tail(needed: int, found: int, launches: int) -> int:
     """Launches after which a percentile has enough requests; ``launches`` if that takes over two further ones.
 
@@ -102,9 +123,8 @@ def judge_guarded(
 ) -> Verdict:
     """Judge one guard.
 
-    Each look has the level of its rule (``GUARD_ALPHA``,
-    ``COUNT_ALPHA``, ``TAIL_ALPHA``) for a change exactly at the tolerance. An
-    unchanged metric is far from its tolerance; ``benchmarks/verdict_simulation.py`` counts the false alarms of all.
+    Each look has the level of its rule (``GUARD_ALPHA``, ``COUNT_ALPHA``, ``TAIL_ALPHA``) for a change exactly at the
+    tolerance. An unchanged metric is far from it; ``benchmarks/verdict_simulation.py`` counts the false alarms of all.
 
     Args:
         compared: which one, with its tolerance.

@@ -169,9 +169,10 @@ class _RevisionJudge:
         """The outcome of all metrics together after these launches."""
         self._found, self._why_not = {}, {}
         waits = False
+        both = Metrics(tuple(self._run.first_launches)), Metrics(tuple(self._run.second_launches))
         for one in self._compared:
             try:
-                self._found[one.metric.name] = self._judge(one, found)
+                self._found[one.metric.name] = self._judge(one, found, both=both)
             except TooFewSamplesError as error:
                 self._why_not[one.metric.name] = str(error)
                 waits = waits or one.requested or launches_for_tail(error.needed, error.found, len(found)) > len(found)
@@ -183,20 +184,19 @@ class _RevisionJudge:
         return Outcome.INCONCLUSIVE if waits or Outcome.INCONCLUSIVE in outcomes else Outcome.PASS
 
     def verdicts(self) -> tuple[tuple[Verdict, ...], dict[str, str]]:
-        """The verdicts on everything measured, and why some metrics have none, by name."""
-        if self._run.launches:
-            self.outcome(self._run.launches)
+        """The verdicts of the last look, and why some metrics have none, by name."""
         return tuple(self._found.values()), self._why_not
 
-    def _judge(self, compared: ComparedMetric, found: Sequence[PairedLaunch]) -> Verdict:
+    def _judge(
+        self, compared: ComparedMetric, found: Sequence[PairedLaunch], *, both: tuple[Metrics, Metrics]
+    ) -> Verdict:
+        first, second = both
         metric, tolerance = compared.metric, compared.tolerance
         if metric.name in PAIRED_METRICS:
             question = self._question(compared)
             if not question.ratios(found):
                 raise UnknownMetricError("is not known of both sides")
             return _paired_verdict(self._run, question, tolerance)
-        plan = replace(self._looks, alpha=compared.alpha, pass_alpha=_ALPHA)
-        first, second = Metrics(tuple(self._run.first_launches)), Metrics(tuple(self._run.second_launches))
         if compared.is_guard:
             samples = MeasuredSample(first), MeasuredSample(second)
             return judge_guarded(compared, *samples, against="revision", in_flight=self._run.in_flight)
@@ -204,11 +204,14 @@ class _RevisionJudge:
         if not before or not now:
             raise UnknownMetricError("is not known of both sides")
         size = SampleSize(len(found), second.blocks)
-        judged = judge_change(metric, now, before, tolerance=tolerance, plan=plan, size=size)
+        judged = judge_change(metric, now, before, tolerance=tolerance, plan=self._plan_of(compared), size=size)
         return replace(judged, against="revision")
 
+    def _plan_of(self, compared: ComparedMetric) -> SequentialPlan:
+        return replace(self._looks, alpha=compared.alpha, pass_alpha=_ALPHA)
+
     def _question(self, compared: ComparedMetric) -> _Question:
-        plan = replace(self._looks, alpha=compared.alpha, pass_alpha=_ALPHA)
+        plan = self._plan_of(compared)
         equivalence = not compared.is_guard
         if compared.metric.better == "lower":
             return _Question(compared.metric.name, 1 + compared.tolerance, "lower", plan, equivalence)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.errors import PerfFailure, SettingError
+from pytest_mlpatterns.judging.guards import not_judged
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_nmrt_no_lower, judge_no_slower
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
 from pytest_mlpatterns.measurement.variant import Variant
@@ -186,9 +187,7 @@ class RevisionComparison:
             if (why := why_not.get(one.metric.name)) is None:
                 continue
             if one.requested:
-                label = one.metric.label
-                said = why if why.startswith(label) else f"it {why}"
-                raise PerfFailure(f"assert_no_regression cannot judge {label} against {self._revision.name}: {said}")
+                raise not_judged(one.metric, why, self._revision.name)
             if "known" not in why:
                 self._left_out[one.metric.label] = why
         return verdicts

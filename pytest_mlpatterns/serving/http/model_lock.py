@@ -1,4 +1,4 @@
-"""One call of a plain model at a time in a service behind a gateway, so that waiting for it can be told from the hop.
+"""One call of a plain model at a time in a service behind a gateway, so that ``hop`` leaves out the wait for it.
 
 A plain model blocks the event loop, and uvloop sends responses only after all callbacks that are ready. Without the
 lock, the response of the first of several requests would leave after the calls of all others.
