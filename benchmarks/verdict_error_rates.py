@@ -46,6 +46,8 @@ TEST = "test_digits.py::test_digits"
 FAST_TEST = "test_digits.py::test_few"
 FAST_DIGITS = 6
 OFF = tuple(f"-pno:{name}" for name in ("perf", "benchmark", "hypothesispytest", "anyio", "pytest_cov", "locust"))
+NOT_PASSED = ("CI", "PYTHONDONTWRITEBYTECODE")
+"""Environment variables of the caller that the runs do without; byte code is kept between runs, as by default."""
 RUNS_PER_BASELINE = 8
 BASELINE_AGE_S = 1800
 CALIBRATIONS = 3
@@ -201,7 +203,7 @@ class Laboratory:
             done = subprocess.run(
                 command,
                 cwd=self._top,
-                env={name: value for name, value in os.environ.items() if name != "CI"},
+                env={name: value for name, value in os.environ.items() if name not in NOT_PASSED},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 encoding="utf-8",

@@ -15,8 +15,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["SequentialPlan"]
 
@@ -24,6 +28,7 @@ _NODES = 96
 """Gauss-Legendre nodes of the numerical integration."""
 _REACH = 7.0
 """Standard deviations on each side that the numerical integration covers."""
+_NEWTON_STEPS, _CLOSE = 50, 1e-9
 _FEWEST_LOOKS, _MOST_LOOKS = 8, 24
 _PLANNED_SD = 0.043
 """Relative standard deviation between launches that a plan is made for."""
@@ -120,13 +125,7 @@ def _levels(information: tuple[float, ...], alpha: float) -> tuple[float, ...]:
     for known in information:
         deviation = math.sqrt(known - before)
         target = alpha * math.log(1 + (math.e - 1) * known / information[-1]) - spent
-        low, high = -_REACH * math.sqrt(known), _REACH * math.sqrt(known)
-        for _ in range(50):
-            boundary = (low + high) / 2
-            over = sum(
-                m * math.erfc((boundary - s) / (deviation * math.sqrt(2))) / 2 for s, m in zip(sums, mass, strict=True)
-            )
-            low, high = (boundary, high) if over > target else (low, boundary)
+        boundary = _boundary(sums, mass, deviation, target=target)
         levels.append(math.erfc(boundary / math.sqrt(2 * known)) / 2)
         start = -_REACH * math.sqrt(known)
         found = start + (boundary - start) * (nodes + 1) / 2
@@ -138,3 +137,26 @@ def _levels(information: tuple[float, ...], alpha: float) -> tuple[float, ...]:
         sums, mass = found, density * weights * (boundary - start) / 2
         spent, before = spent + target, known
     return tuple(levels)
+
+
+def _boundary(sums: NDArray[np.float64], mass: NDArray[np.float64], deviation: float, *, target: float) -> float:
+    """What the sum exceeds with probability ``target`` after a normal step.
+
+    Newton's method on the logarithm of the probability, which falls ever faster: from above, it never steps too far.
+
+    Args:
+        sums: what the sum may be before the step.
+        mass: probability of each.
+        deviation: standard deviation of the step.
+        target: probability.
+    """
+    boundary = float(sums.max()) + _REACH * deviation
+    for _ in range(_NEWTON_STEPS):
+        z = (boundary - sums) / (deviation * math.sqrt(2))
+        over = float(mass @ [math.erfc(value) for value in z.tolist()]) / 2
+        density = float(mass @ np.exp(-(z**2))) / (deviation * math.sqrt(2 * math.pi))
+        step = over / density * math.log(over / target)
+        boundary += step
+        if abs(step) < _CLOSE * deviation:
+            break
+    return boundary

@@ -53,7 +53,7 @@ def installed_copies(root: Path, top: Path, found: Iterable[Distribution] | None
     root, top = root.resolve(), top.resolve()
     names = {directory: name for directory in (root, *root.parents) if (name := _project_name(directory))}
     copies = []
-    for distribution in distributions() if found is None else found:
+    for distribution in _candidates(names.values()) if found is None else found:
         if _normalized(distribution.metadata["Name"] or "") == _OURS:
             continue
         source = _source(distribution, names)
@@ -84,6 +84,13 @@ def copy_error(copies: list[InstalledCopy], root: Path) -> SettingError:
         f"{first.package}{more} is imported from {first.folder}, a copy of this project: both sides would run the same "
         f"code; run pip install -e {source}, or set pythonpath = {path} in the ini file, or give --perf-against-env"
     )
+
+
+def _candidates(names: Iterable[str]) -> Iterator[Distribution]:
+    """What has a record of its origin or a name of the project's; the metadata of others is not read, for speed."""
+    yield from (distribution for distribution in distributions() if distribution.read_text("direct_url.json"))
+    for name in names:
+        yield from distributions(name=name)
 
 
 def _source(distribution: Distribution, names: Mapping[Path, str]) -> Path | None:

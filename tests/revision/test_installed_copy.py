@@ -53,6 +53,14 @@ def test_a_copy_through_an_archive_is_known_by_the_name_of_the_project(project: 
     assert found(project) == ["quill"]
 
 
+def test_what_this_process_can_import_is_looked_at_by_default(project: Path) -> None:
+    site = project.parents[1] / "site-packages"
+    (project / "pyproject.toml").write_text('[project]\nname = "Quill"\n', encoding="utf-8")
+    installed_copy(site, None, FILES, name="quill")
+    installed_copy(site, project, {"ink/__init__.py": ""}, name="ink")
+    assert sorted(copy.package for copy in installed_copies(project, project.parent)) == ["ink", "quill"]
+
+
 def test_what_is_installed_in_place_or_belongs_to_another_project_is_no_copy(project: Path) -> None:
     site = project.parents[1] / "site-packages"
     installed_copy(site, project, FILES, name="quill", editable=True)
