@@ -5,28 +5,32 @@ STAMP := .venv/.installed
 unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: none should compile the package anew
 
 EXAMPLES := tests/examples tests/docs/test_snippets.py tests/docs/test_site.py tests/reports/html/test_html_page.py
+FAULTS := tests/faults
 
-.PHONY: demo test examples covered compiled lint docs bench servers fuzz protos clean
+.PHONY: demo test examples faults covered compiled lint docs bench servers fuzz protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
 
 ifdef FAST
 test: compiled  ## with FAST=1 the tests that start no process, in under a minute
-	$(BIN)/python -m pytest -n 2 -m 'not processes'
+	$(BIN)/python -m pytest -n 2 -m 'not processes' --ignore=$(FAULTS)
 else
 test: compiled  ## lint, types, layers, and every test with branch coverage
 	@$(MAKE) --no-print-directory --jobs 2 lint covered
 
 covered: compiled  ## every test with branch coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(EXAMPLES:%=--ignore=%)
+	$(BIN)/coverage run -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(EXAMPLES:%=--ignore=%) --ignore=$(FAULTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 endif
 
 examples: compiled  ## every example and block of the documentation as a user runs them, and the pages in a real browser
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(EXAMPLES)
+
+faults: compiled  ## what goes wrong on purpose: nothing hangs, passes by dying or stays behind; with ALL=1 the rarer variants too
+	ALL=$(ALL) $(BIN)/python -m pytest -q -n 6 --dist worksteal $(FAULTS)
 
 compiled: $(STAMP)
 	@$(BIN)/python -m compileall -q pytest_mlpatterns

@@ -1,0 +1,235 @@
+"""A run of pytest in which something goes wrong on purpose: how it ended, after how long, and what it left behind.
+
+Each run has a directory for its project and one for temporary files. An environment variable that all its processes
+inherit finds those that outlive it, however they hide from their parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
+
+from support.project import Run, clean_environment, command
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from support.project import Project
+
+__all__ = ["LIMIT_S", "FaultRun", "RunningFault", "await_true", "run_fault", "start_fault"]
+
+LIMIT_S = 60.0
+"""Within this a run must end that waits for nothing longer than a second or two, however busy the machine is."""
+_GRACE_S = 10.0
+"""Time that processes have to end after pytest, which may have been killed."""
+_MARK = "MLPATTERNS_FAULT_RUN"
+_OF_PYTEST = ("pytest-of-", "pymp-", "pytest-cache-files-")
+"""Beginnings of names in the temporary directory that are pytest's or Python's own."""
+_OF_THE_PROJECT = (".pytest_cache", ".git")
+
+
+@dataclass(frozen=True, slots=True)
+class FaultRun:
+    """How a run ended.
+
+    Attributes:
+        run: its exit code and output.
+        seconds: how long it took.
+        processes: command lines of the processes that outlived it.
+        files: what it left in its directory for temporary files, and hidden files beside the project's.
+        timed_out: whether it had to be killed at its limit.
+    """
+
+    run: Run
+    seconds: float
+    processes: tuple[str, ...]
+    files: tuple[str, ...]
+    timed_out: bool
+
+    @property
+    def exit_code(self) -> int:
+        """pytest's exit code; a negative number is the signal that ended it."""
+        return self.run.exit_code
+
+    @property
+    def text(self) -> str:
+        """Standard output and standard error."""
+        return self.run.out + self.run.err
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many tests passed, failed, …; warnings are left out."""
+        return {name: number for name, number in self.run.outcomes.items() if name != "warnings"}
+
+    def assert_left_nothing(self, *, files: bool = True) -> None:
+        """It ended by itself, without an error of pytest's own, and no process and no file is left.
+
+        Args:
+            files: no file either; a killed pytest leaves its directory to the next run.
+        """
+        assert not self.timed_out, f"killed after {self.seconds:.0f} s:\n{self.text}"
+        assert "INTERNALERROR" not in self.text
+        assert self.processes == ()
+        assert not files or self.files == ()
+
+    def assert_ended(self, outcomes: Mapping[str, int], *messages: str) -> None:
+        """As :meth:`assert_left_nothing`, with these outcomes, and each of these messages in the output."""
+        self.assert_left_nothing()
+        assert self.outcomes == outcomes, self.text
+        for message in messages:
+            assert message in self.text, f"no {message!r} in:\n{self.text}"
+
+
+class RunningFault:
+    """A run that goes on; :func:`start_fault` makes it.
+
+    Attributes:
+        project: directory of the project.
+    """
+
+    def __init__(self, directory: Path, arguments: tuple[str, ...], environment: Mapping[str, str]) -> None:
+        self.project = directory / "project"
+        self._temporary = directory / "tmp"
+        self._temporary.mkdir(exist_ok=True)
+        self._mark = uuid.uuid4().hex
+        self._began = time.monotonic()
+        with (directory / "out.txt").open("w") as out, (directory / "err.txt").open("w") as err:
+            self._process = subprocess.Popen(
+                command("-p", "no:cacheprovider", *arguments),
+                cwd=self.project,
+                env={
+                    **clean_environment(),
+                    "TMPDIR": str(self._temporary),
+                    "PYTHONUNBUFFERED": "1",
+                    **environment,
+                    _MARK: self._mark,
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        self._output = directory / "out.txt", directory / "err.txt"
+
+    @property
+    def pid(self) -> int:
+        """pytest's process id."""
+        return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether pytest has ended."""
+        return self._process.poll() is not None
+
+    def out(self) -> str:
+        """What it has printed so far."""
+        return self._output[0].read_text(encoding="utf-8", errors="replace")
+
+    def await_file(self, name: str, *, limit_s: float = LIMIT_S) -> None:
+        """Wait until a file of the project exists."""
+        await_true(lambda: (self.project / name).exists() or self.has_ended, limit_s, f"no file {name}")
+        assert (self.project / name).exists(), f"pytest ended with {self._process.poll()}:\n{self.out()}"
+
+    def processes(self) -> list[psutil.Process]:
+        """All processes of the run but pytest itself, and wherever they hide."""
+        return [process for process in _marked(self._mark) if process.pid != self.pid]
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send pytest a signal."""
+        self._process.send_signal(number)
+
+    def end(self, *, limit_s: float = LIMIT_S) -> FaultRun:
+        """Wait until pytest has ended, and its processes too, or kill what has not."""
+        try:
+            code, timed_out = self._process.wait(max(self._began + limit_s - time.monotonic(), 1.0)), False
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code, timed_out = self._process.wait(), True
+        seconds = time.monotonic() - self._began
+        with contextlib.suppress(AssertionError):
+            await_true(lambda: not _marked(self._mark), _GRACE_S, "processes are left")
+        left = tuple(sorted(_described(process) for process in _marked(self._mark)))
+        self.kill()
+        texts = [file.read_text(encoding="utf-8", errors="replace") for file in self._output]
+        return FaultRun(Run(code, *texts, self.project), seconds, left, self._files(), timed_out)
+
+    def kill(self) -> None:
+        """Kill pytest and all processes of the run."""
+        for process in _marked(self._mark):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        self._process.kill()
+        self._process.wait()
+
+    def _files(self) -> tuple[str, ...]:
+        temporary = [entry.name for entry in self._temporary.iterdir() if not entry.name.startswith(_OF_PYTEST)]
+        hidden = [entry.name for entry in self.project.glob(".*") if entry.name not in _OF_THE_PROJECT]
+        return tuple(sorted(temporary + hidden))
+
+
+@contextlib.contextmanager
+def start_fault(
+    project: Project, directory: Path, *arguments: str, environment: Mapping[str, str] | None = None
+) -> Iterator[RunningFault]:
+    """Write a project, start pytest in it, and kill at the end of the block whatever still runs.
+
+    Args:
+        project: its files.
+        directory: where to write it, in a directory ``project``; ``tmp`` beside it is for temporary files.
+        arguments: of pytest.
+        environment: further variables.
+    """
+    project.write(directory / "project")
+    running = RunningFault(directory, arguments, environment or {})
+    try:
+        yield running
+    finally:
+        running.kill()
+
+
+def run_fault(
+    project: Project,
+    directory: Path,
+    *arguments: str,
+    limit_s: float = LIMIT_S,
+    environment: Mapping[str, str] | None = None,
+) -> FaultRun:
+    """Write a project, run pytest in it, and look for what it left; after ``limit_s`` it is killed."""
+    with start_fault(project, directory, *arguments, environment=environment) as running:
+        return running.end(limit_s=limit_s)
+
+
+def await_true(condition: Callable[[], object], limit_s: float, otherwise: str) -> None:
+    """Ask every 20 ms until a condition holds, for what gives no event, as a process of another parent.
+
+    Raises:
+        AssertionError: it does not hold within ``limit_s``.
+    """
+    until = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < until, f"{otherwise} within {limit_s:.0f} s"
+        time.sleep(0.02)
+
+
+def _marked(mark: str) -> list[psutil.Process]:
+    """Processes that run with this mark in their environment; one that has ended and waits for its parent does not."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(_MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def _described(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())[:200]
+    return f"process {process.pid}"
