@@ -14,11 +14,8 @@ This module must not know verdicts.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
-import tempfile
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +25,7 @@ from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.reports.files.json_layout import laid_out, rounded
+from pytest_mlpatterns.system.files import read_text, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -39,6 +37,7 @@ __all__ = ["FORMAT", "VERSION", "read_baselines", "write_baselines"]
 
 FORMAT = "pytest-mlpatterns-baseline"
 VERSION = 1
+_LOCK_TIMEOUT_S = 60.0
 _ALWAYS = ("pattern", "load", "wire", "payload")
 """Members of a set-up that are written although empty."""
 _ADVICE = "restore it from version control, or delete it and record anew with pytest --perf-baseline update"
@@ -51,11 +50,12 @@ def read_baselines(path: Path) -> Baselines:
         BaselineFileError: damaged, foreign or newer; the message is one line with the file and what to do.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise BaselineFileError(f"{path} cannot be read: {error}; {_ADVICE}") from error
+        why = getattr(error, "strerror", None) or error
+        raise BaselineFileError(f"{path} cannot be read: {why}; {_ADVICE}") from error
     try:
         data = json.loads(text)
     except ValueError as error:
@@ -81,47 +81,52 @@ def read_baselines(path: Path) -> Baselines:
         raise BaselineFileError(f"{path} is damaged: {type(error).__name__}: {error}; {_ADVICE}") from error
 
 
-def write_baselines(path: Path, updates: Baselines, remove: Collection[str] = ()) -> None:
+def write_baselines(
+    path: Path, updates: Baselines, remove: Collection[str] = (), *, timeout_s: float = _LOCK_TIMEOUT_S
+) -> None:
     """Replace the entries of these tests and machines, keep all others; the file is replaced as a whole or not at all.
+
+    It is locked from reading to writing, so that two runs that update it at once both keep their entries.
 
     Args:
         path: the file.
         updates: what is written.
         remove: tests whose entries are removed, of every machine.
+        timeout_s: how long to wait for another run that updates a file of the directory.
 
     Raises:
         BaselineFileError: the file on disk cannot be read, or not be written; it stays as it was.
     """
-    merged = {test: machines for test, machines in read_baselines(path).items() if test not in remove}
-    for test, machines in updates.items():
-        merged.setdefault(test, {}).update(machines)
+
+    def merged_text() -> str:
+        merged = {test: machines for test, machines in read_baselines(path).items() if test not in remove}
+        for test, machines in updates.items():
+            merged.setdefault(test, {}).update(machines)
+        return _text(merged)
+
+    try:
+        replace_file(path, merged_text, timeout_s=timeout_s)
+    except TimeoutError as error:
+        raise BaselineFileError(
+            f"{path} is unchanged: another process has locked its directory for {timeout_s:.0f} s; "
+            "wait until no other run updates it, then update again"
+        ) from error
+    except OSError as error:
+        raise BaselineFileError(
+            f"{path} cannot be written: {error.strerror or error}; it is unchanged, "
+            "make its directory writable or name another file with --perf-baseline-file"
+        ) from error
+
+
+def _text(baselines: Baselines) -> str:
     data = {
         "format": FORMAT,
         "version": VERSION,
-        "tests": {test: {machine: _plain(entry) for machine, entry in found.items()} for test, found in merged.items()},
+        "tests": {
+            test: {machine: _plain(entry) for machine, entry in found.items()} for test, found in baselines.items()
+        },
     }
-    text = laid_out(data, sort_keys=True) + "\n"
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = file.name
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, path.stat().st_mode if path.exists() else 0o644)
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise BaselineFileError(
-            f"{path} cannot be written: {error}; it is unchanged, "
-            "make its directory writable or name another file with --perf-baseline-file"
-        ) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+    return laid_out(data, sort_keys=True) + "\n"
 
 
 def _entry(data: dict[str, Any]) -> Entry:

@@ -103,6 +103,13 @@ def read_run_settings(
 
 def _writable(file: Path, given: str) -> Path:
     """The file, if its directory exists and it is no directory itself; ``given`` names it in the message."""
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # longer than the file system allows, a loop of links, a NUL character
+        problem = getattr(error, "strerror", None) or error
+        raise SettingError(f"{given} cannot be used: {problem}; name a file in a directory that exists") from None
     if file.is_dir() or not file.parent.is_dir():
         problem = "is a directory" if file.is_dir() else f"is in {file.parent}, which does not exist"
         raise SettingError(f"{given} {problem}; name a file in a directory that exists")

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.ranking import Ranking, Unmeasured, rank
-from pytest_mlpatterns.errors import MlpatternsError
+from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
 from pytest_mlpatterns.records.result import Location, TestResult
 from pytest_mlpatterns.reports.files.github import Failure, annotation, job_summary
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
 from pytest_mlpatterns.reports.text.styled_text import line
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
+from pytest_mlpatterns.system.files import append_text, replace_file
 from pytest_mlpatterns.system.git import commit
 from pytest_mlpatterns.wording import count
 
@@ -113,18 +114,12 @@ class RunOutput:
         """
         if measured and self.revision is not None and (self._results or self._unmeasured):
             self.lines.insert(0, self._compared_with(self.revision))
-        try:
-            if measured:
-                self._baseline.close(self._results, complete=complete)
-                self.lines += self._baseline.lines
-            if self._run.rank is not None and not self._run.smoke:
-                self._rankings = rank(self._results, self._run.rank, self._unmeasured)
-            self._write_files()
-            self._write_job_summary()
-        except (MlpatternsError, OSError) as error:
-            self.lines.append(f"ERROR: {error}")
-            return False
-        return True
+        done = not measured or self._close_baseline(complete=complete)
+        if self._run.rank is not None and not self._run.smoke:
+            self._rankings = rank(self._results, self._run.rank, self._unmeasured)
+        done = self._write_files() and done
+        self._write_job_summary()
+        return done
 
     def show(self, reporter: pytest.TerminalReporter, *, verbose: bool) -> None:
         """Print the table of all perf tests and :attr:`lines`."""
@@ -164,11 +159,25 @@ class RunOutput:
         inside = top is not None and self._root != Path(top) and self._root.is_relative_to(top)
         return self._root.relative_to(str(top)) if inside else None
 
-    def _write_files(self) -> None:
-        """Write the requested files; the page is made from the text of the result file, as the command line does it."""
+    def _close_baseline(self, *, complete: bool) -> bool:
+        """Update or prune the baseline file; returns whether that succeeded."""
+        try:
+            self._baseline.close(self._results, complete=complete)
+        except MlpatternsError as error:
+            self.lines.append(f"ERROR: {error}")
+            return False
+        finally:
+            self.lines += self._baseline.lines
+        return True
+
+    def _write_files(self) -> bool:
+        """Write the requested files, and return whether all were written.
+
+        The page is made from the text of the result file, as the command line does it.
+        """
         json_file, html_file = self._run.json_file, self._run.html_file
         if json_file is None and html_file is None:
-            return
+            return True
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         text = results_json(
             self._results,
@@ -178,14 +187,32 @@ class RunOutput:
             ranking=[ranking.to_json() for ranking in self._rankings],
             commit=commit(self._root),
         )
-        if json_file is not None:
-            json_file.write_text(text, encoding="utf-8")
-            self.lines.append(f"results written to {json_file}")
+        done = json_file is None or self._replace(json_file, text, "results")
         if html_file is not None:
-            from pytest_mlpatterns.reports.html.page import html_report
+            done = self._write_page(html_file, text) and done
+        return done
 
-            html_file.write_text(html_report(read_results(text)), encoding="utf-8")
-            self.lines.append(f"report written to {html_file}")
+    def _write_page(self, file: Path, results: str) -> bool:
+        from pytest_mlpatterns.reports.html.page import html_report
+
+        try:
+            page = html_report(read_results(results))
+        except ResultFileError as error:
+            self.lines.append(f"ERROR: {file} is not written, because the text of the results {error}")
+            return False
+        return self._replace(file, page, "report")
+
+    def _replace(self, file: Path, text: str, what: str) -> bool:
+        try:
+            replace_file(file, lambda: text)
+        except OSError as error:
+            self.lines.append(
+                f"ERROR: {file} cannot be written: {error.strerror or error}; what it held before is unchanged, "
+                "make room or name another file"
+            )
+            return False
+        self.lines.append(f"{what} written to {file}")
+        return True
 
     def _write_job_summary(self) -> None:
         """Append to GitHub's job summary, if there is one and there are results or failures."""
@@ -194,5 +221,9 @@ class RunOutput:
             return
         rankings = {ranking.group: ranking.sentence for ranking in self._rankings}
         text = job_summary(self._results, self._failures, rankings, notes=self.lines)
-        with Path(file).open("a", encoding="utf-8") as summary:
-            summary.write(text)
+        try:
+            append_text(Path(file), text)
+        except OSError as error:  # it is a copy of what the terminal shows
+            self.lines.append(
+                f"WARNING: the job summary {file} (GITHUB_STEP_SUMMARY) cannot be written: {error.strerror or error}"
+            )

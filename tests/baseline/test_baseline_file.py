@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from dataclasses import replace
@@ -265,12 +266,40 @@ def test_an_update_of_nothing_rewrites_the_same_bytes(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_new_file_may_be_read_by_all_and_an_old_one_keeps_its_mode(path: Path) -> None:
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "Ctrl-C"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
     write_baselines(path, {"a": {"x": ENTRY}})
-    assert path.stat().st_mode & 0o777 == 0o644
-    path.chmod(0o640)
-    write_baselines(path, {"b": {"x": ENTRY}})
-    assert path.stat().st_mode & 0o777 == 0o640
+    before = path.read_bytes()
+
+    def fail(*_args: object) -> None:
+        raise fault
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(BaselineFileError if isinstance(fault, OSError) else KeyboardInterrupt) as caught:
+            write_baselines(path, {"b": {"x": ENTRY}})
+    assert isinstance(fault, KeyboardInterrupt) or "cannot be written: No space left on device; it is" in str(
+        caught.value
+    )
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_lock_that_another_run_holds_is_waited_for_until_its_time_limit(path: Path) -> None:
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        with pytest.raises(
+            BaselineFileError, match=r"is unchanged: another process has locked its directory for 0 s; "
+        ):
+            write_baselines(path, {"a": {"x": ENTRY}}, timeout_s=0.01)
+        assert not path.exists()
+    finally:
+        os.close(directory)
+    write_baselines(path, {"a": {"x": ENTRY}}, timeout_s=0)
+    assert path.exists()
 
 
 GOOD = json.dumps(PLAIN)
@@ -379,43 +408,6 @@ def test_a_file_that_cannot_be_made_is_an_error_with_a_mend(tmp_path: Path) -> N
     assert message.startswith(f"{path} cannot be written: ")
     assert "--perf-baseline-file" in message
     assert "\n" not in message
-
-
-@pytest.mark.parametrize("step", ["replace", "fsync", "chmod"])
-@pytest.mark.parametrize("present", [True, False], ids=["over an old file", "anew"])
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
-    path: Path, monkeypatch: pytest.MonkeyPatch, step: str, present: bool
-) -> None:
-    if present:
-        write_baselines(path, {"a": {"x": ENTRY}})
-    before = path.read_bytes() if present else None
-
-    def refuse(*_args: object, **_kwargs: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(f"pytest_mlpatterns.baseline.file.os.{step}", refuse)
-        with pytest.raises(BaselineFileError, match=r"cannot be written: .*No space left on device"):
-            write_baselines(path, {"b": {"x": ENTRY}})
-    assert (path.read_bytes() if path.exists() else None) == before
-    assert os.listdir(path.parent) == ([path.name] if present else [])
-
-
-def test_a_write_that_is_interrupted_leaves_the_old_file_and_nothing_else(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_baselines(path, {"a": {"x": ENTRY}})
-    before = path.read_bytes()
-
-    def interrupt(*_args: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr("pytest_mlpatterns.baseline.file.os.fsync", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            write_baselines(path, {"b": {"x": ENTRY}})
-    assert path.read_bytes() == before
-    assert os.listdir(path.parent) == [path.name]
 
 
 def test_the_counts_of_a_launch_have_one_line_and_those_of_an_older_entry_are_unknown(path: Path) -> None:
