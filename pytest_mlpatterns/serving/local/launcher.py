@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.engine import StartOptions
     from pytest_mlpatterns.serving.local.messages import WorkerNode
     from pytest_mlpatterns.serving.model import ServicePlan
+    from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
 
 __all__ = ["MAX_BODY_BYTES", "launch"]
 
@@ -96,14 +97,14 @@ class Launcher:
     Attributes:
         workers: the service processes.
         restarted: those of them that are replaced when they die.
-        servers: other processes, such as the server of a store.
+        servers: servers of stores and brokers that the deployment started for itself.
         is_polled: requests are answered 202, and clients poll for results.
     """
 
     def __init__(self, plan: ServicePlan, options: StartOptions) -> None:
         self.workers: list[SupervisedWorker] = []
         self.restarted: list[SupervisedWorker] = []
-        self.servers: list[Child] = []
+        self.servers: list[EmbeddedServer] = []
         self.processes = LocalProcesses(self.workers, self.servers)
         self._plan = plan
         self._options = options
@@ -120,7 +121,7 @@ class Launcher:
             from pytest_mlpatterns.serving.redis.embedded_server import start_embedded
 
             server = start_embedded(self._options.directory, self._options.timeout_ns)
-            self.servers.append(server.child)
+            self.servers.append(server)
             self._own_server = server.url
         if self._options.wire.protocol == "grpc":
             return self._start_grpc(self._plan.root)

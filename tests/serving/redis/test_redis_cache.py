@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -23,7 +26,7 @@ from support.services.processes import our_children, survivors
 from support.services.valkey import Valkey, valkey_server
 from support.synthetic import PROPERTY
 
-from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.patterns.cache_layer import CacheLayer, StoreUnavailable
 from pytest_mlpatterns.patterns.cached import Cached
 from pytest_mlpatterns.patterns.tally import Tally
@@ -35,7 +38,6 @@ from pytest_mlpatterns.system.child import Child
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.processes
 
@@ -279,6 +281,25 @@ def embedded(directory: Path) -> Iterator[EmbeddedServer]:
         started.child.stop()
 
 
+@pytest.fixture(scope="module")
+def one_embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A server that no test ends."""
+    with embedded(tmp_path_factory.mktemp("embedded")) as started:
+        yield started
+
+
+def _failure_of(server: EmbeddedServer) -> str:
+    """What its check says as soon as it fails."""
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        try:
+            server.check()
+        except DeploymentError as error:
+            return str(error)
+        time.sleep(0.01)
+    raise AssertionError(f"runs after {PATIENCE_S} s")
+
+
 def _server_pid(url: str) -> int:
     with redis.Redis.from_url(url) as client:
         return int(client.info("server")["process_id"])
@@ -305,7 +326,7 @@ class TestEmbedded:
             pids = [started.child.pid, _server_pid(started.url)]
             listening = [one for one in psutil.Process(pids[1]).net_connections() if one.status == psutil.CONN_LISTEN]
             assert {one.laddr.ip for one in listening} == {"127.0.0.1"}
-            assert f"redis://127.0.0.1:{listening[0].laddr.port}/0" == started.url
+            assert started.url.endswith(f"@127.0.0.1:{listening[0].laddr.port}/0")
             assert os.getpgid(pids[1]) == started.child.pid
         assert survivors(pids, 0) == set()
         assert [path.name for path in tmp_path.iterdir()] == ["valkey.log"]
@@ -333,11 +354,56 @@ class TestEmbedded:
             os.kill(started.child.pid, signal.SIGKILL)
         assert survivors([server], PATIENCE_S) == set()
 
-    def test_a_server_that_dies_ends_its_child_which_says_so(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("number", "how"),
+        [
+            (signal.SIGKILL, "ended with signal SIGKILL"),
+            (signal.SIGSTOP, "was suspended by signal SIGSTOP"),
+            (signal.SIGTERM, "ended with exit code 0"),
+            (40, "ended with signal 40"),
+        ],
+    )
+    def test_a_server_that_dies_is_named_with_what_it_printed_last(self, tmp_path: Path, number: int, how: str) -> None:
         with embedded(tmp_path) as started:
-            os.kill(_server_pid(started.url), signal.SIGKILL)
-            with pytest.raises(ChildError, match="the Valkey server ended by itself"):
-                started.child.receive(PATIENCE_S)
+            started.check()
+            server = _server_pid(started.url)
+            os.kill(server, number)
+            first = _failure_of(started)
+            assert re.search(rf"own Valkey server {how}; it printed last:\n(.*\n)*.*Ready to accept", first)
+            assert _failure_of(started) == first
+        assert survivors([server], 0) == set()
+
+    def test_a_child_that_is_killed_is_named(self, tmp_path: Path) -> None:
+        with embedded(tmp_path) as started:
+            os.kill(started.pid, signal.SIGKILL)
+            expected = f"own Valkey server has lost its supervisor: process {started.pid} ended with signal SIGKILL"
+            assert expected in _failure_of(started)
+
+    @pytest.mark.parametrize(
+        "command", [["GET", "key"], ["XADD", "s", "*", "a", "b"], ["CONFIG", "GET", "*"], ["MONITOR"]]
+    )
+    @pytest.mark.parametrize("user", ["", "mlpatterns:wrong@", ":wrong@"])
+    def test_without_the_password_nothing_is_read_or_written(
+        self, one_embedded: EmbeddedServer, user: str, command: list[str]
+    ) -> None:
+        address = one_embedded.url.replace("redis://", "").rpartition("@")[2]
+        refused = (redis.exceptions.NoPermissionError, redis.AuthenticationError)
+        with redis.Redis.from_url(f"redis://{user}{address}") as client, pytest.raises(refused):
+            client.execute_command(*command)
+
+    def test_the_password_is_random_and_in_no_text_file_or_command_line(
+        self, one_embedded: EmbeddedServer, tmp_path: Path
+    ) -> None:
+        password = urlsplit(one_embedded.url).password
+        assert password
+        with embedded(tmp_path) as other:
+            assert urlsplit(other.url).password != password
+        assert password not in repr(one_embedded)
+        server = psutil.Process(_server_pid(one_embedded.url))
+        assert not any(password in part for process in (server, server.parent()) for part in process.cmdline())
+        files = [path for path in Path(server.cwd()).iterdir() if path.is_file()]
+        assert {path.name: path.stat().st_mode & 0o077 for path in files}["users.acl"] == 0
+        assert not any(password.encode() in path.read_bytes() for path in files)
 
     def test_without_its_package_it_says_what_to_install(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
@@ -384,7 +450,7 @@ class TestEmbedded:
         taken, free = int(valkey.url.rpartition(":")[2].partition("/")[0]), embedding._free_port()
         ports = [taken, free]
         monkeypatch.setattr(embedding, "_free_port", lambda: ports.pop(0))
-        server = embedding._start(tmp_path)
+        server = embedding._start(tmp_path, "secret")
         try:
             assert server.port == free
             assert server.is_running()
