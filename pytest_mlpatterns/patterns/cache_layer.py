@@ -187,8 +187,14 @@ class CacheLayer:
         missing = dict(own)
         bodies: list[bytes | None] | None = await self._try(lambda: store.get(list(own)))
         for key, body in zip(own, bodies or [None] * len(own), strict=True):
-            if body is not None:
-                self._resolve(pending, key, self._decode(body), from_store=True)
+            if body is None:
+                continue
+            try:
+                output = self._decode(body)
+            except (WireError, IndexError):  # another program wrote it; the model's output replaces it
+                self._tally.count("store_errors")
+            else:
+                self._resolve(pending, key, output, from_store=True)
                 del missing[key]
         if not missing:
             return

@@ -8,7 +8,7 @@ layer      counters                                                   histograms
 cached     hits, misses, coalesced, evictions, store_errors           hit_ns, miss_ns
 batched    calls, items, failed_alone                                 size, wait_ns, call_ns
 queued     accepted, rejected, answered, redelivered, duplicated,     wait_ns; the series ``depth`` and its integral,
-           lost, broker_errors, depth_ns, observed_ns                 the counters depth_ns over observed_ns
+           lost, foreign, broker_errors, depth_ns, observed_ns        the counters depth_ns over observed_ns
 pipeline   –                                                          stage:NAME for every stage
 ensemble   last:NAME for every model                                  model:NAME for every model
 hop        calls, errors                                              hop_ns (transport, without work and wait)
@@ -17,10 +17,10 @@ wire       requests, decode_ns, encode_ns, received_bytes,            –
 =========  =========================================================  ================================================
 
 ``coalesced`` inputs waited for a model call that another input had started. ``failed_alone`` inputs failed although
-other inputs of their batch did not. A third-party server that reports a histogram in buckets, or only its mean, has the
-counters ``NAME_sum`` and ``NAME_count`` as well or instead, and its mean is exact. A ``wire`` layer is the server of a
-process: sizes of its bodies as they were transferred, and ``plain``, that is uncompressed. Pure; this module must not
-know which engine counts.
+other inputs of their batch did not. ``foreign`` entries of a broker's streams came from another program. A third-party
+server that reports a histogram in buckets, or only its mean, has the counters ``NAME_sum`` and ``NAME_count`` as well
+or instead, and its mean is exact. A ``wire`` layer is the server of a process: sizes of its bodies as they were
+transferred, and ``plain``, that is uncompressed. Pure; this module must not know which engine counts.
 """
 
 from __future__ import annotations

@@ -345,6 +345,21 @@ class TestStores:
 
         asyncio.run(scenario())
 
+    @pytest.mark.parametrize("value", [b"", b"garbage", bytes(8) + b"[]", b"\xff" * 40])
+    def test_a_value_that_another_program_wrote_is_a_miss_and_is_replaced(self, value: bytes) -> None:
+        async def scenario() -> None:
+            server, model = Server(), Model()
+            layer, tally = caching(model, store=server)
+            assert await answer_of(layer([1])) == [[1]]
+            (key,) = server.kept
+            server.kept[key] = value
+            assert await answer_of(layer([1])) == [[1]]
+            assert await answer_of(layer([1])) == [[1]]
+            assert counted(tally) == {"misses": 2, "store_errors": 1, "hits": 1}
+            assert len(model.calls) == 2
+
+        asyncio.run(scenario())
+
     def test_those_who_miss_the_same_wait_for_one_call_while_the_store_is_away_too(self) -> None:
         async def scenario() -> None:
             server, model = Server(), SlowModel()

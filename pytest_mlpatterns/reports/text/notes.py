@@ -30,6 +30,7 @@ _COUNTERS = {
     "redelivered": "redelivered",
     "duplicated": "answered twice",
     "lost": "lost",
+    "foreign": "foreign entries skipped",
     "broker_errors": "refused because the broker was unavailable",
     "errors": "failed",
 }

@@ -3,7 +3,7 @@
 Requests wait in the stream ``NAME:requests``, which the workers read as one consumer group; answers come back in
 ``NAME:answers``. The gateway remembers each accepted request until its answer arrives. After an outage it creates
 missing streams and submits again the requests that the broker has lost. So the broker may lose its memory, and a worker
-may answer twice. Only the gateway creates keys; they expire if it crashes.
+may answer twice. Only the gateway creates keys; they expire if it crashes. Entries of other programs are skipped.
 
 arq, rq, taskiq and faststream were considered. They hand a task to the broker and leave it there: none submits accepted
 requests again after the broker has lost them ("no accepted request is lost"), and none refuses at once, with 503, what
@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ _CHECK_INTERVAL_NS = 50_000_000
 _EXPIRY_MS = 600_000
 _CONNECTIONS = 32
 _CLOSE_S = 1
+_STATUS = re.compile(rb"[1-5][0-9]{2}|lost")
 _TIMEOUT_S = 5
 """Time limit of the broker; after it the broker is considered unavailable."""
 
@@ -233,7 +235,10 @@ class RedisQueue:
         for _, answers in await self._client.xread({self._answers: self._last}, block=wait_ms):
             for entry_id, answer in answers:
                 self._last = entry_id
-                self._take(answer[b"id"], answer[b"status"], answer[b"body"])
+                if answer.keys() >= {b"id", b"status", b"body"} and _STATUS.fullmatch(answer[b"status"]):
+                    self._take(answer[b"id"], answer[b"status"], answer[b"body"])
+                else:
+                    self._tally.count("foreign")
 
     def _take(self, number: bytes, status: bytes, body: bytes) -> None:
         request = self._unanswered.pop(number, None)
@@ -245,9 +250,15 @@ class RedisQueue:
         else:
             self._tally.count("answered")
             if status == b"200":
-                request.succeed(self._codec.decode_outputs(*unpack(body)))
+                self._succeed(request, body)
             else:
                 request.fail(RequestError(int(status), decode_error(body)))
+
+    def _succeed(self, request: _Request, body: bytes) -> None:
+        try:
+            request.succeed(self._codec.decode_outputs(*unpack(body)))
+        except ValueError as error:  # also WireError: another program answered, or the entry was changed
+            request.fail(RequestError(500, f"an answer in the broker's stream cannot be read: {error}"))
 
 
 class _Request:

@@ -1,13 +1,15 @@
 """The worker's end of a queue in Redis or Valkey: takes requests, runs them, and sends the answers.
 
 A replacement reuses the consumer name, so it inherits the unacknowledged entries.
-:mod:`pytest_mlpatterns.serving.redis.queue` submits again what the broker has lost.
+:mod:`pytest_mlpatterns.serving.redis.queue` submits again what the broker has lost. An entry that another
+program has added to the stream is no request. It is deleted and counted; otherwise it would kill every worker.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import re
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter_ns
@@ -28,6 +30,7 @@ Run = Callable[[list[Any], Callable[[], list[Any]]], Awaitable[Sequence[Any]]]
 """Runs one request: takes its inputs, and what decodes them again; returns its outputs."""
 
 _BLOCK_MS = 1000
+_ACCEPTED = re.compile(rb"[0-9]{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ async def consume(subscription: Subscription, run: Run, tally: Tally) -> None:
     Args:
         subscription: the queue, and the name and limit of this worker.
         run: returns the outputs of one request, or raises :class:`RequestError`.
-        tally: counts waiting times, and the requests that a dead worker left behind.
+        tally: counts waiting times, the requests that a dead worker left behind, and foreign entries.
     """
     consumer = _Consumer(subscription, run, tally)
     try:
@@ -104,12 +107,14 @@ class _Consumer:
             await self._free_slots()
             claimed = await self._client.xclaim(self._requests, GROUP, self._consumer, 0, [entry_id])
             for _, entry in claimed:
-                if attempts < MAX_ATTEMPTS:
+                if not _is_request(entry):
+                    self._discard(entry_id)
+                elif attempts < MAX_ATTEMPTS:
                     self._tally.count("redelivered")
                     self._start(entry_id, entry)
                 else:
                     text = f"the worker died under this request at each of {attempts} attempts"
-                    await self._answer(entry_id, entry[b"id"], LOST, body=encode_error(text))
+                    await self._settle(entry_id, _answer(entry, LOST, encode_error(text)))
 
     async def _take_new(self) -> bool:
         """Take as many new entries as there are free slots; returns False if none came within a second."""
@@ -117,7 +122,7 @@ class _Consumer:
         found = await self._client.xreadgroup(GROUP, self._consumer, {self._requests: ">"}, count=free, block=_BLOCK_MS)
         for _, entries in found:
             for entry_id, entry in entries:
-                self._start(entry_id, entry)
+                self._start(entry_id, entry) if _is_request(entry) else self._discard(entry_id)
         return bool(found)
 
     async def _free_slots(self) -> int:
@@ -127,7 +132,15 @@ class _Consumer:
 
     def _start(self, entry_id: bytes, entry: dict[bytes, bytes]) -> None:
         self._tally.time("wait_ns", max(perf_counter_ns() - int(entry[b"accepted"]), 0))
-        task = asyncio.create_task(self._process(entry_id, entry))
+        self._run_task(entry_id, self._process(entry_id, entry))
+
+    def _discard(self, entry_id: bytes) -> None:
+        """Delete an entry that is no request."""
+        self._tally.count("foreign")
+        self._run_task(entry_id, self._settle(entry_id, None))
+
+    def _run_task(self, entry_id: bytes, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._running[entry_id] = task
         task.add_done_callback(lambda _: self._running.pop(entry_id))
 
@@ -140,15 +153,17 @@ class _Consumer:
             status, body = b"%d" % error.status, encode_error(str(error))
         except Exception as error:  # for example, outputs that cannot be encoded; each request gets an answer
             status, body = b"500", encode_error(f"the worker failed with {type(error).__name__}: {error}")
-        await self._answer(entry_id, entry[b"id"], status, body=body)
+        await self._settle(entry_id, _answer(entry, status, body))
 
-    async def _answer(self, entry_id: bytes, number: bytes, status: bytes, *, body: bytes) -> None:
+    async def _settle(self, entry_id: bytes, answer: dict[str, bytes] | None) -> None:
+        """Send the answer, if there is one, and delete the entry."""
         from redis.exceptions import RedisError
 
         while True:
             try:
                 pipeline = self._client.pipeline(transaction=True)
-                pipeline.xadd(self._answers, {"id": number, "status": status, "body": body}, nomkstream=True)
+                if answer is not None:
+                    pipeline.xadd(self._answers, answer, nomkstream=True)
                 pipeline.xack(self._requests, GROUP, entry_id)
                 pipeline.xdel(self._requests, entry_id)
                 await pipeline.execute()
@@ -156,3 +171,12 @@ class _Consumer:
                 await asyncio.sleep(PAUSE_S)
             else:
                 return
+
+
+def _is_request(entry: dict[bytes, bytes]) -> bool:
+    """Whether an entry has the fields that the gateway writes."""
+    return entry.keys() >= {b"id", b"body", b"accepted"} and _ACCEPTED.fullmatch(entry[b"accepted"]) is not None
+
+
+def _answer(entry: dict[bytes, bytes], status: bytes, body: bytes) -> dict[str, bytes]:
+    return {"id": entry[b"id"], "status": status, "body": body}

@@ -283,6 +283,75 @@ def test_an_answer_that_nobody_waits_for_is_counted_and_dropped(lasting: Valkey)
     run(scenario())
 
 
+FOREIGN_REQUESTS: list[dict[Any, Any]] = [
+    {"id": "7", "body": b"no request"},
+    {"id": "7", "body": b"no request", "accepted": "yesterday"},
+    {"id": "7", "body": b"no request", "accepted": "9" * 5000},
+    {"cmd": "FLUSHALL"},
+]
+FOREIGN_ANSWERS: list[dict[Any, Any]] = [
+    {"id": "0", "body": b"forged"},
+    {"id": "0", "status": "fine", "body": b"forged"},
+    {b"\xff": b"\xff"},
+]
+
+
+class TestForeignEntries:
+    @pytest.mark.parametrize("entry", FOREIGN_REQUESTS, ids=range(len(FOREIGN_REQUESTS)))
+    def test_among_the_requests_are_skipped_and_counted_and_kill_no_worker(
+        self, lasting: Valkey, entry: dict[Any, Any]
+    ) -> None:
+        async def scenario() -> None:
+            async with service(lasting.url) as front:
+                waiting = await front.accepted(1)
+                await front.broker.xadd(REQUESTS, entry)
+                waiting.append(await front.ask.enqueue([1]))
+                async with worker(lasting.url, double) as tally:
+                    assert await asyncio.gather(*waiting) == outputs(2)
+                    assert tally.snapshot().counters["foreign"] == 1
+                    assert await front.broker.xlen(REQUESTS) == await front.taken() == 0
+
+        run(scenario())
+
+    def test_that_a_dead_worker_had_taken_are_skipped_too(self, lasting: Valkey) -> None:
+        async def scenario() -> None:
+            async with service(lasting.url) as front:
+                await front.ask.start()
+                await front.broker.xadd(REQUESTS, FOREIGN_REQUESTS[0])
+                for _ in range(3):
+                    await front.broker.xreadgroup(GROUP, "worker 0", {REQUESTS: ">"})
+                async with worker(lasting.url, double) as tally:
+                    assert await front.ask([1]) == [2]
+                    assert tally.snapshot().counters["foreign"] == 1
+
+        run(scenario())
+
+    @pytest.mark.parametrize("entry", FOREIGN_ANSWERS, ids=range(len(FOREIGN_ANSWERS)))
+    def test_among_the_answers_are_skipped_and_counted(self, lasting: Valkey, entry: dict[Any, Any]) -> None:
+        async def scenario() -> None:
+            async with service(lasting.url) as front:
+                waiting = await front.accepted(1)
+                await front.broker.xadd(ANSWERS, entry)
+                async with worker(lasting.url, double):
+                    assert await asyncio.gather(*waiting) == outputs(1)
+                assert front.counted() == {"accepted": 1, "answered": 1, "foreign": 1}
+
+        run(scenario())
+
+    def test_an_answer_that_cannot_be_read_fails_its_request_and_no_other(self, lasting: Valkey) -> None:
+        async def scenario() -> None:
+            async with service(lasting.url) as front:
+                (waiting,) = await front.accepted(1)
+                await front.broker.xadd(ANSWERS, {"id": "0", "status": "200", "body": b"\xff" * 20})
+                with pytest.raises(RequestError, match="an answer in the broker's stream cannot be read") as failed:
+                    await waiting
+                assert failed.value.status == 500
+                async with worker(lasting.url, double):
+                    assert await front.ask([2]) == [4]
+
+        run(scenario())
+
+
 class TestCallersThatGoAway:
     @pytest.mark.parametrize("answer", [double, RequestError(500, "broken")])
     def test_their_answers_disturb_nobody(self, lasting: Valkey, answer: Any) -> None:
