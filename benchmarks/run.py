@@ -27,6 +27,7 @@ NAMES = (
     "baseline_simulation",
     "verdict_simulation",
     "verdict_error_rates",
+    "suite_time",
     "xdist_isolation",
     "truth",
     "nmrt_accuracy",
