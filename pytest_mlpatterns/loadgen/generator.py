@@ -1,9 +1,8 @@
 """The parent's handle of the load generator processes: starts them, gives them jobs, merges their recordings.
 
 The processes are fresh Pythons, so coverage, debuggers and the garbage of the test suite do not disturb them; they
-serve
-one job after another, so they start once. Several of them can share a job: each sends every k-th request, all open the
-measured window at the same moment, and their rows are merged in the order of completion.
+serve one job after another, so they start once. Several of them can share a job: each sends every k-th request, all
+open the measured window at the same moment, and their rows are merged in the order of completion.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class LoadInterrupted(KeyboardInterrupt):
 
 
 class Generator:
-    """Handle of the generator processes, which start with the first job.
+    """Handle of the generator processes, which start with the first job if not before.
 
     Args:
         log: file for the output of the processes, which is normally empty.
@@ -82,6 +81,16 @@ class Generator:
             self._measure_ceiling(self, self._log.parent, job.transport)
         return self.ceilings_rps.get(job.transport)
 
+    def start(self, processes: int = 1) -> None:
+        """Start processes that do not run yet; :meth:`run` does so too, and waits for them.
+
+        Args:
+            processes: number of processes that are needed.
+        """
+        while len(self._children) < processes:
+            log = self._log.with_suffix(f".{len(self._children)}.log")
+            self._children.append(Child("pytest_mlpatterns.loadgen.process", log=log))
+
     def run(
         self, job: LoadJob, *, poll_s: float, on_poll: Callable[[Event | None], None], processes: int = 1
     ) -> LoadResult:
@@ -100,9 +109,7 @@ class Generator:
             ChildError: a generator process died.
             LoadInterrupted: Ctrl-C; it carries what was recorded until then.
         """
-        while len(self._children) < processes:
-            log = self._log.with_suffix(f".{len(self._children)}.log")
-            self._children.append(Child("pytest_mlpatterns.loadgen.process", log=log))
+        self.start(processes)
         children = self._children[:processes]
         result: dict[int, LoadResult] = {}
         try:

@@ -295,6 +295,7 @@ class PerfSession:
     ) -> Perf:
         """The measurement of one test; ``resources`` ends its processes."""
         revision: RevisionClient | None = None
+        self._generator.start()  # in the time that the model takes to start
         if self._revision is not None:
             revision = self._revision.client(item.nodeid, settings.startup_timeout_ns)
             resources.callback(revision.close)

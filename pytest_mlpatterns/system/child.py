@@ -1,11 +1,9 @@
 """Child processes with a lifeline: they start, exchange values with their parent, and never outlive it.
 
 A child is a fresh Python that runs ``main()`` of a module of this package. Parent and child exchange pickled values
-over
-two pipes. When the parent ends, for any reason, the child's input closes; the child then ends itself and its whole
+over two pipes. When the parent ends, for any reason, the child's input closes; the child then ends itself and its whole
 process group. :meth:`Child.stop` uses the same path. ``multiprocessing``, ``execnet`` and ``loky`` offer no such
-lifeline,
-or import the user's ``__main__`` again.
+lifeline, or import the user's ``__main__`` again.
 """
 
 from __future__ import annotations
