@@ -15,7 +15,7 @@ import numpy as np
 from bench import Claim, Table
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.count_comparison import judge_failures, judge_tail
+from pytest_mlpatterns.analysis.count_comparison import STORED_TAIL_ALPHA, TAIL_ALPHA, judge_failures, judge_tail
 from pytest_mlpatterns.analysis.intervals import estimate, min_samples
 from pytest_mlpatterns.analysis.latency_distribution import counted
 from pytest_mlpatterns.analysis.log_ratio import LogRatio, judge_ratio, paired_log_ratio
@@ -183,7 +183,13 @@ def sample(rng: np.random.Generator, service: Service, change: Change, *, launch
 
 
 def guards(
-    then: Sample, now: Sample, tolerances: Tolerances, *, values: Sequence[str] = VALUES, tail_factor: float = 1.0
+    then: Sample,
+    now: Sample,
+    tolerances: Tolerances,
+    *,
+    values: Sequence[str] = VALUES,
+    tail_factor: float = 1.0,
+    tail_alpha: float = TAIL_ALPHA,
 ) -> dict[str, Outcome]:
     """The outcomes of the metrics that are guarded."""
     found = {}
@@ -194,7 +200,11 @@ def guards(
         else:
             with contextlib.suppress(InvalidResultError):  # too many requests of the reference fail
                 found[name] = judge_tail(
-                    then.counts, now.counts, percentile=percentile, tolerance=tail_factor * tolerances.of(name)
+                    then.counts,
+                    now.counts,
+                    percentile=percentile,
+                    tolerance=tail_factor * tolerances.of(name),
+                    alpha=tail_alpha,
                 ).outcome
     found["error_rate"] = judge_failures(then.counts, now.counts, tolerance=tolerances.of("error_rate")).outcome
     for name in values:
@@ -236,7 +246,7 @@ def stored(rng: np.random.Generator, service: Service, change: Change) -> Run:
             ).outcome
             for name in SPEED
         }
-        guarded = guards(then, now, tolerances, tail_factor=STORED_TAIL_FACTOR)
+        guarded = guards(then, now, tolerances, tail_factor=STORED_TAIL_FACTOR, tail_alpha=STORED_TAIL_ALPHA)
         if (run := decided(outcomes | guarded, launches)) is not None:
             return run
     return Run(Outcome.INCONCLUSIVE, STORED_LAUNCHES)

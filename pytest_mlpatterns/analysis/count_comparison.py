@@ -32,12 +32,14 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.request_counts import RequestCounts
 
-__all__ = ["COUNT_ALPHA", "TAIL_ALPHA", "CountVerdict", "judge_failures", "judge_tail"]
+__all__ = ["COUNT_ALPHA", "STORED_TAIL_ALPHA", "TAIL_ALPHA", "CountVerdict", "judge_failures", "judge_tail"]
 
 COUNT_ALPHA = 0.002
 """Probability, at each interim look, of failing a share of failed requests exactly at the tolerance."""
 TAIL_ALPHA = 0.001
 """The same for a percentile, whose thresholds share it; less, since pauses of the machine make requests late."""
+STORED_TAIL_ALPHA = 0.0005
+"""The same for a percentile of a stored baseline, whose launches met other pauses than the present ones."""
 _PRIOR_DEGREES = 10
 """Degrees of freedom of the prior that events are independent (overdispersion 1)."""
 _DEEPER = 5

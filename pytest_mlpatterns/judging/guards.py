@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from pytest_mlpatterns.analysis.count_comparison import judge_failures, judge_tail
+from pytest_mlpatterns.analysis.count_comparison import STORED_TAIL_ALPHA, TAIL_ALPHA, judge_failures, judge_tail
 from pytest_mlpatterns.analysis.verdicts import judge_guard
 from pytest_mlpatterns.errors import PerfFailure
 from pytest_mlpatterns.records.verdict import Verdict
@@ -123,8 +123,9 @@ def judge_guarded(
 ) -> Verdict:
     """Judge one guard.
 
-    Each look has the level of its rule (``GUARD_ALPHA``, ``COUNT_ALPHA``, ``TAIL_ALPHA``) for a change exactly at the
-    tolerance. An unchanged metric is far from it; ``benchmarks/verdict_simulation.py`` counts the false alarms of all.
+    Each look has the level of its rule (``GUARD_ALPHA``, ``COUNT_ALPHA``, ``TAIL_ALPHA``, ``STORED_TAIL_ALPHA``) for a
+    change exactly at the tolerance. An unchanged metric is far from it; ``benchmarks/verdict_simulation.py`` counts the
+    false alarms of all.
 
     Args:
         compared: which one, with its tolerance.
@@ -149,7 +150,8 @@ def judge_guarded(
     if metric.percentile is None:
         found = judge_failures(then, now, tolerance=tolerance)
     else:
-        found = judge_tail(then, now, percentile=metric.percentile, tolerance=tolerance)
+        alpha = STORED_TAIL_ALPHA if against == "baseline" else TAIL_ALPHA
+        found = judge_tail(then, now, percentile=metric.percentile, tolerance=tolerance, alpha=alpha)
     value = found.present_value if math.isfinite(found.present_value) else None
     return Verdict(
         metric.name, against, found.outcome, found.reason, found.change, tolerance, found.reference_value, value
