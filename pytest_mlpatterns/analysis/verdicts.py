@@ -70,6 +70,8 @@ def why_invalid(metrics: Metrics, *, errors_count: bool = True) -> InvalidReason
         metrics: what was measured.
         errors_count: whether too many failed requests are such a reason; they are not for a verdict on the error rate.
     """
+    if silence := next(filter(None, (launch.silence for launch in metrics.launches)), ""):
+        return InvalidReason(silence, Fault.SERVICE)
     failed, limited = sum(metrics.failures.values()), metrics.generator.limited
     first = metrics.first_failure
     why = why_too_many_failed(metrics.failures, metrics.requests, first) if errors_count else None

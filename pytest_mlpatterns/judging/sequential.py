@@ -130,7 +130,7 @@ class SequentialMeasurement:
         for _ in range(max(disturbed, 1)):
             if self._may_launch_again():
                 self._measure()
-        quiet = [launch for launch in self._launches if not _is_disturbed(launch, steady=steady)]
+        quiet = [one for one in self._launches if one.silence or not _is_disturbed(one, steady=steady)]
         if len(quiet) >= least:
             self._launches = []
             self._add(*quiet)
@@ -192,12 +192,14 @@ class SequentialMeasurement:
         self._add()
 
     def _may_launch_again(self) -> bool:
+        if any(launch.silence for launch in self._launches):  # it fails whatever others find
+            return False
         per_launch = self.spent_s / max(self._tries, 1)
         return (self.spent_s + per_launch) * 1e9 <= self._budget_ns and self._tries < self._max_launches
 
     def _measure(self) -> None:
         launch = self._launch()
-        while (limited := Metrics((launch,)).generator.limited) and self._may_launch_again():
+        while (limited := not launch.silence and Metrics((launch,)).generator.limited) and self._may_launch_again():
             self.dropped += 1
             launch = self._launch()
         if limited and self._launches:

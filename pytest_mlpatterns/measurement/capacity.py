@@ -55,6 +55,15 @@ _NEAR_CAPACITY = 0.9
 _POLL_S = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class LastStep:
+    """The last load of a search."""
+
+    schedule: Schedule
+    samples: Samples
+    window: Window
+
+
 @dataclass(slots=True)
 class CapacitySearch:
     """One search over one deployment.
@@ -66,6 +75,9 @@ class CapacitySearch:
         on_progress: takes the progress of the load several times a second.
         ceiling_rps: rate that one generator process reaches on this machine; None if it is not known.
         generators: number of generator processes that share the load.
+
+    Attributes:
+        last: the last load of the search; None before the first.
     """
 
     template: LoadJob
@@ -74,6 +86,7 @@ class CapacitySearch:
     on_progress: Callable[[Progress], None]
     ceiling_rps: float | None
     generators: int = 1
+    last: LastStep | None = None
     _last_rate_rps: float = 0.0
 
     def run(self, decided: Callable[[LaunchValue], bool], objective: Objective | None) -> Capacity:
@@ -160,9 +173,11 @@ class CapacitySearch:
 
     def _drive(self, schedule: Schedule, duration_ns: int, warmup_ns: int) -> LoadResult:
         job = replace(self.template, schedule=schedule, duration_ns=duration_ns, warmup_ns=warmup_ns)
-        return self.generator.run(
+        result = self.generator.run(
             job, poll_s=_POLL_S, on_poll=LoadEvents(self.on_progress).handle, processes=self.generators
         )
+        self.last = LastStep(schedule, samples_of(result), result.window)
+        return result
 
 
 def _servers(capacity: Capacity) -> int:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import LoadInterrupted
 from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.measurement.answer_check import CHECKED_ANSWERS, check_answers
 from pytest_mlpatterns.measurement.capacity import CapacitySearch
 from pytest_mlpatterns.measurement.first_failure import describe_first_failure
+from pytest_mlpatterns.measurement.last_answer import why_silent
 from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.measurement.smoke import send_one
 from pytest_mlpatterns.records.launch import Launch
@@ -125,7 +127,7 @@ class LaunchRunner:
         """The length of a window with enough requests, if this one had few and may stretch; else None."""
         requests = int(launch.samples.due_in(launch.window).sum())
         window_ns = self.plan.duration_ns
-        if not self.plan.stretches or requests >= _ENOUGH_REQUESTS or window_ns >= _LONGEST_WINDOW_NS:
+        if not self.plan.stretches or requests >= _ENOUGH_REQUESTS or window_ns >= _LONGEST_WINDOW_NS or launch.silence:
             return None
         return min(round(1.2 * window_ns * _ENOUGH_REQUESTS / max(requests, 1)), _LONGEST_WINDOW_NS)
 
@@ -144,6 +146,7 @@ class LaunchRunner:
 
         Raises:
             DeploymentError: it did not start, or one of its processes died.
+            InvalidResultError: it no longer answers after the search.
         """
         deployment = self.deployment
         plan = replace(self.plan, schedule=ClosedLoop(1), check=None)
@@ -160,6 +163,12 @@ class LaunchRunner:
         )
         capacity = search.run(decided, objective)
         deployment.stats()  # raises if a process died in the search
+        if last := search.last:
+            silence = why_silent(
+                deployment, replace(plan, schedule=last.schedule), last.samples, window=last.window, searching=True
+            )
+            if silence:
+                raise InvalidResultError(f"in the search for the capacity {silence}")
         return capacity
 
     def log_tail(self) -> str:
@@ -205,8 +214,11 @@ class _LaunchMeasurement:
 
     def _launch(self, result: LoadResult) -> Launch:
         self._monitor.sample()
-        stats = self._deployment.stats()
         report, schedule, samples = result.generator, self._plan.schedule, samples_of(result)
+        silence = ""
+        if not result.stopped_early:
+            silence = why_silent(self._deployment, self._plan, samples, window=result.window)
+        stats = self._deployment.stats()
         return Launch(
             samples=samples,
             window=result.window,
@@ -225,6 +237,7 @@ class _LaunchMeasurement:
             first_failure=describe_first_failure(
                 self._deployment, self._plan.payload, samples, window=result.window, stats=stats
             ),
+            silence=silence,
         )
 
 

@@ -33,6 +33,7 @@ from pytest_mlpatterns.measurement.block_merge import (
 )
 from pytest_mlpatterns.measurement.block_plan import ResponsePace, response_pace
 from pytest_mlpatterns.measurement.first_failure import describe_first_failure
+from pytest_mlpatterns.measurement.last_answer import why_silent
 from pytest_mlpatterns.measurement.launch import job_for
 from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.records.launch import Launch, Warmup
@@ -156,7 +157,8 @@ class VariantRun:
 
         Raises:
             GeneratorLimitError: the load generator was the limit in all attempts.
-            InvalidResultError: no request was due in all attempts, or nothing succeeded.
+            InvalidResultError: no request was due in all attempts, or nothing succeeded, or it no longer answers.
+            DeploymentError: one of its processes died.
         """
         for _ in range(_TRIES):
             self._monitor.sample()
@@ -166,8 +168,7 @@ class VariantRun:
             samples = samples_of(result)
             inside = samples.due_in(result.window)
             good = inside & samples.succeeded
-            if inside.any() and not good.any():
-                self._refuse(samples)
+            self._require_answers(samples, result.window)
             why = self._why_limited(result, samples, good)
             if why is None:
                 break
@@ -259,6 +260,16 @@ class VariantRun:
         if limited is None:
             return None
         return InvalidReason(f"{limited}; lower the load, or share it: perf(generators=2)", Fault.GENERATOR)
+
+    def _require_answers(self, samples: Samples, window: Window) -> None:
+        """Raise if the variant no longer answers at the end of a block, or nothing succeeded in it."""
+        with named_errors(self._variant):
+            silence = why_silent(self._deployment, self._variant.plan, samples, window=window)
+        if silence:
+            raise InvalidResultError(f"{self._variant.name}: {silence}")
+        inside = samples.due_in(window)
+        if inside.any() and not (inside & samples.succeeded).any():
+            self._refuse(samples)
 
     def _count(self, samples: Samples) -> None:
         self._requests += samples.outcome.size

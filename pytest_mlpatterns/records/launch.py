@@ -119,7 +119,8 @@ class Launch:
     """Everything that was recorded of one launch, in and around its window.
 
     ``rate_rps`` is the rate of an open loop whose rate does not change; None for any other load. ``first_failure`` is
-    the first failed input of the window and its error; empty if no request failed.
+    the first failed input of the window and its error; empty if no request failed. ``silence`` says why the service is
+    taken for dead at the end of the load; empty if it still answered.
     """
 
     samples: Samples
@@ -133,6 +134,7 @@ class Launch:
     open_loop: bool
     rate_rps: float | None = None
     first_failure: str = ""
+    silence: str = ""
 
 
 @dataclass(frozen=True, slots=True)

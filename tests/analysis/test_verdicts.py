@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -27,6 +28,9 @@ from pytest_mlpatterns.analysis.verdicts import (
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.verdict import Outcome
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.samples import Samples
 
 RTM, THROUGHPUT, SIZE = METRICS["rtm"], METRICS["throughput"], replace(METRICS["request_bytes"], floor=0.0)
 EXACT_HIGHER = replace(THROUGHPUT, launch_sd=0.0)
@@ -412,6 +416,14 @@ def test_a_window_without_requests_supports_no_verdict() -> None:
     assert why_invalid(Metrics((launch(samples([], [])),))) == InvalidReason(
         "no request was due in the measured window; measure longer (duration=) or with more load", Fault.SERVICE
     )
+
+
+@pytest.mark.parametrize("errors_count", [True, False])
+@pytest.mark.parametrize("of", [samples([], []), samples(DUE, MS)], ids=["no request", "all answered"])
+def test_a_service_that_fell_silent_is_at_fault_whatever_else_is_known(of: Samples, errors_count: bool) -> None:
+    silent = replace(launch(of), silence="no answer since 3.20 s of the window: all 4 callers timed out after 10.0 s")
+    why = why_invalid(Metrics((even_launch(), silent)), errors_count=errors_count)
+    assert why == InvalidReason(silent.silence, Fault.SERVICE)
 
 
 @pytest.mark.parametrize("errors_count", [True, False])

@@ -150,6 +150,24 @@ def test_ctrl_c_keeps_what_was_measured_until_then(before: tuple[Launch, ...]) -
     assert measurement.so_far.launches == (GOOD,)
 
 
+SILENT = replace(LIMITED, silence="no answer since 3.20 s of the window: all 4 callers timed out after 10.0 s")
+
+
+@pytest.mark.parametrize("launches", [(SILENT,), (GOOD, SILENT, GOOD)], ids=["first", "second"])
+def test_a_launch_at_whose_end_the_service_is_dead_is_the_last_and_a_failure_of_the_service(
+    launches: Sequence[Launch],
+) -> None:
+    measurement, runner = make_measurement(launches)
+    measurement.measure_at_least(6)
+    assert (runner.measured, measurement.dropped) == (launches.index(SILENT) + 1, 0)
+    measurement.measure_again(1)
+    assert SILENT in measurement.metrics.launches
+    assert runner.measured == launches.index(SILENT) + 1
+    with pytest.raises(InvalidResultError, match=r"no answer since 3\.20 s") as raised:
+        measurement.require_valid(errors_count=False)
+    assert not isinstance(raised.value, GeneratorLimitError)
+
+
 def test_launches_of_a_comparison_are_taken_where_there_are_none() -> None:
     measurement, runner = make_measurement()
     measurement.take([GOOD, GOOD])
