@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import sys
 import time
 import uuid
 from dataclasses import dataclass
@@ -159,6 +160,7 @@ class RunningFault:
         left = tuple(sorted(_described(process) for process in _marked(self._mark)))
         self.kill()
         texts = [file.read_text(encoding="utf-8", errors="replace") for file in self._output]
+        sys.stdout.write("".join(texts))  # shown where the test fails
         return FaultRun(Run(code, *texts, self.project), seconds, left, self._files(), timed_out)
 
     def kill(self) -> None:

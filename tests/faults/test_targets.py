@@ -1,0 +1,269 @@
+"""Existing services that misbehave: what the test says of it, within its limit, and that nothing is left.
+
+The server is :mod:`support.services.faulty`, a process of plain sockets with one fault.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from support import SERVICES
+from support.fault_run import LIMIT_S, FaultRun, run_fault
+from support.project import Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.processes
+
+RARE = pytest.mark.all_faults
+TEST = """
+import pytest
+
+from pytest_mlpatterns import App, Command, Url
+
+
+@pytest.fixture
+def perf_target():
+    return {target}
+
+
+@pytest.fixture
+def perf_payload():
+    return [1, 2, 3]
+
+
+@pytest.mark.perf(duration="200ms", warmup="0s", launches=1, concurrency=4, {settings})
+def test_it(perf):
+    perf.assert_rtm_below("60s")
+"""
+PASSED, FAILED = {"passed": 1}, {"failed": 1}
+SHORT = 'startup_timeout="2s"'
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault of the server.
+
+    Attributes:
+        name: of the fault.
+        messages: expected in the output.
+        outcomes: expected.
+        first: number of the first post that is answered so; 2 is the first of the load.
+        settings: further arguments of the marker.
+    """
+
+    name: str
+    messages: tuple[str, ...] = ()
+    outcomes: dict[str, int] | None = None
+    first: int = 2
+    settings: str = ""
+
+
+def run(directory: Path, target: str, settings: str = "", *, limit_s: float = LIMIT_S) -> FaultRun:
+    """A perf test of a target; ``faulty.py`` lies beside it."""
+    project = Project().with_file("test_it.py", TEST.format(target=target, settings=settings))
+    (directory / "project").mkdir()
+    shutil.copy(SERVICES / "faulty.py", directory / "project")
+    return run_fault(project, directory, limit_s=limit_s)
+
+
+def run_faulty(directory: Path, fault: Fault, *, limit_s: float = LIMIT_S) -> FaultRun:
+    command = f"{{python}} -S faulty.py {fault.name} {{port}} {fault.first}"
+    target = f'Command("{command}", path="/p", ready="/health")'
+    return run(directory, target, fault.settings, limit_s=limit_s)
+
+
+def cases(*names: str, rare: str = "") -> list[object]:
+    """A case of each of these names; the rare ones run with ``ALL=1`` only."""
+    return [*names, *(pytest.param(name, marks=RARE) for name in rare.split())]
+
+
+@pytest.mark.parametrize(
+    "name",
+    cases(
+        "bytewise",
+        "chunks",
+        "continue",
+        "http10",
+        "until-close",
+        "no-content",
+        "twice",
+        "length-too-short",
+        "slow-accept",
+        "port-taken",
+        "prints-100-mb",
+        "closes-outputs",
+        rare="good hints http10-no-length http10-keep connection-close created no-reason upper-case many-headers "
+        "latin-1-header empty-body long-body not-json other-json nan not-utf8 bad-gzip prints-much reads-stdin "
+        "no-directory slow-start",
+    ),
+)
+def test_an_odd_answer_that_is_right_passes(tmp_path: Path, name: str) -> None:
+    run_faulty(tmp_path, Fault(name)).assert_ended(PASSED)
+
+
+@pytest.mark.parametrize(
+    "name",
+    cases(
+        "close",
+        "close-in-head",
+        "close-in-body",
+        "close-in-chunk",
+        "reset",
+        rare="close-in-chunk-size reset-in-body",
+    ),
+)
+def test_a_connection_that_ends_before_its_answer_does_fails(tmp_path: Path, name: str) -> None:
+    run_faulty(tmp_path, Fault(name)).assert_ended(FAILED, "none of ", " requests succeeded (connection closed: ")
+
+
+@pytest.mark.parametrize(
+    "name",
+    cases(
+        "two-lengths",
+        "length-negative",
+        "length-enormous",
+        "garbage",
+        "http09",
+        "ssh",
+        "bad-chunk",
+        "upgrade",
+        rare="length-text length-and-chunks zeros tls smtp negative-chunk http3 status-text header-without-colon "
+        "http2-preface",
+    ),
+)
+def test_a_malformed_answer_fails(tmp_path: Path, name: str) -> None:
+    run_faulty(tmp_path, Fault(name)).assert_ended(FAILED, "none of ", " requests succeeded (malformed answer: ")
+
+
+@pytest.mark.parametrize(
+    "code", cases("500", "429", "301", "304", "999", rare="302 307 308 400 401 403 404 405 413 422 451 501 502 503 599")
+)
+def test_a_status_that_is_no_success_fails(tmp_path: Path, code: str) -> None:
+    run_faulty(tmp_path, Fault(code)).assert_ended(FAILED, "none of ", f" requests succeeded ({code}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("sometimes-503", "503"),
+        ("keep-alive-closed", "connection closed"),
+        pytest.param("sometimes-close", "connection closed", marks=RARE),
+        pytest.param("sometimes-garbage", "malformed answer", marks=RARE),
+        pytest.param("stops-listening", "connection", marks=RARE),
+    ],
+)
+def test_a_share_of_failed_requests_above_the_limit_fails(tmp_path: Path, name: str, label: str) -> None:
+    run_faulty(tmp_path, Fault(name)).assert_ended(FAILED, f" requests failed ({label}", "over 5.0 % the others say")
+
+
+@pytest.mark.parametrize(
+    ("name", "end", "words"),
+    [
+        ("exits-3", "exit code 3", "going down: licence expired"),
+        ("exits-0", "exit code 0", ""),
+        ("segfaults", "signal SIGSEGV", ""),
+        ("killed", "signal SIGKILL", ""),
+        ("out-of-files", "exit code 24", "Too many open files"),
+        pytest.param("exits-silently", "exit code 7", "", marks=RARE),
+        pytest.param("aborts", "signal SIGABRT", "terminate called after throwing", marks=RARE),
+        pytest.param("terminated", "signal SIGTERM", "", marks=RARE),
+        pytest.param("hung-up", "signal SIGHUP", "", marks=RARE),
+        pytest.param("bus-error", "signal SIGBUS", "", marks=RARE),
+        ("exits-early", "exit code 0", "nothing to do"),
+        ("raises-early", "exit code 1", "RuntimeError: the weights do not fit"),
+        ("segfaults-early", "signal SIGSEGV", ""),
+        pytest.param("exits-early-silently", "exit code 7", "", marks=RARE),
+        pytest.param("killed-early", "signal SIGKILL", "", marks=RARE),
+        pytest.param("one-endless-line", "exit code 1", "xxxx", marks=RARE),
+        pytest.param("binary-words", "exit code 1", " broken ", marks=RARE),
+    ],
+)
+def test_a_server_that_ends_is_named_with_its_end_and_its_last_words(
+    tmp_path: Path, name: str, end: str, words: str
+) -> None:
+    run_faulty(tmp_path, Fault(name)).assert_ended(FAILED, f"python ended with {end}", words)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("health-503", "503"),
+        ("health-redirects", "302"),
+        ("health-hangs", "GET /health"),
+        ("health-garbage", "GET /health"),
+        ("never-listens", "reading weights"),
+        ("never-accepts", "GET /health"),
+        pytest.param("health-404", "404", marks=RARE),
+        pytest.param("health-500", "500", marks=RARE),
+        pytest.param("health-closes", "GET /health", marks=RARE),
+        pytest.param("health-ssh", "GET /health", marks=RARE),
+        pytest.param("health-resets", "GET /health", marks=RARE),
+        pytest.param("health-two-lengths", "GET /health", marks=RARE),
+    ],
+)
+def test_a_server_that_does_not_become_ready_fails_in_its_start_up_time(tmp_path: Path, name: str, found: str) -> None:
+    run = run_faulty(tmp_path, Fault(name, settings=SHORT))
+    run.assert_ended(FAILED, "is not ready after 2.00 s", found)
+
+
+@pytest.mark.parametrize("code", cases("301", "404", "500", rare="302 303 307 308 400 401 403 405 409 413 415 422 429"))
+def test_a_first_request_that_is_refused_fails_at_once(tmp_path: Path, code: str) -> None:
+    run = run_faulty(tmp_path, Fault(code, first=1))
+    run.assert_ended(FAILED, f"answered {code} to its first request, POST /p")
+
+
+@pytest.mark.parametrize("name", cases("garbage", "close", "503", rare="reset ssh two-lengths bad-chunk http2-preface"))
+def test_a_first_request_without_an_answer_fails_in_the_start_up_time(tmp_path: Path, name: str) -> None:
+    run = run_faulty(tmp_path, Fault(name, first=1, settings=SHORT))
+    run.assert_ended(FAILED, "is not ready after 2.00 s", "POST /p")
+
+
+@pytest.mark.parametrize("name", cases("own-session", "double-fork", "deaf-child", rare="own-group deaf-session"))
+def test_processes_that_hide_are_ended_with_a_warning(tmp_path: Path, name: str) -> None:
+    target = f"""Command("{{python}} -S faulty.py {name} {{port}}", path="/p", ready="/health", stop="500ms")"""
+    run(tmp_path, target).assert_ended(PASSED, "LeftoverWarning", "did not end after SIGTERM were killed: python")
+
+
+def test_a_server_that_ignores_sigterm_is_killed_with_a_warning(tmp_path: Path) -> None:
+    target = 'Command("{python} -S faulty.py ignores-term {port}", path="/p", stop="500ms")'
+    run(tmp_path, target).assert_ended(PASSED, "LeftoverWarning", "did not end after SIGTERM were killed: python")
+
+
+def test_a_port_that_is_taken_three_times_is_named(tmp_path: Path) -> None:
+    run = run_faulty(tmp_path, Fault("port-taken-always"))
+    run.assert_ended(FAILED, "before the server could open it; run the test again", "Address already in use")
+
+
+@pytest.mark.all_faults
+def test_a_server_on_all_interfaces_gets_a_warning(tmp_path: Path) -> None:
+    run_faulty(tmp_path, Fault("everywhere")).assert_ended(PASSED, "OpenPortWarning", "listens on all interfaces")
+
+
+@pytest.mark.parametrize(
+    ("target", "messages"),
+    [
+        ('Command("no-such-program {port}")', ("no-such-program",)),
+        ('Command("./test_it.py {port}")', ("test_it.py",)),
+        ('Command("{python} no_such_file.py {port}")', ("python ended with exit code 2", "no_such_file.py")),
+        ('App("no_such_module:app")', ("ended with exit code", "no_such_module")),
+        ('App("faulty:no_such_attribute")', ("ended with exit code", "no_such_attribute")),
+        ('Url("http://127.0.0.1:1/p")', ("ConnectError", "http://127.0.0.1:1/p")),
+        ('Url("http://no-such-host.invalid/p")', ("the host 'no-such-host.invalid' is not known",)),
+        pytest.param('Command("./ {port}")', ("./",), marks=RARE),
+        pytest.param('Command("{python} -S faulty.py good {port}", cwd="absent")', ("absent",), marks=RARE),
+        pytest.param('App("test_it")', ("expected an import string",), marks=RARE),
+        pytest.param('Url("https://127.0.0.1:1/p")', ("https://127.0.0.1:1/p",), marks=RARE),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_target_that_does_not_exist_is_named(tmp_path: Path, target: str, messages: tuple[str, ...]) -> None:
+    ended = run(tmp_path, target)
+    ended.assert_left_nothing()
+    assert ended.outcomes in (FAILED, {"errors": 1})
+    for message in messages:
+        assert message in ended.text
