@@ -42,13 +42,15 @@ def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
     """
     import httpx
 
+    from pytest_mlpatterns.serving.bounded_client import describe_error
+
     request = plan.payload.first(deployment.path)
     before, printed = deployment.stats(), deployment.processes.log_sizes()
     started = time.perf_counter_ns()
     try:
         response = deployment.ask(deployment.client, request, plan.timeout_ns / 1e9)
     except httpx.HTTPError as error:
-        raise DeploymentError(f"{deployment.url}: {type(error).__name__}: {error}") from error
+        raise DeploymentError(f"{deployment.url}: {describe_error(error)}") from error
     done = time.perf_counter_ns()
     if plan.check is not None:
         check_answers(deployment, plan, [_answer(response)] if response.is_success else [])

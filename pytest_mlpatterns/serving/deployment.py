@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.records.telemetry import PatternStats
-from pytest_mlpatterns.wire import Wire, WireError, decode_answer, encode_request
+from pytest_mlpatterns.wire import WireError, decode_answer, encode_request
 from pytest_mlpatterns.workload.payload import arguments_of
 from pytest_mlpatterns.workload.request_builder import answer_in
 
@@ -173,7 +173,10 @@ class Deployment:
 
     @property
     def client(self) -> httpx.Client:
-        """An ``httpx.Client`` whose base URL is :attr:`url`; closed with the deployment."""
+        """An ``httpx.Client`` whose base URL is :attr:`url`; closed with the deployment.
+
+        Its time-out, 30 s unless a request has another, holds for a whole answer.
+        """
         return self.client_of(0)
 
     def client_of(self, number: int) -> httpx.Client:
@@ -181,18 +184,9 @@ class Deployment:
         import httpx
 
         if not self._clients:
-            context = ssl.create_default_context()
-            remote = self.endpoint.remote
-            if remote is not None and remote.ca_pem is not None:
-                context.load_verify_locations(cadata=remote.ca_pem.decode())
+            transport = _transport_to(self.endpoint)
             self._clients = [
-                httpx.Client(
-                    base_url=url,
-                    timeout=_CLIENT_TIMEOUT_S,
-                    trust_env=False,
-                    verify=context,
-                    transport=_transport_of(self.endpoint.wire),
-                )
+                httpx.Client(base_url=url, timeout=_CLIENT_TIMEOUT_S, trust_env=False, transport=transport)
                 for url in self.endpoint.urls
             ]
         return self._clients[number]
@@ -213,6 +207,8 @@ class Deployment:
         """
         import httpx
 
+        from pytest_mlpatterns.serving.bounded_client import describe_error
+
         client = self.client_of(next(self._next_server) % len(self.addresses))
         printed = self.processes.log_sizes()
         try:
@@ -223,7 +219,7 @@ class Deployment:
             ) from error
         except httpx.HTTPError as error:
             reason = self.reason_of_failure()
-            raise DeploymentError(f"{client.base_url}: {type(error).__name__}: {error}{reason}") from error
+            raise DeploymentError(f"{client.base_url}: {describe_error(error)}{reason}") from error
         if response.status_code != httpx.codes.OK:
             reason = self.reason_of_failure()
             if response.is_server_error and not reason and (text := self.processes.traceback_since(printed)):
@@ -306,10 +302,15 @@ class Deployment:
         return {"method": "POST", "url": self.path, "content": body.joined(), "headers": dict(body.headers)}
 
 
-def _transport_of(wire: Wire) -> httpx.BaseTransport | None:
-    """The ``httpx`` transport for a wire; None: the default."""
-    if wire.protocol != "grpc":
-        return None
-    from pytest_mlpatterns.serving.grpc.client import GrpcTransport
+def _transport_to(endpoint: Endpoint) -> httpx.BaseTransport:
+    """The ``httpx`` transport of functional requests."""
+    if endpoint.wire.protocol == "grpc":
+        from pytest_mlpatterns.serving.grpc.client import GrpcTransport
 
-    return GrpcTransport()
+        return GrpcTransport()
+    from pytest_mlpatterns.serving.bounded_client import BoundedTransport
+
+    context = ssl.create_default_context()
+    if endpoint.remote is not None and endpoint.remote.ca_pem is not None:
+        context.load_verify_locations(cadata=endpoint.remote.ca_pem.decode())
+    return BoundedTransport(context)

@@ -37,6 +37,8 @@ def attach(target: Url, options: StartOptions) -> Deployment:
     """
     import httpx
 
+    from pytest_mlpatterns.serving.bounded_client import EndlessAnswerError
+
     endpoint = Endpoint(
         addresses=(_resolve(target),),
         path=target.path,
@@ -57,6 +59,9 @@ def attach(target: Url, options: StartOptions) -> Deployment:
         if (names := prometheus_of(target)) is not None:
             deployment.scraper = scraper_of(names, [target.origin])
             deployment.scraper.start(require_known=options.payload is not None)
+    except EndlessAnswerError as error:
+        deployment.close()
+        raise DeploymentError(f"{target.url}: {error}") from error
     except httpx.HTTPError as error:
         deployment.close()
         raise DeploymentError(f"{target.url}: {type(error).__name__}: {error}; is the service running?") from error

@@ -43,11 +43,13 @@ class Scraper:
     def __init__(self, urls: Sequence[str], names: Prometheus) -> None:
         import httpx
 
+        from pytest_mlpatterns.serving.bounded_client import BoundedTransport
+
         if importlib.util.find_spec("prometheus_client") is None:
             raise DeploymentError(missing_extra(f"metrics={names.path!r}", "prometheus-client", "prometheus"))
         self._urls = tuple(urls)
         self._names = names
-        self._client = httpx.Client(timeout=_TIMEOUT_S, trust_env=False, headers={"accept": _PLAIN})
+        self._client = httpx.Client(trust_env=False, headers={"accept": _PLAIN}, transport=BoundedTransport())
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -117,26 +119,30 @@ class Scraper:
             self._depths.append((now, depth))
 
     def _read(self) -> Reading:
-        return merge_readings([self._read_one(url) for url in self._urls])
+        deadline = time.monotonic() + _TIMEOUT_S
+        return merge_readings([self._read_one(url, deadline) for url in self._urls])
 
-    def _read_one(self, url: str) -> Reading:
-        text = self._text(url)
+    def _read_one(self, url: str, deadline: float) -> Reading:
+        text = self._text(url, deadline)
         try:
             return read_prometheus(text, self._names)
         except ValueError as error:
             raise DeploymentError(f"metrics: {url} is not in the text format of Prometheus: {error}") from error
 
     def _metric_names(self) -> str:
-        found = [line.split()[2] for line in self._text(self._urls[0]).splitlines() if line.startswith("# TYPE ")]
+        text = self._text(self._urls[0], time.monotonic() + _TIMEOUT_S)
+        found = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE ")]
         return ", ".join(found[:_MAX_NAMED]) + (", …" if found[_MAX_NAMED:] else "") if found else "none"
 
-    def _text(self, url: str) -> str:
+    def _text(self, url: str, deadline: float) -> str:
         import httpx
 
+        from pytest_mlpatterns.serving.bounded_client import describe_error, get_page
+
         try:
-            response = self._client.get(url)
+            response = get_page(self._client, url, max(deadline - time.monotonic(), 0.0))
         except httpx.HTTPError as error:
-            raise DeploymentError(f"metrics: {url}: {type(error).__name__}: {error}") from error
+            raise DeploymentError(f"metrics: {url}: {describe_error(error)}") from error
         if not response.is_success:
             raise DeploymentError(
                 f"metrics: {url} answered {response.status_code}, expected 200 and the text format of Prometheus"

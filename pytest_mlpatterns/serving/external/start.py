@@ -45,6 +45,7 @@ _ASK_TIMEOUT_S = 2.0
 _POLL_S = 0.02
 _TRIES = 3
 _NOT_YET = (502, 503, 504)
+_RAISE_LIMIT = 'raise the limit with perf(startup_timeout="5min") or --perf-startup-timeout'
 _ALL_INTERFACES = ("0.0.0.0", "::")  # noqa: S104 - recognized here, not bound
 
 
@@ -134,16 +135,18 @@ class _Start:
         """Wait until the ready path succeeds, then until one inference request has succeeded if an input is known."""
         import httpx
 
+        from pytest_mlpatterns.serving.bounded_client import BoundedTransport, get_page
+
         ready = self._target.ready
         if self._request_ports != self._ports:  # requests go over gRPC, the ready path over HTTP
             health: contextlib.AbstractContextManager[httpx.Client] = httpx.Client(
-                base_url=f"http://127.0.0.1:{self._ports[number]}", trust_env=False
+                base_url=f"http://127.0.0.1:{self._ports[number]}", trust_env=False, transport=BoundedTransport()
             )
         else:
             health = contextlib.nullcontext(deployment.client_of(number))
         with health as health_client:
             self._ask(
-                lambda timeout_s: health_client.get(ready or "/", timeout=timeout_s),
+                lambda timeout_s: get_page(health_client, ready or "/", timeout_s),
                 lambda response: ready is None or response.is_success,
                 f"GET {ready or '/'}",
             )
@@ -186,27 +189,33 @@ class _Start:
             ask: sends it; takes a time limit in seconds.
             is_final: whether an answer ends the wait.
             shown: the request in messages.
-            patient: give a request all the remaining time, instead of two seconds.
+            patient: give a request all the remaining time, instead of two seconds (four if they are the last).
 
         Raises:
             DeploymentError: the server has ended, or the start-up time is over.
         """
         import httpx
 
-        outcome = "there is no answer"
+        from pytest_mlpatterns.serving.bounded_client import EndlessAnswerError
+
+        outcome = f"to {shown} there is no answer; {_RAISE_LIMIT}"
         while (left_s := (self._deadline_ns - time.perf_counter_ns()) / 1e9) > 0:
             try:
-                response = ask(left_s if patient else min(left_s, _ASK_TIMEOUT_S))
+                is_last = patient or left_s < 2 * _ASK_TIMEOUT_S  # a short rest is no limit to learn from
+                response = ask(left_s if is_last else _ASK_TIMEOUT_S)
                 if is_final(response):
                     return response
-                outcome = f"the answer is {response.status_code}"
+                outcome = f"to {shown} the answer is {response.status_code}; {_RAISE_LIMIT}"
+            except EndlessAnswerError as error:
+                outcome = str(error)
+                if error.is_over_bound:
+                    raise DeploymentError(f"{self._target}: {error}{self._printed()}") from None
             except httpx.TransportError as error:
-                outcome = f"there is no answer ({type(error).__name__}: {error})"
+                outcome = f"to {shown} there is no answer ({type(error).__name__}: {error}); {_RAISE_LIMIT}"
             self._check_running(_POLL_S)
         raise DeploymentError(
             f"{self._target} is not ready after {format_duration(self._options.timeout_ns)}, the start-up time limit: "
-            f'to {shown} {outcome}; raise the limit with perf(startup_timeout="5min") or --perf-startup-timeout'
-            f"{self._printed()}"
+            f"{outcome}{self._printed()}"
         )
 
     def _check_running(self, wait_s: float) -> None:

@@ -51,8 +51,10 @@ def _paths_of(client: httpx.Client) -> dict[str, list[str]]:
     """The methods that take a body, by path; empty if the service does not describe itself."""
     import httpx
 
+    from pytest_mlpatterns.serving.bounded_client import get_page
+
     try:
-        response = client.get(_DESCRIPTION, timeout=_TIMEOUT_S)
+        response = get_page(client, _DESCRIPTION, _TIMEOUT_S)
         described: Any = response.json() if response.is_success else {}
         return {
             path: methods

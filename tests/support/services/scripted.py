@@ -96,6 +96,7 @@ class ScriptedServer:
         script: the steps for each request; called in the thread of its connection.
         read_bytes: most bytes read at once, with a receive buffer as small as the system allows; None: as they come.
         listening: False refuses connections until :meth:`listen`.
+        port: where it listens; 0 takes a free port.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class ScriptedServer:
         *,
         read_bytes: int | None = None,
         listening: bool = True,
+        port: int = 0,
     ) -> None:
         self.requests: list[Request] = []
         self.connections = 0
@@ -119,7 +121,7 @@ class ScriptedServer:
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         if read_bytes:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, read_bytes)
-        self._listener.bind(("127.0.0.1", 0))
+        self._listener.bind(("127.0.0.1", port))
         self._listening = listening
         host, port = self._listener.getsockname()
         self.address: tuple[str, int] = (host, port)

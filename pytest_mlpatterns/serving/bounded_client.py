@@ -1,0 +1,253 @@
+"""HTTP client of functional requests: a time limit holds for the whole answer, and no answer is read without bound.
+
+httpx applies its time-outs to each read, so a server that sends a byte now and then is waited for without end; and it
+reads a body whole, whatever its size. This transport is httpx's own with httpcore streams that know when the request
+must be over. No load goes this way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpcore
+import httpx
+
+from pytest_mlpatterns.units import format_duration, format_size
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["MAX_ANSWER_BYTES", "BoundedTransport", "EndlessAnswerError", "describe_error", "get_page"]
+
+MAX_ANSWER_BYTES = 256 * 2**20
+"""Most bytes of a functional answer, decompressed."""
+_MAX_PAGE_BYTES = 16 * 2**20
+_MAX_BYTES = "max_bytes"
+"""Name of the request extension that sets another bound."""
+_MAX_HEAD = "100 KiB"
+"""Bound that httpcore puts on a head."""
+_PIECE_BYTES = 1 << 16
+_HTTPCORE_ERRORS = (
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.UnsupportedProtocol,
+)
+
+
+class EndlessAnswerError(httpx.ReadTimeout):
+    """An answer has begun, and has not ended within its time limit or within the bound on its size."""
+
+    is_over_bound = False
+    """Whether it is too long, which another attempt would not change."""
+
+
+def get_page(client: httpx.Client, url: str, timeout_s: float) -> httpx.Response:
+    """Get a page that is expected to be short, such as a health check or metrics.
+
+    Args:
+        client: a client over a :class:`BoundedTransport`.
+        url: address or path of the page.
+        timeout_s: time limit for the whole answer.
+
+    Raises:
+        httpx.HTTPError: there is no answer; an :class:`EndlessAnswerError` if it does not end, or is over 16 MiB.
+    """
+    headers = {"accept-encoding": "identity"}
+    return client.get(url, timeout=timeout_s, headers=headers, extensions={_MAX_BYTES: _MAX_PAGE_BYTES})
+
+
+def describe_error(error: httpx.HTTPError) -> str:
+    """Why a request has no answer, for a message."""
+    return str(error) if isinstance(error, EndlessAnswerError) else f"{type(error).__name__}: {error}"
+
+
+class BoundedTransport(httpx.BaseTransport):
+    """The transport of an ``httpx.Client`` whose ``read`` time-out holds for the whole answer.
+
+    Args:
+        context: certificates that are accepted over https; None for those of httpx.
+    """
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=context,
+            max_connections=100,
+            max_keepalive_connections=20,
+            keepalive_expiry=5.0,
+            network_backend=_Backend(),
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request, and read the head of its answer.
+
+        Raises:
+            httpx.TransportError: there is no answer within the time limit.
+        """
+        exchange = _Exchange(request)
+        sent = httpcore.Request(
+            request.method,
+            httpcore.URL(
+                scheme=request.url.raw_scheme,
+                host=request.url.raw_host,
+                port=request.url.port,
+                target=request.url.raw_path,
+            ),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions={**request.extensions, "timeout": exchange.limits()},
+        )
+        with exchange.errors():
+            answer = self._pool.handle_request(sent)
+        return _Response(answer, exchange)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.close()
+
+
+class _Exchange:
+    """One request and its answer: when it must be over, and how much has arrived."""
+
+    def __init__(self, request: httpx.Request) -> None:
+        self._request = request
+        self._shown = f"{request.method} {request.url.path}"
+        self._timeouts: dict[str, float | None] = request.extensions.get("timeout") or {}
+        self._max_bytes: int = request.extensions.get(_MAX_BYTES, MAX_ANSWER_BYTES)
+        self._began = time.monotonic()
+        self._limit_s = self._timeouts.get("read")
+        self.received = 0
+
+    def limits(self) -> dict[str, float | None]:
+        """The time-outs for httpcore, which hands them to the streams."""
+        return {kind: None if value is None else _Limit.of(value, self) for kind, value in self._timeouts.items()}
+
+    def left_s(self) -> float:
+        """Time left for the answer."""
+        return float("inf") if self._limit_s is None else self._began + self._limit_s - time.monotonic()
+
+    def bounded(self, parts: Iterable[bytes]) -> Iterator[bytes]:
+        """The parts of a decompressed body, up to the bound."""
+        size = 0
+        for part in parts:
+            size += len(part)
+            if size > self._max_bytes:
+                error = self._endless(size)
+                error.is_over_bound = True
+                raise error
+            yield part
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Raise errors of httpcore as those of httpx, which have the same names."""
+        try:
+            yield
+        except httpcore.ReadTimeout as error:
+            if self.received:
+                raise self._endless(self.received) from None
+            limit = "" if self._limit_s is None else f" after {format_duration(self._limit_s * 1e9)}"
+            raise httpx.ReadTimeout(f"no answer{limit}") from error
+        except _HTTPCORE_ERRORS as error:
+            if str(error) == "Receive buffer too long":
+                raise httpx.RemoteProtocolError(f"{self._shown} answers with over {_MAX_HEAD} of headers") from None
+            raise getattr(httpx, type(error).__name__)(str(error)) from error
+
+    def _endless(self, size: int) -> EndlessAnswerError:
+        after = format_duration((time.monotonic() - self._began) * 1e9)
+        return EndlessAnswerError(
+            f"{self._shown} answers without end: {format_size(size)} after {after}; name a path that answers once",
+            request=self._request,
+        )
+
+
+class _Limit(float):
+    """A time-out in seconds, which never lasts longer than the exchange that it belongs to."""
+
+    exchange: _Exchange
+
+    @classmethod
+    def of(cls, value: float, exchange: _Exchange) -> _Limit:
+        limit = cls(value)
+        limit.exchange = exchange
+        return limit
+
+    def left_s(self) -> float:
+        return min(self, self.exchange.left_s())
+
+
+class _Response(httpx.Response):
+    """A response that stops at the bound on its size."""
+
+    def __init__(self, answer: httpcore.Response, exchange: _Exchange) -> None:
+        super().__init__(
+            answer.status, headers=answer.headers, stream=_Body(answer, exchange), extensions=answer.extensions
+        )
+        self._exchange = exchange
+
+    def iter_bytes(self, chunk_size: int | None = None) -> Iterator[bytes]:
+        return self._exchange.bounded(super().iter_bytes(chunk_size))
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, answer: httpcore.Response, exchange: _Exchange) -> None:
+        self._answer = answer
+        self._exchange = exchange
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self._exchange.errors():
+            yield from self._answer.iter_stream()
+
+    def close(self) -> None:
+        self._answer.close()
+
+
+class _Backend(httpcore.NetworkBackend):
+    """The sockets of httpcore, with the time limits of exchanges."""
+
+    def __init__(self) -> None:
+        self._sockets = httpcore.SyncBackend()
+
+    def connect_tcp(self, host: str, port: int, timeout: float | None = None, *others: Any, **named: Any) -> _Stream:
+        left_s = _left_s(timeout, httpcore.ConnectTimeout)
+        return _Stream(self._sockets.connect_tcp(host, port, left_s, *others, **named))
+
+
+class _Stream(httpcore.NetworkStream):
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        data = self._stream.read(max_bytes, _left_s(timeout, httpcore.ReadTimeout))
+        if isinstance(timeout, _Limit):
+            timeout.exchange.received += len(data)
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        for start in range(0, len(buffer), _PIECE_BYTES):  # a piece that is sent in parts has the time limit for each
+            left_s = _left_s(timeout, httpcore.WriteTimeout)
+            self._stream.write(buffer[start : start + _PIECE_BYTES], left_s)
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        left_s = _left_s(timeout, httpcore.ConnectTimeout)
+        return _Stream(self._stream.start_tls(ssl_context, server_hostname, left_s))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+def _left_s(timeout: float | None, error: type[httpcore.TimeoutException]) -> float | None:
+    """What is left of a time-out; raises the error if nothing is."""
+    if not isinstance(timeout, _Limit):
+        return timeout
+    left_s = timeout.left_s()
+    if left_s <= 0:
+        raise error("timed out")
+    return left_s

@@ -1,0 +1,153 @@
+"""Servers whose answers do not end, or hardly: each run ends within its time limit, with a sentence about why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support import SERVICES
+from support.fault_run import FaultRun, run_fault
+from support.project import Project
+from support.services.endless import script
+from support.services.scripted import ScriptedServer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.processes
+
+SERVER = str(SERVICES / "endless.py")
+LIMIT_S = 30.0
+"""The time limits of these runs add up to a few seconds; what is read without bound needs minutes."""
+ENDLESS = "answers without end"
+HEADERS = "answers with over 100 KiB of headers"
+SILENT = "ReadTimeout: no answer after"
+RARE = pytest.mark.all_faults
+
+TEST = """
+import pytest
+from pytest_mlpatterns import Command, Prometheus, Url
+
+
+@pytest.fixture
+def perf_target():
+    return {target}
+
+
+@pytest.fixture
+def perf_payload():
+    return [[1, 2]]
+
+
+@pytest.mark.perf(duration="300ms", warmup="0s", launches=1, startup_timeout="{startup}", timeout="1s", {settings})
+def test_it(perf):
+    {body}
+"""
+
+
+def run(
+    directory: Path,
+    target: str,
+    *options: str,
+    startup: str = "3s",
+    settings: str = "",
+    body: str = "perf.assert_rtm_below('10s')",
+) -> FaultRun:
+    text = TEST.format(target=target, startup=startup, settings=settings, body=body)
+    return run_fault(Project().with_file("test_it.py", text), directory, *options, limit_s=LIMIT_S)
+
+
+def command(*answers: str, **settings: object) -> str:
+    """A server with these answers, as the source of a ``Command``."""
+    given = {"ready": "/health", "path": "/predict", "stop": "1s", **settings}
+    return f"Command({['{python}', SERVER, '{port}', *answers]!r}, **{given!r})".replace("'PROMETHEUS'", "Prometheus()")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("body-dribbles", f"GET /health {ENDLESS}"),
+        ("head-dribbles", f"GET /health {ENDLESS}"),
+        pytest.param("length-dribbles", f"GET /health {ENDLESS}", marks=RARE),
+        pytest.param("chunk-size-dribbles", f"GET /health {ENDLESS}", marks=RARE),
+        ("events", f"GET /health {ENDLESS}"),
+        pytest.param("interim", f"GET /health {ENDLESS}", marks=RARE),
+        pytest.param("floods", f"GET /health {ENDLESS}: 16.", marks=RARE),
+        ("two-gigabytes", f"GET /health {ENDLESS}: 16."),
+        ("bomb", f"GET /health {ENDLESS}: 1"),
+        pytest.param("head-floods", HEADERS, marks=RARE),
+        pytest.param("wide-header", HEADERS, marks=RARE),
+        ("many-headers", HEADERS),
+        pytest.param("hangs", SILENT, marks=RARE),
+    ],
+)
+class TestReadyPath:
+    def test_it_ends_within_the_start_up_time_limit(self, tmp_path: Path, name: str, expected: str) -> None:
+        run(tmp_path, command(f"/health={name}")).assert_ended({"failed": 1}, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("body-dribbles", f"POST /predict {ENDLESS}"),
+        ("head-dribbles", f"POST /predict {ENDLESS}"),
+        pytest.param("events", f"POST /predict {ENDLESS}", marks=RARE),
+        pytest.param("interim", f"POST /predict {ENDLESS}", marks=RARE),
+        pytest.param("floods", f"POST /predict {ENDLESS}: 25", marks=RARE),
+        pytest.param("bomb", f"POST /predict {ENDLESS}", marks=RARE),
+        pytest.param("wide-header", HEADERS, marks=RARE),
+        pytest.param("hangs", SILENT, marks=RARE),
+    ],
+)
+class TestFirstAnswer:
+    def test_it_ends_within_the_start_up_time_limit(self, tmp_path: Path, name: str, expected: str) -> None:
+        startup = "10s" if name in ("floods", "bomb") else "3s"
+        run(tmp_path, command(f"/predict={name}"), startup=startup).assert_ended({"failed": 1}, expected)
+
+    def test_a_running_service_is_not_waited_for_longer(self, tmp_path: Path, name: str, expected: str) -> None:
+        startup = "10s" if name in ("floods", "bomb") else "3s"
+        with ScriptedServer(script({"/predict": name})) as server:
+            target = 'Url("http://{}:{}/predict")'.format(*server.address)
+            run(tmp_path, target, startup=startup).assert_ended({"failed": 1}, expected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "body-dribbles",
+        pytest.param("head-dribbles", marks=RARE),
+        pytest.param("events", marks=RARE),
+        "metrics-flood",
+        pytest.param("bomb", marks=RARE),
+        pytest.param("wide-header", marks=RARE),
+    ],
+)
+def test_metrics_end_within_their_time_limit(tmp_path: Path, name: str) -> None:
+    fault = run(tmp_path, command(f"/metrics={name}", metrics="PROMETHEUS"))
+    fault.assert_ended({"failed": 1}, "metrics: http://127.0.0.1:", HEADERS if name == "wide-header" else ENDLESS)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("body-dribbles", marks=RARE), "head-dribbles", pytest.param("floods", marks=RARE)]
+)
+def test_a_smoke_run_ends_too(tmp_path: Path, name: str) -> None:
+    """The first answer ends, and the one of the smoke run does not."""
+    target = command(f"/predict={name}@2")
+    fault = run(tmp_path, target, "--perf-smoke")
+    fault.assert_ended({"failed": 1}, f"POST /predict {ENDLESS}")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("body-dribbles", marks=RARE), pytest.param("head-dribbles", marks=RARE), "events"]
+)
+def test_the_functional_client_ends_with_its_time_limit(tmp_path: Path, name: str) -> None:
+    fault = run(tmp_path, command(f"/stream={name}"), body="perf.client.get('/stream', timeout=1)")
+    fault.assert_ended({"failed": 1}, f"GET /stream {ENDLESS}")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("body-dribbles", marks=RARE), "floods", pytest.param("hangs", marks=RARE)]
+)
+def test_a_service_that_describes_itself_without_end_is_not_read(tmp_path: Path, name: str) -> None:
+    fault = run(tmp_path, command(f"/openapi.json={name}", "/predict=404"))
+    fault.assert_ended({"failed": 1}, "answered 404 to its first request, POST /predict", "name the path")
