@@ -9,7 +9,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.system.git import Git
 from pytest_mlpatterns.wording import listed
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.revision.worktree import Worktree
 
-__all__ = ["change_note", "changed_files", "dependency_key", "installs_project"]
+__all__ = ["change_note", "changed_files", "dependency_key", "installs_project", "locked_versions"]
 
 _FILES = (
     "requirements*.txt",
@@ -33,6 +33,8 @@ _FILES = (
     "setup.cfg",
     "setup.py",
 )
+_LOCKS = {"poetry.lock": "package", "pdm.lock": "package", "pylock.toml": "packages"}
+"""Lock files in TOML, and the array of tables that names the packages in each."""
 _TABLES = ("project", "dependency-groups", "build-system")
 _OF_PROJECT = ("dependencies", "optional-dependencies", "requires-python")
 _OF_SETUP = (("options", "install_requires"), ("options", "python_requires"))
@@ -70,6 +72,25 @@ def installs_project(directory: Path) -> bool:
     if (directory / "setup.py").is_file() or (directory / "setup.cfg").is_file():
         return True
     return not {"project", "build-system"}.isdisjoint(_read_toml(directory / "pyproject.toml"))
+
+
+def locked_versions(directory: Path) -> tuple[str, list[str]] | None:
+    """The lock file of Poetry, of PDM, or of PEP 751, and the versions in it as constraints of an installer.
+
+    A package that is locked to several versions, one for each platform or Python, is left to the installer.
+
+    Returns:
+        None if there is no such file.
+    """
+    for file, table in _LOCKS.items():
+        if not (directory / file).is_file():
+            continue
+        versions: dict[str, set[str]] = {}
+        for package in _read_toml(directory / file).get(table, ()):
+            if "version" in package:  # one from a directory may have none
+                versions.setdefault(package["name"], set()).add(package["version"])
+        return file, [f"{name}=={found.pop()}" for name, found in versions.items() if len(found) == 1]
+    return None
 
 
 def dependency_key(worktree: Worktree, facts: Sequence[str]) -> str:
@@ -143,7 +164,7 @@ def _dependencies_of(settings: dict[str, object]) -> str:
     return json.dumps(parts, sort_keys=True, default=str)
 
 
-def _read_toml(file: Path) -> dict[str, object]:
+def _read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

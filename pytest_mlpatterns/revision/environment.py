@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.revision.dependencies import dependency_key, installs_project
+from pytest_mlpatterns.revision.dependencies import dependency_key, installs_project, locked_versions
 from pytest_mlpatterns.wording import listed
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ _TIMEOUT_S = 900.0
 _KEPT_S = 30 * 24 * 3600.0
 """Environments that no run used for this long are removed."""
 _READY = "ready.json"
-_UNREAD = ("poetry.lock", "pdm.lock", "Pipfile.lock", "pixi.lock", "environment.yml")
-"""Files of other programs, which neither pip nor uv installs from."""
+_UNREAD = ("Pipfile.lock", "pixi.lock", "environment.yml")
+"""Files of other programs, which are not read."""
 _LINES = 15
 _PROBE = "import json, sys; from {} import project_paths; print(json.dumps(project_paths(sys.argv[1])))"
 
@@ -152,6 +152,11 @@ class _Installer:
             found["uv.lock"] = f"-r{self._locked(folder)}"
         elif (directory / "requirements.txt").is_file():
             found["requirements.txt"] = "-rrequirements.txt"
+        elif installs_project(directory) and (lock := locked_versions(directory)):
+            name, versions = lock
+            file = self._locked_file(folder)
+            file.write_text("".join(f"{version}\n" for version in versions), encoding="utf-8")
+            found[name] = f"-c{file}"
         if installs_project(directory):
             found["the project"] = "-e."
         unread = [name for name in _UNREAD if (directory / name).is_file()]
@@ -166,10 +171,15 @@ class _Installer:
                 f"--perf-against-env: {revision.name} ({revision.short}) has uv.lock, expected uv, which alone reads "
                 "it; install it: pip install uv"
             )
-        file = folder.with_name(f"{folder.name}-locked.txt")
+        file = self._locked_file(folder)
         options = ("--frozen", "--no-emit-project", "--no-hashes", "--quiet", "--output-file", str(file))
         self._run([self._uv, "export", *options])
         return file
+
+    @staticmethod
+    def _locked_file(folder: Path) -> Path:
+        """Takes what a lock file says in a form that installers read."""
+        return folder.with_name(f"{folder.name}-locked.txt")
 
     def _command(self, python: Path, action: str) -> list[str]:
         if self._uv is not None:

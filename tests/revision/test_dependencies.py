@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 from support.repository import Repository
 
-from pytest_mlpatterns.revision.dependencies import change_note, changed_files, dependency_key, installs_project
+from pytest_mlpatterns.revision.dependencies import (
+    change_note,
+    changed_files,
+    dependency_key,
+    installs_project,
+    locked_versions,
+)
 from pytest_mlpatterns.revision.resolve import Revision
 from pytest_mlpatterns.revision.worktree import Worktree
 
@@ -83,6 +89,25 @@ def test_what_is_no_dependency_may_change(trees: Worktree, name: str, there: str
 def test_a_project_that_can_be_installed_is_known(tmp_path: Path, name: str, text: str, *, expected: bool) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     assert installs_project(tmp_path) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "table"), [("poetry.lock", "package"), ("pdm.lock", "package"), ("pylock.toml", "packages")]
+)
+def test_the_versions_of_a_lock_are_constraints(tmp_path: Path, name: str, table: str) -> None:
+    packages = [("ink", "1.2"), ("pen", "1"), ("pen", "2"), ("quill", None)]
+    (tmp_path / name).write_text(
+        "".join(
+            f'[[{table}]]\nname = "{package}"\n' + (f'version = "{version}"\n' if version else "")
+            for package, version in packages
+        ),
+        encoding="utf-8",
+    )
+    assert locked_versions(tmp_path) == (name, ["ink==1.2"])
+
+
+def test_a_directory_without_a_lock_has_no_versions(tmp_path: Path) -> None:
+    assert locked_versions(tmp_path) is None
 
 
 @pytest.mark.processes

@@ -67,18 +67,15 @@ def test_a_lock_of_uv_is_installed_by_uv_and_refused_without_it(
 ) -> None:
     """A program stands in for uv and notes how it is called."""
     (worktree.directory / "uv.lock").touch()
-    (worktree.directory / "poetry.lock").touch()
+    (worktree.directory / "Pipfile.lock").touch()
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     with pytest.raises(DeploymentError, match=r"has uv.lock, expected uv, which alone reads it; install it"):
         build(worktree, cache)
-    uv = cache.parent / "uv"
-    uv.write_text(f"#!{sys.executable}\n{UV.format(log=str(cache.parent / 'log'))}", encoding="utf-8")
-    uv.chmod(0o700)
-    monkeypatch.setattr(shutil, "which", lambda *_, **__: str(uv))
+    log = stand_in_for_uv(cache, monkeypatch)
     found = build(worktree, cache)
-    assert found.contents == "uv.lock (poetry.lock is not read)"
+    assert found.contents == "uv.lock (Pipfile.lock is not read)"
     assert found.project_paths == ()
-    calls = (cache.parent / "log").read_text(encoding="utf-8").splitlines()
+    calls = log.read_text(encoding="utf-8").splitlines()
     assert [call.split()[0] for call in calls] == ["export", "venv", "pip"]
     assert calls[0].split()[-1] == calls[2].split()[-1].removeprefix("-r")
 
@@ -92,6 +89,30 @@ with open({log!r}, "a") as log:
 if sys.argv[1] == "venv":
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", sys.argv[-1]], check=True)
 """
+
+
+def stand_in_for_uv(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let a program stand in for uv; returns the file in which it notes how it is called."""
+    uv, log = cache.parent / "uv", cache.parent / "log"
+    uv.write_text(f"#!{sys.executable}\n{UV.format(log=str(log))}", encoding="utf-8")
+    uv.chmod(0o700)
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: str(uv))
+    return log
+
+
+@pytest.mark.processes
+def test_a_lock_of_poetry_gives_the_versions_of_what_the_project_asks_for(
+    worktree: Worktree, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (worktree.directory / "requirements.txt").unlink()
+    (worktree.directory / "pyproject.toml").write_text("[project]\nname = 'a'\n", encoding="utf-8")
+    lock = '[[package]]\nname = "ink"\nversion = "1.2"\n'
+    (worktree.directory / "poetry.lock").write_text(lock, encoding="utf-8")
+    log = stand_in_for_uv(cache, monkeypatch)
+    assert build(worktree, cache).contents == "poetry.lock and the project"
+    constraints, project = log.read_text(encoding="utf-8").splitlines()[-1].split()[-2:]
+    assert Path(constraints.removeprefix("-c")).read_text(encoding="utf-8") == "ink==1.2\n"
+    assert project == "-e."
 
 
 @pytest.mark.processes
