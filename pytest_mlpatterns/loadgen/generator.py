@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.loadgen.messages import Event, LoadResult, OpenWindow, Share, Warm, WindowOpened
 from pytest_mlpatterns.loadgen.process import STOP
+from pytest_mlpatterns.loadgen.watch import GeneratorWatch
 from pytest_mlpatterns.system.child import Child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
@@ -106,30 +107,31 @@ class Generator:
             The recording, merged over the processes.
 
         Raises:
-            ChildError: a generator process died.
+            ChildError: a generator process died, is stopped, or does not report; it is ended and replaced.
             LoadInterrupted: Ctrl-C; it carries what was recorded until then.
         """
         self.start(processes)
         children = self._children[:processes]
         result: dict[int, LoadResult] = {}
+        watch = GeneratorWatch(children, job)
         try:
             for number, child in enumerate(children):
                 child.send(replace(job, share=Share(number, processes)))
-            _await(children, result, poll_s, on_poll=on_poll)
+            _await(watch, result, poll_s, on_poll=on_poll)
         except KeyboardInterrupt:
-            self._stop(children, result)
+            self._stop(watch, result)
             raise LoadInterrupted(_merge(result)) from None
         except BaseException:
             self.close()  # their present job is abandoned; the next job gets fresh processes
             raise
         return _merge(result)
 
-    def _stop(self, children: Sequence[Child], result: dict[int, LoadResult]) -> None:
+    def _stop(self, watch: GeneratorWatch, result: dict[int, LoadResult]) -> None:
         """After Ctrl-C: end the job and collect the missing recordings; on failure raise KeyboardInterrupt."""
         try:
-            for child in children:
+            for child in watch.children:
                 child.send(STOP)
-            _await(children, result, _STOP_TIMEOUT_S, on_poll=_raise_timeout)
+            _await(watch, result, _STOP_TIMEOUT_S, on_poll=_raise_timeout)
         except (ChildError, TimeoutError):
             self.close()
             raise KeyboardInterrupt from None
@@ -144,11 +146,11 @@ class Generator:
 
 
 def _await(
-    children: Sequence[Child], result: dict[int, LoadResult], poll_s: float, *, on_poll: Callable[[Event | None], None]
+    watch: GeneratorWatch, result: dict[int, LoadResult], poll_s: float, *, on_poll: Callable[[Event | None], None]
 ) -> None:
     """Await the recording of every child; when all are warm, send them the time at which the window opens."""
-    warm = 0
-    for number, message in _messages(children, poll_s, result):
+    warm, children = 0, watch.children
+    for number, message in _messages(watch, poll_s, result):
         if isinstance(message, LoadResult):
             result[number] = message
         elif isinstance(message, Warm):
@@ -162,16 +164,19 @@ def _await(
 
 
 def _messages(
-    children: Sequence[Child], poll_s: float, ended: Mapping[int, object]
+    watch: GeneratorWatch, poll_s: float, ended: Mapping[int, object]
 ) -> Iterator[tuple[int, LoadResult | Event | None]]:
     """Messages of the children that have not ended, with their number; None after ``poll_s`` without a message."""
+    children = watch.children
     slice_s = poll_s if len(children) == 1 else min(poll_s, _SLICE_S)  # several children are polled in turn
     last = time.perf_counter()
     while len(ended) < len(children):
-        for number in [number for number in range(len(children)) if number not in ended]:
+        for number in (left := [number for number in range(len(children)) if number not in ended]):
             try:
                 message = children[number].receive(slice_s)
+                watch.heard(number)
             except TimeoutError:
+                watch.waited(left, slice_s)
                 if time.perf_counter() - last < poll_s:
                     continue
                 message = None

@@ -33,19 +33,39 @@ __all__ = ["Channel", "Child", "end_with_parent"]
 _PARTS = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
 _WATCH_S = 0.25
+_PATIENCE_S = 30.0
+"""Longest time in which a child takes no byte of a message; a busy one reads in a thread of its own."""
 _GRACE_S = 1.5
 """Grace period of a child after its input closed; then its whole process group is killed."""
 
 
-def _write(stream: IO[bytes], message: object) -> None:
-    """Write one value. Objects wrapped in ``pickle.PickleBuffer`` are written as raw bytes, without a copy."""
+def _write(stream: IO[bytes], message: object, patience_s: float | None = None) -> None:
+    """Write one value. Objects wrapped in ``pickle.PickleBuffer`` are written as raw bytes, without a copy.
+
+    Args:
+        stream: where to; with ``patience_s`` it must not block.
+        message: the value.
+        patience_s: longest time without the other end taking a byte; None: without limit.
+
+    Raises:
+        TimeoutError: the other end took no byte for so long.
+    """
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
     parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
-    stream.write(_PARTS.pack(len(parts)) + b"".join(_LENGTH.pack(part.nbytes) for part in parts))
-    for part in parts:
+    sizes = _PARTS.pack(len(parts)) + b"".join(_LENGTH.pack(part.nbytes) for part in parts)
+    for part in (memoryview(sizes), *parts):
         while part:
-            part = part[stream.write(part) :]  # noqa: PLW2901 - an unbuffered stream may take only a part
+            if patience_s is not None:
+                _await_room(stream, patience_s)
+            part = part[stream.write(part) or 0 :]  # noqa: PLW2901 - an unbuffered stream may take only a part
+
+
+def _await_room(stream: IO[bytes], patience_s: float) -> None:
+    room = select.poll()
+    room.register(stream, select.POLLOUT)
+    if not room.poll(patience_s * 1000):
+        raise TimeoutError
 
 
 def _read(stream: IO[bytes]) -> Any:
@@ -78,7 +98,8 @@ class Child:
         python: the interpreter of another environment, which has this package; None for this process's own.
 
     Raises:
-        ChildError: from :meth:`send` and :meth:`receive`, if the child has ended.
+        ChildError: from :meth:`send` and :meth:`receive`, if the child has ended; from :meth:`send` also if it reads no
+            message.
     """
 
     def __init__(
@@ -103,6 +124,8 @@ class Child:
                 pass_fds=pass_fds,
                 bufsize=0,
             )
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._gone = object()
         threading.Thread(target=self._pump, name=f"messages of {module}", daemon=True).start()
@@ -121,7 +144,11 @@ class Child:
         """Send one value to the child."""
         assert self._process.stdin is not None
         try:
-            _write(self._process.stdin, message)
+            _write(self._process.stdin, message, _PATIENCE_S)
+        except TimeoutError:
+            raise ChildError(
+                f"process {self.pid} has read nothing of a message for {_PATIENCE_S:.0f} s; is it stopped?"
+            ) from None
         except OSError as error:
             raise ChildError(self._describe_end()) from error
 

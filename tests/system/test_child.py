@@ -158,6 +158,14 @@ class TestObituaries:
         with pytest.raises(ChildError, match="signal SIGKILL"):
             child.send(("echo", 1))
 
+    def test_sending_to_a_child_that_is_stopped_ends_too(self, child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("pytest_mlpatterns.system.child._PATIENCE_S", 0.1)
+        assert ask(child, "echo", 1) == 1
+        os.kill(child.pid, signal.SIGSTOP)
+        with pytest.raises(ChildError, match=rf"process {child.pid} has read nothing .*; is it stopped\?"):
+            child.send(("echo", b"x" * 1_000_000))
+        os.kill(child.pid, signal.SIGKILL)
+
     def test_a_module_that_cannot_be_imported_is_told_with_its_traceback(self, tmp_path: Path) -> None:
         child = Child("support.services.no_such_module", log=tmp_path / "child.log")
         try:

@@ -1,0 +1,94 @@
+"""A generator that is stopped, silent or does not end is replaced, and pytest does not wait for it."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.services.jobs import a_job
+from support.synthetic import MS, S
+
+from pytest_mlpatterns import ChildError
+from pytest_mlpatterns.loadgen import generator as generator_module
+from pytest_mlpatterns.loadgen import watch
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.records.addressing import Progress
+from pytest_mlpatterns.workload.schedule import ClosedLoop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROGRESS = Progress(S, 100, MS)
+QUIET: Any = None
+JOB = a_job([("127.0.0.1", 1)], ClosedLoop(2), duration_ns=3 * S, warmup_ns=S, timeout_ns=10 * S)
+
+
+class FakeChild:
+    """A process that sends these messages; what is quiet sends none within the time that it is given."""
+
+    def __init__(self, *messages: object, pid: int = 4711) -> None:
+        self.pid = pid
+        self.ended = False
+        self.waited_s = 0.0
+        self._messages = iter(messages)
+
+    def send(self, _: object) -> None:
+        """Take it."""
+
+    def receive(self, timeout_s: float) -> object:
+        message = next(self._messages, QUIET)
+        if message is QUIET:
+            self.waited_s += timeout_s
+            raise TimeoutError
+        return message
+
+    def close_channel(self) -> None:
+        """Hear of it."""
+
+    def stop(self) -> None:
+        self.ended = True
+
+
+def run(directory: Path, monkeypatch: pytest.MonkeyPatch, *children: FakeChild) -> Generator:
+    waiting = list(children)
+    monkeypatch.setattr(generator_module, "Child", lambda *_, **__: waiting.pop(0))
+    generator = Generator(directory / "generator.log")
+    generator.run(JOB, poll_s=0.05, on_poll=lambda _: None, processes=len(children))
+    return generator
+
+
+def test_a_silent_generator_is_ended_after_twenty_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = FakeChild(PROGRESS, *[QUIET] * 300, PROGRESS)
+    with pytest.raises(ChildError, match=r"\(process 4711\) has sent nothing for 20 s: this load is invalid; the proc"):
+        run(tmp_path, monkeypatch, child)
+    assert child.ended
+    assert child.waited_s == pytest.approx(15 + 20)
+
+
+def test_a_stopped_generator_is_ended_after_three_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "describe_stopped", lambda roots: f"process {roots[0]} (python) is stopped (SIGSTOP)")
+    child = FakeChild(PROGRESS)
+    with pytest.raises(ChildError, match=r"the load generator is stopped: process 4711 \(python\) is stopped \(SIGST"):
+        run(tmp_path, monkeypatch, child)
+    assert child.ended
+    assert child.waited_s == pytest.approx(0.75)
+
+
+def test_of_several_the_silent_one_is_named_and_all_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive, silent = FakeChild(*[PROGRESS] * 100_000, pid=1), FakeChild(pid=4712)
+    with pytest.raises(ChildError, match=r"\(process 4712\) has sent nothing"):
+        run(tmp_path, monkeypatch, alive, silent)
+    assert alive.ended
+    assert silent.ended
+    assert silent.waited_s == pytest.approx(20, abs=0.1)
+
+
+def test_a_generator_that_reports_without_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warm-up, window and time-out are 14 s; half a minute more is late."""
+    clock = itertools.count(0.0, 0.25)
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    child = FakeChild(*[PROGRESS] * 1000)
+    with pytest.raises(ChildError, match=r"\(process 4711\) is not done with its load after 44 s"):
+        run(tmp_path, monkeypatch, child)
+    assert child.ended
