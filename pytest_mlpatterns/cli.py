@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
+from pytest_mlpatterns.system.files import read_text, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.output is None:
             sys.stdout.write(_for_people(text) if options.for_people else text)
         else:
-            Path(options.output).write_text(text, encoding="utf-8")
+            _write(options.output, text)
     except (MlpatternsError, OSError) as error:
         sys.stderr.write(f"ERROR: {error}\n")
         return _FAILED
@@ -79,11 +80,18 @@ def _for_people(text: str) -> str:
     return text
 
 
+def _write(file: str, text: str) -> None:
+    try:
+        replace_file(Path(file), lambda: text)
+    except OSError as error:
+        raise OSError(f"{file} cannot be written: {error.strerror or error}; name another file") from error
+
+
 def _read(file: str) -> Results:
     from pytest_mlpatterns.reports.files.result_file import read_results
 
     try:
-        return read_results(Path(file).read_text(encoding="utf-8"))
+        return read_results(read_text(Path(file)))
     except (ResultFileError, UnicodeDecodeError) as error:
         raise ResultFileError(f"{file} {error}") from error
 

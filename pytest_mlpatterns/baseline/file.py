@@ -14,9 +14,8 @@ This module must not know verdicts.
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import BaselineFileError
@@ -25,18 +24,24 @@ from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.reports.files.json_layout import laid_out, rounded
+from pytest_mlpatterns.reports.files.json_schema import Schema, parsed, shown
 from pytest_mlpatterns.system.files import read_text, replace_file
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-    from pathlib import Path
+    from collections.abc import Collection, Mapping, Sequence
 
     from pytest_mlpatterns.records.result import Percentiles
 
-__all__ = ["FORMAT", "VERSION", "read_baselines", "write_baselines"]
+__all__ = ["FORMAT", "SCHEMA_FILE", "VERSION", "read_baselines", "write_baselines"]
 
 FORMAT = "pytest-mlpatterns-baseline"
 VERSION = 1
+SCHEMA_FILE = Path(__file__).with_name("baseline.schema.json")
+"""The JSON Schema of the format, which ships with the package."""
+_LEAST_VALUE = 1e-9
+"""Smaller values are written as zero."""
+_MOST_ERROR = 10
+"""Relative error of a value that says nothing; a larger one says no less."""
 _LOCK_TIMEOUT_S = 60.0
 _ALWAYS = ("pattern", "load", "wire", "payload")
 """Members of a set-up that are written although empty."""
@@ -57,7 +62,7 @@ def read_baselines(path: Path) -> Baselines:
         why = getattr(error, "strerror", None) or error
         raise BaselineFileError(f"{path} cannot be read: {why}; {_ADVICE}") from error
     try:
-        data = json.loads(text)
+        data = parsed(text)
     except ValueError as error:
         raise BaselineFileError(f"{path} is damaged: {error}; {_ADVICE}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
@@ -67,18 +72,21 @@ def read_baselines(path: Path) -> Baselines:
         )
     version = data.get("version")
     if not isinstance(version, int) or version < 1:
-        raise BaselineFileError(f"{path} is damaged: its format version is {version!r}; {_ADVICE}")
+        raise BaselineFileError(f"{path} is damaged: its format version is {shown(version)}; {_ADVICE}")
     if version > VERSION:
         raise BaselineFileError(
-            f"{path} has format version {version}, this pytest-mlpatterns reads up to {VERSION}; upgrade the package"
+            f"{path} has format version {shown(version)}, this pytest-mlpatterns reads up to {VERSION}; "
+            "upgrade the package"
         )
-    try:
-        return {
-            test: {machine: _entry(entry) for machine, entry in machines.items()}
-            for test, machines in data["tests"].items()
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BaselineFileError(f"{path} is damaged: {type(error).__name__}: {error}; {_ADVICE}") from error
+    if fault := _schema().fault(data):
+        raise BaselineFileError(f"{path} is damaged: {fault}; {_ADVICE}")
+    found: Baselines = {}
+    for test, machines in data["tests"].items():
+        try:
+            found[test] = {machine: _entry(entry) for machine, entry in machines.items()}
+        except ValueError as error:
+            raise BaselineFileError(f"{path} is damaged: the entry of {shown(test)} {error}; {_ADVICE}") from None
+    return found
 
 
 def write_baselines(
@@ -98,11 +106,14 @@ def write_baselines(
         BaselineFileError: the file on disk cannot be read, or not be written; it stays as it was.
     """
 
+    if fault := _schema().fault(_plain_file(updates)):
+        raise BaselineFileError(f"{path} is unchanged: the new {fault}; report this with the result file of the run")
+
     def merged_text() -> str:
         merged = {test: machines for test, machines in read_baselines(path).items() if test not in remove}
         for test, machines in updates.items():
             merged.setdefault(test, {}).update(machines)
-        return _text(merged)
+        return laid_out(_plain_file(merged), sort_keys=True) + "\n"
 
     try:
         replace_file(path, merged_text, timeout_s=timeout_s)
@@ -118,73 +129,59 @@ def write_baselines(
         ) from error
 
 
-def _text(baselines: Baselines) -> str:
-    data = {
+def _plain_file(baselines: Baselines) -> dict[str, Any]:
+    return {
         "format": FORMAT,
         "version": VERSION,
         "tests": {
             test: {machine: _plain(entry) for machine, entry in found.items()} for test, found in baselines.items()
         },
     }
-    return laid_out(data, sort_keys=True) + "\n"
+
+
+def _schema() -> Schema:
+    return Schema(parsed(SCHEMA_FILE.read_text(encoding="utf-8")))
 
 
 def _entry(data: dict[str, Any]) -> Entry:
-    anchor, calibration = data.get("anchor"), data.get("calibration")
+    """An entry that the schema allows."""
+    calibration, anchor = data.get("calibration"), data.get("anchor")
     return Entry(
         setup=Setup.from_json(data["setup"]),
         metrics=_metrics(data["metrics"]),
-        versions={str(name): str(version) for name, version in data["versions"].items()},
+        versions=data["versions"],
         commit=data["commit"],
-        date=str(data["date"]),
-        calibration=None if calibration is None else _calibration(calibration),
-        anchor=None if anchor is None else _anchor(anchor),
+        date=data["date"],
+        calibration=calibration and Calibration(calibration["ns"], calibration["cores"], calibration["workload"]),
+        anchor=anchor and _anchor(anchor),
         latency=_latency(data.get("latency", ())),
         counts=_counts(data.get("counts", {})),
-        disturbed=tuple(str(text) for text in data.get("disturbed", ())),
+        disturbed=tuple(data.get("disturbed", ())),
     )
 
 
 def _anchor(data: dict[str, Any]) -> Anchor:
-    return Anchor(_metrics(data["metrics"]), data["commit"], str(data["date"]), int(data.get("updates", 1)))
+    return Anchor(_metrics(data["metrics"]), data["commit"], data["date"], data.get("updates", 1))
 
 
 def _metrics(data: dict[str, Any]) -> dict[str, tuple[LaunchValue, ...]]:
-    metrics = {
-        str(name): tuple(LaunchValue(float(value), float(error)) for value, error in launches)
+    return {
+        name: tuple(LaunchValue(float(value), float(error)) for value, error in launches)
         for name, launches in data.items()
     }
-    values = [number for launches in metrics.values() for one in launches for number in (one.value, one.relative_error)]
-    if not all(math.isfinite(number) for number in values):
-        raise ValueError("a value that is not a finite number")
-    if not all(metrics.values()):
-        raise ValueError("a metric without launches")
-    return metrics
 
 
-def _latency(data: Any) -> Percentiles:
+def _latency(data: Sequence[list[float]]) -> Percentiles:
     latency = tuple((float(percent), float(ns)) for percent, ns in data)
-    columns = list(zip(*latency, strict=True))
-    if any(list(column) != sorted(column) or not all(map(math.isfinite, column)) for column in columns):
-        raise ValueError("latency percentiles that do not ascend")
+    if any(list(column) != sorted(column) for column in zip(*latency, strict=True)):
+        raise ValueError("has latency percentiles that do not ascend")
     return latency
 
 
 def _counts(data: dict[str, Any]) -> tuple[RequestCounts, ...]:
-    found = tuple(
-        RequestCounts(int(requests), int(failed), {int(ns): int(count) for ns, count in latencies})
-        for _, (requests, failed, latencies) in sorted(data.items())
+    return tuple(
+        RequestCounts(requests, failed, dict(latencies)) for _, (requests, failed, latencies) in sorted(data.items())
     )
-    if any(min(one.requests, one.failed, *one.latencies, *one.latencies.values()) < 0 for one in found):
-        raise ValueError("a count of requests below zero")
-    return found
-
-
-def _calibration(data: dict[str, Any]) -> Calibration:
-    found = Calibration(float(data["ns"]), int(data["cores"]), int(data["workload"]))
-    if not 0 < found.ns < math.inf:
-        raise ValueError("a calibration that is not a time above zero")
-    return found
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
@@ -219,6 +216,12 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 def _pairs(metrics: Mapping[str, tuple[LaunchValue, ...]]) -> dict[str, list[list[float | int]]]:
     return {
-        name: [[rounded(launch.value), rounded(launch.relative_error, 2)] for launch in launches]
+        name: [
+            [
+                rounded(launch.value) if launch.value >= _LEAST_VALUE else 0,
+                min(rounded(launch.relative_error, 2), _MOST_ERROR),
+            ]
+            for launch in launches
+        ]
         for name, launches in metrics.items()
     }

@@ -187,7 +187,7 @@ def _system(text: str) -> SystemDescription:
 
 def _load(text: str) -> LoadDescription:
     """The load that a file names."""
-    if closed := re.fullmatch(r"closed\((\d+)(, think_time=.+)?\)", text):
+    if closed := re.fullmatch(r"closed\((\d{1,9})(, think_time=.+)?\)", text):
         return LoadDescription(text, LoadKind.CLOSED, int(closed[1]), paced=closed[2] is not None)
     name = text.partition("(")[0]
     known = {str(kind) for kind in LoadKind} - {LoadKind.CLOSED}

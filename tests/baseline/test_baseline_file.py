@@ -59,7 +59,7 @@ PLAIN: dict[str, Any] = {
     },
 }
 NAMES = st.text(min_size=1, max_size=10)
-VALUES = st.builds(LaunchValue, st.floats(0, 1e12), st.floats(0, 1))
+VALUES = st.builds(LaunchValue, st.just(0.0) | st.floats(1e-9, 1e12), st.floats(0, 1))
 METRICS = st.dictionaries(NAMES, st.lists(VALUES, min_size=1, max_size=4).map(tuple), max_size=3)
 ENTRIES = st.builds(
     Entry,
@@ -328,6 +328,22 @@ DAMAGED = {
     "value is text": changed(metrics={"rtm": [["fast", 0.1]]}).encode(),
     "value is null": changed(metrics={"rtm": [[None, 0.1]]}).encode(),
     "value is not a number": changed(metrics={"rtm": [[float("nan"), 0.1]]}).encode(),
+    "value is below zero": changed(metrics={"rtm": [[-5, 0.1]]}).encode(),
+    "value is hardly above zero": changed(metrics={"rtm": [[1e-300, 0.1]]}).encode(),
+    "value is a thousand years": changed(metrics={"rtm": [[1e20, 0.1]]}).encode(),
+    "value overflows": changed(metrics={"rtm": [[10**400, 0.1]]}).encode(),
+    "value has thousands of digits": GOOD.replace("1000", "1" * 5000).encode(),
+    "error is below zero": changed(metrics={"rtm": [[1, -0.1]]}).encode(),
+    "error is above ten": changed(metrics={"rtm": [[1, 11]]}).encode(),
+    "cores overflow": GOOD.replace(
+        '"commit"', '"calibration": {"cores": 1e400, "ns": 5, "workload": 1}, "commit"'
+    ).encode(),
+    "anchor overflows": changed(anchor={"commit": None, "date": "2026", "metrics": {"rtm": [[1e308, 0]]}}).encode(),
+    "nested deeply": GOOD.replace("1000", "[" * 1000 + "]" * 1000).encode(),
+    "nested deeply where nothing is read": GOOD.replace('"commit"', f'"x": {"[" * 100_000}, "commit"').encode(),
+    "half a surrogate pair in a test id": json.dumps({**PLAIN, "tests": {"\ud800": {}}}).encode(),
+    "half a surrogate pair in a commit": changed(commit="\ud800").encode(),
+    "date is a number": changed(date=5).encode(),
     "value is infinite": changed(metrics={"rtm": [[float("inf"), 0.1]]}).encode(),
     "no launches": changed(metrics={"rtm": []}).encode(),
     "anchor is text": changed(anchor="x").encode(),
@@ -337,6 +353,7 @@ DAMAGED = {
     ).encode(),
     "calibration is a number": changed(calibration=5).encode(),
     "calibration has no workload": changed(calibration={"ns": 5, "cores": 2}).encode(),
+    "cores below zero": changed(calibration={"ns": 5, "cores": -2, "workload": 1}).encode(),
     "calibration is no time": changed(calibration={"ns": 0, "cores": 2, "workload": 1}).encode(),
     "calibration is not a number": changed(calibration={"ns": float("nan"), "cores": 2, "workload": 1}).encode(),
     "latency is a number": changed(latency=5).encode(),

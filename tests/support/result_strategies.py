@@ -19,8 +19,8 @@ from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from support.synthetic import make_setup
 
-FINITE = st.floats(allow_nan=False, allow_infinity=False)
-NAMES = st.text(min_size=1, max_size=12)
+FINITE = st.floats(-1e18, 1e18)
+NAMES = st.text(min_size=1, max_size=12)  # without halves of surrogate pairs
 ESTIMATES = st.builds(Estimate, FINITE, FINITE, FINITE)
 STEPS = st.builds(
     Step,
@@ -40,7 +40,7 @@ CAPACITIES = st.builds(
     at_least=st.booleans(),
     objective=st.none() | OBJECTIVES,
 )
-COUNTS = st.integers(0, 2**62)
+COUNTS = st.integers(0, 10**18)
 PERCENTILES = st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple)
 LATENCIES = st.builds(
     Latency,

@@ -14,7 +14,6 @@ references and no ranking. It is not read.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from pytest_mlpatterns.errors import ResultFileError
 from pytest_mlpatterns.records.result import TestResult
 from pytest_mlpatterns.records.setup import Environment
 from pytest_mlpatterns.reports.files.json_layout import laid_out
+from pytest_mlpatterns.reports.files.json_schema import Schema, parsed, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,6 +33,7 @@ FORMAT = "pytest-mlpatterns-results"
 VERSION = 2
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 """The JSON Schema of the format, which ships with the package."""
+_ADVICE = "measure again with --perf-json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +87,54 @@ def read_results(text: str) -> Results:
         ResultFileError: it is damaged, not a result file, or of another version.
     """
     try:
-        data = json.loads(text)
+        data = parsed(text)
     except ValueError as error:
-        raise ResultFileError(f"is damaged: {error}; measure again with --perf-json") from error
+        raise ResultFileError(f"is damaged: {error}; {_ADVICE}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ResultFileError("is not a result file of pytest-mlpatterns; name a file that pytest --perf-json wrote")
     if (version := data.get("version")) != VERSION:
         remedy = "upgrade the package" if isinstance(version, int) and version > VERSION else "measure again"
-        raise ResultFileError(f"has format version {version!r}, this pytest-mlpatterns reads {VERSION}; {remedy}")
+        raise ResultFileError(f"has format version {shown(version)}, this pytest-mlpatterns reads {VERSION}; {remedy}")
+    if fault := Schema(parsed(SCHEMA_FILE.read_text(encoding="utf-8"))).fault(data):
+        raise ResultFileError(f"is damaged: {fault}; {_ADVICE}")
     try:
-        environment = {name: value for name, value in data["environment"].items() if name != "machine"}
-        return Results(
-            results=tuple(TestResult.from_json(item) for item in data["results"]),
-            environment=Environment(**environment),
-            date=str(data["date"]),
-            baseline=dict(data["baseline"]),
-            ranking=tuple(dict(ranked) for ranked in data["ranking"]),
-            commit=data["commit"],
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ResultFileError(f"is damaged: {type(error).__name__}: {error}; measure again with --perf-json") from error
+        results = [_result(index, item) for index, item in enumerate(data["results"])]
+    except ValueError as error:
+        raise ResultFileError(f"is damaged: {error}; {_ADVICE}") from error
+    environment = {name: value for name, value in data["environment"].items() if name != "machine"}
+    return Results(
+        results=tuple(results),
+        environment=Environment(**environment),
+        date=data["date"],
+        baseline=data["baseline"],
+        ranking=tuple(data["ranking"]),
+        commit=data["commit"],
+    )
+
+
+def _result(index: int, data: dict[str, Any]) -> TestResult:
+    """A result that the schema allows; its members must fit each other too."""
+    try:
+        result = TestResult.from_json(data)
+    except ValueError as error:
+        raise ValueError(f"results[{index}] has a member that cannot be read: {error}") from None
+    if result.latency is not None:
+        histogram, distributions = result.latency.histogram, [result.latency.percentiles]
+        if not any(histogram.counts) or len(histogram.edges_ns) != len(histogram.counts) + 1:
+            raise ValueError(
+                f"results[{index}].latency.histogram does not have one edge more than counts, and a request"
+            )
+        if not _ascend([(edge,) for edge in histogram.edges_ns]) or not result.latency.percentiles:
+            raise ValueError(f"results[{index}].latency has edges that do not ascend, or no percentiles")
+    else:
+        distributions = []
+    if result.reference is not None:
+        distributions += [result.reference.latency_percentiles, result.reference.present_latency_percentiles]
+    if not all(map(_ascend, distributions)):
+        raise ValueError(f"results[{index}] has latency percentiles that do not ascend from zero")
+    return result
+
+
+def _ascend(rows: Sequence[tuple[float, ...]]) -> bool:
+    """Whether each column ascends, and none begins below zero."""
+    return all(column[0] >= 0 and list(column) == sorted(column) for column in zip(*rows, strict=True))
