@@ -17,10 +17,11 @@ from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, is_kn
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.noise import noise_sentences
 from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.result import Reference, TestResult
 from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_cycle, describe_layer
-from pytest_mlpatterns.units import format_duration
+from pytest_mlpatterns.units import format_duration, format_size
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.wording import count
 
@@ -215,6 +216,10 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, setup: Setup) -
         notes.append(f"{failed:,} of {metrics.requests:,} requests failed ({kinds})")
     if any(launch.generator.connection_limit_reached for launch in metrics.launches):
         notes.append("the load generator had all its connections in use; some requests waited for one")
+    if any(launch.generator.answers_cut for launch in metrics.launches):
+        notes.append(
+            f"check= saw fewer answers of a launch, because {format_size(KEPT_BYTES)} of them are kept at most"
+        )
     overhead = metrics.launches[-1].generator.library_overhead_ns
     if overhead is not None:
         notes.append(

@@ -12,6 +12,7 @@ import socket
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Protocol
 
+from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
@@ -185,7 +186,10 @@ class Connection:
         self._record(self.due_ns, self._sent_ns, now_ns, outcome, self.request, self.target, self._received)
         answers = self._answers
         if answers is not None and 200 <= outcome < 300:
-            answers.offer(self.request, self._protocol.body(), self._protocol.head())
+            if self._received > KEPT_BYTES:  # the protocol has dropped it
+                answers.skip()
+            else:
+                answers.offer(self.request, self._protocol.body(), self._protocol.head())
         self._completed(self, now_ns, failed=failed)
 
     def _open(self) -> bool:

@@ -211,6 +211,7 @@ def _merge(result: Mapping[int, LoadResult]) -> LoadResult:
             connect_ns=connects[len(connects) // 2] if connects else None,
             loop_lag_ns=max(report.loop_lag_ns for report in reports),
             processes=len(parts),
+            answers_cut=any(report.answers_cut for report in reports),
         ),
         answers=[answer for part in parts for answer in part.answers],
         stopped_early=any(part.stopped_early for part in parts),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import httptools
 
+from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Http1:
         messages: complete requests.
         host: host name of follow-up requests.
         follow: a status of 202 does not end a request; the result is polled at the address in ``Location``.
-        keep: keep the bodies of responses.
+        keep: keep the bodies of responses up to :data:`pytest_mlpatterns.loadgen.recorder.KEPT_BYTES`.
     """
 
     __slots__ = (
@@ -116,7 +117,7 @@ class Http1:
         return self._status() if self._received and self._ends_with_connection() else 0
 
     def body(self) -> bytes:
-        """The response's body."""
+        """The response's body; empty if it is too long to be kept."""
         return b"".join(self._chunks)
 
     def head(self) -> bytes:
@@ -133,7 +134,9 @@ class Http1:
 
     def on_body(self, chunk: bytes) -> None:
         """Called by the parser with a piece of a response's body, if bodies are kept."""
-        if not self._status_code:
+        if self._received > KEPT_BYTES:
+            self._chunks.clear()
+        elif not self._status_code:
             self._chunks.append(chunk)
 
     def on_message_complete(self) -> None:

@@ -26,6 +26,7 @@ from pytest_mlpatterns.loadgen.http2_frames import (
     unpadded,
 )
 from pytest_mlpatterns.loadgen.http2_headers import DEFAULT_TABLE_BYTES, HeaderError
+from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.records.outcomes import Failure, grpc_outcome
 from pytest_mlpatterns.wire.grpc_call import PREFIX_BYTES, message_prefix
 
@@ -59,7 +60,7 @@ class Http2:
         messages: gRPC messages with their prefix.
         blocks: the encoded headers of the call.
         reader: decodes the peer's headers; connections may share it.
-        keep: keep the bodies of responses.
+        keep: keep the bodies of responses up to :data:`pytest_mlpatterns.loadgen.recorder.KEPT_BYTES`.
 
     Attributes:
         grpc_message: text of the last error in trailers.
@@ -229,9 +230,11 @@ class Http2:
     def _take_data(self, data: bytes, at: int, size: int) -> None:
         if self._body_bytes < PREFIX_BYTES:
             self._prefix += data[at : at + min(size, PREFIX_BYTES - self._body_bytes)]
-        if self._keep:
-            self._chunks.append(data[at : at + size])
         self._body_bytes += size
+        if self._body_bytes > KEPT_BYTES:
+            self._chunks.clear()
+        elif self._keep:
+            self._chunks.append(data[at : at + size])
         self._data_left -= size
         if not self._data_left and self._data_ends:
             self._end_without_status()

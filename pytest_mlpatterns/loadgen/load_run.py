@@ -7,13 +7,14 @@ next phase begins, and returns the recording at the end. It opens no sockets and
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 from statistics import median
 from time import process_time_ns
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, Arrivals, arrivals_of
 from pytest_mlpatterns.loadgen.messages import LoadResult, Warm, WindowOpened
-from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder
+from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES, ResponseSample, SampleRecorder
 from pytest_mlpatterns.loadgen.steady_state import (
     MIN_WINDOW_REQUESTS,
     WARMUP_CAP_NS,
@@ -60,7 +61,7 @@ class LoadRun:
 
     def __init__(self, job: LoadJob, send: Callable[[int, int | None], None], emit: Callable[[Event], None]) -> None:
         self.recording = SampleRecorder()
-        self.answers = ResponseSample(job.keep_answers) if job.keep_answers else None
+        self.answers = _sample_for(job) if job.keep_answers else None
         self.connect_ns = array("q")
         self.draining = False
         self.stop_early = False
@@ -157,7 +158,7 @@ class LoadRun:
             columns=self.recording.columns(),
             window=Window(self._window_start_ns, self._stop_ns),
             warmup=self._warmup,
-            generator=self._report,
+            generator=replace(self._report, answers_cut=self.answers is not None and self.answers.is_cut),
             answers=self.answers.kept if self.answers is not None else [],
             stopped_early=self.stop_early,
         )
@@ -211,6 +212,10 @@ class LoadRun:
             connect_ns=int(median(self.connect_ns)) if self.connect_ns else None,
             loop_lag_ns=self._loop_lag_ns,
         )
+
+
+def _sample_for(job: LoadJob) -> ResponseSample:
+    return ResponseSample(job.keep_answers, KEPT_BYTES // job.share.of)
 
 
 def _drawn(job: LoadJob) -> Iterator[int]:

@@ -15,7 +15,10 @@ from pytest_mlpatterns.records.addressing import Answer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ResponseSample", "SampleRecorder"]
+__all__ = ["KEPT_BYTES", "ResponseSample", "SampleRecorder"]
+
+KEPT_BYTES = 64 * 2**20
+"""Most bytes of responses that are kept for ``check=``, over all generator processes."""
 
 
 class SampleRecorder:
@@ -71,26 +74,52 @@ class SampleRecorder:
 class ResponseSample:
     """At most ``limit`` responses, spread evenly over all that are offered; their number is not known in advance.
 
-    A systematic sample: keeps every n-th; when full, drops every second one and doubles n.
+    A systematic sample: keeps every n-th; when full, drops every second one and doubles n. It is full with ``limit``
+    responses, or with ``limit_bytes`` of them.
+
+    Attributes:
+        kept: the responses.
+        is_cut: whether there are fewer because of their size.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, limit_bytes: int = KEPT_BYTES) -> None:
         self._limit = limit
+        self._limit_bytes = limit_bytes
         self._stride = 1
         self._offered = 0
+        self._bytes = 0
         self.kept: list[Answer] = []
+        self.is_cut = False
 
     def offer(self, request: int, body: bytes, head: bytes = b"") -> None:
         """Offer the response to the request of this index."""
+        size = len(body) + len(head)
+        if size > self._limit_bytes:
+            self.skip()
+            return
+        while self._offered % self._stride == 0 and self._is_full(size):
+            del self.kept[1::2]
+            self._bytes = sum(len(answer.body) + len(answer.head) for answer in self.kept)
+            self._stride *= 2
         if self._offered % self._stride == 0:
-            if len(self.kept) >= self._limit:
-                del self.kept[1::2]
-                self._stride *= 2
-            if self._offered % self._stride == 0:
-                self.kept.append(Answer(request, body, head))
+            self.kept.append(Answer(request, body, head))
+            self._bytes += size
         self._offered += 1
+
+    def skip(self) -> None:
+        """Offer a response that is too long to be kept."""
+        self._offered += 1
+        self.is_cut = True
 
     def clear(self) -> None:
         """Drop all responses, at the start of the measured window."""
         self.kept.clear()
-        self._stride, self._offered = 1, 0
+        self._stride, self._offered, self._bytes = 1, 0, 0
+        self.is_cut = False
+
+    def _is_full(self, size: int) -> bool:
+        if len(self.kept) >= self._limit:
+            return True
+        over = self._bytes + size > self._limit_bytes
+        self.is_cut = self.is_cut or over
+        return over

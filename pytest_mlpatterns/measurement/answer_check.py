@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_mlpatterns.errors import InvalidResultError, SettingError
+from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
+from pytest_mlpatterns.units import format_size
 from pytest_mlpatterns.wire import decode_answer, headers_of
 from pytest_mlpatterns.workload.request_builder import answer_in
 
@@ -27,13 +29,14 @@ CHECKED_ANSWERS = 200
 """Most answers of one launch that the check sees."""
 
 
-def check_answers(deployment: Deployment, plan: LoadPlan, answers: Sequence[Answer]) -> None:
+def check_answers(deployment: Deployment, plan: LoadPlan, answers: Sequence[Answer], *, are_cut: bool = False) -> None:
     """Call the user's check with the inputs and outputs of successful answers, index by index.
 
     Args:
         deployment: what answered.
         plan: holds the check and the inputs.
         answers: the successful answers.
+        are_cut: whether there are fewer because of their size.
 
     Raises:
         InvalidResultError: there is no successful answer, or one cannot be read.
@@ -42,6 +45,11 @@ def check_answers(deployment: Deployment, plan: LoadPlan, answers: Sequence[Answ
         Exception: any that the check raises.
     """
     assert plan.check is not None
+    if not answers and are_cut:
+        raise InvalidResultError(
+            f"check= keeps at most {format_size(KEPT_BYTES)} of answers, and every answer is longer; check one "
+            "with perf.predict(...) instead"
+        )
     if not answers:
         raise InvalidResultError("check= has no successful answer to check")
     try:

@@ -205,7 +205,7 @@ class _LaunchMeasurement:
             raise Interrupted(self._launch(stop.result)) from None
         launch = self._launch(result)
         if self._plan.check is not None:
-            check_answers(self._deployment, self._plan, result.answers)
+            check_answers(self._deployment, self._plan, result.answers, are_cut=result.generator.answers_cut)
         return launch
 
     def _open_window(self) -> None:

@@ -85,6 +85,7 @@ class GeneratorReport:
         ceiling_rps: rate on this machine against a server that does nothing; None if unknown.
         library_overhead_ns: time that a client library adds to the median request; None without a library.
         processes: number of generator processes that shared the load.
+        answers_cut: whether fewer answers were kept for the check than it asks for, because of their size.
     """
 
     cpu_ns: int
@@ -97,6 +98,7 @@ class GeneratorReport:
     ceiling_rps: float | None = None
     library_overhead_ns: float | None = None
     processes: int = 1
+    answers_cut: bool = False
 
     @property
     def core_ns(self) -> int:

@@ -13,7 +13,9 @@ import pytest
 from support.services.jobs import MS, a_job, message
 from support.services.scripted import Close, Hold, Reset, ScriptedServer, Send, Silence, answer, refused_port
 
+from pytest_mlpatterns.loadgen import connection as connection_module
 from pytest_mlpatterns.loadgen import connection_pool as pool_module
+from pytest_mlpatterns.loadgen import http1 as http1_module
 from pytest_mlpatterns.loadgen import load_run as load_run_module
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
@@ -535,6 +537,7 @@ class TestAnswersKept:
         with ScriptedServer(lambda request: [Send(answer(b"answer to " + request.body))]) as server:
             result = drive(a_job([server.address], ClosedLoop(4), keep_answers=20))
         assert 0 < len(result.answers) <= 20
+        assert not result.generator.answers_cut
         for kept in result.answers:
             assert kept.body == b"answer to input %d" % kept.request
             assert kept.head.startswith(b"HTTP/1.1 200 ")
@@ -550,6 +553,22 @@ class TestAnswersKept:
             result = drive(a_job([server.address], ClosedLoop(1), keep_answers=20))
         assert {answer.body for answer in result.answers} == {b"fine"}
         assert {answer.request for answer in result.answers} <= {1, 3}
+
+    def test_only_so_many_bytes_of_answers_are_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(load_run_module, "KEPT_BYTES", 1000)
+        with ScriptedServer(lambda _: [Send(answer(b"x" * 400))]) as server:
+            result = drive(a_job([server.address], ClosedLoop(2), keep_answers=20))
+        assert 0 < len(result.answers) <= 2
+        assert result.generator.answers_cut
+
+    def test_answers_longer_than_that_are_not_collected(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for module in (connection_module, http1_module):
+            monkeypatch.setattr(module, "KEPT_BYTES", 1000)
+        with ScriptedServer(lambda _: [Send(answer(b"x" * 4000), 500)]) as server:
+            result = drive(a_job([server.address], ClosedLoop(2), keep_answers=20))
+        assert set(samples_of(result).outcome.tolist()) == {200}
+        assert result.answers == []
+        assert result.generator.answers_cut
 
     def test_answers_of_the_warm_up_are_not_kept(self) -> None:
         opened = threading.Event()

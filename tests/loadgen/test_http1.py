@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_mlpatterns.loadgen import http1 as http1_module
 from pytest_mlpatterns.loadgen.http1 import Http1
 
 
@@ -102,6 +103,16 @@ def test_kept_bodies_are_those_of_each_response() -> None:
 
     assert bodies == [b"[1]", b"[2]"]
     assert parsed.feeds == 2
+
+
+def test_a_body_that_is_too_long_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http1_module, "KEPT_BYTES", 100)
+    parsed = Parsed(keep=True)
+    long = response(b"x" * 200)
+    assert parsed.ask(long[:50], long[50:90], long[90:150], long[150:])[-1] == 200
+    assert parsed.protocol.body() == b""
+    parsed.ask(response(b"[1]"))
+    assert parsed.protocol.body() == b"[1]"
 
 
 def test_two_responses_in_one_piece_are_noticed() -> None:

@@ -13,6 +13,7 @@ import pytest
 from support.services import peer2
 from support.services.peer2 import answer, block, frames_in, headers, message, refusal, settings, trailers
 
+from pytest_mlpatterns.loadgen import http2 as http2_module
 from pytest_mlpatterns.loadgen.http2 import OPENING, Http2
 from pytest_mlpatterns.loadgen.http2_frames import (
     ACK,
@@ -150,6 +151,14 @@ class TestAsking:
         made.take(answer(stream=2**31 - 5))
         asked(made)
         assert made.used_up
+
+
+def test_a_body_that_is_too_long_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http2_module, "KEPT_BYTES", 100)
+    made = protocol(keep=True)
+    asked(made)
+    assert made.take(answer(b"y" * 200)) == 200
+    assert made.body() == b""
 
 
 @pytest.mark.parametrize("keep", [False, True], ids=["times-only", "keeping-answers"])

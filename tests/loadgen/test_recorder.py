@@ -119,3 +119,35 @@ def test_cleared_answers_begin_anew() -> None:
     for number in range(4):
         answers.offer(number, b"")
     assert [answer.request for answer in answers.kept] == [0, 1, 2, 3]
+
+
+@PROPERTY
+@given(sizes=st.lists(st.integers(0, 40), max_size=200), limit=st.integers(1, 20))
+def test_kept_answers_are_bounded_in_bytes_too(sizes: list[int], limit: int) -> None:
+    answers = ResponseSample(limit, limit_bytes=30)
+    for number, size in enumerate(sizes):
+        answers.offer(number, bytes(size))
+    assert len(answers.kept) <= limit
+    assert sum(len(answer.body) for answer in answers.kept) <= 30
+    assert answers.is_cut or len(answers.kept) >= min(len(sizes), (limit + 1) // 2)
+    assert answers.is_cut == (sum(sizes) > 30 or any(size > 30 for size in sizes)) or len(sizes) > limit
+    assert bool(answers.kept) == any(size <= 30 for size in sizes)
+
+
+def test_long_answers_are_spread_evenly_as_well() -> None:
+    answers = ResponseSample(200, limit_bytes=45)
+    for number in range(16):
+        answers.offer(number, bytes(10))
+    assert [answer.request for answer in answers.kept] == [0, 4, 8, 12]
+    assert answers.is_cut
+
+
+def test_the_answer_after_one_that_is_too_long_is_kept() -> None:
+    answers = ResponseSample(4, limit_bytes=30)
+    answers.skip()
+    answers.offer(1, bytes(20), bytes(20))
+    answers.offer(2, bytes(20), bytes(10))
+    assert [answer.request for answer in answers.kept] == [2]
+    assert answers.is_cut
+    answers.clear()
+    assert not answers.is_cut

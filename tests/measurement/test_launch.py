@@ -27,6 +27,7 @@ from pytest_mlpatterns import (
     Url,
 )
 from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.measurement.answer_check import check_answers
 from pytest_mlpatterns.measurement.launch import Interrupted, LaunchRunner
 from pytest_mlpatterns.serving.deployment import ForeignProcesses
 from pytest_mlpatterns.serving.external.attach import attach
@@ -320,6 +321,15 @@ class TestCheck:
             with pytest.raises(InvalidResultError, match=words):
                 runner.measure()
             runner.close()
+
+
+def test_a_check_that_gets_no_answer_because_of_their_length_says_so() -> None:
+    deployment = Deployment(Endpoint((("127.0.0.1", 1),), "/predict", "m"), ForeignProcesses())
+    plan = replace(PLAN, check=lambda _inputs, _outputs: True)
+    with pytest.raises(
+        InvalidResultError, match=r"^check= keeps at most 64\.0 MiB of answers, and every answer is longer"
+    ):
+        check_answers(deployment, plan, [], are_cut=True)
 
 
 def bench_of(server: ScriptedServer, plan: LoadPlan, generator: Generator, *, smoke: bool = False) -> LaunchRunner:

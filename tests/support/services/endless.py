@@ -75,6 +75,7 @@ ANSWERS: dict[str, Callable[[], Iterator[Step]]] = {
     "many-headers": _once(answer(b"ok", 200, *[b"x-%d: 1" % number for number in range(50_000)])),
     "bomb": _bomb,
     "bomb-of-20-mib": _once(answer(gzip.compress(bytes(20 * 2**20)), 200, b"content-encoding: gzip")),
+    "20-mib": _once(answer(b'{"predictions": ["%s"]}' % (b"x" * 20 * 2**20))),
     "404": _once(answer(b"no such path", 404)),
     "hangs": lambda: iter([Silence()]),
 }
