@@ -10,16 +10,23 @@ import math
 from numbers import Integral, Real
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.units import MAX_CONCURRENCY, MAX_RATE_RPS
+from pytest_mlpatterns.units import MAX_CONCURRENCY, MAX_RATE_RPS, MIN_RATE_RPS
+from pytest_mlpatterns.wording import shown
 
-__all__ = ["concurrency", "plain_number", "rate_rps", "set_whole", "whole_number"]
+__all__ = ["MAX_SEED", "concurrency", "plain_number", "rate_rps", "set_whole", "whole_number"]
+
+MAX_SEED = 2**64 - 1
+"""Largest seed of random numbers."""
 
 
 def plain_number(value: object) -> int | float | None:
     """Convert a number, also one of numpy's, to Python's own ``int`` or ``float``; return None for anything else."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return None
-    return int(value) if isinstance(value, Integral) else float(value)
+    try:
+        return int(value) if isinstance(value, Integral) else float(value)
+    except (ValueError, OverflowError):  # a fraction beyond the largest float
+        return None
 
 
 def whole_number(
@@ -52,7 +59,7 @@ def set_whole(
         SettingError: not a whole number, or outside the range; names the class and the field.
     """
     value = getattr(owner, name)
-    found = f"{type(owner).__name__}({name}={value!r})"
+    found = f"{type(owner).__name__}({name}={shown(value)})"
     object.__setattr__(owner, name, whole_number(value, found, least=least, most=most, expected=expected))
 
 
@@ -63,19 +70,19 @@ def concurrency(value: object, name: str) -> int:
         SettingError: not a whole number from 1 to ``MAX_CONCURRENCY``.
     """
     expected = f"a whole number of requests in flight from 1 to {MAX_CONCURRENCY:,}; write 16"
-    return whole_number(value, f"{name} is {value!r}", least=1, most=MAX_CONCURRENCY, expected=expected)
+    return whole_number(value, f"{name} is {shown(value)}", least=1, most=MAX_CONCURRENCY, expected=expected)
 
 
 def rate_rps(value: object, name: str) -> float:
     """Check a request rate, in requests per second.
 
     Raises:
-        SettingError: not a number above 0 and up to ``MAX_RATE_RPS``.
+        SettingError: not a number from ``MIN_RATE_RPS`` to ``MAX_RATE_RPS``.
     """
     number = plain_number(value)
-    if number is None or not 0 < number <= MAX_RATE_RPS:
+    if number is None or not MIN_RATE_RPS <= number <= MAX_RATE_RPS:
         raise SettingError(
-            f"{name} is {value!r}, expected requests per second, above 0 and up to {MAX_RATE_RPS:,}; write 200"
+            f"{name} is {shown(value)}, expected requests per second, above 0 and up to {MAX_RATE_RPS:,}; write 200"
         )
     return number
 

@@ -12,10 +12,13 @@ from datetime import timedelta
 from enum import Enum
 
 from pytest_mlpatterns.errors import UnitError
+from pytest_mlpatterns.wording import shown
 
 __all__ = [
     "MAX_CONCURRENCY",
+    "MAX_DURATION_NS",
     "MAX_RATE_RPS",
+    "MIN_RATE_RPS",
     "Unit",
     "format_count",
     "format_duration",
@@ -59,14 +62,17 @@ def parse_duration(value: object, *, name: str = "duration") -> int:
         Whole nanoseconds.
 
     Raises:
-        UnitError: a bare number, an unknown unit, or a negative time.
+        UnitError: a bare number, an unknown unit, a negative time, or one above ``MAX_DURATION_NS``.
     """
     if isinstance(value, timedelta):
         nanoseconds = (value.days * 86_400 + value.seconds) * 10**9 + value.microseconds * 1000
         if nanoseconds < 0:
-            raise UnitError(f"{name} is {value!r}, expected a time that is not negative")
-        return nanoseconds
-    return round(_quantity(value, _NS_PER, name, expected="a time with its unit", example="20ms"))
+            raise UnitError(f"{name} is {shown(value)}, expected a time that is not negative")
+    else:
+        nanoseconds = round(_quantity(value, _NS_PER, name, expected="a time with its unit", example="20ms"))
+    if nanoseconds > MAX_DURATION_NS:
+        raise UnitError(f"{name} is {shown(value)}, expected at most {MAX_DURATION_NS // _NS_PER['h']:,}h; write 1h")
+    return nanoseconds
 
 
 def parse_size(value: object, *, name: str = "size") -> int:
@@ -93,7 +99,7 @@ def parse_ratio(value: object, *, name: str = "ratio") -> float:
     text = value.strip() if isinstance(value, str) else ""
     number = _finite(text[:-1]) / 100 if text.endswith("%") else _finite(value)
     if math.isnan(number):
-        raise UnitError(f'{name} is {value!r}, expected a share that is not negative; write 0.05 or "5%"')
+        raise UnitError(f'{name} is {shown(value)}, expected a share that is not negative; write 0.05 or "5%"')
     return number
 
 
@@ -105,7 +111,7 @@ def parse_share(value: object, *, name: str = "share") -> float:
     """
     share = parse_ratio(value, name=name)
     if share > 1:
-        raise UnitError(f'{name} is {value!r}, expected at most 1 (100 %); write 0.1 or "10%" for ten percent')
+        raise UnitError(f'{name} is {shown(value)}, expected at most 1 (100 %); write 0.1 or "10%" for ten percent')
     return share
 
 
@@ -117,7 +123,7 @@ def parse_number(value: object, *, name: str, example: str = "100") -> float:
     """
     number = _finite(value)
     if math.isnan(number):
-        raise UnitError(f"{name} is {value!r}, expected a number that is not negative; write {example}")
+        raise UnitError(f"{name} is {shown(value)}, expected a number that is not negative; write {example}")
     return number
 
 
@@ -232,7 +238,7 @@ def _quantity(value: object, scales: dict[str, int], name: str, *, expected: str
         if math.isfinite(quantity):
             return quantity
     raise UnitError(
-        f'{name} is {value!r}, expected {expected}; write for example "{example}" (units: {", ".join(scales)})'
+        f'{name} is {shown(value)}, expected {expected}; write for example "{example}" (units: {", ".join(scales)})'
     )
 
 
@@ -240,5 +246,9 @@ MAX_CONCURRENCY = 4096
 """Largest number of requests in flight of one generator process."""
 MAX_RATE_RPS = 1_000_000
 """Largest arrival rate."""
+MIN_RATE_RPS = 1e-6
+"""Smallest arrival rate above 0: one request in eleven days."""
+MAX_DURATION_NS = 1_000_000 * _NS_PER["h"]
+"""Longest time of a setting, a million hours: its arithmetic stays within what floats and clocks hold."""
 SECOND_NS = 1_000_000_000
 """Nanoseconds per second."""

@@ -21,6 +21,7 @@ from pytest_mlpatterns.units import (
     parse_ratio,
     parse_size,
 )
+from pytest_mlpatterns.wording import shown
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_a_size_without_a_known_unit_is_refused_with_an_example(wrong: object) -
 def test_a_number_that_is_negative_or_none_at_all_is_refused(wrong: object) -> None:
     with pytest.raises(UnitError) as caught:
         parse_number(wrong, name="rps", example="500")
-    assert str(caught.value) == f"rps is {wrong!r}, expected a number that is not negative; write 500"
+    assert str(caught.value) == f"rps is {shown(wrong)}, expected a number that is not negative; write 500"
 
 
 @pytest.mark.parametrize("wrong", ["x", "x%", "-5%", "-5 %", "%", "nan%", -0.1, None])

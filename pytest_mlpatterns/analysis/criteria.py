@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, metric_named, objectives_of
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import parse_ratio
-from pytest_mlpatterns.wording import did_you_mean, split_outside_brackets
+from pytest_mlpatterns.wording import did_you_mean, shown, split_outside_brackets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Requirement", "SelectionCriteria", "parse_criteria"]
 
 _EXAMPLE = "rtm=0.5,nmrt=0.3,asl=0.2,p95<50ms"
-_PART = re.compile(
-    r"\s*(?P<name>[^\s=<>()]+\s*(?:\((?P<objective>[^()]*)\))?)\s*(?P<sign><=|>=|=|<|>)\s*(?P<value>[^=<>]*?)\s*"
-)
+_PART = re.compile(r"(?P<name>[^\s=<>()]+(?:\s*\((?P<objective>[^()]*)\))?)\s*(?P<sign><=|>=|=|<|>)(?P<value>[^=<>]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +70,23 @@ def parse_criteria(text: str, source: str) -> SelectionCriteria:
     """
     weights: dict[str, float] = {}
     requirements: list[Requirement] = []
-    for part in filter(str.strip, split_outside_brackets(text, ",")):
+    for part in filter(None, map(str.strip, split_outside_brackets(text, ","))):
         match = _PART.fullmatch(part)
         if match is None:
             raise SettingError(
-                f"{source} has {part.strip()!r}, expected a weight such as rtm=0.5 or a requirement such as rtm<20ms"
+                f"{source} has {shown(part)}, expected a weight such as rtm=0.5 or a requirement such as rtm<20ms"
             )
-        metric = _metric(match, source)
+        metric, value = _metric(match, source), match["value"].strip()
         given = weights if match["sign"] == "=" else [requirement.metric for requirement in requirements]
         if metric.name in given:
             what = "weighs" if match["sign"] == "=" else "limits"
             raise SettingError(f"{source} {what} {metric.name} twice, expected once; leave one out")
         if match["sign"] == "=":
-            weights[metric.name] = _weight(metric, match["value"], source)
+            weights[metric.name] = _weight(metric, value, source)
         else:
-            requirements.append(_requirement(metric, match["sign"], match["value"], source=source))
+            requirements.append(_requirement(metric, match["sign"], value, source=source))
     if not weights:
-        raise SettingError(f"{source} is {text!r}, expected at least one weight; write for example {_EXAMPLE}")
+        raise SettingError(f"{source} is {shown(text)}, expected at least one weight; write for example {_EXAMPLE}")
     largest = max(weights.values())  # avoids an overflow of the sum
     total = sum(weight / largest for weight in weights.values())
     return SelectionCriteria({name: weight / largest / total for name, weight in weights.items()}, tuple(requirements))
@@ -100,12 +98,12 @@ def _metric(match: re.Match[str], source: str) -> Metric:
         try:
             return metric_named(name)
         except SettingError as error:
-            raise SettingError(f"{source} has {name!r}: {error}") from None
+            raise SettingError(f"{source} has {shown(name)}: {error}") from None
         except KeyError:
             pass  # rejected below, with the names that exist
     if name not in METRICS:
         hint = did_you_mean(name, METRICS)
-        raise SettingError(f"{source} names the metric {name!r}, {hint}expected one of {', '.join(METRICS)}")
+        raise SettingError(f"{source} names the metric {shown(name)}, {hint}expected one of {', '.join(METRICS)}")
     return METRICS[name]
 
 
@@ -118,7 +116,7 @@ def _weight(metric: Metric, value: str, source: str) -> float:
         if value and _limit(metric, value, source):
             hint = f"; a requirement is written {metric.name}{sign}{value}"
     raise SettingError(
-        f"{source} weighs {metric.name} with {value!r}, expected a number above 0, such as {metric.name}=0.5{hint}"
+        f"{source} weighs {metric.name} with {shown(value)}, expected a number above 0, such as {metric.name}=0.5{hint}"
     )
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, metric_named, percentile_metric
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.wording import did_you_mean, listed
+from pytest_mlpatterns.wording import did_you_mean, listed, shown
 
 __all__ = ["DEFAULT_TOLERANCES", "STORED_TAIL_FACTOR", "Tolerances"]
 
@@ -60,11 +60,13 @@ class Tolerances:
     def __post_init__(self) -> None:
         named = self.given if isinstance(self.given, Mapping) else {"": self.given or 0.0}
         for name, value in named.items():
+            if not isinstance(name, str):
+                raise SettingError(f"{self.source} names {shown(name)}, expected the name of a metric such as 'rtm'")
             if name:
                 _require_known(name, self.source)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-                of = f"[{name!r}]" if name else ""
-                raise SettingError(f"{self.source}{of} is {value!r}, expected a share such as 0.1 for 10 %")
+                of = f"[{shown(name)}]" if name else ""
+                raise SettingError(f"{self.source}{of} is {shown(value)}, expected a share such as 0.1 for 10 %")
 
     def names(self, metric: Metric) -> bool:
         """Whether a user set the tolerance of this very metric."""
@@ -114,5 +116,5 @@ def _require_known(name: str, source: str) -> None:
     except KeyError:
         hint = did_you_mean(name, METRICS)
         raise SettingError(
-            f"{source} names the metric {name!r}, {hint}expected some of {listed(list(METRICS), 'or')}"
+            f"{source} names the metric {shown(name)}, {hint}expected some of {listed(list(METRICS), 'or')}"
         ) from None

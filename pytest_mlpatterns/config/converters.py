@@ -15,7 +15,7 @@ from pytest_mlpatterns.patterns import Pattern
 from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.units import parse_duration, parse_share
 from pytest_mlpatterns.wire import Wire
-from pytest_mlpatterns.wording import did_you_mean
+from pytest_mlpatterns.wording import did_you_mean, shown
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ def read_choice(kind: type[StrEnum], value: object, source: str) -> Any:
         SettingError: not one of its values; the message lists them.
     """
     try:
-        return kind(str(value))
+        return kind(value if isinstance(value, str) else "")
     except ValueError:
-        raise SettingError(f"{source} is {value!r}, expected one of {', '.join(kind)}") from None
+        raise SettingError(f"{source} is {shown(value)}, expected one of {', '.join(kind)}") from None
 
 
 def read_flag(value: object, source: str) -> bool:
@@ -63,7 +63,7 @@ def read_flag(value: object, source: str) -> bool:
     try:
         return known[str(value).strip().lower()]
     except KeyError:
-        raise SettingError(f"{source} is {value!r}, expected true or false") from None
+        raise SettingError(f"{source} is {shown(value)}, expected true or false") from None
 
 
 def read_schedule(marker: Mapping[str, Any]) -> Schedule:
@@ -75,7 +75,7 @@ def read_schedule(marker: Mapping[str, Any]) -> Schedule:
         load = marker["load"]
         if not isinstance(load, Schedule):
             raise SettingError(
-                f"perf(load=...) is {load!r}, expected a schedule; write ClosedLoop(16), ConstantRate(200), "
+                f"perf(load=...) is {shown(load)}, expected a schedule; write ClosedLoop(16), ConstantRate(200), "
                 "PoissonRate(200), Stages([('10s', 100)]) or Trace('arrivals.csv')"
             )
         return load
@@ -96,18 +96,18 @@ def read_pattern(value: object, source: str) -> Pattern:
         raise SettingError(f"{source} is the class {value.__name__}, expected a value; write {value.__name__}()")
     if not isinstance(value, Pattern):
         raise SettingError(
-            f'{source} is {value!r}, expected a pattern; write Single(), Cached() | Batched(), or "cached|batched"'
+            f'{source} is {shown(value)}, expected a pattern; write Single(), Cached() | Batched(), or "cached|batched"'
         )
     return value
 
 
 def read_duration(value: object, source: str) -> int | None:
     """Convert the length of a measured window, at least 100 ms, to nanoseconds, and ``"auto"`` to None."""
-    if value == "auto":
+    if isinstance(value, str) and value == "auto":
         return None
     nanoseconds = parse_duration(value, name=source)
     if nanoseconds < _MIN_DURATION_NS:
-        raise SettingError(f"{source} is {value!r}, expected at least 100ms to contain enough requests")
+        raise SettingError(f"{source} is {shown(value)}, expected at least 100ms to contain enough requests")
     return nanoseconds
 
 
@@ -115,13 +115,13 @@ def read_positive(value: object, source: str) -> int:
     """Convert a time limit above zero to nanoseconds."""
     nanoseconds = parse_duration(value, name=source)
     if not nanoseconds:
-        raise SettingError(f"{source} is {value!r}, expected a time above zero; write 10s")
+        raise SettingError(f"{source} is {shown(value)}, expected a time above zero; write 10s")
     return nanoseconds
 
 
 def read_warmup(value: object, source: str) -> int | None:
     """Convert a time to nanoseconds, and ``"auto"`` to None."""
-    if value == "auto":
+    if isinstance(value, str) and value == "auto":
         return None
     try:
         return parse_duration(value, name=source)
@@ -134,7 +134,7 @@ def whole_number(most: int, what: str) -> Callable[[object, str], int]:
 
     def read(value: object, source: str) -> int:
         expected = f"a whole number of {what} from 1 to {most:,}"
-        return fields.whole_number(value, f"{source} is {value!r}", least=1, most=most, expected=expected)
+        return fields.whole_number(value, f"{source} is {shown(value)}", least=1, most=most, expected=expected)
 
     return read
 
@@ -143,7 +143,7 @@ def read_wire(value: object, source: str) -> Wire:
     """Convert a wire, or the name of one, and check that its packages are installed."""
     wire = Wire.parse(value, source) if isinstance(value, str) else value
     if not isinstance(wire, Wire):
-        raise SettingError(f"{source} is {value!r}, expected a wire; write 'rest+json' or Wire('rest', 'json')")
+        raise SettingError(f"{source} is {shown(value)}, expected a wire; write 'rest+json' or Wire('rest', 'json')")
     wire.check_installed(source)
     return wire
 
@@ -153,7 +153,7 @@ def function_like(example: str) -> Callable[[object, str], object]:
 
     def read(value: object, source: str) -> object:
         if value is not None and not callable(value):
-            raise SettingError(f"{source} is {value!r}, expected a function; write {example}")
+            raise SettingError(f"{source} is {shown(value)}, expected a function; write {example}")
         return value
 
     return read
@@ -172,10 +172,10 @@ def read_tolerances(value: object, source: str) -> Tolerances:
         pairs = [part.partition("=") for part in value.split(",") if part.strip()]
         given = {name.strip(): share.strip() for name, _, share in pairs}
         if len(given) < len(pairs):
-            raise SettingError(f"{source} is {value!r}, expected each metric once; leave one out")
+            raise SettingError(f"{source} is {shown(value)}, expected each metric once; leave one out")
     if isinstance(given, dict):
         return Tolerances(
-            {name: parse_share(share, name=f"{source}[{name!r}]") for name, share in given.items()}, source
+            {name: parse_share(share, name=f"{source}[{shown(name)}]") for name, share in given.items()}, source
         )
     return Tolerances(parse_share(given, name=source), source)
 
@@ -190,18 +190,18 @@ def read_compared(value: object, source: str) -> tuple[str, ...] | None:
         return None
     names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
     if not isinstance(names, list | tuple) or not names:
-        raise SettingError(f"{source} is {value!r}, expected names of metrics; write ('rtm', 'p99', 'error_rate')")
+        raise SettingError(f"{source} is {shown(value)}, expected names of metrics; write ('rtm', 'p99', 'error_rate')")
     for name in names:
-        if name not in METRICS:
-            hint = did_you_mean(str(name), METRICS)
-            raise SettingError(f"{source} names the metric {name!r}, {hint}expected some of {', '.join(METRICS)}")
+        if not isinstance(name, str) or name not in METRICS:
+            hint = did_you_mean(name, METRICS) if isinstance(name, str) else ""
+            raise SettingError(f"{source} names the metric {shown(name)}, {hint}expected some of {', '.join(METRICS)}")
     return tuple(dict.fromkeys(names))
 
 
 def read_truth(value: object, source: str) -> bool:
     """Convert True or False."""
     if not isinstance(value, bool):
-        raise SettingError(f"{source} is {value!r}, expected True or False")
+        raise SettingError(f"{source} is {shown(value)}, expected True or False")
     return value
 
 

@@ -13,6 +13,7 @@ from pytest_mlpatterns.config.converters import (
     read_flag,
 )
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.wording import named, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,7 +76,7 @@ def read_run_settings(
         if not given:
             return None
         source = f"--perf-{name}" if options.get(name) is not None else f"ini key perf_{name.replace('-', '_')}"
-        return _writable(base / str(given), f"{source} {given}")
+        return _writable(base / str(given), f"{source} {named(given)}")
 
     def flag(name: str) -> bool:
         given = options[name] if options.get(name) is not None else ini.get(name)
@@ -111,7 +112,7 @@ def _writable(file: Path, given: str) -> Path:
         problem = getattr(error, "strerror", None) or error
         raise SettingError(f"{given} cannot be used: {problem}; name a file in a directory that exists") from None
     if file.is_dir() or not file.parent.is_dir():
-        problem = "is a directory" if file.is_dir() else f"is in {file.parent}, which does not exist"
+        problem = "is a directory" if file.is_dir() else f"is in {named(file.parent)}, which does not exist"
         raise SettingError(f"{given} {problem}; name a file in a directory that exists")
     return file
 
@@ -124,8 +125,8 @@ def _reference(option: object, ini: object) -> str | None:
     """
     if option is not None and not str(option).strip():
         raise SettingError(
-            f"--perf-against is {str(option)!r}, expected a branch, tag or commit such as main; if a variable of the "
-            "shell names it, the variable is empty"
+            f"--perf-against is {shown(str(option))}, expected a branch, tag or commit such as main; if a variable of "
+            "the shell names it, the variable is empty"
         )
     return str(option or ini or "").strip() or None
 

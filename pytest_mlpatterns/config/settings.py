@@ -29,7 +29,7 @@ from pytest_mlpatterns.config.converters import (
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import Pattern, Single
 from pytest_mlpatterns.wire import REST_JSON, Wire
-from pytest_mlpatterns.wording import did_you_mean, split_outside_brackets
+from pytest_mlpatterns.wording import did_you_mean, named, shown, split_outside_brackets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -115,13 +115,15 @@ def merge_markers(markers: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]) 
     for args, given in markers:
         if args:
             raise SettingError(
-                f"perf({args[0]!r}) has a positional argument, expected keywords only; write pattern=..."
+                f"perf({shown(args[0])}) has a positional argument, expected keywords only; write pattern=..."
             )
         for name in given:
             if name not in _READERS and name not in LOAD_ARGUMENTS:
                 hint = did_you_mean(name, [*_READERS, *LOAD_ARGUMENTS], "{}=")
                 allowed = ", ".join(sorted([*_READERS, *LOAD_ARGUMENTS]))
-                raise SettingError(f"perf({name}=...) is not an argument of the marker; {hint}allowed are: {allowed}")
+                raise SettingError(
+                    f"perf({named(name)}=...) is not an argument of the marker; {hint}allowed are: {allowed}"
+                )
         load_chosen = any(name in merged for name in LOAD_ARGUMENTS)
         for name, value in given.items():
             if name in LOAD_ARGUMENTS and load_chosen:
@@ -169,7 +171,7 @@ def wires_of(marker: Mapping[str, Any]) -> tuple[Wire, ...] | None:
 def _each_once(members: tuple[_Member, ...], source: str, kind: str) -> tuple[_Member, ...]:
     for number, member in enumerate(members):
         if member in members[:number]:
-            raise SettingError(f"{source} lists {str(member)!r} twice, expected each {kind} once")
+            raise SettingError(f"{source} lists {shown(str(member))} twice, expected each {kind} once")
     return members
 
 
@@ -239,7 +241,7 @@ def model_version(model: object) -> str:
     """
     version = getattr(model, "perf_version", "")
     if not isinstance(version, str):
-        raise SettingError(f"perf_model has perf_version {version!r}, expected text; write perf_version = '2'")
+        raise SettingError(f"perf_model has perf_version {shown(version)}, expected text; write perf_version = '2'")
     return version
 
 

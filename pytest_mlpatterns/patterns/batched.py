@@ -44,7 +44,7 @@ class Batched(Pattern):
 
     def __post_init__(self) -> None:
         set_whole(self, "max_batch_size", least=2, most=100_000)
-        if self.max_wait != ADAPTIVE:
+        if not isinstance(self.max_wait, str) or self.max_wait != ADAPTIVE:
             parse_duration(self.max_wait, name="Batched(max_wait=...)")
 
     @property

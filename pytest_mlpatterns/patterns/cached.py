@@ -10,6 +10,7 @@ from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.patterns.store_url import MEMORY, check_store
 from pytest_mlpatterns.units import parse_duration
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +48,9 @@ class Cached(Pattern):
         set_whole(self, "max_entries", least=1, most=100_000_000)
         check_store(self, "store")
         if self.ttl is not None and parse_duration(self.ttl, name="Cached(ttl=...)") < 1_000_000:
-            raise SettingError(f"Cached(ttl={self.ttl!r}), expected at least 1ms, or None to keep outputs for ever")
+            raise SettingError(
+                f"Cached(ttl={shown(self.ttl)}), expected at least 1ms, or None to keep outputs for ever"
+            )
 
     @property
     def servers(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.layer import matched
 from pytest_mlpatterns.patterns.model_list import checked_models, distinct_names, model_nodes
 from pytest_mlpatterns.patterns.pattern import LayerNode, ModelNode, Node, Pattern
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,7 +47,7 @@ class Ensemble(Pattern):
         object.__setattr__(self, "models", checked_models(self, "models"))
         if self.combine is not None and not callable(self.combine):
             raise SettingError(
-                f"Ensemble(combine={self.combine!r}), expected a function of the list of outputs, or None"
+                f"Ensemble(combine={shown(self.combine)}), expected a function of the list of outputs, or None"
             )
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:

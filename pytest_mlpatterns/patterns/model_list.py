@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
@@ -15,6 +16,7 @@ from pytest_mlpatterns.patterns.pattern import (
     build,
     name_of,
 )
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,20 +31,24 @@ def checked_models(pattern: Pattern, field: str) -> tuple[Any, ...]:
         SettingError: fewer than 2 or too many, something that is not a model, or ``"model"`` twice.
     """
     given = getattr(pattern, field)
-    found = f"{type(pattern).__name__}({field}={given!r})"
+    found = f"{type(pattern).__name__}({field}={shown(given)})"
     if isinstance(given, str) or not hasattr(given, "__iter__"):
         raise SettingError(f"{found}, expected a list of callables, classes or import strings")
-    models = tuple(given)
-    if not 2 <= len(models) <= MAX_PROCESSES - 1:
-        raise SettingError(f"{found} has {len(models)} members, expected from 2 to {MAX_PROCESSES - 1}")
+    try:
+        models = tuple(islice(given, MAX_PROCESSES))  # it may never end
+    except TypeError:  # an array without a dimension
+        models = ()
+    if not 2 <= len(models) < MAX_PROCESSES:
+        many = f"{len(models)} members" if len(models) < MAX_PROCESSES else "too many members"
+        raise SettingError(f"{found} has {many}, expected from 2 to {MAX_PROCESSES - 1}")
     for model in models:
         if not callable(model) and not (isinstance(model, str) and (model == MODEL or ":" in model)):
             raise SettingError(
-                f'{found} holds {model!r}, expected a callable, a class, an import string "package.module:attribute", '
-                f'or "{MODEL}" for perf_model'
+                f"{found} holds {shown(model)}, expected a callable, a class, an import string "
+                f'"package.module:attribute", or "{MODEL}" for perf_model'
             )
-    if models.count(MODEL) > 1:
-        raise SettingError(f'{found} names "{MODEL}" {models.count(MODEL)} times, expected once at most')
+    if (times := sum(map(_is_placeholder, models))) > 1:
+        raise SettingError(f'{found} names "{MODEL}" {times} times, expected once at most')
     return models
 
 
@@ -61,16 +67,21 @@ def model_nodes(
     Raises:
         SettingError: there is a rest, but no ``"model"`` among the models.
     """
-    if rest and MODEL not in models:
+    if rest and not any(map(_is_placeholder, models)):
         raise SettingError(
             f'{pattern} | {" | ".join(map(str, rest))}: nothing can follow if no member is "{MODEL}"; '
             f'put "{MODEL}" in the place around which the rest belongs, or leave the rest out'
         )
     nodes: list[Node] = []
     for model, name in zip(models, distinct_names(models), strict=True):
-        node = build(position + 1, rest) if model == MODEL else ModelNode(model, name)
+        node = build(position + 1, rest) if _is_placeholder(model) else ModelNode(model, name)
         nodes.append(node if group_role is None else ProcessGroup(node, f"{group_role} {name}", position))
     return tuple(nodes)
+
+
+def _is_placeholder(model: object) -> bool:
+    """Whether a member stands for ``perf_model``; a callable of the user's may compare in any way."""
+    return isinstance(model, str) and model == MODEL
 
 
 def distinct_names(models: Sequence[Any]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns import patterns
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.pattern import Composed, Pattern
-from pytest_mlpatterns.wording import did_you_mean, split_outside_brackets
+from pytest_mlpatterns.wording import did_you_mean, shown, split_outside_brackets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ _EXPORTED: list[type[Pattern]] = [
 ]
 _NAMED = {kind.__name__.lower(): kind for kind in _EXPORTED if not kind.needs_code}
 _NEED_CODE = {kind.__name__.lower(): kind for kind in _EXPORTED if kind.needs_code}
-_ONE = re.compile(r"\s*(?P<name>[A-Za-z]+)\s*(?:\((?P<arguments>.*)\))?\s*", re.DOTALL)
+_ONE = re.compile(r"(?P<name>[A-Za-z]+)(?:\s*\((?P<arguments>.*)\))?", re.DOTALL)
 
 
 def parse_pattern(text: str, source: str) -> Pattern:
@@ -46,7 +46,7 @@ def parse_pattern(text: str, source: str) -> Pattern:
 
 
 def _parse_one(text: str, source: str) -> Pattern:
-    match = _ONE.fullmatch(text)
+    match = _ONE.fullmatch(text.strip())
     name = match["name"].lower() if match else ""
     if match is None or name not in _NAMED:
         raise SettingError(f"{source} names {_unknown(text.strip(), name)}")
@@ -59,9 +59,9 @@ def _parse_one(text: str, source: str) -> Pattern:
 def _unknown(text: str, name: str) -> str:
     """What is wrong with a text that names no pattern, and what to write."""
     if name in _NEED_CODE:
-        return f"{text!r}, which needs code; write the value: {_NEED_CODE[name].__name__}(...)"
+        return f"{shown(text)}, which needs code; write the value: {_NEED_CODE[name].__name__}(...)"
     hint = did_you_mean(name or text.lower(), _NAMED)
-    return f"the pattern {text!r}, {hint}expected one of {', '.join(_NAMED)}, or several joined by |"
+    return f"the pattern {shown(text)}, {hint}expected one of {', '.join(_NAMED)}, or several joined by |"
 
 
 def _arguments(texts: Sequence[str], name: str, source: str) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def _arguments(texts: Sequence[str], name: str, source: str) -> dict[str, Any]:
             allowed = ", ".join(f"{field}=" for field in known) or "none"
             meant = None if equals else next((field for field in known if field not in given), None)
             fix = f"; write {name}({meant}={key})" if meant else ""
-            raise SettingError(f"{source} gives {text!r} to {name}, allowed are: {allowed}{fix}")
+            raise SettingError(f"{source} gives {shown(text)} to {name}, allowed are: {allowed}{fix}")
         given[key] = _value(value)
     return given
 
@@ -92,5 +92,5 @@ def _value(text: str) -> Any:
     """A Python literal; any other text is itself."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # the last two: brackets in brackets
         return text

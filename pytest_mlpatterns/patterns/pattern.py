@@ -229,6 +229,8 @@ class Composed(Pattern):
     patterns: tuple[Pattern, ...]
 
     def __post_init__(self) -> None:
+        if len(self.patterns) > MAX_PROCESSES:
+            raise SettingError(f"a composition of {len(self.patterns):,} patterns, expected at most {MAX_PROCESSES}")
         processes = _processes(self.plan())
         if processes > MAX_PROCESSES:
             raise SettingError(f"{self} asks for {processes} processes, expected at most {MAX_PROCESSES}")

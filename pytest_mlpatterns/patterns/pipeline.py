@@ -11,6 +11,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.layer import counted, matched, needs_loop, retries
 from pytest_mlpatterns.patterns.model_list import checked_models, distinct_names, model_nodes
 from pytest_mlpatterns.patterns.pattern import LayerNode, Node, Pattern
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -43,7 +44,7 @@ class Pipeline(Pattern):
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", checked_models(self, "stages"))
         if not isinstance(self.processes, bool):
-            raise SettingError(f"Pipeline(processes={self.processes!r}), expected True or False")
+            raise SettingError(f"Pipeline(processes={shown(self.processes)}), expected True or False")
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
         """Build the stages, with the rest of the composition around ``"model"``.

@@ -14,6 +14,7 @@ from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, LayerNode, Node, Pattern, ProcessGroup, build
 from pytest_mlpatterns.patterns.store_url import MEMORY, check_store
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +55,7 @@ class Queued(Pattern):
         set_whole(self, "workers", least=1, most=MAX_PROCESSES - 1)
         check_store(self, "broker")
         if not isinstance(self.wait, bool):
-            raise SettingError(f"Queued(wait={self.wait!r}), expected True or False")
+            raise SettingError(f"Queued(wait={shown(self.wait)}), expected True or False")
 
     @property
     def is_polled(self) -> bool:

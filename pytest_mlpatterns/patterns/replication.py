@@ -10,6 +10,7 @@ from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Node, Pattern, ProcessGroup, build
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.wire import Wire
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,12 +54,12 @@ class Replicated(Pattern):
     balance: str = Balance.ROUND_ROBIN.value
 
     def __post_init__(self) -> None:
+        set_whole(self, "replicas", least=1, most=MAX_PROCESSES, expected=f"a whole number from 2 to {MAX_PROCESSES}")
         if self.replicas == 1:
             raise SettingError("Replicated(replicas=1), expected from 2; for one process write Single()")
-        set_whole(self, "replicas", least=2, most=MAX_PROCESSES)
-        if self.balance not in list(Balance):
+        if not isinstance(self.balance, str) or self.balance not in list(Balance):
             known = ", ".join(repr(str(balance)) for balance in Balance)
-            raise SettingError(f"Replicated(balance={self.balance!r}), expected one of {known}")
+            raise SettingError(f"Replicated(balance={shown(self.balance)}), expected one of {known}")
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
         """Build the processes, each with the rest of the composition."""
@@ -90,7 +91,8 @@ class Microservice(Pattern):
             object.__setattr__(self, "wire", Wire.parse(self.wire, "Microservice(wire=...)"))
         if not isinstance(self.wire, Wire) or self.wire.protocol != "rest":
             raise SettingError(
-                f"Microservice(wire={str(self.wire)!r}), expected a wire over REST; write 'rest+json' or 'rest+binary'"
+                f"Microservice(wire={shown(str(self.wire) if isinstance(self.wire, Wire) else self.wire)}), "
+                "expected a wire over REST; write 'rest+json' or 'rest+binary'"
             )
         self.wire.check_installed("Microservice(wire=...)")
 

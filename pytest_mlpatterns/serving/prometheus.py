@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.telemetry import LayerStats, merged_layers
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,11 +92,13 @@ class Prometheus:
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not re.match(r"/|https?://.", self.path) or not self.path.isprintable():
-            raise SettingError(f'Prometheus({self.path!r}), expected a path or address; write Prometheus("/metrics")')
+            raise SettingError(
+                f'Prometheus({shown(self.path)}), expected a path or address; write Prometheus("/metrics")'
+            )
         for name in _METRIC_FIELDS:
             given = getattr(self, name)
             if given is not None and (not isinstance(given, str) or not _NAME.fullmatch(given)):
-                raise SettingError(f"Prometheus({name}={given!r}), expected the name of a metric of the server")
+                raise SettingError(f"Prometheus({name}={shown(given)}), expected the name of a metric of the server")
 
     def names_of(self, metric: str) -> tuple[str, ...]:
         """Possible names of a metric, in order of preference."""

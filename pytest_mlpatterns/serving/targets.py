@@ -5,12 +5,13 @@ A :class:`Url` is already running. An :class:`App` or :class:`Command` is starte
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
@@ -19,6 +20,7 @@ from pytest_mlpatterns.records.setup import SystemDescription, SystemKind
 from pytest_mlpatterns.serving.import_string import is_import_string
 from pytest_mlpatterns.serving.prometheus import Prometheus
 from pytest_mlpatterns.units import parse_duration
+from pytest_mlpatterns.wording import shown
 
 __all__ = ["App", "Command", "Target", "Url", "prometheus_of"]
 
@@ -50,36 +52,21 @@ class Url:
     metrics: str | Prometheus | None = None
 
     def __post_init__(self) -> None:
-        found = f"Url({re.sub('//[^/@]*@', '//…@', repr(self.url))})"
+        found = f"Url({re.sub('//[^/@]*@', '//…@', shown(self.url))})"
         if not isinstance(self.url, str):
             raise SettingError(f"{found}, expected an address such as http://127.0.0.1:8000/predict")
-        try:
-            parts = urlsplit(self.url)
-            port = parts.port
-        except ValueError as error:
-            raise SettingError(f"{found}, expected an address such as http://127.0.0.1:8000/predict; {error}") from None
-        if "://" not in self.url:
-            raise SettingError(
-                f"{found} has no scheme, expected http or https; write http://{self.url or 'host:port/path'}"
-            )
-        if parts.scheme not in ("http", "https"):
-            raise SettingError(
-                f"{found} has scheme {parts.scheme!r}, expected http or https; write http://host:port/path"
-            )
-        if not parts.hostname or port == 0:
-            raise SettingError(
-                f"{found} has no host or port, expected an address such as http://127.0.0.1:8000/predict"
-            )
-        if parts.username or parts.password or parts.fragment:
-            raise SettingError(f"{found} has a user, password or fragment; send credentials in httpx.Request headers")
-        if not self.path.isascii() or not self.path.isprintable() or " " in self.path:
+        parts = _split(self.url, found)
+        if not _is_plain(self.path):
             raise SettingError(f"{found}, expected a path of printable ASCII; quote it: urllib.parse.quote(path)")
+        if not _is_plain(self.host):
+            raise SettingError(f"{found}, expected a host of printable ASCII; write host.encode('idna').decode()")
+        if not isinstance(self.http2, bool):
+            raise SettingError(f"Url(http2={shown(self.http2)}), expected True or False")
         if self.pid is not None:
             set_whole(self, "pid", least=1, expected="the number of a running process")
-        if self.ca is not None and (parts.scheme != "https" or not Path(self.ca).is_file()):
-            raise SettingError(
-                f"Url(ca={str(self.ca)!r}), expected a certificate file that exists, for an https address"
-            )
+        if self.ca is not None and (parts.scheme != "https" or not _is_file(self.ca)):
+            shown_ca = shown(str(self.ca) if isinstance(self.ca, Path) else self.ca)
+            raise SettingError(f"Url(ca={shown_ca}), expected a certificate file that exists, for an https address")
         _check_metrics("Url", self.metrics)
 
     def __str__(self) -> str:
@@ -155,7 +142,7 @@ class App:
     def __post_init__(self) -> None:
         if not is_import_string(self.app):
             raise SettingError(
-                f'App({self.app!r}), expected an import string; write App("package.module:attribute"), with '
+                f'App({shown(self.app)}), expected an import string; write App("package.module:attribute"), with '
                 "factory=True if the attribute is a function that returns the application"
             )
         set_whole(self, "workers", least=1, most=64, expected="a whole number of processes from 1 to 64")
@@ -163,10 +150,10 @@ class App:
             ("server", self.server, _SERVERS),
             ("balance", self.balance, [str(known) for known in Balance]),
         ):
-            if value not in allowed:
-                raise SettingError(f"App({name}={value!r}), expected one of {', '.join(map(repr, allowed))}")
+            if not isinstance(value, str) or value not in allowed:
+                raise SettingError(f"App({name}={shown(value)}), expected one of {', '.join(map(repr, allowed))}")
         if not isinstance(self.factory, bool):
-            raise SettingError(f"App(factory={self.factory!r}), expected True or False")
+            raise SettingError(f"App(factory={shown(self.factory)}), expected True or False")
         _check_start("App", self)
 
     def __str__(self) -> str:
@@ -209,33 +196,28 @@ class Command:
     stop: str = "5s"
 
     def __post_init__(self) -> None:
+        found = f"Command({shown(self.command)})"
         if not isinstance(self.command, str):
-            try:
-                words = tuple(str(word) for word in self.command)
-            except TypeError:
-                raise SettingError(
-                    f'Command({self.command!r}), expected a command line or its words; write "serve --port {{port}}"'
-                ) from None
-            object.__setattr__(self, "command", words)
+            object.__setattr__(self, "command", _words_of(self.command, found))
         try:
             words = self.words
         except ValueError as error:  # an unclosed quote
-            raise SettingError(f"Command({self.command!r}) cannot be split into words: {error}") from None
+            raise SettingError(f"{found} cannot be split into words: {error}") from None
         if not words or not words[0]:
-            raise SettingError(f'Command({self.command!r}) is empty, expected a command; write "serve --port {{port}}"')
+            raise SettingError(f'{found} is empty, expected a command; write "serve --port {{port}}"')
         if isinstance(self.command, str) and (operators := _SHELL_OPERATORS.intersection(words)):
             raise SettingError(
-                f"Command({self.command!r}) has {', '.join(sorted(operators))}, expected one command without a shell; "
+                f"{found} has {', '.join(sorted(operators))}, expected one command without a shell; "
                 'write Command(["sh", "-c", "…"]) if it needs one, env= for variables and cwd= for the directory'
             )
         if isinstance(self.command, str) and re.match(r"\w+=", words[0]):
-            raise SettingError(
-                f"Command({self.command!r}) begins with a variable, expected the command; write env={{...}} for it"
-            )
+            raise SettingError(f"{found} begins with a variable, expected the command; write env={{...}} for it")
+        if not all(map(_is_argument, words)):
+            raise SettingError(f"{found} has NUL or characters that UTF-8 lacks, expected words of text")
         _check_start("Command", self)
         if "port" not in self.ports:
             raise SettingError(
-                f"Command({self.command!r}) has no {{port}}, expected it in the command or in env; "
+                f"{found} has no {{port}}, expected it in the command or in env; "
                 'write "serve --port {port}", or Url(...) for a running server'
             )
 
@@ -281,27 +263,76 @@ def _check_start(kind: str, target: App | Command) -> None:
     for name, value in (("path", target.path), ("ready", target.ready)):
         if value is not None and not _is_path(value):
             raise SettingError(
-                f'{kind}({name}={value!r}), expected a path such as "/predict"; quote it if it is not ASCII'
+                f'{kind}({name}={shown(value)}), expected a path such as "/predict"; quote it if it is not ASCII'
             )
     if not isinstance(target.env, Mapping) or not all(
-        isinstance(text, str) for item in target.env.items() for text in item
+        isinstance(text, str) and _is_argument(text) for item in target.env.items() for text in item
     ):
         raise SettingError(f'{kind}(env=...), expected a mapping of text to text; write env={{"THREADS": "1"}}')
-    if target.cwd is not None and not isinstance(target.cwd, str | Path):
-        raise SettingError(f"{kind}(cwd={target.cwd!r}), expected the path of a directory")
+    if (bad := next((name for name in target.env if not name or "=" in name), None)) is not None:
+        raise SettingError(f"{kind}(env=...) names the variable {shown(bad)}, expected a name without an equals sign")
+    if target.cwd is not None and not (isinstance(target.cwd, str | Path) and _is_argument(str(target.cwd))):
+        raise SettingError(f"{kind}(cwd={shown(target.cwd)}), expected the path of a directory")
     parse_duration(target.stop, name=f"{kind}(stop=...)")
     object.__setattr__(target, "env", dict(target.env))
     _check_metrics(kind, target.metrics)
 
 
+def _split(url: str, found: str) -> SplitResult:
+    """The parts of the address of a service, ``found`` in messages."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise SettingError(
+            f"{found}, expected an address such as http://127.0.0.1:8000/predict; {error!s:.100}"
+        ) from None
+    if "://" not in url:
+        raise SettingError(
+            f"{found} has no scheme, expected http or https; write http://{url[:100] or 'host:port/path'}"
+        )
+    if parts.scheme not in ("http", "https"):
+        raise SettingError(
+            f"{found} has scheme {shown(parts.scheme)}, expected http or https; write http://host:port/path"
+        )
+    if not parts.hostname or port == 0:
+        raise SettingError(f"{found} has no host or port, expected an address such as http://127.0.0.1:8000/predict")
+    if parts.username or parts.password or parts.fragment:
+        raise SettingError(f"{found} has a user, password or fragment; send credentials in httpx.Request headers")
+    return parts
+
+
+def _words_of(command: object, found: str) -> tuple[str, ...]:
+    """The words of a command that is given as a list."""
+    if not isinstance(command, list | tuple):
+        raise SettingError(f'{found}, expected a command line or its words; write "serve --port {{port}}"')
+    if not all(isinstance(word, str | Path | int | float) for word in command):
+        raise SettingError(f"{found}, expected words of text")
+    return tuple(map(str, command))
+
+
 def _is_path(value: object) -> bool:
-    return (
-        isinstance(value, str)
-        and value.startswith("/")
-        and value.isascii()
-        and value.isprintable()
-        and " " not in value
-    )
+    return isinstance(value, str) and value.startswith("/") and _is_plain(value)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether text can stand in the head of a request."""
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+def _is_argument(text: str) -> bool:
+    """Whether the system takes text as an argument, a variable or a path."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_file(value: object) -> bool:
+    try:
+        return isinstance(value, str | Path) and Path(value).is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _check_metrics(kind: str, given: object) -> None:
@@ -309,5 +340,5 @@ def _check_metrics(kind: str, given: object) -> None:
         Prometheus(given)
     elif given is not None and not isinstance(given, Prometheus):
         raise SettingError(
-            f'{kind}(metrics={given!r}), expected a path such as "/metrics", or Prometheus("/metrics", ...)'
+            f'{kind}(metrics={shown(given)}), expected a path such as "/metrics", or Prometheus("/metrics", ...)'
         )

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.wire.body import Body, WireError
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,7 +52,7 @@ def decompressed(data: bytes | memoryview, coding: str, max_bytes: int) -> bytes
     """
     decompress = _DECOMPRESS.get(coding)
     if decompress is None:
-        raise WireError(f"Content-Encoding {coding!r}, expected one of {', '.join(CODINGS)}")
+        raise WireError(f"Content-Encoding {shown(coding)}, expected one of {', '.join(CODINGS)}")
     try:
         found = decompress(data, max_bytes + 1)
     except WireError:

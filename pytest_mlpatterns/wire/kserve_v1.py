@@ -84,8 +84,8 @@ def encode_predictions(outputs: Any) -> bytes:
 
 
 def encode_error(text: str) -> bytes:
-    """Encode an error response."""
-    return orjson.dumps({"error": text})
+    """Encode an error response; unpaired surrogates, which UTF-8 cannot encode, become question marks."""
+    return orjson.dumps({"error": text.encode(errors="replace").decode()})
 
 
 def decode_error(body: bytes) -> str:

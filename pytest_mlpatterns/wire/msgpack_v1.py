@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_mlpatterns.wire.body import Body, WireError
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,5 +118,5 @@ def _array_of(found: dict[Any, Any]) -> Any:
 def _dtype(name: str) -> np.dtype[Any]:
     dtype = np.dtype(name)
     if dtype.kind not in _KINDS or not dtype.itemsize:
-        raise ValueError(f"type {name!r}")
+        raise ValueError(f"type {shown(name)}")
     return dtype

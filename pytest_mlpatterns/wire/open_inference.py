@@ -16,6 +16,7 @@ from pytest_mlpatterns.wire.body import Body, WireError
 from pytest_mlpatterns.wire.not_finite import NotFiniteError, name_of_number
 from pytest_mlpatterns.wire.tensor_decoding import rows_of_binary, rows_of_json
 from pytest_mlpatterns.wire.tensor_message import columns_for, rows_from, specification_of
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,7 +123,7 @@ def read_request(body: bytes | memoryview, headers: Headers) -> InferRequest:
     message, data = _message(body, headers)
     identity = message.get("id")
     if identity is not None and not isinstance(identity, str):
-        raise WireError(f"id is {identity!r}, expected text")
+        raise WireError(f"id is {shown(identity)}, expected text")
     parameters = _parameters(message)
     inputs = _decoded("inputs", message, data)
     if not inputs:
@@ -134,7 +135,7 @@ def read_request(body: bytes | memoryview, headers: Headers) -> InferRequest:
         for tensor in _tensors(message, "outputs"):
             asked = _parameters(tensor)
             if "classification" in asked:
-                raise WireError(f"output {tensor['name']!r} asks for a classification, which is not supported")
+                raise WireError(f"output {shown(tensor['name'])} asks for a classification, which is not supported")
             wanted[tensor["name"]] = asked.get("binary_data", binary) is True
     specification = specification_of(message["inputs"])
     return InferRequest(inputs, identity, wanted, binary, specification)
@@ -243,7 +244,7 @@ def _decoded(kind: str, message: dict[str, Any], data: memoryview) -> list[Any]:
         try:
             columns.append((tensor["name"], _rows(tensor, size, data, by_row=by_row)))
         except WireError as error:
-            raise WireError(f"tensor {tensor['name']!r}: {error}") from None
+            raise WireError(f"tensor {shown(tensor['name'])}: {error}") from None
         data = data[size or 0 :]
     if len(data):
         raise WireError(f"{len(data)} bytes after the last tensor")
@@ -256,9 +257,9 @@ def _rows(tensor: dict[str, Any], size: Any, data: memoryview, *, by_row: bool) 
     if "shared_memory_region" in asked:
         raise WireError("it is in shared memory, which is not supported; send its data")
     if not isinstance(shape, list) or not all(type(length) is int and length >= 0 for length in shape):
-        raise WireError(f"shape {shape!r}, expected a list of whole numbers from 0")
+        raise WireError(f"shape {shown(shape)}, expected a list of whole numbers from 0")
     if not isinstance(datatype, str):
-        raise WireError(f"datatype {datatype!r}, expected text")
+        raise WireError(f"datatype {shown(datatype)}, expected text")
     if not shape and not by_row:
         raise WireError("it has no dimension, expected a first one that counts the inputs")
     whole = (1, *shape) if by_row else tuple(shape)
@@ -266,7 +267,7 @@ def _rows(tensor: dict[str, Any], size: Any, data: memoryview, *, by_row: bool) 
     if size is None:
         return rows_of_json(tensor.get("data"), datatype, whole, is_text=is_text)
     if type(size) is not int or not 0 <= size <= len(data):
-        raise WireError(f"binary_data_size is {size!r}, but the body has {len(data)} more bytes")
+        raise WireError(f"binary_data_size is {shown(size)}, but the body has {len(data)} more bytes")
     return rows_of_binary(data[:size], datatype, whole, is_text=is_text)
 
 
@@ -285,5 +286,5 @@ def _parameters(holder: dict[str, Any]) -> dict[str, Any]:
     if parameters is None:
         return {}
     if not isinstance(parameters, dict):
-        raise WireError(f"parameters are {parameters!r}, expected an object")
+        raise WireError(f"parameters are {shown(parameters)}, expected an object")
     return parameters

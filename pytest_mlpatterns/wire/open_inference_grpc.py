@@ -17,6 +17,7 @@ from pytest_mlpatterns.wire.grpc_call import message_prefix
 from pytest_mlpatterns.wire.open_inference import InferRequest
 from pytest_mlpatterns.wire.tensor_decoding import rows_of_binary
 from pytest_mlpatterns.wire.tensor_message import columns_for, rows_from, specification_of
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,7 +118,7 @@ def read_call(data: bytes | memoryview) -> InferCall:
         wanted = {tensor.name: bool(raw) for tensor in message.outputs}
         for tensor in message.outputs:
             if "classification" in tensor.parameters:
-                raise WireError(f"output {tensor.name!r} asks for a classification, which is not supported")
+                raise WireError(f"output {shown(tensor.name)} asks for a classification, which is not supported")
     specification = specification_of(map(_described, message.inputs))
     request = InferRequest(inputs, message.id or None, wanted, binary=bool(raw), specification=specification)
     return InferCall(request, message.model_name, message.model_version)
@@ -238,7 +239,7 @@ def _rows_in(kind: str, message: Any, tensors: Sequence[Any], *, raw: list[memor
         try:
             columns.append((tensor.name, _rows(tensor, raw[number] if raw else None, by_row=by_row)))
         except WireError as error:
-            raise WireError(f"tensor {tensor.name!r}: {error}") from None
+            raise WireError(f"tensor {shown(tensor.name)}: {error}") from None
     return rows_from(kind, columns, parameters)
 
 
@@ -267,7 +268,7 @@ def _typed(tensor: Any) -> memoryview:
 
     datatype = tensor.datatype
     if datatype not in _TYPED:
-        raise WireError(f"datatype {datatype!r} has no typed contents; send raw ones")
+        raise WireError(f"datatype {shown(datatype)} has no typed contents; send raw ones")
     elements = getattr(tensor.contents, _TYPED[datatype])
     if datatype == "BYTES":
         return memoryview(b"".join(part for one in elements for part in (len(one).to_bytes(4, "little"), one)))

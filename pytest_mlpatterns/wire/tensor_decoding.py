@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pytest_mlpatterns.wire.body import WireError
 from pytest_mlpatterns.wire.tensor_encoding import DTYPES
+from pytest_mlpatterns.wording import shown
 
 __all__ = ["Rows", "rows_of", "rows_of_binary", "rows_of_json"]
 
@@ -124,7 +125,7 @@ def _numbers(data: memoryview, datatype: str, shape: tuple[int, ...]) -> NDArray
 def _dtype(datatype: str) -> np.dtype[Any]:
     dtype = DTYPES.get(datatype)
     if dtype is None:
-        raise WireError(f"datatype {datatype!r}, expected one of {', '.join([*DTYPES, 'BYTES'])}")
+        raise WireError(f"datatype {shown(datatype)}, expected one of {', '.join([*DTYPES, 'BYTES'])}")
     return dtype
 
 

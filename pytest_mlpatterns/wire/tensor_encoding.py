@@ -115,9 +115,14 @@ def columns_of(values: Any, name: str) -> list[Column]:
     names = list(rows[0]) if isinstance(rows[0], dict) else []
     if not all(isinstance(row, dict) and list(row) == names for row in rows):
         raise RaggedError("they are not dictionaries of the same names in the same order")
-    if not names or not all(isinstance(key, str) and key for key in names):
+    if not names or not all(map(_is_name, names)):
         raise WireError("dictionaries need names that are text, at least one, and an array for each")
     return [_rows(key, [row[key] for row in rows]) for key in names]
+
+
+def _is_name(key: object) -> bool:
+    """Whether a key can be the name of a tensor: text, and without surrogates, which UTF-8 cannot encode."""
+    return isinstance(key, str) and key != "" and not any("\ud800" <= letter <= "\udfff" for letter in key)
 
 
 def _rows(name: str, rows: list[Any]) -> Column:
@@ -167,9 +172,10 @@ def _array(value: Any) -> NDArray[Any]:
 
 def _elements_of(value: Any, shape: tuple[int, ...]) -> list[Any]:
     """The elements of text or bytes in row-major order, with trailing NULs, which numpy would cut off."""
-    if isinstance(value, np.ndarray):
-        return [*value.reshape(-1).tolist()]
-    elements = np.asarray(value, dtype=object).reshape(-1).tolist() if shape else [value]
+    if isinstance(value, np.ndarray) and value.shape == shape:
+        elements = value.reshape(-1).tolist()
+    else:
+        elements = np.asarray(value, dtype=object).reshape(-1).tolist() if shape else [value]
     if not all(isinstance(element, str | bytes) for element in elements):
         raise WireError("text or bytes beside something else, which no tensor can hold")
     return elements

@@ -14,6 +14,7 @@ import numpy as np
 from pytest_mlpatterns.wire.body import WireError
 from pytest_mlpatterns.wire.tensor_decoding import rows_of
 from pytest_mlpatterns.wire.tensor_encoding import RaggedError, columns_of
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -100,12 +101,12 @@ def _renamed(column: Column, row: int) -> Column:
 def _by_row(columns: list[tuple[str, Rows]], count: Any) -> list[Any]:
     """Rows that have their own tensors each."""
     if type(count) is not int or not 0 < count <= len(columns):
-        raise WireError(f"parameter rows is {count!r}, expected the number of rows")
+        raise WireError(f"parameter rows is {shown(count)}, expected the number of rows")
     grouped: list[list[tuple[str, Rows]]] = [[] for _ in range(count)]
     for name, rows in columns:
         number, _, rest = name.partition(":")
         if not (number.isascii() and number.isdigit() and int(number) < count):
-            raise WireError(f"tensor {name!r}, expected its row number before a colon")
+            raise WireError(f"tensor {shown(name)}, expected its row number before a colon")
         grouped[int(number)].append((rest, rows))
     if not all(grouped):
         raise WireError("a row without a tensor")

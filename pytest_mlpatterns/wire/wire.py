@@ -6,7 +6,7 @@ import importlib.util
 from dataclasses import dataclass
 
 from pytest_mlpatterns.errors import SettingError, missing_extra
-from pytest_mlpatterns.wording import did_you_mean
+from pytest_mlpatterns.wording import did_you_mean, shown
 
 __all__ = ["GRPC", "REST_JSON", "Wire"]
 
@@ -46,11 +46,12 @@ class Wire:
     compression: str | None = None
 
     def __post_init__(self) -> None:
-        known = self.codec in _CODECS.get(self.protocol, ())
+        is_text = all(part is None or isinstance(part, str) for part in (self.protocol, self.codec, self.compression))
+        known = is_text and self.codec in _CODECS.get(self.protocol, ())
         if not known or (self.compression is not None and self.compression not in _COMPRESSIONS):
-            raise SettingError(f"{self!r}, expected {_ALLOWED}")
+            raise SettingError(f"{shown(self)}, expected {_ALLOWED}")
         if self.protocol == "grpc" and self.compression is not None:
-            raise SettingError(f"{self!r}, expected no compression over gRPC; write 'grpc'")
+            raise SettingError(f"{shown(self)}, expected no compression over gRPC; write 'grpc'")
 
     @classmethod
     def parse(cls, text: str, source: str = "Wire.parse") -> Wire:
@@ -70,7 +71,7 @@ class Wire:
             every = [f"{protocol}+{codec}" for protocol, codecs in _CODECS.items() for codec in codecs]
             every += [f"{plain}+{compression}" for plain in every for compression in _COMPRESSIONS]
             hint = did_you_mean(text, [*every, *_SHORT], "{!r}")
-            raise SettingError(f"{source} is {text!r}, {hint}expected {_ALLOWED}") from None
+            raise SettingError(f"{source} is {shown(text)}, {hint}expected {_ALLOWED}") from None
 
     def __str__(self) -> str:
         if self.protocol == "grpc":
@@ -89,7 +90,7 @@ class Wire:
         for part in (self.protocol, self.codec, self.compression):
             packages, extra = _NEEDED.get(part or "", ((), ""))
             if missing := next((package for package in packages if not _is_installed(package)), None):
-                raise SettingError(missing_extra(f"{source} is {str(self)!r}, which", missing, extra))
+                raise SettingError(missing_extra(f"{source} is {shown(str(self))}, which", missing, extra))
 
     @property
     def between_processes(self) -> Wire:

@@ -5,14 +5,15 @@ Pure. The order is drawn once before the load, so that drawing costs nothing whi
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.fields import plain_number, set_whole
+from pytest_mlpatterns.fields import MAX_SEED, plain_number, set_whole
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +37,7 @@ class Uniform:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        set_whole(self, "seed", least=0)
+        set_whole(self, "seed", least=0, most=MAX_SEED)
 
     def __str__(self) -> str:
         return f"uniform(seed={self.seed})"
@@ -66,10 +67,12 @@ class Zipf:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        set_whole(self, "seed", least=0)
+        set_whole(self, "seed", least=0, most=MAX_SEED)
         exponent = plain_number(self.exponent)
-        if exponent is None or not 0 <= float(exponent) < math.inf:
-            raise SettingError(f"Zipf(exponent={self.exponent!r}), expected a number that is not negative; write 1.1")
+        if exponent is None or not 0 <= exponent <= sys.float_info.max:
+            raise SettingError(
+                f"Zipf(exponent={shown(self.exponent)}), expected a number that is not negative; write 1.1"
+            )
         object.__setattr__(self, "exponent", float(exponent))
 
     def __str__(self) -> str:

@@ -18,6 +18,7 @@ from pytest_mlpatterns import fields
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.setup import LoadDescription, LoadKind
 from pytest_mlpatterns.units import SECOND_NS, parse_duration
+from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.trace import Trace
 
 __all__ = ["ClosedLoop", "ClosedSchedule", "ConstantRate", "OpenSchedule", "PoissonRate", "Schedule", "Stages"]
@@ -146,7 +147,7 @@ class PoissonRate:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rate_rps", fields.rate_rps(self.rate_rps, "rate_rps"))
-        fields.set_whole(self, "seed")
+        fields.set_whole(self, "seed", least=-fields.MAX_SEED, most=fields.MAX_SEED)
 
     def __str__(self) -> str:
         return f"poisson({self.rate_rps:g}/s{f', seed={self.seed}' if self.seed else ''})"
@@ -185,16 +186,18 @@ class Stages:
     start: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.of not in ("rate_rps", "concurrency"):
-            raise SettingError(f"Stages(of={self.of!r}), expected 'rate_rps' or 'concurrency'")
+        if not isinstance(self.of, str) or self.of not in ("rate_rps", "concurrency"):
+            raise SettingError(f"Stages(of={shown(self.of)}), expected 'rate_rps' or 'concurrency'")
         found = self.stages
         pairs = isinstance(found, Sequence) and all(isinstance(one, Sequence) and len(one) == 2 for one in found)
         if not pairs or not found:
-            raise SettingError(f"Stages({found!r}), expected (duration, level) pairs; write [('10s', 100), ('5s', 0)]")
+            raise SettingError(
+                f"Stages({shown(found)}), expected (duration, level) pairs; write [('10s', 100), ('5s', 0)]"
+            )
         object.__setattr__(self, "start", self._level(self.start))
         object.__setattr__(self, "stages", tuple((duration, self._level(level)) for duration, level in found))
         if not any(self._areas()):
-            raise SettingError(f"Stages({found!r}) never sends anything, expected some time above level 0")
+            raise SettingError(f"Stages({shown(found)}) never sends anything, expected some time above level 0")
 
     def __str__(self) -> str:
         steps = ", ".join(f"{duration}→{level:g}" for duration, level in self.stages)

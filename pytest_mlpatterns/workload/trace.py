@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, ClassVar
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import plain_number
 from pytest_mlpatterns.records.setup import LoadDescription, LoadKind
-from pytest_mlpatterns.units import SECOND_NS, format_duration
+from pytest_mlpatterns.units import MAX_DURATION_NS, SECOND_NS, format_duration, format_size
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Trace"]
+__all__ = ["MAX_TRACE_BYTES", "Trace"]
+
+MAX_TRACE_BYTES = 256 * 2**20
+"""Largest file of timestamps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +49,24 @@ class Trace:
             path = Path(self.path)
         except TypeError:
             raise SettingError(
-                f"Trace({self.path!r}), expected a file of timestamps; write Trace('arrivals.csv')"
+                f"Trace({shown(self.path)}), expected a file of timestamps; write Trace('arrivals.csv')"
             ) from None
         speed = plain_number(self.speed)
-        if speed is None or not 0 < speed < math.inf:
-            raise SettingError(f"Trace(speed={self.speed!r}), expected a factor above 0; 2.0 replays in half the time")
+        if speed is None or not 1e-9 <= speed <= 1e9:
+            raise SettingError(
+                f"Trace(speed={shown(self.speed)}), expected a factor above 0; 2.0 replays in half the time"
+            )
         object.__setattr__(self, "speed", speed)
+        if not isinstance(self.column, str):
+            raise SettingError(f"Trace(column={shown(self.column)}), expected the name of the timestamps as text")
         seconds = sorted(_read_trace(path, self.column))
         if len(seconds) < 2:
-            raise SettingError(f"Trace({str(self.path)!r}) has {len(seconds)} timestamps, expected at least 2")
+            raise SettingError(f"Trace({shown(str(self.path))}) has {len(seconds)} timestamps, expected at least 2")
+        if (length := (seconds[-1] - seconds[0]) / speed * SECOND_NS) > MAX_DURATION_NS:
+            raise SettingError(
+                f"Trace({shown(str(self.path))}, speed={speed:g}) lasts {length / SECOND_NS:.3g} s, expected at most "
+                f"{MAX_DURATION_NS // SECOND_NS:,} s; give timestamps in seconds"
+            )
         offsets = tuple(round((moment - seconds[0]) / speed * SECOND_NS) for moment in seconds)
         object.__setattr__(self, "_offsets_ns", offsets)
 
@@ -77,25 +90,49 @@ class Trace:
 
 def _read_trace(path: Path, column: str) -> Iterator[float]:
     """Timestamps in seconds, in the order of the file."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() splits inside JSON and CSV text
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"Trace({str(path)!r}) cannot be read: {error}") from None
-    is_csv = path.suffix.lower() == ".csv"
-    reader = csv.DictReader(lines)
-    rows: Iterator[tuple[int, object]] = (
-        ((reader.line_num, row) for row in reader)
-        if is_csv
-        else ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-    )
-    for number, row in rows:
+    rows = _rows_of_csv if path.suffix.lower() == ".csv" else _rows_of_json
+    for number, row in rows(_lines_of(path), path):
         try:
             value = json.loads(row) if isinstance(row, str) else row
             moment = float(value[column] if isinstance(value, dict) else value)  # type: ignore[arg-type]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             moment = math.nan
         if not math.isfinite(moment):
             raise SettingError(
-                f"Trace({str(path)!r}) row {number} is {row!r}, expected a number of seconds, or one under {column!r}"
+                f"Trace({shown(str(path))}) row {number} is {shown(row)}, expected a number of seconds, or one under "
+                f"{shown(column)}"
             )
         yield moment
+
+
+def _lines_of(path: Path) -> list[str]:
+    """The lines of a file that ends: a pipe, or a device such as ``/dev/zero``, may not."""
+    found = f"Trace({shown(str(path))})"
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise SettingError(f"{found} is no regular file, expected a file of timestamps")
+        if size > MAX_TRACE_BYTES:
+            raise SettingError(
+                f"{found} has {format_size(size)}, expected at most {format_size(MAX_TRACE_BYTES)}; give a part of it"
+            )
+        return path.read_text(encoding="utf-8").split("\n")  # splitlines() splits inside JSON and CSV text
+    except OSError as error:
+        raise SettingError(f"{found} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise SettingError(f"{found} cannot be read: {error}") from None
+    except ValueError as error:  # a path with NUL
+        raise SettingError(f"{found}, expected the path of a file; {error}") from None
+
+
+def _rows_of_json(lines: list[str], _path: Path) -> Iterator[tuple[int, object]]:
+    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def _rows_of_csv(lines: list[str], path: Path) -> Iterator[tuple[int, object]]:
+    reader = csv.DictReader(lines)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise SettingError(f"Trace({shown(str(path))}) row {reader.line_num} is not CSV: {error}") from None
