@@ -51,8 +51,11 @@ bench: $(STAMP)  ## the numbers of docs/explanation/speed.md, measured here besi
 servers: $(STAMP)  ## the examples with real servers: each passes, slowed down it fails, nothing is left running
 	$(BIN)/python benchmarks/real_servers.py
 
-fuzz: $(STAMP)  ## 100,000 random and mutated answers
-	FUZZ_ANSWERS=100000 $(BIN)/python -m pytest -q tests/loadgen/test_fuzz.py
+CASES := 1000000
+SEED = $(shell date +%s)
+
+fuzz: compiled  ## a million random and mutated inputs, with CASES=20000 fewer, with SEED=13 the same ones again
+	FUZZ_CASES=$(CASES) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -q -n auto --dist worksteal tests/fuzz
 
 protos: $(STAMP)  ## compile the .proto files into the descriptor set that the package ships
 	cd pytest_mlpatterns/wire && $(CURDIR)/$(BIN)/python -m grpc_tools.protoc -I. --descriptor_set_out=descriptors.binpb *.proto

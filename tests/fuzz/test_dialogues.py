@@ -1,20 +1,20 @@
-"""Random and mutated answers crash and hang nothing, and every request ends in exactly one row.
+"""Random and mutated answers crash and hang no load generator, and every request ends in exactly one row.
 
-The number of answers is small here; ``make fuzz`` sends 100,000 (environment variable ``FUZZ_ANSWERS``).
+The number of answers is small here; ``make fuzz`` sends 100,000.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 import threading
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.fuzz import SEED, cases_of
 from support.services import peer2
 
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
@@ -29,7 +29,13 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-ANSWERS = int(os.environ.get("FUZZ_ANSWERS", "2000"))
+ANSWERS = max(500, cases_of(50_000))
+"""Mutated answers over each of HTTP/1.1 and HTTP/2."""
+LARGEST = 10_000
+"""Answers of one load; several processes share the loads of a long run."""
+LOADS = range(-(-ANSWERS // LARGEST))
+SILENCE_S = 20.0
+"""A load hangs that asks for no answer in this time: a caller waits 0.2 s."""
 CALLERS = 16
 REQUEST = b"GET / HTTP/1.1\r\nhost: fuzz\r\n\r\n"
 ITEM_BYTES = {
@@ -106,6 +112,7 @@ class Server:
         self._answer, self._hold, self._left = answer, hold, answers
         self._lock = threading.Lock()
         self.served = 0
+        self.last: deque[bytes] = deque(maxlen=CALLERS)
         self.enough = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.address: tuple[str, int] = self._listener.getsockname()
@@ -134,6 +141,7 @@ class Server:
                 return
             with self._lock:
                 answer, hold = self._answer(), self._hold()
+                self.last.append(answer)
                 self.served += 1
                 if self.served >= self._left:
                     self.enough.set()
@@ -159,14 +167,29 @@ def bombard(
         keep_answers=10,
     )
     loop = LoadLoop(job, lambda _event: None)
-    stopper = threading.Thread(target=lambda: (server.enough.wait(600), loop.stop()))
+    hung = threading.Event()
+
+    def stop() -> None:
+        served = -1
+        while not server.enough.wait(SILENCE_S) and not hung.is_set():
+            if server.served == served:
+                hung.set()
+            served = server.served
+        loop.stop()
+
+    stopper = threading.Thread(target=stop)
     stopper.start()
     try:
         result = loop.run()
+    except Exception as error:
+        raise AssertionError(
+            f"seed {SEED}, answer {server.served}: {error!r}; the last: {list(server.last)}"
+        ) from error
     finally:
         server.enough.set()
         stopper.join()
         server.close()
+    assert not hung.is_set(), f"seed {SEED}, answer {server.served}: no end; the last: {list(server.last)}"
     sizes = {name: len(column.raw()) // ITEM_BYTES[name] for name, column in result.columns.items()}
     (rows,) = set(sizes.values())
     # An answer is one row; where it was good, the next request on that connection finds it closed, which is another.
@@ -174,9 +197,10 @@ def bombard(
     return Counter(memoryview(result.columns["outcome"]).cast("B").cast("h"))
 
 
-def test_mutated_answers_crash_and_hang_nothing() -> None:
-    draw = random.Random(20251124)
-    outcomes = bombard(lambda: mutated(draw), lambda: draw.random() < 0.01, ANSWERS)
+@pytest.mark.parametrize("load", LOADS)
+def test_mutated_answers_crash_and_hang_nothing(load: int) -> None:
+    draw = random.Random(f"{SEED}:http1:{load}")
+    outcomes = bombard(lambda: mutated(draw), lambda: draw.random() < 0.01, min(ANSWERS, LARGEST))
     assert outcomes[200] > 0
     assert outcomes[Failure.MALFORMED] > 0
     assert outcomes[Failure.CLOSED] > 0
@@ -190,10 +214,14 @@ def test_any_bytes_at_all_are_counted(answers: list[bytes]) -> None:
     assert sum(outcomes.values()) > 0
 
 
-def test_mutated_frames_crash_and_hang_nothing() -> None:
-    draw = random.Random(20261125)
+@pytest.mark.parametrize("load", LOADS)
+def test_mutated_frames_crash_and_hang_nothing(load: int) -> None:
+    draw = random.Random(f"{SEED}:http2:{load}")
     outcomes = bombard(
-        lambda: mutated(draw, GRPC_SEEDS), lambda: draw.random() < 0.01, ANSWERS, transport=Transport.GRPC
+        lambda: mutated(draw, GRPC_SEEDS),
+        lambda: draw.random() < 0.01,
+        min(ANSWERS, LARGEST),
+        transport=Transport.GRPC,
     )
     assert outcomes[200] > 0
     assert outcomes[1014] > 0

@@ -1,0 +1,18 @@
+"""Random and mutated inputs raise nothing but the package's own exceptions, and nothing hangs.
+
+``make fuzz`` runs a million cases, ``make test`` a few thousand.
+"""
+
+from __future__ import annotations
+
+import pytest
+from support.fuzz import Share, failures_in, files, settings, shares, wires
+
+AREAS = [*settings.AREAS, *wires.AREAS, *files.AREAS, *files.METRICS_AREAS]
+
+
+@pytest.mark.simulation
+@pytest.mark.parametrize("share", shares(AREAS), ids=str)
+def test_only_promised_exceptions_are_raised(share: Share) -> None:
+    failures = failures_in(share)
+    assert not failures, "\n".join(failures)
