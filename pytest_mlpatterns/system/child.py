@@ -1,9 +1,10 @@
 """Child processes with a lifeline: they start, exchange values with their parent, and never outlive it.
 
 A child is a fresh Python that runs ``main()`` of a module of this package. Parent and child exchange pickled values
-over two pipes. When the parent ends, for any reason, the child's input closes; the child then ends itself and its whole
-process group. :meth:`Child.stop` uses the same path. ``multiprocessing``, ``execnet`` and ``loky`` offer no such
-lifeline, or import the user's ``__main__`` again.
+over two pipes. When the parent ends, for any reason, the child's input closes; the child then ends itself and all
+processes that it started, daemons included. :meth:`Child.stop` uses the same path, and ends the processes that a killed
+child left behind. ``multiprocessing``, ``execnet`` and ``loky`` offer no such lifeline, or import the user's
+``__main__`` again.
 """
 
 from __future__ import annotations
@@ -11,27 +12,30 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import pickle
 import queue
 import select
 import signal
-import struct
 import subprocess
 import sys
 import threading
 import time
-from typing import IO, TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ChildError
+from pytest_mlpatterns.system import orphans
+from pytest_mlpatterns.system.log_file import LOOK_S, LogFile
+from pytest_mlpatterns.system.pipe_messages import read_message, write_message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
+
+    import psutil
 
 __all__ = ["Channel", "Child", "end_with_parent"]
 
-_PARTS = struct.Struct("<I")
-_LENGTH = struct.Struct("<Q")
 _WATCH_S = 0.25
 _PATIENCE_S = 30.0
 """Longest time in which a child takes no byte of a message; a busy one reads in a thread of its own."""
@@ -39,52 +43,15 @@ _GRACE_S = 1.5
 """Grace period of a child after its input closed; then its whole process group is killed."""
 
 
-def _write(stream: IO[bytes], message: object, patience_s: float | None = None) -> None:
-    """Write one value. Objects wrapped in ``pickle.PickleBuffer`` are written as raw bytes, without a copy.
+@dataclass(frozen=True, slots=True)
+class _Farewell:
+    """The last message of a child that ends in good order.
 
     Args:
-        stream: where to; with ``patience_s`` it must not block.
-        message: the value.
-        patience_s: longest time without the other end taking a byte; None: without limit.
-
-    Raises:
-        TimeoutError: the other end took no byte for so long.
+        below: ids of the processes that it started, and that still run.
     """
-    buffers: list[pickle.PickleBuffer] = []
-    head = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
-    parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
-    sizes = _PARTS.pack(len(parts)) + b"".join(_LENGTH.pack(part.nbytes) for part in parts)
-    for part in (memoryview(sizes), *parts):
-        while part:
-            if patience_s is not None:
-                _await_room(stream, patience_s)
-            part = part[stream.write(part) or 0 :]  # noqa: PLW2901 - an unbuffered stream may take only a part
 
-
-def _await_room(stream: IO[bytes], patience_s: float) -> None:
-    room = select.poll()
-    room.register(stream, select.POLLOUT)
-    if not room.poll(patience_s * 1000):
-        raise TimeoutError
-
-
-def _read(stream: IO[bytes]) -> Any:
-    """Read one value; raw buffers arrive as ``bytearray``. Raises EOFError if the other end is gone."""
-    (count,) = _PARTS.unpack(_exactly(stream, _PARTS.size))
-    lengths = [_LENGTH.unpack(_exactly(stream, _LENGTH.size))[0] for _ in range(count)]
-    head, *buffers = [_exactly(stream, length) for length in lengths]
-    return pickle.loads(head, buffers=buffers)  # noqa: S301 - only our own child or parent writes here
-
-
-def _exactly(stream: IO[bytes], size: int) -> bytearray:
-    data = bytearray(size)
-    view = memoryview(data)
-    while view:
-        got = stream.readinto(view)  # type: ignore[attr-defined]  # raw and buffered readers both have it
-        if not got:
-            raise EOFError
-        view = view[got:]
-    return data
+    below: tuple[int, ...]
 
 
 class Child:
@@ -111,24 +78,31 @@ class Child:
         on_end: Callable[[], None] | None = None,
         python: Path | None = None,
     ) -> None:
-        self._log = log
+        self._log = LogFile(log)
+        self._mark = str(log)
         self._on_end = on_end
         self._stopped = False
-        with log.open("wb") as output:
+        self._farewell: _Farewell | None = None
+        output = self._log.create()
+        try:
             self._process = subprocess.Popen(
                 [sys.executable if python is None else str(python), "-P", "-c", f"from {module} import main; main()"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
+                env={**os.environ, orphans.MARK: self._mark},
                 start_new_session=True,
                 pass_fds=pass_fds,
                 bufsize=0,
             )
+        finally:
+            os.close(output)
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._gone = object()
-        threading.Thread(target=self._pump, name=f"messages of {module}", daemon=True).start()
+        self._pumping = threading.Thread(target=self._pump, name=f"messages of {module}", daemon=True)
+        self._pumping.start()
 
     @property
     def pid(self) -> int:
@@ -144,7 +118,7 @@ class Child:
         """Send one value to the child."""
         assert self._process.stdin is not None
         try:
-            _write(self._process.stdin, message, _PATIENCE_S)
+            write_message(self._process.stdin, message, _PATIENCE_S)
         except TimeoutError:
             raise ChildError(
                 f"process {self.pid} has read nothing of a message for {_PATIENCE_S:.0f} s; is it stopped?"
@@ -169,7 +143,11 @@ class Child:
 
     def log_tail(self, lines: int = 30) -> str:
         """The last lines of the child's output."""
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+        return self._log.tail(lines)
+
+    def resume(self) -> None:
+        """Let the process go on if it was stopped (SIGSTOP): it cannot end otherwise."""
+        self._process.send_signal(signal.SIGCONT)
 
     def close_channel(self) -> None:
         """Ask the child to end, without waiting for it."""
@@ -177,36 +155,75 @@ class Child:
         with contextlib.suppress(OSError):
             self._process.stdin.close()
 
-    def stop(self) -> None:
-        """End the child and its group, and wait until they are gone. Safe to call twice."""
+    def stop(self, *, sessions: Collection[int] = (), grace_s: float = orphans.GRACE_S) -> orphans.Stopped:
+        """End the child and all processes that descend from it, and wait until they are gone. Safe to call twice.
+
+        Args:
+            sessions: further sessions whose processes end, as far as the child could not end them itself.
+            grace_s: what the processes below the child may take after SIGTERM.
+
+        Returns:
+            The processes below the child that did not end after SIGTERM.
+        """
         if self._stopped:  # by now the system may have given the group's id to another process
-            return
+            return orphans.Stopped()
         self._stopped = True
+        self.resume()
         self.close_channel()
+        family: set[psutil.Process] = set()
         try:
             self._process.wait(_GRACE_S + 1.0)
         except subprocess.TimeoutExpired:
+            family = orphans.below(self.pid)
             _kill_group(self._process.pid)
             self._process.wait()
-        _kill_group(self._process.pid)
+        if threading.current_thread() is not self._pumping:  # which calls on_end
+            self._pumping.join(4 * LOOK_S)
+        if self._farewell == _Farewell(()):
+            return orphans.Stopped()
+        return self._end_family(family, sessions, grace_s)
+
+    def _end_family(self, known: set[psutil.Process], sessions: Collection[int], grace_s: float) -> orphans.Stopped:
+        """End the processes that the child left behind."""
+        if self._farewell is not None:
+            known |= orphans.with_ids(self._farewell.below)
+        find = partial(orphans.related, self._mark, {self.pid, *sessions})
+        known |= find()
+        orphans.terminate(known)
+        return orphans.end_remaining(lambda: orphans.alive(known) | find(), grace_s)
 
     def _pump(self) -> None:
+        """Pass messages on until the child has ended or hung up; a daemon of the child can hold the pipe open."""
         assert self._process.stdout is not None
         with contextlib.suppress(EOFError, OSError), self._process.stdout as stream:
+            awaited = select.poll()
+            awaited.register(stream, select.POLLIN)
             while True:
-                self._messages.put(_read(stream))
+                has_ended = self.has_ended
+                if awaited.poll(0 if has_ended else 1000 * LOOK_S):
+                    self._take(read_message(stream))
+                elif has_ended:
+                    break
+                self._log.limit()
         self._messages.put(self._gone)
         if self._on_end is not None:
             self._on_end()
+
+    def _take(self, message: object) -> None:
+        if isinstance(message, _Farewell):
+            self._farewell = message
+        else:
+            self._messages.put(message)
 
     def _describe_end(self) -> str:
         try:
             code = self._process.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
             return f"process {self.pid} closed its channel but still runs"
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         tail = self.log_tail()
-        return f"process {self.pid} ended with {how}" + (f"; it printed last:\n{tail}" if tail else "")
+        return f"process {self.pid} ended with {orphans.describe_exit(code)}" + (
+            f"; it printed last:\n{tail}" if tail else ""
+        )
 
 
 class Channel:
@@ -224,24 +241,21 @@ class Channel:
         os.close(nothing)
         self._writing = threading.Lock()
         self._parent = os.getppid()
-        self._closed = False
-        atexit.register(self._kill_descendants)
+        self._pid = os.getpid()
+        self._leaving = threading.Lock()
+        atexit.register(self._leave)
 
     def send(self, message: object) -> None:
         """Send one value to the parent. A parent that is gone is no error: the lifeline ends this process."""
         with contextlib.suppress(BrokenPipeError), self._writing:
-            _write(self._out, message)
+            write_message(self._out, message)
 
     def receive(self) -> Any:
         """The next value from the parent. Raises EOFError if the parent closed the channel or is gone."""
-        try:
-            while not select.select([self._in], [], [], 1.0)[0]:
-                if os.getppid() != self._parent:  # a forked copy of the parent can hold the pipe open after its death
-                    raise EOFError
-            return _read(self._in)
-        except EOFError:
-            self._closed = True
-            raise
+        while not select.select([self._in], [], [], 1.0)[0]:
+            if os.getppid() != self._parent:  # a forked copy of the parent can hold the pipe open after its death
+                raise EOFError
+        return read_message(self._in)
 
     def listen(self, on_message: Callable[[Any], None], on_close: Callable[[], None]) -> None:
         """Pass every further value to ``on_message``, in a thread of its own; call ``on_close`` when the parent is
@@ -251,14 +265,17 @@ class Channel:
         """
         threading.Thread(target=self._listen, args=(on_message, on_close), name="lifeline", daemon=True).start()
 
-    def _kill_descendants(self) -> None:
-        """Kill the processes that this child started, if the parent is gone and cannot do it."""
-        if self._closed or os.getppid() != self._parent:
-            import psutil
-
-            for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
+    def _leave(self) -> None:
+        """Report the processes that this one started and that still run; end them if the parent is gone."""
+        if os.getpid() != self._pid or not self._leaving.acquire(blocking=False):  # a forked copy, or done already
+            return
+        family = orphans.below(self._pid) if orphans.has_children() else set()
+        if os.getppid() == self._parent:
+            with contextlib.suppress(OSError):
+                self.send(_Farewell(tuple(process.pid for process in family)))
+        if os.getppid() != self._parent:  # also if the parent died meanwhile
+            orphans.terminate(family)
+            orphans.end_remaining(lambda: orphans.alive(family) | orphans.below(self._pid), orphans.GRACE_S)
 
     def _listen(self, on_message: Callable[[Any], None], on_close: Callable[[], None]) -> None:
         try:
@@ -267,6 +284,7 @@ class Channel:
         except (EOFError, OSError):
             on_close()
             time.sleep(_GRACE_S)  # the deadline of a process that should have ended by now, no wait for an event
+            self._leave()
             _kill_group(0)
 
 

@@ -1,4 +1,7 @@
-"""The temporary directory of a run; those that killed runs left behind are removed by the next run."""
+"""The temporary directory of a run; the next run removes what killed runs left: their directories and their processes.
+
+A process outlives a killed run only if it could not notice the end, for example because it was stopped (SIGSTOP).
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,22 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
+import time
 from pathlib import Path
+
+from pytest_mlpatterns.system import orphans
 
 __all__ = ["ScratchDirectory"]
 
 _PREFIX = "pytest-mlpatterns-"
 _LOCK = "in-use"
 """File that is locked while the run lasts. The kernel releases the lock when its process ends, in any way."""
+_NEW = "new-"
+"""Beginning of the name of a directory that is not locked yet."""
+_NEW_S = 60.0
+"""Age at which a directory that is still not locked belongs to a run that was killed meanwhile."""
 
 
 class ScratchDirectory:
@@ -25,12 +36,12 @@ class ScratchDirectory:
 
     def __init__(self) -> None:
         base = Path(tempfile.gettempdir())
-        for left in base.glob(f"{_PREFIX}*"):
+        for left in (*base.glob(f"{_PREFIX}*"), *base.glob(f"{_NEW}{_PREFIX}*")):
             _remove_if_unused(left)
-        new = Path(tempfile.mkdtemp(prefix=f"new-{_PREFIX}"))
+        new = Path(tempfile.mkdtemp(prefix=f"{_NEW}{_PREFIX}"))
         self._lock = os.open(new / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self.path = new.rename(base / new.name.removeprefix("new-"))  # locked before another run can find it
+        self.path = new.rename(base / new.name.removeprefix(_NEW))  # locked before another run can find it
 
     def remove(self) -> None:
         """Remove the directory and everything in it. Safe to call twice."""
@@ -41,10 +52,21 @@ class ScratchDirectory:
 
 
 def _remove_if_unused(directory: Path) -> None:
-    with contextlib.suppress(OSError):  # another user's, of another version, in use, or removed meanwhile
+    """Remove the directory of a run that has ended; one of another user is left alone."""
+    with contextlib.suppress(OSError):  # of another version, in use, or removed meanwhile
+        status = directory.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+            return
+        if directory.name.startswith(_NEW):
+            if time.time() - status.st_mtime > _NEW_S:
+                shutil.rmtree(directory, ignore_errors=True)
+            return
         lock = os.open(directory / _LOCK, os.O_RDWR)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left = orphans.of_runs_in(str(directory))
+            orphans.terminate(left)
+            orphans.end_remaining(lambda: orphans.of_runs_in(str(directory)), orphans.GRACE_S if left else 0.0)
             shutil.rmtree(directory, ignore_errors=True)
         finally:
             os.close(lock)

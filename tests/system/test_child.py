@@ -18,7 +18,9 @@ from support import TESTS
 from support.services.processes import survivors
 
 from pytest_mlpatterns import ChildError
+from pytest_mlpatterns.system import log_file
 from pytest_mlpatterns.system.child import Child
+from pytest_mlpatterns.system.orphans import Stopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,6 +101,15 @@ class TestMessages:
         assert ask(child, "print", "\n".join(str(number) for number in range(50))) == "printed"
         assert child.log_tail(3).splitlines() == ["47", "48", "49"]
         assert len(child.log_tail().splitlines()) == 30
+
+    def test_a_long_log_is_limited_while_the_child_runs(
+        self, child: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(log_file, "LIMIT_BYTES", 2**16)
+        assert ask(child, "print", "x" * 100_000) == "printed"
+        while (tmp_path / "child.log").stat().st_blocks * 512 > 2**16:  # it is looked at four times a second
+            ask(child, "echo")
+        assert "letters left out" in child.log_tail()
 
     def test_a_child_reads_nothing_from_its_standard_input(self, child: Child) -> None:
         assert ask(child, "read") == ""
@@ -211,6 +222,25 @@ class TestTheEnd:
         child.stop()
         assert survivors([child.pid, grandchild], PATIENCE_S) == set()
 
+    def test_stop_ends_a_child_that_was_stopped(self, child: Child) -> None:
+        assert ask(child, "echo", 1) == 1
+        os.kill(child.pid, signal.SIGSTOP)
+        assert child.stop() == Stopped()
+        assert survivors([child.pid], 0) == set()
+
+    @pytest.mark.parametrize("how", ["stopped", "killed"])
+    def test_a_daemon_of_the_child_ends_with_it_and_is_named_if_it_does_not_end_by_itself(
+        self, child: Child, how: str
+    ) -> None:
+        daemons = [ask(child, "daemonize", ignored) for ignored in ("", "SIGTERM")]
+        if how == "killed":
+            os.kill(child.pid, signal.SIGKILL)
+            with pytest.raises(ChildError, match="signal SIGKILL"):  # although the daemons hold its pipe open
+                child.receive(PATIENCE_S)
+        stopped = child.stop(grace_s=0.1)
+        assert len(stopped.killed) == 1
+        assert survivors(map(int, map(str, daemons)), 0) == set()
+
     def test_stop_gives_every_descriptor_back(self, tmp_path: Path) -> None:
         before = psutil.Process().num_fds()
         child = Child("support.services.child", log=tmp_path / "child.log")
@@ -227,6 +257,10 @@ class TestTheEnd:
 
     def test_what_a_child_started_does_not_outlive_a_parent_that_is_killed(self, tmp_path: Path) -> None:
         pids, answers = kill_parent(tmp_path, "serve")
+        assert survivors([*pids, *answers], PATIENCE_S) == set()
+
+    def test_a_daemon_does_not_outlive_a_parent_that_is_killed(self, tmp_path: Path) -> None:
+        pids, answers = kill_parent(tmp_path, "daemonize")
         assert survivors([*pids, *answers], PATIENCE_S) == set()
 
     def test_a_forked_parent_with_open_pipes_does_not_keep_the_child_alive(self, tmp_path: Path) -> None:

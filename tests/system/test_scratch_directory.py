@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -56,3 +59,37 @@ def test_directory_of_a_killed_run_goes_with_the_next(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == [scratch.path.name]
     assert not left.exists()
     scratch.remove()
+
+
+def test_a_directory_that_was_never_locked_goes_once_it_is_old(tmp_path: Path) -> None:
+    """A run that was killed between two lines left it; a run that starts just now needs it."""
+    for name, age_s in (("young", 0.0), ("old", 3600.0)):
+        directory = tmp_path / f"new-pytest-mlpatterns-{name}"
+        directory.mkdir()
+        os.utime(directory, (time.time() - age_s,) * 2)
+    scratch = ScratchDirectory()
+    scratch.remove()
+    assert [one.name for one in tmp_path.iterdir()] == ["new-pytest-mlpatterns-young"]
+
+
+def test_directories_of_other_users_and_links_to_them_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = tmp_path / "pytest-mlpatterns-foreign"
+    foreign.mkdir()
+    (foreign / "in-use").touch()
+    (tmp_path / "pytest-mlpatterns-link").symlink_to(foreign)
+    monkeypatch.setattr(os, "geteuid", lambda: foreign.stat().st_uid + 1)
+    ScratchDirectory().remove()
+    assert (foreign / "in-use").exists()
+    assert (tmp_path / "pytest-mlpatterns-link").is_symlink()
+
+
+@pytest.mark.processes
+def test_a_process_that_did_not_notice_the_end_of_its_run_ends_with_the_next(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False, stdout=subprocess.DEVNULL)
+    (left,) = tmp_path.iterdir()
+    environment = {**os.environ, "PYTEST_MLPATTERNS_CHILD": str(left / "worker.log")}
+    with subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"], env=environment) as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        ScratchDirectory().remove()
+        process.wait(15)
+    assert not left.exists()

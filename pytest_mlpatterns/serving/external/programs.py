@@ -6,10 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import time
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +14,9 @@ import psutil
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.serving.tracebacks import last_traceback
+from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.child import Child
+from pytest_mlpatterns.system.log_file import LogFile
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
@@ -25,28 +24,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
-    "KILL_S",
-    "ORPHANS_GRACE_S",
     "SOCKET",
     "Ended",
     "NotStarted",
     "Program",
     "Started",
     "StopAll",
-    "Stopped",
     "SupervisePrograms",
     "SupervisedPrograms",
-    "describe_killed",
 ]
 
 SOCKET = "{socket}"
 """Placeholder for the descriptor of an inherited listening socket; ``{port}`` and ``{NAME_port}`` are free ports."""
-ORPHANS_GRACE_S = 1.0
-"""Grace period for orphaned processes before they are killed."""
-KILL_S = 3.0
-"""Time limit for the kill."""
-_MARGIN_S = 5.0
-_TAIL_BYTES = 16_384
+_MARGIN_S = 9.0
+"""What the supervisor may need beyond the time limit for the end of the programs: for orphans and for the kill."""
 _TRACEBACK_S = 1.0
 """Time limit for a traceback in the log after a failed request."""
 _LOOK_S = 0.01
@@ -94,10 +85,12 @@ class Started:
     Args:
         ports: ports by name, for each program.
         started_ns: time of the start (``time.perf_counter_ns``).
+        sessions: number of each program's session.
     """
 
     ports: tuple[Mapping[str, int], ...]
     started_ns: int
+    sessions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,25 +115,12 @@ class Ended:
     @property
     def reason(self) -> str:
         """The exit code or signal, in words."""
-        return f"signal {signal.Signals(-self.code).name}" if self.code < 0 else f"exit code {self.code}"
+        return orphans.describe_exit(self.code)
 
 
 @dataclass(frozen=True, slots=True)
 class StopAll:
     """End all programs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """All programs have ended.
-
-    Args:
-        killed: names of the processes that ignored SIGTERM and were killed.
-        survivors: names and ids of the processes that could not be killed.
-    """
-
-    killed: tuple[str, ...]
-    survivors: tuple[str, ...]
 
 
 class SupervisedPrograms:
@@ -169,6 +149,7 @@ class SupervisedPrograms:
         self._programs = tuple(programs)
         self._stop_ns = stop_ns
         self._ended: dict[int, Ended] = {}
+        self._sessions: tuple[int, ...] = ()
         self._child: Child | None = Child(
             "pytest_mlpatterns.serving.external.supervisor", log=directory / f"supervisor-{id(self):x}.log"
         )
@@ -183,6 +164,7 @@ class SupervisedPrograms:
         if not isinstance(answer, Started):
             self._abandon()
             raise DeploymentError(answer.text)
+        self._sessions = answer.sessions
         self.ports = answer.ports
         self.started_ns = answer.started_ns
 
@@ -233,7 +215,7 @@ class SupervisedPrograms:
 
     def log_sizes(self) -> tuple[int, ...]:
         """How much each program has printed so far, in bytes."""
-        return tuple(program.log.stat().st_size if program.log.exists() else 0 for program in self._programs)
+        return tuple(LogFile(program.log).size for program in self._programs)
 
     def traceback_since(self, sizes: Sequence[int], wait_s: float = _TRACEBACK_S) -> str:
         """The last whole traceback that a program printed after this; a server prints it after its answer.
@@ -251,54 +233,42 @@ class SupervisedPrograms:
         deadline = time.monotonic() + wait_s
         while True:
             for number, size in enumerate(sizes):
-                if found := last_traceback(self._printed_since(number, size)):
+                if found := last_traceback(LogFile(self._programs[number].log).printed_since(size)):
                     return found
             if time.monotonic() >= deadline:
                 return ""
             self.check(_LOOK_S)
 
-    def stop(self) -> Stopped:
-        """End the programs and all processes that they started. Safe to call twice.
+    def stop(self) -> orphans.Stopped:
+        """End the programs and all processes that they started, also if their supervisor was killed.
+
+        Safe to call twice.
 
         Raises:
-            DeploymentError: a process survived SIGKILL, or the supervisor has ended.
+            DeploymentError: a process survived SIGKILL.
         """
         if self._child is None:
-            return Stopped((), ())
+            return orphans.Stopped()
         child, self._child = self._child, None
         answer: Any = None
         try:
+            child.resume()
             child.send(StopAll())
-            while not isinstance(answer, Stopped):
-                answer = child.receive(self._stop_ns / 1e9 + ORPHANS_GRACE_S + KILL_S + _MARGIN_S)
-        except (ChildError, TimeoutError) as error:
-            raise DeploymentError(
-                f"the servers may still run, because the process that supervises them has ended: {error}"
-            ) from error
+            while not isinstance(answer, orphans.Stopped):
+                answer = child.receive(self._stop_ns / 1e9 + _MARGIN_S)
+        except (ChildError, TimeoutError):
+            answer = None
         finally:
-            child.stop()
-        if answer.survivors:
-            raise DeploymentError(f"these processes survived SIGKILL: {', '.join(answer.survivors)}; end them by hand")
-        return answer
+            left = child.stop(sessions=self._sessions, grace_s=self._stop_ns / 1e9)
+        stopped: orphans.Stopped = answer or left
+        if stopped.survivors:
+            raise DeploymentError(f"these processes survived SIGKILL: {', '.join(stopped.survivors)}; end them by hand")
+        return stopped
 
     def _abandon(self) -> None:
         """End the programs after a failed start."""
         with contextlib.suppress(DeploymentError):
             self.stop()
 
-    def _tail_of(self, number: int, lines: int = 30) -> str:
-        return "\n".join(self._printed_since(number, 0).splitlines()[-lines:])
-
-    def _printed_since(self, number: int, size: int) -> str:
-        """What a program printed after its first ``size`` bytes, as far as it is among the last 16 KiB."""
-        try:
-            with self._programs[number].log.open("rb") as log:
-                log.seek(max(size, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
-                return log.read().decode(errors="replace")
-        except OSError:
-            return ""
-
-
-def describe_killed(stopped: Stopped) -> str:
-    """Names of the killed processes, such as ``python ×4, worker``."""
-    return ", ".join(f"{name} ×{times}" if times > 1 else name for name, times in Counter(stopped.killed).items())
+    def _tail_of(self, number: int) -> str:
+        return LogFile(self._programs[number].log).tail()

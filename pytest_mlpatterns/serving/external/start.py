@@ -22,11 +22,12 @@ from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.external.attach import attach
-from pytest_mlpatterns.serving.external.programs import SupervisedPrograms, describe_killed
+from pytest_mlpatterns.serving.external.programs import SupervisedPrograms
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.external.target_programs import programs_of
 from pytest_mlpatterns.serving.external.wrong_path import advice_on_path
 from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of
+from pytest_mlpatterns.system.orphans import describe_killed
 from pytest_mlpatterns.units import format_duration, parse_duration
 from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.workload.endpoint import Endpoint
@@ -306,7 +307,8 @@ class _ServerProcesses:
         stopped = self._programs.stop()
         if stopped.killed:
             warnings.warn(
-                f"{self._name}: processes that did not end after SIGTERM were killed: {describe_killed(stopped)}",
+                f"{self._name}: processes that did not end after SIGTERM were killed: "
+                f"{describe_killed(stopped.killed)}",
                 LeftoverWarning,
                 stacklevel=2,
             )

@@ -2,7 +2,8 @@
 
 Each program runs in its own session. On Linux the supervisor adopts orphans, so it also ends workers whose parent has
 died or that have sessions of their own: SIGTERM to the process groups, then SIGKILL to the remaining processes, then a
-check that none survived. The same happens when pytest ends, in any way.
+check that none survived. The same happens when pytest ends, in any way. If the supervisor is killed itself, the
+programs get SIGTERM (Linux), and pytest ends what remains.
 """
 
 from __future__ import annotations
@@ -14,34 +15,26 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
-from pytest_mlpatterns.serving.external.programs import (
-    KILL_S,
-    ORPHANS_GRACE_S,
-    SOCKET,
-    Ended,
-    NotStarted,
-    Started,
-    Stopped,
-)
+from pytest_mlpatterns.serving.external.programs import SOCKET, Ended, NotStarted, Started
+from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.child import Channel
+from pytest_mlpatterns.system.log_file import LOOK_S, LogFile
 from pytest_mlpatterns.system.sockets import listening_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    import psutil
 
     from pytest_mlpatterns.serving.external.programs import Program, StopAll, SupervisePrograms
 
 __all__ = ["main"]
 
 _PLACEHOLDER = re.compile(r"\{((?:[a-z]\w*_)?port)\}")
-_ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER of linux/prctl.h
 
 
 def main() -> None:
@@ -57,7 +50,7 @@ def main() -> None:
 
     channel.listen(events.put, on_close)
     signal.signal(signal.SIGTERM, lambda *_: events.put(None))
-    _adopt_orphans()
+    orphans.adopt_orphans()
     running: list[subprocess.Popen[bytes]] = []
     try:
         started_ns = time.perf_counter_ns()
@@ -68,19 +61,22 @@ def main() -> None:
             return
         for number, process in enumerate(running):
             threading.Thread(target=_watch, args=(number, process, events.put), daemon=True).start()
-        channel.send(Started(tuple(ports), started_ns))
-        while isinstance(event := _next(events), Ended):
+        channel.send(Started(tuple(ports), started_ns, tuple(process.pid for process in running)))
+        logs = [LogFile(program.log) for program in job.programs]
+        while isinstance(event := _next(events, logs), Ended):
             channel.send(event)
     finally:
         channel.send(_end(running, job.stop_ns / 1e9))
         is_done.set()
 
 
-def _next(events: queue.SimpleQueue[Any]) -> Any:
-    """The next event. The wait has steps, because Python handles a signal of another thread between them."""
+def _next(events: queue.SimpleQueue[Any], logs: Sequence[LogFile]) -> Any:
+    """The next event. In between the logs are limited, and Python handles signals of other threads."""
     while True:
         with contextlib.suppress(queue.Empty):
-            return events.get(timeout=1.0)
+            return events.get(timeout=LOOK_S)
+        for log in logs:
+            log.limit()
 
 
 def _start(job: SupervisePrograms, running: list[subprocess.Popen[bytes]]) -> list[Mapping[str, int]]:
@@ -131,6 +127,7 @@ def _spawn(program: Program, ports: Mapping[str, int], listener: socket.socket |
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=descriptors,
+            preexec_fn=orphans.end_with_creator(),  # noqa: PLW1509 - it makes one system call and takes no lock
         )
 
 
@@ -138,60 +135,27 @@ def _watch(number: int, process: subprocess.Popen[bytes], send: Callable[[Ended]
     send(Ended(number, process.wait()))
 
 
-def _end(running: Sequence[subprocess.Popen[bytes]], grace_s: float) -> Stopped:
+def _end(running: Sequence[subprocess.Popen[bytes]], grace_s: float) -> orphans.Stopped:
     """End the programs, their descendants, and all processes of their sessions."""
     sessions = {process.pid for process in running}
     family = _family(sessions)
     for process in running:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGCONT)  # a process that is stopped goes on, to receive it
     deadline = time.monotonic() + grace_s
     for process in running:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, deadline - time.monotonic()))
-    grace_s = min(deadline - time.monotonic(), ORPHANS_GRACE_S)
-    _, remaining = psutil.wait_procs([*{*family, *_family(sessions)}], max(0.0, grace_s))
-    killed = [_name(orphan) for orphan in remaining]
-    deadline = time.monotonic() + KILL_S
-    while remaining and time.monotonic() < deadline:
-        for orphan in remaining:
-            with contextlib.suppress(psutil.Error):
-                orphan.kill()
-        psutil.wait_procs(remaining, 0.2)
-        remaining = [orphan for orphan in {*remaining, *_family(sessions)} if _is_alive(orphan)]
-    return Stopped(tuple(killed), tuple(f"{_name(orphan)} ({orphan.pid})" for orphan in remaining))
+    grace_s = min(deadline - time.monotonic(), orphans.GRACE_S)
+    return orphans.end_remaining(lambda: orphans.alive(family) | _family(sessions), grace_s)
 
 
 def _family(sessions: set[int]) -> set[psutil.Process]:
     """Descendants of this process, and all processes of these sessions."""
-    found = set(psutil.Process().children(recursive=True))
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.pid in sessions or os.getsid(process.pid) in sessions:
-                found.add(process)
-    return {process for process in found if _is_alive(process)}
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
-
-
-def _name(process: psutil.Process) -> str:
-    with contextlib.suppress(psutil.Error):
-        return process.name()
-    return "a process that has ended"
+    return orphans.below(os.getpid()) | orphans.of_sessions(sessions)
 
 
 def _reason_of(error: OSError) -> str:
     missing = f" ({error.filename})" if error.filename else ""
     return f"{error.strerror}{missing}"
-
-
-def _adopt_orphans() -> None:
-    """Become the parent of orphans (Linux). On other systems orphans are found by their session only."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_ADOPT_ORPHANS, 1, 0, 0, 0)

@@ -105,7 +105,7 @@ class Launcher:
         self.workers: list[SupervisedWorker] = []
         self.restarted: list[SupervisedWorker] = []
         self.servers: list[EmbeddedServer] = []
-        self.processes = LocalProcesses(self.workers, self.servers)
+        self.processes = LocalProcesses(self.workers, self.servers, plan.name)
         self._plan = plan
         self._options = options
         self._identity = f"mlpatterns:{secrets.token_hex(8)}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.errors import DeploymentError, LeftoverWarning
 from pytest_mlpatterns.records.telemetry import PatternStats, merged_layers
+from pytest_mlpatterns.system.orphans import describe_killed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,10 +26,12 @@ class LocalProcesses:
     Args:
         workers: processes that run models and layers.
         servers: servers of stores and brokers that the deployment started for itself.
+        model: name of the model, for messages.
     """
 
     workers: Sequence[SupervisedWorker]
     servers: Sequence[EmbeddedServer] = ()
+    model: str = ""
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -74,10 +79,24 @@ class LocalProcesses:
         return ""
 
     def stop(self) -> None:
-        """End all processes and wait until they are gone; workers end at the same time, servers after them."""
+        """End all processes and wait until they are gone; workers end at the same time, servers after them.
+
+        A warning names the processes that a model started and that had to be killed.
+
+        Raises:
+            DeploymentError: a process survived SIGKILL.
+        """
         for worker in self.workers:
             worker.close_channel()
-        for worker in self.workers:
-            worker.stop()
+        ends = [worker.stop() for worker in self.workers]
         for server in self.servers:
             server.stop()
+        if survivors := [name for end in ends for name in end.survivors]:
+            raise DeploymentError(f"these processes survived SIGKILL: {', '.join(survivors)}; end them by hand")
+        if killed := [name for end in ends for name in end.killed]:
+            warnings.warn(
+                f"perf_model {self.model}: processes that it started and that did not end after SIGTERM were killed: "
+                f"{describe_killed(killed)}",
+                LeftoverWarning,
+                stacklevel=2,
+            )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.records.telemetry import merged_layers
 from pytest_mlpatterns.serving.local.messages import Ready, StatsQuestion, WorkerStats
+from pytest_mlpatterns.system.orphans import Stopped
 
 if TYPE_CHECKING:
     import socket
@@ -60,6 +61,7 @@ class SupervisedWorker:
         self._guarded = False
         self._loading = False
         self._retired = self._last = _NOTHING
+        self._ends: list[Stopped] = []
         self.child = start(partial(self._on_end, 0))
 
     def guard(self) -> None:
@@ -105,13 +107,23 @@ class SupervisedWorker:
         self._guarded = False
         self.child.close_channel()
 
-    def stop(self) -> None:
-        """End the process and wait until it is gone. Safe to call twice."""
+    def stop(self) -> Stopped:
+        """End the process and all that it and those that it replaced started, and wait until they are gone.
+
+        Safe to call twice.
+
+        Returns:
+            The processes that it started and that did not end after SIGTERM.
+        """
         self._guarded = False
         with self._changed:  # wait for a replacement that is starting
-            self.child.stop()
+            ends = (*self._ends, self.child.stop())
+            self._ends.clear()
         if self._listener is not None:
             self._listener.close()
+        return Stopped(
+            tuple(name for end in ends for name in end.killed), tuple(name for end in ends for name in end.survivors)
+        )
 
     def _ask(self, child: Child) -> Any:
         if self._loading and not self._is_ready(child):
@@ -148,7 +160,7 @@ class SupervisedWorker:
                 self.replaced += 1
                 self._retired = self._last
                 self._loading = True
-                self.child.stop()
+                self._ends.append(self.child.stop())
                 with contextlib.suppress(ChildError):  # it ended before it had its job; its end calls this again
                     self.child = self._start(partial(self._on_end, self.replaced))
             self._changed.notify_all()

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -16,8 +15,8 @@ from support.services.processes import survivors
 
 from pytest_mlpatterns import ChildError, DeploymentError
 from pytest_mlpatterns.serving.external import programs as programs_module
-from pytest_mlpatterns.serving.external import supervisor
-from pytest_mlpatterns.serving.external.programs import Ended, Program, Stopped, SupervisedPrograms, describe_killed
+from pytest_mlpatterns.serving.external.programs import Ended, Program, SupervisedPrograms
+from pytest_mlpatterns.system.orphans import Stopped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,8 +73,20 @@ def test_programs_end_when_the_supervisor_is_asked_to_end(tmp_path: Path) -> Non
     with pytest.raises(DeploymentError, match="the process that supervises the servers has ended"):
         programs.check(15)
     assert programs.pids == programs.family() == ()
-    with pytest.raises(DeploymentError, match="the servers may still run"):
-        programs.stop()
+    assert programs.stop() == Stopped()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_programs_end_though_their_supervisor_was_killed_or_stopped(tmp_path: Path, how: signal.Signals) -> None:
+    ignores = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
+    programs = SupervisedPrograms([program(tmp_path, "-S", "-c", ignores)], tmp_path, stop_ns=10**8)
+    pids = programs.pids
+    while not programs.log_tail():
+        programs.check(0.01)
+    os.kill(psutil.Process(pids[0]).ppid(), how)
+    stopped = programs.stop()
+    assert [name.startswith("python") for name in stopped.killed] == [True]
+    assert survivors(pids, 0) == set()
 
 
 def test_programs_that_end_are_known_by_their_last_words(tmp_path: Path) -> None:
@@ -131,16 +142,20 @@ class ScriptedChild:
             raise answer
         return answer
 
-    def stop(self) -> None:
+    def resume(self) -> None:
+        """It runs."""
+
+    def stop(self, **_: object) -> Stopped:
         self.stopped = True
+        return Stopped(survivors=("stuck (13)",))
 
 
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
         ([Stopped(("a",), ("stuck (12)",))], r"these processes survived SIGKILL: stuck \(12\)"),
-        ([Ended(0, 1), ChildError("exit code 1")], "the servers may still run, .* exit code 1"),
-        ([TimeoutError()], "the servers may still run"),
+        ([Ended(0, 1), ChildError("exit code 1")], r"these processes survived SIGKILL: stuck \(13\)"),
+        ([TimeoutError()], r"these processes survived SIGKILL: stuck \(13\)"),
     ],
 )
 def test_a_process_that_survives_is_reported(
@@ -155,16 +170,6 @@ def test_a_process_that_survives_is_reported(
     assert child.stopped
 
 
-def test_how_it_ended_and_who_was_killed_reads_in_words() -> None:
+def test_how_it_ended_reads_in_words() -> None:
     assert Ended(0, -9).reason == "signal SIGKILL"
     assert Ended(0, 3).reason == "exit code 3"
-    assert describe_killed(Stopped(("python", "worker", "python"), ())) == "python ×2, worker"
-
-
-def test_a_process_that_is_gone_has_a_name_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone() -> str:
-        raise psutil.NoSuchProcess(1)
-
-    process: Any = SimpleNamespace(name=gone, is_running=gone, pid=1)
-    assert supervisor._name(process) == "a process that has ended"
-    assert not supervisor._is_alive(process)

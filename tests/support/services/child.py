@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.system.child import Channel
+from pytest_mlpatterns.system.orphans import adopt_orphans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +72,22 @@ def _spawn(channel: Channel, _: None) -> None:
     channel.send(subprocess.Popen([sys.executable, "-S", "-c", WAIT]).pid)
 
 
+def _daemonize(channel: Channel, ignored: str) -> None:
+    """Start a daemon, as in the books: fork, setsid, fork. It is a copy that holds all pipes open."""
+    adopt_orphans()
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            if ignored == "SIGTERM":
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            os.write(writing, str(os.getpid()).encode())
+            threading.Event().wait()
+        os._exit(0)
+    os.wait()
+    channel.send(int(os.read(reading, 20)))
+
+
 def _busy(channel: Channel, state: str) -> None:
     if state == "listening":
         channel.listen(lambda _: None, lambda: None)
@@ -91,5 +108,6 @@ COMMANDS: dict[str, Callable[[Channel, Any], object]] = {
     "listen": _listen,
     "serve": _serve,
     "spawn": _spawn,
+    "daemonize": _daemonize,
     "busy": _busy,
 }

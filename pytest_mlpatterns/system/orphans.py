@@ -1,0 +1,221 @@
+"""Processes that hide from the process that started them: they are adopted, found, and ended.
+
+A daemon leaves its parent, its group and its session. Three traces remain: on Linux a process can adopt the orphans
+below it; the environment is inherited, so a variable in it names the child of pytest that a process descends from; and
+a session has a number. A process is followed by any of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    import psutil
+
+__all__ = [
+    "GRACE_S",
+    "MARK",
+    "Stopped",
+    "adopt_orphans",
+    "alive",
+    "below",
+    "describe_exit",
+    "describe_killed",
+    "end_remaining",
+    "end_with_creator",
+    "has_children",
+    "of_runs_in",
+    "of_sessions",
+    "related",
+    "terminate",
+    "with_ids",
+]
+
+MARK = "PYTEST_MLPATTERNS_CHILD"
+"""Environment variable that names the log of the child process that a process descends from."""
+GRACE_S = 1.0
+"""Grace period of orphans after SIGTERM, before they are killed."""
+_KILL_S = 3.0
+"""Time limit for the kill."""
+_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+_SET_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Processes have ended.
+
+    Args:
+        killed: names of the processes that ignored SIGTERM and were killed.
+        survivors: names and ids of the processes that could not be killed.
+    """
+
+    killed: tuple[str, ...] = ()
+    survivors: tuple[str, ...] = ()
+
+
+def adopt_orphans() -> None:
+    """Become the parent of orphans (Linux). On other systems they are found by their environment and session only."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_SET_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_with_creator() -> Callable[[], None] | None:
+    """What a new process calls so that it gets SIGTERM when its creator dies, even of SIGKILL; None except on Linux.
+
+    The signal comes at the end of the *thread* that started the process, so a main thread should start it.
+    """
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_SET_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0)
+
+
+def has_children() -> bool:
+    """Whether this process has children that run. It reaps the others, so only a process that ends may ask."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+        return True
+    return False
+
+
+def below(pid: int) -> set[psutil.Process]:
+    """The processes below one; none if it has ended."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return alive(psutil.Process(pid).children(recursive=True))
+    return set()
+
+
+def with_ids(pids: Iterable[int]) -> set[psutil.Process]:
+    """The running processes with these ids."""
+    import psutil
+
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            found.add(psutil.Process(pid))
+    return alive(found)
+
+
+def related(mark: str, sessions: Collection[int]) -> set[psutil.Process]:
+    """All running processes with this mark in their environment, or of one of these sessions."""
+    return _matching(lambda process: _mark_of(process) == mark or os.getsid(process.pid) in sessions)
+
+
+def of_sessions(sessions: Collection[int]) -> set[psutil.Process]:
+    """All running processes of these sessions."""
+    return _matching(lambda process: os.getsid(process.pid) in sessions)
+
+
+def of_runs_in(directory: str) -> set[psutil.Process]:
+    """All running processes that descend from a child process whose log is in this directory."""
+    return _matching(lambda process: os.path.dirname(_mark_of(process)) == directory)
+
+
+def terminate(processes: Iterable[psutil.Process]) -> None:
+    """Send SIGTERM; a process that is stopped goes on, to receive it."""
+    import psutil
+
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+            process.resume()
+
+
+def end_remaining(find: Callable[[], set[psutil.Process]], grace_s: float) -> Stopped:
+    """Wait for the end of processes that got SIGTERM; kill those that still run afterwards.
+
+    Args:
+        find: the processes, and those that they have started meanwhile.
+        grace_s: how long they may take.
+    """
+    import psutil
+
+    _, remaining = psutil.wait_procs([*find()], max(0.0, grace_s))
+    remaining = [*alive(remaining)]
+    killed = [_name(process) for process in remaining]
+    deadline = time.monotonic() + _KILL_S
+    while remaining and time.monotonic() < deadline:
+        for process in remaining:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(remaining, 0.2)
+        remaining = [*alive({*remaining, *find()})]
+    return Stopped(tuple(killed), tuple(f"{_name(process)} ({process.pid})" for process in remaining))
+
+
+def alive(processes: Iterable[psutil.Process]) -> set[psutil.Process]:
+    """Those that run; a process that has ended and waits for its parent does not."""
+    return {process for process in processes if _is_alive(process)}
+
+
+def describe_killed(killed: Iterable[str]) -> str:
+    """Names of the killed processes, such as ``python ×4, worker``."""
+    return ", ".join(f"{name} ×{times}" if times > 1 else name for name, times in Counter(killed).items())
+
+
+def describe_exit(code: int) -> str:
+    """How a process ended: ``exit code 3``, ``signal SIGKILL``, or ``signal 40`` for a signal without a name.
+
+    Args:
+        code: its exit code, or the negative number of the signal.
+    """
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"
+
+
+def _matching(fits: Callable[[psutil.Process], bool]) -> set[psutil.Process]:
+    """The running processes that fit, except this one; one that this user may not look at does not."""
+    import psutil
+
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and fits(process):
+                found.add(process)
+    return alive(found)
+
+
+def _mark_of(process: psutil.Process) -> str:
+    import psutil
+
+    try:
+        return process.environ().get(MARK, "")
+    except (psutil.Error, OSError):
+        return ""
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _name(process: psutil.Process) -> str:
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return process.name()
+    return "a process that has ended"
