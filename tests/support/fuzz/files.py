@@ -47,12 +47,12 @@ misses_total{a="b",c="d"} 1
 """
 _NAMES = Prometheus(cache_hits="hits_total", cache_misses="misses_total")
 _WIRES = (REST_JSON, Wire("rest", "binary"), Wire("rest", "msgpack"), GRPC)
-_DIRECTORY = Path("/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir())
+DIRECTORY = Path("/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir())
 
 
 def in_a_file(content: bytes, ending: str, read: Callable[[Path], object]) -> None:
     """Read bytes as a file."""
-    with tempfile.NamedTemporaryFile(dir=_DIRECTORY, suffix=ending) as file:
+    with tempfile.NamedTemporaryFile(dir=DIRECTORY, suffix=ending) as file:
         file.write(content)
         file.flush()
         read(Path(file.name))

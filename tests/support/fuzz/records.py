@@ -1,0 +1,133 @@
+"""Files that the package writes and reads back: baselines and results, with members changed and text mutated."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.baseline.file import read_baselines, write_baselines
+from pytest_mlpatterns.baseline.lookup import BaselineLookup
+from pytest_mlpatterns.cli import main
+from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
+from pytest_mlpatterns.errors import BaselineFileError
+from support import TESTS
+from support.fuzz import Area
+from support.fuzz.files import DIRECTORY
+from support.fuzz.hostile import deep_list, octets
+from support.synthetic import ENVIRONMENT, SETUP
+
+if TYPE_CHECKING:
+    import random
+
+BASELINE: dict[str, Any] = {
+    "format": "pytest-mlpatterns-baseline",
+    "version": 1,
+    "tests": {
+        "test_a.py::test_one": {
+            "box": {
+                "setup": {"pattern": "single", "load": "closed(1)", "wire": "rest+json", "payload": "sha256:0"},
+                "metrics": {"rtm": [[1000, 0.01], [1100, 0.02]], "throughput": [[1234.5, 0.01]]},
+                "versions": {"numpy": "2.0.0"},
+                "commit": "1a2b3c4",
+                "date": "2026-11-24",
+                "anchor": {"metrics": {"rtm": [[900, 0.01]]}, "commit": None, "date": "2026-01-31", "updates": 4},
+                "calibration": {"cores": 2, "ns": 31250000, "workload": 1},
+                "latency": [[1.0, 3100000], [50.0, 4120000], [99.9, 9870000]],
+                "counts": {"1": [300, 8, [[4096000, 150], [4128768, 142]]]},
+                "disturbed": ["8 of 7,406 requests failed (500: 8)"],
+            }
+        }
+    },
+}
+MEMBERS: tuple[Any, ...] = (
+    *(None, True, False, 0, 1, -1, -5, 2**63, 10**30, 10**400, 1e308, -1e308, 1e-300, float("nan"), float("inf"), 0.5),
+    *("", "x", "\ud800", "\x1b[2J\x1b]0;owned\x07", "\u202e", "<script>alert(1)</script>", "9" * 400, "x" * 5000),
+    *("2026-11-24", "pass", "rtm", "single", [], {}, [[]], [None], [1, 2], [[1, 2]], {"": 0}, {"rtm": [[1, 2]]}),
+    *(deep_list(40), deep_list(600)),
+)
+
+
+@functools.cache
+def _results() -> str:
+    return (TESTS / "golden" / "results.json").read_text(encoding="utf-8")
+
+
+def changed(draw: random.Random, data: Any) -> Any:
+    """The data with one to three members replaced, removed, moved or renamed."""
+    for _ in range(draw.choice((1, 1, 2, 3))):
+        holder: Any = data
+        while True:
+            keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
+            if not keys:
+                break
+            key = draw.choice(keys)
+            if isinstance(holder[key], dict | list) and holder[key] and draw.random() < 0.85:
+                holder = holder[key]
+                continue
+            how = draw.random()
+            if how < 0.7:
+                holder[key] = draw.choice(MEMBERS)
+            elif how < 0.8:
+                del holder[key]
+            elif isinstance(holder, dict):
+                holder[draw.choice(("\ud800", "", "x", "rtm", "\x1b[2J", "p99.9", "x" * 300))] = holder[key]
+            else:
+                holder.insert(0, holder[key])
+            break
+    return data
+
+
+def a_baseline(draw: random.Random) -> bytes:
+    text = json.dumps(BASELINE)
+    if draw.random() < 0.25:
+        return octets(draw, (text.encode(),))
+    return json.dumps(changed(draw, json.loads(text))).encode()
+
+
+def use_baseline(content: bytes) -> None:
+    """Read it, look tests up in it, and write it again beside a new entry."""
+    with tempfile.TemporaryDirectory(dir=DIRECTORY) as directory:
+        path = Path(directory, "perf-baseline.json")
+        path.write_bytes(content)
+        entries = read_baselines(path)
+        options = {"baseline": str(BaselineMode.CHECK), "baseline-file": str(path)}
+        run = read_run_settings(options, {}, invoked_in=path.parent, root=path.parent)
+        lookup = BaselineLookup(run, ENVIRONMENT, entries, directory=path.parent)
+        for test in entries:
+            lookup.match(test, SETUP)
+        write_baselines(path, entries)
+        assert read_baselines(path).keys() == entries.keys()
+
+
+def a_result_file(draw: random.Random) -> tuple[str, bytes]:
+    command = draw.choice(("export", "rank", "report"))
+    if draw.random() < 0.25:
+        return command, octets(draw, (_results().encode(),))
+    return command, json.dumps(changed(draw, json.loads(_results()))).encode()
+
+
+def use_result_file(case: tuple[str, bytes]) -> None:
+    """Run the command line on it: exit code 0, or 2 and one line."""
+    command, content = case
+    with tempfile.TemporaryDirectory(dir=DIRECTORY) as directory:
+        path = Path(directory, "results.json")
+        path.write_bytes(content)
+        weights = [",".join(f"{name}=1" for name in METRICS)] if command == "rank" else []
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            code = main([command, str(path), *weights, "-o", str(Path(directory, "out"))])
+        lines = said.getvalue().splitlines()
+        assert (code, len(lines)) in ((0, 0), (2, 1)), (code, lines)
+        assert all(line.isprintable() and len(line) < 3000 for line in lines), lines
+
+
+AREAS = (
+    Area("baselines", 30_000, a_baseline, use_baseline, (BaselineFileError,)),
+    Area("results", 20_000, a_result_file, use_result_file, ()),
+)
