@@ -8,10 +8,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
 from pytest_mlpatterns.system.files import read_text, replace_file
+from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,11 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         text = make(_read(options.results), options)
         if options.output is None:
-            sys.stdout.write(_for_people(text) if options.for_people else text)
+            sys.stdout.write(_for_people(text, sys.stdout) if options.for_people else text)
         else:
             _write(options.output, text)
     except (MlpatternsError, OSError) as error:
-        sys.stderr.write(f"ERROR: {error}\n")
+        sys.stderr.write(_for_people(f"ERROR: {error}\n", sys.stderr))
         return _FAILED
     return 0
 
@@ -69,12 +70,13 @@ def _add_command(
     return command
 
 
-def _for_people(text: str) -> str:
-    """The text in characters that standard output can encode."""
+def _for_people(text: str, stream: TextIO) -> str:
+    """The text with hidden characters spelled, in characters that the stream can encode."""
     from pytest_mlpatterns.reports.text.styled_text import in_ascii
 
+    text = visible(text)
     try:
-        text.encode(sys.stdout.encoding or "ascii")
+        text.encode(stream.encoding or "ascii")
     except UnicodeEncodeError:
         return in_ascii(text)
     return text

@@ -1,4 +1,4 @@
-"""Text of messages and settings: plurals, lists, suggestions, and splitting outside brackets."""
+"""Text of messages and settings: plurals, lists, suggestions, splitting outside brackets, and hidden characters."""
 
 from __future__ import annotations
 
@@ -7,10 +7,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["count", "did_you_mean", "listed", "named", "shown", "split_outside_brackets"]
+__all__ = ["HIDDEN", "count", "did_you_mean", "listed", "named", "shown", "split_outside_brackets", "visible"]
 
 _LONGEST = 300
 """Longest text of a value in a message."""
+_DIRECTIONS = (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+"""Marks of the direction of writing."""
+HIDDEN = frozenset(
+    map(
+        chr,
+        (
+            *(code for code in range(0x20) if chr(code) not in "\t\n"),
+            *range(0x7F, 0xA0),  # DEL and C1, which a terminal obeys as it does ESC
+            *_DIRECTIONS,
+            *(0x2028, 0x2029),  # separators of lines and paragraphs
+            *range(0xD800, 0xE000),  # halves of surrogate pairs, which no output can encode
+        ),
+    )
+)
+"""Characters that change how text is shown instead of being shown."""
+_SPELLED = {ord(sign): f"\\x{ord(sign):02x}" if ord(sign) < 0x100 else f"\\u{ord(sign):04x}" for sign in HIDDEN}
 
 
 def count(number: int, one: str, many: str | None = None) -> str:
@@ -69,3 +85,12 @@ def split_outside_brackets(text: str, separator: str) -> list[str]:
         else:
             parts[-1] += letter
     return parts
+
+
+def visible(text: str) -> str:
+    """The text with hidden characters spelled, such as ``\\x1b``; tabs and line breaks stay.
+
+    Text from files, servers, models and test ids passes here on its way to a terminal, a log or a report, where it
+    could otherwise clear the screen or paint another verdict.
+    """
+    return text.replace("\r\n", "\n").translate(_SPELLED)

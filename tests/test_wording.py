@@ -49,3 +49,20 @@ def test_only_a_similar_name_is_suggested(given: str, form: str, hint: str) -> N
 )
 def test_separators_inside_brackets_do_not_split(text: str, parts: list[str]) -> None:
     assert wording.split_outside_brackets(text, ",") == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\tb\nc ä → 🙂 \u200d", "a\tb\nc ä → 🙂 \u200d"),
+        ("\x1b[2J\x1b]0;owned\x07", "\\x1b[2J\\x1b]0;owned\\x07"),
+        ("\x9b31m", "\\x9b31m"),
+        ("4 %\r100 %\r\nnext", "4 %\\x0d100 %\nnext"),
+        ("\u202egnp.\u2066x\u200f", "\\u202egnp.\\u2066x\\u200f"),
+        ("\udce4.py", "\\udce4.py"),
+        ("\x00\x7f", "\\x00\\x7f"),
+    ],
+)
+def test_hidden_characters_are_spelled_and_all_others_stay(text: str, shown: str) -> None:
+    assert wording.visible(text) == shown
+    assert not wording.HIDDEN & set(wording.visible(text))

@@ -76,8 +76,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     """The header line: the baseline file and its mode, or the revision to compare with."""
     if ref := _given(config, "against"):
-        return f"mlpatterns: compared with {ref}"
-    return f"mlpatterns: baseline {_given(config, 'baseline_file') or 'perf-baseline.json'} ({_mode(config)})"
+        text = f"mlpatterns: compared with {ref}"
+    else:
+        text = f"mlpatterns: baseline {_given(config, 'baseline_file') or 'perf-baseline.json'} ({_mode(config)})"
+    if text.isprintable():
+        return text
+    from pytest_mlpatterns.wording import visible
+
+    return visible(text)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -18,7 +18,7 @@ from pytest_mlpatterns.revision.messages import InheritedOptions
 from pytest_mlpatterns.revision.resolve import resolve_revision
 from pytest_mlpatterns.revision.worktree import checkout, remove_stale
 from pytest_mlpatterns.units import format_duration
-from pytest_mlpatterns.wording import count
+from pytest_mlpatterns.wording import count, visible
 
 if TYPE_CHECKING:
     import contextlib
@@ -70,7 +70,7 @@ def _say(config: pytest.Config, text: str) -> None:
     """Print a line while tests are collected."""
     if (reporter := config.pluginmanager.get_plugin("terminalreporter")) is not None:
         reporter.ensure_newline()
-        reporter.write_line(text)
+        reporter.write_line(visible(text))
 
 
 class OtherRevision:

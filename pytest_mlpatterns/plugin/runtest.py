@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_mlpatterns.errors import InconclusiveWarning, InvalidResultError, MlpatternsError, PerfFailure
+from pytest_mlpatterns.errors import InconclusiveWarning, InvalidResultError, MlpatternsError, PerfFailure, PerfWarning
 from pytest_mlpatterns.plugin.location import location_of, raise_at_definition
 from pytest_mlpatterns.plugin.perf_item import PERF_ITEM, PerfItem, parameter_names
 from pytest_mlpatterns.records.result import group_of
@@ -100,7 +100,8 @@ class RuntestHooks:
         """Attach the result to the report, which takes it to the process that writes the files."""
         failure = None if call.excinfo is None else call.excinfo.value
         if isinstance(failure, MlpatternsError | PerfFailure):
-            failure.args = tuple(self._terminal.spell(str(part)) for part in failure.args)
+            failure.args = tuple(map(str, failure.args))
+            self._terminal.spell_error(failure)
         report = yield
         if (state := item.stash.get(PERF_ITEM, None)) is None or self.watched is item:  # then it is a subtest's
             return report
@@ -113,13 +114,13 @@ class RuntestHooks:
                 if report.failed and not isinstance(failure, PerfFailure):
                     report.sections.append(("perf measurement", self._terminal.spell(measurement_text(result))))
             if report.failed and (text := state.perf.diagnosis()):
-                report.sections.append(("perf deployment", text))
+                report.sections.append(("perf deployment", self._terminal.spell(text)))
         return report
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
         """Spell our own warnings in characters that the terminal has, before pytest writes them."""
-        if isinstance(warning := warning_message.message, InconclusiveWarning):
+        if isinstance(warning := warning_message.message, PerfWarning):
             warning.args = tuple(self._terminal.spell(str(part)) for part in warning.args)
 
     @staticmethod

@@ -40,6 +40,7 @@ from pytest_mlpatterns.revision.installed_copy import copy_error, installed_copi
 from pytest_mlpatterns.system.child import end_with_parent
 from pytest_mlpatterns.system.environment import environment
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
+from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -113,7 +114,7 @@ class PerfSession:
             worktree = lay_out(config, self._run, self._resources) if sent is None else sent.worktree
         except MlpatternsError as error:
             self._remove_files()
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(terminal.spell(str(error))) from None
         self._live.plain = self._run.baseline is BaselineMode.UPDATE
         self._revision = None if worktree is None else self._other_revision(worktree)
         driver = LoadDriver(self._generator, self._live.show, self._run.smoke)
@@ -267,7 +268,7 @@ class PerfSession:
         """End the run with a usage error; under pytest-xdist the controller shows it."""
         if self._is_worker:
             report_usage_error(self._config, text)
-        raise pytest.UsageError(text)
+        raise pytest.UsageError(visible(text))
 
     def _remove_files(self) -> None:
         self._resources.close()

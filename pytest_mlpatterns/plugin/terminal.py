@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.reports.text.styled_text import Style, in_ascii
+from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -59,8 +60,16 @@ class Terminal:
         return self._config.get_terminal_writer().fullwidth
 
     def spell(self, text: str) -> str:
-        """The text without characters that the stream does not have."""
-        return in_ascii(text) if self.ascii_only else text
+        """The text with hidden characters spelled, and without those that the stream does not have."""
+        return in_ascii(visible(text)) if self.ascii_only else visible(text)
+
+    def spell_error(self, error: BaseException | None) -> None:
+        """Spell the texts of an exception, and of those that it came from."""
+        seen: set[int] = set()
+        while error is not None and id(error) not in seen:
+            seen.add(id(error))
+            error.args = tuple(self.spell(part) if isinstance(part, str) else part for part in error.args)
+            error = error.__cause__ or error.__context__
 
     def write(self, lines: Iterable[Line]) -> None:
         """Write lines, with colours if the terminal has them."""

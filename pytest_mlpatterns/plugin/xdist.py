@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_mlpatterns.revision.worktree import Worktree
+from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,6 +93,6 @@ class ControllerHooks:
         """Take what a worker sent: a usage error ends the run."""
         sent: Mapping[str, Any] = getattr(node, "workeroutput", {})
         if text := sent.get(_USAGE_ERROR):
-            raise pytest.UsageError(text)
+            raise pytest.UsageError(visible(text))
         if found := sent.get(_BASELINE):
             self._baseline.merge(found)

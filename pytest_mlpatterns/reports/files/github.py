@@ -79,7 +79,7 @@ def job_summary(
     parts += [details for result in drawn if (details := _details(result))]
     parts += [f"**{escaped(group)}**: {escaped(sentence)}" for group, sentence in rankings.items()]
     parts += [escaped(note) for note in notes]
-    return "\n\n".join(parts) + "\n"
+    return wording.visible("\n\n".join(parts) + "\n")
 
 
 def escaped(text: str) -> str:

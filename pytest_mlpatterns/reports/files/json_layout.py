@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.wording import HIDDEN
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["laid_out", "rounded"]
+
+_ESCAPED = {ord(sign): f"\\u{ord(sign):04x}" for sign in HIDDEN if not "\ud800" <= sign <= "\udfff"}
+"""Hidden characters are written as JSON's escapes, for those who read the file or its diff in a terminal."""
 
 
 def laid_out(value: object, *, sort_keys: bool = False, counts_inline: bool = False, indent: str = "") -> str:
@@ -47,4 +52,4 @@ def _block(begin: str, lines: Sequence[str], end: str, *, indent: str) -> str:
 
 
 def _in_json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).translate(_ESCAPED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.metric_definitions import metric_named
+from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.result import TestResult
@@ -37,7 +38,7 @@ def properties_of(result: TestResult) -> list[tuple[str, str]]:
             (f"{name}_high", _number(high, unit)),
         ]
     found += [(f"perf_{one.metric}_against_{one.against}", one.reason) for one in result.verdicts]
-    return found
+    return [(visible(name), visible(value)) for name, value in found]
 
 
 def _number(value: float, unit: str) -> str:

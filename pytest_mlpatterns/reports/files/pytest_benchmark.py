@@ -40,7 +40,7 @@ def benchmark_json(results: Results) -> str:
         "datetime": results.date,
         "version": FORMAT_VERSION,
     }
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(data, indent=1) + "\n"
 
 
 def _benchmark(result: TestResult, latency: Latency) -> dict[str, Any]:

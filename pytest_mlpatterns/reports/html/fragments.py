@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.markup import Markup, data_script, tag
+from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +53,7 @@ def tone_of(verdict: Verdict, tolerance: float) -> str | None:
 
 def breakable(test: str) -> Markup:
     """A test id with places where a browser may break the line."""
-    pieces = re.split(r"(?<=[:\[|,(/_])(?=[^:])", test)
+    pieces = re.split(r"(?<=[:\[|,(/_])(?=[^:])", visible(test))
     return Markup(tag("wbr").join(escape(piece) for piece in pieces))
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from html import escape
 
+from pytest_mlpatterns.wording import HIDDEN, visible
+
 __all__ = ["Content", "Markup", "data_script", "tag"]
 
 
@@ -22,7 +24,11 @@ Content = str | None
 """Content of an element: :class:`Markup` stays as it is, other text is escaped, None is left out."""
 
 _VOID = frozenset({"br", "hr", "input", "link", "meta", "wbr"})
-_UNSAFE_IN_SCRIPT = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
+_UNSAFE_IN_SCRIPT = {
+    **{ord(sign): f"\\\\u{ord(sign):04x}" for sign in HIDDEN},
+    **{ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"},
+}
+"""Hidden characters are spelled for the reader; they stand only inside of JSON's strings."""
 
 
 def tag(element: str, /, *children: Content, **attributes: str | int | bool | None) -> Markup:
@@ -37,7 +43,9 @@ def tag(element: str, /, *children: Content, **attributes: str | int | bool | No
     start = "".join(_attribute(name, value) for name, value in attributes.items())
     if element in _VOID:
         return Markup(f"<{element}{start}>")
-    inside = "".join(child if isinstance(child, Markup) else escape(child) for child in children if child is not None)
+    inside = "".join(
+        child if isinstance(child, Markup) else escape(visible(child)) for child in children if child is not None
+    )
     return Markup(f"<{element}{start}>{inside}</{element}>")
 
 
@@ -51,4 +59,4 @@ def _attribute(name: str, value: str | int | bool | None) -> str:
     if value is None or value is False:
         return ""
     shown = name.rstrip("_").replace("_", "-")
-    return f" {shown}" if value is True else f' {shown}="{escape(str(value))}"'
+    return f" {shown}" if value is True else f' {shown}="{escape(visible(str(value)))}"'

@@ -1,0 +1,88 @@
+"""Control characters from files, servers, models and test ids reach no terminal, log, JUnit report or job summary."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+from _pytest._io import TerminalWriter
+from support.synthetic import ENVIRONMENT, counterpart, make_setup, result
+
+from pytest_mlpatterns.cli import main
+from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.plugin.terminal import Terminal
+from pytest_mlpatterns.records.result import Location
+from pytest_mlpatterns.reports.files.github import Failure, annotation, job_summary
+from pytest_mlpatterns.reports.files.junit import properties_of
+from pytest_mlpatterns.reports.files.result_file import read_results, results_json
+from pytest_mlpatterns.reports.text.styled_text import line
+from pytest_mlpatterns.reports.text.summary_table import summary_lines
+from pytest_mlpatterns.wording import HIDDEN
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PAINT = "\x1b[2J\x9b1m\u202e\x07"
+RESULT = result(
+    f"test_perf.py::test{PAINT}",
+    passed=False,
+    setup=make_setup(pattern=f"single{PAINT}", load=f"closed(1){PAINT}", wire=PAINT),
+    baseline_note=f"baseline not comparable (machine: {PAINT})",
+    notes=(f"the service printed {PAINT}",),
+    reference=replace(counterpart(), name=PAINT),
+)
+FAILURE = Failure(RESULT.test, f"LimitFailure: {PAINT}", Location(f"test{PAINT}.py", 3))
+
+
+def hidden_in(text: str) -> set[str]:
+    return set(text) & HIDDEN
+
+
+def make_terminal(stream: io.StringIO) -> Terminal:
+    writer = TerminalWriter(stream)
+    return Terminal(SimpleNamespace(get_terminal_writer=lambda: writer), ascii_only=False)  # type: ignore[arg-type]
+
+
+def test_they_reach_no_terminal_and_no_workflow_command() -> None:
+    stream = io.StringIO()
+    terminal = make_terminal(stream)
+    terminal.write([*summary_lines([RESULT], 140, verbose=True), line(annotation(FAILURE))])
+    assert not hidden_in(stream.getvalue())
+    assert "\\x1b[2J\\x9b1m\\u202e\\x07" in stream.getvalue()
+
+
+def test_they_reach_no_traceback_however_the_errors_are_chained() -> None:
+    error, first = DeploymentError(f"it printed {PAINT}", 5), ValueError(PAINT)
+    error.__cause__, first.__context__ = first, error  # a circle ends too
+    make_terminal(io.StringIO()).spell_error(error)
+    assert not hidden_in(str(error.args) + str(first))
+    assert error.args[1] == 5
+
+
+def test_they_reach_no_job_summary_and_no_junit_report() -> None:
+    summary = job_summary([RESULT], [FAILURE], {f"group{PAINT}": PAINT}, notes=[PAINT])
+    assert not hidden_in(summary)
+    assert not hidden_in("".join(name + value for name, value in properties_of(RESULT)))
+
+
+@pytest.mark.parametrize("command", [["report"], ["export"], ["rank", "rtm=1"]])
+def test_they_reach_no_output_of_the_command_line(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "results.json"
+    text = results_json([RESULT], ENVIRONMENT, f"2026{PAINT}", baseline={}, commit=PAINT)
+    assert not hidden_in(text), "a file is read in terminals too"
+    assert read_results(text).results == (RESULT,)
+    file.write_text(text, encoding="utf-8")
+    assert main([command[0], str(file), *command[1:]]) == 0
+    assert not hidden_in("".join(capsys.readouterr()))
+    data = json.loads(text)
+    data["date"] = [PAINT]
+    data["results"][0][PAINT] = 5
+    file.write_text(json.dumps(data), encoding="utf-8")
+    assert main([command[0], str(file), *command[1:]]) == 2
+    assert not hidden_in("".join(capsys.readouterr()))
