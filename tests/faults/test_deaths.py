@@ -1,0 +1,267 @@
+"""A service that dies, deadlocks or is stopped under load fails; so does a load whose generator is; nothing hangs.
+
+Most faults begin half a second after the first request of the load, which is in the middle of the window.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from support import SERVICES
+from support.fault_run import run_fault
+from support.project import Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.processes
+
+CLOSED = "concurrency=4"
+TIMED_OUT = "all 4 callers timed out after 1.00 s"
+WINDOW = 'duration="600ms", warmup="200ms"'
+RARE = pytest.mark.all_faults
+TEST = """
+import pytest
+from pytest_mlpatterns import Command
+
+pytestmark = pytest.mark.perf(timeout="1s", launches=1, {load})
+
+@pytest.fixture
+def perf_payload():
+    return [1, 2, 3]
+
+@pytest.fixture
+def perf_target():
+    return Command("{{python}} {server} {fault} {{port}} {after}", path="/p", ready="/h", stop="1s")
+
+def test_it(perf):
+    {body}
+"""
+
+
+def command(fault: str, after: str = "0.5", *, load: str = CLOSED, window: str = WINDOW, body: str = "pass") -> Project:
+    """A test of a dying server, which Command starts."""
+    server = SERVICES / "dying.py"
+    text = TEST.format(load=f"{load}, {window}", server=server, fault=fault, after=after, body=body)
+    return Project().with_file("test_it.py", text)
+
+
+class TestClosedLoop:
+    @pytest.mark.parametrize(
+        ("fault", "callers"),
+        [
+            ("hangs", 4),
+            ("blocks", 2),
+            pytest.param("hangs", 2, marks=RARE),
+            pytest.param("hangs", 64, marks=RARE),
+            pytest.param("blocks", 16, marks=RARE),
+        ],
+    )
+    def test_a_deadlock_in_the_window_fails(self, tmp_path: Path, fault: str, callers: int) -> None:
+        run = run_fault(command(fault, load=f"concurrency={callers}"), tmp_path)
+        run.assert_ended({"failed": 1}, f"all {callers} callers timed out after 1.00 s")
+        assert re.search(r"InvalidResultError: no answer (since \d+ ms of|in) the w", run.text)
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            "perf.assert_throughput_at_least(1)",
+            'perf.assert_error_rate_below("90%")',
+            "assert perf.metrics.requests",
+            pytest.param('perf.assert_rtm_below("60s")', marks=RARE),
+            pytest.param("perf.assert_no_regression()", marks=RARE),
+        ],
+    )
+    def test_whatever_the_test_asserts(self, tmp_path: Path, body: str) -> None:
+        run_fault(command("hangs", body=body), tmp_path).assert_ended({"failed": 1}, TIMED_OUT)
+
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            "hangs",
+            "trickles",
+            "too-long",
+            *(pytest.param(fault, marks=RARE) for fault in ("continues", "chunks", "headers", "blocks")),
+        ],
+    )
+    def test_a_service_that_answers_nothing_in_the_window_is_said_to(self, tmp_path: Path, fault: str) -> None:
+        run = run_fault(command(fault, "0"), tmp_path)
+        run.assert_ended({"failed": 1}, f"no answer in the whole window: {TIMED_OUT}")
+        assert "measure longer" not in run.text
+
+    def test_the_only_caller_waits_for_a_dead_service(self, tmp_path: Path) -> None:
+        run = run_fault(command("blocks", load="concurrency=1"), tmp_path)
+        run.assert_ended({"failed": 1}, "one more request got no answer within 2.00 s")
+
+    @pytest.mark.parametrize("fault", ["exits", "killed"])
+    def test_a_server_that_ends_is_said_to(self, tmp_path: Path, fault: str) -> None:
+        how = "exit code 3" if fault == "exits" else "signal SIGKILL"
+        run_fault(command(fault), tmp_path).assert_ended({"failed": 1}, how)
+
+    @pytest.mark.parametrize("load", [CLOSED, pytest.param("concurrency=1", marks=RARE), "rate_rps=100"])
+    def test_a_server_that_is_stopped_is_said_to(self, tmp_path: Path, load: str) -> None:
+        run = run_fault(command("stops", load=load), tmp_path)
+        run.assert_ended({"failed": 1}, "is stopped (SIGSTOP)")
+
+
+class TestOpenLoop:
+    @pytest.mark.parametrize("fault", ["hangs", "blocks"])
+    def test_a_deadlock_fails_by_its_failed_requests(self, tmp_path: Path, fault: str) -> None:
+        run = run_fault(command(fault, load="rate_rps=100"), tmp_path)
+        run.assert_ended({"failed": 1})
+        assert re.search(r"\d+ of \d+ requests failed \(time-out: \d+;|none of \d+ requests succeeded", run.text)
+
+    def test_a_deadlock_at_the_very_end_is_seen_by_one_more_request(self, tmp_path: Path) -> None:
+        """In the last twentieth of the window, or sooner on a slow machine; then many requests fail."""
+        window = 'duration="2s", warmup="100ms"'
+        run = run_fault(command("blocks", "2.05", load="rate_rps=100", window=window), tmp_path)
+        run.assert_ended({"failed": 1})
+        assert re.search(r"the service no longer answers: .* one more request got no answer|requests failed", run.text)
+
+
+class TestNoFalseAlarm:
+    @pytest.mark.parametrize("load", [CLOSED, "concurrency=1", "rate_rps=100"])
+    def test_one_request_of_many_that_hangs_passes(self, tmp_path: Path, load: str) -> None:
+        run_fault(command("hangs", "0.5 once", load=load), tmp_path).assert_ended({"passed": 1}, "time-out: 1")
+
+    @pytest.mark.parametrize(
+        ("fault", "load"),
+        [
+            ("late", CLOSED),
+            ("rests", CLOSED),
+            ("rests", "rate_rps=100"),
+            pytest.param("rests", "concurrency=1", marks=RARE),
+            pytest.param("late", "concurrency=1", marks=RARE),
+            pytest.param("late", "rate_rps=100", marks=RARE),
+        ],
+    )
+    def test_answers_within_their_time_out_pass(self, tmp_path: Path, fault: str, load: str) -> None:
+        run_fault(command(fault, "0.5 once", load=load), tmp_path).assert_ended({"passed": 1})
+
+    def test_a_slow_service_is_measured_to_the_end(self, tmp_path: Path) -> None:
+        """Every caller waits for one answer in the whole window, and gets it."""
+        run = run_fault(command("late", "0"), tmp_path)
+        run.assert_ended({"failed": 1}, "no request was due in the measured window; measure longer")
+
+    def test_a_connection_that_closes_now_and_then_passes(self, tmp_path: Path) -> None:
+        run_fault(command("closes", "0.5 once"), tmp_path).assert_ended({"passed": 1}, "connection closed: 1")
+
+
+MODEL = """
+import os, signal, threading, time
+import psutil
+import pytest
+import pytest_mlpatterns as mlp
+
+pytestmark = pytest.mark.perf(timeout="1s", launches=1, duration="600ms", warmup="200ms", {settings})
+
+def signal_generator(number):
+    for process in psutil.Process(os.getppid()).children():
+        if "loadgen.process" in " ".join(process.cmdline()):
+            process.send_signal(number)
+
+FAULTS = {{
+    "hangs": lambda: threading.Event().wait(),
+    "stops": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "generator stops": lambda: signal_generator(signal.SIGSTOP),
+    "generator killed": lambda: signal_generator(signal.SIGKILL),
+}}
+
+class Model:
+    def __init__(self):
+        self.calls, self.due = 0, float("inf")
+
+    def __call__(self, batch):
+        self.calls += 1
+        if self.calls == 2:  # the first call is before the load
+            self.due = time.monotonic() + {after}
+        if time.monotonic() >= self.due:
+            self.due = float("inf")
+            FAULTS["{fault}"]()
+            self.due = 0.0
+        time.sleep(0.002)
+        return list(batch)
+
+@pytest.fixture
+def perf_model():
+    return Model
+
+@pytest.fixture
+def perf_payload():
+    return {payload}
+
+def test_it(perf):
+    {body}
+"""
+
+
+def model(fault: str, settings: str = CLOSED, *, after: str = "0.5", **parts: str) -> Project:
+    """A test of a model with a fault."""
+    parts = {"payload": "list(range(100))", "body": "pass", **parts}
+    text = MODEL.format(fault=fault, settings=settings, after=after, **parts)
+    return Project().with_file("test_it.py", text)
+
+
+class TestOwnModels:
+    @pytest.mark.parametrize(
+        "pattern",
+        [
+            "Single()",
+            pytest.param("Batched(size=4)", marks=RARE),
+            pytest.param("Queued(workers=1)", marks=RARE),
+            pytest.param("Replicated(2)", marks=RARE),
+        ],
+    )
+    def test_a_model_that_hangs_fails(self, tmp_path: Path, pattern: str) -> None:
+        run = run_fault(model("hangs", f"{CLOSED}, pattern=mlp.{pattern}"), tmp_path)
+        run.assert_ended({"failed": 1}, "no answer")
+
+    def test_over_grpc_too(self, tmp_path: Path) -> None:
+        run_fault(model("hangs", f'{CLOSED}, wire="grpc"'), tmp_path).assert_ended({"failed": 1}, "no answer")
+
+    @pytest.mark.parametrize(
+        ("fault", "message"), [("stops", "is stopped (SIGSTOP)"), ("killed", "ended with signal SIGKILL")]
+    )
+    @pytest.mark.parametrize("pattern", ["Single()", pytest.param("Replicated(2)", marks=RARE)])
+    def test_a_worker_that_is_stopped_or_killed_is_said_to(
+        self, tmp_path: Path, pattern: str, fault: str, message: str
+    ) -> None:
+        run = run_fault(model(fault, f"{CLOSED}, pattern=mlp.{pattern}"), tmp_path)
+        run.assert_ended({"failed": 1}, message)
+
+
+class TestGenerator:
+    TWO = "def test_it_again(perf): pass"
+
+    @pytest.mark.parametrize(
+        ("fault", "message"),
+        [
+            ("generator stops", "the load generator is stopped: process"),
+            ("generator killed", "ended with signal SIGKILL"),
+        ],
+    )
+    @pytest.mark.parametrize("load", [CLOSED, pytest.param("concurrency=4, generators=2", marks=RARE)])
+    def test_one_that_is_stopped_or_killed_under_load_fails_and_the_next_test_has_another(
+        self, tmp_path: Path, fault: str, message: str, load: str
+    ) -> None:
+        healthy = model(fault, load, after="600").files["test_it.py"]
+        run = run_fault(model(fault, load).with_file("test_next.py", healthy), tmp_path)
+        run.assert_ended({"failed": 1, "passed": 1}, message)
+
+    @pytest.mark.parametrize(
+        ("payload", "message"),
+        [
+            ("[1]", "the load generator is stopped"),
+            pytest.param('["x" * 1_000_000]', "has read nothing of a message for 30 s; is it stopped?", marks=RARE),
+        ],
+    )
+    def test_one_that_is_stopped_before_the_load_fails_too(self, tmp_path: Path, payload: str, message: str) -> None:
+        body = (
+            "[process.suspend() for process in psutil.Process().children() "
+            "if 'loadgen.process' in ' '.join(process.cmdline())]"
+        )
+        run = run_fault(model("hangs", after="600", payload=payload, body=body), tmp_path)
+        run.assert_ended({"failed": 1}, message)
