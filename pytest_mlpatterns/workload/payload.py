@@ -19,6 +19,7 @@ from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.workload.header_digest import describe_headers
 from pytest_mlpatterns.workload.input_order import Uniform, Zipf
 from pytest_mlpatterns.workload.request_builder import is_request
+from pytest_mlpatterns.workload.text_file import read_lines
 
 if TYPE_CHECKING:
     import httpx
@@ -209,15 +210,20 @@ def _collection(given: object, found: str, expected: str) -> Iterable[Any]:
 
 def _read_lines(path: Path) -> Iterator[Any]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() splits inside JSON text
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"perf_payload {path} cannot be read: {error}") from None
-    for number, line in enumerate(lines, start=1):
-        try:
+        for number, line in enumerate(read_lines(path, MAX_PAYLOAD_BYTES), start=1):
             if line.strip():
-                yield json.loads(line)
-        except ValueError as error:
-            raise SettingError(f"perf_payload {path} line {number} is not JSON: {error}") from None
+                yield _json_of(line, path, number)
+    except (OSError, ValueError) as error:  # not in UTF-8, or a path with NUL
+        raise SettingError(f"perf_payload {path} cannot be read: {error}") from None
+
+
+def _json_of(line: str, path: Path, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise SettingError(f"perf_payload {path} line {number} is not JSON: {error}") from None
+    except RecursionError:
+        raise SettingError(f"perf_payload {path} line {number} is nested too deeply") from None
 
 
 def _signature(request: httpx.Request) -> bytes:

@@ -1,0 +1,49 @@
+"""Lines of a text file that a test names, read one at a time and within a bound.
+
+A pipe or a device is refused, because it may never end, or never begin.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["read_lines"]
+
+
+def read_lines(path: Path, most_bytes: int) -> Iterator[str]:
+    """Read the lines of a regular file in UTF-8, with their ends.
+
+    Args:
+        path: the file.
+        most_bytes: largest file that is read.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is too large.
+        UnicodeDecodeError: it is not in UTF-8.
+    """
+    with open(path, encoding="utf-8", opener=_open_at_once) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is a pipe, a socket or a device; name a regular file")
+        most = format_size(most_bytes)
+        if status.st_size > most_bytes:
+            raise OSError(f"it has {format_size(status.st_size)}, expected at most {most}; name a part of it")
+        left = most_bytes
+        while line := file.readline(left + 1):
+            left -= len(line)
+            if left < 0:  # it grows, or its file system knows no sizes
+                raise OSError(f"it has over {most}; name a part of it")
+            yield line
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for a writer if it is a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
