@@ -26,6 +26,7 @@ __all__ = ["Prometheus", "Reading", "merge_readings", "read_prometheus"]
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _UNITS_NS = {"seconds": 1e9, "second": 1e9, "s": 1e9, "ms": 1e6, "milliseconds": 1e6, "us": 1e3, "ns": 1.0}
+_TOO_LARGE = 2.0**63
 _KNOWN: Mapping[str, tuple[str, ...]] = {
     "batch_size": (
         "mosec_service_batch_size",
@@ -154,12 +155,12 @@ def read_prometheus(text: str, names: Prometheus) -> Reading:
         names: names of the metrics.
 
     Raises:
-        ValueError: the text is malformed.
+        ValueError: the text is malformed, or one of these metrics is too large for a number of 64 bits.
     """
     metrics = _Metrics(_series_of(text), names)
     layers = (_batched(metrics), _queued(metrics), _cached(metrics))
     depth = metrics.find("queue_depth")
-    gauge = None if depth is None or depth.is_distribution else round(depth.total)
+    gauge = None if depth is None or depth.is_distribution else _whole(depth.total, depth.name)
     return Reading(tuple(layer.stats() for layer in layers if layer.has_data), gauge)
 
 
@@ -223,7 +224,7 @@ class _Layer:
         return bool(self._counters or self._histograms)
 
     def count(self, name: str, value: float) -> None:
-        self._counters[name] = round(value)
+        self._counters[name] = _whole(value, f"{name} of the metrics")
 
     def summed(self, name: str, total: float, count: float) -> None:
         self.count(f"{name}_sum", total)
@@ -234,7 +235,7 @@ class _Layer:
         scale = 1.0 if whole else series.scale
         self.summed(name, series.sum * scale, series.count)
         if series.buckets:
-            self._histograms[name] = _histogram(series.buckets, scale, whole)
+            self._histograms[name] = _histogram(series, scale, whole)
 
     def stats(self) -> LayerStats:
         return LayerStats(0, self._name, self._counters, self._histograms)
@@ -255,6 +256,8 @@ def _series_of(text: str) -> dict[str, _Series]:
 
 def _add(series: _Series, ending: str, labels: Mapping[str, str], *, value: float) -> None:
     if ending == "_bucket":
+        if "le" not in labels:
+            raise ValueError(f"a bucket of the histogram {series.name} has no label le")
         series.buckets[float(labels["le"])] += value
     elif ending == "_sum":
         series.sum += value
@@ -269,21 +272,27 @@ def _base(name: str) -> str:
     return name.removesuffix("_total")
 
 
-def _histogram(buckets: Mapping[float, float], scale: float, whole: bool) -> Histogram:
+def _whole(value: float, name: str) -> int:
+    if not abs(value) < _TOO_LARGE:  # neither is NaN
+        raise ValueError(f"{name} is {value:g}, expected a number below {_TOO_LARGE:g}")
+    return round(value)
+
+
+def _histogram(series: _Series, scale: float, whole: bool) -> Histogram:
     """Convert cumulative buckets to counts of the middles of the buckets."""
     found: defaultdict[int, int] = defaultdict(int)
     lower, seen = -math.inf if whole else 0.0, 0.0
-    for bound, cumulative in sorted(buckets.items()):
-        times = round(cumulative - seen)
+    for bound, cumulative in sorted(series.buckets.items()):
+        times = _whole(cumulative - seen, series.name)
         if times > 0:
-            found[_middle(lower, bound, scale, whole=whole)] += times
+            found[_whole(_middle(lower, bound, scale, whole=whole), series.name)] += times
         lower, seen = bound, max(seen, cumulative)
     return dict(found)
 
 
-def _middle(below: float, bound: float, scale: float, *, whole: bool) -> int:
+def _middle(below: float, bound: float, scale: float, *, whole: bool) -> float:
     if math.isinf(bound):
-        return round(below * scale)
+        return below * scale
     if math.isinf(below):
         return math.floor(bound)
-    return (math.floor(below) + 1 + math.floor(bound)) // 2 if whole else round((below + bound) / 2 * scale)
+    return (math.floor(below) + 1 + math.floor(bound)) // 2 if whole else (below + bound) / 2 * scale

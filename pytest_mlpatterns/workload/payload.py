@@ -213,6 +213,8 @@ def _read_lines(path: Path) -> Iterator[Any]:
         for number, line in enumerate(read_lines(path, MAX_PAYLOAD_BYTES), start=1):
             if line.strip():
                 yield _json_of(line, path, number)
+    except SettingError:
+        raise
     except (OSError, ValueError) as error:  # not in UTF-8, or a path with NUL
         raise SettingError(f"perf_payload {path} cannot be read: {error}") from None
 

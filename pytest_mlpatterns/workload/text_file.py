@@ -19,7 +19,7 @@ __all__ = ["read_lines"]
 
 
 def read_lines(path: Path, most_bytes: int) -> Iterator[str]:
-    """Read the lines of a regular file in UTF-8, with their ends.
+    """Read the lines of a regular file in UTF-8.
 
     Args:
         path: the file.
@@ -41,7 +41,7 @@ def read_lines(path: Path, most_bytes: int) -> Iterator[str]:
             left -= len(line)
             if left < 0:  # it grows, or its file system knows no sizes
                 raise OSError(f"it has over {most}; name a part of it")
-            yield line
+            yield line.removesuffix("\n")
 
 
 def _open_at_once(path: str, flags: int) -> int:

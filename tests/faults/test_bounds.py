@@ -204,3 +204,15 @@ def test_it(perf):
 def test_a_payload_without_end_is_refused_unread(tmp_path: Path, make: str, expected: str) -> None:
     project = Project().with_file("test_it.py", PAYLOAD.format(make=make))
     run_fault(project, tmp_path, limit_s=LIMIT_S).assert_ended({"failed": 1}, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("bucket-without-le", "a bucket of the histogram mosec_service_batch_size has no label le"),
+        ("overflow", "mosec_service_remaining_task is 1e+308, expected a number below 9.22337e+18"),
+    ],
+)
+def test_metrics_that_cannot_be_are_named(tmp_path: Path, name: str, expected: str) -> None:
+    fault = run(tmp_path, command(f"/metrics={name}", metrics="PROMETHEUS"))
+    fault.assert_ended({"failed": 1}, "/metrics is not in the text format of Prometheus: ", expected)

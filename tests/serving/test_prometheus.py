@@ -171,6 +171,31 @@ def test_processes_of_one_server_add_up() -> None:
     assert merge_readings([read_prometheus(MLSERVER, Prometheus())]).depth is None
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('# TYPE b histogram\nb_bucket{x="1"} 3\n', r"^a bucket of the histogram b has no label le$"),
+        ('# TYPE b histogram\nb_bucket{le="abc"} 3\n', "abc"),
+        ('# TYPE b histogram\nb_bucket{le="nan"} 3\n', "NaN"),
+        ('# TYPE b histogram\nb_bucket{le="1e308"} 3\n', r"^b is 1e\+308, expected a number below 9\.22337e\+18$"),
+        ('# TYPE b histogram\nb_bucket{le="-inf"} 3\n', r"^b is -inf, expected a number below"),
+        ('# TYPE b histogram\nb_bucket{le="1"} +Inf\n', r"^b is inf, expected a number below"),
+        ("# TYPE b histogram\nb_sum +Inf\n", r"^size_sum of the metrics is inf, expected a number below"),
+        ("# TYPE b histogram\nb_sum 1e308\n", r"^size_sum of the metrics is 1e\+308, expected a number below"),
+        ('# TYPE q gauge\nq{a="1"} 1e308\nq{a="2"} 1e308\n', r"^q is inf, expected a number below"),
+        ('# TYPE q gauge\nq{a="1"} +Inf\nq{a="2"} -Inf\n', r"^q is nan, expected a number below"),
+        ("# TYPE q gauge\nq -Inf\n", r"^q is -inf, expected a number below"),
+    ],
+)
+def test_numbers_that_no_count_has_are_refused_with_their_metric(text: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        read_prometheus(text, Prometheus(batch_size="b", queue_depth="q"))
+
+
+def test_such_numbers_of_other_metrics_do_no_harm() -> None:
+    assert read_prometheus("# TYPE other gauge\nother +Inf\n", Prometheus()).layers == ()
+
+
 def test_what_is_not_that_format_is_refused() -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the parser's own words
         read_prometheus("<html>", Prometheus())

@@ -27,6 +27,7 @@ _INTERVAL_S = 0.5
 _TIMEOUT_S = 5.0
 _PLAIN = "text/plain;version=0.0.4"
 _MAX_NAMED = 12
+_MAX_REASON = 200
 
 
 class Scraper:
@@ -127,7 +128,8 @@ class Scraper:
         try:
             return read_prometheus(text, self._names)
         except ValueError as error:
-            raise DeploymentError(f"metrics: {url} is not in the text format of Prometheus: {error}") from error
+            reason = str(error)[:_MAX_REASON] or "a line is malformed"
+            raise DeploymentError(f"metrics: {url} is not in the text format of Prometheus: {reason}") from error
 
     def _metric_names(self) -> str:
         text = self._text(self._urls[0], time.monotonic() + _TIMEOUT_S)

@@ -76,6 +76,10 @@ ANSWERS: dict[str, Callable[[], Iterator[Step]]] = {
     "bomb": _bomb,
     "bomb-of-20-mib": _once(answer(gzip.compress(bytes(20 * 2**20)), 200, b"content-encoding: gzip")),
     "20-mib": _once(answer(b'{"predictions": ["%s"]}' % (b"x" * 20 * 2**20))),
+    "bucket-without-le": _once(
+        answer(b"# TYPE mosec_service_batch_size histogram\nmosec_service_batch_size_bucket 3\n")
+    ),
+    "overflow": _once(answer(b"# TYPE mosec_service_remaining_task gauge\nmosec_service_remaining_task 1e308\n")),
     "404": _once(answer(b"no such path", 404)),
     "hangs": lambda: iter([Silence()]),
 }
