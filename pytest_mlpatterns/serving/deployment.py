@@ -175,7 +175,7 @@ class Deployment:
     def client(self) -> httpx.Client:
         """An ``httpx.Client`` whose base URL is :attr:`url`; closed with the deployment.
 
-        Its time-out, 30 s unless a request has another, holds for a whole answer.
+        Its time-out, 30 s unless a request has another, holds for a whole answer; ``timeout=None`` reads a stream.
         """
         return self.client_of(0)
 

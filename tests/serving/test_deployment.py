@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -19,6 +20,7 @@ from support.services.scripted import Close, ScriptedServer, Send, answer, refus
 
 from pytest_mlpatterns import Deployment, DeploymentError, Replicated, Url
 from pytest_mlpatterns.serving.deployment import ForeignProcesses
+from pytest_mlpatterns.serving.external import attach as attach_module
 from pytest_mlpatterns.serving.external.attach import attach
 from pytest_mlpatterns.workload.endpoint import Endpoint
 
@@ -305,3 +307,25 @@ class TestAttaching:
             assert attached.predict(1) == 1
             attached.close()
         assert attached.addresses == (server.address,)
+
+    def test_the_search_for_an_address_ends_with_the_time_limit(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = [
+            (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (f"127.0.0.{n}", 9)) for n in range(1, 99)
+        ]
+        tried: list[float] = []
+
+        def connect(_address: tuple[str, int], timeout: float) -> None:
+            tried.append(timeout)
+            now[0] += timeout
+            raise TimeoutError
+
+        now = [0.0]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_named: found)
+        monkeypatch.setattr(socket, "create_connection", connect)
+        monkeypatch.setattr(attach_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        attached = attach(Url("http://many:9/predict"), make_start_options(tmp_path, timeout="12s"))
+        attached.close()
+        assert tried == [5.0, 5.0, 2.0]
+        assert attached.addresses == (("127.0.0.1", 9),)

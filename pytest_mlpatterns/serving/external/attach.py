@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["attach"]
 
 _CONNECT_TIMEOUT_S = 5.0
+_LEAST_S = 0.1
+"""Time for the first request if the search for an address has taken all."""
 
 
 def attach(target: Url, options: StartOptions) -> Deployment:
@@ -39,8 +42,9 @@ def attach(target: Url, options: StartOptions) -> Deployment:
 
     from pytest_mlpatterns.serving.bounded_client import EndlessAnswerError
 
+    deadline = time.monotonic() + options.timeout_ns / 1e9
     endpoint = Endpoint(
-        addresses=(_resolve(target),),
+        addresses=(_resolve(target, deadline),),
         path=target.path,
         model_name=model_in(target.path) or target.path.rpartition("/")[2],
         host=target.host,
@@ -52,7 +56,7 @@ def attach(target: Url, options: StartOptions) -> Deployment:
     try:
         if options.payload is not None:
             request = options.payload.first(target.path)
-            response = deployment.ask(deployment.client, request, options.timeout_ns / 1e9)
+            response = deployment.ask(deployment.client, request, max(deadline - time.monotonic(), _LEAST_S))
             if not response.is_success:
                 advice = advice_on_path(response, target, options, client=deployment.client)
                 raise DeploymentError(f"{target.url} answered {response.status_code}: {response.text[:2000]}{advice}")
@@ -80,7 +84,7 @@ def _remote(target: Url) -> Remote | None:
     return Remote(target.origin, target.http2, None if target.ca is None else Path(target.ca).read_bytes())
 
 
-def _resolve(target: Url) -> tuple[str, int]:
+def _resolve(target: Url, deadline: float) -> tuple[str, int]:
     """The first address of the host that accepts a connection; the first of all if none does."""
     import socket
 
@@ -92,6 +96,9 @@ def _resolve(target: Url) -> tuple[str, int]:
         ) from error
     addresses = [(str(entry[4][0]), target.port) for entry in found]
     for address in addresses:
-        with contextlib.suppress(OSError), socket.create_connection(address, timeout=_CONNECT_TIMEOUT_S):
+        timeout_s = min(_CONNECT_TIMEOUT_S, deadline - time.monotonic())
+        if timeout_s <= 0:
+            break
+        with contextlib.suppress(OSError), socket.create_connection(address, timeout_s):
             return address
     return addresses[0]

@@ -13,6 +13,7 @@ import time
 import grpc
 import httpx
 
+from pytest_mlpatterns.serving.bounded_client import MAX_ANSWER_BYTES
 from pytest_mlpatterns.wire.grpc_call import INFER_METHOD, SERVICE, model_in
 
 __all__ = ["GATEWAY_STATUSES", "GrpcTransport"]
@@ -23,7 +24,7 @@ _OPTIONS = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),  # a refused connection must not delay the next call
-    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
     ("grpc.max_send_message_length", -1),
 ]
 _NOT_CONNECTED = re.compile("failed to connect|DNS resolution failed|errors resolving")
