@@ -242,8 +242,8 @@ def _quantity(value: object, scales: dict[str, int], name: str, *, expected: str
     )
 
 
-MAX_CONCURRENCY = 4096
-"""Largest number of requests in flight of one generator process."""
+MAX_CONCURRENCY = 10_000
+"""Largest number of requests in flight; the system may allow fewer connections."""
 MAX_RATE_RPS = 1_000_000
 """Largest arrival rate."""
 MIN_RATE_RPS = 1e-6

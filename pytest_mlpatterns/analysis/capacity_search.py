@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.intervals import median_error
 from pytest_mlpatterns.records.launch import Capacity, LaunchValue, Step
-from pytest_mlpatterns.units import MAX_CONCURRENCY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +21,7 @@ MAX_STEP_ERROR_RATIO = 0.01
 """Largest share of failed requests that a step may have and still count as sustained."""
 DECIDED = "decided"
 """Reason of a search that ended because the caller's question was decided."""
+_MAX_CONCURRENCY = 4096
 _GAIN = 1.10
 _FLAT_DOUBLINGS = 2
 _PLATEAU = 0.95
@@ -32,7 +32,7 @@ def climb(
     *,
     out_of_time: Callable[[], bool],
     decided: Callable[[LaunchValue], bool] = lambda _value: False,
-    max_concurrency: int = MAX_CONCURRENCY,
+    max_concurrency: int = _MAX_CONCURRENCY,
 ) -> Capacity:
     """Double the concurrency until throughput stops growing, then confirm the knee.
 

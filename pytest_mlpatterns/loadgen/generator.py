@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import ChildError
+from pytest_mlpatterns.loadgen.connection_limit import check_connections
 from pytest_mlpatterns.loadgen.messages import Event, LoadResult, OpenWindow, Share, Warm, WindowOpened
 from pytest_mlpatterns.loadgen.process import STOP
 from pytest_mlpatterns.loadgen.watch import GeneratorWatch
@@ -109,7 +110,9 @@ class Generator:
         Raises:
             ChildError: a generator process died, is stopped, or does not report; it is ended and replaced.
             LoadInterrupted: Ctrl-C; it carries what was recorded until then.
+            SettingError: the load needs more connections than the system allows.
         """
+        check_connections(job, processes)
         self.start(processes)
         children = self._children[:processes]
         result: dict[int, LoadResult] = {}

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.loadgen.messages import OpenWindow
 from pytest_mlpatterns.system.child import Channel
+from pytest_mlpatterns.system.open_files import raise_file_limit
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import LoadJob
 
 
-__all__ = ["STOP", "main", "raise_file_limit", "raise_priority"]
+__all__ = ["STOP", "main", "raise_priority"]
 
-_FILE_LIMITS = (1_048_576, 65_536, 10_240)
-"""Soft limits on open files to try where the hard limit is refused; the last is macOS's OPEN_MAX."""
 _NICENESS = (-20, -10, -5)
 STOP = "stop"
 """Message that ends the present job early."""
@@ -67,21 +66,6 @@ def main() -> None:
         gc.collect()
 
 
-def raise_file_limit() -> None:
-    """Raise the soft limit on open files, of which each connection needs one, to the highest that the system takes.
-
-    macOS has no hard limit by default, and refuses a soft limit without end.
-    """
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for wanted in (hard, *_FILE_LIMITS):
-        if _above(wanted, soft, resource.RLIM_INFINITY):
-            with contextlib.suppress(ValueError, OSError):
-                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-                return
-
-
 def raise_priority() -> None:
     """Take the highest priority that this process may have: real-time, or else a lower nice value.
 
@@ -96,8 +80,3 @@ def raise_priority() -> None:
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, niceness)
             return
-
-
-def _above(wanted: int, soft: int, infinity: int) -> bool:
-    """Whether a limit on open files is higher than the present one."""
-    return soft != infinity and (wanted == infinity or wanted > soft)

@@ -55,7 +55,7 @@ class ClosedLoop:
     """A fixed number of callers; each sends its next request when it has the response to its last one.
 
     Args:
-        concurrency: callers, 1..4096.
+        concurrency: callers, 1..10,000.
         think_time: pause of each caller after a response, such as ``"50ms"``.
 
     Raises:

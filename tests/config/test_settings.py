@@ -95,7 +95,7 @@ RUN_LEVEL = {
 }
 COLLECTION_LEVEL = {"patterns"}
 
-IN_FLIGHT = "a whole number of requests in flight from 1 to 4,096; write 16"
+IN_FLIGHT = "a whole number of requests in flight from 1 to 10,000; write 16"
 PER_SECOND = "requests per second, above 0 and up to 1,000,000; write 200"
 
 
@@ -203,7 +203,7 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
         ({"pattern": "replicated(replicas=1)"}, "perf(pattern=...): Replicated(replicas=1)", "write Single()"),
         ({"pattern": Single}, "perf(pattern=...) is the class Single", "write Single()"),
         ({"concurrency": 0}, "concurrency is 0", IN_FLIGHT),
-        ({"concurrency": 4097}, "concurrency is 4097", IN_FLIGHT),
+        ({"concurrency": 10001}, "concurrency is 10001", IN_FLIGHT),
         (
             {"concurrency": "16"},
             "concurrency is '16'",

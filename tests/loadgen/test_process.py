@@ -1,50 +1,13 @@
-"""What a generator process asks of the system at its start: open files and priority, as far as it may have them."""
+"""What a generator process asks of the system at its start: priority, as far as it may have it."""
 
 from __future__ import annotations
 
 import os
-import resource
 import sys
 
 import pytest
 
-from pytest_mlpatterns.loadgen.process import raise_file_limit, raise_priority
-
-
-class Limits:
-    """The system's limits on open files, with a highest soft limit that it takes."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, *, takes: int) -> None:
-        self.soft, self.hard, self._takes = soft, hard, takes
-        monkeypatch.setattr(resource, "getrlimit", lambda _kind: (self.soft, self.hard))
-        monkeypatch.setattr(resource, "setrlimit", self._set)
-
-    def _set(self, _kind: int, wanted: tuple[int, int]) -> None:
-        soft = wanted[0]
-        if soft == resource.RLIM_INFINITY or soft > self._takes:
-            raise ValueError("current limit exceeds maximum limit")
-        self.soft = soft
-
-
-@pytest.mark.parametrize(
-    ("soft", "hard", "takes", "expected"),
-    [
-        (256, resource.RLIM_INFINITY, 1_048_576, 1_048_576),
-        (256, resource.RLIM_INFINITY, 92_160, 65_536),
-        (256, resource.RLIM_INFINITY, 10_240, 10_240),
-        (256, resource.RLIM_INFINITY, 256, 256),
-        (1_024, 4_096, 4_096, 4_096),
-        (20_480, resource.RLIM_INFINITY, 10_240, 20_480),
-    ],
-)
-def test_the_limit_on_open_files_is_the_highest_that_the_system_takes(
-    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, takes: int, expected: int
-) -> None:
-    limits = Limits(monkeypatch, soft, hard, takes=takes)
-
-    raise_file_limit()
-
-    assert limits.soft == expected
+from pytest_mlpatterns.loadgen.process import raise_priority
 
 
 class Scheduler:

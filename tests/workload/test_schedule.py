@@ -21,7 +21,7 @@ from pytest_mlpatterns.workload.trace import Trace
 if TYPE_CHECKING:
     from pathlib import Path
 
-IN_FLIGHT = "a whole number of requests in flight from 1 to 4,096; write 16"
+IN_FLIGHT = "a whole number of requests in flight from 1 to 10,000; write 16"
 PER_SECOND = "requests per second, above 0 and up to 1,000,000; write 200"
 
 
@@ -63,7 +63,7 @@ def test_a_schedule_is_a_value(one: object, same: object, other: object) -> None
         (lambda: ClosedLoop(0), "concurrency is 0", IN_FLIGHT),
         (
             lambda: ClosedLoop(MAX_CONCURRENCY + 1),
-            "concurrency is 4097",
+            "concurrency is 10001",
             IN_FLIGHT,
         ),
         (
@@ -160,8 +160,8 @@ def test_numbers_of_other_kinds_are_kept_as_plain_ones(schedule: object, plain: 
 
 def test_a_closed_loop_has_the_same_callers_at_any_time() -> None:
     loop = ClosedLoop(MAX_CONCURRENCY, think_time="50ms")
-    assert (loop.closed, loop.length_ns, loop.max_concurrency) == (True, None, 4096)
-    assert (loop.concurrency_at(0), loop.concurrency_at(10**15)) == (4096, 4096)
+    assert (loop.closed, loop.length_ns, loop.max_concurrency) == (True, None, 10_000)
+    assert (loop.concurrency_at(0), loop.concurrency_at(10**15)) == (10_000, 10_000)
     assert loop.think_time_ns == 50 * MS
     assert ClosedLoop(1).think_time_ns == 0
 

@@ -28,6 +28,7 @@ from pytest_mlpatterns.serving.model import UnusableModelError
 from pytest_mlpatterns.serving.tracebacks import user_traceback
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
+from pytest_mlpatterns.system.open_files import raise_file_limit
 from pytest_mlpatterns.system.orphans import adopt_orphans
 from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket
 
@@ -45,6 +46,7 @@ _INTERNAL_KEEP_ALIVE_S = 3600
 
 def main() -> None:
     """The child process."""
+    raise_file_limit()
     channel = Channel()
     adopt_orphans()
     job: WorkerJob = channel.receive()

@@ -1,0 +1,72 @@
+"""How many connections a load needs, and the refusal where the system allows fewer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_mlpatterns import ClosedLoop, ConstantRate, SettingError, Stages
+from pytest_mlpatterns.loadgen import connection_limit
+from pytest_mlpatterns.loadgen.connection_limit import check_connections
+from pytest_mlpatterns.loadgen.messages import LoadJob
+from pytest_mlpatterns.records.addressing import Remote
+from pytest_mlpatterns.workload.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.workload.schedule import Schedule
+
+RAMP = Stages([("1s", 10), ("1s", 900)], of="concurrency")  # type: ignore[arg-type]
+
+
+def check(schedule: Schedule, *, addresses: int = 1, processes: int = 1, remote: Remote | None = None) -> None:
+    endpoint = Endpoint(tuple(("127.0.0.1", 1000 + number) for number in range(addresses)), remote=remote)
+    check_connections(LoadJob(endpoint, (), schedule, 1, 0, 1), processes)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "addresses", "processes", "allowed"),
+    [
+        (ClosedLoop(800), 1, 1, 800),
+        (ClosedLoop(800), 2, 1, 1600),
+        (ClosedLoop(800), 1, 2, 400),
+        (ClosedLoop(10_000), 1, 1, None),
+        (RAMP, 1, 1, 900),
+        (ConstantRate(100_000), 1, 1, 10),
+        (Stages([("1s", 5000)]), 1, 1, 10),  # type: ignore[arg-type]
+    ],
+)
+def test_a_load_that_the_system_allows_is_not_refused(
+    monkeypatch: pytest.MonkeyPatch, schedule: Schedule, addresses: int, processes: int, allowed: int | None
+) -> None:
+    monkeypatch.setattr(connection_limit, "allowed_connections", lambda: allowed)
+    check(schedule, addresses=addresses, processes=processes)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "addresses", "processes", "message"),
+    [
+        (ClosedLoop(10_000), 1, 1, "10,000 requests in flight need as many connections, but the system allows 799 "),
+        (ClosedLoop(800), 1, 1, "lower the concurrency to 799, or raise the hard limit on open files (ulimit -Hn)"),
+        (
+            ClosedLoop(400),
+            2,
+            1,
+            "connections to each of 2 addresses, but the system allows 399 (a process may open 799",
+        ),
+        (ClosedLoop(2000), 1, 2, "the system allows 1,598 (a process may open 799 beside its other files)"),
+        (RAMP, 1, 1, "900 requests in flight"),
+    ],
+)
+def test_another_is_refused_with_the_number_that_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, schedule: Schedule, addresses: int, processes: int, message: str
+) -> None:
+    monkeypatch.setattr(connection_limit, "allowed_connections", lambda: 799)
+    with pytest.raises(SettingError) as refused:
+        check(schedule, addresses=addresses, processes=processes)
+    assert message in str(refused.value)
+
+
+def test_a_client_library_opens_its_connections_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_limit, "allowed_connections", lambda: 1)
+    check(ClosedLoop(100), remote=Remote("https://127.0.0.1", http2=True))
