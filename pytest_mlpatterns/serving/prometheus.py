@@ -242,6 +242,13 @@ class _Layer:
 
 
 def _series_of(text: str) -> dict[str, _Series]:
+    try:
+        return _parsed_series(text)
+    except (LookupError, ArithmeticError) as error:  # of the parser, for text cut in a label; of numbers beyond floats
+        raise ValueError(f"a line of the metrics cannot be read: {error}") from None
+
+
+def _parsed_series(text: str) -> dict[str, _Series]:
     from prometheus_client.parser import text_string_to_metric_families
 
     metrics: dict[str, _Series] = {}

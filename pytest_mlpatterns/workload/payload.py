@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
-__all__ = ["MAX_PAYLOAD_BYTES", "MAX_PRODUCED", "Payload", "arguments_of", "read_payload"]
+__all__ = ["MAX_INPUTS", "MAX_PAYLOAD_BYTES", "MAX_PRODUCED", "Payload", "arguments_of", "read_payload"]
 
 MAX_PAYLOAD_BYTES = 256 * 2**20
 """Largest total size of the encoded requests of one test."""
 MAX_PRODUCED = 10_000
 """Largest number of inputs taken from a function that yields them, because it may never end."""
+MAX_INPUTS = 4_000_000
+"""Largest number of inputs in a collection, such as a ``range``, which may be longer than fits into memory."""
 _FRAMING = ("host", "content-length", "transfer-encoding")
 
 
@@ -196,7 +198,10 @@ def _inputs_of(given: object) -> tuple[Any, ...]:
     if isinstance(given, Iterator):
         raise SettingError(f"{found}, which can be read only once; return a list, or the generator function itself")
     expected = "a list of inputs, one for each request; wrap a single input in a list, a file name in pathlib.Path"
-    return tuple(_collection(given, found, expected))
+    inputs = tuple(itertools.islice(_collection(given, found, expected), MAX_INPUTS + 1))
+    if len(inputs) > MAX_INPUTS:
+        raise SettingError(f"{found} of more than {MAX_INPUTS:,} inputs, expected at most that; give a sample of them")
+    return inputs
 
 
 def _collection(given: object, found: str, expected: str) -> Iterable[Any]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, ClassVar
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import plain_number
 from pytest_mlpatterns.records.setup import LoadDescription, LoadKind
-from pytest_mlpatterns.units import MAX_DURATION_NS, SECOND_NS, format_duration, format_size
+from pytest_mlpatterns.units import MAX_DURATION_NS, SECOND_NS, format_duration
 from pytest_mlpatterns.wording import shown
+from pytest_mlpatterns.workload.text_file import read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,31 +106,21 @@ def _read_trace(path: Path, column: str) -> Iterator[float]:
         yield moment
 
 
-def _lines_of(path: Path) -> list[str]:
-    """The lines of a file that ends: a pipe, or a device such as ``/dev/zero``, may not."""
+def _lines_of(path: Path) -> Iterator[str]:
     found = f"Trace({shown(str(path))})"
     try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise SettingError(f"{found} is no regular file, expected a file of timestamps")
-        if size > MAX_TRACE_BYTES:
-            raise SettingError(
-                f"{found} has {format_size(size)}, expected at most {format_size(MAX_TRACE_BYTES)}; give a part of it"
-            )
-        return path.read_text(encoding="utf-8").split("\n")  # splitlines() splits inside JSON and CSV text
+        yield from read_lines(path, MAX_TRACE_BYTES)
     except OSError as error:
-        raise SettingError(f"{found} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
+        raise SettingError(f"{found} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # not in UTF-8, or a path with NUL
         raise SettingError(f"{found} cannot be read: {error}") from None
-    except ValueError as error:  # a path with NUL
-        raise SettingError(f"{found}, expected the path of a file; {error}") from None
 
 
-def _rows_of_json(lines: list[str], _path: Path) -> Iterator[tuple[int, object]]:
+def _rows_of_json(lines: Iterator[str], _path: Path) -> Iterator[tuple[int, object]]:
     return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
 
 
-def _rows_of_csv(lines: list[str], path: Path) -> Iterator[tuple[int, object]]:
+def _rows_of_csv(lines: Iterator[str], path: Path) -> Iterator[tuple[int, object]]:
     reader = csv.DictReader(lines)
     try:
         for row in reader:

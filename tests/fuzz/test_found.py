@@ -40,9 +40,11 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.patterns.store_url import without_password
 from pytest_mlpatterns.records.objective import parse_objective
+from pytest_mlpatterns.serving.prometheus import Prometheus, read_prometheus
 from pytest_mlpatterns.units import parse_duration, parse_ratio
 from pytest_mlpatterns.wire import GRPC, WireError, codec_of
 from pytest_mlpatterns.wire.kserve_v1 import decode_error, encode_error
+from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,8 +101,8 @@ def marker(**arguments: Any) -> Callable[[], object]:
         (lambda: Command(itertools.repeat("x")), "Command(repeat('x')), expected a command line or its words"),  # type: ignore[arg-type]
         (lambda: Command(b"serve"), "Command(b'serve'), expected a command line or its words"),  # type: ignore[arg-type]
         (lambda: Command(["serve", object()]), "expected words of text"),  # type: ignore[list-item]
-        (lambda: Trace("a\0b"), r"Trace('a\x00b'), expected the path of a file; embedded null byte"),
-        (lambda: Trace("/dev/zero"), "Trace('/dev/zero') is no regular file, expected a file of timestamps"),
+        (lambda: Trace("a\0b"), r"Trace('a\x00b') cannot be read: embedded null byte"),
+        (lambda: Trace("/dev/zero"), "Trace('/dev/zero') cannot be read: it is a pipe, a socket or a device; name a"),
         (lambda: Trace("x", column=5), "Trace(column=5), expected the name of the timestamps as text"),  # type: ignore[arg-type]
         (lambda: Trace("x", speed=5e-324), "Trace(speed=5e-324), expected a factor above 0"),
         (lambda: parse_pattern(f"queued(capacity={DEEP})", "x"), "expected a whole number from 1 to 1,000,000"),
@@ -146,6 +148,25 @@ def test_a_trace_of_nonsense_is_refused_with_its_row(tmp_path: Path, ending: str
         Trace(tmp_path / f"trace{ending}")
     assert message in str(caught.value)
     assert len(str(caught.value)) < 1500
+
+
+def test_a_range_longer_than_memory_is_no_payload() -> None:
+    with pytest.raises(SettingError, match="perf_payload is range of more than 4,000,000 inputs, expected at most"):
+        read_payload(range(10**9))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'misses_total{a="b",\x0b="d"} 1',
+        "hits_total 7" + "9" * 400,
+        '# TYPE size histogram\nsize_bucket{lee="1.0"} 3',
+        '# TYPE size histogram\nsize_bucket{le="+Inf"} 1e308\nsize_sum 1e308',
+    ],
+)
+def test_metrics_of_nonsense_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"metric|bucket|size"):
+        read_prometheus(text, Prometheus(batch_size="size", cache_hits="hits_total", cache_misses="misses_total"))
 
 
 def test_the_name_of_a_tensor_is_text_that_utf8_can_encode() -> None:

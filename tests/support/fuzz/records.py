@@ -72,7 +72,7 @@ def changed(draw: random.Random, data: Any) -> Any:
                 continue
             how = draw.random()
             if how < 0.7:
-                holder[key] = draw.choice(MEMBERS)
+                holder[key] = json.loads(json.dumps(draw.choice(MEMBERS)))  # a copy, which may be changed in its turn
             elif how < 0.8:
                 del holder[key]
             elif isinstance(holder, dict):
