@@ -125,7 +125,7 @@ class InconclusiveWarning(PerfWarning):
 
 
 class LeftoverWarning(PerfWarning):
-    """Processes of a server did not end after SIGTERM and were killed."""
+    """Processes of a server, or that a model started, did not end after SIGTERM and were killed."""
 
 
 class OpenPortWarning(PerfWarning):

@@ -125,7 +125,8 @@ def of_sessions(sessions: Collection[int]) -> set[psutil.Process]:
 
 def of_runs_in(directory: str) -> set[psutil.Process]:
     """All running processes that descend from a child process whose log is in this directory."""
-    return _matching(lambda process: os.path.dirname(_mark_of(process)) == directory)
+    real = os.path.realpath(directory)  # a run can know it by another path: /tmp is a link on macOS
+    return _matching(lambda process: os.path.realpath(os.path.dirname(_mark_of(process))) == real)
 
 
 def terminate(processes: Iterable[psutil.Process]) -> None:

@@ -42,7 +42,7 @@ def test_a_long_log_gives_its_beginning_back_and_keeps_its_offsets(log: LogFile)
     write(descriptor, b"\nthe last line\n")
     os.close(descriptor)
     assert log.printed_since(3 * MIB) == "\nthe last line\n"
-    assert log.tail(1) == "(3.15 MB printed, of which the log keeps the last 1.05 MB at most)\nthe last line"
+    assert log.tail(1) == "(3.00 MiB printed, of which the log keeps the last 1.00 MiB at most)\nthe last line"
 
 
 def test_a_file_system_without_holes_empties_the_log(log: LogFile, monkeypatch: pytest.MonkeyPatch) -> None:
