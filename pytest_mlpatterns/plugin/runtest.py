@@ -85,9 +85,11 @@ class RuntestHooks:
                 error.args = (f"{error}; this is a smoke run: guard what reads figures with `if not perf.smoke:`",)
             raise
         except KeyboardInterrupt:
-            if (perf := _perf_of(item)) is not None and (partial := perf.result(passed=False)) is not None:
-                self._output.add(partial)
+            self._keep_partial(item)
             raise KeyboardInterrupt from None  # pytest prints the name of any other class
+        except pytest.exit.Exception:
+            self._keep_partial(item)
+            raise
         finally:
             self.watched = None
             self._live.end()
@@ -122,6 +124,11 @@ class RuntestHooks:
         """Spell our own warnings in characters that the terminal has, before pytest writes them."""
         if isinstance(warning := warning_message.message, PerfWarning):
             warning.args = tuple(self._terminal.spell(str(part)) for part in warning.args)
+
+    def _keep_partial(self, item: pytest.Item) -> None:
+        """Add what a test measured that ends the run: it gets no report."""
+        if (perf := _perf_of(item)) is not None and (partial := perf.result(passed=False)) is not None:
+            self._output.add(partial)
 
     @staticmethod
     def _attach(item: pytest.Item, report: pytest.TestReport, result: TestResult, *, state: PerfItem) -> None:

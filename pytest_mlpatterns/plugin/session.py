@@ -23,6 +23,7 @@ from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.plugin.experiment_builder import ExperimentBuilder
+from pytest_mlpatterns.plugin.interrupts import InterruptHooks, ends_with_summary, written_first
 from pytest_mlpatterns.plugin.item_reader import ItemReader
 from pytest_mlpatterns.plugin.live_line import LiveLine
 from pytest_mlpatterns.plugin.machine_lock import MachineLock
@@ -91,9 +92,8 @@ class PerfSession:
             self._ini |= dict.fromkeys(_OPTIONS_OF_THE_RUN)
         self._item_reader = ItemReader(self._options, self._ini, collection)
         self._rivals: Counter[str] = Counter()
-        self._scratch = ScratchDirectory()
+        self._scratch, self._resources = ScratchDirectory(), contextlib.ExitStack()
         self._directory = self._scratch.path
-        self._resources = contextlib.ExitStack()
         self._generator = Generator(self._directory / "generator.log", measure_ceiling)
         sent = WorkerInput.of(config)
         self._is_worker = sent is not None
@@ -125,6 +125,7 @@ class PerfSession:
             "mlpatterns-runtest": self._runtest,
             "mlpatterns-reports": ReportHooks(config, self._output, is_worker=self._is_worker),
             "mlpatterns-xdist": ControllerHooks(worker_input, self._baseline),
+            "mlpatterns-interrupts": InterruptHooks(writes_results=not self._is_worker and self._trees is None),
         }
 
     # --- for the plugin's own hooks and fixtures ----------------------------------------------------------------------
@@ -217,13 +218,19 @@ class PerfSession:
 
     # --- hooks --------------------------------------------------------------------------------------------------------
 
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Close the generator; write the baseline and the results, in the one process that has them all."""
-        self._generator.close()
-        if self._is_worker:
-            report_baseline(self._config, self._baseline)
-        elif not self._output.close(complete=exitstatus in _COMPLETE, measured=not self._config.option.collectonly):
-            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+    @pytest.hookimpl(wrapper=True, trylast=True)  # within the wrapper that prints the summary, before any teardown
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Iterator[None]:
+        """Write the baseline and the results, in the one process that has them all; then processes end."""
+        with ends_with_summary(session, exitstatus):
+            with written_first():
+                if self._is_worker:
+                    report_baseline(self._config, self._baseline)
+                elif not self._output.close(
+                    complete=exitstatus in _COMPLETE, measured=not self._config.option.collectonly
+                ):
+                    session.exitstatus = pytest.ExitCode.USAGE_ERROR
+            self._generator.close()
+            yield
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the table of all perf tests, and which files were written."""

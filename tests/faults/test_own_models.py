@@ -168,7 +168,6 @@ SLEEPS = "subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep
         pytest.param("os.fork() or time.sleep(600)", marks=RARE),
         pytest.param("os.environ.clear()", marks=RARE),
         pytest.param("sys.stdout = sys.stderr = None", marks=RARE),
-        pytest.param("sys.modules.clear()", marks=RARE),
     ],
 )
 def test_a_model_that_breaks_its_process_but_answers_passes(tmp_path: Path, statement: str) -> None:

