@@ -16,7 +16,7 @@ from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.wire import WireError, decode_answer, encode_request
 from pytest_mlpatterns.workload.payload import arguments_of
-from pytest_mlpatterns.workload.request_builder import answer_in
+from pytest_mlpatterns.workload.request_builder import answer_in, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -224,7 +224,7 @@ class Deployment:
             reason = self.reason_of_failure()
             if response.is_server_error and not reason and (text := self.processes.traceback_since(printed)):
                 reason = f"\nThe service printed:\n{text}"
-            raise DeploymentError(f"{response.url} answered {response.status_code}: {response.text[:2000]}{reason}")
+            raise DeploymentError(f"{response.url} answered {response.status_code}: {text_of(response)[:2000]}{reason}")
         try:
             return self.outputs_of(response)[0] if self._builder is None else answer_in(response)
         except (ValueError, IndexError) as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.serving.tracebacks import error_line
+from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,10 +60,10 @@ def error_in(response: httpx.Response, deployment: Deployment, printed: Sequence
 
 
 def _text_of(response: httpx.Response) -> str:
-    text: Any = response.text
+    text: Any = text_of(response)
     try:
         given = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         given = None
     if isinstance(given, dict):
         text = next((given[key] for key in _KEYS if given.get(key)), text)

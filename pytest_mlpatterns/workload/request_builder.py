@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-__all__ = ["RequestBuilder", "answer_in", "is_request"]
+__all__ = ["RequestBuilder", "answer_in", "is_request", "text_of"]
 
 _ARGUMENTS = ("method", "path", "params", "headers", "cookies", "content", "data", "files", "json")
 
@@ -74,9 +74,20 @@ def answer_in(response: httpx.Response) -> Any:
     """The content of a response: JSON as Python values, text as text, anything else as bytes.
 
     Raises:
-        ValueError: its content type is JSON, but its body is not.
+        ValueError: its content type is JSON, but its body is not, or is nested too deeply.
     """
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
-        return response.json()
-    return response.text if kind.startswith("text/") else response.content
+        try:
+            return response.json()
+        except RecursionError:
+            raise ValueError("its JSON is nested too deeply") from None
+    return text_of(response) if kind.startswith("text/") else response.content
+
+
+def text_of(response: httpx.Response) -> str:
+    """The text of a response; in UTF-8 if its charset is none of a text, such as ``hex``, or is not kept to."""
+    try:
+        return response.text
+    except (ValueError, TypeError, AssertionError):  # whatever the codec raises, which the service chooses
+        return response.content.decode("utf-8", "replace")

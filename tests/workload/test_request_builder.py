@@ -10,7 +10,7 @@ import pytest
 
 from pytest_mlpatterns import SettingError, Zipf
 from pytest_mlpatterns.workload.payload import MAX_PAYLOAD_BYTES, arguments_of, read_payload
-from pytest_mlpatterns.workload.request_builder import RequestBuilder, answer_in
+from pytest_mlpatterns.workload.request_builder import RequestBuilder, answer_in, text_of
 
 
 def built(build: Any, value: Any = "text") -> httpx.Request:
@@ -123,3 +123,20 @@ def test_an_answer_is_read_as_what_it_says_it_is(kind: str | None, content: byte
 def test_json_that_is_none_is_told() -> None:
     with pytest.raises(ValueError, match="Expecting value"):
         answer_in(httpx.Response(200, headers={"content-type": "application/json"}, content=b"<html>"))
+
+
+@pytest.mark.parametrize("charset", ["undefined", "idna", "punycode", "hex", "base64", "zip", "rot13", "utf-16", "\0"])
+def test_text_is_read_whatever_charset_the_service_names(charset: str) -> None:
+    response = httpx.Response(503, headers={"content-type": f"text/plain; charset={charset}"}, content=b"busy\xff")
+    assert text_of(response) == answer_in(response) == "busy\ufffd"
+
+
+def test_the_charset_of_a_text_is_kept_to() -> None:
+    response = httpx.Response(200, headers={"content-type": "text/plain; charset=latin-1"}, content=b"\xfc")
+    assert text_of(response) == "ü"
+
+
+def test_deep_brackets_are_no_json() -> None:
+    response = httpx.Response(200, headers={"content-type": "application/json"}, content=b"[" * 100_000)
+    with pytest.raises(ValueError, match=r"^its JSON is nested too deeply$"):
+        answer_in(response)

@@ -16,6 +16,7 @@ from pytest_mlpatterns.serving.external.wrong_path import advice_on_path
 from pytest_mlpatterns.serving.targets import prometheus_of
 from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.workload.endpoint import Endpoint
+from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.serving.engine import StartOptions
@@ -40,7 +41,7 @@ def attach(target: Url, options: StartOptions) -> Deployment:
     """
     import httpx
 
-    from pytest_mlpatterns.serving.bounded_client import EndlessAnswerError
+    from pytest_mlpatterns.serving.bounded_client import EndlessAnswerError, describe_error
 
     deadline = time.monotonic() + options.timeout_ns / 1e9
     endpoint = Endpoint(
@@ -55,24 +56,27 @@ def attach(target: Url, options: StartOptions) -> Deployment:
     deployment = Deployment(endpoint, processes, builder=options.builder)
     try:
         if options.payload is not None:
-            request = options.payload.first(target.path)
-            response = deployment.ask(deployment.client, request, max(deadline - time.monotonic(), _LEAST_S))
-            if not response.is_success:
-                advice = advice_on_path(response, target, options, client=deployment.client)
-                raise DeploymentError(f"{target.url} answered {response.status_code}: {response.text[:2000]}{advice}")
+            _check_first_answer(deployment, target, options, deadline=deadline)
         if (names := prometheus_of(target)) is not None:
             deployment.scraper = scraper_of(names, [target.origin])
             deployment.scraper.start(require_known=options.payload is not None)
-    except EndlessAnswerError as error:
-        deployment.close()
-        raise DeploymentError(f"{target.url}: {error}") from error
     except httpx.HTTPError as error:
         deployment.close()
-        raise DeploymentError(f"{target.url}: {type(error).__name__}: {error}; is the service running?") from error
+        hint = "" if isinstance(error, EndlessAnswerError) else "; is the service running?"
+        raise DeploymentError(f"{target.url}: {describe_error(error)}{hint}") from error
     except DeploymentError:
         deployment.close()
         raise
     return deployment
+
+
+def _check_first_answer(deployment: Deployment, target: Url, options: StartOptions, *, deadline: float) -> None:
+    assert options.payload is not None
+    request = options.payload.first(target.path)
+    response = deployment.ask(deployment.client, request, max(deadline - time.monotonic(), _LEAST_S))
+    if not response.is_success:
+        advice = advice_on_path(response, target, options, client=deployment.client)
+        raise DeploymentError(f"{target.url} answered {response.status_code}: {text_of(response)[:2000]}{advice}")
 
 
 def _remote(target: Url) -> Remote | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.errors import DeploymentError, missing_extra
 from pytest_mlpatterns.records.telemetry import LayerStats, merged_layers
 from pytest_mlpatterns.serving.prometheus import merge_readings, read_prometheus
+from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -149,7 +150,7 @@ class Scraper:
             raise DeploymentError(
                 f"metrics: {url} answered {response.status_code}, expected 200 and the text format of Prometheus"
             )
-        return response.text
+        return text_of(response)
 
 
 def scraper_of(names: Prometheus, origins: Sequence[str], ports: Mapping[str, int] = MappingProxyType({})) -> Scraper:

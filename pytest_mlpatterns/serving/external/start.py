@@ -31,6 +31,7 @@ from pytest_mlpatterns.system.orphans import describe_killed
 from pytest_mlpatterns.units import format_duration, parse_duration
 from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.workload.endpoint import Endpoint
+from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -172,8 +173,8 @@ class _Start:
                 with contextlib.suppress(DeploymentError):  # the server prints it after the answer
                     self._programs.traceback_since(printed)
             raise DeploymentError(
-                f"{self._target} answered {response.status_code} to its first request, {shown}: {response.text[:2000]}"
-                f"{advice}{self._printed()}"
+                f"{self._target} answered {response.status_code} to its first request, {shown}: "
+                f"{text_of(response)[:2000]}{advice}{self._printed()}"
             )
 
     def _ask(

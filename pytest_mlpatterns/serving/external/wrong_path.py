@@ -61,5 +61,5 @@ def _paths_of(client: httpx.Client) -> dict[str, list[str]]:
             for path, operations in described.get("paths", {}).items()
             if (methods := [name for name in _METHODS if name in operations])
         }
-    except (httpx.HTTPError, ValueError, AttributeError, TypeError):  # no answer, not JSON, or of another form
+    except (httpx.HTTPError, ValueError, AttributeError, TypeError, RecursionError):  # no answer, or of another form
         return {}

@@ -36,6 +36,7 @@ from pytest_mlpatterns.system.sockets import held_port, listening_socket
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wire import codec_of
 from pytest_mlpatterns.workload.endpoint import Endpoint
+from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
     import socket
@@ -283,7 +284,7 @@ def _await_ready(deployment: Deployment, model: str, started_ns: int, *, options
             tracebacks = "\n".join(deployment.stats().tracebacks)
             raise ModelLoadError(
                 f"perf_model {model} failed on its first inference, of perf_payload item 0: "
-                f"{response.status_code} {response.text[:2000]}\n{tracebacks}".rstrip()
+                f"{response.status_code} {text_of(response)[:2000]}\n{tracebacks}".rstrip()
             )
 
 
