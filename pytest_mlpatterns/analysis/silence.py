@@ -65,12 +65,13 @@ class Silence:
         """Whether the service surely gave up, so that one more request adds nothing.
 
         A single caller may have met the one request that hangs; a short silence may be a pause; and if nothing
-        succeeded in a window with requests, their number says it.
+        succeeded in a window in which callers asked more than once, the number of failed requests says it.
         """
         if not self.requests:
             return self.everyone
         together = self.everyone and self.waiting > 1 and set(self.outcomes) == {Failure.TIMEOUT}
-        return together and self.lasted_ns >= _LONG_NS and self.failed < self.requests
+        told = self.failed == self.requests > self.waiting
+        return together and self.lasted_ns >= _LONG_NS and not told
 
     @property
     def is_suspected(self) -> bool:

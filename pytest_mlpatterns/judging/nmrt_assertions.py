@@ -96,6 +96,7 @@ class NmrtAssertions:
         self._measurement.measure_at_least(1)
         if self._experiment.smoke:
             return None
+        self._measurement.require_valid()  # what serves no launch is not worth a search
         search = functools.partial(self._measurement.search, objective, is_enough)
         before = found()
         if before is None or judge_limit(metric, before, limit).outcome is not Outcome.PASS:

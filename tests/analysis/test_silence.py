@@ -138,6 +138,12 @@ def test_where_nothing_succeeded_or_much_failed_their_number_says_it() -> None:
     assert (closes.is_certain, closes.is_suspected) == (False, False)
 
 
+def test_callers_that_asked_once_in_the_window_and_got_no_answer_are_certain() -> None:
+    found = silence(closed_loop(4, hangs_at=dict.fromkeys(range(4), 0)))
+    assert found.failed == found.requests == found.waiting == 4
+    assert found.is_certain
+
+
 def test_an_open_loop_is_never_certain() -> None:
     due = START_NS + np.arange(300) * 10 * MS
     of = samples(due, np.where(np.arange(300) < 290, MS, TIMEOUT_NS), outcome=[200] * 290 + [Failure.TIMEOUT] * 10)

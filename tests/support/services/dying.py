@@ -4,6 +4,7 @@ It answers each POST after 2 ms, until AFTER seconds after its second one (the f
 on, or ``once``, it has its fault:
 
 ``hangs``      never answers the request
+``crowded``    likewise, but from the moment on at which seven requests wait at a time
 ``blocks``     stops its only thread, so that it answers nothing
 ``stops``      stops itself with SIGSTOP
 ``rests``      likewise, and goes on 0.4 s later
@@ -51,6 +52,7 @@ class Server:
         self._once = once
         self._posts = 0
         self._due = float("inf")
+        self._waiting = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection until it ends."""
@@ -68,13 +70,17 @@ class Server:
 
     async def _work(self, writer: asyncio.StreamWriter) -> None:
         self._posts += 1
-        if self._posts == 2:
+        self._waiting += 1
+        if self._fault == "crowded" and self._waiting == 7:
+            self._due = 0.0
+        if self._posts == 2 and self._fault != "crowded":
             self._due = time.monotonic() + self._after_s
         if time.monotonic() >= self._due:
             if self._once:
                 self._due = float("inf")
             await self._fail(writer)
         await asyncio.sleep(0.002)
+        self._waiting -= 1
 
     async def _fail(self, writer: asyncio.StreamWriter) -> None:
         if self._fault in FATAL:
