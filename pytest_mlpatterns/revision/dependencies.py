@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.revision.worktree import Worktree
 
-__all__ = ["change_note", "changed_files", "dependency_key", "installs_project", "locked_versions"]
+__all__ = [
+    "change_note",
+    "changed_files",
+    "dependency_key",
+    "installs_project",
+    "locked_versions",
+    "named_dependencies",
+]
 
 _FILES = (
     "requirements*.txt",
@@ -63,8 +70,29 @@ def changed_files(worktree: Worktree) -> list[str]:
     return [
         str(name)
         for name in sorted(names)
-        if _dependencies_in(worktree.root / name) != _dependencies_in(worktree.present_root / name)
+        if named_dependencies(worktree.root / name) != named_dependencies(worktree.present_root / name)
     ]
+
+
+def named_dependencies(file: Path) -> object:
+    """What a file names; None if it is not there. Other parts of the file may change."""
+    if not file.is_file():
+        return None
+    if file.name == "pyproject.toml":
+        return _dependencies_of(_read_toml(file))
+    if file.name == "setup.cfg":
+        parser = configparser.RawConfigParser()
+        try:
+            parser.read(file, encoding="utf-8")
+        except (configparser.Error, ValueError):  # no ini file, or no text
+            return file.read_bytes()
+        extras = dict(parser.items("options.extras_require")) if parser.has_section("options.extras_require") else {}
+        return [parser.get(*place, fallback="").split("\n") for place in _OF_SETUP], extras
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if file.suffix == ".txt":
+        lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in text.splitlines())
+        return [line for line in lines if line]
+    return text
 
 
 def installs_project(directory: Path) -> bool:
@@ -86,9 +114,11 @@ def locked_versions(directory: Path) -> tuple[str, list[str]] | None:
         if not (directory / file).is_file():
             continue
         versions: dict[str, set[str]] = {}
-        for package in _read_toml(directory / file).get(table, ()):
-            if "version" in package:  # one from a directory may have none
-                versions.setdefault(package["name"], set()).add(package["version"])
+        packages = _read_toml(directory / file).get(table)
+        for package in packages if isinstance(packages, list) else ():
+            match package:
+                case {"name": str(name), "version": str(version)}:  # one from a directory may have no version
+                    versions.setdefault(name, set()).add(version)
         return file, [f"{name}=={found.pop()}" for name, found in versions.items() if len(found) == 1]
     return None
 
@@ -126,27 +156,6 @@ def _paths_in(text: str) -> Iterator[str]:
             yield word.removeprefix("file:")
 
 
-def _dependencies_in(file: Path) -> object:
-    """What a file names; None if it is not there. Other parts of the file may change."""
-    if not file.is_file():
-        return None
-    if file.name == "pyproject.toml":
-        return _dependencies_of(_read_toml(file))
-    if file.name == "setup.cfg":
-        parser = configparser.RawConfigParser()
-        try:
-            parser.read(file, encoding="utf-8")
-        except (configparser.Error, ValueError):  # no ini file, or no text
-            return file.read_bytes()
-        extras = dict(parser.items("options.extras_require")) if parser.has_section("options.extras_require") else {}
-        return [parser.get(*place, fallback="").split("\n") for place in _OF_SETUP], extras
-    text = file.read_text(encoding="utf-8", errors="replace")
-    if file.suffix == ".txt":
-        lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in text.splitlines())
-        return [line for line in lines if line]
-    return text
-
-
 def _dependencies_of(settings: dict[str, object]) -> str:
     """The dependencies in the content of a ``pyproject.toml``, as text to compare."""
     parts = {name: settings.get(name) for name in _TABLES}
@@ -167,5 +176,5 @@ def _dependencies_of(settings: dict[str, object]) -> str:
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}

@@ -308,7 +308,10 @@ def _words_of(command: object, found: str) -> tuple[str, ...]:
         raise SettingError(f'{found}, expected a command line or its words; write "serve --port {{port}}"')
     if not all(isinstance(word, str | Path | int | float) for word in command):
         raise SettingError(f"{found}, expected words of text")
-    return tuple(map(str, command))
+    try:
+        return tuple(map(str, command))
+    except ValueError:  # a number of more than 4,300 digits
+        raise SettingError(f"{found}, expected words of text") from None
 
 
 def _is_path(value: object) -> bool:

@@ -18,7 +18,7 @@ from pytest_mlpatterns.wire import REST_JSON, Body, NotFiniteError, Wire, WireEr
 from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.workload.header_digest import describe_headers
 from pytest_mlpatterns.workload.input_order import Uniform, Zipf
-from pytest_mlpatterns.workload.request_builder import is_request
+from pytest_mlpatterns.workload.request_builder import check_request, is_request
 from pytest_mlpatterns.workload.text_file import read_lines
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ def read_payload(
             "perf_payload contains httpx.Request objects, which cannot be sent over gRPC; return plain inputs"
         )
     if all(requests):
+        for number, request in enumerate(inputs):
+            check_request(request, f"perf_payload item {number}")
         sent = describe_headers(inputs)
         return Payload(inputs, (), _digest(draw, map(_signature, inputs)), draw, wire, inputs, headers=sent)
     if builder is not None:

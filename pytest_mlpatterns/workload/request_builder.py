@@ -5,19 +5,22 @@ This module sends nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import httpx
 
-__all__ = ["RequestBuilder", "answer_in", "is_request", "text_of"]
+__all__ = ["RequestBuilder", "answer_in", "check_request", "is_request", "text_of"]
 
+_METHOD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _ARGUMENTS = ("method", "path", "params", "headers", "cookies", "content", "data", "files", "json")
 
 
@@ -50,6 +53,7 @@ class RequestBuilder:
                 f"perf(request=...) failed for an input of type {type(value).__name__}: {type(error).__name__}: {error}"
             ) from error
         if is_request(made):
+            check_request(made, "perf(request=...) returned a request that")  # type: ignore[arg-type]
             return made  # type: ignore[return-value]
         if not isinstance(made, Mapping):
             raise SettingError(
@@ -60,9 +64,27 @@ class RequestBuilder:
             raise SettingError(f"perf(request=...) returned {unknown[0]!r}, expected only {', '.join(_ARGUMENTS)}")
         given = {"method": "POST", "path": self.path, **made}
         try:
-            return httpx.Request(given.pop("method"), given.pop("path"), **given)
+            request = httpx.Request(given.pop("method"), given.pop("path"), **given)
         except Exception as error:  # httpx raises many kinds of errors
-            raise SettingError(f"perf(request=...) returned an invalid request: {error}") from error
+            raise SettingError(f"perf(request=...) returned an invalid request: {error!s:.300}") from error
+        check_request(request, "perf(request=...) returned a request that")
+        return request
+
+
+def check_request(request: httpx.Request, found: str) -> None:
+    """Check that a request can be sent as it is.
+
+    Raises:
+        SettingError: its content cannot be read, its method is none, or a header has a line break.
+    """
+    try:
+        request.read()
+    except Exception as error:  # of the user's own content, or of httpx
+        raise SettingError(f"{found} has content that cannot be read: {error!s:.300}; give bytes or text") from error
+    if not isinstance(request.method, str) or not _METHOD.fullmatch(request.method):
+        raise SettingError(f"{found} has the method {shown(request.method)}, expected one such as POST")
+    if any(b"\n" in part or b"\r" in part for header in request.headers.raw for part in header):
+        raise SettingError(f"{found} has a header with a line break, expected one line; encode its value")
 
 
 def is_request(item: object) -> bool:

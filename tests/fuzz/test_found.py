@@ -40,11 +40,13 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.patterns.store_url import without_password
 from pytest_mlpatterns.records.objective import parse_objective
+from pytest_mlpatterns.revision.dependencies import locked_versions
 from pytest_mlpatterns.serving.prometheus import Prometheus, read_prometheus
 from pytest_mlpatterns.units import parse_duration, parse_ratio
 from pytest_mlpatterns.wire import GRPC, WireError, codec_of
 from pytest_mlpatterns.wire.kserve_v1 import decode_error, encode_error
 from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,6 +103,7 @@ def marker(**arguments: Any) -> Callable[[], object]:
         (lambda: Command(itertools.repeat("x")), "Command(repeat('x')), expected a command line or its words"),  # type: ignore[arg-type]
         (lambda: Command(b"serve"), "Command(b'serve'), expected a command line or its words"),  # type: ignore[arg-type]
         (lambda: Command(["serve", object()]), "expected words of text"),  # type: ignore[list-item]
+        (lambda: Command(["serve", HUGE]), "expected words of text"),  # type: ignore[list-item]
         (lambda: Trace("a\0b"), r"Trace('a\x00b') cannot be read: embedded null byte"),
         (lambda: Trace("/dev/zero"), "Trace('/dev/zero') cannot be read: it is a pipe, a socket or a device; name a"),
         (lambda: Trace("x", column=5), "Trace(column=5), expected the name of the timestamps as text"),  # type: ignore[arg-type]
@@ -148,6 +151,27 @@ def test_a_trace_of_nonsense_is_refused_with_its_row(tmp_path: Path, ending: str
         Trace(tmp_path / f"trace{ending}")
     assert message in str(caught.value)
     assert len(str(caught.value)) < 1500
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ({"content": [False]}, "has content that cannot be read: sequence item 0: expected a bytes-like object"),
+        ({"method": "PÖST"}, "has the method 'PÖST', expected one such as POST"),
+        ({"headers": {"x-a": "b\r\nx-c: d"}}, "has a header with a line break, expected one line"),
+    ],
+)
+def test_a_request_that_cannot_be_sent_is_refused(made: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        read_payload([1], builder=RequestBuilder(lambda _: made, "/"))
+    assert message in str(caught.value)
+
+
+def test_a_malformed_lock_file_names_no_versions(tmp_path: Path) -> None:
+    (tmp_path / "poetry.lock").write_text('[[package]]\nname = 5\nversion = "1"\n[[package]]\nversion = []\n')
+    assert locked_versions(tmp_path) == ("poetry.lock", [])
+    (tmp_path / "poetry.lock").write_text("package = " + "[" * 9000)
+    assert locked_versions(tmp_path) == ("poetry.lock", [])
 
 
 def test_a_range_longer_than_memory_is_no_payload() -> None:

@@ -15,6 +15,7 @@ from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.wire import Body, WireError
 from pytest_mlpatterns.wire.kserve_v1 import JSON_V1
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -216,7 +217,7 @@ def _decompressed(body: bytes | memoryview, header: bytes, max_bytes: int) -> by
     if coding == "identity":
         return body
     if coding not in CODINGS:
-        raise RequestError(415, f"Content-Encoding {coding!r}, expected one of {', '.join(CODINGS)}")
+        raise RequestError(415, f"Content-Encoding {shown(coding)}, expected one of {', '.join(CODINGS)}")
     try:
         return decompressed(body, coding, max_bytes)
     except TooLargeError as error:

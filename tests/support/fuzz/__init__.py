@@ -105,30 +105,37 @@ def _failure_of(area: Area, number: int, draw: random.Random) -> tuple[tuple[obj
     """Run one case; the kind and text of its failure, None if it ends as it should."""
     draw.seed(zlib.crc32(f"{SEED}:{area.name}:{number}".encode()))
     case = area.make(draw)
+    if (error := _exception_of(area, case)) is None:
+        return None
+    if isinstance(error, area.allowed):
+        problem = _unprintable(error)
+        return None if problem is None else ((area.name, problem), _report(area, number, case, problem))
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [frame for frame in frames if "pytest_mlpatterns" in frame.filename] or list(frames)
+    place = f"{inside[-1].filename.rpartition('pytest_mlpatterns/')[2]}:{inside[-1].lineno}"
+    return (type(error), place), _report(area, number, case, f"{type(error).__name__} at {place}: {error!s:.300}")
+
+
+def _exception_of(area: Area, case: object) -> BaseException | None:
+    """What running a case raises, within the time that it may take."""
     signal.setitimer(signal.ITIMER_REAL, LONGEST_S)
     try:
         area.run(case)
-    except area.allowed as error:
-        problem = _unprintable(error)
-        return None if problem is None else ((area.name, problem), _report(area, number, case, problem))
-    except (Exception, Hang) as error:  # every other exception is a failure
-        frames = traceback.extract_tb(error.__traceback__)
-        inside = [frame for frame in frames if "pytest_mlpatterns" in frame.filename] or list(frames)
-        place = f"{inside[-1].filename.rpartition('pytest_mlpatterns/')[2]}:{inside[-1].lineno}"
-        return (type(error), place), _report(area, number, case, f"{type(error).__name__} at {place}: {error!s:.300}")
+    except (Exception, Hang) as error:
+        return error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     return None
 
 
-def _unprintable(error: Exception) -> str | None:
+def _unprintable(error: BaseException) -> str | None:
     """Why the message of a promised exception is none; None if it is one."""
     if not type(error).__module__.startswith("pytest_mlpatterns"):
         return None
     text = str(error)
     if not text.strip():
         return f"{type(error).__name__} without a message"
-    return f"{type(error).__name__} with a message of {len(text):,} characters" if len(text) > 3_000 else None
+    return f"{type(error).__name__} with a message that fills more than a screen" if len(text) > 3_000 else None
 
 
 def _report(area: Area, number: int, case: object, problem: str) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns import Trace
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.revision.dependencies import installs_project, locked_versions, named_dependencies
 from pytest_mlpatterns.serving.prometheus import Prometheus, read_prometheus
 from pytest_mlpatterns.wire import GRPC, REST_JSON, Wire
 from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.request_builder import RequestBuilder
 from support.fuzz import Area
 from support.fuzz.hostile import octets, text, value
 
@@ -26,6 +30,14 @@ TRACES = (
     b'timestamp\n"1"\n"2"\n3,4,5\n',
 )
 PAYLOADS = (b"[5.1, 3.5]\n[1, 2]\n", b'{"a": [1, 2], "b": "text"}\n', b'"text"\n\n1\nnull\n', b"1e308\n[[[1]]]\n")
+REQUESTS = ("GET", "POST", "/predict?x=1", "text", "http://127.0.0.1:8000/x")
+PROJECTS = {
+    "pyproject.toml": b'[project]\nname = "x"\ndependencies = ["numpy>=1", "httpx"]\n[tool.uv]\nsources = {a = 1}\n',
+    "poetry.lock": b'[[package]]\nname = "numpy"\nversion = "1.0"\n[[package]]\nname = "x"\nversion = "2"\n',
+    "pylock.toml": b'[[packages]]\nname = "numpy"\nversion = "1.0"\n',
+    "setup.cfg": b"[options]\ninstall_requires =\n  numpy\n[options.extras_require]\na = b\n",
+    "requirements.txt": b"numpy>=1  # why\n-r other.txt\n",
+}
 METRICS = """\
 # HELP mosec_service_batch_size size
 # TYPE mosec_service_batch_size histogram
@@ -93,7 +105,43 @@ def use_payload(case: tuple[Any, Wire]) -> None:
         read(given)
 
 
+def a_request(draw: random.Random) -> tuple[Any, Wire]:
+    """What a user's function ``request=`` returned."""
+    names = draw.sample(("method", "path", "params", "headers", "cookies", "content", "data", "json"), 2)
+    made: dict[str, Any] = {name: _finite(value(draw, REQUESTS)) for name in names}
+    if "headers" in made and draw.random() < 0.7:
+        made["headers"] = {text(draw, ("x-model", "accept")): text(draw, ("a", "application/json"))}
+    return (value(draw, REQUESTS) if draw.random() < 0.05 else made), REST_JSON
+
+
+def _finite(given: Any) -> Any:
+    """No content without end, which is the user's own."""
+    return list(itertools.islice(given, 3)) if isinstance(given, Iterator | range) else given
+
+
+def use_request(case: tuple[Any, Wire]) -> None:
+    made, wire = case
+    payload = read_payload([1], wire, builder=RequestBuilder(lambda _: made, "/predict"))
+    payload.messages("127.0.0.1", 8000, "/predict"), payload.first("/predict")
+
+
+def a_project(draw: random.Random) -> tuple[str, bytes]:
+    name = draw.choice(list(PROJECTS))
+    return name, octets(draw, (PROJECTS[name],))
+
+
+def use_project(case: tuple[str, bytes]) -> None:
+    name, content = case
+    with tempfile.TemporaryDirectory(dir=DIRECTORY) as directory:
+        Path(directory, name).write_bytes(content)
+        installs_project(Path(directory))
+        locked_versions(Path(directory))
+        named_dependencies(Path(directory, name))
+
+
 AREAS = (
+    Area("requests", 10_000, a_request, use_request, (SettingError,)),
+    Area("dependencies", 10_000, a_project, use_project, ()),
     Area("traces", 25_000, a_trace, read_trace, (SettingError,)),
     Area("payloads", 25_000, a_payload, use_payload, (SettingError,)),
 )

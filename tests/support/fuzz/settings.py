@@ -218,7 +218,7 @@ def _run(table: dict[str, Any]) -> Callable[[tuple[str, Any]], object]:
 
 PROMISED = (SettingError,)
 AREAS = (
-    Area("units", 100_000, a_reading, _run(_PARSERS), PROMISED),
+    Area("units", 70_000, a_reading, _run(_PARSERS), PROMISED),
     Area("formats", 20_000, a_format, lambda case: _FORMATTERS[case[0]](case[1]), ()),
     Area("patterns", 60_000, lambda draw: text(draw, PATTERNS), lambda case: parse_pattern(case, "x").plan(), PROMISED),
     Area("criteria", 60_000, lambda draw: text(draw, CRITERIA), lambda case: parse_criteria(case, "x"), PROMISED),

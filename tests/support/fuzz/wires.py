@@ -10,11 +10,13 @@ import brotli
 import numpy as np
 import zstandard
 
+from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.serving.http.inference_call import WireTally, read_inference_call
 from pytest_mlpatterns.wire import GRPC, REST_JSON, Wire, WireError, codec_of, headers_of, pack, unpack
 from pytest_mlpatterns.wire.compression import accepted_coding, decompressed
 from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.wire.kserve_v1 import decode_error, encode_error
-from pytest_mlpatterns.wire.open_inference import read_request
+from pytest_mlpatterns.wire.open_inference import encode_answer, read_request
 from pytest_mlpatterns.wire.open_inference_grpc import read_call
 from support.fuzz import Area
 from support.fuzz.hostile import array, deep_list, number, octets, text
@@ -138,6 +140,36 @@ def a_coded_body(draw: random.Random) -> tuple[str, bytes, int]:
     return name, octets(draw, (_CODED[coding],)), draw.choice((10, len(_PLAIN), 10**6))
 
 
+def a_call(draw: random.Random) -> tuple[bytes, dict[bytes, bytes], bool]:
+    """A request to a server of this package, and whether its path is one of V2."""
+    body, headers = a_body(draw, draw.choice(("json-v1", "json-v2", "binary", "msgpack")))
+    head = {name.encode(): text.encode() for name, text in headers.items()}
+    if draw.random() < 0.3:
+        coding = draw.choice(list(_CODED))
+        body = octets(draw, (_CODED[coding],)) if draw.random() < 0.5 else body
+        head[b"content-encoding"] = octets(draw, (coding.encode(), b"identity"))
+    if draw.random() < 0.3:
+        head[b"accept-encoding"] = octets(draw, tuple(accepted.encode() for accepted in _ACCEPTED))
+    return body, head, draw.random() < 0.5
+
+
+def answer_call(case: tuple[bytes, dict[bytes, bytes], bool]) -> None:
+    """Decode it, and send its inputs back."""
+    body, headers, is_v2 = case
+    call = read_inference_call(
+        body,
+        headers,
+        WireTally(0),
+        max_bytes=10**6,
+        answer_v2=(lambda request, outputs: encode_answer(request, outputs, "m", rows_allowed=False))
+        if is_v2
+        else None,
+    )
+    call.answer(call.inputs)
+    if call.decode is not None:
+        call.decode()
+
+
 def read_small_things(case: tuple[str, bytes]) -> None:
     """Heads, accepted codings, errors and paths, which have a meaning whatever they hold."""
     words, body = case
@@ -161,6 +193,7 @@ AREAS = (
         for name in CODECS
     ),
     Area("encode", 30_000, some_values, encode, (WireError,)),
+    Area("calls", 10_000, a_call, answer_call, (RequestError,)),
     Area("codings", 15_000, a_coded_body, lambda case: decompressed(case[1], case[0], case[2]), (WireError,)),
     Area(
         "heads",
