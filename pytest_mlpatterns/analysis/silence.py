@@ -70,8 +70,8 @@ class Silence:
         if not self.requests:
             return self.everyone
         together = self.everyone and self.waiting > 1 and set(self.outcomes) == {Failure.TIMEOUT}
-        told = self.failed == self.requests > self.waiting
-        return together and self.lasted_ns >= _LONG_NS and not told
+        by_number = self.failed == self.requests > self.waiting
+        return together and self.lasted_ns >= _LONG_NS and not by_number
 
     @property
     def is_suspected(self) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from support.services.deploy import make_start_options
 from support.services.processes import our_children, survivors
-from support.services.scripted import ScriptedServer, Send, answer
+from support.services.scripted import ScriptedServer, Send, Silence, answer
 from support.synthetic import MS, S, capacity
 
 from pytest_mlpatterns import Deployment, DeploymentError, InvalidResultError, ModelLoadError, Single
@@ -431,6 +431,19 @@ class TestWhatDoesNotCount:
                 measured(run)
         assert run.launches == []
         assert sorted(events[2:]) == ["close A", "close B"]
+
+    def test_a_side_that_falls_silent_in_a_block_is_named_at_once(self, generator: Generator) -> None:
+        def script(request: Request) -> Iterable[Step]:
+            time.sleep(0.002)
+            return [Send(answer(b'{"predictions": [1]}')) if request.number < 40 else Silence()]
+
+        plan = replace(PLAN, timeout_ns=1100 * MS)
+        with ScriptedServer(after(0.002)) as one, ScriptedServer(script) as other:
+            variants = scripted(one, [], "A", plan), scripted(other, [], "B", plan)
+            run = InterleavedRun(*variants, generator, on_progress=silent, design=replace(SHORT, block_ns=400 * MS))
+            with pytest.raises(InvalidResultError, match=r"B: no answer .*: all 2 callers timed out after 1\.10 s"):
+                measured(run)
+        assert len(other.requests) <= 42  # a caller that waits asks no more
 
     def test_a_failure_now_and_then_is_counted(self, generator: Generator) -> None:
         with ScriptedServer(after(0.002)) as one, ScriptedServer(failing_every(40)) as other:
