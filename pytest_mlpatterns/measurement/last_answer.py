@@ -51,7 +51,7 @@ def why_silent(
     said = silence.describe(window, plan.timeout_ns)
     if stopped := describe_stopped(deployment.pids):
         raise DeploymentError(f"{said}; {stopped}")
-    deployment.stats()
+    deployment.processes.stats()
     if silence.is_certain and not searching:
         return said
     wait_s = max((_BACKLOG if searching else 1) * plan.timeout_ns / 1e9, _SHORTEST_WAIT_S)

@@ -218,7 +218,8 @@ class _LaunchMeasurement:
         silence = ""
         if not result.stopped_early:
             silence = why_silent(self._deployment, self._plan, samples, window=result.window)
-        stats = self._deployment.stats()
+        # A silent service answers no question for its metrics either.
+        stats = (self._deployment.processes if silence else self._deployment).stats()
         return Launch(
             samples=samples,
             window=result.window,

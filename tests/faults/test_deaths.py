@@ -157,6 +157,11 @@ class TestClosedLoop:
         run = run_fault(command("blocks", load="concurrency=1"), tmp_path)
         run.assert_ended({"failed": 1}, "one more request got no answer within 2.00 s")
 
+    @pytest.mark.parametrize("fault", [pytest.param("trickles", marks=RARE), pytest.param("too-long", marks=RARE)])
+    def test_the_only_caller_reads_an_answer_without_end(self, tmp_path: Path, fault: str) -> None:
+        run = run_fault(command(fault, load="concurrency=1"), tmp_path)
+        run.assert_ended({"failed": 1}, "one more request got no answer within 2.00 s")
+
     @pytest.mark.parametrize("fault", ["exits", "killed"])
     def test_a_server_that_ends_is_said_to(self, tmp_path: Path, fault: str) -> None:
         how = "exit code 3" if fault == "exits" else "signal SIGKILL"

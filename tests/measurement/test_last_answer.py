@@ -30,24 +30,31 @@ WINDOW = Window(START_NS, START_NS + 3 * S)
 TIMEOUT_NS = 10 * S
 
 
-class Service(Deployment):
-    """A deployment at two addresses that answers with a status, or with what goes wrong; remembers what was asked."""
+class Processes(ForeignProcesses):
+    """Processes of which one has ended, if they are dead."""
 
-    def __init__(self, *answers: int | Exception, dead: bool = False) -> None:
-        addresses = (("127.0.0.1", 1), ("127.0.0.1", 2))
-        super().__init__(Endpoint(addresses, "/v1/models/m:predict", "m"), ForeignProcesses((os.getpid(),)))
-        self.asked: list[tuple[str, bytes]] = []
-        self._answers = list(answers)
+    def __init__(self, pids: tuple[int, ...], *, dead: bool) -> None:
+        super().__init__(pids)
         self._dead = dead
-        self._clients = [
-            httpx.Client(transport=httpx.MockTransport(self._answer), base_url=f"http://{number}")
-            for number in range(2)
-        ]
 
     def stats(self) -> PatternStats:
         if self._dead:
             raise DeploymentError("process 7 ended with signal SIGKILL")
         return PatternStats()
+
+
+class Service(Deployment):
+    """A deployment at two addresses that answers with a status, or with what goes wrong; remembers what was asked."""
+
+    def __init__(self, *answers: int | Exception, dead: bool = False) -> None:
+        addresses = (("127.0.0.1", 1), ("127.0.0.1", 2))
+        super().__init__(Endpoint(addresses, "/v1/models/m:predict", "m"), Processes((os.getpid(),), dead=dead))
+        self.asked: list[tuple[str, bytes]] = []
+        self._answers = list(answers)
+        self._clients = [
+            httpx.Client(transport=httpx.MockTransport(self._answer), base_url=f"http://{number}")
+            for number in range(2)
+        ]
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         self.asked.append((request.url.host, request.read()))

@@ -15,7 +15,7 @@ import pytest
 from support import SERVICES
 from support.services.deploy import make_start_options
 from support.services.processes import our_children, survivors
-from support.services.scripted import Reset, ScriptedServer, Send, answer
+from support.services.scripted import Reset, ScriptedServer, Send, Silence, answer
 
 from pytest_mlpatterns import (
     Deployment,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns import Pattern
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import Launch
+    from pytest_mlpatterns.records.telemetry import LayerStats
 
 pytestmark = pytest.mark.processes
 
@@ -335,6 +336,43 @@ def test_a_check_that_gets_no_answer_because_of_their_length_says_so() -> None:
 def bench_of(server: ScriptedServer, plan: LoadPlan, generator: Generator, *, smoke: bool = False) -> LaunchRunner:
     deployment = Deployment(Endpoint((server.address,), "/v1/models/m:predict", "m"), ForeignProcesses())
     return LaunchRunner(lambda: deployment, plan, generator, on_progress=lambda _: None, smoke=smoke)
+
+
+class TestSilence:
+    """A service that answers forty requests and then none."""
+
+    PLAN = replace(PLAN, timeout_ns=1100 * MS, duration_ns=400 * MS, stretches=True)
+
+    @pytest.fixture
+    def runner(self, generator: Generator) -> Iterator[LaunchRunner]:
+        server = ScriptedServer(
+            lambda request: [Send(answer(b'{"predictions": [1]}')) if request.number < 40 else Silence()]
+        )
+        with server:
+            runner = bench_of(server, self.PLAN, generator)
+            yield runner
+            runner.close()
+
+    def test_it_is_recorded_and_measured_once(self, runner: LaunchRunner) -> None:
+        launch = runner.measure()
+        assert launch.silence.endswith("all 2 callers timed out after 1.10 s")
+        assert launch.samples.outcome.size == 42
+
+    def test_its_metrics_are_not_asked_for(self, runner: LaunchRunner) -> None:
+        class Scraper:
+            asked = 0
+
+            def layers(self) -> tuple[LayerStats, ...]:
+                self.asked += 1
+                if self.asked > 1:
+                    raise DeploymentError("the metrics do not answer")
+                return ()
+
+            def close(self) -> None:
+                """Nothing is open."""
+
+        runner.deployment.scraper = Scraper()  # type: ignore[assignment]
+        assert runner.measure().silence
 
 
 class TestSmoke:
