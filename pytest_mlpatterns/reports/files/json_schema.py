@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["SUPPORTED", "Schema", "parsed", "shown"]
 
@@ -79,138 +80,188 @@ class Schema:
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self._schema = schema
+        self._definitions: dict[str, _Check] = {}
+        self._check = self._compiled(schema)
 
     def fault(self, value: object) -> str:
         """Where and how a value first differs from the schema, as a sentence; empty if it does not."""
         try:
-            self._check(value, self._schema)
+            self._check(value)
         except _Fault as fault:
             return f"{_shown_path(fault.path)} {fault}"
         return ""
 
-    def _check(self, value: object, schema: Mapping[str, Any]) -> None:
-        for keyword, wanted in schema.items():
-            if check := _CHECKS.get(keyword):
-                check(self, value, wanted)
-        if isinstance(value, dict):
-            self._check_members(value, schema)
-        elif isinstance(value, list):
-            self._check_items(value, schema)
+    def _compiled(self, schema: Mapping[str, Any]) -> _Check:
+        """One function for a schema: a baseline file has a million values to check."""
+        checks = [make(schema[keyword]) for keyword, make in _CHECKS.items() if keyword in schema]
+        if "$ref" in schema:
+            checks.append(self._definition(schema["$ref"].removeprefix("#/$defs/")))
+        checks += map(self._compiled, schema.get("allOf", ()))
+        if "anyOf" in schema:
+            checks.append(_any_of([self._compiled(one) for one in schema["anyOf"]]))
+        if not _OF_MEMBERS.isdisjoint(schema):
+            checks.append(self._members(schema))
+        if not _OF_ITEMS.isdisjoint(schema):
+            checks.append(self._items(schema))
 
-    def _check_members(self, value: dict[str, Any], schema: Mapping[str, Any]) -> None:
-        described, others = schema.get("properties", {}), schema.get("additionalProperties", True)
+        def check(value: object) -> None:
+            for one in checks:
+                one(value)
+
+        return checks[0] if len(checks) == 1 else check
+
+    def _definition(self, name: str) -> _Check:
+        if name not in self._definitions:
+            self._definitions[name] = self._compiled(self._schema["$defs"][name])
+        return self._definitions[name]
+
+    def _members(self, schema: Mapping[str, Any]) -> _Check:
+        described = {name: self._compiled(one) for name, one in schema.get("properties", {}).items()}
+        rest = schema.get("additionalProperties", True)
+        others = None if rest is False else _allow if rest is True else self._compiled(rest)
         names = re.compile(schema["propertyNames"]["pattern"]) if "propertyNames" in schema else None
-        for name, member in value.items():
-            _check_unicode(name)
-            if names is not None and not names.search(name):
-                raise _Fault(f"has the unknown member {shown(name)}")
-            if (inner := described.get(name, others)) is False:
-                raise _Fault(f"has the unknown member {shown(name)}")
-            if inner is not True:
-                self._enter(name, member, inner)
 
-    def _check_items(self, value: list[Any], schema: Mapping[str, Any]) -> None:
-        first = schema.get("prefixItems", ())
-        for index, item in enumerate(value):
-            inner = first[index] if index < len(first) else schema.get("items")
-            if inner is not None:
-                self._enter(index, item, inner)
+        def check(value: object) -> None:
+            if type(value) is not dict:
+                return
+            for name, member in value.items():
+                if not name.isascii():
+                    _check_unicode(name)
+                inner = described.get(name, others)
+                if inner is None or (names is not None and not names.search(name)):
+                    raise _Fault(f"has the unknown member {shown(name)}")
+                try:
+                    inner(member)
+                except _Fault as fault:
+                    fault.path.append(name)
+                    raise
 
-    def _enter(self, name: str | int, value: object, schema: Mapping[str, Any]) -> None:
-        try:
-            self._check(value, schema)
-        except _Fault as fault:
-            fault.path.append(name)
-            raise
+        return check
 
-    def _check_reference(self, value: object, reference: str) -> None:
-        self._check(value, self._schema["$defs"][reference.removeprefix("#/$defs/")])
+    def _items(self, schema: Mapping[str, Any]) -> _Check:
+        first = [self._compiled(one) for one in schema.get("prefixItems", ())]
+        others = self._compiled(schema["items"]) if "items" in schema else _allow
 
-    def _check_all(self, value: object, schemas: Sequence[Mapping[str, Any]]) -> None:
-        for schema in schemas:
-            self._check(value, schema)
+        def check(value: object) -> None:
+            if type(value) is not list:
+                return
+            for index, item in enumerate(value):
+                try:
+                    (first[index] if index < len(first) else others)(item)
+                except _Fault as fault:
+                    fault.path.append(index)
+                    raise
 
-    def _check_any(self, value: object, schemas: Sequence[Mapping[str, Any]]) -> None:
-        fault = _Fault("")
-        for schema in schemas:
+        return check
+
+
+_Check = Callable[[object], None]
+"""Raises :class:`_Fault` for a value that is not allowed; values are as :func:`parsed` gives them, of no subclass."""
+
+
+def _allow(_: object) -> None:
+    """Allow any value."""
+
+
+def _any_of(checks: Sequence[_Check]) -> _Check:
+    def check(value: object) -> None:
+        for one in checks[:-1]:
             try:
-                return self._check(value, schema)
-            except _Fault as found:
-                fault = found
-        raise fault
+                return one(value)
+            except _Fault:
+                continue
+        return checks[-1](value)
+
+    return check
 
 
-def _check_type(_: Schema, value: object, wanted: str | list[str]) -> None:
+def _type(wanted: str | list[str]) -> _Check:
     names = [wanted] if isinstance(wanted, str) else wanted
-    if not any(
-        isinstance(value, _TYPES[name]) and (name == "boolean" or (value is not True and value is not False))
-        for name in names
-    ):
-        raise _Fault(f"is {shown(value)}, expected {' or '.join(_NAMES[name] for name in names)}")
-    if isinstance(value, str):
-        _check_unicode(value)
+    allowed = frozenset(kind for name in names for kind in _TYPES[name])
+    expected = " or ".join(_NAMES[name] for name in names)
+
+    def check(value: object) -> None:
+        if type(value) not in allowed:
+            raise _Fault(f"is {shown(value)}, expected {expected}")
+        if type(value) is str and not value.isascii():
+            _check_unicode(value)
+
+    return check
 
 
-def _check_enum(_: Schema, value: object, wanted: Sequence[object]) -> None:
-    if not any(value == one and isinstance(value, bool) is isinstance(one, bool) for one in wanted):
-        raise _Fault(f"is {shown(value)}, expected {' or '.join(map(shown, wanted))}")
+def _enum(wanted: Sequence[object]) -> _Check:
+    expected = " or ".join(map(shown, wanted))
+
+    def check(value: object) -> None:
+        if not any(value == one and (type(value) is bool) is (type(one) is bool) for one in wanted):
+            raise _Fault(f"is {shown(value)}, expected {expected}")
+
+    return check
 
 
-def _check_const(schema: Schema, value: object, wanted: object) -> None:
-    _check_enum(schema, value, [wanted])
+def _minimum(least: float) -> _Check:
+    def check(value: object) -> None:
+        if (type(value) is int or type(value) is float) and value < least:
+            raise _Fault(f"is {shown(value)}, expected at least {least:g}")
+
+    return check
 
 
-def _check_minimum(_: Schema, value: object, least: float) -> None:
-    if isinstance(value, int | float) and value < least:
-        raise _Fault(f"is {shown(value)}, expected at least {least:g}")
+def _maximum(most: float) -> _Check:
+    def check(value: object) -> None:
+        if (type(value) is int or type(value) is float) and value > most:
+            raise _Fault(f"is {shown(value)}, expected at most {most:g}")
+
+    return check
 
 
-def _check_maximum(_: Schema, value: object, most: float) -> None:
-    if isinstance(value, int | float) and value > most:
-        raise _Fault(f"is {shown(value)}, expected at most {most:g}")
+def _least_items(least: int) -> _Check:
+    def check(value: object) -> None:
+        if type(value) is list and len(value) < least:
+            raise _Fault(f"has {len(value)} items, expected at least {least}")
+
+    return check
 
 
-def _check_least_items(_: Schema, value: object, least: int) -> None:
-    if isinstance(value, list) and len(value) < least:
-        raise _Fault(f"has {len(value)} items, expected at least {least}")
+def _most_items(most: int) -> _Check:
+    def check(value: object) -> None:
+        if type(value) is list and len(value) > most:
+            raise _Fault(f"has {len(value):,} items, expected at most {most}")
+
+    return check
 
 
-def _check_most_items(_: Schema, value: object, most: int) -> None:
-    if isinstance(value, list) and len(value) > most:
-        raise _Fault(f"has {len(value):,} items, expected at most {most}")
+def _required(names: Sequence[str]) -> _Check:
+    def check(value: object) -> None:
+        if type(value) is dict:
+            for name in names:
+                if name not in value:
+                    raise _Fault(f"lacks the member {name}")
 
-
-def _check_required(_: Schema, value: object, names: Sequence[str]) -> None:
-    if isinstance(value, dict):
-        for name in names:
-            if name not in value:
-                raise _Fault(f"lacks the member {name}")
+    return check
 
 
 def _check_unicode(text: str) -> None:
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise _Fault(f"has {shown(text)}, half a surrogate pair, expected Unicode") from None
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise _Fault(f"has {shown(text)}, half a surrogate pair, expected Unicode") from None
 
 
-_CHECKS: Mapping[str, Callable[[Schema, object, Any], None]] = {
-    "type": _check_type,
-    "enum": _check_enum,
-    "const": _check_const,
-    "minimum": _check_minimum,
-    "maximum": _check_maximum,
-    "minItems": _check_least_items,
-    "maxItems": _check_most_items,
-    "required": _check_required,
-    "$ref": Schema._check_reference,
-    "allOf": Schema._check_all,
-    "anyOf": Schema._check_any,
+_CHECKS: Mapping[str, Callable[[Any], _Check]] = {
+    "type": _type,
+    "enum": _enum,
+    "const": lambda wanted: _enum([wanted]),
+    "minimum": _minimum,
+    "maximum": _maximum,
+    "minItems": _least_items,
+    "maxItems": _most_items,
+    "required": _required,
 }
+_OF_MEMBERS = frozenset({"properties", "additionalProperties", "propertyNames"})
+_OF_ITEMS = frozenset({"items", "prefixItems"})
 SUPPORTED = frozenset(
-    {*_CHECKS, "properties", "additionalProperties", "propertyNames", "items", "prefixItems"}
-    | {"$schema", "$defs", "title", "description"}
+    {*_CHECKS, *_OF_MEMBERS, *_OF_ITEMS, "$ref", "allOf", "anyOf", "$schema", "$defs", "title", "description"}
 )
 """Keywords that a schema of this package may use."""
 

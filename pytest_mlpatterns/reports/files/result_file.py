@@ -14,6 +14,7 @@ references and no ranking. It is not read.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ FORMAT = "pytest-mlpatterns-results"
 VERSION = 2
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 """The JSON Schema of the format, which ships with the package."""
+_MOST = 1e18
+"""Largest number in the file."""
 _ADVICE = "measure again with --perf-json"
 
 
@@ -75,9 +78,18 @@ def results_json(
         "environment": {**asdict(environment), "machine": environment.machine},
         "baseline": dict(baseline),
         "ranking": [dict(ranked) for ranked in ranking],
-        "results": [result.to_json() for result in results],
+        "results": [_finite(result.to_json()) for result in results],
     }
     return laid_out(data, counts_inline=True) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """Plain values without infinities, which JSON does not have: the bound of an interval that has none."""
+    if isinstance(value, dict):
+        return {name: _finite(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return math.copysign(_MOST, value) if isinstance(value, float) and math.isinf(value) else value
 
 
 def read_results(text: str) -> Results:

@@ -15,6 +15,7 @@ from support.synthetic import ENVIRONMENT, LAYERS, capacity, counterpart, result
 from pytest_mlpatterns.baseline import file as baseline_file
 from pytest_mlpatterns.cli import main
 from pytest_mlpatterns.errors import ResultFileError
+from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.files import result_file
 from pytest_mlpatterns.reports.files.json_schema import SUPPORTED, Schema, parsed
@@ -192,3 +193,10 @@ def test_members_of_a_result_fit_each_other(changes: dict[str, Any], words: str)
     data["results"][0]["latency"].update(changes)
     with pytest.raises(ResultFileError, match=rf"is damaged: results\[0\].*{words}.*; measure again"):
         read_results(json.dumps(data))
+
+
+def test_a_bound_that_is_infinite_can_be_written_and_read() -> None:
+    change = (0.5, float("-inf"), float("inf"))
+    text = results_json([result(verdicts=(verdict(Outcome.FAIL, change=change),))], ENVIRONMENT, "2026", baseline={})
+    (read,) = read_results(text).results
+    assert read.verdicts[0].change == Estimate(0.5, -1e18, 1e18)
