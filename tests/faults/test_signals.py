@@ -20,6 +20,7 @@ pytestmark = pytest.mark.processes
 RARE = pytest.mark.all_faults
 INTERRUPTED = pytest.ExitCode.INTERRUPTED
 JSON = ("--perf-json", "out.json")
+TIMEOUT = ("-p", "timeout", "-o", "timeout_func_only=true")
 SERVED = '''
 """A model that notes when it has answered some requests: the load is under way then."""
 
@@ -41,7 +42,7 @@ TESTS = """
 def test_first(perf):
     perf.assert_rtm_below("60s")
 
-@pytest.mark.perf(duration="120s", model="served:model")
+@pytest.mark.perf(duration="120s", model="served:model", payload=[*range(1000)])
 def test_long(perf):
     perf.assert_rtm_below("60s")
 
@@ -217,7 +218,7 @@ def test_pytest_timeout_by_signal_fails_the_test_and_the_next_one_runs(tmp_path:
     def test_after(perf):
         perf.assert_rtm_below("60s")
     """
-    run = run_fault(Project().with_tests(tests), tmp_path, "-p", "timeout", "-o", "timeout_method=signal", *JSON)
+    run = run_fault(Project().with_tests(tests), tmp_path, *TIMEOUT, "-o", "timeout_method=signal", *JSON)
     run.assert_ended({"failed": 1, "passed": 1}, "Timeout (>2.0s) from pytest-timeout")
     assert run.run.table["test_after"] == "pass"
 
@@ -229,7 +230,7 @@ def test_pytest_timeout_by_thread_ends_pytest_and_its_processes(tmp_path: Path) 
     def test_long(perf):
         perf.assert_rtm_below("60s")
     """
-    run = run_fault(Project().with_tests(tests), tmp_path, "-p", "timeout", "-o", "timeout_method=thread")
+    run = run_fault(Project().with_tests(tests), tmp_path, *TIMEOUT, "-o", "timeout_method=thread")
     run.assert_left_nothing(files=False)
     assert run.exit_code == 1
     assert_next_run_cleans_up(tmp_path)
