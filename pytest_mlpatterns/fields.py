@@ -82,7 +82,8 @@ def rate_rps(value: object, name: str) -> float:
     number = plain_number(value)
     if number is None or not MIN_RATE_RPS <= number <= MAX_RATE_RPS:
         raise SettingError(
-            f"{name} is {shown(value)}, expected requests per second, above 0 and up to {MAX_RATE_RPS:,}; write 200"
+            f"{name} is {shown(value)}, expected requests per second, from {MIN_RATE_RPS:f} to {MAX_RATE_RPS:,}; "
+            "write 200"
         )
     return number
 

@@ -99,7 +99,7 @@ class ConstantRate:
     """An open loop with even intervals: request n is due at n / rate.
 
     Args:
-        rate_rps: requests per second, above 0 and at most 1,000,000.
+        rate_rps: requests per second, from 0.000001 to 1,000,000.
 
     Raises:
         SettingError: not a number in that range.
@@ -133,7 +133,7 @@ class PoissonRate:
     """An open loop of independent callers: intervals are exponential with mean 1 / rate.
 
     Args:
-        rate_rps: mean requests per second, above 0 and at most 1,000,000.
+        rate_rps: mean requests per second, from 0.000001 to 1,000,000.
         seed: seed of the random intervals; the same seed gives the same arrivals.
 
     Raises:

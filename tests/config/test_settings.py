@@ -96,7 +96,7 @@ RUN_LEVEL = {
 COLLECTION_LEVEL = {"patterns"}
 
 IN_FLIGHT = "a whole number of requests in flight from 1 to 10,000; write 16"
-PER_SECOND = "requests per second, above 0 and up to 1,000,000; write 200"
+PER_SECOND = "requests per second, from 0.000001 to 1,000,000; write 200"
 
 
 @pytest.mark.parametrize("name", LEVELS)

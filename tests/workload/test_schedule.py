@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IN_FLIGHT = "a whole number of requests in flight from 1 to 10,000; write 16"
-PER_SECOND = "requests per second, above 0 and up to 1,000,000; write 200"
+PER_SECOND = "requests per second, from 0.000001 to 1,000,000; write 200"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_schedule_is_a_value(one: object, same: object, other: object) -> None
         (lambda: Stages([("1s", 2, 3)]), "Stages([('1s', 2, 3)])", "(duration, level) pairs"),
         (lambda: Stages([("1s", 2)], of="users"), "Stages(of='users')", "'rate_rps' or 'concurrency'"),
         (lambda: Stages([("1 moon", 2)]), "Stages duration is '1 moon'", "a time with its unit"),
-        (lambda: Stages([("1s", -2)]), "Stages level (rate_rps) is -2", "above 0"),
+        (lambda: Stages([("1s", -2)]), "Stages level (rate_rps) is -2", "from 0.000001"),
         (lambda: Stages([("1s", False)]), "Stages level (rate_rps) is False", "requests per second"),
         (lambda: Stages([("1s", 2)], start="x"), "Stages level (rate_rps) is 'x'", "requests per second"),
         (lambda: Stages([("1s", 2.5)], of="concurrency"), "Stages level (concurrency) is 2.5", "a whole number"),
