@@ -39,10 +39,15 @@ _HTTPCORE_ERRORS = (
 
 
 class EndlessAnswerError(httpx.ReadTimeout):
-    """An answer has begun, and has not ended within its time limit or within the bound on its size."""
+    """An answer has begun, and has not ended within its time limit or within the bound on its size.
 
-    is_over_bound = False
-    """Whether it is too long, which another attempt would not change."""
+    Attributes:
+        is_over_bound: whether it is too long, which another attempt would not change.
+    """
+
+    def __init__(self, message: str, *, request: httpx.Request, is_over_bound: bool) -> None:
+        super().__init__(message, request=request)
+        self.is_over_bound = is_over_bound
 
 
 def get_page(client: httpx.Client, url: str, timeout_s: float) -> httpx.Response:
@@ -135,9 +140,7 @@ class _Exchange:
         for part in parts:
             size += len(part)
             if size > self._max_bytes:
-                error = self._endless(size)
-                error.is_over_bound = True
-                raise error
+                raise self._endless(size, is_over_bound=True)
             yield part
 
     @contextlib.contextmanager
@@ -147,19 +150,21 @@ class _Exchange:
             yield
         except httpcore.ReadTimeout as error:
             if self.received:
-                raise self._endless(self.received) from None
+                raise self._endless(self.received, is_over_bound=False) from None
             limit = "" if self._limit_s is None else f" after {format_duration(self._limit_s * 1e9)}"
             raise httpx.ReadTimeout(f"no answer{limit}") from error
         except _HTTPCORE_ERRORS as error:
             if str(error) == "Receive buffer too long":
-                raise httpx.RemoteProtocolError(f"{self._shown} answers with over {_MAX_HEAD} of headers") from None
+                text = f"{self._shown} answers with over {_MAX_HEAD} of headers"
+                raise EndlessAnswerError(text, request=self._request, is_over_bound=True) from None
             raise getattr(httpx, type(error).__name__)(str(error)) from error
 
-    def _endless(self, size: int) -> EndlessAnswerError:
+    def _endless(self, size: int, *, is_over_bound: bool) -> EndlessAnswerError:
         after = format_duration((time.monotonic() - self._began) * 1e9)
         return EndlessAnswerError(
             f"{self._shown} answers without end: {format_size(size)} after {after}; name a path that answers once",
             request=self._request,
+            is_over_bound=is_over_bound,
         )
 
 

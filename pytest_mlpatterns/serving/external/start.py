@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["deploy_target"]
 
 _ASK_TIMEOUT_S = 2.0
+_TELLING_S = 0.25
+"""A wait for an answer that is shorter, as the last one may be, says nothing about the server."""
 _POLL_S = 0.02
 _TRIES = 3
 _NOT_YET = (502, 503, 504)
@@ -200,24 +202,25 @@ class _Start:
 
         from pytest_mlpatterns.serving.bounded_client import EndlessAnswerError
 
-        outcome = f"to {shown} there is no answer; {_RAISE_LIMIT}"
+        outcome = ""
         while (left_s := (self._deadline_ns - time.perf_counter_ns()) / 1e9) > 0:
             try:
-                is_last = patient or left_s < 2 * _ASK_TIMEOUT_S  # a short rest is no limit to learn from
-                response = ask(left_s if is_last else _ASK_TIMEOUT_S)
+                response = ask(left_s if patient or left_s < 2 * _ASK_TIMEOUT_S else _ASK_TIMEOUT_S)
                 if is_final(response):
                     return response
                 outcome = f"to {shown} the answer is {response.status_code}; {_RAISE_LIMIT}"
             except EndlessAnswerError as error:
-                outcome = str(error)
                 if error.is_over_bound:
                     raise DeploymentError(f"{self._target}: {error}{self._printed()}") from None
+                if not outcome or left_s > _TELLING_S:
+                    outcome = str(error)
             except httpx.TransportError as error:
-                outcome = f"to {shown} there is no answer ({type(error).__name__}: {error}); {_RAISE_LIMIT}"
+                if not outcome or left_s > _TELLING_S or not isinstance(error, httpx.TimeoutException):
+                    outcome = f"to {shown} there is no answer ({type(error).__name__}: {error}); {_RAISE_LIMIT}"
             self._check_running(_POLL_S)
         raise DeploymentError(
             f"{self._target} is not ready after {format_duration(self._options.timeout_ns)}, the start-up time limit: "
-            f"{outcome}{self._printed()}"
+            f"{outcome or f'to {shown} there is no answer; {_RAISE_LIMIT}'}{self._printed()}"
         )
 
     def _check_running(self, wait_s: float) -> None:
