@@ -71,20 +71,19 @@ def did_you_mean(given: str, known: Iterable[str], form: str = "{}") -> str:
     """
     import difflib
 
-    close = difflib.get_close_matches(given, list(known), n=1)
+    close = difflib.get_close_matches(given[:_LONGEST], list(known), n=1)
     return f"did you mean {form.format(close[0])}? " if close and close[0] != given else ""
 
 
 def split_outside_brackets(text: str, separator: str) -> list[str]:
     """Split at each separator that is not inside brackets."""
-    parts, depth = [""], 0
-    for letter in text:
+    parts, depth, start = [], 0, 0
+    for at, letter in enumerate(text):
         depth += (letter in "([") - (letter in ")]")
         if letter == separator and not depth:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return parts
+            parts.append(text[start:at])
+            start = at + 1
+    return [*parts, text[start:]]
 
 
 def visible(text: str) -> str:
