@@ -308,6 +308,16 @@ class TestAttaching:
             attached.close()
         assert attached.addresses == (server.address,)
 
+    @pytest.mark.parametrize(
+        "content",
+        [b"hello", b"\xff\xfe", b"-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n"],
+        ids=["text", "bytes", "half"],
+    )
+    def test_a_file_without_a_certificate_is_named(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "ca.pem").write_bytes(content)
+        with pytest.raises(DeploymentError, match=r"ca\.pem'\) has no certificate in PEM: .*; name another file$"):
+            attach(Url("https://127.0.0.1:9/p", ca=tmp_path / "ca.pem"), make_start_options(tmp_path))
+
     def test_the_search_for_an_address_ends_with_the_time_limit(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

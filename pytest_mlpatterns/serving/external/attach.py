@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import ssl
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from pytest_mlpatterns.serving.deployment import Deployment, ForeignProcesses
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.external.wrong_path import advice_on_path
 from pytest_mlpatterns.serving.targets import prometheus_of
+from pytest_mlpatterns.system.files import read_text
 from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.request_builder import text_of
@@ -85,7 +87,16 @@ def _remote(target: Url) -> Remote | None:
         return None
     if importlib.util.find_spec("pyreqwest") is None:
         raise DeploymentError(missing_extra(f"{target.url} (https or HTTP/2)", "pyreqwest", "https"))
-    return Remote(target.origin, target.http2, None if target.ca is None else Path(target.ca).read_bytes())
+    return Remote(target.origin, target.http2, None if target.ca is None else _certificate_in(Path(target.ca)))
+
+
+def _certificate_in(file: Path) -> bytes:
+    try:
+        text = read_text(file)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        raise DeploymentError(f"Url(ca={str(file)!r}) has no certificate in PEM: {error}; name another file") from None
+    return text.encode()
 
 
 def _resolve(target: Url, deadline: float) -> tuple[str, int]:
