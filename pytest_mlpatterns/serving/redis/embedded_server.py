@@ -14,17 +14,17 @@ import hashlib
 import importlib.util
 import os
 import secrets
-import signal
 import socket
 import tempfile
 import threading
-from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError, missing_extra
 from pytest_mlpatterns.system.child import Channel, Child
+from pytest_mlpatterns.system.log_file import LogFile
+from pytest_mlpatterns.system.orphans import describe_exit
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
@@ -167,8 +167,7 @@ def _await_end(server: ValkeyServer, channel: Channel, ended: threading.Event) -
     _, status = os.waitpid(-1, os.WUNTRACED)
     if ended.is_set():
         return
-    with server.log_path.open(errors="replace") as log:
-        tail = "".join(deque(log, _LOG_LINES)).rstrip()
+    tail = LogFile(server.log_path).tail(_LOG_LINES)
     channel.send(EmbeddedFailed(f"{_how(status)}; it printed last:\n{tail}"))
     ended.set()
 
@@ -176,15 +175,8 @@ def _await_end(server: ValkeyServer, channel: Channel, ended: threading.Event) -
 def _how(status: int) -> str:
     """What a status of ``waitpid`` says."""
     if os.WIFSTOPPED(status):
-        return f"was suspended by signal {_name(os.WSTOPSIG(status))}"
-    if os.WIFSIGNALED(status):
-        return f"ended with signal {_name(os.WTERMSIG(status))}"
-    return f"ended with exit code {os.WEXITSTATUS(status)}"
-
-
-def _name(number: int) -> str:
-    """``SIGKILL``; most real-time signals have only a number."""
-    return signal.Signals(number).name if number in set(signal.Signals) else str(number)
+        return f"was suspended by {describe_exit(-os.WSTOPSIG(status))}"
+    return f"ended with {describe_exit(os.waitstatus_to_exitcode(status))}"
 
 
 def _free_port() -> int:
