@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -279,12 +280,16 @@ class Channel:
 
     def _listen(self, on_message: Callable[[Any], None], on_close: Callable[[], None]) -> None:
         try:
-            while True:
-                on_message(self.receive())
-        except (EOFError, OSError):
+            with contextlib.suppress(EOFError, OSError):
+                while True:
+                    on_message(self.receive())
             on_close()
             time.sleep(_GRACE_S)  # the deadline of a process that should have ended by now, no wait for an event
             self._leave()
+        except BaseException:
+            traceback.print_exc()  # into the log; without this thread the process would outlive its parent
+            raise
+        finally:
             _kill_group(0)
 
 

@@ -119,6 +119,12 @@ class TestMessages:
         child.send("hello")
         assert child.receive(PATIENCE_S) == ("heard", "hello")
 
+    def test_a_child_that_cannot_handle_a_message_ends_with_the_reason(self, child: Child) -> None:
+        assert ask(child, "listen badly") == "listening"
+        child.send({})
+        with pytest.raises(ChildError, match=r"(?s)signal SIGKILL; it printed last:.*KeyError: 'no such key'"):
+            child.receive(PATIENCE_S)
+
     def test_descriptors_are_inherited_by_their_numbers(self, tmp_path: Path) -> None:
         reading, writing = os.pipe()
         try:

@@ -59,6 +59,13 @@ def _listen(channel: Channel, _: None) -> None:
     raise SystemExit(0)
 
 
+def _listen_badly(channel: Channel, _: None) -> None:
+    """Listen with a function that fails at the first message."""
+    channel.listen(lambda message: message["no such key"], lambda: None)
+    channel.send("listening")
+    threading.Event().wait()
+
+
 def _serve(channel: Channel, _: None) -> None:
     """Start a process, and end in good order when the channel is closed."""
     closed = threading.Event()
@@ -106,6 +113,7 @@ COMMANDS: dict[str, Callable[[Channel, Any], object]] = {
     "kill": lambda _, name: os.kill(os.getpid(), getattr(signal, name)),
     "hang up": _hang_up,
     "listen": _listen,
+    "listen badly": _listen_badly,
     "serve": _serve,
     "spawn": _spawn,
     "daemonize": _daemonize,
