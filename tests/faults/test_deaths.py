@@ -12,6 +12,7 @@ import pytest
 from support import SERVICES
 from support.fault_run import run_fault
 from support.project import Project
+from support.repository import Repository
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -194,6 +195,15 @@ class TestElsewhere:
         assert re.search(
             r"InvalidResultError: (single|batched\S*): (no answer|[\d,]+ of [\d,]+ requests failed)", run.text
         )
+
+    @RARE
+    @pytest.mark.parametrize(("side", "after"), [("the present", ("600", "0.5")), ("main", ("0.5", "600"))])
+    def test_a_revision_that_deadlocks_is_named(self, tmp_path: Path, side: str, after: tuple[str, str]) -> None:
+        there, here = (model("hangs", after=seconds) for seconds in after)
+        Repository.made(tmp_path / "project").commit({"pytest.ini": "[pytest]\n", **there.files})
+        run = run_fault(here, tmp_path, "--perf-against=main")
+        run.assert_ended({"failed": 1})
+        assert re.search(rf"{side}.*: (no answer|[\d,]+ of [\d,]+ requests failed)", run.text)
 
     def test_an_application_that_deadlocks_fails(self, tmp_path: Path) -> None:
         run_fault(attached("App", "hangs"), tmp_path).assert_ended({"failed": 1}, TIMED_OUT)
