@@ -208,6 +208,7 @@ def test_a_server_that_ends_is_named_with_its_end_and_its_last_words(
         pytest.param("health-closes", "GET /health", marks=RARE),
         pytest.param("health-ssh", "GET /health", marks=RARE),
         pytest.param("health-resets", "GET /health", marks=RARE),
+        ("health-bad-gzip", "DecodingError"),
         pytest.param("health-two-lengths", "GET /health", marks=RARE),
     ],
 )
@@ -222,10 +223,28 @@ def test_a_first_request_that_is_refused_fails_at_once(tmp_path: Path, code: str
     run.assert_ended(FAILED, f"answered {code} to its first request, POST /p")
 
 
-@pytest.mark.parametrize("name", cases("garbage", "close", "503", rare="reset ssh two-lengths bad-chunk http2-preface"))
+@pytest.mark.parametrize(
+    "name", cases("garbage", "close", "503", rare="bad-gzip reset ssh two-lengths bad-chunk http2-preface")
+)
 def test_a_first_request_without_an_answer_fails_in_the_start_up_time(tmp_path: Path, name: str) -> None:
     run = run_faulty(tmp_path, Fault(name, first=1, settings=SHORT))
     run.assert_ended(FAILED, "is not ready after 5.00 s", "POST /p")
+
+
+@pytest.mark.parametrize(
+    "name",
+    cases(
+        "h2-closes",
+        "h2-garbage",
+        "h2-goaway",
+        "h2-internal-error",
+        rare="h2-http1 h2-ssh h2-refused h2-enormous-frame h2-no-window h2-bad-headers h2-wrong-stream h2-hangs",
+    ),
+)
+def test_a_server_of_grpc_that_does_not_answer_fails_in_the_start_up_time(tmp_path: Path, name: str) -> None:
+    command = f"{{python}} -S faulty.py {name} {{port}} 2 {{grpc_port}}"
+    target = f'Command("{command}", path="/v2/models/m/infer", ready="/health")'
+    run(tmp_path, target, f'{SHORT}, wire="grpc"').assert_ended(FAILED, "is not ready after 5.00 s")
 
 
 @pytest.mark.parametrize("name", cases("own-session", "double-fork", "deaf-child", rare="own-group deaf-session"))
@@ -241,7 +260,12 @@ def test_a_server_that_ignores_sigterm_is_killed_with_a_warning(tmp_path: Path) 
 
 def test_a_port_that_is_taken_three_times_is_named(tmp_path: Path) -> None:
     run = run_faulty(tmp_path, Fault("port-taken-always"))
-    run.assert_ended(FAILED, "before the server could open it; run the test again", "Address already in use")
+    run.assert_ended(
+        FAILED,
+        "pytest_mlpatterns.DeploymentError: Command(",
+        "before the server could open it; run the test again",
+        "Address already in use",
+    )
 
 
 @pytest.mark.all_faults

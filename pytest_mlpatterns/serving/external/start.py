@@ -73,7 +73,10 @@ def deploy_target(target: Target, options: StartOptions) -> Deployment:
     for _ in range(_TRIES - 1):
         with contextlib.suppress(_PortTakenError):
             return _Start(target, options).deployment()
-    return _Start(target, options).deployment()
+    try:
+        return _Start(target, options).deployment()
+    except _PortTakenError as error:
+        raise DeploymentError(str(error)) from None
 
 
 class _PortTakenError(DeploymentError):
@@ -214,7 +217,7 @@ class _Start:
                     raise DeploymentError(f"{self._target}: {error}{self._printed()}") from None
                 if not outcome or left_s > _TELLING_S:
                     outcome = str(error)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:  # also a body that is not what its Content-Encoding says
                 if not outcome or left_s > _TELLING_S or not isinstance(error, httpx.TimeoutException):
                     outcome = f"to {shown} there is no answer ({type(error).__name__}: {error}); {_RAISE_LIMIT}"
             self._check_running(_POLL_S)

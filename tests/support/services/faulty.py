@@ -326,11 +326,69 @@ def serve(plug: socket.socket, fault: str, first: int) -> None:
                 HEALTHS.get(fault, FAULTS["good"])(connection)
 
 
-def main(fault: str, port: str, first: str = "2") -> None:
-    if fault not in FAULTS | STARTS | HEALTHS | {"never-accepts": None, "slow-accept": None, "everywhere": None}:
+def serve_http2(port: int, fault: str) -> None:
+    """Take connections of HTTP/2, and do with each what the fault says."""
+    listener = socket.create_server(("127.0.0.1", port))
+    while True:
+        plug, _ = listener.accept()
+        with contextlib.suppress(Closed, OSError), plug:
+            HTTP2[fault](plug)
+
+
+def http2_frame(kind: int, stream: int, payload: bytes = b"", length: int | None = None) -> bytes:
+    size = len(payload) if length is None else length
+    return size.to_bytes(3, "big") + bytes((kind, 0)) + stream.to_bytes(4, "big") + payload
+
+
+def after_request(*frames: bytes):
+    """Greet, wait for the head of a request, send frames, and wait for the client's end."""
+
+    def act(plug: socket.socket) -> None:
+        plug.sendall(http2_frame(4, 0))
+        seen = b""
+        while b"\x01\x04\x00\x00\x00\x01" not in seen:  # HEADERS of stream 1
+            if not (data := plug.recv(1 << 16)):
+                return
+            seen += data
+        for frame in frames:
+            plug.sendall(frame)
+        while plug.recv(1 << 16):
+            pass
+
+    return act
+
+
+def at_once(data: bytes):
+    return lambda plug: plug.sendall(data)
+
+
+HTTP2 = {
+    "h2-closes": at_once(b""),
+    "h2-garbage": at_once(bytes(range(256)) * 4),
+    "h2-http1": at_once(answer(b"this is HTTP/1", "400 Bad Request")),
+    "h2-ssh": at_once(b"SSH-2.0-OpenSSH_9.6\r\n"),
+    "h2-goaway": after_request(http2_frame(7, 0, bytes(8))),
+    "h2-refused": after_request(http2_frame(3, 1, (7).to_bytes(4, "big"))),
+    "h2-internal-error": after_request(http2_frame(3, 1, (2).to_bytes(4, "big"))),
+    "h2-enormous-frame": after_request(http2_frame(0, 1, b"x" * 100, length=(1 << 24) - 1)),
+    "h2-no-window": after_request(http2_frame(8, 0, bytes(4))),
+    "h2-bad-headers": after_request(http2_frame(1, 1, b"\xff" * 20)),
+    "h2-wrong-stream": after_request(http2_frame(0, 2, b"data")),
+    "h2-hangs": after_request(),
+}
+
+
+def main(fault: str, port: str, first: str = "2", grpc_port: str = "") -> None:
+    if fault not in FAULTS | STARTS | HEALTHS | HTTP2 | {
+        "never-accepts": None,
+        "slow-accept": None,
+        "everywhere": None,
+    }:
         raise SystemExit(f"{fault} is no fault")
     say("started")
     STARTS.get(fault, lambda _port: None)(int(port))
+    if grpc_port:
+        threading.Thread(target=serve_http2, args=(int(grpc_port), fault), daemon=True).start()
     listener = Connection.listener = socket.create_server(
         ("0.0.0.0" if fault == "everywhere" else "127.0.0.1", int(port)), backlog=64
     )
