@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
 from pytest_mlpatterns.records.addressing import Remote
@@ -68,9 +69,20 @@ def _null_server(directory: Path, transport: Transport) -> Iterator[int]:
     server = Child("pytest_mlpatterns.loadgen.null_server", log=directory / "null-server.log")
     try:
         server.send(transport)
-        yield server.receive(_START_TIMEOUT_S)
+        yield _port_of(server)
     finally:
         server.stop()
+
+
+def _port_of(server: Child) -> int:
+    try:
+        port: int = server.receive(_START_TIMEOUT_S)
+    except TimeoutError:
+        raise ChildError(
+            f"the server that shows what the load generator can do (process {server.pid}) does not listen after "
+            f"{_START_TIMEOUT_S:.0f} s; run the test again"
+        ) from None
+    return port
 
 
 def _job(port: int, concurrency: int, transport: Transport) -> LoadJob:

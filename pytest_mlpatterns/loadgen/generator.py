@@ -30,6 +30,7 @@ __all__ = ["Generator", "LoadInterrupted"]
 _STOP_TIMEOUT_S = 2.0
 _OPENING_DELAY_NS = 100_000_000
 _SLICE_S = 0.02
+_WATCH_S = 0.25
 _SURELY_REACHED_RPS = 1000
 """Rate that every machine reaches; a tenth of a slow machine's ceiling."""
 
@@ -171,7 +172,7 @@ def _messages(
 ) -> Iterator[tuple[int, LoadResult | Event | None]]:
     """Messages of the children that have not ended, with their number; None after ``poll_s`` without a message."""
     children = watch.children
-    slice_s = poll_s if len(children) == 1 else min(poll_s, _SLICE_S)  # several children are polled in turn
+    slice_s = min(poll_s, _SLICE_S if len(children) > 1 else _WATCH_S)  # several children are polled in turn
     last = time.perf_counter()
     while len(ended) < len(children):
         for number in (left := [number for number in range(len(children)) if number not in ended]):

@@ -10,8 +10,8 @@ from support.services.jobs import a_job
 from support.synthetic import MS, S
 
 from pytest_mlpatterns import ChildError
+from pytest_mlpatterns.loadgen import ceiling, watch
 from pytest_mlpatterns.loadgen import generator as generator_module
-from pytest_mlpatterns.loadgen import watch
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.workload.schedule import ClosedLoop
@@ -82,6 +82,27 @@ def test_of_several_the_silent_one_is_named_and_all_are_ended(tmp_path: Path, mo
     assert alive.ended
     assert silent.ended
     assert silent.waited_s == pytest.approx(20, abs=0.1)
+
+
+def test_a_stopped_generator_is_found_however_seldom_the_caller_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "describe_stopped", lambda roots: f"process {roots[0]} is stopped")
+    child = FakeChild()
+    monkeypatch.setattr(generator_module, "Child", lambda *_, **__: child)
+    with pytest.raises(ChildError, match="is stopped"):
+        Generator(tmp_path / "generator.log").run(JOB, poll_s=60.0, on_poll=lambda _: None)
+    assert child.waited_s == pytest.approx(0.75)
+
+
+def test_a_server_for_the_ceiling_that_does_not_listen_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = FakeChild()
+    monkeypatch.setattr(ceiling, "Child", lambda *_, **__: child)
+    with pytest.raises(ChildError, match=r"\(process 4711\) does not listen after 20 s"):
+        ceiling.measure_ceiling(Generator(tmp_path / "generator.log"), tmp_path)
+    assert child.ended
 
 
 def test_a_generator_that_reports_without_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
