@@ -209,7 +209,8 @@ def _plain(estimates: Mapping[str, Estimate]) -> dict[str, tuple[float, float, f
 
 
 def _notes(metrics: Metrics, measurement: SequentialMeasurement, setup: Setup) -> tuple[str, ...]:
-    notes = [*_unsteady(metrics, setup)]
+    silences = [launch.silence for launch in metrics.launches if launch.silence]
+    notes = [*silences, *_unsteady(metrics, setup)]
     if metrics.failures:
         failed = sum(metrics.failures.values())
         kinds = describe_failures(metrics.failures, metrics.first_failure)

@@ -175,10 +175,13 @@ class TestClosedLoop:
 
 
 class TestElsewhere:
-    def test_an_update_records_nothing(self, tmp_path: Path) -> None:
-        run = run_fault(command("hangs"), tmp_path, "--perf-baseline", "update")
+    def test_an_update_records_nothing_and_the_results_say_why(self, tmp_path: Path) -> None:
+        run = run_fault(command("hangs"), tmp_path, "--perf-baseline", "update", "--perf-json", "results.json")
         run.assert_ended({"failed": 1}, TIMED_OUT)
         assert not (run.run.directory / "perf-baseline.json").exists()
+        (result,) = run.run.json("results.json")["results"]
+        assert result["outcome"] == "failed"
+        assert result["notes"][0].endswith(TIMED_OUT)
 
     def test_a_service_that_deadlocks_in_the_search_for_its_capacity_has_none(self, tmp_path: Path) -> None:
         run = run_fault(command("crowded", load="concurrency=1", body="perf.measure_nmrt()"), tmp_path)
