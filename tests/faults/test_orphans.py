@@ -219,16 +219,21 @@ BOUNDED = f"""
     while {DISK} > 12 * 2**20:
         threading.Event().wait(0.05)
 """
-PRINTS_100_MB = "[sys.stdout.write('x' * {length} + {end!r}) for _ in range(100_000_000 // {length})]"
+PRINTS = "[sys.stdout.write('x' * {length} + {end!r}) for _ in range({total} // {length})]"
 
 
 @pytest.mark.parametrize(
-    ("length", "end"),
-    [(1_000, "\n"), (1_000_000, ""), pytest.param(100, "\n", marks=RARE)],
-    ids=["lines", "one", "short"],
+    ("total", "length", "end"),
+    [
+        (10**8, 1_000, "\n"),
+        (10**8, 1_000_000, ""),  # one endless line
+        pytest.param(10**8, 100, "\n", marks=RARE),
+        pytest.param(10**9, 1_000_000, "\n", marks=RARE),
+    ],
+    ids=["lines", "one line", "short lines", "1 GB"],
 )
-def test_a_model_that_prints_100_mb_takes_little_of_the_disk(tmp_path: Path, length: int, end: str) -> None:
-    printing = PRINTS_100_MB.format(length=length, end=end)
+def test_a_model_that_prints_100_mb_takes_little_of_the_disk(tmp_path: Path, total: int, length: int, end: str) -> None:
+    printing = PRINTS.format(total=total, length=length, end=end)
     run_fault(model(printing, before=BOUNDED.strip()), tmp_path).assert_ended(PASSED)
 
 
@@ -241,7 +246,7 @@ def test_a_server_that_prints_100_mb_takes_little_of_the_disk(tmp_path: Path) ->
 
 
 def test_what_was_printed_last_is_short_and_says_that_the_log_was_cut(tmp_path: Path) -> None:
-    printing = PRINTS_100_MB.format(length=1_000_000, end="")
+    printing = PRINTS.format(total=10**8, length=1_000_000, end="")
     run = run_fault(model(f"{printing}; print('the end', flush=True); os._exit(3)"), tmp_path)
     run.assert_ended(
         FAILED, "(95.4 MiB printed, of which the log keeps the last 10.0 MiB at most)", "letters left out", "the end"
