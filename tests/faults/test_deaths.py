@@ -111,6 +111,52 @@ def attached(kind: str, fault: str, *, named: bool = False) -> Project:
     return Project().with_file("test_it.py", text).with_file("app.py", APP)
 
 
+WINDOW_ZERO = """
+import contextlib, socket, struct, subprocess, sys, threading
+import pytest
+from pytest_mlpatterns import Url
+
+pytestmark = pytest.mark.perf(timeout="1s", launches=1, wire="grpc", {load})
+NO_WINDOW = struct.pack(">IBIHI", 6 << 8 | 4, 0, 0, 4, 0)  # SETTINGS: the initial window is 0
+
+def pump(one, other):
+    with contextlib.suppress(OSError):
+        while data := one.recv(65536):
+            other.sendall(data)
+
+def serve(listener, port):
+    open_ends = []
+    with contextlib.suppress(OSError):
+        for number in range(1000):
+            client, _ = listener.accept()
+            if number < 2:  # those that find out whether the service answers
+                server = socket.create_connection(("127.0.0.1", port))
+                threading.Thread(target=pump, args=(server, client), daemon=True).start()
+            else:
+                client.sendall(NO_WINDOW)
+                server, unread = socket.socketpair()
+                open_ends.append(unread)
+            threading.Thread(target=pump, args=(client, server), daemon=True).start()
+
+@pytest.fixture
+def perf_payload():
+    return [[1.0, 2.0]]
+
+@pytest.fixture
+def perf_target():
+    echo = subprocess.Popen([sys.executable, "{server}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=serve, args=(listener, int(echo.stdout.readline())), daemon=True).start()
+    yield Url(f"http://127.0.0.1:{{listener.getsockname()[1]}}/v2/models/m/infer")
+    listener.close()
+    echo.kill()
+    echo.communicate()
+
+def test_it(perf):
+    pass
+"""
+
+
 class TestClosedLoop:
     @pytest.mark.parametrize(
         ("fault", "callers"),
@@ -153,6 +199,12 @@ class TestClosedLoop:
         run = run_fault(command(fault, "0"), tmp_path)
         run.assert_ended({"failed": 1}, f"no answer in the whole window: {TIMED_OUT}")
         assert "measure longer" not in run.text
+
+    @RARE
+    def test_a_grpc_server_that_opens_no_window_is_said_to_answer_nothing(self, tmp_path: Path) -> None:
+        text = WINDOW_ZERO.format(server=SERVICES / "grpc_echo.py", load=f"{CLOSED}, {WINDOW}")
+        run = run_fault(Project().with_file("test_it.py", text), tmp_path)
+        run.assert_ended({"failed": 1}, f"no answer in the whole window: {TIMED_OUT}")
 
     def test_the_only_caller_waits_for_a_dead_service(self, tmp_path: Path) -> None:
         run = run_fault(command("blocks", load="concurrency=1"), tmp_path)
