@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +63,7 @@ def min_samples(percentile: float, confidence: float = 0.99) -> int:
         ValueError: the percentile is below 1, as a quantile would be, or not below 100.
     """
     if not 1 <= percentile < 100:
-        raise ValueError(f"percentile is {percentile!r}, expected at least 1 and less than 100; write 99 for p99")
+        raise ValueError(f"percentile is {shown(percentile)}, expected at least 1 and less than 100; write 99 for p99")
     return math.ceil(math.log(1 - confidence) / math.log(percentile / 100) - 1e-9)
 
 

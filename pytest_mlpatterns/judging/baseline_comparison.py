@@ -30,7 +30,7 @@ from pytest_mlpatterns.judging.guards import (
 )
 from pytest_mlpatterns.judging.result_builder import reference_from_baseline
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-from pytest_mlpatterns.wording import did_you_mean
+from pytest_mlpatterns.wording import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -66,10 +66,11 @@ def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
     Raises:
         SettingError: it is no tuple, or a name in it is unknown.
     """
-    for name in [names] if isinstance(names, str) else names:
-        if isinstance(names, str) or name not in METRICS:
-            found = argument.replace("...", repr(names))
-            raise SettingError(f"{found}, {did_you_mean(str(name), METRICS)}expected a tuple of {', '.join(METRICS)}")
+    for name in names if isinstance(names, list | tuple | set | frozenset) else [names]:
+        if name is names or not isinstance(name, str) or name not in METRICS:
+            hint = did_you_mean(name, METRICS) if isinstance(name, str) else ""
+            found = argument.replace("...", shown(names))
+            raise SettingError(f"{found}, {hint}expected a tuple of {', '.join(METRICS)}")
     return [METRICS[name] for name in names]
 
 

@@ -33,6 +33,7 @@ from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.judging.verdict_log import VerdictLog, no_verdict
 from pytest_mlpatterns.units import parse_duration, parse_number, parse_share, parse_size
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,14 +140,15 @@ class Perf:
     def assert_latency_below(self, limit: object, percentile: float) -> None:
         """A latency percentile, ``percentile=99``, is below a time such as ``"80ms"``."""
         if not isinstance(percentile, int | float) or isinstance(percentile, bool):
-            number = re.sub(r"[^\d.]", "", str(percentile)) or "95"
+            given = shown(percentile)
+            number = re.sub(r"[^\d.]", "", given)[:9] or "95"
             raise SettingError(
-                f"assert_latency_below(...): percentile is {percentile!r}, expected a number; write percentile={number}"
+                f"assert_latency_below(...): percentile is {given}, expected a number; write percentile={number}"
             )
         try:
             min_samples(percentile)
         except ValueError as error:
-            raise SettingError(f"assert_latency_below(percentile={percentile!r}): {error}") from None
+            raise SettingError(f"assert_latency_below(percentile={shown(percentile)}): {error}") from None
         self._check_limit(
             percentile_metric(percentile),
             parse_duration(limit, name="assert_latency_below(...)"),
@@ -169,8 +171,8 @@ class Perf:
         share = parse_share(limit, name="assert_error_rate_below(...)")
         if share in (0, 1):
             raise SettingError(
-                f"assert_error_rate_below({limit!r}), expected more than 0, which no run can show, and less than 1, "
-                'which no run exceeds; write 0.01 or "1%"'
+                f"assert_error_rate_below({shown(limit)}), expected more than 0, which no run can show, and less than "
+                '1, which no run exceeds; write 0.01 or "1%"'
             )
         self._check_limit(
             METRICS["error_rate"], share, lambda metrics, confidence, _scatter: metrics.error_share(confidence)
@@ -233,9 +235,9 @@ class Perf:
         """
         times = parse_number(by, name="assert_faster_than(by=...)", example="2.0")
         rival = read_pattern(other, "assert_faster_than(...)")
-        if on not in COMPARABLE_METRICS:
+        if not isinstance(on, str) or on not in COMPARABLE_METRICS:
             raise SettingError(
-                f"assert_faster_than(on={on!r}), expected one of {', '.join(map(repr, COMPARABLE_METRICS))}"
+                f"assert_faster_than(on={shown(on)}), expected one of {', '.join(map(repr, COMPARABLE_METRICS))}"
             )
         if self._experiment.system.model is None:
             raise SettingError(

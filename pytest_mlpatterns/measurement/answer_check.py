@@ -13,6 +13,7 @@ from pytest_mlpatterns.errors import InvalidResultError, SettingError
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.units import format_size
 from pytest_mlpatterns.wire import decode_answer, headers_of
+from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.request_builder import answer_in
 
 if TYPE_CHECKING:
@@ -59,15 +60,18 @@ def check_answers(deployment: Deployment, plan: LoadPlan, answers: Sequence[Answ
     verdict = plan.check([plan.payload.inputs[answer.request] for answer in answers], outputs)
     if verdict is None:
         return
-    found = np.asarray(verdict)
+    try:
+        found = np.asarray(verdict)
+    except ValueError:  # lists of different lengths
+        found = np.empty(0)
     if found.dtype != np.bool_:
         raise SettingError(
-            f"check= returned {verdict!r}, expected None, True, False or an array of them; assert inside it, or "
+            f"check= returned {shown(verdict)}, expected None, True, False or an array of them; assert inside it, or "
             "return whether the answers are right"
         )
     if not found.all():
         raise AssertionError(
-            f"check= returned {verdict!r} for {len(outputs)} answers from under load; "
+            f"check= returned {shown(verdict)} for {len(outputs)} answers from under load; "
             "return None or True, or assert inside it"
         )
 

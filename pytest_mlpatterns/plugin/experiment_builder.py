@@ -21,6 +21,7 @@ from pytest_mlpatterns.records.setup import Setup, SystemDescription
 from pytest_mlpatterns.serving.engine import StartOptions
 from pytest_mlpatterns.serving.targets import App, Command, Url
 from pytest_mlpatterns.units import format_duration
+from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.request_builder import RequestBuilder
@@ -208,7 +209,7 @@ def _system(
 def _checked_target(value: object, argument: str) -> Target | None:
     if value is not None and not isinstance(value, Url | App | Command):
         raise SettingError(
-            f"{argument} is {value!r}, expected App('package.module:app'), Command('serve --port {{port}}') or "
+            f"{argument} is {shown(value)}, expected App('package.module:app'), Command('serve --port {{port}}') or "
             "Url('http://127.0.0.1:8000/predict')"
         )
     return value

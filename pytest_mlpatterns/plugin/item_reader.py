@@ -8,6 +8,7 @@ from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.plugin.perf_item import PerfItem
 from pytest_mlpatterns.serving.engine import engine_named
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,8 +64,8 @@ class ItemReader:
             for name, member in members.items():
                 if isinstance(marker.arguments.get(name), list | tuple) and member is None:
                     raise SettingError(
-                        f"perf({name}={marker.arguments[name]!r}) comes too late to make one test each; give the list "
-                        f"to the marker of the function, class or module, or one {name} here"
+                        f"perf({name}={shown(marker.arguments[name])}) comes too late to make one test each; give the "
+                        f"list to the marker of the function, class or module, or one {name} here"
                     )
         return settings
 

@@ -41,7 +41,7 @@ from pytest_mlpatterns.revision.installed_copy import copy_error, installed_copi
 from pytest_mlpatterns.system.child import end_with_parent
 from pytest_mlpatterns.system.environment import environment
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
-from pytest_mlpatterns.wording import visible
+from pytest_mlpatterns.wording import shown, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -197,7 +197,7 @@ class PerfSession:
         for name in ("pattern", "wire"):
             if isinstance(value := arguments[name], list | tuple):
                 raise SettingError(
-                    f"perf_deploy({name}={value!r}), expected one {name}; start one deployment after the other"
+                    f"perf_deploy({name}={shown(value)}), expected one {name}; start one deployment after the other"
                 )
         of_test = self._settings_around(node)
         settings = read_settings(arguments, self._options, self._ini, caller="perf_deploy")

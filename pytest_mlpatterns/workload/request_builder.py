@@ -61,7 +61,7 @@ class RequestBuilder:
                 'lambda text: {"json": {"text": text}}'
             )
         if unknown := [name for name in made if name not in _ARGUMENTS]:
-            raise SettingError(f"perf(request=...) returned {unknown[0]!r}, expected only {', '.join(_ARGUMENTS)}")
+            raise SettingError(f"perf(request=...) returned {shown(unknown[0])}, expected only {', '.join(_ARGUMENTS)}")
         given = {"method": "POST", "path": self.path, **made}
         try:
             request = httpx.Request(given.pop("method"), given.pop("path"), **given)

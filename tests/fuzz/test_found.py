@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from support.fuzz.assertions import Reading
 from support.fuzz.hostile import Unhelpful, deep_list
 
 from pytest_mlpatterns import (
@@ -133,6 +134,28 @@ def test_a_setting_that_no_value_fits_is_refused_in_a_sentence(use: Callable[[],
     assert message in str(caught.value)
     assert len(str(caught.value)) < 1500
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "message"),
+    [
+        ("assert_latency_below", ("1s", HUGE), "percentile is a value of type int, expected at least 1"),
+        ("assert_latency_below", ("1s", Unhelpful()), "percentile is a value of type Unhelpful, expected a number"),
+        ("assert_no_regression", (SEVERAL,), "array([0., 0., 0.])), expected a tuple of rtm"),
+        ("assert_no_regression", (5,), "assert_no_regression(metrics=5), expected a tuple of rtm"),
+        ("assert_no_regression", ([["rtm"]],), "assert_no_regression(metrics=[['rtm']]), expected a tuple of rtm"),
+    ],
+)
+def test_an_argument_of_an_assertion_is_refused(method: str, arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        getattr(Reading(), method)(*arguments)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("on", [SEVERAL, ["rtm"]])
+def test_a_pattern_is_compared_by_the_name_of_a_metric(on: object) -> None:
+    with pytest.raises(SettingError, match="expected one of 'rtm', 'throughput', 'nmrt'"):
+        Reading().assert_faster_than("cached", on=on)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

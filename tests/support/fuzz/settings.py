@@ -218,11 +218,11 @@ def _run(table: dict[str, Any]) -> Callable[[tuple[str, Any]], object]:
 
 PROMISED = (SettingError,)
 AREAS = (
-    Area("units", 70_000, a_reading, _run(_PARSERS), PROMISED),
-    Area("formats", 20_000, a_format, lambda case: _FORMATTERS[case[0]](case[1]), ()),
+    Area("units", 60_000, a_reading, _run(_PARSERS), PROMISED),
+    Area("formats", 10_000, a_format, lambda case: _FORMATTERS[case[0]](case[1]), ()),
     Area("patterns", 60_000, lambda draw: text(draw, PATTERNS), lambda case: parse_pattern(case, "x").plan(), PROMISED),
     Area("criteria", 60_000, lambda draw: text(draw, CRITERIA), lambda case: parse_criteria(case, "x"), PROMISED),
-    Area("objectives", 20_000, lambda draw: value(draw, OBJECTIVES), parse_objective, PROMISED),
+    Area("objectives", 10_000, lambda draw: value(draw, OBJECTIVES), parse_objective, PROMISED),
     Area("wire-names", 10_000, lambda draw: text(draw, WIRES), wire.Wire.parse, PROMISED),
     Area("options", 50_000, some_options, read_options, PROMISED),
     Area("options-of-tests", 50_000, some_options, read_options_of_tests, PROMISED),

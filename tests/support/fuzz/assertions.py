@@ -1,0 +1,80 @@
+"""What tests assert: the arguments of the methods of ``perf``, read before anything is measured."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.judging.perf import Perf
+from pytest_mlpatterns.records.objective import parse_objective
+from support.fuzz import Area
+from support.fuzz.hostile import value
+from support.fuzz.settings import OBJECTIVES, PATTERNS, SHARES, SIZES, TIMES
+
+if TYPE_CHECKING:
+    import random
+
+METHODS = {
+    "assert_rtm_below": ("limit",),
+    "assert_latency_below": ("limit", "percentile"),
+    "assert_throughput_at_least": ("rps",),
+    "assert_asl_below": ("limit",),
+    "assert_error_rate_below": ("limit",),
+    "assert_peak_memory_below": ("limit",),
+    "assert_cpu_per_request_below": ("limit",),
+    "assert_cache_hit_ratio_at_least": ("limit",),
+    "assert_nmrt_at_least": ("rps", "slo"),
+    "assert_faster_than": ("other", "by", "on"),
+    "assert_no_regression": ("metrics", "tolerance"),
+}
+_SEEDS = {
+    "limit": (*TIMES, *SIZES, *SHARES),
+    "rps": SHARES,
+    "by": SHARES,
+    "slo": OBJECTIVES,
+    "other": PATTERNS,
+    "on": ("rtm", "throughput", "nmrt"),
+    "metrics": ("rtm", "p99"),
+    "tolerance": SHARES,
+}
+
+
+def _read_objective(_limit: float, slo: object) -> None:
+    if slo is not None:
+        parse_objective(slo)
+
+
+class Reading(Perf):
+    """Reads its arguments, and measures nothing."""
+
+    def __init__(self) -> None:
+        system = SimpleNamespace(model=None)
+        self._experiment: Any = SimpleNamespace(settings=SimpleNamespace(tolerance=Tolerances()), system=system)
+        self._setup: Any = SimpleNamespace(pattern="single")
+        self._nmrt: Any = SimpleNamespace(
+            decide_at_least=lambda _limit, slo: None if slo is None else parse_objective(slo)
+        )
+
+    def _check_limit(self, *_arguments: Any) -> None: ...
+
+    def _settle(self, _metric: str, decide: Any) -> None:
+        decide()
+
+    def _compare(self, *_arguments: Any, **_options: Any) -> None: ...
+
+
+def an_assertion(draw: random.Random) -> tuple[str, dict[str, Any]]:
+    name = draw.choice(list(METHODS))
+    required = METHODS[name][: 2 if name == "assert_latency_below" else 1]
+    given = [argument for argument in METHODS[name] if argument in required or draw.random() < 0.5]
+    return name, {argument: value(draw, _SEEDS.get(argument, TIMES)) for argument in given}
+
+
+def read_assertion(case: tuple[str, dict[str, Any]]) -> None:
+    name, arguments = case
+    getattr(Reading(), name)(**arguments)
+
+
+AREAS = (Area("assertions", 30_000, an_assertion, read_assertion, (SettingError,)),)
