@@ -165,4 +165,4 @@ def _names_in(text: str) -> tuple[str, ...]:
     try:
         return tuple(words)
     except ValueError as error:
-        raise SettingError(f"--perf-against-files {text}: {error}; close the quotes") from None
+        raise SettingError(f"--perf-against-files {named(text)}: {error}; close the quotes") from None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns import patterns
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.pattern import Composed, Pattern
-from pytest_mlpatterns.wording import did_you_mean, shown, split_outside_brackets
+from pytest_mlpatterns.wording import did_you_mean, named, shown, split_outside_brackets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -73,7 +73,7 @@ def _arguments(texts: Sequence[str], name: str, source: str) -> dict[str, Any]:
         if not equals or key not in known:
             allowed = ", ".join(f"{field}=" for field in known) or "none"
             meant = None if equals else next((field for field in known if field not in given), None)
-            fix = f"; write {name}({meant}={key})" if meant else ""
+            fix = f"; write {name}({meant}={named(key)})" if meant else ""
             raise SettingError(f"{source} gives {shown(text)} to {name}, allowed are: {allowed}{fix}")
         given[key] = _value(value)
     return given

@@ -116,6 +116,7 @@ def marker(**arguments: Any) -> Callable[[], object]:
             "1,000 patterns, expected at most 64",
         ),
         (lambda: parse_pattern(f"cached{SPACES}x", "x"), "expected one of batched, cached"),
+        (lambda: parse_pattern(f"cached({'9' * 9000})", "x"), "(9,002 characters))"),
         (lambda: parse_criteria(f"rtm{SPACES}x", "x"), "expected a weight such as rtm=0.5"),
         (lambda: parse_criteria(f"rtm=1{SPACES}2", "x"), "expected a number above 0, such as rtm=0.5"),
         (lambda: parse_objective(Unhelpful()), "slo is a value of type Unhelpful, expected a percentile"),
