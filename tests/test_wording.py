@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.fuzz.hostile import Anything, Unhelpful, deep_list
 
 from pytest_mlpatterns import wording
 
@@ -66,3 +67,29 @@ def test_separators_inside_brackets_do_not_split(text: str, parts: list[str]) ->
 def test_hidden_characters_are_spelled_and_all_others_stay(text: str, shown: str) -> None:
     assert wording.visible(text) == shown
     assert not wording.HIDDEN & set(wording.visible(text))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("a\0b\x1b[2J", r"'a\x00b\x1b[2J'"),
+        (Anything(), "one line and another"),
+        (Unhelpful(), "a value of type Unhelpful"),
+        (10**5000, "a value of type int"),
+        (deep_list(5000), "a value of type list"),
+        ("x" * 298, "'" + "x" * 298 + "'"),
+        ("x" * 299, "'" + "x" * 249 + "… (301 characters)"),
+    ],
+    ids=["escaped", "lines", "unhelpful", "huge", "deep", "longest", "too long"],
+)
+def test_a_value_is_shown_in_one_short_line(value: object, text: str) -> None:
+    assert wording.shown(value) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a b.json", "a b.json"), ("a\nb", r"'a\nb'"), ("x" * 301, "'" + "x" * 249 + "… (303 characters)")],
+    ids=["plain", "line break", "long"],
+)
+def test_a_name_stands_as_it_is_if_it_can(name: str, text: str) -> None:
+    assert wording.named(name) == text
