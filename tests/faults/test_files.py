@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+RARE = pytest.mark.all_faults
 ENTRY: dict[str, Any] = {
     "setup": {"pattern": "single", "load": "closed(1)", "wire": "rest+json", "payload": "sha256:0"},
     "metrics": {"rtm": [[1000, 0.01], [1001.5, 0]]},
@@ -169,6 +170,10 @@ REFUSED = {
 }
 
 
+FIRST = ("a number of 401 digits", "lists in lists", "an anchor out of range", "a time below zero", "escape codes")
+"""Those that run each time; the others are refused in the same place, and in this process above."""
+
+
 def assert_refused(run: FaultRun, words: str) -> None:
     """A usage error of one sentence."""
     run.assert_left_nothing()
@@ -181,7 +186,10 @@ def assert_refused(run: FaultRun, words: str) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(("text", "words"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [pytest.param(*case, id=name, marks=[] if name in FIRST else RARE) for name, case in REFUSED.items()],
+)
 def test_a_damaged_baseline_file_is_a_usage_error(tmp_path: Path, text: str, words: str) -> None:
     project = Project().with_tests(PASSES).with_file("perf-baseline.json", text)
     assert_refused(run_fault(project, tmp_path, "--perf-smoke", limit_s=30), words)
@@ -215,7 +223,9 @@ def test_what_is_no_file_is_a_usage_error(tmp_path: Path, make: Callable[[Path],
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("option", ["html", "json", "baseline-file"])
+@pytest.mark.parametrize(
+    "option", ["baseline-file", pytest.param("html", marks=RARE), pytest.param("json", marks=RARE)]
+)
 def test_a_name_that_is_too_long_is_a_usage_error(tmp_path: Path, option: str) -> None:
     run = run_fault(Project().with_tests(PASSES), tmp_path, "--perf-smoke", f"--perf-{option}={'n' * 256}", limit_s=30)
     assert_refused(run, "cannot be used: File name too long; name a file")
@@ -440,7 +450,7 @@ def test_escape_codes_are_spelled_in_terminal_junit_and_job_summary(tmp_path: Pa
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("command", ["report", "export", "rank"])
+@pytest.mark.parametrize("command", ["rank", pytest.param("report", marks=RARE), pytest.param("export", marks=RARE)])
 def test_a_hostile_result_file_paints_no_terminal(tmp_path: Path, command: str) -> None:
     run_fault(Project().with_tests(PASSES), tmp_path, "--perf-json=r.json").assert_ended({"passed": 1})
     file = tmp_path / "project" / "r.json"
