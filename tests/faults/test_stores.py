@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 import redis
-from support.fault_run import LIMIT_S, start_fault
+from support.fault_run import LIMIT_S, run_fault, start_fault
 from support.project import Project
 from support.services.processes import survivors
 from support.services.valkey import valkey_server
@@ -28,7 +28,7 @@ import time
 from pathlib import Path
 
 import pytest
-from pytest_mlpatterns import Cached, Queued
+from pytest_mlpatterns import Cached, Queued, Single
 
 calls = 0
 
@@ -88,7 +88,7 @@ def process_of(running: RunningFault, module: str) -> psutil.Process:
 
 
 def supervisor_and_server(running: RunningFault) -> tuple[psutil.Process, psutil.Process]:
-    """The deployment's own Valkey server and its parent; the server overwrites its environment with its title."""
+    """The deployment's own Valkey server and its parent; the server is its only child."""
     supervisor = process_of(running, "embedded_server")
     (server,) = supervisor.children()
     return supervisor, server
@@ -163,6 +163,16 @@ def test_a_killed_pytest_takes_the_own_server_with_it(tmp_path: Path, pattern: s
     assert run.exit_code == -signal.SIGKILL
     run.assert_left_nothing(files=False)
     assert survivors([supervisor.pid, server.pid], LIMIT_S) == set()
+
+
+def test_a_server_whose_supervisor_and_pytest_are_killed_is_ended_by_the_next_run(tmp_path: Path) -> None:
+    with start_fault(project(f'Queued(broker="{OWN}")', seconds=60), tmp_path) as running:
+        running.await_file("loaded")
+        supervisor, server = supervisor_and_server(running)
+        supervisor.kill()
+        running.send_signal(signal.SIGKILL)
+        run_fault(project("Single()"), tmp_path).assert_ended({"passed": 1})
+        assert survivors([supervisor.pid, server.pid], LIMIT_S) == set()
 
 
 def test_other_users_of_the_machine_can_neither_read_nor_change_nor_end_the_own_server(tmp_path: Path) -> None:

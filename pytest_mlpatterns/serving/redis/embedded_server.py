@@ -140,7 +140,8 @@ def _start(files: Path, password: str) -> ValkeyServer:
 
     tries = 0
     while True:
-        server = ValkeyServer(port=_free_port(), data_dir=files, config={"aclfile": _write_users(files, password)})
+        config = {"aclfile": _write_users(files, password), "set-proc-title": "no"}  # a title replaces its environment
+        server = ValkeyServer(port=_free_port(), data_dir=files, config=config)
         try:
             server.start()
         except Exception:  # for example, another process took the port

@@ -35,6 +35,7 @@ from pytest_mlpatterns.serving.redis import embedded_server as embedding
 from pytest_mlpatterns.serving.redis.cache import RedisCache
 from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer, start_embedded
 from pytest_mlpatterns.system.child import Child
+from pytest_mlpatterns.system.orphans import MARK
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -328,6 +329,7 @@ class TestEmbedded:
             assert {one.laddr.ip for one in listening} == {"127.0.0.1"}
             assert started.url.endswith(f"@127.0.0.1:{listening[0].laddr.port}/0")
             assert os.getpgid(pids[1]) == started.child.pid
+            assert psutil.Process(pids[1]).environ()[MARK] == str(tmp_path / "valkey.log")  # the next run finds it
         assert survivors(pids, 0) == set()
         assert [path.name for path in tmp_path.iterdir()] == ["valkey.log"]
 
