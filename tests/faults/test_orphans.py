@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support import SERVICES
-from support.fault_run import FaultRun, run_fault, start_fault
+from support.fault_run import LIMIT_S, FaultRun, await_true, run_fault, start_fault
 from support.project import MODEL, Project
 
 if TYPE_CHECKING:
@@ -361,6 +361,7 @@ def test_a_killed_pytest_leaves_no_process_and_its_directory_goes_with_the_next_
     with start_fault(project_to_kill(pattern), tmp_path) as running:
         running.await_file(moment)
         running.send_signal(signal.SIGKILL)
+        await_true(lambda: not running.processes(), LIMIT_S, "processes are left")  # one may only just have started
         killed = running.end()
     assert killed.exit_code == -signal.SIGKILL
     assert killed.processes == ()

@@ -233,5 +233,5 @@ def _marked(mark: str) -> list[psutil.Process]:
 
 def _described(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.Error):
-        return " ".join(process.cmdline())[:200]
+        return f"{' '.join(process.cmdline())[:200]} ({process.status()}, {sum(process.cpu_times()[:2]):.2f} s of CPU)"
     return f"process {process.pid}"
