@@ -102,7 +102,7 @@ def test_a_target_is_refused(tmp_path: Path, target: str, message: str) -> None:
     [
         ("pattern=Replicated(SEVERAL)", "Replicated(replicas=array([0., 0., 0.])), expected a whole number from 2"),
         ("pattern=Pipeline(itertools.repeat('a:b'))", "has too many members, expected from 2 to 63"),
-        ("load=Trace('a\\0b')", "expected"),
+        ("load=Trace('a\\0b')", "cannot be read: embedded null byte"),
         pytest.param("load=Trace('/dev/zero')", "/dev/zero", marks=RARE),
         pytest.param("load=PoissonRate(5e-324)", "rate_rps is 5e-324, expected requests per second", marks=RARE),
         pytest.param("load=ClosedLoop(1, '9999999h')", "expected at most 1,000,000h; write 1h", marks=RARE),
