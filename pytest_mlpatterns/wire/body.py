@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["Body", "Headers", "WireError", "headers_of"]
+__all__ = ["Body", "Headers", "WireError", "headers_of", "items_of"]
+
+_LONGEST_RANGE = 2**22
 
 Headers = Mapping[str, str]
 """Headers of a message, by name in lower case."""
@@ -29,6 +31,17 @@ class Body(NamedTuple):  # one for each response, in half the time of a frozen d
     def joined(self) -> bytes:
         """All parts as one ``bytes``."""
         return self.parts[0] if len(self.parts) == 1 and isinstance(self.parts[0], bytes) else b"".join(self.parts)
+
+
+def items_of(values: set[Any] | frozenset[Any] | range) -> list[Any]:
+    """The items of a set or range, for formats that know lists alone.
+
+    Raises:
+        WireError: a range that is longer than a request may be.
+    """
+    if isinstance(values, range) and values[_LONGEST_RANGE:]:
+        raise WireError(f"{values} has more than {_LONGEST_RANGE:,} numbers")
+    return list(values)
 
 
 def headers_of(head: bytes) -> dict[str, str]:

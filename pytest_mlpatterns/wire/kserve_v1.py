@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from pytest_mlpatterns.wire.body import Body, Headers, WireError
+from pytest_mlpatterns.wire.body import Body, Headers, WireError, items_of
 from pytest_mlpatterns.wire.not_finite import check_finite
 
 if TYPE_CHECKING:
@@ -141,5 +141,5 @@ def _plain(value: object) -> object:
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, set | frozenset | range):
-        return list(value)
+        return items_of(value)
     raise TypeError(f"JSON cannot hold {type(value).__name__}")

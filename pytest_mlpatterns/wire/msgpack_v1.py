@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_mlpatterns.wire.body import Body, WireError
+from pytest_mlpatterns.wire.body import Body, WireError, items_of
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _plain(value: object) -> object:
             return {b"nd": False, **kind}
         return {b"nd": True, b"kind": b"", b"shape": value.shape, **kind}
     if isinstance(value, set | frozenset | range):
-        return list(value)
+        return items_of(value)
     if hasattr(value, "__array__"):
         return _plain(np.asarray(value))
     raise TypeError(f"{type(value).__name__} cannot be sent")

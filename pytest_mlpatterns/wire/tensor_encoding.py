@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_mlpatterns.wire.body import WireError
+from pytest_mlpatterns.wire.body import WireError, items_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,7 +161,9 @@ def _strings(name: str, shape: tuple[int, ...], rows: list[list[Any]]) -> Column
 
 def _array(value: Any) -> NDArray[Any]:
     try:
-        array = np.asarray(value)
+        array = np.asarray(items_of(value) if isinstance(value, range) else value)
+    except WireError:
+        raise
     except Exception as error:  # the conversion of a foreign type may raise any error
         raise WireError(f"{type(value).__name__} cannot be converted to an array: {error}") from error
     if array.dtype.kind not in "biufSU":

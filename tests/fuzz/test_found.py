@@ -228,6 +228,14 @@ def test_text_or_bytes_beside_arrays_are_refused(values: list[object]) -> None:
         codec_of(Wire("rest", "binary")).encode_outputs(values)
 
 
+@pytest.mark.parametrize("wire", [Wire(), Wire("rest", "binary"), Wire("rest", "msgpack"), GRPC])
+def test_a_range_longer_than_a_request_is_not_sent(wire: Wire) -> None:
+    for values in ([range(10**9)], [range(10**400)]):
+        with pytest.raises(WireError):
+            codec_of(wire).encode_inputs(values)
+    codec_of(wire).encode_inputs([range(3)])
+
+
 def test_an_error_with_surrogates_reaches_the_client() -> None:
     assert decode_error(encode_error("no \ud800 such")) == "no ? such"
 
