@@ -244,6 +244,7 @@ class TestElsewhere:
         body = "perf.assert_nmrt_at_least(10)"
         run_fault(command("hangs", body=body), tmp_path).assert_ended({"failed": 1}, TIMED_OUT)
 
+    @RARE
     def test_a_variant_that_deadlocks_is_named(self, tmp_path: Path) -> None:
         run = run_fault(model("hangs", body='perf.assert_faster_than("batched")'), tmp_path)
         run.assert_ended({"failed": 1})
@@ -275,7 +276,7 @@ class TestElsewhere:
 
 
 class TestOpenLoop:
-    @pytest.mark.parametrize("fault", ["hangs", "blocks"])
+    @pytest.mark.parametrize("fault", ["hangs", pytest.param("blocks", marks=RARE)])
     def test_a_deadlock_fails_by_its_failed_requests(self, tmp_path: Path, fault: str) -> None:
         run = run_fault(command(fault, load="rate_rps=100"), tmp_path)
         run.assert_ended({"failed": 1})
