@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.intervals import min_samples
 from pytest_mlpatterns.analysis.verdicts import judge_limit
-from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.errors import InvalidResultError, SettingError
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import format_percent
@@ -23,13 +25,30 @@ if TYPE_CHECKING:
 
     ReadMetric = Callable[[Metrics, float, Sequence[LaunchValue]], Estimate | None]
 
-__all__ = ["LimitAssertions", "limit_plan"]
+__all__ = ["LimitAssertions", "check_percentile", "limit_plan"]
 
 _LIMIT_ALPHA = 0.02
 """Probability, over all interim looks, of failing a value exactly at the limit, if launches vary as the prior expects.
 
 Up to 2.5 % if they vary by up to 8 % and a baseline entry shows it (``benchmarks/verdict_simulation.py``).
 """
+
+
+def check_percentile(percentile: object) -> None:
+    """Refuse what is no percentile of a latency.
+
+    Raises:
+        SettingError: not a number, or below 1, or not below 100.
+    """
+    if not isinstance(percentile, int | float) or isinstance(percentile, bool):
+        number = re.sub(r"[^\d.]", "", str(percentile)) or "95"
+        raise SettingError(
+            f"assert_latency_below(...): percentile is {percentile!r}, expected a number; write percentile={number}"
+        )
+    try:
+        min_samples(percentile)
+    except ValueError as error:
+        raise SettingError(f"assert_latency_below(percentile={percentile!r}): {error}") from None
 
 
 def limit_plan(max_launches: int) -> SequentialPlan:

@@ -5,10 +5,8 @@ An assertion measures until it is decided or the budget is spent (:mod:`pytest_m
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pytest_mlpatterns.analysis.intervals import min_samples
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
 from pytest_mlpatterns.analysis.missing_attribute import missing_attribute
 from pytest_mlpatterns.analysis.tolerances import Tolerances
@@ -25,9 +23,10 @@ from pytest_mlpatterns.errors import (
 from pytest_mlpatterns.judging.at_the_call import at_the_call
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison, read_metrics
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics
-from pytest_mlpatterns.judging.interleaved_verdicts import COMPARABLE_METRICS, judge_faster
-from pytest_mlpatterns.judging.limit_assertions import LimitAssertions
+from pytest_mlpatterns.judging.interleaved_verdicts import judge_faster
+from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, check_percentile
 from pytest_mlpatterns.judging.nmrt_assertions import NmrtAssertions
+from pytest_mlpatterns.judging.pattern_comparison import PatternComparison
 from pytest_mlpatterns.judging.result_builder import build_result, searched_for
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
@@ -78,6 +77,7 @@ class Perf:
         )
         self._limits = LimitAssertions(experiment, self._measurement)
         self._nmrt = NmrtAssertions(experiment, self._measurement)
+        self._faster = PatternComparison(experiment, self._measurement, runner)
         self._comparison: Comparison
         if experiment.revision is None:
             self._comparison = BaselineComparison(experiment, self._measurement)
@@ -139,16 +139,7 @@ class Perf:
     @at_the_call
     def assert_latency_below(self, limit: object, percentile: float) -> None:
         """A latency percentile, ``percentile=99``, is below a time such as ``"80ms"``."""
-        if not isinstance(percentile, int | float) or isinstance(percentile, bool):
-            given = shown(percentile)
-            number = re.sub(r"[^\d.]", "", given)[:9] or "95"
-            raise SettingError(
-                f"assert_latency_below(...): percentile is {given}, expected a number; write percentile={number}"
-            )
-        try:
-            min_samples(percentile)
-        except ValueError as error:
-            raise SettingError(f"assert_latency_below(percentile={shown(percentile)}): {error}") from None
+        check_percentile(percentile)
         self._check_limit(
             percentile_metric(percentile),
             parse_duration(limit, name="assert_latency_below(...)"),
@@ -234,24 +225,10 @@ class Perf:
                 other's).
         """
         times = parse_number(by, name="assert_faster_than(by=...)", example="2.0")
-        rival = read_pattern(other, "assert_faster_than(...)")
-        if not isinstance(on, str) or on not in COMPARABLE_METRICS:
-            raise SettingError(
-                f"assert_faster_than(on={shown(on)}), expected one of {', '.join(map(repr, COMPARABLE_METRICS))}"
-            )
-        if self._experiment.system.model is None:
-            raise SettingError(
-                f"assert_faster_than({rival}) for {self._setup.pattern}, expected a model that this package serves"
-            )
-        if str(rival) == str(self._setup.pattern):
-            raise SettingError(f"assert_faster_than({rival}) under that very pattern, expected another")
-        theirs = self._experiment.variant_under(rival)
-        self._measurement.measure_at_least(1)
-        if self.smoke:
-            return
-        self._runner.close()  # both variants need the machine to themselves
-        run = self._experiment.interleave(self._experiment.variant(str(self._setup.pattern)), theirs)
-        self._settle(on, lambda: judge_faster(run, on, times, budget_ns=self._experiment.settings.budget_ns))
+        run = self._faster.run_against(read_pattern(other, "assert_faster_than(...)"), on)
+        if run is not None:
+            budget_ns = self._experiment.settings.budget_ns
+            self._settle(on, lambda: judge_faster(run, on, times, budget_ns=budget_ns))
 
     @at_the_call
     def assert_no_regression(self, metrics: Sequence[str] = ("rtm", "throughput"), tolerance: object = None) -> None:
