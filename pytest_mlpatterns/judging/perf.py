@@ -180,6 +180,11 @@ class Perf:
         self._check_limit(METRICS["cpu_per_request"], parse_duration(limit, name="assert_cpu_per_request_below(...)"))
 
     @at_the_call
+    def assert_cold_start_below(self, limit: object) -> None:
+        """The time from the start of the processes to the first answered inference is below one such as ``"3s"``."""
+        self._check_limit(METRICS["cold_start"], parse_duration(limit, name="assert_cold_start_below(...)"))
+
+    @at_the_call
     def assert_cache_hit_ratio_at_least(self, limit: object) -> None:
         """The share of inputs answered without a model call of their own reaches a limit, 0.5 or ``"50%"``."""
         share = parse_share(limit, name="assert_cache_hit_ratio_at_least(...)")

@@ -26,6 +26,10 @@ def test_all_pass(perf):
     perf.assert_error_rate_below(0.99)
     perf.assert_peak_memory_below("1TiB")
     perf.assert_cpu_per_request_below("60s")
+    perf.assert_cold_start_below("60s")
+
+def test_cold_start_fails(perf):
+    perf.assert_cold_start_below("1ms")
 
 def test_rtm_fails(perf):
     perf.assert_rtm_below("1ns")
@@ -45,6 +49,7 @@ def test_the_first_limit_that_fails_ends_the_test(perf):
 FAILURES = {
     "test_rtm_fails": r"RTM .+ \(.+ to .+\) is not below 1\.00 ns",
     "test_throughput_fails": r"throughput .+ req/s \(.+ to .+\) is not at least 1,000,000,000 req/s",
+    "test_cold_start_fails": r"start to first answer .+ \(.+ to .+\) is not below 1\.00 ms",
     "test_asl_fails": r"ASL .+ % \(.+ to .+\) is not below 0\.0 %",
     "test_the_first_limit_that_fails_ends_the_test": r"p75 latency .+ \(.+ to .+\) is not below 1\.00 ns",
 }
@@ -69,6 +74,7 @@ REFUSED = {
     "assert_peak_memory_below(512)": ["assert_peak_memory_below(...) is 512", "a size with its unit", "512MiB"],
     "assert_peak_memory_below('5ms')": ["assert_peak_memory_below(...) is '5ms'", "a size with its unit"],
     "assert_cpu_per_request_below(2)": ["assert_cpu_per_request_below(...) is 2", "a time with its unit"],
+    "assert_cold_start_below(3)": ["assert_cold_start_below(...) is 3", "a time with its unit"],
     "assert_no_regression(metrics='rtm')": ["metrics='rtm'", "a tuple of rtm, p90"],
     "assert_no_regression(metrics=('speed',))": ["metrics=('speed',)", "throughput"],
     "assert_no_regression(metrics=('rmt',))": ["metrics=('rmt',)", "did you mean rtm?"],
@@ -194,7 +200,7 @@ FIRST_FAILURE = r"perf_payload item 0 -> RuntimeError: no weights for \['a'\]"
 
 
 def test_limits_that_hold_pass_and_those_that_do_not_fail(judged: Run) -> None:
-    assert judged.outcomes == {"passed": 1, "failed": 4}
+    assert judged.outcomes == {"passed": 1, "failed": len(FAILURES)}
     assert judged.exit_code == pytest.ExitCode.TESTS_FAILED
     assert judged.table == {"test_all_pass": "pass", **dict.fromkeys(FAILURES, "FAIL")}
 

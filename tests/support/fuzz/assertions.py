@@ -24,6 +24,7 @@ METHODS = {
     "assert_error_rate_below": ("limit",),
     "assert_peak_memory_below": ("limit",),
     "assert_cpu_per_request_below": ("limit",),
+    "assert_cold_start_below": ("limit",),
     "assert_cache_hit_ratio_at_least": ("limit",),
     "assert_nmrt_at_least": ("rps", "slo"),
     "assert_faster_than": ("other", "by", "on"),
