@@ -11,6 +11,8 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pytest_mlpatterns import wording
+
 if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.cache_layer import Store
     from pytest_mlpatterns.patterns.queued import Queued
@@ -169,7 +171,8 @@ def matched(outputs: Any, count: int, name: str) -> Sequence[Any]:
             data frame, whose elements are keys, letters or columns instead of outputs.
     """
     if not isinstance(outputs, list) and (fix := _fix_of(outputs)):
-        text = f"{name} returned {type(outputs).__name__} for {count} inputs, expected a list with one output for each"
+        kind, inputs = type(outputs).__name__, wording.count(count, "input")
+        text = f"{name} returned {kind} for {inputs}, expected a list with one output for each"
         raise RequestError(500, f"{text}; return {fix}")
     return counted(outputs, count, name)  # type: ignore[no-any-return]
 
@@ -186,7 +189,8 @@ def counted(outputs: Any, count: int, name: str) -> Any:
         text = f"{name} returned {kind}, which has no length; it must return a list of outputs"
         raise RequestError(500, text) from None
     if found != count:
-        raise RequestError(500, f"{name} returned {found} outputs for {count} inputs; it must return one for each")
+        found_and_given = f"{wording.count(found, 'output')} for {wording.count(count, 'input')}"
+        raise RequestError(500, f"{name} returned {found_and_given}; it must return one for each")
     return outputs
 
 

@@ -92,7 +92,7 @@ def at_20(statement: str) -> str:
     ("value", "message"),
     [
         ("int('x')", "the model raised ValueError: invalid literal for int() with base 10: 'x'"),
-        ("[1, 2]", "the model returned 2 outputs for 1 inputs; it must return one for each"),
+        ("[1, 2]", "the model returned 2 outputs for 1 input; it must return one for each"),
         ("None", "the model returned NoneType, which has no length; it must return a list of outputs"),
         pytest.param("(v for v in batch)", "the model returned generator, which has no length", marks=RARE),
         pytest.param(
@@ -103,12 +103,12 @@ def at_20(statement: str) -> str:
         ("[10**5000 for _ in batch]", "the model returned outputs that cannot be sent: Integer exceeds 64-bit range"),
         ("[math.nan for _ in batch]", "output 0 has NaN, which JSON cannot carry"),
         ("[(lambda x: (x.append(x), x)[1])([])]", "the model returned outputs that cannot be sent: Recursion limit"),
-        ("{'a': 1}", "the model returned dict for 1 inputs, expected a list with one output for each"),
+        ("{'a': 1}", "the model returned dict for 1 input, expected a list with one output for each"),
         pytest.param("['\\ud800']", "outputs that cannot be sent: str is not valid UTF-8", marks=RARE),
         pytest.param("[functools.reduce(lambda a, _: [a], range(5000), 1)]", "Recursion limit reached", marks=RARE),
         pytest.param("[b'x' for _ in batch]", "Type is not JSON serializable: bytes", marks=RARE),
-        pytest.param("{1}", "the model returned set for 1 inputs", marks=RARE),
-        pytest.param("'abc'", "the model returned str for 1 inputs", marks=RARE),
+        pytest.param("{1}", "the model returned set for 1 input", marks=RARE),
+        pytest.param("'abc'", "the model returned str for 1 input", marks=RARE),
         pytest.param("5", "the model returned int, which has no length", marks=RARE),
     ],
 )

@@ -193,8 +193,8 @@ def test_the_batch_after_one_that_failed_goes_on() -> None:
 @pytest.mark.parametrize(
     ("returns", "text"),
     [
-        (lambda inputs: inputs[1:], "the model returned 0 outputs for 1 inputs; it must return one for each"),
-        (lambda inputs: [*inputs, 0], "the model returned 2 outputs for 1 inputs; it must return one for each"),
+        (lambda inputs: inputs[1:], "the model returned 0 outputs for 1 input; it must return one for each"),
+        (lambda inputs: [*inputs, 0], "the model returned 2 outputs for 1 input; it must return one for each"),
         (lambda _: None, "the model returned NoneType, which has no length; it must return a list of outputs"),
         (lambda _: np.array(3), "the model returned ndarray, which has no length; it must return a list of outputs"),
     ],

@@ -168,7 +168,7 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("outputs", "text"),
         [
-            ([1], "the model returned 1 outputs for 2 inputs; it must return one for each"),
+            ([1], "the model returned 1 output for 2 inputs; it must return one for each"),
             (np.zeros((3, 2)), "the model returned 3 outputs for 2 inputs; it must return one for each"),
             (None, "the model returned NoneType, which has no length; it must return a list of outputs"),
         ],

@@ -126,7 +126,7 @@ def test_a_pipeline_is_its_stages_one_after_the_other_whichever_of_them_are_awai
 @pytest.mark.parametrize(
     ("returns", "found"),
     [
-        (lambda inputs: inputs[:1], "returned 1 outputs for 2 inputs; it must return one for each"),
+        (lambda inputs: inputs[:1], "returned 1 output for 2 inputs; it must return one for each"),
         (lambda inputs: [*inputs, 5], "returned 3 outputs for 2 inputs; it must return one for each"),
         (lambda _: 5, "returned int, which has no length; it must return a list of outputs"),
     ],
@@ -317,5 +317,5 @@ def test_a_model_that_does_not_return_one_output_for_each_input_is_named() -> No
         run(layer([1, 2]))
     assert caught.value.status == 500
     assert str(caught.value) == (
-        "model b of ensemble(models=[plus_one,doubled]) returned 1 outputs for 2 inputs; it must return one for each"
+        "model b of ensemble(models=[plus_one,doubled]) returned 1 output for 2 inputs; it must return one for each"
     )

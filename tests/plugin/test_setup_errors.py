@@ -215,7 +215,7 @@ EXPECTED_WORDS = {
         "cannot_answer failed on its first inference, of perf_payload item 0: 500",
         'raise ZeroDivisionError("mean of nothing")',
     ],
-    "test_model_answers_too_few": ["the model returned 0 outputs for 1 inputs"],
+    "test_model_answers_too_few": ["the model returned 0 outputs for 1 input"],
     "test_model_answers_what_cannot_be_sent": ["outputs that cannot be sent", "object"],
     "test_model_takes_too_long": ["Sleeps is still loading after 1.00 s", "startup_timeout=", "--perf-startup-timeout"],
     "test_service_is_killed_under_load": ["service: process ", " ended with signal SIGKILL"],

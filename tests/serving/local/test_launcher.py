@@ -166,7 +166,7 @@ class TestFace:
         ("model", "words"),
         [
             (fail, "the model raised ValueError: bad input 1"),
-            (lambda batch: batch[:1], "returned 1 outputs for 2 inputs"),
+            (lambda batch: batch[:1], "returned 1 output for 2 inputs"),
             (lambda batch: [*batch, 3], "returned 3 outputs for 2 inputs"),
             (lambda _: [], "returned 0 outputs for 2 inputs"),
             (lambda _: [object(), 2], "outputs that cannot be sent"),
@@ -486,7 +486,7 @@ class TestModelsThatFail:
         ("model", "words"),
         [
             (fail, ("fail failed on its first inference", "500", "ValueError: bad input 1", "in fail")),
-            (lambda _: [1, 2], ("failed on its first inference", "returned 2 outputs for 1 inputs")),
+            (lambda _: [1, 2], ("failed on its first inference", "returned 2 outputs for 1 input")),
             (exit_at_once, ("exit_at_once failed on its first inference", "SystemExit: enough")),
         ],
         ids=["raises", "outputs", "exits"],
