@@ -127,7 +127,7 @@ class LaunchBlocks:
         return LaunchValue(sum(self.failures.values()) / self.requests, 0.0) if self.requests else None
 
     def asl(self) -> LaunchValue | None:
-        """Share of the machine's cores that the deployment used; None if its processes are unknown."""
+        """Share of the cores that it may use that the deployment used; None if its processes are unknown."""
         usage = self._launch.usage
         return None if usage is None else self._quotient(self._cpu_ns, usage.cores * np.diff(self._edges))
 
@@ -167,9 +167,10 @@ class LaunchBlocks:
         usage = self._launch.usage
         if usage is None:
             return []
-        spans = usage.cores * np.diff(self._edges)
-        own = self._cpu_ns / spans
-        machine = np.diff(np.interp(self._edges, usage.time_ns, usage.machine_busy_ns)) / spans
+        lengths = np.diff(self._edges)
+        own = self._cpu_ns / (usage.cores * lengths)
+        busy = np.diff(np.interp(self._edges, usage.time_ns, usage.machine_busy_ns))
+        machine = busy / (usage.machine_cores * lengths)
         since = (self._edges[1:] - self._edges[0]) / 1e9
         return [(float(t), float(mine), float(all_)) for t, mine, all_ in zip(since, own, machine, strict=True)]
 

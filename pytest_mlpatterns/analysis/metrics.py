@@ -78,7 +78,7 @@ class Metrics(PatternMetrics):
 
     @property
     def asl_ratio(self) -> Estimate | None:
-        """Average system load: mean share of the machine's cores that the deployment's processes used."""
+        """Average system load: mean share of the cores that it may use, that the deployment's processes used."""
         return self.estimate(METRICS["asl"])
 
     @property

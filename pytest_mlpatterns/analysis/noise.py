@@ -77,12 +77,12 @@ def disturbance_of(usage: Usage, window: Window, generator_ns: int) -> Disturban
     frequencies = usage.frequency_hz[inside]
     return Disturbance(
         duration_ns=duration,
-        cores=usage.cores,
+        cores=usage.machine_cores,
         others_cores=max(0.0, (gained(usage.others_ns) - generator_ns) / duration),
-        steal_ratio=gained(usage.steal_ns) / (duration * usage.cores),
+        steal_ratio=gained(usage.steal_ns) / (duration * usage.machine_cores),
         throttled_ratio=gained(usage.throttled_ns) / duration,
         frequencies_hz=(int(frequencies.min()), int(frequencies.max())) if frequencies.size else (0, 0),
-        machine_ratio=gained(usage.machine_busy_ns) / (duration * usage.cores),
+        machine_ratio=gained(usage.machine_busy_ns) / (duration * usage.machine_cores),
     )
 
 

@@ -31,7 +31,7 @@ _ROUNDS = 6
 _TIMEOUT_S = 60.0
 
 
-def measure_calibration(directory: Path, cores: int) -> Calibration:
+def measure_calibration(directory: Path, cores: float) -> Calibration:
     """Run the workload in a fresh process, without the tracers and the garbage of this one.
 
     Args:

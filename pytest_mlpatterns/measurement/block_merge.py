@@ -94,6 +94,7 @@ def merge_usage(blocks: Sequence[BlockRecording]) -> Usage | None:
         throttled_ns=gained("throttled_ns"),
         frequency_hz=highest("frequency_hz"),
         cores=usages[0].cores,
+        machine_cores=usages[0].machine_cores,
     )
 
 

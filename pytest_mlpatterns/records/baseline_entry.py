@@ -26,7 +26,7 @@ class Calibration:
     """Speed of a machine: CPU time of a fixed workload, the version of the workload, and the number of cores."""
 
     ns: float
-    cores: int
+    cores: float
     workload: int
 
 

@@ -33,7 +33,8 @@ class Usage:
         steal_ns: cumulative time that the host gave to other machines; 0 if the system does not report it.
         throttled_ns: cumulative time in which a limit of the control group stopped processes; 0 if not reported.
         frequency_hz: mean frequency of the cores; 0 if not reported.
-        cores: number of cores of the machine.
+        cores: number of cores that the deployment may use.
+        machine_cores: number of cores of the machine, to which its busy time belongs.
     """
 
     time_ns: NDArray[np.int64]
@@ -44,7 +45,8 @@ class Usage:
     steal_ns: NDArray[np.int64]
     throttled_ns: NDArray[np.int64]
     frequency_hz: NDArray[np.int64]
-    cores: int
+    cores: float
+    machine_cores: int
 
     def since(self, moment: int) -> Usage:
         """The samples from the moment with this index on."""
@@ -58,6 +60,7 @@ class Usage:
             self.throttled_ns[moment:],
             self.frequency_hz[moment:],
             self.cores,
+            self.machine_cores,
         )
 
 

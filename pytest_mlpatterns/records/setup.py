@@ -163,18 +163,29 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The machine and software that gave a result: stable facts only, so that the same machine stays the same."""
+    """The machine and software that gave a result: stable facts only, so that the same machine stays the same.
+
+    Attributes:
+        processor: its model.
+        cores: number of cores, or the CPU quota of the container.
+        architecture: of the processor.
+        python: major and minor version.
+        versions: of installed packages.
+        gpu: names of the GPUs; empty without one.
+    """
 
     processor: str
-    cores: int
+    cores: float
     architecture: str
     python: str
     versions: Mapping[str, str] = field(default_factory=dict)
+    gpu: str = ""
 
     @property
     def machine(self) -> str:
         """The machine's identity, as it stands in the baseline file."""
-        return f"{self.processor}, {self.cores} cores, {self.architecture}, Python {self.python}"
+        gpu = f", {self.gpu}" if self.gpu else ""
+        return f"{self.processor}, {self.cores:g} cores, {self.architecture}, Python {self.python}{gpu}"
 
 
 def _system(text: str) -> SystemDescription:

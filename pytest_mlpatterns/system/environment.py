@@ -8,13 +8,24 @@ import platform
 import sys
 
 from pytest_mlpatterns.records.setup import Environment
+from pytest_mlpatterns.system.cgroups import quota_cores
+from pytest_mlpatterns.system.gpu import gpu_name
 
-__all__ = ["available_cores", "environment"]
+__all__ = ["available_cores", "environment", "machine_cores"]
 
 
-def available_cores() -> int:
-    """Number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def machine_cores() -> int:
+    """Number of cores of the whole machine, as the system counts their busy time."""
+    return os.cpu_count() or 1
+
+
+def available_cores() -> float:
+    """Number of cores that this process may use: those that it may run on, or the CPU quota of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine_cores()
+    quota = quota_cores()
+    if quota is None or quota >= cores:
+        return cores
+    return int(quota) if quota.is_integer() else round(quota, 3)
 
 
 def environment() -> Environment:
@@ -31,6 +42,7 @@ def environment() -> Environment:
         architecture=platform.machine(),
         python=f"{sys.version_info.major}.{sys.version_info.minor}",
         versions=versions,
+        gpu=gpu_name(),
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_mlpatterns.records.launch import Usage
-from pytest_mlpatterns.system.environment import available_cores
+from pytest_mlpatterns.system.environment import available_cores, machine_cores
 from pytest_mlpatterns.system.machine import read_machine
 from pytest_mlpatterns.system.process_tree import ProcessTree
 
@@ -64,4 +64,15 @@ class ResourceMonitor:
         if not self._tree.was_found or not self._rows:
             return None
         time_ns, cpu_ns, rss, busy_ns, others_ns, steal_ns, throttled_ns, hz = np.array(self._rows, dtype=np.int64).T
-        return Usage(time_ns, cpu_ns, rss, busy_ns, others_ns, steal_ns, throttled_ns, hz, available_cores())
+        return Usage(
+            time_ns,
+            cpu_ns,
+            rss,
+            busy_ns,
+            others_ns,
+            steal_ns,
+            throttled_ns,
+            hz,
+            available_cores(),
+            machine_cores(),
+        )

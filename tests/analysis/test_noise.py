@@ -130,3 +130,10 @@ def test_an_interleaved_comparison_is_not_advised_to_those_who_make_one() -> Non
     assert all("--perf-against" in sentence for sentence in alone)
     assert not any("--perf-against" in sentence for sentence in beside)
     assert beside[0].endswith("stop other programs")
+
+
+def test_the_machines_busy_time_belongs_to_all_its_cores_whatever_the_quota_of_the_container() -> None:
+    launch = even_launch(used=usage(1.0, 32.0, cores=2, of_machine=64))
+    assert launch.usage is not None
+    found = disturbance_of(launch.usage, launch.window, 0)
+    assert (found.cores, found.machine_ratio) == (64, pytest.approx(0.5))

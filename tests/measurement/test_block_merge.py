@@ -33,7 +33,7 @@ def piece(
 
 def block_usage(cpu_ns: int, busy_ns: int, rss: int) -> Usage:
     columns = (250 * MS, cpu_ns, rss, busy_ns, 40 * MS, 30 * MS, 20 * MS, 3_000_000_000)
-    return Usage(*(np.array([0, value]) for value in columns), cores=2)  # type: ignore[arg-type]
+    return Usage(*(np.array([0, value]) for value in columns), cores=2, machine_cores=2)  # type: ignore[arg-type]
 
 
 PIECES = [piece(START_NS), piece(START_NS + 5 * S, length_ns=400 * MS), piece(START_NS + 9 * S)]

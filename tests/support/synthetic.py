@@ -127,6 +127,7 @@ def usage(
     steal_cores: float = 0.0,
     throttled: float = 0.0,
     frequency_hz: Sequence[int] = (0,),
+    of_machine: int | None = None,
 ) -> Usage:
     """Readings every 50 ms, from half a second before the window to half a second after it, of an even load.
 
@@ -147,6 +148,7 @@ def usage(
         throttled_ns=(elapsed * throttled).astype(np.int64),
         frequency_hz=np.resize(np.asarray(frequency_hz, dtype=np.int64), time_ns.shape),
         cores=cores,
+        machine_cores=cores if of_machine is None else of_machine,
     )
 
 

@@ -1,0 +1,98 @@
+"""The CPU quota of this process's control groups, versions 1 and 2: what a container may use of the machine."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["CpuGroup", "cpu_groups", "quota_cores"]
+
+_OWN = Path("/proc/self")
+
+
+@dataclass(frozen=True, slots=True)
+class CpuGroup:
+    """The innermost control group of this process that distributes CPU time.
+
+    Attributes:
+        folder: the group's files.
+        top: the folder of the outermost group that is visible here.
+        version: 1 or 2.
+    """
+
+    folder: Path
+    top: Path
+    version: int
+
+    def quotas(self) -> Iterator[float]:
+        """The quota of this group and of each one around it that has one, in cores."""
+        for folder in (self.folder, *self.folder.parents):
+            if (quota := _quota_of(folder, self.version)) is not None:
+                yield quota
+            if folder == self.top:
+                return
+
+
+def quota_cores(own: Path = _OWN) -> float | None:
+    """The smallest CPU quota that holds for this process, in cores; None if there is none.
+
+    Args:
+        own: the process's folder in ``/proc``.
+    """
+    return min((quota for group in cpu_groups(own) for quota in group.quotas()), default=None)
+
+
+def cpu_groups(own: Path = _OWN) -> list[CpuGroup]:
+    """The control groups of this process that distribute CPU time, one for each version that is mounted.
+
+    Args:
+        own: the process's folder in ``/proc``.
+    """
+    try:
+        memberships = (own / "cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+        mounts = (own / "mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # no Linux
+        return []
+    found = []
+    for version, root, top in _cpu_mounts(mounts):
+        for membership in memberships:
+            _, controllers, group = membership.split(":", 2)
+            if ("cpu" in controllers.split(",")) if version == 1 else not controllers:
+                found.append(CpuGroup(_folder_of(group, root, top), top, version))
+    return found
+
+
+def _cpu_mounts(mounts: list[str]) -> Iterator[tuple[int, PurePosixPath, Path]]:
+    """Version, root and mount point of each mounted hierarchy that may distribute CPU time."""
+    for mount in mounts:
+        front, _, back = mount.partition(" - ")
+        kind, *rest = back.split(" ")
+        if kind == "cgroup2" or (kind == "cgroup" and "cpu" in rest[-1].split(",")):
+            root, point = front.split(" ")[3:5]
+            yield (2 if kind == "cgroup2" else 1), PurePosixPath(root), Path(point.replace("\\040", " "))
+
+
+def _folder_of(group: str, root: PurePosixPath, top: Path) -> Path:
+    """The folder of a group; a container may see its own group only, under the mount point itself."""
+    inside = PurePosixPath(group)
+    folder = top / (inside.relative_to(root) if inside.is_relative_to(root) else inside.relative_to("/"))
+    return folder if ".." not in inside.parts and folder.is_dir() else top
+
+
+def _quota_of(folder: Path, version: int) -> float | None:
+    """The quota of one group in cores; None if it has none."""
+    with contextlib.suppress(OSError, ValueError):
+        if version == 2:
+            quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+        else:
+            quota, period = (
+                (folder / name).read_text(encoding="ascii") for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            )
+        if int(quota) > 0 and int(period) > 0:  # "max" in version 2 and -1 in version 1 are no quota
+            return int(quota) / int(period)
+    return None
