@@ -13,6 +13,7 @@ from pytest_mlpatterns.errors import InvalidResultError, SettingError
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import format_percent
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,14 +42,15 @@ def check_percentile(percentile: object) -> None:
         SettingError: not a number, or below 1, or not below 100.
     """
     if not isinstance(percentile, int | float) or isinstance(percentile, bool):
-        number = re.sub(r"[^\d.]", "", str(percentile)) or "95"
+        given = shown(percentile)
+        number = re.sub(r"[^\d.]", "", given)[:9] or "95"
         raise SettingError(
-            f"assert_latency_below(...): percentile is {percentile!r}, expected a number; write percentile={number}"
+            f"assert_latency_below(...): percentile is {given}, expected a number; write percentile={number}"
         )
     try:
         min_samples(percentile)
     except ValueError as error:
-        raise SettingError(f"assert_latency_below(percentile={percentile!r}): {error}") from None
+        raise SettingError(f"assert_latency_below(percentile={shown(percentile)}): {error}") from None
 
 
 def limit_plan(max_launches: int) -> SequentialPlan:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.interleaved_verdicts import COMPARABLE_METRICS
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.judging.experiment import Experiment
@@ -42,9 +43,9 @@ class PatternComparison:
             SettingError: the metric is not comparable, the pattern is the test's own, or the service is not ours.
         """
         pattern = self._experiment.setup.pattern
-        if on not in COMPARABLE_METRICS:
+        if not isinstance(on, str) or on not in COMPARABLE_METRICS:
             raise SettingError(
-                f"assert_faster_than(on={on!r}), expected one of {', '.join(map(repr, COMPARABLE_METRICS))}"
+                f"assert_faster_than(on={shown(on)}), expected one of {', '.join(map(repr, COMPARABLE_METRICS))}"
             )
         if self._experiment.system.model is None:
             raise SettingError(f"assert_faster_than({rival}) for {pattern}, expected a model that this package serves")

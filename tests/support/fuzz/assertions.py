@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.tolerances import Tolerances
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.judging.pattern_comparison import PatternComparison
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.records.objective import parse_objective
 from support.fuzz import Area
@@ -51,12 +52,14 @@ class Reading(Perf):
     """Reads its arguments, and measures nothing."""
 
     def __init__(self) -> None:
-        system = SimpleNamespace(model=None)
-        self._experiment: Any = SimpleNamespace(settings=SimpleNamespace(tolerance=Tolerances()), system=system)
-        self._setup: Any = SimpleNamespace(pattern="single")
-        self._nmrt: Any = SimpleNamespace(
-            decide_at_least=lambda _limit, slo: None if slo is None else parse_objective(slo)
+        self._experiment: Any = SimpleNamespace(
+            settings=SimpleNamespace(tolerance=Tolerances()),
+            system=SimpleNamespace(model=None),
+            setup=SimpleNamespace(pattern="single"),
         )
+        unused: Any = None
+        self._faster = PatternComparison(self._experiment, unused, unused)
+        self._nmrt: Any = SimpleNamespace(decide_at_least=_read_objective)
 
     def _check_limit(self, *_arguments: Any) -> None: ...
 
