@@ -31,6 +31,7 @@ NAMES = (
     "xdist_isolation",
     "truth",
     "nmrt_accuracy",
+    "overload_truth",
     "objective_simulation",
     "million_samples",
 )

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
 from pytest_mlpatterns.analysis.missing_attribute import missing_attribute
 from pytest_mlpatterns.analysis.tolerances import Tolerances
-from pytest_mlpatterns.baseline.record_rules import reasons_not_to_record
 from pytest_mlpatterns.config.converters import read_pattern
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import (
@@ -22,12 +21,14 @@ from pytest_mlpatterns.errors import (
 )
 from pytest_mlpatterns.judging.at_the_call import at_the_call
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison, read_metrics
+from pytest_mlpatterns.judging.baseline_launches import measure_for_the_baseline
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_faster
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, check_percentile
 from pytest_mlpatterns.judging.nmrt_assertions import NmrtAssertions
+from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
 from pytest_mlpatterns.judging.pattern_comparison import PatternComparison
-from pytest_mlpatterns.judging.result_builder import build_result, searched_for
+from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_overloads
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.judging.verdict_log import VerdictLog, no_verdict
@@ -45,16 +46,11 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.limit_assertions import ReadMetric
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.patterns import Pattern
+    from pytest_mlpatterns.records.overload import Overload
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = ["Perf"]
-
-_UPDATE_LAUNCHES = 6
-"""Launches that a baseline is recorded from, since it is compared with many times."""
-_FEWEST_UPDATE_LAUNCHES = 3
-_UPDATE_NS = 9_000_000_000
-"""Time for these launches; beyond it there are fewer."""
 
 
 class Perf:
@@ -77,6 +73,7 @@ class Perf:
         )
         self._limits = LimitAssertions(experiment, self._measurement)
         self._nmrt = NmrtAssertions(experiment, self._measurement)
+        self._overload = OverloadAssertions(experiment, self._measurement)
         self._faster = PatternComparison(experiment, self._measurement, runner)
         self._comparison: Comparison
         if experiment.revision is None:
@@ -217,6 +214,38 @@ class Perf:
         self._settle("nmrt", lambda: self._nmrt.decide_at_least(limit, slo))
 
     @at_the_call
+    def measure_overload(self, *, up_to: float = 2.0, slo: str | None = None) -> Overload | None:
+        """Offer open-loop load below and beyond the NMRT, up to a multiple of it, and back to 0.8 times.
+
+        Args:
+            up_to: the highest load, as a multiple of the NMRT.
+            slo: an objective such as ``"p95<200ms"``; answers within its time are in time. Without one the time is ten
+                times the median at half the NMRT.
+
+        Returns:
+            Goodput, rejected and late requests for each load, and the time to recover; None in a smoke run.
+        """
+        return self._overload.measure(up_to, slo)
+
+    @at_the_call
+    def assert_goodput_at_least(self, share: object, *, at: float, slo: str) -> None:
+        """At a multiple of the NMRT the service still gives a share of the NMRT as answers in time.
+
+        Args:
+            share: of the NMRT, 0.9 or ``"90%"``.
+            at: the load, as a multiple of the NMRT.
+            slo: an objective such as ``"p95<200ms"``; answers within its time are in time.
+        """
+        least = parse_share(share, name="assert_goodput_at_least(...)")
+        self._settle("goodput", lambda: self._overload.decide_goodput(least, at, slo))
+
+    @at_the_call
+    def assert_recovers_within(self, limit: object, *, slo: str | None = None) -> None:
+        """After a load beyond the NMRT the service answers in time again within a time such as ``"5s"``."""
+        limit_ns = parse_duration(limit, name="assert_recovers_within(...)")
+        self._settle("recovery", lambda: self._overload.decide_recovery(limit_ns, slo))
+
+    @at_the_call
     def assert_faster_than(self, other: Pattern | str, *, by: object = 1.0, on: str = "rtm") -> None:
         """The model is faster under this pattern than under another, measured interleaved.
 
@@ -274,7 +303,8 @@ class Perf:
         mode = self._experiment.baseline.mode
         if not self.smoke:
             if mode is BaselineMode.UPDATE:
-                self._measure_for_the_baseline()
+                steady = not self._setup.load.changes
+                measure_for_the_baseline(self._measurement, lambda: self.result(passed=True), steady=steady)
             self._nmrt.search_for_ranking()
         judged = {verdict.metric for verdict in self._verdicts.all if verdict.against in ("baseline", "revision")}
         so_far = self._measurement.so_far
@@ -290,9 +320,10 @@ class Perf:
 
     def result(self, *, passed: bool) -> TestResult | None:
         """Everything for reports and the baseline; None if nothing was measured."""
-        return build_result(
+        found = build_result(
             self._experiment, self._measurement, self._comparison, verdicts=self._verdicts.all, passed=passed
         )
+        return found and with_overloads(found, self._overload.overloads)
 
     def diagnosis(self) -> str:
         """Text that helps to understand a failing test: the model's tracebacks, and the end of its processes' log."""
@@ -302,14 +333,6 @@ class Perf:
         log = self._runner.log_tail()
         parts = [f"The model raised:\n{text}" for text in dict.fromkeys(tracebacks)]
         return "\n\n".join([*parts, f"The deployment printed last:\n{log}"] if log else parts)
-
-    def _measure_for_the_baseline(self) -> None:
-        """Measure what an update records; what should not be recorded is measured once more."""
-        self._measurement.measure_at_least(_UPDATE_LAUNCHES, within_ns=_UPDATE_NS)
-        result = self.result(passed=True)
-        if result is not None and reasons_not_to_record(result):
-            steady = not self._setup.load.changes
-            self._measurement.measure_again(_FEWEST_UPDATE_LAUNCHES, steady=steady)
 
     def _check_limit(self, metric: Metric, limit: float, read: ReadMetric | None = None) -> None:
         self._settle(metric.name, lambda: self._limits.decide(metric, limit, read))

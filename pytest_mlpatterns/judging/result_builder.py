@@ -21,6 +21,7 @@ from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.result import Reference, TestResult
 from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_cycle, describe_layer
+from pytest_mlpatterns.reports.text.overload_text import describe_overload
 from pytest_mlpatterns.units import format_duration, format_size
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.wording import count
@@ -35,11 +36,19 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.launch import Estimate, Launch
+    from pytest_mlpatterns.records.overload import Overload
     from pytest_mlpatterns.records.result import Percentiles
     from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["build_result", "estimate_or_none", "reference_from_baseline", "reference_from_interleaved", "searched_for"]
+__all__ = [
+    "build_result",
+    "estimate_or_none",
+    "reference_from_baseline",
+    "reference_from_interleaved",
+    "searched_for",
+    "with_overloads",
+]
 
 _OF_SUCCESSES = ("throughput", "cpu_per_request")
 
@@ -89,6 +98,12 @@ def build_result(
         reference=comparison.reference,
     )
     return replace(_with_conditions(result, metrics, experiment), not_compared=dict(comparison.left_out))
+
+
+def with_overloads(result: TestResult, overloads: Sequence[Overload]) -> TestResult:
+    """The result with the measurements beyond the NMRT, and a note on each."""
+    notes = (*result.notes, *map(describe_overload, overloads))
+    return replace(result, overloads=tuple(overloads), notes=notes)
 
 
 def reference_from_baseline(entry: Entry, name: str) -> Reference:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_mlpatterns.analysis.metric_definitions import Metric
+    from pytest_mlpatterns.analysis.overload import OfferedLoad, OverloadPlan
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
@@ -190,6 +191,20 @@ class SequentialMeasurement:
         with self._counted_time():
             self._capacities.append(self._runner.search(decided, objective, left_ns))
         self._add()
+
+    @property
+    def left_s(self) -> float:
+        """Seconds of the budget that are left."""
+        return max(self._budget_ns / 1e9 - self.spent_s, 0.0)
+
+    def launch_again(self) -> None:
+        """Measure another launch, whose deployment later searches and loads use."""
+        self._measure()
+
+    def offer_overload(self, plan: OverloadPlan, nmrt_rps: float) -> tuple[OfferedLoad, ...]:
+        """Offer loads beyond the NMRT to the running deployment."""
+        with self._counted_time():
+            return self._runner.offer_overload(plan, nmrt_rps)
 
     def _may_launch_again(self) -> bool:
         if any(launch.silence for launch in self._launches):  # it fails whatever others find

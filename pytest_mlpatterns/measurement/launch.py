@@ -20,6 +20,7 @@ from pytest_mlpatterns.measurement.capacity import CapacitySearch
 from pytest_mlpatterns.measurement.first_failure import describe_first_failure
 from pytest_mlpatterns.measurement.last_answer import why_silent
 from pytest_mlpatterns.measurement.load_events import LoadEvents
+from pytest_mlpatterns.measurement.overload import OverloadRun
 from pytest_mlpatterns.measurement.smoke import send_one
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.system.monitor import ResourceMonitor
@@ -28,6 +29,7 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Poisso
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pytest_mlpatterns.analysis.overload import OfferedLoad, OverloadPlan
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import LoadResult
     from pytest_mlpatterns.records.addressing import Progress
@@ -170,6 +172,23 @@ class LaunchRunner:
             if silence:
                 raise InvalidResultError(f"in the search for the capacity {silence}")
         return capacity
+
+    def offer_overload(self, plan: OverloadPlan, nmrt_rps: float) -> tuple[OfferedLoad, ...]:
+        """Offer loads beyond the NMRT to the running deployment.
+
+        Args:
+            plan: the loads, as multiples of the NMRT.
+            nmrt_rps: the NMRT.
+
+        Raises:
+            DeploymentError: it did not start, or one of its processes died under the load.
+        """
+        deployment = self.deployment
+        template = job_for(deployment, replace(self.plan, check=None), deployment.messages(self.plan.payload))
+        run = OverloadRun(template, self._generator, self._on_progress, self.plan.generators)
+        loads = run.run(plan, nmrt_rps)
+        deployment.processes.stats()  # raises if a process died; a service that is still busy need not answer
+        return loads
 
     def log_tail(self) -> str:
         """The end of the deployment's log."""

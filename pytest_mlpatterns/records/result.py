@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
 from pytest_mlpatterns.records.objective import parse_objective
+from pytest_mlpatterns.records.overload import Overload
 from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.telemetry import LayerStats
@@ -146,6 +147,7 @@ class TestResult:
         counts: requests, failures and latencies of each launch.
         not_compared: why a metric was not compared with the reference, by its label: ``needs 459 requests, there were
             300``.
+        overloads: goodput beyond the NMRT, one for each measurement of it.
     """
 
     __test__ = False
@@ -183,6 +185,7 @@ class TestResult:
     counts: tuple[RequestCounts, ...] = ()
     not_compared: Mapping[str, str] = field(default_factory=dict)
     first_failure: str = ""
+    overloads: tuple[Overload, ...] = ()
 
     @property
     def outcome(self) -> State:
@@ -201,6 +204,8 @@ class TestResult:
             verdict["outcome"] = str(verdict["outcome"])  # a plain str: execnet accepts no subclass
             if verdict["present_value"] == math.inf:  # a percentile among failed requests; JSON has no infinity
                 verdict["present_value"] = None
+        for overload in plain["overloads"]:
+            overload["behaviour"] = str(overload["behaviour"])
         if self.baseline_gap is not None:
             plain["baseline_gap"] = self.baseline_gap.value
         for search, capacity in zip(plain["capacities"], self.capacities, strict=True):
@@ -229,6 +234,7 @@ class TestResult:
                 "noise": tuple(data["noise"]),
                 "unsteady": tuple(data.get("unsteady", ())),
                 "counts": tuple(map(_counts, data.get("counts", ()))),
+                "overloads": tuple(map(Overload.from_json, data.get("overloads", ()))),
                 "replica_share": tuple((mean, least, most) for mean, least, most in data["replica_share"]),
                 "location": None if data["location"] is None else Location(**data["location"]),
                 "baseline_gap": BaselineGap(data["baseline_gap"]) if data.get("baseline_gap") else None,

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
 from pytest_mlpatterns.records.objective import Objective
+from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.result import (
     BaselineGap,
@@ -41,6 +42,32 @@ CAPACITIES = st.builds(
     objective=st.none() | OBJECTIVES,
 )
 COUNTS = st.integers(0, 10**18)
+OVERLOAD_STEPS = st.builds(
+    OverloadStep,
+    load_ratio=FINITE,
+    offered_rps=FINITE,
+    requests=COUNTS,
+    goodput_rps=FINITE,
+    goodput_error_rps=FINITE,
+    in_time_ratio=FINITE,
+    late_ratio=FINITE,
+    rejected_ratio=FINITE,
+    timed_out_ratio=FINITE,
+    failed_ratio=FINITE,
+    p99_ns=st.none() | FINITE,
+    limited=st.none() | NAMES,
+)
+OVERLOADS = st.builds(
+    Overload,
+    nmrt_rps=FINITE,
+    limit_ns=FINITE,
+    steps=st.lists(OVERLOAD_STEPS, min_size=1, max_size=3).map(tuple),
+    back=OVERLOAD_STEPS,
+    recovery_ns=st.none() | FINITE,
+    watched_ns=FINITE,
+    behaviour=st.sampled_from(Behaviour),
+    cut=st.text(max_size=12),
+)
 PERCENTILES = st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple)
 LATENCIES = st.builds(
     Latency,
@@ -89,6 +116,7 @@ RESULTS = st.builds(
     baseline_gap=st.none() | st.sampled_from(BaselineGap),
     notes=st.lists(NAMES, max_size=3).map(tuple),
     load_over_time=st.lists(st.tuples(FINITE, FINITE, FINITE), max_size=3).map(tuple),
+    overloads=st.lists(OVERLOADS, max_size=1).map(tuple),
     capacities=st.lists(CAPACITIES, max_size=2).map(tuple),
     layers=st.lists(ANY_LAYER, max_size=2).map(tuple),
     generator=st.dictionaries(NAMES, st.none() | st.booleans() | FINITE, max_size=3),

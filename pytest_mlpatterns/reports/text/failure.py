@@ -11,6 +11,7 @@ from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.comparison import compared_sentences, comparisons_of
+from pytest_mlpatterns.reports.text.overload_text import overload_picture
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
 from pytest_mlpatterns.reports.text.styled_text import width_of
 from pytest_mlpatterns.reports.text.suspicions import longer_command
@@ -76,6 +77,7 @@ def _facts(result: TestResult, shown: set[str]) -> list[str]:
         *_labelled("noise", _wrapped(text.partition(": ")[0] for text in result.noise)),
         *_labelled("latency", latency_picture(result)),
         *_labelled("load", load_picture(result)),
+        *(line for one in result.overloads[-1:] for line in _labelled("overload", overload_picture(one))),
     ]
 
 

@@ -16,6 +16,7 @@ from support.synthetic import ENVIRONMENT, LAYERS, PROPERTY, capacity, counterpa
 
 from pytest_mlpatterns.analysis.ranking import RankedPattern, Ranking
 from pytest_mlpatterns.records.launch import Capacity, Step, Warmup
+from pytest_mlpatterns.records.overload import Overload, OverloadStep
 from pytest_mlpatterns.records.result import Latency, LatencyHistogram, Location, Reference, TestResult
 from pytest_mlpatterns.records.setup import Environment, Setup
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -76,6 +77,8 @@ def test_any_results_are_valid(results: list[TestResult]) -> None:
     [
         ("result", TestResult),
         ("capacity", Capacity),
+        ("overload", Overload),
+        ("overload_step", OverloadStep),
         ("verdict", Verdict),
         ("ranking", Ranking),
     ],

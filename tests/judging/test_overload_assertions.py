@@ -1,0 +1,146 @@
+"""Verdicts beyond the NMRT: what is measured for them, and what they say, on a service of known behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+from support.overloaded import NMRT_RPS, SERVICE_NS, offered
+from support.synthetic import MS, S, capacity, even_launch
+
+from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, SettingError
+from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
+from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+from pytest_mlpatterns.records.overload import Behaviour
+from pytest_mlpatterns.records.verdict import Outcome
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.analysis.overload import OfferedLoad, OverloadPlan
+    from pytest_mlpatterns.records.launch import Capacity, Launch
+
+SLO = "p95<100ms"
+
+
+class FakeRunner:
+    """A deployment that holds a number of requests, or any number; counts what is done to it."""
+
+    def __init__(self, places: int | None = None, *, found: Capacity | None = None, limited_from: float = 99.0) -> None:
+        self.places = places
+        self.found = found or capacity(NMRT_RPS)
+        self.limited_from = limited_from
+        self.plans: list[OverloadPlan] = []
+        self.launches = self.searches = 0
+
+    def measure(self) -> Launch:
+        self.launches += 1
+        return even_launch(latency_ns=SERVICE_NS)
+
+    def search(self, *_: object) -> Capacity:
+        self.searches += 1
+        return self.found
+
+    def offer_overload(self, plan: OverloadPlan, nmrt_rps: float) -> tuple[OfferedLoad, ...]:
+        assert nmrt_rps == self.found.nmrt.value
+        self.plans.append(plan)
+        loads = [
+            offered(
+                ratio,
+                step_s=plan.step_s,
+                watched_s=plan.watched_s if ratio == plan.ratios[-1] else 0.0,
+                places=self.places,
+            )
+            for ratio in plan.ratios
+        ]
+        limited = "the load generator used 90 % of a core"
+        return tuple(replace(one, limited=limited) if one.load_ratio >= self.limited_from else one for one in loads)
+
+
+def make(runner: FakeRunner, *, smoke: bool = False, budget_s: float = 60.0, launches: int = 2) -> OverloadAssertions:
+    experiment = SimpleNamespace(smoke=smoke, settings=SimpleNamespace(launches=launches))
+    measurement = SequentialMeasurement(runner, round(budget_s * S), launches)  # type: ignore[arg-type]
+    return OverloadAssertions(experiment, measurement)  # type: ignore[arg-type]
+
+
+def test_one_measurement_serves_every_assertion() -> None:
+    runner = FakeRunner(places=10)
+    overload = make(runner)
+    found = overload.measure(2.0, SLO)
+    goodput, recovery = overload.decide_goodput(0.9, 1.5, SLO), overload.decide_recovery(5 * S, None)
+    assert found is not None
+    assert goodput is not None
+    assert recovery is not None
+    assert found.behaviour is Behaviour.SHEDS
+    assert (goodput.outcome, recovery.outcome) == (Outcome.PASS, Outcome.PASS)
+    assert (runner.launches, runner.searches, len(runner.plans)) == (1, 1, 1)
+
+
+def test_a_service_that_collapses_fails_in_words_that_say_so_after_a_second_launch() -> None:
+    runner = FakeRunner()
+    verdict = make(runner).decide_goodput(0.9, 2.0, SLO)
+    assert verdict is not None
+    assert verdict.outcome is Outcome.FAIL
+    assert "goodput (answers within 100 ms) at 2 times the NMRT, as a share of it, 0.0 %" in verdict.reason
+    assert "100 % later than 100 ms" in verdict.reason
+    assert "the service collapses (congestion collapse)" in verdict.reason
+    assert "Queued(capacity=...)" in verdict.reason
+    assert (runner.launches, runner.searches, len(runner.plans)) == (2, 1, 2)
+
+
+@pytest.mark.parametrize(("limit_s", "outcome"), [(10, Outcome.PASS), (3, Outcome.FAIL)])
+def test_the_recovery_is_watched_for_longer_than_its_limit(limit_s: int, outcome: Outcome) -> None:
+    runner = FakeRunner()
+    verdict = make(runner).decide_recovery(limit_s * S, SLO)
+    assert verdict is not None
+    assert verdict.outcome is outcome
+    assert all(plan.watched_s == 1.25 * limit_s for plan in runner.plans)
+
+
+def test_a_generator_at_its_limit_is_no_verdict() -> None:
+    overload = make(FakeRunner(places=10, limited_from=1.5))
+    assert overload.decide_goodput(0.9, 1.25, SLO) is not None
+    with pytest.raises(GeneratorLimitError, match="at 2 times the NMRT the load generator used 90 % of a core"):
+        overload.decide_goodput(0.9, 2.0, SLO)
+    with pytest.raises(GeneratorLimitError):
+        overload.decide_recovery(S, SLO)
+
+
+def test_a_search_that_the_generator_ended_is_no_verdict() -> None:
+    found = capacity(NMRT_RPS, at_least=True)
+    limited = replace(found, ladder=(*found.ladder[:-1], replace(found.ladder[-1], limited="the load generator")))
+    with pytest.raises(GeneratorLimitError, match="the NMRT is at least 200 req/s, but not known"):
+        make(FakeRunner(found=limited)).decide_goodput(0.9, 2.0, SLO)
+    with pytest.raises(InvalidResultError, match="the NMRT is at least 200 req/s, but not known"):
+        make(FakeRunner(found=found)).measure(2.0, SLO)
+
+
+def test_a_service_without_an_nmrt_has_no_overload() -> None:
+    with pytest.raises(InvalidResultError, match="there is no NMRT to overload the service with"):
+        make(FakeRunner(found=replace(capacity(), nmrt=replace(capacity().nmrt, value=0.0)))).measure(2.0, SLO)
+
+
+def test_an_objective_that_no_answer_keeps_has_no_recovery() -> None:
+    with pytest.raises(InvalidResultError, match="no answer is in time below the NMRT either"):
+        make(FakeRunner(places=10)).decide_recovery(S, "p95<1ms")
+
+
+def test_without_an_objective_ten_times_the_median_counts() -> None:
+    found = make(FakeRunner(places=10)).measure(2.0, None)
+    assert found is not None
+    assert found.limit_ns == pytest.approx(10 * SERVICE_NS, abs=MS)
+
+
+def test_a_smoke_run_offers_no_load() -> None:
+    runner = FakeRunner()
+    overload = make(runner, smoke=True)
+    assert overload.measure(2.0, None) is None
+    assert overload.decide_goodput(0.9, 2.0, SLO) is None
+    assert overload.decide_recovery(S, None) is None
+    assert not runner.plans
+
+
+@pytest.mark.parametrize("up_to", [1.0, 0, 11, "2x"])
+def test_a_peak_that_is_none_is_refused(up_to: object) -> None:
+    with pytest.raises(SettingError, match=r"up_to="):
+        make(FakeRunner()).measure(up_to, None)

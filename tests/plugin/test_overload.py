@@ -1,0 +1,60 @@
+"""Load beyond the NMRT through the plugin, on a real service that holds a bounded number of requests."""
+
+from __future__ import annotations
+
+import json
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.processes
+
+BODY = """
+    import time
+    import pytest
+    from pytest_mlpatterns import Queued
+
+    def slow(batch):
+        time.sleep(0.02)
+        return batch
+
+    @pytest.fixture
+    def perf_model():
+        return slow
+
+    @pytest.fixture
+    def perf_payload():
+        return [1, 2, 3]
+
+    @pytest.mark.perf(pattern=Queued(capacity=4), duration="300ms", warmup="0s", launches=1, budget="12s")
+    def test_it(perf):
+        overload = perf.measure_overload(up_to=2.0, slo="p95<60s")  # every answer is in time
+        if perf.smoke:
+            assert overload is None
+            return
+        assert [step.load_ratio for step in overload.steps][-1] == 2.0
+        assert overload.peak.requests > 0
+        assert overload.peak.rejected_ratio > 0  # it holds five requests, and twice as many come as it can serve
+        perf.assert_goodput_at_least(0.1, at=2.0, slo="p95<60s")
+"""
+
+
+def test_a_bounded_queue_rejects_at_twice_its_nmrt_and_the_result_holds_the_curve(tmp_path: Path) -> None:
+    project = Project().with_file("test_perf.py", dedent(BODY))
+    run = project.run(tmp_path, "--perf-json", "results.json")
+    assert run.outcomes == {"passed": 1}
+    (result,) = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["results"]
+    (overload,) = result["overloads"]
+    assert overload["steps"][-1]["load_ratio"] == 2.0
+    assert overload["watched_ns"] > 0
+    assert any("of the NMRT" in note for note in result["notes"])
+
+
+def test_a_smoke_run_offers_no_load(tmp_path: Path) -> None:
+    run = Project().with_file("test_perf.py", dedent(BODY)).run(tmp_path, "--perf-smoke")
+    assert run.outcomes == {"passed": 1}

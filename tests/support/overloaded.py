@@ -1,0 +1,44 @@
+"""A service of one server with a fixed service time under loads beyond its NMRT, by queueing theory alone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pytest_mlpatterns.analysis.overload import OfferedLoad
+from pytest_mlpatterns.records.samples import Window
+from support.synthetic import START_NS, S, samples
+
+NMRT_RPS = 200.0
+SERVICE_NS = round(S / NMRT_RPS)
+STEP_S = 2.0
+RATIOS = (0.5, 0.8, 1.0, 1.25, 1.5, 2.0)
+
+
+def offered(
+    ratio: float, *, step_s: float = STEP_S, watched_s: float = 0.0, places: int | None = None, timeout_s: float = 10.0
+) -> OfferedLoad:
+    """A load on a service with one server and a fixed service time, fed at even intervals.
+
+    Args:
+        ratio: load of the step; the watched part after it is at 0.8.
+        step_s: length of the step.
+        watched_s: length of the part after it.
+        places: requests that it holds at most, with the one in service; None without a bound.
+        timeout_s: a request that waits longer is given up, but served all the same.
+    """
+    parts = [(0.0, step_s, ratio)] + ([(step_s, watched_s, 0.8)] if watched_s else [])
+    due = np.concatenate([start + np.arange(0, length, 1 / (level * NMRT_RPS)) for start, length, level in parts])
+    latency, outcome = np.zeros(due.size), np.full(due.size, 200)
+    free, held = 0.0, [0.0]
+    for number, at in enumerate(due):
+        held = [done for done in held if done > at]
+        if places is not None and len(held) >= places:
+            latency[number], outcome[number] = 0.0005, 503
+            continue
+        free = max(free, at) + SERVICE_NS / S
+        held.append(free)
+        latency[number] = free - at
+        if latency[number] > timeout_s:
+            latency[number], outcome[number] = timeout_s, -1
+    of = samples(START_NS + np.round(due * S).astype(np.int64), (latency * S).astype(np.int64), outcome=outcome)
+    return OfferedLoad(ratio, of, Window(START_NS, START_NS + round(step_s * S)), round(watched_s * S), None)
