@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.judging.interleaved_verdicts import COMPARABLE_METRICS
+from pytest_mlpatterns.judging.interleaved_verdicts import COMPARABLE_METRICS, judge_faster
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
-    from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.patterns import Pattern
+    from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = ["PatternComparison"]
 
@@ -32,12 +32,13 @@ class PatternComparison:
         self._measurement = measurement
         self._runner = runner
 
-    def run_against(self, rival: Pattern, on: str) -> InterleavedRun | None:
-        """Begin an interleaved run of both patterns; None in a smoke run.
+    def decide(self, rival: Pattern, on: str, times: float) -> Verdict | None:
+        """Measure both patterns interleaved until it is decided whether this one is faster; None in a smoke run.
 
         Args:
             rival: the other pattern.
             on: name of the metric that is compared.
+            times: smallest acceptable factor.
 
         Raises:
             SettingError: the metric is not comparable, the pattern is the test's own, or the service is not ours.
@@ -56,4 +57,5 @@ class PatternComparison:
         if self._experiment.smoke:
             return None
         self._runner.close()  # both variants need the machine to themselves
-        return self._experiment.interleave(self._experiment.variant(str(pattern)), theirs)
+        run = self._experiment.interleave(self._experiment.variant(str(pattern)), theirs)
+        return judge_faster(run, on, times, budget_ns=self._experiment.settings.budget_ns)

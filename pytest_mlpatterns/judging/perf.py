@@ -23,7 +23,7 @@ from pytest_mlpatterns.judging.at_the_call import at_the_call
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison, read_metrics
 from pytest_mlpatterns.judging.baseline_launches import measure_for_the_baseline
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics
-from pytest_mlpatterns.judging.interleaved_verdicts import judge_faster
+from pytest_mlpatterns.judging.diagnosis import diagnosis_of
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, check_percentile
 from pytest_mlpatterns.judging.nmrt_assertions import NmrtAssertions
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
@@ -259,10 +259,8 @@ class Perf:
                 other's).
         """
         times = parse_number(by, name="assert_faster_than(by=...)", example="2.0")
-        run = self._faster.run_against(read_pattern(other, "assert_faster_than(...)"), on)
-        if run is not None:
-            budget_ns = self._experiment.settings.budget_ns
-            self._settle(on, lambda: judge_faster(run, on, times, budget_ns=budget_ns))
+        rival = read_pattern(other, "assert_faster_than(...)")
+        self._settle(on, lambda: self._faster.decide(rival, on, times))
 
     @at_the_call
     def assert_no_regression(self, metrics: Sequence[str] = ("rtm", "throughput"), tolerance: object = None) -> None:
@@ -327,12 +325,7 @@ class Perf:
 
     def diagnosis(self) -> str:
         """Text that helps to understand a failing test: the model's tracebacks, and the end of its processes' log."""
-        so_far = self._measurement.so_far
-        launches = () if so_far is None else so_far.launches
-        tracebacks = [text for launch in launches if launch.stats for text in launch.stats.tracebacks]
-        log = self._runner.log_tail()
-        parts = [f"The model raised:\n{text}" for text in dict.fromkeys(tracebacks)]
-        return "\n\n".join([*parts, f"The deployment printed last:\n{log}"] if log else parts)
+        return diagnosis_of(self._measurement.so_far, self._runner.log_tail())
 
     def _check_limit(self, metric: Metric, limit: float, read: ReadMetric | None = None) -> None:
         self._settle(metric.name, lambda: self._limits.decide(metric, limit, read))
