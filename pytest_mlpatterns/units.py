@@ -167,6 +167,7 @@ class Unit(Enum):
     RATE = "rps"
     RATIO = "ratio"
     SIZE = "bytes"
+    COST = "per_million_requests"
     COUNT = ""
 
     def show(self, value: float) -> str:
@@ -180,6 +181,8 @@ class Unit(Enum):
                 return format_percent(value)
             case Unit.SIZE:
                 return format_size(value)
+            case Unit.COST:
+                return f"{format_count(value)} per million requests"
             case Unit.COUNT:
                 return format_count(value)
 
@@ -200,13 +203,20 @@ class Unit(Enum):
                 return parse_share(text, name=name)
             case Unit.SIZE:
                 return parse_size(text, name=name)
-            case Unit.RATE | Unit.COUNT:
+            case Unit.RATE | Unit.COST | Unit.COUNT:
                 return parse_number(text, name=name, example=self.example)
 
     @property
     def example(self) -> str:
         """An example of a value, as users write it."""
-        return {"ns": "20ms", "rps": "400", "ratio": "10%", "bytes": "512MiB", "": "4"}[self.value]
+        return {
+            Unit.DURATION: "20ms",
+            Unit.RATE: "400",
+            Unit.RATIO: "10%",
+            Unit.SIZE: "512MiB",
+            Unit.COST: "0.40",
+            Unit.COUNT: "4",
+        }[self]
 
     def scale(self, slowdown: float) -> float:
         """Factor on a value when the same work takes ``slowdown`` times as long: times grow, rates shrink."""

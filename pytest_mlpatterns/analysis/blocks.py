@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_mlpatterns.analysis.cost import cost_of_a_million
 from pytest_mlpatterns.analysis.intervals import block_weights, relative_error
 from pytest_mlpatterns.analysis.latency_distribution import counted
 from pytest_mlpatterns.records.launch import LaunchValue
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.records.launch import Launch
+    from pytest_mlpatterns.records.price import Price
     from pytest_mlpatterns.records.telemetry import PatternStats
 
 __all__ = ["BLOCK_NS", "LaunchBlocks", "completions_between"]
@@ -63,6 +65,10 @@ class LaunchBlocks:
     Latencies belong to the block in which their request was due, so that a stall counts in full even if its responses
     came after the window. Completions belong to the block in which they came.
 
+    Args:
+        launch: what was recorded.
+        price: of cores and memory; None if there is no cost.
+
     Attributes:
         count: number of blocks.
         requests: requests due in the window.
@@ -71,9 +77,9 @@ class LaunchBlocks:
         failures: how many requests ended with each status or failure code that is not 2xx.
     """
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, price: Price | None = None) -> None:
         samples, window = launch.samples, launch.window
-        self._launch = launch
+        self._launch, self._price = launch, price
         self.count = max(_MIN_BLOCKS, round(window.duration_ns / BLOCK_NS))
         self._edges = np.linspace(window.start_ns, window.end_ns, self.count + 1)
         due, good = samples.due_in(window), samples.succeeded
@@ -143,6 +149,15 @@ class LaunchBlocks:
         inside = (usage.time_ns >= window.start_ns) & (usage.time_ns <= window.end_ns)
         seen = usage.rss_bytes[inside] if inside.any() else usage.rss_bytes
         return LaunchValue(float(seen.max()), 0.0)
+
+    def cost(self) -> LaunchValue | None:
+        """Cost of a million successful answers; None without a price."""
+        memory = self.peak_memory()
+        if self._price is None or memory is None:
+            return None
+        answers, spans_ns = self._completions
+        paid = cost_of_a_million(self._price, self._cpu_ns, spans_ns, memory_bytes=memory.value)
+        return self._quotient(paid, answers)
 
     def cold_start(self) -> LaunchValue | None:
         """Nanoseconds from the start of the processes to the first answered inference."""

@@ -17,9 +17,12 @@ from pytest_mlpatterns.records.telemetry import derived_metrics
 from pytest_mlpatterns.units import Unit, format_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
+
+    from pytest_mlpatterns.records.price import Price
 
 __all__ = [
+    "COMPARED_METRICS",
     "METRICS",
     "Metric",
     "is_known_metric",
@@ -27,6 +30,7 @@ __all__ = [
     "nmrt_metric",
     "objectives_of",
     "percentile_metric",
+    "priced_metric",
 ]
 
 
@@ -45,6 +49,7 @@ class Metric:
         percentile: of a latency; None for other metrics.
         cycle_floor: the floor of a rate, as nanoseconds from one request of a caller to its next.
         objective: latency objective of an NMRT; None for NMRT alone and for other metrics.
+        currency: of a cost; empty if it is not known, and for other metrics.
     """
 
     name: str
@@ -57,10 +62,12 @@ class Metric:
     percentile: float | None = None
     cycle_floor: float = 0.0
     objective: Objective | None = None
+    currency: str = ""
 
     def show(self, value: float) -> str:
         """Print a value for people."""
-        return self.unit.show(value)
+        shown = self.unit.show(value)
+        return shown.replace(" ", f" {self.currency} ", 1) if self.currency else shown
 
     @property
     def is_tail(self) -> bool:
@@ -137,6 +144,7 @@ METRICS = {
         Metric("asl", "ASL", LaunchBlocks.asl, Unit.RATIO, floor=0.01),
         Metric("cpu_per_request", "CPU per request", LaunchBlocks.cpu_per_request, Unit.DURATION, floor=_CPU_FLOOR),
         Metric("peak_memory", "peak memory", LaunchBlocks.peak_memory, Unit.SIZE, launch_sd=0.01, floor=4 * 2**20),
+        Metric("cost", "cost", LaunchBlocks.cost, Unit.COST),
         Metric(
             "cold_start",
             "start to first answer",
@@ -161,6 +169,8 @@ METRICS = {
     )
 }
 """Every metric by its name, in the order in which reports show them."""
+COMPARED_METRICS: Mapping[str, Metric] = {name: metric for name, metric in METRICS.items() if name != "cost"}
+"""Metrics that a baseline holds and a comparison judges; a cost follows from others of them and from the price."""
 
 
 def nmrt_metric(objective: Objective | None) -> Metric:
@@ -169,6 +179,12 @@ def nmrt_metric(objective: Objective | None) -> Metric:
     if objective is None:
         return metric
     return replace(metric, name=f"{_NMRT}({objective})", label=f"NMRT ({objective})", objective=objective)
+
+
+def priced_metric(name: str, price: Price | None) -> Metric:
+    """As :func:`metric_named`; a cost prints with the currency of the price."""
+    metric = metric_named(name)
+    return replace(metric, currency=price.currency) if price is not None and metric.unit is Unit.COST else metric
 
 
 def metric_named(name: str) -> Metric:

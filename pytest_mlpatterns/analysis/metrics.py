@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.launch import Capacity, Launch
     from pytest_mlpatterns.records.objective import Objective
+    from pytest_mlpatterns.records.price import Price
     from pytest_mlpatterns.records.request_counts import RequestCounts
 
 __all__ = ["Metrics"]
@@ -43,10 +44,12 @@ class Metrics(PatternMetrics):
     Args:
         launches: at least one, each with at least one request.
         capacities: one for each capacity search, in the order in which they were made.
+        price: of cores and memory; None if there is no cost.
     """
 
     launches: tuple[Launch, ...]
     capacities: tuple[Capacity, ...] = ()
+    price: Price | None = None
 
     def __repr__(self) -> str:
         return f"<metrics of {self.requests:,} requests in {len(self.launches)} launches>"
@@ -90,6 +93,14 @@ class Metrics(PatternMetrics):
     def peak_rss_bytes(self) -> Estimate | None:
         """Highest resident memory of the process tree in the window."""
         return self.estimate(METRICS["peak_memory"])
+
+    @property
+    def cost_per_million_requests(self) -> Estimate | None:
+        """Cost of a million successful answers, in ``price.currency``; None without a price.
+
+        It pays for the CPU time and the peak memory that the deployment's processes used under the test's load.
+        """
+        return self.estimate(METRICS["cost"])
 
     @property
     def cold_start_ns(self) -> Estimate | None:
@@ -257,7 +268,7 @@ class Metrics(PatternMetrics):
     @cached_property
     def by_launch(self) -> tuple[LaunchBlocks, ...]:
         """The launches, cut into blocks."""
-        return tuple(LaunchBlocks(launch) for launch in self.launches)
+        return tuple(LaunchBlocks(launch, self.price) for launch in self.launches)
 
     def _known(self, name: str) -> Estimate:
         found = self.estimate(METRICS[name])

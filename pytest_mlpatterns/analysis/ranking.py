@@ -175,6 +175,9 @@ def _notes(unknown: Sequence[str], candidates: Sequence[_Candidate]) -> tuple[st
         labels = ", ".join(metric_named(name).label for name in unknown)
         advice = "; pytest --perf-rank searches for NMRT" if objectives_of(unknown) else ""
         notes.append(f"not known under any pattern, and left out of the weights: {labels}{advice}")
+    prices = {candidate.result.price for candidate in candidates if "cost" in candidate.costs}
+    if len(prices) > 1:
+        notes.append(f"the costs are of different prices ({listed(sorted(map(str, prices)))}), so they do not compare")
     if noisy := [one.name for one in candidates if one.result.noise]:
         names = "all" if len(noisy) == len(candidates) else listed(noisy)
         notes.append(

@@ -49,7 +49,14 @@ DRIFT_SD = 0.025
 """Relative standard deviation by which one deployment drifts within minutes: ±5 % was seen on a shared machine."""
 _DRAWS = 4000
 _AHEAD = 0.5 + CONFIDENCE / 2
-_SMALLEST = {Unit.DURATION: 1_000.0, Unit.SIZE: 1.0, Unit.RATIO: 0.001, Unit.RATE: 0.001, Unit.COUNT: 0.1}
+_SMALLEST = {
+    Unit.DURATION: 1_000.0,
+    Unit.SIZE: 1.0,
+    Unit.RATIO: 0.001,
+    Unit.RATE: 0.001,
+    Unit.COST: 1e-9,
+    Unit.COUNT: 0.1,
+}
 """Values are at least this or the metric's floor, whichever is larger, by the unit of the metric."""
 
 

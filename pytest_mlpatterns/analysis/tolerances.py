@@ -6,8 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, metric_named, percentile_metric
+from pytest_mlpatterns.analysis.metric_definitions import (
+    COMPARED_METRICS,
+    METRICS,
+    Metric,
+    metric_named,
+    percentile_metric,
+)
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import did_you_mean, listed, shown
 
 __all__ = ["DEFAULT_TOLERANCES", "STORED_TAIL_FACTOR", "Tolerances"]
@@ -112,9 +119,11 @@ def _named(name: str) -> Metric:
 
 def _require_known(name: str, source: str) -> None:
     try:
-        _named(name)
+        if _named(name).unit is not Unit.COST:
+            return
     except KeyError:
-        hint = did_you_mean(name, METRICS)
-        raise SettingError(
-            f"{source} names the metric {shown(name)}, {hint}expected some of {listed(list(METRICS), 'or')}"
-        ) from None
+        pass
+    hint = did_you_mean(name, COMPARED_METRICS)
+    raise SettingError(
+        f"{source} names the metric {shown(name)}, {hint}expected some of {listed(list(COMPARED_METRICS), 'or')}"
+    )

@@ -30,6 +30,8 @@ __all__ = ["RunFacts", "drift_notes", "update_of"]
 
 _ANCHORED = ("rtm", "throughput")
 """Metrics whose slow drift is reported, and whose steps begin a new anchor, as NMRT's do."""
+_NOT_STORED = frozenset({"cost"})
+"""Metrics that follow from others and from a setting."""
 _DRIFT_UPDATES = 2
 """Least updates since the anchor from which a slow drift is reported."""
 _ALSO_COMPARED = ("p95", "p99", "cpu_per_request", "peak_memory")
@@ -63,7 +65,7 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
     """
     entry = Entry(
         setup=result.setup,
-        metrics={name: _values(launches) for name, launches in result.launches.items()},
+        metrics={name: _values(launches) for name, launches in result.launches.items() if name not in _NOT_STORED},
         versions=facts.versions,
         commit=facts.commit,
         date=facts.date,

@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns import fields
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metric_definitions import COMPARED_METRICS
 from pytest_mlpatterns.analysis.tolerances import Tolerances
 from pytest_mlpatterns.errors import SettingError, UnitError
 from pytest_mlpatterns.patterns import Pattern
 from pytest_mlpatterns.patterns.parsing import parse_pattern
+from pytest_mlpatterns.records.price import Price, parse_price
 from pytest_mlpatterns.units import parse_duration, parse_share
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wording import did_you_mean, shown
@@ -32,6 +33,7 @@ __all__ = [
     "read_flag",
     "read_pattern",
     "read_positive",
+    "read_price",
     "read_schedule",
     "read_tolerances",
     "read_truth",
@@ -109,6 +111,11 @@ def read_duration(value: object, source: str) -> int | None:
     if nanoseconds < _MIN_DURATION_NS:
         raise SettingError(f"{source} is {shown(value)}, expected at least 100ms to contain enough requests")
     return nanoseconds
+
+
+def read_price(value: object, source: str) -> Price | None:
+    """Convert the price of cores and memory; None is none."""
+    return None if value is None else parse_price(value, name=source)
 
 
 def read_positive(value: object, source: str) -> int:
@@ -192,9 +199,11 @@ def read_compared(value: object, source: str) -> tuple[str, ...] | None:
     if not isinstance(names, list | tuple) or not names:
         raise SettingError(f"{source} is {shown(value)}, expected names of metrics; write ('rtm', 'p99', 'error_rate')")
     for name in names:
-        if not isinstance(name, str) or name not in METRICS:
-            hint = did_you_mean(name, METRICS) if isinstance(name, str) else ""
-            raise SettingError(f"{source} names the metric {shown(name)}, {hint}expected some of {', '.join(METRICS)}")
+        if not isinstance(name, str) or name not in COMPARED_METRICS:
+            hint = did_you_mean(name, COMPARED_METRICS) if isinstance(name, str) else ""
+            raise SettingError(
+                f"{source} names the metric {shown(name)}, {hint}expected some of {', '.join(COMPARED_METRICS)}"
+            )
     return tuple(dict.fromkeys(names))
 
 

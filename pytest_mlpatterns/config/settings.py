@@ -19,6 +19,7 @@ from pytest_mlpatterns.config.converters import (
     read_duration,
     read_pattern,
     read_positive,
+    read_price,
     read_schedule,
     read_tolerances,
     read_truth,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.analysis.tolerances import Tolerances
+    from pytest_mlpatterns.records.price import Price
     from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = [
@@ -76,8 +78,9 @@ class Settings:
 
     ``warmup_ns`` is None if the warm-up ends when the load is steady. ``compare`` names the metrics that are compared;
     None for the default ones. ``overload`` expects that the service cannot sustain the load. ``stretches`` lets a
-    window of few requests be longer than ``duration_ns``. ``model`` and ``payload`` are None if they come from the
-    fixtures. ``engine`` is a name as given; the registry of engines checks it.
+    window of few requests be longer than ``duration_ns``. ``price`` is None if there is no cost. ``model`` and
+    ``payload`` are None if they come from the fixtures. ``engine`` is a name as given; the registry of engines checks
+    it.
     """
 
     pattern: Pattern
@@ -94,6 +97,7 @@ class Settings:
     overload: bool
     noise: NoisePolicy
     stretches: bool
+    price: Price | None
     inconclusive: InconclusivePolicy
     payload: object
     model: object
@@ -265,6 +269,7 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
         lambda value, source: read_choice(InconclusivePolicy, value, source),
         InconclusivePolicy.WARN,
     ),
+    "price": (read_price, None),
     "payload": (as_given, None),
     "model": (as_given, None),
     "check": (function_like("def check(inputs, outputs): assert ..."), None),

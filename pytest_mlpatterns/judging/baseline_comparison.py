@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.intervals import min_samples
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metric_definitions import COMPARED_METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.noise import why_busy
 from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change
@@ -67,11 +67,11 @@ def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
         SettingError: it is no tuple, or a name in it is unknown.
     """
     for name in names if isinstance(names, list | tuple | set | frozenset) else [names]:
-        if name is names or not isinstance(name, str) or name not in METRICS:
-            hint = did_you_mean(name, METRICS) if isinstance(name, str) else ""
+        if name is names or not isinstance(name, str) or name not in COMPARED_METRICS:
+            hint = did_you_mean(name, COMPARED_METRICS) if isinstance(name, str) else ""
             found = argument.replace("...", shown(names))
-            raise SettingError(f"{found}, {hint}expected a tuple of {', '.join(METRICS)}")
-    return [METRICS[name] for name in names]
+            raise SettingError(f"{found}, {hint}expected a tuple of {', '.join(COMPARED_METRICS)}")
+    return [COMPARED_METRICS[name] for name in names]
 
 
 def describe_left_out(left_out: Mapping[str, str]) -> str:

@@ -50,7 +50,7 @@ __all__ = [
     "with_overloads",
 ]
 
-_OF_SUCCESSES = ("throughput", "cpu_per_request")
+_OF_SUCCESSES = ("throughput", "cpu_per_request", "cost")
 
 
 def build_result(
@@ -161,6 +161,7 @@ def _with_conditions(result: TestResult, metrics: Metrics, experiment: Experimen
     return replace(
         result,
         tolerance=experiment.settings.tolerance.of("rtm"),
+        price=metrics.price,
         load_over_time=tuple(metrics.load_over_time()),
         memory_over_time=tuple(metrics.memory_over_time()),
         warmups=tuple(launch.warmup for launch in metrics.launches),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
+    from pytest_mlpatterns.records.price import Price
     from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = ["SequentialMeasurement"]
@@ -48,6 +49,7 @@ class SequentialMeasurement:
             measured even beyond it.
         max_launches: most launches that are started.
         overload: whether the service is not expected to sustain the load.
+        price: of cores and memory; None if there is no cost.
 
     Attributes:
         spent_s: seconds spent on launches and searches so far.
@@ -56,12 +58,21 @@ class SequentialMeasurement:
         dropped: launches that do not count because the load generator was the limit.
     """
 
-    def __init__(self, runner: LaunchRunner, budget_ns: int, max_launches: int, *, overload: bool = False) -> None:
+    def __init__(
+        self,
+        runner: LaunchRunner,
+        budget_ns: int,
+        max_launches: int,
+        *,
+        overload: bool = False,
+        price: Price | None = None,
+    ) -> None:
         self._runner = runner
         self._budget_ns = budget_ns
         self._max_launches = max_launches
         self._max_confirming = min(_CONFIRMING_LAUNCHES, max_launches)
         self._overload = overload
+        self._price = price
         self._launches: list[Launch] = []
         self._capacities: list[Capacity] = []
         self._metrics: Metrics | None = None
@@ -234,7 +245,7 @@ class SequentialMeasurement:
 
     def _add(self, *launches: Launch) -> None:
         self._launches += launches
-        self._metrics = Metrics(tuple(self._launches), tuple(self._capacities))
+        self._metrics = Metrics(tuple(self._launches), tuple(self._capacities), self._price)
 
     @contextmanager
     def _counted_time(self) -> Iterator[None]:

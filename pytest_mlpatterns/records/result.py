@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.overload import Overload
+from pytest_mlpatterns.records.price import Price, parse_price
 from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.telemetry import LayerStats
@@ -186,6 +187,7 @@ class TestResult:
     not_compared: Mapping[str, str] = field(default_factory=dict)
     first_failure: str = ""
     overloads: tuple[Overload, ...] = ()
+    price: Price | None = None
 
     @property
     def outcome(self) -> State:
@@ -206,6 +208,7 @@ class TestResult:
                 verdict["present_value"] = None
         for overload in plain["overloads"]:
             overload["behaviour"] = str(overload["behaviour"])
+        plain["price"] = None if self.price is None else str(self.price)
         if self.baseline_gap is not None:
             plain["baseline_gap"] = self.baseline_gap.value
         for search, capacity in zip(plain["capacities"], self.capacities, strict=True):
@@ -237,6 +240,7 @@ class TestResult:
                 "overloads": tuple(map(Overload.from_json, data.get("overloads", ()))),
                 "replica_share": tuple((mean, least, most) for mean, least, most in data["replica_share"]),
                 "location": None if data["location"] is None else Location(**data["location"]),
+                "price": parse_price(data["price"]) if data.get("price") else None,
                 "baseline_gap": BaselineGap(data["baseline_gap"]) if data.get("baseline_gap") else None,
             }
         )

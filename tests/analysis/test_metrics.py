@@ -11,6 +11,7 @@ from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named,
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch
+from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 
 DUE = START_NS + np.arange(600) * 5 * MS
@@ -181,7 +182,7 @@ def test_the_course_of_the_load_is_that_of_the_last_launch() -> None:
 
 
 def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> None:
-    metrics = Metrics((noisy_launch(1), noisy_launch(2)), (capacity(),))
+    metrics = Metrics((noisy_launch(1), noisy_launch(2)), (capacity(),), Price(0.04, 0.005, "USD"))
     for name, metric in METRICS.items():
         assert metric.name == name
         found = metrics.estimate(metric)

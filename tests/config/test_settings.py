@@ -23,6 +23,7 @@ from pytest_mlpatterns.config.settings import (
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns import Batched, Cached, Replicated, Single
 from pytest_mlpatterns.plugin.options import OPTIONS
+from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
 
@@ -58,6 +59,15 @@ LEVELS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
             "marker": (["p99"], ("p99",)),
             "option": ("rtm, error_rate", ("rtm", "error_rate")),
             "ini": ("rtm", ("rtm",)),
+            "default": (None, None),
+        },
+    ),
+    "price": (
+        "price",
+        {
+            "marker": ("0.04 USD per core-hour", Price(0.04, 0.0, "USD")),
+            "option": ("2 EUR per GiB-hour", Price(0.0, 2.0, "EUR")),
+            "ini": ("0.0425 USD per core-hour, 0.0057 USD per GiB-hour", Price(0.0425, 0.0057, "USD")),
             "default": (None, None),
         },
     ),

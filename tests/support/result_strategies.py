@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
 from pytest_mlpatterns.records.objective import Objective
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
+from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.result import (
     BaselineGap,
@@ -22,6 +23,7 @@ from support.synthetic import make_setup
 
 FINITE = st.floats(-1e18, 1e18)
 NAMES = st.text(min_size=1, max_size=12)  # without halves of surrogate pairs
+PRICES = st.builds(Price, st.floats(1e-6, 1e9), st.floats(0, 1e9), st.sampled_from(["USD", "EUR"]))
 ESTIMATES = st.builds(Estimate, FINITE, FINITE, FINITE)
 STEPS = st.builds(
     Step,
@@ -128,6 +130,7 @@ RESULTS = st.builds(
     noise=st.lists(NAMES, max_size=2).map(tuple),
     unsteady=st.lists(NAMES, max_size=2).map(tuple),
     first_failure=NAMES,
+    price=st.none() | PRICES,
     not_compared=st.dictionaries(NAMES, NAMES, max_size=2),
     counts=st.lists(
         st.builds(RequestCounts, COUNTS, COUNTS, st.dictionaries(COUNTS, COUNTS, max_size=3)), max_size=2

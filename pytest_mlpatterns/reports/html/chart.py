@@ -27,6 +27,7 @@ _UNITS: Mapping[MetricUnit, Unit] = {
     MetricUnit.RATE: "rate",
     MetricUnit.RATIO: "ratio",
     MetricUnit.SIZE: "size",
+    MetricUnit.COST: "count",
     MetricUnit.COUNT: "count",
 }
 _MOST_MOMENTS = 240

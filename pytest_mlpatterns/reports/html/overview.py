@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named, objectives_of
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named, objectives_of, priced_metric
 from pytest_mlpatterns.reports.html.chart import Chart, Column
 from pytest_mlpatterns.reports.html.charts import interval_chart
 from pytest_mlpatterns.reports.html.fragments import (
@@ -31,9 +31,16 @@ if TYPE_CHECKING:
 
 __all__ = ["groups_section", "overview_section", "ranking_section", "tally"]
 
-_OVERVIEW = ("rtm", "p95", "throughput", "nmrt", "asl")
-_OVERVIEW_LABELS = {"rtm": "RTM", "p95": "p95", "throughput": "Throughput", "nmrt": "NMRT", "asl": "ASL"}
-_SIDE_BY_SIDE = ("rtm", "p95", "throughput", "nmrt", "asl", "cpu_per_request", "peak_memory", "cold_start")
+_OVERVIEW = ("rtm", "p95", "throughput", "nmrt", "asl", "cost")
+_OVERVIEW_LABELS = {
+    "rtm": "RTM",
+    "p95": "p95",
+    "throughput": "Throughput",
+    "nmrt": "NMRT",
+    "asl": "ASL",
+    "cost": "Cost",
+}
+_SIDE_BY_SIDE = ("rtm", "p95", "throughput", "nmrt", "asl", "cpu_per_request", "peak_memory", "cost", "cold_start")
 _WHERE_WIRES_DIFFER = ("request_bytes", "response_bytes", "decode", "encode")
 _MOST_OPEN = 3
 """Number of groups that are open at first."""
@@ -116,7 +123,7 @@ def _is_known(name: str, result: TestResult) -> bool:
 
 def _number_cell(name: str, result: TestResult) -> Markup:
     value = result.metrics[name][0] if name in result.metrics else None
-    shown = "–" if value is None else METRICS[name].show(value)
+    shown = "–" if value is None else priced_metric(name, result.price).show(value)
     if value is None and name == "nmrt" and result.capacities:  # no search reached its end: a lower bound
         value = max(capacity.nmrt.value for capacity in result.capacities)
         shown = f"≥{METRICS[name].show(value)}"

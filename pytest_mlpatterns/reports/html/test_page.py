@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, is_known_metric, metric_named, objectives_of
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, is_known_metric, objectives_of, priced_metric
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.chart import heading_of
@@ -33,7 +33,7 @@ __all__ = ["details_section"]
 _PARTS = {
     "Latency": ("rtm", "p90", "p95", "p99", "error_rate"),
     "Capacity": ("throughput", "nmrt"),
-    "Resources": ("asl", "cpu_per_request", "peak_memory", "cold_start"),
+    "Resources": ("asl", "cpu_per_request", "peak_memory", "cost", "cold_start"),
 }
 _OTHERS = "Wire and pattern"
 _MOST_OPEN = 3
@@ -194,7 +194,7 @@ def _figures(result: TestResult) -> Markup | None:
 
 
 def _metric_row(name: str, result: TestResult) -> Markup:
-    metric = metric_named(name)
+    metric = priced_metric(name, result.price)
     value, low, high = result.metrics[name]
     cells = [
         tag("td", heading_of(metric)),
@@ -226,6 +226,7 @@ def _set_up(result: TestResult) -> Markup:
         "Pattern": str(setup.pattern),
         "Load": str(setup.load),
         "Wire": setup.wire,
+        "Price": str(result.price or ""),
         "Payload": setup.payload[:19],
         "Model version": setup.model,
         "Compared with": other.name if other else "",

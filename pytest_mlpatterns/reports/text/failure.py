@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, priced_metric
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
@@ -28,7 +28,7 @@ __all__ = ["failure_text", "measured_counts", "measurement_text", "next_step"]
 _WIDTH = 64
 """Width after the label: with the label and the prefix that pytest adds, a line has 80 columns."""
 _LABEL = 10
-_METRICS = ("rtm", "p95", "throughput", "error_rate", "asl", "cpu_per_request", "peak_memory")
+_METRICS = ("rtm", "p95", "throughput", "error_rate", "asl", "cpu_per_request", "peak_memory", "cost")
 
 
 def failure_text(verdicts: Sequence[Verdict], result: TestResult) -> str:
@@ -104,7 +104,7 @@ def _labelled(label: str, lines: Sequence[str]) -> list[str]:
 
 def _other_metrics(result: TestResult, shown: set[str]) -> list[str]:
     return [
-        f"{METRICS[name].label} {METRICS[name].show(Estimate(*result.metrics[name]).value)}"
+        f"{METRICS[name].label} {priced_metric(name, result.price).show(Estimate(*result.metrics[name]).value)}"
         for name in _METRICS
         if name in result.metrics and name not in shown
     ]

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, objectives_of
+from pytest_mlpatterns.analysis.metric_definitions import objectives_of, priced_metric
 from pytest_mlpatterns.records.result import BaselineGap, State
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.comparison import (
@@ -78,6 +78,7 @@ def cells_of(result: TestResult) -> dict[str, str]:
         "req/s": _shown(result, "throughput").removesuffix(" req/s"),
         "NMRT": _capacity(result),
         "ASL": _shown(result, "asl"),
+        "cost/million": _shown(result, "cost").removesuffix(" per million requests"),
         "change": _change(result).text,
     }
 
@@ -150,7 +151,9 @@ def _columns(results: Sequence[TestResult], *, wide: bool) -> list[TextColumn]:
         names.append(column("wire", lambda result: Span(result.setup.wire), _MIN_PATTERN))
     figures = [figure("RTM"), figure("±", Style.FAINT), figure("p95"), figure("req/s")]
     figures += [figure("NMRT")] if any(result.capacities for result in results) else []
-    return [*names, *figures, figure("ASL"), column("change", _change), column("verdict" if wide else "", verdict)]
+    figures += [figure("ASL")]
+    figures += [figure("cost/million")] if any("cost" in result.metrics for result in results) else []
+    return [*names, *figures, column("change", _change), column("verdict" if wide else "", verdict)]
 
 
 def _legend(results: Sequence[TestResult]) -> list[Line]:
@@ -178,7 +181,7 @@ def _figure(result: TestResult, name: str) -> tuple[float, float, float] | None:
 
 def _shown(result: TestResult, name: str) -> str:
     found = _figure(result, name)
-    return METRICS[name].show(found[0]) if found is not None else "–"
+    return priced_metric(name, result.price).show(found[0]) if found is not None else "–"
 
 
 def _half_width(result: TestResult, name: str) -> str:

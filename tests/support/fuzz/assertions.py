@@ -10,9 +10,10 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.pattern_comparison import PatternComparison
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.records.objective import parse_objective
+from pytest_mlpatterns.records.price import Price
 from support.fuzz import Area
 from support.fuzz.hostile import value
-from support.fuzz.settings import OBJECTIVES, PATTERNS, SHARES, SIZES, TIMES
+from support.fuzz.settings import AMOUNTS, OBJECTIVES, PATTERNS, SHARES, SIZES, TIMES
 
 if TYPE_CHECKING:
     import random
@@ -26,13 +27,14 @@ METHODS = {
     "assert_peak_memory_below": ("limit",),
     "assert_cpu_per_request_below": ("limit",),
     "assert_cold_start_below": ("limit",),
+    "assert_cost_below": ("limit",),
     "assert_cache_hit_ratio_at_least": ("limit",),
     "assert_nmrt_at_least": ("rps", "slo"),
     "assert_faster_than": ("other", "by", "on"),
     "assert_no_regression": ("metrics", "tolerance"),
 }
 _SEEDS = {
-    "limit": (*TIMES, *SIZES, *SHARES),
+    "limit": (*TIMES, *SIZES, *SHARES, *AMOUNTS),
     "rps": SHARES,
     "by": SHARES,
     "slo": OBJECTIVES,
@@ -53,7 +55,7 @@ class Reading(Perf):
 
     def __init__(self) -> None:
         self._experiment: Any = SimpleNamespace(
-            settings=SimpleNamespace(tolerance=Tolerances()),
+            settings=SimpleNamespace(tolerance=Tolerances(), price=Price(0.04, 0.005, "USD")),
             system=SimpleNamespace(model=None),
             setup=SimpleNamespace(pattern="single"),
         )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 TIMES = ("20ms", "1.5 s", "7µs", "100 ns", "2min", "1h", ".5ms", "auto", "0s")
 SIZES = ("512MiB", "10 MB", "1B", "3 TiB", "7kB")
 SHARES = ("0.1", "10%", "5 %", "1e-3", "100%")
+AMOUNTS = ("0.40 USD", "0.0425 USD per core-hour, 0.0057 USD per GiB-hour", "2 EUR per GiB-hour")
 PATTERNS = (
     "single",
     "Cached(max_entries=5, ttl='30s')",
@@ -56,10 +57,22 @@ ADDRESSES = (
     "round-robin",
     "arrivals.csv",
 )
-TEXTS = (*TIMES, *SIZES, *SHARES, *PATTERNS, *CRITERIA, *OBJECTIVES, *TOLERANCES, *NAMES, *WIRES, *ADDRESSES)
+TEXTS = (*TIMES, *SIZES, *SHARES, *AMOUNTS, *PATTERNS, *CRITERIA, *OBJECTIVES, *TOLERANCES, *NAMES, *WIRES, *ADDRESSES)
 MARKER = (
     *("pattern", "duration", "warmup", "timeout", "startup_timeout", "budget", "launches", "generators", "tolerance"),
-    *("compare", "overload", "noise", "inconclusive", "payload", "model", "check", "request", "wire", "engine"),
+    *(
+        "compare",
+        "overload",
+        "noise",
+        "price",
+        "inconclusive",
+        "payload",
+        "model",
+        "check",
+        "request",
+        "wire",
+        "engine",
+    ),
     *("concurrency", "rate_rps", "load"),
 )
 _PARSERS: dict[str, tuple[Callable[[Any], object], tuple[str, ...]]] = {

@@ -1,0 +1,41 @@
+"""What the cores and the memory that a deployment used cost, at a price per core-hour and per GiB-hour. Pure.
+
+The cost of one million successful answers is ::
+
+    10^6 · (p_core · CPU per request + p_GiB · peak memory / throughput)
+
+with ``p_core`` per core and nanosecond, and ``p_GiB`` per GiB and nanosecond. CPU time is paid as it is used. Memory is
+paid at its peak for the whole time, since a machine has to hold that much ready.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.records.price import Price
+
+__all__ = ["cost_of_a_million"]
+
+_REQUESTS = 1e6
+_NS_PER_HOUR = 3.6e12
+_BYTES_PER_GIB = 2.0**30
+
+
+def cost_of_a_million(
+    price: Price, cpu_ns: NDArray[np.float64], held_ns: NDArray[np.float64], *, memory_bytes: float
+) -> NDArray[np.float64]:
+    """One million times what each block of a launch cost; over its answers, it is the cost of a million of them.
+
+    Args:
+        price: per core-hour and per GiB-hour.
+        cpu_ns: CPU time of each block, shape ``(blocks,)``.
+        held_ns: length of each block, for which the memory was held, shape ``(blocks,)``.
+        memory_bytes: how much memory was held.
+    """
+    core_hours = cpu_ns / _NS_PER_HOUR
+    gib_hours = held_ns / _NS_PER_HOUR * (memory_bytes / _BYTES_PER_GIB)
+    return _REQUESTS * (price.per_core_hour * core_hours + price.per_gib_hour * gib_hours)

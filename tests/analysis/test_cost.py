@@ -1,0 +1,87 @@
+"""What a million requests cost follows from the price, the CPU time, the memory and the rate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.synthetic import MS, even_launch, make_setup, result, usage
+
+from pytest_mlpatterns.analysis.criteria import parse_criteria
+from pytest_mlpatterns.analysis.metric_definitions import priced_metric
+from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.ranking import rank
+from pytest_mlpatterns.records.price import Price, parse_price
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.launch import Launch
+
+GIB = 2**30
+PRICE = Price(0.0425, 0.0057, "USD")
+
+
+def busy_launch(cores: float = 0.5, gib: float = 2.0, rate_rps: float = 200.0) -> Launch:
+    return even_launch(rate_rps, used=usage(busy_cores=cores, rss_bytes=(int(gib * GIB),)))
+
+
+def cost(*launches: Launch, price: Price = PRICE) -> float:
+    found = Metrics(launches, price=price).cost_per_million_requests
+    assert found is not None
+    assert found.low < found.value < found.high
+    return found.value
+
+
+@pytest.mark.parametrize(
+    ("price", "expected"),
+    [
+        ("1 USD per core-hour", 1e6 * 0.5 / 200 / 3600),
+        ("1 USD per GiB-hour", 1e6 * 2 / 200 / 3600),
+        ("0.0425 USD per core-hour, 0.0057 USD per GiB-hour", 1e6 * (0.0425 * 0.5 + 0.0057 * 2) / 200 / 3600),
+    ],
+)
+def test_the_cost_pays_for_the_cores_and_the_memory_that_were_used(price: str, expected: float) -> None:
+    assert cost(busy_launch(), price=parse_price(price)) == pytest.approx(expected, rel=0.01)
+
+
+def test_the_cost_of_a_launch_is_that_of_its_cpu_time_its_memory_and_its_rate() -> None:
+    metrics = Metrics((busy_launch(0.3, 1.5, 170.0),), price=PRICE)
+    cpu, memory, rate = metrics.cpu_ns_per_request, metrics.peak_rss_bytes, metrics.throughput_rps
+    assert cpu is not None
+    assert memory is not None
+    by_hand = 1e6 * (0.0425 * cpu.value / 3.6e12 + 0.0057 * (memory.value / GIB) / (rate.value * 3600))
+    assert cost(*metrics.launches) == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_launches_are_pooled_by_their_geometric_mean() -> None:
+    dear, cheap = busy_launch(1.0), busy_launch(0.2)
+    assert cost(dear, cheap) == pytest.approx((cost(dear) * cost(cheap)) ** 0.5, rel=1e-12)
+
+
+def test_without_a_price_or_without_the_processes_there_is_no_cost() -> None:
+    assert Metrics((busy_launch(),)).cost_per_million_requests is None
+    assert Metrics((even_launch(),), price=PRICE).cost_per_million_requests is None
+
+
+def test_a_cost_prints_with_the_currency_of_its_price() -> None:
+    assert priced_metric("cost", PRICE).show(0.41234) == "0.412 USD per million requests"
+    assert priced_metric("cost", None).show(0.41234) == "0.412 per million requests"
+    assert priced_metric("rtm", PRICE).show(4 * MS) == "4.00 ms"
+
+
+def test_patterns_are_ranked_by_cost_and_a_note_names_different_prices() -> None:
+    figures = {"cheap": (0.2, 0.19, 0.21), "dear": (0.5, 0.48, 0.52)}
+    results = [
+        result(
+            f"test_perf.py::test_shop[{name}]",
+            group="test_perf.py::test_shop",
+            setup=make_setup(pattern=name),
+            metrics={"cost": found},
+            launches={"cost": ((found[0], 0.01),) * 3},
+            price=price,
+        )
+        for (name, found), price in zip(figures.items(), (PRICE, Price(0.05, 0.0, "USD")), strict=True)
+    ]
+    (ranking,) = rank(results, parse_criteria("cost=1, cost<0.40", "--perf-rank"))
+    assert ranking.sentence == "cheap first; dear excluded"
+    assert "cost 0.500 per million requests" in (ranking.rows[1].excluded or "")
+    assert any("the costs are of different prices (0.0425 USD per core-hour" in note for note in ranking.notes)
