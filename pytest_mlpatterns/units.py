@@ -181,9 +181,7 @@ class Unit(Enum):
                 return format_percent(value)
             case Unit.SIZE:
                 return format_size(value)
-            case Unit.COST:
-                return f"{format_count(value)} per million requests"
-            case Unit.COUNT:
+            case Unit.COST | Unit.COUNT:
                 return format_count(value)
 
     def read(self, text: object, *, name: str) -> float:

@@ -67,7 +67,7 @@ class Metric:
     def show(self, value: float) -> str:
         """Print a value for people."""
         shown = self.unit.show(value)
-        return shown.replace(" ", f" {self.currency} ", 1) if self.currency else shown
+        return f"{shown} {self.currency}" if self.currency else shown
 
     @property
     def is_tail(self) -> bool:
@@ -144,7 +144,7 @@ METRICS = {
         Metric("asl", "ASL", LaunchBlocks.asl, Unit.RATIO, floor=0.01),
         Metric("cpu_per_request", "CPU per request", LaunchBlocks.cpu_per_request, Unit.DURATION, floor=_CPU_FLOOR),
         Metric("peak_memory", "peak memory", LaunchBlocks.peak_memory, Unit.SIZE, launch_sd=0.01, floor=4 * 2**20),
-        Metric("cost", "cost", LaunchBlocks.cost, Unit.COST),
+        Metric("cost", "cost per million", LaunchBlocks.cost, Unit.COST),
         Metric(
             "cold_start",
             "start to first answer",

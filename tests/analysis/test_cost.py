@@ -63,8 +63,8 @@ def test_without_a_price_or_without_the_processes_there_is_no_cost() -> None:
 
 
 def test_a_cost_prints_with_the_currency_of_its_price() -> None:
-    assert priced_metric("cost", PRICE).show(0.41234) == "0.412 USD per million requests"
-    assert priced_metric("cost", None).show(0.41234) == "0.412 per million requests"
+    assert priced_metric("cost", PRICE).show(0.41234) == "0.412 USD"
+    assert priced_metric("cost", None).show(0.41234) == "0.412"
     assert priced_metric("rtm", PRICE).show(4 * MS) == "4.00 ms"
 
 
@@ -83,5 +83,5 @@ def test_patterns_are_ranked_by_cost_and_a_note_names_different_prices() -> None
     ]
     (ranking,) = rank(results, parse_criteria("cost=1, cost<0.40", "--perf-rank"))
     assert ranking.sentence == "cheap first; dear excluded"
-    assert "cost 0.500 per million requests" in (ranking.rows[1].excluded or "")
+    assert "cost per million 0.500" in (ranking.rows[1].excluded or "")
     assert any("the costs are of different prices (0.0425 USD per core-hour" in note for note in ranking.notes)

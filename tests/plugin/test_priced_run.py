@@ -48,7 +48,7 @@ def results_of(run: Run) -> list[Any]:
 
 def test_a_limit_on_the_cost_passes_and_fails(priced: Run) -> None:
     assert priced.outcomes == {"passed": 2, "failed": 2}
-    assert re.search(r"cost \S+ USD per million requests \(.+\) is not below 0\.000000000100 USD", priced.out)
+    assert re.search(r"cost per million \S+ USD \(\S+ USD to \S+ USD\) is not below 0\.000000000100 USD", priced.out)
 
 
 def test_the_cost_recomputed_from_the_result_file_agrees_to_the_last_digit(priced: Run) -> None:
@@ -67,5 +67,5 @@ def test_the_cost_recomputed_from_the_result_file_agrees_to_the_last_digit(price
 def test_the_cost_is_in_the_summary_the_page_and_the_ranking(priced: Run) -> None:
     assert "cost/million" in priced.out
     assert re.search(r"\d USD ", priced.out)
-    assert "cost × 1.00" in priced.out
-    assert "USD per million requests" in (priced.directory / "r.html").read_text(encoding="utf-8")
+    assert "cost per million × 1.00" in priced.out
+    assert re.search(r">[\d.]+ USD to [\d.]+ USD<", (priced.directory / "r.html").read_text(encoding="utf-8"))

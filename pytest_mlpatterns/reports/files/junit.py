@@ -29,6 +29,8 @@ def properties_of(result: TestResult) -> list[tuple[str, str]]:
         ("perf_wire", setup.wire),
         ("perf_requests", str(result.requests)),
     ]
+    if result.price is not None:
+        found.append(("perf_price", str(result.price)))
     for metric, (value, low, high) in result.metrics.items():
         unit = metric_named(metric).unit.value
         name = f"perf_{metric}" if not unit or metric.endswith(unit) else f"perf_{metric}_{unit}"

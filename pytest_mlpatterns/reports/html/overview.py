@@ -38,7 +38,7 @@ _OVERVIEW_LABELS = {
     "throughput": "Throughput",
     "nmrt": "NMRT",
     "asl": "ASL",
-    "cost": "Cost",
+    "cost": "Cost per million",
 }
 _SIDE_BY_SIDE = ("rtm", "p95", "throughput", "nmrt", "asl", "cpu_per_request", "peak_memory", "cost", "cold_start")
 _WHERE_WIRES_DIFFER = ("request_bytes", "response_bytes", "decode", "encode")

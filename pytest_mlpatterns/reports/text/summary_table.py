@@ -78,7 +78,7 @@ def cells_of(result: TestResult) -> dict[str, str]:
         "req/s": _shown(result, "throughput").removesuffix(" req/s"),
         "NMRT": _capacity(result),
         "ASL": _shown(result, "asl"),
-        "cost/million": _shown(result, "cost").removesuffix(" per million requests"),
+        "cost/million": _shown(result, "cost"),
         "change": _change(result).text,
     }
 

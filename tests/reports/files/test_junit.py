@@ -9,11 +9,20 @@ import pytest
 from support.project import Project
 from support.synthetic import SETUP, result, verdict
 
+from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.files.junit import properties_of
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def test_a_cost_has_its_price_beside_it() -> None:
+    priced = result(metrics={"cost": (0.41, 0.4, 0.42)}, price=Price(0.0425, 0.0, "USD"))
+    found = dict(properties_of(priced))
+    assert found["perf_price"] == "0.0425 USD per core-hour"
+    assert found["perf_cost_per_million_requests"] == "0.41"
+    assert "perf_price" not in dict(properties_of(result()))
 
 
 def test_every_metric_has_its_unit_in_its_name_and_its_interval_beside_it() -> None:
