@@ -82,6 +82,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
     from pytest_mlpatterns.patterns.tally import Tally as Tally
     from pytest_mlpatterns.judging.perf import Perf as Perf
     from pytest_mlpatterns.records.launch import Estimate as Estimate
+    from pytest_mlpatterns.records.overload import Overload as Overload
     from pytest_mlpatterns.records.verdict import Outcome as Outcome
     from pytest_mlpatterns.serving.deployment import Deployment as Deployment
     from pytest_mlpatterns.serving.targets import App as App, Command as Command, Url as Url
@@ -132,6 +133,7 @@ _HOMES = {
     ),
     "patterns.tally": ("Tally",),
     "records.launch": ("Estimate",),
+    "records.overload": ("Overload",),
     "records.telemetry": (
         "LayerStats",
         "PatternStats",

@@ -14,12 +14,12 @@ import numpy as np
 from pytest_mlpatterns.units import format_percent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from pytest_mlpatterns.records.launch import Launch, Usage
     from pytest_mlpatterns.records.samples import Window
 
-__all__ = ["Disturbance", "disturbance_of", "is_disturbed", "noise_sentences", "why_busy"]
+__all__ = ["Disturbance", "disturbance_of", "is_disturbed", "noise_sentences", "why_busy", "why_busy_in"]
 
 OTHERS_CORES = 0.2
 """Other processes are reported from this many cores on average; an idle desktop uses 0.05."""
@@ -105,7 +105,11 @@ def why_busy(launches: Iterable[Launch]) -> str | None:
 
     None if nothing did. Neighbours on a machine with idle cores left do not count.
     """
-    seen = _disturbances(launches)
+    return why_busy_in(_disturbances(launches))
+
+
+def why_busy_in(seen: Sequence[Disturbance]) -> str | None:
+    """As :func:`why_busy`, of the disturbances of any windows."""
     busy = [one for one in seen if one.others_cores >= _BUSY_CORES and one.machine_ratio >= _BUSY_MACHINE_RATIO]
     if busy:
         most = max(busy, key=lambda one: one.others_cores)

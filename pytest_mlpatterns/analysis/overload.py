@@ -89,6 +89,7 @@ class OfferedLoad:
         window: when it was offered.
         watched_ns: length of the load after the window, at 0.8 times the NMRT; 0 without.
         limited: why the load generator was the limit; None if it was not.
+        busy: what took time that the deployment needed; None if nothing did.
     """
 
     load_ratio: float
@@ -96,6 +97,7 @@ class OfferedLoad:
     window: Window
     watched_ns: int
     limited: str | None
+    busy: str | None = None
 
 
 def plan_overload(up_to: float, left_s: float, *, watch_s: float = 0.0) -> OverloadPlan:
@@ -245,6 +247,7 @@ def _step(load: OfferedLoad, window: Window, limit_ns: float, *, load_ratio: flo
         failed_ratio=float((~good & ~rejected & ~timed_out).sum()) / total,
         p99_ns=float(np.percentile(latency_ns[good], 99, method="higher")) if good.any() else None,
         limited=load.limited,
+        busy=load.busy,
     )
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.launch import Capacity
-    from pytest_mlpatterns.records.overload import Overload
+    from pytest_mlpatterns.records.overload import Overload, OverloadStep
 
 __all__ = ["OverloadAssertions"]
 
@@ -99,7 +99,9 @@ class OverloadAssertions:
             verdict = judge_limit(goodput_metric(peak, overloads[-1].limit_ns), measured, share)
             return _with_words(verdict, overloads[-1], peak)
 
-        return self._measurement.decide(judge, lambda: self._offer(peak, afresh=True))
+        verdict = self._measurement.decide(judge, lambda: self._offer(peak, afresh=True))
+        _refuse_busy(verdict, [step for one in self.overloads for step in one.steps if step.load_ratio == peak])
+        return verdict
 
     def decide_recovery(self, limit_ns: int, slo: str | None) -> Verdict | None:
         """Measure until it is decided whether the service recovers within a time; None in a smoke run.
@@ -123,7 +125,9 @@ class OverloadAssertions:
             _refuse_unfit(overloads)
             return judge_recovery(overloads, limit_ns)
 
-        return self._measurement.decide(judge, lambda: self._offer(_DEFAULT_PEAK, watch_s=watch_s, afresh=True))
+        verdict = self._measurement.decide(judge, lambda: self._offer(_DEFAULT_PEAK, watch_s=watch_s, afresh=True))
+        _refuse_busy(verdict, [one.peak for one in self.overloads])
+        return verdict
 
     def _use(self, slo: str | None) -> None:
         self._limit_ns = None if slo is None else float(parse_objective(slo).limit_ns)
@@ -165,6 +169,13 @@ def _refuse_unfit(overloads: list[Overload]) -> None:
                 f"no answer is in time below the NMRT either, so that there is nothing to recover to; expected a time "
                 f"that the service keeps, found {describe_step(overload.steps[0], overload)}"
             )
+
+
+def _refuse_busy(verdict: Verdict, steps: list[OverloadStep]) -> None:
+    """Raise if a verdict fails and the machine was busy: the service may not be the reason."""
+    busy = next((step.busy for step in steps if step.busy), None)
+    if verdict.outcome is Outcome.FAIL and busy:
+        raise GeneratorLimitError(f"{verdict.reason}, while {busy}; measure again when the machine is quieter")
 
 
 def _with_words(verdict: Verdict, overload: Overload, at: float) -> Verdict:

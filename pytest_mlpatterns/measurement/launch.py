@@ -185,7 +185,7 @@ class LaunchRunner:
         """
         deployment = self.deployment
         template = job_for(deployment, replace(self.plan, check=None), deployment.messages(self.plan.payload))
-        run = OverloadRun(template, self._generator, self._on_progress, self.plan.generators)
+        run = OverloadRun(template, self._generator, self._on_progress, lambda: deployment.pids, self.plan.generators)
         loads = run.run(plan, nmrt_rps)
         deployment.processes.stats()  # raises if a process died; a service that is still busy need not answer
         return loads

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_mlpatterns.analysis.generator_health import why_limited
+from pytest_mlpatterns.analysis.noise import disturbance_of, why_busy_in
 from pytest_mlpatterns.analysis.overload import BACK_RATIO, OfferedLoad
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.system.monitor import ResourceMonitor
 from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.workload.schedule import Stages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.analysis.overload import OverloadPlan
     from pytest_mlpatterns.loadgen.generator import Generator
@@ -41,12 +43,14 @@ class OverloadRun:
         template: a job for this deployment; each load replaces its schedule and times.
         generator: the load generator.
         on_progress: takes the progress of the load several times a second.
+        pids: the root processes of the deployment.
         generators: number of generator processes that share the load.
     """
 
     template: LoadJob
     generator: Generator
     on_progress: Callable[[Progress], None]
+    pids: Callable[[], Sequence[int]]
     generators: int = 1
 
     def run(self, plan: OverloadPlan, nmrt_rps: float) -> tuple[OfferedLoad, ...]:
@@ -67,9 +71,11 @@ class OverloadRun:
         after = (("0s", BACK_RATIO * nmrt_rps), (_written(watched_s), BACK_RATIO * nmrt_rps)) if watched_s else ()
         schedule = Stages(((length, rate_rps), *after), start=rate_rps)
         job = replace(self.template, schedule=schedule, duration_ns=schedule.length_ns, warmup_ns=_WARMUP_NS)
-        result = self.generator.run(
-            job, poll_s=_POLL_S, on_poll=LoadEvents(self.on_progress).handle, processes=self.generators
-        )
+        monitor = ResourceMonitor(self.pids)
+        monitor.sample()
+        events = LoadEvents(self.on_progress, on_poll=monitor.sample)
+        result = self.generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=self.generators)
+        monitor.sample()
         samples, start_ns = samples_of(result), result.window.start_ns
         window = Window(start_ns, start_ns + round(step_s * SECOND_NS))
         inside = samples.due_in(window)
@@ -80,7 +86,12 @@ class OverloadRun:
             send_lag_ns=samples.send_lag_ns[inside],
             latency_ns=float(np.median(latencies)) if latencies.size else 0.0,
         )
-        return OfferedLoad(ratio, samples, window, round(watched_s * SECOND_NS), limited)
+        usage = monitor.usage()
+        seen = (
+            [] if usage is None else [replace(disturbance_of(usage, result.window, report.cpu_ns), throttled_ratio=0.0)]
+        )
+        # A CPU limit that stops an overloaded service is its capacity, not a disturbance.
+        return OfferedLoad(ratio, samples, window, round(watched_s * SECOND_NS), limited, why_busy_in(seen))
 
 
 def _written(seconds: float) -> str:

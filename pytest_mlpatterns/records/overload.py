@@ -42,6 +42,7 @@ class OverloadStep:
         failed_ratio: share that failed in another way.
         p99_ns: 99th percentile of the latency of the successful answers, as observed; None without any.
         limited: why the load generator was the limit; None if it was not.
+        busy: what took time that the service needed, such as other processes; None if nothing did.
     """
 
     load_ratio: float
@@ -56,6 +57,7 @@ class OverloadStep:
     failed_ratio: float
     p99_ns: float | None
     limited: str | None
+    busy: str | None
 
 
 @dataclass(frozen=True, slots=True)

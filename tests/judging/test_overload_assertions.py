@@ -26,10 +26,18 @@ SLO = "p95<100ms"
 class FakeRunner:
     """A deployment that holds a number of requests, or any number; counts what is done to it."""
 
-    def __init__(self, places: int | None = None, *, found: Capacity | None = None, limited_from: float = 99.0) -> None:
+    def __init__(
+        self,
+        places: int | None = None,
+        *,
+        found: Capacity | None = None,
+        limited_from: float = 99.0,
+        busy: str | None = None,
+    ) -> None:
         self.places = places
         self.found = found or capacity(NMRT_RPS)
         self.limited_from = limited_from
+        self.busy = busy
         self.plans: list[OverloadPlan] = []
         self.launches = self.searches = 0
 
@@ -54,7 +62,10 @@ class FakeRunner:
             for ratio in plan.ratios
         ]
         limited = "the load generator used 90 % of a core"
-        return tuple(replace(one, limited=limited) if one.load_ratio >= self.limited_from else one for one in loads)
+        return tuple(
+            replace(one, busy=self.busy, limited=limited if one.load_ratio >= self.limited_from else None)
+            for one in loads
+        )
 
 
 def make(runner: FakeRunner, *, smoke: bool = False, budget_s: float = 60.0, launches: int = 2) -> OverloadAssertions:
@@ -104,6 +115,18 @@ def test_a_generator_at_its_limit_is_no_verdict() -> None:
         overload.decide_goodput(0.9, 2.0, SLO)
     with pytest.raises(GeneratorLimitError):
         overload.decide_recovery(S, SLO)
+
+
+def test_a_failure_on_a_busy_machine_is_no_verdict_and_a_pass_is_one() -> None:
+    busy = "other processes used 1.9 of the 2 cores"
+    collapses, sheds = make(FakeRunner(busy=busy)), make(FakeRunner(places=10, busy=busy))
+    with pytest.raises(GeneratorLimitError, match=f"collapse.*, while {busy}; measure again when the machine is"):
+        collapses.decide_goodput(0.9, 2.0, SLO)
+    with pytest.raises(GeneratorLimitError, match=f"has not recovered .*, while {busy}"):
+        collapses.decide_recovery(S, None)
+    passed = sheds.decide_goodput(0.9, 2.0, SLO)
+    assert passed is not None
+    assert passed.outcome is Outcome.PASS
 
 
 def test_a_search_that_the_generator_ended_is_no_verdict() -> None:

@@ -58,6 +58,7 @@ OVERLOAD_STEPS = st.builds(
     failed_ratio=FINITE,
     p99_ns=st.none() | FINITE,
     limited=st.none() | NAMES,
+    busy=st.none() | NAMES,
 )
 OVERLOADS = st.builds(
     Overload,

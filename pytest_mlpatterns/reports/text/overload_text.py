@@ -53,9 +53,10 @@ def describe_overload(overload: Overload) -> str:
         recovery = "it recovers at once"
     else:
         recovery = f"it recovers in {format_duration(overload.recovery_ns)}"
-    limited = next((step.limited for step in overload.steps if step.limited), None)
-    notes = [words, recovery, *([f"cut: {overload.cut}"] if overload.cut else []), *([limited] if limited else [])]
-    return "; ".join(notes)
+    limited = next((step.limited for step in overload.steps if step.limited), "")
+    busy = next((step.busy for step in overload.steps if step.busy), "")
+    cut = f"cut: {overload.cut}" if overload.cut else ""
+    return "; ".join(filter(None, [words, recovery, cut, limited, busy]))
 
 
 def overload_picture(overload: Overload) -> list[str]:
