@@ -33,6 +33,8 @@ NAMES = (
     "nmrt_accuracy",
     "overload_truth",
     "objective_simulation",
+    "scaling_simulation",
+    "scaling_truth",
     "million_samples",
 )
 

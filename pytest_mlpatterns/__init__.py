@@ -63,6 +63,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
     )
     from pytest_mlpatterns.workload.trace import Trace as Trace
     from pytest_mlpatterns.analysis.metrics import Metrics as Metrics
+    from pytest_mlpatterns.analysis.scaling import Scaling as Scaling, ScalingStep as ScalingStep
     from pytest_mlpatterns.patterns import (
         Batched as Batched,
         Cached as Cached,
@@ -92,6 +93,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "analysis.metrics": ("Metrics",),
+    "analysis.scaling": ("Scaling", "ScalingStep"),
     "errors": (
         "BaselineFileError",
         "ChildError",

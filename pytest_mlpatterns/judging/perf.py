@@ -22,8 +22,10 @@ from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, check_pe
 from pytest_mlpatterns.judging.nmrt_assertions import NmrtAssertions
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
 from pytest_mlpatterns.judging.pattern_comparison import PatternComparison
-from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_overloads
+from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_overloads, with_scaling
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
+from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
+from pytest_mlpatterns.judging.scaling_methods import ScalingMethods
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.judging.verdict_log import VerdictLog, no_verdict
 from pytest_mlpatterns.units import parse_duration, parse_number, parse_share, parse_size
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["Perf"]
 
 
-class Perf:
+class Perf(ScalingMethods):
     """One test's measurement: the ``perf`` fixture.
 
     The load starts when the first figure or assertion needs it.
@@ -69,6 +71,7 @@ class Perf:
         self._nmrt = NmrtAssertions(experiment, self._measurement)
         self._overload = OverloadAssertions(experiment, self._measurement)
         self._faster = PatternComparison(experiment, self._measurement, runner)
+        self._scaling = ScalingAssertions(experiment, self._measurement, runner.close)
         self._comparison: Comparison
         if experiment.revision is None:
             self._comparison = BaselineComparison(experiment, self._measurement)
@@ -318,10 +321,9 @@ class Perf:
 
     def result(self, *, passed: bool) -> TestResult | None:
         """Everything for reports and the baseline; None if nothing was measured."""
-        found = build_result(
-            self._experiment, self._measurement, self._comparison, verdicts=self._verdicts.all, passed=passed
-        )
-        return found and with_overloads(found, self._overload.overloads)
+        verdicts = self._verdicts.all
+        found = build_result(self._experiment, self._measurement, self._comparison, verdicts=verdicts, passed=passed)
+        return found and with_scaling(with_overloads(found, self._overload.overloads), self._scaling.record)
 
     def diagnosis(self) -> str:
         """Text that helps to understand a failing test: the model's tracebacks, and the end of its processes' log."""

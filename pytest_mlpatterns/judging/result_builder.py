@@ -22,6 +22,7 @@ from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.result import Reference, TestResult
 from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_cycle, describe_layer
 from pytest_mlpatterns.reports.text.overload_text import describe_overload
+from pytest_mlpatterns.reports.text.scaling_notes import describe_scaling
 from pytest_mlpatterns.units import format_duration, format_size
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.wording import count
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Estimate, Launch
     from pytest_mlpatterns.records.overload import Overload
     from pytest_mlpatterns.records.result import Percentiles
+    from pytest_mlpatterns.records.scaling import ScalingRecord
     from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.records.verdict import Verdict
 
@@ -48,6 +50,7 @@ __all__ = [
     "reference_from_interleaved",
     "searched_for",
     "with_overloads",
+    "with_scaling",
 ]
 
 _OF_SUCCESSES = ("throughput", "cpu_per_request", "cost")
@@ -104,6 +107,13 @@ def with_overloads(result: TestResult, overloads: Sequence[Overload]) -> TestRes
     """The result with the measurements beyond the NMRT, and a note on each."""
     notes = (*result.notes, *map(describe_overload, overloads))
     return replace(result, overloads=tuple(overloads), notes=notes)
+
+
+def with_scaling(result: TestResult, scaling: ScalingRecord | None) -> TestResult:
+    """The result with what was measured at several numbers of replicas, and its lines among the notes."""
+    if scaling is None:
+        return result
+    return replace(result, scaling=scaling, notes=(*result.notes, *describe_scaling(scaling)))
 
 
 def reference_from_baseline(entry: Entry, name: str) -> Reference:

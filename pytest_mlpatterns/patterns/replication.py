@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
-from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Node, Pattern, ProcessGroup, build
+from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Composed, Node, Pattern, ProcessGroup, build
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wording import shown
@@ -15,7 +15,7 @@ from pytest_mlpatterns.wording import shown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Microservice", "Replicated", "Single"]
+__all__ = ["Microservice", "Replicated", "Single", "with_replicas"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +100,23 @@ class Microservice(Pattern):
         """Build the processes of the service, each with the rest of the composition."""
         assert not isinstance(self.wire, str)  # converted in __post_init__
         return ProcessGroup(build(position + 1, rest), "service", position, self.replicas, wire=self.wire)
+
+
+def with_replicas(pattern: Pattern, replicas: int) -> Pattern:
+    """The pattern scaled out: the whole service this many times; one replica is the service without ``Replicated``.
+
+    Args:
+        pattern: any; if its first part is ``Replicated``, that part's number is replaced and its balance kept.
+        replicas: at least 1.
+
+    Raises:
+        SettingError: too many processes, or an impossible composition.
+    """
+    first, *rest = pattern.parts
+    scaled = isinstance(first, Replicated)
+    inside = [part for part in (rest if scaled else pattern.parts) if not isinstance(part, Single)]
+    if replicas > 1:
+        inside.insert(0, Replicated(replicas, first.balance) if isinstance(first, Replicated) else Replicated(replicas))
+    if len(inside) < 2:
+        return inside[0] if inside else Single()
+    return Composed(tuple(inside))

@@ -20,6 +20,7 @@ from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.overload import Overload
 from pytest_mlpatterns.records.price import Price, parse_price
 from pytest_mlpatterns.records.request_counts import RequestCounts
+from pytest_mlpatterns.records.scaling import ScalingRecord
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
@@ -149,6 +150,7 @@ class TestResult:
         not_compared: why a metric was not compared with the reference, by its label: ``needs 459 requests, there were
             300``.
         overloads: goodput beyond the NMRT, one for each measurement of it.
+        scaling: NMRT at several numbers of replicas; None if the test did not measure it.
     """
 
     __test__ = False
@@ -188,6 +190,7 @@ class TestResult:
     first_failure: str = ""
     overloads: tuple[Overload, ...] = ()
     price: Price | None = None
+    scaling: ScalingRecord | None = None
 
     @property
     def outcome(self) -> State:
@@ -242,6 +245,7 @@ class TestResult:
                 "location": None if data["location"] is None else Location(**data["location"]),
                 "price": parse_price(data["price"]) if data.get("price") else None,
                 "baseline_gap": BaselineGap(data["baseline_gap"]) if data.get("baseline_gap") else None,
+                "scaling": ScalingRecord.from_json(data["scaling"]) if data.get("scaling") else None,
             }
         )
 

@@ -17,6 +17,7 @@ from pytest_mlpatterns.records.result import (
     Reference,
     TestResult,
 )
+from pytest_mlpatterns.records.scaling import ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from support.synthetic import make_setup
@@ -92,6 +93,13 @@ ANY_LAYER = st.builds(
     histograms=st.dictionaries(NAMES, st.dictionaries(COUNTS, COUNTS, max_size=3), max_size=2),
     series=st.dictionaries(NAMES, st.lists(st.tuples(COUNTS, COUNTS), max_size=3).map(tuple), max_size=2),
 )
+SCALINGS = st.builds(
+    ScalingRecord,
+    st.lists(st.builds(ScalingStepRecord, COUNTS, FINITE, FIGURES, st.none() | FINITE, NAMES), max_size=3).map(tuple),
+    FIGURES,
+    st.none() | FINITE,
+    NAMES,
+)
 RESULTS = st.builds(
     TestResult,
     test=NAMES,
@@ -138,5 +146,6 @@ RESULTS = st.builds(
     ).map(tuple),
     replica_share=st.lists(st.tuples(FINITE, FINITE, FINITE), max_size=3).map(tuple),
     group=NAMES,
+    scaling=st.none() | SCALINGS,
     location=st.none() | st.builds(Location, NAMES, st.integers(1, 10**6)),
 )

@@ -9,6 +9,7 @@ from pytest_mlpatterns.analysis.tolerances import Tolerances
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.pattern_comparison import PatternComparison
 from pytest_mlpatterns.judging.perf import Perf
+from pytest_mlpatterns.judging.scaling_assertions import read_replicas
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.price import Price
 from support.fuzz import Area
@@ -28,6 +29,7 @@ METHODS = {
     "assert_cpu_per_request_below": ("limit",),
     "assert_cold_start_below": ("limit",),
     "assert_cost_below": ("limit",),
+    "assert_scaling_efficiency_at_least": ("limit", "replicas"),
     "assert_cache_hit_ratio_at_least": ("limit",),
     "assert_nmrt_at_least": ("rps", "slo"),
     "assert_faster_than": ("other", "by", "on"),
@@ -41,6 +43,7 @@ _SEEDS = {
     "other": PATTERNS,
     "on": ("rtm", "throughput", "nmrt"),
     "metrics": ("rtm", "p99"),
+    "replicas": ("2", "64"),
     "tolerance": SHARES,
 }
 
@@ -62,6 +65,7 @@ class Reading(Perf):
         unused: Any = None
         self._faster = PatternComparison(self._experiment, unused, unused)
         self._nmrt: Any = SimpleNamespace(decide_at_least=_read_objective)
+        self._scaling: Any = SimpleNamespace(decide_efficiency=lambda _limit, replicas: read_replicas(replicas))
 
     def _check_limit(self, *_arguments: Any) -> None: ...
 
@@ -73,7 +77,7 @@ class Reading(Perf):
 
 def an_assertion(draw: random.Random) -> tuple[str, dict[str, Any]]:
     name = draw.choice(list(METHODS))
-    required = METHODS[name][: 2 if name == "assert_latency_below" else 1]
+    required = METHODS[name][: 2 if name in ("assert_latency_below", "assert_scaling_efficiency_at_least") else 1]
     given = [argument for argument in METHODS[name] if argument in required or draw.random() < 0.5]
     return name, {argument: value(draw, _SEEDS.get(argument, TIMES)) for argument in given}
 

@@ -1,0 +1,257 @@
+"""How a pattern scales: NMRT, efficiency and predictions from measurements at several numbers of replicas.
+
+Pure. It must not know deployments or limits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.intervals import CONFIDENCE, LAUNCH_SD, estimate
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric
+from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.scalability_law import FittedLaw, fit_law
+from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.scaling import ScalingRecord, ScalingStepRecord
+from pytest_mlpatterns.units import Unit, format_percent
+from pytest_mlpatterns.wording import count, listed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_mlpatterns.records.launch import Capacity, Estimate, Launch
+
+__all__ = ["EFFICIENCY", "Scaling", "ScalingStep"]
+
+_BUSY_RATIO = 0.9
+"""Share of the machine's cores from which on they, not the pattern, may end the scaling."""
+_FULL_EFFICIENCY = 0.95
+"""Efficiency from which on nothing has ended the scaling."""
+_AT_NMRT = ("asl", "cpu_per_request", "peak_memory")
+EFFICIENCY = Metric(
+    "scaling_efficiency", "scaling efficiency", None, Unit.RATIO, better="higher", launch_sd=math.sqrt(2) * LAUNCH_SD
+)
+"""NMRT of n replicas over n times that of one; two searches, so that its prior deviation is larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingStep:
+    """One number of replicas: a capacity search in each pass, and one window under load at its NMRT.
+
+    Attributes:
+        replicas: how many.
+        capacities: one for each pass.
+        metrics: of the windows at NMRT; None if no search found a rate.
+    """
+
+    replicas: int
+    capacities: tuple[Capacity, ...]
+    metrics: Metrics | None
+
+    @classmethod
+    def of(cls, replicas: int, capacities: tuple[Capacity, ...], launches: tuple[Launch, ...]) -> ScalingStep:
+        """A step from its searches and its windows."""
+        return cls(replicas, capacities, Metrics(launches, capacities) if launches else None)
+
+    @property
+    def nmrt_rps(self) -> Estimate:
+        """NMRT.
+
+        Raises:
+            InvalidResultError: the searches found only a lower bound.
+        """
+        self.require_nmrt()
+        return estimate(self.rates, LAUNCH_SD)
+
+    @property
+    def nmrt_concurrency(self) -> float:
+        """Requests in flight with which NMRT is reached: the knee, mean over the passes."""
+        return fmean(capacity.concurrency for capacity in self.capacities)
+
+    @property
+    def asl_ratio(self) -> Estimate | None:
+        """Share of the machine's cores that the deployment uses at NMRT."""
+        return None if self.metrics is None else self.metrics.asl_ratio
+
+    @property
+    def cpu_ns_per_request(self) -> Estimate | None:
+        """CPU time of the deployment per successful answer at NMRT."""
+        return None if self.metrics is None else self.metrics.cpu_ns_per_request
+
+    @property
+    def peak_rss_bytes(self) -> Estimate | None:
+        """Highest resident memory of all its processes at NMRT."""
+        return None if self.metrics is None else self.metrics.peak_rss_bytes
+
+    @property
+    def machine_ratio(self) -> float | None:
+        """Share of the machine's cores that all processes use at NMRT, the load generator included."""
+        blocks = [] if self.metrics is None else [one.load_over_time() for one in self.metrics.by_launch]
+        shares = [machine for launch in blocks for _, _, machine in launch]
+        return fmean(shares) if shares else None
+
+    @property
+    def bound(self) -> str:
+        """Why NMRT is only a lower bound; empty if it is known."""
+        return next((one.stopped for one in self.capacities if one.at_least or one.nmrt.value <= 0), "")
+
+    @property
+    def rates(self) -> tuple[LaunchValue, ...]:
+        """NMRT of each pass."""
+        return tuple(capacity.nmrt for capacity in self.capacities)
+
+    def require_nmrt(self) -> None:
+        """Refuse a step whose NMRT is only a lower bound.
+
+        Raises:
+            InvalidResultError: it is; names the reason.
+        """
+        if self.bound:
+            raise InvalidResultError(f"NMRT of {count(self.replicas, 'replica')} is not known: {self.bound}")
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What ``perf.measure_scaling()`` returns: how the test's pattern scales with the number of replicas.
+
+    Attributes:
+        steps: by number of replicas, ascending; empty in a smoke run.
+        cores: number of cores of the machine.
+    """
+
+    steps: tuple[ScalingStep, ...]
+    cores: float
+    _by_replicas: Mapping[int, ScalingStep] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_replicas", {step.replicas: step for step in self.steps})
+
+    @cached_property
+    def law(self) -> FittedLaw:
+        """The universal scalability law, fitted to the steps whose NMRT is known.
+
+        Raises:
+            TooFewSamplesError: NMRT is known of fewer than two numbers of replicas.
+        """
+        known = [step for step in self.steps if not step.bound]
+        return fit_law({step.replicas: [rate.value for rate in step.rates] for step in known})
+
+    @property
+    def contention(self) -> Estimate:
+        """Sigma of the law: the share of the work that only one replica can do at a time."""
+        return self.law.contention
+
+    @property
+    def coherency(self) -> Estimate:
+        """Kappa of the law: the cost of keeping each pair of replicas consistent."""
+        return self.law.coherency
+
+    @property
+    def peak_replicas(self) -> float:
+        """Number of replicas with the largest capacity by the law; infinite if each further one adds some."""
+        return self.law.best.peak_replicas
+
+    def efficiency(self, replicas: int, confidence: float = CONFIDENCE) -> Estimate:
+        """NMRT of this many replicas over as many times the NMRT of one, from the passes, not from the law.
+
+        Args:
+            replicas: one of the measured numbers.
+            confidence: of the interval.
+
+        Raises:
+            InvalidResultError: that number was not measured, or its NMRT or that of one replica is not known.
+        """
+        one, many = self._step(1), self._step(replicas)
+        one.require_nmrt()
+        many.require_nmrt()
+        ratios = [
+            LaunchValue(
+                after.value / (replicas * before.value), math.hypot(after.relative_error, before.relative_error)
+            )
+            for before, after in zip(one.rates, many.rates, strict=True)
+        ]
+        return estimate(ratios, EFFICIENCY.launch_sd if replicas > 1 else 0.0, confidence)
+
+    def predicted_rps(self, replicas: int) -> Estimate:
+        """NMRT of this many replicas by the law, on a machine with cores enough for them.
+
+        Raises:
+            TooFewSamplesError: more than four times as many replicas as were measured.
+        """
+        return self.law.capacity_rps(replicas)
+
+    def replicas_for(self, rps: float) -> Estimate:
+        """The fewest replicas that sustain a rate by the law, in whole numbers.
+
+        Raises:
+            TooFewSamplesError: the rate is out of reach of the law, or of what was measured.
+        """
+        return self.law.replicas_for(rps)
+
+    @property
+    def ended_by(self) -> str:
+        """What ended the scaling, if it was the machine or the load generator and not the pattern; empty otherwise."""
+        return next(filter(None, map(self._why_ended, self.steps)), "")
+
+    def _why_ended(self, step: ScalingStep) -> str:
+        """Why a step says little about the pattern: it falls short while the machine's cores are used up."""
+        busy, own = step.machine_ratio, step.asl_ratio
+        if busy is None or own is None or busy < _BUSY_RATIO or not self._falls_short(step):
+            return ""
+        others = max(busy - own.value, 0.0)
+        return (
+            f"at {count(step.replicas, 'replica')} {format_percent(min(busy, 1.0))} of the machine's "
+            f"{self.cores:g} cores were busy, {format_percent(others)} with the load generator and other "
+            "processes: the cores, not the pattern, end the scaling"
+        )
+
+    def _falls_short(self, step: ScalingStep) -> bool:
+        """Whether replicas add less than they should, as far as that is known."""
+        if step.replicas == 1:
+            return False
+        return bool(step.bound or self._step(1).bound) or self.efficiency(step.replicas).value < _FULL_EFFICIENCY
+
+    @property
+    def record(self) -> ScalingRecord | None:
+        """Plain values for reports; None if nothing was measured."""
+        if not self.steps:
+            return None
+        is_known = sum(not step.bound for step in self.steps) > 1
+        law = {"contention": _plain(self.contention)} if is_known else {}
+        if is_known and math.isfinite(self.coherency.high):
+            law["coherency"] = _plain(self.coherency)
+        peak = self.peak_replicas if is_known else math.inf
+        return ScalingRecord(
+            tuple(map(self._record_of, self.steps)), law, peak if math.isfinite(peak) else None, self.ended_by
+        )
+
+    def _record_of(self, step: ScalingStep) -> ScalingStepRecord:
+        figures = {} if step.bound else {"nmrt": _plain(step.nmrt_rps)}
+        if not step.bound and 1 in self._by_replicas and not self._by_replicas[1].bound:
+            figures[EFFICIENCY.name] = _plain(self.efficiency(step.replicas))
+        for name in _AT_NMRT:
+            if step.metrics is not None and (found := step.metrics.estimate(METRICS[name])) is not None:
+                figures[name] = _plain(found)
+        return ScalingStepRecord(step.replicas, step.nmrt_concurrency, figures, step.machine_ratio, step.bound)
+
+    def _step(self, replicas: int) -> ScalingStep:
+        if not self.steps:
+            raise InvalidResultError(
+                "a smoke run (--perf-smoke) measures no scaling; read it under 'if not perf.smoke'"
+            )
+        if replicas not in self._by_replicas:
+            measured = listed([str(step.replicas) for step in self.steps], "and")
+            raise InvalidResultError(
+                f"{count(replicas, 'replica')} were not measured, only {measured}; write "
+                f"measure_scaling(replicas=(1, {replicas}))"
+            )
+        return self._by_replicas[replicas]
+
+
+def _plain(found: Estimate) -> tuple[float, float, float]:
+    return found.value, found.low, found.high

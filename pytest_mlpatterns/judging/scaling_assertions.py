@@ -1,0 +1,146 @@
+"""How the test's pattern scales, measured and judged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.scaling import EFFICIENCY, Scaling
+from pytest_mlpatterns.analysis.verdicts import judge_limit
+from pytest_mlpatterns.errors import GeneratorLimitError, SettingError
+from pytest_mlpatterns.fields import whole_number
+from pytest_mlpatterns.measurement.scaling import ScalingRun
+from pytest_mlpatterns.patterns.replication import with_replicas
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.wording import count, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+    from pytest_mlpatterns.records.scaling import ScalingRecord
+    from pytest_mlpatterns.records.verdict import Verdict
+
+__all__ = ["ScalingAssertions", "read_replicas"]
+
+_PASSES = 2
+_MOST_PASSES = 4
+_ALPHA = 0.02
+"""Probability, over all interim looks, of failing an efficiency exactly at the limit."""
+
+
+class ScalingAssertions:
+    """Measures the scaling of one test's pattern, and judges it.
+
+    Args:
+        experiment: what is measured.
+        measurement: the test's own launches, which come first.
+        close: closes the test's own deployment, since each number of replicas needs the machine to itself.
+    """
+
+    def __init__(self, experiment: Experiment, measurement: SequentialMeasurement, close: Callable[[], None]) -> None:
+        self._experiment = experiment
+        self._measurement = measurement
+        self._close = close
+        self._run: ScalingRun | None = None
+
+    @property
+    def record(self) -> ScalingRecord | None:
+        """What was measured, for reports; None if nothing was."""
+        return self._run.scaling.record if self._run is not None and self._run.passes else None
+
+    def measure(self, replicas: object) -> Scaling:
+        """Measure NMRT at each number of replicas, in two passes; a smoke run measures nothing.
+
+        Raises:
+            SettingError: other numbers than from 1 on, or a service that this package does not start.
+        """
+        return self._measured(_numbers(replicas))
+
+    def decide_efficiency(self, limit: float, replicas: object) -> Verdict | None:
+        """Measure until it is decided whether the scaling efficiency reaches a limit.
+
+        Args:
+            limit: a share.
+            replicas: number of replicas.
+
+        Returns:
+            The verdict; None in a smoke run.
+
+        Raises:
+            GeneratorLimitError: the cores of the machine were used up, so that there is no verdict on the pattern.
+            InvalidResultError: NMRT is only known as a lower bound.
+        """
+        number = read_replicas(replicas)
+        scaling = self._measured((1, number))
+        if self._experiment.smoke:
+            return None
+        assert self._run is not None
+        plan = SequentialPlan(first=_PASSES, last=_MOST_PASSES, alpha=_ALPHA)
+        while True:
+            found = scaling.efficiency(number, plan.confidence(self._run.passes))
+            verdict = judge_limit(EFFICIENCY, found, limit)
+            if verdict.outcome is not Outcome.PASS and scaling.ended_by:
+                raise GeneratorLimitError(f"{scaling.ended_by}; measure with fewer replicas or on more cores")
+            if verdict.outcome is not Outcome.INCONCLUSIVE or not self._may_go_on():
+                return verdict
+            self._pass()
+            scaling = self._run.scaling
+
+    def _measured(self, numbers: tuple[int, ...]) -> Scaling:
+        self._measurement.measure_at_least(1)
+        if self._experiment.smoke:
+            return Scaling((), 1)
+        self._measurement.require_valid()
+        if self._run is None or not set(numbers) <= set(self._run.numbers):
+            pattern = self._experiment.settings.pattern
+            variants = {number: self._experiment.variant_under(with_replicas(pattern, number)) for number in numbers}
+            driver = self._experiment.driver
+            self._run = ScalingRun(variants, driver.generator, on_progress=driver.on_progress)
+        self._close()
+        while self._run.passes < _PASSES:
+            self._pass()
+        return self._run.scaling
+
+    def _pass(self) -> None:
+        assert self._run is not None
+        spent_s = self._run.spent_s
+        try:
+            self._run.measure_pass()
+        finally:
+            self._measurement.interleaved_s += self._run.spent_s - spent_s
+
+    def _may_go_on(self) -> bool:
+        assert self._run is not None
+        each_s = self._run.spent_s / self._run.passes
+        budget_s = self._experiment.settings.budget_ns / 1e9
+        return self._run.passes < _MOST_PASSES and self._run.spent_s + each_s <= budget_s
+
+
+def read_replicas(replicas: object) -> int:
+    """The number of replicas whose efficiency is asked for.
+
+    Raises:
+        SettingError: not a whole number from 2.
+    """
+    name = f"assert_scaling_efficiency_at_least(replicas={shown(replicas)})"
+    return whole_number(replicas, name, least=2, expected="a whole number of replicas from 2; write replicas=2")
+
+
+def _numbers(replicas: object) -> tuple[int, ...]:
+    """The numbers of replicas, ascending.
+
+    Raises:
+        SettingError: not several different whole numbers, 1 among them.
+    """
+    name = f"measure_scaling(replicas={shown(replicas)})"
+    if not isinstance(replicas, tuple | list | range | set | frozenset):
+        raise SettingError(f"{name}, expected numbers of replicas; write replicas=(1, 2, 4)")
+    numbers = sorted({whole_number(number, name, least=1, expected="whole numbers from 1") for number in replicas})
+    if len(numbers) < 2 or numbers[0] != 1:
+        raise SettingError(
+            f"{name} has {count(len(numbers), 'number')}, expected at least two, and 1 among them, which the others "
+            "are compared with; write replicas=(1, 2, 4)"
+        )
+    return tuple(numbers)

@@ -1,0 +1,53 @@
+"""The methods of ``perf`` about how a pattern scales."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.scaling import EFFICIENCY
+from pytest_mlpatterns.judging.at_the_call import at_the_call
+from pytest_mlpatterns.units import parse_share
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pytest_mlpatterns.analysis.scaling import Scaling
+    from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
+    from pytest_mlpatterns.records.verdict import Verdict
+
+__all__ = ["ScalingMethods"]
+
+
+class ScalingMethods:
+    """What :class:`pytest_mlpatterns.judging.perf.Perf` offers about scaling out."""
+
+    _scaling: ScalingAssertions
+
+    @at_the_call
+    def measure_scaling(self, replicas: Iterable[int] = (1, 2, 4)) -> Scaling:
+        """Measure NMRT of the test's pattern at several numbers of replicas, as ``Replicated(n)`` starts them.
+
+        Two passes, the second in the opposite order. Each number of replicas takes a search for NMRT and a window of
+        a second in each pass, about ten seconds; that is beside the test's budget.
+
+        Args:
+            replicas: different numbers from 1 on, 1 among them.
+
+        Returns:
+            The steps, the fitted scalability law, and predictions; without steps in a smoke run.
+        """
+        return self._scaling.measure(replicas)
+
+    @at_the_call
+    def assert_scaling_efficiency_at_least(self, limit: object, *, replicas: int) -> None:
+        """NMRT of this many replicas over as many times the NMRT of one reaches a share, 0.8 or ``"80%"``.
+
+        Args:
+            limit: the smallest acceptable share.
+            replicas: number of replicas, from 2.
+        """
+        share = parse_share(limit, name="assert_scaling_efficiency_at_least(...)")
+        self._settle(EFFICIENCY.name, lambda: self._scaling.decide_efficiency(share, replicas))
+
+    def _settle(self, metric: str, decide: Callable[[], Verdict | None]) -> None:
+        raise NotImplementedError  # Perf logs the verdict

@@ -1,0 +1,103 @@
+"""The capacity of one service at several numbers of replicas, in interleaved order, so that drift is no scaling.
+
+A pass starts each number of replicas once, alone on the machine, searches for its capacity, and measures one window at
+the concurrency that reaches it. The next pass goes through the numbers in the opposite order. This module must not know
+limits, baselines or pytest.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.scaling import Scaling, ScalingStep
+from pytest_mlpatterns.measurement.launch import MAX_SEARCH_NS, LaunchRunner
+from pytest_mlpatterns.measurement.variant import named_errors
+from pytest_mlpatterns.system.environment import available_cores
+from pytest_mlpatterns.workload.schedule import ClosedLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pytest_mlpatterns.loadgen.generator import Generator
+    from pytest_mlpatterns.measurement.variant import Variant
+    from pytest_mlpatterns.records.addressing import Progress
+    from pytest_mlpatterns.records.launch import Capacity, Launch
+
+__all__ = ["ScalingRun"]
+
+_WINDOW_NS = 1_000_000_000
+_WARMUP_NS = 100_000_000
+
+
+class ScalingRun:
+    """Measures a service at several numbers of replicas.
+
+    Args:
+        variants: the service by number of replicas.
+        generator: the load generator.
+        on_progress: takes the progress of the load several times a second.
+
+    Attributes:
+        passes: passes so far.
+        spent_s: seconds spent on them.
+    """
+
+    def __init__(
+        self, variants: Mapping[int, Variant], generator: Generator, *, on_progress: Callable[[Progress], None]
+    ) -> None:
+        self.passes = 0
+        self.spent_s = 0.0
+        self._variants = variants
+        self._generator = generator
+        self._on_progress = on_progress
+        self._capacities: dict[int, list[Capacity]] = {number: [] for number in sorted(variants)}
+        self._launches: dict[int, list[Launch]] = {number: [] for number in self._capacities}
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of replicas, ascending."""
+        return tuple(self._capacities)
+
+    @property
+    def scaling(self) -> Scaling:
+        """What all passes so far found."""
+        return Scaling(
+            tuple(
+                ScalingStep.of(number, tuple(found), tuple(self._launches[number]))
+                for number, found in self._capacities.items()
+            ),
+            available_cores(),
+        )
+
+    def measure_pass(self) -> None:
+        """Measure every number of replicas once more.
+
+        Raises:
+            DeploymentError: a deployment did not start, or died; the message names it.
+            InvalidResultError: a service fell silent; the message names it.
+        """
+        started = time.perf_counter()
+        try:
+            for number in self.numbers if self.passes % 2 == 0 else reversed(self.numbers):
+                with named_errors(self._variants[number]):
+                    self._measure(number)
+            self.passes += 1
+        finally:
+            self.spent_s += time.perf_counter() - started
+
+    def _measure(self, number: int) -> None:
+        variant = self._variants[number]
+        runner = LaunchRunner(variant.start, variant.plan, self._generator, on_progress=self._on_progress)
+        try:
+            capacity = runner.search(lambda _rate: False, None, MAX_SEARCH_NS)
+            self._capacities[number].append(capacity)
+            if capacity.nmrt.value > 0:
+                at_nmrt = ClosedLoop(capacity.concurrency)
+                runner.plan = replace(
+                    variant.plan, schedule=at_nmrt, duration_ns=_WINDOW_NS, warmup_ns=_WARMUP_NS, check=None
+                )
+                self._launches[number].append(runner.measure())
+        finally:
+            runner.close()

@@ -1,0 +1,55 @@
+"""Notes on a scaling measurement: one line for each number of replicas, one for the law, one for what ended it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.units import format_duration, format_percent, format_rate, format_size
+from pytest_mlpatterns.wording import count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_mlpatterns.records.scaling import Interval, ScalingRecord, ScalingStepRecord
+
+__all__ = ["describe_scaling"]
+
+_SHOWN: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("asl", "ASL", format_percent),
+    ("cpu_per_request", "CPU per request", format_duration),
+    ("peak_memory", "peak memory", format_size),
+)
+
+
+def describe_scaling(scaling: ScalingRecord | None) -> list[str]:
+    """A scaling measurement in a few lines; none without one."""
+    if scaling is None:
+        return []
+    lines = [*map(_step_line, scaling.steps)]
+    if scaling.law:
+        coefficients = [f"{name} {_range(found, _coefficient)}" for name, found in scaling.law.items()]
+        peak = scaling.peak_replicas
+        most = "each further replica adds capacity" if peak is None else f"the most at {peak:,.0f} replicas"
+        lines.append(f"scalability law: {', '.join(coefficients)}; by it {most}")
+    return [*lines, *filter(None, [scaling.ended_by])]
+
+
+def _step_line(step: ScalingStepRecord) -> str:
+    """``2 replicas: NMRT 198 req/s (195 req/s to 201 req/s) at concurrency 4, efficiency 99 % (96 % to 102 %), …``."""
+    if nmrt := step.figures.get("nmrt"):
+        found = [f"NMRT {_range(nmrt, format_rate)} at concurrency {step.concurrency:g}"]
+    else:
+        found = [f"NMRT is not known ({step.bound})"]
+    if (efficiency := step.figures.get("scaling_efficiency")) and step.replicas > 1:
+        found.append(f"efficiency {_range(efficiency, format_percent)}")
+    found += [f"{label} {show(step.figures[name][0])}" for name, label, show in _SHOWN if name in step.figures]
+    return f"{count(step.replicas, 'replica')}: {', '.join(found)}"
+
+
+def _range(found: Interval, show: Callable[[float], str]) -> str:
+    value, low, high = map(show, found)
+    return f"{value} ({low} to {high})"
+
+
+def _coefficient(value: float) -> str:
+    return f"{value:.3f}"

@@ -1,0 +1,82 @@
+"""The scalability law: exact data give back their coefficients; intervals hold the truth as often as they promise."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.synthetic import PROPERTY
+
+from pytest_mlpatterns import TooFewSamplesError
+from pytest_mlpatterns.analysis.scalability_law import ScalabilityLaw, fit_law
+
+
+@PROPERTY
+@given(
+    rate=st.floats(0.1, 1e5),
+    contention=st.floats(0, 0.9),
+    coherency=st.floats(0, 0.1),
+    most=st.sampled_from([4, 8, 16]),
+)
+def test_exact_capacities_give_back_the_law(rate: float, contention: float, coherency: float, most: int) -> None:
+    law = ScalabilityLaw(rate, contention, coherency)
+    fitted = fit_law({n: [law.capacity_rps(n)] * 2 for n in (1, 2, most)})
+    assert fitted.best.rate_rps == pytest.approx(rate, rel=1e-6)
+    assert fitted.best.contention == pytest.approx(contention, abs=1e-6)
+    assert fitted.best.coherency == pytest.approx(coherency, abs=1e-6)
+
+
+@pytest.mark.parametrize("capacities", [{1: [100, 103], 2: [190, 197], 4: [330, 350]}, {1: [100], 2: [210], 4: [450]}])
+def test_every_interval_holds_its_value_and_no_coefficient_is_negative(capacities: dict[int, list[float]]) -> None:
+    fitted = fit_law(capacities)
+    for found in (fitted.contention, fitted.coherency, fitted.capacity_rps(8)):
+        assert 0 <= found.low <= found.value <= found.high < math.inf
+
+
+def test_two_numbers_of_replicas_leave_the_coherency_open() -> None:
+    fitted = fit_law({1: [100.0, 101.0], 2: [180.0, 181.0]})
+    assert fitted.best.coherency == 0
+    assert fitted.coherency.high == math.inf
+    assert fitted.contention.low < 0.11 < fitted.contention.high
+
+
+def test_the_law_has_its_peak_where_another_replica_adds_nothing() -> None:
+    law = ScalabilityLaw(100, 0.05, 0.01)
+    peak = law.peak_replicas
+    assert peak == pytest.approx(math.sqrt(0.95 / 0.01))
+    assert law.capacity_rps(peak) > max(law.capacity_rps(0.9 * peak), law.capacity_rps(1.1 * peak))
+    assert ScalabilityLaw(100, 0.05, 0.0).peak_replicas == math.inf
+
+
+def test_the_replicas_for_a_rate_are_the_fewest_that_serve_it() -> None:
+    law = ScalabilityLaw(100, 0.02, 0.0)
+    found = fit_law({n: [law.capacity_rps(n)] * 4 for n in (1, 2, 4)}).replicas_for(850)
+    assert found.low <= found.value <= found.high
+    assert law.capacity_rps(found.value) >= 850 > law.capacity_rps(found.value - 1)
+
+
+def test_what_the_measurements_cannot_carry_is_refused() -> None:
+    law = ScalabilityLaw(100, 0.3, 0.01)
+    fitted = fit_law({n: [law.capacity_rps(n)] * 2 for n in (1, 2, 4)})
+    with pytest.raises(TooFewSamplesError, match="17 replicas are more than 4 times the 4 that were measured"):
+        fitted.capacity_rps(17)
+    with pytest.raises(TooFewSamplesError, match=r"5,000 req/s are beyond .* up to 16 replicas serve"):
+        fitted.replicas_for(5000)
+    with pytest.raises(TooFewSamplesError, match="capacity of 1 number of replicas is known, expected at least 2"):
+        fit_law({1: [100.0]})
+
+
+@pytest.mark.simulation
+def test_intervals_hold_the_truth_as_often_as_they_promise() -> None:
+    """A small part of ``benchmarks/scaling_simulation.py``, with the scatter that launches have."""
+    random, law, runs = np.random.default_rng(0), ScalabilityLaw(100, 0.2, 0.0), 60
+    held = np.zeros(2)
+    for _ in range(runs):
+        drawn = {n: list(law.capacity_rps(n) * np.exp(0.017 * random.standard_normal(3))) for n in (1, 2, 4)}
+        fitted = fit_law(drawn)
+        sigma, far = fitted.contention, fitted.capacity_rps(8)
+        held += [sigma.low <= 0.2 <= sigma.high, far.low <= law.capacity_rps(8) <= far.high]
+    assert (held / runs >= 0.88).all()

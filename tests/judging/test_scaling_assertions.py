@@ -1,0 +1,124 @@
+"""Verdicts on the scaling efficiency: from declared passes, until they are decided."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.synthetic import S, capacity, even_launch, usage
+
+from pytest_mlpatterns import GeneratorLimitError, SettingError, Single
+from pytest_mlpatterns.analysis.scaling import Scaling, ScalingStep
+from pytest_mlpatterns.judging import scaling_assertions
+from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
+from pytest_mlpatterns.records.verdict import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+def declared_run(efficiencies: list[float], machine_cores: float = 1.0) -> type:
+    """A run whose passes have these efficiencies."""
+
+    class Run:
+        def __init__(self, variants: Mapping[int, Any], _generator: Any, *, on_progress: Any) -> None:
+            del on_progress
+            self.numbers, self.passes, self.spent_s = tuple(variants), 0, 0.0
+
+        def measure_pass(self) -> None:
+            self.passes += 1
+            self.spent_s += 1
+
+        @property
+        def scaling(self) -> Scaling:
+            found = efficiencies[: self.passes]
+            window = even_launch(used=usage(0.5, machine_cores))
+            searches = {n: tuple(capacity(100 * (n * share if n > 1 else 1)) for share in found) for n in self.numbers}
+            return Scaling(tuple(ScalingStep.of(n, all_, (window,)) for n, all_ in searches.items()), 2)
+
+    return Run
+
+
+@pytest.fixture
+def assertions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScalingAssertions]:
+    def make(efficiencies: list[float], machine_cores: float = 1.0, *, smoke: bool = False) -> ScalingAssertions:
+        monkeypatch.setattr(scaling_assertions, "ScalingRun", declared_run(efficiencies, machine_cores))
+        experiment: Any = SimpleNamespace(
+            smoke=smoke,
+            settings=SimpleNamespace(budget_ns=30 * S, pattern=Single()),
+            variant_under=str,
+            driver=SimpleNamespace(generator=None, on_progress=None),
+        )
+        measurement: Any = SimpleNamespace(
+            measure_at_least=lambda _: None, require_valid=lambda: None, interleaved_s=0.0
+        )
+        return ScalingAssertions(experiment, measurement, lambda: None)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("efficiencies", "outcome", "passes"),
+    [
+        ([1.0, 1.0, 1.0, 1.0], Outcome.PASS, 2),
+        ([0.5, 0.5, 0.5, 0.5], Outcome.FAIL, 2),
+        ([0.8, 0.8, 0.8, 0.8], Outcome.INCONCLUSIVE, 4),
+    ],
+)
+def test_passes_are_added_until_the_efficiency_is_decided(
+    assertions: Callable[..., ScalingAssertions], efficiencies: list[float], outcome: Outcome, passes: int
+) -> None:
+    judged = assertions(efficiencies)
+    verdict = judged.decide_efficiency(0.8, 2)
+    assert verdict is not None
+    assert (verdict.metric, verdict.outcome) == ("scaling_efficiency", outcome)
+    assert judged._measurement.interleaved_s == passes
+    assert judged.record is not None
+
+
+def test_there_is_no_verdict_on_the_pattern_if_the_cores_are_used_up(
+    assertions: Callable[..., ScalingAssertions],
+) -> None:
+    with pytest.raises(GeneratorLimitError, match=r"the cores, not the pattern, end the scaling; measure with fewer"):
+        assertions([0.5] * 4, 2.0).decide_efficiency(0.8, 2)
+    verdict = assertions([1.0] * 4, 2.0).decide_efficiency(0.8, 2)
+    assert verdict is not None
+    assert verdict.outcome is Outcome.PASS
+
+
+def test_what_was_measured_is_not_measured_again(assertions: Callable[..., ScalingAssertions]) -> None:
+    judged = assertions([1.0] * 4)
+    judged.measure((4, 1, 2))
+    judged.decide_efficiency(0.8, 2)
+    assert judged._measurement.interleaved_s == 2
+
+
+def test_a_smoke_run_measures_no_scaling(assertions: Callable[..., ScalingAssertions]) -> None:
+    judged = assertions([], smoke=True)
+    assert judged.measure((1, 2)).steps == ()
+    assert judged.decide_efficiency(0.8, 2) is None
+    assert judged.record is None
+
+
+@pytest.mark.parametrize(
+    ("replicas", "message"),
+    [
+        (4, "replicas=4.*write replicas=.1, 2, 4"),
+        ((2, 4), "1 among them"),
+        ((1, 1), "at least two"),
+        ((), "at least two"),
+        ((1, 2.5), "whole numbers from 1"),
+        ((0, 1), "whole numbers from 1"),
+    ],
+)
+def test_other_numbers_of_replicas_are_refused(
+    assertions: Callable[..., ScalingAssertions], replicas: object, message: str
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        assertions([1.0]).measure(replicas)
+
+
+def test_the_efficiency_of_one_replica_is_refused(assertions: Callable[..., ScalingAssertions]) -> None:
+    with pytest.raises(SettingError, match=r"replicas=1\), expected a whole number of replicas from 2"):
+        assertions([1.0]).decide_efficiency(0.8, 1)

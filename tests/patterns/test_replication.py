@@ -1,0 +1,31 @@
+"""A pattern with another number of replicas."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_mlpatterns import Batched, Cached, Pattern, Replicated, SettingError, Single
+from pytest_mlpatterns.patterns.replication import with_replicas
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replicas", "scaled"),
+    [
+        (Single(), 1, Single()),
+        (Single(), 4, Replicated(4)),
+        (Replicated(2, balance="least-outstanding"), 4, Replicated(4, balance="least-outstanding")),
+        (Replicated(2), 1, Single()),
+        (Batched(), 1, Batched()),
+        (Batched(), 2, Replicated(2) | Batched()),
+        (Replicated(2) | Batched(), 1, Batched()),
+        (Replicated(8) | Cached() | Batched(), 2, Replicated(2) | Cached() | Batched()),
+        (Cached() | Replicated(2), 2, Replicated(2) | Cached() | Replicated(2)),
+    ],
+)
+def test_the_whole_service_is_scaled_out(pattern: Pattern, replicas: int, scaled: Pattern) -> None:
+    assert with_replicas(pattern, replicas) == scaled
+
+
+def test_too_many_processes_are_refused() -> None:
+    with pytest.raises(SettingError, match="64"):
+        with_replicas(Single(), 65)

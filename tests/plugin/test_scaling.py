@@ -1,0 +1,52 @@
+"""A test that measures how its pattern scales: the figures, the verdict, the notes and the result file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.processes
+
+SCALES = """
+import time
+
+import pytest
+
+
+def rest(batch):
+    time.sleep(0.02)
+    return batch
+
+
+@pytest.mark.perf(model=rest, payload=[1], duration="200ms", warmup="0s", launches=1, concurrency=2)
+def test_scales(perf):
+    scaling = perf.measure_scaling(replicas=(1, 2))
+    if perf.smoke:
+        assert not scaling.steps
+    else:
+        assert [step.replicas for step in scaling.steps] == [1, 2]
+        assert scaling.efficiency(2).low < scaling.predicted_rps(2).high
+    perf.assert_scaling_efficiency_at_least("1%", replicas=2)
+"""
+PROJECT = Project().with_file("test_perf.py", SCALES)
+
+
+def test_scaling_is_measured_judged_and_reported(tmp_path: Path) -> None:
+    run = PROJECT.run(tmp_path, "--perf-json", "out.json")
+
+    assert run.outcomes["passed"] == 1
+    assert "1 replica: NMRT " in run.out
+    assert "2 replicas: NMRT " in run.out
+    assert "scalability law: contention " in run.out
+    (result,) = run.json("out.json")["results"]
+    assert [step["replicas"] for step in result["scaling"]["steps"]] == [1, 2]
+    assert result["verdicts"][0]["metric"] == "scaling_efficiency"
+
+
+def test_a_smoke_run_measures_no_scaling(tmp_path: Path) -> None:
+    assert PROJECT.run(tmp_path, "--perf-smoke").outcomes["passed"] == 1
