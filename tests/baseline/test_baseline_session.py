@@ -17,6 +17,7 @@ from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_setting
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry
 from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.request_counts import RequestCounts
 
 if TYPE_CHECKING:
@@ -364,6 +365,13 @@ def test_an_update_says_why_it_wrote_nothing(
     session.close(results, complete=complete)
     assert session.lines == [f"baseline not updated: {why}"]
     assert not (tmp_path / "perf-baseline.json").exists()
+
+
+@pytest.mark.processes
+def test_an_update_records_no_cost_since_it_follows_from_the_price(tmp_path: Path) -> None:
+    launches = {"rtm": ((4 * MS, 0.01),) * 2, "throughput": ((1000.0, 0.01),) * 2, "cost": ((0.4, 0.01),) * 2}
+    updated(tmp_path, measured(launches=launches, price=Price(0.04, 0.0, "USD")))
+    assert set(recorded(tmp_path)[TEST][HERE].metrics) == {"rtm", "throughput"}
 
 
 def test_an_update_of_a_smoke_run_writes_nothing(tmp_path: Path) -> None:

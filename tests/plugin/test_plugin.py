@@ -30,7 +30,7 @@ WRONG_MARKERS = {
     "no callers": ("concurrency=0", ["concurrency is 0", "from 1 to 10,000"]),
     "half a caller": ("concurrency=1.5", ["concurrency is 1.5", "whole number"]),
     "too many callers": ("concurrency=50000", ["concurrency is 50000", "from 1 to 10,000"]),
-    "a rate of nothing": ("rate_rps=0", ["rate_rps is 0", "above 0"]),
+    "a rate of nothing": ("rate_rps=0", ["rate_rps is 0", "from 0.000001"]),
     "a rate as text": ("rate_rps='fast'", ["rate_rps is 'fast'", "requests per second"]),
     "two loads": ("concurrency=1, rate_rps=1", ["concurrency=..., rate_rps=...", "several loads", "expected one"]),
     "a time without its unit": ("duration=3", ["perf(duration=...) is 3", "a time with its unit", "20ms"]),
