@@ -137,6 +137,13 @@ class LaunchBlocks:
         usage = self._launch.usage
         return None if usage is None else self._quotient(self._cpu_ns, usage.cores * np.diff(self._edges))
 
+    def performance_coefficient(self) -> LaunchValue | None:
+        """``1 / (RTM in seconds × ASL)``; None if one of them is not known or has no positive value."""
+        rtm, asl = self.percentile(50), self.asl()
+        if rtm is None or asl is None or not math.isfinite(rtm.value) or min(rtm.value, asl.value) <= 0:
+            return None
+        return LaunchValue(1e9 / (rtm.value * asl.value), math.hypot(rtm.relative_error, asl.relative_error))
+
     def cpu_per_request(self) -> LaunchValue | None:
         """CPU nanoseconds of the deployment per successful answer."""
         return None if self._launch.usage is None else self._quotient(self._cpu_ns, self._completions[0])

@@ -142,6 +142,7 @@ METRICS = {
         Metric(_NMRT, "NMRT", None, Unit.RATE, better="higher"),
         Metric("error_rate", "error rate", LaunchBlocks.error_rate, Unit.RATIO, launch_sd=0.0),
         Metric("asl", "ASL", LaunchBlocks.asl, Unit.RATIO, floor=0.01),
+        Metric("pc", "PC", LaunchBlocks.performance_coefficient, Unit.COUNT, "higher", launch_sd=2**0.5 * LAUNCH_SD),
         Metric("cpu_per_request", "CPU per request", LaunchBlocks.cpu_per_request, Unit.DURATION, floor=_CPU_FLOOR),
         Metric("peak_memory", "peak memory", LaunchBlocks.peak_memory, Unit.SIZE, launch_sd=0.01, floor=4 * 2**20),
         Metric("cost", "cost per million", LaunchBlocks.cost, Unit.COST),

@@ -85,6 +85,11 @@ class Metrics(PatternMetrics):
         return self.estimate(METRICS["asl"])
 
     @property
+    def performance_coefficient(self) -> Estimate | None:
+        """PC, ``1 / (RTM in seconds × ASL)`` at the test's load: short responses from little of the machine."""
+        return self.estimate(METRICS["pc"])
+
+    @property
     def cpu_ns_per_request(self) -> Estimate | None:
         """CPU time of the deployment's process tree per successful answer."""
         return self.estimate(METRICS["cpu_per_request"])

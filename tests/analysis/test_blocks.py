@@ -14,7 +14,7 @@ from pytest_mlpatterns.analysis.blocks import BLOCK_NS, LaunchBlocks, completion
 from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.records.launch import LaunchValue
+    from pytest_mlpatterns.records.launch import Launch, LaunchValue
 
 EMPTY = launch(samples([], []))
 
@@ -299,3 +299,22 @@ def test_a_trend_that_could_be_chance_is_not_said() -> None:
 def test_too_few_blocks_with_answers_have_no_trend() -> None:
     due = START_NS + np.arange(7) * S // 4
     assert LaunchBlocks(launch(samples(due, np.arange(1, 8) * MS))).trend() is None
+
+
+def test_the_performance_coefficient_is_one_over_rtm_in_seconds_and_asl() -> None:
+    blocks = LaunchBlocks(even_launch(latency_ns=4 * MS, used=usage(0.25)))
+    assert value(blocks.performance_coefficient()) == pytest.approx(1 / (0.004 * 0.125))
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        launch(samples([], []), used=usage(0.25)),
+        even_launch(),
+        even_launch(used=usage(0.0)),
+        launch(samples([START_NS + MS], MS, outcome=500), used=usage(0.25)),
+    ],
+    ids=["no request", "no usage", "no load", "all failed"],
+)
+def test_there_is_no_performance_coefficient_without_a_response_time_and_a_load(without: Launch) -> None:
+    assert LaunchBlocks(without).performance_coefficient() is None

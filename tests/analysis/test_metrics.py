@@ -208,6 +208,7 @@ def test_rates_hits_and_batches_are_better_when_higher() -> None:
     assert [name for name, metric in METRICS.items() if metric.better == "higher"] == [
         "throughput",
         "nmrt",
+        "pc",
         "cache_hit_ratio",
         "batch_size",
         "compression_ratio",
