@@ -5,6 +5,8 @@ An invalid value raises a :class:`SettingError` that names the source, the value
 
 from __future__ import annotations
 
+import contextlib
+import math
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns import fields
@@ -29,6 +31,7 @@ __all__ = [
     "function_like",
     "read_choice",
     "read_compared",
+    "read_cpus",
     "read_duration",
     "read_flag",
     "read_pattern",
@@ -45,6 +48,9 @@ __all__ = [
 LOAD_ARGUMENTS = ("concurrency", "rate_rps", "load")
 """Marker arguments that define the load; a marker gives at most one of them."""
 _MIN_DURATION_NS = 100_000_000
+_LEAST_CPUS = 0.01
+"""Least share of a core that a control group can give: a millisecond in a period of 100."""
+_MOST_CPUS = 1e6
 
 
 def read_choice(kind: type[StrEnum], value: object, source: str) -> Any:
@@ -134,6 +140,24 @@ def read_warmup(value: object, source: str) -> int | None:
         return parse_duration(value, name=source)
     except UnitError as error:
         raise UnitError(f'{error}, or "auto"') from None
+
+
+def read_cpus(value: object, source: str) -> float | None:
+    """Convert a number of cores, and ``"all"`` to None.
+
+    Raises:
+        SettingError: not a number of at least 0.01.
+    """
+    if value == "all":
+        return None
+    number = math.nan
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):
+            number = float(value)
+    if not _LEAST_CPUS <= number <= _MOST_CPUS:
+        expected = f'a number of cores of at least {_LEAST_CPUS}, or "all"'
+        raise SettingError(f"{source} is {shown(value)}, expected {expected}; write 2 or 0.5")
+    return int(number) if number.is_integer() else round(number, 3)
 
 
 def whole_number(most: int, what: str) -> Callable[[object, str], int]:

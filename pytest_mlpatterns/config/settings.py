@@ -16,6 +16,7 @@ from pytest_mlpatterns.config.converters import (
     function_like,
     read_choice,
     read_compared,
+    read_cpus,
     read_duration,
     read_pattern,
     read_positive,
@@ -80,7 +81,7 @@ class Settings:
     None for the default ones. ``overload`` expects that the service cannot sustain the load. ``stretches`` lets a
     window of few requests be longer than ``duration_ns``. ``price`` is None if there is no cost. ``model`` and
     ``payload`` are None if they come from the fixtures. ``engine`` is a name as given; the registry of engines checks
-    it.
+    it. ``cpus`` is None if the deployment may use all cores.
     """
 
     pattern: Pattern
@@ -105,6 +106,7 @@ class Settings:
     request: Callable[[Any], object] | None
     wire: Wire
     engine: str
+    cpus: float | None
 
 
 def merge_markers(markers: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]) -> dict[str, Any]:
@@ -279,5 +281,6 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
         REST_JSON,
     ),
     "engine": (as_given, "local"),
+    "cpus": (read_cpus, "all"),
 }
 """Marker argument → its converter and its default."""

@@ -18,6 +18,7 @@ from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.measurement.answer_check import CHECKED_ANSWERS, check_answers
 from pytest_mlpatterns.measurement.capacity import CapacitySearch
 from pytest_mlpatterns.measurement.first_failure import describe_first_failure
+from pytest_mlpatterns.measurement.generator_placement import apart_from
 from pytest_mlpatterns.measurement.last_answer import why_silent
 from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.measurement.overload import OverloadRun
@@ -163,7 +164,8 @@ class LaunchRunner:
             generators=plan.generators,
             ceiling_rps=self._generator.ceiling_of(template),
         )
-        capacity = search.run(decided, objective)
+        with apart_from(deployment, self._generator, plan.generators):
+            capacity = search.run(decided, objective)
         deployment.stats()  # raises if a process died in the search
         if last := search.last:
             silence = why_silent(
@@ -209,7 +211,7 @@ class _LaunchMeasurement:
         self._plan = plan
         self._generator = generator
         self._job = job_for(deployment, plan, deployment.messages(plan.payload))
-        self._monitor = ResourceMonitor(lambda: deployment.pids)
+        self._monitor = ResourceMonitor(lambda: deployment.pids, deployment.cpus)
         self._stats_before: PatternStats | None = None
 
     def run(self, on_progress: Callable[[Progress], None]) -> Launch:
@@ -217,9 +219,10 @@ class _LaunchMeasurement:
         self._monitor.sample()
         events = LoadEvents(on_progress, self._open_window, self._monitor.sample)
         try:
-            result = self._generator.run(
-                self._job, poll_s=_POLL_S, on_poll=events.handle, processes=self._plan.generators
-            )
+            with apart_from(self._deployment, self._generator, self._plan.generators):
+                result = self._generator.run(
+                    self._job, poll_s=_POLL_S, on_poll=events.handle, processes=self._plan.generators
+                )
         except LoadInterrupted as stop:
             raise Interrupted(self._launch(stop.result)) from None
         launch = self._launch(result)

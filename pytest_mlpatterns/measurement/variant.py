@@ -33,6 +33,7 @@ from pytest_mlpatterns.measurement.block_merge import (
 )
 from pytest_mlpatterns.measurement.block_plan import ResponsePace, response_pace
 from pytest_mlpatterns.measurement.first_failure import describe_first_failure
+from pytest_mlpatterns.measurement.generator_placement import apart_from
 from pytest_mlpatterns.measurement.last_answer import why_silent
 from pytest_mlpatterns.measurement.launch import job_for
 from pytest_mlpatterns.measurement.load_events import LoadEvents
@@ -116,7 +117,7 @@ class VariantRun:
         self._deployment = deployment
         self._generator = generator
         self._on_progress = on_progress
-        self._monitor = ResourceMonitor(lambda: deployment.pids)
+        self._monitor = ResourceMonitor(lambda: deployment.pids, deployment.cpus)
         plan = replace(variant.plan, check=None, warmup_ns=0)
         self._job = job_for(deployment, plan, deployment.messages(plan.payload))
         self._closed = plan.schedule.closed
@@ -245,7 +246,9 @@ class VariantRun:
         start = position % len(self._order)
         order = (self._order[start:] + self._order[:start]).tobytes()
         job = replace(self._job, schedule=schedule, duration_ns=length_ns, order=order)
-        return self._generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=self._variant.plan.generators)
+        processes = self._variant.plan.generators
+        with apart_from(self._deployment, self._generator, processes):
+            return self._generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=processes)
 
     def _why_limited(self, result: LoadResult, samples: Samples, good: NDArray[np.bool_]) -> InvalidReason | None:
         """Why a block has no information about the variant; None if it has."""

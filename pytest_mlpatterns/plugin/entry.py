@@ -208,7 +208,7 @@ def _deployer(
 ) -> Callable[..., contextlib.AbstractContextManager[Deployment]]:
     node, session = request.node, _session(request.config)
 
-    def deploy(
+    def deploy(  # noqa: PLR0913 - the interface of the fixture, all but the first by name
         pattern: Pattern | str | None = None,
         *,
         wire: Wire | str = "rest+json",
@@ -216,6 +216,7 @@ def _deployer(
         payload: object = None,
         target: object = None,
         request: Callable[[Any], object] | None = None,
+        cpus: float | str | None = None,
     ) -> contextlib.AbstractContextManager[Deployment]:
         from pytest_mlpatterns.plugin.experiment_builder import FixtureValues
 
@@ -223,6 +224,7 @@ def _deployer(
             target = perf_target
         fixtures = FixtureValues(perf_model, perf_payload, target)
         arguments = {"pattern": pattern, "wire": wire, "model": model, "payload": payload, "request": request}
+        arguments["cpus"] = cpus
         return session.deployed(node, fixtures, arguments)
 
     return deploy

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ExperimentBuilder", "FixtureValues"]
 
-_OF_COMMAND = ("patterns", "baseline-file", "against", "against-files")
+_OF_COMMAND = ("patterns", "cpus", "baseline-file", "against", "against-files")
 """Options that decide what a test is compared with, and so belong to the command that runs it alone."""
 
 
@@ -98,6 +98,7 @@ class ExperimentBuilder:
                 f"perf(pattern={settings.pattern}) beside perf_target {target}, expected one of them: a pattern "
                 "is how perf_model is served"
             )
+        _require_own_processes(settings, target, "perf")
         setup = _setup_of(settings, payload, target, model="" if target is not None else model_version(fixtures.model))
         options = self._start_options(settings, payload, builder)
         return Experiment(
@@ -126,6 +127,7 @@ class ExperimentBuilder:
         fixtures = fixtures.under(settings)
         target = _checked_target(fixtures.target, "perf_deploy(target=...)")
         builder = _request_builder(settings, target, "perf_deploy")
+        _require_own_processes(settings, target, "perf_deploy")
         first = (
             None if fixtures.payload is None or target is not None else read_payload(fixtures.payload, settings.wire)
         )
@@ -155,6 +157,7 @@ class ExperimentBuilder:
             root=self._config.rootpath,
             builder=builder,
             engine=settings.engine,
+            cpus=settings.cpus,
         )
 
     def _by_value(self, node: pytest.Item | pytest.Session) -> list[ModuleType]:
@@ -182,6 +185,7 @@ def _setup_of(settings: Settings, payload: Payload, target: Target | None, *, mo
         warmup="auto" if settings.warmup_ns is None else format_duration(settings.warmup_ns),
         timeout=format_duration(settings.timeout_ns),
         generators=str(settings.generators),
+        cpus="" if settings.cpus is None else f"{settings.cpus:g}",
     )
 
 
@@ -213,6 +217,15 @@ def _checked_target(value: object, argument: str) -> Target | None:
             "Url('http://127.0.0.1:8000/predict')"
         )
     return value
+
+
+def _require_own_processes(settings: Settings, target: Target | None, fixture: str) -> None:
+    """A service that runs already keeps the processor that it has."""
+    if settings.cpus is not None and isinstance(target, Url):
+        raise SettingError(
+            f"{fixture}(cpus={settings.cpus:g}) beside {target}, expected a service that the test starts: one that "
+            'runs already keeps the cores that it has; write cpus="all"'
+        )
 
 
 def _request_builder(settings: Settings, target: Target | None, fixture: str) -> RequestBuilder | None:

@@ -58,6 +58,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "compare these metrics with the baseline or revision, separated by commas (default: rtm, throughput, "
         "p95, p99, error_rate, cpu_per_request, peak_memory, cold_start, response_bytes)",
     },
+    "cpus": {
+        "metavar": "NUMBER",
+        "help": "cores that each deployment gets: a whole number by CPU affinity, a fraction such as 0.5 by the quota "
+        "of a control group (default: all)",
+    },
     "duration": {
         "metavar": "TIME",
         "help": "measured window of one launch (default: 0.7s in a closed loop, 2s in an open one; longer if few "

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["OtherRevision", "lay_out"]
 
 _CACHE = "mlpatterns-environments"
-_OPTIONS_OF_A_TEST = ("patterns", "startup-timeout")
+_OPTIONS_OF_A_TEST = ("patterns", "startup-timeout", "cpus")
 """Per-test options that the run at the other revision needs too."""
 
 

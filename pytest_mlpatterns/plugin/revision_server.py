@@ -149,7 +149,9 @@ class _Server:
                     if strays := modules_from(*self.trees):
                         self._refuse(Reason.WRONG, str(wrong_tree(strays, *self.trees)))
                         return
-                    started = DeploymentStarted(deployment.endpoint, deployment.pids, deployment.cold_start_ns)
+                    started = DeploymentStarted(
+                        deployment.endpoint, deployment.pids, deployment.cold_start_ns, deployment.cpu_share
+                    )
                     self._channel.send(started)
                 elif deployment is not None:
                     deployment.close()

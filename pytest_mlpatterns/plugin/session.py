@@ -187,8 +187,8 @@ class PerfSession:
         Args:
             node: the test, or the session.
             fixtures: what the test's fixtures gave; the target may be an argument of ``perf_deploy``.
-            arguments: ``pattern``, ``wire``, ``model``, ``payload`` and ``request`` of ``perf_deploy``. The test's
-                marker gives the model and the payload if they do not.
+            arguments: ``pattern``, ``wire``, ``model``, ``payload``, ``request`` and ``cpus`` of ``perf_deploy``.
+                The test's marker gives the model, the payload and the cores if they do not.
 
         Raises:
             DeploymentError: it did not start.
@@ -207,6 +207,7 @@ class PerfSession:
             payload=of_test.payload if settings.payload is None else settings.payload,
             startup_timeout_ns=of_test.startup_timeout_ns,
             engine=of_test.engine,
+            cpus=of_test.cpus if arguments["cpus"] is None else settings.cpus,
         )
         if arguments["pattern"] is not None and fixtures.target is not None:
             raise SettingError(f"perf_deploy({arguments['pattern']}, target={fixtures.target}), expected one of them")

@@ -103,6 +103,7 @@ class Setup:
         warmup: length of the warm-up, or ``auto``.
         timeout: of one request.
         generators: number of processes that send the load.
+        cpus: number of cores that the deployment gets; empty for all.
     """
 
     pattern: SystemDescription
@@ -115,6 +116,7 @@ class Setup:
     warmup: str = ""
     timeout: str = ""
     generators: str = ""
+    cpus: str = ""
 
     def differences(self, other: Setup, *, timing: bool = True) -> tuple[str, ...]:
         """Name what differs, as ``load: closed(8) → closed(16)``, from ``other`` to this.
@@ -125,7 +127,7 @@ class Setup:
         """
         present, before = self.to_json(), other.to_json()
         return tuple(
-            f"{name}: {before[name] or 'none'} → {text or 'none'}"
+            f"{name}: {before[name] or _absent(name)} → {text or _absent(name)}"
             for name, text in present.items()
             if text != before[name]
             and (timing or name not in _TIMING)
@@ -145,11 +147,12 @@ class Setup:
             "warmup": self.warmup,
             "timeout": self.timeout,
             "generators": self.generators,
+            "cpus": self.cpus,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Setup:
-        """The inverse of :meth:`to_json`; ``model``, ``headers`` and the timing may be absent.
+        """The inverse of :meth:`to_json`; ``model``, ``headers``, ``cpus`` and the timing may be absent.
 
         Raises:
             TypeError: another field is absent, or there is an unknown one.
@@ -186,6 +189,11 @@ class Environment:
         """The machine's identity, as it stands in the baseline file."""
         gpu = f", {self.gpu}" if self.gpu else ""
         return f"{self.processor}, {self.cores:g} cores, {self.architecture}, Python {self.python}{gpu}"
+
+
+def _absent(name: str) -> str:
+    """What an empty value means."""
+    return "all" if name == "cpus" else "none"
 
 
 def _system(text: str) -> SystemDescription:

@@ -129,7 +129,9 @@ class RevisionClient:
         assert self._child is not None
         started = self._ask(self._child, StartDeployment(), self._timeout_ns / 1e9)
         assert isinstance(started, DeploymentStarted)
-        return Deployment(started.endpoint, ForeignProcesses(started.pids, self._stop), started.cold_start_ns)
+        deployment = Deployment(started.endpoint, ForeignProcesses(started.pids, self._stop), started.cold_start_ns)
+        deployment.cpu_share = started.cpu_share
+        return deployment
 
     def close(self) -> None:
         """End the process and all processes that it started."""

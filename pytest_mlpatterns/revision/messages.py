@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns.records.setup import Setup
+    from pytest_mlpatterns.system.cpu_share import CpuShare
     from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.payload import Payload
 
@@ -100,11 +101,13 @@ class DeploymentStarted:
         endpoint: where it is asked.
         pids: its processes, without their children.
         cold_start_ns: time from its start to the first answer; None if it is not known.
+        cpu_share: the processor that it was given; None if it may use all of the machine.
     """
 
     endpoint: Endpoint
     pids: tuple[int, ...]
     cold_start_ns: int | None
+    cpu_share: CpuShare | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import httpx
 
     from pytest_mlpatterns.serving.external.scraper import Scraper
+    from pytest_mlpatterns.system.cpu_share import CpuShare
     from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
@@ -127,6 +128,9 @@ class Deployment:
         cold_start_ns: time from its start to the first answer; None if it is not known.
         builder: turns an input into a request, for services whose format is none of the wires.
         scraper: reads the metrics of a third-party server, if it has any.
+
+    Attributes:
+        cpu_share: the processor that it was given; None if it may use all of the machine.
     """
 
     def __init__(
@@ -142,6 +146,7 @@ class Deployment:
         self.processes = processes
         self.cold_start_ns = cold_start_ns
         self.scraper = scraper
+        self.cpu_share: CpuShare | None = None
         self._builder = builder
         self._clients: list[httpx.Client] = []
         self._next_server = itertools.count()
@@ -170,6 +175,11 @@ class Deployment:
     def pids(self) -> tuple[int, ...]:
         """Process ids of the deployment, without children of these processes."""
         return self.processes.pids
+
+    @property
+    def cpus(self) -> float | None:
+        """Number of cores that it was given; None if it may use all of the machine."""
+        return None if self.cpu_share is None else self.cpu_share.cpus
 
     @property
     def client(self) -> httpx.Client:
@@ -293,6 +303,8 @@ class Deployment:
         if self.scraper is not None:
             self.scraper.close()
         self.processes.stop()
+        if self.cpu_share is not None:
+            self.cpu_share.release()
 
     def _request_for(self, value: Any) -> dict[str, Any]:
         """Arguments of ``httpx.Client.request`` for one input."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.serving.cpu_limit import start_with_cpus
 from pytest_mlpatterns.wire import REST_JSON, Wire
 from pytest_mlpatterns.wording import shown
 
@@ -40,6 +41,7 @@ class StartOptions:
         root: working directories of the user's own servers are relative to it.
         builder: makes the requests for the user's own servers instead of the wire.
         engine: name of the engine that starts patterns.
+        cpus: number of cores that the deployment gets; None for all.
     """
 
     timeout_ns: int
@@ -50,6 +52,7 @@ class StartOptions:
     root: Path = Path()
     builder: RequestBuilder | None = None
     engine: str = "local"
+    cpus: float | None = None
 
 
 class Engine(Protocol):
@@ -90,6 +93,7 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
     Raises:
         ModelLoadError: the model could not be built or failed on its first inference; with its traceback.
         DeploymentError: a process ended, or was not ready in time.
-        SettingError: there is no such engine.
+        SettingError: there is no such engine, or this machine cannot give the cores that the options name.
     """
-    return engine_named(options.engine, "engine").launch(plan, options)
+    engine = engine_named(options.engine, "engine")
+    return start_with_cpus(options.cpus, lambda: engine.launch(plan, options))

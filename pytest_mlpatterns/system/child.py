@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.system import orphans
+from pytest_mlpatterns.system.cpu_share import current_share
 from pytest_mlpatterns.system.log_file import LOOK_S, LogFile
 from pytest_mlpatterns.system.pipe_messages import read_message, write_message
 
@@ -84,18 +85,27 @@ class Child:
         self._on_end = on_end
         self._stopped = False
         self._farewell: _Farewell | None = None
+        share = current_share()
         output = self._log.create()
         try:
-            self._process = subprocess.Popen(
-                [sys.executable if python is None else str(python), "-P", "-c", f"from {module} import main; main()"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-                env={**os.environ, orphans.MARK: self._mark},
-                start_new_session=True,
-                pass_fds=pass_fds,
-                bufsize=0,
-            )
+            with contextlib.nullcontext() if share is None else share.inherited():
+                self._process = subprocess.Popen(
+                    [
+                        sys.executable if python is None else str(python),
+                        "-P",
+                        "-c",
+                        f"from {module} import main; main()",
+                    ],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=output,
+                    env={**os.environ, orphans.MARK: self._mark},
+                    start_new_session=True,
+                    pass_fds=pass_fds,
+                    bufsize=0,
+                )
+            if share is not None:
+                share.admit(self._process.pid)
         finally:
             os.close(output)
         assert self._process.stdin is not None

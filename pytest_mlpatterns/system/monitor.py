@@ -25,9 +25,11 @@ class ResourceMonitor:
 
     Args:
         roots: returns the root process ids; the trees below them are searched again every half second.
+        cpus: number of cores that they were given; None if they may use all of the machine.
     """
 
-    def __init__(self, roots: Callable[[], Sequence[int]]) -> None:
+    def __init__(self, roots: Callable[[], Sequence[int]], cpus: float | None = None) -> None:
+        self._cpus = cpus
         self._tree = ProcessTree(roots)
         self._searched_ns = 0
         self._rows: list[tuple[int, ...]] = []
@@ -73,6 +75,6 @@ class ResourceMonitor:
             steal_ns,
             throttled_ns,
             hz,
-            available_cores(),
+            available_cores() if self._cpus is None else self._cpus,
             machine_cores(),
         )

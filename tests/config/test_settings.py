@@ -80,6 +80,15 @@ LEVELS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
             "default": (None, NoisePolicy.DOUBT),
         },
     ),
+    "cpus": (
+        "cpus",
+        {
+            "marker": (0.5, 0.5),
+            "option": ("2", 2),
+            "ini": ("1.5", 1.5),
+            "default": (None, None),
+        },
+    ),
     "inconclusive": (
         "inconclusive",
         {
@@ -189,6 +198,9 @@ def check(inputs: object, outputs: object) -> None:
         ("wire", "rest+json", "wire", Wire("rest", "json")),
         ("duration", "100ms", "duration_ns", S // 10),
         ("engine", "local", "wire", Wire("rest", "json")),
+        ("cpus", "all", "cpus", None),
+        ("cpus", 2.0, "cpus", 2),
+        ("cpus", 1 / 3, "cpus", 0.333),
     ],
 )
 def test_an_argument_of_the_marker_is_read(argument: str, given: object, field: str, value: object) -> None:
@@ -236,6 +248,9 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
         ({"timeout": "0s"}, "perf(timeout=...) is '0s'", "a time above zero"),
         ({"startup_timeout": "0s"}, "perf(startup_timeout=...) is '0s'", "a time above zero"),
         ({"budget": "0s"}, "perf(budget=...) is '0s'", "a time above zero"),
+        ({"cpus": 0}, "perf(cpus=...) is 0", 'a number of cores of at least 0.01, or "all"; write 2 or 0.5'),
+        ({"cpus": True}, "perf(cpus=...) is True", 'a number of cores of at least 0.01, or "all"; write 2 or 0.5'),
+        ({"cpus": "two"}, "perf(cpus=...) is 'two'", 'a number of cores of at least 0.01, or "all"; write 2 or 0.5'),
         ({"launches": 0}, "perf(launches=...) is 0", "a whole number of deployments from 1 to 100"),
         ({"launches": 101}, "perf(launches=...) is 101", "a whole number of deployments from 1 to 100"),
         ({"launches": "3"}, "perf(launches=...) is '3'", "a whole number of deployments from 1 to 100"),

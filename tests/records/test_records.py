@@ -34,6 +34,12 @@ def test_a_set_up_names_every_difference_in_the_order_of_its_fields() -> None:
     assert [text.partition(":")[0] for text in SETUP.differences(other)] == ["pattern", "load", "wire", "payload"]
 
 
+def test_a_set_up_without_a_limit_has_all_cores() -> None:
+    assert replace(SETUP, cpus="2").differences(SETUP) == ("cpus: all → 2",)
+    assert SETUP.differences(replace(SETUP, cpus="0.5")) == ("cpus: 0.5 → all",)
+    assert replace(SETUP, cpus="2").differences(replace(SETUP, cpus="2")) == ()
+
+
 def test_a_machine_is_identified_by_what_stays_the_same() -> None:
     assert ENVIRONMENT.machine == "Test Processor 3000, 2 cores, x86_64, Python 3.11"
     newer = replace(ENVIRONMENT, versions={"numpy": "3.0.0"})

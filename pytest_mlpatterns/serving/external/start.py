@@ -20,6 +20,7 @@ import psutil
 from pytest_mlpatterns.errors import DeploymentError, LeftoverWarning, OpenPortWarning
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.telemetry import PatternStats
+from pytest_mlpatterns.serving.cpu_limit import start_with_cpus
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.external.attach import attach
 from pytest_mlpatterns.serving.external.programs import SupervisedPrograms
@@ -63,6 +64,7 @@ def deploy_target(target: Target, options: StartOptions) -> Deployment:
     Raises:
         DeploymentError: the service is not reachable or answers with an error; or the server does not start, ends, or
             is not ready in time. No started process is left running.
+        SettingError: this machine cannot give the cores that the options name.
     """
     if isinstance(target, Url):
         return attach(target, options)
@@ -70,6 +72,10 @@ def deploy_target(target: Target, options: StartOptions) -> Deployment:
         raise DeploymentError(
             f"{target} takes requests over HTTP, but the wire is {options.wire}; choose a wire over REST"
         )
+    return start_with_cpus(options.cpus, lambda: _started(target, options))
+
+
+def _started(target: App | Command, options: StartOptions) -> Deployment:
     for _ in range(_TRIES - 1):
         with contextlib.suppress(_PortTakenError):
             return _Start(target, options).deployment()

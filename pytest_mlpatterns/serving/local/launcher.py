@@ -6,6 +6,7 @@ input is known. Every process listens on 127.0.0.1, on a port that the system ch
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import secrets
 import sys
@@ -229,8 +230,12 @@ class Launcher:
                 raise
             return child
 
+        context = contextvars.copy_context()  # a replacement, which another thread starts, gets the same processor
         worker = SupervisedWorker(
-            start, role=group.role, position=group.position, listener=listener if group.restart else None
+            lambda on_end: context.run(start, on_end),
+            role=group.role,
+            position=group.position,
+            listener=listener if group.restart else None,
         )
         self.workers.append(worker)
         if group.restart:

@@ -72,6 +72,7 @@ MARKER = (
         "request",
         "wire",
         "engine",
+        "cpus",
     ),
     *("concurrency", "rate_rps", "load"),
 )

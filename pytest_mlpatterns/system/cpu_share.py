@@ -1,0 +1,212 @@
+"""The processor that a deployment is given: whole cores by CPU affinity, a fraction by the quota of a control group.
+
+Processes of a deployment are started in many places: by an engine, a supervisor, for a store. So a share is not handed
+down to all of them. It is the current one while a deployment starts, and each child process of this package takes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import subprocess
+import sys
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
+
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.system.cgroups import cpu_groups
+from pytest_mlpatterns.system.environment import available_cores
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from pytest_mlpatterns.system.cgroups import CpuGroup
+
+__all__ = ["CpuShare", "current_share", "give_cpus", "other_cores"]
+
+_PERIOD_US = 100_000
+"""Period of a quota, as container runtimes set it."""
+_NAME = "pytest-mlpatterns-"
+_numbers = itertools.count()
+_current: ContextVar[CpuShare | None] = ContextVar("cpu_share", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class CpuShare:
+    """What a deployment is given.
+
+    Attributes:
+        cpus: number of cores; it may be a fraction.
+        cores: the cores on which it runs; empty if it may run on all, up to the quota.
+        group: the control group with its quota; None without one.
+    """
+
+    cpus: float
+    cores: frozenset[int] = frozenset()
+    group: Path | None = None
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Each :class:`~pytest_mlpatterns.system.child.Child` that starts meanwhile gets this share."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+
+    @contextlib.contextmanager
+    def inherited(self) -> Iterator[None]:
+        """A process that this thread starts meanwhile inherits the cores."""
+        if not self.cores:
+            yield
+            return
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, self.cores)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, before)
+
+    def admit(self, pid: int) -> None:
+        """Move a process, which has started no other yet, into the control group."""
+        if self.group is not None:
+            (self.group / "cgroup.procs").write_text(str(pid), encoding="ascii")
+
+    def release(self) -> None:
+        """Remove the control group, after its processes have ended. Safe to call twice."""
+        if self.group is not None:
+            with contextlib.suppress(OSError):  # a process that survived keeps its limit
+                self.group.rmdir()
+
+
+def current_share() -> CpuShare | None:
+    """The share of the deployment that starts now; None if it may use the whole machine."""
+    return _current.get()
+
+
+def give_cpus(cpus: float) -> CpuShare:
+    """Set processor aside for one deployment; :meth:`CpuShare.release` ends that.
+
+    Args:
+        cpus: a number of cores; a whole number is given by CPU affinity, a fraction by a quota.
+
+    Raises:
+        SettingError: there are fewer cores, or this system gives no such share; the message says what was found.
+    """
+    available = available_cores()
+    if cpus > available:
+        cores = "1 core" if available == 1 else f"{available:g} cores"
+        raise SettingError(
+            f"cpus={cpus:g} for a deployment, but {cores} can be used here, of the machine or by the CPU quota of its "
+            f"container; give at most {available:g}, or run on a larger machine"
+        )
+    if not float(cpus).is_integer():
+        return CpuShare(cpus, group=_group_with_quota(cpus))
+    if not hasattr(os, "sched_setaffinity"):
+        raise SettingError(
+            f"cpus={cpus:g} needs CPU affinity, which this system does not have; run on Linux, or leave cpus= out"
+        )
+    return CpuShare(cpus, frozenset(sorted(os.sched_getaffinity(0))[-int(cpus) :]))
+
+
+@contextlib.contextmanager
+def other_cores(share: CpuShare | None, processes: Iterable[int]) -> Iterator[None]:
+    """Keep this thread and the given processes off the cores of a deployment, if there are others.
+
+    Args:
+        share: of the deployment.
+        processes: ids of processes that load it.
+    """
+    if share is None or not share.cores or not (others := os.sched_getaffinity(0) - share.cores):
+        yield
+        return
+    moved: dict[int, set[int]] = {}
+    try:
+        for pid in (0, *processes):
+            with contextlib.suppress(OSError):  # it has ended
+                moved[pid] = os.sched_getaffinity(pid)
+                os.sched_setaffinity(pid, others)
+        yield
+    finally:
+        for pid, before in moved.items():
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(pid, before)
+
+
+def _group_with_quota(cpus: float) -> Path:
+    """A new control group with a quota, beside or below that of this process.
+
+    Raises:
+        SettingError: none can be created.
+    """
+    problems = []
+    for group in cpu_groups():
+        for parent in _parents(group):
+            if group.version == 2 and not _passes_control_on(parent):
+                problems.append(f"{parent} passes no control of the CPU on")
+                continue
+            try:
+                return _created(parent, cpus, version=group.version)
+            except OSError as error:
+                problems.append(f"{parent} takes none ({error.strerror})")
+    found = "; ".join(problems) or "this system has no control group that distributes CPU time"
+    raise SettingError(
+        f"cpus={cpus:g} is a fraction and needs a control group with a CPU quota, but none can be created: {found}. "
+        "Give a whole number, which needs none, or run as root or in a control group that systemd delegates"
+    )
+
+
+def _parents(group: CpuGroup) -> list[Path]:
+    """Where a new group may be, the innermost first: in version 2 a group with processes cannot limit groups in it."""
+    if group.version == 1:
+        return [group.folder]
+    around = [folder for folder in group.folder.parents if folder.is_relative_to(group.top)]
+    return [group.folder, *around]
+
+
+def _passes_control_on(folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return "cpu" in (folder / "cgroup.subtree_control").read_text(encoding="ascii").split()
+    return False
+
+
+def _created(parent: Path, cpus: float, *, version: int) -> Path:
+    """Create a group below another one, and check that it takes a process.
+
+    Raises:
+        OSError: it cannot be created, limited or filled.
+    """
+    _remove_stale(parent)
+    folder = parent / f"{_NAME}{os.getpid()}-{next(_numbers)}"
+    folder.mkdir()
+    try:
+        quota_us = round(cpus * _PERIOD_US)
+        if version == 2:
+            (folder / "cpu.max").write_text(f"{quota_us} {_PERIOD_US}", encoding="ascii")
+        else:
+            (folder / "cpu.cfs_period_us").write_text(str(_PERIOD_US), encoding="ascii")
+            (folder / "cpu.cfs_quota_us").write_text(str(quota_us), encoding="ascii")
+        with subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE) as probe:
+            try:
+                (folder / "cgroup.procs").write_text(str(probe.pid), encoding="ascii")
+            finally:
+                probe.kill()
+    except OSError:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise
+    return folder
+
+
+def _remove_stale(parent: Path) -> None:
+    """Remove the groups of runs that were killed."""
+    for folder in parent.glob(f"{_NAME}*"):
+        pid = folder.name.removeprefix(_NAME).partition("-")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
