@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 CLAIM = "goodput within 5 % of queueing theory; a bounded queue keeps 0.9 of its NMRT at twice the load"
 SERVICE_S, LIMIT_S = 0.01, 0.1
+TRIES = 3
 PLAN = OverloadPlan((0.5, 0.8, 1.0, 1.25, 1.5, 2.0), step_s=2.0, watched_s=12.0)
 
 
@@ -80,13 +81,10 @@ def measure() -> Iterator[Table]:
             start = partial(launch, service_plan(pattern, model), startup)
             runner = LaunchRunner(start, plan, generator, on_progress=lambda _: None)
             try:
-                with on_client_core():
-                    nmrt = runner.search(lambda _value: False, None, 15 * 10**9).nmrt.value
-                    loads = runner.offer_overload(PLAN, nmrt)
+                loads, found = quiet(runner)
             finally:
                 runner.close()
-            found = overload_of(loads, nmrt, LIMIT_S * 1e9)
-            served = served_ratio(loads[-1], nmrt)
+            served = served_ratio(loads[-1], found.nmrt_rps)
             known = bounded or model is not blocking
             rows += rows_of(label, found, None if not known else theory_of(served, bounded=bounded))
             curves.append("\n".join([f"{label}: {describe_overload(found)}", *overload_picture(found)]))
@@ -94,6 +92,17 @@ def measure() -> Iterator[Table]:
     print("\n\n".join(curves), end="\n\n")
     headings = ("service", "× NMRT", "goodput", "theory", "rejected", "theory", "late", "p99")
     yield Table("goodput and rejected requests, as shares of the NMRT and of the requests", headings, rows, claims)
+
+
+def quiet(runner: LaunchRunner) -> tuple[tuple[OfferedLoad, ...], Overload]:
+    """The loads and what they say; measured again, a few times at most, while other processes use the machine."""
+    for _ in range(TRIES):
+        with on_client_core():
+            nmrt = runner.search(lambda _value: False, None, 15 * 10**9).nmrt.value
+            loads = runner.offer_overload(PLAN, nmrt)
+        if not any(load.busy for load in loads):
+            break
+    return loads, overload_of(loads, nmrt, LIMIT_S * 1e9)
 
 
 def served_ratio(peak: OfferedLoad, nmrt: float) -> float:
