@@ -188,7 +188,8 @@ class LaunchRunner:
         deployment = self.deployment
         template = job_for(deployment, replace(self.plan, check=None), deployment.messages(self.plan.payload))
         run = OverloadRun(template, self._generator, self._on_progress, lambda: deployment.pids, self.plan.generators)
-        loads = run.run(plan, nmrt_rps)
+        with apart_from(deployment, self._generator, self.plan.generators):
+            loads = run.run(plan, nmrt_rps)
         deployment.processes.stats()  # raises if a process died; a service that is still busy need not answer
         return loads
 

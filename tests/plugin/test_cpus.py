@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from support.project import Project
 
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.system.cpu_share import give_cpus
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -23,7 +26,7 @@ import os
 
 import pytest
 
-from pytest_mlpatterns import Command, SettingError, Url
+from pytest_mlpatterns import SettingError, Url
 
 ALL = len(os.sched_getaffinity(0))
 
@@ -79,3 +82,41 @@ def test_a_deployment_runs_on_the_cores_that_it_was_given(tmp_path: Path) -> Non
     assert ran.outcomes["passed"] == 5
     setups = {test["test"].partition("::")[2]: test["setup"]["cpus"] for test in ran.json("results.json")["results"]}
     assert setups == {"test_all": "", "test_one": "1"}
+
+
+HALF = """
+import time
+
+import pytest
+
+
+
+
+def busy(batch):
+    until = time.thread_time() + 0.01
+    while time.thread_time() < until:
+        pass
+    return batch
+
+
+@pytest.fixture
+def perf_payload():
+    return [0]
+
+
+@pytest.mark.perf(model=busy, duration="600ms", warmup="200ms", concurrency=2, cpus=0.5)
+def test_half(perf):
+    metrics = perf.metrics
+    used_cores = metrics.cpu_ns_per_request.value * metrics.throughput_rps.value / 1e9
+    assert metrics.asl_ratio.value == pytest.approx(used_cores / 0.5, rel=0.3)
+"""
+
+
+def test_the_load_relates_to_the_half_core_that_a_control_group_gives(tmp_path: Path) -> None:
+    try:
+        give_cpus(0.5).release()
+    except SettingError as error:
+        pytest.skip(f"this machine lets the tests create no control group: {error}")
+    ran = Project().with_file("test_perf.py", HALF).run(tmp_path, "--perf-json=results.json")
+    assert ran.outcomes["passed"] == 1
+    assert [test["setup"]["cpus"] for test in ran.json("results.json")["results"]] == ["0.5"]
