@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_mlpatterns.records.launch import Capacity, Estimate, Launch
+    from pytest_mlpatterns.records.price import Price
 
 __all__ = ["EFFICIENCY", "Scaling", "ScalingStep"]
 
@@ -32,7 +33,7 @@ _BUSY_RATIO = 0.9
 """Share of the machine's cores from which on they, not the pattern, may end the scaling."""
 _FULL_EFFICIENCY = 0.95
 """Efficiency from which on nothing has ended the scaling."""
-_AT_NMRT = ("asl", "cpu_per_request", "peak_memory")
+_AT_NMRT = ("asl", "cpu_per_request", "peak_memory", "cost")
 EFFICIENCY = Metric(
     "scaling_efficiency", "scaling efficiency", None, Unit.RATIO, better="higher", launch_sd=math.sqrt(2) * LAUNCH_SD
 )
@@ -54,9 +55,16 @@ class ScalingStep:
     metrics: Metrics | None
 
     @classmethod
-    def of(cls, replicas: int, capacities: tuple[Capacity, ...], launches: tuple[Launch, ...]) -> ScalingStep:
-        """A step from its searches and its windows."""
-        return cls(replicas, capacities, Metrics(launches, capacities) if launches else None)
+    def of(
+        cls,
+        replicas: int,
+        capacities: tuple[Capacity, ...],
+        launches: tuple[Launch, ...],
+        *,
+        price: Price | None = None,
+    ) -> ScalingStep:
+        """A step from its searches and its windows, at a price of cores and memory."""
+        return cls(replicas, capacities, Metrics(launches, capacities, price) if launches else None)
 
     @property
     def nmrt_rps(self) -> Estimate:
@@ -87,6 +95,11 @@ class ScalingStep:
     def peak_rss_bytes(self) -> Estimate | None:
         """Highest resident memory of all its processes at NMRT."""
         return None if self.metrics is None else self.metrics.peak_rss_bytes
+
+    @property
+    def cost_per_million_requests(self) -> Estimate | None:
+        """Cost of a million successful answers at NMRT, in the currency of the test's price; None without a price."""
+        return None if self.metrics is None else self.metrics.cost_per_million_requests
 
     @property
     def machine_ratio(self) -> float | None:

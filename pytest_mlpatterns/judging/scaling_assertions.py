@@ -97,7 +97,8 @@ class ScalingAssertions:
             pattern = self._experiment.settings.pattern
             variants = {number: self._experiment.variant_under(with_replicas(pattern, number)) for number in numbers}
             driver = self._experiment.driver
-            self._run = ScalingRun(variants, driver.generator, on_progress=driver.on_progress)
+            price = self._experiment.settings.price
+            self._run = ScalingRun(variants, driver.generator, on_progress=driver.on_progress, price=price)
         self._close()
         while self._run.passes < _PASSES:
             self._pass()

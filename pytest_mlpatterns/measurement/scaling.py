@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.variant import Variant
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import Capacity, Launch
+    from pytest_mlpatterns.records.price import Price
 
 __all__ = ["ScalingRun"]
 
@@ -38,6 +39,7 @@ class ScalingRun:
         variants: the service by number of replicas.
         generator: the load generator.
         on_progress: takes the progress of the load several times a second.
+        price: of cores and memory; None if there is no cost.
 
     Attributes:
         passes: passes so far.
@@ -45,13 +47,19 @@ class ScalingRun:
     """
 
     def __init__(
-        self, variants: Mapping[int, Variant], generator: Generator, *, on_progress: Callable[[Progress], None]
+        self,
+        variants: Mapping[int, Variant],
+        generator: Generator,
+        *,
+        on_progress: Callable[[Progress], None],
+        price: Price | None = None,
     ) -> None:
         self.passes = 0
         self.spent_s = 0.0
         self._variants = variants
         self._generator = generator
         self._on_progress = on_progress
+        self._price = price
         self._capacities: dict[int, list[Capacity]] = {number: [] for number in sorted(variants)}
         self._launches: dict[int, list[Launch]] = {number: [] for number in self._capacities}
 
@@ -65,7 +73,7 @@ class ScalingRun:
         """What all passes so far found."""
         return Scaling(
             tuple(
-                ScalingStep.of(number, tuple(found), tuple(self._launches[number]))
+                ScalingStep.of(number, tuple(found), tuple(self._launches[number]), price=self._price)
                 for number, found in self._capacities.items()
             ),
             available_cores(),

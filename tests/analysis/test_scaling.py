@@ -10,7 +10,9 @@ import pytest
 from support.synthetic import capacity, even_launch, usage
 
 from pytest_mlpatterns import InvalidResultError
+from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.scaling import Scaling, ScalingStep
+from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.scaling import ScalingRecord
 from pytest_mlpatterns.reports.text.scaling_notes import describe_scaling
 
@@ -47,6 +49,16 @@ def test_a_perfect_pattern_is_predicted_to_scale_on() -> None:
     assert found.peak_replicas == math.inf
     assert found.contention.value == pytest.approx(0, abs=1e-6)
     assert found.ended_by == ""
+
+
+def test_a_step_has_its_cost_at_nmrt_if_there_is_a_price() -> None:
+    launch, price = at_nmrt(0.5, 1.0), Price(1.0, 0.0, "USD")
+    step = ScalingStep.of(1, PERFECT[1], (launch,), price=price)
+    assert step.cost_per_million_requests is not None
+    assert step.cost_per_million_requests == Metrics((launch,), price=price).cost_per_million_requests
+    assert step.cost_per_million_requests.value == pytest.approx(1e6 * 0.5 / 200 / 3600, rel=0.01)
+    assert Scaling((step,), 4).record.steps[0].figures["cost"][0] == step.cost_per_million_requests.value
+    assert scaling(PERFECT).steps[0].cost_per_million_requests is None
 
 
 def test_a_step_has_its_load_and_memory_at_nmrt() -> None:

@@ -22,8 +22,7 @@ def declared_run(efficiencies: list[float], machine_cores: float = 1.0) -> type:
     """A run whose passes have these efficiencies."""
 
     class Run:
-        def __init__(self, variants: Mapping[int, Any], _generator: Any, *, on_progress: Any) -> None:
-            del on_progress
+        def __init__(self, variants: Mapping[int, Any], _generator: Any, **_options: Any) -> None:
             self.numbers, self.passes, self.spent_s = tuple(variants), 0, 0.0
 
         def measure_pass(self) -> None:
@@ -46,7 +45,7 @@ def assertions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScalingAssertio
         monkeypatch.setattr(scaling_assertions, "ScalingRun", declared_run(efficiencies, machine_cores))
         experiment: Any = SimpleNamespace(
             smoke=smoke,
-            settings=SimpleNamespace(budget_ns=30 * S, pattern=Single()),
+            settings=SimpleNamespace(budget_ns=30 * S, pattern=Single(), price=None),
             variant_under=str,
             driver=SimpleNamespace(generator=None, on_progress=None),
         )
