@@ -31,6 +31,7 @@ NAMES = (
     "xdist_isolation",
     "truth",
     "nmrt_accuracy",
+    "cpu_limit",
     "overload_truth",
     "objective_simulation",
     "scaling_simulation",

@@ -11,6 +11,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.analysis.crowding import crowding_note
 from pytest_mlpatterns.analysis.intervals import estimate
 from pytest_mlpatterns.analysis.latency_distribution import latency_of, percentiles_of_counts
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, is_known_metric, metric_named, nmrt_metric
@@ -252,8 +253,7 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, setup: Setup) -
         notes.append(
             f"driven through a client library, which adds about {format_duration(overhead)} to every request here"
         )
-    if metrics.generator.limited:
-        notes.append(metrics.generator.limited)
+    notes += filter(None, [metrics.generator.limited, crowding_note(metrics.launches)])
     if measurement.dropped:
         notes.append(
             f"{measurement.dropped} of {measurement.dropped + len(metrics.launches)} launches were dropped "

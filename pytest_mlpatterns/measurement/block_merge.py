@@ -95,6 +95,7 @@ def merge_usage(blocks: Sequence[BlockRecording]) -> Usage | None:
         frequency_hz=highest("frequency_hz"),
         cores=usages[0].cores,
         machine_cores=usages[0].machine_cores,
+        busy_threads=max((usage.busy_threads for usage in usages), key=sum),
     )
 
 

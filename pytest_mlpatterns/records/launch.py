@@ -35,6 +35,7 @@ class Usage:
         frequency_hz: mean frequency of the cores; 0 if not reported.
         cores: number of cores that the deployment may use.
         machine_cores: number of cores of the machine, to which its busy time belongs.
+        busy_threads: number of threads that each process used under load, of those that did the work; empty if unknown.
     """
 
     time_ns: NDArray[np.int64]
@@ -47,6 +48,7 @@ class Usage:
     frequency_hz: NDArray[np.int64]
     cores: float
     machine_cores: int
+    busy_threads: tuple[int, ...] = ()
 
     def since(self, moment: int) -> Usage:
         """The samples from the moment with this index on."""
@@ -61,6 +63,7 @@ class Usage:
             self.frequency_hz[moment:],
             self.cores,
             self.machine_cores,
+            self.busy_threads,
         )
 
 

@@ -13,11 +13,14 @@ from pytest_mlpatterns.system.machine import read_machine
 from pytest_mlpatterns.system.process_tree import ProcessTree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["ResourceMonitor"]
+__all__ = ["ResourceMonitor", "busy_threads"]
 
 _TREE_REFRESH_NS = 500_000_000
+_BUSY_SHARE = 0.25
+_LEAST_BUSY_NS = 50_000_000
+"""Below this the clock of 10 ms does not tell which threads work."""
 
 
 class ResourceMonitor:
@@ -33,6 +36,7 @@ class ResourceMonitor:
         self._tree = ProcessTree(roots)
         self._searched_ns = 0
         self._rows: list[tuple[int, ...]] = []
+        self._threads_before: dict[int, dict[int, int]] = {}
 
     def sample(self) -> None:
         """Take one sample of the trees and the machine."""
@@ -41,6 +45,8 @@ class ResourceMonitor:
             self._tree.search()
             self._searched_ns = now
         self._tree.look()
+        if not self._rows:
+            self._threads_before = self._tree.threads_ns()
         own_ns, machine = self._tree.cpu_ns, read_machine()
         others_ns = machine.busy_ns - machine.steal_ns - own_ns - time.process_time_ns()
         self._rows.append(
@@ -77,4 +83,24 @@ class ResourceMonitor:
             hz,
             available_cores() if self._cpus is None else self._cpus,
             machine_cores(),
+            busy_threads(self._threads_before, self._tree.threads_ns()),
         )
+
+
+def busy_threads(before: Mapping[int, Mapping[int, int]], after: Mapping[int, Mapping[int, int]]) -> tuple[int, ...]:
+    """How many threads of each process did the work between two readings; processes without one are left out.
+
+    A thread counts if it used a quarter of what the busiest one used: those that only watch or wait do not.
+
+    Args:
+        before: CPU time of each thread in nanoseconds, by process and thread.
+        after: the same, later.
+    """
+    used = [
+        [now - before.get(pid, {}).get(thread, 0) for thread, now in threads.items()] for pid, threads in after.items()
+    ]
+    most = max((max(threads, default=0) for threads in used), default=0)
+    if most < _LEAST_BUSY_NS:
+        return ()
+    counts = (sum(one >= _BUSY_SHARE * most for one in threads) for threads in used)
+    return tuple(filter(None, counts))

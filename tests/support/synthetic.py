@@ -122,7 +122,7 @@ def usage(
     seconds: float = 3.0,
     start_ns: int = START_NS,
     rss_bytes: Sequence[int] = (100 * 2**20,),
-    cores: int = 2,
+    cores: float = 2,
     others_cores: float = 0.0,
     steal_cores: float = 0.0,
     throttled: float = 0.0,
@@ -148,7 +148,7 @@ def usage(
         throttled_ns=(elapsed * throttled).astype(np.int64),
         frequency_hz=np.resize(np.asarray(frequency_hz, dtype=np.int64), time_ns.shape),
         cores=cores,
-        machine_cores=cores if of_machine is None else of_machine,
+        machine_cores=int(cores) if of_machine is None else of_machine,
     )
 
 

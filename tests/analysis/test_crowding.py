@@ -1,0 +1,59 @@
+"""More working threads than cores: said if they wait for each other, and only then."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from support.synthetic import even_launch, usage
+
+from pytest_mlpatterns.analysis.crowding import crowding_note
+from pytest_mlpatterns.system.monitor import busy_threads
+
+S = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "used", "note"),
+    [
+        (
+            (4, 4),
+            2,
+            1.9,
+            "8 busy threads of 2 processes share the 2 cores that the deployment has, and wait for each other: "
+            "set fewer threads (OMP_NUM_THREADS) or fewer replicas, or give it more cores",
+        ),
+        (
+            (1, 1),
+            1,
+            0.95,
+            "2 busy threads of 2 processes share the 1 core that the deployment has, and wait for each other: "
+            "use fewer replicas, or give it more cores",
+        ),
+        ((1,), 0.5, 0.5, None),
+        ((1, 1), 2, 1.9, None),
+        ((4, 4), 2, 1.0, None),
+        ((), 2, 1.9, None),
+    ],
+    ids=["threads", "replicas", "half a core", "as many as cores", "idle cores", "unknown"],
+)
+def test_threads_that_wait_for_each_other(
+    threads: tuple[int, ...], cores: float, used: float, note: str | None
+) -> None:
+    seen = replace(usage(used, 2.0, cores=cores), busy_threads=threads)
+    assert crowding_note([even_launch(used=seen)]) == note
+
+
+def test_launches_of_unknown_processes() -> None:
+    assert crowding_note([even_launch(used=None)]) is None
+
+
+def test_threads_that_watch_or_wait_do_not_count() -> None:
+    before = {7: {70: 5 * S, 71: 0}, 8: {80: 0}}
+    after = {7: {70: 6 * S, 71: S // 100, 72: S // 2}, 8: {80: 9 * S // 10}, 9: {90: 0}}
+    assert busy_threads(before, after) == (2, 1)
+
+
+def test_an_idle_deployment_has_no_busy_thread() -> None:
+    assert busy_threads({}, {7: {70: 20_000_000}}) == ()
+    assert busy_threads({}, {}) == ()
