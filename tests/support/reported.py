@@ -6,7 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
+from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.result import BaselineGap
+from pytest_mlpatterns.records.scaling import ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["HOSTILE", "RANKING", "everything", "report"]
+__all__ = ["EVALUATED", "HOSTILE", "OVERLOAD", "RANKING", "SCALING", "everything", "report"]
 
 HOSTILE = "</script><script>alert('&\"')</script><!--<img src=x onerror=alert(1)>"
 """What a user may have written, by mistake or not."""
@@ -73,6 +76,70 @@ RANKING = (
 )
 
 
+def _offered(load_ratio: float, goodput_ratio: float) -> OverloadStep:
+    """One load on a service with an NMRT of 200 requests per second; it refuses what it cannot serve."""
+    in_time = goodput_ratio / load_ratio
+    shares = {"late_ratio": 0.0, "timed_out_ratio": 0.0, "failed_ratio": 0.0}
+    return OverloadStep(
+        load_ratio=load_ratio,
+        offered_rps=200 * load_ratio,
+        requests=round(400 * load_ratio),
+        goodput_rps=200 * goodput_ratio,
+        goodput_error_rps=2.0,
+        in_time_ratio=in_time,
+        rejected_ratio=1 - in_time,
+        p99_ns=40.0 * MS,
+        limited=None,
+        busy=None,
+        **shares,
+    )
+
+
+OVERLOAD = Overload(
+    nmrt_rps=200.0,
+    limit_ns=200.0 * MS,
+    steps=(_offered(0.5, 0.5), _offered(1.0, 0.99), _offered(2.0, 0.97)),
+    back=_offered(0.8, 0.8),
+    recovery_ns=0.0,
+    watched_ns=6.0 * S,
+    behaviour=Behaviour.SHEDS,
+)
+SCALING = ScalingRecord(
+    steps=tuple(
+        ScalingStepRecord(
+            replicas,
+            4.0 * replicas,
+            {
+                "nmrt": nmrt,
+                "scaling_efficiency": efficiency,
+                "asl": (0.51 * replicas / 2, 0.25 * replicas, 0.26 * replicas) if replicas > 1 else (0.51, 0.5, 0.52),
+                "cost": (0.05, 0.048, 0.052),
+            },
+            0.6,
+            "",
+        )
+        for replicas, nmrt, efficiency in (
+            (1, (200.0, 196.0, 204.0), (1.0, 1.0, 1.0)),
+            (2, (380.0, 370.0, 390.0), (0.95, 0.92, 0.98)),
+        )
+    ),
+    law={"contention": (0.05, 0.02, 0.09)},
+    peak_replicas=None,
+    ended_by="",
+)
+EVALUATED = tuple(
+    result(
+        f"test_perf.py::test_digits[{name}]",
+        setup=make_setup(name),
+        overloads=(OVERLOAD,),
+        scaling=SCALING,
+        price=Price(0.0425, 0.0057, "USD"),
+    )
+    for name in ("cached", "batched")
+)
+"""One test under two patterns, which was loaded to its limit and beyond; :data:`RANKING` ranks it."""
+
+
 def everything() -> list[TestResult]:
     """Verdicts of every kind, compared with a baseline, a revision and nothing, with every chart, and hostile text."""
     of_digits = [
@@ -86,7 +153,12 @@ def everything() -> list[TestResult]:
         for name, rtm, more, changes in (
             ("single", 4.12e6, (_SLOWER, _TAIL, _ERRORS, _MEMORY), _COMPARED),
             ("cached|batched|queued", 1.3e6, (_FASTER,), {"reference": counterpart(kind="revision"), "layers": LAYERS}),
-            ("pipeline(stages=[clean, 'model'])", 5.4e6, (), {"layers": (_STAGES,)}),
+            (
+                "pipeline(stages=[clean, 'model'])",
+                5.4e6,
+                (),
+                {"layers": (_STAGES,), "overloads": (OVERLOAD,), "scaling": SCALING},
+            ),
         )
     ]
     few = {"rtm": (250 * MS, 240 * MS, 262 * MS)}

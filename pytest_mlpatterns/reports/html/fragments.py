@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.reports.html.chart import Chart
 
-__all__ = ["STATES", "breakable", "chart_figure", "most_urgent_first", "state_mark", "state_of", "tone_of"]
+__all__ = ["STATES", "breakable", "chart_figure", "labels_of", "most_urgent_first", "state_mark", "state_of", "tone_of"]
 
 STATES = ("failed", "undecided", "interrupted", "passed", "measured")
 """The outcomes of a test, the most urgent first; ``measured``: no verdict was asked for."""
@@ -72,3 +72,12 @@ def chart_figure(name: str, chart: Chart) -> Markup:
         class_="chart",
         id=name,
     )
+
+
+def labels_of(members: Sequence[TestResult]) -> list[str]:
+    """Names that distinguish the tests of a group: the pattern, if necessary with wire and load; or the test ids."""
+    for parts in (("pattern",), ("pattern", "wire"), ("pattern", "wire", "load")):
+        labels = [", ".join(str(getattr(member.setup, part)) for part in parts) for member in members]
+        if len({*labels}) == len(labels):
+            return labels
+    return [member.test for member in members]

@@ -15,6 +15,7 @@ from pytest_mlpatterns.reports.html.fragments import (
     STATES,
     breakable,
     chart_figure,
+    labels_of,
     state_mark,
     state_of,
     tone_of,
@@ -223,7 +224,7 @@ def groups_section(results: Sequence[TestResult]) -> Markup | None:
 def _group(number: int, name: str, members: Sequence[TestResult]) -> Markup | None:
     if len(members) < 2:
         return None
-    rows = list(zip(_labels(members), members, strict=True))
+    rows = list(zip(labels_of(members), members, strict=True))
     patterns = {member.setup.pattern for member in members}
     found = objectives_of(metric for member in members for metric in member.metrics)
     searched = [metric for metric, objective in found.items() if objective is not None]
@@ -247,12 +248,3 @@ def _group(number: int, name: str, members: Sequence[TestResult]) -> Markup | No
         class_="group",
         open=number < _MOST_OPEN,
     )
-
-
-def _labels(members: Sequence[TestResult]) -> list[str]:
-    """Names that distinguish the tests of a group: the pattern, if necessary with wire and load; or the test ids."""
-    for parts in (("pattern",), ("pattern", "wire"), ("pattern", "wire", "load")):
-        labels = [", ".join(str(getattr(member.setup, part)) for part in parts) for member in members]
-        if len({*labels}) == len(labels):
-            return labels
-    return [member.test for member in members]

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.reports.html.evaluation import evaluation_section
 from pytest_mlpatterns.reports.html.fragments import most_urgent_first
 from pytest_mlpatterns.reports.html.markup import Markup, tag
 from pytest_mlpatterns.reports.html.overview import groups_section, overview_section, ranking_section, tally
@@ -50,6 +51,7 @@ def html_report(results: Results) -> str:
     parts = [
         overview_section(ordered),
         ranking_section(results.ranking, results.results),
+        evaluation_section(results.results, results.ranking),
         groups_section(results.results),
         details_section(ordered),
     ]

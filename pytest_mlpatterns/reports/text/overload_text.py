@@ -13,7 +13,15 @@ from pytest_mlpatterns.units import format_duration, format_percent, format_rate
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.overload import Overload, OverloadStep
 
-__all__ = ["describe_overload", "describe_step", "overload_picture"]
+__all__ = ["BEHAVIOURS", "describe_overload", "describe_recovery", "describe_step", "overload_picture"]
+
+BEHAVIOURS = {
+    Behaviour.SHEDS: "sheds load",
+    Behaviour.HOLDS: "keeps its goodput",
+    Behaviour.DEGRADES: "degrades",
+    Behaviour.COLLAPSES: "collapses",
+}
+"""What the goodput of a service does beyond its NMRT, in a word or two."""
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _COLUMN = 7
@@ -47,16 +55,19 @@ def describe_overload(overload: Overload) -> str:
         Behaviour.COLLAPSES: f"the service collapses (congestion collapse): at {load} its goodput is {goodput} of the "
         "NMRT, since requests wait until their answers are too late; bound its queue, as Queued(capacity=...) does",
     }[overload.behaviour]
-    if overload.recovery_ns is None:
-        recovery = f"it has not recovered {format_duration(overload.watched_ns)} after the peak"
-    elif overload.recovery_ns == 0:
-        recovery = "it recovers at once"
-    else:
-        recovery = f"it recovers in {format_duration(overload.recovery_ns)}"
     limited = next((step.limited for step in overload.steps if step.limited), "")
     busy = next((step.busy for step in overload.steps if step.busy), "")
     cut = f"cut: {overload.cut}" if overload.cut else ""
-    return "; ".join(filter(None, [words, recovery, cut, limited, busy]))
+    return "; ".join(filter(None, [words, describe_recovery(overload), cut, limited, busy]))
+
+
+def describe_recovery(overload: Overload) -> str:
+    """How long the service takes to recover after the peak."""
+    if overload.recovery_ns is None:
+        return f"it has not recovered {format_duration(overload.watched_ns)} after the peak"
+    if overload.recovery_ns == 0:
+        return "it recovers at once"
+    return f"it recovers in {format_duration(overload.recovery_ns)}"
 
 
 def overload_picture(overload: Overload) -> list[str]:

@@ -175,6 +175,36 @@ const charts = (() => {
     ], { marginTop: 28 });
   }
 
+  /** NMRT with its intervals, beside what as many replicas would have if nothing were lost. */
+  function scaling(table, width) {
+    const x = { ...inFlight(table), ticks: table.rows.map(([replicas]) => replicas) };
+    const y = scaleOf("rate", values(table.rows, 1, 3, 4), { log: false });
+    return frame(width, x, y, "replicas", [
+      Plot.line(table.rows, { x: "0", y: "4", stroke: OTHER, strokeWidth: 1.75, strokeDasharray: "5 4" }),
+      Plot.ruleX(table.rows, { x: "0", y1: "2", y2: "3", stroke: PRESENT, strokeWidth: 6, strokeOpacity: 0.35, strokeLinecap: "round" }),
+      Plot.line(table.rows, { x: "0", y: "1", stroke: PRESENT, strokeWidth: 2.25 }),
+      Plot.dot(table.rows, { x: "0", y: "1", r: 4, fill: PRESENT }),
+      ...tip(table, (row) => row[0], (row) => row[1]),
+    ]);
+  }
+
+  /** Goodput beside what was offered: the distance between them is what was refused, late or failed. */
+  function overload(table, width) {
+    const offered = table.rows.map(([share]) => share), end = Math.max(...offered);
+    const x = { domain: [0, end * 1.04], ticks: d3.ticks(0, end, width < 420 ? 4 : 6), tickFormat: (value) => units.tick("ratio", value) };
+    const y = scaleOf("ratio", values(table.rows, 0, 1), { log: false });
+    return frame(width, x, y, "offered load, of NMRT", [
+      Plot.ruleX([1], { stroke: ACCENT, strokeWidth: 1.5, strokeDasharray: "2 3" }),
+      Plot.text([1], { x: 1, frameAnchor: "top", text: () => "NMRT", fill: ACCENT, fontWeight: 600, dy: -18, textAnchor: "middle" }),
+      Plot.line(table.rows, { x: "0", y: "0", stroke: OTHER, strokeWidth: 1.75, strokeDasharray: "5 4" }),
+      Plot.areaY(table.rows, { x: "0", y: "1", fill: PRESENT, fillOpacity: 0.15 }),
+      Plot.line(table.rows, { x: "0", y: "1", stroke: PRESENT, strokeWidth: 2.25 }),
+      Plot.dot(table.rows, { x: "0", y: "1", r: 4, fill: PRESENT }),
+      Plot.ruleY([0], { stroke: "var(--muted)" }),
+      ...tip(table, (row) => row[0], (row) => row[1]),
+    ], { marginTop: 28 });
+  }
+
   // --- over time -------------------------------------------------------------------------------------------------
 
   function overTime(table, width, { unit, curve = "linear", top = null }) {
@@ -281,6 +311,8 @@ const charts = (() => {
     histogram,
     ladder,
     latencies,
+    scaling,
+    overload,
     load: (table, width) => overTime(table, width, { unit: "ratio", top: Math.max(1, ...values(table.rows, 1, 2)) }),
     memory: (table, width) => overTime(table, width, { unit: "size" }),
     depth: (table, width) => overTime(table, width, { unit: "count", curve: "step-after" }),
@@ -294,6 +326,8 @@ const charts = (() => {
     percentiles: [["present", 1], ["other dashed", 2]],
     histogram: [["present block", 2], ["other", 3]],
     load: [["present", 1], ["other dashed", 2]],
+    scaling: [["present", 1], ["other dashed", 4]],
+    overload: [["present", 1], ["other dashed", 0]],
   };
 
   return {

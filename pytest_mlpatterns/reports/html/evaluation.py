@@ -1,0 +1,226 @@
+"""The HTML report's evaluation: every index of the patterns of a test side by side, their curves, and the decision.
+
+It is there for tests that measured how they scale, or what they do beyond their limit. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named, objectives_of, priced_metric
+from pytest_mlpatterns.analysis.overload import goodput_share
+from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.reports.html.chart import heading_of
+from pytest_mlpatterns.reports.html.evaluation_charts import overload_chart, scaling_chart
+from pytest_mlpatterns.reports.html.fragments import breakable, chart_figure, labels_of
+from pytest_mlpatterns.reports.html.markup import Markup, tag
+from pytest_mlpatterns.reports.text.overload_text import BEHAVIOURS
+from pytest_mlpatterns.units import format_count, format_duration, format_percent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from pytest_mlpatterns.records.overload import Overload
+    from pytest_mlpatterns.records.result import TestResult
+
+__all__ = ["evaluation_section"]
+
+_CONFIDENCE = 0.95
+_LATENCY = ("rtm", "p95", "p99", "error_rate")
+_CAPACITY = ("throughput", "nmrt")
+_RESOURCES = ("asl", "pc", "cpu_per_request", "peak_memory", "cost", "cold_start")
+_AT_NMRT = ("asl", "cpu_per_request", "peak_memory", "cost")
+_LAW = {"contention": "Contention σ", "coherency": "Coherency κ"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """One index of one pattern: its value, and its interval if it has one."""
+
+    value: str
+    interval: str = ""
+
+
+_Row = tuple[str, list[_Cell | None]]
+
+
+def evaluation_section(results: Sequence[TestResult], ranking: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """For each test that measured scaling or overload its patterns, their curves, and the decision.
+
+    Args:
+        results: all results; those of one test under several patterns stand side by side.
+        ranking: as the result file has it; empty without one.
+    """
+    groups: dict[str, list[TestResult]] = {}
+    for result in results:
+        groups.setdefault(result.group or result.test, []).append(result)
+    evaluated = {name: some for name, some in groups.items() if any(one.scaling or one.overloads for one in some)}
+    if not evaluated:
+        return None
+    decided = {ranked["group"]: ranked for ranked in ranking}
+    cards = [
+        _card(number, name, members, ranked=decided.get(name))
+        for number, (name, members) in enumerate(evaluated.items())
+    ]
+    return tag("section", tag("h2", "Evaluation", id="evaluation"), *cards, aria_labelledby="evaluation")
+
+
+def _card(number: int, name: str, members: Sequence[TestResult], *, ranked: Mapping[str, Any] | None) -> Markup:
+    labels = labels_of(members)
+    drawn = [
+        chart
+        for label, member in zip(labels, members, strict=True)
+        for chart in (
+            scaling_chart(label, member.scaling) if member.scaling else None,
+            *(overload_chart(label, overload) for overload in member.overloads),
+        )
+        if chart is not None
+    ]
+    figures = [chart_figure(f"evaluation-{number}-{position}", chart) for position, chart in enumerate(drawn)]
+    return tag(
+        "div",
+        tag("h3", tag("span", breakable(name), class_="id")),
+        _decision(ranked, several=len(members) > 1),
+        _table(name, labels, members),
+        tag("div", *figures, class_="charts") if figures else None,
+        class_="card",
+    )
+
+
+# --- the decision ----------------------------------------------------------------------------------------------------
+
+
+def _decision(ranked: Mapping[str, Any] | None, *, several: bool) -> Markup | None:
+    """Which pattern is first, why, and what excluded others; how to get a decision if there is none."""
+    if ranked is None:
+        how = "No decision: the run has no weights. Give them with --perf-rank, or later with the command rank."
+        return tag("p", how, class_="muted") if several else None
+    reasons = [*filter(None, [_why_first(ranked)])]
+    reasons += [f"{row['pattern']} is excluded: {row['excluded']}." for row in ranked["rows"] if row["excluded"]]
+    return Markup(
+        tag("p", tag("b", "Decision:"), " ", ranked["sentence"], ".")
+        + (tag("ul", *(tag("li", reason) for reason in reasons), class_="notes") if reasons else "")
+    )
+
+
+def _why_first(ranked: Mapping[str, Any]) -> str:
+    """The share of the best that the first pattern has in each weighted metric, and its distance to the next."""
+    scored = [row for row in ranked["rows"] if row["score"] is not None]
+    if not scored:
+        return ""
+    first = scored[0]
+    parts = [
+        f"{format_percent(share)} of the best {metric_named(metric).label} (weight {ranked['weights'][metric]:.2g})"
+        for metric, (share, *_) in first["parts"].items()
+    ]
+    score, low, high = map(format_count, first["score"])
+    others = f"; the next, {scored[1]['pattern']}, has {format_count(scored[1]['score'][0])}" if scored[1:] else ""
+    return f"{first['pattern']} has {', '.join(parts)}: score {score} ({low} to {high}){others}."
+
+
+# --- the indices -----------------------------------------------------------------------------------------------------
+
+
+def _table(name: str, labels: Sequence[str], members: Sequence[TestResult]) -> Markup:
+    """A row for each index that some pattern has, a column for each pattern."""
+    parts: dict[str, list[_Row]] = {
+        "Latency": [*_metric_rows(_LATENCY, members)],
+        "Capacity": [*_metric_rows((*_CAPACITY, *_searched(members)), members), *_scaling_rows(members)],
+        "Beyond the limit": [*_overload_rows(members)],
+        "Resources": [*_metric_rows(_RESOURCES, members), *_at_nmrt_rows(members)],
+    }
+    body = []
+    for title, rows in parts.items():
+        known = [(heading, cells) for heading, cells in rows if any(cells)]
+        if known:
+            body.append(tag("tr", tag("th", title, scope="rowgroup", colspan=1 + len(members)), class_="part"))
+            body += [tag("tr", tag("td", heading), *map(_shown, cells)) for heading, cells in known]
+    head = [tag("th", "Index", scope="col"), *(tag("th", label, scope="col", class_="number") for label in labels)]
+    return tag(
+        "div",
+        tag("table", tag("thead", tag("tr", *head)), tag("tbody", *body), class_="indices"),
+        class_="scroll",
+        role="group",
+        tabindex=0,
+        aria_label=f"Indices of {name}",
+    )
+
+
+def _shown(cell: _Cell | None) -> Markup:
+    if cell is None:
+        return tag("td", "–", class_="number none")
+    return tag("td", cell.value, tag("div", cell.interval, class_="less") if cell.interval else None, class_="number")
+
+
+def _cell(found: Sequence[float] | None, show: Callable[[float], str]) -> _Cell | None:
+    if found is None:
+        return None
+    value, low, high = map(show, found)
+    return _Cell(value, f"{low} to {high}")
+
+
+def _searched(members: Sequence[TestResult]) -> list[str]:
+    """NMRT under objectives."""
+    found = objectives_of(name for member in members for name in member.metrics)
+    return [name for name, objective in found.items() if objective is not None]
+
+
+def _metric_rows(names: Sequence[str], members: Sequence[TestResult]) -> Iterator[_Row]:
+    for name in names:
+        cells = [_cell(one.metrics.get(name), priced_metric(name, one.price).show) for one in members]
+        yield heading_of(metric_named(name)), cells
+
+
+def _scaling_rows(members: Sequence[TestResult]) -> Iterator[_Row]:
+    scalings = [one.scaling for one in members]
+    steps = [{step.replicas: step.figures for step in one.steps} if one else {} for one in scalings]
+    several = sorted({number for one in steps for number in one if number > 1})
+    for replicas in several:
+        found = [one.get(replicas, {}).get("nmrt") for one in steps]
+        yield f"NMRT of {replicas} replicas", [_cell(one, METRICS["nmrt"].show) for one in found]
+    for replicas in several:
+        found = [one.get(replicas, {}).get("scaling_efficiency") for one in steps]
+        yield f"Scaling efficiency of {replicas} replicas", [_cell(one, format_percent) for one in found]
+    for name, label in _LAW.items():
+        yield label, [_cell(one.law.get(name) if one else None, "{:.3f}".format) for one in scalings]
+
+
+def _overload_rows(members: Sequence[TestResult]) -> Iterator[_Row]:
+    latest = [one.overloads[-1] if one.overloads and one.overloads[-1].steps else None for one in members]
+    peaks = sorted({one.peak.load_ratio for one in latest if one is not None})
+    for peak in peaks:
+        cells = [
+            _goodput(one, overload) if overload is not None and overload.peak.load_ratio == peak else None
+            for one, overload in zip(members, latest, strict=True)
+        ]
+        yield f"Goodput at {peak:g} × NMRT, of NMRT", cells
+    yield "Time to recover", [None if one is None else _Cell(_recovery(one)) for one in latest]
+    yield "Behaviour", [None if one is None else _Cell(BEHAVIOURS[one.behaviour]) for one in latest]
+
+
+def _goodput(result: TestResult, overload: Overload) -> _Cell | None:
+    if overload.nmrt_rps <= 0:
+        return None
+    searched = (one.nmrt for one in result.capacities if one.nmrt.value == overload.nmrt_rps)
+    nmrt = next(searched, LaunchValue(overload.nmrt_rps, 0.0))
+    share = goodput_share([overload], nmrt, overload.peak.load_ratio, confidence=_CONFIDENCE)
+    return _cell((share.value, share.low, share.high), format_percent)
+
+
+def _recovery(overload: Overload) -> str:
+    if overload.recovery_ns is None:
+        return f"over {format_duration(overload.watched_ns)}"
+    return "at once" if overload.recovery_ns == 0 else format_duration(overload.recovery_ns)
+
+
+def _at_nmrt_rows(members: Sequence[TestResult]) -> Iterator[_Row]:
+    """What one replica uses at its NMRT; the framework's ASL is this one."""
+    ones = [
+        next((step.figures for step in one.scaling.steps if step.replicas == 1), {}) if one.scaling else {}
+        for one in members
+    ]
+    for name in _AT_NMRT:
+        shows = [priced_metric(name, one.price).show for one in members]
+        cells = [_cell(figures.get(name), show) for figures, show in zip(ones, shows, strict=True)]
+        yield f"{heading_of(METRICS[name])} at NMRT", cells

@@ -1,0 +1,115 @@
+"""The evaluation of the HTML report: the indices of each pattern, the curves, and the decision with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from support.reported import EVALUATED, OVERLOAD, RANKING, SCALING
+from support.synthetic import result
+
+from pytest_mlpatterns.records.overload import Behaviour
+from pytest_mlpatterns.reports.html.evaluation import evaluation_section
+from pytest_mlpatterns.reports.html.evaluation_charts import overload_chart, scaling_chart
+from pytest_mlpatterns.reports.html.fragments import chart_figure
+from pytest_mlpatterns.reports.text.overload_text import describe_overload
+
+
+def section(*results: Any, ranking: Any = ()) -> str:
+    return str(evaluation_section(results, ranking))
+
+
+def row(page: str, heading: str) -> str:
+    """The row of an index."""
+    start = page.index(f"<tr><td>{heading}</td>")
+    return page[start : page.index("</tr>", start)]
+
+
+def test_there_is_none_without_a_measurement_of_the_limit() -> None:
+    assert evaluation_section([result("t::a[x]"), result("t::a[y]")], RANKING) is None
+
+
+class TestIndices:
+    def test_every_index_has_its_value_and_its_interval_for_each_pattern(self) -> None:
+        page = section(*EVALUATED)
+        efficiency = row(page, "Scaling efficiency of 2 replicas")
+        assert '>95.0 %<div class="less">92.0 % to 98.0 %</div>' in efficiency
+        assert row(page, "RTM").count("4.12 ms<div") == 2
+        assert "0.050" in row(page, "Contention σ")
+        assert "51.0 %" in row(page, "ASL at NMRT")
+        assert row(page, "Cost per million at NMRT").count(">0.0500 USD<div") == 2
+
+    def test_a_pattern_without_a_measurement_has_a_dash(self) -> None:
+        page = section(EVALUATED[0], replace(EVALUATED[1], scaling=None))
+        assert row(page, "Contention σ").endswith('<td class="number none">–</td>')
+
+    def test_an_index_that_no_pattern_has_is_left_out(self) -> None:
+        page = section(replace(EVALUATED[0], overloads=()))
+        assert "Goodput" not in page
+        assert "Beyond the limit" not in page
+
+    def test_the_goodput_has_an_interval_by_the_error_of_its_pieces_and_of_nmrt(self) -> None:
+        cells = row(section(EVALUATED[0]), "Goodput at 2 × NMRT, of NMRT")
+        assert "97.0 %<div" in cells
+        assert row(section(EVALUATED[0]), "Time to recover").count("at once") == 1
+
+    def test_a_service_that_did_not_recover_says_for_how_long_it_was_watched(self) -> None:
+        slow = replace(EVALUATED[0], overloads=(replace(OVERLOAD, recovery_ns=None),))
+        assert "over 6.00 s" in row(section(slow), "Time to recover")
+
+
+class TestDecision:
+    def test_the_first_has_its_reason_and_what_excluded_others_is_said(self) -> None:
+        page = section(*EVALUATED, ranking=RANKING)
+        assert "<b>Decision:</b> cached first; batched and single not distinguishable." in page
+        assert "cached has 90.0 % of the best RTM (weight 0.5), 80.0 % of the best NMRT (weight 0.3)" in page
+        assert "the next, batched, has 0.600" in page
+        assert "queued is excluded: RTM 31.0 ms is not below 20.0 ms." in page
+
+    def test_without_a_ranking_the_reader_sees_how_to_get_one(self) -> None:
+        assert "--perf-rank" in section(*EVALUATED)
+        assert "--perf-rank" not in section(EVALUATED[0])
+
+    def test_if_every_pattern_is_excluded_only_that_is_said(self) -> None:
+        rows = [{**one, "score": None, "rank": None, "excluded": "it failed"} for one in RANKING[0]["rows"]]
+        page = section(*EVALUATED, ranking=[{**RANKING[0], "rows": rows}])
+        assert page.count("is excluded: it failed.") == 4
+        assert "of the best" not in page
+
+
+class TestCurves:
+    def test_each_pattern_has_its_curves_with_unique_ids(self) -> None:
+        page = section(*EVALUATED)
+        assert [page.count(f'id="evaluation-0-{number}"') for number in range(5)] == [1, 1, 1, 1, 0]
+
+    def test_scaling_is_drawn_beside_what_nothing_lost_would_give(self) -> None:
+        chart = scaling_chart("single", SCALING)
+        assert chart is not None
+        assert chart.rows == ((1.0, 200.0, 196.0, 204.0, 200.0), (2.0, 380.0, 370.0, 390.0, 400.0))
+        assert chart.summary == "efficiency of 2 replicas: 95.0 %"
+
+    def test_scaling_that_the_cores_ended_says_so(self) -> None:
+        chart = scaling_chart("single", replace(SCALING, ended_by="the cores end it"))
+        assert chart is not None
+        assert chart.summary.endswith("; the cores end it")
+
+    def test_one_known_number_of_replicas_is_no_curve(self) -> None:
+        assert scaling_chart("single", replace(SCALING, steps=SCALING.steps[:1])) is None
+
+    def test_overload_is_drawn_in_shares_of_nmrt(self) -> None:
+        chart = overload_chart("single", OVERLOAD)
+        assert chart is not None
+        assert [(cells[0], cells[1]) for cells in chart.rows] == [(0.5, 0.5), (1.0, 0.99), (2.0, 0.97)]
+        assert chart.summary == "sheds load; it recovers at once"
+        assert chart_figure("a", chart).count("rejected, of offered") == 1
+
+    @pytest.mark.parametrize("behaviour", Behaviour)
+    def test_the_chart_says_what_the_terminal_says(self, behaviour: Behaviour) -> None:
+        overload = replace(OVERLOAD, behaviour=behaviour)
+        chart = overload_chart("single", overload)
+        assert chart is not None
+        assert chart.summary.partition(";")[0] in describe_overload(overload)
+
+    def test_one_load_is_no_curve(self) -> None:
+        assert overload_chart("single", replace(OVERLOAD, steps=OVERLOAD.steps[:1])) is None
