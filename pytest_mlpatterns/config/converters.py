@@ -148,11 +148,11 @@ def read_cpus(value: object, source: str) -> float | None:
     Raises:
         SettingError: not a number of at least 0.01.
     """
-    if value == "all":
+    if isinstance(value, str) and value == "all":
         return None
     number = math.nan
     if isinstance(value, int | float | str) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             number = float(value)
     if not _LEAST_CPUS <= number <= _MOST_CPUS:
         expected = f'a number of cores of at least {_LEAST_CPUS}, or "all"'
