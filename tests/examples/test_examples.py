@@ -391,3 +391,30 @@ class TestChoosing:
         settings, text = ((QUICKSTART.parent / "choosing" / name).read_text() for name in ("pytest.ini", "README.md"))
         (weights,) = re.findall(r"^perf_rank = (.+)$", settings, re.MULTILINE)
         assert f"perf_rank = {weights}" in text
+
+
+class TestFramework:
+    """The project that evaluates a system of today against a target pattern."""
+
+    @pytest.mark.processes
+    def test_a_system_is_measured_to_its_limit_and_is_evaluated(self, tmp_path: Path) -> None:
+        project = copied("framework", tmp_path)
+        smoke = run_python(*PYTEST, "--perf-smoke", "-k", "batched", directory=project)
+        assert smoke.returncode == 0, smoke.stdout + smoke.stderr
+        assert "1 perf test sent one request" in smoke.stdout
+        serve_declared_times(project, 'Declared(0.008), "progression.joblib"')
+        files = ("--perf-json=results.json", "--perf-html=report.html")
+        short = ("--perf-duration=200ms", "--perf-budget=15s")  # the search for NMRT and the overload are in the budget
+        run = run_python(*PYTEST, *short, *files, "-k", "single", directory=project, timeout_s=240)
+        assert run.returncode == 0, run.stdout + run.stderr
+        (result,) = json.loads((project / "results.json").read_text(encoding="utf-8"))["results"]
+        assert [step["replicas"] for step in result["scaling"]["steps"]] == [1, 2]
+        assert result["overloads"][0]["steps"]
+        assert {"nmrt", "pc", "cost"} <= set(result["metrics"])
+        page = (project / "report.html").read_text(encoding="utf-8")
+        assert 'id="evaluation"' in page
+
+    def test_the_readme_of_the_framework_has_the_settings_of_the_project(self) -> None:
+        settings, text = ((QUICKSTART.parent / "framework" / name).read_text() for name in ("pytest.ini", "README.md"))
+        for line in re.findall(r"^(?:perf_rank|perf_price) = .+$", settings, re.MULTILINE):
+            assert line in text
