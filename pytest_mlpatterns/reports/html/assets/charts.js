@@ -178,10 +178,12 @@ const charts = (() => {
   /** NMRT with its intervals, beside what as many replicas would have if nothing were lost. */
   function scaling(table, width) {
     const x = { ...inFlight(table), ticks: table.rows.map(([replicas]) => replicas) };
-    const y = scaleOf("rate", values(table.rows, 1, 3, 4), { log: false });
+    const most = 1.5 * Math.max(...values(table.rows, 1, 4)); // a wider interval would flatten the curves: it is cut there
+    const upper = (row) => Math.min(row[3], most);
+    const y = scaleOf("rate", [...table.rows.map(upper), ...values(table.rows, 1, 4)], { log: false });
     return frame(width, x, y, "replicas", [
       Plot.line(table.rows, { x: "0", y: "4", stroke: OTHER, strokeWidth: 1.75, strokeDasharray: "5 4" }),
-      Plot.ruleX(table.rows, { x: "0", y1: "2", y2: "3", stroke: PRESENT, strokeWidth: 6, strokeOpacity: 0.35, strokeLinecap: "round" }),
+      Plot.ruleX(table.rows, { x: "0", y1: "2", y2: upper, stroke: PRESENT, strokeWidth: 6, strokeOpacity: 0.35, strokeLinecap: "round" }),
       Plot.line(table.rows, { x: "0", y: "1", stroke: PRESENT, strokeWidth: 2.25 }),
       Plot.dot(table.rows, { x: "0", y: "1", r: 4, fill: PRESENT }),
       ...tip(table, (row) => row[0], (row) => row[1]),
