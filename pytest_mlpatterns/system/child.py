@@ -112,8 +112,8 @@ class Child:
         os.set_blocking(self._process.stdin.fileno(), False)
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._gone = object()
-        self._pumping = threading.Thread(target=self._pump, name=f"messages of {module}", daemon=True)
-        self._pumping.start()
+        self._read_out = threading.Event()
+        threading.Thread(target=self._pump, name=f"messages of {module}", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -188,8 +188,7 @@ class Child:
             family = orphans.below(self.pid)
             _kill_group(self._process.pid)
             self._process.wait()
-        if threading.current_thread() is not self._pumping:  # which calls on_end
-            self._pumping.join(4 * LOOK_S)
+        self._read_out.wait(4 * LOOK_S)
         if self._farewell == _Farewell(()):
             return orphans.Stopped()
         return self._end_family(family, sessions, grace_s)
@@ -217,6 +216,7 @@ class Child:
                     break
                 self._log.limit()
         self._messages.put(self._gone)
+        self._read_out.set()
         if self._on_end is not None:
             self._on_end()
 

@@ -19,6 +19,7 @@ from support.services.processes import survivors
 
 from pytest_mlpatterns import ChildError
 from pytest_mlpatterns.system import log_file
+from pytest_mlpatterns.system import child as system_child
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.orphans import Stopped
 
@@ -211,6 +212,22 @@ class TestTheEnd:
         child.stop()
         child.stop()
         assert survivors([child.pid], 0) == set()
+
+    def test_stop_does_not_wait_for_what_is_called_at_the_end(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(system_child, "LOOK_S", 600.0)
+        has_stopped, called = threading.Event(), []
+
+        def on_end() -> None:  # as one that needs a lock, which the caller of stop holds
+            has_stopped.wait(PATIENCE_S)
+            called.append("at the end")
+
+        child = Child("support.services.child", log=tmp_path / "child.log", on_end=on_end)
+        assert ask(child, "echo", 1) == 1
+        child.stop()
+        assert not called
+        has_stopped.set()
 
     @pytest.mark.parametrize("state", ["not listening", "listening"])
     def test_stop_kills_a_child_that_is_stuck_in_a_busy_loop(

@@ -53,7 +53,8 @@ def describe_overload(overload: Overload) -> str:
         Behaviour.HOLDS: f"the service keeps its goodput: at {load} it is {goodput} of the NMRT",
         Behaviour.DEGRADES: f"the service degrades: at {load} its goodput is {goodput} of the NMRT",
         Behaviour.COLLAPSES: f"the service collapses (congestion collapse): at {load} its goodput is {goodput} of the "
-        "NMRT, since requests wait until their answers are too late; bound its queue, as Queued(capacity=...) does",
+        "NMRT, since requests wait until their answers are too late; let it reject sooner, as Queued(capacity=...) "
+        "with a small capacity does",
     }[overload.behaviour]
     limited = next((step.limited for step in overload.steps if step.limited), "")
     busy = next((step.busy for step in overload.steps if step.busy), "")
