@@ -18,8 +18,8 @@ from support import TESTS
 from support.services.processes import survivors
 
 from pytest_mlpatterns import ChildError
-from pytest_mlpatterns.system import log_file
 from pytest_mlpatterns.system import child as system_child
+from pytest_mlpatterns.system import log_file
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.orphans import Stopped
 
