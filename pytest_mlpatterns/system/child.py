@@ -276,15 +276,19 @@ class Channel:
         """
         threading.Thread(target=self._listen, args=(on_message, on_close), name="lifeline", daemon=True).start()
 
+    def _parent_is_gone(self) -> bool:
+        """Whether the parent has ended, or begun to: it closes its pipes before it leaves its children to another."""
+        return os.getppid() != self._parent or orphans.is_ending(self._parent)
+
     def _leave(self) -> None:
         """Report the processes that this one started and that still run; end them if the parent is gone."""
         if os.getpid() != self._pid or not self._leaving.acquire(blocking=False):  # a forked copy, or done already
             return
         family = orphans.below(self._pid) if orphans.has_children() else set()
-        if os.getppid() == self._parent:
+        if not self._parent_is_gone():
             with contextlib.suppress(OSError):
                 self.send(_Farewell(tuple(process.pid for process in family)))
-        if os.getppid() != self._parent:  # also if the parent died meanwhile
+        if self._parent_is_gone():  # also if it died meanwhile
             orphans.terminate(family)
             orphans.end_remaining(lambda: orphans.alive(family) | orphans.below(self._pid), orphans.GRACE_S)
 

@@ -33,6 +33,7 @@ __all__ = [
     "end_remaining",
     "end_with_creator",
     "has_children",
+    "is_ending",
     "of_runs_in",
     "of_sessions",
     "related",
@@ -48,6 +49,8 @@ _KILL_S = 3.0
 """Time limit for the kill."""
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 _SET_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
+_FLAGS = 6  # field of /proc/<pid>/stat, counted after the name
+_EXITING = 0x4  # PF_EXITING of linux/sched.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,18 @@ def has_children() -> bool:
             pass
         return True
     return False
+
+
+def is_ending(pid: int) -> bool:
+    """Whether a process has ended, or has begun to: it can do nothing any more (Linux; elsewhere always False)."""
+    if sys.platform != "linux":
+        return False
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            flags = int(file.read().rpartition(")")[2].split()[_FLAGS])
+    except OSError:
+        return True
+    return bool(flags & _EXITING)
 
 
 def below(pid: int) -> set[psutil.Process]:

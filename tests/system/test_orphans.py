@@ -149,3 +149,18 @@ def test_children_that_have_ended_do_not_count() -> None:
             pass
     """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says so")
+def test_a_process_that_has_ended_is_ending_and_a_running_one_is_not() -> None:
+    assert not orphans.is_ending(os.getpid())
+    with subprocess.Popen([sys.executable, "-S", "-c", ""]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended and waits for its parent
+        assert orphans.is_ending(process.pid)
+    assert orphans.is_ending(process.pid)
+
+
+def test_other_systems_do_not_say_whether_a_process_is_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not orphans.is_ending(2**22 + 1)
