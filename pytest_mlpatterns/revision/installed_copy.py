@@ -88,9 +88,13 @@ def copy_error(copies: list[InstalledCopy], root: Path) -> SettingError:
 
 def _candidates(names: Iterable[str]) -> Iterator[Distribution]:
     """What has a record of its origin or a name of the project's; the metadata of others is not read, for speed."""
-    yield from (distribution for distribution in distributions() if distribution.read_text("direct_url.json"))
-    for name in names:
-        yield from distributions(name=name)
+    named = (distribution for name in names for distribution in distributions(name=name))
+    yield from (distribution for distribution in distributions() if _records_origin(distribution))
+    yield from (distribution for distribution in named if not _records_origin(distribution))
+
+
+def _records_origin(distribution: Distribution) -> bool:
+    return distribution.read_text("direct_url.json") is not None
 
 
 def _source(distribution: Distribution, names: Mapping[Path, str]) -> Path | None:

@@ -61,6 +61,12 @@ def test_what_this_process_can_import_is_looked_at_by_default(project: Path) -> 
     assert sorted(copy.package for copy in installed_copies(project, project.parent)) == ["ink", "quill"]
 
 
+def test_a_copy_that_has_the_projects_name_and_directory_is_found_once(project: Path) -> None:
+    (project / "pyproject.toml").write_text('[project]\nname = "quill"\n', encoding="utf-8")
+    installed_copy(project.parents[1] / "site-packages", project, FILES, name="quill")
+    assert [copy.package for copy in installed_copies(project, project.parent)] == ["quill"]
+
+
 def test_what_is_installed_in_place_or_belongs_to_another_project_is_no_copy(project: Path) -> None:
     site = project.parents[1] / "site-packages"
     installed_copy(site, project, FILES, name="quill", editable=True)
