@@ -8,10 +8,10 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from support.damage import STRANGE, places
+from support.damage import ENTRY, STRANGE, places
 from support.fault_run import FaultRun, run_fault, start_fault
 from support.project import RECORD, Project
 from support.synthetic import SETUP
@@ -28,18 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RARE = pytest.mark.all_faults
-ENTRY: dict[str, Any] = {
-    "setup": {"pattern": "single", "load": "closed(1)", "wire": "rest+json", "payload": "sha256:0"},
-    "metrics": {"rtm": [[1000, 0.01], [1001.5, 0]]},
-    "versions": {"numpy": "2.0.0"},
-    "commit": None,
-    "date": "2026-11-24",
-    "calibration": {"cores": 2, "ns": 31_250_000, "workload": 1},
-    "anchor": {"metrics": {"rtm": [[1000, 0.01]]}, "commit": "1a2b3c4", "date": "2026-01-31", "updates": 3},
-    "latency": [[1, 900], [50, 1000], [99.9, 2000]],
-    "counts": {"001": [300, 8, [[4096000, 150], [4128768, 142]]]},
-    "disturbed": ["8 of 7,406 requests failed"],
-}
 PLACES = len(list(places(ENTRY)))
 CHANGES = list(itertools.product(range(PLACES), range(len(STRANGE))))[::5]
 """Each fifth of all places of an entry with all strange values."""

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.fuzz import SEED, cases_of
+from support.fuzz.hostile import octets
 from support.services import peer2
 
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
@@ -37,6 +38,7 @@ LOADS = range(-(-ANSWERS // LARGEST))
 SILENCE_S = 20.0
 """A load hangs that asks for no answer in this time: a caller waits 0.2 s."""
 CALLERS = 16
+SPLICES = (b"\r\n", b"\0", b"\xff", b": ", b"99999999999999999999", b"-1", b"\r\n\r\n")
 REQUEST = b"GET / HTTP/1.1\r\nhost: fuzz\r\n\r\n"
 ITEM_BYTES = {
     "due_ns": 8,
@@ -86,23 +88,7 @@ def _short_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mutated(draw: random.Random, seeds: Sequence[bytes] = SEEDS) -> bytes:
     """A good answer with some bytes changed, removed, doubled or inserted, or nothing but noise."""
-    if draw.random() < 0.1:
-        return draw.randbytes(draw.randrange(200))
-    answer = bytearray(draw.choice(seeds))
-    for _ in range(draw.randrange(4)):
-        at = draw.randrange(len(answer) + 1)
-        how = draw.randrange(5)
-        if how == 0:
-            answer[at : at + 1] = draw.randbytes(1)
-        elif how == 1:
-            del answer[at : at + draw.randrange(1, 8)]
-        elif how == 2:
-            answer[at:at] = answer[at : at + draw.randrange(1, 30)]
-        elif how == 3:
-            answer[at:at] = draw.choice([b"\r\n", b"\0", b"\xff", b": ", b"99999999999999999999", b"-1", b"\r\n\r\n"])
-        else:
-            answer += draw.choice(seeds)
-    return bytes(answer)
+    return octets(draw, seeds, SPLICES)
 
 
 class Server:

@@ -9,7 +9,22 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
-__all__ = ["STRANGE", "damaged", "places"]
+__all__ = ["ENTRY", "STRANGE", "damaged", "places"]
+
+
+ENTRY: dict[str, Any] = {
+    "setup": {"pattern": "single", "load": "closed(1)", "wire": "rest+json", "payload": "sha256:0"},
+    "metrics": {"rtm": [[1000, 0.01], [1001.5, 0]]},
+    "versions": {"numpy": "2.0.0"},
+    "commit": None,
+    "date": "2026-11-24",
+    "calibration": {"cores": 2, "ns": 31_250_000, "workload": 1},
+    "anchor": {"metrics": {"rtm": [[1000, 0.01]]}, "commit": "1a2b3c4", "date": "2026-01-31", "updates": 3},
+    "latency": [[1, 900], [50, 1000], [99.9, 2000]],
+    "counts": {"001": [300, 8, [[4096000, 150], [4128768, 142]]]},
+    "disturbed": ["8 of 7,406 requests failed"],
+}
+"""An entry of a baseline file with every member."""
 
 
 def _nested(depth: int) -> list[Any]:

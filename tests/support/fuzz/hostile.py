@@ -158,8 +158,8 @@ def text(draw: random.Random, seeds: Sequence[str] = ()) -> str:
     return found
 
 
-def octets(draw: random.Random, seeds: Sequence[bytes]) -> bytes:
-    """The same for bytes."""
+def octets(draw: random.Random, seeds: Sequence[bytes], splices: Sequence[bytes] = OCTETS) -> bytes:
+    """The same for bytes; ``splices`` are inserted."""
     if draw.random() < 0.05:
         return draw.randbytes(draw.randrange(200))
     found = bytearray(draw.choice(seeds))
@@ -173,7 +173,7 @@ def octets(draw: random.Random, seeds: Sequence[bytes]) -> bytes:
         elif how == 2:
             found[at:at] = found[at : at + draw.randrange(1, 30)]
         elif how == 3:
-            found[at:at] = draw.choice(OCTETS)
+            found[at:at] = draw.choice(splices)
         elif how == 4 and found:
             at = draw.randrange(len(found))
             found[at] = (found[at] + draw.choice((1, 255, 128))) % 256
