@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.scaling import EFFICIENCY
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ScalingMethods"]
 
 
-class ScalingMethods:
+class ScalingMethods(ABC):
     """What :class:`pytest_mlpatterns.judging.perf.Perf` offers about scaling out."""
 
     _scaling: ScalingAssertions
@@ -49,5 +50,6 @@ class ScalingMethods:
         share = parse_share(limit, name="assert_scaling_efficiency_at_least(...)")
         self._settle(EFFICIENCY.name, lambda: self._scaling.decide_efficiency(share, replicas))
 
+    @abstractmethod
     def _settle(self, metric: str, decide: Callable[[], Verdict | None]) -> None:
-        raise NotImplementedError  # Perf logs the verdict
+        """Decide, and log the verdict."""
