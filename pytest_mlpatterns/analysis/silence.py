@@ -6,7 +6,7 @@ as it has its answer (and has paused), nothing was answered any more if the last
 window.
 
 An open loop shows its end by its failed requests: over 5 % of them make it invalid anyway. There, and wherever a single
-request got no answer, only one more request tells a dead service from one that lost a request.
+request got no answer, one more request shows whether the service is dead or lost a request.
 """
 
 from __future__ import annotations

@@ -218,7 +218,7 @@ class SequentialMeasurement:
             return self._runner.offer_overload(plan, nmrt_rps)
 
     def _may_launch_again(self) -> bool:
-        if any(launch.silence for launch in self._launches):  # it fails whatever others find
+        if any(launch.silence for launch in self._launches):  # the test fails, and no further launch changes that
             return False
         per_launch = self.spent_s / max(self._tries, 1)
         return (self.spent_s + per_launch) * 1e9 <= self._budget_ns and self._tries < self._max_launches

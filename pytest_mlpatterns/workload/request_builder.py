@@ -111,5 +111,5 @@ def text_of(response: httpx.Response) -> str:
     """The text of a response; in UTF-8 if its charset is none of a text, such as ``hex``, or is not kept to."""
     try:
         return response.text
-    except (ValueError, TypeError, AssertionError):  # whatever the codec raises, which the service chooses
+    except (ValueError, TypeError, AssertionError):  # of any codec; the service chooses it
         return response.content.decode("utf-8", "replace")
