@@ -71,7 +71,8 @@ class LaunchBlocks:
 
     Attributes:
         count: number of blocks.
-        requests: requests due in the window.
+        requests: requests due in the window, without those that the generator cancelled.
+        cancelled: those that it cancelled.
         latencies_ns: sorted latencies of the successful ones, int64, shape ``(successes,)``.
         send_lag_ns: how late each request was sent, int64, shape ``(requests,)``.
         failures: how many requests ended with each status or failure code that is not 2xx.
@@ -84,6 +85,7 @@ class LaunchBlocks:
         self._edges = np.linspace(window.start_ns, window.end_ns, self.count + 1)
         due, good = samples.due_in(window), samples.succeeded
         self.requests = int(due.sum())
+        self.cancelled = int((window.covers(samples.due_ns) & samples.cancelled).sum())
         self.send_lag_ns: NDArray[np.int64] = samples.send_lag_ns[due]
         codes, counts = np.unique(samples.outcome[due & ~good], return_counts=True)
         self.failures = {int(code): int(count) for code, count in zip(codes, counts, strict=True)}

@@ -101,14 +101,15 @@ def silence_of(samples: Samples, window: Window, *, think_ns: int | None) -> Sil
         think_ns: pause of each caller of a closed loop; None for an open loop.
     """
     unanswered = np.isin(samples.outcome, _UNANSWERED)
-    answered_ns = int(samples.done_ns[~unanswered].max(initial=np.iinfo(np.int64).min))
+    was_answered = ~(unanswered | samples.cancelled)
+    answered_ns = int(samples.done_ns[was_answered].max(initial=np.iinfo(np.int64).min))
     last = unanswered & (samples.done_ns >= window.end_ns - _RETRY_NS)
     if not last.any():
         return None
     since = last & (samples.done_ns > answered_ns)
     inside = samples.due_in(window)
     waited = unanswered & (samples.due_ns < window.end_ns) & (samples.done_ns >= window.end_ns)
-    answered = np.flatnonzero(~unanswered)
+    answered = np.flatnonzero(was_answered)
     in_window = answered_ns >= window.start_ns
     return Silence(
         since_ns=answered_ns if in_window else None,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_mlpatterns.records.samples import Samples
+from pytest_mlpatterns.analysis.sample_rows import join_samples
+from pytest_mlpatterns.records.samples import Samples, StreamSamples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,17 +25,33 @@ _DTYPES: dict[str, Any] = {
     "target": np.uint8,
     "received_bytes": np.uint32,
 }
+_STREAM_DTYPES: dict[str, Any] = {
+    "first_byte_ns": np.int64,
+    "chunk_count": np.uint32,
+    "output_tokens": np.int32,
+    "input_tokens": np.int32,
+    "chunk_ns": np.int64,
+}
 
 
 def samples_of(result: LoadResult) -> Samples:
     """The samples of a load, warm-up included."""
-    return Samples(**{name: np.frombuffer(result.columns[name], dtype) for name, dtype in _DTYPES.items()})
+    return _samples(result.columns)
 
 
 def merged_columns(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Merge the rows of several recordings, in the order of completion."""
-    joined = {
-        name: np.concatenate([np.frombuffer(part[name], dtype) for part in parts]) for name, dtype in _DTYPES.items()
-    }
-    order = np.argsort(joined["done_ns"], kind="stable")
-    return {name: column[order] for name, column in joined.items()}
+    joined = join_samples([_samples(part) for part in parts])
+    columns = {name: getattr(joined, name) for name in _DTYPES}
+    if joined.stream is not None:
+        columns |= {name: getattr(joined.stream, name) for name in _STREAM_DTYPES}
+    return columns
+
+
+def _samples(columns: Mapping[str, Any]) -> Samples:
+    stream = StreamSamples(**_arrays(columns, _STREAM_DTYPES)) if "chunk_ns" in columns else None
+    return Samples(**_arrays(columns, _DTYPES), stream=stream)
+
+
+def _arrays(columns: Mapping[str, Any], dtypes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: np.frombuffer(columns[name], dtype) for name, dtype in dtypes.items()}

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_mlpatterns.analysis.sample_rows import join_samples, shift_samples, take_rows
 from pytest_mlpatterns.records.launch import GeneratorReport, Usage
-from pytest_mlpatterns.records.samples import Samples, Window
+from pytest_mlpatterns.records.samples import Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from pytest_mlpatterns.records.samples import Samples
 
 __all__ = ["BlockRecording", "block_latencies", "merge_reports", "merge_samples", "merge_usage", "merge_windows"]
 
@@ -58,14 +61,9 @@ def merge_samples(blocks: Sequence[BlockRecording]) -> Samples:
     """
     parts = []
     for block, shift_ns in zip(blocks, _shifts_ns(blocks), strict=True):
-        inside = block.samples.due_in(block.window)
-        columns_inside = {name: getattr(block.samples, name)[inside] for name in Samples.__dataclass_fields__}
-        for name in ("due_ns", "sent_ns", "done_ns"):
-            columns_inside[name] = columns_inside[name] + shift_ns
-        parts.append(columns_inside)
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in Samples.__dataclass_fields__}
-    order = np.argsort(columns["done_ns"], kind="stable")
-    return Samples(**{name: column[order] for name, column in columns.items()})
+        inside = np.flatnonzero(block.window.covers(block.samples.due_ns))  # those that were cancelled too
+        parts.append(shift_samples(take_rows(block.samples, inside), shift_ns))
+    return join_samples(parts)
 
 
 def merge_usage(blocks: Sequence[BlockRecording]) -> Usage | None:

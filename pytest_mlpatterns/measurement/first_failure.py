@@ -38,7 +38,7 @@ def describe_first_failure(
     Returns:
         The text; empty if no request failed.
     """
-    counts = ~samples.succeeded if window is None else ~samples.succeeded & samples.due_in(window)
+    counts = samples.failed if window is None else samples.failed & samples.due_in(window)
     failed = np.flatnonzero(counts)
     if not failed.size:
         return ""

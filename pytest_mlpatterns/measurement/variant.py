@@ -275,8 +275,8 @@ class VariantRun:
             self._refuse(samples)
 
     def _count(self, samples: Samples) -> None:
-        self._requests += samples.outcome.size
-        self._failures.update(samples.outcome[~samples.succeeded].tolist())
+        self._requests += int((~samples.cancelled).sum())
+        self._failures.update(samples.outcome[samples.failed].tolist())
         if self._failed is None and self._failures:
             self._failed = samples
 
@@ -284,7 +284,7 @@ class VariantRun:
         """Raise the reason why a block without a successful request supports no verdict."""
         self._count(samples)
         self.end()
-        failures = Counter(samples.outcome[~samples.succeeded].tolist())
+        failures = Counter(samples.outcome[samples.failed].tolist())
         raise InvalidResultError(
             f"{self._variant.name}: nothing succeeded in a block, {failures.total():,} failed "
             f"({describe_failures(failures, self._first_failure)})"

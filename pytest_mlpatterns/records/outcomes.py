@@ -13,13 +13,20 @@ __all__ = ["GRPC_OUTCOMES", "Failure", "describe_failures", "describe_outcome", 
 
 
 class Failure(IntEnum):
-    """Why a request has no status; negative, so that one column holds it beside the statuses of HTTP and gRPC."""
+    """Why a request has no status; negative, so that one column holds it beside the statuses of HTTP and gRPC.
+
+    ``CANCELLED`` is no failure of the service: the generator cancelled the request on purpose. ``ERROR_EVENT`` is an
+    error in the middle of a stream, ``CUT_OFF`` a stream whose connection stayed whole and whose end never came.
+    """
 
     TIMEOUT = -1
     CONNECT = -2
     CLOSED = -3
     MALFORMED = -4
     RESET = -5
+    CANCELLED = -6
+    ERROR_EVENT = -7
+    CUT_OFF = -8
 
     @property
     def label(self) -> str:
@@ -33,6 +40,9 @@ _FAILURES = {
     -3: "connection closed",
     -4: "malformed answer",
     -5: "stream reset",
+    -6: "cancelled",
+    -7: "error in the stream",
+    -8: "stream cut off",
 }
 GRPC_OUTCOMES = 1000
 """Offset of the statuses of gRPC in the column of outcomes."""

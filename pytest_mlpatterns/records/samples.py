@@ -8,12 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.records.outcomes import Failure
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
-__all__ = ["Samples", "Window"]
+__all__ = ["Samples", "StreamSamples", "Window"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,32 @@ class Window:
         """Length of the window."""
         return self.end_ns - self.start_ns
 
+    def covers(self, moments_ns: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Mask of the moments in the window."""
+        return (moments_ns >= self.start_ns) & (moments_ns < self.end_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSamples:
+    """What came in pieces: rows in the order of :class:`Samples`, arrays of shape ``(requests,)`` except ``chunk_ns``.
+
+    Times are on the clock of ``time.perf_counter_ns``. A chunk is a piece of an answer with content, such as a token;
+    pieces without content, such as the role of a chat, are none.
+
+    Attributes:
+        first_byte_ns: arrival of the first byte of the answer, that of its head, int64; 0 if none came.
+        chunk_count: number of chunks, uint32; 0 if the answer was no stream.
+        output_tokens: tokens of the answer by the server's usage, int32; -1 if it reported none.
+        input_tokens: tokens of the request by the server's usage, int32; -1 if it reported none.
+        chunk_ns: arrival of every chunk, request after request, int64, shape ``(chunks,)``.
+    """
+
+    first_byte_ns: NDArray[np.int64]
+    chunk_count: NDArray[np.uint32]
+    output_tokens: NDArray[np.int32]
+    input_tokens: NDArray[np.int32]
+    chunk_ns: NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True)
 class Samples:
@@ -38,7 +66,7 @@ class Samples:
     arrived. ``outcome`` (int16) is the HTTP status, or one of the negative codes of
     :class:`pytest_mlpatterns.records.outcomes.Failure`. ``request`` (uint32) is the index of the prepared request,
     ``target`` (uint8) the index of the address, ``received_bytes`` (uint32) the size of the whole response, headers
-    included.
+    included. ``stream`` has what came in pieces; None if the load was not read as a stream.
     """
 
     due_ns: NDArray[np.int64]
@@ -48,6 +76,7 @@ class Samples:
     request: NDArray[np.uint32]
     target: NDArray[np.uint8]
     received_bytes: NDArray[np.uint32]
+    stream: StreamSamples | None = None
 
     @property
     def latency_ns(self) -> NDArray[np.int64]:
@@ -64,9 +93,20 @@ class Samples:
         """Mask of the requests that got a 2xx response."""
         return (self.outcome >= 200) & (self.outcome < 300)
 
+    @property
+    def cancelled(self) -> NDArray[np.bool_]:
+        """Mask of the requests that the generator cancelled on purpose; they neither succeeded nor failed."""
+        cancelled: NDArray[np.bool_] = self.outcome == Failure.CANCELLED
+        return cancelled
+
+    @property
+    def failed(self) -> NDArray[np.bool_]:
+        """Mask of the requests that got no 2xx response, without those that the generator cancelled."""
+        return ~(self.succeeded | self.cancelled)
+
     def due_in(self, window: Window) -> NDArray[np.bool_]:
-        """Mask of the requests that were due in the window."""
-        return (self.due_ns >= window.start_ns) & (self.due_ns < window.end_ns)
+        """Mask of the requests that were due in the window, without those that the generator cancelled."""
+        return window.covers(self.due_ns) & ~self.cancelled
 
     def successes_in(self, window: Window) -> NDArray[np.bool_]:
         """Mask of the successful requests that were due in the window."""
