@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from bench import Claim, Table
 
-from pytest_mlpatterns.analysis.objective_search import Probe, highest_rate
+from pytest_mlpatterns.analysis.objective_search import Probe, Tally, highest_rate
 from pytest_mlpatterns.analysis.typical_arrivals import SEEDS, ReferenceQueue, typical_seed
 from pytest_mlpatterns.records.objective import Objective
 from pytest_mlpatterns.records.samples import Window
@@ -95,7 +95,7 @@ class Search:
         self.capacity_rps = queue.capacity_rps * (1 + np.random.default_rng(seed).normal(0, 0.01))
 
     def run(self) -> float:
-        objective = Objective(self.percentile, int(self.queue.limit_s * S))
+        objective = Objective.of(self.percentile, int(self.queue.limit_s * S))
         return highest_rate(self.probe, objective, self.capacity_rps, left_s=lambda: self.left_s)[0].value
 
     def due_ns(self, plan: ProbePlan, seed: int) -> NDArray[np.float64]:
@@ -122,7 +122,7 @@ class Search:
         due = due[due < window.end_ns]
         latency = self.queue.latency_ns(due, np.random.default_rng((self.seed, seed, 1)))
         late = latency[due >= window.start_ns] > self.queue.limit_s * S
-        return Probe(late.size, int(late.sum()), int(late.sum()), None)
+        return Probe((Tally(late.size, int(late.sum()), int(late.sum())),), None)
 
 
 def measure() -> Iterator[Table]:
@@ -135,7 +135,7 @@ def measure() -> Iterator[Table]:
                 for typical in (True, False)
             )
             variation = float(found.std() / found.mean())
-            objective = str(Objective(percentile, int(queue.limit_s * S)))
+            objective = str(Objective.of(percentile, int(queue.limit_s * S)))
             rows.append(
                 (
                     queue.label,

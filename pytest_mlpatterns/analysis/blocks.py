@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_mlpatterns.analysis.blocked_values import BlockedValues, quotient
 from pytest_mlpatterns.analysis.cost import cost_of_a_million
-from pytest_mlpatterns.analysis.intervals import block_weights, relative_error
+from pytest_mlpatterns.analysis.intervals import block_weights
 from pytest_mlpatterns.analysis.latency_distribution import counted
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.request_counts import RequestCounts
@@ -32,7 +33,6 @@ __all__ = ["BLOCK_NS", "LaunchBlocks", "completions_between"]
 BLOCK_NS = 250_000_000
 """Nominal length of a block."""
 _MIN_BLOCKS = 8
-_GRID = 4096
 _TREND = 0.10
 _TREND_Z = 2.576
 
@@ -111,17 +111,7 @@ class LaunchBlocks:
 
         A failed request is infinitely late, and so is the percentile if more requests failed than may be above it.
         """
-        size = self.latencies_ns.size
-        if not size:
-            return None
-        rank = percentile * (self.requests / size)  # the same percentile, over the successful requests
-        if rank > 100:
-            return LaunchValue(math.inf, 0.0)
-        value = float(np.percentile(self.latencies_ns, rank))
-        cumulated, upper = self._cumulated
-        wanted = cumulated[:, -1] * (rank / 100)
-        position = np.minimum((cumulated < wanted[:, None]).sum(axis=1), upper.size - 1)
-        return LaunchValue(value, relative_error(upper[position]))
+        return self._latencies.percentile(percentile, self.requests)
 
     def throughput(self) -> LaunchValue | None:
         """Successful answers per second."""
@@ -251,21 +241,10 @@ class LaunchBlocks:
         return completions_between(self._done_ns, self._edges)
 
     @cached_property
-    def _cumulated(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """For each resample, how many latencies are at most each of up to 4096 ascending values; and these values."""
-        size = self.latencies_ns.size
-        bins = min(size, _GRID)
-        rank = np.arange(size) * bins // size
+    def _latencies(self) -> BlockedValues:
         due_ns = self._launch.samples.due_ns[self._successes]
         block = np.minimum(np.searchsorted(self._edges, due_ns, side="right") - 1, self.count - 1)
-        counts = np.bincount(block * bins + rank, minlength=self.count * bins).reshape(self.count, bins)
-        upper = self.latencies_ns[np.flatnonzero(np.diff(rank, append=bins))].astype(np.float64)
-        return np.cumsum(self._weights @ counts, axis=1), upper
+        return BlockedValues(self.latencies_ns, block, self._weights)
 
     def _quotient(self, over: NDArray[np.float64], under: NDArray[np.float64]) -> LaunchValue | None:
-        total_over, total_under = float(over.sum()), float(under.sum())
-        if total_under <= 0:
-            return None
-        resampled_under = self._weights @ under
-        resampled = (self._weights @ over)[resampled_under > 0] / resampled_under[resampled_under > 0]
-        return LaunchValue(total_over / total_under, relative_error(resampled))
+        return quotient(over, under, self._weights)

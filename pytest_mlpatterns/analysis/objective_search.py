@@ -21,13 +21,13 @@ from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.units import format_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.records.objective import Objective
+    from pytest_mlpatterns.records.objective import Bound, Objective
 
-__all__ = ["Probe", "ProbePlan", "highest_rate", "warmup_s"]
+__all__ = ["Probe", "ProbePlan", "Tally", "highest_rate", "warmup_s"]
 
 _WINDOWS = 9
 _MIN_WINDOWS, _MAX_WINDOWS = 2, 14
@@ -65,17 +65,27 @@ class ProbePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """One window of an open-loop rate: requests due, and those over the objective or failed.
+class Tally:
+    """Values that one bound judges in a window, one for each request that was due, and those over its limit.
 
-    ``violations_unlagged`` counts those that would be without the time by which the generator sent them late.
-    ``answered_rps`` is the rate of the answers if the rate is not sustained, so that no higher one is either; None if
-    it is sustained. ``limited`` is the reason why the generator was the limit; None if it was not.
+    ``violations_unlagged`` counts those that would be without the time by which the generator sent the requests late.
     """
 
-    requests: int
+    judged: int
     violations: int
     violations_unlagged: int
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One window of an open-loop rate.
+
+    ``tallies`` has one for each bound of the objective. ``answered_rps`` is the rate of the answers if the rate is not
+    sustained, so that no higher one is either; None if it is sustained. ``limited`` is the reason why the generator was
+    the limit; None if it was not.
+    """
+
+    tallies: tuple[Tally, ...]
     limited: str | None
     answered_rps: float | None = None
 
@@ -108,21 +118,27 @@ def highest_rate(
         The rate, at most the capacity and 0 if no rate keeps the objective, with its relative standard error; and why
         the load generator, not the deployment, was the limit, None if it was not.
     """
-    fit = _Fit(objective, capacity_rps)
+    fits = [_Fit(bound, objective.longest_ns, capacity_rps) for bound in objective.bounds]
     budget_s, answer = left_s(), LaunchValue(0.0, 0.0)
     for number in range(_MAX_WINDOWS):
-        plan = fit.next_window(number, budget_s / _WINDOWS)
+        plan = min((fit.next_window(number, budget_s / _WINDOWS) for fit in fits), key=lambda one: one.rate_rps)
         if number >= _MIN_WINDOWS and (_enough(answer, number) or left_s() < plan.warmup_s + plan.window_s / 2):
             break
         window = probe(plan)
         if window.limited:
             return LaunchValue(max(answer.value, 0.0), 0.0), window.limited
-        fit.add(plan.rate_rps, window)
-        answer = fit.answer(unlagged=False)
-    if abs(fit.answer(unlagged=True).value - answer.value) > _LAG_CHANGES * capacity_rps:
+        for fit, tally in zip(fits, window.tallies, strict=True):
+            fit.add(plan.rate_rps, tally, window.answered_rps)
+        answer = _lowest(fits, unlagged=False)
+    if abs(_lowest(fits, unlagged=True).value - answer.value) > _LAG_CHANGES * capacity_rps:
         late = f"the load generator sent too late to tell whether {objective} holds at {format_rate(plan.rate_rps)}"
         return answer, late
     return answer, None
+
+
+def _lowest(fits: Sequence[_Fit], *, unlagged: bool) -> LaunchValue:
+    """The rate at which the first of the bounds breaks."""
+    return min((fit.answer(unlagged=unlagged) for fit in fits), key=lambda found: found.value)
 
 
 def _enough(answer: LaunchValue, windows: int) -> bool:
@@ -130,22 +146,29 @@ def _enough(answer: LaunchValue, windows: int) -> bool:
 
 
 class _Fit:
-    """The windows so far, and the rate that they say."""
+    """The windows so far, and the rate that they say about one bound.
 
-    def __init__(self, objective: Objective, capacity_rps: float) -> None:
-        self._limit_s = objective.limit_ns / 1e9
-        self._allowed = 1 - objective.percentile / 100
+    Args:
+        bound: the percentile and its limit.
+        longest_ns: the longest limit of the objective, which tells how long a window needs to forget its beginning.
+        capacity_rps: a rate that cannot be exceeded.
+    """
+
+    def __init__(self, bound: Bound, longest_ns: int, capacity_rps: float) -> None:
+        self._limit_s = bound.limit_ns / 1e9
+        self._longest_s = longest_ns / 1e9
+        self._allowed = bound.allowed
         self._depth = math.log(1 / self._allowed)
         self._capacity_rps = capacity_rps
         self._rate_rps = float(self._at(np.array(_FIRST_K)))
         self._rows: list[tuple[float, int, int, int]] = []
 
-    def add(self, rate_rps: float, window: Probe) -> None:
+    def add(self, rate_rps: float, window: Tally, answered_rps: float | None) -> None:
         """Note a window. All requests of a rate that is not sustained count as too late."""
-        if window.answered_rps is not None:
-            self._capacity_rps = min(self._capacity_rps, window.answered_rps)
-            window = Probe(window.requests, window.requests, window.requests, None)
-        self._rows.append((rate_rps, window.requests, window.violations, window.violations_unlagged))
+        if answered_rps is not None:
+            self._capacity_rps = min(self._capacity_rps, answered_rps)
+            window = Tally(window.judged, window.judged, window.judged)
+        self._rows.append((rate_rps, window.judged, window.violations, window.violations_unlagged))
 
     def next_window(self, number: int, share_s: float) -> ProbePlan:
         """The next window: at the present answer, at most a factor from the last, and within the capacity."""
@@ -153,7 +176,7 @@ class _Fit:
         if self._rows:
             last, step = self._rows[-1][0], _LARGEST_STEPS[min(len(self._rows), len(_LARGEST_STEPS)) - 1]
             rate = min(max(rate, last / step), last * step)
-        warm_s = warmup_s(self._limit_s, rate / self._capacity_rps)
+        warm_s = warmup_s(self._longest_s, rate / self._capacity_rps)
         window_s = _FIRST_WINDOW_S if number < _MIN_WINDOWS else share_s - warm_s - _OVERHEAD_S
         return ProbePlan(rate, warm_s, min(max(window_s, _MIN_WINDOW_S), _MAX_WINDOW_S), number)
 

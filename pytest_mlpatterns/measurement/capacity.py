@@ -15,7 +15,8 @@ import numpy as np
 from pytest_mlpatterns.analysis.blocks import completions_between
 from pytest_mlpatterns.analysis.capacity_search import climb
 from pytest_mlpatterns.analysis.generator_health import why_limited
-from pytest_mlpatterns.analysis.objective_search import Probe, highest_rate
+from pytest_mlpatterns.analysis.objective_search import Probe, Tally, highest_rate
+from pytest_mlpatterns.analysis.stream_times import StreamTimes
 from pytest_mlpatterns.analysis.sustained import backlog_of, why_not_sustained
 from pytest_mlpatterns.analysis.typical_arrivals import SEEDS, ReferenceQueue, typical_seed
 from pytest_mlpatterns.loadgen.columns import samples_of
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
     from pytest_mlpatterns.records.addressing import Progress
     from pytest_mlpatterns.records.launch import LaunchValue
-    from pytest_mlpatterns.records.objective import Objective
+    from pytest_mlpatterns.records.objective import Bound, Objective
     from pytest_mlpatterns.records.samples import Samples
 from pytest_mlpatterns.workload.schedule import Schedule
 
@@ -149,19 +150,15 @@ class CapacitySearch:
             plan.rate_rps,
             ReferenceQueue(capacity.nmrt.value, _servers(capacity)),
             window=Window(warmup_ns, warmup_ns + duration_ns),
-            tail=1 - objective.percentile / 100,
+            tail=min(bound.allowed for bound in objective.bounds),
             first_seed=plan.number * SEEDS,
         )
         result = self._drive(PoissonRate(plan.rate_rps, seed), duration_ns, warmup_ns)
         samples, inside, good = self._window(result)
-        in_time = good & (samples.latency_ns < objective.limit_ns)
-        in_time_unlagged = good & (samples.done_ns - samples.sent_ns < objective.limit_ns)
         backlog = backlog_of(samples, result.window, plan.rate_rps)
         lags = backlog is not None and why_not_sustained([backlog]) is not None
         return Probe(
-            requests=int(inside.sum()),
-            violations=int((inside & ~in_time).sum()),
-            violations_unlagged=int((inside & ~in_time_unlagged).sum()),
+            tallies=tuple(_tally(bound, samples, inside & good, inside & ~good) for bound in objective.bounds),
             limited=why_limited(replace(result.generator, ceiling_rps=self.ceiling_rps)),
             answered_rps=backlog.answered_rps if backlog is not None and lags else None,
         )
@@ -178,6 +175,38 @@ class CapacitySearch:
         )
         self.last = LastStep(schedule, samples_of(result), result.window)
         return result
+
+
+def _tally(bound: Bound, samples: Samples, good: NDArray[np.bool_], failed: NDArray[np.bool_]) -> Tally:
+    """What one bound says of a window. A failed request breaks it; one that has no such value is not judged.
+
+    Args:
+        bound: of a percentile.
+        samples: of the load.
+        good: mask of the successful requests of the window.
+        failed: mask of the failed ones.
+    """
+    values, owner = _values(bound.quantity, samples)
+    judged = good[owner] & np.isfinite(values)
+    lag_ns = samples.send_lag_ns[owner] if bound.quantity in ("latency", "ttft") else 0
+    fails = int(failed.sum())
+    late, late_unlagged = values >= bound.limit_ns, values - lag_ns >= bound.limit_ns
+    return Tally(
+        int(judged.sum()) + fails, int((judged & late).sum()) + fails, int((judged & late_unlagged).sum()) + fails
+    )
+
+
+def _values(quantity: str, samples: Samples) -> tuple[NDArray[np.int64] | NDArray[np.float64], NDArray[np.int64]]:
+    """The values of a quantity, infinite where it is not known, and the request of each."""
+    every = np.arange(samples.outcome.size)
+    if quantity == "latency":
+        return samples.latency_ns, every
+    if samples.stream is None:
+        return np.full(samples.outcome.size, np.inf), every
+    times = StreamTimes(samples, samples.stream)
+    if quantity == "itl":
+        return times.gaps
+    return np.where(times.has_chunks, times.of(quantity), np.inf), every
 
 
 def _servers(capacity: Capacity) -> int:

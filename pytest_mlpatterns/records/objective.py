@@ -1,4 +1,4 @@
-"""A latency objective such as ``p95<50ms``, under which NMRT can be searched."""
+"""What a service promises: an objective such as ``p95<50ms``, or what each request is to keep, ``ttft<300ms``."""
 
 from __future__ import annotations
 
@@ -7,40 +7,147 @@ from dataclasses import dataclass
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import format_duration, parse_duration
-from pytest_mlpatterns.wording import shown
+from pytest_mlpatterns.wording import did_you_mean, shown
 
-__all__ = ["Objective", "parse_objective"]
+__all__ = ["QUANTITIES", "Bound", "Objective", "Promise", "parse_objective", "parse_promise"]
+
+QUANTITIES = ("latency", "ttft", "itl", "tpot")
+"""Times that can be promised: of the whole answer, and of streams."""
+_BOUND = re.compile(r"\s*(?:(rtm)|p(\d+(?:\.\d+)?)|([a-z]+)(?:\s*:\s*p(\d+(?:\.\d+)?))?)\s*<\s*(\S.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A percentile of a quantity is below a time; without a percentile, the quantity of every single request is."""
+
+    percentile: float | None
+    limit_ns: int
+    quantity: str = "latency"
+
+    def __str__(self) -> str:
+        limit = format_duration(self.limit_ns).replace(",", "")
+        if parse_duration(limit) != self.limit_ns:  # three digits are too few
+            limit = f"{self.limit_ns / 1e6:.15g}ms"
+        return f"{self._name}<{limit.replace(' ', '')}"
+
+    @property
+    def allowed(self) -> float:
+        """Share of the values that may be over the limit."""
+        return 0.0 if self.percentile is None else 1 - self.percentile / 100
+
+    @property
+    def _name(self) -> str:
+        if self.percentile is None:
+            return self.quantity
+        rank = f"p{self.percentile:.10g}"
+        if self.quantity != "latency":
+            return f"{self.quantity}:{rank}"
+        return "rtm" if self.percentile == 50 else rank
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A latency objective: this percentile is below this time.
+    """Percentiles below times, all at once; NMRT can be searched under it.
 
     Prints as it is written, so that :func:`parse_objective` reads an equal one.
+
+    Args:
+        bounds: at least one, each with a percentile.
     """
 
-    percentile: float
-    limit_ns: int
+    bounds: tuple[Bound, ...]
+
+    @classmethod
+    def of(cls, percentile: float, limit_ns: int) -> Objective:
+        """One percentile of the latency."""
+        return cls((Bound(percentile, limit_ns),))
+
+    @property
+    def longest_ns(self) -> int:
+        """The longest of its times."""
+        return max(bound.limit_ns for bound in self.bounds)
+
+    @property
+    def is_of_streams(self) -> bool:
+        """Whether only streams have all its quantities."""
+        return any(bound.quantity != "latency" for bound in self.bounds)
 
     def __str__(self) -> str:
-        name = "rtm" if self.percentile == 50 else f"p{self.percentile:.10g}"
-        limit = format_duration(self.limit_ns).replace(",", "")
-        if parse_duration(limit) != self.limit_ns:  # three digits are too few
-            limit = f"{self.limit_ns / 1e6:.15g}ms"
-        return f"{name}<{limit.replace(' ', '')}"
+        return ",".join(map(str, self.bounds))
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What each single request is to keep, such as ``ttft<300ms,tpot<40ms``.
+
+    Args:
+        bounds: at least one, none with a percentile.
+    """
+
+    bounds: tuple[Bound, ...]
+
+    @property
+    def is_of_streams(self) -> bool:
+        """Whether only streams have all its quantities."""
+        return any(bound.quantity != "latency" for bound in self.bounds)
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.bounds))
 
 
 def parse_objective(text: object) -> Objective:
-    """Read ``"p95<50ms"`` or ``"rtm<20ms"``.
+    """Read ``"p95<50ms"``, ``"rtm<20ms"`` or, for streams, ``"ttft:p95<300ms, tpot:p95<40ms"``.
 
     Raises:
         SettingError: another form, a percentile out of range, or a time that cannot be read.
     """
-    match = re.fullmatch(r"\s*(?:(rtm)|p(\d+(?:\.\d+)?))\s*<\s*(\S.*)", text) if isinstance(text, str) else None
-    percentile = 0.0 if match is None else 50.0 if match[1] else float(match[2])
-    if match is None or not 1 <= percentile < 100:
-        raise SettingError(
-            f"slo is {shown(text)}, expected a percentile of at least 1 and less than 100, and a time; "
-            'write "p95<50ms" or "rtm<20ms"'
-        )
-    return Objective(percentile, parse_duration(match[3].strip(), name=f"slo {shown(text)}"))
+    example = 'write "p95<50ms" or "rtm<20ms", or for streams "ttft:p95<300ms"'
+    bounds = _bounds(text, f"a percentile of at least 1 and less than 100, and a time; {example}")
+    for bound in bounds:
+        if bound.percentile is None:
+            raise SettingError(
+                f"slo is {shown(text)}, expected the percentile of {bound.quantity}; write {bound.quantity}:p95<..."
+            )
+    return Objective(bounds)
+
+
+def parse_promise(text: object) -> Promise:
+    """Read ``"ttft<300ms, tpot<40ms"`` or ``"latency<200ms"``.
+
+    Raises:
+        SettingError: another form, a percentile, or a time that cannot be read.
+    """
+    bounds = _bounds(text, 'what each request keeps; write "ttft<300ms, tpot<40ms" or "latency<200ms"')
+    for bound in bounds:
+        if bound.percentile is not None:
+            raise SettingError(
+                f"slo is {shown(text)}, expected what each single request keeps, without a percentile: goodput counts "
+                f"the requests that keep it; write {bound.quantity}<..."
+            )
+    return Promise(bounds)
+
+
+def _bounds(text: object, expected: str) -> tuple[Bound, ...]:
+    parts = text.split(",") if isinstance(text, str) else []
+    bounds = tuple(_bound(part, text, expected) for part in parts)
+    names = [str(bound).partition("<")[0] for bound in bounds]
+    if not bounds:
+        raise SettingError(f"slo is {shown(text)}, expected {expected}")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise SettingError(f"slo is {shown(text)}, expected {twice} once; leave one of the limits out")
+    return bounds
+
+
+def _bound(part: str, text: object, expected: str) -> Bound:
+    match = _BOUND.fullmatch(part)
+    if match is None:
+        raise SettingError(f"slo is {shown(text)}, expected {expected}")
+    rtm, of_latency, quantity, of_quantity, limit = match.groups()
+    if quantity is not None and quantity not in QUANTITIES:
+        hint = did_you_mean(quantity, QUANTITIES)
+        raise SettingError(f"slo is {shown(text)}, {hint}expected {expected}")
+    percentile = 50.0 if rtm else float(of_latency or of_quantity) if of_latency or of_quantity else None
+    if percentile is not None and not 1 <= percentile < 100:
+        raise SettingError(f"slo is {shown(text)}, expected {expected}")
+    limit_ns = parse_duration(limit.strip(), name=f"slo {shown(text)}")
+    return Bound(percentile, limit_ns, quantity or "latency")

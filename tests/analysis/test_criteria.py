@@ -60,7 +60,7 @@ def test_a_requirement_has_the_unit_of_its_metric(text: str, requirement: Requir
         ("rtm=1", ()),
         ("nmrt=1", (None,)),
         ("rtm=1,nmrt>=400", (None,)),
-        ("nmrt=1,nmrt(p95<50ms)=1,nmrt>=3", (None, Objective(95.0, 50_000_000))),
+        ("nmrt=1,nmrt(p95<50ms)=1,nmrt>=3", (None, Objective.of(95.0, 50_000_000))),
     ],
 )
 def test_nmrt_has_to_be_searched_for_wherever_it_is_named(text: str, searches: tuple[Objective | None, ...]) -> None:

@@ -14,7 +14,7 @@ from pytest_mlpatterns.analysis.metric_definitions import (
 from pytest_mlpatterns.records.objective import Objective
 from pytest_mlpatterns.units import Unit
 
-OBJECTIVE = Objective(95.0, 50_000_000)
+OBJECTIVE = Objective.of(95.0, 50_000_000)
 
 
 @pytest.mark.parametrize("metric", [*METRICS.values(), nmrt_metric(None), nmrt_metric(OBJECTIVE)])

@@ -9,7 +9,7 @@ import pytest
 from support.queueing import Queue, served_ns
 from support.synthetic import S
 
-from pytest_mlpatterns.analysis.objective_search import Probe, ProbePlan, highest_rate
+from pytest_mlpatterns.analysis.objective_search import Probe, ProbePlan, Tally, highest_rate
 from pytest_mlpatterns.analysis.typical_arrivals import SEEDS, ReferenceQueue, typical_seed
 from pytest_mlpatterns.records.objective import Objective
 from pytest_mlpatterns.records.samples import Window
@@ -48,10 +48,10 @@ class SimulatedService:
         service_ns = self.queue.service_ns(arrivals_ns.size, np.random.default_rng((self.seed, seed, 1)))
         latency_ns = served_ns(arrivals_ns, service_ns, self.queue.servers) - arrivals_ns
         late = latency_ns[arrivals_ns >= start_ns] > self.limit_s * S
-        return Probe(late.size, int(late.sum()), int(late.sum()), None)
+        return Probe((Tally(late.size, int(late.sum()), int(late.sum())),), None)
 
     def search(self) -> float:
-        objective = Objective(self.percentile, int(self.limit_s * S))
+        objective = Objective.of(self.percentile, int(self.limit_s * S))
         capacity_rps = self.queue.capacity_rps * (1 + np.random.default_rng(self.seed).normal(0, 0.01))
         rate, limited = highest_rate(self.probe, objective, capacity_rps, left_s=lambda: self.left_s)
         assert limited is None
@@ -88,17 +88,17 @@ def test_each_window_has_arrivals_of_its_own_and_a_warm_up_that_forgets_the_empt
 
 
 def search(probe: object, capacity_rps: float = 400.0, limit_ns: int = 10_000_000) -> tuple[float, str | None]:
-    rate, limited = highest_rate(probe, Objective(95, limit_ns), capacity_rps, left_s=lambda: 20.0)  # type: ignore[arg-type]
+    rate, limited = highest_rate(probe, Objective.of(95, limit_ns), capacity_rps, left_s=lambda: 20.0)  # type: ignore[arg-type]
     return rate.value, limited
 
 
 def test_nothing_is_found_above_the_capacity() -> None:
-    assert search(lambda _plan: Probe(1000, 0, 0, None))[0] <= 400.0
+    assert search(lambda _plan: Probe((Tally(1000, 0, 0),), None))[0] <= 400.0
 
 
 def test_a_rate_that_is_not_sustained_is_the_end_of_the_search_whatever_its_latency() -> None:
     rate, limited = search(
-        lambda plan: Probe(1000, 0, 0, None, answered_rps=300.0 if plan.rate_rps > 300 else None),
+        lambda plan: Probe((Tally(1000, 0, 0),), None, answered_rps=300.0 if plan.rate_rps > 300 else None),
         limit_ns=1_000_000_000,
     )
 
@@ -107,15 +107,15 @@ def test_a_rate_that_is_not_sustained_is_the_end_of_the_search_whatever_its_late
 
 
 def test_an_objective_that_no_rate_keeps_gives_nothing() -> None:
-    assert search(lambda _plan: Probe(1000, 1000, 1000, None)) == (0.0, None)
+    assert search(lambda _plan: Probe((Tally(1000, 1000, 1000),), None)) == (0.0, None)
 
 
 def test_a_probe_limited_by_the_generator_ends_the_search_and_says_so() -> None:
-    assert search(lambda _plan: Probe(10, 0, 0, "behind")) == (0.0, "behind")
+    assert search(lambda _plan: Probe((Tally(10, 0, 0),), "behind")) == (0.0, "behind")
 
 
 def test_requests_that_were_sent_late_decide_nothing_by_their_lateness() -> None:
-    _, limited = search(lambda _plan: Probe(1000, 500, 0, None))
+    _, limited = search(lambda _plan: Probe((Tally(1000, 500, 0),), None))
 
     assert limited is not None
     assert "the load generator sent too late to tell whether p95<10.0ms holds at " in limited
@@ -130,7 +130,7 @@ def test_without_time_two_windows_are_measured() -> None:
 
 def test_an_answer_of_few_windows_that_agree_is_not_taken_for_exact() -> None:
     service = SimulatedService(Queue(400, 4), 0.02, 95, seed=1, left_s=4.0)
-    objective = Objective(95, 20_000_000)
+    objective = Objective.of(95, 20_000_000)
     rate, _ = highest_rate(service.probe, objective, 400.0, left_s=lambda: service.left_s)
 
     assert len(service.plans) < 8

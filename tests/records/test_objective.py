@@ -12,10 +12,10 @@ from pytest_mlpatterns.records.objective import Objective, parse_objective
 @pytest.mark.parametrize(
     ("objective", "text"),
     [
-        (Objective(95.0, 50_000_000), "p95<50.0ms"),
-        (Objective(50.0, 5_000_000), "rtm<5.00ms"),
-        (Objective(99.9, 1_234_567_890), "p99.9<1234.56789ms"),
-        (Objective(99.0, 1_001), "p99<0.001001ms"),
+        (Objective.of(95.0, 50_000_000), "p95<50.0ms"),
+        (Objective.of(50.0, 5_000_000), "rtm<5.00ms"),
+        (Objective.of(99.9, 1_234_567_890), "p99.9<1234.56789ms"),
+        (Objective.of(99.0, 1_001), "p99<0.001001ms"),
     ],
 )
 def test_an_objective_prints_three_digits_or_as_many_as_it_has(objective: Objective, text: str) -> None:

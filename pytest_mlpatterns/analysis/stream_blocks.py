@@ -1,0 +1,209 @@
+"""The streams of one launch, by block: first tokens, gaps between tokens, tokens per second, requests in time.
+
+Pure; it must not know limits, baselines or other launches. Fluidity is after Etalon (Agrawal et al., arXiv 2407.07000).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.analysis.blocked_values import BlockedValues, quotient
+from pytest_mlpatterns.analysis.stream_times import StreamTimes
+from pytest_mlpatterns.records.launch import LaunchValue
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.records.objective import Promise
+    from pytest_mlpatterns.records.samples import Samples, StreamSamples, Window
+
+__all__ = ["Promised", "StreamBlocks"]
+
+
+@dataclass(frozen=True, slots=True)
+class Promised:
+    """How many of the requests that were due kept a promise, shape ``(blocks,)`` by the block of their due time.
+
+    A failed request breaks every promise. ``unknown`` is the number of successful requests that have nothing to judge,
+    such as the TPOT of a single token; they are neither kept nor broken.
+    """
+
+    kept: NDArray[np.float64]
+    broken: NDArray[np.float64]
+    unknown: int
+
+
+class StreamBlocks:
+    """Streams of one launch.
+
+    Args:
+        samples: of the launch.
+        streams: its streams.
+        window: the measured window.
+        edges: block edges in nanoseconds, one more than blocks.
+        weights: how often each block counts in each resample, shape ``(resamples, blocks)``.
+
+    Attributes:
+        times: the times of every request of the load.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        streams: StreamSamples,
+        window: Window,
+        *,
+        edges: NDArray[np.float64],
+        weights: NDArray[np.float64],
+    ) -> None:
+        self.times = StreamTimes(samples, streams)
+        self._samples = samples
+        self._edges = edges
+        self._weights = weights
+        due = samples.due_in(window)
+        self._failed = np.flatnonzero(due & ~samples.succeeded)
+        self._answered = np.flatnonzero(due & samples.succeeded & self.times.has_chunks)
+
+    @property
+    def count(self) -> int:
+        """Number of successful streams that were due in the window."""
+        return self._answered.size
+
+    @property
+    def first_ns(self) -> NDArray[np.int64]:
+        """Time to the first token of every successful stream that was due in the window."""
+        return self.times.ttft_ns[self._answered]
+
+    @cached_property
+    def gaps_ns(self) -> NDArray[np.int64]:
+        """Gaps between neighbouring chunks, pooled over the successful streams that were due in the window."""
+        return self._inter_token.ascending.astype(np.int64)
+
+    def ttft(self, percentile: float) -> LaunchValue | None:
+        """A percentile of the time to the first token over all requests due; a failed one is infinitely late."""
+        return self._first.percentile(percentile, self.count + self._failed.size)
+
+    def itl(self, percentile: float) -> LaunchValue | None:
+        """A percentile of the gaps between tokens of the successful streams."""
+        return self._inter_token.percentile(percentile)
+
+    def tpot(self, percentile: float) -> LaunchValue | None:
+        """A percentile over requests of (last chunk - first chunk) / (tokens - 1); a failed one is infinitely slow."""
+        return self._per_token.percentile(percentile, self._per_token.ascending.size + self._failed.size)
+
+    def output_tokens(self) -> LaunchValue | None:
+        """Tokens per second that arrived in the window, in streams that ended well.
+
+        The time runs from the last token before a block to the last one in it, as for the rate of answers.
+        """
+        arrived_ns, tokens = self._arrivals
+        position = np.searchsorted(arrived_ns, self._edges, side="right")
+        if position[-1] == position[0]:
+            return None
+        last = arrived_ns[np.maximum(position - 1, 0)]
+        close = (position > 0) & (self._edges - last < self._edges[1] - self._edges[0])
+        spans_ns = np.diff(np.where(close, last, self._edges))
+        counted = np.diff(np.concatenate([[0.0], np.cumsum(tokens)])[position])
+        return quotient(counted * 1e9, spans_ns, self._weights)
+
+    def output_tokens_per_user(self) -> LaunchValue | None:
+        """Tokens per second that one caller sees while its answer streams: the inverse of the median TPOT."""
+        tpot = self.tpot(50)
+        if tpot is None or not 0 < tpot.value < np.inf:
+            return None
+        return LaunchValue(1e9 / tpot.value, tpot.relative_error)
+
+    def mean_tokens(self, *, of_input: bool) -> LaunchValue | None:
+        """Mean number of input or output tokens of the successful streams; None where the server told no input."""
+        tokens = (self.times.input_tokens if of_input else self.times.tokens)[self._answered]
+        known = tokens[tokens >= 0]
+        return LaunchValue(float(known.mean()), 0.0) if known.size else None
+
+    def promised(self, promise: Promise) -> Promised:
+        """Which of the requests that were due kept a promise."""
+        kept, known = np.ones(self.count, bool), np.ones(self.count, bool)
+        for bound in promise.bounds:
+            values = self.times.of(bound.quantity)[self._answered]
+            kept &= values < bound.limit_ns
+            known &= np.isfinite(values)
+        broken = np.concatenate([self._answered[known & ~kept], self._failed])
+        return Promised(
+            self._per_block(self._answered[known & kept]), self._per_block(broken), int(self.count - known.sum())
+        )
+
+    def goodput(self, promise: Promise) -> LaunchValue | None:
+        """Requests per second, of those that were due in the window, that kept a promise."""
+        return quotient(self.promised(promise).kept * 1e9, np.diff(self._edges), self._weights)
+
+    def attainment(self, promise: Promise) -> LaunchValue | None:
+        """Share of the requests due in the window that kept a promise; None if none can be judged."""
+        promised = self.promised(promise)
+        return quotient(promised.kept, promised.kept + promised.broken, self._weights)
+
+    def fluidity(self, first_ns: int, next_ns: int) -> LaunchValue | None:
+        """Share of the chunks that arrived by their deadline, over the successful streams due in the window.
+
+        The first chunk is due ``first_ns`` after the request, each further one ``next_ns`` after the deadline of the
+        one before, so that what comes early earns slack for what comes later. After a late chunk the deadlines begin
+        anew from its arrival.
+        """
+        met = np.array([_in_time(self.times.since_due_ns(one), first_ns, next_ns) for one in self._answered])
+        block, blocks = self._block_of(self._answered), self._edges.size - 1
+        chunks = np.bincount(block, self.times.chunk_count[self._answered], minlength=blocks)
+        return quotient(np.bincount(block, met, minlength=blocks), chunks, self._weights)
+
+    @cached_property
+    def _first(self) -> BlockedValues:
+        return self._blocked(self.times.ttft_ns, self._answered)
+
+    @cached_property
+    def _per_token(self) -> BlockedValues:
+        known = self._answered[np.isfinite(self.times.tpot_ns[self._answered])]
+        return self._blocked(self.times.tpot_ns, known)
+
+    @cached_property
+    def _inter_token(self) -> BlockedValues:
+        gaps, owner = self.times.gaps
+        wanted = np.zeros(self.times.chunk_count.size, bool)
+        wanted[self._answered] = True
+        inside = wanted[owner]
+        return BlockedValues.of(np.maximum(gaps[inside], 1), self._block_of(owner[inside]), self._weights)
+
+    @cached_property
+    def _arrivals(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Arrival of every chunk of the streams that ended well, ascending, and how many tokens each counts for."""
+        owner = self.times.owner
+        good = self._samples.succeeded[owner]
+        arrived_ns, owner = self.times.arrival_ns[good], owner[good]
+        each = self.times.tokens[owner] / self.times.chunk_count[owner]
+        order = np.argsort(arrived_ns, kind="stable")
+        return arrived_ns[order], each[order]
+
+    def _blocked(self, values: NDArray[np.int64] | NDArray[np.float64], requests: NDArray[np.int64]) -> BlockedValues:
+        return BlockedValues.of(np.maximum(values[requests], 1), self._block_of(requests), self._weights)
+
+    def _block_of(self, requests: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The block in which each request was due."""
+        found = np.searchsorted(self._edges, self._samples.due_ns[requests], side="right") - 1
+        return np.clip(found, 0, self._edges.size - 2)
+
+    def _per_block(self, requests: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.bincount(self._block_of(requests), minlength=self._edges.size - 1).astype(np.float64)
+
+
+def _in_time(since_due_ns: NDArray[np.int64], first_ns: int, next_ns: int) -> int:
+    """How many chunks of one stream arrived by their deadline; times since the request was due."""
+    met, at, deadline_ns = 0, 0, first_ns
+    while at < since_due_ns.size:
+        left = since_due_ns[at:]
+        late = np.flatnonzero(left > deadline_ns + next_ns * np.arange(left.size))
+        if not late.size:
+            return met + left.size
+        met += int(late[0])
+        at += int(late[0]) + 1
+        deadline_ns = int(since_due_ns[at - 1]) + next_ns
+    return met

@@ -1,0 +1,107 @@
+"""The times of streams, request by request: first token, gaps between tokens, time per token.
+
+Every time counts from when the request was due. A *chunk* is a piece of an answer with content. A server that tells its
+usage tells how many tokens the chunks were, else each chunk counts as one. Pure; it must not know windows or blocks.
+
+Sources of the terms: the documentation of NVIDIA's AIPerf and of vLLM's benchmark for TTFT, ITL and TPOT.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.records.samples import Samples, StreamSamples
+
+__all__ = ["StreamTimes"]
+
+
+class StreamTimes:
+    """Times of every request of a load, in nanoseconds; arrays of shape ``(requests,)`` unless said otherwise.
+
+    Args:
+        samples: all requests of the load.
+        streams: their streams.
+    """
+
+    def __init__(self, samples: Samples, streams: StreamSamples) -> None:
+        self._samples = samples
+        self._chunk_ns = streams.chunk_ns
+        self.chunk_count = streams.chunk_count.astype(np.int64)
+        self.output_told = streams.output_tokens
+        self.input_tokens = streams.input_tokens
+        self._ends = np.cumsum(self.chunk_count)
+
+    @property
+    def has_chunks(self) -> NDArray[np.bool_]:
+        """Mask of the requests that got at least one chunk."""
+        return self.chunk_count > 0
+
+    @cached_property
+    def tokens(self) -> NDArray[np.int64]:
+        """Output tokens: by the server's usage, else the number of chunks."""
+        return np.where(self.output_told >= 0, self.output_told, self.chunk_count).astype(np.int64)
+
+    @cached_property
+    def ttft_ns(self) -> NDArray[np.int64]:
+        """Time to the first chunk with content; 0 without one."""
+        return self._chunk_at(self._ends - self.chunk_count)
+
+    @cached_property
+    def tpot_ns(self) -> NDArray[np.float64]:
+        """(Last chunk - first chunk) / (tokens - 1); infinite with fewer than two chunks or tokens."""
+        spread = self._chunk_at(self._ends - 1) - self.ttft_ns
+        known = (self.tokens >= 2) & (self.chunk_count >= 2)
+        return np.where(known, spread / np.maximum(self.tokens - 1, 1), np.inf)
+
+    @cached_property
+    def longest_gap_ns(self) -> NDArray[np.float64]:
+        """Longest gap between neighbouring chunks; infinite with fewer than two."""
+        longest = np.where(self.chunk_count >= 2, 0.0, np.inf)
+        gaps, owner = self.gaps
+        np.maximum.at(longest, owner, gaps)
+        return longest
+
+    @cached_property
+    def gaps(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Every gap between neighbouring chunks of one request, shape ``(gaps,)``, and the index of its request."""
+        owner = self.owner
+        within = owner[1:] == owner[:-1]
+        return np.diff(self._chunk_ns)[within], owner[1:][within]
+
+    @cached_property
+    def owner(self) -> NDArray[np.int64]:
+        """Index of the request of each chunk, shape ``(chunks,)``."""
+        return np.repeat(np.arange(self.chunk_count.size), self.chunk_count)
+
+    def of(self, quantity: str) -> NDArray[np.int64] | NDArray[np.float64]:
+        """The quantity of each request that :data:`pytest_mlpatterns.records.objective.QUANTITIES` names.
+
+        ``itl`` is the longest gap of a request: it keeps a limit if all its gaps do.
+        """
+        if quantity == "latency":
+            return self._samples.latency_ns
+        return {"ttft": self.ttft_ns, "tpot": self.tpot_ns, "itl": self.longest_gap_ns}[quantity]
+
+    def since_due_ns(self, request: int) -> NDArray[np.int64]:
+        """Arrivals of the chunks of one request since it was due, shape ``(chunks of it,)``."""
+        end = int(self._ends[request])
+        found: NDArray[np.int64] = self._chunk_ns[end - int(self.chunk_count[request]) : end]
+        return found - self._samples.due_ns[request]
+
+    @property
+    def arrival_ns(self) -> NDArray[np.int64]:
+        """Arrival of every chunk, shape ``(chunks,)``, on the clock of ``time.perf_counter_ns``."""
+        return self._chunk_ns
+
+    def _chunk_at(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The chunk at this position of each request, since it was due; 0 for requests without one."""
+        if not self._chunk_ns.size:
+            return np.zeros(position.size, dtype=np.int64)
+        arrived = self._chunk_ns[np.clip(position, 0, self._chunk_ns.size - 1)]
+        return np.where(self.has_chunks, arrived - self._samples.due_ns, 0)
