@@ -165,6 +165,7 @@ class Unit(Enum):
 
     DURATION = "ns"
     RATE = "rps"
+    TOKEN_RATE = "tokens_per_s"
     RATIO = "ratio"
     SIZE = "bytes"
     COST = "per_million_requests"
@@ -177,6 +178,8 @@ class Unit(Enum):
                 return format_duration(value)
             case Unit.RATE:
                 return format_rate(value)
+            case Unit.TOKEN_RATE:
+                return f"{_three_digits(value)} tok/s"
             case Unit.RATIO:
                 return format_percent(value)
             case Unit.SIZE:
@@ -201,7 +204,7 @@ class Unit(Enum):
                 return parse_share(text, name=name)
             case Unit.SIZE:
                 return parse_size(text, name=name)
-            case Unit.RATE | Unit.COST | Unit.COUNT:
+            case Unit.RATE | Unit.TOKEN_RATE | Unit.COST | Unit.COUNT:
                 return parse_number(text, name=name, example=self.example)
 
     @property
@@ -210,6 +213,7 @@ class Unit(Enum):
         return {
             Unit.DURATION: "20ms",
             Unit.RATE: "400",
+            Unit.TOKEN_RATE: "400",
             Unit.RATIO: "10%",
             Unit.SIZE: "512MiB",
             Unit.COST: "0.40",
@@ -218,7 +222,9 @@ class Unit(Enum):
 
     def scale(self, slowdown: float) -> float:
         """Factor on a value when the same work takes ``slowdown`` times as long: times grow, rates shrink."""
-        return slowdown if self is Unit.DURATION else 1 / slowdown if self is Unit.RATE else 1.0
+        if self is Unit.DURATION:
+            return slowdown
+        return 1 / slowdown if self in (Unit.RATE, Unit.TOKEN_RATE) else 1.0
 
 
 def _finite(value: object) -> float:

@@ -1,4 +1,4 @@
-"""Values of one launch, each in a block: percentiles and quotients, with the standard error from resampled blocks. Pure."""
+"""Percentiles and quotients of what one launch measured in blocks; resampled blocks give their standard error. Pure."""
 
 from __future__ import annotations
 

@@ -17,6 +17,8 @@ from pytest_mlpatterns.analysis.blocked_values import BlockedValues, quotient
 from pytest_mlpatterns.analysis.cost import cost_of_a_million
 from pytest_mlpatterns.analysis.intervals import block_weights
 from pytest_mlpatterns.analysis.latency_distribution import counted
+from pytest_mlpatterns.analysis.promise_blocks import PromiseBlocks
+from pytest_mlpatterns.analysis.stream_blocks import StreamBlocks
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.units import format_percent
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.records.launch import Launch
+    from pytest_mlpatterns.records.objective import Promise
     from pytest_mlpatterns.records.price import Price
     from pytest_mlpatterns.records.telemetry import PatternStats
 
@@ -175,6 +178,26 @@ class LaunchBlocks:
         if not self._successes.size:
             return None
         return LaunchValue(float(self._launch.samples.received_bytes[self._successes].mean()), 0.0)
+
+    @cached_property
+    def streams(self) -> StreamBlocks | None:
+        """The streams of the launch; None if no answer was one."""
+        samples = self._launch.samples
+        if samples.stream is None:
+            return None
+        return StreamBlocks(samples, samples.stream, self._launch.window, edges=self._edges, weights=self._weights)
+
+    def promise(self, promise: Promise) -> PromiseBlocks:
+        """What the requests kept of a promise."""
+        times = None if self.streams is None else self.streams.times
+        return PromiseBlocks(
+            promise,
+            self._launch.samples,
+            times,
+            window=self._launch.window,
+            edges=self._edges,
+            weights=self._weights,
+        )
 
     def load_over_time(self) -> list[tuple[float, float, float]]:
         """ASL over time: ``(seconds since the window began, deployment's share, whole machine's share)`` per block."""

@@ -24,12 +24,13 @@ from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.records.launch import Capacity
     from pytest_mlpatterns.records.telemetry import Histogram
 
 __all__ = [
+    "PAIRED_METRICS",
     "RATIO_SD",
     "LogRatio",
     "PairedCapacity",
@@ -42,6 +43,8 @@ __all__ = [
     "wants_more_pairs",
 ]
 
+PAIRED_METRICS = ("rtm", "throughput", "cpu_per_request", "ttft", "tpot", "output_tokens")
+"""Metrics that a paired launch measures; the last three of streams only."""
 RATIO_SD = 0.015
 """Standard deviation between paired launches of two equal variants, beyond that within a launch; the prior."""
 _PRIOR_DEGREES = 3.0
@@ -66,7 +69,8 @@ class LogRatio:
 class VariantFigures:
     """One variant of a paired launch: medians over its blocks, the number of requests, and how long each took.
 
-    ``latencies`` counts them as :func:`pytest_mlpatterns.analysis.latency_distribution.counted` does.
+    ``latencies`` counts them as :func:`pytest_mlpatterns.analysis.latency_distribution.counted` does. ``streams`` has
+    the figures that only streams have, by metric.
     """
 
     rtm_ns: float
@@ -75,6 +79,18 @@ class VariantFigures:
     requests: int
     failed: int
     latencies: Histogram = field(default_factory=dict)
+    streams: Mapping[str, float] = field(default_factory=dict)
+
+    def figure(self, metric: str) -> float | None:
+        """The figure of one of :data:`PAIRED_METRICS`; None if it is not known."""
+        match metric:
+            case "rtm":
+                return self.rtm_ns
+            case "throughput":
+                return self.throughput_rps
+            case "cpu_per_request":
+                return self.cpu_ns_per_request
+        return self.streams.get(metric)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +107,7 @@ class PairedLaunch:
         second_began: whether the second variant was started and loaded first.
         repeated: blocks that were measured again because the load generator was the limit.
         disturbed: pairs in which other processes used the machine.
+        streams: ratios of what only streams have, by metric.
     """
 
     rtm: LogRatio
@@ -102,6 +119,18 @@ class PairedLaunch:
     second_began: bool
     repeated: int
     disturbed: int = 0
+    streams: Mapping[str, LogRatio] = field(default_factory=dict)
+
+    def ratio(self, metric: str) -> LogRatio | None:
+        """The ratio of one of :data:`PAIRED_METRICS`; None if one of the variants does not have it."""
+        match metric:
+            case "rtm":
+                return self.rtm
+            case "throughput":
+                return self.throughput
+            case "cpu_per_request":
+                return self.cpu_per_request
+        return self.streams.get(metric)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,16 @@ Pure. It must not know limits, baselines, or several launches.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.intervals import LAUNCH_SD
+from pytest_mlpatterns.analysis.stream_blocks import StreamBlocks
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.launch import LaunchValue
-from pytest_mlpatterns.records.objective import Objective, parse_objective
+from pytest_mlpatterns.records.objective import Objective, Promise, parse_objective, parse_promise
 from pytest_mlpatterns.records.telemetry import derived_metrics
 from pytest_mlpatterns.units import Unit, format_duration
 
@@ -24,13 +26,16 @@ if TYPE_CHECKING:
 __all__ = [
     "COMPARED_METRICS",
     "METRICS",
+    "STREAM_QUANTITIES",
     "Metric",
+    "goodput_metric",
     "is_known_metric",
     "metric_named",
     "nmrt_metric",
     "objectives_of",
     "percentile_metric",
     "priced_metric",
+    "stream_metric",
 ]
 
 
@@ -50,6 +55,7 @@ class Metric:
         cycle_floor: the floor of a rate, as nanoseconds from one request of a caller to its next.
         objective: latency objective of an NMRT; None for NMRT alone and for other metrics.
         currency: of a cost; empty if it is not known, and for other metrics.
+        of_streams: whether only answers that come in pieces have it.
     """
 
     name: str
@@ -63,6 +69,7 @@ class Metric:
     cycle_floor: float = 0.0
     objective: Objective | None = None
     currency: str = ""
+    of_streams: bool = False
 
     def show(self, value: float) -> str:
         """Print a value for people."""
@@ -98,6 +105,9 @@ _LATENCY_FLOOR = 5_000
 _CPU_FLOOR = 2_000
 """The same for CPU time per request, which does not hold the time to wake a process."""
 _NMRT = "nmrt"
+_PERCENTILE = re.compile(r"\d{1,2}(?:\.\d+)?")
+STREAM_QUANTITIES = ("ttft", "itl", "tpot")
+"""Times of streams: time to first token, inter-token latency, time per output token."""
 
 
 def percentile_metric(percentile: float) -> Metric:
@@ -110,6 +120,30 @@ def percentile_metric(percentile: float) -> Metric:
         Unit.DURATION,
         floor=_LATENCY_FLOOR,
         percentile=percentile,
+    )
+
+
+def stream_metric(quantity: str, percentile: float = 50) -> Metric:
+    """The metric of a percentile of TTFT, ITL or TPOT: ``ttft`` for the median, ``ttft:p95``."""
+
+    def read(blocks: LaunchBlocks) -> LaunchValue | None:
+        streams = blocks.streams
+        return None if streams is None else getattr(streams, quantity)(percentile)
+
+    rank = "" if percentile == 50 else f"p{percentile:.10g}"
+    name, label = (quantity, quantity.upper()) if not rank else (f"{quantity}:{rank}", f"{rank} {quantity.upper()}")
+    return Metric(name, label, read, Unit.DURATION, floor=_LATENCY_FLOOR, of_streams=True)
+
+
+def _of_streams(name: str, label: str, read: Callable[[StreamBlocks], LaunchValue | None]) -> Metric:
+    """A rate of tokens."""
+    return Metric(
+        name,
+        label,
+        lambda blocks: None if blocks.streams is None else read(blocks.streams),
+        Unit.TOKEN_RATE,
+        "higher",
+        of_streams=True,
     )
 
 
@@ -139,6 +173,9 @@ METRICS = {
     for metric in (
         *(percentile_metric(percentile) for percentile in (50, 90, 95, 99)),
         Metric("throughput", "throughput", LaunchBlocks.throughput, Unit.RATE, "higher", cycle_floor=_LATENCY_FLOOR),
+        *(stream_metric(quantity, percentile) for quantity in STREAM_QUANTITIES for percentile in (50, 95, 99)),
+        _of_streams("output_tokens", "output tokens", StreamBlocks.output_tokens),
+        _of_streams("output_tokens_per_user", "output tokens per user", StreamBlocks.output_tokens_per_user),
         Metric(_NMRT, "NMRT", None, Unit.RATE, better="higher"),
         Metric("error_rate", "error rate", LaunchBlocks.error_rate, Unit.RATIO, launch_sd=0.0),
         Metric("asl", "ASL", LaunchBlocks.asl, Unit.RATIO, floor=0.01),
@@ -182,6 +219,18 @@ def nmrt_metric(objective: Objective | None) -> Metric:
     return replace(metric, name=f"{_NMRT}({objective})", label=f"NMRT ({objective})", objective=objective)
 
 
+def goodput_metric(promise: Promise) -> Metric:
+    """The rate of the requests that keep a promise."""
+    return Metric(
+        f"goodput({promise})",
+        f"goodput ({promise})",
+        lambda blocks: blocks.promise(promise).goodput(),
+        Unit.RATE,
+        "higher",
+        of_streams=promise.is_of_streams,
+    )
+
+
 def priced_metric(name: str, price: Price | None) -> Metric:
     """As :func:`metric_named`; a cost prints with the currency of the price."""
     metric = metric_named(name)
@@ -197,6 +246,11 @@ def metric_named(name: str) -> Metric:
     """
     if name.startswith(f"{_NMRT}(") and name.endswith(")"):
         return nmrt_metric(parse_objective(name[len(_NMRT) + 1 : -1]))
+    if name.startswith("goodput(") and name.endswith(")"):
+        return goodput_metric(parse_promise(name[len("goodput(") : -1]))
+    quantity, colon, rank = name.partition(":p")
+    if colon and quantity in STREAM_QUANTITIES and _PERCENTILE.fullmatch(rank) and 1 <= float(rank) < 100:
+        return stream_metric(quantity, float(rank))
     return METRICS[name]
 
 

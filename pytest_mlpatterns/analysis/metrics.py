@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.generator_health import GeneratorMetrics, why_limited
-from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, min_samples, order_bounds, wilson_interval
+from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, wilson_interval
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
 from pytest_mlpatterns.analysis.missing_attribute import missing_attribute
 from pytest_mlpatterns.analysis.pattern_metrics import PatternMetrics
+from pytest_mlpatterns.analysis.percentile_estimate import PooledValues
+from pytest_mlpatterns.analysis.stream_metrics import StreamMetrics
 from pytest_mlpatterns.analysis.sustained import backlogs_of, why_not_sustained
-from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
+from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ __all__ = ["Metrics"]
 
 
 @dataclass(frozen=True, repr=False)
-class Metrics(PatternMetrics):
+class Metrics(PatternMetrics, StreamMetrics):
     """The metrics of one test over all its launches. Each is an :class:`Estimate`, or None if it does not apply.
 
     Args:
@@ -195,23 +196,9 @@ class Metrics(PatternMetrics):
             InvalidResultError: no request succeeded.
             ValueError: another percentile.
         """
-        metric, needed = percentile_metric(percentile), min_samples(percentile)
-        samples = self.requests
-        if not self.latencies_ns.size:
-            raise InvalidResultError(f"no request succeeded, so there is no {metric.label}")
-        if samples < needed:
-            raise TooFewSamplesError(
-                f"{metric.label} of {wording.count(samples, 'sample')}, expected at least {needed} for 99 % "
-                "confidence; measure longer (duration=), or with more load",
-                needed=needed,
-                found=samples,
-            )
-        low, high = (self._latency_at(rank) for rank in order_bounds(samples, percentile, confidence))
-        values = self.launch_values(metric)
-        if not all(math.isfinite(launch.value) for launch in values):
-            return Estimate(self._latency_at(math.ceil(samples * percentile / 100) - 1), low, math.inf)
-        found = estimate(values, metric.launch_sd, confidence, scatter=scatter)
-        return Estimate(found.value, min(found.low, low), max(found.high, high))
+        metric = percentile_metric(percentile)
+        pooled = PooledValues(self._sorted_latencies_ns, self.requests - self.latencies_ns.size)
+        return pooled.estimate(metric, percentile, self.launch_values(metric), confidence=confidence, scatter=scatter)
 
     def launch_values(self, metric: Metric) -> tuple[LaunchValue, ...]:
         """The metric's value in each launch that has one; for NMRT, in each search."""
@@ -252,10 +239,6 @@ class Metrics(PatternMetrics):
     def request_counts(self) -> tuple[RequestCounts, ...]:
         """The requests of each launch, counted by latency."""
         return tuple(blocks.counts for blocks in self.by_launch)
-
-    def _latency_at(self, rank: int) -> float:
-        """The latency with an index among all requests that were due, ascending; failed requests are the last."""
-        return float(self._sorted_latencies_ns[rank]) if rank < self._sorted_latencies_ns.size else math.inf
 
     @cached_property
     def _sorted_latencies_ns(self) -> NDArray[np.int64]:

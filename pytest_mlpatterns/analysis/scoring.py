@@ -54,6 +54,7 @@ _SMALLEST = {
     Unit.SIZE: 1.0,
     Unit.RATIO: 0.001,
     Unit.RATE: 0.001,
+    Unit.TOKEN_RATE: 0.001,
     Unit.COST: 1e-9,
     Unit.COUNT: 0.1,
 }

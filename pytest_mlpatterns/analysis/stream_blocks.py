@@ -1,11 +1,10 @@
-"""The streams of one launch, by block: first tokens, gaps between tokens, tokens per second, requests in time.
+"""The streams of one launch, by block: first tokens, gaps between tokens, tokens per second, deadlines met.
 
 Pure; it must not know limits, baselines or other launches. Fluidity is after Etalon (Agrawal et al., arXiv 2407.07000).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -16,25 +15,13 @@ from pytest_mlpatterns.analysis.stream_times import StreamTimes
 from pytest_mlpatterns.records.launch import LaunchValue
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-    from pytest_mlpatterns.records.objective import Promise
     from pytest_mlpatterns.records.samples import Samples, StreamSamples, Window
 
-__all__ = ["Promised", "StreamBlocks"]
-
-
-@dataclass(frozen=True, slots=True)
-class Promised:
-    """How many of the requests that were due kept a promise, shape ``(blocks,)`` by the block of their due time.
-
-    A failed request breaks every promise. ``unknown`` is the number of successful requests that have nothing to judge,
-    such as the TPOT of a single token; they are neither kept nor broken.
-    """
-
-    kept: NDArray[np.float64]
-    broken: NDArray[np.float64]
-    unknown: int
+__all__ = ["StreamBlocks"]
 
 
 class StreamBlocks:
@@ -74,18 +61,28 @@ class StreamBlocks:
         return self._answered.size
 
     @property
-    def first_ns(self) -> NDArray[np.int64]:
-        """Time to the first token of every successful stream that was due in the window."""
-        return self.times.ttft_ns[self._answered]
+    def first_ns(self) -> NDArray[np.float64]:
+        """Time to the first token of every successful stream that was due in the window, ascending."""
+        return self._first.ascending.astype(np.float64)
 
-    @cached_property
-    def gaps_ns(self) -> NDArray[np.int64]:
-        """Gaps between neighbouring chunks, pooled over the successful streams that were due in the window."""
-        return self._inter_token.ascending.astype(np.int64)
+    @property
+    def per_token_ns(self) -> NDArray[np.float64]:
+        """Time per token of every successful stream due in the window that has one, ascending."""
+        return self._per_token.ascending.astype(np.float64)
+
+    @property
+    def failed(self) -> int:
+        """Number of requests due in the window that failed."""
+        return self._failed.size
+
+    @property
+    def gaps_ns(self) -> NDArray[np.float64]:
+        """Gaps between neighbouring chunks, pooled over the successful streams due in the window, ascending."""
+        return self._inter_token.ascending.astype(np.float64)
 
     def ttft(self, percentile: float) -> LaunchValue | None:
         """A percentile of the time to the first token over all requests due; a failed one is infinitely late."""
-        return self._first.percentile(percentile, self.count + self._failed.size)
+        return self._first.percentile(percentile, self.count + self.failed)
 
     def itl(self, percentile: float) -> LaunchValue | None:
         """A percentile of the gaps between tokens of the successful streams."""
@@ -93,7 +90,7 @@ class StreamBlocks:
 
     def tpot(self, percentile: float) -> LaunchValue | None:
         """A percentile over requests of (last chunk - first chunk) / (tokens - 1); a failed one is infinitely slow."""
-        return self._per_token.percentile(percentile, self._per_token.ascending.size + self._failed.size)
+        return self._per_token.percentile(percentile, self._per_token.ascending.size + self.failed)
 
     def output_tokens(self) -> LaunchValue | None:
         """Tokens per second that arrived in the window, in streams that ended well.
@@ -123,27 +120,6 @@ class StreamBlocks:
         known = tokens[tokens >= 0]
         return LaunchValue(float(known.mean()), 0.0) if known.size else None
 
-    def promised(self, promise: Promise) -> Promised:
-        """Which of the requests that were due kept a promise."""
-        kept, known = np.ones(self.count, bool), np.ones(self.count, bool)
-        for bound in promise.bounds:
-            values = self.times.of(bound.quantity)[self._answered]
-            kept &= values < bound.limit_ns
-            known &= np.isfinite(values)
-        broken = np.concatenate([self._answered[known & ~kept], self._failed])
-        return Promised(
-            self._per_block(self._answered[known & kept]), self._per_block(broken), int(self.count - known.sum())
-        )
-
-    def goodput(self, promise: Promise) -> LaunchValue | None:
-        """Requests per second, of those that were due in the window, that kept a promise."""
-        return quotient(self.promised(promise).kept * 1e9, np.diff(self._edges), self._weights)
-
-    def attainment(self, promise: Promise) -> LaunchValue | None:
-        """Share of the requests due in the window that kept a promise; None if none can be judged."""
-        promised = self.promised(promise)
-        return quotient(promised.kept, promised.kept + promised.broken, self._weights)
-
     def fluidity(self, first_ns: int, next_ns: int) -> LaunchValue | None:
         """Share of the chunks that arrived by their deadline, over the successful streams due in the window.
 
@@ -151,10 +127,9 @@ class StreamBlocks:
         one before, so that what comes early earns slack for what comes later. After a late chunk the deadlines begin
         anew from its arrival.
         """
-        met = np.array([_in_time(self.times.since_due_ns(one), first_ns, next_ns) for one in self._answered])
-        block, blocks = self._block_of(self._answered), self._edges.size - 1
-        chunks = np.bincount(block, self.times.chunk_count[self._answered], minlength=blocks)
-        return quotient(np.bincount(block, met, minlength=blocks), chunks, self._weights)
+        since_due = map(self.times.since_due_ns, self._answered.tolist())
+        met = [float(_in_time(arrived_ns, first_ns, next_ns)) for arrived_ns in since_due]
+        return quotient(self._sums(met), self._sums(self.times.chunk_count[self._answered]), self._weights)
 
     @cached_property
     def _first(self) -> BlockedValues:
@@ -186,13 +161,15 @@ class StreamBlocks:
     def _blocked(self, values: NDArray[np.int64] | NDArray[np.float64], requests: NDArray[np.int64]) -> BlockedValues:
         return BlockedValues.of(np.maximum(values[requests], 1), self._block_of(requests), self._weights)
 
+    def _sums(self, values: Sequence[float] | NDArray[np.int64]) -> NDArray[np.float64]:
+        """The sum over the successful streams of each block."""
+        blocks = self._edges.size - 1
+        return np.bincount(self._block_of(self._answered), values, minlength=blocks).astype(np.float64)
+
     def _block_of(self, requests: NDArray[np.int64]) -> NDArray[np.int64]:
         """The block in which each request was due."""
         found = np.searchsorted(self._edges, self._samples.due_ns[requests], side="right") - 1
         return np.clip(found, 0, self._edges.size - 2)
-
-    def _per_block(self, requests: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.bincount(self._block_of(requests), minlength=self._edges.size - 1).astype(np.float64)
 
 
 def _in_time(since_due_ns: NDArray[np.int64], first_ns: int, next_ns: int) -> int:

@@ -40,7 +40,8 @@ class StreamTimes:
     @property
     def has_chunks(self) -> NDArray[np.bool_]:
         """Mask of the requests that got at least one chunk."""
-        return self.chunk_count > 0
+        found: NDArray[np.bool_] = self.chunk_count > 0
+        return found
 
     @cached_property
     def tokens(self) -> NDArray[np.int64]:
@@ -48,14 +49,14 @@ class StreamTimes:
         return np.where(self.output_told >= 0, self.output_told, self.chunk_count).astype(np.int64)
 
     @cached_property
-    def ttft_ns(self) -> NDArray[np.int64]:
-        """Time to the first chunk with content; 0 without one."""
-        return self._chunk_at(self._ends - self.chunk_count)
+    def ttft_ns(self) -> NDArray[np.float64]:
+        """Time to the first chunk with content; infinite without one."""
+        return np.where(self.has_chunks, self._chunk_at(self._ends - self.chunk_count), np.inf)
 
     @cached_property
     def tpot_ns(self) -> NDArray[np.float64]:
         """(Last chunk - first chunk) / (tokens - 1); infinite with fewer than two chunks or tokens."""
-        spread = self._chunk_at(self._ends - 1) - self.ttft_ns
+        spread = self._chunk_at(self._ends - 1) - self._chunk_at(self._ends - self.chunk_count)
         known = (self.tokens >= 2) & (self.chunk_count >= 2)
         return np.where(known, spread / np.maximum(self.tokens - 1, 1), np.inf)
 
@@ -84,15 +85,21 @@ class StreamTimes:
 
         ``itl`` is the longest gap of a request: it keeps a limit if all its gaps do.
         """
-        if quantity == "latency":
-            return self._samples.latency_ns
-        return {"ttft": self.ttft_ns, "tpot": self.tpot_ns, "itl": self.longest_gap_ns}[quantity]
+        match quantity:
+            case "latency":
+                return self._samples.latency_ns
+            case "ttft":
+                return self.ttft_ns
+            case "tpot":
+                return self.tpot_ns
+        return self.longest_gap_ns
 
     def since_due_ns(self, request: int) -> NDArray[np.int64]:
         """Arrivals of the chunks of one request since it was due, shape ``(chunks of it,)``."""
         end = int(self._ends[request])
         found: NDArray[np.int64] = self._chunk_ns[end - int(self.chunk_count[request]) : end]
-        return found - self._samples.due_ns[request]
+        since: NDArray[np.int64] = found - self._samples.due_ns[request]
+        return since
 
     @property
     def arrival_ns(self) -> NDArray[np.int64]:
@@ -100,8 +107,8 @@ class StreamTimes:
         return self._chunk_ns
 
     def _chunk_at(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The chunk at this position of each request, since it was due; 0 for requests without one."""
+        """The chunk at this position of each request, since it was due; of no meaning for requests without one."""
         if not self._chunk_ns.size:
             return np.zeros(position.size, dtype=np.int64)
-        arrived = self._chunk_ns[np.clip(position, 0, self._chunk_ns.size - 1)]
-        return np.where(self.has_chunks, arrived - self._samples.due_ns, 0)
+        arrived: NDArray[np.int64] = self._chunk_ns[np.clip(position, 0, self._chunk_ns.size - 1)]
+        return arrived - self._samples.due_ns

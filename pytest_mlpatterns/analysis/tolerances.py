@@ -33,10 +33,14 @@ DEFAULT_TOLERANCES: Mapping[str, float] = MappingProxyType(
         "cold_start": 0.50,
         "request_bytes": 0.10,
         "response_bytes": 0.10,
+        "ttft": 0.10,
+        "tpot": 0.10,
+        "itl": 0.10,
+        "output_tokens": 0.10,
     }
 )
 """Relative, except for the error rate: 0.001 is 0.1 % of all requests. Other metrics have the tolerance of RTM."""
-_SPEED = ("rtm", "throughput", "nmrt", "cpu_per_request")
+_SPEED = ("rtm", "throughput", "nmrt", "cpu_per_request", "ttft", "tpot", "itl", "output_tokens")
 _TAIL_FACTOR = 2.0
 STORED_TAIL_FACTOR = 2.5
 """Factor on the tolerance of the tail against a stored baseline, unless a user set it.
@@ -50,8 +54,8 @@ revision, both sides have the same tail.
 class Tolerances:
     """The tolerance of each metric.
 
-    A number sets RTM, throughput, NMRT and CPU per request, twice as much for percentiles beyond the median, and
-    nothing else. A mapping sets the metrics that it names, and no other.
+    A number sets RTM, throughput, NMRT and CPU per request, the same of streams (TTFT, ITL, TPOT, output tokens), twice
+    as much for percentiles beyond the median, and nothing else. A mapping sets the metrics that it names, and no other.
 
     Args:
         given: a number, numbers by the name of the metric, or None for the defaults.
@@ -98,6 +102,8 @@ class Tolerances:
                 return float(self.given)
             if known.percentile is not None:
                 return _TAIL_FACTOR * float(self.given)
+        if known.of_streams and ":" in known.name:
+            return _TAIL_FACTOR * self.of(known.name.partition(":")[0])
         return DEFAULT_TOLERANCES.get(_family(known), DEFAULT_TOLERANCES["rtm"])
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.analysis.metric_definitions import Metric
-    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
+    from pytest_mlpatterns.judging.compared_metrics import Choice, ComparedMetric
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.baseline_entry import Entry
@@ -118,11 +118,11 @@ class Comparison(Protocol):
     def note(self) -> str:
         """What a reader of the comparison has to know; empty if there is nothing."""
 
-    def judge(self, compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:
-        """Compare these metrics, and measure as much as that takes.
+    def judge(self, choice: Choice) -> Sequence[Verdict]:
+        """Compare the metrics of a choice, and measure as much as that takes.
 
         Args:
-            compared: those that are known on one side only are left out, and :attr:`note` names them; if the test
+            choice: those that are known on one side only are left out, and :attr:`note` names them; if the test
                 requested one of them itself, that is an error.
 
         Returns:
@@ -191,12 +191,13 @@ class BaselineComparison:
         """What a reader of the comparison has to know; empty if there is nothing."""
         return "" if self._experiment.smoke else "; ".join(filter(None, (self._baseline.note, self._baseline.missing)))
 
-    def judge(self, compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:
-        """Compare these metrics with the baseline; see :meth:`Comparison.judge`."""
+    def judge(self, choice: Choice) -> Sequence[Verdict]:
+        """Compare the metrics of a choice with the baseline; see :meth:`Comparison.judge`."""
         self._measurement.measure_at_least(1)
         if self._experiment.smoke:
             return ()
         self._measurement.require_valid()
+        compared = choice(self._measurement.metrics.streams)
         searched = [one for one in compared if one.metric.of is None]
         if self._baseline.mode is not BaselineMode.OFF:
             for one in searched:

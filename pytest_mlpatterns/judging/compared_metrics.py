@@ -8,10 +8,11 @@ from its tolerance.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, metric_named
 from pytest_mlpatterns.analysis.tolerances import STORED_TAIL_FACTOR
 from pytest_mlpatterns.analysis.verdicts import GUARD_ALPHA
 
@@ -21,9 +22,16 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.tolerances import Tolerances
     from pytest_mlpatterns.config.settings import Settings
 
-__all__ = ["ComparedMetric", "compared_by_default", "compared_metrics"]
+__all__ = ["Choice", "ComparedMetric", "compared_by_default", "compared_metrics"]
+
+Choice = Callable[[bool], "Sequence[ComparedMetric]"]
+"""What to compare, once it is known whether the answers stream: only a launch tells."""
 
 _PRIMARY = ("rtm", "throughput")
+_STREAM_PRIMARY = ("ttft", "tpot", "output_tokens")
+"""In place of those, where answers stream: their whole time follows from these and from their length."""
+_OF_THE_LOAD = ("throughput", "output_tokens")
+"""Metrics that the schedule of an open loop sets."""
 _GUARDS = ("p95", "p99", "error_rate", "cpu_per_request", "peak_memory", "cold_start", "response_bytes")
 _ALWAYS_GUARDS = frozenset({"error_rate", "peak_memory", "cold_start", "request_bytes", "response_bytes"})
 
@@ -54,14 +62,19 @@ class ComparedMetric:
         return self.tolerance * (STORED_TAIL_FACTOR if self.metric.is_tail and not self.is_set else 1.0)
 
 
-def compared_by_default(settings: Settings) -> tuple[Metric, ...]:
+def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, ...]:
     """The metrics that every comparison of a test judges: those of ``compare=``, or the default ones.
 
     The throughput of an open loop is that of its schedule, so by default it is compared in closed loops only.
+
+    Args:
+        settings: of the test.
+        streams: whether its answers come in pieces.
     """
     if settings.compare is not None:
-        return tuple(METRICS[name] for name in settings.compare)
-    names = [name for name in (*_PRIMARY, *_GUARDS) if name != "throughput" or settings.schedule.closed]
+        return tuple(metric_named(name) for name in settings.compare)
+    primary = _STREAM_PRIMARY if streams else _PRIMARY
+    names = [name for name in (*primary, *_GUARDS) if name not in _OF_THE_LOAD or settings.schedule.closed]
     return tuple(METRICS[name] for name in names)
 
 

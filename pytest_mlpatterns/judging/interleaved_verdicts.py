@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
-from pytest_mlpatterns.analysis.log_ratio import judge_ratio
+from pytest_mlpatterns.analysis.log_ratio import PAIRED_METRICS, PairedLaunch, judge_ratio
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.tolerances import DEFAULT_TOLERANCES
@@ -25,16 +25,14 @@ from pytest_mlpatterns.units import format_percent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedCapacity, PairedLaunch, RatioVerdict
+    from pytest_mlpatterns.analysis.log_ratio import LogRatio, PairedCapacity, RatioVerdict
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 
-__all__ = ["COMPARABLE_METRICS", "PAIRED_METRICS", "judge_faster", "judge_nmrt_no_lower", "judge_no_slower"]
+__all__ = ["COMPARABLE_METRICS", "judge_faster", "judge_nmrt_no_lower", "judge_no_slower"]
 
 COMPARABLE_METRICS = ("rtm", "throughput", "nmrt")
 """Metrics by which one pattern can be faster than another."""
-PAIRED_METRICS = ("rtm", "throughput", "cpu_per_request")
-"""Metrics that a paired launch measures."""
 _LEAST = 1e-9
 """Smallest limit on a ratio of rates, since 0 has no logarithm."""
 _ALPHA = 0.025
@@ -63,7 +61,8 @@ class _Question:
 
     def ratios(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> list[LogRatio]:
         """The ratios of the launches in which both variants have the metric."""
-        return [ratio for one in found if (ratio := getattr(one, self.metric)) is not None]
+        ratios = [one.ratio(self.metric) if isinstance(one, PairedLaunch) else one.nmrt for one in found]
+        return [ratio for ratio in ratios if ratio is not None]
 
     def verdict(self, found: Sequence[PairedLaunch] | Sequence[PairedCapacity]) -> RatioVerdict:
         return judge_ratio(self.ratios(found), self.limit, self.better, plan=self.plan, equivalence=self.equivalence)
@@ -244,11 +243,9 @@ def _change_verdict(question: _Question, verdict: RatioVerdict, *, tolerance: fl
 
 def _means(metric: str, found: Sequence[PairedLaunch]) -> tuple[float, float]:
     """The mean of the metric for both variants, over the launches that have it."""
-    name = {"rtm": "rtm_ns", "throughput": "throughput_rps", "cpu_per_request": "cpu_ns_per_request"}[metric]
-    known = [launch for launch in found if getattr(launch, metric) is not None]
-    variants = [launch.first for launch in known], [launch.second for launch in known]
-    first, second = (fmean(getattr(variant, name) for variant in launches) for launches in variants)
-    return first, second
+    known = [launch for launch in found if launch.ratio(metric) is not None]
+    first = fmean(launch.first.figure(metric) or 0.0 for launch in known)
+    return first, fmean(launch.second.figure(metric) or 0.0 for launch in known)
 
 
 def _nmrt_means(run: InterleavedRun) -> tuple[float, float]:

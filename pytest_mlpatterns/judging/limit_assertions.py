@@ -37,8 +37,12 @@ Up to 2.5 % if they vary by up to 8 % and a baseline entry shows it (``benchmark
 """
 
 
-def check_percentile(percentile: object) -> None:
+def check_percentile(percentile: object, name: str) -> None:
     """Refuse what is no percentile of a latency.
+
+    Args:
+        percentile: what was given.
+        name: of the assertion, for the message.
 
     Raises:
         SettingError: not a number, or below 1, or not below 100.
@@ -46,13 +50,11 @@ def check_percentile(percentile: object) -> None:
     if not isinstance(percentile, int | float) or isinstance(percentile, bool):
         given = shown(percentile)
         number = re.sub(r"[^\d.]", "", given)[:9] or "95"
-        raise SettingError(
-            f"assert_latency_below(...): percentile is {given}, expected a number; write percentile={number}"
-        )
+        raise SettingError(f"{name}(...): percentile is {given}, expected a number; write percentile={number}")
     try:
         min_samples(percentile)
     except ValueError as error:
-        raise SettingError(f"assert_latency_below(percentile={shown(percentile)}): {error}") from None
+        raise SettingError(f"{name}(percentile={shown(percentile)}): {error}") from None
 
 
 def limit_plan(max_launches: int) -> SequentialPlan:
@@ -135,6 +137,11 @@ class LimitAssertions:
 
     def _why_unknown(self, metric: Metric) -> str:
         pattern = self._experiment.setup.pattern
+        if metric.of_streams:
+            return (
+                f"the answers do not stream, so there is no {metric.label}; expected a model that yields, or a service "
+                "that answers with server-sent events"
+            )
         if metric.name == "cache_hit_ratio":
             ours = self._experiment.system.model is not None
             use = "Cached()" if ours else 'metrics=Prometheus("/metrics", cache_hits="...", cache_misses="...")'
@@ -144,9 +151,9 @@ class LimitAssertions:
 
 def _judge_with_failures(metric: Metric, measured: Estimate, limit: float, *, metrics: Metrics) -> Verdict:
     """The verdict on a percentile that so many requests failed for that it may have no value: they are the latest."""
-    assert metric.percentile is not None
+    percentile = metric.percentile or float(metric.name.partition(":p")[2] or 50)
     failed = format_percent(sum(metrics.failures.values()) / metrics.requests)
-    beyond = format_percent(1 - metric.percentile / 100)
+    beyond = format_percent(1 - percentile / 100)
     fails = measured.low >= limit
     reason = (
         f"{metric.label} {'is not' if fails else 'may or may not be'} below {metric.show(limit)}: {failed} of the "

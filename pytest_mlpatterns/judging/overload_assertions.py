@@ -20,6 +20,7 @@ from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.overload_text import describe_overload, describe_step
 from pytest_mlpatterns.units import SECOND_NS, format_rate, parse_number
+from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.overload import OfferedLoad, OverloadPlan
@@ -130,7 +131,7 @@ class OverloadAssertions:
         return verdict
 
     def _use(self, slo: str | None) -> None:
-        self._limit_ns = None if slo is None else float(parse_objective(slo).limit_ns)
+        self._limit_ns = None if slo is None else float(_time_of(slo))
 
     def _offer(self, peak: float, *, watch_s: float = 0.0, afresh: bool = False) -> None:
         if afresh:
@@ -157,6 +158,14 @@ class OverloadAssertions:
         limited = any(step.limited for step in last.ladder)
         why = f"the NMRT is at least {format_rate(last.nmrt.value)}, but not known: {last.stopped}"
         raise (GeneratorLimitError if limited and last.stopped != DECIDED else InvalidResultError)(why)
+
+
+def _time_of(slo: str) -> int:
+    """The time of an objective, within which an answer is in time."""
+    objective = parse_objective(slo)
+    if objective.is_of_streams:
+        raise SettingError(f"slo is {shown(slo)}, expected a time of the whole answer under overload; write p95<2s")
+    return objective.longest_ns
 
 
 def _refuse_unfit(overloads: list[Overload]) -> None:

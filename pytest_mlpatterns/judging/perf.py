@@ -27,6 +27,7 @@ from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
 from pytest_mlpatterns.judging.scaling_methods import ScalingMethods
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+from pytest_mlpatterns.judging.stream_methods import StreamMethods
 from pytest_mlpatterns.judging.verdict_log import VerdictLog, no_verdict
 from pytest_mlpatterns.units import parse_duration, parse_number, parse_share, parse_size
 from pytest_mlpatterns.wording import shown
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["Perf"]
 
 
-class Perf(ScalingMethods):
+class Perf(ScalingMethods, StreamMethods):
     """One test's measurement: the ``perf`` fixture.
 
     The load starts when the first figure or assertion needs it.
@@ -133,7 +134,7 @@ class Perf(ScalingMethods):
     @at_the_call
     def assert_latency_below(self, limit: object, percentile: float) -> None:
         """A latency percentile, ``percentile=99``, is below a time such as ``"80ms"``."""
-        check_percentile(percentile)
+        check_percentile(percentile, "assert_latency_below")
         self._check_limit(
             percentile_metric(percentile),
             parse_duration(limit, name="assert_latency_below(...)"),
@@ -231,18 +232,6 @@ class Perf(ScalingMethods):
         return self._overload.measure(up_to, slo)
 
     @at_the_call
-    def assert_goodput_at_least(self, share: object, *, at: float, slo: str) -> None:
-        """At a multiple of the NMRT the service still gives a share of the NMRT as answers in time.
-
-        Args:
-            share: of the NMRT, 0.9 or ``"90%"``.
-            at: the load, as a multiple of the NMRT.
-            slo: an objective such as ``"p95<200ms"``; answers within its time are in time.
-        """
-        least = parse_share(share, name="assert_goodput_at_least(...)")
-        self._settle("goodput", lambda: self._overload.decide_goodput(least, at, slo))
-
-    @at_the_call
     def assert_recovers_within(self, limit: object, *, slo: str | None = None) -> None:
         """After a load beyond the NMRT the service answers in time again within a time such as ``"5s"``."""
         limit_ns = parse_duration(limit, name="assert_recovers_within(...)")
@@ -286,7 +275,7 @@ class Perf(ScalingMethods):
         if tolerance is not None:
             share = parse_share(tolerance, name="assert_no_regression(tolerance=...)")
             tolerances = Tolerances({metric.name: share for metric in requested})
-        self._compare(requested, tolerances, requested=True)
+        self._compare(lambda _streams: requested, tolerances, requested=True)
 
     def finish(self, warn: Callable[[Warning], None] | None = None) -> None:
         """After the test's body: measure what is still missing, and compare.
@@ -309,12 +298,13 @@ class Perf(ScalingMethods):
             self._nmrt.search_for_ranking()
         judged = {verdict.metric for verdict in self._verdicts.all if verdict.against in ("baseline", "revision")}
         so_far = self._measurement.so_far
-        metrics = [*compared_by_default(self._experiment.settings), *(() if so_far is None else searched_for(so_far))]
-        self._compare(
-            [metric for metric in metrics if metric.name not in judged],
-            self._experiment.settings.tolerance,
-            requested=False,
-        )
+        searched = () if so_far is None else searched_for(so_far)
+
+        def others(streams: bool) -> Sequence[Metric]:
+            metrics = (*compared_by_default(self._experiment.settings, streams=streams), *searched)
+            return [metric for metric in metrics if metric.name not in judged]
+
+        self._compare(others, self._experiment.settings.tolerance, requested=False)
         if not self.smoke and mode is BaselineMode.REQUIRE and (why := self._comparison.missing):
             update = f"{self._experiment.command} --perf-baseline update"
             raise PerfFailure(f"{why}, and --perf-baseline require asks for one; record it: {update}")
@@ -340,10 +330,13 @@ class Perf(ScalingMethods):
         if verdict is not None:
             self._verdicts.add([verdict], LimitFailure)
 
-    def _compare(self, metrics: Sequence[Metric], tolerances: Tolerances, *, requested: bool) -> None:
-        compared = compared_metrics(metrics, tolerances, self._comparison.alpha, requested=requested)
+    def _compare(self, metrics: Callable[[bool], Sequence[Metric]], tolerances: Tolerances, *, requested: bool) -> None:
         try:
-            verdicts = self._comparison.judge(compared)
+            verdicts = self._comparison.judge(
+                lambda streams: compared_metrics(
+                    metrics(streams), tolerances, self._comparison.alpha, requested=requested
+                )
+            )
         except GeneratorLimitError as error:
             found = no_verdict("rtm", self._comparison.kind, error)
             verdicts = [] if self._verdicts.says(found.reason) else [found]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.analysis.crowding import crowding_note
 from pytest_mlpatterns.analysis.intervals import estimate
 from pytest_mlpatterns.analysis.latency_distribution import latency_of, percentiles_of_counts
+from pytest_mlpatterns.analysis.log_ratio import PAIRED_METRICS
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, is_known_metric, metric_named, nmrt_metric
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.noise import noise_sentences
@@ -24,7 +25,7 @@ from pytest_mlpatterns.records.result import Reference, TestResult
 from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_cycle, describe_layer
 from pytest_mlpatterns.reports.text.overload_text import describe_overload
 from pytest_mlpatterns.reports.text.scaling_notes import describe_scaling
-from pytest_mlpatterns.units import format_duration, format_size
+from pytest_mlpatterns.units import Unit, format_duration, format_size
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.wording import count
 
@@ -138,8 +139,8 @@ def reference_from_interleaved(run: InterleavedRun) -> Reference:
         _pooled(second),
         {
             name: tuple((ratio.value, ratio.error) for ratio in ratios)
-            for name in ("rtm", "throughput", "cpu_per_request")
-            if (ratios := [ratio for one in run.launches if (ratio := getattr(one, name)) is not None])
+            for name in PAIRED_METRICS
+            if (ratios := [ratio for one in run.launches if (ratio := one.ratio(name)) is not None])
         },
     )
 
@@ -157,6 +158,9 @@ def estimate_or_none(metrics: Metrics, metric: Metric) -> Estimate | None:
             return metrics.error_ratio if metrics.requests else None
         if metric.percentile is not None:
             return metrics.latency_ns(metric.percentile)
+        if metric.of_streams and metric.unit is Unit.DURATION:
+            quantity, _, rank = metric.name.partition(":p")
+            return metrics.stream_percentile(quantity, float(rank or 50))
     except InvalidResultError:
         return None
     return None if metrics.only_at_least(metric) else metrics.estimate(metric)
@@ -216,11 +220,7 @@ def _all_figures(launches: Sequence[Launch]) -> dict[str, tuple[float, float, fl
 
 def _figures(figures: Sequence[VariantFigures]) -> dict[str, tuple[float, float, float]]:
     """The mean, smallest and largest value of each metric over the launches of one variant."""
-    values = {
-        "rtm": [one.rtm_ns for one in figures],
-        "throughput": [one.throughput_rps for one in figures],
-        "cpu_per_request": [one.cpu_ns_per_request for one in figures if one.cpu_ns_per_request is not None],
-    }
+    values = {name: [figure for one in figures if (figure := one.figure(name)) is not None] for name in PAIRED_METRICS}
     return {name: (fmean(found), min(found), max(found)) for name, found in values.items() if found}
 
 

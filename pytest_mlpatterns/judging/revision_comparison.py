@@ -22,7 +22,7 @@ from pytest_mlpatterns.units import format_duration
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
+    from pytest_mlpatterns.judging.compared_metrics import Choice
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
@@ -97,8 +97,8 @@ class RevisionComparison:
         """What a reader of the comparison has to know; empty if there is nothing."""
         return "" if self._experiment.smoke else self._why_not
 
-    def judge(self, compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:
-        """Compare these metrics with the other revision.
+    def judge(self, choice: Choice) -> Sequence[Verdict]:
+        """Compare the metrics of a choice with the other revision.
 
         See :meth:`pytest_mlpatterns.judging.baseline_comparison.Comparison.judge`.
 
@@ -113,7 +113,7 @@ class RevisionComparison:
             return ()
         if may_lag:
             self._measurement.require_valid()
-        verdicts = self._compare(compared)
+        verdicts = self._compare(choice)
         self._measurement.measure_at_least(1)  # if nothing could be compared
         self._measurement.require_valid()
         self._fail_unless_compared()
@@ -127,14 +127,14 @@ class RevisionComparison:
         if self._why_not and not self._is_new:
             raise PerfFailure("\n\n".join(filter(None, (self._why_not, self._details))))
 
-    def _compare(self, compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:
+    def _compare(self, choice: Choice) -> Sequence[Verdict]:
         if self._experiment.system.is_attached:
             self._why_not = (
                 f"not compared with {self._revision.name}: {self._experiment.setup.pattern} runs already and is the "
                 "same service on both sides; name it as App(...) or Command(...), which a revision can start, or "
                 "deselect the test"
             )
-        if not compared or self._why_not:
+        if self._why_not or not (choice(False) or choice(True)):
             return ()
         try:
             if self._run is None:
@@ -142,7 +142,7 @@ class RevisionComparison:
             if self._run is None:
                 return ()
             self._runner.close()  # both revisions need the machine to themselves
-            return self._judge(self._run, compared)
+            return self._judge(self._run, choice)
         except NothingToCompareError as error:
             self._is_new = error.reason is Reason.ABSENT
             new = f"new: nothing to compare with at {self._revision.name}"
@@ -166,13 +166,14 @@ class RevisionComparison:
             Variant(self._revision.name, self._revision.start, plan), self._experiment.variant("the present")
         )
 
-    def _judge(self, run: InterleavedRun, compared: Sequence[ComparedMetric]) -> Sequence[Verdict]:
+    def _judge(self, run: InterleavedRun, choice: Choice) -> Sequence[Verdict]:
         budget_ns = self._experiment.settings.budget_ns
-        searched = [one for one in compared if one.metric.of is None and one.requested]
-        together = [one for one in compared if one.metric.of is not None]
         verdicts: list[Verdict] = []
         why_not: dict[str, str] = {}
         with self._taking(run):
+            compared = choice(choice(True) != choice(False) and self._streams(run))
+            searched = [one for one in compared if one.metric.of is None and one.requested]
+            together = [one for one in compared if one.metric.of is not None]
             if together:
                 found, why_not = judge_no_slower(run, together, budget_ns=budget_ns)
                 verdicts += found
@@ -191,6 +192,12 @@ class RevisionComparison:
             if "known" not in why:
                 self._left_out[one.metric.label] = why
         return verdicts
+
+    def _streams(self, run: InterleavedRun) -> bool:
+        """Whether the answers stream; the first paired launch tells."""
+        if not run.launches:
+            run.measure_first(self._experiment.settings.budget_ns)
+        return any(launch.samples.stream is not None for launch in run.second_launches)
 
     @contextmanager
     def _taking(self, run: InterleavedRun) -> Iterator[None]:

@@ -154,11 +154,11 @@ class CapacitySearch:
             first_seed=plan.number * SEEDS,
         )
         result = self._drive(PoissonRate(plan.rate_rps, seed), duration_ns, warmup_ns)
-        samples, inside, good = self._window(result)
+        samples, inside, _ = self._window(result)
         backlog = backlog_of(samples, result.window, plan.rate_rps)
         lags = backlog is not None and why_not_sustained([backlog]) is not None
         return Probe(
-            tallies=tuple(_tally(bound, samples, inside & good, inside & ~good) for bound in objective.bounds),
+            tallies=tuple(_tally(bound, samples, inside) for bound in objective.bounds),
             limited=why_limited(replace(result.generator, ceiling_rps=self.ceiling_rps)),
             answered_rps=backlog.answered_rps if backlog is not None and lags else None,
         )
@@ -177,19 +177,18 @@ class CapacitySearch:
         return result
 
 
-def _tally(bound: Bound, samples: Samples, good: NDArray[np.bool_], failed: NDArray[np.bool_]) -> Tally:
+def _tally(bound: Bound, samples: Samples, inside: NDArray[np.bool_]) -> Tally:
     """What one bound says of a window. A failed request breaks it; one that has no such value is not judged.
 
     Args:
         bound: of a percentile.
         samples: of the load.
-        good: mask of the successful requests of the window.
-        failed: mask of the failed ones.
+        inside: mask of the requests of the window.
     """
     values, owner = _values(bound.quantity, samples)
-    judged = good[owner] & np.isfinite(values)
+    judged = (inside & samples.succeeded)[owner] & np.isfinite(values)
     lag_ns = samples.send_lag_ns[owner] if bound.quantity in ("latency", "ttft") else 0
-    fails = int(failed.sum())
+    fails = int((inside & ~samples.succeeded).sum())
     late, late_unlagged = values >= bound.limit_ns, values - lag_ns >= bound.limit_ns
     return Tally(
         int(judged.sum()) + fails, int((judged & late).sum()) + fails, int((judged & late_unlagged).sum()) + fails
@@ -204,9 +203,7 @@ def _values(quantity: str, samples: Samples) -> tuple[NDArray[np.int64] | NDArra
     if samples.stream is None:
         return np.full(samples.outcome.size, np.inf), every
     times = StreamTimes(samples, samples.stream)
-    if quantity == "itl":
-        return times.gaps
-    return np.where(times.has_chunks, times.of(quantity), np.inf), every
+    return times.gaps if quantity == "itl" else (times.of(quantity), every)
 
 
 def _servers(capacity: Capacity) -> int:

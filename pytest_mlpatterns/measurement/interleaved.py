@@ -185,8 +185,7 @@ class InterleavedRun:
             InvalidResultError: too many requests failed, or the load generator was the limit; the message names the
                 variant.
         """
-        longest_ns = min(self._design.launch_ns, budget_ns // min_launches)
-        design = replace(self._design, launch_ns=longest_ns)
+        design = self._shortened(budget_ns // min_launches)
         return self._decide(
             self.launches,
             lambda: self._measure(design),
@@ -194,6 +193,18 @@ class InterleavedRun:
             budget_ns=budget_ns,
             undecided=range(min_launches, max_launches),
         )
+
+    def measure_first(self, budget_ns: int, *, min_launches: int = 3) -> None:
+        """Measure the first paired launch of :meth:`decide`, for what has to be known before a verdict.
+
+        Args:
+            budget_ns: of the run.
+            min_launches: launches before the first verdict.
+
+        Raises:
+            DeploymentError, InvalidResultError: as for :meth:`decide`.
+        """
+        self._timed(lambda: self._measure(self._shortened(budget_ns // min_launches)))
 
     def decide_nmrt(
         self,
@@ -229,11 +240,17 @@ class InterleavedRun:
             each_s = self.spent_s / max(len(self.launches) + len(self.capacities), 1)
             if len(found) >= undecided.start and (self.spent_s + each_s) * 1e9 > budget_ns:
                 return outcome
-            started = time.perf_counter()
-            try:
-                measure()
-            finally:
-                self.spent_s += time.perf_counter() - started
+            self._timed(measure)
+
+    def _timed(self, measure: Callable[[], None]) -> None:
+        started = time.perf_counter()
+        try:
+            measure()
+        finally:
+            self.spent_s += time.perf_counter() - started
+
+    def _shortened(self, launch_ns: int) -> BlockDesign:
+        return replace(self._design, launch_ns=min(self._design.launch_ns, launch_ns))
 
     def _measure(self, design: BlockDesign) -> None:
         """One paired launch."""
@@ -270,6 +287,11 @@ class InterleavedRun:
                 second_began=bool(first_index),
                 repeated=first.repeated + second.repeated,
                 disturbed=sum(disturbed),
+                streams={
+                    name: paired_log_ratio(values, second.streams[name], disturbed)
+                    for name, values in first.streams.items()
+                    if name in second.streams and all([*values, *second.streams[name]])
+                },
             )
         )
 

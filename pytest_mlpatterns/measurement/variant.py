@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.blocks import completions_between
 from pytest_mlpatterns.analysis.generator_health import Fault, InvalidReason, why_limited
 from pytest_mlpatterns.analysis.latency_distribution import counted
 from pytest_mlpatterns.analysis.log_ratio import VariantFigures
@@ -23,6 +22,7 @@ from pytest_mlpatterns.analysis.noise import is_disturbed
 from pytest_mlpatterns.analysis.verdicts import why_too_many_failed
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.measurement.block_figures import answer_rate, stream_figures
 from pytest_mlpatterns.measurement.block_merge import (
     BlockRecording,
     block_latencies,
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.plan import LoadPlan
     from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["Variant", "VariantRun", "answer_rate", "named_errors"]
+__all__ = ["Variant", "VariantRun", "named_errors"]
 
 _POLL_S = 0.1
 _TRIES = 5
@@ -94,6 +94,7 @@ class VariantRun:
         rtm_ns: response time median of each block.
         throughput_rps: successful answers per second of each block.
         cpu_ns_per_request: CPU time per successful answer of each block; 0 if it is not known.
+        streams: what only streams have, by metric, of each block; 0 if it is not known.
         disturbed: for each block, whether other processes disturbed it.
     """
 
@@ -105,6 +106,7 @@ class VariantRun:
         self.rtm_ns: list[float] = []
         self.throughput_rps: list[float] = []
         self.cpu_ns_per_request: list[float] = []
+        self.streams: dict[str, list[float]] = {}
         self.disturbed: list[bool] = []
         self._blocks: list[BlockRecording] = []
         self._warmup = Warmup(0, 0, None)
@@ -184,6 +186,8 @@ class VariantRun:
         self.rtm_ns.append(float(np.median(samples.latency_ns[good])))
         rate = answer_rate(samples.done_ns[samples.succeeded], samples.due_ns.min(), result.window, closed=self._closed)
         self.throughput_rps.append(rate)
+        for name, value in stream_figures(samples, result.window, good).items():
+            self.streams.setdefault(name, []).append(value)
         usage = self._monitor.usage()  # before the block, when its window opened, and after it
         used_ns = 0 if usage is None else int(usage.cpu_ns[-1] - usage.cpu_ns[-3])
         self.cpu_ns_per_request.append(used_ns / int(samples.succeeded.sum()))
@@ -216,6 +220,7 @@ class VariantRun:
             cpu_ns_per_request=cpu_ns or None,
             requests=self._requests,
             failed=self._failures.total(),
+            streams={name: median(values) for name, values in self.streams.items()},
             latencies=counted(np.concatenate([block_latencies(block) for block in self._blocks])),
         )
 
@@ -298,30 +303,3 @@ def named_errors(variant: Variant) -> Iterator[None]:
         yield
     except DeploymentError as error:
         raise type(error)(f"{variant.name}: {error}") from error
-
-
-def answer_rate(done_ns: NDArray[np.int64], first_due_ns: int, window: Window, *, closed: bool) -> float:
-    """Successful answers per second of a block.
-
-    In a closed loop these are the answers of the window over the time in which they arrived. If the very first answer
-    arrived within the window, that time begins with the first request. In an open loop answers also arrive after the
-    window, so the rate is taken from the first answer to the last.
-
-    Args:
-        done_ns: arrival times of at least one answer, ascending, including those before and after the window.
-        first_due_ns: when the first request of the block was due, before the window.
-        window: the block.
-        closed: whether it was a closed loop.
-
-    Returns:
-        Answers per second.
-    """
-    if closed:
-        start_ns = window.start_ns if done_ns[0] <= window.start_ns else first_due_ns
-        edges = np.array([start_ns, window.end_ns], dtype=np.float64)
-        counts, spans_ns = completions_between(done_ns, edges)
-        if counts[0]:
-            return float(counts[0] * 1e9 / spans_ns[0])
-    elif done_ns.size > 1:
-        return float((done_ns.size - 1) * 1e9 / max(done_ns[-1] - done_ns[0], 1))
-    return float(done_ns.size * 1e9 / max(done_ns[-1] - first_due_ns, 1))

@@ -25,6 +25,7 @@ Cell = float | str | None
 _UNITS: Mapping[MetricUnit, Unit] = {
     MetricUnit.DURATION: "duration",
     MetricUnit.RATE: "rate",
+    MetricUnit.TOKEN_RATE: "count",
     MetricUnit.RATIO: "ratio",
     MetricUnit.SIZE: "size",
     MetricUnit.COST: "count",
