@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.samples import Samples, StreamSamples, Window
 
-__all__ = ["StreamBlocks"]
+__all__ = ["StreamBlocks", "in_time"]
 
 
 class StreamBlocks:
@@ -128,7 +128,7 @@ class StreamBlocks:
         anew from its arrival.
         """
         since_due = map(self.times.since_due_ns, self._answered.tolist())
-        met = [float(_in_time(arrived_ns, first_ns, next_ns)) for arrived_ns in since_due]
+        met = [float(in_time(arrived_ns, first_ns, next_ns)) for arrived_ns in since_due]
         return quotient(self._sums(met), self._sums(self.times.chunk_count[self._answered]), self._weights)
 
     @cached_property
@@ -172,7 +172,7 @@ class StreamBlocks:
         return np.clip(found, 0, self._edges.size - 2)
 
 
-def _in_time(since_due_ns: NDArray[np.int64], first_ns: int, next_ns: int) -> int:
+def in_time(since_due_ns: NDArray[np.int64], first_ns: int, next_ns: int) -> int:
     """How many chunks of one stream arrived by their deadline; times since the request was due."""
     met, at, deadline_ns = 0, 0, first_ns
     while at < since_due_ns.size:

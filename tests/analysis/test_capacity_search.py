@@ -144,7 +144,8 @@ def test_an_objective_is_read_and_prints_what_it_means(
     text: str, percentile: float, limit_ns: int, printed: str
 ) -> None:
     objective = parse_objective(text)
-    assert (objective.percentile, objective.limit_ns) == (percentile, limit_ns)
+    (bound,) = objective.bounds
+    assert (bound.quantity, bound.percentile, bound.limit_ns) == ("latency", percentile, limit_ns)
     assert str(objective) == printed
     assert parse_objective(printed) == objective
 
@@ -162,5 +163,5 @@ def test_an_objective_of_a_quantile_is_refused() -> None:
         parse_objective("p0.95<50ms")
     assert str(caught.value) == (
         "slo is 'p0.95<50ms', expected a percentile of at least 1 and less than 100, and a time; "
-        'write "p95<50ms" or "rtm<20ms"'
+        'write "p95<50ms" or "rtm<20ms", or for streams "ttft:p95<300ms"'
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
-from pytest_mlpatterns.records.objective import Objective
+from pytest_mlpatterns.records.objective import QUANTITIES, Bound, Objective
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.request_counts import RequestCounts
@@ -34,7 +34,13 @@ STEPS = st.builds(
     error_ratio=FINITE,
     limited=st.none() | NAMES,
 )
-OBJECTIVES = st.builds(Objective, st.sampled_from((50.0, 90.0, 99.9, 99.999)), st.integers(1, 10**12))
+BOUNDS = st.builds(
+    Bound, st.sampled_from((50.0, 90.0, 99.9, 99.999)), st.integers(1, 10**12), st.sampled_from(QUANTITIES)
+)
+OBJECTIVES = st.builds(
+    Objective,
+    st.lists(BOUNDS, min_size=1, max_size=3, unique_by=lambda one: str(one).partition("<")[0]).map(tuple),
+)
 CAPACITIES = st.builds(
     Capacity,
     nmrt=st.builds(LaunchValue, FINITE, FINITE),

@@ -1,0 +1,63 @@
+"""Launches of answers that came in pieces, with declared times."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_mlpatterns.records.samples import Samples, StreamSamples
+from support.synthetic import MS, START_NS, S, launch, samples
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.records.launch import Launch
+
+
+def streamed(
+    due_ns: Sequence[int],
+    chunks_after_ns: Sequence[Sequence[int]],
+    *,
+    outcome: Sequence[int] | int = 200,
+    output_tokens: Sequence[int] | int = -1,
+    input_tokens: Sequence[int] | int = -1,
+) -> Samples:
+    """Requests, and when the chunks of each came after it was due; the answer ends with its last chunk."""
+    lasted = [max(row, default=1) for row in chunks_after_ns]
+    order = np.argsort(np.asarray(due_ns) + lasted, kind="stable")
+    count = len(chunks_after_ns)
+    plain = samples(due_ns, lasted, outcome=outcome)
+    arrived = [[due_ns[row] + after for after in chunks_after_ns[row]] for row in order.tolist()]
+    stream = StreamSamples(
+        first_byte_ns=np.array([row[0] if row else 0 for row in arrived], dtype=np.int64),
+        chunk_count=np.array([len(row) for row in arrived], dtype=np.uint32),
+        output_tokens=np.broadcast_to(np.asarray(output_tokens, dtype=np.int32), (count,))[order],
+        input_tokens=np.broadcast_to(np.asarray(input_tokens, dtype=np.int32), (count,))[order],
+        chunk_ns=np.array([moment for row in arrived for moment in row], dtype=np.int64),
+    )
+    return replace(plain, stream=stream)
+
+
+def stream_launch(
+    *,
+    ttft_ns: int = 50 * MS,
+    gap_ns: int = 10 * MS,
+    chunks: int = 10,
+    rate_rps: float = 20.0,
+    seconds: float = 3.0,
+    jitter: float = 0.0,
+    failing: int = 0,
+    seed: int = 0,
+    **told: int,
+) -> Launch:
+    """Streams at even intervals; ``jitter`` is the relative scatter of every time, the first ``failing`` ones fail."""
+    rng = np.random.default_rng(seed)
+    count = int(seconds * rate_rps)
+    due = START_NS + np.round(np.arange(count) * S / rate_rps).astype(np.int64)
+    times = np.tile([ttft_ns, *[gap_ns] * (chunks - 1)], (count, 1)) * np.exp(rng.normal(0, jitter, (count, chunks)))
+    after = np.cumsum(times, axis=1).astype(np.int64).tolist()
+    outcome = [500] * failing + [200] * (count - failing)
+    after = [[] if code == 500 else row for code, row in zip(outcome, after, strict=True)]
+    return launch(streamed(due.tolist(), after, outcome=outcome, **told), seconds=seconds)
