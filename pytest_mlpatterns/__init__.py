@@ -55,9 +55,11 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
     from pytest_mlpatterns.serving.prometheus import Prometheus as Prometheus
     from pytest_mlpatterns.records.telemetry import LayerStats as LayerStats, PatternStats as PatternStats
     from pytest_mlpatterns.workload.input_order import Uniform as Uniform, Zipf as Zipf
+    from pytest_mlpatterns.workload.prompts import Prompts as Prompts
     from pytest_mlpatterns.workload.schedule import (
         ClosedLoop as ClosedLoop,
         ConstantRate as ConstantRate,
+        GammaRate as GammaRate,
         PoissonRate as PoissonRate,
         Stages as Stages,
     )
@@ -153,9 +155,11 @@ _HOMES = {
         "Uniform",
         "Zipf",
     ),
+    "workload.prompts": ("Prompts",),
     "workload.schedule": (
         "ClosedLoop",
         "ConstantRate",
+        "GammaRate",
         "PoissonRate",
         "Stages",
     ),

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,6 +98,6 @@ def response_pace(schedule: Schedule, latency_ns: float) -> ResponsePace:
     if isinstance(schedule, ClosedLoop):
         cycle_ns = latency_ns + schedule.think_time_ns
         return ResponsePace(cycle_ns / schedule.concurrency, cycle_ns)
-    if isinstance(schedule, ConstantRate | PoissonRate):
+    if isinstance(schedule, ConstantRate | PoissonRate | GammaRate):
         return ResponsePace(1e9 / schedule.rate_rps, 1e9 / schedule.rate_rps)
     return ResponsePace(latency_ns, latency_ns, schedule.length_ns)

@@ -25,7 +25,7 @@ from pytest_mlpatterns.measurement.overload import OverloadRun
 from pytest_mlpatterns.measurement.smoke import send_one
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.system.monitor import ResourceMonitor
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -257,7 +257,7 @@ class _LaunchMeasurement:
             cold_start_ns=self._deployment.cold_start_ns,
             request_bytes=np.array([len(message) for message in self._job.messages], dtype=np.int64),
             open_loop=not schedule.closed,
-            rate_rps=schedule.rate_rps if isinstance(schedule, ConstantRate | PoissonRate) else None,
+            rate_rps=schedule.rate_rps if isinstance(schedule, ConstantRate | PoissonRate | GammaRate) else None,
             first_failure=describe_first_failure(
                 self._deployment, self._plan.payload, samples, window=result.window, stats=stats
             ),

@@ -57,6 +57,7 @@ class LoadKind(StrEnum):
     CLOSED = "closed"
     CONSTANT = "constant"
     POISSON = "poisson"
+    GAMMA = "gamma"
     STAGES = "stages"
     TRACE = "trace"
     OTHER = "other"

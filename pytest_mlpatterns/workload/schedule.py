@@ -21,7 +21,18 @@ from pytest_mlpatterns.units import SECOND_NS, parse_duration
 from pytest_mlpatterns.wording import shown
 from pytest_mlpatterns.workload.trace import Trace
 
-__all__ = ["ClosedLoop", "ClosedSchedule", "ConstantRate", "OpenSchedule", "PoissonRate", "Schedule", "Stages"]
+__all__ = [
+    "ClosedLoop",
+    "ClosedSchedule",
+    "ConstantRate",
+    "GammaRate",
+    "OpenSchedule",
+    "PoissonRate",
+    "Schedule",
+    "Stages",
+]
+
+_LEAST_BURSTINESS, _MOST_BURSTINESS = 0.01, 100
 
 
 class ClosedSchedule(Protocol):
@@ -166,6 +177,56 @@ class PoissonRate:
 
 
 @dataclass(frozen=True, slots=True)
+class GammaRate:
+    """An open loop whose arrivals come in bursts: intervals are gamma distributed with mean 1 / rate.
+
+    Args:
+        rate_rps: mean requests per second, from 0.000001 to 1,000,000.
+        burstiness: shape of the distribution, from 0.01 to 100, as vLLM's benchmark names it: 1 are the independent
+            callers of :class:`PoissonRate`, less are bursts, more is more even. The variance of the intervals is
+            1 / burstiness times that of independent callers.
+        seed: seed of the random intervals; the same seed gives the same arrivals.
+
+    Raises:
+        SettingError: not a number in that range, or a seed that is not a whole number.
+    """
+
+    rate_rps: float
+    burstiness: float = 1.0
+    seed: int = 0
+    closed: ClassVar[bool] = False
+    length_ns: ClassVar[int | None] = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rate_rps", fields.rate_rps(self.rate_rps, "rate_rps"))
+        shape = fields.plain_number(self.burstiness)
+        if shape is None or not _LEAST_BURSTINESS <= shape <= _MOST_BURSTINESS:
+            raise SettingError(
+                f"GammaRate(burstiness={shown(self.burstiness)}), expected a number from {_LEAST_BURSTINESS} to "
+                f"{_MOST_BURSTINESS}: 1 for independent callers, less for bursts; write 0.5"
+            )
+        object.__setattr__(self, "burstiness", shape)
+        fields.set_whole(self, "seed", least=-fields.MAX_SEED, most=fields.MAX_SEED)
+
+    def __str__(self) -> str:
+        seed = f", seed={self.seed}" if self.seed else ""
+        return f"gamma({self.rate_rps:g}/s, burstiness={self.burstiness:g}{seed})"
+
+    def describe(self) -> LoadDescription:
+        """The load as records keep it."""
+        return LoadDescription(str(self), LoadKind.GAMMA)
+
+    def arrivals(self) -> Iterator[int]:
+        """Cumulative sums of gamma intervals."""
+        draw = random.Random(self.seed).gammavariate  # noqa: S311 - arrivals, not secrets
+        scale_s = 1 / (self.rate_rps * self.burstiness)
+        due_s = 0.0
+        while True:
+            due_s += draw(self.burstiness, scale_s)
+            yield round(due_s * SECOND_NS)
+
+
+@dataclass(frozen=True, slots=True)
 class Stages:
     """A load that changes over time: ramps, plateaus and spikes. The stages together are the measured window.
 
@@ -272,4 +333,4 @@ class Stages:
             begin_s, before, reached = begin_s + length_s, float(level), reached + gained
 
 
-Schedule = ClosedLoop | ConstantRate | PoissonRate | Stages | Trace
+Schedule = ClosedLoop | ConstantRate | PoissonRate | GammaRate | Stages | Trace

@@ -15,7 +15,7 @@ from support.synthetic import MS, PROPERTY, S
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import MAX_CONCURRENCY, MAX_RATE_RPS
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate, Stages
 from pytest_mlpatterns.workload.trace import Trace
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ PER_SECOND = "requests per second, from 0.000001 to 1,000,000; write 200"
         (ConstantRate(0.5), "constant(0.5/s)"),
         (PoissonRate(200.0), "poisson(200/s)"),
         (PoissonRate(200, seed=7), "poisson(200/s, seed=7)"),
+        (GammaRate(200, 0.5), "gamma(200/s, burstiness=0.5)"),
+        (GammaRate(200, seed=7), "gamma(200/s, burstiness=1, seed=7)"),
         (Stages((("10s", 100), ("5s", 0))), "stages(rate_rps: 0, 10s→100, 5s→0)"),
         (Stages((("1s", 4),), of="concurrency", start=2), "stages(concurrency: 2, 1s→4)"),
     ],
@@ -103,6 +105,9 @@ def test_a_schedule_is_a_value(one: object, same: object, other: object) -> None
         (lambda: PoissonRate(0), "rate_rps is 0", PER_SECOND),
         (lambda: PoissonRate(1, seed="x"), "PoissonRate(seed='x')", "a whole number"),
         (lambda: PoissonRate(1, seed=True), "PoissonRate(seed=True)", "a whole number"),
+        (lambda: GammaRate(1, burstiness=0), "GammaRate(burstiness=0)", "less for bursts; write 0.5"),
+        (lambda: GammaRate(1, burstiness="x"), "GammaRate(burstiness='x')", "less for bursts; write 0.5"),
+        (lambda: GammaRate(1, seed="x"), "GammaRate(seed='x')", "a whole number"),
         (lambda: Stages([]), "Stages([])", "write [('10s', 100), ('5s', 0)]"),
         (lambda: Stages(5), "Stages(5)", "(duration, level) pairs"),
         (lambda: Stages([5]), "Stages([5])", "(duration, level) pairs"),
@@ -192,6 +197,15 @@ def test_intervals_of_independent_callers_are_exponential(seed: int) -> None:
     assert gaps.mean() == pytest.approx(10 * MS, rel=0.05)
     assert gaps.std() == pytest.approx(10 * MS, rel=0.05)
     assert (gaps > 20 * MS).mean() == pytest.approx(np.exp(-2), abs=0.02)
+
+
+@pytest.mark.parametrize("burstiness", [0.25, 1.0, 4.0])
+def test_intervals_of_bursts_scatter_as_their_shape_says(burstiness: float) -> None:
+    schedule = GammaRate(100, burstiness, seed=1)
+    assert (schedule.closed, schedule.length_ns) == (False, None)
+    gaps = np.diff(np.array(list(itertools.islice(schedule.arrivals(), 40_000))), prepend=0)
+    assert gaps.mean() == pytest.approx(10 * MS, rel=0.05)
+    assert gaps.std() / gaps.mean() == pytest.approx(burstiness**-0.5, rel=0.05)
 
 
 def test_the_same_seed_gives_the_same_arrivals_and_another_gives_others() -> None:
