@@ -11,6 +11,7 @@ import pickle
 import pkgutil
 import re
 import sys
+import threading
 from collections import ChainMap
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.pattern import Pattern
 
 __all__ = ["ModelSource", "ServicePlan", "UnusableModelError", "advice_on_pickling", "pack", "service_plan"]
+
+
+_REGISTRY = threading.RLock()
+"""Held while modules are registered for pickling by value: two variants start side by side, and the registry is one."""
 
 
 class UnusableModelError(TypeError):
@@ -182,7 +187,7 @@ def _pickled(value: object, by_value: Sequence[ModuleType], what: str, *, fix: s
     """Pickle a value of the user's; ``what`` it is and how to ``fix`` it are for the message if that fails."""
     import cloudpickle
 
-    with ExitStack() as registered:
+    with _REGISTRY, ExitStack() as registered:
         for module in by_value:
             if sys.modules.get(module.__name__) is module:
                 cloudpickle.register_pickle_by_value(module)
