@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.pattern import MODEL, LayerNode, ModelNode, Node, ProcessGroup, name_of
+from pytest_mlpatterns.patterns.process_env import with_env
 from pytest_mlpatterns.serving.import_string import is_import_string
 from pytest_mlpatterns.wording import did_you_mean, shown
 
@@ -177,7 +178,7 @@ def service_plan(pattern: Pattern, model: object | None, by_value: Sequence[Modu
             case ProcessGroup(inside):
                 return replace(node, inside=packed(inside))
 
-    root = packed(pattern.plan())
+    root = packed(with_env(pattern.plan()))
     assert isinstance(root, ProcessGroup)
     name = name_of(MODEL if model is None else model)
     return ServicePlan(re.sub(r"\W+", "", name) or MODEL, root)
