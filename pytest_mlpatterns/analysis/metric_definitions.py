@@ -146,6 +146,8 @@ METRICS = {
         Metric("cpu_per_request", "CPU per request", LaunchBlocks.cpu_per_request, Unit.DURATION, floor=_CPU_FLOOR),
         Metric("peak_memory", "peak memory", LaunchBlocks.peak_memory, Unit.SIZE, launch_sd=0.01, floor=4 * 2**20),
         Metric("cost", "cost per million", LaunchBlocks.cost, Unit.COST),
+        Metric("given_cost", "cost per million as given", LaunchBlocks.given_cost, Unit.COST),
+        Metric("energy_per_request", "energy per request", LaunchBlocks.energy_per_request, Unit.ENERGY),
         Metric(
             "cold_start",
             "start to first answer",
@@ -170,7 +172,9 @@ METRICS = {
     )
 }
 """Every metric by its name, in the order in which reports show them."""
-COMPARED_METRICS: Mapping[str, Metric] = {name: metric for name, metric in METRICS.items() if name != "cost"}
+COMPARED_METRICS: Mapping[str, Metric] = {
+    name: metric for name, metric in METRICS.items() if metric.unit is not Unit.COST
+}
 """Metrics that a baseline holds and a comparison judges; a cost follows from others of them and from the price."""
 
 
