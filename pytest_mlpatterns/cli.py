@@ -118,6 +118,8 @@ def _ranking(results: Results, options: argparse.Namespace) -> str:
     from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
 
     criteria = parse_criteria(options.weights, "WEIGHTS")
+    for result in results.results:
+        criteria.check_currency(result.price)
     measured = {result.test for result in results.results}
     unmeasured = [
         Unmeasured(row["test"], ranking["group"], row["pattern"])

@@ -1,7 +1,7 @@
-"""Durations, sizes, rates and ratios: parsed from settings, and printed for people.
+"""Durations, sizes, energies, rates and ratios: parsed from settings, and printed for people.
 
 Only this module converts between units. Inside the package time is integer nanoseconds, size is integer bytes,
-a ratio is 0..1 and a rate is requests per second.
+energy is joules, a ratio is 0..1 and a rate is requests per second.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ import math
 import re
 from datetime import timedelta
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import UnitError
 from pytest_mlpatterns.wording import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "MAX_CONCURRENCY",
@@ -22,10 +26,12 @@ __all__ = [
     "Unit",
     "format_count",
     "format_duration",
+    "format_energy",
     "format_percent",
     "format_rate",
     "format_size",
     "parse_duration",
+    "parse_energy",
     "parse_number",
     "parse_ratio",
     "parse_share",
@@ -48,6 +54,7 @@ _BYTES_PER = {
     **{unit: 1000**power for power, unit in enumerate(("kB", "MB", "GB", "TB"), start=1)},
     **{unit: 1024**power for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), start=1)},
 }
+_JOULES_PER = {"kJ": 1e3, "J": 1.0, "mJ": 1e-3, "µJ": 1e-6, "μJ": 1e-6, "uJ": 1e-6}
 _QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([^\s\d.]+)\s*")
 
 
@@ -85,6 +92,18 @@ def parse_size(value: object, *, name: str = "size") -> int:
         UnitError: a bare number, an unknown unit, or a negative size.
     """
     return round(_quantity(value, _BYTES_PER, name, expected="a size with its unit", example="512MiB"))
+
+
+def parse_energy(value: object, *, name: str = "energy") -> float:
+    """Read an energy such as ``"0.5 J"`` or ``"20mJ"``.
+
+    Returns:
+        Joules.
+
+    Raises:
+        UnitError: a bare number, an unknown unit, or a negative energy.
+    """
+    return _quantity(value, _JOULES_PER, name, expected="an energy with its unit", example="0.5 J")
 
 
 def parse_ratio(value: object, *, name: str = "ratio") -> float:
@@ -143,9 +162,17 @@ def format_size(size_bytes: float) -> str:
     return f"{_three_digits(size_bytes)} B"
 
 
-def format_rate(per_second: float) -> str:
-    """Print requests per second: three significant digits below 1000, whole numbers above."""
-    return f"{_three_digits(per_second)} req/s"
+def format_energy(joules: float) -> str:
+    """Print joules with three significant digits and the unit that keeps the number between 1 and 1000."""
+    for unit in ("kJ", "J", "mJ"):
+        if abs(joules) >= 0.9995 * _JOULES_PER[unit]:
+            return f"{_three_digits(joules / _JOULES_PER[unit])} {unit}"
+    return f"{_three_digits(joules / _JOULES_PER['µJ'])} µJ"
+
+
+def format_rate(per_second: float, what: str = "req") -> str:
+    """Print requests per second, or tokens: three significant digits below 1000, whole numbers above."""
+    return f"{_three_digits(per_second)} {what}/s"
 
 
 def format_count(number: float) -> str:
@@ -169,6 +196,7 @@ class Unit(Enum):
     RATIO = "ratio"
     SIZE = "bytes"
     COST = "per_million_requests"
+    ENERGY = "j"
     COUNT = ""
 
     def show(self, value: float) -> str:
@@ -176,14 +204,14 @@ class Unit(Enum):
         match self:
             case Unit.DURATION:
                 return format_duration(value)
-            case Unit.RATE:
-                return format_rate(value)
-            case Unit.TOKEN_RATE:
-                return f"{_three_digits(value)} tok/s"
+            case Unit.RATE | Unit.TOKEN_RATE:
+                return format_rate(value, "tok" if self is Unit.TOKEN_RATE else "req")
             case Unit.RATIO:
                 return format_percent(value)
             case Unit.SIZE:
                 return format_size(value)
+            case Unit.ENERGY:
+                return format_energy(value)
             case Unit.COST | Unit.COUNT:
                 return format_count(value)
 
@@ -204,6 +232,8 @@ class Unit(Enum):
                 return parse_share(text, name=name)
             case Unit.SIZE:
                 return parse_size(text, name=name)
+            case Unit.ENERGY:
+                return parse_energy(text, name=name)
             case Unit.RATE | Unit.TOKEN_RATE | Unit.COST | Unit.COUNT:
                 return parse_number(text, name=name, example=self.example)
 
@@ -217,6 +247,7 @@ class Unit(Enum):
             Unit.RATIO: "10%",
             Unit.SIZE: "512MiB",
             Unit.COST: "0.40",
+            Unit.ENERGY: "0.5 J",
             Unit.COUNT: "4",
         }[self]
 
@@ -246,7 +277,7 @@ def _three_digits(number: float) -> str:
     return f"{rounded:,.{decimals}f}"
 
 
-def _quantity(value: object, scales: dict[str, int], name: str, *, expected: str, example: str) -> float:
+def _quantity(value: object, scales: Mapping[str, float], name: str, *, expected: str, example: str) -> float:
     if isinstance(value, str) and (match := _QUANTITY.fullmatch(value)) and match[2] in scales:
         quantity = float(match[1]) * scales[match[2]]
         if math.isfinite(quantity):

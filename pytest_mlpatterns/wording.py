@@ -79,7 +79,7 @@ def split_outside_brackets(text: str, separator: str) -> list[str]:
     """Split at each separator that is not inside brackets."""
     parts, depth, start = [], 0, 0
     for at, letter in enumerate(text):
-        depth += (letter in "([") - (letter in ")]")
+        depth += (letter in "([{") - (letter in ")]}")
         if letter == separator and not depth:
             parts.append(text[start:at])
             start = at + 1

@@ -153,13 +153,23 @@ class LaunchBlocks:
         return LaunchValue(float(seen.max()), 0.0)
 
     def cost(self) -> LaunchValue | None:
-        """Cost of a million successful answers; None without a price."""
-        memory = self.peak_memory()
-        if self._price is None or memory is None:
+        """Cost of a million successful answers from the CPU time that was used; None without a price."""
+        return None if self._launch.usage is None else self._cost(self._cpu_ns)
+
+    def given_cost(self) -> LaunchValue | None:
+        """Cost of a million successful answers from the cores that were given; None without a price or a limit."""
+        usage = self._launch.usage
+        return None if usage is None or not usage.limited else self._cost(usage.cores * self._completions[1])
+
+    def energy_per_request(self) -> LaunchValue | None:
+        """Joules per successful answer: the packages' energy, by the share of their work; None if it is not known."""
+        usage = self._launch.usage
+        if usage is None or usage.energy_uj is None:
             return None
-        answers, spans_ns = self._completions
-        paid = cost_of_a_million(self._price, self._cpu_ns, spans_ns, memory_bytes=memory.value)
-        return self._quotient(paid, answers)
+        joules = self._gained(usage.energy_uj) / 1e6
+        busy_ns = self._gained(usage.machine_busy_ns - usage.steal_ns)
+        share = np.minimum(self._cpu_ns / np.maximum(busy_ns, 1.0), 1.0)
+        return self._quotient(joules * share, self._completions[0])
 
     def cold_start(self) -> LaunchValue | None:
         """Nanoseconds from the start of the processes to the first answered inference."""
@@ -206,8 +216,7 @@ class LaunchBlocks:
             return []
         lengths = np.diff(self._edges)
         own = self._cpu_ns / (usage.cores * lengths)
-        busy = np.diff(np.interp(self._edges, usage.time_ns, usage.machine_busy_ns))
-        machine = busy / (usage.machine_cores * lengths)
+        machine = self._gained(usage.machine_busy_ns) / (usage.machine_cores * lengths)
         since = (self._edges[1:] - self._edges[0]) / 1e9
         return [(float(t), float(mine), float(all_)) for t, mine, all_ in zip(since, own, machine, strict=True)]
 
@@ -254,9 +263,20 @@ class LaunchBlocks:
     @cached_property
     def _cpu_ns(self) -> NDArray[np.float64]:
         """CPU time per block, from the cumulative readings."""
-        usage = self._launch.usage
-        assert usage is not None
-        return np.diff(np.interp(self._edges, usage.time_ns, usage.cpu_ns))
+        assert self._launch.usage is not None
+        return self._gained(self._launch.usage.cpu_ns)
+
+    def _gained(self, readings: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What a cumulative reading gained in each block."""
+        assert self._launch.usage is not None
+        return np.diff(np.interp(self._edges, self._launch.usage.time_ns, readings))
+
+    def _cost(self, core_ns: NDArray[np.float64]) -> LaunchValue | None:
+        """Cost of a million successful answers from the paid core time of each block; None without a price."""
+        memory, (answers, spans_ns) = self.peak_memory(), self._completions
+        if self._price is None or memory is None:
+            return None
+        return self._quotient(cost_of_a_million(self._price, core_ns, spans_ns, memory_bytes=memory.value), answers)
 
     @cached_property
     def _completions(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

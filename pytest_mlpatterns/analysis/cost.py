@@ -1,11 +1,14 @@
-"""What the cores and the memory that a deployment used cost, at a price per core-hour and per GiB-hour. Pure.
+"""What a million answers cost, at a price per core-hour and per GiB-hour. Pure.
 
-The cost of one million successful answers is ::
+Memory is paid at its peak for the whole time, since a machine has to hold that much ready. Cores are paid in one of two
+ways. With ``p_core`` per core and nanosecond, and ``p_GiB`` per GiB and nanosecond, it is ::
 
-    10^6 · (p_core · CPU per request + p_GiB · peak memory / throughput)
+    used:   10^6 · (p_core · CPU per request + p_GiB · peak memory / throughput)
+    given:  10^6 · (p_core · cores           + p_GiB · peak memory) / throughput
 
-with ``p_core`` per core and nanosecond, and ``p_GiB`` per GiB and nanosecond. CPU time is paid as it is used. Memory is
-paid at its peak for the whole time, since a machine has to hold that much ready.
+What was used is the bill if other services pay for the time that is left. What was given is the bill of a pod that has
+its cores to itself: two cores cost two cores, also while they are idle. The cores of the first are ASL times those of
+the second, so what is given costs the least at the highest throughput.
 """
 
 from __future__ import annotations
@@ -26,16 +29,16 @@ _BYTES_PER_GIB = 2.0**30
 
 
 def cost_of_a_million(
-    price: Price, cpu_ns: NDArray[np.float64], held_ns: NDArray[np.float64], *, memory_bytes: float
+    price: Price, core_ns: NDArray[np.float64], held_ns: NDArray[np.float64], *, memory_bytes: float
 ) -> NDArray[np.float64]:
     """One million times what each block of a launch cost; over its answers, it is the cost of a million of them.
 
     Args:
         price: per core-hour and per GiB-hour.
-        cpu_ns: CPU time of each block, shape ``(blocks,)``.
+        core_ns: core time of each block that is paid: used, or given; shape ``(blocks,)``.
         held_ns: length of each block, for which the memory was held, shape ``(blocks,)``.
         memory_bytes: how much memory was held.
     """
-    core_hours = cpu_ns / _NS_PER_HOUR
+    core_hours = core_ns / _NS_PER_HOUR
     gib_hours = held_ns / _NS_PER_HOUR * (memory_bytes / _BYTES_PER_GIB)
     return _REQUESTS * (price.per_core_hour * core_hours + price.per_gib_hour * gib_hours)

@@ -36,7 +36,9 @@ def crowding_note(launches: Sequence[Launch]) -> str | None:
     processes = len(usage.busy_threads)
     who = "1 process" if processes == 1 else f"{processes} processes"
     cores = "the 1 core" if usage.cores == 1 else f"the {usage.cores:g} cores"
-    advice = "use fewer replicas" if threads == processes else "set fewer threads (OMP_NUM_THREADS) or fewer replicas"
+    each = max(1, int(usage.cores / processes))
+    fewer = f'give the pattern env={{"OMP_NUM_THREADS": "{each}"}} or fewer replicas'
+    advice = "use fewer replicas" if threads == processes else fewer
     return (
         f"{threads} busy threads of {who} share {cores} that the deployment has, and wait for each other: "
         f"{advice}, or give it more cores"

@@ -183,6 +183,8 @@ METRICS = {
         Metric("cpu_per_request", "CPU per request", LaunchBlocks.cpu_per_request, Unit.DURATION, floor=_CPU_FLOOR),
         Metric("peak_memory", "peak memory", LaunchBlocks.peak_memory, Unit.SIZE, launch_sd=0.01, floor=4 * 2**20),
         Metric("cost", "cost per million", LaunchBlocks.cost, Unit.COST),
+        Metric("given_cost", "cost per million as given", LaunchBlocks.given_cost, Unit.COST),
+        Metric("energy_per_request", "energy per request", LaunchBlocks.energy_per_request, Unit.ENERGY),
         Metric(
             "cold_start",
             "start to first answer",
@@ -207,7 +209,9 @@ METRICS = {
     )
 }
 """Every metric by its name, in the order in which reports show them."""
-COMPARED_METRICS: Mapping[str, Metric] = {name: metric for name, metric in METRICS.items() if name != "cost"}
+COMPARED_METRICS: Mapping[str, Metric] = {
+    name: metric for name, metric in METRICS.items() if metric.unit is not Unit.COST
+}
 """Metrics that a baseline holds and a comparison judges; a cost follows from others of them and from the price."""
 
 
@@ -244,6 +248,8 @@ def metric_named(name: str) -> Metric:
         KeyError: there is no such metric.
         SettingError: it is NMRT under an objective that cannot be read.
     """
+    if name in METRICS:
+        return METRICS[name]
     if name.startswith(f"{_NMRT}(") and name.endswith(")"):
         return nmrt_metric(parse_objective(name[len(_NMRT) + 1 : -1]))
     if name.startswith("goodput(") and name.endswith(")"):
@@ -251,7 +257,7 @@ def metric_named(name: str) -> Metric:
     quantity, colon, rank = name.partition(":p")
     if colon and quantity in STREAM_QUANTITIES and _PERCENTILE.fullmatch(rank) and 1 <= float(rank) < 100:
         return stream_metric(quantity, float(rank))
-    return METRICS[name]
+    raise KeyError(name)
 
 
 def is_known_metric(name: str) -> bool:

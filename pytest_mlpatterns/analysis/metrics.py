@@ -15,7 +15,7 @@ import numpy as np
 
 from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.generator_health import GeneratorMetrics, why_limited
-from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, wilson_interval
+from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, min_samples, wilson_interval
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
 from pytest_mlpatterns.analysis.missing_attribute import missing_attribute
 from pytest_mlpatterns.analysis.pattern_metrics import PatternMetrics
@@ -109,6 +109,20 @@ class Metrics(PatternMetrics, StreamMetrics):
         return self.estimate(METRICS["cost"])
 
     @property
+    def given_cost_per_million_requests(self) -> Estimate | None:
+        """The same, but it pays for all cores that ``cpus=`` gave, also while they are idle; None without ``cpus=``."""
+        return self.estimate(METRICS["given_cost"])
+
+    @property
+    def energy_per_request_j(self) -> Estimate | None:
+        """Joules per successful answer: the deployment's share of what the machine's processor packages used.
+
+        The share is its CPU time over that of all processes, so that the idle power is shared too. None if the machine
+        does not tell it, as most virtual machines do not.
+        """
+        return self.estimate(METRICS["energy_per_request"])
+
+    @property
     def cold_start_ns(self) -> Estimate | None:
         """From the start of the processes to the first answered inference."""
         return self.estimate(METRICS["cold_start"])
@@ -196,6 +210,7 @@ class Metrics(PatternMetrics, StreamMetrics):
             InvalidResultError: no request succeeded.
             ValueError: another percentile.
         """
+        min_samples(percentile)  # refuses what is no percentile
         metric = percentile_metric(percentile)
         pooled = PooledValues(self._sorted_latencies_ns, self.requests - self.latencies_ns.size)
         return pooled.estimate(metric, percentile, self.launch_values(metric), confidence=confidence, scatter=scatter)

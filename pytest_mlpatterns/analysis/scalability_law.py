@@ -40,6 +40,8 @@ _PRIOR_DEGREES = 0.25
 _FEWEST_DEGREES = 2.0
 """Degrees of freedom of an interval if each capacity was measured once, so that its scatter is the prior's."""
 _DOUBLINGS, _HALVINGS = 30, 30
+_ROUNDING = 1e-12
+"""Share of the squares below which another coefficient explains nothing but the rounding of numbers."""
 _FIRST_STEP = 0.01
 
 
@@ -251,7 +253,7 @@ def _non_negative(
             continue
         found = np.linalg.solve(products[np.ix_(chosen, chosen)], aims[chosen])
         squares = total - float(found @ aims[chosen])
-        if squares < least and (found >= 0).all():
+        if squares < least - _ROUNDING * total and (found >= 0).all():
             best, least = np.zeros(aims.size), squares
             best[chosen] = found
     return best, least

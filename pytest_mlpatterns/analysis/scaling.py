@@ -15,6 +15,7 @@ from pytest_mlpatterns.analysis.intervals import CONFIDENCE, LAUNCH_SD, estimate
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.scalability_law import FittedLaw, fit_law
+from pytest_mlpatterns.analysis.scale_out import scale_out_ns, scale_out_record
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.scaling import ScalingRecord, ScalingStepRecord
@@ -24,6 +25,7 @@ from pytest_mlpatterns.wording import count, listed
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pytest_mlpatterns.analysis.scale_out import ScaleOut
     from pytest_mlpatterns.records.launch import Capacity, Estimate, Launch
     from pytest_mlpatterns.records.price import Price
 
@@ -135,10 +137,14 @@ class Scaling:
     Attributes:
         steps: by number of replicas, ascending; empty in a smoke run.
         cores: number of cores of the machine.
+        scale_outs: one more replica asked for under load, once in each pass.
+        no_scale_out: why no replica can be added to the running service; empty if one can.
     """
 
     steps: tuple[ScalingStep, ...]
     cores: float
+    scale_outs: tuple[ScaleOut, ...] = ()
+    no_scale_out: str = ""
     _by_replicas: Mapping[int, ScalingStep] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -207,6 +213,20 @@ class Scaling:
         return self.law.replicas_for(rps)
 
     @property
+    def scale_out_ns(self) -> Estimate | None:
+        """Time from asking for one more replica, under load at the knee, until it carries its share; None if unknown.
+
+        It is not known in a smoke run, if the pattern cannot get one more replica while it runs (``no_scale_out``), and
+        if a replica never carried its share (``scale_outs[i].never``).
+        """
+        return scale_out_ns(self.scale_outs)
+
+    @property
+    def scale_out_unknown(self) -> str:
+        """Why the scale-out time is not known; empty if it is, or in a smoke run."""
+        return next((one.never for one in self.scale_outs if one.never), self.no_scale_out)
+
+    @property
     def ended_by(self) -> str:
         """What ended the scaling, if it was the machine or the load generator and not the pattern; empty otherwise."""
         return next(filter(None, map(self._why_ended, self.steps)), "")
@@ -240,7 +260,11 @@ class Scaling:
             law["coherency"] = _plain(self.coherency)
         peak = self.peak_replicas if is_known else math.inf
         return ScalingRecord(
-            tuple(map(self._record_of, self.steps)), law, peak if math.isfinite(peak) else None, self.ended_by
+            tuple(map(self._record_of, self.steps)),
+            law,
+            peak if math.isfinite(peak) else None,
+            self.ended_by,
+            scale_out_record(self.scale_outs, self.scale_out_unknown),
         )
 
     def _record_of(self, step: ScalingStep) -> ScalingStepRecord:

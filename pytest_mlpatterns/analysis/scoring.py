@@ -56,6 +56,7 @@ _SMALLEST = {
     Unit.RATE: 0.001,
     Unit.TOKEN_RATE: 0.001,
     Unit.COST: 1e-9,
+    Unit.ENERGY: 1e-6,
     Unit.COUNT: 0.1,
 }
 """Values are at least this or the metric's floor, whichever is larger, by the unit of the metric."""

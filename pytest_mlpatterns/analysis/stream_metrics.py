@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.intervals import CONFIDENCE, LAUNCH_SD, estimate
+from pytest_mlpatterns.analysis.intervals import CONFIDENCE, LAUNCH_SD, estimate, min_samples
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, stream_metric
 from pytest_mlpatterns.analysis.percentile_estimate import PooledValues
 from pytest_mlpatterns.errors import InvalidResultError, SettingError
@@ -84,6 +84,7 @@ class StreamMetrics(ABC):
             confidence: of the interval.
             scatter: launches of a baseline, which show how much launches differ.
         """
+        min_samples(percentile)  # refuses what is no percentile
         streams = self._streams
         if not streams:
             return None

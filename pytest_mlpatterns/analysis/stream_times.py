@@ -33,7 +33,7 @@ class StreamTimes:
         self._samples = samples
         self._chunk_ns = streams.chunk_ns
         self.chunk_count = streams.chunk_count.astype(np.int64)
-        self.output_told = streams.output_tokens
+        self._usage_tokens = streams.output_tokens
         self.input_tokens = streams.input_tokens
         self._ends = np.cumsum(self.chunk_count)
 
@@ -46,7 +46,7 @@ class StreamTimes:
     @cached_property
     def tokens(self) -> NDArray[np.int64]:
         """Output tokens: by the server's usage, else the number of chunks."""
-        return np.where(self.output_told >= 0, self.output_told, self.chunk_count).astype(np.int64)
+        return np.where(self._usage_tokens >= 0, self._usage_tokens, self.chunk_count).astype(np.int64)
 
     @cached_property
     def ttft_ns(self) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from pytest_mlpatterns.baseline.record_rules import disturbances
 from pytest_mlpatterns.records.baseline_entry import Entry, Update
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.units import format_percent
+from pytest_mlpatterns.units import Unit, format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,8 +30,6 @@ __all__ = ["RunFacts", "drift_notes", "update_of"]
 
 _ANCHORED = ("rtm", "throughput")
 """Metrics whose slow drift is reported, and whose steps begin a new anchor, as NMRT's do."""
-_NOT_STORED = frozenset({"cost"})
-"""Metrics that follow from others and from a setting."""
 _DRIFT_UPDATES = 2
 """Least updates since the anchor from which a slow drift is reported."""
 _ALSO_COMPARED = ("p95", "p99", "cpu_per_request", "peak_memory")
@@ -65,7 +63,11 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
     """
     entry = Entry(
         setup=result.setup,
-        metrics={name: _values(launches) for name, launches in result.launches.items() if name not in _NOT_STORED},
+        metrics={
+            name: _values(launches)
+            for name, launches in result.launches.items()
+            if metric_named(name).unit is not Unit.COST  # it follows from others and from a setting
+        },
         versions=facts.versions,
         commit=facts.commit,
         date=facts.date,

@@ -11,7 +11,6 @@ from pytest_mlpatterns.analysis.intervals import min_samples
 from pytest_mlpatterns.analysis.verdicts import judge_limit
 from pytest_mlpatterns.errors import InvalidResultError, SettingError
 from pytest_mlpatterns.records.outcomes import describe_failures
-from pytest_mlpatterns.records.price import parse_amount
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import shown
@@ -24,11 +23,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.launch import Estimate, LaunchValue
-    from pytest_mlpatterns.records.price import Price
 
     ReadMetric = Callable[[Metrics, float, Sequence[LaunchValue]], Estimate | None]
 
-__all__ = ["LimitAssertions", "check_percentile", "cost_limit", "limit_plan"]
+__all__ = ["LimitAssertions", "check_percentile", "limit_plan"]
 
 _LIMIT_ALPHA = 0.02
 """Probability, over all interim looks, of failing a value exactly at the limit, if launches vary as the prior expects.
@@ -60,26 +58,6 @@ def check_percentile(percentile: object, name: str) -> None:
 def limit_plan(max_launches: int) -> SequentialPlan:
     """The plan by which a limit is judged: after every launch."""
     return SequentialPlan(first=1, last=max_launches, alpha=_LIMIT_ALPHA)
-
-
-def cost_limit(limit: object, price: Price | None) -> float:
-    """The limit of a cost, such as ``"0.40 USD"``, in the currency of the price.
-
-    Raises:
-        SettingError: it cannot be read, there is no price, or the price has another currency.
-    """
-    amount = parse_amount(limit, name="assert_cost_below(...)")
-    if price is None:
-        raise SettingError(
-            f"assert_cost_below({shown(limit)}) without a price, expected what cores and memory cost; write for "
-            f'example perf_price = "0.0425 {amount.currency} per core-hour, 0.0057 {amount.currency} per GiB-hour"'
-        )
-    if amount.currency != price.currency:
-        raise SettingError(
-            f"assert_cost_below({shown(limit)}) at a price of {price}, expected an amount in {price.currency}; "
-            "convert one of the two"
-        )
-    return amount.value
 
 
 class LimitAssertions:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric, priced_metric
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
 from pytest_mlpatterns.analysis.missing_attribute import missing_attribute
 from pytest_mlpatterns.analysis.tolerances import Tolerances
 from pytest_mlpatterns.config.converters import read_pattern
@@ -17,8 +17,9 @@ from pytest_mlpatterns.judging.at_the_call import at_the_call
 from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison, read_metrics
 from pytest_mlpatterns.judging.baseline_launches import measure_for_the_baseline
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics
+from pytest_mlpatterns.judging.cost_methods import CostMethods
 from pytest_mlpatterns.judging.diagnosis import diagnosis_of
-from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, check_percentile, cost_limit
+from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, check_percentile
 from pytest_mlpatterns.judging.nmrt_assertions import NmrtAssertions
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
 from pytest_mlpatterns.judging.pattern_comparison import PatternComparison
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["Perf"]
 
 
-class Perf(ScalingMethods, StreamMethods):
+class Perf(ScalingMethods, CostMethods, StreamMethods):
     """One test's measurement: the ``perf`` fixture.
 
     The load starts when the first figure or assertion needs it.
@@ -178,12 +179,6 @@ class Perf(ScalingMethods, StreamMethods):
     def assert_cold_start_below(self, limit: object) -> None:
         """The time from the start of the processes to the first answered inference is below one such as ``"3s"``."""
         self._check_limit(METRICS["cold_start"], parse_duration(limit, name="assert_cold_start_below(...)"))
-
-    @at_the_call
-    def assert_cost_below(self, limit: object) -> None:
-        """A million successful answers cost less than an amount such as ``"0.40 USD"``; the test needs a price."""
-        metric = priced_metric("cost", self._experiment.settings.price)
-        self._check_limit(metric, cost_limit(limit, self._experiment.settings.price))
 
     @at_the_call
     def assert_cache_hit_ratio_at_least(self, limit: object) -> None:

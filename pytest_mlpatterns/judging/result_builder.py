@@ -55,7 +55,7 @@ __all__ = [
     "with_scaling",
 ]
 
-_OF_SUCCESSES = ("throughput", "cpu_per_request", "cost")
+_OF_SUCCESSES = ("throughput", "cpu_per_request", "cost", "given_cost", "energy_per_request")
 
 
 def build_result(

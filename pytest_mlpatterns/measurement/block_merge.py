@@ -94,6 +94,8 @@ def merge_usage(blocks: Sequence[BlockRecording]) -> Usage | None:
         cores=usages[0].cores,
         machine_cores=usages[0].machine_cores,
         busy_threads=max((usage.busy_threads for usage in usages), key=sum),
+        limited=usages[0].limited,
+        energy_uj=None if any(usage.energy_uj is None for usage in usages) else gained("energy_uj"),
     )
 
 

@@ -183,6 +183,10 @@ class VariantRun:
             raise error(f"{self._variant.name}: in {_TRIES} blocks in a row {why}")
         self.position = position + samples.outcome.size
         self._count(samples)
+        self._note_figures(result, samples, good)
+
+    def _note_figures(self, result: LoadResult, samples: Samples, good: NDArray[np.bool_]) -> None:
+        """Note the figures of one block."""
         self.rtm_ns.append(float(np.median(samples.latency_ns[good])))
         rate = answer_rate(samples.done_ns[samples.succeeded], samples.due_ns.min(), result.window, closed=self._closed)
         self.throughput_rps.append(rate)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.layer import parallelism
 from pytest_mlpatterns.patterns.pattern import Pattern
+from pytest_mlpatterns.patterns.variables import NO_VARIABLES, set_variables
 from pytest_mlpatterns.units import parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.patterns.layer import Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
@@ -33,16 +34,20 @@ class Batched(Pattern):
         max_batch_size: maximum number of inputs in one call, 2..100,000.
         max_wait: how long the first request of a batch waits at most for more, such as ``"5ms"``; or ``"adaptive"``:
             adjusted to the arrivals (see :class:`~pytest_mlpatterns.patterns.adaptive_wait.AdaptiveWait`).
+        env: environment variables of the process in which it runs, and of those behind it, such as
+            ``{"OMP_NUM_THREADS": "1"}``.
 
     Raises:
-        SettingError: a number out of range.
+        SettingError: a number out of range, or impossible variables.
         UnitError: a time without a unit.
     """
 
     max_batch_size: int = 32
     max_wait: str = "5ms"
+    env: Mapping[str, str] = NO_VARIABLES
 
     def __post_init__(self) -> None:
+        set_variables(self)
         set_whole(self, "max_batch_size", least=2, most=100_000)
         if not isinstance(self.max_wait, str) or self.max_wait != ADAPTIVE:
             parse_duration(self.max_wait, name="Batched(max_wait=...)")

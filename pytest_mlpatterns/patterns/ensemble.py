@@ -12,10 +12,11 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.layer import matched
 from pytest_mlpatterns.patterns.model_list import checked_models, distinct_names, model_nodes
 from pytest_mlpatterns.patterns.pattern import LayerNode, ModelNode, Node, Pattern
+from pytest_mlpatterns.patterns.variables import NO_VARIABLES, set_variables
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.patterns.layer import Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
@@ -33,17 +34,20 @@ class Ensemble(Pattern):
             around it.
         combine: takes the list of the models' outputs for one input, in the order of ``models``, and returns the
             output; None: that list is the output.
+        env: environment variables of the process of each model, such as ``{"OMP_NUM_THREADS": "1"}``.
 
     Raises:
-        SettingError: fewer than two or too many models, or something that is not a model.
+        SettingError: fewer than two or too many models, something that is not a model, or impossible variables.
     """
 
     needs_code: ClassVar[bool] = True
 
     models: Sequence[Any] = ()
     combine: Callable[[list[Any]], Any] | None = None
+    env: Mapping[str, str] = NO_VARIABLES
 
     def __post_init__(self) -> None:
+        set_variables(self)
         object.__setattr__(self, "models", checked_models(self, "models"))
         if self.combine is not None and not callable(self.combine):
             raise SettingError(

@@ -75,7 +75,8 @@ def model_nodes(
     nodes: list[Node] = []
     for model, name in zip(models, distinct_names(models), strict=True):
         node = build(position + 1, rest) if _is_placeholder(model) else ModelNode(model, name)
-        nodes.append(node if group_role is None else ProcessGroup(node, f"{group_role} {name}", position))
+        own = None if group_role is None else ProcessGroup(node, f"{group_role} {name}", position, env=pattern.env)
+        nodes.append(own or node)
     return tuple(nodes)
 
 

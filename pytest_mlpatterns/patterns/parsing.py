@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns import patterns
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.pattern import Composed, Pattern
+from pytest_mlpatterns.patterns.variables import read_variables
 from pytest_mlpatterns.wording import did_you_mean, named, shown, split_outside_brackets
 
 if TYPE_CHECKING:
@@ -72,10 +73,11 @@ def _arguments(texts: Sequence[str], name: str, source: str) -> dict[str, Any]:
         key, equals, value = map(str.strip, text.partition("="))
         if not equals or key not in known:
             allowed = ", ".join(f"{field}=" for field in known) or "none"
-            meant = None if equals else next((field for field in known if field not in given), None)
+            free = (field for field in known if field not in given and (field == "env") == text.startswith("{"))
+            meant = None if equals else next(free, None)
             fix = f"; write {name}({meant}={named(key)})" if meant else ""
             raise SettingError(f"{source} gives {shown(text)} to {name}, allowed are: {allowed}{fix}")
-        given[key] = _value(value)
+        given[key] = read_variables(value) if key == "env" else _value(value)
     return given
 
 

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.store_url import without_password
+from pytest_mlpatterns.patterns.variables import NO_VARIABLES, Variables
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.wire import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from dataclasses import Field
 
     from pytest_mlpatterns.patterns.layer import Handler, Resources
@@ -60,13 +61,15 @@ class ModelNode:
 class LayerNode:
     """The layer of a pattern around one node, or around several, such as the stages of a pipeline.
 
-    ``packed`` is the pattern as another process unpickles it; None until the plan of a service is made.
+    ``packed`` is the pattern as another process unpickles it; None until the plan of a service is made. ``env`` has
+    environment variables of the process in which the layer runs.
     """
 
     pattern: Pattern
     position: int
     inside: tuple[Node, ...]
     packed: bytes | None = None
+    env: Mapping[str, str] = NO_VARIABLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ class ProcessGroup:
         wire: how requests reach them; None: as requests reach the deployment.
         broker: address of the broker from whose stream they take requests; None: requests reach them over sockets.
         restart: a process that dies is replaced.
+        env: environment variables of the processes, and of those behind them.
     """
 
     inside: Node
@@ -95,6 +99,7 @@ class ProcessGroup:
     wire: Wire | None = None
     broker: str | None = None
     restart: bool = False
+    env: Mapping[str, str] = NO_VARIABLES
 
     @property
     def in_flight(self) -> int:
@@ -150,12 +155,17 @@ class Pattern:
         Raises:
             SettingError: an impossible composition.
         """
-        return LayerNode(self, position, (build(position + 1, rest),))
+        return LayerNode(self, position, (build(position + 1, rest),), env=self.env)
 
     @property
     def name(self) -> str:
         """The name of the pattern in texts and in ``metrics.layers``: its class in lower case."""
         return type(self).__name__.lower()
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """Environment variables of the process in which the layer runs, and of the processes behind it."""
+        return NO_VARIABLES
 
     @property
     def parts(self) -> tuple[Pattern, ...]:
@@ -316,6 +326,8 @@ def _as_text(value: object) -> str:
     """A field in the text of a pattern: callables by name, addresses without a password, times with a unit."""
     if isinstance(value, tuple):
         return f"[{','.join(map(_as_text, value))}]"
+    if isinstance(value, Variables):
+        return value.text
     if isinstance(value, timedelta):
         units = {"s": timedelta(seconds=1), "ms": timedelta(milliseconds=1), "us": timedelta(microseconds=1)}
         return next(f"{value // unit}{name}" for name, unit in units.items() if not value % unit)

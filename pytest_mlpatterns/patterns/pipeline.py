@@ -11,10 +11,11 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.layer import counted, matched, needs_loop, retries
 from pytest_mlpatterns.patterns.model_list import checked_models, distinct_names, model_nodes
 from pytest_mlpatterns.patterns.pattern import LayerNode, Node, Pattern
+from pytest_mlpatterns.patterns.variables import NO_VARIABLES, set_variables
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from pytest_mlpatterns.patterns.layer import Answer, Handler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
@@ -31,17 +32,21 @@ class Pipeline(Pattern):
             callables, or an import string. ``"model"`` stands for ``perf_model``, with the rest of the composition
             around it.
         processes: True: every stage has its own process.
+        env: environment variables of the process of each stage, or of the one in which all run, such as
+            ``{"OMP_NUM_THREADS": "1"}``.
 
     Raises:
-        SettingError: fewer than two or too many stages, or something that is not a stage.
+        SettingError: fewer than two or too many stages, something that is not a stage, or impossible variables.
     """
 
     needs_code: ClassVar[bool] = True
 
     stages: Sequence[Any] = ()
     processes: bool = False
+    env: Mapping[str, str] = NO_VARIABLES
 
     def __post_init__(self) -> None:
+        set_variables(self)
         object.__setattr__(self, "stages", checked_models(self, "stages"))
         if not isinstance(self.processes, bool):
             raise SettingError(f"Pipeline(processes={shown(self.processes)}), expected True or False")
@@ -52,8 +57,8 @@ class Pipeline(Pattern):
         Raises:
             SettingError: there is a rest, but no ``"model"`` among the stages.
         """
-        role = "stage" if self.processes else None
-        return LayerNode(self, position, model_nodes(self, self.stages, position, rest=rest, group_role=role))
+        stages = model_nodes(self, self.stages, position, rest=rest, group_role="stage" if self.processes else None)
+        return LayerNode(self, position, stages, env=NO_VARIABLES if self.processes else self.env)
 
     def without_callables(self) -> Pattern:
         """The same with names in place of the stages, which are nodes inside."""

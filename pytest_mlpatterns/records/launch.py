@@ -5,7 +5,7 @@ numpy appears in annotations only, so that importing this module costs nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, NoReturn
 
@@ -36,6 +36,9 @@ class Usage:
         cores: number of cores that the deployment may use.
         machine_cores: number of cores of the machine, to which its busy time belongs.
         busy_threads: number of threads that each process used under load, of those that did the work; empty if unknown.
+        limited: whether the deployment was given these cores (``cpus=``), and not all that there are.
+        energy_uj: cumulative energy of the machine's processor packages in microjoules; None if the machine does not
+            tell it.
     """
 
     time_ns: NDArray[np.int64]
@@ -49,21 +52,22 @@ class Usage:
     cores: float
     machine_cores: int
     busy_threads: tuple[int, ...] = ()
+    limited: bool = False
+    energy_uj: NDArray[np.int64] | None = None
 
     def since(self, moment: int) -> Usage:
         """The samples from the moment with this index on."""
-        return Usage(
-            self.time_ns[moment:],
-            self.cpu_ns[moment:],
-            self.rss_bytes[moment:],
-            self.machine_busy_ns[moment:],
-            self.others_ns[moment:],
-            self.steal_ns[moment:],
-            self.throttled_ns[moment:],
-            self.frequency_hz[moment:],
-            self.cores,
-            self.machine_cores,
-            self.busy_threads,
+        return replace(
+            self,
+            time_ns=self.time_ns[moment:],
+            cpu_ns=self.cpu_ns[moment:],
+            rss_bytes=self.rss_bytes[moment:],
+            machine_busy_ns=self.machine_busy_ns[moment:],
+            others_ns=self.others_ns[moment:],
+            steal_ns=self.steal_ns[moment:],
+            throttled_ns=self.throttled_ns[moment:],
+            frequency_hz=self.frequency_hz[moment:],
+            energy_uj=None if self.energy_uj is None else self.energy_uj[moment:],
         )
 
 

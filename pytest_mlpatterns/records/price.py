@@ -54,14 +54,16 @@ def parse_price(text: object, *, name: str = "price") -> Price:
         SettingError: another form, a resource twice, two currencies, nothing that costs more than 0, or an amount above
             1,000,000,000.
     """
-    parts = [_PART.fullmatch(part) for part in text.split(",")] if isinstance(text, str) else [None]
+    given = text.split(",") if isinstance(text, str) else [""]
     amounts: dict[str, float] = {}
     currency = ""
-    for part in parts:
+    for one in given:
+        part = _PART.fullmatch(one)
         if part is None:
+            found = f"{shown(text)} with the part {shown(one.strip())}" if given[1:] else shown(text)
             raise SettingError(
-                f"{name} is {shown(text)}, expected an amount with its currency per core-hour, per GiB-hour or both; "
-                f"write for example {_EXAMPLE}"
+                f"{name} is {found}, expected an amount with its currency in letters per core-hour, per GiB-hour or "
+                f"both; write for example {_EXAMPLE}"
             )
         if part["unit"] in amounts:
             raise SettingError(f"{name} is {shown(text)}, expected one amount per {part['unit']}-hour; leave one out")
@@ -85,7 +87,7 @@ def parse_amount(text: object, *, name: str) -> Amount:
     match = re.fullmatch(rf"{_AMOUNT}\s*", text) if isinstance(text, str) else None
     if match is None:
         raise SettingError(
-            f'{name} is {shown(text)}, expected an amount with its currency; write for example "0.40 USD"'
+            f'{name} is {shown(text)}, expected an amount with its currency in letters; write for example "0.40 USD"'
         )
     return Amount(_value(match, text, name), match["currency"])
 

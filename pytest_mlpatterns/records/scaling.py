@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["Interval", "ScalingRecord", "ScalingStepRecord"]
+__all__ = ["Interval", "ScaleOutRecord", "ScalingRecord", "ScalingStepRecord"]
 
 Interval = tuple[float, float, float]
 """``(value, low, high)`` of a 95 % confidence interval."""
@@ -35,6 +35,37 @@ class ScalingStepRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ScaleOutRecord:
+    """One more replica, asked for under load, over all passes.
+
+    Attributes:
+        duration: from asking for it until it carries its share, in nanoseconds; None if that is not known.
+        passes_ns: the same in each pass; None in a pass in which it never carried its share.
+        ready_ns: mean time until it was ready; None without a pass.
+        p99_before_ns: highest p99 before it was asked for; None if no request succeeded.
+        p99_ns: highest p99 between asking and carrying; None if no request succeeded.
+        requests: requests due between asking and carrying.
+        failed: those of them that failed.
+        unknown: why the time is not known; empty if it is.
+    """
+
+    duration: Interval | None
+    passes_ns: tuple[int | None, ...]
+    ready_ns: float | None
+    p99_before_ns: float | None
+    p99_ns: float | None
+    requests: int
+    failed: int
+    unknown: str
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ScaleOutRecord:
+        """The inverse of ``dataclasses.asdict``, also after a trip through JSON."""
+        duration = None if data["duration"] is None else _interval(data["duration"])
+        return cls(**{**data, "duration": duration, "passes_ns": tuple(data["passes_ns"])})
+
+
+@dataclass(frozen=True, slots=True)
 class ScalingRecord:
     """All numbers of replicas, and the universal scalability law.
 
@@ -43,19 +74,27 @@ class ScalingRecord:
         law: ``contention`` and, from three numbers of replicas on, ``coherency``; empty if the law is not known.
         peak_replicas: number of replicas with the largest capacity by the law; None if each further one adds some.
         ended_by: what ended the scaling, if it was not the pattern; empty otherwise.
+        scale_out: one more replica under load; None if that was not measured.
     """
 
     steps: tuple[ScalingStepRecord, ...]
     law: Mapping[str, Interval]
     peak_replicas: float | None
     ended_by: str
+    scale_out: ScaleOutRecord | None = None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ScalingRecord:
         """The inverse of ``dataclasses.asdict``, also after a trip through JSON."""
         steps = tuple(ScalingStepRecord(**{**step, "figures": _intervals(step["figures"])}) for step in data["steps"])
-        return cls(steps, _intervals(data["law"]), data["peak_replicas"], data["ended_by"])
+        scale_out = ScaleOutRecord.from_json(data["scale_out"]) if data["scale_out"] else None
+        return cls(steps, _intervals(data["law"]), data["peak_replicas"], data["ended_by"], scale_out)
 
 
 def _intervals(data: Mapping[str, Any]) -> dict[str, Interval]:
-    return {name: (value, low, high) for name, (value, low, high) in data.items()}
+    return {name: _interval(found) for name, found in data.items()}
+
+
+def _interval(found: Sequence[float]) -> Interval:
+    value, low, high = found
+    return value, low, high

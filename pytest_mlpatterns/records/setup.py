@@ -105,6 +105,7 @@ class Setup:
         timeout: of one request.
         generators: number of processes that send the load.
         cpus: number of cores that the deployment gets; empty for all.
+        env: environment variables that the pattern sets, without credentials; empty without any.
     """
 
     pattern: SystemDescription
@@ -118,6 +119,7 @@ class Setup:
     timeout: str = ""
     generators: str = ""
     cpus: str = ""
+    env: str = ""
 
     def differences(self, other: Setup, *, timing: bool = True) -> tuple[str, ...]:
         """Name what differs, as ``load: closed(8) → closed(16)``, from ``other`` to this.
@@ -127,6 +129,8 @@ class Setup:
             timing: whether duration, warm-up, time-out and generators count; they do not if one load drives both sides.
         """
         present, before = self.to_json(), other.to_json()
+        if self.env != other.env and _without_env(present["pattern"]) == _without_env(before["pattern"]):
+            before["pattern"] = present["pattern"]  # the variables differ, which is named once
         return tuple(
             f"{name}: {before[name] or _absent(name)} → {text or _absent(name)}"
             for name, text in present.items()
@@ -149,11 +153,12 @@ class Setup:
             "timeout": self.timeout,
             "generators": self.generators,
             "cpus": self.cpus,
+            "env": self.env,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Setup:
-        """The inverse of :meth:`to_json`; ``model``, ``headers``, ``cpus`` and the timing may be absent.
+        """The inverse of :meth:`to_json`; ``model``, ``headers``, ``cpus``, ``env`` and the timing may be absent.
 
         Raises:
             TypeError: another field is absent, or there is an unknown one.
@@ -195,6 +200,11 @@ class Environment:
 def _absent(name: str) -> str:
     """What an empty value means."""
     return "all" if name == "cpus" else "none"
+
+
+def _without_env(pattern: str) -> str:
+    """The text of a pattern without its environment variables."""
+    return re.sub(r",?env=\{[^{}]*\}", "", pattern).replace("()", "")
 
 
 def _system(text: str) -> SystemDescription:

@@ -11,6 +11,7 @@ import pickle
 import pkgutil
 import re
 import sys
+import threading
 from collections import ChainMap
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.pattern import MODEL, LayerNode, ModelNode, Node, ProcessGroup, name_of
+from pytest_mlpatterns.patterns.process_env import with_env
 from pytest_mlpatterns.serving.import_string import is_import_string
 from pytest_mlpatterns.wording import did_you_mean, shown
 
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.pattern import Pattern
 
 __all__ = ["ModelSource", "ServicePlan", "UnusableModelError", "advice_on_pickling", "pack", "service_plan"]
+
+
+_REGISTRY = threading.RLock()
+"""Held while modules are registered for pickling by value: two variants start side by side, and the registry is one."""
 
 
 class UnusableModelError(TypeError):
@@ -172,7 +178,7 @@ def service_plan(pattern: Pattern, model: object | None, by_value: Sequence[Modu
             case ProcessGroup(inside):
                 return replace(node, inside=packed(inside))
 
-    root = packed(pattern.plan())
+    root = packed(with_env(pattern.plan()))
     assert isinstance(root, ProcessGroup)
     name = name_of(MODEL if model is None else model)
     return ServicePlan(re.sub(r"\W+", "", name) or MODEL, root)
@@ -182,7 +188,7 @@ def _pickled(value: object, by_value: Sequence[ModuleType], what: str, *, fix: s
     """Pickle a value of the user's; ``what`` it is and how to ``fix`` it are for the message if that fails."""
     import cloudpickle
 
-    with ExitStack() as registered:
+    with _REGISTRY, ExitStack() as registered:
         for module in by_value:
             if sys.modules.get(module.__name__) is module:
                 cloudpickle.register_pickle_by_value(module)

@@ -31,7 +31,7 @@ from pytest_mlpatterns.system.log_file import LOOK_S, LogFile
 from pytest_mlpatterns.system.pipe_messages import read_message, write_message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     import psutil
@@ -65,6 +65,7 @@ class Child:
         pass_fds: open file descriptors that the child inherits under the same numbers (POSIX).
         on_end: called once, in a thread of its own, after the child has closed its channel.
         python: the interpreter of another environment, which has this package; None for this process's own.
+        env: environment variables of the child, beside those of this process.
 
     Raises:
         ChildError: from :meth:`send` and :meth:`receive`, if the child has ended; from :meth:`send` also if it reads no
@@ -79,6 +80,7 @@ class Child:
         pass_fds: Sequence[int] = (),
         on_end: Callable[[], None] | None = None,
         python: Path | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self._log = LogFile(log)
         self._mark = str(log)
@@ -99,7 +101,7 @@ class Child:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=output,
-                    env={**os.environ, orphans.MARK: self._mark},
+                    env={**os.environ, **(env or {}), orphans.MARK: self._mark},
                     start_new_session=True,
                     pass_fds=pass_fds,
                     bufsize=0,

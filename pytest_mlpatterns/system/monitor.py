@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_mlpatterns.records.launch import Usage
+from pytest_mlpatterns.system.energy import EnergyCounter
 from pytest_mlpatterns.system.environment import available_cores, machine_cores
 from pytest_mlpatterns.system.machine import read_machine
 from pytest_mlpatterns.system.process_tree import ProcessTree
@@ -21,6 +22,7 @@ _TREE_REFRESH_NS = 500_000_000
 _BUSY_SHARE = 0.25
 _LEAST_BUSY_NS = 50_000_000
 """Below this the clock of 10 ms does not tell which threads work."""
+_UNKNOWN = -1
 
 
 class ResourceMonitor:
@@ -29,10 +31,17 @@ class ResourceMonitor:
     Args:
         roots: returns the root process ids; the trees below them are searched again every half second.
         cpus: number of cores that they were given; None if they may use all of the machine.
+        energy: counts the energy of the machine; None for the counters of this one.
     """
 
-    def __init__(self, roots: Callable[[], Sequence[int]], cpus: float | None = None) -> None:
+    def __init__(
+        self,
+        roots: Callable[[], Sequence[int]],
+        cpus: float | None = None,
+        energy: EnergyCounter | None = None,
+    ) -> None:
         self._cpus = cpus
+        self._energy = energy or EnergyCounter()
         self._tree = ProcessTree(roots)
         self._searched_ns = 0
         self._rows: list[tuple[int, ...]] = []
@@ -47,7 +56,7 @@ class ResourceMonitor:
         self._tree.look()
         if not self._rows:
             self._threads_before = self._tree.threads_ns()
-        own_ns, machine = self._tree.cpu_ns, read_machine()
+        own_ns, machine, energy_uj = self._tree.cpu_ns, read_machine(), self._energy.read_uj()
         others_ns = machine.busy_ns - machine.steal_ns - own_ns - time.process_time_ns()
         self._rows.append(
             (
@@ -59,6 +68,7 @@ class ResourceMonitor:
                 machine.steal_ns,
                 machine.throttled_ns,
                 machine.frequency_hz,
+                _UNKNOWN if energy_uj is None else energy_uj,
             )
         )
 
@@ -71,7 +81,8 @@ class ResourceMonitor:
         """All samples so far; None if no process was ever found."""
         if not self._tree.was_found or not self._rows:
             return None
-        time_ns, cpu_ns, rss, busy_ns, others_ns, steal_ns, throttled_ns, hz = np.array(self._rows, dtype=np.int64).T
+        columns = np.array(self._rows, dtype=np.int64).T
+        time_ns, cpu_ns, rss, busy_ns, others_ns, steal_ns, throttled_ns, hz, energy_uj = columns
         return Usage(
             time_ns,
             cpu_ns,
@@ -84,6 +95,8 @@ class ResourceMonitor:
             available_cores() if self._cpus is None else self._cpus,
             machine_cores(),
             busy_threads(self._threads_before, self._tree.threads_ns()),
+            limited=self._cpus is not None,
+            energy_uj=None if (energy_uj == _UNKNOWN).any() else energy_uj,
         )
 
 

@@ -24,6 +24,11 @@ def busy_launch(cores: float = 0.5, gib: float = 2.0, rate_rps: float = 200.0) -
     return even_launch(rate_rps, used=usage(busy_cores=cores, rss_bytes=(int(gib * GIB),)))
 
 
+def limited_launch(busy_cores: float = 0.5, cores: float = 2, rate_rps: float = 200.0) -> Launch:
+    used = usage(busy_cores=busy_cores, cores=cores, rss_bytes=(2 * GIB,), limited=True)
+    return even_launch(rate_rps, used=used)
+
+
 def cost(*launches: Launch, price: Price = PRICE) -> float:
     found = Metrics(launches, price=price).cost_per_million_requests
     assert found is not None
@@ -50,6 +55,39 @@ def test_the_cost_of_a_launch_is_that_of_its_cpu_time_its_memory_and_its_rate() 
     assert memory is not None
     by_hand = 1e6 * (0.0425 * cpu.value / 3.6e12 + 0.0057 * (memory.value / GIB) / (rate.value * 3600))
     assert cost(*metrics.launches) == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_given_cores_cost_the_same_while_they_are_idle() -> None:
+    idle, busy = (Metrics((limited_launch(cores),), price=PRICE) for cores in (0.1, 1.9))
+    expected = 1e6 * (0.0425 * 2 + 0.0057 * 2) / 200 / 3600
+    for metrics in (idle, busy):
+        found, used = metrics.given_cost_per_million_requests, metrics.cost_per_million_requests
+        assert found is not None
+        assert used is not None
+        assert found.value == pytest.approx(expected, rel=0.01)
+        assert used.value < found.value
+
+
+def test_given_cores_cost_less_for_each_answer_at_a_higher_rate() -> None:
+    slow, fast = (Metrics((limited_launch(rate_rps=rate),), price=PRICE) for rate in (100.0, 200.0))
+    costs = [one.given_cost_per_million_requests for one in (slow, fast)]
+    assert costs[0] is not None
+    assert costs[1] is not None
+    assert costs[0].value == pytest.approx(2 * costs[1].value, rel=0.02)
+
+
+def test_the_cores_that_were_used_are_the_load_times_those_that_were_given() -> None:
+    metrics = Metrics((limited_launch(0.5, 1.5),), price=Price(0.0425, 0.0, "USD"))
+    given, used, load = metrics.given_cost_per_million_requests, metrics.cost_per_million_requests, metrics.asl_ratio
+    assert given is not None
+    assert used is not None
+    assert load is not None
+    assert used.value == pytest.approx(given.value * load.value, rel=0.01)
+
+
+def test_without_a_limit_or_a_price_nothing_was_given() -> None:
+    assert Metrics((busy_launch(),), price=PRICE).given_cost_per_million_requests is None
+    assert Metrics((limited_launch(),)).given_cost_per_million_requests is None
 
 
 def test_launches_are_pooled_by_their_geometric_mean() -> None:
@@ -81,7 +119,7 @@ def test_patterns_are_ranked_by_cost_and_a_note_names_different_prices() -> None
         )
         for (name, found), price in zip(figures.items(), (PRICE, Price(0.05, 0.0, "USD")), strict=True)
     ]
-    (ranking,) = rank(results, parse_criteria("cost=1, cost<0.40", "--perf-rank"))
+    (ranking,) = rank(results, parse_criteria("cost=1, cost<0.40 USD", "--perf-rank"))
     assert ranking.sentence == "cheap first; dear excluded"
     assert "cost per million 0.500" in (ranking.rows[1].excluded or "")
     assert any("the costs are of different prices (0.0425 USD per core-hour" in note for note in ranking.notes)

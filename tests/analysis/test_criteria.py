@@ -13,6 +13,7 @@ from pytest_mlpatterns.analysis.criteria import Requirement, SelectionCriteria, 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.objective import Objective
+from pytest_mlpatterns.records.price import Price
 
 SOURCE = "--perf-rank"
 
@@ -44,6 +45,9 @@ def test_weights_count_by_their_share_of_the_sum(text: str, weights: dict[str, f
         ("error_rate<1%", Requirement("error_rate", 0.01, "error_rate<1%")),
         ("asl<0.8", Requirement("asl", 0.8, "asl<0.8")),
         ("peak_memory<512MiB", Requirement("peak_memory", 512 * 2**20, "peak_memory<512MiB")),
+        ("cost<0.40 USD", Requirement("cost", 0.4, "cost<0.40 USD", "USD")),
+        ("given_cost <= 2EUR", Requirement("given_cost", 2.0, "given_cost<=2EUR", "EUR")),
+        ("energy_per_request<20mJ", Requirement("energy_per_request", 0.02, "energy_per_request<20mJ")),
         ("NMRT>=400", Requirement("nmrt", 400, "nmrt>=400")),
         ("throughput>400", Requirement("throughput", 400, "throughput>400")),
         ("queue_depth<4", Requirement("queue_depth", 4, "queue_depth<4")),
@@ -99,6 +103,9 @@ def test_nmrt_has_to_be_searched_for_wherever_it_is_named(text: str, searches: t
             "asl=1,nmrt>=many",
             "--perf-rank: the limit of nmrt is 'many', expected a number that is not negative; write 400",
         ),
+        ("asl=1,cost<0.4", "the limit of cost is '0.4', expected an amount with its currency in letters; write for ex"),
+        ("asl=1,cost>", "--perf-rank requires cost>, but lower is better for cost per million; write cost<0.40 USD"),
+        ("cost=0.40 USD", "such as cost=0.5; a requirement is written cost<0.40 USD"),
         ("asl=1,error_rate<5", "--perf-rank: the limit of error_rate is '5', expected at most 1 (100 %)"),
     ],
 )
@@ -127,3 +134,14 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(SettingError):
         found = parse(text)
         assert sum(found.weights.values()) == pytest.approx(1.0)
+
+
+def test_a_limit_of_a_cost_in_another_currency_than_the_price_is_refused() -> None:
+    criteria = parse_criteria("rtm=1,p95<50ms,cost<0.40 USD", "ini key perf_rank")
+    criteria.check_currency(None)
+    criteria.check_currency(Price(0.04, 0.0, "USD"))
+    message = (
+        r"^ini key perf_rank requires cost<0.40 USD at a price of 0.04 EUR per core-hour, expected an amount in EUR"
+    )
+    with pytest.raises(SettingError, match=message):
+        criteria.check_currency(Price(0.04, 0.0, "EUR"))

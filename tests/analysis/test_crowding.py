@@ -21,7 +21,14 @@ S = 1_000_000_000
             2,
             1.9,
             "8 busy threads of 2 processes share the 2 cores that the deployment has, and wait for each other: "
-            "set fewer threads (OMP_NUM_THREADS) or fewer replicas, or give it more cores",
+            'give the pattern env={"OMP_NUM_THREADS": "1"} or fewer replicas, or give it more cores',
+        ),
+        (
+            (4,),
+            2,
+            1.9,
+            "4 busy threads of 1 process share the 2 cores that the deployment has, and wait for each other: "
+            'give the pattern env={"OMP_NUM_THREADS": "2"} or fewer replicas, or give it more cores',
         ),
         (
             (1, 1),
@@ -35,7 +42,7 @@ S = 1_000_000_000
         ((4, 4), 2, 1.0, None),
         ((), 2, 1.9, None),
     ],
-    ids=["threads", "replicas", "half a core", "as many as cores", "idle cores", "unknown"],
+    ids=["threads", "one process", "replicas", "half a core", "as many as cores", "idle cores", "unknown"],
 )
 def test_threads_that_wait_for_each_other(
     threads: tuple[int, ...], cores: float, used: float, note: str | None

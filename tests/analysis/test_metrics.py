@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.streams import stream_launch
 from support.synthetic import LAYERS, MS, START_NS, S, capacity, even_launch, launch, noisy_launch, samples, usage
 
 from pytest_mlpatterns.analysis.generator_health import why_limited
@@ -183,9 +184,10 @@ def test_the_course_of_the_load_is_that_of_the_last_launch() -> None:
 
 def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> None:
     metrics = Metrics((noisy_launch(1), noisy_launch(2)), (capacity(),), Price(0.04, 0.005, "USD"))
+    streams = Metrics((stream_launch(jitter=0.1), stream_launch(jitter=0.1, seed=1)))
     for name, metric in METRICS.items():
         assert metric.name == name
-        found = metrics.estimate(metric)
+        found = (streams if metric.of_streams else metrics).estimate(metric)
         assert found is not None
         assert found.low <= found.value <= found.high
         assert metric.show(found.value)
@@ -207,6 +209,8 @@ def test_a_percentile_close_to_the_maximum_is_not_named_after_the_maximum() -> N
 def test_rates_hits_and_batches_are_better_when_higher() -> None:
     assert [name for name, metric in METRICS.items() if metric.better == "higher"] == [
         "throughput",
+        "output_tokens",
+        "output_tokens_per_user",
         "nmrt",
         "pc",
         "cache_hit_ratio",

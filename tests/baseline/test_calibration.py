@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.synthetic import PROPERTY, SETUP, make_setup
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, STREAM_QUANTITIES
 from pytest_mlpatterns.baseline import calibration as calibrate
 from pytest_mlpatterns.baseline.calibration import WORKLOAD, measure_calibration, ratio_between, scaled
 from pytest_mlpatterns.errors import ChildError
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 TIMES = (
     *("rtm", "p90", "p95", "p99", "cpu_per_request", "cold_start"),
+    *(f"{quantity}{rank}" for quantity in STREAM_QUANTITIES for rank in ("", ":p95", ":p99")),
     *("cache_hit", "cache_miss", "batch_wait", "queue_wait", "hop", "decode", "encode"),
 )
-RATES = ("throughput", "nmrt", "nmrt(p95<50.0ms)")
+RATES = ("throughput", "nmrt", "nmrt(p95<50.0ms)", "output_tokens", "output_tokens_per_user")
 
 
 def entry(*names: str) -> Entry:

@@ -318,7 +318,9 @@ def test_no_marker_is_no_argument() -> None:
 def test_a_positional_argument_of_the_marker_is_refused() -> None:
     with pytest.raises(SettingError) as caught:
         merge_markers([((Single(),), {})])
-    assert str(caught.value) == ("perf(Single()) has a positional argument, expected keywords only; write pattern=...")
+    assert str(caught.value) == (
+        "perf(Single(env={})) has a positional argument, expected keywords only; write pattern=..."
+    )
 
 
 def test_an_unknown_argument_is_named_with_the_nearest_and_all_that_are_allowed() -> None:

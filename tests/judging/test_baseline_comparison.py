@@ -100,9 +100,9 @@ def compare(
     )
     measurement = SequentialMeasurement(runner, 60 * S, 8)
     comparison = BaselineComparison(experiment, measurement)
-    metrics = [METRICS[name] for name in names] or compared_by_default(settings)
+    metrics = [METRICS[name] for name in names] or compared_by_default(settings, streams=False)
     compared = compared_metrics(metrics, Tolerances(), comparison.alpha, requested=requested)
-    return {verdict.metric: verdict for verdict in comparison.judge(compared)}, comparison
+    return {verdict.metric: verdict for verdict in comparison.judge(lambda _streams: compared)}, comparison
 
 
 def failing(verdicts: dict[str, Verdict]) -> set[str]:

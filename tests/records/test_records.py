@@ -10,7 +10,7 @@ from support.synthetic import ENVIRONMENT, SETUP, make_setup
 
 from pytest_mlpatterns.records.launch import GeneratorReport, Step
 from pytest_mlpatterns.records.samples import Samples, Window
-from pytest_mlpatterns.records.setup import Environment
+from pytest_mlpatterns.records.setup import Environment, Setup, SystemDescription
 from pytest_mlpatterns.records.verdict import Outcome
 
 
@@ -38,6 +38,31 @@ def test_a_set_up_without_a_limit_has_all_cores() -> None:
     assert replace(SETUP, cpus="2").differences(SETUP) == ("cpus: all → 2",)
     assert SETUP.differences(replace(SETUP, cpus="0.5")) == ("cpus: 0.5 → all",)
     assert replace(SETUP, cpus="2").differences(replace(SETUP, cpus="2")) == ()
+    assert Setup.from_json(replace(SETUP, env="A=1").to_json()).env == "A=1"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "differences"),
+    [
+        (("cached", ""), ("cached(env={A:1})", "A=1"), ("env: none → A=1",)),
+        (("single(env={A:1})", "A=1"), ("single(env={A:'2\\x7d',B:3})", "A=2}, B=3"), ("env: A=1 → A=2}, B=3",)),
+        (
+            ("cached(ttl=1s,env={A:1})|batched", "cached: A=1"),
+            ("cached(ttl=1s)|batched(env={A:1})", "batched: A=1"),
+            ("env: cached: A=1 → batched: A=1",),
+        ),
+        (
+            ("cached(ttl=1s,env={A:1})", "A=1"),
+            ("cached(ttl=2s)", ""),
+            ("pattern: cached(ttl=1s,env={A:1}) → cached(ttl=2s)", "env: A=1 → none"),
+        ),
+    ],
+)
+def test_other_variables_are_named_once(
+    before: tuple[str, str], after: tuple[str, str], differences: tuple[str, ...]
+) -> None:
+    then, now = (replace(SETUP, pattern=SystemDescription(text), env=env) for text, env in (before, after))
+    assert now.differences(then) == differences
 
 
 def test_a_machine_is_identified_by_what_stays_the_same() -> None:

@@ -9,7 +9,7 @@ from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.result import BaselineGap
-from pytest_mlpatterns.records.scaling import ScalingRecord, ScalingStepRecord
+from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
@@ -126,6 +126,9 @@ SCALING = ScalingRecord(
     law={"contention": (0.05, 0.02, 0.09)},
     peak_replicas=None,
     ended_by="",
+    scale_out=ScaleOutRecord(
+        (0.84 * S, 0.75 * S, 0.94 * S), (820_000_000, 860_000_000), 0.8 * S, 12.0 * MS, 45.0 * MS, 1234, 2, ""
+    ),
 )
 EVALUATED = tuple(
     result(

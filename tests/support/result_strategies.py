@@ -17,7 +17,7 @@ from pytest_mlpatterns.records.result import (
     Reference,
     TestResult,
 )
-from pytest_mlpatterns.records.scaling import ScalingRecord, ScalingStepRecord
+from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from support.synthetic import make_setup
@@ -99,12 +99,24 @@ ANY_LAYER = st.builds(
     histograms=st.dictionaries(NAMES, st.dictionaries(COUNTS, COUNTS, max_size=3), max_size=2),
     series=st.dictionaries(NAMES, st.lists(st.tuples(COUNTS, COUNTS), max_size=3).map(tuple), max_size=2),
 )
+SCALE_OUTS = st.builds(
+    ScaleOutRecord,
+    duration=st.none() | st.tuples(FINITE, FINITE, FINITE),
+    passes_ns=st.lists(st.none() | COUNTS, max_size=3).map(tuple),
+    ready_ns=st.none() | FINITE,
+    p99_before_ns=st.none() | FINITE,
+    p99_ns=st.none() | FINITE,
+    requests=COUNTS,
+    failed=COUNTS,
+    unknown=NAMES,
+)
 SCALINGS = st.builds(
     ScalingRecord,
     st.lists(st.builds(ScalingStepRecord, COUNTS, FINITE, FIGURES, st.none() | FINITE, NAMES), max_size=3).map(tuple),
     FIGURES,
     st.none() | FINITE,
     NAMES,
+    st.none() | SCALE_OUTS,
 )
 RESULTS = st.builds(
     TestResult,

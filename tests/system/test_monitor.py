@@ -60,6 +60,21 @@ print(round((times.children_user + times.children_system) * 1e9), flush=True)
 sys.stdin.readline()
 """
 """Has a child that uses so much CPU as a line says and ends; says how much it used in all."""
+THREADS = """
+import hashlib, sys, threading, time
+worked = threading.Barrier(4)
+def work():
+    while time.thread_time() < 0.08:
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 1000)  # without the interpreter's lock, as BLAS does
+    worked.wait()
+    sys.stdin.readline()
+for _ in range(3):
+    threading.Thread(target=work, daemon=True).start()
+worked.wait()
+print(1, flush=True)
+sys.stdin.readline()
+"""
+"""Works in three threads, which then wait beside the main thread."""
 WORK_NS = 200_000_000
 
 
@@ -102,6 +117,20 @@ def usage_of(observer: ResourceMonitor) -> Usage:
     usage = observer.usage()
     assert usage is not None
     return usage
+
+
+class TestThreads:
+    def test_threads_that_worked_are_counted_while_the_process_runs(self) -> None:
+        worker = Burner(THREADS)
+        idle = Burner()
+        try:
+            observer = ResourceMonitor(lambda: [worker.pid, idle.pid])
+            observer.sample()
+            worker.read()
+            assert usage_of(observer).busy_threads == (3,)
+        finally:
+            worker.end()
+            idle.end()
 
 
 class TestUsage:

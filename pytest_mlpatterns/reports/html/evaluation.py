@@ -184,6 +184,14 @@ def _scaling_rows(members: Sequence[TestResult]) -> Iterator[_Row]:
         yield f"Scaling efficiency of {replicas} replicas", [_cell(one, format_percent) for one in found]
     for name, label in _LAW.items():
         yield label, [_cell(one.law.get(name) if one else None, "{:.3f}".format) for one in scalings]
+    outs = [one.scale_out if one else None for one in scalings]
+    yield "Scale-out time", [_cell(one.duration if one else None, format_duration) for one in outs]
+    worst = [one.p99_ns if one else None for one in outs]
+    yield "Highest p99 while scaling out", [None if one is None else _Cell(format_duration(one)) for one in worst]
+    yield (
+        "Failed requests while scaling out",
+        [_Cell(f"{one.failed:,} of {one.requests:,}") if one and one.requests else None for one in outs],
+    )
 
 
 def _overload_rows(members: Sequence[TestResult]) -> Iterator[_Row]:

@@ -33,7 +33,7 @@ __all__ = ["details_section"]
 _PARTS = {
     "Latency": ("rtm", "p90", "p95", "p99", "error_rate"),
     "Capacity": ("throughput", "nmrt"),
-    "Resources": ("asl", "cpu_per_request", "peak_memory", "cost", "cold_start"),
+    "Resources": ("asl", "cpu_per_request", "peak_memory", "cost", "given_cost", "energy_per_request", "cold_start"),
 }
 _OTHERS = "Wire and pattern"
 _MOST_OPEN = 3

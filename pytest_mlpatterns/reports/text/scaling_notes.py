@@ -1,4 +1,4 @@
-"""Notes on a scaling measurement: one line for each number of replicas, one for the law, one for what ended it."""
+"""Notes on a scaling measurement: a line for each number of replicas, for the law, its end, and for scaling out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pytest_mlpatterns.wording import count
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_mlpatterns.records.scaling import Interval, ScalingRecord, ScalingStepRecord
+    from pytest_mlpatterns.records.scaling import Interval, ScaleOutRecord, ScalingRecord, ScalingStepRecord
 
 __all__ = ["describe_scaling"]
 
@@ -31,7 +31,7 @@ def describe_scaling(scaling: ScalingRecord | None) -> list[str]:
         peak = scaling.peak_replicas
         most = "each further replica adds capacity" if peak is None else f"the most at {peak:,.0f} replicas"
         lines.append(f"scalability law: {', '.join(coefficients)}; by it {most}")
-    return [*lines, *filter(None, [scaling.ended_by])]
+    return [*lines, *filter(None, [scaling.ended_by, _scale_out_line(scaling.scale_out)])]
 
 
 def _step_line(step: ScalingStepRecord) -> str:
@@ -44,6 +44,23 @@ def _step_line(step: ScalingStepRecord) -> str:
         found.append(f"efficiency {_range(efficiency, format_percent)}")
     found += [f"{label} {show(step.figures[name][0])}" for name, label, show in _SHOWN if name in step.figures]
     return f"{count(step.replicas, 'replica')}: {', '.join(found)}"
+
+
+def _scale_out_line(found: ScaleOutRecord | None) -> str:
+    """``one more replica carries its share 840 ms (750 ms to 940 ms) after it was asked for, …``."""
+    if found is None:
+        return ""
+    if found.duration is None:
+        parts = [f"the scale-out time is not known: {found.unknown}"]
+    else:
+        took = _range(found.duration, format_duration)
+        parts = [f"one more replica under load carries its share {took} after it was asked for"]
+    if found.p99_ns is not None and found.p99_before_ns is not None:
+        before, after = format_duration(found.p99_before_ns), format_duration(found.p99_ns)
+        parts.append(f"meanwhile p99 was up to {after} (before: {before})")
+    if found.requests:
+        parts.append(f"{found.failed:,} of {count(found.requests, 'request')} failed")
+    return ", ".join(parts)
 
 
 def _range(found: Interval, show: Callable[[float], str]) -> str:

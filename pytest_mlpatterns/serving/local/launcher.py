@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_BODY_BYTES", "launch"]
 
+_WORKER = "pytest_mlpatterns.serving.local.worker"
 MAX_BODY_BYTES = 64 * 2**20
 """Limit of a request body for our own servers."""
 
@@ -222,7 +223,7 @@ class Launcher:
         def start(on_end: Callable[[], None]) -> Child:
             log = self._options.directory / f"{self._identity.rpartition(':')[2]}-{next(self._logs)}.log"
             descriptors = [] if listener is None else [listener.fileno()]
-            child = Child("pytest_mlpatterns.serving.local.worker", log=log, pass_fds=descriptors, on_end=on_end)
+            child = Child(_WORKER, log=log, pass_fds=descriptors, on_end=on_end, env=group.env)
             try:
                 child.send(job)
             except ChildError:

@@ -18,7 +18,7 @@ from pytest_mlpatterns.analysis.ranking import RankedPattern, Ranking
 from pytest_mlpatterns.records.launch import Capacity, Step, Warmup
 from pytest_mlpatterns.records.overload import Overload, OverloadStep
 from pytest_mlpatterns.records.result import Latency, LatencyHistogram, Location, Reference, TestResult
-from pytest_mlpatterns.records.scaling import ScalingRecord
+from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord
 from pytest_mlpatterns.records.setup import Environment, Setup
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import SCHEMA_FILE, VERSION, results_json
@@ -83,6 +83,7 @@ def test_any_results_are_valid(results: list[TestResult]) -> None:
         ("verdict", Verdict),
         ("ranking", Ranking),
         ("scaling", ScalingRecord),
+        ("scale_out", ScaleOutRecord),
     ],
 )
 def test_every_member_is_described(position: str, kind: type) -> None:

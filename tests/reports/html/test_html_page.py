@@ -13,7 +13,7 @@ from support.reported import HOSTILE, everything, report
 from support.services.browser import Browser, BrowserError, chromium
 from support.synthetic import LAYERS, capacity, counterpart, result
 
-from pytest_mlpatterns.units import format_duration, format_percent, format_rate, format_size
+from pytest_mlpatterns.units import format_duration, format_energy, format_percent, format_rate, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -295,6 +295,7 @@ def test_paper_has_every_section_and_every_chart(opened: Callable[..., Page]) ->
     [
         ("duration", format_duration, 1.0),
         ("size", format_size, 1.0),
+        ("energy", format_energy, 1e-6),
         ("rate", format_rate, 1e-3),
         ("ratio", format_percent, 1e-7),
     ],

@@ -28,7 +28,7 @@ METHODS = {
     "assert_peak_memory_below": ("limit",),
     "assert_cpu_per_request_below": ("limit",),
     "assert_cold_start_below": ("limit",),
-    "assert_cost_below": ("limit",),
+    "assert_cost_below": ("limit", "cores"),
     "assert_scaling_efficiency_at_least": ("limit", "replicas"),
     "assert_cache_hit_ratio_at_least": ("limit",),
     "assert_nmrt_at_least": ("rps", "slo"),
@@ -39,6 +39,7 @@ _SEEDS = {
     "limit": (*TIMES, *SIZES, *SHARES, *AMOUNTS),
     "rps": SHARES,
     "by": SHARES,
+    "cores": ("used", "given"),
     "slo": OBJECTIVES,
     "other": PATTERNS,
     "on": ("rtm", "throughput", "nmrt"),
@@ -58,7 +59,7 @@ class Reading(Perf):
 
     def __init__(self) -> None:
         self._experiment: Any = SimpleNamespace(
-            settings=SimpleNamespace(tolerance=Tolerances(), price=Price(0.04, 0.005, "USD")),
+            settings=SimpleNamespace(tolerance=Tolerances(), price=Price(0.04, 0.005, "USD"), cpus=2),
             system=SimpleNamespace(model=None),
             setup=SimpleNamespace(pattern="single"),
         )
