@@ -111,6 +111,12 @@ class ScalingStep:
         return fmean(shares) if shares else None
 
     @property
+    def given_cores(self) -> float:
+        """Number of cores that the deployment may use; 0 if not known."""
+        usages = [] if self.metrics is None else [launch.usage for launch in self.metrics.launches]
+        return next((usage.cores for usage in usages if usage is not None), 0)
+
+    @property
     def bound(self) -> str:
         """Why NMRT is only a lower bound; empty if it is known."""
         return next((one.stopped for one in self.capacities if one.at_least or one.nmrt.value <= 0), "")
@@ -139,12 +145,14 @@ class Scaling:
         cores: number of cores of the machine.
         scale_outs: one more replica asked for under load, once in each pass.
         no_scale_out: why no replica can be added to the running service; empty if one can.
+        cpus_per_replica: number of cores on which each replica runs alone; None if they share the cores.
     """
 
     steps: tuple[ScalingStep, ...]
     cores: float
     scale_outs: tuple[ScaleOut, ...] = ()
     no_scale_out: str = ""
+    cpus_per_replica: int | None = None
     _by_replicas: Mapping[int, ScalingStep] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -232,11 +240,19 @@ class Scaling:
         return next(filter(None, map(self._why_ended, self.steps)), "")
 
     def _why_ended(self, step: ScalingStep) -> str:
-        """Why a step says little about the pattern: it falls short while the machine's cores are used up."""
+        """Why a step says little about the pattern: it falls short while the cores that replicas share are used up."""
         busy, own = step.machine_ratio, step.asl_ratio
-        if busy is None or own is None or busy < _BUSY_RATIO or not self._falls_short(step):
+        if self.cpus_per_replica is not None or busy is None or own is None or not self._falls_short(step):
             return ""
-        others = max(busy - own.value, 0.0)
+        given = step.given_cores
+        if busy < _BUSY_RATIO:
+            if own.value < _BUSY_RATIO or given >= self.cores:
+                return ""
+            return (
+                f"at {count(step.replicas, 'replica')} {format_percent(min(own.value, 1.0))} of the {given:g} cores "
+                "that the deployment has were busy: the cores, not the pattern, end the scaling"
+            )
+        others = max(busy - own.value * given / self.cores, 0.0)
         return (
             f"at {count(step.replicas, 'replica')} {format_percent(min(busy, 1.0))} of the machine's "
             f"{self.cores:g} cores were busy, {format_percent(others)} with the load generator and other "
@@ -265,6 +281,7 @@ class Scaling:
             peak if math.isfinite(peak) else None,
             self.ended_by,
             scale_out_record(self.scale_outs, self.scale_out_unknown),
+            self.cpus_per_replica,
         )
 
     def _record_of(self, step: ScalingStep) -> ScalingStepRecord:

@@ -7,7 +7,7 @@ pytest.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.serving.engine import StartOptions
     from pytest_mlpatterns.serving.targets import Target
+    from pytest_mlpatterns.system.cpu_share import ReplicaCores
     from pytest_mlpatterns.workload.plan import LoadPlan
 
 __all__ = ["Experiment", "LoadDriver", "ModelUnderTest", "SystemUnderTest"]
@@ -96,15 +97,20 @@ class SystemUnderTest:
             return launch(self.service, self.options)
         return deploy_target(self.service, self.options)
 
-    def start_under(self, pattern: Pattern) -> Callable[[], Deployment]:
+    def start_under(self, pattern: Pattern, replica_cores: ReplicaCores | None = None) -> Callable[[], Deployment]:
         """Pack the same model for another pattern; the result starts it.
+
+        Args:
+            pattern: how it is served.
+            replica_cores: cores of its own for each replica, instead of the test's ``cpus=``.
 
         Raises:
             SettingError: the service exists already, or the model cannot be served so.
         """
         if self.model is None:
             raise SettingError(f"{self.service} under {pattern}, expected a model that this package serves")
-        return functools.partial(launch, self.model.plan(pattern), self.options)
+        options = self.options if replica_cores is None else replace(self.options, replica_cores=replica_cores)
+        return functools.partial(launch, self.model.plan(pattern), options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +178,17 @@ class Experiment:
         """The system under test as one variant of an interleaved run."""
         return Variant(name, self.system.start, self.plan)
 
-    def variant_under(self, pattern: Pattern) -> Variant:
+    def variant_under(self, pattern: Pattern, replica_cores: ReplicaCores | None = None) -> Variant:
         """The same model under another pattern, with the same load.
+
+        Args:
+            pattern: how it is served.
+            replica_cores: cores of its own for each replica, instead of the test's ``cpus=``.
 
         Raises:
             SettingError: the service exists already, or the model cannot be served so.
         """
-        return Variant(str(pattern), self.system.start_under(pattern), self.plan)
+        return Variant(str(pattern), self.system.start_under(pattern, replica_cores), self.plan)
 
     def interleave(self, first: Variant, second: Variant) -> InterleavedRun:
         """An interleaved run of two variants; nothing is started yet."""

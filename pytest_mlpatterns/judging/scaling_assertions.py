@@ -12,6 +12,7 @@ from pytest_mlpatterns.fields import whole_number
 from pytest_mlpatterns.measurement.scaling import ScalingRun
 from pytest_mlpatterns.patterns.replication import with_replicas
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.system.cpu_share import ReplicaCores
 from pytest_mlpatterns.wording import count, shown
 
 if TYPE_CHECKING:
@@ -44,19 +45,23 @@ class ScalingAssertions:
         self._measurement = measurement
         self._close = close
         self._run: ScalingRun | None = None
+        self._cores_each: int | None = None
 
     @property
     def record(self) -> ScalingRecord | None:
         """What was measured, for reports; None if nothing was."""
         return self._run.scaling.record if self._run is not None and self._run.passes else None
 
-    def measure(self, replicas: object) -> Scaling:
+    def measure(self, replicas: object, cpus_per_replica: object = None) -> Scaling:
         """Measure NMRT at each number of replicas, in two passes; a smoke run measures nothing.
 
         Raises:
-            SettingError: other numbers than from 1 on, or a service that this package does not start.
+            SettingError: other numbers than from 1 on, too few cores, or a service that this package does not start.
         """
-        return self._measured(_numbers(replicas))
+        numbers, each = _numbers(replicas), _cores_each(cpus_per_replica)
+        if each != self._cores_each:
+            self._run, self._cores_each = None, each
+        return self._measured(numbers)
 
     def decide_efficiency(self, limit: float, replicas: object) -> Verdict | None:
         """Measure until it is decided whether the scaling efficiency reaches a limit.
@@ -89,16 +94,26 @@ class ScalingAssertions:
             scaling = self._run.scaling
 
     def _measured(self, numbers: tuple[int, ...]) -> Scaling:
+        cores = None if self._cores_each is None else ReplicaCores(self._cores_each, max(numbers))
+        if cores is not None and not self._experiment.smoke:
+            cores.check()
         self._measurement.measure_at_least(1)
         if self._experiment.smoke:
             return Scaling((), 1)
         self._measurement.require_valid()
         if self._run is None or not set(numbers) <= set(self._run.numbers):
             pattern = self._experiment.settings.pattern
-            variants = {number: self._experiment.variant_under(with_replicas(pattern, number)) for number in numbers}
+            under = self._experiment.variant_under
+            variants = {number: under(with_replicas(pattern, number), cores) for number in numbers}
             driver = self._experiment.driver
             price = self._experiment.settings.price
-            self._run = ScalingRun(variants, driver.generator, on_progress=driver.on_progress, price=price)
+            self._run = ScalingRun(
+                variants,
+                driver.generator,
+                on_progress=driver.on_progress,
+                price=price,
+                cpus_per_replica=self._cores_each,
+            )
         self._close()
         while self._run.passes < _PASSES:
             self._pass()
@@ -127,6 +142,20 @@ def read_replicas(replicas: object) -> int:
     """
     name = f"assert_scaling_efficiency_at_least(replicas={shown(replicas)})"
     return whole_number(replicas, name, least=2, expected="a whole number of replicas from 2; write replicas=2")
+
+
+def _cores_each(cpus_per_replica: object) -> int | None:
+    """The number of cores of each replica.
+
+    Raises:
+        SettingError: not a whole number from 1.
+    """
+    if cpus_per_replica is None:
+        return None
+    name = f"measure_scaling(cpus_per_replica={shown(cpus_per_replica)})"
+    return whole_number(
+        cpus_per_replica, name, least=1, expected="a whole number of cores for each replica; write cpus_per_replica=1"
+    )
 
 
 def _numbers(replicas: object) -> tuple[int, ...]:

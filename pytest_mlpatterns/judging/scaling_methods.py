@@ -25,7 +25,7 @@ class ScalingMethods(ABC):
     _scaling: ScalingAssertions
 
     @at_the_call
-    def measure_scaling(self, replicas: Iterable[int] = (1, 2, 4)) -> Scaling:
+    def measure_scaling(self, replicas: Iterable[int] = (1, 2, 4), *, cpus_per_replica: int | None = None) -> Scaling:
         """Measure NMRT of the test's pattern at several numbers of replicas, as ``Replicated(n)`` starts them.
 
         Two passes, the second in the opposite order. Each number of replicas takes a search for NMRT and a window of
@@ -33,11 +33,13 @@ class ScalingMethods(ABC):
 
         Args:
             replicas: different numbers from 1 on, 1 among them.
+            cpus_per_replica: number of cores on which each replica runs alone, instead of the marker's ``cpus=``; one
+                more is left for the load generator. None: they share the cores.
 
         Returns:
             The steps, the fitted scalability law, and predictions; without steps in a smoke run.
         """
-        return self._scaling.measure(replicas)
+        return self._scaling.measure(replicas, cpus_per_replica)
 
     @at_the_call
     def assert_scaling_efficiency_at_least(self, limit: object, *, replicas: int) -> None:

@@ -40,6 +40,7 @@ class ScalingRun:
         generator: the load generator.
         on_progress: takes the progress of the load several times a second.
         price: of cores and memory; None if there is no cost.
+        cpus_per_replica: number of cores on which each replica runs alone; None if they share the cores.
 
     Attributes:
         passes: passes so far.
@@ -53,6 +54,7 @@ class ScalingRun:
         *,
         on_progress: Callable[[Progress], None],
         price: Price | None = None,
+        cpus_per_replica: int | None = None,
     ) -> None:
         self.passes = 0
         self.spent_s = 0.0
@@ -60,6 +62,7 @@ class ScalingRun:
         self._generator = generator
         self._on_progress = on_progress
         self._price = price
+        self._cpus_per_replica = cpus_per_replica
         self._capacities: dict[int, list[Capacity]] = {number: [] for number in sorted(variants)}
         self._launches: dict[int, list[Launch]] = {number: [] for number in self._capacities}
 
@@ -77,6 +80,7 @@ class ScalingRun:
                 for number, found in self._capacities.items()
             ),
             available_cores(),
+            cpus_per_replica=self._cpus_per_replica,
         )
 
     def measure_pass(self) -> None:

@@ -75,6 +75,7 @@ class ScalingRecord:
         peak_replicas: number of replicas with the largest capacity by the law; None if each further one adds some.
         ended_by: what ended the scaling, if it was not the pattern; empty otherwise.
         scale_out: one more replica under load; None if that was not measured.
+        cpus_per_replica: number of cores on which each replica ran alone; None if they shared the cores.
     """
 
     steps: tuple[ScalingStepRecord, ...]
@@ -82,13 +83,21 @@ class ScalingRecord:
     peak_replicas: float | None
     ended_by: str
     scale_out: ScaleOutRecord | None = None
+    cpus_per_replica: int | None = None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ScalingRecord:
         """The inverse of ``dataclasses.asdict``, also after a trip through JSON."""
         steps = tuple(ScalingStepRecord(**{**step, "figures": _intervals(step["figures"])}) for step in data["steps"])
         scale_out = ScaleOutRecord.from_json(data["scale_out"]) if data["scale_out"] else None
-        return cls(steps, _intervals(data["law"]), data["peak_replicas"], data["ended_by"], scale_out)
+        return cls(
+            steps,
+            _intervals(data["law"]),
+            data["peak_replicas"],
+            data["ended_by"],
+            scale_out,
+            data.get("cpus_per_replica"),
+        )
 
 
 def _intervals(data: Mapping[str, Any]) -> dict[str, Interval]:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.serving.cpu_limit import start_with_cpus
+from pytest_mlpatterns.serving.cpu_limit import start_with_cpus, start_with_replica_cores
 from pytest_mlpatterns.wire import REST_JSON, Wire
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.serving.model import ServicePlan
+    from pytest_mlpatterns.system.cpu_share import ReplicaCores
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
@@ -42,6 +43,7 @@ class StartOptions:
         builder: makes the requests for the user's own servers instead of the wire.
         engine: name of the engine that starts patterns.
         cpus: number of cores that the deployment gets; None for all.
+        replica_cores: cores of its own for each replica, instead of ``cpus``; None for none.
     """
 
     timeout_ns: int
@@ -53,6 +55,7 @@ class StartOptions:
     builder: RequestBuilder | None = None
     engine: str = "local"
     cpus: float | None = None
+    replica_cores: ReplicaCores | None = None
 
 
 class Engine(Protocol):
@@ -96,4 +99,6 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
         SettingError: there is no such engine, or this machine cannot give the cores that the options name.
     """
     engine = engine_named(options.engine, "engine")
+    if options.replica_cores is not None:
+        return start_with_replica_cores(options.replica_cores, plan.root.replicas, lambda: engine.launch(plan, options))
     return start_with_cpus(options.cpus, lambda: engine.launch(plan, options))

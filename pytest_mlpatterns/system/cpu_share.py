@@ -20,6 +20,7 @@ import psutil
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system.cgroups import cpu_groups
 from pytest_mlpatterns.system.environment import available_cores
+from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,13 +28,51 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.system.cgroups import CpuGroup
 
-__all__ = ["CpuShare", "current_share", "give_cpus", "other_cores"]
+__all__ = [
+    "CpuShare",
+    "ReplicaCores",
+    "current_share",
+    "give_cpus",
+    "give_replica_cores",
+    "other_cores",
+    "share_of_replica",
+]
 
 _PERIOD_US = 100_000
 """Period of a quota, as container runtimes set it."""
 _NAME = "pytest-mlpatterns-"
 _numbers = itertools.count()
 _current: ContextVar[CpuShare | None] = ContextVar("cpu_share", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaCores:
+    """Cores of its own for each replica.
+
+    Attributes:
+        each: number of cores of a replica.
+        most: the largest number of replicas of a measurement, which leaves the load generator the same cores for all.
+    """
+
+    each: int
+    most: int
+
+    def check(self) -> None:
+        """Check that the machine has these cores, and one more for the load generator.
+
+        Raises:
+            SettingError: it has fewer.
+        """
+        needed, available = self.each * self.most, available_cores()
+        if needed + 1 > available:
+            fitting = int((available - 1) // self.each)
+            advice = (
+                f"measure at most {count(fitting, 'replica')}, or" if fitting > 1 else "leave cpus_per_replica= out, or"
+            )
+            raise SettingError(
+                f"{count(self.most, 'replica')} of {count(self.each, 'core')} need {count(needed, 'core')} and one for "
+                f"the load generator; this machine has {available:g}: {advice} run on a larger machine"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +83,19 @@ class CpuShare:
         cpus: number of cores; it may be a fraction.
         cores: the cores on which it runs; empty if it may run on all, up to the quota.
         group: the control group with its quota; None without one.
+        replicas: the cores of each replica, in the order of their start, also of those that are not started; empty if
+            they share ``cores``.
     """
 
     cpus: float
     cores: frozenset[int] = frozenset()
     group: Path | None = None
+    replicas: tuple[frozenset[int], ...] = ()
+
+    @property
+    def reserved(self) -> frozenset[int]:
+        """The cores from which other processes keep off."""
+        return self.cores.union(*self.replicas)
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
@@ -114,6 +161,38 @@ def give_cpus(cpus: float) -> CpuShare:
     return CpuShare(cpus, frozenset(sorted(os.sched_getaffinity(0))[-int(cpus) :]))
 
 
+def give_replica_cores(wanted: ReplicaCores, replicas: int) -> CpuShare:
+    """Set cores aside for each replica of one deployment, by CPU affinity.
+
+    Args:
+        wanted: cores of each, and the largest number of replicas.
+        replicas: number of replicas that start with the deployment.
+
+    Raises:
+        SettingError: there are fewer cores, or this system has no CPU affinity.
+    """
+    given = give_cpus(wanted.each * max(wanted.most, replicas))
+    last = sorted(given.cores, reverse=True)
+    slices = tuple(frozenset(last[at : at + wanted.each]) for at in range(0, len(last), wanted.each))
+    return CpuShare(wanted.each * replicas, frozenset().union(*slices[:replicas]), replicas=slices)
+
+
+@contextlib.contextmanager
+def share_of_replica(number: int) -> Iterator[None]:
+    """Processes that start meanwhile get the cores of one replica, if the current share has cores for each.
+
+    Args:
+        number: of the replica, from 0.
+    """
+    share = current_share()
+    if share is None or not share.replicas:
+        yield
+        return
+    cores = share.replicas[number % len(share.replicas)]
+    with CpuShare(len(cores), cores).current():
+        yield
+
+
 @contextlib.contextmanager
 def other_cores(share: CpuShare | None, processes: Iterable[int]) -> Iterator[None]:
     """Keep this thread and the given processes off the cores of a deployment, if there are others.
@@ -122,7 +201,7 @@ def other_cores(share: CpuShare | None, processes: Iterable[int]) -> Iterator[No
         share: of the deployment.
         processes: ids of processes that load it.
     """
-    if share is None or not share.cores or not (others := os.sched_getaffinity(0) - share.cores):
+    if share is None or not share.reserved or not (others := os.sched_getaffinity(0) - share.reserved):
         yield
         return
     moved: dict[int, set[int]] = {}

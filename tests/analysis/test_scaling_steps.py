@@ -80,6 +80,16 @@ def test_cores_that_are_used_up_end_the_scaling_if_it_falls_short() -> None:
     )
     assert scaling(short).ended_by == ""
     assert scaling(PERFECT, machine_cores=3.9).ended_by == ""
+    assert replace(scaling(short, machine_cores=3.9), cpus_per_replica=1).ended_by == ""
+
+
+@pytest.mark.parametrize(("cpus", "ended_by"), [(0.5, "98.0 % of the 0.5 cores that the deployment has"), (1, "")])
+def test_cores_that_the_deployment_was_given_end_the_scaling(cpus: float, ended_by: str) -> None:
+    window = even_launch(used=usage(0.49, 1.0, cores=cpus, of_machine=4))
+    steps = (ScalingStep.of(1, (capacity(100),) * 2, (window,)), ScalingStep.of(2, (capacity(120),) * 2, (window,)))
+    found = Scaling(steps, 4).ended_by
+    assert ended_by in found
+    assert bool(found) == bool(ended_by)
 
 
 def test_a_capacity_that_is_only_a_bound_supports_no_efficiency_and_no_law() -> None:

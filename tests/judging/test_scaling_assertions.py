@@ -13,6 +13,8 @@ from pytest_mlpatterns.analysis.scaling import Scaling, ScalingStep
 from pytest_mlpatterns.judging import scaling_assertions
 from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.system import cpu_share
+from pytest_mlpatterns.system.cpu_share import ReplicaCores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,6 +26,7 @@ def declared_run(efficiencies: list[float], machine_cores: float = 1.0) -> type:
     class Run:
         def __init__(self, variants: Mapping[int, Any], _generator: Any, **_options: Any) -> None:
             self.numbers, self.passes, self.spent_s = tuple(variants), 0, 0.0
+            self.variants = variants
 
         def measure_pass(self) -> None:
             self.passes += 1
@@ -46,7 +49,7 @@ def assertions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScalingAssertio
         experiment: Any = SimpleNamespace(
             smoke=smoke,
             settings=SimpleNamespace(budget_ns=30 * S, pattern=Single(), price=None),
-            variant_under=str,
+            variant_under=lambda pattern, cores: (str(pattern), cores),
             driver=SimpleNamespace(generator=None, on_progress=None),
         )
         measurement: Any = SimpleNamespace(
@@ -91,6 +94,37 @@ def test_what_was_measured_is_not_measured_again(assertions: Callable[..., Scali
     judged.measure((4, 1, 2))
     judged.decide_efficiency(0.8, 2)
     assert judged._measurement.interleaved_s == 2
+
+
+def test_each_replica_gets_cores_of_its_own_until_another_measurement(
+    assertions: Callable[..., ScalingAssertions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_share, "available_cores", lambda: 5)
+    judged = assertions([1.0] * 4)
+    judged.measure((1, 2), 1)
+    first = judged._run
+    assert judged.decide_efficiency(0.8, 2) is not None
+    assert judged._run is first
+    assert judged.decide_efficiency(0.8, 4) is not None
+    assert judged._run is not first
+    assert judged._run.variants == {  # type: ignore[union-attr]
+        1: ("single", ReplicaCores(1, 4)),
+        4: ("replicated(replicas=4)", ReplicaCores(1, 4)),
+    }
+    with pytest.raises(SettingError, match=r"^8 replicas of 1 core need 8 cores and one for the load generator; this "):
+        judged.decide_efficiency(0.8, 8)
+    judged.measure((1, 2))
+    assert judged._run.variants[2] == ("replicated", None)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("each", [0, 0.5, "1", True])
+def test_cores_of_a_replica_are_whole(assertions: Callable[..., ScalingAssertions], each: object) -> None:
+    with pytest.raises(SettingError, match=r"^measure_scaling\(cpus_per_replica=.*; write cpus_per_replica=1$"):
+        assertions([]).measure((1, 2), each)
+
+
+def test_a_smoke_run_needs_no_cores(assertions: Callable[..., ScalingAssertions]) -> None:
+    assert assertions([], smoke=True).measure((1, 2), 4096).steps == ()
 
 
 def test_a_smoke_run_measures_no_scaling(assertions: Callable[..., ScalingAssertions]) -> None:

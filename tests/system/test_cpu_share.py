@@ -14,7 +14,15 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system import cpu_share
 from pytest_mlpatterns.system.cgroups import CpuGroup
 from pytest_mlpatterns.system.child import Child
-from pytest_mlpatterns.system.cpu_share import CpuShare, current_share, give_cpus, other_cores
+from pytest_mlpatterns.system.cpu_share import (
+    CpuShare,
+    ReplicaCores,
+    current_share,
+    give_cpus,
+    give_replica_cores,
+    other_cores,
+    share_of_replica,
+)
 from pytest_mlpatterns.system.environment import available_cores
 
 if TYPE_CHECKING:
@@ -23,13 +31,69 @@ if TYPE_CHECKING:
 has_affinity = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity"), reason="this system does not say on which cores a process may run"
 )
-BURN = "input(); import time\nwhile time.process_time() < 0.1: pass\nprint(time.perf_counter())"
+BURN = "input(); import time\nend = time.process_time() + 0.02\nwhile time.process_time() < end: pass"
+"""Works for ten times what a fiftieth of a core gives in a period."""
 
 
 @has_affinity
 def test_whole_cores_are_the_last_of_those_that_pytest_may_use() -> None:
     allowed = sorted(os.sched_getaffinity(0))
     assert give_cpus(1) == CpuShare(1, frozenset(allowed[-1:]))
+
+
+def test_replicas_have_cores_of_their_own_and_those_of_the_largest_number_stay_reserved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cpu_share, "available_cores", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _pid, _cores: None, raising=False)
+    wanted = ReplicaCores(each=2, most=3)
+    wanted.check()
+    share = give_replica_cores(wanted, 2)
+    assert (share.cpus, share.cores, share.reserved) == (4, {4, 5, 6, 7}, {2, 3, 4, 5, 6, 7})
+    given = []
+    with share.current():
+        for number in range(4):  # the third is added while two run; a fourth shares with the first
+            with share_of_replica(number):
+                given.append(current_share())
+    assert [one.cores for one in given if one is not None] == [{6, 7}, {4, 5}, {2, 3}, {6, 7}]
+    assert {one.cpus for one in given if one is not None} == {2}
+
+
+def test_replicas_share_what_is_not_given_to_each() -> None:
+    with share_of_replica(1):
+        assert current_share() is None
+    share = CpuShare(1, frozenset({1}))
+    with share.current(), share_of_replica(1):
+        assert current_share() is share
+
+
+@pytest.mark.parametrize(
+    ("each", "most", "available", "message"),
+    [
+        (
+            1,
+            4,
+            2,
+            "4 replicas of 1 core need 4 cores and one for the load generator; this machine has 2: "
+            "leave cpus_per_replica= out, or run on a larger machine",
+        ),
+        (
+            2,
+            4,
+            7.5,
+            "4 replicas of 2 cores need 8 cores and one for the load generator; this machine has 7.5: "
+            "measure at most 3 replicas, or run on a larger machine",
+        ),
+    ],
+)
+def test_too_few_cores_for_the_replicas_and_the_generator(
+    monkeypatch: pytest.MonkeyPatch, each: int, most: int, available: float, message: str
+) -> None:
+    monkeypatch.setattr(cpu_share, "available_cores", lambda: available)
+    with pytest.raises(SettingError) as found:
+        ReplicaCores(each, most).check()
+    assert str(found.value) == message
 
 
 def test_more_cores_than_there_are() -> None:
@@ -118,7 +182,7 @@ def test_the_generator_runs_on_the_other_cores_meanwhile() -> None:
 @pytest.mark.processes
 def test_a_fraction_stops_a_process_that_wants_more() -> None:
     try:
-        share = give_cpus(0.25)
+        share = give_cpus(0.02)
     except SettingError as error:
         pytest.skip(f"this machine lets the tests create no control group: {error}")
     assert share.group is not None

@@ -26,6 +26,8 @@ def describe_scaling(scaling: ScalingRecord | None) -> list[str]:
     if scaling is None:
         return []
     lines = [*map(_step_line, scaling.steps)]
+    if scaling.cpus_per_replica is not None:
+        lines.append(f"each replica ran alone on {count(scaling.cpus_per_replica, 'core')}")
     if scaling.law:
         coefficients = [f"{name} {_range(found, _coefficient)}" for name, found in scaling.law.items()]
         peak = scaling.peak_replicas

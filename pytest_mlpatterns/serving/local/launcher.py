@@ -6,6 +6,7 @@ input is known. Every process listens on 127.0.0.1, on a port that the system ch
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import itertools
 import secrets
@@ -33,6 +34,7 @@ from pytest_mlpatterns.serving.local.processes import LocalProcesses
 from pytest_mlpatterns.serving.local.supervised_worker import SupervisedWorker
 from pytest_mlpatterns.serving.redis.queue_worker import Subscription
 from pytest_mlpatterns.system.child import Child
+from pytest_mlpatterns.system.cpu_share import share_of_replica
 from pytest_mlpatterns.system.sockets import held_port, listening_socket
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wire import codec_of
@@ -114,6 +116,7 @@ class Launcher:
         self._identity = f"mlpatterns:{secrets.token_hex(8)}"
         self._own_server: str | None = None
         self._logs = itertools.count()
+        self._replicas = itertools.count()
         self._held: list[socket.socket] = []
         outermost = plan.root.inside
         self.is_polled = isinstance(outermost, LayerNode) and outermost.pattern.is_polled
@@ -147,14 +150,15 @@ class Launcher:
         addresses = []
         try:
             for _ in range(group.replicas):
-                node = self._start_inside(group.inside)
-                listener = shared or listening_socket()
-                addresses.append(("127.0.0.1", listener.getsockname()[1]))
-                try:
-                    self._spawn(group, node, Listen(listener.fileno(), internal=not outermost), listener=listener)
-                finally:
-                    if not group.restart and shared is None:
-                        listener.close()
+                with share_of_replica(next(self._replicas)) if outermost else contextlib.nullcontext():
+                    node = self._start_inside(group.inside)
+                    listener = shared or listening_socket()
+                    addresses.append(("127.0.0.1", listener.getsockname()[1]))
+                    try:
+                        self._spawn(group, node, Listen(listener.fileno(), internal=not outermost), listener=listener)
+                    finally:
+                        if not group.restart and shared is None:
+                            listener.close()
         finally:
             if shared is not None:
                 shared.close()
@@ -165,11 +169,12 @@ class Launcher:
         shared = group.balance is Balance.SHARED_SOCKET
         ports: list[int] = []
         for _ in range(group.replicas):
-            node = self._start_inside(group.inside)
-            if not (ports and shared):
-                self._held.append(held_port())
-                ports.append(self._held[-1].getsockname()[1])
-            self._spawn(group, node, ListenGrpc(ports[-1]))
+            with share_of_replica(next(self._replicas)):
+                node = self._start_inside(group.inside)
+                if not (ports and shared):
+                    self._held.append(held_port())
+                    ports.append(self._held[-1].getsockname()[1])
+                self._spawn(group, node, ListenGrpc(ports[-1]))
         return tuple(("127.0.0.1", port) for port in ports)
 
     def _start_inside(self, node: Node) -> WorkerNode:
