@@ -167,13 +167,17 @@ class Connection:
                 self._answer_peer()
             self._finish(now, outcome, failed=outcome < 0)
         elif protocol.outbox:
-            if protocol.duplex:
-                self._answer_peer()
-            elif self._unsent:
-                self.fail(Failure.CLOSED)
-            else:  # not the final response; the protocol asks again
-                self._received = 0
-                self._answer_peer()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Send what the protocol has queued before the response is complete."""
+        if self._protocol.duplex:
+            self._answer_peer()
+        elif self._unsent:
+            self.fail(Failure.CLOSED)
+        else:  # not the final response; the protocol asks again
+            self._received = 0
+            self._answer_peer()
 
     def _answer_peer(self) -> None:
         """Send what the protocol has queued."""
@@ -209,11 +213,14 @@ class Connection:
             return False
         self._socket = sock
         self._recv, self._send = sock.recv, sock.send
-        self._protocol = self._owner.protocol(self._address)
+        self._protocol = self._new_protocol()
         if opening := self._protocol.opening():
             self._unsent.append(opening)
         self._owner.selector.register(sock, _READ | _WRITE, self.on_ready)
         return True
+
+    def _new_protocol(self) -> ClientProtocol:
+        return self._owner.protocol(self._address)
 
     def _write(self, message: bytes | Sequence[Bytes]) -> None:
         if not self._opened or self._unsent or not isinstance(message, bytes):

@@ -6,12 +6,12 @@ from collections import deque
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.loadgen.connection import Connection
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
 
 if TYPE_CHECKING:
+    from pytest_mlpatterns.loadgen.connection import Connection
     from pytest_mlpatterns.loadgen.event_loop import LoadLoop
     from pytest_mlpatterns.loadgen.messages import LoadJob
 
@@ -102,7 +102,7 @@ class ConnectionPool:
             connection.close()
 
     def _make(self, target: int) -> Connection:
-        connection = Connection(self._loop, self._addresses[target], target)
+        connection = self._loop.new_connection(self._addresses[target], target)
         self._all.append(connection)
         return connection
 

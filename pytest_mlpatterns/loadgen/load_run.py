@@ -13,6 +13,7 @@ from time import process_time_ns
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, Arrivals, arrivals_of
+from pytest_mlpatterns.loadgen.cancellations import Cancellations
 from pytest_mlpatterns.loadgen.messages import LoadResult, Warm, WindowOpened
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES, ResponseSample, SampleRecorder
 from pytest_mlpatterns.loadgen.steady_state import (
@@ -22,6 +23,7 @@ from pytest_mlpatterns.loadgen.steady_state import (
     WarmupWindow,
     is_steady,
 )
+from pytest_mlpatterns.loadgen.stream_columns import StreamColumns
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.samples import Window
@@ -53,6 +55,7 @@ class LoadRun:
         next_request: returns the index of the next request.
         recording: one row per finished request.
         answers: the kept responses; None if the job keeps none.
+        cancellations: the requests to cancel; None if the job cancels none.
         connect_ns: duration of each opening of a connection.
         next_due_ns: time of the next call of :meth:`send_due`.
         draining: the window is closed and the loop only awaits responses.
@@ -60,7 +63,8 @@ class LoadRun:
     """
 
     def __init__(self, job: LoadJob, send: Callable[[int, int | None], None], emit: Callable[[Event], None]) -> None:
-        self.recording = SampleRecorder()
+        self.recording = SampleRecorder(StreamColumns() if job.in_pieces else None)
+        self.cancellations = None if job.cancellation is None else Cancellations(job.cancellation, job.share)
         self.answers = _sample_for(job) if job.keep_answers else None
         self.connect_ns = array("q")
         self.draining = False
@@ -93,8 +97,10 @@ class LoadRun:
         """Time of the next call of :meth:`send_due`; ``NEVER_NS`` if only responses make requests due."""
         due_ns = self._arrivals.next_due_ns
         if self._warmup is None:
-            return min(due_ns, self._open_at_ns)
-        return due_ns if due_ns < self._stop_ns else NEVER_NS
+            due_ns = min(due_ns, self._open_at_ns)
+        elif due_ns >= self._stop_ns:
+            due_ns = NEVER_NS
+        return due_ns if self.cancellations is None else min(due_ns, self.cancellations.next_ns)
 
     @property
     def first_tick_ns(self) -> int:
@@ -119,7 +125,9 @@ class LoadRun:
         )
 
     def send_due(self, now_ns: int) -> None:
-        """Send every request that is due by now."""
+        """Send every request that is due by now, and cancel those whose time is up."""
+        if self.cancellations is not None:
+            self.cancellations.run(now_ns)
         if self._warmup is None and now_ns >= self._open_at_ns:
             self._open_window(self._open_at_ns)
         self._arrivals.send_due(min(now_ns, self._stop_ns))

@@ -14,6 +14,7 @@ from pytest_mlpatterns.records.addressing import Answer, Progress
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
     from pytest_mlpatterns.records.samples import Window
+    from pytest_mlpatterns.workload.cancellation import Cancellation
     from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.schedule import Schedule
 
@@ -54,6 +55,8 @@ class LoadJob:
     ``order`` gives the indices of messages in the order in which they are drawn (unsigned 32-bit, native, begun again
     at its end); empty draws them in turn. If the endpoint is remote, a client library drives the load, and
     ``transport`` is ignored.
+    ``stream`` reads answers in pieces, which costs more than finding their end. ``cancellation`` says which requests
+    are cancelled, and when; None for none.
     """
 
     endpoint: Endpoint
@@ -65,6 +68,13 @@ class LoadJob:
     keep_answers: int = 0
     order: bytes = b""
     share: Share = Share()
+    stream: bool = False
+    cancellation: Cancellation | None = None
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether the load needs connections that read answers in pieces."""
+        return self.stream or self.cancellation is not None
 
     @property
     def transport(self) -> Transport:
@@ -99,7 +109,8 @@ Event = WindowOpened | Progress | Warm
 class LoadResult:
     """Result of a job: everything recorded since its start, warm-up included, and the generator's report on itself.
 
-    ``columns`` maps the names of :class:`pytest_mlpatterns.records.samples.Samples` to raw bytes.
+    ``columns`` maps the names of :class:`pytest_mlpatterns.records.samples.Samples` to raw bytes, and those of its
+    streams if answers were read in pieces.
     """
 
     columns: dict[str, Any]

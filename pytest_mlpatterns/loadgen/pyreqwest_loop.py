@@ -14,7 +14,9 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.loadgen.load_run import TICK_NS, LoadRun
+from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.wire.stream_events import promises_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PyreqwestLoop", "parse_message"]
 
+_REFUSED = (Failure.TIMEOUT, Failure.CONNECT, Failure.CLOSED, Failure.MALFORMED)
+"""Failures after which a caller of a closed loop rests, so that a dead server is not asked all the time."""
 _FRAMING = ("host", "content-length", "transfer-encoding", "connection")
 
 
@@ -43,6 +47,7 @@ class PyreqwestLoop:
         self._tasks: set[asyncio.Task[None]] = set()
         self._client: Any = None
         self._logged = False
+        self._in_pieces, self._is_openai = job.in_pieces, promises_end(job.endpoint.wire)
         self._load_run = LoadRun(job, self._start_request, emit)
 
     def run(self) -> LoadResult:
@@ -91,42 +96,91 @@ class PyreqwestLoop:
         task.add_done_callback(self._tasks.discard)
 
     async def _request(self, request: int, due_ns: int | None) -> None:
+        sent_ns = perf_counter_ns()
+        due_ns = sent_ns if due_ns is None else due_ns
+        received = _Received(StreamedAnswer(is_openai=self._is_openai))
+        outcome = await self._outcome_of(request, received, self._time_left_s(due_ns))
+        now = perf_counter_ns()
+        load_run = self._load_run
+        if load_run.recording.streams is not None:
+            load_run.recording.streams.answer = received.answer
+        load_run.recording.add(due_ns, sent_ns, now, outcome, request, 0, len(received.body))
+        if load_run.answers is not None and 200 <= outcome < 300:
+            load_run.answers.offer(request, received.body, received.head)
+        if load_run.answered(due_ns, now, failed=outcome in _REFUSED):
+            self._start_request(load_run.next_request(), None)
+
+    def _time_left_s(self, due_ns: int) -> float | None:
+        """Time until the request that is sent next is cancelled; None if it is not."""
+        cancellations = self._load_run.cancellations
+        if cancellations is None or not cancellations.choose():
+            return None
+        return (due_ns + cancellations.after_ns - perf_counter_ns()) / 1e9
+
+    async def _outcome_of(self, request: int, received: _Received, left_s: float | None) -> int:
+        """Send the request, and receive its answer. Returns the status, or a code of :class:`Failure`."""
         from pyreqwest import exceptions
 
         method, path, headers, body = self._requests[request]
-        sent_ns = perf_counter_ns()
-        due_ns = sent_ns if due_ns is None else due_ns
-        answer = head = b""
+        limit = asyncio.timeout(left_s)
         try:
-            prepared = self._client.request(method, self._remote.origin + path).headers(headers).body_bytes(body)
-            response = await prepared.build().send()
-            answer = bytes(await response.bytes())
-            outcome = int(response.status)
-            if self._load_run.answers is not None:
-                head = _head_of(response.headers)
-        except exceptions.RequestTimeoutError:
-            outcome = Failure.TIMEOUT.value
-        except exceptions.ConnectError:
-            outcome = Failure.CONNECT.value
-        except exceptions.NetworkError:
-            outcome = Failure.CLOSED.value
+            async with limit:
+                prepared = self._client.request(method, self._remote.origin + path).headers(headers).body_bytes(body)
+                receive = received.pieces if self._in_pieces else received.whole
+                return await receive(prepared, with_head=self._load_run.answers is not None)
         except Exception as error:
-            outcome = Failure.MALFORMED.value
+            if limit.expired():
+                return Failure.CANCELLED.value
+            for kind, failure in (
+                (exceptions.RequestTimeoutError, Failure.TIMEOUT),
+                (exceptions.ConnectError, Failure.CONNECT),
+                (exceptions.NetworkError, Failure.CLOSED),
+            ):
+                if isinstance(error, kind):
+                    return failure.value
             if not isinstance(error, exceptions.PyreqwestError):
                 self._log_unexpected()
-        now = perf_counter_ns()
-        load_run = self._load_run
-        load_run.recording.add(due_ns, sent_ns, now, outcome, request, 0, len(answer))
-        if load_run.answers is not None and 200 <= outcome < 300:
-            load_run.answers.offer(request, answer, head)
-        if load_run.answered(due_ns, now, failed=outcome < 0):
-            self._start_request(load_run.next_request(), None)
+            return Failure.MALFORMED.value
 
     def _log_unexpected(self) -> None:
         """Print the first unexpected exception to the generator's log."""
         if not self._logged:
             self._logged = True
             traceback.print_exc()
+
+
+class _Received:
+    """What has come of one answer."""
+
+    __slots__ = ("answer", "body", "head")
+
+    def __init__(self, answer: StreamedAnswer) -> None:
+        self.answer = answer
+        self.body = self.head = b""
+
+    async def whole(self, prepared: Any, *, with_head: bool) -> int:
+        """Receive the answer at once. Returns its status."""
+        response = await prepared.build().send()
+        self.body = bytes(await response.bytes())
+        if with_head:
+            self.head = _head_of(response.headers)
+        return int(response.status)
+
+    async def pieces(self, prepared: Any, *, with_head: bool) -> int:
+        """Receive the answer in pieces. Returns its outcome."""
+        answer, pieces = self.answer, []
+        async with prepared.streamed_read_buffer_limit(0).build_streamed() as response:
+            answer.first_byte_ns = perf_counter_ns()
+            answer.read_type(response.get_header("content-type") or "")
+            if with_head:
+                self.head = _head_of(response.headers)
+            while (piece := await response.body_reader.read_chunk()) is not None:
+                answer.now_ns = perf_counter_ns()
+                pieces.append(bytes(piece))
+                if answer.is_stream:
+                    answer.take(pieces[-1])
+        self.body = b"".join(pieces)
+        return answer.outcome(int(response.status))
 
 
 def parse_message(message: bytes) -> tuple[str, str, list[tuple[str, str]], bytes]:

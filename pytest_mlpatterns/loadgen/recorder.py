@@ -1,7 +1,7 @@
 """Recording of a load: one row per request in plain arrays, and a bounded sample of the responses.
 
 A row takes 35 bytes, so a million requests take 35 MB. The generator process imports this module and must not load
-numpy.
+numpy. A load that is read in pieces has the columns of its streams besides.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pytest_mlpatterns.records.addressing import Answer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pytest_mlpatterns.loadgen.stream_columns import StreamColumns
+
 __all__ = ["KEPT_BYTES", "ResponseSample", "SampleRecorder"]
 
 KEPT_BYTES = 64 * 2**20
@@ -25,9 +27,9 @@ class SampleRecorder:
     """Columns that grow by one row per finished request, in the order of completion."""
 
     COLUMNS = ("due_ns", "sent_ns", "done_ns", "outcome", "request", "target", "received_bytes")
-    __slots__ = (*COLUMNS, "add")
+    __slots__ = (*COLUMNS, "add", "streams")
 
-    def __init__(self) -> None:
+    def __init__(self, streams: StreamColumns | None = None) -> None:
         self.due_ns = array("q")
         self.sent_ns = array("q")
         self.done_ns = array("q")
@@ -35,7 +37,8 @@ class SampleRecorder:
         self.request = array("I")
         self.target = array("B")
         self.received_bytes = array("I")
-        self.add = self._adder()
+        self.streams = streams
+        self.add = self._adder() if streams is None else self._adder_with(streams)
 
     def __len__(self) -> int:
         return len(self.done_ns)
@@ -60,6 +63,16 @@ class SampleRecorder:
 
         return add
 
+    def _adder_with(self, streams: StreamColumns) -> Callable[[int, int, int, int, int, int, int], None]:
+        """The same for a load that is read in pieces: it adds a row there too."""
+        add, add_stream = self._adder(), streams.add
+
+        def add_both(*row: int) -> None:
+            add(*row)
+            add_stream()
+
+        return add_both
+
     def median_latency_ns(self, first: int) -> int | None:
         """Median latency of the successful requests from row ``first`` on; None if there is none."""
         rows = range(first, len(self))
@@ -68,7 +81,8 @@ class SampleRecorder:
 
     def columns(self) -> dict[str, PickleBuffer]:
         """The columns as raw buffers, which cross the pipe without a copy."""
-        return {name: PickleBuffer(getattr(self, name)) for name in self.COLUMNS}
+        columns = {name: PickleBuffer(getattr(self, name)) for name in self.COLUMNS}
+        return columns if self.streams is None else columns | self.streams.columns()
 
 
 class ResponseSample:

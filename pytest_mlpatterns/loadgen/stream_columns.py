@@ -1,0 +1,54 @@
+"""Recording of what came in pieces: a row per request, and 8 bytes for every chunk.
+
+The generator process imports this module and must not load numpy.
+"""
+
+from __future__ import annotations
+
+from array import array
+from pickle import PickleBuffer
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
+
+__all__ = ["StreamColumns"]
+
+
+class StreamColumns:
+    """Columns that grow by one row per finished request, in step with those of the recording.
+
+    Attributes:
+        answer: what came of the request whose row is added next; None if it was never sent.
+    """
+
+    COLUMNS = ("first_byte_ns", "chunk_count", "output_tokens", "input_tokens", "chunk_ns")
+    __slots__ = (*COLUMNS, "answer")
+
+    def __init__(self) -> None:
+        self.first_byte_ns = array("q")
+        self.chunk_count = array("I")
+        self.output_tokens = array("i")
+        self.input_tokens = array("i")
+        self.chunk_ns = array("q")
+        self.answer: StreamedAnswer | None = None
+
+    def add(self) -> None:
+        """Add the row of :attr:`answer`."""
+        answer = self.answer
+        if answer is None:
+            self.first_byte_ns.append(0)
+            self.chunk_count.append(0)
+            self.output_tokens.append(-1)
+            self.input_tokens.append(-1)
+            return
+        self.answer = None
+        self.first_byte_ns.append(answer.first_byte_ns)
+        self.chunk_count.append(len(answer.chunk_ns))
+        self.output_tokens.append(answer.reader.output_tokens)
+        self.input_tokens.append(answer.reader.input_tokens)
+        self.chunk_ns.extend(answer.chunk_ns)
+
+    def columns(self) -> dict[str, PickleBuffer]:
+        """The columns as raw buffers, which cross the pipe without a copy."""
+        return {name: PickleBuffer(getattr(self, name)) for name in self.COLUMNS}

@@ -1,0 +1,186 @@
+"""What the events of an answer mean: content, usage, the end, an error. For streams of REST JSON and of OpenAI.
+
+A *chunk* is an event with content, such as a token. The event that only names the role of a chat, one with an empty
+delta, and the one that carries the usage are none.
+
+On REST JSON every event is a chunk, except empty ones, ``[DONE]`` and ``event: error``. On either wire an object in the
+form of OpenAI is read as such, since its servers are often driven with complete requests.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from pytest_mlpatterns.wire.event_stream import Event, EventStreamError, EventStreamParser
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.wire.wire import Wire
+
+__all__ = ["EVENT_STREAM", "StreamReader", "promises_end"]
+
+EVENT_STREAM = "text/event-stream"
+"""Media type of a stream of events."""
+_DONE = b"[DONE]"
+_EMPTY = (b"", b'""', b"null")
+_CONTENT = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
+"""Fields of a chat's delta that hold content, if they are not empty."""
+_OPENAI = (b'"choices"', b'"usage"', b'"error"')
+_STRING = re.compile(rb'(?:"(?:text|content)": ?|^data: ?)"((?:[^"\\]|\\.)*)"')
+_PLAIN = re.compile(rb'[^"\\\x00-\x1f]+').fullmatch
+"""The inside of a JSON string without anything that has to be parsed."""
+_MOST_TOKENS = 2**31 - 1
+
+
+def promises_end(wire: Wire) -> bool:
+    """Whether every stream of this wire ends with ``[DONE]``."""
+    return wire.protocol == "openai"
+
+
+class StreamReader:
+    """Reads the stream of one answer.
+
+    Args:
+        is_openai: whether every event is in the form of OpenAI; else any JSON value is a chunk.
+
+    Attributes:
+        input_tokens: tokens of the request by the server's usage; -1 while it has reported none.
+        output_tokens: tokens of the answer by the server's usage; -1 while it has reported none.
+        ended: whether ``[DONE]`` has come.
+        error: data of the error event; None if there was none.
+        malformed: whether something in the stream cannot be read.
+    """
+
+    __slots__ = (
+        "_is_openai",
+        "_learned",
+        "_parser",
+        "_prefix",
+        "_suffix",
+        "ended",
+        "error",
+        "input_tokens",
+        "malformed",
+        "output_tokens",
+    )
+
+    def __init__(self, *, is_openai: bool) -> None:
+        self._is_openai = is_openai
+        self._parser = EventStreamParser()
+        self._prefix = self._suffix = b""
+        self._learned = False
+        self.input_tokens = -1
+        self.output_tokens = -1
+        self.ended = False
+        self.error: bytes | None = None
+        self.malformed = False
+
+    def feed(self, data: bytes) -> int:
+        """Take a piece of the stream. Returns the number of chunks that it completes."""
+        prefix, suffix = self._prefix, self._suffix
+        if (
+            prefix
+            and data.startswith(prefix)
+            and data.endswith(suffix)
+            and self._parser.between_events
+            and _PLAIN(data, len(prefix), len(data) - len(suffix))
+        ):
+            return 1
+        if self._is_over():
+            return 0
+        try:
+            events = self._parser.feed(data)
+        except EventStreamError:
+            self.malformed = True
+            return 0
+        count = 0
+        for event in events:
+            count += self._read(event)
+            if self._is_over():
+                self._prefix = b""
+                break
+        if count == 1 == len(events) and not self._learned:
+            self._learned = True
+            self._learn(data)
+        return count
+
+    def _is_over(self) -> bool:
+        """Whether nothing that follows counts."""
+        return self.ended or self.malformed or self.error is not None
+
+    def _read(self, event: Event) -> bool:
+        """Take one event. Returns whether it is a chunk."""
+        data = event.data
+        if event.name == b"error":
+            self.error = data
+            return False
+        if data == _DONE:
+            self.ended = True
+            return False
+        if not self._is_openai and not (data[:1] == b"{" and any(key in data for key in _OPENAI)):
+            return data not in _EMPTY
+        if not data:
+            return False
+        value = _json_of(data)
+        if not isinstance(value, dict):
+            self.malformed = self._is_openai
+            return not self.malformed
+        return self._read_object(value, data)
+
+    def _read_object(self, value: dict[str, Any], data: bytes) -> bool:
+        error, choices, usage = value.get("error"), value.get("choices"), value.get("usage")
+        if (error and self._is_openai) or (isinstance(error, dict) and "message" in error):
+            self.error = data
+            return False
+        if isinstance(usage, dict):
+            self.input_tokens = _tokens(usage.get("prompt_tokens"), self.input_tokens)
+            self.output_tokens = _tokens(usage.get("completion_tokens"), self.output_tokens)
+        if isinstance(choices, list):
+            return any(_has_content(choice) for choice in choices)
+        return not self._is_openai and not isinstance(usage, dict)
+
+    def _learn(self, data: bytes) -> None:
+        """Remember what surrounds the content of an event, so that the next one like it need not be parsed.
+
+        Events of an answer often differ in nothing but their text. The inside of a JSON string cannot change what the
+        rest means, so an event with the same surroundings and some plain text in it is a chunk.
+        """
+        found = _STRING.search(data)
+        if found is None or not self._parser.between_events:
+            return
+        prefix, suffix = data[: found.start(1)], data[found.end(1) :]
+        full, empty = (StreamReader(is_openai=self._is_openai) for _ in range(2))
+        full._learned = empty._learned = True
+        alike = full.feed(prefix + b"x" + suffix) == 1 and empty.feed(prefix + suffix) == 0
+        plain = not (full._is_over() or empty._is_over())
+        if alike and plain and full.output_tokens == full.input_tokens == -1 and full._parser.between_events:
+            self._prefix, self._suffix = prefix, suffix
+
+
+def _json_of(data: bytes) -> Any:
+    """The JSON value; None if it is none. Broken characters are replaced, as the WHATWG asks."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return orjson.loads(data.decode("utf-8", "replace"))
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _has_content(choice: object) -> bool:
+    """Whether a choice of a completion or a chat has text, reasoning or a tool call in it."""
+    if not isinstance(choice, dict):
+        return False
+    if choice.get("text"):
+        return True
+    delta = choice.get("delta")
+    return isinstance(delta, dict) and any(delta.get(field) for field in _CONTENT)
+
+
+def _tokens(value: object, before: int) -> int:
+    """A number of tokens; what was known before if it is none."""
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else before
