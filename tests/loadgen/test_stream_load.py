@@ -240,7 +240,7 @@ class TestRecordingServer:
         )
         samples = samples_of(PyreqwestLoop(job, lambda _: None).run())
         assert set(samples.outcome.tolist()) == {Failure.CANCELLED}
-        assert (samples.latency_ns >= 60 * MS).all()
+        assert (samples.latency_ns >= 55 * MS).all()  # timers of the event loop have whole milliseconds
 
     def job(self, server: StreamingServer, loop: type[LoadLoop | PyreqwestLoop], **changes: Any) -> LoadJob:
         job = a_job([server.address], ConstantRate(50), **{"stream": True, "duration_ns": 200 * MS, **changes})
