@@ -19,6 +19,7 @@ from pytest_mlpatterns.records.price import Price, parse_price
 from pytest_mlpatterns.units import parse_duration, parse_share
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wording import did_you_mean, shown
+from pytest_mlpatterns.workload.cancellation import Cancellation
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "LOAD_ARGUMENTS",
     "as_given",
     "function_like",
+    "read_cancellation",
     "read_choice",
     "read_compared",
     "read_cpus",
@@ -51,6 +53,7 @@ _MIN_DURATION_NS = 100_000_000
 _LEAST_CPUS = 0.01
 """Least share of a core that a control group can give: a millisecond in a period of 100."""
 _MOST_CPUS = 1e6
+_CANCEL = '"5% after 200ms"'
 
 
 def read_choice(kind: type[StrEnum], value: object, source: str) -> Any:
@@ -158,6 +161,24 @@ def read_cpus(value: object, source: str) -> float | None:
         expected = f'a number of cores of at least {_LEAST_CPUS}, or "all"'
         raise SettingError(f"{source} is {shown(value)}, expected {expected}; write 2 or 0.5")
     return int(number) if number.is_integer() else round(number, 3)
+
+
+def read_cancellation(value: object, source: str) -> Cancellation | None:
+    """Convert ``"5% after 200ms"``; None stays None.
+
+    Raises:
+        SettingError: not such a text, or a share of 0.
+        UnitError: the share or the time is none.
+    """
+    if value is None:
+        return None
+    share, separator, after = value.partition(" after ") if isinstance(value, str) else ("", "", "")
+    if not separator:
+        raise SettingError(f"{source} is {shown(value)}, expected a share of the requests and a time; write {_CANCEL}")
+    ratio = parse_share(share, name=f"the share of {source}")
+    if not ratio:
+        raise SettingError(f"{source} is {shown(value)}, expected a share above 0; write {_CANCEL}, or leave it out")
+    return Cancellation(ratio, parse_duration(after, name=f"the time of {source}"))
 
 
 def whole_number(most: int, what: str) -> Callable[[object, str], int]:

@@ -14,6 +14,7 @@ from pytest_mlpatterns.config.converters import (
     LOAD_ARGUMENTS,
     as_given,
     function_like,
+    read_cancellation,
     read_choice,
     read_compared,
     read_cpus,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.tolerances import Tolerances
     from pytest_mlpatterns.records.price import Price
+    from pytest_mlpatterns.workload.cancellation import Cancellation
     from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = [
@@ -81,7 +83,7 @@ class Settings:
     None for the default ones. ``overload`` expects that the service cannot sustain the load. ``stretches`` lets a
     window of few requests be longer than ``duration_ns``. ``price`` is None if there is no cost. ``model`` and
     ``payload`` are None if they come from the fixtures. ``engine`` is a name as given; the registry of engines checks
-    it. ``cpus`` is None if the deployment may use all cores.
+    it. ``cpus`` is None if the deployment may use all cores. ``cancel`` is None if every request is awaited.
     """
 
     pattern: Pattern
@@ -107,6 +109,7 @@ class Settings:
     wire: Wire
     engine: str
     cpus: float | None
+    cancel: Cancellation | None
 
 
 def merge_markers(markers: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]) -> dict[str, Any]:
@@ -280,6 +283,7 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
         lambda value, source: REST_JSON if isinstance(value, list | tuple) else read_wire(value, source),
         REST_JSON,
     ),
+    "cancel": (read_cancellation, None),
     "engine": (as_given, "local"),
     "cpus": (read_cpus, "all"),
 }

@@ -163,7 +163,7 @@ class LoadRun:
         assert self._warmup is not None
         assert self._report is not None
         return LoadResult(
-            columns=self.recording.columns(),
+            columns=self.recording.columns(streams=self._job.stream),
             window=Window(self._window_start_ns, self._stop_ns),
             warmup=self._warmup,
             generator=replace(self._report, answers_cut=self.answers is not None and self.answers.is_cut),

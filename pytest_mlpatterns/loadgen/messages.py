@@ -110,7 +110,7 @@ class LoadResult:
     """Result of a job: everything recorded since its start, warm-up included, and the generator's report on itself.
 
     ``columns`` maps the names of :class:`pytest_mlpatterns.records.samples.Samples` to raw bytes, and those of its
-    streams if answers were read in pieces.
+    streams if the job reads streams.
     """
 
     columns: dict[str, Any]

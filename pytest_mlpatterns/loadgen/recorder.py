@@ -79,10 +79,14 @@ class SampleRecorder:
         latencies = sorted(self.done_ns[row] - self.due_ns[row] for row in rows if 200 <= self.outcome[row] < 300)
         return latencies[len(latencies) // 2] if latencies else None
 
-    def columns(self) -> dict[str, PickleBuffer]:
-        """The columns as raw buffers, which cross the pipe without a copy."""
+    def columns(self, *, streams: bool = True) -> dict[str, PickleBuffer]:
+        """The columns as raw buffers, which cross the pipe without a copy.
+
+        Args:
+            streams: whether those of the streams belong to them, if there are any.
+        """
         columns = {name: PickleBuffer(getattr(self, name)) for name in self.COLUMNS}
-        return columns if self.streams is None else columns | self.streams.columns()
+        return columns if self.streams is None or not streams else columns | self.streams.columns()
 
 
 class ResponseSample:

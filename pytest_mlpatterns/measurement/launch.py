@@ -282,4 +282,5 @@ def job_for(deployment: Deployment, plan: LoadPlan, messages: tuple[bytes, ...])
         warmup_ns=plan.warmup_ns,
         timeout_ns=plan.timeout_ns,
         keep_answers=CHECKED_ANSWERS if plan.check else 0,
+        cancellation=plan.cancellation,
     )

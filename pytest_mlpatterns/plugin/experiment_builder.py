@@ -177,7 +177,7 @@ def _setup_of(settings: Settings, payload: Payload, target: Target | None, *, mo
     """The facts that make two results comparable."""
     return Setup(
         pattern=SystemDescription(str(settings.pattern)) if target is None else target.describe(),
-        load=settings.schedule.describe(),
+        load=settings.schedule.describe().cancelling(settings.cancel),
         wire=str(settings.wire),
         payload=payload.digest,
         model=model,
@@ -201,6 +201,7 @@ def _load_plan(settings: Settings, payload: Payload) -> LoadPlan:
         check=settings.check,
         generators=settings.generators,
         stretches=settings.stretches,
+        cancellation=settings.cancel,
     )
 
 

@@ -7,7 +7,7 @@ the one place that reads them back.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Environment", "LoadDescription", "LoadKind", "Setup", "SystemDescription", "SystemKind"]
 
 _TIMING = ("duration", "warmup", "timeout", "generators")
+_CANCEL = ", cancel "
+"""What stands between a load and the requests of it that are cancelled."""
 _MAY_BE_UNKNOWN = ("headers", *_TIMING)
 
 
@@ -81,6 +83,10 @@ class LoadDescription:
 
     def __str__(self) -> str:
         return self.text
+
+    def cancelling(self, cancellation: object | None) -> LoadDescription:
+        """The same load with requests that the generator cancels; None for none."""
+        return self if cancellation is None else replace(self, text=f"{self.text}{_CANCEL}{cancellation}")
 
     @property
     def changes(self) -> bool:
@@ -217,6 +223,9 @@ def _system(text: str) -> SystemDescription:
 
 def _load(text: str) -> LoadDescription:
     """The load that a file names."""
+    schedule, _, cancellation = text.partition(_CANCEL)
+    if cancellation:
+        return _load(schedule).cancelling(cancellation)
     if closed := re.fullmatch(r"closed\((\d{1,9})(, think_time=.+)?\)", text):
         return LoadDescription(text, LoadKind.CLOSED, int(closed[1]), paced=closed[2] is not None)
     name = text.partition("(")[0]

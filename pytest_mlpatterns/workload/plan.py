@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_mlpatterns.workload.cancellation import Cancellation
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.schedule import Schedule
 
@@ -19,7 +20,7 @@ class LoadPlan:
     """The load of one launch.
 
     If ``warmup_ns`` is None, the warm-up ends when the load is steady. If the window ``stretches``, a launch with few
-    requests in it is measured again in a longer one.
+    requests in it is measured again in a longer one. ``cancellation`` is None if every request is awaited.
     """
 
     payload: Payload
@@ -30,3 +31,4 @@ class LoadPlan:
     check: Callable[[Sequence[Any], Sequence[Any]], object] | None
     generators: int = 1
     stretches: bool = False
+    cancellation: Cancellation | None = None

@@ -25,6 +25,7 @@ from pytest_mlpatterns.patterns import Batched, Cached, Replicated, Single
 from pytest_mlpatterns.plugin.options import OPTIONS
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.wire import Wire
+from pytest_mlpatterns.workload.cancellation import Cancellation
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
 
 if TYPE_CHECKING:
@@ -251,6 +252,11 @@ def test_the_member_of_a_list_of_patterns_is_the_pattern_of_the_test() -> None:
         ({"cpus": 0}, "perf(cpus=...) is 0", 'a number of cores of at least 0.01, or "all"; write 2 or 0.5'),
         ({"cpus": True}, "perf(cpus=...) is True", 'a number of cores of at least 0.01, or "all"; write 2 or 0.5'),
         ({"cpus": "two"}, "perf(cpus=...) is 'two'", 'a number of cores of at least 0.01, or "all"; write 2 or 0.5'),
+        ({"cancel": 0.05}, "perf(cancel=...) is 0.05", 'a share of the requests and a time; write "5% after 200ms"'),
+        ({"cancel": "5%"}, "perf(cancel=...) is '5%'", 'a share of the requests and a time; write "5% after 200ms"'),
+        ({"cancel": "0% after 1s"}, "perf(cancel=...) is '0% after 1s'", "a share above 0"),
+        ({"cancel": "5 after 1s"}, "the share of perf(cancel=...) is '5'", "expected at most 1"),
+        ({"cancel": "5% after 200"}, "the time of perf(cancel=...) is '200'", "a time with its unit"),
         ({"launches": 0}, "perf(launches=...) is 0", "a whole number of deployments from 1 to 100"),
         ({"launches": 101}, "perf(launches=...) is 101", "a whole number of deployments from 1 to 100"),
         ({"launches": "3"}, "perf(launches=...) is '3'", "a whole number of deployments from 1 to 100"),
@@ -664,3 +670,10 @@ def test_a_path_that_no_file_can_have_is_named_by_where_it_was_given(
     assert str(given[name]) in message
     assert ("is a directory" if kind == "directory" else "does not exist") in message
     assert message.endswith("; name a file in a directory that exists")
+
+
+def test_a_share_of_the_requests_can_be_cancelled() -> None:
+    assert read_settings({}, {}, {}).cancel is None
+    found = read_settings({"cancel": "5% after 200ms"}, {}, {}).cancel
+    assert found == Cancellation(0.05, 200_000_000)
+    assert read_settings({"cancel": str(found)}, {}, {}).cancel == found

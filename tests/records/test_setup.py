@@ -11,6 +11,7 @@ from support.synthetic import SETUP, make_setup
 from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.records.setup import LoadDescription, LoadKind, Setup, SystemDescription, SystemKind
 from pytest_mlpatterns.serving.targets import App, Command, Url
+from pytest_mlpatterns.workload.cancellation import Cancellation
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Stages
 from pytest_mlpatterns.workload.trace import Trace
 
@@ -33,6 +34,15 @@ SCHEDULES = [
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 def test_a_load_reads_back_as_its_schedule_describes_it(schedule: Schedule) -> None:
     assert make_setup(load=str(schedule)).load == schedule.describe()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_a_load_with_cancelled_requests_is_another_load_of_the_same_kind(schedule: Schedule) -> None:
+    plain, cancelled = schedule.describe(), schedule.describe().cancelling(Cancellation(0.05, 200_000_000))
+    assert str(cancelled) == f"{schedule}, cancel 5.0 % after 200 ms"
+    assert make_setup(load=str(cancelled)).load == cancelled != plain
+    assert replace(cancelled, text=str(plain)) == plain
+    assert plain.cancelling(None) == plain
 
 
 def test_a_trace_reads_back_as_it_describes_itself(tmp_path: Path) -> None:
