@@ -69,6 +69,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
     from pytest_mlpatterns.patterns import (
         Batched as Batched,
         Cached as Cached,
+        Continuous as Continuous,
         Ensemble as Ensemble,
         Microservice as Microservice,
         Pattern as Pattern,
@@ -122,6 +123,7 @@ _HOMES = {
     "patterns": (
         "Batched",
         "Cached",
+        "Continuous",
         "Ensemble",
         "Microservice",
         "Pattern",

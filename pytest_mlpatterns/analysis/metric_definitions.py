@@ -200,6 +200,7 @@ METRICS = {
         _of_pattern("cache_miss", "time of a cache miss", Unit.DURATION, floor=_LATENCY_FLOOR),
         _of_pattern("batch_size", "batch size", Unit.COUNT, better="higher", floor=0.5),
         _of_pattern("batch_wait", "wait for a batch", Unit.DURATION, floor=_LATENCY_FLOOR),
+        _of_pattern("step_rate", "steps per second", Unit.COUNT, better="higher"),
         _of_pattern("queue_depth", "queue depth", Unit.COUNT, floor=0.5),
         _of_pattern("queue_wait", "wait in the queue", Unit.DURATION, floor=_LATENCY_FLOOR),
         _of_pattern("hop", "hop", Unit.DURATION, floor=_LATENCY_FLOOR),

@@ -57,13 +57,18 @@ class PatternMetrics(ABC):
 
     @property
     def batch_size(self) -> Estimate | None:
-        """Mean inputs in one model call; None without batching."""
+        """Mean inputs in one model call, or sequences in one step; None without batching."""
         return self.estimate(METRICS["batch_size"])
 
     @property
     def batch_wait_ns(self) -> Estimate | None:
-        """Median time that a request waited for others of its batch."""
+        """Median time that a request waited for others of its batch, or to join it."""
         return self.estimate(METRICS["batch_wait"])
+
+    @property
+    def step_rate(self) -> Estimate | None:
+        """Steps of continuous batching per second of the window, a mean over processes; None without it."""
+        return self.estimate(METRICS["step_rate"])
 
     @property
     def queue_depth(self) -> Estimate | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.records.outcomes import describe_outcome
+from pytest_mlpatterns.records.outcomes import Failure, describe_outcome
 from pytest_mlpatterns.serving.failed_request import error_of
 from pytest_mlpatterns.serving.tracebacks import error_line
 
@@ -45,8 +45,9 @@ def describe_first_failure(
     first = failed[np.argmin(samples.due_ns[failed])]
     number, outcome = int(samples.request[first]), int(samples.outcome[first])
     error = ""
-    if outcome >= 0 and len(stats.tracebacks) == 1:
+    is_answer = outcome >= 0 or outcome == Failure.ERROR_EVENT
+    if is_answer and len(stats.tracebacks) == 1:
         error = error_line(stats.tracebacks[0])
-    elif outcome >= 0:
-        error = error_of(deployment, payload.request(deployment.path, number), _LONGEST_WAIT_S)
+    elif is_answer:
+        error = error_of(deployment, deployment.request_of(payload, number), _LONGEST_WAIT_S)
     return f"perf_payload item {number} -> {error or describe_outcome(outcome)}"

@@ -65,7 +65,7 @@ def _answers(deployment: Deployment, plan: LoadPlan, silence: Silence, *, wait_s
     import httpx
 
     client = deployment.client_of(silence.target)
-    request = plan.payload.request(deployment.path, silence.request)
+    request = deployment.request_of(plan.payload, silence.request)
     began = time.monotonic()
     while True:
         try:

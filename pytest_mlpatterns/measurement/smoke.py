@@ -11,8 +11,10 @@ from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.measurement.answer_check import check_answers
 from pytest_mlpatterns.records.addressing import Answer
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
+from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.serving.failed_request import error_in
+from pytest_mlpatterns.serving.stream_failure import stream_failure
 
 if TYPE_CHECKING:
     import httpx
@@ -44,7 +46,7 @@ def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
 
     from pytest_mlpatterns.serving.bounded_client import describe_error
 
-    request = plan.payload.first(deployment.path)
+    request = deployment.request_of(plan.payload)
     before, printed = deployment.stats(), deployment.processes.log_sizes()
     started = time.perf_counter_ns()
     try:
@@ -52,13 +54,14 @@ def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
     except httpx.HTTPError as error:
         raise DeploymentError(f"{deployment.url}: {describe_error(error)}") from error
     done = time.perf_counter_ns()
+    is_whole = response.is_success and not stream_failure(response, deployment.endpoint.wire)
     if plan.check is not None:
-        check_answers(deployment, plan, [_answer(response)] if response.is_success else [])
+        check_answers(deployment, plan, [_answer(response)] if is_whole else [])
     failure = ""
-    if not response.is_success:
+    if not is_whole:
         failure = f"perf_payload item 0 -> {error_in(response, deployment, printed)}"
     return Launch(
-        samples=_samples(response, started, done),
+        samples=_samples(response, started, done, outcome=_outcome(response, is_whole=is_whole)),
         window=Window(started, done + 1),
         usage=None,
         stats=deployment.stats().since(before),
@@ -71,13 +74,17 @@ def send_one(deployment: Deployment, plan: LoadPlan) -> Launch:
     )
 
 
-def _samples(response: httpx.Response, sent_ns: int, done_ns: int) -> Samples:
+def _outcome(response: httpx.Response, *, is_whole: bool) -> int:
+    return response.status_code if is_whole or not response.is_success else Failure.ERROR_EVENT
+
+
+def _samples(response: httpx.Response, sent_ns: int, done_ns: int, *, outcome: int) -> Samples:
     sent = np.array([sent_ns], dtype=np.int64)
     return Samples(
         due_ns=sent,
         sent_ns=sent,
         done_ns=np.array([done_ns], dtype=np.int64),
-        outcome=np.array([response.status_code], dtype=np.int16),
+        outcome=np.array([outcome], dtype=np.int16),
         request=np.zeros(1, dtype=np.uint32),
         target=np.zeros(1, dtype=np.uint8),
         received_bytes=np.array([len(response.content)], dtype=np.uint32),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pytest_mlpatterns.patterns.batched import Batched
 from pytest_mlpatterns.patterns.cached import Cached
+from pytest_mlpatterns.patterns.continuous import Continuous
 from pytest_mlpatterns.patterns.ensemble import Ensemble
 from pytest_mlpatterns.patterns.pattern import Pattern
 from pytest_mlpatterns.patterns.pipeline import Pipeline
@@ -18,6 +19,7 @@ from pytest_mlpatterns.patterns.replication import Microservice, Replicated, Sin
 __all__ = [
     "Batched",
     "Cached",
+    "Continuous",
     "Ensemble",
     "Microservice",
     "Pattern",

@@ -22,6 +22,7 @@ from pytest_mlpatterns.patterns.adaptive_wait import TIMER_RESOLUTION_NS, Adapti
 from pytest_mlpatterns.patterns.batched import ADAPTIVE, Batched
 from pytest_mlpatterns.patterns.copies import copy_of
 from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, matched, needs_loop
+from pytest_mlpatterns.patterns.stream import NOT_STREAMED, refuse_stream
 from pytest_mlpatterns.units import parse_duration
 
 if TYPE_CHECKING:
@@ -32,7 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["BatchLayer"]
 
-_UNAVAILABLE = frozenset({429, 502, 503, 504})
+_UNAVAILABLE = frozenset({429, NOT_STREAMED, 502, 503, 504})
+_NO_STREAM = (
+    "the model streams its answers, and Batched() gathers whole ones; write Continuous(max_batch_size=8), "
+    "which batches each step, and give it a model with start and step"
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -249,6 +254,7 @@ class BatchLayer:
         self._tally.time("call_ns", took_ns)
         if failure is None:
             try:
+                refuse_stream(outputs, _NO_STREAM)
                 _distribute(group, matched(outputs, size, "the model"))
             except Exception as error:  # also of a value that only looks like a list
                 failure = error

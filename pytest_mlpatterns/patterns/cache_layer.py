@@ -13,12 +13,11 @@ from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cachetools import LRUCache, TTLCache
-
 from pytest_mlpatterns.patterns.cache_key import key_of
+from pytest_mlpatterns.patterns.cache_memory import memory_of
+from pytest_mlpatterns.patterns.cache_streams import CacheStreams, Chunks, is_streamed
 from pytest_mlpatterns.patterns.copies import copy_of
 from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, matched, needs_loop, parallelism, retries
-from pytest_mlpatterns.units import parse_duration
 from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, codec_of, pack, unpack
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CacheLayer", "Store", "StoreUnavailable"]
 
+_STREAM = "stream"
+"""Second value of a stored stream, whose first value is the list of its chunks."""
 _BACK_OFF_NS = 500_000_000
 """Back-off after a store failure, so that not every request waits for a time-out."""
 
@@ -53,7 +54,8 @@ class CacheLayer:
 
     The inputs of a request are looked up one by one. Unknown inputs go to the handler in one call, each once.
     Concurrent misses of one input share a single call (single flight). The call completes even if the first caller
-    disconnects. If it fails, all requests that wait for it get its error, and nothing is remembered.
+    disconnects. If it fails, all requests that wait for it get its error, and nothing is remembered. A stream is
+    remembered when it has ended well. Until then requests for its input share it, and it is closed when all have gone.
 
     The memory keeps copies of the handler's outputs, and each request gets copies of these, so that neither the model
     nor a stage that changes outputs in place changes an entry. A store returns outputs as the wire decodes them, also
@@ -98,11 +100,8 @@ class CacheLayer:
         self._codec = codec_of(wire)
         self._clock_ns = clock_ns
         self._back_off_until_ns = clock_ns()
-        self._memory: _Memory | _TimedMemory = (
-            _Memory(pattern.max_entries, tally)
-            if pattern.ttl is None
-            else _TimedMemory(pattern.max_entries, parse_duration(pattern.ttl), clock_ns, tally=tally)
-        )
+        self._memory = memory_of(pattern, tally, clock_ns)
+        self._streams = CacheStreams(_own_copy)
         self._pending: _PendingByKey = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -114,6 +113,10 @@ class CacheLayer:
             [key_of(instance) for instance in instances],
             instances.decode if isinstance(instances, DecodedInputs) else None,
         )
+        if running := self._streams.running(request.keys):
+            request.shared.update(running)
+            request.outputs |= running
+            return self._finish(request)  # type: ignore[no-any-return]
         if self._store is not None:
             return self._call_with_store(self._store, request, instances)
         missing: dict[bytes, Any] = {}
@@ -191,7 +194,7 @@ class CacheLayer:
                 continue
             try:
                 output = self._decode(body)
-            except (WireError, IndexError):  # another program wrote it; the model's output replaces it
+            except (ValueError, TypeError, IndexError):  # another program wrote it; the model's output replaces it
                 self._tally.count("store_errors")
             else:
                 self._resolve(pending, key, output, from_store=True)
@@ -201,8 +204,14 @@ class CacheLayer:
         outputs: Any = self._inside(request.inputs_of(missing))
         if inspect.isawaitable(outputs):
             outputs = await outputs
-        encoded = {key: self._encode(output) for key, output in _by_key(missing, outputs).items()}
-        if bodies is not None:
+        if recordings := self._streams.record(missing, outputs, partial(self._keep_in, store)):
+            self._resolve(pending, *recordings.popitem())
+            return
+        await self._store_all(pending, store, _by_key(missing, outputs), is_up=bodies is not None)
+
+    async def _store_all(self, pending: _PendingByKey, store: Store, outputs: dict[bytes, Any], *, is_up: bool) -> None:
+        encoded = {key: self._encode(output) for key, output in outputs.items()}
+        if is_up:
             await self._try(lambda: store.put(encoded))
         for key, body in encoded.items():
             self._resolve(pending, key, self._decode(body))
@@ -210,10 +219,11 @@ class CacheLayer:
     def _resolve(self, pending: _PendingByKey, key: bytes, output: Any, *, from_store: bool = False) -> None:
         del self._pending[key]
         pending[key].set_result(_Resolved(output, from_store))
+        self._streams.resolved(pending[key], output)
 
     def _encode(self, output: Any) -> bytes:
         try:
-            return pack(self._codec.encode_outputs([output]))
+            return pack(self._codec.encode_outputs([list(output), _STREAM] if type(output) is Chunks else [output]))
         except WireError as error:
             raise RequestError(
                 500,
@@ -221,7 +231,8 @@ class CacheLayer:
             ) from error
 
     def _decode(self, body: bytes) -> Any:
-        return self._codec.decode_outputs(*unpack(body))[0]
+        output, *kind = self._codec.decode_outputs(*unpack(body))
+        return Chunks(output) if kind else output
 
     async def _try(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """The response of the store; None while it is unavailable."""
@@ -233,27 +244,40 @@ class CacheLayer:
         self._tally.count("store_errors")
         return None
 
+    async def _keep(self, key: bytes, chunks: Chunks) -> None:
+        self._memory[key] = chunks
+
+    async def _keep_in(self, store: Store, key: bytes, chunks: Chunks) -> None:
+        encoded = self._encode(chunks)
+        await self._try(lambda: store.put({key: encoded}))
+
     def _remember(self, missing: Mapping[bytes, Any], outputs: Any) -> dict[bytes, Any]:
+        if recordings := self._streams.record(missing, outputs, self._keep):
+            return dict(recordings)
         by_key = {key: _own_copy(output) for key, output in _by_key(missing, outputs).items()}
         for key, output in by_key.items():
             self._memory[key] = output
         return by_key
 
     async def _await(self, request: _Request, pending: _PendingByKey) -> Sequence[Any]:
-        if unresolved := [future for future in pending.values() if not future.done()]:
-            await asyncio.wait(unresolved)  # does not cancel them if it is cancelled
-        for key, future in pending.items():
-            resolved = future.result()
-            if isinstance(resolved, BaseException):
-                raise resolved
-            request.outputs[key] = resolved.output
-            if resolved.from_store:
-                request.missed.discard(key)
-                request.shared.discard(key)
-        return self._finish(request)
+        self._streams.enter(pending.values())
+        try:
+            if unresolved := [future for future in pending.values() if not future.done()]:
+                await asyncio.wait(unresolved)  # does not cancel them if it is cancelled
+            for key, future in pending.items():
+                resolved = future.result()
+                if isinstance(resolved, BaseException):
+                    raise resolved
+                request.outputs[key] = resolved.output
+                if resolved.from_store:
+                    request.missed.discard(key)
+                    request.shared.discard(key)
+            return self._finish(request)  # type: ignore[no-any-return]
+        finally:
+            self._streams.leave(pending.values())
 
-    def _finish(self, request: _Request) -> list[Any]:
-        """Count a request, and return its outputs in the order of its inputs."""
+    def _finish(self, request: _Request) -> Any:
+        """Count a request, and return its outputs in the order of its inputs, or its stream."""
         outputs, missed, shared = request.outputs, request.missed, request.shared
         duration_ns = perf_counter_ns() - request.started_ns
         if not missed and not shared:
@@ -265,6 +289,9 @@ class CacheLayer:
             self._tally.count("misses", len(missed))
             self._tally.count("coalesced", len(request.keys) - hits - len(missed))
             self._tally.time("miss_ns", duration_ns)
+        for output in outputs.values():
+            if is_streamed(output):
+                return self._streams.answer(output, len(request.keys), copies=self.returns_copies)
         if self.returns_copies:
             return [_own_copy(outputs[key]) for key in request.keys]
         return [outputs[key] for key in request.keys]
@@ -305,30 +332,6 @@ class _Resolved:
 _Pending = asyncio.Future[_Resolved | BaseException]
 _PendingByKey = dict[bytes, _Pending]
 """Outputs that are being computed, or the exception of their call, by key."""
-
-
-class _Memory(LRUCache[bytes, Any]):
-    """An LRU cache of outputs."""
-
-    def __init__(self, max_entries: int, tally: Tally) -> None:
-        super().__init__(max_entries)
-        self._tally = tally
-
-    def popitem(self) -> tuple[bytes, Any]:
-        self._tally.count("evictions")
-        return super().popitem()
-
-
-class _TimedMemory(TTLCache[bytes, Any]):
-    """A TTL cache that evicts the least recently used entry when all are still valid."""
-
-    def __init__(self, max_entries: int, ttl_ns: int, clock_ns: Callable[[], int], *, tally: Tally) -> None:
-        super().__init__(max_entries, ttl_ns, clock_ns)
-        self._tally = tally
-
-    def popitem(self) -> tuple[bytes, Any]:
-        self._tally.count("evictions")
-        return super().popitem()
 
 
 def _own_copy(output: Any) -> Any:

@@ -12,6 +12,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.layer import matched
 from pytest_mlpatterns.patterns.model_list import checked_models, distinct_names, model_nodes
 from pytest_mlpatterns.patterns.pattern import LayerNode, ModelNode, Node, Pattern
+from pytest_mlpatterns.patterns.stream import refuse_stream
 from pytest_mlpatterns.patterns.variables import NO_VARIABLES, set_variables
 from pytest_mlpatterns.wording import shown
 
@@ -126,6 +127,7 @@ class EnsembleLayer:
         outputs = model(instances)
         if inspect.isawaitable(outputs):
             outputs = await outputs
+        refuse_stream(outputs, f"model {name} of {self._pattern} streams its answer, and Ensemble combines whole ones")
         self._tally.time(f"model:{name}", perf_counter_ns() - started_ns)
         finished.append(name)
         return matched(outputs, len(instances), f"model {name} of {self._pattern}")

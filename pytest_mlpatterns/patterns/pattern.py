@@ -178,6 +178,11 @@ class Pattern:
         return 1
 
     @property
+    def steps_model(self) -> bool:
+        """Whether the model has ``start`` and ``step`` instead of ``__call__``."""
+        return False
+
+    @property
     def is_polled(self) -> bool:
         """Whether clients get 202 and poll for the result; no layer may stand around such a pattern."""
         return False

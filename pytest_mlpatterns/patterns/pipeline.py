@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,6 +12,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.layer import counted, matched, needs_loop, retries
 from pytest_mlpatterns.patterns.model_list import checked_models, distinct_names, model_nodes
 from pytest_mlpatterns.patterns.pattern import LayerNode, Node, Pattern
+from pytest_mlpatterns.patterns.stream import StreamSource, refuse_stream, streams
 from pytest_mlpatterns.patterns.variables import NO_VARIABLES, set_variables
 from pytest_mlpatterns.wording import shown
 
@@ -72,7 +74,8 @@ class Pipeline(Pattern):
 class PipelineLayer:
     """The layer of a pipeline: the outputs of one stage are the inputs of the next, and as many.
 
-    It returns its outputs directly if no stage returns an awaitable.
+    It returns its outputs directly if no stage returns an awaitable. The last stage may stream; its time is then
+    that of the whole stream.
 
     Args:
         pattern: the pipeline.
@@ -91,6 +94,7 @@ class PipelineLayer:
         self._tally = tally
         self.needs_loop = any(map(needs_loop, stages))
         self.retries = retries(stages[0])
+        self._reader = StreamSource()
 
     def __call__(self, instances: list[Any]) -> Answer:
         """The outputs of the last stage, or an awaitable of them.
@@ -117,6 +121,18 @@ class PipelineLayer:
 
     def _after(self, at: int, outputs: Any, started_ns: int, *, count: int) -> Any:
         _, name = self._stages[at]
-        self._tally.time(f"stage:{name}", perf_counter_ns() - started_ns)
-        check = matched if at == len(self._stages) - 1 else counted
+        is_last = at == len(self._stages) - 1
+        if streams(outputs):
+            if not is_last:
+                refuse_stream(
+                    outputs, f"stage {name} of {self._pattern} streams its answer, which only the last may do"
+                )
+            return self._reader.read(
+                outputs, count, f"stage {name} of {self._pattern}", on_end=partial(self._time, name, started_ns)
+            )
+        self._time(name, started_ns)
+        check = matched if is_last else counted
         return check(outputs, count, f"stage {name} of {self._pattern}")
+
+    def _time(self, name: str, started_ns: int) -> None:
+        self._tally.time(f"stage:{name}", perf_counter_ns() - started_ns)

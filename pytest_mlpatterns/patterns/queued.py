@@ -14,6 +14,7 @@ from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, LayerNode, Node, Pattern, ProcessGroup, build
 from pytest_mlpatterns.patterns.store_url import MEMORY, check_store
+from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream
 from pytest_mlpatterns.patterns.variables import NO_VARIABLES, set_variables
 from pytest_mlpatterns.wording import shown
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_ATTEMPTS", "QueueLayer", "Queued", "refusal_of_full"]
 
+_NOT_POLLED = (
+    "the model streams its answers, and Queued(wait=False) keeps whole ones for clients that poll; write Queued(), "
+    "whose response is the stream"
+)
 MAX_ATTEMPTS = 3
 """Delivery attempts per request. If the worker dies every time, the request is assumed to be the cause."""
 
@@ -116,7 +121,12 @@ class QueueLayer:
 
     async def __call__(self, instances: list[Any]) -> Sequence[Any]:
         """The outputs, when a worker has returned them."""
-        return await (await self.enqueue(instances))
+        outputs = await self.enqueue(instances)
+        try:
+            return await outputs
+        except asyncio.CancelledError:
+            _close_late(outputs)
+            raise
 
     async def enqueue(self, instances: list[Any]) -> asyncio.Future[Sequence[Any]]:
         """Accept a request; the future gets its outputs or its error.
@@ -170,8 +180,21 @@ class QueueLayer:
                 request.outputs.set_exception(error)
         else:
             self._tally.count("answered")
-            if not request.outputs.done():
+            if isinstance(outputs, Stream):
+                await self._pass_on(request, outputs)
+            elif not request.outputs.done():
                 request.outputs.set_result(outputs)
+
+    async def _pass_on(self, request: _Request, stream: Any) -> None:
+        """Give a request its stream; the worker is busy until the stream ends."""
+        if request.outputs.done():  # its caller has gone
+            await stream.aclose()
+        elif not self._pattern.wait:
+            await stream.aclose()
+            request.outputs.set_exception(RequestError(NOT_STREAMED, _NOT_POLLED))
+        else:
+            request.outputs.set_result(stream)
+            await stream.ended()
 
     def _redeliver(self, request: _Request, error: LostError) -> None:
         if request.outputs.done():
@@ -213,6 +236,14 @@ def refusal_of_full(pattern: Queued) -> RequestError:
         "again later, or give Queued more workers or a larger capacity",
         retry_after_s=1,
     )
+
+
+def _close_late(outputs: asyncio.Future[Any]) -> None:
+    """Close a stream that began just when its caller went away."""
+    if outputs.done() and not outputs.cancelled() and outputs.exception() is None:
+        found = outputs.result()
+        if isinstance(found, Stream):
+            found.discard()
 
 
 class _Worker:

@@ -2,19 +2,20 @@
 
 Each layer of a pattern counts under the names of this table; names that end in ``_ns`` are in nanoseconds:
 
-=========  =========================================================  ================================================
-layer      counters                                                   histograms (value → count)
-=========  =========================================================  ================================================
-cached     hits, misses, coalesced, evictions, store_errors           hit_ns, miss_ns
-batched    calls, items, failed_alone                                 size, wait_ns, call_ns
-queued     accepted, rejected, answered, redelivered, duplicated,     wait_ns; the series ``depth`` and its integral,
-           lost, foreign, broker_errors, depth_ns, observed_ns        the counters depth_ns over observed_ns
-pipeline   –                                                          stage:NAME for every stage
-ensemble   last:NAME for every model                                  model:NAME for every model
-hop        calls, errors                                              hop_ns (transport, without work and wait)
-wire       requests, decode_ns, encode_ns, received_bytes,            –
-           received_plain_bytes, sent_bytes, sent_plain_bytes
-=========  =========================================================  ================================================
+==========  =========================================================  ================================================
+layer       counters                                                   histograms (value → count)
+==========  =========================================================  ================================================
+cached      hits, misses, coalesced, evictions, store_errors           hit_ns, miss_ns
+batched     calls, items, failed_alone                                 size, wait_ns, call_ns
+continuous  steps, chunks, cancelled, active_ns, observed_ns           size, wait_ns, step_ns; the series ``active``
+queued      accepted, rejected, answered, redelivered, duplicated,     wait_ns; the series ``depth`` and its integral,
+            lost, foreign, broker_errors, depth_ns, observed_ns        the counters depth_ns over observed_ns
+pipeline    –                                                          stage:NAME for every stage
+ensemble    last:NAME for every model                                  model:NAME for every model
+hop         calls, errors                                              hop_ns (transport, without work and wait)
+wire        requests, decode_ns, encode_ns, received_bytes,            –
+            received_plain_bytes, sent_bytes, sent_plain_bytes
+==========  =========================================================  ================================================
 
 ``coalesced`` inputs waited for a model call that another input had started. ``failed_alone`` inputs failed although
 other inputs of their batch did not. ``foreign`` entries of a broker's streams came from another program. A third-party
@@ -261,12 +262,29 @@ def _median_of(layer: str, name: str) -> Callable[[PatternStats], DerivedMetric 
     return read
 
 
+def _first(
+    *readers: Callable[[PatternStats], DerivedMetric | None],
+) -> Callable[[PatternStats], DerivedMetric | None]:
+    def read(stats: PatternStats) -> DerivedMetric | None:
+        return next((found for reader in readers if (found := reader(stats)) is not None), None)
+
+    return read
+
+
+def _step_rate(stats: PatternStats) -> DerivedMetric | None:
+    for layer in stats.layers_named("continuous"):
+        if observed := layer.counters.get("observed_ns", 0):
+            return DerivedMetric(layer.counters.get("steps", 0) * 1e9 / observed, 0.0)
+    return None
+
+
 _DERIVATIONS: Mapping[str, Callable[[PatternStats], DerivedMetric | None]] = {
     "cache_hit_ratio": _hit_ratio,
     "cache_hit": _median_of("cached", "hit_ns"),
     "cache_miss": _median_of("cached", "miss_ns"),
-    "batch_size": _mean_of("batched", "size"),
-    "batch_wait": _median_of("batched", "wait_ns"),
+    "batch_size": _first(_mean_of("batched", "size"), _mean_of("continuous", "size")),
+    "batch_wait": _first(_median_of("batched", "wait_ns"), _median_of("continuous", "wait_ns")),
+    "step_rate": _step_rate,
     "queue_depth": _depth,
     "queue_wait": _median_of("queued", "wait_ns"),
     "hop": _median_of("hop", "hop_ns"),

@@ -7,14 +7,17 @@ The same for a deployment that this package starts and for a service that ran be
 from __future__ import annotations
 
 import itertools
-import ssl
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.records.telemetry import PatternStats
-from pytest_mlpatterns.wire import WireError, decode_answer, encode_request
+from pytest_mlpatterns.serving.served_model import first_model
+from pytest_mlpatterns.serving.transport import transport_to
+from pytest_mlpatterns.wire import WireError, decode_answer, encode_request, path_of
+from pytest_mlpatterns.wire.openai import with_model
+from pytest_mlpatterns.wire.rest_stream import is_event_stream
 from pytest_mlpatterns.workload.payload import arguments_of
 from pytest_mlpatterns.workload.request_builder import answer_in, text_of
 
@@ -131,6 +134,7 @@ class Deployment:
 
     Attributes:
         cpu_share: the processor that it was given; None if it may use all of the machine.
+        streams: whether it has answered a functional request, such as the first one, with a stream of events.
     """
 
     def __init__(
@@ -147,6 +151,7 @@ class Deployment:
         self.cold_start_ns = cold_start_ns
         self.scraper = scraper
         self.cpu_share: CpuShare | None = None
+        self.streams = False
         self._builder = builder
         self._clients: list[httpx.Client] = []
         self._next_server = itertools.count()
@@ -194,7 +199,7 @@ class Deployment:
         import httpx
 
         if not self._clients:
-            transport = _transport_to(self.endpoint)
+            transport = transport_to(self.endpoint)
             self._clients = [
                 httpx.Client(base_url=url, timeout=_CLIENT_TIMEOUT_S, trust_env=False, transport=transport)
                 for url in self.endpoint.urls
@@ -203,13 +208,28 @@ class Deployment:
 
     def messages(self, payload: Payload) -> tuple[bytes, ...]:
         """Complete requests for this deployment, one for each input."""
-        return payload.messages(self.endpoint.host, self.endpoint.port, self.endpoint.path)
+        model = self._model_for(payload)
+        return payload.messages(self.endpoint.host, self.endpoint.port, self.endpoint.path, model=model)
+
+    def request_of(self, payload: Payload, number: int = 0) -> dict[str, Any]:
+        """The request of an input as arguments of ``httpx.Client.request``."""
+        return payload.request(self.path, number, model=self._model_for(payload))
+
+    def _model_for(self, payload: Payload) -> str:
+        """The name of the model, if requests need it: of our own, or the first that the server lists."""
+        return self._model_name() if payload.needs_model else ""
+
+    def _model_name(self) -> str:
+        if not self.endpoint.model_name:
+            self.endpoint = replace(self.endpoint, model_name=first_model(self.client, self.path))
+        return self.endpoint.model_name
 
     def predict(self, value: Any) -> Any:
         """Send one input; successive calls go to the servers in turn.
 
         Returns:
-            The output in the form that the wire decodes to; the whole response if ``request=`` built the request.
+            The output in the form that the wire decodes to, for a stream the list of its chunks; the whole response if
+            ``request=`` built the request.
 
         Raises:
             DeploymentError: the wire cannot encode the input, the server is not reachable, its status is not 200, or
@@ -261,6 +281,7 @@ class Deployment:
             if (left_s := deadline - time.monotonic()) <= 0:
                 raise httpx.ReadTimeout(f"no result after {timeout_s:g} s", request=response.request)
             response = client.get(response.headers["location"], timeout=left_s + _POLL_MARGIN_S)
+        self.streams = self.streams or is_event_stream(response.headers)
         return response
 
     def outputs_of(self, response: httpx.Response) -> Sequence[Any]:
@@ -310,19 +331,9 @@ class Deployment:
         """Arguments of ``httpx.Client.request`` for one input."""
         if self._builder is not None:
             return arguments_of(self._builder(value))
-        body = encode_request(self.endpoint.wire, [value], self.path)
-        return {"method": "POST", "url": self.path, "content": body.joined(), "headers": dict(body.headers)}
-
-
-def _transport_to(endpoint: Endpoint) -> httpx.BaseTransport:
-    """The ``httpx`` transport of functional requests."""
-    if endpoint.wire.protocol == "grpc":
-        from pytest_mlpatterns.serving.grpc.client import GrpcTransport
-
-        return GrpcTransport()
-    from pytest_mlpatterns.serving.bounded_client import BoundedTransport
-
-    context = ssl.create_default_context()
-    if endpoint.remote is not None and endpoint.remote.ca_pem is not None:
-        context.load_verify_locations(cadata=endpoint.remote.ca_pem.decode())
-    return BoundedTransport(context)
+        path = path_of(self.endpoint.wire, value, self.path)
+        body = encode_request(self.endpoint.wire, [value], path)
+        content = body.joined()
+        if self.endpoint.wire.protocol == "openai":
+            content = with_model(content, self._model_name())
+        return {"method": "POST", "url": path, "content": content, "headers": dict(body.headers)}

@@ -1,4 +1,7 @@
-"""The error of a request that failed under load: the request is sent once more, and the service asked why."""
+"""The error of a request that failed under load: the request is sent once more, and the service asked why.
+
+An error in the middle of a stream is one too, though its status is 200.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.serving.stream_failure import stream_failure
 from pytest_mlpatterns.serving.tracebacks import error_line
 from pytest_mlpatterns.workload.request_builder import text_of
 
@@ -41,7 +45,9 @@ def error_of(deployment: Deployment, request: dict[str, Any], timeout_s: float) 
         response = deployment.ask(deployment.client, request, timeout_s)
     except httpx.HTTPError:
         return ""
-    return "" if response.is_success else error_in(response, deployment, printed)
+    if response.is_success and not stream_failure(response, deployment.endpoint.wire):
+        return ""
+    return error_in(response, deployment, printed)
 
 
 def error_in(response: httpx.Response, deployment: Deployment, printed: Sequence[int]) -> str:
@@ -52,11 +58,12 @@ def error_in(response: httpx.Response, deployment: Deployment, printed: Sequence
         deployment: what answered.
         printed: what its processes had printed before the request, as :meth:`Processes.log_sizes` says it.
     """
-    if response.status_code == _RAISED:
+    failure = stream_failure(response, deployment.endpoint.wire)
+    if response.status_code == _RAISED or failure:
         with contextlib.suppress(DeploymentError):
             if found := error_line(deployment.processes.traceback_since(printed)):
                 return found
-    return _text_of(response)
+    return " ".join(failure.split())[:_LONGEST] or _text_of(response)
 
 
 def _text_of(response: httpx.Response) -> str:
@@ -67,5 +74,6 @@ def _text_of(response: httpx.Response) -> str:
         given = None
     if isinstance(given, dict):
         text = next((given[key] for key in _KEYS if given.get(key)), text)
+        text = text.get("message", text) if isinstance(text, dict) else text
     line = " ".join(str(text).split())[:_LONGEST]
     return line.removeprefix(_MODEL_RAISED) or str(response.status_code)

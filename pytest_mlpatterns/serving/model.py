@@ -31,7 +31,15 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.layer import Handler
     from pytest_mlpatterns.patterns.pattern import Pattern
 
-__all__ = ["ModelSource", "ServicePlan", "UnusableModelError", "advice_on_pickling", "pack", "service_plan"]
+__all__ = [
+    "ModelSource",
+    "ServicePlan",
+    "UnusableModelError",
+    "advice_on_pickling",
+    "is_stepped",
+    "pack",
+    "service_plan",
+]
 
 
 _REGISTRY = threading.RLock()
@@ -64,7 +72,7 @@ class ModelSource:
 
             found = cloudpickle.loads(self.pickled)
         model = found() if isinstance(found, type) else found
-        if not callable(model):
+        if not callable(model) and not is_stepped(model):
             advice = ""
             if hasattr(model, "predict"):
                 named = f"; write {self.name}.predict"
@@ -74,6 +82,11 @@ class ModelSource:
             kind = type(model).__name__
             raise UnusableModelError(f"{self.name} is {kind}, which cannot be called with a batch{advice}")
         return model  # type: ignore[no-any-return]
+
+
+def is_stepped(model: object) -> bool:
+    """Whether a model has the methods ``start`` and ``step``, which the pattern ``Continuous`` calls."""
+    return callable(getattr(model, "start", None)) and callable(getattr(model, "step", None))
 
 
 def advice_on_pickling(error: BaseException) -> str:
@@ -128,7 +141,7 @@ def pack(model: object, by_value: Sequence[ModuleType] = (), *, what: str = "per
                 f"{what} is {shown(model)}, expected an import string; write it as package.module:attribute"
             )
         return ModelSource(name=model, import_string=model)
-    if not callable(model):
+    if not callable(model) and not is_stepped(model):
         advice = "; return model.predict" if hasattr(model, "predict") else ""
         raise SettingError(
             f"{what} is {type(model).__name__}, expected a callable that takes a list of inputs, "

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pytest_mlpatterns.wire.body import Body, Headers, WireError, headers_of
-from pytest_mlpatterns.wire.codec import Codec, codec_of, decode_answer, encode_request, pack, unpack
+from pytest_mlpatterns.wire.codec import Codec, codec_of, decode_answer, encode_request, pack, path_of, unpack
 from pytest_mlpatterns.wire.not_finite import NotFiniteError
 from pytest_mlpatterns.wire.wire import GRPC, REST_JSON, Wire
 
@@ -24,5 +24,6 @@ __all__ = [
     "encode_request",
     "headers_of",
     "pack",
+    "path_of",
     "unpack",
 ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_mlpatterns.wire.body import Body, WireError
 from pytest_mlpatterns.wire.kserve_v1 import JSON_V1
+from pytest_mlpatterns.wire.rest_stream import chunks_in, is_event_stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.wire.body import Headers
     from pytest_mlpatterns.wire.wire import Wire
 
-__all__ = ["Codec", "codec_of", "decode_answer", "encode_request", "pack", "unpack"]
+__all__ = ["Codec", "codec_of", "decode_answer", "encode_request", "pack", "path_of", "unpack"]
 
 _MAX_ANSWER_BYTES = 2**31
 _LENGTH_BYTES = 4
@@ -48,8 +49,13 @@ def codec_of(wire: Wire, path: str = "") -> Codec:
 
     Args:
         wire: the wire.
-        path: path of the request, which selects V1 or V2 JSON; empty for servers of this package.
+        path: path of the request, which selects V1 or V2 JSON, and chats of the wire openai; empty for servers of this
+            package.
     """
+    if wire.protocol == "openai":
+        from pytest_mlpatterns.wire.openai import OpenAICodec
+
+        return OpenAICodec(path)
     if wire.codec == "json" and not path.partition("?")[0].endswith("/infer"):
         return JSON_V1
     if wire.codec == "msgpack":
@@ -63,6 +69,21 @@ def codec_of(wire: Wire, path: str = "") -> Codec:
     from pytest_mlpatterns.wire.open_inference import BINARY_V2, JSON_V2
 
     return JSON_V2 if wire.codec == "json" else BINARY_V2
+
+
+def path_of(wire: Wire, value: object, path: str) -> str:
+    """The path of the request for an input; an input of the wire openai may decide it.
+
+    Args:
+        wire: the wire.
+        value: the input.
+        path: path of the target; empty for servers of this package.
+    """
+    if wire.protocol != "openai":
+        return path
+    from pytest_mlpatterns.wire.openai import openai_path
+
+    return openai_path(value, path)
 
 
 def encode_request(wire: Wire, inputs: Sequence[Any], path: str = "") -> Body:
@@ -86,7 +107,7 @@ def encode_request(wire: Wire, inputs: Sequence[Any], path: str = "") -> Body:
 
 
 def decode_answer(wire: Wire, body: bytes, headers: Headers, *, path: str = "") -> Sequence[Any]:
-    """Decompress and decode a response.
+    """Decompress and decode a response; the output in a stream is the list of its chunks.
 
     Args:
         wire: wire of the request.
@@ -101,6 +122,8 @@ def decode_answer(wire: Wire, body: bytes, headers: Headers, *, path: str = "") 
         from pytest_mlpatterns.wire.compression import decompressed
 
         body = decompressed(body, coding, _MAX_ANSWER_BYTES)
+    if wire.protocol != "openai" and is_event_stream(headers):
+        return [chunks_in(body)]
     return codec_of(wire, path).decode_outputs(body, headers)
 
 

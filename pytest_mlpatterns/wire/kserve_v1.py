@@ -25,6 +25,7 @@ __all__ = [
     "encode_error",
     "encode_instances",
     "encode_predictions",
+    "encode_value",
 ]
 
 CONTENT_TYPE = "application/json"
@@ -83,6 +84,18 @@ def encode_predictions(outputs: Any) -> bytes:
     return body
 
 
+def encode_value(value: Any) -> bytes:
+    """Encode one value, such as a chunk of a stream.
+
+    Raises:
+        WireError: JSON cannot encode it, or it has NaN or infinity.
+    """
+    body = _dump(value)
+    if b"null" in body:
+        check_finite("chunk", [value])
+    return body
+
+
 def encode_error(text: str) -> bytes:
     """Encode an error response; unpaired surrogates, which UTF-8 cannot encode, become question marks."""
     return orjson.dumps({"error": text.encode(errors="replace").decode()})
@@ -129,7 +142,7 @@ def _load(body: bytes | memoryview, key: str) -> object:
     return message.get(key) if isinstance(message, dict) else None
 
 
-def _dump(message: dict[str, Any]) -> bytes:
+def _dump(message: Any) -> bytes:
     try:
         return orjson.dumps(message, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError as error:

@@ -10,7 +10,7 @@ from pytest_mlpatterns.wording import did_you_mean, shown
 
 __all__ = ["GRPC", "REST_JSON", "Wire"]
 
-_CODECS = {"rest": ("json", "binary", "msgpack"), "grpc": ("protobuf",)}
+_CODECS = {"rest": ("json", "binary", "msgpack"), "grpc": ("protobuf",), "openai": ("json",)}
 _COMPRESSIONS = ("gzip", "zstd", "br")
 _NEEDED = {
     "msgpack": (("msgpack",), "wires"),
@@ -19,10 +19,10 @@ _NEEDED = {
     "grpc": (("grpc", "hpack", "google.protobuf"), "grpc"),
 }
 """Packages that a part of a wire needs, and the extra that installs them."""
-_SHORT = {"grpc": "grpc+protobuf"}
+_SHORT = {"grpc": "grpc+protobuf", "openai": "openai+json"}
 _ALLOWED = (
     "'rest+json', 'rest+binary' or 'rest+msgpack', each also with '+gzip', '+zstd' or '+br' (such as "
-    "'rest+json+gzip'), or 'grpc'"
+    "'rest+json+gzip'), 'grpc' or 'openai'"
 )
 
 
@@ -31,7 +31,7 @@ class Wire:
     """Format of requests and responses; ``str()`` returns the short form.
 
     Args:
-        protocol: ``"rest"`` or ``"grpc"``.
+        protocol: ``"rest"``, ``"grpc"`` or ``"openai"``: completions and chats as OpenAI defines them.
         codec: ``"json"``: REST JSON of KServe and TF Serving (V1), or the Open Inference Protocol (V2) if the path ends
             in ``/infer``; ``"binary"``: V2 with the binary tensor extension; ``"msgpack"``: V1 in MessagePack, with
             arrays as arrays; ``"protobuf"``: V2 over gRPC.
@@ -50,8 +50,8 @@ class Wire:
         known = is_text and self.codec in _CODECS.get(self.protocol, ())
         if not known or (self.compression is not None and self.compression not in _COMPRESSIONS):
             raise SettingError(f"{shown(self)}, expected {_ALLOWED}")
-        if self.protocol == "grpc" and self.compression is not None:
-            raise SettingError(f"{shown(self)}, expected no compression over gRPC; write 'grpc'")
+        if self.protocol != "rest" and self.compression is not None:
+            raise SettingError(f"{shown(self)}, expected no compression over {self.protocol}; write {self.protocol!r}")
 
     @classmethod
     def parse(cls, text: str, source: str = "Wire.parse") -> Wire:
@@ -74,8 +74,8 @@ class Wire:
             raise SettingError(f"{source} is {shown(text)}, {hint}expected {_ALLOWED}") from None
 
     def __str__(self) -> str:
-        if self.protocol == "grpc":
-            return "grpc"
+        if self.protocol != "rest":
+            return self.protocol
         return "+".join(filter(None, (self.protocol, self.codec, self.compression)))
 
     def check_installed(self, source: str) -> None:
@@ -95,6 +95,8 @@ class Wire:
     @property
     def between_processes(self) -> Wire:
         """Wire between the processes of a deployment whose clients use this wire."""
+        if self.protocol == "openai":
+            return REST_JSON
         return Wire("rest", "binary") if self.protocol == "grpc" else self
 
 

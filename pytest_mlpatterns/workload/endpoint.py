@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.wire.wire import REST_JSON, Wire
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.addressing import Remote
 
-__all__ = ["Endpoint", "base_url"]
+__all__ = ["Endpoint", "base_url", "model_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,8 @@ class Endpoint:
     Args:
         addresses: ``(host, port)`` of each server; at least one.
         path: path that takes inference requests.
-        model_name: name of the model in the path; for a service that the user runs, the last part of the path.
+        model_name: name of the model in the path; for a service that the user runs, the last part of the path, or over
+            the wire ``openai`` the first model that it lists, empty until that is known.
         host: name in the ``host`` header; the first address's host if empty.
         balance: how a client spreads requests over the addresses.
         wire: how inputs and outputs are encoded.
@@ -57,6 +59,11 @@ class Endpoint:
     def urls(self) -> tuple[str, ...]:
         """Base URL of each server."""
         return (self.url, *(base_url(host, port) for host, port in self.addresses[1:]))
+
+
+def model_of(wire: Wire, path: str) -> str:
+    """Name of the model in the path of a target; empty if the wire names it in the body."""
+    return "" if wire.protocol == "openai" else model_in(path) or path.rpartition("/")[2]
 
 
 def base_url(host: str, port: int) -> str:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.wire import REST_JSON, Body, NotFiniteError, Wire, WireError, encode_request
+from pytest_mlpatterns.wire import REST_JSON, Body, NotFiniteError, Wire, WireError, encode_request, path_of
 from pytest_mlpatterns.wire.grpc_call import model_in
+from pytest_mlpatterns.wire.openai import NO_MODEL, with_model
 from pytest_mlpatterns.workload.header_digest import describe_headers
 from pytest_mlpatterns.workload.input_order import Uniform, Zipf
 from pytest_mlpatterns.workload.request_builder import check_request, is_request
@@ -49,6 +50,7 @@ class Payload:
         wire: the wire that the bodies are encoded for.
         requests: complete requests, from the user or from ``builder``.
         builder: the function that made ``requests`` from the inputs.
+        paths: the path of each body, if the inputs decide it; empty if all go to the path of the target.
         headers: the headers of ``requests``, which identify them in the baseline; see :func:`describe_headers`.
     """
 
@@ -60,13 +62,26 @@ class Payload:
     requests: tuple[httpx.Request, ...] = ()
     builder: RequestBuilder | None = None
     headers: str = ""
+    paths: tuple[str, ...] = ()
 
     def bare(self) -> Payload:
         """The payload without the parts that the generator processes do not need, or cannot unpickle."""
         return replace(self, inputs=(), builder=None)
 
-    def messages(self, host: str, port: int, path: str) -> tuple[bytes, ...]:
-        """The complete requests for a server at this address; ``httpx.Request`` objects keep their path and headers."""
+    @property
+    def needs_model(self) -> bool:
+        """Whether a request has to name the model of the server, and does not."""
+        return bool(self.paths) and any(body.parts[0][: len(NO_MODEL)] == NO_MODEL for body in self.bodies)
+
+    def messages(self, host: str, port: int, path: str, *, model: str = "") -> tuple[bytes, ...]:
+        """The complete requests for a server at this address; ``httpx.Request`` objects keep their path and headers.
+
+        Args:
+            host: of the server.
+            port: of the server.
+            path: of the target.
+            model: name of the model, for requests that need it.
+        """
         if self.wire.protocol == "grpc":
             from pytest_mlpatterns.wire.open_inference_grpc import call_message
 
@@ -74,7 +89,12 @@ class Payload:
         name = f"[{host}]" if ":" in host else host
         if not self.bodies:
             return tuple(_message_of(request, f"{name}:{port}") for request in self.requests)
-        first = f"POST {path} HTTP/1.1\r\nhost: {name}:{port}\r\n"
+        host_line = f"host: {name}:{port}\r\n"
+        if self.paths:
+            named = [Body((with_model(body.joined(), model),), body.headers) for body in self.bodies]
+            heads = [f"POST {own} HTTP/1.1\r\n{host_line}" for own in self.paths]
+            return tuple(_head(head, body) + body.joined() for head, body in zip(heads, named, strict=True))
+        first = f"POST {path} HTTP/1.1\r\n{host_line}"
         return tuple(b"".join([_head(first, body), *body.parts]) for body in self.bodies)
 
     def order(self) -> bytes:
@@ -85,11 +105,12 @@ class Payload:
         """The first request as arguments of ``httpx.Client.request``, for the functional check before the load."""
         return self.request(path, 0)
 
-    def request(self, path: str, number: int) -> dict[str, Any]:
-        """The request of an input as arguments of ``httpx.Client.request``."""
+    def request(self, path: str, number: int, *, model: str = "") -> dict[str, Any]:
+        """The request of an input as arguments of ``httpx.Client.request``; arguments as of :meth:`messages`."""
         if self.bodies:
-            body = self.bodies[number]
-            return {"method": "POST", "url": path, "content": body.joined(), "headers": dict(body.headers)}
+            body, url = self.bodies[number], self.paths[number] if self.paths else path
+            content = with_model(body.joined(), model) if self.paths else body.joined()
+            return {"method": "POST", "url": url, "content": content, "headers": dict(body.headers)}
         return arguments_of(self.requests[number])
 
 
@@ -141,15 +162,16 @@ def read_payload(
             "perf_payload mixes inputs and httpx.Request objects, expected one kind; "
             f"the first {'input' if requests[0] else 'request'} is item {requests.index(not requests[0])}"
         )
-    bodies = _encoded(inputs, wire, path)
-    return Payload(inputs, bodies, _digest(draw, (body.joined() for body in bodies)), draw, wire)
+    paths = tuple(path_of(wire, item, path) for item in inputs) if wire.protocol == "openai" else ()
+    bodies = _encoded(inputs, wire, paths or (path,) * len(inputs))
+    return Payload(inputs, bodies, _digest(draw, (body.joined() for body in bodies)), draw, wire, paths=paths)
 
 
-def _encoded(inputs: tuple[Any, ...], wire: Wire, path: str) -> tuple[Body, ...]:
+def _encoded(inputs: tuple[Any, ...], wire: Wire, paths: Sequence[str]) -> tuple[Body, ...]:
     """The body of each input, in one piece."""
     bodies = []
     size = 0
-    for number, item in enumerate(inputs):
+    for number, (item, path) in enumerate(zip(inputs, paths, strict=True)):
         try:
             body = encode_request(wire, [item], path)
         except NotFiniteError as error:

@@ -34,7 +34,8 @@ from support.caching import caching
 from support.synthetic import MS, PROPERTY
 
 from pytest_mlpatterns.patterns.layer import DecodedInputs, LostError, RequestError
-from pytest_mlpatterns.serving.http.app import ModelApp, ModelCaller
+from pytest_mlpatterns.serving.http.app import ModelApp
+from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.wire import Wire, codec_of, decode_answer, encode_request
 from pytest_mlpatterns.wire.kserve_v1 import decode_instances
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections import OrderedDict
 from typing import Any
 
@@ -148,10 +149,8 @@ class TestAnswers:
         assert [np.asarray(layer([one])).tolist() for one in (1, 2, 1)] == [[[1, 1]], [[2, 2]], [[1, 1]]]
 
     def test_an_output_that_cannot_be_copied_is_refused_by_its_type(self) -> None:
-        layer, _ = caching(lambda batch: [(one for one in batch)])
-        with pytest.raises(
-            RequestError, match=r"^Cached cannot keep an output of type generator, because it cannot be"
-        ):
+        layer, _ = caching(lambda _: [threading.Lock()])
+        with pytest.raises(RequestError, match=r"^Cached cannot keep an output of type lock, because it cannot be"):
             layer([1])
 
     def test_no_input_is_answered_by_nothing(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 from support.caching import REST_NS, Clock, Model, Server, SlowModel, answer_of, caching, counted, in_a_moment, timed
 
 from pytest_mlpatterns.patterns.layer import RequestError
-from pytest_mlpatterns.serving.http.app import ModelCaller
+from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

@@ -20,7 +20,7 @@ from pytest_mlpatterns.patterns.ensemble import Ensemble, EnsembleLayer
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.pipeline import Pipeline, PipelineLayer
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serving.http.app import ModelCaller
+from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

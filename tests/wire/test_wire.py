@@ -14,6 +14,7 @@ SHORT = [
     *(f"rest+{codec}{compression}" for codec in ("json", "binary", "msgpack") for compression in ("", "+gzip", "+br")),
     "rest+binary+zstd",
     "grpc",
+    "openai",
 ]
 
 
@@ -44,7 +45,7 @@ def test_an_unknown_wire_is_refused_with_those_that_there_are(text: str) -> None
     with pytest.raises(SettingError) as caught:
         Wire.parse(text, "perf(wire=...)")
     assert str(caught.value).startswith(f"perf(wire=...) is {text!r}, ")
-    assert str(caught.value).endswith("(such as 'rest+json+gzip'), or 'grpc'")
+    assert str(caught.value).endswith("(such as 'rest+json+gzip'), 'grpc' or 'openai'")
 
 
 def test_a_misspelt_wire_is_guessed() -> None:
@@ -61,11 +62,12 @@ def test_a_combination_that_there_is_not_is_refused(parts: tuple[str, ...]) -> N
 
 
 def test_grpc_is_not_compressed() -> None:
-    with pytest.raises(SettingError, match="expected no compression over gRPC"):
+    with pytest.raises(SettingError, match="expected no compression over grpc"):
         Wire("grpc", "protobuf", "gzip")
 
 
 def test_processes_speak_with_each_other_as_clients_do_but_never_grpc() -> None:
+    assert Wire.parse("openai").between_processes == Wire()
     assert Wire.parse("rest+msgpack+gzip").between_processes == Wire("rest", "msgpack", "gzip")
     assert Wire.parse("grpc").between_processes == Wire("rest", "binary")
 

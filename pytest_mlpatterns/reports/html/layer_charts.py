@@ -42,14 +42,16 @@ def _answers(layer: LayerStats) -> Chart | None:
 
 def _batches(layer: LayerStats) -> Chart | None:
     sizes, mean = layer.histograms.get("size", {}), layer.mean("size")
-    if layer.layer != "batched" or mean is None or not sizes:  # other servers may report only the mean
+    named = {"batched": ("inputs", "calls"), "continuous": ("sequences", "steps")}.get(layer.layer)
+    if named is None or mean is None or not sizes:  # other servers may report only the mean
         return None
+    what, when = named
     calls = sum(sizes.values())
     return Chart(
         "sizes",
         "Batch sizes",
-        f"{format_count(mean)} inputs per call on average, {calls:,} calls",
-        (Column("inputs in the batch", "count"), Column("share of calls", "ratio"), Column("calls", "count")),
+        f"{format_count(mean)} {what} per {when.removesuffix('s')} on average, {calls:,} {when}",
+        (Column(f"{what} in the batch", "count"), Column(f"share of {when}", "ratio"), Column(when, "count")),
         tuple((size, sizes[size] / calls, sizes[size]) for size in sorted(sizes)),
     )
 

@@ -20,12 +20,13 @@ __all__ = ["describe_capacity", "describe_cycle", "describe_layer", "noise_line"
 _MOST_TESTS = 3
 """Number of tests that the line about noise names."""
 
-_KNOWN = ("cached", "batched", "queued", "hop", "wire", "pipeline", "ensemble")
+_KNOWN = ("cached", "batched", "continuous", "queued", "hop", "wire", "pipeline", "ensemble")
 _COUNTERS = {
     "coalesced": "shared a running call",
     "evictions": "evicted",
     "store_errors": "answered without the store",
     "failed_alone": "failed on their own",
+    "cancelled": "cancelled",
     "rejected": "rejected",
     "redelivered": "redelivered",
     "duplicated": "answered twice",
@@ -100,6 +101,10 @@ def describe_layer(layer: LayerStats) -> str:
         parts = [", ".join([f"{format_percent(hits)} hits", *spent])]
     elif layer.layer == "batched" and (size := layer.mean("size")) is not None:
         parts = [", ".join([f"{format_count(size)} inputs per call", *_times(layer, wait="wait_ns", call="call_ns")])]
+    elif layer.layer == "continuous" and (size := layer.mean("size")) is not None:
+        parts = [
+            ", ".join([f"{format_count(size)} sequences per step", *_times(layer, wait="wait_ns", step="step_ns")])
+        ]
     elif layer.layer == "queued" and (counts.get("observed_ns") or layer.mean("depth") is not None):
         observed = counts.get("observed_ns", 0)
         depth = counts.get("depth_ns", 0) / observed if observed else layer.mean("depth") or 0.0

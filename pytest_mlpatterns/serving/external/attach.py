@@ -14,10 +14,10 @@ from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.serving.deployment import Deployment, ForeignProcesses
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.external.wrong_path import advice_on_path
+from pytest_mlpatterns.serving.stream_failure import stream_failure
 from pytest_mlpatterns.serving.targets import prometheus_of
 from pytest_mlpatterns.system.files import read_text
-from pytest_mlpatterns.wire.grpc_call import model_in
-from pytest_mlpatterns.workload.endpoint import Endpoint
+from pytest_mlpatterns.workload.endpoint import Endpoint, model_of
 from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def attach(target: Url, options: StartOptions) -> Deployment:
     endpoint = Endpoint(
         addresses=(_resolve(target, deadline),),
         path=target.path,
-        model_name=model_in(target.path) or target.path.rpartition("/")[2],
+        model_name=model_of(options.wire, target.path),
         host=target.host,
         wire=options.wire,
         remote=_remote(target),
@@ -74,11 +74,13 @@ def attach(target: Url, options: StartOptions) -> Deployment:
 
 def _check_first_answer(deployment: Deployment, target: Url, options: StartOptions, *, deadline: float) -> None:
     assert options.payload is not None
-    request = options.payload.first(target.path)
+    request = deployment.request_of(options.payload)
     response = deployment.ask(deployment.client, request, max(deadline - time.monotonic(), _LEAST_S))
     if not response.is_success:
         advice = advice_on_path(response, target, options, client=deployment.client)
         raise DeploymentError(f"{target.url} answered {response.status_code}: {text_of(response)[:2000]}{advice}")
+    if failure := stream_failure(response, options.wire):
+        raise DeploymentError(f"{target.url} answered {response.status_code}, and {failure}")
 
 
 def _remote(target: Url) -> Remote | None:

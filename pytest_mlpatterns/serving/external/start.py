@@ -27,11 +27,11 @@ from pytest_mlpatterns.serving.external.programs import SupervisedPrograms
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.external.target_programs import programs_of
 from pytest_mlpatterns.serving.external.wrong_path import advice_on_path
+from pytest_mlpatterns.serving.stream_failure import stream_failure
 from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of
 from pytest_mlpatterns.system.orphans import describe_killed
 from pytest_mlpatterns.units import format_duration, parse_duration
-from pytest_mlpatterns.wire.grpc_call import model_in
-from pytest_mlpatterns.workload.endpoint import Endpoint
+from pytest_mlpatterns.workload.endpoint import Endpoint, model_of
 from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class _Start:
         endpoint = Endpoint(
             addresses=tuple(("127.0.0.1", port) for port in self._request_ports),
             path=target.path,
-            model_name=model_in(target.path) or target.path.rpartition("/")[2],
+            model_name=model_of(self._options.wire, target.path),
             balance=Balance(target.balance) if isinstance(target, App) else Balance.ROUND_ROBIN,
             wire=self._options.wire,
         )
@@ -164,7 +164,7 @@ class _Start:
                 f"GET {ready or '/'}",
             )
         if self._options.payload is not None:
-            self._await_first_answer(deployment, number, self._options.payload.first(deployment.path))
+            self._await_first_answer(deployment, number, deployment.request_of(self._options.payload))
 
     def _await_first_answer(self, deployment: Deployment, number: int, request: dict[str, Any]) -> None:
         client = deployment.client_of(number)
@@ -178,14 +178,15 @@ class _Start:
         )
         if deployment.cold_start_ns is None:
             deployment.cold_start_ns = time.perf_counter_ns() - self._programs.started_ns
-        if not response.is_success:
+        failure = stream_failure(response, self._options.wire)
+        if failure or not response.is_success:
             advice = advice_on_path(response, self._target, self._options, client=client)
             if response.is_server_error:
                 with contextlib.suppress(DeploymentError):  # the server prints it after the answer
                     self._programs.traceback_since(printed)
             raise DeploymentError(
                 f"{self._target} answered {response.status_code} to its first request, {shown}: "
-                f"{text_of(response)[:2000]}{advice}{self._printed()}"
+                f"{failure or text_of(response)[:2000]}{advice}{self._printed()}"
             )
 
     def _ask(

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.serving.http.inference_call import WireTally
 from pytest_mlpatterns.serving.http.metadata import ModelMetadata
+from pytest_mlpatterns.serving.http.stream_response import not_streamed
 from pytest_mlpatterns.wire import WireError
 from pytest_mlpatterns.wire.descriptors import HEALTH, REFLECTION, SERVICES, message_class, pool
 from pytest_mlpatterns.wire.grpc_call import SERVICE
@@ -23,7 +25,7 @@ from pytest_mlpatterns.wire.open_inference_grpc import encode_answer, outputs_in
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from pytest_mlpatterns.serving.http.app import ModelCaller
+    from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 
 __all__ = ["GrpcServer"]
 
@@ -126,6 +128,10 @@ class GrpcServer:
             tally.received_plain += len(data)
             tally.decode_ns += perf_counter_ns() - started_ns
             outputs = await self._caller(call.request.inputs, lambda: read_call(data).request.inputs)
+            if isinstance(outputs, Stream):
+                raise not_streamed(
+                    outputs, "which ModelInfer of gRPC cannot carry; choose the wire rest+json or openai"
+                )
             started_ns = perf_counter_ns()
             answer = self._encoded(call, outputs)
             tally.sent += len(answer)

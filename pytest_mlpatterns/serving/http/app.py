@@ -5,6 +5,10 @@
 :mod:`pytest_mlpatterns.serving.http.inference_call`; GET requests are answered in
 :mod:`pytest_mlpatterns.serving.http.metadata`. An error is ``{"error": text}`` in V1 and V2.
 
+``POST /v1/completions`` and ``POST /v1/chat/completions`` take requests of the wire ``openai``
+(:mod:`pytest_mlpatterns.serving.http.openai_api`). There, and over V1 in JSON, the answer of a model that yields is a
+stream.
+
 With asynchronous jobs, an inference request is answered 202 with a ``Location``. A GET of that address waits up to a
 second for the result and answers 200, or 202 again.
 
@@ -14,16 +18,16 @@ pattern should. An ``async`` model is awaited.
 
 from __future__ import annotations
 
-import inspect
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache, partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, matched, needs_loop, retries
+from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream
 from pytest_mlpatterns.serving.http.inference_call import (
-    InferenceCall,
     WireTally,
     is_plain_json,
     read_inference_call,
@@ -31,19 +35,27 @@ from pytest_mlpatterns.serving.http.inference_call import (
 )
 from pytest_mlpatterns.serving.http.metadata import ModelMetadata
 from pytest_mlpatterns.serving.http.model_lock import ModelLock
-from pytest_mlpatterns.serving.model import advice_on_pickling
-from pytest_mlpatterns.serving.tracebacks import user_traceback
+from pytest_mlpatterns.serving.http.openai_api import OPENAI_PATHS, OpenAIApi
+from pytest_mlpatterns.serving.http.stream_response import (
+    HEADERS,
+    ClientWatch,
+    RestEvents,
+    StreamResponse,
+    begun,
+    not_streamed,
+)
 from pytest_mlpatterns.wire import Body, WireError
 from pytest_mlpatterns.wire.kserve_v1 import decode_instances, encode_error, encode_predictions
+from pytest_mlpatterns.wire.openai_answer import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.patterns.layer import Handler
     from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
+    from pytest_mlpatterns.serving.http.model_caller import ModelCaller
     from pytest_mlpatterns.wire.open_inference import InferRequest
 
-__all__ = ["BODY", "ModelApp", "ModelCaller"]
+__all__ = ["BODY", "ModelApp"]
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -51,58 +63,13 @@ _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BODY = "mlpatterns.body"
 """Key of a long body in the ASGI scope; the body is complete when ``receive`` returns."""
-_MAX_TRACEBACKS = 3
+_WATCH = "mlpatterns.watch"
 _JOBS_PATH = "/v1/jobs/"
+_CARRIED = "choose the wire rest+json or openai"
+_POLLED = "Queued(wait=False) is for clients that poll, which those of the wire openai do not; write Queued()"
 _JSON = (("content-type", "application/json"),)
 _RAW_JSON = [(b"content-type", b"application/json")]
 _EMPTY = Body((b"{}",), _JSON)
-
-
-class ModelCaller:
-    """Calls a model, or the layers around it, and turns each failure into an error of the request.
-
-    Args:
-        handler: takes a list of inputs; returns the same number of outputs, or an awaitable of them.
-
-    Attributes:
-        requests: number of requests, counted by the server.
-        tracebacks: the first three distinct tracebacks of the user's code.
-        retries: whether the handler may give the model the same inputs twice.
-        needs_loop: whether the handler must be called on the event loop; False: it blocks the loop.
-    """
-
-    def __init__(self, handler: Handler) -> None:
-        self.requests = 0
-        self.tracebacks: list[str] = []
-        self._handler = handler
-        self.retries = retries(handler)
-        self.needs_loop = needs_loop(handler)
-
-    async def __call__(self, instances: list[Any], decode: Callable[[], Sequence[Any]] | None = None) -> Sequence[Any]:
-        """The outputs, one for each input.
-
-        Args:
-            instances: the inputs.
-            decode: decodes the inputs again, for a layer that retries.
-
-        Raises:
-            RequestError: the model raised an error, or did not return one output for each input.
-        """
-        if self.retries and decode is not None:
-            instances = DecodedInputs(instances, decode)
-        try:
-            outputs: Any = self._handler(instances)
-            if inspect.isawaitable(outputs):
-                outputs = await outputs
-        except RequestError:
-            raise
-        except (Exception, SystemExit) as error:  # a model that wants to exit does not end the service
-            text = user_traceback(error)
-            if text not in self.tracebacks and len(self.tracebacks) < _MAX_TRACEBACKS:
-                self.tracebacks.append(text)
-            advice = advice_on_pickling(error)
-            raise RequestError(500, f"the model raised {type(error).__name__}: {error}{advice}") from error
-        return matched(outputs, len(instances), "the model")
 
 
 class ModelApp:
@@ -141,23 +108,40 @@ class ModelApp:
         self._name = name
         self.max_body_bytes = max_body_bytes
         self._metadata = ModelMetadata(name)
+        self._openai = OpenAIApi(name, self.tally)
         self._predict_path = f"/v1/models/{name}:predict"
         self._infer_paths = (f"/v2/models/{name}/infer", f"/v2/models/{name}/versions/1/infer")
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         """Answer one request (ASGI)."""
+        try:
+            await self._respond(scope, receive, send)
+        except asyncio.CancelledError:
+            if _WATCH not in scope or not scope[_WATCH].has_left:
+                raise
+        finally:
+            if _WATCH in scope:
+                scope[_WATCH].stop()
+
+    async def _respond(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         headers: list[tuple[bytes, bytes]] = []
         started = perf_counter_ns() if self._internal else 0
-        free_ns = self._model_lock.free_ns if self._model_lock else 0
+        free_ns = max(self._model_lock.free_ns if self._model_lock else 0, self._caller.free_ns)
         try:
             status, body = await self._answer(scope, receive, headers)
         except RequestError as error:
-            status, body = error.status, Body((encode_error(str(error)),), _JSON)
+            is_openai = scope["path"] in OPENAI_PATHS
+            status = error.status
+            body = self._openai.error(error) if is_openai else Body((encode_error(str(error)),), _JSON)
             if error.retry_after_s is not None:
                 headers.append((b"retry-after", b"%d" % error.retry_after_s))
         if self._internal:
             worked_ms = (perf_counter_ns() - started) / 1e6
             headers.append((b"server-timing", b"model;dur=%.3f;free=%d" % (worked_ms, free_ns)))
+        if isinstance(body, StreamResponse):
+            await send({"type": "http.response.start", "status": status, "headers": [*headers, *HEADERS]})
+            await body.send(send, scope[_WATCH])
+            return
         headers += _RAW_JSON if body.headers is _JSON else _raw(body.headers)
         headers.append((b"content-length", b"%d" % body.size))
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -165,42 +149,66 @@ class ModelApp:
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": body.parts[-1]})
 
-    async def _answer(self, scope: _Scope, receive: _Receive, headers: list[tuple[bytes, bytes]]) -> tuple[int, Body]:
+    async def _answer(
+        self, scope: _Scope, receive: _Receive, headers: list[tuple[bytes, bytes]]
+    ) -> tuple[int, Body | StreamResponse]:
         path, method = scope["path"], scope["method"]
-        is_v2 = path != self._predict_path and path in self._infer_paths
-        if is_v2 or path == self._predict_path:
+        if path == self._predict_path or path in self._infer_paths:
             if method != "POST":
                 raise RequestError(405, f"{method} {path}: expected POST")
             self._caller.requests += 1
-            request_headers = dict(scope["headers"])
-            body = await self._read(scope, request_headers, receive)
-            if not is_v2 and self._jobs is None and is_plain_json(request_headers):
-                return 200, await self._predict_plain(body)
-            call = read_inference_call(
-                body,
-                request_headers,
-                self.tally,
-                max_bytes=self.max_body_bytes,
-                answer_v2=self._answer_v2 if is_v2 else None,
-            )
-            return await self._predict(call, headers)
+            return await self._infer(scope, receive, headers)
+        if path in OPENAI_PATHS:
+            return 200, await self._answer_openai(scope, receive)
         known = self._metadata.answer(path)
         if method not in ("GET", "HEAD"):
             raise RequestError(404 if known is None else 405, f"{method} {path}: nothing is served here")
         if known is not None:
             return 200, Body((known,), _JSON)
         if self._jobs is not None and path.startswith(_JOBS_PATH):
-            outputs = await self._jobs.result(path.removeprefix(_JOBS_PATH))
-            query = scope.get("query_string", b"").decode("latin-1")
-            if outputs is None:
-                return self._accepted(path, query, headers)
-            asked = parse_qs(query)
-            return 200, stored_inference_call(
-                asked.get("as", ["json"])[0], asked.get("coding", [None])[0], self.tally
-            ).answer(outputs)
+            return await self._result(self._jobs, scope, headers)
         raise RequestError(
             404, f"{path}: nothing is served here; the model is at {self._predict_path} and {self._infer_paths[0]}"
         )
+
+    async def _infer(
+        self, scope: _Scope, receive: _Receive, headers: list[tuple[bytes, bytes]]
+    ) -> tuple[int, Body | StreamResponse]:
+        request_headers = dict(scope["headers"])
+        is_v2 = scope["path"] != self._predict_path
+        body = await self._read(scope, request_headers, receive)
+        if not is_v2 and self._jobs is None and is_plain_json(request_headers):
+            return 200, await self._predict_plain(body, scope, receive)
+        call = read_inference_call(
+            body,
+            request_headers,
+            self.tally,
+            max_bytes=self.max_body_bytes,
+            answer_v2=self._answer_v2 if is_v2 else None,
+        )
+        if self._jobs is not None:
+            location = _JOBS_PATH + await self._jobs.submit(call.inputs)
+            asked = {"as": call.kind if call.kind != "json" else None, "coding": call.coding}
+            return self._accepted(
+                location, "&".join(f"{key}={value}" for key, value in asked.items() if value), headers
+            )
+        outputs = await self._outputs(call.inputs, call.decode)
+        if not isinstance(outputs, Stream):
+            return 200, call.answer(outputs)
+        if call.kind != "json":
+            raise not_streamed(outputs, f"which this format of {scope['path']} cannot carry; {_CARRIED}")
+        return 200, await self._begin(outputs, scope, receive)
+
+    async def _result(self, jobs: AsyncJobs, scope: _Scope, headers: list[tuple[bytes, bytes]]) -> tuple[int, Body]:
+        path = scope["path"]
+        outputs = await jobs.result(path.removeprefix(_JOBS_PATH))
+        query = scope.get("query_string", b"").decode("latin-1")
+        if outputs is None:
+            return self._accepted(path, query, headers)
+        asked = parse_qs(query)
+        return 200, stored_inference_call(
+            asked.get("as", ["json"])[0], asked.get("coding", [None])[0], self.tally
+        ).answer(outputs)
 
     async def _read(
         self, scope: _Scope, headers: MutableMapping[bytes, bytes], receive: _Receive
@@ -208,6 +216,8 @@ class ModelApp:
         if int(headers.get(b"content-length", 0)) > self.max_body_bytes:
             raise self._too_large()
         message = await receive()
+        if self._caller.has_streamed and not message.get("more_body"):
+            scope[_WATCH] = ClientWatch(receive)
         if BODY in scope:
             if message["type"] == "http.disconnect":
                 raise RequestError(400, "the client closed the connection before the end of its request")
@@ -224,22 +234,34 @@ class ModelApp:
                 raise self._too_large()
         return b"".join(parts)
 
-    async def _predict(self, call: InferenceCall, headers: list[tuple[bytes, bytes]]) -> tuple[int, Body]:
-        if self._jobs is not None:
-            location = _JOBS_PATH + await self._jobs.submit(call.inputs)
-            asked = {"as": call.kind if call.kind != "json" else None, "coding": call.coding}
-            return self._accepted(
-                location, "&".join(f"{key}={value}" for key, value in asked.items() if value), headers
-            )
-        return 200, call.answer(await self._outputs(call.inputs, call.decode))
+    async def _begin(self, stream: Stream, scope: _Scope, receive: _Receive) -> StreamResponse:
+        if _WATCH not in scope:
+            scope[_WATCH] = ClientWatch(receive)
+        return await begun(stream, RestEvents(), self.tally)
 
-    async def _outputs(self, inputs: list[Any], decode: Callable[[], Sequence[Any]] | None) -> Sequence[Any]:
+    async def _answer_openai(self, scope: _Scope, receive: _Receive) -> Body | StreamResponse:
+        path, method = scope["path"], scope["method"]
+        is_list = path == MODELS
+        if method != ("GET" if is_list else "POST"):
+            raise RequestError(405, f"{method} {path}: expected {'GET' if is_list else 'POST'}")
+        if is_list:
+            return self._openai.models()
+        self._caller.requests += 1
+        request = self._openai.read(path, await self._read(scope, dict(scope["headers"]), receive))
+        if self._jobs is not None:
+            raise RequestError(NOT_STREAMED, _POLLED)
+        outputs = await self._outputs([request.given], None)
+        if isinstance(outputs, Stream) and _WATCH not in scope:
+            scope[_WATCH] = ClientWatch(receive)
+        return await self._openai.answer(request, outputs)
+
+    async def _outputs(self, inputs: list[Any], decode: Callable[[], Sequence[Any]] | None) -> Any:
         if self._model_lock is None:
             return await self._caller(inputs, decode)
         async with self._model_lock:
             return await self._caller(inputs, decode)
 
-    async def _predict_plain(self, body: bytes | memoryview) -> Body:
+    async def _predict_plain(self, body: bytes | memoryview, scope: _Scope, receive: _Receive) -> Body | StreamResponse:
         """The same as an :class:`InferenceCall` for uncompressed V1 JSON, in half the time."""
         tally, started_ns = self.tally, perf_counter_ns()
         try:
@@ -248,6 +270,9 @@ class ModelApp:
             raise RequestError(400, str(error)) from error
         read_ns = perf_counter_ns()
         outputs = await self._outputs(inputs, partial(decode_instances, body))
+        if isinstance(outputs, Stream):
+            tally.add_plain(len(body), 0, read_ns - started_ns, encode_ns=0)
+            return await self._begin(outputs, scope, receive)
         answered_ns = perf_counter_ns()
         try:
             answer = encode_predictions(outputs)

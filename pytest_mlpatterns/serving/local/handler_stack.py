@@ -11,6 +11,8 @@ from pytest_mlpatterns.patterns.store_url import EMBEDDED
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.local.messages import PackedLayer, QueueNode, UpstreamNode
 from pytest_mlpatterns.serving.local.upstream import Upstream
+from pytest_mlpatterns.serving.model import UnusableModelError
+from pytest_mlpatterns.serving.model import is_stepped as steps
 from pytest_mlpatterns.wire import REST_JSON
 
 if TYPE_CHECKING:
@@ -74,11 +76,11 @@ class HandlerStack:
         self._tallies.append(Tally(position, layer))
         return self._tallies[-1]
 
-    def _build(self, node: WorkerNode) -> Handler:
+    def _build(self, node: WorkerNode, *, is_stepped: bool = False) -> Handler:
         if isinstance(node, PackedLayer):
             return self._layer(node)
         if isinstance(node, ModelNode):
-            return node.target.load()  # type: ignore[no-any-return]  # packed by service_plan
+            return _checked(node.target.load(), node.target.name, is_stepped=is_stepped)
         if isinstance(node, UpstreamNode):
             return Upstream(node, self._tally(node.position, "hop"))
         raise AssertionError(f"requests reach {node} through the layer of its queue")
@@ -86,7 +88,11 @@ class HandlerStack:
     def _layer(self, node: PackedLayer) -> Handler:
         pattern: Pattern = pickle.loads(node.pattern)  # noqa: S301 - only our own parent writes here
         queue = next((inside for inside in node.inside if isinstance(inside, QueueNode)), None)
-        inside = [self._build(inside) for inside in node.inside if not isinstance(inside, QueueNode)]
+        inside = [
+            self._build(inside, is_stepped=pattern.steps_model)
+            for inside in node.inside
+            if not isinstance(inside, QueueNode)
+        ]
         resources = _LocalResources(f"{self._identity}:{node.position}:", self._wire, self._own_server, queue)
         layer: object = pattern.layer(inside, self._tally(node.position, pattern.name), resources)
         if not callable(layer):
@@ -96,6 +102,19 @@ class HandlerStack:
             )
         self._layers.append(layer)
         return layer
+
+
+def _checked(model: Any, name: str, *, is_stepped: bool) -> Handler:
+    """Check that a model has the methods that its pattern calls."""
+    if is_stepped and not steps(model):
+        raise UnusableModelError(
+            f"{name} has no start and step, which Continuous calls; give a class with start(input) and step(active)"
+        )
+    if not is_stepped and not callable(model):
+        raise UnusableModelError(
+            f"{name} has start and step instead of __call__(batch); write pattern=Continuous(max_batch_size=8)"
+        )
+    return model  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)

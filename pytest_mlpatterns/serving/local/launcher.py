@@ -33,6 +33,7 @@ from pytest_mlpatterns.serving.local.messages import (
 from pytest_mlpatterns.serving.local.processes import LocalProcesses
 from pytest_mlpatterns.serving.local.supervised_worker import SupervisedWorker
 from pytest_mlpatterns.serving.redis.queue_worker import Subscription
+from pytest_mlpatterns.serving.stream_failure import stream_failure
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.cpu_share import share_of_replica
 from pytest_mlpatterns.system.sockets import held_port, listening_socket
@@ -67,8 +68,10 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
     """
     started_ns = time.perf_counter_ns()
     launcher = Launcher(plan, options)
-    if launcher.is_polled and options.wire.protocol == "grpc":
-        raise SettingError("results that clients poll for (wait=False) do not exist in gRPC; choose a wire over REST")
+    if launcher.is_polled and options.wire.protocol != "rest":
+        raise SettingError(
+            f"results that clients poll for (wait=False) do not exist over {options.wire}; choose a wire over REST"
+        )
     try:
         addresses = launcher.start()
         for worker in launcher.workers:
@@ -280,7 +283,7 @@ def _await_ready(deployment: Deployment, model: str, started_ns: int, *, options
             client.get("/v2/health/ready", timeout=_left_s(started_ns, options)).raise_for_status()
             if options.payload is None:
                 continue
-            request = options.payload.first(deployment.path)
+            request = deployment.request_of(options.payload)
             response = deployment.ask(client, request, _left_s(started_ns, options))
         except httpx.TimeoutException:
             text = _too_slow(
@@ -291,11 +294,12 @@ def _await_ready(deployment: Deployment, model: str, started_ns: int, *, options
             raise DeploymentError(f"perf_model {model}: {error}{deployment.reason_of_failure()}") from error
         if deployment.cold_start_ns is None:
             deployment.cold_start_ns = time.perf_counter_ns() - started_ns
-        if not response.is_success:
+        failure = stream_failure(response, options.wire)
+        if failure or not response.is_success:
             tracebacks = "\n".join(deployment.stats().tracebacks)
             raise ModelLoadError(
                 f"perf_model {model} failed on its first inference, of perf_payload item 0: "
-                f"{response.status_code} {text_of(response)[:2000]}\n{tracebacks}".rstrip()
+                f"{response.status_code} {failure or text_of(response)[:2000]}\n{tracebacks}".rstrip()
             )
 
 

@@ -10,24 +10,30 @@ from __future__ import annotations
 import asyncio
 import copy
 import itertools
+from collections import deque
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
+from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.wire import WireError, decode_answer, encode_request
 from pytest_mlpatterns.wire.kserve_v1 import decode_error
+from pytest_mlpatterns.wire.rest_stream import ChunkReader, StreamError, is_event_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pytest_mlpatterns.patterns.tally import Tally
     from pytest_mlpatterns.serving.local.messages import UpstreamNode
     from pytest_mlpatterns.wire import Body
 
 __all__ = ["Upstream"]
+
+_MOST_UNREAD = 64
+"""Most pieces of a stream that wait for its reader, who may be slower than the service; then it is read no further."""
+_CLOSED = "the service behind closed the connection under a request; its process may have died"
+_NOT_CHUNKS = "the service behind streamed something else than chunks: {}"
 
 
 class Upstream:
@@ -66,8 +72,8 @@ class Upstream:
         single._pools, single._cycle = [pool], itertools.cycle([pool])
         return single
 
-    async def __call__(self, instances: list[Any]) -> Sequence[Any]:
-        """Request the outputs of these inputs."""
+    async def __call__(self, instances: list[Any]) -> Any:
+        """Request the outputs of these inputs, or a :class:`Stream`, whose hop time is that of its first chunk."""
         try:
             body = encode_request(self._wire, instances)
         except WireError as error:
@@ -84,6 +90,8 @@ class Upstream:
         self._tally.count("calls")
         waited_until = max(started, answer.free_ns)  # the clock is the machine's, the same in all processes
         self._tally.time("hop_ns", max(perf_counter_ns() - waited_until - answer.worked_ns, 0))
+        if answer.is_stream:
+            return Stream(_Chunks(pool, answer, self._tally))
         try:
             return decode_answer(self._wire, answer.body, answer.headers)
         except WireError as error:
@@ -110,10 +118,17 @@ class _Pool:
             except BaseException:
                 connection.close()  # also if the caller has gone: a response may still arrive
                 raise
-            self._idle.append(connection)
-            return connection
-        finally:
+        except BaseException:
             self.in_flight -= 1
+            raise
+        if not connection.is_stream:
+            self.release(connection)
+        return connection
+
+    def release(self, connection: _Connection) -> None:
+        """The response on a connection is complete, or its stream has been closed."""
+        self.in_flight -= 1
+        self._idle.append(connection)
 
     def _message(self, body: Body) -> bytes:
         headers = "".join(f"{name}: {value}\r\n" for name, value in body.headers)
@@ -134,10 +149,55 @@ class _Pool:
         return connection
 
 
+class _Chunks:
+    """The chunks of a stream from the service behind; its connection is used again if it ends well."""
+
+    def __init__(self, pool: _Pool, connection: _Connection, tally: Tally) -> None:
+        self._pool = pool
+        self._connection: _Connection | None = connection
+        self._tally = tally
+        self._reader = ChunkReader()
+        self._ready: deque[Any] = deque()
+
+    def __aiter__(self) -> _Chunks:
+        return self
+
+    async def __anext__(self) -> Any:
+        while not self._ready:
+            if self._connection is None:
+                raise StopAsyncIteration
+            try:
+                data = await self._connection.more()
+                self._ready.extend(self._reader.feed(data))
+                if not data and not self._reader.is_done and not self._ready:
+                    raise LostError("the service behind ended a stream without its last event")
+            except (LostError, ValueError) as error:
+                self._tally.count("errors")
+                await self.aclose()
+                raise error if isinstance(error, LostError) else RequestError(502, _NOT_CHUNKS.format(error)) from error
+            if not data:
+                await self.aclose()
+        chunk = self._ready.popleft()
+        if isinstance(chunk, StreamError):
+            self._tally.count("errors")
+            raise RequestError(500, str(chunk))
+        return chunk
+
+    async def aclose(self) -> None:
+        """End the stream; a service that has not sent all of it sees its client go away."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if not connection.is_complete:
+                connection.close()
+            self._pool.release(connection)
+
+
 class _Connection(asyncio.Protocol):
     """One keep-alive connection, with at most one request on it."""
 
     def __init__(self) -> None:
+        self.is_stream = self.is_complete = False
+        self._arrived: asyncio.Event = asyncio.Event()
         self.status = 0
         self.body = b""
         self.headers: dict[str, str] = {}
@@ -158,9 +218,27 @@ class _Connection(asyncio.Protocol):
         self.headers = {}
         self.worked_ns = self.free_ns = 0
         self.retry_after_s = None
+        self.is_stream = self.is_complete = False
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(message)
         await self._answer
+
+    async def more(self) -> bytes:
+        """What has arrived of a stream since the last call; empty at its end.
+
+        Raises:
+            LostError: the connection was closed before.
+        """
+        if not self._chunks and not self.is_complete and not self.is_closed:
+            self._arrived.clear()
+            await self._arrived.wait()
+        if not self._chunks and not self.is_complete:
+            raise LostError(_CLOSED)
+        data = b"".join(self._chunks)
+        self._chunks.clear()
+        if not self.is_closed:
+            self._transport.resume_reading()
+        return data
 
     def close(self) -> None:
         self.is_closed = True
@@ -175,7 +253,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.is_closed = True
-        self._fail("the service behind closed the connection under a request; its process may have died")
+        self._arrived.set()
+        self._fail(_CLOSED)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
@@ -187,10 +266,26 @@ class _Connection(asyncio.Protocol):
         else:
             self.headers[name.decode("latin-1")] = value.decode("latin-1")
 
+    def on_headers_complete(self) -> None:
+        if self._answer is not None and not self._answer.done() and is_event_stream(self.headers):
+            self.status = self._parser.get_status_code()
+            self.is_stream = True
+            self._answer.set_result(None)
+
     def on_body(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
+        if self.is_stream:
+            self._arrived.set()
+            if len(self._chunks) > _MOST_UNREAD:
+                self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
+        if self.is_stream and not self.is_complete:
+            self.is_complete = True
+            self._arrived.set()
+            if not self._parser.should_keep_alive():
+                self.close()
+            return
         if self._answer is None or self._answer.done():
             self.close()  # a response without a request: the next one could be mistaken for it
             return

@@ -12,8 +12,11 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serving.http.app import ModelApp, ModelCaller
+from pytest_mlpatterns.serving.http.app import ModelApp
+from pytest_mlpatterns.serving.http.model_caller import ModelCaller
+from pytest_mlpatterns.serving.http.stream_response import not_streamed
 from pytest_mlpatterns.serving.local.messages import (
     Consume,
     Listen,
@@ -185,7 +188,12 @@ def _consume(source: Consume, service: _Service) -> None:
 
     async def run(instances: list[Any], decode: Callable[[], list[Any]]) -> Sequence[Any]:
         service.caller.requests += 1
-        return await service.caller(instances, decode)
+        outputs = await service.caller(instances, decode)
+        if isinstance(outputs, Stream):
+            raise not_streamed(
+                outputs, "which a broker does not carry chunk by chunk; write Queued(broker='memory://')"
+            )
+        return outputs  # type: ignore[no-any-return]
 
     async def serve() -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()

@@ -334,7 +334,7 @@ class TestDeployment:
             started(Echo, tmp_path, payload=[np.array([13.0])])
 
     def test_answers_that_are_fetched_later_have_no_form(self, tmp_path: Path) -> None:
-        with pytest.raises(SettingError, match="do not exist in gRPC"):
+        with pytest.raises(SettingError, match="do not exist over grpc"):
             started(Echo, tmp_path, Queued(wait=False))
 
     def test_an_unreachable_server_is_an_error_of_httpx(self, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_mlpatterns.serving.http.app import ModelApp, ModelCaller
+from pytest_mlpatterns.serving.http.app import ModelApp
+from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 
 PATH = "/v1/models/m:predict"
 

@@ -24,7 +24,8 @@ from support.services.processes import our_children, survivors
 
 from pytest_mlpatterns import DeploymentError, ModelLoadError, Replicated, SettingError, Single
 from pytest_mlpatterns.records.addressing import Balance
-from pytest_mlpatterns.serving.http.app import ModelApp, ModelCaller
+from pytest_mlpatterns.serving.http.app import ModelApp
+from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.serving.model import UnusableModelError, pack, service_plan
 
 if TYPE_CHECKING:
@@ -172,9 +173,9 @@ class TestFace:
             (lambda _: [object(), 2], "outputs that cannot be sent"),
             (lambda _: [1j, 2], "outputs that cannot be sent"),
             (lambda _: None, "returned NoneType"),
-            (lambda batch: (value for value in batch), "returned generator"),
+            (lambda batch: map(str, batch), "returned map"),
         ],
-        ids=["raises", "too-few", "too-many", "none-at-all", "object", "complex", "None", "generator"],
+        ids=["raises", "too-few", "too-many", "none-at-all", "object", "complex", "None", "map"],
     )
     def test_a_model_that_fails_is_500_and_the_error_says_how(
         self, model: Callable[[list[Any]], Any], words: str

@@ -1,0 +1,173 @@
+"""The layer of ``Continuous``: sequences that are stepped together and streamed, each to its own request."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.patterns.layer import RequestError, matched
+from pytest_mlpatterns.patterns.model_thread import ModelThread
+from pytest_mlpatterns.patterns.stream import Stream, check_one_input
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.patterns.continuous import Continuous
+    from pytest_mlpatterns.patterns.tally import Tally
+
+__all__ = ["ContinuousLayer"]
+
+_SENDING = 3
+"""Iterations of the event loop that the chunks of an ``async`` step need to reach the sockets, through a cache too."""
+
+
+class ContinuousLayer:
+    """Steps a model as long as there are sequences.
+
+    Methods of the model that are not ``async`` run in a thread, so that chunks are sent and requests are read while the
+    next step is computed. An error of ``start`` is that of one request. An error of ``step`` ends all active sequences,
+    since their states are not known after it; requests that wait are not affected.
+
+    Args:
+        pattern: maximum number of active sequences.
+        model: has ``start(input)`` and ``step(active)``.
+        tally: counts steps, chunks and sequences that were cancelled, and takes sizes and times.
+
+    Attributes:
+        parallelism: maximum number of active sequences.
+    """
+
+    needs_loop = True
+
+    def __init__(self, pattern: Continuous, model: Any, tally: Tally) -> None:
+        self.parallelism = pattern.max_batch_size
+        self._model = model
+        self._tally = tally
+        self._waiting: deque[_Sequence] = deque()
+        self._active: list[_Sequence] = []
+        self._task: asyncio.Task[None] | None = None
+        self._thread = ModelThread("continuous model")
+        tally.level("active", 0)
+
+    def __call__(self, instances: list[Any]) -> Any:
+        """The stream for one input.
+
+        Raises:
+            RequestError: status 400: there are several inputs.
+        """
+        check_one_input(None, len(instances), "Continuous")
+        sequence = _Sequence(instances[0], self._tally)
+        self._waiting.append(sequence)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        return Stream(sequence)
+
+    async def close(self) -> None:
+        """End the steps."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        try:
+            while await self._gather():
+                await self._step()
+        finally:
+            self._task = None
+
+    async def _gather(self) -> int:
+        """Between two steps: sequences leave and join. Returns the number of active ones."""
+        self._active = [sequence for sequence in self._active if not sequence.is_over]
+        while self._waiting and len(self._active) < self.parallelism:
+            sequence = self._waiting.popleft()
+            if sequence.is_over:
+                continue
+            self._tally.time("wait_ns", perf_counter_ns() - sequence.arrived_ns)
+            try:
+                sequence.state = await self._call(self._model.start, sequence.input)
+            except (Exception, SystemExit) as error:  # a model that exits must not end the loop
+                sequence.end(error)
+            else:
+                self._active.append(sequence)
+        self._tally.level("active", len(self._active))
+        return len(self._active)
+
+    async def _step(self) -> None:
+        stepped, started_ns = self._active, perf_counter_ns()
+        try:
+            found = await self._call(self._model.step, [sequence.state for sequence in stepped])
+            chunks = list(matched(found, len(stepped), "step(active) of the model"))
+        except (Exception, SystemExit) as error:
+            for sequence in stepped:
+                sequence.end(_own(error))
+            return
+        self._tally.count("steps")
+        self._tally.observe("size", len(stepped))
+        self._tally.time("step_ns", perf_counter_ns() - started_ns)
+        self._tally.count("chunks", sum(chunk is not None for chunk in chunks))
+        for sequence, chunk in zip(stepped, chunks, strict=True):
+            if chunk is None:
+                sequence.end()
+            else:
+                sequence.add(chunk)
+
+    async def _call(self, method: Any, argument: Any) -> Any:
+        if not inspect.iscoroutinefunction(method):
+            return await self._thread.call(method, argument)
+        answer = await method(argument)
+        for _ in range(_SENDING):
+            await asyncio.sleep(0)
+        return answer
+
+
+class _Sequence:
+    """A request and its chunks, as the iterator of its stream."""
+
+    def __init__(self, given: Any, tally: Tally) -> None:
+        self.input = given
+        self.state: Any = None
+        self.arrived_ns = perf_counter_ns()
+        self.is_over = False
+        self._tally = tally
+        self._chunks: deque[Any] = deque()
+        self._error: BaseException | None = None
+        self._changed = asyncio.Event()
+
+    def __aiter__(self) -> _Sequence:
+        return self
+
+    async def __anext__(self) -> Any:
+        while not self._chunks:
+            if self._error is not None:
+                raise self._error
+            if self.is_over:
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        return self._chunks.popleft()
+
+    async def aclose(self) -> None:
+        """The client has gone, or has read all."""
+        if not self.is_over:
+            self._tally.count("cancelled")
+        self.end()
+
+    def add(self, chunk: Any) -> None:
+        """Take a chunk."""
+        if not self.is_over:
+            self._chunks.append(chunk)
+            self._changed.set()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """There are no more chunks."""
+        if not self.is_over:
+            self.is_over = True
+            self._error = error
+            self.state = None
+            self._changed.set()
+
+
+def _own(error: BaseException) -> BaseException:
+    """The error for one request: one instance raised in several tasks would mix their tracebacks."""
+    return RequestError(error.status, str(error)) if isinstance(error, RequestError) else error

@@ -1,0 +1,65 @@
+"""A thread in which the plain functions of one model run, one call at a time, while the event loop goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import weakref
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ModelThread"]
+
+
+class ModelThread:
+    """The thread; it ends with this object.
+
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        weakref.finalize(self, self._calls.put, None)
+        # a daemon, because a model that hangs must not keep the process
+        threading.Thread(target=_run_all, args=[self._calls], name=name, daemon=True).start()
+
+    async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function in the thread; raises its exception."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[_Outcome] = loop.create_future()
+        self._calls.put(partial(_call, loop, future, partial(function, *arguments)))
+        value, error = await future
+        if error is not None:
+            raise error
+        return value
+
+
+_Outcome = tuple[Any, BaseException | None]
+
+
+def _call(loop: asyncio.AbstractEventLoop, future: asyncio.Future[_Outcome], function: Callable[[], Any]) -> None:
+    outcome: _Outcome
+    try:
+        outcome = function(), None
+    except BaseException as error:  # any exception: the caller waits for an answer
+        outcome = None, error
+    with contextlib.suppress(RuntimeError):  # the loop has ended, and its callers with it
+        loop.call_soon_threadsafe(_resolve, future, outcome)
+
+
+def _resolve(future: asyncio.Future[_Outcome], outcome: _Outcome) -> None:
+    if not future.done():
+        future.set_result(outcome)
+
+
+def _run_all(calls: SimpleQueue[Callable[[], None] | None]) -> None:
+    """The thread. It keeps no reference to its owner while it waits, so that it ends with the owner."""
+    while (call := calls.get()) is not None:
+        call()
+        del call

@@ -1,0 +1,170 @@
+"""Answers that come in pieces: what a model that yields returns is read as a :class:`Stream`, which layers pass on.
+
+A model may return a generator, an asynchronous generator, or a list with one of them; each piece is a chunk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter_ns
+from types import AsyncGeneratorType, GeneratorType
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.patterns.layer import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+__all__ = ["NOT_STREAMED", "Stream", "StreamSource", "check_one_input", "refuse_stream", "streams"]
+
+NOT_STREAMED = 501
+"""Status of a request whose answer would be a stream, where none can be sent."""
+
+
+class Stream:
+    """The answer to one request, in chunks; it is read once, by one reader, who closes it.
+
+    Args:
+        chunks: the chunks.
+        on_end: called once, when the stream has ended, failed or been closed.
+    """
+
+    def __init__(self, chunks: AsyncIterator[Any], on_end: Callable[[], None] | None = None) -> None:
+        self._chunks = chunks
+        self._on_end = on_end
+        self._ended = asyncio.Event()
+        self._closing: asyncio.Task[None] | None = None
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> Any:
+        """The next chunk.
+
+        Raises:
+            StopAsyncIteration: the stream has ended.
+            Exception: the exception of the model or of the layer that streams.
+        """
+        try:
+            return await self._chunks.__anext__()
+        except BaseException:
+            self._end()
+            raise
+
+    async def aclose(self) -> None:
+        """End the stream: what makes its chunks stops, and runs its ``finally`` blocks. Safe to call twice.
+
+        Raises:
+            Exception: the exception of such a block.
+        """
+        try:
+            close: Callable[[], Awaitable[object]] | None = getattr(self._chunks, "aclose", None)
+            if close is not None:
+                await close()
+        finally:
+            self._end()
+
+    def discard(self) -> None:
+        """Close the stream in a task of its own, for a caller that cannot wait."""
+        self._closing = asyncio.ensure_future(self.aclose())
+
+    async def ended(self) -> None:
+        """Wait until the stream has ended, failed or been closed."""
+        await self._ended.wait()
+
+    def _end(self) -> None:
+        if not self._ended.is_set():
+            self._ended.set()
+            if self._on_end is not None:
+                self._on_end()
+
+
+class StreamSource:
+    """Reads what one model returns as streams; plain generators run one after the other, as plain functions do.
+
+    Attributes:
+        free_ns: when a plain generator last gave the event loop free, on the clock of ``perf_counter_ns``; 0 before.
+    """
+
+    def __init__(self) -> None:
+        self.free_ns = 0
+        self._lock = asyncio.Lock()
+
+    def read(self, outputs: Any, count: int, name: str, *, on_end: Callable[[], None] | None = None) -> Stream | None:
+        """The stream that a handler returned; None if it returned whole outputs.
+
+        Args:
+            outputs: what the handler returned.
+            count: number of inputs.
+            name: of the handler in messages, such as "the model".
+            on_end: called once, when the stream has ended.
+
+        Raises:
+            RequestError: status 400: a stream for several inputs.
+        """
+        if not streams(outputs):
+            return None
+        check_one_input(outputs, count, name)
+        found = outputs[0] if isinstance(outputs, list | tuple) else outputs
+        if not isinstance(found, Stream):
+            found = Stream(found if hasattr(found, "__anext__") else self._one_at_a_time(found), on_end)
+        elif on_end is not None:
+            found = Stream(found, on_end)
+        return found
+
+    async def _one_at_a_time(self, chunks: Iterator[Any]) -> AsyncIterator[Any]:
+        """The chunks of a plain generator, each sent before the next is computed."""
+        async with self._lock:
+            try:
+                for chunk in chunks:
+                    self.free_ns = perf_counter_ns()
+                    yield chunk
+                    await asyncio.sleep(0)  # uvloop sends at the end of an iteration of the event loop
+            finally:
+                if (close := getattr(chunks, "close", None)) is not None:
+                    close()
+
+
+def streams(outputs: Any) -> bool:
+    """Whether what a handler returned comes in chunks: a generator, a stream, or a list that begins with one."""
+    kind = type(outputs)
+    if kind is list or kind is tuple:
+        return bool(outputs) and (hasattr(outputs[0], "__anext__") or hasattr(outputs[0], "__next__"))
+    return kind is GeneratorType or kind is AsyncGeneratorType or hasattr(kind, "__anext__")
+
+
+def check_one_input(outputs: Any, count: int, name: str) -> None:
+    """Check that a stream answers one input.
+
+    Raises:
+        RequestError: status 400: there are several; a stream of another process is closed.
+    """
+    if count != 1:
+        _discard(outputs)
+        raise RequestError(
+            400,
+            f"{name} streams its answer, and the request has {count} inputs, expected one; send a request for each, or "
+            "return a list of whole outputs",
+        )
+
+
+def refuse_stream(outputs: Any, text: str) -> None:
+    """Check that a handler did not return a stream.
+
+    Args:
+        outputs: what it returned.
+        text: the error if it did.
+
+    Raises:
+        RequestError: status 501: it did.
+    """
+    if streams(outputs):
+        _discard(outputs)
+        raise RequestError(NOT_STREAMED, text)
+
+
+def _discard(outputs: Any) -> None:
+    """Close the streams of other processes; generators of this one have not begun."""
+    for one in outputs if isinstance(outputs, list | tuple) else (outputs,):
+        if isinstance(one, Stream):
+            one.discard()
