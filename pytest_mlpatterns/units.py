@@ -196,6 +196,7 @@ class Unit(Enum):
     SIZE = "bytes"
     COST = "per_million_requests"
     ENERGY = "j"
+    PER_SECOND = "per_s"
     COUNT = ""
 
     def show(self, value: float) -> str:
@@ -211,6 +212,8 @@ class Unit(Enum):
                 return format_size(value)
             case Unit.ENERGY:
                 return format_energy(value)
+            case Unit.PER_SECOND:
+                return f"{_three_digits(value)} /s"
             case Unit.COST | Unit.COUNT:
                 return format_count(value)
 
@@ -233,7 +236,7 @@ class Unit(Enum):
                 return parse_size(text, name=name)
             case Unit.ENERGY:
                 return parse_energy(text, name=name)
-            case Unit.RATE | Unit.COST | Unit.COUNT:
+            case Unit.RATE | Unit.COST | Unit.PER_SECOND | Unit.COUNT:
                 return parse_number(text, name=name, example=self.example)
 
     @property
@@ -246,12 +249,15 @@ class Unit(Enum):
             Unit.SIZE: "512MiB",
             Unit.COST: "0.40",
             Unit.ENERGY: "0.5 J",
+            Unit.PER_SECOND: "400",
             Unit.COUNT: "4",
         }[self]
 
     def scale(self, slowdown: float) -> float:
         """Factor on a value when the same work takes ``slowdown`` times as long: times grow, rates shrink."""
-        return slowdown if self is Unit.DURATION else 1 / slowdown if self is Unit.RATE else 1.0
+        if self is Unit.DURATION:
+            return slowdown
+        return 1 / slowdown if self in (Unit.RATE, Unit.PER_SECOND) else 1.0
 
 
 def _finite(value: object) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,6 +16,7 @@ import numpy as np
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.generator_health import GeneratorMetrics, why_limited
+from pytest_mlpatterns.analysis.indices import ScalingIndices
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, min_samples, order_bounds, wilson_interval
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
 from pytest_mlpatterns.analysis.missing_attribute import missing_attribute
@@ -45,11 +46,13 @@ class Metrics(PatternMetrics):
         launches: at least one, each with at least one request.
         capacities: one for each capacity search, in the order in which they were made.
         price: of cores and memory; None if there is no cost.
+        indices: of scalability, if the test measured how its pattern scales.
     """
 
     launches: tuple[Launch, ...]
     capacities: tuple[Capacity, ...] = ()
     price: Price | None = None
+    indices: ScalingIndices = field(default_factory=ScalingIndices)
 
     def __repr__(self) -> str:
         return f"<metrics of {self.requests:,} requests in {len(self.launches)} launches>"
@@ -83,6 +86,14 @@ class Metrics(PatternMetrics):
     def asl_ratio(self) -> Estimate | None:
         """Average system load: mean share of the cores that it may use, that the deployment's processes used."""
         return self.estimate(METRICS["asl"])
+
+    @property
+    def asl_at_nmrt_ratio(self) -> Estimate | None:
+        """Average system load with as many requests in flight as reach NMRT, over the searches for it.
+
+        None without a search, and if the searches found only a lower bound.
+        """
+        return self.estimate(METRICS["asl_at_nmrt"])
 
     @property
     def performance_coefficient(self) -> Estimate | None:
@@ -228,10 +239,13 @@ class Metrics(PatternMetrics):
         return Estimate(found.value, min(found.low, low), max(found.high, high))
 
     def launch_values(self, metric: Metric) -> tuple[LaunchValue, ...]:
-        """The metric's value in each launch that has one; for NMRT, in each search."""
-        if metric.of is None:
-            return tuple(capacity.nmrt for capacity in self._searches(metric.objective) if capacity.nmrt.value > 0)
-        values = [metric.of(blocks) for blocks in self.by_launch]
+        """The metric's value in each launch that has one; for NMRT, in each search; for its indices, in each pass."""
+        if metric.is_of_scaling:
+            return self.indices.values.get(metric.name, ())
+        if metric.of_search is not None:
+            values = [metric.of_search(capacity) for capacity in self._searches(metric.objective)]
+        elif metric.of is not None:
+            values = [metric.of(blocks) for blocks in self.by_launch]
         return tuple(value for value in values if value is not None)
 
     def estimate(
@@ -247,7 +261,7 @@ class Metrics(PatternMetrics):
         values = self.launch_values(metric)
         if any(math.isinf(launch.value) for launch in values):
             return Estimate(math.inf, min(launch.value for launch in values), math.inf)
-        return estimate(values, metric.launch_sd, confidence, scatter=scatter) if values else None
+        return metric.bounded(estimate(values, metric.launch_sd, confidence, scatter=scatter)) if values else None
 
     def load_over_time(self) -> list[tuple[float, float, float]]:
         """ASL over time in the last launch: ``(seconds, deployment's share, whole machine's share)`` per block."""
@@ -277,7 +291,7 @@ class Metrics(PatternMetrics):
 
     def only_at_least(self, metric: Metric) -> bool:
         """Whether the metric is NMRT and every search for it ended before the deployment degraded."""
-        return metric.of is None and all(capacity.at_least for capacity in self._searches(metric.objective))
+        return metric.is_nmrt and all(capacity.at_least for capacity in self._searches(metric.objective))
 
     def _searches(self, objective: Objective | None) -> list[Capacity]:
         """The searches for NMRT under an objective, or under none: those that went to the end, if any did."""

@@ -11,6 +11,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.analysis.indices import ScalingIndices, scaling_indices
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, LAUNCH_SD, estimate
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric
 from pytest_mlpatterns.analysis.metrics import Metrics
@@ -219,6 +220,13 @@ class Scaling:
             TooFewSamplesError: the rate is out of reach of the law, or of what was measured.
         """
         return self.law.replicas_for(rps)
+
+    @cached_property
+    def indices(self) -> ScalingIndices:
+        """HSX with its parts and SC, and why those that are None are not known; all unknown in a smoke run."""
+        known = [one.duration_ns for one in self.scale_outs if one.duration_ns is not None]
+        times_ns = known if len(known) == len(self.scale_outs) else ()
+        return scaling_indices(self.steps, times_ns, self.scale_out_unknown or "it was not measured")
 
     @property
     def scale_out_ns(self) -> Estimate | None:

@@ -177,7 +177,7 @@ class RevisionComparison:
                 found, why_not = judge_no_slower(run, together, budget_ns=budget_ns)
                 verdicts += found
             for one in searched:
-                if one.metric.objective is not None:
+                if not one.metric.is_nmrt or one.metric.objective is not None:
                     why_not[one.metric.name] = "is not compared with a revision; record a baseline"
                 else:
                     verdicts.append(judge_nmrt_no_lower(run, one, budget_ns=budget_ns))

@@ -126,6 +126,7 @@ class ScalingAssertions:
             self._run.measure_pass()
         finally:
             self._measurement.interleaved_s += self._run.spent_s - spent_s
+        self._measurement.take_indices(self._run.scaling.indices)
 
     def _may_go_on(self) -> bool:
         assert self._run is not None

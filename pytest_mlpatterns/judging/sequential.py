@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.generator_health import Fault
+from pytest_mlpatterns.analysis.indices import ScalingIndices
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.noise import why_busy
 from pytest_mlpatterns.analysis.verdicts import SampleSize, why_invalid
@@ -76,6 +77,7 @@ class SequentialMeasurement:
         self._launches: list[Launch] = []
         self._capacities: list[Capacity] = []
         self._metrics: Metrics | None = None
+        self._indices = ScalingIndices()
         self._tries = 0
         self.spent_s = 0.0
         self.interleaved_s = 0.0
@@ -152,6 +154,11 @@ class SequentialMeasurement:
         if not self._launches and launches:
             self._tries += len(launches)
             self._add(*launches)
+
+    def take_indices(self, indices: ScalingIndices) -> None:
+        """Adopt the scalability indices of the same test, of all passes so far, for its metrics."""
+        self._indices = indices
+        self._add()
 
     def decide(self, judge: Callable[[], Verdict], more: Callable[[], None] | None = None) -> Verdict:
         """As :meth:`decide_all`, for one verdict."""
@@ -245,7 +252,7 @@ class SequentialMeasurement:
 
     def _add(self, *launches: Launch) -> None:
         self._launches += launches
-        self._metrics = Metrics(tuple(self._launches), tuple(self._capacities), self._price)
+        self._metrics = Metrics(tuple(self._launches), tuple(self._capacities), self._price, self._indices)
 
     @contextmanager
     def _counted_time(self) -> Iterator[None]:

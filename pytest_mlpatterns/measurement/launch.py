@@ -159,6 +159,7 @@ class LaunchRunner:
         search = CapacitySearch(
             template=template,
             generator=self._generator,
+            monitor=ResourceMonitor(lambda: deployment.pids, deployment.cpus),
             deadline_ns=time.perf_counter_ns() + min(budget_ns, longest_ns),
             on_progress=self._on_progress,
             generators=plan.generators,

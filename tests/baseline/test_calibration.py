@@ -26,7 +26,7 @@ TIMES = (
     *("rtm", "p90", "p95", "p99", "cpu_per_request", "cold_start"),
     *("cache_hit", "cache_miss", "batch_wait", "queue_wait", "hop", "decode", "encode"),
 )
-RATES = ("throughput", "nmrt", "nmrt(p95<50.0ms)")
+RATES = ("throughput", "nmrt", "nmrt(p95<50.0ms)", "pc")
 
 
 def entry(*names: str) -> Entry:

@@ -53,7 +53,10 @@ def assertions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScalingAssertio
             driver=SimpleNamespace(generator=None, on_progress=None),
         )
         measurement: Any = SimpleNamespace(
-            measure_at_least=lambda _: None, require_valid=lambda: None, interleaved_s=0.0
+            measure_at_least=lambda _: None,
+            require_valid=lambda: None,
+            take_indices=lambda _: None,
+            interleaved_s=0.0,
         )
         return ScalingAssertions(experiment, measurement, lambda: None)
 

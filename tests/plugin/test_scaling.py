@@ -33,11 +33,12 @@ def test_scales(perf):
         assert scaling.efficiency(2).low < scaling.predicted_rps(2).high
     perf.assert_scaling_efficiency_at_least("1%", replicas=2)
 """
+PRICE = "0.0425 USD per core-hour"
 PROJECT = Project().with_file("test_perf.py", SCALES)
 
 
 def test_scaling_is_measured_judged_and_reported(tmp_path: Path) -> None:
-    run = PROJECT.run(tmp_path, "--perf-json", "out.json")
+    run = PROJECT.with_ini(perf_price=PRICE).run(tmp_path, "--perf-json", "out.json", "--junitxml", "junit.xml")
 
     assert run.outcomes["passed"] == 1
     assert "1 replica: NMRT " in run.out
@@ -46,6 +47,10 @@ def test_scaling_is_measured_judged_and_reported(tmp_path: Path) -> None:
     (result,) = run.json("out.json")["results"]
     assert [step["replicas"] for step in result["scaling"]["steps"]] == [1, 2]
     assert result["verdicts"][0]["metric"] == "scaling_efficiency"
+    assert {"pc", "hsxe", "hsxc"} <= set(result["metrics"])
+    assert [len(result["launches"][name]) for name in ("hsxe", "hsxc")] == [2, 2]
+    assert 'name="perf_hsxe_ratio"' in (tmp_path / "junit.xml").read_text(encoding="utf-8")
+    assert ("hsx" in result["metrics"]) != ("hsx" in result["missing_indices"])
 
 
 def test_a_smoke_run_measures_no_scaling(tmp_path: Path) -> None:

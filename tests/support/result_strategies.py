@@ -33,6 +33,7 @@ STEPS = st.builds(
     median_ns=st.none() | FINITE,
     error_ratio=FINITE,
     limited=st.none() | NAMES,
+    asl_ratio=st.none() | FINITE,
 )
 OBJECTIVES = st.builds(Objective, st.sampled_from((50.0, 90.0, 99.9, 99.999)), st.integers(1, 10**12))
 CAPACITIES = st.builds(
@@ -43,6 +44,7 @@ CAPACITIES = st.builds(
     stopped=NAMES,
     at_least=st.booleans(),
     objective=st.none() | OBJECTIVES,
+    asl=st.none() | st.builds(LaunchValue, FINITE, FINITE),
 )
 COUNTS = st.integers(0, 10**18)
 OVERLOAD_STEPS = st.builds(
@@ -159,5 +161,6 @@ RESULTS = st.builds(
     replica_share=st.lists(st.tuples(FINITE, FINITE, FINITE), max_size=3).map(tuple),
     group=NAMES,
     scaling=st.none() | SCALINGS,
+    missing_indices=st.dictionaries(NAMES, NAMES, max_size=2),
     location=st.none() | st.builds(Location, NAMES, st.integers(1, 10**6)),
 )
