@@ -212,10 +212,8 @@ class Unit(Enum):
                 return format_size(value)
             case Unit.ENERGY:
                 return format_energy(value)
-            case Unit.PER_SECOND:
-                return f"{_three_digits(value)} /s"
-            case Unit.COST | Unit.COUNT:
-                return format_count(value)
+            case Unit.COST | Unit.COUNT | Unit.PER_SECOND:
+                return f"{format_count(value)} /s" if self is Unit.PER_SECOND else format_count(value)
 
     def read(self, text: object, *, name: str) -> float:
         """Read a limit as users write it, such as :attr:`example`.

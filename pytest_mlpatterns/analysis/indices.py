@@ -18,7 +18,7 @@ Pure. It must not know limits or baselines.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.intervals import estimate
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.scaling import ScalingStep
 
-__all__ = ["NOT_MEASURED", "ScalingIndices", "hsxt", "scaling_indices", "why_unknown"]
+__all__ = ["NOT_MEASURED", "NO_INDICES", "ScalingIndices", "hsxt", "scaling_indices", "why_unknown"]
 
 NOT_MEASURED = "the test does not measure how its pattern scales; call perf.measure_scaling(replicas=(1, 2)) in it"
 """Why an index of scalability is not known of a test without a measurement of scaling."""
@@ -50,8 +50,8 @@ class ScalingIndices:
         missing: why each of the others is not known, and what to measure.
     """
 
-    values: Mapping[str, tuple[LaunchValue, ...]] = field(default_factory=dict)
-    missing: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, tuple[LaunchValue, ...]]
+    missing: Mapping[str, str]
 
     @property
     def hsxt(self) -> Estimate | None:
@@ -83,6 +83,10 @@ class ScalingIndices:
             return None
         metric = METRICS[name]
         return metric.bounded(estimate(values, metric.launch_sd))
+
+
+NO_INDICES = ScalingIndices({}, {})
+"""Those of a test that does not measure how its pattern scales."""
 
 
 def scaling_indices(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,7 +16,7 @@ import numpy as np
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.generator_health import GeneratorMetrics, why_limited
-from pytest_mlpatterns.analysis.indices import ScalingIndices
+from pytest_mlpatterns.analysis.indices import NO_INDICES, ScalingIndices
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, min_samples, order_bounds, wilson_interval
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
 from pytest_mlpatterns.analysis.missing_attribute import missing_attribute
@@ -52,7 +52,7 @@ class Metrics(PatternMetrics):
     launches: tuple[Launch, ...]
     capacities: tuple[Capacity, ...] = ()
     price: Price | None = None
-    indices: ScalingIndices = field(default_factory=ScalingIndices)
+    indices: ScalingIndices = NO_INDICES
 
     def __repr__(self) -> str:
         return f"<metrics of {self.requests:,} requests in {len(self.launches)} launches>"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.generator_health import Fault
-from pytest_mlpatterns.analysis.indices import ScalingIndices
+from pytest_mlpatterns.analysis.indices import NO_INDICES
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.noise import why_busy
 from pytest_mlpatterns.analysis.verdicts import SampleSize, why_invalid
@@ -25,6 +25,7 @@ from pytest_mlpatterns.records.verdict import Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from pytest_mlpatterns.analysis.indices import ScalingIndices
     from pytest_mlpatterns.analysis.metric_definitions import Metric
     from pytest_mlpatterns.analysis.overload import OfferedLoad, OverloadPlan
     from pytest_mlpatterns.measurement.launch import LaunchRunner
@@ -77,7 +78,7 @@ class SequentialMeasurement:
         self._launches: list[Launch] = []
         self._capacities: list[Capacity] = []
         self._metrics: Metrics | None = None
-        self._indices = ScalingIndices()
+        self._indices = NO_INDICES
         self._tries = 0
         self.spent_s = 0.0
         self.interleaved_s = 0.0

@@ -195,7 +195,7 @@ def test_the_course_of_the_load_is_that_of_the_last_launch() -> None:
 
 
 def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> None:
-    indices = ScalingIndices(dict.fromkeys(SCALING_INDICES, (LaunchValue(0.9, 0.01),) * 2))
+    indices = ScalingIndices(dict.fromkeys(SCALING_INDICES, (LaunchValue(0.9, 0.01),) * 2), {})
     metrics = Metrics((noisy_launch(1), noisy_launch(2)), (capacity(),), Price(0.04, 0.005, "USD"), indices)
     for name, metric in METRICS.items():
         assert metric.name == name

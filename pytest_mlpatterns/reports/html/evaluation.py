@@ -30,7 +30,16 @@ __all__ = ["evaluation_section"]
 _CONFIDENCE = 0.95
 _LATENCY = ("rtm", "p95", "p99", "error_rate")
 _CAPACITY = ("throughput", "nmrt", "sc", "hsx", "hsxt", "hsxe", "hsxc")
-_RESOURCES = ("asl", "pc", "cpu_per_request", "peak_memory", "cost", "cold_start")
+_RESOURCES = (
+    "asl",
+    "pc",
+    "cpu_per_request",
+    "peak_memory",
+    "cost",
+    "given_cost",
+    "energy_per_request",
+    "cold_start",
+)
 _AT_NMRT = {"asl": "asl_at_nmrt", "cpu_per_request": "", "peak_memory": "", "cost": ""}
 """Metrics that a measurement of scaling gives at NMRT, and the metric that a search for NMRT gives instead."""
 _LAW = {"contention": "Contention σ", "coherency": "Coherency κ"}
