@@ -92,7 +92,16 @@ def _confirm(
     rates = _plateau_rates(good)
     value = _value(rates)
     knee = _knee(good, value.value)
-    return Capacity(value, knee, tuple(ladder), stopped, at_least=False, asl=_asl_at(good, knee))
+    memory = [one.peak_rss_bytes for one in good if one.concurrency == knee and one.peak_rss_bytes is not None]
+    return Capacity(
+        value,
+        knee,
+        tuple(ladder),
+        stopped,
+        at_least=False,
+        asl=_asl_at(good, knee),
+        peak_rss_bytes=max(memory, default=None),
+    )
 
 
 def _plateau_rates(steps: list[Step]) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.analysis.blocks import LaunchBlocks
+from pytest_mlpatterns.analysis.cost import cost_at_nmrt, given_cost_at_nmrt
 from pytest_mlpatterns.analysis.intervals import LAUNCH_SD
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.launch import Estimate, LaunchValue
@@ -53,7 +54,7 @@ class Metric:
         cycle_floor: the floor of a rate, as nanoseconds from one request of a caller to its next.
         objective: latency objective of an NMRT; None for NMRT alone and for other metrics.
         currency: of a cost; empty if it is not known, and for other metrics.
-        of_search: value in one capacity search; None for other metrics.
+        of_search: value in one capacity search, at a price; None for other metrics.
         largest: largest value that an index can have; its interval ends there.
     """
 
@@ -68,7 +69,7 @@ class Metric:
     cycle_floor: float = 0.0
     objective: Objective | None = None
     currency: str = ""
-    of_search: Callable[[Capacity], LaunchValue | None] | None = None
+    of_search: Callable[[Capacity, Price | None], LaunchValue | None] | None = None
     largest: float = math.inf
 
     def show(self, value: float) -> str:
@@ -80,6 +81,11 @@ class Metric:
     def is_nmrt(self) -> bool:
         """Whether it is NMRT, alone or under an objective."""
         return self.of_search is _nmrt_of
+
+    @property
+    def is_at_nmrt(self) -> bool:
+        """Whether a search for NMRT gives it, beside NMRT itself."""
+        return self.of_search is not None and not self.is_nmrt
 
     @property
     def is_of_scaling(self) -> bool:
@@ -157,11 +163,11 @@ def _of_pattern(
     return Metric(name, label, read, unit, better, launch_sd, floor)
 
 
-def _nmrt_of(capacity: Capacity) -> LaunchValue | None:
+def _nmrt_of(capacity: Capacity, _price: Price | None) -> LaunchValue | None:
     return capacity.nmrt if capacity.nmrt.value > 0 else None
 
 
-def _asl_at_nmrt(capacity: Capacity) -> LaunchValue | None:
+def _asl_at_nmrt(capacity: Capacity, _price: Price | None) -> LaunchValue | None:
     return None if capacity.at_least else capacity.asl
 
 
@@ -192,7 +198,15 @@ METRICS = {
         Metric("cpu_per_request", "CPU per request", LaunchBlocks.cpu_per_request, Unit.DURATION, floor=_CPU_FLOOR),
         Metric("peak_memory", "peak memory", LaunchBlocks.peak_memory, Unit.SIZE, launch_sd=0.01, floor=4 * 2**20),
         Metric("cost", "cost per million", LaunchBlocks.cost, Unit.COST),
-        Metric("given_cost", "cost per million as given", LaunchBlocks.given_cost, Unit.COST),
+        Metric("given_cost", "cost per million with given cores", LaunchBlocks.given_cost, Unit.COST),
+        Metric("cost_at_nmrt", "cost per million at NMRT", None, Unit.COST, of_search=cost_at_nmrt),
+        Metric(
+            "given_cost_at_nmrt",
+            "cost per million with given cores at NMRT",
+            None,
+            Unit.COST,
+            of_search=given_cost_at_nmrt,
+        ),
         Metric("energy_per_request", "energy per request", LaunchBlocks.energy_per_request, Unit.ENERGY),
         Metric(
             "cold_start",

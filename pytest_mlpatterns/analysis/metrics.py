@@ -124,6 +124,19 @@ class Metrics(PatternMetrics):
         return self.estimate(METRICS["given_cost"])
 
     @property
+    def cost_per_million_requests_at_nmrt(self) -> Estimate | None:
+        """Cost of a million successful answers at NMRT, over the searches for it, as ``cost_per_million_requests``.
+
+        None without a price or a search, and if the searches found only a lower bound.
+        """
+        return self.estimate(METRICS["cost_at_nmrt"])
+
+    @property
+    def given_cost_per_million_requests_at_nmrt(self) -> Estimate | None:
+        """The same for all cores that ``cpus=`` gave: the least that a million answers cost on them."""
+        return self.estimate(METRICS["given_cost_at_nmrt"])
+
+    @property
     def energy_per_request_j(self) -> Estimate | None:
         """Joules per successful answer: the deployment's share of what the machine's processor packages used.
 
@@ -243,7 +256,7 @@ class Metrics(PatternMetrics):
         if metric.is_of_scaling:
             return self.indices.values.get(metric.name, ())
         if metric.of_search is not None:
-            values = [metric.of_search(capacity) for capacity in self._searches(metric.objective)]
+            values = [metric.of_search(capacity, self.price) for capacity in self._searches(metric.objective)]
         elif metric.of is not None:
             values = [metric.of(blocks) for blocks in self.by_launch]
         return tuple(value for value in values if value is not None)

@@ -64,6 +64,7 @@ class LastStep:
     samples: Samples
     window: Window
     asl_ratio: float | None
+    peak_rss_bytes: int | None
 
 
 @dataclass(slots=True)
@@ -101,6 +102,8 @@ class CapacitySearch:
             objective: latency objective to keep; None for throughput alone.
         """
         capacity = climb(self._step, out_of_time=self._out_of_time, decided=decided)
+        if (usage := self.monitor.usage()) is not None:
+            capacity = replace(capacity, cores=usage.cores, limited=usage.limited)
         if objective is None or capacity.nmrt.value <= 0:
             return capacity
         rate, limited = highest_rate(
@@ -142,6 +145,7 @@ class CapacitySearch:
             error_ratio=1 - successes / requests if requests else 1.0,
             limited=why_limited(replace(result.generator, ceiling_rps=self.ceiling_rps)),
             asl_ratio=None if self.last is None else self.last.asl_ratio,
+            peak_rss_bytes=None if self.last is None else self.last.peak_rss_bytes,
         )
         self._last_rate_rps = step.rate_rps
         return step
@@ -182,8 +186,9 @@ class CapacitySearch:
         events = LoadEvents(self.on_progress, on_poll=self.monitor.sample)
         result = self.generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=self.generators)
         self.monitor.sample()
+        usage, window = self.monitor.usage(), result.window
         self.last = LastStep(
-            schedule, samples_of(result), result.window, _asl_ratio(self.monitor.usage(), result.window)
+            schedule, samples_of(result), window, _asl_ratio(usage, window), _peak_rss_bytes(usage, window)
         )
         return result
 
@@ -194,6 +199,14 @@ def _asl_ratio(usage: Usage | None, window: Window) -> float | None:
         return None
     start_ns, end_ns = np.interp((window.start_ns, window.end_ns), usage.time_ns, usage.cpu_ns)
     return float((end_ns - start_ns) / (usage.cores * window.duration_ns))
+
+
+def _peak_rss_bytes(usage: Usage | None, window: Window) -> int | None:
+    """Highest resident memory from the last sample before a window on; None if the processes are not known."""
+    if usage is None:
+        return None
+    first = max(int(np.searchsorted(usage.time_ns, window.start_ns)) - 1, 0)
+    return int(usage.rss_bytes[first:].max())
 
 
 def _servers(capacity: Capacity) -> int:

@@ -63,6 +63,7 @@ def test_a_requirement_has_the_unit_of_its_metric(text: str, requirement: Requir
     [
         ("rtm=1", ()),
         ("nmrt=1", (None,)),
+        ("rtm=1,given_cost_at_nmrt<1 USD", (None,)),
         ("rtm=1,nmrt>=400", (None,)),
         ("asl_at_nmrt=1", (None,)),
         ("nmrt=1,asl_at_nmrt<50%", (None,)),

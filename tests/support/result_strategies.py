@@ -34,6 +34,7 @@ STEPS = st.builds(
     error_ratio=FINITE,
     limited=st.none() | NAMES,
     asl_ratio=st.none() | FINITE,
+    peak_rss_bytes=st.none() | st.integers(0, 10**18),
 )
 OBJECTIVES = st.builds(Objective, st.sampled_from((50.0, 90.0, 99.9, 99.999)), st.integers(1, 10**12))
 CAPACITIES = st.builds(
@@ -45,6 +46,9 @@ CAPACITIES = st.builds(
     at_least=st.booleans(),
     objective=st.none() | OBJECTIVES,
     asl=st.none() | st.builds(LaunchValue, FINITE, FINITE),
+    peak_rss_bytes=st.none() | st.integers(0, 10**18),
+    cores=st.none() | FINITE,
+    limited=st.booleans(),
 )
 COUNTS = st.integers(0, 10**18)
 OVERLOAD_STEPS = st.builds(

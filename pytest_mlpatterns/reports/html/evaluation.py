@@ -40,7 +40,13 @@ _RESOURCES = (
     "energy_per_request",
     "cold_start",
 )
-_AT_NMRT = {"asl": "asl_at_nmrt", "cpu_per_request": "", "peak_memory": "", "cost": ""}
+_AT_NMRT = {
+    "asl": "asl_at_nmrt",
+    "cpu_per_request": "",
+    "peak_memory": "",
+    "cost": "cost_at_nmrt",
+    "given_cost": "given_cost_at_nmrt",
+}
 """Metrics that a measurement of scaling gives at NMRT, and the metric that a search for NMRT gives instead."""
 _LAW = {"contention": "Contention σ", "coherency": "Coherency κ"}
 

@@ -41,6 +41,8 @@ _PARTS = {
         "peak_memory",
         "cost",
         "given_cost",
+        "cost_at_nmrt",
+        "given_cost_at_nmrt",
         "energy_per_request",
         "cold_start",
     ),
