@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from support.project import Project
 
+from pytest_mlpatterns.measurement import capacity, scaling
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -19,7 +21,7 @@ import pytest
 
 
 def rest(batch):
-    time.sleep(0.02)
+    time.sleep(0.005)
     return batch
 
 
@@ -33,11 +35,17 @@ def test_scales(perf):
         assert scaling.efficiency(2).low < scaling.predicted_rps(2).high
     perf.assert_scaling_efficiency_at_least("1%", replicas=2)
 """
+MS = 1_000_000
 PRICE = "0.0425 USD per core-hour"
 PROJECT = Project().with_file("test_perf.py", SCALES)
 
 
-def test_scaling_is_measured_judged_and_reported(tmp_path: Path) -> None:
+def test_scaling_is_measured_judged_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In short steps; an example measures in steps of the usual length."""
+    monkeypatch.setattr(capacity, "_STEP_NS", 50 * MS)
+    monkeypatch.setattr(capacity, "_STEP_COMPLETIONS", 10)
+    monkeypatch.setattr(capacity, "_STEP_WAVES", 5)
+    monkeypatch.setattr(scaling, "_WINDOW_NS", 100 * MS)
     run = PROJECT.with_ini(perf_price=PRICE).run(tmp_path, "--perf-json", "out.json", "--junitxml", "junit.xml")
 
     assert run.outcomes["passed"] == 1

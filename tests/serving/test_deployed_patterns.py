@@ -245,7 +245,7 @@ class TestFigures:
         assert layer.counters.get("evictions", 0) == pytest.approx(evictions, rel=0.1, abs=2 * CALLERS)
 
     def test_a_batch_is_most_of_what_arrives_during_a_wait(self, generator: Generator, tmp_path: Path) -> None:
-        with make_runner(generator, tmp_path, Batched(max_wait="20ms")) as runner:
+        with make_runner(generator, tmp_path, Batched(max_wait="100ms")) as runner:
             metrics = Metrics((runner.measure(),))
         assert metrics.batch_size is not None
         assert CALLERS / 2 < metrics.batch_size.value <= CALLERS
@@ -261,7 +261,7 @@ class TestFigures:
         mean_wait_ns = layer.mean("wait_ns")
         assert mean_wait_ns is not None
         taken = sum(layer.histograms["wait_ns"].values())
-        rate_per_ns = taken / launch.window.duration_ns
+        rate_per_ns = taken / layer.counters["observed_ns"]  # the time between the two readings, which may come late
         assert metrics.queue_depth.value == pytest.approx(rate_per_ns * mean_wait_ns, rel=0.2)
         assert layer.series["depth"]
 
@@ -325,7 +325,7 @@ class TestDeath:
     ) -> None:
         killer = Killer(role)
         with (
-            make_runner(generator, tmp_path, pattern, on_progress=killer) as runner,
+            make_runner(generator, tmp_path, pattern, on_progress=killer, milliseconds=60_000) as runner,
             pytest.raises(DeploymentError, match=rf"{role}: process \d+ ended with signal SIGKILL"),
         ):
             runner.measure()
