@@ -23,6 +23,7 @@ pytestmark = pytest.mark.processes
 CLOSED = "concurrency=4"
 TIMED_OUT = "all 4 callers timed out after 1.00 s"
 WINDOW = 'duration="600ms", warmup="200ms"'
+LONG_WINDOW = 'duration="1s", warmup="200ms"'
 RARE = pytest.mark.all_faults
 TEST = """
 import pytest
@@ -160,6 +161,13 @@ def test_it(perf):
 """
 
 
+def assert_only_caller_waits(project: Project, directory: Path) -> None:
+    """One more request says so; of a machine that is so slow that it sent fewer than twenty, the share of failures."""
+    run = run_fault(project, directory)
+    run.assert_ended({"failed": 1}, "time-out: 1")
+    assert re.search(r"one more request got no answer within 2\.00 s|: 1 of 1?\d requests failed", run.text)
+
+
 class TestClosedLoop:
     @pytest.mark.parametrize(
         ("fault", "callers"),
@@ -174,7 +182,7 @@ class TestClosedLoop:
     def test_a_deadlock_in_the_window_fails(self, tmp_path: Path, fault: str, callers: int) -> None:
         run = run_fault(command(fault, load=f"concurrency={callers}"), tmp_path)
         run.assert_ended({"failed": 1}, f"all {callers} callers timed out after 1.00 s")
-        assert re.search(r"InvalidResultError: no answer (since \d+ ms of|in) the w", run.text)
+        assert re.search(r"InvalidResultError: no answer (since [\d.]+ m?s of|in) the w", run.text)
 
     @pytest.mark.parametrize(
         "body",
@@ -210,13 +218,11 @@ class TestClosedLoop:
         run.assert_ended({"failed": 1}, f"no answer in the whole window: {TIMED_OUT}")
 
     def test_the_only_caller_waits_for_a_dead_service(self, tmp_path: Path) -> None:
-        run = run_fault(command("blocks", load="concurrency=1"), tmp_path)
-        run.assert_ended({"failed": 1}, "one more request got no answer within 2.00 s")
+        assert_only_caller_waits(command("blocks", "0.7", load="concurrency=1", window=LONG_WINDOW), tmp_path)
 
     @pytest.mark.parametrize("fault", [pytest.param("trickles", marks=RARE), pytest.param("too-long", marks=RARE)])
     def test_the_only_caller_reads_an_answer_without_end(self, tmp_path: Path, fault: str) -> None:
-        run = run_fault(command(fault, load="concurrency=1"), tmp_path)
-        run.assert_ended({"failed": 1}, "one more request got no answer within 2.00 s")
+        assert_only_caller_waits(command(fault, "0.7", load="concurrency=1", window=LONG_WINDOW), tmp_path)
 
     @pytest.mark.parametrize("fault", ["exits", "killed"])
     def test_a_server_that_ends_is_said_to(self, tmp_path: Path, fault: str) -> None:

@@ -320,7 +320,7 @@ class TestFaults:
             return steps if request.body == b"input 0" else [Send(answer())]
 
         with ScriptedServer(script) as server:
-            samples = samples_of(drive(a_job([server.address], schedule, order=ONE_FIRST)))
+            samples = samples_of(drive(a_job([server.address], schedule, order=ONE_FIRST, duration_ns=300 * MS)))
         assert samples.outcome[samples.request == 0].tolist() == [outcome]
         assert set(samples.outcome[samples.request == 1].tolist()) == {200}
         assert len(samples.outcome) == len(server.requests)

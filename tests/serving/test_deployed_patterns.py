@@ -193,6 +193,8 @@ def test_every_caller_gets_the_right_answer(
     check = Checked(expected)
     with make_runner(generator, tmp_path, pattern, check=check, milliseconds=150) as runner:
         launch = runner.measure()
+        # since the start: on a busy machine the short window may be over before the first reading at its beginning
+        launch = replace(launch, stats=runner.deployment.stats())
     assert check.seen
     assert Metrics((launch,)).failures == {}
     assert all_plausible(pattern, launch)
@@ -300,7 +302,7 @@ class Killer:
         self.killed: int | None = None
 
     def __call__(self, progress: Progress, runner: LaunchRunner) -> None:
-        if self.killed is None and progress.elapsed_ns > 300 * MS:
+        if self.killed is None and progress.elapsed_ns > 200 * MS:
             member = next(one for one in runner.deployment.processes.workers if one.role == self.role)
             self.killed = member.child.pid
             os.kill(self.killed, signal.SIGKILL)
@@ -325,7 +327,7 @@ class TestDeath:
     ) -> None:
         killer = Killer(role)
         with (
-            make_runner(generator, tmp_path, pattern, on_progress=killer, milliseconds=60_000) as runner,
+            make_runner(generator, tmp_path, pattern, on_progress=killer, milliseconds=1000) as runner,
             pytest.raises(DeploymentError, match=rf"{role}: process \d+ ended with signal SIGKILL"),
         ):
             runner.measure()
