@@ -64,6 +64,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
     from pytest_mlpatterns.workload.trace import Trace as Trace
     from pytest_mlpatterns.analysis.indices import ScalingIndices as ScalingIndices
     from pytest_mlpatterns.analysis.metrics import Metrics as Metrics
+    from pytest_mlpatterns.analysis.scale_out import ScaleOut as ScaleOut
     from pytest_mlpatterns.analysis.scaling import Scaling as Scaling, ScalingStep as ScalingStep
     from pytest_mlpatterns.patterns import (
         Batched as Batched,
@@ -95,6 +96,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "analysis.indices": ("ScalingIndices",),
     "analysis.metrics": ("Metrics",),
+    "analysis.scale_out": ("ScaleOut",),
     "analysis.scaling": ("Scaling", "ScalingStep"),
     "errors": (
         "BaselineFileError",

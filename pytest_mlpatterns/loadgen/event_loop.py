@@ -12,9 +12,11 @@ request leaves 69 µs from its due time, with the timers of uvloop 383 µs (``be
 from __future__ import annotations
 
 import selectors
+from functools import cache
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.loadgen.added_addresses import AddedAddresses
 from pytest_mlpatterns.loadgen.connection_pool import ConnectionPool
 from pytest_mlpatterns.loadgen.http1 import Http1
 from pytest_mlpatterns.loadgen.load_run import TICK_NS, LoadRun
@@ -50,6 +52,7 @@ class LoadLoop:
         self.answers = self._load_run.answers
         self.connect_ns = self._load_run.connect_ns
         self.protocol = _protocol_factory(job)
+        self._added = AddedAddresses(self.selector, self._pool.add)
 
     def run(self) -> LoadResult:
         """Run the load to its end."""
@@ -58,6 +61,7 @@ class LoadLoop:
             self._drive(alarm)
         finally:
             self._pool.close()
+            self._added.close()
             alarm.close()
             self.selector.close()
         return self._load_run.result()
@@ -65,6 +69,10 @@ class LoadLoop:
     def open_at(self, at_ns: int) -> None:
         """Open the window of a shared load at this time. Thread-safe."""
         self._load_run.open_at(at_ns)
+
+    def add_address(self, address: tuple[str, int]) -> None:
+        """Balance the load over one more server from now on. Thread-safe."""
+        self._added.add(address)
 
     def stop(self) -> None:
         """End the load: close the window and abandon requests in flight. Thread-safe."""
@@ -125,6 +133,6 @@ def _protocol_factory(job: LoadJob) -> Callable[[tuple[str, int]], ClientProtoco
     from pytest_mlpatterns.loadgen.http2 import Http2
     from pytest_mlpatterns.loadgen.http2_headers import HeaderReader, RequestBlocks
 
-    blocks = {address: RequestBlocks.of(address, INFER_METHOD) for address in job.endpoint.addresses}
+    blocks = cache(lambda address: RequestBlocks.of(address, INFER_METHOD))
     reader = HeaderReader()
-    return lambda address: Http2(job.messages, blocks[address], reader, keep=keep)
+    return lambda address: Http2(job.messages, blocks(address), reader, keep=keep)

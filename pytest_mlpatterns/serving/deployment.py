@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import httpx
 
     from pytest_mlpatterns.serving.external.scraper import Scraper
+    from pytest_mlpatterns.serving.scale_out import Scaler
     from pytest_mlpatterns.system.cpu_share import CpuShare
     from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.payload import Payload
@@ -131,6 +132,7 @@ class Deployment:
 
     Attributes:
         cpu_share: the processor that it was given; None if it may use all of the machine.
+        scaler: adds replicas while it runs; None if its engine cannot.
     """
 
     def __init__(
@@ -147,6 +149,7 @@ class Deployment:
         self.cold_start_ns = cold_start_ns
         self.scraper = scraper
         self.cpu_share: CpuShare | None = None
+        self.scaler: Scaler | None = None
         self._builder = builder
         self._clients: list[httpx.Client] = []
         self._next_server = itertools.count()

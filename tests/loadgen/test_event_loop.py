@@ -167,6 +167,11 @@ class TestTargets:
         counts = [len(server.requests) for server in (one, two, three)]
         assert max(counts) - min(counts) <= 1
 
+    def test_least_outstanding_takes_those_with_as_few_in_turn(self) -> None:
+        with ScriptedServer() as one, ScriptedServer() as two:
+            drive(a_job([one.address, two.address], ClosedLoop(1), balance=Balance.LEAST_OUTSTANDING))
+        assert abs(len(one.requests) - len(two.requests)) <= 1
+
     def test_least_outstanding_avoids_an_address_that_is_stuck(self) -> None:
         arrived, enough = threading.Event(), threading.Event()
         seen: list[int] = []

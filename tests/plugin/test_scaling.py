@@ -33,7 +33,9 @@ def test_scales(perf):
     else:
         assert [step.replicas for step in scaling.steps] == [1, 2]
         assert scaling.efficiency(2).low < scaling.predicted_rps(2).high
+        assert scaling.scale_out_ns.low > 0
     perf.assert_scaling_efficiency_at_least("1%", replicas=2)
+    perf.assert_scale_out_below("1h")
 """
 MS = 1_000_000
 PRICE = "0.0425 USD per core-hour"
@@ -52,9 +54,11 @@ def test_scaling_is_measured_judged_and_reported(tmp_path: Path, monkeypatch: py
     assert "1 replica: NMRT " in run.out
     assert "2 replicas: NMRT " in run.out
     assert "scalability law: contention " in run.out
+    assert "one more replica under load carries its share " in run.out
     (result,) = run.json("out.json")["results"]
     assert [step["replicas"] for step in result["scaling"]["steps"]] == [1, 2]
-    assert result["verdicts"][0]["metric"] == "scaling_efficiency"
+    assert [verdict["metric"] for verdict in result["verdicts"]] == ["scaling_efficiency", "scale_out"]
+    assert result["scaling"]["scale_out"]["failed"] == 0
     assert {"pc", "hsxe", "hsxc"} <= set(result["metrics"])
     assert [len(result["launches"][name]) for name in ("hsxe", "hsxc")] == [2, 2]
     assert 'name="perf_hsxe_ratio"' in (tmp_path / "junit.xml").read_text(encoding="utf-8")
