@@ -27,7 +27,7 @@ covered: compiled  ## every test with branch coverage
 endif
 
 examples: compiled  ## every example and block of the documentation as a user runs them, and the pages in a real browser
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(EXAMPLES)
+	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder $(EXAMPLES)
 
 faults: compiled  ## what goes wrong on purpose: nothing hangs, passes by dying or stays behind; with ALL=1 the rarer variants too
 	ALL=$(ALL) $(BIN)/python -m pytest -q -n 6 --dist worksteal $(FAULTS)

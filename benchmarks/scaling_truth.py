@@ -4,6 +4,10 @@ One has no shared part: n replicas serve n times the rate. In the other a fifth 
 replicas: an exclusive lock for 20 %, a shared one for the rest. n replicas then take 0.8 + 0.2 n times as long for n
 requests, which is the law with contention 0.20. A lock for which a replica only queues costs less: requests of two
 replicas seldom meet in it.
+
+Two more models take 0.2 s and 2 s to load. Each of their processes writes down by itself when it started, when its
+model was loaded, and when it gave each answer. The truth of a scale-out time is the time from the start of the new
+process to its first answer; the stamps of all processes show that it had its share of the answers from then on.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import struct
 import tempfile
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -36,12 +41,19 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.analysis.scaling import Scaling
 
-CLAIM = "sleeping services scale with efficiency 1.00 ± 0.03, a stop of all for 20 % gives contention 0.20 ± 0.03"
+CLAIM = (
+    "sleeping services scale with efficiency 1.00 ± 0.03, a stop of all for 20 % gives contention 0.20 ± 0.03, and the "
+    "scale-out time of models that load in 0.2 s and 2 s is within 10 % of the truth"
+)
 REPLICAS = (1, 2, 4)
 FARTHER = 8
 PASSES = 2
 SECONDS = 0.04
 LATE = 0.03
+LOAD_S = (0.2, 2.0)
+ANSWER_S = 0.01
+SHARE_OF = 40
+SCALE_OUT_PASSES = 3
 
 
 class Sleeps:
@@ -84,6 +96,65 @@ def begin(work: BinaryIO) -> float:
     return float(ended) if ended <= now < ended + LATE else now
 
 
+def loading(seconds: float, directory: Path) -> type:
+    """A model that takes this long to load, and whose processes keep a diary each."""
+
+    class Loads:
+        def __init__(self) -> None:
+            time.sleep(seconds)
+            self.diary = open(directory / f"{os.getpid()}.diary", "a", encoding="ascii")  # noqa: SIM115
+            self.write("started", started_ns())
+            self.write("loaded", time.perf_counter_ns())
+
+        def __call__(self, batch: list[Any]) -> list[Any]:
+            time.sleep(ANSWER_S)
+            self.write("answered", time.perf_counter_ns())
+            return batch
+
+        def write(self, event: str, at_ns: int) -> None:
+            self.diary.write(f"{event} {at_ns}\n")
+            self.diary.flush()
+
+    return Loads
+
+
+def started_ns() -> int:
+    """When this process started, as the kernel has it (in hundredths of a second), on the clock of perf_counter."""
+    since_boot_s = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.perf_counter_ns()
+    return round(since_boot_s * 1e9) - boot_ns
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the diaries of the two replicas of a scale-out say."""
+
+    started_ns: int
+    loaded_ns: int
+    first_answer_ns: int
+    share: float
+
+    @classmethod
+    def of(cls, new: dict[str, list[int]], old: dict[str, list[int]]) -> Truth:
+        first = new["answered"][0]
+        answers = sorted([(at, True) for at in new["answered"]] + [(at, False) for at in old["answered"]])
+        since = [is_new for at, is_new in answers if at >= first][:SHARE_OF]
+        return cls(new["started"][0], new["loaded"][0], first, sum(since) / len(since))
+
+
+def truths(directory: Path) -> list[Truth]:
+    """One for each pass, in their order: each has a deployment of its own, and the later of its processes is new."""
+    diaries = []
+    for path in directory.glob("*.diary"):
+        diary: dict[str, list[int]] = {}
+        for line in path.read_text().splitlines():
+            event, at_ns = line.split()
+            diary.setdefault(event, []).append(int(at_ns))
+        diaries.append(diary)
+    diaries.sort(key=lambda diary: diary["started"])
+    return [Truth.of(new, old) for old, new in zip(diaries[::2], diaries[1::2], strict=True)]
+
+
 @contextmanager
 def stopping(share: float) -> Iterator[StopsAll]:
     """A model that stops all replicas for a share of its time, as long as its pipe is open."""
@@ -117,6 +188,39 @@ def measured(model: object, directory: Path, replicas: tuple[int, ...], *, passe
 
 
 def measure() -> Iterator[Table]:
+    yield scaling_table()
+    yield scale_out_table()
+
+
+def scale_out_table() -> Table:
+    """The scale-out time beside what the processes themselves wrote down, for each pass."""
+    rows, claims = [], []
+    for seconds in LOAD_S:
+        with tempfile.TemporaryDirectory() as name:
+            directory = Path(name)
+            scaling = measured(loading(seconds, directory), directory, (1,), passes=SCALE_OUT_PASSES)
+            found = zip(scaling.scale_outs, truths(directory), strict=True)
+        for number, (measured_one, truth) in enumerate(found, 1):
+            true_ns = truth.first_answer_ns - truth.started_ns
+            label, ns = f"loads in {seconds:g} s, pass {number}", measured_one.duration_ns
+            if ns is None:
+                raise RuntimeError(measured_one.never)
+            start_ms = (truth.loaded_ns - truth.started_ns) / 1e6
+            rows.append(
+                (label, f"{start_ms:.0f} ms", f"{true_ns / 1e6:.0f} ms", f"{ns / 1e6:.0f} ms", f"{truth.share:.2f}")
+            )
+            claims.append(Claim(f"{label}: measured over true", ns / true_ns, at_least=0.9, at_most=1.1))
+            claims.append(Claim(f"{label}: share from then on", truth.share, at_least=0.45, at_most=0.55))
+    return Table(
+        "scale-out time, one replica to two",
+        ("service", "start to loaded", "start to first answer", "measured", f"share of the next {SHARE_OF} answers"),
+        rows,
+        claims,
+    )
+
+
+def scaling_table() -> Table:
+    """Efficiency, contention and prediction beside the law of the services."""
     with tempfile.TemporaryDirectory() as name, stopping(0.2) as stops_all:
         directory = Path(name)
         rows, claims = [], []
@@ -139,7 +243,7 @@ def measure() -> Iterator[Table]:
             rows.append((label, f"NMRT of {FARTHER}, predicted", f"{truth:.1f}", *_shown(predicted, 1)))
             claims.append(Claim(f"{label}: contention", sigma.value - contention, at_least=-0.03, at_most=0.03))
             claims.append(Claim(f"{label}: prediction", predicted.value / truth, at_least=0.9, at_most=1.1))
-        yield Table(
+        return Table(
             f"scaling at {', '.join(map(str, REPLICAS))} replicas, {PASSES} passes",
             ("service", "figure", "truth", "measured", "low", "high"),
             rows,

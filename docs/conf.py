@@ -45,7 +45,7 @@ nitpick_ignore_regex = [  # no network is asked when this is built, so other pro
     ("py:.*", r"(abc|collections\.abc|enum|httpx|numpy|np|pathlib|pytest)\..*"),
     ("py:class", r"NDArray|np\.int64"),
     ("py:class", r"(.*\.)?(AdaptiveWait|GeneratorMetrics|LaunchValue|Store)"),  # internal; the page describes them
-    ("py:class", r"(.*\.)?(Behaviour|Capacity|FittedLaw|Launch|OverloadStep)"),  # likewise
+    ("py:class", r"(.*\.)?(Behaviour|Capacity|FittedLaw|Launch|OverloadStep|ScaleOut)"),  # likewise
 ]
 
 

@@ -64,7 +64,9 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
         Stages as Stages,
     )
     from pytest_mlpatterns.workload.trace import Trace as Trace
+    from pytest_mlpatterns.analysis.indices import ScalingIndices as ScalingIndices
     from pytest_mlpatterns.analysis.metrics import Metrics as Metrics
+    from pytest_mlpatterns.analysis.scale_out import ScaleOut as ScaleOut
     from pytest_mlpatterns.analysis.scaling import Scaling as Scaling, ScalingStep as ScalingStep
     from pytest_mlpatterns.patterns import (
         Batched as Batched,
@@ -95,7 +97,9 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
 __version__ = "0.1.0"
 
 _HOMES = {
+    "analysis.indices": ("ScalingIndices",),
     "analysis.metrics": ("Metrics",),
+    "analysis.scale_out": ("ScaleOut",),
     "analysis.scaling": ("Scaling", "ScalingStep"),
     "errors": (
         "BaselineFileError",

@@ -197,6 +197,7 @@ class Unit(Enum):
     SIZE = "bytes"
     COST = "per_million_requests"
     ENERGY = "j"
+    PER_SECOND = "per_s"
     COUNT = ""
 
     def show(self, value: float) -> str:
@@ -212,8 +213,8 @@ class Unit(Enum):
                 return format_size(value)
             case Unit.ENERGY:
                 return format_energy(value)
-            case Unit.COST | Unit.COUNT:
-                return format_count(value)
+            case Unit.COST | Unit.COUNT | Unit.PER_SECOND:
+                return f"{format_count(value)} /s" if self is Unit.PER_SECOND else format_count(value)
 
     def read(self, text: object, *, name: str) -> float:
         """Read a limit as users write it, such as :attr:`example`.
@@ -234,7 +235,7 @@ class Unit(Enum):
                 return parse_size(text, name=name)
             case Unit.ENERGY:
                 return parse_energy(text, name=name)
-            case Unit.RATE | Unit.TOKEN_RATE | Unit.COST | Unit.COUNT:
+            case Unit.RATE | Unit.TOKEN_RATE | Unit.COST | Unit.PER_SECOND | Unit.COUNT:
                 return parse_number(text, name=name, example=self.example)
 
     @property
@@ -248,6 +249,7 @@ class Unit(Enum):
             Unit.SIZE: "512MiB",
             Unit.COST: "0.40",
             Unit.ENERGY: "0.5 J",
+            Unit.PER_SECOND: "400",
             Unit.COUNT: "4",
         }[self]
 
@@ -255,7 +257,7 @@ class Unit(Enum):
         """Factor on a value when the same work takes ``slowdown`` times as long: times grow, rates shrink."""
         if self is Unit.DURATION:
             return slowdown
-        return 1 / slowdown if self in (Unit.RATE, Unit.TOKEN_RATE) else 1.0
+        return 1 / slowdown if self in (Unit.RATE, Unit.TOKEN_RATE, Unit.PER_SECOND) else 1.0
 
 
 def _finite(value: object) -> float:

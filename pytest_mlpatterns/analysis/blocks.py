@@ -193,7 +193,7 @@ class LaunchBlocks:
     def streams(self) -> StreamBlocks | None:
         """The streams of the launch; None if no answer was one."""
         samples = self._launch.samples
-        if samples.stream is None:
+        if samples.stream is None or not samples.came_in_pieces:
             return None
         return StreamBlocks(samples, samples.stream, self._launch.window, edges=self._edges, weights=self._weights)
 

@@ -6,7 +6,8 @@ every concurrency has a steady state while an arrival rate above the capacity me
 
 from __future__ import annotations
 
-from statistics import median
+import math
+from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.intervals import median_error
@@ -90,7 +91,17 @@ def _confirm(
             good.append(step)
     rates = _plateau_rates(good)
     value = _value(rates)
-    return Capacity(value, _knee(good, value.value), tuple(ladder), stopped, at_least=False)
+    knee = _knee(good, value.value)
+    memory = [one.peak_rss_bytes for one in good if one.concurrency == knee and one.peak_rss_bytes is not None]
+    return Capacity(
+        value,
+        knee,
+        tuple(ladder),
+        stopped,
+        at_least=False,
+        asl=_asl_at(good, knee),
+        peak_rss_bytes=max(memory, default=None),
+    )
 
 
 def _plateau_rates(steps: list[Step]) -> tuple[float, ...]:
@@ -109,6 +120,16 @@ def _knee(steps: list[Step], plateau_rps: float) -> int:
         pooled.setdefault(step.concurrency, []).extend(step.rates_rps)
     reached = [concurrency for concurrency, rates in pooled.items() if median(rates) >= _PLATEAU * plateau_rps]
     return min(reached, default=max(pooled))
+
+
+def _asl_at(steps: list[Step], concurrency: int) -> LaunchValue | None:
+    """The system load over all steps with a concurrency; its error is that of their mean."""
+    loads = [step.asl_ratio for step in steps if step.concurrency == concurrency and step.asl_ratio is not None]
+    if not loads:
+        return None
+    mean = fmean(loads)
+    error = stdev(loads) / (mean * math.sqrt(len(loads))) if len(loads) > 1 and mean > 0 else 0.0
+    return LaunchValue(mean, error)
 
 
 def _open_end(ladder: list[Step], stopped: str) -> Capacity:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, metric_named, objectives_of
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, metric_named
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.price import Amount, parse_amount
 from pytest_mlpatterns.units import Unit, parse_ratio
@@ -52,9 +52,9 @@ class SelectionCriteria:
     @property
     def searches(self) -> tuple[Objective | None, ...]:
         """The searches for NMRT that the criteria need, by objective; None for NMRT alone."""
-        return tuple(
-            objectives_of([*self.weights, *(requirement.metric for requirement in self.requirements)]).values()
-        )
+        names = (*self.weights, *(requirement.metric for requirement in self.requirements))
+        searched = [metric for metric in map(metric_named, names) if metric.of_search is not None]
+        return tuple(dict.fromkeys(metric.objective for metric in searched))
 
     def check_currency(self, price: Price | None) -> None:
         """Refuse a limit of a cost in another currency than that of the price.

@@ -5,15 +5,17 @@ Pure. It must not know limits, baselines, or several launches.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.analysis.blocks import LaunchBlocks
+from pytest_mlpatterns.analysis.cost import cost_at_nmrt, given_cost_at_nmrt
 from pytest_mlpatterns.analysis.intervals import LAUNCH_SD
 from pytest_mlpatterns.analysis.stream_blocks import StreamBlocks
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.launch import LaunchValue
+from pytest_mlpatterns.records.launch import Estimate, LaunchValue
 from pytest_mlpatterns.records.objective import Objective, Promise, parse_objective, parse_promise
 from pytest_mlpatterns.records.telemetry import derived_metrics
 from pytest_mlpatterns.units import Unit, format_duration
@@ -21,11 +23,13 @@ from pytest_mlpatterns.units import Unit, format_duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from pytest_mlpatterns.records.launch import Capacity
     from pytest_mlpatterns.records.price import Price
 
 __all__ = [
     "COMPARED_METRICS",
     "METRICS",
+    "SCALING_INDICES",
     "STREAM_QUANTITIES",
     "Metric",
     "goodput_metric",
@@ -46,7 +50,7 @@ class Metric:
     Attributes:
         name: as files and options write it, ``rtm`` or ``nmrt(p95<50.0ms)``.
         label: as reports write it.
-        of: value in one launch; None for NMRT, whose values come from capacity searches.
+        of: value in one launch; None for metrics of searches and of measurements of scaling.
         unit: what a value counts; gives how it prints, how a limit is read and how a slower machine scales it.
         better: which values are better.
         launch_sd: relative standard deviation expected between launches; 0 if launches do not vary by themselves.
@@ -56,6 +60,8 @@ class Metric:
         objective: latency objective of an NMRT; None for NMRT alone and for other metrics.
         currency: of a cost; empty if it is not known, and for other metrics.
         of_streams: whether only answers that come in pieces have it.
+        of_search: value in one capacity search, at a price; None for other metrics.
+        largest: largest value that an index can have; its interval ends there.
     """
 
     name: str
@@ -70,11 +76,34 @@ class Metric:
     objective: Objective | None = None
     currency: str = ""
     of_streams: bool = False
+    of_search: Callable[[Capacity, Price | None], LaunchValue | None] | None = None
+    largest: float = math.inf
 
     def show(self, value: float) -> str:
         """Print a value for people."""
         shown = self.unit.show(value)
         return f"{shown} {self.currency}" if self.currency else shown
+
+    @property
+    def is_nmrt(self) -> bool:
+        """Whether it is NMRT, alone or under an objective."""
+        return self.of_search is _nmrt_of
+
+    @property
+    def is_at_nmrt(self) -> bool:
+        """Whether a search for NMRT gives it, beside NMRT itself."""
+        return self.of_search is not None and not self.is_nmrt
+
+    @property
+    def is_of_scaling(self) -> bool:
+        """Whether its values come from the passes of ``perf.measure_scaling()``."""
+        return self.of is None and self.of_search is None
+
+    def bounded(self, found: Estimate) -> Estimate:
+        """An estimate of the metric, with an interval that ends at its largest value."""
+        if found.high <= self.largest:
+            return found
+        return Estimate(*(min(end, self.largest) for end in (found.value, found.low, found.high)))
 
     @property
     def is_tail(self) -> bool:
@@ -168,6 +197,23 @@ def _of_pattern(
     return Metric(name, label, read, unit, better, launch_sd, floor)
 
 
+def _nmrt_of(capacity: Capacity, _price: Price | None) -> LaunchValue | None:
+    return capacity.nmrt if capacity.nmrt.value > 0 else None
+
+
+def _asl_at_nmrt(capacity: Capacity, _price: Price | None) -> LaunchValue | None:
+    return None if capacity.at_least else capacity.asl
+
+
+def _of_scaling(name: str, label: str, *, launch_sd: float) -> Metric:
+    """An index of scalability up to 1, from the passes of a measurement of scaling."""
+    return Metric(name, label, None, Unit.RATIO, "higher", launch_sd, floor=0.01, largest=1.0)
+
+
+_SD_OF_TWO = math.sqrt(2) * LAUNCH_SD
+"""Relative standard deviation of a product or quotient of two figures of one launch each."""
+_SD_OF_HSX = math.hypot(_SD_OF_TWO, _SD_OF_TWO) / 3
+
 METRICS = {
     metric.name: metric
     for metric in (
@@ -176,14 +222,28 @@ METRICS = {
         *(stream_metric(quantity, percentile) for quantity in STREAM_QUANTITIES for percentile in (50, 95, 99)),
         _of_streams("output_tokens", "output tokens", StreamBlocks.output_tokens),
         _of_streams("output_tokens_per_user", "output tokens per user", StreamBlocks.output_tokens_per_user),
-        Metric(_NMRT, "NMRT", None, Unit.RATE, better="higher"),
+        Metric(_NMRT, "NMRT", None, Unit.RATE, better="higher", of_search=_nmrt_of),
         Metric("error_rate", "error rate", LaunchBlocks.error_rate, Unit.RATIO, launch_sd=0.0),
         Metric("asl", "ASL", LaunchBlocks.asl, Unit.RATIO, floor=0.01),
-        Metric("pc", "PC", LaunchBlocks.performance_coefficient, Unit.COUNT, "higher", launch_sd=2**0.5 * LAUNCH_SD),
+        Metric("asl_at_nmrt", "ASL at NMRT", None, Unit.RATIO, floor=0.01, of_search=_asl_at_nmrt),
+        Metric("pc", "PC", LaunchBlocks.performance_coefficient, Unit.PER_SECOND, "higher", launch_sd=_SD_OF_TWO),
+        Metric("sc", "SC", None, Unit.COUNT, "higher", launch_sd=math.hypot(_SD_OF_HSX, LAUNCH_SD)),
+        _of_scaling("hsx", "HSX", launch_sd=_SD_OF_HSX),
+        _of_scaling("hsxt", "HSXt", launch_sd=0.001),
+        _of_scaling("hsxe", "HSXe", launch_sd=_SD_OF_TWO),
+        _of_scaling("hsxc", "HSXc", launch_sd=_SD_OF_TWO),
         Metric("cpu_per_request", "CPU per request", LaunchBlocks.cpu_per_request, Unit.DURATION, floor=_CPU_FLOOR),
         Metric("peak_memory", "peak memory", LaunchBlocks.peak_memory, Unit.SIZE, launch_sd=0.01, floor=4 * 2**20),
         Metric("cost", "cost per million", LaunchBlocks.cost, Unit.COST),
-        Metric("given_cost", "cost per million as given", LaunchBlocks.given_cost, Unit.COST),
+        Metric("given_cost", "cost per million with given cores", LaunchBlocks.given_cost, Unit.COST),
+        Metric("cost_at_nmrt", "cost per million at NMRT", None, Unit.COST, of_search=cost_at_nmrt),
+        Metric(
+            "given_cost_at_nmrt",
+            "cost per million with given cores at NMRT",
+            None,
+            Unit.COST,
+            of_search=given_cost_at_nmrt,
+        ),
         Metric("energy_per_request", "energy per request", LaunchBlocks.energy_per_request, Unit.ENERGY),
         Metric(
             "cold_start",
@@ -210,6 +270,8 @@ METRICS = {
     )
 }
 """Every metric by its name, in the order in which reports show them."""
+SCALING_INDICES = tuple(name for name, metric in METRICS.items() if metric.is_of_scaling)
+"""Indices that ``perf.measure_scaling()`` gives."""
 COMPARED_METRICS: Mapping[str, Metric] = {
     name: metric for name, metric in METRICS.items() if metric.unit is not Unit.COST
 }
@@ -273,4 +335,4 @@ def is_known_metric(name: str) -> bool:
 def objectives_of(names: Iterable[str]) -> dict[str, Objective | None]:
     """Those of these metrics that are NMRT, by name in the given order: the objective, None for NMRT alone."""
     metrics = {name: metric_named(name) for name in names if is_known_metric(name)}
-    return {name: metric.objective for name, metric in metrics.items() if metric.of is None}
+    return {name: metric.objective for name, metric in metrics.items() if metric.is_nmrt}

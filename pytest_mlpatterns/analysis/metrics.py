@@ -15,6 +15,7 @@ import numpy as np
 
 from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.generator_health import GeneratorMetrics, why_limited
+from pytest_mlpatterns.analysis.indices import NO_INDICES, ScalingIndices
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, min_samples, wilson_interval
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
 from pytest_mlpatterns.analysis.missing_attribute import missing_attribute
@@ -46,11 +47,13 @@ class Metrics(PatternMetrics, StreamMetrics):
         launches: at least one, each with at least one request.
         capacities: one for each capacity search, in the order in which they were made.
         price: of cores and memory; None if there is no cost.
+        indices: of scalability, if the test measured how its pattern scales.
     """
 
     launches: tuple[Launch, ...]
     capacities: tuple[Capacity, ...] = ()
     price: Price | None = None
+    indices: ScalingIndices = NO_INDICES
 
     def __repr__(self) -> str:
         return f"<metrics of {self.requests:,} requests in {len(self.launches)} launches>"
@@ -86,6 +89,14 @@ class Metrics(PatternMetrics, StreamMetrics):
         return self.estimate(METRICS["asl"])
 
     @property
+    def asl_at_nmrt_ratio(self) -> Estimate | None:
+        """Average system load with as many requests in flight as reach NMRT, over the searches for it.
+
+        None without a search, and if the searches found only a lower bound.
+        """
+        return self.estimate(METRICS["asl_at_nmrt"])
+
+    @property
     def performance_coefficient(self) -> Estimate | None:
         """PC, ``1 / (RTM in seconds × ASL)`` at the test's load: short responses from little of the machine."""
         return self.estimate(METRICS["pc"])
@@ -112,6 +123,19 @@ class Metrics(PatternMetrics, StreamMetrics):
     def given_cost_per_million_requests(self) -> Estimate | None:
         """The same, but it pays for all cores that ``cpus=`` gave, also while they are idle; None without ``cpus=``."""
         return self.estimate(METRICS["given_cost"])
+
+    @property
+    def cost_per_million_requests_at_nmrt(self) -> Estimate | None:
+        """Cost of a million successful answers at NMRT, over the searches for it, as ``cost_per_million_requests``.
+
+        None without a price or a search, and if the searches found only a lower bound.
+        """
+        return self.estimate(METRICS["cost_at_nmrt"])
+
+    @property
+    def given_cost_per_million_requests_at_nmrt(self) -> Estimate | None:
+        """The same for all cores that ``cpus=`` gave: the least that a million answers cost on them."""
+        return self.estimate(METRICS["given_cost_at_nmrt"])
 
     @property
     def energy_per_request_j(self) -> Estimate | None:
@@ -216,10 +240,13 @@ class Metrics(PatternMetrics, StreamMetrics):
         return pooled.estimate(metric, percentile, self.launch_values(metric), confidence=confidence, scatter=scatter)
 
     def launch_values(self, metric: Metric) -> tuple[LaunchValue, ...]:
-        """The metric's value in each launch that has one; for NMRT, in each search."""
-        if metric.of is None:
-            return tuple(capacity.nmrt for capacity in self._searches(metric.objective) if capacity.nmrt.value > 0)
-        values = [metric.of(blocks) for blocks in self.by_launch]
+        """The metric's value in each launch that has one; for NMRT, in each search; for its indices, in each pass."""
+        if metric.is_of_scaling:
+            return self.indices.values.get(metric.name, ())
+        if metric.of_search is not None:
+            values = [metric.of_search(capacity, self.price) for capacity in self._searches(metric.objective)]
+        elif metric.of is not None:
+            values = [metric.of(blocks) for blocks in self.by_launch]
         return tuple(value for value in values if value is not None)
 
     def estimate(
@@ -235,7 +262,7 @@ class Metrics(PatternMetrics, StreamMetrics):
         values = self.launch_values(metric)
         if any(math.isinf(launch.value) for launch in values):
             return Estimate(math.inf, min(launch.value for launch in values), math.inf)
-        return estimate(values, metric.launch_sd, confidence, scatter=scatter) if values else None
+        return metric.bounded(estimate(values, metric.launch_sd, confidence, scatter=scatter)) if values else None
 
     def load_over_time(self) -> list[tuple[float, float, float]]:
         """ASL over time in the last launch: ``(seconds, deployment's share, whole machine's share)`` per block."""
@@ -261,7 +288,7 @@ class Metrics(PatternMetrics, StreamMetrics):
 
     def only_at_least(self, metric: Metric) -> bool:
         """Whether the metric is NMRT and every search for it ended before the deployment degraded."""
-        return metric.of is None and all(capacity.at_least for capacity in self._searches(metric.objective))
+        return metric.is_nmrt and all(capacity.at_least for capacity in self._searches(metric.objective))
 
     def _searches(self, objective: Objective | None) -> list[Capacity]:
         """The searches for NMRT under an objective, or under none: those that went to the end, if any did."""

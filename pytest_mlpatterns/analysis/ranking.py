@@ -13,11 +13,13 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.analysis.metric_definitions import metric_named, objectives_of
+from pytest_mlpatterns.analysis.indices import why_unknown
+from pytest_mlpatterns.analysis.metric_definitions import metric_named, objectives_of, priced_metric
 from pytest_mlpatterns.analysis.scoring import Alternative, Cost, cost_of, order
 from pytest_mlpatterns.analysis.verdicts import judge_limit, why_too_many_failed
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import listed
 
 if TYPE_CHECKING:
@@ -173,9 +175,12 @@ def _notes(unknown: Sequence[str], candidates: Sequence[_Candidate]) -> tuple[st
     notes = []
     if unknown:
         labels = ", ".join(metric_named(name).label for name in unknown)
-        advice = "; pytest --perf-rank searches for NMRT" if objectives_of(unknown) else ""
-        notes.append(f"not known under any pattern, and left out of the weights: {labels}{advice}")
-    prices = {candidate.result.price for candidate in candidates if "cost" in candidate.costs}
+        reasons = ["pytest --perf-rank searches for NMRT"] if objectives_of(unknown) else []
+        first = candidates[0].result
+        reasons += [f"{metric_named(name).label}: {why}" for name in unknown if (why := _why_unknown(first, name))]
+        said = f"not known under any pattern, and left out of the weights: {labels}"
+        notes.append("; ".join([said, *reasons]))
+    prices = {candidate.result.price for candidate in candidates if any(map(_is_cost, candidate.costs))}
     if len(prices) > 1:
         notes.append(f"the costs are of different prices ({listed(sorted(map(str, prices)))}), so they do not compare")
     if noisy := [one.name for one in candidates if one.result.noise]:
@@ -213,7 +218,7 @@ def _candidate(result: TestResult, criteria: SelectionCriteria, *, named_by_wire
 
 def _with_gaps_excluded(candidate: _Candidate, weights: Mapping[str, float]) -> _Candidate:
     """A pattern of which a metric is not known cannot be compared with those of which it is."""
-    gaps = [metric_named(name).label for name in weights if name not in candidate.costs]
+    gaps = [_unknown(candidate.result, name) for name in weights if name not in candidate.costs]
     if candidate.excluded is not None or (weights and not gaps):
         return candidate
     return replace(candidate, excluded=f"not known: {', '.join(gaps) or 'any of the weighed metrics'}")
@@ -234,7 +239,7 @@ def _why_excluded(result: TestResult) -> str:
 
 def _check(result: TestResult, requirement: Requirement) -> tuple[Outcome, str]:
     """Whether a result meets a requirement, and the reason."""
-    metric = metric_named(requirement.metric)
+    metric = priced_metric(requirement.metric, result.price)
     if metric.name in result.metrics:
         verdict = judge_limit(metric, Estimate(*result.metrics[metric.name]), requirement.limit)
         return verdict.outcome, verdict.reason
@@ -242,13 +247,36 @@ def _check(result: TestResult, requirement: Requirement) -> tuple[Outcome, str]:
         enough = found.nmrt.value >= requirement.limit
         known = f"{_open_end(result, metric.name)}; {requirement.text} may or may not hold"
         return Outcome.PASS if enough else Outcome.INCONCLUSIVE, known
-    return Outcome.FAIL, f"{metric.label} is not known, and {requirement.text} is required"
+    return Outcome.FAIL, f"{_unknown(result, metric.name)} is not known, and {requirement.text} is required"
+
+
+def _unknown(result: TestResult, name: str) -> str:
+    """The label of a metric that is not known, and the reason if there is more to say."""
+    label, why = metric_named(name).label, _why_unknown(result, name)
+    return f"{label} ({why})" if why else label
+
+
+def _why_unknown(result: TestResult, name: str) -> str:
+    """What to measure or set for a metric that is not known, or why it cannot be; empty if there is nothing to say."""
+    if _is_cost(name) and result.price is None:
+        return "the test has no price; set perf_price"
+    if name.startswith("given_cost") and not result.setup.cpus:
+        return "the test gives the deployment no number of cores; write cpus="
+    if not metric_named(name).is_at_nmrt:
+        return why_unknown(name, result.missing_indices)
+    if (found := _at_least(result, "nmrt")) is not None:
+        return f"NMRT is only known as a lower bound: {found.stopped}"
+    return "" if result.capacities else "the test does not search for NMRT; call perf.measure_nmrt() in it"
+
+
+def _is_cost(name: str) -> bool:
+    return metric_named(name).unit is Unit.COST
 
 
 def _at_least(result: TestResult, name: str) -> Capacity | None:
     """The largest capacity without degradation, if no search found where the deployment degrades; None otherwise."""
     metric = metric_named(name)
-    if metric.of is not None:
+    if not metric.is_nmrt:
         return None
     found = [one for one in result.capacities if one.objective == metric.objective]
     return max(found, key=lambda one: one.nmrt.value) if found and all(one.at_least for one in found) else None

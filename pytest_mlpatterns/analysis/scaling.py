@@ -11,6 +11,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.analysis.indices import ScalingIndices, scaling_indices
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, LAUNCH_SD, estimate
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric
 from pytest_mlpatterns.analysis.metrics import Metrics
@@ -35,7 +36,7 @@ _BUSY_RATIO = 0.9
 """Share of the machine's cores from which on they, not the pattern, may end the scaling."""
 _FULL_EFFICIENCY = 0.95
 """Efficiency from which on nothing has ended the scaling."""
-_AT_NMRT = ("asl", "cpu_per_request", "peak_memory", "cost")
+_AT_NMRT = ("asl", "cpu_per_request", "peak_memory", "cost", "given_cost")
 EFFICIENCY = Metric(
     "scaling_efficiency", "scaling efficiency", None, Unit.RATIO, better="higher", launch_sd=math.sqrt(2) * LAUNCH_SD
 )
@@ -102,6 +103,11 @@ class ScalingStep:
     def cost_per_million_requests(self) -> Estimate | None:
         """Cost of a million successful answers at NMRT, in the currency of the test's price; None without a price."""
         return None if self.metrics is None else self.metrics.cost_per_million_requests
+
+    @property
+    def given_cost_per_million_requests(self) -> Estimate | None:
+        """The same for all cores that ``cpus_per_replica=`` or ``cpus=`` gave, idle or not; None without them."""
+        return None if self.metrics is None else self.metrics.given_cost_per_million_requests
 
     @property
     def machine_ratio(self) -> float | None:
@@ -219,6 +225,13 @@ class Scaling:
             TooFewSamplesError: the rate is out of reach of the law, or of what was measured.
         """
         return self.law.replicas_for(rps)
+
+    @cached_property
+    def indices(self) -> ScalingIndices:
+        """HSX with its parts and SC, and why those that are None are not known; all unknown in a smoke run."""
+        known = [one.duration_ns for one in self.scale_outs if one.duration_ns is not None]
+        times_ns = known if len(known) == len(self.scale_outs) else ()
+        return scaling_indices(self.steps, times_ns, self.scale_out_unknown or "it was not measured")
 
     @property
     def scale_out_ns(self) -> Estimate | None:

@@ -57,7 +57,8 @@ _SMALLEST = {
     Unit.TOKEN_RATE: 0.001,
     Unit.COST: 1e-9,
     Unit.ENERGY: 1e-6,
-    Unit.COUNT: 0.1,
+    Unit.PER_SECOND: 0.001,
+    Unit.COUNT: 0.001,
 }
 """Values are at least this or the metric's floor, whichever is larger, by the unit of the metric."""
 

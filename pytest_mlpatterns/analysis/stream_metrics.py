@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -155,7 +156,7 @@ class StreamMetrics(ABC):
                 '"ttft<300ms, tpot<40ms"'
             )
         found = [one.fluidity(times["ttft"], times["tpot"]) for one in self._streams]
-        return self._required(found, "fluidity")
+        return _share(self._required(found, "fluidity"))
 
     def promised(self, promise: Promise, *, goodput: bool, confidence: float = CONFIDENCE) -> Estimate:
         """Goodput, or the share of the requests that kept a promise."""
@@ -166,7 +167,8 @@ class StreamMetrics(ABC):
             )
         kept = [blocks.promise(promise) for blocks in self.by_launch]
         name = "goodput" if goodput else "attainment"
-        return self._required([getattr(one, name)() for one in kept], name, confidence)
+        found = self._required([getattr(one, name)() for one in kept], name, confidence)
+        return found if goodput else _share(found)
 
     def unjudged(self, promise: Promise) -> str:
         """A sentence about successful requests that a promise cannot judge; empty if there are none."""
@@ -190,3 +192,8 @@ class StreamMetrics(ABC):
         if not known:
             raise InvalidResultError(f"no request has what the objective judges, so there is no {name}")
         return estimate(known, LAUNCH_SD, confidence)
+
+
+def _share(found: Estimate) -> Estimate:
+    """An estimate of a share, which is at most 1."""
+    return replace(found, high=min(found.high, 1.0))

@@ -109,7 +109,7 @@ class Tolerances:
 
 def _family(metric: Metric) -> str:
     """The name under which a metric has its default."""
-    if metric.of is None:
+    if metric.is_nmrt:
         return "nmrt"
     return "p99" if metric.percentile is not None and metric.name not in DEFAULT_TOLERANCES else metric.name
 

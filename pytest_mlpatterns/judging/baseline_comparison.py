@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.indices import why_unknown
 from pytest_mlpatterns.analysis.intervals import min_samples
 from pytest_mlpatterns.analysis.metric_definitions import COMPARED_METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
@@ -198,10 +199,9 @@ class BaselineComparison:
             return ()
         self._measurement.require_valid()
         compared = choice(self._measurement.metrics.streams)
-        searched = [one for one in compared if one.metric.of is None]
         if self._baseline.mode is not BaselineMode.OFF:
-            for one in searched:
-                if one.requested:
+            for one in compared:
+                if one.requested and one.metric.of_search is not None:
                     self._search_once(one.metric)
         if (entry := self._baseline.entry) is None:
             return ()
@@ -210,12 +210,11 @@ class BaselineComparison:
         together = [one for one in widened if one.metric.of is not None]
         verdicts = [*self._decide(together, entry)] if together else []
         for one in widened:
-            if one.metric.of is None and not (
-                not one.requested and self._measurement.metrics.only_at_least(one.metric)
-            ):
-                verdicts += self._decide(
-                    [one], entry, functools.partial(self._measurement.search, one.metric.objective)
-                )
+            if one.metric.is_of_scaling:  # another pass takes longer than a whole test
+                verdicts += self._judge_all([one], _Look(entry, self._measurement.metrics))
+            elif one.metric.of is None and (one.requested or not self._measurement.metrics.only_at_least(one.metric)):
+                more = functools.partial(self._measurement.search, one.metric.objective)
+                verdicts += self._decide([one], entry, more)
         return verdicts
 
     def _measure_for_tail(self, compared: Sequence[ComparedMetric], entry: Entry) -> None:
@@ -263,7 +262,9 @@ class BaselineComparison:
             return verdicts
         alone: dict[str, Outcome] = {}
         if len(quiet) >= _QUIET_LAUNCHES:
-            alone = {one.metric: one.outcome for one in self._judge_look(compared, _Look(look.entry, Metrics(quiet)))}
+            of_launches = [one for one in compared if one.metric.of is not None]
+            found = self._judge_look(of_launches, _Look(look.entry, Metrics(quiet)))
+            alone = {one.metric: one.outcome for one in found}
         why = f"but {why_busy(look.metrics.launches)} while this was measured: run it again in a quieter moment"
         return _doubted(
             verdicts,
@@ -309,13 +310,15 @@ class BaselineComparison:
             pass_alpha=_PASS_ALPHA,
             fixed_launches=max(len(before), 1),
         )
-        if not before:
-            raise UnknownMetricError("is not recorded yet; record it: --perf-baseline update")
         if metric.percentile is not None:
             look.metrics.latency_ns(metric.percentile)  # raises TooFewSamplesError
         values = () if look.metrics.only_at_least(metric) else present.values(metric)
+        why = "" if values else why_unknown(metric.name, look.metrics.indices.missing)
+        if not before and not why:
+            raise UnknownMetricError("is not recorded yet; record it: --perf-baseline update")
         if not values:
-            raise UnknownMetricError(f"is not known for {self._experiment.setup.pattern}")
+            pattern = self._experiment.setup.pattern
+            raise UnknownMetricError(f"is not known for {pattern}{why and f': {why}'}")
         return judge_change(
             metric,
             values,

@@ -22,6 +22,7 @@ from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.result import Reference, TestResult
+from pytest_mlpatterns.reports.text.index_notes import describe_indices
 from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_cycle, describe_layer
 from pytest_mlpatterns.reports.text.overload_text import describe_overload
 from pytest_mlpatterns.reports.text.scaling_notes import describe_scaling
@@ -115,7 +116,9 @@ def with_scaling(result: TestResult, scaling: ScalingRecord | None) -> TestResul
     """The result with what was measured at several numbers of replicas, and its lines among the notes."""
     if scaling is None:
         return result
-    return replace(result, scaling=scaling, notes=(*result.notes, *describe_scaling(scaling)))
+    return replace(
+        result, scaling=scaling, notes=(*result.notes, *describe_scaling(scaling), *describe_indices(result))
+    )
 
 
 def reference_from_baseline(entry: Entry, name: str) -> Reference:
@@ -177,6 +180,7 @@ def _with_conditions(result: TestResult, metrics: Metrics, experiment: Experimen
         result,
         tolerance=experiment.settings.tolerance.of("rtm"),
         price=metrics.price,
+        missing_indices=dict(metrics.indices.missing),
         load_over_time=tuple(metrics.load_over_time()),
         memory_over_time=tuple(metrics.memory_over_time()),
         warmups=tuple(launch.warmup for launch in metrics.launches),

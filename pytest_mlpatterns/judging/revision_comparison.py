@@ -178,7 +178,7 @@ class RevisionComparison:
                 found, why_not = judge_no_slower(run, together, budget_ns=budget_ns)
                 verdicts += found
             for one in searched:
-                if one.metric.objective is not None:
+                if not one.metric.is_nmrt or one.metric.objective is not None:
                     why_not[one.metric.name] = "is not compared with a revision; record a baseline"
                 else:
                     verdicts.append(judge_nmrt_no_lower(run, one, budget_ns=budget_ns))
@@ -197,7 +197,7 @@ class RevisionComparison:
         """Whether the answers stream; the first paired launch tells."""
         if not run.launches:
             run.measure_first(self._experiment.settings.budget_ns)
-        return any(launch.samples.stream is not None for launch in run.second_launches)
+        return any(launch.samples.came_in_pieces for launch in run.second_launches)
 
     @contextmanager
     def _taking(self, run: InterleavedRun) -> Iterator[None]:

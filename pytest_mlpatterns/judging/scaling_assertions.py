@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
+from pytest_mlpatterns.analysis.scale_out import SCALE_OUT, scale_out_ns
 from pytest_mlpatterns.analysis.scaling import EFFICIENCY, Scaling
 from pytest_mlpatterns.analysis.verdicts import judge_limit
-from pytest_mlpatterns.errors import GeneratorLimitError, SettingError
+from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.fields import whole_number
 from pytest_mlpatterns.measurement.scaling import ScalingRun
-from pytest_mlpatterns.patterns.replication import with_replicas
+from pytest_mlpatterns.patterns.replication import balance_of, with_replicas
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.system.cpu_share import ReplicaCores
 from pytest_mlpatterns.wording import count, shown
@@ -28,7 +29,7 @@ __all__ = ["ScalingAssertions", "read_replicas"]
 _PASSES = 2
 _MOST_PASSES = 4
 _ALPHA = 0.02
-"""Probability, over all interim looks, of failing an efficiency exactly at the limit."""
+"""Probability, over all interim looks, of failing a figure exactly at the limit."""
 
 
 class ScalingAssertions:
@@ -81,13 +82,48 @@ class ScalingAssertions:
         scaling = self._measured((1, number))
         if self._experiment.smoke:
             return None
+
+        def judged(found: Scaling, confidence: float) -> Verdict:
+            verdict = judge_limit(EFFICIENCY, found.efficiency(number, confidence), limit)
+            if verdict.outcome is not Outcome.PASS and found.ended_by:
+                raise GeneratorLimitError(f"{found.ended_by}; measure with fewer replicas or on more cores")
+            return verdict
+
+        return self._decide(scaling, judged)
+
+    def decide_scale_out(self, limit_ns: int) -> Verdict | None:
+        """Measure until it is decided whether one more replica carries its share in time.
+
+        Args:
+            limit_ns: the longest acceptable time from asking for it, in nanoseconds.
+
+        Returns:
+            The verdict; None in a smoke run.
+
+        Raises:
+            InvalidResultError: the time is not known, because the pattern cannot get one more replica while it runs, or
+                because a replica never carried its share.
+        """
+        scaling = self._measured((1,))
+        if self._experiment.smoke:
+            return None
+
+        def judged(found: Scaling, confidence: float) -> Verdict:
+            took = scale_out_ns(found.scale_outs, confidence)
+            if took is None:
+                raise InvalidResultError(
+                    f"the scale-out time is not known: {found.scale_out_unknown or found.steps[0].bound}"
+                )
+            return judge_limit(SCALE_OUT, took, limit_ns)
+
+        return self._decide(scaling, judged)
+
+    def _decide(self, scaling: Scaling, judged: Callable[[Scaling, float], Verdict]) -> Verdict:
+        """Add passes until a verdict is no longer open, or the budget is spent."""
         assert self._run is not None
         plan = SequentialPlan(first=_PASSES, last=_MOST_PASSES, alpha=_ALPHA)
         while True:
-            found = scaling.efficiency(number, plan.confidence(self._run.passes))
-            verdict = judge_limit(EFFICIENCY, found, limit)
-            if verdict.outcome is not Outcome.PASS and scaling.ended_by:
-                raise GeneratorLimitError(f"{scaling.ended_by}; measure with fewer replicas or on more cores")
+            verdict = judged(scaling, plan.confidence(self._run.passes))
             if verdict.outcome is not Outcome.INCONCLUSIVE or not self._may_go_on():
                 return verdict
             self._pass()
@@ -113,6 +149,7 @@ class ScalingAssertions:
                 on_progress=driver.on_progress,
                 price=price,
                 cpus_per_replica=self._cores_each,
+                balance=balance_of(pattern),
             )
         self._close()
         while self._run.passes < _PASSES:
@@ -126,6 +163,7 @@ class ScalingAssertions:
             self._run.measure_pass()
         finally:
             self._measurement.interleaved_s += self._run.spent_s - spent_s
+        self._measurement.take_indices(self._run.scaling.indices)
 
     def _may_go_on(self) -> bool:
         assert self._run is not None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.analysis.scale_out import SCALE_OUT
 from pytest_mlpatterns.analysis.scaling import EFFICIENCY
 from pytest_mlpatterns.judging.at_the_call import at_the_call
-from pytest_mlpatterns.units import parse_share
+from pytest_mlpatterns.units import parse_duration, parse_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,7 +30,8 @@ class ScalingMethods(ABC):
         """Measure NMRT of the test's pattern at several numbers of replicas, as ``Replicated(n)`` starts them.
 
         Two passes, the second in the opposite order. Each number of replicas takes a search for NMRT and a window of
-        a second in each pass, about ten seconds; that is beside the test's budget.
+        a second in each pass, about ten seconds; that is beside the test's budget. One replica then gets another under
+        load, which takes as long as the scale-out and a second more.
 
         Args:
             replicas: different numbers from 1 on, 1 among them.
@@ -37,7 +39,7 @@ class ScalingMethods(ABC):
                 more is left for the load generator. None: they share the cores.
 
         Returns:
-            The steps, the fitted scalability law, and predictions; without steps in a smoke run.
+            The steps, the fitted scalability law, predictions, and the scale-out time; without steps in a smoke run.
         """
         return self._scaling.measure(replicas, cpus_per_replica)
 
@@ -51,6 +53,20 @@ class ScalingMethods(ABC):
         """
         share = parse_share(limit, name="assert_scaling_efficiency_at_least(...)")
         self._settle(EFFICIENCY.name, lambda: self._scaling.decide_efficiency(share, replicas))
+
+    @at_the_call
+    def assert_scale_out_below(self, limit: object) -> None:
+        """One more replica, asked for while callers keep one at its knee, carries its share in less than this time.
+
+        Uses what :meth:`measure_scaling` has measured, or measures one replica alone. It raises ``InvalidResultError``
+        if the time is not known: with ``balance="shared-socket"``, or if the replica never carried its share.
+
+        Args:
+            limit: the time, such as ``"2s"``, from asking for the replica until it gives at least 90 % of its share of
+                the answers.
+        """
+        limit_ns = parse_duration(limit, name="assert_scale_out_below(...)")
+        self._settle(SCALE_OUT.name, lambda: self._scaling.decide_scale_out(limit_ns))
 
     @abstractmethod
     def _settle(self, metric: str, decide: Callable[[], Verdict | None]) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.generator_health import Fault
+from pytest_mlpatterns.analysis.indices import NO_INDICES
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.noise import why_busy
 from pytest_mlpatterns.analysis.verdicts import SampleSize, why_invalid
@@ -24,6 +25,7 @@ from pytest_mlpatterns.records.verdict import Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from pytest_mlpatterns.analysis.indices import ScalingIndices
     from pytest_mlpatterns.analysis.metric_definitions import Metric
     from pytest_mlpatterns.analysis.overload import OfferedLoad, OverloadPlan
     from pytest_mlpatterns.measurement.launch import LaunchRunner
@@ -76,6 +78,7 @@ class SequentialMeasurement:
         self._launches: list[Launch] = []
         self._capacities: list[Capacity] = []
         self._metrics: Metrics | None = None
+        self._indices = NO_INDICES
         self._tries = 0
         self.spent_s = 0.0
         self.interleaved_s = 0.0
@@ -152,6 +155,11 @@ class SequentialMeasurement:
         if not self._launches and launches:
             self._tries += len(launches)
             self._add(*launches)
+
+    def take_indices(self, indices: ScalingIndices) -> None:
+        """Adopt the scalability indices of the same test, of all passes so far, for its metrics."""
+        self._indices = indices
+        self._add()
 
     def decide(self, judge: Callable[[], Verdict], more: Callable[[], None] | None = None) -> Verdict:
         """As :meth:`decide_all`, for one verdict."""
@@ -245,7 +253,7 @@ class SequentialMeasurement:
 
     def _add(self, *launches: Launch) -> None:
         self._launches += launches
-        self._metrics = Metrics(tuple(self._launches), tuple(self._capacities), self._price)
+        self._metrics = Metrics(tuple(self._launches), tuple(self._capacities), self._price, self._indices)
 
     @contextmanager
     def _counted_time(self) -> Iterator[None]:

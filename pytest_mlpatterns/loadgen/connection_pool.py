@@ -37,8 +37,10 @@ class ConnectionPool:
         self._releasing = False
         self._last_target = -1
         self._limit = MAX_OPEN_LOOP_CONNECTIONS
+        self._callers = 0
         if isinstance(job.schedule, ClosedLoop | Stages) and job.schedule.closed:
-            self._limit = job.share.part_of(job.schedule.max_concurrency) * len(job.endpoint.addresses)
+            self._callers = job.share.part_of(job.schedule.max_concurrency)
+            self._limit = self._callers * len(job.endpoint.addresses)
         self._open_ahead = job.share.part_of(job.schedule.concurrency) if isinstance(job.schedule, ClosedLoop) else 1
         self.limit_reached = False
 
@@ -53,10 +55,19 @@ class ConnectionPool:
     def open(self) -> None:
         """Connect ahead of the load: to each address as many connections as there are callers, or one."""
         for target in range(len(self._addresses)):
-            for _ in range(self._open_ahead):
-                connection = self._make(target)
-                connection.open()
-                self._idle[target].append(connection)
+            self._open_to(target)
+
+    def add(self, address: tuple[str, int]) -> None:
+        """Balance over one more address from now on, as a load balancer does; requests in flight stay where they are.
+
+        Connections to it are opened ahead, as to the others.
+        """
+        self._addresses = (*self._addresses, address)
+        self.several = True
+        self._idle.append([])
+        self._outstanding.append(0)
+        self._limit += self._callers
+        self._open_to(len(self._addresses) - 1)
 
     def send(self, request: int, due_ns: int | None) -> None:
         target = self._choose() if self.several else 0
@@ -101,6 +112,12 @@ class ConnectionPool:
         for connection in self._all:
             connection.close()
 
+    def _open_to(self, target: int) -> None:
+        for _ in range(self._open_ahead):
+            connection = self._make(target)
+            connection.open()
+            self._idle[target].append(connection)
+
     def _make(self, target: int) -> Connection:
         connection = self._loop.new_connection(self._addresses[target], target)
         self._all.append(connection)
@@ -108,7 +125,9 @@ class ConnectionPool:
 
     def _choose(self) -> int:
         count = len(self._addresses)
-        if self._least_outstanding:
-            return min(range(count), key=self._outstanding.__getitem__)
         self._last_target = (self._last_target + 1) % count
+        if self._least_outstanding:  # of several with as few, each in turn
+            least = min(self._outstanding)
+            while self._outstanding[self._last_target] > least:
+                self._last_target = (self._last_target + 1) % count
         return self._last_target

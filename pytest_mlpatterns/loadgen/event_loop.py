@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import selectors
 from collections import deque
-from functools import partial
+from functools import cache, partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.loadgen.added_addresses import AddedAddresses
 from pytest_mlpatterns.loadgen.connection import Connection
 from pytest_mlpatterns.loadgen.connection_pool import ConnectionPool
 from pytest_mlpatterns.loadgen.http1 import Http1
@@ -61,6 +62,7 @@ class LoadLoop:
         self.connect_ns = self._load_run.connect_ns
         self.protocol = _protocol_factory(job)
         self.new_connection = partial(Connection, self) if not job.in_pieces else self._stream_connections(job)
+        self._added = AddedAddresses(self.selector, self._pool.add)
 
     def run(self) -> LoadResult:
         """Run the load to its end."""
@@ -69,6 +71,7 @@ class LoadLoop:
             self._drive(alarm)
         finally:
             self._pool.close()
+            self._added.close()
             alarm.close()
             self.selector.close()
         return self._load_run.result()
@@ -76,6 +79,10 @@ class LoadLoop:
     def open_at(self, at_ns: int) -> None:
         """Open the window of a shared load at this time. Thread-safe."""
         self._load_run.open_at(at_ns)
+
+    def add_address(self, address: tuple[str, int]) -> None:
+        """Balance the load over one more server from now on. Thread-safe."""
+        self._added.add(address)
 
     def stop(self) -> None:
         """End the load: close the window and abandon requests in flight. Thread-safe."""
@@ -168,6 +175,6 @@ def _protocol_factory(job: LoadJob) -> Callable[[tuple[str, int]], ClientProtoco
     from pytest_mlpatterns.loadgen.http2 import Http2
     from pytest_mlpatterns.loadgen.http2_headers import HeaderReader, RequestBlocks
 
-    blocks = {address: RequestBlocks.of(address, INFER_METHOD) for address in job.endpoint.addresses}
+    blocks = cache(lambda address: RequestBlocks.of(address, INFER_METHOD))
     reader = HeaderReader()
-    return lambda address: Http2(job.messages, blocks[address], reader, keep=keep)
+    return lambda address: Http2(job.messages, blocks(address), reader, keep=keep)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.loadgen.connection_limit import check_connections
-from pytest_mlpatterns.loadgen.messages import Event, LoadResult, OpenWindow, Share, Warm, WindowOpened
+from pytest_mlpatterns.loadgen.messages import AddAddress, Event, LoadResult, OpenWindow, Share, Warm, WindowOpened
 from pytest_mlpatterns.loadgen.process import STOP
 from pytest_mlpatterns.loadgen.watch import GeneratorWatch
 from pytest_mlpatterns.system.child import Child
@@ -59,6 +59,7 @@ class Generator:
         self._log = log
         self._measure_ceiling = measure_ceiling
         self._children: list[Child] = []
+        self._loading = 0
         self.ceilings_rps: dict[Transport, float] = {}
         self.library_overhead_ns: float | None = None
 
@@ -116,6 +117,7 @@ class Generator:
         check_connections(job, processes)
         self.start(processes)
         children = self._children[:processes]
+        self._loading = processes
         result: dict[int, LoadResult] = {}
         watch = GeneratorWatch(children, job)
         try:
@@ -129,6 +131,21 @@ class Generator:
             self.close()  # their present job is abandoned; the next job gets fresh processes
             raise
         return _merge(result)
+
+    def add_address(self, address: tuple[str, int]) -> None:
+        """Balance the present load over one more server, ``(host, port)``; for ``on_poll`` of :meth:`run`.
+
+        Its requests have the highest ``target``. Nothing happens if the load has just ended.
+        """
+        self._tell(AddAddress(address))
+
+    def end_load(self) -> None:
+        """End the present load early, without its requests in flight; for ``on_poll`` of :meth:`run`."""
+        self._tell(STOP)
+
+    def _tell(self, message: object) -> None:
+        for child in self._children[: self._loading]:
+            child.send(message)
 
     def _stop(self, watch: GeneratorWatch, result: dict[int, LoadResult]) -> None:
         """After Ctrl-C: end the job and collect the missing recordings; on failure raise KeyboardInterrupt."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.schedule import Schedule
 
-__all__ = ["Event", "LoadJob", "LoadResult", "OpenWindow", "Share", "Transport", "Warm", "WindowOpened"]
+__all__ = ["AddAddress", "Event", "LoadJob", "LoadResult", "OpenWindow", "Share", "Transport", "Warm", "WindowOpened"]
 
 
 class Transport(Enum):
@@ -92,6 +92,13 @@ class OpenWindow:
     """Sent to all generators that share a load: time at which the window opens (``time.perf_counter_ns``)."""
 
     at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddAddress:
+    """Sent during a load: one more server, ``(host, port)``, which gets its share of the requests from now on."""
+
+    address: tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)

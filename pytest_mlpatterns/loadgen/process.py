@@ -12,12 +12,14 @@ import queue
 import sys
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.loadgen.messages import OpenWindow
+from pytest_mlpatterns.loadgen.messages import AddAddress, OpenWindow
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.open_files import raise_file_limit
 
 if TYPE_CHECKING:
+    from pytest_mlpatterns.loadgen.event_loop import LoadLoop
     from pytest_mlpatterns.loadgen.messages import LoadJob
+    from pytest_mlpatterns.loadgen.pyreqwest_loop import PyreqwestLoop
 
 
 __all__ = ["STOP", "main", "raise_priority"]
@@ -39,13 +41,10 @@ def main() -> None:
     waiting: queue.SimpleQueue[LoadLoop | PyreqwestLoop | None] = queue.SimpleQueue()
     latest: list[LoadLoop | PyreqwestLoop] = []
 
-    def on_message(message: LoadJob | OpenWindow | str) -> None:
-        if isinstance(message, OpenWindow):
+    def on_message(message: LoadJob | OpenWindow | AddAddress | str) -> None:
+        if isinstance(message, OpenWindow | AddAddress | str):
             for loop in latest:
-                loop.open_at(message.at_ns)
-        elif isinstance(message, str):
-            for loop in latest:
-                loop.stop()
+                _instruct(loop, message)
         else:  # created here, so that a stop that follows at once finds it before it runs
             is_remote = message.endpoint.remote is not None
             loop = PyreqwestLoop(message, channel.send) if is_remote else LoadLoop(message, channel.send)
@@ -64,6 +63,16 @@ def main() -> None:
         channel.send(result)
         del loop, result
         gc.collect()
+
+
+def _instruct(loop: LoadLoop | PyreqwestLoop, message: OpenWindow | AddAddress | str) -> None:
+    """Pass a message on to the present job."""
+    if isinstance(message, OpenWindow):
+        loop.open_at(message.at_ns)
+    elif isinstance(message, AddAddress):
+        loop.add_address(message.address)
+    else:
+        loop.stop()
 
 
 def raise_priority() -> None:

@@ -61,6 +61,9 @@ class PyreqwestLoop:
         """Open the window of a shared load at this time. Thread-safe."""
         self._load_run.open_at(at_ns)
 
+    def add_address(self, _address: tuple[str, int]) -> None:
+        """Do nothing: the library reaches a service by its one origin."""
+
     def stop(self) -> None:
         """End the load at the next tick. Thread-safe."""
         self._load_run.stop_early = True

@@ -54,7 +54,7 @@ def stream_figures(samples: Samples, window: Window, good: NDArray[np.bool_]) ->
         window: the block.
         good: mask of the successful requests that were due in the window.
     """
-    if samples.stream is None:
+    if samples.stream is None or not samples.came_in_pieces:
         return {}
     times = StreamTimes(samples, samples.stream)
     ttft, tpot = times.ttft_ns[good], times.tpot_ns[good]

@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult
     from pytest_mlpatterns.records.addressing import Progress
-    from pytest_mlpatterns.records.launch import LaunchValue
+    from pytest_mlpatterns.records.launch import LaunchValue, Usage
     from pytest_mlpatterns.records.objective import Bound, Objective
     from pytest_mlpatterns.records.samples import Samples
-from pytest_mlpatterns.workload.schedule import Schedule
+    from pytest_mlpatterns.system.monitor import ResourceMonitor
+    from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["CapacitySearch"]
 
@@ -63,6 +64,8 @@ class LastStep:
     schedule: Schedule
     samples: Samples
     window: Window
+    asl_ratio: float | None
+    peak_rss_bytes: int | None
 
 
 @dataclass(slots=True)
@@ -72,6 +75,7 @@ class CapacitySearch:
     Args:
         template: a job for this deployment; each step replaces its schedule and times.
         generator: the load generator.
+        monitor: watches the processes of this deployment.
         deadline_ns: end of the search, on the clock of ``time.perf_counter_ns``.
         on_progress: takes the progress of the load several times a second.
         ceiling_rps: rate that one generator process reaches on this machine; None if it is not known.
@@ -83,6 +87,7 @@ class CapacitySearch:
 
     template: LoadJob
     generator: Generator
+    monitor: ResourceMonitor
     deadline_ns: int
     on_progress: Callable[[Progress], None]
     ceiling_rps: float | None
@@ -98,6 +103,8 @@ class CapacitySearch:
             objective: latency objective to keep; None for throughput alone.
         """
         capacity = climb(self._step, out_of_time=self._out_of_time, decided=decided)
+        if (usage := self.monitor.usage()) is not None:
+            capacity = replace(capacity, cores=usage.cores, limited=usage.limited)
         if objective is None or capacity.nmrt.value <= 0:
             return capacity
         rate, limited = highest_rate(
@@ -138,6 +145,8 @@ class CapacitySearch:
             median_ns=float(np.median(samples.latency_ns[inside & good])) if successes else None,
             error_ratio=1 - successes / requests if requests else 1.0,
             limited=why_limited(replace(result.generator, ceiling_rps=self.ceiling_rps)),
+            asl_ratio=None if self.last is None else self.last.asl_ratio,
+            peak_rss_bytes=None if self.last is None else self.last.peak_rss_bytes,
         )
         self._last_rate_rps = step.rate_rps
         return step
@@ -170,10 +179,14 @@ class CapacitySearch:
 
     def _drive(self, schedule: Schedule, duration_ns: int, warmup_ns: int) -> LoadResult:
         job = replace(self.template, schedule=schedule, duration_ns=duration_ns, warmup_ns=warmup_ns)
-        result = self.generator.run(
-            job, poll_s=_POLL_S, on_poll=LoadEvents(self.on_progress).handle, processes=self.generators
+        self.monitor.sample()
+        events = LoadEvents(self.on_progress, on_poll=self.monitor.sample)
+        result = self.generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=self.generators)
+        self.monitor.sample()
+        usage, window = self.monitor.usage(), result.window
+        self.last = LastStep(
+            schedule, samples_of(result), window, _asl_ratio(usage, window), _peak_rss_bytes(usage, window)
         )
-        self.last = LastStep(schedule, samples_of(result), result.window)
         return result
 
 
@@ -204,6 +217,22 @@ def _values(quantity: str, samples: Samples) -> tuple[NDArray[np.int64] | NDArra
         return np.full(samples.outcome.size, np.inf), every
     times = StreamTimes(samples, samples.stream)
     return times.gaps if quantity == "itl" else (times.of(quantity), every)
+
+
+def _asl_ratio(usage: Usage | None, window: Window) -> float | None:
+    """Share of its cores that the deployment used in a window; None if its processes are not known."""
+    if usage is None:
+        return None
+    start_ns, end_ns = np.interp((window.start_ns, window.end_ns), usage.time_ns, usage.cpu_ns)
+    return float((end_ns - start_ns) / (usage.cores * window.duration_ns))
+
+
+def _peak_rss_bytes(usage: Usage | None, window: Window) -> int | None:
+    """Highest resident memory from the last sample before a window on; None if the processes are not known."""
+    if usage is None:
+        return None
+    first = max(int(np.searchsorted(usage.time_ns, window.start_ns)) - 1, 0)
+    return int(usage.rss_bytes[first:].max())
 
 
 def _servers(capacity: Capacity) -> int:

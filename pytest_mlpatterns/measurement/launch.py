@@ -22,6 +22,7 @@ from pytest_mlpatterns.measurement.generator_placement import apart_from
 from pytest_mlpatterns.measurement.last_answer import why_silent
 from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.measurement.overload import OverloadRun
+from pytest_mlpatterns.measurement.scale_out import ScaleOutRun
 from pytest_mlpatterns.measurement.smoke import send_one
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.system.monitor import ResourceMonitor
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_mlpatterns.analysis.overload import OfferedLoad, OverloadPlan
+    from pytest_mlpatterns.analysis.scale_out import ScaleOut
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import LoadResult
-    from pytest_mlpatterns.records.addressing import Progress
+    from pytest_mlpatterns.records.addressing import Balance, Progress
     from pytest_mlpatterns.records.launch import Capacity, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.telemetry import PatternStats
@@ -159,6 +161,7 @@ class LaunchRunner:
         search = CapacitySearch(
             template=template,
             generator=self._generator,
+            monitor=ResourceMonitor(lambda: deployment.pids, deployment.cpus),
             deadline_ns=time.perf_counter_ns() + min(budget_ns, longest_ns),
             on_progress=self._on_progress,
             generators=plan.generators,
@@ -192,6 +195,24 @@ class LaunchRunner:
             loads = run.run(plan, nmrt_rps)
         deployment.processes.stats()  # raises if a process died; a service that is still busy need not answer
         return loads
+
+    def scale_out(self, concurrency: int, balance: Balance) -> ScaleOut:
+        """Add one more replica to the running deployment while it is loaded; its engine must be able to.
+
+        Args:
+            concurrency: requests in flight.
+            balance: how requests are spread over the replicas.
+
+        Raises:
+            DeploymentError: the replica did not start, or a process died under the load.
+        """
+        deployment = self.deployment
+        template = job_for(deployment, replace(self.plan, check=None), deployment.messages(self.plan.payload))
+        run = ScaleOutRun(
+            deployment, template, self._generator, self._on_progress, balance, generators=self.plan.generators
+        )
+        with apart_from(deployment, self._generator, self.plan.generators):
+            return run.run(concurrency)
 
     def log_tail(self) -> str:
         """The end of the deployment's log."""
@@ -283,4 +304,5 @@ def job_for(deployment: Deployment, plan: LoadPlan, messages: tuple[bytes, ...])
         timeout_ns=plan.timeout_ns,
         keep_answers=CHECKED_ANSWERS if plan.check else 0,
         cancellation=plan.cancellation,
+        stream=deployment.streams,
     )

@@ -1,8 +1,8 @@
 """The capacity of one service at several numbers of replicas, in interleaved order, so that drift is no scaling.
 
 A pass starts each number of replicas once, alone on the machine, searches for its capacity, and measures one window at
-the concurrency that reaches it. The next pass goes through the numbers in the opposite order. This module must not know
-limits, baselines or pytest.
+the concurrency that reaches it. The smallest number is then asked for one more replica under that load. The next pass
+goes through the numbers in the opposite order. This module must not know limits, baselines or pytest.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.scaling import Scaling, ScalingStep
 from pytest_mlpatterns.measurement.launch import MAX_SEARCH_NS, LaunchRunner
 from pytest_mlpatterns.measurement.variant import named_errors
+from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.system.environment import available_cores
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from pytest_mlpatterns.analysis.scale_out import ScaleOut
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.measurement.variant import Variant
     from pytest_mlpatterns.records.addressing import Progress
@@ -30,6 +32,11 @@ __all__ = ["ScalingRun"]
 
 _WINDOW_NS = 1_000_000_000
 _WARMUP_NS = 100_000_000
+_BY_THE_KERNEL = (
+    'with balance="shared-socket" the kernel gives a new replica only new connections, and callers keep theirs; choose '
+    '"round-robin" or "least-outstanding"'
+)
+_BY_NO_ENGINE = 'the engine of this test adds no replica to a running service; choose engine="local"'
 
 
 class ScalingRun:
@@ -41,6 +48,7 @@ class ScalingRun:
         on_progress: takes the progress of the load several times a second.
         price: of cores and memory; None if there is no cost.
         cpus_per_replica: number of cores on which each replica runs alone; None if they share the cores.
+        balance: how requests are spread over the replicas.
 
     Attributes:
         passes: passes so far.
@@ -55,6 +63,7 @@ class ScalingRun:
         on_progress: Callable[[Progress], None],
         price: Price | None = None,
         cpus_per_replica: int | None = None,
+        balance: Balance = Balance.ROUND_ROBIN,
     ) -> None:
         self.passes = 0
         self.spent_s = 0.0
@@ -63,6 +72,9 @@ class ScalingRun:
         self._on_progress = on_progress
         self._price = price
         self._cpus_per_replica = cpus_per_replica
+        self._balance = balance
+        self._scale_outs: list[ScaleOut] = []
+        self._no_scale_out = _BY_THE_KERNEL if balance is Balance.SHARED_SOCKET else ""
         self._capacities: dict[int, list[Capacity]] = {number: [] for number in sorted(variants)}
         self._launches: dict[int, list[Launch]] = {number: [] for number in self._capacities}
 
@@ -80,6 +92,8 @@ class ScalingRun:
                 for number, found in self._capacities.items()
             ),
             available_cores(),
+            tuple(self._scale_outs),
+            self._no_scale_out,
             cpus_per_replica=self._cpus_per_replica,
         )
 
@@ -111,5 +125,14 @@ class ScalingRun:
                     variant.plan, schedule=at_nmrt, duration_ns=_WINDOW_NS, warmup_ns=_WARMUP_NS, check=None
                 )
                 self._launches[number].append(runner.measure())
+                if number == self.numbers[0]:
+                    self._scale_out(runner, capacity)
         finally:
             runner.close()
+
+    def _scale_out(self, runner: LaunchRunner, capacity: Capacity) -> None:
+        """Ask the deployment, which is at its knee, for one more replica, if it can get one."""
+        if runner.deployment.scaler is None:
+            self._no_scale_out = _BY_NO_ENGINE
+        if not self._no_scale_out:
+            self._scale_outs.append(runner.scale_out(capacity.concurrency, self._balance))

@@ -16,7 +16,7 @@ from pytest_mlpatterns.wording import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Microservice", "Replicated", "Single", "with_replicas"]
+__all__ = ["Microservice", "Replicated", "Single", "balance_of", "with_replicas"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,3 +148,9 @@ def with_replicas(pattern: Pattern, replicas: int) -> Pattern:
     elif env or not inside:
         inside.insert(0, Single(env))
     return inside[0] if len(inside) == 1 else Composed(tuple(inside))
+
+
+def balance_of(pattern: Pattern) -> Balance:
+    """How requests are spread over the replicas of :func:`with_replicas`."""
+    first = pattern.parts[0]
+    return Balance(first.balance if isinstance(first, Replicated) else Replicated().balance)

@@ -159,13 +159,19 @@ class LaunchValue:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One concurrency of a capacity search: throughput in several short windows, latency and errors."""
+    """One concurrency of a capacity search: throughput in several short windows, latency, errors, and resources.
+
+    ``asl_ratio`` is the share of its cores that the deployment used, ``peak_rss_bytes`` its highest resident memory;
+    None if its processes are not known.
+    """
 
     concurrency: int
     rates_rps: tuple[float, ...]
     median_ns: float | None
     error_ratio: float
     limited: str | None
+    asl_ratio: float | None = None
+    peak_rss_bytes: int | None = None
 
     @property
     def rate_rps(self) -> float:
@@ -184,6 +190,10 @@ class Capacity:
         stopped: why the search ended.
         at_least: whether the deployment had not degraded when the search ended, so that ``nmrt`` is a lower bound.
         objective: the latency objective of the search; None for throughput alone.
+        asl: average system load at ``concurrency``, over its steps; None if it is not known.
+        peak_rss_bytes: highest resident memory in these steps, likewise.
+        cores: number of cores that the deployment may use, to which ``asl`` relates; None if it is not known.
+        limited: whether it was given these cores (``cpus=``), and not all that there are.
     """
 
     nmrt: LaunchValue
@@ -192,6 +202,10 @@ class Capacity:
     stopped: str
     at_least: bool
     objective: Objective | None = None
+    asl: LaunchValue | None = None
+    peak_rss_bytes: int | None = None
+    cores: float | None = None
+    limited: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,6 +151,8 @@ class TestResult:
             300``.
         overloads: goodput beyond the NMRT, one for each measurement of it.
         scaling: NMRT at several numbers of replicas; None if the test did not measure it.
+        missing_indices: why an index of scalability is not known although the test measured how its pattern scales, by
+            the name of the metric.
     """
 
     __test__ = False
@@ -191,6 +193,7 @@ class TestResult:
     overloads: tuple[Overload, ...] = ()
     price: Price | None = None
     scaling: ScalingRecord | None = None
+    missing_indices: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def outcome(self) -> State:
@@ -293,7 +296,10 @@ def _verdict(data: Mapping[str, Any]) -> Verdict:
 def _capacity(data: Mapping[str, Any]) -> Capacity:
     ladder = tuple(Step(**{**step, "rates_rps": tuple(step["rates_rps"])}) for step in data["ladder"])
     objective = None if data["objective"] is None else parse_objective(data["objective"])
-    return Capacity(**{**data, "nmrt": LaunchValue(**data["nmrt"]), "ladder": ladder, "objective": objective})
+    asl = LaunchValue(**data["asl"]) if data.get("asl") else None
+    return Capacity(
+        **{**data, "nmrt": LaunchValue(**data["nmrt"]), "ladder": ladder, "objective": objective, "asl": asl}
+    )
 
 
 def _latency(data: Mapping[str, Any]) -> Latency:

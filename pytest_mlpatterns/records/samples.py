@@ -79,6 +79,11 @@ class Samples:
     stream: StreamSamples | None = None
 
     @property
+    def came_in_pieces(self) -> bool:
+        """Whether any answer was a stream with a chunk of content."""
+        return self.stream is not None and self.stream.chunk_ns.size > 0
+
+    @property
     def latency_ns(self) -> NDArray[np.int64]:
         """Time from when each request was due until its last byte arrived, in nanoseconds."""
         return self.done_ns - self.due_ns

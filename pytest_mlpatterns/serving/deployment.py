@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import httpx
 
     from pytest_mlpatterns.serving.external.scraper import Scraper
+    from pytest_mlpatterns.serving.scale_out import Scaler
     from pytest_mlpatterns.system.cpu_share import CpuShare
     from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.payload import Payload
@@ -135,6 +136,7 @@ class Deployment:
     Attributes:
         cpu_share: the processor that it was given; None if it may use all of the machine.
         streams: whether it has answered a functional request, such as the first one, with a stream of events.
+        scaler: adds replicas while it runs; None if its engine cannot.
     """
 
     def __init__(
@@ -152,6 +154,7 @@ class Deployment:
         self.scraper = scraper
         self.cpu_share: CpuShare | None = None
         self.streams = False
+        self.scaler: Scaler | None = None
         self._builder = builder
         self._clients: list[httpx.Client] = []
         self._next_server = itertools.count()

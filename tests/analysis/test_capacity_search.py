@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -165,3 +166,28 @@ def test_an_objective_of_a_quantile_is_refused() -> None:
         "slo is 'p0.95<50ms', expected a percentile of at least 1 and less than 100, and a time; "
         'write "p95<50ms" or "rtm<20ms", or for streams "ttft:p95<300ms"'
     )
+
+
+def test_the_load_at_nmrt_is_that_of_all_steps_at_the_knee() -> None:
+    service, loads = places(4, 0.01), itertools.count()
+
+    def measure(concurrency: int) -> Step:
+        return replace(service(concurrency), asl_ratio=0.1 * min(concurrency, 4) + 0.01 * (next(loads) % 2))
+
+    found = climb(measure, out_of_time=forever)
+    assert found.concurrency == 4
+    assert found.asl is not None
+    assert found.asl.value == pytest.approx(0.405, abs=0.006)
+    assert 0 < found.asl.relative_error < 0.02
+    assert climb(service, out_of_time=forever).asl is None
+    assert climb(measure, out_of_time=lambda: True).asl is None
+
+
+def test_a_load_that_was_seen_once_has_no_error() -> None:
+    steps = {1: 0.1, 2: 0.2}
+
+    def measure(concurrency: int) -> Step:
+        load = steps.pop(concurrency, None)
+        return replace(places(2, 0.01)(concurrency), asl_ratio=load)
+
+    assert climb(measure, out_of_time=forever).asl == LaunchValue(0.2, 0.0)

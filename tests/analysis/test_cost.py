@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from support.synthetic import MS, even_launch, make_setup, result, usage
+from support.synthetic import MS, capacity, even_launch, make_setup, result, usage
 
 from pytest_mlpatterns.analysis.criteria import parse_criteria
-from pytest_mlpatterns.analysis.metric_definitions import priced_metric
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, priced_metric
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.ranking import rank
+from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.price import Price, parse_price
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.records.launch import Launch
+    from pytest_mlpatterns.records.launch import Capacity, Launch
 
 GIB = 2**30
 PRICE = Price(0.0425, 0.0057, "USD")
@@ -90,6 +92,45 @@ def test_without_a_limit_or_a_price_nothing_was_given() -> None:
     assert Metrics((limited_launch(),)).given_cost_per_million_requests is None
 
 
+def test_the_cost_at_nmrt_is_that_of_the_load_the_memory_and_the_rate_of_the_search() -> None:
+    search = replace(capacity(400.0), peak_rss_bytes=2 * GIB)  # 0.4 of two cores
+    metrics = Metrics((busy_launch(),), (search,), PRICE)
+    used, given = metrics.cost_per_million_requests_at_nmrt, metrics.given_cost_per_million_requests_at_nmrt
+    assert used is not None
+    assert given is not None
+    assert used.value == pytest.approx(1e6 * (0.0425 * 0.4 * 2 + 0.0057 * 2) / 400 / 3600, rel=1e-12)
+    assert given.value == pytest.approx(1e6 * (0.0425 * 2 + 0.0057 * 2) / 400 / 3600, rel=1e-12)
+    assert given.low < given.value < given.high
+    assert metrics.launch_values(METRICS["given_cost_at_nmrt"])[0].relative_error == pytest.approx(0.01)
+    assert 0.01 < metrics.launch_values(METRICS["cost_at_nmrt"])[0].relative_error < 0.0224
+
+
+@pytest.mark.parametrize(
+    ("search", "price"),
+    [
+        (capacity(), None),
+        (capacity(at_least=True), PRICE),
+        (capacity(objective="p95<50ms"), PRICE),
+        (replace(capacity(), nmrt=LaunchValue(0.0, 0.0)), PRICE),
+        (replace(capacity(), peak_rss_bytes=None), PRICE),
+        (replace(capacity(), cores=None), PRICE),
+    ],
+)
+def test_without_a_part_of_it_there_is_no_cost_at_nmrt(search: Capacity, price: Price | None) -> None:
+    metrics = Metrics((busy_launch(),), (search,), price)
+    assert metrics.cost_per_million_requests_at_nmrt is None
+    assert metrics.given_cost_per_million_requests_at_nmrt is None
+
+
+def test_a_search_that_knows_no_load_or_no_limit_has_one_of_the_costs_at_nmrt() -> None:
+    without_load = Metrics((busy_launch(),), (replace(capacity(), asl=None),), PRICE)
+    assert without_load.cost_per_million_requests_at_nmrt is None
+    assert without_load.given_cost_per_million_requests_at_nmrt is not None
+    without_limit = Metrics((busy_launch(),), (replace(capacity(), limited=False),), PRICE)
+    assert without_limit.cost_per_million_requests_at_nmrt is not None
+    assert without_limit.given_cost_per_million_requests_at_nmrt is None
+
+
 def test_launches_are_pooled_by_their_geometric_mean() -> None:
     dear, cheap = busy_launch(1.0), busy_launch(0.2)
     assert cost(dear, cheap) == pytest.approx((cost(dear) * cost(cheap)) ** 0.5, rel=1e-12)
@@ -121,5 +162,25 @@ def test_patterns_are_ranked_by_cost_and_a_note_names_different_prices() -> None
     ]
     (ranking,) = rank(results, parse_criteria("cost=1, cost<0.40 USD", "--perf-rank"))
     assert ranking.sentence == "cheap first; dear excluded"
-    assert "cost per million 0.500" in (ranking.rows[1].excluded or "")
+    assert "cost per million 0.500 USD" in (ranking.rows[1].excluded or "")
     assert any("the costs are of different prices (0.0425 USD per core-hour" in note for note in ranking.notes)
+
+
+@pytest.mark.parametrize(
+    ("metric", "price", "cpus", "why"),
+    [
+        ("cost", None, "", "the test has no price; set perf_price"),
+        ("given_cost", PRICE, "", "the test gives the deployment no number of cores; write cpus="),
+        ("given_cost_at_nmrt", PRICE, "2", "the test does not search for NMRT; call perf.measure_nmrt() in it"),
+    ],
+)
+def test_a_required_cost_that_is_not_known_says_what_is_missing(
+    metric: str, price: Price | None, cpus: str, why: str
+) -> None:
+    setups = [replace(make_setup(pattern=pattern), cpus=cpus) for pattern in ("single", "cached")]
+    results = [
+        result(f"t.py::test[{setup.pattern}]", group="t.py::test", setup=setup, price=price, capacities=())
+        for setup in setups
+    ]
+    (ranking,) = rank(results, parse_criteria(f"rtm=1, {metric}<0.40 USD", "--perf-rank"))
+    assert f"({why}) is not known, and {metric}<0.40 USD is required" in (ranking.rows[0].excluded or "")

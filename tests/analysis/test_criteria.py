@@ -63,7 +63,11 @@ def test_a_requirement_has_the_unit_of_its_metric(text: str, requirement: Requir
     [
         ("rtm=1", ()),
         ("nmrt=1", (None,)),
+        ("rtm=1,given_cost_at_nmrt<1 USD", (None,)),
         ("rtm=1,nmrt>=400", (None,)),
+        ("asl_at_nmrt=1", (None,)),
+        ("nmrt=1,asl_at_nmrt<50%", (None,)),
+        ("sc=0.4,pc=0.6,hsx>=0.8", ()),
         ("nmrt=1,nmrt(p95<50ms)=1,nmrt>=3", (None, Objective.of(95.0, 50_000_000))),
     ],
 )

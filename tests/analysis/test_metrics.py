@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from support.streams import stream_launch
 from support.synthetic import LAYERS, MS, START_NS, S, capacity, even_launch, launch, noisy_launch, samples, usage
 
 from pytest_mlpatterns.analysis.generator_health import why_limited
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, metric_named, percentile_metric
+from pytest_mlpatterns.analysis.indices import ScalingIndices
+from pytest_mlpatterns.analysis.metric_definitions import (
+    METRICS,
+    SCALING_INDICES,
+    metric_named,
+    percentile_metric,
+)
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.errors import InvalidResultError
-from pytest_mlpatterns.records.launch import GeneratorReport, Launch
+from pytest_mlpatterns.records.launch import GeneratorReport, Launch, LaunchValue
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.launch import Capacity
 
 DUE = START_NS + np.arange(600) * 5 * MS
 
@@ -183,7 +196,8 @@ def test_the_course_of_the_load_is_that_of_the_last_launch() -> None:
 
 
 def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> None:
-    metrics = Metrics((noisy_launch(1), noisy_launch(2)), (capacity(),), Price(0.04, 0.005, "USD"))
+    indices = ScalingIndices(dict.fromkeys(SCALING_INDICES, (LaunchValue(0.9, 0.01),) * 2), {})
+    metrics = Metrics((noisy_launch(1), noisy_launch(2)), (capacity(),), Price(0.04, 0.005, "USD"), indices)
     streams = Metrics((stream_launch(jitter=0.1), stream_launch(jitter=0.1, seed=1)))
     for name, metric in METRICS.items():
         assert metric.name == name
@@ -213,6 +227,11 @@ def test_rates_hits_and_batches_are_better_when_higher() -> None:
         "output_tokens_per_user",
         "nmrt",
         "pc",
+        "sc",
+        "hsx",
+        "hsxt",
+        "hsxe",
+        "hsxc",
         "cache_hit_ratio",
         "batch_size",
         "compression_ratio",
@@ -340,3 +359,21 @@ def test_launches_without_any_request_have_no_figure_but_a_reason(figure: str) -
     empty: Launch = launch(samples([], []))
     with pytest.raises(InvalidResultError):
         getattr(Metrics((empty,)), figure)
+
+
+class TestLoadAtNmrt:
+    def test_it_is_that_of_the_knees_of_the_searches(self) -> None:
+        searches = (replace(capacity(), asl=LaunchValue(0.4, 0.01)), replace(capacity(), asl=LaunchValue(0.5, 0.01)))
+        found = Metrics((noisy_launch(1),), searches).asl_at_nmrt_ratio
+        assert found is not None
+        assert found.value == pytest.approx(math.sqrt(0.4 * 0.5))
+        assert found.low < 0.4
+        assert found.high > 0.5
+
+    @pytest.mark.parametrize(
+        "searches",
+        [(), (capacity(at_least=True),), (replace(capacity(), asl=None),), (capacity(objective="p95<50ms"),)],
+        ids=["no search", "only a lower bound", "unknown processes", "under an objective"],
+    )
+    def test_it_is_not_known_without_a_search_that_found_the_knee(self, searches: tuple[Capacity, ...]) -> None:
+        assert Metrics((noisy_launch(1),), searches).asl_at_nmrt_ratio is None

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from support.synthetic import PROPERTY, capacity, launch_values, make_setup, result, verdict
 
 from pytest_mlpatterns.analysis.criteria import parse_criteria
+from pytest_mlpatterns.analysis.indices import NOT_MEASURED
 from pytest_mlpatterns.analysis.intervals import LAUNCH_SD, estimate
 from pytest_mlpatterns.analysis.ranking import Unmeasured, rank
 from pytest_mlpatterns.analysis.scoring import DRIFT_SD
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.analysis.ranking import RankedPattern, Ranking
+    from pytest_mlpatterns.records.launch import Capacity
     from pytest_mlpatterns.records.result import TestResult
 
 MS = 1e6
@@ -500,3 +502,55 @@ class TestProperties:
             assert row.score[0] == pytest.approx(math.prod(share**weight for share, weight in row.parts.values()))
             previous = row.score[0] + 1e-12
         assert found[0].rank == 1
+
+
+class TestIndices:
+    def test_weights_of_sc_and_pc_decide_between_patterns(self) -> None:
+        grows = measured("grows", sc=3.0, pc=100.0)
+        lean = measured("lean", sc=0.03, pc=200.0)
+
+        found = rows(ranked([grows, lean], "sc=0.4, pc=0.6"))
+
+        assert found["grows"].rank == 1
+        assert found["lean"].parts == {"sc": (pytest.approx(0.01), 0.4), "pc": (pytest.approx(1.0), 0.6)}
+        assert rows(ranked([grows, lean], "pc=1"))["lean"].rank == 1
+
+    def test_a_required_index_is_written_as_a_share(self) -> None:
+        ranking = ranked([measured("a", rtm=MS, hsx=0.9), measured("b", rtm=MS, hsx=0.5)], "rtm=1, hsx>=80%")
+        assert rows(ranking)["b"].excluded is not None
+        assert rows(ranking)["a"].rank == 1
+
+    def test_an_index_that_one_pattern_lacks_excludes_it_and_says_what_to_measure(self) -> None:
+        priceless = replace(measured("single", pc=100.0), missing_indices={"sc": "the test has no price; set it"})
+        other = measured("batched", pc=100.0)
+
+        found = rows(ranked([measured("cached", sc=1.0, pc=100.0), priceless, other], "sc=1,pc=1,sc>=0.1"))
+
+        assert found["single"].excluded == "SC (the test has no price; set it) is not known, and sc>=0.1 is required"
+        found = rows(ranked([measured("cached", sc=1.0, pc=100.0), priceless, other], "sc=1,pc=1"))
+        assert found["single"].excluded == "not known: SC (the test has no price; set it)"
+        assert found["batched"].excluded == f"not known: SC ({NOT_MEASURED})"
+
+    def test_an_index_that_all_lack_is_left_out_and_said(self) -> None:
+        ranking = ranked([measured("cached", pc=2.0), measured("single", pc=1.0)], "sc=1,pc=1,nmrt=1")
+        assert ranking.weights == {"pc": 1.0}
+        assert ranking.notes == (
+            "not known under any pattern, and left out of the weights: SC, NMRT; pytest --perf-rank searches for NMRT; "
+            f"SC: {NOT_MEASURED}",
+        )
+
+    @pytest.mark.parametrize(
+        ("searches", "why"),
+        [
+            ((), "ASL at NMRT (the test does not search for NMRT; call perf.measure_nmrt() in it)"),
+            ((capacity(),), "ASL at NMRT"),
+            (
+                (capacity(at_least=True),),
+                "ASL at NMRT (NMRT is only known as a lower bound: two doublings gained less than 10 %)",
+            ),
+        ],
+    )
+    def test_the_load_at_nmrt_needs_a_search_that_found_it(self, searches: tuple[Capacity, ...], why: str) -> None:
+        lacks = replace(measured("single", rtm=MS), capacities=searches)
+        found = rows(ranked([measured("cached", rtm=MS, asl_at_nmrt=0.5), lacks], "rtm=1,asl_at_nmrt=1"))
+        assert found["single"].excluded == f"not known: {why}"

@@ -27,7 +27,7 @@ TIMES = (
     *(f"{quantity}{rank}" for quantity in STREAM_QUANTITIES for rank in ("", ":p95", ":p99")),
     *("cache_hit", "cache_miss", "batch_wait", "queue_wait", "hop", "decode", "encode"),
 )
-RATES = ("throughput", "nmrt", "nmrt(p95<50.0ms)", "output_tokens", "output_tokens_per_user")
+RATES = ("throughput", "nmrt", "nmrt(p95<50.0ms)", "pc", "output_tokens", "output_tokens_per_user")
 
 
 def entry(*names: str) -> Entry:

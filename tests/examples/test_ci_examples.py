@@ -117,7 +117,7 @@ class Runner:
             env={**settings(), **clean_environment(), "PATH": path, **(environment or {})},
             capture_output=True,
             encoding="utf-8",
-            timeout=180,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"

@@ -91,7 +91,7 @@ def load(file: Path) -> ModuleType:
     return module
 
 
-def run_python(*arguments: str, directory: Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+def run_python(*arguments: str, directory: Path, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
     left_out = ("PYTEST_", "COVERAGE_")  # what examples run is covered elsewhere, and would take twice as long
     environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     command = [sys.executable, *arguments]
@@ -358,7 +358,7 @@ class TestPatterns:
         assert "10 perf tests sent one request each" in run.stdout
 
     def test_every_test_passes_and_every_pattern_is_among_them(self, declared_patterns: Path) -> None:
-        run = run_python(*PYTEST, *SHORT, "--perf-json=results.json", directory=declared_patterns, timeout_s=600)
+        run = run_python(*PYTEST, *SHORT, "--perf-json=results.json", directory=declared_patterns)
         assert run.returncode == 0, run.stdout
         results = json.loads((declared_patterns / "results.json").read_text(encoding="utf-8"))["results"]
         shown = {part.partition("(")[0] for result in results for part in result["setup"]["pattern"].split("|")}
@@ -376,7 +376,7 @@ class TestChoosing:
         assert smoke.returncode == 0, smoke.stdout + smoke.stderr
         assert "1 perf test sent one request" in smoke.stdout
         serve_declared_times(project, 'Declared(0.004), "progression.joblib"')
-        run = run_python(*PYTEST, *SHORT, "--perf-json=results.json", directory=project, timeout_s=240)
+        run = run_python(*PYTEST, *SHORT, "--perf-json=results.json", directory=project)
         assert run.returncode == 0, run.stdout
         (ranking,) = json.loads((project / "results.json").read_text(encoding="utf-8"))["ranking"]
         assert ranking["requirements"]
@@ -405,7 +405,7 @@ class TestFramework:
         serve_declared_times(project, 'Declared(0.008), "progression.joblib"')
         files = ("--perf-json=results.json", "--perf-html=report.html")
         short = ("--perf-duration=200ms", "--perf-budget=15s")  # the search for NMRT and the overload are in the budget
-        run = run_python(*PYTEST, *short, *files, "-k", "single", directory=project, timeout_s=240)
+        run = run_python(*PYTEST, *short, *files, "-k", "single", directory=project)
         assert run.returncode == 0, run.stdout + run.stderr
         (result,) = json.loads((project / "results.json").read_text(encoding="utf-8"))["results"]
         assert [step["replicas"] for step in result["scaling"]["steps"]] == [1, 2]

@@ -1,6 +1,7 @@
 """A service that dies, deadlocks or is stopped under load fails; so does a load whose generator is; nothing hangs.
 
-Most faults begin half a second after the first request of the load, which is in the middle of the window.
+Most faults begin a quarter of a second after the first request of the load. That is in the window also if a busy
+machine sends this request half a second late.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.processes
 CLOSED = "concurrency=4"
 TIMED_OUT = "all 4 callers timed out after 1.00 s"
 WINDOW = 'duration="600ms", warmup="200ms"'
+LONG_WINDOW = 'duration="1s", warmup="200ms"'
 RARE = pytest.mark.all_faults
 TEST = """
 import pytest
@@ -42,7 +44,9 @@ def test_it(perf):
 """
 
 
-def command(fault: str, after: str = "0.5", *, load: str = CLOSED, window: str = WINDOW, body: str = "pass") -> Project:
+def command(
+    fault: str, after: str = "0.25", *, load: str = CLOSED, window: str = WINDOW, body: str = "pass"
+) -> Project:
     """A test of a dying server, which Command starts."""
     server = SERVICES / "dying.py"
     text = TEST.format(load=f"{load}, {window}", server=server, fault=fault, after=after, body=body)
@@ -64,7 +68,7 @@ def url():
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "{server}", "{fault}", str(port), "0.5"])
+    server = subprocess.Popen([sys.executable, "{server}", "{fault}", str(port), "0.25"])
     while True:
         try:
             socket.create_connection(("127.0.0.1", port)).close()
@@ -96,7 +100,7 @@ async def app(scope, receive, send):
         return
     if scope["method"] == "POST":
         calls += 1
-        due = time.monotonic() + 0.5 if calls == 2 else due
+        due = time.monotonic() + 0.25 if calls == 2 else due
         await asyncio.sleep(0.002 if time.monotonic() < due else 3600)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"21")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -157,6 +161,13 @@ def test_it(perf):
 """
 
 
+def assert_only_caller_waits(project: Project, directory: Path) -> None:
+    """One more request says so; of a machine that is so slow that it sent fewer than twenty, the share of failures."""
+    run = run_fault(project, directory)
+    run.assert_ended({"failed": 1}, "time-out: 1")
+    assert re.search(r"one more request got no answer within 2\.00 s|: 1 of 1?\d requests failed", run.text)
+
+
 class TestClosedLoop:
     @pytest.mark.parametrize(
         ("fault", "callers"),
@@ -171,7 +182,7 @@ class TestClosedLoop:
     def test_a_deadlock_in_the_window_fails(self, tmp_path: Path, fault: str, callers: int) -> None:
         run = run_fault(command(fault, load=f"concurrency={callers}"), tmp_path)
         run.assert_ended({"failed": 1}, f"all {callers} callers timed out after 1.00 s")
-        assert re.search(r"InvalidResultError: no answer (since \d+ ms of|in) the w", run.text)
+        assert re.search(r"InvalidResultError: no answer (since [\d.]+ m?s of|in) the w", run.text)
 
     @pytest.mark.parametrize(
         "body",
@@ -207,13 +218,11 @@ class TestClosedLoop:
         run.assert_ended({"failed": 1}, f"no answer in the whole window: {TIMED_OUT}")
 
     def test_the_only_caller_waits_for_a_dead_service(self, tmp_path: Path) -> None:
-        run = run_fault(command("blocks", load="concurrency=1"), tmp_path)
-        run.assert_ended({"failed": 1}, "one more request got no answer within 2.00 s")
+        assert_only_caller_waits(command("blocks", "0.7", load="concurrency=1", window=LONG_WINDOW), tmp_path)
 
     @pytest.mark.parametrize("fault", [pytest.param("trickles", marks=RARE), pytest.param("too-long", marks=RARE)])
     def test_the_only_caller_reads_an_answer_without_end(self, tmp_path: Path, fault: str) -> None:
-        run = run_fault(command(fault, load="concurrency=1"), tmp_path)
-        run.assert_ended({"failed": 1}, "one more request got no answer within 2.00 s")
+        assert_only_caller_waits(command(fault, "0.7", load="concurrency=1", window=LONG_WINDOW), tmp_path)
 
     @pytest.mark.parametrize("fault", ["exits", "killed"])
     def test_a_server_that_ends_is_said_to(self, tmp_path: Path, fault: str) -> None:
@@ -253,7 +262,7 @@ class TestElsewhere:
         )
 
     @RARE
-    @pytest.mark.parametrize(("side", "after"), [("the present", ("600", "0.5")), ("main", ("0.5", "600"))])
+    @pytest.mark.parametrize(("side", "after"), [("the present", ("600", "0.25")), ("main", ("0.25", "600"))])
     def test_a_revision_that_deadlocks_is_named(self, tmp_path: Path, side: str, after: tuple[str, str]) -> None:
         there, here = (model("hangs", after=seconds) for seconds in after)
         Repository.made(tmp_path / "project").commit({"pytest.ini": "[pytest]\n", **there.files})
@@ -283,9 +292,9 @@ class TestOpenLoop:
         assert re.search(r"\d+ of \d+ requests failed \(time-out: \d+;|none of \d+ requests succeeded", run.text)
 
     def test_a_deadlock_at_the_very_end_is_seen_by_one_more_request(self, tmp_path: Path) -> None:
-        """In the last twentieth of the window, or sooner on a slow machine; then many requests fail."""
+        """At the third request before the last; of a machine that is late with them, many more fail."""
         window = 'duration="2s", warmup="100ms"'
-        run = run_fault(command("blocks", "2.05", load="rate_rps=100", window=window), tmp_path)
+        run = run_fault(command("blocks", "#208", load="rate_rps=100", window=window), tmp_path)
         run.assert_ended({"failed": 1})
         assert re.search(r"the service no longer answers: .* one more request got no answer|requests failed", run.text)
 
@@ -293,7 +302,10 @@ class TestOpenLoop:
 class TestNoFalseAlarm:
     @pytest.mark.parametrize("load", [CLOSED, "concurrency=1", "rate_rps=100"])
     def test_one_request_of_many_that_hangs_passes(self, tmp_path: Path, load: str) -> None:
-        run_fault(command("hangs", "0.5 once", load=load), tmp_path).assert_ended({"passed": 1}, "time-out: 1")
+        """One of at least twenty, even if each takes a twentieth of a second; a single caller asks nothing after it."""
+        window, after = ('duration="2s", warmup="200ms"', "1.5") if load == "concurrency=1" else (WINDOW, "0.25")
+        run = run_fault(command("hangs", f"{after} once", load=load, window=window), tmp_path)
+        run.assert_ended({"passed": 1}, "time-out: 1")
 
     @pytest.mark.parametrize(
         ("fault", "load"),
@@ -307,15 +319,15 @@ class TestNoFalseAlarm:
         ],
     )
     def test_answers_within_their_time_out_pass(self, tmp_path: Path, fault: str, load: str) -> None:
-        run_fault(command(fault, "0.5 once", load=load), tmp_path).assert_ended({"passed": 1})
+        run_fault(command(fault, "0.25 once", load=load), tmp_path).assert_ended({"passed": 1})
 
     def test_a_slow_service_is_measured_to_the_end(self, tmp_path: Path) -> None:
         """Every caller waits for one answer in the whole window, and gets it."""
-        run = run_fault(command("late", "0"), tmp_path)
+        run = run_fault(command("late", "0", window='duration="400ms", warmup="200ms"'), tmp_path)
         run.assert_ended({"failed": 1}, "no request was due in the measured window; measure longer")
 
     def test_a_connection_that_closes_now_and_then_passes(self, tmp_path: Path) -> None:
-        run_fault(command("closes", "0.5 once"), tmp_path).assert_ended({"passed": 1}, "connection closed: 1")
+        run_fault(command("closes", "0.25 once"), tmp_path).assert_ended({"passed": 1}, "connection closed: 1")
 
 
 MODEL = """
@@ -367,7 +379,7 @@ def test_it(perf):
 """
 
 
-def model(fault: str, settings: str = CLOSED, *, after: str = "0.5", **parts: str) -> Project:
+def model(fault: str, settings: str = CLOSED, *, after: str = "0.25", **parts: str) -> Project:
     """A test of a model with a fault."""
     parts = {"payload": "list(range(100))", "body": "pass", **parts}
     text = MODEL.format(fault=fault, settings=settings, after=after, **parts)

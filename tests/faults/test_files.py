@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.damage import ENTRY, STRANGE, places
-from support.fault_run import FaultRun, run_fault, start_fault
+from support.fault_run import LIMIT_S, FaultRun, run_fault, start_fault
 from support.project import RECORD, Project
 from support.synthetic import SETUP
 
@@ -79,13 +79,13 @@ path, name = Path(sys.argv[1]), sys.argv[2]
 (entry,) = read_baselines(path)["t.py::test"].values()
 print("ready", flush=True)
 sys.stdin.read()
-for number in range(50):
+for number in range(20):
     write_baselines(path, {f"{name}{number}": {"box": entry}})
 """
 
 
 @pytest.mark.processes
-def test_two_hundred_updates_by_four_writers_keep_every_entry(tmp_path: Path) -> None:
+def test_eighty_updates_by_four_writers_keep_every_entry(tmp_path: Path) -> None:
     path = tmp_path / "perf-baseline.json"
     path.write_text(file_text(), encoding="utf-8")
     writers = [
@@ -101,10 +101,10 @@ def test_two_hundred_updates_by_four_writers_keep_every_entry(tmp_path: Path) ->
         assert writer.stdin is not None
         writer.stdin.close()
     for writer in writers:
-        assert writer.wait(60) == 0
+        assert writer.wait(LIMIT_S) == 0
         assert writer.stdout is not None
         writer.stdout.close()
-    assert set(read_baselines(path)) == {"t.py::test", *(f"{name}{n}" for name in "abcd" for n in range(50))}
+    assert set(read_baselines(path)) == {"t.py::test", *(f"{name}{n}" for name in "abcd" for n in range(20))}
     assert os.listdir(tmp_path) == [path.name]
 
 
@@ -180,7 +180,7 @@ def assert_refused(run: FaultRun, words: str) -> None:
 )
 def test_a_damaged_baseline_file_is_a_usage_error(tmp_path: Path, text: str, words: str) -> None:
     project = Project().with_tests(PASSES).with_file("perf-baseline.json", text)
-    assert_refused(run_fault(project, tmp_path, "--perf-smoke", limit_s=30), words)
+    assert_refused(run_fault(project, tmp_path, "--perf-smoke"), words)
 
 
 def pipe(path: Path) -> None:
@@ -207,7 +207,7 @@ def loop(path: Path) -> None:
 def test_what_is_no_file_is_a_usage_error(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
     (tmp_path / "project").mkdir()
     make(tmp_path / "project" / "perf-baseline.json")
-    assert_refused(run_fault(Project().with_tests(PASSES), tmp_path, "--perf-smoke", limit_s=30), words)
+    assert_refused(run_fault(Project().with_tests(PASSES), tmp_path, "--perf-smoke"), words)
 
 
 @pytest.mark.processes
@@ -215,7 +215,7 @@ def test_what_is_no_file_is_a_usage_error(tmp_path: Path, make: Callable[[Path],
     "option", ["baseline-file", pytest.param("html", marks=RARE), pytest.param("json", marks=RARE)]
 )
 def test_a_name_that_is_too_long_is_a_usage_error(tmp_path: Path, option: str) -> None:
-    run = run_fault(Project().with_tests(PASSES), tmp_path, "--perf-smoke", f"--perf-{option}={'n' * 256}", limit_s=30)
+    run = run_fault(Project().with_tests(PASSES), tmp_path, "--perf-smoke", f"--perf-{option}={'n' * 256}")
     assert_refused(run, "cannot be used: File name too long; name a file")
 
 

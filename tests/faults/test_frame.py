@@ -33,7 +33,7 @@ def test_a_clean_run_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_process_that_outlives_the_run_is_found_and_ended(tmp_path: Path) -> None:
-    run = run_fault(project(HIDING), tmp_path)
+    run = run_fault(project(HIDING), tmp_path, grace_s=1.0)
     assert len(run.processes) == 1
     assert re.search(r"time\.sleep\(600\)", run.processes[0])
     with pytest.raises(AssertionError):

@@ -78,14 +78,14 @@ def run(directory: Path, model: str, settings: str = "") -> FaultRun:
     return run_fault(files, directory)
 
 
-def called(fault: str, first: int = 20) -> str:
+def called(fault: str, first: int = 5) -> str:
     """A model whose value is another from a call on."""
     return CALLED.format(fault=fault, first=first)
 
 
-def at_20(statement: str) -> str:
-    """A model that executes a statement at its 20th call, and answers rightly."""
-    return BODY.format(fault=f"if number == 20:\n        {statement}")
+def at_call(statement: str, number: int = 5) -> str:
+    """A model that executes a statement at the call with this number, and answers rightly."""
+    return BODY.format(fault=f"if number == {number}:\n        {statement}")
 
 
 @pytest.mark.parametrize(
@@ -147,11 +147,11 @@ def test_a_model_that_fails_under_load_fails_the_test(tmp_path: Path, value: str
     ],
 )
 def test_a_model_that_ends_its_process_is_named_with_its_end(tmp_path: Path, statement: str, end: str) -> None:
-    run(tmp_path, at_20(statement)).assert_ended(FAILED, "DeploymentError: service: process ", end)
+    run(tmp_path, at_call(statement)).assert_ended(FAILED, "DeploymentError: service: process ", end)
 
 
 def test_a_model_that_holds_the_gil_is_asked_about(tmp_path: Path) -> None:
-    model = at_20("ctypes.PyDLL(None).sleep(600)")
+    model = at_call("ctypes.PyDLL(None).sleep(600)")
     run(tmp_path, model).assert_ended(FAILED, "does not respond; does the model hold the GIL?")
 
 
@@ -175,7 +175,7 @@ SLEEPS = "subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep
     ],
 )
 def test_a_model_that_breaks_its_process_but_answers_passes(tmp_path: Path, statement: str) -> None:
-    run(tmp_path, at_20(statement)).assert_ended(PASSED)
+    run(tmp_path, at_call(statement, 20)).assert_ended(PASSED)
 
 
 @pytest.mark.parametrize(

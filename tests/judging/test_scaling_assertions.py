@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.synthetic import S, capacity, even_launch, usage
 
-from pytest_mlpatterns import GeneratorLimitError, SettingError, Single
+from pytest_mlpatterns import GeneratorLimitError, InvalidResultError, SettingError, Single
+from pytest_mlpatterns.analysis.scale_out import ScaleOut
 from pytest_mlpatterns.analysis.scaling import Scaling, ScalingStep
 from pytest_mlpatterns.judging import scaling_assertions
 from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
@@ -17,11 +18,18 @@ from pytest_mlpatterns.system import cpu_share
 from pytest_mlpatterns.system.cpu_share import ReplicaCores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 
-def declared_run(efficiencies: list[float], machine_cores: float = 1.0) -> type:
-    """A run whose passes have these efficiencies."""
+def one_more(duration_ns: int | None) -> ScaleOut:
+    """A scale-out that took this long."""
+    return ScaleOut(1, 2, S, duration_ns, "" if duration_ns else "it gave no answer", 1e6, 2e6, 100, 0)
+
+
+def declared_run(
+    efficiencies: list[float], machine_cores: float = 1.0, scale_outs: Sequence[int | None] = (), why: str = ""
+) -> type:
+    """A run whose passes have these efficiencies and scale-out times."""
 
     class Run:
         def __init__(self, variants: Mapping[int, Any], _generator: Any, **_options: Any) -> None:
@@ -37,15 +45,18 @@ def declared_run(efficiencies: list[float], machine_cores: float = 1.0) -> type:
             found = efficiencies[: self.passes]
             window = even_launch(used=usage(0.5, machine_cores))
             searches = {n: tuple(capacity(100 * (n * share if n > 1 else 1)) for share in found) for n in self.numbers}
-            return Scaling(tuple(ScalingStep.of(n, all_, (window,)) for n, all_ in searches.items()), 2)
+            steps = tuple(ScalingStep.of(n, all_, (window,)) for n, all_ in searches.items())
+            return Scaling(steps, 2, tuple(map(one_more, scale_outs[: self.passes])), why)
 
     return Run
 
 
 @pytest.fixture
 def assertions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScalingAssertions]:
-    def make(efficiencies: list[float], machine_cores: float = 1.0, *, smoke: bool = False) -> ScalingAssertions:
-        monkeypatch.setattr(scaling_assertions, "ScalingRun", declared_run(efficiencies, machine_cores))
+    def make(
+        efficiencies: list[float], machine_cores: float = 1.0, *, smoke: bool = False, **declared: Any
+    ) -> ScalingAssertions:
+        monkeypatch.setattr(scaling_assertions, "ScalingRun", declared_run(efficiencies, machine_cores, **declared))
         experiment: Any = SimpleNamespace(
             smoke=smoke,
             settings=SimpleNamespace(budget_ns=30 * S, pattern=Single(), price=None),
@@ -53,7 +64,10 @@ def assertions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScalingAssertio
             driver=SimpleNamespace(generator=None, on_progress=None),
         )
         measurement: Any = SimpleNamespace(
-            measure_at_least=lambda _: None, require_valid=lambda: None, interleaved_s=0.0
+            measure_at_least=lambda _: None,
+            require_valid=lambda: None,
+            take_indices=lambda _: None,
+            interleaved_s=0.0,
         )
         return ScalingAssertions(experiment, measurement, lambda: None)
 
@@ -125,6 +139,39 @@ def test_cores_of_a_replica_are_whole(assertions: Callable[..., ScalingAssertion
 
 def test_a_smoke_run_needs_no_cores(assertions: Callable[..., ScalingAssertions]) -> None:
     assert assertions([], smoke=True).measure((1, 2), 4096).steps == ()
+
+
+class TestScaleOut:
+    @pytest.mark.parametrize(
+        ("scale_outs", "outcome", "passes"),
+        [([S] * 4, Outcome.PASS, 2), ([4 * S] * 4, Outcome.FAIL, 2), ([2 * S] * 4, Outcome.INCONCLUSIVE, 4)],
+    )
+    def test_passes_are_added_until_it_is_decided(
+        self, assertions: Callable[..., ScalingAssertions], scale_outs: list[int], outcome: Outcome, passes: int
+    ) -> None:
+        judged = assertions([1.0] * 4, scale_outs=scale_outs)
+        verdict = judged.decide_scale_out(2 * S)
+        assert verdict is not None
+        assert (verdict.metric, verdict.outcome) == ("scale_out", outcome)
+        assert judged._measurement.interleaved_s == passes
+        assert judged._run is not None
+        assert judged._run.numbers == (1,)
+
+    @pytest.mark.parametrize(
+        ("declared", "message"),
+        [
+            ({"scale_outs": [S, None]}, "the scale-out time is not known: it gave no answer"),
+            ({"why": "the kernel spreads them"}, "the scale-out time is not known: the kernel spreads them"),
+        ],
+    )
+    def test_there_is_no_verdict_if_the_time_is_not_known(
+        self, assertions: Callable[..., ScalingAssertions], declared: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(InvalidResultError, match=message):
+            assertions([1.0] * 2, **declared).decide_scale_out(2 * S)
+
+    def test_a_smoke_run_has_no_verdict(self, assertions: Callable[..., ScalingAssertions]) -> None:
+        assert assertions([], smoke=True).decide_scale_out(2 * S) is None
 
 
 def test_a_smoke_run_measures_no_scaling(assertions: Callable[..., ScalingAssertions]) -> None:

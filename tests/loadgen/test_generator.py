@@ -161,6 +161,31 @@ class TestJobs:
         assert [log.read_text() for log in logs] == [""] * len(logs)
 
 
+class TestAddedServers:
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_a_server_that_is_added_gets_its_turn_until_the_load_is_ended(
+        self, generator: Generator, server: ScriptedServer, processes: int
+    ) -> None:
+        with ScriptedServer() as added:
+
+            def on_poll(event: Event | None) -> None:
+                if isinstance(event, WindowOpened):
+                    generator.add_address(added.address)
+                elif len(added.requests) > 20:
+                    generator.end_load()
+
+            job = a_job([server.address], ClosedLoop(4), duration_ns=LONG_NS)
+            result = generator.run(job, poll_s=0.01, on_poll=on_poll, processes=processes)
+        samples = samples_of(result)
+        assert result.stopped_early
+        assert set(samples.outcome.tolist()) == {200}
+        is_new = samples.target[np.argsort(samples.sent_ns, kind="stable")] == 1
+        since = is_new[np.argmax(is_new) :]
+        assert since.sum() >= 20
+        assert since.mean() == pytest.approx(0.5, abs=0.2)  # two processes take turns, each for itself
+        assert result.generator.connections == 8
+
+
 class TestSharedLoads:
     def test_callers_are_shared_out_and_their_rows_merged_in_the_order_of_completion(
         self, generator: Generator

@@ -17,6 +17,7 @@ from pytest_mlpatterns.measurement.capacity import CapacitySearch
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.samples import Window
+from pytest_mlpatterns.system.monitor import ResourceMonitor
 from pytest_mlpatterns.workload.schedule import ClosedLoop, PoissonRate
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def search(generator: QueueGenerator, slo: str) -> Capacity:
     searching = CapacitySearch(
         template=a_job([("127.0.0.1", 1)], ClosedLoop(1)),
         generator=cast("Generator", generator),
+        monitor=ResourceMonitor(list),
         deadline_ns=time.perf_counter_ns() + 24 * S,
         on_progress=lambda _progress: None,
         ceiling_rps=None,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from textwrap import dedent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.project import RECORD, Project
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 pytestmark = pytest.mark.processes
 
+PRICE = "0.0425 USD per core-hour, 0.0057 USD per GiB-hour"
+GIVEN = {"perf_cpus": "1"} if hasattr(os, "sched_setaffinity") else {}
 PLACES = """
     import asyncio
     import pytest
@@ -48,6 +52,18 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def check_costs(result: Mapping[str, Any]) -> None:
+    """The costs at NMRT are those recomputed by hand from the result file, to the last digit."""
+    (capacity,) = result["capacities"]
+    named = {"cost_at_nmrt", *(["given_cost_at_nmrt"] if GIVEN else ())}
+    assert named & result["metrics"].keys() == (set() if capacity["at_least"] else named)
+    rate, cores = capacity["nmrt"]["value"], capacity["cores"]
+    for name in named & result["metrics"].keys():
+        paid = cores if name == "given_cost_at_nmrt" else cores * capacity["asl"]["value"]
+        by_hand = 1e6 * (0.0425 * paid + 0.0057 * capacity["peak_rss_bytes"] / 2**30) / (rate * 3600)
+        assert f"{result['metrics'][name][0]:.12g}" == f"{by_hand:.12g}"
+
+
 def test_the_capacity_is_found_with_its_ladder_and_takes_part_in_the_baseline(directory: Path) -> None:
     tests = project(
         """
@@ -58,11 +74,12 @@ def test_the_capacity_is_found_with_its_ladder_and_takes_part_in_the_baseline(di
             assert capacity.concurrency == metrics.nmrt_concurrency.value
             assert [step.concurrency for step in capacity.ladder[:3]] == [1, 2, 4]
         """
-    )
+    ).with_ini(perf_price=PRICE, **GIVEN)
     run = tests.run(directory, *RECORD, "--perf-json", "out.json")
     assert run.exit_code == 0, run.out
     (result,) = run.json("out.json")["results"]
     assert result["capacities"][0]["ladder"][0]["concurrency"] == 1
+    check_costs(result)
     (entry,) = run.json("perf-baseline.json")["tests"]["test_perf.py::test_it"].values()
     assert len(entry["metrics"]["nmrt"]) == 1
     assert "NMRT" in run.section("performance")

@@ -193,6 +193,8 @@ def test_every_caller_gets_the_right_answer(
     check = Checked(expected)
     with make_runner(generator, tmp_path, pattern, check=check, milliseconds=150) as runner:
         launch = runner.measure()
+        # since the start: on a busy machine the short window may be over before the first reading at its beginning
+        launch = replace(launch, stats=runner.deployment.stats())
     assert check.seen
     assert Metrics((launch,)).failures == {}
     assert all_plausible(pattern, launch)
@@ -245,7 +247,7 @@ class TestFigures:
         assert layer.counters.get("evictions", 0) == pytest.approx(evictions, rel=0.1, abs=2 * CALLERS)
 
     def test_a_batch_is_most_of_what_arrives_during_a_wait(self, generator: Generator, tmp_path: Path) -> None:
-        with make_runner(generator, tmp_path, Batched(max_wait="20ms")) as runner:
+        with make_runner(generator, tmp_path, Batched(max_wait="100ms")) as runner:
             metrics = Metrics((runner.measure(),))
         assert metrics.batch_size is not None
         assert CALLERS / 2 < metrics.batch_size.value <= CALLERS
@@ -261,7 +263,7 @@ class TestFigures:
         mean_wait_ns = layer.mean("wait_ns")
         assert mean_wait_ns is not None
         taken = sum(layer.histograms["wait_ns"].values())
-        rate_per_ns = taken / launch.window.duration_ns
+        rate_per_ns = taken / layer.counters["observed_ns"]  # the time between the two readings, which may come late
         assert metrics.queue_depth.value == pytest.approx(rate_per_ns * mean_wait_ns, rel=0.2)
         assert layer.series["depth"]
 
@@ -300,7 +302,7 @@ class Killer:
         self.killed: int | None = None
 
     def __call__(self, progress: Progress, runner: LaunchRunner) -> None:
-        if self.killed is None and progress.elapsed_ns > 300 * MS:
+        if self.killed is None and progress.elapsed_ns > 200 * MS:
             member = next(one for one in runner.deployment.processes.workers if one.role == self.role)
             self.killed = member.child.pid
             os.kill(self.killed, signal.SIGKILL)
@@ -325,7 +327,7 @@ class TestDeath:
     ) -> None:
         killer = Killer(role)
         with (
-            make_runner(generator, tmp_path, pattern, on_progress=killer) as runner,
+            make_runner(generator, tmp_path, pattern, on_progress=killer, milliseconds=1000) as runner,
             pytest.raises(DeploymentError, match=rf"{role}: process \d+ ended with signal SIGKILL"),
         ):
             runner.measure()

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LIMIT_S", "FaultRun", "RunningFault", "await_true", "run_fault", "start_fault"]
 
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 """Within this a run must end that waits for nothing longer than a second or two, however busy the machine is."""
-_GRACE_S = 10.0
-"""Time that processes have to end after pytest, which may have been killed."""
+_GRACE_S = 60.0
+"""Time that processes have to end after pytest, which may have been killed; on a busy machine some only begin."""
 _MARK = "MLPATTERNS_FAULT_RUN"
 _OF_PYTEST = ("pytest-of-", "pymp-", "pytest-cache-files-")
 """Beginnings of names in the temporary directory that are pytest's or Python's own."""
@@ -147,7 +147,7 @@ class RunningFault:
         """Send pytest a signal."""
         self._process.send_signal(number)
 
-    def end(self, *, limit_s: float = LIMIT_S) -> FaultRun:
+    def end(self, *, limit_s: float = LIMIT_S, grace_s: float = _GRACE_S) -> FaultRun:
         """Wait until pytest has ended, and its processes too, or kill what has not."""
         try:
             code, timed_out = self._process.wait(max(self._began + limit_s - time.monotonic(), 1.0)), False
@@ -156,7 +156,7 @@ class RunningFault:
             code, timed_out = self._process.wait(), True
         seconds = time.monotonic() - self._began
         with contextlib.suppress(AssertionError):
-            await_true(lambda: not _marked(self._mark), _GRACE_S, "processes are left")
+            await_true(lambda: not _marked(self._mark), grace_s, "processes are left")
         left = tuple(sorted(_described(process) for process in _marked(self._mark)))
         self.kill()
         texts = [file.read_text(encoding="utf-8", errors="replace") for file in self._output]
@@ -202,11 +202,15 @@ def run_fault(
     directory: Path,
     *arguments: str,
     limit_s: float = LIMIT_S,
+    grace_s: float = _GRACE_S,
     environment: Mapping[str, str] | None = None,
 ) -> FaultRun:
-    """Write a project, run pytest in it, and look for what it left; after ``limit_s`` it is killed."""
+    """Write a project, run pytest in it, and look for what it left; after ``limit_s`` it is killed.
+
+    What runs ``grace_s`` after its end was left.
+    """
     with start_fault(project, directory, *arguments, environment=environment) as running:
-        return running.end(limit_s=limit_s)
+        return running.end(limit_s=limit_s, grace_s=grace_s)
 
 
 def await_true(condition: Callable[[], object], limit_s: float, otherwise: str) -> None:

@@ -33,6 +33,8 @@ STEPS = st.builds(
     median_ns=st.none() | FINITE,
     error_ratio=FINITE,
     limited=st.none() | NAMES,
+    asl_ratio=st.none() | FINITE,
+    peak_rss_bytes=st.none() | st.integers(0, 10**18),
 )
 BOUNDS = st.builds(
     Bound, st.sampled_from((50.0, 90.0, 99.9, 99.999)), st.integers(1, 10**12), st.sampled_from(QUANTITIES)
@@ -49,6 +51,10 @@ CAPACITIES = st.builds(
     stopped=NAMES,
     at_least=st.booleans(),
     objective=st.none() | OBJECTIVES,
+    asl=st.none() | st.builds(LaunchValue, FINITE, FINITE),
+    peak_rss_bytes=st.none() | st.integers(0, 10**18),
+    cores=st.none() | FINITE,
+    limited=st.booleans(),
 )
 COUNTS = st.integers(0, 10**18)
 OVERLOAD_STEPS = st.builds(
@@ -165,5 +171,6 @@ RESULTS = st.builds(
     replica_share=st.lists(st.tuples(FINITE, FINITE, FINITE), max_size=3).map(tuple),
     group=NAMES,
     scaling=st.none() | SCALINGS,
+    missing_indices=st.dictionaries(NAMES, NAMES, max_size=2),
     location=st.none() | st.builds(Location, NAMES, st.integers(1, 10**6)),
 )

@@ -231,7 +231,7 @@ def launch_values(
 def capacity(nmrt_rps: float = 400.0, *, at_least: bool = False, objective: str | None = None) -> Capacity:
     """A capacity search over three steps, which found this rate with four requests in flight."""
     ladder = tuple(
-        Step(concurrency, (rate, rate * 1.01, rate * 0.99), 10.0 * MS, 0.0, None)
+        Step(concurrency, (rate, rate * 1.01, rate * 0.99), 10.0 * MS, 0.0, None, 0.1 * concurrency, 2**28)
         for concurrency, rate in ((1, nmrt_rps / 4), (2, nmrt_rps / 2), (4, nmrt_rps))
     )
     return Capacity(
@@ -241,6 +241,10 @@ def capacity(nmrt_rps: float = 400.0, *, at_least: bool = False, objective: str 
         stopped="two doublings gained less than 10 %",
         at_least=at_least,
         objective=None if objective is None else parse_objective(objective),
+        asl=LaunchValue(0.4, 0.02),
+        peak_rss_bytes=2**28,
+        cores=2,
+        limited=True,
     )
 
 

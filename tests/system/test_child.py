@@ -260,7 +260,7 @@ class TestTheEnd:
             os.kill(child.pid, signal.SIGKILL)
             with pytest.raises(ChildError, match="signal SIGKILL"):  # although the daemons hold its pipe open
                 child.receive(PATIENCE_S)
-        stopped = child.stop(grace_s=0.1)
+        stopped = child.stop()
         assert len(stopped.killed) == 1
         assert survivors(map(int, map(str, daemons)), 0) == set()
 

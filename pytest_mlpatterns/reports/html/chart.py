@@ -30,6 +30,7 @@ _UNITS: Mapping[MetricUnit, Unit] = {
     MetricUnit.SIZE: "size",
     MetricUnit.COST: "count",
     MetricUnit.ENERGY: "energy",
+    MetricUnit.PER_SECOND: "count",
     MetricUnit.COUNT: "count",
 }
 _MOST_MOMENTS = 240

@@ -15,6 +15,7 @@ from pytest_mlpatterns.reports.html.chart import heading_of
 from pytest_mlpatterns.reports.html.evaluation_charts import overload_chart, scaling_chart
 from pytest_mlpatterns.reports.html.fragments import breakable, chart_figure, labels_of
 from pytest_mlpatterns.reports.html.markup import Markup, tag
+from pytest_mlpatterns.reports.text.index_notes import describe_missing_indices
 from pytest_mlpatterns.reports.text.overload_text import BEHAVIOURS
 from pytest_mlpatterns.units import format_count, format_duration, format_percent
 
@@ -28,9 +29,25 @@ __all__ = ["evaluation_section"]
 
 _CONFIDENCE = 0.95
 _LATENCY = ("rtm", "p95", "p99", "error_rate")
-_CAPACITY = ("throughput", "nmrt")
-_RESOURCES = ("asl", "pc", "cpu_per_request", "peak_memory", "cost", "cold_start")
-_AT_NMRT = ("asl", "cpu_per_request", "peak_memory", "cost")
+_CAPACITY = ("throughput", "nmrt", "sc", "hsx", "hsxt", "hsxe", "hsxc")
+_RESOURCES = (
+    "asl",
+    "pc",
+    "cpu_per_request",
+    "peak_memory",
+    "cost",
+    "given_cost",
+    "energy_per_request",
+    "cold_start",
+)
+_AT_NMRT = {
+    "asl": "asl_at_nmrt",
+    "cpu_per_request": "",
+    "peak_memory": "",
+    "cost": "cost_at_nmrt",
+    "given_cost": "given_cost_at_nmrt",
+}
+"""Metrics that a measurement of scaling gives at NMRT, and the metric that a search for NMRT gives instead."""
 _LAW = {"contention": "Contention σ", "coherency": "Coherency κ"}
 
 
@@ -83,9 +100,20 @@ def _card(number: int, name: str, members: Sequence[TestResult], *, ranked: Mapp
         tag("h3", tag("span", breakable(name), class_="id")),
         _decision(ranked, several=len(members) > 1),
         _table(name, labels, members),
+        _not_known(labels, members),
         tag("div", *figures, class_="charts") if figures else None,
         class_="card",
     )
+
+
+def _not_known(labels: Sequence[str], members: Sequence[TestResult]) -> Markup | None:
+    """Why an index of scalability is not known of a pattern that was measured at several numbers of replicas."""
+    reasons = [
+        tag("li", f"{label}: {text}")
+        for label, member in zip(labels, members, strict=True)
+        for text in describe_missing_indices(member.missing_indices)
+    ]
+    return tag("ul", *reasons, class_="notes") if reasons else None
 
 
 # --- the decision ----------------------------------------------------------------------------------------------------
@@ -223,12 +251,14 @@ def _recovery(overload: Overload) -> str:
 
 
 def _at_nmrt_rows(members: Sequence[TestResult]) -> Iterator[_Row]:
-    """What one replica uses at its NMRT; the framework's ASL is this one."""
+    """What one replica uses at its NMRT; the framework's ASL is this one, of the test's own search if it made one."""
     ones = [
         next((step.figures for step in one.scaling.steps if step.replicas == 1), {}) if one.scaling else {}
         for one in members
     ]
-    for name in _AT_NMRT:
-        shows = [priced_metric(name, one.price).show for one in members]
-        cells = [_cell(figures.get(name), show) for figures, show in zip(ones, shows, strict=True)]
+    for name, searched in _AT_NMRT.items():
+        cells = [
+            _cell(member.metrics.get(searched, figures.get(name)), priced_metric(name, member.price).show)
+            for figures, member in zip(ones, members, strict=True)
+        ]
         yield f"{heading_of(METRICS[name])} at NMRT", cells

@@ -32,8 +32,20 @@ __all__ = ["details_section"]
 
 _PARTS = {
     "Latency": ("rtm", "p90", "p95", "p99", "error_rate"),
-    "Capacity": ("throughput", "nmrt"),
-    "Resources": ("asl", "cpu_per_request", "peak_memory", "cost", "given_cost", "energy_per_request", "cold_start"),
+    "Capacity": ("throughput", "nmrt", "sc", "hsx", "hsxt", "hsxe", "hsxc"),
+    "Resources": (
+        "asl",
+        "asl_at_nmrt",
+        "pc",
+        "cpu_per_request",
+        "peak_memory",
+        "cost",
+        "given_cost",
+        "cost_at_nmrt",
+        "given_cost_at_nmrt",
+        "energy_per_request",
+        "cold_start",
+    ),
 }
 _OTHERS = "Wire and pattern"
 _MOST_OPEN = 3

@@ -12,9 +12,10 @@ import itertools
 import secrets
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.errors import ChildError, DeploymentError, ModelLoadError, SettingError
+from pytest_mlpatterns.errors import ChildError, SettingError
 from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup, layers_in
 from pytest_mlpatterns.patterns.store_url import EMBEDDED
 from pytest_mlpatterns.records.addressing import Balance
@@ -23,28 +24,25 @@ from pytest_mlpatterns.serving.local.messages import (
     Consume,
     Listen,
     ListenGrpc,
-    LoadFailed,
     PackedLayer,
     QueueNode,
-    Ready,
     UpstreamNode,
     WorkerJob,
 )
 from pytest_mlpatterns.serving.local.processes import LocalProcesses
+from pytest_mlpatterns.serving.local.readiness import await_loaded, await_ready
+from pytest_mlpatterns.serving.local.scale_out import LocalScaler
 from pytest_mlpatterns.serving.local.supervised_worker import SupervisedWorker
 from pytest_mlpatterns.serving.redis.queue_worker import Subscription
-from pytest_mlpatterns.serving.stream_failure import stream_failure
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.cpu_share import share_of_replica
 from pytest_mlpatterns.system.sockets import held_port, listening_socket
-from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wire import codec_of
 from pytest_mlpatterns.workload.endpoint import Endpoint
-from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pytest_mlpatterns.patterns.pattern import Node
     from pytest_mlpatterns.serving.engine import StartOptions
@@ -75,7 +73,7 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
     try:
         addresses = launcher.start()
         for worker in launcher.workers:
-            _await_loaded(worker, plan.name, started_ns, options=options)
+            await_loaded(worker, plan.name, started_ns, options=options)
     except BaseException:
         launcher.stop()
         raise
@@ -90,12 +88,12 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
     )
     deployment = Deployment(endpoint, launcher.processes)
     try:
-        _await_ready(deployment, plan.name, started_ns, options=options)
+        await_ready(deployment, plan.name, started_ns, options=options)
     except BaseException:
         deployment.close()
         raise
-    for worker in launcher.restarted:
-        worker.guard()
+    launcher.settle(launcher.workers)
+    deployment.scaler = LocalScaler(launcher, plan.name, options)
     return deployment
 
 
@@ -116,6 +114,7 @@ class Launcher:
         self.processes = LocalProcesses(self.workers, self.servers, plan.name)
         self._plan = plan
         self._options = options
+        self._context = contextvars.copy_context()  # with the processor that the deployment was given
         self._identity = f"mlpatterns:{secrets.token_hex(8)}"
         self._own_server: str | None = None
         self._logs = itertools.count()
@@ -132,9 +131,23 @@ class Launcher:
             server = start_embedded(self._options.directory, self._options.timeout_ns)
             self.servers.append(server)
             self._own_server = server.url
-        if self._options.wire.protocol == "grpc":
-            return self._start_grpc(self._plan.root)
-        return self._start_http(self._plan.root, outermost=True)
+        return self._start_outermost(self._plan.root)
+
+    def start_another(self) -> tuple[str, int]:
+        """Start one more replica of the whole service, on a port of its own, and return its address.
+
+        Call :meth:`settle` with its processes when they are ready.
+        """
+        one = replace(self._plan.root, replicas=1, balance=Balance.ROUND_ROBIN)
+        (address,) = self._context.run(self._start_outermost, one)
+        return address
+
+    def settle(self, workers: Sequence[SupervisedWorker]) -> None:
+        """Release the ports that were held for processes, which are ready, and replace those that are restarted."""
+        self.release()
+        for worker in self.restarted:
+            if worker in workers:
+                worker.guard()
 
     def release(self) -> None:
         """Release the ports that were held until the processes listened on them."""
@@ -146,6 +159,11 @@ class Launcher:
         """End everything that was started."""
         self.release()
         self.processes.stop()
+
+    def _start_outermost(self, group: ProcessGroup) -> tuple[tuple[str, int], ...]:
+        if self._options.wire.protocol == "grpc":
+            return self._start_grpc(group)
+        return self._start_http(group, outermost=True)
 
     def _start_http(self, group: ProcessGroup, *, outermost: bool = False) -> tuple[tuple[str, int], ...]:
         """Start processes that inherit their listening sockets."""
@@ -249,67 +267,3 @@ class Launcher:
         self.workers.append(worker)
         if group.restart:
             self.restarted.append(worker)
-
-
-def _await_loaded(worker: SupervisedWorker, model: str, started_ns: int, *, options: StartOptions) -> None:
-    name = f"perf_model {model}" if worker.role in ("service", "replica", "worker") else worker.role
-    try:
-        message: Any = worker.child.receive(_left_s(started_ns, options))
-    except TimeoutError:
-        raise DeploymentError(_too_slow(name, "still loading", options, log=worker.child.log_tail())) from None
-    except ChildError as error:
-        raise ModelLoadError(f"{name} ended its process while loading: {error}") from error
-    if isinstance(message, LoadFailed) and message.reason:
-        role = name.removesuffix(f" {model}")
-        raise ModelLoadError(f"{role} {message.reason}{_where_modules_are(message.reason, options)}")
-    if isinstance(message, LoadFailed):
-        raise ModelLoadError(f"{name} failed to load:\n{message.traceback}")
-    assert isinstance(message, Ready)
-
-
-def _where_modules_are(reason: str, options: StartOptions) -> str:
-    if not reason.endswith(" on sys.path"):
-        return ""
-    advice = "correct the name, or add the directory of the module with pythonpath = in the ini file"
-    return f" (rootdir {options.root}); {advice}"
-
-
-def _await_ready(deployment: Deployment, model: str, started_ns: int, *, options: StartOptions) -> None:
-    import httpx
-
-    for number in range(len(deployment.addresses)):
-        client = deployment.client_of(number)
-        try:
-            client.get("/v2/health/ready", timeout=_left_s(started_ns, options)).raise_for_status()
-            if options.payload is None:
-                continue
-            request = deployment.request_of(options.payload)
-            response = deployment.ask(client, request, _left_s(started_ns, options))
-        except httpx.TimeoutException:
-            text = _too_slow(
-                f"perf_model {model}", "not done with its first inference", options, log=deployment.log_tail()
-            )
-            raise DeploymentError(text) from None
-        except httpx.HTTPError as error:
-            raise DeploymentError(f"perf_model {model}: {error}{deployment.reason_of_failure()}") from error
-        if deployment.cold_start_ns is None:
-            deployment.cold_start_ns = time.perf_counter_ns() - started_ns
-        failure = stream_failure(response, options.wire)
-        if failure or not response.is_success:
-            tracebacks = "\n".join(deployment.stats().tracebacks)
-            raise ModelLoadError(
-                f"perf_model {model} failed on its first inference, of perf_payload item 0: "
-                f"{response.status_code} {failure or text_of(response)[:2000]}\n{tracebacks}".rstrip()
-            )
-
-
-def _left_s(started_ns: int, options: StartOptions) -> float:
-    return max(0.001, (started_ns + options.timeout_ns - time.perf_counter_ns()) / 1e9)
-
-
-def _too_slow(name: str, state: str, options: StartOptions, *, log: str) -> str:
-    text = (
-        f"{name} is {state} after {format_duration(options.timeout_ns)}, the start-up time limit; "
-        'raise it with perf(startup_timeout="5min") or --perf-startup-timeout'
-    )
-    return f"{text}\nIt printed last:\n{log}" if log else text

@@ -6,18 +6,23 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import psutil
 import pytest
 from support import SERVICES
 from support.services.deploy import make_start_options
 from support.services.processes import our_children, survivors
+from support.synthetic import S
 
 from pytest_mlpatterns import App, Command, DeploymentError, LeftoverWarning, OpenPortWarning, Prometheus, Wire
 from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.serving.bounded_client import get_page
 from pytest_mlpatterns.serving.external.start import deploy_target
 from pytest_mlpatterns.serving.failed_request import error_of
 from pytest_mlpatterns.workload.payload import read_payload
@@ -162,10 +167,27 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("habit", "heard"), [("never-ready", "the answer is 503"), ("deaf", "there is no answer (ConnectError")]
     )
-    def test_what_is_not_ready_in_time_is_told(self, start: Starting, habit: str, heard: str) -> None:
+    def test_what_is_not_ready_in_time_is_told(
+        self, start: Starting, habit: str, heard: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The time limit passes at once when the server was asked, however late it started."""
+        past_ns = [0]
+
+        def ask(*arguments: Any) -> httpx.Response:
+            try:
+                page = get_page(*arguments)
+            except httpx.ConnectError:
+                past_ns[0] = 60 * S if habit == "deaf" else 0
+                raise
+            past_ns[0] = 60 * S
+            return page
+
+        clock = SimpleNamespace(perf_counter_ns=lambda: time.perf_counter_ns() + past_ns[0])
+        monkeypatch.setattr("pytest_mlpatterns.serving.bounded_client.get_page", ask)
+        monkeypatch.setattr("pytest_mlpatterns.serving.external.start.time", clock)
         with pytest.raises(DeploymentError) as caught:
-            start(command(habit), timeout="4s")
-        assert f"is not ready after 4.00 s, the start-up time limit: to GET /health {heard}" in str(caught.value)
+            start(command(habit), timeout="60s")
+        assert f"is not ready after 60.0 s, the start-up time limit: to GET /health {heard}" in str(caught.value)
         assert "--perf-startup-timeout" in str(caught.value)
 
     def test_a_death_after_the_start_is_told_with_its_last_output(self, start: Starting) -> None:

@@ -139,7 +139,7 @@ def test_a_refused_connection_is_a_connect_error(host: str) -> None:
 
 
 def test_a_service_that_starts_after_a_refusal_is_reached_at_once() -> None:
-    with socket.socket() as listener, httpx.Client(transport=GrpcTransport(), timeout=0.9) as client:
+    with socket.socket() as listener, httpx.Client(transport=GrpcTransport(), timeout=30) as client:
         listener.bind(("127.0.0.1", 0))
         url = "http://{}:{}".format(*listener.getsockname()) + READY
         with pytest.raises(httpx.ConnectError):

@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 from support import TESTS
+from support.fault_run import await_true
 from support.services.deploy import deployed
 from support.services.models import Factor
 from support.services.processes import our_children, survivors
@@ -432,6 +433,20 @@ def exit_at_once(_batch: list[Any]) -> list[Any]:
     sys.exit("enough")
 
 
+def assert_given_up(model: object, limits: Callable[..., float], *words: str, directory: Path) -> None:
+    """A start with these time limits, for each step the time that is left, fails with these words."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pytest_mlpatterns.system.child._GRACE_S", -0.9)
+        patch.setattr("pytest_mlpatterns.serving.local.launcher._left_s", limits)
+        with (
+            pytest.raises(DeploymentError) as caught,
+            deployed(model, directory, by_value=[HERE], payload=[1], timeout="1s"),
+        ):
+            pass
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert "startup_timeout" in str(caught.value)
+
+
 @pytest.mark.processes
 class TestModelsThatFail:
     @pytest.mark.parametrize(
@@ -463,25 +478,21 @@ class TestModelsThatFail:
         assert all(word in str(caught.value) for word in words), str(caught.value)
         assert "pytest_mlpatterns/serve" not in str(caught.value)
 
-    @pytest.mark.parametrize(
-        ("model", "timeout", "words"),
-        [
-            (HangsAtLoad, "1s", ("HangsAtLoad is still loading after 1.00 s", "downloading")),
-            (hang, "2s", ("hang is not done with its first inference after 2.00 s", "thinking")),
-        ],
-        ids=["load", "first-inference"],
-    )
-    def test_a_model_that_hangs_is_given_up_at_the_time_limit(
-        self, model: object, timeout: str, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("pytest_mlpatterns.system.child._GRACE_S", -0.9)
-        with (
-            pytest.raises(DeploymentError) as caught,
-            deployed(model, tmp_path, by_value=[HERE], payload=[1], timeout=timeout),
-        ):
-            pass
-        assert all(word in str(caught.value) for word in words), str(caught.value)
-        assert "startup_timeout" in str(caught.value)
+    def test_a_model_that_hangs_while_it_loads_is_given_up_at_the_time_limit(self, tmp_path: Path) -> None:
+        def has_begun() -> bool:
+            return any("downloading" in log.read_text() for log in tmp_path.glob("*.log"))
+
+        def left_s(*_: object) -> float:  # the limit passes while the model hangs, however late its process starts
+            await_true(has_begun, 60, "the model does not load")
+            return 0.001
+
+        words = "HangsAtLoad is still loading after 1.00 s", "downloading"
+        assert_given_up(HangsAtLoad, left_s, *words, directory=tmp_path)
+
+    def test_a_model_that_hangs_at_its_first_inference_is_given_up_at_the_time_limit(self, tmp_path: Path) -> None:
+        left = iter([60.0, 60.0, 1.5])  # to load, to be healthy, to answer
+        words = "hang is not done with its first inference after 1.00 s", "thinking"
+        assert_given_up(hang, lambda *_: next(left), *words, directory=tmp_path)
 
     @pytest.mark.parametrize(
         ("model", "words"),

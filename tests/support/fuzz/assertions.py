@@ -30,6 +30,7 @@ METHODS = {
     "assert_cold_start_below": ("limit",),
     "assert_cost_below": ("limit", "cores"),
     "assert_scaling_efficiency_at_least": ("limit", "replicas"),
+    "assert_scale_out_below": ("limit",),
     "assert_cache_hit_ratio_at_least": ("limit",),
     "assert_nmrt_at_least": ("rps", "slo"),
     "assert_faster_than": ("other", "by", "on"),
@@ -66,7 +67,9 @@ class Reading(Perf):
         unused: Any = None
         self._faster = PatternComparison(self._experiment, unused, unused)
         self._nmrt: Any = SimpleNamespace(decide_at_least=_read_objective)
-        self._scaling: Any = SimpleNamespace(decide_efficiency=lambda _limit, replicas: read_replicas(replicas))
+        self._scaling: Any = SimpleNamespace(
+            decide_efficiency=lambda _limit, replicas: read_replicas(replicas), decide_scale_out=lambda _limit: None
+        )
 
     def _check_limit(self, *_arguments: Any) -> None: ...
 

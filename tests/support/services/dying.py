@@ -1,7 +1,7 @@
 """A server that goes wrong under load: ``python dying.py FAULT PORT AFTER [once]``.
 
-It answers each POST after 2 ms, until AFTER seconds after its second one (the first tells that it is ready); from then
-on, or ``once``, it has its fault:
+It answers each POST after 2 ms, until AFTER seconds after its second one (the first tells that it is ready), or until
+the POST with this number, where AFTER is ``#208``; from then on, or ``once``, it has its fault:
 
 ``hangs``      never answers the request
 ``crowded``    likewise, but from the moment on at which seven requests wait at a time
@@ -11,7 +11,7 @@ on, or ``once``, it has its fault:
 ``killed``     ends itself with SIGKILL
 ``exits``      prints why, and ends with exit code 3
 ``closes``     closes the connection
-``late``       answers after 0.8 s
+``late``       answers after 0.7 s
 ``trickles``   sends a byte of the answer every tenth of a second, without end
 ``too-long``   sends less than it announces
 ``continues``  sends 100 Continue without end
@@ -46,9 +46,11 @@ LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 class Server:
     """All connections of one server."""
 
-    def __init__(self, fault: str, after_s: float, *, once: bool) -> None:
+    def __init__(self, fault: str, after: str, *, once: bool) -> None:
         self._fault = fault
-        self._after_s = after_s
+        by_number = after.startswith("#")
+        self._number = int(after[1:]) if by_number else 2
+        self._after_s = 0.0 if by_number else float(after)
         self._once = once
         self._posts = 0
         self._due = float("inf")
@@ -73,7 +75,7 @@ class Server:
         self._waiting += 1
         if self._fault == "crowded" and self._waiting == 7:
             self._due = 0.0
-        if self._posts == 2 and self._fault != "crowded":
+        if self._posts == self._number and self._fault != "crowded":
             self._due = time.monotonic() + self._after_s
         if time.monotonic() >= self._due:
             if self._once:
@@ -86,7 +88,7 @@ class Server:
         if self._fault in FATAL:
             FATAL[self._fault]()
         elif self._fault == "late":
-            await asyncio.sleep(0.8)
+            await asyncio.sleep(0.7)
         elif self._fault == "closes":
             raise EOFError
         elif self._fault in ENDLESS:
@@ -130,8 +132,8 @@ FATAL = {"blocks": _block, "stops": _stop, "rests": _rest, "killed": _kill, "exi
 
 async def main() -> None:
     """Serve until a signal comes."""
-    fault, port, after_s, *more = sys.argv[1:]
-    server = Server(fault, float(after_s), once="once" in more)
+    fault, port, after, *more = sys.argv[1:]
+    server = Server(fault, after, once="once" in more)
     listening = await asyncio.start_server(server.serve, "127.0.0.1", int(port))
     await listening.serve_forever()
 

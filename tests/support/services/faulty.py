@@ -95,7 +95,7 @@ def sending(data: bytes):
     return lambda connection: connection.send(data)
 
 
-def dying(how, after: int = 20, last_words: str = ""):
+def dying(how, after: int = 4, last_words: str = ""):
     """End the process at the answer with this number, counted from the first fault."""
     left = [after]
 
@@ -202,9 +202,9 @@ FAULTS = {
     **{str(code): status(f"{code} Status") for code in (*range(400, 600), 999)},
     **{str(code): status(f"{code} Status", "location: /elsewhere") for code in range(300, 400)},
     "304": sending(raw("HTTP/1.1 304 Not Modified", body=b"")),
-    "sometimes-503": every(10, status("503 Service Unavailable")),
-    "sometimes-close": every(10, closing(b"")),
-    "sometimes-garbage": every(10, closing(b"\x00\x01garbage\r\n\r\n")),
+    "sometimes-503": every(5, status("503 Service Unavailable")),
+    "sometimes-close": every(5, closing(b"")),
+    "sometimes-garbage": every(5, closing(b"\x00\x01garbage\r\n\r\n")),
     "once-503": every(TIMES, status("503 Service Unavailable")),
     "not-json": sending(answer(b"<html>fine</html>")),
     "other-json": sending(answer(b'{"result": 1}')),

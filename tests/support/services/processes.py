@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,10 @@ def our_children() -> set[int]:
 
 def survivors(pids: Iterable[int], timeout_s: float) -> set[int]:
     """Those of these processes that still run after so long; they are killed then."""
-    alive = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    alive = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            alive.append(psutil.Process(pid))
     deadline = time.monotonic() + timeout_s
     while (alive := [process for process in alive if _runs(process)]) and time.monotonic() < deadline:
         time.sleep(0.02)  # awaiting a child through psutil would take its exit status from its owner

@@ -1,0 +1,125 @@
+"""One more replica of a running deployment, asked for while a closed loop keeps the service at its knee.
+
+The load generator takes the part of a load balancer: it gets the address of the new replica as soon as that is ready,
+opens connections to it, and gives it its turn. This module must not know limits or baselines.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.scale_out import ScaleOut, ScaleOutTimes, answers_in_share
+from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.measurement.load_events import LoadEvents
+from pytest_mlpatterns.workload.schedule import ClosedLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_mlpatterns.loadgen.generator import Generator
+    from pytest_mlpatterns.loadgen.messages import LoadJob
+    from pytest_mlpatterns.records.addressing import Balance, Progress
+    from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.serving.scale_out import AddedReplica, Scaler
+
+__all__ = ["ScaleOutRun"]
+
+_POLL_S = 0.005
+"""Interval at which the new replica is asked whether it is ready; a hundredth of the time that a process starts in."""
+_WARMUP_NS = 100_000_000
+_BEFORE_NS = 500_000_000
+"""Load before the replica is asked for, with which the rest is compared."""
+_LONGEST_NS = 15_000_000_000
+"""Longest load after the replica is ready."""
+_COUNT_NS = 100_000_000
+"""Interval at which the new replica is asked how many requests it has received."""
+
+
+@dataclass(slots=True)
+class ScaleOutRun:
+    """One scale-out of one deployment; used once.
+
+    Args:
+        deployment: it runs, and its engine can add a replica.
+        template: a job for it; its schedule and times are replaced.
+        generator: the load generator.
+        on_progress: takes the progress of the load several times a second.
+        balance: how requests are spread over the replicas.
+        generators: number of generator processes that share the load.
+        clock: the clock of the samples.
+    """
+
+    deployment: Deployment
+    template: LoadJob
+    generator: Generator
+    on_progress: Callable[[Progress], None]
+    balance: Balance
+    generators: int = 1
+    clock: Callable[[], int] = time.perf_counter_ns
+    _concurrency: int = 0
+    _opened_ns: int | None = None
+    _replica: AddedReplica | None = None
+    _ready_ns: int = 0
+    _counted_ns: int = 0
+    _is_over: bool = False
+
+    def run(self, concurrency: int) -> ScaleOut:
+        """Load the deployment, ask for one more replica, and load on until that has answered its share.
+
+        Args:
+            concurrency: requests in flight: the knee of the replicas that there are.
+
+        Raises:
+            DeploymentError: the replica did not start, or a process died under the load.
+        """
+        scaler = self.deployment.scaler
+        assert scaler is not None
+        self._concurrency = concurrency
+        replicas = len(self.template.endpoint.addresses)
+        job = replace(
+            self.template,
+            endpoint=replace(self.template.endpoint, balance=self.balance),
+            schedule=ClosedLoop(concurrency),
+            duration_ns=_BEFORE_NS + scaler.timeout_ns + _LONGEST_NS,
+            warmup_ns=_WARMUP_NS,
+        )
+        events = LoadEvents(self.on_progress, self._open, lambda: self._advance(scaler, replicas))
+        result = self.generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=self.generators)
+        self.deployment.processes.stats()  # raises if a process died
+        assert self._replica is not None
+        samples = samples_of(result)
+        rows = samples.due_ns >= result.window.start_ns
+        in_window = replace(samples, **{name: getattr(samples, name)[rows] for name in samples.__slots__})
+        times = ScaleOutTimes(self._replica.asked_ns, self._ready_ns)
+        return ScaleOut.of(in_window, times, replicas=replicas, concurrency=concurrency)
+
+    def _open(self) -> None:
+        if self._opened_ns is None:
+            self._opened_ns = self.clock()
+
+    def _advance(self, scaler: Scaler, replicas: int) -> None:
+        """Take the next step if it is time: ask for the replica, balance over it, end the load."""
+        now = self.clock()
+        if self._opened_ns is None or self._is_over:
+            return
+        if self._replica is None:
+            if now - self._opened_ns >= _BEFORE_NS:
+                self._replica = scaler.add()
+        elif not self._ready_ns:
+            if (address := self._replica.address()) is not None:
+                self._ready_ns = self.clock()
+                self.generator.add_address(address)
+        elif now - self._ready_ns > _LONGEST_NS or self._has_its_share(now, replicas):
+            self._is_over = True
+            self.generator.end_load()
+
+    def _has_its_share(self, now: int, replicas: int) -> bool:
+        """Whether the new replica has surely answered as many requests as its share is taken over."""
+        assert self._replica is not None
+        if now - self._counted_ns < _COUNT_NS:
+            return False
+        self._counted_ns = now
+        answers = answers_in_share(replicas, self._concurrency)
+        return self._replica.requests() >= answers // (replicas + 1) + self._concurrency

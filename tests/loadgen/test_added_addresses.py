@@ -1,0 +1,30 @@
+"""Addresses that a running load gets from another thread, and that the end of the load does not wait for."""
+
+from __future__ import annotations
+
+import selectors
+import threading
+
+from pytest_mlpatterns.loadgen.added_addresses import AddedAddresses
+
+
+def test_an_address_wakes_the_loop_and_is_taken_in_its_thread() -> None:
+    taken: list[tuple[tuple[str, int], int]] = []
+    with selectors.DefaultSelector() as selector:
+        added = AddedAddresses(selector, lambda address: taken.append((address, threading.get_ident())))
+        adding = threading.Thread(target=lambda: [added.add(("a", 1)), added.add(("b", 2))])
+        adding.start()
+        adding.join()
+        while len(taken) < 2:
+            for key, mask in selector.select(30):
+                key.data(mask)
+        added.close()
+    assert taken == [(("a", 1), threading.get_ident()), (("b", 2), threading.get_ident())]
+
+
+def test_an_address_that_comes_after_the_end_is_ignored() -> None:
+    with selectors.DefaultSelector() as selector:
+        added = AddedAddresses(selector, lambda _: None)
+        added.close()
+        added.close()
+        added.add(("a", 1))
