@@ -15,6 +15,7 @@ import httpcore
 import httpx
 
 from pytest_mlpatterns.units import format_duration, format_size
+from pytest_mlpatterns.wire.rest_stream import is_event_stream
 
 if TYPE_CHECKING:
     import ssl
@@ -107,7 +108,9 @@ class BoundedTransport(httpx.BaseTransport):
         )
         with exchange.errors():
             answer = self._pool.handle_request(sent)
-        return _Response(answer, exchange)
+        response = _Response(answer, exchange)
+        exchange.is_stream = is_event_stream(response.headers)
+        return response
 
     def close(self) -> None:
         """Close the connections."""
@@ -125,6 +128,7 @@ class _Exchange:
         self._began = time.monotonic()
         self._limit_s = self._timeouts.get("read")
         self.received = 0
+        self.is_stream = False
 
     def limits(self) -> dict[str, float | None]:
         """The time-outs for httpcore, which hands them to the streams."""
@@ -161,8 +165,12 @@ class _Exchange:
 
     def _endless(self, size: int, *, is_over_bound: bool) -> EndlessAnswerError:
         after = format_duration((time.monotonic() - self._began) * 1e9)
+        advice = "name a path that answers once"
+        if self.is_stream and self._request.method == "POST":
+            advice = "ask for a shorter answer, such as one of fewer tokens"
+        text = f"{self._shown} answers without end: {format_size(size)} after {after}; {advice}"
         return EndlessAnswerError(
-            f"{self._shown} answers without end: {format_size(size)} after {after}; name a path that answers once",
+            text,
             request=self._request,
             is_over_bound=is_over_bound,
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from support.services.endless import script
-from support.services.scripted import Close, ScriptedServer, Send, answer, refused_port
+from support.services.scripted import Close, ScriptedServer, Send, Silence, answer, refused_port
 
 from pytest_mlpatterns.serving.bounded_client import (
     BoundedTransport,
@@ -50,6 +50,17 @@ def test_bytes_that_keep_coming_do_not_lengthen_the_time_limit(name: str) -> Non
     assert not caught.value.is_over_bound
     assert caught.value.request.url.path == "/health"
     assert describe_error(caught.value) == str(caught.value)
+
+
+def test_a_stream_that_is_longer_than_the_time_limit_is_to_be_shorter() -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 1000\r\n\r\ndata: 1\n\n"
+    with (
+        client_of(ScriptedServer(lambda _: [Send(head), Silence()])) as client,
+        pytest.raises(
+            EndlessAnswerError, match=r"after \d+ ms; ask for a shorter answer, such as one of fewer tokens$"
+        ),
+    ):
+        client.post("/v1/completions", timeout=0.1)
 
 
 @pytest.mark.parametrize("name", ["floods", "two-gigabytes", "bomb", "bomb-of-20-mib"])

@@ -188,12 +188,7 @@ def _consume(source: Consume, service: _Service) -> None:
 
     async def run(instances: list[Any], decode: Callable[[], list[Any]]) -> Sequence[Any]:
         service.caller.requests += 1
-        outputs = await service.caller(instances, decode)
-        if isinstance(outputs, Stream):
-            raise not_streamed(
-                outputs, "which a broker does not carry chunk by chunk; write Queued(broker='memory://')"
-            )
-        return outputs  # type: ignore[no-any-return]
+        return await whole_outputs(service.caller, instances, decode)
 
     async def serve() -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -207,6 +202,18 @@ def _consume(source: Consume, service: _Service) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
+
+
+async def whole_outputs(caller: ModelCaller, instances: list[Any], decode: Callable[[], list[Any]]) -> Sequence[Any]:
+    """The outputs of a request that came through a broker.
+
+    Raises:
+        RequestError: the error of the request; status 501 if the model streams.
+    """
+    outputs = await caller(instances, decode)
+    if isinstance(outputs, Stream):
+        raise not_streamed(outputs, "which a broker does not carry chunk by chunk; write Queued(broker='memory://')")
+    return outputs  # type: ignore[no-any-return]
 
 
 def _server_of(app: ModelApp, *, internal: bool) -> PromptServer:

@@ -10,11 +10,18 @@ import pytest
 from support.asgi import Call
 from support.scenarios import run
 
+from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.serving.grpc.server import GrpcServer
 from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
+from pytest_mlpatterns.serving.local.worker import whole_outputs
+from pytest_mlpatterns.wire import GRPC
+from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+    import grpc
 
 V1 = "/v1/models/m:predict"
 DONE = b"data: [DONE]\n\n"
@@ -356,5 +363,33 @@ class TestClientsThatGo:
                     await call._task
                 call._task = asyncio.ensure_future(asyncio.sleep(0))
             assert model.closed.is_set()
+
+        run(scenario())
+
+
+class TestServersWithoutStreams:
+    def test_a_broker_refuses_them(self) -> None:
+        async def scenario() -> None:
+            with pytest.raises(RequestError, match=r"write Queued\(broker='memory://'\)") as caught:
+                await whole_outputs(ModelCaller(letters), ["ab"], lambda: ["ab"])
+            assert caught.value.status == 501
+            assert await whole_outputs(ModelCaller(lambda batch: batch), ["ab"], lambda: ["ab"]) == ["ab"]
+
+        run(scenario())
+
+    def test_grpc_refuses_them(self) -> None:
+        class Context:
+            """Keeps the status of a call."""
+
+            async def abort(self, code: grpc.StatusCode, details: str) -> None:
+                raise RuntimeError(f"{code.name}: {details}")
+
+        async def scenario() -> None:
+            server = GrpcServer(ModelCaller(letters), "m", 10_000)
+            (body,) = read_payload([[1.0, 2.0]], GRPC).bodies
+            with pytest.raises(
+                RuntimeError, match=r"^UNIMPLEMENTED: the model streams .* choose the wire rest\+json or"
+            ):
+                await server._infer(body.joined(), Context())
 
         run(scenario())
