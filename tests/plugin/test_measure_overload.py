@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.processes
 
 BODY = """
+    import os
     import time
     import pytest
     from pytest_mlpatterns import Queued
 
+    CPUS = 1 if hasattr(os, "sched_setaffinity") else "all"
+
     def slow(batch):
+        assert CPUS == "all" or len(os.sched_getaffinity(0)) == 1
         time.sleep(0.02)
         return batch
 
@@ -31,7 +35,7 @@ BODY = """
     def perf_payload():
         return [1, 2, 3]
 
-    @pytest.mark.perf(pattern=Queued(capacity=4), duration="300ms", warmup="0s", launches=1, budget="12s")
+    @pytest.mark.perf(pattern=Queued(capacity=4), duration="300ms", warmup="0s", launches=1, budget="12s", cpus=CPUS)
     def test_it(perf):
         overload = perf.measure_overload(up_to=2.0, slo="p95<60s")  # every answer is in time
         if perf.smoke:
