@@ -58,6 +58,19 @@ class TestIndices:
         slow = replace(EVALUATED[0], overloads=(replace(OVERLOAD, recovery_ns=None),))
         assert "over 6.00 s" in row(section(slow), "Time to recover")
 
+    def test_the_scalability_of_the_framework_has_its_rows(self) -> None:
+        figures = {"sc": (1.8, 1.7, 1.9), "hsx": (0.9, 0.88, 0.92), "asl_at_nmrt": (0.7, 0.69, 0.71)}
+        page = section(replace(EVALUATED[0], metrics={**EVALUATED[0].metrics, **figures}), EVALUATED[1])
+        assert '>1.80<div class="less">1.70 to 1.90</div>' in row(page, "SC")
+        assert "90.0 %" in row(page, "HSX")
+        loads = row(page, "ASL at NMRT")
+        assert loads.index("70.0 %") < loads.index("51.0 %")  # its own search, and the scaling of the other
+
+    def test_what_is_missing_for_an_index_stands_below_the_table(self) -> None:
+        page = section(replace(EVALUATED[0], missing_indices={"hsx": "no price", "sc": "no price"}), EVALUATED[1])
+        assert "<li>cached: HSX and SC are not known: no price</li>" in page
+        assert "not known" not in section(*EVALUATED)
+
 
 class TestDecision:
     def test_the_first_has_its_reason_and_what_excluded_others_is_said(self) -> None:
