@@ -264,18 +264,19 @@ class TestTurns:
                 scripted(other, events, "B"),
                 generator,
                 on_progress=silent,
-                design=replace(SHORT, rounds=2, answers=1),  # however slow the answers are
+                design=replace(SHORT, rounds=2, answers=1),
             )
             measured(run, 2)
             assert run.names == ("A", "B")
         generator.close()
-        starts, turned = ["start A", "start B"], ["start B", "start A"]
-        assert (events[:2], events[4:6]) == (starts, turned)
-        assert sorted(events[2:4]) == sorted(events[6:8]) == ["close A", "close B"]  # both at once
+        assert sorted(events[:2]) == sorted(events[4:6]) == ["start A", "start B"]  # both at once
+        assert sorted(events[2:4]) == sorted(events[6:8]) == ["close A", "close B"]
         names = {one.address: "A", other.address: "B"}
         blocks = "".join(names[job.endpoint.addresses[0]] for job in generator.jobs)
         assert blocks == "AB" + "ABBAABBA" + "BA" + "BAABBAAB"  # each after its warm-ups
-        assert {job.duration_ns for job in generator.jobs[2:10]} == {100 * MS}
+        lengths = {(names[job.endpoint.addresses[0]], job.duration_ns) for job in generator.jobs[2:10]}
+        assert len(lengths) == 2  # one for each, longer where its answers are slow
+        assert min(length for _, length in lengths) >= 100 * MS
 
     def test_both_blocks_of_a_pair_begin_with_the_same_input_and_the_next_pair_goes_on(self, tmp_path: Path) -> None:
         plan = replace(PLAN, payload=read_payload(list(range(3000))), schedule=ClosedLoop(1))
