@@ -40,6 +40,12 @@ class TestIndices:
         assert "51.0 %" in row(page, "ASL at NMRT")
         assert row(page, "Cost per million at NMRT").count(">0.0500 USD<div") == 2
 
+    def test_scaling_out_has_its_time_and_what_callers_noticed(self) -> None:
+        page = section(*EVALUATED)
+        assert '>840 ms<div class="less">750 ms to 940 ms</div>' in row(page, "Scale-out time")
+        assert ">45.0 ms<" in row(page, "Highest p99 while scaling out")
+        assert ">2 of 1,234<" in row(page, "Failed requests while scaling out")
+
     def test_a_pattern_without_a_measurement_has_a_dash(self) -> None:
         page = section(EVALUATED[0], replace(EVALUATED[1], scaling=None))
         assert row(page, "Contention σ").endswith('<td class="number none">–</td>')
