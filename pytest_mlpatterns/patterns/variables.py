@@ -28,7 +28,7 @@ _PLAIN = re.compile(r"[\w.+/@%:=-]+", re.ASCII)
 """A value that is printed without quotes."""
 _BREAKS_TEXT = frozenset("\\'\"()[]{}")
 """Printable characters that are spelled inside quotes, so that a pattern splits at its own brackets only."""
-_ITEM = re.compile(r"""\s*('[^']*'|"[^"]*"|[^:'"]*?)\s*:\s*('[^']*'|"[^"]*"|[^,'"]*?)\s*(?:,|$)""")
+_ITEM = re.compile(r"""\s*('[^']*'|"[^"]*"|[^:'"\s]*)\s*:(?:\s*('[^']*'|"[^"]*")\s*|([^,'"]*))(?:,|$)""")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +119,7 @@ def read_variables(text: str) -> object:
         item = _ITEM.match(inner, at)
         if item is None:
             return text
-        found[_unquoted(item[1])], at = _unquoted(item[2]), item.end()
+        found[_unquoted(item[1])], at = _unquoted(item[2] or item[3].strip()), item.end()
     return found
 
 

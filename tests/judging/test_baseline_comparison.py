@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pytest
 from support.synthetic import MS, START_NS, S, launch, make_setup, samples, usage
 
 from pytest_mlpatterns import PerfFailure
+from pytest_mlpatterns.analysis.indices import NO_INDICES, NOT_MEASURED, ScalingIndices
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.tolerances import Tolerances
@@ -21,6 +23,7 @@ from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics
 from pytest_mlpatterns.judging.sequential import SequentialMeasurement
 from pytest_mlpatterns.records.baseline_entry import Entry
+from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -88,7 +91,12 @@ class Runner:
 
 
 def compare(
-    runner: Any, *names: str, entry: Entry | None = BEFORE, requested: bool = False, **marker: object
+    runner: Any,
+    *names: str,
+    entry: Entry | None = BEFORE,
+    requested: bool = False,
+    indices: ScalingIndices = NO_INDICES,
+    **marker: object,
 ) -> tuple[dict[str, Verdict], BaselineComparison]:
     """Compare the launches of a runner with an entry, in the default metrics or in those that are named."""
     settings = read_settings({"launches": 8, **marker}, {}, {})
@@ -99,9 +107,12 @@ def compare(
         baseline=BaselineMatch(SETUP, BaselineMode.CHECK, entry, name="2026-01-31"),
     )
     measurement = SequentialMeasurement(runner, 60 * S, 8)
+    if indices is not NO_INDICES:
+        measurement.measure_at_least(1)
+        measurement.take_indices(indices)
     comparison = BaselineComparison(experiment, measurement)
     metrics = [METRICS[name] for name in names] or compared_by_default(settings, streams=False)
-    compared = compared_metrics(metrics, Tolerances(), comparison.alpha, requested=requested)
+    compared = compared_metrics(metrics, settings.tolerance, comparison.alpha, requested=requested)
     return {verdict.metric: verdict for verdict in comparison.judge(lambda _streams: compared)}, comparison
 
 
@@ -205,3 +216,36 @@ def test_the_tail_has_room_beside_a_stored_baseline_unless_a_user_sets_it(
 ) -> None:
     (compared,) = compared_metrics([METRICS["p95"]], Tolerances(marker), 0.01, requested=False)
     assert compared.stored_tolerance == tolerance
+
+
+class TestScalabilityIndices:
+    """They are compared as the passes left them, since a comparison measures no further pass."""
+
+    RECORDED = replace(BEFORE, metrics={**BEFORE.metrics, "sc": (LaunchValue(2.0, 0.01), LaunchValue(2.02, 0.01))})
+
+    @pytest.mark.parametrize(
+        ("now", "outcome"), [((2.01, 2.0), Outcome.PASS), ((1.0, 1.01), Outcome.FAIL)], ids=["unchanged", "halved"]
+    )
+    def test_an_index_is_compared_with_the_passes_of_the_baseline(
+        self, now: tuple[float, ...], outcome: Outcome
+    ) -> None:
+        runner = Runner()
+        indices = ScalingIndices({"sc": tuple(LaunchValue(value, 0.01) for value in now)}, {})
+        verdicts, _ = compare(runner, "sc", entry=self.RECORDED, requested=True, indices=indices, tolerance=0.3)
+        assert verdicts["sc"].outcome is outcome
+        assert len(runner.launches) == 1
+
+    @pytest.mark.parametrize(
+        ("indices", "why"),
+        [(NO_INDICES, NOT_MEASURED), (ScalingIndices({}, {"sc": "the test has no price"}), "the test has no price")],
+    )
+    def test_one_that_is_not_known_says_what_to_measure(self, indices: ScalingIndices, why: str) -> None:
+        with pytest.raises(PerfFailure, match=re.escape(f"it is not known for {SETUP.pattern}: {why}")):
+            compare(Runner(), "sc", entry=self.RECORDED, requested=True, indices=indices)
+        _, comparison = compare(Runner(), "rtm", "sc", entry=self.RECORDED, indices=indices)
+        assert comparison.left_out["SC"].endswith(why)
+
+    def test_one_that_is_not_recorded_says_how_to_record_it(self) -> None:
+        known = ScalingIndices({"sc": (LaunchValue(2.0, 0.01),)}, {})
+        with pytest.raises(PerfFailure, match="is not recorded yet; record it: --perf-baseline update"):
+            compare(Runner(), "sc", requested=True, indices=known)

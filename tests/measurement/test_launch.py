@@ -157,7 +157,8 @@ class TestLaunch:
             assert 400 * MS <= one.window.duration_ns <= 1_000 * MS
 
     def test_replicas_share_the_load_of_the_window(self, generator: Generator, tmp_path: Path) -> None:
-        with make_runner(generator, tmp_path, pattern=Replicated(2)) as runner:
+        plan = replace(PLAN, duration_ns=500 * MS)  # a busy machine may let one of two wait for a while
+        with make_runner(generator, tmp_path, plan, pattern=Replicated(2)) as runner:
             launch = runner.measure()
         assert launch.stats is not None
         one, two = launch.stats.replica_requests

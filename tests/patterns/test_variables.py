@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.pattern import Node
 
 A, B, AGAIN = {"A": "1"}, {"B": "2"}, {"A": "3"}
+SPACES = f"{{{{{{}}{50_000 * ' '}{{}}}}}}"
 
 
 def processes(node: Node) -> Iterator[tuple[str, Mapping[str, str]]]:
@@ -165,7 +166,11 @@ def test_any_value_is_read_as_it_was_printed(value: str) -> None:
     assert read_variables(Variables((("A", value), ("B", "2"))).text) == {"A": value, "B": "2"}
 
 
-@pytest.mark.parametrize("text", ["", "{", "1", "{A}", "{A:1,,}", "{A:1 'x'}"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "1", "{A}", "{A:1,,}", "{A:1 'x'}", SPACES.format("A", "B"), SPACES.format("A:", "'")],
+    ids=["empty", "open", "number", "name", "commas", "two values", "spaces", "spaces before a quote"],
+)
 def test_other_text_is_no_mapping(text: str) -> None:
     assert read_variables(text) == text
 

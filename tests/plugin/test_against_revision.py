@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -98,6 +99,15 @@ def assert_slower_is_caught(top: Path, project: Callable[[float], dict[str, str]
 
 BARE = TESTS.replace('perf.assert_rtm_below("10s")', "pass")
 SAME = BARE.replace("shop.model", "shop.same")
+STAGES = 'load=Stages([("5s", 10)], of="concurrency")'
+LONG = "from pytest_mlpatterns import Stages\n" + BARE.replace('duration="200ms", warmup="100ms"', STAGES)
+"""A test whose load is too long to be compared, which is said as soon as its set-up there is known and alike."""
+
+
+def assert_alike_there(run: Run) -> None:
+    """The set-up there was like this one, so that all but the length of its load allowed to compare."""
+    assert run.exit_code == 1
+    assert re.search(r"takes 5\.00 s, and a comparison with main \(\w+\) sends it 12 times", run.out), run.out
 
 
 def several(*, seconds: float, concurrency: int = 1, check: str = "None") -> dict[str, str]:
@@ -154,7 +164,8 @@ def test_a_test_that_asks_for_no_figure_takes_them_from_the_comparison(compared:
     result = result_of(compared, "test_bare")
     assert result["launch_count"] >= 3  # a comparison's launches; the load that the test asks for would be one
     assert {"rtm", "throughput", "asl", "cpu_per_request", "peak_memory", "cold_start"} <= result["metrics"].keys()
-    assert result["metrics"]["rtm"][0] == pytest.approx(result["reference"]["present_metrics"]["rtm"][0], rel=0.3)
+    assert result["launch_count"] == len(result["reference"]["log_ratios"]["rtm"])
+    assert result["metrics"]["peak_memory"] == result["reference"]["present_metrics"]["peak_memory"]
     assert result["seconds_spent"] > 1
 
 
@@ -193,12 +204,12 @@ def test_the_same_code_passes_and_a_package_is_imported_from_the_revision(shop: 
     assert run.exit_code == 0
     (result,) = run.json("results.json")["results"]
     changes = {one["metric"]: one["change"] for one in result["verdicts"] if one["against"] == "revision"}
-    assert changes["rtm"]["high"] < -0.5
+    assert changes["rtm"]["value"] < 0
     reference = result["reference"]
     assert (reference["kind"], reference["name"][:6]) == ("revision", "main (")
     before, now = (dict(map(tuple, reference[name])) for name in SHAPES)
-    assert before[50] > 2 * now[50] > 0
-    assert reference["metrics"]["rtm"][0] > 2 * reference["present_metrics"]["rtm"][0]
+    assert before[1] >= 10_000_000 > now[1] > 0  # the fastest of many, which no busy machine delays
+    assert reference["metrics"]["rtm"][0] > reference["present_metrics"]["rtm"][0]
 
 
 def test_a_package_that_only_python_dash_m_finds_is_imported_from_the_revision(tmp_path: Path) -> None:
@@ -220,11 +231,9 @@ def test_changed_requirements_and_the_time_of_loads_with_a_length_are_said(shop:
 
 
 def test_a_test_that_only_the_command_line_selects_is_found_at_the_revision(shop: Repository) -> None:
-    shop.commit({"pytest.ini": "[pytest]\npythonpath = src\naddopts = -m 'not perf'\n"})
-    shop.write(files(seconds=0.06) | {"pytest.ini": "[pytest]\npythonpath = src\naddopts = -m 'not perf'\n"})
-    run = against(shop, "-m", "perf")
-    assert run.exit_code == 1
-    assert "RegressionFailure: RTM" in run.out
+    ini = "[pytest]\npythonpath = src\naddopts = -m 'not perf'\n"
+    shop.commit(files(seconds=0.01, tests=LONG) | {"pytest.ini": ini})
+    assert_alike_there(against(shop, "-m", "perf"))
 
 
 @pytest.mark.parametrize("require", [["--perf-baseline=require"], ["-o", "perf_baseline=require"]])
@@ -236,18 +245,21 @@ def test_a_new_test_fails_where_a_comparison_is_required(shop: Repository, requi
     assert "and --perf-baseline require asks for a comparison" in run.out
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("--perf-patterns", "batched"), ("-o", "perf_patterns=batched"), ("-c", "other.ini")],
-    ids=["option", "override", "file"],
-)
-def test_patterns_of_the_command_line_are_served_there_too(shop: Repository, arguments: tuple[str, ...]) -> None:
+def test_patterns_of_the_command_line_are_served_there_too(shop: Repository) -> None:
+    run = against(shop, "--perf-patterns", "batched", "--perf-json", "out.json", "-W", "ignore")
+    (result,) = run.json("out.json")["results"]
+    assert result["setup"]["pattern"] == "batched"
+    assert result["reference"]["kind"] == "revision"
+
+
+@pytest.mark.parametrize("arguments", [("-o", "perf_patterns=batched"), ("-c", "other.ini")], ids=["override", "file"])
+def test_patterns_of_a_setting_are_those_there_too(shop: Repository, arguments: tuple[str, ...]) -> None:
+    shop.commit(files(seconds=0.01, tests=LONG))
     shop.commit({"other.ini": "[pytest]\npythonpath = src\nperf_patterns = batched\n"})
     shop.commit({"pytest.ini": "[pytest]\n" + "pythonpath = src\n" * (arguments[0] != "-c")})
-    run = against(shop, *arguments, "--perf-json", "out.json", "-W", "ignore")
-    results = run.json("out.json")["results"]
-    assert [result["setup"]["pattern"] for result in results] == ["batched"], run.out
-    assert all(result["reference"]["kind"] == "revision" for result in results), run.out
+    run = against(shop, *arguments)
+    assert_alike_there(run)
+    assert "test_shop[batched]" in run.out
 
 
 def test_options_of_conftest_files_hold_there_too(shop: Repository) -> None:
@@ -278,11 +290,10 @@ MODEL_BY_OPTION = """def perf_model(request):
 
 def test_settings_of_the_whole_run_are_not_those_of_the_other_side(shop: Repository) -> None:
     settings = "addopts = --ff\nperf_against = main\nperf_json = build/out.json\nperf_baseline = require\n"
-    shop.commit({"pytest.ini": f"[pytest]\npythonpath = src\n{settings}"})
-    shop.write(files(seconds=0.06) | {"pytest.ini": f"[pytest]\npythonpath = src\n{settings}", "build/.keep": ""})
+    shop.commit(files(seconds=0.01, tests=LONG) | {"pytest.ini": f"[pytest]\npythonpath = src\n{settings}"})
+    shop.write({"build/.keep": ""})
     run = against(shop)
-    assert run.exit_code == 1
-    assert "RegressionFailure: RTM" in run.out
+    assert_alike_there(run)
     assert "mlpatterns: compared with main" in run.out
 
 
@@ -438,14 +449,15 @@ def test_ctrl_c_in_the_comparison_leaves_nothing_and_says_what_there_was(shop: R
 
 
 def test_a_branch_is_compared_with_where_it_left_main(shop: Repository) -> None:
-    shop.git("switch", "--quiet", "--create", "slower")
-    shop.commit(files(seconds=0.06), "Slower")
+    other = files(seconds=0.01, tests=BARE.replace("perf(", "perf(concurrency=3, ", 1))
+    shop.git("switch", "--quiet", "--create", "branch")
+    shop.commit(other, "More callers")
     shop.git("switch", "--quiet", "main")
-    shop.commit(files(seconds=0.06), "As slow, by itself")
-    shop.git("switch", "--quiet", "slower")
-    run = against(shop, ref="merge-base:main")  # against main itself it would be no slower
+    shop.commit(other, "As many, by itself")
+    shop.git("switch", "--quiet", "branch")
+    run = against(shop, ref="merge-base:main")  # main itself has as many callers
     assert run.exit_code == 1
-    assert "(merge-base:main (" in run.out
+    assert re.search(r"not comparable with merge-base:main \(\w+\) \(load: closed\(1\) → closed\(3\)\)", run.out)
 
 
 TARGETS = """

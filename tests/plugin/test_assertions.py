@@ -164,8 +164,8 @@ def test_ten_requests(perf):
 
 
 @pytest.fixture(scope="module")
-def judged(distribution: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return Project().with_tests(JUDGED, marker=FAST).run(tmp_path_factory.mktemp("judged"), *distribution)
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Project().with_tests(JUDGED, marker=FAST).run(tmp_path_factory.mktemp("judged"))
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +212,17 @@ def test_limits_that_hold_pass_and_those_that_do_not_fail(judged: Run) -> None:
 
 @pytest.mark.parametrize(("test", "verdict"), FAILURES.items(), ids=FAILURES.keys())
 def test_a_failure_says_what_was_found_what_it_stands_on_and_what_to_do(judged: Run, test: str, verdict: str) -> None:
+    assert_says_all(judged, test, verdict)
+
+
+def test_a_failure_says_the_same_in_a_distributed_run(tmp_path: Path) -> None:
+    run = Project().with_tests(JUDGED, marker=FAST).run(tmp_path, "-n", "1", "-k", "all_pass or rtm_fails")
+    assert run.table == {"test_all_pass": "pass", "test_rtm_fails": "FAIL"}
+    assert_says_all(run, "test_rtm_fails", FAILURES["test_rtm_fails"])
+
+
+def assert_says_all(judged: Run, test: str, verdict: str) -> None:
+    """A failure has its figures first, then the facts, and points at the call."""
     text = judged.failure(test)
     (called,) = [line for line in text.splitlines() if line.startswith(">")]
     assert re.search(r"perf\.assert_\w+\(", called)
@@ -327,7 +338,7 @@ def test_an_undecided_test_becomes_what_was_asked_for(
 
 def test_an_undecided_test_launches_again_until_it_may_no_more(tmp_path: Path) -> None:
     body = UNDECIDED.replace("launches=1", "launches=3")
-    run = Project().with_tests(body).run(tmp_path, "--perf-inconclusive", "fail")
+    run = Project().with_tests(body).run(tmp_path, "--perf-inconclusive", "fail", "--perf-budget", "300s")
     assert re.search(r"measured  3 launches, 24 blocks, \d+ requests, 0 failed", run.failure("test_ten_requests"))
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from support.project import Project
+from support.half_core import REFUSAL, VARIANT
+from support.project import Project, run_here
+from support.repository import Repository
 
-from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.system.cgroups import cpu_groups
 from pytest_mlpatterns.system.cpu_share import give_cpus
+from pytest_mlpatterns.system.environment import available_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,8 +95,6 @@ import time
 import pytest
 
 
-
-
 def busy(batch):
     until = time.thread_time() + 0.01
     while time.thread_time() < until:
@@ -104,19 +107,114 @@ def perf_payload():
     return [0]
 
 
-@pytest.mark.perf(model=busy, duration="600ms", warmup="200ms", concurrency=2, cpus=0.5)
+@pytest.mark.perf(model=busy, duration="600ms", warmup="200ms", launches=1, concurrency=2, cpus=0.5)
 def test_half(perf):
     metrics = perf.metrics
     used_cores = metrics.cpu_ns_per_request.value * metrics.throughput_rps.value / 1e9
     assert metrics.asl_ratio.value == pytest.approx(used_cores / 0.5, rel=0.3)
+    assert {launch.usage.cores for launch in metrics.launches} == {0.5}
 """
 
 
-def test_the_load_relates_to_the_half_core_that_a_control_group_gives(tmp_path: Path) -> None:
-    try:
-        give_cpus(0.5).release()
-    except SettingError as error:
-        pytest.skip(f"this machine lets the tests create no control group: {error}")
+@VARIANT
+def test_the_load_relates_to_the_half_core_that_a_control_group_gives(tmp_path: Path, refused: bool) -> None:
     ran = Project().with_file("test_perf.py", HALF).run(tmp_path, "--perf-json=results.json")
+    if refused:
+        assert ran.outcomes["failed"] == 1
+        assert REFUSAL in ran.out
+        return
     assert ran.outcomes["passed"] == 1
     assert [test["setup"]["cpus"] for test in ran.json("results.json")["results"]] == ["0.5"]
+
+
+IN_GROUP = """
+import os
+input()
+from pytest_mlpatterns.system.environment import environment
+from pytest_mlpatterns.system.monitor import ResourceMonitor
+monitor = ResourceMonitor(lambda: [os.getpid()])
+monitor.sample()
+print(f"{environment().cores:g} {monitor.usage().cores:g}")
+"""
+"""The cores that identify the machine, and those that ASL relates to."""
+
+
+@VARIANT
+def test_a_process_inside_half_a_core_has_half_a_core(refused: bool) -> None:
+    """As in a container: the quota around pytest counts as the number of cores."""
+    with subprocess.Popen([sys.executable, "-c", IN_GROUP], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        share = None if refused else give_cpus(0.5)
+        try:
+            if share is not None:
+                share.admit(process.pid)
+            out, _ = process.communicate(b"\n")
+        finally:
+            if share is not None:
+                share.release()
+    cores = f"{available_cores():g}" if refused else "0.5"
+    assert out.decode().split() == [cores, cores]
+
+
+EVERYWHERE = """
+import os
+import time
+
+import pytest
+
+
+def limited(batch):
+    groups = open("/proc/self/cgroup").read() if os.path.exists("/proc/self/cgroup") else ""
+    if len(os.sched_getaffinity(0)) > 1 and "/pytest-mlpatterns-" not in groups:
+        raise RuntimeError("this process has all of the machine")
+    time.sleep(0.01)
+    return batch
+
+
+@pytest.fixture
+def perf_model():
+    return limited
+
+
+@pytest.fixture
+def perf_payload():
+    return [1, 2, 3]
+
+
+pytestmark = pytest.mark.perf(
+    duration="200ms", warmup="0s", launches=1, budget="3s", cpus=CPUS, tolerance=0.9, inconclusive="pass"
+)
+
+
+def test_revision(perf):
+    assert perf.predict(1) == 1
+
+
+@pytest.mark.perf(pattern="cached")
+def test_rival(perf):
+    perf.assert_faster_than("single", by=1.5)
+
+
+def test_search(perf):
+    perf.assert_nmrt_at_least(0.1)
+"""
+
+
+@VARIANT
+def test_both_sides_of_a_comparison_with_a_revision_are_limited(tmp_path: Path, refused: bool) -> None:
+    repository = Repository.made(tmp_path / "shop")
+    tests = EVERYWHERE.replace("CPUS", "1" if refused else "0.5")
+    repository.commit({"pytest.ini": "[pytest]\n", "test_perf.py": tests})
+    run = run_here(repository.top, "--perf-against=main", "-k", "revision")
+    assert run.outcomes["passed"] == 1
+    assert "compared 1 of 1 test with main" in run.out
+    for group in cpu_groups():
+        assert not list(group.folder.glob(f"pytest-mlpatterns-{os.getpid()}-*"))
+
+
+def test_a_rival_and_a_search_for_nmrt_are_limited(tmp_path: Path) -> None:
+    project = Project().with_file("test_perf.py", EVERYWHERE.replace("CPUS", "1"))
+    run = project.run(tmp_path, "--perf-json=results.json", "-k", "not revision")
+    assert run.outcomes["passed"] == 2
+    for result in run.json("results.json")["results"]:
+        assert result["setup"]["cpus"] == "1"
+        assert result["metrics"]["error_rate"][0] == 0

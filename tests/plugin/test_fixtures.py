@@ -35,10 +35,10 @@ def test_metrics(perf):
     for name in ("rtm_ns", "throughput_rps", "asl_ratio", "cpu_ns_per_request", "peak_rss_bytes", "cold_start_ns",
                  "request_bytes", "response_bytes"):
         assert positive(getattr(metrics, name)), name
-    # the model rests for a millisecond: no answer is faster, and two callers are never answered oftener than that
-    assert metrics.rtm_ns.value >= 1_000_000
+    # the model rests for 5 ms: no answer is faster, and two callers are never answered oftener than that
+    assert metrics.rtm_ns.value >= 5_000_000
     assert metrics.latency_ns(75).value >= metrics.latency_ns(50).value == metrics.rtm_ns.value
-    assert metrics.throughput_rps.value <= 2_000
+    assert metrics.throughput_rps.value < 600  # with the answers that fall on an edge of the window
     assert metrics.error_ratio.value == metrics.error_ratio.low == 0 < metrics.error_ratio.high < 1
     assert 0 < metrics.asl_ratio.value <= 1.05
     assert metrics.cpu_ns_per_request.value < 1e9
@@ -47,7 +47,7 @@ def test_metrics(perf):
     assert len(b'{"instances":[1]}') < metrics.request_bytes.value < 1000
     assert len(b'{"predictions":[2]}') < metrics.response_bytes.value < 1000
     assert sum(share.value for share in metrics.replica_share) == pytest.approx(1)
-    assert all(0.3 < share.value < 0.7 for share in metrics.replica_share)
+    assert len(metrics.replica_share) == 2 and all(0 < share.value < 1 for share in metrics.replica_share)
     assert metrics.generator.cpu_ns_per_request > 0
     assert metrics.generator.send_lag_ns(99) >= 0
     assert metrics.generator.limited is None
@@ -72,11 +72,11 @@ def test_open_loop(perf):
     assert perf.metrics.rtm_ns.value >= 500_000_000
 
 
-@pytest.mark.perf(pattern="microservice", duration="300ms")
+@pytest.mark.perf(pattern="microservice", duration="500ms")
 def test_microservice(perf):
     metrics = perf.metrics
     assert positive(metrics.hop_ns)
-    assert metrics.hop_ns.value < metrics.rtm_ns.value  # the model's millisecond is no part of the hop
+    assert metrics.hop_ns.value < metrics.rtm_ns.value  # the model's 5 ms are no part of the hop
     assert [(layer.layer, layer.position) for layer in metrics.layers] == [("wire", -1), ("hop", 0), ("wire", 0)]
     layer = metrics.layers[1]
     assert (layer.layer, layer.position, layer.counters.get("errors", 0)) == ("hop", 0, 0)
@@ -247,7 +247,8 @@ def test_patterns_of_the_command_line_are_measured_one_by_one(tmp_path: Path, di
         """
         def test_open(perf):
             assert perf.predict(4) == 8
-            assert (perf.metrics.hop_ns is None) == ("single" in __import__("os").environ["PYTEST_CURRENT_TEST"])
+            has_hop = "hop" in {layer.layer for layer in perf.metrics.layers}
+            assert has_hop == ("microservice" in __import__("os").environ["PYTEST_CURRENT_TEST"])
 
         @pytest.mark.perf(pattern="replicated")
         def test_named(perf):

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.processes
 
-SAVE = "\x1b7"
 PROJECT = Project().with_tests(
     'def test_it(perf):\n    perf.assert_rtm_below("60s")\n',
     marker='pytest.mark.perf(duration="600ms", warmup="0s", launches=1)',
@@ -67,17 +66,6 @@ def test_a_terminal_shows_the_progress_and_it_is_gone_at_the_end(tmp_path: Path)
     assert written.index(progress[-1]) < written.index("1 passed")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "environment"),
-    [(("-q",), {}), ((), {"CI": "1"}), (("-p", "no:terminal"), {})],
-    ids=["quiet", "CI", "no terminal reporter"],
-)
-def test_nothing_is_shown_where_it_would_disturb(
-    tmp_path: Path, arguments: tuple[str, ...], environment: dict[str, str]
-) -> None:
-    assert SAVE not in _on_a_terminal(tmp_path, *arguments, **environment)
-
-
 def test_nothing_is_shown_on_a_pipe(tmp_path: Path) -> None:
     run = PROJECT.run(tmp_path)
     assert run.outcomes == {"passed": 1}
@@ -108,10 +96,12 @@ def test_the_line_speaks_ascii_where_the_stream_has_no_more(tmp_path: Path) -> N
 class Config:
     """What the line asks of pytest's configuration, in a process that has no terminal."""
 
-    pluginmanager = SimpleNamespace(hasplugin=lambda _name: True, getplugin=lambda _name: None)
+    def __init__(self, *, verbosity: int = 0, has_reporter: bool = True) -> None:
+        self.verbosity = verbosity
+        self.pluginmanager = SimpleNamespace(hasplugin=lambda _name: has_reporter, getplugin=lambda _name: None)
 
     def get_verbosity(self) -> int:
-        return 0
+        return self.verbosity
 
     def get_terminal_writer(self) -> object:
         return SimpleNamespace(width_of_current_line=0)
@@ -149,6 +139,33 @@ def test_the_time_left_is_that_of_the_tests_before(terminal: Callable[[], str]) 
         " test_b 2/3 ███████········· 4 s, RTM 1.00 ms, 180 requests, about 16 s left",
         "",
     ]
+
+
+@pytest.mark.parametrize(
+    ("config", "environment", "is_shown"),
+    [
+        (Config(), {}, True),
+        (Config(verbosity=-1), {}, False),
+        (Config(), {"CI": "1"}, False),
+        (Config(has_reporter=False), {}, False),
+    ],
+    ids=["terminal", "quiet", "CI", "no terminal reporter"],
+)
+def test_nothing_is_shown_where_it_would_disturb(
+    terminal: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
+    config: Config,
+    environment: dict[str, str],
+    *,
+    is_shown: bool,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    line = LiveLine(config, str)  # type: ignore[arg-type]
+    line.begin("t.py::test_a", 3 * S)
+    line.show(Progress(S, 100, MS))
+    line.end()
+    assert bool(terminal()) is is_shown
 
 
 def test_the_end_of_a_test_that_never_began_writes_nothing(terminal: Callable[[], str]) -> None:

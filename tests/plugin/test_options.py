@@ -131,7 +131,7 @@ def test_every_key_can_stand_in_the_ini_file(tmp_path: Path, distribution: tuple
         perf_patterns="single",
         perf_smoke="false",
         perf_startup_timeout="50s",
-        perf_tolerance="20%",
+        perf_tolerance="100%",
     )
     run = project.run(tmp_path, *distribution)
     assert run.outcomes == {"passed": 1}
@@ -177,7 +177,8 @@ def test_the_result_file_holds_every_result(tmp_path: Path) -> None:
         assert (verdict["metric"], verdict["against"]) == ("rtm", "limit")
         assert verdict["outcome"] == ("pass" if passed else "fail")
         value, low, high = result["metrics"]["rtm"]
-        assert 1_000_000 <= low <= value <= high
+        assert 0 < low <= value <= high
+        assert value >= 5_000_000
         assert result["launches"]["rtm"][0][0] == pytest.approx(value)
         assert result["requests"] > 0
         assert result["failed_requests"] == {}

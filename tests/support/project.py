@@ -36,7 +36,7 @@ import pytest
 
 
 def double(batch):
-    time.sleep(0.001)
+    time.sleep(0.005)
     return [2 * value for value in batch]
 
 
@@ -49,7 +49,8 @@ def perf_model():
 def perf_payload():
     return [1, 2, 3]
 """
-"""The smallest model and its inputs, as the head of a test file; it rests, so that the generator is not the limit."""
+"""The smallest model and its inputs, as the head of a test file; it rests, so that the generator is not the limit,
+and so long that its times are known well enough to be recorded however busy this machine is."""
 
 OPTIONS = (
     *(

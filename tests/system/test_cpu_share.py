@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from support.half_core import REFUSAL, VARIANT
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system import cpu_share
@@ -179,12 +181,14 @@ def test_the_generator_runs_on_the_other_cores_meanwhile() -> None:
         process.communicate(b"\n")
 
 
+@VARIANT
 @pytest.mark.processes
-def test_a_fraction_stops_a_process_that_wants_more() -> None:
-    try:
-        share = give_cpus(0.02)
-    except SettingError as error:
-        pytest.skip(f"this machine lets the tests create no control group: {error}")
+def test_a_fraction_stops_a_process_that_wants_more(refused: bool) -> None:
+    if refused:
+        with pytest.raises(SettingError, match=f"^{re.escape(REFUSAL.replace('0.5', '0.02'))}"):
+            give_cpus(0.02)
+        return
+    share = give_cpus(0.02)
     assert share.group is not None
     with psutil.Popen([sys.executable, "-S", "-c", BURN], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         share.admit(process.pid)

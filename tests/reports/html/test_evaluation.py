@@ -40,6 +40,12 @@ class TestIndices:
         assert "51.0 %" in row(page, "ASL at NMRT")
         assert row(page, "Cost per million at NMRT").count(">0.0500 USD<div") == 2
 
+    def test_scaling_out_has_its_time_and_what_callers_noticed(self) -> None:
+        page = section(*EVALUATED)
+        assert '>840 ms<div class="less">750 ms to 940 ms</div>' in row(page, "Scale-out time")
+        assert ">45.0 ms<" in row(page, "Highest p99 while scaling out")
+        assert ">2 of 1,234<" in row(page, "Failed requests while scaling out")
+
     def test_a_pattern_without_a_measurement_has_a_dash(self) -> None:
         page = section(EVALUATED[0], replace(EVALUATED[1], scaling=None))
         assert row(page, "Contention σ").endswith('<td class="number none">–</td>')
@@ -57,6 +63,19 @@ class TestIndices:
     def test_a_service_that_did_not_recover_says_for_how_long_it_was_watched(self) -> None:
         slow = replace(EVALUATED[0], overloads=(replace(OVERLOAD, recovery_ns=None),))
         assert "over 6.00 s" in row(section(slow), "Time to recover")
+
+    def test_the_scalability_of_the_framework_has_its_rows(self) -> None:
+        figures = {"sc": (1.8, 1.7, 1.9), "hsx": (0.9, 0.88, 0.92), "asl_at_nmrt": (0.7, 0.69, 0.71)}
+        page = section(replace(EVALUATED[0], metrics={**EVALUATED[0].metrics, **figures}), EVALUATED[1])
+        assert '>1.80<div class="less">1.70 to 1.90</div>' in row(page, "SC")
+        assert "90.0 %" in row(page, "HSX")
+        loads = row(page, "ASL at NMRT")
+        assert loads.index("70.0 %") < loads.index("51.0 %")  # its own search, and the scaling of the other
+
+    def test_what_is_missing_for_an_index_stands_below_the_table(self) -> None:
+        page = section(replace(EVALUATED[0], missing_indices={"hsx": "no price", "sc": "no price"}), EVALUATED[1])
+        assert "<li>cached: HSX and SC are not known: no price</li>" in page
+        assert "not known" not in section(*EVALUATED)
 
 
 class TestDecision:
