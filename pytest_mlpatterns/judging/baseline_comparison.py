@@ -198,12 +198,13 @@ class BaselineComparison:
         if self._experiment.smoke:
             return ()
         self._measurement.require_valid()
-        compared = choice(self._measurement.metrics.streams)
+        entry = self._baseline.entry
+        compared = choice(self._measurement.metrics.streams and (entry is None or "ttft" in entry.metrics))
         if self._baseline.mode is not BaselineMode.OFF:
             for one in compared:
                 if one.requested and one.metric.of_search is not None:
                     self._search_once(one.metric)
-        if (entry := self._baseline.entry) is None:
+        if entry is None:
             return ()
         self._measure_for_tail(compared, entry)
         widened = [replace(one, tolerance=one.stored_tolerance * self._baseline.widening) for one in compared]

@@ -194,10 +194,10 @@ class RevisionComparison:
         return verdicts
 
     def _streams(self, run: InterleavedRun) -> bool:
-        """Whether the answers stream; the first paired launch tells."""
+        """Whether the answers of both sides stream; the first paired launch tells."""
         if not run.launches:
             run.measure_first(self._experiment.settings.budget_ns)
-        return any(launch.samples.came_in_pieces for launch in run.second_launches)
+        return all(launch.samples.came_in_pieces for launch in (run.first_launches[0], run.second_launches[0]))
 
     @contextmanager
     def _taking(self, run: InterleavedRun) -> Iterator[None]:

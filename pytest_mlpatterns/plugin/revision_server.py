@@ -150,7 +150,11 @@ class _Server:
                         self._refuse(Reason.WRONG, str(wrong_tree(strays, *self.trees)))
                         return
                     started = DeploymentStarted(
-                        deployment.endpoint, deployment.pids, deployment.cold_start_ns, deployment.cpu_share
+                        deployment.endpoint,
+                        deployment.pids,
+                        deployment.cold_start_ns,
+                        deployment.cpu_share,
+                        streams=deployment.streams,
                     )
                     self._channel.send(started)
                 elif deployment is not None:

@@ -130,7 +130,7 @@ class RevisionClient:
         started = self._ask(self._child, StartDeployment(), self._timeout_ns / 1e9)
         assert isinstance(started, DeploymentStarted)
         deployment = Deployment(started.endpoint, ForeignProcesses(started.pids, self._stop), started.cold_start_ns)
-        deployment.cpu_share = started.cpu_share
+        deployment.cpu_share, deployment.streams = started.cpu_share, started.streams
         return deployment
 
     def close(self) -> None:

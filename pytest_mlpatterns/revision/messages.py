@@ -102,12 +102,14 @@ class DeploymentStarted:
         pids: its processes, without their children.
         cold_start_ns: time from its start to the first answer; None if it is not known.
         cpu_share: the processor that it was given; None if it may use all of the machine.
+        streams: whether its first answer was a stream.
     """
 
     endpoint: Endpoint
     pids: tuple[int, ...]
     cold_start_ns: int | None
     cpu_share: CpuShare | None = None
+    streams: bool = False
 
 
 @dataclass(frozen=True, slots=True)
