@@ -37,6 +37,8 @@ NAMES = (
     "scaling_simulation",
     "scaling_truth",
     "million_samples",
+    "streaming_accuracy",
+    "streaming_cost",
 )
 
 

@@ -46,17 +46,18 @@ class Http1Stream(Http1):
 
     def take(self, data: bytes) -> int:
         """Take a piece of the response: maybe the last one, maybe with bytes beyond it."""
-        if not self._answer.is_stream:
+        answer = self._answer
+        if not answer.is_stream:
             status = super().take(data)
-            return self._answer.outcome(status) if status > 0 else status
+            return answer.outcome(status) if status > 0 else status
         self._received += len(data)
         try:
             self._feed(data)
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             if not self._status_code:
                 return Failure.MALFORMED
             self.used_up = True
-        return self._answer.outcome(self._status_code) if self._status_code else 0
+        return answer.outcome(self._status_code) if self._status_code else 0
 
     def end(self) -> int:
         """The end of the connection ends a response without a length; any other response is lost."""
@@ -65,12 +66,12 @@ class Http1Stream(Http1):
 
     def on_headers_complete(self) -> None:
         """Called by the parser after the head of a response."""
-        if (found := _TYPE.search(self.head())) is not None:
+        if not self._status_code and (found := _TYPE.search(self.head())) is not None:
             self._answer.read_type(found[1].decode("latin-1"))
 
     def on_body(self, chunk: bytes) -> None:
         """Called by the parser with a piece of a response's body."""
-        if self._answer.is_stream:
+        if self._answer.is_stream and not self._status_code:
             self._take_piece(chunk)
         if self._keep:
             super().on_body(chunk)

@@ -9,6 +9,7 @@ form of OpenAI is read as such, since its servers are often driven with complete
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,8 @@ _CONTENT = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls"
 """Fields of a chat's delta that hold content, if they are not empty."""
 _OPENAI = (b'"choices"', b'"usage"', b'"error"')
 _STRING = re.compile(rb'(?:"(?:text|content)": ?|^data: ?)"((?:[^"\\]|\\.)*)"')
-_PLAIN = re.compile(rb'[^"\\\x00-\x1f]+').fullmatch
-"""The inside of a JSON string without anything that has to be parsed."""
+_TEXT = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))++').fullmatch
+"""The inside of a JSON string that is not empty."""
 _MOST_TOKENS = 2**31 - 1
 
 
@@ -57,8 +58,7 @@ class StreamReader:
         "_is_openai",
         "_learned",
         "_parser",
-        "_prefix",
-        "_suffix",
+        "_usual",
         "ended",
         "error",
         "input_tokens",
@@ -69,8 +69,8 @@ class StreamReader:
     def __init__(self, *, is_openai: bool) -> None:
         self._is_openai = is_openai
         self._parser = EventStreamParser()
-        self._prefix = self._suffix = b""
-        self._learned = False
+        self._learned: tuple[bytes, bytes] | None = None
+        self._usual: tuple[bytes, bytes] | None = None
         self.input_tokens = -1
         self.output_tokens = -1
         self.ended = False
@@ -79,17 +79,11 @@ class StreamReader:
 
     def feed(self, data: bytes) -> int:
         """Take a piece of the stream. Returns the number of chunks that it completes."""
-        prefix, suffix = self._prefix, self._suffix
-        if (
-            prefix
-            and data.startswith(prefix)
-            and data.endswith(suffix)
-            and self._parser.between_events
-            and _PLAIN(data, len(prefix), len(data) - len(suffix))
-        ):
+        if self._usual is not None and self._is_usual(data, *self._usual):
             return 1
         if self._is_over():
             return 0
+        self._usual = None
         try:
             events = self._parser.feed(data)
         except EventStreamError:
@@ -99,12 +93,25 @@ class StreamReader:
         for event in events:
             count += self._read(event)
             if self._is_over():
-                self._prefix = b""
-                break
-        if count == 1 == len(events) and not self._learned:
-            self._learned = True
-            self._learn(data)
+                return count
+        if count == 1 == len(events) and self._learned is None:
+            self._learned = self._surroundings(data)
+        if self._learned is not None and self._learned[0] and self._parser.between_events:
+            self._usual = self._learned
         return count
+
+    @staticmethod
+    def _is_usual(data: bytes, prefix: bytes, suffix: bytes) -> bool:
+        """Whether the bytes are one chunk that differs from an earlier one in nothing but its text.
+
+        Events of an answer often differ in nothing else, and the inside of a JSON string cannot change what the rest
+        means. So such an event need not be parsed.
+        """
+        return (
+            data.startswith(prefix)
+            and data.endswith(suffix)
+            and _TEXT(data, len(prefix), len(data) - len(suffix)) is not None
+        )
 
     def _is_over(self) -> bool:
         """Whether nothing that follows counts."""
@@ -141,22 +148,18 @@ class StreamReader:
             return any(_has_content(choice) for choice in choices)
         return not self._is_openai and not isinstance(usage, dict)
 
-    def _learn(self, data: bytes) -> None:
-        """Remember what surrounds the content of an event, so that the next one like it need not be parsed.
-
-        Events of an answer often differ in nothing but their text. The inside of a JSON string cannot change what the
-        rest means, so an event with the same surroundings and some plain text in it is a chunk.
-        """
+    def _surroundings(self, data: bytes) -> tuple[bytes, bytes]:
+        """What surrounds the text of an event that is a chunk; empty if the text does not decide whether it is one."""
         found = _STRING.search(data)
-        if found is None or not self._parser.between_events:
-            return
+        if found is None:
+            return b"", b""
         prefix, suffix = data[: found.start(1)], data[found.end(1) :]
         full, empty = (StreamReader(is_openai=self._is_openai) for _ in range(2))
-        full._learned = empty._learned = True
+        full._learned = empty._learned = b"", b""
         alike = full.feed(prefix + b"x" + suffix) == 1 and empty.feed(prefix + suffix) == 0
-        plain = not (full._is_over() or empty._is_over())
-        if alike and plain and full.output_tokens == full.input_tokens == -1 and full._parser.between_events:
-            self._prefix, self._suffix = prefix, suffix
+        over = full._is_over() or empty._is_over()
+        whole = full._parser.between_events and full.output_tokens == full.input_tokens == -1
+        return (prefix, suffix) if alike and whole and not over else (b"", b"")
 
 
 def _json_of(data: bytes) -> Any:
@@ -166,8 +169,8 @@ def _json_of(data: bytes) -> Any:
     except orjson.JSONDecodeError:
         pass
     try:
-        return orjson.loads(data.decode("utf-8", "replace"))
-    except orjson.JSONDecodeError:
+        return json.loads(data.decode("utf-8", "replace"))  # takes half a surrogate pair too
+    except (ValueError, RecursionError):
         return None
 
 

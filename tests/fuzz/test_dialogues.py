@@ -16,6 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.fuzz import SEED, cases_of
 from support.fuzz.hostile import octets
+from support.fuzz.streams import SPLICES as EVENT_SPLICES
+from support.fuzz.streams import STREAMS
 from support.services import peer2
 
 from pytest_mlpatterns.loadgen.event_loop import LoadLoop
@@ -48,6 +50,10 @@ ITEM_BYTES = {
     "request": 4,
     "target": 1,
     "received_bytes": 4,
+    "first_byte_ns": 8,
+    "chunk_count": 4,
+    "output_tokens": 4,
+    "input_tokens": 4,
 }
 SEEDS = (
     b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
@@ -58,6 +64,12 @@ SEEDS = (
     b"HTTP/1.1 500 Oh\r\ncontent-type: text/plain\r\n\r\nuntil the end",
     b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
     b"HTTP/1.0 200 OK\r\n\r\nold",
+)
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+STREAM_SEEDS = (
+    *(STREAM_HEAD + b"transfer-encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(one), one) for one in STREAMS),
+    *(STREAM_HEAD + b"content-length: %d\r\n\r\n%s" % (len(one), one) for one in STREAMS),
+    *(STREAM_HEAD + b"\r\n" + one for one in STREAMS),
 )
 CALL = message_prefix(100_000) + bytes(100_000)  # more than a peer takes that says nothing of its windows
 GRPC_SEEDS = (
@@ -139,7 +151,12 @@ class Server:
 
 
 def bombard(
-    answer: Callable[[], bytes], hold: Callable[[], bool], answers: int, *, transport: Transport = Transport.HTTP1
+    answer: Callable[[], bytes],
+    hold: Callable[[], bool],
+    answers: int,
+    *,
+    transport: Transport = Transport.HTTP1,
+    stream: bool = False,
 ) -> Counter[int]:
     """Drive a load at such a server until it has served so many answers; the outcomes."""
     server = Server(answer, hold, answers)
@@ -151,6 +168,7 @@ def bombard(
         warmup_ns=0,
         timeout_ns=200_000_000,
         keep_answers=10,
+        stream=stream,
     )
     loop = LoadLoop(job, lambda _event: None)
     hung = threading.Event()
@@ -176,7 +194,10 @@ def bombard(
         stopper.join()
         server.close()
     assert not hung.is_set(), f"seed {SEED}, answer {server.served}: no end; the last: {list(server.last)}"
-    sizes = {name: len(column.raw()) // ITEM_BYTES[name] for name, column in result.columns.items()}
+    columns = {name: column.raw() for name, column in result.columns.items()}
+    chunks = len(columns.pop("chunk_ns", b"")) // 8
+    assert chunks == sum(columns.get("chunk_count", memoryview(b"")).cast("I"))
+    sizes = {name: len(column) // ITEM_BYTES[name] for name, column in columns.items()}
     (rows,) = set(sizes.values())
     # An answer is one row; where it was good, the next request on that connection finds it closed, which is another.
     assert server.served - CALLERS <= rows <= 2 * server.served + CALLERS
@@ -190,6 +211,18 @@ def test_mutated_answers_crash_and_hang_nothing(load: int) -> None:
     assert outcomes[200] > 0
     assert outcomes[Failure.MALFORMED] > 0
     assert outcomes[Failure.CLOSED] > 0
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_mutated_streams_crash_and_hang_nothing(load: int) -> None:
+    draw = random.Random(f"{SEED}:streams:{load}")
+    outcomes = bombard(
+        lambda: octets(draw, STREAM_SEEDS, (*SPLICES, *EVENT_SPLICES)),
+        lambda: draw.random() < 0.01,
+        min(ANSWERS, LARGEST),
+        stream=True,
+    )
+    assert {200, Failure.MALFORMED, Failure.CLOSED, Failure.ERROR_EVENT, Failure.CUT_OFF} <= set(outcomes)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -6,9 +6,17 @@
 from __future__ import annotations
 
 import pytest
-from support.fuzz import Share, assertions, failures_in, files, records, settings, shares, wires
+from support.fuzz import Share, assertions, failures_in, files, records, settings, shares, streams, wires
 
-AREAS = [*settings.AREAS, *assertions.AREAS, *wires.AREAS, *files.AREAS, *files.METRICS_AREAS, *records.AREAS]
+AREAS = [
+    *settings.AREAS,
+    *assertions.AREAS,
+    *wires.AREAS,
+    *streams.AREAS,
+    *files.AREAS,
+    *files.METRICS_AREAS,
+    *records.AREAS,
+]
 
 
 @pytest.mark.simulation

@@ -11,6 +11,7 @@ Paths are those of OpenAI (``/v1/completions``, ``/v1/chat/completions``) and of
 from __future__ import annotations
 
 import contextlib
+import functools
 import heapq
 import json
 import re
@@ -82,6 +83,7 @@ class Form:
         """What comes before the first chunk: in a chat an event with nothing but the role."""
         return self._choice({"role": "assistant", "content": ""}) if self._kind == "chat" else b""
 
+    @functools.cache  # noqa: B019 - a form for each path
     def chunk(self, number: int) -> bytes:
         """The chunk of this number."""
         text = f"tök{number} "
@@ -112,6 +114,12 @@ class Form:
         return b"data: %s\n\n" % json.dumps(answer, ensure_ascii=False).encode()
 
 
+@functools.cache
+def form_of(path: str) -> Form:
+    """The form of the answers on a path."""
+    return Form(path)
+
+
 class Stream:
     """One connection: takes requests, and sends what is due."""
 
@@ -119,12 +127,12 @@ class Stream:
         self._server, self._socket = server, sock
         self._received = b""
         self._wanted = Wanted()
-        self._form = Form("")
+        self._form = form_of("")
         self._chunks: list[int] = []
         self._received_ns = 0
 
     def on_ready(self, _mask: int) -> None:
-        """The client sent something, or closed."""
+        """The client sent something, or closed. Requests are answered when every socket that is ready has been read."""
         try:
             data = self._socket.recv(1 << 16)
         except OSError:
@@ -132,7 +140,11 @@ class Stream:
         if not data:
             self._close()
             return
+        self._received_ns = perf_counter_ns()
         self._received += data
+        self._server.call_at(0, self._answer_next)
+
+    def _answer_next(self) -> None:
         head, complete, body = self._received.partition(b"\r\n\r\n")
         length = _LENGTH.search(head)
         size = int(length[1]) if length else 0
@@ -159,16 +171,14 @@ class Stream:
             self._end()
 
     def _answer(self, path: str, body: dict[str, Any]) -> None:
-        self._received_ns = perf_counter_ns()
         self._wanted = wanted = Wanted.of(body, self._server.default)
-        self._form, self._chunks = Form(path), []
+        self._form, self._chunks = form_of(path), []
         if wanted.variant == "status":
             self._write(b"HTTP/1.1 500 Oh\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}")
             self._record()
             return
         self._write(_HEAD % (b"" if wanted.variant == "until_close" else _CHUNKED))
-        if opening := self._form.opening():
-            self._send(opening)
+        self._send(self._form.opening())
         self._server.call_at(self._received_ns + round(wanted.first_ms * 1e6), self.go_on)
 
     def _break_off(self) -> None:

@@ -151,6 +151,10 @@ PARTS = [
     event(delta(content='a "quote"')),
     event(delta(content="")),
     event(delta(content="a\nb")),
+    event(delta(content="X")).replace(b"X", b"\\ud83d"),
+    event(delta(content="X")).replace(b"X", b"\\u00e9\\\\"),
+    event(delta(content="X")).replace(b"X", b"\\x"),
+    event(delta(content="X")).replace(b"X", b"\\u00"),
     event(delta(content="a"), end=b"\r\n"),
     event(text("a")),
     event(text("b")),
@@ -198,12 +202,8 @@ def test_the_short_way_counts_what_the_long_way_counts(
 def test_an_event_like_the_one_before_is_not_parsed(is_openai: bool, first: bytes, others: list[bytes]) -> None:
     reader = StreamReader(is_openai=is_openai)
     assert reader.feed(first) == 1
-    parser, reader._parser = reader._parser, None  # type: ignore[assignment]
-
-    class Unused:
-        between_events = True
-
-    reader._parser = Unused()  # type: ignore[assignment]
+    parser = reader._parser
+    del reader._parser
     assert [reader.feed(other) for other in others] == [1] * len(others)
     reader._parser = parser
     assert reader.feed(DONE) == 0
