@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.half_core import REFUSAL, VARIANT
-from support.project import Project, run_here
-from support.repository import Repository
+from support.project import Project
 
-from pytest_mlpatterns.system.cgroups import cpu_groups
 from pytest_mlpatterns.system.cpu_share import give_cpus
 from pytest_mlpatterns.system.environment import available_cores
 
@@ -153,68 +151,3 @@ def test_a_process_inside_half_a_core_has_half_a_core(refused: bool) -> None:
                 share.release()
     cores = f"{available_cores():g}" if refused else "0.5"
     assert out.decode().split() == [cores, cores]
-
-
-EVERYWHERE = """
-import os
-import time
-
-import pytest
-
-
-def limited(batch):
-    groups = open("/proc/self/cgroup").read() if os.path.exists("/proc/self/cgroup") else ""
-    if len(os.sched_getaffinity(0)) > 1 and "/pytest-mlpatterns-" not in groups:
-        raise RuntimeError("this process has all of the machine")
-    time.sleep(0.01)
-    return batch
-
-
-@pytest.fixture
-def perf_model():
-    return limited
-
-
-@pytest.fixture
-def perf_payload():
-    return [1, 2, 3]
-
-
-pytestmark = pytest.mark.perf(
-    duration="200ms", warmup="0s", launches=1, budget="3s", cpus=CPUS, tolerance=0.9, inconclusive="pass"
-)
-
-
-def test_revision(perf):
-    assert perf.predict(1) == 1
-
-
-@pytest.mark.perf(pattern="cached")
-def test_rival(perf):
-    perf.assert_faster_than("single", by=1.5)
-
-
-def test_search(perf):
-    perf.assert_nmrt_at_least(0.1)
-"""
-
-
-@VARIANT
-def test_both_sides_of_a_comparison_with_a_revision_are_limited(tmp_path: Path, refused: bool) -> None:
-    repository = Repository.made(tmp_path / "shop")
-    tests = EVERYWHERE.replace("CPUS", "1" if refused else "0.5")
-    repository.commit({"pytest.ini": "[pytest]\n", "test_perf.py": tests})
-    run = run_here(repository.top, "--perf-against=main", "-k", "revision")
-    assert run.outcomes["passed"] == 1
-    assert "compared 1 of 1 test with main" in run.out
-    for group in cpu_groups():
-        assert not list(group.folder.glob(f"pytest-mlpatterns-{os.getpid()}-*"))
-
-
-def test_a_rival_and_a_search_for_nmrt_are_limited(tmp_path: Path) -> None:
-    project = Project().with_file("test_perf.py", EVERYWHERE.replace("CPUS", "1"))
-    run = project.run(tmp_path, "--perf-json=results.json", "-k", "not revision")
-    assert run.outcomes["passed"] == 2
-    for result in run.json("results.json")["results"]:
-        assert result["setup"]["cpus"] == "1"
-        assert result["metrics"]["error_rate"][0] == 0
