@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.loadgen.protocol import Bytes
 
-__all__ = ["Http1"]
+__all__ = ["ACCEPTED", "Http1"]
 
 _HEAD_BYTES = 1 << 16
-_ACCEPTED = 202
+ACCEPTED = 202
+"""Status of a request whose result is polled."""
 _END_OF_HEAD = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*(?:\r\n|$)", re.IGNORECASE)
 _INTERIM = re.compile(rb"HTTP/\d\.\d 1")
@@ -102,7 +103,7 @@ class Http1:
             if not self._status_code:
                 return Failure.MALFORMED
             self.used_up = True
-        if self._status_code == _ACCEPTED and self._follow:
+        if self._status_code == ACCEPTED and self._follow:
             return self._ask_for_result()
         if self._status_code and self._received == len(data) and self._usual_size >= 0:
             self._note_usual(data)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import httptools
 
-from pytest_mlpatterns.loadgen.http1 import Http1
+from pytest_mlpatterns.loadgen.http1 import ACCEPTED, Http1
 from pytest_mlpatterns.records.outcomes import Failure
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ class Http1Stream(Http1):
 
     def on_headers_complete(self) -> None:
         """Called by the parser after the head of a response."""
-        if not self._status_code and (found := _TYPE.search(self.head())) is not None:
+        accepted = self._follow and self._status() == ACCEPTED
+        if not (accepted or self._status_code) and (found := _TYPE.search(self.head())) is not None:
             self._answer.read_type(found[1].decode("latin-1"))
 
     def on_body(self, chunk: bytes) -> None:

@@ -111,6 +111,16 @@ def test_a_stream_without_its_end_is_a_failure(stream: bytes, is_openai: bool, o
     assert reading.take(stream) == outcome
 
 
+def test_what_is_broken_after_the_head_is_malformed_or_no_part_of_the_answer() -> None:
+    reading = Reading()
+    head, chunk = chunked(end=False), b"%x\r\n%s\r\n" % (len(TOKENS[0]), TOKENS[0])
+    assert reading.take(head, chunk, b"zz\r\n") == Failure.MALFORMED
+    assert reading.chunks() == [2]
+    reading = Reading(is_openai=False)
+    assert reading.take(head, chunk + b"0\r\n\r\nnonsense") == 200
+    assert reading.protocol.used_up
+
+
 @pytest.mark.parametrize(
     ("body", "outcome"), [(b"".join(TOKENS), Failure.CUT_OFF), (b"".join([*TOKENS, DONE]), 200), (b"", Failure.CUT_OFF)]
 )

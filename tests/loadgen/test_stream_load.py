@@ -136,6 +136,18 @@ class TestOutcomes:
             samples = samples_of(drive(server.address, messages=(message,)))
         assert set(samples.outcome.tolist()) == {200}
 
+    def test_an_accepted_request_is_polled_and_its_stream_counts(self) -> None:
+        accepted = answer(b"", 202, b"location: /jobs/1", b"content-type: text/event-stream")
+        with ScriptedServer(
+            lambda request: [Send(HEAD + CHUNK + END if request.head.startswith(b"GET") else accepted)]
+        ) as server:
+            job = a_job([server.address], ClosedLoop(1), stream=True)
+            job = replace(job, endpoint=replace(job.endpoint, polled=True))
+            samples = samples_of(LoadLoop(job, lambda _: None).run())
+        assert set(samples.outcome.tolist()) == {200}
+        assert set(streams_of(samples).chunk_count.tolist()) == {1}
+        assert set(samples.received_bytes.tolist()) == {len(HEAD + CHUNK + END)}
+
     def test_an_answer_that_is_no_stream_counts_as_usual(self) -> None:
         with ScriptedServer() as server:
             samples = samples_of(drive(server.address))

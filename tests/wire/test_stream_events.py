@@ -50,6 +50,7 @@ OPENAI = [
     ("no tool calls", delta(tool_calls=[]), 0),
     ("usage alone", usage(3, 4), 0),
     ("several choices", {"choices": [{"text": ""}, {"text": "a"}]}, 1),
+    ("an empty event", b"", 0),
     ("no choices", {"object": "x"}, 0),
     ("broken choices", {"choices": [1, None, {"delta": "x"}]}, 0),
 ]
