@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.recording import Recording, replayed
-from pytest_mlpatterns.patterns.stream import StreamSource, check_one_input, refuse_stream, streams
+from pytest_mlpatterns.patterns.stream import StreamSource, check_one_input, refuse_stream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -64,7 +64,7 @@ class CacheStreams:
             RequestError: there are several inputs.
         """
         keys = list(keys)
-        if streams(outputs) and asyncio._get_running_loop() is None:
+        if not _is_on_loop():
             refuse_stream(outputs, _NO_LOOP)
         stream = self._reader.read(outputs, len(keys), "the model")
         if stream is None:
@@ -118,6 +118,15 @@ class CacheStreams:
     def _close_unread(self, output: Any) -> None:
         if isinstance(output, Recording) and not output.is_read:
             output.reader().discard()
+
+
+def _is_on_loop() -> bool:
+    """False in the thread in which ``Batched`` calls a plain model."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def is_streamed(output: Any) -> bool:
