@@ -80,8 +80,8 @@ class StreamConnection(Connection):
 
     def fail(self, failure: Failure) -> None:
         """Fail the request in flight, unless what has arrived completes it, and close."""
-        self._parse_pieces(more=True)
-        super().fail(failure)
+        if not self._parse_pieces(more=True):  # else it is closed, or carries the next request already
+            super().fail(failure)
 
     def on_ready(self, mask: int) -> None:
         """Called by the loop if the socket can be read or written."""
@@ -101,8 +101,8 @@ class StreamConnection(Connection):
             self.fail(Failure.CLOSED if self._opened else Failure.CONNECT)
             return
         if not data:
-            self._parse_pieces(more=True)
-            self._on_end()
+            if not self._parse_pieces(more=True):
+                self._on_end()
             return
         if not self._pieces:
             self._arrived.append(self)
@@ -117,16 +117,19 @@ class StreamConnection(Connection):
             self.close()
             self._finish(perf_counter_ns(), Failure.CANCELLED.value, failed=False)
 
-    def _parse_pieces(self, *, more: bool) -> None:
-        """Parse what has arrived; ``more`` if something arrived after it, such as the end of the connection."""
-        if not self._pieces:
-            return
+    def _parse_pieces(self, *, more: bool) -> bool:
+        """Parse what has arrived. Returns whether the request has ended.
+
+        Args:
+            more: whether something arrived after it, such as the end of the connection.
+        """
         pieces, stamps = self._pieces, self._stamps
         self._pieces, self._stamps = [], []
         last = len(pieces) - 1
         for number, data in enumerate(pieces):
             if self._take_at(data, stamps[number], more=more or number < last):
-                return
+                return True
+        return False
 
     def _take_at(self, data: bytes, now_ns: int, *, more: bool) -> bool:
         """Take a piece of the response, which arrived then. Returns whether the request has ended."""

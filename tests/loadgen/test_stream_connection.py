@@ -1,0 +1,203 @@
+"""A connection that reads streams, without a network: what arrived before something else happens counts first."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from functools import partial
+from typing import Any
+
+import pytest
+
+from pytest_mlpatterns.loadgen.cancellations import Cancellations
+from pytest_mlpatterns.loadgen.http1_stream import Http1Stream
+from pytest_mlpatterns.loadgen.messages import Share
+from pytest_mlpatterns.loadgen.recorder import SampleRecorder
+from pytest_mlpatterns.loadgen.stream_columns import StreamColumns
+from pytest_mlpatterns.loadgen.stream_connection import StreamConnection, StreamReading
+from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
+from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.workload.cancellation import Cancellation
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+CHUNK = b'b\r\ndata: "a"\n\n\r\n'
+END = b"0\r\n\r\n"
+
+
+class FakeSocket:
+    """Gives what is to arrive, one piece for each read; None means nothing yet, an exception is raised."""
+
+    def __init__(self) -> None:
+        self.arriving: list[bytes | OSError] = []
+
+    def recv(self, _size: int) -> bytes:
+        if not self.arriving:
+            raise BlockingIOError
+        if isinstance(piece := self.arriving.pop(0), OSError):
+            raise piece
+        return piece
+
+    def send(self, data: bytes) -> int:
+        return len(data)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Owner:
+    """A loop whose next request follows at once on the same connection."""
+
+    selector: Any
+
+    def __init__(self) -> None:
+        self.recording = SampleRecorder(StreamColumns())
+        self.answers = None
+        self.connect_ns = array("q")
+        self.selector = self
+        self.again = False
+
+    def unregister(self, _socket: object) -> None:
+        """There is no selector."""
+
+    def completed(self, connection: StreamConnection, _now_ns: int, *, failed: bool) -> None:
+        if self.again:
+            self.again = False
+            connection.send(1, 10)
+
+
+class Connected(StreamConnection):
+    """A connection whose sockets are fake."""
+
+    __slots__ = ()
+
+    def _open(self) -> bool:
+        self._socket: Any = FakeSocket()
+        self._recv, self._send = self._socket.recv, self._socket.send
+        self._protocol = self._new_protocol()
+        self._opened = True
+        return True
+
+    def arrive(self, *pieces: bytes | OSError) -> None:
+        """Let the pieces arrive, each in a read of its own."""
+        self._socket.arriving += pieces
+        for _ in pieces:
+            self.on_ready(1)
+
+
+class Scene:
+    def __init__(self, cancellation: Cancellation | None = None) -> None:
+        self.owner = Owner()
+        assert self.owner.recording.streams is not None
+        self.cancellations = None if cancellation is None else Cancellations(cancellation, Share())
+        self.reading = StreamReading(
+            arrived=deque(),
+            columns=self.owner.recording.streams,
+            cancellations=self.cancellations,
+            answer=partial(StreamedAnswer, is_openai=False),
+            protocol=lambda address, answer: Http1Stream(
+                [b"first", b"second"], address[0], follow=False, keep=False, answer=answer
+            ),
+        )
+        owner: Any = self.owner
+        self.connection = Connected(owner, ("host", 1), 0, reading=self.reading)
+        self.connection.send(0, 5)
+
+    def parse(self) -> None:
+        while self.reading.arrived:
+            self.reading.arrived.popleft().parse()
+
+    @property
+    def rows(self) -> list[tuple[int, int, int]]:
+        """Request, outcome and chunks of each row."""
+        recording = self.owner.recording
+        assert recording.streams is not None
+        return list(zip(recording.request, recording.outcome, recording.streams.chunk_count, strict=True))
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_an_answer_that_is_complete_when_its_time_is_up_counts_and_the_next_request_goes_on(again: bool) -> None:
+    scene = Scene()
+    scene.owner.again = again
+    scene.connection.arrive(HEAD + CHUNK, CHUNK + END)
+    scene.connection.fail(Failure.TIMEOUT)
+    assert scene.rows == [(0, 200, 2)]
+    assert scene.connection.busy == again
+    scene.parse()
+    assert scene.rows == [(0, 200, 2)]
+
+
+def test_an_answer_that_is_not_complete_when_its_time_is_up_keeps_its_chunks() -> None:
+    scene = Scene()
+    scene.connection.arrive(HEAD + CHUNK, CHUNK)
+    scene.connection.fail(Failure.TIMEOUT)
+    assert scene.rows == [(0, Failure.TIMEOUT, 2)]
+    scene.parse()
+    assert len(scene.rows) == 1
+
+
+@pytest.mark.parametrize("end", [b"", ConnectionResetError()])
+@pytest.mark.parametrize("again", [True, False])
+def test_the_end_of_the_connection_after_a_whole_answer_does_not_reach_the_next_request(
+    end: bytes | OSError, again: bool
+) -> None:
+    scene = Scene()
+    scene.owner.again = again
+    scene.connection.arrive(HEAD + CHUNK + END, end)
+    assert scene.rows == [(0, 200, 1)]
+    assert scene.connection.busy == again
+
+
+@pytest.mark.parametrize("end", [b"", ConnectionResetError()])
+def test_the_end_of_the_connection_in_the_middle_is_a_lost_answer(end: bytes | OSError) -> None:
+    scene = Scene()
+    scene.connection.arrive(HEAD + CHUNK, end)
+    assert scene.rows == [(0, Failure.CLOSED, 1)]
+
+
+def test_pieces_are_stamped_when_they_arrive_and_parsed_later() -> None:
+    scene = Scene()
+    scene.connection.arrive(HEAD + CHUNK, BlockingIOError(), CHUNK, END)
+    assert scene.rows == []
+    assert list(scene.reading.arrived) == [scene.connection]
+    stamps = list(scene.connection._stamps)
+    scene.parse()
+    assert scene.rows == [(0, 200, 2)]
+    assert scene.owner.recording.done_ns[0] == stamps[2]
+    assert scene.reading.columns.chunk_ns.tolist() == stamps[:2]
+    assert scene.reading.columns.first_byte_ns[0] == stamps[0]
+
+
+def test_bytes_that_arrive_after_the_answer_close_the_connection() -> None:
+    scene = Scene()
+    scene.connection.arrive(HEAD + CHUNK + END, HEAD)
+    scene.parse()
+    assert scene.rows == [(0, 200, 1)]
+    assert scene.connection._socket is None
+
+
+def test_a_cancelled_request_keeps_what_came_and_closes_its_connection() -> None:
+    scene = Scene(Cancellation(1, 100))
+    assert scene.cancellations is not None
+    scene.connection.arrive(HEAD + CHUNK)
+    scene.cancellations.run(105)
+    assert scene.rows == []
+    scene.parse()
+    assert scene.rows == [(0, Failure.CANCELLED, 1)]
+    assert scene.connection._socket is None
+
+
+def test_an_answer_that_is_complete_is_not_cancelled_and_neither_is_the_next_request() -> None:
+    scene = Scene(Cancellation(1, 100))
+    assert scene.cancellations is not None
+    scene.owner.again = True
+    scene.connection.arrive(HEAD + CHUNK + END)
+    scene.cancellations.run(105)
+    scene.parse()
+    assert scene.rows == [(0, 200, 1)]
+    assert scene.connection.busy
+    scene.cancellations.run(105)  # of the first request, which has ended
+    scene.parse()
+    assert scene.rows == [(0, 200, 1)]
+    scene.cancellations.run(110)
+    scene.parse()
+    assert scene.rows == [(0, 200, 1), (1, Failure.CANCELLED, 0)]
