@@ -10,6 +10,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from pytest_mlpatterns.analysis.sample_rows import take_rows
 from pytest_mlpatterns.analysis.scale_out import ScaleOut, ScaleOutTimes, answers_in_share
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.measurement.load_events import LoadEvents
@@ -90,8 +93,7 @@ class ScaleOutRun:
         self.deployment.processes.stats()  # raises if a process died
         assert self._replica is not None
         samples = samples_of(result)
-        rows = samples.due_ns >= result.window.start_ns
-        in_window = replace(samples, **{name: getattr(samples, name)[rows] for name in samples.__slots__})
+        in_window = take_rows(samples, np.flatnonzero(samples.due_ns >= result.window.start_ns))
         times = ScaleOutTimes(self._replica.asked_ns, self._ready_ns)
         return ScaleOut.of(in_window, times, replicas=replicas, concurrency=concurrency)
 

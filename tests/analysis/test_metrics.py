@@ -28,6 +28,13 @@ from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Capacity
 
+CONTINUOUS = LayerStats(
+    0,
+    "continuous",
+    {"steps": 300, "chunks": 900, "active_ns": 9 * S, "observed_ns": 3 * S},
+    {"size": {2: 100, 3: 100, 4: 100}, "wait_ns": {MS: 40}, "step_ns": {9 * MS: 300}},
+)
+"""What continuous batching counted in one window."""
 DUE = START_NS + np.arange(600) * 5 * MS
 
 
@@ -199,9 +206,10 @@ def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> Non
     indices = ScalingIndices(dict.fromkeys(SCALING_INDICES, (LaunchValue(0.9, 0.01),) * 2), {})
     metrics = Metrics((noisy_launch(1), noisy_launch(2)), (capacity(),), Price(0.04, 0.005, "USD"), indices)
     streams = Metrics((stream_launch(jitter=0.1), stream_launch(jitter=0.1, seed=1)))
+    steps = Metrics((launch(samples(DUE, MS), stats=PatternStats(layers=(CONTINUOUS,))),))
     for name, metric in METRICS.items():
         assert metric.name == name
-        found = (streams if metric.of_streams else metrics).estimate(metric)
+        found = (streams if metric.of_streams else steps if name == "step_rate" else metrics).estimate(metric)
         assert found is not None
         assert found.low <= found.value <= found.high
         assert metric.show(found.value)
@@ -234,6 +242,7 @@ def test_rates_hits_and_batches_are_better_when_higher() -> None:
         "hsxc",
         "cache_hit_ratio",
         "batch_size",
+        "step_rate",
         "compression_ratio",
     ]
 
@@ -258,6 +267,15 @@ def test_telemetry_of_a_pattern_gives_a_metric_and_none_without_it(figure: str, 
     assert found.low <= found.value <= found.high
     for stats in (None, PatternStats(replica_requests=(5,)), PatternStats(layers=(LayerStats(0, "pipeline"),))):
         assert getattr(Metrics((launch(samples(DUE, MS), stats=stats),)), figure) is None
+
+
+def test_continuous_batching_has_the_metrics_of_batches_and_its_steps() -> None:
+    metrics = Metrics((launch(samples(DUE, MS), stats=PatternStats(layers=(CONTINUOUS,))),))
+    found = (metrics.batch_size, metrics.batch_wait_ns, metrics.step_rate)
+    assert [one.value for one in found if one is not None] == pytest.approx([3, MS, 100])
+    for counters in ({}, {"steps": 1}):
+        idle = PatternStats(layers=(LayerStats(0, "continuous", counters),))
+        assert Metrics((launch(samples(DUE, MS), stats=idle),)).step_rate is None
 
 
 def test_a_queue_that_was_always_empty_has_a_depth_of_nothing() -> None:
