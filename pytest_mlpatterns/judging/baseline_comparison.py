@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
 from pytest_mlpatterns.analysis.indices import why_unknown
 from pytest_mlpatterns.analysis.intervals import min_samples
-from pytest_mlpatterns.analysis.metric_definitions import COMPARED_METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.noise import why_busy
 from pytest_mlpatterns.analysis.verdicts import SampleSize, judge_change
 from pytest_mlpatterns.baseline.calibration import scaled
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
-from pytest_mlpatterns.errors import InvalidResultError, SettingError, TooFewSamplesError
+from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
 from pytest_mlpatterns.judging.guards import (
     EntrySample,
     MeasuredSample,
@@ -31,7 +30,6 @@ from pytest_mlpatterns.judging.guards import (
 )
 from pytest_mlpatterns.judging.result_builder import reference_from_baseline
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
-from pytest_mlpatterns.wording import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +41,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.result import BaselineGap, Reference
 
-__all__ = ["BaselineComparison", "Comparison", "describe_left_out", "describe_too_few", "read_metrics"]
+__all__ = ["BaselineComparison", "Comparison", "describe_left_out", "describe_too_few"]
 
 _SPARE = 1.1
 """Factor on the window that is recommended, since the number of requests varies."""
@@ -55,24 +53,6 @@ _QUIET_LAUNCHES = 2
 """Launches on a quiet machine that a failure may rest on while the others were disturbed."""
 _NOT_OF_THE_MACHINE = frozenset({"error_rate", "peak_memory", "request_bytes", "response_bytes"})
 """Metrics that busy neighbours do not change."""
-
-
-def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
-    """The metrics of a comparison, by name.
-
-    Args:
-        names: a tuple of names.
-        argument: where they come from, for messages; ``...`` in it is replaced.
-
-    Raises:
-        SettingError: it is no tuple, or a name in it is unknown.
-    """
-    for name in names if isinstance(names, list | tuple | set | frozenset) else [names]:
-        if name is names or not isinstance(name, str) or name not in COMPARED_METRICS:
-            hint = did_you_mean(name, COMPARED_METRICS) if isinstance(name, str) else ""
-            found = argument.replace("...", shown(names))
-            raise SettingError(f"{found}, {hint}expected a tuple of {', '.join(COMPARED_METRICS)}")
-    return [COMPARED_METRICS[name] for name in names]
 
 
 def describe_left_out(left_out: Mapping[str, str]) -> str:

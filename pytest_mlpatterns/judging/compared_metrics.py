@@ -12,9 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, metric_named
+from pytest_mlpatterns.analysis.metric_definitions import COMPARED_METRICS, METRICS, Metric, metric_named
 from pytest_mlpatterns.analysis.tolerances import STORED_TAIL_FACTOR
 from pytest_mlpatterns.analysis.verdicts import GUARD_ALPHA
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.wording import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.tolerances import Tolerances
     from pytest_mlpatterns.config.settings import Settings
 
-__all__ = ["Choice", "ComparedMetric", "compared_by_default", "compared_metrics"]
+__all__ = ["Choice", "ComparedMetric", "compared_by_default", "compared_metrics", "read_metrics"]
 
 Choice = Callable[[bool], "Sequence[ComparedMetric]"]
 """What to compare, once it is known whether the answers stream: only a launch tells."""
@@ -60,6 +62,24 @@ class ComparedMetric:
     def stored_tolerance(self) -> float:
         """The tolerance against a stored baseline: wider for the tail, unless a user set it."""
         return self.tolerance * (STORED_TAIL_FACTOR if self.metric.is_tail and not self.is_set else 1.0)
+
+
+def read_metrics(names: Sequence[str], argument: str) -> list[Metric]:
+    """The metrics of a comparison, by name.
+
+    Args:
+        names: a tuple of names.
+        argument: where they come from, for messages; ``...`` in it is replaced.
+
+    Raises:
+        SettingError: it is no tuple, or a name in it is unknown.
+    """
+    for name in names if isinstance(names, list | tuple | set | frozenset) else [names]:
+        if name is names or not isinstance(name, str) or name not in COMPARED_METRICS:
+            hint = did_you_mean(name, COMPARED_METRICS) if isinstance(name, str) else ""
+            found = argument.replace("...", shown(names))
+            raise SettingError(f"{found}, {hint}expected a tuple of {', '.join(COMPARED_METRICS)}")
+    return [COMPARED_METRICS[name] for name in names]
 
 
 def compared_by_default(settings: Settings, *, streams: bool) -> tuple[Metric, ...]:

@@ -14,9 +14,9 @@ from pytest_mlpatterns.config.converters import read_pattern
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.errors import GeneratorLimitError, LimitFailure, PerfFailure, RegressionFailure, SettingError
 from pytest_mlpatterns.judging.at_the_call import at_the_call
-from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison, read_metrics
+from pytest_mlpatterns.judging.baseline_comparison import BaselineComparison
 from pytest_mlpatterns.judging.baseline_launches import measure_for_the_baseline
-from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics
+from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics, read_metrics
 from pytest_mlpatterns.judging.cost_methods import CostMethods
 from pytest_mlpatterns.judging.diagnosis import diagnosis_of
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, check_percentile
