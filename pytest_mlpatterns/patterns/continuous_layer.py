@@ -71,13 +71,15 @@ class ContinuousLayer:
 
     async def _run(self) -> None:
         try:
-            while await self._gather():
-                await self._step()
+            while self._waiting or self._active:
+                await self._gather()
+                if self._active:
+                    await self._step()
         finally:
             self._task = None
 
-    async def _gather(self) -> int:
-        """Between two steps: sequences leave and join. Returns the number of active ones."""
+    async def _gather(self) -> None:
+        """Between two steps: sequences leave and join."""
         self._active = [sequence for sequence in self._active if not sequence.is_over]
         while self._waiting and len(self._active) < self.parallelism:
             sequence = self._waiting.popleft()
@@ -90,8 +92,8 @@ class ContinuousLayer:
                 sequence.end(error)
             else:
                 self._active.append(sequence)
+        self._active = [sequence for sequence in self._active if not sequence.is_over]  # some end while others start
         self._tally.level("active", len(self._active))
-        return len(self._active)
 
     async def _step(self) -> None:
         stepped, started_ns = self._active, perf_counter_ns()

@@ -69,6 +69,25 @@ class PlainCountdown:
         return chunks
 
 
+class SlowStart(Countdown):
+    """Starts a sequence when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.starting = asyncio.Semaphore(0)
+        self.begin = asyncio.Semaphore(0)
+        self.stepped: list[dict[str, Any]] = []
+
+    async def start(self, given: tuple[str, int]) -> dict[str, Any]:
+        self.starting.release()
+        await self.begin.acquire()
+        return await super().start(given)
+
+    async def step(self, active: list[dict[str, Any]]) -> list[Any]:
+        self.stepped += active
+        return await super().step(active)
+
+
 class Layer:
     def __init__(self, model: Any, most: int = 8) -> None:
         self.model = model
@@ -102,6 +121,25 @@ def with_countdown(scenario: Any, most: int = 8) -> None:
 
 
 class TestSteps:
+    def test_a_sequence_that_ends_while_another_starts_is_not_stepped(self) -> None:
+        async def scenario() -> None:
+            served = Layer(SlowStart(), most=2)
+            first = served.ask("a", 3)
+            second = served.ask("b", 1)
+            third = served.ask("c", 1)
+            await asyncio.wait_for(served.model.starting.acquire(), PATIENCE_S)
+            served.model.begin.release()
+            await asyncio.wait_for(served.model.starting.acquire(), PATIENCE_S)
+            await first.aclose()
+            await second.aclose()
+            served.model.begin.release()
+            served.model.begin.release()
+            served.model.let_go(2)
+            assert await asyncio.wait_for(read(third), PATIENCE_S) == ["c1"]
+            assert [state and state["name"] for state in served.model.stepped] == ["c", "c"]
+
+        run(scenario())
+
     def test_requests_join_between_two_steps(self) -> None:
         async def scenario(served: Layer) -> None:
             first = served.ask("a", 3)
