@@ -46,7 +46,7 @@ class Prompts:
 
     Args:
         input_tokens: length of the prompts: a number of tokens, a tuple of mean and standard deviation of a normal
-            distribution, or a list of numbers that is used in turn.
+            distribution, or a list of numbers that is used in turn. A drawn prompt is at least as long as the prefix.
         output_tokens: length of the answers, likewise.
         shared_prefix_tokens: tokens at the beginning that all prompts share, as a system prompt does; part of
             ``input_tokens``.
@@ -80,11 +80,12 @@ class Prompts:
                 f"Prompts(tokens=...) is {shown(self.tokens)}, expected a function that counts the tokens of a text; "
                 "write lambda text: len(tokenizer.encode(text))"
             )
-        shortest = min(length for length, _ in self._lengths)
+        given = self.input_tokens
+        shortest = given[0] if isinstance(given, tuple) else min(length for length, _ in self._lengths)
         if shortest < self.shared_prefix_tokens:
             raise SettingError(
-                f"Prompts(shared_prefix_tokens={self.shared_prefix_tokens}), but the shortest prompt has {shortest} "
-                "tokens; expected a prefix that is no longer than the prompts"
+                f"Prompts(shared_prefix_tokens={self.shared_prefix_tokens}), but input_tokens is {shown(given)}; "
+                "expected a prefix that is no longer than the prompts"
             )
 
     def __len__(self) -> int:
@@ -104,7 +105,10 @@ class Prompts:
         """Tokens of each prompt and of its answer."""
         draw = random.Random(self.seed)  # noqa: S311 - no secret
         return [
-            (_drawn(self.input_tokens, number, draw), _drawn(self.output_tokens, number, draw))
+            (
+                _drawn(self.input_tokens, number, draw, least=self.shared_prefix_tokens),
+                _drawn(self.output_tokens, number, draw),
+            )
             for number in range(self.count)
         ]
 
@@ -146,10 +150,10 @@ def _check_lengths(given: object, name: str) -> None:
         raise SettingError(f"{name} is {shown(given)}, expected {expected}")
 
 
-def _drawn(given: Lengths, number: int, draw: random.Random) -> int:
+def _drawn(given: Lengths, number: int, draw: random.Random, *, least: int = 1) -> int:
     if isinstance(given, tuple):
         mean, deviation = given
-        return min(max(1, round(draw.gauss(mean, deviation))), MAX_TOKENS)
+        return min(max(1, least, round(draw.gauss(mean, deviation))), MAX_TOKENS)
     if isinstance(given, Sequence):
         return int(given[number % len(given)])
     return int(given)

@@ -30,6 +30,12 @@ def test_lengths_of_a_list_come_in_turn() -> None:
     assert [set(one) for one in prompts] == [{"prompt", "max_tokens"}] * 4
 
 
+def test_a_drawn_prompt_is_never_shorter_than_the_prefix() -> None:
+    drawn = Prompts(input_tokens=(40, 20), shared_prefix_tokens=30)
+
+    assert min(len(prompt["prompt"].split()) for prompt in drawn) == 30
+
+
 def test_all_prompts_share_their_prefix_and_nothing_else() -> None:
     first, second, *_ = map(words, Prompts(input_tokens=40, shared_prefix_tokens=30))
     assert first[:30] == second[:30]
@@ -70,7 +76,8 @@ def test_a_tokenizer_that_never_reaches_a_length_is_named() -> None:
         ({"output_tokens": (64,)}, "expected tokens"),
         ({"output_tokens": []}, "is [], expected tokens"),
         ({"output_tokens": [1.5]}, "expected tokens"),
-        ({"shared_prefix_tokens": 200}, "the shortest prompt has 128 tokens"),
+        ({"shared_prefix_tokens": 200}, "but input_tokens is 128; expected a prefix that is no longer"),
+        ({"shared_prefix_tokens": 9, "input_tokens": (8, 9)}, "but input_tokens is (8, 9)"),
         ({"count": 0}, "count"),
         ({"tokens": 5}, "expected a function that counts the tokens of a text"),
     ],
