@@ -58,6 +58,7 @@ class Metric:
         percentile: of a latency; None for other metrics.
         cycle_floor: the floor of a rate, as nanoseconds from one request of a caller to its next.
         objective: latency objective of an NMRT; None for NMRT alone and for other metrics.
+        promise: what the requests of a goodput keep; None for other metrics.
         currency: of a cost; empty if it is not known, and for other metrics.
         of_streams: whether only answers that come in pieces have it.
         of_search: value in one capacity search, at a price; None for other metrics.
@@ -74,6 +75,7 @@ class Metric:
     percentile: float | None = None
     cycle_floor: float = 0.0
     objective: Objective | None = None
+    promise: Promise | None = None
     currency: str = ""
     of_streams: bool = False
     of_search: Callable[[Capacity, Price | None], LaunchValue | None] | None = None
@@ -294,6 +296,7 @@ def goodput_metric(promise: Promise) -> Metric:
         lambda blocks: blocks.promise(promise).goodput(),
         Unit.RATE,
         "higher",
+        promise=promise,
         of_streams=promise.is_of_streams,
     )
 

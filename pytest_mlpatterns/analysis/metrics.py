@@ -17,7 +17,7 @@ from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.generator_health import GeneratorMetrics, why_limited
 from pytest_mlpatterns.analysis.indices import NO_INDICES, ScalingIndices
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE, estimate, min_samples, wilson_interval
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, percentile_metric
+from pytest_mlpatterns.analysis.metric_definitions import METRICS, STREAM_QUANTITIES, Metric, percentile_metric
 from pytest_mlpatterns.analysis.missing_attribute import missing_attribute
 from pytest_mlpatterns.analysis.pattern_metrics import PatternMetrics
 from pytest_mlpatterns.analysis.percentile_estimate import PooledValues
@@ -209,7 +209,9 @@ class Metrics(PatternMetrics, StreamMetrics):
 
     def __getattr__(self, name: str) -> NoReturn:
         """Only called for a name that does not exist."""
-        raise missing_attribute(self, name, "metrics.latency_ns({})")
+        quantity = name.partition("_")[0]
+        method = quantity if quantity in STREAM_QUANTITIES else "latency"
+        raise missing_attribute(self, name, f"metrics.{method}_ns({{}})")
 
     @property
     def first_failure(self) -> str:

@@ -69,7 +69,9 @@ class PromiseBlocks:
         self._edges, self._weights = edges, weights
 
     def goodput(self) -> LaunchValue | None:
-        """Requests per second, of those that were due in the window, that kept the promise."""
+        """Requests per second, of those due in the window, that kept the promise; None if none can be judged."""
+        if self.unknown and not (self._kept.any() or self._broken.any()):
+            return None
         return quotient(self._kept * 1e9, np.diff(self._edges), self._weights)
 
     def attainment(self) -> LaunchValue | None:

@@ -95,6 +95,10 @@ class StreamMetrics(ABC):
             "itl": [one.gaps_ns for one in streams],
             "tpot": [one.per_token_ns for one in streams],
         }[quantity]
+        if not any(one.size for one in values) and any(one.count for one in streams):
+            raise InvalidResultError(
+                f"no answer has a second chunk, so there is no {metric.label}; ask for longer ones"
+            )
         failed = 0 if quantity == "itl" else sum(one.failed for one in streams)
         launches = [value for one in streams if (value := getattr(one, quantity)(percentile)) is not None]
         pooled = PooledValues(np.sort(np.concatenate(values)), failed)

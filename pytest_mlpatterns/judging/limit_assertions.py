@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.alpha_spending import SequentialPlan
@@ -108,13 +109,17 @@ class LimitAssertions:
                 raise InvalidResultError(self._why_unknown(metric))
             if math.isinf(measured.high):
                 return _judge_with_failures(metric, measured, limit, metrics=metrics)
-            return judge_limit(metric, measured, limit, size=size)
+            verdict = judge_limit(metric, measured, limit, size=size)
+            left_out = metrics.unjudged(metric.promise) if metric.promise else ""
+            return replace(verdict, reason=f"{verdict.reason}; {left_out}") if left_out else verdict
 
         self._measurement.measure_at_least(1)
         return None if self._experiment.smoke else self._measurement.decide(judge)
 
     def _why_unknown(self, metric: Metric) -> str:
         pattern = self._experiment.setup.pattern
+        if metric.of_streams and any(launch.samples.stream for launch in self._measurement.metrics.launches):
+            return f"the streams have no chunk with content, so there is no {metric.label}; yield at least one"
         if metric.of_streams:
             return (
                 f"the answers do not stream, so there is no {metric.label}; expected a model that yields, or a service "

@@ -56,7 +56,7 @@ class StreamMethods(ABC):
 
     @at_the_call
     def assert_goodput_at_least(
-        self, share: object = None, *, slo: str, at: float | None = None, rps: object = None
+        self, share: object = None, *, slo: str | None = None, at: float | None = None, rps: object = None
     ) -> None:
         """The requests that keep an objective reach a rate; beyond the NMRT, a share of it.
 
@@ -65,7 +65,7 @@ class StreamMethods(ABC):
 
         Args:
             share: of the NMRT, 0.9 or ``"90%"``.
-            slo: what each request keeps; with ``at`` an objective, within whose time an answer is in time.
+            slo: required: what each request keeps; with ``at`` an objective, within whose time an answer is in time.
             at: the load, as a multiple of the NMRT.
             rps: requests per second, at the load of the test.
         """
@@ -74,6 +74,8 @@ class StreamMethods(ABC):
                 'assert_goodput_at_least(...) expected a rate at the load of the test (rps=8, slo="ttft<300ms"), or a '
                 'share of the NMRT at a multiple of it (0.9, at=2.0, slo="p95<200ms")'
             )
+        if slo is None:
+            raise SettingError('assert_goodput_at_least(...) expected what each request keeps; add slo="ttft<300ms"')
         if at is None:
             self._assert_goodput(parse_number(rps, name="assert_goodput_at_least(rps=...)"), slo)
             return

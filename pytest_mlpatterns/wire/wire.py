@@ -68,7 +68,7 @@ class Wire:
             protocol, codec, *compression = _SHORT.get(text, text).split("+")
             return cls(protocol, codec, *compression)
         except (SettingError, ValueError, TypeError):
-            every = [f"{protocol}+{codec}" for protocol, codecs in _CODECS.items() for codec in codecs]
+            every = [f"rest+{codec}" for codec in _CODECS["rest"]]
             every += [f"{plain}+{compression}" for plain in every for compression in _COMPRESSIONS]
             hint = did_you_mean(text, [*every, *_SHORT], "{!r}")
             raise SettingError(f"{source} is {shown(text)}, {hint}expected {_ALLOWED}") from None

@@ -177,10 +177,9 @@ def _encoded(inputs: tuple[Any, ...], wire: Wire, paths: Sequence[str]) -> tuple
         except NotFiniteError as error:
             raise SettingError(f"perf_payload item {number} {error.reason}") from None
         except WireError as error:
-            raise SettingError(
-                f"perf_payload item {number} is {type(item).__name__}, which cannot be sent over {wire}: {error}; "
-                "give numbers, text, lists, dictionaries or numpy arrays"
-            ) from error
+            found = f"perf_payload item {number} is {type(item).__name__}, which cannot be sent over {wire}: {error}"
+            advice = "" if wire.protocol == "openai" else "; give numbers, text, lists, dictionaries or numpy arrays"
+            raise SettingError(found + advice) from error
         exact = bytes(memoryview(body.joined()))  # the encoder's has up to four times the memory of its content
         bodies.append(Body((exact,), body.headers))
         size += body.size

@@ -1,0 +1,246 @@
+"""Streams through the whole plugin: assertions, comparisons, settings that are wrong, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import QUICK, RECORD, Project, Run
+from support.repository import Repository
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.processes
+
+MODEL = """
+import asyncio
+
+
+class Model:
+    async def __call__(self, batch):
+        (request,) = batch
+        await asyncio.sleep({first})
+        for number in range(4):
+            await asyncio.sleep({gap} if number else 0)
+            yield f"word{{number}} "
+
+
+def whole(batch):
+    return batch
+
+
+def one(batch):
+    yield "word"
+
+
+def none(batch):
+    return
+    yield
+"""
+HEAD = """
+import pytest
+from model import Model, none, one, whole
+from pytest_mlpatterns import Batched, Prompts
+
+
+@pytest.fixture
+def perf_model():
+    return Model
+
+
+@pytest.fixture
+def perf_payload():
+    return Prompts(input_tokens=8, output_tokens=4)
+"""
+COMPARED = """
+@pytest.mark.perf(wire="openai", concurrency=2, duration="500ms", budget="3s", tolerance=0.5)
+def test_compared(perf):
+    pass
+"""
+
+
+def project(tests: str, *, first: float = 0.01, gap: float = 0.005) -> Project:
+    """A project with a model that takes these seconds to its first token, and between two."""
+    text = f"{HEAD}\n\npytestmark = {QUICK}\n\n{tests}"
+    return Project().with_file("model.py", MODEL.format(first=first, gap=gap)).with_file("test_perf.py", text)
+
+
+EVERY_ASSERTION = """
+@pytest.mark.perf(wire="openai", duration="500ms", concurrency=4)
+def test_limits(perf):
+    perf.assert_ttft_below("10min")
+    perf.assert_itl_below("10min")
+    perf.assert_tpot_below("10min")
+    perf.assert_output_tokens_at_least(rps=0.001)
+    perf.assert_output_tokens_at_least(0.001, per_user=True)
+    perf.assert_goodput_at_least(rps=0.001, slo="ttft<10min, tpot<10min, itl<10min, latency<10min")
+
+
+@pytest.mark.perf(wire="openai", duration="1s", concurrency=4)
+def test_figures(perf):
+    metrics = perf.metrics
+    assert metrics.streams
+    assert (metrics.input_tokens.value, metrics.output_tokens.value) == (8, 4)
+    assert metrics.ttft_ns().value >= 9e6  # the model rests for 10 ms before
+    assert metrics.itl_ns().value > 0
+    assert metrics.tpot_ns().value > 0
+    assert metrics.slo_attainment_ratio("ttft<10min").value == 1
+    assert metrics.slo_attainment_ratio("ttft<1ns").value == 0
+    assert metrics.goodput_rps("ttft<1ns").value == 0
+    assert metrics.fluidity_ratio("ttft<10min, tpot<10min").value == 1
+    assert metrics.fluidity_ratio("ttft<1ns, tpot<1ns").value == 0
+    assert perf.predict("a prompt") == [f"word{number} " for number in range(4)]
+
+
+@pytest.mark.perf(wire="openai", duration="500ms", concurrency=4)
+def test_too_slow(perf):
+    perf.assert_ttft_below("1ms")
+
+
+@pytest.mark.perf(wire="openai", budget="3s")
+def test_nmrt(perf):
+    perf.assert_nmrt_at_least(1, slo="ttft:p95<1ms, tpot:p95<10min")  # the first token takes 10 ms
+"""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One run of tests with limits that a machine of any speed keeps, or that none does."""
+    return project(EVERY_ASSERTION).run(tmp_path_factory.mktemp("served"))
+
+
+def test_limits_of_streams_are_kept_and_broken(served: Run) -> None:
+    assert (served.outcomes["passed"], served.outcomes["failed"]) == (2, 2)
+    assert "LimitFailure: TTFT" in served.failure("test_too_slow")
+
+
+def test_an_objective_that_no_stream_keeps_fails_the_search(served: Run) -> None:
+    late = "but not known: the load generator "  # on a busy machine
+    assert re.search(f"is not at least 1.00 req/s|{late}", served.failure("test_nmrt"))
+    assert "NMRT (ttft:p95<1.00ms,tpot:p95<" in served.failure("test_nmrt")
+
+
+WRONG = """
+def test_no_unit(perf):
+    perf.assert_ttft_below(300)
+
+
+def test_no_percentile(perf):
+    perf.assert_itl_below("300ms", percentile=100)
+
+
+def test_no_objective(perf):
+    perf.assert_goodput_at_least(rps=2)
+
+
+def test_unknown_quantity(perf):
+    perf.assert_goodput_at_least(rps=2, slo="tfft<300ms")
+
+
+def test_percentile_of_goodput(perf):
+    perf.assert_goodput_at_least(rps=2, slo="ttft:p95<300ms")
+
+
+def test_objective_without_percentile(perf):
+    perf.assert_nmrt_at_least(2, slo="ttft<300ms")
+
+
+@pytest.mark.perf(compare=("tfft",))
+def test_unknown_metric(perf):
+    pass
+
+
+@pytest.mark.perf(wire="openia")
+def test_unknown_wire(perf):
+    pass
+
+
+@pytest.mark.perf(wire="openai", payload=[1])
+def test_no_prompt(perf):
+    pass
+
+
+@pytest.mark.perf(pattern=Batched())
+def test_batched(perf):
+    pass
+
+
+@pytest.mark.perf(model=whole)
+def test_whole(perf):
+    perf.assert_ttft_below("300ms")
+
+
+@pytest.mark.perf(model=whole)
+def test_whole_kept_no_promise(perf):
+    perf.assert_goodput_at_least(rps=2, slo="ttft<300ms")
+
+
+@pytest.mark.perf(model=one)
+def test_one_token(perf):
+    perf.assert_tpot_below("300ms")
+
+
+@pytest.mark.perf(model=one)
+def test_goodput_of_one_token(perf):
+    perf.assert_goodput_at_least(rps=2, slo="tpot<300ms")
+
+
+@pytest.mark.perf(model=none)
+def test_no_token(perf):
+    perf.assert_ttft_below("300ms")
+
+
+def test_percentile_as_attribute(perf):
+    perf.metrics.ttft_p95
+"""
+MESSAGES = {
+    "test_no_unit": 'assert_ttft_below(...) is 300, expected a time with its unit; write for example "20ms"',
+    "test_no_percentile": "assert_itl_below(percentile=100): percentile is 100, expected at least 1 and less than 100",
+    "test_no_objective": 'expected what each request keeps; add slo="ttft<300ms"',
+    "test_unknown_quantity": "slo is 'tfft<300ms', did you mean ttft? expected what each request keeps; write",
+    "test_percentile_of_goodput": "expected what each single request keeps, without a percentile",
+    "test_objective_without_percentile": "expected the percentile of ttft; write ttft:p95<...",
+    "test_unknown_metric": "perf(compare=...) names the metric 'tfft', did you mean ttft?",
+    "test_unknown_wire": "perf(wire=...) is 'openia', did you mean 'openai'?",
+    "test_no_prompt": "it is 1, expected text, or a dictionary with a prompt or messages",
+    "test_batched": "the model streams its answers, and Batched() gathers whole ones; write Continuous(max_batch_size=",
+    "test_whole": "the answers do not stream, so there is no TTFT; expected a model that yields",
+    "test_whole_kept_no_promise": "the answers do not stream, so there is no ttft; give a time of the whole answer",
+    "test_one_token": "no answer has a second chunk, so there is no TPOT; ask for longer ones",
+    "test_goodput_of_one_token": "no request has what the objective judges, so there is no goodput",
+    "test_no_token": "the streams have no chunk with content, so there is no TTFT; yield at least one",
+    "test_percentile_as_attribute": "has no attribute 'ttft_p95'; use metrics.ttft_ns(95)",
+}
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return project(WRONG).run(tmp_path_factory.mktemp("wrong"), "--perf-budget", "1s")
+
+
+@pytest.mark.parametrize("test", MESSAGES)
+def test_what_is_wrong_is_named_with_what_to_write(wrong: Run, test: str) -> None:
+    assert MESSAGES[test] in wrong.failure(test)
+
+
+def test_slower_tokens_are_a_regression_of_their_revision(tmp_path: Path) -> None:
+    repository = Repository.made(tmp_path / "shop")
+    repository.commit({"pytest.ini": "[pytest]\n", **project(COMPARED).files})
+
+    run = project(COMPARED, gap=0.03).run(repository.top, "--perf-against=main")
+
+    assert run.exit_code == 1
+    assert "RegressionFailure: TPOT" in run.failure("test_compared")
+    assert "TTFT" in run.failure("test_compared")
+
+
+def test_a_later_first_token_is_a_regression_of_its_baseline(tmp_path: Path) -> None:
+    recorded = project(COMPARED).run(tmp_path, *RECORD)
+    assert recorded.exit_code == 0
+
+    run = project(COMPARED, first=0.06).run(tmp_path)
+
+    assert run.exit_code == 1
+    assert "RegressionFailure: TTFT" in run.failure("test_compared")
