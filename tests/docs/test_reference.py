@@ -66,7 +66,7 @@ def test_every_assertion_is_in_the_reference_and_every_one_on_a_page_exists() ->
 
 
 def test_every_metric_is_in_the_reference() -> None:
-    names = re.findall(r"`(\w+)`", section("docs/reference/metrics.md", "Names").partition("these names:")[2])
+    names = re.findall(r"`([\w:]+)`", section("docs/reference/metrics.md", "Names").partition("these names:")[2])
 
     assert [name for name in names if name not in ("nmrt",)] == [name for name in METRICS if name != "nmrt"]
 
