@@ -246,9 +246,10 @@ class SequentialMeasurement:
         with self._counted_time():
             try:
                 return self._runner.measure()
-            except Interrupted as stop:
+            except KeyboardInterrupt as stop:
                 self.interrupted = True
-                self._add(stop.launch)
+                if isinstance(stop, Interrupted):
+                    self._add(stop.launch)
                 raise
 
     def _add(self, *launches: Launch) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.errors import InvalidResultError, MlpatternsError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import LoadInterrupted
 from pytest_mlpatterns.loadgen.messages import LoadJob
@@ -113,6 +113,7 @@ class LaunchRunner:
             DeploymentError: it did not start, or one of its processes died.
             InvalidResultError: a check is given and an answer could not be read.
             Interrupted: Ctrl-C; carries the launch so far.
+            KeyboardInterrupt: Ctrl-C, and the deployment has ended too.
             Exception: any that the check raises.
         """
         if self._measured:
@@ -246,7 +247,11 @@ class _LaunchMeasurement:
                     self._job, poll_s=_POLL_S, on_poll=events.handle, processes=self._plan.generators
                 )
         except LoadInterrupted as stop:
-            raise Interrupted(self._launch(stop.result)) from None
+            try:
+                launch = self._launch(stop.result)
+            except MlpatternsError:  # what interrupted the load may have ended the deployment too
+                raise KeyboardInterrupt from None
+            raise Interrupted(launch) from None
         launch = self._launch(result)
         if self._plan.check is not None:
             check_answers(self._deployment, self._plan, result.answers, are_cut=result.generator.answers_cut)

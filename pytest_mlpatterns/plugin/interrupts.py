@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_mlpatterns.errors import MlpatternsError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from types import FrameType
 
-__all__ = ["InterruptHooks", "ends_with_summary", "written_first"]
+__all__ = ["InterruptHooks", "ends_with_summary", "follows_an_interrupt", "written_first"]
 
 
 class InterruptHooks:
@@ -73,6 +75,19 @@ def written_first() -> Iterator[None]:
             signal.signal(number, handler)
     for handle in arrived:
         handle()
+
+
+def follows_an_interrupt(error: BaseException | None) -> bool:
+    """Whether an error of this package was raised while an interrupt was handled, which it must not replace.
+
+    An interrupt can end processes, or cut a conversation with them; what cleans up after it then fails.
+    """
+    if not isinstance(error, MlpatternsError):
+        return False
+    behind = error.__context__
+    while behind is not None and not isinstance(behind, KeyboardInterrupt):
+        behind = behind.__context__
+    return behind is not None
 
 
 @contextlib.contextmanager

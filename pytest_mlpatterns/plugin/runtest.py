@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_mlpatterns.errors import InconclusiveWarning, InvalidResultError, MlpatternsError, PerfFailure, PerfWarning
+from pytest_mlpatterns.plugin.interrupts import follows_an_interrupt
 from pytest_mlpatterns.plugin.location import location_of, raise_at_definition
 from pytest_mlpatterns.plugin.perf_item import PERF_ITEM, PerfItem, parameter_names
 from pytest_mlpatterns.records.result import group_of
@@ -99,8 +100,15 @@ class RuntestHooks:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Attach the result to the report, which takes it to the process that writes the files."""
+        """Attach the result to the report, which takes it to the process that writes the files.
+
+        Raises:
+            KeyboardInterrupt: an interrupt is behind the failure; it ends the run.
+        """
         failure = None if call.excinfo is None else call.excinfo.value
+        if follows_an_interrupt(failure):
+            self._keep_partial(item)
+            raise KeyboardInterrupt
         if isinstance(failure, MlpatternsError | PerfFailure):
             failure.args = tuple(map(str, failure.args))
             self._terminal.spell_error(failure)

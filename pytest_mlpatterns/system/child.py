@@ -28,7 +28,7 @@ from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.system import orphans
 from pytest_mlpatterns.system.cpu_share import current_share
 from pytest_mlpatterns.system.log_file import LOOK_S, LogFile
-from pytest_mlpatterns.system.pipe_messages import read_message, write_message
+from pytest_mlpatterns.system.pipe_messages import MessageWriter, read_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -112,6 +112,7 @@ class Child:
             os.close(output)
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
+        self._writer = MessageWriter(self._process.stdin)
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._gone = object()
         self._read_out = threading.Event()
@@ -128,10 +129,9 @@ class Child:
         return self._process.poll() is not None
 
     def send(self, message: object) -> None:
-        """Send one value to the child."""
-        assert self._process.stdin is not None
+        """Send one value to the child, after the rest of one that an interrupt cut."""
         try:
-            write_message(self._process.stdin, message, _PATIENCE_S)
+            self._writer.write(message, _PATIENCE_S)
         except TimeoutError:
             raise ChildError(
                 f"process {self.pid} has read nothing of a message for {_PATIENCE_S:.0f} s; is it stopped?"
@@ -246,7 +246,7 @@ class Channel:
     """
 
     def __init__(self) -> None:
-        self._out = os.fdopen(os.dup(1), "wb", buffering=0)
+        self._writer = MessageWriter(os.fdopen(os.dup(1), "wb", buffering=0))
         self._in = os.fdopen(os.dup(0), "rb", buffering=0)
         os.dup2(2, 1)
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -261,7 +261,7 @@ class Channel:
     def send(self, message: object) -> None:
         """Send one value to the parent. A parent that is gone is no error: the lifeline ends this process."""
         with contextlib.suppress(BrokenPipeError), self._writing:
-            write_message(self._out, message)
+            self._writer.write(message)
 
     def receive(self) -> Any:
         """The next value from the parent. Raises EOFError if the parent closed the channel or is gone."""

@@ -5,34 +5,83 @@ from __future__ import annotations
 import pickle
 import select
 import struct
+from dataclasses import dataclass, field
 from typing import IO, Any
 
-__all__ = ["read_message", "write_message"]
+__all__ = ["MessageWriter", "read_message"]
 
 _PARTS = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
 
 
-def write_message(stream: IO[bytes], message: object, patience_s: float | None = None) -> None:
-    """Write one value. Objects wrapped in ``pickle.PickleBuffer`` are written as raw bytes, without a copy.
+class MessageWriter:
+    """Writes values to a pipe. If an interrupt cuts one, its rest is written before the next one.
+
+    Otherwise the other end would take the next value for that rest, and fail to unpickle it.
 
     Args:
-        stream: where to; with ``patience_s`` it must not block.
-        message: the value.
-        patience_s: longest time without the other end taking a byte; None: without limit.
-
-    Raises:
-        TimeoutError: the other end took no byte for so long.
+        stream: the pipe, without a buffer.
     """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._unsent = _Unsent()
+
+    def write(self, message: object, patience_s: float | None = None) -> None:
+        """Write one value. Objects wrapped in ``pickle.PickleBuffer`` are written as raw bytes, without a copy.
+
+        Args:
+            message: the value.
+            patience_s: longest time without the other end taking a byte; the stream must not block then. None: without
+                limit.
+
+        Raises:
+            TimeoutError: the other end took no byte for so long.
+        """
+        self._finish(patience_s)
+        self._unsent = _Unsent(_parts_of(message))
+        self._finish(patience_s)
+
+    def _finish(self, patience_s: float | None) -> None:
+        """Write what is left of the present value."""
+        unsent = self._unsent
+        while part := unsent.next_part():
+            if patience_s is not None:
+                _await_room(self._stream, patience_s)
+            # In one call: Python handles signals between its instructions, so none comes between write and count.
+            unsent.counts.extend(filter(None, map(self._stream.write, (part,))))
+        self._unsent = _Unsent()
+
+
+@dataclass(frozen=True, slots=True)
+class _Unsent:
+    """A message on its way.
+
+    Args:
+        parts: the bytes of the whole message.
+        counts: how many of them are written; their sum counts.
+    """
+
+    parts: tuple[memoryview, ...] = ()
+    counts: list[int] = field(default_factory=list)
+
+    def next_part(self) -> memoryview:
+        """The rest of the first part that is not written; empty after the last."""
+        self.counts[:] = [written := sum(self.counts)]
+        for part in self.parts:
+            if written < part.nbytes:
+                return part[written:]
+            written -= part.nbytes
+        return memoryview(b"")
+
+
+def _parts_of(message: object) -> tuple[memoryview, ...]:
+    """Number and sizes of the parts, the pickled value, and each raw buffer."""
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
-    parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
+    parts = (memoryview(head), *(buffer.raw() for buffer in buffers))
     sizes = _PARTS.pack(len(parts)) + b"".join(_LENGTH.pack(part.nbytes) for part in parts)
-    for part in (memoryview(sizes), *parts):
-        while part:
-            if patience_s is not None:
-                _await_room(stream, patience_s)
-            part = part[stream.write(part) or 0 :]  # noqa: PLW2901 - an unbuffered stream may take only a part
+    return (memoryview(sizes), *parts)
 
 
 def _await_room(stream: IO[bytes], patience_s: float) -> None:

@@ -40,6 +40,8 @@ class FakeRunner:
         found = self._launches[min(self.measured, len(self._launches)) - 1]
         if found is STOP:
             raise Interrupted(GOOD)
+        if found is STOP_AND_END:
+            raise KeyboardInterrupt
         return found
 
     def search(self, *_: object) -> Capacity:
@@ -48,6 +50,8 @@ class FakeRunner:
 
 STOP: Any = object()
 """Ctrl-C comes in this launch."""
+STOP_AND_END: Any = object()
+"""Ctrl-C comes in this launch, and its deployment has ended too."""
 
 
 def make_measurement(
@@ -148,6 +152,14 @@ def test_ctrl_c_keeps_what_was_measured_until_then(before: tuple[Launch, ...]) -
     assert measurement.interrupted
     assert measurement.so_far is not None
     assert measurement.so_far.launches == (GOOD,)
+
+
+def test_ctrl_c_that_ends_the_deployment_keeps_the_launches_before() -> None:
+    measurement, _ = make_measurement((GOOD, STOP_AND_END))
+    with pytest.raises(KeyboardInterrupt):
+        measurement.decide(judge_in_turn(measurement, OPEN))
+    assert measurement.interrupted
+    assert measurement.metrics.launches == (GOOD,)
 
 
 SILENT = replace(LIMITED, silence="no answer since 3.20 s of the window: all 4 callers timed out after 10.0 s")

@@ -239,6 +239,15 @@ class TestBench:
             runner.measure()
         assert caught.value.launch.warmup.requests > 0
 
+    def test_ctrl_c_stays_ctrl_c_if_the_deployment_has_ended_too(self, generator: Generator, tmp_path: Path) -> None:
+        def interrupt(_: Progress) -> None:
+            os.kill(runner.deployment.pids[0], signal.SIGKILL)
+            raise KeyboardInterrupt
+
+        plan = replace(PLAN, duration_ns=600_000 * MS)
+        with make_runner(generator, tmp_path, plan, on_progress=interrupt) as runner, pytest.raises(KeyboardInterrupt):
+            runner.measure()
+
 
 class TestCheck:
     def test_a_check_sees_pairs_from_under_load(self, generator: Generator, tmp_path: Path) -> None:

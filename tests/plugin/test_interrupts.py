@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from support.project import Project
 
-from pytest_mlpatterns.plugin.interrupts import InterruptHooks, ends_with_summary, written_first
+from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.plugin.interrupts import (
+    InterruptHooks,
+    ends_with_summary,
+    follows_an_interrupt,
+    written_first,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -102,3 +111,51 @@ def test_an_interrupt_at_the_end_of_a_session_lets_pytest_print_its_summary(exit
         raise KeyboardInterrupt
     assert session.exitstatus == pytest.ExitCode.INTERRUPTED
     assert session.interrupted == hooks
+
+
+def raised(error: BaseException, *, before: BaseException | None) -> BaseException:
+    """An error as it is raised while another one is handled."""
+    try:
+        try:
+            if before is not None:
+                raise before
+        finally:
+            raise error
+    except type(error) as found:
+        return found
+
+
+@pytest.mark.parametrize(
+    ("error", "before", "follows"),
+    [
+        (DeploymentError("ended"), KeyboardInterrupt(), True),
+        (DeploymentError("ended"), raised(OSError(), before=KeyboardInterrupt()), True),
+        (DeploymentError("ended"), OSError(), False),
+        (DeploymentError("ended"), None, False),
+        (RuntimeError("of the test"), KeyboardInterrupt(), False),
+    ],
+)
+def test_only_an_error_of_ours_follows_an_interrupt(
+    error: BaseException, before: BaseException | None, follows: bool
+) -> None:
+    assert follows_an_interrupt(raised(error, before=before)) is follows
+
+
+@pytest.mark.processes
+def test_an_error_that_follows_an_interrupt_does_not_replace_it(tmp_path: Path) -> None:
+    tests = """
+    from pytest_mlpatterns import DeploymentError
+
+    def test_interrupted(perf):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise DeploymentError("its worker ended")
+
+    def test_never(perf):
+        pass
+    """
+    run = Project().with_tests(tests).run(tmp_path, "--perf-smoke")
+    assert run.exit_code == pytest.ExitCode.INTERRUPTED
+    assert run.outcomes == {}
+    assert re.search(r"^!+ KeyboardInterrupt !+$", run.out, re.MULTILINE)
