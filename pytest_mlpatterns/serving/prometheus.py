@@ -32,11 +32,12 @@ _KNOWN: Mapping[str, tuple[str, ...]] = {
         "mosec_service_batch_size",
         "bentoml_service_adaptive_batch_size",
         "ray_serve_actual_batch_size",
+        "vllm:iteration_tokens_total",
     ),
     "batch_wait": ("ray_serve_batch_wait_time_ms",),
     "batch_call": ("ray_serve_batch_execution_time_ms",),
-    "batched_items": ("nv_inference_count",),
-    "batched_calls": ("nv_inference_exec_count",),
+    "batched_items": ("nv_inference_count", "llamacpp:tokens_predicted_total"),
+    "batched_calls": ("nv_inference_exec_count", "llamacpp:n_decode_total"),
     "queue_depth": (
         "mosec_service_remaining_task",
         "bentoml_service_request_in_progress",
@@ -44,20 +45,24 @@ _KNOWN: Mapping[str, tuple[str, ...]] = {
         "parallel_request_queue",
         "nv_inference_pending_request_count",
         "ray_serve_deployment_queued_queries",
+        "llamacpp:requests_deferred",
+        "vllm:num_requests_waiting",
     ),
-    "queue_wait": ("nv_inference_queue_duration_us",),
+    "queue_wait": ("nv_inference_queue_duration_us", "vllm:request_queue_time_seconds"),
     "queued_requests": ("nv_inference_request_success",),
 }
-"""Names of each metric in mosec, BentoML, MLServer, Triton and Ray Serve; the first that exists is used. In mosec and
-BentoML the queue depth includes requests in process; in MLServer it is a histogram of the depth at each arrival."""
+"""Names of each metric in mosec, BentoML, MLServer, Triton, Ray Serve, llama.cpp and vLLM; the first that exists is
+used. In mosec and BentoML the queue depth includes requests in process; in MLServer it is a histogram of the depth at
+each arrival. A batch of llama.cpp and vLLM is counted in tokens: those that a step of the model makes, and in vLLM
+those that it reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prometheus:
     """Path and names of a server's Prometheus metrics.
 
-    mosec, BentoML, MLServer, Triton and Ray Serve need no names. The unit of a time follows from the end of the name
-    (``_seconds``, ``_ms``, ``_us``, ``_ns``); the default is seconds. Needs the extra ``prometheus``.
+    mosec, BentoML, MLServer, Triton, Ray Serve, llama.cpp and vLLM need no names. The unit of a time follows from the
+    end of the name (``_seconds``, ``_ms``, ``_us``, ``_ns``); the default is seconds. Needs the extra ``prometheus``.
 
     Args:
         path: a path on the server, or an address such as ``"http://127.0.0.1:{metrics_port}/metrics"``.

@@ -83,6 +83,28 @@ ray_serve_batch_execution_time_ms_sum 0.0
 ray_serve_deployment_queued_queries{handle="1"} 12.0
 ray_serve_deployment_queued_queries{handle="2"} 8.0
 """
+LLAMA_CPP = """\
+# TYPE llamacpp:tokens_predicted_total counter
+llamacpp:tokens_predicted_total 90
+# TYPE llamacpp:n_decode_total counter
+llamacpp:n_decode_total 30
+# TYPE llamacpp:requests_deferred gauge
+llamacpp:requests_deferred 2
+"""
+VLLM = """\
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="m"} 5.0
+# TYPE vllm:request_queue_time_seconds histogram
+vllm:request_queue_time_seconds_bucket{engine="0",le="0.3",model_name="m"} 4.0
+vllm:request_queue_time_seconds_bucket{engine="0",le="+Inf",model_name="m"} 4.0
+vllm:request_queue_time_seconds_count{engine="0",model_name="m"} 4.0
+vllm:request_queue_time_seconds_sum{engine="0",model_name="m"} 0.5
+# TYPE vllm:iteration_tokens_total histogram
+vllm:iteration_tokens_total_bucket{engine="0",le="8.0",model_name="m"} 10.0
+vllm:iteration_tokens_total_bucket{engine="0",le="+Inf",model_name="m"} 10.0
+vllm:iteration_tokens_total_count{engine="0",model_name="m"} 10.0
+vllm:iteration_tokens_total_sum{engine="0",model_name="m"} 60.0
+"""
 OWN = """\
 # TYPE rows summary
 rows{quantile="0.5"} 3
@@ -132,11 +154,13 @@ def figures(text: str, source: Prometheus | None = None) -> dict[str, float]:
         (MLSERVER, Prometheus(), {"queue_depth": 3 / 4}, None),
         (TRITON, Prometheus(), {"batch_size": 4.0, "queue_wait": 500_000.0}, 6),
         (RAY, Prometheus(), {"batch_size": 2.0, "batch_wait": 3_000_000.0}, 20),
+        (LLAMA_CPP, Prometheus(), {"batch_size": 3.0}, 2),
+        (VLLM, Prometheus(), {"batch_size": 6.0, "queue_wait": 150_000_000.0}, 5),
         (OWN, OURS, {"batch_size": 2.5, "queue_wait": 5_000_000.0, "cache_hit_ratio": 0.75}, 0),
         (OWN, Prometheus(), {}, None),
         ("", Prometheus(), {}, None),
     ],
-    ids=["mosec", "BentoML", "MLServer", "Triton", "Ray Serve", "named", "unknown", "nothing"],
+    ids=["mosec", "BentoML", "MLServer", "Triton", "Ray Serve", "llama.cpp", "vLLM", "named", "unknown", "nothing"],
 )
 def test_figures_follow_from_what_a_server_tells(
     text: str, source: Prometheus, expected: dict[str, float], depth: int | None

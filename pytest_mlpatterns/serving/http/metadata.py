@@ -1,4 +1,4 @@
-"""Health, and metadata of the server and its model, in the formats of V1 and V2."""
+"""Health, and metadata of the server and its model, in the formats of V1, V2 and servers of language models."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class ModelMetadata:
         model = f"/v2/models/{name}"
         self._known: dict[str, Callable[[], dict[str, Any]]] = {
             f"/v1/models/{name}": self._status,
+            "/health": lambda: {"status": "ok"},  # clients of language models ask here before they begin
             "/v2": self.server,
             "/v2/health/live": lambda: {"live": True},
             "/v2/health/ready": lambda: {"ready": True},

@@ -172,7 +172,13 @@ def test_metadata_knows_the_tensors_once_there_was_one(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize(
     ("path", "status"),
-    [("/v2", 200), ("/v2/health/live", 200), ("/v2/models/answer/ready", 200), ("/v2/models/other", 404)],
+    [
+        ("/v2", 200),
+        ("/health", 200),
+        ("/v2/health/live", 200),
+        ("/v2/models/answer/ready", 200),
+        ("/v2/models/other", 404),
+    ],
 )
 def test_what_get_asks(client: httpx.Client, path: str, status: int) -> None:
     assert client.get(path).status_code == status
