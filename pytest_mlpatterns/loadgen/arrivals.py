@@ -25,8 +25,10 @@ NEVER_NS = 2**62
 class Arrivals(Protocol):
     """What decides when requests are sent; all times are on the loop's clock."""
 
-    next_due_ns: int
-    """Time of the next call of :meth:`send_due`; ``NEVER_NS`` if only responses and ticks make requests due."""
+    @property
+    def next_due_ns(self) -> int:
+        """Time of the next call of :meth:`send_due`; ``NEVER_NS`` if only responses and ticks make requests due."""
+        ...
 
     def start(self, now_ns: int) -> None:
         """Start the schedule's clock."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, Arrivals, arrivals_of
 from pytest_mlpatterns.loadgen.cancellations import Cancellations
+from pytest_mlpatterns.loadgen.conversation_arrivals import ConversationArrivals
 from pytest_mlpatterns.loadgen.messages import LoadResult, Warm, WindowOpened
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES, ResponseSample, SampleRecorder
 from pytest_mlpatterns.loadgen.steady_state import (
@@ -73,6 +74,7 @@ class LoadRun:
         self._send = send
         self._emit = emit
         self.next_request = _drawn(job).__next__
+        self._conversations = ConversationArrivals(job.think_ns, send, self.recording) if job.think_ns else None
         self._has_length = job.schedule.length_ns is not None
         self._arrivals = self._arrivals_of(ClosedLoop(1) if self._has_length else job.schedule)
         self._arrivals_since_ns = 0
@@ -172,7 +174,8 @@ class LoadRun:
         )
 
     def _arrivals_of(self, schedule: Schedule) -> Arrivals:
-        return arrivals_of(schedule, self._send_next, self._job.share)
+        arrivals = arrivals_of(schedule, self._send_next, self._job.share)
+        return arrivals if self._conversations is None else self._conversations.begun_by(arrivals)
 
     def _send_next(self, due_ns: int | None) -> None:
         self._send(self.next_request(), due_ns)
@@ -200,9 +203,10 @@ class LoadRun:
             self.answers.clear()
         shared_clock = self._job.share.of > 1 and not self._job.schedule.closed
         if self._has_length or shared_clock:  # all generators of a load start its clock at the same moment
-            self._arrivals.finish()
+            if self._has_length:  # nothing that the caller of the warm-up began goes on
+                self._arrivals.finish()
+                self._arrivals_since_ns = now_ns
             self._arrivals = self._arrivals_of(self._job.schedule)
-            self._arrivals_since_ns = now_ns
             self._arrivals.start(now_ns)
         self._window_cpu_ns = process_time_ns()
         self._emit(WindowOpened(now_ns))

@@ -57,6 +57,9 @@ class LoadJob:
     ``transport`` is ignored.
     ``stream`` reads answers in pieces, which costs more than finding their end. ``cancellation`` says which requests
     are cancelled, and when; None for none.
+    ``think_ns`` makes conversations of the messages: for each the time from its answer to the message after it, which
+    follows it then, or -1 if it is the last one (signed 64-bit, native). ``order`` then has the first ones. Empty for
+    no conversations.
     """
 
     endpoint: Endpoint
@@ -70,6 +73,7 @@ class LoadJob:
     share: Share = Share()
     stream: bool = False
     cancellation: Cancellation | None = None
+    think_ns: bytes = b""
 
     @property
     def in_pieces(self) -> bool:

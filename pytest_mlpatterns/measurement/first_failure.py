@@ -50,4 +50,4 @@ def describe_first_failure(
         error = error_line(stats.tracebacks[0])
     elif is_answer:
         error = error_of(deployment, deployment.request_of(payload, number), _LONGEST_WAIT_S)
-    return f"perf_payload item {number} -> {error or describe_outcome(outcome)}"
+    return f"{payload.name_of(number)} -> {error or describe_outcome(outcome)}"

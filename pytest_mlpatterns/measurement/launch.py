@@ -26,6 +26,7 @@ from pytest_mlpatterns.measurement.scale_out import ScaleOutRun
 from pytest_mlpatterns.measurement.smoke import send_one
 from pytest_mlpatterns.records.launch import Launch
 from pytest_mlpatterns.system.monitor import ResourceMonitor
+from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.addressing import Balance, Progress
     from pytest_mlpatterns.records.launch import Capacity, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
+    from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.plan import LoadPlan
@@ -233,7 +235,7 @@ class _LaunchMeasurement:
         self._deployment = deployment
         self._plan = plan
         self._generator = generator
-        self._job = job_for(deployment, plan, deployment.messages(plan.payload))
+        self._job = job_for(deployment, plan, deployment.messages(plan.payload), conversations=True)
         self._monitor = ResourceMonitor(lambda: deployment.pids, deployment.cpus)
         self._stats_before: PatternStats | None = None
 
@@ -283,7 +285,7 @@ class _LaunchMeasurement:
             cold_start_ns=self._deployment.cold_start_ns,
             request_bytes=np.array([len(message) for message in self._job.messages], dtype=np.int64),
             open_loop=not schedule.closed,
-            rate_rps=schedule.rate_rps if isinstance(schedule, ConstantRate | PoissonRate | GammaRate) else None,
+            rate_rps=_rate_of(self._plan, samples, result.window),
             first_failure=describe_first_failure(
                 self._deployment, self._plan.payload, samples, window=result.window, stats=stats
             ),
@@ -291,18 +293,32 @@ class _LaunchMeasurement:
         )
 
 
-def job_for(deployment: Deployment, plan: LoadPlan, messages: tuple[bytes, ...]) -> LoadJob:
+def _rate_of(plan: LoadPlan, samples: Samples, window: Window) -> float | None:
+    """The rate of an open loop of one rate; None for another load. Conversations have as many requests as they had."""
+    if not isinstance(plan.schedule, ConstantRate | PoissonRate | GammaRate):
+        return None
+    if plan.payload.conversations is None:
+        return plan.schedule.rate_rps
+    return float(window.covers(samples.due_ns).sum() * SECOND_NS / max(window.duration_ns, 1))
+
+
+def job_for(
+    deployment: Deployment, plan: LoadPlan, messages: tuple[bytes, ...], *, conversations: bool = False
+) -> LoadJob:
     """The job of the load generator for a plan.
 
     Args:
         deployment: what is loaded.
         plan: what is sent, when, and for how long.
         messages: the requests as bytes, as :meth:`Deployment.messages` makes them.
+        conversations: whether callers keep to the conversations of the payload, and think; else turns are requests as
+            any other, so that the thinking does not limit what the service can do.
     """
+    talks = plan.payload.conversations if conversations else None
     return LoadJob(
         endpoint=deployment.endpoint,
         messages=messages,
-        order=plan.payload.order(),
+        order=plan.payload.order(all_requests=talks is None),
         schedule=plan.schedule,
         duration_ns=plan.duration_ns,
         warmup_ns=plan.warmup_ns,
@@ -310,4 +326,5 @@ def job_for(deployment: Deployment, plan: LoadPlan, messages: tuple[bytes, ...])
         keep_answers=CHECKED_ANSWERS if plan.check else 0,
         cancellation=plan.cancellation,
         stream=deployment.streams,
+        think_ns=b"" if talks is None else talks.think_ns,
     )

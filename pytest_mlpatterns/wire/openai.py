@@ -1,11 +1,13 @@
 """The client's half of the wire ``openai``: inputs as requests for completions or chats, and texts in their answers.
 
 A text is a prompt, or the message of a user if the path is that of chats. A dictionary with ``prompt`` or ``messages``
-is the request itself. Requests stream and ask for the usage unless they say otherwise.
+is the request itself; its ``output_tokens`` become ``max_tokens`` and ``ignore_eos``. Requests stream and ask for the
+usage unless they say otherwise.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -21,13 +23,15 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.wire.event_stream import Event
 
-__all__ = ["NO_MODEL", "OpenAICodec", "model_path", "openai_path", "with_model"]
+__all__ = ["NO_MODEL", "OpenAICodec", "as_request", "model_path", "openai_path", "with_model"]
 
 NO_MODEL = b'{"model":"",'
 """Begin of a request that names no model; :func:`with_model` fills in that of the server."""
 _HEADERS = (("content-type", "application/json"),)
 _CHAT_END, _END = "/chat/completions", "/completions"
-_EXPECTED = "expected text, or a dictionary with a prompt or messages"
+_EXPECTED = 'expected text, or {"prompt": "...", "output_tokens": 64} with a prompt or messages'
+_MESSAGE = '{"role": "user", "content": "..."}'
+_MOST_TOKENS = 1_000_000
 
 
 class OpenAICodec:
@@ -75,14 +79,46 @@ class OpenAICodec:
     def _request(self, value: Any) -> dict[str, Any]:
         if isinstance(value, str):
             asked = {"messages": [{"role": "user", "content": value}]} if self._is_chat else {"prompt": value}
-        elif isinstance(value, dict) and ("prompt" in value or "messages" in value):
-            asked = dict(value)
         else:
-            raise WireError(f"it is {shown(value)}, {_EXPECTED}")
+            asked = as_request(value)
         request: dict[str, Any] = {"model": asked.pop("model", ""), "stream": True, **asked}
         if request["stream"] is True:
             request.setdefault("stream_options", {"include_usage": True})
         return request
+
+
+def as_request(value: object) -> dict[str, Any]:
+    """A request as the protocol has it: ``output_tokens`` becomes ``max_tokens`` and ``ignore_eos``.
+
+    Args:
+        value: a dictionary with ``prompt`` or ``messages``.
+
+    Raises:
+        WireError: it is another value, or one of these fields has another form.
+    """
+    if not isinstance(value, dict) or not ("prompt" in value or "messages" in value):
+        raise WireError(f"it is {shown(value)}, {_EXPECTED}")
+    asked = dict(value)
+    if "prompt" in asked and "messages" in asked:
+        raise WireError("it has a prompt and messages, expected one of them; leave the other out")
+    prompt, messages = asked.get("prompt", ""), asked.get("messages", [{"role": ""}])
+    if not isinstance(prompt, str) and not (isinstance(prompt, list) and prompt):
+        raise WireError(f"its prompt is {shown(prompt)}, expected text or a list of tokens")
+    if not isinstance(messages, list) or not messages:
+        raise WireError(f"its messages are {shown(messages)}, expected a list such as [{_MESSAGE}]")
+    for number, message in enumerate(messages):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise WireError(f"its message {number} is {shown(message)}, expected {_MESSAGE}")
+    if "output_tokens" in asked:
+        tokens = asked.pop("output_tokens")
+        if type(tokens) is not int or not 1 <= tokens <= _MOST_TOKENS:
+            expected = f"expected a whole number of tokens from 1 to {_MOST_TOKENS:,}"
+            raise WireError(f"its output_tokens are {shown(tokens)}, {expected}; write 64")
+        if "max_tokens" in asked or "max_completion_tokens" in asked:
+            raise WireError("it has output_tokens and a limit of its own, expected one of them; leave max_tokens out")
+        asked["max_tokens"] = tokens
+        asked.setdefault("ignore_eos", True)
+    return asked
 
 
 def openai_path(value: object, path: str) -> str:

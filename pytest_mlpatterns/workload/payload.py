@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +16,11 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wire import REST_JSON, Body, NotFiniteError, Wire, WireError, encode_request, path_of
 from pytest_mlpatterns.wire.grpc_call import model_in
 from pytest_mlpatterns.wire.openai import NO_MODEL, with_model
+from pytest_mlpatterns.workload.conversations import Conversations, conversation_requests, is_conversation
 from pytest_mlpatterns.workload.header_digest import describe_headers
 from pytest_mlpatterns.workload.input_order import Uniform, Zipf
+from pytest_mlpatterns.workload.json_lines import read_json_lines
 from pytest_mlpatterns.workload.request_builder import check_request, is_request
-from pytest_mlpatterns.workload.text_file import read_lines
 
 if TYPE_CHECKING:
     import httpx
@@ -51,6 +51,9 @@ class Payload:
         requests: complete requests, from the user or from ``builder``.
         builder: the function that made ``requests`` from the inputs.
         paths: the path of each body, if the inputs decide it; empty if all go to the path of the target.
+        conversations: which requests follow each other; None if the inputs have no ``turns``. Then ``inputs`` has one
+            for each turn.
+        origins: for each request of conversations the index of the input as the user gave it.
         headers: the headers of ``requests``, which identify them in the baseline; see :func:`describe_headers`.
     """
 
@@ -63,6 +66,8 @@ class Payload:
     builder: RequestBuilder | None = None
     headers: str = ""
     paths: tuple[str, ...] = ()
+    conversations: Conversations | None = None
+    origins: tuple[int, ...] = ()
 
     def bare(self) -> Payload:
         """The payload without the parts that the generator processes do not need, or cannot unpickle."""
@@ -97,9 +102,23 @@ class Payload:
         first = f"POST {path} HTTP/1.1\r\n{host_line}"
         return tuple(b"".join([_head(first, body), *body.parts]) for body in self.bodies)
 
-    def order(self) -> bytes:
-        """The drawn indices of the requests, as a ``LoadJob`` takes them; empty if they are sent in turn."""
-        return b"" if self.draw is None else self.draw.order(len(self.bodies or self.requests))
+    def order(self, *, all_requests: bool = True) -> bytes:
+        """The indices of the requests in order, as a ``LoadJob`` takes them; empty if they are sent in turn.
+
+        Args:
+            all_requests: whether all turns of conversations are in the order, else only the first of each.
+        """
+        if self.conversations is None:
+            return b"" if self.draw is None else self.draw.order(len(self.bodies or self.requests))
+        drawn = b"" if self.draw is None else self.draw.order(self.origins[-1] + 1)
+        return self.conversations.order(drawn, all_requests=all_requests)
+
+    def name_of(self, request: int) -> str:
+        """The input of a request, for messages."""
+        if self.conversations is None:
+            return f"perf_payload item {request}"
+        origin = self.origins[request]
+        return f"perf_payload item {origin} turn {request - self.origins.index(origin)}"
 
     def first(self, path: str) -> dict[str, Any]:
         """The first request as arguments of ``httpx.Client.request``, for the functional check before the load."""
@@ -139,7 +158,8 @@ def read_payload(
             more than 256 MiB.
     """
     draw, given = (given, given.inputs) if isinstance(given, Uniform | Zipf) else (None, given)
-    inputs = _inputs_of(given)
+    read = _read(given)
+    inputs = read.inputs
     if not inputs:
         raise SettingError("perf_payload is empty, expected at least one input; return a list such as [[5.1, 3.5]]")
     requests = [is_request(item) for item in inputs]
@@ -148,10 +168,7 @@ def read_payload(
             "perf_payload contains httpx.Request objects, which cannot be sent over gRPC; return plain inputs"
         )
     if all(requests):
-        for number, request in enumerate(inputs):
-            check_request(request, f"perf_payload item {number}")
-        sent = describe_headers(inputs)
-        return Payload(inputs, (), _digest(draw, map(_signature, inputs)), draw, wire, inputs, headers=sent)
+        return _payload_of_requests(inputs, wire, draw)
     if builder is not None:
         made = tuple(map(builder, inputs))
         _check_size(sum(len(request.read()) for request in made), len(made) - 1, len(made))
@@ -162,24 +179,67 @@ def read_payload(
             "perf_payload mixes inputs and httpx.Request objects, expected one kind; "
             f"the first {'input' if requests[0] else 'request'} is item {requests.index(not requests[0])}"
         )
-    paths = tuple(path_of(wire, item, path) for item in inputs) if wire.protocol == "openai" else ()
-    bodies = _encoded(inputs, wire, paths or (path,) * len(inputs))
-    return Payload(inputs, bodies, _digest(draw, (body.joined() for body in bodies)), draw, wire, paths=paths)
+    if wire.protocol == "openai":
+        return _openai_payload(read, wire, path, draw=draw)
+    bodies = _encoded(inputs, wire, (path,) * len(inputs), name=read.name)
+    return Payload(inputs, bodies, _digest(draw, (body.joined() for body in bodies)), draw, wire)
 
 
-def _encoded(inputs: tuple[Any, ...], wire: Wire, paths: Sequence[str]) -> tuple[Body, ...]:
-    """The body of each input, in one piece."""
+def _payload_of_requests(requests: tuple[httpx.Request, ...], wire: Wire, draw: Uniform | Zipf | None) -> Payload:
+    """The payload of complete requests."""
+    for number, request in enumerate(requests):
+        check_request(request, f"perf_payload item {number}")
+    digest = _digest(draw, map(_signature, requests))
+    return Payload(requests, (), digest, draw, wire, requests, headers=describe_headers(requests))
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The inputs that were given, and a function that names one by its index, for messages."""
+
+    inputs: tuple[Any, ...]
+    name: Callable[[int], str]
+
+
+def _read(given: object) -> _Read:
+    if not isinstance(given, Path):
+        return _Read(_inputs_of(given), lambda number: f"perf_payload item {number}")
+    lines = list(read_json_lines(given, MAX_PAYLOAD_BYTES))
+    name = f"perf_payload {given} line"
+    return _Read(tuple(line.value for line in lines), lambda number: f"{name} {lines[number].number}")
+
+
+def _openai_payload(read: _Read, wire: Wire, path: str, *, draw: Uniform | Zipf | None) -> Payload:
+    """The payload of the wire ``openai``, whose inputs decide their path, and may be conversations."""
+    talks = conversation_requests(read.inputs, read.name) if any(map(is_conversation, read.inputs)) else None
+    inputs, name = read.inputs, read.name
+    shape: tuple[bytes, ...] = ()
+    if talks is not None:
+        origins = talks.origins
+        inputs, name, shape = talks.requests, lambda number: read.name(origins[number]), (talks.conversations.think_ns,)
+    paths = tuple(path_of(wire, item, path) for item in inputs)
+    bodies = _encoded(inputs, wire, paths, name=name)
+    digest = _digest(draw, itertools.chain(shape, (body.joined() for body in bodies)))
+    payload = Payload(inputs, bodies, digest, draw, wire, paths=paths)
+    return payload if talks is None else replace(payload, conversations=talks.conversations, origins=talks.origins)
+
+
+def _encoded(
+    inputs: tuple[Any, ...], wire: Wire, paths: Sequence[str], *, name: Callable[[int], str]
+) -> tuple[Body, ...]:
+    """The body of each input, in one piece; ``name`` names an input by its index, for messages."""
     bodies = []
     size = 0
     for number, (item, path) in enumerate(zip(inputs, paths, strict=True)):
         try:
             body = encode_request(wire, [item], path)
         except NotFiniteError as error:
-            raise SettingError(f"perf_payload item {number} {error.reason}") from None
+            raise SettingError(f"{name(number)} {error.reason}") from None
         except WireError as error:
-            found = f"perf_payload item {number} is {type(item).__name__}, which cannot be sent over {wire}: {error}"
             advice = "" if wire.protocol == "openai" else "; give numbers, text, lists, dictionaries or numpy arrays"
-            raise SettingError(found + advice) from error
+            raise SettingError(
+                f"{name(number)} is {type(item).__name__}, which cannot be sent over {wire}: {error}{advice}"
+            ) from error
         exact = bytes(memoryview(body.joined()))  # the encoder's has up to four times the memory of its content
         bodies.append(Body((exact,), body.headers))
         size += body.size
@@ -212,8 +272,6 @@ def _head(first: str, body: Body) -> bytes:
 
 
 def _inputs_of(given: object) -> tuple[Any, ...]:
-    if isinstance(given, Path):
-        return tuple(_read_lines(given))
     if callable(given) and not isinstance(given, type):
         produced = given()
         found = f"perf_payload is a function that returns {type(produced).__name__}"
@@ -235,26 +293,6 @@ def _collection(given: object, found: str, expected: str) -> Iterable[Any]:
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
         raise SettingError(f"{found}, expected {expected}")
     return given
-
-
-def _read_lines(path: Path) -> Iterator[Any]:
-    try:
-        for number, line in enumerate(read_lines(path, MAX_PAYLOAD_BYTES), start=1):
-            if line.strip():
-                yield _json_of(line, path, number)
-    except SettingError:
-        raise
-    except (OSError, ValueError) as error:  # not in UTF-8, or a path with NUL
-        raise SettingError(f"perf_payload {path} cannot be read: {error}") from None
-
-
-def _json_of(line: str, path: Path, number: int) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise SettingError(f"perf_payload {path} line {number} is not JSON: {error}") from None
-    except RecursionError:
-        raise SettingError(f"perf_payload {path} line {number} is nested too deeply") from None
 
 
 def _signature(request: httpx.Request) -> bytes:

@@ -16,7 +16,7 @@ from pytest_mlpatterns import fields
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.wording import shown
 
-__all__ = ["MAX_TOKENS", "Prompts"]
+__all__ = ["MAX_TOKENS", "WORDS", "Prompts"]
 
 MAX_TOKENS = 1_000_000
 """Longest prompt or answer."""
@@ -31,7 +31,8 @@ _TEXT = (
     "young few public bad same able be have do say get make go know take see come think look want give use find "
     "tell ask seem feel try leave call "
 )
-_WORDS = tuple(_TEXT.split())
+WORDS = tuple(_TEXT.split())
+"""Common English words, one token each with most tokenizers."""
 
 Lengths = int | tuple[float, float] | Sequence[int]
 """Tokens: a number, ``(mean, standard deviation)``, or a list that is used in turn."""
@@ -115,7 +116,7 @@ class Prompts:
     def _text(self, draw: random.Random, length: int, prefix: str = "") -> str:
         """Words after a prefix, of ``length`` tokens in all."""
         words = prefix.split()
-        words += [draw.choice(_WORDS) for _ in range(length - len(words))]
+        words += [draw.choice(WORDS) for _ in range(length - len(words))]
         if self.tokens is None or not length:
             return " ".join(words)
         return self._exact(words, length, draw)
@@ -129,7 +130,7 @@ class Prompts:
             if found == length:
                 return text
             if found < length:
-                words.append(draw.choice(_WORDS))
+                words.append(draw.choice(WORDS))
             elif words:
                 words.pop()
         raise SettingError(

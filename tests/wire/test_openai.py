@@ -78,8 +78,35 @@ def test_other_wires_keep_the_path() -> None:
 
 @pytest.mark.parametrize("value", [7, None, {"text": "x"}, ["a"]])
 def test_another_input_is_refused(value: Any) -> None:
-    with pytest.raises(SettingError, match=r"item 0 .*expected text, or a dictionary with a prompt or messages"):
+    with pytest.raises(SettingError, match=r"item 0 .*expected text, or .* with a prompt or messages$"):
         read_payload([value], OPENAI)
+
+
+def test_the_length_of_the_answer_is_asked_for_in_the_words_of_the_protocol() -> None:
+    asked = {"model": "", "stream": True, "stream_options": USAGE, "prompt": "x", "max_tokens": 64}
+    assert request_of({"prompt": "x", "output_tokens": 64}) == {**asked, "ignore_eos": True}
+    assert request_of({"prompt": "x", "output_tokens": 64, "ignore_eos": False}) == {**asked, "ignore_eos": False}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"prompt": "x", "messages": MESSAGES}, "it has a prompt and messages, expected one of them"),
+        ({"prompt": 7}, "its prompt is 7, expected text"),
+        ({"prompt": []}, "its prompt is [], expected text"),
+        ({"messages": "hello"}, "its messages are 'hello', expected a list such as"),
+        ({"messages": []}, "its messages are [], expected a list such as"),
+        ({"messages": ["hello"]}, "its message 0 is 'hello', expected {"),
+        ({"prompt": "x", "output_tokens": 0}, "its output_tokens are 0, expected a whole number of tokens from 1"),
+        ({"prompt": "x", "output_tokens": True}, "its output_tokens are True, expected a whole number"),
+        ({"prompt": "x", "output_tokens": "64"}, "its output_tokens are '64', expected a whole number"),
+        ({"prompt": "x", "output_tokens": 64, "max_tokens": 64}, "it has output_tokens and a limit of its own"),
+    ],
+)
+def test_a_field_of_another_form_is_named_with_what_was_expected(value: Any, said: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        read_payload(["x", value], OPENAI)
+    assert f"perf_payload item 1 is dict, which cannot be sent over openai: {said}" in str(caught.value)
 
 
 def test_several_inputs_are_no_request() -> None:
