@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.records.result import Latency, LatencyHistogram
+from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from pytest_mlpatterns.records.latency import Percentiles
     from pytest_mlpatterns.records.request_counts import RequestCounts
-    from pytest_mlpatterns.records.result import Percentiles
 
 __all__ = ["STORED_PERCENTS", "counted", "latency_of", "percentiles_of_counts", "stored_percentiles", "without_body"]
 

@@ -107,6 +107,13 @@ class StreamBlocks:
         counted = np.diff(np.concatenate([[0.0], np.cumsum(tokens)])[position])
         return quotient(counted * 1e9, spans_ns, self._weights)
 
+    def tokens_over_time(self) -> tuple[tuple[float, float], ...]:
+        """Seconds from the window's begin to the end of each block, and the tokens per second that arrived in it."""
+        arrived_ns, tokens = self._arrivals
+        counted, _ = np.histogram(arrived_ns, self._edges, weights=tokens)
+        ends_s = (self._edges[1:] - self._edges[0]) / 1e9
+        return tuple(zip(ends_s.tolist(), (counted * 1e9 / np.diff(self._edges)).tolist(), strict=True))
+
     def output_tokens_per_user(self) -> LaunchValue | None:
         """Tokens per second that one caller sees while its answer streams: the inverse of the median TPOT."""
         tpot = self.tpot(50)

@@ -30,7 +30,7 @@ from pytest_mlpatterns.system.files import read_text, replace_file
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from pytest_mlpatterns.records.result import Percentiles
+    from pytest_mlpatterns.records.latency import Percentiles
 
 __all__ = ["FORMAT", "SCHEMA_FILE", "VERSION", "read_baselines", "write_baselines"]
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["disturbances", "reasons_not_to_record", "why_too_wide"]
 
+_JUDGED = ("rtm",)
+_JUDGED_OF_STREAMS = ("ttft", "tpot")
 _MAX_FAILED_SHARE = 0.001
 """Largest share of failed requests that is no disturbance."""
 
@@ -47,16 +49,23 @@ def disturbances(result: TestResult) -> tuple[str, ...]:
 
 
 def why_too_wide(result: TestResult) -> str:
-    """The width of RTM's interval if it exceeds the tolerance on either side; empty if it does not."""
-    if "rtm" not in result.metrics:
-        return ""
-    value, low, high = result.metrics["rtm"]
+    """The width of an interval that exceeds the tolerance on either side; empty if there is none.
+
+    Judged are RTM, or TTFT and TPOT where the answers stream: what a comparison judges first.
+    """
+    names = _JUDGED if result.stream is None else _JUDGED_OF_STREAMS
+    return next((why for name in names if name in result.metrics and (why := _too_wide(name, result))), "")
+
+
+def _too_wide(name: str, result: TestResult) -> str:
+    metric, tolerance = METRICS[name], result.tolerance
+    value, low, high = result.metrics[name]
     half = (high - low) / (2 * value) if value else 0.0
-    if half <= result.tolerance:
+    if half <= tolerance:
         return ""
     return (
-        f"{METRICS['rtm'].label} {METRICS['rtm'].show(value)} is known to ±{format_percent(half)} only, "
-        f"wider than the tolerance of {format_percent(result.tolerance)}"
+        f"{metric.label} {metric.show(value)} is known to ±{format_percent(half)} only, "
+        f"wider than the tolerance of {format_percent(tolerance)}"
     )
 
 

@@ -30,9 +30,11 @@ __all__ = ["RunFacts", "drift_notes", "update_of"]
 
 _ANCHORED = ("rtm", "throughput")
 """Metrics whose slow drift is reported, and whose steps begin a new anchor, as NMRT's do."""
+_ANCHORED_OF_STREAMS = ("ttft", "tpot", "output_tokens")
+"""In place of those, where answers stream: their whole time follows from these and from their length."""
 _DRIFT_UPDATES = 2
 """Least updates since the anchor from which a slow drift is reported."""
-_ALSO_COMPARED = ("p95", "p99", "cpu_per_request", "peak_memory")
+_ALSO_COMPARED = ("p95", "p99", "ttft:p95", "ttft:p99", "cpu_per_request", "peak_memory")
 """Metrics that an update compares too; a change of these leaves the anchor as it is."""
 
 
@@ -80,7 +82,7 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
         return Update(result.test, None, entry)
     if differences := before.differences(result.setup, facts.versions):
         return Update(result.test, before, entry, differences)
-    compared = {*_ANCHORED, *_ALSO_COMPARED, *objectives_of(entry.metrics)}
+    compared = {*_anchored(result), *_ALSO_COMPARED, *objectives_of(entry.metrics)}
     names = [name for name in entry.metrics if name in compared]
     verdicts = [verdict for name in names if (verdict := _judge(name, result, before.metrics))]
     worse = tuple(verdict for verdict in verdicts if _is_worse(verdict, _tolerance(verdict.metric, result)))
@@ -105,7 +107,7 @@ def drift_notes(result: TestResult, entry: Entry) -> list[str]:
     notes, anchor = [], entry.anchored
     if anchor.updates < _DRIFT_UPDATES or entry.date <= anchor.date:  # a step between two runs is no drift
         return []
-    for name in _ANCHORED:
+    for name in _anchored(result):
         against_entry, against_anchor = (_judge(name, result, old) for old in (entry.metrics, anchor.metrics))
         if not against_entry or not against_anchor or against_entry.outcome is Outcome.FAIL:
             continue
@@ -113,6 +115,11 @@ def drift_notes(result: TestResult, entry: Entry) -> list[str]:
             change = format_percent(against_anchor.change.value)
             notes.append(f"{metric_named(name).label} {change} worse than on {anchor.recorded_at}, little by little")
     return notes
+
+
+def _anchored(result: TestResult) -> tuple[str, ...]:
+    """The metrics whose slow drift is reported."""
+    return _ANCHORED if result.stream is None else _ANCHORED_OF_STREAMS
 
 
 def _judge(name: str, result: TestResult, before: Mapping[str, Sequence[LaunchValue]]) -> Verdict | None:

@@ -18,6 +18,7 @@ from pytest_mlpatterns.analysis.log_ratio import PAIRED_METRICS
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, is_known_metric, metric_named, nmrt_metric
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.noise import noise_sentences
+from pytest_mlpatterns.analysis.stream_summary import stream_percentiles, stream_record
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.records.outcomes import describe_failures
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.baseline_entry import Entry
+    from pytest_mlpatterns.records.latency import Percentiles
     from pytest_mlpatterns.records.launch import Estimate, Launch
     from pytest_mlpatterns.records.overload import Overload
-    from pytest_mlpatterns.records.result import Percentiles
     from pytest_mlpatterns.records.scaling import ScalingRecord
     from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.records.verdict import Verdict
@@ -78,7 +79,7 @@ def build_result(
     """
     if (metrics := measurement.so_far) is None:
         return None
-    estimates = _estimates(metrics)
+    estimates = _estimates(metrics, [verdict.metric for verdict in verdicts])
     result = TestResult(
         test=experiment.test,
         passed=passed,
@@ -145,6 +146,8 @@ def reference_from_interleaved(run: InterleavedRun) -> Reference:
             for name in PAIRED_METRICS
             if (ratios := [ratio for one in run.launches if (ratio := one.ratio(name)) is not None])
         },
+        stream_percentiles=_stream_percentiles(run.first_launches),
+        present_stream_percentiles=_stream_percentiles(run.second_launches),
     )
 
 
@@ -188,13 +191,16 @@ def _with_conditions(result: TestResult, metrics: Metrics, experiment: Experimen
         unsteady=_unsteady(metrics, result.setup),
         first_failure=metrics.first_failure,
         counts=metrics.request_counts,
+        stream=stream_record(metrics),
+        cancelled_requests=_cancelled(metrics),
         replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
     )
 
 
-def _estimates(metrics: Metrics) -> list[tuple[Metric, Estimate]]:
-    """Every metric that the launches give."""
+def _estimates(metrics: Metrics, judged: Sequence[str] = ()) -> list[tuple[Metric, Estimate]]:
+    """Every metric that the launches give, and the goodput under the objectives that were judged."""
     others = [metric for metric in searched_for(metrics) if metric.name not in METRICS]
+    others += [metric_named(name) for name in dict.fromkeys(judged) if name.startswith("goodput(")]
     found = [(metric, estimate_or_none(metrics, metric)) for metric in (*METRICS.values(), *others)]
     return [(metric, value) for metric, value in found if value is not None and math.isfinite(value.high)]
 
@@ -222,6 +228,10 @@ def _all_figures(launches: Sequence[Launch]) -> dict[str, tuple[float, float, fl
     return _plain({metric.name: found for metric, found in _estimates(Metrics(tuple(launches)))}) if launches else {}
 
 
+def _stream_percentiles(launches: Sequence[Launch]) -> dict[str, Percentiles]:
+    return stream_percentiles(Metrics(tuple(launches))) if launches else {}
+
+
 def _figures(figures: Sequence[VariantFigures]) -> dict[str, tuple[float, float, float]]:
     """The mean, smallest and largest value of each metric over the launches of one variant."""
     values = {name: [figure for one in figures if (figure := one.figure(name)) is not None] for name in PAIRED_METRICS}
@@ -246,6 +256,8 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, setup: Setup) -
         failed = sum(metrics.failures.values())
         kinds = describe_failures(metrics.failures, metrics.first_failure)
         notes.append(f"{failed:,} of {metrics.requests:,} requests failed ({kinds})")
+    if cancelled := _cancelled(metrics):
+        notes.append(f"the generator cancelled {count(cancelled, 'request')} as cancel= says; no metric counts them")
     if any(launch.generator.connection_limit_reached for launch in metrics.launches):
         notes.append("the load generator had all its connections in use; some requests waited for one")
     if any(launch.generator.answers_cut for launch in metrics.launches):
@@ -273,6 +285,10 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, setup: Setup) -
     if cycle := describe_cycle(metrics.layers, last.requests, metrics.launches[-1].request_bytes.size):
         notes.append(cycle)
     return tuple(notes)
+
+
+def _cancelled(metrics: Metrics) -> int:
+    return sum(blocks.cancelled for blocks in metrics.by_launch)
 
 
 def _unsteady(metrics: Metrics, setup: Setup) -> tuple[str, ...]:

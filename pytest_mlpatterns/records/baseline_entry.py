@@ -10,9 +10,9 @@ from pytest_mlpatterns.records.setup import SystemKind
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pytest_mlpatterns.records.latency import Percentiles
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.request_counts import RequestCounts
-    from pytest_mlpatterns.records.result import Percentiles
     from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.records.verdict import Verdict
 

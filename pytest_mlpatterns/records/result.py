@@ -10,11 +10,11 @@ lines (ours: 358), allows unknown members and describes classes only; so a test 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
+from pytest_mlpatterns.records.latency import Latency, Percentiles, read_percentiles
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.overload import Overload
@@ -22,6 +22,7 @@ from pytest_mlpatterns.records.price import Price, parse_price
 from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.scaling import ScalingRecord
 from pytest_mlpatterns.records.setup import Setup
+from pytest_mlpatterns.records.stream_record import StreamRecord
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
@@ -30,19 +31,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BaselineGap",
-    "Latency",
-    "LatencyHistogram",
     "Location",
-    "Percentiles",
     "Reference",
     "State",
     "TestResult",
     "group_of",
-    "interpolated",
 ]
-
-Percentiles = tuple[tuple[float, float], ...]
-"""``(percent, nanoseconds)``, both ascending; empty if no request succeeded."""
 
 
 class State(StrEnum):
@@ -62,35 +56,6 @@ class BaselineGap(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class LatencyHistogram:
-    """Counts of the successful requests by latency: ``counts[i]`` from ``edges_ns[i]`` to ``edges_ns[i + 1]``.
-
-    There is one edge more than counts. The edges are evenly spaced on a logarithmic scale; the last interval includes
-    both of its edges.
-    """
-
-    edges_ns: tuple[float, ...]
-    counts: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """Latency distribution of the successful requests, pooled over all launches.
-
-    Attributes:
-        percentiles: from 0 to 100, as far into the tail as the number of requests allows; observed values, not bounds.
-        histogram: the same requests, counted by latency.
-        mean_ns: arithmetic mean, for formats that require one; reports show the median.
-        sd_ns: standard deviation, likewise.
-    """
-
-    percentiles: Percentiles
-    histogram: LatencyHistogram
-    mean_ns: float
-    sd_ns: float
-
-
-@dataclass(frozen=True, slots=True)
 class Reference:
     """What a test is compared with: a baseline entry, or the same test at another git revision.
 
@@ -104,6 +69,8 @@ class Reference:
         present_latency_percentiles: latency distribution of the present in the interleaved run; empty for a baseline.
         log_ratios: ``(log(present/reference), standard error)`` of each paired launch, by the metric's name.
         launches: launches that a baseline entry was recorded from; 0 if unknown, or for a revision.
+        stream_percentiles: distributions of ``ttft``, ``itl`` and ``tpot`` of the reference; empty if unknown.
+        present_stream_percentiles: the same of the present in the interleaved run; empty for a baseline.
     """
 
     kind: Literal["baseline", "revision"]
@@ -114,6 +81,8 @@ class Reference:
     present_latency_percentiles: Percentiles = ()
     log_ratios: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     launches: int = 0
+    stream_percentiles: Mapping[str, Percentiles] = field(default_factory=dict)
+    present_stream_percentiles: Mapping[str, Percentiles] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +122,8 @@ class TestResult:
         scaling: NMRT at several numbers of replicas; None if the test did not measure it.
         missing_indices: why an index of scalability is not known although the test measured how its pattern scales, by
             the name of the metric.
+        stream: what came in pieces; None if the answers did not stream.
+        cancelled_requests: number of requests that the generator cancelled on purpose; ``requests`` has them not.
     """
 
     __test__ = False
@@ -194,6 +165,8 @@ class TestResult:
     price: Price | None = None
     scaling: ScalingRecord | None = None
     missing_indices: Mapping[str, str] = field(default_factory=dict)
+    stream: StreamRecord | None = None
+    cancelled_requests: int = 0
 
     @property
     def outcome(self) -> State:
@@ -236,7 +209,7 @@ class TestResult:
                 "capacities": tuple(_capacity(item) for item in data["capacities"]),
                 "layers": tuple(LayerStats.from_json(item) for item in data["layers"]),
                 "load_over_time": tuple(tuple(moment) for moment in data["load_over_time"]),
-                "latency": None if data["latency"] is None else _latency(data["latency"]),
+                "latency": None if data["latency"] is None else Latency.from_json(data["latency"]),
                 "reference": None if data["reference"] is None else _reference(data["reference"]),
                 "memory_over_time": _pairs(data["memory_over_time"]),
                 "warmups": tuple(Warmup(**item) for item in data["warmups"]),
@@ -249,22 +222,9 @@ class TestResult:
                 "price": parse_price(data["price"]) if data.get("price") else None,
                 "baseline_gap": BaselineGap(data["baseline_gap"]) if data.get("baseline_gap") else None,
                 "scaling": ScalingRecord.from_json(data["scaling"]) if data.get("scaling") else None,
+                "stream": StreamRecord.from_json(data["stream"]) if data.get("stream") else None,
             }
         )
-
-
-def interpolated(percentiles: Percentiles, percent: float) -> float:
-    """The latency at a percentile, interpolated linearly between the two nearest known ones.
-
-    Args:
-        percentiles: at least one; outside their range the nearest one is returned.
-        percent: from 0 to 100.
-    """
-    above = bisect_left(percentiles, (percent,))
-    if above in (0, len(percentiles)):
-        return percentiles[min(above, len(percentiles) - 1)][1]
-    (before, low), (after, high) = percentiles[above - 1], percentiles[above]
-    return low + (high - low) * (percent - before) / (after - before)
 
 
 def group_of(test: str, parts: Sequence[str]) -> str:
@@ -302,11 +262,6 @@ def _capacity(data: Mapping[str, Any]) -> Capacity:
     )
 
 
-def _latency(data: Mapping[str, Any]) -> Latency:
-    histogram = LatencyHistogram(tuple(data["histogram"]["edges_ns"]), tuple(data["histogram"]["counts"]))
-    return Latency(**{**data, "percentiles": _pairs(data["percentiles"]), "histogram": histogram})
-
-
 def _counts(data: Mapping[str, Any]) -> RequestCounts:
     return RequestCounts(**{**data, "latencies": {int(ns): count for ns, count in data["latencies"].items()}})
 
@@ -316,9 +271,15 @@ def _reference(data: Mapping[str, Any]) -> Reference:
         data["kind"],
         data["name"],
         _estimates(data["metrics"]),
-        _pairs(data["latency_percentiles"]),
+        read_percentiles(data["latency_percentiles"]),
         _estimates(data["present_metrics"]),
-        _pairs(data["present_latency_percentiles"]),
+        read_percentiles(data["present_latency_percentiles"]),
         {name: _pairs(values) for name, values in data.get("log_ratios", {}).items()},
         data.get("launches", 0),
+        _distributions(data.get("stream_percentiles", {})),
+        _distributions(data.get("present_stream_percentiles", {})),
     )
+
+
+def _distributions(data: Mapping[str, Any]) -> dict[str, Percentiles]:
+    return {name: read_percentiles(percentiles) for name, percentiles in data.items()}

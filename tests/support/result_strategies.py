@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
 from pytest_mlpatterns.records.objective import QUANTITIES, Bound, Objective
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.request_counts import RequestCounts
-from pytest_mlpatterns.records.result import (
-    BaselineGap,
-    Latency,
-    LatencyHistogram,
-    Location,
-    Reference,
-    TestResult,
-)
+from pytest_mlpatterns.records.result import BaselineGap, Location, Reference, TestResult
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord, ScalingStepRecord
+from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from support.synthetic import make_setup
@@ -95,7 +90,36 @@ LATENCIES = st.builds(
 RATIOS = st.dictionaries(NAMES, st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple), max_size=2)
 FIGURES = st.dictionaries(NAMES, st.tuples(FINITE, FINITE, FINITE), max_size=3)
 COUNTERPARTS = st.builds(
-    Reference, st.sampled_from(["baseline", "revision"]), NAMES, FIGURES, PERCENTILES, FIGURES, PERCENTILES, RATIOS
+    Reference,
+    st.sampled_from(["baseline", "revision"]),
+    NAMES,
+    FIGURES,
+    PERCENTILES,
+    FIGURES,
+    PERCENTILES,
+    RATIOS,
+    stream_percentiles=st.dictionaries(st.sampled_from(["ttft", "itl"]), PERCENTILES),
+    present_stream_percentiles=st.dictionaries(st.sampled_from(["ttft", "itl"]), PERCENTILES),
+)
+STREAMED_REQUESTS = st.builds(
+    StreamedRequest,
+    due_ns=COUNTS,
+    first_byte_ns=st.none() | COUNTS,
+    chunks_ns=st.lists(COUNTS, max_size=3).map(tuple),
+    end_ns=COUNTS,
+    chunks=COUNTS,
+    output_tokens=COUNTS,
+    outcome=st.integers(-9, 599),
+)
+STREAMS = st.builds(
+    StreamRecord,
+    ttft=st.none() | LATENCIES,
+    itl=st.none() | LATENCIES,
+    tpot=st.none() | LATENCIES,
+    tokens_over_time=st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple),
+    requests=st.lists(STREAMED_REQUESTS, max_size=2).map(tuple),
+    input_tokens=st.none() | st.tuples(FINITE, FINITE, FINITE),
+    output_tokens=st.none() | st.tuples(FINITE, FINITE, FINITE),
 )
 ANY_LAYER = st.builds(
     LayerStats,
@@ -172,5 +196,7 @@ RESULTS = st.builds(
     group=NAMES,
     scaling=st.none() | SCALINGS,
     missing_indices=st.dictionaries(NAMES, NAMES, max_size=2),
+    stream=st.none() | STREAMS,
+    cancelled_requests=COUNTS,
     location=st.none() | st.builds(Location, NAMES, st.integers(1, 10**6)),
 )

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.stream_summary import stream_record
 from pytest_mlpatterns.records.samples import Samples, StreamSamples
-from support.synthetic import MS, START_NS, S, launch, samples
+from support.synthetic import MS, START_NS, S, launch, make_setup, result, samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_mlpatterns.records.launch import Launch
+    from pytest_mlpatterns.records.result import TestResult
 
 
 def streamed(
@@ -61,3 +64,37 @@ def stream_launch(
     outcome = [500] * failing + [200] * (count - failing)
     after = [[] if code == 500 else row for code, row in zip(outcome, after, strict=True)]
     return launch(streamed(due.tolist(), after, outcome=outcome, **told), seconds=seconds)
+
+
+def stream_result(test: str = "test_llm.py::test_chat", **changes: object) -> TestResult:
+    """A result of two launches of streams, of which some failed and some were cancelled; ``changes`` replace fields."""
+    launches = tuple(
+        stream_launch(
+            ttft_ns=180 * MS, gap_ns=12 * MS, chunks=40, jitter=0.25, failing=2, seed=seed, input_tokens=128, seconds=4
+        )
+        for seed in (1, 2)
+    )
+    metrics = Metrics(launches)
+    figures = {
+        "ttft": (182.0 * MS, 176.0 * MS, 188.0 * MS),
+        "ttft:p95": (271.0 * MS, 255.0 * MS, 290.0 * MS),
+        "tpot": (12.1 * MS, 11.9 * MS, 12.3 * MS),
+        "itl": (11.9 * MS, 11.8 * MS, 12.0 * MS),
+        "itl:p95": (18.0 * MS, 17.6 * MS, 18.5 * MS),
+        "output_tokens": (781.0, 770.0, 792.0),
+        "output_tokens_per_user": (82.6, 81.3, 84.0),
+        "rtm": (655.0 * MS, 640.0 * MS, 670.0 * MS),
+        "throughput": (19.5, 19.2, 19.8),
+        "error_rate": (0.025, 0.01, 0.06),
+        "asl": (0.31, 0.29, 0.33),
+    }
+    plain = {
+        "metrics": figures,
+        "launches": {"ttft": ((181.0 * MS, 0.01), (183.0 * MS, 0.01)), "tpot": ((12.1 * MS, 0.01), (12.1 * MS, 0.01))},
+        "requests": 160,
+        "failed_requests": {"500": 4},
+        "cancelled_requests": 8,
+        "stream": stream_record(metrics),
+        "setup": make_setup("continuous(max_batch_size=8)", "poisson(20/s)", "openai"),
+    }
+    return result(test, **{**plain, **changes})

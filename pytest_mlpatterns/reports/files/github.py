@@ -14,7 +14,7 @@ from pytest_mlpatterns import wording
 from pytest_mlpatterns.records.result import Location, State
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
-from pytest_mlpatterns.reports.text.summary_table import cells_of, verdict_of
+from pytest_mlpatterns.reports.text.summary_table import by_kind, cells_of, verdict_of
 from pytest_mlpatterns.reports.text.suspicions import suspected_sentences
 
 if TYPE_CHECKING:
@@ -112,6 +112,12 @@ def _undecided_item(result: TestResult) -> str:
 
 
 def _table(results: Sequence[TestResult]) -> str:
+    """A table of the results, two if only some of them stream."""
+    return "\n\n".join(map(_rows, by_kind(results)))
+
+
+def _rows(results: Sequence[TestResult]) -> str:
+    """The table of results of one kind."""
     rows = [cells_of(result) for result in results]
     headings = ["", "test", "pattern", *rows[0]]
     used = [name for name in headings[3:] if any(row[name] != "–" for row in rows)]
@@ -128,11 +134,19 @@ def _table(results: Sequence[TestResult]) -> str:
 
 def _details(result: TestResult) -> str:
     """The sparklines of a failed test, folded; empty if there are none."""
-    drawn = [*latency_picture(result), *load_picture(result)]
+    drawn = [*_pictures(result), *load_picture(result)]
     if not drawn:
         return ""
     title = escaped(result.test)
     return f"<details><summary>{title}</summary>\n\n```\n{chr(10).join(drawn)}\n```\n\n</details>"
+
+
+def _pictures(result: TestResult) -> list[str]:
+    """The distribution of the latency, or those of the times of streams with their names."""
+    if result.stream is None:
+        return latency_picture(result)
+    pictures = {name.upper(): latency_picture(result, name) for name in ("ttft", "itl")}
+    return [line for name, picture in pictures.items() if picture for line in (name, *picture)]
 
 
 def _data(text: str) -> str:

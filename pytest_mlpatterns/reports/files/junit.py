@@ -31,6 +31,11 @@ def properties_of(result: TestResult) -> list[tuple[str, str]]:
     ]
     if result.price is not None:
         found.append(("perf_price", str(result.price)))
+    if result.cancelled_requests:
+        found.append(("perf_cancelled_requests", str(result.cancelled_requests)))
+    if result.stream is not None:
+        means = {"input": result.stream.input_tokens, "output": result.stream.output_tokens}
+        found += [(f"perf_{name}_tokens_per_request", f"{mean[0]:.6g}") for name, mean in means.items() if mean]
     for metric, (value, low, high) in result.metrics.items():
         unit = metric_named(metric).unit.value
         name = f"perf_{metric}" if not unit or metric.endswith(unit) else f"perf_{metric}_{unit}"

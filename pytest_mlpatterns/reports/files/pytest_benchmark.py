@@ -12,9 +12,10 @@ from bisect import bisect_left
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.records.result import Latency, TestResult, interpolated
+from pytest_mlpatterns.records.latency import Latency, interpolated
 
 if TYPE_CHECKING:
+    from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.reports.files.result_file import Results
 
 __all__ = ["FORMAT_VERSION", "benchmark_json"]

@@ -47,7 +47,11 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One chart. ``marks`` are named values to mark on its horizontal axis."""
+    """One chart.
+
+    ``marks`` are named values to mark on an axis. ``points`` are further places in each row, which the table leaves
+    out. ``axis`` names the horizontal axis, for a kind of chart that does not name it.
+    """
 
     kind: str
     title: str
@@ -55,6 +59,8 @@ class Chart:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     marks: Mapping[str, float] = field(default_factory=dict)
+    points: tuple[tuple[float, ...], ...] = ()
+    axis: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, numbers to five digits."""
@@ -63,6 +69,8 @@ class Chart:
             "columns": [[column.name, column.unit] for column in self.columns],
             "rows": [[_brief(cell) for cell in row] for row in self.rows],
             **({"marks": {name: _brief(value) for name, value in self.marks.items()}} if self.marks else {}),
+            **({"points": [[_brief(place) for place in row] for row in self.points]} if self.points else {}),
+            **({"axis": self.axis} if self.axis else {}),
         }
 
 

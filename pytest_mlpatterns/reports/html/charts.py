@@ -12,6 +12,7 @@ from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.chart import Chart, Column, heading_of, thinned, unit_of
 from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, other_name, percentile_chart
 from pytest_mlpatterns.reports.html.layer_charts import layer_charts
+from pytest_mlpatterns.reports.html.stream_charts import stream_charts
 from pytest_mlpatterns.reports.text.notes import describe_capacity
 from pytest_mlpatterns.units import format_duration, format_percent, format_size
 
@@ -27,8 +28,8 @@ _WORDS = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIVE: 
 
 
 def charts_of(result: TestResult) -> tuple[Chart, ...]:
-    """The charts of everything that was measured, latency first."""
-    found = [percentile_chart(result), histogram_chart(result)]
+    """The charts of everything that was measured, those of streams first, then the latency."""
+    found = [*stream_charts(result), percentile_chart(result), histogram_chart(result)]
     for capacity in result.capacities:
         found += _ladder(capacity)
     found += [_load(result), _memory(result), _replicas(result), *layer_charts(result.layers)]
@@ -97,16 +98,17 @@ def _changes(result: TestResult) -> Chart | None:
 
 
 def _launches(result: TestResult) -> Chart | None:
-    """The median latency of each launch, so that an outlier is visible."""
-    launches = result.launches.get("rtm", ())
+    """The median latency of each launch, or the median TTFT of streams, so that an outlier is visible."""
+    name, label = ("rtm", "RTM") if result.stream is None else ("ttft", "TTFT")
+    launches = result.launches.get(name, ())
     if len(launches) < 2:
         return None
     low, high = (of(value for value, _ in launches) for of in (min, max))
     return Chart(
         "intervals",
-        "RTM by launch",
+        f"{label} by launch",
         f"{format_duration(low)} to {format_duration(high)}; each with twice its standard error",
-        (Column("launch", "text"), *(Column(name, "duration") for name in ("RTM", "from", "to"))),
+        (Column("launch", "text"), *(Column(name, "duration") for name in (label, "from", "to"))),
         tuple(
             (f"launch {number}", value, max(value * (1 - 2 * error), 0.0), value * (1 + 2 * error))
             for number, (value, error) in enumerate(launches, start=1)
@@ -146,7 +148,10 @@ def _rates(capacity: Capacity, steps: Sequence[Step]) -> Chart:
             )
             for step in steps
         ),
-        {"NMRT": float(capacity.concurrency)},
+        {
+            "NMRT": float(capacity.concurrency),
+            **({str(capacity.objective): capacity.nmrt.value} if capacity.objective and capacity.nmrt.value else {}),
+        },
     )
 
 

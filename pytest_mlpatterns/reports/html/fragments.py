@@ -22,7 +22,7 @@ __all__ = ["STATES", "breakable", "chart_figure", "labels_of", "most_urgent_firs
 STATES = ("failed", "undecided", "interrupted", "passed", "measured")
 """The outcomes of a test, the most urgent first; ``measured``: no verdict was asked for."""
 _URGENT = {"failed": 0, "undecided": 1}
-_BY_NAME = ("changes", "intervals", "parts")
+_BY_NAME = ("changes", "intervals", "parts", "waterfall")
 """Kinds of chart whose height grows with their rows."""
 
 

@@ -7,24 +7,25 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.reports.html.chart import Chart, Column
+from pytest_mlpatterns.reports.text.distributions import LATENCY, distributions_of
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_mlpatterns.records.result import Percentiles, TestResult
+    from pytest_mlpatterns.records.latency import Percentiles
+    from pytest_mlpatterns.records.result import TestResult
 
 __all__ = ["histogram_chart", "other_name", "percentile_chart"]
 
 _MOST_BINS = 96
-
-
-def _both_percentiles(result: TestResult) -> tuple[Percentiles, Percentiles]:
-    """The percentiles of this run, and those of the reference: measured at the same time, or stored."""
-    present = result.latency.percentiles if result.latency else ()
-    if result.reference is None or not result.reference.latency_percentiles:
-        return present, ()
-    return result.reference.present_latency_percentiles or present, result.reference.latency_percentiles
+_NAMES = {
+    LATENCY: ("Latency", "requests", "latency"),
+    "ttft": ("Time to first token", "requests", "time to first token"),
+    "itl": ("Inter-token latency", "gaps between tokens", "gap between tokens"),
+    "tpot": ("Time per output token", "requests", "time per output token"),
+}
+"""Title, what is counted, and the axis of each time."""
 
 
 def other_name(result: TestResult) -> str:
@@ -33,14 +34,19 @@ def other_name(result: TestResult) -> str:
     return "baseline" if result.reference.kind == "baseline" else result.reference.name
 
 
-def percentile_chart(result: TestResult) -> Chart | None:
-    """Latency by percentile, with that of the reference; None if no request succeeded."""
-    present, other = _both_percentiles(result)
-    if not present:
+def percentile_chart(result: TestResult, quantity: str = LATENCY) -> Chart | None:
+    """A time by percentile, with that of the reference; None if no request has it.
+
+    Args:
+        result: of one test.
+        quantity: ``latency``, or a time of streams: ``ttft``, ``itl``, ``tpot``.
+    """
+    found = distributions_of(result, quantity)
+    if not found.present:
         return None
-    series = [("this run", dict(present))]
-    if other:
-        series.append((other_name(result), dict(other)))
+    series = [("this run", dict(found.present))]
+    if found.other_points:
+        series.append((other_name(result), dict(found.other_points)))
     percents = sorted({percent for _, values in series for percent in values})
     medians = (
         f"{name}: " + ", ".join(f"{_percent(p)} {format_duration(values[p])}" for p in (50, 95, 99) if p in values)
@@ -48,30 +54,37 @@ def percentile_chart(result: TestResult) -> Chart | None:
     )
     return Chart(
         "percentiles",
-        "Latency by percentile",
+        f"{_NAMES[quantity][0]} by percentile",
         "; ".join(medians),
         (Column("percentile", "percentile"), *(Column(name, "duration") for name, _ in series)),
         tuple((percent, *(values.get(percent) for _, values in series)) for percent in percents),
+        axis=f"percentile of the {_NAMES[quantity][1]}",
     )
 
 
-def histogram_chart(result: TestResult) -> Chart | None:
-    """The share of the requests in each bin of latency; for the reference estimated from its percentiles."""
-    if result.latency is None:
+def histogram_chart(result: TestResult, quantity: str = LATENCY) -> Chart | None:
+    """The share of the requests in each bin of a time; for the reference estimated from its percentiles.
+
+    Args:
+        result: of one test.
+        quantity: ``latency``, or a time of streams: ``ttft``, ``itl``, ``tpot``.
+    """
+    found = distributions_of(result, quantity)
+    if found.own is None:
         return None
-    present, other = _both_percentiles(result)
-    edges = list(result.latency.histogram.edges_ns)
-    counts = result.latency.histogram.counts
-    measured_beside = result.reference is not None and bool(other and result.reference.present_latency_percentiles)
+    present, other, own = found.present, found.other, found.own.histogram
+    edges, counts = list(own.edges_ns), own.counts
+    measured_beside = bool(other and found.beside)
     if other:
         edges = _widened(edges, other)
     while len(edges) > _MOST_BINS + 1:
         edges = edges[::2] if len(edges) % 2 else [*edges[:-1:2], edges[-1]]
-    total = sum(counts)
+    total, (title, what, axis) = sum(counts), _NAMES[quantity]
+    of = f"successful {what}" if what == "requests" else what
     if measured_beside:
         shares = _shares(present, edges)
     else:
-        reached = dict(zip(result.latency.histogram.edges_ns, _cumulated(counts), strict=True))
+        reached = dict(zip(own.edges_ns, _cumulated(counts), strict=True))
         shares = [(_at(reached, high) - _at(reached, low)) / total for low, high in pairwise(edges)]
     other_shares = _shares(other, edges) if other else []
     fullest = max(range(len(shares)), key=shares.__getitem__)
@@ -81,13 +94,14 @@ def histogram_chart(result: TestResult) -> Chart | None:
         columns.append(Column(f"{other_name(result)}, from its percentiles", "ratio"))
     return Chart(
         "histogram",
-        "Latency distribution",
-        f"most often {between}; " + ("both measured together" if measured_beside else f"{total:,} successful requests"),
+        f"{title} distribution",
+        f"most often {between}; " + ("both measured together" if measured_beside else f"{total:,} {of}"),
         tuple(columns),
         tuple(
             (low, high, share, *other_shares[number : number + 1])
             for number, ((low, high), share) in enumerate(zip(pairwise(edges), shares, strict=True))
         ),
+        axis=axis,
     )
 
 

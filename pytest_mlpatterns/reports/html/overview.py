@@ -21,6 +21,7 @@ from pytest_mlpatterns.reports.html.fragments import (
     tone_of,
 )
 from pytest_mlpatterns.reports.html.markup import Markup, tag
+from pytest_mlpatterns.reports.html.stream_charts import goodput_charts
 from pytest_mlpatterns.reports.text.comparison import named_change, worst_comparison
 from pytest_mlpatterns.reports.text.ranking_table import SCORE_MEANING
 from pytest_mlpatterns.units import format_count, format_percent
@@ -30,10 +31,15 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.result import TestResult
 
-__all__ = ["groups_section", "overview_section", "ranking_section", "tally"]
+__all__ = ["goodput_section", "groups_section", "overview_section", "ranking_section", "tally"]
 
-_OVERVIEW = ("rtm", "p95", "throughput", "nmrt", "asl", "cost")
+_WHOLE_ANSWERS = ("rtm", "p95")
+"""Columns that are left out if the answers of all tests stream."""
 _OVERVIEW_LABELS = {
+    "ttft": "TTFT",
+    "ttft:p95": "p95 TTFT",
+    "tpot": "TPOT",
+    "output_tokens": "Tokens",
     "rtm": "RTM",
     "p95": "p95",
     "throughput": "Throughput",
@@ -41,7 +47,10 @@ _OVERVIEW_LABELS = {
     "asl": "ASL",
     "cost": "Cost per million",
 }
-_SIDE_BY_SIDE = ("rtm", "p95", "throughput", "nmrt", "asl", "cpu_per_request", "peak_memory", "cost", "cold_start")
+_SIDE_BY_SIDE = (
+    *("ttft", "ttft:p95", "tpot", "output_tokens"),
+    *("rtm", "p95", "throughput", "nmrt", "asl", "cpu_per_request", "peak_memory", "cost", "cold_start"),
+)
 _WHERE_WIRES_DIFFER = ("request_bytes", "response_bytes", "decode", "encode")
 _MOST_OPEN = 3
 """Number of groups that are open at first."""
@@ -68,7 +77,9 @@ def overview_section(results: Sequence[TestResult]) -> Markup | None:
         for state in STATES
         if state in present
     ]
-    shown = [name for name in _OVERVIEW if any(_is_known(name, result) for result in results)]
+    left_out = _WHOLE_ANSWERS if all(result.stream is not None for result in results) else ()
+    known = [name for name in _OVERVIEW_LABELS if name not in left_out]
+    shown = [name for name in known if any(_is_known(name, result) for result in results)]
     compared = any(worst_comparison(result) for result in results)
     headings = [("Test", False), ("Verdict", False), *((_OVERVIEW_LABELS[name], True) for name in shown)]
     headings += [("Change", True)] if compared else []
@@ -219,6 +230,20 @@ def groups_section(results: Sequence[TestResult]) -> Markup | None:
     if not parts:
         return None
     return tag("section", tag("h2", "Comparison of patterns", id="groups"), *parts, aria_labelledby="groups")
+
+
+def goodput_section(results: Sequence[TestResult]) -> Markup | None:
+    """The goodput by load of the tests that were measured under several; None without one."""
+    charts = goodput_charts(results)
+    if not charts:
+        return None
+    figures = (chart_figure(f"goodput-{number}", chart) for number, chart in enumerate(charts))
+    return tag(
+        "section",
+        tag("h2", "Goodput by load", id="goodput"),
+        tag("div", tag("div", *figures, class_="charts"), class_="card"),
+        aria_labelledby="goodput",
+    )
 
 
 def _group(number: int, name: str, members: Sequence[TestResult]) -> Markup | None:

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.reports.html.evaluation import evaluation_section
 from pytest_mlpatterns.reports.html.fragments import most_urgent_first
 from pytest_mlpatterns.reports.html.markup import Markup, tag
-from pytest_mlpatterns.reports.html.overview import groups_section, overview_section, ranking_section, tally
+from pytest_mlpatterns.reports.html.overview import (
+    goodput_section,
+    groups_section,
+    overview_section,
+    ranking_section,
+    tally,
+)
 from pytest_mlpatterns.reports.html.test_page import details_section
 
 if TYPE_CHECKING:
@@ -53,6 +59,7 @@ def html_report(results: Results) -> str:
         ranking_section(results.ranking, results.results),
         evaluation_section(results.results, results.ranking),
         groups_section(results.results),
+        goodput_section(results.results),
         details_section(ordered),
     ]
     body = tag(

@@ -18,9 +18,12 @@ from pytest_mlpatterns.reports.html.fragments import (
     tone_of,
 )
 from pytest_mlpatterns.reports.html.markup import Markup, tag
+from pytest_mlpatterns.reports.html.stream_charts import is_goodput
 from pytest_mlpatterns.reports.text.comparison import compared_line, comparison_row, comparisons_of, shown_change
 from pytest_mlpatterns.reports.text.failure import measured_counts, next_step
+from pytest_mlpatterns.reports.text.notes import tokens_text
 from pytest_mlpatterns.units import format_percent
+from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
 __all__ = ["details_section"]
 
 _PARTS = {
+    "Streams": (
+        *("ttft", "ttft:p95", "ttft:p99", "itl", "itl:p95", "itl:p99", "tpot", "tpot:p95", "tpot:p99"),
+        *("output_tokens", "output_tokens_per_user"),
+    ),
     "Latency": ("rtm", "p90", "p95", "p99", "error_rate"),
     "Capacity": ("throughput", "nmrt", "sc", "hsx", "hsxt", "hsxe", "hsxc"),
     "Resources": (
@@ -73,7 +80,7 @@ def _test(number: int, result: TestResult, *, is_open: bool) -> Markup:
     state = state_of(result)
     brief = ", ".join(
         f"{METRICS[name].label} {METRICS[name].show(result.metrics[name][0])}"
-        for name in ("rtm", "throughput")
+        for name in (("rtm", "throughput") if result.stream is None else ("ttft", "tpot", "output_tokens"))
         if name in result.metrics
     )
     deciding = deciding_charts(result)
@@ -182,7 +189,10 @@ def _figures(result: TestResult) -> Markup | None:
         return None
     other = result.reference
     named = {name for names in _PARTS.values() for name in names}
-    searched = tuple(name for name, objective in objectives_of(result.metrics).items() if objective is not None)
+    searched = (
+        *(name for name in result.metrics if is_goodput(name)),
+        *(name for name, objective in objectives_of(result.metrics).items() if objective is not None),
+    )
     rest = tuple(
         name for name in result.metrics if name not in named and name not in searched and is_known_metric(name)
     )
@@ -245,6 +255,8 @@ def _set_up(result: TestResult) -> Markup:
         "Baseline": result.baseline_note,
         "Measured": f"{', '.join(measured_counts(result))} in {result.seconds_spent:.1f} s",
         "Failed requests": f"{failed:,} ({kinds})" if failed else "",
+        "Cancelled": count(result.cancelled_requests, "request") if result.cancelled_requests else "",
+        "Tokens": tokens_text(result.stream) if result.stream is not None else "",
     }
     items = [part for name, text in facts.items() if text for part in (tag("dt", name), tag("dd", text))]
     if result.location is not None:

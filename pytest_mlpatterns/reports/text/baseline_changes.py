@@ -17,6 +17,7 @@ __all__ = ["gone_lines", "refused_lines", "update_lines"]
 
 _MOST_GONE = 10
 _WRITTEN = ("rtm", "throughput")
+_WRITTEN_OF_STREAMS = ("ttft", "tpot", "output_tokens")
 _DISTURBED = "recorded although disturbed; record them again while the machine does nothing else:"
 _REFUSED = (
     "not recorded; record them again while the machine does nothing else, or with more launches "
@@ -70,7 +71,8 @@ def gone_lines(entries: Mapping[str, int]) -> list[str]:
 def _written(update: Update) -> str:
     """The new entry of one test."""
     then, now = update.before, update.after
-    names = [name for name in _WRITTEN if name in now.metrics]
+    of_streams = [name for name in _WRITTEN_OF_STREAMS if name in now.metrics]
+    names = of_streams or [name for name in _WRITTEN if name in now.metrics]
     names += objectives_of(now.metrics)
     if then is None or update.differences:
         how = "new" if then is None else f"replaced ({'; '.join(update.differences)})"

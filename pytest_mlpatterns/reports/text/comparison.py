@@ -32,9 +32,11 @@ __all__ = [
 ]
 
 _NOTABLE = 0.5
-"""Share of its tolerance from which on the worst metric is shown instead of RTM."""
+"""Share of its tolerance from which on the worst metric is shown instead of RTM, or of TTFT where answers stream."""
 _SHORT = {
     "rtm": "RTM",
+    "output_tokens": "tokens",
+    "output_tokens_per_user": "tokens per user",
     "error_rate": "errors",
     "cpu_per_request": "CPU",
     "peak_memory": "memory",
@@ -98,16 +100,17 @@ def compared_sentences(result: TestResult, *, leave_out: Collection[str] = ()) -
 def worst_comparison(result: TestResult) -> Verdict | None:
     """The comparison that a reader should see first; None if nothing was compared.
 
-    That is the metric whose change is the largest part of its tolerance, failures before others; RTM if none uses half
-    of its tolerance.
+    That is the metric whose change is the largest part of its tolerance, failures before others; RTM, or TTFT if the
+    answers stream, if none uses half of its tolerance.
     """
     compared = comparisons_of(result)
     if not compared:
         return None
     worst = max(compared, key=_severity)
-    rtm = next((verdict for verdict in compared if verdict.metric == "rtm" and verdict.change is not None), None)
+    known = {verdict.metric: verdict for verdict in compared if verdict.change is not None}
+    usual = known.get("rtm", known.get("ttft"))
     calm = worst.outcome is not Outcome.FAIL and _severity(worst)[1] < _NOTABLE
-    return rtm if rtm is not None and calm else worst
+    return usual if usual is not None and calm else worst
 
 
 def named_change(verdict: Verdict) -> str:

@@ -11,6 +11,7 @@ from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.comparison import compared_sentences, comparisons_of
+from pytest_mlpatterns.reports.text.notes import tokens_text
 from pytest_mlpatterns.reports.text.overload_text import overload_picture
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
 from pytest_mlpatterns.reports.text.styled_text import width_of
@@ -28,6 +29,7 @@ __all__ = ["failure_text", "measured_counts", "measurement_text", "next_step"]
 _WIDTH = 64
 """Width after the label: with the label and the prefix that pytest adds, a line has 80 columns."""
 _LABEL = 10
+_OF_STREAMS = ("ttft", "ttft:p95", "tpot", "itl", "itl:p95", "output_tokens", "output_tokens_per_user")
 _METRICS = ("rtm", "p95", "throughput", "error_rate", "asl", "cpu_per_request", "peak_memory", "cost")
 
 
@@ -65,6 +67,7 @@ def _facts(result: TestResult, shown: set[str]) -> list[str]:
     measured = [
         *measured_counts(result),
         f"{failed:,} failed{f' ({kinds})' if kinds else ''}",
+        *([f"{result.cancelled_requests:,} cancelled"] if result.cancelled_requests else []),
         f"{result.seconds_spent:.1f} s",
     ]
     return [
@@ -72,13 +75,21 @@ def _facts(result: TestResult, shown: set[str]) -> list[str]:
         *_fact("set-up", [f"pattern {setup.pattern}", f"load {setup.load}", f"wire {setup.wire}"]),
         *(_fact("against", [result.reference.name]) if result.reference is not None else ()),
         *_fact("measured", measured),
+        *_fact("tokens", [text] if result.stream is not None and (text := tokens_text(result.stream)) else []),
         *_fact("metrics", _other_metrics(result, {*shown, *(verdict.metric for verdict in comparisons_of(result))})),
         *_labelled("compared", _wrapped(compared_sentences(result, leave_out=shown))),
         *_labelled("noise", _wrapped(text.partition(": ")[0] for text in result.noise)),
-        *_labelled("latency", latency_picture(result)),
+        *_distributions(result),
         *_labelled("load", load_picture(result)),
         *(line for one in result.overloads[-1:] for line in _labelled("overload", overload_picture(one))),
     ]
+
+
+def _distributions(result: TestResult) -> list[str]:
+    """Sketches of the latency, or of the times of streams."""
+    if result.stream is None:
+        return _labelled("latency", latency_picture(result))
+    return [line for name in ("ttft", "itl") for line in _labelled(name.upper(), latency_picture(result, name))]
 
 
 def _wrapped(texts: Iterable[str]) -> list[str]:
@@ -105,7 +116,7 @@ def _labelled(label: str, lines: Sequence[str]) -> list[str]:
 def _other_metrics(result: TestResult, shown: set[str]) -> list[str]:
     return [
         f"{METRICS[name].label} {priced_metric(name, result.price).show(Estimate(*result.metrics[name]).value)}"
-        for name in _METRICS
+        for name in (*_OF_STREAMS, *_METRICS)
         if name in result.metrics and name not in shown
     ]
 

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.launch import Capacity
     from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.stream_record import StreamRecord
     from pytest_mlpatterns.records.telemetry import LayerStats
 
-__all__ = ["describe_capacity", "describe_cycle", "describe_layer", "noise_line"]
+__all__ = ["describe_capacity", "describe_cycle", "describe_layer", "noise_line", "tokens_text"]
 
 _MOST_TESTS = 3
 """Number of tests that the line about noise names."""
@@ -51,6 +52,13 @@ def noise_line(results: Sequence[TestResult]) -> str:
     of = "" if len(results) == 1 else f" in {len(noisy)} of {len(results)} tests ({listed([*shown, *more], 'and')})"
     longest = max(noisy, key=lambda result: len(result.noise)).noise
     return f"noise{of}: {'; '.join(longest)}"
+
+
+def tokens_text(stream: StreamRecord) -> str:
+    """The mean numbers of tokens: ``128 input and 64.0 output tokens a request``; empty if none are known."""
+    means = (("input", stream.input_tokens), ("output", stream.output_tokens))
+    known = [f"{format_count(mean[0])} {what}" for what, mean in means if mean is not None]
+    return f"{' and '.join(known)} tokens a request on average" if known else ""
 
 
 def describe_capacity(capacity: Capacity) -> str:

@@ -12,13 +12,15 @@ from math import exp, log
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.records.result import interpolated
+from pytest_mlpatterns.records.latency import interpolated
+from pytest_mlpatterns.reports.text.distributions import LATENCY, distributions_of
 from pytest_mlpatterns.units import format_duration, format_percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.records.result import Percentiles, TestResult
+    from pytest_mlpatterns.records.latency import Percentiles
+    from pytest_mlpatterns.records.result import TestResult
 
 __all__ = ["latency_picture", "load_picture"]
 
@@ -29,9 +31,14 @@ _FEWEST_POINTS = 3
 _MARGIN = 0.02
 
 
-def latency_picture(result: TestResult) -> list[str]:
-    """The latency distribution, below that of the reference; empty if too few percentiles are known."""
-    rows = _distributions(result)
+def latency_picture(result: TestResult, quantity: str = LATENCY) -> list[str]:
+    """A distribution, below that of the reference; empty if too few percentiles are known.
+
+    Args:
+        result: of one test.
+        quantity: ``latency``, or a time of streams: ``ttft``, ``itl``, ``tpot``.
+    """
+    rows = _rows(result, quantity)
     if not rows or any(len(shape) < _FEWEST_POINTS for shape in rows.values()):
         return []
     edges = _edges(list(rows.values()))
@@ -55,15 +62,13 @@ def load_picture(result: TestResult) -> list[str]:
     return [*lines, f"{'':<{_LABEL}}{_spaced('0 s', f'{series[-1][0]:.3g} s')}  of 100 %"]
 
 
-def _distributions(result: TestResult) -> dict[str, Percentiles]:
+def _rows(result: TestResult, quantity: str) -> dict[str, Percentiles]:
     """The distributions to draw, by label: at the percents that are known of all, without the maximum."""
-    own = () if result.latency is None else result.latency.percentiles
-    reference = result.reference
-    if reference is None or not reference.latency_percentiles or not own:
-        return {"now": _without_slowest(own)}
-    present = _without_slowest(reference.present_latency_percentiles or own)
-    reach = present[-1][0] if present else 0.0
-    other = tuple(point for point in _without_slowest(reference.latency_percentiles) if point[0] <= reach)
+    found, reference = distributions_of(result, quantity), result.reference
+    present = _without_slowest(found.present)
+    if reference is None or not found.other or not present:
+        return {"now": present}
+    other = tuple(point for point in _without_slowest(found.other) if point[0] <= present[-1][0])
     label = "baseline" if reference.kind == "baseline" else "revision"
     return {label: other, "now": tuple((percent, interpolated(present, percent)) for percent, _ in other)}
 

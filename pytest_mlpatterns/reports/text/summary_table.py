@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.analysis.metric_definitions import objectives_of, priced_metric
+from pytest_mlpatterns.analysis.metric_definitions import STREAM_QUANTITIES, objectives_of, priced_metric
 from pytest_mlpatterns.records.result import BaselineGap, State
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.comparison import (
@@ -18,7 +18,7 @@ from pytest_mlpatterns.reports.text.comparison import (
     named_change,
     worst_comparison,
 )
-from pytest_mlpatterns.reports.text.notes import noise_line
+from pytest_mlpatterns.reports.text.notes import noise_line, tokens_text
 from pytest_mlpatterns.reports.text.styled_text import Line, Span, Style, cut, line
 from pytest_mlpatterns.reports.text.suspicions import suspicion_lines
 from pytest_mlpatterns.reports.text.text_table import TextColumn, natural_width, table_lines, wrapped
@@ -27,10 +27,11 @@ from pytest_mlpatterns.units import format_duration, format_percent, format_rate
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_mlpatterns.records.latency import Latency
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.verdict import Verdict
 
-__all__ = ["VerdictMark", "cells_of", "summary_lines", "verdict_of"]
+__all__ = ["VerdictMark", "by_kind", "cells_of", "summary_lines", "verdict_of"]
 
 _WIDE = 100
 """Terminal width from which on verdicts are words instead of letters."""
@@ -69,12 +70,26 @@ def verdict_of(result: TestResult) -> VerdictMark:
     return _MEASURED if verdict is _PASS and not result.verdicts else verdict
 
 
+def by_kind(results: Sequence[TestResult]) -> list[list[TestResult]]:
+    """The results whose answers come whole, then those whose answers stream, which have other columns."""
+    kinds = [[one for one in results if (one.stream is not None) is streams] for streams in (False, True)]
+    return [kind for kind in kinds if kind]
+
+
 def cells_of(result: TestResult) -> dict[str, str]:
     """The figures of a row by heading; a dash if one is not known."""
+    if result.stream is None:
+        times = {"RTM": _shown(result, "rtm"), "±": _half_width(result, "rtm"), "p95": _shown(result, "p95")}
+    else:
+        times = {
+            "TTFT": _shown(result, "ttft"),
+            "±": _half_width(result, "ttft"),
+            "p95 TTFT": _shown(result, "ttft:p95"),
+            "TPOT": _shown(result, "tpot"),
+            "tok/s": _shown(result, "output_tokens").removesuffix(" tok/s"),
+        }
     return {
-        "RTM": _shown(result, "rtm"),
-        "±": _half_width(result, "rtm"),
-        "p95": _shown(result, "p95"),
+        **times,
         "req/s": _shown(result, "throughput").removesuffix(" req/s"),
         "NMRT": _capacity(result),
         "ASL": _shown(result, "asl"),
@@ -108,15 +123,20 @@ def summary_lines(results: Sequence[TestResult], width: int, *, verbose: bool = 
 
 
 def _table(results: Sequence[TestResult], width: int) -> list[Line]:
-    wide = width >= _WIDE
-    others = _columns(results, wide=wide)
+    """One table for answers that come whole, and one for those that stream."""
+    tables = [_rows(kind, width) for kind in by_kind(results)]
+    lines = [row for number, rows in enumerate(tables) for row in ([(), *rows] if number else rows)]
+    return lines if width >= _WIDE else [*lines, *_legend(results)]
+
+
+def _rows(results: Sequence[TestResult], width: int) -> list[Line]:
+    """The table of results of one kind."""
+    others = _columns(results, wide=width >= _WIDE)
     whole = _test_column([_group(result) for result in results])
     if natural_width([whole, *others]) <= width:
-        lines = table_lines([whole, *others], width)
-    else:
-        short = _test_column([_group(result).partition("::")[2] for result in results])
-        lines = _below_files(results, table_lines([short, *others], width), width)
-    return lines if wide else [*lines, *_legend(results)]
+        return table_lines([whole, *others], width)
+    short = _test_column([_group(result).partition("::")[2] for result in results])
+    return _below_files(results, table_lines([short, *others], width), width)
 
 
 def _below_files(results: Sequence[TestResult], rows: Sequence[Line], width: int) -> list[Line]:
@@ -134,7 +154,7 @@ def _test_column(names: Sequence[str]) -> TextColumn:
 
 
 def _columns(results: Sequence[TestResult], *, wide: bool) -> list[TextColumn]:
-    """The columns after that of the test."""
+    """The columns after that of the test, for results of one kind."""
 
     def column(heading: str, cell: Callable[[TestResult], Span], least: int | None = None) -> TextColumn:
         left = least is not None or cell is verdict
@@ -149,7 +169,10 @@ def _columns(results: Sequence[TestResult], *, wide: bool) -> list[TextColumn]:
     names = [column("pattern", lambda result: Span(str(result.setup.pattern)), _MIN_PATTERN)]
     if len({result.setup.wire for result in results}) > 1:
         names.append(column("wire", lambda result: Span(result.setup.wire), _MIN_PATTERN))
-    figures = [figure("RTM"), figure("±", Style.FAINT), figure("p95"), figure("req/s")]
+    headings = ["RTM", "±", "p95", "req/s"]
+    if results[0].stream is not None:
+        headings = ["TTFT", "±", *(["p95 TTFT"] if wide else []), "TPOT", "tok/s", *(["req/s"] if wide else [])]
+    figures = [figure(heading, Style.FAINT if heading == "±" else Style.PLAIN) for heading in headings]
     figures += [figure("NMRT")] if any(result.capacities for result in results) else []
     figures += [figure("ASL")]
     figures += [figure("cost/million")] if any("cost" in result.metrics for result in results) else []
@@ -199,7 +222,7 @@ def _capacity(result: TestResult) -> str:
 
 
 def _change(result: TestResult) -> Span:
-    """The change of RTM, or that of the worst metric with its name."""
+    """The change of RTM or TTFT, or that of the worst metric with its name."""
     if (verdict := worst_comparison(result)) is None:
         return Span("–")
     if verdict.outcome is Outcome.FAIL:
@@ -250,19 +273,28 @@ def _without_baseline(results: Sequence[TestResult]) -> str:
 
 def _details(result: TestResult) -> list[str]:
     """What ``-v`` adds: percentiles, the statistics of the load generator, and the warm-up."""
-    parts = [("latency", _percentiles(result)), ("generator", _generator(result)), ("warm-up", _warmups(result))]
+    parts = [*_distributions(result), ("generator", _generator(result)), ("warm-up", _warmups(result))]
     if result.reference is not None:
         parts.append(("against", result.reference.name))
     parts += [("compared", text) for text in compared_sentences(result)]
     return [f"{label:<10}{text}" for label, text in parts if text]
 
 
-def _percentiles(result: TestResult) -> str:
-    if result.latency is None:
+def _distributions(result: TestResult) -> list[tuple[str, str]]:
+    """The percentiles of the latency, and of what streams have."""
+    found = [("latency", _percentiles(result.latency))]
+    if result.stream is not None:
+        found += [(name.upper(), _percentiles(result.stream.of(name))) for name in STREAM_QUANTITIES]
+        found.append(("tokens", tokens_text(result.stream)))
+    return found
+
+
+def _percentiles(latency: Latency | None) -> str:
+    if latency is None:
         return ""
-    known = dict(result.latency.percentiles)
+    known = dict(latency.percentiles)
     shown = [f"p{percent:g} {format_duration(known[percent])}" for percent in _SHOWN_PERCENTS if percent in known]
-    return ", ".join([*shown, f"slowest {format_duration(result.latency.percentiles[-1][1])}"])
+    return ", ".join([*shown, f"slowest {format_duration(latency.percentiles[-1][1])}"])
 
 
 def _generator(result: TestResult) -> str:

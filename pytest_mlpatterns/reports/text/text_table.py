@@ -16,7 +16,7 @@ __all__ = ["TextColumn", "natural_width", "table_lines", "wrapped"]
 
 _NARROWEST = 20
 _GAP = 2
-_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|ns|µs|ms|s|min|B|[KMGT]iB|req/s)(?![\w/]))")
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|ns|µs|ms|s|min|B|[KMGT]iB|req/s|tok/s)(?![\w/]))")
 
 
 @dataclass(frozen=True, slots=True)

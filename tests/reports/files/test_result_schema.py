@@ -15,11 +15,13 @@ from support.result_strategies import RESULTS
 from support.synthetic import ENVIRONMENT, LAYERS, PROPERTY, capacity, counterpart, result, verdict
 
 from pytest_mlpatterns.analysis.ranking import RankedPattern, Ranking
+from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
 from pytest_mlpatterns.records.launch import Capacity, Step, Warmup
 from pytest_mlpatterns.records.overload import Overload, OverloadStep
-from pytest_mlpatterns.records.result import Latency, LatencyHistogram, Location, Reference, TestResult
+from pytest_mlpatterns.records.result import Location, Reference, TestResult
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord
 from pytest_mlpatterns.records.setup import Environment, Setup
+from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import SCHEMA_FILE, VERSION, results_json
 
@@ -84,6 +86,9 @@ def test_any_results_are_valid(results: list[TestResult]) -> None:
         ("ranking", Ranking),
         ("scaling", ScalingRecord),
         ("scale_out", ScaleOutRecord),
+        ("latency", Latency),
+        ("stream", StreamRecord),
+        ("streamed_request", StreamedRequest),
     ],
 )
 def test_every_member_is_described(position: str, kind: type) -> None:
@@ -97,8 +102,7 @@ def test_every_member_is_described(position: str, kind: type) -> None:
     [
         (("result", "setup"), Setup),
         (("result", "location"), Location),
-        (("result", "latency"), Latency),
-        (("result", "latency", "histogram"), LatencyHistogram),
+        (("latency", "histogram"), LatencyHistogram),
         (("result", "reference"), Reference),
         (("result", "warmups"), Warmup),
         (("capacity", "ladder"), Step),

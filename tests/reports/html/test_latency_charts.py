@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from support.synthetic import MS, PROPERTY, latencies, result
 
 from pytest_mlpatterns.analysis.latency_distribution import latency_of, stored_percentiles
-from pytest_mlpatterns.records.result import Latency, LatencyHistogram, Reference, TestResult
+from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
+from pytest_mlpatterns.records.result import Reference, TestResult
 from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, percentile_chart
 
 if TYPE_CHECKING:

@@ -101,7 +101,7 @@ const charts = (() => {
     };
     const y = scaleOf("duration", values(table.rows, 1, 2));
     const at = (row) => place(row[0]);
-    return frame(width, x, y, "percentile of the requests", [
+    return frame(width, x, y, table.axis, [
       ...(table.columns.length > 2
         ? [Plot.line(table.rows.filter((row) => plain(row[2])), { x: at, y: "2", stroke: OTHER, strokeWidth: 2, strokeDasharray: "5 4" })]
         : []),
@@ -117,7 +117,7 @@ const charts = (() => {
     const y = scaleOf("ratio", values(table.rows, 2, 3), { log: false, most: 4 });
     const middle = (row) => Math.sqrt(row[0] * row[1]);
     const steps = table.rows.flatMap((row) => [[row[0], row[3]], [row[1], row[3]]]);
-    return frame(width, x, y, "latency", [
+    return frame(width, x, y, table.axis, [
       Plot.rectY(table.rows, { x1: "0", x2: "1", y: "2", fill: PRESENT, fillOpacity: 0.75, insetLeft: 0.25, insetRight: 0.25 }),
       ...(table.columns.length > 3 ? [Plot.line(steps, { x: "0", y: "1", stroke: OTHER, strokeWidth: 1.75 })] : []),
       Plot.ruleY([0], { stroke: "var(--muted)" }),
@@ -153,9 +153,18 @@ const charts = (() => {
 
   function ladder(table, width) {
     const x = inFlight(table);
-    const y = scaleOf("rate", values(table.rows, 1, 3), { log: false });
+    const kept = Object.entries(table.marks ?? {}).filter(([name]) => name !== "NMRT"); // rates that keep an objective
+    const y = scaleOf("rate", [...values(table.rows, 1, 3), ...kept.map(([, rate]) => rate)], { log: false });
     return frame(width, x, y, "requests in flight", [
       ...knee(table),
+      Plot.ruleY(kept, { y: ([, rate]) => rate, stroke: ACCENT, strokeWidth: 1.5 }),
+      Plot.text(kept, {
+        y: ([, rate]) => rate,
+        frameAnchor: "right",
+        text: ([name, rate]) => `${name} up to ${units.format("rate", rate)}`,
+        dy: -7,
+        ...{ fill: ACCENT, stroke: "var(--card)", strokeWidth: 4, lineWidth: width / 12, textOverflow: "ellipsis" },
+      }),
       Plot.areaY(table.rows, { x: "0", y1: "2", y2: "3", fill: PRESENT, fillOpacity: 0.15 }),
       Plot.ruleX(table.rows, { x: "0", y1: "2", y2: "3", stroke: PRESENT, strokeWidth: 1.5 }),
       Plot.line(table.rows, { x: "0", y: "1", stroke: PRESENT, strokeWidth: 2.25 }),
@@ -207,6 +216,22 @@ const charts = (() => {
     ], { marginTop: 28 });
   }
 
+  /** Goodput with its intervals; where the load is a rate, beside what all requests would be. */
+  function goodput(table, width) {
+    const offered = table.columns.length > 4, loads = values(table.rows, 0), end = Math.max(...loads) * 1.04;
+    const unit = table.columns[0][1];
+    const x = { domain: [0, end], ticks: d3.ticks(0, end, width < 420 ? 4 : 6), tickFormat: (value) => units.tick(unit, value) };
+    const y = scaleOf("rate", values(table.rows, 1, 3, ...(offered ? [4] : [])), { log: false });
+    return frame(width, x, y, table.columns[0][0], [
+      ...(offered ? [Plot.line([[0, 0], [end, end]], { clip: true, stroke: OTHER, strokeWidth: 1.75, strokeDasharray: "5 4" })] : []),
+      Plot.ruleX(table.rows, { x: "0", y1: "2", y2: "3", stroke: PRESENT, strokeWidth: 6, strokeOpacity: 0.35, strokeLinecap: "round" }),
+      Plot.line(table.rows, { x: "0", y: "1", stroke: PRESENT, strokeWidth: 2.25 }),
+      Plot.dot(table.rows, { x: "0", y: "1", r: 4, fill: PRESENT }),
+      Plot.ruleY([0], { stroke: "var(--muted)" }),
+      ...tip(table, (row) => row[0], (row) => row[1]),
+    ]);
+  }
+
   // --- over time -------------------------------------------------------------------------------------------------
 
   function overTime(table, width, { unit, curve = "linear", top = null }) {
@@ -223,6 +248,39 @@ const charts = (() => {
       Plot.ruleY([0], { stroke: "var(--muted)" }),
       ...tip(table, (row) => row[0], (row) => row[1]),
     ]);
+  }
+
+  /** Requests one below the other: the wait for the first token, then the answer with its chunks. */
+  function waterfall(table, width) {
+    const row_height = 15, half = 0.36, top = 6, bottom = 42;
+    const end = Math.max(...table.rows.map((row) => row[1] + row[4]));
+    const x = scaleOf("duration", [end], { log: false, most: width < 420 ? 3 : 6, top: end });
+    const rows = table.rows.map((row, index) => ({ row, index, y1: index - half, y2: index + half, due: row[1], first: row[1] + (row[3] ?? row[4]), end: row[1] + row[4] }));
+    const chunks = rows.flatMap(({ row, y1, y2, index }) => (table.points[index] ?? []).map((at) => ({ x: row[1] + at, y1, y2 })));
+    const heads = rows.filter(({ row }) => plain(row[2])).map(({ row, y1, y2 }) => ({ x: row[1] + row[2], y1, y2 }));
+    const words = ({ row }) => table.columns.map(([name, unit], column) => [name, unit, row[column]]).filter(([, , value]) => plain(value)).map(([name, unit, value]) => `${name}: ${units.format(unit, value)}`).join("\n");
+    const bad = rows.filter(({ row }) => row[6] !== "answered");
+    return Plot.plot({
+      width,
+      height: rows.length * row_height + top + bottom,
+      marginLeft: 8,
+      marginRight: 16,
+      marginTop: top,
+      marginBottom: bottom,
+      style: { background: "none", color: "var(--muted)", fontFamily: "inherit", fontSize: "12px", overflow: "visible" },
+      x: { domain: x.domain, label: null },
+      y: { domain: [-0.5, rows.length - 0.5], reverse: true, axis: null },
+      marks: [
+        Plot.gridX(x.ticks, { stroke: "var(--grid)", strokeOpacity: 1 }),
+        Plot.axisX(x.ticks, { text: x.tickFormat, tickSize: 4, label: "since the first of these was due", labelArrow: "none", labelAnchor: "center", color: "var(--muted)" }),
+        Plot.rect(rows, { x1: "due", x2: "first", y1: "y1", y2: "y2", fill: OTHER, fillOpacity: 0.45 }),
+        Plot.rect(rows, { x1: "first", x2: "end", y1: "y1", y2: "y2", fill: PRESENT, fillOpacity: 0.25 }),
+        Plot.ruleX(chunks, { x: "x", y1: "y1", y2: "y2", stroke: PRESENT, strokeWidth: 1 }),
+        Plot.ruleX(heads, { x: "x", y1: "y1", y2: "y2", stroke: "var(--text)", strokeWidth: 1.25 }),
+        Plot.text(bad, { y: "index", frameAnchor: "right", text: ({ row }) => row[6], fill: "var(--failed)", stroke: "var(--card)", strokeWidth: 4, fontWeight: 600 }),
+        Plot.tip(rows, Plot.pointerY({ x: "first", y: "index", title: words, maxRadius: 60, lineWidth: 30, textPadding: 8, fontSize: 12 })),
+      ],
+    });
   }
 
   // --- by name ---------------------------------------------------------------------------------------------------
@@ -317,6 +375,9 @@ const charts = (() => {
     overload,
     load: (table, width) => overTime(table, width, { unit: "ratio", top: Math.max(1, ...values(table.rows, 1, 2)) }),
     memory: (table, width) => overTime(table, width, { unit: "size" }),
+    tokens: (table, width) => overTime(table, width, { unit: "count", curve: "step-before" }),
+    waterfall,
+    goodput,
     depth: (table, width) => overTime(table, width, { unit: "count", curve: "step-after" }),
     changes,
     parts,
@@ -330,6 +391,8 @@ const charts = (() => {
     load: [["present", 1], ["other dashed", 2]],
     scaling: [["present", 1], ["other dashed", 4]],
     overload: [["present", 1], ["other dashed", 0]],
+    goodput: [["present", 1], ["other dashed", 4]],
+    waterfall: [["other block", 3], ["present block", 4]],
   };
 
   return {
