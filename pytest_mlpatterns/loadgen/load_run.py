@@ -157,8 +157,8 @@ class LoadRun:
             self._arrivals.tick(now_ns)
         if self._ticks % _PROGRESS_TICKS == 0:
             recent = max(self._window_row, len(self.recording) - 1000)
-            latency = self.recording.median_latency_ns(recent)
-            self._emit(Progress(now_ns - self._start_ns, len(self.recording), latency))
+            latency, ttft = self.recording.median_latency_ns(recent), self.recording.median_ttft_ns(recent)
+            self._emit(Progress(now_ns - self._start_ns, len(self.recording), latency, ttft))
 
     def result(self) -> LoadResult:
         """Everything recorded; valid once the window is closed."""

@@ -79,6 +79,14 @@ class SampleRecorder:
         latencies = sorted(self.done_ns[row] - self.due_ns[row] for row in rows if 200 <= self.outcome[row] < 300)
         return latencies[len(latencies) // 2] if latencies else None
 
+    def median_ttft_ns(self, first: int) -> int | None:
+        """Median time to the first chunk of the successful requests from row ``first`` on; None without a stream."""
+        if self.streams is None:
+            return None
+        chunks = self.streams.first_chunks_ns(first).items()
+        times = sorted(at_ns - self.due_ns[row] for row, at_ns in chunks if 200 <= self.outcome[row] < 300)
+        return times[len(times) // 2] if times else None
+
     def columns(self, *, streams: bool = True) -> dict[str, PickleBuffer]:
         """The columns as raw buffers, which cross the pipe without a copy.
 

@@ -49,6 +49,15 @@ class StreamColumns:
         self.input_tokens.append(answer.reader.input_tokens)
         self.chunk_ns.extend(answer.chunk_ns)
 
+    def first_chunks_ns(self, first: int) -> dict[int, int]:
+        """Arrival of the first chunk of the rows from ``first`` on, by row; rows without a chunk have none."""
+        found, position = {}, len(self.chunk_ns)
+        for row in range(len(self.chunk_count) - 1, first - 1, -1):
+            position -= self.chunk_count[row]
+            if self.chunk_count[row]:
+                found[row] = self.chunk_ns[position]
+        return found
+
     def columns(self) -> dict[str, PickleBuffer]:
         """The columns as raw buffers, which cross the pipe without a copy."""
         return {name: PickleBuffer(getattr(self, name)) for name in self.COLUMNS}

@@ -45,8 +45,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of a running load, for the live line."""
+    """Progress of a running load, for the live line: medians of the last requests, of TTFT if they stream."""
 
     elapsed_ns: int
     completed: int
     median_ns: int | None
+    median_ttft_ns: int | None = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from support.synthetic import result, verdict
+from support.streams import stream_result
+from support.synthetic import MS, result, verdict
 
 from pytest_mlpatterns.baseline.record_rules import disturbances, reasons_not_to_record, why_too_wide
 from pytest_mlpatterns.records.verdict import Outcome
@@ -49,3 +50,11 @@ def test_an_interval_wider_than_the_tolerance_is_named_with_both() -> None:
 )
 def test_an_interval_within_the_tolerance_is_recorded(metrics: dict[str, tuple[float, float, float]]) -> None:
     assert why_too_wide(result(metrics=metrics)) == ""
+
+
+def test_streams_are_judged_by_their_first_token_and_their_time_per_token() -> None:
+    narrow, wide = (10.0 * MS, 9.5 * MS, 10.5 * MS), (10.0 * MS, 5.0 * MS, 15.0 * MS)
+    assert why_too_wide(stream_result(metrics={"ttft": narrow, "tpot": narrow, "rtm": wide})) == ""
+    for name, label in (("ttft", "TTFT"), ("tpot", "TPOT")):
+        found = why_too_wide(stream_result(metrics={"ttft": narrow, "tpot": narrow, name: wide}))
+        assert found == f"{label} 10.0 ms is known to ±50.0 % only, wider than the tolerance of 10.0 %"

@@ -13,6 +13,8 @@ from support.synthetic import PROPERTY
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.messages import LoadResult
 from pytest_mlpatterns.loadgen.recorder import ResponseSample, SampleRecorder
+from pytest_mlpatterns.loadgen.stream_columns import StreamColumns
+from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 from pytest_mlpatterns.records.launch import GeneratorReport, Warmup
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.samples import Window
@@ -78,6 +80,21 @@ def test_the_median_is_of_the_successful_requests_from_a_row_on() -> None:
     assert recording.median_latency_ns(3) == 30  # of two the upper one
     assert recording.median_latency_ns(5) is None
     assert recording.median_latency_ns(6) is None
+
+
+def test_the_median_time_to_first_chunk_is_that_of_the_successful_streams_from_a_row_on() -> None:
+    streams = StreamColumns()
+    recording = SampleRecorder(streams)
+    rows = ((0, [900, 901], 200), (100, [140], 200), (0, [1], 500), (50, [], 200), (0, [60, 99], 200))
+    for due_ns, chunks_ns, outcome in rows:
+        answer = StreamedAnswer(is_openai=False)
+        answer.chunk_ns.extend(chunks_ns)
+        streams.answer = answer
+        recording.add(due_ns, due_ns, 1000, outcome, 0, 0, 0)
+    assert recording.median_ttft_ns(0) == 60
+    assert recording.median_ttft_ns(1) == 60  # of 40 and 60 the upper one
+    assert recording.median_ttft_ns(5) is None
+    assert SampleRecorder().median_ttft_ns(0) is None
 
 
 def offered(limit: int, count: int) -> ResponseSample:

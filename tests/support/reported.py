@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.result import BaselineGap
@@ -14,6 +15,7 @@ from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.html.page import html_report
+from support.streams import stream_result
 from support.synthetic import ENVIRONMENT, LAYERS, MS, SETUP, S, capacity, counterpart, make_setup, result, verdict
 
 if TYPE_CHECKING:
@@ -143,6 +145,17 @@ EVALUATED = tuple(
 """One test under two patterns, which was loaded to its limit and beyond; :data:`RANKING` ranks it."""
 
 
+def _streaming() -> TestResult:
+    """Answers that came in pieces, beside a revision; one of the requests was cancelled."""
+    own = stream_result(capacities=(capacity(objective="ttft:p95<300ms"),))
+    assert own.stream is not None
+    assert own.stream.ttft is not None
+    first, *others = own.stream.requests
+    cut = replace(first, outcome=Failure.CANCELLED, chunks_ns=(), first_byte_ns=None)
+    revision = replace(counterpart(kind="revision"), stream_percentiles={"ttft": own.stream.ttft.percentiles})
+    return replace(own, reference=revision, stream=replace(own.stream, requests=(cut, *others)))
+
+
 def everything() -> list[TestResult]:
     """Verdicts of every kind, compared with a baseline, a revision and nothing, with every chart, and hostile text."""
     of_digits = [
@@ -174,6 +187,7 @@ def everything() -> list[TestResult]:
         ),
         result("test_perf.py::test_with_few_requests", metrics=few, requests=1, blocks=1, launch_count=1, **nothing),
         result("test_perf.py::test_fails", passed=False, metrics={}, failed_requests={"500": 7}, requests=7, **nothing),
+        _streaming(),
         result("test_perf.py::test_interrupted", passed=False, interrupted=True, seconds_spent=1 * S / 1e9),
         result(f"test_perf.py::test_hostile[{HOSTILE}]", notes=(HOSTILE,), setup=make_setup(HOSTILE, "l", "w", "p")),
     ]

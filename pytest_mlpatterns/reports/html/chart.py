@@ -75,8 +75,8 @@ class Chart:
 
 
 def heading_of(metric: Metric) -> str:
-    """Its label as a heading: ``Throughput``, but ``p95 latency``."""
-    return metric.label if metric.percentile else metric.label[0].upper() + metric.label[1:]
+    """Its label as a heading: ``Throughput``, but ``p95 latency`` and ``p95 TTFT``."""
+    return metric.label if metric.percentile or ":p" in metric.name else metric.label[0].upper() + metric.label[1:]
 
 
 def unit_of(metric: str) -> Unit:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["goodput_section", "groups_section", "overview_section", "ranking_section", "tally"]
 
-_WHOLE_ANSWERS = ("rtm", "p95")
-"""Columns that are left out if the answers of all tests stream."""
+_LEFT_OUT = {(True,): ("rtm", "p95"), (False, True): ("p95", "ttft:p95")}
+"""Columns without room if the answers of all tests stream, and if those of some do."""
 _OVERVIEW_LABELS = {
     "ttft": "TTFT",
     "ttft:p95": "p95 TTFT",
@@ -77,7 +77,7 @@ def overview_section(results: Sequence[TestResult]) -> Markup | None:
         for state in STATES
         if state in present
     ]
-    left_out = _WHOLE_ANSWERS if all(result.stream is not None for result in results) else ()
+    left_out = _LEFT_OUT.get(tuple(sorted({result.stream is not None for result in results})), ())
     known = [name for name in _OVERVIEW_LABELS if name not in left_out]
     shown = [name for name in known if any(_is_known(name, result) for result in results)]
     compared = any(worst_comparison(result) for result in results)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["goodput_charts", "is_goodput", "stream_charts"]
 
-_OFFERED = "offered load"
+_OFFERED = "offered load in req/s"
 _GOODPUT = ("goodput", "from", "to")
 _RATE = re.compile(r"(?:constant|poisson|gamma)\(([\d.]+(?:e[+-]?\d+)?)/s")
 
@@ -128,7 +128,7 @@ def _goodput(title: str, metric: str, loads: Mapping[float, tuple[float, float, 
     columns = [Column(what, "rate" if is_rate else "count"), *(Column(name, "rate") for name in _GOODPUT)]
     return Chart(
         "goodput",
-        f"Goodput by load: {title}",
+        f"Goodput in req/s by load: {title}",
         f"{metric_named(metric).label}: at most {format_rate(highest)}, "
         f"at {format_rate(best) if is_rate else f'{best:g} requests in flight'}",
         (*columns, *([Column("all requests", "rate")] if is_rate else [])),

@@ -76,8 +76,7 @@ def live_text(standing: Standing, progress: Progress | None, width: int) -> str:
     if progress is None:
         parts = ["starting"]
     else:
-        rtm = [] if progress.median_ns is None else [f"RTM {format_duration(progress.median_ns)}"]
-        parts = [f"{standing.elapsed_ns / 1e9:.0f} s", *rtm, f"{progress.completed:,} requests"]
+        parts = [f"{standing.elapsed_ns / 1e9:.0f} s", *_median(progress), f"{progress.completed:,} requests"]
     seconds = -(-standing.left_ns // 1_000_000_000)
     left = f", about {format_left(seconds)} left" if seconds else ""
     while True:
@@ -86,6 +85,13 @@ def live_text(standing: Standing, progress: Progress | None, width: int) -> str:
         if room >= min(width_of(name), _MIN_TEST) or len(parts) == 1:
             return cut(f"{cut(name, max(room, _MIN_TEST), left=True)}{tail}", width)
         parts.pop()
+
+
+def _median(progress: Progress) -> list[str]:
+    """What the reader of a live line waits for: RTM, or TTFT if the answers stream."""
+    if progress.median_ttft_ns is not None:
+        return [f"TTFT {format_duration(progress.median_ttft_ns)}"]
+    return [] if progress.median_ns is None else [f"RTM {format_duration(progress.median_ns)}"]
 
 
 def plain_text(standing: Standing) -> str:

@@ -153,6 +153,14 @@ def test_the_file_of_a_real_run_is_valid(tmp_path: Path) -> None:
     @pytest.mark.perf(rate_rps=50)
     def test_fails(perf):
         perf.assert_rtm_below("1ns")
+
+    async def chunks(item):
+        for number in range(5):
+            yield number
+
+    @pytest.mark.perf(rate_rps=50, model=chunks)
+    def test_streams(perf):
+        perf.assert_goodput_at_least(rps=1, slo="ttft<5s")
     """
     arguments = (
         "--perf-json=out.json",
@@ -164,7 +172,11 @@ def test_the_file_of_a_real_run_is_valid(tmp_path: Path) -> None:
     run = Project().with_tests(body).run(tmp_path, *arguments, "-n", "1")
     data = run.json("out.json")
     VALIDATOR.validate(data)
-    assert len(data["results"]) == 3
+    assert len(data["results"]) == 4
+    (streams,) = (one for one in data["results"] if one["stream"] is not None)
+    assert streams["stream"]["output_tokens"] == [5, 5, 5]
+    assert all(one["chunks"] == 5 for one in streams["stream"]["requests"])
+    assert "goodput(ttft<5.00s)" in streams["metrics"]
     assert [one["group"] for one in data["ranking"]] == ["test_perf.py::test_patterns"]
     assert any(one["capacities"] for one in data["results"])
     assert any(layer["layer"] == "queued" for one in data["results"] for layer in one["layers"])

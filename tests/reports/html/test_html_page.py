@@ -170,7 +170,10 @@ def test_the_overview_is_sorted_by_a_click_and_back_with_what_is_missing_last(op
     sort = (
         "[...document.querySelectorAll('#overview-table thead button')].find(one => one.textContent === 'RTM').click()"
     )
-    values = "[...document.querySelectorAll('#overview-table tbody tr')].map(row => row.cells[2].dataset.value)"
+    values = """{
+      const at = [...document.querySelectorAll('#overview-table thead th')].findIndex(one => one.textContent === 'RTM');
+      [...document.querySelectorAll('#overview-table tbody tr')].map(row => row.cells[at].dataset.value);
+    }"""
     states = "[...document.querySelectorAll('#overview-table th')].map(one => one.ariaSort).filter(Boolean)"
     for order, reverse in (("ascending", False), ("descending", True)):
         page.evaluate(sort)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +23,11 @@ PROGRESS = Progress(1_500_000_000, 1234, 4 * MS)
     [
         (FIRST, None, "test_digits[single] ██████·········· starting, about 3 s left"),
         (FIRST, PROGRESS, "test_digits[single] ██████·········· 2 s, RTM 4.00 ms, 1,234 requests, about 3 s left"),
+        (
+            FIRST,
+            replace(PROGRESS, median_ttft_ns=90 * MS),
+            "test_digits[single] ██████·········· 2 s, TTFT 90.0 ms, 1,234 requests, about 3 s left",
+        ),
         (THIRD, PROGRESS, "test_digits[single] 3/7 █████··········· 4 s, RTM 4.00 ms, 1,234 requests, about 46 s left"),
         (
             Standing("t.py::test_a", 2, 20, 0, 60 * S, 3 * S),
@@ -33,7 +40,7 @@ PROGRESS = Progress(1_500_000_000, 1234, 4 * MS)
             "test_a 2/2 ████████████████ 90 s, RTM 4.00 ms, 1,234 requests",
         ),
     ],
-    ids=["starting", "first", "third", "many", "longer than expected"],
+    ids=["starting", "first", "streams", "third", "many", "longer than expected"],
 )
 def test_the_live_line_shows_the_progress_of_the_run(standing: Standing, progress: Progress | None, text: str) -> None:
     assert live_text(standing, progress, 120) == text

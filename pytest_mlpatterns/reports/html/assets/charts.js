@@ -160,7 +160,8 @@ const charts = (() => {
       Plot.ruleY(kept, { y: ([, rate]) => rate, stroke: ACCENT, strokeWidth: 1.5 }),
       Plot.text(kept, {
         y: ([, rate]) => rate,
-        frameAnchor: "right",
+        frameAnchor: "left",
+        dx: 4,
         text: ([name, rate]) => `${name} up to ${units.format("rate", rate)}`,
         dy: -7,
         ...{ fill: ACCENT, stroke: "var(--card)", strokeWidth: 4, lineWidth: width / 12, textOverflow: "ellipsis" },
@@ -277,7 +278,9 @@ const charts = (() => {
         Plot.rect(rows, { x1: "first", x2: "end", y1: "y1", y2: "y2", fill: PRESENT, fillOpacity: 0.25 }),
         Plot.ruleX(chunks, { x: "x", y1: "y1", y2: "y2", stroke: PRESENT, strokeWidth: 1 }),
         Plot.ruleX(heads, { x: "x", y1: "y1", y2: "y2", stroke: "var(--text)", strokeWidth: 1.25 }),
-        Plot.text(bad, { y: "index", frameAnchor: "right", text: ({ row }) => row[6], fill: "var(--failed)", stroke: "var(--card)", strokeWidth: 4, fontWeight: 600 }),
+        ...[[bad.filter((one) => one.end < 0.7 * end), "end", "start", 4], [bad.filter((one) => one.end >= 0.7 * end), "due", "end", -4]].map(([some, x, textAnchor, dx]) =>
+          Plot.text(some, { x, y: "index", dx, textAnchor, text: ({ row }) => row[6], fill: ({ row }) => (row[6] === "cancelled" ? "var(--muted)" : "var(--failed)"), fontWeight: 600 }),
+        ),
         Plot.tip(rows, Plot.pointerY({ x: "first", y: "index", title: words, maxRadius: 60, lineWidth: 30, textPadding: 8, fontSize: 12 })),
       ],
     });
@@ -314,7 +317,7 @@ const charts = (() => {
 
   function intervals(table, width) {
     const unit = table.columns[1][1];
-    const x = scaleOf(unit, values(table.rows, 1, 2, 3), { most: width < 420 ? 4 : 6 });
+    const x = scaleOf(unit, values(table.rows, 1, 2, 3), { most: width < 520 ? 4 : 6 });
     if (x.type === "log") x.domain[0] = Math.min(...values(table.rows, 1, 2, 3).filter((number) => number > 0)) / 1.2;
     const inside = (value) => Math.max(value, x.domain[0]);
     return named(table, width, x, (rows, y) => [
@@ -384,7 +387,7 @@ const charts = (() => {
     sizes,
     intervals,
   };
-  /** The series that a legend names: how they are drawn, and which column holds them. */
+  /** The series that a legend names: how they are drawn, which column holds them, and their name if it is another. */
   const legends = {
     percentiles: [["present", 1], ["other dashed", 2]],
     histogram: [["present block", 2], ["other", 3]],
@@ -392,11 +395,11 @@ const charts = (() => {
     scaling: [["present", 1], ["other dashed", 4]],
     overload: [["present", 1], ["other dashed", 0]],
     goodput: [["present", 1], ["other dashed", 4]],
-    waterfall: [["other block", 3], ["present block", 4]],
+    waterfall: [["other block", 3], ["present block", 4, "answer with its chunks"]],
   };
 
   return {
     draw: (table, width) => kinds[table.kind](table, width),
-    legend: (table) => (legends[table.kind] ?? []).filter(([, column]) => column < table.columns.length).map(([how, column]) => [how, table.columns[column][0]]),
+    legend: (table) => (legends[table.kind] ?? []).filter(([, column]) => column < table.columns.length).map(([how, column, name]) => [how, name ?? table.columns[column][0]]),
   };
 })();

@@ -1,0 +1,90 @@
+"""What reports get of streams: distributions, tokens over time, and the times of some requests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.streams import stream_launch, streamed
+from support.synthetic import MS, START_NS, S, even_launch, launch
+
+from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.stream_summary import stream_percentiles, stream_record
+from pytest_mlpatterns.records.outcomes import Failure
+from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
+
+
+def record_of(*launches: object) -> StreamRecord:
+    found = stream_record(Metrics(launches))  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+def test_answers_that_come_whole_have_no_record() -> None:
+    assert stream_record(Metrics((even_launch(),))) is None
+    assert stream_percentiles(Metrics((even_launch(),))) == {}
+
+
+def test_distributions_are_pooled_over_the_launches() -> None:
+    record = record_of(stream_launch(ttft_ns=50 * MS, gap_ns=10 * MS), stream_launch(ttft_ns=90 * MS, gap_ns=30 * MS))
+    for quantity, low, high, count in (("ttft", 50, 90, 120), ("itl", 10, 30, 1080), ("tpot", 10, 30, 120)):
+        found = record.of(quantity)
+        assert found is not None
+        assert sum(found.histogram.counts) == count
+        assert (found.percentiles[0][1], found.percentiles[-1][1]) == (low * MS, high * MS)
+
+
+def test_a_reference_keeps_a_few_percentiles_of_each_time() -> None:
+    found = stream_percentiles(Metrics((stream_launch(),)))
+    assert list(found) == ["ttft", "itl", "tpot"]
+    assert dict(found["ttft"])[50] == 50 * MS
+
+
+def test_answers_of_one_chunk_have_no_gaps() -> None:
+    record = record_of(stream_launch(chunks=1))
+    assert (record.itl, record.tpot) == (None, None)
+    assert list(stream_percentiles(Metrics((stream_launch(chunks=1),)))) == ["ttft"]
+
+
+def test_tokens_over_time_count_every_token_of_the_window_once() -> None:
+    one = stream_launch(ttft_ns=5 * MS, gap_ns=MS, chunks=10, rate_rps=20, seconds=3, output_tokens=30)
+    moments = record_of(stream_launch(seconds=2), one).tokens_over_time
+    assert [moment for moment, _ in moments] == pytest.approx(list(np.linspace(0, 3, len(moments) + 1)[1:]))
+    assert sum(rate for _, rate in moments) * 3 / len(moments) == pytest.approx(20 * 3 * 30)
+
+
+def test_mean_tokens_are_those_of_the_usage() -> None:
+    record = record_of(stream_launch(output_tokens=25, input_tokens=128))
+    assert (record.input_tokens, record.output_tokens) == ((128, 128, 128), (25, 25, 25))
+    assert record_of(stream_launch()).input_tokens is None
+
+
+def test_requests_are_shown_in_the_order_in_which_they_were_due() -> None:
+    samples = streamed(
+        [START_NS + 30 * MS, START_NS, START_NS + 10 * MS, START_NS - MS],
+        [[20 * MS, 25 * MS], [50 * MS, 90 * MS], [], [MS]],
+        outcome=[200, Failure.CANCELLED, 503, 200],
+        output_tokens=[7, -1, -1, -1],
+    )
+    assert record_of(launch(samples, seconds=1)).requests == (
+        StreamedRequest(0, 50 * MS, (50 * MS, 90 * MS), 90 * MS, 2, 2, Failure.CANCELLED),
+        StreamedRequest(10 * MS, None, (), 1, 0, 0, 503),
+        StreamedRequest(30 * MS, 20 * MS, (20 * MS, 25 * MS), 25 * MS, 2, 7, 200),
+    )
+
+
+def test_of_many_requests_neighbours_from_the_middle_are_shown_and_of_many_chunks_some() -> None:
+    requests = record_of(stream_launch(chunks=100, rate_rps=50, seconds=4)).requests
+    assert len(requests) == 24
+    assert requests[0].due_ns == pytest.approx(88 * S / 50)
+    for one in requests:
+        assert (one.chunks, len(one.chunks_ns)) == (100, 32)
+        assert (one.chunks_ns[0], one.chunks_ns[-1]) == (50 * MS, 50 * MS + 99 * 10 * MS)
+        assert list(one.chunks_ns) == sorted(one.chunks_ns)
+
+
+def test_a_launch_without_a_stream_is_left_out() -> None:
+    streams = stream_launch()
+    broken = replace(streams, samples=replace(streams.samples, stream=None))
+    assert record_of(streams, broken) == record_of(streams)
