@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Anchor", "Baselines", "Calibration", "Entry", "Update"]
 
-_ANCHORED = ("rtm", "throughput")
+_ANCHORED = ("rtm", "throughput", "ttft", "tpot", "output_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """An earlier entry of the test, since which every update changed little: RTM, throughput, commit and date.
+    """An earlier entry of the test, since which every update changed little: its speed, commit and date.
 
     ``updates`` is the number of entries that were recorded since.
     """
