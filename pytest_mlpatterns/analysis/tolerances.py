@@ -17,7 +17,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.units import Unit
 from pytest_mlpatterns.wording import did_you_mean, listed, shown
 
-__all__ = ["DEFAULT_TOLERANCES", "STORED_TAIL_FACTOR", "Tolerances"]
+__all__ = ["DEFAULT_TOLERANCES", "STORED_TAIL_FACTOR", "Tolerances", "can_more_than_double"]
 
 DEFAULT_TOLERANCES: Mapping[str, float] = MappingProxyType(
     {
@@ -105,6 +105,15 @@ class Tolerances:
         if known.of_streams and ":" in known.name:
             return _TAIL_FACTOR * self.of(known.name.partition(":")[0])
         return DEFAULT_TOLERANCES.get(_family(known), DEFAULT_TOLERANCES["rtm"])
+
+
+def can_more_than_double(metric: object) -> bool:
+    """Whether a metric of this name can worsen by more than 100 %: times and sizes can, rates and shares cannot."""
+    try:
+        known = _named(str(metric))
+    except (KeyError, SettingError):
+        return False
+    return known.better == "lower" and known.unit is not Unit.RATIO
 
 
 def _family(metric: Metric) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.latency_distribution import stored_percentiles, without_body
 from pytest_mlpatterns.analysis.metric_definitions import metric_named, objectives_of
-from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.analysis.tolerances import Tolerances, can_more_than_double
 from pytest_mlpatterns.analysis.verdicts import judge_change
 from pytest_mlpatterns.baseline.record_rules import disturbances
 from pytest_mlpatterns.records.baseline_entry import Entry, Update
@@ -133,8 +133,9 @@ def _judge(name: str, result: TestResult, before: Mapping[str, Sequence[LaunchVa
 
 
 def _tolerance(name: str, result: TestResult) -> float:
-    """The tolerance of a metric, as that of the test's RTM implies it."""
-    return Tolerances(result.tolerance).of(name)
+    """The tolerance of a metric, as that of the test's RTM implies it: four times the RTM is a quarter of a rate."""
+    implied = Tolerances(result.tolerance).of(name)
+    return implied if implied <= 1 or can_more_than_double(name) else implied / (1 + implied)
 
 
 def _is_worse(verdict: Verdict, tolerance: float) -> bool:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns import fields
 from pytest_mlpatterns.analysis.metric_definitions import COMPARED_METRICS
-from pytest_mlpatterns.analysis.tolerances import Tolerances
+from pytest_mlpatterns.analysis.tolerances import Tolerances, can_more_than_double
 from pytest_mlpatterns.errors import SettingError, UnitError
 from pytest_mlpatterns.patterns import Pattern
 from pytest_mlpatterns.patterns.parsing import parse_pattern
 from pytest_mlpatterns.records.price import Price, parse_price
-from pytest_mlpatterns.units import parse_duration, parse_share
+from pytest_mlpatterns.units import parse_duration, parse_ratio, parse_share
 from pytest_mlpatterns.wire import Wire
 from pytest_mlpatterns.wording import did_you_mean, shown
 from pytest_mlpatterns.workload.cancellation import Cancellation
@@ -214,6 +214,8 @@ def function_like(example: str) -> Callable[[object, str], object]:
 def read_tolerances(value: object, source: str) -> Tolerances:
     """Convert a share, or shares by metric: ``0.05``, ``"5%"``, ``{"rtm": 0.05}``, ``"rtm=5%, p99=0.3"``.
 
+    A share is at most 1. A percentage may be larger for a metric that can worsen by more: ``"rtm=300%"``.
+
     Raises:
         SettingError: an unknown metric, a metric twice, or a value that is no share.
     """
@@ -226,10 +228,14 @@ def read_tolerances(value: object, source: str) -> Tolerances:
         if len(given) < len(pairs):
             raise SettingError(f"{source} is {shown(value)}, expected each metric once; leave one out")
     if isinstance(given, dict):
-        return Tolerances(
-            {name: parse_share(share, name=f"{source}[{shown(name)}]") for name, share in given.items()}, source
-        )
+        return Tolerances({name: _tolerance_of(name, share, source) for name, share in given.items()}, source)
     return Tolerances(parse_share(given, name=source), source)
+
+
+def _tolerance_of(metric: object, value: object, source: str) -> float:
+    in_percent = isinstance(value, str) and value.strip().endswith("%")
+    parse = parse_ratio if in_percent and can_more_than_double(metric) else parse_share
+    return parse(value, name=f"{source}[{shown(metric)}]")
 
 
 def read_compared(value: object, source: str) -> tuple[str, ...] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
-from pytest_mlpatterns.analysis.tolerances import DEFAULT_TOLERANCES, Tolerances
+from pytest_mlpatterns.analysis.tolerances import DEFAULT_TOLERANCES, Tolerances, can_more_than_double
 from pytest_mlpatterns.errors import SettingError
 
 
@@ -62,6 +62,23 @@ def test_an_unknown_name_is_refused_with_the_most_similar_one() -> None:
 def test_a_tolerance_is_a_number_that_is_not_negative(wrong: object) -> None:
     with pytest.raises(SettingError, match=r"expected a share such as 0\.1 for 10 %"):
         Tolerances(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("metric", "can"),
+    [
+        ("rtm", True),
+        ("p99.9", True),
+        ("peak_memory", True),
+        ("throughput", False),
+        ("nmrt(p95<50ms)", False),
+        ("error_rate", False),
+        ("rmt", False),
+        ("nmrt(p95)", False),
+    ],
+)
+def test_times_and_sizes_can_worsen_by_more_than_all(metric: str, can: bool) -> None:
+    assert can_more_than_double(metric) is can
 
 
 def test_tolerances_are_equal_by_what_was_given() -> None:

@@ -417,6 +417,18 @@ def test_a_search_that_found_less_is_recorded_although_worse_too(tmp_path: Path)
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize(
+    ("rtm_ms", "rate_rps", "worse"), [(15.0, 260.0, []), (17.0, 240.0, ["rtm", "throughput"])], ids=["within", "beyond"]
+)
+def test_four_times_the_rtm_is_a_quarter_of_the_throughput(
+    tmp_path: Path, rtm_ms: float, rate_rps: float, worse: list[str]
+) -> None:
+    slower = measured(rtm_ms, rate_rps, tolerance=3.0)
+    told = updated(tmp_path, slower, before={TEST: {HERE: entry()}}).report()["recorded_although_worse"]
+    assert [one["metric"] for one in told] == worse
+
+
+@pytest.mark.processes
 def test_a_worse_metric_is_listed_even_if_its_verdict_is_open(tmp_path: Path) -> None:
     session = updated(
         tmp_path,

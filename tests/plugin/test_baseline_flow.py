@@ -100,7 +100,8 @@ def test_update_records_what_was_measured(recorded: Run) -> None:
 
 def test_update_prints_old_and_new_and_lists_what_it_recorded_although_worse(directory: Path) -> None:
     _edit(directory / FILE, _much_faster)
-    run = ONE.run(directory, "--perf-baseline", "update", "--perf-tolerance", "90%", "--perf-json", "out.json")
+    tolerances = "rtm=5000%,throughput=90%"
+    run = ONE.run(directory, "--perf-baseline", "update", "--perf-tolerance", tolerances, "--perf-json", "out.json")
     assert run.exit_code == pytest.ExitCode.OK
     change = r"RTM \S+ ns → \S+ ms \(\+[\d,. ]+ %\), throughput \S+ req/s → \S+ req/s \([-−]\S+ %\)"
     worse = rf"recorded although worse:\n  {TEST}: RTM \S+ ns → .+ % worse.+\n  {TEST}: throughput .+ % worse"
