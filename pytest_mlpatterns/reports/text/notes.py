@@ -27,7 +27,7 @@ _COUNTERS = {
     "evictions": "evicted",
     "store_errors": "answered without the store",
     "failed_alone": "failed on their own",
-    "cancelled": "cancelled",
+    "cancelled": "closed before the model ended them",
     "rejected": "rejected",
     "redelivered": "redelivered",
     "duplicated": "answered twice",
