@@ -71,14 +71,17 @@ const charts = (() => {
     });
   }
 
-  /** What the pointer, or a finger, is over, in words. */
+  /** A row of a table in words, for what the pointer, or a finger, is over. */
+  function wordsOf(table, row) {
+    return table.columns
+      .map(([name, unit], column) => [name, unit, row[column]])
+      .filter(([, , value]) => plain(value))
+      .map(([name, unit, value]) => `${name}: ${units.format(unit, value)}`)
+      .join("\n");
+  }
+
   function tip(table, x, y, pointer = Plot.pointerX) {
-    const words = (row) =>
-      table.columns
-        .map(([name, unit], column) => [name, unit, row[column]])
-        .filter(([, , value]) => plain(value))
-        .map(([name, unit, value]) => `${name}: ${units.format(unit, value)}`)
-        .join("\n");
+    const words = (row) => wordsOf(table, row);
     const rows = table.rows.filter((row) => plain(y(row)));
     return [
       Plot.ruleX(rows, pointer({ x, stroke: "var(--muted)", strokeOpacity: 0.5, maxRadius: 60 })),
@@ -253,17 +256,17 @@ const charts = (() => {
 
   /** Requests one below the other: the wait for the first token, then the answer with its chunks. */
   function waterfall(table, width) {
-    const row_height = 15, half = 0.36, top = 6, bottom = 42;
+    const each = 15, half = 0.36, top = 6, bottom = 42;
     const end = Math.max(...table.rows.map((row) => row[1] + row[4]));
     const x = scaleOf("duration", [end], { log: false, most: width < 420 ? 3 : 6, top: end });
     const rows = table.rows.map((row, index) => ({ row, index, y1: index - half, y2: index + half, due: row[1], first: row[1] + (row[3] ?? row[4]), end: row[1] + row[4] }));
     const chunks = rows.flatMap(({ row, y1, y2, index }) => (table.points[index] ?? []).map((at) => ({ x: row[1] + at, y1, y2 })));
     const heads = rows.filter(({ row }) => plain(row[2])).map(({ row, y1, y2 }) => ({ x: row[1] + row[2], y1, y2 }));
-    const words = ({ row }) => table.columns.map(([name, unit], column) => [name, unit, row[column]]).filter(([, , value]) => plain(value)).map(([name, unit, value]) => `${name}: ${units.format(unit, value)}`).join("\n");
+    const words = ({ row }) => wordsOf(table, row);
     const bad = rows.filter(({ row }) => row[6] !== "answered");
     return Plot.plot({
       width,
-      height: rows.length * row_height + top + bottom,
+      height: rows.length * each + top + bottom,
       marginLeft: 8,
       marginRight: 16,
       marginTop: top,
