@@ -1,5 +1,7 @@
 """``python -m pytest_mlpatterns``: reports, exports and rankings from a result file, without measuring again.
 
+``import`` makes a result file of what vLLM's benchmark or AIPerf measured, so that it can be reported and ranked too.
+
 An error is reported in one line.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -27,9 +30,9 @@ _FAILED = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, and return the exit code."""
     options = _parser().parse_args(arguments)
-    make: Callable[[Results, argparse.Namespace], str] = options.make
+    make: Callable[[argparse.Namespace], str] = options.make
     try:
-        text = make(_read(options.results), options)
+        text = make(options)
         if options.output is None:
             sys.stdout.write(_for_people(text, sys.stdout) if options.for_people else text)
         else:
@@ -43,7 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m pytest_mlpatterns", description="Work with a file of --perf-json.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_command(commands, "export", "write the results in the format of pytest-benchmark", make=_benchmark)
+    export = _add_command(commands, "export", "write the results in the format of another tool", make=_exported)
+    export.add_argument(
+        "--format",
+        choices=("pytest-benchmark", "vllm", "aiperf"),
+        default="pytest-benchmark",
+        help="vllm: statistics as of vllm bench serve; aiperf: some requests as in its profile_export.jsonl "
+        "(default: %(default)s)",
+    )
     _add_command(commands, "report", "write the results as a self-contained HTML page", make=_html)
     ranking = _add_command(commands, "rank", "rank the patterns of each test", make=_ranking)
     ranking.add_argument(
@@ -52,7 +62,22 @@ def _parser() -> argparse.ArgumentParser:
         help="as in --perf-rank: rtm=0.5,nmrt=0.3,p95<50ms",
     )
     ranking.set_defaults(for_people=True)
+    _add_import(commands)
     return parser
+
+
+def _add_import(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    what = "write a result file of what other clients measured"
+    command = commands.add_parser("import", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    command.add_argument("files", metavar="FILE", nargs="+", help="one run each; several are patterns of one test")
+    command.add_argument(
+        "--format",
+        choices=("vllm", "aiperf"),
+        required=True,
+        help="vllm: of vllm bench serve --save-result --save-detailed; aiperf: profile_export.jsonl",
+    )
+    command.add_argument("-o", "--output", metavar="PATH", help="file to write (default: standard output)")
+    command.set_defaults(make=_imported, for_people=False)
 
 
 def _add_command(
@@ -60,7 +85,7 @@ def _add_command(
     name: str,
     what: str,
     *,
-    make: Callable[[Results, argparse.Namespace], str],
+    make: Callable[[argparse.Namespace], str],
 ) -> argparse.ArgumentParser:
     """Add a command that turns a result file into text."""
     command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
@@ -98,25 +123,66 @@ def _read(file: str) -> Results:
         raise ResultFileError(f"{file} {error}") from error
 
 
-def _benchmark(results: Results, _options: argparse.Namespace) -> str:
+def _exported(options: argparse.Namespace) -> str:
+    from pytest_mlpatterns.reports.files.aiperf import aiperf_jsonl
     from pytest_mlpatterns.reports.files.pytest_benchmark import benchmark_json
+    from pytest_mlpatterns.reports.files.vllm import vllm_json
 
-    return benchmark_json(results)
+    written: dict[str, Callable[[Results], str]] = {
+        "pytest-benchmark": benchmark_json,
+        "vllm": vllm_json,
+        "aiperf": aiperf_jsonl,
+    }
+    results = _read(options.results)
+    try:
+        return written[options.format](results)
+    except ResultFileError as error:
+        raise ResultFileError(f"{options.results} {error}") from error
 
 
-def _html(results: Results, _options: argparse.Namespace) -> str:
+def _imported(options: argparse.Namespace) -> str:
+    from pytest_mlpatterns.judging.imported_result import imported_result
+    from pytest_mlpatterns.reports.files.aiperf import read_aiperf
+    from pytest_mlpatterns.reports.files.result_file import results_json
+    from pytest_mlpatterns.reports.files.vllm import read_vllm
+    from pytest_mlpatterns.system.environment import environment
+
+    read = {"vllm": read_vllm, "aiperf": read_aiperf}[options.format]
+    results, date_s = [], 0.0
+    for file, name in zip(options.files, _names(options.files), strict=True):
+        try:
+            log = read(read_text(Path(file)))
+        except (ResultFileError, UnicodeDecodeError) as error:
+            raise ResultFileError(f"{file} {error}") from error
+        results.append(imported_result(log, name))
+        date_s = max(date_s, Path(file).stat().st_mtime)
+    date = datetime.fromtimestamp(date_s, UTC).isoformat(timespec="seconds")
+    return results_json(results, environment(), date, baseline={})
+
+
+def _names(files: Sequence[str]) -> list[str]:
+    """A short name of each file: without its ending, with its folder if others have the same name."""
+    stems = [Path(file).stem for file in files]
+    return [
+        f"{Path(file).resolve().parent.name}/{stem}" if stems.count(stem) > 1 else stem
+        for file, stem in zip(files, stems, strict=True)
+    ]
+
+
+def _html(options: argparse.Namespace) -> str:
     from pytest_mlpatterns.reports.html.page import html_report
 
-    return html_report(results)
+    return html_report(_read(options.results))
 
 
-def _ranking(results: Results, options: argparse.Namespace) -> str:
+def _ranking(options: argparse.Namespace) -> str:
     import shutil
 
     from pytest_mlpatterns.analysis.criteria import parse_criteria
     from pytest_mlpatterns.analysis.ranking import Unmeasured, rank
     from pytest_mlpatterns.reports.text.ranking_table import ranking_lines
 
+    results = _read(options.results)
     criteria = parse_criteria(options.weights, "WEIGHTS")
     for result in results.results:
         criteria.check_currency(result.price)

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "build_result",
     "estimate_or_none",
+    "estimated",
     "reference_from_baseline",
     "reference_from_interleaved",
     "searched_for",
@@ -79,14 +80,14 @@ def build_result(
     """
     if (metrics := measurement.so_far) is None:
         return None
-    estimates = _estimates(metrics, [verdict.metric for verdict in verdicts])
+    figures, by_launch = estimated(metrics, [verdict.metric for verdict in verdicts])
     result = TestResult(
         test=experiment.test,
         passed=passed,
         setup=experiment.setup,
         command=experiment.command,
-        metrics=_plain({metric.name: found for metric, found in estimates}),
-        launches={metric.name: _launch_values(metrics, metric) for metric, _ in estimates},
+        metrics=figures,
+        launches=by_launch,
         verdicts=tuple(verdicts),
         requests=metrics.requests,
         failed_requests={str(code): number for code, number in metrics.failures.items()},
@@ -105,6 +106,22 @@ def build_result(
         reference=comparison.reference,
     )
     return replace(_with_conditions(result, metrics, experiment), not_compared=dict(comparison.left_out))
+
+
+def estimated(
+    metrics: Metrics, judged: Sequence[str] = ()
+) -> tuple[dict[str, tuple[float, float, float]], dict[str, tuple[tuple[float, float], ...]]]:
+    """Every metric that the launches give, and its ``(value, relative_error)`` of each launch, both by its name.
+
+    Args:
+        metrics: of the launches.
+        judged: names of metrics with objectives that belong to them.
+    """
+    estimates = _estimates(metrics, judged)
+    return (
+        _plain({metric.name: found for metric, found in estimates}),
+        {metric.name: _launch_values(metrics, metric) for metric, _ in estimates},
+    )
 
 
 def with_overloads(result: TestResult, overloads: Sequence[Overload]) -> TestResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
 import shlex
 import tomllib
@@ -11,9 +12,11 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from support.other_clients import aiperf_line, lines, vllm_run
 from support.pages import ROOT, Block, blocks, commands, page, pages
 from support.project import Project
 from support.repository import Repository
+from support.streams import stream_result
 from support.synthetic import ENVIRONMENT, make_setup, result
 
 import pytest_mlpatterns
@@ -163,6 +166,15 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = results_json(measured, ENVIRONMENT, "2026-11-24", baseline={})
     for name in ("results.json", "perf-results.json"):
         (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "artifacts").mkdir()
+    imported = results_json([stream_result()], ENVIRONMENT, "2026-11-24", baseline={})
+    for name, content in (
+        ("one.json", json.dumps(vllm_run())),
+        ("two.json", json.dumps(vllm_run())),
+        ("artifacts/profile_export.jsonl", lines(aiperf_line())),
+        ("imported.json", imported),
+    ):
+        (tmp_path / name).write_text(content, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
 
 
