@@ -210,7 +210,7 @@ MESSAGES = {
     "test_objective_without_percentile": "expected the percentile of ttft; write ttft:p95<...",
     "test_unknown_metric": "perf(compare=...) names the metric 'tfft', did you mean ttft?",
     "test_unknown_wire": "perf(wire=...) is 'openia', did you mean 'openai'?",
-    "test_no_prompt": "it is 1, expected text, or a dictionary with a prompt or messages",
+    "test_no_prompt": "it is 1, expected text, or ",
     "test_batched": "the model streams its answers, and Batched() gathers whole ones; write Continuous(max_batch_size=",
     "test_whole": "the answers do not stream, so there is no TTFT; expected a model that yields",
     "test_whole_kept_no_promise": "the answers do not stream, so there is no ttft; give a time of the whole answer",
