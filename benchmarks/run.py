@@ -39,6 +39,7 @@ NAMES = (
     "million_samples",
     "streaming_accuracy",
     "streaming_cost",
+    "streaming_clients",
     "streaming_errors",
 )
 

@@ -78,6 +78,7 @@ class Form:
 
     def __init__(self, path: str) -> None:
         self._kind = "chat" if path.endswith("/chat/completions") else "text" if "completions" in path else "rest"
+        self._object = "chat.completion.chunk" if self._kind == "chat" else "text_completion"
 
     def opening(self) -> bytes:
         """What comes before the first chunk: in a chat an event with nothing but the role."""
@@ -102,7 +103,8 @@ class Form:
         usage = {"prompt_tokens": 7, "completion_tokens": wanted.max_tokens, "total_tokens": 7 + wanted.max_tokens}
         parts = []
         if self._kind != "rest" and wanted.variant != "no_usage":
-            parts.append(b"data: %s\n\n" % json.dumps({"choices": [], "usage": usage}).encode())
+            told = {"object": self._object, "choices": [], "usage": usage}
+            parts.append(b"data: %s\n\n" % json.dumps(told).encode())
         if wanted.variant != "no_done":
             parts.append(b"data: [DONE]\n\n")
         return b"".join(parts)
@@ -110,7 +112,14 @@ class Form:
     def _choice(self, content: object) -> bytes:
         field = "delta" if self._kind == "chat" else "text"
         choice = {"index": 0, field: content, "logprobs": None, "finish_reason": None}
-        answer = {"id": "cmpl-1", "object": "chunk", "created": 1, "model": "m", "choices": [choice], "usage": None}
+        answer = {
+            "id": "cmpl-1",
+            "object": self._object,
+            "created": 1,
+            "model": "m",
+            "choices": [choice],
+            "usage": None,
+        }
         return b"data: %s\n\n" % json.dumps(answer, ensure_ascii=False).encode()
 
 
@@ -150,7 +159,13 @@ class Stream:
         size = int(length[1]) if length else 0
         if complete and len(body) >= size:
             self._received = body[size:]
-            self._answer(head.split(b" ", 2)[1].decode(), json.loads(body[:size] or b"{}"))
+            method, path = head.split(b" ", 2)[:2]
+            if method == b"GET":  # clients ask for its health and its models
+                self._write(
+                    b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{"data":[]}'
+                )
+            else:
+                self._answer(path.decode(), json.loads(body[:size] or b"{}"))
 
     def go_on(self) -> None:
         """Send the chunks that are due, or the end."""
