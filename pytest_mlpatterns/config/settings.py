@@ -84,6 +84,7 @@ class Settings:
     window of few requests be longer than ``duration_ns``. ``price`` is None if there is no cost. ``model`` and
     ``payload`` are None if they come from the fixtures. ``engine`` is a name as given; the registry of engines checks
     it. ``cpus`` is None if the deployment may use all cores. ``cancel`` is None if every request is awaited.
+    ``tokens`` is None if each chunk counts as a token where the server reports no usage.
     """
 
     pattern: Pattern
@@ -110,6 +111,7 @@ class Settings:
     engine: str
     cpus: float | None
     cancel: Cancellation | None
+    tokens: Callable[[str], int] | None
 
 
 def merge_markers(markers: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]) -> dict[str, Any]:
@@ -284,6 +286,7 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
         REST_JSON,
     ),
     "cancel": (read_cancellation, None),
+    "tokens": (function_like("lambda text: len(tokenizer.encode(text))"), None),
     "engine": (as_given, "local"),
     "cpus": (read_cpus, "all"),
 }

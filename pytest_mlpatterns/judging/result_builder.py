@@ -281,6 +281,11 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, setup: Setup) -
         notes.append(
             f"check= saw fewer answers of a launch, because {format_size(KEPT_BYTES)} of them are kept at most"
         )
+    if any(launch.generator.texts_cut for launch in metrics.launches):
+        notes.append(
+            f"tokens= counted fewer answers of a launch, because {format_size(KEPT_BYTES)} of their text are kept at "
+            "most; in the others each chunk counts as a token"
+        )
     overhead = metrics.launches[-1].generator.library_overhead_ns
     if overhead is not None:
         notes.append(

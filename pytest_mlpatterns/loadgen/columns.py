@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_mlpatterns.analysis.sample_rows import join_samples
+from pytest_mlpatterns.loadgen.token_counts import merged_texts, with_counted_tokens
 from pytest_mlpatterns.records.samples import Samples, StreamSamples
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_mlpatterns.loadgen.messages import LoadResult
 
@@ -34,9 +35,15 @@ _STREAM_DTYPES: dict[str, Any] = {
 }
 
 
-def samples_of(result: LoadResult) -> Samples:
-    """The samples of a load, warm-up included."""
-    return _samples(result.columns)
+def samples_of(result: LoadResult, tokens: Callable[[str], int] | None = None) -> Samples:
+    """The samples of a load, warm-up included.
+
+    Args:
+        result: of the load.
+        tokens: counts the tokens of texts that the load kept; None counts none.
+    """
+    samples = _samples(result.columns)
+    return samples if tokens is None else with_counted_tokens(samples, result.columns, tokens)
 
 
 def merged_columns(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -45,7 +52,7 @@ def merged_columns(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     columns = {name: getattr(joined, name) for name in _DTYPES}
     if joined.stream is not None:
         columns |= {name: getattr(joined.stream, name) for name in _STREAM_DTYPES}
-    return columns
+    return columns | merged_texts(parts)
 
 
 def _samples(columns: Mapping[str, Any]) -> Samples:

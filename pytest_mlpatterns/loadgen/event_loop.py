@@ -115,7 +115,7 @@ class LoadLoop:
             arrived=self._arrived,
             columns=self.recording.streams,
             cancellations=self._load_run.cancellations,
-            answer=partial(StreamedAnswer, is_openai=is_openai),
+            answer=partial(StreamedAnswer, is_openai=is_openai, keep_text=job.keep_texts),
             protocol=protocol,
         )
         return partial(StreamConnection, self, reading=reading)

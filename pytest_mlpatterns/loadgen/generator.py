@@ -233,6 +233,7 @@ def _merge(result: Mapping[int, LoadResult]) -> LoadResult:
             loop_lag_ns=max(report.loop_lag_ns for report in reports),
             processes=len(parts),
             answers_cut=any(report.answers_cut for report in reports),
+            texts_cut=any(report.texts_cut for report in reports),
         ),
         answers=[answer for part in parts for answer in part.answers],
         stopped_early=any(part.stopped_early for part in parts),

@@ -64,7 +64,7 @@ class LoadRun:
     """
 
     def __init__(self, job: LoadJob, send: Callable[[int, int | None], None], emit: Callable[[Event], None]) -> None:
-        self.recording = SampleRecorder(StreamColumns() if job.in_pieces else None)
+        self.recording = SampleRecorder(_streams_for(job))
         self.cancellations = None if job.cancellation is None else Cancellations(job.cancellation, job.share)
         self.answers = _sample_for(job) if job.keep_answers else None
         self.connect_ns = array("q")
@@ -168,7 +168,11 @@ class LoadRun:
             columns=self.recording.columns(streams=self._job.stream),
             window=Window(self._window_start_ns, self._stop_ns),
             warmup=self._warmup,
-            generator=replace(self._report, answers_cut=self.answers is not None and self.answers.is_cut),
+            generator=replace(
+                self._report,
+                answers_cut=self.answers is not None and self.answers.is_cut,
+                texts_cut=self.recording.streams is not None and self.recording.streams.texts_cut,
+            ),
             answers=self.answers.kept if self.answers is not None else [],
             stopped_early=self.stop_early,
         )
@@ -201,6 +205,8 @@ class LoadRun:
         self._loop_lag_ns = 0
         if self.answers is not None:
             self.answers.clear()
+        if self.recording.streams is not None:
+            self.recording.streams.drop_texts()
         shared_clock = self._job.share.of > 1 and not self._job.schedule.closed
         if self._has_length or shared_clock:  # all generators of a load start its clock at the same moment
             if self._has_length:  # nothing that the caller of the warm-up began goes on
@@ -224,6 +230,12 @@ class LoadRun:
             connect_ns=int(median(self.connect_ns)) if self.connect_ns else None,
             loop_lag_ns=self._loop_lag_ns,
         )
+
+
+def _streams_for(job: LoadJob) -> StreamColumns | None:
+    if not job.in_pieces:
+        return None
+    return StreamColumns(KEPT_BYTES // job.share.of if job.keep_texts else 0)
 
 
 def _sample_for(job: LoadJob) -> ResponseSample:

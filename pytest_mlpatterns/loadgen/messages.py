@@ -60,6 +60,7 @@ class LoadJob:
     ``think_ns`` makes conversations of the messages: for each the time from its answer to the message after it, which
     follows it then, or -1 if it is the last one (signed 64-bit, native). ``order`` then has the first ones. Empty for
     no conversations.
+    ``keep_texts`` keeps the texts of streams whose tokens the server does not report, up to a limit.
     """
 
     endpoint: Endpoint
@@ -74,6 +75,7 @@ class LoadJob:
     stream: bool = False
     cancellation: Cancellation | None = None
     think_ns: bytes = b""
+    keep_texts: bool = False
 
     @property
     def in_pieces(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from datetime import timedelta
+from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,8 @@ class PyreqwestLoop:
         self._tasks: set[asyncio.Task[None]] = set()
         self._client: Any = None
         self._logged = False
-        self._in_pieces, self._is_openai = job.in_pieces, promises_end(job.endpoint.wire)
+        self._in_pieces, is_openai = job.in_pieces, promises_end(job.endpoint.wire)
+        self._new_answer = partial(StreamedAnswer, is_openai=is_openai, keep_text=job.keep_texts)
         self._load_run = LoadRun(job, self._start_request, emit)
 
     def run(self) -> LoadResult:
@@ -101,7 +103,7 @@ class PyreqwestLoop:
     async def _request(self, request: int, due_ns: int | None) -> None:
         sent_ns = perf_counter_ns()
         due_ns = sent_ns if due_ns is None else due_ns
-        received = _Received(StreamedAnswer(is_openai=self._is_openai))
+        received = _Received(self._new_answer())
         outcome = await self._outcome_of(request, received, self._time_left_s(due_ns))
         now = perf_counter_ns()
         load_run = self._load_run

@@ -9,6 +9,8 @@ from array import array
 from pickle import PickleBuffer
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.wire.stream_text import TextReader
+
 if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.streamed_answer import StreamedAnswer
 
@@ -18,14 +20,22 @@ __all__ = ["StreamColumns"]
 class StreamColumns:
     """Columns that grow by one row per finished request, in step with those of the recording.
 
+    Args:
+        text_limit: most bytes of texts that are kept; 0 keeps none.
+
     Attributes:
         answer: what came of the request whose row is added next; None if it was never sent.
+        texts_cut: whether a text was not kept because of the limit.
     """
 
     COLUMNS = ("first_byte_ns", "chunk_count", "output_tokens", "input_tokens", "chunk_ns")
-    __slots__ = (*COLUMNS, "answer")
+    __slots__ = (*COLUMNS, "_text", "_text_bytes", "_text_limit", "answer", "texts_cut")
 
-    def __init__(self) -> None:
+    def __init__(self, text_limit: int = 0) -> None:
+        self._text_limit = text_limit
+        self._text = bytearray()
+        self._text_bytes = array("i")
+        self.texts_cut = False
         self.first_byte_ns = array("q")
         self.chunk_count = array("I")
         self.output_tokens = array("i")
@@ -36,6 +46,8 @@ class StreamColumns:
     def add(self) -> None:
         """Add the row of :attr:`answer`."""
         answer = self.answer
+        if self._text_limit:
+            self._text_bytes.append(self._keep_text(answer))
         if answer is None:
             self.first_byte_ns.append(0)
             self.chunk_count.append(0)
@@ -60,4 +72,26 @@ class StreamColumns:
 
     def columns(self) -> dict[str, PickleBuffer]:
         """The columns as raw buffers, which cross the pipe without a copy."""
-        return {name: PickleBuffer(getattr(self, name)) for name in self.COLUMNS}
+        columns = {name: PickleBuffer(getattr(self, name)) for name in self.COLUMNS}
+        if self._text_limit:
+            columns |= {"text": PickleBuffer(self._text), "text_bytes": PickleBuffer(self._text_bytes)}
+        return columns
+
+    def drop_texts(self) -> None:
+        """Drop all texts, at the start of the measured window."""
+        self._text.clear()
+        self._text_bytes = array("i", [-1]) * len(self._text_bytes)
+        self.texts_cut = False
+
+    def _keep_text(self, answer: StreamedAnswer | None) -> int:
+        """Keep the text of an answer whose tokens the server did not report. Returns its size; -1 if it is not kept."""
+        if answer is None or not isinstance(answer.reader, TextReader) or answer.reader.output_tokens >= 0:
+            return -1
+        text = answer.reader.text
+        if text is None or not answer.chunk_ns:
+            return -1
+        if len(self._text) + len(text) > self._text_limit:
+            self.texts_cut = True
+            return -1
+        self._text += text
+        return len(text)

@@ -9,6 +9,7 @@ from array import array
 
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.wire.stream_events import EVENT_STREAM, StreamReader
+from pytest_mlpatterns.wire.stream_text import TextReader
 
 __all__ = ["StreamedAnswer"]
 
@@ -18,6 +19,7 @@ class StreamedAnswer:
 
     Args:
         is_openai: whether the events are those of the wire ``openai``, of which every stream ends with ``[DONE]``.
+        keep_text: whether the reader is one that keeps the text.
 
     Attributes:
         now_ns: arrival of the bytes that are read at present.
@@ -27,10 +29,11 @@ class StreamedAnswer:
         reader: what the events say.
     """
 
-    __slots__ = ("_is_openai", "chunk_ns", "first_byte_ns", "is_stream", "now_ns", "reader")
+    __slots__ = ("_is_openai", "_new_reader", "chunk_ns", "first_byte_ns", "is_stream", "now_ns", "reader")
 
-    def __init__(self, *, is_openai: bool) -> None:
+    def __init__(self, *, is_openai: bool, keep_text: bool = False) -> None:
         self._is_openai = is_openai
+        self._new_reader: type[StreamReader] = TextReader if keep_text else StreamReader
         self.chunk_ns = array("q")
         self.now_ns = 0
         self.begin()
@@ -40,7 +43,7 @@ class StreamedAnswer:
         self.first_byte_ns = 0
         self.is_stream = False
         del self.chunk_ns[:]
-        self.reader = StreamReader(is_openai=self._is_openai)
+        self.reader = self._new_reader(is_openai=self._is_openai)
 
     def read_type(self, media_type: str) -> None:
         """Learn from the head of the answer, from its media type with its parameters, whether it is a stream."""

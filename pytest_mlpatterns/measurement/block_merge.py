@@ -110,6 +110,7 @@ def merge_reports(blocks: Sequence[BlockRecording]) -> GeneratorReport:
         connections=max(report.connections for report in reports),
         connection_limit_reached=any(report.connection_limit_reached for report in reports),
         loop_lag_ns=max(report.loop_lag_ns for report in reports),
+        texts_cut=any(report.texts_cut for report in reports),
     )
 
 

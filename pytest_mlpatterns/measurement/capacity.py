@@ -80,6 +80,7 @@ class CapacitySearch:
         on_progress: takes the progress of the load several times a second.
         ceiling_rps: rate that one generator process reaches on this machine; None if it is not known.
         generators: number of generator processes that share the load.
+        tokens: counts the tokens of texts that the job keeps; None if it keeps none.
 
     Attributes:
         last: the last load of the search; None before the first.
@@ -92,6 +93,7 @@ class CapacitySearch:
     on_progress: Callable[[Progress], None]
     ceiling_rps: float | None
     generators: int = 1
+    tokens: Callable[[str], int] | None = None
     last: LastStep | None = None
     _last_rate_rps: float = 0.0
 
@@ -174,7 +176,7 @@ class CapacitySearch:
 
     def _window(self, result: LoadResult) -> tuple[Samples, NDArray[np.bool_], NDArray[np.bool_]]:
         """The samples, which of them were due in the window, and which succeeded."""
-        samples = samples_of(result)
+        samples = samples_of(result, self.tokens)
         return samples, samples.due_in(result.window), samples.succeeded
 
     def _drive(self, schedule: Schedule, duration_ns: int, warmup_ns: int) -> LoadResult:
@@ -185,7 +187,7 @@ class CapacitySearch:
         self.monitor.sample()
         usage, window = self.monitor.usage(), result.window
         self.last = LastStep(
-            schedule, samples_of(result), window, _asl_ratio(usage, window), _peak_rss_bytes(usage, window)
+            schedule, samples_of(result, self.tokens), window, _asl_ratio(usage, window), _peak_rss_bytes(usage, window)
         )
         return result
 

@@ -169,6 +169,7 @@ class LaunchRunner:
             on_progress=self._on_progress,
             generators=plan.generators,
             ceiling_rps=self._generator.ceiling_of(template),
+            tokens=plan.tokens,
         )
         with apart_from(deployment, self._generator, plan.generators):
             capacity = search.run(decided, objective)
@@ -192,7 +193,9 @@ class LaunchRunner:
             DeploymentError: it did not start, or one of its processes died under the load.
         """
         deployment = self.deployment
-        template = job_for(deployment, replace(self.plan, check=None), deployment.messages(self.plan.payload))
+        template = job_for(
+            deployment, replace(self.plan, check=None, tokens=None), deployment.messages(self.plan.payload)
+        )
         run = OverloadRun(template, self._generator, self._on_progress, lambda: deployment.pids, self.plan.generators)
         with apart_from(deployment, self._generator, self.plan.generators):
             loads = run.run(plan, nmrt_rps)
@@ -210,7 +213,9 @@ class LaunchRunner:
             DeploymentError: the replica did not start, or a process died under the load.
         """
         deployment = self.deployment
-        template = job_for(deployment, replace(self.plan, check=None), deployment.messages(self.plan.payload))
+        template = job_for(
+            deployment, replace(self.plan, check=None, tokens=None), deployment.messages(self.plan.payload)
+        )
         run = ScaleOutRun(
             deployment, template, self._generator, self._on_progress, balance, generators=self.plan.generators
         )
@@ -265,7 +270,7 @@ class _LaunchMeasurement:
 
     def _launch(self, result: LoadResult) -> Launch:
         self._monitor.sample()
-        report, schedule, samples = result.generator, self._plan.schedule, samples_of(result)
+        report, schedule, samples = result.generator, self._plan.schedule, samples_of(result, self._plan.tokens)
         silence = ""
         if not result.stopped_early:
             silence = why_silent(self._deployment, self._plan, samples, window=result.window)
@@ -326,5 +331,6 @@ def job_for(
         keep_answers=CHECKED_ANSWERS if plan.check else 0,
         cancellation=plan.cancellation,
         stream=deployment.streams,
+        keep_texts=plan.tokens is not None,
         think_ns=b"" if talks is None else talks.think_ns,
     )

@@ -168,7 +168,7 @@ class VariantRun:
             put_on_cores([*self._monitor.pids, *self._generator.pids], core)
             result = self._drive(self._job.schedule, length_ns, position)
             self._monitor.sample()
-            samples = samples_of(result)
+            samples = samples_of(result, self._variant.plan.tokens)
             inside = samples.due_in(result.window)
             good = inside & samples.succeeded
             self._require_answers(samples, result.window)

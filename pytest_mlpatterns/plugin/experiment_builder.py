@@ -202,6 +202,7 @@ def _load_plan(settings: Settings, payload: Payload) -> LoadPlan:
         generators=settings.generators,
         stretches=settings.stretches,
         cancellation=settings.cancel,
+        tokens=settings.tokens,
     )
 
 

@@ -96,6 +96,7 @@ class GeneratorReport:
         library_overhead_ns: time that a client library adds to the median request; None without a library.
         processes: number of generator processes that shared the load.
         answers_cut: whether fewer answers were kept for the check than it asks for, because of their size.
+        texts_cut: whether the texts of some answers were not kept for counting their tokens, because of their size.
     """
 
     cpu_ns: int
@@ -109,6 +110,7 @@ class GeneratorReport:
     library_overhead_ns: float | None = None
     processes: int = 1
     answers_cut: bool = False
+    texts_cut: bool = False
 
     @property
     def core_ns(self) -> int:

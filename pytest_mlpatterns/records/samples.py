@@ -45,7 +45,7 @@ class StreamSamples:
     Attributes:
         first_byte_ns: arrival of the first byte of the answer, that of its head, int64; 0 if none came.
         chunk_count: number of chunks, uint32; 0 if the answer was no stream.
-        output_tokens: tokens of the answer by the server's usage, int32; -1 if it reported none.
+        output_tokens: tokens of the answer by the server's usage, else by the user's count, int32; -1 without both.
         input_tokens: tokens of the request by the server's usage, int32; -1 if it reported none.
         chunk_ns: arrival of every chunk, request after request, int64, shape ``(chunks,)``.
     """

@@ -29,7 +29,7 @@ NO_MODEL = b'{"model":"",'
 """Begin of a request that names no model; :func:`with_model` fills in that of the server."""
 _HEADERS = (("content-type", "application/json"),)
 _CHAT_END, _END = "/chat/completions", "/completions"
-_EXPECTED = 'expected text, or {"prompt": "...", "output_tokens": 64} with a prompt or messages'
+_EXPECTED = 'expected text, or a dictionary with a prompt or messages; write {"prompt": "...", "output_tokens": 64}'
 _MESSAGE = '{"role": "user", "content": "..."}'
 _MOST_TOKENS = 1_000_000
 

@@ -21,6 +21,7 @@ class LoadPlan:
 
     If ``warmup_ns`` is None, the warm-up ends when the load is steady. If the window ``stretches``, a launch with few
     requests in it is measured again in a longer one. ``cancellation`` is None if every request is awaited.
+    ``tokens`` counts the tokens of an answer's text where the server reports none; None if each chunk counts as one.
     """
 
     payload: Payload
@@ -32,3 +33,4 @@ class LoadPlan:
     generators: int = 1
     stretches: bool = False
     cancellation: Cancellation | None = None
+    tokens: Callable[[str], int] | None = None

@@ -682,3 +682,10 @@ def test_a_share_of_the_requests_can_be_cancelled() -> None:
     found = read_settings({"cancel": "5% after 200ms"}, {}, {}).cancel
     assert found == Cancellation(0.05, 200_000_000)
     assert read_settings({"cancel": str(found)}, {}, {}).cancel == found
+
+
+def test_tokens_are_counted_by_a_function() -> None:
+    assert read_settings({}, {}, {}).tokens is None
+    assert read_settings({"tokens": len}, {}, {}).tokens is len
+    with pytest.raises(SettingError, match=r"perf\(tokens=...\) is 5, expected a function; write lambda text: len"):
+        read_settings({"tokens": 5}, {}, {})

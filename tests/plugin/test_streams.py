@@ -250,3 +250,52 @@ def test_a_later_first_token_is_a_regression_of_its_baseline(tmp_path: Path) -> 
 
     assert run.exit_code == 1
     assert "RegressionFailure: TTFT" in run.failure("test_compared")
+
+
+OWN_PROMPTS = """
+from pathlib import Path
+
+LINES = Path(__file__).with_name("lines.jsonl")
+
+
+def generate(batch):
+    (request,) = batch
+    assert "output_tokens" not in request
+    users = [message["content"] for message in request["messages"] if message["role"] == "user"]
+    assert users == ["a", "b", "c"][: len(users)], users
+    for _ in range(request["max_tokens"]):
+        yield "two words "
+
+
+def words(batch):
+    yield from ["two words ", "three words here"]
+
+
+@pytest.mark.perf(wire="openai", model=generate, payload=LINES, duration="200ms", concurrency=2)
+def test_conversations(perf):
+    (launch,) = perf.metrics.launches
+    samples = launch.samples
+    assert samples.succeeded.all(), launch.first_failure
+    number_of = samples.request.tolist().count
+    assert number_of(0) >= number_of(1) >= number_of(2)  # each waits for the answer to the one before
+    assert set(samples.stream.output_tokens.tolist()) <= {2}
+
+
+@pytest.mark.perf(model=words, payload=["x"], tokens=lambda text: len(text.split()), duration="200ms")
+def test_counted(perf):
+    (launch,) = perf.metrics.launches
+    samples = launch.samples
+    assert set(samples.stream.output_tokens[launch.window.covers(samples.due_ns)].tolist()) == {5}
+
+
+@pytest.mark.perf(model=words, payload=["x"], tokens="gpt-2")
+def test_no_function(perf):
+    perf.assert_rtm_below("10min")
+"""
+LINE = '{"turns": ["a", "b", {"content": "c", "think_time": "2ms"}], "output_tokens": 2}'
+
+
+def test_conversations_and_counted_tokens(tmp_path: Path) -> None:
+    run = project(OWN_PROMPTS).with_file("lines.jsonl", LINE).run(tmp_path)
+    assert (run.outcomes["passed"], len(run.outcomes)) == (2, 2), run.out
+    assert "perf(tokens=...) is 'gpt-2', expected a function; write lambda text: len(tokenizer.encode(text))" in run.out

@@ -78,7 +78,7 @@ def test_other_wires_keep_the_path() -> None:
 
 @pytest.mark.parametrize("value", [7, None, {"text": "x"}, ["a"]])
 def test_another_input_is_refused(value: Any) -> None:
-    with pytest.raises(SettingError, match=r"item 0 .*expected text, or .* with a prompt or messages$"):
+    with pytest.raises(SettingError, match=r"item 0 .*expected text, or a dictionary with a prompt or messages; write"):
         read_payload([value], OPENAI)
 
 
