@@ -16,7 +16,8 @@ def python_of(name: str, requirements: Path, *packages: str) -> str:
 
     Args:
         name: the environment's.
-        requirements: a file of them.
+        requirements: a file of them; a file ``requirements-alone.txt`` beside it names what is installed without what
+            that needs.
         packages: what else is installed, as pip's arguments; what is installed in place follows its own changes.
 
     Raises:
@@ -29,6 +30,8 @@ def python_of(name: str, requirements: Path, *packages: str) -> str:
         _run(sys.executable, "-m", "venv", "--clear", str(directory))
         pip = (str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install")
         _run(*pip, "--requirement", str(requirements), *packages)
+        if (alone := requirements.with_name("requirements-alone.txt")).exists():
+            _run(*pip, "--no-deps", "--requirement", str(alone))
         shutil.copyfile(requirements, done)  # the last step: what was cut off is made again
     return str(python)
 

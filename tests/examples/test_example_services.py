@@ -23,7 +23,7 @@ pytestmark = pytest.mark.processes
 
 EXAMPLES = ROOT / "examples"
 RESULTS = "--perf-json=out.json"
-SERVERS = ("bentoml", "fastapi", "litserve", "mlserver", "mosec")
+SERVERS = ("bentoml", "fastapi", "litserve", "llama_cpp", "mlserver", "mosec")
 
 
 def run(example: str, directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
