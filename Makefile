@@ -6,28 +6,33 @@ unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: none 
 
 EXAMPLES := tests/examples tests/docs/test_snippets.py tests/docs/test_site.py tests/reports/html/test_html_page.py
 FAULTS := tests/faults
+CAPACITY := tests/capacity
+OTHERS := $(EXAMPLES) $(FAULTS) $(CAPACITY)
 
-.PHONY: demo test examples faults covered compiled lint docs bench servers fuzz protos clean
+.PHONY: demo test examples capacity faults covered compiled lint docs bench servers fuzz protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
 
 ifdef FAST
 test: compiled  ## with FAST=1 the tests that start no process, in under a minute
-	$(BIN)/python -m pytest -n 2 -m 'not processes' --ignore=$(FAULTS)
+	$(BIN)/python -m pytest -n 2 -m 'not processes' $(OTHERS:%=--ignore=%)
 else
 test: compiled  ## lint, types, layers, and every test with branch coverage
 	@$(MAKE) --no-print-directory --jobs 2 lint covered
 
 covered: compiled  ## every test with branch coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(EXAMPLES:%=--ignore=%) --ignore=$(FAULTS)
+	$(BIN)/coverage run -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(OTHERS:%=--ignore=%)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 endif
 
 examples: compiled  ## every example and block of the documentation as a user runs them, and the pages in a real browser
 	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder $(EXAMPLES)
+
+capacity: compiled  ## searches for the capacity of real services: NMRT, scaling, and loads beyond both
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(CAPACITY)
 
 faults: compiled  ## what goes wrong on purpose: nothing hangs, passes by dying or stays behind; with ALL=1 the rarer variants too
 	ALL=$(ALL) $(BIN)/python -m pytest -q -n 6 --dist worksteal $(FAULTS)

@@ -217,7 +217,9 @@ def _with_conditions(result: TestResult, metrics: Metrics, experiment: Experimen
 def _estimates(metrics: Metrics, judged: Sequence[str] = ()) -> list[tuple[Metric, Estimate]]:
     """Every metric that the launches give, and the goodput under the objectives that were judged."""
     others = [metric for metric in searched_for(metrics) if metric.name not in METRICS]
-    others += [metric_named(name) for name in dict.fromkeys(judged) if name.startswith("goodput(")]
+    others += [
+        metric_named(name) for name in dict.fromkeys(judged) if name.startswith("goodput(") and is_known_metric(name)
+    ]
     found = [(metric, estimate_or_none(metrics, metric)) for metric in (*METRICS.values(), *others)]
     return [(metric, value) for metric, value in found if value is not None and math.isfinite(value.high)]
 

@@ -16,7 +16,10 @@ EMPTY = Project()
 
 WRONG_MARKERS = {
     "unknown": ("concurency=2", ["perf(concurency=...)", "did you mean concurrency=?", "duration", "rate_rps"]),
-    "unknown and like nothing": ("zzz=1", ["perf(zzz=...)", "allowed are: budget, check, compare, concurrency"]),
+    "unknown and like nothing": (
+        "zzz=1",
+        ["perf(zzz=...)", "allowed are: budget, cancel, check, compare, concurrency"],
+    ),
     "positional": ("Single()", ["positional argument", "keywords only", "pattern="]),
     "a pattern's class": ("pattern=Single", ["perf(pattern=...) is the class Single", "write Single()"]),
     "no pattern": ("pattern=3", ["perf(pattern=...) is 3", "expected a pattern"]),
