@@ -455,6 +455,7 @@ class TestWarmUp:
         self, status: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(load_run_module, "WARMUP_CAP_NS", 300 * MS)
+        monkeypatch.setattr(load_run_module, "is_steady", lambda _windows: False)
         with ScriptedServer(lambda _: [Send(answer(status=status))]) as server:
             result = drive(a_job([server.address], ClosedLoop(2), warmup_ns=None))
         assert result.warmup.steady is False
