@@ -61,6 +61,7 @@ class Metric:
         promise: what the requests of a goodput keep; None for other metrics.
         currency: of a cost; empty if it is not known, and for other metrics.
         of_streams: whether only answers that come in pieces have it.
+        stream: quantity and percentile of a time of streams, such as ``("ttft", 95)``; None for other metrics.
         of_search: value in one capacity search, at a price; None for other metrics.
         largest: largest value that an index can have; its interval ends there.
     """
@@ -78,6 +79,7 @@ class Metric:
     promise: Promise | None = None
     currency: str = ""
     of_streams: bool = False
+    stream: tuple[str, float] | None = None
     of_search: Callable[[Capacity, Price | None], LaunchValue | None] | None = None
     largest: float = math.inf
 
@@ -163,7 +165,8 @@ def stream_metric(quantity: str, percentile: float = 50) -> Metric:
 
     rank = "" if percentile == 50 else f"p{percentile:.10g}"
     name, label = (quantity, quantity.upper()) if not rank else (f"{quantity}:{rank}", f"{rank} {quantity.upper()}")
-    return Metric(name, label, read, Unit.DURATION, floor=_LATENCY_FLOOR, of_streams=True)
+    stream = (quantity, percentile)
+    return Metric(name, label, read, Unit.DURATION, floor=_LATENCY_FLOOR, of_streams=True, stream=stream)
 
 
 def _of_streams(name: str, label: str, read: Callable[[StreamBlocks], LaunchValue | None]) -> Metric:

@@ -102,8 +102,8 @@ class Tolerances:
                 return float(self.given)
             if known.percentile is not None:
                 return _TAIL_FACTOR * float(self.given)
-        if known.of_streams and ":" in known.name:
-            return _TAIL_FACTOR * self.of(known.name.partition(":")[0])
+        if known.stream is not None and known.name != known.stream[0]:
+            return _TAIL_FACTOR * self.of(known.stream[0])
         return DEFAULT_TOLERANCES.get(_family(known), DEFAULT_TOLERANCES["rtm"])
 
 

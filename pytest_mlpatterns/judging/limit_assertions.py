@@ -134,7 +134,8 @@ class LimitAssertions:
 
 def _judge_with_failures(metric: Metric, measured: Estimate, limit: float, *, metrics: Metrics) -> Verdict:
     """The verdict on a percentile that so many requests failed for that it may have no value: they are the latest."""
-    percentile = metric.percentile or float(metric.name.partition(":p")[2] or 50)
+    _, percentile = metric.stream or ("latency", metric.percentile)
+    assert percentile is not None  # nothing else is infinite
     failed = format_percent(sum(metrics.failures.values()) / metrics.requests)
     beyond = format_percent(1 - percentile / 100)
     fails = measured.low >= limit

@@ -27,7 +27,7 @@ from pytest_mlpatterns.reports.text.index_notes import describe_indices
 from pytest_mlpatterns.reports.text.notes import describe_capacity, describe_cycle, describe_layer
 from pytest_mlpatterns.reports.text.overload_text import describe_overload
 from pytest_mlpatterns.reports.text.scaling_notes import describe_scaling
-from pytest_mlpatterns.units import Unit, format_duration, format_size
+from pytest_mlpatterns.units import format_duration, format_size
 from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.wording import count
 
@@ -181,9 +181,8 @@ def estimate_or_none(metrics: Metrics, metric: Metric) -> Estimate | None:
             return metrics.error_ratio if metrics.requests else None
         if metric.percentile is not None:
             return metrics.latency_ns(metric.percentile)
-        if metric.of_streams and metric.unit is Unit.DURATION:
-            quantity, _, rank = metric.name.partition(":p")
-            return metrics.stream_percentile(quantity, float(rank or 50))
+        if metric.stream is not None:
+            return metrics.stream_percentile(*metric.stream)
     except InvalidResultError:
         return None
     return None if metrics.only_at_least(metric) else metrics.estimate(metric)
