@@ -10,12 +10,8 @@ work to the first token, and for each further one, is a number of rounds of arit
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shlex
 import subprocess
-import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +19,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bench import HERE, Claim, Table
-from verdict_error_rates import NOT_PASSED, OFF, Records
+from verdict_error_rates import Records, result_of_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -103,31 +99,13 @@ class Laboratory:
     def run(self, case: Case) -> None:
         """One run, and its line."""
         self._write_rounds(case)
-        with tempfile.TemporaryDirectory() as name:
-            results = Path(name) / "results.json"
-            options = ("--perf-against=main", f"--perf-tolerance={TOLERANCE}", f"--perf-json={results}")
-            command = [sys.executable, "-m", "pytest", *OFF, "-q", *options]
-            started = time.perf_counter()
-            done = subprocess.run(
-                command,
-                cwd=self._top,
-                env={name: value for name, value in os.environ.items() if name not in NOT_PASSED},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                encoding="utf-8",
-                check=False,
-            )
-            wall_s = time.perf_counter() - started
-            found = json.loads(results.read_text(encoding="utf-8"))["results"] if results.exists() else []
-        if not found or done.returncode not in (0, 1):
-            raise RuntimeError(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
-        (result,) = found
+        result, wall_s = result_of_run(self._top, "--perf-against=main", f"--perf-tolerance={TOLERANCE}")
         self._records.add(
             {
                 "kind": "run",
                 "case": case.name,
                 "outcome": _outcome(result),
-                "wall_s": round(wall_s, 2),
+                "wall_s": wall_s,
                 "load": os.getloadavg()[0],
                 "verdicts": result["verdicts"],
                 "launches": len(result["launches"]),

@@ -196,32 +196,41 @@ class Laboratory:
 
     def _pytest(self, added: Added, test: str, *arguments: str) -> dict[str, Any]:
         set_added(self._top, added)
-        with tempfile.TemporaryDirectory() as name:
-            results_file = Path(name) / "results.json"
-            command = [sys.executable, "-m", "pytest", *OFF, "-q", f"--perf-json={results_file}", *arguments, test]
-            started = time.perf_counter()
-            done = subprocess.run(
-                command,
-                cwd=self._top,
-                env={name: value for name, value in os.environ.items() if name not in NOT_PASSED},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                encoding="utf-8",
-                check=False,
-            )
-            wall_s = time.perf_counter() - started
-            results = json.loads(results_file.read_text(encoding="utf-8"))["results"] if results_file.exists() else []
-            if not results or done.returncode not in (0, 1):
-                raise RuntimeError(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
-            result = results[0]
-            kept = ("launches", "verdicts", "noise", "seconds_spent", "notes", "baseline_note", "metrics", "passed")
-            return {
-                "walks": added.walks,
-                "wall_s": round(wall_s, 2),
-                "load": os.getloadavg()[0],
-                "result": {name: result[name] for name in kept},
-                "log_ratios": (result["reference"] or {}).get("log_ratios", {}),
-            }
+        result, wall_s = result_of_run(self._top, *arguments, test)
+        kept = ("launches", "verdicts", "noise", "seconds_spent", "notes", "baseline_note", "metrics", "passed")
+        return {
+            "walks": added.walks,
+            "wall_s": wall_s,
+            "load": os.getloadavg()[0],
+            "result": {name: result[name] for name in kept},
+            "log_ratios": (result["reference"] or {}).get("log_ratios", {}),
+        }
+
+
+def result_of_run(directory: Path, *arguments: str) -> tuple[dict[str, Any], float]:
+    """Run pytest in a directory: the first result, and the seconds that the run took.
+
+    Raises:
+        RuntimeError: there is no result, or pytest ended otherwise than with passed or failed tests.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        results_file = Path(name) / "results.json"
+        command = [sys.executable, "-m", "pytest", *OFF, "-q", f"--perf-json={results_file}", *arguments]
+        started = time.perf_counter()
+        done = subprocess.run(
+            command,
+            cwd=directory,
+            env={name: value for name, value in os.environ.items() if name not in NOT_PASSED},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            check=False,
+        )
+        wall_s = time.perf_counter() - started
+        results = json.loads(results_file.read_text(encoding="utf-8"))["results"] if results_file.exists() else []
+    if not results or done.returncode not in (0, 1):
+        raise RuntimeError(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return results[0], round(wall_s, 2)
 
 
 _BUSY = """
