@@ -150,7 +150,7 @@ class _Fit:
 
     Args:
         bound: the percentile and its limit.
-        longest_ns: the longest limit of the objective, which tells how long a window needs to forget its beginning.
+        longest_ns: the longest limit of the objective; the warm-up of a window grows with it.
         capacity_rps: a rate that cannot be exceeded.
     """
 

@@ -122,7 +122,7 @@ class StreamBlocks:
         return LaunchValue(1e9 / tpot.value, tpot.relative_error)
 
     def mean_tokens(self, *, of_input: bool) -> LaunchValue | None:
-        """Mean number of input or output tokens of the successful streams; None where the server told no input."""
+        """Mean number of input or output tokens of the successful streams; None if the server reports no input."""
         tokens = (self.times.input_tokens if of_input else self.times.tokens)[self._answered]
         known = tokens[tokens >= 0]
         return LaunchValue(float(known.mean()), 0.0) if known.size else None

@@ -1,7 +1,7 @@
 """The times of streams, request by request: first token, gaps between tokens, time per token.
 
-Every time counts from when the request was due. A *chunk* is a piece of an answer with content. A server that tells its
-usage tells how many tokens the chunks were, else each chunk counts as one. Pure; it must not know windows or blocks.
+Every time counts from when the request was due. A *chunk* is a piece of an answer with content. If the server reports
+its usage, that is the number of tokens; otherwise each chunk counts as one. Pure; it must not know windows or blocks.
 
 Sources of the terms: the documentation of NVIDIA's AIPerf and of vLLM's benchmark for TTFT, ITL and TPOT.
 """

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Choice", "ComparedMetric", "compared_by_default", "compared_metrics", "read_metrics"]
 
 Choice = Callable[[bool], "Sequence[ComparedMetric]"]
-"""What to compare, once it is known whether the answers stream: only a launch tells."""
+"""Which metrics to compare, given whether the answers stream, which is known after a launch."""
 
 _PRIMARY = ("rtm", "throughput")
 _STREAM_PRIMARY = ("ttft", "tpot", "output_tokens")

@@ -194,7 +194,7 @@ class RevisionComparison:
         return verdicts
 
     def _streams(self, run: InterleavedRun) -> bool:
-        """Whether the answers of both sides stream; the first paired launch tells."""
+        """Whether the answers of both sides stream, by the first paired launch."""
         if not run.launches:
             run.measure_first(self._experiment.settings.budget_ns)
         return all(launch.samples.came_in_pieces for launch in (run.first_launches[0], run.second_launches[0]))

@@ -1,4 +1,4 @@
-"""The energy that the processor packages of this machine used, as Linux tells it from their own counters (RAPL).
+"""The energy that the processor packages of this machine used, as Linux reads it from their own counters (RAPL).
 
 A package is a whole processor: cores, caches and what else is on it, idle or not. Its sub-domains are parts of it, and
 the domain of the platform contains it, so only packages are added up. Since Linux 5.10 the counters are readable for
