@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.records.telemetry import merged_layers
-from pytest_mlpatterns.serving.local.messages import Ready, StatsQuestion, WorkerStats
+from pytest_mlpatterns.serving.process_messages import Ready, StatsQuestion, WorkerStats
 from pytest_mlpatterns.system.orphans import Stopped
 
 if TYPE_CHECKING:

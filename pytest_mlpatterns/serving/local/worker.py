@@ -17,16 +17,8 @@ from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.serving.http.stream_response import not_streamed
-from pytest_mlpatterns.serving.local.messages import (
-    Consume,
-    Listen,
-    ListenGrpc,
-    LoadFailed,
-    Ready,
-    StatsQuestion,
-    WorkerJob,
-    WorkerStats,
-)
+from pytest_mlpatterns.serving.local.messages import Consume, Listen, ListenGrpc, WorkerJob
+from pytest_mlpatterns.serving.process_messages import LoadFailed, Ready, StatsQuestion, WorkerStats
 from pytest_mlpatterns.serving.model import UnusableModelError
 from pytest_mlpatterns.serving.tracebacks import user_traceback
 from pytest_mlpatterns.system.child import Channel
@@ -40,7 +32,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.serving.http.async_jobs import Queue
     from pytest_mlpatterns.serving.http.inference_call import WireTally
-    from pytest_mlpatterns.serving.local.handler_stack import HandlerStack
+    from pytest_mlpatterns.serving.handler_stack import HandlerStack
     from pytest_mlpatterns.serving.local.http_server import PromptServer
 
 
@@ -115,9 +107,16 @@ def _load(job: WorkerJob, channel: Channel) -> HandlerStack:
     if job.trees is not None:
         install(*job.trees)
     try:
-        from pytest_mlpatterns.serving.local.handler_stack import HandlerStack
+        from pytest_mlpatterns.serving.handler_stack import HandlerStack
+        from pytest_mlpatterns.serving.local.upstream import LocalHooks
 
-        stack = HandlerStack(job.node, job.identity, wire=job.wire.between_processes, own_server=job.own_server)
+        stack = HandlerStack(
+            job.node,
+            job.identity,
+            wire=job.wire.between_processes,
+            own_server=job.own_server,
+            hooks=LocalHooks(),
+        )
         if job.trees is not None and (strays := modules_from(*job.trees)):
             raise wrong_tree(strays, *job.trees)
     except UnusableModelError as error:
