@@ -141,12 +141,11 @@ class ScalingAssertions:
             pattern = self._experiment.settings.pattern
             under = self._experiment.variant_under
             variants = {number: under(with_replicas(pattern, number), cores) for number in numbers}
-            driver = self._experiment.driver
             price = self._experiment.settings.price
             self._run = ScalingRun(
                 variants,
-                driver.generator,
-                on_progress=driver.on_progress,
+                self._experiment.generator,
+                on_progress=self._experiment.driver.on_progress,
                 price=price,
                 cpus_per_replica=self._cores_each,
                 balance=balance_of(pattern),

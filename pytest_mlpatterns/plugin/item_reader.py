@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.config.settings import read_settings
-from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.errors import MissingExtraError, SettingError
 from pytest_mlpatterns.plugin.perf_item import PerfItem
 from pytest_mlpatterns.serving.engine import engine_named
 from pytest_mlpatterns.wording import shown
@@ -47,6 +47,8 @@ class ItemReader:
         """Read one test; an error of its marker is part of the answer, since it fails that test alone."""
         try:
             return PerfItem(self._settings_of(item, self._collection.read_markers(item)))
+        except MissingExtraError:  # ends the run: other tests would miss it too
+            raise
         except SettingError as error:
             return PerfItem(self.defaults(), error)
 

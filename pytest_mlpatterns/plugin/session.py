@@ -17,7 +17,7 @@ import pytest
 from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.config.settings import read_settings
-from pytest_mlpatterns.errors import MlpatternsError, SettingError
+from pytest_mlpatterns.errors import MissingExtraError, MlpatternsError, SettingError
 from pytest_mlpatterns.judging.experiment import LoadDriver
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
@@ -117,7 +117,7 @@ class PerfSession:
             raise pytest.UsageError(terminal.spell(str(error))) from None
         self._live.plain = self._run.baseline is BaselineMode.UPDATE
         self._revision = None if worktree is None else self._other_revision(worktree)
-        driver = LoadDriver(self._generator, self._live.show, self._run.smoke)
+        driver = LoadDriver({"local": self._generator}, self._live.show, self._run.smoke)
         self._builder = ExperimentBuilder(config, self._directory, driver, trees=self._trees)
         worker_input = WorkerInput(self._directory, terminal.ascii_only, worktree)
         self._runtest = RuntestHooks(self._lock, self._output, self._live, terminal=terminal, smoke=self._run.smoke)
@@ -137,12 +137,15 @@ class PerfSession:
             items: the perf tests that are to run.
 
         Raises:
-            pytest.UsageError: the project is imported from a copy, and a revision is compared with.
+            pytest.UsageError: a package is missing, or the project is imported from a copy and compared with a revision.
         """
         if items and self._revision is not None and not self._run.against_env:
             self._refuse_copies(self._revision)
-        for item in items:
-            item.stash[PERF_ITEM] = self._item_reader.read(item)
+        try:
+            for item in items:
+                item.stash[PERF_ITEM] = self._item_reader.read(item)
+        except MissingExtraError as error:
+            self._end_run(str(error))
         if self._revision is not None and not self._run.smoke:
             self._revision.announce(item.stash[PERF_ITEM].settings.schedule for item in items)
         self._live.tests = len(items)

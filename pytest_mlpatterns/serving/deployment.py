@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.serving.served_model import first_model
 from pytest_mlpatterns.serving.transport import transport_to
+from pytest_mlpatterns.system.monitor import ResourceMonitor
 from pytest_mlpatterns.wire import WireError, decode_answer, encode_request, path_of
 from pytest_mlpatterns.wire.openai import with_model
 from pytest_mlpatterns.wire.rest_stream import is_event_stream
@@ -26,101 +26,23 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.external.scraper import Scraper
+    from pytest_mlpatterns.serving.processes import Processes
     from pytest_mlpatterns.serving.scale_out import Scaler
     from pytest_mlpatterns.system.cpu_share import CpuShare
+    from pytest_mlpatterns.system.monitor import Monitor
     from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
-__all__ = ["Deployment", "ForeignProcesses", "Processes"]
+__all__ = ["Deployment"]
 
 _CLIENT_TIMEOUT_S = 30.0
 _EXIT_S = 0.5
 """Wait for the exit of a process whose connection has just closed."""
 _POLL_MARGIN_S = 1.5
 """Added to the time-out of a poll, because the server holds it for up to a second."""
-
-
-class Processes(Protocol):
-    """The processes of a deployment."""
-
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """Roots of the process trees."""
-        ...
-
-    def check(self, wait_s: float = 0.0) -> None:
-        """Check that all run; wait up to ``wait_s`` for one to exit.
-
-        Raises:
-            DeploymentError: a process has ended.
-        """
-
-    def stats(self) -> PatternStats:
-        """Statistics since the start.
-
-        Raises:
-            DeploymentError: a process has ended or does not answer.
-        """
-        ...
-
-    def log_tail(self) -> str:
-        """Last lines of their output."""
-        ...
-
-    def log_sizes(self) -> tuple[int, ...]:
-        """How much each has printed so far; empty if that is not known."""
-        ...
-
-    def traceback_since(self, sizes: Sequence[int]) -> str:
-        """The traceback that was printed after this, waiting a little for it; empty if there is none.
-
-        Raises:
-            DeploymentError: a process has ended.
-        """
-        ...
-
-    def stop(self) -> None:
-        """End the processes that the deployment started, and wait for it. Safe to call twice."""
-
-
-@dataclass(slots=True)
-class ForeignProcesses:
-    """Processes that run without this package, or were started by another process; empty if they are unknown.
-
-    Args:
-        pids: roots of the process trees.
-        on_stop: called once when the deployment closes.
-    """
-
-    pids: tuple[int, ...] = ()
-    on_stop: Callable[[], None] | None = field(default=None)
-
-    def check(self, wait_s: float = 0.0) -> None:
-        """Do nothing: the exit status of another process's child cannot be read."""
-
-    def stats(self) -> PatternStats:
-        """Return empty statistics."""
-        return PatternStats()
-
-    def log_tail(self) -> str:
-        """Return an empty text: the output went elsewhere."""
-        return ""
-
-    def log_sizes(self) -> tuple[int, ...]:
-        """Return nothing, likewise."""
-        return ()
-
-    def traceback_since(self, sizes: Sequence[int]) -> str:
-        """Return an empty text, likewise."""
-        return ""
-
-    def stop(self) -> None:
-        """Call ``on_stop`` the first time."""
-        on_stop, self.on_stop = self.on_stop, None
-        if on_stop is not None:
-            on_stop()
 
 
 class Deployment:
@@ -137,6 +59,8 @@ class Deployment:
         cpu_share: the processor that it was given; None if it may use all of the machine.
         streams: whether it has answered a functional request, such as the first one, with a stream of events.
         scaler: adds replicas while it runs; None if its engine cannot.
+        cores: number of cores that it may use; None for those of this machine.
+        make_monitor: makes a monitor of what it uses; None for one of its processes on this machine.
     """
 
     def __init__(
@@ -155,6 +79,8 @@ class Deployment:
         self.cpu_share: CpuShare | None = None
         self.streams = False
         self.scaler: Scaler | None = None
+        self.cores: float | None = None
+        self.make_monitor: Callable[[], Monitor] | None = None
         self._builder = builder
         self._clients: list[httpx.Client] = []
         self._next_server = itertools.count()
@@ -176,7 +102,7 @@ class Deployment:
 
     @property
     def url(self) -> str:
-        """Base URL of the first server, without a path."""
+        """Base URL of the first server, with the prefix and without a path."""
         return self.endpoint.url
 
     @property
@@ -197,6 +123,10 @@ class Deployment:
         """
         return self.client_of(0)
 
+    def monitor(self) -> Monitor:
+        """A new monitor of what the deployment uses."""
+        return ResourceMonitor(lambda: self.pids, self.cpus) if self.make_monitor is None else self.make_monitor()
+
     def client_of(self, number: int) -> httpx.Client:
         """The client of one server, numbered as in :attr:`addresses`."""
         import httpx
@@ -212,7 +142,8 @@ class Deployment:
     def messages(self, payload: Payload) -> tuple[bytes, ...]:
         """Complete requests for this deployment, one for each input."""
         model = self._model_for(payload)
-        return payload.messages(self.endpoint.host, self.endpoint.port, self.endpoint.path, model=model)
+        at = self.endpoint
+        return payload.messages(at.host, at.port, at.path, model=model, prefix=at.prefix)
 
     def request_of(self, payload: Payload, number: int = 0) -> dict[str, Any]:
         """The request of an input as arguments of ``httpx.Client.request``."""

@@ -61,7 +61,8 @@ def assertions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScalingAssertio
             smoke=smoke,
             settings=SimpleNamespace(budget_ns=30 * S, pattern=Single(), price=None),
             variant_under=lambda pattern, cores: (str(pattern), cores),
-            driver=SimpleNamespace(generator=None, on_progress=None),
+            generator=None,
+            driver=SimpleNamespace(on_progress=None),
         )
         measurement: Any = SimpleNamespace(
             measure_at_least=lambda _: None,
