@@ -17,7 +17,37 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.records.telemetry import PatternStats
 
-__all__ = ["Capacity", "Estimate", "GeneratorReport", "Launch", "LaunchValue", "Step", "Usage", "Warmup"]
+__all__ = ["Capacity", "Estimate", "GeneratorReport", "Launch", "LaunchValue", "NodeUsage", "Step", "Usage", "Warmup"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUsage:
+    """Resource usage of a deployment on one node of a cluster; arrays of shape ``(moments,)``, as those of ``Usage``.
+
+    Attributes:
+        node: name of the node, its address.
+        cores: number of cores that its processes may use.
+        replicas: number of replicas on it at the end.
+        cpu_ns: cumulative CPU time of the replicas on it.
+        rss_bytes: their resident memory.
+        serve_cpu_ns: cumulative CPU time of the cluster's own processes on it: proxies, schedulers, agents.
+    """
+
+    node: str
+    cores: float
+    replicas: int
+    cpu_ns: NDArray[np.int64]
+    rss_bytes: NDArray[np.int64]
+    serve_cpu_ns: NDArray[np.int64]
+
+    def since(self, moment: int) -> NodeUsage:
+        """The samples from the moment with this index on."""
+        return replace(
+            self,
+            cpu_ns=self.cpu_ns[moment:],
+            rss_bytes=self.rss_bytes[moment:],
+            serve_cpu_ns=self.serve_cpu_ns[moment:],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +69,9 @@ class Usage:
         limited: whether the deployment was given these cores (``cpus=``), and not all that there are.
         energy_uj: cumulative energy of the machine's processor packages in microjoules; None if the machine does not
             tell it.
+        nodes: the nodes of a cluster that have replicas; empty on one machine. The columns above are then sums over
+            their machines, each counted once.
+        without_generator: whether ``others_ns`` leaves the load generator out, too.
     """
 
     time_ns: NDArray[np.int64]
@@ -54,6 +87,8 @@ class Usage:
     busy_threads: tuple[int, ...] = ()
     limited: bool = False
     energy_uj: NDArray[np.int64] | None = None
+    nodes: tuple[NodeUsage, ...] = ()
+    without_generator: bool = False
 
     def since(self, moment: int) -> Usage:
         """The samples from the moment with this index on."""
@@ -68,6 +103,7 @@ class Usage:
             throttled_ns=self.throttled_ns[moment:],
             frequency_hz=self.frequency_hz[moment:],
             energy_uj=None if self.energy_uj is None else self.energy_uj[moment:],
+            nodes=tuple(node.since(moment) for node in self.nodes),
         )
 
 

@@ -206,8 +206,9 @@ class NodeReading:
         frequency_hz: mean frequency of the processors; 0: unknown.
         energy_uj: energy counter in microjoules; None: the machine has none.
         cores: number of cores that the node may use.
-        threads: number of threads of each replica, as ``(count, ...)`` of its processes.
-        replicas: the service's replicas on the node.
+        machine_cores: number of cores of its machine.
+        threads: ``(pid, thread, CPU time in ns)`` of each thread of the replicas; empty if they were not asked for.
+        replicas: the service's replicas on the node, also those that have ended.
     """
 
     node: str
@@ -224,7 +225,8 @@ class NodeReading:
     frequency_hz: int
     energy_uj: int | None
     cores: float
-    threads: tuple[tuple[int, ...], ...] = ()
+    machine_cores: int = 1
+    threads: tuple[tuple[int, int, int], ...] = ()
     replicas: tuple[ReplicaStats, ...] = ()
 
 
