@@ -148,6 +148,7 @@ class Experiment:
         revision: the same test at another git revision, which then replaces the baseline; None without one.
         comparison_required: a test that is not compared with the revision fails, also if it is new.
         searches: searches for NMRT that a ranking needs, by objective; None is the search without one.
+        cluster: node types and counts of the Ray cluster that takes part; empty without one.
     """
 
     test: str
@@ -161,6 +162,7 @@ class Experiment:
     revision: RevisionClient | None = None
     comparison_required: bool = False
     searches: tuple[Objective | None, ...] = ()
+    cluster: str = ""
 
     @property
     def smoke(self) -> bool:

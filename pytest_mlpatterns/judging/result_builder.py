@@ -85,6 +85,7 @@ def build_result(
         test=experiment.test,
         passed=passed,
         setup=experiment.setup,
+        cluster=experiment.cluster,
         command=experiment.command,
         metrics=figures,
         launches=by_launch,

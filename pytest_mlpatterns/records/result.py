@@ -124,6 +124,7 @@ class TestResult:
             the name of the metric.
         stream: what came in pieces; None if the answers did not stream.
         cancelled_requests: number of requests that the generator cancelled on purpose; ``requests`` has them not.
+        cluster: node types and counts of the Ray cluster that took part; empty without one.
     """
 
     __test__ = False
@@ -167,6 +168,7 @@ class TestResult:
     missing_indices: Mapping[str, str] = field(default_factory=dict)
     stream: StreamRecord | None = None
     cancelled_requests: int = 0
+    cluster: str = ""
 
     @property
     def outcome(self) -> State:

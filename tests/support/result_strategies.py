@@ -198,5 +198,6 @@ RESULTS = st.builds(
     missing_indices=st.dictionaries(NAMES, NAMES, max_size=2),
     stream=st.none() | STREAMS,
     cancelled_requests=COUNTS,
+    cluster=st.text(max_size=12),
     location=st.none() | st.builds(Location, NAMES, st.integers(1, 10**6)),
 )

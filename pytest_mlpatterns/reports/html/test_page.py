@@ -248,6 +248,7 @@ def _set_up(result: TestResult) -> Markup:
         "Pattern": str(setup.pattern),
         "Load": str(setup.load),
         "Wire": setup.wire,
+        "Engine": setup.engine,
         "Price": str(result.price or ""),
         "Payload": setup.payload[:19],
         "Model version": setup.model,
