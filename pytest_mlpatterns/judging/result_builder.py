@@ -17,6 +17,7 @@ from pytest_mlpatterns.analysis.latency_distribution import latency_of, percenti
 from pytest_mlpatterns.analysis.log_ratio import PAIRED_METRICS
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, is_known_metric, metric_named, nmrt_metric
 from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.node_figures import node_figures
 from pytest_mlpatterns.analysis.noise import noise_sentences
 from pytest_mlpatterns.analysis.stream_summary import stream_percentiles, stream_record
 from pytest_mlpatterns.errors import InvalidResultError
@@ -210,6 +211,7 @@ def _with_conditions(result: TestResult, metrics: Metrics, experiment: Experimen
         counts=metrics.request_counts,
         stream=stream_record(metrics),
         cancelled_requests=_cancelled(metrics),
+        nodes=node_figures(metrics.launches),
         replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
     )
 

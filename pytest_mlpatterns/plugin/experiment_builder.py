@@ -185,9 +185,10 @@ def _setup_of(settings: Settings, payload: Payload, target: Target | None, *, mo
         duration=format_duration(settings.duration_ns),
         warmup="auto" if settings.warmup_ns is None else format_duration(settings.warmup_ns),
         timeout=format_duration(settings.timeout_ns),
-        generators=str(settings.generators),
+        generators=f"{settings.generators} on ray" if settings.generators_on == "ray" else str(settings.generators),
         cpus="" if settings.cpus is None else f"{settings.cpus:g}",
         env=describe_env(settings.pattern),
+        engine="" if target is not None or settings.engine == "local" else settings.engine,
     )
 
 

@@ -18,6 +18,7 @@ import pytest
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.plugin.perf_item import PERF_ITEM
 from pytest_mlpatterns.plugin.session import REFERENCE_TREES, SERVE_REVISION
+from pytest_mlpatterns.revision.cluster_access import RUN_VARIABLE
 from pytest_mlpatterns.revision.messages import (
     DeploymentStarted,
     DeploymentStopped,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.serving.ray.messages import RayApplication
 
 __all__ = ["main"]
 
@@ -141,8 +144,9 @@ class _Server:
         """Start and stop deployments on request, until the parent closes the channel."""
         self.reached_test = True
         deployment = None
-        self._channel.send(RevisionSetup(experiment.setup, experiment.plan.payload.bare()))
         try:
+            _attach(experiment)
+            self._channel.send(RevisionSetup(experiment.setup, experiment.plan.payload.bare()))
             while (request := self._requests.get()) is not None:
                 if isinstance(request, StartDeployment):
                     deployment = experiment.system.start()
@@ -155,6 +159,7 @@ class _Server:
                         deployment.cold_start_ns,
                         deployment.cpu_share,
                         streams=deployment.streams,
+                        application=_application_of(deployment),
                     )
                     self._channel.send(started)
                 elif deployment is not None:
@@ -169,3 +174,23 @@ class _Server:
 
     def _refuse(self, reason: Reason, text: str) -> None:
         self._channel.send(RevisionFailed(reason, text))
+
+
+def _attach(experiment: Experiment) -> None:
+    """Attach to the Ray cluster of the other side, if there is one, before it measures.
+
+    Raises:
+        MlpatternsError: this cannot attach.
+    """
+    cluster = experiment.system.options.cluster
+    if cluster is not None and RUN_VARIABLE in os.environ:
+        _ = cluster.cluster
+
+
+def _application_of(deployment: Deployment) -> RayApplication | None:
+    """What the deployment is on a Ray cluster; None if it runs without Ray."""
+    if deployment.make_monitor is None:  # then its processes are those of this machine
+        return None
+    from pytest_mlpatterns.serving.ray.processes import RayProcesses
+
+    return deployment.processes.application if isinstance(deployment.processes, RayProcesses) else None

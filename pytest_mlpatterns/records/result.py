@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_mlpatterns.records.latency import Latency, Percentiles, read_percentiles
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
+from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.overload import Overload
 from pytest_mlpatterns.records.price import Price, parse_price
@@ -125,6 +126,7 @@ class TestResult:
         stream: what came in pieces; None if the answers did not stream.
         cancelled_requests: number of requests that the generator cancelled on purpose; ``requests`` has them not.
         cluster: node types and counts of the Ray cluster that took part; empty without one.
+        nodes: what the deployment used of each node of it; empty without one.
     """
 
     __test__ = False
@@ -169,6 +171,7 @@ class TestResult:
     stream: StreamRecord | None = None
     cancelled_requests: int = 0
     cluster: str = ""
+    nodes: tuple[NodeFigures, ...] = ()
 
     @property
     def outcome(self) -> State:
@@ -224,6 +227,7 @@ class TestResult:
                 "price": parse_price(data["price"]) if data.get("price") else None,
                 "baseline_gap": BaselineGap(data["baseline_gap"]) if data.get("baseline_gap") else None,
                 "scaling": ScalingRecord.from_json(data["scaling"]) if data.get("scaling") else None,
+                "nodes": tuple(map(NodeFigures.from_json, data.get("nodes", ()))),
                 "stream": StreamRecord.from_json(data["stream"]) if data.get("stream") else None,
             }
         )

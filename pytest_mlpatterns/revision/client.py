@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.revision.cluster_access import access_variables
 from pytest_mlpatterns.revision.failure_text import error_line, hint_at_files, without_markers
 from pytest_mlpatterns.revision.messages import (
     DeploymentStarted,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns.revision.worktree import Worktree
+    from pytest_mlpatterns.system.ray.session import RaySession
 
 __all__ = ["NothingToCompareError", "RevisionClient"]
 
@@ -58,6 +60,7 @@ class RevisionClient:
         directory: directory for the log of the process.
         startup_timeout_ns: time limit for the collection of the test, and for the start of a deployment.
         inherited_options: options of this run that the process uses too.
+        cluster: the Ray cluster of this run, on which the revision is served too; None if it is served without Ray.
     """
 
     def __init__(
@@ -68,12 +71,14 @@ class RevisionClient:
         *,
         startup_timeout_ns: int,
         inherited_options: InheritedOptions,
+        cluster: RaySession | None = None,
     ) -> None:
         self._test = test
         self._worktree = worktree
         self._directory = directory
         self._timeout_ns = startup_timeout_ns
         self._inherited_options = inherited_options
+        self._cluster = cluster
         self._child: Child | None = None
         self._setup: RevisionSetup | DeploymentError | None = None
 
@@ -93,7 +98,8 @@ class RevisionClient:
             log = self._directory / f"reference-{id(self):x}.log"
             tree = self._worktree
             python = None if tree.environment is None else tree.environment.python
-            self._child = Child("pytest_mlpatterns.plugin.revision_server", log=log, python=python)
+            env = None if self._cluster is None else access_variables(self._cluster.cluster)
+            self._child = Child("pytest_mlpatterns.plugin.revision_server", log=log, python=python, env=env)
             job = ReferenceJob(self._test, tree.directory, tree.present_root, tree.root, self._inherited_options)
             self._send(self._child, job)
 
@@ -130,8 +136,19 @@ class RevisionClient:
         assert self._child is not None
         started = self._ask(self._child, StartDeployment(), self._timeout_ns / 1e9)
         assert isinstance(started, DeploymentStarted)
-        deployment = Deployment(started.endpoint, ForeignProcesses(started.pids, self._stop), started.cold_start_ns)
+        deployment = self._deployment_of(started)
         deployment.cpu_share, deployment.streams = started.cpu_share, started.streams
+        return deployment
+
+    def _deployment_of(self, started: DeploymentStarted) -> Deployment:
+        """The deployment as this process sees it; one on Ray is read on the cluster, not through that process."""
+        if started.application is None or self._cluster is None:
+            return Deployment(started.endpoint, ForeignProcesses(started.pids, self._stop), started.cold_start_ns)
+        from pytest_mlpatterns.serving.ray.processes import RayProcesses  # most runs have no cluster
+
+        processes = RayProcesses(self._cluster, started.application, on_stop=self._stop)
+        deployment = Deployment(started.endpoint, processes, started.cold_start_ns)
+        deployment.make_monitor, deployment.cores = processes.make_monitor, started.application.cores
         return deployment
 
     def close(self) -> None:

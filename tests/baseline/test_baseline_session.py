@@ -192,7 +192,7 @@ def test_the_slowdown_of_the_machine_is_measured_on_request(tmp_path: Path, monk
     assert known.slowdown() is None
 
 
-# --- a Ray cluster -----------------------------------------------------------------------------------------------------
+# --- a Ray cluster ---------------------------------------------------------------------------------------------------
 
 NODES = "3 × Abacus 3000, 16 cores, wood"
 ON_RAY = replace(SETUP, engine="ray")

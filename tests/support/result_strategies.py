@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
+from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.objective import QUANTITIES, Bound, Objective
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.price import Price
@@ -199,5 +200,6 @@ RESULTS = st.builds(
     stream=st.none() | STREAMS,
     cancelled_requests=COUNTS,
     cluster=st.text(max_size=12),
+    nodes=st.lists(st.builds(NodeFigures, NAMES, FINITE, COUNTS, FINITE, COUNTS, FINITE), max_size=3).map(tuple),
     location=st.none() | st.builds(Location, NAMES, st.integers(1, 10**6)),
 )
