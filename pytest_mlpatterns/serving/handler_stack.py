@@ -40,7 +40,7 @@ class StackHooks(Protocol):
         ...
 
     def layer(self, pattern: Pattern, inside: Sequence[Handler], tally: Tally, *, resources: Resources) -> object:
-        """The layer of a pattern; arguments as of :meth:`Pattern.layer`, which it calls unless the engine has its own."""
+        """The layer of a pattern; arguments as :meth:`Pattern.layer` takes them; the engine may have one of its own."""
         ...
 
 

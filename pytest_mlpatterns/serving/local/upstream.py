@@ -41,7 +41,7 @@ _NOT_CHUNKS = "the service behind streamed something else than chunks: {}"
 
 
 class LocalHooks:
-    """Layers in the processes of the local engine; fulfils :class:`pytest_mlpatterns.serving.handler_stack.StackHooks`."""
+    """Layers in processes of the local engine; fulfils :class:`pytest_mlpatterns.serving.handler_stack.StackHooks`."""
 
     def upstream(self, node: UpstreamNode, tally: Tally) -> Upstream:
         """The client of a process group behind this process."""

@@ -18,8 +18,8 @@ from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.serving.http.stream_response import not_streamed
 from pytest_mlpatterns.serving.local.messages import Consume, Listen, ListenGrpc, WorkerJob
-from pytest_mlpatterns.serving.process_messages import LoadFailed, Ready, StatsQuestion, WorkerStats
 from pytest_mlpatterns.serving.model import UnusableModelError
+from pytest_mlpatterns.serving.process_messages import LoadFailed, Ready, StatsQuestion, WorkerStats
 from pytest_mlpatterns.serving.tracebacks import user_traceback
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
@@ -30,9 +30,9 @@ from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_mlpatterns.serving.handler_stack import HandlerStack
     from pytest_mlpatterns.serving.http.async_jobs import Queue
     from pytest_mlpatterns.serving.http.inference_call import WireTally
-    from pytest_mlpatterns.serving.handler_stack import HandlerStack
     from pytest_mlpatterns.serving.local.http_server import PromptServer
 
 

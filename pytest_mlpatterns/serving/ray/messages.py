@@ -121,6 +121,11 @@ class ApplicationPlan:
     deployments: tuple[DeploymentPlan, ...]
 
     @property
+    def run(self) -> str:
+        """Name of the run that it belongs to."""
+        return self.deployments[-1].job.run
+
+    @property
     def cpus(self) -> float:
         """Number of logical CPUs that Ray reserves for all of it."""
         return sum(one.replicas * one.cpus for one in self.deployments)
