@@ -92,6 +92,7 @@ class LoadRun:
         self._window_start_ns = 0
         self._window_cpu_ns = 0
         self._loop_lag_ns = 0
+        self._opened_late_ns = 0
         self._report: GeneratorReport | None = None
 
     @property
@@ -131,6 +132,7 @@ class LoadRun:
         if self.cancellations is not None:
             self.cancellations.run(now_ns)
         if self._warmup is None and now_ns >= self._open_at_ns:
+            self._opened_late_ns = now_ns - self._open_at_ns
             self._open_window(self._open_at_ns)
         self._arrivals.send_due(min(now_ns, self._stop_ns))
 
@@ -229,6 +231,7 @@ class LoadRun:
             connection_limit_reached=limit_reached,
             connect_ns=int(median(self.connect_ns)) if self.connect_ns else None,
             loop_lag_ns=self._loop_lag_ns,
+            opened_late_ns=self._opened_late_ns,
         )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_mlpatterns.analysis.sample_rows import join_samples, shift_samples, take_rows
-from pytest_mlpatterns.records.launch import GeneratorReport, NodeUsage, Usage
+from pytest_mlpatterns.records.launch import GeneratorPart, GeneratorReport, NodeUsage, Usage
 from pytest_mlpatterns.records.samples import Window
 
 if TYPE_CHECKING:
@@ -132,6 +132,21 @@ def merge_reports(blocks: Sequence[BlockRecording]) -> GeneratorReport:
         connection_limit_reached=any(report.connection_limit_reached for report in reports),
         loop_lag_ns=max(report.loop_lag_ns for report in reports),
         texts_cut=any(report.texts_cut for report in reports),
+        opened_late_ns=max(report.opened_late_ns for report in reports),
+        parts=tuple(_merge_part(reports, number) for number in range(len(reports[-1].parts))),
+    )
+
+
+def _merge_part(reports: Sequence[GeneratorReport], number: int) -> GeneratorPart:
+    """One generator's own figures over all blocks."""
+    parts = [report.parts[number] for report in reports]
+    busy_ns = sum(part.core_share * report.wall_ns for part, report in zip(parts, reports, strict=True))
+    return replace(
+        parts[-1],
+        completed=sum(part.completed for part in parts),
+        core_share=busy_ns / max(sum(report.wall_ns for report in reports), 1),
+        opened_late_ns=max(part.opened_late_ns for part in parts),
+        clock_error_ns=max(part.clock_error_ns for part in parts),
     )
 
 

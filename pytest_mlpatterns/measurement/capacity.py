@@ -158,7 +158,7 @@ class CapacitySearch:
         """One open-loop window with arrivals of its own; a failed request violates the objective."""
         warmup_ns, duration_ns = int(plan.warmup_s * SECOND_NS), int(plan.window_s * SECOND_NS)
         seed = typical_seed(
-            lambda seed: PoissonRate(plan.rate_rps, seed).arrivals(),
+            lambda seed: PoissonRate(plan.rate_rps, seed).merged_arrivals(self.generators),
             plan.rate_rps,
             ReferenceQueue(capacity.nmrt.value, _servers(capacity)),
             window=Window(warmup_ns, warmup_ns + duration_ns),

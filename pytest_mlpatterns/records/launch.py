@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.records.telemetry import PatternStats
 
-__all__ = ["Capacity", "Estimate", "GeneratorReport", "Launch", "LaunchValue", "NodeUsage", "Step", "Usage", "Warmup"]
+__all__ = [
+    "Capacity",
+    "Estimate",
+    "GeneratorPart",
+    "GeneratorReport",
+    "Launch",
+    "LaunchValue",
+    "NodeUsage",
+    "Step",
+    "Usage",
+    "Warmup",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,27 @@ class Warmup:
 
 
 @dataclass(frozen=True, slots=True)
+class GeneratorPart:
+    """Figures of one of the load generators on the nodes of a cluster, over the measured window.
+
+    Attributes:
+        node: address of its node.
+        completed: requests that it completed.
+        core_share: share of a core that it used.
+        ceiling_rps: rate on its node against a server that does nothing; None if unknown.
+        opened_late_ns: how much later than agreed it opened the window.
+        clock_error_ns: largest error of its times on the clock of this process; 0 on a node of the same machine.
+    """
+
+    node: str
+    completed: int
+    core_share: float
+    ceiling_rps: float | None = None
+    opened_late_ns: int = 0
+    clock_error_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class GeneratorReport:
     """Figures of the load generator over the measured window.
 
@@ -128,11 +160,13 @@ class GeneratorReport:
         connection_limit_reached: whether requests had to wait for a connection.
         connect_ns: median time to open a connection, since the start of the load; None if none was opened.
         loop_lag_ns: largest delay of the event loop.
-        ceiling_rps: rate on this machine against a server that does nothing; None if unknown.
+        ceiling_rps: rate of one process against a server that does nothing, on average; None if unknown.
         library_overhead_ns: time that a client library adds to the median request; None without a library.
         processes: number of generator processes that shared the load.
         answers_cut: whether fewer answers were kept for the check than it asks for, because of their size.
         texts_cut: whether the texts of some answers were not kept for counting their tokens, because of their size.
+        opened_late_ns: how much later than agreed the last of several processes opened the window.
+        parts: the figures of each process on a node of a cluster; empty on this machine.
     """
 
     cpu_ns: int
@@ -147,6 +181,8 @@ class GeneratorReport:
     processes: int = 1
     answers_cut: bool = False
     texts_cut: bool = False
+    opened_late_ns: int = 0
+    parts: tuple[GeneratorPart, ...] = ()
 
     @property
     def core_ns(self) -> int:

@@ -17,7 +17,7 @@ from pytest_mlpatterns.measurement.block_merge import (
     merge_usage,
     merge_windows,
 )
-from pytest_mlpatterns.records.launch import GeneratorReport, Usage
+from pytest_mlpatterns.records.launch import GeneratorPart, GeneratorReport, Usage
 from pytest_mlpatterns.records.samples import Window
 
 REPORT = GeneratorReport(cpu_ns=10 * MS, wall_ns=200 * MS, completed=20, connections=2, connect_ns=1000)
@@ -111,6 +111,19 @@ def test_costs_of_the_generator_add_up() -> None:
     found = merge_reports([PIECES[0], replace(PIECES[1], report=late), PIECES[2]])
     assert (found.cpu_ns, found.wall_ns, found.completed) == (30 * MS, 600 * MS, 60)
     assert (found.connections, found.connection_limit_reached, found.loop_lag_ns) == (7, True, 5)
+
+
+def test_each_generator_of_a_cluster_keeps_its_own_figures() -> None:
+    part = GeneratorPart("10.0.0.2", completed=10, core_share=0.2, ceiling_rps=9.0)
+    busy = replace(part, core_share=0.8, opened_late_ns=5, clock_error_ns=7)
+    other = replace(part, node="10.0.0.3")
+    reports = [replace(REPORT, parts=(part, other)), replace(REPORT, wall_ns=600 * MS, parts=(busy, other))]
+    found = merge_reports([replace(one, report=report) for one, report in zip(PIECES[:2], reports, strict=True)])
+    first, second = found.parts
+    assert (first.node, first.completed, first.ceiling_rps) == ("10.0.0.2", 20, 9.0)
+    assert first.core_share == pytest.approx((0.2 * 200 + 0.8 * 600) / 800)
+    assert (first.opened_late_ns, first.clock_error_ns) == (5, 7)
+    assert second == replace(other, completed=20)
 
 
 def test_usage_from_a_moment_on() -> None:
