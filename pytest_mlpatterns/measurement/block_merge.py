@@ -103,8 +103,9 @@ def _merge_nodes(usages: Sequence[Usage]) -> tuple[NodeUsage, ...]:
     for name, last in by_name[-1].items():
         if all(name in nodes for nodes in by_name):
             parts = [nodes[name] for nodes in by_name]
-            columns = {column: _gained(parts, column) for column in ("cpu_ns", "serve_cpu_ns")}
-            merged.append(replace(last, **columns, rss_bytes=_highest(parts, "rss_bytes")))
+            cpu_ns, serve_cpu_ns = (_gained(parts, column) for column in ("cpu_ns", "serve_cpu_ns"))
+            rss_bytes = _highest(parts, "rss_bytes")
+            merged.append(replace(last, cpu_ns=cpu_ns, rss_bytes=rss_bytes, serve_cpu_ns=serve_cpu_ns))
     return tuple(merged)
 
 

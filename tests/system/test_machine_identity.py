@@ -6,6 +6,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from pytest_mlpatterns.system.machine_identity import machine_identity
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 _PRINT = "from pytest_mlpatterns.system.machine_identity import machine_identity; print(machine_identity())"
 
 
+@pytest.mark.processes
 def test_two_processes_of_a_machine_agree() -> None:
     other = subprocess.run([sys.executable, "-c", _PRINT], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == machine_identity()

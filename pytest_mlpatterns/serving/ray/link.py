@@ -16,7 +16,7 @@ import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from pytest_mlpatterns.serving.process_messages import LoadFailed, Ready, StatsQuestion, WorkerStats
 from pytest_mlpatterns.serving.ray.messages import ReplicaState, ReplicaStats
@@ -139,8 +139,8 @@ class LinkServer:
             if not hmac.compare_digest(_received(connection, _KEY_BYTES), self._key):
                 return
             connection.settimeout(None)
-            with connection.makefile("rb", buffering=0) as stream:
-                linked = _Linked(read_message(stream), MessageWriter(connection.makefile("wb", buffering=0)))
+            with _stream(connection) as stream:
+                linked = _Linked(read_message(stream), MessageWriter(stream))
                 with self._changed:
                     self._linked[linked.hello.replica] = linked
                 while True:
@@ -167,7 +167,7 @@ class _Linked:
 
     def ask(self, number: int) -> None:
         """Ask for statistics; an end of the replica is seen by the thread that reads from it."""
-        with self.asking, contextlib.suppress(OSError):
+        with self.asking, contextlib.suppress(OSError, ValueError):  # it has just ended
             self.writer.write(StatsQuestion(number))
 
     def take(self, message: object) -> None:
@@ -217,7 +217,8 @@ class LinkClient:
         self._connection = socket.create_connection((_HOST, address.port), timeout=_KEY_TIMEOUT_S)
         self._connection.settimeout(None)
         self._connection.sendall(address.key)
-        self._writer = MessageWriter(self._connection.makefile("wb", buffering=0))
+        self._stream = _stream(self._connection)
+        self._writer = MessageWriter(self._stream)
         self._writing = threading.Lock()
         self._send(hello)
 
@@ -234,16 +235,17 @@ class LinkClient:
         """End the link, as the end of the process does."""
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
+        self._stream.close()
         self._connection.close()
 
     def _send(self, message: object) -> None:
-        with self._writing, contextlib.suppress(OSError):  # a monitor that is gone belongs to a run that has ended
+        with self._writing, contextlib.suppress(OSError, ValueError):  # the monitor has ended, or this end is closed
             self._writer.write(message)
 
     def _answer(self, statistics: Callable[[], WorkerStats]) -> None:
-        with contextlib.suppress(EOFError, OSError), self._connection.makefile("rb", buffering=0) as stream:
+        with contextlib.suppress(EOFError, OSError, ValueError):  # likewise
             while True:
-                question: Any = read_message(stream)
+                question: Any = read_message(self._stream)
                 if isinstance(question, StatsQuestion):
                     self._send(replace(statistics(), number=question.number))
 
@@ -257,6 +259,11 @@ def own_output() -> tuple[Path, ...]:
             if file.is_file() and file not in found:
                 found.append(file)
     return tuple(found)
+
+
+def _stream(connection: socket.socket) -> IO[bytes]:
+    """A connection as a stream without a buffer, for both directions."""
+    return cast("IO[bytes]", connection.makefile("rwb", buffering=0))
 
 
 def _received(connection: socket.socket, size: int) -> bytes:

@@ -91,7 +91,8 @@ class _Node:
         times = np.array([self.offset.here(reading.clock_ns) for reading in self.readings], dtype=np.int64)
         values = np.array([getattr(reading, name) for reading in self.readings], dtype=np.int64)
         gained = np.interp(np.asarray(self.marks_ns, dtype=np.int64) - times[0], times - times[0], values - values[0])
-        return np.rint(gained).astype(np.int64) + values[0]
+        found: NDArray[np.int64] = np.rint(gained).astype(np.int64) + values[0]
+        return found
 
     def usage(self, name: str) -> NodeUsage:
         """What it used, under this name."""

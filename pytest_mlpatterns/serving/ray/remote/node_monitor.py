@@ -45,22 +45,22 @@ def open_monitors(run: str) -> None:
 
 
 def read(run: str, app: str) -> tuple[NodeReading, ...]:
-    """What an application uses on each node, with the statistics of its replicas; nodes that do not answer are absent."""
+    """What an application uses on each node, with its replicas' statistics; nodes that do not answer are absent."""
     monitors = _monitors(base_of(run))
     monitors.refresh()
     return tuple(monitors.ask(lambda monitor: monitor.read.remote(app)).values())
 
 
-def begin_read(run: str, app: str, number: int, threads: bool) -> None:  # noqa: FBT001 - it is called by position
+def begin_read(run: str, app: str, *how: int) -> None:
     """Ask each node what an application uses now, without waiting for the answer, which :func:`collect` returns.
 
     Args:
         run: name of the run.
         app: name of the application.
-        number: names the reading.
-        threads: whether to read the CPU time of each thread.
+        how: a number that names the reading, and whether to read the CPU time of each thread.
     """
-    _monitors(base_of(run)).begin(app, number, threads=threads)
+    number, threads = how
+    _monitors(base_of(run)).begin(app, number, threads=bool(threads))
 
 
 def collect(run: str, app: str) -> Mapping[int, tuple[NodeReading, ...]]:
