@@ -10,14 +10,14 @@ from pytest_mlpatterns.units import format_percent, format_size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_mlpatterns.records.node_record import NodeRecord
+    from pytest_mlpatterns.records.node_figures import NodeFigures
 
 __all__ = ["node_table"]
 
 _HEADINGS = ("Node", "Replicas", "Cores", "CPU", "Peak memory", "CPU of Ray")
 
 
-def node_table(nodes: Sequence[NodeRecord]) -> Markup | None:
+def node_table(nodes: Sequence[NodeFigures]) -> Markup | None:
     """A row for each node; None without a cluster."""
     if not nodes:
         return None

@@ -10,13 +10,13 @@ from pytest_mlpatterns.wording import count
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pytest_mlpatterns.records.node_record import NodeRecord
+    from pytest_mlpatterns.records.node_figures import NodeFigures
 
 __all__ = ["nodes_text"]
 
 
-def nodes_text(nodes: Iterable[NodeRecord]) -> str:
-    """Replicas, CPU and memory of each node: ``10.0.0.2 2 replicas 43 % of 16 cores 210 MiB``; empty if there is none."""
+def nodes_text(nodes: Iterable[NodeFigures]) -> str:
+    """Replicas, CPU and memory of each node: ``10.0.0.2 2 replicas 43 % of 16 cores 210 MiB``; empty without any."""
     return " · ".join(
         f"{node.node} {count(node.replicas, 'replica')} {format_percent(node.cpu_share)} of {node.cores:g} "
         f"{'core' if node.cores == 1 else 'cores'} {format_size(node.peak_rss_bytes)}"

@@ -18,6 +18,7 @@ from pytest_mlpatterns.reports.text.comparison import (
     named_change,
     worst_comparison,
 )
+from pytest_mlpatterns.reports.text.node_notes import nodes_text
 from pytest_mlpatterns.reports.text.notes import noise_line, tokens_text
 from pytest_mlpatterns.reports.text.styled_text import Line, Span, Style, cut, line
 from pytest_mlpatterns.reports.text.suspicions import suspicion_lines
@@ -272,8 +273,9 @@ def _without_baseline(results: Sequence[TestResult]) -> str:
 
 
 def _details(result: TestResult) -> list[str]:
-    """What ``-v`` adds: percentiles, the statistics of the load generator, and the warm-up."""
+    """What ``-v`` adds: percentiles, the statistics of the load generator, the warm-up, and the nodes of a cluster."""
     parts = [*_distributions(result), ("generator", _generator(result)), ("warm-up", _warmups(result))]
+    parts.append(("nodes", nodes_text(result.nodes)))
     if result.reference is not None:
         parts.append(("against", result.reference.name))
     parts += [("compared", text) for text in compared_sentences(result)]
