@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.config.settings import read_settings
@@ -51,6 +52,31 @@ class ItemReader:
             raise
         except SettingError as error:
             return PerfItem(self.defaults(), error)
+
+    def read_deployment(self, arguments: Mapping[str, object], of_test: Settings) -> Settings:
+        """The settings of a deployment without load.
+
+        Args:
+            arguments: of ``perf_deploy``, by name.
+            of_test: settings of the test, or of the run, that count where an argument is not given.
+
+        Raises:
+            SettingError: an argument that cannot be read.
+        """
+        for name in ("pattern", "wire"):
+            if isinstance(value := arguments[name], list | tuple):
+                raise SettingError(
+                    f"perf_deploy({name}={shown(value)}), expected one {name}; start one deployment after the other"
+                )
+        settings = read_settings(arguments, self._options, self._ini, caller="perf_deploy")
+        return replace(
+            settings,
+            model=of_test.model if settings.model is None else settings.model,
+            payload=of_test.payload if settings.payload is None else settings.payload,
+            startup_timeout_ns=of_test.startup_timeout_ns,
+            engine=of_test.engine,
+            cpus=of_test.cpus if arguments["cpus"] is None else settings.cpus,
+        )
 
     def _settings_of(self, item: pytest.Item, marker: MarkerReading) -> Settings:
         if marker.error is not None:

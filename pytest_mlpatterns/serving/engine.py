@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import filterfalse
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -101,9 +102,15 @@ def engine_named(name: object, source: str) -> Engine:
     """
     if not isinstance(name, str) or name not in ENGINES:
         raise SettingError(f"{source} is {shown(name)}, this version serves {', '.join(map(repr, ENGINES))}")
-    if name == "ray" and (missing := [package for package in _OF_RAY if find_spec(package) is None]):
+    if name == "ray" and (missing := [*filterfalse(_is_installed, _OF_RAY)]):
         raise MissingExtraError(missing_extra('engine="ray"', missing[0], "ray"))
     return import_module(ENGINES[name])
+
+
+def _is_installed(package: str) -> bool:
+    """Whether there is such a package; a folder of this name that is no package does not count."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def launch(plan: ServicePlan, options: StartOptions) -> Deployment:

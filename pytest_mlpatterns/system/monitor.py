@@ -69,7 +69,7 @@ class ResourceMonitor:
         self._rows: list[tuple[int, ...]] = []
         self._threads_before: dict[int, dict[int, int]] = {}
 
-    def sample(self, *, poll: bool = False) -> None:  # noqa: ARG002 - every one is cheap here
+    def sample(self, *, poll: bool = False) -> None:
         """Take one sample of the trees and the machine."""
         now = time.perf_counter_ns()
         if not self._tree.pids or now - self._searched_ns > _TREE_REFRESH_NS:

@@ -11,6 +11,7 @@ from pytest_mlpatterns.analysis.tolerances import Tolerances
 from pytest_mlpatterns.config import settings as config
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.config.settings import (
+    GeneratorPlace,
     InconclusivePolicy,
     NoisePolicy,
     merge_markers,
@@ -90,6 +91,24 @@ LEVELS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
             "default": (None, None),
         },
     ),
+    "engine": (
+        "engine",
+        {
+            "marker": ("local", "local"),
+            "option": ("ray", "ray"),
+            "ini": ("other", "other"),
+            "default": (None, "local"),
+        },
+    ),
+    "generators_on": (
+        "generators_on",
+        {
+            "marker": ("local", GeneratorPlace.LOCAL),
+            "option": ("ray", GeneratorPlace.RAY),
+            "ini": ("local", GeneratorPlace.LOCAL),
+            "default": (None, GeneratorPlace.LOCAL),
+        },
+    ),
     "inconclusive": (
         "inconclusive",
         {
@@ -111,6 +130,8 @@ RUN_LEVEL = {
     "html",
     "json",
     "rank",
+    "ray-address",
+    "ray-runtime-env",
     "smoke",
 }
 COLLECTION_LEVEL = {"patterns"}

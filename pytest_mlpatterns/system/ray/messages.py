@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_mlpatterns.errors import MlpatternsError
     from pytest_mlpatterns.system.ray.cluster import ClusterFacts
 
-__all__ = ["Call", "DriverFailed", "DriverReady", "RayJob", "Raised", "Returned"]
+__all__ = ["Call", "DriverFailed", "DriverReady", "Leave", "Raised", "RayJob", "Returned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class RayJob:
         root: directory to which paths in the runtime environment are relative.
         run: name of the run that this driver belongs to, if another driver began it.
         temporary: directory in which a Ray of this run's own keeps its files; its path has to be short.
+        environment: environment variables of the driver, beside those of this process.
     """
 
     address: str | None = None
@@ -33,6 +35,12 @@ class RayJob:
     root: Path = Path()
     run: str = ""
     temporary: Path = Path("/tmp")  # noqa: S108 - Ray's sockets need a short path
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def subject(self) -> str:
+        """The beginning of a message about a connection that failed."""
+        return "Ray did not start" if self.address is None else f"{self.source}={self.address}: Ray did not connect"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,7 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class DriverReady:
-    """The driver is connected."""
+    """The driver is connected; the notes are for the user."""
 
     cluster: ClusterFacts
     notes: tuple[str, ...] = ()
@@ -74,3 +82,8 @@ class DriverFailed:
     """The driver cannot connect."""
 
     error: MlpatternsError
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Asks the driver to remove its applications and to end."""

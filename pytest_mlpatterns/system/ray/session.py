@@ -6,7 +6,16 @@ The driver's lifeline turns every end of this process into an orderly end of our
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import threading
+from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.errors import ChildError, DeploymentError, MlpatternsError
+from pytest_mlpatterns.system.child import Child
+from pytest_mlpatterns.system.ray.driver_environment import driver_environment
+from pytest_mlpatterns.system.ray.messages import Call, DriverFailed, DriverReady, Leave, Raised, Returned
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["RaySession"]
 
+_DRIVER = "pytest_mlpatterns.system.ray.driver"
+_ATTACHED_S = 20.0
+_OWN_S = 60.0
+_LEAVE_S = 8.0
+"""Wait for a driver that removes its applications."""
+_LISTEN_S = 5.0
+
 
 class RaySession:
     """One cluster in one session; starts on first use, and takes calls from several threads.
@@ -23,15 +39,37 @@ class RaySession:
     Args:
         job: what it connects to.
         log: file for the output of the driver.
+        driver: module of the driver, whose ``main()`` runs.
     """
 
-    def __init__(self, job: RayJob, log: Path) -> None:
+    def __init__(self, job: RayJob, log: Path, driver: str = _DRIVER) -> None:
         self._job = job
         self._log = log
+        self._driver = driver
+        self._child: Child | None = None
+        self._ready: Future[DriverReady] = Future()
+        self._answers: dict[int, Future[Any]] = {}
+        self._numbers = itertools.count(1)
+        self._sending = threading.Lock()
+        self._listener: threading.Thread | None = None
+        self._ended: ChildError | None = None
+        self._is_closed = False
 
     def begin(self) -> None:
         """Start the driver without waiting for it."""
-        raise NotImplementedError
+        with self._sending:
+            if self._child is not None or self._is_closed:
+                return
+            child = self._child = Child(self._driver, log=self._log, env=driver_environment(self._job))
+            self._listener = threading.Thread(target=self._listen, args=(child,), name="Ray driver", daemon=True)
+            self._listener.start()
+            with contextlib.suppress(ChildError):  # the listener hears of it too
+                child.send(self._job)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the driver was started."""
+        return self._child is not None
 
     @property
     def cluster(self) -> ClusterFacts:
@@ -41,7 +79,13 @@ class RaySession:
             SettingError: it cannot be reached, or does not fit.
             DeploymentError: it did not start.
         """
-        raise NotImplementedError
+        return self._await_ready().cluster
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the connection; empty before there is one."""
+        is_ready = self._ready.done() and self._ready.exception() is None
+        return self._ready.result().notes if is_ready else ()
 
     def call(self, function: str, *arguments: object, timeout_s: float = 30.0) -> Any:
         """Call a function in the driver.
@@ -56,12 +100,80 @@ class RaySession:
             ChildError: it raised another error, whose traceback is the message, or the driver has ended.
             TimeoutError: there was no result in time.
         """
-        raise NotImplementedError
+        self._await_ready()
+        assert self._child is not None
+        number = next(self._numbers)
+        answer = self._answers[number] = Future()
+        try:
+            if self._ended is not None:  # looked at after the answer is awaited, as the listener sets it before
+                raise self._ended
+            with self._sending:
+                self._child.send(Call(number, function, arguments))
+            return answer.result(timeout_s)
+        except TimeoutError:
+            raise TimeoutError(f"{function} gave no result within {timeout_s:g} s") from None
+        finally:
+            self._answers.pop(number, None)
 
     def log_tail(self) -> str:
         """Last lines of the driver's output."""
-        raise NotImplementedError
+        return "" if self._child is None else self._child.log_tail()
 
     def close(self) -> None:
         """End the driver, our applications, and a cluster that it started. Safe to call twice."""
-        raise NotImplementedError
+        with self._sending:
+            was_closed, self._is_closed = self._is_closed, True
+        _give(self._ready, error=DeploymentError("the Ray cluster of this run has been left already"))
+        if self._child is None or was_closed:
+            return
+        if self._ready.exception() is None:
+            with contextlib.suppress(ChildError), self._sending:
+                self._child.send(Leave())
+            if self._listener is not None:
+                self._listener.join(_LEAVE_S)
+        self._child.stop()
+
+    def _await_ready(self) -> DriverReady:
+        self.begin()
+        limit_s = _OWN_S if self._job.address is None else _ATTACHED_S
+        try:
+            return self._ready.result(limit_s)
+        except TimeoutError:
+            tail = self.log_tail()
+            error = DeploymentError(f"{self._job.subject} within {limit_s:.0f}s; it printed last:\n{tail}")
+            _give(self._ready, error=error)
+            if self._ready.exception() is error and self._child is not None:
+                self._child.stop()
+            return self._ready.result()
+
+    def _listen(self, child: Child) -> None:
+        """Take the driver's messages until it ends; then every call that waits gets the reason."""
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    self._take(child.receive(_LISTEN_S))
+        except ChildError as error:
+            _give(self._ready, error=DeploymentError(f"{self._job.subject}: the Ray driver, {error}"))
+            self._ended = ChildError(f"the Ray driver, {error}")
+            for answer in [*self._answers.values()]:
+                _give(answer, error=self._ended)
+
+    def _take(self, message: object) -> None:
+        if isinstance(message, DriverReady):
+            _give(self._ready, message)
+        elif isinstance(message, DriverFailed):
+            _give(self._ready, error=message.error)
+        elif isinstance(message, Returned | Raised) and (answer := self._answers.get(message.number)) is not None:
+            if isinstance(message, Returned):
+                _give(answer, message.value)
+            else:
+                _give(answer, error=message.error or ChildError(message.traceback))
+
+
+def _give(answer: Future[Any], value: object = None, *, error: MlpatternsError | None = None) -> None:
+    """Answer, unless there is an answer already."""
+    with contextlib.suppress(InvalidStateError):
+        if error is None:
+            answer.set_result(value)
+        else:
+            answer.set_exception(error)
