@@ -31,6 +31,8 @@ __all__ = ["NodeMonitor", "monitor_name"]
 
 _SEARCH_NS = 500_000_000
 _TAIL_BYTES = 4096
+_MARKS_OF_RAY = (":job_id:", ":actor_name:", ":task_name:")
+"""Beginning of lines that Ray writes into the output of its workers."""
 
 
 def monitor_name(run: str, node: str) -> str:
@@ -157,4 +159,5 @@ def _tail(file: Path) -> str:
     except OSError:
         return ""
     text = data.decode("utf-8", "replace")
-    return (text.partition("\n")[2] if size > _TAIL_BYTES else text).strip()
+    lines = (text.partition("\n")[2] if size > _TAIL_BYTES else text).splitlines()
+    return "\n".join(line for line in lines if not line.startswith(_MARKS_OF_RAY)).strip()

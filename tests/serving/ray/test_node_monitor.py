@@ -82,13 +82,13 @@ def test_replicas_are_read_with_their_children_and_their_threads(monitor: NodeMo
 
 def test_the_end_of_what_replicas_printed_is_read(monitor: NodeMonitor, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("".join(f"line {number}\n" for number in range(1000)))
-    (tmp_path / "err").write_text("an error\n")
+    (tmp_path / "err").write_text(":job_id:01000000\n:actor_name:ServeReplica\nan error\n")
     (tmp_path / "empty").write_text("")
     with linked(monitor, *(tmp_path / name for name in ("out", "err", "empty", "absent")), pid=os.getpid()):
         tail = monitor.log_tail("app")
     assert "line 999" in tail
     assert "line 1\n" not in tail
-    assert tail.endswith("an error")
+    assert tail.endswith("10.0.0.1):\nan error")
     assert tail.startswith(f"replica (process {os.getpid()} on node 10.0.0.1):\nline ")
     assert monitor.log_tail("another") == ""
 
