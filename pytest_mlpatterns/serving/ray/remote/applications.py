@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import serve
 from ray.serve.config import RequestRouterConfig
-from ray.serve.schema import ProxyStatus
+from ray.serve.schema import ApplicationStatus, ProxyStatus
 
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.records.addressing import Balance
@@ -27,6 +27,9 @@ _POLL_S = 0.1
 _FREED_WITHIN_S = 5.0
 _MOST_ADDRESSES = 255
 """Most addresses that a load generator distinguishes."""
+_OF_A_QUEUE = {"initial_backoff_s": 0.01, "backoff_multiplier": 1.5, "max_backoff_s": 0.05}
+"""How soon Ray Serve looks again for a free worker; by default it waits up to half a second, which would decide the
+result of a queue."""
 _ROUND_ROBIN = "ray.serve.experimental.round_robin_router.RoundRobinRouter"
 
 
@@ -64,7 +67,9 @@ def _options(plan: DeploymentPlan) -> dict[str, Any]:
     """Options of a deployment, as ``serve.deployment`` takes them."""
     runtime_env = dict(ray.get_runtime_context().runtime_env)
     runtime_env["env_vars"] = {**runtime_env.get("env_vars", {}), **plan.env}
-    router = {"request_router_class": _ROUND_ROBIN} if plan.balance is Balance.ROUND_ROBIN else {}
+    router: dict[str, Any] = {} if plan.max_queued == -1 else dict(_OF_A_QUEUE)
+    if plan.balance is Balance.ROUND_ROBIN:
+        router["request_router_class"] = _ROUND_ROBIN
     return {
         "name": plan.name,
         "num_replicas": plan.replicas,
@@ -99,6 +104,7 @@ def addresses(plan: ApplicationPlan, http: tuple[str, int]) -> tuple[tuple[str, 
         http: host and port of the proxies; an empty host stands for the address of each node.
     """
     host, port = http
+    _await_running(plan.app)
     if host:
         return ((host, port),)
     ingress = plan.deployments[-1].name
@@ -113,6 +119,12 @@ def addresses(plan: ApplicationPlan, http: tuple[str, int]) -> tuple[tuple[str, 
         healthy = [node for node in nodes if proxies.get(node) == ProxyStatus.HEALTHY]
         if len(healthy) == len(nodes) or (healthy and time.monotonic() > deadline):
             return tuple((ip, port) for ip in sorted(nodes[node] for node in healthy)[:_MOST_ADDRESSES])
+        time.sleep(_POLL_S)
+
+
+def _await_running(app: str) -> None:
+    """Wait until Ray Serve has seen that all replicas run; only then all of them get requests."""
+    while serve.status().applications[app].status != ApplicationStatus.RUNNING:
         time.sleep(_POLL_S)
 
 
