@@ -1,0 +1,142 @@
+"""The host of load generators on one node: it starts their processes there and passes messages on.
+
+A generator is the same process as on the machine of pytest. It ends with its host, as every child process does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from dataclasses import replace
+from pickle import PickleBuffer
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.errors import ChildError
+from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.generator_process import LocalProcess
+from pytest_mlpatterns.loadgen.messages import LoadResult
+from pytest_mlpatterns.loadgen.ray.messages import Ended, Started
+from pytest_mlpatterns.system.machine_identity import machine_identity
+from pytest_mlpatterns.system.open_files import allowed_connections
+from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
+
+__all__ = ["GeneratorHost", "with_raw_columns"]
+
+
+class GeneratorHost:
+    """The generator processes of one node, by the keys that pytest gave them; several threads may call it."""
+
+    def __init__(self) -> None:
+        self._scratch = ScratchDirectory()
+        self._processes: dict[int, LocalProcess] = {}
+        self._heard: queue.SimpleQueue[tuple[int, object]] = queue.SimpleQueue()
+
+    def facts(self) -> tuple[str, int | None]:
+        """Identity of the machine, and how many connections a process may open."""
+        return machine_identity(), allowed_connections()
+
+    def now_ns(self) -> int:
+        """What the clock of the machine shows."""
+        return time.perf_counter_ns()
+
+    def load(self, key: int, job: LoadJob, messages: tuple[bytes, ...]) -> None:
+        """Give a process a job; it is started if it does not run.
+
+        Args:
+            key: of the process.
+            job: without its messages.
+            messages: those of the job, which all processes share.
+        """
+        if (process := self._processes.get(key)) is not None and process.has_ended:
+            self.stop(key)
+            process = None
+        try:
+            process = process or self._start(key)
+        except OSError as error:
+            self._heard.put((key, Ended(f"it did not start: {error}")))
+            return
+        with contextlib.suppress(ChildError):  # which the thread that listens to it reports
+            process.send(replace(job, messages=messages))
+
+    def send(self, key: int, message: object) -> None:
+        """Pass a message on to a process; one that has ended is reported by the thread that listens to it."""
+        if (process := self._processes.get(key)) is not None:
+            with contextlib.suppress(ChildError):
+                process.send(message)
+
+    def receive(self, timeout_s: float) -> list[tuple[int, object]]:
+        """The messages that came, with the keys of their processes; waits for the first one."""
+        heard: list[tuple[int, object]] = []
+        with contextlib.suppress(queue.Empty):
+            heard.append(self._heard.get(timeout=timeout_s))
+            while True:
+                heard.append(self._heard.get_nowait())
+        return heard
+
+    def why_stopped(self, key: int) -> str:
+        """Who is stopped, and how; empty if the process runs."""
+        process = self._processes.get(key)
+        return "" if process is None else process.why_stopped()
+
+    def close_channel(self, key: int) -> None:
+        """Ask a process to end, without waiting for it."""
+        if (process := self._processes.get(key)) is not None:
+            process.close_channel()
+
+    def stop(self, key: int) -> None:
+        """End a process, and wait until it is gone; with the last one the files of this host go."""
+        if (process := self._processes.pop(key, None)) is not None:
+            process.stop()
+
+    def ceiling_rps(self, transport: Transport) -> float:
+        """Requests per second that a generator reaches here against a server that does nothing."""
+        with contextlib.closing(self._generator()) as generator:
+            measure_ceiling(generator, self._scratch.path, transport)
+            return generator.ceilings_rps[transport]
+
+    def library_overhead_ns(self) -> float:
+        """Time that a client library adds to the median request here."""
+        with contextlib.closing(self._generator()) as generator:
+            measure_library_overhead(generator, self._scratch.path)
+            assert generator.library_overhead_ns is not None
+            return generator.library_overhead_ns
+
+    def close(self) -> None:
+        """End all processes, and remove their files."""
+        for process in self._processes.values():
+            process.close_channel()
+        for key in list(self._processes):
+            self.stop(key)
+        self._scratch.remove()
+
+    def _generator(self) -> Generator:
+        return Generator(self._scratch.path / "ceiling.log")
+
+    def _start(self, key: int) -> LocalProcess:
+        process = self._processes[key] = LocalProcess(self._scratch.path / f"generator.{key}.log")
+        self._heard.put((key, Started(process.pid)))
+        threading.Thread(target=self._listen, args=(key, process), name=f"generator {key}", daemon=True).start()
+        return process
+
+    def _listen(self, key: int, process: LocalProcess) -> None:
+        """Pass on what a process sends, until it has ended."""
+        with contextlib.suppress(TimeoutError):
+            try:
+                while True:
+                    self._heard.put((key, with_raw_columns(process.receive(threading.TIMEOUT_MAX))))
+            except ChildError as error:
+                if self._processes.get(key) is process:
+                    self._heard.put((key, Ended(str(error))))
+
+
+def with_raw_columns(message: Any) -> Any:
+    """A message whose recorded columns, if it has some, cross a process boundary as raw bytes, without a copy."""
+    if not isinstance(message, LoadResult):
+        return message
+    return replace(message, columns={name: PickleBuffer(column) for name, column in message.columns.items()})
