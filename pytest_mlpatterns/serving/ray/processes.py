@@ -39,13 +39,16 @@ class RayProcesses:
         session: the cluster.
         application: what runs there.
         on_stop: called once, instead of deleting the application, when the deployment closes.
+
+    Attributes:
+        application: what runs there.
     """
 
     def __init__(
         self, session: RaySession, application: RayApplication, on_stop: Callable[[], None] | None = None
     ) -> None:
         self._session = session
-        self._application = application
+        self.application = application
         self._on_stop = on_stop
         self._stopped = False
         self._ledger = ReplicaLedger(application.restarts)
@@ -58,7 +61,7 @@ class RayProcesses:
 
     def make_monitor(self) -> ClusterMonitor:
         """A new monitor of what the application uses."""
-        return ClusterMonitor(self._session, self._application)
+        return ClusterMonitor(self._session, self.application)
 
     def await_loaded(self, deadline_ns: int, model: str, options: StartOptions) -> None:
         """Wait until all replicas have built their models.
@@ -76,7 +79,7 @@ class RayProcesses:
         while True:
             self._read()
             self._require_loading(model, options)
-            if len(self._ledger.in_state(ReplicaState.READY)) >= max(self._application.replicas, 1):
+            if len(self._ledger.in_state(ReplicaState.READY)) >= max(self.application.replicas, 1):
                 self._ledger.complete()
                 return
             now_ns = time.perf_counter_ns()
@@ -115,7 +118,7 @@ class RayProcesses:
     def log_tail(self) -> str:
         """Last lines of each replica's output; empty if they cannot be read."""
         try:
-            return str(self._session.call(f"{MONITORS}:log_tail", self._application.run, self._application.app))
+            return str(self._session.call(f"{MONITORS}:log_tail", self.application.run, self.application.app))
         except (ChildError, TimeoutError):
             return ""
 
@@ -136,7 +139,7 @@ class RayProcesses:
         if self._stopped:
             return
         self._stopped = True
-        at = self._application
+        at = self.application
         try:
             if self._on_stop is not None:
                 self._on_stop()
@@ -157,7 +160,7 @@ class RayProcesses:
         Raises:
             DeploymentError: the driver has ended, or the cluster does not answer.
         """
-        at = self._application
+        at = self.application
         readings: tuple[NodeReading, ...] = self._call("read", at.run, at.app)
         if any(reading.node not in self._offsets for reading in readings):
             self._offsets = self._call("offsets", at.run)
@@ -186,7 +189,7 @@ class RayProcesses:
     def _require_deployable(self, model: str) -> None:
         """Raise if Ray Serve cannot start the application."""
         try:
-            status = str(self._session.call(f"{_APPLICATIONS}:status", self._application.app))
+            status = str(self._session.call(f"{_APPLICATIONS}:status", self.application.app))
         except (ChildError, TimeoutError):
             return  # the next reading says so
         if any(state in status for state in _FAILED_STATES):
