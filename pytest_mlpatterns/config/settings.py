@@ -233,6 +233,7 @@ def read_settings(
         values[name] = read(value, source)
     members = {name: member for name, member in (("pattern", pattern), ("wire", wire)) if member is not None}
     settings = {**values, **members, "schedule": read_schedule(marker)}
+    settings["generators_on"] = settings["generators_on"] or _beside(settings["engine"])
     settings["stretches"] = settings["duration"] is None and settings["schedule"].length_ns is None
     if settings["schedule"].length_ns is not None:
         settings["duration"] = _length_of(settings["schedule"], marker)
@@ -241,6 +242,11 @@ def read_settings(
     for name in ("duration", "warmup", "timeout", "startup_timeout", "budget"):
         settings[f"{name}_ns"] = settings.pop(name)
     return Settings(**settings)
+
+
+def _beside(engine: object) -> GeneratorPlace:
+    """Where the load generators run if that is not given: where the service does."""
+    return GeneratorPlace.RAY if engine == GeneratorPlace.RAY else GeneratorPlace.LOCAL
 
 
 def _length_of(schedule: Schedule, marker: Mapping[str, Any]) -> int | None:
@@ -298,7 +304,7 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
     "cancel": (read_cancellation, None),
     "tokens": (function_like("lambda text: len(tokenizer.encode(text))"), None),
     "engine": (as_given, "local"),
-    "generators_on": (lambda value, source: read_choice(GeneratorPlace, value, source), GeneratorPlace.LOCAL),
+    "generators_on": (lambda value, source: value and read_choice(GeneratorPlace, value, source), None),
     "cpus": (read_cpus, "all"),
 }
 """Marker argument → its converter and its default."""

@@ -131,6 +131,11 @@ class LoadDriver:
         """The load generator that runs at this place, a value of ``generators_on=``."""
         return self.generators[place]
 
+    def close(self) -> None:
+        """End the processes of all load generators."""
+        for generator in self.generators.values():
+            generator.close()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:

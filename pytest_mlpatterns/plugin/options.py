@@ -76,7 +76,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "generators-on": {
         "choices": ("local", "ray"),
         "help": "where the load generators run: on this machine, or spread over the nodes of the Ray cluster "
-        "(default: local)",
+        "(default: ray for tests with engine=ray, else local)",
     },
     "html": {"metavar": "PATH", "help": "write a report to this file, as one page for a browser that needs no network"},
     "inconclusive": {

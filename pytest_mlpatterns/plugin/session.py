@@ -21,6 +21,7 @@ from pytest_mlpatterns.judging.experiment import LoadDriver
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.ray.pool import RayPool
 from pytest_mlpatterns.plugin.experiment_builder import ExperimentBuilder
 from pytest_mlpatterns.plugin.interrupts import InterruptHooks, ends_with_summary, written_first
 from pytest_mlpatterns.plugin.item_reader import ItemReader
@@ -94,7 +95,6 @@ class PerfSession:
         self._rivals: Counter[str] = Counter()
         self._scratch, self._resources = ScratchDirectory(), contextlib.ExitStack()
         self._directory = self._scratch.path
-        self._generator = Generator(self._directory / "generator.log", measure_ceiling)
         sent = WorkerInput.of(config)
         self._is_worker = sent is not None
         if self._is_worker:
@@ -118,8 +118,12 @@ class PerfSession:
         self._live.plain = self._run.baseline is BaselineMode.UPDATE
         self._revision = None if worktree is None else self._other_revision(worktree)
         self._ray = SessionRay(self._options, self._ini, root=root, directory=self._directory)
-        driver = LoadDriver({"local": self._generator}, self._live.show, self._run.smoke)
-        self._builder = ExperimentBuilder(config, self._directory, driver, ray=self._ray, trees=self._trees)
+        generators = {
+            "local": Generator(self._directory / "generator.log", measure_ceiling),
+            "ray": Generator(self._directory / "generator.log", pool=RayPool(lambda: self._ray.session)),
+        }
+        self._driver = LoadDriver(generators, self._live.show, self._run.smoke)
+        self._builder = ExperimentBuilder(config, self._directory, self._driver, ray=self._ray, trees=self._trees)
         self._runtest = RuntestHooks(self._lock, self._output, self._live, terminal=terminal, smoke=self._run.smoke)
         self.hooks = self._all_hooks(WorkerInput(self._directory, terminal.ascii_only, worktree))
 
@@ -217,8 +221,8 @@ class PerfSession:
                     complete=exitstatus in _COMPLETE, measured=not self._config.option.collectonly
                 ):
                     session.exitstatus = pytest.ExitCode.USAGE_ERROR
+            self._driver.close()
             self._ray.close()
-            self._generator.close()
             yield
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -229,8 +233,8 @@ class PerfSession:
 
     def pytest_unconfigure(self) -> None:
         """End processes and remove temporary files."""
+        self._driver.close()
         self._ray.close()
-        self._generator.close()
         self._remove_files()
 
     def _all_hooks(self, worker_input: WorkerInput) -> Mapping[str, object]:
@@ -303,7 +307,8 @@ class PerfSession:
         """The measurement of one test; ``resources`` ends its processes."""
         revision: RevisionClient | None = None
         self._ray.await_ready(settings)
-        self._generator.start()  # in the time that the model takes to start
+        generator = self._driver.on(settings.generators_on)
+        generator.start()  # in the time that the model takes to start
         if self._revision is not None:
             revision = self._revision.client(item.nodeid, settings.startup_timeout_ns)
             resources.callback(revision.close)
@@ -324,13 +329,13 @@ class PerfSession:
         resources.callback(runner.close)
         is_interleaved = revision is not None and fixtures.target is None  # which starts both variants itself
         if not is_interleaved and runner.deployment.endpoint.remote:
-            self._measure_library_overhead()
+            self._measure_library_overhead(generator)
         return Perf(experiment, runner)
 
-    def _measure_library_overhead(self) -> None:
+    def _measure_library_overhead(self, generator: Generator) -> None:
         """Measure what the client library of remote targets adds to a request; once per session."""
-        if self._generator.library_overhead_ns is None and not self._run.smoke:
-            measure_library_overhead(self._generator, self._directory)
+        if generator.library_overhead_ns is None and not self._run.smoke:
+            measure_library_overhead(generator, self._directory)
 
     def _criteria(self, item: pytest.Item) -> SelectionCriteria | None:
         """What ranks this test; None if it has no rivals or is not ranked."""

@@ -710,3 +710,17 @@ def test_tokens_are_counted_by_a_function() -> None:
     assert read_settings({"tokens": len}, {}, {}).tokens is len
     with pytest.raises(SettingError, match=r"perf\(tokens=...\) is 5, expected a function; write lambda text: len"):
         read_settings({"tokens": 5}, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("marker", "place"),
+    [
+        ({"engine": "ray"}, "ray"),
+        ({"engine": "local"}, "local"),
+        ({"engine": "ray", "generators_on": "local"}, "local"),
+    ],
+)
+def test_the_load_comes_from_where_the_service_is_unless_the_test_says_where(
+    marker: dict[str, str], place: str
+) -> None:
+    assert read_settings(marker, {}, {}).generators_on == place

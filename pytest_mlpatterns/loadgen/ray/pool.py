@@ -6,8 +6,8 @@ import ipaddress
 import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-import httpx
 import psutil
 
 from pytest_mlpatterns.errors import ChildError, SettingError
@@ -18,7 +18,7 @@ from pytest_mlpatterns.loadgen.sample_budget import check_samples
 from pytest_mlpatterns.system.machine_identity import machine_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
@@ -42,7 +42,7 @@ class RayPool:
     """Processes on the nodes.
 
     Args:
-        session: calls functions in the Ray driver.
+        session: gives the session that calls functions in the Ray driver, when a load first needs it.
 
     Attributes:
         facts: of the host of each generator, by its number.
@@ -50,7 +50,7 @@ class RayPool:
 
     stop_timeout_s = 10.0
 
-    def __init__(self, session: RaySession) -> None:
+    def __init__(self, session: Callable[[], RaySession]) -> None:
         self._session = session
         self._keys = itertools.count()
         self._processes: dict[int, RayProcess] = {}
@@ -107,7 +107,7 @@ class RayPool:
             ChildError: the driver is gone or does not answer, or a node.
         """
         try:
-            return self._session.call(f"{_HOSTS}:{function}", *arguments, timeout_s=timeout_s)
+            return self._session().call(f"{_HOSTS}:{function}", *arguments, timeout_s=timeout_s)
         except TimeoutError:
             raise ChildError(f"the Ray driver does not answer for {timeout_s:.0f} s") from None
 
@@ -151,8 +151,8 @@ def _check_reachable(endpoint: Endpoint, hosts: Iterable[HostFacts]) -> None:
 def _addresses_of(endpoint: Endpoint) -> Iterable[tuple[str, int]]:
     if endpoint.remote is None:
         return endpoint.addresses
-    origin = httpx.URL(endpoint.remote.origin)
-    return ((origin.host, origin.port or 443),)
+    origin = urlsplit(endpoint.remote.origin)
+    return ((origin.hostname or "", origin.port or 443),)
 
 
 def _loopback(address: tuple[str, int]) -> str:

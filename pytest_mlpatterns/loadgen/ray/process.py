@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["RayProcess"]
 
 _LOOK_S = 0.5
+_END_S = 15.0
 _INVALID = "this load is invalid, and the next one gets another generator"
 
 
@@ -117,7 +118,7 @@ class RayProcess:
     def _end(self, how: str) -> None:
         if self._was_loaded:
             with contextlib.suppress(MlpatternsError):
-                self._pool.ask(how, self._key)
+                self._pool.ask(how, self._key, timeout_s=_END_S)
 
     def _here(self, message: Any) -> Any:
         """A message with its times on the clock of this process."""

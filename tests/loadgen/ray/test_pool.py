@@ -42,7 +42,7 @@ AHEAD_NS = 7_000 * S
 
 
 def pool_of(hosts: ScriptedHosts) -> RayPool:
-    return RayPool(FakeRay(hosts.functions))  # type: ignore[arg-type]
+    return RayPool(lambda: FakeRay(hosts.functions))  # type: ignore[arg-type]
 
 
 def process_of(hosts: ScriptedHosts, number: int = 0) -> RayProcess:
@@ -275,7 +275,7 @@ class TestLost:
         def silent(*_arguments: object) -> None:
             raise TimeoutError
 
-        pool = RayPool(FakeRay({"open_hosts": silent}))  # type: ignore[arg-type]
+        pool = RayPool(lambda: FakeRay({"open_hosts": silent}))  # type: ignore[arg-type]
         with pytest.raises(ChildError, match="the Ray driver does not answer for 150 s"):
             pool.prepare(JOB, 1)
         assert process.node == "10.0.0.2"
@@ -283,7 +283,7 @@ class TestLost:
     def test_processes_of_a_driver_that_is_gone_have_ended(self) -> None:
         hosts = ScriptedHosts((host_facts(2),))
         ray = FakeRay(hosts.functions)
-        pool = RayPool(ray)  # type: ignore[arg-type]
+        pool = RayPool(lambda: ray)  # type: ignore[arg-type]
         pool.prepare(JOB, 1)
         process = pool.start(0, log=None)  # type: ignore[arg-type]
         process.send(JOB)
