@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["read_ray_job"]
+__all__ = ["RUN_VARIABLE", "read_ray_job"]
 
 _ADDRESS = "RAY_ADDRESS"
-_RUN = "MLPATTERNS_RAY_RUN"
+RUN_VARIABLE = "MLPATTERNS_RAY_RUN"
 """Names the run that a pytest belongs to, which serves another revision for it."""
 _FILES = (".json", ".yaml", ".yml")
 
@@ -46,7 +46,7 @@ def read_ray_job(
         source=source,
         runtime_env={} if runtime_env is None else _runtime_env(str(runtime_env), of_env, root),
         root=root,
-        run=environ.get(_RUN, ""),
+        run=environ.get(RUN_VARIABLE, ""),
     )
 
 

@@ -86,7 +86,6 @@ def build_result(
         test=experiment.test,
         passed=passed,
         setup=experiment.setup,
-        cluster=experiment.cluster,
         command=experiment.command,
         metrics=figures,
         launches=by_launch,
@@ -211,7 +210,9 @@ def _with_conditions(result: TestResult, metrics: Metrics, experiment: Experimen
         counts=metrics.request_counts,
         stream=stream_record(metrics),
         cancelled_requests=_cancelled(metrics),
+        cluster=experiment.cluster,
         nodes=node_figures(metrics.launches),
+        generator_parts=metrics.launches[-1].generator.parts,
         replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.config.ray_settings import read_ray_job
 from pytest_mlpatterns.errors import MlpatternsError
+from pytest_mlpatterns.system.ray.cluster import describe
 from pytest_mlpatterns.system.ray.session import RaySession
 
 if TYPE_CHECKING:
@@ -79,6 +80,28 @@ class SessionRay:
         except MlpatternsError:  # another test that needs it will fail with the reason
             if is_needed:
                 raise
+
+    def serving(self, settings: Settings, target: object) -> RaySession | None:
+        """The cluster that serves a test; None if another engine does, or its service is the user's own.
+
+        Args:
+            settings: of the test.
+            target: the service of the user's own; None without one.
+        """
+        return self.session if settings.engine == "ray" and target is None else None
+
+    def description(self, settings: Settings, target: object) -> str:
+        """Node types and counts of the cluster that takes part in a test; empty if none does.
+
+        Args:
+            settings: of the test.
+            target: the service of the user's own; None without one.
+
+        Raises:
+            MlpatternsError: the cluster cannot be reached.
+        """
+        takes_part = settings.generators_on == "ray" or self.serving(settings, target) is not None
+        return describe(self.session.cluster.nodes) if takes_part else ""
 
     def close(self) -> None:
         """End the connection. Safe to call twice."""

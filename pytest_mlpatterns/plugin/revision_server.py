@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_mlpatterns.config.ray_settings import RUN_VARIABLE
 from pytest_mlpatterns.errors import MlpatternsError
 from pytest_mlpatterns.plugin.perf_item import PERF_ITEM
 from pytest_mlpatterns.plugin.session import REFERENCE_TREES, SERVE_REVISION
-from pytest_mlpatterns.revision.cluster_access import RUN_VARIABLE
 from pytest_mlpatterns.revision.messages import (
     DeploymentStarted,
     DeploymentStopped,

@@ -144,7 +144,7 @@ class PerfSession:
         try:
             for item in items:
                 item.stash[PERF_ITEM] = self._item_reader.read(item)
-            if not self._is_worker and not self._config.option.collectonly:
+            if not (self._is_worker or self._trees or self._config.option.collectonly):
                 self._ray.begin_for(item.stash[PERF_ITEM].settings for item in items)
         except SettingError as error:
             self._end_run(str(error))
@@ -310,7 +310,7 @@ class PerfSession:
         generator = self._driver.on(settings.generators_on)
         generator.start()  # in the time that the model takes to start
         if self._revision is not None:
-            revision = self._revision.client(item.nodeid, settings.startup_timeout_ns)
+            revision = self._revision.client(item.nodeid, settings, self._ray.serving(settings, fixtures.target))
             resources.callback(revision.close)
             if not self._run.smoke:
                 revision.start_process()
@@ -318,9 +318,11 @@ class PerfSession:
         if criteria is not None:
             criteria.check_currency(settings.price)
         experiment = self._builder.experiment(item, settings, fixtures)
+        nodes = self._ray.description(settings, fixtures.target)
         experiment = replace(
             experiment,
-            baseline=self._baseline.match(item.nodeid, experiment.setup),
+            cluster=nodes,
+            baseline=self._baseline.match(item.nodeid, experiment.setup, nodes),
             revision=revision,
             comparison_required=self._run.against_required,
             searches=criteria.searches if criteria is not None and experiment.system.model is not None else (),

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_mlpatterns.records.latency import Latency, Percentiles, read_percentiles
-from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
+from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorPart, LaunchValue, Step, Warmup
 from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.overload import Overload
@@ -127,6 +127,7 @@ class TestResult:
         cancelled_requests: number of requests that the generator cancelled on purpose; ``requests`` has them not.
         cluster: node types and counts of the Ray cluster that took part; empty without one.
         nodes: what the deployment used of each node of it; empty without one.
+        generator_parts: load generators on the nodes of a cluster, in the last launch; empty if they ran here.
     """
 
     __test__ = False
@@ -172,6 +173,7 @@ class TestResult:
     cancelled_requests: int = 0
     cluster: str = ""
     nodes: tuple[NodeFigures, ...] = ()
+    generator_parts: tuple[GeneratorPart, ...] = ()
 
     @property
     def outcome(self) -> State:
@@ -228,6 +230,7 @@ class TestResult:
                 "baseline_gap": BaselineGap(data["baseline_gap"]) if data.get("baseline_gap") else None,
                 "scaling": ScalingRecord.from_json(data["scaling"]) if data.get("scaling") else None,
                 "nodes": tuple(map(NodeFigures.from_json, data.get("nodes", ()))),
+                "generator_parts": tuple(GeneratorPart(**item) for item in data.get("generator_parts", ())),
                 "stream": StreamRecord.from_json(data["stream"]) if data.get("stream") else None,
             }
         )

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["NothingToCompareError", "RevisionClient"]
 
 _STOP_TIMEOUT_S = 20.0
+_DELETE_TIMEOUT_S = 70.0
+"""The same on a Ray cluster; longer than that process waits for Ray Serve."""
+_MONITORS = "pytest_mlpatterns.serving.ray.remote.node_monitor"
 _IF_FILES_ARE_MISSING = "if it lacks files that git does not track there, name them in --perf-against-files"
 
 
@@ -132,7 +135,8 @@ class RevisionClient:
             NothingToCompareError: as in :meth:`setup`, or the model fails there.
             DeploymentError: the process loaded code of the working tree, or ended.
         """
-        self.setup()
+        if self.setup().setup.engine == "ray" and self._cluster is not None:
+            self._open_monitors(self._cluster)
         assert self._child is not None
         started = self._ask(self._child, StartDeployment(), self._timeout_ns / 1e9)
         assert isinstance(started, DeploymentStarted)
@@ -151,6 +155,14 @@ class RevisionClient:
         deployment.make_monitor, deployment.cores = processes.make_monitor, started.application.cores
         return deployment
 
+    def _open_monitors(self, cluster: RaySession) -> None:
+        """Start the monitors of the nodes, which would end with that process if it started them."""
+        try:
+            cluster.call(f"{_MONITORS}:open_monitors", cluster.cluster.run)
+        except (ChildError, TimeoutError) as error:
+            at = cluster.cluster.address
+            raise DeploymentError(f"the Ray cluster at {at} no longer answers: {error}") from error
+
     def close(self) -> None:
         """End the process and all processes that it started."""
         if self._child is not None:
@@ -159,7 +171,8 @@ class RevisionClient:
 
     def _stop(self) -> None:
         if self._child is not None:
-            self._ask(self._child, StopDeployment(), _STOP_TIMEOUT_S)
+            timeout_s = _STOP_TIMEOUT_S if self._cluster is None else _DELETE_TIMEOUT_S
+            self._ask(self._child, StopDeployment(), timeout_s)
 
     def _ask(self, child: Child, question: StartDeployment | StopDeployment, timeout_s: float) -> Any:
         self._send(child, question)

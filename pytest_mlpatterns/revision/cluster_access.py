@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.config.ray_settings import RUN_VARIABLE
 from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.system.ray.runtime_env import brings_code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,12 +15,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.system.ray.cluster import ClusterFacts
 
-__all__ = ["RUN_VARIABLE", "access_options", "access_variables"]
-
-RUN_VARIABLE = "MLPATTERNS_RAY_RUN"
-"""Environment variable with the name of the run to which the applications of another revision belong."""
-_WITH_CODE = ("working_dir", "py_modules")
-"""Members of a runtime environment that bring code to the nodes."""
+__all__ = ["access_options", "access_variables"]
 
 
 def access_variables(cluster: ClusterFacts) -> dict[str, str]:
@@ -48,7 +45,7 @@ def access_options(
             "--perf-against-env on a Ray cluster of several machines, expected one machine: replicas run in the "
             "environment of their node; leave it out"
         )
-    if several and not any(name in runtime_env for name in _WITH_CODE):
+    if several and not brings_code(runtime_env):
         raise SettingError(
             "--perf-against on a Ray cluster of several machines needs the code of both revisions there; name it: "
             'perf_ray_runtime_env = {"working_dir": "."}'

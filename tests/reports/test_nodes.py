@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from support.synthetic import result
 
+from pytest_mlpatterns.records.launch import GeneratorPart
 from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.reports.html.node_table import node_table
 from pytest_mlpatterns.reports.html.test_page import details_section
-from pytest_mlpatterns.reports.text.node_notes import nodes_text
+from pytest_mlpatterns.reports.text.node_notes import generators_text, nodes_text
 from pytest_mlpatterns.reports.text.styled_text import text_of
 from pytest_mlpatterns.reports.text.summary_table import summary_lines
 
@@ -44,3 +45,16 @@ def test_the_html_report_has_a_table_of_nodes_if_there_was_a_cluster() -> None:
     without = details_section([one])
     assert without is not None
     assert "CPU of Ray" not in without
+
+
+def test_generators_on_nodes_tell_where_they_ran_and_how_evenly_they_began() -> None:
+    parts = (
+        GeneratorPart("10.0.0.2", 1000, 0.3, 9000.0, opened_late_ns=100_000),
+        GeneratorPart("10.0.0.3", 1000, 0.3, 9000.0, opened_late_ns=1_300_000, clock_error_ns=400_000),
+        GeneratorPart("10.0.0.2", 1000, 0.3, 9000.0, opened_late_ns=200_000),
+    )
+    assert generators_text(parts) == (
+        "2 on 10.0.0.2, 1 on 10.0.0.3, begun within 1.20 ms of each other, clocks known to ±400 µs"
+    )
+    assert generators_text(parts[:1]) == "1 on 10.0.0.2"
+    assert generators_text(()) == ""

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
+from support.fake_ray import FakeRay
 from support.repository import Repository
+from support.synthetic import SETUP
 
+from pytest_mlpatterns.config.ray_settings import RUN_VARIABLE
 from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.revision import client
 from pytest_mlpatterns.revision.client import NothingToCompareError, RevisionClient
-from pytest_mlpatterns.revision.messages import InheritedOptions, Reason, RevisionFailed
+from pytest_mlpatterns.revision.messages import (
+    DeploymentStarted,
+    DeploymentStopped,
+    InheritedOptions,
+    Reason,
+    RevisionFailed,
+    RevisionSetup,
+    StopDeployment,
+)
 from pytest_mlpatterns.revision.resolve import Revision
 from pytest_mlpatterns.revision.worktree import Worktree
+from pytest_mlpatterns.serving.processes import ForeignProcesses
+from pytest_mlpatterns.serving.ray.cluster_monitor import ClusterMonitor
+from pytest_mlpatterns.serving.ray.messages import RayApplication
+from pytest_mlpatterns.serving.ray.processes import RayProcesses
+from pytest_mlpatterns.wire import REST_JSON
+from pytest_mlpatterns.workload.endpoint import Endpoint
+from pytest_mlpatterns.workload.payload import read_payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,3 +97,88 @@ def test_a_test_that_is_absent_there_is_a_reason_of_its_own(setup_after: Callabl
     with pytest.raises(NothingToCompareError, match="does not exist at main") as caught:
         setup_after(RevisionFailed(Reason.ABSENT, "pytest ended with exit code 4"))
     assert caught.value.reason is Reason.ABSENT
+
+
+# --- on a Ray cluster ------------------------------------------------------------------------------------------------
+
+APPLICATION = RayApplication(
+    "mlpatterns-1764146400-0123abcd-0f0f-1", "mlpatterns-1764146400-0123abcd-0f0f", ("d0",), cores=48.0, replicas=2
+)
+
+
+@dataclass
+class Server:
+    """The process of the revision: answers each message with the next of these."""
+
+    answers: list[object]
+    heard: list[object] = field(default_factory=list)
+    options: dict[str, object] = field(default_factory=dict)
+
+    def __call__(self, _: str, **options: object) -> Server:
+        self.options = options
+        return self
+
+    def send(self, message: object) -> None:
+        self.heard.append(message)
+
+    def receive(self, _: float) -> object:
+        return self.answers.pop(0)
+
+
+def client_on(cluster: FakeRay, server: Server, directory: Path, monkeypatch: pytest.MonkeyPatch) -> RevisionClient:
+    worktree = Worktree(Revision("0" * 40, "main", "", "0000000"), directory, directory, directory, ())
+    monkeypatch.setattr(client, "Child", server)
+    return RevisionClient(
+        "t.py::test",
+        worktree,
+        directory,
+        startup_timeout_ns=10**9,
+        inherited_options=InheritedOptions((), {}, ()),
+        cluster=cluster,  # type: ignore[arg-type]
+    )
+
+
+def test_a_revision_on_a_cluster_is_read_on_the_cluster_and_stopped_by_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = FakeRay({"open_monitors": lambda _: None, "forget": lambda _run, _app: None})
+    endpoint = Endpoint((("10.0.0.1", 8000),), "/v1/models/m:predict", prefix=f"/{APPLICATION.app}")
+    server = Server(
+        [
+            RevisionSetup(replace(SETUP, engine="ray"), read_payload([1], REST_JSON)),
+            DeploymentStarted(endpoint, (), 900_000_000, application=APPLICATION),
+            DeploymentStopped(),
+        ]
+    )
+    deployment = client_on(cluster, server, tmp_path, monkeypatch).start()
+    assert isinstance(deployment.processes, RayProcesses)
+    assert deployment.processes.application == APPLICATION
+    assert deployment.cores == 48.0
+    assert isinstance(deployment.monitor(), ClusterMonitor)
+    assert server.options["env"] == {RUN_VARIABLE: cluster.facts.run}
+    assert cluster.calls == [("open_monitors", (cluster.facts.run,))]
+    deployment.close()
+    assert isinstance(server.heard[-1], StopDeployment)
+    assert cluster.calls[-1][0] == "forget"
+
+
+def test_a_revision_that_is_served_without_ray_has_processes_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = FakeRay()
+    endpoint = Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict")
+    server = Server([RevisionSetup(SETUP, read_payload([1], REST_JSON)), DeploymentStarted(endpoint, (4711,), None)])
+    deployment = client_on(cluster, server, tmp_path, monkeypatch).start()
+    assert isinstance(deployment.processes, ForeignProcesses)
+    assert (deployment.pids, deployment.cores, cluster.calls) == ((4711,), None, [])
+
+
+def test_a_cluster_that_does_not_answer_is_an_error_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: str) -> None:
+        raise ChildError("the Ray driver, process 7, ended")
+
+    server = Server([RevisionSetup(replace(SETUP, engine="ray"), read_payload([1], REST_JSON))])
+    with pytest.raises(DeploymentError, match=r"^the Ray cluster at 10\.0\.0\.1:6379 no longer answers: the Ray"):
+        client_on(FakeRay({"open_monitors": fail}), server, tmp_path, monkeypatch).start()

@@ -56,6 +56,7 @@ class FakeRay:
     functions: Mapping[str, Callable[..., object]] = field(default_factory=dict)
     facts: ClusterFacts = field(default_factory=cluster_facts)
     calls: list[tuple[str, tuple[object, ...]]] = field(default_factory=list)
+    runtime_env: Mapping[str, object] = field(default_factory=dict)
     begun: bool = False
     closed: bool = False
     log: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
-from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
+from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorPart, LaunchValue, Step, Warmup
 from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.objective import QUANTITIES, Bound, Objective
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
@@ -201,5 +201,8 @@ RESULTS = st.builds(
     cancelled_requests=COUNTS,
     cluster=st.text(max_size=12),
     nodes=st.lists(st.builds(NodeFigures, NAMES, FINITE, COUNTS, FINITE, COUNTS, FINITE), max_size=3).map(tuple),
+    generator_parts=st.lists(
+        st.builds(GeneratorPart, NAMES, COUNTS, FINITE, st.none() | st.floats(0, 1e18), COUNTS, COUNTS), max_size=2
+    ).map(tuple),
     location=st.none() | st.builds(Location, NAMES, st.integers(1, 10**6)),
 )

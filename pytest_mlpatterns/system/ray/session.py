@@ -18,6 +18,7 @@ from pytest_mlpatterns.system.ray.driver_environment import driver_environment
 from pytest_mlpatterns.system.ray.messages import Call, DriverFailed, DriverReady, Leave, Raised, Returned
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from pytest_mlpatterns.system.ray.cluster import ClusterFacts
@@ -65,6 +66,11 @@ class RaySession:
             self._listener.start()
             with contextlib.suppress(ChildError):  # the listener hears of it too
                 child.send(self._job)
+
+    @property
+    def runtime_env(self) -> Mapping[str, Any]:
+        """Ray's runtime environment of our processes on the nodes, as it was given: with relative paths."""
+        return self._job.runtime_env
 
     @property
     def has_begun(self) -> bool:
