@@ -130,4 +130,6 @@ def _await_running(app: str) -> None:
 
 def delete(app: str) -> None:
     """Delete an application, and wait until its replicas are gone."""
-    serve.delete(app)
+    serve.delete(app, _blocking=False)  # otherwise it looks once a second
+    while app in serve.status().applications:
+        time.sleep(_POLL_S)
