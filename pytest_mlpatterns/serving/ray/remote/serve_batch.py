@@ -79,7 +79,7 @@ class ServeBatchLayer:
         self._tally = tally
         self._thread = None if needs_loop(inside) else ModelThread("batched model")
 
-        @serve.batch(
+        @serve.batch(  # type: ignore[untyped-decorator]
             max_batch_size=pattern.max_batch_size,
             batch_wait_timeout_s=parse_duration(pattern.max_wait, name="max_wait") / 1e9,
             max_concurrent_batches=1 if self._thread else parallelism(inside),
