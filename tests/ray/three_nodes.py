@@ -24,17 +24,24 @@ def add(cluster: Cluster, ip: str, **more: Any) -> Any:
     )
 
 
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mlt-", dir="/tmp", ignore_cleanup_errors=True) as directory:
         cluster = Cluster()
         nodes = {"2": add(cluster, "127.0.0.2", temp_dir=directory)}
         nodes |= {last: add(cluster, f"127.0.0.{last}") for last in ("3", "4")}
+        say(f"address {cluster.address}")
         for line in sys.stdin:
             command, _, last = line.strip().partition(" ")
             if command == "kill":  # as a machine that loses its power
                 cluster.remove_node(nodes.pop(last), allow_graceful=False)
             elif command == "add":
                 nodes[last] = add(cluster, f"127.0.0.{last}")
+            say(f"{line.strip()} done")
         cluster.shutdown()
 
 
