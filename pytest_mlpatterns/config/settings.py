@@ -232,8 +232,7 @@ def read_settings(
             value, source = default, f"perf({name}=...)"
         values[name] = read(value, source)
     members = {name: member for name, member in (("pattern", pattern), ("wire", wire)) if member is not None}
-    settings = {**values, **members, "schedule": read_schedule(marker)}
-    settings["generators_on"] = settings["generators_on"] or _beside(settings["engine"])
+    settings = {**values, **members, "schedule": read_schedule(marker), "generators_on": _place_in(values)}
     settings["stretches"] = settings["duration"] is None and settings["schedule"].length_ns is None
     if settings["schedule"].length_ns is not None:
         settings["duration"] = _length_of(settings["schedule"], marker)
@@ -244,9 +243,10 @@ def read_settings(
     return Settings(**settings)
 
 
-def _beside(engine: object) -> GeneratorPlace:
-    """Where the load generators run if that is not given: where the service does."""
-    return GeneratorPlace.RAY if engine == GeneratorPlace.RAY else GeneratorPlace.LOCAL
+def _place_in(values: Mapping[str, Any]) -> GeneratorPlace:
+    """Where the load generators run; if that is not given, where the service does."""
+    default = GeneratorPlace.RAY if values["engine"] == GeneratorPlace.RAY else GeneratorPlace.LOCAL
+    return values["generators_on"] or default
 
 
 def _length_of(schedule: Schedule, marker: Mapping[str, Any]) -> int | None:
