@@ -212,7 +212,7 @@ def refused(generators: int, requests: int, free_bytes: int) -> str:
         timeout_ns=10**9,
     )
     try:
-        check_samples(job, generators, lambda: math.inf, free_bytes=lambda: free_bytes)
+        check_samples(job, free_bytes)
     except SettingError as error:
         return str(error)
     return ""

@@ -1,6 +1,7 @@
 """Whether the samples of a load fit into memory while they are merged; the exact merge needs them all at once.
 
-Pure; it must not know where the generators run, nor read what is free.
+An open loop has as many as its schedule, which is checked before it; a closed loop as many as the service answers,
+which is checked while it runs. Pure; it must not know where the generators run, nor read what is free.
 """
 
 from __future__ import annotations
@@ -14,64 +15,55 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
 from pytest_mlpatterns.workload.trace import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pytest_mlpatterns.loadgen.messages import LoadJob
 
-__all__ = ["MERGED_ROW_BYTES", "ROW_BYTES", "check_samples", "most_rows"]
+__all__ = ["MERGED_ROW_BYTES", "ROW_BYTES", "check_samples", "known_rows", "require_fit"]
 
 ROW_BYTES = 35
 """One request in the recording."""
 MERGED_ROW_BYTES = 112
 """One request while recordings are merged: the parts, their times on one clock, the order, one column, the result."""
 _FREE_SHARE = 0.5
-_SURELY_FIT = 10_000_000
-"""Rows that fit on every machine: below them no ceiling is measured for a closed loop."""
-_FASTEST_RPS = 100_000
-"""No generator process is faster."""
 
 
-def check_samples(
-    job: LoadJob, generators: int, ceiling_rps: Callable[[], float], *, free_bytes: Callable[[], int]
-) -> None:
-    """Check that the samples of a load take at most half of the free memory while they are merged.
+def check_samples(job: LoadJob, free_bytes: int) -> None:
+    """Check that the samples of an open loop take at most half of the free memory while they are merged.
 
     Args:
-        job: the load.
-        generators: number of generators that share it.
-        ceiling_rps: measures what all of them reach together; asked where a closed loop could be too long.
-        free_bytes: reads the memory that is free; asked where there may be too many.
+        job: the load; how many requests a closed loop sends is not known before.
+        free_bytes: memory that is free.
 
     Raises:
         SettingError: they take more.
     """
-    rows = most_rows(job, generators * _FASTEST_RPS)
-    if rows > _SURELY_FIT and job.schedule.closed:
-        rows = most_rows(job, ceiling_rps())
-    if rows <= _SURELY_FIT:
-        return
-    needed, free = rows * MERGED_ROW_BYTES, free_bytes()
-    if needed > _FREE_SHARE * free:
+    if (rows := known_rows(job)) is not None:
+        require_fit(rows, free_bytes)
+
+
+def require_fit(rows: int, free_bytes: int) -> None:
+    """Check that so many samples take at most half of the free memory while they are merged.
+
+    Raises:
+        SettingError: they take more.
+    """
+    needed = rows * MERGED_ROW_BYTES
+    if needed > _FREE_SHARE * free_bytes:
         raise SettingError(
             f"a load of {rows:,} requests gives {format_size(needed)} of samples while they are merged, and "
-            f"{format_size(free)} are free, of which they may take half; shorten duration="
+            f"{format_size(free_bytes)} are free, of which they may take half; shorten duration="
         )
 
 
-def most_rows(job: LoadJob, ceiling_rps: float) -> int:
-    """Most requests that a load records, its warm-up included.
-
-    Args:
-        job: the load.
-        ceiling_rps: most requests per second in a closed loop.
-    """
+def known_rows(job: LoadJob) -> int | None:
+    """Most requests that an open loop records, its warm-up included; None for a closed loop."""
     schedule = job.schedule
-    warmup_ns = WARMUP_CAP_NS if job.warmup_ns is None else job.warmup_ns
+    if isinstance(schedule, ClosedLoop) or schedule.closed:
+        return None
     if isinstance(schedule, Trace):
         return schedule.arrivals_count
+    warmup_ns = WARMUP_CAP_NS if job.warmup_ns is None else job.warmup_ns
     if isinstance(schedule, Stages):
-        levels = [schedule.start, *(level for _, level in schedule.stages)]
-        rate_rps = ceiling_rps if schedule.closed else max(levels)
+        rate_rps = max(schedule.start, *(level for _, level in schedule.stages))
     else:
-        rate_rps = ceiling_rps if isinstance(schedule, ClosedLoop) else schedule.rate_rps
+        rate_rps = schedule.rate_rps
     return round(rate_rps * (job.duration_ns + warmup_ns) / SECOND_NS)

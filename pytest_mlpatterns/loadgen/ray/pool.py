@@ -14,7 +14,7 @@ from pytest_mlpatterns.errors import ChildError, SettingError
 from pytest_mlpatterns.loadgen.connection_limit import check_connections
 from pytest_mlpatterns.loadgen.messages import LoadResult
 from pytest_mlpatterns.loadgen.ray.process import RayProcess
-from pytest_mlpatterns.loadgen.sample_budget import check_samples
+from pytest_mlpatterns.loadgen.sample_budget import check_samples, require_fit
 from pytest_mlpatterns.system.machine_identity import machine_identity
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class RayPool:
         self._processes: dict[int, RayProcess] = {}
         self._taken = 0
         self._staged: object = None
+        self._rows: dict[int, int] = {}
+        self._free_bytes = 0
         self.facts: tuple[HostFacts, ...] = ()
 
     def prepare(self, job: LoadJob, processes: int) -> None:
@@ -70,12 +72,9 @@ class RayPool:
         limits = [facts.allowed_connections for facts in self.facts if facts.allowed_connections is not None]
         check_connections(job, processes, min(limits, default=None))
         _check_reachable(job.endpoint, self.facts)
-        check_samples(
-            job,
-            processes,
-            lambda: sum(self.ceilings_rps(job.transport, processes)),
-            free_bytes=lambda: psutil.virtual_memory().available,
-        )
+        self._rows.clear()
+        self._free_bytes = psutil.virtual_memory().available
+        check_samples(job, self._free_bytes)
 
     def start(self, number: int, log: Path) -> RayProcess:
         """The process of a generator, which starts with its first job; its output stays on its node."""
@@ -127,6 +126,15 @@ class RayPool:
             self._taken = max(self._taken, one.number)
         if any(isinstance(one.message, LoadResult) for one in heard):
             self.collect(0.0)  # which lets the cluster drop the recording
+
+    def count(self, key: int, rows: int) -> None:
+        """Note how many requests a process has recorded.
+
+        Raises:
+            SettingError: those of all processes take too much memory.
+        """
+        self._rows[key] = rows
+        require_fit(sum(self._rows.values()), self._free_bytes)
 
     def forget(self, key: int) -> None:
         """Forget a process that has ended."""

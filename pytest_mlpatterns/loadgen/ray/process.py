@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import ChildError, MlpatternsError
 from pytest_mlpatterns.loadgen.messages import LoadJob, LoadResult, OpenWindow, WindowOpened
 from pytest_mlpatterns.loadgen.ray.messages import Ended, Started
+from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.system.ray.clock import SAME_CLOCK
 
@@ -84,6 +85,7 @@ class RayProcess:
         Raises:
             TimeoutError: none came in time.
             ChildError: the process, or its node, is gone.
+            SettingError: what was recorded takes too much memory.
         """
         end_s = time.perf_counter() + timeout_s
         while True:
@@ -123,6 +125,8 @@ class RayProcess:
     def _here(self, message: Any) -> Any:
         """A message with its times on the clock of this process."""
         here = self._clock.here
+        if isinstance(message, Progress):
+            self._pool.count(self._key, message.completed)
         if isinstance(message, WindowOpened):
             return WindowOpened(here(message.start_ns))
         if not isinstance(message, LoadResult):

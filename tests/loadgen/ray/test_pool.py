@@ -329,6 +329,14 @@ class TestRefusals:
         with pytest.raises(SettingError, match="shorten duration="):
             pool.prepare(a_job([ADDRESS], ConstantRate(1_000_000), duration_ns=10**6 * S), 1)
 
+    def test_a_closed_loop_that_records_too_much_is_ended(self) -> None:
+        hosts = ScriptedHosts((host_facts(2),))
+        process = process_of(hosts)
+        hosts.hear(hosts.jobs[0][0], Progress(S, 1000, MS), Progress(2 * S, 10**12, MS))
+        assert process.receive(30.0) == Progress(S, 1000, MS)
+        with pytest.raises(SettingError, match="a load of 1,000,000,000,000 requests"):
+            process.receive(30.0)
+
     def test_what_a_client_library_adds_is_measured_beside_the_generators(self, tmp_path: Path) -> None:
         generator = Generator(tmp_path / "generator.log", pool=pool_of(ScriptedHosts((host_facts(2),))))
         measure_library_overhead(generator, tmp_path)
