@@ -38,7 +38,17 @@ if TYPE_CHECKING:
 
 __all__ = ["ExperimentBuilder", "FixtureValues"]
 
-_OF_COMMAND = ("patterns", "cpus", "baseline-file", "against", "against-files")
+_OF_COMMAND = (
+    "patterns",
+    "cpus",
+    "engine",
+    "generators-on",
+    "ray-address",
+    "ray-runtime-env",
+    "baseline-file",
+    "against",
+    "against-files",
+)
 """Options that decide what a test is compared with, and so belong to the command that runs it alone."""
 
 

@@ -145,10 +145,18 @@ def serve_address(job: RayJob, free_port: Callable[[str, int], int]) -> tuple[st
         serve.start(proxy_location="EveryNode", http_options={"host": _EVERYWHERE[0], "port": port})
         return "", port
     options = client.http_config
-    if getattr(options.location, "value", options.location) in ("NoServer", "Disabled", None):
+    if _location_of_proxies(client) in ("NoServer", "Disabled", "None"):
         raise SettingError(
             f"{job.source}={job.address}: Ray Serve runs there without HTTP proxies (proxy_location Disabled), through "
             "which the load goes; start Serve with proxies"
         )
     host = options.host or ""
     return "" if host in _EVERYWHERE else host, options.port
+
+
+def _location_of_proxies(client: Any) -> str:
+    """Where the proxies of Ray Serve are; versions before 2.60 keep it with the options of HTTP."""
+    location = client.http_config.location
+    if location is None:
+        location = ray.get(client._controller.get_proxy_location.remote())
+    return str(getattr(location, "value", location))
