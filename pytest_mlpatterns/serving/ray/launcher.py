@@ -86,7 +86,8 @@ def _start(
     try:
         session.call(f"{_REMOTE}:deploy", planned, timeout_s=left_s(started_ns, options))
         processes.await_loaded(started_ns + options.timeout_ns, plan.name, options)
-        addresses = session.call(f"{_REMOTE}:addresses", planned, facts.http, timeout_s=left_s(started_ns, options))
+        wait_s = left_s(started_ns, options)
+        addresses = session.call(f"{_REMOTE}:addresses", planned, facts.http, wait_s, timeout_s=wait_s)
     except TimeoutError:
         log = session.log_tail()
         raise too_slow_to_load("service", plan.name, log, options=options) from None

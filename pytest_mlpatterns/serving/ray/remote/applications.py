@@ -25,6 +25,8 @@ _PROXIES_WITHIN_S = 10.0
 """Time limit for the proxies of new nodes; then those that answer take the load."""
 _POLL_S = 0.1
 _FREED_WITHIN_S = 5.0
+_DELETED_WITHIN_S = 60.0
+_FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY, ApplicationStatus.DELETING)
 _MOST_ADDRESSES = 255
 """Most addresses that a load generator distinguishes."""
 _OF_A_QUEUE = {"initial_backoff_s": 0.01, "backoff_multiplier": 1.5, "max_backoff_s": 0.05}
@@ -85,16 +87,16 @@ def _options(plan: DeploymentPlan) -> dict[str, Any]:
 
 
 def status(app: str) -> str:
-    """State of an application and of its deployments, in words."""
+    """State of an application, and what Ray Serve says of it and of its deployments."""
     found = serve.status().applications.get(app)
     if found is None:
         return "it does not exist"
     messages = [one.message for one in (found, *found.deployments.values()) if one.message]
-    return "; ".join([str(found.status), *messages])
+    return "; ".join([str(found.status.value), *messages])
 
 
-def addresses(plan: ApplicationPlan, http: tuple[str, int]) -> tuple[tuple[str, int], ...]:
-    """``(host, port)`` of the proxies to which clients of a running application send their requests.
+def addresses(plan: ApplicationPlan, http: tuple[str, int], wait_s: float) -> tuple[tuple[str, int], ...]:
+    """``(host, port)`` of the proxies to which clients of an application send their requests, as soon as it runs.
 
     Those are the proxies of all nodes with an ingress replica, since other nodes may have none; behind a host that is
     given, such as a loopback address that all nodes share, they are one.
@@ -102,13 +104,18 @@ def addresses(plan: ApplicationPlan, http: tuple[str, int]) -> tuple[tuple[str, 
     Args:
         plan: the application.
         http: host and port of the proxies; an empty host stands for the address of each node.
+        wait_s: time limit.
+
+    Raises:
+        DeploymentError: Ray Serve cannot run it, or not in time.
     """
     host, port = http
-    _await_running(plan.app)
+    deadline = time.monotonic() + wait_s
+    _await_running(plan.app, deadline)
     if host:
         return ((host, port),)
     ingress = plan.deployments[-1].name
-    deadline = time.monotonic() + _PROXIES_WITHIN_S
+    deadline = min(deadline, time.monotonic() + _PROXIES_WITHIN_S)
     while True:
         nodes = {
             reading.node: reading.ip
@@ -117,19 +124,25 @@ def addresses(plan: ApplicationPlan, http: tuple[str, int]) -> tuple[tuple[str, 
         }
         proxies = serve.status().proxies
         healthy = [node for node in nodes if proxies.get(node) == ProxyStatus.HEALTHY]
-        if len(healthy) == len(nodes) or (healthy and time.monotonic() > deadline):
+        late = time.monotonic() > deadline
+        if healthy and (late or len(healthy) == len(nodes)):
             return tuple((ip, port) for ip in sorted(nodes[node] for node in healthy)[:_MOST_ADDRESSES])
+        if late:
+            raise DeploymentError(f"no node with a replica of {plan.app} has a healthy HTTP proxy of Ray Serve")
         time.sleep(_POLL_S)
 
 
-def _await_running(app: str) -> None:
+def _await_running(app: str, deadline: float) -> None:
     """Wait until Ray Serve has seen that all replicas run; only then all of them get requests."""
-    while serve.status().applications[app].status != ApplicationStatus.RUNNING:
+    while (state := serve.status().applications[app].status) != ApplicationStatus.RUNNING:
+        if state in _FAILED or time.monotonic() > deadline:
+            raise DeploymentError(f"Ray Serve does not run {app}: {status(app)}")
         time.sleep(_POLL_S)
 
 
 def delete(app: str) -> None:
     """Delete an application, and wait until its replicas are gone."""
     serve.delete(app, _blocking=False)  # otherwise it looks once a second
-    while app in serve.status().applications:
+    deadline = time.monotonic() + _DELETED_WITHIN_S
+    while app in serve.status().applications and time.monotonic() < deadline:
         time.sleep(_POLL_S)
