@@ -17,7 +17,7 @@ from pytest_mlpatterns.measurement.block_merge import (
     merge_usage,
     merge_windows,
 )
-from pytest_mlpatterns.records.launch import GeneratorPart, GeneratorReport, Usage
+from pytest_mlpatterns.records.launch import GeneratorPart, GeneratorReport, NodeUsage, Usage
 from pytest_mlpatterns.records.samples import Window
 
 REPORT = GeneratorReport(cpu_ns=10 * MS, wall_ns=200 * MS, completed=20, connections=2, connect_ns=1000)
@@ -131,3 +131,20 @@ def test_usage_from_a_moment_on() -> None:
     found = whole.since(-2)
     assert found.time_ns.tolist() == whole.time_ns[-2:].tolist()
     assert found.cores == whole.cores
+
+
+def test_nodes_of_a_cluster_that_have_replicas_in_all_blocks_are_merged_as_the_whole() -> None:
+    def node(name: str, cpu_ns: int, rss: int) -> NodeUsage:
+        return NodeUsage(name, 4.0, 1, np.array([7, 7 + cpu_ns]), np.array([5, rss]), np.array([0, 2 * cpu_ns]))
+
+    used = replace(block_usage(1, 1, 1), without_generator=True)
+    blocks = [
+        piece(START_NS, used=replace(used, nodes=(node("a", 30, 100), node("b", 1, 1)))),
+        piece(START_NS + 5 * S, used=replace(used, nodes=(node("a", 40, 90),))),
+    ]
+    merged = merge_usage(blocks)
+    assert merged is not None
+    (only,) = merged.nodes
+    assert (only.node, only.cpu_ns.tolist(), only.serve_cpu_ns.tolist()) == ("a", [0, 30, 70], [0, 60, 140])
+    assert only.rss_bytes.tolist() == [5, 100, 90]
+    assert merged.without_generator
