@@ -204,7 +204,7 @@ class NodeReading:
         cpu_ns: CPU time of the service's replicas on the node, and of their children, since they started.
         rss_bytes: their resident memory.
         serve_cpu_ns: CPU time of the processes of Ray and Ray Serve on the node.
-        generator_ns: CPU time of the load generators on the node.
+        generator_ns: CPU time of the load generators on the node, and of pytest and its driver.
         busy_ns: time that the processors of the machine worked.
         steal_ns: time that a hypervisor took from them.
         throttled_ns: time for which a CPU limit stopped the node's processes.

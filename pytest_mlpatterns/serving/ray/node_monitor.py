@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.serving.ray.link import LinkServer
@@ -64,7 +64,7 @@ class NodeMonitor:
         return self._links.address
 
     def watch(self, pid: int) -> None:
-        """Count this process of the node, which uses the cluster for us, among those of Ray."""
+        """Count this process of the node, pytest or its driver, as one of this run."""
         with self._reading:
             self._processes.watch(pid)
 
@@ -77,10 +77,13 @@ class NodeMonitor:
 
         Args:
             app: name of the application.
-            ask: ask its replicas for their statistics, which takes as long as the slowest answers.
+            ask: ask its replicas for their statistics, which takes as long as the slowest answers; else the reading
+                has none.
             threads: read the CPU time of each thread, too.
         """
         replicas = self._links.replicas(app, ask=ask)
+        if not ask:
+            replicas = tuple(replace(replica, stats=None) for replica in replicas)
         with self._reading:
             tree = self._trees.setdefault(app, _Tree(self._links, app))
             now = time.perf_counter_ns()
@@ -97,7 +100,7 @@ class NodeMonitor:
             cpu_ns=tree.tree.cpu_ns,
             rss_bytes=tree.tree.rss_bytes,
             serve_cpu_ns=self._processes.used_ns(Kind.RAY),
-            generator_ns=self._processes.used_ns(Kind.GENERATOR),
+            generator_ns=self._processes.used_ns(Kind.RUN),
             busy_ns=machine.busy_ns,
             steal_ns=machine.steal_ns,
             throttled_ns=machine.throttled_ns,

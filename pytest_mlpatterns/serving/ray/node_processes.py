@@ -1,4 +1,4 @@
-"""The processes of a Ray node that are no replicas: those of Ray and of Ray Serve, and load generators.
+"""The processes of a Ray node that are no replicas: those of Ray and of Ray Serve, and those of this run.
 
 They are known by their command lines: Ray writes what a process does into its title.
 """
@@ -35,16 +35,15 @@ _ACTORS_OF_RAY = (
     "ray::NodeMonitor",
     "ray::GeneratorHost",
 )
-_DRIVER = "from pytest_mlpatterns.system.ray."
-_GENERATOR = "from pytest_mlpatterns.loadgen."
-"""Beginning of what the command lines of our child processes run."""
+_CHILDREN = ("from pytest_mlpatterns.system.ray.", "from pytest_mlpatterns.loadgen.")
+"""Beginning of what the command lines of our drivers and load generators run."""
 
 
 class Kind(Enum):
     """What a process does."""
 
     RAY = "a process of Ray or of Ray Serve"
-    GENERATOR = "a load generator"
+    RUN = "a load generator, a Ray driver of ours, or pytest"
     OTHER = "anything else"
 
 
@@ -53,9 +52,7 @@ def kind_of(command: Sequence[str]) -> Kind:
     program = command[0].rpartition("/")[2] if command else ""
     if program in _OF_RAY or program.startswith(_ACTORS_OF_RAY) or _is_agent(command):
         return Kind.RAY
-    if any(part.startswith(_GENERATOR) for part in command):
-        return Kind.GENERATOR
-    return Kind.RAY if any(part.startswith(_DRIVER) for part in command) else Kind.OTHER
+    return Kind.RUN if any(part.startswith(_CHILDREN) for part in command) else Kind.OTHER
 
 
 def _is_agent(command: Sequence[str]) -> bool:
@@ -90,7 +87,7 @@ class NodeProcesses:
         self._was_searched = False
 
     def watch(self, pid: int) -> None:
-        """Count this process, which uses the cluster for us, and the drivers and load generators that it started."""
+        """Count this process, which uses the cluster for this run, and the drivers and generators that it started."""
         self._users.add(pid)
         self._searched_ns = 0
 
@@ -116,7 +113,7 @@ class NodeProcesses:
     def _search(self) -> None:
         for process in self._found():
             with contextlib.suppress(psutil.Error, OSError):
-                kind = Kind.RAY if process.pid in self._users else kind_of(process.cmdline())
+                kind = Kind.RUN if process.pid in self._users else kind_of(process.cmdline())
                 known = self._known.get(process.pid)
                 if known is not None and known.process == process:
                     known.kind = kind  # a worker that was idle has become an actor

@@ -68,6 +68,7 @@ def test_replicas_are_read_with_their_children_and_their_threads(monitor: NodeMo
         process.stdout.readline()
         with linked(monitor, pid=process.pid):
             found = monitor.read("app", threads=True)
+            assert monitor.read("app", ask=False).replicas[0].stats is None
         assert found.cpu_ns > 0
         assert found.rss_bytes > 0
         assert {pid for pid, _, _ in found.threads} == {process.pid}
@@ -104,8 +105,8 @@ def test_the_end_of_what_replicas_printed_is_read(monitor: NodeMonitor, tmp_path
         (["ray::GeneratorHost"], Kind.RAY),
         (["ray::IDLE"], Kind.RAY),
         (["python", "-u", "/site-packages/ray/dashboard/agent.py"], Kind.RAY),
-        (["python", "-P", "-c", "from pytest_mlpatterns.system.ray.driver import main; main()"], Kind.RAY),
-        (["python", "-P", "-c", "from pytest_mlpatterns.loadgen.process import main; main()"], Kind.GENERATOR),
+        (["python", "-P", "-c", "from pytest_mlpatterns.system.ray.driver import main; main()"], Kind.RUN),
+        (["python", "-P", "-c", "from pytest_mlpatterns.loadgen.process import main; main()"], Kind.RUN),
         (["ray::ServeReplica:mlpatterns-1-2:d0"], Kind.OTHER),
         (["ray::train_epoch"], Kind.OTHER),
         (["python", "train.py"], Kind.OTHER),
@@ -126,12 +127,12 @@ def test_processes_are_counted_by_what_they_do_also_when_they_have_ended() -> No
         assert process.stdout is not None
         process.stdout.readline()
         node.look()
-        used_ns = node.used_ns(Kind.GENERATOR)
+        used_ns = node.used_ns(Kind.RUN)
         assert used_ns > 0
         process.communicate()
     node.look()
     node.look()
-    assert node.used_ns(Kind.GENERATOR) >= used_ns
+    assert node.used_ns(Kind.RUN) >= used_ns
 
 
 @pytest.mark.processes
@@ -144,11 +145,13 @@ def test_pytest_and_the_generators_that_it_started_are_counted_where_they_run() 
         assert process.stdout is not None
         process.stdout.readline()
         node.look()
+        assert node.used_ns(Kind.RUN) > 0
+        process.communicate()
+        before_ns = node.used_ns(Kind.RUN)
         sum(range(300_000))
         node.look()
-        assert node.used_ns(Kind.RAY) > 0
-        assert node.used_ns(Kind.GENERATOR) > 0
-        process.communicate()
+        assert node.used_ns(Kind.RUN) > before_ns
+        assert node.used_ns(Kind.RAY) == 0
 
 
 @pytest.mark.processes
