@@ -24,21 +24,17 @@ from pytest_mlpatterns.wire import codec_of
 from pytest_mlpatterns.workload.endpoint import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pytest_mlpatterns.serving.engine import StartOptions
     from pytest_mlpatterns.serving.model import ServicePlan
     from pytest_mlpatterns.serving.ray.messages import ApplicationPlan
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
     from pytest_mlpatterns.system.ray.cluster import ClusterFacts
-    from pytest_mlpatterns.system.ray.session import RaySession
 
 __all__ = ["GIVES_CORES", "launch"]
 
 GIVES_CORES = True
 """Ray reserves the cores of ``cpus_per_replica=`` on the nodes; nothing is given on this machine."""
 _REMOTE = "pytest_mlpatterns.serving.ray.remote.applications"
-_DELETED_WITHIN_S = 30.0
 
 
 def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
@@ -53,7 +49,7 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
     session, facts = options.cluster, options.cluster.cluster
     check_expressible(plan, options, facts)
     started_ns = time.perf_counter_ns()
-    server = _own_server(plan, options)
+    servers = _own_servers(plan, options)
     application = Application(
         app=f"{facts.run}-{secrets.randbelow(10**9)}",
         run=facts.run,
@@ -61,11 +57,11 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
         wire=options.wire,
         import_path=tuple(sys.path),
         trees=options.trees,
-        own_server=None if server is None else server.url,
+        own_server=servers[0].url if servers else None,
         cores=options.replica_cores,
     )
     planned = application_plan(plan, application)
-    processes = RayProcesses(session, _running(planned, facts), on_stop=_end_of(session, planned, server))
+    processes = RayProcesses(session, _running(planned, facts), servers=servers)
     try:
         return _start(plan, options, planned, processes=processes, started_ns=started_ns)
     except BaseException:
@@ -112,13 +108,13 @@ def _start(
     return deployment
 
 
-def _own_server(plan: ServicePlan, options: StartOptions) -> EmbeddedServer | None:
+def _own_servers(plan: ServicePlan, options: StartOptions) -> tuple[EmbeddedServer, ...]:
     """Start the store of a service that names none; all nodes lie on this machine then."""
     if not any(EMBEDDED in layer.pattern.servers for layer in layers_in(plan.root)):
-        return None
+        return ()
     from pytest_mlpatterns.serving.redis.embedded_server import start_embedded
 
-    return start_embedded(options.directory, options.timeout_ns)
+    return (start_embedded(options.directory, options.timeout_ns),)
 
 
 def _running(planned: ApplicationPlan, facts: ClusterFacts) -> RayApplication:
@@ -132,18 +128,3 @@ def _running(planned: ApplicationPlan, facts: ClusterFacts) -> RayApplication:
         nodes=tuple(node.node_id for node in facts.nodes),
         replicas=sum(one.replicas for one in deployments),
     )
-
-
-def _end_of(session: RaySession, planned: ApplicationPlan, server: EmbeddedServer | None) -> Callable[[], None]:
-    """What ends a service: its application is deleted, and its store ends."""
-
-    def end() -> None:
-        try:
-            session.call(f"{_REMOTE}:delete", planned.app, timeout_s=_DELETED_WITHIN_S)
-        except (ChildError, TimeoutError) as error:
-            raise DeploymentError(f"{planned.app} could not be deleted from the Ray cluster: {error}") from error
-        finally:
-            if server is not None:
-                server.stop()
-
-    return end

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.engine import StartOptions
     from pytest_mlpatterns.serving.ray.messages import NodeReading, RayApplication
+    from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
     from pytest_mlpatterns.system.ray.clock import ClockOffset
     from pytest_mlpatterns.system.ray.session import RaySession
 
@@ -39,14 +40,21 @@ class RayProcesses:
         session: the cluster.
         application: what runs there.
         on_stop: called once, instead of deleting the application, when the deployment closes.
+        servers: of stores that the deployment started for itself, on this machine; they end after the application.
 
     Attributes:
         application: what runs there.
     """
 
     def __init__(
-        self, session: RaySession, application: RayApplication, on_stop: Callable[[], None] | None = None
+        self,
+        session: RaySession,
+        application: RayApplication,
+        on_stop: Callable[[], None] | None = None,
+        *,
+        servers: Sequence[EmbeddedServer] = (),
     ) -> None:
+        self._servers = servers
         self._session = session
         self.application = application
         self._on_stop = on_stop
@@ -107,8 +115,10 @@ class RayProcesses:
         """Statistics of all replicas since the start.
 
         Raises:
-            DeploymentError: a replica or node has ended or does not answer.
+            DeploymentError: a replica, a node or a server has ended or does not answer.
         """
+        for server in self._servers:
+            server.check()
         self._read()
         if failure := self._ledger.failure():
             raise DeploymentError(failure)
@@ -153,6 +163,9 @@ class RayProcesses:
             ) from None
         except ChildError:  # the driver has ended, and with it everything of this run on the cluster
             return
+        finally:
+            for server in self._servers:
+                server.stop()
 
     def _read(self) -> None:
         """Ask all nodes.

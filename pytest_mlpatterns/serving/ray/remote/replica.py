@@ -91,8 +91,14 @@ class _Replica:
             link.failed(user_traceback(error), "")
             return None
         self._link = link
-        self._layers = stack
+        self._layers: HandlerStack | None = stack
         return ModelCaller(stack.handler)
+
+    async def __del__(self) -> None:
+        """Close the layers; Ray Serve awaits this once, when no request is left."""
+        layers, self._layers = getattr(self, "_layers", None), None
+        if layers is not None:
+            await layers.close()
 
     def _stack(self) -> HandlerStack:
         job = self._job
@@ -111,8 +117,11 @@ class _Replica:
     def _report(self, caller: ModelCaller, counted: Callable[[], tuple[LayerStats, ...]]) -> None:
         """Report that the replica is ready, and from now on what it has counted, also what ``counted`` returns."""
 
+        stack = self._layers
+        assert stack is not None, "a replica reports after it has loaded"
+
         def statistics() -> WorkerStats:
-            layers = (*self._layers.layers(), *counted())
+            layers = (*stack.layers(), *counted())
             return WorkerStats(0, caller.requests, tuple(caller.tracebacks), layers)
 
         self._link.ready(statistics)
