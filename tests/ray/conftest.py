@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import IO, TYPE_CHECKING
 
 import pytest
+from support import ROOT
+
+from pytest_mlpatterns.system.ray.messages import RayJob
+from pytest_mlpatterns.system.ray.session import RaySession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,7 +65,11 @@ class ThreeNodes:
         self._lines: SimpleQueue[str] = SimpleQueue()
         assert self._process.stdout is not None
         threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
-        self.address = self._await("address ")
+        try:
+            self.address = self._await("address ")
+        except BaseException:
+            self.end()
+            raise
 
     def kill(self, last: int) -> None:
         """Kill all processes of the node with this last number of its address."""
@@ -90,10 +99,12 @@ class ThreeNodes:
 
     def _await(self, beginning: str) -> str:
         deadline = time.monotonic() + PATIENT_S
-        while (line := self._lines.get(timeout=max(0.1, deadline - time.monotonic()))) and not line.startswith(
-            beginning
-        ):
-            pass
+        line = "…"
+        while line and not line.startswith(beginning):
+            try:
+                line = self._lines.get(timeout=max(0.1, deadline - time.monotonic()))
+            except Empty:
+                line = ""
         assert line, self._log.read_text(encoding="utf-8", errors="replace")
         return line.removeprefix(beginning)
 
@@ -116,3 +127,21 @@ def run_on(three_nodes: ThreeNodes, tmp_path: Path) -> Callable[..., Run]:
         return project.run_apart(tmp_path, *options, *arguments, environment=environment)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def on_cluster(three_nodes: ThreeNodes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RaySession]:
+    """A driver of the tests' own on the three nodes, which calls functions of :mod:`support.on_cluster`."""
+    paths = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
+    job = RayJob(three_nodes.address, "the tests", environment={"RAY_AUTH_MODE": "disabled", "PYTHONPATH": paths})
+    session = RaySession(job, tmp_path_factory.mktemp("driver") / "driver.log")
+    yield session
+    session.close()
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Wait for what a cluster does in its own time."""
+    deadline = time.monotonic() + PATIENT_S
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)
