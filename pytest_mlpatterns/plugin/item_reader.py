@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import MissingExtraError, SettingError
 from pytest_mlpatterns.plugin.perf_item import PerfItem
-from pytest_mlpatterns.serving.engine import engine_named
+from pytest_mlpatterns.serving.engine import engine_named, require_ray
 from pytest_mlpatterns.wording import shown
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ class ItemReader:
             marker.arguments, self._options, self._ini, pattern=members["pattern"], wire=members["wire"]
         )
         engine_named(settings.engine, "perf(engine=...)")
+        if settings.generators_on == "ray":
+            require_ray('generators_on="ray"')
         names = getattr(item, "fixturenames", ())
         if "perf" in names or {"perf_deploy", "perf_deploy_session"}.isdisjoint(names):
             for name, member in members.items():

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
-__all__ = ["ENGINES", "Engine", "StartOptions", "engine_named", "launch"]
+__all__ = ["ENGINES", "Engine", "StartOptions", "engine_named", "launch", "require_ray"]
 
 ENGINES = {
     "local": "pytest_mlpatterns.serving.local.launcher",
@@ -102,9 +102,22 @@ def engine_named(name: object, source: str) -> Engine:
     """
     if not isinstance(name, str) or name not in ENGINES:
         raise SettingError(f"{source} is {shown(name)}, this version serves {', '.join(map(repr, ENGINES))}")
-    if name == "ray" and (missing := [*filterfalse(_is_installed, _OF_RAY)]):
-        raise MissingExtraError(missing_extra('engine="ray"', missing[0], "ray"))
+    if name == "ray":
+        require_ray('engine="ray"')
     return import_module(ENGINES[name])
+
+
+def require_ray(what: str) -> None:
+    """Check that Ray is installed, without importing it.
+
+    Args:
+        what: what needs it, in the user's words.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    if missing := [*filterfalse(_is_installed, _OF_RAY)]:
+        raise MissingExtraError(missing_extra(what, missing[0], "ray"))
 
 
 def _is_installed(package: str) -> bool:

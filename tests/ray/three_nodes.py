@@ -14,8 +14,6 @@ os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_enable_worker_prestart="0", R
 
 from ray.cluster_utils import Cluster
 
-answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-"""What starts a node puts its own log in the place of standard output."""
 CPUS = 4
 STORE_BYTES = 100 << 20
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.system.ray.messages import RayJob
     from pytest_mlpatterns.system.ray.remote.node_probe import Probed
 
-__all__ = ["connect_to", "require_fit", "serve_address"]
+__all__ = ["connect_to", "require_fit", "serve_address", "why_refused"]
 
 _PROBE_S = 15.0
 _SERVE_PORT = 8000
@@ -57,12 +57,12 @@ def connect_to(job: RayJob, runtime_env: Mapping[str, Any]) -> str:
             configure_logging=False,
         )
     except (ConnectionError, RuntimeError) as error:
-        raise SettingError(f"{job.source}={job.address}: {_why_refused(error, job.source)}") from error
+        raise SettingError(f"{job.source}={job.address}: {why_refused(error, job.source)}") from error
     address: str = context.address_info["gcs_address"]
     return address
 
 
-def _why_refused(error: Exception, source: str) -> str:
+def why_refused(error: Exception, source: str) -> str:
     """Why a driver cannot connect, and what to do."""
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
