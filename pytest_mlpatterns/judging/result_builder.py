@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.crowding import crowding_note
+from pytest_mlpatterns.analysis.generator_health import spread_note
 from pytest_mlpatterns.analysis.intervals import estimate
 from pytest_mlpatterns.analysis.latency_distribution import latency_of, percentiles_of_counts
 from pytest_mlpatterns.analysis.log_ratio import PAIRED_METRICS
@@ -296,7 +297,8 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, setup: Setup) -
         notes.append(
             f"driven through a client library, which adds about {format_duration(overhead)} to every request here"
         )
-    notes += filter(None, [metrics.generator.limited, crowding_note(metrics.launches)])
+    spread = next(filter(None, (spread_note(launch.generator) for launch in metrics.launches)), None)
+    notes += filter(None, [metrics.generator.limited, spread, crowding_note(metrics.launches)])
     if measurement.dropped:
         notes.append(
             f"{measurement.dropped} of {measurement.dropped + len(metrics.launches)} launches were dropped "

@@ -99,6 +99,8 @@ class Generator:
         Args:
             processes: number of processes that are needed.
         """
+        if processes > len(self._processes):
+            self.pool.begin(processes)
         while (number := len(self._processes)) < processes:
             self._processes.append(self.pool.start(number, self._log.with_suffix(f".{number}.log")))
 

@@ -70,6 +70,10 @@ class GeneratorPool(Protocol):
 
     stop_timeout_s: float
 
+    def begin(self, processes: int) -> None:
+        """Begin what so many processes need before their first load, without waiting for it."""
+        ...
+
     def prepare(self, job: LoadJob, processes: int) -> None:
         """Get ready for a load of so many processes.
 
@@ -122,6 +126,9 @@ class LocalPool:
     """Processes on this machine."""
 
     stop_timeout_s = 2.0
+
+    def begin(self, processes: int) -> None:
+        """Nothing: processes start at once."""
 
     def prepare(self, job: LoadJob, processes: int) -> None:
         """Check that the system allows the connections."""

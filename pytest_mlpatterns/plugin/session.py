@@ -308,7 +308,7 @@ class PerfSession:
         revision: RevisionClient | None = None
         self._ray.await_ready(settings)
         generator = self._driver.on(settings.generators_on)
-        generator.start()  # in the time that the model takes to start
+        generator.start(1 if self._run.smoke else settings.generators)  # in the time that the model takes to start
         if self._revision is not None:
             revision = self._revision.client(item.nodeid, settings, self._ray.serving(settings, fixtures.target))
             resources.callback(revision.close)

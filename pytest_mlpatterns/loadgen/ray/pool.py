@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import itertools
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import psutil
 
-from pytest_mlpatterns.errors import ChildError, SettingError
+from pytest_mlpatterns.errors import ChildError, MlpatternsError, SettingError
 from pytest_mlpatterns.loadgen.connection_limit import check_connections
 from pytest_mlpatterns.loadgen.messages import LoadResult
 from pytest_mlpatterns.loadgen.ray.process import RayProcess
@@ -60,6 +62,11 @@ class RayPool:
         self._free_bytes = 0
         self.facts: tuple[HostFacts, ...] = ()
 
+    def begin(self, processes: int) -> None:
+        """Begin to start the hosts that are missing."""
+        if processes > len(self.facts):
+            threading.Thread(target=self._open, args=(processes,), name="hosts", daemon=True).start()
+
     def prepare(self, job: LoadJob, processes: int) -> None:
         """Start the hosts that are missing, compare clocks, and check that the load can be sent from there.
 
@@ -96,6 +103,10 @@ class RayPool:
         """What a client library adds to the median request on the node of the first generator."""
         found: float = self.ask("library_overhead_ns", timeout_s=_CEILINGS_S)
         return found
+
+    def _open(self, processes: int) -> None:
+        with contextlib.suppress(MlpatternsError):  # which the first load finds too
+            self.ask("open_hosts", processes, timeout_s=_START_S)
 
     # --- for its processes --------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from array import array
 from dataclasses import replace
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,6 +99,19 @@ class TestJobs:
         process.stop()
         assert process.pid is None
         assert (hosts.jobs, hosts.stopped) == ([], [])
+
+    def test_its_host_begins_to_start_before_the_first_job(self, tmp_path: Path) -> None:
+        asked: SimpleQueue[int] = SimpleQueue()
+        hosts = ScriptedHosts((host_facts(2), host_facts(3)))
+        functions = {**hosts.functions, "open_hosts": lambda processes: asked.put(processes) or hosts.facts}
+        pool = RayPool(lambda: FakeRay(functions))  # type: ignore[arg-type,return-value]
+        generator = Generator(tmp_path / "generator.log", pool=pool)
+        generator.start(2)
+        assert asked.get(timeout=60) == 2
+        pool.prepare(JOB, 2)
+        assert asked.get(timeout=60) == 2
+        pool.begin(2)
+        assert asked.empty()
 
     def test_messages_wait_for_the_process_that_they_are_of(self) -> None:
         hosts = ScriptedHosts((host_facts(2), host_facts(3)))
