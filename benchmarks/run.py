@@ -41,6 +41,7 @@ NAMES = (
     "streaming_cost",
     "streaming_clients",
     "streaming_errors",
+    "perf_analyzer",
 )
 
 
