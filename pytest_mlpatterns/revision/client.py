@@ -19,7 +19,8 @@ from pytest_mlpatterns.revision.messages import (
     StartDeployment,
     StopDeployment,
 )
-from pytest_mlpatterns.serving.deployment import Deployment, ForeignProcesses
+from pytest_mlpatterns.serving.deployment import Deployment
+from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.units import format_duration
 

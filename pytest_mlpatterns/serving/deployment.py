@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.serving.served_model import first_model
 from pytest_mlpatterns.serving.transport import transport_to
 from pytest_mlpatterns.wire import WireError, decode_answer, encode_request, path_of
@@ -22,105 +21,26 @@ from pytest_mlpatterns.workload.payload import arguments_of
 from pytest_mlpatterns.workload.request_builder import answer_in, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import httpx
 
+    from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.external.scraper import Scraper
+    from pytest_mlpatterns.serving.processes import Processes
     from pytest_mlpatterns.serving.scale_out import Scaler
     from pytest_mlpatterns.system.cpu_share import CpuShare
     from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
-__all__ = ["Deployment", "ForeignProcesses", "Processes"]
+__all__ = ["Deployment"]
 
 _CLIENT_TIMEOUT_S = 30.0
 _EXIT_S = 0.5
 """Wait for the exit of a process whose connection has just closed."""
 _POLL_MARGIN_S = 1.5
 """Added to the time-out of a poll, because the server holds it for up to a second."""
-
-
-class Processes(Protocol):
-    """The processes of a deployment."""
-
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """Roots of the process trees."""
-        ...
-
-    def check(self, wait_s: float = 0.0) -> None:
-        """Check that all run; wait up to ``wait_s`` for one to exit.
-
-        Raises:
-            DeploymentError: a process has ended.
-        """
-
-    def stats(self) -> PatternStats:
-        """Statistics since the start.
-
-        Raises:
-            DeploymentError: a process has ended or does not answer.
-        """
-        ...
-
-    def log_tail(self) -> str:
-        """Last lines of their output."""
-        ...
-
-    def log_sizes(self) -> tuple[int, ...]:
-        """How much each has printed so far; empty if that is not known."""
-        ...
-
-    def traceback_since(self, sizes: Sequence[int]) -> str:
-        """The traceback that was printed after this, waiting a little for it; empty if there is none.
-
-        Raises:
-            DeploymentError: a process has ended.
-        """
-        ...
-
-    def stop(self) -> None:
-        """End the processes that the deployment started, and wait for it. Safe to call twice."""
-
-
-@dataclass(slots=True)
-class ForeignProcesses:
-    """Processes that run without this package, or were started by another process; empty if they are unknown.
-
-    Args:
-        pids: roots of the process trees.
-        on_stop: called once when the deployment closes.
-    """
-
-    pids: tuple[int, ...] = ()
-    on_stop: Callable[[], None] | None = field(default=None)
-
-    def check(self, wait_s: float = 0.0) -> None:
-        """Do nothing: the exit status of another process's child cannot be read."""
-
-    def stats(self) -> PatternStats:
-        """Return empty statistics."""
-        return PatternStats()
-
-    def log_tail(self) -> str:
-        """Return an empty text: the output went elsewhere."""
-        return ""
-
-    def log_sizes(self) -> tuple[int, ...]:
-        """Return nothing, likewise."""
-        return ()
-
-    def traceback_since(self, sizes: Sequence[int]) -> str:
-        """Return an empty text, likewise."""
-        return ""
-
-    def stop(self) -> None:
-        """Call ``on_stop`` the first time."""
-        on_stop, self.on_stop = self.on_stop, None
-        if on_stop is not None:
-            on_stop()
 
 
 class Deployment:

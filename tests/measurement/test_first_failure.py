@@ -13,7 +13,7 @@ from pytest_mlpatterns import Deployment
 from pytest_mlpatterns.measurement.first_failure import describe_first_failure
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.records.telemetry import PatternStats
-from pytest_mlpatterns.serving.deployment import ForeignProcesses
+from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
 

@@ -17,7 +17,7 @@ from pytest_mlpatterns.measurement.last_answer import why_silent
 from pytest_mlpatterns.records.outcomes import Failure
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.records.telemetry import PatternStats
-from pytest_mlpatterns.serving.deployment import ForeignProcesses
+from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan

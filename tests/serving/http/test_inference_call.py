@@ -20,7 +20,7 @@ from support.synthetic import PROPERTY
 
 from pytest_mlpatterns import Deployment
 from pytest_mlpatterns.errors import DeploymentError
-from pytest_mlpatterns.serving.deployment import ForeignProcesses
+from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.wire import Wire, codec_of
 from pytest_mlpatterns.wire.compression import compressed
 from pytest_mlpatterns.wire.open_inference import HEAD_LENGTH

@@ -1,0 +1,94 @@
+"""The processes of a deployment, as a measurement sees them: of an engine, of another process, or unknown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_mlpatterns.records.telemetry import PatternStats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["ForeignProcesses", "Processes"]
+
+
+class Processes(Protocol):
+    """The processes of a deployment."""
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Roots of the process trees."""
+        ...
+
+    def check(self, wait_s: float = 0.0) -> None:
+        """Check that all run; wait up to ``wait_s`` for one to exit.
+
+        Raises:
+            DeploymentError: a process has ended.
+        """
+
+    def stats(self) -> PatternStats:
+        """Statistics since the start.
+
+        Raises:
+            DeploymentError: a process has ended or does not answer.
+        """
+        ...
+
+    def log_tail(self) -> str:
+        """Last lines of their output."""
+        ...
+
+    def log_sizes(self) -> tuple[int, ...]:
+        """How much each has printed so far; empty if that is not known."""
+        ...
+
+    def traceback_since(self, sizes: Sequence[int]) -> str:
+        """The traceback that was printed after this, waiting a little for it; empty if there is none.
+
+        Raises:
+            DeploymentError: a process has ended.
+        """
+        ...
+
+    def stop(self) -> None:
+        """End the processes that the deployment started, and wait for it. Safe to call twice."""
+
+
+@dataclass(slots=True)
+class ForeignProcesses:
+    """Processes that run without this package, or were started by another process; empty if they are unknown.
+
+    Args:
+        pids: roots of the process trees.
+        on_stop: called once when the deployment closes.
+    """
+
+    pids: tuple[int, ...] = ()
+    on_stop: Callable[[], None] | None = field(default=None)
+
+    def check(self, wait_s: float = 0.0) -> None:
+        """Do nothing: the exit status of another process's child cannot be read."""
+
+    def stats(self) -> PatternStats:
+        """Return empty statistics."""
+        return PatternStats()
+
+    def log_tail(self) -> str:
+        """Return an empty text: the output went elsewhere."""
+        return ""
+
+    def log_sizes(self) -> tuple[int, ...]:
+        """Return nothing, likewise."""
+        return ()
+
+    def traceback_since(self, sizes: Sequence[int]) -> str:
+        """Return an empty text, likewise."""
+        return ""
+
+    def stop(self) -> None:
+        """Call ``on_stop`` the first time."""
+        on_stop, self.on_stop = self.on_stop, None
+        if on_stop is not None:
+            on_stop()
