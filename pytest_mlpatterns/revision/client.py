@@ -5,18 +5,24 @@ The server is :mod:`pytest_mlpatterns.plugin.revision_server`. This module does 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.revision.failure_text import error_line, hint_at_files, without_markers
 from pytest_mlpatterns.revision.messages import (
+    DeploymentFailed,
     DeploymentStarted,
+    DeploymentStopped,
+    FactsFound,
+    FactsWanted,
     InheritedOptions,
     Reason,
     ReferenceJob,
     RevisionFailed,
     RevisionSetup,
     StartDeployment,
+    StatsFound,
+    StatsWanted,
     StopDeployment,
 )
 from pytest_mlpatterns.serving.deployment import Deployment
@@ -27,11 +33,16 @@ from pytest_mlpatterns.units import format_duration
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
+    from pytest_mlpatterns.records.telemetry import PatternStats
+    from pytest_mlpatterns.revision.messages import Wanted
     from pytest_mlpatterns.revision.worktree import Worktree
 
 __all__ = ["NothingToCompareError", "RevisionClient"]
 
 _STOP_TIMEOUT_S = 20.0
+_FACTS_TIMEOUT_S = 10.0
+_Answer = TypeVar("_Answer")
 _IF_FILES_ARE_MISSING = "if it lacks files that git does not track there, name them in --perf-against-files"
 
 
@@ -127,10 +138,9 @@ class RevisionClient:
             DeploymentError: the process loaded code of the working tree, or ended.
         """
         self.setup()
-        assert self._child is not None
-        started = self._ask(self._child, StartDeployment(), self._timeout_ns / 1e9)
-        assert isinstance(started, DeploymentStarted)
-        deployment = Deployment(started.endpoint, ForeignProcesses(started.pids, self._stop), started.cold_start_ns)
+        started = self._ask(StartDeployment(), DeploymentStarted, self._timeout_ns / 1e9)
+        processes = ForeignProcesses(started.pids, self._stop, self._stats, self._facts)
+        deployment = Deployment(started.endpoint, processes, started.cold_start_ns)
         deployment.cpu_share, deployment.streams = started.cpu_share, started.streams
         return deployment
 
@@ -142,13 +152,37 @@ class RevisionClient:
 
     def _stop(self) -> None:
         if self._child is not None:
-            self._ask(self._child, StopDeployment(), _STOP_TIMEOUT_S)
+            self._ask(StopDeployment(), DeploymentStopped, _STOP_TIMEOUT_S)
 
-    def _ask(self, child: Child, question: StartDeployment | StopDeployment, timeout_s: float) -> Any:
+    def _stats(self) -> PatternStats:
+        """The statistics of the deployment that runs.
+
+        Raises:
+            DeploymentError: one of its processes has ended, or does not answer.
+        """
+        return self._ask(StatsWanted(), StatsFound, self._timeout_ns / 1e9).stats
+
+    def _facts(self) -> EnvironmentFacts:
+        """The environment of the deployment that runs; empty if it does not answer, which the next question reports."""
+        try:
+            return self._ask(FactsWanted(), FactsFound, _FACTS_TIMEOUT_S).facts
+        except DeploymentError:
+            return {}
+
+    def _ask(self, question: Wanted, of: type[_Answer], timeout_s: float) -> _Answer:
+        """The answer to a question; one that came after its time-out, to a question before, is left out.
+
+        Raises:
+            NothingToCompareError, DeploymentError: as in :meth:`start`.
+        """
+        if (child := self._child) is None:
+            raise DeploymentError(f"{self._test} at {self.name} has ended")
         self._send(child, question)
-        return self._answer(child, timeout_s)
+        while not isinstance(answer := self._answer(child, timeout_s), of):
+            pass
+        return answer
 
-    def _send(self, child: Child, question: ReferenceJob | StartDeployment | StopDeployment) -> None:
+    def _send(self, child: Child, question: ReferenceJob | Wanted) -> None:
         try:
             child.send(question)
         except ChildError as error:
@@ -166,6 +200,8 @@ class RevisionClient:
             ) from None
         if isinstance(answer, RevisionFailed):
             raise self._error(answer)
+        if isinstance(answer, DeploymentFailed):
+            raise DeploymentError(answer.text)
         return answer
 
     def _error(self, answer: RevisionFailed) -> DeploymentError:

@@ -29,10 +29,10 @@ from pytest_mlpatterns import (
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.answer_check import check_answers
 from pytest_mlpatterns.measurement.launch import Interrupted, LaunchRunner
-from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.serving.external.attach import attach
 from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
+from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
 from pytest_mlpatterns.workload.plan import LoadPlan

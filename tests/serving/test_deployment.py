@@ -19,9 +19,9 @@ from support.services.processes import our_children, survivors
 from support.services.scripted import Close, ScriptedServer, Send, answer, refused_port
 
 from pytest_mlpatterns import Deployment, DeploymentError, Replicated, Url
-from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.serving.external import attach as attach_module
 from pytest_mlpatterns.serving.external.attach import attach
+from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.workload.endpoint import Endpoint
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.errors import DeploymentError, missing_extra
 from pytest_mlpatterns.records.addressing import Remote
 from pytest_mlpatterns.serving.deployment import Deployment
-from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.external.wrong_path import advice_on_path
+from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.serving.stream_failure import stream_failure
 from pytest_mlpatterns.serving.targets import prometheus_of
 from pytest_mlpatterns.system.files import read_text

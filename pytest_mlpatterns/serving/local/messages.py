@@ -12,11 +12,13 @@ from pytest_mlpatterns.wire import REST_JSON, Wire
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
     from pytest_mlpatterns.records.telemetry import LayerStats
     from pytest_mlpatterns.serving.redis.queue_worker import Subscription
 
 __all__ = [
     "Consume",
+    "FactsQuestion",
     "Listen",
     "ListenGrpc",
     "LoadFailed",
@@ -25,6 +27,7 @@ __all__ = [
     "Ready",
     "StatsQuestion",
     "UpstreamNode",
+    "WorkerFacts",
     "WorkerJob",
     "WorkerNode",
     "WorkerStats",
@@ -156,3 +159,18 @@ class WorkerStats:
     predict_requests: int
     tracebacks: tuple[str, ...]
     layers: tuple[LayerStats, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FactsQuestion:
+    """Asks a worker for its environment."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """The environment of one worker, in answer to the question of this number."""
+
+    number: int
+    facts: EnvironmentFacts
