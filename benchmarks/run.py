@@ -36,6 +36,7 @@ NAMES = (
     "objective_simulation",
     "scaling_simulation",
     "scaling_truth",
+    "leak_simulation",
     "million_samples",
     "streaming_accuracy",
     "streaming_cost",
