@@ -45,6 +45,9 @@ class Metric:
         stream: quantity and percentile of a time of streams, such as ``("ttft", 95)``; None for other metrics.
         of_search: value in one capacity search, at a price; None for other metrics.
         largest: largest value that an index can have; its interval ends there.
+        resource: of which it is the growth per request, as :class:`ResourceTrack` names it; empty for other metrics.
+        per: number of requests to which the growth of a resource relates.
+        least_gain: growth over half of a track from which it may be a leak.
     """
 
     name: str
@@ -63,6 +66,9 @@ class Metric:
     stream: tuple[str, float] | None = None
     of_search: Callable[[Capacity, Price | None], LaunchValue | None] | None = None
     largest: float = math.inf
+    resource: str = ""
+    per: int = 1
+    least_gain: float = 0.0
 
     def show(self, value: float) -> str:
         """Print a value for people."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMPARED_METRICS",
+    "GROWTHS",
     "METRICS",
     "SCALING_INDICES",
     "STREAM_QUANTITIES",
@@ -113,6 +114,19 @@ def _of_pattern(
     return Metric(name, label, read, unit, better, launch_sd, floor)
 
 
+def _growth(name: str, label: str, resource: str, *, unit: Unit, floor: float, least_gain: float) -> Metric:
+    """The growth of a resource per request, of a counted one per 1,000 requests."""
+    per = 1 if unit is Unit.SIZE else 1000
+
+    def read(blocks: LaunchBlocks) -> LaunchValue | None:
+        found = blocks.growth_rate(resource)
+        return None if found is None else LaunchValue(per * found, 0.0)
+
+    return Metric(
+        name, label, read, unit, launch_sd=0.0, floor=floor, resource=resource, per=per, least_gain=least_gain
+    )
+
+
 def _asl_at_nmrt(capacity: Capacity, _price: Price | None) -> LaunchValue | None:
     return None if capacity.at_least else capacity.asl
 
@@ -146,6 +160,25 @@ METRICS = {
         _of_scaling("hsxc", "HSXc", launch_sd=_SD_OF_TWO),
         Metric("cpu_per_request", "CPU per request", LaunchBlocks.cpu_per_request, Unit.DURATION, floor=_CPU_FLOOR),
         Metric("peak_memory", "peak memory", LaunchBlocks.peak_memory, Unit.SIZE, launch_sd=0.01, floor=4 * 2**20),
+        _growth(
+            "memory_growth",
+            "memory growth per request",
+            "rss_bytes",
+            unit=Unit.SIZE,
+            floor=256,
+            least_gain=512 * 1024,
+        ),
+        *(
+            _growth(
+                f"{one}_growth",
+                f"{one} growth per 1,000 requests",
+                f"{one}s",
+                unit=Unit.COUNT,
+                floor=1,
+                least_gain=4,
+            )
+            for one in ("descriptor", "thread")
+        ),
         Metric("cost", "cost per million", LaunchBlocks.cost, Unit.COST),
         Metric("given_cost", "cost per million with given cores", LaunchBlocks.given_cost, Unit.COST),
         Metric("cost_at_nmrt", "cost per million at NMRT", None, Unit.COST, of_search=cost_at_nmrt),
@@ -182,6 +215,8 @@ METRICS = {
     )
 }
 """Every metric by its name, in the order in which reports show them."""
+GROWTHS = tuple(name for name, metric in METRICS.items() if metric.resource)
+"""Growth of what a deployment holds, per request."""
 SCALING_INDICES = tuple(name for name, metric in METRICS.items() if metric.is_of_scaling)
 """Indices that ``perf.measure_scaling()`` gives."""
 COMPARED_METRICS: Mapping[str, Metric] = {
