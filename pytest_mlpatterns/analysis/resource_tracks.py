@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_mlpatterns.records.resource_track import ResourceTrack
+from pytest_mlpatterns.analysis.growth import growth_of
+from pytest_mlpatterns.records.resource_track import GrowthRecord, ResourceTrack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Usage
     from pytest_mlpatterns.records.samples import Window
 
-__all__ = ["growth_rate", "track_of"]
+__all__ = ["growth_rate", "growth_record", "track_of"]
 
 _FEWEST_REQUESTS = 100
 """Requests below which a growth per request is not given."""
+_MOST_RECORDED = 120
+"""Readings that reports have room for."""
 _MOST_POINTS = 60
 """Readings between which slopes are taken; more would not change their median."""
 
@@ -47,6 +50,21 @@ def track_of(usage: Usage | None, done_ns: NDArray[np.int64], windows: Sequence[
         rss_bytes=usage.rss_bytes[inside],
         descriptors=None if usage.descriptors is None else usage.descriptors[inside],
         threads=None if usage.threads is None else usage.threads[inside],
+    )
+
+
+def growth_record(track: ResourceTrack | None) -> GrowthRecord | None:
+    """The memory of a track, for reports; None without a track."""
+    if track is None:
+        return None
+    chosen = np.unique(np.linspace(0, track.requests.size - 1, _MOST_RECORDED).round().astype(np.int64))
+    growth = growth_of(track.requests, track.rss_bytes)
+    slope = None if growth is None else (growth.slope.value, growth.slope.low, growth.slope.high)
+    return GrowthRecord(
+        tuple(track.requests[chosen].tolist()),
+        tuple(track.rss_bytes[chosen].tolist()),
+        slope,
+        levels_off=growth is not None and growth.levels_off,
     )
 
 

@@ -25,7 +25,7 @@ from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, check_pe
 from pytest_mlpatterns.judging.nmrt_assertions import NmrtAssertions
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
 from pytest_mlpatterns.judging.pattern_comparison import PatternComparison
-from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_overloads, with_scaling
+from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_further
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
 from pytest_mlpatterns.judging.scaling_methods import ScalingMethods
@@ -311,7 +311,8 @@ class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods):
         """Everything for reports and the baseline; None if nothing was measured."""
         verdicts = self._verdicts.all
         found = build_result(self._experiment, self._measurement, self._comparison, verdicts=verdicts, passed=passed)
-        return found and with_scaling(with_overloads(found, self._overload.overloads), self._scaling.record)
+        overloads, followed = self._overload.overloads, self._measurement.growth
+        return found and with_further(found, overloads=overloads, followed=followed, scaling=self._scaling.record)
 
     def diagnosis(self) -> str:
         """Text that helps to understand a failing test: the model's tracebacks, and the end of its processes' log."""

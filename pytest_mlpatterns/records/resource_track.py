@@ -5,16 +5,16 @@ numpy appears in annotations only, so that importing this module costs nothing.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from pytest_mlpatterns.records.launch import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from pytest_mlpatterns.records.launch import Estimate
 
 __all__ = ["Growth", "GrowthRecord", "ResourceTrack"]
 
@@ -65,26 +65,27 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class GrowthRecord:
-    """The course of a test's longest track, for reports.
+    """The memory of a deployment over one long load, for reports.
 
     Attributes:
         requests: requests answered until each reading.
         rss_bytes: resident memory at each reading.
-        memory: how it grew; None if there were too few readings.
+        slope: growth in bytes per request over the second half, ``(value, low, high)``; None if too little was read.
+        levels_off: whether that growth need not go on.
     """
 
     requests: tuple[int, ...]
     rss_bytes: tuple[int, ...]
-    memory: Growth | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+    slope: tuple[float, float, float] | None
+    levels_off: bool
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> GrowthRecord:
-        """The inverse of :meth:`to_json`, also after a trip through JSON."""
-        memory = data["memory"]
-        if memory is not None:
-            memory = Growth(**{**memory, "slope": Estimate(**memory["slope"]), "recent": Estimate(**memory["recent"])})
-        return cls(tuple(data["requests"]), tuple(data["rss_bytes"]), memory)
+        """The inverse of ``dataclasses.asdict``, also after a trip through JSON."""
+        slope = data["slope"]
+        return cls(
+            tuple(data["requests"]),
+            tuple(data["rss_bytes"]),
+            None if slope is None else (slope[0], slope[1], slope[2]),
+            data["levels_off"],
+        )

@@ -20,6 +20,7 @@ from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.overload import Overload
 from pytest_mlpatterns.records.price import Price, parse_price
 from pytest_mlpatterns.records.request_counts import RequestCounts
+from pytest_mlpatterns.records.resource_track import GrowthRecord
 from pytest_mlpatterns.records.scaling import ScalingRecord
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.stream_record import StreamRecord
@@ -124,6 +125,7 @@ class TestResult:
             the name of the metric.
         stream: what came in pieces; None if the answers did not stream.
         cancelled_requests: number of requests that the generator cancelled on purpose; ``requests`` has them not.
+        growth: memory over the long load of a test for leaks; None without one.
     """
 
     __test__ = False
@@ -167,6 +169,7 @@ class TestResult:
     missing_indices: Mapping[str, str] = field(default_factory=dict)
     stream: StreamRecord | None = None
     cancelled_requests: int = 0
+    growth: GrowthRecord | None = None
 
     @property
     def outcome(self) -> State:
@@ -222,6 +225,7 @@ class TestResult:
                 "price": parse_price(data["price"]) if data.get("price") else None,
                 "baseline_gap": BaselineGap(data["baseline_gap"]) if data.get("baseline_gap") else None,
                 "scaling": ScalingRecord.from_json(data["scaling"]) if data.get("scaling") else None,
+                "growth": GrowthRecord.from_json(data["growth"]) if data.get("growth") else None,
                 "stream": StreamRecord.from_json(data["stream"]) if data.get("stream") else None,
             }
         )

@@ -10,6 +10,7 @@ from pytest_mlpatterns.records.objective import QUANTITIES, Bound, Objective
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.request_counts import RequestCounts
+from pytest_mlpatterns.records.resource_track import GrowthRecord
 from pytest_mlpatterns.records.result import BaselineGap, Location, Reference, TestResult
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
@@ -121,6 +122,13 @@ STREAMS = st.builds(
     input_tokens=st.none() | st.tuples(FINITE, FINITE, FINITE),
     output_tokens=st.none() | st.tuples(FINITE, FINITE, FINITE),
 )
+GROWTHS = st.builds(
+    GrowthRecord,
+    st.lists(COUNTS, max_size=3).map(tuple),
+    st.lists(COUNTS, max_size=3).map(tuple),
+    st.none() | st.tuples(FINITE, FINITE, FINITE),
+    st.booleans(),
+)
 ANY_LAYER = st.builds(
     LayerStats,
     position=st.integers(0, 63),
@@ -198,5 +206,6 @@ RESULTS = st.builds(
     missing_indices=st.dictionaries(NAMES, NAMES, max_size=2),
     stream=st.none() | STREAMS,
     cancelled_requests=COUNTS,
+    growth=st.none() | GROWTHS,
     location=st.none() | st.builds(Location, NAMES, st.integers(1, 10**6)),
 )
