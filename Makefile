@@ -7,9 +7,10 @@ unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: none 
 EXAMPLES := tests/examples tests/docs/test_snippets.py tests/docs/test_site.py tests/reports/html/test_html_page.py
 FAULTS := tests/faults
 CAPACITY := tests/capacity
-OTHERS := $(EXAMPLES) $(FAULTS) $(CAPACITY)
+PACKAGE := tests/package
+OTHERS := $(EXAMPLES) $(FAULTS) $(CAPACITY) $(PACKAGE)
 
-.PHONY: demo test examples capacity faults covered compiled lint docs bench servers fuzz protos clean
+.PHONY: demo test examples capacity faults package covered compiled lint docs bench servers fuzz protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -46,6 +47,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+package:  ## the sdist and the wheel, in dist: reproducible, checked, and used from an empty environment
+	PYTHON=$(PYTHON) bash .ci/package
+
 docs: $(STAMP)  ## the site of the documentation, in docs/_build; warnings are errors
 	$(BIN)/sphinx-build --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build
 	@echo 'open docs/_build/index.html'
@@ -66,7 +70,7 @@ protos: $(STAMP)  ## compile the .proto files into the descriptor set that the p
 	cd pytest_mlpatterns/wire && $(CURDIR)/$(BIN)/python -m grpc_tools.protoc -I. --descriptor_set_out=descriptors.binpb *.proto
 
 clean:
-	rm -rf docs/_build .venv .coverage .coverage.* .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
+	rm -rf dist docs/_build .venv .coverage .coverage.* .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12")'
