@@ -8,11 +8,12 @@ EXAMPLES := tests/examples tests/docs/test_snippets.py tests/docs/test_site.py t
 FAULTS := tests/faults
 CAPACITY := tests/capacity
 RAY := tests/ray
-OTHERS := $(EXAMPLES) $(FAULTS) $(CAPACITY) $(RAY)
+PACKAGE := tests/package
+OTHERS := $(EXAMPLES) $(FAULTS) $(CAPACITY) $(RAY) $(PACKAGE)
 RAY_BIN := .venv-ray/bin
 RAY_STAMP := .venv-ray/.installed
 
-.PHONY: demo test examples capacity faults ray covered compiled lint docs bench servers fuzz protos clean
+.PHONY: demo test examples capacity faults ray package covered compiled lint docs bench servers fuzz protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -52,6 +53,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+package:  ## the sdist and the wheel, in dist: reproducible, checked, and used from an empty environment
+	PYTHON=$(PYTHON) bash .ci/package
+
 docs: $(STAMP)  ## the site of the documentation, in docs/_build; warnings are errors
 	$(BIN)/sphinx-build --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build
 	@echo 'open docs/_build/index.html'
@@ -72,7 +76,7 @@ protos: $(STAMP)  ## compile the .proto files into the descriptor set that the p
 	cd pytest_mlpatterns/wire && $(CURDIR)/$(BIN)/python -m grpc_tools.protoc -I. --descriptor_set_out=descriptors.binpb *.proto
 
 clean:
-	rm -rf docs/_build .venv .venv-ray .coverage .coverage.* .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
+	rm -rf dist docs/_build .venv .venv-ray .coverage .coverage.* .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12")'

@@ -38,11 +38,13 @@ NAMES = (
     "scaling_simulation",
     "scale_simulation",
     "scaling_truth",
+    "leak_simulation",
     "million_samples",
     "streaming_accuracy",
     "streaming_cost",
     "streaming_clients",
     "streaming_errors",
+    "perf_analyzer",
 )
 
 

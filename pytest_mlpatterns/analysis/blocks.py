@@ -18,6 +18,7 @@ from pytest_mlpatterns.analysis.cost import cost_of_a_million
 from pytest_mlpatterns.analysis.intervals import block_weights
 from pytest_mlpatterns.analysis.latency_distribution import counted
 from pytest_mlpatterns.analysis.promise_blocks import PromiseBlocks
+from pytest_mlpatterns.analysis.resource_tracks import growth_rate
 from pytest_mlpatterns.analysis.stream_blocks import StreamBlocks
 from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.request_counts import RequestCounts
@@ -151,6 +152,10 @@ class LaunchBlocks:
         inside = (usage.time_ns >= window.start_ns) & (usage.time_ns <= window.end_ns)
         seen = usage.rss_bytes[inside] if inside.any() else usage.rss_bytes
         return LaunchValue(float(seen.max()), 0.0)
+
+    def growth_rate(self, resource: str) -> float | None:
+        """Growth of a resource per request; see :func:`pytest_mlpatterns.analysis.resource_tracks.growth_rate`."""
+        return growth_rate(self._launch.track, resource)
 
     def cost(self) -> LaunchValue | None:
         """Cost of a million successful answers from the CPU time that was used; None without a price."""

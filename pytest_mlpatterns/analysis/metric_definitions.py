@@ -1,4 +1,4 @@
-"""Every metric by its name: how a launch yields it, how it prints, which way is worse, which change is too small.
+"""Every metric by its name.
 
 Pure. It must not know limits, baselines, or several launches.
 """
@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.analysis.blocks import LaunchBlocks
 from pytest_mlpatterns.analysis.cost import cost_at_nmrt, given_cost_at_nmrt
 from pytest_mlpatterns.analysis.intervals import LAUNCH_SD
+from pytest_mlpatterns.analysis.metric import Metric, nmrt_of
 from pytest_mlpatterns.analysis.stream_blocks import StreamBlocks
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.records.launch import Estimate, LaunchValue
+from pytest_mlpatterns.records.launch import LaunchValue
 from pytest_mlpatterns.records.objective import Objective, Promise, parse_objective, parse_promise
 from pytest_mlpatterns.records.telemetry import derived_metrics
-from pytest_mlpatterns.units import Unit, format_duration
+from pytest_mlpatterns.units import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMPARED_METRICS",
+    "GROWTHS",
     "METRICS",
     "SCALING_INDICES",
     "STREAM_QUANTITIES",
@@ -41,96 +43,6 @@ __all__ = [
     "priced_metric",
     "stream_metric",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """Name, source, unit and direction of a metric.
-
-    Attributes:
-        name: as files and options write it, ``rtm`` or ``nmrt(p95<50.0ms)``.
-        label: as reports write it.
-        of: value in one launch; None for metrics of searches and of measurements of scaling.
-        unit: what a value counts; gives how it prints, how a limit is read and how a slower machine scales it.
-        better: which values are better.
-        launch_sd: relative standard deviation expected between launches; 0 if launches do not vary by themselves.
-        floor: smallest change that a comparison takes seriously, in the metric's unit.
-        percentile: of a latency; None for other metrics.
-        cycle_floor: the floor of a rate, as nanoseconds from one request of a caller to its next.
-        objective: latency objective of an NMRT; None for NMRT alone and for other metrics.
-        promise: what the requests of a goodput keep; None for other metrics.
-        currency: of a cost; empty if it is not known, and for other metrics.
-        of_streams: whether only answers that come in pieces have it.
-        stream: quantity and percentile of a time of streams, such as ``("ttft", 95)``; None for other metrics.
-        of_search: value in one capacity search, at a price; None for other metrics.
-        largest: largest value that an index can have; its interval ends there.
-    """
-
-    name: str
-    label: str
-    of: Callable[[LaunchBlocks], LaunchValue | None] | None
-    unit: Unit
-    better: Literal["lower", "higher"] = "lower"
-    launch_sd: float = LAUNCH_SD
-    floor: float = 0.0
-    percentile: float | None = None
-    cycle_floor: float = 0.0
-    objective: Objective | None = None
-    promise: Promise | None = None
-    currency: str = ""
-    of_streams: bool = False
-    stream: tuple[str, float] | None = None
-    of_search: Callable[[Capacity, Price | None], LaunchValue | None] | None = None
-    largest: float = math.inf
-
-    def show(self, value: float) -> str:
-        """Print a value for people."""
-        shown = self.unit.show(value)
-        return f"{shown} {self.currency}" if self.currency else shown
-
-    @property
-    def is_nmrt(self) -> bool:
-        """Whether it is NMRT, alone or under an objective."""
-        return self.of_search is _nmrt_of
-
-    @property
-    def is_at_nmrt(self) -> bool:
-        """Whether a search for NMRT gives it, beside NMRT itself."""
-        return self.of_search is not None and not self.is_nmrt
-
-    @property
-    def is_of_scaling(self) -> bool:
-        """Whether its values come from the passes of ``perf.measure_scaling()``."""
-        return self.of is None and self.of_search is None
-
-    def bounded(self, found: Estimate) -> Estimate:
-        """An estimate of the metric, with an interval that ends at its largest value."""
-        if found.high <= self.largest:
-            return found
-        return Estimate(*(min(end, self.largest) for end in (found.value, found.low, found.high)))
-
-    @property
-    def is_tail(self) -> bool:
-        """Whether it is a percentile of the latency other than the median."""
-        return self.percentile not in (None, 50)
-
-    @property
-    def floor_text(self) -> str:
-        """The floor in words."""
-        return f"{format_duration(self.cycle_floor)} a request" if self.cycle_floor else self.show(self.floor)
-
-    def is_small(self, before: float, after: float, in_flight: int | None = None) -> bool:
-        """Whether a change is too small for a comparison to take it seriously.
-
-        Args:
-            before: a value, in the metric's unit.
-            after: likewise.
-            in_flight: requests that the load kept in flight at any time; None for other loads, whose rate does not
-                depend on the time of a request.
-        """
-        if self.cycle_floor and in_flight and min(before, after) > 0:
-            return in_flight * abs(1 / after - 1 / before) * 1e9 <= self.cycle_floor
-        return abs(after - before) <= self.floor
 
 
 _LATENCY_FLOOR = 5_000
@@ -202,8 +114,17 @@ def _of_pattern(
     return Metric(name, label, read, unit, better, launch_sd, floor)
 
 
-def _nmrt_of(capacity: Capacity, _price: Price | None) -> LaunchValue | None:
-    return capacity.nmrt if capacity.nmrt.value > 0 else None
+def _growth(name: str, label: str, resource: str, *, unit: Unit, floor: float, least_gain: float) -> Metric:
+    """The growth of a resource per request, of a counted one per 1,000 requests."""
+    per = 1 if unit is Unit.SIZE else 1000
+
+    def read(blocks: LaunchBlocks) -> LaunchValue | None:
+        found = blocks.growth_rate(resource)
+        return None if found is None else LaunchValue(per * found, 0.0)
+
+    return Metric(
+        name, label, read, unit, launch_sd=0.0, floor=floor, resource=resource, per=per, least_gain=least_gain
+    )
 
 
 def _asl_at_nmrt(capacity: Capacity, _price: Price | None) -> LaunchValue | None:
@@ -227,7 +148,7 @@ METRICS = {
         *(stream_metric(quantity, percentile) for quantity in STREAM_QUANTITIES for percentile in (50, 95, 99)),
         _of_streams("output_tokens", "output tokens", StreamBlocks.output_tokens),
         _of_streams("output_tokens_per_user", "output tokens per user", StreamBlocks.output_tokens_per_user),
-        Metric(_NMRT, "NMRT", None, Unit.RATE, better="higher", of_search=_nmrt_of),
+        Metric(_NMRT, "NMRT", None, Unit.RATE, better="higher", of_search=nmrt_of),
         Metric("error_rate", "error rate", LaunchBlocks.error_rate, Unit.RATIO, launch_sd=0.0),
         Metric("asl", "ASL", LaunchBlocks.asl, Unit.RATIO, floor=0.01),
         Metric("asl_at_nmrt", "ASL at NMRT", None, Unit.RATIO, floor=0.01, of_search=_asl_at_nmrt),
@@ -239,6 +160,25 @@ METRICS = {
         _of_scaling("hsxc", "HSXc", launch_sd=_SD_OF_TWO),
         Metric("cpu_per_request", "CPU per request", LaunchBlocks.cpu_per_request, Unit.DURATION, floor=_CPU_FLOOR),
         Metric("peak_memory", "peak memory", LaunchBlocks.peak_memory, Unit.SIZE, launch_sd=0.01, floor=4 * 2**20),
+        _growth(
+            "memory_growth",
+            "memory growth per request",
+            "rss_bytes",
+            unit=Unit.SIZE,
+            floor=256,
+            least_gain=512 * 1024,
+        ),
+        *(
+            _growth(
+                f"{one}_growth",
+                f"{one} growth per 1,000 requests",
+                f"{one}s",
+                unit=Unit.COUNT,
+                floor=1,
+                least_gain=4,
+            )
+            for one in ("descriptor", "thread")
+        ),
         Metric("cost", "cost per million", LaunchBlocks.cost, Unit.COST),
         Metric("given_cost", "cost per million with given cores", LaunchBlocks.given_cost, Unit.COST),
         Metric("cost_at_nmrt", "cost per million at NMRT", None, Unit.COST, of_search=cost_at_nmrt),
@@ -275,6 +215,8 @@ METRICS = {
     )
 }
 """Every metric by its name, in the order in which reports show them."""
+GROWTHS = tuple(name for name, metric in METRICS.items() if metric.resource)
+"""Growth of what a deployment holds, per request."""
 SCALING_INDICES = tuple(name for name, metric in METRICS.items() if metric.is_of_scaling)
 """Indices that ``perf.measure_scaling()`` gives."""
 COMPARED_METRICS: Mapping[str, Metric] = {

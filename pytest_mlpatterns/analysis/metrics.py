@@ -112,6 +112,21 @@ class Metrics(PatternMetrics, StreamMetrics):
         return self.estimate(METRICS["peak_memory"])
 
     @property
+    def memory_growth_bytes_per_request(self) -> Estimate | None:
+        """Growth of the process tree's resident memory per request, at least 0; short windows say little about it."""
+        return self.estimate(METRICS["memory_growth"])
+
+    @property
+    def descriptor_growth_per_1000_requests(self) -> Estimate | None:
+        """Growth of the process tree's open file descriptors per 1,000 requests, likewise."""
+        return self.estimate(METRICS["descriptor_growth"])
+
+    @property
+    def thread_growth_per_1000_requests(self) -> Estimate | None:
+        """Growth of the process tree's threads per 1,000 requests, likewise."""
+        return self.estimate(METRICS["thread_growth"])
+
+    @property
     def cost_per_million_requests(self) -> Estimate | None:
         """Cost of a million successful answers, in ``price.currency``; None without a price.
 

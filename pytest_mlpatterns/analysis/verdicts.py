@@ -175,7 +175,7 @@ def judge_change(  # noqa: PLR0913 - both samples, and how they are judged
         tolerance: largest acceptable worsening, 0.10 for 10 %.
         plan: confidence of each end of the interval at each interim look; None for a single look at 99 %.
         size: what the present values rest on, for the reason of an undecided verdict.
-        in_flight: see :meth:`pytest_mlpatterns.analysis.metric_definitions.Metric.is_small`.
+        in_flight: see :meth:`pytest_mlpatterns.analysis.metric.Metric.is_small`.
     """
     now, then = estimate(present, metric.launch_sd), estimate(baseline, metric.launch_sd)
     change = _change(metric, present, baseline, levels=_levels(plan, len(present)))
@@ -220,7 +220,7 @@ def judge_guard(
         baseline: likewise, as recorded.
         tolerance: largest acceptable worsening, 0.15 for 15 %.
         alpha: largest probability of failing a change exactly at the tolerance, at this look.
-        in_flight: see :meth:`pytest_mlpatterns.analysis.metric_definitions.Metric.is_small`.
+        in_flight: see :meth:`pytest_mlpatterns.analysis.metric.Metric.is_small`.
     """
     now, then = estimate(present, metric.launch_sd), estimate(baseline, metric.launch_sd)
     change = _change(metric, present, baseline, levels=(1 - 2 * alpha, 1 - 2 * alpha))

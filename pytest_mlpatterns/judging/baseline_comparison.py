@@ -20,6 +20,7 @@ from pytest_mlpatterns.baseline.calibration import scaled
 from pytest_mlpatterns.config.run_settings import BaselineMode
 from pytest_mlpatterns.config.settings import NoisePolicy
 from pytest_mlpatterns.errors import InvalidResultError, TooFewSamplesError
+from pytest_mlpatterns.judging.growth_guard import confirm_growths
 from pytest_mlpatterns.judging.guards import (
     EntrySample,
     MeasuredSample,
@@ -188,8 +189,11 @@ class BaselineComparison:
             return ()
         self._measure_for_tail(compared, entry)
         widened = [replace(one, tolerance=one.stored_tolerance * self._baseline.widening) for one in compared]
-        together = [one for one in widened if one.metric.of is not None]
+        growths = [one for one in widened if one.metric.resource]
+        together = [one for one in widened if one.metric.of is not None and not one.metric.resource]
         verdicts = [*self._decide(together, entry)] if together else []
+        found = self._judge_look(growths, _Look(entry, self._measurement.metrics))
+        verdicts += confirm_growths(found, growths, self._measurement.follow_growth)
         for one in widened:
             if one.metric.is_of_scaling:  # another pass takes longer than a whole test
                 verdicts += self._judge_all([one], _Look(entry, self._measurement.metrics))

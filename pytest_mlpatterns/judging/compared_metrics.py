@@ -12,7 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import COMPARED_METRICS, METRICS, Metric, metric_named
+from pytest_mlpatterns.analysis.metric_definitions import (
+    COMPARED_METRICS,
+    GROWTHS,
+    METRICS,
+    Metric,
+    metric_named,
+)
 from pytest_mlpatterns.analysis.tolerances import STORED_TAIL_FACTOR
 from pytest_mlpatterns.analysis.verdicts import GUARD_ALPHA
 from pytest_mlpatterns.errors import SettingError
@@ -34,8 +40,8 @@ _STREAM_PRIMARY = ("ttft", "tpot", "output_tokens")
 """In place of those, where answers stream: their whole time follows from these and from their length."""
 _OF_THE_LOAD = ("throughput", "output_tokens")
 """Metrics that the schedule of an open loop sets."""
-_GUARDS = ("p95", "p99", "error_rate", "cpu_per_request", "peak_memory", "cold_start", "response_bytes")
-_ALWAYS_GUARDS = frozenset({"error_rate", "peak_memory", "cold_start", "request_bytes", "response_bytes"})
+_GUARDS = ("p95", "p99", "error_rate", "cpu_per_request", "peak_memory", *GROWTHS, "cold_start", "response_bytes")
+_ALWAYS_GUARDS = frozenset({"error_rate", "peak_memory", *GROWTHS, "cold_start", "request_bytes", "response_bytes"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ def judge_guarded(
         reference: launches that it is compared with.
         present: launches of the present.
         against: kind of the reference.
-        in_flight: see :meth:`pytest_mlpatterns.analysis.metric_definitions.Metric.is_small`.
+        in_flight: see :meth:`pytest_mlpatterns.analysis.metric.Metric.is_small`.
 
     Raises:
         UnknownMetricError: a sample has no value of it.
@@ -163,7 +163,8 @@ def _values_of_both(
 ) -> tuple[Sequence[LaunchValue], Sequence[LaunchValue]]:
     """The values of the present and of the reference."""
     if not reference.values(metric):
-        raise UnknownMetricError("is not recorded yet" if against == "baseline" else "is not known of both sides")
+        recorded = against == "baseline" and not metric.resource  # short windows do not always know a growth
+        raise UnknownMetricError("is not recorded yet" if recorded else "is not known of both sides")
     if not present.values(metric):
         raise UnknownMetricError("is not known")
     return present.values(metric), reference.values(metric)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.compared_metrics import ComparedMetric
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
 
-__all__ = ["COMPARABLE_METRICS", "judge_faster", "judge_nmrt_no_lower", "judge_no_slower"]
+__all__ = ["COMPARABLE_METRICS", "judge_faster", "judge_growths", "judge_nmrt_no_lower", "judge_no_slower"]
 
 COMPARABLE_METRICS = ("rtm", "throughput", "nmrt")
 """Metrics by which one pattern can be faster than another."""
@@ -127,6 +127,23 @@ def judge_no_slower(
     looks = SequentialPlan.for_tolerance(tolerance, most=budget_ns // _LAUNCH_NS)
     judge = _RevisionJudge(run, compared, looks)
     run.decide(judge.outcome, budget_ns, max_launches=looks.last)
+    return judge.verdicts()
+
+
+def judge_growths(
+    run: InterleavedRun, compared: Sequence[ComparedMetric], *, budget_ns: int
+) -> tuple[tuple[Verdict, ...], dict[str, str]]:
+    """Judge the growth of memory, descriptors and threads over the launches of a run; measures if there are none yet.
+
+    A failing verdict is a suspicion only; see :mod:`pytest_mlpatterns.judging.growth_guard`.
+
+    Returns:
+        As :func:`judge_no_slower`.
+    """
+    if not run.launches:
+        run.measure_first(budget_ns)
+    judge = _RevisionJudge(run, compared, SequentialPlan(first=1, last=1))
+    judge.outcome(run.launches)
     return judge.verdicts()
 
 

@@ -19,11 +19,13 @@ from pytest_mlpatterns.judging.baseline_launches import measure_for_the_baseline
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics, read_metrics
 from pytest_mlpatterns.judging.cost_methods import CostMethods
 from pytest_mlpatterns.judging.diagnosis import diagnosis_of
+from pytest_mlpatterns.judging.leak_assertions import LeakAssertions
+from pytest_mlpatterns.judging.leak_methods import LeakMethods
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, check_percentile
 from pytest_mlpatterns.judging.nmrt_assertions import NmrtAssertions
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
 from pytest_mlpatterns.judging.pattern_comparison import PatternComparison
-from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_overloads, with_scaling
+from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_further
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
 from pytest_mlpatterns.judging.scaling_methods import ScalingMethods
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["Perf"]
 
 
-class Perf(ScalingMethods, CostMethods, StreamMethods):
+class Perf(ScalingMethods, CostMethods, StreamMethods, LeakMethods):
     """One test's measurement: the ``perf`` fixture.
 
     The load starts when the first figure or assertion needs it.
@@ -72,6 +74,7 @@ class Perf(ScalingMethods, CostMethods, StreamMethods):
         self._limits = LimitAssertions(experiment, self._measurement)
         self._nmrt = NmrtAssertions(experiment, self._measurement)
         self._overload = OverloadAssertions(experiment, self._measurement)
+        self._leaks = LeakAssertions(experiment, self._measurement)
         self._faster = PatternComparison(experiment, self._measurement, runner)
         self._scaling = ScalingAssertions(experiment, self._measurement, runner.close)
         self._comparison: Comparison
@@ -308,7 +311,8 @@ class Perf(ScalingMethods, CostMethods, StreamMethods):
         """Everything for reports and the baseline; None if nothing was measured."""
         verdicts = self._verdicts.all
         found = build_result(self._experiment, self._measurement, self._comparison, verdicts=verdicts, passed=passed)
-        return found and with_scaling(with_overloads(found, self._overload.overloads), self._scaling.record)
+        overloads, followed = self._overload.overloads, self._measurement.growth
+        return found and with_further(found, overloads=overloads, followed=followed, scaling=self._scaling.record)
 
     def diagnosis(self) -> str:
         """Text that helps to understand a failing test: the model's tracebacks, and the end of its processes' log."""
@@ -318,12 +322,14 @@ class Perf(ScalingMethods, CostMethods, StreamMethods):
         self._settle(metric.name, lambda: self._limits.decide(metric, limit, read))
 
     def _settle(self, metric: str, decide: Callable[[], Verdict | None]) -> None:
+        self._settle_all(lambda: [verdict for verdict in (decide(),) if verdict is not None], metric)
+
+    def _settle_all(self, decide: Callable[[], Sequence[Verdict]], metric: str) -> None:
         try:
-            verdict = decide()
+            verdicts = decide()
         except GeneratorLimitError as error:
-            verdict = no_verdict(metric, "limit", error)
-        if verdict is not None:
-            self._verdicts.add([verdict], LimitFailure)
+            verdicts = [no_verdict(metric, "limit", error)]
+        self._verdicts.add(verdicts, LimitFailure)
 
     def _compare(self, metrics: Callable[[bool], Sequence[Metric]], tolerances: Tolerances, *, requested: bool) -> None:
         try:

@@ -20,6 +20,7 @@ from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, is_kn
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.analysis.node_figures import node_figures
 from pytest_mlpatterns.analysis.noise import noise_sentences
+from pytest_mlpatterns.analysis.resource_tracks import growth_record
 from pytest_mlpatterns.analysis.stream_summary import stream_percentiles, stream_record
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.baseline_comparison import Comparison
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
+    from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.latency import Percentiles
@@ -56,8 +58,7 @@ __all__ = [
     "reference_from_baseline",
     "reference_from_interleaved",
     "searched_for",
-    "with_overloads",
-    "with_scaling",
+    "with_further",
 ]
 
 _OF_SUCCESSES = ("throughput", "cpu_per_request", "cost", "given_cost", "energy_per_request")
@@ -126,13 +127,25 @@ def estimated(
     )
 
 
-def with_overloads(result: TestResult, overloads: Sequence[Overload]) -> TestResult:
+def _with_overloads(result: TestResult, overloads: Sequence[Overload]) -> TestResult:
     """The result with the measurements beyond the NMRT, and a note on each."""
     notes = (*result.notes, *map(describe_overload, overloads))
     return replace(result, overloads=tuple(overloads), notes=notes)
 
 
-def with_scaling(result: TestResult, scaling: ScalingRecord | None) -> TestResult:
+def with_further(
+    result: TestResult,
+    *,
+    overloads: Sequence[Overload],
+    followed: FollowedGrowth | None,
+    scaling: ScalingRecord | None,
+) -> TestResult:
+    """The result with what was measured beside its launches: beyond the NMRT, for leaks, at numbers of replicas."""
+    growth = None if followed is None else growth_record(followed.track)
+    return _with_scaling(_with_overloads(replace(result, growth=growth), overloads), scaling)
+
+
+def _with_scaling(result: TestResult, scaling: ScalingRecord | None) -> TestResult:
     """The result with what was measured at several numbers of replicas, and its lines among the notes."""
     if scaling is None:
         return result

@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.errors import PerfFailure, SettingError
+from pytest_mlpatterns.judging.growth_guard import confirm_growths
 from pytest_mlpatterns.judging.guards import not_judged
-from pytest_mlpatterns.judging.interleaved_verdicts import judge_nmrt_no_lower, judge_no_slower
+from pytest_mlpatterns.judging.interleaved_verdicts import judge_growths, judge_nmrt_no_lower, judge_no_slower
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
 from pytest_mlpatterns.measurement.variant import Variant
 from pytest_mlpatterns.revision.client import NothingToCompareError
@@ -173,10 +174,15 @@ class RevisionComparison:
         with self._taking(run):
             compared = choice(choice(True) != choice(False) and self._streams(run))
             searched = [one for one in compared if one.metric.of is None and one.requested]
-            together = [one for one in compared if one.metric.of is not None]
+            growths = [one for one in compared if one.metric.resource]
+            together = [one for one in compared if one.metric.of is not None and not one.metric.resource]
             if together:
                 found, why_not = judge_no_slower(run, together, budget_ns=budget_ns)
                 verdicts += found
+            if growths:
+                found, unknown = judge_growths(run, growths, budget_ns=budget_ns)
+                verdicts += confirm_growths(found, growths, self._measurement.follow_growth)
+                why_not |= unknown
             for one in searched:
                 if not one.metric.is_nmrt or one.metric.objective is not None:
                     why_not[one.metric.name] = "is not compared with a revision; record a baseline"

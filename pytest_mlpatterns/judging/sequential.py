@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.indices import ScalingIndices
     from pytest_mlpatterns.analysis.metric_definitions import Metric
     from pytest_mlpatterns.analysis.overload import OfferedLoad, OverloadPlan
+    from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
     from pytest_mlpatterns.measurement.launch import LaunchRunner
     from pytest_mlpatterns.records.launch import Capacity, Launch, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.price import Price
+    from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = ["SequentialMeasurement"]
@@ -55,9 +57,10 @@ class SequentialMeasurement:
 
     Attributes:
         spent_s: seconds spent on launches and searches so far.
-        interleaved_s: seconds spent on interleaved runs of the same test.
+        interleaved_s: seconds spent on interleaved runs and long loads of the same test.
         interrupted: Ctrl-C ended the last launch early.
         dropped: launches that do not count because the load generator was the limit.
+        growth: what the last long load found; None without one.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class SequentialMeasurement:
         self.interleaved_s = 0.0
         self.interrupted = False
         self.dropped = 0
+        self.growth: FollowedGrowth | None = None
 
     @property
     def metrics(self) -> Metrics:
@@ -224,6 +228,20 @@ class SequentialMeasurement:
         """Offer loads beyond the NMRT to the running deployment."""
         with self._counted_time():
             return self._runner.offer_overload(plan, nmrt_rps)
+
+    def follow_growth(self, longest_ns: int, is_decided: Callable[[ResourceTrack], bool]) -> FollowedGrowth:
+        """Load the running deployment, beside the budget, until the growth of what it holds is decided.
+
+        Args:
+            longest_ns: the longest load.
+            is_decided: judges what was found so far.
+        """
+        started = time.perf_counter()
+        try:
+            self.growth = self._runner.follow_growth(longest_ns, is_decided)
+        finally:
+            self.interleaved_s += time.perf_counter() - started
+        return self.growth
 
     def _may_launch_again(self) -> bool:
         if any(launch.silence for launch in self._launches):  # the test fails, and no further launch changes that

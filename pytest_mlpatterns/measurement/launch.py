@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_mlpatterns.analysis.resource_tracks import track_of
 from pytest_mlpatterns.errors import InvalidResultError, MlpatternsError
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.generator import LoadInterrupted
@@ -20,6 +21,7 @@ from pytest_mlpatterns.measurement.answer_check import CHECKED_ANSWERS, check_an
 from pytest_mlpatterns.measurement.capacity import CapacitySearch
 from pytest_mlpatterns.measurement.first_failure import describe_first_failure
 from pytest_mlpatterns.measurement.generator_placement import apart_from
+from pytest_mlpatterns.measurement.growth_window import GrowthWindow
 from pytest_mlpatterns.measurement.last_answer import why_silent
 from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.measurement.overload import OverloadRun
@@ -36,9 +38,11 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.analysis.scale_out import ScaleOut
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import LoadResult
+    from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
     from pytest_mlpatterns.records.addressing import Balance, Progress
     from pytest_mlpatterns.records.launch import Capacity, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
+    from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
@@ -222,6 +226,14 @@ class LaunchRunner:
         with apart_from(deployment, self._generator, self.plan.generators):
             return run.run(concurrency)
 
+    def follow_growth(self, longest_ns: int, is_decided: Callable[[ResourceTrack], bool]) -> FollowedGrowth:
+        """Load the running deployment until the growth of what it holds is decided; see :class:`GrowthWindow`."""
+        deployment, plan = self.deployment, replace(self.plan, check=None, tokens=None)
+        self._measured = True
+        job = job_for(deployment, plan, deployment.messages(plan.payload), conversations=True)
+        window = GrowthWindow(deployment, plan, job, generator=self._generator, on_progress=self._on_progress)
+        return window.run(longest_ns, is_decided)
+
     def log_tail(self) -> str:
         """The end of the deployment's log."""
         return "" if self._deployment is None else self._deployment.log_tail()
@@ -276,10 +288,11 @@ class _LaunchMeasurement:
             silence = why_silent(self._deployment, self._plan, samples, window=result.window)
         # A silent service answers no question for its metrics either.
         stats = (self._deployment.processes if silence else self._deployment).stats()
+        usage = self._monitor.usage()
         return Launch(
             samples=samples,
             window=result.window,
-            usage=self._monitor.usage(),
+            usage=usage,
             stats=stats if self._stats_before is None else stats.since(self._stats_before),
             warmup=result.warmup,
             generator=replace(
@@ -295,6 +308,7 @@ class _LaunchMeasurement:
                 self._deployment, self._plan.payload, samples, window=result.window, stats=stats
             ),
             silence=silence,
+            track=track_of(usage, samples.done_ns, (result.window,)),
         )
 
 

@@ -6,6 +6,7 @@ number of times. This module must not know the other variant.
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections import Counter
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pytest_mlpatterns.analysis.generator_health import Fault, InvalidReason, wh
 from pytest_mlpatterns.analysis.latency_distribution import counted
 from pytest_mlpatterns.analysis.log_ratio import VariantFigures
 from pytest_mlpatterns.analysis.noise import is_disturbed
+from pytest_mlpatterns.analysis.resource_tracks import track_of
 from pytest_mlpatterns.analysis.verdicts import why_too_many_failed
 from pytest_mlpatterns.errors import DeploymentError, GeneratorLimitError, InvalidResultError
 from pytest_mlpatterns.loadgen.columns import samples_of
@@ -39,6 +41,7 @@ from pytest_mlpatterns.measurement.launch import job_for
 from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.records.launch import Launch, Warmup
 from pytest_mlpatterns.records.outcomes import describe_failures
+from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.system.affinity import put_on_cores
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
@@ -50,7 +53,8 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import LoadResult
     from pytest_mlpatterns.records.addressing import Progress
-    from pytest_mlpatterns.records.samples import Samples, Window
+    from pytest_mlpatterns.records.resource_track import ResourceTrack
+    from pytest_mlpatterns.records.samples import Samples
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.plan import LoadPlan
@@ -108,6 +112,8 @@ class VariantRun:
         self.streams: dict[str, list[float]] = {}
         self.disturbed: list[bool] = []
         self._blocks: list[BlockRecording] = []
+        self._done_ns: list[NDArray[np.int64]] = []
+        self._warm_ns = 0
         self._warmup = Warmup(0, 0, None)
         self._stats: PatternStats | None = None
         self._requests = 0
@@ -144,6 +150,7 @@ class VariantRun:
         self._warmup = Warmup(length_ns, samples.outcome.size, None)
         with named_errors(self._variant):
             self._stats = self._deployment.stats()
+        self._warm_ns = time.perf_counter_ns()
         return response_pace(schedule, float(np.median(latency_ns)))
 
     def load(self, length_ns: int, position: int, core: int = 0) -> None:
@@ -168,6 +175,7 @@ class VariantRun:
             result = self._drive(self._job.schedule, length_ns, position)
             self._monitor.sample()
             samples = samples_of(result, self._variant.plan.tokens)
+            self._done_ns.append(samples.done_ns)
             inside = samples.due_in(result.window)
             good = inside & samples.succeeded
             self._require_answers(samples, result.window)
@@ -247,7 +255,15 @@ class VariantRun:
             request_bytes=np.array([len(message) for message in self._job.messages], dtype=np.int64),
             open_loop=not self._closed,
             first_failure=self._first_failure,
+            track=self._track(),
         )
+
+    def _track(self) -> ResourceTrack | None:
+        """What it held since its warm-up, over the requests of all blocks, those that were measured again included."""
+        if (usage := self._monitor.usage()) is None:
+            return None
+        since_warm = Window(self._warm_ns, time.perf_counter_ns())
+        return track_of(usage, np.concatenate(self._done_ns), (since_warm,))
 
     def _drive(self, schedule: Schedule, length_ns: int, position: int) -> LoadResult:
         events = LoadEvents(self._on_progress, on_window=self._monitor.sample)

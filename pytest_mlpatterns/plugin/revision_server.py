@@ -1,7 +1,7 @@
 """The server of another revision: pytest in that revision's tree, which starts and stops one test's deployment.
 
 A child process runs that one test with this plugin, and with the code, the test file and the fixtures of the other
-revision. In place of the test's body it starts and stops deployments on request
+revision. In place of the test's body it starts and stops deployments on request, and answers what is asked of them
 (:mod:`pytest_mlpatterns.revision.messages`). This module must not know load, nor what is compared.
 """
 
@@ -16,18 +16,23 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_mlpatterns.config.ray_settings import RUN_VARIABLE
-from pytest_mlpatterns.errors import MlpatternsError
+from pytest_mlpatterns.errors import DeploymentError, MlpatternsError
 from pytest_mlpatterns.plugin.perf_item import PERF_ITEM
 from pytest_mlpatterns.plugin.session import REFERENCE_TREES, SERVE_REVISION
 from pytest_mlpatterns.revision.messages import (
+    DeploymentFailed,
     DeploymentStarted,
     DeploymentStopped,
+    FactsFound,
+    FactsWanted,
     InheritedOptions,
     Reason,
     ReferenceJob,
     RevisionFailed,
     RevisionSetup,
     StartDeployment,
+    StatsFound,
+    StatsWanted,
     StopDeployment,
 )
 from pytest_mlpatterns.system.child import Channel
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from pytest_mlpatterns.judging.experiment import Experiment
+    from pytest_mlpatterns.revision.messages import Wanted
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.serving.ray.messages import RayApplication
 
@@ -53,7 +59,7 @@ def main() -> None:
     """The child process."""
     channel = Channel()
     job: ReferenceJob = channel.receive()
-    requests: queue.SimpleQueue[StartDeployment | StopDeployment | None] = queue.SimpleQueue()
+    requests: queue.SimpleQueue[Wanted | None] = queue.SimpleQueue()
     channel.listen(requests.put, lambda: requests.put(None))
     os.chdir(job.directory)
     sys.path[:] = _import_path(job.inherited_options)
@@ -87,9 +93,7 @@ def _import_path(inherited: InheritedOptions) -> list[str]:
 class _Server:
     """The pytest plugin of the child."""
 
-    def __init__(
-        self, channel: Channel, requests: queue.SimpleQueue[StartDeployment | StopDeployment | None], job: ReferenceJob
-    ) -> None:
+    def __init__(self, channel: Channel, requests: queue.SimpleQueue[Wanted | None], job: ReferenceJob) -> None:
         self.failures: list[str] = []
         self.has_started = False
         self.reached_test = False
@@ -141,36 +145,22 @@ class _Server:
         return True
 
     def serve(self, experiment: Experiment) -> None:
-        """Start and stop deployments on request, until the parent closes the channel."""
+        """Start and stop deployments on request, and answer what is asked, until the parent closes the channel."""
         self.reached_test = True
-        deployment = None
+        served = _Served(experiment)
         try:
             _attach(experiment)
             self._channel.send(RevisionSetup(experiment.setup, experiment.plan.payload.bare()))
             while (request := self._requests.get()) is not None:
-                if isinstance(request, StartDeployment):
-                    deployment = experiment.system.start()
-                    if strays := modules_from(*self.trees):
-                        self._refuse(Reason.WRONG, str(wrong_tree(strays, *self.trees)))
-                        return
-                    started = DeploymentStarted(
-                        deployment.endpoint,
-                        deployment.pids,
-                        deployment.cold_start_ns,
-                        deployment.cpu_share,
-                        streams=deployment.streams,
-                        application=_application_of(deployment),
-                    )
-                    self._channel.send(started)
-                elif deployment is not None:
-                    deployment.close()
-                    deployment = None
-                    self._channel.send(DeploymentStopped())
+                answer = served.answer(request)
+                if isinstance(request, StartDeployment) and (strays := modules_from(*self.trees)):
+                    self._refuse(Reason.WRONG, str(wrong_tree(strays, *self.trees)))
+                    return
+                self._channel.send(answer)
         except MlpatternsError as error:
             self._refuse(Reason.FAILED, str(error))
         finally:
-            if deployment is not None:
-                deployment.close()
+            served.stop()
 
     def _refuse(self, reason: Reason, text: str) -> None:
         self._channel.send(RevisionFailed(reason, text))
@@ -194,3 +184,57 @@ def _application_of(deployment: Deployment) -> RayApplication | None:
     from pytest_mlpatterns.serving.ray.processes import RayProcesses
 
     return deployment.processes.application if isinstance(deployment.processes, RayProcesses) else None
+
+
+class _Served:
+    """The deployment of the experiment, which runs or not."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._deployment: Deployment | None = None
+
+    def answer(self, request: Wanted) -> object:
+        """Do what the client asks for, and return the answer to it.
+
+        Raises:
+            MlpatternsError: the deployment did not start, or did not end.
+        """
+        match request:
+            case StartDeployment():
+                return self._start()
+            case StopDeployment():
+                self.stop()
+                return DeploymentStopped()
+            case StatsWanted():
+                return self._stats()
+            case FactsWanted():
+                return FactsFound({} if self._deployment is None else self._deployment.facts())
+
+    def stop(self) -> None:
+        """End the deployment if one runs."""
+        deployment, self._deployment = self._deployment, None
+        if deployment is not None:
+            deployment.close()
+
+    def _start(self) -> DeploymentStarted:
+        self._deployment = deployment = self._experiment.system.start()
+        return DeploymentStarted(
+            deployment.endpoint,
+            deployment.pids,
+            deployment.cold_start_ns,
+            deployment.cpu_share,
+            streams=deployment.streams,
+            application=_application_of(deployment),
+        )
+
+    def _stats(self) -> StatsFound | DeploymentFailed:
+        """The statistics; without the metrics of a server that no longer gives them, if its processes still run."""
+        if self._deployment is None:
+            return DeploymentFailed("no deployment runs")
+        try:
+            return StatsFound(self._deployment.stats())
+        except DeploymentError:
+            try:
+                return StatsFound(self._deployment.processes.stats())
+            except DeploymentError as error:
+                return DeploymentFailed(str(error))

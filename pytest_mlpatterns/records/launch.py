@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_mlpatterns.records.objective import Objective
+    from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.records.telemetry import PatternStats
 
@@ -83,6 +84,9 @@ class Usage:
         nodes: the nodes of a cluster that have replicas; empty on one machine. The columns above are then sums over
             their machines, each counted once.
         without_generator: whether ``others_ns`` leaves the load generator out, too.
+        descriptors: open file descriptors of the tree, counted ten times a second; None if the system does not tell
+            them.
+        threads: threads of the tree, likewise.
     """
 
     time_ns: NDArray[np.int64]
@@ -100,6 +104,8 @@ class Usage:
     energy_uj: NDArray[np.int64] | None = None
     nodes: tuple[NodeUsage, ...] = ()
     without_generator: bool = False
+    descriptors: NDArray[np.int64] | None = None
+    threads: NDArray[np.int64] | None = None
 
     def since(self, moment: int) -> Usage:
         """The samples from the moment with this index on."""
@@ -115,6 +121,8 @@ class Usage:
             frequency_hz=self.frequency_hz[moment:],
             energy_uj=None if self.energy_uj is None else self.energy_uj[moment:],
             nodes=tuple(node.since(moment) for node in self.nodes),
+            descriptors=None if self.descriptors is None else self.descriptors[moment:],
+            threads=None if self.threads is None else self.threads[moment:],
         )
 
 
@@ -206,7 +214,8 @@ class Launch:
 
     ``rate_rps`` is the rate of an open loop whose rate does not change; None for any other load. ``first_failure`` is
     the first failed input of the window and its error; empty if no request failed. ``silence`` says why the service is
-    taken for dead at the end of the load; empty if it still answered.
+    taken for dead at the end of the load; empty if it still answered. ``track`` is what the deployment held over the
+    requests that it had answered; None if its processes are not known.
     """
 
     samples: Samples
@@ -221,6 +230,7 @@ class Launch:
     rate_rps: float | None = None
     first_failure: str = ""
     silence: str = ""
+    track: ResourceTrack | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.overload import Overload
 from pytest_mlpatterns.records.price import Price, parse_price
 from pytest_mlpatterns.records.request_counts import RequestCounts
+from pytest_mlpatterns.records.resource_track import GrowthRecord
 from pytest_mlpatterns.records.scaling import ScalingRecord
 from pytest_mlpatterns.records.setup import Setup
 from pytest_mlpatterns.records.stream_record import StreamRecord
@@ -128,6 +129,7 @@ class TestResult:
         cluster: node types and counts of the Ray cluster that took part; empty without one.
         nodes: what the deployment used of each node of it; empty without one.
         generator_parts: load generators on the nodes of a cluster, in the last launch; empty if they ran here.
+        growth: memory over the long load of a test for leaks; None without one.
     """
 
     __test__ = False
@@ -174,6 +176,7 @@ class TestResult:
     cluster: str = ""
     nodes: tuple[NodeFigures, ...] = ()
     generator_parts: tuple[GeneratorPart, ...] = ()
+    growth: GrowthRecord | None = None
 
     @property
     def outcome(self) -> State:
@@ -231,6 +234,7 @@ class TestResult:
                 "scaling": ScalingRecord.from_json(data["scaling"]) if data.get("scaling") else None,
                 "nodes": tuple(map(NodeFigures.from_json, data.get("nodes", ()))),
                 "generator_parts": tuple(GeneratorPart(**item) for item in data.get("generator_parts", ())),
+                "growth": GrowthRecord.from_json(data["growth"]) if data.get("growth") else None,
                 "stream": StreamRecord.from_json(data["stream"]) if data.get("stream") else None,
             }
         )

@@ -5,19 +5,25 @@ The server is :mod:`pytest_mlpatterns.plugin.revision_server`. This module does 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.revision.cluster_access import access_variables
 from pytest_mlpatterns.revision.failure_text import error_line, hint_at_files, without_markers
 from pytest_mlpatterns.revision.messages import (
+    DeploymentFailed,
     DeploymentStarted,
+    DeploymentStopped,
+    FactsFound,
+    FactsWanted,
     InheritedOptions,
     Reason,
     ReferenceJob,
     RevisionFailed,
     RevisionSetup,
     StartDeployment,
+    StatsFound,
+    StatsWanted,
     StopDeployment,
 )
 from pytest_mlpatterns.serving.deployment import Deployment
@@ -28,6 +34,9 @@ from pytest_mlpatterns.units import format_duration
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
+    from pytest_mlpatterns.records.telemetry import PatternStats
+    from pytest_mlpatterns.revision.messages import Wanted
     from pytest_mlpatterns.revision.worktree import Worktree
     from pytest_mlpatterns.system.ray.session import RaySession
 
@@ -37,6 +46,8 @@ _STOP_TIMEOUT_S = 20.0
 _DELETE_TIMEOUT_S = 70.0
 """The same on a Ray cluster; longer than that process waits for Ray Serve."""
 _MONITORS = "pytest_mlpatterns.serving.ray.remote.node_monitor"
+_FACTS_TIMEOUT_S = 10.0
+_Answer = TypeVar("_Answer")
 _IF_FILES_ARE_MISSING = "if it lacks files that git does not track there, name them in --perf-against-files"
 
 
@@ -137,9 +148,7 @@ class RevisionClient:
         """
         if self.setup().setup.engine == "ray" and self._cluster is not None:
             self._open_monitors(self._cluster)
-        assert self._child is not None
-        started = self._ask(self._child, StartDeployment(), self._timeout_ns / 1e9)
-        assert isinstance(started, DeploymentStarted)
+        started = self._ask(StartDeployment(), DeploymentStarted, self._timeout_ns / 1e9)
         deployment = self._deployment_of(started)
         deployment.cpu_share, deployment.streams = started.cpu_share, started.streams
         return deployment
@@ -147,7 +156,8 @@ class RevisionClient:
     def _deployment_of(self, started: DeploymentStarted) -> Deployment:
         """The deployment as this process sees it; one on Ray is read on the cluster, not through that process."""
         if started.application is None or self._cluster is None:
-            return Deployment(started.endpoint, ForeignProcesses(started.pids, self._stop), started.cold_start_ns)
+            foreign = ForeignProcesses(started.pids, self._stop, self._stats, self._facts)
+            return Deployment(started.endpoint, foreign, started.cold_start_ns)
         from pytest_mlpatterns.serving.ray.processes import RayProcesses  # most runs have no cluster
 
         processes = RayProcesses(self._cluster, started.application, on_stop=self._stop)
@@ -172,13 +182,37 @@ class RevisionClient:
     def _stop(self) -> None:
         if self._child is not None:
             timeout_s = _STOP_TIMEOUT_S if self._cluster is None else _DELETE_TIMEOUT_S
-            self._ask(self._child, StopDeployment(), timeout_s)
+            self._ask(StopDeployment(), DeploymentStopped, timeout_s)
 
-    def _ask(self, child: Child, question: StartDeployment | StopDeployment, timeout_s: float) -> Any:
+    def _stats(self) -> PatternStats:
+        """The statistics of the deployment that runs.
+
+        Raises:
+            DeploymentError: one of its processes has ended, or does not answer.
+        """
+        return self._ask(StatsWanted(), StatsFound, self._timeout_ns / 1e9).stats
+
+    def _facts(self) -> EnvironmentFacts:
+        """The environment of the deployment that runs; empty if it does not answer, which the next question reports."""
+        try:
+            return self._ask(FactsWanted(), FactsFound, _FACTS_TIMEOUT_S).facts
+        except DeploymentError:
+            return {}
+
+    def _ask(self, question: Wanted, of: type[_Answer], timeout_s: float) -> _Answer:
+        """The answer to a question; one that came after its time-out, to a question before, is left out.
+
+        Raises:
+            NothingToCompareError, DeploymentError: as in :meth:`start`.
+        """
+        if (child := self._child) is None:
+            raise DeploymentError(f"{self._test} at {self.name} has ended")
         self._send(child, question)
-        return self._answer(child, timeout_s)
+        while not isinstance(answer := self._answer(child, timeout_s), of):
+            pass
+        return answer
 
-    def _send(self, child: Child, question: ReferenceJob | StartDeployment | StopDeployment) -> None:
+    def _send(self, child: Child, question: ReferenceJob | Wanted) -> None:
         try:
             child.send(question)
         except ChildError as error:
@@ -196,6 +230,8 @@ class RevisionClient:
             ) from None
         if isinstance(answer, RevisionFailed):
             raise self._error(answer)
+        if isinstance(answer, DeploymentFailed):
+            raise DeploymentError(answer.text)
         return answer
 
     def _error(self, answer: RevisionFailed) -> DeploymentError:

@@ -2,7 +2,9 @@
 
 The client sends one :class:`ReferenceJob`. The server answers :class:`RevisionSetup`, or :class:`RevisionFailed` and
 ends. Then the client sends :class:`StartDeployment` and :class:`StopDeployment` in turn, and the server answers
-:class:`DeploymentStarted` and :class:`DeploymentStopped`, or :class:`RevisionFailed`.
+:class:`DeploymentStarted` and :class:`DeploymentStopped`, or :class:`RevisionFailed`. Between these two the client asks
+for what the deployment counts and where it runs (:class:`StatsWanted`, :class:`FactsWanted`), as often as it likes; the
+server answers :class:`StatsFound` or :class:`FactsFound`, or :class:`DeploymentFailed`, after which it goes on.
 """
 
 from __future__ import annotations
@@ -15,22 +17,30 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
     from pytest_mlpatterns.records.setup import Setup
+    from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.ray.messages import RayApplication
     from pytest_mlpatterns.system.cpu_share import CpuShare
     from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.payload import Payload
 
 __all__ = [
+    "DeploymentFailed",
     "DeploymentStarted",
     "DeploymentStopped",
+    "FactsFound",
+    "FactsWanted",
     "InheritedOptions",
     "Reason",
     "ReferenceJob",
     "RevisionFailed",
     "RevisionSetup",
     "StartDeployment",
+    "StatsFound",
+    "StatsWanted",
     "StopDeployment",
+    "Wanted",
 ]
 
 
@@ -118,6 +128,41 @@ class DeploymentStarted:
 @dataclass(frozen=True, slots=True)
 class DeploymentStopped:
     """The deployment has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatsWanted:
+    """Ask for the statistics of the deployment since its start."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatsFound:
+    """The statistics of the deployment since its start."""
+
+    stats: PatternStats
+
+
+@dataclass(frozen=True, slots=True)
+class FactsWanted:
+    """Ask for the environment of the deployment's processes."""
+
+
+@dataclass(frozen=True, slots=True)
+class FactsFound:
+    """The environment of the deployment's processes."""
+
+    facts: EnvironmentFacts
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentFailed:
+    """The deployment cannot answer, because one of its processes has ended or does not respond."""
+
+    text: str
+
+
+Wanted = StartDeployment | StopDeployment | StatsWanted | FactsWanted
+"""What the client sends after the job."""
 
 
 class Reason(Enum):

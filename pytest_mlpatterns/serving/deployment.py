@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.external.scraper import Scraper
     from pytest_mlpatterns.serving.processes import Processes
@@ -236,6 +237,10 @@ class Deployment:
         """
         stats = self.processes.stats()
         return replace(stats, layers=stats.layers + self.scraper.layers()) if self.scraper else stats
+
+    def facts(self) -> EnvironmentFacts:
+        """The environment of its processes, as far as it is known; ask while no load runs, since they answer it."""
+        return self.processes.facts()
 
     def log_tail(self) -> str:
         """Last lines of the processes' output."""

@@ -1,4 +1,4 @@
-"""What the processes of a service report, whichever engine started them: readiness, failures, statistics."""
+"""What the processes of a service report, whichever engine started them: readiness, failures, figures, environment."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
     from pytest_mlpatterns.records.telemetry import LayerStats
 
-__all__ = ["LoadFailed", "Ready", "StatsQuestion", "WorkerStats"]
+__all__ = ["FactsQuestion", "LoadFailed", "Ready", "StatsQuestion", "WorkerFacts", "WorkerStats"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +40,18 @@ class WorkerStats:
     predict_requests: int
     tracebacks: tuple[str, ...]
     layers: tuple[LayerStats, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FactsQuestion:
+    """Asks a process for its environment."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """The environment of one process, in answer to the question of this number."""
+
+    number: int
+    facts: EnvironmentFacts

@@ -10,6 +10,8 @@ from pytest_mlpatterns.records.telemetry import PatternStats
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
+
 __all__ = ["ForeignProcesses", "Processes"]
 
 
@@ -34,6 +36,10 @@ class Processes(Protocol):
         Raises:
             DeploymentError: a process has ended or does not answer.
         """
+        ...
+
+    def facts(self) -> EnvironmentFacts:
+        """Their environment, as far as it is known; a process that does not answer is left out."""
         ...
 
     def log_tail(self) -> str:
@@ -63,17 +69,29 @@ class ForeignProcesses:
     Args:
         pids: roots of the process trees.
         on_stop: called once when the deployment closes.
+        on_stats: asks the other process for their statistics.
+        on_facts: asks it for their environment.
     """
 
     pids: tuple[int, ...] = ()
     on_stop: Callable[[], None] | None = field(default=None)
+    on_stats: Callable[[], PatternStats] = PatternStats
+    on_facts: Callable[[], EnvironmentFacts] = dict
 
     def check(self, wait_s: float = 0.0) -> None:
         """Do nothing: the exit status of another process's child cannot be read."""
 
     def stats(self) -> PatternStats:
-        """Return empty statistics."""
-        return PatternStats()
+        """What the other process counted; empty statistics if there is none.
+
+        Raises:
+            DeploymentError: a process has ended, or does not answer.
+        """
+        return self.on_stats()
+
+    def facts(self) -> EnvironmentFacts:
+        """What the other process knows of their environment; nothing if there is none."""
+        return self.on_facts()
 
     def log_tail(self) -> str:
         """Return an empty text: the output went elsewhere."""

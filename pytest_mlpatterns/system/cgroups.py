@@ -1,4 +1,4 @@
-"""The CPU quota of this process's control groups, versions 1 and 2: what a container may use of the machine."""
+"""The limits of a process's control groups, versions 1 and 2: what a container may use of the machine."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CpuGroup", "cpu_groups", "quota_cores"]
+__all__ = ["CpuGroup", "cpu_groups", "memory_limit_bytes", "quota_cores"]
 
 _OWN = Path("/proc/self")
+_NO_LIMIT_BYTES = 2**60
+"""Version 1 states the largest number of pages where there is no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,9 @@ class CpuGroup:
 
     def quotas(self) -> Iterator[float]:
         """The quota of this group and of each one around it that has one, in cores."""
-        for folder in (self.folder, *self.folder.parents):
+        for folder in _upwards(self.folder, self.top):
             if (quota := _quota_of(folder, self.version)) is not None:
                 yield quota
-            if folder == self.top:
-                return
 
 
 def quota_cores(own: Path = _OWN) -> float | None:
@@ -47,32 +47,57 @@ def quota_cores(own: Path = _OWN) -> float | None:
     return min((quota for group in cpu_groups(own) for quota in group.quotas()), default=None)
 
 
+def memory_limit_bytes(own: Path = _OWN) -> int | None:
+    """The smallest memory limit that holds for this process; None if there is none.
+
+    Args:
+        own: the process's folder in ``/proc``.
+    """
+    limits = (
+        _memory_limit_of(folder, version)
+        for version, group, top in _groups(own, "memory")
+        for folder in _upwards(group, top)
+    )
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
 def cpu_groups(own: Path = _OWN) -> list[CpuGroup]:
     """The control groups of this process that distribute CPU time, one for each version that is mounted.
 
     Args:
         own: the process's folder in ``/proc``.
     """
+    return [CpuGroup(folder, top, version) for version, folder, top in _groups(own, "cpu")]
+
+
+def _groups(own: Path, controller: str) -> Iterator[tuple[int, Path, Path]]:
+    """Version, folder and outermost visible folder of each group of a process that may have this controller."""
     try:
         memberships = (own / "cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
         mounts = (own / "mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # no Linux
-        return []
-    found = []
-    for version, root, top in _cpu_mounts(mounts):
+        return
+    for version, root, top in _mounts_of(controller, mounts):
         for membership in memberships:
             _, controllers, group = membership.split(":", 2)
-            if ("cpu" in controllers.split(",")) if version == 1 else not controllers:
-                found.append(CpuGroup(_folder_of(group, root, top), top, version))
-    return found
+            if (controller in controllers.split(",")) if version == 1 else not controllers:
+                yield version, _folder_of(group, root, top), top
 
 
-def _cpu_mounts(mounts: list[str]) -> Iterator[tuple[int, PurePosixPath, Path]]:
-    """Version, root and mount point of each mounted hierarchy that may distribute CPU time."""
+def _upwards(folder: Path, top: Path) -> Iterator[Path]:
+    """A folder and those around it, up to and with the top."""
+    for one in (folder, *folder.parents):
+        yield one
+        if one == top:
+            return
+
+
+def _mounts_of(controller: str, mounts: list[str]) -> Iterator[tuple[int, PurePosixPath, Path]]:
+    """Version, root and mount point of each mounted hierarchy that may have this controller."""
     for mount in mounts:
         front, _, back = mount.partition(" - ")
         kind, *rest = back.split(" ")
-        if kind == "cgroup2" or (kind == "cgroup" and "cpu" in rest[-1].split(",")):
+        if kind == "cgroup2" or (kind == "cgroup" and controller in rest[-1].split(",")):
             root, point = front.split(" ")[3:5]
             yield (2 if kind == "cgroup2" else 1), PurePosixPath(root), Path(point.replace("\\040", " "))
 
@@ -95,4 +120,13 @@ def _quota_of(folder: Path, version: int) -> float | None:
             )
         if int(quota) > 0 and int(period) > 0:  # "max" in version 2 and -1 in version 1 are no quota
             return int(quota) / int(period)
+    return None
+
+
+def _memory_limit_of(folder: Path, version: int) -> int | None:
+    """The memory limit of one group in bytes; None if it has none."""
+    name = "memory.max" if version == 2 else "memory.limit_in_bytes"
+    with contextlib.suppress(OSError, ValueError):
+        limit = int((folder / name).read_text(encoding="ascii"))  # "max" in version 2
+        return limit if limit < _NO_LIMIT_BYTES else None
     return None

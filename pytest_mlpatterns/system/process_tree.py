@@ -1,4 +1,4 @@
-"""CPU time and memory of process trees, including processes that end between two looks.
+"""CPU time, memory, descriptors and threads of process trees, including processes that end between two looks.
 
 The system adds the CPU time of a process that has ended to its parent, when the parent waits for it. So a service that
 starts a short process for every request is counted, although most of those processes are never seen.
@@ -53,6 +53,17 @@ class _Member:
             return int(self.process.memory_info().rss)
         return 0
 
+    def count(self) -> tuple[int, int]:
+        """Its open file descriptors and its threads; 0 of both for one that its parent has not waited for yet.
+
+        Raises:
+            psutil.Error: it has ended, or the system does not tell them.
+            OSError, AttributeError: likewise.
+        """
+        with contextlib.suppress(psutil.ZombieProcess):
+            return self.process.num_fds(), self.process.num_threads()
+        return 0, 0
+
 
 class ProcessTree:
     """The processes below some roots.
@@ -63,11 +74,15 @@ class ProcessTree:
     Attributes:
         cpu_ns: CPU time of all processes so far, those that have ended included; it never falls.
         rss_bytes: resident memory of those that run.
+        descriptors: open file descriptors of those that ran at the last :meth:`count`; None if not known.
+        threads: their threads, likewise.
     """
 
     def __init__(self, roots: Callable[[], Sequence[int]]) -> None:
         self.cpu_ns = 0
         self.rss_bytes = 0
+        self.descriptors: int | None = None
+        self.threads: int | None = None
         self._roots = roots
         self._members: dict[int, _Member] = {}
         self._ended_ns = 0
@@ -103,6 +118,20 @@ class ProcessTree:
             except (psutil.Error, OSError):
                 self._end(pid)
         self.cpu_ns = max(self.cpu_ns, self._ended_ns + sum(member.total_ns for member in self._members.values()))
+
+    def count(self) -> None:
+        """Count the descriptors and threads of all processes that were found; :meth:`look` finds those that ended."""
+        self.descriptors = self.threads = None
+        counts = []
+        for member in self._members.values():
+            try:
+                counts.append(member.count())
+            except psutil.NoSuchProcess:
+                continue
+            except (psutil.Error, OSError, AttributeError):  # the system tells them to nobody, or to root only
+                return
+        if counts:
+            self.descriptors, self.threads = (sum(column) for column in zip(*counts, strict=True))
 
     def threads_ns(self) -> dict[int, dict[int, int]]:
         """CPU time of each thread of each process that runs, by their ids; the resolution is 10 ms."""

@@ -14,6 +14,7 @@ from support.synthetic import LAYERS, MS, START_NS, S, capacity, even_launch, la
 from pytest_mlpatterns.analysis.generator_health import why_limited
 from pytest_mlpatterns.analysis.indices import ScalingIndices
 from pytest_mlpatterns.analysis.metric_definitions import (
+    GROWTHS,
     METRICS,
     SCALING_INDICES,
     metric_named,
@@ -23,6 +24,7 @@ from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.errors import InvalidResultError
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, LaunchValue
 from pytest_mlpatterns.records.price import Price
+from pytest_mlpatterns.records.resource_track import ResourceTrack
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 
 if TYPE_CHECKING:
@@ -207,9 +209,12 @@ def test_every_metric_is_known_by_its_name_and_measures_a_lively_launch() -> Non
     metrics = Metrics((noisy_launch(1), noisy_launch(2)), (capacity(),), Price(0.04, 0.005, "USD"), indices)
     streams = Metrics((stream_launch(jitter=0.1), stream_launch(jitter=0.1, seed=1)))
     steps = Metrics((launch(samples(DUE, MS), stats=PatternStats(layers=(CONTINUOUS,))),))
+    held = np.arange(0, 1000, 10)
+    grows = Metrics((replace(noisy_launch(1), track=ResourceTrack(held, held, held, held)),))
+    of = {"step_rate": steps, **dict.fromkeys(GROWTHS, grows)}
     for name, metric in METRICS.items():
         assert metric.name == name
-        found = (streams if metric.of_streams else steps if name == "step_rate" else metrics).estimate(metric)
+        found = (streams if metric.of_streams else of.get(name, metrics)).estimate(metric)
         assert found is not None
         assert found.low <= found.value <= found.high
         assert metric.show(found.value)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import httpx
+import numpy as np
 import pytest
 import trustme
 from support import SERVICES
@@ -116,6 +117,28 @@ def test_http2_without_encryption_is_driven_by_prior_knowledge(tmp_path: Path) -
         assert answer.headers["x-http-version"] == "1.1"
         launch = measure(Url(f"http://127.0.0.1:{port}/predict", http2=True), tmp_path, ClosedLoop(2))
     assert Metrics((launch,)).failures == {}
+
+
+@pytest.mark.parametrize(("scheme", "http2"), [("https", False), ("https", True), ("http", True)])
+def test_every_chunk_of_a_stream_is_counted_over_encryption_and_over_http2(
+    certificates: tuple[Path, Path, Path], scheme: str, http2: bool
+) -> None:
+    ca, cert, key = certificates
+    lengths = [7, 1, 30]
+    messages = read_payload([list(range(length)) for length in lengths]).messages("127.0.0.1", 1, "/stream")
+    with server(*([cert, key] if scheme == "https" else [])) as port:
+        remote = Remote(f"{scheme}://127.0.0.1:{port}", http2=http2, ca_pem=ca.read_bytes())
+        job = a_job([("127.0.0.1", port)], ClosedLoop(3), stream=True, messages=tuple(messages), duration_ns=200 * MS)
+        job = replace(job, endpoint=replace(job.endpoint, remote=remote))
+        samples = samples_of(PyreqwestLoop(job, lambda _event: None).run())
+    assert set(samples.outcome.tolist()) == {200}
+    stream = samples.stream
+    assert stream is not None
+    assert stream.chunk_count.tolist() == np.array(lengths)[samples.request].tolist()
+    ends = np.cumsum(stream.chunk_count)
+    assert (samples.sent_ns <= stream.first_byte_ns).all()
+    assert (stream.chunk_ns[ends - stream.chunk_count] >= stream.first_byte_ns).all()
+    assert (stream.chunk_ns[ends - 1] <= samples.done_ns).all()
 
 
 def test_a_server_that_is_gone_gives_counted_refusals_and_no_crash(tmp_path: Path) -> None:

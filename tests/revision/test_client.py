@@ -1,4 +1,4 @@
-"""What the client of a revision says when the other side fails, without a process."""
+"""What the client of a revision says when the other side fails, and what it asks of it, without a process."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ from support.synthetic import SETUP
 
 from pytest_mlpatterns.config.ray_settings import RUN_VARIABLE
 from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.records.setup import LoadDescription, Setup, SystemDescription
+from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
 from pytest_mlpatterns.revision import client
 from pytest_mlpatterns.revision.client import NothingToCompareError, RevisionClient
 from pytest_mlpatterns.revision.messages import (
+    DeploymentFailed,
     DeploymentStarted,
     DeploymentStopped,
+    FactsFound,
+    FactsWanted,
     InheritedOptions,
     Reason,
     RevisionFailed,
     RevisionSetup,
+    StartDeployment,
+    StatsFound,
+    StatsWanted,
     StopDeployment,
 )
 from pytest_mlpatterns.revision.resolve import Revision
@@ -43,33 +51,49 @@ HINT = "w.json exists here, but git does not track it, so main runs without it; 
 TRACE = "    open('w.json')\n    ^^^^\nE   FileNotFoundError: [Errno 2] No such file or directory: 'w.json'"
 
 
+class Process:
+    """A process that gives these answers or raises these errors, one for each call, and keeps what it was sent."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = [*answers]
+        self.asked: list[object] = []
+
+    def send(self, message: object) -> None:
+        self.asked.append(message)
+
+    def receive(self, _: float) -> object:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def log_tail(self) -> str:
+        return ""
+
+    def stop(self) -> None: ...
+
+
 @pytest.fixture
-def setup_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[object], object]:
-    """Asks for the set-up of a test at a revision whose process gives this answer, or raises this error."""
+def client_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Process], RevisionClient]:
+    """A client whose process this is."""
     repository = Repository.made(tmp_path / "top")
     repository.write({"w.json": "{}"})
     (tmp_path / "there").mkdir()
     there = tmp_path / "there"
     worktree = Worktree(Revision("0" * 40, "main", "", "0000000"), there, there, repository.top, ())
 
-    def ask(answer: object) -> object:
-        class Process:
-            def __init__(self, *_: object, **__: object) -> None: ...
-
-            def send(self, _: object) -> None: ...
-
-            def receive(self, _: float) -> object:
-                if isinstance(answer, Exception):
-                    raise answer
-                return answer
-
-        monkeypatch.setattr(client, "Child", Process)
+    def made(process: Process) -> RevisionClient:
+        monkeypatch.setattr(client, "Child", lambda *_, **__: process)
         inherited = InheritedOptions((), {}, ())
-        return RevisionClient(
-            "t.py::test", worktree, tmp_path, startup_timeout_ns=10**9, inherited_options=inherited
-        ).setup()
+        return RevisionClient("t.py::test", worktree, tmp_path, startup_timeout_ns=10**9, inherited_options=inherited)
 
-    return ask
+    return made
+
+
+@pytest.fixture
+def setup_after(client_of: Callable[[Process], RevisionClient]) -> Callable[[object], object]:
+    """Asks for the set-up of a test at a revision whose process gives this answer, or raises this error."""
+    return lambda answer: client_of(Process(answer)).setup()
 
 
 def test_an_error_there_begins_with_its_last_line_and_names_the_file(setup_after: Callable[[object], object]) -> None:
@@ -182,3 +206,52 @@ def test_a_cluster_that_does_not_answer_is_an_error_before_anything_starts(
     server = Server([RevisionSetup(replace(SETUP, engine="ray"), read_payload([1], REST_JSON))])
     with pytest.raises(DeploymentError, match=r"^the Ray cluster at 10\.0\.0\.1:6379 no longer answers: the Ray"):
         client_on(FakeRay({"open_monitors": fail}), server, tmp_path, monkeypatch).start()
+
+
+REVISION_SETUP = RevisionSetup(
+    Setup(SystemDescription("single"), LoadDescription("closed(1)"), "rest", ""), read_payload([1])
+)
+STARTED = DeploymentStarted(Endpoint((("127.0.0.1", 1),)), (7,), None)
+STATS = PatternStats(layers=(LayerStats(0, "cached", {"hits": 3}),))
+
+
+def test_the_deployment_there_is_asked_for_what_it_counts_and_where_it_runs(
+    client_of: Callable[[Process], RevisionClient],
+) -> None:
+    process = Process(REVISION_SETUP, STARTED, StatsFound(STATS), FactsFound({"Python": "3.12.4"}), DeploymentStopped())
+    deployment = client_of(process).start()
+    assert deployment.stats() == STATS
+    assert deployment.facts() == {"Python": "3.12.4"}
+    deployment.close()
+    assert process.asked[1:] == [StartDeployment(), StatsWanted(), FactsWanted(), StopDeployment()]
+
+
+def test_a_process_that_died_there_is_an_error_and_the_deployment_can_be_stopped(
+    client_of: Callable[[Process], RevisionClient],
+) -> None:
+    died = DeploymentFailed("worker of digits: process 7 ended with SIGKILL")
+    deployment = client_of(Process(REVISION_SETUP, STARTED, died, DeploymentStopped())).start()
+    with pytest.raises(DeploymentError, match=r"^worker of digits: process 7 ended with SIGKILL$"):
+        deployment.stats()
+    deployment.close()
+
+
+def test_an_environment_that_nobody_answers_in_time_is_not_known_and_its_late_answer_is_left_out(
+    client_of: Callable[[Process], RevisionClient],
+) -> None:
+    late = FactsFound({"Python": "3.12.4"})
+    process = Process(REVISION_SETUP, STARTED, TimeoutError(), late, StatsFound(STATS), DeploymentStopped())
+    deployment = client_of(process).start()
+    assert deployment.facts() == {}
+    assert deployment.stats() == STATS
+    deployment.close()
+    assert process.answers == []
+
+
+def test_a_client_that_is_closed_answers_nothing(client_of: Callable[[Process], RevisionClient]) -> None:
+    revision = client_of(Process(REVISION_SETUP, STARTED))
+    deployment = revision.start()
+    revision.close()
+    assert deployment.facts() == {}
+    with pytest.raises(DeploymentError, match=r"t\.py::test at main \(0000000\) has ended"):
+        deployment.stats()

@@ -11,6 +11,7 @@ from pytest_mlpatterns.records.objective import QUANTITIES, Bound, Objective
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.price import Price
 from pytest_mlpatterns.records.request_counts import RequestCounts
+from pytest_mlpatterns.records.resource_track import GrowthRecord
 from pytest_mlpatterns.records.result import BaselineGap, Location, Reference, TestResult
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord, ScalingStepRecord
 from pytest_mlpatterns.records.stream_record import StreamedRequest, StreamRecord
@@ -122,6 +123,13 @@ STREAMS = st.builds(
     input_tokens=st.none() | st.tuples(FINITE, FINITE, FINITE),
     output_tokens=st.none() | st.tuples(FINITE, FINITE, FINITE),
 )
+GROWTHS = st.builds(
+    GrowthRecord,
+    st.lists(COUNTS, max_size=3).map(tuple),
+    st.lists(COUNTS, max_size=3).map(tuple),
+    st.none() | st.tuples(FINITE, FINITE, FINITE),
+    st.booleans(),
+)
 ANY_LAYER = st.builds(
     LayerStats,
     position=st.integers(0, 63),
@@ -204,5 +212,6 @@ RESULTS = st.builds(
     generator_parts=st.lists(
         st.builds(GeneratorPart, NAMES, COUNTS, FINITE, st.none() | st.floats(0, 1e18), COUNTS, COUNTS), max_size=2
     ).map(tuple),
+    growth=st.none() | GROWTHS,
     location=st.none() | st.builds(Location, NAMES, st.integers(1, 10**6)),
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_mlpatterns.system import environment
-from pytest_mlpatterns.system.cgroups import cpu_groups, quota_cores
+from pytest_mlpatterns.system.cgroups import cpu_groups, memory_limit_bytes, quota_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,3 +83,17 @@ def test_the_quota_is_the_number_of_cores(monkeypatch: pytest.MonkeyPatch, quota
     monkeypatch.setattr(environment, "quota_cores", lambda: quota)
     assert environment.available_cores() == cores
     assert f", {cores} cores, " in environment.environment().machine
+
+
+def test_the_smallest_memory_limit_holds(tmp_path: Path) -> None:
+    group(tmp_path / "sys/pod", memory_max="2147483648")
+    group(tmp_path / "sys/pod/box", memory_max="max")
+    assert memory_limit_bytes(own(tmp_path, "0::/pod/box\n", VERSION_2)) == 2**31
+
+
+def test_the_memory_limit_of_version_1(tmp_path: Path) -> None:
+    group(tmp_path / "sys", memory_limit_in_bytes="9223372036854771712")
+    proc = own(tmp_path, "4:memory:/\n", MEMORY)
+    assert memory_limit_bytes(proc) is None
+    (tmp_path / "sys/memory.limit_in_bytes").write_text("1048576\n")
+    assert memory_limit_bytes(proc) == 2**20

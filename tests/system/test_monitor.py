@@ -75,6 +75,16 @@ print(1, flush=True)
 sys.stdin.readline()
 """
 """Works in three threads, which then wait beside the main thread."""
+HOLDS = """
+import os, sys, threading
+ends = threading.Event()
+for line in sys.stdin:
+    for _ in range(int(line)):
+        os.open(os.devnull, os.O_RDONLY)
+        threading.Thread(target=ends.wait, daemon=True).start()
+    print(0, flush=True)
+"""
+"""Opens as many files and starts as many threads as each line says."""
 WORK_NS = 200_000_000
 
 
@@ -295,6 +305,63 @@ class TestUsage:
         cpu_ns = usage_of(observer).cpu_ns
         assert cpu_ns[1] > 1.6 * WORK_NS
         assert cpu_ns[1] - cpu_ns[0] > 0.8 * WORK_NS
+
+
+@pytest.fixture
+def counted_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_mlpatterns.system.monitor._COUNT_NS", 0)
+
+
+@pytest.mark.usefixtures("counted_always")
+class TestCounts:
+    def test_open_descriptors_and_threads_are_counted(self) -> None:
+        holder, other = Burner(HOLDS), Burner(HOLDS)
+        try:
+            observer = ResourceMonitor(lambda: [holder.pid, other.pid])
+            for process in (holder, other):
+                process.burn(0)
+            observer.sample()
+            holder.burn(3)
+            other.burn(2)
+            observer.sample()
+        finally:
+            holder.end()
+            other.end()
+        usage = usage_of(observer)
+        assert usage.descriptors is not None
+        assert usage.threads is not None
+        assert np.diff(usage.descriptors).tolist() == [5]
+        assert np.diff(usage.threads).tolist() == [5]
+        assert usage.since(1).threads == usage.threads[1:]
+
+    def test_a_process_that_ended_holds_nothing(self, burner: Burner) -> None:
+        other = Burner()
+        observer = ResourceMonitor(lambda: [burner.pid, other.pid])
+        burner.burn(1)
+        other.burn(1)
+        observer.sample()
+        other.process.kill()
+        other.process.wait(30)
+        observer.sample()
+        other.end()
+        usage = usage_of(observer)
+        assert usage.threads is not None
+        assert usage.threads[1] == usage.threads[0] - 1
+
+    @pytest.mark.parametrize("error", [psutil.AccessDenied, AttributeError])
+    def test_what_the_system_does_not_tell_is_unknown(
+        self, burner: Burner, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+    ) -> None:
+        def refuse(_process: psutil.Process) -> int:
+            raise error
+
+        monkeypatch.setattr(psutil.Process, "num_fds", refuse)
+        observer = ResourceMonitor(lambda: [burner.pid])
+        observer.sample()
+        usage = usage_of(observer)
+        assert usage.descriptors is None
+        assert usage.threads is None
+        assert usage.since(0).descriptors is None
 
 
 class TestFacts:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.analysis.metric_definitions import is_known_metric, metric_named
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.chart import Chart, Column, heading_of, thinned, unit_of
+from pytest_mlpatterns.reports.html.growth_chart import growth_chart
 from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, other_name, percentile_chart
 from pytest_mlpatterns.reports.html.layer_charts import layer_charts
 from pytest_mlpatterns.reports.html.stream_charts import stream_charts
@@ -32,7 +33,7 @@ def charts_of(result: TestResult) -> tuple[Chart, ...]:
     found = [*stream_charts(result), percentile_chart(result), histogram_chart(result)]
     for capacity in result.capacities:
         found += _ladder(capacity)
-    found += [_load(result), _memory(result), _replicas(result), *layer_charts(result.layers)]
+    found += [growth_chart(result), _load(result), _memory(result), _replicas(result), *layer_charts(result.layers)]
     return tuple(chart for chart in found if chart is not None)
 
 
@@ -74,6 +75,7 @@ def _changes(result: TestResult) -> Chart | None:
         if verdict.change is not None
         and verdict.against in ("baseline", "revision")
         and is_known_metric(verdict.metric)
+        and not metric_named(verdict.metric).resource  # from nothing to something is any number of per cent
     ]
     if not judged:
         return None

@@ -5,7 +5,13 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, is_known_metric, objectives_of, priced_metric
+from pytest_mlpatterns.analysis.metric_definitions import (
+    GROWTHS,
+    METRICS,
+    is_known_metric,
+    objectives_of,
+    priced_metric,
+)
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.chart import heading_of
@@ -47,6 +53,7 @@ _PARTS = {
         "pc",
         "cpu_per_request",
         "peak_memory",
+        *GROWTHS,
         "cost",
         "given_cost",
         "cost_at_nmrt",

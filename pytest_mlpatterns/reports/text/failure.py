@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, priced_metric
+from pytest_mlpatterns.analysis.metric_definitions import GROWTHS, METRICS, priced_metric
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
@@ -78,7 +78,7 @@ def _facts(result: TestResult, shown: set[str]) -> list[str]:
         *_fact("measured", measured),
         *_fact("tokens", [text] if result.stream is not None and (text := tokens_text(result.stream)) else []),
         *_fact("metrics", _other_metrics(result, {*shown, *(verdict.metric for verdict in comparisons_of(result))})),
-        *_labelled("compared", _wrapped(compared_sentences(result, leave_out=shown))),
+        *_labelled("compared", _wrapped(compared_sentences(result, leave_out=shown | _calm_growths(result)))),
         *_labelled("noise", _wrapped(text.partition(": ")[0] for text in result.noise)),
         *_distributions(result),
         *_labelled("load", load_picture(result)),
@@ -89,6 +89,11 @@ def _facts(result: TestResult, shown: set[str]) -> list[str]:
 def _set_up(setup: Setup) -> list[str]:
     engine = [f"engine {setup.engine}"] if setup.engine else []
     return [f"pattern {setup.pattern}", *engine, f"load {setup.load}", f"wire {setup.wire}"]
+
+
+def _calm_growths(result: TestResult) -> set[str]:
+    """Growths that pass: nothing grew, which needs no line."""
+    return {one.metric for one in comparisons_of(result) if one.metric in GROWTHS and one.outcome is Outcome.PASS}
 
 
 def _distributions(result: TestResult) -> list[str]:
@@ -136,14 +141,15 @@ def next_step(verdicts: Sequence[Verdict], result: TestResult) -> list[str]:
             "in the marker of the test, or run",
             longer_command(result) or f"{again} --perf-budget 120s",
         ]
+    wrong = "leaks" if {one.metric for one in verdicts} <= {*GROWTHS} else "is slower"
     if any(verdict.against == "baseline" for verdict in verdicts):
-        return ["find the change that is slower; if it is intended, record it:", f"{again} --perf-baseline update"]
+        return [f"find the change that {wrong}; if it is intended, record it:", f"{again} --perf-baseline update"]
     if any(verdict.against == "revision" for verdict in verdicts):
         is_service = result.setup.pattern.is_started_from_source
         remedy = "compare with a later revision" if is_service else "give the model another perf_version"
-        return ["find the change that is slower; if it is intended,", remedy]
+        return [f"find the change that {wrong}; if it is intended,", remedy]
     where = result.test.partition("::")[0] if result.location is None else _position(result.location)
-    return ["find what is slow; if the limit is too tight, change it:", where]
+    return [f"find what {'leaks' if wrong == 'leaks' else 'is slow'}; if the limit is too tight, change it:", where]
 
 
 def _position(location: Location) -> str:

@@ -19,6 +19,7 @@ import psutil
 
 from pytest_mlpatterns.errors import DeploymentError, LeftoverWarning, OpenPortWarning
 from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.records.environment_facts import merged_facts
 from pytest_mlpatterns.records.telemetry import PatternStats
 from pytest_mlpatterns.serving.cpu_limit import start_with_cpus
 from pytest_mlpatterns.serving.deployment import Deployment
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
     from pytest_mlpatterns.serving.engine import StartOptions
     from pytest_mlpatterns.serving.targets import Target
 
@@ -299,6 +301,12 @@ class _ServerProcesses:
         """
         self.check()
         return PatternStats()
+
+    def facts(self) -> EnvironmentFacts:
+        """The environment of the programs, as it is seen from outside."""
+        from pytest_mlpatterns.system.environment_facts import process_facts
+
+        return merged_facts(map(process_facts, self._programs.family()))
 
     def log_tail(self) -> str:
         """Last lines of the programs' output."""

@@ -17,6 +17,7 @@ from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.serving.http.inference_call import WireTally
 from pytest_mlpatterns.serving.http.metadata import ModelMetadata
 from pytest_mlpatterns.serving.http.stream_response import not_streamed
+from pytest_mlpatterns.serving.http.triton import TritonExtensions
 from pytest_mlpatterns.wire import WireError
 from pytest_mlpatterns.wire.descriptors import HEALTH, REFLECTION, SERVICES, message_class, pool
 from pytest_mlpatterns.wire.grpc_call import SERVICE
@@ -67,6 +68,7 @@ class GrpcServer:
         self._caller = caller
         self._name = name
         self._metadata = ModelMetadata(name)
+        self._triton = TritonExtensions(self._metadata, caller, self.tally)
         options = [
             ("grpc.max_receive_message_length", max_body_bytes),
             ("grpc.max_send_message_length", -1),
@@ -178,6 +180,17 @@ class GrpcServer:
     async def _modelmetadata(self, request: Any, context: Any) -> Any:
         await self._expect_model(request, context)
         return message_class("inference.ModelMetadataResponse")(**self._metadata.metadata())
+
+    async def _modelconfig(self, request: Any, context: Any) -> Any:
+        await self._expect_model(request, context)
+        return message_class("inference.ModelConfigResponse")(config=self._triton.config())
+
+    async def _modelstatistics(self, request: Any, context: Any) -> Any:
+        await self._expect_model(request, context)
+        return message_class("inference.ModelStatisticsResponse")(**self._triton.statistics())
+
+    async def _repositoryindex(self, _request: Any, _context: Any) -> Any:
+        return message_class("inference.RepositoryIndexResponse")(models=self._triton.index())
 
     async def _expect_model(self, request: Any, context: Any) -> None:
         if (text := self._name_error(request.name, request.version)) is not None:

@@ -2,8 +2,9 @@
 
 ``POST /v1/models/<name>:predict`` takes V1 requests (REST JSON of KServe and TF Serving, or the same in MessagePack).
 ``POST /v2/models/<name>/infer`` takes V2 requests (Open Inference Protocol, JSON or binary). Both are decoded in
-:mod:`pytest_mlpatterns.serving.http.inference_call`; GET requests are answered in
-:mod:`pytest_mlpatterns.serving.http.metadata`. An error is ``{"error": text}`` in V1 and V2.
+:mod:`pytest_mlpatterns.serving.http.inference_call`; other requests are answered in
+:mod:`pytest_mlpatterns.serving.http.metadata` and :mod:`pytest_mlpatterns.serving.http.triton`.
+An error is ``{"error": text}`` in V1 and V2.
 
 ``POST /v1/completions`` and ``POST /v1/chat/completions`` take requests of the wire ``openai``
 (:mod:`pytest_mlpatterns.serving.http.openai_api`). There, and over V1 in JSON, the answer of a model that yields is a
@@ -44,6 +45,7 @@ from pytest_mlpatterns.serving.http.stream_response import (
     begun,
     not_streamed,
 )
+from pytest_mlpatterns.serving.http.triton import INDEX, TritonExtensions
 from pytest_mlpatterns.wire import Body, WireError
 from pytest_mlpatterns.wire.kserve_v1 import decode_instances, encode_error, encode_predictions
 from pytest_mlpatterns.wire.openai_answer import MODELS
@@ -110,6 +112,7 @@ class ModelApp:
         self._name = name
         self.max_body_bytes = max_body_bytes
         self._metadata = ModelMetadata(name)
+        self._metadata.serve(TritonExtensions(self._metadata, caller, self.tally).paths())
         self._openai = OpenAIApi(name, self.tally)
         self._predict_path = f"/v1/models/{name}:predict"
         self._infer_paths = (f"/v2/models/{name}/infer", f"/v2/models/{name}/versions/1/infer")
@@ -163,7 +166,7 @@ class ModelApp:
         if path in OPENAI_PATHS:
             return 200, await self._answer_openai(scope, receive)
         known = self._metadata.answer(path)
-        if method not in ("GET", "HEAD"):
+        if method not in (("POST",) if path.rstrip("/") == INDEX else ("GET", "HEAD")):
             raise RequestError(404 if known is None else 405, f"{method} {path}: nothing is served here")
         if known is not None:
             return 200, Body((known,), _JSON)

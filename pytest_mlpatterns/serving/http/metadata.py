@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["ModelMetadata"]
+
+_EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
+"""Extensions of the protocol. Of Triton's ``model_repository`` only the list of models is served, so it is left out."""
 
 
 class ModelMetadata:
@@ -22,15 +25,16 @@ class ModelMetadata:
         name: name of the model.
 
     Attributes:
+        name: as given.
         inputs: name, datatype and shape of each input tensor; empty before the first V2 inference.
     """
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self.inputs: tuple[dict[str, Any], ...] = ()
         self._outputs: tuple[dict[str, Any], ...] = ()
         model = f"/v2/models/{name}"
-        self._known: dict[str, Callable[[], dict[str, Any]]] = {
+        self._known: dict[str, Callable[[], Any]] = {
             f"/v1/models/{name}": self._status,
             "/health": lambda: {"status": "ok"},  # clients of language models ask here before they begin
             "/v2": self.server,
@@ -41,6 +45,10 @@ class ModelMetadata:
             f"{model}/ready": lambda: {"name": name, "ready": True},
             f"{model}/versions/1/ready": lambda: {"name": name, "ready": True},
         }
+
+    def serve(self, more: Mapping[str, Callable[[], Any]]) -> None:
+        """Serve what these functions return at further paths."""
+        self._known.update(more)
 
     def answer(self, path: str) -> bytes | None:
         """JSON body for a path, or None if nothing is served there."""
@@ -54,19 +62,19 @@ class ModelMetadata:
 
     def _status(self) -> dict[str, Any]:
         version = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
-        return {"name": self._name, "ready": True, "model_version_status": [version]}
+        return {"name": self.name, "ready": True, "model_version_status": [version]}
 
     def server(self) -> dict[str, Any]:
         """Metadata of the server."""
         from importlib.metadata import version
 
         package = "pytest-mlpatterns"
-        return {"name": package, "version": version(package), "extensions": ["binary_tensor_data"]}
+        return {"name": package, "version": version(package), "extensions": list(_EXTENSIONS)}
 
     def metadata(self) -> dict[str, Any]:
         """Metadata of the model."""
         return {
-            "name": self._name,
+            "name": self.name,
             "versions": ["1"],
             "platform": "python",
             "inputs": self.inputs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, matched, needs_loop, retries
@@ -20,6 +21,35 @@ __all__ = ["ModelCaller"]
 _MAX_TRACEBACKS = 3
 
 
+class CallStatistics:
+    """How often the model was called, and for how long, waiting in the layers around it included.
+
+    Attributes:
+        succeeded: calls that returned; a stream counts when it has ended.
+        succeeded_ns: their durations together.
+        failed: calls that raised an error.
+        failed_ns: their durations together.
+        last_ms: when the last call ended, in milliseconds since 1970; 0 before.
+    """
+
+    __slots__ = ("failed", "failed_ns", "last_ms", "succeeded", "succeeded_ns")
+
+    def __init__(self) -> None:
+        self.succeeded = self.succeeded_ns = self.failed = self.failed_ns = self.last_ms = 0
+
+    def add_success(self, started_ns: int) -> None:
+        """Count a call that began then, on the clock of ``perf_counter_ns``, and ended well."""
+        self.succeeded += 1
+        self.succeeded_ns += perf_counter_ns() - started_ns
+        self.last_ms = time_ns() // 1_000_000
+
+    def add_failure(self, started_ns: int) -> None:
+        """Count a call that began then and failed."""
+        self.failed += 1
+        self.failed_ns += perf_counter_ns() - started_ns
+        self.last_ms = time_ns() // 1_000_000
+
+
 class ModelCaller:
     """Calls a model, or the layers around it, and turns each failure into an error of the request.
 
@@ -32,9 +62,11 @@ class ModelCaller:
         has_streamed: whether it has returned a stream.
         retries: whether the handler may give the model the same inputs twice.
         needs_loop: whether the handler must be called on the event loop; False: it blocks the loop.
+        statistics: counts of calls.
     """
 
     def __init__(self, handler: Handler) -> None:
+        self.statistics = CallStatistics()
         self.requests = 0
         self.tracebacks: list[str] = []
         self.has_streamed = False
@@ -60,19 +92,29 @@ class ModelCaller:
         """
         if self.retries and decode is not None:
             instances = DecodedInputs(instances, decode)
+        started_ns = perf_counter_ns()
+        try:
+            outputs = await self._called(instances)
+            stream = self._reader.read(outputs, len(instances), "the model")
+            if stream is None:
+                outputs = matched(outputs, len(instances), "the model")
+        except RequestError:
+            self.statistics.add_failure(started_ns)
+            raise
+        if stream is not None:
+            self.has_streamed = True
+            return Stream(_ModelChunks(stream, self, started_ns))
+        self.statistics.add_success(started_ns)
+        return outputs
+
+    async def _called(self, instances: list[Any]) -> Any:
         try:
             outputs: Any = self._handler(instances)
-            if inspect.isawaitable(outputs):
-                outputs = await outputs
+            return await outputs if inspect.isawaitable(outputs) else outputs
         except RequestError:
             raise
         except (Exception, SystemExit) as error:  # a model that wants to exit does not end the service
             raise self.failure(error) from error
-        stream = self._reader.read(outputs, len(instances), "the model")
-        if stream is not None:
-            self.has_streamed = True
-            return Stream(_ModelChunks(stream, self))
-        return matched(outputs, len(instances), "the model")
 
     def failure(self, error: BaseException) -> RequestError:
         """The error of a request whose model raised an error; keeps its traceback."""
@@ -86,9 +128,10 @@ class ModelCaller:
 class _ModelChunks:
     """The chunks of a model; its errors are errors of the request."""
 
-    def __init__(self, stream: Stream, caller: ModelCaller) -> None:
+    def __init__(self, stream: Stream, caller: ModelCaller, started_ns: int) -> None:
         self._stream = stream
         self._caller = caller
+        self._started_ns = started_ns
 
     def __aiter__(self) -> _ModelChunks:
         return self
@@ -96,9 +139,14 @@ class _ModelChunks:
     async def __anext__(self) -> Any:
         try:
             return await anext(self._stream)
-        except (RequestError, StopAsyncIteration):
+        except StopAsyncIteration:
+            self._caller.statistics.add_success(self._started_ns)
+            raise
+        except RequestError:
+            self._caller.statistics.add_failure(self._started_ns)
             raise
         except (Exception, SystemExit) as error:
+            self._caller.statistics.add_failure(self._started_ns)
             raise self._caller.failure(error) from error
 
     async def aclose(self) -> None:

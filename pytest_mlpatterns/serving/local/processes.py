@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import DeploymentError, LeftoverWarning
+from pytest_mlpatterns.records.environment_facts import merged_facts
 from pytest_mlpatterns.records.telemetry import PatternStats, merged_layers
 from pytest_mlpatterns.system.orphans import describe_killed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
     from pytest_mlpatterns.serving.local.supervised_worker import SupervisedWorker
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
 
@@ -65,6 +67,11 @@ class LocalProcesses:
             layers=merged_layers(layer for _, answer in answers for layer in answer.layers),
             replaced=sum(worker.replaced for worker in self.workers),
         )
+
+    def facts(self) -> EnvironmentFacts:
+        """The environment of the workers; of those that serve the same, the first answers."""
+        groups = {(worker.position, worker.role): worker for worker in reversed(self.workers)}
+        return merged_facts(groups[group].facts() for group in sorted(groups))
 
     def log_tail(self) -> str:
         """Last lines of each worker's output."""

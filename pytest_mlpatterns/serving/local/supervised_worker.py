@@ -6,17 +6,18 @@ import contextlib
 import itertools
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.records.telemetry import merged_layers
-from pytest_mlpatterns.serving.process_messages import Ready, StatsQuestion, WorkerStats
+from pytest_mlpatterns.serving.process_messages import FactsQuestion, Ready, StatsQuestion, WorkerFacts, WorkerStats
 from pytest_mlpatterns.system.orphans import Stopped
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
     from pytest_mlpatterns.system.child import Child
 
 __all__ = ["MAX_REPLACEMENTS", "SupervisedWorker"]
@@ -26,6 +27,7 @@ MAX_REPLACEMENTS = 3
 _ANSWER_TIMEOUT_S = 5.0
 _REPLACEMENT_TIMEOUT_S = 60.0
 _NOTHING = WorkerStats(0, 0, ())
+_Answer = TypeVar("_Answer", WorkerStats, WorkerFacts)
 
 
 class SupervisedWorker:
@@ -83,7 +85,7 @@ class SupervisedWorker:
             while True:
                 child = self.child
                 try:
-                    answer = self._ask(child)
+                    answer = self._counted_by(child)
                     break
                 except ChildError as error:
                     if not self._await_replacement(child):
@@ -101,6 +103,13 @@ class SupervisedWorker:
                 merged_layers((*retired.layers, *answer.layers)),
             )
             return self._last
+
+    def facts(self) -> EnvironmentFacts:
+        """The environment of the process; empty if it has ended, loads or does not respond."""
+        with self._changed, contextlib.suppress(ChildError, TimeoutError):
+            if not self._loading:
+                return self._ask(self.child, FactsQuestion(next(self._numbers)), WorkerFacts).facts
+        return {}
 
     def close_channel(self) -> None:
         """Ask the process to end, without waiting for it."""
@@ -125,15 +134,16 @@ class SupervisedWorker:
             tuple(name for end in ends for name in end.killed), tuple(name for end in ends for name in end.survivors)
         )
 
-    def _ask(self, child: Child) -> Any:
+    def _counted_by(self, child: Child) -> WorkerStats:
         if self._loading and not self._is_ready(child):
             return _NOTHING
-        question = StatsQuestion(next(self._numbers))
+        return self._ask(child, StatsQuestion(next(self._numbers)), WorkerStats)
+
+    def _ask(self, child: Child, question: StatsQuestion | FactsQuestion, of: type[_Answer]) -> _Answer:
+        """The answer to a numbered question; one that came after its time-out, to a question before, is left out."""
         child.send(question)
         answer = child.receive(_ANSWER_TIMEOUT_S)
-        while (
-            not isinstance(answer, WorkerStats) or answer.number != question.number
-        ):  # an answer that came after its time-out
+        while not isinstance(answer, of) or answer.number != question.number:
             answer = child.receive(_ANSWER_TIMEOUT_S)
         return answer
 

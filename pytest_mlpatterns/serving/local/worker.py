@@ -2,7 +2,7 @@
 
 It serves HTTP with uvicorn, gRPC with grpcio, or takes requests from a broker's stream. The parent sends one
 :class:`WorkerJob`. The worker answers :class:`Ready` or :class:`LoadFailed`, and then a :class:`WorkerStats` for every
-:class:`StatsQuestion`.
+:class:`StatsQuestion` and a :class:`WorkerFacts` for every :class:`FactsQuestion`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.serving.http.stream_response import not_streamed
 from pytest_mlpatterns.serving.local.messages import Consume, Listen, ListenGrpc, WorkerJob
 from pytest_mlpatterns.serving.model import UnusableModelError
-from pytest_mlpatterns.serving.process_messages import LoadFailed, Ready, StatsQuestion, WorkerStats
+from pytest_mlpatterns.serving.process_messages import (
+    FactsQuestion,
+    LoadFailed,
+    Ready,
+    StatsQuestion,
+    WorkerFacts,
+    WorkerStats,
+)
 from pytest_mlpatterns.serving.tracebacks import user_traceback
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
@@ -57,7 +64,7 @@ def main() -> None:
 
 
 class _Parent:
-    """The parent as the worker knows it: it asks for statistics, and the worker ends with it.
+    """The parent as the worker knows it: it asks for statistics and facts, and the worker ends with it.
 
     Attributes:
         statistics: answers the questions; None until the worker serves.
@@ -77,6 +84,10 @@ class _Parent:
     def _on_message(self, message: object) -> None:
         if isinstance(message, StatsQuestion) and self.statistics is not None:
             self._channel.send(self.statistics(message.number))
+        elif isinstance(message, FactsQuestion):
+            from pytest_mlpatterns.system.environment_facts import environment_facts  # not while a model loads
+
+            self._channel.send(WorkerFacts(message.number, environment_facts()))
 
     def _on_close(self) -> None:
         if self.end is not None:

@@ -15,6 +15,7 @@ from pytest_mlpatterns.serving.readiness import ended_while_loading, failed_to_l
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.engine import StartOptions
     from pytest_mlpatterns.serving.ray.messages import NodeReading, RayApplication
@@ -124,6 +125,10 @@ class RayProcesses:
             raise DeploymentError(failure)
         self._ledger.complete()
         return self._ledger.stats()
+
+    def facts(self) -> EnvironmentFacts:
+        """Return nothing: the identity of the cluster, part of each comparison, names nodes and versions."""
+        return {}
 
     def log_tail(self) -> str:
         """Last lines of each replica's output; empty if they cannot be read."""

@@ -19,6 +19,7 @@ from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
 from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, Step, Warmup
 from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.overload import Overload, OverloadStep
+from pytest_mlpatterns.records.resource_track import GrowthRecord
 from pytest_mlpatterns.records.result import Location, Reference, TestResult
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord
 from pytest_mlpatterns.records.setup import Environment, Setup
@@ -89,6 +90,7 @@ def test_any_results_are_valid(results: list[TestResult]) -> None:
         ("scale_out", ScaleOutRecord),
         ("latency", Latency),
         ("stream", StreamRecord),
+        ("growth", GrowthRecord),
         ("streamed_request", StreamedRequest),
     ],
 )

@@ -164,6 +164,22 @@ class TestTritonclient:
         assert metadata.inputs[0].name == "x"
         assert next(iter(metadata.inputs[0].shape)) == -1
 
+    def test_what_triton_adds(self, client: Any) -> None:
+        ask(client, np.ones((2, 3), "f2"))
+        config = client.get_model_config("Echo").config
+        assert (config.name, config.backend, config.max_batch_size > 0) == ("Echo", "python", True)
+        assert [one.name for one in config.input] == ["x"]
+        shape = client.get_model_metadata("Echo").inputs[0].shape
+        assert list(config.input[0].dims) == list(shape)[1:]
+        assert not config.model_transaction_policy.decoupled
+        (model,) = client.get_model_repository_index().models
+        assert (model.name, model.version, model.state) == ("Echo", "1", "READY")
+        (before,) = client.get_inference_statistics("Echo").model_stats
+        ask(client, np.ones((2, 3), "f2"))
+        (after,) = client.get_inference_statistics("Echo").model_stats
+        assert after.inference_count == before.inference_count + 1
+        assert after.inference_stats.compute_infer.ns > before.inference_stats.compute_infer.ns
+
     @pytest.mark.parametrize(("name", "version"), [("other", ""), ("Echo", "2")])
     def test_another_model_or_version_is_not_found(self, client: Any, name: str, version: str) -> None:
         given = triton.InferInput("x", [1], "FP64")
@@ -171,6 +187,8 @@ class TestTritonclient:
         for ask_for in (
             lambda: client.infer(name, [given], model_version=version),
             lambda: client.get_model_metadata(name, version),
+            lambda: client.get_model_config(name, version),
+            lambda: client.get_inference_statistics(name, version),
             lambda: client.is_model_ready(name, version),
         ):
             with pytest.raises(triton.InferenceServerException, match="NOT_FOUND"):

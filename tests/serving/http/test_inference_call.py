@@ -145,8 +145,14 @@ class TestTritonClient:
         assert triton.is_model_ready("answer")
         assert triton.is_model_ready("answer", "1")
         assert not triton.is_model_ready("other")
-        assert triton.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+        extensions = triton.get_server_metadata()["extensions"]
+        assert extensions == ["binary_tensor_data", "model_configuration", "statistics"]
         assert triton.get_model_metadata("answer")["versions"] == ["1"]
+
+    def test_the_list_of_models(self, triton: Any, client: httpx.Client) -> None:
+        model = {"name": "answer", "version": "1", "state": "READY", "reason": ""}
+        assert triton.get_model_repository_index() == [model]
+        assert client.get("/v2/repository/index").status_code == 405
 
     def test_errors_come_in_the_form_of_the_protocol(self, triton: Any) -> None:
         from tritonclient import http
@@ -168,6 +174,39 @@ def test_metadata_knows_the_tensors_once_there_was_one(tmp_path: Any) -> None:
         found = deployment.client.get(f"{path}/versions/1").json()
     assert found["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]
     assert found["outputs"] == [{"name": "double", "datatype": "FP32", "shape": [-1, 2]}]
+
+
+def test_the_configuration_has_the_tensors_without_the_dimension_of_the_batch(tmp_path: Any) -> None:
+    with deployed(lambda batch: [{"double": 2 * x} for x in batch], tmp_path) as deployment:
+        path = "/v2/models/lambda"
+        assert deployment.client.get(f"{path}/config").json()["input"] == []
+        assert deployment.client.post(f"{path}/infer", json=v2()).status_code == 200
+        found = deployment.client.get(f"{path}/versions/1/config").json()
+    assert (found["name"], found["platform"], found["backend"]) == ("lambda", "python", "python")
+    assert found["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [2]}]
+    assert found["output"] == [{"name": "double", "data_type": "TYPE_FP32", "dims": [2]}]
+    assert found["max_batch_size"] > 0
+    assert found["model_transaction_policy"] == {"decoupled": False}
+
+
+def test_the_statistics_count_answers_failures_and_their_time(tmp_path: Any) -> None:
+    with deployed(lambda batch: [1 / x[0] for x in batch], tmp_path) as deployment:
+        path = "/v2/models/lambda"
+        (before,) = deployment.client.get(f"{path}/stats").json()["model_stats"]
+        assert deployment.client.post(f"{path}/infer", json=v2()).status_code == 200
+        body = {"instances": [[0]]}
+        assert deployment.client.post("/v1/models/lambda:predict", json=body).status_code == 500
+        (found,) = deployment.client.get("/v2/models/stats").json()["model_stats"]
+    assert (before["inference_count"], before["last_inference"]) == (0, 0)
+    assert (found["name"], found["version"]) == ("lambda", "1")
+    assert (found["inference_count"], found["execution_count"]) == (1, 1)
+    assert found["last_inference"] > 0
+    times = found["inference_stats"]
+    parts = [times[part]["ns"] for part in ("compute_input", "compute_infer", "compute_output")]
+    assert times["success"]["count"] == times["fail"]["count"] == 1
+    assert times["success"]["ns"] >= sum(parts)
+    assert min(*parts, times["fail"]["ns"]) > 0
+    assert times["queue"] == {"count": 1, "ns": 0}
 
 
 @pytest.mark.parametrize(

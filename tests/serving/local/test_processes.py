@@ -26,6 +26,19 @@ class EndingWorker:
         return self.stopped
 
 
+class AnsweringWorker:
+    """A worker that knows its environment."""
+
+    def __init__(self, position: int, role: str, **facts: str) -> None:
+        self.position, self.role = position, role
+        self._facts: dict[str, str] | None = facts
+
+    def facts(self) -> dict[str, str]:
+        found, self._facts = self._facts, None
+        assert found is not None, "one that serves the same was asked already"
+        return found
+
+
 def processes(*workers: EndingWorker) -> LocalProcesses:
     ending: Any = workers
     return LocalProcesses(ending, (), "iris")
@@ -44,3 +57,12 @@ def test_processes_that_end_by_themselves_are_not_worth_a_word() -> None:
 def test_a_process_that_survives_is_reported() -> None:
     with pytest.raises(DeploymentError, match=r"these processes survived SIGKILL: stuck \(12\); end them by hand"):
         processes(EndingWorker("ray"), EndingWorker(survivors=("stuck (12)",))).stop()
+
+
+def test_of_workers_that_serve_the_same_one_is_asked_for_its_environment() -> None:
+    workers: Any = [
+        AnsweringWorker(1, "model", kernel="Linux 6.1", OMP_NUM_THREADS="4"),
+        AnsweringWorker(1, "model", kernel="of the second"),
+        AnsweringWorker(0, "gateway", kernel="Linux 6.1", OMP_NUM_THREADS="1"),
+    ]
+    assert LocalProcesses(workers).facts() == {"kernel": "Linux 6.1", "OMP_NUM_THREADS": "1, 4"}

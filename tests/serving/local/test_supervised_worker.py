@@ -126,6 +126,26 @@ class TestKnowing:
         assert found.tracebacks == ("one", "two")
         assert found.layers == (LayerStats(1, "hop", {"calls": 5}, {"hop_ns": {5: 5}}),)
 
+    def test_its_environment_is_what_it_answers_to_the_last_question(self, member: SupervisedWorker) -> None:
+        assert member.facts() == {"kernel": "Linux 6.1"}
+        assert told(member, 3, "one").predict_requests == 3
+
+    def test_the_environment_of_one_that_loads_is_not_known_yet(
+        self, member: SupervisedWorker, starter: Starter, tmp_path: Path
+    ) -> None:
+        starter.gates = [str(tmp_path / "gate")]
+        member.guard()
+        kill(member.child)
+        starter.next()
+        assert member.facts() == {}
+        (tmp_path / "gate").touch()
+        ask_until(member, lambda: not member._loading)
+        assert member.facts() == {"kernel": "Linux 6.1"}
+
+    def test_the_environment_of_one_that_is_gone_is_not_known(self, member: SupervisedWorker) -> None:
+        kill(member.child)
+        assert member.facts() == {}
+
     def test_a_process_that_is_not_guarded_is_gone_when_it_dies(
         self, member: SupervisedWorker, starter: Starter
     ) -> None:

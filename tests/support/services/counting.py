@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from pytest_mlpatterns.records.telemetry import LayerStats
-from pytest_mlpatterns.serving.process_messages import LoadFailed, Ready, StatsQuestion, WorkerStats
+from pytest_mlpatterns.serving.process_messages import (
+    FactsQuestion,
+    LoadFailed,
+    Ready,
+    StatsQuestion,
+    WorkerFacts,
+    WorkerStats,
+)
 from pytest_mlpatterns.system.child import Channel
 
 
@@ -24,6 +31,9 @@ def main() -> None:
             requests = sum(count for count, _ in known)
             layer = LayerStats(1, "hop", {"calls": requests}, {"hop_ns": {5: requests}})
             channel.send(WorkerStats(message.number, requests, tuple(text for _, text in known), (layer,)))
+        elif isinstance(message, FactsQuestion):
+            channel.send(WorkerFacts(message.number - 1, {"kernel": "an answer to a question before"}))
+            channel.send(WorkerFacts(message.number, {"kernel": "Linux 6.1"}))
         elif isinstance(message, tuple):
             known.append(message)
 

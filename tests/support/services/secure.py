@@ -1,7 +1,8 @@
 """A real server that speaks https, with HTTP/1.1 and HTTP/2: hypercorn with a certificate made for the test.
 
 Run as a script: ``secure.py CERT KEY``, or without them for HTTP/2 in clear text. It prints its port, answers predict
-requests with the sum of each input, and ends when its standard input closes.
+requests with the sum of each input, streams one event for each number of the first input at ``/stream``, and ends when
+its standard input closes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from hypercorn.config import Config
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answer {"instances": [...]} with their sums, and say which HTTP it was in a header."""
+    """Answer {"instances": [...]} with their sums or as a stream, and say which HTTP it was in a header."""
     if scope["type"] != "http":
         return
     body = b""
@@ -26,10 +27,18 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         body += message.get("body", b"")
         if not message.get("more_body"):
             break
-    answer = json.dumps({"predictions": [sum(one) for one in json.loads(body)["instances"]]}).encode()
-    headers = [(b"content-type", b"application/json"), (b"x-http-version", scope["http_version"].encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": answer})
+    instances = json.loads(body)["instances"]
+    version = (b"x-http-version", scope["http_version"].encode())
+    streams = scope["path"] == "/stream"
+    kind = b"text/event-stream" if streams else b"application/json"
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind), version]})
+    if streams:
+        for number in instances[0]:
+            await send({"type": "http.response.body", "body": b"data: %d\n\n" % number, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    else:
+        answer = json.dumps({"predictions": [sum(one) for one in instances]}).encode()
+        await send({"type": "http.response.body", "body": answer})
 
 
 async def main() -> None:

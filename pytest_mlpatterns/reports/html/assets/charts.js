@@ -254,6 +254,23 @@ const charts = (() => {
     ]);
   }
 
+  /** Memory over the requests, from its lowest value on, and the line of its growth. */
+  function growth(table, width) {
+    const end = table.rows.at(-1)[0], begin = table.rows[0][0];
+    const x = { domain: [begin, end], ticks: d3.ticks(begin, end, width < 420 ? 3 : 6), tickFormat: (value) => units.tick("count", value) };
+    const shown = values(table.rows, 1, 2), low = Math.min(...shown), high = Math.max(...shown);
+    const room = 0.08 * Math.max(high - low, 0.02 * high), domain = [Math.max(low - room, 0), high + room];
+    const step = units.step("size", high), ticks = d3.ticks(domain[0] / step, domain[1] / step, 4).map((tick) => tick * step);
+    const y = { domain, ticks, tickFormat: (value) => units.tick("size", value) };
+    return frame(width, x, y, "requests answered", [
+      Plot.line(table.rows, { x: "0", y: "1", stroke: PRESENT, strokeWidth: 2 }),
+      ...(table.columns.length > 2
+        ? [Plot.line(table.rows.filter((row) => plain(row[2])), { x: "0", y: "2", stroke: ACCENT, strokeWidth: 1.75, strokeDasharray: "5 4" })]
+        : []),
+      ...tip(table, (row) => row[0], (row) => row[1]),
+    ]);
+  }
+
   /** Requests one below the other: the wait for the first token, then the answer with its chunks. */
   function waterfall(table, width) {
     const each = 15, half = 0.36, top = 6, bottom = 42;
@@ -382,6 +399,7 @@ const charts = (() => {
     load: (table, width) => overTime(table, width, { unit: "ratio", top: Math.max(1, ...values(table.rows, 1, 2)) }),
     memory: (table, width) => overTime(table, width, { unit: "size" }),
     tokens: (table, width) => overTime(table, width, { unit: "count", curve: "step-before" }),
+    growth,
     waterfall,
     goodput,
     depth: (table, width) => overTime(table, width, { unit: "count", curve: "step-after" }),
@@ -395,6 +413,7 @@ const charts = (() => {
     percentiles: [["present", 1], ["other dashed", 2]],
     histogram: [["present block", 2], ["other", 3]],
     load: [["present", 1], ["other dashed", 2]],
+    growth: [["present", 1], ["accent dashed", 2]],
     scaling: [["present", 1], ["other dashed", 4]],
     overload: [["present", 1], ["other dashed", 0]],
     goodput: [["present", 1], ["other dashed", 4]],

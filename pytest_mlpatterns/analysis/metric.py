@@ -1,0 +1,125 @@
+"""A metric as a value: how a launch yields it, how it prints, which way is worse, which change is too small.
+
+Pure. It must not know which metrics there are, nor limits, baselines, or several launches.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pytest_mlpatterns.analysis.intervals import LAUNCH_SD
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.units import Unit, format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_mlpatterns.analysis.blocks import LaunchBlocks
+    from pytest_mlpatterns.records.launch import Capacity, LaunchValue
+    from pytest_mlpatterns.records.objective import Objective, Promise
+    from pytest_mlpatterns.records.price import Price
+
+__all__ = ["Metric", "nmrt_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """Name, source, unit and direction of a metric.
+
+    Attributes:
+        name: as files and options write it, ``rtm`` or ``nmrt(p95<50.0ms)``.
+        label: as reports write it.
+        of: value in one launch; None for metrics of searches and of measurements of scaling.
+        unit: what a value counts; gives how it prints, how a limit is read and how a slower machine scales it.
+        better: which values are better.
+        launch_sd: relative standard deviation expected between launches; 0 if launches do not vary by themselves.
+        floor: smallest change that a comparison takes seriously, in the metric's unit.
+        percentile: of a latency; None for other metrics.
+        cycle_floor: the floor of a rate, as nanoseconds from one request of a caller to its next.
+        objective: latency objective of an NMRT; None for NMRT alone and for other metrics.
+        promise: what the requests of a goodput keep; None for other metrics.
+        currency: of a cost; empty if it is not known, and for other metrics.
+        of_streams: whether only answers that come in pieces have it.
+        stream: quantity and percentile of a time of streams, such as ``("ttft", 95)``; None for other metrics.
+        of_search: value in one capacity search, at a price; None for other metrics.
+        largest: largest value that an index can have; its interval ends there.
+        resource: of which it is the growth per request, as :class:`ResourceTrack` names it; empty for other metrics.
+        per: number of requests to which the growth of a resource relates.
+        least_gain: growth over half of a track from which it may be a leak.
+    """
+
+    name: str
+    label: str
+    of: Callable[[LaunchBlocks], LaunchValue | None] | None
+    unit: Unit
+    better: Literal["lower", "higher"] = "lower"
+    launch_sd: float = LAUNCH_SD
+    floor: float = 0.0
+    percentile: float | None = None
+    cycle_floor: float = 0.0
+    objective: Objective | None = None
+    promise: Promise | None = None
+    currency: str = ""
+    of_streams: bool = False
+    stream: tuple[str, float] | None = None
+    of_search: Callable[[Capacity, Price | None], LaunchValue | None] | None = None
+    largest: float = math.inf
+    resource: str = ""
+    per: int = 1
+    least_gain: float = 0.0
+
+    def show(self, value: float) -> str:
+        """Print a value for people."""
+        shown = self.unit.show(value)
+        return f"{shown} {self.currency}" if self.currency else shown
+
+    @property
+    def is_nmrt(self) -> bool:
+        """Whether it is NMRT, alone or under an objective."""
+        return self.of_search is nmrt_of
+
+    @property
+    def is_at_nmrt(self) -> bool:
+        """Whether a search for NMRT gives it, beside NMRT itself."""
+        return self.of_search is not None and not self.is_nmrt
+
+    @property
+    def is_of_scaling(self) -> bool:
+        """Whether its values come from the passes of ``perf.measure_scaling()``."""
+        return self.of is None and self.of_search is None
+
+    def bounded(self, found: Estimate) -> Estimate:
+        """An estimate of the metric, with an interval that ends at its largest value."""
+        if found.high <= self.largest:
+            return found
+        return Estimate(*(min(end, self.largest) for end in (found.value, found.low, found.high)))
+
+    @property
+    def is_tail(self) -> bool:
+        """Whether it is a percentile of the latency other than the median."""
+        return self.percentile not in (None, 50)
+
+    @property
+    def floor_text(self) -> str:
+        """The floor in words."""
+        return f"{format_duration(self.cycle_floor)} a request" if self.cycle_floor else self.show(self.floor)
+
+    def is_small(self, before: float, after: float, in_flight: int | None = None) -> bool:
+        """Whether a change is too small for a comparison to take it seriously.
+
+        Args:
+            before: a value, in the metric's unit.
+            after: likewise.
+            in_flight: requests that the load kept in flight at any time; None for other loads, whose rate does not
+                depend on the time of a request.
+        """
+        if self.cycle_floor and in_flight and min(before, after) > 0:
+            return in_flight * abs(1 / after - 1 / before) * 1e9 <= self.cycle_floor
+        return abs(after - before) <= self.floor
+
+
+def nmrt_of(capacity: Capacity, _price: Price | None) -> LaunchValue | None:
+    """The NMRT that a search found; None if it found none."""
+    return capacity.nmrt if capacity.nmrt.value > 0 else None

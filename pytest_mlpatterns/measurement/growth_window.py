@@ -1,0 +1,151 @@
+"""One long load on a running deployment, in which what it holds is followed until a growth is decided.
+
+The load comes in pieces of 2, 2 and 6 s, so that a deployment that surely does not grow is loaded for 2 s only. All
+pieces are one track: the deployment goes on. It must not know limits or pytest.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+
+from pytest_mlpatterns.analysis.resource_tracks import track_of
+from pytest_mlpatterns.analysis.verdicts import why_too_many_failed
+from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.loadgen.columns import samples_of
+from pytest_mlpatterns.measurement.first_failure import describe_first_failure
+from pytest_mlpatterns.measurement.generator_placement import apart_from
+from pytest_mlpatterns.measurement.last_answer import why_silent
+from pytest_mlpatterns.measurement.load_events import LoadEvents
+from pytest_mlpatterns.system.monitor import ResourceMonitor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from pytest_mlpatterns.loadgen.generator import Generator
+    from pytest_mlpatterns.loadgen.messages import LoadJob
+    from pytest_mlpatterns.records.addressing import Progress
+    from pytest_mlpatterns.records.resource_track import ResourceTrack
+    from pytest_mlpatterns.records.samples import Samples, Window
+    from pytest_mlpatterns.records.telemetry import PatternStats
+    from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.workload.plan import LoadPlan
+
+__all__ = ["FollowedGrowth", "GrowthWindow"]
+
+_POLL_S = 0.05
+_ENDS = (0.2, 0.4, 1.0)
+"""Where the pieces end, as shares of the longest load."""
+_MOST_MEMORY = 0.25
+"""Share of the machine's free memory that a growing deployment may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class FollowedGrowth:
+    """What a long load found.
+
+    Attributes:
+        track: the readings; None if the processes are not known.
+        stats: telemetry over the last piece of the load.
+        total: telemetry since the start of the deployment.
+        is_whole: whether the load had its whole length.
+    """
+
+    track: ResourceTrack | None
+    stats: PatternStats
+    total: PatternStats
+    is_whole: bool
+
+
+class GrowthWindow:
+    """Loads a running deployment, and follows what it holds.
+
+    Args:
+        deployment: ready to answer.
+        plan: what is sent; a check of answers in it is ignored.
+        job: the same for the generator.
+        generator: the load generator.
+        on_progress: takes the progress of the load several times a second.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        plan: LoadPlan,
+        job: LoadJob,
+        *,
+        generator: Generator,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._deployment = deployment
+        self._plan = plan
+        self._job = job
+        self._generator = generator
+        self._monitor = ResourceMonitor(lambda: deployment.pids, deployment.cpus)
+        self._events = LoadEvents(on_progress, on_poll=self._monitor.sample)
+        self._done_ns: list[NDArray[np.int64]] = []
+        self._windows: list[Window] = []
+        self._requests = 0
+        self._failures: Counter[int] = Counter()
+
+    def run(self, longest_ns: int, is_decided: Callable[[ResourceTrack], bool]) -> FollowedGrowth:
+        """Load until the growth is decided, but at most for some time.
+
+        Args:
+            longest_ns: that time.
+            is_decided: judges the track so far.
+
+        Raises:
+            DeploymentError: one of its processes died.
+            InvalidResultError: it no longer answers, or over 5 % of the requests failed.
+        """
+        before = self._deployment.stats()
+        for end in _ENDS:
+            while (left_ns := round(end * longest_ns) - sum(one.duration_ns for one in self._windows)) > 0:
+                before = self._deployment.stats()
+                self._load(left_ns)
+            usage = self._monitor.usage()
+            track = track_of(usage, np.concatenate(self._done_ns), self._windows)
+            if usage is None or self._may_stop(track, longest_ns, is_decided):
+                break
+        total = self._deployment.stats()
+        return FollowedGrowth(track, total.since(before), total, is_whole=end == _ENDS[-1])
+
+    def _load(self, length_ns: int) -> None:
+        """One piece; a schedule with a length of its own has that length."""
+        warmup_ns = 0 if self._windows else self._job.warmup_ns
+        job = replace(self._job, duration_ns=self._job.schedule.length_ns or length_ns, warmup_ns=warmup_ns)
+        processes = self._plan.generators
+        with apart_from(self._deployment, self._generator, processes):
+            result = self._generator.run(job, poll_s=_POLL_S, on_poll=self._events.handle, processes=processes)
+        samples = samples_of(result)
+        self._done_ns.append(samples.done_ns)
+        self._windows.append(result.window)
+        self._require_answers(samples, result.window)
+
+    def _require_answers(self, samples: Samples, window: Window) -> None:
+        if silence := why_silent(self._deployment, self._plan, samples, window=window):
+            raise InvalidResultError(f"while its growth was followed, {silence}")
+        self._requests += int((~samples.cancelled).sum())
+        self._failures.update(samples.outcome[samples.failed].tolist())
+        if why_too_many_failed(self._failures, self._requests):
+            stats = self._deployment.stats()
+            first = describe_first_failure(self._deployment, self._plan.payload, samples, window=None, stats=stats)
+            raise InvalidResultError(why_too_many_failed(self._failures, self._requests, first))
+
+    def _may_stop(
+        self, track: ResourceTrack | None, longest_ns: int, is_decided: Callable[[ResourceTrack], bool]
+    ) -> bool:
+        """Whether the growth is decided, or would take too much of the memory that is left if the load went on."""
+        if track is None:
+            return False
+        gained = int(track.rss_bytes[-1] - track.rss_bytes[0])
+        elapsed_ns = sum(one.duration_ns for one in self._windows)
+        still = gained * max(longest_ns - elapsed_ns, 0) / max(elapsed_ns, 1)
+        return is_decided(track) or still > _MOST_MEMORY * psutil.virtual_memory().available

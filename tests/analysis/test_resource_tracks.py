@@ -1,0 +1,60 @@
+"""Readings over requests, and the growth per request of one launch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.synthetic import MS, START_NS, S, usage
+
+from pytest_mlpatterns.analysis.resource_tracks import growth_rate, track_of
+from pytest_mlpatterns.records.resource_track import ResourceTrack
+from pytest_mlpatterns.records.samples import Window
+
+WINDOW = Window(START_NS, START_NS + 3 * S)
+DONE_NS = np.arange(START_NS - S, START_NS + 4 * S, 10 * MS)  # one every 10 ms, from a second before the window
+
+
+def test_a_track_has_the_readings_of_the_windows_and_counts_every_answer() -> None:
+    used = usage(seconds=3.0)
+    counted = replace(used, descriptors=np.arange(used.time_ns.size), threads=np.full(used.time_ns.size, 3))
+
+    track = track_of(counted, DONE_NS, (Window(START_NS, START_NS + S), Window(START_NS + 2 * S, START_NS + 3 * S)))
+
+    assert track is not None
+    assert track.requests.size == 40
+    assert track.requests[:2].tolist() == [101, 106]  # a second of answers came before, and one with the reading
+    assert track.requests[20] == 301
+    assert track.rss_bytes.tolist() == [100 * 2**20] * 40
+    assert track.descriptors is not None
+    assert track.descriptors[0] == 10
+    assert track.threads is not None
+    assert set(track.threads.tolist()) == {3}
+
+
+def test_processes_that_are_not_known_have_no_track() -> None:
+    assert track_of(None, DONE_NS, (WINDOW,)) is None
+
+
+def test_without_a_reading_in_the_window_there_is_no_track() -> None:
+    assert track_of(usage(), DONE_NS, (Window(0, 1),)) is None
+
+
+def test_the_growth_of_a_launch_is_its_slope_in_spite_of_peaks() -> None:
+    requests = np.arange(0, 1000, 10, dtype=np.int64)
+    peaks = 10**8 * (np.arange(100) % 10 == 0)
+
+    track = ResourceTrack(requests, 2**26 + 300 * requests + peaks, descriptors=requests)
+
+    assert growth_rate(track, "rss_bytes") == pytest.approx(300)
+    assert growth_rate(track, "descriptors") == pytest.approx(1)
+    assert growth_rate(track, "threads") is None
+
+
+def test_a_growth_is_at_least_nothing_and_needs_requests() -> None:
+    requests = np.arange(0, 1000, 10, dtype=np.int64)
+
+    assert growth_rate(ResourceTrack(requests, 2**26 - requests), "rss_bytes") == 0
+    assert growth_rate(ResourceTrack(requests[:10], requests[:10]), "rss_bytes") is None
+    assert growth_rate(None, "rss_bytes") is None

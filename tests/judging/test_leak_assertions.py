@@ -1,0 +1,144 @@
+"""Leaks of a test's own deployment, from declared tracks: what is judged, and what stays open."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pytest
+
+from pytest_mlpatterns import Cached, Single
+from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.judging.leak_assertions import LeakAssertions
+from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
+from pytest_mlpatterns.records.resource_track import ResourceTrack
+from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
+from pytest_mlpatterns.records.verdict import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_mlpatterns import Pattern
+
+SECOND_NS = 1_000_000_000
+REQUESTS = np.arange(200, dtype=np.int64) * 25
+FLAT = np.full(REQUESTS.size, 20)
+NOTHING = PatternStats()
+LEAKING = ResourceTrack(REQUESTS, 2**27 + 1024 * REQUESTS, FLAT, FLAT)
+
+
+class Declared:
+    """A measurement whose long load is declared."""
+
+    def __init__(self, track: ResourceTrack | None, total: PatternStats, last: PatternStats) -> None:
+        self.launches = 0
+        self.decided = False
+        self._found = FollowedGrowth(track, last, total, is_whole=True)
+
+    def measure_at_least(self, launches: int) -> None:
+        self.launches = launches
+
+    def require_valid(self) -> None:
+        """It is."""
+
+    def follow_growth(self, _longest_ns: int, is_decided: Callable[[ResourceTrack], bool]) -> FollowedGrowth:
+        if self._found.track is not None:
+            self.decided = is_decided(self._found.track)
+        return self._found
+
+
+def cache_stats(misses: int, evictions: int = 0) -> PatternStats:
+    return PatternStats(layers=(LayerStats(0, "cached", {"misses": misses, "evictions": evictions}),))
+
+
+def assertions(
+    track: ResourceTrack | None,
+    pattern: Pattern | None = None,
+    *,
+    total: PatternStats = NOTHING,
+    last: PatternStats = NOTHING,
+    smoke: bool = False,
+) -> tuple[LeakAssertions, Declared]:
+    declared = Declared(track, total, last)
+    found = pattern or Single()
+    experiment = SimpleNamespace(
+        smoke=smoke, settings=SimpleNamespace(pattern=found), setup=SimpleNamespace(pattern=found)
+    )
+    return LeakAssertions(cast("Any", experiment), cast("Any", declared)), declared
+
+
+def outcomes(leaks: LeakAssertions, limit: float = 100) -> dict[str, Outcome]:
+    return {one.metric: one.outcome for one in leaks.decide(limit, 10 * SECOND_NS)}
+
+
+def test_each_resource_has_a_verdict() -> None:
+    leaks, declared = assertions(LEAKING)
+
+    assert outcomes(leaks) == {
+        "memory_growth": Outcome.FAIL,
+        "descriptor_growth": Outcome.PASS,
+        "thread_growth": Outcome.PASS,
+    }
+    assert declared.launches == 1
+    assert not declared.decided
+
+
+def test_a_load_is_decided_when_nothing_grows() -> None:
+    leaks, declared = assertions(ResourceTrack(REQUESTS, FLAT * 2**20, FLAT, FLAT))
+
+    assert set(outcomes(leaks).values()) == {Outcome.PASS}
+    assert declared.decided
+
+
+def test_what_the_system_does_not_tell_has_no_verdict() -> None:
+    leaks, _ = assertions(ResourceTrack(REQUESTS, FLAT * 2**20))
+
+    assert outcomes(leaks) == {"memory_growth": Outcome.PASS}
+
+
+def test_a_smoke_run_judges_nothing() -> None:
+    leaks, _ = assertions(LEAKING, smoke=True)
+
+    assert leaks.decide(100, SECOND_NS) == ()
+
+
+def test_unknown_processes_are_asked_for() -> None:
+    leaks, _ = assertions(None)
+
+    with pytest.raises(InvalidResultError, match=r"memory growth is not known for single; name its process: Url"):
+        leaks.decide(100, SECOND_NS)
+
+
+def test_too_few_requests_are_said() -> None:
+    leaks, _ = assertions(ResourceTrack(REQUESTS[:3], FLAT[:3]))
+
+    with pytest.raises(InvalidResultError, match=r"50 requests in 10\.0 s are too few to see a leak; measure longer"):
+        leaks.decide(100, 10 * SECOND_NS)
+
+
+def test_while_our_cache_fills_the_verdict_is_open_and_names_what_is_missing() -> None:
+    leaks, _ = assertions(LEAKING, Cached(max_entries=10_000), total=cache_stats(4975), last=cache_stats(3000))
+
+    memory = leaks.decide(100, 10 * SECOND_NS)[0]
+
+    assert memory.outcome is Outcome.INCONCLUSIVE
+    assert memory.reason.endswith(
+        "but the cache still fills: 5,025 of 10,000 entries are missing; a smaller one is full earlier: "
+        "Cached(max_entries=1243)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "total", "last"),
+    [
+        (Cached(max_entries=1000), cache_stats(4975, 3975), cache_stats(3000, 3000)),  # full
+        (Cached(max_entries=1000), cache_stats(8), cache_stats(0)),  # the model leaks, not the cache
+        (Cached(store="redis://127.0.0.1:6379/0"), cache_stats(4975), cache_stats(3000)),  # not in our processes
+        (Single(), NOTHING, NOTHING),
+    ],
+)
+def test_a_cache_that_does_not_grow_excuses_nothing(pattern: Pattern, total: PatternStats, last: PatternStats) -> None:
+    leaks, _ = assertions(LEAKING, pattern, total=total, last=last)
+
+    assert outcomes(leaks)["memory_growth"] is Outcome.FAIL

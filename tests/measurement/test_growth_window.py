@@ -1,0 +1,161 @@
+"""One long load on a running deployment: its pieces, its track, and why it ends."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+import pytest
+from support.services.deploy import make_start_options
+
+from pytest_mlpatterns import InvalidResultError, Single
+from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.measurement.launch import LaunchRunner
+from pytest_mlpatterns.serving.local.launcher import launch
+from pytest_mlpatterns.serving.model import service_plan
+from pytest_mlpatterns.serving.processes import ForeignProcesses
+from pytest_mlpatterns.workload.payload import read_payload
+from pytest_mlpatterns.workload.plan import LoadPlan
+from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pytest_mlpatterns import Deployment
+    from pytest_mlpatterns.records.resource_track import ResourceTrack
+    from pytest_mlpatterns.workload.schedule import Schedule
+
+pytestmark = pytest.mark.processes
+
+HERE = sys.modules[__name__]
+MS = 1_000_000
+INPUTS = [[1, 2], [3, 4]]
+KEPT: list[bytearray] = []
+
+
+def add(batch: list[Any]) -> list[Any]:
+    time.sleep(0.004)
+    return [sum(numbers) for numbers in batch]
+
+
+def keep(batch: list[Any]) -> list[Any]:
+    KEPT.append(bytearray(b"x" * 100_000))
+    return add(batch)
+
+
+def refuse_all(batch: list[Any]) -> list[Any]:
+    if len(batch[0]) > 1 and batch[0] == INPUTS[1]:
+        raise ValueError("the second input")
+    return add(batch)
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
+    generator = Generator(tmp_path_factory.mktemp("generator") / "generator.log")
+    yield generator
+    generator.close()
+
+
+@contextmanager
+def make_runner(
+    generator: Generator, directory: Path, model: object = add, schedule: Schedule | None = None
+) -> Iterator[LaunchRunner]:
+    def start() -> Deployment:
+        return launch(service_plan(Single(), model, [HERE]), make_start_options(directory, INPUTS))
+
+    plan = LoadPlan(
+        payload=read_payload(INPUTS),
+        schedule=schedule or ClosedLoop(2),
+        duration_ns=100 * MS,
+        warmup_ns=20 * MS,
+        timeout_ns=30_000 * MS,
+        check=None,
+    )
+    runner = LaunchRunner(start, plan, generator, on_progress=lambda _: None)
+    try:
+        yield runner
+    finally:
+        runner.close()
+
+
+def test_an_undecided_growth_is_followed_over_the_whole_time(generator: Generator, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def is_decided(track: ResourceTrack) -> bool:
+        seen.append(int(track.requests[-1]))
+        return False
+
+    with make_runner(generator, tmp_path) as runner:
+        found = runner.follow_growth(2500 * MS, is_decided)
+        answered = runner.deployment.stats().replica_requests[0]
+
+    assert found.is_whole
+    assert seen == sorted(seen)
+    assert found.track is not None
+    assert (np.diff(found.track.requests) >= 0).all()
+    assert found.track.requests[-1] <= answered
+    assert (found.track.rss_bytes > 0).all()
+    assert found.total.replica_requests[0] == answered
+    assert 0 < found.stats.replica_requests[0] < answered
+
+
+def test_a_decided_growth_ends_the_load_early_and_the_deployment_goes_on(generator: Generator, tmp_path: Path) -> None:
+    with make_runner(generator, tmp_path) as runner:
+        runner.measure()
+        deployment = runner.deployment
+        found = runner.follow_growth(10_000 * MS, lambda _track: True)
+        assert runner.deployment is deployment
+
+    assert not found.is_whole
+
+
+def test_after_a_long_load_the_next_launch_has_a_fresh_deployment(generator: Generator, tmp_path: Path) -> None:
+    with make_runner(generator, tmp_path) as runner:
+        runner.follow_growth(500 * MS, lambda _track: True)
+        first = runner.deployment
+        runner.measure()
+        assert runner.deployment is not first
+
+
+def test_a_load_with_a_length_of_its_own_is_repeated(generator: Generator, tmp_path: Path) -> None:
+    with make_runner(generator, tmp_path, schedule=Stages([("200ms", 50)])) as runner:
+        found = runner.follow_growth(1000 * MS, lambda _track: False)
+
+    assert found.is_whole
+    assert found.total.replica_requests[0] >= 5 * 8  # five loads of ten requests, and one that showed that it is ready
+
+
+def test_a_service_that_takes_the_memory_of_the_machine_is_not_loaded_on(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+    with make_runner(generator, tmp_path, keep) as runner:
+        found = runner.follow_growth(10_000 * MS, lambda _track: False)
+
+    assert not found.is_whole
+
+
+def test_processes_that_are_not_known_end_it_after_the_first_piece(generator: Generator, tmp_path: Path) -> None:
+    with make_runner(generator, tmp_path) as runner:
+        processes, runner.deployment.processes = runner.deployment.processes, ForeignProcesses()
+        try:
+            found = runner.follow_growth(1500 * MS, lambda _track: False)
+        finally:
+            runner.deployment.processes = processes
+
+    assert found.track is None
+    assert not found.is_whole
+
+
+def test_a_service_that_fails_supports_no_verdict(generator: Generator, tmp_path: Path) -> None:
+    with (
+        make_runner(generator, tmp_path, refuse_all) as runner,
+        pytest.raises(InvalidResultError, match=r"requests failed .*item 1 -> ValueError: the second input"),
+    ):
+        runner.follow_growth(500 * MS, lambda _track: False)

@@ -1,0 +1,65 @@
+"""The chart of a long load: memory over requests."""
+
+from __future__ import annotations
+
+import pytest
+from support.synthetic import result, verdict
+
+from pytest_mlpatterns.records.resource_track import GrowthRecord
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts
+from pytest_mlpatterns.reports.html.growth_chart import growth_chart
+
+MIB = 2**20
+REQUESTS = (0, 1000, 2000, 3000, 4000)
+SIZES = tuple(100 * MIB + 1024 * requests for requests in REQUESTS)
+
+
+def test_memory_is_drawn_over_requests_with_the_growth_of_the_second_half() -> None:
+    chart = growth_chart(result(growth=GrowthRecord(REQUESTS, SIZES, (1024.0, 1000.0, 1048.0), levels_off=False)))
+
+    assert chart is not None
+    assert chart.title == "Memory over requests"
+    assert chart.summary == (
+        "resident 100 MiB to 104 MiB; 1.00 KiB (±24.0 B) per request in the second half, not levelling off"
+    )
+    assert [column.name for column in chart.columns] == [
+        "requests",
+        "resident memory",
+        "growth of the second half",
+    ]
+    assert [row[2] for row in chart.rows] == [None, None, *SIZES[2:]]
+    assert chart in charts_of(result(growth=GrowthRecord(REQUESTS, SIZES, (1024.0, 1000.0, 1048.0), levels_off=False)))
+
+
+@pytest.mark.parametrize(
+    ("low", "levels_off", "said"),
+    [(10.0, True, "in the second half, levelling off"), (-10.0, True, "in the second half")],
+)
+def test_the_summary_says_whether_it_goes_on(low: float, levels_off: bool, said: str) -> None:
+    chart = growth_chart(result(growth=GrowthRecord(REQUESTS, SIZES, (20.0, low, 30.0), levels_off)))
+
+    assert chart is not None
+    assert chart.summary.endswith(said)
+
+
+def test_without_a_slope_there_is_no_line() -> None:
+    chart = growth_chart(result(growth=GrowthRecord(REQUESTS, SIZES, None, levels_off=False)))
+
+    assert chart is not None
+    assert chart.summary == "resident 100 MiB to 104 MiB"
+    assert len(chart.columns) == 2
+
+
+@pytest.mark.parametrize("growth", [None, GrowthRecord((1,), (1,), None, levels_off=False)])
+def test_without_a_long_load_there_is_no_chart(growth: GrowthRecord | None) -> None:
+    assert growth_chart(result(growth=growth)) is None
+
+
+def test_a_growth_is_no_bar_among_the_changes() -> None:
+    grown = verdict(Outcome.FAIL, "memory_growth", "revision", (200, 190, 210))
+    slower = verdict(Outcome.FAIL, "rtm", "revision", (0.2, 0.1, 0.3))
+
+    (changes, *_) = deciding_charts(result(verdicts=(slower, grown)))
+
+    assert [row[0] for row in changes.rows] == ["RTM"]

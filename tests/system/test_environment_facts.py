@@ -1,0 +1,141 @@
+"""The environment of a process, as it describes itself and as it is seen from outside."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from pytest_mlpatterns.system import environment_facts as module
+from pytest_mlpatterns.system.environment_facts import VARIABLES, environment_facts, process_facts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_process_knows_its_system_its_python_and_the_packages_that_it_loaded() -> None:
+    facts = environment_facts()
+    assert facts["kernel"] == f"{platform.system()} {platform.release()}"
+    assert facts["Python"].startswith(platform.python_version())
+    assert facts["package numpy"] == np.__version__
+    assert "package pytest" in facts
+    assert "package json" not in facts, "the standard library comes with Python"
+    assert "package tests" not in facts, "the project is what is measured"
+
+
+def test_variables_that_set_threads_are_read_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "")
+    monkeypatch.setenv("LD_PRELOAD", "/opt/lib/libjemalloc.so.2:/opt/lib/libother.so")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    facts = environment_facts()
+    assert facts["OMP_NUM_THREADS"] == "3"
+    assert "OPENBLAS_NUM_THREADS" not in facts
+    assert facts["LD_PRELOAD"] == "libjemalloc.so.2 libother.so"
+    assert "secret" not in str(facts)
+
+
+@pytest.mark.parametrize("name", ["MKL_NUM_THREADS", "KMP_AFFINITY", "PYTHONHASHSEED", "PYTHON_GIL"])
+def test_a_variable_that_shapes_the_speed_is_known(name: str) -> None:
+    assert VARIABLES.fullmatch(name)
+
+
+@pytest.mark.parametrize("name", ["HOME", "PYTHONPATH", "KMP_INIT_AT_FORK", "MY_OMP_NUM_THREADS"])
+def test_a_variable_that_does_not_or_that_libraries_set_themselves_is_not(name: str) -> None:
+    assert not VARIABLES.fullmatch(name)
+
+
+def test_loaded_packages_are_asked_for_their_threads_and_may_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> int:
+        raise RuntimeError("no")
+
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(get_num_threads=lambda: 6, get_num_interop_threads=fails))
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(get_available_providers=lambda: ["CUDA", "CPU"]))
+    facts = environment_facts()
+    assert facts["torch threads"] == "6"
+    assert "torch interop threads" not in facts
+    assert facts["onnxruntime providers"] == "CUDA, CPU"
+
+
+def test_a_package_whose_distribution_has_another_name_has_the_version_of_its_module(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    package = ModuleType("oddly_named")
+    package.__file__, package.__version__ = os.path.join("lib", "site-packages", "oddly_named", "__init__.py"), "1.2"
+    monkeypatch.setitem(sys.modules, "oddly_named", package)
+    assert environment_facts()["package oddly_named"] == "1.2"
+
+
+def test_blas_and_its_threads_come_from_threadpoolctl(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pool(api: str, name: str, threads: int, **more: str) -> dict[str, object]:
+        return {"user_api": api, "internal_api": name, "num_threads": threads, "version": "0.3", **more}
+
+    pools = [
+        pool("blas", "openblas", 2, architecture="Haswell", threading_layer="pthreads"),
+        pool("blas", "openblas", 8, architecture="Haswell", threading_layer="pthreads"),
+        {**pool("openmp", "openmp", 4), "version": None},
+    ]
+    monkeypatch.setitem(sys.modules, "threadpoolctl", SimpleNamespace(threadpool_info=lambda: pools))
+    facts = environment_facts()
+    assert facts["BLAS"] == "openblas 0.3 Haswell pthreads"
+    assert facts["BLAS threads"] == "2, 8"
+    assert (facts["OpenMP"], facts["OpenMP threads"]) == ("openmp", "4")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_without_threadpoolctl_the_files_of_blas_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    facts = environment_facts()
+    assert "blas" in facts["BLAS library"]
+    assert "BLAS threads" not in facts
+
+
+def test_what_the_system_does_not_offer_is_not_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "_first_line", lambda _: "")
+    monkeypatch.delattr(os, "confstr")
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    facts = environment_facts()
+    assert {"libc", "governor", "huge pages", "GPU driver", "allowed cores"}.isdisjoint(facts)
+
+
+def test_the_driver_of_a_gpu_and_the_use_of_huge_pages_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = {
+        "/proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19",
+        "/sys/kernel/mm/transparent_hugepage/enabled": "always [madvise] never",
+    }
+    monkeypatch.setattr(module, "_first_line", lambda file: lines.get(file, ""))
+    facts = environment_facts()
+    assert facts["GPU driver"] == "535.129.03"
+    assert facts["huge pages"] == "madvise"
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_another_process_is_seen_from_outside() -> None:
+    code = "import numpy, sys; print(flush=True); sys.stdin.read()"
+    environment = {**os.environ, "MKL_NUM_THREADS": "5"}
+    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, env=environment) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        facts = process_facts(process.pid)
+        process.communicate()
+    assert facts["MKL_NUM_THREADS"] == "5"
+    assert facts["Python"] == environment_facts()["Python"]
+    assert facts["package numpy"] == np.__version__
+    assert "blas" in facts["BLAS library"]
+    assert process_facts(process.pid) == {}
+
+
+@pytest.mark.processes
+def test_a_program_that_is_no_python_of_ours_is_named() -> None:
+    with subprocess.Popen(["cat"], stdin=-1) as process:
+        facts = process_facts(process.pid)
+        process.communicate()
+    assert facts["program"]
+    assert "Python" not in facts
