@@ -93,8 +93,9 @@ class ThreeNodes:
         self._await(f"{command} done")
 
     def _read(self, stream: IO[str]) -> None:
-        for line in stream:
-            self._lines.put(line.rstrip("\n"))
+        with stream:
+            for line in stream:
+                self._lines.put(line.rstrip("\n"))
         self._lines.put("")
 
     def _await(self, beginning: str) -> str:
