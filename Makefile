@@ -28,6 +28,7 @@ test: compiled  ## lint, types, layers, and every test with branch coverage
 covered: compiled  ## every test with branch coverage
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(OTHERS:%=--ignore=%)
+	@echo '$(RAY): left out, make ray runs them'
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 endif

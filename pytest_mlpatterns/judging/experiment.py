@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.engine import StartOptions
     from pytest_mlpatterns.serving.targets import Target
     from pytest_mlpatterns.system.cpu_share import ReplicaCores
+    from pytest_mlpatterns.system.ray.cluster_use import ClusterUse
     from pytest_mlpatterns.workload.plan import LoadPlan
 
 __all__ = ["Experiment", "LoadDriver", "ModelUnderTest", "SystemUnderTest"]
@@ -153,7 +154,7 @@ class Experiment:
         revision: the same test at another git revision, which then replaces the baseline; None without one.
         comparison_required: a test that is not compared with the revision fails, also if it is new.
         searches: searches for NMRT that a ranking needs, by objective; None is the search without one.
-        cluster: node types and counts of the Ray cluster that takes part; empty without one.
+        cluster: the Ray cluster that takes part; None without one.
     """
 
     test: str
@@ -167,7 +168,7 @@ class Experiment:
     revision: RevisionClient | None = None
     comparison_required: bool = False
     searches: tuple[Objective | None, ...] = ()
-    cluster: str = ""
+    cluster: ClusterUse | None = None
 
     @property
     def smoke(self) -> bool:

@@ -218,17 +218,22 @@ def _with_conditions(result: TestResult, metrics: Metrics, experiment: Experimen
         load_over_time=tuple(metrics.load_over_time()),
         memory_over_time=tuple(metrics.memory_over_time()),
         warmups=tuple(launch.warmup for launch in metrics.launches),
-        noise=noise_sentences(metrics.launches, interleaved=experiment.revision is not None),
+        noise=(*noise_sentences(metrics.launches, interleaved=experiment.revision is not None), *_changes(experiment)),
         unsteady=_unsteady(metrics, result.setup),
         first_failure=metrics.first_failure,
         counts=metrics.request_counts,
         stream=stream_record(metrics),
         cancelled_requests=_cancelled(metrics),
-        cluster=experiment.cluster,
+        cluster="" if experiment.cluster is None else experiment.cluster.description,
         nodes=node_figures(metrics.launches),
         generator_parts=metrics.launches[-1].generator.parts,
         replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
     )
+
+
+def _changes(experiment: Experiment) -> list[str]:
+    """What changed in the cluster meanwhile, a sentence at most."""
+    return [] if experiment.cluster is None else [*filter(None, [experiment.cluster.change()])]
 
 
 def _estimates(metrics: Metrics, judged: Sequence[str] = ()) -> list[tuple[Metric, Estimate]]:

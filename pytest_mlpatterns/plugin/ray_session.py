@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.config.ray_settings import read_ray_job
 from pytest_mlpatterns.errors import MlpatternsError
-from pytest_mlpatterns.system.ray.cluster import describe
+from pytest_mlpatterns.system.ray.cluster_use import ClusterUse
 from pytest_mlpatterns.system.ray.session import RaySession
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ class SessionRay:
         """
         return self.session if settings.engine == "ray" and target is None else None
 
-    def description(self, settings: Settings, target: object) -> str:
-        """Node types and counts of the cluster that takes part in a test; empty if none does.
+    def use_in(self, settings: Settings, target: object) -> ClusterUse | None:
+        """The cluster that takes part in a test; None if none does.
 
         Args:
             settings: of the test.
@@ -101,7 +101,7 @@ class SessionRay:
             MlpatternsError: the cluster cannot be reached.
         """
         takes_part = settings.generators_on == "ray" or self.serving(settings, target) is not None
-        return describe(self.session.cluster.nodes) if takes_part else ""
+        return ClusterUse(self.session) if takes_part else None
 
     def close(self) -> None:
         """End the connection. Safe to call twice."""

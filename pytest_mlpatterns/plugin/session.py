@@ -318,11 +318,11 @@ class PerfSession:
         if criteria is not None:
             criteria.check_currency(settings.price)
         experiment = self._builder.experiment(item, settings, fixtures)
-        nodes = self._ray.description(settings, fixtures.target)
+        cluster = self._ray.use_in(settings, fixtures.target)
         experiment = replace(
             experiment,
-            cluster=nodes,
-            baseline=self._baseline.match(item.nodeid, experiment.setup, nodes),
+            cluster=cluster,
+            baseline=self._baseline.match(item.nodeid, experiment.setup, cluster.description if cluster else ""),
             revision=revision,
             comparison_required=self._run.against_required,
             searches=criteria.searches if criteria is not None and experiment.system.model is not None else (),

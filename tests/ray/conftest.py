@@ -15,14 +15,15 @@ from typing import IO, TYPE_CHECKING
 
 import pytest
 from support import ROOT
+from support.project import Project, clean_environment, command
 
 from pytest_mlpatterns.system.ray.messages import RayJob
 from pytest_mlpatterns.system.ray.session import RaySession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    from support.project import Project, Run
+    from support.project import Run
 
 _SPEC = importlib.util.find_spec("ray")
 HAS_RAY = _SPEC is not None and _SPEC.origin is not None
@@ -93,8 +94,9 @@ class ThreeNodes:
         self._await(f"{command} done")
 
     def _read(self, stream: IO[str]) -> None:
-        for line in stream:
-            self._lines.put(line.rstrip("\n"))
+        with stream:
+            for line in stream:
+                self._lines.put(line.rstrip("\n"))
         self._lines.put("")
 
     def _await(self, beginning: str) -> str:
@@ -145,3 +147,42 @@ def wait_until(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def long_run(
+    directory: Path, called: Path, *options: str, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A run whose load takes longer than a test may, from the first call of its model on.
+
+    Args:
+        directory: of its project.
+        called: file that the model makes when it is called.
+        options: of its command line.
+        environment: beside this process's.
+    """
+    body = f"""
+        from pathlib import Path
+
+
+        def note(batch):
+            Path({str(called)!r}).touch()
+            return batch
+
+
+        @pytest.mark.perf(model=note, duration="10min", warmup="0s", budget="10min", launches=1)
+        def test_long(perf):
+            perf.assert_rtm_below("60s")
+    """
+    Project().with_tests(body, marker=None).write(directory)
+    with (directory / "out").open("wb") as out:
+        process = subprocess.Popen(
+            command(*options), cwd=directory, env={**clean_environment(), **environment}, stdout=out, stderr=out
+        )
+    try:
+        wait_until(lambda: called.exists() or process.poll() is not None)
+        assert process.poll() is None, (directory / "out").read_text(encoding="utf-8")
+        yield process
+    finally:
+        process.kill()  # its children end with it
+        process.wait()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from typing import TYPE_CHECKING, Any
 
+import conftest
 import httpx
 import psutil
 import pytest
 from conftest import PATIENT_S, wait_until
 from support.on_cluster import FOREIGN
-from support.project import Project, clean_environment, command
+from support.project import Project
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -60,35 +61,10 @@ def test_a_run_removes_its_applications_and_leaves_those_of_others(
 
 @pytest.fixture
 def long_run(three_nodes: ThreeNodes, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A run whose load takes longer than a test may, from when its model is loaded on."""
-    called = tmp_path / "called"
-    body = f"""
-        from pathlib import Path
-
-        def note(batch):
-            Path({str(called)!r}).touch()
-            return batch
-
-        @pytest.mark.perf(model=note, duration="10min", warmup="0s", budget="10min", launches=1)
-        def test_long(perf):
-            perf.assert_rtm_below("60s")
-    """
-    Project().with_tests(body, marker=None).write(tmp_path)
+    """A run on the three nodes, while its load runs."""
     options = ("--perf-engine=ray", "--perf-generators-on=local", f"--perf-ray-address={three_nodes.address}")
-    with (tmp_path / "out").open("wb") as out:
-        process = subprocess.Popen(
-            command(*options),
-            cwd=tmp_path,
-            env={**clean_environment(), "RAY_AUTH_MODE": "disabled"},
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
-    wait_until(lambda: called.exists() or process.poll() is not None)
-    assert process.poll() is None, (tmp_path / "out").read_text(encoding="utf-8")
-    yield process
-    process.kill()  # its children end with it
-    process.wait()
+    with conftest.long_run(tmp_path, tmp_path / "called", *options, environment={"RAY_AUTH_MODE": "disabled"}) as run:
+        yield run
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+from conftest import PATIENT_S, long_run, wait_until
 from support.project import Project
 
 if TYPE_CHECKING:
@@ -58,6 +59,19 @@ def test_all_tests_share_one_ray_which_only_this_machine_reaches_and_which_ends_
     assert not any(map(_runs, found["pids"]))
     assert directories() <= before
     assert [*home.iterdir()] == []  # Ray would put a token there
+
+
+def test_a_ray_of_a_run_that_is_killed_ends_with_it(tmp_path: Path) -> None:
+    before, called = directories(), tmp_path / "called"
+    with long_run(tmp_path, called, "--perf-engine=ray", environment={"RAY_ADDRESS": ""}) as process:
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert sum(member.name() == "raylet" for member in family) == 1
+
+        process.kill()
+
+        _, left = psutil.wait_procs(family, PATIENT_S)
+    assert left == []
+    wait_until(lambda: directories() <= before)
 
 
 def _runs(pid: int) -> bool:

@@ -275,7 +275,7 @@ def _without_baseline(results: Sequence[TestResult]) -> str:
 def _details(result: TestResult) -> list[str]:
     """What ``-v`` adds: percentiles, the statistics of the load generator, the warm-up, and the nodes of a cluster."""
     parts = [*_distributions(result), ("generator", _generator(result)), ("warm-up", _warmups(result))]
-    parts += [("placed", generators_text(result.generator_parts)), ("nodes", nodes_text(result.nodes))]
+    parts.append(("nodes", nodes_text(result.nodes)))
     if result.reference is not None:
         parts.append(("against", result.reference.name))
     parts += [("compared", text) for text in compared_sentences(result)]
@@ -314,6 +314,7 @@ def _generator(result: TestResult) -> str:
         parts.append(f"99 % sent at most {format_duration(lag)} late")
     if isinstance(connections := found.get("connections"), int | float):
         parts.append(wording.count(round(connections), "connection"))
+    parts += filter(None, [generators_text(result.generator_parts)])
     return ", ".join(parts)
 
 

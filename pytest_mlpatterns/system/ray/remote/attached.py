@@ -91,9 +91,13 @@ def require_fit(job: RayJob) -> tuple[NodeFacts, ...]:
     Raises:
         SettingError: a node lacks it, or has another version.
     """
+    here = ray.get_runtime_context().get_node_id() if job.run else ""  # whose first driver has looked at its workers
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    asked = [(node, _probe_on(node)) for node in nodes]
-    found = [_answer_of(node["NodeManagerAddress"], answer) for node, answer in asked]
+    asked = [(node, None if node["NodeID"] == here else _probe_on(node)) for node in nodes]
+    found = [
+        _probe_here(node) if answer is None else _answer_of(node["NodeManagerAddress"], answer)
+        for node, answer in asked
+    ]
     return tuple(sorted((probed.facts for probed in found), key=lambda node: (not node.is_head, node.ip)))
 
 
@@ -103,8 +107,12 @@ def _probe_on(node: Mapping[str, Any]) -> Any:
     return task.remote(node["NodeID"], node["NodeManagerAddress"], is_head=_HEAD in node["Resources"])
 
 
-def _answer_of(ip: str, answer: Any) -> Probed:
-    mine = own_version()
+def _probe_here(node: Mapping[str, Any]) -> Probed:
+    return probe(node["NodeID"], node["NodeManagerAddress"], is_head=_HEAD in node["Resources"])
+
+
+def _answer_of(node: Mapping[str, Any], answer: Any) -> Probed:
+    ip, mine = node["NodeManagerAddress"], own_version()
     try:
         probed: Probed = ray.get(answer, timeout=_PROBE_S)
     except ray.exceptions.GetTimeoutError:
