@@ -9,7 +9,7 @@ from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.serving.process_messages import LoadFailed
 from pytest_mlpatterns.serving.ray.cluster_monitor import MONITORS, ClusterMonitor
 from pytest_mlpatterns.serving.ray.messages import ReplicaState
-from pytest_mlpatterns.serving.ray.replica_ledger import ReplicaLedger
+from pytest_mlpatterns.serving.ray.replica_records import ReplicaRecords
 from pytest_mlpatterns.serving.readiness import ended_while_loading, failed_to_load, too_slow_to_load
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class RayProcesses:
         self.application = application
         self._on_stop = on_stop
         self._stopped = False
-        self._ledger = ReplicaLedger(application.restarts)
+        self._records = ReplicaRecords(application.restarts)
         self._offsets: Mapping[str, ClockOffset] = {}
 
     @property
@@ -88,8 +88,8 @@ class RayProcesses:
         while True:
             self._read()
             self._require_loading(model, options)
-            if len(self._ledger.in_state(ReplicaState.READY)) >= max(self.application.replicas, 1):
-                self._ledger.complete()
+            if len(self._records.in_state(ReplicaState.READY)) >= max(self.application.replicas, 1):
+                self._records.complete()
                 return
             now_ns = time.perf_counter_ns()
             if now_ns > deadline_ns:
@@ -121,10 +121,10 @@ class RayProcesses:
         for server in self._servers:
             server.check()
         self._read()
-        if failure := self._ledger.failure():
+        if failure := self._records.failure():
             raise DeploymentError(failure)
-        self._ledger.complete()
-        return self._ledger.stats()
+        self._records.complete()
+        return self._records.stats()
 
     def facts(self) -> EnvironmentFacts:
         """Return nothing: the identity of the cluster, part of each comparison, names nodes and versions."""
@@ -182,7 +182,7 @@ class RayProcesses:
         readings: tuple[NodeReading, ...] = self._call("read", at.run, at.app)
         if any(reading.node not in self._offsets for reading in readings):
             self._offsets = self._call("offsets", at.run)
-        self._ledger.take(readings, self._offsets)
+        self._records.take(readings, self._offsets)
 
     def _call(self, function: str, *arguments: object) -> Any:
         try:
@@ -196,9 +196,9 @@ class RayProcesses:
 
     def _require_loading(self, model: str, options: StartOptions) -> None:
         """Raise if a replica failed or ended before it was ready."""
-        for one in self._ledger.in_state(ReplicaState.FAILED):
+        for one in self._records.in_state(ReplicaState.FAILED):
             raise failed_to_load(LoadFailed(one.stats.text, one.stats.reason), one.stats.role, model, options=options)
-        for one in self._ledger.in_state(ReplicaState.ENDED):
+        for one in self._records.in_state(ReplicaState.ENDED):
             why = f"{one.where} ended"
             if log := self.log_tail():
                 why = f"{why}; it printed last:\n{log}"
@@ -218,5 +218,5 @@ class RayProcesses:
             )
 
     def _too_slow(self, model: str, options: StartOptions) -> DeploymentError:
-        loading = [one.stats.role for one in self._ledger.in_state(ReplicaState.LOADING)]
+        loading = [one.stats.role for one in self._records.in_state(ReplicaState.LOADING)]
         return too_slow_to_load(next(iter(loading), "service"), model, self.log_tail(), options=options)

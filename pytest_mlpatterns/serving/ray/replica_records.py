@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.ray.messages import NodeReading, ReplicaStats
     from pytest_mlpatterns.system.ray.clock import ClockOffset
 
-__all__ = ["MAX_REPLACEMENTS", "KnownReplica", "ReplicaLedger"]
+__all__ = ["MAX_REPLACEMENTS", "KnownReplica", "ReplicaRecords"]
 
 MAX_REPLACEMENTS = 3
 """Restart limit of a place. A process that keeps dying is assumed to be killed by its requests, as on one machine."""
@@ -88,7 +88,7 @@ class _Group:
         return sum(one.has_ended for place in self.places for one in place)
 
 
-class ReplicaLedger:
+class ReplicaRecords:
     """Keeps what is known of each replica.
 
     Args:
