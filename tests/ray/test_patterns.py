@@ -19,9 +19,9 @@ PATTERNS = {
     "pipeline": "Pipeline([less_one, 'model'], processes=True)",
     "ensemble": "Ensemble(['model', less_one], combine=sum)",
     "microservice": "Microservice(replicas=2)",
-    "composed": "Cached() | Microservice(2) | Batched(4)",
+    "composed": "Microservice(2) | Batched(4)",
 }
-OWN = {"pipeline": "value", "ensemble": "3 * value"}
+OWN = {"pipeline": "value", "ensemble": "2 * value"}
 """What the answer to a value is where it is not the model's own, one more than the value."""
 TESTS = """
 import pytest
@@ -57,7 +57,7 @@ def right_{name}(inputs, outputs):
 
 @pytest.mark.perf(pattern={pattern}, check=right_{name})
 def test_{name}(perf):
-    assert perf.metrics.error_rate.value == 0
+    assert perf.metrics.error_ratio.value == 0
 """
 
 
