@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from support.fake_ray import FakeRay, cluster_facts
+from support.fake_ray import FakeRay, cluster_facts, node_facts
 from support.fault_run import await_true
 
 from pytest_mlpatterns import Cached, DeploymentError, Microservice, ModelLoadError, Queued, SettingError, Single
@@ -263,3 +263,10 @@ def test_cores_of_the_options_are_left_to_ray(
     options = replace(options_of(cluster.session(), tmp_path), cpus=2.0)
     with pytest.raises(SettingError, match="Ray reserves cores for a replica and limits none"):
         engine.launch(service_plan(Single(), len), options)
+
+
+def test_nodes_on_one_machine_have_its_cores_once(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
+    nodes = tuple(node_facts(number, machine="one", cores=4.0) for number in (1, 2))
+    session = Cluster(proxy).session(facts=replace(cluster_facts(), nodes=nodes))
+    with launched(Single(), session, tmp_path) as deployment:
+        assert deployment.cores == deployment.processes.application.cores == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ _MOST_ADDRESSES = 255
 _OF_A_QUEUE = {"initial_backoff_s": 0.01, "backoff_multiplier": 1.5, "max_backoff_s": 0.05}
 """How soon Ray Serve looks again for a free worker; by default it waits up to half a second, which would decide the
 result of a queue."""
+_HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
+"""With it HAProxy balances over the ingress replicas, by its own rule, and Ray Serve refuses another."""
 _ROUND_ROBIN = "ray.serve.experimental.round_robin_router.RoundRobinRouter"
 
 
@@ -46,7 +49,9 @@ def deploy(plan: ApplicationPlan) -> None:
     bound: dict[str, Any] = {}
     for one in plan.deployments:
         is_ingress = one is plan.deployments[-1]
-        made = serve.deployment(**_options(one))(serve.ingress()(ServiceReplica) if is_ingress else GroupReplica)
+        made = serve.deployment(**_options(one, is_ingress=is_ingress))(
+            serve.ingress()(ServiceReplica) if is_ingress else GroupReplica
+        )
         bound[one.name] = made.bind(one.job, {name: bound[name] for name in one.behind})
     target = serve.RunTarget(bound[plan.deployments[-1].name], name=plan.app, route_prefix=f"/{plan.app}")
     serve.run_many([target], wait_for_applications_running=False)
@@ -65,12 +70,12 @@ def _require_cpus(plan: ApplicationPlan) -> None:
         time.sleep(_POLL_S)
 
 
-def _options(plan: DeploymentPlan) -> dict[str, Any]:
+def _options(plan: DeploymentPlan, *, is_ingress: bool) -> dict[str, Any]:
     """Options of a deployment, as ``serve.deployment`` takes them."""
     runtime_env = dict(ray.get_runtime_context().runtime_env)
     runtime_env["env_vars"] = {**runtime_env.get("env_vars", {}), **plan.env}
     router: dict[str, Any] = {} if plan.max_queued == -1 else dict(_OF_A_QUEUE)
-    if plan.balance is Balance.ROUND_ROBIN:
+    if plan.balance is Balance.ROUND_ROBIN and not (is_ingress and os.environ.get(_HA_PROXY) == "1"):
         router["request_router_class"] = _ROUND_ROBIN
     return {
         "name": plan.name,
