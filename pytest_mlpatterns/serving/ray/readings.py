@@ -27,8 +27,8 @@ def usage_of(
 ) -> Usage | None:
     """The resources that an application used, one row for each mark.
 
-    A node is read a little after the mark, and nodes are not read at the same time. Their cumulative counters are
-    interpolated to the marks, by their own clocks.
+    A node is read a little after the mark, and nodes are not read at the same time. Cumulative counters are
+    interpolated to the marks, by the clock of each node.
 
     Args:
         marks_ns: moments on this process's clock, ascending.
@@ -52,13 +52,13 @@ def usage_of(
     machines = [[node for node in nodes if node.last.machine == name] for name in sorted(names)]
     return Usage(
         time_ns=np.array(marks_ns, dtype=np.int64),
-        cpu_ns=_sum(node.column("cpu_ns") for node in serving),
-        rss_bytes=_sum(node.column("rss_bytes") for node in serving),
-        machine_busy_ns=_sum(_longest(machine).column("busy_ns") for machine in machines),
+        cpu_ns=_sum(node.counter("cpu_ns") for node in serving),
+        rss_bytes=_sum(node.gauge("rss_bytes") for node in serving),
+        machine_busy_ns=_sum(_longest(machine).counter("busy_ns") for machine in machines),
         others_ns=_sum(map(_others_ns, machines)),
-        steal_ns=_sum(_longest(machine).column("steal_ns") for machine in machines),
+        steal_ns=_sum(_longest(machine).counter("steal_ns") for machine in machines),
         throttled_ns=_sum(_most_throttled(machine) for machine in machines),
-        frequency_hz=_sum(_longest(machine).column("frequency_hz") for machine in machines) // len(machines),
+        frequency_hz=_sum(_longest(machine).gauge("frequency_hz") for machine in machines) // len(machines),
         cores=_cores(serving),
         machine_cores=sum(_longest(machine).last.machine_cores for machine in machines),
         busy_threads=busy_threads(_threads(serving, _first), _threads(serving, _last)),
@@ -86,20 +86,37 @@ class _Node:
         """Whether it ever had a replica."""
         return any(reading.replicas for reading in self.readings)
 
-    def column(self, name: str) -> NDArray[np.int64]:
-        """A counter at the marks."""
-        times = np.array([self.offset.here(reading.clock_ns) for reading in self.readings], dtype=np.int64)
-        values = np.array([getattr(reading, name) for reading in self.readings], dtype=np.int64)
+    def counter(self, name: str) -> NDArray[np.int64]:
+        """A cumulative counter, interpolated to the marks."""
+        times, values = self._times, self._values(name)
         gained = np.interp(np.asarray(self.marks_ns, dtype=np.int64) - times[0], times - times[0], values - values[0])
         found: NDArray[np.int64] = np.rint(gained).astype(np.int64) + values[0]
         return found
+
+    def gauge(self, name: str) -> NDArray[np.int64]:
+        """A value that goes up and down, as it was first read after each mark."""
+        rows = np.searchsorted(self._times, np.asarray(self.marks_ns, dtype=np.int64))
+        return self._values(name)[np.minimum(rows, len(self.readings) - 1)]
+
+    @property
+    def _times(self) -> NDArray[np.int64]:
+        return np.array([self.offset.here(reading.clock_ns) for reading in self.readings], dtype=np.int64)
+
+    def _values(self, name: str) -> NDArray[np.int64]:
+        return np.array([getattr(reading, name) for reading in self.readings], dtype=np.int64)
 
     def usage(self, name: str) -> NodeUsage:
         """What it used, under this name."""
         last = self.last
         running = sum(replica.state not in ("ended", "failed") for replica in last.replicas)
-        columns = (self.column(column) for column in ("cpu_ns", "rss_bytes", "serve_cpu_ns"))
-        return NodeUsage(name, last.cores, running, *columns)
+        return NodeUsage(
+            name,
+            last.cores,
+            running,
+            self.counter("cpu_ns"),
+            self.gauge("rss_bytes"),
+            self.counter("serve_cpu_ns"),
+        )
 
 
 def _sum(columns: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -115,13 +132,13 @@ def _longest(machine: Sequence[_Node]) -> _Node:
 def _others_ns(machine: Sequence[_Node]) -> NDArray[np.int64]:
     """What is left of a machine's busy time: without the replicas, Ray and Serve, and our load generators there."""
     whole = _longest(machine)
-    known = (node.column(name) for node in machine for name in ("cpu_ns", "serve_cpu_ns", "generator_ns"))
-    return whole.column("busy_ns") - whole.column("steal_ns") - _sum(known)
+    known = (node.counter(name) for node in machine for name in ("cpu_ns", "serve_cpu_ns", "generator_ns"))
+    return whole.counter("busy_ns") - whole.counter("steal_ns") - _sum(known)
 
 
 def _most_throttled(machine: Sequence[_Node]) -> NDArray[np.int64]:
     """The throttled time of the node that was stopped longest; nodes of one machine can share a control group."""
-    columns = [node.column("throttled_ns") for node in machine]
+    columns = [node.counter("throttled_ns") for node in machine]
     return max(columns, key=lambda column: int(column[-1] - column[0]))
 
 
@@ -139,7 +156,7 @@ def _energy_uj(machines: Sequence[Sequence[_Node]]) -> NDArray[np.int64] | None:
     whole = [_longest(machine) for machine in machines]
     if any(reading.energy_uj is None for node in whole for reading in node.readings):
         return None
-    return _sum(node.column("energy_uj") for node in whole)
+    return _sum(node.counter("energy_uj") for node in whole)
 
 
 def _threads(

@@ -134,7 +134,15 @@ def test_the_machine_that_was_throttled_and_the_mean_frequency() -> None:
     two = even(2, throttled_ns=0.3, frequency_hz=1, machine="same")
     found = usage(*one, *two)
     assert found.throttled_ns[2] - found.throttled_ns[1] == round(0.3 * S)
-    assert found.frequency_hz[1] == 2 * S
+    assert found.frequency_hz.tolist() == [mark + 3 * MS for mark in MARKS]
+
+
+def test_memory_is_what_was_read_and_not_what_lies_between() -> None:
+    sizes = {S: 100, 2 * S: 900, 3 * S: 200}
+    found = usage(*(reading(1, replica(), clock_ns=at + 3 * MS, rss_bytes=size) for at, size in sizes.items()))
+    assert found.rss_bytes.tolist() == [100, 900, 200]
+    lost = usage(*(reading(1, replica(), clock_ns=at + 3 * MS, rss_bytes=sizes[at]) for at in (S, 2 * S)))
+    assert lost.rss_bytes.tolist() == [100, 900, 900]
 
 
 @pytest.mark.parametrize("known", [True, False])
