@@ -94,10 +94,7 @@ def require_fit(job: RayJob) -> tuple[NodeFacts, ...]:
     here = ray.get_runtime_context().get_node_id() if job.run else ""  # whose first driver has looked at its workers
     nodes = [node for node in ray.nodes() if node["Alive"]]
     asked = [(node, None if node["NodeID"] == here else _probe_on(node)) for node in nodes]
-    found = [
-        _probe_here(node) if answer is None else _answer_of(node["NodeManagerAddress"], answer)
-        for node, answer in asked
-    ]
+    found = [_probe_here(node) if answer is None else _answer_of(node, answer) for node, answer in asked]
     return tuple(sorted((probed.facts for probed in found), key=lambda node: (not node.is_head, node.ip)))
 
 
