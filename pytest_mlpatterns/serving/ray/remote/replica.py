@@ -28,7 +28,7 @@ from pytest_mlpatterns.serving.ray.remote.ingress import MountedApp
 from pytest_mlpatterns.serving.ray.remote.serve_batch import ServeBatchLayer
 from pytest_mlpatterns.serving.ray.remote.serve_queue import ServeQueueLayer
 from pytest_mlpatterns.serving.tracebacks import user_traceback
-from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
+from pytest_mlpatterns.system.import_redirect import install, modules_from, not_sent, wrong_tree
 from pytest_mlpatterns.system.machine_identity import machine_identity
 
 if TYPE_CHECKING:
@@ -104,14 +104,14 @@ class _Replica:
         job = self._job
         known = set(sys.path)
         sys.path += [entry for entry in job.import_path if entry not in known and os.path.exists(entry)]
-        trees = job.trees if job.trees is not None and all(top.is_dir() for top in job.trees) else None
-        if trees is not None:
-            install(*trees)
+        are_here = all(top.is_dir() for top in job.trees or ())
+        if job.trees is not None and are_here:
+            install(*job.trees)
         hooks = RayHooks(self._handles, self._machine)
         wire = job.wire.between_processes
         stack = HandlerStack(job.node, job.identity, wire=wire, own_server=job.own_server, hooks=hooks)
-        if trees is not None and (strays := modules_from(*trees)):
-            raise wrong_tree(strays, *trees)
+        if job.trees is not None and (strays := modules_from(*job.trees)):
+            raise wrong_tree(strays, *job.trees) if are_here else not_sent(strays[0])
         return stack
 
     def _report(self, caller: ModelCaller, counted: Callable[[], tuple[LayerStats, ...]]) -> None:
