@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import re
 import sys
@@ -32,6 +33,10 @@ REPETITIONS = 2
 TIMEOUT_S = 330.0
 CALLERS = 16
 ENGINES = ("local", "ray")
+RATES_RPS = (10**4, 10**5, 10**6)
+CORES = 16
+LARGEST_SHARE = 0.7
+"""Share of a core above which requests wait for it."""
 
 PATTERNS = {
     "Single()": "Single()",
@@ -100,7 +105,9 @@ def measure(patterns: Sequence[str] = tuple(PATTERNS)) -> Iterator[Table]:
         yield Table("Ray is not installed", ("", ""), [("install it", "pip install 'pytest-mlpatterns[ray]'")])
         return
     with tempfile.TemporaryDirectory() as name:
-        yield cost_table(measured(Path(name), patterns), patterns)
+        found = measured(Path(name), patterns)
+        yield cost_table(found, patterns)
+        yield paper_table(found, patterns[0])
         yield start_table(Path(name))
 
 
@@ -173,6 +180,24 @@ def cost_table(found: Mapping[tuple[str, str], Figures], patterns: Sequence[str]
         f"RTM with one caller; requests/s and CPU per request with {CALLERS}; start to the first response",
         ("pattern", "RTM", "on Ray", "req/s", "on Ray", "CPU", "on Ray: replicas + Serve", "start", "on Ray"),
         rows,
+    )
+
+
+def paper_table(found: Mapping[tuple[str, str], Figures], pattern: str) -> Table:
+    """Cores and nodes that carry each rate, from the CPU time of a request; a node has one proxy, one process."""
+    local, ray = (found[pattern, engine] for engine in ENGINES)
+    serve_ns = ray.serve_cpu_ns or 0.0
+    rows = []
+    for rate in RATES_RPS:
+        cores = [rate * ns / 1e9 / LARGEST_SHARE for ns in (local.cpu_ns, ray.cpu_ns + serve_ns)]
+        proxies = rate * serve_ns / 1e9 / LARGEST_SHARE
+        rows.append((f"{rate:,}/s", *(f"{math.ceil(count):,}" for count in (*cores, max(cores[1] / CORES, proxies)))))
+    return Table(
+        f"on paper: what carries {pattern}, with nodes of {CORES} cores",
+        ("load", "cores", "cores on Ray", "nodes on Ray"),
+        rows,
+        [],
+        [f"at most {LARGEST_SHARE:.0%} of a core, or of a proxy, is used"],
     )
 
 
