@@ -31,15 +31,12 @@ from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.loadgen.columns import merged_columns
-from pytest_mlpatterns.loadgen.messages import LoadJob
-from pytest_mlpatterns.loadgen.sample_budget import MERGED_ROW_BYTES, ROW_BYTES, check_samples
+from pytest_mlpatterns.loadgen.sample_budget import MERGED_ROW_BYTES, ROW_BYTES, require_fit
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.system.pipe_messages import MessageWriter, read_message
 from pytest_mlpatterns.units import format_size, parse_size
-from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
-from pytest_mlpatterns.workload.schedule import ConstantRate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -161,7 +158,7 @@ class Costs:
 
 def measure(generators: int = GENERATORS, requests: int = REQUESTS, free_bytes: int | None = None) -> Iterator[Table]:
     title = f"{requests:,} samples of {generators:,} generators"
-    if free_bytes is not None and (refusal := refused(generators, requests, free_bytes)):
+    if free_bytes is not None and (refusal := refusal_of(requests, free_bytes)):
         yield Table(title, ("", "value"), [("refused", refusal)])
         return
     stages = Stages()
@@ -201,18 +198,10 @@ def measure(generators: int = GENERATORS, requests: int = REQUESTS, free_bytes: 
     yield paper_table(costs)
 
 
-def refused(generators: int, requests: int, free_bytes: int) -> str:
-    """Why a load of so many requests is not begun with this much free memory; empty if it is."""
-    job = LoadJob(
-        endpoint=Endpoint((("127.0.0.1", 1),)),
-        messages=(),
-        schedule=ConstantRate(RATE_RPS),
-        duration_ns=requests * (10**9 // RATE_RPS),
-        warmup_ns=0,
-        timeout_ns=10**9,
-    )
+def refusal_of(requests: int, free_bytes: int) -> str:
+    """Why a load of this many requests is refused with this much free memory; empty if it is not."""
     try:
-        check_samples(job, free_bytes)
+        require_fit(requests, free_bytes)
     except SettingError as error:
         return str(error)
     return ""
