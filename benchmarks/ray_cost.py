@@ -2,7 +2,8 @@
 
 The model costs nothing, so that what is measured is the way to it. The load generator stays on this machine on both
 sides. Then runs with one and with three tests, on each engine, show what the first test on Ray costs more, and each
-further one. ``python benchmarks/ray_cost.py`` needs ``pip install 'pytest-mlpatterns[ray]'`` and takes five minutes.
+further one. ``python benchmarks/ray_cost.py`` prints the tables of the documentation; it needs the extra ``ray`` and
+takes five minutes.
 """
 
 from __future__ import annotations
@@ -236,6 +237,13 @@ def run_tests(directory: Path, file: str, text: str, *options: str) -> float:
     return run_child([*command, *options], directory=directory, timeout_s=TIMEOUT_S, environment=environment).wall_s
 
 
+def markdown(table: Table) -> str:
+    """A table as the documentation has it."""
+    rows = [table.headings, ["---" for _ in table.headings], *table.rows]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([f"{table.title}:", "", *lines, "", *map(str, table.claims), *table.notes])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("patterns", nargs="*", help=f"some of {', '.join(PATTERNS)}; all if none is named")
@@ -244,7 +252,7 @@ def main() -> None:
         parser.error(f"no pattern {', '.join(unknown)}; there are {', '.join(PATTERNS)}")
     print(f"load of the machine: {os.getloadavg()[0]:.1f}", file=sys.stderr)
     for table in measure(options.patterns or tuple(PATTERNS)):
-        print(f"{table}\n", flush=True)
+        print(f"{markdown(table)}\n", flush=True)
 
 
 if __name__ == "__main__":
