@@ -47,10 +47,10 @@ PATTERNS = {
     "Batched()": "Batched()",
     "Continuous()": "Continuous()",
     "Queued()": "Queued()",
-    "Pipeline": "Pipeline([list, 'model', list])",
-    "Pipeline(processes=True)": "Pipeline([list, 'model', list], processes=True)",
+    "Pipeline": "Pipeline([identity, 'model', identity])",
+    "Pipeline(processes=True)": "Pipeline([identity, 'model', identity], processes=True)",
     "Ensemble": "Ensemble(['model', identity])",
-    "Cached() | Batched() | Replicated(2)": "Cached() | Batched() | Replicated(2)",
+    "Batched() | Replicated(2)": "Batched() | Replicated(2)",
 }
 """Each pattern as the table shows it, and as it is written in the test file."""
 
