@@ -111,7 +111,13 @@ class LoadRun:
         return TICK_NS if self._job.warmup_ns is None else min(TICK_NS, max(self._job.warmup_ns, _SETTLE_NS))
 
     def open_at(self, at_ns: int) -> None:
-        """Open the window at this time, together with the generators that share the load. Thread-safe."""
+        """Open the window at this time, together with the generators that share the load. Thread-safe.
+
+        From then on the caller of the warm-up of a schedule with a length sends nothing, also if this loop is late: its
+        requests would count as the schedule's.
+        """
+        if self._has_length and self._warmup is None:
+            self._stop_ns = at_ns
         self._open_at_ns = at_ns
 
     def start(self, now_ns: int) -> None:

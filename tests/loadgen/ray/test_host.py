@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from dataclasses import replace
@@ -15,6 +16,7 @@ from support.services.scripted import ScriptedServer
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.loadgen.messages import LoadResult, Transport, WindowOpened
 from pytest_mlpatterns.loadgen.process import STOP
+from pytest_mlpatterns.loadgen.ray import host as host_module
 from pytest_mlpatterns.loadgen.ray.host import GeneratorHost
 from pytest_mlpatterns.loadgen.ray.messages import Ended, Started
 from pytest_mlpatterns.system.machine_identity import machine_identity
@@ -22,6 +24,7 @@ from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pytest_mlpatterns.loadgen.messages import LoadJob
 
@@ -140,3 +143,20 @@ def test_what_a_generator_reaches_here_is_measured_here(host: GeneratorHost) -> 
     before = our_children()
     assert host.ceiling_rps(Transport.HTTP1) > 0
     assert our_children() <= before
+
+
+def test_what_a_client_library_adds_here_is_measured_here(host: GeneratorHost) -> None:
+    assert host.library_overhead_ns() != 0
+
+
+def test_a_process_that_cannot_start_is_reported(
+    host: GeneratorHost, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(log: Path) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable", str(log))
+
+    monkeypatch.setattr(host_module, "LocalProcess", refuse)
+    host.load(KEY, job_of(server), MESSAGES)
+    (ended,) = heard_until(host, Ended)
+    assert isinstance(ended, Ended)
+    assert ended.why.startswith(f"it did not start: [Errno {errno.EAGAIN}] Resource temporarily unavailable")
