@@ -136,7 +136,6 @@ class ScalingRun:
     def _scale_out(self, runner: LaunchRunner, capacity: Capacity) -> None:
         """Ask the deployment, which is at its knee, for one more replica, if it can get one."""
         if runner.deployment.scaler is None:
-            self._cores = available_cores()
-        self._no_scale_out = _BY_NO_ENGINE
+            self._no_scale_out = _BY_NO_ENGINE
         if not self._no_scale_out:
             self._scale_outs.append(runner.scale_out(capacity.concurrency, self._balance))

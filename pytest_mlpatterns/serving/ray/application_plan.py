@@ -79,7 +79,7 @@ def check_expressible(plan: ServicePlan, options: StartOptions, facts: ClusterFa
     if options.cpus is not None:
         raise SettingError(
             f"perf(cpus={options.cpus:g}) {_ON_RAY}: Ray reserves cores for a replica and limits none; "
-            'give cpus_per_replica= to assert_scales, or choose engine="local"'
+            'give cpus_per_replica= to measure_scaling, or choose engine="local"'
         )
     for layer in layers_in(plan.root):
         _check_layer(layer)

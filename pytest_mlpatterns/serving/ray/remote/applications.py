@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ _OF_A_QUEUE = {"initial_backoff_s": 0.01, "backoff_multiplier": 1.5, "max_backof
 result of a queue."""
 _HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 """With it HAProxy balances over the ingress replicas, by its own rule, and Ray Serve refuses another."""
+_deploying = threading.Lock()
+"""Two variants of a comparison start at once, and Ray Serve changes state of its pickler while it deploys one."""
 _ROUND_ROBIN = "ray.serve.experimental.round_robin_router.RoundRobinRouter"
 
 
@@ -46,15 +49,16 @@ def deploy(plan: ApplicationPlan) -> None:
     """
     _require_cpus(plan)
     open_monitors(plan.run)
-    bound: dict[str, Any] = {}
-    for one in plan.deployments:
-        is_ingress = one is plan.deployments[-1]
-        made = serve.deployment(**_options(one, is_ingress=is_ingress))(
-            serve.ingress()(ServiceReplica) if is_ingress else GroupReplica
-        )
-        bound[one.name] = made.bind(one.job, {name: bound[name] for name in one.behind})
-    target = serve.RunTarget(bound[plan.deployments[-1].name], name=plan.app, route_prefix=f"/{plan.app}")
-    serve.run_many([target], wait_for_applications_running=False)
+    with _deploying:
+        bound: dict[str, Any] = {}
+        for one in plan.deployments:
+            is_ingress = one is plan.deployments[-1]
+            made = serve.deployment(**_options(one, is_ingress=is_ingress))(
+                serve.ingress()(ServiceReplica) if is_ingress else GroupReplica
+            )
+            bound[one.name] = made.bind(one.job, {name: bound[name] for name in one.behind})
+        target = serve.RunTarget(bound[plan.deployments[-1].name], name=plan.app, route_prefix=f"/{plan.app}")
+        serve.run_many([target], wait_for_applications_running=False)
 
 
 def _require_cpus(plan: ApplicationPlan) -> None:
