@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from conftest import ThreeNodes
 
 MODEL = """
-import time
+import asyncio
 
 
 class Model:
-    def __call__(self, batch):
-        time.sleep({seconds})
+    async def __call__(self, batch):
+        await asyncio.sleep({seconds})
         return batch
 """
+"""It needs no processor, so that several requests at once give enough of them in a short time on a busy machine."""
 TESTS = """
 import pytest
 
@@ -39,9 +40,9 @@ def perf_payload():
     return [1, 2, 3]
 
 
-@pytest.mark.perf(duration="500ms", warmup="100ms", launches=1, tolerance=0.5, budget="5s")
+@pytest.mark.perf(concurrency=4, duration="1s", warmup="100ms", launches=2, tolerance=0.5, budget="5s")
 def test_shop(perf):
-    perf.assert_error_rate_below(0.01)
+    pass
 """
 
 
@@ -65,13 +66,13 @@ def options(request: pytest.FixtureRequest) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory, options: tuple[str, ...]) -> Repository:
-    """A repository whose committed model takes 20 ms, with a baseline; the model in its working tree takes 300 ms."""
+    """A repository whose committed model takes 50 ms, with a baseline; the model in its working tree takes 400 ms."""
     repository = Repository.made(tmp_path_factory.mktemp("same") / "shop")
-    repository.commit(files(0.02))
+    repository.commit(files(0.05))
     recorded = run(repository.top, *options, *RECORD)
     assert recorded.exit_code == 0
     assert "new, RTM" in recorded.out
-    repository.write(files(0.3))
+    repository.write(files(0.4))
     return repository
 
 
