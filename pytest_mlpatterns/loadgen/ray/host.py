@@ -24,16 +24,23 @@ from pytest_mlpatterns.system.open_files import allowed_connections
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
 
 __all__ = ["GeneratorHost", "with_raw_columns"]
 
 
 class GeneratorHost:
-    """The generator processes of one node, by the keys that pytest gave them; several threads may call it."""
+    """The generator processes of one node, by the keys that pytest gave them; several threads may call it.
+
+    Its files are there only while it has processes: nothing ends the actor of a host in good order.
+    """
 
     def __init__(self) -> None:
-        self._scratch = ScratchDirectory()
+        self._scratch: ScratchDirectory | None = None
+        self._changing = threading.RLock()
         self._processes: dict[int, LocalProcess] = {}
         self._heard: queue.SimpleQueue[tuple[int, object]] = queue.SimpleQueue()
 
@@ -93,33 +100,48 @@ class GeneratorHost:
         """End a process, and wait until it is gone; with the last one the files of this host go."""
         if (process := self._processes.pop(key, None)) is not None:
             process.stop()
+        self._remove_files()
 
     def ceiling_rps(self, transport: Transport) -> float:
         """Requests per second that a generator reaches here against a server that does nothing."""
-        with contextlib.closing(self._generator()) as generator:
-            measure_ceiling(generator, self._scratch.path, transport)
+        with self._generator() as generator:
+            measure_ceiling(generator, self._directory, transport)
             return generator.ceilings_rps[transport]
 
     def library_overhead_ns(self) -> float:
         """Time that a client library adds to the median request here."""
-        with contextlib.closing(self._generator()) as generator:
-            measure_library_overhead(generator, self._scratch.path)
+        with self._generator() as generator:
+            measure_library_overhead(generator, self._directory)
             assert generator.library_overhead_ns is not None
             return generator.library_overhead_ns
 
-    def close(self) -> None:
-        """End all processes, and remove their files."""
-        for process in self._processes.values():
-            process.close_channel()
-        for key in list(self._processes):
-            self.stop(key)
-        self._scratch.remove()
+    @property
+    def _directory(self) -> Path:
+        with self._changing:
+            if self._scratch is None:
+                self._scratch = ScratchDirectory()
+            return self._scratch.path
 
-    def _generator(self) -> Generator:
-        return Generator(self._scratch.path / "ceiling.log")
+    def _remove_files(self) -> None:
+        """Remove the files, unless a process uses them."""
+        with self._changing:
+            if self._scratch is not None and not self._processes:
+                self._scratch.remove()
+                self._scratch = None
+
+    @contextlib.contextmanager
+    def _generator(self) -> Iterator[Generator]:
+        """A generator of its own, for measuring what one can do here."""
+        generator = Generator(self._directory / "ceiling.log")
+        try:
+            yield generator
+        finally:
+            generator.close()
+            self._remove_files()
 
     def _start(self, key: int) -> LocalProcess:
-        process = self._processes[key] = LocalProcess(self._scratch.path / f"generator.{key}.log")
+        with self._changing:
+            process = self._processes[key] = LocalProcess(self._directory / f"generator.{key}.log")
         self._heard.put((key, Started(process.pid)))
         threading.Thread(target=self._listen, args=(key, process), name=f"generator {key}", daemon=True).start()
         return process

@@ -39,9 +39,9 @@ def host() -> Iterator[GeneratorHost]:
     before = our_children()
     host = GeneratorHost()
     yield host
-    host.close()
+    host.stop(KEY)
     assert our_children() <= before
-    assert not host._scratch.path.exists()
+    assert host._scratch is None
 
 
 @pytest.fixture
@@ -120,8 +120,11 @@ def test_a_process_that_is_ended_on_purpose_is_not_reported(host: GeneratorHost,
     host.load(KEY, job_of(server), MESSAGES)
     heard_until(host, LoadResult)
     host.close_channel(KEY)
+    directory = host._directory
+    assert directory.exists()
     host.stop(KEY)
     assert host.receive(0.0) == []
+    assert not directory.exists()
 
 
 def test_a_key_without_a_process_is_no_error(host: GeneratorHost) -> None:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ceilings_rps",
-    "close",
     "close_channel",
     "collect",
     "library_overhead_ns",
@@ -102,12 +101,6 @@ def ceilings_rps(transport: Transport, generators: int) -> tuple[float, ...]:
 def library_overhead_ns() -> float:
     """Time that a client library adds to the median request on the node of the first generator."""
     return _hosts().library_overhead_ns()
-
-
-def close() -> None:
-    """End all processes and hosts."""
-    _hosts().close()
-    _hosts.cache_clear()
 
 
 @cache
@@ -201,17 +194,6 @@ class _Hosts:
         host = self._hosts[self._placed[0]]
         found: float = host.get(host.actor.library_overhead_ns.remote(), _CEILING_S)
         return found
-
-    def close(self) -> None:
-        asked = [(host, host.actor.close.remote()) for host in self._hosts.values() if not host.is_lost]
-        self._hosts.clear()
-        for host, answer in asked:
-            try:
-                host.get(answer)
-            except ChildError:
-                continue
-            host.is_lost = True
-            ray.kill(host.actor)
 
     def _listen(self, host: Host) -> None:
         """Take what the processes of a host send, until the host is gone."""
