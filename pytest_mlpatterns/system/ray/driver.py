@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["main", "serve_calls"]
 
 _CLUSTER = "pytest_mlpatterns.system.ray.remote.cluster"
-_END_S = 8.0
+_END_S = 20.0
 """Time limit for removing applications, and ending a cluster, after the parent is gone."""
 
 

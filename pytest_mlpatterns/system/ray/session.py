@@ -29,7 +29,7 @@ __all__ = ["RaySession"]
 _DRIVER = "pytest_mlpatterns.system.ray.driver"
 _ATTACHED_S = 20.0
 _OWN_S = 60.0
-_LEAVE_S = 8.0
+_LEAVE_S = 20.0
 """Wait for a driver that removes its applications."""
 _LISTEN_S = 5.0
 
