@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Capacity, Launch
     from pytest_mlpatterns.records.price import Price
 
-__all__ = ["ScalingRun"]
+__all__ = ["BY_NO_ENGINE", "ScalingRun"]
 
 _WINDOW_NS = 1_000_000_000
 _WARMUP_NS = 100_000_000
@@ -36,7 +36,7 @@ _BY_THE_KERNEL = (
     'with balance="shared-socket" the kernel gives a new replica only new connections, and callers keep theirs; choose '
     '"round-robin" or "least-outstanding"'
 )
-_BY_NO_ENGINE = 'the engine of this test adds no replica to a running service; choose engine="local"'
+BY_NO_ENGINE = 'the engine of this test adds no replica to a running service; choose engine="local"'
 
 
 class ScalingRun:
@@ -136,6 +136,6 @@ class ScalingRun:
     def _scale_out(self, runner: LaunchRunner, capacity: Capacity) -> None:
         """Ask the deployment, which is at its knee, for one more replica, if it can get one."""
         if runner.deployment.scaler is None:
-            self._no_scale_out = _BY_NO_ENGINE
+            self._no_scale_out = BY_NO_ENGINE
         if not self._no_scale_out:
             self._scale_outs.append(runner.scale_out(capacity.concurrency, self._balance))
