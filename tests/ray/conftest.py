@@ -38,8 +38,10 @@ def pytest_report_header() -> str | None:
     return None if HAS_RAY else "tests/ray: left out, Ray is not installed (make ray runs them)"
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All of them start processes, and the file that kills nodes comes last."""
+    items.sort(key=lambda item: item.path.name == "test_failures.py")
     here = Path(__file__).parent
     for item in items:
         if item.path.is_relative_to(here):
