@@ -37,6 +37,7 @@ NAMES = (
     "scaling_simulation",
     "scaling_truth",
     "leak_simulation",
+    "leak_truth",
     "million_samples",
     "streaming_accuracy",
     "streaming_cost",

@@ -110,11 +110,15 @@ def test_unknown_processes_are_asked_for() -> None:
         leaks.decide(100, SECOND_NS)
 
 
-def test_too_few_requests_are_said() -> None:
+def test_with_too_few_requests_the_verdict_is_open() -> None:
     leaks, _ = assertions(ResourceTrack(REQUESTS[:3], FLAT[:3]))
 
-    with pytest.raises(InvalidResultError, match=r"50 requests in 10\.0 s are too few to see a leak; measure longer"):
-        leaks.decide(100, 10 * SECOND_NS)
+    (verdict,) = leaks.decide(100, 10 * SECOND_NS)
+
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reason == (
+        '50 requests in 10.0 s are too few to see a leak; measure longer (duration="60s") or with more load'
+    )
 
 
 def test_while_our_cache_fills_the_verdict_is_open_and_names_what_is_missing() -> None:
