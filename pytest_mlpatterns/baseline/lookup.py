@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.records.baseline_entry import Baselines, Calibration, Entry
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
     from pytest_mlpatterns.records.setup import Environment, Setup
 
 __all__ = ["BaselineLookup", "BaselineMatch"]
@@ -43,6 +44,7 @@ class BaselineMatch:
         entry: the comparable entry; None if there is none, or if nothing is compared.
         gap: why there is no comparable entry; None if there is one, or if nothing is compared.
         details: what differs, for a reader; empty if nothing does.
+        facts: the environment of the entry, also of one that is not comparable (of several the latest); may be empty.
         widening: factor on the tolerance.
         note: what a reader of the comparison has to know; empty if there is nothing.
         name: name of the entry in reports.
@@ -55,6 +57,7 @@ class BaselineMatch:
     entry: Entry | None = None
     gap: BaselineGap | None = None
     details: str = ""
+    facts: EnvironmentFacts = field(default_factory=dict)
     widening: float = 1.0
     note: str = ""
     name: str = ""
@@ -109,9 +112,10 @@ class BaselineLookup:
         if (own := by_machine.get(self._environment.machine)) is None:
             return self._match_elsewhere(by_machine, setup, mode)
         if differences := self._differences(own, setup):
-            return BaselineMatch(setup, mode, gap=BaselineGap.NOT_COMPARABLE, details="; ".join(differences))
+            details = "; ".join(differences)
+            return BaselineMatch(setup, mode, gap=BaselineGap.NOT_COMPARABLE, details=details, facts=own.facts)
         slowdown = functools.partial(self._slowdown_since, own.calibration)
-        return BaselineMatch(setup, mode, own, name=self._name_of(own), slowdown=slowdown)
+        return BaselineMatch(setup, mode, own, facts=own.facts, name=self._name_of(own), slowdown=slowdown)
 
     def _match_elsewhere(self, by_machine: Mapping[str, Entry], setup: Setup, mode: BaselineMode) -> BaselineMatch:
         """The entry of the machine whose speed is closest, scaled to this one; or why there is none."""
@@ -121,12 +125,16 @@ class BaselineLookup:
         if not ratios:
             machines = f"machine: {'; '.join(by_machine)} → {self._environment.machine}"
             why = "; no entry with as many cores and this set-up has a calibration" if self._run.calibrate else ""
-            return BaselineMatch(setup, mode, gap=BaselineGap.NOT_COMPARABLE, details=machines + why)
+            latest = max(by_machine.values(), key=lambda entry: entry.date)
+            gap = BaselineGap.NOT_COMPARABLE
+            return BaselineMatch(setup, mode, gap=gap, details=machines + why, facts=latest.facts)
         machine = min(ratios, key=lambda name: abs(math.log(ratios[name])))
         entry = scaled(by_machine[machine], ratios[machine])
         note = f"baseline of {machine}, its times × {ratios[machine]:.2f} by calibration, at twice the tolerance"
         note = "; ".join(filter(None, (note, entry.warning)))
-        return BaselineMatch(setup, mode, entry, widening=_WIDENING, note=note, name=self._name_of(entry))
+        return BaselineMatch(
+            setup, mode, entry, facts=entry.facts, widening=_WIDENING, note=note, name=self._name_of(entry)
+        )
 
     def _speed_ratios(self, by_machine: Mapping[str, Entry], setup: Setup) -> dict[str, float]:
         """How much longer work takes here, by machine, of the machines whose entry is comparable and calibrated."""

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
+from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactChange
 from pytest_mlpatterns.records.latency import Latency, Percentiles, read_percentiles
 from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
 from pytest_mlpatterns.records.objective import parse_objective
@@ -126,6 +127,9 @@ class TestResult:
         stream: what came in pieces; None if the answers did not stream.
         cancelled_requests: number of requests that the generator cancelled on purpose; ``requests`` has them not.
         growth: memory over the long load of a test for leaks; None without one.
+        facts: the environment of the service; empty if it is not known.
+        facts_changed: what of it differs from the environment of the reference, or of an entry that was not comparable;
+            None if one of them is not known.
     """
 
     __test__ = False
@@ -170,6 +174,8 @@ class TestResult:
     stream: StreamRecord | None = None
     cancelled_requests: int = 0
     growth: GrowthRecord | None = None
+    facts: EnvironmentFacts = field(default_factory=dict)
+    facts_changed: tuple[FactChange, ...] | None = None
 
     @property
     def outcome(self) -> State:
@@ -227,6 +233,7 @@ class TestResult:
                 "scaling": ScalingRecord.from_json(data["scaling"]) if data.get("scaling") else None,
                 "growth": GrowthRecord.from_json(data["growth"]) if data.get("growth") else None,
                 "stream": StreamRecord.from_json(data["stream"]) if data.get("stream") else None,
+                "facts_changed": _changes(data.get("facts_changed")),
             }
         )
 
@@ -255,6 +262,10 @@ def _estimates(data: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]
 def _verdict(data: Mapping[str, Any]) -> Verdict:
     change = None if data["change"] is None else Estimate(**data["change"])
     return Verdict(**{**data, "outcome": Outcome(data["outcome"]), "change": change})
+
+
+def _changes(data: Sequence[Mapping[str, Any]] | None) -> tuple[FactChange, ...] | None:
+    return None if data is None else tuple(map(FactChange.from_json, data))
 
 
 def _capacity(data: Mapping[str, Any]) -> Capacity:

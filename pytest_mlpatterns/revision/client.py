@@ -139,10 +139,17 @@ class RevisionClient:
         """
         self.setup()
         started = self._ask(StartDeployment(), DeploymentStarted, self._timeout_ns / 1e9)
-        processes = ForeignProcesses(started.pids, self._stop, self._stats, self._facts)
+        processes = ForeignProcesses(started.pids, self._stop, self._stats, self.facts)
         deployment = Deployment(started.endpoint, processes, started.cold_start_ns)
         deployment.cpu_share, deployment.streams = started.cpu_share, started.streams
         return deployment
+
+    def facts(self) -> EnvironmentFacts:
+        """The environment of the deployment that runs, else of the process; empty if it does not answer."""
+        try:
+            return self._ask(FactsWanted(), FactsFound, _FACTS_TIMEOUT_S).facts
+        except DeploymentError:  # the next question reports it
+            return {}
 
     def close(self) -> None:
         """End the process and all processes that it started."""
@@ -161,13 +168,6 @@ class RevisionClient:
             DeploymentError: one of its processes has ended, or does not answer.
         """
         return self._ask(StatsWanted(), StatsFound, self._timeout_ns / 1e9).stats
-
-    def _facts(self) -> EnvironmentFacts:
-        """The environment of the deployment that runs; empty if it does not answer, which the next question reports."""
-        try:
-            return self._ask(FactsWanted(), FactsFound, _FACTS_TIMEOUT_S).facts
-        except DeploymentError:
-            return {}
 
     def _ask(self, question: Wanted, of: type[_Answer], timeout_s: float) -> _Answer:
         """The answer to a question; one that came after its time-out, to a question before, is left out.

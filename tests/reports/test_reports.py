@@ -26,6 +26,7 @@ from support.golden import (
     searched,
 )
 from support.synthetic import (
+    CHANGED_FACTS,
     ENVIRONMENT,
     LAYERS,
     MS,
@@ -254,6 +255,7 @@ FAILURES = {
             "failed_requests": {"500": 1200, "-1": 3},
             "requests": 74_060,
             "reference": counterpart(),
+            "facts_changed": CHANGED_FACTS,
             "noise": ("another process used 40 % of the machine", "the clock of a core fell to 60 %"),
         },
     ),
