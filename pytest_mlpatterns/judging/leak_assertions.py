@@ -61,7 +61,8 @@ class LeakAssertions:
         limits = {"memory_growth": limit_bytes, "descriptor_growth": COUNTED_LIMIT, "thread_growth": COUNTED_LIMIT}
 
         def is_decided(track: ResourceTrack) -> bool:
-            return all(one.outcome is Outcome.PASS for one in _verdicts(track, limits, is_whole=False))
+            found = _verdicts(track, limits, is_whole=False)
+            return bool(found) and all(one.outcome is Outcome.PASS for one in found)
 
         followed = self._measurement.follow_growth(longest_ns, is_decided)
         if followed.track is None:
@@ -70,7 +71,7 @@ class LeakAssertions:
         found = _verdicts(followed.track, limits, is_whole=True)
         if not found:
             return (_too_few(followed.track, longest_ns),)
-        return tuple(self._unless_a_cache_fills(verdict, followed) for verdict in found)
+        return tuple(_with_end(self._unless_a_cache_fills(verdict, followed), followed) for verdict in found)
 
     def _unless_a_cache_fills(self, verdict: Verdict, followed: FollowedGrowth) -> Verdict:
         """The verdict; one on memory is open while a cache of the pattern fills."""
@@ -85,6 +86,14 @@ class LeakAssertions:
                 small = f"a smaller one is full earlier: Cached(max_entries={max(_entries(total.counters) // 4, 1)})"
                 return replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{verdict.reason}; {why}; {small}")
         return verdict
+
+
+def _with_end(verdict: Verdict, followed: FollowedGrowth) -> Verdict:
+    """The verdict; one that is no pass says if the load ended early."""
+    if followed.is_whole or verdict.outcome is Outcome.PASS:
+        return verdict
+    early = "the load ended early, before it took the memory that the machine has left"
+    return replace(verdict, reason=f"{verdict.reason}; {early}")
 
 
 def _too_few(track: ResourceTrack, longest_ns: int) -> Verdict:
