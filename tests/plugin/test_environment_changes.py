@@ -18,8 +18,8 @@ pytestmark = pytest.mark.processes
 FILE = "perf-baseline.json"
 ONE = Project().with_tests("def test_it(perf):\n    pass\n", marker=f"{QUICK[:-1]}, compare=('rtm',))")
 ELSEWHERE = {"package uvicorn": "0.9", "kernel": "Linux 2.4"}
-THREADS = {"MKL_NUM_THREADS": "3"}
-CHANGES = r"MKL_NUM_THREADS unset → 3,? *{sep}uvicorn 0\.9 → [\d.]+\w*,? *{sep}kernel Linux 2\.4 → \S+ "
+THREADS = {"GOTO_NUM_THREADS": "3"}
+CHANGES = r"GOTO_NUM_THREADS unset → 3,? *{sep}uvicorn 0\.9 → [\d.]+\w*,? *{sep}kernel Linux 2\.4 → \S+ "
 """The changes after these edits, with what separates them."""
 
 
@@ -59,9 +59,9 @@ def test_a_failure_lists_what_changed_since_the_entry(edited: Callable[..., Path
     assert run.exit_code == pytest.ExitCode.TESTS_FAILED
     assert re.search("changed   " + CHANGES.format(sep=r"\nE +"), run.failure("test_it") + " ")
     (result,) = run.json("out.json")["results"]
-    assert result["facts"]["MKL_NUM_THREADS"] == "3"
+    assert result["facts"]["GOTO_NUM_THREADS"] == "3"
     assert [(one["name"], one["before"]) for one in result["facts_changed"]] == [
-        ("MKL_NUM_THREADS", None),
+        ("GOTO_NUM_THREADS", None),
         *ELSEWHERE.items(),
     ]
 
