@@ -39,6 +39,7 @@ NAMES = (
     "scale_simulation",
     "scaling_truth",
     "leak_simulation",
+    "leak_truth",
     "million_samples",
     "streaming_accuracy",
     "streaming_cost",

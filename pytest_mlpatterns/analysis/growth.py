@@ -26,12 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["growth_of", "requests_to_decide"]
 
-_PARTS = 16
-_FEW_PARTS = 8
+_PARTS = (16, 8)
+"""Parts of the requests; the smaller number if there are few readings, or if they missed many parts."""
 _FEWEST = 16
 """Readings below which nothing is said."""
-_FEWEST_STEPS = 2
-"""Steps between points that an interval needs."""
 _LEAST_VARIANCE = 0.25
 _SPARE = 1.2
 """Factor on the number of requests that is recommended, since it is only estimated."""
@@ -50,9 +48,12 @@ def growth_of(requests: NDArray[np.int64], amounts: NDArray[np.int64] | None) ->
     """
     if amounts is None or requests.size < _FEWEST or requests[-1] <= requests[0]:
         return None
-    envelope = _envelope(requests, amounts, _PARTS if requests.size >= 2 * _PARTS else _FEW_PARTS)
-    half, quarter, earlier = envelope.between(0.5, 1.0), envelope.between(0.75, 1.0), envelope.between(0.25, 0.5)
-    if min(half.steps.size, quarter.steps.size, earlier.steps.size) < _FEWEST_STEPS:
+    for parts in _PARTS:
+        envelope = _envelope(requests, amounts, parts)
+        half, quarter, earlier = envelope.between(0.5, 1.0), envelope.between(0.75, 1.0), envelope.between(0.25, 0.5)
+        if requests.size >= 2 * parts and min(half.steps.size, quarter.steps.size, earlier.steps.size) > 1:
+            break
+    else:
         return None
     slope, recent = half.slope(), quarter.slope()
     return Growth(

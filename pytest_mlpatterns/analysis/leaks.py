@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_growth", "is_leak", "judge_leak"]
 
+_NOTHING = 0.05
+"""Bytes or pieces that print as 0."""
 _NAMES = {"rss_bytes": "resident memory grows", "descriptors": "open descriptors grow", "threads": "threads grow"}
 
 
@@ -80,10 +82,6 @@ def _with_error(metric: Metric, found: Estimate) -> str:
 
 def _amount(metric: Metric, value: float) -> str:
     return metric.show(0.0 if abs(value) < _NOTHING else value)
-
-
-_NOTHING = 0.05
-"""Bytes or pieces that print as 0."""
 
 
 def _what_decides(metric: Metric, growth: Growth, limit: float) -> str:

@@ -5,7 +5,8 @@ Format, version 1 (2026): ``{"format": "pytest-mlpatterns-baseline", "version": 
 one launch per pair, numbers of five digits. An entry may have an ``anchor`` (``metrics``, ``commit`` and ``date`` of an
 earlier one), a ``calibration`` (``cores``, ``ns``, ``workload``), its ``latency`` distribution (``[[percent, ns], …]``,
 for charts only), the ``counts`` of requests (``{launch: [due, failed, [[ns, count], …]]}``, one line each, latencies
-up to the median as one), and what was ``disturbed`` when it was recorded. A set-up has a ``model`` if the model names a
+up to the median as one), the ``facts`` of the service's environment (texts by name), and what was ``disturbed`` when it
+was recorded. A set-up has a ``model`` if the model names a
 version; ``headers``, ``duration``, ``warmup``, ``timeout`` and ``generators`` are absent from older entries and are
 then not compared. A file of another format or a later version is refused and stays as it is.
 
@@ -157,6 +158,7 @@ def _entry(data: dict[str, Any]) -> Entry:
         latency=_latency(data.get("latency", ())),
         counts=_counts(data.get("counts", {})),
         disturbed=tuple(data.get("disturbed", ())),
+        facts=data.get("facts", {}),
     )
 
 
@@ -202,6 +204,8 @@ def _plain(entry: Entry) -> dict[str, Any]:
             f"{number:03}": [one.requests, one.failed, [list(pair) for pair in sorted(one.latencies.items())]]
             for number, one in enumerate(entry.counts, start=1)
         }
+    if entry.facts:
+        plain["facts"] = dict(entry.facts)
     if entry.disturbed:
         plain["disturbed"] = list(entry.disturbed)
     if anchor is not None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.config.run_settings import RunSettings
     from pytest_mlpatterns.records.baseline_entry import Baselines, Calibration, Entry
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
     from pytest_mlpatterns.records.setup import Environment, Setup
 
 __all__ = ["BaselineLookup", "BaselineMatch"]
@@ -43,6 +44,7 @@ class BaselineMatch:
         entry: the comparable entry; None if there is none, or if nothing is compared.
         gap: why there is no comparable entry; None if there is one, or if nothing is compared.
         details: what differs, for a reader; empty if nothing does.
+        facts: the environment of the entry, also of one that is not comparable (of several the latest); may be empty.
         widening: factor on the tolerance.
         note: what a reader of the comparison has to know; empty if there is nothing.
         name: name of the entry in reports.
@@ -55,6 +57,7 @@ class BaselineMatch:
     entry: Entry | None = None
     gap: BaselineGap | None = None
     details: str = ""
+    facts: EnvironmentFacts = field(default_factory=dict)
     widening: float = 1.0
     note: str = ""
     name: str = ""
@@ -113,9 +116,10 @@ class BaselineLookup:
         if (own := by_machine.get(self._environment.machine_of(cluster))) is None:
             return self._match_elsewhere(by_machine, sought, cluster)
         if differences := self._differences(own, setup):
-            return replace(sought, gap=BaselineGap.NOT_COMPARABLE, details="; ".join(differences))
+            details = "; ".join(differences)
+            return replace(sought, gap=BaselineGap.NOT_COMPARABLE, details=details, facts=own.facts)
         slowdown = functools.partial(self._slowdown_since, own.calibration)
-        return replace(sought, entry=own, name=self._name_of(own), slowdown=slowdown)
+        return replace(sought, entry=own, facts=own.facts, name=self._name_of(own), slowdown=slowdown)
 
     def _match_elsewhere(self, by_machine: Mapping[str, Entry], sought: BaselineMatch, cluster: str) -> BaselineMatch:
         """The entry of the machine whose speed is closest, scaled to this one; or why there is none."""
@@ -126,12 +130,13 @@ class BaselineLookup:
         if not ratios:
             machines = f"machine: {'; '.join(by_machine)} → {self._environment.machine_of(cluster)}"
             why = "; no entry with as many cores and this set-up has a calibration" if is_scaled else ""
-            return replace(sought, gap=BaselineGap.NOT_COMPARABLE, details=machines + why)
+            latest = max(by_machine.values(), key=lambda entry: entry.date)
+            return replace(sought, gap=BaselineGap.NOT_COMPARABLE, details=machines + why, facts=latest.facts)
         machine = min(ratios, key=lambda name: abs(math.log(ratios[name])))
         entry = scaled(by_machine[machine], ratios[machine])
         note = f"baseline of {machine}, its times × {ratios[machine]:.2f} by calibration, at twice the tolerance"
         note = "; ".join(filter(None, (note, entry.warning)))
-        return replace(sought, entry=entry, widening=_WIDENING, note=note, name=self._name_of(entry))
+        return replace(sought, entry=entry, facts=entry.facts, widening=_WIDENING, note=note, name=self._name_of(entry))
 
     def _speed_ratios(self, by_machine: Mapping[str, Entry], setup: Setup) -> dict[str, float]:
         """How much longer work takes here, by machine, of the machines whose entry is comparable and calibrated."""

@@ -77,6 +77,7 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
         latency=stored_percentiles(result.latency),
         counts=tuple(map(without_body, result.counts)),
         disturbed=disturbances(result),
+        facts=result.facts,
     )
     if before is None:
         return Update(result.test, None, entry)

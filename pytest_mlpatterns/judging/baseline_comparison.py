@@ -30,6 +30,7 @@ from pytest_mlpatterns.judging.guards import (
     not_judged,
 )
 from pytest_mlpatterns.judging.result_builder import reference_from_baseline
+from pytest_mlpatterns.records.environment_facts import differing_facts
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.records.baseline_entry import Entry
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactChange
     from pytest_mlpatterns.records.result import BaselineGap, Reference
 
 __all__ = ["BaselineComparison", "Comparison", "describe_left_out", "describe_too_few"]
@@ -99,6 +101,9 @@ class Comparison(Protocol):
     @property
     def note(self) -> str:
         """What a reader of the comparison has to know; empty if there is nothing."""
+
+    def facts_changed(self, now: EnvironmentFacts) -> tuple[FactChange, ...] | None:
+        """What of the present environment differs from the reference's, comparable or not; None if one is unknown."""
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice, and measure as much as that takes.
@@ -172,6 +177,10 @@ class BaselineComparison:
     def note(self) -> str:
         """What a reader of the comparison has to know; empty if there is nothing."""
         return "" if self._experiment.smoke else "; ".join(filter(None, (self._baseline.note, self._baseline.missing)))
+
+    def facts_changed(self, now: EnvironmentFacts) -> tuple[FactChange, ...] | None:
+        """What of the environment differs from that of the entry; see :meth:`Comparison.facts_changed`."""
+        return differing_facts(self._baseline.facts, now)
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice with the baseline; see :meth:`Comparison.judge`."""

@@ -48,7 +48,8 @@ class LeakAssertions:
             longest_ns: the longest load.
 
         Returns:
-            A verdict on memory, and on descriptors and threads where the system tells them; none in a smoke run.
+            A verdict on memory, and on descriptors and threads where the system tells them; none in a smoke run. With
+            too few requests it is one open verdict.
 
         Raises:
             InvalidResultError: the measurement supports no verdict, or the processes are not known.
@@ -60,7 +61,8 @@ class LeakAssertions:
         limits = {"memory_growth": limit_bytes, "descriptor_growth": COUNTED_LIMIT, "thread_growth": COUNTED_LIMIT}
 
         def is_decided(track: ResourceTrack) -> bool:
-            return all(one.outcome is Outcome.PASS for one in _verdicts(track, limits, is_whole=False))
+            found = _verdicts(track, limits, is_whole=False)
+            return bool(found) and all(one.outcome is Outcome.PASS for one in found)
 
         followed = self._measurement.follow_growth(longest_ns, is_decided)
         if followed.track is None:
@@ -68,12 +70,8 @@ class LeakAssertions:
             raise InvalidResultError(f"memory growth is not known for {pattern}; name its process: Url(..., pid=...)")
         found = _verdicts(followed.track, limits, is_whole=True)
         if not found:
-            requests = int(followed.track.requests[-1] - followed.track.requests[0])
-            raise InvalidResultError(
-                f"{requests:,} requests in {format_duration(longest_ns)} are too few to see a leak; measure longer "
-                '(duration="60s") or with more load'
-            )
-        return tuple(self._unless_a_cache_fills(verdict, followed) for verdict in found)
+            return (_too_few(followed.track, longest_ns),)
+        return tuple(_with_end(self._unless_a_cache_fills(verdict, followed), followed) for verdict in found)
 
     def _unless_a_cache_fills(self, verdict: Verdict, followed: FollowedGrowth) -> Verdict:
         """The verdict; one on memory is open while a cache of the pattern fills."""
@@ -88,6 +86,24 @@ class LeakAssertions:
                 small = f"a smaller one is full earlier: Cached(max_entries={max(_entries(total.counters) // 4, 1)})"
                 return replace(verdict, outcome=Outcome.INCONCLUSIVE, reason=f"{verdict.reason}; {why}; {small}")
         return verdict
+
+
+def _with_end(verdict: Verdict, followed: FollowedGrowth) -> Verdict:
+    """The verdict; one that is no pass says if the load ended early."""
+    if followed.is_whole or verdict.outcome is Outcome.PASS:
+        return verdict
+    early = "the load ended early, before it took the memory that the machine has left"
+    return replace(verdict, reason=f"{verdict.reason}; {early}")
+
+
+def _too_few(track: ResourceTrack, longest_ns: int) -> Verdict:
+    """The verdict where growths cannot be seen."""
+    requests = int(track.requests[-1] - track.requests[0])
+    reason = (
+        f"{requests:,} requests in {format_duration(longest_ns)} are too few to see a leak; measure longer "
+        '(duration="60s") or with more load'
+    )
+    return Verdict("memory_growth", "limit", Outcome.INCONCLUSIVE, reason)
 
 
 def _entries(counters: Mapping[str, int]) -> int:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.records.baseline_entry import Entry
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
     from pytest_mlpatterns.records.latency import Percentiles
     from pytest_mlpatterns.records.launch import Estimate, Launch
     from pytest_mlpatterns.records.overload import Overload
@@ -108,7 +109,7 @@ def build_result(
         latency=latency_of(metrics.latencies_ns),
         reference=comparison.reference,
     )
-    return replace(_with_conditions(result, metrics, experiment), not_compared=dict(comparison.left_out))
+    return _with_conditions(result, metrics, experiment, comparison=comparison)
 
 
 def estimated(
@@ -208,8 +209,11 @@ def searched_for(metrics: Metrics) -> list[Metric]:
     return [nmrt_metric(one) for one in dict.fromkeys(capacity.objective for capacity in metrics.capacities)]
 
 
-def _with_conditions(result: TestResult, metrics: Metrics, experiment: Experiment) -> TestResult:
-    """The result with its tolerance and the conditions of its launches: load, memory, warm-ups, noise and balance."""
+def _with_conditions(
+    result: TestResult, metrics: Metrics, experiment: Experiment, *, comparison: Comparison
+) -> TestResult:
+    """The result with its tolerance and the conditions of its launches: load, memory, warm-ups, noise, environment."""
+    facts: EnvironmentFacts = next((launch.facts for launch in metrics.launches if launch.facts), {})
     return replace(
         result,
         tolerance=experiment.settings.tolerance.of("rtm"),
@@ -227,6 +231,9 @@ def _with_conditions(result: TestResult, metrics: Metrics, experiment: Experimen
         cluster="" if experiment.cluster is None else experiment.cluster.description,
         nodes=node_figures(metrics.launches),
         generator_parts=metrics.launches[-1].generator.parts,
+        not_compared=dict(comparison.left_out),
+        facts=facts,
+        facts_changed=comparison.facts_changed(facts),
         replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
     )
 

@@ -16,8 +16,10 @@ from pytest_mlpatterns.judging.guards import not_judged
 from pytest_mlpatterns.judging.interleaved_verdicts import judge_growths, judge_nmrt_no_lower, judge_no_slower
 from pytest_mlpatterns.judging.result_builder import reference_from_interleaved
 from pytest_mlpatterns.measurement.variant import Variant
+from pytest_mlpatterns.records.environment_facts import differing_facts
 from pytest_mlpatterns.revision.client import NothingToCompareError
 from pytest_mlpatterns.revision.messages import Reason
+from pytest_mlpatterns.system.environment_facts import environment_facts
 from pytest_mlpatterns.units import format_duration
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.sequential import SequentialMeasurement
     from pytest_mlpatterns.measurement.interleaved import InterleavedRun
     from pytest_mlpatterns.measurement.launch import LaunchRunner
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactChange
     from pytest_mlpatterns.records.result import Reference
     from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.revision.client import RevisionClient
@@ -72,6 +75,7 @@ class RevisionComparison:
         self._is_new = False
         self._left_out: dict[str, str] = {}
         self._reference: Reference | None = None
+        self._facts_changed: tuple[FactChange, ...] | None = None
 
     @property
     def reference(self) -> Reference | None:
@@ -97,6 +101,10 @@ class RevisionComparison:
     def note(self) -> str:
         """What a reader of the comparison has to know; empty if there is nothing."""
         return "" if self._experiment.smoke else self._why_not
+
+    def facts_changed(self, _now: EnvironmentFacts) -> tuple[FactChange, ...] | None:
+        """What differs between the environments of the two deployments, or if none ran, of the two pytest processes."""
+        return self._facts_changed
 
     def judge(self, choice: Choice) -> Sequence[Verdict]:
         """Compare the metrics of a choice with the other revision.
@@ -160,6 +168,7 @@ class RevisionComparison:
                 f"not comparable with {self._revision.name} ({'; '.join(differences)}); change that in a commit of its "
                 "own, or give the test another name: a new test has nothing to compare with"
             )
+            self._facts_changed = differing_facts(self._revision.facts(), environment_facts(), same_program=False)
             return None
         check_length(self._experiment.plan.schedule, self._experiment.settings.budget_ns, self._revision.name)
         plan = replace(self._experiment.plan, payload=theirs.payload)
@@ -190,6 +199,8 @@ class RevisionComparison:
                     verdicts.append(judge_nmrt_no_lower(run, one, budget_ns=budget_ns))
         if run.launches:
             self._reference = reference_from_interleaved(run)
+            before, now = (launches[0].facts for launches in (run.first_launches, run.second_launches))
+            self._facts_changed = differing_facts(before, now)
         for one in compared:
             if (why := why_not.get(one.metric.name)) is None:
                 continue

@@ -270,7 +270,8 @@ class InterleavedRun:
             for run in runs:
                 run.end()
             first, second = reversed(runs) if first_index else runs
-            launches = first.launch(), second.launch()
+            is_first = not self.launches
+            launches = first.launch(with_facts=is_first), second.launch(with_facts=is_first)
         cpu, disturbed = None, _disturbed(runs)
         if all([*first.cpu_ns_per_request, *second.cpu_ns_per_request]):
             cpu = paired_log_ratio(first.cpu_ns_per_request, second.cpu_ns_per_request, disturbed)

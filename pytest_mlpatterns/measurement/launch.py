@@ -28,8 +28,7 @@ from pytest_mlpatterns.measurement.overload import OverloadRun
 from pytest_mlpatterns.measurement.scale_out import ScaleOutRun
 from pytest_mlpatterns.measurement.smoke import send_one
 from pytest_mlpatterns.records.launch import Launch
-from pytest_mlpatterns.units import SECOND_NS
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate
+from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,10 +39,10 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.loadgen.messages import LoadResult
     from pytest_mlpatterns.measurement.growth_window import FollowedGrowth
     from pytest_mlpatterns.records.addressing import Balance, Progress
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
     from pytest_mlpatterns.records.launch import Capacity, LaunchValue
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.resource_track import ResourceTrack
-    from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.workload.plan import LoadPlan
@@ -98,6 +97,7 @@ class LaunchRunner:
         self._settle = settle
         self._deployment: Deployment | None = None
         self._measured = False
+        self._facts: EnvironmentFacts = {}
 
     @property
     def deployment(self) -> Deployment:
@@ -129,11 +129,13 @@ class LaunchRunner:
         if self.smoke:
             return send_one(deployment, self.plan)
         launch = _LaunchMeasurement(deployment, self.plan, self._generator).run(self._on_progress)
-        if (longer_ns := self._longer_window(launch)) is None:
-            return launch
-        self.plan = replace(self.plan, duration_ns=longer_ns)  # for the next launches too
-        warm = replace(self.plan, warmup_ns=0)
-        return _LaunchMeasurement(deployment, warm, self._generator).run(self._on_progress)
+        if (longer_ns := self._longer_window(launch)) is not None:
+            self.plan = replace(self.plan, duration_ns=longer_ns)  # for the next launches too
+            warm = replace(self.plan, warmup_ns=0)
+            launch = _LaunchMeasurement(deployment, warm, self._generator).run(self._on_progress)
+        if not self._facts and not launch.silence:
+            self._facts = deployment.facts()
+        return replace(launch, facts=self._facts)
 
     def _longer_window(self, launch: Launch) -> int | None:
         """The length of a window with enough requests, if this one had few and may stretch; else None."""
@@ -303,22 +305,13 @@ class _LaunchMeasurement:
             cold_start_ns=self._deployment.cold_start_ns,
             request_bytes=np.array([len(message) for message in self._job.messages], dtype=np.int64),
             open_loop=not schedule.closed,
-            rate_rps=_rate_of(self._plan, samples, result.window),
+            rate_rps=self._plan.rate_of(samples, result.window),
             first_failure=describe_first_failure(
                 self._deployment, self._plan.payload, samples, window=result.window, stats=stats
             ),
             silence=silence,
             track=track_of(usage, samples.done_ns, (result.window,)),
         )
-
-
-def _rate_of(plan: LoadPlan, samples: Samples, window: Window) -> float | None:
-    """The rate of an open loop of one rate; None for another load. Conversations have as many requests as they had."""
-    if not isinstance(plan.schedule, ConstantRate | PoissonRate | GammaRate):
-        return None
-    if plan.payload.conversations is None:
-        return plan.schedule.rate_rps
-    return float(window.covers(samples.due_ns).sum() * SECOND_NS / max(window.duration_ns, 1))
 
 
 def job_for(

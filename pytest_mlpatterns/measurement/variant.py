@@ -235,8 +235,8 @@ class VariantRun:
             latencies=counted(np.concatenate([block_latencies(block) for block in self._blocks])),
         )
 
-    def launch(self) -> Launch:
-        """All blocks, merged into one launch."""
+    def launch(self, *, with_facts: bool) -> Launch:
+        """All blocks, merged into one launch; with the environment of the deployment if that is not known yet."""
         now = self._deployment.stats()
         remote = self._job.endpoint.remote is not None
         report = replace(
@@ -256,6 +256,7 @@ class VariantRun:
             open_loop=not self._closed,
             first_failure=self._first_failure,
             track=self._track(),
+            facts=self._deployment.facts() if with_facts else {},
         )
 
     def _track(self) -> ResourceTrack | None:

@@ -36,6 +36,7 @@ from pytest_mlpatterns.revision.messages import (
     StopDeployment,
 )
 from pytest_mlpatterns.system.child import Channel
+from pytest_mlpatterns.system.environment_facts import environment_facts
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ class _Served:
             case StatsWanted():
                 return self._stats()
             case FactsWanted():
-                return FactsFound({} if self._deployment is None else self._deployment.facts())
+                return FactsFound(environment_facts() if self._deployment is None else self._deployment.facts())
 
     def stop(self) -> None:
         """End the deployment if one runs."""

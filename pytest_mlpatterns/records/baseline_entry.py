@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.setup import SystemKind
@@ -10,6 +10,7 @@ from pytest_mlpatterns.records.setup import SystemKind
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
     from pytest_mlpatterns.records.latency import Percentiles
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.request_counts import RequestCounts
@@ -64,6 +65,7 @@ class Entry:
         counts: requests, failures and latencies of each launch, those below the median as one; empty in entries of
             older versions, whose tail and failures are then not compared.
         disturbed: what was wrong when it was recorded, a phrase each; empty if nothing was.
+        facts: the environment of the service; empty in entries of older versions.
     """
 
     setup: Setup
@@ -76,6 +78,7 @@ class Entry:
     latency: Percentiles = ()
     disturbed: tuple[str, ...] = ()
     counts: tuple[RequestCounts, ...] = ()
+    facts: EnvironmentFacts = field(default_factory=dict)
 
     @property
     def recorded_at(self) -> str:

@@ -24,7 +24,8 @@ PACKAGE = "package "
 """Begins the name of a fact that is the version of a package."""
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*_[A-Z0-9_]+|PYTHON[A-Z]+")
 _ORDER = (
-    re.compile(rf"{_VARIABLE.pattern}|.* threads"),
+    _VARIABLE,
+    re.compile(".* threads"),
     re.compile("CPU quota|allowed cores|memory limit"),
     re.compile("BLAS.*|OpenMP.*"),
     re.compile("Python.*|GIL|program"),
@@ -52,22 +53,39 @@ class FactChange:
         """The inverse of ``dataclasses.asdict``."""
         return cls(data["name"], data["before"], data["now"])
 
-    def __str__(self) -> str:
+    @property
+    def label(self) -> str:
+        """The name in reports."""
+        return self.name.removeprefix(PACKAGE)
+
+    @property
+    def values(self) -> tuple[str, str]:
+        """Before and now, in words if one of them is absent."""
         absent = "not loaded" if self.name.startswith(PACKAGE) else "unset"
-        return f"{self.name.removeprefix(PACKAGE)} {self.before or absent} → {self.now or absent}"
+        return self.before or absent, self.now or absent
+
+    def __str__(self) -> str:
+        return f"{self.label} {' → '.join(self.values)}"
 
 
-def differing_facts(before: EnvironmentFacts, now: EnvironmentFacts) -> tuple[FactChange, ...] | None:
+def differing_facts(
+    before: EnvironmentFacts, now: EnvironmentFacts, *, same_program: bool = True
+) -> tuple[FactChange, ...] | None:
     """What differs between two environments, what most probably explains a change of speed first.
 
-    A variable or a package that one side lacks differs; of anything else, a side that lacks it does not know it.
+    A variable that one side lacks differs; of anything else but packages, a side that lacks it does not know it.
+
+    Args:
+        before: the earlier environment.
+        now: the present one.
+        same_program: whether both processes load the same packages, so that one that a side lacks differs.
 
     Returns:
         The changes; None if one of the environments is not known.
     """
     if not before or not now:
         return None
-    both_list = any(name.startswith(PACKAGE) for name in before) and any(name.startswith(PACKAGE) for name in now)
+    both_list = same_program and _has_packages(before) and _has_packages(now)
     changes = [
         FactChange(name, before.get(name), now.get(name))
         for name in {**before, **now}
@@ -84,6 +102,10 @@ def merged_facts(parts: Iterable[EnvironmentFacts]) -> EnvironmentFacts:
         for name, value in part.items():
             found.setdefault(name, {})[value] = None
     return {name: ", ".join(values) for name, values in found.items()}
+
+
+def _has_packages(facts: EnvironmentFacts) -> bool:
+    return any(name.startswith(PACKAGE) for name in facts)
 
 
 def _place(name: str) -> int:

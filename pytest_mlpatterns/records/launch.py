@@ -5,7 +5,7 @@ numpy appears in annotations only, so that importing this module costs nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
     from pytest_mlpatterns.records.objective import Objective
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.records.samples import Samples, Window
@@ -215,7 +216,8 @@ class Launch:
     ``rate_rps`` is the rate of an open loop whose rate does not change; None for any other load. ``first_failure`` is
     the first failed input of the window and its error; empty if no request failed. ``silence`` says why the service is
     taken for dead at the end of the load; empty if it still answered. ``track`` is what the deployment held over the
-    requests that it had answered; None if its processes are not known.
+    requests that it had answered; None if its processes are not known. ``facts`` is the environment of the service;
+    only the first launch of a run may have it.
     """
 
     samples: Samples
@@ -231,6 +233,7 @@ class Launch:
     first_failure: str = ""
     silence: str = ""
     track: ResourceTrack | None = None
+    facts: EnvironmentFacts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
+from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactChange
 from pytest_mlpatterns.records.latency import Latency, Percentiles, read_percentiles
 from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorPart, LaunchValue, Step, Warmup
 from pytest_mlpatterns.records.node_figures import NodeFigures
@@ -130,6 +131,9 @@ class TestResult:
         nodes: what the deployment used of each node of it; empty without one.
         generator_parts: load generators on the nodes of a cluster, in the last launch; empty if they ran here.
         growth: memory over the long load of a test for leaks; None without one.
+        facts: the environment of the service; empty if it is not known.
+        facts_changed: what of it differs from the environment of the reference, or of an entry that was not comparable;
+            None if one of them is not known.
     """
 
     __test__ = False
@@ -177,6 +181,8 @@ class TestResult:
     nodes: tuple[NodeFigures, ...] = ()
     generator_parts: tuple[GeneratorPart, ...] = ()
     growth: GrowthRecord | None = None
+    facts: EnvironmentFacts = field(default_factory=dict)
+    facts_changed: tuple[FactChange, ...] | None = None
 
     @property
     def outcome(self) -> State:
@@ -236,6 +242,7 @@ class TestResult:
                 "generator_parts": tuple(GeneratorPart(**item) for item in data.get("generator_parts", ())),
                 "growth": GrowthRecord.from_json(data["growth"]) if data.get("growth") else None,
                 "stream": StreamRecord.from_json(data["stream"]) if data.get("stream") else None,
+                "facts_changed": _changes(data.get("facts_changed")),
             }
         )
 
@@ -264,6 +271,10 @@ def _estimates(data: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]
 def _verdict(data: Mapping[str, Any]) -> Verdict:
     change = None if data["change"] is None else Estimate(**data["change"])
     return Verdict(**{**data, "outcome": Outcome(data["outcome"]), "change": change})
+
+
+def _changes(data: Sequence[Mapping[str, Any]] | None) -> tuple[FactChange, ...] | None:
+    return None if data is None else tuple(map(FactChange.from_json, data))
 
 
 def _capacity(data: Mapping[str, Any]) -> Capacity:

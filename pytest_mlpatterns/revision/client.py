@@ -156,7 +156,7 @@ class RevisionClient:
     def _deployment_of(self, started: DeploymentStarted) -> Deployment:
         """The deployment as this process sees it; one on Ray is read on the cluster, not through that process."""
         if started.application is None or self._cluster is None:
-            foreign = ForeignProcesses(started.pids, self._stop, self._stats, self._facts)
+            foreign = ForeignProcesses(started.pids, self._stop, self._stats, self.facts)
             return Deployment(started.endpoint, foreign, started.cold_start_ns)
         from pytest_mlpatterns.serving.ray.processes import RayProcesses  # most runs have no cluster
 
@@ -172,6 +172,13 @@ class RevisionClient:
         except (ChildError, TimeoutError) as error:
             at = cluster.cluster.address
             raise DeploymentError(f"the Ray cluster at {at} no longer answers: {error}") from error
+
+    def facts(self) -> EnvironmentFacts:
+        """The environment of the deployment that runs, else of the process; empty if it does not answer."""
+        try:
+            return self._ask(FactsWanted(), FactsFound, _FACTS_TIMEOUT_S).facts
+        except DeploymentError:  # the next question reports it
+            return {}
 
     def close(self) -> None:
         """End the process and all processes that it started."""
@@ -191,13 +198,6 @@ class RevisionClient:
             DeploymentError: one of its processes has ended, or does not answer.
         """
         return self._ask(StatsWanted(), StatsFound, self._timeout_ns / 1e9).stats
-
-    def _facts(self) -> EnvironmentFacts:
-        """The environment of the deployment that runs; empty if it does not answer, which the next question reports."""
-        try:
-            return self._ask(FactsWanted(), FactsFound, _FACTS_TIMEOUT_S).facts
-        except DeploymentError:
-            return {}
 
     def _ask(self, question: Wanted, of: type[_Answer], timeout_s: float) -> _Answer:
         """The answer to a question; one that came after its time-out, to a question before, is left out.

@@ -144,7 +144,7 @@ class StatsFound:
 
 @dataclass(frozen=True, slots=True)
 class FactsWanted:
-    """Ask for the environment of the deployment's processes."""
+    """Ask for the environment of the deployment's processes, or if none runs, of the server."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,8 +152,8 @@ def _loaded_packages() -> Iterator[tuple[str, str]]:
     """The installed packages that this process has loaded, and their versions."""
     for name in sorted({name.partition(".")[0] for name in list(sys.modules)}):
         module = sys.modules.get(name)
-        if name.startswith("_") or type(module) is not ModuleType:
-            continue
+        if name.startswith("_") or name == "threadpoolctl" or type(module) is not ModuleType:
+            continue  # this module may have loaded threadpoolctl itself
         content = vars(module)  # getattr would run code of the package
         if not {*str(content.get("__file__")).split(os.sep)}.isdisjoint(_INSTALLED):
             version = _version_of(name) or content.get("__version__")

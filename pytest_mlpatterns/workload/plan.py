@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.units import SECOND_NS
+from pytest_mlpatterns.workload.schedule import ConstantRate, GammaRate, PoissonRate
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.workload.cancellation import Cancellation
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.schedule import Schedule
@@ -34,3 +38,14 @@ class LoadPlan:
     stretches: bool = False
     cancellation: Cancellation | None = None
     tokens: Callable[[str], int] | None = None
+
+    def rate_of(self, samples: Samples, window: Window) -> float | None:
+        """The rate of an open loop of one rate, in requests per second; None for another load.
+
+        Conversations have as many requests as they had in the window.
+        """
+        if not isinstance(self.schedule, ConstantRate | PoissonRate | GammaRate):
+            return None
+        if self.payload.conversations is None:
+            return self.schedule.rate_rps
+        return float(window.covers(samples.due_ns).sum() * SECOND_NS / max(window.duration_ns, 1))

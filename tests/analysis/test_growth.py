@@ -116,6 +116,12 @@ def test_readings_in_two_places_only_say_nothing() -> None:
     assert growth_of(requests, requests) is None
 
 
+def test_readings_that_missed_many_parts_are_judged_by_fewer() -> None:
+    requests = np.repeat(np.arange(9) * 500, 10).astype(np.int64)  # between two readings came an eighth of the requests
+
+    assert grown(1024 * requests, requests).slope.value == pytest.approx(1024)
+
+
 def test_a_few_readings_have_fewer_parts() -> None:
     requests = REQUESTS[:20]
 

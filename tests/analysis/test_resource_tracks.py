@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.synthetic import MS, START_NS, S, usage
 
-from pytest_mlpatterns.analysis.resource_tracks import growth_rate, track_of
+from pytest_mlpatterns.analysis.resource_tracks import growth_rate, growth_record, track_of
 from pytest_mlpatterns.records.resource_track import ResourceTrack
 from pytest_mlpatterns.records.samples import Window
 
@@ -58,3 +58,26 @@ def test_a_growth_is_at_least_nothing_and_needs_requests() -> None:
     assert growth_rate(ResourceTrack(requests, 2**26 - requests), "rss_bytes") == 0
     assert growth_rate(ResourceTrack(requests[:10], requests[:10]), "rss_bytes") is None
     assert growth_rate(None, "rss_bytes") is None
+
+
+def test_reports_get_some_readings_and_the_growth_of_the_second_half() -> None:
+    requests = np.arange(400, dtype=np.int64) * 10
+
+    record = growth_record(ResourceTrack(requests, 2**26 + 100 * requests))
+
+    assert record is not None
+    assert len(record.requests) == len(record.rss_bytes) == 120
+    assert record.requests[0] == 0
+    assert record.requests[-1] == 3990
+    assert record.slope == pytest.approx((100, 100, 100))
+    assert not record.levels_off
+
+
+def test_reports_of_few_readings_have_no_growth() -> None:
+    record = growth_record(ResourceTrack(np.arange(3), np.arange(3)))
+
+    assert record is not None
+    assert record.requests == (0, 1, 2)
+    assert record.slope is None
+    assert not record.levels_off
+    assert growth_record(None) is None

@@ -31,10 +31,10 @@ LEAKING = ResourceTrack(REQUESTS, 2**27 + 1024 * REQUESTS, FLAT, FLAT)
 class Declared:
     """A measurement whose long load is declared."""
 
-    def __init__(self, track: ResourceTrack | None, total: PatternStats, last: PatternStats) -> None:
+    def __init__(self, track: ResourceTrack | None, total: PatternStats, last: PatternStats, *, is_whole: bool) -> None:
         self.launches = 0
         self.decided = False
-        self._found = FollowedGrowth(track, last, total, is_whole=True)
+        self._found = FollowedGrowth(track, last, total, is_whole=is_whole)
 
     def measure_at_least(self, launches: int) -> None:
         self.launches = launches
@@ -59,8 +59,9 @@ def assertions(
     total: PatternStats = NOTHING,
     last: PatternStats = NOTHING,
     smoke: bool = False,
+    is_whole: bool = True,
 ) -> tuple[LeakAssertions, Declared]:
-    declared = Declared(track, total, last)
+    declared = Declared(track, total, last, is_whole=is_whole)
     found = pattern or Single()
     experiment = SimpleNamespace(
         smoke=smoke, settings=SimpleNamespace(pattern=found), setup=SimpleNamespace(pattern=found)
@@ -110,11 +111,25 @@ def test_unknown_processes_are_asked_for() -> None:
         leaks.decide(100, SECOND_NS)
 
 
-def test_too_few_requests_are_said() -> None:
-    leaks, _ = assertions(ResourceTrack(REQUESTS[:3], FLAT[:3]))
+def test_with_too_few_requests_the_verdict_is_open() -> None:
+    leaks, declared = assertions(ResourceTrack(REQUESTS[:3], FLAT[:3]))
 
-    with pytest.raises(InvalidResultError, match=r"50 requests in 10\.0 s are too few to see a leak; measure longer"):
-        leaks.decide(100, 10 * SECOND_NS)
+    (verdict,) = leaks.decide(100, 10 * SECOND_NS)
+
+    assert not declared.decided
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reason == (
+        '50 requests in 10.0 s are too few to see a leak; measure longer (duration="60s") or with more load'
+    )
+
+
+def test_a_load_that_ended_early_is_said_with_what_did_not_pass() -> None:
+    leaks, _ = assertions(LEAKING, is_whole=False)
+
+    memory, descriptors, _ = leaks.decide(100, 10 * SECOND_NS)
+
+    assert memory.reason.endswith("; the load ended early, before it took the memory that the machine has left")
+    assert "ended early" not in descriptors.reason
 
 
 def test_while_our_cache_fills_the_verdict_is_open_and_names_what_is_missing() -> None:

@@ -79,6 +79,20 @@ def against(repository: Repository, *arguments: str, ref: str = "main") -> Run:
     return run
 
 
+DYING = """
+
+class Dying(Model):
+    calls = 0
+
+    def __call__(self, batch):
+        self.calls += 1
+        if self.calls > 5:
+            os._exit(3)
+        return super().__call__(batch)
+
+
+Model = Dying
+"""
 SHAPES = ("latency_percentiles", "present_latency_percentiles")
 
 
@@ -99,6 +113,7 @@ def assert_slower_is_caught(top: Path, project: Callable[[float], dict[str, str]
 
 BARE = TESTS.replace('perf.assert_rtm_below("10s")', "pass")
 SAME = BARE.replace("shop.model", "shop.same")
+BATCHED = 'pattern="batched(max_batch_size=2)"'
 STAGES = 'load=Stages([("5s", 10)], of="concurrency")'
 LONG = "from pytest_mlpatterns import Stages\n" + BARE.replace('duration="200ms", warmup="100ms"', STAGES)
 """A test whose load is too long to be compared, which is said as soon as its set-up there is known and alike."""
@@ -117,6 +132,7 @@ def several(*, seconds: float, concurrency: int = 1, check: str = "None") -> dic
     return files(seconds=seconds) | {
         "src/shop/same.py": MODEL.format(seconds=0.01),
         "test_bare.py": SAME.replace("test_shop", "test_bare"),
+        "test_batched.py": SAME.replace("test_shop", "test_batched").replace("perf(", f"perf({BATCHED}, ", 1),
         "test_by_name.py": by_name,
         "test_checked.py": SAME.replace("test_shop", "test_checked").replace("perf(", f"perf(check={check}, ", 1),
         "test_p99.py": SAME.replace("test_shop", "test_p99").replace("    pass", f"    {p99}"),
@@ -146,7 +162,7 @@ def test_a_regression_is_caught_without_any_baseline_file(compared: Run) -> None
     assert compared.exit_code == 1
     assert "RegressionFailure: RTM" in compared.failure("test_shop")
     assert "(the present)" in compared.failure("test_shop")
-    assert "compared 4 of 7 tests with main (" in compared.out
+    assert "compared 5 of 8 tests with main (" in compared.out
     assert not (compared.directory / "perf-baseline.json").exists()
 
 
@@ -167,6 +183,13 @@ def test_a_test_that_asks_for_no_figure_takes_them_from_the_comparison(compared:
     assert result["launch_count"] == len(result["reference"]["log_ratios"]["rtm"])
     assert result["metrics"]["peak_memory"] == result["reference"]["present_metrics"]["peak_memory"]
     assert result["seconds_spent"] > 1
+
+
+def test_both_sides_say_what_their_layers_count_and_where_they_run(compared: Run) -> None:
+    found = result_of(compared, "test_batched")
+    assert found["reference"]["metrics"]["batch_size"][0] == 1.0
+    assert found["facts"]["Python"]
+    assert found["facts_changed"] == []
 
 
 def test_a_check_is_asked_although_the_comparison_could_do_without_it(compared: Run) -> None:
@@ -404,6 +427,15 @@ def test_what_cannot_be_compared_with_ends_the_run_with_one_line(
     (line,) = [line for line in run.err.splitlines() if line]
     assert words in line
     assert list(tmp_path.glob("pytest-mlpatterns-*")) == []
+
+
+def test_a_process_that_dies_there_is_named_with_the_revision(shop: Repository) -> None:
+    dies = f"import os{MODEL.format(seconds=0.01)}{DYING}"
+    shop.commit({"src/shop/model.py": dies}, "It dies")
+    shop.write(files(seconds=0.01))
+    run = against(shop)
+    assert run.exit_code == 1
+    assert re.search(r"DeploymentError: main \(\w+\): service: process \d+ ended with exit code 3", run.out)
 
 
 def test_after_a_kill_the_next_run_cleans_up(shop: Repository) -> None:

@@ -41,7 +41,7 @@ def test_what_differs_is_said_and_what_one_side_cannot_know_is_not(
 def test_what_most_probably_explains_a_change_comes_first() -> None:
     names = ["kernel", "Python", "package numpy", "BLAS", "memory limit", "BLAS threads", "MKL_NUM_THREADS"]
     changes = texts(dict.fromkeys(names, "1"), dict.fromkeys(names, "2"))
-    expected = ["BLAS threads", "MKL_NUM_THREADS", "memory limit", "BLAS", "Python", "numpy", "kernel"]
+    expected = ["MKL_NUM_THREADS", "BLAS threads", "memory limit", "BLAS", "Python", "numpy", "kernel"]
     assert changes == [f"{name} 1 → 2" for name in expected]
 
 

@@ -26,6 +26,7 @@ from support.golden import (
     searched,
 )
 from support.synthetic import (
+    CHANGED_FACTS,
     ENVIRONMENT,
     LAYERS,
     MS,
@@ -56,6 +57,8 @@ from pytest_mlpatterns.reports.text.summary_table import summary_lines, verdict_
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from pytest_mlpatterns.records.environment_facts import FactChange
 
 
 def summary(results: Sequence[TestResult], width: int, **how: bool) -> list[str]:
@@ -254,6 +257,7 @@ FAILURES = {
             "failed_requests": {"500": 1200, "-1": 3},
             "requests": 74_060,
             "reference": counterpart(),
+            "facts_changed": CHANGED_FACTS,
             "noise": ("another process used 40 % of the machine", "the clock of a core fell to 60 %"),
         },
     ),
@@ -273,6 +277,35 @@ def test_a_failure_says_on_what_it_stands_and_what_to_do(name: str) -> None:
     check_golden(f"failure-{name}.txt", text + "\n")
     assert text.splitlines()[0] == verdicts[0].reason
     assert all(width_of(line) <= 76 for line in text.splitlines()[len(verdicts) : -1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "expected"),
+    [
+        ((), "baseline", ["  changed   nothing in the environment, as far as it is known"]),
+        ((), "revision", []),
+        (None, "baseline", []),
+        (CHANGED_FACTS[:1], "revision", ["  changed   OMP_NUM_THREADS unset → 8"]),
+    ],
+    ids=["nothing since a baseline", "nothing beside a revision", "not known", "something"],
+)
+def test_that_nothing_changed_is_said_where_it_rules_out_a_cause(
+    changes: tuple[FactChange, ...] | None, kind: str, expected: list[str]
+) -> None:
+    text = failure_text((SLOWER,), result(facts_changed=changes, reference=counterpart(kind=kind)))
+    assert [line for line in text.splitlines() if line.startswith("  changed")] == expected
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [(OPEN, ["  the environment changed: OMP_NUM_THREADS unset → 8"]), (SAME, [])],
+    ids=["open", "passed"],
+)
+def test_an_open_comparison_has_the_changes_of_the_environment_among_its_notes(
+    outcome: Verdict, expected: list[str]
+) -> None:
+    found = result(verdicts=(outcome,), facts_changed=CHANGED_FACTS[:1], reference=counterpart())
+    assert [line for line in summary([found], 160) if "environment" in line] == expected
 
 
 def test_a_failure_does_not_repeat_the_metric_that_it_is_about() -> None:

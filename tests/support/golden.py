@@ -13,6 +13,7 @@ from pytest_mlpatterns.records.result import BaselineGap
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from support import TESTS
 from support.synthetic import (
+    CHANGED_FACTS,
     MS,
     capacity,
     counterpart,
@@ -85,6 +86,7 @@ def everything() -> list[TestResult]:
             "test_perf.py::test_was_recorded_elsewhere",
             baseline_note="baseline not comparable (load: a → b)",
             baseline_gap=BaselineGap.NOT_COMPARABLE,
+            facts_changed=CHANGED_FACTS[:2],
         ),
         result("test_perf.py::test_with_few_requests", metrics=few, requests=12, notes=("a first note", "a second")),
         result("test_perf.py::test_without_success", passed=False, metrics={"error_rate": (1.0, 0.97, 1.0)}),

@@ -16,7 +16,19 @@ from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.html.page import html_report
 from support.streams import stream_result
-from support.synthetic import ENVIRONMENT, LAYERS, MS, SETUP, S, capacity, counterpart, make_setup, result, verdict
+from support.synthetic import (
+    CHANGED_FACTS,
+    ENVIRONMENT,
+    LAYERS,
+    MS,
+    SETUP,
+    S,
+    capacity,
+    counterpart,
+    make_setup,
+    result,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +57,8 @@ _COMPARED = {
     "reference": replace(counterpart(), launches=6),
     "capacities": (capacity(),),
     "not_compared": {"response size": "not recorded yet"},
+    "facts": {"OMP_NUM_THREADS": "8", "package numpy": "2.1.0", "kernel": "Linux 6.8.0"},
+    "facts_changed": CHANGED_FACTS,
 }
 _STAGES = LayerStats(3, "pipeline", {}, {"stage:clean": {MS // 3: 90, MS: 10}, "stage:model": {4 * MS: 80, 9 * MS: 20}})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from pytest_mlpatterns.records.environment_facts import FactChange
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
 from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorPart, LaunchValue, Step, Warmup
 from pytest_mlpatterns.records.node_figures import NodeFigures
@@ -213,5 +214,7 @@ RESULTS = st.builds(
         st.builds(GeneratorPart, NAMES, COUNTS, FINITE, st.none() | st.floats(0, 1e18), COUNTS, COUNTS), max_size=2
     ).map(tuple),
     growth=st.none() | GROWTHS,
+    facts=st.dictionaries(NAMES, NAMES, max_size=2),
+    facts_changed=st.none() | st.lists(st.builds(FactChange, NAMES, st.none() | NAMES, NAMES), max_size=2).map(tuple),
     location=st.none() | st.builds(Location, NAMES, st.integers(1, 10**6)),
 )

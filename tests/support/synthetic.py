@@ -11,6 +11,7 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 
 from pytest_mlpatterns.analysis.latency_distribution import latency_of, stored_percentiles
+from pytest_mlpatterns.records.environment_facts import FactChange
 from pytest_mlpatterns.records.launch import (
     Capacity,
     Estimate,
@@ -278,6 +279,16 @@ def make_setup(
 
 
 SETUP = make_setup()
+CHANGED_FACTS = (
+    FactChange("OMP_NUM_THREADS", None, "8"),
+    FactChange("torch threads", "8", "1"),
+    FactChange("memory limit", "none", "2.00 GiB"),
+    FactChange("BLAS", "openblas 0.3.27 Haswell pthreads", "mkl 2024.2-Product, openblas 0.3.27 Haswell pthreads"),
+    FactChange("package numpy", "1.26.4", "2.1.0"),
+    FactChange("package orjson", "3.10.1", None),
+    FactChange("kernel", "Linux 6.1.0", "Linux 6.8.0"),
+    FactChange("libc", "glibc 2.36", "glibc 2.39"),
+)
 
 
 def result(test: str = "test_perf.py::test_digits", **changes: object) -> TestResult:

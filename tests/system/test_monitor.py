@@ -68,13 +68,14 @@ def work():
         hashlib.pbkdf2_hmac("sha256", b"", b"", 1000)  # without the interpreter's lock, as BLAS does
     worked.wait()
     sys.stdin.readline()
+sys.stdin.readline()
 for _ in range(3):
     threading.Thread(target=work, daemon=True).start()
 worked.wait()
 print(1, flush=True)
 sys.stdin.readline()
 """
-"""Works in three threads, which then wait beside the main thread."""
+"""Works in three threads after a line, which then wait beside the main thread."""
 HOLDS = """
 import os, sys, threading
 ends = threading.Event()
@@ -136,7 +137,7 @@ class TestThreads:
         try:
             observer = ResourceMonitor(lambda: [worker.pid, idle.pid])
             observer.sample()
-            worker.read()
+            worker.burn()
             assert usage_of(observer).busy_threads == (3,)
         finally:
             worker.end()

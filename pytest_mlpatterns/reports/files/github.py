@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns import wording
 from pytest_mlpatterns.records.result import Location, State
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.reports.text.environment_lines import changed_facts
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
 from pytest_mlpatterns.reports.text.summary_table import by_kind, cells_of, verdict_of
 from pytest_mlpatterns.reports.text.suspicions import suspected_sentences
@@ -133,8 +134,9 @@ def _rows(results: Sequence[TestResult]) -> str:
 
 
 def _details(result: TestResult) -> str:
-    """The sparklines of a failed test, folded; empty if there are none."""
-    drawn = [*_pictures(result), *load_picture(result)]
+    """What changed in the environment of a failed test, and its sparklines, folded; empty if there are none."""
+    changed = [f"changed: {text}" for text in changed_facts(result)]
+    drawn = [*changed, *_pictures(result), *load_picture(result)]
     if not drawn:
         return ""
     title = escaped(result.test)

@@ -16,6 +16,7 @@ from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.html.chart import heading_of
 from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts
+from pytest_mlpatterns.reports.html.environment_table import environment_table
 from pytest_mlpatterns.reports.html.fragments import (
     breakable,
     chart_figure,
@@ -110,6 +111,7 @@ def _test(number: int, result: TestResult, *, is_open: bool) -> Markup:
             _reasons(result),
             _next(result),
             _comparison(result),
+            environment_table(result),
             tag(
                 "div",
                 tag("div", _figures(result), node_table(result.nodes)),

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import is_known_metric, metric_named
+from pytest_mlpatterns.analysis.metric_definitions import GROWTHS, is_known_metric, metric_named
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.units import format_percent
 
@@ -123,7 +123,13 @@ def named_change(verdict: Verdict) -> str:
 
 
 def shown_change(verdict: Verdict) -> str:
-    """The change of the value with its sign; the change in a verdict is positive if worse."""
+    """The change of the value with its sign; the change in a verdict is positive if worse.
+
+    That of a growth is a difference: from nothing to something is any number of per cent.
+    """
+    if verdict.metric in GROWTHS and verdict.reference_value is not None and verdict.present_value is not None:
+        difference = verdict.present_value - verdict.reference_value
+        return f"{'+' if difference >= 0 else ''}{metric_named(verdict.metric).show(difference)}"
     if verdict.change is None:
         return _NEVER if _is_infinite(verdict) else "–"
     return format_percent(_sign(verdict) * verdict.change.value, signed=True)
@@ -144,7 +150,7 @@ def compared_line(result: TestResult) -> str:
 def comparison_row(verdict: Verdict) -> ComparisonRow:
     """The row of one verdict on a change."""
     interval = ""
-    if (change := verdict.change) is not None and change.low != change.high:
+    if (change := verdict.change) is not None and change.low != change.high and verdict.metric not in GROWTHS:
         ends = sorted(_sign(verdict) * end for end in (change.low, change.high))
         interval = " to ".join(format_percent(end, signed=True) for end in ends)
     return ComparisonRow(

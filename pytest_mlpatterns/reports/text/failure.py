@@ -11,6 +11,7 @@ from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.comparison import compared_sentences, comparisons_of
+from pytest_mlpatterns.reports.text.environment_lines import changed_facts
 from pytest_mlpatterns.reports.text.notes import tokens_text
 from pytest_mlpatterns.reports.text.overload_text import overload_picture
 from pytest_mlpatterns.reports.text.sketches import latency_picture, load_picture
@@ -75,6 +76,7 @@ def _facts(result: TestResult, shown: set[str]) -> list[str]:
         *_fact("test", [result.test]),
         *_fact("set-up", _set_up(setup)),
         *(_fact("against", [result.reference.name]) if result.reference is not None else ()),
+        *_labelled("changed", [part for text in changed_facts(result) for part in wrapped(text, _WIDTH, others="  ")]),
         *_fact("measured", measured),
         *_fact("tokens", [text] if result.stream is not None and (text := tokens_text(result.stream)) else []),
         *_fact("metrics", _other_metrics(result, {*shown, *(verdict.metric for verdict in comparisons_of(result))})),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.golden import LESS, SLOWER, check_golden, everything, searched
-from support.synthetic import PROPERTY, counterpart, make_setup, result
+from support.synthetic import CHANGED_FACTS, PROPERTY, counterpart, make_setup, result
 
 from pytest_mlpatterns.records.result import Location
 from pytest_mlpatterns.reports.files.github import Failure, annotation, escaped, job_summary
@@ -23,7 +23,12 @@ WHERE = Location("tests/test_perf.py", 12)
 
 def test_the_summary_has_every_result_and_why_tests_failed() -> None:
     slower = result(
-        "test_perf.py::test_is_slower", passed=False, verdicts=(SLOWER, LESS), reference=counterpart(), location=WHERE
+        "test_perf.py::test_is_slower",
+        passed=False,
+        verdicts=(SLOWER, LESS),
+        reference=counterpart(),
+        location=WHERE,
+        facts_changed=CHANGED_FACTS[:2],
     )
     results = [*everything()[:1], slower, *everything()[2:], *searched()]
     failures = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 from support.synthetic import MS, counterpart, result
@@ -38,6 +39,7 @@ RTM = compared("rtm", 0.0066, before=4 * MS)
 TAIL = compared("p99", 3.1, tolerance=0.2, outcome=Outcome.FAIL, before=2 * MS)
 MEMORY = compared("peak_memory", 0.02, tolerance=0.15, before=32 * MIB)
 ERRORS = Verdict("error_rate", "baseline", Outcome.FAIL, "", Estimate(0.03, 0.02, 0.04), 0.001, 0.0, 0.03)
+GROWN = Verdict("memory_growth", "revision", Outcome.FAIL, "", Estimate(15, 14, 16), 0.5, 0.0, 4188.0)
 LOST = Verdict("p99", "baseline", Outcome.FAIL, "p99 never", None, 0.2, 2.0 * MS, math.inf)
 
 
@@ -48,13 +50,14 @@ LOST = Verdict("p99", "baseline", Outcome.FAIL, "p99 never", None, 0.2, 2.0 * MS
         ((RTM, TAIL, MEMORY), "p99 +310 %"),
         ((compared("rtm", 0.5, outcome=Outcome.FAIL), compared("p95", 0.6, outcome=Outcome.PASS)), "+50.0 %"),
         ((RTM, ERRORS), "errors +3.0 %"),
+        ((RTM, GROWN), "memory growth +4.09 KiB"),
         ((RTM, LOST), "p99 never"),
         ((RTM, compared("throughput", 0.09)), "throughput -9.0 %"),
         ((RTM, compared("peak_memory", 0.09, tolerance=0.15)), "memory +9.0 %"),
         ((compared("throughput", -0.3),), "throughput +30.0 %"),
         ((), "–"),
     ],
-    ids=["rtm", "tail", "failures first", "errors", "never", "rate", "over half", "without rtm", "nothing"],
+    ids=["rtm", "tail", "failures first", "errors", "growth", "never", "rate", "over half", "without rtm", "nothing"],
 )
 def test_the_change_column_names_the_worst_metric(verdicts: tuple[Verdict, ...], shown: str) -> None:
     assert cells_of(result(verdicts=verdicts))["change"] == shown
@@ -69,6 +72,33 @@ def test_a_row_has_both_sides_the_interval_the_tolerance_and_the_outcome() -> No
     assert (rate.reference, rate.present, rate.change) == ("508 req/s", "461 req/s", "-9.3 %")
     assert rate.interval == "-14.3 % to -4.3 %"
     assert (lost.present, lost.change, lost.interval) == ("never", "never", "")
+
+
+def test_the_change_of_a_growth_is_a_difference_without_an_interval_of_a_ratio() -> None:
+    (row,) = comparison_rows(result(verdicts=(GROWN,)))
+
+    assert (row.label, row.reference, row.present) == ("memory growth per request", "0 B", "4.09 KiB")
+    assert (row.change, row.interval, row.outcome) == ("+4.09 KiB", "", "FAIL")
+
+
+def test_a_growth_that_passes_needs_no_line_in_a_failure() -> None:
+    calm = replace(GROWN, outcome=Outcome.PASS, present_value=0.0)
+
+    assert "memory growth" not in failure_text([TAIL], result(verdicts=(TAIL, calm)))
+
+
+@pytest.mark.parametrize(
+    ("against", "said"),
+    [
+        ("revision", "find the change that leaks; if it is intended,"),
+        ("baseline", "find the change that leaks; if it is intended, record it:"),
+        ("limit", "find what leaks; if the limit is too tight, change it:"),
+    ],
+)
+def test_after_a_leak_the_next_step_is_to_find_it(against: Literal["revision", "baseline", "limit"], said: str) -> None:
+    leak = replace(GROWN, against=against)
+
+    assert said in failure_text([leak], result(verdicts=(leak,)))
 
 
 def test_the_last_verdict_on_a_metric_counts() -> None:

@@ -27,6 +27,7 @@ METHODS = {
     "assert_error_rate_below": ("limit",),
     "assert_peak_memory_below": ("limit",),
     "assert_cpu_per_request_below": ("limit",),
+    "assert_no_leak": ("limit", "duration"),
     "assert_cold_start_below": ("limit",),
     "assert_cost_below": ("limit", "cores"),
     "assert_scaling_efficiency_at_least": ("limit", "replicas"),
@@ -71,9 +72,14 @@ class Reading(Perf):
             decide_efficiency=lambda _limit, replicas: read_replicas(replicas), decide_scale_out=lambda _limit: None
         )
 
+        self._leaks: Any = SimpleNamespace(decide=lambda _limit, _longest_ns: ())
+
     def _check_limit(self, *_arguments: Any) -> None: ...
 
     def _settle(self, _metric: str, decide: Any) -> None:
+        decide()
+
+    def _settle_all(self, decide: Any, _metric: str) -> None:
         decide()
 
     def _compare(self, *_arguments: Any, **_options: Any) -> None: ...
