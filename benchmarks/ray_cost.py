@@ -36,6 +36,8 @@ CALLERS = 16
 ENGINES = ("local", "ray")
 RATES_RPS = (10**4, 10**5, 10**6)
 CORES = 16
+BAR = r"\|"
+"""A bar inside a cell."""
 LARGEST_SHARE = 0.7
 """Share of a core above which requests wait for it."""
 
@@ -240,7 +242,7 @@ def run_tests(directory: Path, file: str, text: str, *options: str) -> float:
 def markdown(table: Table) -> str:
     """A table as the documentation has it."""
     rows = [table.headings, ["---" for _ in table.headings], *table.rows]
-    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines = [f"| {' | '.join(cell.replace('|', BAR) for cell in row)} |" for row in rows]
     return "\n".join([f"{table.title}:", "", *lines, "", *map(str, table.claims), *table.notes])
 
 

@@ -256,7 +256,7 @@ class ModelApp:
         if self._jobs is not None:
             raise RequestError(NOT_STREAMED, _POLLED)
         outputs = await self._outputs([request.given], None)
-        if isinstance(outputs, Stream) and _WATCH not in scope:
+        if (isinstance(outputs, Stream) or request.is_stream) and _WATCH not in scope:
             scope[_WATCH] = ClientWatch(receive)
         return await self._openai.answer(request, outputs)
 

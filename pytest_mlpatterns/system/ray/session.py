@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["RaySession"]
 
 _DRIVER = "pytest_mlpatterns.system.ray.driver"
-_ATTACHED_S = 20.0
-_OWN_S = 60.0
+_START_S = 60.0
+"""Time for a cluster to start, or for every node to answer; what makes a cluster unusable is known much earlier."""
 _LEAVE_S = 20.0
 """Wait for a driver that removes its applications."""
 _LISTEN_S = 5.0
@@ -141,12 +141,11 @@ class RaySession:
 
     def _await_ready(self) -> DriverReady:
         self.begin()
-        limit_s = _OWN_S if self._job.address is None else _ATTACHED_S
         try:
-            return self._ready.result(limit_s)
+            return self._ready.result(_START_S)
         except TimeoutError:
             tail = self.log_tail()
-            error = DeploymentError(f"{self._job.subject} within {limit_s:.0f}s; it printed last:\n{tail}")
+            error = DeploymentError(f"{self._job.subject} within {_START_S:.0f}s; it printed last:\n{tail}")
             _give(self._ready, error=error)
             if self._ready.exception() is error and self._child is not None:
                 self._child.stop()

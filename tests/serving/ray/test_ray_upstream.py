@@ -106,6 +106,15 @@ def test_any_other_error_of_a_call_fails_the_request() -> None:
     assert caught.value.status == 500
 
 
+def test_an_error_that_ray_wraps_is_the_one_that_was_raised() -> None:
+    class RayTaskError(Exception):
+        cause = TypeError("cannot pickle a lock")
+
+    upstream, _ = upstream_of(raising(RayTaskError("ray::ServeReplica() on 10.0.0.1 ...")))
+    with pytest.raises(RequestError, match="the call of service-1 failed: TypeError: cannot pickle a lock"):
+        asyncio.run(upstream([1]))
+
+
 def test_a_full_queue_is_left_to_its_layer(errors: SimpleNamespace) -> None:
     upstream, tally = upstream_of(raising(errors.BackPressureError()))
     with pytest.raises(errors.BackPressureError):

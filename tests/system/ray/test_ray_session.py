@@ -140,7 +140,7 @@ def test_a_connection_that_fails_says_why_each_time(
 def test_a_driver_that_does_not_connect_in_time_is_ended(
     connect: Callable[..., RaySession], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "_OWN_S", 0.0)
+    monkeypatch.setattr(session_module, "_START_S", 0.0)
     session = connect()
     session.begin()
     with pytest.raises(DeploymentError, match="Ray did not start within 0s; it printed last:"):

@@ -149,8 +149,9 @@ def error_of(failure: Exception, node: HandleNode) -> RequestError:
     lost = (ActorDiedError, ActorUnavailableError, NodeDiedError, OwnerDiedError, WorkerCrashedError)
     if isinstance(failure, (*lost, DeploymentUnavailableError)):
         return LostError(f"{_ENDED.format(node.deployment)}: {_first_line(failure)}")
-    return RequestError(500, f"the call of {node.deployment} failed: {type(failure).__name__}: {_first_line(failure)}")
+    cause = getattr(failure, "cause", None) or failure  # without the frames of Ray
+    return RequestError(500, f"the call of {node.deployment} failed: {type(cause).__name__}: {_first_line(cause)}")
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0][:500]

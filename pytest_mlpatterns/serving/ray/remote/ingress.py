@@ -18,6 +18,7 @@ class MountedApp:
     """Answers what Ray Serve asks of an ASGI application, and leaves requests to our server.
 
     The paths that our server knows begin after the prefix, which Ray Serve has in ``root_path`` and leaves in ``path``.
+    Messages travel to the proxy pickled.
 
     Args:
         app: our server (ASGI).
@@ -32,7 +33,14 @@ class MountedApp:
             await _live(receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        await self._app({**scope, "path": path}, receive, send)
+
+        async def send_pickled(message: _Message) -> None:
+            body = message.get("body")
+            if body is not None and type(body) is not bytes:  # a view of a tensor, which cannot be pickled
+                message = {**message, "body": bytes(body)}
+            await send(message)
+
+        await self._app({**scope, "path": path}, receive, send_pickled)
 
 
 async def _live(receive: _Receive, send: _Send) -> None:

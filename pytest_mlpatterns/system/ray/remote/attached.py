@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["connect_to", "require_fit", "serve_address", "why_refused"]
 
-_PROBE_S = 15.0
+_PROBE_S = 45.0
 _SERVE_PORT = 8000
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - other nodes have to reach the proxies
 _VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
