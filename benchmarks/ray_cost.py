@@ -200,7 +200,7 @@ def paper_table(found: Mapping[tuple[str, str], Figures], pattern: str) -> Table
         ("load", "cores", "cores on Ray", "nodes on Ray"),
         rows,
         [],
-        [f"at most {LARGEST_SHARE:.0%} of a core, or of a proxy, is used"],
+        [f"at most {LARGEST_SHARE:.0%} of a core is used, and of a proxy, to which all CPU time of Ray is counted"],
     )
 
 

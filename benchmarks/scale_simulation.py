@@ -31,7 +31,7 @@ from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.loadgen.columns import merged_columns
-from pytest_mlpatterns.loadgen.sample_budget import MERGED_ROW_BYTES, ROW_BYTES, require_fit
+from pytest_mlpatterns.loadgen.sample_budget import ROW_BYTES, require_fit
 from pytest_mlpatterns.records.launch import GeneratorReport, Launch, Warmup
 from pytest_mlpatterns.records.samples import Samples, Window
 from pytest_mlpatterns.system.pipe_messages import MessageWriter, read_message
@@ -148,12 +148,13 @@ def peak_bytes() -> int:
 
 @dataclass(frozen=True)
 class Costs:
-    """Measured CPU seconds for each sample, on both ends of the pipe, and for each request."""
+    """Measured CPU seconds for each sample, on both ends of the pipe, and for each request; memory for each sample."""
 
     pipe_s: float
     merge_s: float
     metrics_s: float
     request_s: float
+    memory_bytes: float
 
 
 def measure(generators: int = GENERATORS, requests: int = REQUESTS, free_bytes: int | None = None) -> Iterator[Table]:
@@ -188,12 +189,14 @@ def measure(generators: int = GENERATORS, requests: int = REQUESTS, free_bytes: 
         [Claim("rows that are wrong after the merge", wrong, at_most=0)],
     )
     yield sketch_table(metrics, sketch, sketches)
+    highest = peak_bytes()
     per_sample = {name: seconds / requests for name, seconds in stages.cpu_s.items()}
     costs = Costs(
         pipe_s=pipe_seconds(merged),
         merge_s=per_sample["samples merged"],
         metrics_s=per_sample["every metric with its interval"],
         request_s=request_seconds(),
+        memory_bytes=highest / requests,
     )
     yield paper_table(costs)
 
@@ -283,7 +286,7 @@ def paper_table(costs: Costs) -> Table:
                 f"{samples * ROW_BYTES / NETWORK_BYTES_S + samples * costs.pipe_s:.2f} s",
                 f"{samples * costs.merge_s:.1f} s",
                 f"{samples * costs.metrics_s:.1f} s",
-                format_size(samples * MERGED_ROW_BYTES),
+                format_size(samples * costs.memory_bytes),
             )
         )
     return Table(

@@ -99,7 +99,7 @@ def _start(
     )
     deployment = Deployment(endpoint, processes)
     deployment.make_monitor = processes.make_monitor
-    deployment.cores = _cores_of(facts)
+    deployment.cores = facts.cores
     try:
         await_ready(deployment, plan.name, started_ns, options=options)
     except BaseException:
@@ -124,12 +124,7 @@ def _running(planned: ApplicationPlan, facts: ClusterFacts) -> RayApplication:
         run=planned.run,
         deployments=tuple(one.name for one in deployments),
         restarts=tuple(one.name for one in deployments if one.job.restarts),
-        cores=_cores_of(facts),
+        cores=facts.cores,
         nodes=tuple(node.node_id for node in facts.nodes),
         replicas=sum(one.replicas for one in deployments),
     )
-
-
-def _cores_of(facts: ClusterFacts) -> float:
-    """The cores of all machines; several nodes may lie on one."""
-    return sum({node.machine: node.cores for node in facts.nodes}.values())

@@ -26,6 +26,7 @@ class NodeFacts:
         machine: id of the machine since it was booted; several nodes may lie on one machine.
         gpu: name of its GPU; empty without one.
         is_head: whether it is the cluster's head.
+        machine_cores: cores of the whole machine; 0: those of the node.
     """
 
     node_id: str
@@ -37,6 +38,7 @@ class NodeFacts:
     machine: str
     gpu: str = ""
     is_head: bool = False
+    machine_cores: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,15 @@ class ClusterFacts:
     cpus: float
     http: tuple[str, int]
     token: str = field(default="", repr=False)
+
+    @property
+    def cores(self) -> float:
+        """Cores that processes on all nodes may use; nodes of one machine have no more together than it has."""
+        cores: dict[str, float] = {}
+        for node in self.nodes:
+            most = node.machine_cores or node.cores
+            cores[node.machine] = min(most, cores.get(node.machine, 0.0) + node.cores)
+        return sum(cores.values())
 
 
 def describe(nodes: Iterable[NodeFacts]) -> str:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
-from pytest_mlpatterns.system.environment import environment
+from pytest_mlpatterns.system.environment import environment, machine_cores
+from pytest_mlpatterns.system.machine_identity import machine_identity
 from pytest_mlpatterns.system.ray.cluster import NodeFacts
 
-__all__ = ["Probed", "machine_id", "probe"]
-
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
+__all__ = ["Probed", "probe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +39,10 @@ def probe(node_id: str, ip: str, *, is_head: bool) -> Probed:
         cores=found.cores,
         architecture=found.architecture,
         memory_bytes=psutil.virtual_memory().total,
-        machine=machine_id(),
+        machine=machine_identity(),
         gpu=found.gpu or "",
         is_head=is_head,
+        machine_cores=machine_cores(),
     )
     return Probed(facts, own_version())
 
@@ -54,10 +52,3 @@ def own_version() -> str:
     with suppress(PackageNotFoundError):
         return version("pytest-mlpatterns")
     return ""
-
-
-def machine_id() -> str:
-    """An id of this machine since it was booted; its processes share a clock and the counters of the processor."""
-    with suppress(OSError):
-        return _BOOT.read_text(encoding="ascii").strip()
-    return platform.node()
