@@ -1,4 +1,4 @@
-"""Why Ray refuses to connect, in words that say what to do. Ray has one class of errors for all of this, and its text."""
+"""Why Ray refuses to connect, in words that say what to do; only the text of its errors says which one it is."""
 
 from __future__ import annotations
 
