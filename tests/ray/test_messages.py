@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-import pytest
 from support.project import Project
 
 from pytest_mlpatterns import Replicated
@@ -36,39 +35,3 @@ def test_more_replicas_than_the_cluster_has_cpus_for(run_on: Callable[..., Run])
 
     assert run.outcomes == {"failed": 1}
     assert "this service needs 40 CPUs on the Ray cluster" in run.failure("test_rtm")
-
-
-@pytest.mark.parametrize(
-    ("raised", "text"),
-    [
-        (
-            "Version mismatch: The cluster was started with:\n    Ray: 2.51.0\n    Python: 3.11.9\n"
-            "This process on 10.0.0.2 was started with:\n    Ray: 2.60.0\n    Python: 3.12.3\n",
-            "the cluster runs Ray 2.51.0 and Python 3.11.9, this environment has Ray {ray} and Python {python}; "
-            "install the same versions on both sides",
-        ),
-        (
-            "No node info found matching attributes: '' when trying to resolve node to connect to.",
-            "this machine is no node of that cluster, and a Ray driver has to run on one; run pytest on a node, as a "
-            "Ray job (ray job submit -- pytest)",
-        ),
-        (
-            "Could not find any running Ray instance. Please specify the one to connect to",
-            "no Ray runs on this machine; start one (ray start --head), or unset it for a Ray of this run's own",
-        ),
-        ("something else", "Ray cannot connect: Failed to connect\nsomething else"),
-    ],
-)
-def test_why_a_driver_cannot_connect(raised: str, text: str) -> None:
-    import platform
-
-    import ray
-
-    from pytest_mlpatterns.system.ray.remote.attached import why_refused
-
-    try:
-        raise ConnectionError("Failed to connect") from RuntimeError(raised)
-    except ConnectionError as error:
-        found = why_refused(error, "RAY_ADDRESS")
-
-    assert found == text.format(ray=ray.__version__, python=platform.python_version())

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from support.project import RECORD, Run, run_apart
+from support.project import RECORD, Run, run_here
 from support.repository import Repository
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def perf_payload():
     return [1, 2, 3]
 
 
-@pytest.mark.perf(concurrency=4, duration="1s", warmup="100ms", launches=2, tolerance=0.5, budget="5s")
+@pytest.mark.perf(concurrency=8, duration="500ms", warmup="100ms", launches=2, tolerance=0.5, budget="5s")
 def test_shop(perf):
     pass
 """
@@ -77,7 +77,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, options: tuple[str, ...]) -> 
 
 
 def run(top: Path, *arguments: str) -> Run:
-    return run_apart(top, *arguments, environment={"RAY_AUTH_MODE": "disabled"})
+    return run_here(top, *arguments, environment={"RAY_AUTH_MODE": "disabled"})
 
 
 def assert_caught(found: Run) -> None:

@@ -28,7 +28,7 @@ __all__ = ["RayProcesses"]
 _APPLICATIONS = "pytest_mlpatterns.serving.ray.remote.applications"
 _READ_TIMEOUT_S = 60.0
 _DELETE_TIMEOUT_S = 60.0
-_POLL_S = 0.05
+_POLL_S = 0.1
 _STATUS_S = 1.0
 """Time between two looks at the state of the application in Ray Serve while it starts."""
 _FAILED_STATES = ("DEPLOY_FAILED", "UNHEALTHY")

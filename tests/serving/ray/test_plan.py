@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from pytest_mlpatterns import (
     SettingError,
     Single,
 )
-from pytest_mlpatterns.patterns.pattern import ModelNode
+from pytest_mlpatterns.patterns.pattern import ModelNode, Node, Pattern, ProcessGroup, build
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.engine import StartOptions
 from pytest_mlpatterns.serving.model import service_plan
@@ -37,9 +37,7 @@ from pytest_mlpatterns.system.cpu_share import ReplicaCores
 from pytest_mlpatterns.wire import GRPC, REST_JSON
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pytest_mlpatterns.patterns.pattern import Pattern
+    from collections.abc import Iterator, Sequence
 
 APP = "mlpatterns-1764146400-0123abcd-7"
 OPTIONS = StartOptions(timeout_ns=10**9, payload=None, directory=Path())
@@ -164,6 +162,18 @@ def test_what_ray_serve_cannot_express_is_refused_with_the_reason(pattern: Patte
     text = refusal(pattern)
     assert 'on engine="ray": ' in text
     assert all(word in text for word in words), text
+
+
+@dataclass(frozen=True)
+class FromBroker(Pattern):
+    """A pattern of a user whose processes take requests from a broker."""
+
+    def build(self, position: int, rest: Sequence[Pattern]) -> Node:
+        return ProcessGroup(build(position + 1, rest), "taker", position, takes_load=True, broker="redis://h:1/0")
+
+
+def test_processes_of_a_broker_are_refused() -> None:
+    assert "takers that take requests from a broker" in refusal(FromBroker())
 
 
 def test_grpc_and_a_limit_of_cores_are_refused() -> None:

@@ -23,6 +23,7 @@ from pytest_mlpatterns.serving.process_messages import WorkerStats
 from pytest_mlpatterns.serving.ray import launcher
 from pytest_mlpatterns.serving.ray.messages import ApplicationPlan, NodeReading, ReplicaState, ReplicaStats
 from pytest_mlpatterns.system.ray.clock import ClockOffset
+from pytest_mlpatterns.system.sockets import held_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -213,6 +214,18 @@ def test_an_error_of_the_driver_ends_the_start(proxy: ThreadingHTTPServer, tmp_p
         launched(Single(), cluster.session(**{function: fail}), tmp_path),
     ):
         pass
+    assert len(cluster.deleted) == 1
+
+
+def test_a_proxy_that_does_not_answer_ends_the_start(proxy: ThreadingHTTPServer, tmp_path: Path) -> None:
+    cluster = Cluster(proxy)
+    with held_port() as holder:  # nothing listens there
+        address = holder.getsockname()
+        with (
+            pytest.raises(DeploymentError, match=r"perf_model len: .*refused"),
+            launched(Single(), cluster.session(addresses=lambda *_: (address,)), tmp_path),
+        ):
+            pass
     assert len(cluster.deleted) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import socket
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from support.fake_ray import node_facts
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system.ray.address import checked_address, host_and_port, require_reachable
 from pytest_mlpatterns.system.ray.cluster import describe
+from pytest_mlpatterns.system.ray.refusal import why_refused
 from pytest_mlpatterns.system.ray.run_name import (
     age_of,
     applications_by_run,
@@ -181,3 +183,33 @@ json_module = __import__("json")
 )
 def test_which_runtime_environment_brings_code(runtime_env: dict[str, object], brings: bool) -> None:
     assert brings_code(runtime_env) is brings
+
+
+@pytest.mark.parametrize(
+    ("raised", "text"),
+    [
+        (
+            "Version mismatch: The cluster was started with:\n    Ray: 2.51.0\n    Python: 3.11.9\n"
+            "This process on 10.0.0.2 was started with:\n    Ray: 2.60.0\n    Python: 3.12.3\n",
+            "the cluster runs Ray 2.51.0 and Python 3.11.9, this environment has Ray 2.60.0 and Python {python}; "
+            "install the same versions on both sides",
+        ),
+        (
+            "No node info found matching attributes: '' when trying to resolve node to connect to.",
+            "this machine is no node of that cluster, and a Ray driver has to run on one; run pytest on a node, as a "
+            "Ray job (ray job submit -- pytest)",
+        ),
+        (
+            "Could not find any running Ray instance. Please specify the one to connect to",
+            "no Ray runs on this machine; start one (ray start --head), or unset it for a Ray of this run's own",
+        ),
+        ("something else", "Ray cannot connect: Failed to connect\nsomething else"),
+    ],
+)
+def test_why_a_driver_cannot_connect(raised: str, text: str) -> None:
+    try:
+        raise ConnectionError("Failed to connect") from RuntimeError(raised)
+    except ConnectionError as error:
+        found = why_refused(error, "RAY_ADDRESS", "2.60.0")
+
+    assert found == text.format(python=platform.python_version())

@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.loadgen.ray.host import with_raw_columns
@@ -146,7 +146,8 @@ class _Hosts:
         with self._changed:
             self._host_of[key] = host
             self._heard = deque(heard for heard in self._heard if heard.key != key)  # of no job that is awaited
-        host.loading[key] = host.actor.load.remote(key, job, self.messages)
+        loading = host.loading[key] = host.actor.load.remote(key, job, self.messages)
+        loading.future().add_done_callback(lambda done: self._check_load(host, key, done.exception()))
 
     def send(self, key: int, message: object) -> None:
         if (host := self._host_of.get(key)) is None:
@@ -205,6 +206,11 @@ class _Hosts:
                 return
             for key, message in heard:
                 self._hear(host, key, with_raw_columns(message))
+
+    def _check_load(self, host: Host, key: int, error: BaseException | None) -> None:
+        """A job that a host did not take ends its load; the loss of a host is found by the thread that listens."""
+        if error is not None and not isinstance(error, RayActorError):
+            self._hear(host, key, Ended(f"node {host.ip} took no job: {error}"))
 
     def _hear(self, host: Host, key: int, message: object) -> None:
         with self._changed:

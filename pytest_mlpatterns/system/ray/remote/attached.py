@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import re
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -12,7 +10,8 @@ from ray.serve.context import _get_global_client
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.system.ray.address import require_reachable, way_out
+from pytest_mlpatterns.system.ray.address import require_reachable
+from pytest_mlpatterns.system.ray.refusal import why_refused
 from pytest_mlpatterns.system.ray.remote.lease import NAMESPACE
 from pytest_mlpatterns.system.ray.remote.node_probe import own_version, probe
 
@@ -23,12 +22,11 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.system.ray.messages import RayJob
     from pytest_mlpatterns.system.ray.remote.node_probe import Probed
 
-__all__ = ["connect_to", "require_fit", "serve_address", "why_refused"]
+__all__ = ["connect_to", "require_fit", "serve_address"]
 
 _PROBE_S = 45.0
 _SERVE_PORT = 8000
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - other nodes have to reach the proxies
-_VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 _HEAD = "node:__internal_head__"
 
 
@@ -57,32 +55,9 @@ def connect_to(job: RayJob, runtime_env: Mapping[str, Any]) -> str:
             configure_logging=False,
         )
     except (ConnectionError, RuntimeError) as error:
-        raise SettingError(f"{job.source}={job.address}: {why_refused(error, job.source)}") from error
+        raise SettingError(f"{job.source}={job.address}: {why_refused(error, job.source, ray.__version__)}") from error
     address: str = context.address_info["gcs_address"]
     return address
-
-
-def why_refused(error: Exception, source: str) -> str:
-    """Why a driver cannot connect, and what to do."""
-    causes: list[BaseException] = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
-        causes.append(cause)
-    text = "\n".join(map(str, causes))
-    if "Version mismatch" in text and (found := _VERSIONS.findall(text)):
-        there_ray, there_python = found[0]
-        here = f"Ray {ray.__version__} and Python {platform.python_version()}"
-        return (
-            f"the cluster runs Ray {there_ray} and Python {there_python}, this environment has {here}; "
-            "install the same versions on both sides"
-        )
-    if "Could not find any running Ray" in text:
-        return f"no Ray runs on this machine; start one (ray start --head), or {way_out(source)}"
-    if "resolve node to connect to" in text or "No node info found" in text:
-        return (
-            "this machine is no node of that cluster, and a Ray driver has to run on one; run pytest on a node, "
-            "as a Ray job (ray job submit -- pytest)"
-        )
-    return f"Ray cannot connect: {text}"
 
 
 def require_fit(job: RayJob) -> tuple[NodeFacts, ...]:
