@@ -28,7 +28,8 @@ class LeakMethods(ABC):
     def assert_no_leak(self, limit: object, *, duration: object = "10s") -> None:
         """Resident memory grows by less than a size such as ``"100 B"`` per request, or its growth levels off.
 
-        The running deployment is loaded for 2, 4 or 10 s, until that is decided, beside the test's budget. Open
+        The running deployment is loaded for 2, 4 or 10 s, until that is decided, beside the test's budget; a smaller
+        limit needs more requests. Open
         descriptors and threads grow by less than 1 per 1,000 requests, where the system tells them. A growth that
         slows down, stops or comes in single steps is no failure: the verdict is then open, with the number of requests
         that would decide it.

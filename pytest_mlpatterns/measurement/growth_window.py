@@ -6,6 +6,7 @@ pieces are one track: the deployment goes on. It must not know limits or pytest.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -119,8 +120,12 @@ class GrowthWindow:
 
     def _load(self, length_ns: int) -> None:
         """One piece; a schedule with a length of its own has that length."""
-        warmup_ns = 0 if self._windows else self._job.warmup_ns
-        job = replace(self._job, duration_ns=self._job.schedule.length_ns or length_ns, warmup_ns=warmup_ns)
+        job = replace(
+            self._job,
+            duration_ns=self._job.schedule.length_ns or length_ns,
+            warmup_ns=0 if self._windows else self._job.warmup_ns,
+            order=self._order_from(sum(self._deployment.stats().replica_requests)),
+        )
         processes = self._plan.generators
         with apart_from(self._deployment, self._generator, processes):
             result = self._generator.run(job, poll_s=_POLL_S, on_poll=self._events.handle, processes=processes)
@@ -128,6 +133,12 @@ class GrowthWindow:
         self._done_ns.append(samples.done_ns)
         self._windows.append(result.window)
         self._require_answers(samples, result.window)
+
+    def _order_from(self, answered: int) -> bytes:
+        """The inputs from the next one on; a cache would know those of the load before."""
+        order = array("I", self._job.order) or array("I", range(len(self._job.messages)))
+        start = answered % len(order)
+        return (order[start:] + order[:start]).tobytes()
 
     def _require_answers(self, samples: Samples, window: Window) -> None:
         if silence := why_silent(self._deployment, self._plan, samples, window=window):

@@ -232,7 +232,7 @@ class LaunchRunner:
         """Load the running deployment until the growth of what it holds is decided; see :class:`GrowthWindow`."""
         deployment, plan = self.deployment, replace(self.plan, check=None, tokens=None)
         self._measured = True
-        job = job_for(deployment, plan, deployment.messages(plan.payload), conversations=True)
+        job = job_for(deployment, plan, deployment.messages(plan.payload))
         window = GrowthWindow(deployment, plan, job, generator=self._generator, on_progress=self._on_progress)
         return window.run(longest_ns, is_decided)
 

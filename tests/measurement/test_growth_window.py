@@ -13,7 +13,7 @@ import psutil
 import pytest
 from support.services.deploy import make_start_options
 
-from pytest_mlpatterns import InvalidResultError, Single
+from pytest_mlpatterns import Cached, InvalidResultError, Single
 from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.serving.local.launcher import launch
@@ -24,10 +24,10 @@ from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from pytest_mlpatterns import Deployment
+    from pytest_mlpatterns import Deployment, Pattern
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.workload.schedule import Schedule
 
@@ -64,13 +64,19 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
 
 @contextmanager
 def make_runner(
-    generator: Generator, directory: Path, model: object = add, schedule: Schedule | None = None
+    generator: Generator,
+    directory: Path,
+    model: object = add,
+    *,
+    schedule: Schedule | None = None,
+    pattern: Pattern | None = None,
+    inputs: Sequence[Any] = INPUTS,
 ) -> Iterator[LaunchRunner]:
     def start() -> Deployment:
-        return launch(service_plan(Single(), model, [HERE]), make_start_options(directory, INPUTS))
+        return launch(service_plan(pattern or Single(), model, [HERE]), make_start_options(directory, inputs))
 
     plan = LoadPlan(
-        payload=read_payload(INPUTS),
+        payload=read_payload(inputs),
         schedule=schedule or ClosedLoop(2),
         duration_ns=100 * MS,
         warmup_ns=20 * MS,
@@ -121,6 +127,16 @@ def test_after_a_long_load_the_next_launch_has_a_fresh_deployment(generator: Gen
         first = runner.deployment
         runner.measure()
         assert runner.deployment is not first
+
+
+def test_each_piece_goes_on_with_the_next_input(generator: Generator, tmp_path: Path) -> None:
+    """A cache that knew the inputs of the piece before would have more than one input twice at most."""
+    with make_runner(generator, tmp_path, pattern=Cached(), inputs=[[number, 1] for number in range(50_000)]) as runner:
+        found = runner.follow_growth(1000 * MS, lambda _track: False)
+
+    (cache,) = found.total.layers_named("cached")
+    assert cache.counters["misses"] > 0
+    assert cache.counters["hits"] <= 12  # where two pieces meet: those that were in flight, and the first request
 
 
 def test_a_load_with_a_length_of_its_own_is_repeated(generator: Generator, tmp_path: Path) -> None:
