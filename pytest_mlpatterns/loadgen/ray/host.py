@@ -6,6 +6,7 @@ A generator is the same process as on the machine of pytest. It ends with its ho
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 import time
@@ -31,14 +32,22 @@ if TYPE_CHECKING:
 
 __all__ = ["GeneratorHost", "with_raw_columns"]
 
+_WATCH_S = 0.5
+
 
 class GeneratorHost:
     """The generator processes of one node, by the keys that pytest gave them; several threads may call it.
 
     Its files are there only while it has processes: nothing ends the actor of a host in good order.
+
+    Args:
+        ends_with_parent: whether this process is to end, with its generators, when its parent does. Ray's processes
+            outlive a raylet that was killed, and a generator would go on with its load.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, ends_with_parent: bool = False) -> None:
+        if ends_with_parent:
+            threading.Thread(target=_end_with_parent, args=(os.getppid(),), name="raylet", daemon=True).start()
         self._scratch: ScratchDirectory | None = None
         self._changing = threading.RLock()
         self._processes: dict[int, LocalProcess] = {}
@@ -155,6 +164,13 @@ class GeneratorHost:
             except ChildError as error:
                 if self._processes.get(key) is process:
                     self._heard.put((key, Ended(str(error))))
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when its parent is gone; its generators end because their pipes close."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_S)  # there is no portable event for the end of a parent
+    os._exit(1)
 
 
 def with_raw_columns(message: Any) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -163,3 +165,19 @@ def test_a_process_that_cannot_start_is_reported(
     (ended,) = heard_until(host, Ended)
     assert isinstance(ended, Ended)
     assert ended.why.startswith(f"it did not start: [Errno {errno.EAGAIN}] Resource temporarily unavailable")
+
+
+def test_a_host_and_its_generators_end_when_the_raylet_was_killed() -> None:
+    host = (
+        "import os, threading\n"
+        "from pytest_mlpatterns.loadgen.ray.host import GeneratorHost\n"
+        "print(os.getpid(), GeneratorHost(ends_with_parent=True)._start(1).pid, flush=True)\n"
+        "threading.Event().wait()\n"
+    )
+    raylet = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {host!r}])"
+    with subprocess.Popen([sys.executable, "-c", raylet], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        process.kill()
+    assert len(pids) == 2
+    assert not survivors(pids, 60)

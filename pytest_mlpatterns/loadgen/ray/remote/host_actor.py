@@ -114,4 +114,4 @@ def start_host(node: str, ip: str) -> Host:
         max_concurrency=_THREADS,
         scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
     )
-    return Host(node, ip, actor.remote())
+    return Host(node, ip, actor.remote(ends_with_parent=True))
