@@ -245,8 +245,11 @@ def read_settings(
 
 def _place_in(values: Mapping[str, Any]) -> GeneratorPlace:
     """Where the load generators run; if that is not given, where the service does."""
-    default = GeneratorPlace.RAY if values["engine"] == GeneratorPlace.RAY else GeneratorPlace.LOCAL
-    return values["generators_on"] or default
+    if values["generators_on"] is not None:
+        place: GeneratorPlace = values["generators_on"]
+        return place
+    engine = values["engine"]
+    return GeneratorPlace.RAY if isinstance(engine, str) and engine == GeneratorPlace.RAY else GeneratorPlace.LOCAL
 
 
 def _length_of(schedule: Schedule, marker: Mapping[str, Any]) -> int | None:
@@ -304,7 +307,10 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
     "cancel": (read_cancellation, None),
     "tokens": (function_like("lambda text: len(tokenizer.encode(text))"), None),
     "engine": (as_given, "local"),
-    "generators_on": (lambda value, source: value and read_choice(GeneratorPlace, value, source), None),
+    "generators_on": (
+        lambda value, source: None if value is None else read_choice(GeneratorPlace, value, source),
+        None,
+    ),
     "cpus": (read_cpus, "all"),
 }
 """Marker argument → its converter and its default."""
