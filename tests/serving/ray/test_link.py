@@ -14,6 +14,7 @@ from support.nodes import counted
 
 from pytest_mlpatterns.serving.ray.link import SILENT, Hello, LinkAddress, LinkClient, LinkServer, own_output
 from pytest_mlpatterns.serving.ray.messages import ReplicaState, ReplicaStats
+from pytest_mlpatterns.system.sockets import held_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,8 +166,8 @@ def test_a_monitor_that_is_gone_does_not_disturb_its_replicas(server: LinkServer
     client.close()
     client.failed("late", "")
     server.close()
-    with pytest.raises(OSError, match="refused"):
-        connect(hello(), LinkAddress(_unused_port(), b""))
+    with held_port() as holder, pytest.raises(OSError, match="refused"):  # nothing listens there
+        connect(hello(), LinkAddress(holder.getsockname()[1], b""))
 
 
 def test_the_files_to_which_a_process_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,9 +176,3 @@ def test_the_files_to_which_a_process_prints(tmp_path: Path, monkeypatch: pytest
     targets = {"/proc/self/fd/1": str(file), "/proc/self/fd/2": "pipe:[12]"}
     monkeypatch.setattr(os, "readlink", lambda path: targets[str(path)])
     assert own_output() == (file,)
-
-
-def _unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-    return port

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATIENCE_S = 60.0
-_BUSY = "import sys; sum(range(3_000_000)); print(flush=True); sys.stdin.read()"
-"""A process that works for a moment, says so and waits."""
+_BUSY = "import sys; sys.stdin.readline(); sum(range(3_000_000)); print(flush=True); sys.stdin.read()"
+"""A process that works for a moment after a line, says so and waits."""
 
 
 @pytest.fixture
@@ -47,6 +47,23 @@ def linked(monitor: NodeMonitor, *output: Path, pid: int) -> Iterator[None]:
     client.close()
 
 
+@contextlib.contextmanager
+def waiting(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that :func:`let_work` has work."""
+    command = [sys.executable, "-c", _BUSY, *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        yield process
+
+
+def let_work(process: subprocess.Popen[bytes]) -> None:
+    """Have it work, and wait until it has: whoever looked at it before sees the work, however late this process is."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+    process.stdout.readline()
+
+
 def test_the_name_is_the_same_for_all_drivers_of_a_run() -> None:
     assert monitor_name(RUN, "abc") == monitor_name(f"{RUN}-0a1b", "abc") == f"mlpatterns-monitor-{RUN}-abc"
 
@@ -63,9 +80,8 @@ def test_a_node_without_a_replica_uses_nothing(monitor: NodeMonitor) -> None:
 
 @pytest.mark.processes
 def test_replicas_are_read_with_their_children_and_their_threads(monitor: NodeMonitor) -> None:
-    with subprocess.Popen([sys.executable, "-c", _BUSY], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+    with waiting() as process:
+        let_work(process)
         with linked(monitor, pid=process.pid):
             found = monitor.read("app", threads=True)
             assert monitor.read("app", ask=False).replicas[0].stats is None
@@ -120,12 +136,10 @@ def test_a_process_is_known_by_its_command_line(command: Sequence[str], kind: Ki
 @pytest.mark.processes
 def test_processes_are_counted_by_what_they_do_also_when_they_have_ended() -> None:
     """This process stands for a raylet; its child has the name of a generator, and works."""
-    command = [sys.executable, "-c", _BUSY, "from pytest_mlpatterns.loadgen.process"]
     node = NodeProcesses(os.getpid())
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with waiting("from pytest_mlpatterns.loadgen.process") as process:
         node.look()
-        assert process.stdout is not None
-        process.stdout.readline()
+        let_work(process)
         node.look()
         used_ns = node.used_ns(Kind.RUN)
         assert used_ns > 0
@@ -137,13 +151,11 @@ def test_processes_are_counted_by_what_they_do_also_when_they_have_ended() -> No
 
 @pytest.mark.processes
 def test_pytest_and_the_generators_that_it_started_are_counted_where_they_run() -> None:
-    command = [sys.executable, "-c", _BUSY, "from pytest_mlpatterns.loadgen.process"]
     node = NodeProcesses(1 << 22)  # no such process
     node.look()
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with waiting("from pytest_mlpatterns.loadgen.process") as process:
         node.watch(os.getpid())
-        assert process.stdout is not None
-        process.stdout.readline()
+        let_work(process)
         node.look()
         assert node.used_ns(Kind.RUN) > 0
         process.communicate()
@@ -156,13 +168,11 @@ def test_pytest_and_the_generators_that_it_started_are_counted_where_they_run() 
 
 @pytest.mark.processes
 def test_the_store_of_the_head_is_found_by_the_name_of_its_session() -> None:
-    command = [sys.executable, "-c", _BUSY, "/ray/dashboard/dashboard.py", "--session-name=session_of_this_test"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with waiting("/ray/dashboard/dashboard.py", "--session-name=session_of_this_test") as process:
         node, other = (NodeProcesses(1 << 22, name) for name in ("session_of_this_test", "session_of_another"))
         for one in (node, other):
             one.look()
-        assert process.stdout is not None
-        process.stdout.readline()
+        let_work(process)
         for one in (node, other):
             one.look()
         assert node.used_ns(Kind.RAY) > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -141,7 +142,7 @@ def test_a_driver_that_does_not_connect_in_time_is_ended(
     connect: Callable[..., RaySession], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session_module, "_START_S", 0.0)
-    session = connect()
+    session = connect(runtime_env={"never": True})
     session.begin()
     with pytest.raises(DeploymentError, match="Ray did not start within 0s; it printed last:"):
         _ = session.cluster
@@ -175,6 +176,6 @@ os.kill(os.getpid(), signal.SIGKILL)
     subprocess.run([sys.executable, "-c", script], env=environ, check=False, timeout=PATIENT_S)
 
     pid = int(started.read_text(encoding="ascii"))
-    if psutil.pid_exists(pid):
+    with contextlib.suppress(psutil.NoSuchProcess):
         psutil.wait_procs([psutil.Process(pid)], PATIENT_S)
     assert left.read_text(encoding="ascii") == "left"
