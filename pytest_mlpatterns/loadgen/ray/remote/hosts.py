@@ -125,21 +125,38 @@ class _Hosts:
 
     def open(self, generators: int) -> tuple[HostFacts, ...]:
         with self._opening:
-            if not (alive := _alive()):
-                raise ChildError("the Ray cluster no longer answers")
-            for node in [node for node, host in self._hosts.items() if host.is_lost or node not in alive]:
-                del self._hosts[node]
-            self._placed[:generators] = place(self._placed, [*map(_facts_of, alive.values())], generators)
-            new = [node for node in dict.fromkeys(self._placed[:generators]) if node not in self._hosts]
-            started = [start_host(node, alive[node]["NodeManagerAddress"]) for node in new]
-            for host, facts in [(host, host.actor.facts.remote()) for host in started]:
-                host.await_start(facts)
-                self._hosts[host.node] = host
-                threading.Thread(target=self._listen, args=(host,), name=f"host {host.ip}", daemon=True).start()
+            failed: dict[str, ChildError] = {}
+            while missing := self._start_missing(generators, failed):
+                failed |= missing  # a node that has just gone is alive for Ray until it misses some heartbeats
             found = [self._hosts[node] for node in self._placed[:generators]]
             for host in dict.fromkeys(found):
                 host.compare_clocks()
             return tuple(host.facts for host in found)
+
+    def _start_missing(self, generators: int, failed: Mapping[str, ChildError]) -> dict[str, ChildError]:
+        """Place the generators on the nodes that are alive and did not fail; returns the nodes that fail now.
+
+        Raises:
+            ChildError: no node is left.
+        """
+        alive = {node: known for node, known in _alive().items() if node not in failed}
+        if not alive:
+            raise next(iter(failed.values()), ChildError("the Ray cluster no longer answers"))
+        for node in [node for node, host in self._hosts.items() if host.is_lost or node not in alive]:
+            del self._hosts[node]
+        self._placed[:generators] = place(self._placed, [*map(_facts_of, alive.values())], generators)
+        new = [node for node in dict.fromkeys(self._placed[:generators]) if node not in self._hosts]
+        started = [start_host(node, alive[node]["NodeManagerAddress"]) for node in new]
+        fails = {}
+        for host, facts in [(host, host.actor.facts.remote()) for host in started]:
+            try:
+                host.await_start(facts)
+            except ChildError as error:
+                fails[host.node] = error
+                continue
+            self._hosts[host.node] = host
+            threading.Thread(target=self._listen, args=(host,), name=f"host {host.ip}", daemon=True).start()
+        return fails
 
     def load(self, key: int, number: int, job: LoadJob) -> None:
         host = self._hosts[self._placed[number]]
@@ -167,7 +184,11 @@ class _Hosts:
         host = self._host_of.get(key)
         if host is None or host.is_lost:
             return ""
-        found: str = host.get(host.actor.why_stopped.remote(key))
+        try:
+            found: str = host.get(host.actor.why_stopped.remote(key))
+        except ChildError as error:  # its process is gone, or stopped: earlier news than the end of a call that waits
+            self._lose(host, error)
+            return ""
         return f"{found} on node {host.ip}" if found else ""
 
     def close_channel(self, key: int) -> None:
@@ -220,11 +241,15 @@ class _Hosts:
             self._heard.append(Heard(self._count, key, message))
             self._changed.notify_all()
 
-    def _lose(self, host: Host, error: RayError) -> None:
+    def _lose(self, host: Host, error: Exception) -> None:
         host.is_lost = True
         what = "no longer answers" if host.node in _alive() else "is gone"
         for key in [key for key, its in list(self._host_of.items()) if its is host]:
-            self._hear(host, key, Ended(f"node {host.ip} of the Ray cluster {what} ({type(error).__name__})"))
+            self._hear(
+                host,
+                key,
+                Ended(f"node {host.ip} of the Ray cluster {what} ({type(error.__cause__ or error).__name__})"),
+            )
 
 
 def _alive() -> dict[str, Any]:
