@@ -182,9 +182,9 @@ class RevisionClient:
 
     def close(self) -> None:
         """End the process and all processes that it started."""
-        if self._child is not None:
-            self._child.stop()
-            self._child = None
+        child, self._child = self._child, None  # at once: a thread may still start a deployment, which stops itself
+        if child is not None:
+            child.stop()
 
     def _stop(self) -> None:
         if self._child is not None:

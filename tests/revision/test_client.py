@@ -255,3 +255,17 @@ def test_a_client_that_is_closed_answers_nothing(client_of: Callable[[Process], 
     assert deployment.facts() == {}
     with pytest.raises(DeploymentError, match=r"t\.py::test at main \(0000000\) has ended"):
         deployment.stats()
+
+
+def test_a_deployment_that_outlives_the_process_of_its_revision_stops_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict")
+    server = Server([RevisionSetup(SETUP, read_payload([1], REST_JSON)), DeploymentStarted(endpoint, (4711,), None)])
+    revision = client_on(FakeRay(), server, tmp_path, monkeypatch)
+    deployment = revision.start()
+    heard: list[object] = []
+    monkeypatch.setattr(server, "stop", lambda: heard.append(deployment.close()), raising=False)
+    revision.close()
+    assert heard == [None]
+    assert not any(isinstance(message, StopDeployment) for message in server.heard)
