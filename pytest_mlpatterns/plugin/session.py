@@ -215,14 +215,14 @@ class PerfSession:
         """Write the baseline and the results, in the one process that has them all; then processes end."""
         with ends_with_summary(session, exitstatus):
             with written_first():
+                measured = not self._config.option.collectonly
                 if self._is_worker:
                     report_baseline(self._config, self._baseline)
-                elif not self._output.close(
-                    complete=exitstatus in _COMPLETE, measured=not self._config.option.collectonly
-                ):
+                elif not self._output.close(complete=exitstatus in _COMPLETE, measured=measured):
                     session.exitstatus = pytest.ExitCode.USAGE_ERROR
             self._driver.close()
             self._ray.close()
+        with ends_with_summary(session, exitstatus):  # also if the end was interrupted before, pytest goes on here
             yield
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
