@@ -31,7 +31,7 @@ _DELETED_WITHIN_S = 60.0
 _FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY, ApplicationStatus.DELETING)
 _MOST_ADDRESSES = 255
 """Most addresses that a load generator distinguishes."""
-_OF_A_QUEUE = {"initial_backoff_s": 0.01, "backoff_multiplier": 1.5, "max_backoff_s": 0.05}
+_OF_A_QUEUE = {"initial_backoff_s": 0.002, "backoff_multiplier": 1.5, "max_backoff_s": 0.01}
 """How soon Ray Serve looks again for a free worker; by default it waits up to half a second, which would decide the
 result of a queue."""
 _HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
