@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_ray import node_facts
+from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.system.ray.address import checked_address, host_and_port, require_reachable
@@ -85,6 +86,7 @@ def test_where_something_listens_an_address_is_reachable() -> None:
         require_reachable(f"127.0.0.1:{server.getsockname()[1]}", "RAY_ADDRESS")
 
 
+@PROPERTY
 @given(st.integers(1_000_000_000, 9_000_000_000), st.integers(0, 10_000))
 def test_an_application_is_found_again_by_its_run(now_s: int, number: int) -> None:
     run = new_run(now_s)
@@ -100,6 +102,7 @@ def test_an_application_is_found_again_by_its_run(now_s: int, number: int) -> No
     assert age_of(run, now_s + 60) == 60
 
 
+@PROPERTY
 @given(st.text())
 def test_names_of_others_are_never_ours(name: str) -> None:
     assert applications_by_run([name]) == {}
