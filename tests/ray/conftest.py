@@ -29,7 +29,7 @@ _SPEC = importlib.util.find_spec("ray")
 HAS_RAY = _SPEC is not None and _SPEC.origin is not None
 """This folder has the name of the package, but is none."""
 collect_ignore_glob = [] if HAS_RAY else ["test_*.py"]
-PATIENT_S = 60.0
+PATIENT_S = 180.0
 """Longest wait for anything, however busy this machine is."""
 
 

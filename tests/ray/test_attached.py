@@ -13,6 +13,8 @@ from conftest import PATIENT_S, wait_until
 from support.on_cluster import FOREIGN
 from support.project import Project
 
+from pytest_mlpatterns.system.ray.run_name import base_of
+
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator
@@ -56,7 +58,7 @@ def test_a_run_removes_its_applications_and_leaves_those_of_others(
     assert run.outcomes == {"passed": 1}
     assert applications() == {FOREIGN: "RUNNING"}
     assert still_here(on_cluster) == "still here"
-    wait_until(lambda: on_cluster.call(f"{HERE}:actors") == [on_cluster.cluster.run])
+    wait_until(lambda: on_cluster.call(f"{HERE}:actors", timeout_s=PATIENT_S) == [on_cluster.cluster.run])
 
 
 @pytest.fixture
@@ -92,15 +94,15 @@ def test_what_a_run_left_that_could_not_clean_up_the_next_one_removes(
     long_run: subprocess.Popen[bytes],
 ) -> None:
     (left,) = ours(applications())
-    (run,) = {*on_cluster.call(f"{HERE}:actors")} - {on_cluster.cluster.run} - _monitors(on_cluster)
-    assert left.startswith(f"{run}-")
+    run = base_of(left)
+    assert run in on_cluster.call(f"{HERE}:actors", timeout_s=PATIENT_S)
     family: list[Any] = [psutil.Process(long_run.pid), *psutil.Process(long_run.pid).children(recursive=True)]
     for process in family:  # the driver among them, before it can notice
         process.suspend()
     for process in family:
         process.kill()
     long_run.wait(PATIENT_S)
-    wait_until(lambda: run not in on_cluster.call(f"{HERE}:actors"))
+    wait_until(lambda: run not in on_cluster.call(f"{HERE}:actors", timeout_s=PATIENT_S))
     assert ours(applications()) == {left}
 
     next_run = run_on(SHORT, "--perf-generators-on=local")
@@ -110,7 +112,3 @@ def test_what_a_run_left_that_could_not_clean_up_the_next_one_removes(
     assert " ago and was killed was removed from the Ray cluster" in next_run.out
     assert applications() == {FOREIGN: "RUNNING"}
     assert still_here(on_cluster) == "still here"
-
-
-def _monitors(on_cluster: RaySession) -> set[str]:
-    return {name for name in on_cluster.call(f"{HERE}:actors") if "monitor" in name}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from conftest import PATIENT_S, long_run, wait_until
 from support.project import Project
 
 if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Iterable
 
 BODY = """
     import json
@@ -20,30 +21,31 @@ BODY = """
     import psutil
 
 
+    def seen(process):
+        try:
+            listening = [one.laddr.ip for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+            return [process.pid, process.name(), " ".join(process.cmdline()), listening]
+        except psutil.Error:  # a worker that was idle, which Ray has ended
+            return None
+
+
     def test_first(perf):
         perf.assert_rtm_below("60s")
 
 
     def test_second(perf):
         perf.assert_rtm_below("60s")
-        family = psutil.Process().children(recursive=True)
-        listening = [
-            (process.name(), one.laddr.ip)
-            for process in family
-            for one in process.net_connections("inet")
-            if one.status == psutil.CONN_LISTEN
-        ]
-        found = {"raylets": sum(process.name() == "raylet" for process in family), "listening": listening}
-        Path("found.json").write_text(json.dumps({**found, "pids": [process.pid for process in family]}))
+        found = [*filter(None, map(seen, psutil.Process().children(recursive=True)))]
+        Path("found.json").write_text(json.dumps(found))
 """
 
 
-def directories() -> AbstractSet[Path]:
-    return set(Path("/tmp").glob("mlp-*"))
+def directories(commands: Iterable[str]) -> set[Path]:
+    """The temporary directories that these processes of a Ray name; other runs on this machine have others."""
+    return {Path(found) for command in commands for found in re.findall(r"/tmp/mlp-\w+", command)}
 
 
 def test_all_tests_share_one_ray_which_only_this_machine_reaches_and_which_ends_with_them(tmp_path: Path) -> None:
-    before = directories()
     project = Project().with_tests(BODY)
     home = tmp_path / "home"
     home.mkdir()
@@ -54,25 +56,35 @@ def test_all_tests_share_one_ray_which_only_this_machine_reaches_and_which_ends_
 
     assert run.outcomes == {"passed": 2}
     found = run.json("found.json")
-    assert found["raylets"] == 1
-    elsewhere = {name for name, ip in found["listening"] if ip.removeprefix("::ffff:") != "127.0.0.1"}
+    assert sum(name == "raylet" for _, name, _, _ in found) == 1
+    elsewhere = {name for _, name, _, ips in found if {ip.removeprefix("::ffff:") for ip in ips} - {"127.0.0.1"}}
     assert all(name.startswith("ray::ServeReplica:") for name in elsewhere)  # their gRPC asks for the run's token
-    assert not any(map(_runs, found["pids"]))
-    assert directories() <= before
+    assert not any(_runs(pid) for pid, _, _, _ in found)
+    (directory,) = directories(command for _, _, command, _ in found)
+    assert not directory.exists()
     assert [*home.iterdir()] == []  # Ray would put a token there
 
 
 def test_a_ray_of_a_run_that_is_killed_ends_with_it(tmp_path: Path) -> None:
-    before, called = directories(), tmp_path / "called"
+    called = tmp_path / "called"
     with long_run(tmp_path, called, "--perf-engine=ray", environment={"RAY_ADDRESS": ""}) as process:
         family = psutil.Process(process.pid).children(recursive=True)
-        assert sum(member.name() == "raylet" for member in family) == 1
+        commands = [*map(_command_of, family)]
+        assert sum(command.partition(" ")[0].endswith("/raylet") for command in commands) == 1
+        (directory,) = directories(commands)
 
         process.kill()
 
         _, left = psutil.wait_procs(family, PATIENT_S)
     assert left == []
-    wait_until(lambda: directories() <= before)
+    wait_until(lambda: not directory.exists())
+
+
+def _command_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended
+        return ""
 
 
 def _runs(pid: int) -> bool:
