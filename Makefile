@@ -7,10 +7,13 @@ unexport PYTHONDONTWRITEBYTECODE  # the tests start hundreds of processes: none 
 EXAMPLES := tests/examples tests/docs/test_snippets.py tests/docs/test_site.py tests/reports/html/test_html_page.py
 FAULTS := tests/faults
 CAPACITY := tests/capacity
+RAY := tests/ray
 PACKAGE := tests/package
-OTHERS := $(EXAMPLES) $(FAULTS) $(CAPACITY) $(PACKAGE)
+OTHERS := $(EXAMPLES) $(FAULTS) $(CAPACITY) $(RAY) $(PACKAGE)
+RAY_BIN := .venv-ray/bin
+RAY_STAMP := .venv-ray/.installed
 
-.PHONY: demo test examples capacity faults package covered compiled lint docs bench servers fuzz protos clean
+.PHONY: demo test examples capacity faults ray package covered compiled lint docs bench servers fuzz protos clean
 
 demo: $(STAMP)  ## train a model, record its performance, make it slower, see it caught
 	$(BIN)/python examples/quickstart/demo.py
@@ -25,6 +28,7 @@ test: compiled  ## lint, types, layers, and every test with branch coverage
 covered: compiled  ## every test with branch coverage
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(OTHERS:%=--ignore=%)
+	@echo '$(RAY): left out, make ray runs them'
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 endif
@@ -37,6 +41,9 @@ capacity: compiled  ## searches for the capacity of real services: NMRT, scaling
 
 faults: compiled  ## what goes wrong on purpose: nothing hangs, passes by dying or stays behind; with ALL=1 the rarer variants too
 	ALL=$(ALL) $(BIN)/python -m pytest -q -n 6 --dist worksteal $(FAULTS)
+
+ray: $(RAY_STAMP)  ## the tests that need Ray, on a cluster of three nodes on this machine
+	$(RAY_BIN)/python -m pytest -q $(RAY)
 
 compiled: $(STAMP)
 	@$(BIN)/python -m compileall -q pytest_mlpatterns
@@ -70,7 +77,7 @@ protos: $(STAMP)  ## compile the .proto files into the descriptor set that the p
 	cd pytest_mlpatterns/wire && $(CURDIR)/$(BIN)/python -m grpc_tools.protoc -I. --descriptor_set_out=descriptors.binpb *.proto
 
 clean:
-	rm -rf dist docs/_build .venv .coverage .coverage.* .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
+	rm -rf dist docs/_build .venv .venv-ray .coverage .coverage.* .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12")'
@@ -78,3 +85,9 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
 	touch $(STAMP)
+
+$(RAY_STAMP): pyproject.toml
+	$(PYTHON) -m venv .venv-ray
+	$(RAY_BIN)/python -m pip install --quiet --upgrade pip
+	$(RAY_BIN)/python -m pip install --quiet --editable '.[test,ray]'
+	touch $(RAY_STAMP)

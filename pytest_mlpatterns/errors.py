@@ -20,6 +20,7 @@ __all__ = [
     "InvalidResultError",
     "LeftoverWarning",
     "LimitFailure",
+    "MissingExtraError",
     "MlpatternsError",
     "ModelLoadError",
     "OpenPortWarning",
@@ -41,6 +42,10 @@ class MlpatternsError(Exception):
 
 class SettingError(MlpatternsError, ValueError):
     """A marker argument, option, pattern or schedule is invalid."""
+
+
+class MissingExtraError(SettingError):
+    """What a test asks for needs an optional package that is not installed."""
 
 
 class UnitError(SettingError):

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.launch import GeneratorReport
 
-__all__ = ["Fault", "GeneratorMetrics", "InvalidReason", "why_limited"]
+__all__ = ["Fault", "GeneratorMetrics", "InvalidReason", "spread_note", "why_limited"]
 
 _LIMITED_SHARE = 0.70
 """Share of a core, and of the generator's ceiling, above which it counts as the limit."""
 _LIMITED_LAG_NS = 1_000_000
+_SPREAD_NS = 5_000_000
+"""From here on a note says how far apart the generators on the nodes of a cluster began."""
+_CLOCK_ERROR_NS = 2_500_000
 
 
 class Fault(Enum):
@@ -71,21 +74,16 @@ def why_limited(
     """Why the load generator may have been the limit; None if it was not.
 
     It is the limit if it used over 70 % of a core, if it reached over 70 % of its rate against a server that does
-    nothing, or if, in an open loop, it sent 1 % of its requests late by over 1 ms and over a tenth of the latency.
+    nothing, or if, in an open loop, it sent 1 % of its requests late by over 1 ms and over a tenth of the latency. Of
+    generators on several nodes each may use 70 % of a core, and all together 70 % of the sum of their ceilings.
 
     Args:
         report: the figures of the generator, over the measured window.
         send_lag_ns: how late each request of an open loop was sent; None for a closed loop.
         latency_ns: median latency, which the lag is compared with.
     """
-    if report.core_share > _LIMITED_SHARE:
-        return f"the load generator used {format_percent(report.core_share)} of a core and may itself be the limit"
-    if report.ceiling_rps is not None and report.rate_rps > _LIMITED_SHARE * report.ceiling_rps:
-        return (
-            f"the load generator did {format_rate(report.rate_rps)}, over "
-            f"{format_percent(_LIMITED_SHARE)} of the {format_rate(report.ceiling_rps)} that it reaches "
-            "on this machine against a server that does nothing"
-        )
+    if why := _why_busy(report) or _why_near_ceiling(report):
+        return why
     if send_lag_ns is not None and send_lag_ns.size:
         lag = float(np.percentile(send_lag_ns, 99, method="lower"))  # one late request of a few does not count
         allowed = max(_LIMITED_LAG_NS, 0.1 * latency_ns)
@@ -95,3 +93,50 @@ def why_limited(
                 f"{format_duration(lag)} late, allowed are {format_duration(allowed)}"
             )
     return None
+
+
+def spread_note(report: GeneratorReport) -> str | None:
+    """How far apart the generators on the nodes of a cluster began, and how well their clocks are known.
+
+    None if they began within 5 ms of each other, by clocks that are known to 2.5 ms.
+    """
+    if not report.parts:
+        return None
+    late = [part.opened_late_ns for part in report.parts]
+    spread_ns, error_ns = max(late) - min(late), max(part.clock_error_ns for part in report.parts)
+    if spread_ns <= _SPREAD_NS and error_ns <= _CLOCK_ERROR_NS:
+        return None
+    return (
+        f"the load generators began within {format_duration(spread_ns)} of each other "
+        f"(their clocks are known to ±{format_duration(error_ns)})"
+    )
+
+
+def _why_busy(report: GeneratorReport) -> str | None:
+    """Why the generator's processor may have been the limit."""
+    busiest = max(report.parts, key=lambda part: part.core_share, default=None)
+    share = report.core_share if busiest is None else busiest.core_share
+    if share <= _LIMITED_SHARE:
+        return None
+    if busiest is None:
+        return f"the load generator used {format_percent(share)} of a core and may itself be the limit"
+    return (
+        f"the load generator on node {busiest.node} used {format_percent(share)} of a core and may itself be the limit"
+    )
+
+
+def _why_near_ceiling(report: GeneratorReport) -> str | None:
+    """Why the generator's speed may have been the limit."""
+    if report.ceiling_rps is None or report.rate_rps <= _LIMITED_SHARE * report.ceiling_rps:
+        return None
+    if not report.parts:
+        return (
+            f"the load generator did {format_rate(report.rate_rps)}, over "
+            f"{format_percent(_LIMITED_SHARE)} of the {format_rate(report.ceiling_rps)} that it reaches "
+            "on this machine against a server that does nothing"
+        )
+    return (
+        f"the load generators did {format_rate(report.rate_rps * report.processes)} together, over "
+        f"{format_percent(_LIMITED_SHARE)} of the {format_rate(report.ceiling_rps * report.processes)} that they reach "
+        "on their nodes against servers that do nothing"
+    )

@@ -78,7 +78,7 @@ def disturbance_of(usage: Usage, window: Window, generator_ns: int) -> Disturban
     return Disturbance(
         duration_ns=duration,
         cores=usage.machine_cores,
-        others_cores=max(0.0, (gained(usage.others_ns) - generator_ns) / duration),
+        others_cores=max(0.0, (gained(usage.others_ns) - _generator_ns(usage, generator_ns)) / duration),
         steal_ratio=gained(usage.steal_ns) / (duration * usage.machine_cores),
         throttled_ratio=gained(usage.throttled_ns) / duration,
         frequencies_hz=(int(frequencies.min()), int(frequencies.max())) if frequencies.size else (0, 0),
@@ -97,7 +97,12 @@ def is_disturbed(usage: Usage | None, generator_ns: int) -> bool:
         return False
     duration = int(usage.time_ns[-1] - usage.time_ns[0])
     others = int(usage.others_ns[-1] - usage.others_ns[0]) + int(usage.steal_ns[-1] - usage.steal_ns[0])
-    return others - generator_ns > _BLOCK_CORES * duration
+    return others - _generator_ns(usage, generator_ns) > _BLOCK_CORES * duration
+
+
+def _generator_ns(usage: Usage, generator_ns: int) -> int:
+    """The part of the load generator's CPU time that is in ``usage.others_ns``."""
+    return 0 if usage.without_generator else generator_ns
 
 
 def why_busy(launches: Iterable[Launch]) -> str | None:

@@ -28,26 +28,38 @@ def take_rows(samples: Samples, rows: NDArray[np.int64]) -> Samples:
         rows: indices, shape ``(taken,)``.
     """
     columns: dict[str, Any] = {name: getattr(samples, name)[rows] for name in _COLUMNS}
-    stream = samples.stream
-    if stream is not None:
-        taken = {name: getattr(stream, name)[rows] for name in _STREAM_COLUMNS}
-        counts = stream.chunk_count.astype(np.int64)
-        first = np.cumsum(counts) - counts  # of the chunks of each request
-        counts = counts[rows]
-        place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        columns["stream"] = StreamSamples(**taken, chunk_ns=stream.chunk_ns[np.repeat(first[rows], counts) + place])
+    if samples.stream is not None:
+        columns["stream"] = _take_streams(samples.stream, rows)
     return Samples(**columns)
 
 
+def _take_streams(stream: StreamSamples, rows: NDArray[np.int64]) -> StreamSamples:
+    """The streams of the requests with these indices, in this order."""
+    taken = {name: getattr(stream, name)[rows] for name in _STREAM_COLUMNS}
+    counts = stream.chunk_count.astype(np.int64)
+    first = np.cumsum(counts) - counts  # of the chunks of each request
+    counts = counts[rows]
+    place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return StreamSamples(**taken, chunk_ns=stream.chunk_ns[np.repeat(first[rows], counts) + place])
+
+
 def join_samples(parts: Sequence[Samples]) -> Samples:
-    """The requests of several recordings, in the order of completion; all of them were read as streams, or none."""
-    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
+    """The requests of several recordings, in the order of completion; all of them were read as streams, or none.
+
+    One column after the other, so that a large load does not lie in memory three times.
+    """
+    order = np.argsort(_joined(parts, "done_ns"), kind="stable")
+    columns: dict[str, Any] = {name: _joined(parts, name)[order] for name in _COLUMNS}
     streams = [part.stream for part in parts if part.stream is not None]
     if streams:
-        names = (*_STREAM_COLUMNS, "chunk_ns")
-        joined = {name: np.concatenate([getattr(stream, name) for stream in streams]) for name in names}
-        columns["stream"] = StreamSamples(**joined)
-    return take_rows(Samples(**columns), np.argsort(columns["done_ns"], kind="stable"))
+        joined = {name: _joined(streams, name) for name in (*_STREAM_COLUMNS, "chunk_ns")}
+        columns["stream"] = _take_streams(StreamSamples(**joined), order)
+    return Samples(**columns)
+
+
+def _joined(parts: Sequence[Samples] | Sequence[StreamSamples], name: str) -> NDArray[Any]:
+    """One column of several recordings, one recording after the other."""
+    return np.concatenate([getattr(part, name) for part in parts])
 
 
 def shift_samples(samples: Samples, by_ns: int) -> Samples:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.baseline.calibration import measure_calibration, ratio_between, scaled
@@ -91,12 +91,15 @@ class BaselineLookup:
         self._directory = directory
         self.calibration: Calibration | None = None
 
-    def match(self, test: str, setup: Setup) -> BaselineMatch:
+    def match(self, test: str, setup: Setup, cluster: str = "") -> BaselineMatch:
         """Find the entry that a test is compared with; calibrates the machine if that is needed.
+
+        A calibration is of one machine: none is made for a cluster, whose entries are compared on it only.
 
         Args:
             test: the test's id.
             setup: what the test measures.
+            cluster: node types and counts of the Ray cluster that takes part; empty without one.
 
         Raises:
             ChildError: another machine's entry had to be scaled, and the calibration workload did not end.
@@ -105,36 +108,35 @@ class BaselineLookup:
         if self._run.smoke or mode is BaselineMode.OFF:
             return BaselineMatch(setup, mode)
         if mode is BaselineMode.UPDATE:
-            with contextlib.suppress(ChildError):  # an entry without a calibration is still useful
-                self._calibrate()  # now, while no load runs
+            if not cluster:
+                with contextlib.suppress(ChildError):  # an entry without a calibration is still useful
+                    self._calibrate()  # now, while no load runs
             return BaselineMatch(setup, mode)
-        by_machine = self._entries.get(test, {})
-        if (own := by_machine.get(self._environment.machine)) is None:
-            return self._match_elsewhere(by_machine, setup, mode)
+        by_machine, sought = self._entries.get(test, {}), BaselineMatch(setup, mode)
+        if (own := by_machine.get(self._environment.machine_of(cluster))) is None:
+            return self._match_elsewhere(by_machine, sought, cluster)
         if differences := self._differences(own, setup):
             details = "; ".join(differences)
-            return BaselineMatch(setup, mode, gap=BaselineGap.NOT_COMPARABLE, details=details, facts=own.facts)
+            return replace(sought, gap=BaselineGap.NOT_COMPARABLE, details=details, facts=own.facts)
         slowdown = functools.partial(self._slowdown_since, own.calibration)
-        return BaselineMatch(setup, mode, own, facts=own.facts, name=self._name_of(own), slowdown=slowdown)
+        return replace(sought, entry=own, facts=own.facts, name=self._name_of(own), slowdown=slowdown)
 
-    def _match_elsewhere(self, by_machine: Mapping[str, Entry], setup: Setup, mode: BaselineMode) -> BaselineMatch:
+    def _match_elsewhere(self, by_machine: Mapping[str, Entry], sought: BaselineMatch, cluster: str) -> BaselineMatch:
         """The entry of the machine whose speed is closest, scaled to this one; or why there is none."""
         if not by_machine:
-            return BaselineMatch(setup, mode, gap=BaselineGap.ABSENT)
-        ratios = self._speed_ratios(by_machine, setup) if self._run.calibrate else {}
+            return replace(sought, gap=BaselineGap.ABSENT)
+        is_scaled = self._run.calibrate and not cluster
+        ratios = self._speed_ratios(by_machine, sought.setup) if is_scaled else {}
         if not ratios:
-            machines = f"machine: {'; '.join(by_machine)} → {self._environment.machine}"
-            why = "; no entry with as many cores and this set-up has a calibration" if self._run.calibrate else ""
+            machines = f"machine: {'; '.join(by_machine)} → {self._environment.machine_of(cluster)}"
+            why = "; no entry with as many cores and this set-up has a calibration" if is_scaled else ""
             latest = max(by_machine.values(), key=lambda entry: entry.date)
-            gap = BaselineGap.NOT_COMPARABLE
-            return BaselineMatch(setup, mode, gap=gap, details=machines + why, facts=latest.facts)
+            return replace(sought, gap=BaselineGap.NOT_COMPARABLE, details=machines + why, facts=latest.facts)
         machine = min(ratios, key=lambda name: abs(math.log(ratios[name])))
         entry = scaled(by_machine[machine], ratios[machine])
         note = f"baseline of {machine}, its times × {ratios[machine]:.2f} by calibration, at twice the tolerance"
         note = "; ".join(filter(None, (note, entry.warning)))
-        return BaselineMatch(
-            setup, mode, entry, facts=entry.facts, widening=_WIDENING, note=note, name=self._name_of(entry)
-        )
+        return replace(sought, entry=entry, facts=entry.facts, widening=_WIDENING, note=note, name=self._name_of(entry))
 
     def _speed_ratios(self, by_machine: Mapping[str, Entry], setup: Setup) -> dict[str, float]:
         """How much longer work takes here, by machine, of the machines whose entry is comparable and calibrated."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.baseline.lookup import BaselineMatch
     from pytest_mlpatterns.config.run_settings import RunSettings
+    from pytest_mlpatterns.records.baseline_entry import Entry
     from pytest_mlpatterns.records.result import TestResult
     from pytest_mlpatterns.records.setup import Environment, Setup
 
@@ -89,13 +90,13 @@ class BaselineSession:
 
         self._gone.update(filter(is_gone, self._before))
 
-    def match(self, test: str, setup: Setup) -> BaselineMatch:
+    def match(self, test: str, setup: Setup, cluster: str = "") -> BaselineMatch:
         """Find the entry that a test is compared with; see :meth:`BaselineLookup.match`.
 
         Raises:
             ChildError: another machine's entry had to be scaled, and the calibration workload did not end.
         """
-        return self._lookup.match(test, setup)
+        return self._lookup.match(test, setup, cluster)
 
     def with_drift(self, result: TestResult) -> TestResult:
         """The result, with notes on its entry.
@@ -103,7 +104,7 @@ class BaselineSession:
         They say that it was recorded although something was wrong, or that the result is worse than its anchor although
         not worse than the entry.
         """
-        entry = self._before.get(result.test, {}).get(self._environment.machine)
+        entry = self._entry_of(result)
         if entry is None or result.interrupted or self._run.smoke:
             return result
         if entry.differences(result.setup, self._environment.versions):
@@ -162,12 +163,19 @@ class BaselineSession:
             "pruned": self._pruned,
         }
 
+    def _entry_of(self, result: TestResult) -> Entry | None:
+        """The entry of the test on the machine or cluster that gave the result."""
+        return self._before.get(result.test, {}).get(self._machine_of(result))
+
+    def _machine_of(self, result: TestResult) -> str:
+        return self._environment.machine_of(result.cluster)
+
     def _update(self, passed: Sequence[TestResult], *, complete: bool) -> None:
         if not complete or not passed:
             why = "no perf test passed" if complete else "the run was not completed"
             self.lines.append(f"baseline not updated: {why}")
             return
-        file, machine = self._run.baseline_file, self._environment.machine
+        file = self._run.baseline_file
         facts = RunFacts(
             versions=self._environment.versions,
             commit=commit(self._root),
@@ -176,9 +184,10 @@ class BaselineSession:
         )
         self._refused = {result.test: why for result in passed if (why := why_too_wide(result))}
         fit = [result for result in passed if result.test not in self._refused]
-        updates = [update_of(result, self._before.get(result.test, {}).get(machine), facts) for result in fit]
+        updates = [update_of(result, self._entry_of(result), facts) for result in fit]
         if updates:
-            write_baselines(file, {update.test: {machine: update.after} for update in updates})
+            machines = {result.test: self._machine_of(result) for result in fit}
+            write_baselines(file, {update.test: {machines[update.test]: update.after} for update in updates})
             self.lines += [f"baseline {file} updated:", *update_lines(updates)]
         self._updates = updates
         self.lines += refused_lines(self._refused, self._before)

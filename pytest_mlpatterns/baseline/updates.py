@@ -73,7 +73,7 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
         versions=facts.versions,
         commit=facts.commit,
         date=facts.date,
-        calibration=facts.calibration,
+        calibration=None if result.cluster else facts.calibration,  # which is of one machine
         latency=stored_percentiles(result.latency),
         counts=tuple(map(without_body, result.counts)),
         disturbed=disturbances(result),

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = [
+    "GeneratorPlace",
     "InconclusivePolicy",
     "NoisePolicy",
     "Settings",
@@ -68,6 +69,13 @@ class InconclusivePolicy(StrEnum):
     PASS = "pass"
 
 
+class GeneratorPlace(StrEnum):
+    """Where the load generators run."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 class NoisePolicy(StrEnum):
     """What a failure against a stored baseline is worth if neighbours took cores that the test needed."""
 
@@ -83,7 +91,8 @@ class Settings:
     None for the default ones. ``overload`` expects that the service cannot sustain the load. ``stretches`` lets a
     window of few requests be longer than ``duration_ns``. ``price`` is None if there is no cost. ``model`` and
     ``payload`` are None if they come from the fixtures. ``engine`` is a name as given; the registry of engines checks
-    it. ``cpus`` is None if the deployment may use all cores. ``cancel`` is None if every request is awaited.
+    it, and ``generators_on`` is where the load generators run. ``cpus`` is None if the deployment may use all cores.
+    ``cancel`` is None if every request is awaited.
     ``tokens`` is None if each chunk counts as a token where the server reports no usage.
     """
 
@@ -109,6 +118,7 @@ class Settings:
     request: Callable[[Any], object] | None
     wire: Wire
     engine: str
+    generators_on: GeneratorPlace
     cpus: float | None
     cancel: Cancellation | None
     tokens: Callable[[str], int] | None
@@ -222,7 +232,7 @@ def read_settings(
             value, source = default, f"perf({name}=...)"
         values[name] = read(value, source)
     members = {name: member for name, member in (("pattern", pattern), ("wire", wire)) if member is not None}
-    settings = {**values, **members, "schedule": read_schedule(marker)}
+    settings = {**values, **members, "schedule": read_schedule(marker), "generators_on": _place_in(values)}
     settings["stretches"] = settings["duration"] is None and settings["schedule"].length_ns is None
     if settings["schedule"].length_ns is not None:
         settings["duration"] = _length_of(settings["schedule"], marker)
@@ -231,6 +241,15 @@ def read_settings(
     for name in ("duration", "warmup", "timeout", "startup_timeout", "budget"):
         settings[f"{name}_ns"] = settings.pop(name)
     return Settings(**settings)
+
+
+def _place_in(values: Mapping[str, Any]) -> GeneratorPlace:
+    """Where the load generators run; if that is not given, where the service does."""
+    if values["generators_on"] is not None:
+        place: GeneratorPlace = values["generators_on"]
+        return place
+    engine = values["engine"]
+    return GeneratorPlace.RAY if isinstance(engine, str) and engine == GeneratorPlace.RAY else GeneratorPlace.LOCAL
 
 
 def _length_of(schedule: Schedule, marker: Mapping[str, Any]) -> int | None:
@@ -288,6 +307,10 @@ _READERS: dict[str, tuple[Callable[[Any, str], Any], Any]] = {
     "cancel": (read_cancellation, None),
     "tokens": (function_like("lambda text: len(tokenizer.encode(text))"), None),
     "engine": (as_given, "local"),
+    "generators_on": (
+        lambda value, source: None if value is None else read_choice(GeneratorPlace, value, source),
+        None,
+    ),
     "cpus": (read_cpus, "all"),
 }
 """Marker argument → its converter and its default."""

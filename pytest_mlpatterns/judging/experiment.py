@@ -20,7 +20,7 @@ from pytest_mlpatterns.serving.model import ServicePlan, service_plan
 from pytest_mlpatterns.serving.targets import Url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
 
     from pytest_mlpatterns.baseline.lookup import BaselineMatch
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.engine import StartOptions
     from pytest_mlpatterns.serving.targets import Target
     from pytest_mlpatterns.system.cpu_share import ReplicaCores
+    from pytest_mlpatterns.system.ray.cluster_use import ClusterUse
     from pytest_mlpatterns.workload.plan import LoadPlan
 
 __all__ = ["Experiment", "LoadDriver", "ModelUnderTest", "SystemUnderTest"]
@@ -118,14 +119,23 @@ class LoadDriver:
     """What sends the load of every test of a session.
 
     Attributes:
-        generator: the load generator.
+        generators: the load generators by the place where they run.
         on_progress: takes the progress of the load several times a second.
         smoke: each test sends one request instead of a load.
     """
 
-    generator: Generator
+    generators: Mapping[str, Generator]
     on_progress: Callable[[Progress], None]
     smoke: bool = False
+
+    def on(self, place: str) -> Generator:
+        """The load generator that runs at this place, a value of ``generators_on=``."""
+        return self.generators[place]
+
+    def close(self) -> None:
+        """End the processes of all load generators."""
+        for generator in self.generators.values():
+            generator.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +154,7 @@ class Experiment:
         revision: the same test at another git revision, which then replaces the baseline; None without one.
         comparison_required: a test that is not compared with the revision fails, also if it is new.
         searches: searches for NMRT that a ranking needs, by objective; None is the search without one.
+        cluster: the Ray cluster that takes part; None without one.
     """
 
     test: str
@@ -157,18 +168,24 @@ class Experiment:
     revision: RevisionClient | None = None
     comparison_required: bool = False
     searches: tuple[Objective | None, ...] = ()
+    cluster: ClusterUse | None = None
 
     @property
     def smoke(self) -> bool:
         """Whether one request is sent instead of a load, and no verdict is made."""
         return self.driver.smoke
 
+    @property
+    def generator(self) -> Generator:
+        """The load generator of this test."""
+        return self.driver.on(self.settings.generators_on)
+
     def runner(self) -> LaunchRunner:
         """Measures launches of the system under test, none of them while the other revision still collects tests."""
         return LaunchRunner(
             self.system.start,
             self.plan,
-            self.driver.generator,
+            self.generator,
             on_progress=self.driver.on_progress,
             smoke=self.smoke,
             settle=(lambda: None) if self.revision is None else self.revision.await_setup,
@@ -192,4 +209,4 @@ class Experiment:
 
     def interleave(self, first: Variant, second: Variant) -> InterleavedRun:
         """An interleaved run of two variants; nothing is started yet."""
-        return InterleavedRun(first, second, self.driver.generator, on_progress=self.driver.on_progress)
+        return InterleavedRun(first, second, self.generator, on_progress=self.driver.on_progress)

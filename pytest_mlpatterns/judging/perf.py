@@ -19,13 +19,14 @@ from pytest_mlpatterns.judging.baseline_launches import measure_for_the_baseline
 from pytest_mlpatterns.judging.compared_metrics import compared_by_default, compared_metrics, read_metrics
 from pytest_mlpatterns.judging.cost_methods import CostMethods
 from pytest_mlpatterns.judging.diagnosis import diagnosis_of
+from pytest_mlpatterns.judging.estimates import searched_for
 from pytest_mlpatterns.judging.leak_assertions import LeakAssertions
 from pytest_mlpatterns.judging.leak_methods import LeakMethods
 from pytest_mlpatterns.judging.limit_assertions import LimitAssertions, check_percentile
 from pytest_mlpatterns.judging.nmrt_assertions import NmrtAssertions
 from pytest_mlpatterns.judging.overload_assertions import OverloadAssertions
 from pytest_mlpatterns.judging.pattern_comparison import PatternComparison
-from pytest_mlpatterns.judging.result_builder import build_result, searched_for, with_further
+from pytest_mlpatterns.judging.result_builder import build_result, with_further
 from pytest_mlpatterns.judging.revision_comparison import RevisionComparison
 from pytest_mlpatterns.judging.scaling_assertions import ScalingAssertions
 from pytest_mlpatterns.judging.scaling_methods import ScalingMethods

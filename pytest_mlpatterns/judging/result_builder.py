@@ -5,22 +5,23 @@ It must not know pytest, and makes no verdict.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.analysis.crowding import crowding_note
+from pytest_mlpatterns.analysis.generator_health import spread_note
 from pytest_mlpatterns.analysis.intervals import estimate
 from pytest_mlpatterns.analysis.latency_distribution import latency_of, percentiles_of_counts
 from pytest_mlpatterns.analysis.log_ratio import PAIRED_METRICS
-from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric, is_known_metric, metric_named, nmrt_metric
+from pytest_mlpatterns.analysis.metric_definitions import is_known_metric, metric_named
 from pytest_mlpatterns.analysis.metrics import Metrics
+from pytest_mlpatterns.analysis.node_figures import node_figures
 from pytest_mlpatterns.analysis.noise import noise_sentences
 from pytest_mlpatterns.analysis.resource_tracks import growth_record
 from pytest_mlpatterns.analysis.stream_summary import stream_percentiles, stream_record
-from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.judging.estimates import estimates_of, launch_values_of
 from pytest_mlpatterns.loadgen.recorder import KEPT_BYTES
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.result import Reference, TestResult
@@ -52,15 +53,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "build_result",
-    "estimate_or_none",
     "estimated",
     "reference_from_baseline",
     "reference_from_interleaved",
-    "searched_for",
     "with_further",
 ]
-
-_OF_SUCCESSES = ("throughput", "cpu_per_request", "cost", "given_cost", "energy_per_request")
 
 
 def build_result(
@@ -119,10 +116,10 @@ def estimated(
         metrics: of the launches.
         judged: names of metrics with objectives that belong to them.
     """
-    estimates = _estimates(metrics, judged)
+    estimates = estimates_of(metrics, judged)
     return (
         _plain({metric.name: found for metric, found in estimates}),
-        {metric.name: _launch_values(metrics, metric) for metric, _ in estimates},
+        {metric.name: launch_values_of(metrics, metric) for metric, _ in estimates},
     )
 
 
@@ -182,31 +179,6 @@ def reference_from_interleaved(run: InterleavedRun) -> Reference:
     )
 
 
-def estimate_or_none(metrics: Metrics, metric: Metric) -> Estimate | None:
-    """A metric of this result; None if it does not apply or has too few samples.
-
-    If every request failed, the rate and the CPU time of successful answers would be those of requests from before the
-    window, and are None.
-    """
-    if metric.name in _OF_SUCCESSES and 0 < metrics.requests == sum(metrics.failures.values()):
-        return None
-    try:
-        if metric.name == "error_rate":
-            return metrics.error_ratio if metrics.requests else None
-        if metric.percentile is not None:
-            return metrics.latency_ns(metric.percentile)
-        if metric.stream is not None:
-            return metrics.stream_percentile(*metric.stream)
-    except InvalidResultError:
-        return None
-    return None if metrics.only_at_least(metric) else metrics.estimate(metric)
-
-
-def searched_for(metrics: Metrics) -> list[Metric]:
-    """The NMRT metrics that the test searched for: without an objective, and under each."""
-    return [nmrt_metric(one) for one in dict.fromkeys(capacity.objective for capacity in metrics.capacities)]
-
-
 def _with_conditions(
     result: TestResult, metrics: Metrics, experiment: Experiment, *, comparison: Comparison
 ) -> TestResult:
@@ -220,12 +192,15 @@ def _with_conditions(
         load_over_time=tuple(metrics.load_over_time()),
         memory_over_time=tuple(metrics.memory_over_time()),
         warmups=tuple(launch.warmup for launch in metrics.launches),
-        noise=noise_sentences(metrics.launches, interleaved=experiment.revision is not None),
+        noise=(*noise_sentences(metrics.launches, interleaved=experiment.revision is not None), *_changes(experiment)),
         unsteady=_unsteady(metrics, result.setup),
         first_failure=metrics.first_failure,
         counts=metrics.request_counts,
         stream=stream_record(metrics),
         cancelled_requests=_cancelled(metrics),
+        cluster="" if experiment.cluster is None else experiment.cluster.description,
+        nodes=node_figures(metrics.launches),
+        generator_parts=metrics.launches[-1].generator.parts,
         not_compared=dict(comparison.left_out),
         facts=facts,
         facts_changed=comparison.facts_changed(facts),
@@ -233,18 +208,9 @@ def _with_conditions(
     )
 
 
-def _estimates(metrics: Metrics, judged: Sequence[str] = ()) -> list[tuple[Metric, Estimate]]:
-    """Every metric that the launches give, and the goodput under the objectives that were judged."""
-    others = [metric for metric in searched_for(metrics) if metric.name not in METRICS]
-    others += [
-        metric_named(name) for name in dict.fromkeys(judged) if name.startswith("goodput(") and is_known_metric(name)
-    ]
-    found = [(metric, estimate_or_none(metrics, metric)) for metric in (*METRICS.values(), *others)]
-    return [(metric, value) for metric, value in found if value is not None and math.isfinite(value.high)]
-
-
-def _launch_values(metrics: Metrics, metric: Metric) -> tuple[tuple[float, float], ...]:
-    return tuple((value.value, value.relative_error) for value in metrics.launch_values(metric))
+def _changes(experiment: Experiment) -> list[str]:
+    """What changed in the cluster meanwhile, a sentence at most."""
+    return [] if experiment.cluster is None else [*filter(None, [experiment.cluster.change()])]
 
 
 def _generator_figures(metrics: Metrics, dropped: int) -> dict[str, Any]:
@@ -263,7 +229,7 @@ def _generator_figures(metrics: Metrics, dropped: int) -> dict[str, Any]:
 
 def _all_figures(launches: Sequence[Launch]) -> dict[str, tuple[float, float, float]]:
     """Every metric of the launches of one variant: its tail, failures, memory and start too."""
-    return _plain({metric.name: found for metric, found in _estimates(Metrics(tuple(launches)))}) if launches else {}
+    return _plain({metric.name: found for metric, found in estimates_of(Metrics(tuple(launches)))}) if launches else {}
 
 
 def _stream_percentiles(launches: Sequence[Launch]) -> dict[str, Percentiles]:
@@ -312,7 +278,8 @@ def _notes(metrics: Metrics, measurement: SequentialMeasurement, setup: Setup) -
         notes.append(
             f"driven through a client library, which adds about {format_duration(overhead)} to every request here"
         )
-    notes += filter(None, [metrics.generator.limited, crowding_note(metrics.launches)])
+    spread = next(filter(None, (spread_note(launch.generator) for launch in metrics.launches)), None)
+    notes += filter(None, [metrics.generator.limited, spread, crowding_note(metrics.launches)])
     if measurement.dropped:
         notes.append(
             f"{measurement.dropped} of {measurement.dropped + len(metrics.launches)} launches were dropped "

@@ -10,7 +10,7 @@ from pytest_mlpatterns.analysis.scaling import EFFICIENCY, Scaling
 from pytest_mlpatterns.analysis.verdicts import judge_limit
 from pytest_mlpatterns.errors import GeneratorLimitError, InvalidResultError, SettingError
 from pytest_mlpatterns.fields import whole_number
-from pytest_mlpatterns.measurement.scaling import ScalingRun
+from pytest_mlpatterns.measurement.scaling import BY_NO_ENGINE, ScalingRun
 from pytest_mlpatterns.patterns.replication import balance_of, with_replicas
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.system.cpu_share import ReplicaCores
@@ -104,6 +104,8 @@ class ScalingAssertions:
             InvalidResultError: the time is not known, because the pattern cannot get one more replica while it runs, or
                 because a replica never carried its share.
         """
+        if self._is_on_ray and not self._experiment.smoke:  # which a pass of a minute would find out too
+            raise InvalidResultError(f"the scale-out time is not known: {BY_NO_ENGINE}")
         scaling = self._measured((1,))
         if self._experiment.smoke:
             return None
@@ -118,6 +120,11 @@ class ScalingAssertions:
 
         return self._decide(scaling, judged)
 
+    @property
+    def _is_on_ray(self) -> bool:
+        """Whether Ray reserves cores on its nodes, and keeps the number of replicas of a running service."""
+        return self._experiment.settings.engine == "ray"
+
     def _decide(self, scaling: Scaling, judged: Callable[[Scaling, float], Verdict]) -> Verdict:
         """Add passes until a verdict is no longer open, or the budget is spent."""
         assert self._run is not None
@@ -131,7 +138,7 @@ class ScalingAssertions:
 
     def _measured(self, numbers: tuple[int, ...]) -> Scaling:
         cores = None if self._cores_each is None else ReplicaCores(self._cores_each, max(numbers))
-        if cores is not None and not self._experiment.smoke:
+        if cores is not None and not self._experiment.smoke and not self._is_on_ray:
             cores.check()
         self._measurement.measure_at_least(1)
         if self._experiment.smoke:
@@ -141,12 +148,11 @@ class ScalingAssertions:
             pattern = self._experiment.settings.pattern
             under = self._experiment.variant_under
             variants = {number: under(with_replicas(pattern, number), cores) for number in numbers}
-            driver = self._experiment.driver
             price = self._experiment.settings.price
             self._run = ScalingRun(
                 variants,
-                driver.generator,
-                on_progress=driver.on_progress,
+                self._experiment.generator,
+                on_progress=self._experiment.driver.on_progress,
                 price=price,
                 cpus_per_replica=self._cores_each,
                 balance=balance_of(pattern),

@@ -5,7 +5,6 @@ Arrivals announce their next due time and call ``send``; they read no clock and 
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
@@ -124,7 +123,7 @@ class OpenLoopArrivals:
     """Requests of an open loop: due by the clock, independent of responses."""
 
     def __init__(self, schedule: OpenSchedule, send: Callable[[int | None], None], share: Share) -> None:
-        self._arrivals = itertools.islice(schedule.arrivals(), share.number, None, share.of)
+        self._arrivals = schedule.share(share.number, share.of)
         self._send = send
         self._origin_ns = 0
         self.next_due_ns = NEVER_NS

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_mlpatterns.analysis.sample_rows import join_samples
+from pytest_mlpatterns.analysis.sample_rows import join_samples, shift_samples
 from pytest_mlpatterns.loadgen.token_counts import merged_texts, with_counted_tokens
 from pytest_mlpatterns.records.samples import Samples, StreamSamples
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.loadgen.messages import LoadResult
 
-__all__ = ["merged_columns", "samples_of"]
+__all__ = ["merged_columns", "samples_of", "shifted_columns"]
 
 _DTYPES: dict[str, Any] = {
     "due_ns": np.int64,
@@ -48,11 +48,19 @@ def samples_of(result: LoadResult, tokens: Callable[[str], int] | None = None) -
 
 def merged_columns(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Merge the rows of several recordings, in the order of completion."""
-    joined = join_samples([_samples(part) for part in parts])
-    columns = {name: getattr(joined, name) for name in _DTYPES}
-    if joined.stream is not None:
-        columns |= {name: getattr(joined.stream, name) for name in _STREAM_DTYPES}
-    return columns | merged_texts(parts)
+    return _columns(join_samples([_samples(part) for part in parts])) | merged_texts(parts)
+
+
+def shifted_columns(columns: Mapping[str, Any], by_ns: int) -> dict[str, Any]:
+    """The same rows, all of their times later by ``by_ns``: a recording by another clock."""
+    return {**columns, **(_columns(shift_samples(_samples(columns), by_ns)) if by_ns else {})}
+
+
+def _columns(samples: Samples) -> dict[str, Any]:
+    columns = {name: getattr(samples, name) for name in _DTYPES}
+    if samples.stream is not None:
+        columns |= {name: getattr(samples.stream, name) for name in _STREAM_DTYPES}
+    return columns
 
 
 def _samples(columns: Mapping[str, Any]) -> Samples:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import SettingError
-from pytest_mlpatterns.system.open_files import allowed_connections
 from pytest_mlpatterns.workload.schedule import ClosedLoop, Stages
 
 if TYPE_CHECKING:
@@ -14,13 +13,18 @@ if TYPE_CHECKING:
 __all__ = ["check_connections"]
 
 
-def check_connections(job: LoadJob, processes: int) -> None:
+def check_connections(job: LoadJob, processes: int, allowed: int | None) -> None:
     """Check that each generator may open the connections of a closed loop: one for each caller, to each address.
+
+    Args:
+        job: the load.
+        processes: number of generators that share it.
+        allowed: connections that the system allows each of them; None if it knows no limit.
 
     Raises:
         SettingError: the system allows fewer; it names how many requests in flight are allowed.
     """
-    schedule, allowed = job.schedule, allowed_connections()
+    schedule = job.schedule
     if allowed is None or job.endpoint.remote or not isinstance(schedule, ClosedLoop | Stages) or not schedule.closed:
         return
     addresses = max(len(job.endpoint.addresses), 1)

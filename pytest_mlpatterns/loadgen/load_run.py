@@ -92,6 +92,7 @@ class LoadRun:
         self._window_start_ns = 0
         self._window_cpu_ns = 0
         self._loop_lag_ns = 0
+        self._opened_late_ns = 0
         self._report: GeneratorReport | None = None
 
     @property
@@ -110,7 +111,13 @@ class LoadRun:
         return TICK_NS if self._job.warmup_ns is None else min(TICK_NS, max(self._job.warmup_ns, _SETTLE_NS))
 
     def open_at(self, at_ns: int) -> None:
-        """Open the window at this time, together with the generators that share the load. Thread-safe."""
+        """Open the window at this time, together with the generators that share the load. Thread-safe.
+
+        From then on the caller of the warm-up of a schedule with a length sends nothing, also if this loop is late: its
+        requests would count as the schedule's.
+        """
+        if self._has_length and self._warmup is None:
+            self._stop_ns = at_ns
         self._open_at_ns = at_ns
 
     def start(self, now_ns: int) -> None:
@@ -131,6 +138,7 @@ class LoadRun:
         if self.cancellations is not None:
             self.cancellations.run(now_ns)
         if self._warmup is None and now_ns >= self._open_at_ns:
+            self._opened_late_ns = now_ns - self._open_at_ns
             self._open_window(self._open_at_ns)
         self._arrivals.send_due(min(now_ns, self._stop_ns))
 
@@ -229,6 +237,7 @@ class LoadRun:
             connection_limit_reached=limit_reached,
             connect_ns=int(median(self.connect_ns)) if self.connect_ns else None,
             loop_lag_ns=self._loop_lag_ns,
+            opened_late_ns=self._opened_late_ns,
         )
 
 

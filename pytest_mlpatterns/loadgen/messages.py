@@ -32,8 +32,8 @@ class Transport(Enum):
 class Share:
     """One generator's part of a load: the requests ``number``, ``number + of``, ``number + 2 of``, …
 
-    A generator that shares a load reports when it is warm, and opens its window at the time that the parent sets for
-    all.
+    The schedule says when they are due. A generator that shares a load reports when it is warm, and opens its window at
+    the time that the parent sets for all.
     """
 
     number: int = 0

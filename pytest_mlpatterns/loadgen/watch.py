@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.errors import ChildError
 from pytest_mlpatterns.loadgen.steady_state import WARMUP_CAP_NS
-from pytest_mlpatterns.system.stopped import describe_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_mlpatterns.loadgen.generator_process import GeneratorProcess
     from pytest_mlpatterns.loadgen.messages import LoadJob
-    from pytest_mlpatterns.system.child import Child
 
 __all__ = ["GeneratorWatch"]
 
@@ -36,16 +35,16 @@ class GeneratorWatch:
     Only the time in which this process waited counts, so that a pause of the whole machine is no silence.
 
     Args:
-        children: the processes.
+        processes: what is watched.
         job: what they do.
 
     Attributes:
-        children: the same.
+        processes: the same.
     """
 
-    def __init__(self, children: Sequence[Child], job: LoadJob) -> None:
-        self.children = children
-        self._quiet_s = [0.0] * len(children)
+    def __init__(self, processes: Sequence[GeneratorProcess], job: LoadJob) -> None:
+        self.processes = processes
+        self._quiet_s = [0.0] * len(processes)
         warmup_ns = WARMUP_CAP_NS if job.warmup_ns is None else job.warmup_ns
         self._longest_s = (warmup_ns + job.duration_ns + job.timeout_ns) / 1e9 + _LATE_S
         self._began = time.perf_counter()
@@ -59,7 +58,7 @@ class GeneratorWatch:
         self._quiet_s[number] = 0.0
         if time.perf_counter() - self._began > self._longest_s:
             raise ChildError(
-                f"the load generator (process {self.children[number].pid}) is not done with its load after "
+                f"the load generator ({self.processes[number].name}) is not done with its load after "
                 f"{self._longest_s:.0f} s: {_ENDED}"
             )
 
@@ -71,8 +70,8 @@ class GeneratorWatch:
         """
         for number in numbers:
             self._quiet_s[number] += seconds
-            quiet_s, pid = self._quiet_s[number], self.children[number].pid
-            if quiet_s >= _QUIET_S and (stopped := describe_stopped([pid])):
+            quiet_s, process = self._quiet_s[number], self.processes[number]
+            if quiet_s >= _QUIET_S and (stopped := process.why_stopped()):
                 raise ChildError(f"the load generator is stopped: {stopped}: {_ENDED}")
             if quiet_s >= _SILENT_S:
-                raise ChildError(f"the load generator (process {pid}) has sent nothing for {quiet_s:.0f} s: {_ENDED}")
+                raise ChildError(f"the load generator ({process.name}) has sent nothing for {quiet_s:.0f} s: {_ENDED}")

@@ -7,12 +7,13 @@ blocks are adjacent in one window. Pure; it must not know what is compared, or h
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pytest_mlpatterns.analysis.sample_rows import join_samples, shift_samples, take_rows
-from pytest_mlpatterns.records.launch import GeneratorReport, Usage
+from pytest_mlpatterns.records.launch import GeneratorPart, GeneratorReport, NodeUsage, Usage
 from pytest_mlpatterns.records.samples import Window
 
 if TYPE_CHECKING:
@@ -74,13 +75,7 @@ def merge_usage(blocks: Sequence[BlockRecording]) -> Usage | None:
     lengths = [0, *(block.window.duration_ns for block in blocks)]
     usages = [usage for _, usage in known]
 
-    def gained(name: str) -> NDArray[np.int64]:
-        columns = [getattr(usage, name) for usage in usages]
-        return np.cumsum([0, *(int(column[-1] - column[0]) for column in columns)], dtype=np.int64)
-
-    def highest(name: str) -> NDArray[np.int64]:
-        first = int(getattr(usages[0], name)[0])
-        return np.array([first, *(int(getattr(usage, name).max()) for usage in usages)], dtype=np.int64)
+    gained, highest = partial(_gained, usages), partial(_highest, usages)
 
     return Usage(
         time_ns=blocks[0].window.start_ns + np.cumsum(lengths, dtype=np.int64),
@@ -96,7 +91,34 @@ def merge_usage(blocks: Sequence[BlockRecording]) -> Usage | None:
         busy_threads=max((usage.busy_threads for usage in usages), key=sum),
         limited=usages[0].limited,
         energy_uj=None if any(usage.energy_uj is None for usage in usages) else gained("energy_uj"),
+        nodes=_merge_nodes(usages),
+        without_generator=usages[0].without_generator,
     )
+
+
+def _merge_nodes(usages: Sequence[Usage]) -> tuple[NodeUsage, ...]:
+    """The nodes that have replicas in all blocks, merged as :func:`merge_usage` merges the whole."""
+    by_name = [{node.node: node for node in usage.nodes} for usage in usages]
+    merged = []
+    for name, last in by_name[-1].items():
+        if all(name in nodes for nodes in by_name):
+            parts = [nodes[name] for nodes in by_name]
+            cpu_ns, serve_cpu_ns = (_gained(parts, column) for column in ("cpu_ns", "serve_cpu_ns"))
+            rss_bytes = _highest(parts, "rss_bytes")
+            merged.append(replace(last, cpu_ns=cpu_ns, rss_bytes=rss_bytes, serve_cpu_ns=serve_cpu_ns))
+    return tuple(merged)
+
+
+def _gained(parts: Sequence[Usage | NodeUsage], name: str) -> NDArray[np.int64]:
+    """The growth of a column, cumulative over the blocks, from 0 on."""
+    columns = [getattr(part, name) for part in parts]
+    return np.cumsum([0, *(int(column[-1] - column[0]) for column in columns)], dtype=np.int64)
+
+
+def _highest(parts: Sequence[Usage | NodeUsage], name: str) -> NDArray[np.int64]:
+    """The first value of a column, and its highest of each block."""
+    first = int(getattr(parts[0], name)[0])
+    return np.array([first, *(int(getattr(part, name).max()) for part in parts)], dtype=np.int64)
 
 
 def merge_reports(blocks: Sequence[BlockRecording]) -> GeneratorReport:
@@ -111,6 +133,21 @@ def merge_reports(blocks: Sequence[BlockRecording]) -> GeneratorReport:
         connection_limit_reached=any(report.connection_limit_reached for report in reports),
         loop_lag_ns=max(report.loop_lag_ns for report in reports),
         texts_cut=any(report.texts_cut for report in reports),
+        opened_late_ns=max(report.opened_late_ns for report in reports),
+        parts=tuple(_merge_part(reports, number) for number in range(len(reports[-1].parts))),
+    )
+
+
+def _merge_part(reports: Sequence[GeneratorReport], number: int) -> GeneratorPart:
+    """One generator's own figures over all blocks."""
+    parts = [report.parts[number] for report in reports]
+    busy_ns = sum(part.core_share * report.wall_ns for part, report in zip(parts, reports, strict=True))
+    return replace(
+        parts[-1],
+        completed=sum(part.completed for part in parts),
+        core_share=busy_ns / max(sum(report.wall_ns for report in reports), 1),
+        opened_late_ns=max(part.opened_late_ns for part in parts),
+        clock_error_ns=max(part.clock_error_ns for part in parts),
     )
 
 

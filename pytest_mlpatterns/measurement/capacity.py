@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import LaunchValue, Usage
     from pytest_mlpatterns.records.objective import Bound, Objective
     from pytest_mlpatterns.records.samples import Samples
-    from pytest_mlpatterns.system.monitor import ResourceMonitor
+    from pytest_mlpatterns.system.monitor import Monitor
     from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["CapacitySearch"]
@@ -88,7 +89,7 @@ class CapacitySearch:
 
     template: LoadJob
     generator: Generator
-    monitor: ResourceMonitor
+    monitor: Monitor
     deadline_ns: int
     on_progress: Callable[[Progress], None]
     ceiling_rps: float | None
@@ -157,7 +158,7 @@ class CapacitySearch:
         """One open-loop window with arrivals of its own; a failed request violates the objective."""
         warmup_ns, duration_ns = int(plan.warmup_s * SECOND_NS), int(plan.window_s * SECOND_NS)
         seed = typical_seed(
-            lambda seed: PoissonRate(plan.rate_rps, seed).arrivals(),
+            lambda seed: PoissonRate(plan.rate_rps, seed).merged_arrivals(self.generators),
             plan.rate_rps,
             ReferenceQueue(capacity.nmrt.value, _servers(capacity)),
             window=Window(warmup_ns, warmup_ns + duration_ns),
@@ -182,7 +183,7 @@ class CapacitySearch:
     def _drive(self, schedule: Schedule, duration_ns: int, warmup_ns: int) -> LoadResult:
         job = replace(self.template, schedule=schedule, duration_ns=duration_ns, warmup_ns=warmup_ns)
         self.monitor.sample()
-        events = LoadEvents(self.on_progress, on_poll=self.monitor.sample)
+        events = LoadEvents(self.on_progress, on_poll=partial(self.monitor.sample, poll=True))
         result = self.generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=self.generators)
         self.monitor.sample()
         usage, window = self.monitor.usage(), result.window

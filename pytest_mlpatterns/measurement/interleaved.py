@@ -7,6 +7,7 @@ variant. The results are log ratios. This module must not know limits, baselines
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -22,7 +23,7 @@ from pytest_mlpatterns.analysis.log_ratio import (
     paired_log_ratio,
     wants_more_pairs,
 )
-from pytest_mlpatterns.errors import InvalidResultError
+from pytest_mlpatterns.errors import InvalidResultError, MlpatternsError
 from pytest_mlpatterns.measurement.block_plan import BlockDesign
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.measurement.variant import Variant, VariantRun, named_errors
@@ -66,7 +67,8 @@ class _Start(threading.Thread):
         with self._lock:
             self._deployment = deployment
         if self._abandoned:
-            deployment.close()
+            with contextlib.suppress(MlpatternsError):  # no one waits: what holds it may have ended, and ended it
+                deployment.close()
 
     def deployment(self) -> Deployment:
         """The deployment, once it is ready; raises what its start raised."""

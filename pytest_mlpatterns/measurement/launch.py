@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +28,6 @@ from pytest_mlpatterns.measurement.overload import OverloadRun
 from pytest_mlpatterns.measurement.scale_out import ScaleOutRun
 from pytest_mlpatterns.measurement.smoke import send_one
 from pytest_mlpatterns.records.launch import Launch
-from pytest_mlpatterns.system.monitor import ResourceMonitor
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class LaunchRunner:
         search = CapacitySearch(
             template=template,
             generator=self._generator,
-            monitor=ResourceMonitor(lambda: deployment.pids, deployment.cpus),
+            monitor=deployment.monitor(),
             deadline_ns=time.perf_counter_ns() + min(budget_ns, longest_ns),
             on_progress=self._on_progress,
             generators=plan.generators,
@@ -202,7 +202,7 @@ class LaunchRunner:
         template = job_for(
             deployment, replace(self.plan, check=None, tokens=None), deployment.messages(self.plan.payload)
         )
-        run = OverloadRun(template, self._generator, self._on_progress, lambda: deployment.pids, self.plan.generators)
+        run = OverloadRun(template, self._generator, self._on_progress, deployment.monitor, self.plan.generators)
         with apart_from(deployment, self._generator, self.plan.generators):
             loads = run.run(plan, nmrt_rps)
         deployment.processes.stats()  # raises if a process died; a service that is still busy need not answer
@@ -255,13 +255,13 @@ class _LaunchMeasurement:
         self._plan = plan
         self._generator = generator
         self._job = job_for(deployment, plan, deployment.messages(plan.payload), conversations=True)
-        self._monitor = ResourceMonitor(lambda: deployment.pids, deployment.cpus)
+        self._monitor = deployment.monitor()
         self._stats_before: PatternStats | None = None
 
     def run(self, on_progress: Callable[[Progress], None]) -> Launch:
         """Run the load, and check its answers if the plan has a check."""
         self._monitor.sample()
-        events = LoadEvents(on_progress, self._open_window, self._monitor.sample)
+        events = LoadEvents(on_progress, self._open_window, partial(self._monitor.sample, poll=True))
         try:
             with apart_from(self._deployment, self._generator, self._plan.generators):
                 result = self._generator.run(

@@ -7,6 +7,7 @@ backlog with it. This module must not know limits or baselines.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,17 +18,17 @@ from pytest_mlpatterns.analysis.overload import BACK_RATIO, OfferedLoad
 from pytest_mlpatterns.loadgen.columns import samples_of
 from pytest_mlpatterns.measurement.load_events import LoadEvents
 from pytest_mlpatterns.records.samples import Window
-from pytest_mlpatterns.system.monitor import ResourceMonitor
 from pytest_mlpatterns.units import SECOND_NS
 from pytest_mlpatterns.workload.schedule import Stages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from pytest_mlpatterns.analysis.overload import OverloadPlan
     from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.loadgen.messages import LoadJob
     from pytest_mlpatterns.records.addressing import Progress
+    from pytest_mlpatterns.system.monitor import Monitor
 
 __all__ = ["OverloadRun"]
 
@@ -43,14 +44,14 @@ class OverloadRun:
         template: a job for this deployment; each load replaces its schedule and times.
         generator: the load generator.
         on_progress: takes the progress of the load several times a second.
-        pids: the root processes of the deployment.
+        monitor: makes a monitor of the deployment.
         generators: number of generator processes that share the load.
     """
 
     template: LoadJob
     generator: Generator
     on_progress: Callable[[Progress], None]
-    pids: Callable[[], Sequence[int]]
+    monitor: Callable[[], Monitor]
     generators: int = 1
 
     def run(self, plan: OverloadPlan, nmrt_rps: float) -> tuple[OfferedLoad, ...]:
@@ -71,9 +72,9 @@ class OverloadRun:
         after = (("0s", BACK_RATIO * nmrt_rps), (_written(watched_s), BACK_RATIO * nmrt_rps)) if watched_s else ()
         schedule = Stages(((length, rate_rps), *after), start=rate_rps)
         job = replace(self.template, schedule=schedule, duration_ns=schedule.length_ns, warmup_ns=_WARMUP_NS)
-        monitor = ResourceMonitor(self.pids)
+        monitor = self.monitor()
         monitor.sample()
-        events = LoadEvents(self.on_progress, on_poll=monitor.sample)
+        events = LoadEvents(self.on_progress, on_poll=partial(monitor.sample, poll=True))
         result = self.generator.run(job, poll_s=_POLL_S, on_poll=events.handle, processes=self.generators)
         monitor.sample()
         samples, start_ns = samples_of(result), result.window.start_ns

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.launch import Capacity, Launch
     from pytest_mlpatterns.records.price import Price
 
-__all__ = ["ScalingRun"]
+__all__ = ["BY_NO_ENGINE", "ScalingRun"]
 
 _WINDOW_NS = 1_000_000_000
 _WARMUP_NS = 100_000_000
@@ -36,7 +36,7 @@ _BY_THE_KERNEL = (
     'with balance="shared-socket" the kernel gives a new replica only new connections, and callers keep theirs; choose '
     '"round-robin" or "least-outstanding"'
 )
-_BY_NO_ENGINE = 'the engine of this test adds no replica to a running service; choose engine="local"'
+BY_NO_ENGINE = 'the engine of this test adds no replica to a running service; choose engine="local"'
 
 
 class ScalingRun:
@@ -74,6 +74,7 @@ class ScalingRun:
         self._cpus_per_replica = cpus_per_replica
         self._balance = balance
         self._scale_outs: list[ScaleOut] = []
+        self._cores = available_cores()
         self._no_scale_out = _BY_THE_KERNEL if balance is Balance.SHARED_SOCKET else ""
         self._capacities: dict[int, list[Capacity]] = {number: [] for number in sorted(variants)}
         self._launches: dict[int, list[Launch]] = {number: [] for number in self._capacities}
@@ -91,7 +92,7 @@ class ScalingRun:
                 ScalingStep.of(number, tuple(found), tuple(self._launches[number]), price=self._price)
                 for number, found in self._capacities.items()
             ),
-            available_cores(),
+            self._cores,
             tuple(self._scale_outs),
             self._no_scale_out,
             cpus_per_replica=self._cpus_per_replica,
@@ -117,6 +118,8 @@ class ScalingRun:
         variant = self._variants[number]
         runner = LaunchRunner(variant.start, variant.plan, self._generator, on_progress=self._on_progress)
         try:
+            if (cores := runner.deployment.cores) is not None:
+                self._cores = cores
             capacity = runner.search(lambda _rate: False, None, MAX_SEARCH_NS)
             self._capacities[number].append(capacity)
             if capacity.nmrt.value > 0:
@@ -133,6 +136,6 @@ class ScalingRun:
     def _scale_out(self, runner: LaunchRunner, capacity: Capacity) -> None:
         """Ask the deployment, which is at its knee, for one more replica, if it can get one."""
         if runner.deployment.scaler is None:
-            self._no_scale_out = _BY_NO_ENGINE
+            self._no_scale_out = BY_NO_ENGINE
         if not self._no_scale_out:
             self._scale_outs.append(runner.scale_out(capacity.concurrency, self._balance))

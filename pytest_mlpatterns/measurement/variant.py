@@ -43,7 +43,6 @@ from pytest_mlpatterns.records.launch import Launch, Warmup
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.samples import Window
 from pytest_mlpatterns.system.affinity import put_on_cores
-from pytest_mlpatterns.system.monitor import ResourceMonitor
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ class VariantRun:
         self._deployment = deployment
         self._generator = generator
         self._on_progress = on_progress
-        self._monitor = ResourceMonitor(lambda: deployment.pids, deployment.cpus)
+        self._monitor = deployment.monitor()
         plan = replace(variant.plan, check=None, warmup_ns=0)
         self._job = job_for(deployment, plan, deployment.messages(plan.payload))
         self._closed = plan.schedule.closed

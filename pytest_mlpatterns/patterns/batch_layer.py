@@ -31,13 +31,15 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.layer import Answer, Handler
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["BatchLayer"]
+__all__ = ["NO_STREAM", "UNAVAILABLE", "BatchLayer", "copies_of", "error_of_one_caller"]
 
-_UNAVAILABLE = frozenset({429, NOT_STREAMED, 502, 503, 504})
-_NO_STREAM = (
+UNAVAILABLE = frozenset({429, NOT_STREAMED, 502, 503, 504})
+"""Statuses after which a batch is not retried: the service behind is overloaded, gone, or streams."""
+NO_STREAM = (
     "the model streams its answers, and Batched() gathers whole ones; write Continuous(max_batch_size=8), "
     "which batches each step, and give it a model with start and step"
 )
+"""The error of a model that streams."""
 
 
 @dataclass(slots=True, eq=False)
@@ -184,7 +186,7 @@ class BatchLayer:
         for request in requests:
             self._tally.time("wait_ns", now_ns - request.arrived_ns)
             if len(requests) > 1 and request.inputs_again is None:
-                request.inputs_again = _copies_of(request.inputs)
+                request.inputs_again = copies_of(request.inputs)
         is_full = size >= self._max_size or bool(self._waiting)
         last_ns = requests[-1].arrived_ns
         batch = _Batch([requests], size, is_full, now_ns, now_ns - last_ns if last_ns > since_ns else None)
@@ -254,7 +256,7 @@ class BatchLayer:
         self._tally.time("call_ns", took_ns)
         if failure is None:
             try:
-                refuse_stream(outputs, _NO_STREAM)
+                refuse_stream(outputs, NO_STREAM)
                 _distribute(group, matched(outputs, size, "the model"))
             except Exception as error:  # also of a value that only looks like a list
                 failure = error
@@ -274,7 +276,7 @@ class BatchLayer:
 
     def _failed(self, batch: _Batch, group: list[_Request], size: int, *, failure: BaseException) -> None:
         """Retry the requests of a group in halves, or give them the error."""
-        is_unavailable = isinstance(failure, RequestError) and failure.status in _UNAVAILABLE
+        is_unavailable = isinstance(failure, RequestError) and failure.status in UNAVAILABLE
         if len(group) > 1 and not is_unavailable and all(request.inputs_again for request in group):
             half = len(group) // 2
             batch.is_retried = True
@@ -283,7 +285,7 @@ class BatchLayer:
         batch.failed += size
         for request in group:
             if not request.outputs.done():
-                request.outputs.set_exception(_copy_of(failure))
+                request.outputs.set_exception(error_of_one_caller(failure))
 
 
 def _inputs_of(request: _Request, *, again: bool) -> Sequence[Any]:
@@ -291,7 +293,7 @@ def _inputs_of(request: _Request, *, again: bool) -> Sequence[Any]:
     return request.inputs_again() if again and request.inputs_again is not None else request.inputs
 
 
-def _copies_of(inputs: list[Any]) -> Callable[[], Sequence[Any]] | None:
+def copies_of(inputs: list[Any]) -> Callable[[], Sequence[Any]] | None:
     """Returns new copies of inputs at every call; None if they cannot be copied."""
     try:
         kept = copy_of(inputs)
@@ -313,7 +315,7 @@ def _distribute(group: list[_Request], outputs: Any) -> None:
             request.outputs.set_result(part)
 
 
-def _copy_of(failure: BaseException) -> BaseException:
+def error_of_one_caller(failure: BaseException) -> BaseException:
     """The error for one caller: one instance raised in several tasks would mix their tracebacks."""
     if isinstance(failure, StopIteration):  # futures refuse it
         own: BaseException = RuntimeError(f"it raised StopIteration: {failure}")

@@ -31,13 +31,24 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.judging.experiment import LoadDriver
     from pytest_mlpatterns.patterns import Pattern
+    from pytest_mlpatterns.plugin.ray_session import SessionRay
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.serving.targets import Target
     from pytest_mlpatterns.workload.payload import Payload
 
 __all__ = ["ExperimentBuilder", "FixtureValues"]
 
-_OF_COMMAND = ("patterns", "cpus", "baseline-file", "against", "against-files")
+_OF_COMMAND = (
+    "patterns",
+    "cpus",
+    "engine",
+    "generators-on",
+    "ray-address",
+    "ray-runtime-env",
+    "baseline-file",
+    "against",
+    "against-files",
+)
 """Options that decide what a test is compared with, and so belong to the command that runs it alone."""
 
 
@@ -63,15 +74,23 @@ class ExperimentBuilder:
         config: knows the root directory and the conftest files.
         directory: the session's own, for sockets and logs.
         driver: what sends the load.
+        ray: the Ray cluster of tests that use one.
         trees: tops of the present tree and of the other revision's, if this pytest serves that revision.
     """
 
     def __init__(
-        self, config: pytest.Config, directory: Path, driver: LoadDriver, *, trees: tuple[Path, Path] | None
+        self,
+        config: pytest.Config,
+        directory: Path,
+        driver: LoadDriver,
+        *,
+        ray: SessionRay,
+        trees: tuple[Path, Path] | None,
     ) -> None:
         self._config = config
         self._directory = directory
         self._driver = driver
+        self._ray = ray
         self._trees = trees
 
     def experiment(self, item: pytest.Item, settings: Settings, fixtures: FixtureValues) -> Experiment:
@@ -159,6 +178,7 @@ class ExperimentBuilder:
             builder=builder,
             engine=settings.engine,
             cpus=settings.cpus,
+            cluster=self._ray.session if settings.engine == "ray" else None,
         )
 
     def _by_value(self, node: pytest.Item | pytest.Session) -> list[ModuleType]:
@@ -185,9 +205,10 @@ def _setup_of(settings: Settings, payload: Payload, target: Target | None, *, mo
         duration=format_duration(settings.duration_ns),
         warmup="auto" if settings.warmup_ns is None else format_duration(settings.warmup_ns),
         timeout=format_duration(settings.timeout_ns),
-        generators=str(settings.generators),
+        generators=f"{settings.generators} on ray" if settings.generators_on == "ray" else str(settings.generators),
         cpus="" if settings.cpus is None else f"{settings.cpus:g}",
         env=describe_env(settings.pattern),
+        engine="" if target is not None or settings.engine == "local" else settings.engine,
     )
 
 

@@ -69,6 +69,16 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "measured window of one launch (default: 0.7s in a closed loop, 2s in an open one; longer if few "
         "requests fit)",
     },
+    "engine": {
+        "metavar": "NAME",
+        "help": "what runs the deployments of tests whose marker names no engine: local, or ray for a Ray cluster "
+        "(default: local)",
+    },
+    "generators-on": {
+        "choices": ("local", "ray"),
+        "help": "where the load generators run: on this machine, or spread over the nodes of the Ray cluster "
+        "(default: ray for tests with engine=ray, else local)",
+    },
     "html": {"metavar": "PATH", "help": "write a report to this file, as one page for a browser that needs no network"},
     "inconclusive": {
         "choices": ("warn", "fail", "pass"),
@@ -94,6 +104,16 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "metavar": "WEIGHTS",
         "help": "rank the patterns of each test by these weights of metrics, among those that keep the requirements: "
         "rtm=0.5,nmrt=0.3,asl=0.2,p95<50ms",
+    },
+    "ray-address": {
+        "metavar": "HOST:PORT",
+        "help": "the Ray cluster of engine=ray: its address, or auto for the one on this machine (default: the "
+        "environment variable RAY_ADDRESS; without both, a Ray of this run's own)",
+    },
+    "ray-runtime-env": {
+        "metavar": "JSON",
+        "help": "Ray's runtime environment of the processes on the nodes, as a JSON object or the path of a .json or "
+        '.yaml file: {"working_dir": "."}',
     },
     "smoke": {"action": "store_true", "help": "send one request per perf test, without verdicts"},
     "startup-timeout": {

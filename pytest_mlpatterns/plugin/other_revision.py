@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_mlpatterns.judging.revision_comparison import least_ns
 from pytest_mlpatterns.plugin.options import given_options, values_of_conftests
 from pytest_mlpatterns.revision.client import RevisionClient
+from pytest_mlpatterns.revision.cluster_access import access_options
 from pytest_mlpatterns.revision.dependencies import change_note
 from pytest_mlpatterns.revision.environment import revision_environment
 from pytest_mlpatterns.revision.messages import InheritedOptions
@@ -28,13 +29,15 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_mlpatterns.config.run_settings import RunSettings
+    from pytest_mlpatterns.config.settings import Settings
     from pytest_mlpatterns.revision.worktree import Worktree
+    from pytest_mlpatterns.system.ray.session import RaySession
     from pytest_mlpatterns.workload.schedule import Schedule
 
 __all__ = ["OtherRevision", "lay_out"]
 
 _CACHE = "mlpatterns-environments"
-_OPTIONS_OF_A_TEST = ("patterns", "startup-timeout", "cpus")
+_OPTIONS_OF_A_TEST = ("patterns", "startup-timeout", "cpus", "engine")
 """Per-test options that the run at the other revision needs too."""
 
 
@@ -105,14 +108,30 @@ class OtherRevision:
             takes = f"comparing with {self.worktree.revision.name} takes at least {format_duration(sum(needed))}"
             _say(self._config, f"{tests} with a length of its own: {takes}")
 
-    def client(self, test: str, startup_timeout_ns: int) -> RevisionClient:
-        """A client for one test; it starts no process yet."""
+    def client(self, test: str, settings: Settings, cluster: RaySession | None = None) -> RevisionClient:
+        """A client for one test; it starts no process yet.
+
+        Args:
+            test: id of the test.
+            settings: of the test.
+            cluster: the Ray cluster that serves the test; None without one.
+
+        Raises:
+            SettingError: the cluster cannot serve both revisions.
+        """
+        inherited = self._inherited_options
+        if cluster is not None:
+            environment = self.worktree.environment
+            python = None if environment is None else environment.python
+            access = access_options(cluster.cluster, cluster.runtime_env, python)
+            inherited = replace(inherited, options=(*inherited.options, *access))
         return RevisionClient(
             test,
             self.worktree,
             self._directory,
-            startup_timeout_ns=startup_timeout_ns,
-            inherited_options=self._inherited_options,
+            startup_timeout_ns=settings.startup_timeout_ns,
+            inherited_options=inherited,
+            cluster=cluster,
         )
 
     @functools.cached_property

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_mlpatterns.config.ray_settings import RUN_VARIABLE
 from pytest_mlpatterns.errors import DeploymentError, MlpatternsError
 from pytest_mlpatterns.plugin.perf_item import PERF_ITEM
 from pytest_mlpatterns.plugin.session import REFERENCE_TREES, SERVE_REVISION
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.judging.experiment import Experiment
     from pytest_mlpatterns.revision.messages import Wanted
     from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.serving.ray.messages import RayApplication
 
 __all__ = ["main"]
 
@@ -147,8 +149,9 @@ class _Server:
         """Start and stop deployments on request, and answer what is asked, until the parent closes the channel."""
         self.reached_test = True
         served = _Served(experiment)
-        self._channel.send(RevisionSetup(experiment.setup, experiment.plan.payload.bare()))
         try:
+            _attach(experiment)
+            self._channel.send(RevisionSetup(experiment.setup, experiment.plan.payload.bare()))
             while (request := self._requests.get()) is not None:
                 answer = served.answer(request)
                 if isinstance(request, StartDeployment) and (strays := modules_from(*self.trees)):
@@ -162,6 +165,26 @@ class _Server:
 
     def _refuse(self, reason: Reason, text: str) -> None:
         self._channel.send(RevisionFailed(reason, text))
+
+
+def _attach(experiment: Experiment) -> None:
+    """Attach to the Ray cluster of the other side, if there is one, before it measures.
+
+    Raises:
+        MlpatternsError: this cannot attach.
+    """
+    cluster = experiment.system.options.cluster
+    if cluster is not None and RUN_VARIABLE in os.environ:
+        _ = cluster.cluster
+
+
+def _application_of(deployment: Deployment) -> RayApplication | None:
+    """What the deployment is on a Ray cluster; None if it runs without Ray."""
+    if deployment.make_monitor is None:  # then its processes are those of this machine
+        return None
+    from pytest_mlpatterns.serving.ray.processes import RayProcesses
+
+    return deployment.processes.application if isinstance(deployment.processes, RayProcesses) else None
 
 
 class _Served:
@@ -202,6 +225,7 @@ class _Served:
             deployment.cold_start_ns,
             deployment.cpu_share,
             streams=deployment.streams,
+            application=_application_of(deployment),
         )
 
     def _stats(self) -> StatsFound | DeploymentFailed:

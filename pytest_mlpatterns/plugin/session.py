@@ -16,12 +16,12 @@ import pytest
 
 from pytest_mlpatterns.baseline.session import BaselineSession, Collected
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
-from pytest_mlpatterns.config.settings import read_settings
 from pytest_mlpatterns.errors import MlpatternsError, SettingError
 from pytest_mlpatterns.judging.experiment import LoadDriver
 from pytest_mlpatterns.judging.perf import Perf
 from pytest_mlpatterns.loadgen.ceiling import measure_ceiling, measure_library_overhead
 from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.ray.pool import RayPool
 from pytest_mlpatterns.plugin.experiment_builder import ExperimentBuilder
 from pytest_mlpatterns.plugin.interrupts import InterruptHooks, ends_with_summary, written_first
 from pytest_mlpatterns.plugin.item_reader import ItemReader
@@ -30,6 +30,7 @@ from pytest_mlpatterns.plugin.machine_lock import MachineLock
 from pytest_mlpatterns.plugin.options import given_ini, given_options
 from pytest_mlpatterns.plugin.other_revision import OtherRevision, lay_out
 from pytest_mlpatterns.plugin.perf_item import PERF_ITEM, PerfItem, parameter_names
+from pytest_mlpatterns.plugin.ray_session import SessionRay
 from pytest_mlpatterns.plugin.report_hooks import ReportHooks
 from pytest_mlpatterns.plugin.run_output import RunOutput
 from pytest_mlpatterns.plugin.runtest import RuntestHooks
@@ -41,7 +42,7 @@ from pytest_mlpatterns.revision.installed_copy import copy_error, installed_copi
 from pytest_mlpatterns.system.child import end_with_parent
 from pytest_mlpatterns.system.environment import environment
 from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
-from pytest_mlpatterns.wording import shown, visible
+from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -94,7 +95,6 @@ class PerfSession:
         self._rivals: Counter[str] = Counter()
         self._scratch, self._resources = ScratchDirectory(), contextlib.ExitStack()
         self._directory = self._scratch.path
-        self._generator = Generator(self._directory / "generator.log", measure_ceiling)
         sent = WorkerInput.of(config)
         self._is_worker = sent is not None
         if self._is_worker:
@@ -117,16 +117,15 @@ class PerfSession:
             raise pytest.UsageError(terminal.spell(str(error))) from None
         self._live.plain = self._run.baseline is BaselineMode.UPDATE
         self._revision = None if worktree is None else self._other_revision(worktree)
-        driver = LoadDriver(self._generator, self._live.show, self._run.smoke)
-        self._builder = ExperimentBuilder(config, self._directory, driver, trees=self._trees)
-        worker_input = WorkerInput(self._directory, terminal.ascii_only, worktree)
-        self._runtest = RuntestHooks(self._lock, self._output, self._live, terminal=terminal, smoke=self._run.smoke)
-        self.hooks: Mapping[str, object] = {
-            "mlpatterns-runtest": self._runtest,
-            "mlpatterns-reports": ReportHooks(config, self._output, is_worker=self._is_worker),
-            "mlpatterns-xdist": ControllerHooks(worker_input, self._baseline),
-            "mlpatterns-interrupts": InterruptHooks(writes_results=not self._is_worker and self._trees is None),
+        self._ray = SessionRay(self._options, self._ini, root=root, directory=self._directory)
+        generators = {
+            "local": Generator(self._directory / "generator.log", measure_ceiling),
+            "ray": Generator(self._directory / "generator.log", pool=RayPool(lambda: self._ray.session)),
         }
+        self._driver = LoadDriver(generators, self._live.show, self._run.smoke)
+        self._builder = ExperimentBuilder(config, self._directory, self._driver, ray=self._ray, trees=self._trees)
+        self._runtest = RuntestHooks(self._lock, self._output, self._live, terminal=terminal, smoke=self._run.smoke)
+        self.hooks = self._all_hooks(WorkerInput(self._directory, terminal.ascii_only, worktree))
 
     # --- for the plugin's own hooks and fixtures ----------------------------------------------------------------------
 
@@ -137,12 +136,18 @@ class PerfSession:
             items: the perf tests that are to run.
 
         Raises:
-            pytest.UsageError: the project is imported from a copy, and a revision is compared with.
+            pytest.UsageError: Ray is not installed, or its settings cannot be read; or the project is imported from a
+                copy and compared with a revision.
         """
         if items and self._revision is not None and not self._run.against_env:
             self._refuse_copies(self._revision)
-        for item in items:
-            item.stash[PERF_ITEM] = self._item_reader.read(item)
+        try:
+            for item in items:
+                item.stash[PERF_ITEM] = self._item_reader.read(item)
+            if not (self._is_worker or self._trees or self._config.option.collectonly):
+                self._ray.begin_for(item.stash[PERF_ITEM].settings for item in items)
+        except SettingError as error:
+            self._end_run(str(error))
         if self._revision is not None and not self._run.smoke:
             self._revision.announce(item.stash[PERF_ITEM].settings.schedule for item in items)
         self._live.tests = len(items)
@@ -194,21 +199,7 @@ class PerfSession:
             DeploymentError: it did not start.
             SettingError: there is no model, both a pattern and a target, or another wire than this version serves.
         """
-        for name in ("pattern", "wire"):
-            if isinstance(value := arguments[name], list | tuple):
-                raise SettingError(
-                    f"perf_deploy({name}={shown(value)}), expected one {name}; start one deployment after the other"
-                )
-        of_test = self._settings_around(node)
-        settings = read_settings(arguments, self._options, self._ini, caller="perf_deploy")
-        settings = replace(
-            settings,
-            model=of_test.model if settings.model is None else settings.model,
-            payload=of_test.payload if settings.payload is None else settings.payload,
-            startup_timeout_ns=of_test.startup_timeout_ns,
-            engine=of_test.engine,
-            cpus=of_test.cpus if arguments["cpus"] is None else settings.cpus,
-        )
+        settings = self._item_reader.read_deployment(arguments, self._settings_around(node))
         if arguments["pattern"] is not None and fixtures.target is not None:
             raise SettingError(f"perf_deploy({arguments['pattern']}, target={fixtures.target}), expected one of them")
         deployment = self._builder.deployment(node, settings, fixtures)
@@ -224,24 +215,35 @@ class PerfSession:
         """Write the baseline and the results, in the one process that has them all; then processes end."""
         with ends_with_summary(session, exitstatus):
             with written_first():
+                measured = not self._config.option.collectonly
                 if self._is_worker:
                     report_baseline(self._config, self._baseline)
-                elif not self._output.close(
-                    complete=exitstatus in _COMPLETE, measured=not self._config.option.collectonly
-                ):
+                elif not self._output.close(complete=exitstatus in _COMPLETE, measured=measured):
                     session.exitstatus = pytest.ExitCode.USAGE_ERROR
-            self._generator.close()
+            self._driver.close()
+            self._ray.close()
+        with ends_with_summary(session, exitstatus):  # also if the end was interrupted before, pytest goes on here
             yield
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the table of all perf tests, and which files were written."""
         if not self._is_worker:
+            self._output.lines += self._ray.lines
             self._output.show(terminalreporter, verbose=self._config.get_verbosity() > 0)
 
     def pytest_unconfigure(self) -> None:
         """End processes and remove temporary files."""
-        self._generator.close()
+        self._driver.close()
+        self._ray.close()
         self._remove_files()
+
+    def _all_hooks(self, worker_input: WorkerInput) -> Mapping[str, object]:
+        return {
+            "mlpatterns-runtest": self._runtest,
+            "mlpatterns-reports": ReportHooks(self._config, self._output, is_worker=self._is_worker),
+            "mlpatterns-xdist": ControllerHooks(worker_input, self._baseline),
+            "mlpatterns-interrupts": InterruptHooks(writes_results=not self._is_worker and self._trees is None),
+        }
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
@@ -304,9 +306,11 @@ class PerfSession:
     ) -> Perf:
         """The measurement of one test; ``resources`` ends its processes."""
         revision: RevisionClient | None = None
-        self._generator.start()  # in the time that the model takes to start
+        self._ray.await_ready(settings)
+        generator = self._driver.on(settings.generators_on)
+        generator.start(1 if self._run.smoke else settings.generators)  # in the time that the model takes to start
         if self._revision is not None:
-            revision = self._revision.client(item.nodeid, settings.startup_timeout_ns)
+            revision = self._revision.client(item.nodeid, settings, self._ray.serving(settings, fixtures.target))
             resources.callback(revision.close)
             if not self._run.smoke:
                 revision.start_process()
@@ -314,9 +318,11 @@ class PerfSession:
         if criteria is not None:
             criteria.check_currency(settings.price)
         experiment = self._builder.experiment(item, settings, fixtures)
+        cluster = self._ray.use_in(settings, fixtures.target)
         experiment = replace(
             experiment,
-            baseline=self._baseline.match(item.nodeid, experiment.setup),
+            cluster=cluster,
+            baseline=self._baseline.match(item.nodeid, experiment.setup, cluster.description if cluster else ""),
             revision=revision,
             comparison_required=self._run.against_required,
             searches=criteria.searches if criteria is not None and experiment.system.model is not None else (),
@@ -325,13 +331,13 @@ class PerfSession:
         resources.callback(runner.close)
         is_interleaved = revision is not None and fixtures.target is None  # which starts both variants itself
         if not is_interleaved and runner.deployment.endpoint.remote:
-            self._measure_library_overhead()
+            self._measure_library_overhead(generator)
         return Perf(experiment, runner)
 
-    def _measure_library_overhead(self) -> None:
+    def _measure_library_overhead(self, generator: Generator) -> None:
         """Measure what the client library of remote targets adds to a request; once per session."""
-        if self._generator.library_overhead_ns is None and not self._run.smoke:
-            measure_library_overhead(self._generator, self._directory)
+        if generator.library_overhead_ns is None and not self._run.smoke:
+            measure_library_overhead(generator, self._directory)
 
     def _criteria(self, item: pytest.Item) -> SelectionCriteria | None:
         """What ranks this test; None if it has no rivals or is not ranked."""

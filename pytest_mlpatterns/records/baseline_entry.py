@@ -140,7 +140,8 @@ def _server_versions(setup: Setup, versions: Mapping[str, str]) -> dict[str, str
     if setup.pattern.kind is SystemKind.URL:
         return {}
     loop = f"uvloop {versions['uvloop']}" if "uvloop" in versions else "asyncio"
-    return {"event loop": loop, **{name: versions.get(name, "none") for name in ("uvicorn", "httptools")}}
+    names = ("uvicorn", "httptools") if setup.engine != "ray" else ("uvicorn", "httptools", "ray")
+    return {"event loop": loop, **{name: versions.get(name, "none") for name in names}}
 
 
 def _dated(date: str, commit: str | None) -> str:

@@ -19,7 +19,48 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.samples import Samples, Window
     from pytest_mlpatterns.records.telemetry import PatternStats
 
-__all__ = ["Capacity", "Estimate", "GeneratorReport", "Launch", "LaunchValue", "Step", "Usage", "Warmup"]
+__all__ = [
+    "Capacity",
+    "Estimate",
+    "GeneratorPart",
+    "GeneratorReport",
+    "Launch",
+    "LaunchValue",
+    "NodeUsage",
+    "Step",
+    "Usage",
+    "Warmup",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUsage:
+    """Resource usage of a deployment on one node of a cluster; arrays of shape ``(moments,)``, as those of ``Usage``.
+
+    Attributes:
+        node: name of the node, its address.
+        cores: number of cores that its processes may use.
+        replicas: number of replicas on it at the end.
+        cpu_ns: cumulative CPU time of the replicas on it.
+        rss_bytes: their resident memory.
+        serve_cpu_ns: cumulative CPU time of the cluster's own processes on it: proxies, schedulers, agents.
+    """
+
+    node: str
+    cores: float
+    replicas: int
+    cpu_ns: NDArray[np.int64]
+    rss_bytes: NDArray[np.int64]
+    serve_cpu_ns: NDArray[np.int64]
+
+    def since(self, moment: int) -> NodeUsage:
+        """The samples from the moment with this index on."""
+        return replace(
+            self,
+            cpu_ns=self.cpu_ns[moment:],
+            rss_bytes=self.rss_bytes[moment:],
+            serve_cpu_ns=self.serve_cpu_ns[moment:],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +82,9 @@ class Usage:
         limited: whether the deployment was given these cores (``cpus=``), and not all that there are.
         energy_uj: cumulative energy of the machine's processor packages in microjoules; None if the machine does not
             tell it.
+        nodes: the nodes of a cluster that have replicas; empty on one machine. The columns above are then sums over
+            their machines, each counted once.
+        without_generator: whether ``others_ns`` leaves the load generator out, too.
         descriptors: open file descriptors of the tree, counted ten times a second; None if the system does not tell
             them.
         threads: threads of the tree, likewise.
@@ -59,6 +103,8 @@ class Usage:
     busy_threads: tuple[int, ...] = ()
     limited: bool = False
     energy_uj: NDArray[np.int64] | None = None
+    nodes: tuple[NodeUsage, ...] = ()
+    without_generator: bool = False
     descriptors: NDArray[np.int64] | None = None
     threads: NDArray[np.int64] | None = None
 
@@ -75,6 +121,7 @@ class Usage:
             throttled_ns=self.throttled_ns[moment:],
             frequency_hz=self.frequency_hz[moment:],
             energy_uj=None if self.energy_uj is None else self.energy_uj[moment:],
+            nodes=tuple(node.since(moment) for node in self.nodes),
             descriptors=None if self.descriptors is None else self.descriptors[moment:],
             threads=None if self.threads is None else self.threads[moment:],
         )
@@ -90,6 +137,27 @@ class Warmup:
 
 
 @dataclass(frozen=True, slots=True)
+class GeneratorPart:
+    """Figures of one of the load generators on the nodes of a cluster, over the measured window.
+
+    Attributes:
+        node: address of its node.
+        completed: requests that it completed.
+        core_share: share of a core that it used.
+        ceiling_rps: rate on its node against a server that does nothing; None if unknown.
+        opened_late_ns: how much later than agreed it opened the window.
+        clock_error_ns: largest error of its times on the clock of this process; 0 on a node of the same machine.
+    """
+
+    node: str
+    completed: int
+    core_share: float
+    ceiling_rps: float | None = None
+    opened_late_ns: int = 0
+    clock_error_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class GeneratorReport:
     """Figures of the load generator over the measured window.
 
@@ -101,11 +169,13 @@ class GeneratorReport:
         connection_limit_reached: whether requests had to wait for a connection.
         connect_ns: median time to open a connection, since the start of the load; None if none was opened.
         loop_lag_ns: largest delay of the event loop.
-        ceiling_rps: rate on this machine against a server that does nothing; None if unknown.
+        ceiling_rps: rate of one process against a server that does nothing, on average; None if unknown.
         library_overhead_ns: time that a client library adds to the median request; None without a library.
         processes: number of generator processes that shared the load.
         answers_cut: whether fewer answers were kept for the check than it asks for, because of their size.
         texts_cut: whether the texts of some answers were not kept for counting their tokens, because of their size.
+        opened_late_ns: how much later than agreed the last of several processes opened the window.
+        parts: the figures of each process on a node of a cluster; empty on this machine.
     """
 
     cpu_ns: int
@@ -120,6 +190,8 @@ class GeneratorReport:
     processes: int = 1
     answers_cut: bool = False
     texts_cut: bool = False
+    opened_late_ns: int = 0
+    parts: tuple[GeneratorPart, ...] = ()
 
     @property
     def core_ns(self) -> int:

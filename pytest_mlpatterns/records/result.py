@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactChange
 from pytest_mlpatterns.records.latency import Latency, Percentiles, read_percentiles
-from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
+from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorPart, LaunchValue, Step, Warmup
+from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.overload import Overload
 from pytest_mlpatterns.records.price import Price, parse_price
@@ -126,6 +127,9 @@ class TestResult:
             the name of the metric.
         stream: what came in pieces; None if the answers did not stream.
         cancelled_requests: number of requests that the generator cancelled on purpose; ``requests`` has them not.
+        cluster: node types and counts of the Ray cluster that took part; empty without one.
+        nodes: what the deployment used of each node of it; empty without one.
+        generator_parts: load generators on the nodes of a cluster, in the last launch; empty if they ran here.
         growth: memory over the long load of a test for leaks; None without one.
         facts: the environment of the service; empty if it is not known.
         facts_changed: what of it differs from the environment of the reference, or of an entry that was not comparable;
@@ -173,6 +177,9 @@ class TestResult:
     missing_indices: Mapping[str, str] = field(default_factory=dict)
     stream: StreamRecord | None = None
     cancelled_requests: int = 0
+    cluster: str = ""
+    nodes: tuple[NodeFigures, ...] = ()
+    generator_parts: tuple[GeneratorPart, ...] = ()
     growth: GrowthRecord | None = None
     facts: EnvironmentFacts = field(default_factory=dict)
     facts_changed: tuple[FactChange, ...] | None = None
@@ -231,6 +238,8 @@ class TestResult:
                 "price": parse_price(data["price"]) if data.get("price") else None,
                 "baseline_gap": BaselineGap(data["baseline_gap"]) if data.get("baseline_gap") else None,
                 "scaling": ScalingRecord.from_json(data["scaling"]) if data.get("scaling") else None,
+                "nodes": tuple(map(NodeFigures.from_json, data.get("nodes", ()))),
+                "generator_parts": tuple(GeneratorPart(**item) for item in data.get("generator_parts", ())),
                 "growth": GrowthRecord.from_json(data["growth"]) if data.get("growth") else None,
                 "stream": StreamRecord.from_json(data["stream"]) if data.get("stream") else None,
                 "facts_changed": _changes(data.get("facts_changed")),

@@ -112,6 +112,8 @@ class Setup:
         generators: number of processes that send the load.
         cpus: number of cores that the deployment gets; empty for all.
         env: environment variables that the pattern sets, without credentials; empty without any.
+        engine: what serves the pattern, unless it is the local engine; empty for that, and for a service of the
+            user's own.
     """
 
     pattern: SystemDescription
@@ -126,6 +128,7 @@ class Setup:
     generators: str = ""
     cpus: str = ""
     env: str = ""
+    engine: str = ""
 
     def differences(self, other: Setup, *, timing: bool = True) -> tuple[str, ...]:
         """Name what differs, as ``load: closed(8) → closed(16)``, from ``other`` to this.
@@ -160,11 +163,12 @@ class Setup:
             "generators": self.generators,
             "cpus": self.cpus,
             "env": self.env,
+            "engine": self.engine,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Setup:
-        """The inverse of :meth:`to_json`; ``model``, ``headers``, ``cpus``, ``env`` and the timing may be absent.
+        """The inverse of :meth:`to_json`; the members with a default may be absent.
 
         Raises:
             TypeError: another field is absent, or there is an unknown one.
@@ -202,10 +206,18 @@ class Environment:
         gpu = f", {self.gpu}" if self.gpu else ""
         return f"{self.processor}, {self.cores:g} cores, {self.architecture}, Python {self.python}{gpu}"
 
+    def machine_of(self, cluster: str) -> str:
+        """The identity of what gave a result: this machine, or the Ray cluster that took part.
+
+        Args:
+            cluster: node types and counts, ``3 × AMD EPYC 7B13, 16 cores, x86_64``; empty if no cluster took part.
+        """
+        return f"Ray cluster of {cluster}; Python {self.python}" if cluster else self.machine
+
 
 def _absent(name: str) -> str:
     """What an empty value means."""
-    return "all" if name == "cpus" else "none"
+    return {"cpus": "all", "engine": "local"}.get(name, "none")
 
 
 def _without_env(pattern: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.revision.cluster_access import access_variables
 from pytest_mlpatterns.revision.failure_text import error_line, hint_at_files, without_markers
 from pytest_mlpatterns.revision.messages import (
     DeploymentFailed,
@@ -37,10 +38,14 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.telemetry import PatternStats
     from pytest_mlpatterns.revision.messages import Wanted
     from pytest_mlpatterns.revision.worktree import Worktree
+    from pytest_mlpatterns.system.ray.session import RaySession
 
 __all__ = ["NothingToCompareError", "RevisionClient"]
 
 _STOP_TIMEOUT_S = 20.0
+_DELETE_TIMEOUT_S = 70.0
+"""The same on a Ray cluster; longer than that process waits for Ray Serve."""
+_MONITORS = "pytest_mlpatterns.serving.ray.remote.node_monitor"
 _FACTS_TIMEOUT_S = 10.0
 _Answer = TypeVar("_Answer")
 _IF_FILES_ARE_MISSING = "if it lacks files that git does not track there, name them in --perf-against-files"
@@ -69,6 +74,7 @@ class RevisionClient:
         directory: directory for the log of the process.
         startup_timeout_ns: time limit for the collection of the test, and for the start of a deployment.
         inherited_options: options of this run that the process uses too.
+        cluster: the Ray cluster of this run, on which the revision is served too; None if it is served without Ray.
     """
 
     def __init__(
@@ -79,12 +85,14 @@ class RevisionClient:
         *,
         startup_timeout_ns: int,
         inherited_options: InheritedOptions,
+        cluster: RaySession | None = None,
     ) -> None:
         self._test = test
         self._worktree = worktree
         self._directory = directory
         self._timeout_ns = startup_timeout_ns
         self._inherited_options = inherited_options
+        self._cluster = cluster
         self._child: Child | None = None
         self._setup: RevisionSetup | DeploymentError | None = None
 
@@ -104,7 +112,8 @@ class RevisionClient:
             log = self._directory / f"reference-{id(self):x}.log"
             tree = self._worktree
             python = None if tree.environment is None else tree.environment.python
-            self._child = Child("pytest_mlpatterns.plugin.revision_server", log=log, python=python)
+            env = None if self._cluster is None else access_variables(self._cluster.cluster)
+            self._child = Child("pytest_mlpatterns.plugin.revision_server", log=log, python=python, env=env)
             job = ReferenceJob(self._test, tree.directory, tree.present_root, tree.root, self._inherited_options)
             self._send(self._child, job)
 
@@ -137,12 +146,32 @@ class RevisionClient:
             NothingToCompareError: as in :meth:`setup`, or the model fails there.
             DeploymentError: the process loaded code of the working tree, or ended.
         """
-        self.setup()
+        if self.setup().setup.engine == "ray" and self._cluster is not None:
+            self._open_monitors(self._cluster)
         started = self._ask(StartDeployment(), DeploymentStarted, self._timeout_ns / 1e9)
-        processes = ForeignProcesses(started.pids, self._stop, self._stats, self.facts)
-        deployment = Deployment(started.endpoint, processes, started.cold_start_ns)
+        deployment = self._deployment_of(started)
         deployment.cpu_share, deployment.streams = started.cpu_share, started.streams
         return deployment
+
+    def _deployment_of(self, started: DeploymentStarted) -> Deployment:
+        """The deployment as this process sees it; one on Ray is read on the cluster, not through that process."""
+        if started.application is None or self._cluster is None:
+            foreign = ForeignProcesses(started.pids, self._stop, self._stats, self.facts)
+            return Deployment(started.endpoint, foreign, started.cold_start_ns)
+        from pytest_mlpatterns.serving.ray.processes import RayProcesses  # most runs have no cluster
+
+        processes = RayProcesses(self._cluster, started.application, on_stop=self._stop)
+        deployment = Deployment(started.endpoint, processes, started.cold_start_ns)
+        deployment.make_monitor, deployment.cores = processes.make_monitor, started.application.cores
+        return deployment
+
+    def _open_monitors(self, cluster: RaySession) -> None:
+        """Start the monitors of the nodes, which would end with that process if it started them."""
+        try:
+            cluster.call(f"{_MONITORS}:open_monitors", cluster.cluster.run)
+        except (ChildError, TimeoutError) as error:
+            at = cluster.cluster.address
+            raise DeploymentError(f"the Ray cluster at {at} no longer answers: {error}") from error
 
     def facts(self) -> EnvironmentFacts:
         """The environment of the deployment that runs, else of the process; empty if it does not answer."""
@@ -153,13 +182,14 @@ class RevisionClient:
 
     def close(self) -> None:
         """End the process and all processes that it started."""
-        if self._child is not None:
-            self._child.stop()
-            self._child = None
+        child, self._child = self._child, None  # at once: a thread may still start a deployment, which stops itself
+        if child is not None:
+            child.stop()
 
     def _stop(self) -> None:
         if self._child is not None:
-            self._ask(StopDeployment(), DeploymentStopped, _STOP_TIMEOUT_S)
+            timeout_s = _STOP_TIMEOUT_S if self._cluster is None else _DELETE_TIMEOUT_S
+            self._ask(StopDeployment(), DeploymentStopped, timeout_s)
 
     def _stats(self) -> PatternStats:
         """The statistics of the deployment that runs.

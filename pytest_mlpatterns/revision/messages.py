@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
     from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.records.telemetry import PatternStats
+    from pytest_mlpatterns.serving.ray.messages import RayApplication
     from pytest_mlpatterns.system.cpu_share import CpuShare
     from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.payload import Payload
@@ -113,6 +114,7 @@ class DeploymentStarted:
         cold_start_ns: time from its start to the first answer; None if it is not known.
         cpu_share: the processor that it was given; None if it may use all of the machine.
         streams: whether its first answer was a stream.
+        application: the application of Ray Serve that it is; None if it runs without Ray.
     """
 
     endpoint: Endpoint
@@ -120,6 +122,7 @@ class DeploymentStarted:
     cold_start_ns: int | None
     cpu_share: CpuShare | None = None
     streams: bool = False
+    application: RayApplication | None = None
 
 
 @dataclass(frozen=True, slots=True)

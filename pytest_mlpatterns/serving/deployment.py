@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import DeploymentError
 from pytest_mlpatterns.serving.served_model import first_model
 from pytest_mlpatterns.serving.transport import transport_to
+from pytest_mlpatterns.system.monitor import ResourceMonitor
 from pytest_mlpatterns.wire import WireError, decode_answer, encode_request, path_of
 from pytest_mlpatterns.wire.openai import with_model
 from pytest_mlpatterns.wire.rest_stream import is_event_stream
@@ -21,7 +22,7 @@ from pytest_mlpatterns.workload.payload import arguments_of
 from pytest_mlpatterns.workload.request_builder import answer_in, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import httpx
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.processes import Processes
     from pytest_mlpatterns.serving.scale_out import Scaler
     from pytest_mlpatterns.system.cpu_share import CpuShare
+    from pytest_mlpatterns.system.monitor import Monitor
     from pytest_mlpatterns.workload.endpoint import Endpoint
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
@@ -58,6 +60,8 @@ class Deployment:
         cpu_share: the processor that it was given; None if it may use all of the machine.
         streams: whether it has answered a functional request, such as the first one, with a stream of events.
         scaler: adds replicas while it runs; None if its engine cannot.
+        cores: number of cores that it may use; None for those of this machine.
+        make_monitor: makes a monitor of what it uses; None for one of its processes on this machine.
     """
 
     def __init__(
@@ -76,6 +80,8 @@ class Deployment:
         self.cpu_share: CpuShare | None = None
         self.streams = False
         self.scaler: Scaler | None = None
+        self.cores: float | None = None
+        self.make_monitor: Callable[[], Monitor] | None = None
         self._builder = builder
         self._clients: list[httpx.Client] = []
         self._next_server = itertools.count()
@@ -97,7 +103,7 @@ class Deployment:
 
     @property
     def url(self) -> str:
-        """Base URL of the first server, without a path."""
+        """Base URL of the first server, with the prefix and without a path."""
         return self.endpoint.url
 
     @property
@@ -118,6 +124,10 @@ class Deployment:
         """
         return self.client_of(0)
 
+    def monitor(self) -> Monitor:
+        """A new monitor of what the deployment uses."""
+        return ResourceMonitor(lambda: self.pids, self.cpus) if self.make_monitor is None else self.make_monitor()
+
     def client_of(self, number: int) -> httpx.Client:
         """The client of one server, numbered as in :attr:`addresses`."""
         import httpx
@@ -133,7 +143,8 @@ class Deployment:
     def messages(self, payload: Payload) -> tuple[bytes, ...]:
         """Complete requests for this deployment, one for each input."""
         model = self._model_for(payload)
-        return payload.messages(self.endpoint.host, self.endpoint.port, self.endpoint.path, model=model)
+        at = self.endpoint
+        return payload.messages(at.host, at.port, at.path, model=model, prefix=at.prefix)
 
     def request_of(self, payload: Payload, number: int = 0) -> dict[str, Any]:
         """The request of an input as arguments of ``httpx.Client.request``."""

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
+from itertools import filterfalse
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.errors import MissingExtraError, SettingError, missing_extra
 from pytest_mlpatterns.serving.cpu_limit import start_with_cpus, start_with_replica_cores
 from pytest_mlpatterns.wire import REST_JSON, Wire
 from pytest_mlpatterns.wording import shown
@@ -19,13 +21,19 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.deployment import Deployment
     from pytest_mlpatterns.serving.model import ServicePlan
     from pytest_mlpatterns.system.cpu_share import ReplicaCores
+    from pytest_mlpatterns.system.ray.session import RaySession
     from pytest_mlpatterns.workload.payload import Payload
     from pytest_mlpatterns.workload.request_builder import RequestBuilder
 
-__all__ = ["ENGINES", "Engine", "StartOptions", "engine_named", "launch"]
+__all__ = ["ENGINES", "Engine", "StartOptions", "engine_named", "launch", "require_ray"]
 
-ENGINES = {"local": "pytest_mlpatterns.serving.local.launcher"}
+ENGINES = {
+    "local": "pytest_mlpatterns.serving.local.launcher",
+    "ray": "pytest_mlpatterns.serving.ray.launcher",
+}
 """The module of each engine, by the name that ``perf(engine=...)`` takes."""
+_OF_RAY = ("ray", "fastapi")
+"""Packages of Ray and of Ray Serve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,7 @@ class StartOptions:
         engine: name of the engine that starts patterns.
         cpus: number of cores that the deployment gets; None for all.
         replica_cores: cores of its own for each replica, instead of ``cpus``; None for none.
+        cluster: the Ray cluster of an engine that needs one; None for the others.
     """
 
     timeout_ns: int
@@ -56,10 +65,15 @@ class StartOptions:
     engine: str = "local"
     cpus: float | None = None
     replica_cores: ReplicaCores | None = None
+    cluster: RaySession | None = None
 
 
 class Engine(Protocol):
-    """Starts deployments; a module with this function is one."""
+    """Starts deployments; a module with this function is one.
+
+    A module with ``GIVES_CORES = True`` gives the cores that the options name itself; for the others, :func:`launch`
+    does.
+    """
 
     def launch(self, plan: ServicePlan, options: StartOptions) -> Deployment:
         """Start a service and wait until it is ready.
@@ -84,10 +98,32 @@ def engine_named(name: object, source: str) -> Engine:
 
     Raises:
         SettingError: there is no such engine.
+        MissingExtraError: its packages are not installed.
     """
     if not isinstance(name, str) or name not in ENGINES:
         raise SettingError(f"{source} is {shown(name)}, this version serves {', '.join(map(repr, ENGINES))}")
+    if name == "ray":
+        require_ray('engine="ray"')
     return import_module(ENGINES[name])
+
+
+def require_ray(what: str) -> None:
+    """Check that Ray is installed, without importing it.
+
+    Args:
+        what: what needs it, in the user's words.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    if missing := [*filterfalse(_is_installed, _OF_RAY)]:
+        raise MissingExtraError(missing_extra(what, missing[0], "ray"))
+
+
+def _is_installed(package: str) -> bool:
+    """Whether there is such a package; a folder of this name that is no package does not count."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
@@ -99,6 +135,8 @@ def launch(plan: ServicePlan, options: StartOptions) -> Deployment:
         SettingError: there is no such engine, or this machine cannot give the cores that the options name.
     """
     engine = engine_named(options.engine, "engine")
+    if getattr(engine, "GIVES_CORES", False):
+        return engine.launch(plan, options)
     if options.replica_cores is not None:
         return start_with_replica_cores(options.replica_cores, plan.root.replicas, lambda: engine.launch(plan, options))
     return start_with_cpus(options.cpus, lambda: engine.launch(plan, options))

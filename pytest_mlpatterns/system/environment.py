@@ -33,7 +33,7 @@ def environment() -> Environment:
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {}
-    for name in ("pytest-mlpatterns", "numpy", "uvicorn", "uvloop", "httptools"):
+    for name in ("pytest-mlpatterns", "numpy", "uvicorn", "uvloop", "httptools", "ray"):
         with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
     return Environment(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from pytest_mlpatterns.system.process_tree import ProcessTree
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["ResourceMonitor", "busy_threads"]
+__all__ = ["Monitor", "ResourceMonitor", "busy_threads"]
 
 _TREE_REFRESH_NS = 500_000_000
 _COUNT_NS = 100_000_000
@@ -25,6 +25,28 @@ _BUSY_SHARE = 0.25
 _LEAST_BUSY_NS = 50_000_000
 """Below this the clock of 10 ms does not tell which threads work."""
 _UNKNOWN = -1
+
+
+class Monitor(Protocol):
+    """Samples what a deployment uses, on one machine or on several."""
+
+    @property
+    def pids(self) -> list[int]:
+        """Ids of its processes on this machine in the last sample; none if they run elsewhere."""
+        ...
+
+    def sample(self, *, poll: bool = False) -> None:
+        """Take one sample, without waiting for another machine.
+
+        Args:
+            poll: it is one of many during a load, and may be left out.
+        """
+
+    def usage(self) -> Usage | None:
+        """All samples so far, one for each call of :meth:`sample` that was no poll, in their order; None if no process
+        was ever found.
+        """
+        ...
 
 
 class ResourceMonitor:
@@ -50,7 +72,7 @@ class ResourceMonitor:
         self._rows: list[tuple[int, ...]] = []
         self._threads_before: dict[int, dict[int, int]] = {}
 
-    def sample(self) -> None:
+    def sample(self, *, poll: bool = False) -> None:
         """Take one sample of the trees and the machine."""
         now = time.perf_counter_ns()
         if not self._tree.pids or now - self._searched_ns > _TREE_REFRESH_NS:

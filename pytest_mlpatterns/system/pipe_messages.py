@@ -37,6 +37,7 @@ class MessageWriter:
 
         Raises:
             TimeoutError: the other end took no byte for so long.
+            OSError: the stream is closed, at either end.
         """
         self._finish(patience_s)
         self._unsent = _Unsent(_parts_of(message))
@@ -46,6 +47,8 @@ class MessageWriter:
         """Write what is left of the present value."""
         unsent = self._unsent
         while part := unsent.next_part():
+            if self._stream.closed:  # by another thread
+                raise BrokenPipeError
             if patience_s is not None:
                 _await_room(self._stream, patience_s)
             # In one call: Python handles signals between its instructions, so none comes between write and count.

@@ -17,7 +17,7 @@ import psutil
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["ProcessTree"]
+__all__ = ["ProcessTree", "own_cpu_ns"]
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +48,7 @@ class _Member:
             OSError: likewise.
         """
         self.waited_ns = _waited_ns(self.process)
-        self.own_ns = _own_ns(self.process)
+        self.own_ns = own_cpu_ns(self.process)
         with contextlib.suppress(psutil.ZombieProcess):  # its parent has not waited for it yet
             return int(self.process.memory_info().rss)
         return 0
@@ -162,11 +162,15 @@ def _waited_ns(process: psutil.Process) -> int:
     return round((times.children_user + times.children_system) * 1e9)
 
 
-def _own_ns(process: psutil.Process) -> int:
+def own_cpu_ns(process: psutil.Process) -> int:
     """CPU time of all threads of a process, in nanoseconds.
 
     Linux has a CPU clock for every process; its id is computed from the pid as ``clock_getcpuclockid`` does. On other
     systems psutil's times are used, whose resolution is 10 ms.
+
+    Raises:
+        psutil.Error: it has ended.
+        OSError: likewise.
     """
     if sys.platform != "linux":
         times = process.cpu_times()

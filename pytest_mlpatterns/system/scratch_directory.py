@@ -30,15 +30,19 @@ _NEW_S = 60.0
 class ScratchDirectory:
     """A new temporary directory; directories of runs that have ended are removed.
 
+    Args:
+        base: where it is made; None for the system's place of temporary files.
+        prefix: how its name and those of other runs begin.
+
     Attributes:
         path: the directory.
     """
 
-    def __init__(self) -> None:
-        base = Path(tempfile.gettempdir())
-        for left in (*base.glob(f"{_PREFIX}*"), *base.glob(f"{_NEW}{_PREFIX}*")):
+    def __init__(self, base: Path | None = None, prefix: str = _PREFIX) -> None:
+        base = base or Path(tempfile.gettempdir())
+        for left in (*base.glob(f"{prefix}*"), *base.glob(f"{_NEW}{prefix}*")):
             _remove_if_unused(left)
-        new = Path(tempfile.mkdtemp(prefix=f"{_NEW}{_PREFIX}"))
+        new = Path(tempfile.mkdtemp(prefix=f"{_NEW}{prefix}", dir=base))
         self._lock = os.open(new / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.path = new.rename(base / new.name.removeprefix(_NEW))  # locked before another run can find it

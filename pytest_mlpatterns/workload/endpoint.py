@@ -30,6 +30,7 @@ class Endpoint:
         polled: the server answers 202, and the client polls the address in ``Location`` until the result is there.
         remote: a target that needs a client library (https or HTTP/2). The load then goes to its origin, and
             ``addresses``, ``balance`` and ``polled`` are ignored.
+        prefix: what stands before every path of the server, such as ``/application``; ``path`` does not contain it.
     """
 
     addresses: tuple[tuple[str, int], ...]
@@ -40,6 +41,7 @@ class Endpoint:
     wire: Wire = REST_JSON
     polled: bool = False
     remote: Remote | None = None
+    prefix: str = ""
 
     def __post_init__(self) -> None:
         if not self.host and self.addresses:
@@ -52,13 +54,13 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        """Base URL of the first server, without a path."""
-        return self.remote.origin if self.remote else base_url(self.host, self.port)
+        """Base URL of the first server, with the prefix and without a path."""
+        return self.remote.origin if self.remote else base_url(self.host, self.port) + self.prefix
 
     @property
     def urls(self) -> tuple[str, ...]:
         """Base URL of each server."""
-        return (self.url, *(base_url(host, port) for host, port in self.addresses[1:]))
+        return (self.url, *(base_url(host, port) + self.prefix for host, port in self.addresses[1:]))
 
 
 def model_of(wire: Wire, path: str) -> str:

@@ -78,7 +78,7 @@ class Payload:
         """Whether a request has to name the model of the server, and does not."""
         return bool(self.paths) and any(body.parts[0][: len(NO_MODEL)] == NO_MODEL for body in self.bodies)
 
-    def messages(self, host: str, port: int, path: str, *, model: str = "") -> tuple[bytes, ...]:
+    def messages(self, host: str, port: int, path: str, *, model: str = "", prefix: str = "") -> tuple[bytes, ...]:
         """The complete requests for a server at this address; ``httpx.Request`` objects keep their path and headers.
 
         Args:
@@ -86,6 +86,7 @@ class Payload:
             port: of the server.
             path: of the target.
             model: name of the model, for requests that need it.
+            prefix: what stands before every path of the server.
         """
         if self.wire.protocol == "grpc":
             from pytest_mlpatterns.wire.open_inference_grpc import call_message
@@ -93,13 +94,13 @@ class Payload:
             return tuple(call_message(body.parts, model_in(path)) for body in self.bodies)
         name = f"[{host}]" if ":" in host else host
         if not self.bodies:
-            return tuple(_message_of(request, f"{name}:{port}") for request in self.requests)
+            return tuple(_message_of(request, f"{name}:{port}", prefix) for request in self.requests)
         host_line = f"host: {name}:{port}\r\n"
         if self.paths:
             named = [Body((with_model(body.joined(), model),), body.headers) for body in self.bodies]
-            heads = [f"POST {own} HTTP/1.1\r\n{host_line}" for own in self.paths]
+            heads = [f"POST {prefix}{own} HTTP/1.1\r\n{host_line}" for own in self.paths]
             return tuple(_head(head, body) + body.joined() for head, body in zip(heads, named, strict=True))
-        first = f"POST {path} HTTP/1.1\r\n{host_line}"
+        first = f"POST {prefix}{path} HTTP/1.1\r\n{host_line}"
         return tuple(b"".join([_head(first, body), *body.parts]) for body in self.bodies)
 
     def order(self, *, all_requests: bool = True) -> bytes:
@@ -299,13 +300,13 @@ def _signature(request: httpx.Request) -> bytes:
     return b"%s %s\n%s" % (request.method.encode(), request.url.raw_path, request.read())
 
 
-def _message_of(request: httpx.Request, address: str) -> bytes:
+def _message_of(request: httpx.Request, address: str, prefix: str) -> bytes:
     if request.method in ("HEAD", "CONNECT"):
         raise SettingError(
             f"perf_payload contains a {request.method} request, whose response has no body; use another method"
         )
     body = request.read()
-    head = b"%s %s HTTP/1.1\r\n" % (request.method.encode("ascii"), request.url.raw_path)
+    head = b"%s %s%s HTTP/1.1\r\n" % (request.method.encode("ascii"), prefix.encode("ascii"), request.url.raw_path)
     headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"transfer-encoding"]
     if not request.url.host:  # a relative address
         headers = [(b"Host", address.encode("ascii")), *((name, value) for name, value in headers if name != b"Host")]

@@ -7,19 +7,22 @@ read when the value is made.
 
 from __future__ import annotations
 
+import heapq
 import itertools
-import math
 import random
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pytest_mlpatterns import fields
 from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.records.setup import LoadDescription, LoadKind
 from pytest_mlpatterns.units import SECOND_NS, parse_duration
 from pytest_mlpatterns.wording import shown
+from pytest_mlpatterns.workload.stages import Stages
 from pytest_mlpatterns.workload.trace import Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "ClosedLoop",
@@ -58,6 +61,15 @@ class OpenSchedule(Protocol):
 
     def arrivals(self) -> Iterator[int]:
         """Arrival times in nanoseconds from the start, ascending; the same at every call."""
+        ...
+
+    def share(self, number: int, of: int) -> Iterator[int]:
+        """Those of one generator, of several that share the schedule: together they are the whole schedule.
+
+        Args:
+            number: of the generator, from 0.
+            of: number of generators; one alone has all arrivals.
+        """
         ...
 
 
@@ -136,12 +148,19 @@ class ConstantRate:
 
     def arrivals(self) -> Iterator[int]:
         """0, 1/rate, 2/rate, …"""
-        return map(self.due_ns, itertools.count())
+        return self.share(0, 1)
+
+    def share(self, number: int, of: int) -> Iterator[int]:
+        """Every n-th arrival of n generators."""
+        return map(self.due_ns, itertools.count(number, of))
 
 
 @dataclass(frozen=True, slots=True)
 class PoissonRate:
     """An open loop of independent callers: intervals are exponential with mean 1 / rate.
+
+    Generators that share it are callers of their own, each with its part of the rate and a seed of its own: independent
+    Poisson streams merge to one (J. F. C. Kingman, Poisson Processes, 1993, section 2.2).
 
     Args:
         rate_rps: mean requests per second, from 0.000001 to 1,000,000.
@@ -169,11 +188,17 @@ class PoissonRate:
 
     def arrivals(self) -> Iterator[int]:
         """Cumulative sums of exponential intervals."""
-        draw = random.Random(self.seed).expovariate  # noqa: S311 - arrivals, not secrets
-        due_s = 0.0
-        while True:
-            due_s += draw(self.rate_rps)
-            yield round(due_s * SECOND_NS)
+        return _exponential_arrivals(self.rate_rps, self.seed)
+
+    def share(self, number: int, of: int) -> Iterator[int]:
+        """An independent stream with an n-th of the rate for each of n generators; one alone has all arrivals."""
+        if of == 1:
+            return self.arrivals()
+        return _exponential_arrivals(self.rate_rps / of, f"{self.seed}/{number}/{of}")
+
+    def merged_arrivals(self, of: int) -> Iterator[int]:
+        """What so many generators send together."""
+        return self.arrivals() if of == 1 else heapq.merge(*(self.share(number, of) for number in range(of)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,112 +250,18 @@ class GammaRate:
             due_s += draw(self.burstiness, scale_s)
             yield round(due_s * SECOND_NS)
 
+    def share(self, number: int, of: int) -> Iterator[int]:
+        """Every n-th arrival of n generators: bursts have no law by which independent streams merge to one."""
+        return itertools.islice(self.arrivals(), number, None, of)
 
-@dataclass(frozen=True, slots=True)
-class Stages:
-    """A load that changes over time: ramps, plateaus and spikes. The stages together are the measured window.
 
-    During a stage the level changes linearly from the end of the previous stage to its own level; a stage of ``"0s"``
-    is a jump.
-
-    Args:
-        stages: ``(duration, level)`` pairs such as ``("10s", 100)``.
-        of: unit of the levels, ``"rate_rps"`` (an open loop) or ``"concurrency"`` (a closed loop).
-        start: level before the first stage.
-
-    Raises:
-        SettingError: no stage, an invalid time or level, or level 0 all the time.
-    """
-
-    stages: tuple[tuple[str, float], ...]
-    of: Literal["rate_rps", "concurrency"] = "rate_rps"
-    start: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.of, str) or self.of not in ("rate_rps", "concurrency"):
-            raise SettingError(f"Stages(of={shown(self.of)}), expected 'rate_rps' or 'concurrency'")
-        found = self.stages
-        pairs = isinstance(found, Sequence) and all(isinstance(one, Sequence) and len(one) == 2 for one in found)
-        if not pairs or not found:
-            raise SettingError(
-                f"Stages({shown(found)}), expected (duration, level) pairs; write [('10s', 100), ('5s', 0)]"
-            )
-        object.__setattr__(self, "start", self._level(self.start))
-        object.__setattr__(self, "stages", tuple((duration, self._level(level)) for duration, level in found))
-        if not any(self._areas()):
-            raise SettingError(f"Stages({shown(found)}) never sends anything, expected some time above level 0")
-
-    def __str__(self) -> str:
-        steps = ", ".join(f"{duration}→{level:g}" for duration, level in self.stages)
-        return f"stages({self.of}: {self.start:g}, {steps})"
-
-    def describe(self) -> LoadDescription:
-        """The load as records keep it."""
-        return LoadDescription(str(self), LoadKind.STAGES)
-
-    def _level(self, given: object) -> float:
-        """A level as a plain number, which may be 0."""
-        read = fields.rate_rps if self.of == "rate_rps" else fields.concurrency
-        return 0 if fields.plain_number(given) == 0 else read(given, f"Stages level ({self.of})")
-
-    def _areas(self) -> Iterator[float]:
-        """The integral of twice the level over each stage."""
-        before = self.start
-        for duration, level in self.stages:
-            yield parse_duration(duration, name="Stages duration") * (before + level)
-            before = level
-
-    @property
-    def closed(self) -> bool:
-        """Whether it is a closed loop."""
-        return self.of == "concurrency"
-
-    @property
-    def length_ns(self) -> int:
-        """Total length of the stages."""
-        return sum(parse_duration(duration, name="Stages duration") for duration, _ in self.stages)
-
-    @property
-    def max_concurrency(self) -> int:
-        """Most callers at any time."""
-        return int(max(self.start, *(level for _, level in self.stages)))
-
-    @property
-    def think_time_ns(self) -> int:
-        """No pause."""
-        return 0
-
-    def level_at(self, elapsed_ns: int) -> float:
-        """The level at this time; linear between the ends of stages."""
-        begin, before = 0, self.start
-        for duration, level in self.stages:
-            end = begin + parse_duration(duration)
-            if elapsed_ns < end:
-                return before + (level - before) * (elapsed_ns - begin) / (end - begin)
-            begin, before = end, level
-        return before
-
-    def concurrency_at(self, elapsed_ns: int) -> int:
-        """Callers at this time, the level rounded to the nearest whole number."""
-        return round(self.level_at(elapsed_ns))
-
-    def arrivals(self) -> Iterator[int]:
-        """Request n is due when the integral of the rate reaches n.
-
-        Within a stage of length T from rate a to rate b the integral is a t + (b - a) t² / 2T; its inverse at x is
-        2x / (a + sqrt(a² + 2 x (b - a) / T)), which holds for a = b too.
-        """
-        begin_s, before, reached, number = 0.0, float(self.start), 0.0, 0
-        for duration, level in self.stages:
-            length_s = parse_duration(duration) / SECOND_NS
-            gained = (before + level) / 2 * length_s
-            slope = (level - before) / length_s if length_s else 0.0
-            while number < reached + gained - 1e-9:
-                x = number - reached
-                root = math.sqrt(max(0.0, before * before + 2 * x * slope))
-                yield round((begin_s + (2 * x / (before + root) if x > 0 else 0.0)) * SECOND_NS)
-                number += 1
-            begin_s, before, reached = begin_s + length_s, float(level), reached + gained
+def _exponential_arrivals(rate_rps: float, seed: int | str) -> Iterator[int]:
+    """Cumulative sums of exponential intervals with mean 1 / rate, in nanoseconds."""
+    draw = random.Random(seed).expovariate  # noqa: S311 - arrivals, not secrets
+    due_s = 0.0
+    while True:
+        due_s += draw(rate_rps)
+        yield round(due_s * SECOND_NS)
 
 
 Schedule = ClosedLoop | ConstantRate | PoissonRate | GammaRate | Stages | Trace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 from dataclasses import dataclass, field
@@ -84,9 +85,18 @@ class Trace:
         """Time from the first request to just after the last."""
         return self._offsets_ns[-1] + 1
 
+    @property
+    def arrivals_count(self) -> int:
+        """Number of requests."""
+        return len(self._offsets_ns)
+
     def arrivals(self) -> Iterator[int]:
         """The recorded times from the start, divided by the speed."""
         return iter(self._offsets_ns)
+
+    def share(self, number: int, of: int) -> Iterator[int]:
+        """Every n-th arrival of n generators."""
+        return itertools.islice(self._offsets_ns, number, None, of)
 
 
 def _read_trace(path: Path, column: str) -> Iterator[float]:

@@ -184,3 +184,10 @@ def test_a_required_cost_that_is_not_known_says_what_is_missing(
     ]
     (ranking,) = rank(results, parse_criteria(f"rtm=1, {metric}<0.40 USD", "--perf-rank"))
     assert f"({why}) is not known, and {metric}<0.40 USD is required" in (ranking.rows[0].excluded or "")
+
+
+def test_the_cost_of_given_cores_is_not_known_on_an_engine_that_gives_none() -> None:
+    setups = [replace(make_setup(pattern=pattern), engine="ray") for pattern in ("single", "cached")]
+    results = [result(f"t.py::test[{setup.pattern}]", group="t.py::test", setup=setup, price=PRICE) for setup in setups]
+    (ranking,) = rank(results, parse_criteria("rtm=1, given_cost<0.40 USD", "--perf-rank"))
+    assert '(engine="ray" gives a deployment no number of cores; weigh cost instead)' in ranking.rows[0].excluded

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import ROOT
+from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.analysis.growth import growth_of, requests_to_decide
 from pytest_mlpatterns.records.launch import Estimate
@@ -32,6 +33,7 @@ def grown(amounts: NDArray[np.float64] | NDArray[np.int64], requests: NDArray[np
     return found
 
 
+@PROPERTY
 @given(st.integers(2, 100_000), st.integers(32, 400))
 def test_a_steady_growth_has_its_slope_and_goes_on(per_request: int, readings: int) -> None:
     requests = np.arange(readings, dtype=np.int64) * 10

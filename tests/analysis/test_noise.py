@@ -47,6 +47,17 @@ def test_the_load_generator_is_none_of_the_others() -> None:
     assert told(noisy(others_cores=0.9, generator_ns=int(1.2 * S)))
 
 
+def test_a_load_generator_that_the_others_leave_out_is_not_left_out_twice() -> None:
+    """On a cluster: the nodes know which processes are generators, and most work on other machines."""
+    one = noisy(others_cores=0.5, generator_ns=int(1.2 * S))
+    assert one.usage is not None
+    elsewhere = replace(one, usage=replace(one.usage, without_generator=True))
+    assert told(one) == ()
+    assert told(elsewhere)[0].startswith("other processes used 0.5 of the 2 cores")
+    assert not is_disturbed(one.usage, int(1.5 * S))
+    assert is_disturbed(elsewhere.usage, int(1.5 * S))
+
+
 def test_on_a_machine_of_many_cores_a_single_busy_one_is_no_noise() -> None:
     assert told(noisy(others_cores=1.0, cores=64)) == ()
     assert told(noisy(others_cores=4.0, cores=64))

@@ -192,6 +192,87 @@ def test_the_slowdown_of_the_machine_is_measured_on_request(tmp_path: Path, monk
     assert known.slowdown() is None
 
 
+# --- a Ray cluster ---------------------------------------------------------------------------------------------------
+
+NODES = "3 × Abacus 3000, 16 cores, wood"
+ON_RAY = replace(SETUP, engine="ray")
+CLUSTER = ENVIRONMENT.machine_of(NODES)
+
+
+def test_a_cluster_is_a_machine_of_its_own_by_node_types_and_counts() -> None:
+    assert f"Ray cluster of {NODES}; Python {ENVIRONMENT.python}" == CLUSTER
+    assert ENVIRONMENT.machine_of("") == HERE
+
+
+@pytest.mark.parametrize("mode", COMPARING)
+def test_a_test_on_a_cluster_is_compared_with_the_entry_of_that_cluster(tmp_path: Path, mode: BaselineMode) -> None:
+    own = entry(setup=ON_RAY)
+    session = opened(tmp_path, mode, {TEST: {HERE: entry(9.0), CLUSTER: own}})
+    assert session.match(TEST, ON_RAY, NODES).entry == own
+    assert session.match(TEST, SETUP).entry == entry(9.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "details"),
+    [
+        ({HERE: entry(calibration=TWICE_AS_FAST)}, f"machine: {HERE} → {CLUSTER}"),
+        (
+            {ENVIRONMENT.machine_of("2 × Abacus 3000, 16 cores, wood"): entry(setup=ON_RAY)},
+            f"machine: Ray cluster of 2 × Abacus 3000, 16 cores, wood; Python 3.11 → {CLUSTER}",
+        ),
+        ({CLUSTER: entry()}, "engine: local → ray"),
+        (
+            {CLUSTER: entry(setup=ON_RAY, versions={**ENVIRONMENT.versions, "ray": "2.60.0"})},
+            "ray: 2.60.0 → none",
+        ),
+    ],
+    ids=["this machine", "fewer nodes", "another engine", "another Ray"],
+)
+def test_an_entry_that_is_not_of_this_cluster_is_not_scaled(
+    tmp_path: Path, before: dict[str, Entry], details: str
+) -> None:
+    session = opened(tmp_path, before={TEST: before}, calibrate=True)
+    session.merge(SPEED)
+    assert session.match(TEST, ON_RAY, NODES).missing == f"baseline not comparable ({details})"
+
+
+def test_the_entry_of_a_cluster_is_not_scaled_to_this_machine(tmp_path: Path) -> None:
+    session = opened(tmp_path, before={TEST: {CLUSTER: entry(setup=ON_RAY)}}, calibrate=True)
+    session.merge(SPEED)
+    assert session.match(TEST, SETUP).missing.startswith(f"baseline not comparable (machine: {CLUSTER} → {HERE}; no")
+
+
+@pytest.mark.processes  # git
+def test_an_update_records_for_the_cluster_without_a_calibration(tmp_path: Path) -> None:
+    before = {TEST: {HERE: entry(), CLUSTER: entry(setup=ON_RAY)}}
+    session = opened(tmp_path, BaselineMode.UPDATE, before)
+    session.merge(SPEED)
+    assert session.match(TEST, ON_RAY, NODES).entry is None
+    session.close([measured(5.0, setup=ON_RAY, cluster=NODES), measured(test="test_c.py::test")], complete=True)
+    after = recorded(tmp_path)
+    assert after[TEST][HERE] == before[TEST][HERE]
+    assert after[TEST][CLUSTER].setup == ON_RAY
+    assert after[TEST][CLUSTER].metrics["rtm"][0].value == pytest.approx(5.0 * MS)
+    assert after[TEST][CLUSTER].calibration is None
+    assert after["test_c.py::test"][HERE].calibration is not None
+    assert any("RTM 4.00 ms → 5.00 ms" in text for text in session.lines)
+
+
+def test_nothing_is_calibrated_for_a_cluster(tmp_path: Path) -> None:
+    session = opened(tmp_path, BaselineMode.UPDATE)
+    session.match(TEST, ON_RAY, NODES)
+    assert session.to_json()["calibration"] is None
+
+
+def test_a_drift_is_that_of_the_cluster(tmp_path: Path) -> None:
+    anchor = Anchor({"rtm": (LaunchValue(4.0 * MS, 0.001),) * 2}, "0a0a0a0", "2026-01-01", updates=3)
+    on_cluster = entry(4.9, setup=ON_RAY, anchor=anchor)
+    session = opened(tmp_path, before={TEST: {HERE: entry(5.0), CLUSTER: on_cluster}})
+    assert session.with_drift(measured(5.0)).notes == ()
+    (note,) = session.with_drift(measured(5.0, setup=ON_RAY, cluster=NODES)).notes
+    assert "worse than on 2026-01-01 (0a0a0a0), little by little" in note
+
+
 # --- entries whose tests are gone ------------------------------------------------------------------------------------
 
 FILED = {

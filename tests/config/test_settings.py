@@ -11,6 +11,7 @@ from pytest_mlpatterns.analysis.tolerances import Tolerances
 from pytest_mlpatterns.config import settings as config
 from pytest_mlpatterns.config.run_settings import BaselineMode, read_run_settings
 from pytest_mlpatterns.config.settings import (
+    GeneratorPlace,
     InconclusivePolicy,
     NoisePolicy,
     merge_markers,
@@ -90,6 +91,24 @@ LEVELS: dict[str, tuple[str, dict[str, tuple[Any, Any]]]] = {
             "default": (None, None),
         },
     ),
+    "engine": (
+        "engine",
+        {
+            "marker": ("local", "local"),
+            "option": ("ray", "ray"),
+            "ini": ("other", "other"),
+            "default": (None, "local"),
+        },
+    ),
+    "generators_on": (
+        "generators_on",
+        {
+            "marker": ("local", GeneratorPlace.LOCAL),
+            "option": ("ray", GeneratorPlace.RAY),
+            "ini": ("local", GeneratorPlace.LOCAL),
+            "default": (None, GeneratorPlace.LOCAL),
+        },
+    ),
     "inconclusive": (
         "inconclusive",
         {
@@ -111,6 +130,8 @@ RUN_LEVEL = {
     "html",
     "json",
     "rank",
+    "ray-address",
+    "ray-runtime-env",
     "smoke",
 }
 COLLECTION_LEVEL = {"patterns"}
@@ -689,3 +710,17 @@ def test_tokens_are_counted_by_a_function() -> None:
     assert read_settings({"tokens": len}, {}, {}).tokens is len
     with pytest.raises(SettingError, match=r"perf\(tokens=...\) is 5, expected a function; write lambda text: len"):
         read_settings({"tokens": 5}, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("marker", "place"),
+    [
+        ({"engine": "ray"}, "ray"),
+        ({"engine": "local"}, "local"),
+        ({"engine": "ray", "generators_on": "local"}, "local"),
+    ],
+)
+def test_the_load_comes_from_where_the_service_is_unless_the_test_says_where(
+    marker: dict[str, str], place: str
+) -> None:
+    assert read_settings(marker, {}, {}).generators_on == place

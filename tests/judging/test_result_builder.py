@@ -8,7 +8,7 @@ from support.synthetic import MS, START_NS, S, launch, samples
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.metrics import Metrics
-from pytest_mlpatterns.judging.result_builder import estimate_or_none
+from pytest_mlpatterns.judging.estimates import estimate_or_none
 
 
 @pytest.mark.parametrize(("outcome", "known"), [(500, False), (200, True)])

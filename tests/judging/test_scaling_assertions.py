@@ -54,14 +54,20 @@ def declared_run(
 @pytest.fixture
 def assertions(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ScalingAssertions]:
     def make(
-        efficiencies: list[float], machine_cores: float = 1.0, *, smoke: bool = False, **declared: Any
+        efficiencies: list[float],
+        machine_cores: float = 1.0,
+        *,
+        smoke: bool = False,
+        engine: str = "local",
+        **declared: Any,
     ) -> ScalingAssertions:
         monkeypatch.setattr(scaling_assertions, "ScalingRun", declared_run(efficiencies, machine_cores, **declared))
         experiment: Any = SimpleNamespace(
             smoke=smoke,
-            settings=SimpleNamespace(budget_ns=30 * S, pattern=Single(), price=None),
+            settings=SimpleNamespace(budget_ns=30 * S, pattern=Single(), price=None, engine=engine),
             variant_under=lambda pattern, cores: (str(pattern), cores),
-            driver=SimpleNamespace(generator=None, on_progress=None),
+            generator=None,
+            driver=SimpleNamespace(on_progress=None),
         )
         measurement: Any = SimpleNamespace(
             measure_at_least=lambda _: None,
@@ -202,3 +208,22 @@ def test_other_numbers_of_replicas_are_refused(
 def test_the_efficiency_of_one_replica_is_refused(assertions: Callable[..., ScalingAssertions]) -> None:
     with pytest.raises(SettingError, match=r"replicas=1\), expected a whole number of replicas from 2"):
         assertions([1.0]).decide_efficiency(0.8, 1)
+
+
+def test_on_ray_the_scale_out_time_is_said_to_be_unknown_before_anything_is_measured(
+    assertions: Callable[..., ScalingAssertions],
+) -> None:
+    judged = assertions([1.0, 1.0], engine="ray")
+    with pytest.raises(InvalidResultError, match=r"adds no replica to a running service; choose engine=.local.$"):
+        judged.decide_scale_out(S)
+    assert judged.record is None
+
+
+def test_on_ray_the_cores_of_this_machine_do_not_bound_the_replicas(
+    assertions: Callable[..., ScalingAssertions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_share, "available_cores", lambda: 2)
+    judged = assertions([1.0, 1.0], engine="ray")
+    judged.measure((1, 4), 8)
+    assert judged._run is not None
+    assert {cores for _, cores in judged._run.variants.values()} == {ReplicaCores(8, 4)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from support.synthetic import PROPERTY
 
 from pytest_mlpatterns.loadgen.arrivals import NEVER_NS, Arrivals, arrivals_of
 from pytest_mlpatterns.loadgen.messages import Share
-from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, PoissonRate, Schedule, Stages
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, GammaRate, PoissonRate, Schedule, Stages
 
 MS = 1_000_000
 ALONE = Share()
@@ -90,13 +92,28 @@ def test_shares_of_a_closed_loop_add_up_to_all_its_callers(of: int, concurrency:
     assert max(sizes) - min(sizes) <= 1
 
 
-@pytest.mark.parametrize("schedule", [ConstantRate(1000), PoissonRate(1000, seed=3)], ids=str)
+SHARED = [ConstantRate(1000), GammaRate(1000, 0.5, seed=3), Stages((("200ms", 900), ("300ms", 50)), start=10)]
+
+
+def sent_together(schedule: Schedule, of: int) -> list[int | None]:
+    """What so many generators send in half a second, in the order of time."""
+    parts: list[int | None] = []
+    for number in range(of):
+        arrivals, sent = started(schedule, Share(number, of))
+        arrivals.send_due(500 * MS)
+        parts += sent
+    return sorted(parts, key=lambda due: due or 0)
+
+
+@pytest.mark.parametrize("schedule", SHARED, ids=str)
 def test_shares_of_an_open_loop_interleave_to_exactly_its_arrivals(schedule: Schedule) -> None:
     whole, all_sent = started(schedule)
     whole.send_due(500 * MS)
-    parts: list[int | None] = []
-    for number in range(3):
-        arrivals, sent = started(schedule, Share(number, 3))
-        arrivals.send_due(500 * MS)
-        parts += sent
-    assert sorted(parts, key=lambda due: due or 0) == all_sent
+    assert sent_together(schedule, 3) == all_sent
+
+
+def test_independent_callers_of_several_generators_are_streams_of_their_own() -> None:
+    schedule = PoissonRate(1000, seed=3)
+    expected = list(itertools.takewhile(lambda due: due <= 500 * MS, schedule.merged_arrivals(3)))
+    assert sent_together(schedule, 3) == expected
+    assert len(expected) == pytest.approx(500, abs=150)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_mlpatterns import ClosedLoop, ConstantRate, SettingError, Stages
-from pytest_mlpatterns.loadgen import connection_limit
 from pytest_mlpatterns.loadgen.connection_limit import check_connections
 from pytest_mlpatterns.loadgen.messages import LoadJob
 from pytest_mlpatterns.records.addressing import Remote
@@ -19,9 +18,16 @@ if TYPE_CHECKING:
 RAMP = Stages([("1s", 10), ("1s", 900)], of="concurrency")  # type: ignore[arg-type]
 
 
-def check(schedule: Schedule, *, addresses: int = 1, processes: int = 1, remote: Remote | None = None) -> None:
+def check(
+    schedule: Schedule,
+    allowed: int | None,
+    *,
+    addresses: int = 1,
+    processes: int = 1,
+    remote: Remote | None = None,
+) -> None:
     endpoint = Endpoint(tuple(("127.0.0.1", 1000 + number) for number in range(addresses)), remote=remote)
-    check_connections(LoadJob(endpoint, (), schedule, 1, 0, 1), processes)
+    check_connections(LoadJob(endpoint, (), schedule, 1, 0, 1), processes, allowed)
 
 
 @pytest.mark.parametrize(
@@ -37,10 +43,9 @@ def check(schedule: Schedule, *, addresses: int = 1, processes: int = 1, remote:
     ],
 )
 def test_a_load_that_the_system_allows_is_not_refused(
-    monkeypatch: pytest.MonkeyPatch, schedule: Schedule, addresses: int, processes: int, allowed: int | None
+    schedule: Schedule, addresses: int, processes: int, allowed: int | None
 ) -> None:
-    monkeypatch.setattr(connection_limit, "allowed_connections", lambda: allowed)
-    check(schedule, addresses=addresses, processes=processes)
+    check(schedule, allowed, addresses=addresses, processes=processes)
 
 
 @pytest.mark.parametrize(
@@ -59,14 +64,12 @@ def test_a_load_that_the_system_allows_is_not_refused(
     ],
 )
 def test_another_is_refused_with_the_number_that_is_allowed(
-    monkeypatch: pytest.MonkeyPatch, schedule: Schedule, addresses: int, processes: int, message: str
+    schedule: Schedule, addresses: int, processes: int, message: str
 ) -> None:
-    monkeypatch.setattr(connection_limit, "allowed_connections", lambda: 799)
     with pytest.raises(SettingError) as refused:
-        check(schedule, addresses=addresses, processes=processes)
+        check(schedule, 799, addresses=addresses, processes=processes)
     assert message in str(refused.value)
 
 
-def test_a_client_library_opens_its_connections_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_limit, "allowed_connections", lambda: 1)
-    check(ClosedLoop(100), remote=Remote("https://127.0.0.1", http2=True))
+def test_a_client_library_opens_its_connections_itself() -> None:
+    check(ClosedLoop(100), 1, remote=Remote("https://127.0.0.1", http2=True))

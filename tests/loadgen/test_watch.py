@@ -10,9 +10,9 @@ from support.services.jobs import a_job
 from support.synthetic import MS, S
 
 from pytest_mlpatterns import ChildError
-from pytest_mlpatterns.loadgen import ceiling, watch
-from pytest_mlpatterns.loadgen import generator as generator_module
+from pytest_mlpatterns.loadgen import ceiling
 from pytest_mlpatterns.loadgen.generator import Generator
+from pytest_mlpatterns.loadgen.generator_process import LocalPool
 from pytest_mlpatterns.records.addressing import Progress
 from pytest_mlpatterns.workload.schedule import ClosedLoop
 
@@ -27,9 +27,14 @@ JOB = a_job([("127.0.0.1", 1)], ClosedLoop(2), duration_ns=3 * S, warmup_ns=S, t
 class FakeChild:
     """A process that sends these messages; what is quiet sends none within the time that it is given."""
 
-    def __init__(self, *messages: object, pid: int = 4711) -> None:
+    node = ""
+    clock_error_ns = 0
+
+    def __init__(self, *messages: object, pid: int = 4711, stopped: str = "") -> None:
         self.pid = pid
+        self.name = f"process {pid}"
         self.ended = False
+        self._stopped = stopped
         self.waited_s = 0.0
         self._messages = iter(messages)
 
@@ -46,52 +51,57 @@ class FakeChild:
     def close_channel(self) -> None:
         """Hear of it."""
 
+    def why_stopped(self) -> str:
+        return self._stopped
+
     def stop(self) -> None:
         self.ended = True
 
 
-def run(directory: Path, monkeypatch: pytest.MonkeyPatch, *children: FakeChild) -> Generator:
-    waiting = list(children)
-    monkeypatch.setattr(generator_module, "Child", lambda *_, **__: waiting.pop(0))
-    generator = Generator(directory / "generator.log")
-    generator.run(JOB, poll_s=0.05, on_poll=lambda _: None, processes=len(children))
-    return generator
+class FakePool(LocalPool):
+    """Gives these processes in turn."""
+
+    def __init__(self, *children: FakeChild) -> None:
+        self._waiting = list(children)
+
+    def start(self, number: int, log: Path) -> Any:
+        return self._waiting.pop(0)
 
 
-def test_a_silent_generator_is_ended_after_twenty_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def run(directory: Path, *children: FakeChild, poll_s: float = 0.05) -> None:
+    generator = Generator(directory / "generator.log", pool=FakePool(*children))
+    generator.run(JOB, poll_s=poll_s, on_poll=lambda _: None, processes=len(children))
+
+
+def test_a_silent_generator_is_ended_after_twenty_seconds(tmp_path: Path) -> None:
     child = FakeChild(PROGRESS, *[QUIET] * 300, PROGRESS)
     with pytest.raises(ChildError, match=r"\(process 4711\) has sent nothing for 20 s: this load is invalid; the proc"):
-        run(tmp_path, monkeypatch, child)
+        run(tmp_path, child)
     assert child.ended
     assert child.waited_s == pytest.approx(15 + 20)
 
 
-def test_a_stopped_generator_is_ended_after_three_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "describe_stopped", lambda roots: f"process {roots[0]} (python) is stopped (SIGSTOP)")
-    child = FakeChild(PROGRESS)
+def test_a_stopped_generator_is_ended_after_three_intervals(tmp_path: Path) -> None:
+    child = FakeChild(PROGRESS, stopped="process 4711 (python) is stopped (SIGSTOP)")
     with pytest.raises(ChildError, match=r"the load generator is stopped: process 4711 \(python\) is stopped \(SIGST"):
-        run(tmp_path, monkeypatch, child)
+        run(tmp_path, child)
     assert child.ended
     assert child.waited_s == pytest.approx(0.75)
 
 
-def test_of_several_the_silent_one_is_named_and_all_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_the_silent_one_is_named_and_all_are_ended(tmp_path: Path) -> None:
     alive, silent = FakeChild(*[PROGRESS] * 100_000, pid=1), FakeChild(pid=4712)
     with pytest.raises(ChildError, match=r"\(process 4712\) has sent nothing"):
-        run(tmp_path, monkeypatch, alive, silent)
+        run(tmp_path, alive, silent)
     assert alive.ended
     assert silent.ended
     assert silent.waited_s == pytest.approx(20, abs=0.1)
 
 
-def test_a_stopped_generator_is_found_however_seldom_the_caller_asks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watch, "describe_stopped", lambda roots: f"process {roots[0]} is stopped")
-    child = FakeChild()
-    monkeypatch.setattr(generator_module, "Child", lambda *_, **__: child)
+def test_a_stopped_generator_is_found_however_seldom_the_caller_asks(tmp_path: Path) -> None:
+    child = FakeChild(stopped="process 4711 is stopped")
     with pytest.raises(ChildError, match="is stopped"):
-        Generator(tmp_path / "generator.log").run(JOB, poll_s=60.0, on_poll=lambda _: None)
+        run(tmp_path, child, poll_s=60.0)
     assert child.waited_s == pytest.approx(0.75)
 
 
@@ -111,5 +121,5 @@ def test_a_generator_that_reports_without_end_is_ended(tmp_path: Path, monkeypat
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     child = FakeChild(*[PROGRESS] * 1000)
     with pytest.raises(ChildError, match=r"\(process 4711\) is not done with its load after 44 s"):
-        run(tmp_path, monkeypatch, child)
+        run(tmp_path, child)
     assert child.ended

@@ -17,7 +17,7 @@ from pytest_mlpatterns.measurement.block_merge import (
     merge_usage,
     merge_windows,
 )
-from pytest_mlpatterns.records.launch import GeneratorReport, Usage
+from pytest_mlpatterns.records.launch import GeneratorPart, GeneratorReport, NodeUsage, Usage
 from pytest_mlpatterns.records.samples import Window
 
 REPORT = GeneratorReport(cpu_ns=10 * MS, wall_ns=200 * MS, completed=20, connections=2, connect_ns=1000)
@@ -113,8 +113,38 @@ def test_costs_of_the_generator_add_up() -> None:
     assert (found.connections, found.connection_limit_reached, found.loop_lag_ns) == (7, True, 5)
 
 
+def test_each_generator_of_a_cluster_keeps_its_own_figures() -> None:
+    part = GeneratorPart("10.0.0.2", completed=10, core_share=0.2, ceiling_rps=9.0)
+    busy = replace(part, core_share=0.8, opened_late_ns=5, clock_error_ns=7)
+    other = replace(part, node="10.0.0.3")
+    reports = [replace(REPORT, parts=(part, other)), replace(REPORT, wall_ns=600 * MS, parts=(busy, other))]
+    found = merge_reports([replace(one, report=report) for one, report in zip(PIECES[:2], reports, strict=True)])
+    first, second = found.parts
+    assert (first.node, first.completed, first.ceiling_rps) == ("10.0.0.2", 20, 9.0)
+    assert first.core_share == pytest.approx((0.2 * 200 + 0.8 * 600) / 800)
+    assert (first.opened_late_ns, first.clock_error_ns) == (5, 7)
+    assert second == replace(other, completed=20)
+
+
 def test_usage_from_a_moment_on() -> None:
     whole = usage()
     found = whole.since(-2)
     assert found.time_ns.tolist() == whole.time_ns[-2:].tolist()
     assert found.cores == whole.cores
+
+
+def test_nodes_of_a_cluster_that_have_replicas_in_all_blocks_are_merged_as_the_whole() -> None:
+    def node(name: str, cpu_ns: int, rss: int) -> NodeUsage:
+        return NodeUsage(name, 4.0, 1, np.array([7, 7 + cpu_ns]), np.array([5, rss]), np.array([0, 2 * cpu_ns]))
+
+    used = replace(block_usage(1, 1, 1), without_generator=True)
+    blocks = [
+        piece(START_NS, used=replace(used, nodes=(node("a", 30, 100), node("b", 1, 1)))),
+        piece(START_NS + 5 * S, used=replace(used, nodes=(node("a", 40, 90),))),
+    ]
+    merged = merge_usage(blocks)
+    assert merged is not None
+    (only,) = merged.nodes
+    assert (only.node, only.cpu_ns.tolist(), only.serve_cpu_ns.tolist()) == ("a", [0, 30, 70], [0, 60, 140])
+    assert only.rss_bytes.tolist() == [5, 100, 90]
+    assert merged.without_generator

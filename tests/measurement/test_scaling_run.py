@@ -55,13 +55,17 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def scaling_run(
-    balance: Balance = Balance.ROUND_ROBIN, *, scaler: object = "can", rate_rps: float = 100.0
+    balance: Balance = Balance.ROUND_ROBIN,
+    *,
+    scaler: object = "can",
+    rate_rps: float = 100.0,
+    cores: float | None = None,
 ) -> ScalingRun:
     payload: Any = None
     plan = LoadPlan(payload, ClosedLoop(1), S, 0, S, None)
 
     def variant(replicas: int) -> Variant:
-        deployment: Any = SimpleNamespace(replicas=replicas, scaler=scaler, rate_rps=rate_rps)
+        deployment: Any = SimpleNamespace(replicas=replicas, scaler=scaler, rate_rps=rate_rps, cores=cores)
         return Variant(f"{replicas} replicas", lambda: deployment, plan)
 
     generator: Any = None
@@ -107,3 +111,10 @@ def test_a_service_without_a_capacity_is_not_loaded_any_further(events: list[str
 def test_the_balance_is_that_of_the_replicas_if_the_pattern_has_some() -> None:
     assert balance_of(Single()) is Balance.ROUND_ROBIN
     assert balance_of(Replicated(3, "least-outstanding")) is Balance.LEAST_OUTSTANDING
+
+
+@pytest.mark.usefixtures("events")
+def test_the_cores_are_those_of_the_cluster_if_the_service_runs_on_one() -> None:
+    run = scaling_run(cores=48.0)
+    run.measure_pass()
+    assert run.scaling.cores == 48.0

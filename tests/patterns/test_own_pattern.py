@@ -19,9 +19,9 @@ from pytest_mlpatterns import Batched, Cached, Microservice, Pattern, Queued, Se
 from pytest_mlpatterns import patterns as package
 from pytest_mlpatterns.patterns.layer import parallelism
 from pytest_mlpatterns.patterns.pattern import ModelNode
-from pytest_mlpatterns.serving.local.handler_stack import HandlerStack
-from pytest_mlpatterns.serving.local.messages import PackedLayer
+from pytest_mlpatterns.serving.handler_stack import HandlerStack
 from pytest_mlpatterns.serving.model import pack
+from pytest_mlpatterns.serving.process_node import PackedLayer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

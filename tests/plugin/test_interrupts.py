@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.project import Project
@@ -17,6 +18,7 @@ from pytest_mlpatterns.plugin.interrupts import (
     follows_an_interrupt,
     written_first,
 )
+from pytest_mlpatterns.plugin.session import PerfSession
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,3 +161,22 @@ def test_an_error_that_follows_an_interrupt_does_not_replace_it(tmp_path: Path) 
     assert run.exit_code == pytest.ExitCode.INTERRUPTED
     assert run.outcomes == {}
     assert re.search(r"^!+ KeyboardInterrupt !+$", run.out, re.MULTILINE)
+
+
+def test_an_interrupt_while_processes_end_leaves_the_rest_of_the_session_to_pytest() -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    named: list[object] = []
+    hook = SimpleNamespace(pytest_keyboard_interrupt=lambda excinfo: named.append(excinfo.type))
+    session: Any = SimpleNamespace(exitstatus=0, config=SimpleNamespace(hook=hook))
+    ended: Any = SimpleNamespace(
+        _config=SimpleNamespace(option=SimpleNamespace(collectonly=False)),
+        _is_worker=False,
+        _output=SimpleNamespace(close=lambda **_: True),
+        _driver=SimpleNamespace(close=interrupted),
+    )
+    end = PerfSession.pytest_sessionfinish(ended, session, 0)
+    next(end)
+    assert next(end, "over") == "over"
+    assert (session.exitstatus, named) == (pytest.ExitCode.INTERRUPTED, [KeyboardInterrupt])

@@ -50,7 +50,7 @@ WRONG_MARKERS = {
     "a check that is none": ("check=1", ["perf(check=...) is 1", "expected a function"]),
     "a load as text": ("load='0-100'", ["perf(load=...) is '0-100'", "expected a schedule"]),
     "a wire that does not exist": ("wire='soap'", ["perf(wire=...) is 'soap'", "'rest+json'"]),
-    "a later version's engine": ("engine='ray'", ["perf(engine=...) is 'ray'", "'local'"]),
+    "a later version's engine": ("engine='steam'", ["perf(engine=...) is 'steam'", "'local', 'ray'"]),
 }
 
 

@@ -104,6 +104,13 @@ def test_a_set_up_with_other_fields_is_refused(data: dict[str, str]) -> None:
         Setup.from_json(data)
 
 
+def test_an_engine_is_the_local_one_unless_it_is_named() -> None:
+    on_ray = replace(SETUP, engine="ray")
+    assert on_ray.differences(SETUP) == ("engine: local → ray",)
+    assert SETUP.differences(on_ray, timing=False) == ("engine: ray → local",)
+    assert Setup.from_json(on_ray.to_json()) == on_ray
+
+
 def test_the_timing_of_one_load_that_drives_both_sides_does_not_count() -> None:
     ours, theirs = replace(SETUP, duration="3.00 s", headers="none"), replace(SETUP, duration="1.00 s", headers="a: b")
     assert ours.differences(theirs) == ("headers: a: b → none", "duration: 1.00 s → 3.00 s")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
+from support.fake_ray import FakeRay
 from support.repository import Repository
+from support.synthetic import SETUP
 
+from pytest_mlpatterns.config.ray_settings import RUN_VARIABLE
 from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.records.setup import LoadDescription, Setup, SystemDescription
 from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
@@ -29,6 +33,11 @@ from pytest_mlpatterns.revision.messages import (
 )
 from pytest_mlpatterns.revision.resolve import Revision
 from pytest_mlpatterns.revision.worktree import Worktree
+from pytest_mlpatterns.serving.processes import ForeignProcesses
+from pytest_mlpatterns.serving.ray.cluster_monitor import ClusterMonitor
+from pytest_mlpatterns.serving.ray.messages import RayApplication
+from pytest_mlpatterns.serving.ray.processes import RayProcesses
+from pytest_mlpatterns.wire import REST_JSON
 from pytest_mlpatterns.workload.endpoint import Endpoint
 from pytest_mlpatterns.workload.payload import read_payload
 
@@ -114,7 +123,94 @@ def test_a_test_that_is_absent_there_is_a_reason_of_its_own(setup_after: Callabl
     assert caught.value.reason is Reason.ABSENT
 
 
-SETUP = RevisionSetup(Setup(SystemDescription("single"), LoadDescription("closed(1)"), "rest", ""), read_payload([1]))
+# --- on a Ray cluster ------------------------------------------------------------------------------------------------
+
+APPLICATION = RayApplication(
+    "mlpatterns-1764146400-0123abcd-0f0f-1", "mlpatterns-1764146400-0123abcd-0f0f", ("d0",), cores=48.0, replicas=2
+)
+
+
+@dataclass
+class Server:
+    """The process of the revision: answers each message with the next of these."""
+
+    answers: list[object]
+    heard: list[object] = field(default_factory=list)
+    options: dict[str, object] = field(default_factory=dict)
+
+    def __call__(self, _: str, **options: object) -> Server:
+        self.options = options
+        return self
+
+    def send(self, message: object) -> None:
+        self.heard.append(message)
+
+    def receive(self, _: float) -> object:
+        return self.answers.pop(0)
+
+
+def client_on(cluster: FakeRay, server: Server, directory: Path, monkeypatch: pytest.MonkeyPatch) -> RevisionClient:
+    worktree = Worktree(Revision("0" * 40, "main", "", "0000000"), directory, directory, directory, ())
+    monkeypatch.setattr(client, "Child", server)
+    return RevisionClient(
+        "t.py::test",
+        worktree,
+        directory,
+        startup_timeout_ns=10**9,
+        inherited_options=InheritedOptions((), {}, ()),
+        cluster=cluster,  # type: ignore[arg-type]
+    )
+
+
+def test_a_revision_on_a_cluster_is_read_on_the_cluster_and_stopped_by_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = FakeRay({"open_monitors": lambda _: None, "forget": lambda _run, _app: None})
+    endpoint = Endpoint((("10.0.0.1", 8000),), "/v1/models/m:predict", prefix=f"/{APPLICATION.app}")
+    server = Server(
+        [
+            RevisionSetup(replace(SETUP, engine="ray"), read_payload([1], REST_JSON)),
+            DeploymentStarted(endpoint, (), 900_000_000, application=APPLICATION),
+            DeploymentStopped(),
+        ]
+    )
+    deployment = client_on(cluster, server, tmp_path, monkeypatch).start()
+    assert isinstance(deployment.processes, RayProcesses)
+    assert deployment.processes.application == APPLICATION
+    assert deployment.cores == 48.0
+    assert isinstance(deployment.monitor(), ClusterMonitor)
+    assert server.options["env"] == {RUN_VARIABLE: cluster.facts.run}
+    assert cluster.calls == [("open_monitors", (cluster.facts.run,))]
+    deployment.close()
+    assert isinstance(server.heard[-1], StopDeployment)
+    assert cluster.calls[-1][0] == "forget"
+
+
+def test_a_revision_that_is_served_without_ray_has_processes_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = FakeRay()
+    endpoint = Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict")
+    server = Server([RevisionSetup(SETUP, read_payload([1], REST_JSON)), DeploymentStarted(endpoint, (4711,), None)])
+    deployment = client_on(cluster, server, tmp_path, monkeypatch).start()
+    assert isinstance(deployment.processes, ForeignProcesses)
+    assert (deployment.pids, deployment.cores, cluster.calls) == ((4711,), None, [])
+
+
+def test_a_cluster_that_does_not_answer_is_an_error_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: str) -> None:
+        raise ChildError("the Ray driver, process 7, ended")
+
+    server = Server([RevisionSetup(replace(SETUP, engine="ray"), read_payload([1], REST_JSON))])
+    with pytest.raises(DeploymentError, match=r"^the Ray cluster at 10\.0\.0\.1:6379 no longer answers: the Ray"):
+        client_on(FakeRay({"open_monitors": fail}), server, tmp_path, monkeypatch).start()
+
+
+REVISION_SETUP = RevisionSetup(
+    Setup(SystemDescription("single"), LoadDescription("closed(1)"), "rest", ""), read_payload([1])
+)
 STARTED = DeploymentStarted(Endpoint((("127.0.0.1", 1),)), (7,), None)
 STATS = PatternStats(layers=(LayerStats(0, "cached", {"hits": 3}),))
 
@@ -122,7 +218,7 @@ STATS = PatternStats(layers=(LayerStats(0, "cached", {"hits": 3}),))
 def test_the_deployment_there_is_asked_for_what_it_counts_and_where_it_runs(
     client_of: Callable[[Process], RevisionClient],
 ) -> None:
-    process = Process(SETUP, STARTED, StatsFound(STATS), FactsFound({"Python": "3.12.4"}), DeploymentStopped())
+    process = Process(REVISION_SETUP, STARTED, StatsFound(STATS), FactsFound({"Python": "3.12.4"}), DeploymentStopped())
     deployment = client_of(process).start()
     assert deployment.stats() == STATS
     assert deployment.facts() == {"Python": "3.12.4"}
@@ -134,7 +230,7 @@ def test_a_process_that_died_there_is_an_error_and_the_deployment_can_be_stopped
     client_of: Callable[[Process], RevisionClient],
 ) -> None:
     died = DeploymentFailed("worker of digits: process 7 ended with SIGKILL")
-    deployment = client_of(Process(SETUP, STARTED, died, DeploymentStopped())).start()
+    deployment = client_of(Process(REVISION_SETUP, STARTED, died, DeploymentStopped())).start()
     with pytest.raises(DeploymentError, match=r"^worker of digits: process 7 ended with SIGKILL$"):
         deployment.stats()
     deployment.close()
@@ -144,7 +240,7 @@ def test_an_environment_that_nobody_answers_in_time_is_not_known_and_its_late_an
     client_of: Callable[[Process], RevisionClient],
 ) -> None:
     late = FactsFound({"Python": "3.12.4"})
-    process = Process(SETUP, STARTED, TimeoutError(), late, StatsFound(STATS), DeploymentStopped())
+    process = Process(REVISION_SETUP, STARTED, TimeoutError(), late, StatsFound(STATS), DeploymentStopped())
     deployment = client_of(process).start()
     assert deployment.facts() == {}
     assert deployment.stats() == STATS
@@ -153,9 +249,23 @@ def test_an_environment_that_nobody_answers_in_time_is_not_known_and_its_late_an
 
 
 def test_a_client_that_is_closed_answers_nothing(client_of: Callable[[Process], RevisionClient]) -> None:
-    revision = client_of(Process(SETUP, STARTED))
+    revision = client_of(Process(REVISION_SETUP, STARTED))
     deployment = revision.start()
     revision.close()
     assert deployment.facts() == {}
     with pytest.raises(DeploymentError, match=r"t\.py::test at main \(0000000\) has ended"):
         deployment.stats()
+
+
+def test_a_deployment_that_outlives_the_process_of_its_revision_stops_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict")
+    server = Server([RevisionSetup(SETUP, read_payload([1], REST_JSON)), DeploymentStarted(endpoint, (4711,), None)])
+    revision = client_on(FakeRay(), server, tmp_path, monkeypatch)
+    deployment = revision.start()
+    heard: list[object] = []
+    monkeypatch.setattr(server, "stop", lambda: heard.append(deployment.close()), raising=False)
+    revision.close()
+    assert heard == [None]
+    assert not any(isinstance(message, StopDeployment) for message in server.heard)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from pytest_mlpatterns import SettingError
-from pytest_mlpatterns.serving.engine import ENGINES, Engine, engine_named
+from pytest_mlpatterns import MissingExtraError, SettingError
+from pytest_mlpatterns.serving import engine as engine_module
+from pytest_mlpatterns.serving.engine import ENGINES, Engine, engine_named, launch
 
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_registered_engine_fulfils_the_protocol(name: str) -> None:
-    engine = engine_named(name, "perf(engine=...)")
+    engine = import_module(ENGINES[name])
 
     parameters = [*inspect.signature(Engine.launch).parameters][1:]
     assert [*inspect.signature(engine.launch).parameters] == parameters
@@ -24,7 +28,34 @@ def test_registered_engine_fulfils_the_protocol(name: str) -> None:
 def test_unknown_engine_is_refused_with_the_known_ones(name: object) -> None:
     with pytest.raises(SettingError) as caught:
         engine_named(name, "perf(engine=...)")
-    assert str(caught.value) == f"perf(engine=...) is {name!r}, this version serves 'local'"
+    assert str(caught.value) == f"perf(engine=...) is {name!r}, this version serves 'local', 'ray'"
+
+
+def test_the_local_engine_needs_no_package() -> None:
+    assert engine_named("local", "perf(engine=...)") is import_module(ENGINES["local"])
+
+
+@pytest.mark.parametrize("missing", ["ray", "fastapi"])
+def test_ray_needs_its_packages(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    origin = {"ray": "ray/__init__.py", "fastapi": "fastapi/__init__.py", missing: None}  # a folder, and no package
+    monkeypatch.setattr(engine_module, "find_spec", lambda name: SimpleNamespace(origin=origin[name]))
+    with pytest.raises(MissingExtraError) as caught:
+        engine_named("ray", "perf(engine=...)")
+    install = "install it: pip install 'pytest-mlpatterns[ray]'"
+    assert str(caught.value) == f'engine="ray" needs the package {missing}, which is not installed; {install}'
+
+
+def test_ray_with_its_packages_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "find_spec", lambda _name: SimpleNamespace(origin="__init__.py"))
+    assert engine_named("ray", "perf(engine=...)") is import_module(ENGINES["ray"])
+
+
+def test_an_engine_that_gives_the_cores_itself_gets_the_options_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: Any = SimpleNamespace(engine="ray", cpus=3, replica_cores="two each")
+    engine = SimpleNamespace(GIVES_CORES=True, launch=lambda plan, given: (plan, given))
+    monkeypatch.setattr(engine_module, "engine_named", lambda _name, _source: engine)
+    plan: Any = "plan"
+    assert launch(plan, options) == (plan, options)
 
 
 @pytest.mark.processes

@@ -37,6 +37,11 @@ class Block:
         return None if named is None else named[1]
 
     @property
+    def needs_ray(self) -> bool:
+        """Whether the block runs on Ray, which an extra installs; ``make ray`` runs these, not ``make examples``."""
+        return bool(re.search(r'(engine|generators_on)="ray"', self.text))
+
+    @property
     def module(self) -> str:
         """The test module that the block becomes if it is no file of its own."""
         return re.sub(r"\W", "_", f"test_{self.page.removesuffix('.md')}_{self.line}".lower())

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from pytest_mlpatterns.records.environment_facts import FactChange
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
-from pytest_mlpatterns.records.launch import Capacity, Estimate, LaunchValue, Step, Warmup
+from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorPart, LaunchValue, Step, Warmup
+from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.objective import QUANTITIES, Bound, Objective
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.price import Price
@@ -207,6 +208,11 @@ RESULTS = st.builds(
     missing_indices=st.dictionaries(NAMES, NAMES, max_size=2),
     stream=st.none() | STREAMS,
     cancelled_requests=COUNTS,
+    cluster=st.text(max_size=12),
+    nodes=st.lists(st.builds(NodeFigures, NAMES, FINITE, COUNTS, FINITE, COUNTS, FINITE), max_size=3).map(tuple),
+    generator_parts=st.lists(
+        st.builds(GeneratorPart, NAMES, COUNTS, FINITE, st.none() | st.floats(0, 1e18), COUNTS, COUNTS), max_size=2
+    ).map(tuple),
     growth=st.none() | GROWTHS,
     facts=st.dictionaries(NAMES, NAMES, max_size=2),
     facts_changed=st.none() | st.lists(st.builds(FactChange, NAMES, st.none() | NAMES, NAMES), max_size=2).map(tuple),

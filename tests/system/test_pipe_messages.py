@@ -70,3 +70,11 @@ def test_a_message_that_interrupts_cut_arrives_whole_before_the_next(
     assert read_message(received) == "next"
     with pytest.raises(EOFError):
         read_message(received)
+
+
+def test_a_stream_that_another_thread_has_closed_is_an_end_as_any_other() -> None:
+    sink = io.BytesIO()
+    writer = MessageWriter(sink)
+    sink.close()
+    with pytest.raises(BrokenPipeError):
+        writer.write("late")

@@ -268,6 +268,57 @@ def test_arrivals_are_the_same_at_every_call() -> None:
         assert list(itertools.islice(schedule.arrivals(), 20)) == list(itertools.islice(schedule.arrivals(), 20))
 
 
+SHARED = st.one_of(
+    st.builds(ConstantRate, st.floats(min_value=0.5, max_value=5000)),
+    st.builds(
+        GammaRate,
+        st.floats(min_value=0.5, max_value=5000),
+        burstiness=st.floats(min_value=0.1, max_value=10),
+        seed=st.integers(0, 99),
+    ),
+    STAGES.map(lambda made: Stages(made[0], start=made[1])),
+)
+
+
+@PROPERTY
+@given(SHARED, st.integers(1, 9))
+def test_the_shares_of_generators_are_together_exactly_the_schedule(
+    schedule: ConstantRate | GammaRate | Stages, of: int
+) -> None:
+    whole = list(itertools.islice(schedule.arrivals(), 200))
+    shares = [list(itertools.islice(schedule.share(number, of), 200)) for number in range(of)]
+    for number, share in enumerate(shares):
+        assert share[: len(whole[number::of])] == whole[number::of]
+    assert sorted(itertools.chain(*shares))[: len(whole)] == whole
+
+
+@PROPERTY
+@given(st.floats(min_value=0.5, max_value=10**6), st.integers(0, 99), st.integers(1, 9))
+def test_the_shares_of_independent_callers_are_together_the_merged_schedule(rate: float, seed: int, of: int) -> None:
+    schedule = PoissonRate(rate, seed)
+    merged = list(itertools.islice(schedule.merged_arrivals(of), 200))
+    assert merged == sorted(merged)
+    end = merged[-1]
+    shares = [list(itertools.takewhile(lambda due: due < end, schedule.share(number, of))) for number in range(of)]
+    assert sorted(itertools.chain(*shares)) == [due for due in merged if due < end]
+    assert all(share != other for share, other in itertools.pairwise(shares) if share)
+    assert of > 1 or merged == list(itertools.islice(schedule.arrivals(), 200))
+
+
+@pytest.mark.parametrize("of", [2, 5])
+@pytest.mark.parametrize("seed", range(3))
+def test_independent_callers_of_several_generators_are_as_random_as_one_stream(of: int, seed: int) -> None:
+    """Counts per interval are Poisson, and intervals exponential: χ² of 20 classes, whose 99.9 % point is 43.8."""
+    due = np.array(list(itertools.islice(PoissonRate(1000, seed=seed).merged_arrivals(of), 20_000)))
+    gaps = np.diff(due, prepend=0) / (S / 1000)
+    edges = -np.log1p(-np.arange(20) / 20)  # equally likely classes of an exponential interval; the last has no end
+    observed = np.histogram(gaps, np.append(edges, np.inf))[0]
+    assert ((observed - 1000) ** 2 / 1000).sum() < 43.8
+    counts = np.histogram(due, np.arange(0, 19 * S, 20 * MS))[0]
+    assert counts.mean() == pytest.approx(20, rel=0.05)
+    assert counts.var() == pytest.approx(20, rel=0.15)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "column"),
     [
@@ -285,6 +336,7 @@ def test_a_trace_replays_its_timestamps_from_the_earliest_on(tmp_path: Path, nam
     path.write_text(text, encoding="utf-8")
     trace = Trace(path, column=column)
     assert list(trace.arrivals()) == [0, S // 2, 2 * S]
+    assert [list(trace.share(number, 2)) for number in range(2)] == [[0, 2 * S], [S // 2]]
     assert (trace.closed, trace.length_ns) == (False, 2 * S + 1)
     assert str(trace) == f"trace({name}, 3 in 2.00 s)"
 

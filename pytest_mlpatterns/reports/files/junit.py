@@ -29,6 +29,8 @@ def properties_of(result: TestResult) -> list[tuple[str, str]]:
         ("perf_wire", setup.wire),
         ("perf_requests", str(result.requests)),
     ]
+    if setup.engine:
+        found.append(("perf_engine", setup.engine))
     if result.price is not None:
         found.append(("perf_price", str(result.price)))
     if result.cancelled_requests:

@@ -82,6 +82,7 @@ def _header(results: Results) -> Markup:
         "Measured": _when(results.date),
         "Commit": results.commit or "",
         "Machine": environment.machine,
+        "Ray cluster": "; ".join(dict.fromkeys(result.cluster for result in results.results if result.cluster)),
         "Compared with": ", ".join(revisions),
         "Baseline": f"--perf-baseline {mode}" if mode and not revisions else "",
         "Versions": versions,

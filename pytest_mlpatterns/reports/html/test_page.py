@@ -25,6 +25,7 @@ from pytest_mlpatterns.reports.html.fragments import (
     tone_of,
 )
 from pytest_mlpatterns.reports.html.markup import Markup, tag
+from pytest_mlpatterns.reports.html.node_table import node_table
 from pytest_mlpatterns.reports.html.stream_charts import is_goodput
 from pytest_mlpatterns.reports.text.comparison import compared_line, comparison_row, comparisons_of, shown_change
 from pytest_mlpatterns.reports.text.failure import measured_counts, next_step
@@ -113,7 +114,7 @@ def _test(number: int, result: TestResult, *, is_open: bool) -> Markup:
             environment_table(result),
             tag(
                 "div",
-                tag("div", _figures(result)),
+                tag("div", _figures(result), node_table(result.nodes)),
                 tag("div", _set_up(result), tag("div", *decided, class_="charts")),
                 class_="columns",
             ),
@@ -257,6 +258,7 @@ def _set_up(result: TestResult) -> Markup:
         "Pattern": str(setup.pattern),
         "Load": str(setup.load),
         "Wire": setup.wire,
+        "Engine": setup.engine,
         "Price": str(result.price or ""),
         "Payload": setup.payload[:19],
         "Model version": setup.model,

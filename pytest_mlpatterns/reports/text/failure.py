@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pytest_mlpatterns.records.result import Location, TestResult
+    from pytest_mlpatterns.records.setup import Setup
     from pytest_mlpatterns.records.verdict import Verdict
 
 __all__ = ["failure_text", "measured_counts", "measurement_text", "next_step"]
@@ -73,7 +74,7 @@ def _facts(result: TestResult, shown: set[str]) -> list[str]:
     ]
     return [
         *_fact("test", [result.test]),
-        *_fact("set-up", [f"pattern {setup.pattern}", f"load {setup.load}", f"wire {setup.wire}"]),
+        *_fact("set-up", _set_up(setup)),
         *(_fact("against", [result.reference.name]) if result.reference is not None else ()),
         *_labelled("changed", [part for text in changed_facts(result) for part in wrapped(text, _WIDTH, others="  ")]),
         *_fact("measured", measured),
@@ -85,6 +86,11 @@ def _facts(result: TestResult, shown: set[str]) -> list[str]:
         *_labelled("load", load_picture(result)),
         *(line for one in result.overloads[-1:] for line in _labelled("overload", overload_picture(one))),
     ]
+
+
+def _set_up(setup: Setup) -> list[str]:
+    engine = [f"engine {setup.engine}"] if setup.engine else []
+    return [f"pattern {setup.pattern}", *engine, f"load {setup.load}", f"wire {setup.wire}"]
 
 
 def _calm_growths(result: TestResult) -> set[str]:

@@ -19,6 +19,7 @@ from pytest_mlpatterns.reports.text.comparison import (
     worst_comparison,
 )
 from pytest_mlpatterns.reports.text.environment_lines import changed_note
+from pytest_mlpatterns.reports.text.node_notes import generators_text, nodes_text
 from pytest_mlpatterns.reports.text.notes import noise_line, tokens_text
 from pytest_mlpatterns.reports.text.styled_text import Line, Span, Style, cut, line
 from pytest_mlpatterns.reports.text.suspicions import suspicion_lines
@@ -273,8 +274,9 @@ def _without_baseline(results: Sequence[TestResult]) -> str:
 
 
 def _details(result: TestResult) -> list[str]:
-    """What ``-v`` adds: percentiles, the statistics of the load generator, and the warm-up."""
+    """What ``-v`` adds: percentiles, the statistics of the load generator, the warm-up, and the nodes of a cluster."""
     parts = [*_distributions(result), ("generator", _generator(result)), ("warm-up", _warmups(result))]
+    parts.append(("nodes", nodes_text(result.nodes)))
     if result.reference is not None:
         parts.append(("against", result.reference.name))
     parts += [("compared", text) for text in compared_sentences(result)]
@@ -307,11 +309,13 @@ def _generator(result: TestResult) -> str:
     if isinstance(share := found.get("core_share"), float):
         parts.append(f"{format_percent(share)} of a core")
     if isinstance(ceiling := found.get("ceiling_rps"), float):
-        parts.append(f"at most {format_rate(ceiling)} on this machine, against an empty server")
+        where = "on its node" if result.generator_parts else "on this machine"
+        parts.append(f"at most {format_rate(ceiling)} {where}, against an empty server")
     if isinstance(lag := found.get("send_lag_p99_ns"), float) and lag > 0:
         parts.append(f"99 % sent at most {format_duration(lag)} late")
     if isinstance(connections := found.get("connections"), int | float):
         parts.append(wording.count(round(connections), "connection"))
+    parts += filter(None, [generators_text(result.generator_parts)])
     return ", ".join(parts)
 
 

@@ -57,12 +57,14 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.http.model_caller import ModelCaller
     from pytest_mlpatterns.wire.open_inference import InferRequest
 
-__all__ = ["BODY", "ModelApp"]
+__all__ = ["BODY", "MAX_BODY_BYTES", "ModelApp"]
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+MAX_BODY_BYTES = 64 * 2**20
+"""Limit of a request body for the servers of an engine."""
 BODY = "mlpatterns.body"
 """Key of a long body in the ASGI scope; the body is complete when ``receive`` returns."""
 _WATCH = "mlpatterns.watch"
@@ -254,7 +256,7 @@ class ModelApp:
         if self._jobs is not None:
             raise RequestError(NOT_STREAMED, _POLLED)
         outputs = await self._outputs([request.given], None)
-        if isinstance(outputs, Stream) and _WATCH not in scope:
+        if (isinstance(outputs, Stream) or request.is_stream) and _WATCH not in scope:
             scope[_WATCH] = ClientWatch(receive)
         return await self._openai.answer(request, outputs)
 

@@ -20,19 +20,14 @@ from pytest_mlpatterns.patterns.pattern import LayerNode, ProcessGroup, layers_i
 from pytest_mlpatterns.patterns.store_url import EMBEDDED
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.serving.deployment import Deployment
-from pytest_mlpatterns.serving.local.messages import (
-    Consume,
-    Listen,
-    ListenGrpc,
-    PackedLayer,
-    QueueNode,
-    UpstreamNode,
-    WorkerJob,
-)
+from pytest_mlpatterns.serving.http.app import MAX_BODY_BYTES
+from pytest_mlpatterns.serving.local.messages import Consume, Listen, ListenGrpc, UpstreamNode, WorkerJob
 from pytest_mlpatterns.serving.local.processes import LocalProcesses
-from pytest_mlpatterns.serving.local.readiness import await_loaded, await_ready
+from pytest_mlpatterns.serving.local.readiness import await_loaded
 from pytest_mlpatterns.serving.local.scale_out import LocalScaler
 from pytest_mlpatterns.serving.local.supervised_worker import SupervisedWorker
+from pytest_mlpatterns.serving.process_node import PackedLayer, QueueNode
+from pytest_mlpatterns.serving.readiness import await_ready
 from pytest_mlpatterns.serving.redis.queue_worker import Subscription
 from pytest_mlpatterns.system.child import Child
 from pytest_mlpatterns.system.cpu_share import share_of_replica
@@ -50,11 +45,9 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.serving.model import ServicePlan
     from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
 
-__all__ = ["MAX_BODY_BYTES", "launch"]
+__all__ = ["launch"]
 
 _WORKER = "pytest_mlpatterns.serving.local.worker"
-MAX_BODY_BYTES = 64 * 2**20
-"""Limit of a request body for our own servers."""
 
 
 def launch(plan: ServicePlan, options: StartOptions) -> Deployment:

@@ -1,4 +1,4 @@
-"""What the engine sends to a worker process, and what the worker answers: values that cross the pipe."""
+"""What the local engine sends to a worker process: values that cross the pipe."""
 
 from __future__ import annotations
 
@@ -7,40 +7,22 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.patterns.pattern import ModelNode
 from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.serving.process_node import PackedLayer, QueueNode
 from pytest_mlpatterns.wire import REST_JSON, Wire
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
-    from pytest_mlpatterns.records.telemetry import LayerStats
     from pytest_mlpatterns.serving.redis.queue_worker import Subscription
 
 __all__ = [
     "Consume",
-    "FactsQuestion",
     "Listen",
     "ListenGrpc",
-    "LoadFailed",
-    "PackedLayer",
-    "QueueNode",
-    "Ready",
-    "StatsQuestion",
     "UpstreamNode",
-    "WorkerFacts",
     "WorkerJob",
     "WorkerNode",
-    "WorkerStats",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class PackedLayer:
-    """The layer of a pickled pattern around the nodes inside."""
-
-    pattern: bytes
-    position: int
-    inside: tuple[WorkerNode, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +44,6 @@ class UpstreamNode:
     balance: Balance = Balance.ROUND_ROBIN
     in_flight: int = 1
     wire: Wire = REST_JSON
-
-
-@dataclass(frozen=True, slots=True)
-class QueueNode:
-    """A running process group that takes requests from a stream of a broker."""
-
-    url: str
-    stream: str
 
 
 WorkerNode = PackedLayer | UpstreamNode | QueueNode | ModelNode
@@ -129,48 +103,3 @@ class WorkerJob:
     position: int
     own_server: str | None = None
     is_polled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """The model is built, and requests are accepted."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadFailed:
-    """The model could not be built: the user's traceback, or a reason that says it all."""
-
-    traceback: str
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class StatsQuestion:
-    """Asks a worker for its statistics."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStats:
-    """Statistics of one worker since its start, in answer to the question of this number."""
-
-    number: int
-    predict_requests: int
-    tracebacks: tuple[str, ...]
-    layers: tuple[LayerStats, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class FactsQuestion:
-    """Asks a worker for its environment."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerFacts:
-    """The environment of one worker, in answer to the question of this number."""
-
-    number: int
-    facts: EnvironmentFacts

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.serving.local.readiness import load_of, too_slow_to_load
+from pytest_mlpatterns.serving.local.readiness import load_of
+from pytest_mlpatterns.serving.readiness import too_slow_to_load
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.serving.engine import StartOptions
@@ -78,7 +79,8 @@ class LocalReplica:
                 load_of(worker, self._model, 0, options=self._options)
             except TimeoutError:
                 if time.perf_counter_ns() > self.asked_ns + self._options.timeout_ns:
-                    raise too_slow_to_load(worker, self._model, self._options) from None
+                    log = worker.child.log_tail()
+                    raise too_slow_to_load(worker.role, self._model, log, options=self._options) from None
                 return None
             self._loading.pop(0)
             if not self._loading:

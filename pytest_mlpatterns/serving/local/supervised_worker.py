@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pytest_mlpatterns.errors import ChildError, DeploymentError
 from pytest_mlpatterns.records.telemetry import merged_layers
-from pytest_mlpatterns.serving.local.messages import FactsQuestion, Ready, StatsQuestion, WorkerFacts, WorkerStats
+from pytest_mlpatterns.serving.process_messages import FactsQuestion, Ready, StatsQuestion, WorkerFacts, WorkerStats
 from pytest_mlpatterns.system.orphans import Stopped
 
 if TYPE_CHECKING:

@@ -24,16 +24,32 @@ from pytest_mlpatterns.wire.kserve_v1 import decode_error
 from pytest_mlpatterns.wire.rest_stream import ChunkReader, StreamError, is_event_stream
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.patterns.layer import Handler, Resources
+    from pytest_mlpatterns.patterns.pattern import Pattern
     from pytest_mlpatterns.patterns.tally import Tally
     from pytest_mlpatterns.serving.local.messages import UpstreamNode
     from pytest_mlpatterns.wire import Body
 
-__all__ = ["Upstream"]
+__all__ = ["LocalHooks", "Upstream"]
 
 _MOST_UNREAD = 64
 """Most pieces of a stream that wait for its reader, who may be slower than the service; then it is read no further."""
 _CLOSED = "the service behind closed the connection under a request; its process may have died"
 _NOT_CHUNKS = "the service behind streamed something else than chunks: {}"
+
+
+class LocalHooks:
+    """Layers in processes of the local engine; fulfils :class:`pytest_mlpatterns.serving.handler_stack.StackHooks`."""
+
+    def upstream(self, node: UpstreamNode, tally: Tally) -> Upstream:
+        """The client of a process group behind this process."""
+        return Upstream(node, tally)
+
+    def layer(self, pattern: Pattern, inside: Sequence[Handler], tally: Tally, *, resources: Resources) -> object:
+        """The layer that the pattern makes."""
+        return pattern.layer(inside, tally, resources)
 
 
 class Upstream:

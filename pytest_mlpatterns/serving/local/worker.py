@@ -17,19 +17,16 @@ from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.http.app import ModelApp
 from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 from pytest_mlpatterns.serving.http.stream_response import not_streamed
-from pytest_mlpatterns.serving.local.messages import (
-    Consume,
+from pytest_mlpatterns.serving.local.messages import Consume, Listen, ListenGrpc, WorkerJob
+from pytest_mlpatterns.serving.model import UnusableModelError
+from pytest_mlpatterns.serving.process_messages import (
     FactsQuestion,
-    Listen,
-    ListenGrpc,
     LoadFailed,
     Ready,
     StatsQuestion,
     WorkerFacts,
-    WorkerJob,
     WorkerStats,
 )
-from pytest_mlpatterns.serving.model import UnusableModelError
 from pytest_mlpatterns.serving.tracebacks import user_traceback
 from pytest_mlpatterns.system.child import Channel
 from pytest_mlpatterns.system.import_redirect import install, modules_from, wrong_tree
@@ -40,9 +37,9 @@ from pytest_mlpatterns.system.sockets import BACKLOG, inherited_socket
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_mlpatterns.serving.handler_stack import HandlerStack
     from pytest_mlpatterns.serving.http.async_jobs import Queue
     from pytest_mlpatterns.serving.http.inference_call import WireTally
-    from pytest_mlpatterns.serving.local.handler_stack import HandlerStack
     from pytest_mlpatterns.serving.local.http_server import PromptServer
 
 
@@ -121,9 +118,16 @@ def _load(job: WorkerJob, channel: Channel) -> HandlerStack:
     if job.trees is not None:
         install(*job.trees)
     try:
-        from pytest_mlpatterns.serving.local.handler_stack import HandlerStack
+        from pytest_mlpatterns.serving.handler_stack import HandlerStack
+        from pytest_mlpatterns.serving.local.upstream import LocalHooks
 
-        stack = HandlerStack(job.node, job.identity, wire=job.wire.between_processes, own_server=job.own_server)
+        stack = HandlerStack(
+            job.node,
+            job.identity,
+            wire=job.wire.between_processes,
+            own_server=job.own_server,
+            hooks=LocalHooks(),
+        )
         if job.trees is not None and (strays := modules_from(*job.trees)):
             raise wrong_tree(strays, *job.trees)
     except UnusableModelError as error:

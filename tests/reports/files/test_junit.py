@@ -64,7 +64,8 @@ def test_a_junit_report_has_the_figures_of_every_perf_test(tmp_path: Path, distr
 
     def test_plain(): pass
     """
-    Project().with_tests(body).run(tmp_path, "--junit-xml", "junit.xml", *distribution)
+    long = 'pytest.mark.perf(duration="1s", warmup="0s")'  # each eighth has an answer, however the machine stalls
+    Project().with_tests(body, marker=long).run(tmp_path, "--junit-xml", "junit.xml", *distribution)
     cases = {case.get("name"): case for case in ET.parse(tmp_path / "junit.xml").iter("testcase")}
     names = {test: [one.get("name") for one in case.iter("property")] for test, case in cases.items()}
     assert names["test_plain"] == []

@@ -16,7 +16,8 @@ from support.synthetic import ENVIRONMENT, LAYERS, PROPERTY, capacity, counterpa
 
 from pytest_mlpatterns.analysis.ranking import RankedPattern, Ranking
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
-from pytest_mlpatterns.records.launch import Capacity, Step, Warmup
+from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, Step, Warmup
+from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.overload import Overload, OverloadStep
 from pytest_mlpatterns.records.resource_track import GrowthRecord
 from pytest_mlpatterns.records.result import Location, Reference, TestResult
@@ -107,6 +108,8 @@ def test_every_member_is_described(position: str, kind: type) -> None:
         (("latency", "histogram"), LatencyHistogram),
         (("result", "reference"), Reference),
         (("result", "warmups"), Warmup),
+        (("result", "nodes"), NodeFigures),
+        (("result", "generator_parts"), GeneratorPart),
         (("capacity", "ladder"), Step),
         (("ranking", "rows"), RankedPattern),
     ],

@@ -117,6 +117,10 @@ class TestStreams:
         assert len({event["id"] for event in events}) == 1
         assert not any("usage" in event for event in events)
 
+    def test_a_model_that_returns_whole_texts_is_streamed_too(self) -> None:
+        events = events_of(COMPLETIONS, {"prompt": "x"}, lambda batch: ["one two" for _ in batch])
+        assert [event["choices"][0]["text"] for event in events] == ["one two", ""]
+
     def test_a_chat_begins_with_the_role(self) -> None:
         deltas = [event["choices"][0]["delta"] for event in events_of(CHAT, {"messages": MESSAGES, "max_tokens": 2})]
         assert deltas == [{"role": "assistant", "content": ""}, {"content": "one "}, {"content": "two "}, {}]

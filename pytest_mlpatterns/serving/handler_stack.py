@@ -4,27 +4,44 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_mlpatterns.patterns.pattern import ModelNode
 from pytest_mlpatterns.patterns.store_url import EMBEDDED
 from pytest_mlpatterns.patterns.tally import Tally
-from pytest_mlpatterns.serving.local.messages import PackedLayer, QueueNode, UpstreamNode
-from pytest_mlpatterns.serving.local.upstream import Upstream
 from pytest_mlpatterns.serving.model import UnusableModelError
 from pytest_mlpatterns.serving.model import is_stepped as steps
+from pytest_mlpatterns.serving.process_node import PackedLayer, QueueNode
 from pytest_mlpatterns.wire import REST_JSON
 
 if TYPE_CHECKING:
-    from pytest_mlpatterns.patterns.layer import Handler
+    from collections.abc import Sequence
+
+    from pytest_mlpatterns.patterns.layer import Handler, Resources
     from pytest_mlpatterns.patterns.pattern import Pattern
     from pytest_mlpatterns.patterns.queued import Queued
     from pytest_mlpatterns.records.telemetry import LayerStats
-    from pytest_mlpatterns.serving.local.messages import WorkerNode
     from pytest_mlpatterns.serving.redis.cache import RedisCache
     from pytest_mlpatterns.wire import Wire
 
-__all__ = ["HandlerStack"]
+__all__ = ["HandlerStack", "StackHooks"]
+
+
+class StackHooks(Protocol):
+    """What an engine decides about the layers of its processes."""
+
+    def upstream(self, node: Any, tally: Tally) -> Handler:
+        """The handler of a process group behind this process.
+
+        Args:
+            node: stands for the group; a node of the engine.
+            tally: counts calls and errors, and takes the hop time.
+        """
+        ...
+
+    def layer(self, pattern: Pattern, inside: Sequence[Handler], tally: Tally, *, resources: Resources) -> object:
+        """The layer of a pattern; arguments as :meth:`Pattern.layer` takes them; the engine may have one of its own."""
+        ...
 
 
 class HandlerStack:
@@ -35,6 +52,7 @@ class HandlerStack:
         identity: unique for the deployment; keys in stores and brokers begin with it.
         wire: how inputs and outputs are written in a store or broker.
         own_server: address of the server that the deployment started for itself.
+        hooks: of the engine; None: a layer is the one that its pattern makes, and no process group is behind.
 
     Attributes:
         handler: the outermost layer, or the model itself.
@@ -44,8 +62,15 @@ class HandlerStack:
     """
 
     def __init__(
-        self, node: WorkerNode, identity: str, *, wire: Wire = REST_JSON, own_server: str | None = None
+        self,
+        node: object,
+        identity: str,
+        *,
+        wire: Wire = REST_JSON,
+        own_server: str | None = None,
+        hooks: StackHooks | None = None,
     ) -> None:
+        self._hooks = hooks
         self._identity = identity
         self._wire = wire
         self._own_server = own_server
@@ -76,14 +101,13 @@ class HandlerStack:
         self._tallies.append(Tally(position, layer))
         return self._tallies[-1]
 
-    def _build(self, node: WorkerNode, *, is_stepped: bool = False) -> Handler:
+    def _build(self, node: Any, *, is_stepped: bool = False) -> Handler:
         if isinstance(node, PackedLayer):
             return self._layer(node)
         if isinstance(node, ModelNode):
             return _checked(node.target.load(), node.target.name, is_stepped=is_stepped)
-        if isinstance(node, UpstreamNode):
-            return Upstream(node, self._tally(node.position, "hop"))
-        raise AssertionError(f"requests reach {node} through the layer of its queue")
+        assert self._hooks is not None, f"requests reach {node} through the layer of its queue"
+        return self._hooks.upstream(node, self._tally(node.position, "hop"))
 
     def _layer(self, node: PackedLayer) -> Handler:
         pattern: Pattern = pickle.loads(node.pattern)  # noqa: S301 - only our own parent writes here
@@ -93,8 +117,13 @@ class HandlerStack:
             for inside in node.inside
             if not isinstance(inside, QueueNode)
         ]
-        resources = _LocalResources(f"{self._identity}:{node.position}:", self._wire, self._own_server, queue)
-        layer: object = pattern.layer(inside, self._tally(node.position, pattern.name), resources)
+        resources = _Resources(f"{self._identity}:{node.position}:", self._wire, self._own_server, queue)
+        tally = self._tally(node.position, pattern.name)
+        layer: object = (
+            pattern.layer(inside, tally, resources)
+            if self._hooks is None
+            else self._hooks.layer(pattern, inside, tally, resources=resources)
+        )
         if not callable(layer):
             raise TypeError(
                 f"{type(pattern).__name__}.layer() returned {type(layer).__name__}, expected a handler: "
@@ -118,7 +147,7 @@ def _checked(model: Any, name: str, *, is_stepped: bool) -> Handler:
 
 
 @dataclass(frozen=True, slots=True)
-class _LocalResources:
+class _Resources:
     """Stores and queues for one layer; fulfils :class:`pytest_mlpatterns.patterns.layer.Resources`."""
 
     prefix: str

@@ -1,0 +1,184 @@
+"""Load generator processes on the nodes of a Ray cluster, which the Ray driver starts and passes messages to."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import itertools
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import psutil
+
+from pytest_mlpatterns.errors import ChildError, MlpatternsError, SettingError
+from pytest_mlpatterns.loadgen.connection_limit import check_connections
+from pytest_mlpatterns.loadgen.messages import LoadResult
+from pytest_mlpatterns.loadgen.ray.process import RayProcess
+from pytest_mlpatterns.loadgen.sample_budget import check_samples, require_fit
+from pytest_mlpatterns.system.machine_identity import machine_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from pytest_mlpatterns.loadgen.messages import LoadJob, Transport
+    from pytest_mlpatterns.loadgen.ray.messages import Heard, HostFacts
+    from pytest_mlpatterns.system.ray.session import RaySession
+    from pytest_mlpatterns.workload.endpoint import Endpoint
+
+__all__ = ["RayPool"]
+
+_HOSTS = "pytest_mlpatterns.loadgen.ray.remote.hosts"
+_OPENING_NS = 100_000_000
+_ROUND_TRIPS = 20
+_EACH_NS = 5_000_000
+"""In which the time of the opening is sent to one generator."""
+_ANSWER_S = 60.0
+_START_S = 150.0
+_CEILINGS_S = 240.0
+
+
+class RayPool:
+    """Processes on the nodes.
+
+    Args:
+        session: gives the session that calls functions in the Ray driver, when a load first needs it.
+
+    Attributes:
+        facts: of the host of each generator, by its number.
+    """
+
+    stop_timeout_s = 10.0
+
+    def __init__(self, session: Callable[[], RaySession]) -> None:
+        self._session = session
+        self._keys = itertools.count()
+        self._processes: dict[int, RayProcess] = {}
+        self._taken = 0
+        self._staged: object = None
+        self._rows: dict[int, int] = {}
+        self._free_bytes = 0
+        self.facts: tuple[HostFacts, ...] = ()
+
+    def begin(self, processes: int) -> None:
+        """Begin to start the hosts that are missing."""
+        if processes > len(self.facts):
+            threading.Thread(target=self._open, args=(processes,), name="hosts", daemon=True).start()
+
+    def prepare(self, job: LoadJob, processes: int) -> None:
+        """Start the hosts that are missing, compare clocks, and check that the load can be sent from there.
+
+        Raises:
+            SettingError: a node cannot reach the service, the system allows too few connections, or the samples take
+                too much memory.
+            ChildError: a node starts no host.
+        """
+        self.facts = self.ask("open_hosts", processes, timeout_s=_START_S)
+        limits = [facts.allowed_connections for facts in self.facts if facts.allowed_connections is not None]
+        check_connections(job, processes, min(limits, default=None))
+        _check_reachable(job.endpoint, self.facts)
+        self._rows.clear()
+        self._free_bytes = psutil.virtual_memory().available
+        check_samples(job, self._free_bytes)
+
+    def start(self, number: int, log: Path) -> RayProcess:
+        """The process of a generator, which starts with its first job; its output stays on its node."""
+        key = next(self._keys)
+        process = self._processes[key] = RayProcess(self, key, number)
+        return process
+
+    def opening_delay_ns(self, processes: int) -> int:
+        """Twenty round trips to the node that is farthest, at least a tenth of a second, and 5 ms for each process."""
+        farthest_ns = max((2 * facts.clock.error_ns for facts in self.facts), default=0)
+        return max(_OPENING_NS, _ROUND_TRIPS * farthest_ns) + _EACH_NS * processes
+
+    def ceilings_rps(self, transport: Transport, processes: int) -> tuple[float, ...]:
+        """Requests per second that each process reaches on its node against a server that does nothing."""
+        found: tuple[float, ...] = self.ask("ceilings_rps", transport, processes, timeout_s=_CEILINGS_S)
+        return found
+
+    def library_overhead_ns(self) -> float | None:
+        """What a client library adds to the median request on the node of the first generator."""
+        found: float = self.ask("library_overhead_ns", timeout_s=_CEILINGS_S)
+        return found
+
+    def _open(self, processes: int) -> None:
+        with contextlib.suppress(MlpatternsError):  # which the first load finds too
+            self.ask("open_hosts", processes, timeout_s=_START_S)
+
+    # --- for its processes --------------------------------------------------------------------------------------------
+
+    def ask(self, function: str, *arguments: object, timeout_s: float = _ANSWER_S) -> Any:
+        """Call a function of the driver's module.
+
+        Raises:
+            ChildError: the driver is gone or does not answer, or a node.
+        """
+        try:
+            return self._session().call(f"{_HOSTS}:{function}", *arguments, timeout_s=timeout_s)
+        except TimeoutError:
+            raise ChildError(f"the Ray driver does not answer for {timeout_s:.0f} s") from None
+
+    def load(self, key: int, number: int, job: LoadJob) -> None:
+        """Give a process a job; what all of them send goes to the cluster once."""
+        if job.messages is not self._staged:
+            self.ask("stage", job.messages)
+            self._staged = job.messages
+        self.ask("load", key, number, replace(job, messages=()))
+
+    def collect(self, timeout_s: float) -> None:
+        """Put the messages that have come into the inboxes of their processes; waits for the first one."""
+        heard: Sequence[Heard] = self.ask("collect", self._taken, timeout_s, timeout_s=timeout_s + _ANSWER_S)
+        for one in heard:
+            if one.number > self._taken and (process := self._processes.get(one.key)) is not None:
+                process.inbox.append(one.message)
+            self._taken = max(self._taken, one.number)
+        if any(isinstance(one.message, LoadResult) for one in heard):
+            self.collect(0.0)  # which lets the cluster drop the recording
+
+    def count(self, key: int, rows: int) -> None:
+        """Note how many requests a process has recorded.
+
+        Raises:
+            SettingError: those of all processes take too much memory.
+        """
+        self._rows[key] = rows
+        require_fit(sum(self._rows.values()), self._free_bytes)
+
+    def forget(self, key: int) -> None:
+        """Forget a process that has ended."""
+        self._processes.pop(key, None)
+
+
+def _check_reachable(endpoint: Endpoint, hosts: Iterable[HostFacts]) -> None:
+    """Check that a service on a loopback address is loaded from its own machine.
+
+    Raises:
+        SettingError: a generator runs on another machine.
+    """
+    loopback = next(filter(None, map(_loopback, _addresses_of(endpoint))), "")
+    other = next((facts for facts in hosts if facts.machine != machine_identity()), None)
+    if loopback and other is not None:
+        raise SettingError(
+            f'perf(generators_on="ray"): node {other.node} cannot reach {loopback}, where the service listens; '
+            'choose generators_on="local", or serve it with engine="ray"'
+        )
+
+
+def _addresses_of(endpoint: Endpoint) -> Iterable[tuple[str, int]]:
+    if endpoint.remote is None:
+        return endpoint.addresses
+    origin = urlsplit(endpoint.remote.origin)
+    return ((origin.hostname or "", origin.port or 443),)
+
+
+def _loopback(address: tuple[str, int]) -> str:
+    """``host:port`` of an address that only its own machine reaches; empty for any other."""
+    host, port = address
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = host == "localhost"
+    return f"{host}:{port}" if is_loopback else ""

@@ -1,0 +1,258 @@
+"""What travels between pytest, the Ray driver and the processes of a cluster: plans, jobs, and what nodes report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.wire import REST_JSON, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pytest_mlpatterns.patterns.pattern import ModelNode
+    from pytest_mlpatterns.serving.process_messages import WorkerStats
+    from pytest_mlpatterns.serving.process_node import PackedLayer
+
+__all__ = [
+    "ApplicationPlan",
+    "DeploymentPlan",
+    "HandleAnswer",
+    "HandleNode",
+    "NodeReading",
+    "RayApplication",
+    "ReplicaJob",
+    "ReplicaState",
+    "ReplicaStats",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class HandleNode:
+    """A process group behind a process, as a deployment of Ray Serve that is reached by a handle.
+
+    Args:
+        deployment: its name.
+        position: position of the pattern in the composition.
+        replicas: number of its processes.
+        in_flight: number of requests that a queue should have in flight at each process.
+    """
+
+    deployment: str
+    position: int
+    replicas: int = 1
+    in_flight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaJob:
+    """What one replica of a deployment does with a request.
+
+    Args:
+        node: what it does; a :class:`HandleNode` in it stands for a deployment behind.
+        name: name of the model in addresses.
+        identity: unique for the service; keys in stores begin with it.
+        role: names the process in messages.
+        position: position of its process group in the composition.
+        app: name of the application.
+        deployment: name of the deployment.
+        run: name of the run, which is in the names of its node monitors.
+        wire: how clients reach the service.
+        import_path: ``sys.path`` of pytest.
+        trees: top of the tree in which the user works, and of the tree from which code is imported instead; None: there
+            is one tree.
+        own_server: address of the store that the deployment started for itself; None: it needs none.
+        restarts: a replica that dies is replaced, and the service goes on: it works for a queue.
+    """
+
+    node: PackedLayer | HandleNode | ModelNode
+    name: str
+    identity: str
+    role: str
+    position: int
+    app: str
+    deployment: str
+    run: str
+    wire: Wire = REST_JSON
+    import_path: tuple[str, ...] = ()
+    trees: tuple[Path, Path] | None = None
+    own_server: str | None = None
+    restarts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentPlan:
+    """One deployment of an application.
+
+    Args:
+        job: of each of its replicas.
+        replicas: number of them.
+        balance: how requests are spread over them.
+        max_ongoing: number of requests that Ray Serve sends to a replica at a time.
+        max_queued: number of requests that may wait for a replica in each process that calls them; -1: no bound.
+        cpus: number of logical CPUs that Ray reserves for each replica.
+        env: environment variables of the replicas.
+        behind: names of the deployments that its replicas call.
+    """
+
+    job: ReplicaJob
+    replicas: int = 1
+    balance: Balance = Balance.ROUND_ROBIN
+    max_ongoing: int = 100_000
+    max_queued: int = -1
+    cpus: float = 1.0
+    env: Mapping[str, str] = field(default_factory=dict)
+    behind: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its name in the application."""
+        return self.job.deployment
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationPlan:
+    """An application of Ray Serve: its deployments, the innermost first, the one that clients reach last."""
+
+    app: str
+    deployments: tuple[DeploymentPlan, ...]
+
+    @property
+    def run(self) -> str:
+        """Name of the run that it belongs to."""
+        return self.deployments[-1].job.run
+
+    @property
+    def cpus(self) -> float:
+        """Number of logical CPUs that Ray reserves for all of it."""
+        return sum(one.replicas * one.cpus for one in self.deployments)
+
+
+@dataclass(frozen=True, slots=True)
+class HandleAnswer:
+    """What a replica behind a handle answers; an error travels as a value, so that it stays the request's own.
+
+    Args:
+        outputs: one for each input; None if there is an error or the answer is a stream.
+        worked_ns: time that the request took there.
+        free_ns: when its model ended the call before, on the clock of ``perf_counter_ns`` of its machine; 0: unknown.
+        machine: identity of its machine, whose processes share that clock.
+        status: HTTP status of the error; 0: there is none.
+        text: of the error.
+        retry_after_s: of the error.
+        streams: the model streams its answer, which has to be asked for as a stream.
+    """
+
+    outputs: object = None
+    worked_ns: int = 0
+    free_ns: int = 0
+    machine: str = ""
+    status: int = 0
+    text: str = ""
+    retry_after_s: int | None = None
+    streams: bool = False
+
+
+class ReplicaState(StrEnum):
+    """What a replica is doing."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStats:
+    """One replica, as the monitor of its node knows it.
+
+    Args:
+        deployment: name of its deployment.
+        role: names it in messages.
+        position: position of its process group in the composition.
+        replica: its identity in Ray Serve.
+        pid: its process.
+        state: what it is doing.
+        stats: what it has counted; None before it is ready.
+        text: its traceback if it failed, its end if it ended.
+        reason: why it failed, if that says it all and a traceback would add nothing.
+    """
+
+    deployment: str
+    role: str
+    position: int
+    replica: str
+    pid: int
+    state: ReplicaState
+    stats: WorkerStats | None = None
+    text: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReading:
+    """What the monitor of one node has read at one moment.
+
+    Args:
+        node: identity of the node in Ray.
+        ip: its address.
+        machine: identity of the machine; several nodes may lie on one.
+        clock_ns: the moment, on the clock of ``perf_counter_ns`` of the machine.
+        cpu_ns: CPU time of the service's replicas on the node, and of their children, since they started.
+        rss_bytes: their resident memory.
+        serve_cpu_ns: CPU time of the processes of Ray and Ray Serve on the node.
+        generator_ns: CPU time of the load generators on the node, and of pytest and its driver.
+        busy_ns: time that the processors of the machine worked.
+        steal_ns: time that a hypervisor took from them.
+        throttled_ns: time for which a CPU limit stopped the node's processes.
+        frequency_hz: mean frequency of the processors; 0: unknown.
+        energy_uj: energy counter in microjoules; None: the machine has none.
+        cores: number of cores that the node may use.
+        machine_cores: number of cores of its machine.
+        threads: ``(pid, thread, CPU time in ns)`` of each thread of the replicas; empty if they were not asked for.
+        replicas: the service's replicas on the node, also those that have ended.
+    """
+
+    node: str
+    ip: str
+    machine: str
+    clock_ns: int
+    cpu_ns: int
+    rss_bytes: int
+    serve_cpu_ns: int
+    generator_ns: int
+    busy_ns: int
+    steal_ns: int
+    throttled_ns: int
+    frequency_hz: int
+    energy_uj: int | None
+    cores: float
+    machine_cores: int = 1
+    threads: tuple[tuple[int, int, int], ...] = ()
+    replicas: tuple[ReplicaStats, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RayApplication:
+    """A running application, as any process that knows its cluster finds it.
+
+    Args:
+        app: its name.
+        run: name of the run that it belongs to.
+        deployments: names of its deployments.
+        restarts: names of those whose replicas are replaced when they die.
+        cores: number of cores of the machines on which it runs.
+        nodes: identities of the nodes with its replicas.
+        replicas: number of replicas of all deployments.
+    """
+
+    app: str
+    run: str
+    deployments: tuple[str, ...]
+    restarts: tuple[str, ...] = ()
+    cores: float = 0.0
+    nodes: tuple[str, ...] = ()
+    replicas: int = 0

@@ -1,0 +1,222 @@
+"""The replicas of a service on a Ray cluster as one: their statistics, their failures, their output, their end."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from pytest_mlpatterns.errors import ChildError, DeploymentError
+from pytest_mlpatterns.serving.process_messages import LoadFailed
+from pytest_mlpatterns.serving.ray.cluster_monitor import MONITORS, ClusterMonitor
+from pytest_mlpatterns.serving.ray.messages import ReplicaState
+from pytest_mlpatterns.serving.ray.replica_records import ReplicaRecords
+from pytest_mlpatterns.serving.readiness import ended_while_loading, failed_to_load, too_slow_to_load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
+    from pytest_mlpatterns.records.telemetry import PatternStats
+    from pytest_mlpatterns.serving.engine import StartOptions
+    from pytest_mlpatterns.serving.ray.messages import NodeReading, RayApplication
+    from pytest_mlpatterns.serving.redis.embedded_server import EmbeddedServer
+    from pytest_mlpatterns.system.ray.clock import ClockOffset
+    from pytest_mlpatterns.system.ray.session import RaySession
+
+__all__ = ["RayProcesses"]
+
+_APPLICATIONS = "pytest_mlpatterns.serving.ray.remote.applications"
+_READ_TIMEOUT_S = 60.0
+_DELETE_TIMEOUT_S = 60.0
+_POLL_S = 0.1
+_STATUS_S = 1.0
+"""Time between two looks at the state of the application in Ray Serve while it starts."""
+_FAILED_STATES = ("DEPLOY_FAILED", "UNHEALTHY")
+
+
+class RayProcesses:
+    """Fulfils :class:`pytest_mlpatterns.serving.processes.Processes`.
+
+    Args:
+        session: the cluster.
+        application: what runs there.
+        on_stop: called once, instead of deleting the application, when the deployment closes.
+        servers: of stores that the deployment started for itself, on this machine; they end after the application.
+
+    Attributes:
+        application: what runs there.
+    """
+
+    def __init__(
+        self,
+        session: RaySession,
+        application: RayApplication,
+        on_stop: Callable[[], None] | None = None,
+        *,
+        servers: Sequence[EmbeddedServer] = (),
+    ) -> None:
+        self._servers = servers
+        self._session = session
+        self.application = application
+        self._on_stop = on_stop
+        self._stopped = False
+        self._records = ReplicaRecords(application.restarts)
+        self._offsets: Mapping[str, ClockOffset] = {}
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """None: the processes belong to the cluster, which may be on other machines."""
+        return ()
+
+    def make_monitor(self) -> ClusterMonitor:
+        """A new monitor of what the application uses."""
+        return ClusterMonitor(self._session, self.application)
+
+    def await_loaded(self, deadline_ns: int, model: str, options: StartOptions) -> None:
+        """Wait until all replicas have built their models.
+
+        Args:
+            deadline_ns: on the clock of ``perf_counter_ns``.
+            model: name of the model, for messages.
+            options: how the service was started.
+
+        Raises:
+            ModelLoadError: a model could not be built; with its traceback.
+            DeploymentError: Ray Serve could not start a replica, or not all were built in time.
+        """
+        looked_ns = time.perf_counter_ns()
+        while True:
+            self._read()
+            self._require_loading(model, options)
+            if len(self._records.in_state(ReplicaState.READY)) >= max(self.application.replicas, 1):
+                self._records.complete()
+                return
+            now_ns = time.perf_counter_ns()
+            if now_ns > deadline_ns:
+                raise self._too_slow(model, options)
+            if now_ns - looked_ns > _STATUS_S * 1e9:
+                self._require_deployable(model)
+                looked_ns = now_ns
+            time.sleep(_POLL_S)  # neither Serve nor a node reports progress by itself
+
+    def check(self, wait_s: float = 0.0) -> None:
+        """Check that all replicas run; wait up to ``wait_s`` for one to end.
+
+        Raises:
+            DeploymentError: a replica or node has ended or does not answer.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            self.stats()
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(_POLL_S)
+
+    def stats(self) -> PatternStats:
+        """Statistics of all replicas since the start.
+
+        Raises:
+            DeploymentError: a replica, a node or a server has ended or does not answer.
+        """
+        for server in self._servers:
+            server.check()
+        self._read()
+        if failure := self._records.failure():
+            raise DeploymentError(failure)
+        self._records.complete()
+        return self._records.stats()
+
+    def facts(self) -> EnvironmentFacts:
+        """Return nothing: the identity of the cluster, part of each comparison, names nodes and versions."""
+        return {}
+
+    def log_tail(self) -> str:
+        """Last lines of each replica's output; empty if they cannot be read."""
+        try:
+            return str(self._session.call(f"{MONITORS}:log_tail", self.application.run, self.application.app))
+        except (ChildError, TimeoutError):
+            return ""
+
+    def log_sizes(self) -> tuple[int, ...]:
+        """Return nothing: tracebacks of a model are in the statistics."""
+        return ()
+
+    def traceback_since(self, sizes: Sequence[int]) -> str:
+        """Return an empty text, likewise."""
+        return ""
+
+    def stop(self) -> None:
+        """Delete the application and wait until its replicas are gone; safe to call twice.
+
+        Raises:
+            DeploymentError: it was not gone in time.
+        """
+        if self._stopped:
+            return
+        self._stopped = True
+        at = self.application
+        try:
+            if self._on_stop is not None:
+                self._on_stop()
+            else:
+                self._session.call(f"{_APPLICATIONS}:delete", at.app, timeout_s=_DELETE_TIMEOUT_S)
+            self._session.call(f"{MONITORS}:forget", at.run, at.app)
+        except TimeoutError:
+            raise DeploymentError(
+                f"Ray Serve has not deleted the application {at.app} in {_DELETE_TIMEOUT_S:.0f} s; "
+                f"delete it by hand: serve.delete({at.app!r})"
+            ) from None
+        except ChildError:  # the driver has ended, and with it everything of this run on the cluster
+            return
+        finally:
+            for server in self._servers:
+                server.stop()
+
+    def _read(self) -> None:
+        """Ask all nodes.
+
+        Raises:
+            DeploymentError: the driver has ended, or the cluster does not answer.
+        """
+        at = self.application
+        readings: tuple[NodeReading, ...] = self._call("read", at.run, at.app)
+        if any(reading.node not in self._offsets for reading in readings):
+            self._offsets = self._call("offsets", at.run)
+        self._records.take(readings, self._offsets)
+
+    def _call(self, function: str, *arguments: object) -> Any:
+        try:
+            return self._session.call(f"{MONITORS}:{function}", *arguments, timeout_s=_READ_TIMEOUT_S)
+        except TimeoutError:
+            raise DeploymentError(f"the Ray cluster at {self._session.cluster.address} no longer answers") from None
+        except ChildError as error:
+            raise DeploymentError(
+                f"the Ray cluster at {self._session.cluster.address} no longer answers: {error}"
+            ) from error
+
+    def _require_loading(self, model: str, options: StartOptions) -> None:
+        """Raise if a replica failed or ended before it was ready."""
+        for one in self._records.in_state(ReplicaState.FAILED):
+            raise failed_to_load(LoadFailed(one.stats.text, one.stats.reason), one.stats.role, model, options=options)
+        for one in self._records.in_state(ReplicaState.ENDED):
+            why = f"{one.where} ended"
+            if log := self.log_tail():
+                why = f"{why}; it printed last:\n{log}"
+            raise ended_while_loading(one.stats.role, model, why)
+
+    def _require_deployable(self, model: str) -> None:
+        """Raise if Ray Serve cannot start the application."""
+        try:
+            status = str(self._session.call(f"{_APPLICATIONS}:status", self.application.app))
+        except (ChildError, TimeoutError):
+            return  # the next reading says so
+        if any(state in status for state in _FAILED_STATES):
+            log = self.log_tail()
+            raise DeploymentError(
+                f"perf_model {model}: Ray Serve could not start it: {status}"
+                + (f"\nIt printed last:\n{log}" if log else "")
+            )
+
+    def _too_slow(self, model: str, options: StartOptions) -> DeploymentError:
+        loading = [one.stats.role for one in self._records.in_state(ReplicaState.LOADING)]
+        return too_slow_to_load(next(iter(loading), "service"), model, self.log_tail(), options=options)

@@ -1,0 +1,105 @@
+"""When a deployment is ready, whichever engine started it: it has answered one real inference; and why it is not."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.errors import DeploymentError, ModelLoadError
+from pytest_mlpatterns.serving.stream_failure import stream_failure
+from pytest_mlpatterns.units import format_duration
+from pytest_mlpatterns.workload.request_builder import text_of
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.serving.deployment import Deployment
+    from pytest_mlpatterns.serving.engine import StartOptions
+    from pytest_mlpatterns.serving.process_messages import LoadFailed
+
+__all__ = ["await_ready", "ended_while_loading", "failed_to_load", "left_s", "too_slow_to_load"]
+
+_ROLES_OF_MODEL = frozenset({"service", "replica", "worker"})
+"""Roles of processes that run ``perf_model``; the others are stages and members, which messages name instead."""
+
+
+def failed_to_load(failure: LoadFailed, role: str, model: str, *, options: StartOptions) -> ModelLoadError:
+    """The error of a process whose model could not be built.
+
+    Args:
+        failure: what the process reported.
+        role: of the process.
+        model: name of the model.
+        options: how the deployment was started.
+    """
+    if failure.reason:
+        named = "perf_model" if role in _ROLES_OF_MODEL else role
+        return ModelLoadError(f"{named} {failure.reason}{_where_modules_are(failure.reason, options)}")
+    return ModelLoadError(f"{_name(role, model)} failed to load:\n{failure.traceback}")
+
+
+def ended_while_loading(role: str, model: str, why: str) -> ModelLoadError:
+    """The error of a process that ended before its model was built; ``why`` it did."""
+    return ModelLoadError(f"{_name(role, model)} ended its process while loading: {why}")
+
+
+def too_slow_to_load(role: str, model: str, log: str, *, options: StartOptions) -> DeploymentError:
+    """The error of a process that has not built its model in time; ``log`` has its last lines."""
+    return DeploymentError(_too_slow(_name(role, model), "still loading", options, log=log))
+
+
+def _name(role: str, model: str) -> str:
+    return f"perf_model {model}" if role in _ROLES_OF_MODEL else role
+
+
+def _where_modules_are(reason: str, options: StartOptions) -> str:
+    if not reason.endswith(" on sys.path"):
+        return ""
+    advice = "correct the name, or add the directory of the module with pythonpath = in the ini file"
+    return f" (rootdir {options.root}); {advice}"
+
+
+def await_ready(deployment: Deployment, model: str, started_ns: int, *, options: StartOptions) -> None:
+    """Wait until each server of a deployment answers its health check and one inference, if an input is known.
+
+    Raises:
+        ModelLoadError: the first inference failed; with its traceback.
+        DeploymentError: a process ended, or was not ready in time.
+    """
+    import httpx
+
+    for number in range(len(deployment.addresses)):
+        client = deployment.client_of(number)
+        try:
+            client.get("/v2/health/ready", timeout=left_s(started_ns, options)).raise_for_status()
+            if options.payload is None:
+                continue
+            request = deployment.request_of(options.payload)
+            response = deployment.ask(client, request, left_s(started_ns, options))
+        except httpx.TimeoutException:
+            text = _too_slow(
+                f"perf_model {model}", "not done with its first inference", options, log=deployment.log_tail()
+            )
+            raise DeploymentError(text) from None
+        except httpx.HTTPError as error:
+            raise DeploymentError(f"perf_model {model}: {error}{deployment.reason_of_failure()}") from error
+        if deployment.cold_start_ns is None:
+            deployment.cold_start_ns = time.perf_counter_ns() - started_ns
+        failure = stream_failure(response, options.wire)
+        if failure or not response.is_success:
+            tracebacks = "\n".join(deployment.stats().tracebacks)
+            raise ModelLoadError(
+                f"perf_model {model} failed on its first inference, of perf_payload item 0: "
+                f"{response.status_code} {failure or text_of(response)[:2000]}\n{tracebacks}".rstrip()
+            )
+
+
+def left_s(started_ns: int, options: StartOptions) -> float:
+    """Seconds that are left of the start-up time limit, at least a millisecond."""
+    return max(0.001, (started_ns + options.timeout_ns - time.perf_counter_ns()) / 1e9)
+
+
+def _too_slow(name: str, state: str, options: StartOptions, *, log: str) -> str:
+    text = (
+        f"{name} is {state} after {format_duration(options.timeout_ns)}, the start-up time limit; "
+        'raise it with perf(startup_timeout="5min") or --perf-startup-timeout'
+    )
+    return f"{text}\nIt printed last:\n{log}" if log else text

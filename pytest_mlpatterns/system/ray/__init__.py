@@ -1,0 +1,1 @@
+"""A Ray cluster as this package uses it: started or attached in a child process, never in pytest."""

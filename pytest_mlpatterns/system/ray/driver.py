@@ -1,0 +1,108 @@
+"""The Ray driver: a child process that is connected to a cluster, and calls functions there for its parent.
+
+Every call runs in a thread of its own. Whatever ends the parent ends this process in good order: its applications are
+removed, and a cluster that it started ends with it. The module loads without Ray, which the connection imports.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_mlpatterns.errors import DeploymentError, MlpatternsError
+from pytest_mlpatterns.system.child import Channel
+from pytest_mlpatterns.system.ray.messages import Call, DriverFailed, Leave, Raised, Returned
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.system.ray.messages import DriverReady, RayJob
+
+__all__ = ["main", "serve_calls"]
+
+_CLUSTER = "pytest_mlpatterns.system.ray.remote.cluster"
+_END_S = 20.0
+"""Time limit for removing applications, and ending a cluster, after the parent is gone."""
+
+
+def main() -> None:
+    """The child process."""
+    serve_calls(_CLUSTER)
+
+
+def serve_calls(cluster: str) -> None:
+    """Connect, and serve the parent's calls until it closes the channel.
+
+    Args:
+        cluster: module whose ``connect(job)`` returns a connection with ``ready`` and ``leave()``.
+    """
+    channel = Channel()
+    job: RayJob = channel.receive()
+    _Driver(channel).run(job, cluster)
+
+
+class _Connection(Protocol):
+    """What a process is connected to."""
+
+    @property
+    def ready(self) -> DriverReady: ...
+
+    def leave(self) -> None: ...
+
+
+class _Driver:
+    """The state of the process."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._leaving = threading.Event()
+        self._left = threading.Event()
+
+    def run(self, job: RayJob, cluster: str) -> None:
+        self._channel.listen(self._take, self._end)
+        connection = None
+        try:
+            connection = self._connect(job, cluster)
+            if connection is not None:
+                self._channel.send(connection.ready)
+                self._leaving.wait()  # the handler of SIGTERM, which Ray installs, raises SystemExit here
+        finally:
+            if connection is not None:
+                connection.leave()
+            self._left.set()
+
+    def _connect(self, job: RayJob, cluster: str) -> _Connection | None:
+        try:
+            connection: _Connection = import_module(cluster).connect(job)
+        except MlpatternsError as error:
+            self._channel.send(DriverFailed(error))
+        except Exception:  # whatever Ray raises; the parent shows it
+            self._channel.send(DriverFailed(DeploymentError(f"{job.subject}:\n{traceback.format_exc()}")))
+        else:
+            return connection
+        return None
+
+    def _take(self, message: object) -> None:
+        if isinstance(message, Call):
+            name = f"call {message.number}"
+            threading.Thread(target=self._answer, args=(message,), name=name, daemon=True).start()
+        elif isinstance(message, Leave):
+            self._leaving.set()
+
+    def _answer(self, call: Call) -> None:
+        try:
+            module, _, function = call.function.partition(":")
+            answer: object = Returned(call.number, getattr(import_module(module), function)(*call.arguments))
+        except MlpatternsError as error:
+            answer = Raised(call.number, error)
+        except BaseException:  # whatever ends the thread; the parent waits for an answer
+            answer = Raised(call.number, None, traceback.format_exc())
+        try:
+            self._channel.send(answer)
+        except Exception:  # a value that cannot be pickled
+            self._channel.send(Raised(call.number, None, traceback.format_exc()))
+
+    def _end(self) -> None:
+        """The parent is gone: wait for the main thread, which removes what is ours."""
+        self._leaving.set()
+        self._left.wait(_END_S)

@@ -1,0 +1,135 @@
+"""Connects this process to a Ray cluster, which it starts or attaches to, and leaves it again.
+
+A Ray of this run's own listens on the loopback interface only, asks for a token of its own, has no dashboard and keeps
+its files in a short temporary directory. On a cluster of others nothing is changed that is not ours.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import ray
+from ray import serve
+
+from pytest_mlpatterns.system.ray.cluster import ClusterFacts
+from pytest_mlpatterns.system.ray.messages import DriverReady
+from pytest_mlpatterns.system.ray.remote.attached import connect_to, require_fit, serve_address
+from pytest_mlpatterns.system.ray.remote.lease import NAMESPACE, remove_applications, remove_dead, take_lease
+from pytest_mlpatterns.system.ray.remote.node_probe import probe
+from pytest_mlpatterns.system.ray.run_name import new_run, part_of
+from pytest_mlpatterns.system.ray.runtime_env import with_absolute_paths
+from pytest_mlpatterns.system.scratch_directory import ScratchDirectory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_mlpatterns.system.ray.messages import RayJob
+
+__all__ = ["Connection", "connect"]
+
+_OWN_CPUS = 64
+"""Logical CPUs of a Ray of this run's own: as with the local engine, there may be more processes than cores."""
+_STORE_BYTES = 256 << 20
+_LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """This process and a cluster.
+
+    Attributes:
+        ready: the cluster, and what the user should know of it.
+        scratch: directory of a Ray that this process started.
+        lease: shows other runs that this one lives.
+    """
+
+    ready: DriverReady
+    scratch: ScratchDirectory | None = None
+    lease: object = None
+
+    def leave(self) -> None:
+        """Remove our applications and disconnect; a Ray that this process started ends."""
+        facts = self.ready.cluster
+        try:
+            if not facts.is_own:
+                remove_applications(facts.run)
+        finally:  # a cluster that is gone has none of them
+            ray.shutdown()
+            if self.scratch is not None:
+                self.scratch.remove()
+
+
+def connect(job: RayJob) -> Connection:
+    """Start a cluster or attach to one, and find out what it is.
+
+    Raises:
+        SettingError: it cannot be reached, or does not fit.
+    """
+    return _start(job) if job.address is None else _attach(job)
+
+
+def _start(job: RayJob) -> Connection:
+    scratch = ScratchDirectory(job.temporary, "mlp-")
+    try:
+        return Connection(DriverReady(_started(job, scratch.path)), scratch)
+    except BaseException:
+        ray.shutdown()
+        scratch.remove()
+        raise
+
+
+def _started(job: RayJob, directory: Path) -> ClusterFacts:
+    """Start a Ray with its files in this directory."""
+    context = ray.init(
+        address="local",
+        num_cpus=_OWN_CPUS,
+        include_dashboard=False,
+        object_store_memory=_STORE_BYTES,
+        runtime_env=with_absolute_paths(job.runtime_env, job.root) or None,
+        namespace=NAMESPACE,
+        log_to_driver=False,
+        configure_logging=False,
+        _node_ip_address=_LOOPBACK,
+        _temp_dir=str(directory),
+    )
+    port = _free_port(_LOOPBACK)
+    serve.start(proxy_location="EveryNode", http_options={"host": _LOOPBACK, "port": port})
+    (node,) = ray.nodes()
+    probed = probe(node["NodeID"], node["NodeManagerAddress"], is_head=True)
+    return ClusterFacts(
+        address=context.address_info["gcs_address"],
+        is_own=True,
+        run=new_run(time.time()),
+        nodes=(probed.facts,),
+        cpus=_OWN_CPUS,
+        http=(_LOOPBACK, port),
+        token=os.environ["RAY_AUTH_TOKEN"],
+    )
+
+
+def _attach(job: RayJob) -> Connection:
+    address = connect_to(job, with_absolute_paths(job.runtime_env, job.root))
+    nodes = require_fit(job)
+    http = serve_address(job, _free_port)
+    run = part_of(job.run) if job.run else new_run(time.time())
+    lease = None if job.run else take_lease(run)
+    notes = () if job.run else remove_dead()
+    cpus = float(ray.cluster_resources().get("CPU", 0.0))
+    token = os.environ.get("RAY_AUTH_TOKEN", "")
+    facts = ClusterFacts(address, is_own=False, run=run, nodes=nodes, cpus=cpus, http=http, token=token)
+    return Connection(DriverReady(facts, notes), lease=lease)
+
+
+def _free_port(host: str, wanted: int = 0) -> int:
+    """The wanted port if it is free, else another one."""
+    for port in (wanted, 0):
+        with closing(socket.socket()) as listener, suppress(OSError):
+            listener.bind((host, port))
+            found: int = listener.getsockname()[1]
+            return found
+    raise OSError(f"no port is free on {host}")

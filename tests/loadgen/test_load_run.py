@@ -1,0 +1,59 @@
+"""The phases of a load, without a loop: the moments are declared."""
+
+from __future__ import annotations
+
+import pytest
+from support.services.jobs import MS, a_job
+
+from pytest_mlpatterns.loadgen.load_run import LoadRun
+from pytest_mlpatterns.loadgen.messages import Event, Share, Warm, WindowOpened
+from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Schedule, Stages
+
+RAMP = Stages((("100ms", 100),), start=100)
+START_NS, OPEN_NS = 1_000 * MS, 1_200 * MS
+
+
+def warm(schedule: Schedule) -> tuple[LoadRun, list[int | None], list[Event]]:
+    """The first of two generators, warmed up and waiting for its window; the due times that it sent, and its events."""
+    sent: list[int | None] = []
+    events: list[Event] = []
+    length_ns = schedule.length_ns or 100 * MS
+    job = a_job([("127.0.0.1", 1)], schedule, duration_ns=length_ns, warmup_ns=50 * MS, share=Share(0, 2))
+    run = LoadRun(job, lambda _request, due_ns: sent.append(due_ns), events.append)
+    run.start(START_NS)
+    run.tick(START_NS + 60 * MS, 1, limit_reached=False)
+    assert events == [Warm()]
+    run.open_at(OPEN_NS)
+    sent.clear()
+    return run, sent, events
+
+
+@pytest.mark.parametrize("late_ns", [0, 3 * MS])
+def test_a_late_loop_opens_its_window_at_the_agreed_time_and_says_how_late(late_ns: int) -> None:
+    run, sent, events = warm(RAMP)
+    run.send_due(OPEN_NS - 1)
+    assert sent == []
+    run.send_due(OPEN_NS + late_ns)
+    assert events[1:] == [WindowOpened(OPEN_NS)]
+    assert sent == [OPEN_NS]
+    run.tick(OPEN_NS + 200 * MS, 1, limit_reached=False)
+    assert run.result().generator.opened_late_ns == late_ns
+
+
+def test_an_answer_after_the_agreed_time_makes_no_request_of_the_warm_up_due() -> None:
+    """Its due time would lie in the window, although the schedule does not have it."""
+    run, _, _ = warm(RAMP)
+    assert run.answered(START_NS, OPEN_NS - 1, failed=False)
+    assert not run.answered(START_NS, OPEN_NS, failed=False)
+
+
+def test_the_callers_of_a_closed_loop_go_on_through_the_opening() -> None:
+    run, _, _ = warm(ClosedLoop(4))
+    assert run.answered(START_NS, OPEN_NS, failed=False)
+
+
+def test_a_rate_begins_its_clock_anew_with_the_window() -> None:
+    run, sent, _ = warm(ConstantRate(200))
+    run.send_due(OPEN_NS)
+    run.send_due(OPEN_NS + 30 * MS)
+    assert sent == [OPEN_NS, OPEN_NS + 10 * MS, OPEN_NS + 20 * MS, OPEN_NS + 30 * MS]

@@ -1,0 +1,78 @@
+"""What the process of another revision is started with, without starting it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.fake_ray import FakeRay, cluster_facts, node_facts
+
+from pytest_mlpatterns.config.settings import read_settings
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.plugin.other_revision import OtherRevision
+from pytest_mlpatterns.plugin.ray_session import SessionRay
+from pytest_mlpatterns.revision.messages import InheritedOptions
+from pytest_mlpatterns.revision.resolve import Revision
+from pytest_mlpatterns.revision.worktree import Worktree
+from pytest_mlpatterns.serving.targets import Url
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTINGS = read_settings({}, {}, {})
+ONE_MACHINE = replace(cluster_facts(2), nodes=(node_facts(1, machine="here"), node_facts(2, machine="here")))
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> OtherRevision:
+    worktree = Worktree(Revision("0" * 40, "main", "", "0000000"), tmp_path, tmp_path, tmp_path, ())
+    found = OtherRevision(None, worktree, tmp_path)  # type: ignore[arg-type]
+    vars(found)["_inherited_options"] = InheritedOptions(("--perf-engine=ray",), {}, ())
+    return found
+
+
+def started_with(other: OtherRevision, cluster: FakeRay | None) -> tuple[str, ...]:
+    client: Any = other.client("t.py::test", SETTINGS, cluster)  # type: ignore[arg-type]
+    options: tuple[str, ...] = client._inherited_options.options
+    return options
+
+
+def test_a_test_without_a_cluster_has_the_options_of_the_run(other: OtherRevision) -> None:
+    assert started_with(other, None) == ("--perf-engine=ray",)
+
+
+def test_a_test_on_a_cluster_is_served_on_the_same_one(other: OtherRevision) -> None:
+    cluster = FakeRay(facts=ONE_MACHINE, runtime_env={"working_dir": "."})
+    assert started_with(other, cluster) == (
+        "--perf-engine=ray",
+        f"--perf-ray-address={ONE_MACHINE.address}",
+        '--perf-ray-runtime-env={"working_dir": "."}',
+    )
+
+
+def test_a_cluster_without_the_code_of_both_revisions_is_refused(other: OtherRevision) -> None:
+    with pytest.raises(SettingError, match=r"^--perf-against on a Ray cluster of several machines needs the code"):
+        started_with(other, FakeRay(facts=cluster_facts(2)))
+
+
+@pytest.mark.parametrize(
+    ("engine", "generators_on", "target", "serves", "takes_part"),
+    [
+        ("local", "local", None, False, False),
+        ("ray", "local", None, True, True),
+        ("ray", "local", Url("http://127.0.0.1:1/"), False, False),
+        ("ray", "ray", Url("http://127.0.0.1:1/"), False, True),
+        ("local", "ray", None, False, True),
+    ],
+)
+def test_a_cluster_takes_part_where_it_serves_or_sends(
+    tmp_path: Path, *, engine: str, generators_on: str, target: Url | None, serves: bool, takes_part: bool
+) -> None:
+    session = SessionRay({}, {}, root=tmp_path, directory=tmp_path)
+    cluster = vars(session)["session"] = FakeRay({"alive_nodes": frozenset}, ONE_MACHINE)
+    settings = read_settings({"engine": engine, "generators_on": generators_on}, {}, {})
+    assert session.serving(settings, target) is (cluster if serves else None)
+    use = session.use_in(settings, target)
+    assert (use is not None) is takes_part
+    assert use is None or use.description == "2 × AMD EPYC 7B13, 16 cores, x86_64"

@@ -1,0 +1,90 @@
+"""What the server of another revision answers for a deployment on a Ray cluster, without a process and without Ray."""
+
+from __future__ import annotations
+
+import queue
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from support.fake_ray import FakeRay
+from support.synthetic import SETUP
+
+from pytest_mlpatterns.config.ray_settings import RUN_VARIABLE
+from pytest_mlpatterns.errors import DeploymentError
+from pytest_mlpatterns.plugin.revision_server import _Server
+from pytest_mlpatterns.revision.messages import (
+    DeploymentStarted,
+    DeploymentStopped,
+    InheritedOptions,
+    Reason,
+    ReferenceJob,
+    RevisionFailed,
+    RevisionSetup,
+    StartDeployment,
+    StopDeployment,
+)
+from pytest_mlpatterns.serving.deployment import Deployment
+from pytest_mlpatterns.serving.processes import ForeignProcesses
+from pytest_mlpatterns.serving.ray.messages import RayApplication
+from pytest_mlpatterns.serving.ray.processes import RayProcesses
+from pytest_mlpatterns.wire import REST_JSON
+from pytest_mlpatterns.workload.endpoint import Endpoint
+from pytest_mlpatterns.workload.payload import read_payload
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+APPLICATION = RayApplication("mlpatterns-1764146400-0123abcd-0f0f-1", "mlpatterns-1764146400-0123abcd-0f0f", ("d0",))
+
+
+def answers_of(directory: Path, deployment: Deployment | None, cluster: FakeRay | None) -> list[Any]:
+    """What the server sends if it is asked to start this deployment, to stop it, and then the other side ends."""
+    requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for request in (StartDeployment(), StopDeployment(), None):
+        requests.put(request)
+    sent: list[Any] = []
+    job = ReferenceJob("t.py::test", directory, directory / "here", directory / "there", InheritedOptions((), {}, ()))
+    server = _Server(SimpleNamespace(send=sent.append), requests, job)  # type: ignore[arg-type]
+    system = SimpleNamespace(start=lambda: deployment, options=SimpleNamespace(cluster=cluster))
+    plan = SimpleNamespace(payload=read_payload([1], REST_JSON))
+    server.serve(SimpleNamespace(system=system, setup=SETUP, plan=plan))  # type: ignore[arg-type]
+    return sent
+
+
+def on_ray(cluster: FakeRay) -> Deployment:
+    processes = RayProcesses(cluster, APPLICATION)  # type: ignore[arg-type]
+    deployment = Deployment(Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict"), processes)
+    deployment.make_monitor = processes.make_monitor
+    return deployment
+
+
+def test_a_deployment_on_ray_says_which_application_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUN_VARIABLE, "mlpatterns-1764146400-0123abcd")
+    cluster = FakeRay({"delete": lambda _: None, "forget": lambda _run, _app: None})
+    setup, started, stopped = answers_of(tmp_path, on_ray(cluster), cluster)
+    assert cluster.begun
+    assert isinstance(setup, RevisionSetup)
+    assert isinstance(started, DeploymentStarted)
+    assert (started.application, started.pids) == (APPLICATION, ())
+    assert isinstance(stopped, DeploymentStopped)
+    assert ("delete", (APPLICATION.app,)) in cluster.calls
+
+
+def test_it_attaches_to_no_cluster_of_its_own_before_it_is_asked(tmp_path: Path) -> None:
+    cluster = FakeRay()
+    deployment = Deployment(Endpoint((("127.0.0.1", 8000),), "/v1/models/m:predict"), ForeignProcesses((4711,)))
+    _, started, _ = answers_of(tmp_path, deployment, cluster)
+    assert not cluster.begun
+    assert (started.application, started.pids) == (None, (4711,))
+
+
+def test_a_cluster_that_cannot_be_reached_is_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unreachable(FakeRay):
+        @property
+        def cluster(self) -> Any:
+            raise DeploymentError("Ray did not connect")
+
+    monkeypatch.setenv(RUN_VARIABLE, "mlpatterns-1764146400-0123abcd")
+    assert answers_of(tmp_path, None, Unreachable()) == [RevisionFailed(Reason.FAILED, "Ray did not connect")]

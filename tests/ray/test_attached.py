@@ -1,0 +1,114 @@
+"""A cluster that others use too: a run leaves nothing of its own there, however it ends, and touches nothing else."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+import conftest
+import httpx
+import psutil
+import pytest
+from conftest import PATIENT_S, wait_until
+from support.on_cluster import FOREIGN
+from support.project import Project
+
+from pytest_mlpatterns.system.ray.run_name import base_of
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from conftest import ThreeNodes
+    from support.project import Run
+
+    from pytest_mlpatterns.system.ray.session import RaySession
+
+HERE = "support.on_cluster"
+SHORT = Project().with_tests("def test_rtm(perf):\n    perf.assert_rtm_below('60s')")
+
+
+@pytest.fixture
+def applications(on_cluster: RaySession) -> Callable[[], dict[str, str]]:
+    """The applications on the cluster, one of which is foreign."""
+
+    def found() -> dict[str, str]:
+        return on_cluster.call(f"{HERE}:applications", timeout_s=PATIENT_S)  # type: ignore[no-any-return]
+
+    if FOREIGN not in found():
+        on_cluster.call(f"{HERE}:deploy_foreign", timeout_s=PATIENT_S)
+    return found
+
+
+def ours(applications: dict[str, str]) -> set[str]:
+    return set(applications) - {FOREIGN}
+
+
+def still_here(on_cluster: RaySession) -> str:
+    _, port = on_cluster.cluster.http
+    return httpx.get(f"http://127.0.0.2:{port}/{FOREIGN}", timeout=PATIENT_S, trust_env=False).text
+
+
+def test_a_run_removes_its_applications_and_leaves_those_of_others(
+    applications: Callable[[], dict[str, str]], on_cluster: RaySession, run_on: Callable[..., Run]
+) -> None:
+    run = run_on(SHORT, "--perf-generators-on=local")
+
+    assert run.outcomes == {"passed": 1}
+    assert applications() == {FOREIGN: "RUNNING"}
+    assert still_here(on_cluster) == "still here"
+    wait_until(lambda: on_cluster.call(f"{HERE}:actors", timeout_s=PATIENT_S) == [on_cluster.cluster.run])
+
+
+@pytest.fixture
+def long_run(three_nodes: ThreeNodes, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A run on the three nodes, while its load runs."""
+    options = ("--perf-engine=ray", "--perf-generators-on=local", f"--perf-ray-address={three_nodes.address}")
+    with conftest.long_run(tmp_path, tmp_path / "called", *options, environment={"RAY_AUTH_MODE": "disabled"}) as run:
+        yield run
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
+def test_a_run_that_is_ended_from_outside_leaves_nothing(
+    how: signal.Signals,
+    applications: Callable[[], dict[str, str]],
+    on_cluster: RaySession,
+    *,
+    long_run: subprocess.Popen[bytes],
+) -> None:
+    assert len(ours(applications())) == 1
+
+    long_run.send_signal(how)
+    long_run.wait(PATIENT_S)
+
+    wait_until(lambda: not ours(applications()))
+    assert still_here(on_cluster) == "still here"
+
+
+def test_what_a_run_left_that_could_not_clean_up_the_next_one_removes(
+    applications: Callable[[], dict[str, str]],
+    on_cluster: RaySession,
+    run_on: Callable[..., Run],
+    *,
+    long_run: subprocess.Popen[bytes],
+) -> None:
+    (left,) = ours(applications())
+    run = base_of(left)
+    assert run in on_cluster.call(f"{HERE}:actors", timeout_s=PATIENT_S)
+    family: list[Any] = [psutil.Process(long_run.pid), *psutil.Process(long_run.pid).children(recursive=True)]
+    for process in family:  # the driver among them, before it can notice
+        process.suspend()
+    for process in family:
+        process.kill()
+    long_run.wait(PATIENT_S)
+    wait_until(lambda: run not in on_cluster.call(f"{HERE}:actors", timeout_s=PATIENT_S))
+    assert ours(applications()) == {left}
+
+    next_run = run_on(SHORT, "--perf-generators-on=local")
+
+    assert next_run.outcomes == {"passed": 1}
+    assert "note: 1 application of a run that began " in next_run.out
+    assert " ago and was killed was removed from the Ray cluster" in next_run.out
+    assert applications() == {FOREIGN: "RUNNING"}
+    assert still_here(on_cluster) == "still here"

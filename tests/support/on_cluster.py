@@ -1,0 +1,50 @@
+"""What tests look at and do on a Ray cluster, called in a Ray driver of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+FOREIGN = "foreign"
+"""An application that is none of ours."""
+
+
+class _Greeter:
+    def __call__(self, _request: Any) -> str:
+        return "still here"
+
+
+def deploy_foreign() -> None:
+    """Deploy an application as another user of the cluster would."""
+    import sys
+
+    from ray import cloudpickle, serve
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    serve.run(serve.deployment(_Greeter).options(name="greeter").bind(), name=FOREIGN, route_prefix=f"/{FOREIGN}")
+
+
+def applications() -> dict[str, str]:
+    """The state of each application, by name."""
+    from ray import serve
+
+    return {name: str(found.status.value) for name, found in serve.status().applications.items()}
+
+
+def actors() -> list[str]:
+    """Names of our actors that live."""
+    from ray.util import list_named_actors
+
+    return [actor["name"] for actor in list_named_actors(all_namespaces=True) if actor["namespace"] == "mlpatterns"]
+
+
+def replicas_by_node() -> dict[str, int]:
+    """How many replicas of any application live on each node, by its address."""
+    import ray
+    from ray.util.state import list_actors
+
+    ips = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
+    found: dict[str, int] = {}
+    for actor in list_actors(filters=[("state", "=", "ALIVE")]):
+        if "ServeReplica" in actor.class_name:
+            found[ips[actor.node_id]] = found.get(ips[actor.node_id], 0) + 1
+    return found
