@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import importlib.metadata
 import json
 import re
 import shlex
@@ -156,7 +157,11 @@ def test_pytest_takes_the_options_of_a_shown_command(
 ) -> None:
     run = small.run(tmp_path, *arguments, "--collect-only")
 
-    assert run.exit_code == 0, run.out + run.err
+    if "ray" in arguments and not list(importlib.metadata.distributions(name="ray")):
+        assert run.exit_code == pytest.ExitCode.USAGE_ERROR
+        assert "pip install 'pytest-mlpatterns[ray]'" in run.out + run.err
+    else:
+        assert run.exit_code == 0, run.out + run.err
 
 
 @pytest.fixture
