@@ -48,7 +48,7 @@ class LeakAssertions:
             longest_ns: the longest load.
 
         Returns:
-            A verdict on memory, and on descriptors and threads where the system tells them; none in a smoke run. With
+            A verdict on memory, and on descriptors and threads where the system counts them; none in a smoke run. With
             too few requests it is one open verdict.
 
         Raises:

@@ -30,7 +30,7 @@ class LeakMethods(ABC):
 
         The running deployment is loaded for 2, 4 or 10 s, until that is decided, beside the test's budget; a smaller
         limit needs more requests. Open
-        descriptors and threads grow by less than 1 per 1,000 requests, where the system tells them. A growth that
+        descriptors and threads grow by less than 1 per 1,000 requests, where the system counts them. A growth that
         slows down, stops or comes in single steps is no failure: the verdict is then open, with the number of requests
         that would decide it.
 

@@ -110,7 +110,7 @@ def _libc() -> str:
 
 
 def _limits(pid: int | None = None) -> dict[str, str]:
-    """What a container, or whoever started the process, gives it of the machine."""
+    """The part of the machine that a container, or the starter of the process, gives it."""
     own = Path("/proc", "self" if pid is None else str(pid))
     quota, memory = quota_cores(own), memory_limit_bytes(own)
     found = {

@@ -128,7 +128,7 @@ class ProcessTree:
                 counts.append(member.count())
             except psutil.NoSuchProcess:
                 continue
-            except (psutil.Error, OSError, AttributeError):  # the system tells them to nobody, or to root only
+            except (psutil.Error, OSError, AttributeError):  # the system has no such count, or shows it to root only
                 return
         if counts:
             self.descriptors, self.threads = (sum(column) for column in zip(*counts, strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import importlib.metadata
 import json
 import re
 import shlex
@@ -13,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from support import HAS_RAY
 from support.other_clients import aiperf_line, lines, vllm_run
 from support.pages import ROOT, Block, blocks, commands, page, pages
 from support.project import Project
@@ -157,7 +157,7 @@ def test_pytest_takes_the_options_of_a_shown_command(
 ) -> None:
     run = small.run(tmp_path, *arguments, "--collect-only")
 
-    if "ray" in arguments and not list(importlib.metadata.distributions(name="ray")):
+    if "ray" in arguments and not HAS_RAY:
         assert run.exit_code == pytest.ExitCode.USAGE_ERROR
         assert "pip install 'pytest-mlpatterns[ray]'" in run.out + run.err
     else:

@@ -14,7 +14,6 @@ import pytest
 from support.services.deploy import make_start_options
 
 from pytest_mlpatterns import Cached, InvalidResultError, Single
-from pytest_mlpatterns.loadgen.generator import Generator
 from pytest_mlpatterns.measurement.launch import LaunchRunner
 from pytest_mlpatterns.serving.local.launcher import launch
 from pytest_mlpatterns.serving.model import service_plan
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_mlpatterns import Deployment, Pattern
+    from pytest_mlpatterns.loadgen.generator import Generator
     from pytest_mlpatterns.records.resource_track import ResourceTrack
     from pytest_mlpatterns.workload.schedule import Schedule
 
@@ -53,13 +53,6 @@ def refuse_all(batch: list[Any]) -> list[Any]:
     if len(batch[0]) > 1 and batch[0] == INPUTS[1]:
         raise ValueError("the second input")
     return add(batch)
-
-
-@pytest.fixture(scope="module")
-def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
-    generator = Generator(tmp_path_factory.mktemp("generator") / "generator.log")
-    yield generator
-    generator.close()
 
 
 @contextmanager

@@ -40,7 +40,7 @@ from pytest_mlpatterns.workload.plan import LoadPlan
 from pytest_mlpatterns.workload.schedule import ClosedLoop, ConstantRate, Stages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from support.services.scripted import Request, Step
@@ -95,13 +95,6 @@ class Broken:
 
     def __call__(self, batch: list[Any]) -> list[Any]:
         return batch
-
-
-@pytest.fixture(scope="module")
-def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
-    generator = Generator(tmp_path_factory.mktemp("generator") / "generator.log")
-    yield generator
-    generator.close()
 
 
 def started(model: object, directory: Path) -> Deployment:

@@ -73,13 +73,6 @@ def refuse_odd(batch: list[Any]) -> list[Any]:
     return add(batch)
 
 
-@pytest.fixture(scope="module")
-def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
-    generator = Generator(tmp_path_factory.mktemp("generator") / "generator.log")
-    yield generator
-    generator.close()
-
-
 @contextmanager
 def make_runner(
     generator: Generator,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import IO, TYPE_CHECKING
 
 import pytest
-from support import ROOT
+from support import HAS_RAY, ROOT
 from support.project import Project, clean_environment, command
 
 from pytest_mlpatterns.system.ray.messages import RayJob
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 
     from support.project import Run
 
-_SPEC = importlib.util.find_spec("ray")
-HAS_RAY = _SPEC is not None and _SPEC.origin is not None
-"""This folder has the name of the package, but is none."""
 collect_ignore_glob = [] if HAS_RAY else ["test_*.py"]
 PATIENT_S = 180.0
 """Longest wait for anything, however busy this machine is."""

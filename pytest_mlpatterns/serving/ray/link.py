@@ -251,7 +251,7 @@ class LinkClient:
 
 
 def own_output() -> tuple[Path, ...]:
-    """The files to which this process prints, as far as the system tells and they are files."""
+    """The files to which this process prints, as far as the system names them and they are files."""
     found = []
     for number in (1, 2):
         with contextlib.suppress(OSError):

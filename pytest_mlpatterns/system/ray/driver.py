@@ -1,7 +1,7 @@
 """The Ray driver: a child process that is connected to a cluster, and calls functions there for its parent.
 
-Every call runs in a thread of its own. Whatever ends the parent ends this process in good order: its applications are
-removed, and a cluster that it started ends with it. The module loads without Ray, which the connection imports.
+Every call runs in a thread of its own. When the parent ends, also by a crash, this process ends in good order: it
+removes its applications, and ends a cluster that it started. The module loads without Ray; connecting imports it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class _Driver:
             connection: _Connection = import_module(cluster).connect(job)
         except MlpatternsError as error:
             self._channel.send(DriverFailed(error))
-        except Exception:  # whatever Ray raises; the parent shows it
+        except Exception:  # Ray documents no list of its errors; the parent shows it
             self._channel.send(DriverFailed(DeploymentError(f"{job.subject}:\n{traceback.format_exc()}")))
         else:
             return connection
@@ -95,7 +95,7 @@ class _Driver:
             answer: object = Returned(call.number, getattr(import_module(module), function)(*call.arguments))
         except MlpatternsError as error:
             answer = Raised(call.number, error)
-        except BaseException:  # whatever ends the thread; the parent waits for an answer
+        except BaseException:  # also SystemExit: the parent waits for an answer
             answer = Raised(call.number, None, traceback.format_exc())
         try:
             self._channel.send(answer)
