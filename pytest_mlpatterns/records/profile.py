@@ -1,0 +1,264 @@
+"""Where the time of requests went, by function, on both sides of a comparison: what was sampled, and what was found.
+
+:class:`ProfiledRun` is what a profiler saw, block by block; it stays in the process that measured. From it
+:mod:`pytest_mlpatterns.analysis.attribution` makes a :class:`ProfileRecord`, which travels as JSON with the result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from pytest_mlpatterns.records.launch import Estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "ChangeKind",
+    "Frame",
+    "FunctionChange",
+    "FunctionTime",
+    "Owner",
+    "ProfileNode",
+    "ProfileRecord",
+    "ProfiledBlock",
+    "ProfiledRun",
+    "StackTime",
+]
+
+Owner = Literal["process", "layer", "model", "project", "library", "python", "native", "await"]
+"""Whose code a frame is.
+
+``process``: the root of a stack, the role of its process; ``layer``: this package, one frame per layer; ``model``: the
+boundary of a model, below which its own code runs; ``project``: code in the tree of the tests; ``library``: other
+packages; ``python``: the standard library; ``native``: compiled code; ``await``: below it coroutines wait.
+"""
+ChangeKind = Literal["slower", "faster", "new", "gone", "moved"]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A function, or what stands for one in a stack. Two frames are equal wherever the function moved in its file.
+
+    Attributes:
+        function: qualified name, such as ``Digits.predict``; the role, layer or model otherwise, such as ``gateway``.
+        file: relative to pytest's root directory, to site-packages or to the standard library; empty without one.
+        line: line of the definition, from 1; 0 if unknown.
+        owner: whose code it is.
+    """
+
+    function: str
+    file: str = ""
+    line: int = field(default=0, compare=False)
+    owner: Owner = "project"
+
+
+@dataclass(frozen=True, slots=True)
+class StackTime:
+    """The time for which one stack was seen in one block.
+
+    Attributes:
+        frames: from the root, the role of the process, to the innermost one.
+        lines: the line that each of them executed, from 1; 0 if unknown. As many as ``frames``.
+        ns: over all threads and processes of that role.
+        samples: times that the profiler saw it; for waiting coroutines, times that they waited.
+    """
+
+    frames: tuple[Frame, ...]
+    lines: tuple[int, ...]
+    ns: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProfiledBlock:
+    """What was seen in one block of one side; idle stacks are left out.
+
+    Attributes:
+        stacks: each at most once.
+        requests: answered in the block, at least 1.
+        calls: calls of each model in the block, by the ``function`` of its frame; a model that is not in it: unknown.
+        samples: samples that the profiler took, idle ones too.
+        lost: of those, samples that gave no whole stack.
+    """
+
+    stacks: tuple[StackTime, ...]
+    requests: int
+    calls: Mapping[str, float] = field(default_factory=dict)
+    samples: int = 0
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProfiledRun:
+    """Blocks of both sides, neighbour by neighbour, or of the present alone.
+
+    Attributes:
+        now: blocks of the present, at least one.
+        before: of the reference, ``before[i]`` being the neighbour of ``now[i]``; empty if there is none.
+        profiler: its name and version.
+        rate_hz: samples a second and process.
+        slowdown: latency with the profiler over latency without it, with its interval; None if unknown.
+        notes: what a reader has to know, a sentence each.
+    """
+
+    now: tuple[ProfiledBlock, ...]
+    before: tuple[ProfiledBlock, ...] = ()
+    profiler: str = ""
+    rate_hz: float = 0.0
+    slowdown: Estimate | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileNode:
+    """A stack in the tree of all stacks; its time is that of its innermost function itself, without callees.
+
+    Attributes:
+        parent: index of the caller's node, below this node's own; -1 for a root.
+        frame: index of the function in the record's ``frames``.
+        before_ns: per request at the reference.
+        now_ns: per request at present.
+    """
+
+    parent: int
+    frame: int
+    before_ns: float
+    now_ns: float
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionTime:
+    """The time of one function per request, callees included, over all its callers.
+
+    Attributes:
+        frame: index of the function.
+        before_ns: per request at the reference; 0 if it was not seen there, or without a reference.
+        now_ns: per request at present.
+        self_before_ns: of ``before_ns``, without callees.
+        self_now_ns: of ``now_ns``, without callees.
+        change: of the time per request, in nanoseconds, with its 95 % interval; None without a reference.
+    """
+
+    frame: int
+    before_ns: float
+    now_ns: float
+    self_before_ns: float
+    self_now_ns: float
+    change: Estimate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionChange:
+    """A function that a failure names.
+
+    Attributes:
+        chain: indices of the frames that lead to it, from the first function of a model (or a layer) on; the last one
+            is the function itself.
+        before_ns: time per request at the reference, callees included, called so.
+        now_ns: the same at present.
+        change: in nanoseconds per request, with its 95 % interval.
+        of_ns: change of the time of all functions per request, of which this is a part.
+        kind: how it changed.
+        line: line of the function in which most of the change is; 0 if unknown.
+        source: text of that line; empty if unknown.
+        inside: the function of a library, called by it, that has most of the change; empty if there is none.
+        was: the earlier name of what moved, or the function in whose place a new one is called; empty otherwise.
+    """
+
+    chain: tuple[int, ...]
+    before_ns: float
+    now_ns: float
+    change: Estimate
+    of_ns: float
+    kind: ChangeKind
+    line: int = 0
+    source: str = ""
+    inside: str = ""
+    was: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileRecord:
+    """What the profiled blocks of a test showed.
+
+    Attributes:
+        note: why there is no profile; empty if there is one.
+        notes: what a reader of the profile has to know, a sentence each.
+        profiler: name and version of the profiler.
+        rate_hz: samples a second and process.
+        slowdown: ``(value, low, high)`` of the latency with the profiler over that without it; None if unknown.
+        blocks: profiled blocks of each side.
+        samples: samples of both sides.
+        lost: of those, samples that gave no whole stack.
+        compared: whether there are two sides; if not, ``changes`` is empty and every time before is 0.
+        frames: functions; other members give their index.
+        nodes: all stacks as a tree, callers before their callees.
+        changes: functions whose time changed beyond noise, the largest change first; at most three.
+        largest: if none is named, the function that comes nearest; None otherwise.
+        functions: at most 30, the largest changes first; without a reference the largest times.
+    """
+
+    note: str = ""
+    notes: tuple[str, ...] = ()
+    profiler: str = ""
+    rate_hz: float = 0.0
+    slowdown: tuple[float, float, float] | None = None
+    blocks: int = 0
+    samples: int = 0
+    lost: int = 0
+    compared: bool = False
+    frames: tuple[Frame, ...] = ()
+    nodes: tuple[ProfileNode, ...] = ()
+    changes: tuple[FunctionChange, ...] = ()
+    largest: FunctionChange | None = None
+    functions: tuple[FunctionTime, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: frames as ``[function, file, line, owner]``, nodes as ``[parent, frame, before_ns, now_ns]``.
+
+        Times of nodes are rounded to whole nanoseconds.
+        """
+        plain = {name: getattr(self, name) for name in _PLAIN}
+        return {
+            **plain,
+            "notes": list(self.notes),
+            "slowdown": None if self.slowdown is None else list(self.slowdown),
+            "frames": [[one.function, one.file, one.line, one.owner] for one in self.frames],
+            "nodes": [[one.parent, one.frame, round(one.before_ns), round(one.now_ns)] for one in self.nodes],
+            "changes": [_change_json(one) for one in self.changes],
+            "largest": None if self.largest is None else _change_json(self.largest),
+            "functions": [asdict(one) for one in self.functions],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ProfileRecord:
+        """The inverse of :meth:`to_json`, also after a trip through JSON."""
+        slowdown = data["slowdown"]
+        return cls(
+            **{name: data[name] for name in _PLAIN},
+            notes=tuple(data["notes"]),
+            slowdown=None if slowdown is None else (slowdown[0], slowdown[1], slowdown[2]),
+            frames=tuple(Frame(*one) for one in data["frames"]),
+            nodes=tuple(ProfileNode(*one) for one in data["nodes"]),
+            changes=tuple(map(_change, data["changes"])),
+            largest=None if data["largest"] is None else _change(data["largest"]),
+            functions=tuple(map(_function, data["functions"])),
+        )
+
+
+_PLAIN = ("note", "profiler", "rate_hz", "blocks", "samples", "lost", "compared")
+
+
+def _change_json(change: FunctionChange) -> dict[str, Any]:
+    return {**asdict(change), "chain": list(change.chain)}
+
+
+def _change(data: Mapping[str, Any]) -> FunctionChange:
+    return FunctionChange(**{**data, "chain": tuple(data["chain"]), "change": Estimate(**data["change"])})
+
+
+def _function(data: Mapping[str, Any]) -> FunctionTime:
+    change = data["change"]
+    return FunctionTime(**{**data, "change": None if change is None else Estimate(**change)})
