@@ -1,0 +1,109 @@
+"""Where the time of one request goes: each layer that it meets charges what it took to the clock of the request.
+
+The server makes a :class:`RequestClock` for each request and puts it into a context variable, so that layers and models
+find it wherever the request is worked on. A layer that works for several requests at once, such as a batch, has a clock
+of its own, whose times it gives to each of them, since each waited for all of it.
+
+A time is charged under a key: the name of its part, or ``OF/PART`` for the part of one stage of a pipeline or one model
+of an ensemble, such as ``features/model_cpu``. The keys are also the names of counters of the layer ``split``; see
+:class:`pytest_mlpatterns.patterns.split_tally.SplitTally`.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "BATCH_WAIT",
+    "CALLS",
+    "HOP",
+    "MODEL_BLOCK",
+    "MODEL_CPU",
+    "MODEL_GC",
+    "MODEL_WAIT",
+    "QUEUE_WAIT",
+    "SHARED_WAIT",
+    "WIRE",
+    "RequestClock",
+    "charge",
+    "current_clock",
+    "key_of_part",
+    "set_clock",
+]
+
+WIRE = "wire"
+"""Decoding and encoding of bodies, with compression, in all processes of the deployment."""
+HOP = "hop"
+"""Transport between processes of the deployment, and to a store of ``Cached``."""
+MODEL_CPU = "model_cpu"
+"""CPU time of the thread in which the model runs, without garbage collection."""
+MODEL_GC = "model_gc"
+"""Garbage collection while the model runs."""
+MODEL_WAIT = "model_wait"
+"""The rest of a call: locks, sleeps, input and output, helper threads; of a coroutine also while it is suspended."""
+MODEL_BLOCK = "model_block"
+"""As :data:`MODEL_WAIT`, while the model is a coroutine that keeps the event loop."""
+QUEUE_WAIT = "queue_wait"
+"""In a queue, or while a process behind this one works for other requests."""
+BATCH_WAIT = "batch_wait"
+"""Until a batch is sent."""
+SHARED_WAIT = "shared_wait"
+"""For a call of another request, which gives this one its output or goes first."""
+CALLS = "calls"
+"""Number of calls of the model, which is no time; of several requests in one call the first has it."""
+
+_CLOCK: ContextVar[RequestClock | None] = ContextVar("mlpatterns_request_clock", default=None)
+
+
+class RequestClock:
+    """The times of one request so far.
+
+    Attributes:
+        parts: nanoseconds by key, and the number of calls under ``calls``.
+    """
+
+    __slots__ = ("parts",)
+
+    def __init__(self) -> None:
+        self.parts: dict[str, int] = {}
+
+    def add(self, key: str, duration_ns: int) -> None:
+        """Charge a time in nanoseconds; about 0.1 µs."""
+        parts = self.parts
+        parts[key] = parts.get(key, 0) + duration_ns
+
+    def take(self, parts: Mapping[str, int], of: str = "") -> None:
+        """Charge what another clock measured for this request.
+
+        Args:
+            parts: its times by key.
+            of: the stage or model that they are of, unless they name one themselves.
+        """
+        for key, duration_ns in parts.items():
+            self.add(key_of_part(key, of) if of and "/" not in key else key, duration_ns)
+
+
+def key_of_part(part: str, of: str = "") -> str:
+    """The key of a part of a stage or model; ``of`` is empty for the model alone."""
+    return f"{of}/{part}" if of else part
+
+
+def current_clock() -> RequestClock | None:
+    """The clock of the request that is worked on; None outside of requests."""
+    return _CLOCK.get()
+
+
+def set_clock(clock: RequestClock | None) -> None:
+    """Charge this clock from now on, in this task or thread and in the tasks that it starts."""
+    _CLOCK.set(clock)
+
+
+def charge(key: str, duration_ns: int) -> None:
+    """Charge a time in nanoseconds to the request that is worked on, if there is one."""
+    clock = _CLOCK.get()
+    if clock is not None:
+        clock.add(key, duration_ns)
