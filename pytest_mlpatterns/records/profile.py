@@ -234,9 +234,13 @@ class ProfileRecord:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ProfileRecord:
-        """The inverse of :meth:`to_json`, also after a trip through JSON."""
+        """The inverse of :meth:`to_json`, also after a trip through JSON.
+
+        Raises:
+            ValueError: a member names a frame or a node that is not there.
+        """
         slowdown = data["slowdown"]
-        return cls(
+        record = cls(
             **{name: data[name] for name in _PLAIN},
             notes=tuple(data["notes"]),
             slowdown=None if slowdown is None else (slowdown[0], slowdown[1], slowdown[2]),
@@ -246,6 +250,17 @@ class ProfileRecord:
             largest=None if data["largest"] is None else _change(data["largest"]),
             functions=tuple(map(_function, data["functions"])),
         )
+        record._check_indices()
+        return record
+
+    def _check_indices(self) -> None:
+        frames = [node.frame for node in self.nodes] + [one.frame for one in self.functions]
+        frames += [frame for change in (*self.changes, *filter(None, [self.largest])) for frame in change.chain]
+        if frames and not 0 <= min(frames) <= max(frames) < len(self.frames):
+            raise ValueError(f"a profile names frame {max(frames)} of {len(self.frames)}")
+        for index, node in enumerate(self.nodes):
+            if not -1 <= node.parent < index:
+                raise ValueError(f"a profile names node {node.parent} as the caller of node {index}")
 
 
 _PLAIN = ("note", "profiler", "rate_hz", "blocks", "samples", "lost", "compared")

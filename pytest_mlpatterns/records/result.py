@@ -21,6 +21,7 @@ from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.objective import parse_objective
 from pytest_mlpatterns.records.overload import Overload
 from pytest_mlpatterns.records.price import Price, parse_price
+from pytest_mlpatterns.records.profile import ProfileRecord
 from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.resource_track import GrowthRecord
 from pytest_mlpatterns.records.scaling import ScalingRecord
@@ -134,6 +135,7 @@ class TestResult:
         facts: the environment of the service; empty if it is not known.
         facts_changed: what of it differs from the environment of the reference, or of an entry that was not comparable;
             None if one of them is not known.
+        profile: where the time went by function, or why that is not known; None if nothing asked for it.
     """
 
     __test__ = False
@@ -183,6 +185,7 @@ class TestResult:
     growth: GrowthRecord | None = None
     facts: EnvironmentFacts = field(default_factory=dict)
     facts_changed: tuple[FactChange, ...] | None = None
+    profile: ProfileRecord | None = None
 
     @property
     def outcome(self) -> State:
@@ -204,6 +207,7 @@ class TestResult:
         for overload in plain["overloads"]:
             overload["behaviour"] = str(overload["behaviour"])
         plain["price"] = None if self.price is None else str(self.price)
+        plain["profile"] = None if self.profile is None else self.profile.to_json()
         if self.baseline_gap is not None:
             plain["baseline_gap"] = self.baseline_gap.value
         for search, capacity in zip(plain["capacities"], self.capacities, strict=True):
@@ -243,6 +247,7 @@ class TestResult:
                 "growth": GrowthRecord.from_json(data["growth"]) if data.get("growth") else None,
                 "stream": StreamRecord.from_json(data["stream"]) if data.get("stream") else None,
                 "facts_changed": _changes(data.get("facts_changed")),
+                "profile": ProfileRecord.from_json(data["profile"]) if data.get("profile") else None,
             }
         )
 

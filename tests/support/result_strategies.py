@@ -11,6 +11,7 @@ from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.objective import QUANTITIES, Bound, Objective
 from pytest_mlpatterns.records.overload import Behaviour, Overload, OverloadStep
 from pytest_mlpatterns.records.price import Price
+from pytest_mlpatterns.records.profile import Frame, FunctionChange, FunctionTime, ProfileNode, ProfileRecord
 from pytest_mlpatterns.records.request_counts import RequestCounts
 from pytest_mlpatterns.records.resource_track import GrowthRecord
 from pytest_mlpatterns.records.result import BaselineGap, Location, Reference, TestResult
@@ -158,6 +159,35 @@ SCALINGS = st.builds(
     NAMES,
     st.none() | SCALE_OUTS,
 )
+FUNCTION_CHANGES = st.builds(
+    FunctionChange,
+    st.lists(st.integers(0, 1), min_size=1, max_size=2).map(tuple),
+    FINITE,
+    FINITE,
+    ESTIMATES,
+    FINITE,
+    st.sampled_from(["slower", "new"]),
+    COUNTS,
+    NAMES,
+)
+PROFILES = st.builds(ProfileRecord, note=NAMES) | st.builds(
+    ProfileRecord,
+    notes=st.lists(NAMES, max_size=2).map(tuple),
+    profiler=NAMES,
+    rate_hz=FINITE,
+    slowdown=st.none() | st.tuples(FINITE, FINITE, FINITE),
+    blocks=COUNTS,
+    samples=COUNTS,
+    lost=COUNTS,
+    compared=st.booleans(),
+    frames=st.just((Frame("worker", owner="process"), Frame("predict", "model.py", 3))),
+    nodes=st.builds(lambda own, now: (ProfileNode(-1, 0, own, now), ProfileNode(0, 1, 0, now)), COUNTS, COUNTS),
+    changes=st.lists(FUNCTION_CHANGES, max_size=2).map(tuple),
+    largest=st.none() | FUNCTION_CHANGES,
+    functions=st.lists(
+        st.builds(FunctionTime, st.just(1), FINITE, FINITE, FINITE, FINITE, st.none() | ESTIMATES), max_size=2
+    ).map(tuple),
+)
 RESULTS = st.builds(
     TestResult,
     test=NAMES,
@@ -214,6 +244,7 @@ RESULTS = st.builds(
         st.builds(GeneratorPart, NAMES, COUNTS, FINITE, st.none() | st.floats(0, 1e18), COUNTS, COUNTS), max_size=2
     ).map(tuple),
     growth=st.none() | GROWTHS,
+    profile=st.none() | PROFILES,
     facts=st.dictionaries(NAMES, NAMES, max_size=2),
     facts_changed=st.none() | st.lists(st.builds(FactChange, NAMES, st.none() | NAMES, NAMES), max_size=2).map(tuple),
     location=st.none() | st.builds(Location, NAMES, st.integers(1, 10**6)),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
+from support.profiles import slower_normalize
 from support.project import Project
 from support.result_strategies import RESULTS
 from support.synthetic import ENVIRONMENT, LAYERS, PROPERTY, capacity, counterpart, result, verdict
@@ -19,6 +20,7 @@ from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
 from pytest_mlpatterns.records.launch import Capacity, GeneratorPart, Step, Warmup
 from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.overload import Overload, OverloadStep
+from pytest_mlpatterns.records.profile import FunctionChange, FunctionTime, ProfileRecord
 from pytest_mlpatterns.records.resource_track import GrowthRecord
 from pytest_mlpatterns.records.result import Location, Reference, TestResult
 from pytest_mlpatterns.records.scaling import ScaleOutRecord, ScalingRecord
@@ -62,6 +64,7 @@ def test_a_result_with_everything_is_valid() -> None:
         layers=LAYERS,
         reference=counterpart(kind="revision"),
         noise=("others used 40 % of the machine",),
+        profile=slower_normalize(),
     )
     rows = (
         RankedPattern("t.py::test_a[cached]", "cached", 1, 1, 2, (1.0, 0.9, 1.0), {"rtm": (1.0, 0.5)}, None, ("?",)),
@@ -91,6 +94,9 @@ def test_any_results_are_valid(results: list[TestResult]) -> None:
         ("latency", Latency),
         ("stream", StreamRecord),
         ("growth", GrowthRecord),
+        ("profile", ProfileRecord),
+        ("function_change", FunctionChange),
+        ("function_time", FunctionTime),
         ("streamed_request", StreamedRequest),
     ],
 )

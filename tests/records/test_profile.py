@@ -1,0 +1,37 @@
+"""Profiles as JSON, and profiles that are damaged."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from support.profiles import nothing_stands_out, present_alone, slower_normalize
+
+from pytest_mlpatterns.records.profile import Frame, ProfileRecord
+
+
+@pytest.mark.parametrize(
+    "record", [slower_normalize(), nothing_stands_out(), present_alone(), ProfileRecord(note="py-spy is missing")]
+)
+def test_a_profile_survives_json(record: ProfileRecord) -> None:
+    assert ProfileRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+
+
+def test_frames_are_equal_wherever_they_are_in_their_file() -> None:
+    assert Frame("predict", "model.py", 3) == Frame("predict", "model.py", 7)
+    assert Frame("predict", "model.py", 3) != Frame("predict", "other.py", 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"nodes": [[-1, 10, 0, 0]]}, "a profile names frame 10 of 10"),
+        ({"nodes": [[0, 0, 0, 0]]}, "a profile names node 0 as the caller of node 0"),
+        ({"nodes": [[-1, 0, 0, 0], [-2, 1, 0, 0]]}, "a profile names node -2 as the caller of node 1"),
+        ({"frames": []}, "a profile names frame 9 of 0"),
+    ],
+)
+def test_a_profile_whose_indices_lead_nowhere_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ProfileRecord.from_json({**slower_normalize().to_json(), **changes})
