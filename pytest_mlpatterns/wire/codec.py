@@ -56,6 +56,10 @@ def codec_of(wire: Wire, path: str = "") -> Codec:
         from pytest_mlpatterns.wire.openai import OpenAICodec
 
         return OpenAICodec(path)
+    if wire.protocol == "invocations":
+        from pytest_mlpatterns.wire.invocations import INVOCATIONS_CSV, INVOCATIONS_JSON
+
+        return INVOCATIONS_CSV if wire.codec == "csv" else INVOCATIONS_JSON
     if wire.codec == "json" and not path.partition("?")[0].endswith("/infer"):
         return JSON_V1
     if wire.codec == "msgpack":

@@ -22,6 +22,7 @@ __all__ = [
     "decode_error",
     "decode_instances",
     "decode_predictions",
+    "dump",
     "encode_error",
     "encode_instances",
     "encode_predictions",
@@ -65,7 +66,7 @@ def encode_instances(instances: list[Any]) -> bytes:
     Raises:
         WireError: JSON cannot encode an input, or it has NaN or infinity.
     """
-    body = _dump({"instances": instances})
+    body = dump({"instances": instances})
     if b"null" in body:
         check_finite("input", instances)
     return body
@@ -78,7 +79,7 @@ def encode_predictions(outputs: Any) -> bytes:
         WireError: JSON cannot encode an output, or it has NaN or infinity.
     """
     plain = outputs if isinstance(outputs, list | tuple) or hasattr(outputs, "tolist") else list(outputs)
-    body = _dump({"predictions": plain})
+    body = dump({"predictions": plain})
     if b"null" in body:
         check_finite("output", plain)
     return body
@@ -90,7 +91,7 @@ def encode_value(value: Any) -> bytes:
     Raises:
         WireError: JSON cannot encode it, or it has NaN or infinity.
     """
-    body = _dump(value)
+    body = dump(value)
     if b"null" in body:
         check_finite("chunk", [value])
     return body
@@ -142,7 +143,12 @@ def _load(body: bytes | memoryview, key: str) -> object:
     return message.get(key) if isinstance(message, dict) else None
 
 
-def _dump(message: Any) -> bytes:
+def dump(message: Any) -> bytes:
+    """Encode a message as JSON; arrays, sets and ranges become lists, NaN and infinity null.
+
+    Raises:
+        WireError: JSON cannot encode it.
+    """
     try:
         return orjson.dumps(message, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError as error:

@@ -10,7 +10,12 @@ from pytest_mlpatterns.wording import did_you_mean, shown
 
 __all__ = ["GRPC", "REST_JSON", "Wire"]
 
-_CODECS = {"rest": ("json", "binary", "msgpack"), "grpc": ("protobuf",), "openai": ("json",)}
+_CODECS = {
+    "rest": ("json", "binary", "msgpack"),
+    "grpc": ("protobuf",),
+    "openai": ("json",),
+    "invocations": ("json", "csv"),
+}
 _COMPRESSIONS = ("gzip", "zstd", "br")
 _NEEDED = {
     "msgpack": (("msgpack",), "wires"),
@@ -19,10 +24,10 @@ _NEEDED = {
     "grpc": (("grpc", "hpack", "google.protobuf"), "grpc"),
 }
 """Packages that a part of a wire needs, and the extra that installs them."""
-_SHORT = {"grpc": "grpc+protobuf", "openai": "openai+json"}
+_SHORT = {"grpc": "grpc+protobuf", "openai": "openai+json", "invocations": "invocations+json"}
 _ALLOWED = (
     "'rest+json', 'rest+binary' or 'rest+msgpack', each also with '+gzip', '+zstd' or '+br' (such as "
-    "'rest+json+gzip'), 'grpc' or 'openai'"
+    "'rest+json+gzip'), 'grpc', 'openai', 'invocations' or 'invocations+csv'"
 )
 
 
@@ -31,10 +36,11 @@ class Wire:
     """Format of requests and responses; ``str()`` returns the short form.
 
     Args:
-        protocol: ``"rest"``, ``"grpc"`` or ``"openai"``: completions and chats as OpenAI defines them.
+        protocol: ``"rest"``, ``"grpc"``, ``"openai"``: completions and chats as OpenAI defines them, or
+            ``"invocations"``: ``POST /invocations`` of MLflow and SageMaker.
         codec: ``"json"``: REST JSON of KServe and TF Serving (V1), or the Open Inference Protocol (V2) if the path ends
             in ``/infer``; ``"binary"``: V2 with the binary tensor extension; ``"msgpack"``: V1 in MessagePack, with
-            arrays as arrays; ``"protobuf"``: V2 over gRPC.
+            arrays as arrays; ``"protobuf"``: V2 over gRPC; ``"csv"``: rows of text, for invocations.
         compression: content coding of requests and responses: ``"gzip"``, ``"zstd"``, ``"br"``, or None.
 
     Raises:
@@ -70,12 +76,13 @@ class Wire:
         except (SettingError, ValueError, TypeError):
             every = [f"rest+{codec}" for codec in _CODECS["rest"]]
             every += [f"{plain}+{compression}" for plain in every for compression in _COMPRESSIONS]
-            hint = did_you_mean(text, [*every, *_SHORT], "{!r}")
+            hint = did_you_mean(text, [*every, *_SHORT, "invocations+csv"], "{!r}")
             raise SettingError(f"{source} is {shown(text)}, {hint}expected {_ALLOWED}") from None
 
     def __str__(self) -> str:
+        whole = f"{self.protocol}+{self.codec}"
         if self.protocol != "rest":
-            return self.protocol
+            return next((short for short, long in _SHORT.items() if long == whole), whole)
         return "+".join(filter(None, (self.protocol, self.codec, self.compression)))
 
     def check_installed(self, source: str) -> None:
@@ -95,7 +102,7 @@ class Wire:
     @property
     def between_processes(self) -> Wire:
         """Wire between the processes of a deployment whose clients use this wire."""
-        if self.protocol == "openai":
+        if self.protocol in ("openai", "invocations"):
             return REST_JSON
         return Wire("rest", "binary") if self.protocol == "grpc" else self
 

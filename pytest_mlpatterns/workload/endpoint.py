@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.records.addressing import Balance
 from pytest_mlpatterns.wire.grpc_call import model_in
+from pytest_mlpatterns.wire.invocations import INVOCATIONS
 from pytest_mlpatterns.wire.wire import REST_JSON, Wire
 
 if TYPE_CHECKING:
     from pytest_mlpatterns.records.addressing import Remote
 
-__all__ = ["Endpoint", "base_url", "model_of"]
+__all__ = ["Endpoint", "base_url", "model_of", "path_at"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,11 @@ class Endpoint:
 def model_of(wire: Wire, path: str) -> str:
     """Name of the model in the path of a target; empty if the wire names it in the body."""
     return "" if wire.protocol == "openai" else model_in(path) or path.rpartition("/")[2]
+
+
+def path_at(wire: Wire, path: str) -> str:
+    """Path of the requests to a target; ``/invocations`` if the wire is so and the target names no path."""
+    return INVOCATIONS if wire.protocol == "invocations" and path == "/" else path
 
 
 def base_url(host: str, port: int) -> str:

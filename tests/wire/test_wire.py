@@ -15,6 +15,8 @@ SHORT = [
     "rest+binary+zstd",
     "grpc",
     "openai",
+    "invocations",
+    "invocations+csv",
 ]
 
 
@@ -39,13 +41,26 @@ def test_a_short_form_is_a_value(text: str, wire: Wire) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "rest", "json", "rest+xml", "rest+json+gzip+br", "REST+JSON", "grpc+json", "grpc+gzip", "rest+json+lz4"],
+    [
+        "",
+        "rest",
+        "json",
+        "rest+xml",
+        "rest+json+gzip+br",
+        "REST+JSON",
+        "grpc+json",
+        "grpc+gzip",
+        "rest+json+lz4",
+        "invocations+xml",
+    ],
 )
 def test_an_unknown_wire_is_refused_with_those_that_there_are(text: str) -> None:
     with pytest.raises(SettingError) as caught:
         Wire.parse(text, "perf(wire=...)")
     assert str(caught.value).startswith(f"perf(wire=...) is {text!r}, ")
-    assert str(caught.value).endswith("(such as 'rest+json+gzip'), 'grpc' or 'openai'")
+    assert str(caught.value).endswith(
+        "(such as 'rest+json+gzip'), 'grpc', 'openai', 'invocations' or 'invocations+csv'"
+    )
 
 
 def test_a_misspelt_wire_is_guessed() -> None:
@@ -68,6 +83,7 @@ def test_grpc_is_not_compressed() -> None:
 
 def test_processes_speak_with_each_other_as_clients_do_but_never_grpc() -> None:
     assert Wire.parse("openai").between_processes == Wire()
+    assert Wire.parse("invocations+csv").between_processes == Wire()
     assert Wire.parse("rest+msgpack+gzip").between_processes == Wire("rest", "msgpack", "gzip")
     assert Wire.parse("grpc").between_processes == Wire("rest", "binary")
 

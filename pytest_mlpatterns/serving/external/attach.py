@@ -18,7 +18,7 @@ from pytest_mlpatterns.serving.processes import ForeignProcesses
 from pytest_mlpatterns.serving.stream_failure import stream_failure
 from pytest_mlpatterns.serving.targets import prometheus_of
 from pytest_mlpatterns.system.files import read_text
-from pytest_mlpatterns.workload.endpoint import Endpoint, model_of
+from pytest_mlpatterns.workload.endpoint import Endpoint, model_of, path_at
 from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def attach(target: Url, options: StartOptions) -> Deployment:
     deadline = time.monotonic() + options.timeout_ns / 1e9
     endpoint = Endpoint(
         addresses=(_resolve(target, deadline),),
-        path=target.path,
+        path=path_at(options.wire, target.path),
         model_name=model_of(options.wire, target.path),
         host=target.host,
         wire=options.wire,

@@ -25,6 +25,7 @@ from pytest_mlpatterns.serving.cpu_limit import start_with_cpus
 from pytest_mlpatterns.serving.deployment import Deployment
 from pytest_mlpatterns.serving.external.attach import attach
 from pytest_mlpatterns.serving.external.programs import SupervisedPrograms
+from pytest_mlpatterns.serving.external.ready_path import is_ready, ready_path
 from pytest_mlpatterns.serving.external.scraper import scraper_of
 from pytest_mlpatterns.serving.external.target_programs import programs_of
 from pytest_mlpatterns.serving.external.wrong_path import advice_on_path
@@ -32,7 +33,7 @@ from pytest_mlpatterns.serving.stream_failure import stream_failure
 from pytest_mlpatterns.serving.targets import App, Command, Url, prometheus_of
 from pytest_mlpatterns.system.orphans import describe_killed
 from pytest_mlpatterns.units import format_duration, parse_duration
-from pytest_mlpatterns.workload.endpoint import Endpoint, model_of
+from pytest_mlpatterns.workload.endpoint import Endpoint, model_of, path_at
 from pytest_mlpatterns.workload.request_builder import text_of
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class _Start:
         target = self._target
         endpoint = Endpoint(
             addresses=tuple(("127.0.0.1", port) for port in self._request_ports),
-            path=target.path,
+            path=path_at(self._options.wire, target.path),
             model_name=model_of(self._options.wire, target.path),
             balance=Balance(target.balance) if isinstance(target, App) else Balance.ROUND_ROBIN,
             wire=self._options.wire,
@@ -152,7 +153,8 @@ class _Start:
 
         from pytest_mlpatterns.serving.bounded_client import BoundedTransport, get_page
 
-        ready = self._target.ready
+        ready, wire = self._target.ready, self._options.wire
+        path = ready_path(ready, wire)
         if self._request_ports != self._ports:  # requests go over gRPC, the ready path over HTTP
             health: contextlib.AbstractContextManager[httpx.Client] = httpx.Client(
                 base_url=f"http://127.0.0.1:{self._ports[number]}", trust_env=False, transport=BoundedTransport()
@@ -161,9 +163,9 @@ class _Start:
             health = contextlib.nullcontext(deployment.client_of(number))
         with health as health_client:
             self._ask(
-                lambda timeout_s: get_page(health_client, ready or "/", timeout_s),
-                lambda response: ready is None or response.is_success,
-                f"GET {ready or '/'}",
+                lambda timeout_s: get_page(health_client, path, timeout_s),
+                lambda response: is_ready(response, ready, wire),
+                f"GET {path}",
             )
         if self._options.payload is not None:
             self._await_first_answer(deployment, number, deployment.request_of(self._options.payload))

@@ -1,10 +1,11 @@
 """The HTTP server of a model, as an ASGI application.
 
 ``POST /v1/models/<name>:predict`` takes V1 requests (REST JSON of KServe and TF Serving, or the same in MessagePack).
-``POST /v2/models/<name>/infer`` takes V2 requests (Open Inference Protocol, JSON or binary). Both are decoded in
+``POST /v2/models/<name>/infer`` takes V2 requests (Open Inference Protocol, JSON or binary), and ``POST /invocations``
+those of MLflow's and SageMaker's clients. They are decoded in
 :mod:`pytest_mlpatterns.serving.http.inference_call`; other requests are answered in
 :mod:`pytest_mlpatterns.serving.http.metadata` and :mod:`pytest_mlpatterns.serving.http.triton`.
-An error is ``{"error": text}`` in V1 and V2.
+An error is ``{"error": text}`` in all of them.
 
 ``POST /v1/completions`` and ``POST /v1/chat/completions`` take requests of the wire ``openai``
 (:mod:`pytest_mlpatterns.serving.http.openai_api`). There, and over V1 in JSON, the answer of a model that yields is a
@@ -29,6 +30,7 @@ from urllib.parse import parse_qs
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream
 from pytest_mlpatterns.serving.http.inference_call import (
+    STREAMED,
     WireTally,
     is_plain_json,
     read_inference_call,
@@ -47,6 +49,7 @@ from pytest_mlpatterns.serving.http.stream_response import (
 )
 from pytest_mlpatterns.serving.http.triton import INDEX, TritonExtensions
 from pytest_mlpatterns.wire import Body, WireError
+from pytest_mlpatterns.wire.invocations import INVOCATIONS
 from pytest_mlpatterns.wire.kserve_v1 import decode_instances, encode_error, encode_predictions
 from pytest_mlpatterns.wire.openai_answer import MODELS
 
@@ -116,6 +119,7 @@ class ModelApp:
         self._openai = OpenAIApi(name, self.tally)
         self._predict_path = f"/v1/models/{name}:predict"
         self._infer_paths = (f"/v2/models/{name}/infer", f"/v2/models/{name}/versions/1/infer")
+        self._call_paths = frozenset({self._predict_path, *self._infer_paths, INVOCATIONS})
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         """Answer one request (ASGI)."""
@@ -158,7 +162,7 @@ class ModelApp:
         self, scope: _Scope, receive: _Receive, headers: list[tuple[bytes, bytes]]
     ) -> tuple[int, Body | StreamResponse]:
         path, method = scope["path"], scope["method"]
-        if path == self._predict_path or path in self._infer_paths:
+        if path in self._call_paths:
             if method != "POST":
                 raise RequestError(405, f"{method} {path}: expected POST")
             self._caller.requests += 1
@@ -180,9 +184,9 @@ class ModelApp:
         self, scope: _Scope, receive: _Receive, headers: list[tuple[bytes, bytes]]
     ) -> tuple[int, Body | StreamResponse]:
         request_headers = dict(scope["headers"])
-        is_v2 = scope["path"] != self._predict_path
+        is_v2 = scope["path"] in self._infer_paths
         body = await self._read(scope, request_headers, receive)
-        if not is_v2 and self._jobs is None and is_plain_json(request_headers):
+        if scope["path"] == self._predict_path and self._jobs is None and is_plain_json(request_headers):
             return 200, await self._predict_plain(body, scope, receive)
         call = read_inference_call(
             body,
@@ -190,6 +194,7 @@ class ModelApp:
             self.tally,
             max_bytes=self.max_body_bytes,
             answer_v2=self._answer_v2 if is_v2 else None,
+            is_invocation=scope["path"] == INVOCATIONS,
         )
         if self._jobs is not None:
             location = _JOBS_PATH + await self._jobs.submit(call.inputs)
@@ -200,7 +205,7 @@ class ModelApp:
         outputs = await self._outputs(call.inputs, call.decode)
         if not isinstance(outputs, Stream):
             return 200, call.answer(outputs)
-        if call.kind != "json":
+        if call.kind not in STREAMED:
             raise not_streamed(outputs, f"which this format of {scope['path']} cannot carry; {_CARRIED}")
         return 200, await self._begin(outputs, scope, receive)
 

@@ -1,7 +1,8 @@
 """One inference call over HTTP: decodes the request, encodes the response.
 
-The path (V1, V2) and the ``Content-Type`` determine the format. The response has the same format, compressed if the
-client accepts that. The cost is counted under the names of :mod:`pytest_mlpatterns.records.telemetry`.
+The path (V1, V2, invocations) and the ``Content-Type`` determine the format. The response has the same format,
+compressed if the client accepts that. The cost is counted under the names of
+:mod:`pytest_mlpatterns.records.telemetry`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.wire import Body, WireError
+from pytest_mlpatterns.wire.invocations import INVOCATIONS_JSON
 from pytest_mlpatterns.wire.kserve_v1 import JSON_V1
 from pytest_mlpatterns.wording import shown
 
@@ -23,10 +25,12 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.wire import Codec
     from pytest_mlpatterns.wire.open_inference import InferRequest
 
-__all__ = ["InferenceCall", "WireTally", "is_plain_json", "read_inference_call", "stored_inference_call"]
+__all__ = ["STREAMED", "InferenceCall", "WireTally", "is_plain_json", "read_inference_call", "stored_inference_call"]
 
 _MSGPACK = (b"application/msgpack", b"application/x-msgpack", b"application/vnd.msgpack")
-_JSON = "json"
+_JSON, _INVOCATION = "json", "invocations"
+STREAMED = (_JSON, _INVOCATION)
+"""Formats whose response may be a stream."""
 
 
 class WireTally:
@@ -132,6 +136,7 @@ def read_inference_call(
     *,
     max_bytes: int,
     answer_v2: Callable[[InferRequest, Any], Body] | None,
+    is_invocation: bool = False,
 ) -> InferenceCall:
     """Decode a request.
 
@@ -140,7 +145,8 @@ def read_inference_call(
         headers: headers in ASGI form.
         tally: counts the cost.
         max_bytes: longest body after decompression.
-        answer_v2: encodes the response to an Open Inference request; None: the request is V1.
+        answer_v2: encodes the response to an Open Inference request; None: the request is V1 or an invocation.
+        is_invocation: the request is an invocation.
 
     Raises:
         RequestError: the body is malformed or too long.
@@ -153,6 +159,8 @@ def read_inference_call(
         tally.received_plain += len(body)
         if answer_v2 is not None:
             call = _read_v2(body, headers, tally, answer_v2=answer_v2)
+        elif is_invocation:
+            call = _read_invocation(body, headers.get(b"content-type", b""), tally)
         elif headers.get(b"content-type") in _MSGPACK:
             call = _read_v1("msgpack", _codecs()["msgpack"], body, tally=tally)
         else:
@@ -186,6 +194,11 @@ def stored_inference_call(kind: str, coding: str | None, tally: WireTally) -> In
 def _read_v1(kind: str, codec: Codec, body: bytes | memoryview, *, tally: WireTally) -> InferenceCall:
     decode = partial(codec.decode_inputs, body, {})
     return InferenceCall(kind, decode(), codec.encode_outputs, tally, decode=decode)
+
+
+def _read_invocation(body: bytes | memoryview, content_type: bytes, tally: WireTally) -> InferenceCall:
+    decode = partial(INVOCATIONS_JSON.decode_inputs, body, {"content-type": content_type.decode("latin-1")})
+    return InferenceCall(_INVOCATION, decode(), INVOCATIONS_JSON.encode_outputs, tally, decode=decode)
 
 
 def _read_v2(
@@ -234,4 +247,4 @@ def _codecs() -> dict[str, Codec]:
     from pytest_mlpatterns.wire.msgpack_v1 import MSGPACK_V1
     from pytest_mlpatterns.wire.open_inference import BINARY_V2, JSON_V2
 
-    return {"msgpack": MSGPACK_V1, "v2": JSON_V2, "binary": BINARY_V2}
+    return {"msgpack": MSGPACK_V1, "v2": JSON_V2, "binary": BINARY_V2, _INVOCATION: INVOCATIONS_JSON}

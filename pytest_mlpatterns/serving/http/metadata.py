@@ -1,10 +1,12 @@
-"""Health, and metadata of the server and its model, in the formats of V1, V2 and servers of language models."""
+"""Health, and metadata of the server and its model, as V1, V2, invocations and servers of language models have them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import orjson
+
+from pytest_mlpatterns.wire.invocations import PING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +39,7 @@ class ModelMetadata:
         self._known: dict[str, Callable[[], Any]] = {
             f"/v1/models/{name}": self._status,
             "/health": lambda: {"status": "ok"},  # clients of language models ask here before they begin
+            PING: lambda: {"status": "ok"},
             "/v2": self.server,
             "/v2/health/live": lambda: {"live": True},
             "/v2/health/ready": lambda: {"ready": True},

@@ -56,6 +56,22 @@ async def app(scope, receive, send):
 def make():
     return app
 
+pings = 0
+
+async def pinged(scope, receive, send):
+    global pings
+    if scope["type"] == "lifespan":
+        return await app(scope, receive, send)
+    message = await receive()
+    path, status, answer = scope["path"], 200, message.get("body", b"")
+    if path == "/ping":
+        pings += 1
+        status = 503 if pings < 3 else 200
+    elif path != "/invocations" or pings < 3:
+        status = 500
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": b'{"predictions": [%s]}' % answer})
+
 async def unstarted(scope, receive, send):
     await receive()
     await send({"type": "lifespan.startup.failed", "message": "no model file"})
@@ -315,6 +331,18 @@ class TestApp:
         assert expected in str(caught.value)
         assert "importlib" not in str(caught.value)
         assert "pytest_mlpatterns/" not in str(caught.value)
+
+
+def test_over_invocations_an_application_is_ready_when_its_ping_is_and_is_asked_at_its_path(tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(APP)
+    wire = Wire.parse("invocations")
+    options = replace(make_start_options(tmp_path), root=tmp_path, wire=wire, payload=read_payload([{"a": 1}], wire))
+    deployment = deploy_target(App("service:pinged"), options)
+    try:
+        assert deployment.path == "/invocations"
+        assert deployment.predict({"a": 2}) == {"dataframe_split": {"columns": ["a"], "data": [[2]]}}
+    finally:
+        deployment.close()
 
 
 def test_a_500_of_an_application_shows_its_traceback(start: Starting, tmp_path: Path) -> None:
