@@ -2,7 +2,13 @@
 
 import sys
 
-from pytest_mlpatterns.cli import main
+from pytest_mlpatterns.errors import SettingError, check_system
 
 if __name__ == "__main__":
+    try:
+        check_system()
+    except SettingError as error:
+        sys.exit(f"ERROR: {error}")
+    from pytest_mlpatterns.cli import main
+
     sys.exit(main())

@@ -5,6 +5,7 @@ A message states what was found, what was expected and what to do, in this order
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = [
     "TooFewSamplesError",
     "UnitError",
     "UnusedMarkerWarning",
+    "check_system",
     "missing_extra",
 ]
 
@@ -139,6 +141,19 @@ class OpenPortWarning(PerfWarning):
 
 class UnusedMarkerWarning(PerfWarning):
     """A test has the marker ``perf`` but does not use the fixture ``perf``, so nothing is measured."""
+
+
+def check_system() -> None:
+    """Check that this system has what deployments and load generators are made of, such as process groups.
+
+    Raises:
+        SettingError: it is Windows.
+    """
+    if sys.platform == "win32":
+        raise SettingError(
+            "perf tests need Linux or macOS, and this is Windows; run them in WSL or a container, or leave them out: "
+            "pytest -m 'not perf'"
+        )
 
 
 def _failure(name: str, arguments: tuple[str, ...], reasons: tuple[str, ...]) -> PerfFailure:

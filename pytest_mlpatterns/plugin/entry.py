@@ -7,6 +7,7 @@ Loaded with every pytest, so it imports nothing heavy. The hooks that only perf 
 from __future__ import annotations
 
 import copy
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -69,7 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """In the controller of a distributed run (pytest-xdist), make the session: it collects results and writes files."""
-    if session.config.pluginmanager.hasplugin("dsession"):
+    if session.config.pluginmanager.hasplugin("dsession") and sys.platform != "win32":
         _session(session.config)
 
 
@@ -120,7 +121,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         elif "perf" in item.keywords and item.get_closest_marker("perf") and not _is_foreign_marker(config):
             needed = needed or may_ask_later(item)
             _warn_unused(item, config.stash[_COLLECTION])
-    if perf_tests or needed:
+    is_worker_on_windows = hasattr(config, "workerinput") and sys.platform == "win32"  # its perf tests fail one by one
+    if (perf_tests or needed) and not is_worker_on_windows:
         _session(config).prepare(perf_tests)
 
 
@@ -174,10 +176,10 @@ def perf(
     _perf_wire: object,
 ) -> Iterator[Perf]:
     """The measurement: deployment, load, metrics, assertions. The load starts when the first figure is needed."""
+    session = _session(request.config)
     from pytest_mlpatterns.plugin.experiment_builder import FixtureValues
 
-    fixtures = FixtureValues(perf_model, perf_payload, perf_target)
-    with _session(request.config).measurement(request.node, fixtures) as measurement:
+    with session.measurement(request.node, FixtureValues(perf_model, perf_payload, perf_target)) as measurement:
         yield measurement
 
 
@@ -242,12 +244,30 @@ def _session(config: pytest.Config) -> PerfSession:
     """The session's plugin object, made when first needed."""
     found = config.pluginmanager.get_plugin(_SESSION)
     if found is None:
+        _refuse_unsupported(config)
         from pytest_mlpatterns.plugin.session import PerfSession
 
         found = PerfSession(config, config.stash[_COLLECTION])
         for name, plugin in {_SESSION: found, **found.hooks}.items():
             config.pluginmanager.register(plugin, name)
     return found
+
+
+def _refuse_unsupported(config: pytest.Config) -> None:
+    """End a run with perf tests on a system that cannot run them, before anything is imported that it lacks.
+
+    Raises:
+        pytest.UsageError: it cannot.
+        pytest.fail.Exception: likewise, for a test in a worker of a distributed run, which cannot end the run.
+    """
+    from pytest_mlpatterns.errors import SettingError, check_system
+
+    try:
+        check_system()
+    except SettingError as error:
+        if hasattr(config, "workerinput"):
+            pytest.fail(str(error), pytrace=False)
+        raise pytest.UsageError(str(error)) from None
 
 
 def _is_foreign_marker(config: pytest.Config) -> bool:
