@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_mlpatterns.analysis.intervals import CONFIDENCE
 from pytest_mlpatterns.analysis.metric_definitions import METRICS, Metric
+from pytest_mlpatterns.records.latency_split import LAYER
 from pytest_mlpatterns.records.launch import Estimate
 from pytest_mlpatterns.records.telemetry import straggler_shares
 
@@ -102,9 +103,12 @@ class PatternMetrics(ABC):
 
     @property
     def layers(self) -> tuple[LayerStats, ...]:
-        """What the pattern's layers counted in the last launch's window, the outermost first."""
+        """What the pattern's layers counted in the last launch's window, the outermost first.
+
+        What the split of the latency is made of is not among them.
+        """
         stats = self.launches[-1].stats
-        return () if stats is None else stats.layers
+        return () if stats is None else tuple(layer for layer in stats.layers if layer.layer != LAYER)
 
     @property
     def stage_ns(self) -> dict[str, float]:

@@ -5,10 +5,11 @@ Format, version 1 (2026): ``{"format": "pytest-mlpatterns-baseline", "version": 
 one launch per pair, numbers of five digits. An entry may have an ``anchor`` (``metrics``, ``commit`` and ``date`` of an
 earlier one), a ``calibration`` (``cores``, ``ns``, ``workload``), its ``latency`` distribution (``[[percent, ns], …]``,
 for charts only), the ``counts`` of requests (``{launch: [due, failed, [[ns, count], …]]}``, one line each, latencies
-up to the median as one), the ``facts`` of the service's environment (texts by name), and what was ``disturbed`` when it
-was recorded. A set-up has a ``model`` if the model names a
-version; ``headers``, ``duration``, ``warmup``, ``timeout`` and ``generators`` are absent from older entries and are
-then not compared. A file of another format or a later version is refused and stays as it is.
+up to the median as one), the ``facts`` of the service's environment (texts by name), the ``split`` of its latency (see
+:mod:`pytest_mlpatterns.baseline.stored_split`), and what was ``disturbed`` when it was recorded. A set-up has
+a ``model`` if the model names a version; ``headers``, ``duration``, ``warmup``, ``timeout`` and ``generators`` are
+absent from older entries and are then not compared. A file of another format or a later version is refused and stays
+as it is.
 
 This module must not know verdicts.
 """
@@ -19,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.baseline.stored_split import plain_splits, read_splits
 from pytest_mlpatterns.errors import BaselineFileError
 from pytest_mlpatterns.records.baseline_entry import Anchor, Baselines, Calibration, Entry
 from pytest_mlpatterns.records.launch import LaunchValue
@@ -159,6 +161,7 @@ def _entry(data: dict[str, Any]) -> Entry:
         counts=_counts(data.get("counts", {})),
         disturbed=tuple(data.get("disturbed", ())),
         facts=data.get("facts", {}),
+        split=read_splits(data.get("split", {})),
     )
 
 
@@ -206,6 +209,8 @@ def _plain(entry: Entry) -> dict[str, Any]:
         }
     if entry.facts:
         plain["facts"] = dict(entry.facts)
+    if entry.split:
+        plain["split"] = plain_splits(entry.split)
     if entry.disturbed:
         plain["disturbed"] = list(entry.disturbed)
     if anchor is not None:

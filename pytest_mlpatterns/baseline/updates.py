@@ -78,6 +78,7 @@ def update_of(result: TestResult, before: Entry | None, facts: RunFacts) -> Upda
         counts=tuple(map(without_body, result.counts)),
         disturbed=disturbances(result),
         facts=result.facts,
+        split=result.split,
     )
     if before is None:
         return Update(result.test, None, entry)

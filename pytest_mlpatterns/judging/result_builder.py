@@ -14,6 +14,7 @@ from pytest_mlpatterns.analysis.crowding import crowding_note
 from pytest_mlpatterns.analysis.generator_health import spread_note
 from pytest_mlpatterns.analysis.intervals import estimate
 from pytest_mlpatterns.analysis.latency_distribution import latency_of, percentiles_of_counts
+from pytest_mlpatterns.analysis.latency_split import splits_of
 from pytest_mlpatterns.analysis.log_ratio import PAIRED_METRICS
 from pytest_mlpatterns.analysis.metric_definitions import is_known_metric, metric_named
 from pytest_mlpatterns.analysis.metrics import Metrics
@@ -155,7 +156,7 @@ def reference_from_baseline(entry: Entry, name: str) -> Reference:
     known = [metric for metric in entry.metrics if is_known_metric(metric)]
     estimates = {metric: estimate(entry.metrics[metric], metric_named(metric).launch_sd) for metric in known}
     launches = max((len(entry.metrics[metric]) for metric in known), default=0)
-    return Reference("baseline", name, _plain(estimates), entry.latency, launches=launches)
+    return Reference("baseline", name, _plain(estimates), entry.latency, launches=launches, split=entry.split)
 
 
 def reference_from_interleaved(run: InterleavedRun) -> Reference:
@@ -176,6 +177,8 @@ def reference_from_interleaved(run: InterleavedRun) -> Reference:
         },
         stream_percentiles=_stream_percentiles(run.first_launches),
         present_stream_percentiles=_stream_percentiles(run.second_launches),
+        split=splits_of(run.first_launches),
+        present_split=splits_of(run.second_launches),
     )
 
 
@@ -204,6 +207,7 @@ def _with_conditions(
         not_compared=dict(comparison.left_out),
         facts=facts,
         facts_changed=comparison.facts_changed(facts),
+        split=splits_of(metrics.launches),
         replica_share=tuple((share.value, share.low, share.high) for share in metrics.replica_share or ()),
     )
 

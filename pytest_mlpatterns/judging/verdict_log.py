@@ -10,6 +10,7 @@ from pytest_mlpatterns.config.settings import InconclusivePolicy
 from pytest_mlpatterns.errors import InconclusiveFailure, InconclusiveWarning, PerfFailure
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.text.failure import failure_text
+from pytest_mlpatterns.reports.text.where import where_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,4 +81,5 @@ class VerdictLog:
     def _failure(self, failure: type[PerfFailure], verdicts: Sequence[Verdict]) -> PerfFailure:
         result = self._result()
         assert result is not None
-        return failure(failure_text(verdicts, result), [verdict.reason for verdict in verdicts])
+        where = [text for text in (where_sentence(result, verdicts),) if text]
+        return failure(failure_text(verdicts, result), [*(verdict.reason for verdict in verdicts), *where])

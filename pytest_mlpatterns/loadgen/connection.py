@@ -31,12 +31,17 @@ _UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
 
 
 class Owner(Protocol):
-    """What a connection needs of the loop that owns it. ``protocol`` creates the client protocol for an address."""
+    """What a connection needs of the loop that owns it.
+
+    ``connect_ns`` takes how long each opening took, ``waited_ns`` how long each request that had no open connection
+    waited for one. ``protocol`` creates the client protocol for an address.
+    """
 
     selector: selectors.BaseSelector
     recording: SampleRecorder
     answers: ResponseSample | None
     connect_ns: array[int]
+    waited_ns: array[int]
     protocol: Callable[[tuple[str, int]], ClientProtocol]
 
     def completed(self, connection: Connection, now_ns: int, *, failed: bool) -> None:
@@ -103,6 +108,8 @@ class Connection:
         self.busy = True
         if self._socket is None and not self._open():
             return
+        if ready_ns is not None and self._opened:
+            self._owner.waited_ns.append(now - ready_ns)
         message = self._protocol.ask(request)
         if not self._opened or self._unsent or type(message) is not bytes:
             self._write(message)
@@ -271,7 +278,10 @@ class Connection:
                 self.fail(Failure.CONNECT)
                 return
             self._opened = True
-            self._owner.connect_ns.append(perf_counter_ns() - self._opening_ns)
+            now = perf_counter_ns()
+            self._owner.connect_ns.append(now - self._opening_ns)
+            if self.busy:
+                self._owner.waited_ns.append(now - self._sent_ns)
         self._flush()
 
     def _on_end(self) -> None:

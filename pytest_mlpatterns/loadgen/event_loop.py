@@ -60,6 +60,7 @@ class LoadLoop:
         self.recording = self._load_run.recording
         self.answers = self._load_run.answers
         self.connect_ns = self._load_run.connect_ns
+        self.waited_ns = self._load_run.waited_ns
         self.protocol = _protocol_factory(job)
         self.new_connection = partial(Connection, self) if not job.in_pieces else self._stream_connections(job)
         self._added = AddedAddresses(self.selector, self._pool.add)

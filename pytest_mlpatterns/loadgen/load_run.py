@@ -58,6 +58,7 @@ class LoadRun:
         answers: the kept responses; None if the job keeps none.
         cancellations: the requests to cancel; None if the job cancels none.
         connect_ns: duration of each opening of a connection.
+        waited_ns: wait for a connection of each request that had none, since the window opened.
         next_due_ns: time of the next call of :meth:`send_due`.
         draining: the window is closed and the loop only awaits responses.
         stop_early: set to end the job at the next tick.
@@ -68,6 +69,7 @@ class LoadRun:
         self.cancellations = None if job.cancellation is None else Cancellations(job.cancellation, job.share)
         self.answers = _sample_for(job) if job.keep_answers else None
         self.connect_ns = array("q")
+        self.waited_ns = array("q")
         self.draining = False
         self.stop_early = False
         self._job = job
@@ -211,6 +213,7 @@ class LoadRun:
         self._window_start_ns, self._window_row = now_ns, len(self.recording)
         self._stop_ns = now_ns + self._job.duration_ns
         self._loop_lag_ns = 0
+        del self.waited_ns[:]
         if self.answers is not None:
             self.answers.clear()
         if self.recording.streams is not None:
@@ -236,6 +239,8 @@ class LoadRun:
             connections=connections,
             connection_limit_reached=limit_reached,
             connect_ns=int(median(self.connect_ns)) if self.connect_ns else None,
+            connection_wait_ns=sum(self.waited_ns),
+            connection_waits=len(self.waited_ns),
             loop_lag_ns=self._loop_lag_ns,
             opened_late_ns=self._opened_late_ns,
         )

@@ -43,6 +43,8 @@ def merged(parts: Sequence[LoadResult]) -> LoadResult:
             connections=sum(report.connections for report in reports),
             connection_limit_reached=any(report.connection_limit_reached for report in reports),
             connect_ns=connects[len(connects) // 2] if connects else None,
+            connection_wait_ns=sum(report.connection_wait_ns for report in reports),
+            connection_waits=sum(report.connection_waits for report in reports),
             loop_lag_ns=max(report.loop_lag_ns for report in reports),
             processes=len(parts),
             answers_cut=any(report.answers_cut for report in reports),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from pytest_mlpatterns.records.environment_facts import EnvironmentFacts
     from pytest_mlpatterns.records.latency import Percentiles
+    from pytest_mlpatterns.records.latency_split import LatencySplits
     from pytest_mlpatterns.records.launch import LaunchValue
     from pytest_mlpatterns.records.request_counts import RequestCounts
     from pytest_mlpatterns.records.setup import Setup
@@ -66,6 +67,7 @@ class Entry:
             older versions, whose tail and failures are then not compared.
         disturbed: what was wrong when it was recorded, a phrase each; empty if nothing was.
         facts: the environment of the service; empty in entries of older versions.
+        split: where the time of requests went, to say what changed; empty in entries of older versions.
     """
 
     setup: Setup
@@ -79,6 +81,7 @@ class Entry:
     disturbed: tuple[str, ...] = ()
     counts: tuple[RequestCounts, ...] = ()
     facts: EnvironmentFacts = field(default_factory=dict)
+    split: LatencySplits = field(default_factory=dict)
 
     @property
     def recorded_at(self) -> str:

@@ -21,6 +21,7 @@ shared_wait   for the same call of another request
 service       in a service whose inside is not known (``App``, ``Command``, a URL)
 server        in the server and the pattern's layers, without everything above
 socket        in sockets, and until the process reads the request
+unexplained   what the parts are longer than the whole, a negative time, if that is over 5 % of it
 ============  =========================================================================================================
 """
 
@@ -52,6 +53,7 @@ PARTS: Mapping[str, str] = {
     "service": "service",
     "server": "server and layers",
     "socket": "sockets",
+    "unexplained": "not explained",
 }
 """Every part with its label, in the order of reports."""
 SERVICE_PARTS = frozenset(
@@ -83,8 +85,8 @@ class SplitPart:
 
     @property
     def label(self) -> str:
-        """``model on CPU``, ``features: model on CPU``."""
-        return f"{self.of}: {PARTS[self.name]}" if self.of else PARTS[self.name]
+        """``model on CPU``, or ``model on CPU (features)`` of a stage or model."""
+        return f"{PARTS[self.name]} ({self.of})" if self.of else PARTS[self.name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,4 +120,4 @@ class LatencySplit:
 
 
 LatencySplits = Mapping[SplitMetric, LatencySplit]
-"""The splits of one test: of RTM, or for answers that stream of TTFT and TPOT."""
+"""The splits of one test: of RTM, and for answers that stream of TTFT and TPOT."""

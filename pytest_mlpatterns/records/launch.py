@@ -168,6 +168,8 @@ class GeneratorReport:
         connections: connections opened.
         connection_limit_reached: whether requests had to wait for a connection.
         connect_ns: median time to open a connection, since the start of the load; None if none was opened.
+        connection_wait_ns: time for which requests of the window waited for a connection, summed over them.
+        connection_waits: number of requests that waited for one.
         loop_lag_ns: largest delay of the event loop.
         ceiling_rps: rate of one process against a server that does nothing, on average; None if unknown.
         library_overhead_ns: time that a client library adds to the median request; None without a library.
@@ -184,6 +186,8 @@ class GeneratorReport:
     connections: int
     connection_limit_reached: bool = False
     connect_ns: int | None = None
+    connection_wait_ns: int = 0
+    connection_waits: int = 0
     loop_lag_ns: int = 0
     ceiling_rps: float | None = None
     library_overhead_ns: float | None = None

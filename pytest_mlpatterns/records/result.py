@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_mlpatterns.records.environment_facts import EnvironmentFacts, FactChange
 from pytest_mlpatterns.records.latency import Latency, Percentiles, read_percentiles
+from pytest_mlpatterns.records.latency_split import LatencySplit, LatencySplits, SplitMetric
 from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorPart, LaunchValue, Step, Warmup
 from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.objective import parse_objective
@@ -75,6 +76,8 @@ class Reference:
         launches: launches that a baseline entry was recorded from; 0 if unknown, or for a revision.
         stream_percentiles: distributions of ``ttft``, ``itl`` and ``tpot`` of the reference; empty if unknown.
         present_stream_percentiles: the same of the present in the interleaved run; empty for a baseline.
+        split: where the time of the reference's requests went; empty if unknown.
+        present_split: the same of the present in the interleaved run; empty for a baseline.
     """
 
     kind: Literal["baseline", "revision"]
@@ -87,6 +90,8 @@ class Reference:
     launches: int = 0
     stream_percentiles: Mapping[str, Percentiles] = field(default_factory=dict)
     present_stream_percentiles: Mapping[str, Percentiles] = field(default_factory=dict)
+    split: LatencySplits = field(default_factory=dict)
+    present_split: LatencySplits = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +141,7 @@ class TestResult:
         facts_changed: what of it differs from the environment of the reference, or of an entry that was not comparable;
             None if one of them is not known.
         profile: where the time went by function, or why that is not known; None if nothing asked for it.
+        split: where the time of the requests went, over all launches.
     """
 
     __test__ = False
@@ -186,6 +192,7 @@ class TestResult:
     facts: EnvironmentFacts = field(default_factory=dict)
     facts_changed: tuple[FactChange, ...] | None = None
     profile: ProfileRecord | None = None
+    split: LatencySplits = field(default_factory=dict)
 
     @property
     def outcome(self) -> State:
@@ -248,6 +255,7 @@ class TestResult:
                 "stream": StreamRecord.from_json(data["stream"]) if data.get("stream") else None,
                 "facts_changed": _changes(data.get("facts_changed")),
                 "profile": ProfileRecord.from_json(data["profile"]) if data.get("profile") else None,
+                "split": _splits(data.get("split", {})),
             }
         )
 
@@ -307,7 +315,13 @@ def _reference(data: Mapping[str, Any]) -> Reference:
         data.get("launches", 0),
         _distributions(data.get("stream_percentiles", {})),
         _distributions(data.get("present_stream_percentiles", {})),
+        _splits(data.get("split", {})),
+        _splits(data.get("present_split", {})),
     )
+
+
+def _splits(data: Mapping[SplitMetric, Any]) -> LatencySplits:
+    return {metric: LatencySplit.from_json(split) for metric, split in data.items()}
 
 
 def _distributions(data: Mapping[str, Any]) -> dict[str, Percentiles]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.splits import split
 from support.synthetic import PROPERTY, SETUP, make_setup
 
 from pytest_mlpatterns.baseline.file import FORMAT, VERSION, read_baselines, write_baselines
@@ -41,6 +42,11 @@ FULL = replace(
     latency=((1.0, 3_100_000.0), (50.0, 4_120_000.0), (99.9, 9_870_000.0)),
     counts=(RequestCounts(300, 8, {4_096_000: 150, 4_128_768: 142}), RequestCounts(280, 0, {4_063_232: 280})),
     disturbed=("8 of 7,406 requests failed (500: 8)",),
+    split={
+        "rtm": split(
+            {"wire": 21_000.0, "features/model_cpu": 4_000_000.0, "socket": -1_000.0}, calls={"features": 0.25}
+        )
+    },
 )
 """With everything that an entry may have."""
 PLAIN: dict[str, Any] = {
@@ -442,4 +448,30 @@ def test_the_counts_of_a_launch_have_one_line_and_those_of_an_older_entry_are_un
 def test_counts_that_are_none_are_refused(path: Path, counts: object) -> None:
     path.write_text(changed(counts=counts), encoding="utf-8")
     with pytest.raises(BaselineFileError, match="is damaged"):
+        read_baselines(path)
+
+
+def test_parts_and_latencies_that_are_unknown_are_left_out(path: Path) -> None:
+    known = {
+        "mean": 5,
+        "median": 4,
+        "requests": 9,
+        "parts": {"a/wire": [1, 2, 3], "later": [4, 2, 1], "hop": [0, 1, 0]},
+    }
+    path.write_text(changed(split={"rtm": known, "later": known}), encoding="utf-8")
+
+    found = read_baselines(path)["test_a.py::test_one"]["box"].split
+
+    assert list(found) == ["rtm"]
+    assert found["rtm"].calls == {}
+    assert [(part.name, part.of, part.mean_ns) for part in found["rtm"].parts] == [("wire", "a", 1.0), ("hop", "", 0.0)]
+
+
+@pytest.mark.parametrize(
+    "split", [[], {"rtm": {"mean": 5}}, {"rtm": {"mean": 5, "median": 4, "requests": 9, "parts": {"a": [1]}}}]
+)
+def test_a_split_that_is_none_is_refused(path: Path, split: object) -> None:
+    path.write_text(changed(split=split), encoding="utf-8")
+
+    with pytest.raises(BaselineFileError, match=r"is damaged: .*split"):
         read_baselines(path)

@@ -74,6 +74,7 @@ class Bench:
         self.recording = SampleRecorder()
         self.answers = ResponseSample(100) if keep else None
         self.connect_ns = array("q")
+        self.waited_ns = array("q")
         self.messages = messages
         self.protocol = lambda address: Http1(messages, address[0], follow=follow, keep=keep)
         self.failures: list[bool] = []

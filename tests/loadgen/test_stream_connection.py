@@ -53,6 +53,7 @@ class Owner:
         self.recording = SampleRecorder(StreamColumns())
         self.answers = None
         self.connect_ns = array("q")
+        self.waited_ns = array("q")
         self.selector = self
         self.again = False
 

@@ -25,6 +25,7 @@ from support.golden import (
     everything,
     searched,
 )
+from support.splits import split
 from support.synthetic import (
     CHANGED_FACTS,
     ENVIRONMENT,
@@ -250,18 +251,31 @@ def test_entries_without_a_test_are_counted_and_named(entries: dict[str, int], l
 
 
 FAILURES = {
-    "limit": ((BEYOND,), {}),
+    "limit": (
+        (BEYOND,),
+        {"split": {"rtm": split({"clean/model_cpu": 2.9 * MS, "model/model_wait": 0.9 * MS, "socket": 0.3 * MS})}},
+    ),
     "regression": (
         (SLOWER, LESS),
         {
             "failed_requests": {"500": 1200, "-1": 3},
             "requests": 74_060,
-            "reference": counterpart(),
+            "reference": replace(counterpart(), split={"rtm": split({"model_cpu": 3.2 * MS, "socket": 0.9 * MS})}),
+            "split": {"rtm": split({"model_cpu": 4.6 * MS, "queue_wait": 0.1 * MS, "socket": 0.95 * MS})},
             "facts_changed": CHANGED_FACTS,
             "noise": ("another process used 40 % of the machine", "the clock of a core fell to 60 %"),
         },
     ),
-    "revision": ((replace(SLOWER, against="revision"),), {"reference": counterpart(kind="revision")}),
+    "revision": (
+        (replace(SLOWER, against="revision"),),
+        {
+            "reference": replace(
+                counterpart(kind="revision"),
+                split={"rtm": split({"model_cpu": 0.4 * MS, "socket": 3.8 * MS})},
+                present_split={"rtm": split({"model_cpu": 0.6 * MS, "socket": 5.2 * MS})},
+            )
+        },
+    ),
     "undecided": (
         (OPEN,),
         {"launch_count": 1, "blocks": 1, "requests": 1, "latency": None, "load_over_time": (), "location": None},

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pytest_mlpatterns.records.environment_facts import FactChange
 from pytest_mlpatterns.records.latency import Latency, LatencyHistogram
+from pytest_mlpatterns.records.latency_split import PARTS, LatencySplit, SplitPart
 from pytest_mlpatterns.records.launch import Capacity, Estimate, GeneratorPart, LaunchValue, Step, Warmup
 from pytest_mlpatterns.records.node_figures import NodeFigures
 from pytest_mlpatterns.records.objective import QUANTITIES, Bound, Objective
@@ -93,6 +94,21 @@ LATENCIES = st.builds(
 )
 RATIOS = st.dictionaries(NAMES, st.lists(st.tuples(FINITE, FINITE), max_size=3).map(tuple), max_size=2)
 FIGURES = st.dictionaries(NAMES, st.tuples(FINITE, FINITE, FINITE), max_size=3)
+SPLITS = st.dictionaries(
+    st.sampled_from(["rtm", "ttft", "tpot"]),
+    st.builds(
+        LatencySplit,
+        metric=st.sampled_from(["rtm", "ttft", "tpot"]),
+        mean_ns=FINITE,
+        median_ns=FINITE,
+        requests=COUNTS,
+        parts=st.lists(
+            st.builds(SplitPart, st.sampled_from(sorted(PARTS)), NAMES, FINITE, FINITE, FINITE), max_size=2
+        ).map(tuple),
+        calls=st.dictionaries(NAMES, FINITE, max_size=1),
+    ),
+    max_size=1,
+)
 COUNTERPARTS = st.builds(
     Reference,
     st.sampled_from(["baseline", "revision"]),
@@ -104,6 +120,8 @@ COUNTERPARTS = st.builds(
     RATIOS,
     stream_percentiles=st.dictionaries(st.sampled_from(["ttft", "itl"]), PERCENTILES),
     present_stream_percentiles=st.dictionaries(st.sampled_from(["ttft", "itl"]), PERCENTILES),
+    split=SPLITS,
+    present_split=SPLITS,
 )
 STREAMED_REQUESTS = st.builds(
     StreamedRequest,
@@ -246,6 +264,7 @@ RESULTS = st.builds(
     growth=st.none() | GROWTHS,
     profile=st.none() | PROFILES,
     facts=st.dictionaries(NAMES, NAMES, max_size=2),
+    split=SPLITS,
     facts_changed=st.none() | st.lists(st.builds(FactChange, NAMES, st.none() | NAMES, NAMES), max_size=2).map(tuple),
     location=st.none() | st.builds(Location, NAMES, st.integers(1, 10**6)),
 )

@@ -42,6 +42,7 @@ PROPERTY = settings(
 )
 """Decorates every Hypothesis test of the suite."""
 
+US = 1_000
 MS = 1_000_000
 S = 1_000_000_000
 START_NS = 5_000 * S

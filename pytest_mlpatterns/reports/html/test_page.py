@@ -30,6 +30,7 @@ from pytest_mlpatterns.reports.html.stream_charts import is_goodput
 from pytest_mlpatterns.reports.text.comparison import compared_line, comparison_row, comparisons_of, shown_change
 from pytest_mlpatterns.reports.text.failure import measured_counts, next_step
 from pytest_mlpatterns.reports.text.notes import tokens_text
+from pytest_mlpatterns.reports.text.where import where_texts
 from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import count
 
@@ -109,6 +110,7 @@ def _test(number: int, result: TestResult, *, is_open: bool) -> Markup:
         tag(
             "div",
             _reasons(result),
+            _where(result),
             _next(result),
             _comparison(result),
             environment_table(result),
@@ -149,6 +151,12 @@ def _reasons(result: TestResult) -> Markup:
         )
         reasons = [tag("li", state_mark(state_of(result)), tag("span", word))]
     return tag("ul", *reasons, class_="reasons")
+
+
+def _where(result: TestResult) -> Markup | None:
+    """Where the time of a failure is; None if that is not known."""
+    texts = where_texts(result, result.verdicts)
+    return tag("p", tag("b", "Where:"), " ", texts[0], class_="next") if texts else None
 
 
 def _next(result: TestResult) -> Markup | None:

@@ -18,6 +18,7 @@ from pytest_mlpatterns.reports.text.sketches import latency_picture, load_pictur
 from pytest_mlpatterns.reports.text.styled_text import width_of
 from pytest_mlpatterns.reports.text.suspicions import longer_command
 from pytest_mlpatterns.reports.text.text_table import wrapped
+from pytest_mlpatterns.reports.text.where import where_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,9 +37,10 @@ _METRICS = ("rtm", "p95", "throughput", "error_rate", "asl", "cpu_per_request", 
 
 
 def failure_text(verdicts: Sequence[Verdict], result: TestResult) -> str:
-    """The text of a failure: first the verdicts with their figures, then the facts and the next step."""
+    """The text of a failure: the verdicts with their figures, where the time is, the facts, and the next step."""
     lines = [
         *(verdict.reason for verdict in verdicts),
+        *_labelled("where", _wrapped(where_texts(result, verdicts))),
         *_facts(result, {verdict.metric for verdict in verdicts}),
         *_labelled("next", next_step(verdicts, result)),
     ]
@@ -76,7 +78,7 @@ def _facts(result: TestResult, shown: set[str]) -> list[str]:
         *_fact("test", [result.test]),
         *_fact("set-up", _set_up(setup)),
         *(_fact("against", [result.reference.name]) if result.reference is not None else ()),
-        *_labelled("changed", [part for text in changed_facts(result) for part in wrapped(text, _WIDTH, others="  ")]),
+        *_labelled("changed", _wrapped(changed_facts(result))),
         *_fact("measured", measured),
         *_fact("tokens", [text] if result.stream is not None and (text := tokens_text(result.stream)) else []),
         *_fact("metrics", _other_metrics(result, {*shown, *(verdict.metric for verdict in comparisons_of(result))})),

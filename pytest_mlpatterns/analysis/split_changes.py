@@ -1,0 +1,185 @@
+"""Which part of a latency changed: two splits compared, and the changed parts in the order of causes.
+
+Parts depend on each other: when the model is called more often, its time per request grows though a call is as fast as
+before, and when a request takes longer to serve, those behind it wait longer. So the order is by cause, not by size:
+calls of the model first, then the parts in which a request is worked on, then the waits. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pytest_mlpatterns.records.latency_split import SERVICE_PARTS, SplitPart
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from pytest_mlpatterns.records.latency_split import LatencySplit
+
+__all__ = ["CallsChange", "PartChange", "SplitChange", "split_change"]
+
+_NAMED = 0.05
+"""Share of the whole change from which a part is named."""
+_CERTAIN = 2.0
+"""Standard errors from which a change of a part is no noise."""
+_CALLS = 0.10
+"""Relative change of the number of calls from which it is a cause."""
+_FEWEST_CALLS = 0.005
+"""Change of the number of calls per request below which it is none."""
+_FOLLOWS = 0.2
+"""Share of the whole change that the parts of the service explain, if the waits follow from them."""
+_GROWN = 0.05
+"""Growth of the service in an open loop from which its queue follows from it: near its limit a little is enough."""
+_MOST_BEHIND = 50
+"""Multiple of the service's growth that a queue behind it may grow by."""
+_SHORTEST_NS = 1.0
+_NO_PART = SplitPart("server", "", 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class CallsChange:
+    """How often a model is called per request, before and now; ``of`` is its stage or model, as in a part."""
+
+    of: str
+    before: float
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class PartChange:
+    """One part of a latency, before and now.
+
+    Attributes:
+        name: of the part.
+        of: stage or model.
+        before_ns: at the reference.
+        now_ns: at present.
+        error_ns: standard error of the change.
+        label: in reports.
+    """
+
+    name: str
+    of: str
+    before_ns: float
+    now_ns: float
+    error_ns: float
+    label: str
+
+    @property
+    def change_ns(self) -> float:
+        """Now less before."""
+        return self.now_ns - self.before_ns
+
+    @property
+    def is_service(self) -> bool:
+        """Whether a request is worked on in this part; else it waits."""
+        return self.name in SERVICE_PARTS
+
+
+@dataclass(frozen=True, slots=True)
+class SplitChange:
+    """How a latency and its parts changed.
+
+    Attributes:
+        total_ns: change of the whole.
+        calls: models that are called more often (less often, if the whole got shorter), the cause of what follows.
+        parts: the parts that changed, in the order of causes.
+        rest_ns: change of everything else.
+        largest: the part that changed most, named or not; None if there is none.
+    """
+
+    total_ns: float
+    calls: tuple[CallsChange, ...]
+    parts: tuple[PartChange, ...]
+    rest_ns: float
+    largest: PartChange | None
+
+
+def split_change(
+    before: LatencySplit,
+    now: LatencySplit,
+    *,
+    of: Literal["mean", "median"] = "median",
+    callers_per_process: float | None = None,
+    only: Collection[str] = (),
+) -> SplitChange:
+    """Compare two splits of one latency.
+
+    Args:
+        before: of the reference.
+        now: of the present.
+        of: whether the means or the medians are compared.
+        callers_per_process: how many requests of a closed loop share a process, so that each waits for the others;
+            None for an open loop.
+        only: names of parts, if the others do not count.
+    """
+    changes = [change for change in _changes(before, now, of) if not only or change.name in only]
+    total_ns = sum(change.change_ns for change in changes)
+    parts = _by_cause(changes, total_ns, callers_per_process)
+    return SplitChange(
+        total_ns,
+        tuple(_more_calls(before, now, total_ns)),
+        tuple(parts),
+        total_ns - sum(part.change_ns for part in parts),
+        max(changes, key=lambda change: abs(change.change_ns), default=None),
+    )
+
+
+def _changes(before: LatencySplit, now: LatencySplit, of: Literal["mean", "median"]) -> list[PartChange]:
+    """Every part of one of them, those of the present first."""
+    then = {(part.name, part.of): part for part in before.parts}
+    found = {(part.name, part.of): part for part in now.parts}
+    changes = []
+    for key in dict.fromkeys((*found, *then)):
+        old, new = then.get(key, _NO_PART), found.get(key, _NO_PART)
+        before_ns, now_ns = (part.mean_ns if of == "mean" else part.median_ns for part in (old, new))
+        label = found[key].label if key in found else then[key].label
+        changes.append(PartChange(*key, before_ns, now_ns, math.hypot(old.error_ns, new.error_ns), label))
+    return changes
+
+
+def _by_cause(changes: Sequence[PartChange], total_ns: float, callers: float | None) -> list[PartChange]:
+    """The parts that are named: those of the service before the waits that follow from them, each by size.
+
+    A part is named if it is a share of the whole change; where waits follow from the service, a part of that if it is a
+    share of the service's change. Parts that changed against the direction of the whole come last.
+    """
+    sign = 1 if total_ns >= 0 else -1
+    certain = [change for change in changes if abs(change.change_ns) >= max(_CERTAIN * change.error_ns, _SHORTEST_NS)]
+    service = [change for change in certain if change.is_service]
+    served_ns = sign * sum(change.change_ns for change in service)
+    follows_ns = _FOLLOWS * abs(total_ns)
+    if callers is None:
+        grown_ns = _GROWN * sum(change.before_ns for change in changes if change.is_service)
+        follows_ns = min(follows_ns, max(grown_ns, abs(total_ns) / _MOST_BEHIND))
+    leads = served_ns > 0 and served_ns * max(callers or 1.0, 1.0) >= follows_ns
+    large = {True: _NAMED * (served_ns if leads else abs(total_ns)), False: _NAMED * abs(total_ns)}
+    named = [change for change in certain if abs(change.change_ns) >= large[change.is_service]]
+    named.sort(key=lambda change: -sign * change.change_ns)
+    return sorted(named, key=lambda change: (sign * change.change_ns < 0, leads and not change.is_service))
+
+
+def _more_calls(before: LatencySplit, now: LatencySplit, total_ns: float) -> list[CallsChange]:
+    """Models that are called more often (less often, if the whole got shorter), where that is more than their slowdown.
+
+    A model that got slower by a larger factor than its calls grew is itself the cause.
+    """
+    found = []
+    for of, calls in now.calls.items():
+        then = before.calls.get(of, 0.0)
+        change = calls - then
+        if then <= 0 or calls <= 0 or change * total_ns <= 0:
+            continue
+        if abs(change) < max(_FEWEST_CALLS, _CALLS * then):
+            continue
+        grown = max(_model_ns(now, of), 1.0) / max(_model_ns(before, of), 1.0)
+        if math.copysign(1, change) * math.log(grown) <= 2 * abs(math.log(calls / then)):
+            found.append(CallsChange(of, then, calls))
+    return found
+
+
+def _model_ns(split: LatencySplit, of: str) -> float:
+    """Mean time of a request in calls of a model."""
+    return sum(part.mean_ns for part in split.parts if part.of == of and part.name.startswith("model_"))

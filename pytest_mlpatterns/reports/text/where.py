@@ -1,0 +1,216 @@
+"""Where the time of a failure is: which part of the latency changed, or for a limit, what it consists of. Pure.
+
+The failure has it in a line of its own, and the annotation, the job summary and the HTML report in a sentence.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.analysis.split_changes import split_change
+from pytest_mlpatterns.records.setup import SystemKind
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.units import format_duration
+from pytest_mlpatterns.wording import count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pytest_mlpatterns.analysis.split_changes import CallsChange, PartChange, SplitChange
+    from pytest_mlpatterns.records.latency_split import LatencySplit, LatencySplits, SplitMetric
+    from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.verdict import Verdict
+
+__all__ = ["where_sentence", "where_texts"]
+
+_MOST = 4
+"""Parts that a line names."""
+_LARGE = 0.05
+"""Share of the whole from which a part is named where nothing is compared."""
+_LEAST_REST = 0.005
+"""Share of the whole below which the rest is not worth a word."""
+_CPU_PARTS = ("model_cpu", "model_gc", "wire", "server")
+"""Parts that take CPU time of the deployment."""
+_AGREES = 0.1
+"""Relative difference up to which the change of a verdict and that of the split are the same figure."""
+_COUNTED = ("cache_hit_ratio", "batch_size")
+"""Metrics that explain how often a model is called."""
+
+
+class _Looked:
+    """How a failed metric is looked up in the splits.
+
+    Args:
+        metric: the latency.
+        of: whether its mean or its median changed.
+        label: names the latency; empty if it is the failed metric itself.
+    """
+
+    def __init__(self, metric: SplitMetric, of: Literal["mean", "median"], label: str = "") -> None:
+        self.metric = metric
+        self.of = of
+        self.label = label
+
+
+def where_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
+    """A line on the first of these verdicts that the time of requests explains; empty without one.
+
+    For example ``+12.0 ms: model on CPU +11.7 ms, queue wait +210 µs, the rest +90.0 µs``.
+    """
+    for verdict in verdicts:
+        if (verdict.outcome is Outcome.FAIL or verdict.suspected) and (text := _text(result, verdict)):
+            return [text]
+    return []
+
+
+def where_sentence(result: TestResult, verdicts: Iterable[Verdict] | None = None) -> str:
+    """The same as a sentence: ``where: +12.0 ms: model on CPU +11.7 ms, …``; empty without a line.
+
+    Args:
+        result: of one test.
+        verdicts: those that fail; by default all of the test.
+    """
+    texts = where_texts(result, result.verdicts if verdicts is None else verdicts)
+    return f"where: {texts[0]}" if texts else ""
+
+
+def _text(result: TestResult, verdict: Verdict) -> str:
+    looked = _looked(result, verdict.metric)
+    if looked is None:
+        return ""
+    before, now = _sides(result, verdict, looked.metric)
+    if now is None:
+        return ""
+    if before is None:
+        return "" if verdict.metric == "cpu_per_request" else _consists_of(now, looked)
+    only = _CPU_PARTS if verdict.metric == "cpu_per_request" else ()
+    change = split_change(before, now, of=looked.of, callers_per_process=_callers_per_process(result), only=only)
+    return _changed(result, verdict, looked=looked, change=change)
+
+
+def _looked(result: TestResult, metric: str) -> _Looked | None:
+    """Where the time of a metric is found; None if the time of requests does not explain it."""
+    name, _, percentile = metric.partition(":")
+    match name:
+        case "rtm":
+            return _Looked("rtm", "median")
+        case "throughput":
+            return None if result.setup.load.in_flight is None else _Looked("rtm", "median", "RTM")
+        case "cpu_per_request":
+            return _Looked("rtm", "mean")
+        case "ttft":
+            return _Looked("ttft", "mean", "mean TTFT") if percentile else _Looked("ttft", "median")
+        case "tpot" | "itl" | "output_tokens" | "output_tokens_per_user":
+            return _Looked("tpot", "median", "" if metric == "tpot" else "TPOT")
+    is_tail = name[:1] == "p" and name[1:].replace(".", "").isdigit()
+    return _Looked("rtm", "mean", "mean latency") if is_tail else None
+
+
+def _sides(
+    result: TestResult, verdict: Verdict, metric: SplitMetric
+) -> tuple[LatencySplit | None, LatencySplit | None]:
+    """The splits of the reference and the present that a verdict is about; None for what is not known."""
+    reference, now = result.reference, result.split
+    before: LatencySplits = {}
+    if verdict.against in ("baseline", "revision") and reference is not None:
+        before, now = reference.split, reference.present_split or now
+    return before.get(metric), now.get(metric)
+
+
+def _changed(result: TestResult, verdict: Verdict, *, looked: _Looked, change: SplitChange) -> str:
+    """Which parts changed, as a line."""
+    total_ns = _total_ns(verdict, looked, change.total_ns)
+    whole = f"{looked.label} {_signed(total_ns)}".strip()
+    if not change.parts and not change.calls:
+        largest = change.largest
+        return "" if largest is None else f"{whole}: no part stands out (largest: {_moved(largest)})"
+    named = change.parts[:_MOST]
+    rest_ns = total_ns - sum(part.change_ns for part in named)
+    texts = [*map(_called_more, change.calls), *_parts(result, named)]
+    if abs(rest_ns) >= _LEAST_REST * abs(total_ns):
+        texts.append(f"the rest {_signed(rest_ns)}")
+    if change.calls:
+        texts[0] += _counted(result, verdict)
+    return f"{whole}: {', '.join(texts)}"
+
+
+def _parts(result: TestResult, named: Sequence[PartChange]) -> list[str]:
+    """Each named part with its change; the wait behind a service that got slower is one with it."""
+    texts = []
+    for place, part in enumerate(named):
+        callers = _callers_per_process(result)
+        follows = (
+            place > 0 and named[0].is_service and part.name == "socket" and part.change_ns * named[0].change_ns > 0
+        )
+        if follows and callers is not None and callers > 1:
+            texts.append(f"the wait behind it {_signed(part.change_ns)} ({_shared(result)})")
+        else:
+            texts.append(_moved(part))
+    return texts
+
+
+def _consists_of(split: LatencySplit, looked: _Looked) -> str:
+    """The largest parts of a latency, as a line."""
+    whole_ns = split.mean_ns if looked.of == "mean" else split.median_ns
+    parts = [(part.label, part.mean_ns if looked.of == "mean" else part.median_ns) for part in split.parts]
+    named = sorted((part for part in parts if part[1] >= _LARGE * whole_ns), key=lambda part: -part[1])[:_MOST]
+    rest_ns = whole_ns - sum(ns for _, ns in named)
+    texts = [f"{label} {format_duration(ns)}" for label, ns in named]
+    if abs(rest_ns) >= _LEAST_REST * whole_ns:
+        texts.append(f"the rest {format_duration(rest_ns)}")
+    return f"{looked.label} {format_duration(whole_ns)}: {', '.join(texts)}".lstrip()
+
+
+def _total_ns(verdict: Verdict, looked: _Looked, split_ns: float) -> float:
+    """The change that the verdict shows, if the split is about the same figure."""
+    if looked.label or verdict.reference_value is None or verdict.present_value is None:
+        return split_ns
+    change_ns = verdict.present_value - verdict.reference_value
+    return change_ns if abs(change_ns - split_ns) <= _AGREES * abs(change_ns) else split_ns
+
+
+def _called_more(change: CallsChange) -> str:
+    model = f"{change.of} is" if change.of else "the model is"
+    return f"{model} called {change.before:.2g} → {change.now:.2g} times per request"
+
+
+def _counted(result: TestResult, verdict: Verdict) -> str:
+    """What explains the number of calls: ``(cache hits 92 % → 0 %)``; empty if that is not known."""
+    if (reference := result.reference) is None:
+        return ""
+    present = reference.present_metrics if verdict.against == "revision" else result.metrics
+    sides = [
+        (METRICS[name], reference.metrics[name][0], present[name][0])
+        for name in _COUNTED
+        if name in reference.metrics and name in present
+    ]
+    texts = [f"{metric.label} {metric.show(then)} → {metric.show(now)}" for metric, then, now in sides]
+    return f" ({', '.join(texts)})" if texts else ""
+
+
+def _callers_per_process(result: TestResult) -> float | None:
+    """How many requests of a closed loop share a process; None in an open loop."""
+    in_flight = result.setup.load.in_flight
+    return None if in_flight is None else in_flight / _processes(result)
+
+
+def _processes(result: TestResult) -> int:
+    return max(len(result.replica_share), 1)
+
+
+def _shared(result: TestResult) -> str:
+    """``8 callers share one process``; a service of the user's own may have any number of them."""
+    callers = count(result.setup.load.in_flight or 1, "caller")
+    if result.setup.pattern.kind is not SystemKind.PATTERN:
+        return callers
+    processes = _processes(result)
+    return f"{callers} share {'one process' if processes == 1 else f'{processes} processes'}"
+
+
+def _moved(part: PartChange) -> str:
+    return f"{part.label} {_signed(part.change_ns)}"
+
+
+def _signed(ns: float) -> str:
+    return f"{'+' if ns >= 0 else ''}{format_duration(ns)}"

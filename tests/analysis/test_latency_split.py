@@ -1,0 +1,202 @@
+"""The split of a latency: declared layers and samples give their parts, and the parts add up to the whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.splits import split_layer
+from support.streams import stream_launch
+from support.synthetic import MS, PROPERTY, START_NS, US, S, launch, samples
+
+from pytest_mlpatterns.analysis.latency_split import splits_of
+from pytest_mlpatterns.patterns.split_tally import SplitTally
+from pytest_mlpatterns.records.latency_split import PARTS, LatencySplit
+from pytest_mlpatterns.records.telemetry import LayerStats, PatternStats
+
+if TYPE_CHECKING:
+    from pytest_mlpatterns.records.launch import Launch
+
+
+def loaded(latency_ns: object, layers: tuple[LayerStats, ...] = (), **changes: object) -> Launch:
+    """A launch of 300 requests, one every 10 ms."""
+    due = START_NS + np.arange(300, dtype=np.int64) * 10 * MS
+    lag = changes.pop("lag_ns", 0)
+    stats = PatternStats(layers=layers) if layers else None
+    found = launch(samples(due, latency_ns, lag_ns=lag), stats=stats, open_loop=bool(changes.pop("open_loop", False)))  # type: ignore[arg-type]
+    return replace(found, **changes)  # type: ignore[arg-type]
+
+
+def times(of: LatencySplit, *, median: bool = False) -> dict[str, float]:
+    """The parts by their key, in nanoseconds."""
+    return {f"{part.of}/{part.name}".lstrip("/"): part.median_ns if median else part.mean_ns for part in of.parts}
+
+
+def test_parts_of_the_process_and_what_is_left_of_both_ends_are_the_whole() -> None:
+    layer = split_layer([({"wire": 200 * US, "model_cpu": 2 * MS, "calls": 1}, 3 * MS)] * 300)
+
+    (found,) = splits_of([loaded(4 * MS, (layer,))]).values()
+
+    assert times(found) == pytest.approx({"wire": 200 * US, "model_cpu": 2 * MS, "server": 0.8 * MS, "socket": MS})
+    assert times(found, median=True) == pytest.approx(times(found))
+    assert (found.mean_ns, found.median_ns, found.requests) == (4 * MS, 4 * MS, 300)
+    assert found.calls == {"": 1.0}
+
+
+def test_median_parts_are_those_of_requests_near_the_median() -> None:
+    """Two of three requests are answered by a cache; the third needs the model."""
+    layer = split_layer([({}, MS)] * 200 + [({"model_cpu": 8 * MS, "calls": 1}, 9 * MS)] * 100)
+    latency = np.where(np.arange(300) % 3 == 2, 10 * MS, 2 * MS)
+
+    found = splits_of([loaded(latency, (layer,))])["rtm"]
+
+    assert times(found, median=True) == pytest.approx({"model_cpu": 0.0, "server": MS, "socket": MS})
+    assert times(found)["model_cpu"] == pytest.approx(8 * MS / 3)
+    assert found.calls == {"": pytest.approx(1 / 3)}
+
+
+def test_a_part_of_the_requests_of_an_entry_counts_where_the_percentiles_cut_it() -> None:
+    """From p40 to p60 of ten requests are the fifth and the sixth, one of each kind."""
+    layer = split_layer([({"wire": 1000}, 2000)] * 5 + [({"wire": 3000}, 8000)] * 5)
+
+    found = splits_of([loaded(5000, (layer,))])["rtm"]
+
+    assert times(found, median=True) == pytest.approx({"wire": 2000, "server": 3000})
+
+
+@pytest.mark.parametrize(("open_loop", "waited"), [(True, 3 * MS), (False, 0)])
+def test_waiting_to_be_sent_is_a_part_in_an_open_loop(open_loop: bool, waited: int) -> None:
+    found = splits_of([loaded(5 * MS, lag_ns=3 * MS, open_loop=open_loop)])["rtm"]
+
+    assert times(found) == pytest.approx({"service": 5 * MS - waited} | ({"send_wait": waited} if waited else {}))
+
+
+@pytest.mark.parametrize(("waits", "median_ns"), [(300, 2 * MS), (30, 0)])
+def test_waits_for_a_connection_are_of_the_median_if_most_requests_wait(waits: int, median_ns: float) -> None:
+    one = loaded(5 * MS)
+    report = replace(one.generator, completed=300, connection_wait_ns=600 * MS, connection_waits=waits)
+
+    found = splits_of([replace(one, generator=report)])["rtm"]
+
+    connection = found.part("connection")
+    assert connection is not None
+    assert (connection.mean_ns, connection.median_ns) == (2 * MS, median_ns)
+    assert sum(part.median_ns for part in found.parts) == 5 * MS
+
+
+def test_time_in_the_run_queue_comes_out_of_the_waits_of_models() -> None:
+    parts = {"a/model_wait": 2 * MS, "b/model_block": 2 * MS, "a/model_cpu": 4 * MS, "a/calls": 1, "b/calls": 1}
+    outer = split_layer([(parts, 9 * MS)] * 300, run_queue_ns=200 * MS)
+    inner = LayerStats(1, "split", {"run_queue_ns": 100 * MS})
+
+    found = splits_of([loaded(9 * MS, (outer, inner))])["rtm"]
+
+    assert times(found) == pytest.approx(
+        {
+            "a/model_cpu": 4 * MS,
+            "run_queue": MS,
+            "a/model_wait": 1.5 * MS,
+            "b/model_block": 1.5 * MS,
+            "server": MS,
+        }
+    )
+    assert found.calls == {"a": 1.0, "b": 1.0}
+    assert found.parts[0].label == "model on CPU (a)"
+
+
+def test_the_run_queue_takes_no_more_than_the_waits() -> None:
+    layer = split_layer([({"model_wait": MS}, 2 * MS)] * 300, run_queue_ns=90 * S)
+
+    found = splits_of([loaded(2 * MS, (layer,))])["rtm"]
+
+    assert times(found) == pytest.approx({"run_queue": MS, "server": MS})
+
+
+def test_parts_longer_than_the_whole_are_not_hidden() -> None:
+    layer = split_layer([({"model_cpu": 4 * MS}, 5 * MS)] * 300)
+
+    found = splits_of([loaded(4 * MS, (layer,))])["rtm"]
+
+    assert times(found) == pytest.approx({"model_cpu": 4 * MS, "server": MS, "unexplained": -MS})
+    assert splits_of([loaded(4.9 * MS, (layer,))])["rtm"].part("unexplained") is None
+
+
+def test_what_another_server_reports_comes_out_of_its_time() -> None:
+    counters = {"calls": 30, "items": 300, "wait_ns_sum": 300 * MS, "wait_ns_count": 300}
+    batched = LayerStats(0, "batched", counters | {"call_ns_sum": 60 * MS, "call_ns_count": 30})
+    queued = LayerStats(0, "queued", {}, {"wait_ns": {MS: 150}})
+
+    found = splits_of([loaded(5 * MS, (batched, queued))])["rtm"]
+
+    assert times(found) == pytest.approx(
+        {"model_call": 2 * MS, "queue_wait": 0.5 * MS, "batch_wait": MS, "service": 1.5 * MS}
+    )
+    assert sum(part.median_ns for part in found.parts) == pytest.approx(5 * MS)
+
+
+def test_a_report_longer_than_the_service_leaves_nothing_negative() -> None:
+    queued = LayerStats(0, "queued", {}, {"wait_ns": {9 * MS: 300}})
+
+    assert times(splits_of([loaded(5 * MS, (queued,))])["rtm"]) == {"queue_wait": 5 * MS}
+
+
+def test_launches_count_alike_and_their_scatter_is_the_error() -> None:
+    layers = [split_layer([({"model_cpu": cpu}, cpu)] * 300) for cpu in (2 * MS, 4 * MS)]
+
+    found = splits_of([loaded(5 * MS, (layer,)) for layer in layers])["rtm"]
+
+    part = found.part("model_cpu")
+    assert part is not None
+    assert part.mean_ns == pytest.approx(3 * MS)
+    assert part.error_ns == pytest.approx((2 * (0.15 * MS) ** 2 + 2 * MS**2) ** 0.5 / 3**0.5 / 2**0.5)
+
+
+def test_nothing_that_succeeded_gives_no_split() -> None:
+    due = START_NS + np.arange(10, dtype=np.int64) * MS
+
+    assert splits_of([launch(samples(due, MS, outcome=500))]) == {}
+
+
+def test_streams_have_a_split_until_the_first_token_and_of_each_further_one() -> None:
+    tally = SplitTally(0)
+    for _ in range(100):
+        first = {"model_cpu": 8 * MS, "queue_wait": 10 * MS}
+        rest = {"model_cpu": 23 * MS, "queue_wait": 10 * MS, "calls": 1}
+        tally.add_stream(first, 19 * MS, rest, total_ns=49 * MS, chunks=3)
+    one = replace(stream_launch(ttft_ns=20 * MS, chunks=4), stats=PatternStats(layers=(tally.snapshot(),)))
+
+    found = splits_of([one])
+
+    assert times(found["ttft"]) == pytest.approx(
+        {"model_cpu": 8 * MS, "queue_wait": 10 * MS, "server": MS, "socket": MS}
+    )
+    assert times(found["tpot"]) == pytest.approx({"model_cpu": 5 * MS, "server": 5 * MS})
+    assert found["tpot"].mean_ns == pytest.approx(10 * MS)
+    assert found["rtm"].calls == {"": 1.0}
+
+
+@PROPERTY
+@given(
+    st.lists(
+        st.tuples(
+            st.dictionaries(st.sampled_from(["wire", "a/model_cpu", "b/model_wait", "queue_wait"]), st.integers(0, S)),
+            st.integers(1, S),
+        ),
+        min_size=1,
+        max_size=20,
+    ),
+    st.integers(0, S),
+    st.integers(1, S),
+)
+def test_parts_always_add_up(requests: list[tuple[dict[str, int], int]], ready_ns: int, latency_ns: int) -> None:
+    found = splits_of([loaded(latency_ns, (split_layer(requests, run_queue_ns=ready_ns),))])["rtm"]
+
+    for name in ("mean_ns", "median_ns"):
+        parts = [getattr(part, name) for part in found.parts]
+        assert sum(parts) == pytest.approx(getattr(found, name), abs=10 + 1e-6 * max(map(abs, [*parts, S])))
+    places = [list(PARTS).index(part.name) for part in found.parts]
+    assert places == sorted(places)
