@@ -1,0 +1,322 @@
+"""Which function a profile names, from stacks whose times are declared."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from support import ROOT
+
+from pytest_mlpatterns.analysis.attribution import profile_record
+from pytest_mlpatterns.analysis.call_tree import NOW, call_tree
+from pytest_mlpatterns.analysis.time_change import time_change
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.profile import Frame, ProfiledBlock, ProfiledRun, StackTime
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import ModuleType
+
+    from pytest_mlpatterns.records.profile import FunctionChange, ProfileRecord
+
+ROOTS = (Frame("worker", owner="process"), Frame("HTTP server", owner="layer"), Frame("model", owner="model"))
+REQUESTS = 100
+PAIRS = 8
+SORT = Frame("sort", "numpy/fromnumeric.py", 900, "library")
+MS = 1_000_000
+
+Stacks = dict[tuple[str | Frame, ...], float]
+"""Milliseconds per request by the functions of the model that lead to them; frames at the root stand for themselves."""
+
+
+def function(name: str | Frame) -> Frame:
+    """``name`` of ``model.py``, or ``file:name``."""
+    if isinstance(name, Frame):
+        return name
+    file, _, own = name.rpartition(":")
+    return Frame(own, file or "model.py", 10)
+
+
+def block(times: Stacks, *, calls: float | None = None, line: int = 0, scale: float = 1.0) -> ProfiledBlock:
+    stacks = []
+    for names, ms in times.items():
+        is_rooted = isinstance(names[0], Frame) and names[0].owner in ("process", "layer")
+        frames = (*(() if is_rooted else ROOTS), *map(function, names))
+        lines = (0,) * (len(frames) - 1) + (line,)
+        stacks.append(StackTime(frames, lines, scale * ms * MS * REQUESTS, max(round(40 * ms), 1)))
+    return ProfiledBlock(tuple(stacks), REQUESTS, {} if calls is None else {"model": calls * REQUESTS}, 200, 1)
+
+
+def run(
+    before: Stacks, now: Stacks, *, calls: tuple[float, float] | None = None, lines: tuple[int, int] = (0, 0)
+) -> ProfiledRun:
+    """Neighbouring blocks that are 3 % faster and slower by turns, both sides alike."""
+    then_calls, now_calls = calls or (None, None)
+    scales = [1.03 if number % 2 else 0.97 for number in range(PAIRS)]
+    return ProfiledRun(
+        tuple(block(now, calls=now_calls, line=lines[1], scale=scale) for scale in scales),
+        tuple(block(before, calls=then_calls, line=lines[0], scale=scale) for scale in scales),
+        "py-spy 0.4.2",
+        500.0,
+        Estimate(1.02, 1.0, 1.04),
+        ("a note",),
+    )
+
+
+def named(record: ProfileRecord) -> list[tuple[str, ...]]:
+    return [tuple(record.frames[index].function for index in change.chain) for change in record.changes]
+
+
+def attributed(before: Stacks, now: Stacks, **more: tuple[float, float]) -> ProfileRecord:
+    return profile_record(run(before, now, **more), lambda _frame, _line: "")
+
+
+def only(record: ProfileRecord) -> FunctionChange:
+    (change,) = record.changes
+    return change
+
+
+USUAL: Stacks = {("predict",): 0.1, ("predict", "normalize"): 0.4, ("predict", "classify"): 2.0}
+
+
+def test_a_slower_function_is_named_with_its_callers_and_figures() -> None:
+    record = attributed(USUAL, {**USUAL, ("predict", "normalize"): 2.7})
+    change = only(record)
+    assert named(record) == [("predict", "normalize")]
+    assert (change.before_ns, change.now_ns) == pytest.approx((0.4 * MS, 2.7 * MS))
+    assert change.change.low < 2.3 * MS < change.change.high
+    assert change.of_ns == pytest.approx(2.3 * MS)
+    assert (change.kind, change.inside, change.was) == ("slower", "", "")
+
+
+def test_the_record_says_how_it_was_made() -> None:
+    record = attributed(USUAL, USUAL)
+    assert (record.profiler, record.rate_hz, record.slowdown) == ("py-spy 0.4.2", 500.0, (1.02, 1.0, 1.04))
+    assert (record.blocks, record.samples, record.lost) == (PAIRS, 2 * PAIRS * 200, 2 * PAIRS)
+    assert record.notes == ("a note",)
+    assert record.compared
+
+
+def test_unchanged_sides_name_none_and_say_what_comes_nearest() -> None:
+    record = attributed(USUAL, {**USUAL, ("predict", "classify"): 2.01})
+    assert not record.changes
+    assert record.largest is not None
+    assert record.frames[record.largest.chain[-1]].function == "classify"
+    assert record.largest.change.value == pytest.approx(0.01 * MS)
+
+
+def test_what_got_faster_is_named_too() -> None:
+    record = attributed(USUAL, {**USUAL, ("predict", "classify"): 1.0})
+    assert (named(record), only(record).kind) == ([("predict", "classify")], "faster")
+
+
+def test_a_library_is_said_beside_the_function_of_the_project_that_calls_it() -> None:
+    record = attributed(USUAL, {**USUAL, ("predict", "normalize", SORT): 2.3})
+    assert named(record) == [("predict", "normalize")]
+    assert only(record).inside == "sort (numpy/fromnumeric.py)"
+
+
+def test_an_import_is_said() -> None:
+    heavy = Frame("<module>", "heavy/__init__.py", 1, "library")
+    loads = Frame("_find_and_load", "importlib/_bootstrap.py", 1, "python")
+    record = attributed(USUAL, {**USUAL, ("predict", "normalize", loads, heavy): 2.3})
+    assert only(record).inside == "the import of heavy/__init__.py"
+
+
+def test_a_native_frame_has_no_file() -> None:
+    record = attributed(USUAL, {**USUAL, ("predict", Frame("dgemm", owner="native")): 2.3})
+    assert (named(record), only(record).inside) == ([("predict",)], "dgemm")
+
+
+def test_without_a_function_of_the_project_the_layer_is_named() -> None:
+    encode = (ROOTS[0], ROOTS[1], Frame("wire: encode", owner="layer"), Frame("dumps", "json/__init__.py", 1, "python"))
+    record = attributed({**USUAL, encode: 0.1}, {**USUAL, encode: 1.5})
+    assert (named(record), only(record).inside) == ([("wire: encode",)], "dumps (json/__init__.py)")
+
+
+def test_below_a_model_of_a_library_its_function_is_named() -> None:
+    fit = Frame("LogisticRegression.predict", "sklearn/linear_model.py", 1, "library")
+    record = attributed({(fit,): 1.0}, {(fit,): 2.0})
+    assert named(record) == [("LogisticRegression.predict",)]
+
+
+def test_of_other_stacks_the_innermost_function_is_named() -> None:
+    stack = (ROOTS[0], Frame("serve", "tornado/web.py", 1, "library"))
+    record = attributed({stack: 1.0}, {stack: 2.0})
+    assert named(record) == [("serve",)]
+
+
+def test_time_of_a_process_alone_names_none() -> None:
+    record = attributed({ROOTS[:1]: 1.0}, {ROOTS[:1]: 2.0})
+    assert not record.changes
+    assert record.largest is None
+
+
+def test_a_function_that_is_new() -> None:
+    record = attributed(USUAL, {**USUAL, ("predict", "deduplicate"): 1.2})
+    assert (named(record), only(record).kind, only(record).before_ns) == ([("predict", "deduplicate")], "new", 0)
+
+
+def test_a_function_that_is_gone() -> None:
+    record = attributed({**USUAL, ("predict", "deduplicate"): 1.2}, USUAL)
+    assert (named(record), only(record).kind) == ([("predict", "deduplicate")], "gone")
+
+
+def test_a_function_that_moved_and_got_slower() -> None:
+    before: Stacks = {("predict",): 0.1, ("predict", "old.py:normalize"): 0.4}
+    record = attributed(before, {("predict",): 0.1, ("predict", "new.py:normalize"): 2.7})
+    change = only(record)
+    assert (named(record), change.kind, change.was) == ([("predict", "normalize")], "moved", "old.py")
+    assert change.before_ns == pytest.approx(0.4 * MS)
+
+
+def test_a_function_in_the_place_of_another_one() -> None:
+    before: Stacks = {("predict",): 0.1, ("predict", "scale"): 2.0, ("predict", "scale", "shift"): 0.4}
+    record = attributed(before, {("predict",): 0.1, ("predict", "norm"): 4.0, ("predict", "norm", "shift"): 0.4})
+    change = only(record)
+    assert (named(record), change.kind, change.was) == ([("predict", "norm")], "moved", "scale")
+    assert (change.before_ns, change.now_ns) == pytest.approx((2.4 * MS, 4.4 * MS))
+
+
+def test_a_function_that_only_has_another_caller_is_not_the_cause() -> None:
+    before: Stacks = {("predict",): 0.1, ("predict", "classify"): 2.0}
+    now: Stacks = {("predict",): 0.1, ("predict", "wrap"): 0.8, ("predict", "wrap", "classify"): 2.0}
+    assert named(attributed(before, now)) == [("predict", "wrap")]
+
+
+def test_recursion_counts_once() -> None:
+    before: Stacks = {("predict", "copy", "walk", "copy", "walk"): 0.5, ("predict", "classify"): 2.0}
+    now = {**before, ("predict", "copy", "walk", "copy", "walk"): 2.5}
+    record = attributed(before, now)
+    assert only(record).change.value == pytest.approx(2.0 * MS)
+    table = {record.frames[one.frame].function: one for one in record.functions}
+    assert table["copy"].now_ns == pytest.approx(2.5 * MS)
+    assert table["walk"].self_now_ns == pytest.approx(2.5 * MS)
+
+
+def test_a_function_with_several_callers_is_found_below_them() -> None:
+    before: Stacks = {("predict", name, "shared"): 0.5 for name in ("a", "b", "c")}
+    now: Stacks = {("predict", name, "shared"): 1.1 for name in ("a", "b", "c")}
+    record = attributed(before, now)
+    assert [chain[-1] for chain in named(record)] == ["shared"]
+    assert only(record).change.value == pytest.approx(1.8 * MS)
+
+
+def test_several_functions_that_share_the_change_are_each_named() -> None:
+    now = {**USUAL, ("predict", "normalize"): 1.4, ("predict", "classify"): 3.2}
+    record = attributed(USUAL, now)
+    assert named(record) == [("predict", "classify"), ("predict", "normalize")]
+
+
+def test_a_model_that_is_called_more_often_is_not_slower() -> None:
+    now = {names: 3 * ms for names, ms in USUAL.items()}
+    record = attributed(USUAL, now, calls=(0.2, 0.6))
+    assert not record.changes
+    assert record.notes == ("a note", "model is called 0.2 → 0.6 times a request")
+
+
+def test_a_function_that_is_slower_per_call_is_named_although_calls_changed() -> None:
+    now = {names: 0.5 * ms for names, ms in USUAL.items()}
+    record = attributed(USUAL, {**now, ("predict", "normalize"): 4.0}, calls=(1.0, 0.5))
+    assert named(record) == [("predict", "normalize")]
+
+
+def test_calls_that_are_not_known_in_every_block_are_not_used() -> None:
+    now = {**USUAL, ("predict", "normalize"): 2.7}
+    whole = run(USUAL, now, calls=(1.0, 1.0))
+    partly = ProfiledRun((block(now), *whole.now[1:]), whole.before)
+    assert named(profile_record(partly, lambda _frame, _line: "")) == [("predict", "normalize")]
+
+
+def test_the_line_with_most_of_the_change_has_its_text() -> None:
+    now = {**USUAL, ("predict", "normalize"): 2.7}
+    change = only(
+        profile_record(
+            run(USUAL, now, lines=(40, 44)),
+            lambda _frame, line: {44: "order = np.sort(values)"}.get(line, ""),
+            lambda _frame, line: {40: "order = values"}.get(line, ""),
+        )
+    )
+    assert (change.line, change.source) == (44, "order = np.sort(values)")
+
+
+def test_a_line_of_equal_text_is_the_same_wherever_it_moved() -> None:
+    before: Stacks = {("predict",): 2.0, ("predict", "helper"): 0.1}
+    now: Stacks = {("predict",): 2.5, ("predict", "helper"): 0.1}
+    text = {40: "a = slow()", 44: "a = slow()"}
+    record = profile_record(
+        run(before, now, lines=(40, 44)), lambda _frame, line: text[line], lambda _frame, line: text[line]
+    )
+    assert (only(record).line, only(record).change.value) == (44, pytest.approx(0.5 * MS))
+
+
+def test_lines_are_compared_by_number_without_the_texts_of_the_reference() -> None:
+    now = {**USUAL, ("predict", "normalize"): 2.7}
+    record = profile_record(run(USUAL, now, lines=(44, 44)), lambda _frame, line: f"line {line}")
+    assert (only(record).line, only(record).source) == (44, "line 44")
+
+
+def test_the_present_alone_has_a_tree_and_a_table_by_time() -> None:
+    one_side = ProfiledRun(tuple(block(USUAL) for _ in range(3)))
+    record = profile_record(one_side, lambda _frame, _line: "")
+    assert not record.compared
+    assert [record.frames[one.frame].function for one in record.functions][:3] == ["HTTP server", "predict", "classify"]
+    assert all(one.change is None and one.before_ns == 0 for one in record.functions)
+    assert sum(node.now_ns for node in record.nodes) == pytest.approx(2.5 * MS)
+    assert (record.changes, record.largest) == ((), None)
+
+
+def test_blocks_without_a_stack_give_an_empty_profile() -> None:
+    record = profile_record(run({}, {}), lambda _frame, _line: "")
+    assert (record.nodes, record.functions, record.changes, record.largest) == ((), (), (), None)
+
+
+def test_the_smallest_stacks_are_counted_to_their_callers() -> None:
+    many: Stacks = {("predict", f"f{number}"): 0.0005 for number in range(100)}
+    record = attributed({**USUAL, **many}, {**USUAL, **many})
+    functions = {record.frames[node.frame].function: node for node in record.nodes}
+    assert "f1" not in functions
+    assert functions["predict"].now_ns == pytest.approx((0.1 + 100 * 0.0005) * MS, rel=0.01)
+    assert sum(node.before_ns for node in record.nodes) == pytest.approx(2.55 * MS)
+
+
+def test_a_record_has_at_most_2000_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_mlpatterns.analysis.attribution._MOST_NODES", 6)
+    times: Mapping[tuple[str, ...], float] = {("predict", f"f{number}"): 1.0 + number for number in range(9)}
+    record = attributed(dict(times), dict(times))
+    assert len(record.nodes) <= 7
+    assert sum(node.now_ns for node in record.nodes) == pytest.approx(45 * MS)
+
+
+def test_a_tree_adds_up() -> None:
+    tree = call_tree(run(USUAL, USUAL))
+    assert tree.total_ns[NOW][:, list(tree.roots)].sum(1) == pytest.approx(tree.own_ns[NOW].sum(1))
+    assert tree.total_ns[NOW, 1, tree.roots[0]] == pytest.approx(1.03 * 2.5 * MS)
+
+
+def test_a_function_in_every_sample_is_known_better_than_one_in_half() -> None:
+    """Its count cannot vary; if the number of samples is unknown it counts as if it could."""
+    stack = StackTime((ROOTS[0],), (0,), 100.0 * MS, 200)
+    known, unknown = (call_tree(ProfiledRun((ProfiledBlock((stack,), 100, samples=n),))) for n in (200, 0))
+    assert known.own_variance.max() == pytest.approx(unknown.own_variance.max() / 200)
+
+
+def test_blocks_that_scatter_widen_the_interval() -> None:
+    steady, noise = np.full(8, 100.0 * MS), np.array([-30, 30] * 4) * MS
+    quiet = time_change(steady, steady + 20 * MS, np.full(8, 1.0))
+    noisy = time_change(steady, steady + 20 * MS + noise, np.full(8, 1.0))
+    assert quiet.is_sure(0.99)
+    assert not noisy.is_sure(0.99)
+    assert noisy.estimate().high - noisy.estimate().low > 3 * (quiet.estimate().high - quiet.estimate().low)
+
+
+@pytest.mark.simulation
+def test_error_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small part of ``benchmarks/attribution_simulation.py``."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    simulation: ModuleType = importlib.import_module("attribution_simulation")
+    assert not any(one.wrong for one in simulation.outcomes("unchanged", 15))
+    found = simulation.outcomes("one function +50 %", 15)
+    assert sum(one.right for one in found) >= 14
