@@ -87,6 +87,7 @@ if TYPE_CHECKING:  # the tests compare these names with the table below
         Resources as Resources,
     )
     from pytest_mlpatterns.patterns.tally import Tally as Tally
+    from pytest_mlpatterns.judging.measuring import measure as measure
     from pytest_mlpatterns.judging.perf import Perf as Perf
     from pytest_mlpatterns.records.launch import Estimate as Estimate
     from pytest_mlpatterns.records.overload import Overload as Overload
@@ -125,6 +126,7 @@ _HOMES = {
         "UnitError",
         "UnusedMarkerWarning",
     ),
+    "judging.measuring": ("measure",),
     "judging.perf": ("Perf",),
     "patterns": (
         "Batched",

@@ -124,10 +124,16 @@ class Settings:
     tokens: Callable[[str], int] | None
 
 
-def merge_markers(markers: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]) -> dict[str, Any]:
+def merge_markers(
+    markers: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]], *, caller: str = "perf"
+) -> dict[str, Any]:
     """Merge the arguments of a test's markers, the closest first; for each argument the closest marker wins.
 
     ``concurrency``, ``rate_rps`` and ``load`` count as one argument: the closest marker with any of them sets the load.
+
+    Args:
+        markers: positional and named arguments of each.
+        caller: name of the marker or function in messages.
 
     Raises:
         SettingError: a positional or unknown argument.
@@ -136,14 +142,14 @@ def merge_markers(markers: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]) 
     for args, given in markers:
         if args:
             raise SettingError(
-                f"perf({shown(args[0])}) has a positional argument, expected keywords only; write pattern=..."
+                f"{caller}({shown(args[0])}) has a positional argument, expected keywords only; write pattern=..."
             )
         for name in given:
             if name not in _READERS and name not in LOAD_ARGUMENTS:
                 hint = did_you_mean(name, [*_READERS, *LOAD_ARGUMENTS], "{}=")
                 allowed = ", ".join(sorted([*_READERS, *LOAD_ARGUMENTS]))
                 raise SettingError(
-                    f"perf({named(name)}=...) is not an argument of the marker; {hint}allowed are: {allowed}"
+                    f"{caller}({named(name)}=...) is not an argument of the marker; {hint}allowed are: {allowed}"
                 )
         load_chosen = any(name in merged for name in LOAD_ARGUMENTS)
         for name, value in given.items():

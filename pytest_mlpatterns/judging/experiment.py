@@ -50,12 +50,14 @@ class ModelUnderTest:
         by_value: modules that no other process can import by name.
         test: the test's id, for messages.
         fixture: the fixture that the test uses, for messages.
+        hint: end of the message if there is no model; empty if it has none.
     """
 
     model: object
     by_value: Sequence[ModuleType]
     test: str
     fixture: str
+    hint: str = ""
 
     def plan(self, pattern: Pattern) -> ServicePlan:
         """Pack the model for a pattern.
@@ -66,7 +68,7 @@ class ModelUnderTest:
         try:
             return service_plan(pattern, self.model, self.by_value)
         except SettingError as error:
-            raise SettingError(f"{self.test} asks for {self.fixture}, but {error}") from error
+            raise SettingError(f"{self.test} asks for {self.fixture}, but {error}{self.hint}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,13 @@ from pytest_mlpatterns.plugin.entry import (
     perf_target,
     pytest_addhooks,
     pytest_addoption,
+    pytest_cmdline_main,
     pytest_collection_modifyitems,
     pytest_configure,
     pytest_generate_tests,
     pytest_load_initial_conftests,
     pytest_report_header,
+    pytest_runtest_makereport,
     pytest_sessionstart,
 )
 
@@ -35,10 +37,12 @@ __all__ = [
     "perf_target",
     "pytest_addhooks",
     "pytest_addoption",
+    "pytest_cmdline_main",
     "pytest_collection_modifyitems",
     "pytest_configure",
     "pytest_generate_tests",
     "pytest_load_initial_conftests",
     "pytest_report_header",
+    "pytest_runtest_makereport",
     "pytest_sessionstart",
 ]

@@ -17,7 +17,7 @@ from pytest_mlpatterns.plugin.collection import Collection, may_ask_later, uses_
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from pytest_mlpatterns.judging.perf import Perf
     from pytest_mlpatterns.patterns import Pattern
@@ -46,13 +46,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     options.add_ini_keys(parser)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
-    """Add the options after those of every installed plugin, so that a clash is an error of one line."""
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None, None, None]:
+    """Add the options after those of every installed plugin, so that a clash is an error of one line.
+
+    What conftest files add is known afterwards: then a misspelled option is an error that names the nearest one.
+    """
     options.add_options(parser, early_config.pluginmanager)
     known = parser.parse_known_args(args, namespace=copy.copy(early_config.option))
     known.confcutdir = early_config.known_args_namespace.confcutdir
     early_config.known_args_namespace = known
+    yield
+    options.refuse_misspelled(parser, early_config, args)
+
+
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """``--perf-help`` prints what a test can write, and ends the run."""
+    if not config.getoption("perf_help", default=False):
+        return None
+    from pytest_mlpatterns.plugin.help_text import print_help
+
+    print_help(config)
+    return 0
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -109,6 +126,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("_perf_pattern", patterns, ids=[str(pattern) for pattern in patterns], indirect=True)
     if wires is not None:
         metafunc.parametrize("_perf_wire", wires, ids=[str(wire) for wire in wires], indirect=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A fixture that does not exist, and almost has the name of one of ours: the report names that one."""
+    report = yield
+    if call.when == "setup" and call.excinfo is not None and isinstance(call.excinfo.value, pytest.FixtureLookupError):
+        from pytest_mlpatterns.plugin.name_hints import fixture_hint
+
+        if hint := fixture_hint(call.excinfo.value.argname or ""):
+            report.sections.append(("pytest-mlpatterns", hint))
+    return report
 
 
 @pytest.hookimpl(trylast=True)

@@ -7,6 +7,7 @@ every pytest, and pytest without perf tests should pay nothing.
 from __future__ import annotations
 
 import argparse
+import copy
 import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["OPTIONS", "add_ini_keys", "add_options", "given_ini", "given_options", "values_of_conftests"]
+__all__ = [
+    "OPTIONS",
+    "add_ini_keys",
+    "add_options",
+    "given_ini",
+    "given_options",
+    "refuse_misspelled",
+    "values_of_conftests",
+]
 
 _GROUP = "performance tests (pytest-mlpatterns)"
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -129,6 +138,11 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 """Arguments of argparse for option ``--perf-NAME`` and ini key ``perf_NAME`` (with underscores). Every default is None,
 so that the ini file counts if the command line gives no value. No option takes an optional value: it would swallow a
 path."""
+_HELP = {
+    "action": "store_true",
+    "help": "show the fixtures, marker arguments, patterns, assertions and metrics with one line each, and exit",
+}
+"""Arguments of argparse for ``--perf-help``, which has no ini key."""
 
 
 def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -138,7 +152,7 @@ def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager
         pytest.UsageError: another plugin has taken one; the message names both plugins and the fix.
     """
     group = parser.getgroup("mlpatterns", _GROUP)
-    for name, attributes in OPTIONS.items():
+    for name, attributes in {**OPTIONS, "help": _HELP}.items():
         flag = f"--perf-{name}"
         try:
             group.addoption(flag, default=None, dest=_key(name), **attributes)
@@ -148,6 +162,19 @@ def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager
                 f"pytest-mlpatterns and {owner} both own the option {flag}; "
                 f"switch one off: pytest -p no:{switch} or pytest -p no:mlpatterns"
             ) from None
+
+
+def refuse_misspelled(parser: pytest.Parser, early_config: pytest.Config, args: Sequence[str]) -> None:
+    """Refuse an option that looks like one of ours, after conftest files have added theirs.
+
+    Raises:
+        pytest.UsageError: the message has the nearest of ours.
+    """
+    _, unknown = parser.parse_known_and_unknown_args(list(args), namespace=copy.copy(early_config.option))
+    if any(argument.startswith("--perf-") for argument in unknown):
+        from pytest_mlpatterns.plugin.name_hints import require_known_options
+
+        require_known_options(unknown, [*OPTIONS, "help"])
 
 
 def add_ini_keys(parser: pytest.Parser) -> None:

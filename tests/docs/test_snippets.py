@@ -188,7 +188,7 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 OURS = [
     pytest.param(words[3:], id=f"{where} {shlex.join(words)}")
     for where, words in commands()
-    if words[:3] == ("python", "-m", "pytest_mlpatterns")
+    if words[:3] == ("python", "-m", "pytest_mlpatterns") and "new" not in words  # which starts processes
 ]
 
 
@@ -196,6 +196,17 @@ OURS = [
 @pytest.mark.parametrize("arguments", OURS)
 def test_command_without_pytest_works(arguments: tuple[str, ...]) -> None:
     assert main(arguments) == 0
+
+
+@pytest.mark.processes
+def test_first_test_is_written_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "service.py").write_text("from fastapi import FastAPI\n\napp = FastAPI()\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    shown = {words[3:] for _, words in commands() if words[2:4] == ("pytest_mlpatterns", "new")}
+
+    assert shown
+    for arguments in shown:
+        assert main([*arguments, "--no-run"]) == 0
 
 
 def test_every_shown_command_is_known() -> None:

@@ -1,6 +1,7 @@
 """``python -m pytest_mlpatterns``: reports, exports and rankings from a result file, without measuring again.
 
 ``import`` makes a result file of what vLLM's benchmark or AIPerf measured, so that it can be reported and ranked too.
+``new`` writes a first test.
 
 An error is reported in one line.
 """
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from pytest_mlpatterns.cli.new_command import add_new_command
 from pytest_mlpatterns.errors import MlpatternsError, ResultFileError
 from pytest_mlpatterns.system.files import read_text, replace_file
 from pytest_mlpatterns.wording import visible
@@ -30,8 +32,11 @@ _FAILED = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, and return the exit code."""
     options = _parser().parse_args(arguments)
-    make: Callable[[argparse.Namespace], str] = options.make
     try:
+        if "run" in options:
+            run: Callable[[argparse.Namespace], int] = options.run
+            return run(options)
+        make: Callable[[argparse.Namespace], str] = options.make
         text = make(options)
         if options.output is None:
             sys.stdout.write(_for_people(text, sys.stdout) if options.for_people else text)
@@ -44,8 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m pytest_mlpatterns", description="Work with a file of --perf-json.")
+    parser = argparse.ArgumentParser(
+        "python -m pytest_mlpatterns", description="Write a first perf test, or work with a file of --perf-json."
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add_new_command(commands)
     export = _add_command(commands, "export", "write the results in the format of another tool", make=_exported)
     export.add_argument(
         "--format",
@@ -195,7 +203,3 @@ def _ranking(options: argparse.Namespace) -> str:
     ]
     rankings = rank(results.results, criteria, unmeasured)
     return "\n".join(ranking_lines(rankings, results.results, shutil.get_terminal_size().columns)) + "\n"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

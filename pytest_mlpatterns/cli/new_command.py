@@ -1,0 +1,262 @@
+"""``python -m pytest_mlpatterns new``: writes a first perf test into a project, runs it once, and names the next step.
+
+The test runs in a pytest of its own, as the user will run it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pytest_mlpatterns.cli.candidates import MODEL_FILES, Candidate, find_candidates
+from pytest_mlpatterns.cli.first_test import first_test
+from pytest_mlpatterns.cli.subject import InputKind, SampleInputs, Subject, SubjectKind
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.system.files import read_text, replace_file
+from pytest_mlpatterns.wording import listed, named, visible
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+__all__ = ["add_new_command"]
+
+_WHAT = (
+    "a model file (.joblib, .pkl, .onnx, .pt, .pt2), a model or an ASGI application as package.module:name, or the "
+    "address of a service (default: what is found here)"
+)
+_PROBE_S = 300
+"""Time limit for loading a model, in seconds."""
+_FETCH_S = 5.0
+_FAILED_RUN = 1
+
+
+def add_new_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    what = "write a first perf test, and run it once"
+    command = commands.add_parser("new", help=what, description=f"{what[0].upper()}{what[1:]}.")
+    command.add_argument("what", metavar="WHAT", nargs="?", help=_WHAT)
+    command.add_argument(
+        "--payload", metavar="FILE", help="inputs: a .json file with a list, or a .jsonl file with one a line"
+    )
+    command.add_argument("--path", metavar="PATH", default="", help="path of an application that takes the requests")
+    command.add_argument(
+        "-o", "--output", metavar="FILE", help="test file to write (default: test_perf.py, in tests if there is one)"
+    )
+    command.add_argument(
+        "--record", action="store_true", help="then measure the test, and record its baseline, without asking"
+    )
+    command.add_argument("--no-run", action="store_true", help="write the test only")
+    command.set_defaults(run=run_new)
+
+
+def run_new(options: argparse.Namespace) -> int:
+    """Run the command, and return the exit code.
+
+    Raises:
+        SettingError: there is nothing to test, or it cannot be loaded; or the test file exists.
+    """
+    directory = Path.cwd()
+    candidate = _read_subject(options.what) if options.what else _chosen(find_candidates(directory))
+    if options.output is not None:
+        _require_new(Path(options.output))
+    _say(f"looking at {candidate.name} …")
+    subject = _probed(candidate, options.path)
+    if options.payload is not None:
+        subject = replace(subject, inputs=_inputs_in(options.payload), tensors=())
+    file = Path(options.output) if options.output is not None else _default_file(subject, directory)
+    _require_new(file)
+    text = first_test(subject, _relative(file.parent, directory))
+    replace_file(file, lambda: text)
+    _say(f"{file} is written.")
+    if options.no_run:
+        _say(f"next: send one request: pytest {file} --perf-smoke")
+        return 0
+    return _first_runs(file, subject, record=options.record)
+
+
+def _first_runs(file: Path, subject: Subject, *, record: bool) -> int:
+    """Run the test in smoke mode; then measure it, or name the command that does."""
+    done = _pytest([str(file), "--perf-smoke", "-q"], is_shown=False)
+    if done.returncode:
+        sys.stdout.write(visible(done.stdout + done.stderr))
+        guess = "perf_payload holds made-up inputs, which may be the reason; " if subject.inputs.is_guess else ""
+        _say(f"\nThe smoke run, one request, failed. {guess}edit {file}, and run it again: pytest {file} --perf-smoke")
+        return _FAILED_RUN
+    _say("smoke run: one request was answered, and nothing is judged yet.")
+    measure = f"pytest {file} --perf-baseline update"
+    if not record and not _is_wanted("Measure it now, and record its baseline?"):
+        _say(f"next: measure it, and record its baseline: {measure}")
+        return 0
+    _say(f"\n$ {measure}")
+    sys.stdout.flush()
+    if code := _pytest([str(file), "--perf-baseline", "update"], is_shown=True).returncode:
+        return code
+    _say(
+        f"\nnext: commit {file} and perf-baseline.json. From now on pytest compares each run with it, and fails if "
+        "the model gets slower."
+    )
+    return 0
+
+
+# --- what is tested --------------------------------------------------------------------------------------------------
+
+
+def _read_subject(text: str) -> Candidate:
+    """What the command line names."""
+    if text.startswith(("http://", "https://")):
+        return Candidate(SubjectKind.URL, text)
+    kind = MODEL_FILES.get(Path(text).suffix)
+    if kind is not None or Path(text).is_file():
+        if kind is None:
+            raise SettingError(f"{named(text)}, expected a model file that ends in {listed([*MODEL_FILES], 'or')}")
+        if not Path(text).is_file():
+            raise SettingError(f"{named(text)} does not exist; name a model file")
+        return Candidate(kind, Path(text).as_posix())
+    module, colon, name = text.partition(":")
+    if not colon or not name or "/" in module:
+        raise SettingError(f"{named(text)}, expected {_WHAT.partition(' (default')[0]}")
+    return Candidate(SubjectKind.MODEL, text)
+
+
+def _chosen(found: Sequence[Candidate]) -> Candidate:
+    """The only candidate, or the one that the user chooses."""
+    names = [candidate.name for candidate in found]
+    if len(found) == 1:
+        _say(f"found {names[0]}")
+        return found[0]
+    if not _is_asked():
+        command = "python -m pytest_mlpatterns new"
+        if not found:
+            raise SettingError(f"there is no model file and no ASGI application here; name {_WHAT.partition(' (')[0]}")
+        raise SettingError(f"there are {listed(names)}; name one: {command} {names[0]}")
+    for number, name in enumerate(names, 1):
+        _say(f"{number:>3}  {name}")
+    question = "Which one? Its number, or another file, package.module:name or address: "
+    if not found:
+        question = "What is measured? A model file, package.module:name or an address: "
+    answer = _answer(question)
+    if answer.isdecimal() and 1 <= int(answer) <= len(found):
+        return found[int(answer) - 1]
+    return _read_subject(answer)
+
+
+def _probed(candidate: Candidate, path: str) -> Subject:
+    """The subject with the inputs that it takes."""
+    if candidate.kind is SubjectKind.URL:
+        return _of_address(candidate.name, path)
+    kind = "" if candidate.kind is SubjectKind.MODEL else candidate.kind.value
+    with tempfile.TemporaryDirectory() as directory:
+        target = Path(directory) / "subject.json"
+        module = "pytest_mlpatterns.cli.subject_probe"
+        command = [sys.executable, "-P", "-m", module, str(target), kind, candidate.name, path]
+        try:
+            done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=_PROBE_S, check=False)
+            found = json.loads(read_text(target))
+        except subprocess.TimeoutExpired:
+            raise SettingError(f"{candidate.name} takes over {_PROBE_S} s to load; give it to --no-run") from None
+        except OSError:
+            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise SettingError(f"{candidate.name} ended the process that loaded it: {last}") from None
+    if "error" in found:
+        raise SettingError(found["error"]["text"])
+    return Subject.from_json(found["subject"])
+
+
+def _of_address(url: str, path: str) -> Subject:
+    """A service that runs, with a request that its OpenAPI description shows if it has one."""
+    import httpx
+
+    from pytest_mlpatterns.cli.subject_probe import with_example
+    from pytest_mlpatterns.serving.targets import Url
+
+    target = Url(url)
+    given = path or (target.path if urlsplit(url).path not in ("", "/") else "")
+    try:
+        document = httpx.get(f"{target.origin}/openapi.json", timeout=_FETCH_S).raise_for_status().json()
+    except (httpx.HTTPError, ValueError):  # no description, or no service: the smoke run reports the latter
+        document = {}
+    subject = with_example(Subject(SubjectKind.URL, url), document, given)
+    return replace(subject, name=f"{target.origin}{subject.path}")
+
+
+def _inputs_in(file: str) -> SampleInputs:
+    """The inputs in a file of the user's."""
+    path = Path(file)
+    if path.suffix not in (".json", ".jsonl"):
+        raise SettingError(f"--payload {named(file)}, expected a .json file with a list, or a .jsonl file")
+    try:
+        text = read_text(path)
+        if path.suffix == ".json" and not (isinstance(found := json.loads(text), list) and found):
+            raise SettingError(f"--payload {named(file)} holds no list of inputs; write [[5.1, 3.5], [4.9, 3.0]]")
+    except ValueError as error:
+        raise SettingError(f"--payload {named(file)} is not JSON: {error}") from None
+    return SampleInputs(InputKind.FILE, value=path.as_posix())
+
+
+# --- the test file ---------------------------------------------------------------------------------------------------
+
+
+def _default_file(subject: Subject, directory: Path) -> Path:
+    """``test_perf.py`` among the tests of the project; at its top if the test can import the model only there."""
+    is_at_top = subject.kind is SubjectKind.MODEL and subject.is_local
+    return Path("test_perf.py" if is_at_top or not (directory / "tests").is_dir() else "tests/test_perf.py")
+
+
+def _require_new(file: Path) -> None:
+    if file.exists():
+        raise SettingError(f"{file} exists; name another file to write: -o {file.with_stem(f'{file.stem}_2')}")
+    if not file.parent.is_dir():
+        raise SettingError(f"{file} is in {file.parent}, which does not exist; name a file in a directory that exists")
+    if not file.name.startswith("test_") or file.suffix != ".py":
+        raise SettingError(f"{file}, expected a name that pytest collects; write -o {file.with_name('test_perf.py')}")
+
+
+def _relative(folder: Path, directory: Path) -> str:
+    relative = os.path.relpath(folder, directory)
+    return "" if relative == "." else Path(relative).as_posix()
+
+
+def _pytest(arguments: Sequence[str], *, is_shown: bool) -> subprocess.CompletedProcess[str]:
+    """Run pytest as its command does, which does not add the current directory to the import path."""
+    command = [sys.executable, "-P", "-m", "pytest", *arguments]
+    return subprocess.run(command, capture_output=not is_shown, encoding="utf-8", errors="replace", check=False)
+
+
+# --- the user --------------------------------------------------------------------------------------------------------
+
+
+def _is_asked() -> bool:
+    """Whether a person answers questions."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _answer(question: str) -> str:
+    try:
+        answer = input(question).strip()
+    except EOFError:
+        answer = ""
+    if not answer:
+        raise SettingError(f"nothing is chosen; name {_WHAT.partition(' (default')[0]}")
+    return answer
+
+
+def _is_wanted(question: str) -> bool:
+    """Whether a person wants it; without one, no."""
+    if not _is_asked():
+        return False
+    try:
+        return input(f"{question} [Y/n] ").strip().lower() in ("", "y", "yes")
+    except EOFError:
+        return False
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(visible(text) + "\n")

@@ -1,0 +1,118 @@
+"""The text of ``--perf-help``: what a test can write, with one line for each name."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import sys
+from textwrap import shorten
+from typing import TYPE_CHECKING
+
+import pytest_mlpatterns
+from pytest_mlpatterns import patterns
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.config.argument_help import ARGUMENT_HELP
+from pytest_mlpatterns.judging.perf import Perf
+from pytest_mlpatterns.patterns import Pattern
+from pytest_mlpatterns.plugin import entry
+from pytest_mlpatterns.plugin.terminal import Terminal
+from pytest_mlpatterns.reports.text.text_table import wrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import pytest
+
+    from pytest_mlpatterns.analysis.metric_definitions import Metric
+
+__all__ = ["help_lines", "print_help"]
+
+_FIXTURES = ("perf_model", "perf_payload", "perf_target", "perf", "perf_deploy", "perf_deploy_session")
+_WORDS = {
+    "RTM": "response time median (RTM)",
+    "TTFT": "time to first token (TTFT)",
+    "ITL": "inter-token latency (ITL)",
+    "TPOT": "time per output token (TPOT)",
+    "NMRT": "requests per second at max throughput (NMRT)",
+    "ASL": "average system load (ASL)",
+    "PC": "performance coefficient, 1 / (RTM × ASL)",
+    "SC": "scalability coefficient, NMRT × HSX × ASL",
+    "HSX": "horizontal scaling index, of HSXt, HSXe and HSXc",
+    "HSXt": "time of scaling out, as a share",
+    "HSXe": "efficiency of doubling the replicas, as a share",
+    "HSXc": "cost of doubling the replicas, as a share",
+}
+"""Abbreviations in the labels of metrics."""
+_GAP = 2
+_NARROWEST = 40
+"""Least width of the explanations."""
+
+
+def help_lines(width: int) -> list[str]:
+    """The lines that ``--perf-help`` prints.
+
+    Args:
+        width: of the terminal, in columns.
+    """
+    sections = (
+        ("Fixtures: define perf_model and perf_payload, or perf_target; ask for perf", _fixtures()),
+        ("Arguments of the marker: @pytest.mark.perf(concurrency=4, ...)", ARGUMENT_HELP.items()),
+        ("Serving patterns: pattern=Cached() | Batched()", _patterns()),
+        ("Assertions and measurements: perf.assert_rtm_below('50ms')", _methods()),
+        (
+            "Metrics: names in compare=, tolerance= and --perf-rank; lower is better if nothing else is written",
+            _metrics(),
+        ),
+    )
+    lines = [f"pytest-mlpatterns {pytest_mlpatterns.__version__}"]
+    for title, rows in sections:
+        lines += ["", title, *_table(list(rows), width)]
+    return [*lines, "", "Options: pytest --help. A first test: python -m pytest_mlpatterns new"]
+
+
+def print_help(config: pytest.Config) -> None:
+    """Print the help to the terminal of a run that collects nothing."""
+    terminal = Terminal(config)  # whose width is that of a run, which does not begin
+    sys.stdout.write("\n".join(map(terminal.spell, help_lines(shutil.get_terminal_size().columns))) + "\n")
+
+
+def _table(rows: Sequence[tuple[str, str]], width: int) -> list[str]:
+    """Names, and what each means, which may go on below."""
+    indent = 2 + max(len(name) for name, _ in rows) + _GAP
+    room = max(width, indent + _NARROWEST)
+    return [line for name, text in rows for line in wrapped(text, room, f"  {name:<{indent - 2}}", others=" " * indent)]
+
+
+def _fixtures() -> Iterable[tuple[str, str]]:
+    for name in _FIXTURES:
+        yield name, _summary(inspect.unwrap(getattr(entry, name)))
+
+
+def _patterns() -> Iterable[tuple[str, str]]:
+    for name in patterns.__all__:
+        found = getattr(patterns, name)
+        if found is not Pattern:
+            yield name, _summary(found)
+
+
+def _methods() -> Iterable[tuple[str, str]]:
+    for name, method in inspect.getmembers(Perf, inspect.isfunction):
+        if name.startswith(("assert_", "measure_")) or name == "predict":
+            yield name, _summary(method)
+
+
+def _metrics() -> Iterable[tuple[str, str]]:
+    for name, metric in METRICS.items():
+        yield name, _meaning(metric)
+
+
+def _meaning(metric: Metric) -> str:
+    words = (_WORDS.get(word, word) for word in metric.label.split(" "))
+    return f"{' '.join(words)}{'; higher is better' if metric.better == 'higher' else ''}"
+
+
+def _summary(found: object) -> str:
+    """The first paragraph of a docstring, up to its first full stop."""
+    text = " ".join((inspect.getdoc(found) or "").partition("\n\n")[0].split()).replace("``", "")
+    first = text.partition(". ")[0]
+    return shorten(first.rstrip("."), 160, placeholder=" …")

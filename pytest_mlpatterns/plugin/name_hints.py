@@ -1,0 +1,49 @@
+"""The nearest known name for one that a user misspelled: an option of ours, or a fixture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_mlpatterns.wording import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import ModuleType
+
+__all__ = ["FIXTURES", "fixture_hint", "misspelled_fixture", "require_known_options"]
+
+FIXTURES = ("perf", "perf_deploy", "perf_deploy_session", "perf_model", "perf_payload", "perf_target")
+"""The fixtures of this plugin."""
+_PREFIX = "--perf-"
+
+
+def require_known_options(unknown: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse an option that looks like one of ours.
+
+    Args:
+        unknown: arguments of the command line that pytest and its plugins do not know.
+        known: the names of our options.
+
+    Raises:
+        pytest.UsageError: one of them begins as ours do; the message has the nearest of them.
+    """
+    for argument in unknown:
+        option = argument.partition("=")[0]
+        name = option.removeprefix(_PREFIX)
+        if name != option and (hint := did_you_mean(name, known, f"{_PREFIX}{{}}")):
+            raise pytest.UsageError(f"{option} is not an option; {hint}pytest --help lists all")
+
+
+def fixture_hint(name: str) -> str:
+    """The question whether a fixture of ours was meant; empty if none is similar."""
+    return did_you_mean(name, FIXTURES).rstrip()
+
+
+def misspelled_fixture(wanted: str, modules: Iterable[ModuleType]) -> str:
+    """A name that a test file or a conftest file defines and that is almost that of a fixture; empty without one."""
+    import difflib
+
+    names = [name for module in modules for name in vars(module) if name not in FIXTURES and "perf" in name]
+    return next(iter(difflib.get_close_matches(wanted, names, n=1, cutoff=0.8)), "")

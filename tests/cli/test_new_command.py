@@ -1,0 +1,263 @@
+"""``python -m pytest_mlpatterns new``: a first test is written, run once, and the next step is named."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_mlpatterns.cli import main, new_command
+from pytest_mlpatterns.cli.subject import InputKind, SampleInputs, Subject, SubjectKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+SUBJECT = Subject(SubjectKind.JOBLIB, "model.joblib", SampleInputs(InputKind.ARRAY, (2,)), "predict")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, with a model that is not read."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.joblib").write_bytes(b"")
+    monkeypatch.setattr(new_command, "_probed", lambda _candidate, _path: SUBJECT)
+    return tmp_path
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The runs of pytest that are asked for; each passes."""
+    found: list[list[str]] = []
+
+    def run(arguments: Sequence[str], *, is_shown: bool) -> subprocess.CompletedProcess[str]:
+        found.append([*arguments])
+        return subprocess.CompletedProcess([], 0, "", "")
+
+    monkeypatch.setattr(new_command, "_pytest", run)
+    return found
+
+
+@pytest.fixture
+def person(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The answers of a person at the terminal, the first one first."""
+    answers: list[str] = []
+
+    def answer(_question: str) -> str:
+        if not answers:
+            raise EOFError
+        return answers.pop(0)
+
+    monkeypatch.setattr(new_command, "_is_asked", lambda: True)
+    monkeypatch.setattr("builtins.input", answer)
+    return answers
+
+
+def test_only_model_is_taken_and_the_next_step_named(
+    project: Path, runs: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["new"]) == 0
+    assert "joblib.load(FILE)" in (project / "test_perf.py").read_text(encoding="utf-8")
+    assert runs == [["test_perf.py", "--perf-smoke", "-q"]]
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "found model.joblib"
+    assert out[-1] == "next: measure it, and record its baseline: pytest test_perf.py --perf-baseline update"
+
+
+def test_baseline_is_recorded_if_that_is_asked(
+    project: Path, runs: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["new", "model.joblib", "--record"]) == 0
+    assert runs[1] == ["test_perf.py", "--perf-baseline", "update"]
+    assert "next: commit test_perf.py and perf-baseline.json." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("answer", "count"), [("", 2), ("y", 2), ("n", 1), (None, 1)])
+def test_person_is_asked_whether_to_record(
+    project: Path, runs: list[list[str]], person: list[str], answer: str | None, count: int
+) -> None:
+    person += [] if answer is None else [answer]
+    assert main(["new"]) == 0
+    assert len(runs) == count
+
+
+def test_person_chooses_among_several(project: Path, runs: list[list[str]], person: list[str]) -> None:
+    (project / "other.onnx").write_bytes(b"")
+    person += ["2", "n"]
+    assert main(["new", "--no-run"]) == 0
+    assert not runs
+
+
+def test_person_names_what_was_not_found(
+    project: Path, runs: list[list[str]], person: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "model.joblib").unlink()
+    person.append("shop.models:Ranker")
+    assert main(["new", "--no-run"]) == 0
+    assert "looking at shop.models:Ranker" in capsys.readouterr().out
+    assert main(["new", "--no-run", "-o", "test_two.py"]) == 2
+    assert "nothing is chosen" in capsys.readouterr().err
+
+
+def test_test_goes_among_the_tests_unless_its_model_is_found_at_the_top(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "tests").mkdir()
+    assert main(["new", "--no-run"]) == 0
+    text = (project / "tests" / "test_perf.py").read_text(encoding="utf-8")
+    assert 'Path(__file__).parents[1] / "model.joblib"' in text
+    local = Subject(SubjectKind.MODEL, "shop:rank", is_local=True)
+    monkeypatch.setattr(new_command, "_probed", lambda _candidate, _path: local)
+    assert main(["new", "shop:rank", "--no-run"]) == 0
+    assert (project / "test_perf.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [("inputs.json", "[[1, 2]]", "json.loads(file.read_text())"), ("inputs.jsonl", "[1]\n", 'parent / "inputs.jsonl"')],
+)
+def test_inputs_of_a_file_are_sent(project: Path, name: str, content: str, code: str) -> None:
+    (project / name).write_text(content, encoding="utf-8")
+    assert main(["new", "--payload", name, "--no-run"]) == 0
+    assert code in (project / "test_perf.py").read_text(encoding="utf-8")
+
+
+def test_failed_smoke_run_is_shown_and_its_likely_reason_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guess = Subject(SubjectKind.MODEL, "shop:rank", SampleInputs(is_guess=True))
+    monkeypatch.setattr(new_command, "_probed", lambda _candidate, _path: guess)
+    failed = subprocess.CompletedProcess([], 1, "1 failed\n", "")
+    monkeypatch.setattr(new_command, "_pytest", lambda _arguments, **_options: failed)
+    assert main(["new"]) == 1
+    out = capsys.readouterr().out
+    assert "1 failed" in out
+    assert "made-up inputs, which may be the reason; edit test_perf.py" in out
+
+
+def test_failed_measurement_is_the_exit_code(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = iter([0, 3])
+    monkeypatch.setattr(
+        new_command, "_pytest", lambda _arguments, **_options: subprocess.CompletedProcess([], next(codes), "", "")
+    )
+    assert main(["new", "--record"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["gone.joblib"], "gone.joblib does not exist"),
+        (["notes.txt"], "notes.txt, expected a model file that ends in .joblib, "),
+        (["shop"], "shop, expected a model file (.joblib, "),
+        (["shop:"], "shop:, expected"),
+        (["-o", "test_perf.py"], "test_perf.py exists; name another file to write: -o test_perf_2.py"),
+        (["-o", "no/test_perf.py"], "no/test_perf.py is in no, which does not exist"),
+        (["-o", "perf.py"], "perf.py, expected a name that pytest collects; write -o test_perf.py"),
+        (["-o", "test_a.py", "--payload", "inputs.csv"], "inputs.csv, expected a .json file"),
+        (["-o", "test_a.py", "--payload", "wrong.json"], "wrong.json is not JSON"),
+        (["-o", "test_a.py", "--payload", "empty.json"], "empty.json holds no list of inputs"),
+        (["-o", "test_a.py", "--payload", "gone.json"], "No such file"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    project: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in {"notes.txt": "", "test_perf.py": "", "wrong.json": "{", "empty.json": "[]"}.items():
+        (project / name).write_text(text, encoding="utf-8")
+    assert main(["new", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ([], "there is no model file and no ASGI application here"),
+        (["a.onnx", "b.pt"], "there are a.onnx and b.pt; name"),
+    ],
+)
+def test_without_a_person_the_choice_is_an_error(
+    project: Path, files: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "model.joblib").unlink()
+    for name in files:
+        (project / name).write_bytes(b"")
+    assert main(["new"]) == 2
+    assert words in capsys.readouterr().err
+
+
+class Described(BaseHTTPRequestHandler):
+    """A service with a description of what it takes."""
+
+    def do_GET(self) -> None:
+        paths = {"/rank": {"post": {"requestBody": {"content": {"application/json": {"schema": {"type": "string"}}}}}}}
+        body = json.dumps({"paths": paths}).encode()
+        self.send_response(200 if self.path == "/openapi.json" else 404)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Nothing is logged."""
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Described) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_service_says_what_it_takes(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", address, "--no-run"]) == 0
+    text = (tmp_path / "test_perf.py").read_text(encoding="utf-8")
+    assert f'Url("{address}/rank")' in text
+    assert "return ['text']" in text
+
+
+def test_service_that_does_not_run_is_still_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "http://127.0.0.1:9/predict", "--no-run"]) == 0
+    assert 'Url("http://127.0.0.1:9/predict")' in (tmp_path / "test_perf.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.processes
+def test_probe_that_dies_or_refuses_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dies.py").write_text("import os\nos._exit(9)\n", encoding="utf-8")
+    assert main(["new", "dies:model"]) == 2
+    assert "dies:model ended the process that loaded it: exit code 9" in capsys.readouterr().err
+    assert main(["new", "no_such_module_at_all:model"]) == 2
+    assert "there is no module no_such_module_at_all here" in capsys.readouterr().err
+
+
+@pytest.mark.processes
+def test_first_test_of_a_model_in_the_project_passes(tmp_path: Path) -> None:
+    (tmp_path / "ranking.py").write_text("def rank(batch):\n    return [sum(row) for row in batch]\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pytest_mlpatterns", "new", "ranking:rank"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "smoke run: one request was answered" in done.stdout
+
+
+def test_pytest_runs_without_the_current_directory_on_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def run(command: list[str], **options: Any) -> None:
+        seen.update(options, command=command)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    new_command._pytest(["-q"], is_shown=True)
+    assert seen["command"][1:] == ["-P", "-m", "pytest", "-q"]
+    assert seen["capture_output"] is False

@@ -1,0 +1,106 @@
+"""``measure``: the figures of a model without pytest, also where ``__main__`` has no file, as in a notebook."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_mlpatterns import App, SettingError, Single, Url, measure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QUICK = {"duration": "100ms", "warmup": "0s", "launches": 1}
+CELL = """
+import time
+
+from pytest_mlpatterns import Single, measure
+
+factor = 2
+
+class Model:
+    def __call__(self, batch):
+        time.sleep(0.005)  # below the rate from which on the generator's own ceiling is measured
+        return [factor * value for value in batch]
+
+def check(inputs, outputs):
+    assert outputs == [factor * value for value in inputs]
+
+assert "__file__" not in globals()
+metrics = measure(Model, [1, 2, 3], check=check, duration="100ms", warmup="0s", launches=1, concurrency=2)
+print(type(metrics).__name__, metrics.failures, len(metrics.launches), metrics.rtm_ns.value > 0)
+"""
+
+
+def double(batch: list[Any]) -> list[Any]:
+    time.sleep(0.005)
+    return [2 * value for value in batch]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"concurency": 2}, r"measure\(concurency=...\) is not an argument of the marker; did you mean concurrency=\?"),
+        ({"tolerance": 0.1}, r"measure\(tolerance=...\), expected what says how to measure"),
+        ({"pattern": ["single", "cached"]}, r"measure\(pattern=\['single', 'cached'\]\), expected one pattern"),
+        ({"wire": ["rest+json"]}, r"expected one wire"),
+        ({"duration": "1ms"}, r"measure\(duration=...\) is '1ms', expected at least 100ms"),
+        ({"launches": 0}, r"measure\(launches=0\), expected a whole number from 1 to 100"),
+        ({"engine": "ray"}, "runs on this machine only"),
+        ({"generators_on": "ray"}, "runs on this machine only"),
+    ],
+)
+def test_argument_that_cannot_be_used_is_refused_before_anything_starts(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        measure(double, [1], **arguments)
+
+
+def test_payload_is_needed() -> None:
+    with pytest.raises(SettingError, match="has no payload"):
+        measure(double)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("model", "arguments", "words"),
+    [
+        (None, {}, "has no model, expected a callable"),
+        (3, {}, "perf_model is int, expected a callable"),
+        (None, {"target": "service:app"}, r"measure\(target=...\) is 'service:app'"),
+        (None, {"target": App("service:app"), "pattern": "cached"}, r"measure\(pattern=cached\) beside target"),
+        (None, {"target": Url("http://127.0.0.1:1/"), "cpus": 1}, r"measure\(cpus=1\) beside"),
+    ],
+)
+def test_nothing_to_measure_is_refused(model: Any, arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        measure(model, [1], **arguments)
+
+
+@pytest.mark.processes
+def test_metrics_of_a_model_under_a_pattern() -> None:
+    metrics = measure(double, [1, 2], pattern=Single(env={"A": "1"}), **{**QUICK, "launches": 2}, budget="60s")
+    assert len(metrics.launches) == 2
+    assert metrics.failures == {}
+    assert metrics.requests > 0
+    assert metrics.peak_rss_bytes is not None
+
+
+@pytest.mark.processes
+def test_check_that_fails_ends_the_measurement() -> None:
+    def refuse(inputs: list[Any], outputs: list[Any]) -> None:
+        raise AssertionError(f"{inputs[0]} -> {outputs[0]}")
+
+    with pytest.raises(AssertionError, match="1 -> 2"):
+        measure(double, [1], check=refuse, **QUICK)
+
+
+@pytest.mark.processes
+def test_cell_of_a_notebook_is_measured(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CELL], capture_output=True, encoding="utf-8", check=False, cwd=tmp_path, timeout=300
+    )
+    assert done.stdout.split() == ["Metrics", "{}", "1", "True"], done.stderr

@@ -1,0 +1,58 @@
+"""``--perf-help``: every name that a test can write, with one line each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.project import Project
+
+from pytest_mlpatterns import patterns
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
+from pytest_mlpatterns.config.argument_help import ARGUMENT_HELP
+from pytest_mlpatterns.config.settings import merge_markers
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.judging.perf import Perf
+from pytest_mlpatterns.plugin.help_text import help_lines
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def names(width: int = 200) -> dict[str, str]:
+    """What each name of the help means."""
+    rows = [line.split(None, 1) for line in help_lines(width) if line.startswith("  ")]
+    return {row[0]: row[1].strip() for row in rows}
+
+
+def test_every_name_that_a_test_can_write_has_a_line() -> None:
+    written = {name for name in dir(Perf) if name.startswith(("assert_", "measure_"))}
+    known = {*METRICS, *ARGUMENT_HELP, *written, *(set(patterns.__all__) - {"Pattern"}), "perf", "perf_target"}
+    found = names()
+    assert known <= set(found)
+    assert all(found.values())
+
+
+def test_every_argument_of_the_marker_has_its_line() -> None:
+    with pytest.raises(SettingError, match="allowed are: ") as caught:
+        merge_markers([((), {"no_such_argument": 1})])
+    assert sorted(ARGUMENT_HELP) == str(caught.value).partition("allowed are: ")[2].split(", ")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_lines_fit_the_terminal(width: int) -> None:
+    assert max(map(len, help_lines(width))) <= max(width, 100)
+    assert all(len(line) <= width for line in help_lines(width) if line.startswith("  "))
+
+
+def test_abbreviations_are_spelled() -> None:
+    assert names()["ttft:p95"] == "p95 time to first token (TTFT)"
+    assert names()["throughput"] == "throughput; higher is better"
+
+
+@pytest.mark.processes
+def test_option_prints_the_help_and_runs_nothing(tmp_path: Path) -> None:
+    run = Project().with_file("test_it.py", "raise SystemExit('collected')").run(tmp_path, "--perf-help")
+    assert run.exit_code == 0
+    assert "assert_rtm_below" in run.out
+    assert "test session starts" not in run.out
