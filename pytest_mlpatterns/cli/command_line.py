@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _FAILED = 2
+_OF_PROFILES = ("speedscope", "collapsed")
+"""Formats of profiles."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,10 +59,17 @@ def _parser() -> argparse.ArgumentParser:
     export = _add_command(commands, "export", "write the results in the format of another tool", make=_exported)
     export.add_argument(
         "--format",
-        choices=("pytest-benchmark", "vllm", "aiperf"),
+        choices=("pytest-benchmark", "vllm", "aiperf", "speedscope", "collapsed"),
         default="pytest-benchmark",
-        help="vllm: statistics as of vllm bench serve; aiperf: some requests as in its profile_export.jsonl "
+        help="vllm: statistics as of vllm bench serve; aiperf: some requests as in its profile_export.jsonl; "
+        "speedscope: profiles for speedscope.app; collapsed: profiles for flamegraph.pl and inferno "
         "(default: %(default)s)",
+    )
+    export.add_argument("--test", metavar="ID", help="speedscope and collapsed: the profile of this test alone")
+    export.add_argument(
+        "--side",
+        choices=("before", "now", "both"),
+        help="speedscope and collapsed: side of a comparison (default: both in speedscope, now in collapsed)",
     )
     _add_command(commands, "report", "write the results as a self-contained HTML page", make=_html)
     ranking = _add_command(commands, "rank", "rank the patterns of each test", make=_ranking)
@@ -132,7 +141,10 @@ def _read(file: str) -> Results:
 
 
 def _exported(options: argparse.Namespace) -> str:
+    from functools import partial
+
     from pytest_mlpatterns.reports.files.aiperf import aiperf_jsonl
+    from pytest_mlpatterns.reports.files.profiles import collapsed_stacks, speedscope_json
     from pytest_mlpatterns.reports.files.pytest_benchmark import benchmark_json
     from pytest_mlpatterns.reports.files.vllm import vllm_json
 
@@ -140,7 +152,11 @@ def _exported(options: argparse.Namespace) -> str:
         "pytest-benchmark": benchmark_json,
         "vllm": vllm_json,
         "aiperf": aiperf_jsonl,
+        "speedscope": partial(speedscope_json, test=options.test, side=options.side or "both"),
+        "collapsed": partial(collapsed_stacks, test=options.test, side=options.side or "now"),
     }
+    if options.format not in _OF_PROFILES and (options.test is not None or options.side is not None):
+        raise ResultFileError(f"--test and --side are for --format {' and '.join(_OF_PROFILES)}, not {options.format}")
     results = _read(options.results)
     try:
         return written[options.format](results)

@@ -15,6 +15,7 @@ from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.html.page import html_report
+from support.profiles import slower_normalize
 from support.streams import stream_result
 from support.synthetic import (
     CHANGED_FACTS,
@@ -59,6 +60,7 @@ _COMPARED = {
     "not_compared": {"response size": "not recorded yet"},
     "facts": {"OMP_NUM_THREADS": "8", "package numpy": "2.1.0", "kernel": "Linux 6.8.0"},
     "facts_changed": CHANGED_FACTS,
+    "profile": slower_normalize(),
 }
 _STAGES = LayerStats(3, "pipeline", {}, {"stage:clean": {MS // 3: 90, MS: 10}, "stage:model": {4 * MS: 80, 9 * MS: 20}})
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.html.markup import Markup, data_script, tag
+from pytest_mlpatterns.reports.html.markup import Content, Markup, data_script, tag
 from pytest_mlpatterns.wording import visible
 
 if TYPE_CHECKING:
@@ -17,11 +19,24 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.verdict import Verdict
     from pytest_mlpatterns.reports.html.chart import Chart
 
-__all__ = ["STATES", "breakable", "chart_figure", "labels_of", "most_urgent_first", "state_mark", "state_of", "tone_of"]
+__all__ = [
+    "STATES",
+    "anchors_of",
+    "breakable",
+    "chart_figure",
+    "labels_of",
+    "link_to",
+    "most_urgent_first",
+    "state_mark",
+    "state_of",
+    "tone_of",
+]
 
 STATES = ("failed", "undecided", "interrupted", "passed", "measured")
 """The outcomes of a test, the most urgent first; ``measured``: no verdict was asked for."""
 _URGENT = {"failed": 0, "undecided": 1}
+_IN_FRAGMENT = "/?:@!$&'()*+,;=[]|"
+"""Characters of test ids that browsers leave as they are behind the ``#`` of an address."""
 _BY_NAME = ("changes", "intervals", "parts", "waterfall")
 """Kinds of chart whose height grows with their rows."""
 
@@ -72,6 +87,27 @@ def chart_figure(name: str, chart: Chart) -> Markup:
         class_="chart",
         id=name,
     )
+
+
+def anchors_of(results: Sequence[TestResult]) -> list[str]:
+    """The place of each test in the page: its id, so that a link to it can be written by hand and holds in every run.
+
+    Spaces become underscores. A name that could be that of another place, such as ``tests``, gets two colons, and
+    what is there twice a number.
+    """
+    names = [re.sub(r"\s+", "_", visible(result.test)) for result in results]
+    names = [name if "::" in name else f"::{name}" for name in names]
+    seen: Counter[str] = Counter()
+    anchors = []
+    for name in names:
+        seen[name] += 1
+        anchors.append(name if seen[name] == 1 else f"{name}~{seen[name]}")
+    return anchors
+
+
+def link_to(anchor: str, *content: Content) -> Markup:
+    """A link to a test on this page, or with the page's address in front of it from anywhere."""
+    return tag("a", *content, href=f"#{quote(anchor, safe=_IN_FRAGMENT)}", class_="id")
 
 
 def labels_of(members: Sequence[TestResult]) -> list[str]:

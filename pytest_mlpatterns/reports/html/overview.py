@@ -13,9 +13,11 @@ from pytest_mlpatterns.reports.html.chart import Chart, Column
 from pytest_mlpatterns.reports.html.charts import interval_chart
 from pytest_mlpatterns.reports.html.fragments import (
     STATES,
+    anchors_of,
     breakable,
     chart_figure,
     labels_of,
+    link_to,
     state_mark,
     state_of,
     tone_of,
@@ -23,6 +25,7 @@ from pytest_mlpatterns.reports.html.fragments import (
 from pytest_mlpatterns.reports.html.markup import Markup, tag
 from pytest_mlpatterns.reports.html.stream_charts import goodput_charts
 from pytest_mlpatterns.reports.text.comparison import named_change, worst_comparison
+from pytest_mlpatterns.reports.text.notes import found_nmrt
 from pytest_mlpatterns.reports.text.ranking_table import SCORE_MEANING
 from pytest_mlpatterns.units import format_count, format_percent
 
@@ -93,7 +96,10 @@ def overview_section(results: Sequence[TestResult]) -> Markup | None:
         )
         for heading, numbers in headings
     ]
-    rows = [_overview_row(number, result, shown, compared=compared) for number, result in enumerate(results)]
+    rows = [
+        _overview_row(anchor, result, shown, compared=compared)
+        for anchor, result in zip(anchors_of(results), results, strict=True)
+    ]
     search = tag(
         "input", id="search", type="search", placeholder="Search tests and patterns", aria_label="Search the tests"
     )
@@ -107,10 +113,10 @@ def overview_section(results: Sequence[TestResult]) -> Markup | None:
     )
 
 
-def _overview_row(number: int, result: TestResult, shown: Sequence[str], *, compared: bool) -> Markup:
+def _overview_row(anchor: str, result: TestResult, shown: Sequence[str], *, compared: bool) -> Markup:
     state = state_of(result)
     cells = [
-        tag("td", tag("a", breakable(result.test), href=f"#test-{number}", class_="id"), data_value=result.test),
+        tag("td", link_to(anchor, breakable(result.test)), data_value=result.test),
         tag("td", state_mark(state), data_value=str(STATES.index(state))),
         *(_number_cell(name, result) for name in shown),
     ]
@@ -126,19 +132,19 @@ def _overview_row(number: int, result: TestResult, shown: Sequence[str], *, comp
             )
         )
     words = " ".join((result.test, state, str(result.setup.pattern), str(result.setup.load), result.setup.wire))
-    return tag("tr", *cells, data_state=state, data_test=f"test-{number}", data_words=words.lower())
+    return tag("tr", *cells, data_state=state, data_test=anchor, data_words=words.lower())
 
 
 def _is_known(name: str, result: TestResult) -> bool:
-    return name in result.metrics or (name == "nmrt" and bool(result.capacities))
+    return name in result.metrics or (name == "nmrt" and found_nmrt(result) is not None)
 
 
 def _number_cell(name: str, result: TestResult) -> Markup:
     value = result.metrics[name][0] if name in result.metrics else None
     shown = "–" if value is None else priced_metric(name, result.price).show(value)
-    if value is None and name == "nmrt" and result.capacities:  # no search reached its end: a lower bound
-        value = max(capacity.nmrt.value for capacity in result.capacities)
-        shown = f"≥{METRICS[name].show(value)}"
+    if value is None and name == "nmrt" and (found := found_nmrt(result)) is not None:
+        value, is_bound = found
+        shown = f"{'≥' if is_bound else ''}{METRICS[name].show(value)}"
     return tag(
         "td",
         shown,

@@ -25,16 +25,23 @@ from pytest_mlpatterns.reports.html.overview import (
     tally,
 )
 from pytest_mlpatterns.reports.html.test_page import details_section
+from pytest_mlpatterns.wording import listed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pytest_mlpatterns.reports.files.result_file import Results
 
-__all__ = ["LIBRARIES", "html_report"]
+__all__ = ["FLAME_LIBRARY", "LIBRARIES", "html_report"]
 
 LIBRARIES = {"D3 7.9.2": "d3-7.9.2.min.js", "Observable Plot 0.6.17": "plot-0.6.17.umd.min.js"}
 """The charting libraries, as published on npm; their licences are in the same folder."""
+FLAME_LIBRARY = {"d3-flame-graph 5.0.0": "d3-flamegraph-5.0.0.umd.min.js"}
+"""What lays out flame graphs, likewise; only pages with a profile have it."""
 _LICENCES = ("LICENSE-d3.txt", "LICENSE-plot.txt")
+_FLAME_LICENCES = ("LICENSE-d3-flamegraph.txt",)
 _SCRIPTS = ("units.js", "charts.js", "report.js")
+_FLAME_SCRIPTS = ("flame.js",)
 _THEMES = ("auto", "light", "dark")
 
 
@@ -44,7 +51,10 @@ def html_report(results: Results) -> str:
     Args:
         results: results of one run.
     """
-    scripts = [_file(f"vendor/{name}") for name in LIBRARIES.values()] + [_file(name) for name in _SCRIPTS]
+    has_flames = any(result.profile is not None and result.profile.nodes for result in results.results)
+    libraries = {**LIBRARIES, **FLAME_LIBRARY} if has_flames else LIBRARIES
+    own = (*_SCRIPTS, *_FLAME_SCRIPTS) if has_flames else _SCRIPTS
+    scripts = [_file(f"vendor/{name}") for name in libraries.values()] + [_file(name) for name in own]
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -67,7 +77,7 @@ def html_report(results: Results) -> str:
         tag("a", "Skip to the tests", href="#tests", class_="skip") if results.results else None,
         _header(results),
         tag("main", tag("noscript", tag("p", "The charts need JavaScript, which is turned off here.")), *parts),
-        _footer(),
+        _footer(libraries, (*_LICENCES, *_FLAME_LICENCES) if has_flames else _LICENCES),
         *(tag("script", text) for text in scripts),
     )
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
@@ -107,15 +117,15 @@ def _header(results: Results) -> Markup:
     )
 
 
-def _footer() -> Markup:
-    licences = "\n".join(_file(f"vendor/{name}") for name in _LICENCES)
+def _footer(libraries: Iterable[str], licences: Iterable[str]) -> Markup:
+    text = "\n".join(_file(f"vendor/{name}") for name in licences)
     return tag(
         "footer",
         tag(
             "p",
-            f"Written by pytest-mlpatterns {version('pytest-mlpatterns')}. Charts by {' and '.join(LIBRARIES)}.",
+            f"Written by pytest-mlpatterns {version('pytest-mlpatterns')}. Charts by {listed(list(libraries))}.",
         ),
-        tag("details", tag("summary", "Licences of the charting libraries"), tag("pre", str(licences))),
+        tag("details", tag("summary", "Licences of the charting libraries"), tag("pre", str(text))),
     )
 
 

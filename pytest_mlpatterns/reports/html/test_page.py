@@ -5,33 +5,28 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from pytest_mlpatterns.analysis.metric_definitions import (
-    GROWTHS,
-    METRICS,
-    is_known_metric,
-    objectives_of,
-    priced_metric,
-)
+from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.records.outcomes import describe_failures
 from pytest_mlpatterns.records.verdict import Outcome
-from pytest_mlpatterns.reports.html.chart import heading_of
 from pytest_mlpatterns.reports.html.charts import charts_of, deciding_charts
 from pytest_mlpatterns.reports.html.environment_table import environment_table
+from pytest_mlpatterns.reports.html.flame_graph import flame_graph
 from pytest_mlpatterns.reports.html.fragments import (
+    anchors_of,
     breakable,
     chart_figure,
+    link_to,
     state_mark,
     state_of,
     tone_of,
 )
 from pytest_mlpatterns.reports.html.markup import Markup, tag
+from pytest_mlpatterns.reports.html.metric_table import metric_table
 from pytest_mlpatterns.reports.html.node_table import node_table
-from pytest_mlpatterns.reports.html.stream_charts import is_goodput
-from pytest_mlpatterns.reports.text.comparison import compared_line, comparison_row, comparisons_of, shown_change
+from pytest_mlpatterns.reports.text.comparison import compared_line, comparison_row, comparisons_of
 from pytest_mlpatterns.reports.text.failure import measured_counts, next_step
 from pytest_mlpatterns.reports.text.notes import tokens_text
 from pytest_mlpatterns.reports.text.where import where_texts
-from pytest_mlpatterns.units import format_percent
 from pytest_mlpatterns.wording import count
 
 if TYPE_CHECKING:
@@ -42,29 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["details_section"]
 
-_PARTS = {
-    "Streams": (
-        *("ttft", "ttft:p95", "ttft:p99", "itl", "itl:p95", "itl:p99", "tpot", "tpot:p95", "tpot:p99"),
-        *("output_tokens", "output_tokens_per_user"),
-    ),
-    "Latency": ("rtm", "p90", "p95", "p99", "error_rate"),
-    "Capacity": ("throughput", "nmrt", "sc", "hsx", "hsxt", "hsxe", "hsxc"),
-    "Resources": (
-        "asl",
-        "asl_at_nmrt",
-        "pc",
-        "cpu_per_request",
-        "peak_memory",
-        *GROWTHS,
-        "cost",
-        "given_cost",
-        "cost_at_nmrt",
-        "given_cost_at_nmrt",
-        "energy_per_request",
-        "cold_start",
-    ),
-}
-_OTHERS = "Wire and pattern"
 _MOST_OPEN = 3
 """Number of tests that are open at first."""
 _OUTCOMES = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIVE: "undecided"}
@@ -76,7 +48,10 @@ def details_section(results: Sequence[TestResult]) -> Markup | None:
         return None
     few = len(results) <= _MOST_OPEN
     urgent = [number for number, result in enumerate(results) if state_of(result) == "failed"][:_MOST_OPEN]
-    parts = [_test(number, result, is_open=few or number in urgent) for number, result in enumerate(results)]
+    parts = [
+        _test(number, anchor, result, is_open=few or number in urgent)
+        for number, (anchor, result) in enumerate(zip(anchors_of(results), results, strict=True))
+    ]
     button = tag("button", "Open all", id="open-all", class_="plain", type="button") if len(results) > 1 else None
     return tag(
         "section",
@@ -86,7 +61,7 @@ def details_section(results: Sequence[TestResult]) -> Markup | None:
     )
 
 
-def _test(number: int, result: TestResult, *, is_open: bool) -> Markup:
+def _test(number: int, anchor: str, result: TestResult, *, is_open: bool) -> Markup:
     state = state_of(result)
     brief = ", ".join(
         f"{METRICS[name].label} {METRICS[name].show(result.metrics[name][0])}"
@@ -116,15 +91,16 @@ def _test(number: int, result: TestResult, *, is_open: bool) -> Markup:
             environment_table(result),
             tag(
                 "div",
-                tag("div", _figures(result), node_table(result.nodes)),
-                tag("div", _set_up(result), tag("div", *decided, class_="charts")),
+                tag("div", metric_table(result), node_table(result.nodes)),
+                tag("div", _set_up(result, anchor), tag("div", *decided, class_="charts")),
                 class_="columns",
             ),
+            flame_graph(f"test-{number}-flame", result.profile) if result.profile is not None else None,
             tag("div", *measured, class_="charts"),
             class_="inside",
         ),
         class_="test",
-        id=f"test-{number}",
+        id=anchor,
         open=is_open,
     )
 
@@ -201,62 +177,8 @@ def _comparison_row(verdict: Verdict, tolerance: float) -> Markup:
     )
 
 
-def _figures(result: TestResult) -> Markup | None:
-    """Every metric with its interval, and with the reference that it was compared with."""
-    if not result.metrics:
-        return None
-    other = result.reference
-    named = {name for names in _PARTS.values() for name in names}
-    searched = (
-        *(name for name in result.metrics if is_goodput(name)),
-        *(name for name, objective in objectives_of(result.metrics).items() if objective is not None),
-    )
-    rest = tuple(
-        name for name in result.metrics if name not in named and name not in searched and is_known_metric(name)
-    )
-    parts = {**_PARTS, "Capacity": (*_PARTS["Capacity"], *searched), _OTHERS: rest}
-    width = 5 if other else 3
-    rows = []
-    for title, names in parts.items():
-        known = [name for name in names if name in result.metrics]
-        if known:
-            rows.append(tag("tr", tag("th", title, scope="rowgroup", colspan=width), class_="part"))
-            rows += [_metric_row(name, result) for name in known]
-    head = [
-        tag("th", "Metric", scope="col"),
-        tag("th", "Value", scope="col", class_="number"),
-        tag("th", "95 % interval", scope="col", class_="number interval"),
-    ]
-    if other:
-        head += [tag("th", text, scope="col", class_="number") for text in (other.kind.capitalize(), "Change")]
-    table = tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows), class_="figures")
-    return tag("div", table, class_="scroll")
-
-
-def _metric_row(name: str, result: TestResult) -> Markup:
-    metric = priced_metric(name, result.price)
-    value, low, high = result.metrics[name]
-    cells = [
-        tag("td", heading_of(metric)),
-        tag("td", metric.show(value), class_="number"),
-        tag("td", f"{metric.show(low)} to {metric.show(high)}", class_="number less interval"),
-    ]
-    if (other := result.reference) is not None:
-        then = other.metrics.get(name)
-        now = other.present_metrics.get(name, (value,))[0]
-        judged = next((one for one in result.verdicts if one.metric == name and one.change is not None), None)
-        if judged is not None:
-            changed, tone = shown_change(judged), tone_of(judged, result.tolerance)
-        else:
-            changed = format_percent(now / then[0] - 1, signed=True) if then and then[0] else "–"
-            tone = "muted"
-        cells.append(tag("td", metric.show(then[0]) if then else "–", class_="number less"))
-        cells.append(tag("td", tag("span", changed, class_=tone), class_="number"))
-    return tag("tr", *cells)
-
-
-def _set_up(result: TestResult) -> Markup:
-    """The set-up, the amount measured, the notes, and the command that runs the test again."""
+def _set_up(result: TestResult, anchor: str) -> Markup:
+    """The set-up, the amount measured, the notes, the command that runs the test again, and a link to it."""
     setup, other = result.setup, result.reference
     failed = sum(result.failed_requests.values())
     kinds = describe_failures(
@@ -282,5 +204,6 @@ def _set_up(result: TestResult) -> Markup:
         where = tag("code", f"{result.location.file}:{result.location.line}")
         items += [tag("dt", "Defined at"), tag("dd", where)]
     items += [tag("dt", "Run again"), tag("dd", tag("code", breakable(f"pytest {shlex.quote(result.test)}")))]
+    items += [tag("dt", "Link"), tag("dd", link_to(anchor, "#", breakable(anchor)))]
     notes = [tag("li", text) for text in (*result.notes, *result.noise)]
     return Markup(tag("dl", *items, class_="facts") + (tag("ul", *notes, class_="notes") if notes else ""))

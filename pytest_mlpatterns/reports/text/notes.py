@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_mlpatterns.analysis.metric_definitions import objectives_of
 from pytest_mlpatterns.records.telemetry import straggler_shares
 from pytest_mlpatterns.units import format_count, format_duration, format_percent, format_rate, format_size
 from pytest_mlpatterns.wording import count, listed
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.records.stream_record import StreamRecord
     from pytest_mlpatterns.records.telemetry import LayerStats
 
-__all__ = ["describe_capacity", "describe_cycle", "describe_layer", "noise_line", "tokens_text"]
+__all__ = ["describe_capacity", "describe_cycle", "describe_layer", "found_nmrt", "noise_line", "tokens_text"]
 
 _MOST_TESTS = 3
 """Number of tests that the line about noise names."""
@@ -67,6 +68,17 @@ def describe_capacity(capacity: Capacity) -> str:
     least = "at least " if capacity.at_least else ""
     rate = format_rate(capacity.nmrt.value)
     return f"NMRT{objective} {least}{rate} at concurrency {capacity.concurrency} (the search ended: {capacity.stopped})"
+
+
+def found_nmrt(result: TestResult) -> tuple[float, bool] | None:
+    """NMRT, or NMRT under the first objective, in requests per second, and whether it is a lower bound only.
+
+    An assertion ends its search as soon as it is decided, and so often leaves a bound. None without a search.
+    """
+    if names := list(objectives_of(result.metrics)):
+        return result.metrics[names[0]][0], False
+    bounds = [capacity.nmrt.value for capacity in result.capacities]
+    return (max(bounds), True) if bounds else None
 
 
 def describe_cycle(layers: Sequence[LayerStats], requests: int, inputs: int) -> str:

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from pytest_mlpatterns import wording
-from pytest_mlpatterns.analysis.metric_definitions import STREAM_QUANTITIES, objectives_of, priced_metric
+from pytest_mlpatterns.analysis.metric_definitions import STREAM_QUANTITIES, priced_metric
 from pytest_mlpatterns.records.result import BaselineGap, State
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.text.comparison import (
@@ -20,7 +20,7 @@ from pytest_mlpatterns.reports.text.comparison import (
 )
 from pytest_mlpatterns.reports.text.environment_lines import changed_note
 from pytest_mlpatterns.reports.text.node_notes import generators_text, nodes_text
-from pytest_mlpatterns.reports.text.notes import noise_line, tokens_text
+from pytest_mlpatterns.reports.text.notes import found_nmrt, noise_line, tokens_text
 from pytest_mlpatterns.reports.text.styled_text import Line, Span, Style, cut, line
 from pytest_mlpatterns.reports.text.suspicions import suspicion_lines
 from pytest_mlpatterns.reports.text.text_table import TextColumn, natural_width, table_lines, wrapped
@@ -215,12 +215,11 @@ def _half_width(result: TestResult, name: str) -> str:
 
 
 def _capacity(result: TestResult) -> str:
-    """NMRT, or NMRT under the first objective; a lower bound if no search reached its end."""
-    found = list(objectives_of(result.metrics))
-    if found:
-        return format_rate(result.metrics[found[0]][0]).removesuffix(" req/s")
-    bounds = [capacity.nmrt.value for capacity in result.capacities]
-    return f"≥{format_rate(max(bounds)).removesuffix(' req/s')}" if bounds else "–"
+    found = found_nmrt(result)
+    if found is None:
+        return "–"
+    value, is_bound = found
+    return f"{'≥' if is_bound else ''}{format_rate(value).removesuffix(' req/s')}"
 
 
 def _change(result: TestResult) -> Span:

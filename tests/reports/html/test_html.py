@@ -12,15 +12,17 @@ import json
 import re
 from html.parser import HTMLParser
 from importlib.resources import files
+from urllib.parse import unquote
 
 import pytest
 from support.golden import check_golden
+from support.profiles import slower_normalize
 from support.reported import HOSTILE, everything, report
 from support.synthetic import ENVIRONMENT, LAYERS, SETUP, capacity, counterpart, make_setup, result, verdict
 
 from pytest_mlpatterns.records.verdict import Outcome
 from pytest_mlpatterns.reports.files.result_file import Results
-from pytest_mlpatterns.reports.html.fragments import state_of
+from pytest_mlpatterns.reports.html.fragments import anchors_of, state_of
 from pytest_mlpatterns.reports.html.overview import groups_section, overview_section, ranking_section
 from pytest_mlpatterns.reports.html.page import LIBRARIES, html_report
 from pytest_mlpatterns.reports.html.test_page import details_section
@@ -109,13 +111,36 @@ def test_failed_tests_come_first_and_undecided_ones_next_in_the_overview_and_bel
         assert places == sorted(places)
 
 
-def test_a_search_that_found_only_a_bound_of_nmrt_shows_it_in_the_overview() -> None:
+def test_a_search_that_found_only_a_bound_of_nmrt_shows_it_in_the_overview_and_below() -> None:
     bound = result(capacities=(capacity(228, at_least=True),))
     assert "≥228 req/s" in Reader(str(overview_section([bound]))).text
+    below = Reader(str(details_section([bound]))).text
+    assert "NMRT≥228 req/sa lower bound: two doublings gained less than 10 %" in below
+
+
+def test_nmrt_under_an_objective_is_the_figure_of_the_overview_if_it_is_the_only_one() -> None:
+    metrics = {**result().metrics, "nmrt(p95<50.0ms)": (400.0, 390.0, 410.0)}
+    found = result(metrics=metrics, capacities=(capacity(objective="p95<50.0ms"),))
+    shown = Reader(str(overview_section([found]))).text
+    assert "400 req/s" in shown
+    assert "≥" not in shown
+    assert "≥" not in Reader(str(details_section([found]))).text
+
+
+def test_the_link_to_a_test_is_its_id_so_that_it_holds_in_every_run() -> None:
+    names = ["test_perf.py::test_digits[single]", "test_perf.py::test_digits[a b%]", "tests", "tests"]
+    results = [result(name) for name in names]
+    anchors = anchors_of(results)
+    assert anchors == ["test_perf.py::test_digits[single]", "test_perf.py::test_digits[a_b%]", "::tests", "::tests~2"]
+    page = Reader(report(results))
+    links = [*page.attributes("href")]
+    assert links.count("#test_perf.py::test_digits[single]") == 2  # in the overview and with the test itself
+    assert links.count("#test_perf.py::test_digits[a_b%25]") == 2
+    assert [id_ for id_ in page.attributes("id") if "::" in id_] == anchors
 
 
 def test_text_of_users_stays_text() -> None:
-    plain, hostile = Reader(report([result(), result("b")])), Reader(report(everything()))
+    plain, hostile = Reader(report([result(profile=slower_normalize())])), Reader(report(everything()))
     assert HOSTILE in hostile.text
     assert len(hostile.scripts) == len(plain.scripts)
     assert "alert" not in "".join(hostile.scripts)
@@ -126,7 +151,7 @@ def test_ids_are_unique_and_every_reference_has_its_target() -> None:
     page = Reader(report(everything()))
     ids = page.attributes("id")
     assert len(ids) == len({*ids})
-    targets = {address.removeprefix("#") for address in page.attributes("href")}
+    targets = {unquote(address.removeprefix("#")) for address in page.attributes("href")}
     targets |= {name for names in page.attributes("aria-labelledby") for name in names.split()}
     targets |= {*page.attributes("data-test")}
     assert targets <= {*ids}
@@ -314,7 +339,7 @@ class TestOneTest:
     def test_of_many_tests_the_first_failures_are_open(self) -> None:
         results = [result(f"t[{number}]", passed=number % 2 == 0) for number in range(12)]
         tags = Reader(str(details_section(results))).tags
-        assert [a["id"] for _, a in tags if a.get("class") == "test" and "open" in a] == ["test-1", "test-3", "test-5"]
+        assert [a["id"] for _, a in tags if a.get("class") == "test" and "open" in a] == ["::t[1]", "::t[3]", "::t[5]"]
 
 
 def test_without_a_ranking_there_is_no_section() -> None:

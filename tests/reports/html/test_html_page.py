@@ -6,6 +6,7 @@ One Chromium serves the whole session; every test has a page of its own.
 from __future__ import annotations
 
 import base64
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -217,8 +218,20 @@ def test_the_overview_is_searched_and_filtered_with_the_tests_below(opened: Call
 def test_a_link_of_the_overview_opens_its_test(opened: Callable[..., Page]) -> None:
     page = opened()
     closed = page.evaluate("document.querySelector('details.test:not([open])').id")
-    page.evaluate(f"document.querySelector('a[href=\"#{closed}\"]').click()")
-    page.wait(f"document.getElementById('{closed}').open")
+    links = "[...document.querySelectorAll('#overview-table a')]"
+    page.evaluate(f"{links}.find(a => decodeURIComponent(a.hash.slice(1)) === {json.dumps(closed)}).click()")
+    page.wait(f"document.getElementById({json.dumps(closed)}).open")
+
+
+@pytest.mark.parametrize("fragment", ["test_perf.py::test_d[a_b%25]", "test_perf.py::test_d[a_b%]"])
+def test_a_link_from_elsewhere_opens_its_test(browser: Browser, tmp_path: Path, fragment: str) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(report([result(name) for name in ("a", "b", "c", "test_perf.py::test_d[a b%]")]), encoding="utf-8")
+    page = browser.open(f"{path.as_uri()}#{fragment}")
+    assert page.evaluate("[...document.querySelectorAll('details.test')].map(one => one.open)") == [False] * 3 + [True]
+    assert page.evaluate("document.querySelector('details.test[open]').getBoundingClientRect().top < innerHeight")
+    assert page.messages == []
+    browser.close(page)
 
 
 def test_all_tests_are_opened_and_closed_at_once(opened: Callable[..., Page]) -> None:
@@ -315,8 +328,8 @@ def test_of_two_hundred_tests_only_what_is_looked_at_is_drawn(opened: Callable[.
     page = opened([result(f"t[{number}]", layers=LAYERS, capacities=(capacity(),)) for number in range(200)])
     assert page.evaluate("document.querySelectorAll('figure.chart').length") == 2207
     assert page.evaluate("document.querySelectorAll('svg').length") < 50
-    page.evaluate("location.hash = '#test-150'")
-    page.wait("document.querySelector('#test-150 svg')")
+    page.evaluate("location.hash = '#::t[150]'")
+    page.wait("document.getElementById('::t[150]').querySelector('svg')")
     assert page.evaluate("document.querySelectorAll('svg').length") < 60
     assert page.messages == []
 

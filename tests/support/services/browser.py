@@ -51,6 +51,19 @@ os.execv(sys.argv[3], sys.argv[3:])
 """
 """Chromium reads commands from its third descriptor and answers on its fourth."""
 _TIMEOUT_S = 60.0
+_KEYS = {
+    "Tab": 9,
+    "Enter": 13,
+    "Escape": 27,
+    "Space": 32,
+    "Home": 36,
+    "/": 191,
+    "ArrowLeft": 37,
+    "ArrowUp": 38,
+    "ArrowRight": 39,
+    "ArrowDown": 40,
+}
+"""Codes of the keys that tests press."""
 _SETTLED = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
@@ -111,10 +124,9 @@ class Page:
 
     def press(self, key: str, *, shift: bool = False) -> None:
         """One key, as a keyboard sends it."""
-        text = {"Enter": "\r", "Space": " "}.get(key, "")
+        text = {"Enter": "\r", "Space": " "}.get(key, key if len(key) == 1 else "")
         named = {"key": " " if key == "Space" else key, "code": key, "modifiers": 8 if shift else 0}
-        codes = {"Tab": 9, "Enter": 13, "Space": 32}
-        named["windowsVirtualKeyCode"] = codes[key]
+        named["windowsVirtualKeyCode"] = _KEYS[key]
         self.send("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **named)
         self.send("Input.dispatchKeyEvent", type="keyUp", **named)
 

@@ -136,8 +136,17 @@
 
   // --- opening, printing -----------------------------------------------------------------------------------------
 
+  /** What a link names; one that a person wrote may have a percent sign of its own. */
+  function targetOf(name) {
+    try {
+      return document.getElementById(decodeURIComponent(name)) ?? document.getElementById(name);
+    } catch {
+      return document.getElementById(name);
+    }
+  }
+
   function openTarget() {
-    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const target = location.hash && targetOf(location.hash.slice(1));
     for (let at = target; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
     if (target) target.scrollIntoView();
   }
