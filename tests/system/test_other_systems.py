@@ -1,0 +1,129 @@
+"""The readers of the machine and of processes where the system has no /proc, no affinity and fewer counters: macOS."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pytest_mlpatterns.errors import SettingError
+from pytest_mlpatterns.system import cgroups, cpu_share, environment, environment_facts, machine, machine_identity
+from pytest_mlpatterns.system.energy import EnergyCounter
+from pytest_mlpatterns.system.gpu import gpu_name
+from pytest_mlpatterns.system.monitor import ResourceMonitor
+from pytest_mlpatterns.system.process_tree import own_cpu_ns
+
+Times = namedtuple("Times", ["user", "nice", "system", "idle"])
+NONE = Path("/no/such/folder")
+
+
+@pytest.fixture(autouse=True)
+def _macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this package asks of the system is as macOS has it."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    for name in ("sched_getaffinity", "sched_setaffinity"):
+        monkeypatch.delattr(os, name, raising=False)
+    monkeypatch.setattr(cpu_share, "cpu_groups", lambda: cgroups.cpu_groups(NONE))
+    monkeypatch.setattr(environment, "quota_cores", lambda: cgroups.quota_cores(NONE))
+    for name in ("_OWN_CGROUP", "_CGROUPS", "_PROCESSORS"):
+        monkeypatch.setattr(machine, name, NONE)
+    monkeypatch.setattr(psutil, "cpu_times", lambda: Times(100.0, 5.0, 20.0, 1000.0))
+    machine._throttling_file.cache_clear()
+    machine._frequency_files.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _afresh() -> object:
+    yield
+    machine._throttling_file.cache_clear()
+    machine._frequency_files.cache_clear()
+
+
+def test_the_cpu_time_of_a_process_is_what_psutil_knows() -> None:
+    process = psutil.Process()
+    before = process.cpu_times()
+    found = own_cpu_ns(process)
+    after = process.cpu_times()
+    assert round((before.user + before.system) * 1e9) <= found <= round((after.user + after.system) * 1e9)
+
+
+def test_the_machine_is_busy_without_the_counters_of_linux() -> None:
+    reading = machine.read_machine()
+    assert reading == machine.Reading(busy_ns=125_000_000_000, steal_ns=0, throttled_ns=0, frequency_hz=0)
+
+
+def test_all_cores_can_be_used() -> None:
+    assert environment.available_cores() == os.cpu_count()
+
+
+def test_the_processor_has_the_name_that_python_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = open
+
+    def without_proc(file: object, *arguments: object, **more: object) -> object:
+        if str(file).startswith("/proc/"):
+            raise FileNotFoundError(file)
+        return real(file, *arguments, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("builtins.open", without_proc)
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    assert environment.environment().processor == "arm"
+
+
+def test_a_machine_is_known_by_its_name_and_the_time_of_its_boot() -> None:
+    machine_identity.machine_identity.cache_clear()
+    assert machine_identity.machine_identity(NONE) == f"{platform.node()}-{psutil.boot_time():.0f}"
+    machine_identity.machine_identity.cache_clear()
+
+
+def test_energy_and_gpus_are_not_known() -> None:
+    assert EnergyCounter(NONE).read_uj() is None
+    assert gpu_name(NONE, NONE) == ""
+
+
+def test_cores_cannot_be_given() -> None:
+    with pytest.raises(SettingError, match="needs CPU affinity, which this system does not have; run on Linux"):
+        cpu_share.give_cpus(1)
+    with pytest.raises(SettingError, match="no control group that distributes CPU time"):
+        cpu_share.give_cpus(0.5)
+
+
+def test_a_process_is_monitored_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: psutil.Process) -> list[object]:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil.Process, "threads", refused)  # macOS shows them to root only
+    monitor = ResourceMonitor(lambda: [os.getpid()], energy=EnergyCounter(NONE))
+    monitor.sample()
+    monitor.sample()
+    usage = monitor.usage()
+    assert usage is not None
+    assert usage.cpu_ns[-1] >= usage.cpu_ns[0] > 0
+    assert usage.rss_bytes.min() > 0
+    assert usage.busy_threads == ()
+    assert (usage.energy_uj, usage.steal_ns.max()) == (None, 0)
+
+
+def test_counts_that_the_system_refuses_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: psutil.Process) -> int:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil.Process, "num_fds", refused)
+    monitor = ResourceMonitor(lambda: [os.getpid()])
+    monitor.sample()
+    usage = monitor.usage()
+    assert usage is not None
+    assert (usage.descriptors, usage.threads) == (None, None)
+
+
+def test_the_facts_are_those_that_need_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment_facts, "Path", lambda *_: NONE)
+    facts = environment_facts.process_facts(os.getpid())
+    assert (facts["CPU quota"], facts["memory limit"]) == ("none", "none")
+    assert facts["kernel"] == f"{platform.system()} {platform.release()}"
+    assert not [name for name in facts if name.startswith(environment_facts.PACKAGE)]
+    assert "allowed cores" not in facts
