@@ -5,12 +5,14 @@ The failure has it in a line of its own, and the annotation, the job summary and
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Literal
 
 from pytest_mlpatterns.analysis.metric_definitions import METRICS
 from pytest_mlpatterns.analysis.split_changes import split_change
 from pytest_mlpatterns.records.setup import SystemKind
 from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.reports.text.function_lines import function_texts, named_function, signed_duration
 from pytest_mlpatterns.units import format_duration
 from pytest_mlpatterns.wording import count
 
@@ -32,6 +34,8 @@ _LEAST_REST = 0.005
 """Share of the whole below which the rest is not worth a word."""
 _CPU_PARTS = ("model_cpu", "model_gc", "wire", "server")
 """Parts that take CPU time of the deployment."""
+_LAYER_PARTS = ("wire", "hop")
+"""Parts that are spent in the layers of this package, so that no function of a model explains them."""
 _AGREES = 0.1
 """Relative difference up to which the change of a verdict and that of the split are the same figure."""
 _COUNTED = ("cache_hit_ratio", "batch_size")
@@ -54,14 +58,14 @@ class _Looked:
 
 
 def where_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
-    """A line on the first of these verdicts that the time of requests explains; empty without one.
+    """A line on the first of these verdicts that the time of requests explains, then lines on functions; or none.
 
-    For example ``+12.0 ms: model on CPU +11.7 ms, queue wait +210 µs, the rest +90.0 µs``.
+    For example ``+12.0 ms: model on CPU +11.7 ms in normalize (model.py:41), the rest +300 µs``.
     """
-    for verdict in verdicts:
-        if (verdict.outcome is Outcome.FAIL or verdict.suspected) and (text := _text(result, verdict)):
-            return [text]
-    return []
+    judged = list(verdicts)
+    failing = (verdict for verdict in judged if verdict.outcome is Outcome.FAIL or verdict.suspected)
+    split_texts = (text for verdict in failing if (text := _text(result, verdict)))
+    return [*itertools.islice(split_texts, 1), *function_texts(result, judged)]
 
 
 def where_sentence(result: TestResult, verdicts: Iterable[Verdict] | None = None) -> str:
@@ -121,15 +125,19 @@ def _sides(
 def _changed(result: TestResult, verdict: Verdict, *, looked: _Looked, change: SplitChange) -> str:
     """Which parts changed, as a line."""
     total_ns = _total_ns(verdict, looked, change.total_ns)
-    whole = f"{looked.label} {_signed(total_ns)}".strip()
+    whole = f"{looked.label} {signed_duration(total_ns)}".strip()
     if not change.parts and not change.calls:
         largest = change.largest
         return "" if largest is None else f"{whole}: no part stands out (largest: {_moved(largest)})"
     named = change.parts[:_MOST]
     rest_ns = total_ns - sum(part.change_ns for part in named)
-    texts = [*map(_called_more, change.calls), *_parts(result, named)]
+    parts = _parts(result, named)
+    if verdict.against == "revision" and named and named[0].is_service:
+        function = named_function(result, is_layer=named[0].name in _LAYER_PARTS)
+        parts[0] += f" in {function}" if function else ""
+    texts = [*map(_called_more, change.calls), *parts]
     if abs(rest_ns) >= _LEAST_REST * abs(total_ns):
-        texts.append(f"the rest {_signed(rest_ns)}")
+        texts.append(f"the rest {signed_duration(rest_ns)}")
     if change.calls:
         texts[0] += _counted(result, verdict)
     return f"{whole}: {', '.join(texts)}"
@@ -144,7 +152,7 @@ def _parts(result: TestResult, named: Sequence[PartChange]) -> list[str]:
             place > 0 and named[0].is_service and part.name == "socket" and part.change_ns * named[0].change_ns > 0
         )
         if follows and callers is not None and callers > 1:
-            texts.append(f"the wait behind it {_signed(part.change_ns)} ({_shared(result)})")
+            texts.append(f"the wait behind it {signed_duration(part.change_ns)} ({_shared(result)})")
         else:
             texts.append(_moved(part))
     return texts
@@ -209,8 +217,4 @@ def _shared(result: TestResult) -> str:
 
 
 def _moved(part: PartChange) -> str:
-    return f"{part.label} {_signed(part.change_ns)}"
-
-
-def _signed(ns: float) -> str:
-    return f"{'+' if ns >= 0 else ''}{format_duration(ns)}"
+    return f"{part.label} {signed_duration(part.change_ns)}"

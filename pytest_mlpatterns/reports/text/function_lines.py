@@ -1,0 +1,104 @@
+"""The functions that got slower, in the text of a failure: with their callers, their figures and their line. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_mlpatterns.analysis.metric_definitions import metric_named
+from pytest_mlpatterns.records.verdict import Outcome
+from pytest_mlpatterns.units import Unit, format_duration, format_percent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pytest_mlpatterns.records.profile import FunctionChange, ProfileRecord
+    from pytest_mlpatterns.records.result import TestResult
+    from pytest_mlpatterns.records.verdict import Verdict
+
+__all__ = ["function_texts", "named_function", "signed_duration"]
+
+
+def function_texts(result: TestResult, verdicts: Iterable[Verdict]) -> list[str]:
+    """Lines on the functions of a comparison with a revision, or on why none is named; empty without a profile.
+
+    For example ``predict → normalize (model.py:41): 400 µs → 2.70 ms per request, +2.30 ms (±200 µs) of +2.34 ms``.
+
+    Args:
+        result: of one test.
+        verdicts: those that the text is about; lines are given if a time or a rate is among them.
+    """
+    record = result.profile
+    if record is None or not any(map(_asks_for_functions, verdicts)):
+        return []
+    if record.note:
+        return [record.note]
+    if not record.compared:
+        return []
+    return [*_changed(record), *record.notes, *_made(record)]
+
+
+def named_function(result: TestResult, *, is_layer: bool) -> str:
+    """The function with the largest change, if that is a slowdown: ``normalize (model.py:41)``; empty if none is named.
+
+    Args:
+        result: of one test.
+        is_layer: whether it has to be a layer of this package, or has to be none.
+    """
+    record = result.profile
+    if record is None or not record.changes or record.changes[0].change.value <= 0:
+        return ""
+    frame = record.frames[record.changes[0].chain[-1]]
+    return _place(record, record.changes[0]) if (frame.owner == "layer") is is_layer else ""
+
+
+def signed_duration(ns: float) -> str:
+    """A change of a time: ``+2.30 ms``."""
+    return f"{'+' if ns >= 0 else ''}{format_duration(ns)}"
+
+
+def _asks_for_functions(verdict: Verdict) -> bool:
+    if verdict.against != "revision" or not (verdict.outcome is Outcome.FAIL or verdict.suspected):
+        return False
+    return metric_named(verdict.metric).unit in (Unit.DURATION, Unit.RATE, Unit.TOKEN_RATE)
+
+
+def _changed(record: ProfileRecord) -> list[str]:
+    if record.changes:
+        return [text for change in record.changes for text in _of(record, change)]
+    if record.largest is None:
+        return ["no function stands out"]
+    nearest = f"{_place(record, record.largest)} {_change(record.largest)}"
+    return [f"no function stands out (largest: {nearest})"]
+
+
+def _of(record: ProfileRecord, change: FunctionChange) -> list[str]:
+    """The line of one function, and one on where in it the change is."""
+    callers = "".join(f"{record.frames[index].function} → " for index in change.chain[:-1])
+    before = "not seen" if not change.before_ns else format_duration(change.before_ns)
+    now = "not seen" if not change.now_ns else f"{format_duration(change.now_ns)} per request"
+    text = f"{callers}{_place(record, change)}: {before} → {now}, {_change(change)} of {signed_duration(change.of_ns)}"
+    source = f"line {change.line}: {change.source}".rstrip(": ") if change.line else ""
+    inside = f"in {change.inside}" if change.inside else ""
+    return [text, *([f"mostly {', '.join(filter(None, (inside, source)))}"] if source or inside else [])]
+
+
+def _place(record: ProfileRecord, change: FunctionChange) -> str:
+    """``normalize (model.py:41)``, with what it was before if that was something else."""
+    frame = record.frames[change.chain[-1]]
+    where = [f"{frame.file}:{frame.line}" if frame.line else frame.file, f"was {change.was}" if change.was else ""]
+    told = ", ".join(filter(None, where))
+    return f"{frame.function} ({told})" if told else frame.function
+
+
+def _change(change: FunctionChange) -> str:
+    half = (change.change.high - change.change.low) / 2
+    return f"{signed_duration(change.change.value)} (±{format_duration(half)})"
+
+
+def _made(record: ProfileRecord) -> list[str]:
+    """How the profile was made, and what that cost the requests meanwhile."""
+    if not record.rate_hz:
+        return []
+    ratio = None if record.slowdown is None else record.slowdown[0] - 1
+    cost = "" if ratio is None else f", {format_percent(abs(ratio))} {'slower' if ratio >= 0 else 'faster'} meanwhile"
+    return [f"profiled {record.rate_hz:.0f} times a second by {record.profiler}{cost}"]

@@ -1,0 +1,143 @@
+"""The functions in the text of a failure, from declared profiles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from support.profiles import FRAMES, nothing_stands_out, present_alone, slower_normalize
+from support.splits import AFTER, BEFORE, split, with_splits
+from support.synthetic import MS, US, make_setup, result
+
+from pytest_mlpatterns.records.launch import Estimate
+from pytest_mlpatterns.records.profile import FunctionChange, ProfileRecord
+from pytest_mlpatterns.records.verdict import Outcome, Verdict
+from pytest_mlpatterns.reports.text.function_lines import function_texts
+from pytest_mlpatterns.reports.text.where import where_sentence, where_texts
+
+MADE = "profiled 500 times a second by py-spy 0.4.2, 2.1 % slower meanwhile"
+
+
+def failing(metric: str = "rtm", **changes: Any) -> Verdict:
+    return replace(Verdict(metric, "revision", Outcome.FAIL, f"{metric} is worse"), **changes)
+
+
+def lines(record: ProfileRecord | None, *verdicts: Verdict) -> list[str]:
+    return function_texts(result(profile=record), verdicts or (failing(),))
+
+
+def changed(**changes: Any) -> ProfileRecord:
+    """A profile with one function that is described otherwise."""
+    (usual,) = slower_normalize().changes
+    return replace(slower_normalize(), changes=(replace(usual, **changes),))
+
+
+def test_a_function_has_its_callers_its_figures_and_its_line() -> None:
+    assert lines(slower_normalize()) == [
+        "Digits.predict → normalize (model.py:41): 400 µs → 2.70 ms per request, +2.30 ms (±200 µs) of +2.34 ms",
+        "mostly in sort (numpy/_core/fromnumeric.py), line 44: order = np.sort(values)",
+        MADE,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"inside": ""}, "mostly line 44: order = np.sort(values)"),
+        ({"inside": "", "source": ""}, "mostly line 44"),
+        ({"line": 0, "source": ""}, "mostly in sort (numpy/_core/fromnumeric.py)"),
+        ({"line": 0, "inside": ""}, MADE),
+    ],
+)
+def test_what_is_not_known_of_a_line_is_left_out(changes: dict[str, Any], expected: str) -> None:
+    assert lines(changed(**changes))[1] == expected
+
+
+def test_a_function_that_only_one_side_has() -> None:
+    assert "normalize (model.py:41): not seen → 2.70 ms per request" in lines(changed(before_ns=0.0, kind="new"))[0]
+    assert "normalize (model.py:41): 400 µs → not seen, " in lines(changed(now_ns=0.0, kind="gone"))[0]
+
+
+def test_a_function_that_was_elsewhere() -> None:
+    assert "normalize (model.py:41, was old.py): " in lines(changed(was="old.py", kind="moved"))[0]
+
+
+def test_a_layer_has_no_file() -> None:
+    assert lines(changed(chain=(8,), inside=""))[0].startswith("wire: encode: 400 µs → ")
+
+
+def test_if_no_function_stands_out_the_nearest_is_given() -> None:
+    nearest = "no function stands out (largest: normalize (model.py:41) +100 µs (±200 µs))"
+    assert lines(nothing_stands_out())[0] == nearest
+    assert lines(replace(nothing_stands_out(), largest=None))[0] == "no function stands out"
+
+
+def test_notes_and_a_profile_that_could_not_be_made_are_given() -> None:
+    assert lines(replace(slower_normalize(), notes=("a note",)))[2:] == ["a note", MADE]
+    assert lines(ProfileRecord(note="no profile: py-spy is missing")) == ["no profile: py-spy is missing"]
+    assert lines(replace(slower_normalize(), slowdown=None))[-1] == "profiled 500 times a second by py-spy 0.4.2"
+    assert lines(replace(slower_normalize(), slowdown=(0.99, 0.9, 1.1)))[-1].endswith(", 1.0 % faster meanwhile")
+    assert lines(replace(slower_normalize(), rate_hz=0.0))[-1].startswith("mostly ")
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        failing(against="baseline"),
+        failing(against="limit"),
+        failing(outcome=Outcome.PASS),
+        failing("peak_memory"),
+        failing("error_rate"),
+    ],
+)
+def test_other_verdicts_have_no_functions(verdict: Verdict) -> None:
+    assert lines(slower_normalize(), verdict) == []
+
+
+@pytest.mark.parametrize("metric", ["rtm", "p95", "throughput", "cpu_per_request", "output_tokens"])
+def test_times_and_rates_have_functions(metric: str) -> None:
+    assert lines(slower_normalize(), failing(metric))
+
+
+def test_a_profile_of_one_side_compares_nothing() -> None:
+    assert lines(present_alone()) == lines(None) == []
+
+
+def with_profile(record: ProfileRecord, now: Any = AFTER) -> Any:
+    return with_splits(
+        {"rtm": BEFORE}, {"rtm": now}, kind="revision", setup=make_setup("single", "closed(1)"), profile=record
+    )
+
+
+def test_the_first_line_names_the_function_of_the_part_that_leads() -> None:
+    found = with_profile(slower_normalize())
+    assert where_texts(found, [failing()])[0] == (
+        "+12.7 ms: model on CPU +11.7 ms in normalize (model.py:41), queue wait +1.00 ms"
+    )
+    assert where_sentence(found, [failing()]).startswith("where: +12.7 ms: model on CPU +11.7 ms in normalize")
+    assert len(where_texts(found, [failing()])) == 4
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        nothing_stands_out(),
+        changed(chain=(8,)),
+        changed(change=Estimate(-1.0, -2.0, -0.5)),
+    ],
+)
+def test_a_part_of_the_model_names_no_layer_and_nothing_faster(record: ProfileRecord) -> None:
+    assert where_texts(with_profile(record), [failing()])[0].startswith("+12.7 ms: model on CPU +11.7 ms, ")
+
+
+def test_the_wire_names_its_layer() -> None:
+    now = split({"wire": 9 * MS, "model_cpu": 9 * MS, "queue_wait": 1 * MS, "server": 500 * US, "socket": 1.5 * MS})
+    wire = FunctionChange((8,), 100_000.0, 9 * MS, Estimate(8.9 * MS, 8 * MS, 9.8 * MS), 8.9 * MS, "slower")
+    named = replace(slower_normalize(), changes=(wire,))
+    assert FRAMES[8].function == "wire: encode"
+    assert where_texts(with_profile(named, now), [failing()])[0] == "+8.80 ms: wire +8.80 ms in wire: encode"
+
+
+def test_without_a_split_the_function_comes_first() -> None:
+    assert where_sentence(result(profile=slower_normalize()), [failing()]).startswith("where: Digits.predict → ")
