@@ -11,17 +11,25 @@ import inspect
 import threading
 import weakref
 from collections import deque
-from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, chain
+from itertools import chain
 from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.adaptive_wait import TIMER_RESOLUTION_NS, AdaptiveWait
+from pytest_mlpatterns.patterns.batch_request import (
+    Batch,
+    Request,
+    copies_of,
+    distribute,
+    error_of_one_caller,
+    inputs_of,
+    share_times,
+)
 from pytest_mlpatterns.patterns.batched import ADAPTIVE, Batched
-from pytest_mlpatterns.patterns.copies import copy_of
 from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, matched, needs_loop
+from pytest_mlpatterns.patterns.request_clock import BATCH_WAIT, RequestClock, current_clock, set_clock
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED, refuse_stream
 from pytest_mlpatterns.units import parse_duration
 
@@ -31,7 +39,7 @@ if TYPE_CHECKING:
     from pytest_mlpatterns.patterns.layer import Answer, Handler
     from pytest_mlpatterns.patterns.tally import Tally
 
-__all__ = ["NO_STREAM", "UNAVAILABLE", "BatchLayer", "copies_of", "error_of_one_caller"]
+__all__ = ["NO_STREAM", "UNAVAILABLE", "BatchLayer"]
 
 UNAVAILABLE = frozenset({429, NOT_STREAMED, 502, 503, 504})
 """Statuses after which a batch is not retried: the service behind is overloaded, gone, or streams."""
@@ -40,38 +48,6 @@ NO_STREAM = (
     "which batches each step, and give it a model with start and step"
 )
 """The error of a model that streams."""
-
-
-@dataclass(slots=True, eq=False)
-class _Request:
-    """A waiting request.
-
-    ``arrived_ns`` is its arrival on the clock of ``perf_counter_ns``. ``inputs_again`` returns new inputs for a retry;
-    None until they are needed, and if they cannot be copied.
-    """
-
-    inputs: list[Any]
-    outputs: asyncio.Future[Sequence[Any]]
-    arrived_ns: int
-    inputs_again: Callable[[], Sequence[Any]] | None
-
-
-@dataclass(slots=True, eq=False)
-class _Batch:
-    """Requests of one call. After a failure they are called in ever smaller groups, the last group first.
-
-    ``last_ns`` and ``next_ns`` are as :meth:`AdaptiveWait.called` takes them; ``failed`` counts inputs. ``is_retried``
-    is True after the first failure.
-    """
-
-    groups: list[list[_Request]]
-    size: int
-    is_full: bool
-    sent_ns: int
-    last_ns: int | None
-    next_ns: int | None = None
-    failed: int = 0
-    is_retried: bool = False
 
 
 class BatchLayer:
@@ -108,12 +84,12 @@ class BatchLayer:
         self._max_size = pattern.max_batch_size
         self._adaptive = AdaptiveWait() if pattern.max_wait == ADAPTIVE else None
         self._fixed_wait_ns = 0 if self._adaptive else parse_duration(pattern.max_wait, name="max_wait")
-        self._waiting: deque[_Request] = deque()
+        self._waiting: deque[Request] = deque()
         self._waiting_inputs = 0
         self._timer: asyncio.TimerHandle | None = None
         self._in_flight = 0
         self._free_since_ns = 0
-        self._latest: _Batch | None = None
+        self._latest: Batch | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls: SimpleQueue[Callable[[], None] | None] | None = None
         self._at_once = at_once
@@ -133,7 +109,7 @@ class BatchLayer:
         """
         loop = asyncio.get_running_loop()
         again = instances.decode if isinstance(instances, DecodedInputs) else None
-        request = _Request(instances, loop.create_future(), perf_counter_ns(), again)
+        request = Request(instances, loop.create_future(), perf_counter_ns(), again, current_clock())
         self._waiting.append(request)
         self._waiting_inputs += len(instances)
         if self._latest is not None:
@@ -173,7 +149,7 @@ class BatchLayer:
 
     def _send(self, since_ns: int, now_ns: int) -> None:
         """Send the next batch, without requests whose callers have gone."""
-        requests: list[_Request] = []
+        requests: list[Request] = []
         size = 0
         while self._waiting and size < self._max_size:
             if self._waiting[0].outputs.done():
@@ -185,35 +161,39 @@ class BatchLayer:
                 size += len(requests[-1].inputs)
         for request in requests:
             self._tally.time("wait_ns", now_ns - request.arrived_ns)
+            if request.clock is not None:
+                request.clock.add(BATCH_WAIT, now_ns - request.arrived_ns)
             if len(requests) > 1 and request.inputs_again is None:
                 request.inputs_again = copies_of(request.inputs)
         is_full = size >= self._max_size or bool(self._waiting)
         last_ns = requests[-1].arrived_ns
-        batch = _Batch([requests], size, is_full, now_ns, now_ns - last_ns if last_ns > since_ns else None)
+        batch = Batch([requests], size, is_full, now_ns, now_ns - last_ns if last_ns > since_ns else None)
         if self._adaptive and not is_full:
             self._latest = batch
         self._in_flight += 1
         self._call(batch)
 
-    def _pop(self) -> _Request:
+    def _pop(self) -> Request:
         request = self._waiting.popleft()
         self._waiting_inputs -= len(request.inputs)
         return request
 
-    def _call(self, batch: _Batch) -> None:
+    def _call(self, batch: Batch) -> None:
         """Call the handler for the next group of a batch."""
         loop, group = asyncio.get_running_loop(), batch.groups.pop()
-        inputs = list(chain.from_iterable(_inputs_of(request, again=batch.is_retried) for request in group))
+        batch.clock = RequestClock()
+        inputs = list(chain.from_iterable(inputs_of(request, again=batch.is_retried) for request in group))
         if self._calls is None:
             self._await(batch, group, partial(self._inside, inputs))
         else:
             self._calls.put(partial(self._call_in_thread, loop, batch, group, inputs=inputs))
 
     def _call_in_thread(
-        self, loop: asyncio.AbstractEventLoop, batch: _Batch, group: list[_Request], *, inputs: list[Any]
+        self, loop: asyncio.AbstractEventLoop, batch: Batch, group: list[Request], *, inputs: list[Any]
     ) -> None:
         outputs: Any = None
         failure: BaseException | None = None
+        set_clock(batch.clock)
         started_ns = perf_counter_ns()
         try:
             outputs = self._inside(inputs)
@@ -223,14 +203,15 @@ class BatchLayer:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and its callers with it
             loop.call_soon_threadsafe(self._called, batch, group, outputs, failure, took_ns)
 
-    def _await(self, batch: _Batch, group: list[_Request], call: Callable[[], Answer]) -> None:
+    def _await(self, batch: Batch, group: list[Request], call: Callable[[], Answer]) -> None:
         task = asyncio.get_running_loop().create_task(self._call_on_loop(batch, group, call))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _call_on_loop(self, batch: _Batch, group: list[_Request], call: Callable[[], Answer]) -> None:
+    async def _call_on_loop(self, batch: Batch, group: list[Request], call: Callable[[], Answer]) -> None:
         outputs: Any = None
         failure: BaseException | None = None
+        set_clock(batch.clock)
         started_ns = perf_counter_ns()
         try:
             outputs = call()
@@ -243,12 +224,13 @@ class BatchLayer:
         self._called(batch, group, outputs, failure=failure, took_ns=perf_counter_ns() - started_ns)
 
     def _called(  # noqa: PLR0917 - call_soon_threadsafe passes no keyword arguments
-        self, batch: _Batch, group: list[_Request], outputs: Any, failure: BaseException | None, took_ns: int
+        self, batch: Batch, group: list[Request], outputs: Any, failure: BaseException | None, took_ns: int
     ) -> None:
         """After a call: distribute its outputs, retry it in halves, or send the next batch."""
         if failure is None and inspect.isawaitable(outputs):
             self._await(batch, group, lambda: outputs)
             return
+        share_times(batch.clock, [request.clock for request in group])
         size = sum(len(request.inputs) for request in group)
         self._tally.count("calls")
         self._tally.count("items", size)
@@ -257,7 +239,7 @@ class BatchLayer:
         if failure is None:
             try:
                 refuse_stream(outputs, NO_STREAM)
-                _distribute(group, matched(outputs, size, "the model"))
+                distribute(group, matched(outputs, size, "the model"))
             except Exception as error:  # also of a value that only looks like a list
                 failure = error
         if failure is not None:
@@ -274,7 +256,7 @@ class BatchLayer:
         self._in_flight -= 1
         self._send_due()
 
-    def _failed(self, batch: _Batch, group: list[_Request], size: int, *, failure: BaseException) -> None:
+    def _failed(self, batch: Batch, group: list[Request], size: int, *, failure: BaseException) -> None:
         """Retry the requests of a group in halves, or give them the error."""
         is_unavailable = isinstance(failure, RequestError) and failure.status in UNAVAILABLE
         if len(group) > 1 and not is_unavailable and all(request.inputs_again for request in group):
@@ -286,46 +268,6 @@ class BatchLayer:
         for request in group:
             if not request.outputs.done():
                 request.outputs.set_exception(error_of_one_caller(failure))
-
-
-def _inputs_of(request: _Request, *, again: bool) -> Sequence[Any]:
-    """The inputs of a request; for a retry new ones, since the model may have changed the others."""
-    return request.inputs_again() if again and request.inputs_again is not None else request.inputs
-
-
-def copies_of(inputs: list[Any]) -> Callable[[], Sequence[Any]] | None:
-    """Returns new copies of inputs at every call; None if they cannot be copied."""
-    try:
-        kept = copy_of(inputs)
-    except Exception:  # an object of the user's may raise anything when it is copied
-        return None
-    return partial(copy_of, kept)
-
-
-def _distribute(group: list[_Request], outputs: Any) -> None:
-    """Give each request its own outputs."""
-    if len(group) == 1:
-        parts = [outputs]
-    else:
-        outputs = outputs if hasattr(outputs, "__getitem__") else list(outputs)
-        ends = list(accumulate(len(request.inputs) for request in group))
-        parts = [outputs[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    for request, part in zip(group, parts, strict=True):
-        if not request.outputs.done():
-            request.outputs.set_result(part)
-
-
-def error_of_one_caller(failure: BaseException) -> BaseException:
-    """The error for one caller: one instance raised in several tasks would mix their tracebacks."""
-    if isinstance(failure, StopIteration):  # futures refuse it
-        own: BaseException = RuntimeError(f"it raised StopIteration: {failure}")
-    elif isinstance(failure, RequestError):
-        own = type(failure).__new__(type(failure), *failure.args)
-        own.__dict__.update(failure.__dict__)
-    else:
-        return failure
-    own.__cause__ = failure
-    return own
 
 
 def _run_all(calls: SimpleQueue[Callable[[], None] | None]) -> None:

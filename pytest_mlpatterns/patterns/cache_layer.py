@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_mlpatterns.patterns.cache_key import key_of
 from pytest_mlpatterns.patterns.cache_memory import memory_of
+from pytest_mlpatterns.patterns.cache_request import CacheRequest, Pending, PendingByKey, Resolved
 from pytest_mlpatterns.patterns.cache_streams import CacheStreams, Chunks, is_streamed
 from pytest_mlpatterns.patterns.copies import copy_of
 from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, matched, needs_loop, parallelism, retries
+from pytest_mlpatterns.patterns.request_clock import HOP, SHARED_WAIT, charge
 from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, codec_of, pack, unpack
 
 if TYPE_CHECKING:
@@ -102,13 +103,13 @@ class CacheLayer:
         self._back_off_until_ns = clock_ns()
         self._memory = memory_of(pattern, tally, clock_ns)
         self._streams = CacheStreams(_own_copy)
-        self._pending: _PendingByKey = {}
+        self._pending: PendingByKey = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __call__(self, instances: list[Any]) -> Answer:
         """The outputs of these inputs, or an awaitable of them."""
         started_ns = perf_counter_ns()
-        request = _Request(
+        request = CacheRequest(
             started_ns,
             [key_of(instance) for instance in instances],
             instances.decode if isinstance(instances, DecodedInputs) else None,
@@ -127,7 +128,7 @@ class CacheLayer:
                 missing[key] = instance
         return self._call(request, missing) if missing else self._finish(request)
 
-    def _call(self, request: _Request, missing: dict[bytes, Any]) -> Answer:
+    def _call(self, request: CacheRequest, missing: dict[bytes, Any]) -> Answer:
         """Without a store. If the handler returns its outputs directly, so does this, without the event loop."""
         shared, own = self._divide(request, missing)
         if own:
@@ -138,14 +139,14 @@ class CacheLayer:
                 request.outputs |= self._remember(own, outputs)
         return self._await(request, shared) if shared else self._finish(request)
 
-    async def _call_with_store(self, store: Store, request: _Request, instances: list[Any]) -> Sequence[Any]:
+    async def _call_with_store(self, store: Store, request: CacheRequest, instances: list[Any]) -> Sequence[Any]:
         """With a store. Look-ups are pending too, so that two requests never both miss an input."""
         shared, own = self._divide(request, dict(zip(request.keys, instances, strict=True)))
         if own:
             shared |= self._start(own, partial(self._resolve_stored, store=store, request=request, own=own))
         return await self._await(request, shared)
 
-    def _divide(self, request: _Request, wanted: dict[bytes, Any]) -> tuple[_PendingByKey, dict[bytes, Any]]:
+    def _divide(self, request: CacheRequest, wanted: dict[bytes, Any]) -> tuple[PendingByKey, dict[bytes, Any]]:
         """Divide inputs into those whose call another request has started, and those left to this request."""
         shared = {key: self._pending[key] for key in wanted if key in self._pending}
         own = {key: instance for key, instance in wanted.items() if key not in shared}
@@ -153,17 +154,17 @@ class CacheLayer:
         request.shared.update(shared)
         return shared, own
 
-    def _start(self, wanted: Mapping[bytes, Any], work: Callable[[_PendingByKey], Awaitable[None]]) -> _PendingByKey:
+    def _start(self, wanted: Mapping[bytes, Any], work: Callable[[PendingByKey], Awaitable[None]]) -> PendingByKey:
         """Start the work for these keys in a task of its own, which completes even if the request is cancelled."""
         loop = asyncio.get_running_loop()
-        pending: _PendingByKey = {key: loop.create_future() for key in wanted}
+        pending: PendingByKey = {key: loop.create_future() for key in wanted}
         self._pending |= pending
         task = loop.create_task(self._run(pending, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return pending
 
-    async def _run(self, pending: _PendingByKey, work: Callable[[_PendingByKey], Awaitable[None]]) -> None:
+    async def _run(self, pending: PendingByKey, work: Callable[[PendingByKey], Awaitable[None]]) -> None:
         try:
             await work(pending)
         except (Exception, SystemExit) as error:  # a model that exits must not end the loop
@@ -173,19 +174,19 @@ class CacheLayer:
             for future in self._unresolved(pending):  # only if the loop ends
                 future.cancel()
 
-    def _unresolved(self, pending: _PendingByKey) -> Iterator[_Pending]:
+    def _unresolved(self, pending: PendingByKey) -> Iterator[Pending]:
         """The futures that are not done; they are no longer shared with new requests."""
         for key, future in pending.items():
             if not future.done():
                 del self._pending[key]
                 yield future
 
-    async def _resolve_awaited(self, own: dict[bytes, Any], outputs: Awaitable[Any], pending: _PendingByKey) -> None:
+    async def _resolve_awaited(self, own: dict[bytes, Any], outputs: Awaitable[Any], pending: PendingByKey) -> None:
         for key, output in self._remember(own, await outputs).items():
             self._resolve(pending, key, output)
 
     async def _resolve_stored(
-        self, pending: _PendingByKey, *, store: Store, request: _Request, own: dict[bytes, Any]
+        self, pending: PendingByKey, *, store: Store, request: CacheRequest, own: dict[bytes, Any]
     ) -> None:
         missing = dict(own)
         bodies: list[bytes | None] | None = await self._try(lambda: store.get(list(own)))
@@ -209,16 +210,16 @@ class CacheLayer:
             return
         await self._store_all(pending, store, _by_key(missing, outputs), is_up=bodies is not None)
 
-    async def _store_all(self, pending: _PendingByKey, store: Store, outputs: dict[bytes, Any], *, is_up: bool) -> None:
+    async def _store_all(self, pending: PendingByKey, store: Store, outputs: dict[bytes, Any], *, is_up: bool) -> None:
         encoded = {key: self._encode(output) for key, output in outputs.items()}
         if is_up:
             await self._try(lambda: store.put(encoded))
         for key, body in encoded.items():
             self._resolve(pending, key, self._decode(body))
 
-    def _resolve(self, pending: _PendingByKey, key: bytes, output: Any, *, from_store: bool = False) -> None:
+    def _resolve(self, pending: PendingByKey, key: bytes, output: Any, *, from_store: bool = False) -> None:
         del self._pending[key]
-        pending[key].set_result(_Resolved(output, from_store))
+        pending[key].set_result(Resolved(output, from_store))
         self._streams.resolved(pending[key], output)
 
     def _encode(self, output: Any) -> bytes:
@@ -237,10 +238,13 @@ class CacheLayer:
     async def _try(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """The response of the store; None while it is unavailable."""
         if self._clock_ns() >= self._back_off_until_ns:
+            started_ns = perf_counter_ns()
             try:
                 return await ask()
             except StoreUnavailable:
                 self._back_off_until_ns = self._clock_ns() + _BACK_OFF_NS
+            finally:
+                charge(HOP, perf_counter_ns() - started_ns)
         self._tally.count("store_errors")
         return None
 
@@ -259,11 +263,14 @@ class CacheLayer:
             self._memory[key] = output
         return by_key
 
-    async def _await(self, request: _Request, pending: _PendingByKey) -> Sequence[Any]:
+    async def _await(self, request: CacheRequest, pending: PendingByKey) -> Sequence[Any]:
         self._streams.enter(pending.values())
+        started_ns, is_owner = perf_counter_ns(), bool(request.missed)
         try:
             if unresolved := [future for future in pending.values() if not future.done()]:
                 await asyncio.wait(unresolved)  # does not cancel them if it is cancelled
+            if not is_owner:  # the times of its own call are charged where they pass
+                charge(SHARED_WAIT, perf_counter_ns() - started_ns)
             for key, future in pending.items():
                 resolved = future.result()
                 if isinstance(resolved, BaseException):
@@ -276,7 +283,7 @@ class CacheLayer:
         finally:
             self._streams.leave(pending.values())
 
-    def _finish(self, request: _Request) -> Any:
+    def _finish(self, request: CacheRequest) -> Any:
         """Count a request, and return its outputs in the order of its inputs, or its stream."""
         outputs, missed, shared = request.outputs, request.missed, request.shared
         duration_ns = perf_counter_ns() - request.started_ns
@@ -295,43 +302,6 @@ class CacheLayer:
         if self.returns_copies:
             return [_own_copy(outputs[key]) for key in request.keys]
         return [outputs[key] for key in request.keys]
-
-
-@dataclass(slots=True)
-class _Request:
-    """A request: known outputs, keys that it calls the handler for, and keys whose call another request started."""
-
-    started_ns: int
-    keys: list[bytes]
-    decode: Callable[[], Sequence[Any]] | None = None
-    outputs: dict[bytes, Any] = field(default_factory=dict)
-    missed: set[bytes] = field(default_factory=set)
-    shared: set[bytes] = field(default_factory=set)
-
-    def inputs_of(self, wanted: Mapping[bytes, Any]) -> list[Any]:
-        """These inputs for the handler, which can be decoded again if those of the request can."""
-        decode, keys = self.decode, tuple(wanted)
-        if decode is None:
-            return list(wanted.values())
-
-        def decode_wanted() -> list[Any]:
-            inputs = decode()
-            return [inputs[self.keys.index(key)] for key in keys]
-
-        return DecodedInputs(wanted.values(), decode_wanted)
-
-
-@dataclass(frozen=True, slots=True)
-class _Resolved:
-    """An output, and whether it came from the store."""
-
-    output: Any
-    from_store: bool
-
-
-_Pending = asyncio.Future[_Resolved | BaseException]
-_PendingByKey = dict[bytes, _Pending]
-"""Outputs that are being computed, or the exception of their call, by key."""
 
 
 def _own_copy(output: Any) -> Any:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections import deque
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.patterns.layer import RequestError, matched
+from pytest_mlpatterns.patterns.layer import RequestError, matched, needs_loop
 from pytest_mlpatterns.patterns.model_thread import ModelThread
+from pytest_mlpatterns.patterns.request_clock import (
+    QUEUE_WAIT,
+    SHARED_WAIT,
+    RequestClock,
+    counts_calls,
+    current_clock,
+    set_clock,
+)
 from pytest_mlpatterns.patterns.stream import Stream, check_one_input
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_mlpatterns.patterns.continuous import Continuous
     from pytest_mlpatterns.patterns.tally import Tally
 
@@ -85,18 +94,26 @@ class ContinuousLayer:
             sequence = self._waiting.popleft()
             if sequence.is_over:
                 continue
-            self._tally.time("wait_ns", perf_counter_ns() - sequence.arrived_ns)
+            started_ns = perf_counter_ns()
+            self._tally.time("wait_ns", started_ns - sequence.arrived_ns)
+            sequence.charge({QUEUE_WAIT: started_ns - sequence.arrived_ns})
+            set_clock(sequence.clock)
             try:
                 sequence.state = await self._call(self._model.start, sequence.input)
             except (Exception, SystemExit) as error:  # a model that exits must not end the loop
                 sequence.end(error)
             else:
+                took_ns = perf_counter_ns() - started_ns
+                for other in self._active:
+                    other.charge({SHARED_WAIT: took_ns})
                 self._active.append(sequence)
         self._active = [sequence for sequence in self._active if not sequence.is_over]  # some end while others start
         self._tally.level("active", len(self._active))
 
     async def _step(self) -> None:
         stepped, started_ns = self._active, perf_counter_ns()
+        clock = RequestClock()
+        set_clock(clock)
         try:
             found = await self._call(self._model.step, [sequence.state for sequence in stepped])
             chunks = list(matched(found, len(stepped), "step(active) of the model"))
@@ -108,14 +125,17 @@ class ContinuousLayer:
         self._tally.observe("size", len(stepped))
         self._tally.time("step_ns", perf_counter_ns() - started_ns)
         self._tally.count("chunks", sum(chunk is not None for chunk in chunks))
+        stepped[0].charge({key: count for key, count in clock.parts.items() if counts_calls(key)})
+        times = {key: value for key, value in clock.parts.items() if not counts_calls(key)}
         for sequence, chunk in zip(stepped, chunks, strict=True):
+            sequence.charge(times)
             if chunk is None:
                 sequence.end()
             else:
                 sequence.add(chunk)
 
     async def _call(self, method: Any, argument: Any) -> Any:
-        if not inspect.iscoroutinefunction(method):
+        if not needs_loop(method):
             return await self._thread.call(method, argument)
         answer = await method(argument)
         for _ in range(_SENDING):
@@ -131,6 +151,7 @@ class _Sequence:
         self.state: Any = None
         self.arrived_ns = perf_counter_ns()
         self.is_over = False
+        self.clock = current_clock()
         self._tally = tally
         self._chunks: deque[Any] = deque()
         self._error: BaseException | None = None
@@ -154,6 +175,11 @@ class _Sequence:
         if not self.is_over:
             self._tally.count("cancelled")
         self.end()
+
+    def charge(self, times: Mapping[str, int]) -> None:
+        """Charge times to the request."""
+        if self.clock is not None:
+            self.clock.take(times)
 
     def add(self, chunk: Any) -> None:
         """Take a chunk."""

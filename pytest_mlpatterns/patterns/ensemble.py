@@ -12,6 +12,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.patterns.layer import matched
 from pytest_mlpatterns.patterns.model_list import checked_models, distinct_names, model_nodes
 from pytest_mlpatterns.patterns.pattern import LayerNode, ModelNode, Node, Pattern
+from pytest_mlpatterns.patterns.request_clock import RequestClock, current_clock, set_clock
 from pytest_mlpatterns.patterns.stream import refuse_stream
 from pytest_mlpatterns.patterns.variables import NO_VARIABLES, set_variables
 from pytest_mlpatterns.wording import shown
@@ -65,6 +66,11 @@ class Ensemble(Pattern):
         combine = () if self.combine is None else (ModelNode(self.combine, "combine"),)
         return LayerNode(self, position, (*models, *combine))
 
+    @property
+    def inside_names(self) -> tuple[str, ...]:
+        """The names of the models, and that of ``combine``."""
+        return (*distinct_names(self.models), "combine")
+
     def without_callables(self) -> Pattern:
         """The same with names in place of the models and of ``combine``, which are nodes inside."""
         return replace(self, models=[f":{name}" for name in distinct_names(self.models)], combine=None)
@@ -108,7 +114,7 @@ class EnsembleLayer:
             RequestError: a model did not return one output for each input.
             Exception: the first exception of a model or of ``combine``; the calls of the other models are cancelled.
         """
-        finished: list[str] = []
+        finished: list[tuple[str, RequestClock]] = []
         tasks = [
             asyncio.create_task(self._call(model, name, instances, finished=finished)) for model, name in self._models
         ]
@@ -119,15 +125,22 @@ class EnsembleLayer:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
-        self._tally.count(f"last:{finished[-1]}")
+        last, times = finished[-1]
+        self._tally.count(f"last:{last}")
+        if (clock := current_clock()) is not None:
+            clock.take(times.parts)  # the request did not wait for the others
         return [self._combine(list(each)) for each in zip(*outputs, strict=True)]
 
-    async def _call(self, model: Handler, name: str, instances: list[Any], *, finished: list[str]) -> Sequence[Any]:
+    async def _call(
+        self, model: Handler, name: str, instances: list[Any], *, finished: list[tuple[str, RequestClock]]
+    ) -> Sequence[Any]:
+        clock = RequestClock()
+        set_clock(clock)
         started_ns = perf_counter_ns()
         outputs = model(instances)
         if inspect.isawaitable(outputs):
             outputs = await outputs
         refuse_stream(outputs, f"model {name} of {self._pattern} streams its answer, and Ensemble combines whole ones")
         self._tally.time(f"model:{name}", perf_counter_ns() - started_ns)
-        finished.append(name)
+        finished.append((name, clock))
         return matched(outputs, len(instances), f"model {name} of {self._pattern}")

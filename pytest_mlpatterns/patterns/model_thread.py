@@ -10,8 +10,12 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from pytest_mlpatterns.patterns.request_clock import current_clock, set_clock
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pytest_mlpatterns.patterns.request_clock import RequestClock
 
 __all__ = ["ModelThread"]
 
@@ -30,10 +34,10 @@ class ModelThread:
         threading.Thread(target=_run_all, args=[self._calls], name=name, daemon=True).start()
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function in the thread; raises its exception."""
+        """Call a function in the thread, which charges the clock of this task; raises its exception."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_Outcome] = loop.create_future()
-        self._calls.put(partial(_call, loop, future, partial(function, *arguments)))
+        self._calls.put(partial(_call, loop, future, partial(function, *arguments), clock=current_clock()))
         value, error = await future
         if error is not None:
             raise error
@@ -43,8 +47,15 @@ class ModelThread:
 _Outcome = tuple[Any, BaseException | None]
 
 
-def _call(loop: asyncio.AbstractEventLoop, future: asyncio.Future[_Outcome], function: Callable[[], Any]) -> None:
+def _call(
+    loop: asyncio.AbstractEventLoop,
+    future: asyncio.Future[_Outcome],
+    function: Callable[[], Any],
+    *,
+    clock: RequestClock | None,
+) -> None:
     outcome: _Outcome
+    set_clock(clock)
     try:
         outcome = function(), None
     except BaseException as error:  # any exception: the caller waits for an answer

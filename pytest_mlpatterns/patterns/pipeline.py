@@ -62,6 +62,11 @@ class Pipeline(Pattern):
         stages = model_nodes(self, self.stages, position, rest=rest, group_role="stage" if self.processes else None)
         return LayerNode(self, position, stages, env=NO_VARIABLES if self.processes else self.env)
 
+    @property
+    def inside_names(self) -> tuple[str, ...]:
+        """The names of the stages."""
+        return tuple(distinct_names(self.stages))
+
     def without_callables(self) -> Pattern:
         """The same with names in place of the stages, which are nodes inside."""
         return replace(self, stages=[f":{name}" for name in distinct_names(self.stages)])

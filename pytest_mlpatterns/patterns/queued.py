@@ -13,6 +13,7 @@ from pytest_mlpatterns.errors import SettingError
 from pytest_mlpatterns.fields import set_whole
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.pattern import MAX_PROCESSES, LayerNode, Node, Pattern, ProcessGroup, build
+from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, charge, current_clock, set_clock
 from pytest_mlpatterns.patterns.store_url import MEMORY, check_store
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream
 from pytest_mlpatterns.patterns.variables import NO_VARIABLES, set_variables
@@ -166,8 +167,11 @@ class QueueLayer:
         self._free += 1
 
     async def _attempt(self, worker: _Worker, request: _Request) -> None:
+        set_clock(request.clock)  # this task began with another request
         if not request.attempts:
-            self._tally.time("wait_ns", perf_counter_ns() - request.accepted_ns)
+            waited_ns = perf_counter_ns() - request.accepted_ns
+            self._tally.time("wait_ns", waited_ns)
+            charge(QUEUE_WAIT, waited_ns)
         request.attempts += 1
         try:
             answer = worker.handler(request.instances)
@@ -259,11 +263,12 @@ class _Worker:
 class _Request:
     """An accepted request."""
 
-    __slots__ = ("accepted_ns", "attempts", "instances", "outputs")
+    __slots__ = ("accepted_ns", "attempts", "clock", "instances", "outputs")
 
     def __init__(self, instances: list[Any], outputs: asyncio.Future[Sequence[Any]]) -> None:
         self.instances = instances
         self.outputs = outputs
+        self.clock = current_clock()
         self.accepted_ns = perf_counter_ns()
         self.attempts = 0
 

@@ -26,10 +26,12 @@ __all__ = [
     "MODEL_GC",
     "MODEL_WAIT",
     "QUEUE_WAIT",
+    "RUN_QUEUE",
     "SHARED_WAIT",
     "WIRE",
     "RequestClock",
     "charge",
+    "counts_calls",
     "current_clock",
     "key_of_part",
     "set_clock",
@@ -43,6 +45,8 @@ MODEL_CPU = "model_cpu"
 """CPU time of the thread in which the model runs, without garbage collection."""
 MODEL_GC = "model_gc"
 """Garbage collection while the model runs."""
+RUN_QUEUE = "run_queue"
+"""The thread of the model was ready to run, and the system ran others; where the system does not tell it, a wait."""
 MODEL_WAIT = "model_wait"
 """The rest of a call: locks, sleeps, input and output, helper threads; of a coroutine also while it is suspended."""
 MODEL_BLOCK = "model_block"
@@ -90,6 +94,11 @@ class RequestClock:
 def key_of_part(part: str, of: str = "") -> str:
     """The key of a part of a stage or model; ``of`` is empty for the model alone."""
     return f"{of}/{part}" if of else part
+
+
+def counts_calls(key: str) -> bool:
+    """Whether a key stands for a number of calls, not for a time."""
+    return key == CALLS or key.endswith(f"/{CALLS}")
 
 
 def current_clock() -> RequestClock | None:

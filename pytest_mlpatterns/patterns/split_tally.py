@@ -12,13 +12,11 @@ name              counted
 ``ttft:NAME``     the same of streams, each until its first chunk was sent
 ``tpot:NAME``     the same of streams, each from its first chunk to its end; ``tpot:chunks`` counts the chunks after
                   the first
-``run_queue_ns``  how long threads that call models were ready to run and did not; only a counter
 ================  =================================================================================================
 
 A counter is the sum over all requests. The histogram of the same name has the same sums by the time that a request
 spent in the server, rounded to its seven leading bits: so the parts of a median request are known, which are those of
-the entries around it. All of it only grows, and adds up over processes. Processes that clients do not reach have
-``run_queue_ns`` alone, in a layer ``split`` at their own position.
+the entries around it. All of it only grows, and adds up over processes.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ from pytest_mlpatterns.patterns.tally import rounded
 from pytest_mlpatterns.records.telemetry import LayerStats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 __all__ = ["SplitTally"]
 
@@ -40,12 +38,10 @@ class SplitTally:
 
     Args:
         position: position of the process in the composition.
-        run_queue_ns: how long threads that call models have been ready and did not run so far; None: not known.
     """
 
-    def __init__(self, position: int, run_queue_ns: Callable[[], int | None] = lambda: None) -> None:
+    def __init__(self, position: int) -> None:
         self._position = position
-        self._run_queue_ns = run_queue_ns
         self._whole, self._first, self._rest = _Sums(), _Sums(), _Sums()
 
     def add(self, parts: Mapping[str, int], total_ns: int) -> None:
@@ -76,9 +72,6 @@ class SplitTally:
         for prefix, sums in (("", self._whole), ("ttft:", self._first), ("tpot:", self._rest)):
             histograms |= sums.by_name(prefix)
         counters = {name: sum(by_time.values()) for name, by_time in histograms.items()}
-        waited_ns = self._run_queue_ns()
-        if waited_ns is not None:
-            counters["run_queue_ns"] = waited_ns
         return LayerStats(self._position, "split", counters, histograms)
 
 

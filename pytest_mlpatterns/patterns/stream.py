@@ -11,6 +11,7 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.patterns.request_clock import SHARED_WAIT, charge
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -114,7 +115,9 @@ class StreamSource:
 
     async def _one_at_a_time(self, chunks: Iterator[Any]) -> AsyncIterator[Any]:
         """The chunks of a plain generator, each sent before the next is computed."""
+        waits_since_ns = perf_counter_ns()
         async with self._lock:
+            charge(SHARED_WAIT, perf_counter_ns() - waits_since_ns)
             try:
                 for chunk in chunks:
                     self.free_ns = perf_counter_ns()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_mlpatterns.patterns.pattern import ModelNode
@@ -12,6 +13,7 @@ from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.model import UnusableModelError
 from pytest_mlpatterns.serving.model import is_stepped as steps
 from pytest_mlpatterns.serving.process_node import PackedLayer, QueueNode
+from pytest_mlpatterns.serving.timed_model import ModelMeter, TimedModel, TimedSteps
 from pytest_mlpatterns.wire import REST_JSON
 
 if TYPE_CHECKING:
@@ -30,12 +32,13 @@ __all__ = ["HandlerStack", "StackHooks"]
 class StackHooks(Protocol):
     """What an engine decides about the layers of its processes."""
 
-    def upstream(self, node: Any, tally: Tally) -> Handler:
+    def upstream(self, node: Any, tally: Tally, of: str) -> Handler:
         """The handler of a process group behind this process.
 
         Args:
             node: stands for the group; a node of the engine.
             tally: counts calls and errors, and takes the hop time.
+            of: the stage or model that the group is, for the clock of a request; empty if it is none.
         """
         ...
 
@@ -76,6 +79,7 @@ class HandlerStack:
         self._own_server = own_server
         self._tallies: list[Tally] = []
         self._layers: list[Handler] = []
+        self._meter = ModelMeter()
         outermost: Any = self._build(node)
         if hasattr(outermost, "returns_copies"):
             outermost.returns_copies = False  # the server only encodes what it gets
@@ -101,20 +105,22 @@ class HandlerStack:
         self._tallies.append(Tally(position, layer))
         return self._tallies[-1]
 
-    def _build(self, node: Any, *, is_stepped: bool = False) -> Handler:
+    def _build(self, node: Any, *, is_stepped: bool = False, of: str = "") -> Handler:
+        """Build the handler of a node; ``of`` is the stage or model that it belongs to in a split of latencies."""
         if isinstance(node, PackedLayer):
-            return self._layer(node)
+            return self._layer(node, of)
         if isinstance(node, ModelNode):
-            return _checked(node.target.load(), node.target.name, is_stepped=is_stepped)
+            model = _checked(node.target.load(), node.target.name, is_stepped=is_stepped)
+            return _timed(model, self._meter, of, is_stepped=is_stepped)  # type: ignore[no-any-return]
         assert self._hooks is not None, f"requests reach {node} through the layer of its queue"
-        return self._hooks.upstream(node, self._tally(node.position, "hop"))
+        return self._hooks.upstream(node, self._tally(node.position, "hop"), of)
 
-    def _layer(self, node: PackedLayer) -> Handler:
+    def _layer(self, node: PackedLayer, of: str) -> Handler:
         pattern: Pattern = pickle.loads(node.pattern)  # noqa: S301 - only our own parent writes here
         queue = next((inside for inside in node.inside if isinstance(inside, QueueNode)), None)
         inside = [
-            self._build(inside, is_stepped=pattern.steps_model)
-            for inside in node.inside
+            self._build(inside, is_stepped=pattern.steps_model, of=name)
+            for inside, name in zip_longest(node.inside, pattern.inside_names[: len(node.inside)], fillvalue=of)
             if not isinstance(inside, QueueNode)
         ]
         resources = _Resources(f"{self._identity}:{node.position}:", self._wire, self._own_server, queue)
@@ -144,6 +150,11 @@ def _checked(model: Any, name: str, *, is_stepped: bool) -> Handler:
             f"{name} has start and step instead of __call__(batch); write pattern=Continuous(max_batch_size=8)"
         )
     return model  # type: ignore[no-any-return]
+
+
+def _timed(model: Any, meter: ModelMeter, of: str, *, is_stepped: bool) -> Any:
+    """The model with its times charged; a handler, or a model with ``start`` and ``step`` likewise."""
+    return TimedSteps(model, meter, of) if is_stepped else TimedModel(model, meter, of)
 
 
 @dataclass(frozen=True, slots=True)

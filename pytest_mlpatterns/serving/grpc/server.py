@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.patterns.request_clock import WIRE, RequestClock, set_clock
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.serving.http.inference_call import WireTally
 from pytest_mlpatterns.serving.http.metadata import ModelMetadata
@@ -26,6 +27,7 @@ from pytest_mlpatterns.wire.open_inference_grpc import encode_answer, outputs_in
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from pytest_mlpatterns.patterns.split_tally import SplitTally
     from pytest_mlpatterns.serving.http.model_caller import ModelCaller
 
 __all__ = ["GrpcServer"]
@@ -60,10 +62,12 @@ class GrpcServer:
         position: position of the process in the composition.
 
     Attributes:
+        split: counts where the time of the requests goes; None, as at first: nothing does.
         tally: counters of encoding and decoding.
     """
 
     def __init__(self, caller: ModelCaller, name: str, max_body_bytes: int, *, position: int = 0) -> None:
+        self.split: SplitTally | None = None
         self.tally = WireTally(position)
         self._caller = caller
         self._name = name
@@ -119,7 +123,8 @@ class GrpcServer:
     # --- inference --------------------------------------------------------------------------------------------------
 
     async def _infer(self, data: bytes, context: Any) -> bytes:
-        started_ns, tally = perf_counter_ns(), self.tally
+        began_ns, tally, clock = perf_counter_ns(), self.tally, RequestClock()
+        set_clock(clock)
         self._caller.requests += 1
         try:
             call = read_call(data)
@@ -128,7 +133,8 @@ class GrpcServer:
             tally.requests += 1
             tally.received += len(data)
             tally.received_plain += len(data)
-            tally.decode_ns += perf_counter_ns() - started_ns
+            decode_ns = perf_counter_ns() - began_ns
+            tally.decode_ns += decode_ns
             outputs = await self._caller(call.request.inputs, lambda: read_call(data).request.inputs)
             if isinstance(outputs, Stream):
                 raise not_streamed(
@@ -138,13 +144,17 @@ class GrpcServer:
             answer = self._encoded(call, outputs)
             tally.sent += len(answer)
             tally.sent_plain += len(answer)
-            tally.encode_ns += perf_counter_ns() - started_ns
+            encode_ns = perf_counter_ns() - started_ns
+            tally.encode_ns += encode_ns
+            clock.add(WIRE, decode_ns + encode_ns)
         except WireError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except RequestError as error:
             if error.retry_after_s is not None:
                 context.set_trailing_metadata((("grpc-retry-pushback-ms", str(error.retry_after_s * 1000)),))
             await context.abort(_CODES.get(error.status, grpc.StatusCode.UNKNOWN), str(error))
+        if self.split is not None:
+            self.split.add(clock.parts, perf_counter_ns() - began_ns)
         return answer
 
     def _encoded(self, call: Any, outputs: Any) -> bytes:

@@ -28,7 +28,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, WIRE, RequestClock, charge, set_clock
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED, Stream
+from pytest_mlpatterns.serving.clock_parts import written_parts
 from pytest_mlpatterns.serving.http.inference_call import (
     STREAMED,
     WireTally,
@@ -44,6 +46,7 @@ from pytest_mlpatterns.serving.http.stream_response import (
     ClientWatch,
     RestEvents,
     StreamResponse,
+    StreamTimes,
     begun,
     not_streamed,
 )
@@ -56,6 +59,7 @@ from pytest_mlpatterns.wire.openai_answer import MODELS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_mlpatterns.patterns.split_tally import SplitTally
     from pytest_mlpatterns.serving.http.async_jobs import AsyncJobs
     from pytest_mlpatterns.serving.http.model_caller import ModelCaller
     from pytest_mlpatterns.wire.open_inference import InferRequest
@@ -71,6 +75,8 @@ MAX_BODY_BYTES = 64 * 2**20
 BODY = "mlpatterns.body"
 """Key of a long body in the ASGI scope; the body is complete when ``receive`` returns."""
 _WATCH = "mlpatterns.watch"
+_IS_TIMED = "mlpatterns.is_timed"
+"""Key of a request whose time counts in the split of latencies."""
 _JOBS_PATH = "/v1/jobs/"
 _CARRIED = "choose the wire rest+json or openai"
 _POLLED = "Queued(wait=False) is for clients that poll, which those of the wire openai do not; write Queued()"
@@ -93,6 +99,7 @@ class ModelApp:
         position: position of the process in the composition.
 
     Attributes:
+        split: counts where the time of the requests goes; None, as at first: nothing does.
         tally: counters of encoding and decoding.
         max_body_bytes: as given.
     """
@@ -107,6 +114,7 @@ class ModelApp:
         internal: bool = False,
         position: int = 0,
     ) -> None:
+        self.split: SplitTally | None = None
         self.tally = WireTally(position)
         self._caller = caller
         self._jobs = jobs
@@ -134,7 +142,8 @@ class ModelApp:
 
     async def _respond(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         headers: list[tuple[bytes, bytes]] = []
-        started = perf_counter_ns() if self._internal else 0
+        started, clock = perf_counter_ns(), RequestClock()
+        set_clock(clock)
         free_ns = max(self._model_lock.free_ns if self._model_lock else 0, self._caller.free_ns)
         try:
             status, body = await self._answer(scope, receive, headers)
@@ -145,11 +154,11 @@ class ModelApp:
             if error.retry_after_s is not None:
                 headers.append((b"retry-after", b"%d" % error.retry_after_s))
         if self._internal:
-            worked_ms = (perf_counter_ns() - started) / 1e6
-            headers.append((b"server-timing", b"model;dur=%.3f;free=%d" % (worked_ms, free_ns)))
+            worked_ms, parts = (perf_counter_ns() - started) / 1e6, written_parts(clock.parts)
+            headers.append((b"server-timing", b"model;dur=%.3f;free=%d;parts=%s" % (worked_ms, free_ns, parts)))
         if isinstance(body, StreamResponse):
             await send({"type": "http.response.start", "status": status, "headers": [*headers, *HEADERS]})
-            await body.send(send, scope[_WATCH])
+            await body.send(send, scope[_WATCH], StreamTimes(clock, started), tally=self.split)
             return
         headers += _RAW_JSON if body.headers is _JSON else _raw(body.headers)
         headers.append((b"content-length", b"%d" % body.size))
@@ -157,6 +166,8 @@ class ModelApp:
         for part in body.parts[:-1]:
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": body.parts[-1]})
+        if self.split is not None and status == 200 and _IS_TIMED in scope:
+            self.split.add(clock.parts, perf_counter_ns() - started)
 
     async def _answer(
         self, scope: _Scope, receive: _Receive, headers: list[tuple[bytes, bytes]]
@@ -183,6 +194,7 @@ class ModelApp:
     async def _infer(
         self, scope: _Scope, receive: _Receive, headers: list[tuple[bytes, bytes]]
     ) -> tuple[int, Body | StreamResponse]:
+        scope[_IS_TIMED] = True
         request_headers = dict(scope["headers"])
         is_v2 = scope["path"] in self._infer_paths
         body = await self._read(scope, request_headers, receive)
@@ -197,7 +209,7 @@ class ModelApp:
             is_invocation=scope["path"] == INVOCATIONS,
         )
         if self._jobs is not None:
-            location = _JOBS_PATH + await self._jobs.submit(call.inputs)
+            location = _JOBS_PATH + await self._jobs.submit(call.inputs, self.split)
             asked = {"as": call.kind if call.kind != "json" else None, "coding": call.coding}
             return self._accepted(
                 location, "&".join(f"{key}={value}" for key, value in asked.items() if value), headers
@@ -257,6 +269,7 @@ class ModelApp:
         if is_list:
             return self._openai.models()
         self._caller.requests += 1
+        scope[_IS_TIMED] = True
         request = self._openai.read(path, await self._read(scope, dict(scope["headers"]), receive))
         if self._jobs is not None:
             raise RequestError(NOT_STREAMED, _POLLED)
@@ -268,7 +281,9 @@ class ModelApp:
     async def _outputs(self, inputs: list[Any], decode: Callable[[], Sequence[Any]] | None) -> Any:
         if self._model_lock is None:
             return await self._caller(inputs, decode)
+        waits_since_ns = perf_counter_ns()
         async with self._model_lock:
+            charge(QUEUE_WAIT, perf_counter_ns() - waits_since_ns)
             return await self._caller(inputs, decode)
 
     async def _predict_plain(self, body: bytes | memoryview, scope: _Scope, receive: _Receive) -> Body | StreamResponse:
@@ -282,13 +297,16 @@ class ModelApp:
         outputs = await self._outputs(inputs, partial(decode_instances, body))
         if isinstance(outputs, Stream):
             tally.add_plain(len(body), 0, read_ns - started_ns, encode_ns=0)
+            charge(WIRE, read_ns - started_ns)
             return await self._begin(outputs, scope, receive)
         answered_ns = perf_counter_ns()
         try:
             answer = encode_predictions(outputs)
         except WireError as error:
             raise RequestError(500, f"the model returned outputs that cannot be sent: {error}") from error
-        tally.add_plain(len(body), len(answer), read_ns - started_ns, encode_ns=perf_counter_ns() - answered_ns)
+        encode_ns = perf_counter_ns() - answered_ns
+        tally.add_plain(len(body), len(answer), read_ns - started_ns, encode_ns=encode_ns)
+        charge(WIRE, read_ns - started_ns + encode_ns)
         return Body((answer,), _JSON)
 
     def _answer_v2(self, request: InferRequest, outputs: Any) -> Body:

@@ -12,9 +12,12 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.patterns.request_clock import current_clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from pytest_mlpatterns.patterns.split_tally import SplitTally
 
 __all__ = ["AsyncJobs", "Queue"]
 
@@ -42,17 +45,28 @@ class AsyncJobs:
         self._jobs: dict[str, asyncio.Future[Sequence[Any]]] = {}
         self._done_ns: OrderedDict[str, int] = OrderedDict()  # finished and not fetched, oldest first
 
-    async def submit(self, instances: list[Any]) -> str:
+    async def submit(self, instances: list[Any], split: SplitTally | None = None) -> str:
         """Accept a request and return the id of its job.
+
+        Args:
+            instances: its inputs.
+            split: counts where the time went until there was a result; None: nothing does.
 
         Raises:
             RequestError: the queue refuses the request.
         """
         self._drop_expired()
+        started_ns, clock = perf_counter_ns(), current_clock()
         outputs = await self._queue.enqueue(instances)
         job = secrets.token_hex(8)  # unique over all processes of the service
         self._jobs[job] = outputs
-        outputs.add_done_callback(lambda _: self._finish(job))
+
+        def finish(outputs: asyncio.Future[Sequence[Any]]) -> None:
+            self._finish(job)
+            if split is not None and clock is not None and not outputs.cancelled() and outputs.exception() is None:
+                split.add(clock.parts, perf_counter_ns() - started_ns)
+
+        outputs.add_done_callback(finish)
         return job
 
     async def result(self, job: str, wait_s: float = 1.0) -> Sequence[Any] | None:

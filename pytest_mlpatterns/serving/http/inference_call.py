@@ -13,6 +13,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.patterns.request_clock import WIRE, charge
 from pytest_mlpatterns.records.telemetry import LayerStats
 from pytest_mlpatterns.wire import Body, WireError
 from pytest_mlpatterns.wire.invocations import INVOCATIONS_JSON
@@ -125,7 +126,9 @@ class InferenceCall:
                 body = compressed(body, self.coding)
                 size = body.size
         tally.sent += size
-        tally.encode_ns += perf_counter_ns() - started_ns
+        took_ns = perf_counter_ns() - started_ns
+        tally.encode_ns += took_ns
+        charge(WIRE, took_ns)
         return body
 
 
@@ -170,7 +173,9 @@ def read_inference_call(
     if b"accept-encoding" in headers:
         call.coding = _coding(headers[b"accept-encoding"])
     tally.requests += 1
-    tally.decode_ns += perf_counter_ns() - started_ns
+    took_ns = perf_counter_ns() - started_ns
+    tally.decode_ns += took_ns
+    charge(WIRE, took_ns)
     return call
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.recording import replayed
+from pytest_mlpatterns.patterns.request_clock import WIRE, charge
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.serving.http.stream_response import StreamResponse, begun
 from pytest_mlpatterns.wire import Body, WireError
@@ -63,7 +64,9 @@ class OpenAIApi:
         tally.requests += 1
         tally.received += len(body)
         tally.received_plain += len(body)
-        tally.decode_ns += perf_counter_ns() - started_ns
+        took_ns = perf_counter_ns() - started_ns
+        tally.decode_ns += took_ns
+        charge(WIRE, took_ns)
         return request
 
     async def answer(self, request: OpenAIRequest, outputs: Any) -> Body | StreamResponse:
@@ -92,7 +95,9 @@ class OpenAIApi:
         body = writer.whole()
         self._tally.sent += len(body)
         self._tally.sent_plain += len(body)
-        self._tally.encode_ns += perf_counter_ns() - started_ns
+        took_ns = perf_counter_ns() - started_ns
+        self._tally.encode_ns += took_ns
+        charge(WIRE, took_ns)
         return Body((body,), _JSON)
 
     def error(self, error: RequestError) -> Body:

@@ -9,6 +9,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_mlpatterns.patterns.layer import RequestError
+from pytest_mlpatterns.patterns.request_clock import WIRE, charge
 from pytest_mlpatterns.patterns.stream import NOT_STREAMED
 from pytest_mlpatterns.wire import WireError
 from pytest_mlpatterns.wire.rest_stream import DONE, encode_chunk, encode_error_event
@@ -17,10 +18,21 @@ from pytest_mlpatterns.wire.stream_events import EVENT_STREAM
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 
+    from pytest_mlpatterns.patterns.request_clock import RequestClock
+    from pytest_mlpatterns.patterns.split_tally import SplitTally
     from pytest_mlpatterns.patterns.stream import Stream
     from pytest_mlpatterns.serving.http.inference_call import WireTally
 
-__all__ = ["HEADERS", "ClientWatch", "RestEvents", "StreamFormat", "StreamResponse", "begun", "not_streamed"]
+__all__ = [
+    "HEADERS",
+    "ClientWatch",
+    "RestEvents",
+    "StreamFormat",
+    "StreamResponse",
+    "StreamTimes",
+    "begun",
+    "not_streamed",
+]
 
 HEADERS = ((b"content-type", EVENT_STREAM.encode()), (b"cache-control", b"no-cache"))
 """Headers of a stream."""
@@ -69,6 +81,40 @@ class RestEvents:
         return encode_error_event(str(error))
 
 
+class StreamTimes:
+    """Where the time of one stream goes, until its first chunk and after it.
+
+    Args:
+        clock: of the request.
+        started_ns: when it began, on the clock of ``perf_counter_ns``.
+    """
+
+    __slots__ = ("_clock", "_first", "_first_ns", "_started_ns")
+
+    def __init__(self, clock: RequestClock, started_ns: int) -> None:
+        self._clock = clock
+        self._started_ns = started_ns
+        self._first: dict[str, int] = {}
+        self._first_ns = 0
+
+    def take_first(self) -> None:
+        """The first chunk has been sent."""
+        self._first, self._first_ns = dict(self._clock.parts), perf_counter_ns() - self._started_ns
+
+    def count(self, tally: SplitTally, chunks: int) -> None:
+        """The stream has ended well; ``chunks`` were sent."""
+        total_ns = perf_counter_ns() - self._started_ns
+        tally.add_stream(self._first, self._first_ns, self._clock.parts, total_ns=total_ns, chunks=chunks - 1)
+
+
+@dataclass(slots=True)
+class _Course:
+    """How a stream went so far: its chunks, and whether it failed after the first."""
+
+    chunks: int = 0
+    has_failed: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class StreamResponse:
     """A response whose first events are known.
@@ -76,20 +122,39 @@ class StreamResponse:
     Args:
         first: the first events.
         rest: the events that follow; it is closed by the caller, which closes the stream.
+        course: how it went so far.
     """
 
     first: bytes
     rest: AsyncGenerator[bytes]
+    course: _Course
 
-    async def send(self, send: Callable[[MutableMapping[str, Any]], Awaitable[None]], watch: ClientWatch) -> None:
-        """Send the body (ASGI), each event at once."""
+    async def send(
+        self,
+        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+        watch: ClientWatch,
+        times: StreamTimes,
+        *,
+        tally: SplitTally | None,
+    ) -> None:
+        """Send the body (ASGI), each event at once.
+
+        Args:
+            send: sends a message.
+            watch: knows whether the client has gone.
+            times: takes the time of the first chunk.
+            tally: counts a stream that ends well; None: nothing does.
+        """
         async with aclosing(self.rest):
             await send({"type": "http.response.body", "body": self.first, "more_body": True})
+            times.take_first()
             async for part in self.rest:
                 if watch.has_left:  # the model caught its cancellation
                     return
                 await send({"type": "http.response.body", "body": part, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
+        if tally is not None and not self.course.has_failed:
+            times.count(tally, self.course.chunks)
 
 
 async def begun(stream: Stream, form: StreamFormat, tally: WireTally) -> StreamResponse:
@@ -103,12 +168,12 @@ async def begun(stream: Stream, form: StreamFormat, tally: WireTally) -> StreamR
     Raises:
         RequestError: the stream failed before its first chunk.
     """
-    rest = _parts(stream, form, tally)
-    return StreamResponse(await anext(rest), rest)
+    course = _Course()
+    rest = _parts(stream, form, tally, course=course)
+    return StreamResponse(await anext(rest), rest, course)
 
 
-async def _parts(stream: Stream, form: StreamFormat, tally: WireTally) -> AsyncGenerator[bytes]:
-    has_begun = False
+async def _parts(stream: Stream, form: StreamFormat, tally: WireTally, *, course: _Course) -> AsyncGenerator[bytes]:
     try:
         while not form.is_full:
             try:
@@ -116,11 +181,12 @@ async def _parts(stream: Stream, form: StreamFormat, tally: WireTally) -> AsyncG
             except StopAsyncIteration:
                 break
             except RequestError as error:
-                if not has_begun:
+                if not course.chunks:
                     raise
+                course.has_failed = True
                 yield form.error(error)
                 return
-            has_begun = True
+            course.chunks += 1
             yield part
         await stream.aclose()  # the model has ended before the client reads the end
         yield form.end()
@@ -136,7 +202,9 @@ def _encoded(chunk: Any, form: StreamFormat, tally: WireTally) -> bytes:
         raise RequestError(500, f"the model yielded a chunk that cannot be sent: {error}") from error
     tally.sent += len(part)
     tally.sent_plain += len(part)
-    tally.encode_ns += perf_counter_ns() - started_ns
+    took_ns = perf_counter_ns() - started_ns
+    tally.encode_ns += took_ns
+    charge(WIRE, took_ns)
     return part
 
 

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, cast
 import httptools
 
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
+from pytest_mlpatterns.patterns.request_clock import HOP, QUEUE_WAIT, WIRE, current_clock
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.records.addressing import Balance
+from pytest_mlpatterns.serving.clock_parts import parts_in
 from pytest_mlpatterns.wire import WireError, decode_answer, encode_request
 from pytest_mlpatterns.wire.kserve_v1 import decode_error
 from pytest_mlpatterns.wire.rest_stream import ChunkReader, StreamError, is_event_stream
@@ -43,9 +45,9 @@ _NOT_CHUNKS = "the service behind streamed something else than chunks: {}"
 class LocalHooks:
     """Layers in processes of the local engine; fulfils :class:`pytest_mlpatterns.serving.handler_stack.StackHooks`."""
 
-    def upstream(self, node: UpstreamNode, tally: Tally) -> Upstream:
+    def upstream(self, node: UpstreamNode, tally: Tally, of: str) -> Upstream:
         """The client of a process group behind this process."""
-        return Upstream(node, tally)
+        return Upstream(node, tally, of)
 
     def layer(self, pattern: Pattern, inside: Sequence[Handler], tally: Tally, *, resources: Resources) -> object:
         """The layer that the pattern makes."""
@@ -58,6 +60,7 @@ class Upstream:
     Args:
         node: the process group.
         tally: counts calls and errors, and takes the hop time.
+        of: the stage or model that the group is, for the clock of a request; empty if it is none.
 
     Attributes:
         parallelism: number of replicas.
@@ -68,12 +71,13 @@ class Upstream:
         LostError: when called: the service closed the connection during the request, or cannot be reached.
     """
 
-    def __init__(self, node: UpstreamNode, tally: Tally) -> None:
+    def __init__(self, node: UpstreamNode, tally: Tally, of: str = "") -> None:
         self.parallelism = len(node.addresses)
         self.in_flight = node.in_flight
         self._wire = node.wire
         self._pools = [_Pool(address, node.path) for address in node.addresses]
         self._tally = tally
+        self._of = of
         self._cycle = itertools.cycle(self._pools)
         self._least_outstanding = node.balance is Balance.LEAST_OUTSTANDING
 
@@ -90,6 +94,7 @@ class Upstream:
 
     async def __call__(self, instances: list[Any]) -> Any:
         """Request the outputs of these inputs, or a :class:`Stream`, whose hop time is that of its first chunk."""
+        began = perf_counter_ns()
         try:
             body = encode_request(self._wire, instances)
         except WireError as error:
@@ -105,13 +110,22 @@ class Upstream:
             raise
         self._tally.count("calls")
         waited_until = max(started, answer.free_ns)  # the clock is the machine's, the same in all processes
-        self._tally.time("hop_ns", max(perf_counter_ns() - waited_until - answer.worked_ns, 0))
+        answered = perf_counter_ns()
+        hop_ns = max(answered - waited_until - answer.worked_ns, 0)
+        self._tally.time("hop_ns", hop_ns)
+        clock = current_clock()
+        if clock is not None:
+            clock.take(parts_in(answer.parts), self._of)
+            clock.take({HOP: hop_ns, QUEUE_WAIT: waited_until - started, WIRE: started - began}, self._of)
         if answer.is_stream:
             return Stream(_Chunks(pool, answer, self._tally))
         try:
-            return decode_answer(self._wire, answer.body, answer.headers)
+            outputs = decode_answer(self._wire, answer.body, answer.headers)
         except WireError as error:
             raise RequestError(502, f"the service behind answered something else than predictions: {error}") from error
+        if clock is not None:
+            clock.take({WIRE: perf_counter_ns() - answered}, self._of)
+        return outputs
 
 
 class _Pool:
@@ -219,6 +233,7 @@ class _Connection(asyncio.Protocol):
         self.headers: dict[str, str] = {}
         self.worked_ns = 0
         self.free_ns = 0
+        self.parts = b""
         self.retry_after_s: int | None = None
         self.is_closed = False
         self._chunks: list[bytes] = []
@@ -233,6 +248,7 @@ class _Connection(asyncio.Protocol):
         self._chunks.clear()
         self.headers = {}
         self.worked_ns = self.free_ns = 0
+        self.parts = b""
         self.retry_after_s = None
         self.is_stream = self.is_complete = False
         self._answer = asyncio.get_running_loop().create_future()
@@ -275,7 +291,8 @@ class _Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         if name == b"server-timing":
-            worked_ms, _, free_ns = value.rpartition(b"dur=")[2].partition(b";free=")
+            times, _, self.parts = value.partition(b";parts=")
+            worked_ms, _, free_ns = times.rpartition(b"dur=")[2].partition(b";free=")
             self.worked_ns, self.free_ns = int(float(worked_ms) * 1e6), int(free_ns or 0)
         elif name == b"retry-after" and value.isdigit():
             self.retry_after_s = int(value)

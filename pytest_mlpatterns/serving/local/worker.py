@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from pytest_mlpatterns.patterns.split_tally import SplitTally
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.patterns.tally import Tally
 from pytest_mlpatterns.serving.http.app import ModelApp
@@ -102,11 +103,11 @@ class _Service:
     stack: HandlerStack
     caller: ModelCaller
 
-    def count_with(self, tally: Tally | WireTally) -> None:
-        """Answer questions for statistics from now on; ``tally`` counts in the server."""
+    def count_with(self, *tallies: Tally | WireTally | SplitTally) -> None:
+        """Answer questions for statistics from now on; ``tallies`` count in the server."""
 
         def statistics(number: int) -> WorkerStats:
-            layers = (*self.stack.layers(), tally.snapshot())
+            layers = (*self.stack.layers(), *(tally.snapshot() for tally in tallies))
             return WorkerStats(number, self.caller.requests, tuple(self.caller.tracebacks), layers)
 
         self.parent.statistics = statistics
@@ -151,7 +152,11 @@ def _serve_http(job: WorkerJob, source: Listen, service: _Service) -> None:
         internal=source.internal,
         position=job.position,
     )
-    service.count_with(app.tally)
+    if source.internal:
+        service.count_with(app.tally)
+    else:
+        app.split = SplitTally(job.position)
+        service.count_with(app.tally, app.split)
     server = _server_of(app, internal=source.internal)
     listener = inherited_socket(source.socket_fd)
 
@@ -177,7 +182,8 @@ def _serve_grpc(job: WorkerJob, port: int, service: _Service) -> None:
         service.parent.end = lambda: loop.call_soon_threadsafe(end.set)
         await service.stack.start()
         server = GrpcServer(service.caller, job.name, job.max_body_bytes, position=job.position)
-        service.count_with(server.tally)
+        server.split = SplitTally(job.position)
+        service.count_with(server.tally, server.split)
         await server.serve(port, service.parent.report_ready, end)
         await service.stack.close()
 

@@ -144,6 +144,7 @@ class HandleAnswer:
         text: of the error.
         retry_after_s: of the error.
         streams: the model streams its answer, which has to be asked for as a stream.
+        parts: where the time of the request went there.
     """
 
     outputs: object = None
@@ -154,6 +155,7 @@ class HandleAnswer:
     text: str = ""
     retry_after_s: int | None = None
     streams: bool = False
+    parts: Mapping[str, int] = field(default_factory=dict)
 
 
 class ReplicaState(StrEnum):

@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.errors import DeploymentError, missing_extra
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
 from pytest_mlpatterns.patterns.queued import refusal_of_full
+from pytest_mlpatterns.patterns.request_clock import HOP, WIRE, charge, current_clock
 from pytest_mlpatterns.patterns.store_url import without_password
+from pytest_mlpatterns.serving.clock_parts import parts_in
 from pytest_mlpatterns.wire import REST_JSON, Wire, WireError, codec_of, pack, unpack
 from pytest_mlpatterns.wire.kserve_v1 import decode_error
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_mlpatterns.patterns.queued import Queued
     from pytest_mlpatterns.patterns.tally import Tally
@@ -143,10 +145,12 @@ class RedisQueue:
             await self.start()
         if self._outage is not None:
             raise self._refusal(self._outage)
+        began_ns = perf_counter_ns()
         try:
             request = _Request(pack(self._codec.encode_inputs(instances)))
         except WireError as error:
             raise RequestError(500, f"inputs cannot be sent through the queue: {error}") from error
+        charge(WIRE, request.accepted_ns - began_ns)
         number = b"%d" % next(self._numbers)
         self._unanswered[number] = request  # first, because the answer may arrive before the acceptance
         outages = self._outages
@@ -236,12 +240,13 @@ class RedisQueue:
             for entry_id, answer in answers:
                 self._last = entry_id
                 if answer.keys() >= {b"id", b"status", b"body"} and _STATUS.fullmatch(answer[b"status"]):
-                    self._take(answer[b"id"], answer[b"status"], answer[b"body"])
+                    self._take(answer)
                 else:
                     self._tally.count("foreign")
 
-    def _take(self, number: bytes, status: bytes, body: bytes) -> None:
-        request = self._unanswered.pop(number, None)
+    def _take(self, answer: dict[bytes, bytes]) -> None:
+        status, body = answer[b"status"], answer[b"body"]
+        request = self._unanswered.pop(answer[b"id"], None)
         if request is None:
             self._tally.count("duplicated")
         elif status == LOST:
@@ -250,13 +255,18 @@ class RedisQueue:
         else:
             self._tally.count("answered")
             if status == b"200":
+                request.charge(answer)
                 self._succeed(request, body)
             else:
                 request.fail(RequestError(int(status), decode_error(body)))
 
     def _succeed(self, request: _Request, body: bytes) -> None:
+        started_ns = perf_counter_ns()
         try:
-            request.succeed(self._codec.decode_outputs(*unpack(body)))
+            outputs = self._codec.decode_outputs(*unpack(body))
+            if request.clock is not None:
+                request.clock.add(WIRE, perf_counter_ns() - started_ns)
+            request.succeed(outputs)
         except ValueError as error:  # also WireError: another program answered, or the entry was changed
             request.fail(RequestError(500, f"an answer in the broker's stream cannot be read: {error}"))
 
@@ -264,13 +274,21 @@ class RedisQueue:
 class _Request:
     """A request that is accepted or being accepted."""
 
-    __slots__ = ("accepted_ns", "body", "is_accepted", "outputs")
+    __slots__ = ("accepted_ns", "body", "clock", "is_accepted", "outputs")
 
     def __init__(self, body: bytes) -> None:
         self.body = body
+        self.clock = current_clock()
         self.accepted_ns = perf_counter_ns()
         self.outputs: asyncio.Future[Sequence[Any]] = asyncio.get_running_loop().create_future()
         self.is_accepted = False
+
+    def charge(self, answer: Mapping[bytes, bytes]) -> None:
+        """Charge the times that the worker sent, and what the broker took; another program may have sent anything."""
+        spent_ns = answer.get(b"spent", b"")
+        if self.clock is not None and spent_ns.isdigit():
+            self.clock.take(parts_in(answer.get(b"clock", b"")))
+            self.clock.add(HOP, max(perf_counter_ns() - self.accepted_ns - int(spent_ns), 0))
 
     def succeed(self, outputs: Sequence[Any]) -> None:
         if not self.outputs.done():

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.queued import MAX_ATTEMPTS
+from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, WIRE, RequestClock, set_clock
+from pytest_mlpatterns.serving.clock_parts import written_parts
 from pytest_mlpatterns.serving.redis.queue import GROUP, LOST, PAUSE_S, answers_key, connect, requests_key
 from pytest_mlpatterns.wire import REST_JSON, Wire, codec_of, pack, unpack
 from pytest_mlpatterns.wire.kserve_v1 import encode_error
@@ -131,8 +133,9 @@ class _Consumer:
         return self._in_flight - len(self._running)
 
     def _start(self, entry_id: bytes, entry: dict[bytes, bytes]) -> None:
-        self._tally.time("wait_ns", max(perf_counter_ns() - int(entry[b"accepted"]), 0))
-        self._run_task(entry_id, self._process(entry_id, entry))
+        waited_ns = max(perf_counter_ns() - int(entry[b"accepted"]), 0)
+        self._tally.time("wait_ns", waited_ns)
+        self._run_task(entry_id, self._process(entry_id, entry, waited_ns))
 
     def _discard(self, entry_id: bytes) -> None:
         """Delete an entry that is no request."""
@@ -144,16 +147,24 @@ class _Consumer:
         self._running[entry_id] = task
         task.add_done_callback(lambda _: self._running.pop(entry_id))
 
-    async def _process(self, entry_id: bytes, entry: dict[bytes, bytes]) -> None:
+    async def _process(self, entry_id: bytes, entry: dict[bytes, bytes], waited_ns: int) -> None:
+        clock, started_ns = RequestClock(), perf_counter_ns()
+        clock.add(QUEUE_WAIT, waited_ns)
+        set_clock(clock)
         try:
             decode = partial(self._codec.decode_inputs, *unpack(entry[b"body"]))
-            outputs = await self._run(decode(), decode)
+            inputs = decode()
+            clock.add(WIRE, perf_counter_ns() - started_ns)
+            outputs = await self._run(inputs, decode)
+            answered_ns = perf_counter_ns()
             status, body = b"200", pack(self._codec.encode_outputs(outputs))
+            clock.add(WIRE, perf_counter_ns() - answered_ns)
         except RequestError as error:
             status, body = b"%d" % error.status, encode_error(str(error))
         except Exception as error:  # for example, outputs that cannot be encoded; each request gets an answer
             status, body = b"500", encode_error(f"the worker failed with {type(error).__name__}: {error}")
-        await self._settle(entry_id, _answer(entry, status, body))
+        times = {"clock": written_parts(clock.parts), "spent": b"%d" % (waited_ns + perf_counter_ns() - started_ns)}
+        await self._settle(entry_id, {**_answer(entry, status, body), **times})
 
     async def _settle(self, entry_id: bytes, answer: dict[str, bytes] | None) -> None:
         """Send the answer, if there is one, and delete the entry."""

@@ -177,9 +177,11 @@ class TestChunks:
             for _ in range(2):
                 async with Call(app, V1, {"instances": ["a"]}) as call:
                     await call.whole()
-            worked, free = call.headers["server-timing"].removeprefix("model;dur=").split(";free=")
+            times, parts = call.headers["server-timing"].split(";parts=")
+            worked, free = times.removeprefix("model;dur=").split(";free=")
             assert float(worked) >= 0
             assert int(free) > 0
+            assert orjson.loads(parts)["wire"] > 0
 
         run(scenario())
 

@@ -476,7 +476,7 @@ class TestTime:
     def test_the_hop_is_the_time_there_and_back_without_the_work(
         self, header: bytes, hop_ns: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        times = iter([1_000_000_000, 1_010_000_000])
+        times = iter([1_000_000_000, 1_000_000_000, 1_010_000_000])  # before the inputs are encoded, too
         monkeypatch.setattr("pytest_mlpatterns.serving.local.upstream.perf_counter_ns", lambda: next(times))
         found: list[LayerStats] = []
 
@@ -493,7 +493,7 @@ class TestTime:
         assert (found[0].position, found[0].layer) == (2, "hop")
 
     def test_reported_time_of_one_answer_does_not_count_for_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        times = iter([0, 10_000_000, 20_000_000, 30_000_000])
+        times = iter([0, 0, 10_000_000, 20_000_000, 20_000_000, 30_000_000])
         monkeypatch.setattr("pytest_mlpatterns.serving.local.upstream.perf_counter_ns", lambda: next(times))
 
         async def told_once(asked: Asked) -> bytes:

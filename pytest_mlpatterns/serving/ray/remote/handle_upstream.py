@@ -10,6 +10,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from pytest_mlpatterns.patterns.layer import LostError, RequestError
+from pytest_mlpatterns.patterns.request_clock import HOP, QUEUE_WAIT, current_clock
 from pytest_mlpatterns.patterns.stream import Stream
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class HandleUpstream:
         handle: its handle, a ``ray.serve.handle.DeploymentHandle``.
         tally: counts calls and errors, and takes the hop time.
         machine: identity of this machine.
+        of: the stage or model that the group is, for the clock of a request; empty if it is none.
 
     Attributes:
         parallelism: number of replicas.
@@ -41,12 +43,13 @@ class HandleUpstream:
         LostError: when called: the replica ended during the request.
     """
 
-    def __init__(self, node: HandleNode, handle: Any, tally: Tally, *, machine: str) -> None:
+    def __init__(self, node: HandleNode, handle: Any, tally: Tally, *, machine: str, of: str = "") -> None:
         self.parallelism = node.replicas
         self.in_flight = node.in_flight
         self.tally = tally
         self._node = node
         self._machine = machine
+        self._of = of
         self._whole = handle.options(method_name="call")
         self._chunks = handle.options(method_name="chunks", stream=True)
         self._streams = False
@@ -63,8 +66,22 @@ class HandleUpstream:
         if isinstance(answer, Stream):
             return answer
         waited_until = max(started, answer.free_ns) if answer.machine == self._machine else started
-        self.tally.time("hop_ns", max(perf_counter_ns() - waited_until - answer.worked_ns, 0))
+        hop_ns = max(perf_counter_ns() - waited_until - answer.worked_ns, 0)
+        self.tally.time("hop_ns", hop_ns)
+        self.charge(answer, hop_ns, waited_until - started)
         return answer.outputs
+
+    def charge(self, answer: HandleAnswer, hop_ns: int, waited_ns: int) -> None:
+        """Charge what a request took here and in the replica.
+
+        Args:
+            answer: of the replica.
+            hop_ns: transport.
+            waited_ns: until the replica was free.
+        """
+        if (clock := current_clock()) is not None:
+            clock.take({**answer.parts, HOP: answer.parts.get(HOP, 0) + hop_ns}, self._of)
+            clock.take({QUEUE_WAIT: waited_ns}, self._of)
 
     async def ask(self, instances: list[Any]) -> HandleAnswer | Stream:
         """Request outputs and count the call, without the hop time; a model that streams is asked for a stream."""

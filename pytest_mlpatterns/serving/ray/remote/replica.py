@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_mlpatterns.patterns.batched import Batched
 from pytest_mlpatterns.patterns.layer import RequestError
 from pytest_mlpatterns.patterns.queued import Queued
+from pytest_mlpatterns.patterns.request_clock import QUEUE_WAIT, RequestClock, charge, set_clock
+from pytest_mlpatterns.patterns.split_tally import SplitTally
 from pytest_mlpatterns.patterns.stream import Stream
 from pytest_mlpatterns.serving.handler_stack import HandlerStack
 from pytest_mlpatterns.serving.http.app import MAX_BODY_BYTES, ModelApp
@@ -55,9 +57,9 @@ class RayHooks:
         self._handles = handles
         self._machine = machine
 
-    def upstream(self, node: HandleNode, tally: Tally) -> HandleUpstream:
+    def upstream(self, node: HandleNode, tally: Tally, of: str) -> HandleUpstream:
         """The client of a deployment behind this process."""
-        return HandleUpstream(node, self._handles[node.deployment], tally, machine=self._machine)
+        return HandleUpstream(node, self._handles[node.deployment], tally, machine=self._machine, of=of)
 
     def layer(self, pattern: Pattern, inside: Sequence[Handler], tally: Tally, *, resources: Resources) -> object:
         """The layer of a pattern: Ray Serve's own for batches and queues, otherwise the one that the pattern makes."""
@@ -137,7 +139,8 @@ class ServiceReplica(_Replica):
             return MountedApp(_Refusing())
         job = self._job
         app = ModelApp(caller, job.name, MAX_BODY_BYTES, position=job.position)
-        self._report(caller, lambda: (app.tally.snapshot(),))
+        app.split = split = SplitTally(job.position)
+        self._report(caller, lambda: (app.tally.snapshot(), split.snapshot()))
         return MountedApp(app)
 
 
@@ -153,7 +156,8 @@ class GroupReplica(_Replica):
 
     async def call(self, instances: list[Any]) -> HandleAnswer:
         """Answer one request with whole outputs, an error, or the fact that the model streams."""
-        started = perf_counter_ns()
+        started, clock = perf_counter_ns(), RequestClock()
+        set_clock(clock)
         free_ns = max(self._lock.free_ns if self._lock else 0, self._caller.free_ns) if self._caller else 0
         try:
             outputs = await self._outputs(instances)
@@ -162,7 +166,7 @@ class GroupReplica(_Replica):
         if isinstance(outputs, Stream):
             outputs.discard()
             return HandleAnswer(streams=True)
-        return HandleAnswer(outputs, perf_counter_ns() - started, free_ns, self._machine)
+        return HandleAnswer(outputs, perf_counter_ns() - started, free_ns, self._machine, parts=clock.parts)
 
     async def chunks(self, instances: list[Any]) -> AsyncIterator[tuple[Any, HandleAnswer | None]]:
         """The chunks of one request, each with None; an error is the last one, without a chunk."""
@@ -184,7 +188,9 @@ class GroupReplica(_Replica):
         self._caller.requests += 1
         if self._lock is None:
             return await self._caller(instances)
+        waits_since_ns = perf_counter_ns()
         async with self._lock:
+            charge(QUEUE_WAIT, perf_counter_ns() - waits_since_ns)
             return await self._caller(instances)
 
 

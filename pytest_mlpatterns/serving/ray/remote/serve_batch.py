@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from pytest_mlpatterns.patterns.batch_layer import NO_STREAM, UNAVAILABLE, copies_of, error_of_one_caller
+from pytest_mlpatterns.patterns.batch_layer import NO_STREAM, UNAVAILABLE
+from pytest_mlpatterns.patterns.batch_request import copies_of, error_of_one_caller, share_times
 from pytest_mlpatterns.patterns.layer import DecodedInputs, RequestError, matched, needs_loop, parallelism
 from pytest_mlpatterns.patterns.model_thread import ModelThread
+from pytest_mlpatterns.patterns.request_clock import BATCH_WAIT, RequestClock, current_clock, set_clock
 from pytest_mlpatterns.patterns.stream import refuse_stream
 from pytest_mlpatterns.units import parse_duration
 
@@ -33,11 +35,13 @@ class _Request:
     """A waiting request.
 
     ``inputs_again`` returns new inputs for a retry; None until they are needed, and if they cannot be copied.
+    ``clock`` takes its times; None outside of a server.
     """
 
     inputs: list[Any]
     arrived_ns: int
     inputs_again: Callable[[], Sequence[Any]] | None
+    clock: RequestClock | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ class ServeBatchLayer:
             Exception: the exception of the handler.
         """
         again = instances.decode if isinstance(instances, DecodedInputs) else None
-        request = _Request(instances, perf_counter_ns(), again)
+        request = _Request(instances, perf_counter_ns(), again, current_clock())
         waiting = [self._gather(_Input(request, number)) for number in range(len(instances))]
         outcomes: list[_Outcome] = [await waiting[0]] if len(waiting) == 1 else await asyncio.gather(*waiting)
         for outcome in outcomes:
@@ -111,6 +115,8 @@ class ServeBatchLayer:
             request = one.request
             if not one.number:
                 self._tally.time("wait_ns", now_ns - request.arrived_ns)
+                if request.clock is not None:
+                    request.clock.add(BATCH_WAIT, now_ns - request.arrived_ns)
             if len(inputs) > 1 and request.inputs_again is None:
                 request.inputs_again = copies_of(request.inputs)
         outcomes = await self._call_group(inputs, is_retry=False)
@@ -122,6 +128,8 @@ class ServeBatchLayer:
     async def _call_group(self, inputs: list[_Input], *, is_retry: bool) -> list[_Outcome]:
         """Call the handler; after a failure again in halves, so that only the inputs that fail on their own fail."""
         failure: BaseException | None = None
+        clock = RequestClock()
+        set_clock(clock)  # this task began with another request
         started_ns = perf_counter_ns()
         try:
             outputs = await self._outputs(
@@ -131,6 +139,7 @@ class ServeBatchLayer:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise  # the loop ends, and its callers with it
             failure = error
+        share_times(clock, [one.request.clock for one in inputs if not one.number])
         size = len(inputs)
         self._tally.count("calls")
         self._tally.count("items", size)

@@ -94,7 +94,9 @@ class ServeQueueLayer:
                 self._accept(is_accepted)
                 self._tally.count("answered")
                 if not isinstance(answer, Stream):
-                    self._tally.time("wait_ns", max(perf_counter_ns() - started - answer.worked_ns, 0))
+                    waited_ns = max(perf_counter_ns() - started - answer.worked_ns, 0)
+                    self._tally.time("wait_ns", waited_ns)
+                    self._workers.charge(answer, 0, waited_ns)
                 return answer
         raise AssertionError("the last attempt returns or raises")
 
