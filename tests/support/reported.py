@@ -16,6 +16,7 @@ from pytest_mlpatterns.records.verdict import Outcome, Verdict
 from pytest_mlpatterns.reports.files.result_file import read_results, results_json
 from pytest_mlpatterns.reports.html.page import html_report
 from support.profiles import slower_normalize
+from support.splits import split
 from support.streams import stream_result
 from support.synthetic import (
     CHANGED_FACTS,
@@ -55,7 +56,12 @@ _MEMORY = Verdict(
 _OPEN = verdict(Outcome.INCONCLUSIVE, change=(0.08, -0.01, 0.17))
 _COMPARED = {
     "passed": False,
-    "reference": replace(counterpart(), launches=6),
+    "reference": replace(
+        counterpart(),
+        launches=6,
+        split={"rtm": split({"wire": 0.1 * MS, "model_cpu": 1.3 * MS, "socket": 0.7 * MS})},
+    ),
+    "split": {"rtm": split({"wire": 0.12 * MS, "model_cpu": 3.1 * MS, "queue_wait": 0.1 * MS, "socket": 0.8 * MS})},
     "capacities": (capacity(),),
     "not_compared": {"response size": "not recorded yet"},
     "facts": {"OMP_NUM_THREADS": "8", "package numpy": "2.1.0", "kernel": "Linux 6.8.0"},
@@ -169,7 +175,11 @@ def _streaming() -> TestResult:
     first, *others = own.stream.requests
     cut = replace(first, outcome=Failure.CANCELLED, chunks_ns=(), first_byte_ns=None)
     revision = replace(counterpart(kind="revision"), stream_percentiles={"ttft": own.stream.ttft.percentiles})
-    return replace(own, reference=revision, stream=replace(own.stream, requests=(cut, *others)))
+    splits = {
+        "ttft": split({"model_cpu": 150 * MS, "queue_wait": 20 * MS, "socket": 12 * MS}, metric="ttft"),
+        "tpot": split({"model_cpu": 11 * MS, "server": 1.1 * MS}, metric="tpot"),
+    }
+    return replace(own, split=splits, reference=revision, stream=replace(own.stream, requests=(cut, *others)))
 
 
 def everything() -> list[TestResult]:

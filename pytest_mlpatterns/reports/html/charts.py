@@ -13,6 +13,7 @@ from pytest_mlpatterns.reports.html.chart import Chart, Column, heading_of, thin
 from pytest_mlpatterns.reports.html.growth_chart import growth_chart
 from pytest_mlpatterns.reports.html.latency_charts import histogram_chart, other_name, percentile_chart
 from pytest_mlpatterns.reports.html.layer_charts import layer_charts
+from pytest_mlpatterns.reports.html.split_chart import split_charts
 from pytest_mlpatterns.reports.html.stream_charts import stream_charts
 from pytest_mlpatterns.reports.text.notes import describe_capacity
 from pytest_mlpatterns.units import format_duration, format_percent, format_size
@@ -29,8 +30,8 @@ _WORDS = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIVE: 
 
 
 def charts_of(result: TestResult) -> tuple[Chart, ...]:
-    """The charts of everything that was measured, those of streams first, then the latency."""
-    found = [*stream_charts(result), percentile_chart(result), histogram_chart(result)]
+    """The charts of everything that was measured: where the time goes, then streams, then the latency, and the rest."""
+    found = [*split_charts(result), *stream_charts(result), percentile_chart(result), histogram_chart(result)]
     for capacity in result.capacities:
         found += _ladder(capacity)
     found += [growth_chart(result), _load(result), _memory(result), _replicas(result), *layer_charts(result.layers)]

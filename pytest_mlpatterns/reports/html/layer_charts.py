@@ -104,7 +104,7 @@ def _times(layers: Sequence[LayerStats]) -> Chart | None:
     longest = max(rows, key=lambda row: row[1])
     return Chart(
         "intervals",
-        "Where the time goes",
+        "Times in the layers",
         f"median of each, and from p5 to p95; longest: {longest[0]}, {format_duration(longest[1])}",
         (Column("what", "text"), *(Column(name, "duration") for name in ("median", "p5", "p95"))),
         tuple(rows),

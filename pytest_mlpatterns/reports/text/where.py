@@ -145,17 +145,24 @@ def _changed(result: TestResult, verdict: Verdict, *, looked: _Looked, change: S
 
 def _parts(result: TestResult, named: Sequence[PartChange]) -> list[str]:
     """Each named part with its change; the wait behind a service that got slower is one with it."""
-    texts = []
+    texts, callers = [], _callers_per_process(result)
     for place, part in enumerate(named):
-        callers = _callers_per_process(result)
         follows = (
             place > 0 and named[0].is_service and part.name == "socket" and part.change_ns * named[0].change_ns > 0
         )
         if follows and callers is not None and callers > 1:
             texts.append(f"the wait behind it {signed_duration(part.change_ns)} ({_shared(result)})")
         else:
-            texts.append(_moved(part))
+            texts.append(_moved(part) + (_inside(result) if place == 0 and part.is_service else ""))
     return texts
+
+
+def _inside(result: TestResult) -> str:
+    """The function that a profile names as the cause: `` in normalize (model.py:41)``; empty without one."""
+    if result.profile is None or not result.profile.changes:
+        return ""
+    frame = result.profile.frames[result.profile.changes[0].chain[-1]]
+    return f" in {frame.function} ({frame.file}:{frame.line})" if frame.file else ""
 
 
 def _consists_of(split: LatencySplit, looked: _Looked) -> str:

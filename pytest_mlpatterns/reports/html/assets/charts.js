@@ -375,6 +375,47 @@ const charts = (() => {
     ], (row) => units.format("ratio", row[1]));
   }
 
+  /** The parts of a latency as one bar for each side, the reference above the present. */
+  function stacked(table, width) {
+    const each = 62, half = 0.2, bottom = 30, kind = table.columns.length - 1;
+    const sides = d3.range(1, kind).reverse().map((column, index) => {
+      let end = 0;
+      const parts = table.rows.filter((row) => row[column] > 0).map((row, place) => {
+        const begin = end;
+        end += row[column];
+        return { label: row[0], x1: begin, x2: end, y1: index - half, y2: index + half, waits: row[kind] === "waits", opacity: place % 2 ? 0.55 : 0.35 };
+      });
+      return { name: table.columns[column][0], index, end, parts };
+    });
+    const longest = Math.max(...sides.map(({ end }) => end)), room = (part) => ((part.x2 - part.x1) / longest) * (width - 24);
+    const x = scaleOf("duration", [longest], { log: false, most: width < 420 ? 3 : 6, top: longest });
+    const parts = sides.flatMap((side) => side.parts.map((part) => ({ ...part, side })));
+    const words = (part) => `${part.side.name}\n${part.label}: ${units.format("duration", part.x2 - part.x1)}`;
+    const halo = { fill: "var(--text)", stroke: "var(--card)", strokeWidth: 4 };
+    return Plot.plot({
+      width,
+      height: sides.length * each + bottom,
+      marginLeft: 8,
+      marginRight: 16,
+      marginTop: 8,
+      marginBottom: bottom,
+      style: { background: "none", color: "var(--muted)", fontFamily: "inherit", fontSize: "12px", overflow: "visible" },
+      x: { domain: x.domain, label: null },
+      y: { domain: [-0.62, sides.length - 0.5], reverse: true, axis: null },
+      marks: [
+        Plot.gridX(x.ticks, { stroke: "var(--grid)", strokeOpacity: 1 }),
+        Plot.axisX(x.ticks, { text: x.tickFormat, tickSize: 0, label: null }),
+        Plot.rect(parts, { x1: "x1", x2: "x2", y1: "y1", y2: "y2", fill: ({ waits }) => (waits ? OTHER : PRESENT), fillOpacity: "opacity", stroke: "var(--card)" }),
+        ...parts.filter((part) => room(part) > 64).map((part) =>
+          Plot.text([part], { x: ({ x1, x2 }) => (x1 + x2) / 2, y: ({ side }) => side.index, text: "label", fill: "var(--text)", lineWidth: room(part) / 13, textOverflow: "ellipsis" }),
+        ),
+        Plot.text(sides, { y: ({ index }) => index - 0.36, frameAnchor: "left", text: "name", ...halo, lineWidth: (width - 130) / 12, textOverflow: "ellipsis" }),
+        Plot.text(sides, { y: ({ index }) => index - 0.36, frameAnchor: "right", text: ({ end }) => units.format("duration", end), ...halo, fontVariant: "tabular-nums" }),
+        Plot.tip(parts, Plot.pointer({ x: ({ x1, x2 }) => (x1 + x2) / 2, y: ({ side }) => side.index, title: words, maxRadius: 200, lineWidth: 30, textPadding: 8, fontSize: 12 })),
+      ],
+    });
+  }
+
   function sizes(table, width) {
     const y = scaleOf("ratio", values(table.rows, 1), { log: false, most: 4 });
     const all = table.rows.map(([size]) => size);
@@ -405,6 +446,7 @@ const charts = (() => {
     depth: (table, width) => overTime(table, width, { unit: "count", curve: "step-after" }),
     changes,
     parts,
+    stacked,
     sizes,
     intervals,
   };
@@ -418,6 +460,7 @@ const charts = (() => {
     overload: [["present", 1], ["other dashed", 0]],
     goodput: [["present", 1], ["other dashed", 4]],
     waterfall: [["other block", 3], ["present block", 4, "answer with its chunks"]],
+    stacked: [["present block", 1, "worked on"], ["other block", 1, "waits"]],
   };
 
   return {
