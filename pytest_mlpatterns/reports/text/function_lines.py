@@ -86,8 +86,8 @@ def _place(record: ProfileRecord, change: FunctionChange) -> str:
     """``normalize (model.py:41)``, with what it was before if that was something else."""
     frame = record.frames[change.chain[-1]]
     where = [f"{frame.file}:{frame.line}" if frame.line else frame.file, f"was {change.was}" if change.was else ""]
-    told = ", ".join(filter(None, where))
-    return f"{frame.function} ({told})" if told else frame.function
+    known = ", ".join(filter(None, where))
+    return f"{frame.function} ({known})" if known else frame.function
 
 
 def _change(change: FunctionChange) -> str:
