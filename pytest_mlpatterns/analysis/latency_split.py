@@ -47,8 +47,6 @@ _PRIOR_SD = 0.05
 _PRIOR_DEGREES = 2
 _RESIDENCE = ("total_ns", "")
 _OF_STREAMS = ("ttft:", "tpot:")
-_WAITS = ("model_wait", "model_block")
-"""Parts that the run queue is taken out of."""
 _REPORTED = (
     ("queued", "wait_ns", "queue_wait"),
     ("batched", "wait_ns", "batch_wait"),
@@ -212,7 +210,7 @@ def _inside(launch: Launch, metric: SplitMetric, whole: _Whole) -> dict[_Key, tu
     else:
         medians = _near_median(layer, prefix)
     keys = [key for key in means if key != _RESIDENCE]
-    parts = _with_run_queue({key: (means[key], medians.get(key, 0.0)) for key in keys}, _ready_share(launch, layer))
+    parts = {key: (means[key], medians.get(key, 0.0)) for key in keys}
     mean, median = (of.get(_RESIDENCE, 0.0) - sum(of.get(key, 0.0) for key in keys) for of in (means, medians))
     return {**parts, ("server", ""): (mean, median)}
 
@@ -251,24 +249,6 @@ def _middle(latency_ns: NDArray[np.float64]) -> NDArray[np.bool_]:
     low, high = np.percentile(latency_ns, _MIDDLE)
     inside: NDArray[np.bool_] = (latency_ns >= low) & (latency_ns <= high)
     return inside
-
-
-def _ready_share(launch: Launch, layer: LayerStats) -> float:
-    """Share of the waits of models in which their threads could run and did not, over all processes."""
-    assert launch.stats is not None
-    ready_ns = sum(one.counters.get("run_queue_ns", 0) for one in launch.stats.layers_named(LAYER))
-    waits_ns = sum(ns for (name, _), ns in _times(layer.counters).items() if name in _WAITS)
-    return min(ready_ns / waits_ns, 1.0) if waits_ns else 0.0
-
-
-def _with_run_queue(parts: Mapping[_Key, tuple[float, float]], share: float) -> dict[_Key, tuple[float, float]]:
-    """The parts with this share of the models' waits as a part of its own."""
-    if not share:
-        return dict(parts)
-    waits = {key: value for key, value in parts.items() if key[0] in _WAITS}
-    ready = (share * sum(mean for mean, _ in waits.values()), share * sum(median for _, median in waits.values()))
-    left = {key: ((1 - share) * mean, (1 - share) * median) for key, (mean, median) in waits.items()}
-    return {**parts, **left, ("run_queue", ""): ready}
 
 
 def _calls(layer: LayerStats) -> dict[str, float]:

@@ -88,32 +88,18 @@ def test_waits_for_a_connection_are_of_the_median_if_most_requests_wait(waits: i
     assert sum(part.median_ns for part in found.parts) == 5 * MS
 
 
-def test_time_in_the_run_queue_comes_out_of_the_waits_of_models() -> None:
-    parts = {"a/model_wait": 2 * MS, "b/model_block": 2 * MS, "a/model_cpu": 4 * MS, "a/calls": 1, "b/calls": 1}
-    outer = split_layer([(parts, 9 * MS)] * 300, run_queue_ns=200 * MS)
-    inner = LayerStats(1, "split", {"run_queue_ns": 100 * MS})
+def test_stages_have_parts_and_calls_of_their_own_and_inner_processes_none() -> None:
+    parts = {"a/model_wait": 2 * MS, "b/run_queue": 2 * MS, "a/model_cpu": 4 * MS, "a/calls": 1, "b/calls": 1}
+    outer = split_layer([(parts, 9 * MS)] * 300)
+    inner = LayerStats(1, "split", {}, {})
 
-    found = splits_of([loaded(9 * MS, (outer, inner))])["rtm"]
+    found = splits_of([loaded(9 * MS, (inner, outer))])["rtm"]
 
     assert times(found) == pytest.approx(
-        {
-            "a/model_cpu": 4 * MS,
-            "run_queue": MS,
-            "a/model_wait": 1.5 * MS,
-            "b/model_block": 1.5 * MS,
-            "server": MS,
-        }
+        {"a/model_cpu": 4 * MS, "b/run_queue": 2 * MS, "a/model_wait": 2 * MS, "server": MS}
     )
     assert found.calls == {"a": 1.0, "b": 1.0}
     assert found.parts[0].label == "model on CPU (a)"
-
-
-def test_the_run_queue_takes_no_more_than_the_waits() -> None:
-    layer = split_layer([({"model_wait": MS}, 2 * MS)] * 300, run_queue_ns=90 * S)
-
-    found = splits_of([loaded(2 * MS, (layer,))])["rtm"]
-
-    assert times(found) == pytest.approx({"run_queue": MS, "server": MS})
 
 
 def test_parts_longer_than_the_whole_are_not_hidden() -> None:
@@ -189,11 +175,10 @@ def test_streams_have_a_split_until_the_first_token_and_of_each_further_one() ->
         min_size=1,
         max_size=20,
     ),
-    st.integers(0, S),
     st.integers(1, S),
 )
-def test_parts_always_add_up(requests: list[tuple[dict[str, int], int]], ready_ns: int, latency_ns: int) -> None:
-    found = splits_of([loaded(latency_ns, (split_layer(requests, run_queue_ns=ready_ns),))])["rtm"]
+def test_parts_always_add_up(requests: list[tuple[dict[str, int], int]], latency_ns: int) -> None:
+    found = splits_of([loaded(latency_ns, (split_layer(requests),))])["rtm"]
 
     for name in ("mean_ns", "median_ns"):
         parts = [getattr(part, name) for part in found.parts]

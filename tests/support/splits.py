@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["AFTER", "BEFORE", "split", "split_layer", "with_splits"]
 
 
-def split_layer(requests: Iterable[tuple[Mapping[str, int], int]], *, run_queue_ns: int | None = None) -> LayerStats:
+def split_layer(requests: Iterable[tuple[Mapping[str, int], int]]) -> LayerStats:
     """What a server counts: the parts of each request, and its residence."""
-    tally = SplitTally(0, lambda: run_queue_ns)
+    tally = SplitTally(0)
     for parts, total_ns in requests:
         tally.add(parts, total_ns)
     return tally.snapshot()
